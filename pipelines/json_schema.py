@@ -40,10 +40,10 @@ _REF = "#/definitions/"
 X_KEYS: Schema = {"^x-": {}}
 FUNCTION = r"\.py:[A-Za-z_][A-Za-z0-9_]*$"
 """A function of a Python file next to the pipeline, as a step."""
-_SHORT_TYPE = r"(str|int|float|bool|list\[.+\]|enum\[.+\])\s*\??"
+_SHORT_TYPE = r"(str|int|float|bool|date|list\[.+\]|enum\[.+\])\s*\??"
 SHORT_FORM: Schema = {
-    "description": "A field's type (str, int, float, bool, list[str], enum[a, b]; a `?` at the "
-    "end: or null), fields by their names, or a list of one thing.",
+    "description": "A field's type (str, int, float, bool, date, list[str], enum[a, b]; a `?` at "
+    "the end: or null), fields by their names, or a list of one thing.",
     "anyOf": [
         {"type": "string", "pattern": rf"^\s*{_SHORT_TYPE}\s*$"},
         {

@@ -181,11 +181,12 @@ def is_nested_too_deep(value: Any) -> bool:
     return True
 
 
-SCALAR_TYPES: Mapping[str, str] = {
-    "str": "string",
-    "int": "integer",
-    "float": "number",
-    "bool": "boolean",
+SCALAR_TYPES: Mapping[str, Mapping[str, str]] = {
+    "str": {"type": "string"},
+    "int": {"type": "integer"},
+    "float": {"type": "number"},
+    "bool": {"type": "boolean"},
+    "date": {"type": "string", "format": "date"},
 }
 _CONTAINER_TYPE = re.compile(r"(list|enum)\[(.*)\]\Z", re.DOTALL)
 _DOUBLE, _SINGLE = r'"(?:[^"\\]|\\.)*"', r"'(?:[^']|'')*'"
@@ -196,7 +197,7 @@ _VALUE = re.compile(
 _CLOSED = re.compile(rf"(?:{_DOUBLE}|{_SINGLE})", re.DOTALL)
 _QUOTED = 'Write for example enum[low, "New York, NY"].'
 _SCHEMA_KEYWORDS = ("$ref", "$schema", "$defs", "anyOf", "oneOf", "allOf", "const", "properties")
-_TYPES = frozenset((*SCALAR_TYPES.values(), "object", "array", "null"))
+_TYPES = frozenset(("string", "integer", "number", "boolean", "object", "array", "null"))
 
 
 @dataclass(frozen=True)
@@ -309,7 +310,7 @@ def _schema_of_word(word: str, path: Path, faults: list[ReplySchemaFault]) -> An
     if word.endswith("?"):
         return _or_null(_schema_of_word(word[:-1].rstrip(), path, faults))
     if word in SCALAR_TYPES:
-        return {"type": SCALAR_TYPES[word]}
+        return dict(SCALAR_TYPES[word])
     held = _CONTAINER_TYPE.match(word)
     if held and held[1] == "list":
         return {"type": "array", "items": _schema_of_word(held[2].strip(), path, faults)}

@@ -446,8 +446,8 @@ TEMPLATE_HEAD = """\
 # - Paths are relative to this file and must stay in its folder, or under a `dir` or `path` input.
 # - Long texts stand in files: `prompt: {file: prompts/x.md}`; template, system, map, reduce, too.
 # - `reply.schema` makes the model answer in that form: JSON Schema, or short: str, int, float,
-#   bool, list[str], enum[a, b], a `?` for "or null", mappings. The value is steps.x.output, its
-#   JSON steps.x.text.
+#   bool, date, list[str], enum[a, b], a `?` for "or null", mappings. The value is steps.x.output,
+#   its JSON steps.x.text.
 # - YAML 1.2: no tags, no `<<`; `on`, `yes`, `017` and `12:30` are text. {{ }} and texts with ': '
 #   or '?' need quotes. Keys that begin with `x-` are free, for anchors: `x-common: &c {…}`, then
 #   `with: *c`.

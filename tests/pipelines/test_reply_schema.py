@@ -30,6 +30,15 @@ def test_the_short_form_names_each_field_with_its_type() -> None:
     }
 
 
+def test_a_date_is_a_text_of_that_format() -> None:
+    schema = read_reply_schema({"paid": "date?", "days": "list[date]"}, HERE).schema
+    day = {"type": "string", "format": "date"}
+    assert schema["properties"] == {
+        "paid": day | {"type": ["string", "null"]},
+        "days": {"type": "array", "items": day},
+    }
+
+
 def test_short_forms_nest() -> None:
     schema = read_reply_schema(
         {"who": {"age": "int?"}, "all": [{"ok": "bool"}], "m": "list[list[int]]"}, HERE
@@ -60,7 +69,7 @@ def test_a_json_schema_is_told_from_the_short_form(data: dict[str, Any], is_one:
 
 def test_a_wrong_type_is_told_with_its_place() -> None:
     form = read_reply_schema({"a": {"b": "strg"}, "c": 3, "d": "enum[]"}, HERE)
-    names = "Known: 'str', 'int', 'float', 'bool', 'list[…]', 'enum[…, …]'."
+    names = "Known: 'str', 'int', 'float', 'bool', 'date', 'list[…]', 'enum[…, …]'."
     assert form.faults == (
         ReplySchemaFault(("a", "b"), "'strg' is not a type", f"{names} Did you mean 'str'?"),
         ReplySchemaFault(
