@@ -1,0 +1,1 @@
+"""Review: questions to people, their decisions, and where they are made."""

@@ -1,0 +1,230 @@
+"""Fields of an answer under review: each leaf as text, and an edited answer from texts.
+
+The page, the terminal and CSV files show and take the same texts. A text that was not changed
+leaves its value as it is, so that no number is rounded on its way through a form.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from paddock.pipelines.errors import did_you_mean
+
+FieldKind = Literal["text", "number", "choice", "json"]
+FieldKeys = tuple[str | int, ...]
+
+_KIND_OF_TYPE: Mapping[str, FieldKind] = {
+    "string": "text",
+    "number": "number",
+    "integer": "number",
+    "object": "json",
+    "array": "json",
+}
+_MOST_REFERENCES = 16
+
+
+class WrongField(ValueError):
+    """A change that names no field of the answer, or text that is no JSON; a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerField:
+    """One leaf of an answer. A whole answer that is a text is one field with an empty path."""
+
+    keys: FieldKeys
+    kind: FieldKind
+    value: Any
+    choices: tuple[Any, ...] = ()
+    """The allowed values of a `choice`."""
+    is_nullable: bool = False
+    description: str = ""
+    confidence: Mapping[str, Any] | None = None
+    evidence: Mapping[str, Any] | None = None
+
+    @property
+    def path(self) -> str:
+        """The keys with dots, as in `items.0.price`."""
+        return ".".join(map(str, self.keys))
+
+    @property
+    def text(self) -> str:
+        """The value as a person reads and writes it."""
+        return value_text(self.value)
+
+    def typed(self, text: str) -> Any:
+        """Return the value that a person means by this text.
+
+        What is no number stays text, so that the schema refuses it.
+        """
+        if text == self.text:
+            return self.value
+        if self.is_nullable and not text.strip():
+            return None
+        if self.kind == "choice":
+            return next((one for one in self.choices if value_text(one) == text.strip()), text)
+        if self.kind == "text":
+            return text
+        found = _json_or_none(text)
+        is_number = isinstance(found, int | float) and not isinstance(found, bool)
+        return text if found is None or (self.kind == "number" and not is_number) else found
+
+
+def value_text(value: Any) -> str:
+    """Return a value as a person reads it: texts plain, null empty, the rest as JSON.
+
+    >>> value_text("a"), value_text(None), value_text(True), value_text([1])
+    ('a', '', 'true', '[1]')
+    """
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def answer_fields(
+    answer: Any, schema: Any, evidence: Any = None, confidence: Any = None
+) -> list[AnswerField]:
+    """Return the leaves of an answer, in its order; empty lists and objects count as leaves.
+
+    >>> schema = {"properties": {"total": {"type": ["number", "null"]}}}
+    >>> [(one.path, one.kind, one.text) for one in answer_fields({"total": 8.5}, schema)]
+    [('total', 'number', '8.5')]
+    """
+    return list(_fields((), answer, (schema, schema), (evidence, confidence)))
+
+
+def _fields(
+    keys: FieldKeys, value: Any, schemas: tuple[Any, Any], mirrors: tuple[Any, Any]
+) -> Iterator[AnswerField]:
+    whole, own = schemas
+    own = _resolved(own, whole)
+    if isinstance(value, Mapping | list) and value:
+        pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, inner in pairs:
+            held = (_inner(mirrors[0], key), _inner(mirrors[1], key))
+            yield from _fields((*keys, key), inner, (whole, _inner_schema(own, key)), held)
+        return
+    kind, choices, is_nullable = _kind(own, value)
+    evidence, confidence = (one if isinstance(one, Mapping) and one else None for one in mirrors)
+    words = str(own.get("description", "")) if isinstance(own, Mapping) else ""
+    yield AnswerField(keys, kind, value, choices, is_nullable, words, confidence, evidence)
+
+
+def _inner(mirror: Any, key: str | int) -> Any:
+    if isinstance(mirror, Mapping):
+        return mirror.get(key)
+    is_there = isinstance(mirror, list) and isinstance(key, int) and key < len(mirror)
+    return mirror[key] if is_there else None
+
+
+def _resolved(schema: Any, whole: Any) -> Any:
+    """Follow references within the schema."""
+    for _ in range(_MOST_REFERENCES):
+        if not isinstance(schema, Mapping) or not isinstance(schema.get("$ref"), str):
+            return schema
+        found = whole
+        for part in schema["$ref"].removeprefix("#").split("/")[1:]:
+            name = part.replace("~1", "/").replace("~0", "~")
+            found = found.get(name) if isinstance(found, Mapping) else None
+        schema = found
+    return schema
+
+
+def _alternatives(schema: Any) -> list[Mapping[str, Any]]:
+    """Return a schema, or the schemas of its `anyOf` or `oneOf`."""
+    if not isinstance(schema, Mapping):
+        return []
+    several = schema.get("anyOf") or schema.get("oneOf")
+    some = several if isinstance(several, list) else [schema]
+    return [one for one in some if isinstance(one, Mapping)]
+
+
+def _inner_schema(schema: Any, key: str | int) -> Any:
+    for one in _alternatives(schema):
+        if isinstance(key, int):
+            first, rest = one.get("prefixItems"), one.get("items")
+            if isinstance(first, list) and key < len(first):
+                return first[key]
+            if isinstance(rest, Mapping):
+                return rest
+        elif isinstance(properties := one.get("properties"), Mapping) and key in properties:
+            return properties[key]
+        elif isinstance(rest := one.get("additionalProperties"), Mapping):
+            return rest
+    return None
+
+
+def _kind(schema: Any, value: Any) -> tuple[FieldKind, tuple[Any, ...], bool]:
+    """Return a field's kind, its choices, and whether it may be null."""
+    choices: list[Any] = []
+    types: list[str] = []
+    for one in _alternatives(schema):
+        named = one.get("type", [])
+        types += [named] if isinstance(named, str) else named if isinstance(named, list) else []
+        choices += one.get("enum", ()) if isinstance(one.get("enum"), list) else ()
+        choices += [one["const"]] if "const" in one else []
+    is_nullable = "null" in types or any(one is None for one in choices)
+    if "boolean" in types and not choices:
+        choices = [True, False]
+    if choices:
+        return "choice", tuple(one for one in choices if one is not None), is_nullable
+    kinds = {_KIND_OF_TYPE[one] for one in types if one in _KIND_OF_TYPE}
+    if len(kinds) == 1:
+        return kinds.pop(), (), is_nullable
+    return ("text" if isinstance(value, str) else "json"), (), is_nullable or value is None
+
+
+def edited_answer(answer: Any, fields: Sequence[AnswerField], changes: Mapping[str, str]) -> Any:
+    """Return the answer with these texts in place of the fields' own, by path.
+
+    Raises:
+        WrongField: a path is none of the answer's.
+
+    >>> fields = answer_fields({"n": 1, "s": "a"}, {"properties": {"n": {"type": "integer"}}})
+    >>> edited_answer({"n": 1, "s": "a"}, fields, {"n": "12"})
+    {'n': 12, 's': 'a'}
+    """
+    by_path = {one.path: one for one in fields}
+    made = copy.deepcopy(answer)
+    for path, text in changes.items():
+        field = by_path.get(path)
+        if field is None:
+            remedy = did_you_mean(path, by_path) or "Its fields are those of the model's answer."
+            raise WrongField(f"the answer has no field '{path}'. {remedy}")
+        if not field.keys:
+            return field.typed(text)
+        inner = made
+        for key in field.keys[:-1]:
+            inner = inner[key]
+        inner[field.keys[-1]] = field.typed(text)
+    return made
+
+
+def answer_from_json(text: str) -> Any:
+    """Return the answer that a person wrote as JSON.
+
+    Raises:
+        WrongField: it is no JSON: where and why.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise WrongField("the JSON is nested too deeply.") from None
+    except ValueError as error:
+        raise WrongField(f"this is no JSON: {error}.") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"JSON has no {name}")
+
+
+def _json_or_none(text: str) -> Any:
+    try:
+        found = answer_from_json(text.strip())
+    except WrongField:
+        return None
+    return None if isinstance(found, float) and not math.isfinite(found) else found

@@ -1,0 +1,111 @@
+"""Fields of an answer: what a form shows, and what a person's texts make of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paddock.pipelines.reply_schema import read_reply_schema
+from paddock.runner.review.fields import (
+    WrongField,
+    answer_fields,
+    answer_from_json,
+    edited_answer,
+)
+
+BILL = {
+    "number": "str",
+    "total": "float",
+    "kind": "enum[invoice, credit note]",
+    "paid": "bool",
+    "due": "str?",
+    "items": [{"name": "str", "price": "float?"}],
+}
+ANSWER: dict[str, Any] = {
+    "number": "R-7",
+    "total": 12345678901234567890.25,
+    "kind": "invoice",
+    "paid": False,
+    "due": None,
+    "items": [{"name": "rope", "price": 3}, {"name": "sail", "price": None}],
+}
+
+
+def schema(tmp_path: Any) -> Any:
+    return read_reply_schema(BILL, tmp_path).schema
+
+
+def test_each_leaf_is_a_field_with_its_kind_and_mirrors(tmp_path: Any) -> None:
+    evidence = {"items": [{"name": {"quote": "rope", "match": "exact"}, "price": None}]}
+    fields = answer_fields(ANSWER, schema(tmp_path), evidence, {"total": {"p": 0.5}})
+    assert [(one.path, one.kind, one.text) for one in fields] == [
+        ("number", "text", "R-7"),
+        ("total", "number", "1.2345678901234567e+19"),
+        ("kind", "choice", "invoice"),
+        ("paid", "choice", "false"),
+        ("due", "text", ""),
+        ("items.0.name", "text", "rope"),
+        ("items.0.price", "number", "3"),
+        ("items.1.name", "text", "sail"),
+        ("items.1.price", "number", ""),
+    ]
+    assert [one.is_nullable for one in fields] == [False] * 4 + [True, False, True, False, True]
+    assert fields[1].confidence == {"p": 0.5}
+    assert fields[5].evidence == {"quote": "rope", "match": "exact"}
+    assert fields[7].evidence is None
+
+
+def test_texts_become_values_of_the_fields_types(tmp_path: Any) -> None:
+    fields = answer_fields(ANSWER, schema(tmp_path))
+    changes = {
+        "number": "0012", "total": " 84.50 ", "kind": "credit note", "paid": "true",
+        "due": "2026-01-31", "items.0.price": "", "items.1.price": "1e999",
+    }  # fmt: skip
+    made = edited_answer(ANSWER, fields, changes)
+    assert made == {
+        "number": "0012",
+        "total": 84.5,
+        "kind": "credit note",
+        "paid": True,
+        "due": "2026-01-31",
+        "items": [{"name": "rope", "price": None}, {"name": "sail", "price": "1e999"}],
+    }
+    assert ANSWER["items"][0]["price"] == 3
+
+
+def test_what_was_not_changed_is_not_rounded() -> None:
+    answer = {"n": 12345678901234567890, "x": 0.1}
+    fields = answer_fields(answer, {"properties": {"n": {"type": "integer"}}})
+    assert edited_answer(answer, fields, {"n": fields[0].text, "x": "0.1"}) == answer
+
+
+def test_references_within_a_schema_and_answers_without_one() -> None:
+    referring = {
+        "$defs": {"kind": {"enum": ["a", None]}},
+        "properties": {"k": {"$ref": "#/$defs/kind"}, "m": {"$ref": "#"}},
+    }
+    first, second = answer_fields({"k": "a", "m": {"k": None}}, referring)
+    assert (first.kind, first.choices, first.is_nullable) == ("choice", ("a",), True)
+    assert second.path == "m.k"
+    (whole,) = answer_fields("A text.", None)
+    assert (whole.path, whole.kind, whole.text) == ("", "text", "A text.")
+    assert edited_answer("A text.", [whole], {"": "Another."}) == "Another."
+    assert [one.path for one in answer_fields({"a": [], "b": {}}, None)] == ["a", "b"]
+
+
+def test_a_reference_that_leads_round_in_a_circle_ends() -> None:
+    circle = {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}
+    assert [one.kind for one in answer_fields({"a": "x"}, circle)] == ["text"]
+
+
+def test_a_wrong_path_and_wrong_json_are_a_sentence() -> None:
+    fields = answer_fields({"total": 1}, None)
+    with pytest.raises(WrongField) as caught:
+        edited_answer({"total": 1}, fields, {"totl": "2"})
+    assert str(caught.value) == (
+        "the answer has no field 'totl'. Known: 'total'. Did you mean 'total'?"
+    )
+    for text in ("{", "NaN", "[" * 100_000):
+        with pytest.raises(WrongField, match="JSON"):
+            answer_from_json(text)
