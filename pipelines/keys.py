@@ -180,6 +180,36 @@ class TimeoutKeys(Keys):
     idle: Seconds | None = Field(None, description="Without a new token.")
 
 
+def _as_sources(given: Any) -> Any:
+    if isinstance(given, list) or not isinstance(given, dict | None):
+        return {"from": given}
+    return given
+
+
+def _or_sources_alone(schema: dict[str, Any]) -> None:
+    """Allow the sources alone in place of a mapping, in the JSON Schema."""
+    table = {**schema, "patternProperties": {"^x-": {}}}
+    sources = table["properties"]["from"]["anyOf"]
+    schema.clear()
+    schema["anyOf"] = [*sources, table]
+
+
+class EvidenceKeys(Keys):
+    """The texts in which the fields of an answer are found."""
+
+    model_config = ConfigDict(json_schema_extra=_or_sources_alone)
+
+    from_: TextList = Field(
+        alias="from",
+        min_length=1,
+        description="Bare expressions: a text, the outputs of `files.read`, hits of `search`.",
+        examples=["steps.text"],
+    )
+    only: TextList = Field(
+        [], description="The fields that are looked for; by default all but enumerations."
+    )
+
+
 class ReplyKeys(Keys):
     """What a model's answer must be."""
 
@@ -198,9 +228,23 @@ class ReplyKeys(Keys):
     repair: Annotated[int, Field(ge=0, le=8)] = Field(
         1, description="How often, at most, the model is asked again with what is wrong."
     )
+    evidence: Annotated[EvidenceKeys | None, BeforeValidator(_as_sources)] = Field(
+        None,
+        description="The texts in which each field of the answer is found: the step's `evidence` "
+        "has its quote and place.",
+        examples=["steps.text"],
+    )
+    confidence: bool = Field(
+        False, description="The step's `confidence` has the probability of each field."
+    )
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> ReplyKeys:
+        for name in ("evidence", "confidence"):
+            if getattr(self, name) and self.schema_ is None:
+                raise ValueError(
+                    f"`{name}` needs `schema`: it is known for each field of an answer"
+                )
         if self.schema_ is None and not self.check:
             raise ValueError("`reply` needs `schema`, or `check`, or both")
         return self

@@ -18,10 +18,11 @@ from pydantic import ValidationError
 from paddock.pipelines.checking.check import Check
 
 from .errors import Fault, Mark, PipelineError
-from .expressions import Expression, ExpressionError, Path, Template, Value
+from .expressions import Expression, ExpressionError, Path, Reference, Template, Value
 from .keys import (
     ID_PATTERN,
     ControlKeys,
+    EvidenceKeys,
     FileKeys,
     Input,
     InputKeys,
@@ -47,6 +48,20 @@ from .yaml_source import YamlDocument
 
 
 @dataclass(frozen=True)
+class EvidenceSpec:
+    """The texts in which the fields of an answer are found."""
+
+    sources: tuple[Expression, ...]
+    only: tuple[str, ...] = ()
+    """The fields that are looked for; empty: all."""
+
+    @property
+    def references(self) -> frozenset[Reference]:
+        """The paths that the sources read."""
+        return frozenset().union(*(source.references for source in self.sources))
+
+
+@dataclass(frozen=True)
 class ReplySpec:
     """What the answer of a step must be."""
 
@@ -55,6 +70,8 @@ class ReplySpec:
     checks: Mapping[int, Check]
     """By index in the list, without those that cannot be parsed."""
     repair: int
+    evidence: EvidenceSpec | None = None
+    wants_confidence: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +285,20 @@ class StepParser:
             for index, source in enumerate(keys.check)
             if (check := self._checks.check(source, (*at, "check", index))) is not None
         }
-        return ReplySpec(keys.schema_, checks, keys.repair)
+        evidence = self._evidence(keys.evidence, data.get("evidence"), (*at, "evidence"))
+        return ReplySpec(keys.schema_, checks, keys.repair, evidence, keys.confidence)
+
+    def _evidence(self, keys: EvidenceKeys | None, data: Any, at: Path) -> EvidenceSpec | None:
+        if keys is None:
+            return None
+        if isinstance(data, dict):
+            data, at = data["from"], (*at, "from")
+        sources = (
+            self._checks.expression(source, at if data == source else (*at, index))
+            for index, source in enumerate(keys.from_)
+        )
+        known = tuple(source for source in sources if source is not None)
+        return EvidenceSpec(known, tuple(keys.only))
 
     def _files(self, given: dict[str, Any], errors: list[ExpressionError]) -> dict[str, Template]:
         """Read the template files that parameters name."""

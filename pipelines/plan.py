@@ -21,8 +21,8 @@ STEP_NAMES = frozenset(("secrets",))
 LOOP_NAMES = frozenset(("loop",))
 """Names in a block besides its item: the position in the list, as in Jinja."""
 
-ANSWER_NAMES = frozenset(("output", "text"))
-"""Names in a `check` of an answer: its value by the schema, and its text."""
+ANSWER_NAMES = frozenset(("output", "text", "evidence"))
+"""Names in a `check` of an answer: its value by the schema, its text, and where it was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +262,8 @@ def _uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator
     for index, check in node.reply.checks.items() if node.reply else ():
         at = (*node.at, "reply", "check", index)
         yield from _reads(check.references, at, names | ANSWER_NAMES)
+    if node.reply is not None and node.reply.evidence is not None:
+        yield from _reads(node.reply.evidence.references, (*node.at, "reply", "evidence"), names)
 
 
 def _uses(value: Value, at: Path, names: frozenset[str]) -> Iterator[ReferenceUse]:

@@ -514,6 +514,19 @@ class ReplyForm(Protocol):
             StepError: a check cannot be evaluated.
         """
 
+    async def evidence(self, output: Any) -> Any:
+        """Return where each field of an answer stands in its sources, in the answer's shape.
+
+        None if the step's author did not ask for it.
+
+        Raises:
+            StepError: a source is no text.
+        """
+
+    @property
+    def wants_confidence(self) -> bool:
+        """Whether the probability of each field is wanted."""
+
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 """During planning: stands for what is not known yet; a prompt with it has no reply."""

@@ -30,7 +30,7 @@ anything runs, with `...` for what is not known yet; it returns a sentence or No
 _GLOBALS = frozenset(("range", "dict", "namespace"))
 _SHOWN_CHARS = 200
 _SHORT_CHARS = 40
-_ANSWER_NAMES = ("output", "text")
+_ANSWER_NAMES = ("output", "text", "evidence")
 
 
 @dataclass(frozen=True)

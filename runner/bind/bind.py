@@ -282,6 +282,7 @@ class PlanBinder:
             besides=self._models.besides(step, kind),
             reply=reply,
             references=taint_analysis.step_references(step, names),
+            evidence_only=taint_analysis.evidence_only(step, names),
             spec=taint_analysis.step_spec(step, reply, servers),
             inner=within,
         )

@@ -64,6 +64,8 @@ class BoundStep:
     """What its answer must be."""
     references: frozenset[Reference] = frozenset()
     """What it reads of inputs, other steps and loop variables, in template files too."""
+    evidence_only: frozenset[Reference] = frozenset()
+    """Those of `references` that only the sources of `reply.evidence` read."""
     spec: str = ""
     """The step as written, in one way only, template files' texts included."""
     untrusted: tuple[str, ...] = ()

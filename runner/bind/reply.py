@@ -17,6 +17,7 @@ from paddock.pipelines.checking.check import Check, CheckFunction
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.model import EvidenceSpec
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Step, StepError
@@ -35,6 +36,8 @@ class BoundReply:
     repair: int
     functions: Mapping[str, CheckFunction]
     """What the checks may call."""
+    evidence: EvidenceSpec | None = None
+    wants_confidence: bool = False
 
 
 def bind_reply(step: WrittenStep, base: Path) -> BoundReply | None:
@@ -44,13 +47,27 @@ def bind_reply(step: WrittenStep, base: Path) -> BoundReply | None:
     written = step.reply.schema
     schema = None if written is None else reply_schema.read_reply_schema(written, base).schema
     checks = tuple(step.reply.checks.values())
-    return BoundReply(schema, checks, step.reply.repair, CHECK_FUNCTIONS)
+    return BoundReply(
+        schema,
+        checks,
+        step.reply.repair,
+        CHECK_FUNCTIONS,
+        step.reply.evidence,
+        step.reply.wants_confidence,
+    )
 
 
 def reply_spec(bound: BoundReply) -> Mapping[str, Any]:
     """Write down what decides an answer, the text of a schema's file in place of its name."""
     checks = [check.source for check in bound.checks]
-    return {"schema": bound.schema, "check": checks, "repair": bound.repair}
+    spec: dict[str, Any] = {"schema": bound.schema, "check": checks, "repair": bound.repair}
+    # A spec without these stays as it was.
+    if bound.evidence is not None:
+        sources = [source.source for source in bound.evidence.sources]
+        spec["evidence"] = {"from": sources, "only": list(bound.evidence.only)}
+    if bound.wants_confidence:
+        spec["confidence"] = True
+    return spec
 
 
 def reply_fields(bound: BoundReply | None) -> tuple[str, ...] | None:
@@ -85,6 +102,12 @@ def reply_faults(
             yield Fault(f"`check`: {message}.", remedy, mark)
         for name in _unknown_field_faults(check, answer, has_schema=step.reply.schema is not None):
             yield Fault(*name, mark)
+    if step.reply.evidence is not None and answer is not None:
+        mark = document.mark((*at, "evidence", "only"))
+        for wanted in step.reply.evidence.only:
+            if wanted.split(".")[0] not in answer:
+                what = f"`evidence.only`: the answer has no field '{wanted}'."
+                yield Fault(what, did_you_mean(wanted, answer), mark)
 
 
 def _check_faults(check: Check) -> Iterator[tuple[str, str]]:
@@ -165,6 +188,13 @@ class ScopedReply:
     @property
     def repair(self) -> int:
         return self.reply.repair
+
+    @property
+    def wants_confidence(self) -> bool:
+        return self.reply.wants_confidence
+
+    async def evidence(self, output: Any) -> Any:
+        return None
 
     async def failures(self, output: Any, text: str) -> list[str]:
         """Return which checks the answer does not pass.

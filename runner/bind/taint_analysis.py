@@ -38,7 +38,18 @@ def _step_references(step: WrittenStep) -> Iterator[Reference]:
 
 def step_references(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
     """Return what a step reads of these names: inputs, steps, loop variables."""
-    return frozenset(one for one in _step_references(step) if one[0] in names)
+    return frozenset(one for one in _references_with_evidence(step) if one[0] in names)
+
+
+def evidence_only(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
+    """Return those of a step's references that only the sources of its evidence read."""
+    return step_references(step, names) - frozenset(_step_references(step))
+
+
+def _references_with_evidence(step: WrittenStep) -> Iterator[Reference]:
+    yield from _step_references(step)
+    if step.reply is not None and step.reply.evidence is not None:
+        yield from step.reply.evidence.references
 
 
 def references_within(block: Block) -> Iterator[Reference]:
@@ -52,7 +63,7 @@ def references_within(block: Block) -> Iterator[Reference]:
             yield from node.if_.references if node.if_ else ()
             yield from references_within(node)
         else:
-            yield from _step_references(node)
+            yield from _references_with_evidence(node)
 
 
 LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
@@ -66,7 +77,7 @@ def loop_attributes(block: Block) -> frozenset[str]:
             of_list = (node.over, node.where, node.key, node.if_)
             found.update(path for one in of_list if one is not None for path in one.references)
         else:
-            found.update(_step_references(node))
+            found.update(_references_with_evidence(node))
     read = [path for path in found if path[0] == "loop"]
     if any(len(path) == 1 for path in read):
         return frozenset(LOOP_ATTRIBUTES)
@@ -179,7 +190,10 @@ class _TaintMarker:
             sorted(".".join(path) for path in self._untrusted(_parameter_references(step)))
         )
         is_tainted = (
-            bool(untrusted) or step.uses not in PASS_THROUGH_STEPS or _has_untrusted_output(step)
+            bool(untrusted)
+            or step.uses not in PASS_THROUGH_STEPS
+            or _has_untrusted_output(step)
+            or bool(self._untrusted(_evidence_references(step)))
         )
         self._trusted.add(("steps", step.id, "skipped"))
         if step.returns is not None:
@@ -236,6 +250,12 @@ def _parameter_references(step: BoundStep) -> frozenset[Reference]:
     """Return what is written into a step's parameters."""
     texts = (template.references for template in step.params.templates.values())
     return step.params.value.references.union(*texts)
+
+
+def _evidence_references(step: BoundStep) -> frozenset[Reference]:
+    """Return the sources of a step's `evidence`, which it quotes."""
+    evidence = None if step.reply is None else step.reply.evidence
+    return frozenset() if evidence is None else evidence.references
 
 
 def _has_untrusted_output(step: BoundStep) -> bool:

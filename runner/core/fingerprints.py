@@ -180,6 +180,9 @@ def spec_parts(step: str, spec: str) -> dict[str, str]:
     if isinstance(reply, dict):
         parts[f"{step}.schema"] = part_digest(reply.get("schema"))
         parts[f"{step}.check"] = part_digest([reply.get("check"), reply.get("repair")])
+        for name in ("evidence", "confidence"):
+            if name in reply:  # a step without it keeps its parts
+                parts[f"{step}.{name}"] = part_digest(reply[name])
     return parts
 
 
@@ -299,6 +302,8 @@ _PART_NAMES = {
     "prompt": "prompt changed",
     "schema": "schema changed",
     "check": "checks changed",
+    "evidence": "sources of its evidence changed",
+    "confidence": "`confidence` changed",
     "model": "model changed",
     "parameters": "parameters changed",
     "version": "step version changed",
@@ -393,6 +398,8 @@ def _spec_references(spec: Spec, block: str) -> Iterator[Reference]:
                 yield from Check.of(check).references
             except ExpressionError:
                 continue
+        for source in ((one.get("reply") or {}).get("evidence") or {}).get("from") or ():
+            yield from _expression_references(source)
 
 
 def _expression_references(source: Any) -> frozenset[Reference]:

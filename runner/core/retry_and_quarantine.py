@@ -168,7 +168,7 @@ def is_step_skipped(step: BoundStep, scope: Scope) -> bool:
     Raises:
         StepFailed: the condition cannot be evaluated.
     """
-    if reads_skipped(step.references, scope):
+    if reads_skipped(step.references - step.evidence_only, scope):
         return True
     if step.if_ is None:
         return False

@@ -232,6 +232,13 @@ class DryReply:
     async def failures(self, output: Any, text: str) -> list[str]:
         return [] if self.pool.n_unknown else await self.asked.failures(output, text)
 
+    @property
+    def wants_confidence(self) -> bool:
+        return self.asked.wants_confidence
+
+    async def evidence(self, output: Any) -> Any:
+        return None if self.pool.n_unknown else await self.asked.evidence(output)
+
 
 class DryOutputs(ItemOutputs):
     """The files of one item: knows what was written, and notes nothing."""

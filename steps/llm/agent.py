@@ -32,7 +32,14 @@ from .agent_memory import (
     turn_notes,
     turn_text,
 )
-from .ask_and_repair import Asker, UsageOutput, ask_checked, empty_answer
+from .ask_and_repair import (
+    AnswerOutput,
+    Asker,
+    CheckedAnswer,
+    UsageOutput,
+    ask_checked,
+    empty_answer,
+)
 from .tool_protocol import (
     DOCUMENTS_ONLY,
     AgentTools,
@@ -91,11 +98,9 @@ class AgentParams(Params):
         return self
 
 
-class AgentOutput(Output):
+class AgentOutput(AnswerOutput):
     """Outputs of `agent`."""
 
-    text: str
-    output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
     calls: list[Any] = Field(
         description="Its calls in order: `{turn, tool, server, arguments, result, error}`."
     )
@@ -142,8 +147,10 @@ class Agent:
             if kept is not None:
                 await kept.close()
         return AgentOutput(
-            text=ended.text,
-            output=ended.output,
+            text=ended.answer.text,
+            output=ended.answer.output,
+            evidence=ended.answer.evidence,
+            confidence=ended.answer.confidence,
             calls=[call.model_dump(mode="json") for call in ended.calls],
             turns=ended.n_turns,
             usage=asker.usage(),
@@ -373,8 +380,7 @@ _MOST_REPEATS = 2
 class AgentResult:
     """The answer, the calls and the number of turns."""
 
-    text: str
-    output: Any
+    answer: CheckedAnswer
     calls: tuple[CallOutput, ...]
     n_turns: int
 
@@ -431,9 +437,9 @@ class AgentConversation:
         else:
             said = None
             self._tell_end(n_turns, n_repeats)
-        text, output = await self._answer(messages, speech, memory, said, form)
+        answer = await self._answer(messages, speech, memory, said, form)
         memory.tell()
-        return AgentResult(text, output, tuple(outputs), n_turns)
+        return AgentResult(answer, tuple(outputs), n_turns)
 
     def _begun(
         self, messages: Sequence[Message], takes_tools: bool | None
@@ -471,12 +477,12 @@ class AgentConversation:
         memory: ConversationMemory,
         said: ModelTurn | None,
         form: ReplyForm | None,
-    ) -> tuple[str, Any]:
+    ) -> CheckedAnswer:
         """Return what the model has answered, or have it answer now."""
         if said is not None and (form is None or await _passes_checks(form, said.text)):
             if not said.text.strip():
                 raise empty_answer()
-            return said.text, None
+            return CheckedAnswer(said.text, None, said.reply)
         if said is not None:
             memory.turns.append(AgentTurn(said.message, (), said.text, said.text))
         if speech.answers_without_tools:
@@ -484,14 +490,13 @@ class AgentConversation:
         else:
             asked = await memory.shown(_OUT_OF_TURNS if said is None else _IN_FORM)
         if form is None and not speech.answers_without_tools:
-            text = (await speech.ask(asked, choice="none")).text
-            output = None
+            said = await speech.ask(asked, choice="none")
+            answer = CheckedAnswer(said.text, None, said.reply)
         else:
             answer = await ask_checked(self.asker, asked, form=form)
-            text, output = answer.text, answer.output
-        if not text.strip():
+        if not answer.text.strip():
             raise empty_answer()
-        return text, output
+        return answer
 
 
 async def _passes_checks(form: ReplyForm, text: str) -> bool:

@@ -184,14 +184,36 @@ class SchemaOnlyForm:
     schema: Any
     repair: int = 0
 
+    wants_confidence: bool = False
+
     async def failures(self, output: Any, text: str) -> list[str]:
         """Find nothing: the decoder holds to the schema."""
         return []
+
+    async def evidence(self, output: Any) -> Any:
+        """Return None: it is not asked for."""
+        return None
 
 
 CALLS_AT_ONCE = 8  # if a pool does not report its slots; it mixes calls of many documents
 _NEAR_LIMIT = 0.9  # of the limit, in tokens
 _RETRY_TEMPERATURE_STEP, _MOST_RETRY_TEMPERATURE = 0.3, 0.9  # temperatures
+
+
+class AnswerOutput(Output):
+    """A model's answer, and what is known of it."""
+
+    text: str
+    output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
+    evidence: Any = Field(
+        default=None,
+        description="Where each field of `output` stands in the sources: null without "
+        "`reply.evidence`.",
+    )
+    confidence: Any = Field(
+        default=None,
+        description="The probability of each field of `output`: null without `reply.confidence`.",
+    )
 
 
 class UsageOutput(Output):
@@ -389,6 +411,10 @@ class CheckedAnswer:
     """The value by the schema; None without one."""
     reply: Reply
     """The last reply, raw."""
+    evidence: Any = None
+    """Where each field of `output` stands; None unless the form asks for it."""
+    confidence: Any = None
+    """The probability of each field of `output`; None unless the form asks for it."""
 
 
 async def ask_checked(
@@ -416,7 +442,9 @@ async def ask_checked(
             is_parrot = True  # small models repeat what they see: leave it out
     if wrong:
         raise _repair_failed(answer, wrong, n_repairs)
-    return answer
+    if form is None or form.schema is None:
+        return answer
+    return replace(answer, evidence=await form.evidence(answer.output))
 
 
 def schema_constraint(schema: Any) -> Constraint:

@@ -12,12 +12,20 @@ from paddock.engine.request import Message, Role
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.pipelines.prompt_file import ConversationTemplate
-from paddock.steps.base import Output, Params, StepError, Tools
+from paddock.steps.base import Params, StepError, Tools
 from paddock.steps.prompt import render_template
 from paddock.steps.readers.documents import read_images
 from paddock.steps.text.split import to_part
 
-from .ask_and_repair import Asker, SchemaOnlyForm, UsageOutput, ask_checked, without_middle
+from .ask_and_repair import (
+    AnswerOutput,
+    Asker,
+    CheckedAnswer,
+    SchemaOnlyForm,
+    UsageOutput,
+    ask_checked,
+    without_middle,
+)
 from .map_reduce import DivisiblePrompt, MapReduce
 from .tool_protocol import (
     ChatTools,
@@ -93,16 +101,14 @@ class ChatParams(Params):
         return self
 
 
-class ChatOutput(Output):
+class ChatOutput(AnswerOutput):
     """Outputs of `chat`."""
 
-    text: str
     reasoning: str | None = Field(
         default=None,
         description="The model's reasoning; null if it has none, or drops it "
         "(`models.<alias>.think: drop`).",
     )
-    output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
     usage: UsageOutput
     tool_calls: list[Any] | None = Field(
         default=None,
@@ -146,6 +152,8 @@ class Chat:
             text=answer.text,
             reasoning=(reply.reasoning or None) if model.keeps_reasoning else None,
             output=answer.output,
+            evidence=answer.evidence,
+            confidence=answer.confidence,
             usage=asker.usage(),
             tool_calls=[asdict(call) for call in reply.tool_calls] or None,
         )
@@ -155,14 +163,15 @@ class Chat:
     ) -> ChatOutput:
         """Ask a model that may ask for tools; only an answer must match `reply`."""
         turn, calls = await request_tool_calls(asker, messages, params.tools, params.tool_choice)
-        text, output = turn.text, None
+        answer = CheckedAnswer(turn.text, None, turn.reply)
         if not calls and asker.tools.reply is not None:
             answer = await ask_checked(asker, messages, form=asker.tools.reply)
-            text, output = answer.text, answer.output
         return ChatOutput(
-            text=text,
+            text=answer.text,
             reasoning=(turn.reply.reasoning or None) if asker.model.keeps_reasoning else None,
-            output=output,
+            output=answer.output,
+            evidence=answer.evidence,
+            confidence=answer.confidence,
             usage=asker.usage(),
             tool_calls=calls or None,
         )

@@ -26,7 +26,6 @@ from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import (
     UNKNOWN,
     CallForecast,
-    Output,
     Params,
     ReplyForm,
     ReplyNotCached,
@@ -39,6 +38,7 @@ from paddock.steps.text.chunker import cut_text
 from paddock.steps.text.split import to_part
 
 from .ask_and_repair import (
+    AnswerOutput,
     Asker,
     CheckedAnswer,
     SchemaOnlyForm,
@@ -102,19 +102,16 @@ class ReduceParams(Params):
         return faults
 
 
-class ReducedGroup(Output):
+class ReducedGroup(AnswerOutput):
     """One group of `by`, and the answer to its items."""
 
     key: str
     count: int = Field(description="How many items it has.")
-    text: str
-    output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
 
 
-class ReduceOutput(Output):
+class ReduceOutput(AnswerOutput):
     """Outputs of `reduce`."""
 
-    text: str
     output: Any = Field(
         default=None,
         description="The value of `reply.schema`: null without one. With `fold: groups` a mapping "
@@ -174,6 +171,8 @@ async def _reduce(
     return ReduceOutput(
         text=folded.answer.text,
         output=folded.answer.output,
+        evidence=folded.answer.evidence,
+        confidence=folded.answer.confidence,
         groups=groups,
         levels=folded.n_levels,
         usage=asker.usage(),
@@ -215,7 +214,12 @@ class _ReduceWork:
         each = dict(zip(found, folded, strict=True))
         made = [
             ReducedGroup(
-                key=key, count=len(found[key]), text=tree.answer.text, output=tree.answer.output
+                key=key,
+                count=len(found[key]),
+                text=tree.answer.text,
+                output=tree.answer.output,
+                evidence=tree.answer.evidence,
+                confidence=tree.answer.confidence,
             )
             for key, tree in each.items()
         ]
@@ -254,10 +258,17 @@ def _grouped_output(groups: list[ReducedGroup], n_levels: int, usage: UsageOutpu
     return ReduceOutput(
         text=ITEM_SEPARATOR.join(f"{group.key}:\n{group.text}" for group in groups),
         output={group.key: group.output if has_schema else group.text for group in groups},
+        evidence=_by_group(groups, "evidence"),
+        confidence=_by_group(groups, "confidence"),
         groups=groups,
         levels=n_levels,
         usage=usage,
     )
+
+
+def _by_group(groups: Sequence[ReducedGroup], name: str) -> dict[str, Any] | None:
+    found = {group.key: getattr(group, name) for group in groups}
+    return found if any(one is not None for one in found.values()) else None
 
 
 def _note_of_item(item: Any) -> ReduceNote:

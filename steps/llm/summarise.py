@@ -30,7 +30,7 @@ from paddock.steps.text.citations import (
 )
 from paddock.steps.text.split import TextPart, join_parts, to_part, to_parts
 
-from .ask_and_repair import Asker, UsageOutput, ask_checked, empty_answer
+from .ask_and_repair import AnswerOutput, Asker, UsageOutput, ask_checked, empty_answer
 from .map_reduce import LastPrompt, MapReduce, SummaryPrompts
 
 
@@ -93,11 +93,9 @@ class Coverage(Output):
     levels: int
 
 
-class SummariseOutput(Output):
+class SummariseOutput(AnswerOutput):
     """Outputs of `summarise`."""
 
-    text: str
-    output: Any = Field(default=None, description="The value of `reply.schema`: null without one.")
     notes: list[str] = Field(description="The notes on the parts; empty if it was read at once.")
     sources: list[CitedSource] = Field(
         description="Pages and headings of each part, so of each note; a single entry if it was "
@@ -145,6 +143,8 @@ class Summarise:
         return SummariseOutput(
             text=cited,
             output=answer.output,
+            evidence=answer.evidence,
+            confidence=answer.confidence,
             notes=[text] if read.notes is None else list(read.notes),
             sources=material.sources(read.parts),
             coverage=Coverage(

@@ -15,7 +15,13 @@ class FakeForm:
     repair: int = 1
     wrong: Callable[[Any, str], list[str]] = lambda output, text: []
     seen: list[tuple[Any, str]] = field(default_factory=list)
+    places: Any = None
+    """What `evidence` finds."""
+    wants_confidence: bool = False
 
     async def failures(self, output: Any, text: str) -> list[str]:
         self.seen.append((output, text))
         return self.wrong(output, text)
+
+    async def evidence(self, output: Any) -> Any:
+        return self.places

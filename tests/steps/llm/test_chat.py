@@ -48,6 +48,8 @@ def test_a_prompt_with_a_system_text_becomes_two_messages() -> None:
         "text": "Hello Ada.",
         "reasoning": None,
         "output": None,
+        "evidence": None,
+        "confidence": None,
         "usage": {
             "calls": 1,
             "prompt_tokens": 12,

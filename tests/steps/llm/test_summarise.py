@@ -54,6 +54,8 @@ def test_a_text_that_fits_is_summarised_in_one_call() -> None:
     assert out.model_dump() == {
         "text": "A summary.",
         "output": None,
+        "evidence": None,
+        "confidence": None,
         "notes": [],
         "sources": [
             {
