@@ -23,7 +23,8 @@ from paddock.engine.system.units import DAY_S
 
 from .budget import Spent
 from .entries import LedgerError
-from .postgres import OPEN_S, Execute, PostgresConnection, PostgresServer, postgres_server
+from .ledger_tables import Execute
+from .postgres import OPEN_S, PostgresConnection, PostgresServer, postgres_server
 from .run_locks import LockHolder
 
 _STATEMENTS = (

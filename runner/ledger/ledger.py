@@ -37,7 +37,7 @@ from .entries import (
     RunRow,
     write_error,
 )
-from .ledger_tables import KEYS, Key, Pending, Row
+from .ledger_tables import KEYS, Execute, Key, Pending, Row
 from .sqlite_file import SqliteDatabase
 
 if TYPE_CHECKING:
@@ -260,6 +260,8 @@ class Ledger:
         self._is_readonly = is_readonly
         self.objects = ObjectStore(folder / "objects")
         self._database: LedgerDatabase | None = None
+        self._transactions: LedgerDatabase | None = None
+        """A connection of its own: other threads may read while a transaction waits."""
         self._writer: Writer | None = None
 
     @property
@@ -302,8 +304,9 @@ class Ledger:
             with locks.lock_now(self.folder / "ledger.lock", wait_s=-1):
                 database = SqliteDatabase(files.private_database(self.file))
                 self._database = database
-                if not database.find_tables():
+                if not database.find_tables() or not all(map(database.has_table, KEYS)):
                     database.make_tables()
+            self._transactions = SqliteDatabase(self.file)
             writing = SqliteDatabase(self.file, is_writer=True)
             self._writer = Writer(writing.write_rows, writing.close, self._note)
         except OSError as error:
@@ -320,6 +323,7 @@ class Ledger:
         self._database = database
         database.prepare_schema(self.file)
         database.retry_s = postgres.RETRY_S
+        self._transactions = postgres.PostgresDatabase(server, self._note)
         connection = postgres.PostgresConnection(server, self._note)
         self._writer = Writer(connection.write_rows, connection.close, self._note)
 
@@ -339,8 +343,9 @@ class Ledger:
         """Commit what is left and close it."""
         if self._writer is not None:
             self._writer.close()
-        if self._database is not None:
-            self._database.close()
+        for database in (self._transactions, self._database):
+            if database is not None:
+                database.close()
 
     @property
     def error(self) -> LedgerError | None:
@@ -361,7 +366,7 @@ class Ledger:
     def entries(self, scope: str, keys: Collection[str] | None = None) -> dict[str, Entry]:
         """Return the entries of a scope by their keys: all, or those of `keys`."""
         query = f"select {', '.join(Entry.__slots__)} from items where scope = :scope"
-        rows = self._rows_of_keys(query, keys, scope=scope)
+        rows = self.rows_of_keys(query, keys, scope=scope)
         return {row[0]: Entry(*row) for row in rows}
 
     def record(self, scope: str, entry: Entry, run: str) -> None:
@@ -398,7 +403,7 @@ class Ledger:
         """Yield the outputs of every scope, or those of some keys of one."""
         query = f"select {', '.join(OutputRow.__slots__)} from outputs"
         if scope:
-            rows = self._rows_of_keys(f"{query} where scope = :scope", keys, scope=scope)
+            rows = self.rows_of_keys(f"{query} where scope = :scope", keys, scope=scope)
         else:
             rows = self.rows(query)
         for of_scope, path, key, sha256, intended, size, mtime_ns in rows:
@@ -567,7 +572,7 @@ class Ledger:
         if not scope:
             return [AttemptRow(*row) for row in self.rows(query, **values)]
         query += " and scope = :scope"
-        return [AttemptRow(*row) for row in self._rows_of_keys(query, keys, scope=scope, **values)]
+        return [AttemptRow(*row) for row in self.rows_of_keys(query, keys, scope=scope, **values)]
 
     def record_attempt(self, row: AttemptRow) -> None:
         """Write that an item has begun; lasting after `durable`."""
@@ -623,7 +628,26 @@ class Ledger:
         """Execute a portable query with named values (`:name`); no rows if there is no ledger."""
         return self._database.rows(query, values) if self._database is not None else ()
 
-    def _rows_of_keys(
+    @property
+    def now(self) -> str:
+        """SQL: seconds since 1970 by the database's clock."""
+        return self._database.now if self._database is not None else "0"
+
+    def has_table(self, name: str) -> bool:
+        """Return whether a table exists: one that is only read may be older than the table."""
+        return self._database is not None and self._database.has_table(name)
+
+    def in_transaction(self, work: Callable[[Execute], T]) -> T:
+        """Call `work` in one transaction of the database, not through the writer's queue. Blocks.
+
+        Raises:
+            LedgerError: the ledger is only read, or cannot be written.
+        """
+        if self._transactions is None:
+            raise LedgerError(f"{self.folder}: this ledger was opened to be read only.")
+        return self._transactions.in_transaction(work)
+
+    def rows_of_keys(
         self, query: str, keys: Collection[str] | None, **values: Any
     ) -> Sequence[Sequence[Any]]:
         """Execute a query that ends in a condition; only for some keys if they are given."""

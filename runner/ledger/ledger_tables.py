@@ -6,7 +6,7 @@ and the way to read a list of keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from .entries import LedgerError
@@ -18,6 +18,8 @@ Row = Mapping[str, Any]
 Key = tuple[Any, ...]
 Pending = Mapping[str, Mapping[Key, Row | None]]
 """Table → primary key → the row to write; None deletes it."""
+Execute = Callable[[str, Mapping[str, Any]], Sequence[Sequence[Any]]]
+"""Executes a statement with named values (`:name`); returns its rows."""
 
 # Name → (columns of the primary key, which are texts; the other columns).
 _TABLES = {
@@ -74,7 +76,16 @@ _TABLES = {
         "scope key run",
         "hash text not null, at float8 not null, around_scope text, around_key text",
     ),
+    "reviews": (  # long texts last: a list of reviews does not read them
+        "scope key step",
+        "id text not null, state text not null, question text not null, run text not null, "
+        "asked_at float8 not null, expires_at float8, decided_by text, decided_at float8, "
+        "is_applied integer not null, lease_by text, lease_until float8, reason text, "
+        "head text not null, objects text not null, earlier text not null, value text, "
+        "value_object text, subject text, subject_object text",
+    ),
 }
+_INDEXES = ("create index if not exists reviews_id on reviews (id)",)
 KEYS: Mapping[str, tuple[str, ...]] = {
     name: tuple(key.split()) for name, (key, _) in _TABLES.items()
 }
@@ -83,7 +94,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 LASTING_TABLES = tuple(name for name in KEYS if name not in ("meta", "claims", "holders"))
 """Tables whose rows outlast the runs that are at work."""
 
-ROWS_PER_STATEMENT = 45  # of at most 20 columns: SQLite before 3.32 takes 999 values
+ROWS_PER_STATEMENT = 40  # of at most 22 columns: SQLite before 3.32 takes 999 values
 
 T = TypeVar("T")
 
@@ -96,11 +107,30 @@ class LedgerDatabase(Protocol):
         """SQL: a table with a column `value` of the texts in the JSON list `:keys`."""
         ...
 
+    @property
+    def now(self) -> str:
+        """SQL: seconds since 1970 by the clock of the machine that has the database."""
+        ...
+
     def find_tables(self) -> bool:
         """Return whether a run has made the tables.
 
         Raises:
             LedgerError: another version of Paddock made them; the database cannot be used.
+        """
+        ...
+
+    def has_table(self, name: str) -> bool:
+        """Return whether a table exists; a ledger that an older Paddock made may lack some."""
+        ...
+
+    def in_transaction(self, work: Callable[[Execute], T]) -> T:
+        """Call `work` in one transaction; when it returns, all of it is committed.
+
+        It may be called again from its start. What it raises undoes everything.
+
+        Raises:
+            LedgerError: the database refuses, or cannot be reached.
         """
         ...
 
@@ -140,6 +170,7 @@ def create_statements(options: str = "") -> Iterator[str]:
             f"create table if not exists {name} "
             f"({texts}, {columns}, primary key ({', '.join(names)})) {end}"
         )
+    yield from _INDEXES
 
 
 def write_statements(pending: Pending, placeholder: str) -> Iterator[tuple[str, list[Any]]]:

@@ -22,7 +22,15 @@ from paddock.engine.system.retry import Backoff, retried_blocking
 from paddock.engine.system.text import one_line
 
 from .entries import LedgerError
-from .ledger_tables import VERSION, Pending, check_version, create_statements, write_statements
+from .ledger_tables import (
+    KEYS,
+    VERSION,
+    Execute,
+    Pending,
+    check_version,
+    create_statements,
+    write_statements,
+)
 from .sqlite_file import SqliteDatabase
 
 OLDEST = 13  # PostgreSQL's oldest supported release when this was written, less one
@@ -64,8 +72,6 @@ _TRANSIENT_WORDS = (
 _NAMED_VALUE = re.compile(r"(?<!:):([a-z_]+)\b")  # not the `::` of a cast
 
 T = TypeVar("T")
-Execute = Callable[[str, Mapping[str, Any]], Sequence[Sequence[Any]]]
-"""Executes a statement with named values (`:name`); returns its rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +278,8 @@ class PostgresConnection:
                 )
                 if not _has_tables(connection, self.server):
                     _make_tables(connection, self.server.schema, file)
+                elif not all(_has_table(connection, self.server, name) for name in KEYS):
+                    _create_tables(connection)
 
         self._retried(prepare)
 
@@ -328,6 +336,11 @@ class PostgresDatabase(PostgresConnection):
     """Implements `LedgerDatabase` over a schema."""
 
     listed_keys = "json_array_elements_text((:keys)::json)"
+    now = "extract(epoch from clock_timestamp())::float8"
+
+    def has_table(self, name: str) -> bool:
+        """Return whether a table exists."""
+        return self._retried(lambda connection: _has_table(connection, self.server, name))
 
     def find_tables(self) -> bool:
         """Return whether the schema has its tables; refuse those of another version."""
@@ -342,8 +355,7 @@ def _execute(
 
 
 def _has_tables(connection: psycopg.Connection[Any], server: PostgresServer) -> bool:
-    meta = {"meta": f"{server.schema}.meta"}
-    if not _execute(connection, "select 1 where to_regclass(:meta) is not null", meta):
+    if not _has_table(connection, server, "meta"):
         return False
     versions = _execute(connection, "select value from meta where name = 'version'", {})
     for (version,) in versions:
@@ -352,10 +364,19 @@ def _has_tables(connection: psycopg.Connection[Any], server: PostgresServer) -> 
     return bool(versions)
 
 
-def _make_tables(connection: psycopg.Connection[Any], schema: str, file: Path) -> None:
-    connection.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
+def _has_table(connection: psycopg.Connection[Any], server: PostgresServer, name: str) -> bool:
+    values = {"name": f"{server.schema}.{name}"}
+    return bool(_execute(connection, "select 1 where to_regclass(:name) is not null", values))
+
+
+def _create_tables(connection: psycopg.Connection[Any]) -> None:
     for statement in create_statements():
         connection.execute(statement.encode())
+
+
+def _make_tables(connection: psycopg.Connection[Any], schema: str, file: Path) -> None:
+    connection.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
+    _create_tables(connection)
     if file.exists():
         with closing(SqliteDatabase(file)) as database:
             for pending in database.lasting_rows():

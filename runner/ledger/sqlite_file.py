@@ -8,16 +8,18 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .entries import LedgerBusy, is_busy_error, read_error, write_error
 from .ledger_tables import (
     KEYS,
     LASTING_TABLES,
     VERSION,
+    Execute,
     Pending,
     check_version,
     create_statements,
@@ -35,6 +37,8 @@ VACUUM_SHARE, VACUUM_BYTES = 0.25, 8 * 1024**2
 VACUUM_S = 20.0  # less than `READ_WAIT_S`
 MOST_VACUUM_BYTES = 2 * 1024**3
 
+T = TypeVar("T")
+
 _REMEDY = "Use the Paddock that wrote it, or move the file away to start without it."
 
 
@@ -42,9 +46,12 @@ class SqliteDatabase:
     """Implements `LedgerDatabase` over a file; each statement is a transaction."""
 
     listed_keys = "json_each(:keys)"
+    now = "(julianday('now') - 2440587.5) * 86400.0"
 
     def __init__(self, file: Path, *, is_writer: bool = False) -> None:
         self._file = file
+        self._lock = threading.Lock()
+        """Held by the thread that has begun a transaction."""
         wait_s = NOTED_AFTER_S if is_writer else READ_WAIT_S
         with self._explained():
             self._connection = _connect(file, wait_s)
@@ -58,14 +65,27 @@ class SqliteDatabase:
             check_version(self._file, int(version), _REMEDY)
         return bool(versions)
 
+    def has_table(self, name: str) -> bool:
+        """Return whether a table exists."""
+        return bool(self.rows("select 1 from sqlite_master where name = :name", {"name": name}))
+
     def make_tables(self) -> None:
-        """Make the tables; no other process may do so at the same time."""
+        """Make the tables that are missing; no other process may do so at the same time."""
         with self._explained():
             self._connection.execute("PRAGMA journal_mode=WAL")  # lasting
             with _transaction(self._connection):
                 for statement in create_statements("without rowid"):
                     self._connection.execute(statement)
-                self._connection.execute("insert into meta values ('version', ?)", [str(VERSION)])
+                self._connection.execute(
+                    "insert or ignore into meta values ('version', ?)", [str(VERSION)]
+                )
+
+    def in_transaction(self, work: Callable[[Execute], T]) -> T:
+        """Call `work` in one transaction, which waits for other writers."""
+        with self._lock, self._explained(), _transaction(self._connection):
+            return work(
+                lambda query, values: self._connection.execute(query, dict(values)).fetchall()
+            )
 
     def rows(self, query: str, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
         """Execute a statement; return its rows."""
@@ -90,6 +110,8 @@ class SqliteDatabase:
         """Yield the rows that outlast a run, some at a time; none without tables."""
         cursor = self._connection.cursor()
         for table in LASTING_TABLES if self.find_tables() else ():
+            if not self.has_table(table):
+                continue
             with self._explained():
                 cursor.execute(f"select * from {table}")
                 names = [column[0] for column in cursor.description]

@@ -1,0 +1,258 @@
+"""What a person does with a review: take it, accept, edit or reject the answer, undo.
+
+A decision is compared and set in one transaction and is durable when `decide` returns. It continues
+the item at the next run; nothing here calls a model or runs a step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, Literal
+
+from paddock.pipelines.checking.check import Check
+from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.reply_schema import schema_mismatch
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews import (
+    DecisionRefused,
+    Review,
+    ReviewState,
+    ReviewStore,
+    is_same_value,
+    with_decision,
+)
+from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
+
+Verb = Literal["accept", "edit", "reject"]
+VERBS: Mapping[str, ReviewState] = {"accept": "accepted", "edit": "edited", "reject": "rejected"}
+"""Each verb with the state that it leads to."""
+
+LEASE_S = 120.0
+"""How long a person who looks at an item keeps it to themselves; a page renews it meanwhile."""
+MOST_REASON_CHARS = 2000
+
+
+class ReviewDesk:
+    """The reviews of one ledger, for people. All methods block."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        """`ledger`: open for writing; one that is only read can list, but not decide."""
+        self._store = ReviewStore(ledger)
+
+    def waiting(self, *, is_whole: bool = False) -> list[Review]:
+        """Return what is open, the oldest first, in one query; subjects in full with `is_whole`."""
+        return self._store.waiting(is_whole=is_whole)
+
+    def decided(self, *, is_whole: bool = False) -> list[Review]:
+        """Return what is decided, the newest first."""
+        return self._store.decided(is_whole=is_whole)
+
+    def get(self, id_: str) -> Review:
+        """Return a review with its whole subject.
+
+        Raises:
+            DecisionRefused: there is none of this id.
+        """
+        found = self._store.get(id_)
+        if found is None:
+            raise DecisionRefused(
+                f"There is no review '{id_}': its document was deleted, or it belongs to another "
+                f"folder's ledger."
+            )
+        return found
+
+    # --- leases
+
+    def take_lease(self, id_: str, by: str, seconds: float = LEASE_S) -> Review:
+        """Keep an open review to one person for some time, or for longer.
+
+        Raises:
+            DecisionRefused: another person has it, or `by` is not among its reviewers.
+        """
+
+        def take(review: Review, now: float) -> Review:
+            _refuse_stranger(review, by)
+            _refuse_leased(review, by, now)
+            return replace(review, lease_by=by, lease_until=now + seconds)
+
+        return self._store.change(id_, take)
+
+    def release(self, id_: str, by: str) -> Review:
+        """End a lease; one of another person is left as it is."""
+
+        def end(review: Review, now: float) -> Review:
+            is_own = review.lease_by == by
+            return replace(review, lease_by=None, lease_until=None) if is_own else review
+
+        return self._store.change(id_, end)
+
+    # --- decisions
+
+    def faults(self, review: Review, value: Any) -> list[str]:
+        """Return what is wrong with an edited value by schema and checks, as sentences.
+
+        `review` is whole, as `get` returns it.
+        """
+        schema = review.subject.get("schema")
+        if schema is None and not isinstance(value, str):
+            return ["The answer is a text, and the edited value is none."]
+        wrong = None if schema is None else schema_mismatch(value, schema)
+        return [wrong] if wrong is not None else _failed_checks(review, value)
+
+    def decide(
+        self, id_: str, question: str, verb: Verb, value: Any = None, *, reason: str = "", by: str
+    ) -> Review:
+        """Decide on a question; return the review, durable by then.
+
+        `question`: the digest of the question that the person saw. `value`: the edited answer.
+        The same decision of the same person again changes nothing.
+
+        Raises:
+            DecisionRefused: the question is another one by now, is decided, is late or leased;
+                `by` may not decide; the edited value does not pass schema or checks.
+        """
+        decided = self._decided(self.get(id_), verb, value, reason, by)
+
+        def decide(review: Review, now: float) -> Review:
+            if _is_same_decision(review, replace(decided, question=question)):
+                return review
+            _refuse_other_question(review, question)
+            _refuse_stranger(review, by)
+            _refuse_settled(review)
+            _refuse_leased(review, by, now)
+            if review.expires_at is not None and review.expires_at <= now:
+                raise DecisionRefused(_late_text(review))
+            return replace(
+                review,
+                state=decided.state,
+                value=decided.value,
+                reason=decided.reason,
+                by=by,
+                decided_at=now,
+                is_applied=False,
+                lease_by=None,
+                lease_until=None,
+            )
+
+        return self._store.change(id_, decide)
+
+    def undo(self, id_: str, by: str) -> Review:
+        """Open a review again; the decision becomes the first of `earlier`.
+
+        Where a run has gone on with it, the item waits again from the next run on, and what was
+        made of it stays until then.
+
+        Raises:
+            DecisionRefused: it is open, or `by` is not among its reviewers.
+        """
+
+        def undo(review: Review, now: float) -> Review:
+            _refuse_stranger(review, by)
+            if not review.is_decided:
+                raise DecisionRefused(f"{_name(review)} is not decided, so nothing can be undone.")
+            is_late = review.expires_at is not None and review.expires_at <= now
+            return replace(
+                review,
+                state="open",
+                value=None,
+                reason=None,
+                by=None,
+                decided_at=None,
+                is_applied=False,
+                lease_by=None,
+                lease_until=None,
+                expires_at=None if is_late else review.expires_at,
+                earlier=with_decision(review),
+            )
+
+        return self._store.change(id_, undo)
+
+    def _decided(self, review: Review, verb: Verb, value: Any, reason: str, by: str) -> Review:
+        """Return a review as a decision would leave it, if the decision is sound by itself."""
+        if verb not in VERBS:
+            raise DecisionRefused(f"There is no decision '{verb}'. Use accept, edit or reject.")
+        if not by.strip():
+            raise DecisionRefused("A decision needs the name of the person who decides.")
+        reason = reason.replace("\0", "").strip()[:MOST_REASON_CHARS]
+        if verb == "reject" and not reason:
+            raise DecisionRefused("A rejection needs a reason, which the run shows and keeps.")
+        if verb == "edit" and (wrong := self.faults(review, value)):
+            raise DecisionRefused(f"The edited value is not valid. {' '.join(wrong)}")
+        values = {"accept": review.subject.get("answer"), "edit": value, "reject": None}
+        return replace(review, state=VERBS[verb], value=values[verb], reason=reason or None, by=by)
+
+
+def _failed_checks(review: Review, value: Any) -> list[str]:
+    schema, scope = review.subject.get("schema"), review.subject.get("scope") or {}
+    text = value if schema is None else json.dumps(value, ensure_ascii=False)
+    answer = {"output": None if schema is None else value, "text": text}
+    found: dict[str, None] = {}
+    for source in review.subject.get("checks") or ():
+        try:
+            told = Check.of(source).failures({**scope, **answer}, CHECK_FUNCTIONS)
+        except (ExpressionError, BrokenCheck) as error:
+            told = [f"`check` ({source}): {error}"]
+        found.update(dict.fromkeys(told))
+    return list(found)
+
+
+def _is_same_decision(review: Review, decided: Review) -> bool:
+    names = ("state", "question", "reason", "by")
+    is_same = all(getattr(review, name) == getattr(decided, name) for name in names)
+    return is_same and is_same_value(review.value, decided.value)
+
+
+def _refuse_other_question(review: Review, question: str) -> None:
+    if review.question != question:
+        raise DecisionRefused(
+            f"{_name(review)} was changed meanwhile: its document or its answer is another one. "
+            f"Look at it again; nothing was decided."
+        )
+
+
+def _refuse_stranger(review: Review, by: str) -> None:
+    names = review.subject.get("by") or ()
+    if names and by not in names:
+        raise DecisionRefused(
+            f"'{by}' may not decide on {_name(review)}. Its reviewers are: {', '.join(names)}."
+        )
+
+
+def _refuse_settled(review: Review) -> None:
+    if review.is_decided:
+        who = f" by {review.by}" if review.by else ""
+        raise DecisionRefused(
+            f"{_name(review)} was {review.state}{who} {_when(review.decided_at)}. "
+            f"Undo that to decide again."
+        )
+
+
+def _refuse_leased(review: Review, by: str, now: float) -> None:
+    if review.lease_by not in (None, by) and (review.lease_until or 0.0) > now:
+        raise DecisionRefused(
+            f"{review.lease_by} looks at {_name(review)} until {_clock(review.lease_until)}. "
+            f"Take another one, or wait."
+        )
+
+
+def _late_text(review: Review) -> str:
+    what = review.subject.get("on_expiry") or "quarantine"
+    return (
+        f"The time to decide on {_name(review)} was over {_when(review.expires_at)}: the next run "
+        f"does what `on_expiry` says, '{what}'."
+    )
+
+
+def _name(review: Review) -> str:
+    return f"'{review.subject.get('item') or review.key}' (step '{review.step}')"
+
+
+def _when(at: float | None) -> str:
+    return f"at {datetime.fromtimestamp(at or 0.0).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def _clock(at: float | None) -> str:
+    return f"{datetime.fromtimestamp(at or 0.0).astimezone():%H:%M:%S}"

@@ -1,0 +1,286 @@
+"""The review desk: a question is asked once and decided once, in a file and in PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews import DecisionRefused, Question, Review, ReviewStore
+from paddock.runner.review.decisions import ReviewDesk
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"number": {"type": "string"}, "total": {"type": "number"}},
+    "required": ["number", "total"],
+    "additionalProperties": False,
+}
+ANSWER = {"number": "R-1", "total": 84.5}
+
+
+@pytest.fixture(params=["file", "PostgreSQL"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
+    url = "" if request.param == "file" else request.getfixturevalue("url")
+    with Ledger(tmp_path / ".paddock", url=url) as opened:
+        yield opened
+
+
+def question(
+    key: str = "a.pdf",
+    answer: Any = ANSWER,
+    document: str = "d1",
+    ttl_s: float | None = None,
+    **subject: Any,
+) -> Question:
+    told = {
+        "pipeline": "bills.yaml", "block": "each", "item": key, "document": f"inbox/{key}",
+        "document_sha256": document, "answer": answer, "schema": SCHEMA, "checks": [],
+        "scope": {}, "by": [], "on_expiry": "quarantine",
+    }  # fmt: skip
+    return Question("s", key, "bill", "swift-otter", {**told, **subject}, ttl_s)
+
+
+def asked(ledger: Ledger, *args: Any, **named: Any) -> Review:
+    return ReviewStore(ledger).ask(question(*args, **named))
+
+
+def refusal(call: Any, *args: Any, **named: Any) -> str:
+    with pytest.raises(DecisionRefused) as caught:
+        call(*args, **named)
+    return str(caught.value)
+
+
+def test_a_question_waits_until_it_is_decided_and_is_asked_once(ledger: Ledger) -> None:
+    desk = ReviewDesk(ledger)
+    one = asked(ledger)
+    assert asked(ledger) == one
+    (waiting,) = desk.waiting()
+    assert (waiting.id, waiting.state, waiting.subject["item"]) == (one.id, "open", "a.pdf")
+    assert "answer" not in waiting.subject
+    assert desk.waiting(is_whole=True)[0].subject["answer"] == ANSWER
+    done = desk.decide(one.id, one.question, "accept", by="ann")
+    assert (done.state, done.value, done.by) == ("accepted", ANSWER, "ann")
+    assert desk.waiting() == []
+    assert [review.id for review in desk.decided()] == [one.id]
+    assert asked(ledger).state == "accepted"
+
+
+def test_an_edit_becomes_the_value_and_a_rejection_needs_its_reason(ledger: Ledger) -> None:
+    desk = ReviewDesk(ledger)
+    one, two = asked(ledger, "a.pdf"), asked(ledger, "b.pdf")
+    edited = {"number": "R-1", "total": 48.5}
+    assert desk.decide(one.id, one.question, "edit", edited, by="ann").value == edited
+    assert desk.get(one.id).value == edited
+    text = refusal(desk.decide, two.id, two.question, "reject", by="ann")
+    assert text == "A rejection needs a reason, which the run shows and keeps."
+    done = desk.decide(two.id, two.question, "reject", reason="not a bill", by="bob")
+    assert (done.state, done.reason, done.value) == ("rejected", "not a bill", None)
+
+
+def test_an_edit_that_breaks_schema_or_checks_is_refused_with_its_field(ledger: Ledger) -> None:
+    desk = ReviewDesk(ledger)
+    checks = ["output.total < scope_limit", "contains(output.number, 'R-')"]
+    one = asked(ledger, checks=checks, scope={"scope_limit": 100})
+
+    def edit(total: Any, number: str = "R-1") -> str:
+        value = {"number": number, "total": total}
+        return refusal(desk.decide, one.id, one.question, "edit", value, by="ann")
+
+    assert edit("x") == ("The edited value is not valid. At /total: 'x' is not of type 'number'.")
+    assert edit(200) == (
+        "The edited value is not valid. "
+        "This must be true: output.total < scope_limit (scope_limit is 100)."
+    )
+    assert "`number`: " in edit(20, "17")
+    assert desk.get(one.id).state == "open"
+
+
+def test_a_decision_on_another_question_is_refused_and_the_new_one_waits(ledger: Ledger) -> None:
+    desk = ReviewDesk(ledger)
+    one = asked(ledger)
+    two = asked(ledger, document="d2")
+    assert (two.id, two.state) == (one.id, "open") and two.question != one.question
+    assert refusal(desk.decide, one.id, one.question, "accept", by="ann") == (
+        "'a.pdf' (step 'bill') was changed meanwhile: its document or its answer is another one. "
+        "Look at it again; nothing was decided."
+    )
+    assert desk.get(one.id).state == "open"
+
+
+def test_only_the_named_reviewers_decide(ledger: Ledger) -> None:
+    desk, one = ReviewDesk(ledger), asked(ledger, by=["ann", "bob"])
+    text = "'eve' may not decide on 'a.pdf' (step 'bill'). Its reviewers are: ann, bob."
+    assert refusal(desk.decide, one.id, one.question, "accept", by="eve") == text
+    assert refusal(desk.take_lease, one.id, "eve") == text
+    assert desk.decide(one.id, one.question, "accept", by="bob").by == "bob"
+
+
+def test_a_leased_item_is_left_to_its_holder(ledger: Ledger) -> None:
+    desk, one = ReviewDesk(ledger), asked(ledger)
+    desk.take_lease(one.id, "ann")
+    assert refusal(desk.take_lease, one.id, "bob").startswith("ann looks at 'a.pdf' (step 'bill')")
+    assert refusal(desk.decide, one.id, one.question, "accept", by="bob").startswith("ann looks at")
+    assert desk.release(one.id, "bob").lease_by == "ann"
+    assert desk.release(one.id, "ann").lease_by is None
+    desk.take_lease(one.id, "ann", seconds=-1)  # over already
+    done = desk.decide(one.id, one.question, "accept", by="bob")
+    assert (done.by, done.lease_by) == ("bob", None)
+
+
+def test_an_item_is_decided_once_and_the_same_decision_again_changes_nothing(
+    ledger: Ledger,
+) -> None:
+    desk, one = ReviewDesk(ledger), asked(ledger)
+    first = desk.decide(one.id, one.question, "accept", by="ann")
+    assert desk.decide(one.id, one.question, "accept", by="ann") == first
+    text = refusal(desk.decide, one.id, one.question, "reject", reason="no", by="bob")
+    assert text.startswith("'a.pdf' (step 'bill') was accepted by ann at ")
+    assert text.endswith("Undo that to decide again.")
+
+
+def test_of_two_people_who_decide_at_once_one_is_refused(ledger: Ledger) -> None:
+    desk = ReviewDesk(ledger)
+    for number in range(20):
+        one = asked(ledger, f"{number}.pdf")
+
+        def decide(by: str, one: Review = one) -> bool:
+            try:
+                desk.decide(one.id, one.question, "accept", by=by)
+            except DecisionRefused:
+                return False
+            return True
+
+        with ThreadPoolExecutor(4) as people:
+            won = list(people.map(decide, ("ann", "bob", "eve", "joe")))
+        assert sum(won) == 1
+        assert desk.get(one.id).by == ("ann", "bob", "eve", "joe")[won.index(True)]
+
+
+def test_an_undone_decision_waits_again_and_is_remembered(ledger: Ledger) -> None:
+    desk, one = ReviewDesk(ledger), asked(ledger)
+    text = "'a.pdf' (step 'bill') is not decided, so nothing can be undone."
+    assert refusal(desk.undo, one.id, "ann") == text
+    desk.decide(one.id, one.question, "reject", reason="blurred", by="ann")
+    undone = desk.undo(one.id, "ann")
+    assert (undone.state, undone.by) == ("open", None)
+    assert [(was["state"], was["by"], was["reason"]) for was in undone.earlier] == [
+        ("rejected", "ann", "blurred")
+    ]
+    assert desk.decide(one.id, one.question, "accept", by="bob").state == "accepted"
+
+
+def test_a_run_goes_on_only_with_a_decision_that_still_stands(ledger: Ledger) -> None:
+    desk, store, one = ReviewDesk(ledger), ReviewStore(ledger), asked(ledger)
+    done = desk.decide(one.id, one.question, "accept", by="ann")
+    desk.undo(one.id, "ann")
+    assert store.apply(done) is None
+    done = desk.decide(one.id, one.question, "accept", by="ann")
+    applied = store.apply(done)
+    assert applied is not None and applied.is_applied
+    assert store.apply(applied) == applied
+    assert desk.get(one.id).is_applied
+    assert not desk.undo(one.id, "ann").is_applied
+
+
+def test_a_new_answer_with_the_decided_values_is_not_asked(ledger: Ledger) -> None:
+    desk, one = ReviewDesk(ledger), asked(ledger)
+    edited = {"number": "R-1", "total": 48.0}
+    desk.decide(one.id, one.question, "edit", edited, by="ann")
+    again = asked(ledger, answer={"total": 48, "number": "R-1"})
+    assert (again.state, again.by, again.is_applied) == ("edited", "ann", False)
+    assert desk.waiting() == []
+    other = asked(ledger, answer={"number": "R-2", "total": 48})
+    assert (other.state, other.earlier[0]["state"]) == ("open", "edited")
+
+
+def test_a_changed_document_is_asked_again_with_the_old_decision(ledger: Ledger) -> None:
+    desk, one = ReviewDesk(ledger), asked(ledger)
+    desk.decide(one.id, one.question, "accept", by="ann")
+    again = asked(ledger, document="d2")
+    assert again.state == "open"
+    (was,) = again.earlier
+    assert (was["state"], was["by"], was["value"], was["document_sha256"]) == (
+        "accepted", "ann", ANSWER, "d1",
+    )  # fmt: skip
+
+
+def test_what_is_late_can_no_longer_be_decided_and_the_next_run_closes_it(ledger: Ledger) -> None:
+    desk, store = ReviewDesk(ledger), ReviewStore(ledger)
+    late, early = asked(ledger, "late", ttl_s=-1.0), asked(ledger, "early", ttl_s=3600.0)
+    text = refusal(desk.decide, late.id, late.question, "accept", by="ann")
+    assert text.startswith("The time to decide on 'late' (step 'bill') was over at ")
+    assert text.endswith("the next run does what `on_expiry` says, 'quarantine'.")
+    assert store.expire("s") == {"late"}
+    assert store.expire("s") == frozenset()
+    assert [one.id for one in desk.waiting()] == [early.id]
+    assert desk.undo(late.id, "ann").expires_at is None
+
+
+def test_large_subjects_and_values_are_kept_whole(ledger: Ledger) -> None:
+    desk, one = ReviewDesk(ledger), asked(ledger, schema=None, answer="word " * 10_000)
+    text = "other " * 10_000
+    desk.decide(one.id, one.question, "edit", text, by="ann")
+    found = desk.get(one.id)
+    assert (found.subject["answer"], found.value) == ("word " * 10_000, text)
+
+
+def test_reviews_are_found_by_their_items_and_go_with_them(ledger: Ledger) -> None:
+    store = ReviewStore(ledger)
+    for number in range(3):
+        asked(ledger, f"{number}")
+    assert set(store.of_scope("s", ["0", "2", "9"])) == {("0", "bill"), ("2", "bill")}
+    store.drop("s", ["0", "2"])
+    assert set(store.of_scope("s")) == {("1", "bill")}
+    assert refusal(ReviewDesk(ledger).get, "nothing").startswith("There is no review 'nothing': ")
+
+
+def test_a_ledger_that_is_only_read_lists_but_does_not_decide(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        one = asked(ledger)
+    with Ledger(tmp_path, is_readonly=True) as ledger:
+        desk = ReviewDesk(ledger)
+        assert [review.id for review in desk.waiting()] == [one.id]
+        with pytest.raises(LedgerError, match="opened to be read only"):
+            desk.decide(one.id, one.question, "accept", by="ann")
+
+
+def test_a_ledger_from_before_reviews_is_read_and_gets_the_table(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        asyncio.run(ledger.durable())
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as connection:
+        connection.execute("drop table reviews")
+    with Ledger(tmp_path, is_readonly=True) as ledger:
+        assert ReviewDesk(ledger).waiting() == []
+    with Ledger(tmp_path) as ledger:
+        one = asked(ledger)
+        assert ReviewDesk(ledger).get(one.id).state == "open"
+
+
+def test_a_ledger_in_postgresql_from_before_reviews_gets_the_table(
+    url: str, tmp_path: Path
+) -> None:
+    with Ledger(tmp_path, url=url):
+        pass
+    with psycopg.connect(url) as connection:
+        found = connection.execute("select schemaname from pg_tables where tablename = 'reviews'")
+        ((schema,),) = found.fetchall()
+        connection.execute(f'drop table "{schema}".reviews'.encode())
+    with Ledger(tmp_path, url=url) as ledger:
+        assert asked(ledger).state == "open"
+
+
+def test_reviews_move_to_postgresql_with_the_folder(url: str, tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        one = asked(ledger)
+        ReviewDesk(ledger).decide(one.id, one.question, "accept", by="ann")
+    with Ledger(tmp_path, url=url) as ledger:
+        assert ReviewDesk(ledger).get(one.id).by == "ann"
