@@ -221,7 +221,8 @@ class ChatRequest:
     think: Think | None = None
     """Whether a model that can reason does so first; None: as its template has it."""
     n_logprobs: int | None = None
-    """How many likely tokens are reported with each chosen one; None: no log probabilities."""
+    """How many likely tokens are reported with each chosen one; None: no log probabilities. Under a
+    `constraint` they are those of the allowed tokens, which add up to 1; forced ones have 0."""
     drafts: bool | None = None
     """Whether tokens may be guessed ahead. None: unless the profile found that this changes greedy
     answers on the device; True: even then."""

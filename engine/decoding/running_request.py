@@ -208,8 +208,8 @@ class RunningRequest:
     def guess(self, most: int, price: float) -> list[int]:
         """Guess up to `most` tokens: those that the grammar forces, else by lookup.
 
-        Forced tokens were added already (`follow`) unless probabilities are wanted. `price` is that
-        of `DraftOdds.n_worth`.
+        Forced tokens were added already (`follow`); left are those of an ending whose probabilities
+        are wanted. `price` is that of `DraftOdds.n_worth`.
         """
         most = min(most, self.n_left)
         forced = self.request.picker.forced()[:most] if most > 0 else []

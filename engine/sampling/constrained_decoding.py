@@ -9,13 +9,14 @@ closes the text, list or object that repeats.
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paddock.engine.arrays import Logits
 from paddock.engine.request import DoneReason
 
 from .byte_grammar import ByteMatcher, EndingSearch
 from .constraint import TokenMatcher
-from .logits import Candidates, allowed_tokens, top_candidates
+from .logits import N_PRESELECTED, Candidates, allowed_tokens, top_candidates
 
 RISKED_TOKENS = 64
 """Tokens that must be left beyond the known ending to take a token after which none is found."""
@@ -162,8 +163,6 @@ class LoopEscape:
 
 MOST_LOOP_ESCAPES = 3
 """Loops that are closed; the next one ends the answer."""
-N_PRESELECTED = 64
-"""Likeliest tokens that are checked against the mask before all others are."""
 NO_TOKEN_LIMIT = 1 << 30
 
 
@@ -196,6 +195,16 @@ class ConstrainedAnswer:
             return ending[0] if ending else None
         forced = self.matcher.forced_tokens()
         return forced[0] if forced else None
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether the grammar itself leaves one token only; an ending for the limit is a choice."""
+        is_own = self._ending_guard.is_active or self._has_failed or self._loop_escape is not None
+        return not is_own and bool(self.matcher.forced_tokens())
+
+    def allowed_mask(self) -> NDArray[np.uint8] | None:
+        """Return the mask for the next token; None where the matcher met a limit."""
+        return None if self._has_failed else self.matcher.mask()
 
     def likeliest(self, row: Logits, first: int) -> int:
         """Return the likeliest allowed token; `first` is the likeliest of all."""

@@ -26,9 +26,17 @@ from paddock.engine.llama.llama_context import SamplerChain
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import DoneReason, Sampling, TokenLogprob
 
-from .constrained_decoding import N_PRESELECTED, ConstrainedAnswer
+from .constrained_decoding import ConstrainedAnswer
 from .constraint import TokenMatcher
-from .logits import Candidates, LogitBias, Penalties, RowLogprobs, top_candidates
+from .logits import (
+    N_PRESELECTED,
+    Candidates,
+    LogitBias,
+    Penalties,
+    RowLogprobs,
+    forced_logprob,
+    top_candidates,
+)
 
 CHECK_EVERY_TOKENS = 32
 """Tokens between two checks: 0.02 ms each, so less than 1 µs a token."""
@@ -108,12 +116,13 @@ class PickedToken:
 
 @dataclass(slots=True)
 class RowScan:
-    """Result of `Picker.scan`; the constraint is not applied yet."""
+    """Result of `Picker.scan`; the constraint is not applied yet, except to `logprobs`."""
 
     likeliest: int | None = None
     candidates: Candidates | None = None
     """The likeliest tokens."""
     logprobs: RowLogprobs | None = None
+    """None: not wanted, or the grammar forces the token."""
 
 
 class Picker:
@@ -157,6 +166,11 @@ class Picker:
         return self._chain is not None
 
     @property
+    def uses_masks(self) -> bool:
+        """Whether every choice of a constrained answer needs its mask."""
+        return self.is_sampled or self._n_logprobs is not None
+
+    @property
     def is_shortened(self) -> bool:
         """Whether the answer was completed before the model ended it."""
         return self._constrained is not None and self._constrained.is_shortened
@@ -175,10 +189,7 @@ class Picker:
             self._bias.apply(row)
         if self._penalties is not None:
             self._penalties.apply(row)
-        scan = RowScan()
-        if self._n_logprobs is not None:
-            # After bias and penalties: the likeliest token is then the one that is chosen.
-            scan.logprobs = RowLogprobs(row, self._n_logprobs, self._model.piece)
+        scan = RowScan(logprobs=self._logprobs(row))
         if self._constrained is not None and self._constrained.settled() is not None:
             return scan
         if self._chain is None:
@@ -199,20 +210,40 @@ class Picker:
         else:
             token = self._pick_constrained(self._constrained, row, scan)
         ends = self._take(token)
-        return PickedToken(token, ends, scan.logprobs.of(token) if scan.logprobs else None)
+        return PickedToken(token, ends, self._logprob(token, scan.logprobs))
 
     def follow(self) -> PickedToken | None:
         """Take the next token into the answer without its logits, if there is no choice.
 
-        Return None if it must be chosen from its row, or the row's probabilities are wanted.
+        Return None if it must be chosen from its row, or its probability there is wanted.
         """
-        if self._constrained is None or self._n_logprobs is not None:
+        if self._constrained is None:
             return None
         token = self._constrained.settled()
-        if token is None:
+        if token is None or (self._n_logprobs is not None and not self._constrained.is_forced):
             return None
         token = self._constrained.take(token)
-        return PickedToken(token, self._take(token))
+        ends = self._take(token)
+        return PickedToken(token, ends, self._logprob(token, None))
+
+    def _logprobs(self, row: Logits) -> RowLogprobs | None:
+        """Return a row's log probabilities, after bias and penalties, under the constraint."""
+        if self._n_logprobs is None:
+            return None
+        mask = None
+        if self._constrained is not None:
+            if self._constrained.is_forced:
+                return None
+            mask = self._constrained.allowed_mask()
+        return RowLogprobs(row, self._n_logprobs, self._model.piece, mask)
+
+    def _logprob(self, token: int, row: RowLogprobs | None) -> TokenLogprob | None:
+        """Return a chosen token's log probability if it is wanted; without a row it was forced."""
+        if self._n_logprobs is None:
+            return None
+        if row is None:
+            return forced_logprob(self._model.piece(token), self._n_logprobs)
+        return row.of(token)
 
     def _take(self, token: int) -> DoneReason | None:
         """Note a token of the answer; return why the answer ends with it, if it does."""
@@ -317,13 +348,14 @@ def start_masks(pickers: Iterable[Picker], *, has_idle_cores: bool = True) -> No
     """Start the masks of constrained rows while the device computes.
 
     A greedy row seldom needs its mask, since the likeliest token is mostly allowed: if the
-    processor itself computes the step, its mask is computed only when needed.
+    processor itself computes the step, its mask is computed only when needed. Log probabilities
+    always need it.
     """
     wanted = [
         picker.constrained.matcher
         for picker in pickers
         if picker.constrained is not None
-        and (has_idle_cores or picker.is_sampled)
+        and (has_idle_cores or picker.uses_masks)
         and picker.constrained.needs_mask
     ]
     if len(wanted) >= FEW_MASKS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -169,6 +170,30 @@ def test_greedy_log_probabilities_are_those_of_what_was_chosen(client: httpx.Cli
     (choice,) = client.post("/v1/chat/completions", json=asked).json()["choices"]
     content = choice["logprobs"]["content"]
     assert all(one["top_logprobs"][0]["token"] == one["token"] for one in content)
+
+
+def test_under_a_format_they_are_those_of_the_allowed_tokens(client: httpx.Client) -> None:
+    """Ollama's `format` and OpenAI's `response_format` alike: what the schema forces is certain."""
+    schema = {"type": "object", "properties": {"tone": {"enum": ["sad", "glad"]}},
+              "required": ["tone"], "additionalProperties": False}  # fmt: skip
+    turns = [{"role": "user", "content": "We won! What is the tone? Answer as JSON."}]
+    body = {"model": CHAT, "messages": turns, "format": schema, "options": {"temperature": 0},
+            "logprobs": True, "top_logprobs": 20, "stream": False}  # fmt: skip
+    ours = client.post("/api/chat", json=body).json()["logprobs"]
+    form = {"type": "json_schema", "json_schema": {"name": "tone", "schema": schema}}
+    asked = {"model": CHAT, "messages": turns, "response_format": form, "temperature": 0,
+             "logprobs": True, "top_logprobs": 20}  # fmt: skip
+    (choice,) = client.post("/v1/chat/completions", json=asked).json()["choices"]
+    for told in (ours, choice["logprobs"]["content"]):
+        text = b"".join(bytes(one["bytes"]) for one in told)
+        assert text in (b'{"tone":"sad"}', b'{"tone":"glad"}')
+        for one in told:
+            likely = {other["token"]: other["logprob"] for other in one["top_logprobs"]}
+            assert one["token"] in likely
+            assert sum(map(math.exp, likely.values())) == pytest.approx(1, abs=1e-3)
+        chosen = [one for one in told if len(one["top_logprobs"]) > 1]
+        assert 1 <= len(chosen) < len(told), "the form's signs are forced"
+        assert all(one["logprob"] == 0 for one in told if len(one["top_logprobs"]) == 1)
 
 
 SMALL = {"num_ctx": 64, "num_predict": 100, "temperature": 0}
