@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from .text import counted
 
 SECONDS_PER_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -40,6 +42,15 @@ def ago(seconds: float) -> str:
         if seconds >= length:
             return f"{counted(int(seconds // length), noun)} ago"
     return "just now"
+
+
+def iso_time(at: float) -> str:
+    """Return seconds since 1970 as ISO 8601, in UTC, to the millisecond.
+
+    >>> iso_time(0)
+    '1970-01-01T00:00:00.000+00:00'
+    """
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
 def speed(per_s: float) -> str:

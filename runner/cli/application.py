@@ -41,6 +41,7 @@ GROUPS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("commands.serve_service", "register"): ("serve", "service"),
     ("commands.up_allow_worker_cluster", "register"): ("up", "allow", "worker", "cluster"),
     ("commands.runs_logs_why_clean", "register"): ("runs", "logs", "why", "clean"),
+    ("commands.review", "register"): ("review",),
     ("completion", "register"): ("completion",),
 }
 """Module and function that register commands → those commands."""

@@ -19,6 +19,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "validate": "Check pipelines and print every fault.",
         "plan": "Show what a run would do, and why.",
         "run": "Run a pipeline; the same command again continues.",
+        "review": "Decide on the answers that wait for review.",
         "test": "Run a pipeline's tests; exit with 4 if one fails.",
         "summarise": "Summarise every document in a folder, without a line of YAML.",
         "graph": "Draw a pipeline with what its last run did: SVG, one page of HTML, or Mermaid.",

@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.units import iso_time
 from paddock.runner.settings import STATE_FOLDER, read_settings
 
 from .entries import ItemRow, LedgerError, RunRow
@@ -129,8 +129,8 @@ class PastRun:
             "host": row.host,
             "pid": row.pid,
             "attempt": row.attempt,
-            "started": _iso(row.started),
-            "ended": _iso(row.ended),
+            "started": iso_time(row.started),
+            "ended": None if row.ended is None else iso_time(row.ended),
             "seconds": summary.get("seconds"),
             "counts": summary.get("counts"),
             "calls": summary.get("calls"),
@@ -256,9 +256,3 @@ def open_for_reading(place: LedgerFolder) -> Iterator[Ledger]:
     url = read_settings(place.folder).ledger_url
     with Ledger(place.state, is_readonly=True, url=url) as ledger:
         yield ledger
-
-
-def _iso(at: float | None) -> str | None:
-    if at is None:
-        return None
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")

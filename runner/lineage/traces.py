@@ -11,11 +11,11 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.system.files import sha256_of
+from paddock.engine.system.units import iso_time
 from paddock.runner.core.dependencies import LISTED, ROWS, STORE, is_file_mark
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.entries import Entry, LineageRow
@@ -122,10 +122,10 @@ class Origin:
     def as_json(self) -> dict[str, Any]:
         fields = asdict(self)
         fields["pipeline"] = str(self.pipeline)
-        fields["at"] = _iso(self.at)
+        fields["at"] = iso_time(self.at)
         for step in fields["steps"]:
             for call in step["calls"]:
-                call["at"] = _iso(call["at"])
+                call["at"] = iso_time(call["at"])
         return fields
 
 
@@ -161,10 +161,6 @@ class PathLineage:
             "near": list(self.near),
             "same_as": list(self.same_as),
         }
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 
 def load_request(request: str) -> Mapping[str, Any]:

@@ -7,7 +7,8 @@ the item at the next run; nothing here calls a model or runs a step.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Literal
@@ -114,7 +115,25 @@ class ReviewDesk:
             DecisionRefused: the question is another one by now, is decided, is late or leased;
                 `by` may not decide; the edited value does not pass schema or checks.
         """
-        decided = self._decided(self.get(id_), verb, value, reason, by)
+        seen = self.get(id_)
+        return self._store.change(id_, self._deciding(seen, question, verb, value, reason, by))
+
+    def check(
+        self, id_: str, question: str, verb: Verb, value: Any = None, *, reason: str = "", by: str
+    ) -> None:
+        """Refuse what `decide` would refuse now; change nothing.
+
+        Raises:
+            DecisionRefused: as `decide`.
+        """
+        seen = self.get(id_)
+        self._deciding(seen, question, verb, value, reason, by)(seen, time.time())
+
+    def _deciding(
+        self, seen: Review, question: str, verb: Verb, value: Any, reason: str, by: str
+    ) -> Callable[[Review, float], Review]:
+        """Return what changes a review into the decided one, or refuses."""
+        decided = self._decided(seen, verb, value, reason, by)
 
         def decide(review: Review, now: float) -> Review:
             if _is_same_decision(review, replace(decided, question=question)):
@@ -137,7 +156,7 @@ class ReviewDesk:
                 lease_until=None,
             )
 
-        return self._store.change(id_, decide)
+        return decide
 
     def undo(self, id_: str, by: str) -> Review:
         """Open a review again; the decision becomes the first of `earlier`.

@@ -97,6 +97,26 @@ def answer_fields(
     return list(_fields((), answer, (schema, schema), (evidence, confidence)))
 
 
+def subject_fields(subject: Mapping[str, Any]) -> list[AnswerField]:
+    """Return the fields of the answer that a whole review is about."""
+    mirrors = subject.get("evidence"), subject.get("confidence")
+    return answer_fields(subject.get("answer"), subject.get("schema"), *mirrors)
+
+
+def changed_fields(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
+    """Return (path, value before, value after) of the leaves that differ; None where one is not.
+
+    >>> changed_fields({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4})
+    [('b', 2, 3), ('c', None, 4)]
+    """
+    was, now = ({one.path: one.value for one in answer_fields(x, None)} for x in (before, after))
+    return [
+        (path, was.get(path), now.get(path))
+        for path in dict.fromkeys((*was, *now))
+        if path not in was or path not in now or value_text(was[path]) != value_text(now[path])
+    ]
+
+
 def _fields(
     keys: FieldKeys, value: Any, schemas: tuple[Any, Any], mirrors: tuple[Any, Any]
 ) -> Iterator[AnswerField]:

@@ -12,7 +12,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
@@ -63,6 +63,8 @@ class RowTable:
 
     rows: list[dict[str, Any]]
     columns: list[str]
+    lines: Sequence[int] = ()
+    """The first line of each row in the text; only of CSV and TSV."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,8 @@ def _from_csv(
     else:
         names, body, wanted = list(columns or ()), lines, None
         names = names or [f"column_{n}" for n in range(1, len(lines[0][1]) + 1)]
-    return _picked_columns(list(_named_row(names, body, max(len(text), _MOST_ROWS))), names, wanted)
+    rows = list(_named_row(names, body, max(len(text), _MOST_ROWS)))
+    return replace(_picked_columns(rows, names, wanted), lines=[line for line, _ in body])
 
 
 def _cells(
@@ -313,6 +316,15 @@ def _formula_escaped(value: Any) -> str:
     ("'=HYPERLINK(A1)", '-5,5 %', '-5')
     """
     return f"'{value}" if _is_formula(value) else _cell(value)
+
+
+def without_formula_escape(text: str) -> str:
+    """Return a cell as it was before `format_rows` escaped it.
+
+    >>> without_formula_escape("'=A1"), without_formula_escape("'tis")
+    ('=A1', "'tis")
+    """
+    return text[1:] if text.startswith("'") and _is_formula(text[1:]) else text
 
 
 def _cell(value: Any) -> str:

@@ -1,0 +1,426 @@
+"""`paddock review`: decide on answers that wait for a person: a page, the terminal, or files."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from paddock.engine.system import files, processes, units
+from paddock.engine.system.text import counted, one_line
+from paddock.runner.cli.arguments import HERE, JsonOption, named_file, require_writable
+from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews import DecisionRefused, Review
+from paddock.runner.ledger.run_history import LedgerFolder, find_ledgers, open_for_reading
+from paddock.runner.progress import console
+from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.exchange import (
+    SheetDecision,
+    SheetFault,
+    UnreadableSheet,
+    check_decisions,
+    gold_jsonl,
+    read_sheet,
+    reviews_csv,
+    shown_item,
+)
+from paddock.runner.review.fields import WrongField
+from paddock.runner.review.terminal import TerminalReview
+from paddock.runner.settings import read_settings
+from paddock.steps.readers.text_encoding import NotText, decode_text
+
+LIST_HEAD = ("ID", "ITEM", "STEP", "PIPELINE", "ASKED", "LEFT", "FOR", "")
+MAX_ITEM_CHARS = 48
+MAX_SHEET_BYTES = 64 * 1024 * 1024
+STANDARD_STREAM = "-"
+_GOLD = "jsonl"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("review")(with_exit_status(review))
+
+
+def review(
+    file: Annotated[
+        str, typer.Argument(metavar="[FILE]", help="A pipeline, or its folder; by default here.")
+    ] = HERE,
+    in_terminal: Annotated[
+        bool, typer.Option("--tty", help="Decide in this terminal instead of on a page.")
+    ] = False,
+    only_list: Annotated[bool, typer.Option("--list", help="Only list what waits.")] = False,
+    export: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|-|jsonl",
+            help="Write what waits as CSV; with .jsonl or jsonl what was decided, as gold data.",
+        ),
+    ] = None,
+    imported: Annotated[
+        str | None,
+        typer.Option("--import", metavar="FILE.csv|-", help="Take the decisions of such a CSV."),
+    ] = None,
+    skip_bad: Annotated[
+        bool,
+        typer.Option("--skip-bad", help="Import the sound decisions, although others are not."),
+    ] = False,
+    by: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Who decides; by default the user.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Decide on the answers that wait for review.
+
+    Opens a page on this machine. The next run continues what was decided, without a model call.
+    """
+    if sum((in_terminal, only_list, export is not None, imported is not None)) > 1:
+        raise CommandError("Use one of `--tty`, `--list`, `--export` and `--import`.")
+    if skip_bad and imported is None:
+        raise CommandError("`--skip-bad` belongs to `--import`.")
+    place = _find_place(file)
+    if only_list or (as_json and not (export or imported)):
+        return _list(place, as_json=as_json)
+    if export is not None:
+        return _export(place, export)
+    with _open_desk(place, by) as opened:
+        if imported is not None:
+            return _import(opened, imported, skip_bad=skip_bad, as_json=as_json)
+        if in_terminal:
+            return _review_in_terminal(opened)
+        return _serve(opened)
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenDesk:
+    """The desk of one folder's ledger, and the person who sits there."""
+
+    place: LedgerFolder
+    ledger: Ledger
+    desk: ReviewDesk
+    by: str
+
+    def waiting(self, *, is_whole: bool = False) -> list[Review]:
+        """Return what waits, of the named pipeline only."""
+        return _of_file(self.place, self.desk.waiting(is_whole=is_whole))
+
+
+def _of_file(place: LedgerFolder, reviews: Sequence[Review]) -> list[Review]:
+    return [one for one in reviews if place.file in (None, one.subject.get("pipeline"))]
+
+
+@contextmanager
+def _open_desk(place: LedgerFolder, by: str | None) -> Iterator[_OpenDesk]:
+    url = read_settings(place.folder).ledger_url
+    with Ledger(place.state, url=url) as ledger:
+        yield _OpenDesk(place, ledger, ReviewDesk(ledger), by or _user_name())
+
+
+def _user_name() -> str:
+    """Return the user's name.
+
+    Raises:
+        CommandError: the system knows none.
+    """
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without an entry
+        raise CommandError("This user has no name.\n  Say who decides: `--as NAME`.") from None
+
+
+def _find_place(text: str) -> LedgerFolder:
+    """Return the ledger of a pipeline, or the only one at and below a folder.
+
+    Raises:
+        CommandError: there is none, or there are several.
+    """
+    path = Path(text) if Path(text).is_dir() else named_file(text)
+    if path is None:
+        raise CommandError(f"There is no file or folder '{text}'.")
+    found = [one for one in find_ledgers([path]) if one.state.is_dir()]
+    if not found:
+        raise CommandError(
+            f"No run has been recorded for '{text}', so nothing waits for review.\n"
+            f"  Run a pipeline with `review` first: `paddock run {shlex.quote(text)}`."
+        )
+    if len(found) > 1:
+        asking = [one for one in found if _has_reviews(one)]
+        found = asking or found[:1]
+    if len(found) > 1:
+        names = ", ".join(f"'{os.path.relpath(one.folder)}'" for one in found[:5])
+        raise CommandError(
+            f"{len(found)} folders have reviews: {names}.\n  Name one of them: `paddock review "
+            f"{shlex.quote(os.path.relpath(found[0].folder))}`."
+        )
+    return found[0]
+
+
+def _has_reviews(place: LedgerFolder) -> bool:
+    try:
+        with open_for_reading(place) as ledger:
+            return bool(ReviewDesk(ledger).waiting() or ReviewDesk(ledger).decided())
+    except LedgerError:
+        return False  # reported where it is the one that is asked for
+
+
+def _list(place: LedgerFolder, *, as_json: bool) -> int:
+    with open_for_reading(place) as ledger:
+        waiting = _of_file(place, ReviewDesk(ledger).waiting())
+    if as_json:
+        console.print_json({"waiting": [_review_json(one) for one in waiting]})
+    elif waiting:
+        console.print_out(review_table(waiting, time.time()))
+    else:
+        console.print_err("Nothing waits for review.")
+    return DONE
+
+
+def _review_json(review: Review) -> dict[str, Any]:
+    """Return the head of a review as a JSON object."""
+    names = ("pipeline", "block", "item", "document", "document_sha256", "model", "when", "by")
+    held = review.lease_by if (review.lease_until or 0) > time.time() else None
+    left = review.expires_at
+    return {
+        "id": review.id,
+        "question": review.question,
+        "step": review.step,
+        **{name: review.subject.get(name) for name in names},
+        "run": review.run,
+        "asked": units.iso_time(review.asked_at),
+        "expires": None if left is None else units.iso_time(left),
+        "held_by": held,
+        "earlier": len(review.earlier),
+    }
+
+
+def review_table(waiting: Sequence[Review], now: float) -> str:
+    """Return what waits as a table, the oldest first."""
+    return console.table([LIST_HEAD, *(_list_row(one, now) for one in waiting)])
+
+
+def _list_row(review: Review, now: float) -> tuple[str, ...]:
+    left = "" if review.expires_at is None else _left_text(review.expires_at - now)
+    is_held = review.lease_by is not None and (review.lease_until or 0) > now
+    notes = [f"{review.lease_by} looks at it"] if is_held else []
+    notes += ["asked again: the document or the answer changed"] if review.earlier else []
+    return (
+        review.id,
+        one_line(shown_item(review), MAX_ITEM_CHARS),
+        review.step,
+        str(review.subject.get("pipeline") or ""),
+        units.ago(now - review.asked_at),
+        left,
+        ", ".join(review.subject.get("by") or ()),
+        "; ".join(notes),
+    )
+
+
+def _left_text(seconds: float) -> str:
+    return units.duration(seconds) if seconds > 0 else "over"
+
+
+# --- files
+
+
+def _export(place: LedgerFolder, target: str) -> int:
+    """Write CSV of what waits, or gold data of what was decided."""
+    is_gold = target == _GOLD or target.endswith((".jsonl", ".ndjson"))
+    path = None if target in (STANDARD_STREAM, "csv", _GOLD) else Path(target)
+    if path is not None:
+        if not is_gold and path.suffix != ".csv":
+            raise CommandError(
+                f"'{target}' is neither a CSV nor JSON lines.\n  Write `--export reviews.csv` for "
+                f"what waits, `--export gold.jsonl` for what was decided, or `--export -`."
+            )
+        require_writable(path, "gold.jsonl" if is_gold else "reviews.csv")
+    with open_for_reading(place) as ledger:
+        desk = ReviewDesk(ledger)
+        found = desk.decided(is_whole=True) if is_gold else desk.waiting(is_whole=True)
+        found = _of_file(place, found)
+    text = gold_jsonl(reversed(found)) if is_gold else reviews_csv(found)
+    if path is None:
+        console.write_out(text)
+    else:
+        files.write_output(path, text)
+    what = counted(len(found), "decision" if is_gold else "waiting answer")
+    console.print_err(f"{what} → {console.printable_line(target)}.")
+    return DONE
+
+
+def _import(opened: _OpenDesk, source: str, *, skip_bad: bool, as_json: bool) -> int:
+    """Take the decisions of a CSV: all of them, or, if one is faulty, none."""
+    shown = "standard input" if source == STANDARD_STREAM else f"'{source}'"
+    try:
+        decisions, faults = read_sheet(_sheet_text(source, shown))
+    except UnreadableSheet as error:
+        raise CommandError(f"{shown} {error}") from error
+    sound, more = check_decisions(
+        decisions, {one.id: _whole(opened, one.id) for one in decisions}, _checker(opened)
+    )
+    wrong = {fault.id for fault in faults}
+    sound = [one for one in sound if one.id not in wrong]
+    faults = sorted((*faults, *more), key=lambda fault: fault.line)
+    taken = _take(opened, sound, faults) if skip_bad or not faults else 0
+    if as_json:
+        told = [{"line": fault.line, "message": fault.message} for fault in faults]
+        console.print_json({"ok": not faults, "decided": taken, "faults": told})
+    else:
+        for fault in faults:
+            console.print_err(console.printable_line(f"{source}: {fault}"))
+        console.print_out(_import_summary(opened, taken, len(decisions), faults))
+    return FAILED if faults else DONE
+
+
+def _sheet_text(source: str, shown: str) -> str:
+    try:
+        if source == STANDARD_STREAM:
+            data = sys.stdin.buffer.read(MAX_SHEET_BYTES + 1)
+        else:
+            with Path(source).open("rb") as sheet:
+                data = sheet.read(MAX_SHEET_BYTES + 1)
+    except OSError as error:
+        raise CommandError(f"{shown} cannot be read: {error.strerror}.") from error
+    if len(data) > MAX_SHEET_BYTES:
+        raise CommandError(f"{shown} has more than {units.size(MAX_SHEET_BYTES)}.")
+    try:
+        return decode_text(data).text
+    except NotText as error:
+        remedy = "Save the sheet as CSV." if data.startswith(b"PK") else "Name a CSV."
+        raise CommandError(f"{shown} is not text: {error}.\n  {remedy}") from error
+
+
+def _whole(opened: _OpenDesk, id_: str) -> Review | None:
+    try:
+        return opened.desk.get(id_)
+    except DecisionRefused:
+        return None
+
+
+def _checker(opened: _OpenDesk) -> Any:
+    def check(one: SheetDecision) -> None:
+        opened.desk.check(
+            one.id, one.question, one.verb, one.value, reason=one.reason, by=opened.by
+        )
+
+    return check
+
+
+def _take(opened: _OpenDesk, sound: Sequence[SheetDecision], faults: list[SheetFault]) -> int:
+    """Decide; what another person decided since the check becomes a fault."""
+    n_taken = 0
+    for one in sound:
+        try:
+            opened.desk.decide(
+                one.id, one.question, one.verb, one.value, reason=one.reason, by=opened.by
+            )
+            n_taken += 1
+        except DecisionRefused as error:
+            faults.append(SheetFault(one.line, str(error), one.id))
+    return n_taken
+
+
+def _import_summary(
+    opened: _OpenDesk, n_taken: int, n_all: int, faults: Sequence[SheetFault]
+) -> str:
+    if faults and not n_taken:
+        remedy = "Correct them, or take the sound ones with `--skip-bad`."
+        return f"Nothing was decided: {counted(len(faults), 'fault')}. {remedy}"
+    if not n_all:
+        return "No row has a decision; nothing was decided."
+    was_there = n_all - n_taken - len({fault.id for fault in faults})
+    known = f", {was_there:,} were decided so before" if was_there > 0 else ""
+    return f"{counted(n_taken, 'decision')} taken{known}. {_next_text(opened)}"
+
+
+# --- people
+
+
+def _review_in_terminal(opened: _OpenDesk) -> int:
+    ids = [one.id for one in opened.waiting()]
+    if not ids:
+        console.print_err("Nothing waits for review.")
+        return DONE
+    if sys.stdin is None or sys.stdin.closed:
+        raise CommandError(
+            "There is no terminal to decide in.\n"
+            "  Use `--list`, or `--export` and `--import` with a CSV."
+        )
+    is_person = sys.stdin.isatty()
+    session = TerminalReview(
+        opened.desk,
+        opened.by,
+        _read_line,
+        console.print_out,
+        lambda source: source_text(opened.ledger, source),
+        _edit_in_editor if is_person and _editor() else None,
+    )
+    totals = session.run(ids)
+    console.print_out(totals.text(session.n_left))
+    if totals.n_all:
+        console.print_err(_next_text(opened))
+    return DONE
+
+
+def _read_line(prompt: str) -> str:
+    console.write_out(prompt)
+    line = sys.stdin.readline()
+    if not line:
+        raise EOFError
+    return line.rstrip("\r\n")
+
+
+def source_text(ledger: Ledger, source: Mapping[str, Any]) -> str | None:
+    """Return the text of a review's source; None if the ledger lost it."""
+    if source.get("text") is not None:
+        return str(source["text"])
+    found = ledger.objects.get(str(source.get("text_object")))
+    return None if found is None else found.decode("utf-8", "replace")
+
+
+def _editor() -> str:
+    return os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
+
+
+def _edit_in_editor(text: str, suffix: str) -> str:
+    """Return a text as a person edited it in their editor.
+
+    Raises:
+        WrongField: the editor cannot be started, or failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="paddock-review-") as folder:
+        file = Path(folder) / f"answer{suffix}"
+        files.write_private(file, f"{text}\n")
+        try:
+            status = processes.run_on_terminal([*shlex.split(_editor()), str(file)])
+            edited = file.read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise WrongField(f"The editor '{_editor()}' cannot be used: {error}.") from error
+    if status:
+        raise WrongField(f"The editor ended with status {status}; nothing was changed.")
+    return edited
+
+
+def _serve(opened: _OpenDesk) -> int:
+    raise CommandError("The page is not there yet.\n  Use `--tty`.")
+
+
+def _next_text(opened: _OpenDesk) -> str:
+    """Return what continues the decided items."""
+    where = opened.place.folder / (opened.place.file or "")
+    near = shlex.quote(os.path.relpath(where))
+    return (
+        f"`paddock run {near}` continues with what was decided."
+        if near != "."
+        else ("`paddock run` continues with what was decided.")
+    )

@@ -1,0 +1,247 @@
+"""Reviews as files: a CSV out and in for people without a browser, and decisions as gold data.
+
+A row of the CSV is one field of an answer. A decision in any row of an answer counts for all of it;
+a new value in a row without a decision is an edit. A file is applied whole or not at all, unless
+the caller asks for its sound decisions alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from paddock.engine.system.units import iso_time
+from paddock.runner.ledger.reviews import DecisionRefused, Review
+from paddock.steps.files.rows import (
+    UnreadableRows,
+    format_rows,
+    parse_rows,
+    without_formula_escape,
+)
+
+from .decisions import VERBS, Verb
+from .fields import WrongField, edited_answer, subject_fields
+
+COLUMNS = (
+    "id", "question", "document", "field", "value", "confidence", "quote", "page", "decision",
+    "new value", "reason",
+)  # fmt: skip
+EMPTY_VALUE = "(empty)"
+"""A new value that stands for an empty text; an empty cell changes nothing."""
+
+_NEEDED = ("id", "question", "field", "decision", "new value", "reason")
+_VERBS: Mapping[str, Verb] = {
+    "accept": "accept", "accepted": "accept", "edit": "edit", "edited": "edit",
+    "reject": "reject", "rejected": "reject",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SheetFault:
+    """What is wrong with a line of an imported file."""
+
+    line: int
+    message: str
+    id: str = ""
+    """Of the review that the line is about."""
+
+    def __str__(self) -> str:
+        return f"line {self.line}: {self.message}"
+
+
+class UnreadableSheet(Exception):
+    """A file that is no table of reviews; a sentence that follows the file's name."""
+
+
+@dataclass(slots=True)
+class SheetDecision:
+    """The decision of a file about one answer."""
+
+    line: int
+    """Of its first row with a decision."""
+    id: str
+    question: str
+    verb: Verb
+    changes: dict[str, str] = field(default_factory=dict)
+    """Field → the text of its new value."""
+    reason: str = ""
+    value: Any = None
+    """The whole edited answer; known after `check_decisions`."""
+
+
+def reviews_csv(reviews: Iterable[Review]) -> str:
+    """Return waiting reviews as CSV, safe against formulas, with empty columns for decisions."""
+    rows = [row for review in reviews for row in _rows(review)]
+    return format_rows(rows or [dict.fromkeys(COLUMNS)], "csv").text
+
+
+def _rows(review: Review) -> Iterator[dict[str, Any]]:
+    for one in subject_fields(review.subject):
+        place, sure = one.evidence or {}, one.confidence or {}
+        yield {
+            "id": review.id,
+            "question": review.question,
+            "document": shown_item(review),
+            "field": one.path,
+            "value": one.text,
+            "confidence": sure.get("p"),
+            "quote": place.get("quote"),
+            "page": place.get("page"),
+            "decision": "",
+            "new value": "",
+            "reason": "",
+        }
+
+
+def shown_item(review: Review) -> str:
+    """Return what a person knows an item by: its document, else its key."""
+    return str(review.subject.get("document") or review.subject.get("item") or review.key)
+
+
+def read_sheet(text: str) -> tuple[list[SheetDecision], list[SheetFault]]:
+    """Return the decisions of a CSV, in its order, and the faults of its lines.
+
+    Raises:
+        UnreadableSheet: it is no CSV, or lacks a column.
+    """
+    try:
+        table = parse_rows(text, "csv", None)
+    except UnreadableRows as error:
+        raise UnreadableSheet(f"{error}. {error.remedy}".strip()) from error
+    lacking = [name for name in _NEEDED if name not in table.columns]
+    if lacking:
+        names = ", ".join(f"'{name}'" for name in lacking)
+        raise UnreadableSheet(
+            f"has no column {names}. Import a file that `paddock review --export` wrote."
+        )
+    found: dict[str, SheetDecision] = {}
+    faults: list[SheetFault] = []
+    for line, row in zip(table.lines, table.rows, strict=True):
+        cells = {name: without_formula_escape(str(row[name] or "")).strip() for name in _NEEDED}
+        try:
+            _add_row(found, line, cells)
+        except WrongField as error:
+            faults.append(SheetFault(line, str(error), cells["id"]))
+    wrong = {fault.id for fault in faults}
+    for one in found.values():
+        if one.verb == "reject" and not one.reason and one.id not in wrong:
+            what = "'reject' needs a reason. Write it under `reason`."
+            faults.append(SheetFault(one.line, what, one.id))
+    return list(found.values()), sorted(faults, key=lambda fault: fault.line)
+
+
+def _add_row(found: dict[str, SheetDecision], line: int, cells: Mapping[str, str]) -> None:
+    """Add a row to the decisions.
+
+    Raises:
+        WrongField: it says something that cannot be meant.
+    """
+    verb, new = _verb_of(cells), cells["new value"]
+    if verb is None:
+        return
+    one = found.setdefault(cells["id"], SheetDecision(line, cells["id"], cells["question"], verb))
+    if one.question != cells["question"]:
+        raise WrongField(f"has another question than line {one.line}, for the same answer.")
+    if {verb, one.verb} == {"edit", "reject"}:
+        raise WrongField(f"says '{verb}', but line {one.line} says '{one.verb}'. Keep one of them.")
+    if verb != "accept":
+        one.verb = verb
+    if verb == "edit":
+        one.changes[cells["field"]] = "" if new == EMPTY_VALUE else new
+    one.reason = one.reason or cells["reason"]
+
+
+def _verb_of(cells: Mapping[str, str]) -> Verb | None:
+    word, new = cells["decision"].lower(), cells["new value"]
+    if not word:
+        return "edit" if new else None
+    verb = _VERBS.get(word)
+    if verb is None:
+        raise WrongField(f"'{cells['decision']}' is no decision. Write accept, edit or reject.")
+    if verb == "edit" and not new:
+        raise WrongField(f"'edit' has no new value. Write it, or {EMPTY_VALUE} for an empty one.")
+    if verb != "edit" and new:
+        raise WrongField(f"has a new value, but says '{word}'. Write edit, or remove the value.")
+    return verb
+
+
+Check = Callable[[SheetDecision], None]
+"""Raises DecisionRefused where a decision would be refused; changes nothing."""
+
+
+def check_decisions(
+    decisions: Iterable[SheetDecision], reviews: Mapping[str, Review | None], check: Check
+) -> tuple[list[SheetDecision], list[SheetFault]]:
+    """Return the decisions that can be taken, with edited answers, and the faults of the others.
+
+    `reviews`: the whole review of each id, None where the ledger has none. A decision that was
+    taken before is neither.
+    """
+    sound: list[SheetDecision] = []
+    faults: list[SheetFault] = []
+    for one in decisions:
+        try:
+            if _is_to_take(one, reviews.get(one.id), check):
+                sound.append(one)
+        except (WrongField, DecisionRefused) as error:
+            faults.append(SheetFault(one.line, str(error), one.id))
+    return sound, faults
+
+
+def _is_to_take(one: SheetDecision, review: Review | None, check: Check) -> bool:
+    """Return whether a decision is sound, and is not taken already; fill in an edited answer.
+
+    Raises:
+        WrongField, DecisionRefused: it is not sound.
+    """
+    if review is None:
+        raise WrongField(
+            f"there is no review '{one.id}' here: its document was deleted, or the file comes from "
+            f"another folder's ledger."
+        )
+    if one.verb == "edit":
+        answer = review.subject.get("answer")
+        one.value = edited_answer(answer, subject_fields(review.subject), one.changes)
+    if _is_taken(one, review):
+        return False
+    check(one)
+    return True
+
+
+def _is_taken(one: SheetDecision, review: Review) -> bool:
+    """Return whether a review was decided so before, as by an earlier import of the file."""
+    is_so = review.state == VERBS[one.verb] and review.question == one.question
+    return is_so and (one.verb != "edit" or review.value == one.value)
+
+
+def gold_jsonl(reviews: Iterable[Review]) -> str:
+    """Return decided reviews as JSON lines: the document, the decided value, the model's answer.
+
+    The value of a rejected answer is null. What expired was not decided by a person.
+    """
+    rows = [_gold_row(one) for one in reviews if one.state in VERBS.values()]
+    return format_rows(rows, "jsonl").text
+
+
+def _gold_row(review: Review) -> dict[str, Any]:
+    subject = review.subject
+    return {
+        "id": review.id,
+        "pipeline": subject.get("pipeline"),
+        "block": subject.get("block"),
+        "step": review.step,
+        "item": subject.get("item"),
+        "document": subject.get("document"),
+        "document_sha256": subject.get("document_sha256"),
+        "decision": review.state,
+        "value": None if review.state == "rejected" else review.value,
+        "answer": subject.get("answer"),
+        "by": review.by,
+        "at": iso_time(review.decided_at or 0.0),
+        "reason": review.reason,
+        "model": subject.get("model"),
+        "digest": subject.get("digest"),
+        "confidence": subject.get("confidence"),
+        "evidence": subject.get("evidence"),
+    }

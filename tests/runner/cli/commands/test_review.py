@@ -1,0 +1,471 @@
+"""`paddock review`: list, terminal, CSV out and in, gold data."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from paddock.runner.cli.application import application
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews import Question, Review, ReviewStore
+from paddock.runner.review.decisions import ReviewDesk
+from tests.runner.cli.commands.terminal import terminal
+
+TEXT = "Invoice A-17\nTotal 84,00 EUR\nplease pay by 3 May 2024\n"
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "number": {"type": "string"},
+        "total": {"type": "number"},
+        "note": {"type": ["string", "null"]},
+    },
+    "required": ["number", "total"],
+    "additionalProperties": False,
+}
+ANSWER = {"number": "A-17", "total": 62.0, "note": None}
+EVIDENCE = {
+    "number": {"quote": "A-17", "source": "a.txt", "page": None, "start": 8, "end": 12, "line": 1,
+               "column": 9, "box": None, "match": "exact", "ratio": None, "others": 1},
+    "total": {"quote": None, "match": "none", "others": 0},
+    "note": None,
+}  # fmt: skip
+CONFIDENCE = {
+    "number": {"p": 0.98, "raw": 0.98, "second": None, "second_p": None, "is_calibrated": False},
+    "total": {"p": 0.62, "raw": 0.62, "second": 84.0, "second_p": 0.31, "is_calibrated": False},
+    "note": None,
+}
+
+
+def paddock(*arguments: str, given: str | bytes = "") -> Result:
+    return CliRunner().invoke(application(arguments[0]), list(arguments), input=given)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of a pipeline, the current one."""
+    folder = tmp_path / "bills"
+    folder.mkdir()
+    (folder / "bills.yaml").write_text("name: bills\nsteps: []\n")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LOGNAME", "ann")
+    return folder
+
+
+def ask(folder: Path, key: str = "a.txt", answer: Any = ANSWER, **subject: Any) -> Review:
+    told = {
+        "pipeline": "bills.yaml", "block": "each", "item": key, "document": f"inbox/{key}",
+        "document_sha256": "d1", "answer": answer, "schema": SCHEMA, "checks": [], "scope": {},
+        "by": [], "on_expiry": "quarantine", "when": "confidence.min < 0.8", "model": "clerk",
+        "digest": "m1", "evidence": EVIDENCE, "confidence": CONFIDENCE,
+        "sources": [{"name": "a.txt", "text": TEXT, "page_starts": []}],
+    }  # fmt: skip
+    with Ledger(folder / ".paddock") as ledger:
+        question = Question("s", key, "bill", "swift-otter", {**told, **subject})
+        return ReviewStore(ledger).ask(question)
+
+
+def decided(folder: Path) -> dict[str, Review]:
+    with Ledger(folder / ".paddock", is_readonly=True) as ledger:
+        return {one.key: one for one in ReviewDesk(ledger).decided(is_whole=True)}
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def sheet(rows: list[dict[str, str]]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def exported() -> list[dict[str, str]]:
+    return rows_of(paddock("review", "--export", "-").stdout)
+
+
+# --- listing
+
+
+def test_what_waits_is_listed_with_what_a_person_needs(folder: Path) -> None:
+    first = ask(folder, by=["ann", "bob"])
+    ask(folder, "b.txt")
+    with Ledger(folder / ".paddock") as ledger:
+        ReviewDesk(ledger).take_lease(first.id, "bob")
+    shown = paddock("review", "--list")
+    assert shown.exit_code == 0, shown.output
+    head, row, other = (" ".join(line.split()) for line in shown.stdout.splitlines())
+    assert head == "ID ITEM STEP PIPELINE ASKED LEFT FOR"
+    assert row == f"{first.id} inbox/a.txt bill bills.yaml just now ann, bob bob looks at it"
+    assert "inbox/b.txt" in other
+
+
+def test_a_program_reads_what_waits_as_one_object(folder: Path) -> None:
+    asked = ask(folder)
+    (row,) = json.loads(paddock("review", "--list", "--json").stdout)["waiting"]
+    assert (row["id"], row["question"], row["item"]) == (asked.id, asked.question, "a.txt")
+    assert row["expires"] is row["held_by"] is None
+
+
+@pytest.mark.parametrize("how", ["--list", "--tty"])
+def test_an_empty_queue_is_said_and_is_no_failure(folder: Path, how: str) -> None:
+    with Ledger(folder / ".paddock"):
+        pass
+    shown = paddock("review", how)
+    assert (shown.exit_code, shown.stderr) == (0, "Nothing waits for review.\n")
+
+
+def test_a_folder_where_nothing_ran_has_nothing_to_review(folder: Path) -> None:
+    shown = paddock("review", "bills")
+    assert shown.exit_code == 2
+    assert shown.stderr == (
+        "No run has been recorded for 'bills', so nothing waits for review.\n"
+        "  Run a pipeline with `review` first: `paddock run bills`.\n"
+    )
+    assert (
+        paddock("review", "nothing.yaml").stderr == "There is no file or folder 'nothing.yaml'.\n"
+    )
+
+
+def test_a_pipeline_is_named_where_its_folder_has_several(folder: Path) -> None:
+    ask(folder)
+    ask(folder, "c.txt", pipeline="contracts.yaml")
+    shown = json.loads(paddock("review", "bills.yaml", "--list", "--json").stdout)
+    assert [one["item"] for one in shown["waiting"]] == ["a.txt"]
+
+
+def test_one_of_several_folders_with_reviews_must_be_named(folder: Path) -> None:
+    for name in ("north", "south"):
+        (folder / name).mkdir()
+        ask(folder / name)
+    shown = paddock("review", "--list")
+    assert shown.exit_code == 2
+    assert shown.stderr == (
+        "2 folders have reviews: 'north', 'south'.\n  Name one of them: `paddock review north`.\n"
+    )
+    assert "inbox/a.txt" in paddock("review", "south", "--list").stdout
+
+
+def test_two_ways_at_once_are_refused(folder: Path) -> None:
+    shown = paddock("review", "--list", "--tty")
+    assert "Use one of `--tty`, `--list`, `--export` and `--import`." in shown.stderr
+    assert "`--skip-bad` belongs to `--import`." in paddock("review", "--skip-bad").stderr
+
+
+# --- CSV
+
+
+def test_the_csv_has_a_row_for_each_field_with_its_quote_and_confidence(folder: Path) -> None:
+    asked = ask(folder)
+    number, total, note = exported()
+    assert number == {
+        "id": asked.id, "question": asked.question, "document": "inbox/a.txt", "field": "number",
+        "value": "A-17", "confidence": "0.98", "quote": "A-17", "page": "", "decision": "",
+        "new value": "", "reason": "",
+    }  # fmt: skip
+    assert (total["value"], total["quote"], note["value"]) == ("62.0", "", "")
+
+
+def test_a_csv_comes_back_with_decisions_of_all_three_kinds(folder: Path) -> None:
+    for key in ("a.txt", "b.txt", "c.txt", "d.txt"):
+        ask(folder, key)
+    assert paddock("review", "--export", "todo.csv").exit_code == 0
+    rows = rows_of((folder / "todo.csv").read_text("utf-8"))
+    rows[0]["decision"] = "accept"
+    rows[4]["new value"] = "84"
+    rows[6] |= {"decision": "Reject", "reason": "no invoice"}
+    (folder / "todo.csv").write_text(sheet(rows), "utf-8")
+    done = paddock("review", "--import", "todo.csv")
+    assert (done.exit_code, done.stdout) == (
+        0, "3 decisions taken. `paddock run` continues with what was decided.\n",
+    )  # fmt: skip
+    found = decided(folder)
+    assert {key: (one.state, one.by) for key, one in found.items()} == {
+        "a.txt": ("accepted", "ann"), "b.txt": ("edited", "ann"), "c.txt": ("rejected", "ann"),
+    }  # fmt: skip
+    assert found["b.txt"].value == {"number": "A-17", "total": 84, "note": None}
+    assert found["c.txt"].reason == "no invoice"
+    again = paddock("review", "--import", "todo.csv", "--as", "bob")
+    assert again.stdout.startswith("0 decisions taken, 3 were decided so before.")
+
+
+def test_nothing_of_a_faulty_csv_is_taken_and_each_fault_has_its_line(folder: Path) -> None:
+    for key in ("a.txt", "b.txt", "c.txt"):
+        ask(folder, key)
+    rows = exported()
+    rows[0]["decision"] = "accept"
+    rows[4]["new value"] = "84 Euro"
+    rows[6]["decision"] = "reject"
+    rows += [{**rows[7], "decision": "akzept"}, {**rows[7], "id": "ffff", "decision": "accept"}]
+    rows += [{**rows[8], "field": "sum", "new value": "1", "id": rows[8]["id"]}]
+    (folder / "todo.csv").write_text(sheet(rows), "utf-8")
+    done = paddock("review", "--import", "todo.csv")
+    assert done.exit_code == 1
+    assert done.stdout == (
+        "Nothing was decided: 5 faults. Correct them, or take the sound ones with `--skip-bad`.\n"
+    )
+    lines = done.stderr.splitlines()
+    assert [line.partition(": ")[2].partition(":")[0] for line in lines] == [
+        "line 6", "line 8", "line 11", "line 12", "line 13"
+    ]  # fmt: skip
+    assert "total" in lines[0]
+    assert lines[2] == ("todo.csv: line 11: 'akzept' is no decision. Write accept, edit or reject.")
+    assert decided(folder) == {}
+    some = paddock("review", "--import", "todo.csv", "--skip-bad", "--json")
+    assert (some.exit_code, json.loads(some.stdout)["decided"]) == (1, 1)
+    assert set(decided(folder)) == {"a.txt"}
+
+
+def test_a_csv_of_another_ledger_decides_nothing(folder: Path) -> None:
+    ask(folder / "other")
+    ask(folder, "mine.txt")
+    text = paddock("review", "other", "--export", "-").stdout
+    rows = rows_of(text)
+    rows[0]["decision"] = "accept"
+    done = paddock("review", "bills.yaml", "--import", "-", given=sheet(rows))
+    assert f"line 2: there is no review '{rows[0]['id']}' here" in done.stderr or (
+        "was changed meanwhile" in done.stderr
+    )
+    assert decided(folder) == {}
+
+
+def test_a_decision_about_an_answer_that_changed_is_refused(folder: Path) -> None:
+    ask(folder)
+    rows = exported()
+    rows[0]["decision"] = "accept"
+    ask(folder, answer={**ANSWER, "total": 84.0}, document_sha256="d2")
+    done = paddock("review", "--import", "-", given=sheet(rows))
+    assert done.stderr == (
+        "-: line 2: 'a.txt' (step 'bill') was changed meanwhile: its document or its answer is "
+        "another one. Look at it again; nothing was decided.\n"
+    )
+
+
+def test_what_a_spreadsheet_would_compute_leaves_and_comes_back_as_text(folder: Path) -> None:
+    ask(folder, answer={"number": "=HYPERLINK(A1)", "total": -1.5})
+    number, total = exported()
+    assert (number["value"], total["value"]) == ("'=HYPERLINK(A1)", "-1.5")
+    number["new value"] = "'=1+1"
+    paddock("review", "--import", "-", given=sheet([number, total]))
+    assert decided(folder)["a.txt"].value["number"] == "=1+1"
+
+
+def test_a_spreadsheet_in_another_encoding_and_with_semicolons_is_read(folder: Path) -> None:
+    ask(folder)
+    rows = exported()
+    rows[0]["new value"] = "Ä-17"
+    text = sheet(rows).replace(",", ";")
+    paddock("review", "--import", "-", given=text.encode("cp1252"))
+    assert decided(folder)["a.txt"].value["number"] == "Ä-17"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("a,b\n1,2\n", "standard input has no column 'id', 'question', 'field', 'decision', "
+         "'new value', 'reason'. Import a file that `paddock review --export` wrote."),
+        ("", "standard input is empty: it has no row."),
+        (b"PK\x03\x04\x00\x00\x00", "standard input is not text: "),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_table_of_reviews_is_a_sentence(
+    folder: Path, given: str | bytes, words: str
+) -> None:
+    ask(folder)
+    done = paddock("review", "--import", "-", given=given)
+    assert done.exit_code == 2
+    assert done.stderr.startswith(words)
+
+
+def test_a_sheet_that_is_not_there_and_a_target_without_a_format_are_sentences(
+    folder: Path,
+) -> None:
+    ask(folder)
+    assert paddock("review", "--import", "no.csv").stderr == (
+        "'no.csv' cannot be read: No such file or directory.\n"
+    )
+    assert "is neither a CSV nor JSON lines" in paddock("review", "--export", "x.txt").stderr
+
+
+def test_an_empty_text_can_be_written_in_a_csv(folder: Path) -> None:
+    ask(folder)
+    rows = exported()
+    rows[0] |= {"decision": "edit", "new value": "(empty)"}
+    paddock("review", "--import", "-", given=sheet(rows))
+    assert decided(folder)["a.txt"].value["number"] == ""
+
+
+def test_contradictions_in_a_csv_are_faults(folder: Path) -> None:
+    ask(folder)
+    rows = exported()
+    rows[0] |= {"decision": "accept", "new value": "B"}
+    rows[1] |= {"decision": "edit"}
+    done = paddock("review", "--import", "-", given=sheet(rows))
+    assert done.stderr == (
+        "-: line 2: has a new value, but says 'accept'. Write edit, or remove the value.\n"
+        "-: line 3: 'edit' has no new value. Write it, or (empty) for an empty one.\n"
+    )
+    rows[0] |= {"decision": "reject", "new value": "", "reason": "bad"}
+    rows[1] |= {"decision": "", "new value": "84"}
+    done = paddock("review", "--import", "-", given=sheet(rows))
+    assert done.stderr == "-: line 3: says 'edit', but line 2 says 'reject'. Keep one of them.\n"
+
+
+def test_who_may_not_decide_is_refused_in_a_csv(folder: Path) -> None:
+    ask(folder, by=["bob"])
+    rows = exported()
+    rows[0]["decision"] = "accept"
+    done = paddock("review", "--import", "-", given=sheet(rows))
+    assert done.stderr == (
+        "-: line 2: 'ann' may not decide on 'a.txt' (step 'bill'). Its reviewers are: bob.\n"
+    )
+    assert paddock("review", "--import", "-", "--as", "bob", given=sheet(rows)).exit_code == 0
+
+
+# --- gold data
+
+
+def test_decisions_are_gold_data_with_the_models_answer(folder: Path) -> None:
+    for key in ("a.txt", "b.txt", "c.txt"):
+        ask(folder, key)
+    rows = exported()
+    rows[0]["decision"] = "accept"
+    rows[4]["new value"] = "84"
+    rows[6] |= {"decision": "reject", "reason": "no invoice"}
+    paddock("review", "--import", "-", given=sheet(rows))
+    told = paddock("review", "--export", "jsonl")
+    gold = {one["item"]: one for one in map(json.loads, told.stdout.splitlines())}
+    assert told.stderr == "3 decisions → jsonl.\n"
+    assert [gold[key]["decision"] for key in sorted(gold)] == ["accepted", "edited", "rejected"]
+    assert gold["a.txt"]["value"] == gold["a.txt"]["answer"] == ANSWER
+    assert gold["b.txt"]["value"]["total"] == 84
+    assert gold["b.txt"]["answer"]["total"] == 62.0
+    assert (gold["c.txt"]["value"], gold["c.txt"]["reason"]) == (None, "no invoice")
+    assert {one["by"] for one in gold.values()} == {"ann"}
+    assert gold["a.txt"]["model"] == "clerk"
+
+
+# --- the terminal
+
+
+def test_the_terminal_shows_each_field_with_confidence_and_its_place(folder: Path) -> None:
+    ask(folder)
+    shown = paddock("review", "--tty", given="q\n").stdout
+    assert shown == (
+        "a accept, e edit, x reject, j next, k back, u undo, q quit, ? help\n"
+        "\n[1 of 1] inbox/a.txt: step 'bill' of bills.yaml\n"
+        "  asked just now by run 'swift-otter'; due: confidence.min < 0.8\n"
+        "  number  A-17  (98%)\n"
+        "            a.txt, line 1: Invoice [A-17] Total 84,00 EUR please pay by 3 May 202 and "
+        "1 more place\n"
+        "  total   62.0  (62%; else 84.0 31%)\n"
+        "            not found in the document\n"
+        "  note    null\n"
+        "  The percentages are not calibrated: they order fields, no more.\n"
+        "> Nothing decided; 1 waits for review.\n"
+    )
+
+
+def test_a_session_in_the_terminal_decides_undoes_and_goes_on(folder: Path) -> None:
+    for key in ("a.txt", "b.txt", "c.txt", "d.txt"):
+        ask(folder, key)
+    keys = "a\nu\nj\ne total=84\nx\nno invoice\nx out of date\nq\n"
+    done = paddock("review", "--tty", given=keys)
+    assert done.stdout.endswith("> 1 edited, 2 rejected; 1 waits for review.\n")
+    found = decided(folder)
+    assert {key: one.state for key, one in found.items()} == {
+        "b.txt": "edited", "c.txt": "rejected", "d.txt": "rejected",
+    }  # fmt: skip
+    assert found["b.txt"].value["total"] == 84
+    assert {found["c.txt"].reason, found["d.txt"].reason} == {"no invoice", "out of date"}
+    assert done.stderr == "`paddock run` continues with what was decided.\n"
+
+
+def test_an_edit_that_violates_the_schema_is_refused_and_the_item_stays(folder: Path) -> None:
+    ask(folder)
+    done = paddock("review", "--tty", given="e total=much\ne sum=1\ne total\na\n")
+    assert "The edited value is not valid." in done.stdout
+    assert "the answer has no field 'sum'. Known: 'number', 'total', 'note'." in done.stdout
+    assert "Write `e FIELD=VALUE`, or `e` alone for the whole answer." in done.stdout
+    assert decided(folder)["a.txt"].state == "accepted"
+
+
+def test_without_an_editor_each_field_is_asked_for(folder: Path) -> None:
+    ask(folder)
+    done = paddock("review", "--tty", given="e\n\n84\nchecked by hand\n")
+    assert "  number [A-17]:   total [62.0]:   note []: " in done.stdout
+    assert decided(folder)["a.txt"].value == {
+        "number": "A-17", "total": 84, "note": "checked by hand",
+    }  # fmt: skip
+
+
+def test_what_another_person_looks_at_is_passed_over(folder: Path) -> None:
+    first = ask(folder)
+    ask(folder, "b.txt")
+    with Ledger(folder / ".paddock") as ledger:
+        ReviewDesk(ledger).take_lease(first.id, "bob")
+    done = paddock("review", "--tty", given="a\n")
+    assert "bob looks at 'a.txt' (step 'bill') until" in done.stdout
+    assert done.stdout.endswith("1 accepted; 1 waits for review.\n")
+    assert set(decided(folder)) == {"b.txt"}
+
+
+def test_an_earlier_decision_is_shown_when_the_document_changed(folder: Path) -> None:
+    ask(folder)
+    paddock("review", "--tty", given="x blurred scan\n")
+    ask(folder, document_sha256="d2")
+    shown = paddock("review", "--tty", given="q\n").stdout
+    assert "  earlier: rejected by ann, " in shown
+    assert ": blurred scan; the document has changed since\n" in shown
+
+
+def test_the_end_of_the_input_ends_the_session_and_leaves_no_lease(folder: Path) -> None:
+    asked = ask(folder)
+    done = paddock("review", "--tty", given="")
+    assert done.exit_code == 0
+    assert done.stdout.endswith("Nothing decided; 1 waits for review.\n")
+    with Ledger(folder / ".paddock", is_readonly=True) as ledger:
+        assert ReviewDesk(ledger).get(asked.id).lease_by is None
+
+
+def test_control_characters_of_a_document_do_not_reach_the_terminal(folder: Path) -> None:
+    ask(folder, answer={"number": "\x1b[2Jgone", "total": 1.0}, evidence=None, confidence=None)
+    assert "\x1b" not in paddock("review", "--tty", given="q\n").stdout
+
+
+def test_an_answer_is_edited_in_the_persons_own_editor(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(folder)
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", "sed -i s/62.0/84.0/")
+    with terminal("review", "--tty", environ={}, cwd=folder) as screen:
+        screen.wait_for("> ")
+        screen.type("e\n")
+        screen.wait_for("1 edited; 0 wait for review.")
+        assert screen.ended() == 0
+    assert decided(folder)["a.txt"].value["total"] == 84.0
+
+
+def test_an_editor_that_fails_changes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask(folder)
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", "false")
+    with terminal("review", "--tty", environ={}, cwd=folder) as screen:
+        screen.wait_for("> ")
+        screen.type("e\n")
+        screen.wait_for("The editor ended with status 1; nothing was changed.")
+        screen.type("q\n")
+        screen.wait_for("1 waits for review.")
+        assert screen.ended() == 0
+    assert decided(folder) == {}
