@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,9 @@ def reply_fields(bound: BoundReply | None) -> tuple[str, ...] | None:
     return tuple(names)
 
 
+_OPEN_TABLES = ("additionalProperties", "patternProperties")
+
+
 def reply_faults(
     document: YamlDocument, step: WrittenStep, base: Path, kind: type[Step[Any, Any]] | None
 ) -> Iterator[Fault]:
@@ -102,12 +105,45 @@ def reply_faults(
             yield Fault(f"`check`: {message}.", remedy, mark)
         for name in _unknown_field_faults(check, answer, has_schema=step.reply.schema is not None):
             yield Fault(*name, mark)
-    if step.reply.evidence is not None and answer is not None:
+        if step.reply.evidence is None and _reads_evidence(check):
+            what = f"`check`: '{check.source}' needs `evidence`, which is not asked for."
+            yield Fault(what, "Add `evidence` under `reply`, with the text to look in.", mark)
+    bound = bind_reply(step, base)
+    if bound is not None and bound.evidence is not None:
         mark = document.mark((*at, "evidence", "only"))
-        for wanted in step.reply.evidence.only:
-            if wanted.split(".")[0] not in answer:
-                what = f"`evidence.only`: the answer has no field '{wanted}'."
-                yield Fault(what, did_you_mean(wanted, answer), mark)
+        for fault in _unknown_only_faults(bound.evidence.only, bound.schema):
+            yield Fault(*fault, mark)
+
+
+def _reads_evidence(check: Check) -> bool:
+    has_call = any(call.name == "located" for call in check.calls)
+    return has_call or any(path[0] == "evidence" for path in check.references)
+
+
+def _unknown_only_faults(only: Sequence[str], schema: Any) -> Iterator[tuple[str, str]]:
+    """Yield which fields that evidence is asked for the answer will never have."""
+    tables = list(_tables_in(schema))
+    names = {name: None for table in tables for name in table.get("properties") or ()}
+    if not names or any(table.get(word) for table in tables for word in _OPEN_TABLES):
+        return
+    for wanted in only:
+        parts = [part for part in wanted.split(".") if not part.isdigit()]
+        if any(part not in names for part in parts):
+            yield (
+                f"`evidence.only`: the answer has no field '{wanted}'.",
+                did_you_mean(wanted, names),
+            )
+
+
+def _tables_in(schema: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield every schema within a schema, as far as they are mappings."""
+    if isinstance(schema, list):
+        for one in schema:
+            yield from _tables_in(one)
+    elif isinstance(schema, Mapping):
+        yield schema
+        for one in schema.values():
+            yield from _tables_in(one)
 
 
 def _check_faults(check: Check) -> Iterator[tuple[str, str]]:

@@ -86,6 +86,12 @@ class FilesReadOutput(Output):
     pages: list[DocumentPage]
     title: str
     media_type: str
+    path: str = Field(default="", description="The file, as `path` names it.")
+    line_boxes: dict[str, list[tuple[int, int, float, float, float, float]]] = Field(
+        default={},
+        description="By the number of a page that was read by OCR: start and end of each piece of "
+        "its text, and its left, top, right and bottom as fractions of the page.",
+    )
 
 
 class FilesRead:
@@ -133,4 +139,8 @@ class FilesRead:
             pages=[DocumentPage(number=n, text=text) for n, text in enumerate(document.pages, 1)],
             title=document.title,
             media_type=document.media_type,
+            path=params.path,
+            line_boxes={
+                str(n): list(lines) for n, lines in enumerate(document.line_boxes, 1) if lines
+            },
         )

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from paddock.engine.system.tasks import call_in
 from paddock.engine.system.time_limits import clock_stopped
@@ -21,10 +21,22 @@ from paddock.steps.base import DocumentReaders, Roots, StepError
 from paddock.steps.paths import os_refusal, printable, resolve_path
 
 from . import ocr, office_and_epub, reader, reader_dispatch
-from .reader import Document, Unreadable
-from .reader_pool import DocumentRequest, MissingDocument, ReaderPool, SystemRefusedDocument
+from .reader import Document, PageBox, QuoteSpan, Unreadable
+from .reader_pool import (
+    BoxesRequest,
+    DocumentRequest,
+    MissingDocument,
+    PageRequest,
+    ReaderPool,
+    ReaderRequest,
+    SystemRefusedDocument,
+)
+
+R = TypeVar("R")
 
 _MOST_PAGE_BYTES = 64 * 1024 * 1024
+MOST_SHOWN_BYTES = 1024**3
+"""Of a document whose pages are drawn; `files.read` had its own limit when it read it."""
 
 
 async def load_document(
@@ -46,10 +58,40 @@ async def load_document(
             path, reader_dispatch.ReadOptions(kind, encoding, ocr), max_bytes
         )
         request = DocumentRequest(path, kind, encoding, ocr, max_bytes)
-        found = small or await _read_in_process(request, readers)
+        found = await _in_process(request, readers) if small is None else small
     except (OSError, Unreadable) as error:
         raise _read_error(name, error) from error
     return _with_document_name(found, path, name)
+
+
+async def render_page(
+    path: Path, page: int, most_side_px: int, *, readers: DocumentReaders | None = None
+) -> bytes:
+    """Return a page of a PDF, from 1, or a picture of an image file as a PNG.
+
+    Raises:
+        StepError: it cannot be drawn.
+    """
+    request = PageRequest(path, page, most_side_px, MOST_SHOWN_BYTES)
+    try:
+        return await _in_process(request, readers)
+    except (OSError, Unreadable) as error:
+        raise _read_error(f"'{printable(path.name)}'", error) from error
+
+
+async def quote_boxes(
+    path: Path, quotes: Sequence[QuoteSpan], *, readers: DocumentReaders | None = None
+) -> list[PageBox | None]:
+    """Return the box around each quote on the pages of a PDF; None where it has none.
+
+    Raises:
+        StepError: the document cannot be read.
+    """
+    request = BoxesRequest(path, tuple(quotes), MOST_SHOWN_BYTES)
+    try:
+        return await _in_process(request, readers)
+    except (OSError, Unreadable) as error:
+        raise _read_error(f"'{printable(path.name)}'", error) from error
 
 
 async def web_page_text(html: str, readers: DocumentReaders | None) -> str:
@@ -57,7 +99,7 @@ async def web_page_text(html: str, readers: DocumentReaders | None) -> str:
     data = html.encode("utf-8", "replace")
     request = DocumentRequest(None, "html", "utf-8", False, _MOST_PAGE_BYTES, data)
     try:
-        return (await _read_in_process(request, readers)).text
+        return (await _in_process(request, readers)).text
     except (OSError, Unreadable) as error:
         raise _read_error("the page", error) from error
 
@@ -91,16 +133,16 @@ def refuse_empty(document: Document, path: Path) -> None:
         raise StepError(f"'{printable(path.name)}' {document.why_empty}.")
 
 
-async def _read_in_process(request: DocumentRequest, readers: DocumentReaders | None) -> Document:
+async def _in_process(request: ReaderRequest[R], readers: DocumentReaders | None) -> R:
     """Wait for a free process, then for the document; only the latter counts for time limits."""
     if readers is None:
         own = ReaderPool()
         try:
-            return await _read_in_process(request, own)
+            return await _in_process(request, own)
         finally:
             await asyncio.to_thread(own.close)
     loop, is_begun, is_unwanted = asyncio.get_running_loop(), asyncio.Event(), Event()
-    ended: asyncio.Future[Document] = asyncio.wrap_future(
+    ended: asyncio.Future[R] = asyncio.wrap_future(
         readers.submit(request, is_unwanted, lambda: call_in(loop, is_begun.set))
     )
     start = asyncio.ensure_future(is_begun.wait())

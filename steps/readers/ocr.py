@@ -9,7 +9,8 @@ picture of an image file is a page.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ from itertools import pairwise
 from threading import Lock
 from typing import Any, BinaryIO
 
-from .reader import Document, ReadRequest, Unreadable
+from .reader import Document, LineBox, ReadRequest, Unreadable
 
 _SAME_LINE = 0.5  # boxes whose heights overlap by this share are in one line
 _PARAGRAPH_GAP = 1.2  # of a line's height, free above it
@@ -42,15 +43,33 @@ class TextBox:
         return self.bottom - self.top
 
 
-def join_boxes(boxes: Sequence[TextBox]) -> str:
-    """Join boxes to lines, from top to bottom and from left to right.
+@dataclass(frozen=True, slots=True)
+class SeenText:
+    """The text of a picture, and where its pieces stand."""
 
-    Paragraphs are separated by empty lines; wide gaps, as in tables, become tabs.
+    text: str
+    lines: tuple[LineBox, ...] = ()
 
-    >>> join_boxes([TextBox("Total", 0, 0, 50, 10), TextBox("9.50", 200, 1, 240, 11)]).split()
-    ['Total', '9.50']
+
+def join_boxes(boxes: Sequence[TextBox], width: float = 1.0, height: float = 1.0) -> SeenText:
+    r"""Join boxes to lines, from top to bottom and from left to right.
+
+    Paragraphs are separated by empty lines; wide gaps, as in tables, become tabs. `width` and
+    `height` are the picture's: boxes are returned as fractions of them.
+
+    >>> join_boxes([TextBox("Total", 0, 0, 50, 10), TextBox("9.50", 200, 1, 240, 11)]).text
+    'Total\t9.50'
     """
-    return "\n\n".join(_lines_text(region) for region in page_regions(boxes))
+    text, lines = "", list[LineBox]()
+    for region in page_regions(boxes):
+        text += "\n\n" if text else ""
+        for before, box in _pieces(region):
+            start = len(text) + len(before)
+            text += before + box.text
+            sides = (box.left / width, box.top / height, box.right / width, box.bottom / height)
+            left, top, right, bottom = (round(min(max(side, 0.0), 1.0), 4) for side in sides)
+            lines.append((start, len(text), left, top, right, bottom))
+    return SeenText(text, tuple(lines))
 
 
 def page_regions(boxes: Sequence[TextBox]) -> list[list[TextBox]]:
@@ -98,38 +117,31 @@ def _is_running(lengths: Sequence[float], width: float) -> bool:
     return len(lengths) >= _LEAST_LINES and sum(lengths) > _FILLED * width * len(lengths)
 
 
-def _lines_text(boxes: Sequence[TextBox]) -> str:
+def _pieces(boxes: Sequence[TextBox]) -> Iterator[tuple[str, TextBox]]:
+    """Yield boxes in reading order, each with the white space before it."""
     lines: list[list[TextBox]] = []
     for box in sorted(boxes, key=lambda one: (one.top + one.bottom, one.left)):
         if lines and _is_in_line(lines[-1], box):
             lines[-1].append(box)
         else:
             lines.append([box])
-    texts: list[str] = []
     reached = None
     for line in lines:
         top = min(box.top for box in line)
         height = sum(box.height for box in line) / len(line)
-        if reached is not None and top - reached > _PARAGRAPH_GAP * height:
-            texts.append("")
-        texts.append(_line_text(line))
+        is_apart = reached is not None and top - reached > _PARAGRAPH_GAP * height
+        before = "" if reached is None else "\n\n" if is_apart else "\n"
+        ordered = sorted(line, key=lambda box: box.left)
+        yield before, ordered[0]
+        for last, box in pairwise(ordered):
+            yield ("\t" if box.left - last.right > _WIDE_GAP * box.height else " "), box
         reached = max(box.bottom for box in line)
-    return "\n".join(texts)
 
 
 def _is_in_line(line: Sequence[TextBox], box: TextBox) -> bool:
     last = line[-1]
     shared = min(last.bottom, box.bottom) - max(last.top, box.top)
     return shared > _SAME_LINE * min(last.height, box.height)
-
-
-def _line_text(boxes: Sequence[TextBox]) -> str:
-    ordered = sorted(boxes, key=lambda box: box.left)
-    text = ordered[0].text
-    for before, box in pairwise(ordered):
-        is_wide = box.left - before.right > _WIDE_GAP * box.height
-        text += ("\t" if is_wide else " ") + box.text
-    return text
 
 
 INSTALL_OCR = "To read it install the extra: pip install 'paddock-llm[ocr]'."
@@ -145,12 +157,20 @@ def ocr_is_installed() -> bool:
     return find_spec("rapidocr") is not None and find_spec("onnxruntime") is not None
 
 
-def recognise(pixels: Any) -> str:
+def has_pillow() -> bool:
+    """Return whether pictures can be opened; imports nothing."""
+    return find_spec("PIL") is not None
+
+
+def recognise(pixels: Any) -> SeenText:
     """Read a picture: an array of height x width x 3 bytes, blue first.
 
     The text has one line per line of the picture; empty if there is none.
     """
-    return _ocr_engine().read(pixels) if min(pixels.shape[:2]) >= _LEAST_SIDE_PX else ""
+    height, width = pixels.shape[:2]
+    if min(height, width) < _LEAST_SIDE_PX:
+        return SeenText("")
+    return join_boxes(_ocr_engine().read(pixels), width, height)
 
 
 class _OcrEngine:
@@ -172,18 +192,17 @@ class _OcrEngine:
             }
         )
 
-    def read(self, pixels: Any) -> str:
+    def read(self, pixels: Any) -> list[TextBox]:
         """Read one picture; others wait."""
         with self._lock:
             found = self._engine(pixels)
         if found.txts is None:
-            return ""
-        boxes = [
+            return []
+        return [
             _text_box(text, corners)
             for text, score, corners in zip(found.txts, found.scores, found.boxes, strict=True)
             if score >= _LEAST_SCORE and text.strip()
         ]
-        return join_boxes(boxes)
 
 
 def _text_box(text: str, corners: Any) -> TextBox:
@@ -209,45 +228,76 @@ def read_image(file: BinaryIO, wish: ReadRequest) -> Document:
         raise Unreadable("is a picture, and `ocr` is off")
     if not ocr_is_installed():
         raise Unreadable("is a picture", INSTALL_OCR)
+    with _opened_picture(file) as picture:
+        return _read_pictures(picture, wish)
+
+
+@contextmanager
+def _opened_picture(file: BinaryIO) -> Iterator[Any]:
     from PIL import Image
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns about sizes, which are checked here
+        warnings.simplefilter("ignore")
+        Image.MAX_IMAGE_PIXELS = None  # sizes are checked here, before anything is decoded
         try:
             with Image.open(file) as picture:
-                return _read_pictures(picture, wish)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                yield picture
+        except (OSError, SyntaxError, ValueError) as error:
             if isinstance(error, Unreadable):
                 raise
             raise Unreadable("is damaged or not a picture") from error
 
 
 def _read_pictures(picture: Any, wish: ReadRequest) -> Document:
-    pages: list[str] = []
+    pages: list[SeenText] = []
     n = getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
     for index in range(min(n, _MOST_FRAMES)):
         wish.check()
         picture.seek(index)
-        width, height = picture.size
-        if width * height > _MOST_PIXELS:
-            most = f"{_MOST_PIXELS // 1_000_000} million"
-            raise Unreadable(f"has {width:,} x {height:,} pixels; at most {most} are read")
-        pages.append(recognise(_pixels_of(picture)))
+        _refuse_large(picture)
+        pages.append(recognise(_pixels_of(picture, _MOST_IMAGE_SIDE_PX)))
     notes = [": read from a picture by OCR"]
     if n > _MOST_FRAMES:
         notes.append(f": only the first {_MOST_FRAMES} of its {n} pictures were read")
     media_type = f"image/{(picture.format or 'unknown').lower()}"
     nothing = "has no text that OCR can read"
-    return Document(tuple(pages), "", media_type, tuple(notes if any(pages) else ()), nothing)
+    texts = tuple(page.text for page in pages)
+    return Document(
+        texts,
+        "",
+        media_type,
+        tuple(notes if any(texts) else ()),
+        nothing,
+        tuple(page.lines for page in pages),
+    )
 
 
-def _pixels_of(picture: Any) -> Any:
+def draw_picture(file: BinaryIO, number: int, most_side_px: int) -> Any:
+    """Return a picture of an image file, from 1, upright, as an array with blue first."""
+    with _opened_picture(file) as picture:
+        if not 1 <= number <= getattr(picture, "n_frames", 1):
+            raise Unreadable(f"has no page {number}")
+        picture.seek(number - 1)
+        if picture.format == "JPEG":  # decoded at a fraction of its size
+            picture.draft("RGB", (most_side_px, most_side_px))
+        _refuse_large(picture)
+        return _pixels_of(picture, most_side_px)
+
+
+def _refuse_large(picture: Any) -> None:
+    width, height = picture.size
+    if width * height > _MOST_PIXELS:
+        most = f"{_MOST_PIXELS // 1_000_000} million"
+        raise Unreadable(f"has {width:,} x {height:,} pixels; at most {most} are read")
+
+
+def _pixels_of(picture: Any, most_side_px: int) -> Any:
     """Return it upright, on white, within size limits, as BGR."""
     import numpy as np
     from PIL import Image, ImageOps
 
     upright = ImageOps.exif_transpose(picture)
-    upright.thumbnail((_MOST_IMAGE_SIDE_PX, _MOST_IMAGE_SIDE_PX))
+    upright.thumbnail((most_side_px, most_side_px))
     with_alpha = upright.convert("RGBA")
     white = Image.new("RGBA", with_alpha.size, "white")
     flat = Image.alpha_composite(white, with_alpha).convert("RGB")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from pathlib import Path, PurePath
-from typing import BinaryIO, ClassVar, Protocol
+from typing import BinaryIO, ClassVar, Protocol, TypeAlias
 
 from paddock.steps.plugins import (
     READER_GROUP,
@@ -38,6 +38,24 @@ def page_offsets(pages: Sequence[str]) -> list[int]:
     return list(accumulate(lengths[:-1], initial=0)) if pages else []
 
 
+PageBox: TypeAlias = tuple[float, float, float, float]
+"""Left, top, right and bottom as fractions of a page as it is shown, from its top left."""
+LineBox: TypeAlias = tuple[int, int, float, float, float, float]
+"""Start and end of a piece of a page's text, and its `PageBox`."""
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteSpan:
+    """A piece of a page's text whose box is wanted."""
+
+    page: int
+    """From 1."""
+    start: int
+    end: int
+    """Offsets in the page's text."""
+    text: str
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """A document's text by pages; without pages it is a single one."""
@@ -50,6 +68,8 @@ class Document:
     """Notes for the report: sentences that follow the document's name."""
     why_empty: str = "is empty"
     """The message if it is empty; follows its name."""
+    line_boxes: tuple[tuple[LineBox, ...], ...] = ()
+    """By page, of what OCR has read; empty where it read nothing."""
 
     @property
     def text(self) -> str:

@@ -8,21 +8,26 @@ Whatever cannot be read raises `Unreadable` with the reason, or the system's OSE
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Mapping
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from . import reader, text_files
 from .mail import read_mail
-from .ocr import read_image
+from .ocr import INSTALL_OCR, draw_picture, has_pillow, read_image
 from .office_and_epub import read_docx, read_epub, read_pptx, read_xlsx
-from .pdf import read_pdf
+from .pdf import draw_pdf_page, find_pdf_boxes, read_pdf
 from .reader import (
     HEAD_BYTES,
     MEDIA_TYPES,
     Document,
+    PageBox,
+    QuoteSpan,
     ReadsFile,
     UnknownKind,
     Unreadable,
@@ -93,6 +98,56 @@ def read_small(path: Path, wishes: ReadOptions, max_bytes: int) -> Document | No
     if kind not in _SMALL_KINDS:
         return None
     return text_files.read_text_file(data, kind, wishes.encoding, is_named=wishes.kind is not None)
+
+
+def draw_page(path: Path, number: int, most_side_px: int, max_bytes: int) -> bytes:
+    """Return a page of a PDF, or a picture of an image file, as a PNG within limits."""
+    with _opened(path, max_bytes) as (kind, file):
+        if kind == "pdf":
+            return png_bytes(draw_pdf_page(file, number, most_side_px))
+        if kind == "image" and not has_pillow():
+            raise Unreadable("is a picture", INSTALL_OCR)
+        if kind == "image":
+            return png_bytes(draw_picture(file, number, most_side_px))
+    raise Unreadable("has no pages that can be shown: it is not a PDF or a picture")
+
+
+def find_boxes(
+    path: Path, quotes: Sequence[QuoteSpan], check: Callable[[], None], max_bytes: int
+) -> list[PageBox | None]:
+    """Return the box around each quote in a PDF; None for those that it does not have there."""
+    with _opened(path, max_bytes) as (kind, file):
+        return find_pdf_boxes(file, quotes, check) if kind == "pdf" else [None] * len(quotes)
+
+
+@contextmanager
+def _opened(path: Path, max_bytes: int) -> Iterator[tuple[str, BinaryIO]]:
+    """Open a document, and find out its kind."""
+    _check_size(path, max_bytes)
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+        file.seek(0)
+        try:
+            kind = kind_of(path, head)
+        except UnknownKind as error:
+            raise Unreadable(f"is {error}", error.remedy) from error
+        yield kind, file
+
+
+def png_bytes(pixels: Any) -> bytes:
+    """Return an array of height x width x 3 bytes, blue first, as a PNG file."""
+    import numpy as np
+
+    height, width = pixels.shape[:2]
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each row begins with its filter: none
+    rows[:, 1:] = pixels[:, :, ::-1].reshape(height, 3 * width)
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", size), (b"IDAT", zlib.compress(rows.tobytes(), 6)), (b"IEND", b""))
+    chunks = (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def _check_size(path: Path, max_bytes: int) -> int:

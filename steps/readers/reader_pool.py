@@ -24,13 +24,13 @@ from functools import cached_property
 from pathlib import Path
 from threading import Event, Lock
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from paddock.engine.system.hardware import read_cpu, read_memory
 from paddock.engine.system.process_guard import GRACE_S, guarded_command
 from paddock.engine.system.processes import clean_environ
 
-from .reader import Document, Unreadable
+from .reader import Document, LineBox, PageBox, QuoteSpan, Unreadable
 from .reader_process import FAILURE, HEADER, OUT_OF_MEMORY, PROGRESS, REQUEST, pack_frame
 
 MOST_PROCESSES = 4
@@ -44,6 +44,7 @@ _CPU_SHARE = 4.0  # OCR works with two threads; this limit is for a run that has
 _POLL_S = 0.05  # memory grows by 50 to 100 MB in that time
 _PIECE_BYTES = 1024**2
 _MOST_BYTES_A_CHARACTER = 4
+_MOST_BYTES_A_PIXEL = 4
 _MOST_META_BYTES = 16 * _MIB
 
 
@@ -57,6 +58,24 @@ class ReaderLimits:
     """None: by the memory of this machine or container."""
 
 
+R = TypeVar("R")
+A = TypeVar("A", covariant=True)
+
+
+class ReaderRequest(Protocol[A]):
+    """What a reader process is asked to do with one document."""
+
+    def frame(self) -> tuple[dict[str, Any], bytes]:
+        """Return the request as JSON data and bytes."""
+
+    @property
+    def most_answer_bytes(self) -> int:
+        """The size of the longest regular answer."""
+
+    def answer(self, meta: Mapping[str, Any], data: memoryview) -> A:
+        """Return the result of an answer's JSON data and bytes."""
+
+
 @dataclass(frozen=True, slots=True)
 class DocumentRequest:
     """One document to be read: a file, or `data` where `path` is None."""
@@ -67,6 +86,73 @@ class DocumentRequest:
     ocr: bool
     max_bytes: int
     data: bytes = b""
+
+    def frame(self) -> tuple[dict[str, Any], bytes]:
+        asked = {
+            "do": "read",
+            "path": None if self.path is None else str(self.path.absolute()),  # its is "/"
+            "kind": self.kind,
+            "encoding": self.encoding,
+            "ocr": self.ocr,
+            "max_bytes": self.max_bytes,
+        }
+        return asked, self.data
+
+    @property
+    def most_answer_bytes(self) -> int:
+        return _MOST_BYTES_A_CHARACTER * self.max_bytes
+
+    def answer(self, meta: Mapping[str, Any], data: memoryview) -> Document:
+        return _unpacked_document(meta, data)
+
+
+@dataclass(frozen=True, slots=True)
+class BoxesRequest:
+    """The boxes of quotes on the pages of a PDF."""
+
+    path: Path
+    quotes: tuple[QuoteSpan, ...]
+    max_bytes: int
+
+    def frame(self) -> tuple[dict[str, Any], bytes]:
+        quotes = [[one.page, one.start, one.end, one.text] for one in self.quotes]
+        asked = {"do": "find", "path": str(self.path.absolute()), "max_bytes": self.max_bytes}
+        return asked, json.dumps(quotes).encode()
+
+    @property
+    def most_answer_bytes(self) -> int:
+        return 0
+
+    def answer(self, meta: Mapping[str, Any], data: memoryview) -> list[PageBox | None]:
+        found = [None if box is None else _page_box(box) for box in meta["boxes"]]
+        return found if len(found) == len(self.quotes) else [None] * len(self.quotes)
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """A page, from 1, as a PNG of at most `most_side_px` a side."""
+
+    path: Path
+    page: int
+    most_side_px: int
+    max_bytes: int
+
+    def frame(self) -> tuple[dict[str, Any], bytes]:
+        asked = {
+            "do": "draw",
+            "path": str(self.path.absolute()),
+            "page": self.page,
+            "most_side_px": self.most_side_px,
+            "max_bytes": self.max_bytes,
+        }
+        return asked, b""
+
+    @property
+    def most_answer_bytes(self) -> int:
+        return _MOST_BYTES_A_PIXEL * (self.most_side_px + 1) ** 2 + _MIB
+
+    def answer(self, meta: Mapping[str, Any], data: memoryview) -> bytes:
+        return bytes(data)
 
 
 class ReadAbandoned(Exception):
@@ -104,10 +190,10 @@ class ReaderPool:
 
     def submit(
         self,
-        request: DocumentRequest,
+        request: ReaderRequest[R],
         is_unwanted: Event | None = None,
         begun: Callable[[], None] = lambda: None,
-    ) -> Future[Document]:
+    ) -> Future[R]:
         """Read a document once a process is free; `begun` is called then.
 
         The future raises Unreadable with the reason, OSError where the system refuses,
@@ -135,9 +221,7 @@ class ReaderPool:
         """One thread per process, which waits for the answer and watches time and memory."""
         return ThreadPoolExecutor(self._shares[0], thread_name_prefix="paddock-reader")
 
-    def _read(
-        self, request: DocumentRequest, is_unwanted: Event, begun: Callable[[], None]
-    ) -> Document:
+    def _read(self, request: ReaderRequest[R], is_unwanted: Event, begun: Callable[[], None]) -> R:
         begun()
         bounds = _ReadLimits(
             self._limits.timeout_s or math.inf,
@@ -154,9 +238,7 @@ class ReaderPool:
         except _ReaderEnded as error:
             raise bounds.ended(error.code) from None
 
-    def _read_by(
-        self, reader: _ReaderProcess, request: DocumentRequest, bounds: _ReadLimits
-    ) -> Document:
+    def _read_by(self, reader: _ReaderProcess, request: ReaderRequest[R], bounds: _ReadLimits) -> R:
         """Read in one process, which is reused if it is healthy."""
         is_well = False
         try:
@@ -167,7 +249,7 @@ class ReaderPool:
                 self._idle_again(reader)
             else:
                 reader.end()
-        if isinstance(found, Exception):
+        if isinstance(found, OSError | Unreadable):
             raise found
         return found
 
@@ -271,9 +353,7 @@ class _ReaderProcess:
                 raise SystemRefusedDocument(why, "Free memory, or run fewer programs.") from error
             raise
 
-    def read(
-        self, request: DocumentRequest, bounds: _ReadLimits
-    ) -> Document | OSError | Unreadable:
+    def read(self, request: ReaderRequest[R], bounds: _ReadLimits) -> R | OSError | Unreadable:
         """Read one document, or return why it cannot be read.
 
         Raises:
@@ -281,22 +361,16 @@ class _ReaderProcess:
             _ReaderEnded: the process has ended.
             ReadAbandoned: nothing waits for it.
         """
-        asked = {
-            "path": None if request.path is None else str(request.path.absolute()),  # its is "/"
-            "kind": request.kind,
-            "encoding": request.encoding,
-            "ocr": request.ocr,
-            "max_bytes": request.max_bytes,
-            "cpu_s": None if math.isinf(bounds.total_s) else bounds.total_s * _CPU_SHARE,
-        }
-        sent, most = pack_frame(REQUEST, asked, request.data), request.max_bytes
+        asked, data_sent = request.frame()
+        asked["cpu_s"] = None if math.isinf(bounds.total_s) else bounds.total_s * _CPU_SHARE
+        sent = pack_frame(REQUEST, asked, data_sent)
         ends = monotonic() + bounds.total_s
         kind = PROGRESS
         while kind == PROGRESS:
-            kind, meta, data = self._frame(sent, bounds, ends, _MOST_BYTES_A_CHARACTER * most)
+            kind, meta, data = self._frame(sent, bounds, ends, request.most_answer_bytes)
             sent = b""
         if kind != FAILURE:
-            return _unpacked_document(meta, data)
+            return request.answer(meta, data)
         if meta["why"] == OUT_OF_MEMORY:
             raise _ReaderEnded(None)
         if "errno" in meta:
@@ -393,7 +467,18 @@ def _unpacked_document(meta: Mapping[str, Any], data: memoryview) -> Document:
         str(meta["media_type"]),
         tuple(map(str, meta["notes"])),
         str(meta["why_empty"]),
+        tuple(tuple(map(_line_box, lines)) for lines in meta["line_boxes"]),
     )
+
+
+def _line_box(sent: list[float]) -> LineBox:
+    start, end, *sides = sent
+    return (int(start), int(end), *_page_box(sides))
+
+
+def _page_box(sent: list[float]) -> PageBox:
+    left, top, right, bottom = map(float, sent)
+    return left, top, right, bottom
 
 
 def _unpacked_texts(sizes: list[int], data: memoryview) -> Iterator[str]:

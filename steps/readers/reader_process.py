@@ -15,17 +15,17 @@ import resource
 import select
 import struct
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic, process_time
 from typing import Any, BinaryIO
 
 from . import reader_dispatch
-from .reader import BrokenReader, Unreadable
+from .reader import BrokenReader, Document, PageBox, QuoteSpan, Unreadable
 
 HEADER = struct.Struct(">cQQ")
 """Kind of frame, bytes of its JSON, bytes after it."""
-REQUEST, READY, PROGRESS, DOCUMENT, FAILURE = b"Q", b"R", b"P", b"D", b"F"
+REQUEST, READY, PROGRESS, RESULT, FAILURE = b"Q", b"R", b"P", b"D", b"F"
 IDLE_S = 30.0
 OUT_OF_MEMORY = "memory"
 """The reason of a failure when memory runs out."""
@@ -98,7 +98,7 @@ def _answer(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> None:
     reserve: bytearray | None = bytearray(_RESERVE_BYTES)  # to report that memory ran out
     _limit_cpu(asked["cpu_s"])
     try:
-        answer = _read_document(answers, asked, data)
+        answer = _carried_out(answers, asked, data)
     except MemoryError:
         reserve = None
         answer = pack_frame(FAILURE, {"why": OUT_OF_MEMORY})
@@ -106,7 +106,8 @@ def _answer(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> None:
     _send_frame(answers, answer)
 
 
-def _read_document(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> bytes:
+def _carried_out(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> bytes:
+    """Do what a request asks for; return the frame with its result, or with why there is none."""
     last = monotonic()
 
     def check() -> None:
@@ -115,20 +116,44 @@ def _read_document(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> 
             last = monotonic()
             _send_frame(answers, pack_frame(PROGRESS, {}))
 
-    wishes = reader_dispatch.ReadOptions(asked["kind"], asked["encoding"], asked["ocr"], check)
     try:
-        if asked["path"] is None:
-            document = reader_dispatch.read_document_bytes(data, wishes, asked["max_bytes"])
-        else:
-            document = reader_dispatch.read_document(
-                Path(asked["path"]), wishes, asked["max_bytes"]
-            )
+        match asked["do"]:
+            case "read":
+                return _document_frame(_read_document(asked, data, check))
+            case "draw":
+                return pack_frame(RESULT, {}, _drawn_page(asked))
+            case "find":
+                return pack_frame(RESULT, {"boxes": _found_boxes(asked, data, check)})
+            case other:
+                return pack_frame(FAILURE, {"errno": 0, "why": f"nothing is called {other}"})
     except Unreadable as error:
         is_missing = isinstance(error, BrokenReader) and error.is_missing
         told = {"why": str(error), "remedy": error.remedy, "is_missing": is_missing}
         return pack_frame(FAILURE, told)
     except OSError as error:
         return pack_frame(FAILURE, {"errno": error.errno or 0, "why": error.strerror or str(error)})
+
+
+def _read_document(asked: Mapping[str, Any], data: bytes, check: Callable[[], None]) -> Document:
+    wishes = reader_dispatch.ReadOptions(asked["kind"], asked["encoding"], asked["ocr"], check)
+    if asked["path"] is None:
+        return reader_dispatch.read_document_bytes(data, wishes, asked["max_bytes"])
+    return reader_dispatch.read_document(Path(asked["path"]), wishes, asked["max_bytes"])
+
+
+def _drawn_page(asked: Mapping[str, Any]) -> bytes:
+    path, most_px = Path(asked["path"]), asked["most_side_px"]
+    return reader_dispatch.draw_page(path, asked["page"], most_px, asked["max_bytes"])
+
+
+def _found_boxes(
+    asked: Mapping[str, Any], data: bytes, check: Callable[[], None]
+) -> list[PageBox | None]:
+    quotes = [QuoteSpan(*one) for one in json.loads(data)]
+    return reader_dispatch.find_boxes(Path(asked["path"]), quotes, check, asked["max_bytes"])
+
+
+def _document_frame(document: Document) -> bytes:
     pages = [page.encode("utf-8", "surrogatepass") for page in document.pages]
     meta = {
         "sizes": [len(page) for page in pages],
@@ -136,8 +161,9 @@ def _read_document(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> 
         "media_type": document.media_type,
         "notes": document.notes,
         "why_empty": document.why_empty,
+        "line_boxes": document.line_boxes,
     }
-    return pack_frame(DOCUMENT, meta, b"".join(pages))
+    return pack_frame(RESULT, meta, b"".join(pages))
 
 
 if __name__ == "__main__":

@@ -59,8 +59,13 @@ def faults(reply: str, after: str = "", uses: str = "chat, with: {prompt: x}") -
         ("{schema: {a: str}, evidence: {only: a}}", "the key 'from' is missing here."),
         ("{schema: {a: str}, evidence: {from: 'inputs', onli: a}}", "unknown key 'onli'."),
         (
-            "{schema: {a: str, b: str}, evidence: {from: inputs, only: [a, c.d]}}",
+            "{schema: {a: str, b: [{c: int}]}, evidence: {from: inputs, only: [a, b.c, c, c.d]}}",
             "`evidence.only`: the answer has no field 'c.d'.",
+        ),
+        (
+            "{schema: {a: str}, check: \"evidence.a.match == 'exact'\"}",
+            "`check`: 'evidence.a.match == 'exact'' needs `evidence`, which is not asked for. Add "
+            "`evidence` under `reply`, with the text to look in.",
         ),
         ("{schema: {a: str}, confidence: 0.8}", "'confidence' must be true or false; '0.8' is a "
          "number."),

@@ -80,7 +80,7 @@ def test_a_new_extra_makes_old_only_what_could_not_be_read(
     }
     assert world.run().calls == 0
     monkeypatch.setattr(ocr, "ocr_is_installed", lambda: True)
-    monkeypatch.setattr(ocr, "recognise", lambda _: "Roof")
+    monkeypatch.setattr(ocr, "recognise", lambda _: ocr.SeenText("Roof"))
     assert reasons(world.plan()) == {"b.png": "what reads documents here changed (step 'text')"}
     report = world.run()
     assert (states(report), world.output("b.png").split("] ")[1]) == (

@@ -9,8 +9,8 @@ def test_pieces_become_lines_and_paragraphs() -> None:
         TextBox("below", 0, 13, 50, 23),
         TextBox("apart", 0, 50, 50, 60),
     ]
-    assert join_boxes(boxes) == "first second\tfar\nbelow\n\napart"
-    assert join_boxes([]) == ""
+    assert join_boxes(boxes).text == "first second\tfar\nbelow\n\napart"
+    assert join_boxes([]).text == ""
 
 
 def column(word: str, left: float, n: int = 8, top: float = 30) -> list[TextBox]:
@@ -29,7 +29,7 @@ def test_two_columns_are_read_one_after_the_other_and_a_title_over_both_first() 
         *column("b", 220), title, *column("a", 0), between,
         *column("d", 220, top=215), *column("c", 0, top=215),
     ]  # fmt: skip
-    said = join_boxes(page).split()
+    said = join_boxes(page).text.split()
     wanted = ["Title", *(f"{w}{n}" for w in "ab" for n in range(8)), "Between"]
     assert said == [*wanted, *(f"{w}{n}" for w in "cd" for n in range(8))]
 
@@ -41,4 +41,4 @@ def test_a_table_of_two_columns_is_read_across() -> None:
         for text, left in ((f"name{row}", 0), (f"value{row}", 220))
     ]
     wide = TextBox("a line that makes the page as wide as pages are", 0, 200, 420, 212)
-    assert join_boxes([*cells, wide]).split("\n")[:2] == ["name0\tvalue0", "name1\tvalue1"]
+    assert join_boxes([*cells, wide]).text.split("\n")[:2] == ["name0\tvalue0", "name1\tvalue1"]

@@ -38,7 +38,7 @@ def test_scanned_pages_and_pictures_are_read(placed: Placed) -> None:
 def test_a_picture_without_text_is_empty_and_says_why(
     placed: Placed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ocr, "recognise", lambda _: "")
+    monkeypatch.setattr(ocr, "recognise", lambda _: ocr.SeenText(""))
     found = read_here(placed("a.png", scan(size=(60, 60))))
     assert (found.is_empty, found.why_empty, found.notes) == (
         True, "has no text that OCR can read", (),
@@ -70,9 +70,9 @@ def test_a_picture_is_not_read_where_that_is_off_or_not_installed(
 def test_a_huge_page_is_drawn_within_bounds() -> None:
     sizes: list[tuple[int, ...]] = []
 
-    def see(pixels: object) -> str:
+    def see(pixels: object) -> ocr.SeenText:
         sizes.append(pixels.shape)  # type: ignore[attr-defined]
-        return "x"
+        return ocr.SeenText("x")
 
     data = scanned_pdf(["one"], size=(9000, 300))
     pdf.extract_pdf_text(BytesIO(data), ReadOptions().check, see)

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from threading import Event
 from time import monotonic, sleep
+from typing import Any
 
 import psutil
 import pytest
@@ -22,7 +23,7 @@ from paddock.engine.system.time_limits import time_limit
 from paddock.steps.base import StepError
 from paddock.steps.readers import documents, reader_dispatch, reader_process
 from paddock.steps.readers.reader import Document
-from paddock.steps.readers.reader_pool import DocumentRequest, ReaderLimits, ReaderPool
+from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from tests.fakes import hostile
 from tests.fakes.office import docx
 from tests.fakes.pdf import pdf
@@ -199,11 +200,11 @@ def test_the_time_in_which_a_document_waits_for_a_reader_is_not_its_own(tmp_path
     class Busy(ReaderPool):
         def submit(
             self,
-            request: DocumentRequest,
+            request: Any,
             is_unwanted: Event | None = None,
             begun: Callable[[], None] = lambda: None,
-        ) -> Future[Document]:
-            job: Future[Document] = Future()
+        ) -> Future[Any]:
+            job: Future[Any] = Future()
 
             def free() -> None:
                 begun()

@@ -1,0 +1,253 @@
+"""Boxes of quotes on a page, and pages as pictures: real PDFs, drawn and looked at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fpdf import FPDF
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paddock.steps.base import StepError
+from paddock.steps.readers import documents, pdf
+from paddock.steps.readers.reader import PageBox, QuoteSpan
+from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
+from tests.fakes.office import scan, scanned_pdf
+from tests.fakes.readers import read_here
+
+RED, BLACK = (220, 0, 0), (0, 0, 0)
+SIDE_PX = 1200
+
+
+@pytest.fixture(scope="module")
+def readers() -> Iterator[ReaderPool]:
+    made = ReaderPool()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def placed(tmp_path: Path) -> Callable[[str, bytes], Path]:
+    def placed(name: str, data: bytes) -> Path:
+        (tmp_path / name).write_bytes(data)
+        return tmp_path / name
+
+    return placed
+
+
+Placed = Callable[[str, bytes], Path]
+
+
+def page_with(*words: tuple[str, tuple[float, float]], marked: str, **page: Any) -> bytes:
+    """Make a page with words at their places (in points); one of them is red."""
+    made = FPDF(unit="pt", format=(600, 400))
+    made.add_page(**page)
+    for word, (x, y) in words:
+        made.set_font("Helvetica", size=14)
+        made.set_text_color(*(RED if word == marked else BLACK))
+        made.text(x, y, word)
+    return bytes(made.output())
+
+
+def box_of(path: Path, quote: str, readers: ReaderPool, page: int = 1) -> PageBox:
+    text = read_here(path).pages[page - 1]
+    start = text.index(quote)
+    span = QuoteSpan(page, start, start + len(quote), quote)
+    [box] = asyncio.run(documents.quote_boxes(path, [span], readers=readers))
+    assert box is not None
+    return box
+
+
+def pixels_of(path: Path, readers: ReaderPool, page: int = 1) -> Any:
+    from PIL import Image
+
+    data = asyncio.run(documents.render_page(path, page, SIDE_PX, readers=readers))
+    return np.asarray(Image.open(BytesIO(data))).astype(int)
+
+
+def assert_covers_what_is_red(box: PageBox, pixels: Any) -> None:
+    """All that is red lies within the box, and nothing that is black."""
+    height, width = pixels.shape[:2]
+    red, green, blue = pixels[:, :, 0], pixels[:, :, 1], pixels[:, :, 2]
+    is_red = (red > 150) & (green < 100) & (blue < 100)
+    is_black = (red < 100) & (green < 100) & (blue < 100)
+    assert is_red.any()
+    left, top, right, bottom = box
+    across, down = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    is_inside = (
+        (across > left * width - 1)
+        & (across < right * width + 1)
+        & (down > top * height - 1)
+        & (down < bottom * height + 1)
+    )
+    assert not (is_red & ~is_inside).any()
+    assert not (is_black & is_inside).any()
+
+
+TABLE = [
+    ("Article", (40, 60)), ("Amount", (300, 60)),
+    ("Ladder", (40, 100)), ("1,250.00", (300, 100)),
+    ("Rope", (40, 140)), ("84.00", (300, 140)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("marked", ["1,250.00", "84.00", "Rope"])
+def test_the_box_of_a_word_in_a_table_covers_this_word_alone(
+    placed: Placed, readers: ReaderPool, marked: str
+) -> None:
+    path = placed("a.pdf", page_with(*TABLE, marked=marked))
+    assert_covers_what_is_red(box_of(path, marked, readers), pixels_of(path, readers))
+
+
+@pytest.mark.parametrize("angle", [90, 180, 270])
+def test_boxes_are_of_the_page_as_it_is_shown_when_it_is_rotated(
+    placed: Placed, readers: ReaderPool, angle: int
+) -> None:
+    data = rotated(page_with(*TABLE, marked="84.00"), angle)
+    path = placed("a.pdf", data)
+    pixels = pixels_of(path, readers)
+    assert pixels.shape[0] > pixels.shape[1] if angle != 180 else pixels.shape[1] > pixels.shape[0]
+    assert_covers_what_is_red(box_of(path, "84.00", readers), pixels)
+
+
+def rotated(data: bytes, angle: int) -> bytes:
+    return changed(data, lambda page: page.set_rotation(angle))
+
+
+def changed(data: bytes, change: Callable[[Any], None]) -> bytes:
+    import pypdfium2  # type: ignore[import-untyped]
+
+    document = pypdfium2.PdfDocument(data)
+    change(document[0])
+    out = BytesIO()
+    document.save(out)
+    return out.getvalue()
+
+
+def test_boxes_are_of_the_page_as_it_is_shown_when_it_is_cropped(
+    placed: Placed, readers: ReaderPool
+) -> None:
+    data = page_with(*TABLE, marked="84.00")
+    path = placed("a.pdf", changed(data, lambda page: page.set_cropbox(200, 200, 500, 380)))
+    pixels = pixels_of(path, readers)
+    assert_covers_what_is_red(box_of(path, "84.00", readers), pixels)
+
+
+def test_a_word_of_two_lines_and_the_second_column_has_one_box_around_both_parts(
+    placed: Placed, readers: ReaderPool
+) -> None:
+    made = FPDF(unit="pt", format=(600, 400))
+    made.add_page()
+    made.set_font("Helvetica", size=12)
+    made.set_text_color(*BLACK)
+    for row in range(6):
+        made.text(40, 60 + 20 * row, f"left line {row} of the text")
+    for row, words in enumerate(("first in the right", "an indem\u00ad", "nity of 1,250.00")):
+        made.text(320, 60 + 20 * row, words)
+    path = placed("a.pdf", bytes(made.output()))
+    text = read_here(path).text
+    left, top, right, bottom = box_of(path, "1,250.00", readers)
+    assert left > 0.5
+    assert 0.2 < top < bottom < 0.3  # its base line is at 100 of 400 points
+    whole = "indemnity" if "indemnity" in text else "indem"
+    assert box_of(path, whole, readers)[0] > 0.5
+    assert box_of(path, "left line 5", readers)[2] < 0.5
+    assert right > left
+
+
+def test_a_quote_that_the_page_does_not_have_there_has_no_box(
+    placed: Placed, readers: ReaderPool
+) -> None:
+    path = placed("a.pdf", page_with(*TABLE, marked="Rope"))
+    spans = [QuoteSpan(1, 0, 4, "Rope"), QuoteSpan(7, 0, 4, "Rope"), QuoteSpan(1, 9000, 9004, "x")]
+    assert asyncio.run(documents.quote_boxes(path, spans, readers=readers)) == [None] * 3
+
+
+def test_characters_beyond_the_first_plane_do_not_shift_what_follows(
+    placed: Placed, readers: ReaderPool
+) -> None:
+    """Mathematical letters take two units of UTF-16."""
+    raw = "a \U0001d400 b"
+    assert [raw[at] for at in pdf._kept_offsets(raw)] == list(raw)
+
+
+@given(st.text(st.sampled_from("ab \t\r\n\x02\x00\x0c\ufffe\u00a0\u2028"), max_size=60))
+def test_offsets_lead_to_the_characters_that_are_kept(raw: str) -> None:
+    kept = pdf._clean_text(raw)
+    at = pdf._kept_offsets(raw)
+    assert "".join(raw[offset] for offset in at).replace("\r", "\n") == kept
+    # Cleaned as it was before offsets were known.
+    lines = raw.replace("\r\n", "\n").replace("\r", "\n")
+    lines = pdf._NO_TEXT.sub("", pdf._HYPHEN.sub("", lines))
+    assert kept == "\n".join(line.rstrip() for line in lines.split("\n")).strip()
+
+
+def test_scanned_pages_keep_where_their_lines_stand(placed: Placed, readers: ReaderPool) -> None:
+    lines = ("INVOICE No. 2024-117", "Total due 2,120.50 EUR")
+    for name, data in (("a.pdf", scanned_pdf(lines)), ("a.png", scan(*lines))):
+        found = read_here(placed(name, data))
+        assert found.text == "\n".join(lines)
+        [[first, second]] = found.line_boxes
+        assert [found.text[at[0] : at[1]] for at in (first, second)] == list(lines)
+        pixels = pixels_of(placed(name, data), readers)
+        height, width = pixels.shape[:2]
+        for _, _, left, top, right, bottom in (first, second):
+            region = pixels[
+                int(top * height) : int(bottom * height), int(left * width) : int(right * width)
+            ]
+            assert (region < 100).any()
+        outside = pixels.copy()
+        for _, _, left, top, right, bottom in (first, second):
+            outside[
+                int(top * height) - 4 : int(bottom * height) + 4,
+                int(left * width) - 4 : int(right * width) + 4,
+            ] = 255
+        assert (outside > 128).all()
+
+
+def test_a_page_of_any_size_is_drawn_within_limits(placed: Placed, readers: ReaderPool) -> None:
+    wide = FPDF(unit="pt", format=(14_000, 200))
+    wide.add_page()
+    assert max(pixels_of(placed("a.pdf", bytes(wide.output())), readers).shape) == SIDE_PX
+    assert max(pixels_of(placed("a.png", picture(20_000, 300)), readers).shape) == SIDE_PX
+    huge = picture(20_000, 20_000, "JPEG")
+    assert pixels_of(placed("a.jpg", huge), readers).shape == (SIDE_PX, SIDE_PX, 3)
+
+
+def picture(width: int, height: int, kind: str = "PNG") -> bytes:
+    from PIL import Image
+
+    out = BytesIO()
+    Image.new("L", (width, height), "white").save(out, kind)
+    return out.getvalue()
+
+
+def test_what_cannot_be_drawn_is_a_sentence(placed: Placed) -> None:
+    limited = ReaderPool(ReaderLimits(timeout_s=60))
+    try:
+        for name, data, page, told in (
+            ("a.pdf", page_with(*TABLE, marked="x"), 2, "'a.pdf' has no page 2."),
+            ("a.pdf", b"%PDF-1.7 nothing", 1, "'a.pdf' is damaged or not a PDF."),
+            ("a.png", scan("x"), 2, "'a.png' has no page 2."),
+            (
+                "a.png", picture(20_000, 20_000), 1,
+                "'a.png' has 20,000 x 20,000 pixels; at most 100 million are read.",
+            ),
+            (
+                "a.txt", b"words", 1,
+                "'a.txt' has no pages that can be shown: it is not a PDF or a picture.",
+            ),
+        ):  # fmt: skip
+            with pytest.raises(StepError) as caught:
+                asyncio.run(documents.render_page(placed(name, data), page, 500, readers=limited))
+            assert str(caught.value) == told
+        with pytest.raises(StepError, match=r"^'gone\.pdf' cannot be read: "):
+            asyncio.run(documents.render_page(Path("/nowhere/gone.pdf"), 1, 500, readers=limited))
+    finally:
+        limited.close()
