@@ -213,42 +213,27 @@ INVOICES: Mapping[str, Callable[[], bytes]] = {
 MOORING = (
     """Contract of mooring
 
-between the Harbour Board of Calder Ferry and Nora Quill, owner of the boat Heron.
+between the Harbour Board of Calder Ferry and Nora Quill
 
-1. Term
-The contract begins on 1 May 2024 and ends on 30 April 2027.
-
-2. Berth
-The Board lets berth 14 to the owner. The berth is 9 m long. It may not be sublet.
+Ends on: 31 May 2027
+Price: 1,450.00 EUR a year
+Notice: three months
+Law: Ireland
 """,
-    """3. Rent
-The owner pays a rent of 1,450.00 EUR a year. It is due on 31 May of each year.
+    """1. The Board lets berth 14 to the owner of the boat Heron. The berth may not be sublet.
 
-4. Notice
-Either side may end the contract in writing with three months' notice.
+2. The price of 1,450.00 EUR is due on 31 May of each year. Nothing is repaid if the berth is given
+up before 31 May 2027.
 
-5. Law
-This contract is governed by the law of Ireland.
+3. Either side may end the contract in writing with three months' notice.
 """,
 )
-LAUNDRY = """Contract of services
-
-between the Ferry Hotel and White Linen Ltd.
-
-1. Term
-The contract begins on 15 March 2024 and has no end date.
-
-2. Service
-White Linen Ltd collects, washes and returns the linen of 24 rooms twice a week.
-
-3. Price
-The hotel pays a price of 380.00 EUR a month. Invoices are due within 14 days.
-
-4. Notice
-The hotel may end the contract with six weeks' notice, White Linen Ltd with twelve.
-
-5. Law
-The courts of Dublin decide. This contract is governed by the law of Ireland.
+LAUNDRY = """between the Ferry Hotel and White Linen Ltd.
+Ends on: 15 March 2026
+Price: 380.00 EUR a month
+Notice: six weeks
+Law: Scotland
+White Linen Ltd washes the linen of 24 rooms twice a week. Invoices are due within 14 days.
 """
 
 
@@ -257,7 +242,7 @@ def mooring() -> bytes:
 
 
 def laundry() -> bytes:
-    return word(*LAUNDRY.splitlines())
+    return word("Contract of services", *LAUNDRY.splitlines())
 
 
 CONTRACTS: Mapping[str, Callable[[], bytes]] = {

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 from paddock.steps.readers import documents, reader_dispatch
 from paddock.steps.readers.reader import Document, Unreadable
@@ -18,11 +17,11 @@ class HereReaders(ReaderPool):
 
     def submit(
         self,
-        request: Any,
+        request: DocumentRequest,
         is_unwanted: Event | None = None,
         begun: Callable[[], None] = lambda: None,
-    ) -> Future[Any]:
-        found: Future[Any] = Future()
+    ) -> Future[Document]:
+        found: Future[Document] = Future()
         wishes = reader_dispatch.ReadOptions(request.kind, request.encoding, request.ocr)
         try:
             if request.path is None:
