@@ -12,7 +12,7 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .number_words import scale_at, spelled_numbers_in
 
@@ -235,8 +235,7 @@ _LESS_WORD = re.compile(
     r"|gesenkt|negativ\w*|unter|baisse\w*|recul\w*|chut\w*|perte\w*|perdu\w*|moins|diminu\w*|réduit\w*"
     r"|réduction\w*|négati\w*|baj[aoó]\w*|caíd\w*|cay\w*|pérdida\w*|menos|descen\w*|redu[cj]\w*"
     r"|negativ\w*|cal[aoò]\w*|cadut\w*|perdit\w*|meno|ridott\w*|riduzion\w*|diminui\w*"
-    r"|gedaald\w*|daling\w*|daald\w*|verlies|minder|onder|下降|减少|降低|跌)(?!\w)",
-    re.IGNORECASE,
+    r"|gedaald\w*|daling\w*|daald\w*|verlies|minder|onder|下降|减少|降低|跌)(?!\w)"
 )
 _SENTENCE = re.compile(r"[.!?;\n]\s")
 _HALF = re.compile(
@@ -283,6 +282,8 @@ class Number:
     is_ordinal: bool = False
     is_sure: bool = True
     """It can only be a number."""
+    bare: tuple[int, int] | None = None
+    """Where it is without currency and unit; None: all of it."""
 
 
 def rounded(value: float) -> float:
@@ -315,7 +316,7 @@ def numbers_in(text: str) -> Iterator[Number]:
             taken[found.start() : found.end()] = " " * len(found[0])
         elif prefix := _PREFIX.match(found[0]):
             taken[found.start() : found.start() + prefix.end()] = " " * prefix.end()
-    less = [found.start() for found in _LESS_WORD.finditer(text)]
+    less = [found.start() for found in _LESS_WORD.finditer(_lower(text))]
     rest = "".join(taken)
     for found in _FRACTION.finditer(rest):
         if int(found[3]):
@@ -344,24 +345,31 @@ def numbers_in(text: str) -> Iterator[Number]:
             )
         else:
             number = _number_at(text, spelled.start, end, tuple(spelled.values), less)
-            yield Number(
-                number.text, number.start, number.end, number.readings, number.sign,
-                is_sure=spelled.is_sure,
-            )  # fmt: skip
+            yield replace(number, is_sure=spelled.is_sure, is_ordinal=False)
     yield from _in_han(rest)
 
 
-def loose_readings(text: str) -> Iterator[NumberReading]:
-    """Yield what a source may also mean, such as halves and pairs."""
-    if _HALF.search(text):
-        yield from (NumberReading(0.5), NumberReading(50.0, PERCENT))
-    yield from (NumberReading(2.0) for _ in _TWICE.finditer(text))
-    yield from (NumberReading(3.0) for _ in _THRICE.finditer(text))
+_LOOSE_WORDS = (
+    (_HALF, frozenset((NumberReading(0.5), NumberReading(50.0, PERCENT)))),
+    (_TWICE, frozenset((NumberReading(2.0),))),
+    (_THRICE, frozenset((NumberReading(3.0),))),
+)
 
 
-def loose_codes(text: str) -> Iterator[str]:
-    """Yield codes with a space, such as `Section 5`."""
-    yield from (f"{found[1]}{found[2]}".casefold() for found in _SPACED_CODE.finditer(text))
+def _lower(text: str) -> str:
+    """Return a text in lower case and of the same length; searching that is five times faster."""
+    lower = text.lower()
+    return lower if len(lower) == len(text) else "".join(sign.lower()[0] for sign in text)
+
+
+def loose_numbers_in(text: str) -> Iterator[Number]:
+    """Yield what a source may also mean: halves and pairs, and codes such as `Section 5`."""
+    for pattern, readings in _LOOSE_WORDS:
+        for found in pattern.finditer(text):
+            yield Number(found[0], *found.span(), readings, 0, is_sure=False)
+    for found in _SPACED_CODE.finditer(text):
+        code = f"{found[1]}{found[2]}".casefold()
+        yield Number(found[0], *found.span(), frozenset(), code=code, is_sure=False)
 
 
 def _code(text: str) -> str | None:
@@ -405,6 +413,7 @@ def _number_at(
     prefix = units_before(text, start)
     readings: set[NumberReading] = set()
     after_scale, scales = scale_at(text, end)
+    bare_end = end
     han = _HAN_AFTER.match(text, end)
     if after_scale == end and han is not None:
         after_scale, scales = han.end(), (_han_value("一" + han[1]),)
@@ -413,6 +422,7 @@ def _number_at(
     if after_scale > end:
         units, last = units_after(text, after_scale)
         last = max(last, after_scale)
+        bare_end = after_scale
         plain = ()
     else:
         units, last = plain, plain_end
@@ -429,11 +439,12 @@ def _number_at(
             scaled = rounded(value * _SHORT_SCALES[short[1]])
             readings |= {NumberReading(scaled, unit) for unit in prefix or (NO_UNIT,)}
             if prefix or short[1] in "kKMBT":
+                bare_end = short.end()
                 readings -= {NumberReading(rounded(value), unit) for unit in prefix or (NO_UNIT,)}
     sign, first = _sign(text, start, last, less)
     return Number(
         text[first:last].strip(), first, last, frozenset(readings), sign, parts=parts,
-        is_ordinal=_is_ordinal(text, start, end),
+        is_ordinal=_is_ordinal(text, start, end), bare=(first if sign < 0 else start, bare_end),
     )  # fmt: skip
 
 

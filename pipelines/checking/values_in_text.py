@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from .numbers import (
     NO_UNIT,
     Number,
     NumberReading,
-    loose_codes,
-    loose_readings,
+    loose_numbers_in,
     numbers_in,
     with_ascii_digits,
 )
@@ -120,113 +119,141 @@ class TextValue:
     number: Number | None = None
     days: frozenset[Day] = frozenset()
     clocks: frozenset[Clock] = frozenset()
+    is_loose: bool = False
+    """It may also be only a part of what is there."""
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+    @property
+    def bare(self) -> tuple[int, int]:
+        """Where it is without currency and unit."""
+        return (self.number and self.number.bare) or (self.start, self.end)
 
     @property
     def is_sure(self) -> bool:
         """Whether it can only be a number, a date or a time."""
-        return self.number is None or self.number.is_sure
+        return not self.is_loose and (self.number is None or self.number.is_sure)
 
 
 @dataclass(slots=True)
 class ValueIndex:
-    """All readings of the numbers, dates and times of a text."""
+    """The numbers, dates and times of a text by their readings, and where each is."""
 
-    days: set[Day] = field(default_factory=set)
-    clocks: set[Clock] = field(default_factory=set)
-    codes: set[str] = field(default_factory=set)
-    ordinals: set[float] = field(default_factory=set)
+    _days: dict[tuple[int, int | None], list[tuple[Day, TextValue]]] = field(default_factory=dict)
+    """By month and day, and by month alone."""
+    _clocks: dict[Clock, list[TextValue]] = field(default_factory=dict)
+    _codes: dict[str, list[TextValue]] = field(default_factory=dict)
+    _ordinals: dict[float, list[TextValue]] = field(default_factory=dict)
     """Days of months, which are numbers only for `the 3rd`."""
-    _values: dict[float, set[tuple[bool, int]]] = field(default_factory=dict)
-    """For each number as written: whether it has a unit, and its sign."""
-    _bases: dict[tuple[str, float], set[int]] = field(default_factory=dict)
-    """For each dimension and number in its base unit: the signs."""
+    _values: dict[float, list[tuple[bool, int, TextValue]]] = field(default_factory=dict)
+    """For each number as written: whether it has a unit, its sign, and the value."""
+    _bases: dict[tuple[str, float], list[tuple[int, TextValue]]] = field(default_factory=dict)
+    """For each dimension and number in its base unit: the sign, and the value."""
 
     def add(self, said: TextValue) -> None:
-        self.days |= said.days
-        self.clocks |= said.clocks
-        for year, _, day in said.days:
+        for day in said.days:
+            year, month, of_month = day
+            self._days.setdefault((month, None), []).append((day, said))
+            if of_month is not None:
+                self._days.setdefault((month, of_month), []).append((day, said))
+                self._ordinals.setdefault(float(of_month), []).append(said)
             if year is not None:
-                self._take(NumberReading(float(year)), 1)
-            if day is not None:
-                self.ordinals.add(float(day))
+                self._take(NumberReading(float(year)), 1, said)
+        for clock in said.clocks:
+            self._clocks.setdefault(clock, []).append(said)
         number = said.number
         if number is None:
             return
         if number.code:
-            self.codes.add(number.code)
+            self._codes.setdefault(number.code, []).append(said)
         for reading in number.readings:
-            self._take(reading, number.sign)
+            self._take(reading, number.sign, said)
+        at = said.bare[0]
         for part in number.parts:
             for inner in numbers_in(part):
+                found = TextValue(inner.text, at + inner.start, is_loose=True)
                 for reading in inner.readings:
-                    self._take(reading, inner.sign)
+                    self._take(reading, inner.sign, found)
+            at += len(part) + 1
 
     def add_loosely(self, text: str) -> None:
         """Add what a source may also mean."""
-        for reading in loose_readings(text):
-            self._take(reading, 0)
-        self.codes.update(loose_codes(text))
-        self.clocks.update(clock for pattern, clock in _NAMED_CLOCKS if pattern.search(text))
+        for number in loose_numbers_in(text):
+            self.add(TextValue(number.text, number.start, number))
+        for pattern, clock in _NAMED_CLOCKS:
+            for found in pattern.finditer(text):
+                self.add(TextValue(found[0], found.start(), clocks=frozenset((clock,))))
 
     def holds(self, said: TextValue, within: float = 0.0) -> bool:
         """Return whether a value may be in the text; `within`: allowed share of a number."""
-        if any(map(self._has_day, said.days)) or not said.clocks.isdisjoint(self.clocks):
-            return True
+        return any(True for _ in self.find(said, within))
+
+    def find(self, said: TextValue, within: float = 0.0) -> Iterator[TextValue]:
+        """Yield what may mean the same in the text, some more than once; the surest first.
+
+        A unit and a sign count if both texts have one. A day without a year is in every year that
+        the text has.
+        """
+        yield from (found for day in said.days for found in self._find_day(day))
+        yield from (found for clock in said.clocks for found in self._clocks.get(clock, ()))
         number = said.number
         if number is None:
-            return False
-        if number.code and number.code in self.codes:
-            return True
-        if number.is_ordinal and any(reading.value in self.ordinals for reading in number.readings):
-            return True
-        if any(self._has(reading, number.sign, within) for reading in number.readings):
-            return True
-        return bool(number.parts) and all(
-            self.holds(TextValue(inner.text, number=inner), within)
-            for part in number.parts
-            for inner in numbers_in(part)
-        )
+            return
+        if number.code:
+            yield from self._codes.get(number.code, ())
+        for reading in number.readings:
+            yield from self._find_number(reading, number.sign, within)
+        if number.is_ordinal:
+            for reading in number.readings:
+                yield from self._ordinals.get(reading.value, ())
+        inner = [
+            TextValue(one.text, number=one) for part in number.parts for one in numbers_in(part)
+        ]
+        if inner and all(self.holds(one, within) for one in inner):
+            yield from self.find(inner[0], within)
 
-    def _take(self, reading: NumberReading, sign: int) -> None:
+    def _take(self, reading: NumberReading, sign: int, said: TextValue) -> None:
         has_unit = reading.unit != NO_UNIT
-        self._values.setdefault(reading.value, set()).add((has_unit, sign))
+        self._values.setdefault(reading.value, []).append((has_unit, sign, said))
         if has_unit:
-            self._bases.setdefault((reading.unit.dimension, reading.base), set()).add(sign)
+            base = (reading.unit.dimension, reading.base)
+            self._bases.setdefault(base, []).append((sign, said))
 
-    def _has(self, reading: NumberReading, sign: int, within: float) -> bool:
-        """Return whether a number is there; units and signs count if both texts have one."""
+    def _find_number(self, reading: NumberReading, sign: int, within: float) -> Iterator[TextValue]:
         has_unit = reading.unit != NO_UNIT
         for value in self._near(reading.value, within):
-            for other_has_unit, other_sign in self._values[value]:
+            for other_has_unit, other_sign, said in self._values[value]:
                 if not (has_unit and other_has_unit) and _signs_agree(sign, other_sign):
-                    return True
+                    yield said
         if not has_unit:
-            return False
+            return
         dimension, base = reading.unit.dimension, reading.base
-        signs = self._bases.get((dimension, base), set())
+        bases = [(dimension, base)]
         if within:
-            for (other_dimension, other), other_signs in self._bases.items():
-                if other_dimension == dimension and abs(base - other) <= within * abs(other):
-                    signs = signs | other_signs
-        return any(_signs_agree(sign, other) for other in signs)
+            bases = [
+                (name, other)
+                for name, other in self._bases
+                if name == dimension and abs(base - other) <= within * abs(other)
+            ]
+        for one in bases:
+            for other_sign, said in self._bases.get(one, ()):
+                if _signs_agree(sign, other_sign):
+                    yield said
 
     def _near(self, value: float, within: float) -> list[float]:
         if not within:
             return [value] if value in self._values else []
         return [one for one in self._values if abs(value - one) <= within * abs(one)]
 
-    def _has_day(self, day: Day) -> bool:
-        """Return whether a day is there; its year may be elsewhere."""
+    def _find_day(self, day: Day) -> Iterator[TextValue]:
+        """Yield the days with this year, then those without a year if the year is elsewhere."""
         year, month, of_month = day
-        return any(
-            other_month == month
-            and of_month in (None, other_day)
-            and (
-                year in (None, other_year)
-                or (other_year is None and year is not None and float(year) in self._values)
-            )
-            for other_year, other_month, other_day in self.days
-        )
+        same = self._days.get((month, of_month), ())
+        yield from (said for (other, _, _), said in same if year in (None, other))
+        if year is not None and float(year) in self._values:
+            yield from (said for (other, _, _), said in same if other is None)
 
 
 def values_in(text: str) -> Iterator[TextValue]:
@@ -262,25 +289,37 @@ def values_in(text: str) -> Iterator[TextValue]:
 
 def value_index(text: str) -> ValueIndex:
     """Return all readings of a source."""
-    stock = ValueIndex()
+    index = ValueIndex()
     for said in values_in(text):
-        stock.add(said)
-    for said in values_in("\n".join(_table_cells(text))):
-        stock.add(said)
-    stock.add_loosely(text)
-    return stock
+        index.add(said)
+    cells = _table_cells(text)
+    for said in values_in(cells) if cells else ():
+        index.add(replace(said, is_loose=True))
+    index.add_loosely(text)
+    return index
 
 
-def _table_cells(text: str) -> Iterator[str]:
-    """Yield the cells of comma-separated rows: there `12,7` is two numbers.
+def _table_cells(text: str) -> str:
+    r"""Return a text of the same length with only the cells of its comma-separated rows.
 
-    A row has as many commas as the one above or below it, and no space after any of them.
+    There `12,7` is two numbers. A row has as many commas as the one above or below it, and no space
+    after any of them.
+
+    >>> _table_cells("Sold:\na,12\nb,7")
+    '     \na\n12\nb\n7'
     """
     lines = text.split("\n")
     n_commas = [0 if ", " in line else line.count(",") for line in lines]
-    for at, (line, n) in enumerate(zip(lines, n_commas, strict=True)):
-        if n and n in (*n_commas[at + 1 : at + 2], *n_commas[max(0, at - 1) : at]):
-            yield from line.split(",")
+    is_row = [
+        n > 0 and n in (*n_commas[at + 1 : at + 2], *n_commas[max(0, at - 1) : at])
+        for at, n in enumerate(n_commas)
+    ]
+    if not any(is_row):
+        return ""
+    return "\n".join(
+        line.replace(",", "\n") if is_one else " " * len(line)
+        for line, is_one in zip(lines, is_row, strict=True)
+    )
 
 
 def is_month(word: str) -> bool:

@@ -1,0 +1,520 @@
+"""Evidence: where each value of an answer is in its sources.
+
+Found after decoding, without a model. A value that occurs several times is taken to be the one
+nearest to its own label, which is the field's name or title, and to the other values of its object.
+The time is linear in the text: it is indexed once, and each value is a look-up.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate
+from typing import Any, TypeAlias
+
+from .numbers import PERCENT, Number, NumberReading, rounded
+from .text_index import Quote, Span, TextIndex
+from .values_in_text import TextValue, values_in
+
+Path: TypeAlias = tuple[str | int, ...]
+
+_BETWEEN_SOURCES = "\n\x00\n"
+"""No value has it, so none is found across two sources."""
+_OTHER_SOURCE_CHARS = 1_000_000
+_MOST_COMPARED_QUOTES = 32  # of one value; of more, those next to labels and to other values
+_MOST_LABEL_PLACES = 64
+_MOST_NEIGHBOURS = 8
+_LABEL_REACH_CHARS = 2_000  # about a page: what is farther from its label does not belong to it
+_AFTER_VALUE = 4  # a label is usually before its value
+_TAKEN_BY_ITEM, _TAKEN = 6.0, 3.0  # in halvings of a distance
+_OUT_OF_ORDER = 1.0
+_LINE_CHARS = 8  # what another line counts as
+_MOST_REFERENCES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class SourceText:
+    """A text that an answer was made of."""
+
+    name: str
+    text: str
+    page_starts: tuple[int, ...] = ()
+    """Offsets at which pages begin; empty: it has no pages."""
+
+
+def locate(
+    answer: Any, schema: Any, sources: Sequence[SourceText], only: Collection[str] = ()
+) -> Any:
+    """Return where each value of an answer is in the sources, in the shape of the answer.
+
+    A value is null where no evidence is asked for: null, true and false, empty texts, values of
+    `enum` and `const`, parts with `x-evidence: false`, and what is not in `only` (names of fields,
+    or paths such as `items.price`). Else it is a mapping with `quote`, `source`, `page`, `start`
+    and `end` in the source's text, `line` and `column` if there are no pages, `box` (null here),
+    `match`, `ratio` and the number of `others` that may be meant as well.
+
+    >>> found = locate({"total": 84.0}, {}, [SourceText("bill", "Total: EUR 84,00")])
+    >>> found["total"]["quote"], found["total"]["match"], found["total"]["column"]
+    ('84,00', 'normalised', 12)
+    """
+    leaves = [
+        _Leaf(path, value, labels)
+        for path, value, labels in _leaves(answer, _SchemaParts.of(schema), tuple(only))
+    ]
+    searched = _Sources(tuple(sources))
+    for leaf in leaves:
+        leaf.quotes = searched.find(leaf.value)
+    _Choice(searched, leaves).choose()
+    return _mirror(answer, (), {leaf.path: searched.evidence(leaf) for leaf in leaves})
+
+
+def missing_paths(evidence: Any) -> list[str]:
+    """Return the paths of values that are nowhere in the sources.
+
+    >>> missing_paths({"items": [{"price": {"match": "none"}}], "day": {"match": "exact"}})
+    ['items.0.price']
+    """
+    return [".".join(map(str, path)) for path, leaf in _located(evidence) if leaf == "none"]
+
+
+def _located(evidence: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Yield path and match of each value; fields of an object may be called `match` too."""
+    if isinstance(evidence, Mapping):
+        if isinstance(evidence.get("match"), str):
+            yield path, evidence["match"]
+            return
+        for name, held in evidence.items():
+            yield from _located(held, (*path, name))
+    elif isinstance(evidence, list | tuple):
+        for at, held in enumerate(evidence):
+            yield from _located(held, (*path, at))
+
+
+def _mirror(answer: Any, path: Path, found: Mapping[Path, Any]) -> Any:
+    if isinstance(answer, Mapping):
+        return {name: _mirror(held, (*path, name), found) for name, held in answer.items()}
+    if isinstance(answer, list | tuple):
+        return [_mirror(held, (*path, at), found) for at, held in enumerate(answer)]
+    return found.get(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _SchemaParts:
+    """All schemas that may apply to a value: those behind `$ref`, `anyOf` and the like as well."""
+
+    root: Any
+    parts: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def of(cls, schema: Any) -> _SchemaParts:
+        return cls(schema)._with((schema,))
+
+    def _with(self, schemas: Sequence[Any]) -> _SchemaParts:
+        parts: list[Mapping[str, Any]] = []
+        left, n_references = [*schemas], 0
+        while left:
+            schema = left.pop()
+            if not isinstance(schema, Mapping):
+                continue
+            parts.append(schema)
+            for name in ("anyOf", "oneOf", "allOf"):
+                left += schema.get(name) or ()
+            if "$ref" in schema and n_references < _MOST_REFERENCES:
+                n_references += 1
+                left.append(_referenced(self.root, str(schema["$ref"])))
+        return _SchemaParts(self.root, tuple(parts))
+
+    def field(self, name: str) -> _SchemaParts:
+        return self._with([*self._field_schemas(name)])
+
+    def _field_schemas(self, name: str) -> Iterator[Any]:
+        for part in self.parts:
+            named = part.get("properties") or {}
+            if name in named:
+                yield named[name]
+                continue
+            for pattern, schema in (part.get("patternProperties") or {}).items():
+                if _matches(pattern, name):
+                    yield schema
+            yield part.get("additionalProperties")
+
+    def item(self, at: int) -> _SchemaParts:
+        schemas = []
+        for part in self.parts:
+            first = part.get("prefixItems") or ()
+            schemas.append(first[at] if at < len(first) else part.get("items"))
+        return self._with(schemas)
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        return tuple(part["title"] for part in self.parts if isinstance(part.get("title"), str))
+
+    def marked(self) -> bool | None:
+        """Return what `x-evidence` says, if anything."""
+        marks = {part.get("x-evidence") for part in self.parts}
+        return False if False in marks else True if True in marks else None
+
+    def lists(self, value: Any) -> bool:
+        """Return whether a value is one of `enum`, or the `const`."""
+        return any(
+            value in (part.get("enum") or ()) or ("const" in part and part["const"] == value)
+            for part in self.parts
+        )
+
+
+def _referenced(root: Any, reference: str) -> Any:
+    for name in reference.lstrip("#").split("/")[1:]:
+        key = name.replace("~1", "/").replace("~0", "~")
+        root = root.get(key) if isinstance(root, Mapping) else None
+    return root
+
+
+def _matches(pattern: str, name: str) -> bool:
+    try:
+        return re.search(pattern, name) is not None
+    except re.error:
+        return False
+
+
+_Labelled: TypeAlias = tuple[Path, Any, tuple[str, ...]]
+
+
+def _leaves(
+    value: Any, schema: _SchemaParts, only: tuple[str, ...], path: Path = (), titles: Any = ()
+) -> Iterator[_Labelled]:
+    """Yield path, value and labels of each value that needs evidence."""
+    if schema.marked() is False:
+        return
+    labels = schema.titles or titles
+    if isinstance(value, Mapping):
+        for name, held in value.items():
+            inner = schema.field(str(name))
+            yield from _leaves(held, inner, only, (*path, str(name)), (_label_of(str(name)),))
+    elif isinstance(value, list | tuple):
+        for at, held in enumerate(value):
+            yield from _leaves(held, schema.item(at), only, (*path, at), labels)
+    elif _needs_evidence(value, schema) and _is_among(path, only):
+        yield path, value, tuple(dict.fromkeys((*labels, *titles)))
+
+
+def _needs_evidence(value: Any, schema: _SchemaParts) -> bool:
+    if value is None or isinstance(value, bool) or (isinstance(value, str) and not value.strip()):
+        return False
+    return schema.marked() is True or not schema.lists(value)
+
+
+def _is_among(path: Path, only: tuple[str, ...]) -> bool:
+    names = [name for name in path if isinstance(name, str)]
+    paths = {".".join(names[: at + 1]) for at in range(len(names))}
+    return not only or any(one in paths or one in names for one in only)
+
+
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+def _label_of(name: str) -> str:
+    """Return a field's name as a text has it.
+
+    >>> _label_of("pay_by"), _label_of("dueDate")
+    ('pay by', 'due Date')
+    """
+    return _CAMEL.sub(" ", name).replace("_", " ").replace("-", " ").strip()
+
+
+@dataclass(slots=True)
+class _Leaf:
+    """A value of the answer, where it may be, and which of these was chosen."""
+
+    path: Path
+    value: Any
+    labels: tuple[str, ...]
+    quotes: list[Quote] = field(default_factory=list)
+    """In order of the text."""
+    chosen: Quote | None = None
+
+
+@dataclass
+class _Sources:
+    """All sources as one text."""
+
+    sources: tuple[SourceText, ...]
+
+    @cached_property
+    def index(self) -> TextIndex:
+        return TextIndex(_BETWEEN_SOURCES.join(one.text for one in self.sources))
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        sizes = (len(one.text) + len(_BETWEEN_SOURCES) for one in self.sources[:-1])
+        return list(accumulate(sizes, initial=0))
+
+    @cached_property
+    def _lines(self) -> list[int]:
+        """The offsets at which the lines of all sources begin."""
+        return [0, *(found.end() for found in re.finditer("\n", self.index.text))]
+
+    def number_of(self, start: int) -> int:
+        """Return which of the sources has an offset."""
+        return bisect_right(self._starts, start) - 1
+
+    def is_one_line(self, start: int, end: int) -> bool:
+        return self.index.text.find("\n", start, end) < 0
+
+    def find(self, value: Any) -> list[Quote]:
+        """Return all places that may be meant by a value, in order."""
+        if isinstance(value, int | float):
+            quotes = self._find_number(value)
+        else:
+            quotes = self._find_text(str(value))
+        inside = (q for q in quotes if self.number_of(q.start) == self.number_of(q.end - 1))
+        return _without_overlaps(inside)
+
+    def _find_number(self, value: float) -> list[Quote]:
+        if isinstance(value, float) and not math.isfinite(value):
+            return []
+        reading = NumberReading(rounded(abs(value)))
+        found = self._find_value(_number(reading, value))
+        if not found and isinstance(value, float) and value:  # 0.19 may be written as 19 %
+            percent = NumberReading(rounded(abs(value) * 100), PERCENT)
+            found = self._find_value(_number(percent, value))
+        return [self._exactly(one, _written(value)) for one in found]
+
+    def _exactly(self, quote: Quote, written: Collection[str]) -> Quote:
+        """Return a quote as `exact` if the value is written so, or in it as the year of a date."""
+        text = self.index.text[quote.start : quote.end]
+        if text in written:
+            return replace(quote, match="exact")
+        for one in written:
+            at = re.search(rf"(?<!\d){re.escape(one)}(?!\d)", text) if len(one) == 4 else None
+            if at is not None and re.search(r"\d\D+\d|[^\W\d_]", text):
+                start = quote.start + at.start()
+                return Quote(start, start + len(one), "exact")
+        return quote
+
+    def _find_text(self, text: str) -> list[Quote]:
+        quotes = self.index.find(text)
+        exact = [one for one in quotes if one.match == "exact"]
+        has_digits = any(map(str.isdecimal, text))
+        if quotes and not has_digits:
+            return exact or quotes
+        said = _values_of(text)
+        if len(said) == 1 and said[0].text == text.strip().rstrip("."):
+            quotes = [*exact, *self._find_value(said[0])]
+        elif exact:
+            return exact
+        elif not quotes and len(said) == 2:
+            quotes = self._find_moment(text, said)
+        return quotes or self.index.find_code(text) or self.index.find_similar(text)
+
+    def _find_value(self, said: TextValue) -> list[Quote]:
+        """Return where a number, date or time is; what may be none only if there is no other."""
+        found = [*self.index.values.find(said)]
+        sure = [one for one in found if one.is_sure] or found
+        return [
+            Quote(*(one.bare if said.bare == (said.start, said.end) else (one.start, one.end)),
+                  "normalised")
+            for one in sure
+        ]  # fmt: skip
+
+    def _find_moment(self, text: str, said: Sequence[TextValue]) -> list[Quote]:
+        """Return where a day and a time next to it are."""
+        day, clock = sorted(said, key=lambda one: not one.days)
+        rest = text.replace(day.text, "").replace(clock.text, "")
+        if not (day.days and clock.clocks) or not _MOMENT_REST.fullmatch(rest):
+            return []
+        clocks = sorted(self._find_value(clock), key=lambda one: one.start)
+        starts = [one.start for one in clocks]
+        quotes = []
+        for one in self._find_value(day):
+            at = bisect_left(starts, one.start)
+            for other in clocks[max(0, at - 1) : at + 1]:
+                start, end = min(one.start, other.start), max(one.end, other.end)
+                if end - start <= _MOMENT_CHARS:
+                    quotes.append(Quote(start, end, "normalised"))
+        return quotes
+
+    def evidence(self, leaf: _Leaf) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "quote": None,
+            "source": None,
+            "page": None,
+            "start": None,
+            "end": None,
+        }
+        found |= {"line": None, "column": None, "box": None, "match": "none", "ratio": None}
+        quote = leaf.chosen
+        if quote is None:
+            return {**found, "others": 0}
+        number = self.number_of(quote.start)
+        source, at = self.sources[number], self._starts[number]
+        start, end = quote.start - at, quote.end - at
+        found |= {"quote": source.text[start:end], "source": source.name}
+        found |= {"start": start, "end": end, "match": quote.match, "ratio": quote.ratio}
+        if source.page_starts:
+            found["page"] = max(1, bisect_right(source.page_starts, start))
+        else:
+            line = bisect_right(self._lines, quote.start) - 1
+            first = bisect_right(self._lines, at) - 1
+            found["line"] = line - first + 1
+            found["column"] = quote.start - max(at, self._lines[line]) + 1
+        return {**found, "others": len(leaf.quotes) - 1}
+
+
+_MOMENT_REST = re.compile(r"[T,\s]*(?::00(?:\.0+)?)?\s*(?:Z|[+-]\d\d:\d\d)?", re.IGNORECASE)
+_MOMENT_CHARS = 120  # a day and a time that are one
+
+
+_MOST_VALUE_CHARS = 100
+
+
+def _values_of(text: str) -> list[TextValue]:
+    """Return the values of a text that may be nothing else; longer texts are sentences."""
+    if len(text) > _MOST_VALUE_CHARS:
+        return []
+    return [one for one in values_in(text) if one.is_sure]
+
+
+def _number(reading: NumberReading, value: float) -> TextValue:
+    sign = -1 if value < 0 else 1
+    return TextValue("", number=Number("", 0, 0, frozenset((reading,)), sign))
+
+
+def _written(value: float) -> set[str]:
+    """Return how a number is written in JSON, also without a fraction of zero."""
+    whole = {str(int(value))} if value == int(value) else set()
+    return {repr(value), *whole}
+
+
+def _without_overlaps(quotes: Iterator[Quote]) -> list[Quote]:
+    """Return quotes in order; of those that overlap, the exact one, else the longest."""
+    kept: list[Quote] = []
+    for one in sorted(quotes, key=lambda one: (one.start, one.match != "exact", -one.end)):
+        if not kept or one.start >= kept[-1].end:
+            kept.append(one)
+        elif one.match == "exact" and kept[-1].match != "exact":
+            kept[-1] = one
+    return kept
+
+
+class _Choice:
+    """Chooses among the places of each value: those with one place first, then their neighbours."""
+
+    def __init__(self, sources: _Sources, leaves: Sequence[_Leaf]) -> None:
+        self._sources = sources
+        self._leaves = leaves
+        self._anchors: dict[Path, list[Span]] = {}
+        """The places chosen so far, in order, by each object and list around them."""
+        self._taken: dict[Span, Path] = {}
+        self._labels: dict[str, list[Span]] = {}
+
+    def choose(self) -> None:
+        for leaf in sorted(self._leaves, key=lambda leaf: len(leaf.quotes)):
+            if leaf.quotes:
+                self._take(leaf, self._best(leaf))
+
+    def _take(self, leaf: _Leaf, quote: Quote) -> None:
+        leaf.chosen = quote
+        span = quote.start, quote.end
+        self._taken.setdefault(span, leaf.path)
+        for n in range(len(leaf.path)):
+            insort(self._anchors.setdefault(leaf.path[:n], []), span)
+
+    def _best(self, leaf: _Leaf) -> Quote:
+        if len(leaf.quotes) == 1:
+            return leaf.quotes[0]
+        labels = [span for label in leaf.labels for span in self._places_of(label)]
+        labels.sort()
+        anchors = self._neighbours(leaf.path)
+        return min(
+            self._compared(leaf.quotes, labels, anchors),
+            key=lambda one: (
+                self._label_cost(one, labels)
+                + self._anchor_cost(one, anchors)
+                + self._order_cost(one, leaf.path),
+                one.match != "exact",
+                one.start,
+            ),
+        )
+
+    def _places_of(self, label: str) -> list[Span]:
+        if label not in self._labels:
+            found = self._sources.index.find(label)
+            if not found:
+                words = [word for word in label.split() if len(word) > 3]
+                found = [one for word in words for one in self._sources.index.find(word)]
+            self._labels[label] = sorted((one.start, one.end) for one in found)
+        return self._labels[label]
+
+    def _neighbours(self, path: Path) -> list[Span]:
+        """Return chosen places of the same object, else of the nearest one around it."""
+        for n in range(len(path) - 1, -1, -1):
+            if found := self._anchors.get(path[:n]):
+                return found
+            number = path[n - 1] if n else None
+            if isinstance(number, int):
+                before, after = ((*path[: n - 1], number + step) for step in (-1, 1))
+                if found := sorted(self._anchors.get(before, []) + self._anchors.get(after, [])):
+                    return found
+        return []
+
+    def _compared(
+        self, quotes: Sequence[Quote], labels: Sequence[Span], anchors: Sequence[Span]
+    ) -> Sequence[Quote]:
+        """Return the places to compare: of many, those next to labels and to other values."""
+        if len(quotes) <= _MOST_COMPARED_QUOTES:
+            return quotes
+        starts = [one.start for one in quotes]
+        step = max(1, len(anchors) // _MOST_NEIGHBOURS)
+        near = [*anchors[::step], *(labels if len(labels) <= _MOST_LABEL_PLACES else ())]
+        numbers = {0}
+        for start, end in near:
+            after = bisect_left(starts, end)
+            before = bisect_left(starts, start) - 1
+            numbers |= {n for n in (before - 1, before, after, after + 1) if 0 <= n < len(quotes)}
+        return [quotes[n] for n in sorted(numbers)]
+
+    def _label_cost(self, quote: Quote, labels: Sequence[Span]) -> float:
+        """Return the distance to the nearest label, in doublings."""
+        at = bisect_left(labels, (quote.start, quote.start))
+        costs = [math.log2(_LABEL_REACH_CHARS)] if labels else [0.0]
+        costs += (math.log2(1 + self._apart(one, quote)) for one in labels[max(0, at - 1) : at])
+        for one in labels[at : at + 1]:
+            costs.append(math.log2(1 + _AFTER_VALUE * self._apart(one, quote)))
+        return min(costs)
+
+    def _anchor_cost(self, quote: Quote, anchors: Sequence[Span]) -> float:
+        at = bisect_left(anchors, (quote.start, quote.start))
+        near = anchors[max(0, at - 1) : at + 1]
+        return math.log2(1 + min((self._apart(one, quote) for one in near), default=0))
+
+    def _apart(self, span: Span, quote: Quote) -> int:
+        """Return the distance in characters, as if longer on another line or in another source."""
+        start, end = min(span[1], quote.end), max(span[0], quote.start)
+        n = max(end - start, 0)
+        if self._sources.number_of(span[0]) != self._sources.number_of(quote.start):
+            return n + _OTHER_SOURCE_CHARS
+        is_line = n < _LABEL_REACH_CHARS and self._sources.is_one_line(start, end)
+        return n if is_line else 2 * n + _LINE_CHARS
+
+    def _order_cost(self, quote: Quote, path: Path) -> float:
+        """Return what it costs to use a place again, or to be before the item before."""
+        cost = 0.0
+        owner = self._taken.get((quote.start, quote.end))
+        if owner is not None:
+            cost += _TAKEN if _item_of(owner) == _item_of(path) else _TAKEN_BY_ITEM
+        item = _item_of(path)
+        if item and item[-1]:
+            before = self._anchors.get((*item[:-1], int(item[-1]) - 1))
+            if before and quote.start < before[0][0]:
+                cost += _OUT_OF_ORDER
+        return cost
+
+
+def _item_of(path: Path) -> Path:
+    """Return the path of the innermost item of a list that a value is in."""
+    numbers = [at for at, part in enumerate(path) if isinstance(part, int)]
+    return path[: numbers[-1] + 1] if numbers else ()
