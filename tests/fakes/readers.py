@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from paddock.steps.readers import documents, reader_dispatch
 from paddock.steps.readers.reader import Document, Unreadable
@@ -17,11 +18,11 @@ class HereReaders(ReaderPool):
 
     def submit(
         self,
-        request: DocumentRequest,
+        request: Any,
         is_unwanted: Event | None = None,
         begun: Callable[[], None] = lambda: None,
-    ) -> Future[Document]:
-        found: Future[Document] = Future()
+    ) -> Future[Any]:
+        found: Future[Any] = Future()
         wishes = reader_dispatch.ReadOptions(request.kind, request.encoding, request.ocr)
         try:
             if request.path is None:
