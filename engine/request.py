@@ -279,6 +279,10 @@ class Usage:
     decode_s: float = 0.0
 
 
+LOWEST_LOGPROB = -9999.0
+"""Stands for an impossible token, as in OpenAI's API: JSON knows no infinity."""
+
+
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """One chosen token with its natural log probability, and those of the likeliest tokens."""

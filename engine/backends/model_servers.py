@@ -39,7 +39,7 @@ from paddock.engine.workers.worker_protocol import AnswerEnd, Embedded
 
 from .base import deadlines, total_deadline
 from .openai_client import ServedModel, ServerAway, ServerBusy, ServerConnection, look_up_model
-from .openai_codec import StreamDecoder, chat_body, unsupported_sampling
+from .openai_codec import LOGPROB_FIELDS, StreamDecoder, chat_body, unsupported_sampling
 from .rpc import PREFIX, PoolAddress, RemotePool
 from .token_counting import (
     LocalTokenizer,
@@ -140,14 +140,30 @@ class OpenAIServer:
         )
         sent = SentPrompt(looked, count, count.n_most, request.total_s)
         await self._truncation.before(sent)
-        decoder = StreamDecoder()
-        await self._heard(request, body, decoder, hear)
+        decoder = await self._answered(request, body, hear)
         if looked.kind == "llama-server" and decoder.model not in ("", looked.name):
             raise ModelReplaced(request.model.ref)  # it was restarted with another one in between
         usage = decoder.ended()
         await self._truncation.after(sent, usage)
         assert decoder.reason is not None
         return AnswerEnd(decoder.reason, usage, is_shortened=False)
+
+    async def _answered(
+        self, request: ChatRequest, body: dict[str, Any], hear: Callable[[Chunk], None]
+    ) -> StreamDecoder:
+        """Get an answer, without log probabilities from a server that refuses these."""
+        decoder = StreamDecoder()
+        try:
+            await self._heard(request, body, decoder, hear)
+        except BadRequest as error:
+            if request.n_logprobs is None or "logprobs" not in str(error):
+                raise
+            plain = {name: body[name] for name in body if name not in LOGPROB_FIELDS}
+            decoder = StreamDecoder()
+            await self._heard(request, plain, decoder, hear)
+        if request.n_logprobs is not None and not decoder.has_logprobs:
+            self._note(f"{self.url} sends no log probabilities: how sure it was is not known.")
+        return decoder
 
     async def _heard(
         self,

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import (
+    LOWEST_LOGPROB,
     ChatRequest,
     Chunk,
     Constraint,
@@ -32,6 +34,7 @@ ServerKind = Literal["llama-server", "vllm", "ollama", "paddock", "other"]
 
 Json = dict[str, Any]
 
+LOGPROB_FIELDS = ("logprobs", "top_logprobs")
 _RAW_PROMPT_FIELDS = ("prompt", "suffix", "template")
 _IMAGE_KINDS = ((b"\x89PNG", "png"), (b"GIF8", "gif"), (b"RIFF", "webp"))
 
@@ -212,6 +215,7 @@ class StreamDecoder:
     model: str = ""
     """Which model the server says that it is."""
     has_usage: bool = False
+    has_logprobs: bool = False
     usage: Usage = field(default_factory=Usage)
     _calls: dict[int, _PartialCall] = field(default_factory=dict)
     _n_chunks: int = 0
@@ -226,6 +230,7 @@ class StreamDecoder:
         text = _text_field(delta, "content")
         reasoning = _text_field(delta, "reasoning_content") or _text_field(delta, "reasoning")
         logprobs = tuple(_logprobs(choice.get("logprobs")))
+        self.has_logprobs |= bool(logprobs)
         for part in delta.get("tool_calls") or ():
             self._add(part)
         if text or reasoning or logprobs:
@@ -295,12 +300,24 @@ def _int_field(told: EventJson, name: str) -> int:
 
 
 def _logprobs(told: Any) -> Iterator[TokenLogprob]:
+    """Yield the log probabilities of an event's tokens; none where they are not as documented."""
     listed = told.get("content") if isinstance(told, Mapping) else None
-    for one in listed or ():
-        top = tuple(
-            (t["token"], float(t["logprob"]), _token_bytes(t)) for t in one.get("top_logprobs", ())
-        )
-        yield TokenLogprob(one["token"], float(one["logprob"]), _token_bytes(one), top)
+    try:
+        yield from [_token_logprob(one) for one in listed or ()]
+    except (KeyError, TypeError, ValueError):
+        return
+
+
+def _token_logprob(one: EventJson) -> TokenLogprob:
+    top = tuple(_one_logprob(other) for other in one.get("top_logprobs") or ())
+    return TokenLogprob(*_one_logprob(one), top)
+
+
+def _one_logprob(one: EventJson) -> tuple[str, float, bytes]:
+    logprob = float(one["logprob"])
+    if math.isnan(logprob):
+        raise ValueError("no number")
+    return str(one["token"]), max(LOWEST_LOGPROB, min(0.0, logprob)), _token_bytes(one)
 
 
 def _token_bytes(one: EventJson) -> bytes:

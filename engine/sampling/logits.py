@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddock.engine.arrays import Logits, Tokens
-from paddock.engine.request import Sampling, TokenLogprob
+from paddock.engine.request import LOWEST_LOGPROB, Sampling, TokenLogprob
 
 # A row is reshaped to so many lines; one pass finds each column's maximum (15 µs at 151,936 tokens;
 # 64 and 256 lines are slower by a tenth).
@@ -192,8 +192,6 @@ N_PRESELECTED = 64
 """Likeliest tokens that are checked against a mask before all others are."""
 _LEAST_SHARE = 1e-6
 """Of the likeliest token's: a smaller sum has too few digits, and is computed again."""
-LOWEST_LOGPROB = -9999.0
-"""Stands for an impossible token, as OpenAI's API has it: JSON knows no infinity."""
 
 
 class RowLogprobs:

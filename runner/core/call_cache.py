@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 import time
 from array import array
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar, cast
 
@@ -31,6 +32,7 @@ from paddock.engine.request import (
     Reply,
     Sampling,
     Stream,
+    TokenLogprob,
     ToolCall,
     Usage,
     resolve_sampling,
@@ -38,6 +40,7 @@ from paddock.engine.request import (
 from paddock.engine.system.text import canonical_json
 from paddock.runner.ledger.entries import CallRow
 from paddock.runner.ledger.ledger import Ledger
+from paddock.steps.llm.confidence import LEAST_ALTERNATIVE, own_tokens
 
 from .run_records import CallRecord, RunStats
 
@@ -237,7 +240,8 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         )
         self._ledger.record_call(row, self._stats.run)
         self._count(row, began, reply.usage, is_cached=False)
-        yield reply
+        # As recorded, so that a later run sees the same probabilities.
+        yield replace(reply, logprobs=_read_logprobs(row.usage.get("logprobs", ())))
 
     def _without_secrets(self, reply: Reply) -> Reply:
         """Redact secrets that a model repeats, as a later run reads the reply."""
@@ -247,7 +251,8 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
             for call in reply.tool_calls
         )
         text, reasoning = redact(reply.text), redact(reply.reasoning)
-        return replace(reply, text=text, reasoning=reasoning, tool_calls=calls)
+        logprobs = reply.logprobs if text == reply.text else ()  # its tokens spell the secret
+        return replace(reply, text=text, reasoning=reasoning, tool_calls=calls, logprobs=logprobs)
 
     async def _still(self, model: ModelSpec, digest: str) -> None:
         """Check that a reply came from the model whose digest is its key.
@@ -358,6 +363,8 @@ def _options_key(request: ChatRequest) -> dict[str, Any]:
         wishes["constraint"] = asdict(request.constraint)
     if request.think is not None:
         wishes["think"] = request.think
+    if request.n_logprobs is not None:  # a reply without them does not do
+        wishes["n_logprobs"] = request.n_logprobs
     bare = ChatRequest(request.model, ())
     for name in _RARE_FIELDS:
         if getattr(request, name) != getattr(bare, name):
@@ -381,7 +388,42 @@ def _reply_extras(reply: Reply) -> dict[str, Any]:
         said["tool_calls"] = [asdict(call) for call in reply.tool_calls]
     if reply.is_shortened:
         said["is_shortened"] = True
+    if reply.logprobs:
+        said["logprobs"] = _pack_logprobs(reply)
     return said
+
+
+def _pack_logprobs(reply: Reply) -> list[list[Any]]:
+    """Return what the confidence of an answer is made of, for each token of its text.
+
+    A token is its bytes (one character for each), its log probability unless it is certain, and the
+    alternatives that count.
+    """
+    packed: list[list[Any]] = []
+    for one in own_tokens(reply.text, reply.logprobs):
+        others = [
+            [raw.decode("latin-1"), round(logprob, 4)]
+            for _, logprob, raw in one.top
+            if raw != one.raw and math.exp(logprob) >= LEAST_ALTERNATIVE
+        ]
+        token = [one.raw.decode("latin-1"), round(one.logprob, 4), *others]
+        packed.append(token if others or token[1] else token[:1])
+    return packed
+
+
+def _read_logprobs(packed: Sequence[Sequence[Any]]) -> tuple[TokenLogprob, ...]:
+    return tuple(_read_logprob(*one) for one in packed)
+
+
+def _read_logprob(text: str, logprob: float = 0.0, *others: Sequence[Any]) -> TokenLogprob:
+    raw, *alternatives = (one.encode("latin-1") for one in (text, *(other[0] for other in others)))
+    top = ((raw, logprob), *zip(alternatives, (other[1] for other in others), strict=True))
+    return TokenLogprob(
+        raw.decode(errors="replace"),
+        logprob,
+        raw,
+        tuple((one.decode(errors="replace"), value, one) for one, value in top),
+    )
 
 
 def cached_reply(row: CallRow) -> Reply:
@@ -394,6 +436,7 @@ def cached_reply(row: CallRow) -> Reply:
         row.served_digest,
         str(row.usage.get("reasoning", "")),
         calls,
+        _read_logprobs(row.usage.get("logprobs", ())),
         is_shortened=bool(row.usage.get("is_shortened")),
     )
 

@@ -32,6 +32,8 @@ from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.reply_schema import TOO_DEEP, schema_mismatch
 from paddock.steps.base import Output, ReplyForm, StepError, Tools
 
+from .confidence import N_ALTERNATIVES, confidence
+
 _CLOSE_ENOUGH = 0.98
 _LEAST_KEPT = 0.9
 """Of what fits: how far to go back for the end of a word."""
@@ -301,8 +303,9 @@ class Asker:
         constraint: Constraint | None = None,
         tools: Sequence[Tool] = (),
         tool_choice: str = "auto",
+        n_logprobs: int | None = None,
     ) -> Reply:
-        """Return an answer; `constraint` and `tools` as in `ChatRequest`.
+        """Return an answer; the options are those of `ChatRequest`.
 
         Raises:
             StepError: it ended at a limit that the author did not set, or repeated itself.
@@ -318,6 +321,7 @@ class Asker:
             constraint=constraint,
             tools=tuple(tools),
             tool_choice=tool_choice,
+            n_logprobs=n_logprobs,
         )
         reply = await self._reply(request)
         self._usages.append(reply.usage)
@@ -444,7 +448,10 @@ async def ask_checked(
         raise _repair_failed(answer, wrong, n_repairs)
     if form is None or form.schema is None:
         return answer
-    return replace(answer, evidence=await form.evidence(answer.output))
+    likely = None
+    if form.wants_confidence:
+        likely = confidence(answer.reply.text, answer.reply.logprobs, answer.output, form.schema)
+    return replace(answer, evidence=await form.evidence(answer.output), confidence=likely)
 
 
 def schema_constraint(schema: Any) -> Constraint:
@@ -455,10 +462,11 @@ async def _ask_once(
     asker: Asker, messages: Sequence[Message], form: ReplyForm | None
 ) -> tuple[CheckedAnswer, list[str]]:
     """Return an answer and its faults."""
-    constraint = None
+    constraint, n_logprobs = None, None
     if form is not None and form.schema is not None:
         constraint = schema_constraint(form.schema)
-    reply = await asker.ask(messages, constraint=constraint)
+        n_logprobs = N_ALTERNATIVES if form.wants_confidence else None
+    reply = await asker.ask(messages, constraint=constraint, n_logprobs=n_logprobs)
     text, output = reply.text, None
     if form is None:
         return CheckedAnswer(text, output, reply), []

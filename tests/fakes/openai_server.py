@@ -41,6 +41,7 @@ class OpenAIService:
         self._read: set[str] = set()
         self.refusal: tuple[int, Any, dict[str, str]] | None = None
         """Status, body and headers of every answer to come."""
+        self.refuses_logprobs = False
         self.events: list[bytes] | None = None
         """What a chat answers with, in place of `answer`."""
         self.delta: Json | None = None
@@ -89,6 +90,9 @@ class OpenAIService:
         self.bodies.append(body)
         if self.refusal is not None:
             return self._said({})
+        if self.refuses_logprobs and body.get("logprobs"):
+            error = {"message": "logprobs are not supported with this model"}
+            return JSONResponse({"error": error}, 400)
         texts = [str(one["content"]) for one in body["messages"]]
         n_sent = sum(map(self.count, texts))
         if self.n_most_known is not None and n_sent > self.n_most_known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -130,6 +131,41 @@ async def test_what_a_server_cannot_be_told_is_said_once() -> None:
         "http://far:1 takes no `repeat_penalty`; it is left out.",
         "http://far:1 takes no `top_k`; it is left out.",
     ]
+
+
+NO_LOGPROBS = "http://far:1 sends no log probabilities: how sure it was is not known."
+
+
+@in_loop
+async def test_a_server_that_sends_no_log_probabilities_answers_all_the_same() -> None:
+    service = OpenAIService("vllm")
+    wanted = ChatRequest(M, TWO_WORDS, n_logprobs=3)
+    async with opened(service) as (server, notes):
+        _, chunks = await said(server, wanted)
+        assert "".join(chunk.text for chunk in chunks) == "It leaves at noon."
+        assert (service.bodies[0]["logprobs"], service.bodies[0]["top_logprobs"]) == (True, 3)
+        assert notes == [NO_LOGPROBS]
+
+        service.refuses_logprobs = True
+        _, chunks = await said(server, wanted)
+        assert "".join(chunk.text for chunk in chunks) == "It leaves at noon."
+        assert "logprobs" not in service.bodies[-1]
+        assert set(notes) == {NO_LOGPROBS}
+
+
+@pytest.mark.parametrize(
+    "content", [[{}], 7, [{"token": "a", "logprob": "x"}], [{"token": "a", "logprob": None}]]
+)
+@in_loop
+async def test_log_probabilities_of_another_form_are_left_out(content: Any) -> None:
+    service = OpenAIService("vllm")
+    choice = {"index": 0, "delta": {"content": "It"}, "logprobs": {"content": content}}
+    ended = {"choices": [choice | {"finish_reason": "stop"}]}
+    service.events = [f"data: {json.dumps(ended)}\n\n".encode(), b"data: [DONE]\n\n"]
+    async with opened(service) as (server, notes):
+        _, chunks = await said(server, ChatRequest(M, TWO_WORDS, n_logprobs=3))
+    assert [(chunk.text, chunk.logprobs) for chunk in chunks] == [("It", ())]
+    assert NO_LOGPROBS in notes
 
 
 @in_loop

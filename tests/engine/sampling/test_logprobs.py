@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.arrays import Logits
-from paddock.engine.request import Constraint, Sampling
+from paddock.engine.request import LOWEST_LOGPROB, Constraint, Sampling
 from paddock.engine.sampling.constraint import TokenMatcher
-from paddock.engine.sampling.logits import FEW_ALLOWED_TOKENS, LOWEST_LOGPROB, RowLogprobs
+from paddock.engine.sampling.logits import FEW_ALLOWED_TOKENS, RowLogprobs
 from paddock.engine.sampling.picker import Picker
 from tests.engine.sampling.world import matcher, model, tokens
 

@@ -12,10 +12,11 @@ from paddock.engine.request import (
     ModelFacts,
     ModelSpec,
     Reply,
+    TokenLogprob,
     Tool,
     ToolCall,
 )
-from paddock.runner.core.call_cache import CallOrigin, LedgerPool, ModelDigests
+from paddock.runner.core.call_cache import CallOrigin, LedgerPool, ModelDigests, chat_key
 from paddock.runner.core.run_records import RunStats
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import Observer
@@ -52,6 +53,41 @@ def test_an_answer_that_is_remembered_keeps_its_reasoning_and_calls(tmp_path: Pa
     first, again = asked(tmp_path, Thinking(), request, request)
     assert again == first
     assert (again.reasoning, again.tool_calls) == ("Hm.", (CALL,))
+
+
+class Doubting(FakePool):
+    """Sends log probabilities: of reasoning, of a character in two tokens, of a guess."""
+
+    async def answer_to(self, request: ChatRequest) -> Reply:
+        reply = await super().answer_to(request)
+        raw = "é".encode()
+        guess = (("y", -0.1, b"y"), ("n", -2.5, b"n"), ("never", -9.0, b"never"))
+        logprobs = (
+            TokenLogprob("Hm.", -1.0, b"Hm."),
+            TokenLogprob("�", 0.0, raw[:1], (("�", 0.0, raw[:1]),)),
+            TokenLogprob("�", -0.123456, raw[1:]),
+            TokenLogprob("y", -0.1, b"y", guess),
+        )
+        return replace(reply, text="éy", logprobs=logprobs)
+
+
+def test_what_a_confidence_is_made_of_is_remembered_and_no_more(tmp_path: Path) -> None:
+    request = ChatRequest(ModelSpec("m"), (Message("user", "Is it?"),), n_logprobs=3)
+    pool = Doubting()
+    first, again = asked(tmp_path, pool, request, request)
+    assert len(pool.chats) == 1
+    assert again.logprobs == first.logprobs
+    assert [(one.raw, one.logprob) for one in again.logprobs] == [
+        (b"\xc3", 0.0), (b"\xa9", -0.1235), (b"y", -0.1),
+    ]  # fmt: skip
+    assert [raw for _, _, raw in again.logprobs[-1].top] == [b"y", b"n"]
+
+
+def test_a_request_without_log_probabilities_keeps_its_key() -> None:
+    """A later version that reads the ledger of an earlier one finds its replies."""
+    plain = ChatRequest(ModelSpec("m"), (Message("user", "Is it?"),))
+    assert set(chat_key(plain, "d")) == {"messages", "sampling", "digest", "ctx"}
+    assert chat_key(replace(plain, n_logprobs=5), "d") != chat_key(plain, "d")
 
 
 def test_all_that_decides_an_answer_is_asked_anew(tmp_path: Path) -> None:

@@ -1,0 +1,397 @@
+"""Confidence of an answer: the probability of each of its fields, from those of its tokens.
+
+A field's probability is the product over the tokens that its text is made of. Under a schema these
+are the probabilities among the allowed tokens, so a token that the schema forces counts nothing;
+those of other servers are used as they are. Three things make the product a field's own:
+
+- The token after a number belongs to it: it decides between 84 and 840.
+- Of a token that begins before a field, only alternatives with the same beginning count.
+- An alternative after which the value must be the same (`"}` in place of `",`) is added.
+
+The runner-up comes from the least sure token: the likeliest of its alternatives that leads to a
+valid value. An alternative that leaves more than one way to go on names none, except in numbers,
+codes and dates (`_completed`). No model is asked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from paddock.engine.request import TokenLogprob
+from paddock.pipelines.reply_schema import schema_mismatch
+
+N_ALTERNATIVES = 5
+"""Likely tokens that are asked for with each token; some servers send no more."""
+LEAST_ALTERNATIVE = 1e-3
+"""Probability below which an alternative counts nothing."""
+MOST_COMPLETED_CHARS = 64
+"""Length of a text to which an alternative is completed."""
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerToken:
+    """One token of an answer's text; alternatives with their bytes and probabilities."""
+
+    start: int
+    raw: bytes
+    p: float
+    others: tuple[tuple[bytes, float], ...]
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.raw)
+
+
+def own_tokens(text: str, logprobs: Sequence[TokenLogprob]) -> Sequence[TokenLogprob]:
+    """Return the tokens that spell a text, without those of reasoning before it and signs after it.
+
+    Empty if they do not spell it, as some servers' do not.
+    """
+    raw, wanted = b"".join(one.raw for one in logprobs), text.encode()
+    start = raw.rfind(wanted)
+    if start < 0 or not wanted:
+        return ()
+    ends = _ends(logprobs)
+    first, last = bisect_right(ends, start), bisect_left(ends, start + len(wanted))
+    return logprobs[first : last + 1]
+
+
+def _ends(logprobs: Sequence[TokenLogprob]) -> list[int]:
+    ends, end = [], 0
+    for one in logprobs:
+        end += len(one.raw)
+        ends.append(end)
+    return ends
+
+
+def answer_tokens(text: str, logprobs: Sequence[TokenLogprob]) -> list[AnswerToken]:
+    """Return a text's tokens; the first may begin before it, with a negative `start`."""
+    own = own_tokens(text, logprobs)
+    start = -b"".join(one.raw for one in own).rfind(text.encode())
+    tokens = []
+    for one in own:
+        others = tuple(
+            (raw, math.exp(logprob))
+            for _, logprob, raw in one.top
+            if raw != one.raw and math.exp(logprob) >= LEAST_ALTERNATIVE
+        )
+        tokens.append(AnswerToken(start, one.raw, math.exp(one.logprob), others))
+        start += len(one.raw)
+    return tokens
+
+
+def confidence(text: str, logprobs: Sequence[TokenLogprob], output: Any, schema: Any) -> Any:
+    """Return the probability of each field, in the shape of `output`, the value of `text`.
+
+    A field is `{p, raw, second, second_p, is_calibrated}`. None if the tokens' probabilities are
+    not known.
+    """
+    tokens = answer_tokens(text, logprobs)
+    if not tokens:
+        return None
+    answer = _Answer(text.encode(), tokens, [token.start for token in tokens])
+    spans = leaf_spans(answer.text)
+
+    def mirrored(value: Any, path: Path, schemas: Sequence[Any]) -> Any:
+        if isinstance(value, dict):
+            return {
+                name: mirrored(one, (*path, name), _below(schemas, name, schema))
+                for name, one in value.items()
+            }
+        if isinstance(value, list):
+            return [
+                mirrored(one, (*path, place), _below(schemas, place, schema))
+                for place, one in enumerate(value)
+            ]
+        return _of_leaf(answer, spans[path], value, LeafForm.of(schemas, schema))
+
+    return mirrored(output, (), _resolved(schema, schema))
+
+
+# Places of fields in the text
+
+_SIGNS = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
+_NUMBER_START = b"-0123456789"
+
+
+@dataclass(frozen=True, slots=True)
+class LeafSpan:
+    """Where a field that is no object and no list stands in an answer's bytes."""
+
+    start: int
+    end: int
+    """Of the value itself."""
+    decided: int
+    """Of the bytes that decide it: a number has ended only with the sign after it."""
+
+
+def leaf_spans(text: bytes) -> dict[Path, LeafSpan]:
+    """Return the places of a JSON text's fields; of several with the same name, the last.
+
+    >>> {path: (one.start, one.end) for path, one in leaf_spans(b'{"a": [1, "x"]}').items()}
+    {('a', 0): (7, 8), ('a', 1): (10, 13)}
+    """
+    spans: dict[Path, LeafSpan] = {}
+    path: list[str | int | None] = []  # None: the name of the next field is not known yet
+    for found in _SIGNS.finditer(text):
+        sign = found[0]
+        if sign in (b"{", b"["):
+            path.append(None if sign == b"{" else 0)
+        elif sign in (b"}", b"]"):
+            path.pop()
+        elif sign == b",":
+            path[-1] = path[-1] + 1 if isinstance(path[-1], int) else None
+        elif path and path[-1] is None:
+            path[-1] = str(json.loads(sign))
+        elif sign != b":":
+            more = sign[:1] in _NUMBER_START and found.end() < len(text)
+            span = LeafSpan(found.start(), found.end(), found.end() + more)
+            spans[tuple(part for part in path if part is not None)] = span
+    return spans
+
+
+# What the schema says of a field
+
+
+def _below(schemas: Sequence[Any], name: str | int, root: Any) -> list[Any]:
+    """Return the schemas of a field or item, of all branches in which it may stand."""
+    found = []
+    for one in schemas:
+        if isinstance(name, str):
+            child = (one.get("properties") or {}).get(name, one.get("additionalProperties"))
+        else:
+            first = one.get("prefixItems") or ()
+            child = first[name] if name < len(first) else one.get("items")
+        found += _resolved(child, root)
+    return found
+
+
+_MOST_REFS = 32
+
+
+def _resolved(schema: Any, root: Any, depth: int = 0) -> list[Mapping[str, Any]]:
+    """Return the schemas that one stands for: its references and branches followed."""
+    if not isinstance(schema, dict) or depth > _MOST_REFS:
+        return []
+    if isinstance(schema.get("$ref"), str):
+        target: Any = root
+        for part in schema["$ref"].lstrip("#").split("/")[1:]:
+            name = part.replace("~1", "/").replace("~0", "~")
+            target = target.get(name) if isinstance(target, dict) else None
+        return _resolved(target, root, depth + 1)
+    branches = [one for name in ("anyOf", "oneOf", "allOf") for one in schema.get(name) or ()]
+    if not branches:
+        return [schema]
+    found = [one for branch in branches for one in _resolved(branch, root, depth + 1)]
+    return [*found, schema] if {"properties", "items", "enum", "type"} & schema.keys() else found
+
+
+_WORDS = ((b"true", True), (b"false", False), (b"null", None))
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_NUMBER = re.compile(rb"-?\d[\d.eE+-]*(?=[^\d.eE+-])")
+_UNKNOWN = object()
+
+
+@dataclass(frozen=True, slots=True)
+class LeafForm:
+    """What a field may be; `literals` if these are few values that can be listed."""
+
+    schemas: tuple[Mapping[str, Any], ...]
+    root: Any
+    literals: tuple[tuple[bytes, Any], ...] | None
+
+    @classmethod
+    def of(cls, schemas: Sequence[Mapping[str, Any]], root: Any) -> LeafForm:
+        listed = [_listed(one) for one in schemas]
+        values = [value for one in listed for value in one or ()]
+        if not values or None in listed:
+            return cls(tuple(schemas), root, None)
+        texts = {json.dumps(value, ensure_ascii=False).encode(): value for value in values}
+        return cls(tuple(schemas), root, tuple(texts.items()))
+
+    def read(self, begun: bytes) -> Any:
+        """Return the value of a text that is begun so, or `_UNKNOWN` if that is still open."""
+        if self.literals is not None:
+            left = [value for word, value in self.literals if _agree(begun, word)]
+            return left[0] if len(left) == 1 else _UNKNOWN
+        if not begun:
+            return _UNKNOWN
+        for word, value in _WORDS:
+            if _agree(begun, word):
+                return value
+        found = _STRING.match(begun) or _NUMBER.match(begun)
+        return _UNKNOWN if found is None else _loaded(found[0])
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether the schema says what a text looks like."""
+        return any({"format", "pattern"} & one.keys() for one in self.schemas)
+
+    def allows(self, value: Any) -> bool:
+        """Return whether a value is valid."""
+        if self.literals is not None or not self.schemas:
+            return True
+        defined = {name: self.root[name] for name in ("$defs", "definitions") if name in self.root}
+        try:
+            return schema_mismatch(value, {"anyOf": list(self.schemas), **defined}) is None
+        except Exception:  # a reference to elsewhere in the schema: the library's own exceptions
+            return False
+
+
+def _listed(schema: Mapping[str, Any]) -> list[Any] | None:
+    """Return the values of an enumeration, of yes and no, of null; else None."""
+    if isinstance(schema.get("enum"), list):
+        return list(schema["enum"])
+    if "const" in schema:
+        return [schema["const"]]
+    kinds = schema.get("type")
+    own: dict[Any, list[Any]] = {"boolean": [True, False], "null": [None]}
+    several = kinds if isinstance(kinds, list) else [kinds]
+    if all(kind in own for kind in several):
+        return [value for kind in several for value in own[kind]]
+    return None
+
+
+def _agree(begun: bytes, word: bytes) -> bool:
+    """Return whether a text that is begun so is, or may become, a JSON word."""
+    if len(begun) <= len(word):
+        return word.startswith(begun)
+    is_number = word[:1] in _NUMBER_START
+    return begun.startswith(word) and not (is_number and begun[len(word)] in b"0123456789.eE+-")
+
+
+def _loaded(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return _UNKNOWN
+
+
+# The probability of one field
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    text: bytes
+    tokens: Sequence[AnswerToken]
+    starts: Sequence[int]
+
+    def within(self, start: int, end: int) -> Sequence[AnswerToken]:
+        """Return the tokens that have bytes of a part of the text."""
+        first = bisect_right(self.starts, start) - 1
+        return self.tokens[max(0, first) : bisect_left(self.starts, end)]
+
+
+@dataclass(frozen=True, slots=True)
+class _TokenChoice:
+    """What one token decides of a field: its probability, and what would have been instead."""
+
+    p: float
+    same: float
+    """Probability of the alternatives with which the value is the same."""
+    others: Sequence[tuple[bytes, float]]
+    """The field's text up to and with each of the other alternatives."""
+    token: AnswerToken
+
+
+def _of_leaf(answer: _Answer, span: LeafSpan, value: Any, form: LeafForm) -> dict[str, Any]:
+    tokens = answer.within(span.start, span.decided)
+    choices = [_choice(answer.text, token, span, value, form) for token in tokens]
+    p = 1.0
+    for choice in reversed(choices):
+        p = choice.same + choice.p * p
+    raw = round(min(1.0, p), 4)
+    second, second_p = _runner_up(answer.text, choices, span, value, form)
+    return {
+        "p": raw,
+        "raw": raw,
+        "second": second,
+        "second_p": second_p,
+        "is_calibrated": False,
+    }
+
+
+def _choice(
+    text: bytes, token: AnswerToken, span: LeafSpan, value: Any, form: LeafForm
+) -> _TokenChoice:
+    n_before = max(0, span.start - token.start)
+    before, begun = token.raw[:n_before], text[span.start : max(span.start, token.start)]
+    likely = [
+        (raw, p)
+        for raw, p in token.others
+        # One that is nothing more is another way to write the same signs.
+        if raw.startswith(before) and raw[n_before:].strip()
+    ]
+    norm = token.p + sum(p for _, p in likely) if n_before else 1.0
+    if not norm:
+        return _TokenChoice(0.0, 0.0, (), token)
+    same, others = 0.0, []
+    for raw, p in likely:
+        instead = begun + raw[n_before:]
+        if _is_same(form.read(instead), value):
+            same += p / norm
+        else:
+            others.append((instead, p / norm))
+    return _TokenChoice(token.p / norm, same, others, token)
+
+
+def _runner_up(
+    text: bytes, choices: Sequence[_TokenChoice], span: LeafSpan, value: Any, form: LeafForm
+) -> tuple[Any, float | None]:
+    """Return the likeliest other value at the least sure token, and its probability."""
+    open_ = [number for number, choice in enumerate(choices) if choice.others]
+    if not open_:
+        return None, None
+    least = min(open_, key=lambda number: choices[number].p + choices[number].same)
+    choice = choices[least]
+    shares: dict[str, float] = {}
+    found: dict[str, Any] = {}
+    for instead, p in choice.others:
+        other = form.read(instead)
+        if other is _UNKNOWN:
+            other = next(_completed(text, instead, choice.token, span, form), _UNKNOWN)
+        if other is _UNKNOWN or _is_same(other, value) or not form.allows(other):
+            continue
+        name = json.dumps(other)
+        shares[name], found[name] = shares.get(name, 0.0) + p, other
+    if not found:
+        return None, None
+    best = max(shares, key=lambda name: shares[name])
+    reached = math.prod(choice.p for choice in choices[:least])
+    return found[best], round(reached * shares[best], 4)
+
+
+def _completed(
+    text: bytes, instead: bytes, token: AnswerToken, span: LeafSpan, form: LeafForm
+) -> Iterator[Any]:
+    """Yield the value of an alternative with what follows the chosen token, if that makes one.
+
+    Digits may stand for as many digits, and at the end of a number, a code or a text of a given
+    form anything may. Of words nothing is guessed: what would follow `Lon` is not known.
+    """
+    if form.literals is not None or span.end - span.start > MOST_COMPLETED_CHARS:
+        return
+    quote = b'"' if text[span.start : span.start + 1] == b'"' else b""
+    chosen = text[max(span.start, token.start) : min(span.end, token.end)].strip(b'"')
+    other = instead[max(0, token.start - span.start) :].strip(b'"')
+    is_last = token.end >= span.end - len(quote)
+    if chosen.isdigit() and other.isdigit() and len(chosen) == len(other):
+        yield _loaded(instead + text[min(token.end, span.end - len(quote)) : span.end])
+    elif is_last and (not quote or form.is_narrow or (_HAS_DIGIT(chosen) and _HAS_DIGIT(other))):
+        yield _loaded(instead + quote)
+
+
+_HAS_DIGIT = re.compile(rb"\d").search
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Return whether two values are equal; 1 is not true."""
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
