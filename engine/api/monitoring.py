@@ -23,6 +23,7 @@ from starlette.routing import BaseRoute, Route
 from paddock.engine.api.api_keys import key_name_of
 from paddock.engine.api.request_log import Exchange, RequestLog, is_monitoring_path
 from paddock.engine.api.service import Service, service_of
+from paddock.engine.api.static_page import page_route
 from paddock.engine.api.streaming import json_response
 from paddock.engine.backends.metrics import HistogramReading, ModelMetrics
 from paddock.engine.memory.pool_stats import ModelStats
@@ -100,23 +101,9 @@ class HealthProbe:
 _PAGE_FOLDER = Path(__file__).resolve().parent / "page"
 
 _PAGE_FILES = {
-    "/ui": ("status.html", "text/html; charset=utf-8"),
-    "/ui/page.css": ("status.css", "text/css; charset=utf-8"),
-    "/ui/page.js": ("status.js", "text/javascript; charset=utf-8"),
-}
-
-_PAGE_HEADERS = {
-    # Only the page's own two files and numbers; no frames.
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-cache",
+    "/ui": "status.html",
+    "/ui/page.css": "status.css",
+    "/ui/page.js": "status.js",
 }
 
 # Open pages share the numbers; each polls once a second.
@@ -128,19 +115,8 @@ _N_RECENT = 30
 
 def _status_page_routes() -> list[BaseRoute]:
     numbers = _StatusNumbers()
-    pages = [
-        Route(path, _static_file(file, media_type), name=file)
-        for path, (file, media_type) in _PAGE_FILES.items()
-    ]
+    pages = [page_route(path, _PAGE_FOLDER / file) for path, file in _PAGE_FILES.items()]
     return [*pages, Route("/ui/state.json", numbers.endpoint)]
-
-
-def _static_file(file: str, media_type: str) -> Any:
-    async def endpoint(request: Request) -> Response:
-        content = await asyncio.to_thread((_PAGE_FOLDER / file).read_bytes)
-        return Response(content, headers={**_PAGE_HEADERS, "Content-Type": media_type})
-
-    return endpoint
 
 
 class _StatusNumbers:
