@@ -75,6 +75,12 @@ def is_own_host(host: str, own_name: str, is_of_an_interface: Callable[[Address]
     return name in ("", "localhost", own_name) or name.endswith(_LOCAL_SUFFIXES)
 
 
+def has_own_host_name(headers: Headers) -> bool:
+    """Return whether a request names this machine as its host (else: DNS rebinding)."""
+    host, own = headers.get("host", ""), socket.gethostname().lower()
+    return is_own_host(host, own, lambda _: True)  # a web page cannot rebind an IP address
+
+
 def _without_port(host: str) -> str:
     found = _HOST_HEADER.fullmatch(host)
     if found is None:

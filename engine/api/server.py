@@ -14,8 +14,8 @@ import errno
 import functools
 import signal
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -240,6 +240,20 @@ class HttpServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone: `serve` handles them."""
         yield
+
+
+@asynccontextmanager
+async def serving(
+    app: ASGIApp, listener: socket.socket, settings: ServiceSettings, *, stop_s: float = 3
+) -> AsyncIterator[None]:
+    """Serve an application at this socket inside the block."""
+    server = HttpServer(app, settings, stop_s=stop_s)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await asyncio.wait({task}, timeout=stop_s + 1)
 
 
 def make_server(service: Service) -> HttpServer:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 PAGE_HEADERS: Mapping[str, str] = {
-    # Only the page's own files and what it asks for; no frames. `blob:` is a picture that it loaded.
+    # Only the page's own files and what it asks for; no frames. `blob:`: a picture that it loaded.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src data: blob:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -41,6 +41,7 @@ class ReviewDesk:
 
     def __init__(self, ledger: Ledger) -> None:
         """`ledger`: open for writing; one that is only read can list, but not decide."""
+        self.ledger = ledger
         self._store = ReviewStore(ledger)
 
     def waiting(self, *, is_whole: bool = False) -> list[Review]:

@@ -9,16 +9,17 @@ keys, a key does as well, and its name is the reviewer's.
 from __future__ import annotations
 
 import hmac
-import socket
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from paddock.engine.api.api_keys import KeyRing, given_keys, key_name_of, read_keys
-from paddock.engine.api.cors import is_own_host
+from paddock.engine.api.cors import has_own_host_name
 
 PAGE_PATH = "/review"
+_MISSING = "This page needs a token."
+_UNKNOWN = "This token is not known: it has expired, or is another page's."
 _ASIDE = ("same-origin", "none", "")
 """Values of `Sec-Fetch-Site` of the page's own requests, and of clients that send none."""
 
@@ -35,7 +36,13 @@ class PageAccess:
     """Decides who a request is from."""
 
     def __init__(
-        self, token: str, owner: str, remedy: str, *, keys: Path | None = None, is_open: bool = False
+        self,
+        token: str,
+        owner: str,
+        remedy: str,
+        *,
+        keys: Path | None = None,
+        is_open: bool = False,
     ) -> None:
         """Read the keys once, so that a file that cannot be used is found at the start.
 
@@ -75,10 +82,7 @@ class PageAccess:
             found = self._ring.find(one) if self._ring else None
             if found is not None:
                 return found.name
-        what = "This token is not known: it has expired, or is another page's." if given else (
-            "This page needs a token."
-        )  # fmt: skip
-        raise AccessRefused(401, f"{what} {self._remedy}")
+        raise AccessRefused(401, f"{_UNKNOWN if given else _MISSING} {self._remedy}")
 
     def entered(self, request: Request) -> Response | None:
         """Return the answer to a page address with a token: its cookie; None without a token."""
@@ -86,8 +90,7 @@ class PageAccess:
         if given is None:
             return None
         if not hmac.compare_digest(given.encode("utf-8", "replace"), self._token):
-            words = "This token is not known: it has expired, or is another page's."
-            return PlainTextResponse(f"{words} {self._remedy}\n", 403)
+            return PlainTextResponse(f"{_UNKNOWN} {self._remedy}\n", 403)
         answer = RedirectResponse(PAGE_PATH, 303, {"Cache-Control": "no-store"})
         answer.set_cookie(
             _cookie_name(request), given, path=PAGE_PATH, httponly=True, samesite="strict"
@@ -95,10 +98,9 @@ class PageAccess:
         return answer
 
     def _refuse_strangers(self, request: Request) -> None:
-        host, own = request.headers.get("host", ""), socket.gethostname().lower()
-        if not is_own_host(host, own, lambda _: True):  # a web page cannot rebind an IP address
+        if not has_own_host_name(request.headers):
             raise AccessRefused(403, "Use 'localhost' or this machine's address.")
-        origin = request.headers.get("origin", "")
+        origin, host = request.headers.get("origin", ""), request.headers.get("host", "")
         is_own = origin in ("", f"http://{host}", f"https://{host}")
         # Ports do not count for `SameSite`: another local page's requests have the cookie.
         if not is_own or request.headers.get("sec-fetch-site", "") not in _ASIDE:

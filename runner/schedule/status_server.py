@@ -6,24 +6,18 @@ can take work, `/status` shows everything to permitted clients.
 
 from __future__ import annotations
 
-import asyncio
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from paddock.engine.api.api_keys import KeyRing, given_keys, read_keys
-from paddock.engine.api.cors import is_own_host
-from paddock.engine.api.server import HttpServer
-from paddock.engine.settings import ServiceSettings
+from paddock.engine.api.cors import has_own_host_name
 
-STOP_S = 3
 RequestHandler = Callable[[Request], Awaitable[Response]]
 
 
@@ -32,8 +26,9 @@ def make_status_app(
     status: Callable[[], Mapping[str, Any]],
     hooks: RequestHandler,
     reader: StatusAccess | None = None,
+    more: Sequence[BaseRoute] = (),
 ) -> Starlette:
-    """Return the application; other paths may be webhooks.
+    """Return the application; paths that are not its own or `more` may be webhooks.
 
     `reader` decides who may read `/status`, which names folders, documents and faults.
     """
@@ -58,6 +53,7 @@ def make_status_app(
             Route("/healthz", healthz, methods=get),
             Route("/readyz", readyz, methods=get),
             Route("/status", told, methods=get),
+            *more,
             Route("/{rest:path}", hooks, methods=["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"]),
         ]
     )
@@ -84,7 +80,7 @@ class StatusAccess:
 
     def refusal(self, request: Request) -> Response | None:
         """Return the refusal of a request; None when it may read."""
-        if not has_own_host_name(request):
+        if not has_own_host_name(request.headers):
             return JSONResponse({"error": "use 'localhost' or this machine's address."}, 403)
         if not self._needs_key:
             return None
@@ -95,23 +91,3 @@ class StatusAccess:
             return None
         words = "an API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
         return JSONResponse({"error": words}, 401, {"WWW-Authenticate": 'Bearer realm="paddock"'})
-
-
-def has_own_host_name(request: Request) -> bool:
-    """Return whether a request names this machine as its host (else: DNS rebinding)."""
-    host, own = request.headers.get("host", ""), socket.gethostname().lower()
-    return is_own_host(host, own, lambda _: True)  # a web page cannot rebind an IP address
-
-
-@asynccontextmanager
-async def serve_status(
-    app: Starlette, door: socket.socket, settings: ServiceSettings
-) -> AsyncIterator[None]:
-    """Serve at this socket inside the block."""
-    server = HttpServer(app, settings, stop_s=STOP_S)
-    task = asyncio.create_task(server.serve(sockets=[door]))
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await asyncio.wait({task}, timeout=STOP_S + 1)

@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from paddock.engine.api.server import PortTaken, listen
+from paddock.engine.api.server import PortTaken, listen, serving
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
 from paddock.runner.config.setting_values import ServiceAddress
@@ -302,9 +302,7 @@ class Up:
             stack.push_async_callback(self._closed)
             # Before Prefect answers: a caller that gets 404 would not call again.
             self._reconciler.serve_hooks(list(self._wanted.values()))
-            await stack.enter_async_context(
-                status_server.serve_status(app, door, self._settings.service)
-            )
+            await stack.enter_async_context(serving(app, door, self._settings.service))
             yield
 
     def _keys(self, *, is_own_server: bool) -> tuple[Signer, str]:

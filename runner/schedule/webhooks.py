@@ -30,11 +30,11 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from paddock.engine.api.cors import has_own_host_name
 from paddock.engine.system import files
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.triggers import WebhookKeys
 
-from .status_server import has_own_host_name
 from .triggered_pipeline import TriggeredPipeline
 
 GITHUB_HEADER, OWN_HEADER = "x-hub-signature-256", "x-paddock-signature"
@@ -377,7 +377,7 @@ class Webhooks:
             return _error_response(404, "there is no webhook at this path.")
         if request.method != "POST":
             return _error_response(405, "a webhook is called by POST.")
-        if hook.secret is None and not has_own_host_name(request):
+        if hook.secret is None and not has_own_host_name(request.headers):
             return _error_response(
                 403, "there is no secret: use 'localhost' or this machine's address."
             )

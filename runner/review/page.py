@@ -1,0 +1,466 @@
+"""The review page: its files, and the JSON API under `/review/api` that it asks.
+
+The page loads nothing from elsewhere. Documents may have ten million characters, so their texts
+are sent in windows, cut into parts with the fields that stand there; the page writes them as text,
+never as markup. All ledgers are read and written in one thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from paddock.engine.api.errors import ApiError
+from paddock.engine.api.json_body import parse_json
+from paddock.engine.api.static_page import PAGE_HEADERS, page_route
+from paddock.engine.api.streaming import dumps, json_response
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.reviews import DecisionRefused, Review
+from paddock.runner.render.html_page import COLOUR_CSS
+
+from .decisions import ReviewDesk, Verb
+from .fields import (
+    AnswerField,
+    WrongField,
+    answer_fields,
+    answer_from_json,
+    edited_answer,
+    value_text,
+)
+from .page_access import PAGE_PATH, AccessRefused, PageAccess
+
+# Resolved, because an editable install is a tree of links that lacks the data files.
+_FOLDER = Path(__file__).resolve().parent / "web"
+
+WINDOW_CHARS, MOST_WINDOW_CHARS = 6_000, 40_000
+_MOST_LINE_CHARS = 300
+"""A window begins up to so much earlier, at the beginning of a line."""
+MOST_DECIDED = 500
+"""Decided reviews that the page lists, the newest."""
+_MOST_BODY_BYTES = 4 * 1024**2
+_NO_STORE = {**PAGE_HEADERS, "Cache-Control": "no-store"}
+_KEPT_TEXTS = 4
+"""Texts of documents that are kept: a person looks at several windows of one."""
+
+Act = Callable[[Request, str], Awaitable[Any]]
+"""A handler: the request and the reviewer's name → a JSON value or a response."""
+_T = TypeVar("_T")
+
+
+class ReviewPage:
+    """The routes of the page. `close` ends its thread."""
+
+    def __init__(
+        self,
+        desks: Callable[[], Sequence[ReviewDesk]],
+        access: PageAccess,
+        is_shown: Callable[[Review], bool] = lambda review: True,
+    ) -> None:
+        """`desks` is called in the page's thread; `is_shown` chooses the reviews to list."""
+        self._desks = desks
+        self._access = access
+        self._is_shown = is_shown
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="review")
+        self._texts: dict[str, str] = {}
+        self.n_decided = 0
+        """Decisions that were made here."""
+
+    async def close(self, last: Callable[[], None] = lambda: None) -> None:
+        """Call `last` in the thread, after everything else, and end it."""
+        await self._work(last)
+        self._thread.shutdown()
+
+    def routes(self) -> list[BaseRoute]:
+        """Return all routes below `/review`."""
+        api = f"{PAGE_PATH}/api"
+        one = f"{api}/reviews/{{id}}"
+        reads = {
+            f"{api}/queue": self._queue,
+            f"{api}/decided": self._decided,
+            one: self._review,
+            f"{one}/text": self._text,
+        }
+        writes = {"lease": self._lease, "release": self._release, "check": self._check,
+                  "decide": self._decide, "undo": self._undo}  # fmt: skip
+        return [
+            Route(PAGE_PATH, self._entrance, name="review"),
+            Route(f"{PAGE_PATH}/", lambda _: RedirectResponse(PAGE_PATH)),
+            page_route(f"{PAGE_PATH}/page.css", _FOLDER / "review.css", before=COLOUR_CSS + "\n"),
+            page_route(f"{PAGE_PATH}/page.js", _FOLDER / "review.js"),
+            *(Route(path, self._endpoint(act)) for path, act in reads.items()),
+            *(
+                Route(f"{one}/{name}", self._endpoint(act), methods=["POST"])
+                for name, act in writes.items()
+            ),
+        ]
+
+    async def _entrance(self, request: Request) -> Response:
+        if (entered := self._access.entered(request)) is not None:
+            return entered
+        content = await asyncio.to_thread((_FOLDER / "review.html").read_bytes)
+        return Response(content, headers=PAGE_HEADERS, media_type="text/html")
+
+    def _endpoint(self, act: Act) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            try:
+                found = await act(request, self._access.reviewer(request))
+            except AccessRefused as error:
+                return _refusal(error.status, str(error))
+            except DecisionRefused as error:
+                return _refusal(409, str(error))
+            except WrongField as error:
+                return _refusal(422, str(error))
+            except ApiError as error:
+                return _refusal(error.status, str(error))
+            except LedgerError as error:
+                return _refusal(503, str(error))
+            is_made = isinstance(found, Response)
+            return found if is_made else json_response(found, headers=_NO_STORE)
+
+        return endpoint
+
+    # --- reading
+
+    async def _queue(self, request: Request, by: str) -> Response:
+        """Return what waits. Open pages ask every few seconds, so an unchanged list is not sent."""
+        rows = await self._work(self._waiting)
+        body = dumps({"by": by, "now": time.time(), "rows": rows})
+        mark = f'"{hashlib.sha256(dumps(rows)).hexdigest()[:20]}"'
+        headers = {**_NO_STORE, "ETag": mark}
+        if request.headers.get("if-none-match") == mark:
+            return Response(status_code=304, headers=headers)
+        return Response(body, 200, headers, "application/json")
+
+    def _waiting(self) -> list[dict[str, Any]]:
+        reviews = (one for desk in self._desks() for one in desk.waiting())
+        return [_row(one) for one in reviews if self._is_shown(one)]
+
+    async def _decided(self, request: Request, by: str) -> Any:
+        return {"rows": await self._work(self._newest_decided)}
+
+    def _newest_decided(self) -> list[dict[str, Any]]:
+        reviews = (one for desk in self._desks() for one in desk.decided()[:MOST_DECIDED])
+        shown = sorted(filter(self._is_shown, reviews), key=lambda one: -(one.decided_at or 0.0))
+        return [_row(one) for one in shown[:MOST_DECIDED]]
+
+    async def _review(self, request: Request, by: str) -> Any:
+        return await self._at(request, lambda desk, review: _detail(review, by))
+
+    async def _text(self, request: Request, by: str) -> Any:
+        """Return a window of a source's text, with the fields that stand there."""
+        query = request.query_params
+        start, n = (_count(query.get(name), otherwise) for name, otherwise in _WINDOW.items())
+
+        def window(desk: ReviewDesk, review: Review) -> dict[str, Any]:
+            source = _source(review, query.get("source"))
+            spans = field_spans(_fields(review), str(source.get("name", "")))
+            text = self._text_of(desk, source)
+            return text_window(text, start, min(n, MOST_WINDOW_CHARS), spans)
+
+        return await self._at(request, window)
+
+    def _text_of(self, desk: ReviewDesk, source: Mapping[str, Any]) -> str:
+        """Return a source's text.
+
+        Raises:
+            DecisionRefused: its object is gone.
+        """
+        digest = source.get("text_object")
+        if not isinstance(digest, str):
+            return str(source.get("text") or "")
+        if digest not in self._texts:
+            found = desk.ledger.objects.get(digest)
+            if found is None:
+                raise DecisionRefused(
+                    f"The text of '{source.get('name', 'the document')}' is not in this ledger's "
+                    f"folder: it was removed, or the ledger is another machine's."
+                )
+            self._texts[digest] = found.decode("utf-8", "replace")
+        text = self._texts.pop(digest)
+        self._texts[digest] = text  # the newest is last
+        while len(self._texts) > _KEPT_TEXTS:
+            del self._texts[next(iter(self._texts))]
+        return text
+
+    # --- deciding
+
+    async def _lease(self, request: Request, by: str) -> Any:
+        return await self._changed(request, lambda desk, id_: desk.take_lease(id_, by))
+
+    async def _release(self, request: Request, by: str) -> Any:
+        return await self._changed(request, lambda desk, id_: desk.release(id_, by))
+
+    async def _check(self, request: Request, by: str) -> Any:
+        """Return what is wrong with an edit that was not sent yet, field by field."""
+        body = await _body(request)
+
+        def faults(desk: ReviewDesk, review: Review) -> dict[str, Any]:
+            try:
+                sentences = desk.faults(review, _edited(review, body))
+            except WrongField as error:
+                sentences = [str(error)]
+            return {"faults": [placed_fault(one) for one in sentences]}
+
+        return await self._at(request, faults)
+
+    async def _decide(self, request: Request, by: str) -> Any:
+        body = await _body(request)
+        question, reason = (str(body.get(name) or "") for name in ("question", "reason"))
+        verb = cast(Verb, str(body.get("verb")))  # `decide` refuses any other
+
+        def decide(desk: ReviewDesk, review: Review) -> dict[str, Any]:
+            value = _edited(review, body) if verb == "edit" else None
+            made = desk.decide(review.id, question, verb, value, reason=reason, by=by)
+            self.n_decided += 1
+            return _row(made)
+
+        return await self._at(request, decide)
+
+    async def _undo(self, request: Request, by: str) -> Any:
+        return await self._changed(request, lambda desk, id_: desk.undo(id_, by))
+
+    # --- the thread
+
+    async def _changed(
+        self, request: Request, change: Callable[[ReviewDesk, str], Review]
+    ) -> dict[str, Any]:
+        return await self._at(request, lambda desk, review: _row(change(desk, review.id)))
+
+    async def _at(self, request: Request, act: Callable[[ReviewDesk, Review], _T]) -> _T:
+        """Call `act` with a request's review and its desk.
+
+        Raises:
+            DecisionRefused: there is no such review.
+        """
+        return await self._work(partial(self._with_review, request.path_params["id"], act))
+
+    def _with_review(self, id_: str, act: Callable[[ReviewDesk, Review], _T]) -> _T:
+        unknown = DecisionRefused("There is no ledger here: no pipeline with `review` has run yet.")
+        for desk in self._desks():
+            try:
+                review = desk.get(id_)
+            except DecisionRefused as error:
+                unknown = error
+                continue
+            return act(desk, review)
+        raise unknown
+
+    async def _work(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _refusal(status: int, sentence: str) -> Response:
+    return json_response({"error": sentence}, status, _NO_STORE)
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    """Return a request's JSON object.
+
+    Raises:
+        ApiError: it is too large, or none.
+    """
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > _MOST_BODY_BYTES:
+            raise ApiError(413, "This is more than an answer can be: 4 MiB at most.")
+    value = parse_json(body.decode("utf-8", "replace")) if body else {}
+    if not isinstance(value, dict):
+        raise ApiError(400, "The body must be a JSON object.")
+    return value
+
+
+_WINDOW = {"start": 0, "n": WINDOW_CHARS}
+
+
+def _count(written: str | None, otherwise: int) -> int:
+    return int(written) if written and written.isdecimal() and len(written) < 12 else otherwise
+
+
+def _row(review: Review) -> dict[str, Any]:
+    """Return what lists show of a review."""
+    subject = review.subject
+    return {
+        "id": review.id,
+        "question": review.question[:16],
+        "item": subject.get("item") or review.key,
+        "pipeline": subject.get("pipeline"),
+        "step": review.step,
+        "state": review.state,
+        "asked_at": review.asked_at,
+        "expires_at": review.expires_at,
+        "lease": review.lease_by,
+        "lease_until": review.lease_until,
+        "by": review.by,
+        "decided_at": review.decided_at,
+        "is_applied": review.is_applied,
+        "is_again": bool(review.earlier),
+    }
+
+
+def _detail(review: Review, by: str) -> dict[str, Any]:
+    """Return a whole review but for the texts of its sources."""
+    subject = review.subject
+    fields = _fields(review)
+    decided = answer_fields(review.value, subject.get("schema")) if review.is_decided else []
+    return {
+        **_row(review),
+        "question": review.question,
+        "me": by,
+        "document": subject.get("document"),
+        "model": subject.get("model"),
+        "when": subject.get("when"),
+        "on_expiry": subject.get("on_expiry"),
+        "run": review.run,
+        "reason": review.reason,
+        "is_text": not isinstance(subject.get("answer"), dict | list),
+        "json": _json_text(subject.get("answer")),
+        "fields": [_field(one) for one in fields],
+        "decided": {one.path: one.text for one in decided},
+        "has_confidence": subject.get("confidence") is not None,
+        "has_evidence": subject.get("evidence") is not None,
+        "earlier": [_earlier(one, subject) for one in review.earlier],
+        "sources": [_source_facts(one) for one in subject.get("sources") or ()],
+    }
+
+
+def _json_text(value: Any) -> str:
+    return dumps(value).decode()
+
+
+def _fields(review: Review) -> list[AnswerField]:
+    subject = review.subject
+    names = ("answer", "schema", "evidence", "confidence")
+    return answer_fields(*(subject.get(name) for name in names))
+
+
+def _field(field: AnswerField) -> dict[str, Any]:
+    return {
+        "path": field.path,
+        "kind": field.kind,
+        "text": field.text,
+        "is_null": field.value is None,
+        "choices": [value_text(one) for one in field.choices],
+        "is_nullable": field.is_nullable,
+        "description": field.description,
+        "confidence": field.confidence,
+        "evidence": field.evidence,
+    }
+
+
+def _earlier(decision: Mapping[str, Any], subject: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an earlier decision, as texts by field."""
+    fields = answer_fields(decision.get("value"), subject.get("schema"))
+    has_value = decision.get("value") is not None
+    return {
+        "state": decision.get("state"),
+        "by": decision.get("by"),
+        "at": decision.get("at"),
+        "reason": decision.get("reason"),
+        "fields": {one.path: one.text for one in fields} if has_value else {},
+        "is_other_document": decision.get("document_sha256") != subject.get("document_sha256"),
+    }
+
+
+def _source_facts(source: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "name": source.get("name"),
+        "media_type": source.get("media_type"),
+        "n_pages": len(source.get("page_starts") or ()),
+        "has_picture": False,
+    }
+
+
+def _source(review: Review, number: str | None) -> Mapping[str, Any]:
+    """Return a source by its number.
+
+    Raises:
+        DecisionRefused: there is none.
+    """
+    sources = review.subject.get("sources") or ()
+    at = _count(number, 0)
+    if at >= len(sources):
+        raise DecisionRefused("The step names no source: there is no text to show.")
+    found: Mapping[str, Any] = sources[at]
+    return found
+
+
+def _edited(review: Review, body: Mapping[str, Any]) -> Any:
+    """Return the answer as a person's texts make it.
+
+    Raises:
+        WrongField: a field is none of the answer's, or the text is no JSON.
+        ApiError: the body has neither.
+    """
+    if isinstance(body.get("json"), str):
+        return answer_from_json(body["json"])
+    changes = body.get("changes")
+    if not isinstance(changes, dict) or not all(isinstance(one, str) for one in changes.values()):
+        raise ApiError(400, "An edit has `changes`, a text for each field, or `json`.")
+    return edited_answer(review.subject.get("answer"), _fields(review), changes)
+
+
+_AT = re.compile(r"At /(?P<pointer>\S*?): (?P<words>.*)", re.DOTALL)
+_NAMED = re.compile(r"`(?P<name>[\w.]+)`: (?P<words>.*)", re.DOTALL)
+
+
+def placed_fault(sentence: str) -> dict[str, str]:
+    """Return a fault's field and its sentence, as schema and checks word them.
+
+    >>> placed_fault("At /items/0/price: 'x' is not of type 'number'.")
+    {'path': 'items.0.price', 'message': "'x' is not of type 'number'."}
+    >>> placed_fault("This must be true: output.a > 1.")
+    {'path': '', 'message': 'This must be true: output.a > 1.'}
+    """
+    if found := _AT.fullmatch(sentence):
+        return {"path": found["pointer"].replace("/", "."), "message": found["words"]}
+    if found := _NAMED.fullmatch(sentence):
+        return {"path": found["name"], "message": found["words"]}
+    return {"path": "", "message": sentence}
+
+
+Span = tuple[int, int, str]
+"""Start, end and field of a quote."""
+
+
+def field_spans(fields: Iterable[AnswerField], source: str) -> list[Span]:
+    """Return where fields stand in a source, by their evidence."""
+    found = ((one.path, one.evidence or {}) for one in fields)
+    return [
+        (evidence["start"], evidence["end"], path)
+        for path, evidence in found
+        if isinstance(evidence.get("start"), int)
+        and isinstance(evidence.get("end"), int)
+        and evidence.get("source") in (source, None)
+    ]
+
+
+def text_window(text: str, start: int, n: int, spans: Sequence[Span]) -> dict[str, Any]:
+    """Return a part of a text from the beginning of a line, cut where quotes begin and end.
+
+    >>> text_window("pay 84.00 now", 0, 100, [(4, 9, "total")])["parts"]
+    [['pay ', []], ['84.00', ['total']], [' now', []]]
+    """
+    start = max(0, min(start, len(text)))
+    end = min(len(text), start + n)
+    start = text.rfind("\n", max(0, start - _MOST_LINE_CHARS), start) + 1 or start
+    inside = [one for one in spans if one[0] < end and one[1] > start]
+    cuts = {start, end, *(max(start, one[0]) for one in inside), *(min(end, o[1]) for o in inside)}
+    ordered = sorted(cuts)
+    parts = [
+        [text[left:right], [path for first, last, path in inside if first <= left < last]]
+        for left, right in pairwise(ordered)
+    ]
+    return {"start": start, "end": end, "total": len(text), "parts": parts}

@@ -1,0 +1,969 @@
+// The review page. No library, nothing from elsewhere; texts of documents are never markup.
+"use strict";
+
+const API = "/review/api";
+const POLL_MS = 3000, AWAY_MS = 1500, RENEW_MS = 40000, CHECK_MS = 250;
+const ROW_PX = 52, SPARE_ROWS = 8, LEAD_CHARS = 1500;
+const KEY = "paddock.review.token", DRAFT = "paddock.review.draft.";
+const LOW = 0.6, MIDDLE = 0.85; // how the bar of a confidence is coloured
+
+const $ = (id) => document.getElementById(id);
+
+function make(tag, words = "", kind = "") {
+  const made = document.createElement(tag);
+  if (words) made.textContent = words;
+  if (kind) made.className = kind;
+  return made;
+}
+
+function show(element, words) {
+  element.textContent = words;
+  element.hidden = !words;
+}
+
+const count = (n, one, many = one + "s") => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
+const clock = (s) => new Date(s * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+const day = (s) => new Date(s * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
+
+/* A browser may forbid a page to keep anything; then it is kept as long as the page is open. */
+
+const kept = (() => {
+  try {
+    sessionStorage.getItem("");
+    return sessionStorage;
+  } catch {
+    const values = new Map();
+    return {
+      getItem: (name) => values.get(name) ?? null,
+      setItem: (name, value) => values.set(name, value),
+      removeItem: (name) => values.delete(name),
+    };
+  }
+})();
+
+function keepDraft(id, draft) {
+  try {
+    if (draft) kept.setItem(DRAFT + id, JSON.stringify(draft));
+    else kept.removeItem(DRAFT + id);
+  } catch { /* full: the open form still has it */ }
+}
+
+function draftOf(id) {
+  try { return JSON.parse(kept.getItem(DRAFT + id)) || {}; } catch { return {}; }
+}
+
+/* What the page knows */
+
+const page = {
+  me: "",
+  view: "waiting",
+  waiting: [],
+  decided: [],
+  rows: [], // those of the view that pass the filter
+  at: -1,
+  id: "",
+  review: null,
+  field: 0,
+  mode: "read", // or "edit"
+  changes: {},
+  asJson: false,
+  isBusy: false,
+  wantsText: false,
+  source: 0,
+  pictures: {}, // source/page → the address of its picture
+  number: 1, // of the page of the document
+  done: [], // ids that were decided here, the newest last
+  times: [],
+  mark: "",
+  isAway: false,
+  unsent: null, // a decision that the server has not confirmed
+};
+
+/* The server */
+
+class Away extends Error {}
+class Refused extends Error {
+  constructor(status, words) { super(words); this.status = status; }
+}
+
+async function call(path, body, more = {}) {
+  const headers = { ...more.headers };
+  const token = kept.getItem(KEY);
+  if (token) headers.Authorization = `Bearer ${token}`;
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  const wish = { method: body === undefined ? "GET" : "POST", headers, keepalive: Boolean(more.isLast) };
+  if (body !== undefined) wish.body = JSON.stringify(body);
+  let answer;
+  try { answer = await fetch(API + path, wish); } catch { throw new Away(); }
+  if (answer.ok || answer.status === 304) return answer;
+  let words = `The server answers with status ${answer.status}.`;
+  try {
+    const told = (await answer.json()).error;
+    words = told?.message ?? told ?? words;
+  } catch { /* no JSON */ }
+  if (answer.status === 401) askForToken(words);
+  throw new Refused(answer.status, words);
+}
+
+const read = async (path) => (await call(path)).json();
+const write = async (path, body = {}, more = {}) => (await call(path, body, more)).json();
+const ofReview = (id, act = "") => `/reviews/${encodeURIComponent(id)}${act}`;
+
+function askForToken(words) {
+  show($("token-why"), words);
+  if (!$("token-dialog").open) $("token-dialog").showModal();
+}
+
+function setAway(isAway) {
+  if (isAway === page.isAway) return;
+  page.isAway = isAway;
+  const unsent = page.unsent ? " Your decision was not confirmed; it is sent again then." : "";
+  show($("away"), isAway
+    ? `The server does not answer. What you typed stays here, and the page goes on when it is back.${unsent}`
+    : "");
+}
+
+/* The queue */
+
+async function refresh() {
+  let answer;
+  try {
+    answer = await call("/queue", undefined, { headers: page.mark ? { "If-None-Match": page.mark } : {} });
+  } catch (error) {
+    if (error instanceof Away) setAway(true);
+    else if (error.status !== 401) problem(error.message);
+    return;
+  }
+  const wasAway = page.isAway;
+  setAway(false);
+  if (wasAway) await resend();
+  if (answer.status === 304) return;
+  page.mark = answer.headers.get("ETag") || "";
+  const told = await answer.json();
+  page.me = told.by;
+  page.waiting = told.rows;
+  show($("who"), `You decide as ${told.by}.`);
+  if (page.view === "waiting") listRows();
+  notice();
+  pace();
+}
+
+async function refreshDecided() {
+  try { page.decided = (await read("/decided")).rows; } catch (error) { failed(error); }
+  if (page.view === "decided") listRows();
+}
+
+function listRows() {
+  const wanted = $("filter").value.trim().toLowerCase();
+  const all = page.view === "waiting" ? page.waiting : page.decided;
+  page.rows = wanted
+    ? all.filter((row) => `${row.item} ${row.step} ${row.pipeline} ${row.by || ""}`.toLowerCase().includes(wanted))
+    : all;
+  $("n-waiting").textContent = page.waiting.length.toLocaleString("en");
+  const at = page.rows.findIndex((row) => row.id === page.id);
+  if (at >= 0) page.at = at;
+  show($("queue-empty"), page.rows.length ? "" : emptyWords(all.length));
+  $("rows").style.height = `${page.rows.length * ROW_PX}px`;
+  drawRows();
+  if (page.rows.length && (at < 0 && !page.id)) open(free(0));
+}
+
+function emptyWords(n) {
+  if (n) return "No item has this in its name.";
+  return page.view === "waiting"
+    ? "Nothing waits for review. Items appear here as runs ask."
+    : "Nothing has been decided yet.";
+}
+
+function drawRows() {
+  const box = $("queue");
+  const first = Math.max(0, Math.floor(box.scrollTop / ROW_PX) - SPARE_ROWS);
+  const last = Math.min(page.rows.length, Math.ceil((box.scrollTop + box.clientHeight) / ROW_PX) + SPARE_ROWS);
+  const made = [];
+  for (let at = first; at < last; at += 1) made.push(drawnRow(page.rows[at], at));
+  $("rows").replaceChildren(...made);
+  const on = page.rows[page.at]?.id === page.id && page.at >= first && page.at < last;
+  if (on) box.setAttribute("aria-activedescendant", `row-${page.at}`);
+  else box.removeAttribute("aria-activedescendant");
+}
+
+function drawnRow(row, at) {
+  const made = make("div", "", "row");
+  made.id = `row-${at}`;
+  made.setAttribute("role", "option");
+  made.setAttribute("aria-selected", String(row.id === page.id));
+  made.setAttribute("aria-setsize", page.rows.length);
+  made.setAttribute("aria-posinset", at + 1);
+  made.style.top = `${at * ROW_PX}px`;
+  made.append(make("b", row.item), make("small", rowWords(row)));
+  made.addEventListener("click", () => open(at));
+  return made;
+}
+
+function rowWords(row) {
+  if (row.state !== "open") return `${row.state} by ${row.by || "no one"}, ${day(row.decided_at)}`;
+  if (isTaken(row)) return `${row.lease} looks at this`;
+  const again = row.is_again ? "asked again, " : "";
+  const until = row.expires_at ? `, until ${day(row.expires_at)}` : "";
+  return `${again}${row.step}, ${row.pipeline}${until}`;
+}
+
+const isTaken = (row) => Boolean(row.lease && row.lease !== page.me && row.lease_until * 1000 > Date.now());
+
+function free(from) { // the first item from here on that no one else looks at
+  for (let at = from; at < page.rows.length; at += 1) if (!isTaken(page.rows[at])) return at;
+  for (let at = Math.min(from, page.rows.length) - 1; at >= 0; at -= 1) if (!isTaken(page.rows[at])) return at;
+  return Math.min(from, page.rows.length - 1);
+}
+
+function reveal() {
+  const box = $("queue"), top = page.at * ROW_PX;
+  if (top < box.scrollTop) box.scrollTop = top;
+  else if (top + ROW_PX > box.scrollTop + box.clientHeight) box.scrollTop = top + ROW_PX - box.clientHeight;
+  drawRows();
+}
+
+function pace() {
+  const n = page.done.length, left = page.waiting.length;
+  $("bar").setAttribute("aria-valuemax", n + left);
+  $("bar").setAttribute("aria-valuenow", n);
+  $("bar").firstElementChild.style.width = n + left ? `${(100 * n) / (n + left)}%` : "0";
+  const words = [`${count(n, "decision")} here`, left ? `${left.toLocaleString("en")} left` : "nothing left"];
+  if (page.times.length > 1) {
+    const some = page.times.slice(-20);
+    const minutes = (some.at(-1) - some[0]) / 60000 / (some.length - 1);
+    const rate = 1 / Math.max(minutes, 1 / 600);
+    words.push(`${rate < 10 ? rate.toFixed(1) : Math.round(rate)} a minute`);
+    if (left) words.push(`about ${count(Math.max(1, Math.round(left * minutes)), "minute")}`);
+  }
+  $("left").textContent = words.join(", ");
+}
+
+/* One review */
+
+async function open(at, { isQuiet = false } = {}) {
+  const row = page.rows[at];
+  if (!row) return;
+  leaveLast(row.id);
+  page.at = at;
+  page.id = row.id;
+  reveal();
+  if (!isQuiet) problem("");
+  let review;
+  try { review = await read(ofReview(row.id)); } catch (error) { return failed(error); }
+  if (page.id !== row.id) return; // another one was opened meanwhile
+  take(review);
+}
+
+function take(review) {
+  const isSame = page.review?.id === review.id;
+  page.review = review;
+  const draft = draftOf(review.id);
+  if (!isSame) {
+    page.field = doubtful(review);
+    page.source = 0;
+    page.number = 1;
+    forgetPictures();
+  }
+  page.field = Math.min(page.field, Math.max(0, review.fields.length - 1));
+  page.changes = draft.changes || {};
+  page.asJson = draft.json !== undefined;
+  $("document-name").textContent = review.item;
+  $("asked").textContent = `${review.step}, ${review.pipeline}`;
+  drawSources();
+  drawFields();
+  drawEarlier();
+  $("actions").hidden = false;
+  setMode(draft.isOpen && review.state === "open" ? "edit" : "read");
+  notice();
+  seek();
+  renew();
+}
+
+function doubtful(review) { // what no text shows, else what the model was least sure of
+  const none = review.fields.findIndex((field) => field.evidence?.match === "none");
+  if (none >= 0) return none;
+  let least = 0, p = 2;
+  review.fields.forEach((field, at) => { if ((field.confidence?.p ?? 2) < p) { least = at; p = field.confidence.p; } });
+  return least;
+}
+
+async function reload() {
+  if (!page.id) return;
+  try {
+    const review = await read(ofReview(page.id));
+    if (review.id === page.id) take(review);
+  } catch (error) { failed(error); }
+}
+
+/* A lease for the open item, which no one else decides meanwhile. */
+
+let leased = "", leaseWords = "";
+
+async function renew() {
+  const review = page.review;
+  leaseWords = "";
+  if (!review || review.state !== "open") return;
+  try {
+    await write(ofReview(review.id, "/lease"));
+    leased = review.id;
+  } catch (error) {
+    if (error instanceof Refused && error.status === 409) leaseWords = error.message;
+  }
+  if (page.review === review) notice();
+}
+
+function leaveLast(next, isLast = false) {
+  if (!leased || leased === next) return;
+  write(ofReview(leased, "/release"), {}, { isLast }).catch(() => {});
+  leased = "";
+}
+
+function notice() {
+  const review = page.review, words = [];
+  if (!review) return;
+  const row = page.waiting.find((one) => one.id === review.id);
+  if (leaseWords) words.push(leaseWords);
+  if (review.state === "open" && row && !review.question.startsWith(row.question)) {
+    words.push("Its document or its answer was changed meanwhile; this is the new question.");
+    page.review.question = row.question; // once
+    reload().then(() => forgetPictures());
+  }
+  if (review.state === "open" && !row && page.mark && !page.isBusy) words.push("It does not wait any more: another person decided, or its document is gone.");
+  if (review.state !== "open") {
+    const why = review.reason ? `: ${review.reason}` : "";
+    const then = review.is_applied ? "" : " The next run goes on with it.";
+    words.push(`${review.state[0].toUpperCase()}${review.state.slice(1)} by ${review.by || "no one"}, ${day(review.decided_at)}${why}.${then}`);
+  }
+  if (review.expires_at && review.state === "open") words.push(`Decide until ${day(review.expires_at)}; then it is ${{ accept: "accepted", skip: "skipped" }[review.on_expiry] || "set aside"}.`);
+  if (review.when && review.when !== "true") words.push(`Asked because ${review.when}`);
+  $("notices").replaceChildren(...words.map((one) => make("p", one)));
+  const isOpen = review.state === "open";
+  for (const id of ["accept", "change", "reject"]) $(id).disabled = !isOpen;
+}
+
+function problem(words) { show($("problem"), words); }
+
+function failed(error) {
+  if (error instanceof Away) setAway(true);
+  else if (error instanceof Refused) { if (error.status !== 401) problem(error.message); }
+  else throw error;
+}
+
+/* The fields */
+
+function drawFields() {
+  const review = page.review;
+  const made = review.fields.map((field, at) => drawnField(field, at));
+  $("fields").replaceChildren(...made);
+  $("fields").setAttribute("aria-activedescendant", `field-${page.field}`);
+  const all = review.fields.map((field) => field.confidence).filter(Boolean);
+  show($("calibration"), !all.length ? "" : all.every((one) => one.is_calibrated)
+    ? "Confidence is calibrated by earlier decisions: of values with 90 %, about 9 in 10 were right."
+    : "Confidence is the model's own; it is not calibrated yet.");
+}
+
+function drawnField(field, at) {
+  const made = make("div", "", "field");
+  made.id = `field-${at}`;
+  made.setAttribute("role", "option");
+  made.setAttribute("aria-selected", String(at === page.field));
+  made.append(make("div", field.path || "text", "name"), drawnValue(field), ...drawnDoubt(field));
+  if (field.description) made.title = field.description;
+  made.addEventListener("click", () => { pick(at); $("fields").focus({ preventScroll: true }); });
+  return made;
+}
+
+function drawnValue(field) {
+  const now = page.review.state === "edited" ? page.review.decided[field.path] : undefined;
+  const value = make("div", "", "value");
+  const words = (text, isNull) => (isNull ? make("span", "no value", "null") : make("span", text === "" ? "“”" : text));
+  if (now !== undefined && now !== field.text) {
+    value.append(make("span", field.text, "was"), " ", words(now, now === ""));
+  } else value.append(words(field.text, field.is_null));
+  return value;
+}
+
+function drawnDoubt(field) {
+  const made = [], sure = field.confidence, found = field.evidence;
+  if (sure) {
+    const line = make("div", "", "sure"), bar = make("i"), part = make("span");
+    bar.className = sure.p < LOW ? "low" : sure.p < MIDDLE ? "middle" : "";
+    bar.setAttribute("aria-hidden", "true");
+    part.style.width = `${Math.round(sure.p * 100)}%`;
+    bar.append(part);
+    line.append(make("span", `${Math.round(sure.p * 100)} %`), bar);
+    if (sure.second !== null && sure.second !== undefined) line.append(make("span", `or ${plain(sure.second)}`));
+    made.push(line);
+  }
+  if (found) {
+    const kind = found.match === "none" ? "quote none" : "quote";
+    made.push(make("div", quoteWords(found), kind));
+  }
+  return made;
+}
+
+const plain = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+
+function quoteWords(found) {
+  if (found.match === "none") return "not found in the document";
+  const place = found.page ? `page ${found.page}` : found.line ? `line ${found.line}` : "";
+  const like = found.match === "fuzzy" ? `similar (${Math.round((found.ratio || 0) * 100)} %)` : "";
+  const others = found.others ? `${count(found.others, "other place")}` : "";
+  return [`“${found.quote}”`, place, like, others].filter(Boolean).join(", ");
+}
+
+function pick(at) {
+  const n = page.review?.fields.length || 0;
+  if (!n) return;
+  page.field = Math.max(0, Math.min(n - 1, at));
+  for (const [index, one] of [...$("fields").children].entries()) one.setAttribute("aria-selected", String(index === page.field));
+  $("fields").setAttribute("aria-activedescendant", `field-${page.field}`);
+  $("fields").children[page.field].scrollIntoView({ block: "nearest" });
+  seek();
+}
+
+function drawEarlier() {
+  const made = page.review.earlier.map((one) => {
+    const box = make("div"), list = make("dl");
+    const what = one.is_other_document ? "before the document changed" : "before";
+    box.append(make("p", `${one.by || "No one"} ${{ accepted: "accepted", edited: "edited", rejected: "rejected" }[one.state] || `let it be ${one.state}`}, ${what}, ${day(one.at)}${one.reason ? `: ${one.reason}` : ""}.`));
+    for (const field of page.review.fields) {
+      const text = one.fields[field.path];
+      if (text !== undefined && text !== field.text) list.append(make("dt", field.path || "text"), make("dd", text === "" ? "no value" : text));
+    }
+    if (list.children.length) {
+      const use = make("button", "Edit with these values");
+      use.type = "button";
+      use.addEventListener("click", () => useEarlier(one));
+      box.append(list, use);
+    }
+    return box;
+  });
+  if (made.length) made.unshift(make("h2", "Decided before"));
+  $("earlier").replaceChildren(...made);
+}
+
+function useEarlier(decision) {
+  if (page.review.state !== "open") return;
+  const names = new Set(page.review.fields.map((field) => field.path));
+  for (const [path, text] of Object.entries(decision.fields)) if (names.has(path)) page.changes[path] = text;
+  page.asJson = false;
+  setMode("edit");
+  typed();
+}
+
+/* The document */
+
+function drawSources() {
+  const sources = page.review.sources;
+  $("document-tools").hidden = !sources.length;
+  $("source-label").hidden = sources.length < 2;
+  $("source").replaceChildren(...sources.map((one, at) => {
+    const option = make("option", one.name || `Source ${at + 1}`);
+    option.value = at;
+    return option;
+  }));
+}
+
+const source = () => page.review?.sources[page.source];
+const field = () => page.review?.fields[page.field];
+
+function seek() { // show where the chosen field stands
+  const sources = page.review.sources, found = field()?.evidence;
+  if (!sources.length) {
+    show($("document-note"), "The step names no source, so there is no document to show.");
+    $("picture").hidden = $("text").hidden = true;
+    return;
+  }
+  const named = found?.source ? sources.findIndex((one) => one.name === found.source) : -1;
+  if (named >= 0) page.source = named;
+  if (found?.page) page.number = found.page;
+  $("source").value = page.source;
+  drawDocument(found?.start ?? null);
+}
+
+function drawDocument(start) {
+  const one = source(), isPicture = one.has_picture && !page.wantsText;
+  $("as-text").setAttribute("aria-pressed", String(!isPicture));
+  $("as-text").hidden = !one.has_picture;
+  const pages = isPicture ? one.n_pages : 0;
+  for (const id of ["page-before", "page-after", "page-number"]) $(id).hidden = pages < 2;
+  page.number = Math.max(1, Math.min(pages || page.number, page.number));
+  $("page-number").textContent = `Page ${page.number} of ${pages}`;
+  show($("document-note"), "");
+  if (isPicture) drawPicture();
+  else drawText(start);
+}
+
+function forgetPictures() {
+  for (const one of Object.values(page.pictures)) one.then(URL.revokeObjectURL, () => {});
+  page.pictures = {};
+}
+
+async function drawPicture() {
+  const id = page.review.id, at = page.source, number = page.number, place = `${at}/${number}`;
+  page.pictures[place] ??= call(ofReview(id, `/picture?source=${at}&page=${number}`))
+    .then((answer) => answer.blob()).then((blob) => URL.createObjectURL(blob));
+  let url;
+  try { url = await page.pictures[place]; } catch (error) {
+    if (page.review.id !== id || page.source !== at || page.number !== number) return;
+    if (error instanceof Refused && error.status !== 401) {
+      page.review.sources[at].has_picture = false;
+      drawDocument(field()?.evidence?.start ?? null);
+      show($("document-note"), error.message);
+    } else failed(error);
+    return;
+  }
+  if (page.review.id !== id || page.source !== at || page.number !== number || page.wantsText) return;
+  $("text").hidden = true;
+  $("picture").hidden = false;
+  $("image").alt = `Page ${number} of ${source().name || page.review.item}`;
+  if ($("image").src !== url) $("image").src = url;
+  drawBoxes();
+}
+
+function drawBoxes() {
+  const name = source().name;
+  const made = [];
+  page.review.fields.forEach((one, at) => {
+    const found = one.evidence;
+    if (!found?.box || found.page !== page.number || (found.source && found.source !== name)) return;
+    const [left, top, right, bottom] = found.box.map((part) => part * 100);
+    const box = make("div", "", at === page.field ? "box on" : "box");
+    Object.assign(box.style, { left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%` });
+    made.push(box);
+  });
+  $("boxes").replaceChildren(...made);
+  made.find((box) => box.classList.contains("on"))?.scrollIntoView({ block: "center" });
+}
+
+let shown = { start: 0, end: 0, total: 0, id: "", source: 0 }; // `id` is the question's
+
+async function drawText(start) {
+  const wanted = start ?? 0, id = page.review.question, at = page.source;
+  $("picture").hidden = true;
+  $("text").hidden = false;
+  const isThere = shown.id === id && shown.source === at && wanted >= shown.start && wanted < shown.end;
+  if (!isThere) {
+    const told = await textWindow(Math.max(0, wanted - LEAD_CHARS));
+    if (!told || page.review?.question !== id || page.source !== at) return;
+    shown = { ...told, id, source: at };
+    $("text-parts").replaceChildren(...drawnParts(told.parts));
+  }
+  $("text-before").hidden = shown.start <= 0;
+  $("text-after").hidden = shown.end >= shown.total;
+  markField();
+}
+
+async function textWindow(start, n = 0) {
+  try {
+    return await read(ofReview(page.review.id, `/text?source=${page.source}&start=${start}${n ? `&n=${n}` : ""}`));
+  } catch (error) {
+    if (error instanceof Refused && error.status !== 401) {
+      show($("document-note"), error.message);
+      $("text-parts").replaceChildren();
+    } else failed(error);
+    return null;
+  }
+}
+
+const drawnParts = (parts) => parts.map(([words, paths]) => {
+  if (!paths.length) return document.createTextNode(words);
+  const made = make("mark", words);
+  made.dataset.paths = JSON.stringify(paths);
+  return made;
+});
+
+function markField() {
+  const path = field()?.path;
+  let first = null;
+  for (const one of $("text-parts").querySelectorAll("mark")) {
+    const isOn = JSON.parse(one.dataset.paths).includes(path);
+    one.classList.toggle("on", isOn);
+    if (isOn) first ??= one;
+  }
+  first?.scrollIntoView({ block: "center" });
+}
+
+async function moreText(isBefore) {
+  const size = 6000, start = isBefore ? Math.max(0, shown.start - size) : shown.end;
+  const told = await textWindow(start, isBefore ? shown.start - start : size);
+  if (!told) return;
+  const view = $("view"), height = view.scrollHeight;
+  if (isBefore) {
+    $("text-parts").prepend(...drawnParts(told.parts));
+    shown.start = told.start;
+    view.scrollTop += view.scrollHeight - height;
+  } else {
+    const cut = told.start < shown.end ? shown.end - told.start : 0; // the window began with its line
+    $("text-parts").append(...drawnParts(cut ? withoutFirst(told.parts, cut) : told.parts));
+    shown.end = told.end;
+  }
+  $("text-before").hidden = shown.start <= 0;
+  $("text-after").hidden = shown.end >= shown.total;
+}
+
+function withoutFirst(parts, n) { // n characters as Python counts them
+  const left = [];
+  for (const [words, paths] of parts) {
+    const letters = Array.from(words);
+    if (n < letters.length) left.push([letters.slice(n).join(""), paths]);
+    n = Math.max(0, n - letters.length);
+  }
+  return left;
+}
+
+function turn(by) {
+  if (!source()?.has_picture || page.wantsText) return;
+  page.number += by;
+  drawDocument(null);
+}
+
+/* Deciding */
+
+function setMode(mode) {
+  page.mode = mode;
+  const isEdit = mode === "edit";
+  $("fields").hidden = isEdit;
+  $("actions").hidden = isEdit || !page.review;
+  $("edit").hidden = !isEdit;
+  show($("edit-problem"), "");
+  if (isEdit) drawForm();
+}
+
+function drawForm() {
+  const review = page.review;
+  $("as-json").hidden = review.is_text;
+  $("as-json").setAttribute("aria-pressed", String(page.asJson));
+  $("inputs").hidden = page.asJson;
+  $("json-label").hidden = !page.asJson;
+  if (page.asJson) {
+    $("json").value = draftOf(review.id).json ?? JSON.stringify(JSON.parse(review.json), null, 2);
+  }
+  $("inputs").replaceChildren(...review.fields.map(drawnInput));
+  const target = page.asJson ? $("json") : $(`input-${page.field}`);
+  target?.focus();
+  target?.select?.();
+}
+
+function drawnInput(one, at) {
+  const made = make("div", "", "input"), label = make("label", one.path || "text");
+  const input = make(one.kind === "choice" ? "select" : one.text.length > 60 || one.text.includes("\n") ? "textarea" : "input");
+  input.id = label.htmlFor = `input-${at}`;
+  if (one.kind === "choice") {
+    const choices = [...(one.is_nullable ? [""] : []), ...one.choices];
+    if (!choices.includes(one.text)) choices.unshift(one.text);
+    input.append(...choices.map((choice) => {
+      const option = make("option", choice === "" ? "no value" : choice);
+      option.value = choice;
+      return option;
+    }));
+  } else {
+    input.autocomplete = "off";
+    input.spellcheck = false;
+    if (one.kind === "number") input.inputMode = "decimal";
+    if (input.tagName === "TEXTAREA") input.rows = Math.min(12, 2 + Math.floor(one.text.length / 50));
+    if (one.is_nullable) input.placeholder = "no value";
+  }
+  input.value = page.changes[one.path] ?? one.text;
+  input.setAttribute("aria-describedby", `wrong-${at}`);
+  input.addEventListener("input", () => {
+    if (input.value === one.text) delete page.changes[one.path];
+    else page.changes[one.path] = input.value;
+    typed();
+  });
+  input.addEventListener("focus", () => { if (page.field !== at) { page.field = at; seek(); } });
+  const wrong = make("p", "", "wrong");
+  wrong.id = `wrong-${at}`;
+  made.append(label, input, ...second(one, input), wrong, ...drawnDoubt({ evidence: one.evidence }));
+  return made;
+}
+
+function second(one, input) {
+  const other = one.confidence?.second;
+  if (other === null || other === undefined) return [];
+  const use = make("button", `Use ${plain(other)}`);
+  use.type = "button";
+  use.addEventListener("click", () => {
+    input.value = plain(other);
+    input.dispatchEvent(new Event("input"));
+    input.focus();
+  });
+  return [use];
+}
+
+const editBody = () => (page.asJson ? { json: $("json").value } : { changes: page.changes });
+
+let checkTimer = 0;
+
+function typed() { // keep what was typed, and check it in a moment
+  keepDraft(page.id, { ...editBody(), changes: page.changes, isOpen: true });
+  clearTimeout(checkTimer);
+  checkTimer = setTimeout(check, CHECK_MS);
+}
+
+async function check() {
+  const id = page.id;
+  if (page.mode !== "edit") return;
+  let faults;
+  try { ({ faults } = await write(ofReview(id, "/check"), editBody())); } catch (error) { return failed(error); }
+  if (page.id === id && page.mode === "edit") place(faults);
+}
+
+function place(faults) {
+  const rest = [];
+  const byPath = new Map(page.review.fields.map((one, at) => [one.path, at]));
+  const found = new Map();
+  for (const one of faults) {
+    const at = page.asJson ? undefined : byPath.get(one.path);
+    if (at === undefined) rest.push(one.path ? `${one.path}: ${one.message}` : one.message);
+    else found.set(at, one.message);
+  }
+  page.review.fields.forEach((one, at) => {
+    $(`wrong-${at}`).textContent = found.get(at) || "";
+    $(`input-${at}`).setAttribute("aria-invalid", String(found.has(at)));
+  });
+  show($("edit-problem"), rest.join(" "));
+  return faults.length;
+}
+
+async function decide(verb, more = {}) {
+  const review = page.review;
+  if (!review || page.isBusy || review.state !== "open") return false;
+  const body = { question: review.question, verb, ...more };
+  page.isBusy = true;
+  page.unsent = { id: review.id, item: review.item, body };
+  try {
+    const row = await write(ofReview(review.id, "/decide"), body);
+    page.unsent = null;
+    decided(review.id, review.item, row.state);
+    return true;
+  } catch (error) {
+    if (error instanceof Away) return setAway(true), false;
+    if (!(error instanceof Refused && error.status === 401)) page.unsent = null;
+    if (!(error instanceof Refused)) throw error;
+    await refused(error.message);
+    return false;
+  } finally {
+    page.isBusy = false;
+  }
+}
+
+async function refused(words) {
+  const wasReason = $("reason-dialog").open;
+  if (wasReason) show($("reason-problem"), words);
+  page.mark = "";
+  await refresh();
+  await reload();
+  if (page.mode === "edit") show($("edit-problem"), words);
+  else problem(words);
+}
+
+function decided(id, item, state) {
+  keepDraft(id, null);
+  page.done.push(id);
+  page.times.push(Date.now());
+  leased = leased === id ? "" : leased;
+  page.waiting = page.waiting.filter((row) => row.id !== id);
+  page.mark = "";
+  $("said").textContent = `${item}: ${state}. ${page.waiting.length} left.`;
+  pace();
+  if (page.view !== "waiting") return reload();
+  const at = page.at;
+  page.id = "";
+  page.review = null;
+  setMode("read");
+  page.rows = page.rows.filter((row) => row.id !== id);
+  listRowsAt(at);
+}
+
+function listRowsAt(at) {
+  $("n-waiting").textContent = page.waiting.length.toLocaleString("en");
+  $("rows").style.height = `${page.rows.length * ROW_PX}px`;
+  if (page.rows.length) { open(free(Math.min(at, page.rows.length - 1))); $("queue").focus({ preventScroll: true }); }
+  else clear();
+}
+
+function clear() {
+  drawRows();
+  show($("queue-empty"), emptyWords(0));
+  for (const id of ["fields", "notices", "earlier", "rows"]) $(id).replaceChildren();
+  $("document-name").textContent = $("asked").textContent = "";
+  $("picture").hidden = $("text").hidden = $("document-tools").hidden = true;
+  $("actions").hidden = true;
+  show($("document-note"), "Everything is decided. The next run goes on with it.");
+}
+
+async function resend() { // the same decision twice is one decision
+  const unsent = page.unsent;
+  if (!unsent) return;
+  page.unsent = null;
+  try {
+    const row = await write(ofReview(unsent.id, "/decide"), unsent.body);
+    if ($("reason-dialog").open) $("reason-dialog").close();
+    decided(unsent.id, unsent.item, row.state);
+  } catch (error) {
+    if (error instanceof Away) { page.unsent = unsent; setAway(true); } else await refused(error.message);
+  }
+}
+
+async function save() {
+  const body = editBody();
+  let faults;
+  try { ({ faults } = await write(ofReview(page.id, "/check"), body)); } catch (error) {
+    if (error instanceof Refused && error.status === 409) return refused(error.message);
+    if (!(error instanceof Away)) return failed(error);
+    faults = [];
+  }
+  if (place(faults)) {
+    (document.querySelector("#inputs [aria-invalid='true']") || $("json")).focus();
+    return;
+  }
+  await decide("edit", body);
+}
+
+function leave() {
+  keepDraft(page.id, Object.keys(page.changes).length || page.asJson ? { ...editBody(), changes: page.changes } : null);
+  setMode("read");
+  $("queue").focus({ preventScroll: true });
+}
+
+function askReason() {
+  if (!page.review || page.review.state !== "open") return;
+  show($("reason-problem"), "");
+  $("reason").value = draftOf(page.id).reason || "";
+  $("reason-dialog").showModal();
+  $("reason").focus();
+}
+
+async function sendReason() {
+  const reason = $("reason").value.trim();
+  if (!reason) return show($("reason-problem"), "A rejection needs a reason, which the run shows and keeps.");
+  if (await decide("reject", { reason })) $("reason-dialog").close();
+  else if (page.isAway) show($("reason-problem"), $("away").textContent);
+}
+
+async function undo() {
+  const id = page.review && page.review.state !== "open" ? page.review.id : page.done.at(-1);
+  if (!id) return problem("There is nothing to undo: you have decided nothing since this page was opened.");
+  try { await write(ofReview(id, "/undo")); } catch (error) { return failed(error); }
+  page.done = page.done.filter((one) => one !== id);
+  page.times.pop();
+  page.mark = "";
+  setView("waiting");
+  page.id = id;
+  await refresh();
+  const at = page.rows.findIndex((row) => row.id === id);
+  if (at >= 0) await open(at);
+  $("said").textContent = "Undone; it waits again.";
+}
+
+/* Keys, clicks, polls */
+
+function setView(view) {
+  if (page.view === view) return;
+  page.view = view;
+  $("tab-waiting").setAttribute("aria-pressed", String(view === "waiting"));
+  $("tab-decided").setAttribute("aria-pressed", String(view === "decided"));
+  page.id = "";
+  if (view === "decided") { page.rows = page.decided; refreshDecided(); }
+  listRows();
+}
+
+const KEYS = {
+  Enter: () => decide("accept"),
+  e: () => { if (page.review?.state === "open") setMode("edit"); },
+  x: askReason,
+  j: () => open(Math.min(page.at + 1, page.rows.length - 1)),
+  k: () => open(Math.max(page.at - 1, 0)),
+  u: undo,
+  "?": () => $("help").showModal(),
+  t: () => $("as-text").hidden || toggleText(),
+  "[": () => turn(-1),
+  "]": () => turn(1),
+  ArrowDown: () => pick(page.field + 1),
+  ArrowUp: () => pick(page.field - 1),
+};
+
+function toggleText() {
+  page.wantsText = !page.wantsText;
+  seek();
+}
+
+document.addEventListener("keydown", (event) => {
+  if (event.defaultPrevented || document.querySelector("dialog[open]")) return;
+  if (page.mode === "edit") {
+    if (event.key === "Escape") { event.preventDefault(); leave(); }
+    if (event.key === "Enter" && event.ctrlKey) { event.preventDefault(); save(); }
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.matches("input, textarea, select")) {
+    if (event.key === "Escape") $("queue").focus();
+    return;
+  }
+  if (event.key === "Enter" && event.target.matches("button, a")) return;
+  const act = KEYS[event.key];
+  if (!act) return;
+  event.preventDefault();
+  if (event.key === "Enter" && event.repeat) return; // a key that is held decides once
+  act();
+});
+
+const on = (id, act, kind = "click") => $(id).addEventListener(kind, act);
+on("accept", KEYS.Enter);
+on("change", KEYS.e);
+on("reject", askReason);
+on("undo", undo);
+on("help-open", KEYS["?"]);
+on("as-text", toggleText);
+on("page-before", () => turn(-1));
+on("page-after", () => turn(1));
+on("text-before", () => moreText(true));
+on("text-after", () => moreText(false));
+on("tab-waiting", () => setView("waiting"));
+on("tab-decided", () => setView("decided"));
+on("filter", listRows, "input");
+on("queue", drawRows, "scroll");
+on("leave", leave);
+on("json", typed, "input");
+on("reason-leave", () => $("reason-dialog").close());
+on("edit", (event) => { event.preventDefault(); save(); }, "submit");
+on("reason-form", (event) => { event.preventDefault(); sendReason(); }, "submit");
+on("reason", () => keepDraft(page.id, { ...draftOf(page.id), reason: $("reason").value }), "input");
+on("reason", (event) => {
+  if (event.key === "Enter" && event.ctrlKey) { event.preventDefault(); sendReason(); }
+}, "keydown");
+on("source", () => {
+  page.source = Number($("source").value);
+  page.number = 1;
+  drawDocument(null);
+}, "change");
+on("as-json", () => {
+  page.asJson = !page.asJson;
+  if (!page.asJson) keepDraft(page.id, { changes: page.changes, isOpen: true });
+  drawForm();
+});
+on("token-form", async (event) => {
+  event.preventDefault();
+  kept.setItem(KEY, $("token").value.trim());
+  $("token").value = "";
+  $("token-dialog").close();
+  page.mark = "";
+  await refresh();
+  if (page.unsent) await resend();
+  else if (!page.review) listRows();
+}, "submit");
+addEventListener("resize", drawRows);
+addEventListener("pagehide", () => leaveLast("", true));
+
+setInterval(renew, RENEW_MS);
+
+async function keepAsking() {
+  if (!document.hidden || page.isAway) await refresh().catch(() => {});
+  setTimeout(keepAsking, page.isAway ? AWAY_MS : POLL_MS);
+}
+
+$("queue").focus({ preventScroll: true });
+keepAsking();

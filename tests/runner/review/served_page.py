@@ -1,0 +1,133 @@
+"""A ledger with questions, and the review page over it in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews import Question, Review, ReviewStore
+from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.page_server import ReviewPageOptions, serve_review
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "number": {"type": "string", "description": "As printed at the top."},
+        "total": {"type": "number"},
+        "kind": {"enum": ["invoice", "credit note"]},
+        "pay_by": {"type": ["string", "null"], "format": "date"},
+    },
+    "required": ["number", "total", "kind", "pay_by"],
+    "additionalProperties": False,
+}
+TEXT = "Harbour Supplies\nInvoice R-1042\n\nRope, 12 m\nTotal 84.50 EUR\nPay by 2026-01-31\n"
+
+
+def quote(text: str, words: str, **more: Any) -> dict[str, Any]:
+    """Return the evidence of words in a text."""
+    start = text.index(words)
+    return {
+        "quote": words, "source": "text", "page": None, "start": start, "end": start + len(words),
+        "line": text[:start].count("\n") + 1, "column": 1, "box": None, "match": "exact",
+        "ratio": None, "others": 0, **more,
+    }  # fmt: skip
+
+
+NOT_FOUND = {
+    **dict.fromkeys(("quote", "source", "page", "start", "end", "line", "column", "box", "ratio")),
+    "match": "none", "others": 0,
+}  # fmt: skip
+
+
+def sure(p: float, second: Any = None) -> dict[str, Any]:
+    return {"p": p, "raw": p, "second": second, "second_p": None, "is_calibrated": False}
+
+
+def subject(item: str = "a.txt", text: str = TEXT, **more: Any) -> dict[str, Any]:
+    """Return what a question is about: an invoice whose total the model was not sure of."""
+    answer = {"number": "R-1042", "total": 84.5, "kind": "invoice", "pay_by": "2026-02-28"}
+    evidence = {
+        "number": quote(text, "R-1042"), "total": quote(text, "84.50"), "kind": None,
+        "pay_by": NOT_FOUND,
+    } if text == TEXT else None  # fmt: skip
+    confidence = {
+        "number": sure(0.99),
+        "total": sure(0.62, "84.00"),
+        "kind": sure(0.9),
+        "pay_by": sure(0.4),
+    }
+    return {
+        "pipeline": "bills.yaml", "block": "each", "item": item, "document": f"inbox/{item}",
+        "document_sha256": "d1", "model": "clerk", "digest": "m1", "answer": answer,
+        "schema": SCHEMA, "checks": ["output.total < 1000"], "scope": {}, "evidence": evidence,
+        "confidence": confidence, "when": "confidence.min < 0.8", "by": [],
+        "on_expiry": "quarantine",
+        "sources": [{"name": "text", "path": None, "media_type": "text/plain", "text": text,
+                     "page_starts": []}],
+        **more,
+    }  # fmt: skip
+
+
+@dataclass
+class ServedPage:
+    """A folder with a ledger; `served` shows it."""
+
+    folder: Path
+    addresses: list[str] = field(default_factory=list)
+
+    def ask(self, *items: str, **subject_of: Any) -> list[Review]:
+        """Ask a question for each item."""
+        with Ledger(self.folder / ".paddock") as ledger:
+            store = ReviewStore(ledger)
+            return [
+                store.ask(Question("s", item, "bill", "swift-otter", subject(item, **subject_of)))
+                for item in items
+            ]
+
+    def review(self, id_: str) -> Review:
+        with Ledger(self.folder / ".paddock") as ledger:
+            return ReviewDesk(ledger).get(id_)
+
+    @contextmanager
+    def served(self, by: str = "ann", **options: Any) -> Iterator[str]:
+        """Serve the page until the block ends; yield its address with the token."""
+        told: list[str] = []
+        is_up, loops = threading.Event(), []
+
+        def tell(address: str) -> None:
+            told.append(address)
+            is_up.set()
+
+        async def serve() -> None:
+            loops.append((asyncio.get_running_loop(), asyncio.current_task()))
+            with Ledger(self.folder / ".paddock") as ledger:
+                wish = ReviewPageOptions(by=by, opens_browser=False, tell=tell, **options)
+                await serve_review(ReviewDesk(ledger), wish)
+
+        thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
+        thread.start()
+        assert is_up.wait(30)
+        try:
+            yield told[0]
+        finally:
+            loop, task = loops[0]
+            assert task is not None
+            loop.call_soon_threadsafe(task.cancel)
+            thread.join(30)
+
+
+@contextmanager
+def client(address: str) -> Iterator[httpx.Client]:
+    """Yield a client that has opened the address and holds its cookie."""
+    base = address.partition("/review")[0]
+    with httpx.Client(base_url=base, trust_env=False, timeout=30) as one:
+        assert one.get(address).status_code == 303
+        yield one

@@ -1,0 +1,271 @@
+"""The review page's API: who may use it, what it sends of large documents, what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.runner.review.served_page import TEXT, ServedPage, client, quote
+
+API = "/review/api"
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> ServedPage:
+    return ServedPage(tmp_path)
+
+
+@pytest.fixture
+def address(desk: ServedPage) -> Iterator[str]:
+    with desk.served() as one:
+        yield one
+
+
+@pytest.fixture
+def ann(address: str) -> Iterator[httpx.Client]:
+    with client(address) as one:
+        yield one
+
+
+def of(id_: str, act: str = "") -> str:
+    return f"{API}/reviews/{id_}{act}"
+
+
+def rows(one: httpx.Client) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = one.get(f"{API}/queue").json()["rows"]
+    return found
+
+
+def decide(one: httpx.Client, id_: str, verb: str, **more: Any) -> httpx.Response:
+    question = one.get(of(id_)).json()["question"]
+    return one.post(of(id_, "/decide"), json={"question": question, "verb": verb, **more})
+
+
+# Who may use it
+
+
+def test_the_address_with_its_token_becomes_a_cookie_that_no_script_reads(address: str) -> None:
+    answer = httpx.get(address, trust_env=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/review")
+    cookie = answer.headers["set-cookie"].lower()
+    assert all(word in cookie for word in ("httponly", "samesite=strict", "path=/review"))
+    assert "token" not in answer.headers["location"]
+
+
+def test_without_a_token_or_with_another_ones_nothing_is_shown(
+    desk: ServedPage, address: str
+) -> None:
+    (asked,) = desk.ask("a.txt")
+    base = address.partition("/review")[0]
+    remedy = "Open the address that `paddock review` printed last."
+    unknown = f"This token is not known: it has expired, or is another page's. {remedy}"
+    with httpx.Client(base_url=base, trust_env=False) as one:
+        for path in ("/queue", "/decided", f"/reviews/{asked.id}", f"/reviews/{asked.id}/text"):
+            answer = one.get(API + path)
+            assert (answer.status_code, answer.json()) == (
+                401, {"error": f"This page needs a token. {remedy}"},
+            )  # fmt: skip
+        foreign = {"Authorization": "Bearer yesterdays"}
+        answer = one.get(f"{API}/queue", headers=foreign)
+        assert (answer.status_code, answer.json()["error"]) == (401, unknown)
+        answer = one.get("/review?token=yesterdays")
+        assert (answer.status_code, answer.text) == (403, unknown + "\n")
+        decision = {"question": asked.question, "verb": "accept"}
+        assert one.post(of(asked.id, "/decide"), json=decision).status_code == 401
+    assert desk.review(asked.id).state == "open"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "http://127.0.0.1:3000"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Host": "evil.example"},
+    ],
+)
+def test_pages_of_other_origins_are_refused_even_with_the_cookie(
+    desk: ServedPage, ann: httpx.Client, headers: dict[str, str]
+) -> None:
+    (asked,) = desk.ask("a.txt")
+    assert ann.get(f"{API}/queue", headers=headers).status_code == 403
+    decision = {"question": asked.question, "verb": "accept"}
+    assert ann.post(of(asked.id, "/decide"), json=decision, headers=headers).status_code == 403
+    assert desk.review(asked.id).state == "open"
+
+
+def test_the_page_loads_nothing_but_its_own(ann: httpx.Client) -> None:
+    for path in ("/review", "/review/page.css", "/review/page.js"):
+        answer = ann.get(path)
+        assert answer.status_code == 200
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert "http" not in answer.text.replace("http://www.w3.org/2000/svg", "")
+    assert "--paper:#0d1117" in ann.get("/review/page.css").text
+
+
+# Lists and documents
+
+
+def test_an_unchanged_queue_is_not_sent_again(desk: ServedPage, ann: httpx.Client) -> None:
+    desk.ask("a.txt", "b.txt")
+    first = ann.get(f"{API}/queue")
+    assert [row["item"] for row in first.json()["rows"]] == ["a.txt", "b.txt"]
+    mark = {"If-None-Match": first.headers["etag"]}
+    assert ann.get(f"{API}/queue", headers=mark).status_code == 304
+    desk.ask("c.txt")
+    assert len(ann.get(f"{API}/queue", headers=mark).json()["rows"]) == 3
+
+
+def test_of_a_text_of_ten_million_characters_a_window_is_sent(
+    desk: ServedPage, ann: httpx.Client
+) -> None:
+    text = ("A long line about ropes and sails 😀.\n" * 300_000)[:10_000_000] + TEXT
+    evidence = {"total": quote(text, "84.50")}
+    source = {"name": "text", "path": None, "media_type": "text/plain", "text": text}
+    (asked,) = desk.ask("big.txt", sources=[source], evidence=evidence)
+    detail = ann.get(of(asked.id))
+    assert len(detail.content) < 10_000
+    start = detail.json()["fields"][1]["evidence"]["start"]
+    window = ann.get(of(asked.id, f"/text?start={start - 1000}")).json()
+    assert window["total"] == len(text)
+    assert window["end"] == len(text)
+    assert ["84.50", ["total"]] in window["parts"]
+    assert "".join(words for words, _ in window["parts"]) == text[window["start"] :]
+    assert text[window["start"] - 1] == "\n"
+    middle = ann.get(of(asked.id, "/text?start=5000000&n=99999999")).json()
+    assert middle["end"] == 5_040_000
+
+
+def test_odd_windows_are_parts_of_the_text(desk: ServedPage, ann: httpx.Client) -> None:
+    (asked,) = desk.ask("a.txt")
+    for query in ("?start=-5", "?start=x", "?n=0", "?start=99999999999999", "?source=-1"):
+        answer = ann.get(of(asked.id, f"/text{query}"))
+        assert answer.status_code == 200
+        assert "".join(words for words, _ in answer.json()["parts"]) in TEXT
+    answer = ann.get(of(asked.id, "/text?source=7"))
+    assert answer.status_code == 409
+    assert answer.json() == {"error": "The step names no source: there is no text to show."}
+
+
+def test_a_text_that_another_machine_keeps_is_a_sentence(
+    desk: ServedPage, ann: httpx.Client
+) -> None:
+    source = {"name": "text", "path": None, "media_type": "text/plain", "text_object": "0" * 64}
+    (asked,) = desk.ask("a.txt", sources=[source], evidence=None)
+    answer = ann.get(of(asked.id, "/text"))
+    assert (answer.status_code, answer.json()["error"]) == (
+        409,
+        "The text of 'text' is not in this ledger's folder: it was removed, or the ledger is "
+        "another machine's.",
+    )
+
+
+# Decisions
+
+
+def test_an_edit_is_typed_by_the_schema_and_checked_before_it_is_sent(
+    desk: ServedPage, ann: httpx.Client
+) -> None:
+    (asked,) = desk.ask("a.txt")
+
+    def faults(**body: Any) -> Any:
+        return ann.post(of(asked.id, "/check"), json=body).json()["faults"]
+
+    assert faults(changes={"total": "84,00"}) == [
+        {"path": "total", "message": "'84,00' is not of type 'number'."}
+    ]
+    assert faults(changes={"pay_by": "tomorrow"}) == [
+        {"path": "pay_by", "message": "'tomorrow' is not a 'date'."}
+    ]
+    assert faults(changes={"total": "5000"}) == [
+        {"path": "", "message": "This must be true: output.total < 1000."}
+    ]
+    assert "this is no JSON" in faults(json="{")[0]["message"]
+    assert faults(changes={"total": "84.00", "pay_by": ""}) == []
+    refused = decide(ann, asked.id, "edit", changes={"total": "5000"})
+    assert refused.status_code == 409
+    assert "This must be true" in refused.json()["error"]
+    made = decide(ann, asked.id, "edit", changes={"total": "84.00", "pay_by": ""})
+    assert (made.status_code, made.json()["state"]) == (200, "edited")
+    review = desk.review(asked.id)
+    assert review.value == {
+        "number": "R-1042", "total": 84.0, "kind": "invoice", "pay_by": None,
+    }  # fmt: skip
+    assert (review.by, review.state) == ("ann", "edited")
+    detail = ann.get(of(asked.id)).json()
+    assert detail["decided"]["total"] == "84.0"
+
+
+def test_wrong_requests_are_a_sentence_and_decide_nothing(
+    desk: ServedPage, ann: httpx.Client
+) -> None:
+    (asked,) = desk.ask("a.txt")
+    cases: list[tuple[dict[str, Any], int, str]] = [
+        ({"verb": "accept", "question": "other"}, 409, "was changed meanwhile"),
+        ({"verb": "burn", "question": asked.question}, 409, "There is no decision 'burn'."),
+        ({"verb": ["accept"], "question": asked.question}, 409, "There is no decision"),
+        ({"verb": "reject", "question": asked.question}, 409, "needs a reason"),
+        ({"verb": "edit", "question": asked.question}, 400, "An edit has `changes`"),
+        (
+            {"verb": "edit", "question": asked.question, "changes": {"totl": "1"}},
+            422,
+            "the answer has no field 'totl'.",
+        ),
+    ]
+    for body, status, words in cases:
+        answer = ann.post(of(asked.id, "/decide"), json=body)
+        assert (answer.status_code, words in answer.json()["error"]) == (status, True), answer.text
+    for content in (b"[1]", b"{", b"\xff", b"[" * 50_000, b" " * 5_000_000):
+        answer = ann.post(of(asked.id, "/decide"), content=content)
+        assert answer.status_code in (400, 413), answer.text
+        assert answer.json()["error"]
+    unknown = ann.post(of("0" * 12, "/decide"), json={"verb": "accept", "question": ""})
+    assert unknown.json()["error"].startswith("There is no review '000000000000'")
+    assert desk.review(asked.id).state == "open"
+
+
+def test_a_decision_is_undone_and_what_was_decided_before_is_shown(
+    desk: ServedPage, ann: httpx.Client
+) -> None:
+    (asked,) = desk.ask("a.txt")
+    assert decide(ann, asked.id, "edit", changes={"total": "12"}).status_code == 200
+    assert [row["id"] for row in ann.get(f"{API}/decided").json()["rows"]] == [asked.id]
+    assert rows(ann) == []
+    assert ann.post(of(asked.id, "/undo"), json={}).json()["state"] == "open"
+    (before,) = ann.get(of(asked.id)).json()["earlier"]
+    assert (before["state"], before["by"], before["fields"]["total"]) == ("edited", "ann", "12")
+    assert before["is_other_document"] is False
+    desk.ask("a.txt", document_sha256="d2")
+    assert ann.get(of(asked.id)).json()["earlier"][0]["is_other_document"] is True
+
+
+def test_what_one_person_has_open_no_other_decides(desk: ServedPage, ann: httpx.Client) -> None:
+    (asked,) = desk.ask("a.txt")
+    assert ann.post(of(asked.id, "/lease"), json={}).json()["lease"] == "ann"
+    with desk.served("ben", port=0) as other, client(other) as ben:
+        assert rows(ben)[0]["lease"] == "ann"
+        refused = ben.post(of(asked.id, "/lease"), json={})
+        assert refused.status_code == 409
+        assert refused.json()["error"].startswith("ann looks at 'a.txt' (step 'bill') until ")
+        assert decide(ben, asked.id, "accept").status_code == 409
+        ann.post(of(asked.id, "/release"), json={})
+        assert decide(ben, asked.id, "accept").json()["by"] == "ben"
+    late = ann.post(of(asked.id, "/decide"), json={"question": asked.question, "verb": "accept"})
+    assert "was accepted by ben" in late.json()["error"]
+
+
+def test_a_folder_keeps_its_port_so_that_an_open_page_goes_on(desk: ServedPage) -> None:
+    with desk.served() as first:
+        pass
+    with desk.served() as second:
+        assert second.partition("?")[0] == first.partition("?")[0]
+        assert second != first
+        with desk.served("ben") as beside:
+            assert beside.partition("?")[0] != second.partition("?")[0]
