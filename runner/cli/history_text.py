@@ -16,6 +16,7 @@ from paddock.runner.ledger.run_history import PastRun
 from paddock.runner.lineage.traces import LineageCall, LineageFile, LineageStep, Origin, PathLineage
 from paddock.runner.progress import console
 from paddock.runner.progress.report import done_in_words
+from paddock.runner.render.run_details import ReviewRecord
 
 RUNS_HEAD = ("RUN", "PIPELINE", "STATUS", "STARTED", "TOOK", "ITEMS", "BY", "")
 _DONE_STATES = ("new", "changed", "stale")
@@ -213,6 +214,7 @@ def _origin_lines(origin: Origin, *, is_full: bool) -> Iterator[str]:
     for step in origin.steps:
         if step.calls or step.checks:
             yield from _step_lines(step, is_full=is_full)
+    yield from _review_lines(origin.reviewed)
     others = [path for path in origin.outputs if path != origin.path]
     if others:
         yield _labelled("also wrote", ", ".join(map(_short_path, others)))
@@ -260,6 +262,25 @@ def _step_lines(step: LineageStep, *, is_full: bool) -> Iterator[str]:
         yield _labelled_inner("", f"and {len(step.calls) - len(shown)} more; --full shows all")
     for check in step.checks:
         yield _labelled_inner("check", console.printable_line(check))
+
+
+def _review_lines(reviewed: ReviewRecord) -> Iterator[str]:
+    """Yield what people decided about an item's answers, each answer's fields, and reliability."""
+    for one in reviewed.answers:
+        when = f", {_date_text(one.at)}" if one.at is not None else ""
+        outcome = console.printable_line(one.outcome)
+        yield _labelled("review", f"'{one.step}' {outcome}{when}")
+        for path, before, after in one.changes:
+            yield _labelled_inner("changed", console.printable_line(f"{path}: {before} → {after}"))
+        for path, value, place in one.fields:
+            found = f"; {place}" if place else ""
+            yield _labelled_inner("field", console.printable_line(f"{path}: {value}{found}"))
+        for text in one.earlier:
+            yield _labelled_inner("", console.printable_line(text))
+    for table in reviewed.reliability:
+        yield _labelled("", console.printable_line(table.summary))
+        for band, n, n_right in table.rows:
+            yield _labelled_inner("", f"{band}: {n_right:,} of {n:,} right ({n_right / n:.0%})")
 
 
 def _call_lines(call: LineageCall, *, is_full: bool) -> Iterator[str]:

@@ -45,11 +45,13 @@ from paddock.runner.ledger.entries import LedgerError, RecordedModelCall
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import FileCondition, OutputIndex
+from paddock.runner.ledger.reviews import ReviewStore
 from paddock.runner.ledger.run_history import LedgerFolder, find_ledgers
 from paddock.runner.progress.report import PlanItem
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 from paddock.steps.base import Roots
 
+from .decisions import review_outcome, reviews_of_item
 from .traces import (
     ItemTrace,
     LedgerTraces,
@@ -236,8 +238,11 @@ class _PathInLedger:
         stores = map(self._traces.stored, map(Path, trace.containing_stores(self._base)))
         wrote = ", ".join([*trace.outputs, *(f"rows in {store}" for store in stores)])
         entry = trace.entry
-        bad = f", {entry.state}: {entry.error}" if entry is not None and entry.error else ""
-        return f"item '{key}' of '{trace.place.step}'{bad}" + (f" → {wrote}" if wrote else "")
+        notes = [f"{entry.state}: {entry.error}"] if entry is not None and entry.error else []
+        reviews = ReviewStore(self._ledger).of_scope(trace.place.scope, [trace.key])
+        notes += [f"'{step}' {review_outcome(one)}" for (_, step), one in sorted(reviews.items())]
+        state = "".join(f", {note}" for note in notes)
+        return f"item '{key}' of '{trace.place.step}'{state}" + (f" → {wrote}" if wrote else "")
 
     def _stored(self) -> str:
         """Return the path as the ledger stores it: with its real folder."""
@@ -292,6 +297,7 @@ class _PathInLedger:
             changes=tuple(dict.fromkeys(changes)),
             notes=(*notes, *unknown),
             n_rows=trace.n_rows,
+            reviewed=reviews_of_item(self._ledger, trace.place.scope, trace.key),
         )
 
     def _of_file(self, what: str, file: LineageFile) -> Iterator[LineageChange]:

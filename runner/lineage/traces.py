@@ -22,6 +22,7 @@ from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import FileCondition
+from paddock.runner.render.run_details import ReviewRecord
 
 FileState = Literal["same", "changed", "gone"]
 
@@ -118,6 +119,8 @@ class Origin:
     """What is unknown."""
     n_rows: int | None = None
     """Number of its rows in a store."""
+    reviewed: ReviewRecord = field(default_factory=ReviewRecord)
+    """What people decided about its answers."""
 
     def as_json(self) -> dict[str, Any]:
         fields = asdict(self)

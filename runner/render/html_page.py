@@ -90,11 +90,12 @@ tr:target{background:var(--block);outline:2px solid var(--fresh)}
 .legend{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;padding:0;margin:.3rem 0;list-style:none;
 color:var(--soft);font-size:.85rem}
 .legend svg{vertical-align:-2px}
-.s-done,.s-new,.s-changed,.s-stale,.s-completed{color:var(--done)}
+.s-done,.s-new,.s-changed,.s-stale,.s-completed,.s-accepted,.s-edited{color:var(--done)}
 .s-fresh,.s-skipped{color:var(--fresh)}
-.s-failed,.s-quarantined{color:var(--failed);font-weight:600}
-.s-running,.s-held,.s-interrupted,.s-budget,.s-died{color:var(--running)}
+.s-failed,.s-quarantined,.s-rejected,.s-expired{color:var(--failed);font-weight:600}
+.s-running,.s-held,.s-interrupted,.s-budget,.s-died,.s-open,.s-waiting{color:var(--running)}
 .s-left,.s-deleted,.s-none{color:var(--left)}
+ul.fields{margin:0;padding:0 0 0 1rem}
 .error{border-left:4px solid var(--failed);padding:.2rem .8rem;margin:.6rem 0}
 .error p{overflow-wrap:anywhere}
 @media print{body{max-width:none}.scroll{overflow:visible}}

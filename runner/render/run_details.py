@@ -79,6 +79,62 @@ class RunCall:
 
 
 @dataclass(frozen=True, slots=True)
+class ReviewedAnswer:
+    """What a person decided, or is asked, about a step's answer for one item; texts for people."""
+
+    item: str
+    step: str
+    state: str
+    """`open`, `accepted`, `edited`, `rejected` or `expired`."""
+    outcome: str
+    """The same with who and why, such as `edited by ann`."""
+    by: str | None
+    at: float | None
+    """When it was decided; None while it is open."""
+    reason: str | None
+    changes: tuple[tuple[str, str, str], ...]
+    """Of an edit: field, the model's value, the person's."""
+    fields: tuple[tuple[str, str, str], ...]
+    """Of the model's answer: field, value with its confidence, where it stands."""
+    earlier: tuple[str, ...]
+    """Earlier decisions, newest first, a sentence each."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityTable:
+    """How often a step's values were right, by their confidence, as far as people have looked."""
+
+    step: str
+    model: str
+    n_fields: int
+    """Fields that people have decided on."""
+    n_needed: int
+    """Fewer fields calibrate nothing."""
+    rows: tuple[tuple[str, int, int], ...] = ()
+    """Range of the confidence, number of fields, right ones; empty below `n_needed`."""
+
+    @property
+    def is_calibrated(self) -> bool:
+        return self.n_fields >= self.n_needed
+
+    @property
+    def summary(self) -> str:
+        """One line on it."""
+        of = f"confidence of '{self.step}' ({self.model})" if self.model else f"'{self.step}'"
+        if self.is_calibrated:
+            return f"{of}: calibrated by {self.n_fields:,} reviewed fields"
+        return f"{of}: not calibrated: {self.n_fields:,} of {self.n_needed:,} fields reviewed"
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewRecord:
+    """The reviews of one run, or of one item, and what they say about confidence."""
+
+    answers: tuple[ReviewedAnswer, ...] = ()
+    reliability: tuple[ReliabilityTable, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RunDetails:
     """One run."""
 
@@ -92,6 +148,7 @@ class RunDetails:
     """Items that later runs redid and that are not in the journal."""
     n_calls_lost: int = 0
     """Calls without times, of items that later runs redid."""
+    reviewed: ReviewRecord = ReviewRecord()
 
     @property
     def counts(self) -> Mapping[str, int]:

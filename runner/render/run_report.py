@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import os
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import zip_longest
@@ -25,9 +25,18 @@ from paddock.runner.settings import STATE_FOLDER
 
 from .graph_model import seconds_text
 from .html_page import html_cell, html_page, html_table, number_cell
-from .run_details import RunCall, RunDetails, RunItem, read_run_details
+from .run_details import (
+    ReviewedAnswer,
+    ReviewRecord,
+    RunCall,
+    RunDetails,
+    RunItem,
+    read_run_details,
+)
 
 MAX_FAILURES, MAX_ITEMS, MAX_ERROR_CHARS = 200, 1_000, 2_000
+MAX_REVIEWS, MAX_REVIEW_FIELDS = 1_000, 40
+_REVIEW_HEADS = ("Item", "Step", "Decision", "When", "The model's answer")
 _ITEM_HEADS = ("Item", "Of", "State", "#Took", "#Calls", "#Known", "#Prompt", "#Answer", "Wrote")
 _CALL_HEADS = (
     "Step", "Model", "#Calls", "#Known", "#Prompt", "#Of it reused", "#Answer", "#Waited", "#Took"
@@ -43,6 +52,7 @@ def run_report_page(story: RunDetails, target: Path) -> str:
 def _page_parts(story: RunDetails, folder: Path) -> Iterator[str]:
     yield from _summary_html(story)
     yield from _failures_html(story, folder)
+    yield from _reviews_html(story.reviewed)
     yield from _charts_html(story)
     yield from _tokens_html(story.calls)
     yield from _documents_html(story, folder)
@@ -94,6 +104,56 @@ def _failures_html(story: RunDetails, folder: Path) -> Iterator[str]:
         yield " lists them.</p>"
     if n_known:
         yield f"<p>{n_known:,} of them known to fail and not retried.</p>"
+
+
+def _reviews_html(reviewed: ReviewRecord) -> Iterator[str]:
+    """Yield who decided what, what waits, and how reliable confidence was."""
+    if reviewed.answers:
+        yield f"<h2>Reviews ({len(reviewed.answers):,})</h2>"
+        shown = sorted(reviewed.answers, key=lambda one: (one.state != "open", one.item, one.step))
+        n_left = len(shown) - MAX_REVIEWS
+        note = f"{n_left:,} more; `paddock review --list` and `--export jsonl` have all." * (
+            n_left > 0
+        )
+        rows = map(_review_row, shown[:MAX_REVIEWS])
+        yield html_table("Reviews", _REVIEW_HEADS, rows, note=note)
+    for table in reviewed.reliability:
+        yield f"<p>{escape(table.summary)}.</p>"
+        if table.rows:
+            cells = (
+                f"<tr>{html_cell(band)}{number_cell(n)}{number_cell(right)}"
+                f"{html_cell(f'{right / n:.0%}', 'n')}</tr>"
+                for band, n, right in table.rows
+            )
+            heads = ("Confidence", "#Fields", "#Right", "#Share")
+            yield html_table(f"Reliability of {table.step}", heads, cells)
+
+
+def _review_row(one: ReviewedAnswer) -> str:
+    when = "" if one.at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(one.at))
+    changed = {path: after for path, _, after in one.changes}
+    fields = "".join(
+        f"<li>{escape(path or 'answer')}: {_changed_html(value, changed.get(path))}"
+        f'{f"""<br><span class="soft">{escape(place)}</span>""" if place else ""}</li>'
+        for path, value, place in one.fields[:MAX_REVIEW_FIELDS]
+    )
+    n_left = len(one.fields) - MAX_REVIEW_FIELDS
+    fields += f"<li>and {n_left:,} more</li>" * (n_left > 0)
+    earlier = "".join(f'<br><span class="soft">{escape(text)}</span>' for text in one.earlier)
+    cells = (
+        f'<td class="name">{escape(one.item)}</td>',
+        html_cell(one.step),
+        f'<td><span class="s-{escape(one.state)}">{escape(one.outcome)}</span>{earlier}</td>',
+        html_cell(when),
+        f'<td class="name"><ul class="fields">{fields}</ul></td>',
+    )
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _changed_html(value: str, after: str | None) -> str:
+    if after is None:
+        return escape(value)
+    return f"<del>{escape(value)}</del> <ins>{escape(after)}</ins>"
 
 
 def _state_html(state: str) -> str:
@@ -232,7 +292,18 @@ def _file_link(text: str, path: str | None, folder: Path) -> str:
     return f'<a href="{start}{escape(address)}">{escape(text)}</a>'
 
 
-def write_named_run_report(file: Path, run: str, target: Path) -> None:
+ReadReviews = Callable[[PastRun], ReviewRecord]
+"""Returns the reviews of a run."""
+
+
+def no_reviews(past: PastRun) -> ReviewRecord:
+    """Return no reviews."""
+    return ReviewRecord()
+
+
+def write_named_run_report(
+    file: Path, run: str, target: Path, reviews: ReadReviews = no_reviews
+) -> None:
     """Write a run of a pipeline as one page.
 
     Raises:
@@ -243,12 +314,13 @@ def write_named_run_report(file: Path, run: str, target: Path) -> None:
     if found.faults and not found.runs:
         raise LedgerError(found.faults[0])
     for past in found.runs[:1]:
-        write_run_report(past, target)
+        write_run_report(past, target, reviews)
 
 
-def write_run_report(past: PastRun, target: Path) -> None:
+def write_run_report(past: PastRun, target: Path, reviews: ReadReviews = no_reviews) -> None:
     """Write a run as one page."""
-    write_output(target, run_report_page(read_run_details(past), target))
+    story = replace(read_run_details(past), reviewed=reviews(past))
+    write_output(target, run_report_page(story, target))
 
 
 MAX_LANES = 24

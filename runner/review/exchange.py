@@ -22,6 +22,7 @@ from paddock.steps.files.rows import (
 
 from .decisions import VERBS, Verb
 from .fields import WrongField, edited_answer, subject_fields
+from .wording import shown_item
 
 COLUMNS = (
     "id", "question", "document", "field", "value", "confidence", "quote", "page", "decision",
@@ -92,11 +93,6 @@ def _rows(review: Review) -> Iterator[dict[str, Any]]:
             "new value": "",
             "reason": "",
         }
-
-
-def shown_item(review: Review) -> str:
-    """Return what a person knows an item by: its document, else its key."""
-    return str(review.subject.get("document") or review.subject.get("item") or review.key)
 
 
 def read_sheet(text: str) -> tuple[list[SheetDecision], list[SheetFault]]:

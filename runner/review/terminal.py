@@ -9,28 +9,17 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from paddock.engine.system import units
-from paddock.engine.system.text import counted, one_line
+from paddock.engine.system.text import one_line
 from paddock.runner.ledger.reviews import DecisionRefused, Review
 
 from .decisions import ReviewDesk
-from .exchange import shown_item
-from .fields import (
-    AnswerField,
-    WrongField,
-    answer_from_json,
-    edited_answer,
-    subject_fields,
-    value_text,
-)
+from .fields import WrongField, answer_from_json, edited_answer, subject_fields
+from .wording import MAX_VALUE_CHARS, ReadSource, review_text
 
-CONTEXT_CHARS = 40
-"""Of a source, shown on each side of a quote."""
-MAX_VALUE_CHARS = 60
 KEYS_TEXT = """\
 a           accept the answer as it is
 e           edit: in $EDITOR, or field by field without one
@@ -46,120 +35,6 @@ ReadLine = Callable[[str], str]
 EditText = Callable[[str, str], str]
 """Returns a text as a person edited it; the second text is the suffix of its file.
 Raises WrongField where the editor fails."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceExcerpt:
-    """A quote in its source."""
-
-    before: str
-    quote: str
-    after: str
-
-    def __str__(self) -> str:
-        return f"{self.before}[{self.quote}]{self.after}"
-
-
-def review_text(
-    review: Review, source_text: Callable[[Mapping[str, Any]], str | None], now: float
-) -> str:
-    """Return a whole review as a person reads it: item, why it was asked, fields with quotes."""
-    subject = review.subject
-    lines = [f"{shown_item(review)}: step '{review.step}' of {subject.get('pipeline')}"]
-    asked = f"asked {units.ago(now - review.asked_at)} by run '{review.run}'"
-    if review.expires_at is not None:
-        left = review.expires_at - now
-        asked += f", {units.duration(left)} left" if left > 0 else ", its time is over"
-    due = f"; due: {subject['when']}" if subject.get("when") else ""
-    lines.append(f"  {asked}{due}")
-    lines += [f"  {text}" for text in earlier_lines(review)]
-    fields = subject_fields(review.subject)
-    width = max((len(one.path) for one in fields), default=0)
-    texts = _SourceTexts(subject.get("sources") or (), source_text)
-    for one in fields:
-        lines += _field_lines(one, width, texts)
-    if any((one.confidence or {}).get("is_calibrated") is False for one in fields):
-        lines.append("  The percentages are not calibrated: they order fields, no more.")
-    return "\n".join(lines)
-
-
-def earlier_lines(review: Review) -> Iterator[str]:
-    """Yield the earlier decisions about an answer, newest first, a line each."""
-    for one in review.earlier:
-        is_other = one.get("document_sha256") != review.subject.get("document_sha256")
-        since = "; the document has changed since" if is_other else ""
-        reason = f": {one['reason']}" if one.get("reason") else ""
-        who = f" by {one['by']}" if one.get("by") else ""
-        yield f"earlier: {one.get('state')}{who}, {date_text(one.get('at'))}{reason}{since}"
-
-
-def date_text(at: float | None) -> str:
-    """Return a time of the ledger by this machine's clock."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at)) if at else "?"
-
-
-def _field_lines(one: AnswerField, width: int, texts: _SourceTexts) -> Iterator[str]:
-    value = "null" if one.value is None else one_line(one.text, MAX_VALUE_CHARS)
-    yield f"  {one.path:<{width}}  {value}{_sure_text(one.confidence)}".rstrip()
-    if one.evidence is not None:
-        yield f"  {'':<{width}}    {_place_text(one.evidence, texts)}"
-
-
-def _sure_text(confidence: Mapping[str, Any] | None) -> str:
-    if confidence is None or confidence.get("p") is None:
-        return ""
-    words = f"  ({confidence['p']:.0%}"
-    if confidence.get("second") is not None:
-        second_p = confidence.get("second_p")
-        other = one_line(value_text(confidence["second"]), MAX_VALUE_CHARS)
-        words += f"; else {other}" + (f" {second_p:.0%}" if second_p is not None else "")
-    return f"{words})"
-
-
-def _place_text(evidence: Mapping[str, Any], texts: _SourceTexts) -> str:
-    """Return where a value stands, with the text around it."""
-    if evidence.get("match") == "none" or evidence.get("quote") is None:
-        return "not found in the document"
-    where = str(evidence.get("source") or "")
-    if evidence.get("page") is not None:
-        where += f", page {evidence['page']}"
-    elif evidence.get("line") is not None:
-        where += f", line {evidence['line']}"
-    how = evidence.get("match")
-    if how == "fuzzy":
-        where += f", similar ({evidence.get('ratio') or 0:.0%})"
-    n_others = evidence.get("others") or 0
-    others = f" and {counted(n_others, 'more place')}" if n_others else ""
-    return f"{where.lstrip(', ')}: {texts.excerpt(evidence)}{others}".lstrip(": ")
-
-
-class _SourceTexts:
-    """The texts of a review's sources, each read once."""
-
-    def __init__(
-        self,
-        sources: Sequence[Mapping[str, Any]],
-        read: Callable[[Mapping[str, Any]], str | None],
-    ) -> None:
-        self._sources = {str(one.get("name")): one for one in sources}
-        self._read = read
-        self._texts: dict[str, str | None] = {}
-
-    def excerpt(self, evidence: Mapping[str, Any]) -> SourceExcerpt | str:
-        """Return a quote with the text around it; the quote alone where the text is gone."""
-        quote, start, end = (evidence.get(name) for name in ("quote", "start", "end"))
-        name = str(evidence.get("source"))
-        if name not in self._texts:
-            source = self._sources.get(name)
-            self._texts[name] = None if source is None else self._read(source)
-        text = self._texts[name]
-        if text is None or not isinstance(start, int) or not isinstance(end, int):
-            return f"[{one_line(str(quote))}]"
-        before = one_line(text[max(0, start - CONTEXT_CHARS) : start].lstrip())
-        after = one_line(text[end : end + CONTEXT_CHARS].rstrip())
-        space = " " if text[start - 1 : start].isspace() else ""
-        tail = " " if text[end : end + 1].isspace() else ""
-        return SourceExcerpt(f"{before}{space}", one_line(text[start:end]), f"{tail}{after}")
 
 
 @dataclass(slots=True)
@@ -191,7 +66,7 @@ class TerminalReview:
     by: str
     read: ReadLine
     write: Callable[[str], None]
-    source_text: Callable[[Mapping[str, Any]], str | None] = lambda source: None
+    source_text: ReadSource = lambda source: None
     edit: EditText | None = None
     """None: edit field by field."""
     totals: SessionTotals = field(default_factory=SessionTotals)

@@ -34,10 +34,10 @@ from paddock.runner.review.exchange import (
     gold_jsonl,
     read_sheet,
     reviews_csv,
-    shown_item,
 )
 from paddock.runner.review.fields import WrongField
 from paddock.runner.review.terminal import TerminalReview
+from paddock.runner.review.wording import shown_item
 from paddock.runner.settings import read_settings
 from paddock.steps.readers.text_encoding import NotText, decode_text
 

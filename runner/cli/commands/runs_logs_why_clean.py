@@ -180,9 +180,10 @@ def logs(
     """Show what a run did: its items, failures and notes."""
     past = _find_run(run, places)
     if report is not None:
+        from paddock.runner.lineage.decisions import reviews_of_run
         from paddock.runner.render.run_report import write_run_report
 
-        write_run_report(past, require_writable(report, "run.html"))
+        write_run_report(past, require_writable(report, "run.html"), reviews_of_run)
         console.print_err(f"Wrote run '{past.row.run}' to {console.printable_line(str(report))}.")
         return DONE
     if follow:

@@ -438,9 +438,10 @@ def run(
     if prune and not yes and confirm_removal(ended):
         ended = go(replace(options, is_confirmed=True))
     if report is not None and ended.run:
+        from paddock.runner.lineage.decisions import reviews_of_run
         from paddock.runner.render.run_report import write_named_run_report
 
-        write_named_run_report(path, ended.run, report)
+        write_named_run_report(path, ended.run, report, reviews_of_run)
     status = ended.exit_status(fail_on)
     if not reports.write(ended):
         status = status or FAILED

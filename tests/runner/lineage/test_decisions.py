@@ -1,0 +1,132 @@
+"""Decisions of people, as `paddock why` and a run's report show them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from paddock.runner.cli.application import application
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews import Question, Review, ReviewStore
+from paddock.runner.lineage.explain import explain_path
+from paddock.runner.review.decisions import ReviewDesk
+from tests.fakes.pool import FakePool
+from tests.runner.world import World
+
+SCHEMA = {"type": "object", "properties": {"total": {"type": "number"}}}
+
+
+def paddock(*arguments: str) -> Result:
+    return CliRunner().invoke(application(arguments[0]), list(arguments))
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("paddock.runner.core.model_pools.LookupPool", lambda settings: FakePool())
+    world = World(tmp_path / "letters")
+    world.documents(2)
+    world.run()
+    monkeypatch.chdir(world.folder)
+    return world
+
+
+def asked(
+    world: World, answer: Any, run: str = "swift-otter", document: str = "d1", **subject: Any
+) -> Review:
+    """Ask about the answer of step `sum` for the first document."""
+    evidence = {"total": {"quote": "62,00", "source": "0.txt", "page": 2, "match": "normalised"}}
+    told = {
+        "pipeline": "pipeline.yaml", "block": "each", "item": "0.txt", "document": "inbox/0.txt",
+        "document_sha256": document, "answer": answer, "schema": SCHEMA, "checks": [], "by": [],
+        "evidence": evidence, "model": "m", "digest": "m1",
+        "confidence": {"total": {"p": 0.62, "raw": 0.62, "second": 84.0, "second_p": 0.3,
+                                 "is_calibrated": False}},
+    }  # fmt: skip
+    with Ledger(world.folder / ".paddock") as ledger:
+        query = "select scope from scopes where step = 'each'"
+        ((scope,),) = ledger.rows(query)
+        question = Question(scope, "0.txt", "sum", run, {**told, **subject})
+        return ReviewStore(ledger).ask(question)
+
+
+def decide(world: World, review: Review, *decision: Any, by: str = "ann", reason: str = "") -> None:
+    with Ledger(world.folder / ".paddock") as ledger:
+        desk = ReviewDesk(ledger)
+        desk.decide(review.id, review.question, *decision, by=by, reason=reason)
+
+
+def review_part(text: str) -> list[str]:
+    """Return the lines from the first review to the line after them, without the date."""
+    lines = text.splitlines()
+    first = next(n for n, line in enumerate(lines) if line.startswith("  review"))
+    last = next(n for n, line in enumerate(lines) if line.startswith("  now"))
+    return [line.rstrip() for line in lines[first:last]]
+
+
+def test_why_shows_who_changed_what_and_where_the_answer_stood(world: World) -> None:
+    decide(world, asked(world, {"total": 62.0}), "edit", {"total": 84.0})
+    head, *rest = review_part(paddock("why", "out/0.txt").stdout)
+    assert head.startswith("  review      'sum' edited by ann, 20")
+    assert rest == [
+        "                changed   total: 62.0 → 84.0",
+        '                field     total: 62.0  (62%; else 84.0 30%); 0.txt, page 2: "62,00"',
+    ]
+
+
+def test_why_shows_what_waits_and_the_decision_before_it(world: World) -> None:
+    first = asked(world, {"total": 1.0}, evidence=None, confidence=None)
+    decide(world, first, "reject", by="bob", reason="a scan of a cat")
+    asked(world, {"total": 2.0}, document="d2", evidence=None, confidence=None)
+    lines = review_part(paddock("why", "out/0.txt").stdout)
+    assert lines[0] == "  review      'sum' waits for review"
+    assert lines[-1].startswith("                          earlier: rejected by bob, 20")
+    assert lines[-1].endswith(": a scan of a cat; the document has changed since")
+
+
+def test_why_of_a_document_shows_the_decision_about_it(world: World) -> None:
+    decide(world, asked(world, {"total": 1.0}), "accept")
+    shown = paddock("why", "inbox/0.txt").stdout
+    assert "item '0.txt' of 'each', 'sum' accepted by ann → out/0.txt" in shown
+
+
+def test_a_program_reads_decisions_of_an_output(world: World) -> None:
+    decide(world, asked(world, {"total": 62.0}), "edit", {"total": 84.0})
+    (origin,) = json.loads(paddock("why", "out/0.txt", "--json").stdout)["origins"]
+    (told,) = origin["reviewed"]["answers"]
+    assert (told["state"], told["by"], told["changes"]) == (
+        "edited", "ann", [["total", "62.0", "84.0"]],
+    )  # fmt: skip
+
+
+def test_an_output_without_a_review_says_nothing_of_reviews(world: World) -> None:
+    (origin,) = explain_path(Path("out/1.txt")).origins
+    assert origin.reviewed.answers == ()
+    assert "review" not in paddock("why", "out/1.txt").stdout
+
+
+def test_the_report_of_a_run_has_its_reviews_and_what_waits_first(world: World) -> None:
+    decide(world, asked(world, {"total": 62.0}), "edit", {"total": 84.0})
+    assert paddock("logs", "--report", "run.html").exit_code == 0
+    page = (world.folder / "run.html").read_text("utf-8")
+    assert "<h2>Reviews (1)</h2>" in page
+    assert '<span class="s-edited">edited by ann</span>' in page
+    assert "<del>62.0  (62%; else 84.0 30%)</del> <ins>84.0</ins>" in page
+    assert "page 2: &quot;62,00&quot;" in page
+
+
+def test_texts_of_a_hostile_answer_are_escaped_in_the_report(world: World) -> None:
+    asked(world, {"<b>x": "<script>alert(1)</script>"}, schema={"type": "object"})
+    paddock("logs", "--report", "run.html")
+    page = (world.folder / "run.html").read_text("utf-8")
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_a_report_of_a_run_without_reviews_has_no_section_of_them(world: World) -> None:
+    paddock("logs", "--report", "run.html")
+    assert "Reviews" not in (world.folder / "run.html").read_text("utf-8")
