@@ -44,6 +44,7 @@ from paddock.steps.readers.text_encoding import NotText, decode_text
 LIST_HEAD = ("ID", "ITEM", "STEP", "PIPELINE", "ASKED", "LEFT", "FOR", "")
 MAX_ITEM_CHARS = 48
 MAX_SHEET_BYTES = 64 * 1024 * 1024
+NOTHING_WAITS = "Nothing waits for review."
 STANDARD_STREAM = "-"
 _GOLD = "jsonl"
 
@@ -79,6 +80,12 @@ def review(
     by: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Who decides; by default the user.")
     ] = None,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the page's address and open nothing.")
+    ] = False,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Of the page; by default the folder's own.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Decide on the answers that wait for review.
@@ -99,7 +106,7 @@ def review(
             return _import(opened, imported, skip_bad=skip_bad, as_json=as_json)
         if in_terminal:
             return _review_in_terminal(opened)
-        return _serve(opened)
+        return _serve(opened, port, opens_browser=not no_browser)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +189,7 @@ def _list(place: LedgerFolder, *, as_json: bool) -> int:
     elif waiting:
         console.print_out(review_table(waiting, time.time()))
     else:
-        console.print_err("Nothing waits for review.")
+        console.print_err(NOTHING_WAITS)
     return DONE
 
 
@@ -349,7 +356,7 @@ def _import_summary(
 def _review_in_terminal(opened: _OpenDesk) -> int:
     ids = [one.id for one in opened.waiting()]
     if not ids:
-        console.print_err("Nothing waits for review.")
+        console.print_err(NOTHING_WAITS)
         return DONE
     if sys.stdin is None or sys.stdin.closed:
         raise CommandError(
@@ -411,8 +418,42 @@ def _edit_in_editor(text: str, suffix: str) -> str:
     return edited
 
 
-def _serve(opened: _OpenDesk) -> int:
-    raise CommandError("The page is not there yet.\n  Use `--tty`.")
+def _serve(opened: _OpenDesk, port: int | None, *, opens_browser: bool) -> int:
+    """Serve the page until Ctrl-C."""
+    import asyncio
+
+    from paddock.runner.review.page_server import ReviewPageOptions, serve_review
+
+    def tell(address: str) -> None:
+        n = len(opened.waiting())
+        console.print_err(f"{waiting_text(n)} Ctrl-C ends the page.")
+        console.print_out(address)
+
+    options = ReviewPageOptions(
+        by=opened.by,
+        port=port,
+        opens_browser=opens_browser,
+        is_shown=lambda one: opened.place.file in (None, one.subject.get("pipeline")),
+        tell=tell,
+    )
+    n_decided = asyncio.run(serve_review(opened.desk, options))
+    console.print_err(
+        f"{counted(n_decided, 'decision')} here. {waiting_text(len(opened.waiting()))}"
+    )
+    if n_decided:
+        console.print_err(_next_text(opened))
+    return DONE
+
+
+def waiting_text(n: int) -> str:
+    """Return how many answers wait.
+
+    >>> waiting_text(0), waiting_text(1), waiting_text(7000)
+    ('Nothing waits for review.', '1 answer waits for review.', '7,000 answers wait for review.')
+    """
+    if not n:
+        return NOTHING_WAITS
+    return f"{counted(n, 'answer')} {'waits' if n == 1 else 'wait'} for review."
 
 
 def _next_text(opened: _OpenDesk) -> str:

@@ -15,7 +15,7 @@ from paddock.runner.cli.application import application
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Question, Review, ReviewStore
 from paddock.runner.review.decisions import ReviewDesk
-from tests.runner.cli.commands.terminal import terminal
+from tests.runner.cli.commands.terminal import CTRL_C, terminal
 
 TEXT = "Invoice A-17\nTotal 84,00 EUR\nplease pay by 3 May 2024\n"
 SCHEMA = {
@@ -469,3 +469,19 @@ def test_an_editor_that_fails_changes_nothing(
         screen.wait_for("1 waits for review.")
         assert screen.ended() == 0
     assert decided(folder) == {}
+
+
+# --- the page
+
+
+def test_the_page_is_served_until_ctrl_c_and_says_what_was_decided(folder: Path) -> None:
+    asked = ask(folder)
+    with terminal("review", "--no-browser", environ={}, cwd=folder) as screen:
+        screen.wait_for("1 answer waits for review. Ctrl-C ends the page.")
+        address = screen.wait_for("token=").split()[-1]
+        assert address.startswith("http://127.0.0.1:")
+        with Ledger(folder / ".paddock") as ledger:
+            ReviewDesk(ledger).decide(asked.id, asked.question, "accept", by="ann")
+        screen.type(CTRL_C)
+        screen.wait_for("0 decisions here. Nothing waits for review.")
+        assert screen.ended() == 0
