@@ -25,7 +25,8 @@ a person and a small model understand if not, False without an explanation, or a
 such as a count, for the expression to use.
 
 It may have an attribute `in_advance`: a function of the same parameters that is called before
-anything runs, with `...` for what is not known yet; it returns a sentence or None."""
+anything runs, with `...` for what is not known yet; it returns a sentence or None. Its attribute
+`from_scope` names parameters that have the values of the same names in the check's scope."""
 
 _GLOBALS = frozenset(("range", "dict", "namespace"))
 _SHOWN_CHARS = 200
@@ -91,7 +92,7 @@ class Check:
         """Return why it is not true, in plain sentences; [] if it is true."""
         found = _CheckFindings()
         names = {call.name for call in self.calls} & functions.keys()
-        ready = {name: found.watching(name, functions[name]) for name in names}
+        ready = {name: found.watching(name, functions[name], scope) for name in names}
         if self.expression.evaluate({**scope, **ready}):
             return []
         if found.sentences:
@@ -125,9 +126,12 @@ class _CheckFindings:
         self.sentences: dict[str, None] = {}
         self.values: dict[str, str] = {}
 
-    def watching(self, name: str, function: CheckFunction) -> Callable[..., object]:
+    def watching(
+        self, name: str, function: CheckFunction, scope: Mapping[str, Any]
+    ) -> Callable[..., object]:
         """Return a function that returns true, false or a value, and keeps sentences."""
-        return partial(self._called, name, function)
+        more = {one: scope[one] for one in _from_scope(function) if one in scope}
+        return partial(self._called, name, partial(function, **more))
 
     def _called(self, name: str, function: CheckFunction, *args: Any, **named: Any) -> object:
         for value in (*args, *named.values()):
@@ -188,7 +192,12 @@ def _fault_in_advance(call: CheckCall, function: CheckFunction) -> str | None:
     return None if told is None else str(told)
 
 
+def _from_scope(function: CheckFunction) -> tuple[str, ...]:
+    return tuple(getattr(function, "from_scope", ()))
+
+
 def _parameters(function: CheckFunction) -> str:
     """Return a function's parameters, such as `value`, `least`, `most`."""
-    names = inspect.signature(function).parameters.values()
+    known = inspect.signature(function).parameters.values()
+    names = [one for one in known if one.name not in _from_scope(function)]
     return ", ".join(f"`{'*' * (one.kind == one.VAR_POSITIONAL)}{one.name}`" for one in names) + "."

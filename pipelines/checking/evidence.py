@@ -210,7 +210,8 @@ def _needs_evidence(value: Any, schema: _SchemaParts) -> bool:
 def _is_among(path: Path, only: tuple[str, ...]) -> bool:
     names = [name for name in path if isinstance(name, str)]
     paths = {".".join(names[: at + 1]) for at in range(len(names))}
-    return not only or any(one in paths or one in names for one in only)
+    asked = (".".join(part for part in one.split(".") if not part.isdecimal()) for one in only)
+    return not only or any(one in paths or one in names for one in asked)
 
 
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")

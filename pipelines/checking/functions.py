@@ -1,15 +1,14 @@
 """Built-in functions that a `check` may call, by name in `BUILT_IN`.
 
 Length, contents, form and language of an answer, and whether it keeps to its source: numbers and
-dates, quotations, citations. Functions of other packages come from entry points; the caller passes
-the mapping of all of them. The only importer of `py3langid`.
+dates, quotations, citations, evidence. Functions of other packages come from entry points; the
+caller passes the mapping of all of them. The only importer of `py3langid`.
 """
 
 from __future__ import annotations
 
 import datetime
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,9 @@ from pydantic_core import SchemaError, SchemaValidator, ValidationError
 from paddock.engine.system.text import counted, listed, one_line
 
 from .check import CheckFunction
-from .values_in_text import ValueIndex, is_month, value_index, values_in
+from .evidence import missing_paths
+from .text_index import TextIndex
+from .values_in_text import ValueIndex, is_month, values_in
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier  # type: ignore[import-untyped]
@@ -370,16 +371,6 @@ def _language_identifier() -> LanguageIdentifier:
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
-_QUOTE_MARGIN = " .'"
-_TYPOGRAPHY = {
-    **dict.fromkeys(map(ord, "\u2018\u2019\u201a\u201b\u02bc\u2032`\u00b4\u2039\u203a"), "'"),
-    **dict.fromkeys(map(ord, '"\u201c\u201d\u201e\u201f\u2033\u00ab\u00bb\u300c\u300d'), "'"),
-    **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\uff0d"), "-"),
-    **dict.fromkeys(map(ord, "\u00ad\u200b\u200c\u200d\u2060\ufeff"), None),
-}
-_HYPHENATED = re.compile(r"(?<=\w)[-\u2010\u00ad]\n\s*(?=\w)")
-_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
-_IN_NUMBER = re.compile(r"\d[.,']\d")
 _CITED = re.compile(r"\[(\d+(?:\s?[,;\u2013-]\s?\d+)*)\]")
 _MOST_CITED = 1000
 # A citation or a page follows text: `[450]` by itself is a number.
@@ -401,26 +392,26 @@ def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
     'This is not in the source: 40. Use only what is in it.'
     """
     answer, text = without_list_numbers("\n\n".join(texts_in(value))), text_of(source)
-    stock = value_index(text)
-    missing = _unsupported_values(answer, stock, within)
+    values = TextIndex(text).values
+    missing = _unsupported_values(answer, values, within)
     if missing:
         # A source that has the same list gives its items the same numbers.
         plain = without_list_numbers(text)
         if plain != text:
             for said in values_in(plain):
-                stock.add(said)
-            missing = _unsupported_values(answer, stock, within)
+                values.add(said)
+            missing = _unsupported_values(answer, values, within)
     if not missing:
         return None
     return f"This is not in the source: {listed(missing)}. Use only what is in it."
 
 
-def _unsupported_values(answer: str, stock: ValueIndex, within: float) -> list[str]:
+def _unsupported_values(answer: str, values: ValueIndex, within: float) -> list[str]:
     """Return the values of an answer that a source lacks, in order."""
     missing = {
         (said.start, said.text): None
         for said in values_in(answer)
-        if said.is_sure and not stock.holds(said, within)
+        if said.is_sure and not values.holds(said, within)
     }
     return list(dict.fromkeys(text for _, text in sorted(missing)))
 
@@ -462,47 +453,61 @@ def without_list_numbers(text: str) -> str:
 def quotes(value: Any, source: Any) -> str | None:
     """Check that each text of the answer is in the source word by word, in whole words.
 
-    Spaces, capitals, kinds of quotation marks and dashes, and soft hyphens may differ. An empty
-    text is no quotation. Numbers are checked as in `grounded`.
+    Spaces, capitals, kinds of quotation marks and dashes, and hyphens inside words may differ. An
+    empty text is no quotation. Numbers are checked as in `grounded`.
 
     >>> quotes(["ferry at nine", "ten boats"], source="The Ferry  at nine.")
     'This is not in the source word by word: "ten boats".'
     """
-    text = text_of(source)
-    plain = _normalised_quote(text)
-    joined = _normalised_quote(_HYPHENATED.sub("", text))
-    closed = _normalised_quote(_HYPHENATED.sub("-", text))
-    missing = []
-    for one in texts_in(value, with_numbers=False):
-        wanted = _normalised_quote(one).strip(_QUOTE_MARGIN)
-        if not any(_contains_words(wanted, whole) for whole in (plain, joined, closed)):
-            missing.append(f'"{_short(one)}"')
+    index = TextIndex(text_of(source))
+    texts = texts_in(value, with_numbers=False)
+    missing = [f'"{_short(one)}"' for one in texts if not index.find(one)]
     numbers = "\n\n".join(texts_in(value, with_texts=False))
-    missing += _unsupported_values(numbers, value_index(text), 0.0) if numbers else []
+    missing += _unsupported_values(numbers, index.values, 0.0) if numbers else []
     if not missing:
         return None
     return f"This is not in the source word by word: {listed(missing)}."
 
 
-def _contains_words(wanted: str, text: str) -> bool:
-    """Return whether a text contains words, not within other words or numbers."""
-    at = text.find(wanted) if wanted else -1
-    while at >= 0:
-        end = at + len(wanted)
-        if not (
-            _is_inside_word(text[at - 1 : at + 1] if at else "")
-            or _is_inside_word(text[end - 1 : end + 1])
-            or _IN_NUMBER.fullmatch(text, max(0, at - 2), at + 1)
-            or _IN_NUMBER.fullmatch(text, end - 1, end + 2)
-        ):
-            return True
-        at = text.find(wanted, at + 1)
-    return False
+def located(value: Any, *, output: Any = None, evidence: Any = None) -> str | None:
+    """Check that the evidence has a place for each value of the answer, or of this part of it.
+
+    It needs `reply.evidence`. Words may be misspelled in the source, numbers and dates written in
+    another way.
+
+    >>> located({"n": 5}, output={"n": 5}, evidence={"n": {"match": "none"}})
+    'This is not in the source: n (5). Use only what is in it.'
+    """
+    if evidence is None:
+        raise ValueError("`located` needs the evidence of the answer: add `reply.evidence`")
+    missing = {path: _held(output, path) for path in missing_paths(evidence)}
+    asked = missing if value is output or value == output else _held_in(value, missing)
+    if not asked:
+        return None
+    told = listed([f"{path} ({_short(str(held))})" for path, held in asked.items()])
+    return f"This is not in the source: {told}. Use only what is in it."
 
 
-def _is_inside_word(pair: str) -> bool:
-    """Return whether two characters belong to one word; Chinese and Thai have no spaces."""
-    return len(pair) == 2 and all(sign.isalnum() for sign in pair) and not _UNSPACED.search(pair)
+located.from_scope = ("output", "evidence")  # type: ignore[attr-defined]  # a function has attributes, too
+
+
+def _held(output: Any, path: str) -> Any:
+    """Return what is at a path of the answer; names of fields may have dots."""
+    if not path:
+        return output
+    if isinstance(output, list | tuple):
+        number, _, rest = path.partition(".")
+        return _held(output[int(number)], rest)
+    for name in output if isinstance(output, Mapping) else ():
+        if path == name or path.startswith(f"{name}."):
+            return _held(output[name], path[len(name) + 1 :])
+    return None
+
+
+def _held_in(value: Any, missing: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the missing values that are in a part: equal values have equal places."""
+    held = {*texts_in(value)}
+    return {path: one for path, one in missing.items() if not held.isdisjoint(texts_in(one))}
 
 
 def cites(value: Any, sources: Any, least: int = 1) -> str | None:
@@ -544,11 +549,6 @@ def _cited_numbers_in(text: str) -> list[int]:
     return numbers
 
 
-def _normalised_quote(text: str) -> str:
-    plain = unicodedata.normalize("NFKC", text.translate(_TYPOGRAPHY)).casefold()
-    return " ".join(unicodedata.normalize("NFC", plain).split())
-
-
 BUILT_IN: Mapping[str, CheckFunction] = {
     "cites": cites,
     "contains": contains,
@@ -559,6 +559,7 @@ BUILT_IN: Mapping[str, CheckFunction] = {
     "is_url": is_url,
     "lacks": lacks,
     "language": language,
+    "located": located,
     "matches": matches,
     "one_of": one_of,
     "quotes": quotes,

@@ -228,6 +228,8 @@ _MINUS = re.compile(
 )
 _CURRENCY_BEFORE = re.compile(r"(?:\b[A-Z]{2,3}|[A-Z]{0,2}[$€£¥₹₩₽]|\bRs)\.?[^\S\n]?\Z")
 _MINUS_WORD = re.compile(r"\b(?:minus|moins|menos|meno|min|negative)[^\S\n]\Z", re.IGNORECASE)
+_CREDIT_AFTER = re.compile(r"[-\u2212\u2013](?=\s|\Z)")
+_CENTS = re.compile(r"\d[.,]\d\d(?!\d)")
 _LESS_WORD = re.compile(
     r"\b(?:f[ea]ll(?:en|ing|s)?|dropp?\w*|decreas\w*|declin\w*|los[est]\w*|lower\w*|down|below|minus"
     r"|negative|reduc\w*|shr[aiu]nk\w*|cut|deficit\w*|slipp?\w*|cheaper|less|fewer|under|discount"
@@ -442,6 +444,8 @@ def _number_at(
                 bare_end = short.end()
                 readings -= {NumberReading(rounded(value), unit) for unit in prefix or (NO_UNIT,)}
     sign, first = _sign(text, start, last, less)
+    if _CREDIT_AFTER.match(text, bare_end) or _in_parentheses(text, first, last):
+        sign = 0
     return Number(
         text[first:last].strip(), first, last, frozenset(readings), sign, parts=parts,
         is_ordinal=_is_ordinal(text, start, end), bare=(first if sign < 0 else start, bare_end),
@@ -473,6 +477,12 @@ def _sign(text: str, start: int, end: int, less: Sequence[int]) -> tuple[int, in
         if not _SENTENCE.search(between):
             return 0, first
     return 1, first
+
+
+def _in_parentheses(text: str, start: int, end: int) -> bool:
+    """Return whether an amount is written as a credit: `(84.00)`."""
+    is_around = text[max(0, start - 1) : start] == "(" and text[end : end + 1] == ")"
+    return is_around and _CENTS.search(text, start, end) is not None
 
 
 def _is_in_columns(text: str, start: int, end: int) -> bool:

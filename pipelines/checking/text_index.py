@@ -50,6 +50,7 @@ _ALIKE = str.maketrans("li1o0", "iiioo")
 _MOST_COMPARED = 4  # times the text's length; above it, one pass over the text is cheaper
 _MOST_OVERLAPPING_CHARS = 256
 _CODE = re.compile(r"[+(]{0,2}[^\W_]+(?:[ \-/().+]{1,3}[^\W_]+)*")
+_BEFORE_CODE = re.compile(r"[+(]+\Z")
 _CODE_GAP = re.compile(r"[ \-/().+]{0,3}")
 _N_DIGITS = re.compile(r"(?:\D*\d){4}")
 _LEAST_CODE_CHARS = 6
@@ -164,6 +165,11 @@ def _replacement(found: re.Match[str], signs: Mapping[str, str]) -> str:
     return unicodedata.normalize("NFKC", "".join(signs.get(sign, sign) for sign in found[0]))
 
 
+def folded_words(text: str) -> list[str]:
+    """Return the words of a text as they are compared; of scripts without spaces, each sign."""
+    return _WORD.findall(folded(text).text)
+
+
 @dataclass
 class TextIndex:
     """Words, quotations and values of a text, and where they are."""
@@ -194,6 +200,11 @@ class TextIndex:
         for number, word in enumerate(self._words):
             positions.setdefault(word, []).append(number)
         return positions
+
+    def starts_of(self, word: str) -> Iterator[int]:
+        """Yield the offsets at which a folded word begins."""
+        for number in self._positions.get(word, ()):
+            yield self._original(number, number)[0]
 
     def find(self, text: str) -> list[Quote]:
         """Return where a text is word by word, exactly or as it counts when folded, in order.
@@ -230,18 +241,44 @@ class TextIndex:
         Words may be missing, added or misspelled; a number may be written in another way, but not
         be another one.
         """
-        words = _WORD.findall(folded(text[:_MOST_SIMILAR_CHARS]).text)
-        if all(map(str.isdecimal, words)):
-            return []
+        text = text[:_MOST_SIMILAR_CHARS]
+        said = [one for one in values_in(text) if one.is_sure]
+        signs = list(text)
+        for one in said:
+            signs[one.start : one.end] = " " * len(one.text)
+        words = [*self._as_written(folded_words("".join(signs)))]
         near = [self._similar_words(word) for word in words]
         found = [self._similar_at(first, words, near) for first in self._windows(words, near)]
         quotes = sorted(filter(None, found), key=lambda one: (-(one.ratio or 0), one.start))
-        said = [one for one in values_in(text) if one.is_sure] if quotes else []
         for quote in quotes:
             kept = self._with_values(quote, said)
             if kept is not None:
                 return [kept]
         return []
+
+    def _as_written(self, words: Sequence[str]) -> Iterator[str]:
+        """Yield words as one or as two, as the text has them."""
+        before = ""
+        for word in words:
+            if before and before + word in self._positions and not self._has_all(before, word):
+                yield before + word
+                before = ""
+                continue
+            if before:
+                yield from self._halves(before)
+            before = word
+        if before:
+            yield from self._halves(before)
+
+    def _has_all(self, *words: str) -> bool:
+        return all(word in self._positions for word in words)
+
+    def _halves(self, word: str) -> tuple[str, ...]:
+        if word not in self._positions and len(word) <= _MOST_WORD_CHARS:
+            for at in range(2, len(word) - 1):
+                if self._has_all(word[:at], word[at:]):
+                    return word[:at], word[at:]
+        return (word,)
 
     def _find_folded(self, wanted: str) -> list[Span]:
         words = [(found[0], found.start()) for found in _WORD.finditer(wanted)]
@@ -284,9 +321,10 @@ class TextIndex:
         for first in islice(numbers, _MOST_CODE_PLACES):
             last = self._last_group(form, first)
             if last is not None:
-                span = self._folded_span(first, last)
-                if _is_whole(self._folded.text, *span):
-                    found.append(self._folded.original(*span))
+                start, end = self._folded_span(first, last)
+                if _is_whole(self._folded.text, start, end):
+                    signs = _BEFORE_CODE.search(self._folded.text, max(0, start - 2), start)
+                    found.append(self._folded.original(signs.start() if signs else start, end))
         return found
 
     def _last_group(self, form: str, first: int) -> int | None:
@@ -374,9 +412,10 @@ class TextIndex:
         begin = max(0, first - slack)
         region = self._words[begin : first + len(words) + 2 * slack]
         matched = _aligned(near, region) if len(words) <= _MOST_ALIGNED else _shared(words, region)
-        lengths = [len(word) for word in region]
-        matched, ratio = _trimmed(matched, lengths, sum(map(len, words)))
-        if ratio < LEAST_RATIO:
+        lengths = [0 if word.isdecimal() else len(word) for word in region]
+        n_wanted = sum(map(len, words))
+        matched, ratio = _trimmed(matched, lengths, n_wanted)
+        if min(ratio, sum(weight for _, weight in matched) / n_wanted) < LEAST_RATIO:
             return None
         numbers = begin + matched[0][0], begin + matched[-1][0]
         if not _is_whole(self._folded.text, *self._folded_span(*numbers)):
@@ -433,8 +472,11 @@ def _parts(word: str) -> set[str]:
 
 
 def _most_typos(word: str) -> int:
-    """Return how many letters of a word may differ: 0 to 2, as in Lucene's `AUTO:4,8`."""
-    if len(word) < 4 or len(word) > _MOST_WORD_CHARS or word[0].isdecimal():
+    """Return how many letters of a word may differ: 0 to 2, as in Lucene's `AUTO:5,8`.
+
+    Of four letters one makes another word: Bonn and born.
+    """
+    if len(word) < 5 or len(word) > _MOST_WORD_CHARS or word[0].isdecimal():
         return 0
     return 1 if len(word) < 8 else 2
 

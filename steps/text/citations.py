@@ -1,24 +1,29 @@
 """Citations of a summary: pages and headings of its sources, and citation marks in its text.
 
-The marks come from counting common words, never from a model: small ones invent page numbers.
+The marks come from counting common words and numbers, never from a model: small ones invent page
+numbers. Both are looked up as evidence is.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
+from paddock.pipelines.checking.text_index import TextIndex, folded_words
+from paddock.pipelines.checking.values_in_text import values_in
 from paddock.steps.base import Output
 
 from .split import Headings, TextPart, repeated_chars
 
 _SENTENCE = re.compile(r"[^\n]+?(?:[.!?][\"')\]]*(?=\s|\Z)|[\u3002\uff01\uff1f]|(?=\n)|\Z)")
-_WORD = re.compile(r"[\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff]|[^\W_]+")
 _LEAST_WEIGHT_SHARE = 0.5  # of a sentence's words, weighted by rarity, must be in the cited passage
-_LEAST_WORDS = 3
+_LEAST_PARTS = 3  # words and numbers
+_VALUE_WEIGHT = 2.0
+_BETWEEN_PASSAGES = "\n\x00\n"
 
 
 class CitedSource(Output):
@@ -98,36 +103,68 @@ def passages_by_chunk(parts: Sequence[TextPart]) -> list[Passage]:
 
 
 def with_citations(text: str, passages: Sequence[Passage]) -> str:
-    """Append to each sentence the mark of the passage with most of its words.
+    """Append to each sentence the mark of the passage with most of its words and numbers.
 
-    A sentence that is similar to none gets no mark.
+    A number counts as much as two words, in any notation. A sentence that is similar to none gets
+    no mark.
 
     >>> print(with_citations("Slates cost 5 euros.", [Passage("Wool is dear.", "p. 1"),
-    ...     Passage("All slates cost 5 euros each.", "p. 2")]))
+    ...     Passage("All slates cost €5.00 each.", "p. 2")]))
     Slates cost 5 euros. [p. 2]
     """
-    words = [set(_content_words(passage.text)) for passage in passages]
-    count = Counter(word for known in words for word in known)
-    weights = {word: math.log(1 + len(passages) / n) for word, n in count.items()}
-    unknown = math.log(1 + 2 * len(passages))
+    cited = _PassageIndex(passages)
 
     def marked(sentence: re.Match[str]) -> str:
-        said = set(_content_words(sentence[0]))
-        if len(said) < _LEAST_WORDS:
-            return sentence[0]
-        total = sum(weights.get(word, unknown) for word in said)
-        shares = [sum(weights[word] for word in said & known) / total for known in words]
-        best = max(range(len(shares)), key=lambda index: shares[index], default=None)
-        if best is None or shares[best] < _LEAST_WEIGHT_SHARE:
-            return sentence[0]
-        return f"{sentence[0].rstrip()} [{passages[best].mark}]"
+        best = cited.best(sentence[0])
+        return sentence[0] if best is None else f"{sentence[0].rstrip()} [{best.mark}]"
 
     return _SENTENCE.sub(marked, text)
 
 
+class _PassageIndex:
+    """The words and values of passages, in one index."""
+
+    def __init__(self, passages: Sequence[Passage]) -> None:
+        self._passages = passages
+        self._index = TextIndex(_BETWEEN_PASSAGES.join(one.text for one in passages))
+        sizes = [len(one.text) + len(_BETWEEN_PASSAGES) for one in passages]
+        self._starts = list(accumulate(sizes[:-1], initial=0))
+        self._known: dict[str, frozenset[int]] = {}
+
+    def best(self, sentence: str) -> Passage | None:
+        """Return the passage with the largest share of a sentence, if it is large enough."""
+        shares = [0.0] * len(self._passages)
+        total = n_parts = 0.0
+        for weight, known in self._parts(sentence):
+            rarity = len(self._passages) / len(known) if known else 2 * len(self._passages)
+            weight *= math.log(1 + rarity)
+            total += weight
+            n_parts += 1
+            for number in known:
+                shares[number] += weight
+        if n_parts < _LEAST_PARTS or not shares:
+            return None
+        number = max(range(len(shares)), key=lambda one: shares[one])
+        return self._passages[number] if shares[number] >= _LEAST_WEIGHT_SHARE * total else None
+
+    def _parts(self, sentence: str) -> Iterator[tuple[float, frozenset[int]]]:
+        """Yield the weight of each number, date and word, and the passages that have it."""
+        rest = sentence
+        for said in values_in(sentence):
+            if said.is_sure:
+                yield (
+                    _VALUE_WEIGHT,
+                    self._passages_at(one.start for one in self._index.values.find(said)),
+                )
+                rest = rest.replace(said.text, " ", 1)
+        for word in dict.fromkeys(folded_words(rest)):
+            if word not in self._known:
+                self._known[word] = self._passages_at(self._index.starts_of(word))
+            yield 1.0, self._known[word]
+
+    def _passages_at(self, starts: Iterable[int]) -> frozenset[int]:
+        return frozenset(bisect_right(self._starts, start) - 1 for start in starts)
+
+
 def _page_mark(one: CitedSource) -> str:
     return f"p. {one.page}" if one.page == one.page_end else f"pp. {one.page}\u2013{one.page_end}"
-
-
-def _content_words(text: str) -> list[str]:
-    return _WORD.findall(text.casefold())

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from paddock.pipelines.checking.evidence import SourceText, locate, missing_paths
 
@@ -66,3 +72,22 @@ def test_an_invoice_s_values_are_found_in_their_rows_and_columns() -> None:
     for item in found["items"]:
         for leaf in item.values():
             assert BILL[leaf["start"] : leaf["end"]] == leaf["quote"]
+
+
+def cases() -> Iterator[tuple[str, str, str, str]]:
+    """Yield match, value, text and quote of each decided case."""
+    for line in Path(__file__).with_name("evidence_cases.txt").read_text("utf-8").splitlines():
+        if not line.startswith("#"):
+            match, value, text, quote = line.split("|")
+            yield match, value, _unescaped(text), _unescaped(quote)
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\(n|u[0-9a-f]{4})", lambda at: json.loads(f'"{at[0]}"'), text)
+
+
+@pytest.mark.parametrize(("match", "value", "text", "quote"), [*cases()])
+def test_every_decided_case_is_held(match: str, value: str, text: str, quote: str) -> None:
+    found = one(json.loads(value), text, name="field")
+    assert (found["match"], found["quote"] or "") == (match, quote)
+    assert (found["ratio"] is not None) == (match == "fuzzy")
