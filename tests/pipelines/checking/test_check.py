@@ -104,3 +104,52 @@ def test_what_is_written_out_is_looked_at_in_advance(source: str, sentence: str 
 def test_functions_are_no_names_that_a_check_reads() -> None:
     check = Check.of("grounded(output.a, source=steps.text.text) or range(3)")
     assert check.references == {("output", "a"), ("steps", "text", "text")}
+
+
+LOCATED = {
+    "output": {"total": 84.5, "name": "Ann", "rows": [{"n": 3}, {"n": 4}], "note": None},
+    "evidence": {
+        "total": {"match": "none"},
+        "name": {"match": "fuzzy"},
+        "rows": [{"n": {"match": "exact"}}, {"n": {"match": "none"}}],
+        "note": None,
+    },
+}
+"""An answer and the evidence of it, as a check's scope has them."""
+
+
+@pytest.mark.parametrize(
+    ("source", "sentences"),
+    [
+        (
+            "located(output)",
+            ["This is not in the source: total (84.5), rows.1.n (4). Use only what is in it."],
+        ),
+        ("located(output.name)", []),
+        ("located(output.rows[0])", []),
+        ("located(output.note)", []),
+        (
+            "located(output.total)",
+            ["`total`: This is not in the source: total (84.5). Use only what is in it."],
+        ),
+        (
+            "located(output.rows)",
+            ["`rows`: This is not in the source: rows.1.n (4). Use only what is in it."],
+        ),
+    ],
+)
+def test_values_without_evidence_are_named_with_their_fields(
+    source: str, sentences: list[str]
+) -> None:
+    assert Check.of(source).failures(LOCATED, BUILT_IN) == sentences
+
+
+def test_without_evidence_nothing_can_be_located() -> None:
+    with pytest.raises(ExpressionError, match="`located` needs the evidence of the answer"):
+        failures("located(output)", {"n": 1})
+
+
+def test_only_what_is_written_in_a_check_is_named_as_its_parameters() -> None:
+    assert [*Check.of("located()").faults(BUILT_IN)] == [
+        ("`located`: missing a required argument: 'value'", "It takes `value`.")
+    ]

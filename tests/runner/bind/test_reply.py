@@ -71,7 +71,7 @@ def told(reply: str, uses: str = "chat", after: str = "") -> list[str]:
 
 FUNCTIONS = (
     "Known: 'cites', 'contains', 'differs', 'grounded', 'is_date', 'is_email', 'is_url', 'lacks', "
-    "'language', 'matches', 'one_of', 'quotes', 'sentences', 'unique', 'words'."
+    "'language', 'located', 'matches', 'one_of', 'quotes', 'sentences', 'unique', 'words'."
 )
 
 
