@@ -9,6 +9,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Review, ReviewStore
 from paddock.runner.ledger.run_history import PastRun, open_for_reading
 from paddock.runner.render.run_details import ReliabilityTable, ReviewedAnswer, ReviewRecord
+from paddock.runner.review.calibration import LEAST_FIELDS, calibrations_of
 from paddock.runner.review.fields import changed_fields, subject_fields, value_text
 from paddock.runner.review.wording import (
     MAX_VALUE_CHARS,
@@ -100,5 +101,14 @@ def _short(value: object) -> str:
 
 
 def reliability_tables(decided: Iterable[Review]) -> list[ReliabilityTable]:
-    """Return how reliable each step's confidence was; none for steps without confidence."""
-    return []
+    """Return how reliable each step's confidence was; none for answers without confidence."""
+    return [
+        ReliabilityTable(
+            step=one.step,
+            model=one.model,
+            n_fields=one.n_fields,
+            n_needed=LEAST_FIELDS,
+            rows=tuple((row.label, row.n, row.n_right) for row in one.rows),
+        )
+        for _, one in sorted(calibrations_of(decided).items())
+    ]

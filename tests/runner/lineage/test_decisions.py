@@ -60,6 +60,19 @@ def decide(world: World, review: Review, *decision: Any, by: str = "ann", reason
         desk.decide(review.id, review.question, *decision, by=by, reason=reason)
 
 
+def decide_many(world: World, n: int) -> None:
+    """Decide on `n` further answers with one field each; every fourth value was wrong."""
+    with Ledger(world.folder / ".paddock") as ledger:
+        for number in range(n):
+            sure = {"p": 0.9, "raw": 0.95 if number % 2 else 0.35, "is_calibrated": False}
+            told = {"document_sha256": "d", "answer": {"total": number}, "schema": SCHEMA,
+                    "confidence": {"total": sure}, "model": "m", "digest": "m1"}  # fmt: skip
+            review = ReviewStore(ledger).ask(Question("x", f"{number}", "sum", "r", told))
+            verb = "edit" if number % 4 == 0 else "accept"
+            value = {"total": -1} if verb == "edit" else None
+            ReviewDesk(ledger).decide(review.id, review.question, verb, value, by="ann")
+
+
 def review_part(text: str) -> list[str]:
     """Return the lines from the first review to the line after them, without the date."""
     lines = text.splitlines()
@@ -75,6 +88,7 @@ def test_why_shows_who_changed_what_and_where_the_answer_stood(world: World) -> 
     assert rest == [
         "                changed   total: 62.0 → 84.0",
         '                field     total: 62.0  (62%; else 84.0 30%); 0.txt, page 2: "62,00"',
+        "              confidence of 'sum' (m): not calibrated: 1 of 50 fields reviewed",
     ]
 
 
@@ -86,6 +100,27 @@ def test_why_shows_what_waits_and_the_decision_before_it(world: World) -> None:
     assert lines[0] == "  review      'sum' waits for review"
     assert lines[-1].startswith("                          earlier: rejected by bob, 20")
     assert lines[-1].endswith(": a scan of a cat; the document has changed since")
+
+
+def test_why_shows_how_often_confidence_was_right_once_50_fields_were_reviewed(
+    world: World,
+) -> None:
+    decide_many(world, 48)
+    decide(world, asked(world, {"total": 62.0}), "accept")
+    assert review_part(paddock("why", "out/0.txt").stdout)[-1] == (
+        "              confidence of 'sum' (m): not calibrated: 49 of 50 fields reviewed"
+    )
+    decide_many(world, 49)
+    assert review_part(paddock("why", "out/0.txt").stdout)[-4:] == [
+        "              confidence of 'sum' (m): calibrated by 50 reviewed fields",
+        "                          0.3 to 0.4: 12 of 25 right (48%)",
+        "                          0.6 to 0.7: 1 of 1 right (100%)",
+        "                          0.9 to 1.0: 24 of 24 right (100%)",
+    ]
+    paddock("logs", "--report", "run.html")
+    page = (world.folder / "run.html").read_text("utf-8")
+    assert "confidence of &#x27;sum&#x27; (m): calibrated by 50 reviewed fields." in page
+    assert '<td>0.3 to 0.4</td><td class="n">25</td><td class="n">12</td>' in page
 
 
 def test_why_of_a_document_shows_the_decision_about_it(world: World) -> None:
