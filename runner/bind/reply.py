@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.sampling import schema
 from paddock.engine.sampling.schema import json_pointer
@@ -24,6 +24,9 @@ from paddock.steps.base import Step, StepError
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
 
 from .inputs_and_parameters import Scope
+
+if TYPE_CHECKING:
+    from .evidence_sources import EvidenceFinder
 
 
 @dataclass(frozen=True)
@@ -215,6 +218,8 @@ class ScopedReply:
 
     reply: BoundReply
     scope: Scope
+    finder: EvidenceFinder | None = None
+    """Finds the fields of an answer, where evidence is asked for."""
 
     @property
     def schema(self) -> Any:
@@ -230,7 +235,8 @@ class ScopedReply:
         return self.reply.wants_confidence
 
     async def evidence(self, output: Any) -> Any:
-        return None
+        """Return where each field of an answer stands; None where it is not asked for."""
+        return None if self.finder is None else await self.finder.evidence(output)
 
     async def failures(self, output: Any, text: str) -> list[str]:
         """Return which checks the answer does not pass.
@@ -251,6 +257,8 @@ class ScopedReply:
 
     def _failures(self, output: Any, text: str) -> list[str]:
         scope = {**self.scope, "output": output, "text": text}
+        if self.finder is not None and any(map(_reads_evidence, self.reply.checks)):
+            scope["evidence"] = self.finder.located(output)
         found: dict[str, None] = {}
         for check in self.reply.checks:
             try:

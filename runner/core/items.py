@@ -23,6 +23,7 @@ from paddock.engine.system.time_limits import time_limit
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import BoundNode, BoundPlan, BoundStep
+from paddock.runner.bind.evidence_sources import EvidenceFinder
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.bind.subpipelines import callable_names, canonical_spec
@@ -232,7 +233,9 @@ class ItemRunner:
         item = record.name(step.id, scope, self._context.index)
         tools = self._context.tools(step, caller, record.outputs, item)
         if step.reply is not None:
-            tools = replace(tools, reply=ScopedReply(step.reply, scope))
+            form = step.reply
+            finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
+            tools = replace(tools, reply=ScopedReply(step.reply, scope, finder))
         if step.inner is not None and self._sub_pipelines is not None:
             tools = replace(tools, pipelines=self._sub_pipelines(step, record))
         return tools

@@ -8,6 +8,7 @@ come from unknown plug-ins are left out; what reads them is bounded by the YAML 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +18,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Reference
 from paddock.pipelines.keys import WrongInput
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from paddock.runner.bind.evidence_sources import EvidenceFinder
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.bind.subpipelines import all_steps, with_inputs
@@ -305,7 +307,8 @@ class DryWalk:
         try:
             if foresees:
                 seen = await step.kind().foresee(params, tools)  # type: ignore[attr-defined]
-                outputs = {"text": UNKNOWN, "output": None}
+                outputs = dict.fromkeys(("output", "evidence", "confidence"))
+                outputs["text"] = UNKNOWN
             else:
                 outputs = (await step.kind().run(params, tools)).model_dump(mode="json")
             if step.returns is not None:
@@ -352,7 +355,12 @@ class DryWalk:
             is_long=is_long,
             raises=hasattr(step.kind, "foresee"),
         )
-        reply = None if step.reply is None else DryReply(ScopedReply(step.reply, scope), pool)
+        reply, form = None, step.reply
+        if form is not None:
+            finder = None
+            with contextlib.suppress(StepError):  # what is not known yet may be no text
+                finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
+            reply = DryReply(ScopedReply(form, scope, finder), pool)
         outputs = DryOutputs(context, record.scope, record.key)
         stores = DryStores(tools.stores)
         return replace(tools, pool=pool, reply=reply, outputs=outputs, stores=stores), pool

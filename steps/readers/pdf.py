@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from ctypes import byref, c_int
 from dataclasses import dataclass
 from itertools import accumulate
 from threading import Lock
@@ -123,13 +124,16 @@ class _QuotedPage:
     """An open page, on which quotes of its cleaned text are found."""
 
     def __init__(self, page: Any) -> None:
+        from pypdfium2 import raw  # type: ignore[import-untyped]
+
+        self._raw = raw
         self._page = page
         self._characters = page.get_textpage()
-        raw = self._characters.get_text_range()
-        self._text = _clean_text(raw)
-        self._offsets = _kept_offsets(raw)
+        text = self._characters.get_text_range()
+        self._text = _clean_text(text)
+        self._offsets = _kept_offsets(text)
         # PDFium counts in units of UTF-16.
-        wide = (1 + (ord(char) > _LAST_OF_PLANE) for char in raw)
+        wide = (1 + (ord(char) > _LAST_OF_PLANE) for char in text)
         self._units = list(accumulate(wide, initial=0))
 
     def box(self, quote: QuoteSpan) -> PageBox | None:
@@ -145,8 +149,7 @@ class _QuotedPage:
 
     def _character_box(self, unit: int) -> PageBox | None:
         """Return a character's box on the page as it is shown; None if it is not on it."""
-        from pypdfium2 import raw  # type: ignore[import-untyped]
-
+        raw = self._raw
         index = raw.FPDFText_GetCharIndexFromTextIndex(self._characters, unit)
         rect = raw.FS_RECTF()
         if index < 0 or not raw.FPDFText_GetLooseCharBox(self._characters, index, rect):
@@ -157,13 +160,9 @@ class _QuotedPage:
 
     def _shown(self, x: float, y: float) -> tuple[float, float]:
         """Return a point of the page as fractions: rotated and cropped as PDFium draws it."""
-        from ctypes import byref, c_int
-
-        from pypdfium2 import raw
-
         across, down = c_int(), c_int()
         size = (0, 0, _BOX_UNITS, _BOX_UNITS)
-        raw.FPDF_PageToDevice(self._page, *size, 0, x, y, byref(across), byref(down))
+        self._raw.FPDF_PageToDevice(self._page, *size, 0, x, y, byref(across), byref(down))
         shares = (across.value / _BOX_UNITS, down.value / _BOX_UNITS)
         left, top = (round(min(max(share, 0.0), 1.0), 4) for share in shares)
         return left, top

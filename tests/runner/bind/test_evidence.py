@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +89,130 @@ def test_a_step_waits_for_the_sources_of_its_evidence() -> None:
     around = "  - {id: b, uses: prompt, with: {template: '{{ steps.a.text }}'}}\n"
     [told] = faults("{schema: {n: int}, evidence: steps.b.text}", around)
     assert told.startswith("these steps depend on each other: a → b → a.")
+
+
+READS = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: bill
+        uses: chat
+        with: {prompt: "Read: {{ steps.text.text }}"}
+        reply:
+          schema: {number: str, total: float, kind: "enum[bill, note]"}
+          evidence: steps.text
+    returns: {evidence: steps.bill.evidence}
+returns: steps.each.results
+"""
+
+
+def answering(**fields: Any) -> FakePool:
+    return FakePool(answer=lambda _: json.dumps(fields))
+
+
+def test_each_field_of_an_answer_shows_where_it_stands(tmp_path: Path) -> None:
+    here = World(tmp_path, READS)
+    here.write("inbox/a.txt", "Invoice No. R-7\n\nTotal due: EUR 1.250,00\n")
+    report = here.run(pool=answering(number="R-7", total=1250.0, kind="bill"))
+    [found] = [one["evidence"] for one in report.returns]
+    assert found == {
+        "number": {
+            "quote": "R-7", "source": "inbox/a.txt", "page": None, "start": 12, "end": 15,
+            "line": 1, "column": 13, "box": None, "match": "exact", "ratio": None, "others": 0,
+        },
+        "total": {
+            "quote": "1.250,00", "source": "inbox/a.txt", "page": None, "start": 32, "end": 40,
+            "line": 3, "column": 16, "box": None, "match": "normalised", "ratio": None,
+            "others": 0,
+        },
+        "kind": None,
+    }  # fmt: skip
+    here.edit("{evidence: steps.bill.evidence}", "{evidence: steps.bill.evidence, new: true}")
+    again = here.run(pool=FakePool())
+    assert (again.calls, again.cached_calls) == (0, 1)
+    assert again.returns == [{"evidence": found, "new": True}]
+
+
+def test_a_value_that_stands_nowhere_is_said_and_may_be_repaired(tmp_path: Path) -> None:
+    here = World(tmp_path, READS)
+    here.write("inbox/a.txt", "Invoice No. R-7. Total due: EUR 84.00")
+    wrong = answering(number="R-7", total=48.0, kind="bill")
+    [found] = [one["evidence"] for one in here.run(pool=wrong).returns]
+    assert (found["total"]["match"], found["total"]["quote"]) == ("none", None)
+    here.edit(
+        "evidence: steps.text",
+        "evidence: steps.text\n          check: located(output)",
+    )
+    answers = iter([84.0])  # the first one is in the call cache
+    pool = FakePool(
+        answer=lambda _: json.dumps({"number": "R-7", "total": next(answers), "kind": "bill"})
+    )
+    report = here.run(pool=pool)
+    assert report.returns[0]["evidence"]["total"]["quote"] == "84.00"
+    assert "total" in pool.chats[-1].messages[-1].content
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (
+            "steps.docs",
+            "step 'bill': `evidence`: 'steps.docs' is a mapping with `files`, not a text. Name a "
+            "text, the outputs of `files.read`, or the hits of `search`.",
+        ),
+        (
+            "[1, 2]",
+            "step 'bill': `evidence`: '[1, 2][0]' is a number, not a text. Name a text, the "
+            "outputs of `files.read`, or the hits of `search`.",
+        ),
+        (
+            "doc.gone",
+            "step 'bill': `evidence`: there is no 'gone' here (in 'doc.gone'). Known: 'path', ",
+        ),
+        (
+            "steps.more",
+            "step 'bill': `evidence`: step 'more' was skipped, so there is no text to look in. "
+            "Skip this step by the same `if`, or name another text as well.",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_no_text_is_said_before_a_model_is_asked(
+    tmp_path: Path, source: str, told: str
+) -> None:
+    here = World(tmp_path, READS)
+    here.edit(
+        "      - id: bill",
+        "      - {id: more, uses: prompt, if: doc.size > 9999, with: {template: x}}\n"
+        "      - id: bill",
+    )
+    here.edit("evidence: steps.text", f"evidence: {{from: '{source}'}}")
+    here.documents(1)
+    pool = FakePool()
+    report = here.run(pool=pool)
+    assert (report.status, len(pool.chats)) == ("quarantined", 0)
+    [item] = [item for item in report.items if item.error]
+    assert item.error is not None
+    assert item.error.startswith(told)
+
+
+def test_a_skipped_source_among_others_is_left_out(tmp_path: Path) -> None:
+    here = World(tmp_path, READS)
+    here.edit(
+        "      - id: bill",
+        "      - {id: more, uses: prompt, if: doc.size > 9999, with: {template: x}}\n"
+        "      - id: bill",
+    )
+    here.edit("evidence: steps.text", "evidence: [steps.more, steps.text.text, steps.text]")
+    here.write("inbox/a.txt", "No. R-7: 84.00")
+    [found] = [
+        one["evidence"]
+        for one in here.run(pool=answering(number="R-7", total=84.0, kind="bill")).returns
+    ]
+    assert found["number"]["source"] == "steps.text.text"
+    assert found["number"]["others"] == 1
 
 
 def test_evidence_that_is_asked_for_later_makes_items_stale_and_costs_no_call(

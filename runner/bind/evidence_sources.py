@@ -1,0 +1,311 @@
+"""The texts in which a step's answer is found, and the boxes of what was found in them.
+
+`reply.evidence` names values of an item's scope: texts, outputs of `files.read`, hits of `search`.
+The finder (`pipelines.checking.evidence`) sees their texts alone; boxes are asked of the reader
+processes afterwards, once for each document and only for pages with a quote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from pathlib import Path, PurePath
+from typing import Any
+from unicodedata import east_asian_width
+
+from paddock.pipelines.checking.evidence import SourceText, locate
+from paddock.pipelines.expressions import Expression, ExpressionError
+from paddock.pipelines.model import EvidenceSpec
+from paddock.steps.base import StepError, Tools
+from paddock.steps.paths import resolve_path
+from paddock.steps.readers import documents
+from paddock.steps.readers.reader import (
+    MEDIA_TYPES,
+    PAGE_BREAK,
+    LineBox,
+    PageBox,
+    QuoteSpan,
+    join_pages,
+    page_offsets,
+)
+
+from .inputs_and_parameters import Scope
+
+_PAGED_KINDS = ("pdf", "pptx", "image")
+_WITHOUT_PAGES = frozenset(
+    media_type for kind, media_type in MEDIA_TYPES.items() if kind not in _PAGED_KINDS
+)
+"""Their readers' pages are a mail's parts, a book's chapters or a workbook's sheets."""
+_SHOWN_FIELDS = 3
+_MARGIN_LETTERS = 0.5
+_NARROW = frozenset(" .,:;'|!ijltfrI()[]/-")
+_WIDE = frozenset("mwMW@%")
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceSource:
+    """One text in which an answer is found."""
+
+    name: str
+    """The document's path as the pipeline names it, else the expression. No other has it."""
+    text: str
+    page_starts: tuple[int, ...] = ()
+    """Offsets at which pages begin; empty: it has no pages."""
+    path: str = ""
+    """The document's, as the pipeline names it; empty: the text is of no document."""
+    media_type: str = ""
+    only_page: int | None = None
+    """The page that the whole text is of."""
+    line_boxes: Mapping[int, Sequence[LineBox]] = field(default_factory=dict)
+    """By page, of what OCR has read."""
+
+    def as_text(self) -> SourceText:
+        return SourceText(self.name, self.text, self.page_starts)
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceFinder:
+    """Finds the fields of a step's answers in the sources that it names."""
+
+    schema: Any
+    only: Sequence[str]
+    sources: tuple[EvidenceSource, ...]
+    tools: Tools
+    """Whose readers know where a quote stands on a page."""
+
+    @classmethod
+    def of(
+        cls, spec: EvidenceSpec | None, schema: Any, scope: Scope, tools: Tools
+    ) -> EvidenceFinder | None:
+        """Return the finder of a step; None where it is asked for no evidence.
+
+        Raises:
+            StepError: a source is no text, or none is left of those that were not skipped.
+        """
+        if spec is None:
+            return None
+        return cls(schema, spec.only, read_sources(spec, scope, tools.roots.base), tools)
+
+    def located(self, output: Any) -> Any:
+        """Return where each field of an answer stands, in its shape, without boxes."""
+        texts = [source.as_text() for source in self.sources]
+        return locate(output, self.schema, texts, self.only)
+
+    async def evidence(self, output: Any) -> Any:
+        """Return where each field of an answer stands, in its shape."""
+        found = await asyncio.to_thread(self.located, output)
+        await fill_in_boxes(found, self.sources, self.tools)
+        return found
+
+
+def read_sources(
+    spec: EvidenceSpec, scope: Scope, base: Path | None = None
+) -> tuple[EvidenceSource, ...]:
+    """Return the texts that `reply.evidence` names; those of skipped steps are left out.
+
+    Documents in the folder `base` are named by their paths in it.
+
+    Raises:
+        StepError: one is no text, or none is left.
+    """
+    found: list[EvidenceSource] = []
+    for source in spec.sources:
+        value = _value_of(source, scope)
+        if value is not None:
+            found += _sources_in(value, source.source)
+    if not found:
+        raise _no_text(spec.sources, scope)
+    return tuple(_with_own_names(_with_short_name(source, base) for source in found))
+
+
+def _value_of(source: Expression, scope: Scope) -> Any:
+    try:
+        value = source.evaluate(scope)
+    except ExpressionError as error:
+        raise StepError(f"`evidence`: {error}") from error
+    is_skipped = isinstance(value, Mapping) and value.get("skipped") is True
+    return None if is_skipped else value
+
+
+def _no_text(sources: Sequence[Expression], scope: Scope) -> StepError:
+    read = (path for source in sources for path in sorted(source.references))
+    skipped = [path[1] for path in read if path[0] == "steps" and scope.is_skipped(path[1])]
+    if skipped:
+        return StepError(
+            f"`evidence`: step '{skipped[0]}' was skipped, so there is no text to look in.",
+            remedy="Skip this step by the same `if`, or name another text as well.",
+        )
+    names = ", ".join(source.source for source in sources)
+    return StepError(
+        f"`evidence`: '{names}' has no text to look in.",
+        remedy="Skip this step by `if` where there is none, or name another text as well.",
+    )
+
+
+def _sources_in(value: Any, name: str) -> Iterator[EvidenceSource]:
+    """Yield the texts in a value of the scope.
+
+    Raises:
+        StepError: it has none.
+    """
+    if isinstance(value, str):
+        yield EvidenceSource(name, value)
+    elif isinstance(value, list):
+        for index, one in enumerate(value):
+            if one is not None:
+                yield from _sources_in(one, f"{name}[{index}]")
+    elif isinstance(value, Mapping) and isinstance(value.get("hits"), list):
+        yield from _sources_in(value["hits"], f"{name}.hits")
+    elif isinstance(value, Mapping) and isinstance(value.get("text"), str):
+        yield _document(value, name)
+    else:
+        raise StepError(
+            f"`evidence`: '{name}' is {_kind_of(value)}, not a text.",
+            remedy="Name a text, the outputs of `files.read`, or the hits of `search`.",
+        )
+
+
+def _kind_of(value: Any) -> str:
+    if isinstance(value, Mapping):
+        names = [f"`{one}`" for one in value if one != "skipped"]
+        shown = ", ".join(names[:_SHOWN_FIELDS]) + (", …" if len(names) > _SHOWN_FIELDS else "")
+        return f"a mapping with {shown}" if names else "an empty mapping"
+    if isinstance(value, bool):
+        return "true or false"
+    return "null" if value is None else "a number"
+
+
+def _document(value: Mapping[str, Any], name: str) -> EvidenceSource:
+    """Return what `files.read` or `search` has found, or a mapping of the author's like these."""
+    path, media_type = _text_of(value, "path"), _text_of(value, "media_type")
+    page = value.get("page")
+    return EvidenceSource(
+        name=path or _text_of(value, "source") or name,
+        text=value["text"],
+        page_starts=() if media_type in _WITHOUT_PAGES else _page_starts(value, media_type),
+        path=path,
+        media_type=media_type,
+        only_page=page if isinstance(page, int) and page == value.get("page_end", page) else None,
+        line_boxes=_line_boxes(value.get("line_boxes")),
+    )
+
+
+def _text_of(value: Mapping[str, Any], name: str) -> str:
+    found = value.get(name)
+    return found if isinstance(found, str) else ""
+
+
+def _page_starts(value: Mapping[str, Any], media_type: str) -> tuple[int, ...]:
+    """Return where the pages of a text begin; nothing if they are not its pages."""
+    pages = value.get("pages")
+    texts = [_text_of(page, "text") for page in pages or () if isinstance(page, Mapping)]
+    is_paged = bool(media_type) or len(texts) > 1
+    return tuple(page_offsets(texts)) if is_paged and join_pages(texts) == value["text"] else ()
+
+
+def _line_boxes(value: Any) -> Mapping[int, Sequence[LineBox]]:
+    if not isinstance(value, Mapping):
+        return {}
+    return {int(page): [tuple(line) for line in lines] for page, lines in value.items()}
+
+
+def _with_short_name(source: EvidenceSource, base: Path | None) -> EvidenceSource:
+    path = PurePath(source.path)
+    if base is None or not source.path or not path.is_relative_to(base):
+        return source
+    return replace(source, name=path.relative_to(base).as_posix())
+
+
+def _with_own_names(sources: Iterable[EvidenceSource]) -> Iterator[EvidenceSource]:
+    """Yield sources; of those with the same name, all but the first are numbered."""
+    seen: dict[str, int] = {}
+    for source in sources:
+        n = seen[source.name] = seen.get(source.name, 0) + 1
+        yield source if n == 1 else replace(source, name=f"{source.name}#{n}")
+
+
+async def fill_in_boxes(evidence: Any, sources: Sequence[EvidenceSource], tools: Tools) -> None:
+    """Set `box` of each quote on a page that shows it, and `page` of hits."""
+    by_name = {source.name: source for source in sources}
+    wanted: dict[str, list[tuple[dict[str, Any], QuoteSpan]]] = {}
+    for leaf in _found_leaves(evidence):
+        source = by_name[leaf["source"]]
+        if source.only_page is not None:
+            leaf |= {"page": source.only_page, "line": None, "column": None}
+        elif leaf["page"] is not None:
+            span = _span_on_page(leaf, source)
+            lines = source.line_boxes.get(span.page)
+            if lines:
+                page_text = source.text[source.page_starts[span.page - 1] :]
+                leaf["box"] = cut_lines(page_text, lines, span.start, span.end)
+            elif source.media_type == MEDIA_TYPES["pdf"] and source.path:
+                wanted.setdefault(source.path, []).append((leaf, span))
+    for path, quotes in wanted.items():
+        await _fill_in_pdf_boxes(path, quotes, tools)
+
+
+def _found_leaves(evidence: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(evidence, dict) and isinstance(evidence.get("match"), str):
+        if evidence["source"] is not None:
+            yield evidence
+    elif isinstance(evidence, dict | list):
+        for one in evidence.values() if isinstance(evidence, dict) else evidence:
+            yield from _found_leaves(one)
+
+
+def _span_on_page(leaf: Mapping[str, Any], source: EvidenceSource) -> QuoteSpan:
+    """Return a quote in the text of the page on which it begins."""
+    page, starts = leaf["page"], source.page_starts
+    begins = starts[page - 1]
+    ends = starts[page] - len(PAGE_BREAK) if page < len(starts) else len(source.text)
+    end = min(leaf["end"], ends)
+    return QuoteSpan(page, leaf["start"] - begins, end - begins, source.text[leaf["start"] : end])
+
+
+def cut_lines(text: str, lines: Sequence[LineBox], start: int, end: int) -> list[float] | None:
+    """Return the box around a piece of a page whose lines were read by OCR.
+
+    A line is cut by the usual widths of its letters, and half a letter more at either side.
+
+    >>> cut_lines("Total: 84.00", [(0, 12, 0.0, 0.5, 1.0, 0.6)], 7, 12)
+    [0.4872, 0.5, 1.0, 0.6]
+    """
+    cut: list[PageBox] = []
+    for begins, ends, left, top, right, bottom in lines:
+        first, last = max(start, begins), min(end, ends)
+        if first < last:
+            reached = list(accumulate(map(_letter_width, text[begins:ends]), initial=0.0))
+            share = (right - left) / reached[-1]
+            begin = left + share * (reached[first - begins] - _MARGIN_LETTERS)
+            stop = left + share * (reached[last - begins] + _MARGIN_LETTERS)
+            cut.append((max(left, begin), top, min(right, stop), bottom))
+    if not cut:
+        return None
+    lefts, tops, rights, bottoms = zip(*cut, strict=True)
+    return [round(side, 4) for side in (min(lefts), min(tops), max(rights), max(bottoms))]
+
+
+def _letter_width(letter: str) -> float:
+    """Return about how wide a letter is in print; 1.0 for a small one."""
+    if letter in _NARROW:
+        return 0.5
+    if letter in _WIDE or east_asian_width(letter) in "WF":
+        return 1.6
+    return 1.25 if letter.isupper() else 1.0
+
+
+async def _fill_in_pdf_boxes(
+    path: str, quotes: Sequence[tuple[dict[str, Any], QuoteSpan]], tools: Tools
+) -> None:
+    """Ask a reader process for the boxes of a document's quotes; without them a quote is enough."""
+    spans = [span for _, span in quotes]
+    try:
+        file = resolve_path(tools.roots, path)
+        boxes = await documents.quote_boxes(file, spans, readers=tools.readers)
+    except StepError as error:
+        tools.log.note(f"evidence has no boxes: {error}")
+        return
+    for (leaf, _), box in zip(quotes, boxes, strict=True):
+        leaf["box"] = None if box is None else list(box)
