@@ -26,7 +26,7 @@ from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
 from .inputs_and_parameters import Scope
 
 if TYPE_CHECKING:
-    from .evidence_sources import EvidenceFinder
+    from .evidence_sources import EvidenceFinder, EvidenceSource
 
 
 @dataclass(frozen=True)
@@ -233,6 +233,10 @@ class ScopedReply:
     @property
     def wants_confidence(self) -> bool:
         return self.reply.wants_confidence
+
+    def sources(self) -> tuple[EvidenceSource, ...]:
+        """Return the texts in which answers are found; empty where no evidence is asked for."""
+        return () if self.finder is None else self.finder.sources
 
     async def evidence(self, output: Any) -> Any:
         """Return where each field of an answer stands; None where it is not asked for."""
