@@ -67,7 +67,7 @@ def locate(
     ]
     searched = _Sources(tuple(sources))
     for leaf in leaves:
-        leaf.quotes = searched.find(leaf.value)
+        leaf.found = searched.find(leaf.value)
     _Choice(searched, leaves).choose()
     return _mirror(answer, (), {leaf.path: searched.evidence(leaf) for leaf in leaves})
 
@@ -226,6 +226,17 @@ def _label_of(name: str) -> str:
     return _CAMEL.sub(" ", name).replace("_", " ").replace("-", " ").strip()
 
 
+@dataclass
+class _Found:
+    """The places that may be meant by a value, in order."""
+
+    quotes: Sequence[Quote]
+
+    @cached_property
+    def starts(self) -> list[int]:
+        return [one.start for one in self.quotes]
+
+
 @dataclass(slots=True)
 class _Leaf:
     """A value of the answer, where it may be, and which of these was chosen."""
@@ -233,8 +244,7 @@ class _Leaf:
     path: Path
     value: Any
     labels: tuple[str, ...]
-    quotes: list[Quote] = field(default_factory=list)
-    """In order of the text."""
+    found: _Found = field(default_factory=lambda: _Found(()))
     chosen: Quote | None = None
 
 
@@ -243,6 +253,8 @@ class _Sources:
     """All sources as one text."""
 
     sources: tuple[SourceText, ...]
+    _known: dict[tuple[type, Any], _Found] = field(default_factory=dict)
+    """Values that occur often in an answer often occur often in the text."""
 
     @cached_property
     def index(self) -> TextIndex:
@@ -265,14 +277,15 @@ class _Sources:
     def is_one_line(self, start: int, end: int) -> bool:
         return self.index.text.find("\n", start, end) < 0
 
-    def find(self, value: Any) -> list[Quote]:
-        """Return all places that may be meant by a value, in order."""
-        if isinstance(value, int | float):
-            quotes = self._find_number(value)
-        else:
-            quotes = self._find_text(str(value))
-        inside = (q for q in quotes if self.number_of(q.start) == self.number_of(q.end - 1))
-        return _without_overlaps(inside)
+    def find(self, value: Any) -> _Found:
+        """Return all places that may be meant by a value."""
+        key = type(value), value
+        if key not in self._known:
+            is_number = isinstance(value, int | float)
+            quotes = self._find_number(value) if is_number else self._find_text(str(value))
+            inside = (q for q in quotes if self.number_of(q.start) == self.number_of(q.end - 1))
+            self._known[key] = _Found(_without_overlaps(inside))
+        return self._known[key]
 
     def _find_number(self, value: float) -> list[Quote]:
         if isinstance(value, float) and not math.isfinite(value):
@@ -362,7 +375,7 @@ class _Sources:
             first = bisect_right(self._lines, at) - 1
             found["line"] = line - first + 1
             found["column"] = quote.start - max(at, self._lines[line]) + 1
-        return {**found, "others": len(leaf.quotes) - 1}
+        return {**found, "others": len(leaf.found.quotes) - 1}
 
 
 _MOMENT_REST = re.compile(r"[T,\s]*(?::00(?:\.0+)?)?\s*(?:Z|[+-]\d\d:\d\d)?", re.IGNORECASE)
@@ -410,11 +423,11 @@ class _Choice:
         self._anchors: dict[Path, list[Span]] = {}
         """The places chosen so far, in order, by each object and list around them."""
         self._taken: dict[Span, Path] = {}
-        self._labels: dict[str, list[Span]] = {}
+        self._labels: dict[tuple[str, ...], list[Span]] = {}
 
     def choose(self) -> None:
-        for leaf in sorted(self._leaves, key=lambda leaf: len(leaf.quotes)):
-            if leaf.quotes:
+        for leaf in sorted(self._leaves, key=lambda leaf: len(leaf.found.quotes)):
+            if leaf.found.quotes:
                 self._take(leaf, self._best(leaf))
 
     def _take(self, leaf: _Leaf, quote: Quote) -> None:
@@ -425,13 +438,12 @@ class _Choice:
             insort(self._anchors.setdefault(leaf.path[:n], []), span)
 
     def _best(self, leaf: _Leaf) -> Quote:
-        if len(leaf.quotes) == 1:
-            return leaf.quotes[0]
-        labels = [span for label in leaf.labels for span in self._places_of(label)]
-        labels.sort()
+        if len(leaf.found.quotes) == 1:
+            return leaf.found.quotes[0]
+        labels = self._places_of(leaf.labels)
         anchors = self._neighbours(leaf.path)
         return min(
-            self._compared(leaf.quotes, labels, anchors),
+            self._compared(leaf.found, labels, anchors),
             key=lambda one: (
                 self._label_cost(one, labels)
                 + self._anchor_cost(one, anchors)
@@ -441,14 +453,18 @@ class _Choice:
             ),
         )
 
-    def _places_of(self, label: str) -> list[Span]:
-        if label not in self._labels:
-            found = self._sources.index.find(label)
-            if not found:
-                words = [word for word in label.split() if len(word) > 3]
-                found = [one for word in words for one in self._sources.index.find(word)]
-            self._labels[label] = sorted((one.start, one.end) for one in found)
-        return self._labels[label]
+    def _places_of(self, labels: tuple[str, ...]) -> list[Span]:
+        if labels not in self._labels:
+            spans = ((one.start, one.end) for label in labels for one in self._named(label))
+            self._labels[labels] = sorted(spans)
+        return self._labels[labels]
+
+    def _named(self, label: str) -> Iterator[Quote]:
+        """Yield where a label is, else where its longer words are."""
+        found = self._sources.index.find(label)
+        words = () if found else [word for word in label.split() if len(word) > 3]
+        yield from found
+        yield from (one for word in words for one in self._sources.index.find(word))
 
     def _neighbours(self, path: Path) -> list[Span]:
         """Return chosen places of the same object, else of the nearest one around it."""
@@ -463,12 +479,12 @@ class _Choice:
         return []
 
     def _compared(
-        self, quotes: Sequence[Quote], labels: Sequence[Span], anchors: Sequence[Span]
+        self, found: _Found, labels: Sequence[Span], anchors: Sequence[Span]
     ) -> Sequence[Quote]:
         """Return the places to compare: of many, those next to labels and to other values."""
+        quotes, starts = found.quotes, found.starts
         if len(quotes) <= _MOST_COMPARED_QUOTES:
             return quotes
-        starts = [one.start for one in quotes]
         step = max(1, len(anchors) // _MOST_NEIGHBOURS)
         near = [*anchors[::step], *(labels if len(labels) <= _MOST_LABEL_PLACES else ())]
         numbers = {0}

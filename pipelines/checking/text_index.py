@@ -53,7 +53,7 @@ _CODE = re.compile(r"[+(]{0,2}[^\W_]+(?:[ \-/().+]{1,3}[^\W_]+)*")
 _BEFORE_CODE = re.compile(r"[+(]+\Z")
 _CODE_GAP = re.compile(r"[ \-/().+]{0,3}")
 _N_DIGITS = re.compile(r"(?:\D*\d){4}")
-_LEAST_CODE_CHARS = 6
+_LEAST_CODE_CHARS, _MOST_CODE_CHARS = 6, 64  # an IBAN has up to 34, and spaces
 _MOST_CODE_PLACES = 2000
 _RUN = re.compile(r"\d+|\D+")
 LEAST_RATIO = 0.75
@@ -223,7 +223,7 @@ class TextIndex:
 
         Such as an IBAN or a telephone number: at least six letters and digits, four of them digits.
         """
-        wanted = folded(text).text.strip()
+        wanted = folded(text).text.strip() if len(text) <= _MOST_CODE_CHARS else ""
         if not _CODE.fullmatch(wanted) or _N_DIGITS.match(wanted) is None:
             return []
         bare = "".join(_WORD.findall(wanted))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from paddock.pipelines.checking.evidence import SourceText, locate, missing_paths
 
@@ -91,3 +94,279 @@ def test_every_decided_case_is_held(match: str, value: str, text: str, quote: st
     found = one(json.loads(value), text, name="field")
     assert (found["match"], found["quote"] or "") == (match, quote)
     assert (found["ratio"] is not None) == (match == "fuzzy")
+
+
+_WORD = st.text("abcdefgüßéñ東京", min_size=1, max_size=8)
+_GAP = st.sampled_from(
+    [" ", "  ", "\n", "\n\n", ", ", ". ", " - ", ": ", "-\n", "\u00a0", " \u201e"]
+)
+_PIECES = st.lists(st.tuples(st.one_of(_WORD, st.integers(1, 99_999).map(str)), _GAP), min_size=1)
+
+
+@settings(max_examples=200)
+@given(pieces=_PIECES, data=st.data())
+def test_every_value_cut_out_of_a_text_is_found_exactly(
+    pieces: list[tuple[str, str]], data: st.DataObject
+) -> None:
+    text = "".join(word + gap for word, gap in pieces)
+    first = data.draw(st.integers(0, len(pieces) - 1))
+    last = data.draw(st.integers(first, len(pieces) - 1))
+    cut = "".join(word + gap for word, gap in pieces[first:last]) + pieces[last][0]
+    found = one(cut, text)
+    assert found["match"] == "exact"
+    assert found["quote"] == cut == text[found["start"] : found["end"]]
+
+
+def _in_german(amount: float) -> str:
+    return f"{amount:,.2f}".translate(str.maketrans(",.", ".,"))
+
+
+NOTATIONS: dict[str, Callable[[float], str]] = {
+    "German": _in_german,
+    "Swiss": lambda amount: f"{amount:,.2f}".replace(",", "'"),
+    "French": lambda amount: _in_german(amount).replace(".", "\u202f"),
+    "with euros": lambda amount: f"{_in_german(amount)} €",
+    "with dollars": lambda amount: f"${amount:,.2f}",
+    "Arabic digits": lambda amount: f"{amount:.2f}".translate(
+        {48 + digit: 0x660 + digit for digit in range(10)}
+    ),
+}
+
+
+@settings(max_examples=150)
+@given(
+    cents=st.integers(100, 10**11).filter(lambda cents: cents % 10),
+    notation=st.sampled_from(sorted(NOTATIONS)),
+    is_credit=st.booleans(),
+)
+def test_a_number_in_another_notation_is_found_normalised(
+    cents: int, notation: str, is_credit: bool
+) -> None:
+    amount = cents / 100 * (-1 if is_credit else 1)
+    written = ("-" if is_credit else "") + NOTATIONS[notation](abs(amount))
+    text = f"There is one of it: {written}; thank you."
+    found = one(amount, text)
+    assert found["match"] in ("normalised", "exact")
+    assert found["quote"] in written
+    assert text[found["start"] : found["end"]] == found["quote"]
+    assert sum(map(str.isdecimal, found["quote"])) == sum(map(str.isdecimal, written))
+    assert one(amount + 0.01, text)["match"] == "none"
+
+
+DAY_FORMS = ("%d.%m.%Y", "%B %d, %Y", "%d %B %Y", "%Y/%m/%d", "on %A, %B %d, %Y", "%d %b %Y")
+
+
+@settings(max_examples=100)
+@given(
+    day=st.dates(datetime.date(1900, 1, 1), datetime.date(2100, 1, 1)),
+    form=st.sampled_from(DAY_FORMS),
+)
+def test_a_date_in_another_notation_is_found_normalised(day: datetime.date, form: str) -> None:
+    text = f"It is due {day.strftime(form)}, at the latest."
+    found = one(day.isoformat(), text)
+    assert found["match"] == "normalised"
+    assert text[found["start"] : found["end"]] == found["quote"] and str(day.year) in found["quote"]
+    assert one((day + datetime.timedelta(400)).isoformat(), text)["match"] == "none"
+
+
+@settings(max_examples=200)
+@given(
+    text=st.text("aäßﬁe\u0301\u00ad-\u200b \n.,'\u201e12½²東\x00", max_size=60),
+    value=st.text("aäßﬁe\u0301\u00ad- .,'12½²東", max_size=8),
+)
+def test_offsets_always_lead_to_the_quote(text: str, value: str) -> None:
+    found = one(value, text)
+    if found is None:
+        assert not value.strip()
+    elif found["match"] != "none":
+        assert text[found["start"] : found["end"]] == found["quote"] != ""
+        assert found["line"] == text.count("\n", 0, found["start"]) + 1
+        assert found["column"] == found["start"] - (text.rfind("\n", 0, found["start"]) + 1) + 1
+
+
+def test_pages_are_those_at_which_a_quote_begins() -> None:
+    text = "Signed by Ann\n\nLee on page two.\n\nTotal 84"
+    source = SourceText("deed", text, (0, text.index("Lee"), text.index("Total")))
+    found = locate({"who": "Ann Lee", "sum": 84}, {}, [source])
+    assert (found["who"]["page"], found["who"]["match"]) == (1, "normalised")
+    assert found["who"]["quote"] == "Ann\n\nLee"
+    assert (found["sum"]["page"], found["sum"]["line"], found["sum"]["column"]) == (3, None, None)
+
+
+def test_several_sources_have_their_own_offsets_and_never_share_a_quote() -> None:
+    sources = [SourceText("a", "one Ann"), SourceText("b", "Lee\nand Total: 84")]
+    found = locate({"who": "Ann Lee", "sum": 84, "last": "Lee"}, {}, sources)
+    assert found["who"]["match"] == "none"
+    assert (found["sum"]["source"], found["sum"]["start"], found["sum"]["line"]) == ("b", 15, 2)
+    assert (found["last"]["source"], found["last"]["column"]) == ("b", 1)
+    assert locate({"who": "Ann"}, {}, [])["who"]["match"] == "none"
+
+
+def test_of_several_places_the_one_at_the_field_s_label_wins() -> None:
+    text = "84 Main Street\nDeposit: 84\nTotal: 84.00 EUR\nDue: 84"
+    for name, column in (("total", "84.00"), ("deposit", "84"), ("due", "84")):
+        found = one(84, text, name=name)
+        line = text.split("\n")[found["line"] - 1]
+        assert line.casefold().startswith(name) and found["quote"] == column
+        assert found["others"] == 3
+    found = one(84, text, {"title": "Deposit"}, name="caution")
+    assert found["line"] == 2
+
+
+def test_labels_are_read_in_any_way_that_a_field_is_named() -> None:
+    text = "Issued 2024-05-03\nDue date 2024-05-03"
+    for name in ("due_date", "dueDate", "due-date"):
+        assert one("2024-05-03", text, name=name)["line"] == 2
+
+
+def test_without_a_label_the_other_values_decide() -> None:
+    text = "Smith, Berlin, 5 units\n" + "filler\n" * 50 + "Jones, Berlin, 5 units\n"
+    found = locate({"name": "Jones", "city": "Berlin", "n": 5}, {}, [SourceText("t", text)])
+    assert {leaf["line"] for leaf in found.values()} == {52}
+    rows = [{"n": 5, "city": "Berlin", "name": name} for name in ("Smith", "Jones")]
+    found = locate(rows, {}, [SourceText("t", text)])
+    assert [{leaf["line"] for leaf in row.values()} for row in found] == [{1}, {52}]
+
+
+def test_equal_rows_are_different_places() -> None:
+    text = "Milk 1 5.00\nMilk 1 5.00\nMilk 1 5.00"
+    rows = [{"name": "Milk", "n": 1, "price": 5}] * 3
+    found = locate({"rows": rows}, {}, [SourceText("t", text)])["rows"]
+    assert [[leaf["line"] for leaf in row.values()] for row in found] == [
+        [n] * 3 for n in (1, 2, 3)
+    ]
+
+
+SCHEMA = {
+    "$defs": {
+        "party": {
+            "properties": {
+                "name": {"type": "string"},
+                "kind": {"enum": ["person", "company"]},
+                "notes": {"type": "string", "x-evidence": False},
+            }
+        }
+    },
+    "properties": {
+        "seller": {"$ref": "#/$defs/party"},
+        "buyer": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/party"}]},
+        "version": {"const": "person"},
+        "tags": {"type": "array", "items": {"anyOf": [{"const": "Ann"}, {"type": "string"}]}},
+        "inner": {"x-evidence": False, "properties": {"a": {"type": "string"}}},
+        "colour": {"enum": ["person", "red"], "x-evidence": True},
+    },
+    "additionalProperties": {"x-evidence": False},
+}
+
+
+def test_what_a_schema_decides_or_excludes_needs_no_evidence() -> None:
+    party = {"name": "Ann", "kind": "person", "notes": "Ann", "more": "Ann"}
+    answer = {
+        "seller": party,
+        "buyer": {"name": "Bob", "kind": None},
+        "version": "person",
+        "tags": ["Ann", "Bob", True, "", "  "],
+        "inner": {"a": "Ann", "b": ["Bob"]},
+        "colour": "person",
+        "extra": "Ann",
+    }
+    found = locate(answer, SCHEMA, [SourceText("t", "Ann, a person")])
+    match = {"name": "exact", "kind": None, "notes": None, "more": "exact"}
+    assert _matches(found) == {
+        "seller": match,
+        "buyer": {"name": "none", "kind": None},
+        "version": None,
+        "tags": [None, "none", None, None, None],
+        "inner": {"a": None, "b": [None]},
+        "colour": "exact",
+        "extra": None,
+    }
+    assert missing_paths(found) == ["buyer.name", "tags.1"]
+
+
+def _matches(found: Any) -> Any:
+    if isinstance(found, list):
+        return [_matches(inner) for inner in found]
+    if isinstance(found, dict) and not isinstance(found.get("match"), str):
+        return {name: _matches(inner) for name, inner in found.items()}
+    return found and found["match"]
+
+
+def test_only_the_fields_that_are_asked_for_are_looked_for() -> None:
+    answer = {"total": 84, "items": [{"price": 5, "name": "Milk"}], "buyer": {"name": "Ann"}}
+    text = [SourceText("t", "Milk 5, Ann 84")]
+    assert missing_paths(locate(answer, {}, text)) == []
+    for only, located in {
+        ("total",): {"total"},
+        ("price",): {"items.0.price"},
+        ("items.name",): {"items.0.name"},
+        ("items.0.name",): {"items.0.name"},
+        ("items", "buyer.name"): {"items.0.price", "items.0.name", "buyer.name"},
+    }.items():
+        nowhere = locate(answer, {}, [SourceText("t", "")], only)
+        assert set(missing_paths(nowhere)) == located
+
+
+def test_a_schema_that_refers_to_itself_ends() -> None:
+    tree = {
+        "properties": {"name": {"type": "string"}, "next": {"$ref": "#"}},
+        "anyOf": [{"$ref": "#"}],
+    }
+    answer = {"name": "Ann", "next": {"name": "Bob", "next": None}}
+    assert missing_paths(locate(answer, tree, [SourceText("t", "Ann")])) == ["next.name"]
+
+
+def test_an_answer_that_is_one_value_or_has_fields_of_the_evidence_s_names() -> None:
+    assert locate("Ann", {"type": "string"}, [SourceText("t", "by Ann")])["quote"] == "Ann"
+    answer = {"match": "Ann", "quote": "Bob"}
+    found = locate(answer, {}, [SourceText("t", "by Ann")])
+    assert missing_paths(found) == ["quote"]
+    assert missing_paths(locate("Bob", {}, [SourceText("t", "")])) == [""]
+    assert missing_paths(None) == []
+
+
+ODD_TEXTS = {
+    "letter": "a" * 1_000_000,
+    "word": "a " * 100_000,
+    "sign": "東" * 200_000,
+    "hyphens": "a-\n" * 100_000,
+    "digit": "1" * 200_000,
+    "digits": "1 " * 20_000,
+    "accents": "e\u0301" * 50_000,
+    "soft hyphens": "\u00ad" * 200_000,
+    "invisible": " \u200b" * 100_000,
+    "dashes": "- " * 200_000,
+    "brackets": "(" * 200_000,
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("text", ODD_TEXTS.values(), ids=ODD_TEXTS)
+def test_odd_texts_and_very_long_values_take_no_long(text: str) -> None:
+    values = [
+        "a",
+        "aab",
+        "a a",
+        "東東",
+        "11",
+        "1 1",
+        text[:50_000],
+        text + "b",
+        "b" * 200_000,
+        1,
+        11.5,
+    ]
+    source = SourceText("t", text)
+    found = locate(values, {}, [source])
+    for leaf in found:
+        if leaf is not None and leaf["match"] != "none":
+            assert text[leaf["start"] : leaf["end"]] == leaf["quote"]
+
+
+@pytest.mark.timeout(60)
+def test_very_many_places_of_very_many_values_take_no_long() -> None:
+    text = "Total 5 Ann\n" * 5_000
+    rows = [{"total": 5, "who": "Ann"}] * 1000
+    found = locate(rows, {}, [SourceText("t", text)])
+    assert missing_paths(found) == []
+    assert found[0]["who"]["others"] == 4_999
