@@ -250,6 +250,24 @@ class ReplyKeys(Keys):
         return self
 
 
+class ReviewKeys(Keys):
+    """When a person looks at an answer before anything is made of it."""
+
+    when: str | bool = Field(
+        True,
+        description="A bare expression over `output`, `text`, `confidence`, `evidence` and what "
+        "the step sees; where it is true, the item waits for a decision.",
+        examples=["confidence.min < 0.8 or evidence.missing"],
+    )
+    by: TextList = Field([], description="The names of those who may decide; by default everyone.")
+    ttl: Seconds | None = Field(
+        None, gt=0, description="How long it waits; by default for ever.", examples=["14d"]
+    )
+    on_expiry: Literal["quarantine", "accept", "skip"] = Field(
+        "quarantine", description="What the next run does with an item that no one decided in time."
+    )
+
+
 class ControlKeys(Keys):
     """What `defaults` may set for every step."""
 
@@ -293,6 +311,9 @@ class StepKeys(ControlKeys):
     returns: Any = Field(None, description="Bare expressions: outputs in place of the step's own.")
     reply: ReplyKeys | None = Field(
         None, description="What the model's answer must be: schema and checks."
+    )
+    review: ReviewKeys | None = Field(
+        None, description="When the answer waits for a person, who decides, and for how long."
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path as FilePath
 from pathlib import PurePath
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
@@ -31,6 +31,7 @@ from .keys import (
     OnError,
     ReplyKeys,
     RetryKeys,
+    ReviewKeys,
     SecretKeys,
     StepKeys,
     TimeoutKeys,
@@ -74,6 +75,17 @@ class ReplySpec:
     wants_confidence: bool = False
 
 
+@dataclass(frozen=True)
+class ReviewSpec:
+    """When an answer waits for a person."""
+
+    when: Expression
+    by: tuple[str, ...] = ()
+    """Who may decide; empty: everyone."""
+    ttl_s: float | None = None
+    on_expiry: Literal["quarantine", "accept", "skip"] = "quarantine"
+
+
 @dataclass(frozen=True, kw_only=True)
 class _NodeKeys:
     """What steps and blocks have in common. `at` is the path in the document."""
@@ -100,6 +112,7 @@ class StepNode(_NodeKeys):
     files: Mapping[str, Template] = field(default_factory=dict)
     """Parameters that name a template file, with its content."""
     reply: ReplySpec | None = None
+    review: ReviewSpec | None = None
     broken: frozenset[str] = frozenset()
     """Parameters in which a fault was found."""
 
@@ -174,6 +187,7 @@ _NOT_FOR_BLOCKS = {
     "uses": "Move the step into the block's `do`.",
     "with": "Parameters belong to the steps in `do`.",
     "reply": "It belongs to the step in `do` that asks a model.",
+    "review": "It belongs to the step in `do` that asks a model.",
 }
 _RESERVED_NAMES = frozenset(
     ("inputs", "steps", "loop", "self", "true", "false", "none", "range", "dict", "namespace")
@@ -271,6 +285,7 @@ class StepParser:
             has_own_id=has_own,
             **self._controls(data, keys, at),
             reply=self._reply(data.get("reply"), (*at, "reply")),
+            review=self._review(data.get("review"), (*at, "review")),
             broken=frozenset(str(error.path[0]) for error in errors),
         )
 
@@ -287,6 +302,17 @@ class StepParser:
         }
         evidence = self._evidence(keys.evidence, data.get("evidence"), (*at, "evidence"))
         return ReplySpec(keys.schema_, checks, keys.repair, evidence, keys.confidence)
+
+    def _review(self, data: Any, at: Path) -> ReviewSpec | None:
+        """Parse `review`; faults of its keys were reported with the step."""
+        try:
+            keys = ReviewKeys.model_validate(data)
+        except ValidationError:
+            return None
+        when = self._checks.expression(keys.when, (*at, "when"))
+        if when is None:
+            return None
+        return ReviewSpec(when, tuple(keys.by), keys.ttl, keys.on_expiry)
 
     def _evidence(self, keys: EvidenceKeys | None, data: Any, at: Path) -> EvidenceSpec | None:
         if keys is None:

@@ -25,6 +25,10 @@ ANSWER_NAMES = frozenset(("output", "text", "evidence"))
 """Names in a `check` of an answer: its value by the schema, its text, and where it was found."""
 
 
+REVIEW_NAMES = ANSWER_NAMES | {"confidence"}
+"""Names in `review.when`: those of a check, and the probabilities of the answer's fields."""
+
+
 @dataclass(frozen=True, slots=True)
 class ReferenceUse:
     """One use of a reference. `names` are known at that place."""
@@ -264,6 +268,9 @@ def _uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator
         yield from _reads(check.references, at, names | ANSWER_NAMES)
     if node.reply is not None and node.reply.evidence is not None:
         yield from _reads(node.reply.evidence.references, (*node.at, "reply", "evidence"), names)
+    if node.review is not None:
+        at = (*node.at, "review", "when")
+        yield from _reads(node.review.when.references, at, names | REVIEW_NAMES)
 
 
 def _uses(value: Value, at: Path, names: frozenset[str]) -> Iterator[ReferenceUse]:

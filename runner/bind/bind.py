@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 # A file that runs two others, each of which runs two others: more is a mistake.
 MAX_PIPELINES, MAX_LEVELS = 100, 8
 _RESULTS = re.compile(r"steps\.([a-z][a-z0-9_]*)\.results")
-BLOCK_OUTPUTS = ("results", "counts", "changed", "failed")
+BLOCK_OUTPUTS = ("results", "counts", "changed", "failed", "waiting")
 
 
 def bind(
@@ -246,6 +246,7 @@ class PlanBinder:
         self._outputs[step.id] = None
         kind = self._kind(step)
         self._own += replies.reply_faults(self._pipeline.document, step, self._base, kind)
+        self._own += replies.review_faults(self._pipeline.document, step, self._base, kind)
         if kind is None:
             return None
         self._outputs[step.id] = _outputs(kind, step)
@@ -282,7 +283,8 @@ class PlanBinder:
             besides=self._models.besides(step, kind),
             reply=reply,
             references=taint_analysis.step_references(step, names),
-            evidence_only=taint_analysis.evidence_only(step, names),
+            after_answer=taint_analysis.after_answer(step, names),
+            review=step.review,
             spec=taint_analysis.step_spec(step, reply, servers),
             inner=within,
         )

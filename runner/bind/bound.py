@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from paddock.pipelines.errors import Mark
 from paddock.pipelines.expressions import Expression, Reference, Value
 from paddock.pipelines.keys import OnError
-from paddock.pipelines.model import Pipeline
+from paddock.pipelines.model import Pipeline, ReviewSpec
 from paddock.runner.ledger.budget import RunBudget
 from paddock.steps.base import Roots, Step
 
@@ -64,8 +64,10 @@ class BoundStep:
     """What its answer must be."""
     references: frozenset[Reference] = frozenset()
     """What it reads of inputs, other steps and loop variables, in template files too."""
-    evidence_only: frozenset[Reference] = frozenset()
-    """Those of `references` that only the sources of `reply.evidence` read."""
+    after_answer: frozenset[Reference] = frozenset()
+    """Those of `references` that only the sources of `reply.evidence` or `review.when` read."""
+    review: ReviewSpec | None = None
+    """When its answer waits for a person."""
     spec: str = ""
     """The step as written, in one way only, template files' texts included."""
     untrusted: tuple[str, ...] = ()

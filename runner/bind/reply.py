@@ -149,6 +149,43 @@ def _tables_in(schema: Any) -> Iterator[Mapping[str, Any]]:
             yield from _tables_in(one)
 
 
+_CONFIDENCE_NAMES, _EVIDENCE_NAMES = ("min", "mean"), ("missing",)
+"""What `review.when` reads of an answer as a whole, besides its fields."""
+
+
+def review_faults(
+    document: YamlDocument, step: WrittenStep, base: Path, kind: type[Step[Any, Any]] | None
+) -> Iterator[Fault]:
+    """Yield what is wrong with the `review` of a step; `kind` is its class, if it is known."""
+    if step.review is None:
+        return
+    at = (*step.at, "review")
+    if kind is not None and not getattr(kind, "takes_reply", False):
+        what = f"step '{step.uses}' gives no answer of a model, so `review` has nothing to show."
+        remedy = "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
+        yield Fault(what, remedy, document.key_mark(at))
+        return
+    mark = document.mark((*at, "when"))
+    reply, read = step.reply, step.review.when.references
+    answer = reply_fields(bind_reply(step, base))
+    told = {
+        "output": (reply is not None and reply.schema is not None, "schema: …", ()),
+        "confidence": (reply is not None and reply.wants_confidence, "confidence: true",
+                       _CONFIDENCE_NAMES),
+        "evidence": (reply is not None and reply.evidence is not None, "evidence: …",
+                     _EVIDENCE_NAMES),
+    }  # fmt: skip
+    for root, (is_there, key, besides) in told.items():
+        names = {path[1] for path in read if path[0] == root and len(path) > 1}
+        if not is_there and any(path[0] == root for path in read):
+            what = f"`review.when` reads `{root}`, which this step does not have."
+            yield Fault(what, f"Add `{key}` under `reply`.", mark)
+        elif answer is not None:
+            for name in sorted(names - {*answer, *besides}):
+                what = f"`review.when`: `{root}` has no field '{name}'."
+                yield Fault(what, did_you_mean(name, [*besides, *answer]), mark)
+
+
 def _check_faults(check: Check) -> Iterator[tuple[str, str]]:
     try:
         yield from check.faults(CHECK_FUNCTIONS)

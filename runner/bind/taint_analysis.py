@@ -38,16 +38,18 @@ def _step_references(step: WrittenStep) -> Iterator[Reference]:
 
 def step_references(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
     """Return what a step reads of these names: inputs, steps, loop variables."""
-    return frozenset(one for one in _references_with_evidence(step) if one[0] in names)
+    return frozenset(one for one in _all_references(step) if one[0] in names)
 
 
-def evidence_only(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
-    """Return those of a step's references that only the sources of its evidence read."""
+def after_answer(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
+    """Return those of a step's references that are only read once its answer is there."""
     return step_references(step, names) - frozenset(_step_references(step))
 
 
-def _references_with_evidence(step: WrittenStep) -> Iterator[Reference]:
+def _all_references(step: WrittenStep) -> Iterator[Reference]:
     yield from _step_references(step)
+    if step.review is not None:
+        yield from step.review.when.references
     if step.reply is not None and step.reply.evidence is not None:
         yield from step.reply.evidence.references
 
@@ -63,7 +65,7 @@ def references_within(block: Block) -> Iterator[Reference]:
             yield from node.if_.references if node.if_ else ()
             yield from references_within(node)
         else:
-            yield from _references_with_evidence(node)
+            yield from _all_references(node)
 
 
 LOOP_ATTRIBUTES = ("index", "index0", "first", "last", "length")
@@ -77,7 +79,7 @@ def loop_attributes(block: Block) -> frozenset[str]:
             of_list = (node.over, node.where, node.key, node.if_)
             found.update(path for one in of_list if one is not None for path in one.references)
         else:
-            found.update(_references_with_evidence(node))
+            found.update(_all_references(node))
     read = [path for path in found if path[0] == "loop"]
     if any(len(path) == 1 for path in read):
         return frozenset(LOOP_ATTRIBUTES)
@@ -123,6 +125,8 @@ def step_spec(step: WrittenStep, reply: BoundReply | None = None, servers: Any =
         "if": step.if_.source if step.if_ else None,
         "returns": step.returns.data if step.returns else None,
     }
+    if step.review is not None:
+        written["review"] = step.review.when.source
     if reply is not None:  # a spec without it stays as it was
         written["reply"] = replies.reply_spec(reply)
     if servers is not None:

@@ -22,7 +22,7 @@ from typing import Any
 from paddock.engine.errors import EngineError
 from paddock.engine.system.retry import Pauses
 from paddock.engine.system.tasks import task_group
-from paddock.engine.system.text import canonical_json
+from paddock.engine.system.text import canonical_json, counted
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
@@ -44,6 +44,7 @@ from .items import ItemRun, ItemRunner, SubPipelinesFor, attempt_name, item_path
 from .retry_and_quarantine import (
     CrashHistory,
     ItemPlace,
+    LeftByReview,
     RepeatedCrash,
     RunFailed,
     RunStopped,
@@ -52,6 +53,7 @@ from .retry_and_quarantine import (
     reads_skipped,
     suspects_text,
 )
+from .review_questions import AwaitingReview
 from .run_context import BlockState, ItemOutputs, RunContext, run_chunk_here
 from .staleness import BlockWork, ItemWork
 
@@ -202,9 +204,9 @@ class BlockRunner:
         self,
         context: RunContext,
         sub_pipelines: SubPipelinesFor | None = None,
-        around: ItemPlace | None = None,
+        around: tuple[ItemPlace, ...] = (),
     ) -> None:
-        """`around`: the item for which a step runs this pipeline."""
+        """`around`: the item for which a step runs this pipeline, behind those around it."""
         self._context = context
         self._around = around
         self._stop_gate = context.stop_gate
@@ -235,6 +237,8 @@ class BlockRunner:
         run.around = self._around
         await self._carried_out(run)
         self.marks.update(run.marks)
+        if outer:
+            refuse_waiting(run)
         return run.offered()
 
     async def _carried_out(self, run: BlockState) -> None:
@@ -281,6 +285,8 @@ class BlockRunner:
         if state == "quarantined":
             error = item.verdict.why or ""
             run.failed.append((item.index, {"key": item.key, "error": error}))
+        elif state == "waiting":
+            run.waiting.append((item.index, item.key))
         elif entry is not None:
             self._take_result(run, item, entry)
         if run.outer and entry is not None:
@@ -301,13 +307,15 @@ class BlockRunner:
             state = "skipped"
         if state == "quarantined":
             run.failed.append((item.index, {"key": item.key, "error": error or ""}))
+        elif state == "waiting":
+            run.waiting.append((item.index, item.key))
         else:
             self._take_result(run, item, entry)
         if item.verdict.is_work:
             run.ended.add(item.index)
         run.attempts = max(run.attempts, entry.attempts)
         self._count(run, item.key, run.report(item, state, 0.0, error))
-        told: ItemState = state if state in ("skipped", "quarantined") else "done"
+        told: ItemState = state if state in ("skipped", "quarantined", "waiting") else "done"
         self._stats.item_state(run.block.id, shown, told, error)
 
     def _take_result(self, run: BlockState, item: ItemWork, entry: Entry) -> None:
@@ -320,7 +328,7 @@ class BlockRunner:
     ) -> None:
         """Count an item; `was`: its state before it ran, where it is held now."""
         run.counts[report.state] += 1
-        if report.state not in ("fresh", "skipped") and not report.is_known:
+        if report.state not in ("fresh", "skipped", "waiting") and not report.is_known:
             run.changed.append({"key": key, "state": was or report.state})
         self._stats.item(report)
 
@@ -495,7 +503,7 @@ class BlockRunner:
         if known is not None and known.n_deaths >= self._context.max_attempts:
             deadly = RepeatedCrash(run.block.id, known.n_deaths)
         else:
-            await suspects.begin(run.work.scope, item, run.around)
+            await suspects.begin(run.work.scope, item, run.around[-1] if run.around else None)
         try:
             await self._steps(run, item, deadly)
         finally:
@@ -517,7 +525,12 @@ class BlockRunner:
             node=run.block,
             item=item.item,
             is_repeated_crash=deadly is not None,
+            is_decided=item.verdict.is_decided,
+            around=run.around,
+            renamed_from=item.renamed_from,
         )
+        if record.is_decided and item.entry is not None:
+            record.keep_marks(item.entry)
         try:
             if deadly is not None:
                 raise deadly
@@ -528,6 +541,9 @@ class BlockRunner:
             return
         except StepFailed as error:
             await self._failed(run, item, record, error, time.monotonic() - began)
+            return
+        except AwaitingReview as wait:
+            await self._waits(run, item, record, wait, time.monotonic() - began)
             return
         if run.keeps_results:
             run.results[item.index] = result
@@ -541,6 +557,21 @@ class BlockRunner:
                 report = replace(report, state="held", why=held_text(held))
             await self._end(run, item, record, report, "done", result)
 
+    async def _waits(
+        self, run: BlockState, item: ItemWork, record: ItemRun, wait: AwaitingReview, seconds: float
+    ) -> None:
+        """Record an item that waits for a person; or leave it, where no one is asked."""
+        if wait.is_asked:
+            run.waiting.append((item.index, item.key))
+            report = replace(run.report(item, "waiting", seconds), why=wait.why)
+            await self._end(run, item, record, report, "waiting", None)
+            return
+        run.has_unasked = True
+        report = replace(run.report(item, "skipped", seconds), why=wait.why)
+        self._count(run, item.key, report)
+        run.ended.add(item.index)
+        self._stats.item_state(report.step, record.shown_key, "skipped", wait.why)
+
     async def _failed(
         self, run: BlockState, item: ItemWork, record: ItemRun, error: StepFailed, seconds: float
     ) -> None:
@@ -550,7 +581,7 @@ class BlockRunner:
         kept, record.attempts = failure_state(item.attempts, most, item.cause(error.cause))
         if kept == "quarantined" and record.attempts > 1:
             text += f" (failed {record.attempts} times in a row)"
-        if run.block.on_error == "skip":
+        if run.block.on_error == "skip" or isinstance(error, LeftByReview):
             report = run.report(item, "skipped", seconds, text)
             await self._end(
                 run, item, record, report, "failed" if kept == "failed" else "skipped", None
@@ -590,7 +621,7 @@ class BlockRunner:
         if kept in ("failed", "done"):
             run.attempts = max(run.attempts, record.attempts)
         told: ItemState = "done"
-        if report.state in ("skipped", "failed", "quarantined"):
+        if report.state in ("skipped", "failed", "quarantined", "waiting"):
             told = report.state
         self._stats.item_state(report.step, record.shown_key, told, report.error)
 
@@ -616,14 +647,25 @@ class BlockRunner:
             if is_block_skipped(block, scope):
                 return None
             run = await self.settle(block, scope, keeps_results=True, outer=record.outer)
-            run.around, run.is_within_item = (record.scope, record.key), True
+            run.around, run.is_within_item = record.with_those_around, True
             await self._carried_out(run)
         except ExpressionError as error:
             raise StepFailed(block.id, str(error)) from error
         record.reads.update(run.marks)
         record.has_inner_failures = record.has_inner_failures or bool(run.failed)
         record.attempts = max(record.attempts, run.attempts)
+        refuse_waiting(run)
         return run.offered()
+
+
+def refuse_waiting(run: BlockState) -> None:
+    """Raise `AwaitingReview` where an item of a nested block waits: the item around it does too."""
+    if run.waiting:
+        n = len(run.waiting)
+        verb = "waits" if n == 1 else "wait"
+        raise AwaitingReview(f"{counted(n, 'item')} of '{run.block.id}' {verb} for review")
+    if run.has_unasked:
+        raise AwaitingReview(f"a review in '{run.block.id}' is due", is_asked=False)
 
 
 def is_block_skipped(block: BoundBlock, scope: Scope) -> bool:

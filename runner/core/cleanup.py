@@ -375,6 +375,8 @@ class OrphanCleaner:
             self._stats.item(ItemReport(run.block.id, shown, "missing", error=doubt.text))
         if not run.outer:
             await self._former_of_block(run)
+        reviews = self._context.judge.reviews
+        await reviews.forget(run.work.scope, [entry.key for entry in entries])
         for entry in entries:
             gone = replace(entry, gone=self._stats.run)
             self._context.ledger.record(run.work.scope, gone, self._stats.run)

@@ -261,6 +261,8 @@ def state_done_elsewhere(entry: Entry) -> State:
         return "quarantined"
     if entry.state == "skipped":
         return "skipped"
+    if entry.state == "waiting":
+        return "waiting"
     return next((state for state in _WORK_STATES if state == entry.was), "new")
 
 

@@ -60,6 +60,8 @@ class ItemVerdict:
 
     state: State
     why: str | None = None
+    is_decided: bool = False
+    """Whether a person has decided on an answer of the unchanged item since its last run."""
 
     @property
     def is_work(self) -> bool:
@@ -173,7 +175,7 @@ def spec_parts(step: str, spec: str) -> dict[str, str]:
         for name, value in written.items()
         if name not in NOT_IN_RESULT and name not in ("with", "do", "for_each")
     }
-    reply = control.pop("reply", None)
+    reply, review = control.pop("reply", None), control.pop("review", None)
     parts = {f"{step}.parameters": part_digest([control, others])}
     if texts:
         parts[f"{step}.prompt"] = part_digest(texts)
@@ -183,6 +185,8 @@ def spec_parts(step: str, spec: str) -> dict[str, str]:
         for name in ("evidence", "confidence"):
             if name in reply:  # a step without it keeps its parts
                 parts[f"{step}.{name}"] = part_digest(reply[name])
+    if review is not None:
+        parts[f"{step}.review"] = part_digest(review)
     return parts
 
 
@@ -207,6 +211,8 @@ def judge_item(
             return _first_difference(names, before, parts, past or PastItem())
     if entry.state == "quarantined":
         return ItemVerdict("quarantined", entry.error)
+    if entry.state == "waiting":
+        return ItemVerdict("waiting", entry.error)
     if entry.state == "failed":
         return ItemVerdict("stale", f"it failed before: {entry.error}")
     if entry.state == "done" and entry.attempts:
@@ -304,6 +310,7 @@ _PART_NAMES = {
     "check": "checks changed",
     "evidence": "sources of its evidence changed",
     "confidence": "`confidence` changed",
+    "review": "`review.when` changed",
     "model": "model changed",
     "parameters": "parameters changed",
     "version": "step version changed",
@@ -400,6 +407,7 @@ def _spec_references(spec: Spec, block: str) -> Iterator[Reference]:
                 continue
         for source in ((one.get("reply") or {}).get("evidence") or {}).get("from") or ():
             yield from _expression_references(source)
+        yield from _expression_references(one.get("review"))
 
 
 def _expression_references(source: Any) -> frozenset[Reference]:

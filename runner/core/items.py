@@ -30,18 +30,30 @@ from paddock.runner.bind.subpipelines import callable_names, canonical_spec
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.ledger.reviews import Question, Review
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.events import ItemState
 from paddock.runner.progress.report import ItemReport
-from paddock.steps.base import ItemName, OutsideRoots, StepError, StepSkipped, SubPipelines, Tools
+from paddock.steps.base import (
+    ItemName,
+    Output,
+    OutsideRoots,
+    StepError,
+    StepSkipped,
+    SubPipelines,
+    Tools,
+)
 
 from .call_cache import CallOrigin
 from .cleanup import RowKeeper
 from .dependencies import SCAN, held_paths, written_within
-from .fingerprints import file_path_of
+from .fingerprints import file_path_of, is_file_value, item_content, part_digest
 from .retry_and_quarantine import (
     MISSING_PACKAGE,
+    NOT_REVIEWED,
     ExclusiveLock,
+    ItemPlace,
+    LeftByReview,
     RunStopped,
     StepFailed,
     cause_of,
@@ -49,6 +61,18 @@ from .retry_and_quarantine import (
     retry_pause_s,
     stop_if_fatal,
     times,
+)
+from .review_questions import (
+    AwaitingReview,
+    NobodyAsked,
+    accepted_unseen,
+    answer_of,
+    decided_outputs,
+    decision_text,
+    is_due,
+    n_rejections,
+    source_texts,
+    values_read,
 )
 from .run_context import ItemOutputs, RunContext
 from .run_options import RunOptions
@@ -86,6 +110,12 @@ class ItemRun:
     """Failures in a row for a transient reason, of the item or one within it."""
     last: Any = None
     is_last_skipped: bool = False
+    around: tuple[ItemPlace, ...] = ()
+    """The items around it, outermost first."""
+    values_read: str = ""
+    """Digest of what a top-level step reads, which has no document."""
+    is_decided: bool = False
+    """A person has decided on an answer of the unchanged item since its last run."""
     is_repeated_crash: bool = False
     """It is given up untried: several processes died of it."""
 
@@ -95,6 +125,16 @@ class ItemRun:
         scope, key = context.judge.scope_id(node.id, outer), node.id
         outputs = ItemOutputs(context, scope, key)
         return cls(scope, key, "/".join(outer), key, None, outer, outputs, node=node)
+
+    @property
+    def with_those_around(self) -> tuple[ItemPlace, ...]:
+        """The items around it, and itself."""
+        return (*self.around, (self.scope, self.key))
+
+    def keep_marks(self, entry: Entry) -> None:
+        """Take over the dependencies of its last run: its answers may not be asked for again."""
+        if entry.reads:
+            self.reads.update(json.loads(entry.reads))
 
     def marks(self) -> dict[str, list[Any]]:
         """Return its dependencies, for the item around it."""
@@ -132,6 +172,140 @@ SubPipelinesFor = Callable[[BoundStep, ItemRun], SubPipelines]
 """(step, the item for which it runs) → runner of its sub-pipeline."""
 
 
+class AnswerReviewer:
+    """Has a person decide on the answers of steps with `review`, or applies what was decided."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._reviews = context.judge.reviews
+
+    async def n_rejected(self, step: BoundStep, scope: Scope, record: ItemRun) -> int:
+        """Return how many rejected answers were tried again: another one is wanted."""
+        if step.review is None:
+            return 0
+        review = await self._reviews.at(record.scope, record.key, step.id)
+        again = self._context.options.retry_failed
+        return n_rejections(review, self._document(scope, record), is_tried_again=again)
+
+    async def recorded(self, step: BoundStep, record: ItemRun) -> dict[str, Any] | None:
+        """Return the outputs that a person decided on, without asking the model again."""
+        review = await self._reviews.at(record.scope, record.key, step.id)
+        if review is None or not review.is_decided:
+            return None
+        outputs = review.subject.get("outputs")
+        return dict(outputs) if isinstance(outputs, Mapping) else None
+
+    async def reviewed(
+        self, step: BoundStep, scope: Scope, record: ItemRun, outputs: dict[str, Any], tools: Tools
+    ) -> dict[str, Any]:
+        """Return a step's outputs as decided.
+
+        Raises:
+            AwaitingReview: a person has to decide first.
+            StepFailed: the answer was rejected, or no one may be asked.
+        """
+        assert step.review is not None
+        names = ("document_sha256", "answer")
+        subject = await self._subject(step, scope, record, outputs)
+        light = self._question(step, record, {name: subject[name] for name in names})
+
+        async def whole() -> Question:
+            return self._question(step, record, await self._whole(step, scope, subject, tools))
+
+        while True:
+            try:
+                due = is_due(step.review, scope, outputs)
+                review = await self._reviews.settle(light, whole, is_due=due)
+            except NobodyAsked as error:
+                raise StepFailed(step.id, str(error), cause=NOT_REVIEWED) from error
+            except ExpressionError as error:
+                raise StepFailed(step.id, f"`review.when`: {error}") from error
+            if review is None:
+                return accepted_unseen(outputs) if due else outputs
+            if await self._reviews.apply(review):
+                return await self._decided(step, review, outputs, tools)
+
+    async def _decided(
+        self, step: BoundStep, review: Review, outputs: dict[str, Any], tools: Tools
+    ) -> dict[str, Any]:
+        assert step.review is not None
+        ends = step.review.on_expiry
+        if review.state == "rejected" or (review.state == "expired" and ends == "quarantine"):
+            raise StepFailed(step.id, decision_text(review))
+        if review.state == "expired" and ends == "skip":
+            raise LeftByReview(step.id, decision_text(review))
+        has_schema = step.reply is not None and step.reply.schema is not None
+        evidence = None
+        if review.state == "edited" and tools.reply is not None and has_schema:
+            evidence = await tools.reply.evidence(review.value)
+        return decided_outputs(outputs, review, has_schema=has_schema, evidence=evidence)
+
+    def _question(self, step: BoundStep, record: ItemRun, subject: Mapping[str, Any]) -> Question:
+        assert step.review is not None
+        return Question(
+            record.scope,
+            record.key,
+            step.id,
+            self._context.stats.run,
+            self._context.stats.secrets.redacted(subject),
+            step.review.ttl_s,
+            tuple(one["text_object"] for one in subject.get("sources", ()) if "text_object" in one),
+            record.renamed_from,
+        )
+
+    def _document(self, scope: Scope, record: ItemRun) -> str:
+        """Return what tells a changed document from an unchanged one."""
+        files = (one for one in reversed(scope.values()) if is_file_value(one))
+        file = next(files, None)
+        if file is not None and file is record.item:
+            return str(file["sha256"])
+        parts = [] if file is None else [file["sha256"]]
+        return part_digest([*parts, item_content(record.item, None), record.values_read])
+
+    async def _subject(
+        self, step: BoundStep, scope: Scope, record: ItemRun, outputs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return what a question is about, without the texts that the answer was made of."""
+        assert step.review is not None
+        name = record.name(step.id, scope, self._context.index)
+        return {
+            "pipeline": self._context.bound.file.name,
+            "block": record.block if record.item is not None else "",
+            "item": record.shown_key or record.key,
+            "document": name.path or None,
+            "document_sha256": self._document(scope, record),
+            "around": [list(place) for place in record.around],
+            "answer": answer_of(outputs),
+            "evidence": outputs.get("evidence"),
+            "confidence": outputs.get("confidence"),
+            "outputs": outputs,
+            "when": step.review.when.source,
+            "by": list(step.review.by),
+            "on_expiry": step.review.on_expiry,
+        }
+
+    async def _whole(
+        self, step: BoundStep, scope: Scope, subject: Mapping[str, Any], tools: Tools
+    ) -> dict[str, Any]:
+        reply = step.reply
+        checks = () if reply is None else reply.checks
+        read = {path for check in checks for path in check.references}
+        form = tools.reply
+        sources: Sequence[Any] = getattr(form, "sources", tuple)()
+        ledger = self._context.ledger
+        spec = None if reply is None else reply.evidence
+        return {
+            **subject,
+            "model": None if step.model is None else step.model.ref,
+            "digest": None if step.model is None else await self._context.digests.of(step.model),
+            "schema": None if reply is None else reply.schema,
+            "checks": [check.source for check in checks],
+            "scope": values_read(sorted(read), scope),
+            "evidence_only": [] if spec is None else list(spec.only),
+            "sources": await asyncio.to_thread(source_texts, sources, ledger),
+        }
+
+
 class ItemRunner:
     """Runs the single steps of items, and records the items."""
 
@@ -142,6 +316,7 @@ class ItemRunner:
         self._stats = context.stats
         self._origins = LineageStore(context.ledger)
         self._row_keeper = RowKeeper(context)
+        self._reviewer = AnswerReviewer(context)
         self._specs: dict[str, tuple[str, str]] = {}
         """Block or step → digest and text of its spec."""
 
@@ -165,6 +340,8 @@ class ItemRunner:
         except (StepFailed, RunStopped, PipelineError):
             made.state = "failed"
             raise
+        except AwaitingReview:
+            raise  # it is done, but for a person's decision
         else:
             made.state = "skipped" if outputs is None else "done"
             return outputs
@@ -183,11 +360,11 @@ class ItemRunner:
         """
         if is_step_skipped(step, scope):
             return None
-        n_refused = 0
+        n_refused = await self._reviewer.n_rejected(step, scope, record)
         for turn in itertools.count():
             try:
                 tools = replace(self._tools(step, caller, record, scope), n_refused=n_refused)
-                return await self._run_once(step, scope, record, tools)
+                return await self._run_once(step, scope, record, tools, caller)
             except StepSkipped:
                 return None
             except (StepError, EngineError) as error:
@@ -202,7 +379,7 @@ class ItemRunner:
                 raise StepFailed(step.id, str(error)) from error
             except LedgerError as error:
                 raise RunStopped(str(error)) from error
-            except (StepFailed, RunStopped, StopGateClosed, PipelineError):
+            except (StepFailed, RunStopped, StopGateClosed, PipelineError, AwaitingReview):
                 raise  # of the pipeline that the step runs
             except (Exception, SystemExit) as error:  # a bug of the step: its traceback is logged
                 self._stats.unexpected(f"{record.shown_key}, step '{step.id}'", error)
@@ -211,23 +388,33 @@ class ItemRunner:
                 raise StepFailed(step.id, what, cause=cause) from error
         raise AssertionError("unreachable")
 
-    async def _run_once(self, step: BoundStep, scope: Scope, record: ItemRun, tools: Tools) -> Any:
+    async def _run_once(
+        self, step: BoundStep, scope: Scope, record: ItemRun, tools: Tools, caller: CallOrigin
+    ) -> Any:
         params = step.params.render(scope)
-        kind = step.kind()
-        self._note_reads(record, kind.reads(params))
+        self._note_reads(record, step.kind().reads(params))
+        outputs = None
+        if step.review is not None and record.is_decided and not caller.looks_up:
+            outputs = await self._reviewer.recorded(step, record)
+        if outputs is None:
+            outputs = await self._answer(step, params, tools)
+        if step.review is not None:
+            outputs = await self._reviewer.reviewed(step, scope, record, outputs, tools)
+        if step.returns is None:
+            return outputs
+        return step.returns.render(scope.with_step(step.id, outputs))
+
+    async def _answer(self, step: BoundStep, params: Any, tools: Tools) -> dict[str, Any]:
         # A model's time counts from when the pool takes the request, so the pool enforces it.
         limit_s = None if step.kind.roles else step.timeout.total_s
         try:
             async with time_limit(limit_s):
-                output = await kind.run(params, tools)
+                output: Output = await step.kind().run(params, tools)
         except TimeoutError as error:
             if limit_s is None:
                 raise
             raise DeadlineExceeded("total", limit_s) from error
-        outputs = output.model_dump(mode="json")
-        if step.returns is None:
-            return outputs
-        return step.returns.render(scope.with_step(step.id, outputs))
+        return output.model_dump(mode="json")
 
     def _tools(self, step: BoundStep, caller: CallOrigin, record: ItemRun, scope: Scope) -> Tools:
         item = record.name(step.id, scope, self._context.index)

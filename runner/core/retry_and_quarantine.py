@@ -70,6 +70,8 @@ def next_restart(attempt: int, max_restarts: int) -> Restart | None:
 TRANSIENT_CAUSES = frozenset(("timeout", "worker", "busy", "io"))
 MISSING_PACKAGE = "missing"
 """This machine lacks a package or a program; never counted against the item."""
+NOT_REVIEWED = "review"
+"""A review is due, and the run was told to ask no one; the next run may."""
 
 MAX_RETRY_PAUSE_S = 60.0
 # A full queue is not the document's fault: by default it is retried for 1 + 2 + 4 + 8 + 16 s.
@@ -123,7 +125,7 @@ def failure_state(n_before: int, most: int, cause: str) -> tuple[FailureState, i
     >>> failure_state(0, 3, "missing"), failure_state(2, 3, "missing")
     (('failed', 1), ('failed', 2))
     """
-    if cause == MISSING_PACKAGE:
+    if cause in (MISSING_PACKAGE, NOT_REVIEWED):
         return "failed", max(n_before, 1)  # above zero: the item around it is retried as well
     if cause not in TRANSIENT_CAUSES:
         return "quarantined", 0
@@ -162,13 +164,17 @@ class StepFailed(Exception):
         super().__init__(f"step '{step}': {reason}")
 
 
+class LeftByReview(StepFailed):
+    """No one decided in time, and `on_expiry` says that the item is skipped."""
+
+
 def is_step_skipped(step: BoundStep, scope: Scope) -> bool:
     """Return whether `if` is false, or the step reads more than `skipped` of a skipped step.
 
     Raises:
         StepFailed: the condition cannot be evaluated.
     """
-    if reads_skipped(step.references - step.evidence_only, scope):
+    if reads_skipped(step.references - step.after_answer, scope):
         return True
     if step.if_ is None:
         return False

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from paddock.engine.system import tasks
 from paddock.pipelines.errors import PipelineError
@@ -33,9 +33,17 @@ from .concurrency import ClaimLost, state_done_elsewhere
 from .dependencies import entry_marks, held_paths
 from .fingerprints import ItemVerdict, held_text
 from .items import ItemRun, attempt_name, sub_pipeline_context
-from .retry_and_quarantine import ItemPlace, RunFailed, RunStopped, StepFailed, is_step_skipped
+from .retry_and_quarantine import (
+    ItemPlace,
+    LeftByReview,
+    RunFailed,
+    RunStopped,
+    StepFailed,
+    is_step_skipped,
+)
+from .review_questions import AwaitingReview
 from .run_context import RunContext
-from .staleness import ItemWork
+from .staleness import ItemWork, values_digest
 
 SHARE_INTERVAL_S = 1.0
 
@@ -136,17 +144,20 @@ class _PlanRun:
     """One walk over the top-level steps and blocks."""
 
     def __init__(
-        self, context: RunContext, outer: tuple[str, ...] = (), around: ItemPlace | None = None
+        self, context: RunContext, outer: tuple[str, ...] = (), around: tuple[ItemPlace, ...] = ()
     ) -> None:
-        """`outer`: keys of the items around a sub-pipeline; `around`: the innermost of them."""
+        """`outer`: keys of the items around a sub-pipeline; `around`: their scopes and keys."""
         self._context = context
         self._outer = outer
+        self._around = around
         self._bound = context.bound
         self._stats = context.stats
         self._stop_gate = context.stop_gate
         self.blocks = BlockRunner(context, self._sub_pipelines, around)
         self.has_left = False
         """Whether something was not begun, or not finished, since the stop gate was closed."""
+        self.awaited: dict[str, AwaitingReview] = {}
+        """Nodes that wait for a person's decision, and those that read them."""
         secrets = self._stats.secrets.of(self._bound.file)
         self._scope = Scope.of(self._bound.inputs, secrets)
         self._ended = {node.id: asyncio.Event() for node in self._bound.nodes}
@@ -157,7 +168,7 @@ class _PlanRun:
         async with tasks.task_group() as group:
             for node in self._bound.nodes:
                 group.create_task(self._node(node))
-        if self._bound.returns is None or self.blocks.partial or self.has_left:
+        if self._bound.returns is None or self.blocks.partial or self.has_left or self.awaited:
             return None
         try:
             return self._bound.returns.render(self._scope)
@@ -174,10 +185,17 @@ class _PlanRun:
         if partial:
             self._leave(node, min(partial))
             return
+        if waits := self.awaited.keys() & self._bound.edges.get(node.id, ()):
+            self._let_wait(node, min(waits))
+            return
         try:
             outputs = await self._as_task(node)
         except StopGateClosed:
             self._leave_for_later(node)
+            return
+        except AwaitingReview as wait:
+            self.awaited[node.id] = wait
+            self._ended[node.id].set()
             return
         except (StepFailed, ExpressionError) as error:
             text = str(error) if isinstance(error, StepFailed) else f"'{node.id}': {error}"
@@ -198,6 +216,14 @@ class _PlanRun:
         """Leave a node undone that reads a block which `--only` did in part."""
         self.blocks.partial.add(node.id)
         self._stats.note(f"'{node.id}' is left as it is: only some items of '{partial}' were done.")
+        self._stats.item_state(node.id, "", "skipped")
+        self._ended[node.id].set()
+
+    def _let_wait(self, node: BoundNode, before: str) -> None:
+        """Leave a node undone that reads one which waits for a person's decision."""
+        self.awaited[node.id] = self.awaited[before]
+        verb = "waits for review" if self.awaited[before].is_asked else "is left, as is its review"
+        self._stats.note(f"'{node.id}' is left as it is: '{before}' {verb}.")
         self._stats.item_state(node.id, "", "skipped")
         self._ended[node.id].set()
 
@@ -295,6 +321,8 @@ class _PlanRun:
     ) -> Any:
         state: State = state_done_elsewhere(entry) if is_shared else "fresh"
         why = None
+        if verdict.state == "waiting" or state == "waiting":
+            raise self._waiting(step, AwaitingReview(verdict.why or entry.error or ""), 0.0)
         if verdict.state == "held":
             state, why = "held", verdict.why
         self._keep_marks(entry_marks(entry, self._context.judge.scope_id(step.id, self._outer)))
@@ -308,8 +336,19 @@ class _PlanRun:
         self._stats.item_state(step.id, "", "running")
         began = time.monotonic()
         record.attempt = attempt_name(item)
+        record.is_decided, record.values_read = item.verdict.is_decided, values_digest(item)
+        if record.is_decided and item.entry is not None:
+            record.keep_marks(item.entry)
         try:
             outputs = await self._beside_others(step, record)
+        except AwaitingReview as wait:
+            if wait.is_asked:
+                await self._context.fence()
+                seconds = time.monotonic() - began
+                await self.blocks.items.record(item, record, "waiting", wait.why, None, seconds)
+            raise self._waiting(step, wait, time.monotonic() - began) from wait
+        except LeftByReview:
+            outputs = None
         finally:
             self._stop_gate.end()
         seconds = time.monotonic() - began
@@ -325,8 +364,15 @@ class _PlanRun:
         self._stats.item_state(step.id, "", "skipped" if outputs is None else "done")
         return outputs
 
+    def _waiting(self, step: BoundStep, wait: AwaitingReview, seconds: float) -> AwaitingReview:
+        """Count a step that waits for a person's decision, or that is left undone."""
+        state: Literal["waiting", "skipped"] = "waiting" if wait.is_asked else "skipped"
+        self._stats.item(ItemReport(step.id, self._key(step), state, seconds, why=wait.why))
+        self._stats.item_state(step.id, "", state, wait.why)
+        return wait
+
     def _record(self, step: BoundStep) -> ItemRun:
-        return ItemRun.of(self._context, step, self._outer)
+        return replace(ItemRun.of(self._context, step, self._outer), around=self._around)
 
     def _keep_marks(self, marks: dict[str, list[Any]]) -> None:
         """Pass a step's dependencies to the item around it, if there is one."""
@@ -368,7 +414,7 @@ class _SubPipelineRun:
         except WrongInput as error:
             raise StepError(f"{error.message}.", remedy=error.remedy) from error
         context = sub_pipeline_context(self.context, step, record, bound)
-        around = (record.scope, record.key) if record.outer else None
+        around = record.with_those_around if record.outer else ()
         walker = _PlanRun(replace(context, run_chunk=self._run_chunk), record.outer, around)
         try:
             returns = await walker.walk()
@@ -387,6 +433,8 @@ class _SubPipelineRun:
         record.attempts = max(record.attempts, walker.blocks.attempts)
         if walker.has_left:
             raise StopGateClosed
+        if walker.awaited:
+            raise next(iter(walker.awaited.values()))
         if walker.blocks.partial:
             self.blocks.partial.add(step.id)
         return returns

@@ -227,14 +227,18 @@ class BlockState:
     keeps_results: bool
     results: list[Any]
     failed: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    waiting: list[tuple[int, str]] = field(default_factory=list)
+    """Index and key of each item that waits for a person's decision."""
+    has_unasked: bool = False
+    """Whether the run was told to leave items that a person has to look at."""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
     changed: list[dict[str, str]] = field(default_factory=list)
     passed: list[ItemWork] = field(default_factory=list)
     """Items that other machines hold at the moment."""
     ended: set[int] = field(default_factory=set)
     """Indexes of the items that ended in this run, done or failed."""
-    around: tuple[str, str] | None = None
-    """Scope and key of the item that a nested block belongs to."""
+    around: tuple[tuple[str, str], ...] = ()
+    """Scope and key of each item that a nested block is within, outermost first."""
     is_within_item: bool = False
     """Its items are parts of an item that this walk has begun."""
     marks: dict[str, list[Any]] = field(default_factory=dict)
@@ -268,6 +272,7 @@ class BlockState:
         self.passed.append(item)
         self.results[item.index] = None
         self.failed = [failure for failure in self.failed if failure[0] != item.index]
+        self.waiting = [one for one in self.waiting if one[0] != item.index]
 
     def todo(self) -> list[ItemWork]:
         return [item for item in self.work.items if item.verdict.is_work]
@@ -287,6 +292,7 @@ class BlockState:
             # In the list's order, not by time: a prompt may read it.
             "changed": sorted(self.changed, key=lambda change: place.get(change["key"], last)),
             "failed": [failure for _, failure in sorted(self.failed, key=lambda pair: pair[0])],
+            "waiting": [key for _, key in sorted(self.waiting)],
         }
 
     def report(
@@ -299,5 +305,7 @@ class BlockState:
         """Return the state of a chunk; items that the stop gate left out are not counted."""
         indexes = {item.index for item in chunk} & self.ended
         n_failed = sum(index in indexes for index, _ in self.failed)
-        done = f"{len(indexes) - n_failed} done"
+        n_waiting = sum(index in indexes for index, _ in self.waiting)
+        done = f"{len(indexes) - n_failed - n_waiting} done"
+        done += f", {n_waiting} waiting" if n_waiting else ""
         return quarantined(f"{done}, {n_failed} quarantined") if n_failed else completed(done)

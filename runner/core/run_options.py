@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from paddock.runner.config.pipeline_secrets import Secrets
     from paddock.runner.settings import Settings
 
+    from .review_questions import ReviewMode
     from .step_context import CallTape
 
 
@@ -41,6 +42,9 @@ class RunOptions:
     """Redo items made by an older, compatible version of a step."""
     no_cache: bool = False
     """Ask the models again for requests whose replies are known."""
+    review: ReviewMode = "ask"
+    """What to do with an answer that waits for a person: `ask`; `fail`, `skip` or `accept` where
+    there is no one."""
     wait_s: float | None = None
     """Longest wait for another run on the same folders; None: no limit."""
     notify: bool | None = None

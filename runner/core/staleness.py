@@ -31,6 +31,7 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import OutputIndex
+from paddock.runner.progress.report import State
 from paddock.runner.watch.seen_files import SettledFiles, is_watch_trigger
 from paddock.steps.vectors.open_stores import OpenStores
 
@@ -65,12 +66,14 @@ from .fingerprints import (
     part_digest,
     spec_parts,
 )
+from .review_questions import PendingReview, RunReviews
 from .run_options import RunOptions
 
 RETURNS = "(returns)"
 """A sub-pipeline's `returns`, among the parts of its step's hash; not a valid id."""
 N_KEYS_NAMED = 3
 """Keys that a message names: there may be thousands."""
+WORK_STATES: tuple[State, ...] = ("new", "changed", "stale")
 NOT_ASKED = ItemVerdict("skipped", "not asked for")
 
 
@@ -213,6 +216,7 @@ class Judge:
         watches = is_watch_trigger(options.trigger)
         self._settled = SettledFiles(bound, self.ledger) if watches else None
         self._is_only_block = _has_one_block(bound)
+        self.reviews = RunReviews(index.ledger, options.review)
 
     # --- scopes
 
@@ -240,7 +244,7 @@ class Judge:
         made._outer = OuterPipelines(outer.file, steps, places)
         made.seen_keys, made.dependencies = self.seen_keys, self.dependencies
         made._is_only_block = False
-        made._settled = self._settled
+        made._settled, made.reviews = self._settled, self.reviews
         return made
 
     def place(self) -> dict[str, str]:
@@ -272,6 +276,7 @@ class Judge:
         job = frozenset() if outer else await self.job_runs()
         if self._settled is not None and not outer:
             await self._settled.read()
+        await self.reviews.load()
         items, held = self._judge_items(
             _JudgedBlock(block, scope_id, base, entries, job, is_nested=bool(outer)), keys, listed
         )
@@ -379,6 +384,7 @@ class Judge:
         entry = entries.get(step.id)
         await self.dependencies.look([entry] if entry is not None else (), self.bound.roots)
         job = await self.job_runs()
+        await self.reviews.load()
         text = canonical_json(parts)
         hash_ = item_hash(parts)
         is_shared = entry is not None and entry.hash == hash_ and entry.run in job
@@ -430,6 +436,9 @@ class Judge:
             verdict.state == "quarantined" or entry.has_inner_failures
         ):
             return ItemVerdict("stale", "what failed is tried again")
+        pending = self.reviews.of_item(candidate.scope, entry.key)
+        if pending is not None or verdict.state == "waiting":
+            return self._of_review(candidate.scope, entry, pending)
         if verdict.state == "quarantined":
             return self._of_failed(entry, verdict, is_taken=held is None)
         if verdict.state != "fresh":
@@ -453,6 +462,17 @@ class Judge:
         older = None if self.options.refresh else self.older
         past = None if entry is None else candidate.past.of(entry.key, candidate.item)
         return judge_item(entry, hash_, json.loads(candidate.parts), older, past)
+
+    def _of_review(self, scope: str, entry: Entry, pending: PendingReview | None) -> ItemVerdict:
+        """Judge an item that waits for a decision, or has got one since its last run."""
+        difference = self.dependencies.difference(scope, entry, [])
+        if difference is not None:
+            return ItemVerdict("stale", difference)
+        if pending is not None and pending.is_open and self.reviews.mode == "ask":
+            return ItemVerdict("waiting", pending.why)
+        why = None if pending is None else pending.why
+        was: State = next((state for state in WORK_STATES if state == entry.was), "stale")
+        return ItemVerdict(was, why, is_decided=True)
 
     def _of_failed(self, entry: Entry, verdict: ItemVerdict, *, is_taken: bool) -> ItemVerdict:
         """Judge a failed item: an edited output that blocked it may be gone."""
@@ -545,6 +565,13 @@ class Judge:
             return self.dependencies.digest(path)
         except OSError:
             return None
+
+
+def values_digest(item: ItemWork) -> str:
+    """Return the digest of the values that a top-level step reads: it has no document."""
+    parts: Mapping[str, str] = json.loads(item.parts)
+    read = {name: parts[name] for name in parts if name.startswith(("steps.", "inputs."))}
+    return part_digest(read)
 
 
 class _PastItems:

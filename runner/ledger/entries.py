@@ -73,7 +73,7 @@ class Entry:
     parts: str
     """JSON: part of the hash → its digest; shows which difference is the reason."""
     state: str
-    """`done`, `skipped`, `quarantined` or `failed`."""
+    """`done`, `skipped`, `quarantined`, `failed`, or `waiting` for a review."""
     error: str | None = None
     returns: str | None = None
     """JSON, or None where `returns_object` names it."""

@@ -257,7 +257,7 @@ class Ledger:
         """Of PostgreSQL; empty for a file in `folder`."""
         self.on_wait: Callable[[str], None] = lambda text: None
         """Called with a note when the ledger waits for something; from any thread."""
-        self._is_readonly = is_readonly
+        self.is_readonly = is_readonly
         self.objects = ObjectStore(folder / "objects")
         self._database: LedgerDatabase | None = None
         self._transactions: LedgerDatabase | None = None
@@ -283,7 +283,7 @@ class Ledger:
             LedgerError: another version of Paddock wrote it; it is broken or not writable.
         """
         try:
-            if self._is_readonly:
+            if self.is_readonly:
                 self._database = open_existing(self.folder, self.url)
             else:
                 self._open_for_writing()

@@ -24,9 +24,9 @@ MOST_EARLIER = 20
 """Earlier decisions that are kept for each review."""
 HEAD_KEYS = (
     "pipeline", "block", "item", "document", "document_sha256", "model", "digest", "when", "by",
-    "on_expiry",
+    "on_expiry", "around",
 )  # fmt: skip
-"""What lists of reviews show of a subject."""
+"""What lists of reviews show of a subject; `around`: scope and key of each item around it."""
 
 
 class DecisionRefused(Exception):
@@ -84,6 +84,8 @@ class Question:
     ttl_s: float | None = None
     objects: tuple[str, ...] = ()
     """Objects that the subject names."""
+    renamed_from: str | None = None
+    """The key under which the same document was known before."""
 
     @property
     def digest(self) -> str:
@@ -122,9 +124,9 @@ _OF_ID = " where id = :id"
 _OF_PLACE = " where scope = :scope and key = :key and step = :step"
 _EXPIRE = (
     "update reviews set state = 'expired', decided_at = :now, is_applied = 0, lease_by = null, "
-    "lease_until = null where scope = :scope and state = 'open' and expires_at <= :now "
-    "returning key"
+    "lease_until = null where state = 'open' and expires_at <= :now"
 )
+_WITHDRAW = "delete from reviews where id = :id and question = :question and state = 'open'"
 
 
 class ReviewStore:
@@ -150,6 +152,14 @@ class ReviewStore:
     def decided(self, *, is_whole: bool = False) -> list[Review]:
         """Return what is decided, the newest first."""
         return self._listed("where state <> 'open' order by decided_at desc, id", is_whole)
+
+    def pending(self) -> list[Review]:
+        """Return what is open, what no run has gone on with, and what is late, as expired."""
+        now = f"case when state = 'open' and expires_at <= {self._ledger.now} then 1 else 0 end"
+        query = _LIST.replace(" from", f", {now} from", 1)
+        found = self._rows(f"{query} where state = 'open' or is_applied = 0 order by asked_at")
+        reviews = ((self._review(row[:-1]), bool(row[-1])) for row in found)
+        return [replace(one, state="expired") if late else one for one, late in reviews]
 
     def get(self, id_: str) -> Review | None:
         """Return a review with its whole subject and value."""
@@ -198,6 +208,9 @@ class ReviewStore:
             old = self._whole(execute, _OF_PLACE, place)
             if old is not None and old.question == question.digest:
                 return old
+            if old is None and question.renamed_from is not None:
+                former = self._whole(execute, _OF_PLACE, {**place, "key": question.renamed_from})
+                old = former if former is not None and stands(question, former) else None
             asked = _asked(question, old, now)
             self._write(execute, asked, question.objects)
             return asked
@@ -217,17 +230,18 @@ class ReviewStore:
 
         return self._ledger.in_transaction(apply)
 
-    def expire(self, scope: str) -> frozenset[str]:
-        """Close the open questions of a scope whose time is up; return their items' keys."""
+    def expire(self) -> None:
+        """Close the open questions whose time is up."""
+        late = f"where state = 'open' and expires_at <= {self._ledger.now}"
+        if self._rows(f"select 1 from reviews {late} limit 1"):
+            self._ledger.in_transaction(
+                lambda execute: execute(_EXPIRE, {"now": self._now(execute)})
+            )
 
-        def expire(execute: Execute) -> frozenset[str]:
-            rows = execute(_EXPIRE, {"scope": scope, "now": self._now(execute)})
-            return frozenset(row[0] for row in rows)
-
-        late = f"where scope = :scope and state = 'open' and expires_at <= {self._ledger.now}"
-        if not self._rows(f"select 1 from reviews {late} limit 1", scope=scope):
-            return frozenset()
-        return self._ledger.in_transaction(expire)
+    def withdraw(self, review: Review) -> None:
+        """Remove an open question; a decision that came meanwhile stays."""
+        values = {"id": review.id, "question": review.question}
+        self._ledger.in_transaction(lambda execute: execute(_WITHDRAW, values))
 
     def drop(self, scope: str, keys: Collection[str]) -> None:
         """Remove the reviews of items that are gone."""
@@ -336,14 +350,19 @@ def _asked(question: Question, old: Review | None, now: float) -> Review:
     )
     if old is None:
         return new
-    if _is_decided_already(question, old):
+    if stands(question, old):
         kept = {name: getattr(old, name) for name in ("state", "by", "decided_at", "value")}
         return replace(new, **kept, asked_at=old.asked_at)
     return replace(new, earlier=with_decision(old)) if old.is_decided else new
 
 
-def _is_decided_already(question: Question, old: Review) -> bool:
-    """Return whether the same document now has the answer that a person decided on."""
+def stands(question: Question, old: Review) -> bool:
+    """Return whether a review answers a question.
+
+    It is the same question, or the same document now has the answer that a person decided on.
+    """
+    if old.question == question.digest:
+        return True
     document = question.subject.get("document_sha256")
     return (
         old.state in ("accepted", "edited")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from .report import Report
 
-ItemState = Literal["running", "done", "fresh", "skipped", "quarantined", "failed"]
+ItemState = Literal["running", "done", "fresh", "skipped", "quarantined", "failed", "waiting"]
 
 
 class Observer:

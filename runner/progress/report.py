@@ -22,11 +22,13 @@ State = Literal[
     "skipped",
     "failed",
     "quarantined",
+    "waiting",
     "deleted",
     "missing",
 ]
-"""`held`: done, but edited outputs, or files that are not ours, are kept. `missing`: a folder whose
-documents count as deleted only after a person confirms it."""
+"""`waiting`: a person has to decide on an answer. `held`: done, but edited outputs, or files that
+are not ours, are kept. `missing`: a folder whose documents count as deleted only after a person
+confirms it."""
 CallsAre = Literal["exact", "at most", "about"]
 HELD_REMEDY = (
     "To have ours, delete the outputs, set `on_edited: overwrite`, or run again with `--take`."
@@ -34,8 +36,8 @@ HELD_REMEDY = (
 FailOn = Literal["new", "any", "never"]
 
 STATES: tuple[State, ...] = (
-    "new", "changed", "stale", "fresh", "held", "skipped", "failed", "quarantined", "deleted",
-    "missing",
+    "new", "changed", "stale", "fresh", "held", "skipped", "failed", "quarantined", "waiting",
+    "deleted", "missing",
 )  # fmt: skip
 
 

@@ -216,6 +216,11 @@ class AnswerOutput(Output):
         default=None,
         description="The probability of each field of `output`: null without `reply.confidence`.",
     )
+    review: Any = Field(
+        default=None,
+        description="A person's decision, `{state, by, at, value}`: null where `review` was not "
+        "due.",
+    )
 
 
 class UsageOutput(Output):

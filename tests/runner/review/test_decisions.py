@@ -219,8 +219,9 @@ def test_what_is_late_can_no_longer_be_decided_and_the_next_run_closes_it(ledger
     text = refusal(desk.decide, late.id, late.question, "accept", by="ann")
     assert text.startswith("The time to decide on 'late' (step 'bill') was over at ")
     assert text.endswith("the next run does what `on_expiry` says, 'quarantine'.")
-    assert store.expire("s") == {"late"}
-    assert store.expire("s") == frozenset()
+    assert [one.state for one in store.pending()] == ["expired", "open"]
+    store.expire()
+    assert desk.get(late.id).state == "expired"
     assert [one.id for one in desk.waiting()] == [early.id]
     assert desk.undo(late.id, "ann").expires_at is None
 

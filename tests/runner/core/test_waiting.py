@@ -1,0 +1,489 @@
+"""Items that wait for a person: asked once, decided in the ledger, continued by the next run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.request import ChatRequest
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews import Review
+from paddock.runner.review.decisions import ReviewDesk
+from tests.fakes.pool import FakePool
+from tests.runner.world import World, reasons, states
+
+BILLS = """\
+name: bills
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: bill
+        uses: chat
+        with: {prompt: "Read: {{ steps.text.text }}"}
+        reply: {schema: {number: str, total: float}, check: ["output.total < 1000"]}
+        review: {when: "output.total > 50"}
+      - uses: files.write
+        with: {path: "out/{{ doc.relpath }}", text: "{{ steps.bill.output | tojson }}"}
+    returns: {n: steps.bill.output.number, total: steps.bill.output.total, seen: steps.bill.review}
+  - uses: files.write
+    with:
+      path: out/ALL
+      text: "{{ steps.each.waiting | tojson }} {{ steps.each.results | tojson }}"
+"""
+
+
+def read_bill(request: ChatRequest) -> str:
+    """Answer with the number and the total that the document names, spoiled where it is hotter."""
+    text = request.messages[-1].content
+    number = re.search(r"bill (\S+)", text)
+    total = re.search(r"total (\S+)", text)
+    said = {"number": number[1] if number else "?", "total": float(total[1]) if total else 0.0}
+    return json.dumps(said)
+
+
+class Bills(World):
+    """Documents `0.txt` … whose answers are known: bills over 50 are asked about."""
+
+    def bills(self, **totals: float) -> None:
+        for name, total in totals.items():
+            self.write(f"inbox/{name}.txt", f"bill {name}\ntotal {total}\n")
+
+    def work(self, inputs: Any = None, **options: Any) -> Any:
+        pool = options.pop("pool", None) or FakePool(answer=read_bill)
+        return self.run(inputs, pool=pool, **options)
+
+    @contextmanager
+    def desk(self) -> Iterator[ReviewDesk]:
+        with Ledger(self.folder / ".paddock") as ledger:
+            yield ReviewDesk(ledger)
+
+    def waiting(self) -> dict[str, Review]:
+        with self.desk() as desk:
+            return {one.key: one for one in desk.waiting(is_whole=True)}
+
+    def decide(self, key: str, verb: Any, value: Any = None, reason: str = "") -> None:
+        with self.desk() as desk:
+            (one,) = [one for one in desk.waiting() if one.key == key]
+            desk.decide(one.id, one.question, verb, value, reason=reason, by="ann")
+
+    def undo(self, key: str) -> None:
+        with self.desk() as desk:
+            (one,) = [one for one in desk.decided() if one.key == key]
+            desk.undo(one.id, "ann")
+
+    def everything(self) -> str:
+        return self.output("ALL")
+
+
+@pytest.fixture
+def bills(tmp_path: Path) -> Bills:
+    world = Bills(tmp_path, BILLS)
+    world.bills(a=10, b=60, c=70)
+    return world
+
+
+def test_a_due_item_waits_while_the_others_go_on(bills: Bills) -> None:
+    report = bills.work()
+    assert (report.status, report.exit_status()) == ("completed", 0)
+    assert states(report) == {"a.txt": "new", "b.txt": "waiting", "c.txt": "waiting"}
+    assert report.as_json()["counts"]["waiting"] == 2
+    assert sorted(path.name for path in (bills.folder / "out").iterdir()) == ["ALL", "a.txt"]
+    assert bills.everything().startswith('["b.txt", "c.txt"] [{"n": "a"')
+    one = bills.waiting()["b.txt"]
+    subject = one.subject
+    assert (subject["pipeline"], subject["block"], subject["item"], subject["document"]) == (
+        "pipeline.yaml", "each", "b.txt", "inbox/b.txt",
+    )  # fmt: skip
+    assert subject["answer"] == {"number": "b", "total": 60.0}
+    assert subject["checks"] == ["output.total < 1000"]
+    assert subject["when"] == "output.total > 50"
+
+
+def test_what_waits_is_asked_once_and_costs_nothing_more(bills: Bills) -> None:
+    bills.work()
+    before = bills.waiting()
+    again = bills.work()
+    assert states(again) == {"b.txt": "waiting", "c.txt": "waiting"}
+    assert (again.calls, again.cached_calls, bills.pool.chats) == (0, 0, [])
+    assert bills.waiting() == before
+    assert {i.key: i.state for i in bills.plan().items if i.step == "each"} == {
+        "a.txt": "fresh", "b.txt": "waiting", "c.txt": "waiting",
+    }  # fmt: skip
+
+
+def test_a_decision_continues_the_item_without_a_model_call(bills: Bills) -> None:
+    bills.work()
+    bills.decide("b.txt", "accept")
+    bills.decide("c.txt", "edit", {"number": "C-1", "total": 7})
+    assert reasons(bills.plan()) == {
+        "b.txt": "accepted by ann", "c.txt": "edited by ann",
+    }  # fmt: skip
+    report = bills.work()
+    assert states(report) == {"b.txt": "new", "c.txt": "new"}
+    assert report.calls == 0
+    assert json.loads(bills.output("b.txt")) == {"number": "b", "total": 60.0}
+    assert json.loads(bills.output("c.txt")) == {"number": "C-1", "total": 7}
+    results = json.loads(bills.everything().split(" ", 1)[1])
+    seen = {one["n"]: one["seen"] for one in results}
+    assert seen["a"] is None
+    assert (seen["b"]["state"], seen["b"]["by"]) == ("accepted", "ann")
+    assert seen["C-1"]["value"] == {"number": "C-1", "total": 7}
+    assert states(bills.work()) == {}
+
+
+def test_a_rejected_item_is_quarantined_with_the_reason(bills: Bills) -> None:
+    bills.work()
+    bills.decide("b.txt", "reject", reason="no bill at all")
+    report = bills.work()
+    assert states(report) == {"b.txt": "quarantined", "c.txt": "waiting"}
+    (bad,) = [item for item in report.items if item.state == "quarantined"]
+    assert bad.error == "step 'bill': rejected by ann: no bill at all"
+    assert report.exit_status() == 3
+    again = bills.work()
+    assert (again.exit_status(), again.calls) == (0, 0)
+
+
+def test_after_a_rejection_retry_failed_wants_another_answer(bills: Bills) -> None:
+    asked: list[ChatRequest] = []
+
+    def other(request: ChatRequest) -> str:
+        asked.append(request)
+        return '{"number": "other", "total": 80}' if request.params else read_bill(request)
+
+    pool = FakePool(answer=other)
+    bills.work(pool=pool)
+    bills.decide("b.txt", "reject", reason="wrong number")
+    bills.work(pool=pool)
+    report = bills.work(pool=pool, retry_failed=True)
+    assert states(report) == {"b.txt": "waiting", "c.txt": "waiting"}
+    assert report.calls == 1
+    one = bills.waiting()["b.txt"]
+    assert one.subject["answer"] == {"number": "other", "total": 80}
+    assert [was["state"] for was in one.earlier] == ["rejected"]
+    bills.decide("b.txt", "accept")
+    report = bills.work(pool=pool)
+    assert (report.calls, states(report)["b.txt"]) == (0, "stale")
+    assert json.loads(bills.output("b.txt"))["number"] == "other"
+
+
+def test_a_document_that_changes_while_it_waits_is_asked_again(bills: Bills) -> None:
+    bills.work()
+    first = bills.waiting()["b.txt"]
+    bills.bills(b=65)
+    report = bills.work()
+    assert states(report) == {"b.txt": "waiting", "c.txt": "waiting"}
+    second = bills.waiting()["b.txt"]
+    assert second.question != first.question
+    assert second.subject["answer"]["total"] == 65
+    bills.decide("b.txt", "edit", {"number": "b", "total": 6})
+    bills.bills(b=66)  # before the decision is applied
+    bills.work()
+    third = bills.waiting()["b.txt"]
+    assert [was["value"] for was in third.earlier] == [{"number": "b", "total": 6}]
+
+
+def test_a_changed_document_with_the_decided_answer_is_asked_again(bills: Bills) -> None:
+    bills.work()
+    bills.decide("b.txt", "accept")
+    bills.work()
+    bills.write("inbox/b.txt", "bill b\ntotal 60\nand a line more\n")
+    assert states(bills.work())["b.txt"] == "waiting"
+
+
+def test_the_same_answer_to_another_prompt_is_not_asked_again(bills: Bills) -> None:
+    bills.work()
+    bills.decide("b.txt", "accept")
+    bills.decide("c.txt", "edit", {"number": "c", "total": 77})
+    bills.work()
+    bills.edit("Read:", "Read this:")
+
+    def corrected(request: ChatRequest) -> str:
+        return read_bill(request).replace("70.0", "77")
+
+    report = bills.work(pool=FakePool(answer=corrected))
+    assert states(report) == {"a.txt": "stale", "b.txt": "stale", "c.txt": "stale"}
+    assert report.calls == 3
+    assert bills.waiting() == {}
+
+
+def test_a_new_answer_of_an_uncached_step_does_not_replace_the_decided_one(bills: Bills) -> None:
+    bills.edit("uses: chat\n", "uses: chat\n        cache: off\n")
+    totals = iter(range(100, 200))
+
+    def changing(request: ChatRequest) -> str:
+        return json.dumps({"number": "x", "total": next(totals)})
+
+    pool = FakePool(answer=changing)
+    bills.work(pool=pool)
+    bills.decide("b.txt", "accept")
+    asked = bills.waiting()
+    report = bills.work(pool=pool)
+    assert (report.calls, states(report)["b.txt"]) == (0, "new")
+    assert bills.waiting().keys() == asked.keys()
+
+
+def test_an_undone_decision_waits_again_also_where_it_was_applied(bills: Bills) -> None:
+    bills.work()
+    bills.decide("b.txt", "accept")
+    bills.work()
+    bills.undo("b.txt")
+    assert states(bills.work())["b.txt"] == "waiting"
+    assert (bills.folder / "out/b.txt").exists()
+    bills.decide("b.txt", "edit", {"number": "B", "total": 1})
+    bills.work()
+    assert json.loads(bills.output("b.txt"))["number"] == "B"
+
+
+@pytest.mark.parametrize(
+    ("ends", "state"), [("quarantine", "quarantined"), ("accept", "new"), ("skip", "skipped")]
+)
+def test_what_nobody_decides_in_time_ends_as_on_expiry_says(
+    bills: Bills, ends: str, state: str
+) -> None:
+    bills.edit('review: {when: "output.total > 50"}',
+               f'review: {{when: "output.total > 50", ttl: 1ms, on_expiry: {ends}}}')  # fmt: skip
+    assert states(bills.work())["b.txt"] == "waiting"
+    assert reasons(bills.plan())["b.txt"] == "no one decided in time"
+    report = bills.work()
+    assert states(report) == {"b.txt": state, "c.txt": state}
+    assert report.calls == 0
+    assert (bills.folder / "out/b.txt").exists() == (ends == "accept")
+    (error,) = {item.error for item in report.items if item.key == "b.txt"}
+    assert error == (None if ends == "accept" else "step 'bill': no one decided in time")
+    assert bills.waiting() == {}
+    assert states(bills.work()) == (
+        {"b.txt": state, "c.txt": state} if ends == "quarantine" else {}
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "state", "code"),
+    [("fail", "quarantined", 3), ("skip", "skipped", 0), ("accept", "new", 0)],
+)
+def test_a_run_with_nobody_to_ask_does_as_it_is_told(
+    bills: Bills, mode: str, state: str, code: int
+) -> None:
+    report = bills.work(review=mode)
+    assert states(report) == {"a.txt": "new", "b.txt": state, "c.txt": state}
+    assert report.exit_status() == code
+    assert bills.waiting() == {}
+    assert (bills.folder / "out/b.txt").exists() == (mode == "accept")
+    later = states(bills.work())
+    assert later == ({} if mode == "accept" else {"b.txt": "waiting", "c.txt": "waiting"})
+
+
+def test_a_decision_counts_also_where_nobody_is_asked(bills: Bills) -> None:
+    bills.work()
+    bills.decide("b.txt", "edit", {"number": "B", "total": 5})
+    report = bills.work(review="skip")
+    assert states(report) == {"b.txt": "new", "c.txt": "skipped"}
+    assert json.loads(bills.output("b.txt"))["number"] == "B"
+    assert states(bills.work(review="accept")) == {"c.txt": "new"}
+    assert bills.waiting() == {}
+
+
+def test_a_review_that_is_no_longer_due_is_withdrawn(bills: Bills) -> None:
+    bills.work()
+    bills.edit("output.total > 50", "output.total > 65")
+    assert reasons(bills.plan())["b.txt"] == "`review.when` changed (step 'bill')"
+    report = bills.work()
+    assert states(report) == {"a.txt": "stale", "b.txt": "stale", "c.txt": "waiting"}
+    assert report.calls == 0
+    assert bills.waiting().keys() == {"c.txt"}
+
+
+def test_another_reviewer_or_time_limit_makes_nothing_stale(bills: Bills) -> None:
+    bills.work()
+    bills.edit('{when: "output.total > 50"}', '{when: "output.total > 50", by: ann, ttl: 14d}')
+    assert states(bills.work()) == {"b.txt": "waiting", "c.txt": "waiting"}
+
+
+def test_the_question_of_a_deleted_document_goes_with_it(bills: Bills) -> None:
+    bills.work()
+    (bills.folder / "inbox/b.txt").unlink()
+    assert states(bills.work()) == {"b.txt": "deleted", "c.txt": "waiting"}
+    assert bills.waiting().keys() == {"c.txt"}
+
+
+def test_the_decision_on_a_renamed_document_stays(bills: Bills) -> None:
+    bills.work()
+    bills.decide("b.txt", "accept")
+    bills.work()
+    (bills.folder / "inbox/b.txt").rename(bills.folder / "inbox/bb.txt")
+    assert states(bills.work()) == {"b.txt": "deleted", "bb.txt": "new", "c.txt": "waiting"}
+    assert bills.waiting().keys() == {"c.txt"}
+
+
+def test_a_forced_step_keeps_the_decision_while_the_answer_is_the_same(bills: Bills) -> None:
+    bills.work()
+    bills.decide("b.txt", "accept")
+    bills.work()
+    report = bills.work(force={"bill"})
+    assert states(report) == {"a.txt": "stale", "b.txt": "stale", "c.txt": "waiting"}
+    assert report.calls == 3
+
+
+def test_only_the_item_that_is_asked_for_continues(bills: Bills) -> None:
+    bills.work()
+    bills.decide("b.txt", "accept")
+    bills.decide("c.txt", "accept")
+    report = bills.work(only={"b.txt"})
+    assert states(report)["b.txt"] == "new"
+    assert (bills.folder / "out/b.txt").exists() and not (bills.folder / "out/c.txt").exists()
+    assert states(bills.work())["c.txt"] == "new"
+
+
+def test_a_fault_in_when_quarantines_the_item_with_its_place(bills: Bills) -> None:
+    bills.edit("output.total > 50", "output.number > 50")
+    report = bills.work()
+    assert states(report)["b.txt"] == "quarantined"
+    assert all(
+        (item.error or "").startswith("step 'bill': `review.when`: ")
+        for item in report.items
+        if item.step == "each"
+    )
+
+
+NESTED = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: rows, uses: files.rows, with: {path: "{{ doc.path }}"}}
+      - id: lines
+        for_each: row in steps.rows.rows
+        key: row.n
+        do:
+          - id: bill
+            uses: chat
+            with: {prompt: "bill {{ row.n }} total {{ row.total }}"}
+            reply: {schema: {number: str, total: float}}
+            review: {when: "output.total > 50"}
+          - uses: files.write
+            with: {path: "out/{{ doc.stem }}-{{ row.n }}", text: "={{ steps.bill.output.total }}"}
+      - uses: files.write
+        with: {path: "out/{{ doc.stem }}", text: "{{ steps.lines.results | length }} lines"}
+"""
+
+
+def test_the_item_around_one_that_waits_waits_too(tmp_path: Path) -> None:
+    world = Bills(tmp_path, NESTED)
+    world.write("inbox/x.csv", "n,total\n1,60\n2,10\n3,70\n")
+    world.write("inbox/y.csv", "n,total\n1,20\n")
+    report = world.work()
+    assert states(report) == {"x.csv": "waiting", "y.csv": "new"}
+    assert states(report, "lines") == {
+        "x.csv/1": "waiting", "x.csv/2": "new", "x.csv/3": "waiting", "y.csv/1": "new",
+    }  # fmt: skip
+    assert not (tmp_path / "out/x").exists() and (tmp_path / "out/x-2").exists()
+    assert states(world.work()) == {"x.csv": "waiting"}
+    assert world.waiting().keys() == {"1", "3"}
+    world.decide("1", "accept")
+    report = world.work()
+    assert states(report) == {"x.csv": "waiting"}
+    assert states(report, "lines") == {"x.csv/1": "new", "x.csv/3": "waiting"}
+    world.decide("3", "reject", reason="no")
+    report = world.work()
+    assert states(report)["x.csv"] == "new"
+    assert (tmp_path / "out/x").read_text() == "2 lines"
+    world.undo("3")
+    assert states(world.work()) == {"x.csv": "waiting"}
+
+
+TOP = """\
+steps:
+  - id: bill
+    uses: chat
+    with: {prompt: "bill {{ inputs.name }} total 60"}
+    reply: {schema: {number: str, total: float}}
+    review: {}
+  - {id: after, uses: prompt, with: {template: "{{ steps.bill.output.number }}"}}
+  - {uses: files.write, with: {path: out/bill, text: "{{ steps.after.text }}"}}
+  - {uses: files.write, with: {path: out/other, text: "{{ inputs.name }}"}}
+inputs: {name: one}
+returns: steps.after.text
+"""
+
+
+def test_what_reads_a_step_that_waits_waits_and_the_rest_is_done(tmp_path: Path) -> None:
+    world = Bills(tmp_path, TOP)
+    report = world.work()
+    assert (report.status, report.returns) == ("completed", None)
+    assert states(report, "bill") == {"bill": "waiting"}
+    assert not (tmp_path / "out/bill").exists() and (tmp_path / "out/other").exists()
+    assert states(world.work(), "bill") == {"bill": "waiting"}
+    assert [item.state for item in world.plan().items if item.step == "bill"] == ["waiting"]
+    world.decide("bill", "edit", {"number": "two", "total": 1})
+    report = world.work()
+    assert (report.returns, report.calls) == ("two", 0)
+    assert (tmp_path / "out/bill").read_text() == "two"
+    assert states(world.work(), "bill") == {}
+    assert states(world.work({"name": "three"}), "bill") == {"bill": "waiting"}
+
+
+def test_a_rejected_answer_of_a_step_outside_of_blocks_fails_the_run(tmp_path: Path) -> None:
+    world = Bills(tmp_path, TOP)
+    world.work()
+    world.decide("bill", "reject", reason="not ours")
+    report = world.work()
+    assert report.status == "failed"
+    assert report.message is not None and "rejected by ann: not ours" in report.message
+
+
+INNER = """\
+inputs: {name: x}
+steps:
+  - id: bill
+    uses: chat
+    with: {prompt: "bill {{ inputs.name }} total 60"}
+    reply: {schema: {number: str, total: float}}
+    review: {}
+returns: {number: steps.bill.output.number}
+"""
+OUTER = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: inner, uses: pipeline, with: {file: inner.yaml, inputs: {name: "{{ doc.stem }}"}}}
+      - {uses: files.write, with: {path: "out/{{ doc.stem }}", text: "{{ steps.inner.number }}"}}
+  - {id: whole, uses: pipeline, with: {file: inner.yaml, inputs: {name: whole}}}
+  - {uses: files.write, with: {path: out/whole, text: "{{ steps.whole.number }}"}}
+"""
+
+
+def test_a_pipeline_that_waits_makes_the_step_that_runs_it_wait(tmp_path: Path) -> None:
+    world = Bills(tmp_path, OUTER)
+    world.write("inner.yaml", INNER)
+    world.bills(a=1, b=2)
+    report = world.work()
+    assert report.status == "completed"
+    assert states(report) == {"a.txt": "waiting", "b.txt": "waiting"}
+    with world.desk() as desk:
+        items = {one.subject["item"]: one for one in desk.waiting()}
+        assert len(items) == 3
+        for one in items.values():
+            desk.decide(one.id, one.question, "accept", by="ann")
+    report = world.work()
+    assert (states(report), report.calls) == ({"a.txt": "new", "b.txt": "new"}, 0)
+    written = {path.name: path.read_text() for path in (tmp_path / "out").iterdir()}
+    assert written == {"a": "a", "b": "b", "whole": "whole"}
+    assert states(world.work()) == {}
+
+
+def test_a_skipped_step_is_not_reviewed(bills: Bills) -> None:
+    bills.edit("uses: chat\n", "uses: chat\n        if: doc.stem != 'b'\n")
+    report = bills.work()
+    assert "b.txt" not in bills.waiting()
+    assert states(report)["c.txt"] == "waiting"
