@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 # A file that runs two others, each of which runs two others: more is a mistake.
 MAX_PIPELINES, MAX_LEVELS = 100, 8
 _RESULTS = re.compile(r"steps\.([a-z][a-z0-9_]*)\.results")
+_ABOUT_FIELDS = ("evidence", "confidence")
+"""Outputs of a model's step that have the shape of its answer, where `reply` asks for them."""
 BLOCK_OUTPUTS = ("results", "counts", "changed", "failed", "waiting")
 
 
@@ -145,6 +147,8 @@ class PlanBinder:
         )
         self._outputs: dict[str, tuple[str, ...] | None] = {}
         self._answers: dict[str, tuple[str, ...] | None] = {}
+        self._unasked: dict[str, frozenset[str]] = {}
+        """By step: what of `_ABOUT_FIELDS` its `reply` does not ask for."""
         """The fields of each step's answer, where its schema tells them."""
         self._items: dict[str, tuple[str, ...] | None] = {}
         """The fields of each block's results, where they are written down."""
@@ -259,6 +263,9 @@ class PlanBinder:
         # What stops at the groups has an answer for each of them, by keys that only a run shows.
         is_answer = step.returns is None and step.params.data.get("fold", "all") == "all"
         self._answers[step.id] = replies.reply_fields(reply) if is_answer else None
+        if step.returns is None and getattr(kind, "takes_reply", False):
+            asked = replies.reply_spec(reply) if reply is not None else {}
+            self._unasked[step.id] = frozenset(_ABOUT_FIELDS) - asked.keys()
         within = (
             self._inner.bound(step, cache=controls.cache)
             if step.uses == subpipelines.PIPELINE_STEP
@@ -370,6 +377,8 @@ class PlanBinder:
                 self._check_name(use.at, reference[0], use.names)
 
     def _check_output(self, at: Place, reference: Reference) -> None:
+        if at[-2:] == ("reply", "evidence") and len(reference) == 2:
+            self._check_source(at, reference[1])
         if len(reference) < 3 or reference[2] == "skipped":
             return
         if reference[2:4] == ("results", LIST_ELEMENT):
@@ -378,10 +387,21 @@ class PlanBinder:
         if outputs is not None and reference[2] not in outputs:
             what = f"step '{reference[1]}' has no output '{reference[2]}'"
             self._fault(at, what, did_you_mean(reference[2], outputs))
-        answer = self._answers.get(reference[1]) if reference[2] == "output" else None
+        if reference[2] in self._unasked.get(reference[1], ()):
+            what = f"`steps.{reference[1]}.{reference[2]}` is null"
+            remedy = f"Add `{reference[2]}` under the `reply` of step '{reference[1]}'."
+            self._fault(at, what, remedy)
+        is_mirror = reference[2] in ("output", *_ABOUT_FIELDS)
+        answer = self._answers.get(reference[1]) if is_mirror else None
         if answer is not None and len(reference) > 3 and reference[3] not in answer:
             what = f"the answer of step '{reference[1]}' has no field '{reference[3]}'"
             self._fault(at, what, did_you_mean(reference[3], answer))
+
+    def _check_source(self, at: Place, step_id: str) -> None:
+        outputs = self._outputs.get(step_id)
+        if outputs is not None and not {"text", "hits"} & {*outputs}:
+            remedy = "Name a step that reads a document, such as 'files.read', or one of its texts."
+            self._fault(at, f"`evidence`: step '{step_id}' has no text", remedy)
 
     def _goes_over(self, at: Place, name: str) -> str | None:
         """Return the block whose results a loop variable stands for, at a place of the file."""

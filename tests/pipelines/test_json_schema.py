@@ -51,6 +51,11 @@ def test_it_is_a_schema_of_draft_7(made: dict[str, Any]) -> None:
         "steps: [{uses: chat, with: {prompt: x}, reply: {schema: {type: object, properties: "
         "{a: {type: string, maxLength: 3}}}, check: 'words(text) < 3'}}]",
         "steps: [{uses: chat, with: {prompt: x}, reply: {schema: {file: form.json}}}]",
+        "steps: [{uses: chat, with: {prompt: x}, reply: {schema: {a: str}, evidence: steps.text, "
+        "confidence: true}}]",
+        "steps: [{uses: chat, with: {prompt: x}, reply: {schema: {a: str}, evidence: [a, b]}}]",
+        "steps: [{uses: chat, with: {prompt: x}, reply: {schema: {a: str}, evidence: {from: a, "
+        "only: [b]}}}]",
         "steps: [{uses: pipeline, with: {file: parts/a.yaml, inputs: {n: 1}}}]",
         "{on: {watch: [{path: a, deletes: prune}, {path: b, deletes: {prune: true, most: 5%}}]}, "
         "steps: [{uses: chat, with: {prompt: x}}]}",
@@ -79,6 +84,8 @@ def test_it_takes_what_the_language_takes(made: dict[str, Any], text: str) -> No
         ("steps: [{uses: chat, with: {prompt: x}, reply: {schema: {title: text}}}]",
          ["steps/0/reply"]),
         ("steps: [{uses: chat, with: {prompt: x}, reply: {repairs: 1}}]", ["steps/0/reply"]),
+        ("steps: [{uses: chat, with: {prompt: x}, reply: {schema: {a: str}, evidence: {only: b}}}]",
+         ["steps/0/reply"]),
     ],
 )  # fmt: skip
 def test_it_marks_what_the_language_refuses(

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.bind.bind import check, read_plan
+from paddock.runner.bind.bind import bind_without_inputs, check, read_plan
+from paddock.runner.bind.bound import BoundStep
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, reasons, states
 
@@ -78,6 +79,48 @@ def test_what_cannot_be_evidence_is_a_fault_before_anything_runs(reply: str, fau
     assert fault in found[0]
 
 
+@pytest.mark.parametrize(
+    ("read", "fault"),
+    [
+        (
+            "steps.a.confidence.n.p",
+            "`steps.a.confidence` is null. Add `confidence` under the `reply` of step 'a'.",
+        ),
+        (
+            "steps.a.evidence.m",
+            "the answer of step 'a' has no field 'm'. Known: 'n'.",
+        ),
+        ("steps.a.evidence.n.quote", ""),
+    ],
+)
+def test_what_is_not_asked_for_cannot_be_read(read: str, fault: str) -> None:
+    after = f"  - {{id: b, uses: prompt, with: {{template: '{{{{ {read} }}}}'}}}}\n"
+    found = faults("{schema: {n: int}, evidence: inputs}", after)
+    assert found == ([fault] if fault else [])
+
+
+def test_a_step_without_a_text_is_no_source() -> None:
+    after = "  - {id: docs, uses: files.scan, with: {root: in}}\n"
+    assert faults("{schema: {n: int}, evidence: steps.docs}", after) == [
+        "`evidence`: step 'docs' has no text. Name a step that reads a document, such as "
+        "'files.read', or one of its texts."
+    ]
+
+
+def test_a_step_that_quotes_a_document_is_tainted() -> None:
+    """Though its prompt has nothing of it."""
+    text = """\
+steps:
+  - {id: text, uses: files.read, with: {path: a.txt}}
+  - {id: a, uses: chat, with: {prompt: x}, reply: {schema: {n: int}, evidence: steps.text}}
+  - {id: b, uses: chat, with: {prompt: "{{ steps.a.evidence.n.quote }}"}}
+"""
+    bound = bind_without_inputs(read_plan(Path("p.yaml"), text))
+    [last] = [node for node in bound.nodes if node.id == "b"]
+    assert isinstance(last, BoundStep)
+    assert last.untrusted == ("steps.a.evidence.n.quote",)
+
+
 def test_a_step_waits_for_the_sources_of_its_evidence() -> None:
     later = "  - {id: b, uses: prompt, with: {template: 'Total: 3'}}\n"
     plan = read_plan(
@@ -136,6 +179,30 @@ def test_each_field_of_an_answer_shows_where_it_stands(tmp_path: Path) -> None:
     assert again.returns == [{"evidence": found, "new": True}]
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        "summarise, with: {text: '{{ steps.text.text }}'}",
+        "reduce, with: {over: ['{{ steps.text.text }}', 'Rope'], prompt: Combine.}",
+        "reduce, with: {over: [{a: x}, {a: y}], by: a, fold: groups, prompt: Combine.}",
+        "agent, with: {prompt: '{{ steps.text.text }}', tools: [calculator]}",
+        "chat, with: {prompt: x, tools: [calculator], tool_choice: none}",
+    ],
+)
+def test_every_step_that_asks_a_model_has_evidence(tmp_path: Path, step: str) -> None:
+    here = World(
+        tmp_path,
+        "steps:\n  - {id: text, uses: files.read, with: {path: a.txt}}\n"
+        f"  - {{id: a, uses: {step}, reply: {{schema: {{total: float}}, evidence: steps.text}}}}\n"
+        "returns: steps.a.evidence\n",
+    )
+    here.write("a.txt", "Total due: EUR 84.00")
+    report = here.run(pool=answering(total=84.0))
+    assert report.status == "completed"
+    found = report.returns["x"] if "fold" in step else report.returns
+    assert (found["total"]["quote"], found["total"]["source"]) == ("84.00", "a.txt")
+
+
 def test_a_value_that_stands_nowhere_is_said_and_may_be_repaired(tmp_path: Path) -> None:
     here = World(tmp_path, READS)
     here.write("inbox/a.txt", "Invoice No. R-7. Total due: EUR 84.00")
@@ -159,9 +226,10 @@ def test_a_value_that_stands_nowhere_is_said_and_may_be_repaired(tmp_path: Path)
     ("source", "told"),
     [
         (
-            "steps.docs",
-            "step 'bill': `evidence`: 'steps.docs' is a mapping with `files`, not a text. Name a "
-            "text, the outputs of `files.read`, or the hits of `search`.",
+            "steps.docs.files[0]",
+            "step 'bill': `evidence`: 'steps.docs.files[0]' is a mapping with `path`, `relpath`, "
+            "`name`, …, not a text. Name a text, the outputs of `files.read`, or the hits of "
+            "`search`.",
         ),
         (
             "[1, 2]",

@@ -1,0 +1,108 @@
+"""What `reply.evidence` may name: texts, documents, hits of a search, lists of these."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.pipelines.expressions import Expression
+from paddock.pipelines.model import EvidenceSpec
+from paddock.runner.bind.evidence_sources import EvidenceFinder, EvidenceSource, read_sources
+from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.steps.base import StepError
+from tests.fakes.tools import tools
+
+SCHEMA = {"type": "object", "properties": {"price": {"type": "number"}}}
+
+
+def sources(value: Any, base: Path | None = None) -> tuple[EvidenceSource, ...]:
+    spec = EvidenceSpec((Expression.of("doc.x"),))
+    scope = Scope.of({})
+    return read_sources(spec, scope.child({"doc": {"x": value}}), base)
+
+
+def document(*pages: str, media_type: str = "application/pdf", path: str = "/a/b.pdf") -> Any:
+    return {
+        "text": "\n\n".join(pages),
+        "pages": [{"number": n, "text": text} for n, text in enumerate(pages, 1)],
+        "media_type": media_type,
+        "path": path,
+        "skipped": False,
+    }
+
+
+def test_a_text_has_the_name_of_its_expression() -> None:
+    assert sources("words") == (EvidenceSource("doc.x", "words"),)
+
+
+def test_a_document_has_its_path_and_pages() -> None:
+    [one] = sources(document("One", "Two"), Path("/a"))
+    assert (one.name, one.path, one.page_starts) == ("b.pdf", "/a/b.pdf", (0, 5))
+    assert sources(document("One"), Path("/c"))[0].name == "/a/b.pdf"
+
+
+@pytest.mark.parametrize("media_type", ["message/rfc822", "text/plain", "application/epub+zip"])
+def test_parts_of_mails_and_books_are_no_pages(media_type: str) -> None:
+    assert sources(document("One", "Two", media_type=media_type))[0].page_starts == ()
+
+
+def test_hits_and_lists_have_a_name_each() -> None:
+    hit = {"text": "The price is 84.", "source": "a.pdf", "page": 3, "page_end": 3}
+    found = sources({"hits": [hit, {**hit, "text": "Rope", "page_end": 4}], "skipped": False})
+    assert [(one.name, one.only_page) for one in found] == [("a.pdf", 3), ("a.pdf#2", None)]
+    assert [one.name for one in sources(["a", None, ["b"]])] == ["doc.x[0]", "doc.x[2][0]"]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (5, "'doc.x' is a number"),
+        (True, "'doc.x' is true or false"),
+        ({"skipped": False}, "'doc.x' is an empty mapping"),
+        ([["a", {"n": 1}]], "'doc.x[0][1]' is a mapping with `n`"),
+        ({"text": None}, "'doc.x' is a mapping with `text`"),
+    ],
+)
+def test_what_is_no_text_is_named(value: Any, told: str) -> None:
+    with pytest.raises(StepError) as caught:
+        sources(value)
+    assert str(caught.value) == (
+        f"`evidence`: {told}, not a text. Name a text, the outputs of `files.read`, or the hits "
+        "of `search`."
+    )
+
+
+@pytest.mark.parametrize("value", [None, [], [None]])
+def test_where_there_is_no_text_at_all_it_is_said(value: Any) -> None:
+    with pytest.raises(StepError) as caught:
+        sources(value)
+    assert str(caught.value) == (
+        "`evidence`: 'doc.x' has no text to look in. Skip this step by `if` where there is none, "
+        "or name another text as well."
+    )
+
+
+def test_a_value_in_a_hit_is_on_the_page_of_the_hit(tmp_path: Path) -> None:
+    hit = {"text": "The price is 84.00.", "source": "a.pdf", "page": 3, "page_end": 3}
+    finder = EvidenceFinder(SCHEMA, (), sources([hit]), tools(tmp_path))
+    at = asyncio.run(finder.evidence({"price": 84.0}))["price"]
+    assert (at["source"], at["page"], at["line"], at["column"]) == ("a.pdf", 3, None, None)
+
+
+def test_a_quote_over_a_page_break_has_the_box_of_its_first_part(tmp_path: Path) -> None:
+    """Pages that OCR has read: their boxes came with the text."""
+    found = document("We agree to pay", "the whole sum.", media_type="image/tiff", path="a.tif")
+    found["line_boxes"] = {
+        "1": [[0, 15, 0.1, 0.8, 0.9, 0.9]],
+        "2": [[0, 14, 0.1, 0.1, 0.9, 0.2]],
+    }
+    schema = {"type": "object", "properties": {"clause": {"type": "string"}}}
+    finder = EvidenceFinder(schema, (), sources(found), tools(tmp_path))
+    at = asyncio.run(finder.evidence({"clause": "agree to pay the whole sum"}))["clause"]
+    assert at["page"] == 1
+    left, top, right, bottom = at["box"]
+    assert (top, right, bottom) == (0.8, 0.9, 0.9)
+    assert 0.1 < left < 0.4
