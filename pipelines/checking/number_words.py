@@ -166,11 +166,9 @@ def spelled_numbers_in(text: str) -> Iterator[SpelledNumber]:
     [[14.0], [105.0]]
     """
     table = _word_table()
-    words = [
-        (found.start(), found.end(), word)
-        for found in _LETTERS.finditer(text)
-        if (word := found[0].casefold()) in table or _joined(word)
-    ]
+    every = [(found.start(), found.end(), found[0].casefold()) for found in _LETTERS.finditer(text)]
+    known = {word for word in {word for _, _, word in every} if word in table or _joined(word)}
+    words = [one for one in every if one[2] in known]
     if not words:
         return
     languages = languages_of(text)

@@ -29,6 +29,7 @@ from tests.benchmarks import (
     device_rows,
     document_first,
     embed,
+    evidence,
     gauge,
     gone,
     harness,
@@ -165,6 +166,7 @@ COMMANDS = {
         "| killed once | 3 of 3 |",
     ),
     "idle": (idle, f"--rounds 1 --chats 1 {FEW}", "| paddock |"),
+    "evidence": (evidence, "--pages 4 --fields 20 --rounds 1", "| 4 |"),
     "decode": (decode, f"--sequences 2 --prompt-tokens 64 --answer-tokens 4 {TINY}", "| 2 |"),
 }
 
