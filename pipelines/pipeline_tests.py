@@ -145,6 +145,9 @@ class TestKeys(Keys):
     pass_rate: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="The share of the repeats that must pass."
     )
+    review: Literal["ask", "fail", "skip", "accept"] = Field(
+        "ask", description="What becomes of answers whose `review` is due, as `run --review` says."
+    )
     expect: list[ExpectKeys] = Field([], description="What must hold afterwards.")
 
 

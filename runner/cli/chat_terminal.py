@@ -17,9 +17,6 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.system import files
 from paddock.runner.progress import console
 
-if sys.platform != "win32":
-    import termios
-
 if TYPE_CHECKING:
     from .rich_answers import TerminalAnswer
 
@@ -98,6 +95,8 @@ def echo_disabled() -> Iterator[None]:
     if before is None:
         yield
         return
+    import termios
+
     silent = [*before]
     silent[3] &= ~termios.ECHO
     termios.tcsetattr(sys.stdin, termios.TCSADRAIN, silent)
@@ -109,7 +108,9 @@ def echo_disabled() -> Iterator[None]:
 
 def _terminal_attributes() -> list[Any] | None:
     """Return the terminal settings of stdin; None if it is not a terminal."""
-    if sys.platform == "win32":
+    try:
+        import termios
+    except ImportError:
         return None
     try:
         return termios.tcgetattr(sys.stdin)

@@ -241,7 +241,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         self._ledger.record_call(row, self._stats.run)
         self._count(row, began, reply.usage, is_cached=False)
         # As recorded, so that a later run sees the same probabilities.
-        yield replace(reply, logprobs=_read_logprobs(row.usage.get("logprobs", ())))
+        yield replace(reply, logprobs=read_logprobs(row.usage.get("logprobs", ())))
 
     def _without_secrets(self, reply: Reply) -> Reply:
         """Redact secrets that a model repeats, as a later run reads the reply."""
@@ -389,11 +389,11 @@ def _reply_extras(reply: Reply) -> dict[str, Any]:
     if reply.is_shortened:
         said["is_shortened"] = True
     if reply.logprobs:
-        said["logprobs"] = _pack_logprobs(reply)
+        said["logprobs"] = pack_logprobs(reply)
     return said
 
 
-def _pack_logprobs(reply: Reply) -> list[list[Any]]:
+def pack_logprobs(reply: Reply) -> list[list[Any]]:
     """Return what the confidence of an answer is made of, for each token of its text.
 
     A token is its bytes (one character for each), its log probability unless it is certain, and the
@@ -411,7 +411,8 @@ def _pack_logprobs(reply: Reply) -> list[list[Any]]:
     return packed
 
 
-def _read_logprobs(packed: Sequence[Sequence[Any]]) -> tuple[TokenLogprob, ...]:
+def read_logprobs(packed: Sequence[Sequence[Any]]) -> tuple[TokenLogprob, ...]:
+    """Return what `pack_logprobs` packed."""
     return tuple(_read_logprob(*one) for one in packed)
 
 
@@ -436,7 +437,7 @@ def cached_reply(row: CallRow) -> Reply:
         row.served_digest,
         str(row.usage.get("reasoning", "")),
         calls,
-        _read_logprobs(row.usage.get("logprobs", ())),
+        read_logprobs(row.usage.get("logprobs", ())),
         is_shortened=bool(row.usage.get("is_shortened")),
     )
 

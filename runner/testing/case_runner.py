@@ -97,6 +97,10 @@ class CaseOptions:
     stop: asyncio.Event
     home: Callable[[], Awaitable[Pool]]
     """Returns this machine's pool, opened at its first use."""
+    around: Callable[[Pool], Pool] = lambda pool: pool
+    """Returns what answers instead of the real pool while a test is recorded."""
+    on_finished: Callable[[FinishedRun], None] = lambda after: None
+    """Called with each run that ended, before its claims are checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +250,9 @@ class _CaseRun:
         inputs = case_inputs(subject, stage)
         is_replay = self.source == "replay"
         allow = how.allow | UNUSED_IN_REPLAY if is_replay else how.allow
-        options = RunOptions(local=True, allow=allow, text=subject.text, notify=False)
+        options = RunOptions(
+            local=True, allow=allow, text=subject.text, notify=False, review=subject.test.review
+        )
         environment = RunEnvironment(
             settings=replace(how.settings, ledger_url=""),
             stop=how.stop,
@@ -271,6 +277,7 @@ class _CaseRun:
                 if tape is not None and tape.unseen:
                     return _Repetition(_unrecorded_problems(tape.unseen))
                 after = FinishedRun(stage, report, bound.inputs)
+                how.on_finished(after)
                 models = BoundModels(bound.models, bound.defaults, None)
                 claims = subject.test.expect
                 problems = await expectations.claim_problems(claims, after, pool, models)
@@ -294,7 +301,9 @@ class _CaseRun:
             home=home, secrets=secrets, stop=self.how.stop, besides=judges
         )
         async with model_pools.open_pools(bound, self.how.settings, options) as (_, real):
-            yield ReseededPool(real if tape is None else CassettePool(tape, real), number)
+            yield ReseededPool(
+                real if tape is None else CassettePool(tape, self.how.around(real)), number
+            )
 
 
 def _judge_models(claims: Iterable[ExpectKeys], bound: BoundPlan) -> list[ModelSpec]:

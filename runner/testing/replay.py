@@ -43,7 +43,7 @@ from paddock.engine.request import (
     resolve_sampling,
 )
 from paddock.engine.system.text import canonical_json
-from paddock.runner.core.call_cache import chat_key, embed_key
+from paddock.runner.core.call_cache import chat_key, embed_key, pack_logprobs, read_logprobs
 from paddock.steps.base import BoundTool, CallCache, StepError, ToolResult, Toolset
 from paddock.steps.tools import tool_names
 
@@ -198,7 +198,7 @@ class CassettePool:
 
     def chat(self, request: ChatRequest) -> Stream:
         """Return the recorded answer, or ask the real pool and record its answer."""
-        return _CassetteStream(self._answer(request))
+        return WholeReply(self._answer(request))
 
     async def _answer(self, request: ChatRequest) -> Reply:
         asked = _asked_json(request.model, chat_key(request, ""))
@@ -269,8 +269,8 @@ class ReseededPool(ForwardingPool):
         return self._pool.chat(request)
 
 
-class _CassetteStream:
-    """Implements `paddock.engine.request.Stream` with the whole answer as one chunk."""
+class WholeReply:
+    """Implements `paddock.engine.request.Stream` with a whole answer as one chunk."""
 
     def __init__(self, answer: Coroutine[Any, Any, Reply]) -> None:
         self._answer = answer
@@ -366,6 +366,8 @@ def _reply_json(reply: Reply) -> dict[str, Any]:
         kept["tool_calls"] = [asdict(call) for call in reply.tool_calls]
     if reply.is_shortened:
         kept["is_shortened"] = True
+    if reply.logprobs:
+        kept["logprobs"] = pack_logprobs(reply)
     return {**kept, "done_reason": reply.done_reason, "usage": _usage_json(reply.usage)}
 
 
@@ -385,6 +387,7 @@ def _reply_from_json(given: Mapping[str, Any], digest: str) -> Reply:
         reasoning=given.get("reasoning", ""),
         tool_calls=tuple(ToolCall(**call) for call in given.get("tool_calls", ())),
         is_shortened=given.get("is_shortened", False),
+        logprobs=read_logprobs(given.get("logprobs", ())),
     )
 
 

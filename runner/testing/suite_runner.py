@@ -10,9 +10,17 @@ import asyncio
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -387,10 +395,7 @@ def run_suites(files: Sequence[SuiteFile], options: SuiteOptions) -> tuple[Suite
     _refuse_unknown_names(files, options.only)
 
     async def main() -> tuple[SuiteResult, ...]:
-        stop = asyncio.Event()
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS))
-        with stop_on_signals(stop, StopGate()):
-            return tuple([await _run_suite(file, options, stop) for file in files])
+        return tuple([await _run_suite(file, options) for file in files])
 
     try:
         return asyncio.run(main())
@@ -398,9 +403,14 @@ def run_suites(files: Sequence[SuiteFile], options: SuiteOptions) -> tuple[Suite
         raise KeyboardInterrupt from None
 
 
-async def _run_suite(file: SuiteFile, options: SuiteOptions, stop: asyncio.Event) -> SuiteResult:
-    settings = read_settings(file.file.parent, flags=options.flags)
+@asynccontextmanager
+async def open_cases(file: Path, options: SuiteOptions) -> AsyncIterator[CaseOptions]:
+    """Yield what the tests of a file run with; Ctrl-C stops the running test in order."""
+    stop = asyncio.Event()
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS))
+    settings = read_settings(file.parent, flags=options.flags)
     async with AsyncExitStack() as stack:
+        stack.enter_context(stop_on_signals(stop, StopGate()))
         opened: list[Pool] = [options.pool] if options.pool is not None else []
 
         async def home() -> Pool:
@@ -408,8 +418,12 @@ async def _run_suite(file: SuiteFile, options: SuiteOptions, stop: asyncio.Event
                 opened.append(await stack.enter_async_context(open_home_pool(settings)))
             return opened[0]
 
-        how = CaseOptions(options.mode, settings, settings.allow, os.environ, stop, home)
-        cases = []
+        yield CaseOptions(options.mode, settings, settings.allow, os.environ, stop, home)
+
+
+async def _run_suite(file: SuiteFile, options: SuiteOptions) -> SuiteResult:
+    cases = []
+    async with open_cases(file.file, options) as how:
         for subject in file.subjects:
             if options.only and subject.test.name not in options.only:
                 continue

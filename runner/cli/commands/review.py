@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import os
 import shlex
@@ -18,7 +19,13 @@ import typer
 
 from paddock.engine.system import files, processes, units
 from paddock.engine.system.text import counted, one_line
-from paddock.runner.cli.arguments import HERE, JsonOption, named_file, require_writable
+from paddock.runner.cli.arguments import (
+    HERE,
+    JsonOption,
+    named_file,
+    pipeline_file,
+    require_writable,
+)
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
@@ -38,7 +45,7 @@ from paddock.runner.review.exchange import (
 from paddock.runner.review.fields import WrongField
 from paddock.runner.review.terminal import TerminalReview
 from paddock.runner.review.wording import shown_item
-from paddock.runner.settings import read_settings
+from paddock.runner.settings import STATE_FOLDER, read_settings
 from paddock.steps.readers.text_encoding import NotText, decode_text
 
 LIST_HEAD = ("ID", "ITEM", "STEP", "PIPELINE", "ASKED", "LEFT", "FOR", "")
@@ -69,6 +76,10 @@ def review(
             help="Write what waits as CSV; with .jsonl or jsonl what was decided, as gold data.",
         ),
     ] = None,
+    export_tests: Annotated[
+        bool,
+        typer.Option("--export-tests", help="Add what was decided to the pipeline's `tests`."),
+    ] = False,
     imported: Annotated[
         str | None,
         typer.Option("--import", metavar="FILE.csv|-", help="Take the decisions of such a CSV."),
@@ -92,10 +103,15 @@ def review(
 
     Opens a page on this machine. The next run continues what was decided, without a model call.
     """
-    if sum((in_terminal, only_list, export is not None, imported is not None)) > 1:
-        raise CommandError("Use one of `--tty`, `--list`, `--export` and `--import`.")
+    ways = (in_terminal, only_list, export is not None, export_tests, imported is not None)
+    if sum(ways) > 1:
+        raise CommandError(
+            "Use one of `--tty`, `--list`, `--export`, `--export-tests` and `--import`."
+        )
     if skip_bad and imported is None:
         raise CommandError("`--skip-bad` belongs to `--import`.")
+    if export_tests:
+        return _export_tests(pipeline_file(file, "review --export-tests"))
     place = _find_place(file)
     if only_list or (as_json and not (export or imported)):
         return _list(place, as_json=as_json)
@@ -110,7 +126,7 @@ def review(
 
 
 @dataclass(frozen=True, slots=True)
-class _OpenDesk:
+class _DeskSession:
     """The desk of one folder's ledger, and the person who sits there."""
 
     place: LedgerFolder
@@ -128,10 +144,10 @@ def _of_file(place: LedgerFolder, reviews: Sequence[Review]) -> list[Review]:
 
 
 @contextmanager
-def _open_desk(place: LedgerFolder, by: str | None) -> Iterator[_OpenDesk]:
+def _open_desk(place: LedgerFolder, by: str | None) -> Iterator[_DeskSession]:
     url = read_settings(place.folder).ledger_url
     with Ledger(place.state, url=url) as ledger:
-        yield _OpenDesk(place, ledger, ReviewDesk(ledger), by or _user_name())
+        yield _DeskSession(place, ledger, ReviewDesk(ledger), by or _user_name())
 
 
 def _user_name() -> str:
@@ -265,7 +281,28 @@ def _export(place: LedgerFolder, target: str) -> int:
     return DONE
 
 
-def _import(opened: _OpenDesk, source: str, *, skip_bad: bool, as_json: bool) -> int:
+def _export_tests(path: Path) -> int:
+    """Add tests to a pipeline for what was decided about its answers."""
+    from paddock.runner.testing.reviewed_cases import CaseLeftOut, export_cases, summary
+    from paddock.runner.testing.suite_runner import SuiteOptions
+
+    place = LedgerFolder(path.absolute().parent / STATE_FOLDER, path.name)
+    options = SuiteOptions(
+        "record", on_begin=lambda name: console.print_err(console.printable_line(name))
+    )
+    with open_for_reading(place) as ledger:
+        decided = _of_file(place, ReviewDesk(ledger).decided(is_whole=True))
+        try:
+            done = export_cases(path, ledger, decided, options)
+        except CaseLeftOut as error:
+            raise CommandError(str(error)) from error
+    for why in done.left_out:
+        console.print_err(console.printable_line(f"left out: {why}"))
+    console.print_out(summary(done, path))
+    return FAILED if done.left_out and not done.made else DONE
+
+
+def _import(opened: _DeskSession, source: str, *, skip_bad: bool, as_json: bool) -> int:
     """Take the decisions of a CSV: all of them, or, if one is faulty, none."""
     shown = "standard input" if source == STANDARD_STREAM else f"'{source}'"
     try:
@@ -307,14 +344,14 @@ def _sheet_text(source: str, shown: str) -> str:
         raise CommandError(f"{shown} is not text: {error}.\n  {remedy}") from error
 
 
-def _whole(opened: _OpenDesk, id_: str) -> Review | None:
+def _whole(opened: _DeskSession, id_: str) -> Review | None:
     try:
         return opened.desk.get(id_)
     except DecisionRefused:
         return None
 
 
-def _checker(opened: _OpenDesk) -> Any:
+def _checker(opened: _DeskSession) -> Any:
     def check(one: SheetDecision) -> None:
         opened.desk.check(
             one.id, one.question, one.verb, one.value, reason=one.reason, by=opened.by
@@ -323,7 +360,7 @@ def _checker(opened: _OpenDesk) -> Any:
     return check
 
 
-def _take(opened: _OpenDesk, sound: Sequence[SheetDecision], faults: list[SheetFault]) -> int:
+def _take(opened: _DeskSession, sound: Sequence[SheetDecision], faults: list[SheetFault]) -> int:
     """Decide; what another person decided since the check becomes a fault."""
     n_taken = 0
     for one in sound:
@@ -338,7 +375,7 @@ def _take(opened: _OpenDesk, sound: Sequence[SheetDecision], faults: list[SheetF
 
 
 def _import_summary(
-    opened: _OpenDesk, n_taken: int, n_all: int, faults: Sequence[SheetFault]
+    opened: _DeskSession, n_taken: int, n_all: int, faults: Sequence[SheetFault]
 ) -> str:
     if faults and not n_taken:
         remedy = "Correct them, or take the sound ones with `--skip-bad`."
@@ -353,7 +390,7 @@ def _import_summary(
 # --- people
 
 
-def _review_in_terminal(opened: _OpenDesk) -> int:
+def _review_in_terminal(opened: _DeskSession) -> int:
     ids = [one.id for one in opened.waiting()]
     if not ids:
         console.print_err(NOTHING_WAITS)
@@ -418,10 +455,8 @@ def _edit_in_editor(text: str, suffix: str) -> str:
     return edited
 
 
-def _serve(opened: _OpenDesk, port: int | None, *, opens_browser: bool) -> int:
+def _serve(opened: _DeskSession, port: int | None, *, opens_browser: bool) -> int:
     """Serve the page until Ctrl-C."""
-    import asyncio
-
     from paddock.runner.review.page_server import ReviewPageOptions, serve_review
 
     def tell(address: str) -> None:
@@ -456,7 +491,7 @@ def waiting_text(n: int) -> str:
     return f"{counted(n, 'answer')} {'waits' if n == 1 else 'wait'} for review."
 
 
-def _next_text(opened: _OpenDesk) -> str:
+def _next_text(opened: _DeskSession) -> str:
     """Return what continues the decided items."""
     where = opened.place.folder / (opened.place.file or "")
     near = shlex.quote(os.path.relpath(where))

@@ -13,7 +13,7 @@ from paddock.runner.cli.application import application
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Question, Review, ReviewStore
 from paddock.runner.lineage.explain import explain_path
-from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.decisions import ReviewDesk, Verb
 from tests.fakes.pool import FakePool
 from tests.runner.world import World
 
@@ -68,7 +68,7 @@ def decide_many(world: World, n: int) -> None:
             told = {"document_sha256": "d", "answer": {"total": number}, "schema": SCHEMA,
                     "confidence": {"total": sure}, "model": "m", "digest": "m1"}  # fmt: skip
             review = ReviewStore(ledger).ask(Question("x", f"{number}", "sum", "r", told))
-            verb = "edit" if number % 4 == 0 else "accept"
+            verb: Verb = "edit" if number % 4 == 0 else "accept"
             value = {"total": -1} if verb == "edit" else None
             ReviewDesk(ledger).decide(review.id, review.question, verb, value, by="ann")
 

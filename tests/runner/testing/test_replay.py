@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paddock.engine.request import ChatRequest, Reply, TokenLogprob
 from paddock.runner.testing.cassette import read_cassette
 from paddock.runner.testing.replay import CassetteSession, CassetteTools, NotRecorded, TextMasking
 from paddock.runner.testing.sandbox_copy import SandboxCopy
 from paddock.steps.base import BoundTool, NoToolset, StepError, ToolResult
+from tests.fakes.pool import FakePool
 from tests.runner.testing.bench import Bench, Nobody
 
 COMMAND = """\
@@ -125,3 +128,34 @@ returns: steps.sum.result
     assert bench.case("record").passed
     assert [line["kind"] for line in bench.lines()[1:]] == []
     assert bench.case("replay", pool=Nobody()).passed
+
+
+SURE = """\
+steps:
+  - id: label
+    uses: chat
+    with: {prompt: Which}
+    reply: {schema: {label: "enum[one, two]"}, confidence: true}
+returns: steps.label.confidence.label
+"""
+
+
+class Unsure(FakePool):
+    """Answers with a label, of which it is not sure."""
+
+    async def answer_to(self, request: ChatRequest) -> Reply:
+        reply = await super().answer_to(request)
+        rest = (TokenLogprob('{"label": "', 0.0, b'{"label": "'), TokenLogprob('"}', 0.0, b'"}'))
+        top = (("one", -0.5, b"one"), ("two", -0.93, b"two"))
+        logprobs = (rest[0], TokenLogprob("one", -0.5, b"one", top), rest[1])
+        return replace(reply, text='{"label": "one"}', logprobs=logprobs)
+
+
+def test_a_recorded_answer_is_as_sure_as_it_was(tmp_path: Path) -> None:
+    tests = TEST.replace("expect: [{contains: hello}]", "expect:\n      - {check: returns.p < 0.7}")
+    tests += "      - {check: \"returns.second == 'two'\"}\n"
+    bench = Bench(tmp_path, SURE, tests, n_documents=0)
+    recorded = bench.case("record", pool=Unsure())
+    assert recorded.passed, recorded.problems
+    replayed = bench.case("replay", pool=Nobody())
+    assert replayed.passed, replayed.problems

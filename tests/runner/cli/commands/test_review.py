@@ -156,7 +156,9 @@ def test_one_of_several_folders_with_reviews_must_be_named(folder: Path) -> None
 
 def test_two_ways_at_once_are_refused(folder: Path) -> None:
     shown = paddock("review", "--list", "--tty")
-    assert "Use one of `--tty`, `--list`, `--export` and `--import`." in shown.stderr
+    assert (
+        "Use one of `--tty`, `--list`, `--export`, `--export-tests` and `--import`." in shown.stderr
+    )
     assert "`--skip-bad` belongs to `--import`." in paddock("review", "--skip-bad").stderr
 
 
