@@ -74,6 +74,8 @@ class EvidenceFinder:
     sources: tuple[EvidenceSource, ...]
     tools: Tools
     """Whose readers know where a quote stands on a page."""
+    _latest: list[tuple[Any, Any]] = field(default_factory=list)
+    """The latest answer and its evidence: its checks and its step ask for the same."""
 
     @classmethod
     def of(
@@ -89,9 +91,12 @@ class EvidenceFinder:
         return cls(schema, spec.only, read_sources(spec, scope, tools.roots.base), tools)
 
     def located(self, output: Any) -> Any:
-        """Return where each field of an answer stands, in its shape, without boxes."""
-        texts = [source.as_text() for source in self.sources]
-        return locate(output, self.schema, texts, self.only)
+        """Return where each field of an answer stands, in its shape; boxes may be missing."""
+        if not self._latest or self._latest[0][0] is not output:
+            texts = [source.as_text() for source in self.sources]
+            found = locate(output, self.schema, texts, self.only)
+            self._latest[:] = [(output, found)]
+        return self._latest[0][1]
 
     async def evidence(self, output: Any) -> Any:
         """Return where each field of an answer stands, in its shape."""
