@@ -40,7 +40,8 @@ LONGEST = (
 # Files whose tests ask one Prefect server run in one process, which starts it once: a start takes
 # 12 s of a processor.
 WITH_PREFECT = (
-    "runner/schedule/test_up.py", "runner/prefect/test_flow.py",
+    "runner/schedule/test_up.py", "runner/schedule/test_up_reviews.py",
+    "runner/prefect/test_flow.py",
     "runner/workers/test_delegation.py",
     "runner/workers/test_preflight.py", "runner/schedule/test_run_manager.py",
     "runner/schedule/test_reconciler.py", "runner/daemon/test_prefect_retention.py",

@@ -33,10 +33,12 @@ _KEY_NAME = re.compile(r"[\w.@+-]{1,64}")
 
 _IN_SCOPE = "paddock.key"
 
-# Monitors, load balancers and clients that look for a server have no key. The page of `/ui` is
-# empty without its numbers, which need a key.
+# Monitors, load balancers and clients that look for a server have no key. The pages of `/ui` and
+# `/review` are empty without what they ask for, which needs a key.
+_PAGES = ("/ui", "/review")
 PATHS_WITHOUT_KEY = frozenset(
-    ["/", "/healthz", "/readyz", "/ui", "/ui/", "/ui/page.css", "/ui/page.js"]
+    ["/", "/healthz", "/readyz"]
+    + [path + end for path in _PAGES for end in ("", "/", "/page.css", "/page.js")]
 )
 
 

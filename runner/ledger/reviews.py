@@ -161,6 +161,11 @@ class ReviewStore:
         reviews = ((self._review(row[:-1]), bool(row[-1])) for row in found)
         return [replace(one, state="expired") if late else one for one, late in reviews]
 
+    def undone(self) -> list[Review]:
+        """Return what was decided, or is late, and no run has gone on with."""
+        late = f"(state <> 'open' or expires_at <= {self._ledger.now})"
+        return self._listed(f"where is_applied = 0 and {late} order by asked_at, id", False)
+
     def get(self, id_: str) -> Review | None:
         """Return a review with its whole subject and value."""
         return next(map(self._review, self._rows(_WHOLE + _OF_ID, id=id_)), None)

@@ -11,10 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paddock.engine.system import files
+from paddock.pipelines.model import Pipeline, StepNode
 from paddock.runner.ledger.ledger import Ledger, has_folder_identity
 from paddock.runner.settings import STATE_FOLDER
 
 from .decisions import ReviewDesk
+
+
+def asks_people(pipeline: Pipeline) -> bool:
+    """Return whether a pipeline, or one that it calls, may ask for a review."""
+    steps = (node for node in pipeline.nodes() if isinstance(node, StepNode))
+    return any(step.review is not None or step.uses == "pipeline" for step in steps)
 
 
 @dataclass(frozen=True, slots=True)

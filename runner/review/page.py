@@ -37,6 +37,7 @@ from .fields import (
     answer_fields,
     answer_from_json,
     edited_answer,
+    subject_fields,
     value_text,
 )
 from .page_access import PAGE_PATH, AccessRefused, PageAccess
@@ -76,6 +77,10 @@ class ReviewPage:
         self._texts: dict[str, str] = {}
         self.n_decided = 0
         """Decisions that were made here."""
+
+    async def ask(self, work: Callable[[Sequence[ReviewDesk]], _T]) -> _T:
+        """Call a function with the desks, in the thread that may use their ledgers."""
+        return await self._work(lambda: work(self._desks()))
 
     async def close(self, last: Callable[[], None] = lambda: None) -> None:
         """Call `last` in the thread, after everything else, and end it."""
@@ -135,7 +140,7 @@ class ReviewPage:
 
     async def _queue(self, request: Request, by: str) -> Response:
         """Return what waits. Open pages ask every few seconds, so an unchanged list is not sent."""
-        rows = await self._work(self._waiting)
+        rows = await self.ask(self._waiting)
         body = dumps({"by": by, "now": time.time(), "rows": rows})
         mark = f'"{hashlib.sha256(dumps(rows)).hexdigest()[:20]}"'
         headers = {**_NO_STORE, "ETag": mark}
@@ -143,15 +148,15 @@ class ReviewPage:
             return Response(status_code=304, headers=headers)
         return Response(body, 200, headers, "application/json")
 
-    def _waiting(self) -> list[dict[str, Any]]:
-        reviews = (one for desk in self._desks() for one in desk.waiting())
+    def _waiting(self, desks: Sequence[ReviewDesk]) -> list[dict[str, Any]]:
+        reviews = (one for desk in desks for one in desk.waiting())
         return [_row(one) for one in reviews if self._is_shown(one)]
 
     async def _decided(self, request: Request, by: str) -> Any:
-        return {"rows": await self._work(self._newest_decided)}
+        return {"rows": await self.ask(self._newest_decided)}
 
-    def _newest_decided(self) -> list[dict[str, Any]]:
-        reviews = (one for desk in self._desks() for one in desk.decided()[:MOST_DECIDED])
+    def _newest_decided(self, desks: Sequence[ReviewDesk]) -> list[dict[str, Any]]:
+        reviews = (one for desk in desks for one in desk.decided()[:MOST_DECIDED])
         shown = sorted(filter(self._is_shown, reviews), key=lambda one: -(one.decided_at or 0.0))
         return [_row(one) for one in shown[:MOST_DECIDED]]
 
@@ -165,7 +170,7 @@ class ReviewPage:
 
         def window(desk: ReviewDesk, review: Review) -> dict[str, Any]:
             source = _source(review, query.get("source"))
-            spans = field_spans(_fields(review), str(source.get("name", "")))
+            spans = field_spans(subject_fields(review.subject), str(source.get("name", "")))
             text = self._text_of(desk, source)
             return text_window(text, start, min(n, MOST_WINDOW_CHARS), spans)
 
@@ -313,7 +318,7 @@ def _row(review: Review) -> dict[str, Any]:
 def _detail(review: Review, by: str) -> dict[str, Any]:
     """Return a whole review but for the texts of its sources."""
     subject = review.subject
-    fields = _fields(review)
+    fields = subject_fields(review.subject)
     decided = answer_fields(review.value, subject.get("schema")) if review.is_decided else []
     return {
         **_row(review),
@@ -338,12 +343,6 @@ def _detail(review: Review, by: str) -> dict[str, Any]:
 
 def _json_text(value: Any) -> str:
     return dumps(value).decode()
-
-
-def _fields(review: Review) -> list[AnswerField]:
-    subject = review.subject
-    names = ("answer", "schema", "evidence", "confidence")
-    return answer_fields(*(subject.get(name) for name in names))
 
 
 def _field(field: AnswerField) -> dict[str, Any]:
@@ -409,7 +408,7 @@ def _edited(review: Review, body: Mapping[str, Any]) -> Any:
     changes = body.get("changes")
     if not isinstance(changes, dict) or not all(isinstance(one, str) for one in changes.values()):
         raise ApiError(400, "An edit has `changes`, a text for each field, or `json`.")
-    return edited_answer(review.subject.get("answer"), _fields(review), changes)
+    return edited_answer(review.subject.get("answer"), subject_fields(review.subject), changes)
 
 
 _AT = re.compile(r"At /(?P<pointer>\S*?): (?P<words>.*)", re.DOTALL)

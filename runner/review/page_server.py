@@ -1,18 +1,22 @@
-"""`paddock review`: serve the review page on this machine until Ctrl-C.
+"""Where the review page is served: by `paddock review` until Ctrl-C, and within other services.
 
-Each start has its own token. The port is the folder's own where it is free, so that a page that
-stayed open goes on after a restart.
+Each start of `paddock review` has its own token. The port is the folder's own where it is free, so
+that a page that stayed open goes on after a restart. `paddock up` and `paddock serve` show the
+page behind their API keys, and behind a token in a file that only its owner can read.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
+import os
 import secrets
 import socket
 import webbrowser
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +24,11 @@ from starlette.applications import Starlette
 
 from paddock.engine.api.server import PortTaken, listen, serving
 from paddock.engine.settings import ServiceSettings
+from paddock.runner.daemon.prefect_auth import stored_secret
 from paddock.runner.ledger.reviews import Review
 
 from .decisions import ReviewDesk
+from .desks import FolderDesks
 from .page import ReviewPage
 from .page_access import PAGE_PATH, PageAccess
 
@@ -67,6 +73,54 @@ async def serve_review(desk: ReviewDesk, options: ReviewPageOptions) -> int:
         listener.close()
         await page.close()
     return page.n_decided
+
+
+def token_file(state_dir: Path) -> Path:
+    """Return the file with the token for the pages of `up` and `serve`."""
+    return state_dir / "review.token"
+
+
+@asynccontextmanager
+async def mounted_page(
+    desks: FolderDesks, state_dir: Path, *, keys: Path | None, is_open: bool
+) -> AsyncIterator[ReviewPage]:
+    """Yield the page for another service's routes; close it and the ledgers at the end.
+
+    Args:
+        desks: of the folders that the service shows.
+        state_dir: where the token's file is; it is made at the first start.
+        keys: the service's file of API keys; the name of a key is the reviewer's.
+        is_open: other machines reach the service.
+
+    Raises:
+        OSError: the token cannot be read or written.
+        InvalidKeyFile: the keys cannot be used.
+    """
+    file = token_file(state_dir)
+    other = ", or use an API key" if keys is not None else ""
+    token = await asyncio.to_thread(stored_secret, file)
+    access = PageAccess(token, user_name(), f"It is in {file}{other}.", keys=keys, is_open=is_open)
+    page = ReviewPage(desks, access)
+    try:
+        yield page
+    finally:
+        await page.close(desks.close)
+
+
+def _kept_token(file: Path) -> tuple[str, str]:
+    """Return the token and where it is; a useless one if it cannot be kept."""
+    try:
+        return stored_secret(file), f"It is in {file}."
+    except OSError as error:
+        return secrets.token_urlsafe(_TOKEN_BYTES), f"It cannot be kept in {file}: {error}."
+
+
+def user_name() -> str:
+    """Return the name of this process's user; its number where the system knows no name."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container's user without an entry
+        return str(os.getuid())
 
 
 def _listen(folder: Path, port: int | None) -> socket.socket:

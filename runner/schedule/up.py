@@ -35,6 +35,9 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import clean_in_subprocess
 from paddock.runner.progress.report import Report, Status
+from paddock.runner.review.desks import FolderDesks, asks_people
+from paddock.runner.review.page_access import PAGE_PATH
+from paddock.runner.review.page_server import mounted_page, token_file
 from paddock.runner.settings import STATE_FOLDER, Settings
 
 from . import status_server
@@ -45,9 +48,14 @@ from .triggered_pipeline import TriggeredPipeline
 from .webhooks import WebhookQueue, WebhookQueueBroken
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from paddock.pipelines.model import Pipeline
+
     from .alerts import LedgerHealth
     from .prefect_queue import PrefectQueue, QueuedRun
     from .reconciler import Reconciler
+    from .review_runs import ReviewRuns
     from .run_manager import Deployment, RunManager
 
 
@@ -294,9 +302,7 @@ class Up:
             )
             stack.push_async_callback(self._calls.close)
             await self._calls.open()
-            hooks, keys = self._reconciler.hooks, self._settings.service.api_keys_file
-            reader = status_server.StatusAccess(is_open=is_open, keys=keys)
-            app = status_server.make_status_app(self._ready, self.status, hooks.answer, reader)
+            app = await self._app(stack, is_open=is_open)
             with contextlib.suppress(QueueError):
                 await self._reconciler.forget_gone(self._wishes.folders)
             stack.push_async_callback(self._closed)
@@ -304,6 +310,28 @@ class Up:
             self._reconciler.serve_hooks(list(self._wanted.values()))
             await stack.enter_async_context(serving(app, door, self._settings.service))
             yield
+
+    async def _app(self, stack: AsyncExitStack, *, is_open: bool) -> ASGIApp:
+        """Return the application: status, webhooks and the review page."""
+        from .review_runs import ReviewRuns
+
+        hooks, keys = self._reconciler.hooks, self._settings.service.api_keys_file
+        reader = status_server.StatusAccess(is_open=is_open, keys=keys)
+        desks = FolderDesks(lambda: self._pipeline_folders(asks_people), self._settings.ledger_url)
+        page = await stack.enter_async_context(
+            mounted_page(desks, self._settings.state_dir, keys=keys, is_open=is_open)
+        )
+        self._review_runs: ReviewRuns = ReviewRuns(self._run_manager, page.ask)
+        return status_server.make_status_app(
+            self._ready, self.status, hooks.answer, reader, page.routes()
+        )
+
+    def _pipeline_folders(
+        self, chosen: Callable[[Pipeline], bool] = lambda pipeline: True
+    ) -> list[Path]:
+        """Return the folders of the served pipelines, or of those that `chosen` accepts."""
+        wanted = self._wanted.values()
+        return sorted({one.file.parent for one in wanted if chosen(one.pipeline)})
 
     def _keys(self, *, is_own_server: bool) -> tuple[Signer, str]:
         """Return the signer of runs, and the password of our own Prefect server. Blocks.
@@ -383,7 +411,7 @@ class Up:
     async def _kept(self) -> None:
         """Run all loops until `stop` is set."""
         loops = (self._keep_queue, self._keep_calls, self._keep_looking, self._keep_beating,
-                 self._keep_tidy, self._keep_ledgers)  # fmt: skip
+                 self._keep_tidy, self._keep_ledgers, self._keep_reviews)  # fmt: skip
 
         async def keep_all() -> None:
             async with task_group() as group:  # an unexpected error ends them all
@@ -480,12 +508,25 @@ class Up:
             await self._ledgers.look(list(self._run_manager.posts.values()))
             await asyncio.sleep(LEDGERS_S if self._run_manager.posts else BUSY_S)
 
+    async def _keep_reviews(self) -> None:
+        """Submit runs for decisions as they are made."""
+        from .prefect_queue import QueueError
+
+        while True:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await self._review_runs.look()
+            except (QueueError, LedgerError):  # the queue's round or the ledgers' reports this
+                await asyncio.sleep(AWAY_S)
+            except Exception:  # a wrong row of one ledger must not end the service
+                log.exception("decisions could not be looked at")
+                await asyncio.sleep(LEDGERS_S)
+
     async def _keep_tidy(self) -> None:
         """Apply retention once a day."""
         await asyncio.sleep(TIDY_FIRST_S)
         while True:
-            folders = sorted({one.file.parent for one in self._wanted.values()})
-            for words in await clean_in_subprocess(self._settings, folders):
+            for words in await clean_in_subprocess(self._settings, self._pipeline_folders()):
                 log.warning("%s", words)
             await asyncio.sleep(TIDY_S)
 
@@ -581,10 +622,17 @@ class Up:
         api = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
         password = password_file(self._settings.state_dir) if self._is_ours else None
         asks = f"\n  That page needs the password in {password}." if password else ""
+        asks += self._review_words(f"http://{host}:{port}{PAGE_PATH}")
         return (
             f"Paddock serves {what}.\n"
             f"  http://{host}:{port}/status shows its state; {api} shows the runs.{asks}"
         )
+
+    def _review_words(self, address: str) -> str:
+        if not self._pipeline_folders(asks_people):
+            return ""
+        file = token_file(self._settings.state_dir)
+        return f"\n  {address} shows what waits for review. It needs the token in {file}."
 
     def _tell_ready(self) -> None:
         """Report once that everything has started."""

@@ -301,7 +301,7 @@ MOST_BODY_BYTES = 1 << 19
 _OTHER_BYTES = 4096
 """Reserve for a run's other parameters."""
 BODY_S = 20.0
-RESERVED = ("/healthz", "/readyz", "/status")
+RESERVED = ("/healthz", "/readyz", "/status", "/review")
 _KEYS = ("x-idempotency-key", "idempotency-key", "x-github-delivery")
 
 

@@ -173,9 +173,21 @@ def _run_server(settings: Settings, listener: socket.socket) -> None:
     from paddock.engine.api import request_log, server
     from paddock.runner.daemon.daemon_server import offer_pool
     from paddock.runner.daemon.embedded_service import hosted_service
+    from paddock.runner.review.desks import FolderDesks
+    from paddock.runner.review.page_server import mounted_page
+
+    folder = Path.cwd()
+    desks = FolderDesks(lambda: [folder], settings.ledger_url)
+    keys, is_open = settings.service.api_keys_file, not settings.service.is_loopback
+    pages = mounted_page(desks, settings.state_dir, keys=keys, is_open=is_open)
 
     async def run() -> None:
-        async with hosted_service(settings) as service, offer_pool(settings, service.pool):
+        async with (
+            hosted_service(settings) as service,
+            offer_pool(settings, service.pool),
+            pages as page,
+        ):
+            service.extra_routes = [*service.extra_routes, *page.routes()]
             await server.serve(service, listener, lambda bound: _print_address(settings, bound))
 
     with request_log.access_log_to_stream() if settings.service.access_log else nullcontext():

@@ -74,7 +74,8 @@ const page = {
   number: 1, // of the page of the document
   done: [], // ids that were decided here, the newest last
   times: [],
-  mark: "",
+  mark: "", // of the queue as it was sent last
+  n: 0, // of changes made here
   isAway: false,
   unsent: null, // a decision that the server has not confirmed
 };
@@ -127,6 +128,7 @@ function setAway(isAway) {
 
 async function refresh() {
   let answer;
+  const n = page.n;
   try {
     answer = await call("/queue", undefined, { headers: page.mark ? { "If-None-Match": page.mark } : {} });
   } catch (error) {
@@ -137,9 +139,10 @@ async function refresh() {
   const wasAway = page.isAway;
   setAway(false);
   if (wasAway) await resend();
-  if (answer.status === 304) return;
-  page.mark = answer.headers.get("ETag") || "";
+  if (answer.status === 304 || n !== page.n) return; // a list from before a decision is old
   const told = await answer.json();
+  if (n !== page.n) return;
+  page.mark = answer.headers.get("ETag") || "";
   page.me = told.by;
   page.waiting = told.rows;
   show($("who"), `You decide as ${told.by}.`);
@@ -288,11 +291,14 @@ function doubtful(review) { // what no text shows, else what the model was least
   return least;
 }
 
-async function reload() {
-  if (!page.id) return;
+async function reload(words = "") {
+  const id = page.id;
+  if (!id) return;
   try {
-    const review = await read(ofReview(page.id));
-    if (review.id === page.id) take(review);
+    const review = await read(ofReview(id));
+    if (page.id !== id) return;
+    take(review);
+    if (words) $("said").textContent = words;
   } catch (error) { failed(error); }
 }
 
@@ -324,10 +330,10 @@ function notice() {
   if (!review) return;
   const row = page.waiting.find((one) => one.id === review.id);
   if (leaseWords) words.push(leaseWords);
-  if (review.state === "open" && row && !review.question.startsWith(row.question)) {
-    words.push("Its document or its answer was changed meanwhile; this is the new question.");
-    page.review.question = row.question; // once
-    reload().then(() => forgetPictures());
+  if (row && !page.isBusy && (review.state !== "open" || !review.question.startsWith(row.question))) {
+    forgetPictures();
+    reload(`${review.item} is asked again: ${review.state === "open" ? "its document or its answer was changed" : "it was decided before"}.`);
+    return;
   }
   if (review.state === "open" && !row && page.mark && !page.isBusy) words.push("It does not wait any more: another person decided, or its document is gone.");
   if (review.state !== "open") {
@@ -753,7 +759,7 @@ async function decide(verb, more = {}) {
 async function refused(words) {
   const wasReason = $("reason-dialog").open;
   if (wasReason) show($("reason-problem"), words);
-  page.mark = "";
+  changed();
   await refresh();
   await reload();
   if (page.mode === "edit") show($("edit-problem"), words);
@@ -766,7 +772,7 @@ function decided(id, item, state) {
   page.times.push(Date.now());
   leased = leased === id ? "" : leased;
   page.waiting = page.waiting.filter((row) => row.id !== id);
-  page.mark = "";
+  changed();
   $("said").textContent = `${item}: ${state}. ${page.waiting.length} left.`;
   pace();
   if (page.view !== "waiting") return reload();
@@ -793,6 +799,11 @@ function clear() {
   $("picture").hidden = $("text").hidden = $("document-tools").hidden = true;
   $("actions").hidden = true;
   show($("document-note"), "Everything is decided. The next run goes on with it.");
+}
+
+function changed() { // the queue is another one: fetch it, and forget answers that are under way
+  page.mark = "";
+  page.n += 1;
 }
 
 async function resend() { // the same decision twice is one decision
@@ -850,7 +861,7 @@ async function undo() {
   try { await write(ofReview(id, "/undo")); } catch (error) { return failed(error); }
   page.done = page.done.filter((one) => one !== id);
   page.times.pop();
-  page.mark = "";
+  changed();
   setView("waiting");
   page.id = id;
   await refresh();
@@ -950,7 +961,7 @@ on("token-form", async (event) => {
   kept.setItem(KEY, $("token").value.trim());
   $("token").value = "";
   $("token-dialog").close();
-  page.mark = "";
+  changed();
   await refresh();
   if (page.unsent) await resend();
   else if (!page.review) listRows();

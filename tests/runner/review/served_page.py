@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Any
 import httpx
 
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import Question, Review, ReviewStore
+from paddock.runner.ledger.reviews import Question, Review, ReviewStore, review_id
 from paddock.runner.review.decisions import ReviewDesk
 from paddock.runner.review.page_server import ReviewPageOptions, serve_review
 
@@ -91,6 +94,21 @@ class ServedPage:
                 store.ask(Question("s", item, "bill", "swift-otter", subject(item, **subject_of)))
                 for item in items
             ]
+
+    def ask_many(self, items: Sequence[str]) -> None:
+        """Ask many questions of the same kind in one transaction."""
+        (first,) = self.ask(items[0])
+        with contextlib.closing(sqlite3.connect(self.folder / ".paddock/ledger.sqlite")) as file:
+            names = [row[1] for row in file.execute("pragma table_info(reviews)")]
+            row = dict(zip(names, file.execute("select * from reviews").fetchone(), strict=True))
+            marks = ", ".join(f":{name}" for name in names)
+            for n, item in enumerate(items[1:], 1):
+                head = json.dumps({**json.loads(row["head"]), "item": item})
+                told = {"key": item, "id": review_id("s", item, "bill"), "head": head,
+                        "asked_at": first.asked_at + n / 1000,
+                        "subject": json.dumps(subject(item))}  # fmt: skip
+                file.execute(f"insert into reviews values ({marks})", {**row, **told})
+            file.commit()
 
     def review(self, id_: str) -> Review:
         with Ledger(self.folder / ".paddock") as ledger:

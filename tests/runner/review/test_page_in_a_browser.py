@@ -1,0 +1,416 @@
+"""The review page in a real Chromium: by keyboard, in both colours, with hostile documents."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser import Browser, Page, browser, needs_browser
+from tests.runner.review.served_page import ServedPage, quote
+
+pytestmark = [needs_browser, pytest.mark.timeout(240)]
+
+CHECKS = (
+    Path(__file__).resolve().parents[2] / "engine/api/page_checks.js"
+).read_text("utf-8")  # fmt: skip
+HOSTILE = """</pre><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">
+"><svg onload=window.hacked=3> {{7*7}} \u202egnp.exe <mark>marked</mark> &lt;b&gt; javascript:hack()
+"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with browser() as one:
+        yield one
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> ServedPage:
+    return ServedPage(tmp_path)
+
+
+def opened(chromium: Browser, address: str, **size: int) -> Page:
+    page = chromium.page(address, **size)
+    page.wait("document.querySelectorAll('.field, #queue-empty:not([hidden])').length")
+    return page
+
+
+def enter(page: Page, *, is_ctrl: bool = False) -> None:
+    """Press Enter, with Ctrl if wanted."""
+    told: dict[str, Any] = {
+        "key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13,
+        "modifiers": 2 if is_ctrl else 0,
+    }  # fmt: skip
+    text = {} if is_ctrl else {"text": "\r"}
+    page.send("Input.dispatchKeyEvent", type="keyDown", **told, **text)
+    page.send("Input.dispatchKeyEvent", type="keyUp", **told)
+
+
+def name(page: Page) -> str:
+    return page.text("#document-name")
+
+
+def wait_for_item(page: Page, item: str) -> None:
+    named = json.dumps(item)
+    page.wait(f"document.getElementById('document-name').textContent === {named}")
+    page.wait("document.querySelectorAll('.field').length > 0")
+
+
+def states(desk: ServedPage, *asked: Any) -> list[str]:
+    return [desk.review(one.id).state for one in asked]
+
+
+def test_a_person_decides_everything_by_the_keyboard(desk: ServedPage, chromium: Browser) -> None:
+    asked = desk.ask("a.txt", "b.txt", "c.txt", "d.txt")
+    with desk.served() as address:
+        page = opened(chromium, address)
+        assert page.ask("location.search") == ""
+        assert page.ask("document.activeElement.id") == "queue"
+        assert name(page) == "a.txt"
+        assert page.text(".field[aria-selected=true] .name") == "pay_by"  # found nowhere
+        page.press("ArrowUp")
+        page.press("ArrowUp")
+        page.wait("document.querySelector('mark.on')?.textContent === '84.50'")
+
+        enter(page)
+        wait_for_item(page, "b.txt")
+        assert states(desk, *asked) == ["accepted", "open", "open", "open"]
+
+        page.press("e", text="e")
+        page.wait("document.activeElement.id === 'input-3'")
+        page.type("soon")
+        page.wait("document.getElementById('wrong-3').textContent")
+        assert page.text("#wrong-3") == "'soon' is not a 'date'."
+        assert page.ask("document.activeElement.getAttribute('aria-invalid')") == "true"
+        enter(page)  # refused, and the text stays
+        page.wait("document.activeElement.id === 'input-3'")
+        assert page.ask("document.getElementById('input-3').value") == "soon"
+        page.press("Escape")
+        page.wait("document.activeElement.id === 'queue'")
+        page.press("j", text="j")
+        wait_for_item(page, "c.txt")
+        page.press("k", text="k")
+        wait_for_item(page, "b.txt")
+        page.press("e", text="e")
+        page.wait("document.getElementById('input-3')?.value === 'soon'")  # still there
+        page.ask("document.getElementById('input-3').select()")
+        page.type("2026-01-31")
+        page.wait("!document.getElementById('wrong-3').textContent")
+        enter(page)
+        wait_for_item(page, "c.txt")
+        assert desk.review(asked[1].id).value["pay_by"] == "2026-01-31"
+
+        page.press("x", text="x")
+        page.wait("document.activeElement.id === 'reason'")
+        enter(page, is_ctrl=True)
+        page.wait("document.getElementById('reason-problem').textContent")
+        page.type("It is a reminder, no invoice.")
+        enter(page, is_ctrl=True)
+        wait_for_item(page, "d.txt")
+        assert desk.review(asked[2].id).reason == "It is a reminder, no invoice."
+        assert states(desk, *asked) == ["accepted", "edited", "rejected", "open"]
+        assert page.ask("document.getElementById('bar').getAttribute('aria-valuenow')") == "3"
+        assert page.text("#left").startswith("3 decisions here, 1 left")
+
+        page.press("u", text="u")
+        wait_for_item(page, "c.txt")
+        assert states(desk, *asked) == ["accepted", "edited", "open", "open"]
+        assert "ann rejected, before" in page.text("#earlier")
+
+        page.press("?", text="?")
+        page.wait("document.getElementById('help').open")
+        assert "Accept the answer as it is" in page.text("#help")
+        page.press("Escape")
+        page.wait("!document.getElementById('help').open")
+        enter(page)
+        wait_for_item(page, "d.txt")
+        enter(page)
+        page.wait("!document.getElementById('queue-empty').hidden")
+        assert page.text("#queue-empty").startswith("Nothing waits for review.")
+        assert states(desk, *asked) == ["accepted", "edited", "accepted", "accepted"]
+        assert page.complaints() == []
+        base = address.partition("/review")[0]
+        assert all(url.startswith((base, "data:", "blob:")) for url in page.asked_for())
+
+
+def test_a_key_that_is_held_decides_once(desk: ServedPage, chromium: Browser) -> None:
+    asked = desk.ask("a.txt", "b.txt", "c.txt")
+    with desk.served() as address:
+        page = opened(chromium, address)
+        told: dict[str, Any] = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+        page.send("Input.dispatchKeyEvent", type="keyDown", text="\r", **told)
+        wait_for_item(page, "b.txt")
+        for _ in range(5):
+            page.send("Input.dispatchKeyEvent", type="keyDown", text="\r", autoRepeat=True, **told)
+        page.send("Input.dispatchKeyEvent", type="keyUp", **told)
+        time.sleep(0.3)
+    assert states(desk, *asked) == ["accepted", "open", "open"]
+
+
+def test_documents_values_and_names_are_never_markup(desk: ServedPage, chromium: Browser) -> None:
+    item = "<img src=x onerror='window.hacked=4'>.txt"
+    schema = {"type": "object", "properties": {HOSTILE[:30]: {"type": "string"}}}
+    confidence = {HOSTILE[:30]: {"p": 0.5, "second": HOSTILE, "is_calibrated": False}}
+    desk.ask(
+        item,
+        text=HOSTILE,
+        answer={HOSTILE[:30]: HOSTILE},
+        schema=schema,
+        checks=[],
+        evidence={HOSTILE[:30]: quote(HOSTILE, "<mark>marked</mark>")},
+        confidence=confidence,
+        when=f"'{HOSTILE[:20]}'",
+    )
+    with desk.served() as address:
+        page = opened(chromium, address)
+        page.wait("document.querySelector('mark.on') !== null")
+        assert page.ask("document.getElementById('text-parts').textContent") == HOSTILE
+        assert page.text("mark.on") == "<mark>marked</mark>"
+        assert name(page) == item
+        assert page.ask("document.querySelector('.field .value').textContent") == HOSTILE
+        page.press("e", text="e")
+        page.wait("document.getElementById('input-0')?.value")
+        assert page.ask("document.getElementById('input-0').value") == HOSTILE
+        page.press("Escape")
+        page.press("x", text="x")
+        page.wait("document.getElementById('reason-dialog').open")
+        page.type(HOSTILE)
+        enter(page, is_ctrl=True)
+        page.wait("!document.getElementById('queue-empty').hidden")
+        page.ask("document.getElementById('tab-decided').click()")
+        page.wait("document.getElementById('notices').textContent.includes('Rejected by ann')")
+        assert page.ask("document.querySelectorAll('main script, main svg, #text img').length") == 0
+        assert page.ask("window.hacked === undefined")
+        assert page.complaints() == []
+
+
+@pytest.mark.parametrize("width", [1280, 700, 340])
+def test_it_is_readable_in_every_window_and_both_colours(
+    desk: ServedPage, chromium: Browser, width: int
+) -> None:
+    desk.ask("a-rather-long-name-of-an-invoice-that-someone-scanned-in-2026.txt", "b.txt")
+    desk.ask("a.txt", document_sha256="d9")
+    with desk.served() as address:
+        page = opened(chromium, address, width=width, height=800)
+        for scheme in ("light", "dark"):
+            page.prefer(scheme)
+            for act in ("e", "Escape", "?", "Escape"):
+                page.press(act, text=act if len(act) == 1 else "")
+                page.wait("true")
+                assert page.ask(f"{CHECKS} outside()") == []
+                assert page.ask(f"{CHECKS} pale()") == []
+                assert page.ask("document.documentElement.scrollWidth <= innerWidth")
+        assert page.complaints() == []
+        if width < 900:  # one column, and the decisions stay in sight
+            box = "document.getElementById('answer').getBoundingClientRect().width"
+            assert page.ask(f"{box} > innerWidth * 0.9")
+            seen = "document.getElementById('accept').getBoundingClientRect().bottom"
+            assert page.ask(f"{seen} <= innerHeight")
+
+
+def roles(page: Page) -> list[tuple[str, str]]:
+    """Return role and name of everything that a screen reader meets."""
+    nodes = page.send("Accessibility.getFullAXTree")["nodes"]
+    seen = [one for one in nodes if not one.get("ignored")]
+    return [
+        (one["role"]["value"], str(one.get("name", {}).get("value", "")).strip()) for one in seen
+    ]
+
+
+def test_a_screen_reader_meets_roles_and_names(desk: ServedPage, chromium: Browser) -> None:
+    desk.ask("a.txt", "b.txt")
+    with desk.served() as address:
+        page = opened(chromium, address)
+        page.press("ArrowUp")
+        found = roles(page)
+        for one in (
+            ("listbox", "Items"), ("listbox", "Fields"), ("progressbar", "Decided"),
+            ("navigation", "Queue"), ("searchbox", "Filter by name"), ("region", "a.txt"),
+            ("region", "Answer"), ("button", "Accept Enter"), ("heading", "Review"),
+        ):  # fmt: skip
+            assert one in found, one
+        options = [words for role, words in found if role == "option"]
+        assert any(words.startswith("a.txt") for words in options)
+        assert any("not found in the document" in words for words in options)
+        assert any("62 %" in words and "84.50" in words for words in options)
+        active = "document.getElementById('{}').getAttribute('aria-activedescendant')"
+        assert page.ask(active.format("queue")) == "row-0"
+        assert page.ask(active.format("fields")) == "field-2"
+        assert page.ask("document.getElementById('row-0').getAttribute('aria-setsize')") == "2"
+
+        page.press("e", text="e")
+        page.wait("!document.getElementById('edit').hidden")
+        found = roles(page)
+        named = {"textbox", "button", "combobox", "searchbox", "listbox", "dialog", "checkbox"}
+        assert [one for one in found if one[0] in named and not one[1]] == []
+        assert ("textbox", "number") in found
+        assert ("combobox", "kind") in found
+        page.press("Escape")
+        page.press("x", text="x")
+        page.wait("document.getElementById('reason-dialog').open")
+        assert ("dialog", "Reject") in roles(page)
+        ids = "[...document.querySelectorAll('[id]')].map((one) => one.id)"
+        assert page.ask(f"new Set({ids}).size === {ids}.length")
+
+
+def test_of_five_thousand_items_a_screenful_is_drawn(desk: ServedPage, chromium: Browser) -> None:
+    items = [f"invoice-{n:04}.txt" for n in range(5000)]
+    desk.ask_many(items)
+    with desk.served() as address:
+        page = opened(chromium, address)
+        assert page.text("#n-waiting") == "5,000"
+        assert page.ask("document.querySelectorAll('.row').length") < 60
+        page.ask("document.getElementById('queue').scrollTop = 1e9")
+        page.wait("[...document.querySelectorAll('.row b')].at(-1).textContent.includes('4999')")
+        assert page.ask("document.querySelectorAll('.row').length") < 60
+        page.ask("[...document.querySelectorAll('.row')].at(-1).click()")
+        wait_for_item(page, items[-1])
+        enter(page)
+        wait_for_item(page, items[-2])
+        assert page.text("#n-waiting") == "4,999"
+        page.ask("document.getElementById('filter').focus()")
+        page.type("-0042")
+        page.wait("document.querySelectorAll('.row').length === 1")
+
+
+def test_two_people_see_what_the_other_does(desk: ServedPage, chromium: Browser) -> None:
+    first, second = desk.ask("a.txt", "b.txt")
+    with desk.served("ann") as of_ann, desk.served("ben", port=0) as of_ben:
+        ann = opened(chromium, of_ann)
+        ann.wait("document.getElementById('notices').textContent")
+        until = time.monotonic() + 20
+        while desk.review(first.id).lease_by != "ann":
+            assert time.monotonic() < until
+        ben = opened(chromium, of_ben)
+        wait_for_item(ben, "b.txt")  # ann looks at the first
+        ben.press("k", text="k")
+        wait_for_item(ben, "a.txt")
+        ben.wait("document.getElementById('notices').textContent.includes('ann looks at')")
+        assert "ann looks at this" in ben.text("#row-0")
+        enter(ben)
+        ben.wait("!document.getElementById('problem').hidden")
+        assert ben.text("#problem").startswith("ann looks at 'a.txt' (step 'bill') until ")
+        assert states(desk, first, second) == ["open", "open"]
+
+        ben.press("j", text="j")
+        wait_for_item(ben, "b.txt")
+        ann.press("j", text="j")
+        wait_for_item(ann, "b.txt")
+        ann.wait("document.getElementById('notices').textContent.includes('ben looks at')")
+        enter(ben)
+        ann.wait(
+            "document.getElementById('notices').textContent.includes('does not wait any more')"
+        )
+        enter(ann)
+        ann.wait("!document.getElementById('problem').hidden")
+        assert "was accepted by ben" in ann.text("#problem")
+        assert desk.review(second.id).by == "ben"
+
+
+def test_a_changed_question_is_said_and_what_was_typed_stays(
+    desk: ServedPage, chromium: Browser
+) -> None:
+    (asked,) = desk.ask("a.txt")
+    with desk.served() as address:
+        page = opened(chromium, address)
+        page.press("e", text="e")
+        page.wait("document.activeElement.id === 'input-3'")
+        page.type("2026-01-31")
+        answer = {"number": "R-1042", "total": 99.0, "kind": "invoice", "pay_by": "2026-02-28"}
+        desk.ask("a.txt", document_sha256="d2", answer=answer)
+        enter(page)
+        page.wait("!document.getElementById('edit-problem').hidden")
+        assert "was changed meanwhile" in page.text("#edit-problem")
+        assert desk.review(asked.id).state == "open"
+        assert page.ask("document.getElementById('input-1').value") == "99.0"
+        assert page.ask("document.getElementById('input-3').value") == "2026-01-31"
+        enter(page)
+        page.wait("!document.getElementById('queue-empty').hidden")
+    assert desk.review(asked.id).value == {**answer, "pay_by": "2026-01-31"}
+
+
+def test_an_earlier_decision_is_shown_and_can_be_used_again(
+    desk: ServedPage, chromium: Browser
+) -> None:
+    (asked,) = desk.ask("a.txt")
+    with desk.served() as address:
+        page = opened(chromium, address)
+        page.press("e", text="e")
+        page.wait("document.activeElement.id === 'input-3'")
+        page.type("2026-01-31")
+        enter(page)
+        page.wait("!document.getElementById('queue-empty').hidden")
+        desk.ask("a.txt", document_sha256="d2")
+        page.wait("document.querySelector('#earlier button') !== null")
+        assert "ann edited, before the document changed" in page.text("#earlier")
+        assert "asked again" in page.text("#row-0")
+        page.ask("document.querySelector('#earlier button').click()")
+        page.wait("document.getElementById('input-3')?.value === '2026-01-31'")
+        page.ask("document.getElementById('input-3').focus()")
+        enter(page)
+        page.wait("!document.getElementById('queue-empty').hidden")
+    assert desk.review(asked.id).value["pay_by"] == "2026-01-31"
+
+
+@contextmanager
+def process(desk: ServedPage) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run `paddock review` in a process of its own; yield it and its address."""
+    command = "from paddock.runner.cli.application import main; main()"
+    words = [sys.executable, "-c", command, "review", str(desk.folder), "--no-browser"]
+    home = {"PADDOCK_STATE": str(desk.folder / "home"), "PADDOCK_STATE_DIR": str(desk.folder)}
+    running = subprocess.Popen(
+        [*words, "--as", "ann"], stdout=subprocess.PIPE, text=True, env={**os.environ, **home}
+    )
+    assert running.stdout is not None
+    try:
+        yield running, running.stdout.readline().strip()
+    finally:
+        running.kill()
+        running.wait()
+        running.stdout.close()
+
+
+def test_a_server_that_is_killed_in_a_decision_loses_nothing(
+    desk: ServedPage, chromium: Browser
+) -> None:
+    first, second = desk.ask("a.txt", "b.txt")
+    with process(desk) as (running, address):
+        page = opened(chromium, address)
+        page.press("e", text="e")
+        page.wait("document.activeElement.id === 'input-3'")
+        page.type("2026-01-31")
+        page.wait("document.getElementById('wrong-3').textContent === ''")
+        running.send_signal(signal.SIGSTOP)
+        enter(page)
+        time.sleep(0.3)
+        running.kill()
+        page.wait("!document.getElementById('away').hidden")
+        assert page.text("#away").startswith("The server does not answer. What you typed stays")
+        assert page.ask("document.getElementById('input-3').value") == "2026-01-31"
+    assert states(desk, first, second) == ["open", "open"]
+    with process(desk) as (running, again):
+        assert again.partition("?")[0] == address.partition("?")[0]
+        page.wait("document.getElementById('token-dialog').open")
+        assert "This token is not known" in page.text("#token-why")
+        page.type(again.partition("token=")[2])
+        enter(page)
+        page.wait("!document.getElementById('token-dialog').open")
+        page.wait("document.getElementById('away').hidden")
+        if page.ask("!document.getElementById('edit').hidden"):
+            page.ask("document.getElementById('input-3').focus()")
+            enter(page)
+        wait_for_item(page, "b.txt")
+        running.send_signal(signal.SIGINT)
+        assert running.wait(20) == 0
+    assert states(desk, first, second) == ["edited", "open"]
+    assert desk.review(first.id).value["pay_by"] == "2026-01-31"
