@@ -205,7 +205,7 @@ def browser(*flags: str) -> Iterator[Browser]:
         try:
             yield Browser(to_it, from_it)
         finally:
-            os.close(to_it)  # it ends when nobody speaks to it any more
+            os.close(to_it)  # it ends when no one speaks to it any more
             _wait(pid)
             os.close(from_it)
 

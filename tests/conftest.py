@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # caches are new each time, must not wait for it. Those of the profile ask for it themselves.
 os.environ["PADDOCK_PROFILE_S"] = "0"
 
-# One thread for each model: tests run beside one another, and threads that wait in barriers for
+# One thread for each model: tests run next to one another, and threads that wait in barriers for
 # others which have no core take a third of the processor's time for nothing.
 os.environ["PADDOCK_NUM_THREAD"] = "1"
 
@@ -24,7 +24,7 @@ os.environ["PADDOCK_NUM_THREAD"] = "1"
 # local service take it away for the processes that they start.
 os.environ["CI"] = "1"
 
-# Commands ask the service that runs, if one does; tests must not meet that of whoever runs them.
+# Commands ask the service that runs, if one does; tests must not meet the one of their user.
 os.environ["PADDOCK_HOST"] = "127.0.0.1:1"
 
 # What takes longest begins first, so that no process is left alone with it at the end.

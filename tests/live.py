@@ -59,7 +59,7 @@ class Live:
         return self.call(count())
 
     def n_users_within(self, seconds: float) -> int:
-        """Tell the same when nobody is left, or when so many seconds are over."""
+        """Tell the same when no one is left, or when so many seconds are over."""
         until = time.monotonic() + seconds
         while (n := self.n_users()) and time.monotonic() < until:
             time.sleep(0.02)
@@ -71,7 +71,7 @@ def live_service(
     root: Path, pool: PoolSettings | None = None, service: ServiceSettings | None = None
 ) -> Iterator[Live]:
     """Serve until the block ends. `pool` and `service` are completed with folders under `root`."""
-    # One thread, so that servers of tests which run beside one another do not wait in barriers.
+    # One thread, so that servers of tests which run next to one another do not wait in barriers.
     pool = replace(
         pool or PoolSettings(n_threads=1),
         models_dir=root / "models",

@@ -82,7 +82,7 @@ def _wait(server: LlamaServer) -> None:
 
 
 def free_port() -> int:
-    """Give a port that nobody has at the moment."""
+    """Give a port that no one has at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,6 +1,6 @@
 """What `examples/deploy` holds: checked as far as this machine can, and nginx for real.
 
-An image is built by nobody here: where no Docker engine runs, the Dockerfile and compose.yaml are
+An image is built by no one here: where no Docker engine runs, the Dockerfile and compose.yaml are
 read, not carried out.
 """
 
@@ -100,7 +100,7 @@ def test_images_are_pinned_and_packages_leave_nothing_behind() -> None:
             assert "--no-cache-dir" in rest
 
 
-def test_the_image_runs_as_nobody_special_and_says_whether_it_is_well() -> None:
+def test_the_image_runs_as_no_one_special_and_says_whether_it_is_well() -> None:
     last = {word: rest for word, rest in instructions()}
     assert last["USER"] == "10001:10001"
     assert json.loads(last["ENTRYPOINT"]) == ["paddock"]

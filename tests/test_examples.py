@@ -25,7 +25,7 @@ from paddock.runner.testing import suite_runner as trials
 from tests.fakes.pdf import pdf
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-# A run of an example in a clone may have left these beside it.
+# A run of an example in a clone may have left these next to it.
 LEFT_BY_RUNS = shutil.ignore_patterns(".paddock", "summaries", "out", "index.lance")
 # Two short documents of different kinds.
 SHORT = ("letters/reference.md", "notes/visitor-book.csv")
@@ -229,7 +229,7 @@ def test_what_the_ci_files_tell_a_shell_is_carried_out(tmp_path: Path) -> None:
     assert cases_of(later / "junit.xml") == tested
 
 
-def test_unreadable_documents_keep_nobody_waiting_and_are_told_once(tmp_path: Path) -> None:
+def test_unreadable_documents_keep_no_one_waiting_and_are_told_once(tmp_path: Path) -> None:
     pipeline = copied("folder-digest", tmp_path, *SHORT)
     inbox = pipeline.parent / "inbox"
     (inbox / "broken.pdf").write_bytes(pdf(["Once upon a time"])[:120])
@@ -331,7 +331,7 @@ def test_a_folder_is_translated_part_by_part_into_the_language_that_is_checked(
     assert language(text, "en") is None
 
 
-def test_questions_are_answered_from_documents_and_asked_anew_only_where_these_change(
+def test_questions_are_answered_from_documents_and_asked_again_only_where_these_change(
     tmp_path: Path,
 ) -> None:
     pipeline = copied("ask", tmp_path)

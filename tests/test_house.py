@@ -171,7 +171,7 @@ def test_test_folders_mirror_the_packages() -> None:
     assert strays == []
 
 
-def test_nothing_but_the_namespace_lands_beside_other_packages() -> None:
+def test_nothing_but_the_namespace_lands_next_to_other_packages() -> None:
     where = project()["tool"]["setuptools"]["package-dir"]
     assert all(name.startswith("paddock.") for name in where)
     assert not (HOUSE / "__init__.py").exists()

@@ -85,7 +85,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return made
 
 
-def test_it_is_listed_beside_what_is_built_in(told: dict[str, Any]) -> None:
+def test_it_is_listed_next_to_what_is_built_in(told: dict[str, Any]) -> None:
     assert told["installed"] == [
         ["steps", "reading_time", "How long a text takes to read."],
         ["tools", "days_between", "The function example_plugin.tool:days_between."],

@@ -50,7 +50,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_has_the_rooms_and_the_examples_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    # Data files of Python wheels stand under these two, and nothing else may land beside others.
+    # Data files of Python wheels stand under these two, and nothing else may land next to others.
     tops = {name.split("/")[0] for name in names}
     assert tops == {"paddock", wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info"}
     assert "paddock/__init__.py" not in names, "paddock is a namespace"

@@ -128,7 +128,7 @@ def main() -> None:
 
 
 async def play(shape: Shape, one: Running, number: int) -> Turn:
-    """Run half of the job alone, then the whole with somebody who chats beside it."""
+    """Run half of the job alone, then the whole with someone who chats next to it."""
     n_alone = max(1, shape.n_documents // 2)
     alone = loads.summaries(-2 - number, n_alone, shape.n_tokens, shape.n_words)
     beside = loads.summaries(number, shape.n_documents, shape.n_tokens, shape.n_words)

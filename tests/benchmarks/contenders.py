@@ -1,7 +1,7 @@
 """Who is compared: our pool, llama-server in several ways, the example server; each asked alike.
 
 A contender is started afresh for each of its turns, on a free port of this machine or in worker
-processes, and is gone after it: nobody computes or holds memory beside the one that is measured.
+processes, and is gone after it: no one computes or holds memory next to the one that is measured.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def chosen(only: str | None, among: Sequence[Contender]) -> list[Contender]:
     """Give those that `--only` names, all of them without it.
 
     Raises:
-        SystemExit: a name that nobody has; the message has the known ones.
+        SystemExit: a name that no one has; the message has the known ones.
     """
     known = {one.key: one for one in among}
     return [known[name] for name in named(only, known)]
@@ -207,7 +207,7 @@ def named(only: str | None, known: Iterable[str]) -> list[str]:
     """Give the names in what `--only` says, all known ones without it.
 
     Raises:
-        SystemExit: a name that nobody has; the message has the known ones.
+        SystemExit: a name that no one has; the message has the known ones.
     """
     everybody = list(known)
     names = everybody if only is None else [name.strip() for name in only.split(",")]

@@ -193,7 +193,7 @@ async def a_job(bench: Bench) -> None:
 
 
 async def a_chat(bench: Bench) -> None:
-    """Compare how a chat fares beside the job, against the best llama-server."""
+    """Compare how a chat fares next to the job, against the best llama-server."""
     args = bench.args
     best = bench.best or next(iter(bench.servers[-1:]), None)
     shape = chat.Shape(

@@ -22,7 +22,7 @@ from unittest import mock
 
 WORKER = "paddock.engine.workers.worker_main"
 NAMED = "PADDOCK_GAUGE"
-# On a device `llama_decode` only starts the work, and whoever reads the logits waits for it.
+# On a device `llama_decode` only starts the work, and what reads the logits waits for it.
 COMPUTING = (
     "llama_decode",
     "llama_synchronize",

@@ -1,4 +1,4 @@
-"""A client that goes away: how long does the engine compute on for nobody?
+"""A client that goes away: how long does the engine compute on for no one?
 
 uv run python tests/benchmarks/gone.py
 
@@ -42,7 +42,7 @@ BUSY_S = 0.2
 """So much processor time: it is computing."""
 LOOK_S = 0.02
 N_HEARD = 8
-"""So many pieces of an answer are heard before somebody leaves."""
+"""So many pieces of an answer are heard before someone leaves."""
 
 WAYS = ("streaming", "waiting for the whole", "reading a long prompt")
 
@@ -130,7 +130,7 @@ async def _leave_often(subject: Subject, found: Found, args: argparse.Namespace)
 async def left(subject: Subject, ask: Ask, way: str) -> Left:
     """Go away in one of the ways, and watch what the engine does then."""
     await subject.leave(ask, way)
-    # Asked for beside the clock: an engine in the middle of a step answers at its end.
+    # Asked for apart from the clock: an engine in the middle of a step answers at its end.
     before = asyncio.create_task(subject.n_steps())
     seconds = await _until_idle(subject.pid)
     n_before, n_after = await before, await subject.n_steps()

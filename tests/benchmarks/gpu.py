@@ -3,7 +3,7 @@
 python3 tests/benchmarks/gpu.py --model FILE.gguf --server PATH --batched-bench PATH
 
 Raw prefill and decode with 1, 16, 64 and 128 sequences against `llama-batched-bench`, then
-documents a minute of a job, a chat beside it, and more documents than the cache holds, each against
+documents a minute of a job, a chat during it, and more documents than the cache holds, each against
 llama-server; whether answers in company are those given alone, and memory is as foreseen. Every
 part has a time limit; together they end within 8 minutes. `--quick --layers 0` is for a processor:
 it shows that the command works.

@@ -40,7 +40,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Tokens a second of one chat, on an empty cache and beside what is kept."""
+    """Tokens a second of one chat, on an empty cache and next to what is kept."""
 
     before: float
     after: float

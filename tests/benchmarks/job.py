@@ -5,7 +5,7 @@ uv run python tests/benchmarks/job.py --load b   the same with a JSON schema of 
 uv run python tests/benchmarks/job.py --load c   pages copied out, where drafts by lookup can help
 
 All documents arrive at once (`--at-once` makes a client that keeps fewer going), greedy, the same
-messages, the same model file (but for the tuned copy) and as many threads. Nobody may keep an
+messages, the same model file (but for the tuned copy) and as many threads. No one may keep an
 answer from the round before: each round's documents begin with a line of their own, so that all
 that can be shared is the instructions. Whether the answers agree is asked one document at a time:
 in a batch of several sequences the kernels add in another order, and where two words are all but

@@ -1,7 +1,7 @@
 """What the contenders are asked: documents, extractions, copies, chats, short texts. Pure.
 
 Everything comes out of numbers, so that each run asks the same. Documents of different rounds
-share no beginning but the instructions: nobody may keep an answer from the round before.
+share no beginning but the instructions: no one may keep an answer from the round before.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def copies(number: int, n: int, n_tokens: int, n_words: int = N_WORDS) -> list[A
 
 
 def chats(n: int, n_tokens: int) -> list[Ask]:
-    """Make short questions of somebody who waits for the answer."""
+    """Make short questions of someone who waits for the answer."""
     return [
         Ask(
             "You are a helpful assistant.",

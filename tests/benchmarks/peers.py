@@ -1,6 +1,6 @@
 """llama.cpp's own server and batched bench, built from the source that llama-cpp-python brings.
 
-The example server that comes with the same source lies unpacked beside it; it runs in this
+The example server that comes with the same source lies unpacked next to it; it runs in this
 environment, where `openai` and `uvicorn` are installed with Prefect.
 
 The same source as ours, so a difference is the scheduler's and not the kernels'. Build them once:

@@ -48,7 +48,7 @@ async def serve(
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on."""
+    """Find a port that no one listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -108,7 +108,7 @@ def ended_in_order() -> Iterator[None]:
 
 
 def peak_bytes(pids: Iterable[int]) -> int | None:
-    """Tell the largest resident size that each has had, together; None where nobody tells."""
+    """Tell the largest resident size that each has had, together; None where no one tells."""
     peaks = [_status_bytes(pid, "VmHWM") for pid in pids]
     known = [peak for peak in peaks if peak is not None]
     return sum(known) if len(known) == len(peaks) else None

@@ -44,7 +44,7 @@ class Running(Protocol):
         ...
 
     def peak_bytes(self) -> int | None:
-        """Tell how much memory it took at most; None where nobody tells."""
+        """Tell how much memory it took at most; None where no one tells."""
         ...
 
 
@@ -86,7 +86,7 @@ Start = Callable[[Setup], AbstractAsyncContextManager[Running]]
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """Somebody who can be started; `key` is what `--only` says, `name` what the table says."""
+    """Someone who can be started; `key` is what `--only` says, `name` what the table says."""
 
     key: str
     name: str

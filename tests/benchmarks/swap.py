@@ -203,7 +203,7 @@ class Swapping:
             await swapping._stack.aclose()
 
     async def ask(self, which: int, ask: Ask) -> object:
-        """Wait for one's turn, swap if one must, and be answered beside others."""
+        """Wait for one's turn, swap if one must, and be answered next to others."""
         async with self._turnstile:
             if which != self._loaded:
                 await self._is_idle.wait()

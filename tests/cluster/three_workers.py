@@ -175,7 +175,7 @@ def kill_all(process: subprocess.Popen[bytes]) -> int:
     found = [psutil.Process(process.pid)]
     found += found[0].children(recursive=True)
     for one in found:
-        one.suspend()  # so that nobody sees another die first
+        one.suspend()  # so that no one sees another die first
     for one in found:
         one.kill()
     process.wait(30)

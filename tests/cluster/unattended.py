@@ -245,7 +245,7 @@ def _ended_up(desk: Desk, n: int, say: Any) -> None:
 
 
 def _cancelled(desk: Desk, n: int, say: Any) -> None:
-    """Somebody cancels a run in Prefect: the machines stop, and the watch tries again."""
+    """Someone cancels a run in Prefect: the machines stop, and the watch tries again."""
     desk.drop(LETTERS, n)
     desk.at_work()
     (job,) = desk.get()["running"]
@@ -261,7 +261,7 @@ def _cancelled(desk: Desk, n: int, say: Any) -> None:
 
 
 def _hot(desk: Desk, say: Any) -> None:
-    """A hot folder with a document that nobody can read."""
+    """A hot folder with a document that no one can read."""
     inbox = desk.made.shared / HOT / "inbox"
     (inbox / "broken.pdf").write_bytes(b"%PDF-1.7 not one")
     desk.drop(HOT, 3)

@@ -304,7 +304,7 @@ HOSTILE = {
 }
 
 
-def test_nobody_waits_for_a_hostile_schema(live: Live, client: httpx.Client) -> None:
+def test_no_one_waits_for_a_hostile_schema(live: Live, client: httpx.Client) -> None:
     ended: list[str] = []
     body = {"model": CHAT, "prompt": "Hi", "stream": False, "options": {"num_predict": 1}}
     client.post("/api/generate", json=body)

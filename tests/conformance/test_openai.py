@@ -1,4 +1,4 @@
-"""OpenAI's API as tables: what is sent, and what must come back; and what nobody should send."""
+"""OpenAI's API as tables: what is sent, and what must come back; and what no one should send."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from paddock.engine.settings import PoolSettings
 CHAT = ModelSpec("smollm2:135m", n_ctx_tokens=2048)
 VECTORS = ModelSpec("all-minilm", role="embed")
 
-# One thread, so that tests which run beside one another do not wait in each other's barriers.
+# One thread, so that tests which run next to one another do not wait in each other's barriers.
 SETTINGS = PoolSettings(n_threads=1, models_dir=Path("/nonexistent"), profile_s=0)
 
 Work = Callable[[LocalPool], Awaitable[None]]

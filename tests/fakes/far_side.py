@@ -114,7 +114,7 @@ class FarSide:
         return sum(one.n_sent for one in self.seen if one.path.endswith(ending))
 
     def settle(self) -> None:
-        """Wait until nobody is being answered, so that the counts are final."""
+        """Wait until no one is being answered, so that the counts are final."""
         while self.open_now:
             time.sleep(0.01)
 
@@ -123,7 +123,7 @@ class FarSide:
 
 
 def certificate(folder: Path) -> Path:
-    """Make a certificate for this machine, signed by nobody else; gives it with its key."""
+    """Make a certificate for this machine, signed by no one else; gives it with its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.datetime.now(datetime.UTC)

@@ -49,7 +49,7 @@ def die() -> str:
 
 @server.tool()
 async def hang() -> str:
-    """Answer nothing any more, to nobody."""
+    """Answer nothing any more, to no one."""
     time.sleep(60)  # noqa: ASYNC251 - that is the point
     return "done"
 

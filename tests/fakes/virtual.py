@@ -11,7 +11,7 @@ _T = TypeVar("_T")
 
 
 class Stuck(Exception):
-    """Nothing will ever happen again, and somebody still waits."""
+    """Nothing will ever happen again, and someone still waits."""
 
 
 class _Selector(selectors.DefaultSelector):

@@ -118,7 +118,7 @@ def test_what_is_wrong_with_a_file_is_told(tmp_path: Path, content: Any, told: s
     assert faults(*in_file(tmp_path, content))[0].startswith(told)
 
 
-def test_a_file_must_lie_beside_the_pipeline(tmp_path: Path) -> None:
+def test_a_file_must_lie_next_to_the_pipeline(tmp_path: Path) -> None:
     file = str(tmp_path / "p.yaml")
     assert faults("mcpServers: {file: ../mcp.json}\n", file) == [
         "the file '../mcp.json' lies outside the pipeline's folder. Move or copy it there."

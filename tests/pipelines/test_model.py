@@ -332,7 +332,7 @@ def test_a_loop_variable_cannot_hide_another_name() -> None:
     ]
 
 
-def test_template_files_must_be_there_and_lie_beside_the_pipeline(tmp_path: Path) -> None:
+def test_template_files_must_be_there_and_lie_next_to_the_pipeline(tmp_path: Path) -> None:
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "bad.md").write_text("line\n{{ x|nope }}")
     (tmp_path / "p" / "raw.md").write_bytes(b"\xff\xfe")

@@ -1,6 +1,6 @@
 """Photograph the pages of a run for the README: the plan with its states, and the report.
 
-    python tests/recording/pages.py          # beside this file, as the README has them
+    python tests/recording/pages.py          # next to this file, as the README has them
     python tests/recording/pages.py /tmp/x   # elsewhere
 
 The run is real: eight documents of the example, and one that cannot be read. It needs Chromium;

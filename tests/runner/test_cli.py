@@ -34,7 +34,7 @@ OURS = (
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep state and caches out of the home of whoever runs the tests."""
+    """Keep state and caches out of the home of the person who runs the tests."""
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("PADDOCK_HOME", str(folder))
     return folder
@@ -406,7 +406,7 @@ def test_an_error_of_our_own_is_one_sentence_and_a_file(home: Path) -> None:
     assert "raise error" in file.read_text()
 
 
-def test_a_traceback_is_for_whoever_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_traceback_is_for_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PADDOCK_DEBUG", "1")
     assert "Traceback (most recent call last)" in ended(ZeroDivisionError()).stderr
 

@@ -9,7 +9,7 @@ from paddock.runner.cli.commands.summarise import SummaryRequest, needs_inputs, 
 HERE = Path("/home/me/work")
 
 
-def test_folders_beside_the_file_are_defaults_and_others_must_be_given() -> None:
+def test_folders_next_to_the_file_are_defaults_and_others_must_be_given() -> None:
     wish = SummaryRequest(
         HERE / "inbox", HERE / "out", words=40, model="qwen3:0.6b", include="*.md"
     )

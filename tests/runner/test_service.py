@@ -93,7 +93,7 @@ def test_the_key_is_shown_to_the_host_that_the_person_names(tmp_path: Path) -> N
     assert service_client._api_key(own) == "secret"
 
 
-def test_whoever_may_read_the_services_keys_needs_no_other(tmp_path: Path) -> None:
+def test_a_reader_of_the_services_keys_needs_no_other(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     environ = {"PADDOCK_API_KEYS": str(keys)}
     assert service_client._api_key(read_settings(environ=environ, home=tmp_path)) == ""

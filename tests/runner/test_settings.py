@@ -239,7 +239,7 @@ def test_an_unknown_name_in_a_file_is_told_with_the_nearest_known_one(tmp_path: 
     assert str(caught.value).endswith("Did you mean 'keep_alive'?")
 
 
-def test_a_file_beside_a_pipeline_sets_nothing_that_reaches_further(tmp_path: Path) -> None:
+def test_a_file_next_to_a_pipeline_sets_nothing_that_reaches_further(tmp_path: Path) -> None:
     text = 'max_queue = 7\nledger = "postgresql://db.example/x"\nhost = "gpu.example"\n'
     file = toml(tmp_path / "pipeline", text)
     with pytest.raises(SettingsError) as caught:
@@ -254,7 +254,7 @@ def test_a_file_beside_a_pipeline_sets_nothing_that_reaches_further(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", sorted(SETTING_SPECS.keys() - BESIDE_A_PIPELINE))
-def test_a_setting_that_is_not_listed_is_refused_beside_a_pipeline(
+def test_a_setting_that_is_not_listed_is_refused_next_to_a_pipeline(
     name: str, tmp_path: Path
 ) -> None:
     toml(tmp_path / "pipeline", f'{name} = "x"')

@@ -34,7 +34,7 @@ class Folder:
     pipeline: str
     root: Path
     elsewhere: Path
-    """A folder of the same file system that nobody watches."""
+    """A folder of the same file system that no one watches."""
     words: int = 30
     known: dict[str, Arrival] = field(default_factory=dict)
     """The last version of each file, by its relative path."""
@@ -81,7 +81,7 @@ class Arrivals:
         self.by_way[way.__name__] = self.by_way.get(way.__name__, 0) + 1
 
     def name(self, suffix: str = ".txt") -> str:
-        """Give a name that nobody has."""
+        """Give a name that no one has."""
         self._n += 1
         return self._random.choice(NAMES).replace("{n}", f"{self._n:05}") + suffix
 
@@ -157,7 +157,7 @@ async def with_an_old_time(all_: Arrivals, folder: Folder) -> None:
 
 
 async def broken(all_: Arrivals, folder: Folder) -> None:
-    """Bring what nobody can read: nothing in it, or the beginning of a PDF."""
+    """Bring what no one can read: nothing in it, or the beginning of a PDF."""
     is_pdf = all_._random.random() < 0.5
     name = all_.name(".pdf" if is_pdf else ".txt")
     content = b"%PDF-1.7\n" + all_.content(folder) if is_pdf else b""

@@ -27,7 +27,7 @@ class Arrival:
     at: float
     """Unix time at which its last byte was there."""
     is_broken: bool = False
-    """A file that no step can read: it must be quarantined, and hold nobody up."""
+    """A file that no step can read: it must be quarantined, and hold no one up."""
 
 
 @dataclass(frozen=True, slots=True)

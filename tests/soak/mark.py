@@ -54,7 +54,7 @@ class Mark:
         return ()
 
     async def run(self, params: MarkParams, tools: Tools) -> MarkOutput:
-        """Write it down; a line of this length is written whole, whoever else writes."""
+        """Write it down; a line of this length is written whole, whatever else writes."""
         now = {"at": time.time(), "pid": os.getpid()}
         if params.kills and POISON in params.path:
             _write(params.kills, now)

@@ -173,7 +173,7 @@ class World:
         self.folders[name] = made
 
     def _plug_in(self) -> None:
-        """Install the step as a package of somebody else's."""
+        """Install the step as a package of someone else's."""
         plugin = self.home / "plugin"
         (plugin / "soak_mark.py").write_bytes((HERE / "mark.py").read_bytes())
         facts = plugin / "soak_mark-1.0.dist-info"

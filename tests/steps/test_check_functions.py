@@ -1,4 +1,4 @@
-"""Check functions of other packages stand beside the language's own, and a broken one is told."""
+"""Check functions of other packages stand next to the language's own, and a broken one is told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A guarded program ends as by itself, and with whoever started it."""
+"""A guarded program ends as by itself, and with what started it."""
 
 from __future__ import annotations
 

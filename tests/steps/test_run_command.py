@@ -106,12 +106,12 @@ def test_too_much_output_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(run(tmp_path, *endless).stderr) <= MOST_ERROR_BYTES
 
 
-def test_a_command_and_what_it_started_end_when_nobody_waits_any_more(tmp_path: Path) -> None:
+def test_a_command_and_what_it_started_end_when_no_one_waits_any_more(tmp_path: Path) -> None:
     async def cancelled() -> None:
         script = "trap '' TERM; sleep 60 & echo $! > pid; wait; sleep 60"
         step = RunCommand().run(RunParams(command=["sh", "-c", script]), tools(tmp_path))
         task = asyncio.create_task(step)
-        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():  # noqa: ASYNC110 - a file tells nobody
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():  # noqa: ASYNC110 - a file tells no one
             await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.wait({task})

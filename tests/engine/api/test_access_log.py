@@ -1,4 +1,4 @@
-"""The access log: one line a request, which nobody outside can forge."""
+"""The access log: one line a request, which no one outside can forge."""
 
 from __future__ import annotations
 

@@ -100,10 +100,10 @@ def test_the_command_that_makes_a_key_makes_one_that_only_its_owner_reads(tmp_pa
         {"x-api-key": SECRET},
         bearer("another-key"),
         {"x-api-key": "ключ".encode()},
-        {**bearer("ollama"), "x-api-key": SECRET},  # a client's stop-gap beside the real one
+        {**bearer("ollama"), "x-api-key": SECRET},  # a client's stop-gap next to the real one
     ],
 )
-def test_whoever_has_a_key_is_let_in(tmp_path: Path, headers: Any) -> None:
+def test_a_client_with_a_key_is_let_in(tmp_path: Path, headers: Any) -> None:
     assert house(tmp_path).ask(headers=headers).status_code == 200
 
 
@@ -121,7 +121,7 @@ def test_whoever_has_a_key_is_let_in(tmp_path: Path, headers: Any) -> None:
         {"x-api-key": "alice"},
     ],
 )
-def test_nobody_else_is(tmp_path: Path, headers: dict[str, str]) -> None:
+def test_no_other_client_is(tmp_path: Path, headers: dict[str, str]) -> None:
     refused = house(tmp_path).ask("/api/chat", "POST", headers=headers, content=b"{}")
     assert refused.status_code == 401
     assert refused.headers["www-authenticate"] == 'Bearer realm="paddock"'
@@ -168,7 +168,7 @@ def test_a_key_that_is_added_or_taken_away_counts_without_a_restart(
     assert ring.find(b"second")
     written(tmp_path, "second  # the first one was lost\n")
     assert ring.find(b"first") is None
-    # A broken file lets nobody in, and says so; a mended one counts at once.
+    # A broken file lets no one in, and says so; a mended one counts at once.
     with caplog.at_level(logging.ERROR):
         written(tmp_path, "")
         assert ring.find(b"second") is None

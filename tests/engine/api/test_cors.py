@@ -72,7 +72,7 @@ def test_origins_named_in_the_settings_may_ask_too(pattern: str, yes: str, no: s
     assert not no or not origins.allows(no)
 
 
-def test_everybody_may_only_where_somebody_wrote_so() -> None:
+def test_everybody_may_only_where_someone_wrote_so() -> None:
     nobody_said = SmallService().ask(headers={"Origin": "http://localhost"})
     assert nobody_said.headers["access-control-allow-origin"] != "*"
     somebody = SmallService(ServiceSettings(origins=("*",)))

@@ -35,7 +35,7 @@ def test_others_are_told_everything() -> None:
     }
 
 
-def test_whoever_asks_meanwhile_shares_the_answer() -> None:
+def test_a_question_meanwhile_shares_the_answer() -> None:
     n_asked = 0
 
     async def probe(within_s: float) -> tuple[ProbeResult, ...]:

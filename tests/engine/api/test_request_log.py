@@ -45,7 +45,7 @@ def test_tokens_are_noted_with_the_request_that_they_are_for() -> None:
     assert told == [("smol", 1, 1, 1, 10), ("smol", 2, 4, 4, 40)]
 
 
-def test_what_comes_after_the_end_is_nobody_s() -> None:
+def test_what_comes_after_the_end_is_no_ones() -> None:
     async def go() -> Exchange:
         request_log = RequestLog()
         exchange = begun(request_log)
@@ -57,7 +57,7 @@ def test_what_comes_after_the_end_is_nobody_s() -> None:
     assert asyncio.run(go()).n_answers == 0
 
 
-def test_a_model_that_nobody_has_is_noted_as_it_was_named() -> None:
+def test_a_model_that_no_one_has_is_noted_as_it_was_named() -> None:
     async def go() -> Exchange:
         exchange = begun(RequestLog())
         note_model("none-such")

@@ -77,7 +77,7 @@ def endless(n_tokens: int) -> dict[str, object]:
     return {**body(n_tokens), "format": form}
 
 
-def test_a_port_that_somebody_has_is_named(tmp_path: Path) -> None:
+def test_a_port_that_someone_has_is_named(tmp_path: Path) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as other:
         port = other.getsockname()[1]
         with pytest.raises(PortTaken) as caught:

@@ -1,4 +1,4 @@
-"""Connections whose other side does not go on: they are ended, and nobody else's is."""
+"""Connections whose other side does not go on: they are ended, and no one else's is."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_a_connection_serves_one_request_after_another(service: tuple[int, Appli
             time.sleep(0.2)
 
 
-def test_who_opens_connections_and_says_nothing_shuts_nobody_out(
+def test_who_opens_connections_and_says_nothing_shuts_no_one_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(connections, "MOST_IDLE", 8)

@@ -100,7 +100,7 @@ def test_an_error_after_the_first_piece_is_the_last_line() -> None:
     asyncio.run(main())
 
 
-def test_what_nobody_foresaw_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_no_one_foresaw_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
     async def items() -> AsyncGenerator[dict[str, Any], None]:
         yield {"n": 1}
         raise ZeroDivisionError("secret")
@@ -270,7 +270,7 @@ def test_a_worker_that_dies_in_mid_stream_ends_it_with_a_line(live: Live) -> Non
     assert answer.status_code == 200
 
 
-def test_a_body_that_breaks_off_harms_nobody(live: Live) -> None:
+def test_a_body_that_breaks_off_harms_no_one(live: Live) -> None:
     with socket.create_connection(("127.0.0.1", live.service.settings.port), 30) as wire:
         wire.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
     with live.client() as client:

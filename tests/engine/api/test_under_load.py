@@ -1,4 +1,4 @@
-"""Many clients at once: nobody is lost, and who does not fit is told when to come back."""
+"""Many clients at once: no one is lost, and who does not fit is told when to come back."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ async def test_a_request_that_brings_down_every_server_is_given_up() -> None:
 
 
 @in_loop
-async def test_an_answer_of_which_a_part_was_read_is_not_begun_anew() -> None:
+async def test_an_answer_of_which_a_part_was_read_is_not_begun_again() -> None:
     server = FarServer("only")
     async with opened([server]) as (pool, _):
         await pool.facts(M)
@@ -202,7 +202,7 @@ async def test_an_answer_of_which_a_part_was_read_is_not_begun_anew() -> None:
 
 
 @in_loop
-async def test_an_answer_that_was_only_heard_is_begun_anew() -> None:
+async def test_an_answer_that_was_only_heard_is_begun_again() -> None:
     dying, other = FarServer("dying"), FarServer("other")
     heard: list[str] = []
     async with opened([dying, other]) as (pool, _):

@@ -39,13 +39,13 @@ def test_where_the_request_was_lost_is_asked_last() -> None:
     )
 
 
-def test_when_all_are_full_or_away_nobody_is_asked() -> None:
+def test_when_all_are_full_or_away_no_one_is_asked() -> None:
     assert choose_server([ServerState(True, 4, 4), ServerState(False, 0, 4)]) is None
     assert choose_server([]) is None
 
 
 @given(SERVERS)
-def test_nobody_is_asked_who_is_away_or_full_and_somebody_is_where_one_has_room(
+def test_no_one_is_asked_who_is_away_or_full_and_someone_is_where_one_has_room(
     servers: list[ServerState],
 ) -> None:
     able = [
@@ -58,7 +58,7 @@ def test_nobody_is_asked_who_is_away_or_full_and_somebody_is_where_one_has_room(
 
 
 @given(SERVERS, st.integers(1, 50))
-def test_requests_that_nobody_ends_fill_every_place_and_no_more(
+def test_requests_that_no_one_ends_fill_every_place_and_no_more(
     servers: list[ServerState], n_requests: int
 ) -> None:
     running = [one.n_running for one in servers]

@@ -243,7 +243,7 @@ def test_a_longer_context_does_not_load_the_weights_again() -> None:
 def test_an_idle_model_is_unloaded_when_its_time_is_up() -> None:
     async def work(pool: LocalPool) -> None:
         await pool.chat(ask("Hello", model=replace(CHAT, keep_alive_s=0))).reply()
-        while pool.stats().resident:  # noqa: ASYNC110 - the pool tells nobody
+        while pool.stats().resident:  # noqa: ASYNC110 - the pool tells no one
             await asyncio.sleep(0.02)
         await pool.chat(ask("Hello", model=replace(CHAT, keep_alive_s=-1))).reply()
         await asyncio.sleep(0.2)

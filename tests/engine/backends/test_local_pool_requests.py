@@ -62,7 +62,7 @@ def ask(*texts: str, params: Mapping[str, Any] | None = None, **more: Any) -> Ch
 
 
 async def empty(pool: LocalPool) -> None:
-    """Wait until no model is left; the pool tells nobody."""
+    """Wait until no model is left; the pool tells no one."""
     while pool.stats().resident:  # noqa: ASYNC110
         await asyncio.sleep(0.02)
 
@@ -377,7 +377,7 @@ async def begun(stream: Answer) -> None:
             return
 
 
-def test_streams_that_nobody_reads_any_more_leave_nothing_behind(go: Run) -> None:
+def test_streams_that_no_one_reads_any_more_leave_nothing_behind(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         params = {"max_tokens": 400, "logit_bias": ENDS, "guards_repetition": False}
         streams = [pool.chat(raw(f"Story {n}:", params)) for n in range(20)]

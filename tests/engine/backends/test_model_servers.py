@@ -84,7 +84,7 @@ def test_each_program_is_known_by_what_it_tells(
 
 
 @in_loop
-async def test_where_nobody_says_how_long_a_prompt_may_be_the_author_must() -> None:
+async def test_where_no_one_says_how_long_a_prompt_may_be_the_author_must() -> None:
     async with opened(OpenAIService()) as (server, _):
         with pytest.raises(ModelBroken) as caught:
             await server.facts(ModelSpec("m"))
@@ -169,7 +169,7 @@ async def test_log_probabilities_of_another_form_are_left_out(content: Any) -> N
 
 
 @in_loop
-async def test_a_prompt_that_a_server_cuts_is_a_failure_also_where_nobody_can_count() -> None:
+async def test_a_prompt_that_a_server_cuts_is_a_failure_also_where_no_one_can_count() -> None:
     service = OpenAIService("ollama")
     service.n_most_tokens = 20
     async with opened(service) as (server, _):

@@ -237,7 +237,7 @@ def test_a_service_that_goes_away_each_time_is_given_up(tmp_path: Path) -> None:
     assert said.startswith("the worker of model 'writer' died: the service that has it went away")
 
 
-def test_where_nobody_serves_again_the_reason_is_said(tmp_path: Path) -> None:
+def test_where_no_one_serves_again_the_reason_is_said(tmp_path: Path) -> None:
     async def work(remote: RemotePool, way: Door) -> str:
         async def refuse() -> None:
             raise EngineError("The local service did not start.")

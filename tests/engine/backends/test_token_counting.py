@@ -1,4 +1,4 @@
-"""Tokens where nobody can count them."""
+"""Tokens where no one can count them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read the Go templates beside these tests."""
+"""Read the Go templates next to these tests."""
 
 from __future__ import annotations
 

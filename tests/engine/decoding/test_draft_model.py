@@ -79,7 +79,7 @@ def test_wrong_guesses_are_taken_back_and_only_what_is_new_is_read(
     fresh.close()
 
 
-def test_a_long_prompt_is_read_a_batch_at_a_time_beside_those_that_answer(
+def test_a_long_prompt_is_read_a_batch_at_a_time_next_to_those_that_answer(
     small: DraftModel, n_decoded: list[int]
 ) -> None:
     asked(small, {0: SHARED})

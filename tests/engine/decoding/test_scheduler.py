@@ -1,4 +1,4 @@
-"""Who is in the next batch: nothing is lost or changed, nobody starves, what is known is reused."""
+"""Who is in the next batch: nothing is lost or changed, no one starves, what is known is reused."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_slow_machine_reads_a_prompt_in_steps_that_end_in_time() -> None:
     assert StepSizer().n_most_tokens > 1_000_000
 
 
-def test_a_short_prompt_is_read_beside_a_long_one() -> None:
+def test_a_short_prompt_is_read_next_to_a_long_one() -> None:
     world = run(ContextLimits(4000, 4, 64))
     world.scheduler.add(sequence(0, [5] * 3000))
     world.turn()
@@ -171,7 +171,7 @@ def test_a_chat_goes_before_jobs() -> None:
     assert world.all() == [3, 0, 1, 2]
 
 
-def test_a_chat_has_a_place_of_its_own_beside_the_jobs() -> None:
+def test_a_chat_has_a_place_of_its_own_next_to_the_jobs() -> None:
     world = run(ContextLimits(4000, 2, 64))
     for number in range(6):
         world.scheduler.add(sequence(number, [number] * 10, max_tokens=30))
@@ -206,7 +206,7 @@ def test_a_job_that_has_waited_long_goes_before_a_chat_that_comes_now() -> None:
 
 
 @pytest.mark.parametrize("is_unified", [True, False])
-def test_a_chat_takes_a_reserved_seat_beside_an_overdue_job_that_lacks_a_seat_of_jobs(
+def test_a_chat_takes_a_reserved_seat_next_to_an_overdue_job_that_lacks_a_seat_of_jobs(
     is_unified: bool,
 ) -> None:
     world = run(ContextLimits(4000, 1, 64, is_unified=is_unified, n_reserved=2))
@@ -313,7 +313,7 @@ def test_when_cells_run_out_the_youngest_waits_and_nothing_is_lost() -> None:
     assert world.said == expected
 
 
-def test_finished_documents_leave_no_idle_cells_beside_running_ones() -> None:
+def test_finished_documents_leave_no_idle_cells_next_to_running_ones() -> None:
     world = run(ContextLimits(4000, 2, 512))
     for number in range(10):
         world.scheduler.add(sequence(number, [1] * 40 + [number + 2] * 300, max_tokens=3))

@@ -31,7 +31,7 @@ def test_a_size_that_was_measured_is_used_by_the_next_pool(tmp_path: Path) -> No
     asyncio.run(work())
 
 
-def test_what_is_loaded_beside_a_model_counts(tmp_path: Path) -> None:
+def test_what_is_loaded_next_to_a_model_counts(tmp_path: Path) -> None:
     settings = PoolSettings(cache_dir=tmp_path / "cache", n_gpu_layers=0)
     facts = ModelFinder(tmp_path, tmp_path / "cache").find("smollm2:135m")
     adapter = write_adapter(tmp_path / "lora.gguf", "blk.0.ffn_up.weight", 576, 1536, strength=1)

@@ -122,7 +122,7 @@ def test_a_person_who_asks_for_another_model_does_not_wait_for_the_jobs_turn() -
     go(machine, work, replace(SETTINGS, max_loaded_models=1))
 
 
-def test_a_victim_that_is_asked_for_again_stays_if_nobody_needs_its_room_any_more() -> None:
+def test_a_victim_that_is_asked_for_again_stays_if_no_one_needs_its_room_any_more() -> None:
     machine = FakeMachine(5, FakeModel("a", token_s=1), FakeModel("b"))
 
     async def work(house: House) -> None:
@@ -185,7 +185,7 @@ def test_people_who_chat_without_a_pause_do_not_keep_a_job_out_for_ever() -> Non
     go(machine, work, replace(SETTINGS, max_loaded_models=1))
 
 
-def test_a_load_that_nobody_waits_for_any_more_ends_and_the_model_idles() -> None:
+def test_a_load_that_no_one_waits_for_any_more_ends_and_the_model_idles() -> None:
     machine = FakeMachine(5, FakeModel("a", load_s=10))
 
     async def work(house: House) -> None:
@@ -200,7 +200,7 @@ def test_a_load_that_nobody_waits_for_any_more_ends_and_the_model_idles() -> Non
     go(machine, work)
 
 
-def test_a_load_that_nobody_waits_for_is_stopped_for_somebody_who_does() -> None:
+def test_a_load_that_no_one_waits_for_is_stopped_for_someone_who_does() -> None:
     machine = FakeMachine(5, FakeModel("a", load_s=60), FakeModel("b"))
 
     async def work(house: House) -> None:
@@ -246,7 +246,7 @@ def test_a_leased_model_is_spared_while_another_can_go() -> None:
     go(machine, work)
 
 
-def test_a_model_leaves_room_for_those_that_are_needed_beside_it() -> None:
+def test_a_model_leaves_room_for_those_that_are_needed_next_to_it() -> None:
     machine = FakeMachine(10, FakeModel("a", 4), FakeModel("b", 3), FakeModel("c", 9))
     size = {name: machine.models[name].facts.size_bytes for name in "abc"}
 
@@ -378,7 +378,7 @@ def test_a_caller_that_does_not_wait_is_told_that_the_queue_is_full() -> None:
     go(machine, work, replace(SETTINGS, max_queue=8))
 
 
-def test_nobody_waits_for_ever_for_a_user_that_does_nothing() -> None:
+def test_no_one_waits_for_ever_for_a_user_that_does_nothing() -> None:
     machine = FakeMachine(5, FakeModel("a"), FakeModel("b"))
 
     async def work(house: House) -> None:

@@ -24,7 +24,7 @@ def test_out_of_memory_while_loading_sends_the_idle_away_and_tries_once_more() -
     go(machine, work)
 
 
-def test_out_of_memory_with_nobody_to_send_away_halves_the_sequences() -> None:
+def test_out_of_memory_with_no_one_to_send_away_halves_the_sequences() -> None:
     machine = FakeMachine(10, FakeModel("a", n_parallel=8, when_loading=["no memory"]))
 
     async def work(house: House) -> None:
@@ -57,7 +57,7 @@ def test_a_load_that_fails_for_another_reason_is_told_to_all_who_wait() -> None:
     go(machine, work)
 
 
-def test_a_load_that_somebody_ends_is_begun_again_and_not_for_ever() -> None:
+def test_a_load_that_someone_ends_is_begun_again_and_not_for_ever() -> None:
     machine = FakeMachine(10, FakeModel("a", when_loading=["killed"] * 5))
 
     async def work(house: House) -> None:
@@ -72,7 +72,7 @@ def test_a_load_that_somebody_ends_is_begun_again_and_not_for_ever() -> None:
     go(machine, work)
 
 
-def test_a_model_larger_than_the_machine_is_refused_with_the_numbers_and_nobody_goes() -> None:
+def test_a_model_larger_than_the_machine_is_refused_with_the_numbers_and_no_one_goes() -> None:
     mib = 1 << 20
     machine = FakeMachine(100 * mib, FakeModel("a", 40 * mib), FakeModel("huge", 200 * mib))
 

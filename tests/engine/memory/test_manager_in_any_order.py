@@ -1,4 +1,4 @@
-"""Whatever comes, in any order and with any faults: nobody waits for ever, limits are kept."""
+"""Whatever comes, in any order and with any faults: no one waits for ever, limits are kept."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ requests = st.lists(
 
 @settings(max_examples=150, deadline=None)
 @given(worlds(), requests)
-def test_whatever_happens_nobody_waits_for_ever_and_the_limits_are_kept(
+def test_whatever_happens_no_one_waits_for_ever_and_the_limits_are_kept(
     world: tuple[FakeMachine, PoolSettings],
     coming: list[tuple[str, float, int, Priority, float | None, int]],
 ) -> None:

@@ -80,7 +80,7 @@ def test_a_tenth_of_main_memory_keeps_conversations_but_never_more_than_8_gib(
 
 
 @pytest.mark.parametrize("n_parallel", [2, 4, 8, 16, 32])
-def test_cells_for_n_contexts_hold_n_jobs_and_the_chats_beside_them(n_parallel: int) -> None:
+def test_cells_for_n_contexts_hold_n_jobs_and_the_chats_next_to_them(n_parallel: int) -> None:
     settings = PoolSettings(num_parallel=n_parallel, n_cells=n_parallel * 4096)
     load = lay(CPU, settings).load
     assert split_streams(load.n_cells, 4096, n_parallel) == (n_parallel, min(4, n_parallel // 2))
@@ -173,7 +173,7 @@ def test_a_device_that_others_use_gives_what_is_left_and_no_less_than_is_good() 
     assert any(crowded.free.holds(way.room) for way in ways), "it need not wait for others to go"
 
 
-def test_cells_leave_room_for_models_that_are_needed_beside_it() -> None:
+def test_cells_leave_room_for_models_that_are_needed_next_to_it() -> None:
     one, both = (
         layouts(LayoutRequest(FACTS, 4096, others_bytes=n), HEADER, PoolSettings(), card(24))[0]
         for n in (0, 5 * GIB)

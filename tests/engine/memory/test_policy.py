@@ -122,22 +122,22 @@ def test_who_drains_already_is_waited_for() -> None:
     assert decide([leaving], [B], MemoryAmount(), ONE, 100) == WaitForChange(None)
 
 
-def test_a_draining_model_stays_when_nobody_wants_its_room_any_more() -> None:
+def test_a_draining_model_stays_when_no_one_wants_its_room_any_more() -> None:
     leaving = replace(A, state="draining", n_users=1)
     assert decide([leaving], [], MemoryAmount(), ONE, 100) == KeepModel("a")
 
 
-def test_a_model_that_loads_for_somebody_is_not_stopped() -> None:
+def test_a_model_that_loads_for_someone_is_not_stopped() -> None:
     loading = replace(A, state="loading", n_waiting=1)
     assert decide([loading], [B], MemoryAmount(), ONE, 100) == WaitForChange(None)
 
 
-def test_a_model_that_loads_for_nobody_is_stopped() -> None:
+def test_a_model_that_loads_for_no_one_is_stopped() -> None:
     loading = replace(A, state="loading")
     assert decide([loading], [B], MemoryAmount(), ONE, 100) == EvictModels(("a",))
 
 
-def test_who_fits_beside_the_first_in_line_need_not_wait_for_it() -> None:
+def test_who_fits_next_to_the_first_in_line_need_not_wait_for_it() -> None:
     busy = replace(A, n_users=1, room=MemoryAmount(6))
     large = replace(B, key="large", since=90, options=(MemoryAmount(9),))
     small = replace(B, key="small", since=91, options=(MemoryAmount(1),))
@@ -232,7 +232,7 @@ def test_every_move_keeps_the_rules(
             assert one.state == "loading" or may_evict_at(one, head, house) <= now
     elif isinstance(move, WaitForChange):
         assert move.until is None or move.until > now
-        # Whoever waits for nothing in particular waits for somebody who is on the way.
+        # A request for no model in particular waits for one that is on the way.
         if wanted and move.until is None:
             assert any(one.state != "ready" for one in there)
     elif isinstance(move, RefuseModel):

@@ -32,7 +32,7 @@ def given_by(going: list[EvictionCandidate]) -> MemoryAmount:
 
 
 @given(candidates, rooms, st.integers(0, 3))
-def test_enough_room_is_made_or_nobody_goes(
+def test_enough_room_is_made_or_no_one_goes(
     there: list[EvictionCandidate], missing: MemoryAmount, n_places: int
 ) -> None:
     chosen = choose_victims(there, missing, n_places)
@@ -46,7 +46,7 @@ def test_enough_room_is_made_or_nobody_goes(
 
 
 @given(candidates, rooms, st.integers(0, 3))
-def test_nobody_goes_who_is_not_needed(
+def test_no_one_goes_who_is_not_needed(
     there: list[EvictionCandidate], missing: MemoryAmount, n_places: int
 ) -> None:
     going = [one for one in there if one.key in (choose_victims(there, missing, n_places) or ())]

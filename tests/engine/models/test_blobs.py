@@ -143,7 +143,7 @@ def test_a_full_disk_leaves_no_half_blob_and_what_was_there(small_disk: Path) ->
     assert blobs.true_digest(digest) == digest
 
 
-def test_what_is_half_is_swept_away_when_nobody_goes_on_with_it(tmp_path: Path) -> None:
+def test_what_is_half_is_swept_away_when_no_one_goes_on_with_it(tmp_path: Path) -> None:
     blobs = BlobStore(tmp_path)
     blobs.add(CONTENT)
     hour, partial = 3600, f"sha256-{'a' * 64}-partial"

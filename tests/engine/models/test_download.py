@@ -70,7 +70,7 @@ def test_a_state_is_json_as_ollama_reads_it(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_does_not_fit_together_is_begun_anew(tmp_path: Path, damage: object) -> None:
+def test_what_does_not_fit_together_is_begun_again(tmp_path: Path, damage: object) -> None:
     first = partial(tmp_path)
     first.begin()
     first.write(first.parts[0], b"a" * 25)
@@ -90,7 +90,7 @@ def test_another_length_is_another_blob(tmp_path: Path) -> None:
     assert longer.completed_bytes == 0
 
 
-def test_a_whole_one_gets_its_name_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+def test_a_whole_one_gets_its_name_and_leaves_nothing_next_to_it(tmp_path: Path) -> None:
     ours = partial(tmp_path, total=4)
     ours.begin()
     assert not ours.is_done

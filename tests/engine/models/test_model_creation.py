@@ -129,7 +129,7 @@ def test_the_packaged_model_can_be_the_base_with_its_own_parameters(finder: Mode
     assert config(finder, "my-reviewer")["file_type"] == "Q4_1"
 
 
-def test_a_model_that_is_made_anew_leaves_nothing_of_the_old_one(
+def test_a_model_that_is_made_again_leaves_nothing_of_the_old_one(
     finder: ModelFinder, weights: Path
 ) -> None:
     made(finder, ModelRecipe("mine", files={"m.gguf": weights}, system="old"))
@@ -290,7 +290,7 @@ def test_truncated_and_incomplete_files_are_refused(
     )
 
 
-def test_whoever_listens_can_stop_the_work_and_nothing_is_made(
+def test_a_listener_can_stop_the_work_and_nothing_is_made(
     finder: ModelFinder, weights: Path
 ) -> None:
     class GoneError(Exception):

@@ -1,4 +1,4 @@
-"""A name stands for what is on disk now, whoever changed it."""
+"""A name stands for what is on disk now, whatever changed it."""
 
 from __future__ import annotations
 

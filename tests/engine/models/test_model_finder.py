@@ -113,7 +113,7 @@ def test_a_wish_for_more_context_than_the_model_has_is_bounded(tmp_path: Path) -
     assert with_context(facts, None).n_ctx_tokens == 4096
 
 
-def test_a_projector_is_found_in_the_manifest_or_beside_the_file(tmp_path: Path) -> None:
+def test_a_projector_is_found_in_the_manifest_or_next_to_the_file(tmp_path: Path) -> None:
     digest = store(tmp_path, "registry.ollama.ai", "library", "eyed", "latest")
     assert finder(tmp_path).find("eyed").projector is None
     blob = tmp_path / "models" / "blobs" / f"sha256-{'e' * 64}"

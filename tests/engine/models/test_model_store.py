@@ -132,7 +132,7 @@ def test_deleting_keeps_what_another_model_needs_and_what_is_to_be_kept(store: M
     assert sorted(store.blobs.digests()) == sorted([*shared, kept])
 
 
-def test_pruning_removes_what_nobody_names_once_it_is_old(store: ModelStore) -> None:
+def test_pruning_removes_what_no_one_names_once_it_is_old(store: ModelStore) -> None:
     put(store, "a", b"{}", b"weights")
     loose = store.blobs.add(b"uploaded a moment ago")
     assert store.prune() == []
@@ -194,7 +194,7 @@ def test_corrupt_and_missing_blobs_are_found_and_named_with_their_models(store: 
     assert store.check() == []
 
 
-def test_a_corrupt_blob_that_nobody_needs_is_found_too(store: ModelStore) -> None:
+def test_a_corrupt_blob_that_no_one_needs_is_found_too(store: ModelStore) -> None:
     digest = store.blobs.add(b"weights")
     store.blobs.path(digest).write_bytes(b"")
     (fault,) = store.check()

@@ -226,7 +226,7 @@ def test_a_modelfile_is_read_as_a_recipe(tmp_path: Path) -> None:
     )
 
 
-def test_files_are_looked_for_beside_the_modelfile(tmp_path: Path) -> None:
+def test_files_are_looked_for_next_to_the_modelfile(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"")
     (tmp_path / "lora.gguf").write_bytes(b"")
     recipe = read("FROM ./m.gguf\nADAPTER lora.gguf", tmp_path)

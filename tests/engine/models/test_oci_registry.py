@@ -58,7 +58,7 @@ def test_other_registries_get_no_signature(far: FarSide, tmp_path: Path) -> None
     assert "authorization" not in far.asked("/token")[0].headers
 
 
-def test_without_a_key_we_are_nobody(far: FarSide, tmp_path: Path) -> None:
+def test_without_a_key_we_are_no_one(far: FarSide, tmp_path: Path) -> None:
     hosts = frozenset({far.host})
     store = a_store(tmp_path)
     lines = pulled(store, named(far), ollama_key=tmp_path / "none", ollama_hosts=hosts)
@@ -82,7 +82,7 @@ def test_what_a_login_left_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "a:b" not in repr(known)
 
 
-def test_who_never_logged_in_is_nobody(tmp_path: Path) -> None:
+def test_who_never_logged_in_is_no_one(tmp_path: Path) -> None:
     (tmp_path / "broken.json").write_text("{")
     assert read_credentials([tmp_path / "broken.json", tmp_path / "none.json"]) == {}
 

@@ -62,7 +62,7 @@ def test_a_server_without_ranges_gives_the_whole(far: FarSide, store: ModelStore
     assert leftovers(store) == []
 
 
-def test_a_model_that_nobody_published_is_told_as_ollama_tells_it(
+def test_a_model_that_no_one_published_is_told_as_ollama_tells_it(
     far: FarSide, store: ModelStore
 ) -> None:
     with pytest.raises(NotPublished, match=r"^pull model manifest: file does not exist$"):

@@ -50,7 +50,7 @@ def test_a_file_of_this_machine_becomes_a_model(store: ModelStore, tmp_path: Pat
     assert store.check() == []
 
 
-def test_the_only_projector_beside_the_only_model_comes_along(
+def test_the_only_projector_next_to_the_only_model_comes_along(
     store: ModelStore, tmp_path: Path
 ) -> None:
     (tmp_path / "mini.gguf").write_bytes(BIG)

@@ -55,7 +55,7 @@ def test_where_neighbours_cost_nothing_streams_come_first_unless_much_is_shared(
     assert choose_layout(profile(neighbours_cost=0.0), Workload(16, 650, 64, 400), ROOMY).is_unified
 
 
-def test_one_request_alone_gets_a_stream_beside_which_others_do_not_slow_it() -> None:
+def test_one_request_alone_gets_a_stream_next_to_which_others_do_not_slow_it() -> None:
     assert not choose_layout(profile(), Workload(1, 650, 64), ROOMY).is_unified
 
 

@@ -43,7 +43,7 @@ def test_an_end_is_allowed_only_where_the_answer_is_whole() -> None:
     assert not one.must_end
 
 
-def test_masks_made_beside_are_those_made_on_the_spot() -> None:
+def test_masks_made_next_to_are_those_made_on_the_spot() -> None:
     sources = ["[0-9]+", "(yes|no)", ".*", "a{3}"]
     ones = [matcher(Constraint("regex", source)) for source in sources]
     alone = [one.copy().mask() for one in ones]

@@ -30,7 +30,7 @@ def test_they_are_the_models_own() -> None:
     assert told.top[0][1] == pytest.approx(3 - norm, abs=1e-5)
 
 
-def test_none_beside_it_are_told_where_none_were_asked() -> None:
+def test_none_next_to_it_are_told_where_none_were_asked() -> None:
     assert RowLogprobs(np.zeros(4, np.float32), 0, PIECES.__getitem__).of(0).top == ()
 
 

@@ -33,7 +33,7 @@ TEXT = "The ferry leaves at nine in the morning and comes back before the evenin
 
 
 def silent(_: str) -> None:
-    """Nobody listens."""
+    """No one listens."""
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def test_one_text_is_not_held_up_by_two_thousand() -> None:
     assert 2 in served[0] and 3 in served[1]
 
 
-def test_urgent_requests_go_first_and_yet_nobody_starves() -> None:
+def test_urgent_requests_go_first_and_yet_no_one_starves() -> None:
     line = EmbedQueue(63)
     line.add(pieces(1, [256] * 3), "batch")
     line.add(pieces(2, [256] * 40), "interactive")
@@ -72,7 +72,7 @@ def test_urgent_requests_go_first_and_yet_nobody_starves() -> None:
     assert order.index(1) == 8, "after having been passed over eight times"
 
 
-def test_what_nobody_waits_for_is_not_computed() -> None:
+def test_what_no_one_waits_for_is_not_computed() -> None:
     line = EmbedQueue(63)
     line.add(pieces(1, [200] * 9), "normal")
     line.add(pieces(2, [200] * 2), "normal")

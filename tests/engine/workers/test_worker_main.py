@@ -1,4 +1,4 @@
-"""Requests with long texts: one after the other beside all others, and cancelled in order."""
+"""Requests with long texts: one after the other next to all others, and cancelled in order."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_texts_are_measured_wherever_they_stand_in_a_request() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the size of a pipe is Linux's to set")
-def test_a_second_of_64_answers_is_written_although_nobody_reads() -> None:
+def test_a_second_of_64_answers_is_written_although_no_one_reads() -> None:
     reading, writing = os.pipe()
     widen_pipe(writing)
     os.set_blocking(writing, False)

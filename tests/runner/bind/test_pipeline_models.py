@@ -49,7 +49,7 @@ def test_models_with_the_same_servers_and_key_share_a_pool(tmp_path: Path) -> No
     }
 
 
-def test_only_a_file_of_this_machine_is_looked_for_beside_the_yaml(tmp_path: Path) -> None:
+def test_only_a_file_of_this_machine_is_looked_for_next_to_the_yaml(tmp_path: Path) -> None:
     made = bound(tmp_path)
     assert made.models["here"].ref == str(tmp_path / "a.gguf")
     assert made.models["one"].ref == "a.gguf"
@@ -68,7 +68,7 @@ def test_an_address_may_be_an_input(tmp_path: Path) -> None:
     assert made.models["two"].pool == "two"
 
 
-def test_an_input_that_nobody_knows_yet_is_no_fault_when_a_file_is_checked(tmp_path: Path) -> None:
+def test_an_input_that_no_one_knows_yet_is_no_fault_when_a_file_is_checked(tmp_path: Path) -> None:
     file = tmp_path / "p.yaml"
     file.write_text(TEXT.replace('{default: "http://gpu-1:8000"}', "{type: str}"))
     check(read_plan(file))

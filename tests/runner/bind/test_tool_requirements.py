@@ -89,7 +89,7 @@ def test_without_servers_one_is_told_how_to_name_them(tmp_path: Path) -> None:
     ]
 
 
-def test_a_servers_own_file_beside_the_pipeline_counts_as_a_functions_does(tmp_path: Path) -> None:
+def test_a_servers_own_file_next_to_the_pipeline_counts_as_a_functions_does(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(
         "mcpServers: {own: {command: '{{ python }}', args: [server.py, --quiet]}}\n"
         "steps: [{id: a, uses: tool, with: {name: add, server: own}}]\n"

@@ -44,7 +44,7 @@ def test_a_question_without_an_answer_is_taken_back() -> None:
     assert len(session.turns) == 2
 
 
-def test_another_model_begins_anew_with_what_is_set() -> None:
+def test_another_model_begins_again_with_what_is_set() -> None:
     session = ChatConversation("m", frozenset({"thinking"}), think="high", system="Be brief.")
     session.add_question("one")
     session.change_model("n", frozenset({"vision"}))

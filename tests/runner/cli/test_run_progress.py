@@ -213,7 +213,7 @@ def test_a_single_step_that_is_fresh_says_so(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "digest: fresh\n"
 
 
-def test_what_a_step_prints_is_kept_from_whoever_reads_one_object(
+def test_what_a_step_prints_is_kept_from_those_who_read_one_object(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for is_log in (False, True):

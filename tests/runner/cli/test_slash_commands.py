@@ -104,7 +104,7 @@ def test_an_unknown_setting_lists_those_that_there_are(
     assert "/set parameter NAME VALUE" in told
 
 
-def test_another_model_is_looked_for_and_begins_anew() -> None:
+def test_another_model_is_looked_for_and_begins_again() -> None:
     one = desk()
     one.session.add_question("one")
     one.execute("/load n")
@@ -144,7 +144,7 @@ def test_the_conversation_is_forgotten_and_left(capsys: pytest.CaptureFixture[st
     assert one.is_over
 
 
-def test_a_file_is_loaded_by_its_path_and_cannot_be_saved_anew(
+def test_a_file_is_loaded_by_its_path_and_cannot_be_saved_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -90,7 +90,7 @@ def test_a_request_without_log_probabilities_keeps_its_key() -> None:
     assert chat_key(replace(plain, n_logprobs=5), "d") != chat_key(plain, "d")
 
 
-def test_all_that_decides_an_answer_is_asked_anew(tmp_path: Path) -> None:
+def test_all_that_decides_an_answer_is_asked_again(tmp_path: Path) -> None:
     plain = ChatRequest(ModelSpec("m"), (Message("user", "Is it?"),))
     others = (
         replace(plain, tools=(Tool("look"),)),
@@ -120,7 +120,7 @@ class Made(FakePool):
         return replace(await super().facts(model), **self.own)
 
 
-def test_a_model_that_was_made_anew_from_the_same_file_is_asked_anew(tmp_path: Path) -> None:
+def test_a_model_that_was_made_again_from_the_same_file_is_asked_again(tmp_path: Path) -> None:
     request = ChatRequest(ModelSpec("m"), (Message("user", "Is it?"),))
     pools = [
         FakePool(),

@@ -57,7 +57,7 @@ def test_what_was_made_of_a_deleted_document_is_removed_nested_blocks_too(world:
     assert again.notes == ()
 
 
-def test_what_somebody_edited_is_kept_and_said_so(world: World) -> None:
+def test_what_someone_edited_is_kept_and_said_so(world: World) -> None:
     (world.folder / "inbox/0.txt").unlink()
     world.write("out/0.md", "my own words")
     report = world.run()

@@ -58,7 +58,7 @@ def test_outputs_of_a_changed_path_are_told_until_prune_removes_them(world: Worl
     assert world.run().notes == world.plan().remarks == ()
 
 
-def test_what_somebody_edited_there_is_kept_and_said_so(world: World) -> None:
+def test_what_someone_edited_there_is_kept_and_said_so(world: World) -> None:
     world.write("out/0.txt.md", "My own words.")
     world.edit("out/{{ doc.relpath }}.md", "out/{{ doc.stem }}.md")
     (note,) = world.run().notes

@@ -94,7 +94,7 @@ def test_of_a_changed_document_only_new_parts_are_embedded(world: World) -> None
     assert report.written == (str(world.folder / "index.lance"),)
 
 
-def test_a_store_that_is_gone_is_made_anew_without_a_model(world: World) -> None:
+def test_a_store_that_is_gone_is_made_again_without_a_model(world: World) -> None:
     world.run()
     before = texts(world)
     shutil.rmtree(world.folder / "index.lance")
@@ -105,7 +105,7 @@ def test_a_store_that_is_gone_is_made_anew_without_a_model(world: World) -> None
     assert not states(world.run())
 
 
-def test_rows_that_somebody_removed_make_their_own_item_stale(world: World) -> None:
+def test_rows_that_someone_removed_make_their_own_item_stale(world: World) -> None:
     world.run()
     before = texts(world)
     forget(world, "item = '1.txt' AND index = 0")
@@ -170,7 +170,7 @@ def test_rows_of_a_block_that_was_renamed_are_not_there_twice(world: World) -> N
     assert world.run().notes == ()
 
 
-def test_rows_of_a_document_that_went_while_nobody_ran_after_a_kill_go_as_well(
+def test_rows_of_a_document_that_went_while_no_one_ran_after_a_kill_go_as_well(
     world: World,
 ) -> None:
     """What stands after a kill between a store's commit and the ledger's: rows without an entry."""

@@ -111,7 +111,7 @@ def test_a_run_waits_for_another_of_its_group_whatever_their_folders(machine: Ma
     assert note.endswith(", which is of the same group")
 
 
-def test_runs_of_other_groups_or_of_none_wait_for_nobody(machine: Machine) -> None:
+def test_runs_of_other_groups_or_of_none_wait_for_no_one(machine: Machine) -> None:
     a, b = machine.world("a", "{group: nightly}"), machine.world("b", "{group: daily}")
     asyncio.run(machine.two(a, b))
     assert not is_one_after_the_other(machine.events)

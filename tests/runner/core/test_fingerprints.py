@@ -40,7 +40,7 @@ def test_a_files_time_counts_where_the_author_reads_it() -> None:
     assert item_content(FILE, wanted) != item_content(touched, wanted)
 
 
-def test_attributes_that_nobody_reads_do_not_count() -> None:
+def test_attributes_that_no_one_reads_do_not_count() -> None:
     wanted = frozenset({"title"})
     assert item_content({"title": "a", "x": 1}, wanted) == item_content(
         {"title": "a", "x": 2}, wanted

@@ -1,4 +1,4 @@
-"""A full disk, a ledger that somebody holds, a clock that jumps: said plainly, and nothing lost."""
+"""A full disk, a ledger that someone holds, a clock that jumps: said plainly, and nothing lost."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def test_a_disk_that_something_else_has_filled_is_no_fault_of_the_ledgers(
     ), done.stderr
 
 
-# --- a ledger that somebody holds
+# --- a ledger that someone holds
 
 
 class Holder:
@@ -210,7 +210,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def holding_from(holder: Holder, document: int) -> FakePool:
-    """Answer; at this document, somebody takes hold of the ledger."""
+    """Answer; at this document, someone takes hold of the ledger."""
 
     def answer(request: ChatRequest) -> str:
         if request.messages[-1].content.startswith(f"Sum up: Document {document},"):
@@ -263,7 +263,7 @@ def test_a_ledger_that_is_held_for_ever_stops_the_run_with_nothing_lost(
     assert again.counts == {"fresh": len(done), "new": 7 - len(done)}
 
 
-def test_a_ledger_that_nobody_may_even_read_is_named(
+def test_a_ledger_that_no_one_may_even_read_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paddock.runner.ledger.sqlite_file.READ_WAIT_S", 0.1)

@@ -186,7 +186,7 @@ def test_the_settings_name_servers_for_every_model(
     folder = folder_of(tmp_path, "http://unused:1", n=2)
     text = (folder / "p.yaml").read_text()
     (folder / "p.yaml").write_text(text.replace("    pool:", "    x-pool:"))
-    # Without a pool of its own, a file's name is a path beside the YAML; settings need a name.
+    # Without a pool of its own, a file's name is a path next to the YAML; settings need a name.
     (folder / "p.yaml").write_text(
         (folder / "p.yaml").read_text().replace(MODEL, MODEL.removesuffix(".gguf"))
     )
@@ -194,7 +194,7 @@ def test_the_settings_name_servers_for_every_model(
     assert ran(folder, own).calls == 2
 
 
-def test_whoever_asks_to_end_does_not_wait_for_a_server_that_loads(tmp_path: Path) -> None:
+def test_a_request_to_end_does_not_wait_for_a_server_that_loads(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "http://unused:1")
 
     class Loading(FakePool):

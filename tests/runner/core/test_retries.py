@@ -113,7 +113,7 @@ def test_a_document_that_keeps_failing_is_quarantined_after_three_runs(world: Wo
     assert world.run(retry_failed=True).status == "completed"
 
 
-def test_a_success_or_another_content_begins_the_count_anew(world: World) -> None:
+def test_a_success_or_another_content_begins_the_count_again(world: World) -> None:
     late = DeadlineExceeded("total", 5)
     for _ in range(2):
         world.run(pool=failing(late, 1))

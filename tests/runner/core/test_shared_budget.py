@@ -66,7 +66,7 @@ def test_a_budget_smaller_than_anything_lets_one_item_begin_on_all_machines_toge
     world = budgeted(tmp_path / "shared", "{tokens: 1}", n=6)
     reports = asyncio.run(together(world, url, 3, delay_s=0.2))
     assert [report.status for report in reports] == ["budget"] * 3
-    # Until the first has ended nobody has spent anything: two on each may have begun by then.
+    # Until the first has ended no one has spent anything: two on each may have begun by then.
     assert 1 <= sum(report.calls for report in reports) <= 6
 
 
@@ -79,7 +79,7 @@ def test_the_next_run_has_a_budget_of_its_own(tmp_path: Path, url: str) -> None:
     assert ends == [("budget", 1)] * 3 + [("completed", 1)]
 
 
-def test_who_comes_later_goes_on_with_what_is_spent_and_after_a_pause_anew(
+def test_who_comes_later_goes_on_with_what_is_spent_and_after_a_pause_again(
     tmp_path: Path, url: str
 ) -> None:
     with Ledger(tmp_path, url=url) as ledger:
@@ -94,7 +94,7 @@ def test_who_comes_later_goes_on_with_what_is_spent_and_after_a_pause_anew(
         assert first.others(Spent(0.0, 500, 3, 2)).tokens == 0
         second = part("b")
         told = second.others(Spent(0.0, 20, 1))
-        # Nobody is heard of under the name 'a': what was in flight there is so no more.
+        # No one is heard of under the name 'a': what was in flight there is so no more.
         assert (told.tokens, told.n_ended, told.n_in_flight) == (500, 3, 0)
         assert told.seconds > 0
         assert first.others(Spent(0.0, 600, 4)).tokens == 20

@@ -64,7 +64,7 @@ def ran(world: World) -> Report:
 
 
 def edit(name: str, old: str, new: str) -> Callable[[World], object]:
-    """Change a text: of the pipeline, or of a file beside it."""
+    """Change a text: of the pipeline, or of a file next to it."""
 
     def change(world: World) -> None:
         if name == "":

@@ -134,7 +134,7 @@ def test_what_a_compatible_older_version_of_a_step_did_stays_until_it_is_refresh
     assert older.run().counts == {"fresh": 4}
     report = older.run(refresh=True)
     assert set(reasons(report).values()) == {"step version changed (step 'sum')"}
-    # Its requests are the same, so nothing is asked again; but it is recorded anew.
+    # Its requests are the same, so nothing is asked again; but it is recorded again.
     assert report.calls == 0
     assert older.run(refresh=True).counts == {"fresh": 4}
 

@@ -484,7 +484,7 @@ class Told(Observer):
         self.items.add((step, key))
 
 
-def test_whoever_watches_sees_the_steps_within_by_their_whole_names(tmp_path: Path) -> None:
+def test_an_observer_sees_the_steps_within_by_their_whole_names(tmp_path: Path) -> None:
     told = Told()
     composed(tmp_path).run(observer=told)
     assert told.steps.keys() == {"clean", "clean.docs", "clean.each", "digest", "report"}

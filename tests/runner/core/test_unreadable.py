@@ -42,7 +42,7 @@ def inbox(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def paddock(inbox: Path) -> Paddock:
-    """Give what runs a command as somebody for whom permissions count."""
+    """Give what runs a command as someone for whom permissions count."""
     before: list[str] = []
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
@@ -107,7 +107,7 @@ def test_a_file_that_may_no_longer_be_read_keeps_what_was_made_of_it(inbox: Path
     assert run()[0] == 0
 
 
-def test_what_is_no_file_stops_nobody_and_what_is_left_out_is_named(inbox: Path, run: Run) -> None:
+def test_what_is_no_file_stops_no_one_and_what_is_left_out_is_named(inbox: Path, run: Run) -> None:
     (inbox / "link.txt").symlink_to("nowhere.txt")
     os.mkfifo(inbox / "pipe.txt")
     (inbox / "closed").mkdir()
@@ -168,7 +168,7 @@ def test_below_a_folder_that_cannot_be_listed_nothing_is_gone(
 
 @pytest.fixture
 def closed(inbox: Path) -> Path:
-    """A folder in which nobody may write."""
+    """A folder in which no one may write."""
     folder = inbox.parent / "closed"
     folder.mkdir(mode=0o555)
     return folder

@@ -103,7 +103,7 @@ def test_state_is_the_owners_alone_and_outputs_follow_the_umask(home: Home) -> N
     assert (home.root / "out/0.txt").stat().st_mode & 0o777 == 0o666
 
 
-def test_nobody_else_can_open_its_door(home: Home) -> None:
+def test_no_one_else_can_open_its_door(home: Home) -> None:
     (residence,) = home.services()
     assert residence.socket.stat().st_mode & 0o777 == 0o600
     assert residence.socket.parent.stat().st_mode & 0o777 == 0o700

@@ -1,4 +1,4 @@
-"""Where the local service is found, and that nobody else gets in there."""
+"""Where the local service is found, and that no one else gets in there."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_other_settings_of_the_pool_or_another_version_mean_another_service(
     assert paths_of(settings(tmp_path)).name != one.name
 
 
-def test_a_service_that_is_started_has_the_settings_of_whoever_starts_it(tmp_path: Path) -> None:
+def test_a_service_that_is_started_has_the_settings_of_what_starts_it(tmp_path: Path) -> None:
     wanted = replace(
         settings(tmp_path, keep_alive_s=-1.0, draft_models={"a": "b"}, n_threads=2),
         unattended=UnattendedSettings(service_idle_s=7.0, keep_tracking_s=99.0),
@@ -90,7 +90,7 @@ def test_a_file_in_the_folders_place_is_said(tmp_path: Path) -> None:
     )
 
 
-def test_a_record_without_anybody_behind_its_socket_is_nobodys(tmp_path: Path) -> None:
+def test_a_record_without_anybody_behind_its_socket_is_no_ones(tmp_path: Path) -> None:
     where = make_daemon_folders(paths_of(settings(tmp_path)))
     residence = DaemonInfo(tmp_path, where.socket, "", "1", 1)
     files.write_json_atomically(where.record, daemon_files.record_of(residence))
@@ -121,7 +121,7 @@ def test_a_socket_of_another_user_is_not_ours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"pid": "x"}'])
-def test_a_record_that_is_none_is_nobodys(tmp_path: Path, text: str) -> None:
+def test_a_record_that_is_none_is_no_ones(tmp_path: Path, text: str) -> None:
     where = make_daemon_folders(paths_of(settings(tmp_path)))
     where.record.write_text(text)
     assert daemon_files.find_daemon(settings(tmp_path)) is None

@@ -1,4 +1,4 @@
-"""When the local service may end: nobody uses it, and has not for long enough."""
+"""When the local service may end: no one uses it, and has not for long enough."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Clock:
         return self.now
 
 
-def test_it_ends_when_nobody_has_used_it_for_long_enough() -> None:
+def test_it_ends_when_no_one_has_used_it_for_long_enough() -> None:
     clock = Clock()
     leases = Leases(clock)
     with leases.lease("a", 1, "digest"):
@@ -40,7 +40,7 @@ def test_a_request_without_a_lease_keeps_it_too() -> None:
     assert not leases.is_over(IDLE_S)
 
 
-def test_without_idle_time_it_still_waits_for_whoever_started_it() -> None:
+def test_without_idle_time_it_still_waits_for_what_started_it() -> None:
     clock = Clock()
     leases = Leases(clock)
     assert not leases.is_over(0.0)

@@ -57,7 +57,7 @@ def test_what_a_copy_would_gain_is_told_once_it_is_known(tmp_path: Path) -> None
 
 
 def test_a_tuned_copy_makes_no_document_stale(tmp_path: Path) -> None:
-    """The ledger goes by the file that the name stands for, whichever copy of it serves."""
+    """The ledger goes by the file that the name stands for, no matter which copy of it serves."""
     from tests.engine.tuning.test_tuned_copies import copy_in
 
     finder = ModelFinder(tmp_path / "models", tmp_path / "cache")

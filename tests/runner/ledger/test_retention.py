@@ -251,7 +251,7 @@ def test_a_dry_sweep_reports_the_same_and_removes_nothing(tmp_path: Path) -> Non
     assert would == did != SweepResult()
 
 
-def test_a_sweep_beside_a_run_disturbs_neither(tmp_path: Path) -> None:
+def test_a_sweep_next_to_a_run_disturbs_neither(tmp_path: Path) -> None:
     import threading
 
     world = World(tmp_path)

@@ -229,7 +229,7 @@ def test_a_secret_that_a_model_was_told_is_in_no_answer(
     assert changes("out/0.txt") == []  # what it was is not known, so nothing is claimed of it
 
 
-def test_a_file_that_nobody_wrote_is_told_with_its_neighbours(world: World) -> None:
+def test_a_file_that_no_one_wrote_is_told_with_its_neighbours(world: World) -> None:
     result = paddock("why", "out/aa.txt")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (

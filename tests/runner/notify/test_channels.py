@@ -1,4 +1,4 @@
-"""Telling somebody how a run ended: real web server, real mail server, real commands."""
+"""Telling someone how a run ended: real web server, real mail server, real commands."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ steps: [{uses: prompt, with: {template: x}}]
 
 @dataclass
 class Pipe:
-    """A pipeline that tells somebody."""
+    """A pipeline that tells someone."""
 
     folder: Path
     notify: str
@@ -62,7 +62,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notification, "BACKOFF", Backoff(0.01, 0.01))
 
 
-def test_a_folder_that_cannot_be_written_keeps_nobody_from_being_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_keeps_no_one_from_being_told(tmp_path: Path) -> None:
     (tmp_path / ".paddock").write_text("a file where the state should be")
     with hook() as server:
         pipe = Pipe(tmp_path, f"{{when: [failed], webhook: '{server.url}'}}")
@@ -284,7 +284,7 @@ def test_a_broken_memory_tells_twice_rather_than_never(tmp_path: Path) -> None:
     assert len(server.got) == 2
 
 
-def test_a_pipeline_that_tells_nobody_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_a_pipeline_that_tells_no_one_leaves_nothing_behind(tmp_path: Path) -> None:
     pipe = Pipe(tmp_path, "{when: [recovered], webhook: 'http://127.0.0.1:1'}")
     file = tmp_path / "pipeline.yaml"
     bound = pipe.bound()

@@ -81,7 +81,7 @@ def test_a_recovery_is_told_when_nothing_is_quarantined_any_more() -> None:
     ]  # fmt: skip
 
 
-def test_a_run_that_works_again_beside_what_was_quarantined_before_tells_that_alone() -> None:
+def test_a_run_that_works_again_next_to_what_was_quarantined_before_tells_that_alone() -> None:
     a = ended("quarantined", "a")
     assert heard([a, ended("failed", message="no model"), a, ended("completed")]) == [
         ["quarantined"], ["failed"], ["recovered"], ["recovered"],
@@ -93,7 +93,7 @@ def test_a_run_that_works_again_with_other_items_quarantined_tells_both() -> Non
     assert heard(runs) == [["failed"], ["recovered", "quarantined"]]
 
 
-def test_whoever_was_told_nothing_yet_hears_of_the_recovery_from_what_was_before() -> None:
+def test_a_receiver_that_was_told_nothing_yet_hears_of_the_recovery_from_what_was_before() -> None:
     assert heard([ended("completed")], SentState(bad="failed")) == [["recovered"]]
 
 

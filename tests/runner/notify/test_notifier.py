@@ -1,4 +1,4 @@
-"""Runs that nobody watches tell how they ended, by themselves; those by hand when asked."""
+"""Runs that no one watches tell how they ended, by themselves; those by hand when asked."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_a_run_that_was_stopped_tells_nothing(tmp_path: Path) -> None:
         assert told(server) == []
 
 
-def test_what_could_not_be_told_is_told_whoever_watches_and_the_run_is_as_it_was(
+def test_what_could_not_be_told_is_told_even_if_watched_and_the_run_is_as_it_was(
     tmp_path: Path,
 ) -> None:
     with hook(410) as server:

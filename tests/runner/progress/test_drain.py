@@ -32,7 +32,7 @@ BUDGET = "name: summaries\nbudget: {tokens: 40}\n"
 
 
 def bordered(world: World, stop_gate: StopGate, pool: FakePool) -> Report:
-    """Run with a border that somebody may close."""
+    """Run with a border that someone may close."""
     world.pool = pool
     running = run_async(
         world.file,

@@ -129,7 +129,7 @@ def test_a_journal_that_cannot_be_written_does_not_disturb_the_run(tmp_path: Pat
         RunJournal(lines).began("a", "p", [])
 
 
-def test_a_pipe_that_nobody_empties_does_not_hold_up_the_run(
+def test_a_pipe_that_no_one_empties_does_not_hold_up_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(events, "CLOSE_S", 0.1)

@@ -67,7 +67,7 @@ def test_preparing_logs_in_the_form_that_is_asked_for(
     assert [type(handler.formatter) for handler in made["handlers"]] == [JsonFormatter]
 
 
-def test_a_run_that_nobody_watches_tells_its_notes_alone(
+def test_a_run_that_no_one_watches_tells_its_notes_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with run_log(settings(tmp_path), "watch") as observer:

@@ -83,7 +83,7 @@ def test_mermaid_is_made_of_harmless_words() -> None:
     text = graph_mermaid(SCENE)
     body = text.split("flowchart TD\n")[1]
     for line in body.splitlines():
-        assert line.count('"') in (0, 2)  # nobody's text ends a label
+        assert line.count('"') in (0, 2)  # no one's text ends a label
         assert not re.search(r"<(?!b>|/b>|br/>)|%|&|\\", line)
     assert 'n_docs["<b>docs</b><br/>files.scan<br/>done"]' in body
     assert "subgraph n_each[" in body

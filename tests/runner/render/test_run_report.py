@@ -336,7 +336,7 @@ def test_numbers_of_a_run_without_a_summary_are_those_that_the_ledger_has(tmp_pa
     assert chips in told
 
 
-def test_what_was_known_to_fail_is_told_though_nobody_tried_it(world: World) -> None:
+def test_what_was_known_to_fail_is_told_though_no_one_tried_it(world: World) -> None:
     world.run()
     again = world.run()
     target = world.folder / "run.html"

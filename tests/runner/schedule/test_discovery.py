@@ -108,7 +108,7 @@ def test_what_a_faulty_file_lacked_may_come_later(tmp_path: Path) -> None:
     assert found[-1] == ["a.yaml"]
 
 
-def test_a_file_that_is_gone_for_good_is_removed_and_one_written_anew_is_not(
+def test_a_file_that_is_gone_for_good_is_removed_and_one_written_again_is_not(
     tmp_path: Path,
 ) -> None:
     look = Look(tmp_path)
@@ -170,7 +170,7 @@ def test_what_only_calls_start_is_not_carried_out_either_if_it_wants_too_much(
     assert look.finder.faults() == {}
 
 
-def test_a_file_nobody_may_read_is_told(tmp_path: Path) -> None:
+def test_a_file_no_one_may_read_is_told(tmp_path: Path) -> None:
     look = Look(tmp_path)
     (tmp_path / "a.yaml").write_bytes(b"on: \xff\nsteps: \n")
     (told,) = look().told

@@ -75,7 +75,7 @@ def test_the_next_three_are_in_the_queue_once_and_what_was_missed_is_added(
             )  # another `paddock up`, at the same moment
             assert hours(await asked.open_runs([post.deployment])) == [13, 14, 15]
 
-            later = NOW + timedelta(hours=6)  # nobody was there from 12:30 to 18:30
+            later = NOW + timedelta(hours=6)  # no one was there from 12:30 to 18:30
             planner = SchedulePlanner(asked, office)
             await planner.plan(later)
             await planner.plan(later)

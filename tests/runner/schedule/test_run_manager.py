@@ -71,7 +71,7 @@ def test_a_run_taken_over_goes_on_where_it_had_stopped_at_a_border(
     asyncio.run(main())
 
 
-def test_a_run_that_ended_while_nobody_could_be_told_is_not_run_again(
+def test_a_run_that_ended_while_no_one_could_be_told_is_not_run_again(
     tmp_path: Path, prefect_api: str
 ) -> None:
     async def main() -> None:
@@ -179,7 +179,7 @@ def test_a_run_that_ends_while_the_queue_is_read_is_not_taken_for_a_crashed_one(
     asyncio.run(main())
 
 
-def test_who_submitted_a_run_hears_that_somebody_cancelled_or_deleted_it(
+def test_who_submitted_a_run_hears_that_someone_cancelled_or_deleted_it(
     tmp_path: Path, prefect_api: str
 ) -> None:
     async def main() -> None:

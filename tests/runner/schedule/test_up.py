@@ -55,7 +55,7 @@ def flow_runs(api: str, name: str) -> list[dict[str, Any]]:
 
 
 def is_at_work(pid: int) -> bool:
-    """Tell whether a process still works; nobody may have fetched its status yet."""
+    """Tell whether a process still works; no one may have fetched its status yet."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -157,7 +157,7 @@ def test_a_killed_run_is_started_again_and_a_killed_up_takes_up_what_it_left(des
     desk.until(lambda: not desk.get()["running"])
     runs = flow_runs(desk.api, "long")
     assert [run["state_name"] for run in runs] == ["Crashed", "Crashed", "Completed"]
-    # Each of them died of one item, which the ledger counts: the starts are counted anew.
+    # Each of them died of one item, which the ledger counts: the starts are counted again.
     assert [run["parameters"]["attempt"] for run in runs[1:]] == [2, 2]
     assert len({run["parameters"]["job"] for run in runs[1:]}) == 1
     assert len(desk.marks("long")) == 4  # a, a, a, b: nothing that was done is done again

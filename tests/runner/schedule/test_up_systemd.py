@@ -9,7 +9,7 @@ from pathlib import Path
 from paddock.runner.schedule.up import notify_systemd, watchdog_interval_s
 
 
-def test_it_is_told_over_its_socket_and_nobody_minds_where_there_is_none(tmp_path: Path) -> None:
+def test_it_is_told_over_its_socket_and_no_one_minds_where_there_is_none(tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as wire:
         wire.bind(str(path))

@@ -113,7 +113,7 @@ def test_a_call_becomes_a_run_with_inputs_from_its_payload(door: Door, tmp_path:
 def test_the_same_call_twice_is_one_run(door: Door) -> None:
     body = body_of(folder="inbox")
     assert door.post("/digest", body, **signed(body))[0] == 202
-    assert door.post("/digest", body, **signed(body))[0] == 200  # sent again by somebody else
+    assert door.post("/digest", body, **signed(body))[0] == 200  # sent again by someone else
     other = body_of(folder="inbox", tone="warm")
     for _ in range(2):
         door.post("/digest", other, x_idempotency_key="42", **signed(other))

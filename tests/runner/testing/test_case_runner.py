@@ -90,7 +90,7 @@ def test_recording_again_asks_only_what_is_new_and_drops_what_is_stale(tmp_path:
     assert "Document 0" not in bench.cassette.read_text("utf-8")
 
 
-def test_replies_that_nobody_asks_for_are_told(tmp_path: Path) -> None:
+def test_replies_that_no_one_asks_for_are_told(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.record()
     (tmp_path / "inbox" / "1.txt").unlink()
@@ -276,7 +276,7 @@ def test_what_is_recorded_is_saved_now_and_then(
     assert found[1], "the first reply is safe when the second is asked for"
 
 
-def test_vectors_that_somebody_broke_are_told(tmp_path: Path) -> None:
+def test_vectors_that_someone_broke_are_told(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.record()
     text = bench.cassette.read_text("utf-8")

@@ -1,4 +1,4 @@
-"""How a call that nobody recorded differs from the nearest one."""
+"""How a call that no one recorded differs from the nearest one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_long_paragraph_differs_in_one_sentence() -> None:
     assert shown.splitlines()[3:] == [" It is white.", "-It is new.", "+It is old."]
 
 
-def test_wishes_beside_the_messages_are_shown() -> None:
+def test_wishes_next_to_the_messages_are_shown() -> None:
     shown = call_difference(chat("x", sampling={"seed": 2}), chat("x", sampling={"seed": 1}))
     assert shown.splitlines()[3:] == [" x", '-sampling: {"seed": 1}', '+sampling: {"seed": 2}']
 

@@ -87,7 +87,7 @@ class Exchanged(FakePool):
         return replace(await super().facts(model), digest="another")
 
 
-def test_another_judge_of_the_same_name_is_asked_anew(bench: Bench) -> None:
+def test_another_judge_of_the_same_name_is_asked_again(bench: Bench) -> None:
     bench.tests = """
 tests:
   - {name: two documents, replay: tests/cassettes, expect: [{judge: It names the ferry.}]}

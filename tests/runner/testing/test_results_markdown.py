@@ -1,4 +1,4 @@
-"""The Markdown that GitHub shows beside a job: failures first, bounded, nothing breaks out."""
+"""The Markdown that GitHub shows next to a job: failures first, bounded, nothing breaks out."""
 
 from __future__ import annotations
 

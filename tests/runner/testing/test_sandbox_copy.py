@@ -35,7 +35,7 @@ def test_own_outputs_hidden_folders_and_recorded_replies_stay_behind(tmp_path: P
     assert (tmp_path / "out" / "0.txt").exists()
 
 
-def test_a_model_beside_it_is_linked_and_globs_choose(tmp_path: Path) -> None:
+def test_a_model_next_to_it_is_linked_and_globs_choose(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.documents(3)
     world.write("m.gguf", "weights")

@@ -111,7 +111,7 @@ class Watched:
 
     async def until(self, is_so: Callable[[], object]) -> None:
         async with asyncio.timeout(DEADLINE_S):
-            while not is_so():  # noqa: ASYNC110 - what is waited for is told by nobody
+            while not is_so():  # noqa: ASYNC110 - what is waited for is told by no one
                 await asyncio.sleep(0.02)
 
     async def rest(self) -> None:
@@ -236,7 +236,7 @@ def test_what_was_seen_through_is_not_taken_again_by_the_next_watch(root: Path) 
     go(main())
 
 
-def test_a_run_that_nobody_heard_the_end_of_is_asked_for_again_under_the_same_key(
+def test_a_run_that_no_one_heard_the_end_of_is_asked_for_again_under_the_same_key(
     root: Path,
 ) -> None:
     (root / "a.txt").write_text("x")
@@ -461,7 +461,7 @@ def test_at_most_two_batches_are_out_and_what_comes_later_gathers(root: Path) ->
     go(main())
 
 
-def test_where_nobody_takes_a_batch_it_is_told_once_and_tried_again(
+def test_where_no_one_takes_a_batch_it_is_told_once_and_tried_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("paddock.runner.watch.watch_state.REFUSED_S", 0.1)

@@ -29,7 +29,7 @@ def everything(root: Path) -> list[str]:
     return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
 
 
-def test_claimed_done_and_failed_with_the_reason_beside_it(tmp_path: Path) -> None:
+def test_claimed_done_and_failed_with_the_reason_next_to_it(tmp_path: Path) -> None:
     spec = opened(tmp_path)
     settled = dropped(spec, "a.txt") | dropped(spec, "sub/b.txt")
     assert hot_folder.claim_files(spec, settled, ()).files == settled

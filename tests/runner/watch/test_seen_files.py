@@ -32,7 +32,7 @@ def book_of(world: World) -> SeenFiles:
     return SeenFiles("w", world.folder / "inbox", world.file, opens)
 
 
-def test_a_book_that_nobody_has_written_is_empty(tmp_path: Path) -> None:
+def test_a_book_that_no_one_has_written_is_empty(tmp_path: Path) -> None:
     book = book_of(World(tmp_path))
     assert (book.read(), book.owned()) == (HandledFiles(), frozenset())
     assert not (tmp_path / ".paddock").exists()

@@ -18,7 +18,7 @@ def test_one_look_settles_nothing_however_old_the_file_is() -> None:
     assert len(settling) == 0
 
 
-def test_whatever_changes_begins_the_time_anew() -> None:
+def test_whatever_changes_begins_the_time_again() -> None:
     grown, touched, other = replace(A, size=11), replace(A, mtime_ns=2), replace(A, inode=8)
     for changed in (grown, touched, other):
         settling = SettlingFiles(2)

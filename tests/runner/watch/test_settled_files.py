@@ -109,7 +109,7 @@ def test_temporary_names_are_left_and_what_the_watch_does_not_want_is_taken(worl
 
 
 @pytest.mark.parametrize("trigger", ["hand", "schedule 0 6 * * *"])
-def test_whoever_else_begins_a_run_takes_everything(world: World, trigger: str) -> None:
+def test_another_way_to_begin_a_run_takes_everything(world: World, trigger: str) -> None:
     world.write("inbox/a.txt", "whole")
     run_by(world, trigger)
     assert outputs(world) == {"a.txt": "whole"}

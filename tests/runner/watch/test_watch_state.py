@@ -172,7 +172,7 @@ class World:
             self.state.left(hot_folder.finish_files(self.spec, relpaths, {}).files)
 
     def kill(self) -> None:
-        """The watch is killed and starts anew; runs go on by themselves, and end unheard."""
+        """The watch is killed and starts again; runs go on by themselves, and end unheard."""
         self.state = self.opened()
         if self.spec.is_hot:
             self.state.found_claimed(hot_folder.claimed_files(self.spec, self.filter), self.now)

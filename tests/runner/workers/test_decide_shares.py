@@ -51,7 +51,7 @@ def test_a_share_whose_worker_was_ended_is_anothers_and_counts_no_attempt() -> N
         assert decided(share(1, state, words)) == [StartShare(1, 1, "run1.1")]
 
 
-def test_a_budget_that_is_used_up_is_that_of_all_and_nobody_else_is_asked() -> None:
+def test_a_budget_that_is_used_up_is_that_of_all_and_no_one_else_is_asked() -> None:
     spent = share(1, "Budget", "The budget of 40 tokens is used up. 3 items are left.")
     assert decided(spent, elapsed_s=60.0) == JobEnd("budget", spent.message)
     assert decided(spent, share(2), elapsed_s=60.0) == []
@@ -60,7 +60,7 @@ def test_a_budget_that_is_used_up_is_that_of_all_and_nobody_else_is_asked() -> N
     assert decided(spent, sent_away, elapsed_s=60.0) == JobEnd("budget", spent.message)
 
 
-def test_how_it_failed_is_told_when_nobody_is_at_work_any_more() -> None:
+def test_how_it_failed_is_told_when_no_one_is_at_work_any_more() -> None:
     assert decided(share(1, "Failed", "no such file"), share(2)) == []
     failed = JobEnd("failed", "no such file")
     assert decided(share(1, "Failed", "no such file"), share(2, "Cancelled", "by hand")) == failed

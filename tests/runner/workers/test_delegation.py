@@ -53,7 +53,7 @@ class Workers:
 
     async def until(self, states: list[str]) -> None:
         async with asyncio.timeout(WITHIN_S):
-            while await asyncio.to_thread(self.states) != states:  # noqa: ASYNC110 - Prefect tells nobody
+            while await asyncio.to_thread(self.states) != states:  # noqa: ASYNC110 - Prefect tells no one
                 await asyncio.sleep(0.1)
 
 
@@ -97,7 +97,7 @@ def test_a_job_that_is_passed_on_is_taken_up_with_the_shares_that_are_there(
         assert (await first).status == "interrupted"
         assert workers.states() == ["Running", "Scheduled"]
 
-        _, killed = begun(workers)  # and nobody is told
+        _, killed = begun(workers)  # and no one is told
         await asyncio.sleep(1.5)
         killed.cancel()
         _, last = begun(workers)
@@ -109,7 +109,7 @@ def test_a_job_that_is_passed_on_is_taken_up_with_the_shares_that_are_there(
         assert report.message == "9 new"
 
     asyncio.run(main())
-    # What nobody has begun is not left for a worker that has time tomorrow.
+    # What no one has begun is not left for a worker that has time tomorrow.
     assert [(run["state_name"], run["state"]["message"]) for run in workers.shares()] == [
         ("Completed", "9 new"),
         ("Cancelled", "The job was done before this one began."),
@@ -130,7 +130,7 @@ def test_a_job_that_was_done_meanwhile_is_over_at_once(workers: Workers) -> None
     assert workers.states() == ["Cancelled", "Completed"]
 
 
-def test_a_job_that_is_stopped_stops_its_shares_and_begins_anew_when_taken_up(
+def test_a_job_that_is_stopped_stops_its_shares_and_begins_again_when_taken_up(
     workers: Workers,
 ) -> None:
     async def main() -> None:

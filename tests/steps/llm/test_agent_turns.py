@@ -237,7 +237,7 @@ def test_what_an_agent_read_makes_it_stale_when_it_changes(tmp_path: Path) -> No
     assert "at ten" in again.returns["calls"][0]["result"]["text"]
 
 
-def test_a_changed_function_is_called_anew(tmp_path: Path) -> None:
+def test_a_changed_function_is_called_again(tmp_path: Path) -> None:
     there = world(tmp_path, '["counts.py:note"]')
     call = [ToolCall("note", {"text": "once"})]
     assert allowing(there, saying(call)).returns["calls"][0]["result"] == "noted"
@@ -266,7 +266,7 @@ def test_an_answer_that_passes_its_checks_is_not_asked_for_again(tmp_path: Path)
     assert (report.returns["text"], len(pool.chats)) == ("It is 4.", 2)
 
 
-def test_an_answer_that_fails_its_checks_is_asked_for_anew(tmp_path: Path) -> None:
+def test_an_answer_that_fails_its_checks_is_asked_for_again(tmp_path: Path) -> None:
     pool = saying([ToolCall("calculator", {"expression": "2 + 2"})], "Five.", "Still 5.", "4!")
     report = replying(tmp_path, "{check: ['\"4\" in text'], repair: 1}", pool)
     assert (report.returns["text"], len(pool.chats)) == ("4!", 4)

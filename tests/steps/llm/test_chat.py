@@ -62,7 +62,7 @@ def test_a_prompt_with_a_system_text_becomes_two_messages() -> None:
     }
 
 
-def test_what_a_model_thinks_and_wants_called_stands_beside_its_text() -> None:
+def test_what_a_model_thinks_and_wants_called_stands_next_to_its_text() -> None:
     class Thinking(FakePool):
         async def answer_to(self, request: ChatRequest) -> Reply:
             call = ToolCall("look", {"where": "here"}, "c1")
@@ -117,7 +117,7 @@ def test_truncating_keeps_both_ends_and_says_how_much_went() -> None:
     ]
 
 
-def test_truncating_does_not_help_a_long_system_text_beside_a_longer_prompt() -> None:
+def test_truncating_does_not_help_a_long_system_text_next_to_a_longer_prompt() -> None:
     with pytest.raises(PromptTooLong):
         chat(
             FakePool(n_ctx_tokens=400),
@@ -231,7 +231,7 @@ WEATHER = {
 }
 
 
-def test_a_model_may_ask_for_tools_that_nobody_calls() -> None:
+def test_a_model_may_ask_for_tools_that_no_one_calls() -> None:
     call = ToolCall("weather", {"city": "Bonn"}, "xyz")
     pool = FakePool(answer=lambda _: [call])
     out = chat(pool, prompt="Is it fine in Bonn?", tools=[WEATHER], tool_choice="required")

@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
         said = json.dumps(value)
         if kind.endswith("stream"):
             said = f"data: {said}\n\ndata: [DONE]\n\n"
-        with contextlib.suppress(OSError):  # whoever asked was killed
+        with contextlib.suppress(OSError):  # what asked was killed
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(said)))

@@ -71,7 +71,7 @@ def test_an_answer_is_held_to_the_schema_and_told_of_it_at_the_end_of_the_prompt
     ]
 
 
-def test_what_is_wrong_is_told_to_the_model_which_answers_anew() -> None:
+def test_what_is_wrong_is_told_to_the_model_which_answers_again() -> None:
     form = Form(PERSON, 1, lambda output, text: [] if output["name"] == "Ada" else ["Not Bob."])
     pool = Saying('{"name": "Bob"}', '{"name": "Ada"}')
     assert ask(pool, form).output == {"name": "Ada"}
@@ -119,7 +119,7 @@ def test_repair_zero_asks_once() -> None:
     assert len(pool.chats) == 1
 
 
-def test_a_repair_that_does_not_fit_beside_the_answer_leaves_the_answer_out() -> None:
+def test_a_repair_that_does_not_fit_next_to_the_answer_leaves_the_answer_out() -> None:
     long = " ".join(["word"] * 60)
     form = Form(None, 1, lambda output, text: ["Wrong."] if text == long else [])
     pool = Saying(long, "fine", n_ctx_tokens=120)

@@ -87,7 +87,7 @@ def test_a_new_version_of_a_plug_in_makes_what_was_read_old() -> None:
     assert documents.reader_versions()[-2:] == ("broken broken", "shout 3")
 
 
-def test_a_kind_that_nobody_reads_is_a_fault_of_the_pipeline() -> None:
+def test_a_kind_that_no_one_reads_is_a_fault_of_the_pipeline() -> None:
     with pytest.raises(ValueError, match="'odt' is not a kind of document; known: auto, txt, md"):
         FilesReadParams(path="a", type="odt")
 

@@ -42,7 +42,7 @@ def test_a_schema_has_nothing_that_only_fills_a_prompt() -> None:
     }
 
 
-def test_arguments_that_do_not_fit_are_told_to_whoever_asked() -> None:
+def test_arguments_that_do_not_fit_are_told_to_the_caller() -> None:
     assert call("calculator", {"expression": "6 * 7"}) == ToolResult("42", 42)
     assert call("calculator", {"expression": "1/3"}).value == pytest.approx(1 / 3)
     assert call("calculator", {}).text == "`expression` is missing; it takes `expression`."

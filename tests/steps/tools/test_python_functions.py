@@ -196,7 +196,7 @@ def test_a_function_and_what_it_starts_have_nothing_to_read_and_cannot_leave(
     work(do)
 
 
-def test_whoever_stops_waiting_ends_the_process_and_what_it_started(folder: Path) -> None:
+def test_a_caller_that_stops_waiting_ends_the_process_and_what_it_started(folder: Path) -> None:
     async def do(hands: FunctionPool) -> None:
         pid = folder / "pid"
         calling = asyncio.create_task(call(hands, of(folder, "sleeps"), {"pid": str(pid)}))

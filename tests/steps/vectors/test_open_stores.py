@@ -1,4 +1,4 @@
-"""Stores on the disk: what is kept is found, once each, whoever else writes; what is refused."""
+"""Stores on the disk: what is kept is found, once each, whatever else writes; what is refused."""
 
 from __future__ import annotations
 

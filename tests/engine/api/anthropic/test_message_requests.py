@@ -34,7 +34,7 @@ def test_a_wish_becomes_a_request() -> None:
     assert not wish.streams
 
 
-def test_what_nobody_says_is_anthropics_default() -> None:
+def test_what_no_one_says_is_anthropics_default() -> None:
     request = read_messages_request(HI, "batch").request
     assert request.priority == "batch"
     assert request.defaults["temperature"] == 1.0

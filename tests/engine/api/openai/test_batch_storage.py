@@ -54,7 +54,7 @@ def test_an_id_that_is_none_of_ours_is_no_path(tmp_path: Path, file_id: str) -> 
     assert BatchStore(tmp_path).find(file_id) is None
 
 
-def test_nobody_else_may_read_what_people_send(tmp_path: Path) -> None:
+def test_no_one_else_may_read_what_people_send(tmp_path: Path) -> None:
     shelf = FileStore(tmp_path)
     facts = put(shelf)
     assert stat.S_IMODE(shelf.folder.stat().st_mode) == 0o700

@@ -34,7 +34,7 @@ def refused(**fields: Any) -> InvalidValue:
     return caught.value
 
 
-def test_what_nobody_says_is_openais_after_the_models_own() -> None:
+def test_what_no_one_says_is_openais_after_the_models_own() -> None:
     request = first()
     assert request.params == {}
     assert {"temperature": 1.0, "top_p": 1.0, "max_tokens": -1}.items() <= request.defaults.items()
@@ -192,7 +192,7 @@ def test_other_prompts_are_refused(value: Any) -> None:
     assert caught.value.param == "prompt"
 
 
-def test_each_prompt_of_a_completion_has_its_choices_beside_one_another() -> None:
+def test_each_prompt_of_a_completion_has_its_choices_next_to_one_another() -> None:
     body = {"model": "m", "prompt": ["a", "b"], "n": 2, "seed": 1}
     call = read_completion(Fields(body), ApiCaller())
     told = [(one.prompt, one.params["seed"]) for one in call.requests]

@@ -230,7 +230,7 @@ def test_who_holds_the_port_is_told(server: str) -> None:
     assert finding.remedy == f"paddock serve --port {port + 1}, or stop the other program."
 
 
-def test_beside_a_port_of_ones_own_ollamas_is_looked_at_too() -> None:
+def test_next_to_a_port_of_ones_own_ollamas_is_looked_at_too() -> None:
     about = [finding.text for finding in doctor.port_findings(ServiceAddress(port=1))]
     assert about[0] == "127.0.0.1:1 is free"
     assert about[1].startswith("127.0.0.1:11434")

@@ -84,7 +84,7 @@ def test_the_schema_lies_where_the_first_line_of_the_template_points(tmp_path: P
     assert json.loads(schema.read_text()) == SCHEMA
 
 
-def test_a_schema_can_be_written_anew(tmp_path: Path) -> None:
+def test_a_schema_can_be_written_again(tmp_path: Path) -> None:
     write_schema(tmp_path, {})
     assert json.loads(write_schema(tmp_path, SCHEMA).read_text()) == SCHEMA
 

@@ -49,7 +49,7 @@ def test_models_are_copied_listed_and_removed(root: Path) -> None:
     assert list((root / "models/blobs").glob("sha256-*")) == []
 
 
-def test_one_that_is_not_there_keeps_nobody_from_removing_the_others(root: Path) -> None:
+def test_one_that_is_not_there_keeps_no_one_from_removing_the_others(root: Path) -> None:
     result = paddock("rm", "nobody", "tiny", "--json")
     assert result.exit_code == 1
     told = json.loads(result.stdout)

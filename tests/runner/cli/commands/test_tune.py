@@ -23,7 +23,7 @@ from tests.runner.dry_run.test_speed_estimates import profile
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep copies and records out of the home of whoever runs the tests."""
+    """Keep copies and records out of the home of the person who runs the tests."""
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
     monkeypatch.setenv("PADDOCK_NUM_THREAD", "1")
     return tmp_path
