@@ -65,6 +65,8 @@ class StepProgress:
     n_done: int = 0
     n_skipped: int = 0
     n_quarantined: int = 0
+    n_waiting: int = 0
+    """For a person's decision."""
     n_failed: int = 0
     running: dict[str, str | None] = field(default_factory=dict)
     """Keys of the items that run now, with the inner step."""
@@ -74,7 +76,8 @@ class StepProgress:
     @property
     def n_ended(self) -> int:
         """Items that have ended, without fresh ones."""
-        return self.n_done + self.n_skipped + self.n_quarantined + self.n_failed
+        n_bad = self.n_quarantined + self.n_failed
+        return self.n_done + self.n_skipped + self.n_waiting + n_bad
 
     @property
     def n_to_do(self) -> int | None:
@@ -185,6 +188,8 @@ def _count_item(pace: StepProgress, state: ItemState) -> None:
         pace.n_skipped += 1
     elif state == "quarantined":
         pace.n_quarantined += 1
+    elif state == "waiting":
+        pace.n_waiting += 1
     else:
         pace.n_failed += 1
 
@@ -224,6 +229,7 @@ def end_text(pace: StepProgress, now: float) -> str:
     counts = [
         (pace.n_done, "done"),
         (pace.n_skipped, "skipped"),
+        (pace.n_waiting, "waiting"),
         (pace.n_quarantined, "quarantined"),
         (pace.n_failed, "failed"),
     ]

@@ -96,6 +96,8 @@ def _size_bytes(item: ItemWork) -> int:
     return size if isinstance(size, int) else len(canonical_json(item.item))
 
 
+ENDED_STATES = ("done", "skipped", "quarantined")
+"""States in which an item waits for no decision."""
 MODEL_PARALLEL, PLAIN_PARALLEL = 16, 32
 
 
@@ -614,6 +616,8 @@ class BlockRunner:
             if await self.items.stands(record):
                 self._count(run, item.key, report, was)
             raise
+        if kept in ENDED_STATES:
+            await self._context.judge.reviews.forget(record.scope, [record.key])
         self._count(run, item.key, report, was)
         run.ended.add(item.index)
         if run.outer:

@@ -23,7 +23,7 @@ from paddock.engine.system.time_limits import time_limit
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import BoundNode, BoundPlan, BoundStep
-from paddock.runner.bind.evidence_sources import EvidenceFinder
+from paddock.runner.bind.evidence_sources import EvidenceFinder, read_sources
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.bind.subpipelines import callable_names, canonical_spec
@@ -69,6 +69,7 @@ from .review_questions import (
     answer_of,
     decided_outputs,
     decision_text,
+    document_spec,
     is_due,
     n_rejections,
     source_texts,
@@ -289,10 +290,12 @@ class AnswerReviewer:
     ) -> dict[str, Any]:
         reply = step.reply
         checks = () if reply is None else reply.checks
-        read = {path for check in checks for path in check.references}
-        form = tools.reply
-        sources: Sequence[Any] = getattr(form, "sources", tuple)()
-        ledger = self._context.ledger
+        paths = {path for check in checks for path in check.references}
+        ledger, stored = self._context.ledger, self._context.index.stored
+        sources = tools.reply.sources() if isinstance(tools.reply, ScopedReply) else ()
+        if not sources:  # no evidence is asked for: the documents that were read
+            read = document_spec(scope)
+            sources = read_sources(read, scope, tools.roots.base) if read.sources else ()
         spec = None if reply is None else reply.evidence
         return {
             **subject,
@@ -300,9 +303,9 @@ class AnswerReviewer:
             "digest": None if step.model is None else await self._context.digests.of(step.model),
             "schema": None if reply is None else reply.schema,
             "checks": [check.source for check in checks],
-            "scope": values_read(sorted(read), scope),
+            "scope": values_read(sorted(paths), scope),
             "evidence_only": [] if spec is None else list(spec.only),
-            "sources": await asyncio.to_thread(source_texts, sources, ledger),
+            "sources": await asyncio.to_thread(source_texts, sources, ledger, stored),
         }
 
 

@@ -11,18 +11,17 @@ import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
 from paddock.engine.system.text import counted
 from paddock.pipelines.checking.evidence import missing_paths
-from paddock.pipelines.expressions import Reference
-from paddock.pipelines.model import ReviewSpec
+from paddock.pipelines.expressions import Expression, Reference
+from paddock.pipelines.model import EvidenceSpec, ReviewSpec
+from paddock.runner.bind.evidence_sources import EvidenceSource
 from paddock.runner.ledger.ledger import INLINE_CHARS, Ledger
 from paddock.runner.ledger.reviews import Question, Review, ReviewStore, stands
+from paddock.runner.progress.report import ReviewMode
 
-ReviewMode = Literal["ask", "fail", "skip", "accept"]
-"""What a run does with an answer whose review is due: for runs with no one to ask."""
-REVIEW_MODES: tuple[ReviewMode, ...] = ("ask", "fail", "skip", "accept")
 MODE_OPTION = "--review accept"
 """Who decided, where a run was told to accept everything."""
 
@@ -131,17 +130,38 @@ def values_read(references: Sequence[Reference], scope: Mapping[str, Any]) -> di
     return found
 
 
-def source_texts(sources: Iterable[Any], ledger: Ledger) -> list[dict[str, Any]]:
-    """Return the texts that an answer was made of, long ones as objects of the ledger."""
+def source_texts(
+    sources: Iterable[EvidenceSource], ledger: Ledger, stored: Callable[[str], str]
+) -> list[dict[str, Any]]:
+    """Return the texts that an answer was made of, long ones as objects of the ledger.
+
+    `stored` returns a path as the ledger writes it.
+    """
     found = []
     for one in sources:
-        told = {"name": one.name, "path": one.path or None, "media_type": one.media_type or None}
+        path = stored(one.path) if one.path else None
+        told = {"name": one.name, "path": path, "media_type": one.media_type or None}
         if len(one.text) > INLINE_CHARS:
             text = {"text_object": ledger.objects.put(one.text.encode())}
         else:
             text = {"text": one.text}
         found.append({**told, **text, "page_starts": list(one.page_starts)})
     return found
+
+
+def document_spec(scope: Mapping[str, Any]) -> EvidenceSpec:
+    """Return the outputs of `files.read` in a scope as sources of evidence.
+
+    >>> scope = {"steps": {"text": {"text": "a", "pages": []}, "(prompt)": {"text": "b"}}}
+    >>> [source.source for source in document_spec(scope).sources]
+    ['steps.text']
+    """
+    read = (
+        name
+        for name, outputs in scope.get("steps", {}).items()
+        if name.isidentifier() and isinstance(outputs.get("text"), str) and "pages" in outputs
+    )
+    return EvidenceSpec(tuple(Expression.of(f"steps.{name}") for name in read))
 
 
 def answer_of(outputs: Mapping[str, Any]) -> Any:
@@ -301,8 +321,11 @@ class RunReviews:
         await asyncio.to_thread(self._store.withdraw, review)
 
     async def forget(self, scope: str, keys: Collection[str]) -> None:
-        """Remove the open questions of deleted items, and of the items within them."""
-        await self.load()
+        """Remove the open questions of items that are deleted, or ended without asking them.
+
+        Those of the items within them go too; what this run asked stays.
+        """
         found = [one for key in keys for one in (self._pending or {}).get((scope, key), ())]
         for one in found:
-            await self._withdraw(one)
+            if not one.is_decided:
+                await self._withdraw(one)

@@ -355,6 +355,7 @@ class _PlanRun:
         state = "skipped" if outputs is None else "done"
         await self._context.fence()
         await self.blocks.items.record(item, record, state, None, outputs, seconds)
+        await self._context.judge.reviews.forget(record.scope, [record.key])
         self._keep_marks(record.marks())
         shown = "skipped" if outputs is None else item.verdict.state
         why = item.verdict.why

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from paddock.engine.request import Pool
     from paddock.runner.bind.bound import BoundPlan
     from paddock.runner.config.pipeline_secrets import Secrets
+    from paddock.runner.progress.report import ReviewMode
     from paddock.runner.settings import Settings
 
-    from .review_questions import ReviewMode
     from .step_context import CallTape
 
 

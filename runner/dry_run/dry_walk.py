@@ -448,6 +448,8 @@ class _BodyWalk:
             self._perhaps_skipped.add(node.id)
         if isinstance(node, BoundStep) and node.reply is not None and node.reply.checks:
             self.is_unsure = self.is_unsure or walked.is_unknown  # it may fail its checks
+        if isinstance(node, BoundStep) and node.review is not None:
+            self.is_unsure = True  # the item may wait for a person
         if isinstance(node, BoundStep) and not (_reads_only(node) or node.inner is not None):
             self._has_changed = True
         self.last = walked.outputs
@@ -464,6 +466,8 @@ class _BodyWalk:
         _, item = await place.context.judge.step(step, self.scope, outer)
         is_partly_unknown = bool(_steps_read(step.references) & self.unknown)
         if not item.verdict.is_work and item.entry is not None and not is_partly_unknown:
+            if item.verdict.state == "waiting":
+                raise ItemEnds
             value = place.context.ledger.value
             return WalkResult(outputs=value(item.entry.returns, item.entry.returns_object))
         at = WalkPlace.of(place.context, step, outer)

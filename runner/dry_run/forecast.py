@@ -123,6 +123,8 @@ class _Forecast:
         """Node → the one that must run before its outputs are known."""
         self._guesses: dict[str, dict[str, Any] | None] = {}
         """By node that is unknown: its outputs, with placeholders; empty where there are none."""
+        self._waiting: set[str] = set()
+        """Steps that wait for a person's decision, and what reads them."""
         self._items: list[PlanItem] = []
         self._notes: list[str] = []
         self._cost = _CostForecast()
@@ -161,6 +163,9 @@ class _Forecast:
 
     async def _node(self, node: BoundNode) -> None:
         before = self._bound.edges.get(node.id, frozenset())
+        if self._waiting & before:
+            self._waiting.add(node.id)
+            return
         cause = next(
             (self._unknown[name] for name in sorted(before) if name in self._unknown), None
         )
@@ -307,6 +312,9 @@ class _Forecast:
             state, why, entry = item.verdict.state, item.verdict.why, item.entry
             if not item.verdict.is_work and entry is not None:
                 self._items.append(PlanItem(step.id, step.id, state, why))
+                if state == "waiting":
+                    self._waiting.add(step.id)
+                    return
                 self._known(step, self._context.ledger.value(entry.returns, entry.returns_object))
                 return
             self._unknown[step.id] = step.id

@@ -190,6 +190,7 @@ class _Sweeper:
         self._is_dry = is_dry
         self._now = time.time()
         self._swept = SweepResult()
+        self._has_reviews = database.has_table("reviews")
 
     def sweep(self) -> SweepResult:
         self._runs()
@@ -264,6 +265,8 @@ class _Sweeper:
                 if not os.path.lexists(self._state.parent / path):
                     self._do(_DROP_OUTPUT, {**at, "path": path})
             self._do(_DROP_ITEM, at)
+            if self._has_reviews:
+                self._do(_DROP_REVIEWS, at)
             self._do(_DROP_MADE, at)
         if rows and not self._is_dry:
             self._do(_DROP_SPECS, {})
@@ -312,6 +315,13 @@ class _Sweeper:
             for scope, key, digest in self._database.rows(query, {}):
                 if (scope, key) not in items:
                     yield digest
+        for scope, key, objects, value in self._reviews():
+            if (scope, key) not in items:
+                yield from json.loads(objects)
+                yield from [] if value is None else [value]
+
+    def _reviews(self) -> Sequence[Sequence[Any]]:
+        return self._database.rows(_REVIEW_OBJECTS, {}) if self._has_reviews else ()
 
     def _logs(self) -> None:
         """Remove the logs of old runs, except of runs that may be running."""
@@ -372,6 +382,8 @@ where n.nspname = current_schema() and c.relkind = 'r'
 """
 _HAS_OBJECT = "where request_object is not null or reply_object is not null"
 _DROP_OUTPUT = "delete from outputs where scope = :scope and key = :key and path = :path"
+_DROP_REVIEWS = "delete from reviews where scope = :scope and key = :key"
+_REVIEW_OBJECTS = "select scope, key, objects, value_object from reviews"
 _DROP_MADE = "delete from provenance where scope = :scope and key = :key"
 _DROP_SPECS = "delete from specs where spec not in (select spec from provenance)"
 _DROP_ITEM = "delete from items where scope = :scope and key = :key and gone is not null"

@@ -34,6 +34,9 @@ HELD_REMEDY = (
     "To have ours, delete the outputs, set `on_edited: overwrite`, or run again with `--take`."
 )
 FailOn = Literal["new", "any", "never"]
+ReviewMode = Literal["ask", "fail", "skip", "accept"]
+"""What a run does with an answer whose review is due: all but `ask` are for runs with no one to
+ask."""
 
 STATES: tuple[State, ...] = (
     "new", "changed", "stale", "fresh", "held", "skipped", "failed", "quarantined", "waiting",

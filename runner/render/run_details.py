@@ -32,8 +32,8 @@ class RunItem:
     step: str
     key: str
     state: str
-    """`new`, `changed`, `stale`, `held`, `deleted`, `skipped`, `failed` or `quarantined`; `done`
-    for one of the first three if only the journal has it."""
+    """`new`, `changed`, `stale`, `held`, `deleted`, `skipped`, `failed`, `quarantined` or
+    `waiting`; `done` for one of the first three if only the journal has it."""
     began: float | None
     """Seconds since the run began; None if not recorded."""
     seconds: float
@@ -217,7 +217,7 @@ def read_run_details(past: PastRun) -> RunDetails:
 
 
 _DONE_STATES = ("new", "changed", "stale")
-_ENDED_STATES = ("done", "skipped", "failed", "quarantined")
+_ENDED_STATES = ("done", "skipped", "failed", "quarantined", "waiting")
 _TOKEN_NOTES = {
     "prompt": "tokens read", "prompt_reused": "of them reused", "completion": "tokens written",
 }  # fmt: skip

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from paddock.pipelines.checking.check import Check
+from paddock.pipelines.checking.evidence import SourceText, locate
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.reply_schema import schema_mismatch
 from paddock.runner.ledger.ledger import Ledger
@@ -102,7 +103,7 @@ class ReviewDesk:
         if schema is None and not isinstance(value, str):
             return ["The answer is a text, and the edited value is none."]
         wrong = None if schema is None else schema_mismatch(value, schema)
-        return [wrong] if wrong is not None else _failed_checks(review, value)
+        return [wrong] if wrong is not None else self._failed_checks(review, value)
 
     def decide(
         self, id_: str, question: str, verb: Verb, value: Any = None, *, reason: str = "", by: str
@@ -190,6 +191,38 @@ class ReviewDesk:
 
         return self._store.change(id_, undo)
 
+    def _failed_checks(self, review: Review, value: Any) -> list[str]:
+        schema, scope = review.subject.get("schema"), review.subject.get("scope") or {}
+        text = value if schema is None else json.dumps(value, ensure_ascii=False)
+        answer = {"output": None if schema is None else value, "text": text}
+        found: dict[str, None] = {}
+        checks = review.subject.get("checks") or ()
+        if checks and review.subject.get("evidence") is not None:
+            answer["evidence"] = self._evidence(review, value)
+        for source in checks:
+            try:
+                told = Check.of(source).failures({**scope, **answer}, CHECK_FUNCTIONS)
+            except (ExpressionError, BrokenCheck) as error:
+                told = [f"`check` ({source}): {error}"]
+            found.update(dict.fromkeys(told))
+        return list(found)
+
+    def _evidence(self, review: Review, value: Any) -> Any:
+        """Return where an edited value stands in the texts that the answer was made of."""
+        sources = [
+            SourceText(one["name"], self.source_text(one) or "", tuple(one["page_starts"]))
+            for one in review.subject.get("sources") or ()
+        ]
+        only = review.subject.get("evidence_only") or ()
+        return locate(value, review.subject.get("schema"), sources, only)
+
+    def source_text(self, source: Mapping[str, Any]) -> str | None:
+        """Return the text of one of a subject's `sources`; None if its object is missing."""
+        if "text_object" not in source:
+            return str(source.get("text") or "")
+        stored = self.ledger.objects.get(source["text_object"])
+        return None if stored is None else stored.decode()
+
     def _decided(self, review: Review, verb: Verb, value: Any, reason: str, by: str) -> Review:
         """Return a review as a decision would leave it, if the decision is sound by itself."""
         if verb not in VERBS:
@@ -203,20 +236,6 @@ class ReviewDesk:
             raise DecisionRefused(f"The edited value is not valid. {' '.join(wrong)}")
         values = {"accept": review.subject.get("answer"), "edit": value, "reject": None}
         return replace(review, state=VERBS[verb], value=values[verb], reason=reason or None, by=by)
-
-
-def _failed_checks(review: Review, value: Any) -> list[str]:
-    schema, scope = review.subject.get("schema"), review.subject.get("scope") or {}
-    text = value if schema is None else json.dumps(value, ensure_ascii=False)
-    answer = {"output": None if schema is None else value, "text": text}
-    found: dict[str, None] = {}
-    for source in review.subject.get("checks") or ():
-        try:
-            told = Check.of(source).failures({**scope, **answer}, CHECK_FUNCTIONS)
-        except (ExpressionError, BrokenCheck) as error:
-            told = [f"`check` ({source}): {error}"]
-        found.update(dict.fromkeys(told))
-    return list(found)
 
 
 def _is_same_decision(review: Review, decided: Review) -> bool:

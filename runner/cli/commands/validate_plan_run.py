@@ -43,6 +43,7 @@ from paddock.runner.progress.report import (
     PlanItem,
     PlanReport,
     Report,
+    ReviewMode,
     State,
     ValidateReport,
 )
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 
 MAX_NAMED_ITEMS = 5  # in each group; `--json` has them all
 
+WAITING_TEXT = "a person has to decide"
 HELD_TEXT = "outputs were edited, or others wrote them, and are kept"
 
 _WORK_STATES: tuple[State, ...] = ("new", "changed", "stale", "deleted")
@@ -81,8 +83,9 @@ def _group_lines(report: PlanReport) -> Iterator[str]:
     """Yield one line for the items of a step with the same state and reason."""
     groups: dict[tuple[str, State, str], list[PlanItem]] = {}
     for item in report.items:
-        # The reason of each held item names its own outputs, which would split the group.
-        why = HELD_TEXT if item.state == "held" else item.why or ""
+        # The reasons of these name outputs and times, which would split the group.
+        common = {"held": HELD_TEXT, "waiting": WAITING_TEXT}
+        why = common.get(item.state) or item.why or ""
         groups.setdefault((item.step, item.state, why), []).append(item)
     width = max((len(step) for step, _, _ in groups), default=0)
     before = ""
@@ -121,14 +124,22 @@ def _cost_text(report: PlanReport) -> str:
     return f"That would take {', '.join(parts)}."
 
 
-def closing_lines(report: Report, *, fail_hint: str) -> tuple[str, ...]:
-    """Return the lines that close a run: what was written, held, failed, and the cost."""
+def closing_lines(report: Report, *, fail_hint: str, file: str = "") -> tuple[str, ...]:
+    """Return the lines that close a run: what was written, waits, is held, failed, and the cost."""
     return (
         _written_line(report),
+        *_waiting_lines(report, file),
         *_held_lines(report),
         _failed_line(report, fail_hint),
         _cost_line(report),
     )
+
+
+def _waiting_lines(report: Report, file: str) -> Iterator[str]:
+    n = report.counts.get("waiting", 0)
+    if n:
+        command = console.printable_line(f"paddock review {file}".rstrip())
+        yield f"{n:,} {'waits' if n == 1 else 'wait'} for review: `{command}`."
 
 
 def _held_lines(report: Report) -> Iterator[str]:
@@ -366,6 +377,13 @@ def run(
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Continue that run, with its file and inputs.")
     ] = None,
+    review: Annotated[
+        ReviewMode,
+        typer.Option(
+            help="What to do with answers that wait for a person: ask; or, with no one to ask, "
+            "fail, skip or accept."
+        ),
+    ] = "ask",
     fail_on: Annotated[
         Literal["new", "any", "never"],
         typer.Option(help="Exit with 3 for newly quarantined items, for any, or never."),
@@ -421,6 +439,7 @@ def run(
         force=frozenset(force or ()),
         no_cache=no_cache,
         retry_failed=retry_failed,
+        review=review,
         refresh=refresh,
         prune=prune,
         is_confirmed=yes,
@@ -480,7 +499,7 @@ def print_closing(report: Report, file: str, *, is_apart: bool) -> None:
     """Print the closing lines of a run: to stderr if stdout is for its result."""
     hint = f"`paddock plan {file}` shows why; `--retry-failed` retries."
     write = console.print_err if is_apart else console.print_out
-    write("\n".join(closing_lines(report, fail_hint=hint)))
+    write("\n".join(closing_lines(report, fail_hint=hint, file=file)))
 
 
 def _returned_text(value: Any) -> str:

@@ -13,7 +13,7 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import Review
+from paddock.runner.ledger.reviews import DecisionRefused, Review
 from paddock.runner.review.decisions import ReviewDesk
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, reasons, states
@@ -106,6 +106,44 @@ def test_a_due_item_waits_while_the_others_go_on(bills: Bills) -> None:
     assert subject["answer"] == {"number": "b", "total": 60.0}
     assert subject["checks"] == ["output.total < 1000"]
     assert subject["when"] == "output.total > 50"
+
+
+def test_the_question_shows_the_document_that_was_read(bills: Bills) -> None:
+    bills.write("inbox/b.txt", "bill b\ntotal 60\n" + "and-so-on-and-so-on-and-on " * 800)
+    bills.work()
+    with bills.desk() as desk:
+        (one,) = [one for one in desk.waiting(is_whole=True) if one.key == "b.txt"]
+        (source,) = one.subject["sources"]
+        assert (source["name"], source["path"]) == ("inbox/b.txt", "inbox/b.txt")
+        assert (desk.source_text(source) or "").startswith("bill b\ntotal 60\n")
+        assert "text_object" in source
+
+
+def test_an_edited_value_is_looked_for_again_and_held_to_the_checks(bills: Bills) -> None:
+    bills.edit(
+        'total: float}, check: ["output.total < 1000"]}',
+        'total: float}, check: ["located(output)"], evidence: steps.text}',
+    )
+    bills.edit("seen: steps.bill.review", "seen: steps.bill.review, where: steps.bill.evidence")
+    bills.work()
+    with pytest.raises(DecisionRefused) as caught:
+        bills.decide("b.txt", "edit", {"number": "b", "total": 61})
+    assert str(caught.value).startswith("The edited value is not valid. ")
+    assert "total (61)" in str(caught.value)
+    bills.write("inbox/b.txt", "bill b\ntotal 60 or 61\n")
+    bills.work()
+    bills.decide("b.txt", "edit", {"number": "b", "total": 61})
+    bills.work()
+    results = json.loads(bills.everything().split(" ", 1)[1])
+    (one,) = [one for one in results if one["n"] == "b"]
+    assert (one["total"], one["where"]["total"]["quote"]) == (61, "61")
+
+
+def test_confidence_that_is_not_known_counts_as_none(bills: Bills) -> None:
+    bills.edit('total: float}, check: ["output.total < 1000"]}', "total: float}, confidence: true}")
+    bills.edit("output.total > 50", "confidence.min < 0.8")
+    report = bills.work()
+    assert states(report) == dict.fromkeys(("a.txt", "b.txt", "c.txt"), "waiting")
 
 
 def test_what_waits_is_asked_once_and_costs_nothing_more(bills: Bills) -> None:
@@ -312,6 +350,14 @@ def test_the_question_of_a_deleted_document_goes_with_it(bills: Bills) -> None:
     (bills.folder / "inbox/b.txt").unlink()
     assert states(bills.work()) == {"b.txt": "deleted", "c.txt": "waiting"}
     assert bills.waiting().keys() == {"c.txt"}
+
+
+def test_an_item_that_fails_before_its_review_leaves_no_question_behind(bills: Bills) -> None:
+    bills.work()
+    bills.write("inbox/b.txt", "bill b\ntotal unknown\n")  # which the model cannot read
+    assert states(bills.work()) == {"b.txt": "quarantined", "c.txt": "waiting"}
+    assert bills.waiting().keys() == {"c.txt"}
+    assert states(bills.work()) == {"b.txt": "quarantined", "c.txt": "waiting"}
 
 
 def test_the_decision_on_a_renamed_document_stays(bills: Bills) -> None:

@@ -18,6 +18,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.retention import RetentionLimits, SweepResult, sweep_ledger
 from paddock.runner.ledger.sqlite_file import compact_file
+from paddock.runner.review.decisions import ReviewDesk
 from tests.runner.world import World, states
 
 NOW = time.time()
@@ -341,3 +342,37 @@ def test_a_reply_is_needed_by_every_item_that_used_it(tmp_path: Path) -> None:
         used = [call for row in made for step in read_lineage(row.made)[1] for call in step.calls]
         assert len(used) == 2
         assert all(LineageStore(ledger).call(call.hash) is not None for call in used)
+
+
+REVIEWED = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: sum, uses: chat, with: {prompt: "{{ doc.name }}"}, review: {}}
+"""
+
+
+def test_what_waits_for_review_stays_whole_at_any_age_and_goes_with_its_document(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, REVIEWED)
+    for number in range(2):
+        world.write(f"inbox/{number}.txt", f"{number} and so on. " * 2000)
+    world.run()
+    age(world, 1e7)
+    swept = sweep_ledger(state(world), "", EVERYTHING)
+    assert (swept.calls, swept.objects) == (0, 0)
+    with Ledger(state(world)) as ledger:
+        desk = ReviewDesk(ledger)
+        for one in desk.waiting(is_whole=True):
+            assert desk.source_text(one.subject["sources"][0]) is not None
+            desk.decide(one.id, one.question, "accept", by="ann")
+    assert (world.run().calls, world.pool.chats) == (0, [])
+    (world.folder / "inbox/0.txt").unlink()
+    world.run()
+    age(world, 1e7)
+    assert sweep_ledger(state(world), "", EVERYTHING).items == 1
+    assert rows(world, "select key from reviews") == [("1.txt",)]

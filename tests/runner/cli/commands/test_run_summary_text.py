@@ -83,3 +83,10 @@ def test_the_reason_why_a_run_stopped_is_told() -> None:
 def test_tracebacks_of_unexpected_errors_are_pointed_at() -> None:
     ended = report(status="failed", message="Step 'x' failed.", log=".paddock/runs/a.log")
     assert closing_lines(ended, fail_hint="")[1] == "Step 'x' failed. Details: .paddock/runs/a.log"
+
+
+def test_what_waits_for_review_is_named_with_the_command() -> None:
+    told = closing_lines(report(counts={"waiting": 7}), fail_hint="", file="bills.yaml")
+    assert told[1] == "7 wait for review: `paddock review bills.yaml`."
+    told = closing_lines(report(counts={"waiting": 1}), fail_hint="", file="bills.yaml")
+    assert told[1] == "1 waits for review: `paddock review bills.yaml`."
