@@ -16,7 +16,14 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any, TypeAlias
 
-from .numbers import PERCENT, Number, NumberReading, rounded
+from .numbers import (
+    MOST_DIGITS,
+    PERCENT,
+    Number,
+    NumberReading,
+    currency_names,
+    rounded,
+)
 from .text_index import Quote, Span, TextIndex
 from .values_in_text import TextValue, values_in
 
@@ -288,9 +295,11 @@ class _Sources:
         return self._known[key]
 
     def _find_number(self, value: float) -> list[Quote]:
-        if isinstance(value, float) and not math.isfinite(value):
+        if isinstance(value, int) and abs(value) >= 10**MOST_DIGITS:
+            return self._find_text(str(value))
+        if not math.isfinite(value):
             return []
-        reading = NumberReading(rounded(abs(value)))
+        reading = NumberReading(rounded(abs(value), MOST_DIGITS))
         found = self._find_value(_number(reading, value))
         if not found and isinstance(value, float) and value:  # 0.19 may be written as 19 %
             percent = NumberReading(rounded(abs(value) * 100), PERCENT)
@@ -322,7 +331,13 @@ class _Sources:
             return exact
         elif not quotes and len(said) == 2:
             quotes = self._find_moment(text, said)
+        elif not quotes and not said:
+            quotes = self._find_currency(text)
         return quotes or self.index.find_code(text) or self.index.find_similar(text)
+
+    def _find_currency(self, text: str) -> list[Quote]:
+        found = (one for name in currency_names(text.strip()) for one in self.index.find(name))
+        return [replace(one, match="normalised") for one in found]
 
     def _find_value(self, said: TextValue) -> list[Quote]:
         """Return where a number, date or time is; what may be none only if there is no other."""

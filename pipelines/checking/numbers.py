@@ -147,6 +147,28 @@ CURRENCIES = (
     *("AUD", "BRL", "MXN", "KRW", "RUB"),
 )
 """Currency codes, which may be directly before a number."""
+_CURRENCY_DIMENSIONS = frozenset(
+    unit.dimension for code in CURRENCIES for unit in _UNITS_BY_NAME.get(code.casefold(), ())
+)
+
+
+_OTHER_DOLLARS = frozenset(("a$", "c$"))
+
+
+def currency_names(name: str) -> tuple[str, ...]:
+    """Return how else a currency is written; empty for what is none.
+
+    >>> currency_names("EUR")
+    ('€', 'euro', 'euros')
+    """
+    name = name.casefold()
+    others = {code.casefold() for code in CURRENCIES} | _OTHER_DOLLARS
+    for (dimension, factor), written in _UNIT_NAMES.items():
+        names = written.split()
+        if name in names and factor == 1 and dimension in _CURRENCY_DIMENSIONS:
+            is_code = name in others
+            return tuple(one for one in names if one != name and not (is_code and one in others))
+    return ()
 
 
 def units_after(text: str, at: int) -> tuple[tuple[Unit, ...], int]:
@@ -288,9 +310,13 @@ class Number:
     """Where it is without currency and unit; None: all of it."""
 
 
-def rounded(value: float) -> float:
-    """Round a value to 12 digits for comparison, so that factors do not matter."""
-    return float(f"{value:.12g}")
+MOST_DIGITS = 15
+"""Of a number: more are not told apart."""
+
+
+def rounded(value: float, n_digits: int = 12) -> float:
+    """Round a value for comparison, so that factors do not matter."""
+    return float(f"{value:.{n_digits}g}")
 
 
 def with_ascii_digits(text: str) -> str:
@@ -397,6 +423,8 @@ def _readings_of_code(text: str) -> frozenset[NumberReading]:
 
 def _of_digits(text: str, found: re.Match[str], less: Sequence[int]) -> Number:
     body = found[0]
+    if sum(map(str.isdecimal, body)) > MOST_DIGITS:
+        return Number(body, *found.span(), frozenset(), code=re.sub(r"[^0-9]", "", body))
     parts: tuple[str, ...] = ()
     if found["group"] == " " and _is_in_columns(text, found.start(), found.end()):
         parts = tuple(body.split(" "))
@@ -433,7 +461,7 @@ def _number_at(
     for value in found:
         for scale in scales:
             readings |= {
-                NumberReading(rounded(value * scale), unit)
+                NumberReading(value if scale == 1 else rounded(value * scale), unit)
                 for unit in prefix or units or (NO_UNIT,)
             }
         if short is not None and after_scale == end:
@@ -505,16 +533,17 @@ def number_values(text: str) -> Iterator[float]:
     parts = re.split(r"[.,]", plain)
     marks = re.findall(r"[.,]", plain)
     if not marks:
-        yield rounded(float(plain) * power)
+        yield rounded(float(plain) * power, MOST_DIGITS)
         return
     is_grouped = all(len(part) == 3 for part in parts[1:]) and parts[0] not in ("", "0")
     is_lakh = len(parts) > 2 and len(parts[-1]) == 3 and {*marks} == {","}
     if is_lakh or (is_grouped and len({*marks}) == 1):
-        yield rounded(float("".join(parts)) * power)
+        yield rounded(float("".join(parts)) * power, MOST_DIGITS)
         if is_lakh or parts[-1] == "000":
             return  # 42,000 is not 42
     if marks[-1] not in marks[:-1]:
-        yield rounded(float(f"{''.join(parts[:-1]) or '0'}.{parts[-1]}") * power)
+        value = float(f"{''.join(parts[:-1]) or '0'}.{parts[-1]}")
+        yield rounded(value * power, MOST_DIGITS)
 
 
 def _in_han(text: str) -> Iterator[Number]:

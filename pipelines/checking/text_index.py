@@ -45,7 +45,7 @@ _JOINING = r"\u0300-\u036f\u3099\u309a\uff9e\uff9f\u1160-\u11ff"
 """Accents and parts of syllables that belong to the sign before."""
 _LINE_END = r"(?:[^\S\n]*\n\s*)"
 _IN_NUMBER = re.compile(r"\d[.,']\d")
-_MARGIN = " .'"
+_MARGIN = " .,:;'"
 _ALIKE = str.maketrans("li1o0", "iiioo")
 _MOST_COMPARED = 4  # times the text's length; above it, one pass over the text is cheaper
 _MOST_OVERLAPPING_CHARS = 256
@@ -61,6 +61,7 @@ LEAST_RATIO = 0.75
 # Bounds of a search for what is similar, so that it never depends on the text's length.
 _MOST_SIMILAR_CHARS = 20_000
 _MOST_ALIGNED = 100  # words; more are compared whatever their order
+_MOST_SWAPPED, _LEAST_SWAPPED_RATIO = 4, 0.9  # words in another order: `Lee, Ann`
 _MOST_PLACES = 500
 _MOST_ANCHORS = 16
 _MOST_WINDOWS = 5
@@ -411,13 +412,18 @@ class TextIndex:
         slack = _slack(words)
         begin = max(0, first - slack)
         region = self._words[begin : first + len(words) + 2 * slack]
-        matched = _aligned(near, region) if len(words) <= _MOST_ALIGNED else _shared(words, region)
-        lengths = [0 if word.isdecimal() else len(word) for word in region]
-        n_wanted = sum(map(len, words))
-        matched, ratio = _trimmed(matched, lengths, n_wanted)
-        if min(ratio, sum(weight for _, weight in matched) / n_wanted) < LEAST_RATIO:
+        in_order = len(words) <= _MOST_ALIGNED
+        found = _compared(
+            _aligned(near, region) if in_order else _shared(words, region), words, region
+        )
+        if found[1] < LEAST_RATIO and 1 < len(words) <= _MOST_SWAPPED:
+            found = _compared(_shared(words, region), words, region)
+            if found[1] < _LEAST_SWAPPED_RATIO:
+                return None
+        matched, ratio = found
+        if ratio < LEAST_RATIO:
             return None
-        numbers = begin + matched[0][0], begin + matched[-1][0]
+        numbers = begin + matched[0], begin + matched[-1]
         if not _is_whole(self._folded.text, *self._folded_span(*numbers)):
             return None
         return Quote(*self._original(*numbers), "fuzzy", round(ratio, 3))
@@ -543,6 +549,17 @@ def _shared(words: Sequence[str], region: Sequence[str]) -> list[tuple[int, floa
             left[word] -= 1
             matched.append((at, float(len(word))))
     return matched
+
+
+def _compared(
+    matched: list[tuple[int, float]], words: Sequence[str], region: Sequence[str]
+) -> tuple[list[int], float]:
+    """Return the places that words have in a region, and the ratio; 0 if too many have none."""
+    lengths = [0 if word.isdecimal() else len(word) for word in region]
+    n_wanted = sum(map(len, words))
+    matched, ratio = _trimmed(matched, lengths, n_wanted)
+    is_covered = sum(weight for _, weight in matched) >= LEAST_RATIO * n_wanted
+    return [at for at, _ in matched], ratio if is_covered else 0.0
 
 
 def _trimmed(

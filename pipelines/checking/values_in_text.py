@@ -75,6 +75,12 @@ _DAY_AFTER = re.compile(
     re.IGNORECASE,
 )
 _YEAR_AFTER = re.compile(rf"\.?,?{_WS}(?:(?:de|del|of){_WS})?{_YEAR}\b", re.IGNORECASE)
+_FIRST_DAY = re.compile(
+    rf"(?<![\d.,:/-]){_DAY}(?:st|nd|rd|th)?\.?{_WS}?(?:[-\u2010-\u2015]|\b(?:to|bis|au|al|t/m)\b){_WS}?\Z",
+    re.IGNORECASE,
+)
+_LAST_DAY = re.compile(rf"{_WS}?[-\u2010-\u2015]{_WS}?{_DAY}(?:st|nd|rd|th)?\b(?![.,:]?\d)")
+"""The other end of a range: `3. bis 5. Mai`, `May 3-5`."""
 _LETTERS = re.compile(r"[^\W\d_]+")
 _BEFORE_CHARS = 40
 _CLOCKS = (
@@ -346,7 +352,7 @@ def _possible_days(found: re.Match[str]) -> Iterator[Day]:
 
 
 def _named_dates(text: str) -> Iterator[tuple[TextValue, int]]:
-    """Yield dates whose month is a name, and where each ends."""
+    """Yield dates whose month is a name, and where each ends; of a range, both ends."""
     last = 0
     for name in _LETTERS.finditer(text):
         month = _MONTH_OF.get(name[0].casefold())
@@ -356,16 +362,23 @@ def _named_dates(text: str) -> Iterator[tuple[TextValue, int]]:
         day = _DAY_BEFORE.search(text, max(last, start - _BEFORE_CHARS), start)
         if day is not None:
             start = day.start()
+            other = _FIRST_DAY.search(text, max(last, start - _BEFORE_CHARS), start)
+            start = other.start() if other is not None else start
         else:
             day = _DAY_AFTER.match(text, end)
             end = day.end() if day is not None else end
+            other = _LAST_DAY.match(text, end) if day is not None else None
+            end = other.end() if other is not None else end
         year = _YEAR_AFTER.match(text, end)
         end = year.end() if year is not None else end
         if (day is None and year is None) or (year is None and name[0] in _IN_LOWER_CASE):
             continue
         last = end
-        days = (int(year["y"]) if year else None, month, _day_of(day) if day else None)
-        yield TextValue(text[start:end].strip(" .,\n"), start, days=frozenset((days,))), end
+        known = [_day_of(one) for one in (day, other) if one is not None]
+        said = TextValue(text[start:end].strip(" .,\n"), start)
+        for one in known or (None,):
+            days = frozenset(((int(year["y"]) if year else None, month, one),))
+            yield replace(said, days=days), end
 
 
 def _day_of(found: re.Match[str]) -> int:
