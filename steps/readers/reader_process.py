@@ -21,7 +21,7 @@ from time import monotonic, process_time
 from typing import Any, BinaryIO
 
 from . import reader_dispatch
-from .reader import BrokenReader, Document, PageBox, QuoteSpan, Unreadable
+from .reader import BrokenReader, Document, LineBox, PageBox, QuoteSpan, Unreadable
 
 HEADER = struct.Struct(">cQQ")
 """Kind of frame, bytes of its JSON, bytes after it."""
@@ -34,6 +34,7 @@ _SLACK_BYTES = 256 * 1024**2
 """Memory for stacks and reserves of libraries."""
 _RESERVE_BYTES = 4 * 1024**2
 _TITLE_CHARS = 1_000
+_MOST_LINES = 100_000  # about 6 MB as JSON; a thousand scanned pages
 
 
 def pack_frame(kind: bytes, meta: Mapping[str, Any], data: bytes = b"") -> bytes:
@@ -153,6 +154,11 @@ def _found_boxes(
     return reader_dispatch.find_boxes(Path(asked["path"]), quotes, check, asked["max_bytes"])
 
 
+def _bounded(boxes: tuple[tuple[LineBox, ...], ...]) -> tuple[tuple[LineBox, ...], ...]:
+    """Return where lines stand, or nothing: a frame has its limit, and the text is enough."""
+    return boxes if sum(map(len, boxes)) <= _MOST_LINES else ()
+
+
 def _document_frame(document: Document) -> bytes:
     pages = [page.encode("utf-8", "surrogatepass") for page in document.pages]
     meta = {
@@ -161,7 +167,7 @@ def _document_frame(document: Document) -> bytes:
         "media_type": document.media_type,
         "notes": document.notes,
         "why_empty": document.why_empty,
-        "line_boxes": document.line_boxes,
+        "line_boxes": _bounded(document.line_boxes),
     }
     return pack_frame(RESULT, meta, b"".join(pages))
 

@@ -172,9 +172,47 @@ def test_a_quote_that_the_page_does_not_have_there_has_no_box(
 def test_characters_beyond_the_first_plane_do_not_shift_what_follows(
     placed: Placed, readers: ReaderPool
 ) -> None:
-    """Mathematical letters take two units of UTF-16."""
-    raw = "a \U0001d400 b"
-    assert [raw[at] for at in pdf._kept_offsets(raw)] == list(raw)
+    """A mathematical letter takes two units of UTF-16, a ligature is one glyph."""
+    path = placed("a.pdf", mapped_pdf("A B A price 84.00 end", {"A": "\U0001d400", "B": "ff"}))
+    assert read_here(path).text == "\U0001d400 ff \U0001d400 price 84.00 end"
+    page = np.asarray(pixels_of(path, readers)).min(axis=2)
+    height, width = page.shape
+    left, top, right, bottom = box_of(path, "84.00", readers)
+    part = page[int(top * height) : int(bottom * height), :]
+    inked = np.flatnonzero((part < 100).any(axis=0)) / width
+    assert inked[inked > left - 0.01].min() == pytest.approx(left, abs=0.01)
+    last = inked[inked < right + 0.005].max()
+    assert last == pytest.approx(right, abs=0.01)
+    assert box_of(path, "end", readers)[2] == pytest.approx(inked.max(), abs=0.01)
+
+
+def mapped_pdf(line: str, texts: dict[str, str]) -> bytes:
+    """Make a page whose font says that letters stand for other texts."""
+    chars = "".join(
+        f"<{ord(letter):02X}> <{text.encode('utf-16-be').hex()}> " for letter, text in texts.items()
+    )
+    cmap = (
+        "/CIDInit /ProcSet findresource begin 12 dict begin begincmap /CMapName /X def "
+        "/CMapType 2 def 1 begincodespacerange <00> <FF> endcodespacerange "
+        f"{len(texts)} beginbfchar {chars} endbfchar endcmap end end"
+    )
+    drawn = f"BT /F1 20 Tf 50 100 Td ({line}) Tj ET"
+    objects = (
+        "<< /Type /Catalog /Pages 2 0 R >>",
+        "<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 400 200] /Contents 4 0 R "
+        "/Resources << /Font << /F1 5 0 R >> >> >>",
+        f"<< /Length {len(drawn)} >>\nstream\n{drawn}\nendstream",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica /ToUnicode 6 0 R >>",
+        f"<< /Length {len(cmap)} >>\nstream\n{cmap}\nendstream",
+    )
+    body, places = "%PDF-1.4\n", []
+    for number, one in enumerate(objects, 1):
+        places.append(len(body))
+        body += f"{number} 0 obj\n{one}\nendobj\n"
+    table = "".join(f"{at:010d} 00000 n \n" for at in places)
+    end = f"trailer << /Size 7 /Root 1 0 R >>\nstartxref\n{len(body)}\n%%EOF"
+    return f"{body}xref\n0 7\n0000000000 65535 f \n{table}{end}".encode()
 
 
 @given(st.text(st.sampled_from("ab \t\r\n\x02\x00\x0c\ufffe\u00a0\u2028"), max_size=60))
@@ -190,7 +228,9 @@ def test_offsets_lead_to_the_characters_that_are_kept(raw: str) -> None:
 
 def test_scanned_pages_keep_where_their_lines_stand(placed: Placed, readers: ReaderPool) -> None:
     lines = ("INVOICE No. 2024-117", "Total due 2,120.50 EUR")
-    for name, data in (("a.pdf", scanned_pdf(lines)), ("a.png", scan(*lines))):
+    for name, data in (
+        ("a.pdf", scanned_pdf(lines)), ("a.png", scan(*lines)), ("a.jpg", on_its_side(*lines)),
+    ):  # fmt: skip
         found = read_here(placed(name, data))
         assert found.text == "\n".join(lines)
         [[first, second]] = found.line_boxes
@@ -209,6 +249,18 @@ def test_scanned_pages_keep_where_their_lines_stand(placed: Placed, readers: Rea
                 int(left * width) - 4 : int(right * width) + 4,
             ] = 255
         assert (outside > 128).all()
+
+
+def on_its_side(*lines: str) -> bytes:
+    """Make a photograph that is stored turned, with a note of it, as telephones do."""
+    from PIL import Image
+
+    upright = Image.open(BytesIO(scan(*lines)))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees
+    out = BytesIO()
+    upright.rotate(90, expand=True).save(out, "JPEG", quality=95, exif=exif)
+    return out.getvalue()
 
 
 def test_a_page_of_any_size_is_drawn_within_limits(placed: Placed, readers: ReaderPool) -> None:
