@@ -26,9 +26,13 @@ from paddock.engine.api.errors import ApiError
 from paddock.engine.api.json_body import parse_json
 from paddock.engine.api.static_page import PAGE_HEADERS, page_route
 from paddock.engine.api.streaming import dumps, json_response
+from paddock.engine.system import files
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.reviews import DecisionRefused, Review
 from paddock.runner.render.html_page import COLOUR_CSS
+from paddock.steps.base import StepError
+from paddock.steps.readers.documents import render_page
+from paddock.steps.readers.reader_pool import ReaderPool
 
 from .decisions import ReviewDesk, Verb
 from .fields import (
@@ -48,6 +52,8 @@ _FOLDER = Path(__file__).resolve().parent / "web"
 WINDOW_CHARS, MOST_WINDOW_CHARS = 6_000, 40_000
 _MOST_LINE_CHARS = 300
 """A window begins up to so much earlier, at the beginning of a line."""
+MOST_SIDE_PX = 1600
+"""Of a page's picture."""
 MOST_DECIDED = 500
 """Decided reviews that the page lists, the newest."""
 _MOST_BODY_BYTES = 4 * 1024**2
@@ -75,6 +81,7 @@ class ReviewPage:
         self._is_shown = is_shown
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="review")
         self._texts: dict[str, str] = {}
+        self._readers = ReaderPool()
         self.n_decided = 0
         """Decisions that were made here."""
 
@@ -83,9 +90,10 @@ class ReviewPage:
         return await self._work(lambda: work(self._desks()))
 
     async def close(self, last: Callable[[], None] = lambda: None) -> None:
-        """Call `last` in the thread, after everything else, and end it."""
+        """Call `last` in the thread, after everything else, and end it and the readers."""
         await self._work(last)
         self._thread.shutdown()
+        await asyncio.to_thread(self._readers.close)
 
     def routes(self) -> list[BaseRoute]:
         """Return all routes below `/review`."""
@@ -96,6 +104,7 @@ class ReviewPage:
             f"{api}/decided": self._decided,
             one: self._review,
             f"{one}/text": self._text,
+            f"{one}/picture": self._picture,
         }
         writes = {"lease": self._lease, "release": self._release, "check": self._check,
                   "decide": self._decide, "undo": self._undo}  # fmt: skip
@@ -123,7 +132,7 @@ class ReviewPage:
                 found = await act(request, self._access.reviewer(request))
             except AccessRefused as error:
                 return _refusal(error.status, str(error))
-            except DecisionRefused as error:
+            except (DecisionRefused, StepError) as error:
                 return _refusal(409, str(error))
             except WrongField as error:
                 return _refusal(422, str(error))
@@ -198,6 +207,22 @@ class ReviewPage:
         while len(self._texts) > _KEPT_TEXTS:
             del self._texts[next(iter(self._texts))]
         return text
+
+    async def _picture(self, request: Request, by: str) -> Response:
+        """Return a page of a source's document as a PNG."""
+        page = _count(request.query_params.get("page"), 1)
+        number = request.query_params.get("source")
+
+        def found(desk: ReviewDesk, review: Review) -> tuple[Path, Review]:
+            source = _source(review, number)
+            if not _has_picture(source):
+                raise DecisionRefused("This source has no pages to show.")
+            return desk.ledger.folder.parent / str(source["path"]), review
+
+        path, review = await self._at(request, found)
+        await asyncio.to_thread(_refuse_changed, path, review)
+        picture = await render_page(path, page, MOST_SIDE_PX, readers=self._readers)
+        return Response(picture, headers=_NO_STORE, media_type="image/png")
 
     # --- deciding
 
@@ -377,9 +402,36 @@ def _source_facts(source: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "name": source.get("name"),
         "media_type": source.get("media_type"),
-        "n_pages": len(source.get("page_starts") or ()),
-        "has_picture": False,
+        "n_pages": max(1, len(source.get("page_starts") or ())),
+        "has_picture": _has_picture(source),
     }
+
+
+def _has_picture(source: Mapping[str, Any]) -> bool:
+    media_type = str(source.get("media_type") or "")
+    return bool(source.get("path")) and media_type.startswith(("application/pdf", "image/"))
+
+
+def _refuse_changed(path: Path, review: Review) -> None:
+    """Refuse to show a document that is another one now: boxes would mark the wrong words.
+
+    Raises:
+        DecisionRefused: it was changed or deleted since the question was asked.
+    """
+    name = path.name
+    try:
+        if path.stat().st_ctime <= review.asked_at:
+            return
+        digest = files.sha256_of(path)
+    except OSError as error:
+        raise DecisionRefused(
+            f"'{name}' cannot be shown: {error.strerror}. This is its text as the model read it."
+        ) from None
+    if digest != review.subject.get("document_sha256"):
+        raise DecisionRefused(
+            f"'{name}' was changed since the question was asked: the next run asks again. This is "
+            f"its text as the model read it."
+        )
 
 
 def _source(review: Review, number: str | None) -> Mapping[str, Any]:

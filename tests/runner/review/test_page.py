@@ -167,6 +167,22 @@ def test_a_text_that_another_machine_keeps_is_a_sentence(
     )
 
 
+def test_a_source_without_a_picture_and_a_broken_document_are_a_sentence(
+    desk: ServedPage, ann: httpx.Client, tmp_path: Path
+) -> None:
+    (plain,) = desk.ask("a.txt")
+    answer = ann.get(of(plain.id, "/picture"))
+    assert (answer.status_code, answer.json()) == (
+        409, {"error": "This source has no pages to show."},
+    )  # fmt: skip
+    (tmp_path / "bad.pdf").write_bytes(b"%PDF-1.7 this is none")
+    source = {"name": "bad.pdf", "path": "bad.pdf", "media_type": "application/pdf", "text": ""}
+    (broken,) = desk.ask("bad.pdf", sources=[source])
+    answer = ann.get(of(broken.id, "/picture?page=1"))
+    assert answer.status_code == 409
+    assert answer.json()["error"].startswith("'bad.pdf'")
+
+
 # Decisions
 
 

@@ -8,15 +8,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paddock.runner.api import run
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.progress.report import Report
 from tests.browser import Browser, Page, browser, needs_browser
+from tests.fakes import papers
+from tests.fakes.clerk import Said, clerk, pipeline
 from tests.runner.review.served_page import ServedPage, quote
+from tests.runner.world import settings
 
 pytestmark = [needs_browser, pytest.mark.timeout(240)]
 
@@ -414,3 +421,99 @@ def test_a_server_that_is_killed_in_a_decision_loses_nothing(
         assert running.wait(20) == 0
     assert states(desk, first, second) == ["edited", "open"]
     assert desk.review(first.id).value["pay_by"] == "2026-01-31"
+
+
+def run_bills(folder: Path, documents: Mapping[str, bytes], answers: Mapping[str, Said]) -> Report:
+    """Run the guide's pipeline on these documents with a model that says these answers."""
+    (folder / "inbox").mkdir()
+    for name_, content in documents.items():
+        (folder / "inbox" / name_).write_bytes(content)
+    own = replace(settings(folder), allow=frozenset(["network"]))
+    with clerk(answers) as model:
+        (folder / "bills.yaml").write_text(pipeline(model.url))
+        return run(
+            folder / "bills.yaml", None, RunOptions(local=True), RunEnvironment(settings=own)
+        )
+
+
+def dark_share(page: Page) -> float:
+    """Return the share of dark points of the picture within the box of the chosen field."""
+    return float(
+        page.ask("""(() => {
+      const image = document.getElementById("image"), box = document.querySelector(".box.on");
+      const canvas = document.createElement("canvas");
+      canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
+      const context = canvas.getContext("2d"), part = (side) => parseFloat(box.style[side]) / 100;
+      context.drawImage(image, 0, 0);
+      const places = [part("left") * canvas.width, part("top") * canvas.height,
+                      part("width") * canvas.width, part("height") * canvas.height];
+      const { data } = context.getImageData(...places.map(Math.round));
+      let dark = 0;
+      for (let at = 0; at < data.length; at += 4) if (data[at] < 128) dark += 1;
+      return dark / (data.length / 4);
+    })()""")
+    )
+
+
+def test_the_page_shows_the_documents_picture_with_the_value_marked(
+    tmp_path: Path, chromium: Browser
+) -> None:
+    answers = {
+        "2024-118": Said({"number": "2024-118", "total": 1320.0, "pay_by": "2024-06-17"},
+                         {"total": (0.5, "1100.0")}),
+        "S 88": Said({"number": "S 88", "total": 84.0, "pay_by": "2024-04-11"},
+                     {"total": (0.5, "48.0")}),
+        "T-5512": Said({"number": "T-5512", "total": 1.0, "pay_by": "2024-04-11"}),
+    }  # fmt: skip
+    documents = {
+        "boatyard.pdf": papers.boatyard(),
+        "sailmaker.pdf": papers.sailmaker(),
+        "tides.csv": papers.tides(),
+    }
+    assert run_bills(tmp_path, documents, answers).counts["waiting"] == 3
+    desk = ServedPage(tmp_path)
+    with desk.served() as address:
+        page = opened(chromium, address, width=1280, height=800)
+        marked = {"boatyard.pdf": "1,320.00", "sailmaker.pdf": "84.00"}
+        for item in page.ask(
+            "[...document.querySelectorAll('.row b')].map((one) => one.textContent)"
+        ):
+            wait_for_item(page, item)
+            if item not in marked:  # a text has no picture
+                page.wait("!document.getElementById('text').hidden")
+                assert page.ask("document.getElementById('picture').hidden")
+                enter(page)
+                continue
+            page.wait("document.getElementById('image').naturalWidth > 0")
+            page.wait("document.querySelector('.box.on') !== null")
+            assert marked[item] in page.text(".field[aria-selected=true] .quote")
+            assert 0.05 < dark_share(page) < 0.7
+            page.press("t", text="t")
+            page.wait(f"document.querySelector('mark.on')?.textContent === '{marked[item]}'")
+            page.press("t", text="t")
+            page.wait("!document.getElementById('picture').hidden")
+            enter(page)
+        page.wait("!document.getElementById('queue-empty').hidden")
+        assert page.complaints() == []
+
+
+def test_of_a_document_that_was_changed_the_text_is_shown(
+    tmp_path: Path, chromium: Browser
+) -> None:
+    said = {"number": "2024-118", "total": 1320.0, "pay_by": "2024-06-17"}
+    answers = {"2024-118": Said(said, {"total": (0.5, "1")})}
+    run_bills(tmp_path, {"boatyard.pdf": papers.boatyard()}, answers)
+    with ServedPage(tmp_path).served() as address:
+        (tmp_path / "inbox/boatyard.pdf").write_bytes(papers.sailmaker())
+        page = opened(chromium, address)
+        page.wait("!document.getElementById('text').hidden")
+        page.wait("document.querySelector('mark.on') !== null")
+        assert page.text("#document-note") == (
+            "'boatyard.pdf' was changed since the question was asked: the next run asks again. "
+            "This is its text as the model read it."
+        )
+        (tmp_path / "inbox/boatyard.pdf").unlink()
+        page.send("Page.reload")
+        page.wait(
+            "document.getElementById('document-note')?.textContent.includes('cannot be shown')"
+        )
