@@ -76,7 +76,7 @@ class ServerConnection:
             )
         self._http = http.client(
             address.url,
-            key=address.key,
+            headers=http.bearer_headers(address.key),
             timeout_s=None,  # each request has a deadline of its own
             n_idle=64,
             trust_env=not address.is_here,

@@ -176,7 +176,8 @@ if TYPE_CHECKING:
 def _connect(place: PoolAddress) -> PoolConnection:
     if place.socket is not None:
         return UnixClient(place.socket, silence_s=SILENCE_S)
-    return http.client(place.url, key=place.key, timeout_s=SILENCE_S, idle_s=IDLE_CONNECTION_S)
+    headers = http.bearer_headers(place.key)
+    return http.client(place.url, headers=headers, timeout_s=SILENCE_S, idle_s=IDLE_CONNECTION_S)
 
 
 async def _post(

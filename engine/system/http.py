@@ -35,7 +35,6 @@ class AnswerTooLarge(HttpFailure):
 def client(
     url: str = "",
     *,
-    key: str = "",
     headers: Mapping[str, str] | None = None,
     connect_s: float = CONNECT_S,
     timeout_s: float | None = 30.0,
@@ -45,14 +44,14 @@ def client(
 ) -> httpx.AsyncClient:
     """Return a client that opens as many connections as needed and follows no redirects.
 
-    `key`, if any, is sent as the bearer token; `timeout_s` is that of each read and write;
-    `n_idle` connections stay open for `idle_s` after their last request. `options` are httpx's.
+    `timeout_s` is that of each read and write; `n_idle` connections stay open for `idle_s` after
+    their last request. `options` are httpx's.
     """
     import httpx
 
     return httpx.AsyncClient(
         base_url=url,
-        headers=_headers(key, headers),
+        headers=dict(headers or {}),
         timeout=httpx.Timeout(timeout_s, connect=connect_s, pool=None),
         limits=httpx.Limits(
             max_connections=None, max_keepalive_connections=n_idle, keepalive_expiry=idle_s
@@ -64,7 +63,6 @@ def client(
 def blocking_client(
     url: str = "",
     *,
-    key: str = "",
     headers: Mapping[str, str] | None = None,
     timeout_s: float | None = 30.0,
     **options: Any,
@@ -74,14 +72,15 @@ def blocking_client(
 
     return httpx.Client(
         base_url=url,
-        headers=_headers(key, headers),
+        headers=dict(headers or {}),
         timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
         **options,
     )
 
 
-def _headers(key: str, headers: Mapping[str, str] | None) -> dict[str, str]:
-    return {**(headers or {}), **({"Authorization": f"Bearer {key}"} if key else {})}
+def bearer_headers(key: str) -> dict[str, str]:
+    """Return the headers that send a key as the bearer token; none without a key."""
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 def is_header_value(text: str) -> bool:

@@ -88,8 +88,7 @@ async def _open_pool(service: ServiceClient) -> AsyncIterator[LineAnswerer]:
     """Yield a function that sends one line to the service, and retries while it is busy."""
     async with http.client(
         service.url,
-        key=service.api_key,
-        headers={"X-Paddock-Priority": "batch"},
+        headers={"X-Paddock-Priority": "batch", **http.bearer_headers(service.api_key)},
         timeout_s=READ_TIMEOUT_S,
         trust_env=service.trusts_proxies,
     ) as client:

@@ -56,7 +56,7 @@ class ServiceClient:
         self.url, self.api_key, self.trusts_proxies = url, api_key, trusts_proxies
         self._http = http.blocking_client(
             url,
-            key=api_key,
+            headers=http.bearer_headers(api_key),
             timeout_s=ANSWER_TIMEOUT_S,
             transport=transport,
             trust_env=trusts_proxies,

@@ -395,7 +395,7 @@ class Reconciler:
                     post,
                     call.trigger,
                     f"{post.deployment}:{call.id}",
-                    inputs=call.inputs,
+                    inputs=dict(call.inputs),
                     at=datetime.fromtimestamp(call.received_at, UTC),
                     words="called by its webhook",
                 )

@@ -215,7 +215,6 @@ class RunManager:
         trigger: str,
         key: str,
         *,
-        inputs: Mapping[str, Any] | None = None,
         at: datetime | None = None,
         words: str = "",
         ended: OnEnd | None = None,
@@ -223,11 +222,13 @@ class RunManager:
     ) -> QueuedRun:
         """Put a run into the queue; `ended` is called when it is over for good, restarts included.
 
+        `more` are parameters of the flow run, such as `inputs`.
+
         Raises:
             QueueError: Prefect does not take it now.
         """
         file = str(post.triggered.file)
-        parameters = {"path": file, "inputs": dict(inputs or {}), "trigger": trigger, **more}
+        parameters = {"path": file, "inputs": {}, "trigger": trigger, **more}
         due = at or datetime.now(UTC)
         try:
             made = await self._prefect_queue.submit(
