@@ -269,7 +269,8 @@ def _review_lines(reviewed: ReviewRecord) -> Iterator[str]:
     for one in reviewed.answers:
         when = f", {_date_text(one.at)}" if one.at is not None else ""
         outcome = console.printable_line(one.outcome)
-        yield _labelled("review", f"'{one.step}' {outcome}{when}")
+        label = "answer" if one.state == "none" else "review"
+        yield _labelled(label, f"'{one.step}' {outcome}{when}")
         for path, before, after in one.changes:
             yield _labelled_inner("changed", console.printable_line(f"{path}: {before} → {after}"))
         for path, value, place in one.fields:

@@ -403,6 +403,7 @@ class ItemRunner:
             outputs = await self._answer(step, params, tools)
         if step.review is not None:
             outputs = await self._reviewer.reviewed(step, scope, record, outputs, tools)
+        record.steps[-1].note_answer(outputs)
         if step.returns is None:
             return outputs
         return step.returns.render(scope.with_step(step.id, outputs))

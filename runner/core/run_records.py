@@ -69,7 +69,16 @@ class StepRecord:
     calls: list[CallRecord] = field(default_factory=list)
     state: Literal["done", "skipped", "failed"] = "done"
     """Only known during the run; afterwards the item's entry has it."""
+    answer: Mapping[str, Any] | None = None
+    """Its answer with `evidence` and `confidence`, where one of these was asked for."""
     _since: float = field(default_factory=time.monotonic, repr=False, compare=False)
+
+    def note_answer(self, outputs: Mapping[str, Any]) -> None:
+        """Keep where the values of an answer stand and how sure they are, if that is known."""
+        found = {name: outputs.get(name) for name in ("evidence", "confidence")}
+        if any(one is not None for one in found.values()):
+            answer = outputs.get("output")
+            self.answer = {"answer": outputs.get("text") if answer is None else answer, **found}
 
     def end(self) -> None:
         """Measure its duration, by the monotonic clock."""
@@ -140,6 +149,7 @@ def lineage_as_json(
                 "calls": [
                     [getattr(call, name) for name in CallRecord.__slots__] for call in step.calls
                 ],
+                **({} if step.answer is None else {"answer": step.answer}),
             }
             for step in steps
         ],
@@ -159,6 +169,7 @@ def read_lineage(made: Mapping[str, Any]) -> tuple[ItemSource | None, tuple[Step
             step["began"],
             step["seconds"],
             [CallRecord(*call[:n_values]) for call in step["calls"]],
+            answer=step.get("answer"),
         )
         for step in made.get("steps", ())
     )

@@ -1,11 +1,15 @@
-"""Decisions of people about the answers of an item or a run, and how reliable confidence was."""
+"""Answers of an item or a run with where their values stand, how sure they are, and who decided."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from paddock.engine.system.text import one_line
+from paddock.runner.core.run_records import read_lineage
+from paddock.runner.ledger.entries import LineageRow
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.reviews import Review, ReviewStore
 from paddock.runner.ledger.run_history import PastRun, open_for_reading
 from paddock.runner.render.run_details import ReliabilityTable, ReviewedAnswer, ReviewRecord
@@ -21,17 +25,19 @@ from paddock.runner.review.wording import (
 
 
 def reviews_of_item(ledger: Ledger, scope: str, key: str) -> ReviewRecord:
-    """Return the reviews of an item, by step, and the reliability of these steps."""
+    """Return the answers of an item with their decisions, and the reliability of these steps."""
     store = ReviewStore(ledger)
     heads = store.of_scope(scope, [key])
     found = [store.get(one.id) for _, one in sorted(heads.items())]
     reviews = [one for one in found if one is not None]
+    made = LineageStore(ledger).made(scope, key)
+    answers = [] if made is None else list(_unreviewed(made, key, {one.step for one in reviews}))
     decided = store.decided(is_whole=True) if reviews else []
-    return _record(reviews, decided)
+    return _record(reviews, answers, decided)
 
 
 def reviews_of_run(past: PastRun) -> ReviewRecord:
-    """Return the reviews that a run asked for, and of the items that it went on with.
+    """Return the answers of a run: the reviews that it asked for or went on with, and others.
 
     Raises:
         LedgerError: the ledger cannot be read.
@@ -45,13 +51,42 @@ def reviews_of_run(past: PastRun) -> ReviewRecord:
             for one in (*store.waiting(is_whole=True), *decided)
             if one.run == past.row.run or (one.scope, one.key) in places
         ]
-    return _record(reviews, decided)
+        asked: dict[tuple[str, str], set[str]] = {}
+        for one in reviews:
+            asked.setdefault((one.scope, one.key), set()).add(one.step)
+        answers = [
+            answer
+            for row in LineageStore(ledger).made_in(past.row.run)
+            for answer in _unreviewed(row, row.key, asked.get((row.scope, row.key), set()))
+        ]
+    return _record(reviews, answers, decided)
 
 
-def _record(reviews: Sequence[Review], decided: Sequence[Review]) -> ReviewRecord:
+def _unreviewed(row: LineageRow, key: str, asked: Collection[str]) -> Iterator[ReviewedAnswer]:
+    """Yield the answers of an item that have evidence or confidence, and were not asked about."""
+    source, steps = read_lineage(row.made)
+    for step in steps:
+        if step.answer is not None and step.id not in asked:
+            yield ReviewedAnswer(
+                item=key if source is None else source.path,
+                step=step.id,
+                state="none",
+                outcome="not reviewed",
+                by=None,
+                at=None,
+                reason=None,
+                changes=(),
+                fields=_field_texts(step.answer),
+                earlier=(),
+            )
+
+
+def _record(
+    reviews: Sequence[Review], answers: Sequence[ReviewedAnswer], decided: Sequence[Review]
+) -> ReviewRecord:
     places = {_place(one) for one in reviews}
     return ReviewRecord(
-        tuple(map(reviewed_answer, reviews)),
+        (*map(reviewed_answer, reviews), *answers),
         tuple(reliability_tables(one for one in decided if _place(one) in places)),
     )
 
@@ -84,15 +119,19 @@ def reviewed_answer(review: Review) -> ReviewedAnswer:
         at=review.decided_at,
         reason=review.reason,
         changes=tuple((path, _short(old), _short(new)) for path, old, new in changes),
-        fields=tuple(
-            (
-                one.path,
-                f"{_short(one.value)}{sure_text(one.confidence)}",
-                "" if one.evidence is None else place_text(one.evidence),
-            )
-            for one in subject_fields(subject)
-        ),
+        fields=_field_texts(subject),
         earlier=tuple(earlier_lines(review)),
+    )
+
+
+def _field_texts(subject: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]:
+    return tuple(
+        (
+            one.path,
+            f"{_short(one.value)}{sure_text(one.confidence)}",
+            "" if one.evidence is None else place_text(one.evidence),
+        )
+        for one in subject_fields(subject)
     )
 
 

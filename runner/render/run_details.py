@@ -85,7 +85,7 @@ class ReviewedAnswer:
     item: str
     step: str
     state: str
-    """`open`, `accepted`, `edited`, `rejected` or `expired`."""
+    """`open`, `accepted`, `edited`, `rejected` or `expired`; `none`: no one was asked."""
     outcome: str
     """The same with who and why, such as `edited by ann`."""
     by: str | None
@@ -128,7 +128,7 @@ class ReliabilityTable:
 
 @dataclass(frozen=True, slots=True)
 class ReviewRecord:
-    """The reviews of one run, or of one item, and what they say about confidence."""
+    """The answers of one run, or of one item, and how reliable their confidence is."""
 
     answers: tuple[ReviewedAnswer, ...] = ()
     reliability: tuple[ReliabilityTable, ...] = ()

@@ -109,14 +109,14 @@ def _failures_html(story: RunDetails, folder: Path) -> Iterator[str]:
 def _reviews_html(reviewed: ReviewRecord) -> Iterator[str]:
     """Yield who decided what, what waits, and how reliable confidence was."""
     if reviewed.answers:
-        yield f"<h2>Reviews ({len(reviewed.answers):,})</h2>"
-        shown = sorted(reviewed.answers, key=lambda one: (one.state != "open", one.item, one.step))
+        yield f"<h2>Answers ({len(reviewed.answers):,})</h2>"
+        shown = sorted(reviewed.answers, key=_review_order)
         n_left = len(shown) - MAX_REVIEWS
         note = f"{n_left:,} more; `paddock review --list` and `--export jsonl` have all." * (
             n_left > 0
         )
         rows = map(_review_row, shown[:MAX_REVIEWS])
-        yield html_table("Reviews", _REVIEW_HEADS, rows, note=note)
+        yield html_table("Answers", _REVIEW_HEADS, rows, note=note)
     for table in reviewed.reliability:
         yield f"<p>{escape(table.summary)}.</p>"
         if table.rows:
@@ -127,6 +127,11 @@ def _reviews_html(reviewed: ReviewRecord) -> Iterator[str]:
             )
             heads = ("Confidence", "#Fields", "#Right", "#Share")
             yield html_table(f"Reliability of {table.step}", heads, cells)
+
+
+def _review_order(one: ReviewedAnswer) -> tuple[int, str, str]:
+    """Sort what waits first, and what was not reviewed last."""
+    return {"open": 0, "none": 2}.get(one.state, 1), one.item, one.step
 
 
 def _review_row(one: ReviewedAnswer) -> str:

@@ -73,10 +73,10 @@ def decide_many(world: World, n: int) -> None:
             ReviewDesk(ledger).decide(review.id, review.question, verb, value, by="ann")
 
 
-def review_part(text: str) -> list[str]:
+def review_part(text: str, label: str = "review") -> list[str]:
     """Return the lines from the first review to the line after them, without the date."""
     lines = text.splitlines()
-    first = next(n for n, line in enumerate(lines) if line.startswith("  review"))
+    first = next(n for n, line in enumerate(lines) if line.startswith(f"  {label}  "))
     last = next(n for n, line in enumerate(lines) if line.startswith("  now"))
     return [line.rstrip() for line in lines[first:last]]
 
@@ -148,7 +148,7 @@ def test_the_report_of_a_run_has_its_reviews_and_what_waits_first(world: World) 
     decide(world, asked(world, {"total": 62.0}), "edit", {"total": 84.0})
     assert paddock("logs", "--report", "run.html").exit_code == 0
     page = (world.folder / "run.html").read_text("utf-8")
-    assert "<h2>Reviews (1)</h2>" in page
+    assert "<h2>Answers (1)</h2>" in page
     assert '<span class="s-edited">edited by ann</span>' in page
     assert "<del>62.0  (62%; else 84.0 30%)</del> <ins>84.0</ins>" in page
     assert "page 2: &quot;62,00&quot;" in page
@@ -162,6 +162,42 @@ def test_texts_of_a_hostile_answer_are_escaped_in_the_report(world: World) -> No
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
-def test_a_report_of_a_run_without_reviews_has_no_section_of_them(world: World) -> None:
+def test_a_report_of_a_run_without_evidence_has_no_section_of_answers(world: World) -> None:
     paddock("logs", "--report", "run.html")
-    assert "Reviews" not in (world.folder / "run.html").read_text("utf-8")
+    assert "Answers" not in (world.folder / "run.html").read_text("utf-8")
+
+
+SURE = """\
+name: letters
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: bill
+        uses: chat
+        with: {prompt: "Read: {{ steps.text.text }}"}
+        reply: {schema: {topic: str, place: str}, evidence: steps.text}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.bill.text }}"}}
+"""
+
+
+def test_why_and_the_report_show_where_values_stand_without_any_review(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("paddock.runner.core.model_pools.LookupPool", lambda settings: FakePool())
+    world = World(tmp_path / "letters", SURE)
+    world.documents(1)
+    world.run(pool=FakePool(answer=lambda request: '{"topic": "the ferry", "place": "Oban"}'))
+    monkeypatch.chdir(world.folder)
+    assert review_part(paddock("why", "out/0.txt").stdout, "answer") == [
+        "  answer      'bill' not reviewed",
+        '                field     topic: the ferry; inbox/0.txt, line 1: "the ferry"',
+        "                field     place: Oban; not found in the document",
+    ]
+    paddock("logs", "--report", "run.html")
+    page = (world.folder / "run.html").read_text("utf-8")
+    assert "<h2>Answers (1)</h2>" in page
+    assert "inbox/0.txt, line 1: &quot;the ferry&quot;" in page
