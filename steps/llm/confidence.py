@@ -26,8 +26,9 @@ from typing import Any
 from paddock.engine.request import TokenLogprob
 from paddock.pipelines.reply_schema import schema_mismatch
 
-N_ALTERNATIVES = 5
-"""Likely tokens that are asked for with each token; some servers send no more."""
+N_ALTERNATIVES = 10
+"""Likely tokens that are asked for with each token: a label of three can begin in nine ways that
+count (SmolLM2); servers elsewhere send up to 20."""
 LEAST_ALTERNATIVE = 1e-3
 """Probability below which an alternative counts nothing."""
 MOST_COMPLETED_CHARS = 64

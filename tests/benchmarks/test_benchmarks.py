@@ -23,6 +23,7 @@ from tests.benchmarks import (
     arena,
     chat,
     client,
+    confidence,
     contenders,
     decode,
     device_checks,
@@ -167,6 +168,11 @@ COMMANDS = {
     ),
     "idle": (idle, f"--rounds 1 --chats 1 {FEW}", "| paddock |"),
     "evidence": (evidence, "--pages 4 --fields 20 --rounds 1", "| 4 |"),
+    "confidence": (
+        confidence,
+        f"--texts 9 --rounds 1 --answer-tokens 8 {TINY}",
+        "| with |",
+    ),
     "decode": (decode, f"--sequences 2 --prompt-tokens 64 --answer-tokens 4 {TINY}", "| 2 |"),
 }
 

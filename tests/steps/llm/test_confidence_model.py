@@ -1,0 +1,65 @@
+"""Confidence with the bundled model, on what it can do: choosing one of three labels."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.backends.local import LocalPool
+from paddock.engine.settings import PoolSettings
+from tests.benchmarks.confidence import (
+    TOPICS,
+    Labelled,
+    label_all,
+    label_request,
+    labelled,
+    labelled_texts,
+)
+
+SETTINGS = PoolSettings(n_threads=2, models_dir=Path("/nonexistent"), profile_s=0)
+HARD = "It will rain in Oslo until the evening. Lunch will be served after the match."
+
+
+def test_sure_labels_are_right_more_often_than_doubtful_ones() -> None:
+    async def work() -> list[Labelled]:
+        async with LocalPool(SETTINGS) as pool:
+            return await label_all(pool, 36)
+
+    found = sorted(asyncio.run(work()), key=lambda one: one.p)
+    n_right = [sum(one.is_right for one in half) for half in (found[:18], found[18:])]
+    assert n_right[0] + 2 < n_right[1], [(one.p, one.is_right) for one in found]
+    for one in found:
+        assert one.second in TOPICS, "each token of a label leaves one other that fits"
+        assert one.second != one.label
+        assert 0 < one.second_p < 1
+        assert one.p + one.second_p <= 1.001
+
+
+def test_the_same_label_has_the_same_probability_however_it_came() -> None:
+    """Greedy, sampled, with drafts and without, alone and in company: it is the model's own."""
+
+    async def work() -> tuple[Labelled, list[Labelled]]:
+        async with LocalPool(SETTINGS) as pool:
+            first = label_request(HARD)
+            greedy = labelled(await pool.chat(first).reply(), "weather")
+            asked = [label_request(HARD, temperature=4, top_p=1, seed=seed) for seed in range(24)]
+            asked.append(replace(first, drafts=False))
+            replies = await asyncio.gather(*(pool.chat(one).reply() for one in asked))
+            return greedy, [labelled(reply, "weather") for reply in replies]
+
+    greedy, others = asyncio.run(work())
+    found = {greedy.label: greedy.p}
+    for one in others:
+        # Rows of a batch are computed in another order than one alone.
+        assert found.setdefault(one.label, one.p) == pytest.approx(one.p, abs=0.03)
+    assert len(found) == len(TOPICS), found
+    assert sum(found.values()) == pytest.approx(1, abs=0.05), found
+    assert others[-1].label == greedy.label
+
+
+def test_the_texts_are_the_same_each_time() -> None:
+    assert labelled_texts(9) == labelled_texts(9)
+    assert [topic for _, topic in labelled_texts(4)] == ["sport", "food", "weather", "sport"]
