@@ -39,6 +39,8 @@ _LABEL_REACH_CHARS = 2_000  # about a page: what is farther from its label does 
 _AFTER_VALUE = 4  # a label is usually before its value
 _TAKEN_BY_ITEM, _TAKEN = 6.0, 3.0  # in halvings of a distance
 _OUT_OF_ORDER = 1.0
+_MARKS = re.compile(r"[^\w\x00\n]*\n?[^\w\x00\n]*")
+_MOST_MARKS = 40
 _LINE_CHARS = 8  # what another line counts as
 _MOST_REFERENCES = 64
 
@@ -284,6 +286,12 @@ class _Sources:
     def is_one_line(self, start: int, end: int) -> bool:
         return self.index.text.find("\n", start, end) < 0
 
+    def has_only_marks(self, start: int, end: int) -> bool:
+        """Return whether there is no word between a label and a value, as in `Total: | 84`."""
+        return (
+            end - start < _MOST_MARKS and _MARKS.fullmatch(self.index.text, start, end) is not None
+        )
+
     def find(self, value: Any) -> _Found:
         """Return all places that may be meant by a value."""
         key = type(value), value
@@ -513,7 +521,10 @@ class _Choice:
         """Return the distance to the nearest label, in doublings."""
         at = bisect_left(labels, (quote.start, quote.start))
         costs = [math.log2(_LABEL_REACH_CHARS)] if labels else [0.0]
-        costs += (math.log2(1 + self._apart(one, quote)) for one in labels[max(0, at - 1) : at])
+        for one in labels[max(0, at - 1) : at]:
+            if self._sources.has_only_marks(one[1], quote.start):
+                return 0.0
+            costs.append(math.log2(1 + self._apart(one, quote)))
         for one in labels[at : at + 1]:
             costs.append(math.log2(1 + _AFTER_VALUE * self._apart(one, quote)))
         return min(costs)

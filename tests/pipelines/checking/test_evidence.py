@@ -219,6 +219,12 @@ def test_labels_are_read_in_any_way_that_a_field_is_named() -> None:
         assert one("2024-05-03", text, name=name)["line"] == 2
 
 
+def test_a_label_right_before_a_value_counts_more_than_other_values() -> None:
+    text = "Price: 1,450.00 EUR a year\n\n1. Berth 14 of the Heron has a price of 1,450.00 EUR."
+    answer = {"price": 1450, "berth": 14, "boat": "Heron"}
+    assert locate(answer, {}, [SourceText("t", text)])["price"]["line"] == 1
+
+
 def test_without_a_label_the_other_values_decide() -> None:
     text = "Smith, Berlin, 5 units\n" + "filler\n" * 50 + "Jones, Berlin, 5 units\n"
     found = locate({"name": "Jones", "city": "Berlin", "n": 5}, {}, [SourceText("t", text)])

@@ -24,6 +24,15 @@ def test_numbers_that_stand_nowhere_keep_a_sentence_from_being_cited() -> None:
     )
 
 
+def test_numbers_and_days_count_in_any_notation() -> None:
+    pages = passages_by_page(
+        ["Rechnung über 1.240,00 € vom 3. Mai 2024.", "Rechnung über 1.420,00 € vom 4. Mai 2024."]
+    )
+    assert with_citations("Rechnung vom 2024-05-04. Rechnung über 1240 Euro.", pages) == (
+        "Rechnung vom 2024-05-04. [p. 2] Rechnung über 1240 Euro. [p. 1]"
+    )
+
+
 def test_chinese_is_compared_by_its_characters() -> None:
     pages = passages_by_page(["春茶在四月采摘。", "价格上涨了百分之十。"])
     assert with_citations("价格上涨了百分之十。春茶四月采摘。", pages) == (
