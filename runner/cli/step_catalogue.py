@@ -442,18 +442,21 @@ TEMPLATE_HEAD = """\
 # - A list is worked on by `for_each: NAME in EXPRESSION` with `do:`, never by a loop in a template.
 #   `where: EXPRESSION` leaves items out; `loop` has index (from 1), index0, first, last, length.
 #   Inside `do`, `steps.…` sees the item's own steps and those outside the block. A block `b` offers
-#   steps.b.results (in order), .counts, .changed, .failed.
+#   steps.b.results (in order), .counts, .changed, .failed, .waiting.
 # - Paths are relative to this file and must stay in its folder, or under a `dir` or `path` input.
 # - Long texts stand in files: `prompt: {file: prompts/x.md}`; template, system, map, reduce, too.
 # - `reply.schema` makes the model answer in that form: JSON Schema, or short: str, int, float,
 #   bool, date, list[str], enum[a, b], a `?` for "or null", mappings. The value is steps.x.output,
-#   its JSON steps.x.text.
+#   its JSON steps.x.text. `reply.evidence: steps.text` (outputs of files.read) finds each field in
+#   the document: steps.x.evidence.FIELD has quote, page, match. `reply.confidence: true`:
+#   steps.x.confidence.FIELD has p. `review: {when: "confidence.min < 0.8 or evidence.missing"}`
+#   next to `reply` lets a person decide; the item waits.
 # - YAML 1.2: no tags, no `<<`; `on`, `yes`, `017` and `12:30` are text. {{ }} and texts with ': '
 #   or '?' need quotes. Keys that begin with `x-` are free, for anchors: `x-common: &c {…}`, then
 #   `with: *c`.
 # - Top level: pipeline name description inputs models mcpServers defaults on concurrency budget
 #   secrets steps returns tests; only `steps` is needed. Control keys of a step: id uses with needs
-#   if retry timeout cache reply returns; of a block: id for_each where do key max_parallel
+#   if retry timeout cache reply review returns; of a block: id for_each where do key max_parallel
 #   on_error needs if retry timeout cache returns. `retry.on`: timeout worker busy io check.
 #   `timeout`: total or idle. `cache`: auto or off. Durations 30s 5m 2h, sizes 64MiB, contexts 16k.
 # - `params` of a model or a step: temperature top_p top_k min_p repeat_penalty presence_penalty
