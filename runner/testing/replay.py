@@ -212,6 +212,8 @@ class CassettePool:
         except _REPEATABLE_REFUSALS as error:
             self._tape.keep("chat", asked, {"error": str(error)})
             raise
+        if self._tape.masking.masked(reply.text) != reply.text:
+            reply = replace(reply, logprobs=())  # its tokens spell what is masked
         self._tape.keep("chat", asked, _reply_json(reply))
         return reply
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -159,3 +160,15 @@ def test_a_recorded_answer_is_as_sure_as_it_was(tmp_path: Path) -> None:
     assert recorded.passed, recorded.problems
     replayed = bench.case("replay", pool=Nobody())
     assert replayed.passed, replayed.problems
+
+
+def test_probabilities_of_tokens_that_spell_a_path_or_a_secret_are_not_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY", "label")
+    pipeline = f"secrets: {{key: {{env: KEY}}}}\n{SURE}".replace("Which", "'{{ secrets.key }}'")
+    bench = Bench(tmp_path, pipeline, TEST.split("    expect")[0], n_documents=0)
+    bench.case("record", pool=Unsure(), flags={"allow": "secrets"})
+    replies = [line["given"] for line in bench.lines() if line.get("kind") == "chat"]
+    assert replies and all("logprobs" not in one for one in replies)
+    assert "label" not in json.dumps(replies)
