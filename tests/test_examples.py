@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from paddock.runner.api import plan, run, run_async, validate
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.progress.report import PlanReport, Report
 from paddock.runner.testing import suite_runner as trials
+from tests.fakes.papers import CONTRACTS, INVOICES, write
 from tests.fakes.pdf import pdf
+from tests.fakes.readers import read_here
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 # A run of an example in a clone may have left these next to it.
@@ -63,6 +66,20 @@ def done(report: Report | PlanReport, step: str = "each") -> dict[str, str]:
 )
 def test_every_example_is_valid(file: Path) -> None:
     assert validate(file).faults == ()
+
+
+@pytest.mark.parametrize(
+    ("example", "documents"), [("invoices-reviewed", INVOICES), ("contracts", CONTRACTS)]
+)
+def test_the_documents_to_review_are_those_that_the_tests_make(
+    example: str, documents: Mapping[str, Callable[[], bytes]], tmp_path: Path
+) -> None:
+    write(tmp_path, documents)
+    inbox = EXAMPLES / example / "inbox"
+    assert {path.name for path in inbox.iterdir()} == documents.keys()
+    for name in documents:
+        assert read_here(inbox / name).text == read_here(tmp_path / name).text
+        assert (inbox / name).stat().st_size < 30_000
 
 
 def test_the_smallest_example_runs(tmp_path: Path) -> None:
