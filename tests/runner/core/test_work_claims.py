@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.review.decisions import ReviewDesk
 from tests.runner.core.test_subpipelines import CLEAN, OUTER
 from tests.runner.world import SUMMARIES, World
 
@@ -178,6 +179,31 @@ def test_the_items_of_a_pipeline_that_a_step_runs_are_shared_as_well(
     assert min(report["calls"] for report in reports) > 0
     assert reports[0]["returns"] == reports[1]["returns"]
     assert reports[0]["returns"]["n"] == N_DOCUMENTS
+
+
+def test_machines_ask_once_what_a_person_decides_and_continue_it_once(machines: Machines) -> None:
+    asked = PATIENT.replace('{{ inputs.tone }})"}}', '{{ inputs.tone }})"}, review: {}}')
+    machines.world.write("pipeline.yaml", asked)
+    both = [machines.start() for _ in range(2)]
+    machines.go(*both)
+    reports = [machines.report(process) for process in both]
+    assert [report["counts"]["waiting"] for report in reports] == [N_DOCUMENTS] * 2
+    folder = machines.world.folder / ".paddock"
+    with Ledger(folder, url=machines.url) as ledger:
+        desk = ReviewDesk(ledger)
+        waiting = desk.waiting()
+        assert len(waiting) == N_DOCUMENTS
+        for one in waiting[1:]:
+            desk.decide(one.id, one.question, "accept", by="ann")
+    (machines.world.folder / "go").unlink()
+    both = [machines.start() for _ in range(2)]
+    machines.go(*both)
+    reports = [machines.report(process) for process in both]
+    for report in reports:
+        assert (report["counts"]["new"], report["counts"]["waiting"]) == (N_DOCUMENTS - 1, 1)
+    n_digests = 2  # of no summary, and of all but one
+    assert len(machines.calls()) == N_DOCUMENTS + n_digests
+    assert len(outputs(machines.world)) == N_DOCUMENTS - 1 + 1
 
 
 def test_who_comes_late_counts_what_the_others_did_of_the_job(machines: Machines) -> None:
