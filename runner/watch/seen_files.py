@@ -133,7 +133,8 @@ def batch_outcome(
         for entry in entries  # done, with attempts: a part of it failed, and may pass later
         if entry.state == "failed" or (entry.state == "done" and entry.attempts)
     )
-    return BatchOutcome(run, status, failed, again, message)
+    waiting = frozenset(entry.key for entry in entries if entry.state == "waiting")
+    return BatchOutcome(run, status, failed, again, message, waiting)
 
 
 WATCH_TRIGGER = "watch"

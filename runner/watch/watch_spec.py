@@ -147,6 +147,8 @@ class BatchOutcome:
     """Those of them with a transient error: the next run tries them again."""
     message: str = ""
     """Why the run as a whole failed."""
+    waiting: Collection[str] = frozenset()
+    """Items that wait for a person's decision."""
 
 
 def batch_key(watch: str, epoch: int, files: Iterable[FileVersion], gone: Iterable[str]) -> str:

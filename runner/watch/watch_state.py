@@ -195,8 +195,12 @@ class WatchRetries:
             else:
                 given_up[seen.relpath] = self._why(outcome, seen)
         n_failures = max(map(self._n_of, again), default=1)
-        held = self._wait(again, now + self._backoff.pause_s(max(n_failures, 1)))
-        return RetryVerdict(True, held.held, given_up)
+        held = self._wait(again, now + self._backoff.pause_s(max(n_failures, 1))).held
+        # A hot folder's document stays in `processing/` until a person has decided.
+        waiting = [one for one in batch.files if one.relpath in outcome.waiting]
+        reviewed = [one for one in waiting if one.relpath in self.claimed]
+        held |= self._wait(reviewed, now + self._reconcile_s).held
+        return RetryVerdict(True, held, given_up)
 
     def _after_failure(self, batch: WatchBatch, outcome: BatchOutcome, now: float) -> RetryVerdict:
         self._n_failed_runs += 1

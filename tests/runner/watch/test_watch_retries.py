@@ -42,6 +42,17 @@ def test_a_document_that_fails_in_passing_is_given_up_after_a_number_of_runs() -
     assert (verdict.held, verdict.given_up) == (frozenset(), {"b": "busy"})
 
 
+def test_a_document_of_a_hot_folder_stays_while_it_waits_for_a_person() -> None:
+    outcome = BatchOutcome("r", "completed", waiting=frozenset("ab"))
+    waiting = retries()
+    assert waiting.judge(BATCH, outcome, 0).held == frozenset()  # no hot folder: it stays anyway
+    waiting.claimed["b"] = B
+    for at in (0, 1000, 2000, 3000):  # as long as it takes
+        assert waiting.judge(BATCH, outcome, at).held == frozenset("b")
+        assert list(waiting.released(at + 600)) == [B]
+    assert waiting.judge(BATCH, BatchOutcome("r", "completed"), 4000).held == frozenset()
+
+
 def test_another_version_of_a_file_is_tried_as_often_again() -> None:
     outcome = BatchOutcome("r", "quarantined", {"b": "busy"}, again=("b",))
     waiting = retries()
