@@ -199,7 +199,7 @@ def _first_sentence(thing: object) -> str:
 
 
 def _parameter_list(function: Any) -> str:
-    """Return the names of a function's parameters."""
+    """Return the names of a function's parameters, without those that a check's scope fills in."""
     try:
         given = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # a built-in without a signature
@@ -208,7 +208,9 @@ def _parameter_list(function: Any) -> str:
         inspect.Parameter.VAR_POSITIONAL: "*",
         inspect.Parameter.VAR_KEYWORD: "**",
     }
-    return ", ".join(f"{stars.get(one.kind, '')}{one.name}" for one in given)
+    from_scope = getattr(function, "from_scope", ())
+    written = (one for one in given if one.name not in from_scope)
+    return ", ".join(f"{stars.get(one.kind, '')}{one.name}" for one in written)
 
 
 def catalogue_text(found: InstalledParts) -> str:

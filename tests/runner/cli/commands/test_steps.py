@@ -66,6 +66,7 @@ def test_all_that_checks_and_tools_may_call_is_listed() -> None:
     rows = {(row.kind, row.name): row for row in found.parts}
     assert rows["tool", "calculator"].takes == "expression"
     assert rows["check", "words"].takes == "value, least, most"
+    assert rows["check", "located"].takes == "value"
     assert rows["reader", "pdf"].about == "application/pdf"
     assert all(row.about for row in rows.values())
     assert found.broken == ()
