@@ -125,9 +125,24 @@ class TerminalReview:
             return self._undo()
         try:
             return self._decide(review, word, rest)
-        except (DecisionRefused, WrongField) as error:
+        except WrongField as error:
             self.write(f"  {error}")
-        return None
+            return None
+        except DecisionRefused as error:
+            self.write(f"  {error}")
+            return self._is_outdated(review)
+
+    def _is_outdated(self, seen: Review) -> bool | None:
+        """Return True if another item, or this one with another question, is to be shown."""
+        try:
+            now = self.desk.get(seen.id)
+        except DecisionRefused:  # its document was deleted meanwhile
+            self._queue.remove(seen.id)
+            return True
+        if now.is_decided:
+            self._queue.remove(seen.id)
+            return True
+        return True if now.question != seen.question else None
 
     def _decide(self, review: Review, word: str, rest: str) -> bool | None:
         if word == "a":

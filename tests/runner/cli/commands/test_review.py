@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from paddock.runner.cli.application import application
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Question, Review, ReviewStore
 from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.terminal import TerminalReview
 from tests.runner.cli.commands.terminal import CTRL_C, terminal
 
 TEXT = "Invoice A-17\nTotal 84,00 EUR\nplease pay by 3 May 2024\n"
@@ -438,6 +442,52 @@ def test_the_end_of_the_input_ends_the_session_and_leaves_no_lease(folder: Path)
         assert ReviewDesk(ledger).get(asked.id).lease_by is None
 
 
+def session(folder: Path, steps: list[Callable[[], str]]) -> str:
+    """Run a session in the terminal, whose lines are made when they are asked for."""
+    shown: list[str] = []
+    lines = iter(steps)
+
+    def read(prompt: str) -> str:
+        step = next(lines, None)
+        if step is None:
+            raise EOFError
+        return step()
+
+    with Ledger(folder / ".paddock") as ledger:
+        desk = ReviewDesk(ledger)
+        TerminalReview(desk, "ann", read, shown.append).run([one.id for one in desk.waiting()])
+    return "\n".join(shown)
+
+
+def test_an_answer_that_changes_while_a_person_looks_is_shown_again(folder: Path) -> None:
+    ask(folder)
+
+    def change() -> str:
+        ask(folder, answer={**ANSWER, "total": 99.0}, document_sha256="d2")
+        return "a"
+
+    shown = session(folder, [change, lambda: "a"])
+    assert "was changed meanwhile" in shown
+    assert shown.index("62.0") < shown.index("was changed meanwhile") < shown.index("99.0")
+    assert decided(folder)["a.txt"].value["total"] == 99.0
+
+
+def test_an_answer_that_another_person_decides_meanwhile_leaves_the_queue(folder: Path) -> None:
+    asked = ask(folder)
+    ask(folder, "b.txt")
+
+    def decide() -> str:
+        with Ledger(folder / ".paddock") as ledger:
+            desk = ReviewDesk(ledger)
+            desk.release(asked.id, "ann")
+            desk.decide(asked.id, asked.question, "accept", by="bob")
+        return "x no"
+
+    shown = session(folder, [decide, lambda: "a"])
+    assert "'a.txt' (step 'bill') was accepted by bob" in shown
+    assert {key: one.by for key, one in decided(folder).items()} == {"a.txt": "bob", "b.txt": "ann"}
+
+
 def test_control_characters_of_a_document_do_not_reach_the_terminal(folder: Path) -> None:
     ask(folder, answer={"number": "\x1b[2Jgone", "total": 1.0}, evidence=None, confidence=None)
     assert "\x1b" not in paddock("review", "--tty", given="q\n").stdout
@@ -471,6 +521,23 @@ def test_an_editor_that_fails_changes_nothing(
         screen.wait_for("1 waits for review.")
         assert screen.ended() == 0
     assert decided(folder) == {}
+
+
+def test_starting_imports_no_engine_no_page_and_no_tests(folder: Path) -> None:
+    ask(folder)
+    code = (
+        "import sys, json; from paddock.runner.cli.application import main\n"
+        "sys.argv = ['paddock', 'review', '--list']\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "slow = ('prefect', 'starlette', 'jsonschema', 'llama_cpp', 'numpy', "
+        "'paddock.engine.request', 'paddock.runner.testing')\n"
+        "print(json.dumps([name for name in slow if name in sys.modules]))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert json.loads(shown.stdout.splitlines()[-1]) == []
 
 
 # --- the page
