@@ -121,6 +121,10 @@ _LARGE = ("value", "value_object", "subject", "subject_object")
 _LIST = f"select {', '.join(_COLUMNS)} from reviews"
 _WHOLE = f"select {', '.join((*_COLUMNS, *_LARGE))} from reviews"
 _OF_ID = " where id = :id"
+_MARK = (
+    "select state, count(*), sum(asked_at), sum(decided_at), sum(lease_until) from reviews "
+    "group by state order by state"
+)
 _OF_PLACE = " where scope = :scope and key = :key and step = :step"
 _EXPIRE = (
     "update reviews set state = 'expired', decided_at = :now, is_applied = 0, lease_by = null, "
@@ -165,6 +169,10 @@ class ReviewStore:
         """Return what was decided, or is late, and no run has gone on with."""
         late = f"(state <> 'open' or expires_at <= {self._ledger.now})"
         return self._listed(f"where is_applied = 0 and {late} order by asked_at, id", False)
+
+    def mark(self) -> str:
+        """Return a text that changes with every question, decision and lease; a cheap query."""
+        return json.dumps([list(row) for row in self._rows(_MARK)])
 
     def get(self, id_: str) -> Review | None:
         """Return a review with its whole subject and value."""

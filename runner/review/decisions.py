@@ -53,6 +53,10 @@ class ReviewDesk:
         """Return what is decided, the newest first."""
         return self._store.decided(is_whole=is_whole)
 
+    def mark(self) -> str:
+        """Return a text that changes with every question, decision and lease; a cheap query."""
+        return self._store.mark()
+
     def get(self, id_: str) -> Review:
         """Return a review with its whole subject.
 
