@@ -1,0 +1,99 @@
+"""`paddock serve` shows the review page of the folder where it was started, behind its keys."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.browser import browser, needs_browser
+from tests.runner.review.served_page import ServedPage
+
+pytestmark = pytest.mark.timeout(120)
+
+API = "/review/api"
+CLI = "from paddock.runner.cli.application import main; main()"
+
+
+@contextmanager
+def serving(folder: Path, *options: str) -> Iterator[str]:
+    """Run `paddock serve` in a folder; yield its address."""
+    home = {"PADDOCK_HOME": str(folder / "home")}
+    running = subprocess.Popen(
+        [sys.executable, "-c", CLI, "serve", "--port", "0", *options],
+        cwd=folder, env={**os.environ, **home}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert running.stderr is not None
+    try:
+        line = running.stderr.readline()
+        assert line.startswith("Paddock serves at http"), line
+        yield line.split()[3].rstrip(",")
+    finally:
+        running.terminate()
+        running.communicate(timeout=60)
+
+
+def test_without_keys_the_owners_token_opens_it(tmp_path: Path) -> None:
+    desk = ServedPage(tmp_path)
+    (asked,) = desk.ask("a.txt")
+    with serving(tmp_path) as address, httpx.Client(base_url=address, trust_env=False) as one:
+        assert one.get("/review").status_code == 200
+        refused = one.get(f"{API}/queue")
+        file = tmp_path / "home/review.token"
+        assert refused.status_code == 401
+        assert refused.json() == {"error": f"This page needs a token. It is in {file}."}
+        assert file.stat().st_mode & 0o077 == 0
+        entered = one.get("/review", params={"token": file.read_text().strip()})
+        assert entered.status_code == 303
+        assert [row["id"] for row in one.get(f"{API}/queue").json()["rows"]] == [asked.id]
+        assert one.get("/api/tags").status_code == 200  # the models' API is as open as before
+
+
+@needs_browser
+def test_with_keys_a_keys_name_is_the_reviewers(tmp_path: Path) -> None:
+    desk = ServedPage(tmp_path)
+    first, second = desk.ask("a.txt", "b.txt", by=["ann"])
+    keys = tmp_path / "keys"
+    keys.write_text("a-long-key-of-ann ann\na-long-key-of-ben ben\n")
+    with serving(tmp_path, "--api-keys", str(keys)) as address:
+        with httpx.Client(base_url=address, trust_env=False) as one:
+            assert one.get(f"{API}/queue").status_code == 401
+            token = (tmp_path / "home/review.token").read_text().strip()
+            as_ben = {"Authorization": "Bearer a-long-key-of-ben"}
+            assert one.get(f"{API}/queue", headers=as_ben).json()["by"] == "ben"
+            wrong = {"Authorization": f"Bearer {token}"}
+            assert one.get(f"{API}/queue", headers=wrong).status_code == 401
+            decision = {"question": first.question, "verb": "accept"}
+            refused = one.post(f"{API}/reviews/{first.id}/decide", json=decision, headers=as_ben)
+            assert refused.json()["error"] == (
+                "'ben' may not decide on 'a.txt' (step 'bill'). Its reviewers are: ann."
+            )
+        with browser() as chromium:
+            page = chromium.page(f"{address}/review")
+            page.wait("document.getElementById('token-dialog').open")
+            page.type("a-long-key-of-ann")
+            page.press("Enter", text="\r")
+            page.wait("document.querySelectorAll('.field').length")
+            assert page.text("#who") == "You decide as ann."
+            page.press("Enter", text="\r")
+            page.wait("document.getElementById('document-name').textContent === 'b.txt'")
+    assert desk.review(first.id).by == "ann"
+    assert desk.review(second.id).state == "open"
+
+
+def test_a_folder_without_a_ledger_shows_an_empty_queue(tmp_path: Path) -> None:
+    with serving(tmp_path) as address, httpx.Client(base_url=address, trust_env=False) as one:
+        token = (tmp_path / "home/review.token").read_text().strip()
+        one.get("/review", params={"token": token})
+        assert one.get(f"{API}/queue").json()["rows"] == []
+        assert not (tmp_path / ".paddock").exists()
+        asked = ServedPage(tmp_path).ask("a.txt")  # a run makes the ledger later
+        assert [row["id"] for row in one.get(f"{API}/queue").json()["rows"]] == [asked[0].id]
+        unknown = one.get(f"{API}/reviews/{'0' * 12}")
+        assert unknown.json()["error"].startswith("There is no review '000000000000'")
