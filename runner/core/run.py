@@ -232,13 +232,20 @@ class _PlanRun:
         if self._outer:  # one of the steps of an item, which belongs to a chunk
             return await self._outputs(node)
         outputs: Any = None
+        awaited: AwaitingReview | None = None
 
         async def work() -> PrefectState:
-            nonlocal outputs
-            outputs = await self._outputs(node)
+            nonlocal outputs, awaited
+            try:
+                outputs = await self._outputs(node)
+            except AwaitingReview as wait:
+                awaited = wait
+                return completed(wait.why)
             return _state_of(node, outputs)
 
         await self._context.run_chunk(node.id, (), work)
+        if awaited is not None:
+            raise awaited
         return outputs
 
     async def _outputs(self, node: BoundNode) -> Any:
