@@ -467,10 +467,10 @@ def _number_at(
         if short is not None and after_scale == end:
             last = max(last, short.end())
             scaled = rounded(value * _SHORT_SCALES[short[1]])
-            readings |= {NumberReading(scaled, unit) for unit in prefix or (NO_UNIT,)}
             if prefix or short[1] in "kKMBT":
                 bare_end = short.end()
-                readings -= {NumberReading(rounded(value), unit) for unit in prefix or (NO_UNIT,)}
+                readings -= {NumberReading(value, unit) for unit in prefix or (NO_UNIT,)}
+            readings |= {NumberReading(scaled, unit) for unit in prefix or (NO_UNIT,)}
     sign, first = _sign(text, start, last, less)
     if _CREDIT_AFTER.match(text, bare_end) or _in_parentheses(text, first, last):
         sign = 0

@@ -217,7 +217,15 @@ class TextIndex:
         spans = self._find_folded(wanted) or self._find_folded(wanted.strip(_MARGIN))
         if not spans:
             spans = [span for span in _scan(self.text, bare) if _is_whole(self.text, *span)]
-        return [Quote(a, b, "exact" if self.text[a:b] == bare else "normalised") for a, b in spans]
+        return [self._quote(start, end, bare) for start, end in spans]
+
+    def _quote(self, start: int, end: int, bare: str) -> Quote:
+        """Return a quote, with the invisible signs at its ends if the text sought has them."""
+        if self.text.startswith(bare, start):
+            return Quote(start, start + len(bare), "exact")
+        if self.text.endswith(bare, 0, end):
+            return Quote(end - len(bare), end, "exact")
+        return Quote(start, end, "normalised")
 
     def find_code(self, text: str) -> list[Quote]:
         """Return where an identifier is whose groups are written apart or together.
