@@ -33,10 +33,8 @@ from paddock.steps.readers.reader import (
 
 from .inputs_and_parameters import Scope
 
-_PAGED_KINDS = ("pdf", "pptx", "image")
-_WITHOUT_PAGES = frozenset(
-    media_type for kind, media_type in MEDIA_TYPES.items() if kind not in _PAGED_KINDS
-)
+_PAGED = frozenset(MEDIA_TYPES[kind] for kind in ("pdf", "pptx"))
+_WITHOUT_PAGES = frozenset(MEDIA_TYPES.values()) - _PAGED
 """Their readers' pages are a mail's parts, a book's chapters or a workbook's sheets."""
 _SHOWN_FIELDS = 3
 _MARGIN_LETTERS = 0.5
@@ -189,7 +187,7 @@ def _document(value: Mapping[str, Any], name: str) -> EvidenceSource:
     return EvidenceSource(
         name=path or _text_of(value, "source") or name,
         text=value["text"],
-        page_starts=() if media_type in _WITHOUT_PAGES else _page_starts(value, media_type),
+        page_starts=_page_starts(value, media_type),
         path=path,
         media_type=media_type,
         only_page=page if isinstance(page, int) and page == value.get("page_end", page) else None,
@@ -206,7 +204,8 @@ def _page_starts(value: Mapping[str, Any], media_type: str) -> tuple[int, ...]:
     """Return where the pages of a text begin; nothing if they are not its pages."""
     pages = value.get("pages")
     texts = [_text_of(page, "text") for page in pages or () if isinstance(page, Mapping)]
-    is_paged = bool(media_type) or len(texts) > 1
+    is_shown = media_type in _PAGED or media_type.startswith("image/")
+    is_paged = is_shown or (len(texts) > 1 and media_type not in _WITHOUT_PAGES)
     return tuple(page_offsets(texts)) if is_paged and join_pages(texts) == value["text"] else ()
 
 

@@ -44,6 +44,12 @@ def test_a_document_has_its_path_and_pages() -> None:
     assert sources(document("One"), Path("/c"))[0].name == "/a/b.pdf"
 
 
+def test_a_document_of_a_plug_in_has_pages_if_it_has_several() -> None:
+    assert sources(document("One", "Two", media_type="text/x-log"))[0].page_starts == (0, 5)
+    assert sources(document("One", media_type="text/x-log"))[0].page_starts == ()
+    assert sources(document("One", media_type="image/png"))[0].page_starts == (0,)
+
+
 @pytest.mark.parametrize("media_type", ["message/rfc822", "text/plain", "application/epub+zip"])
 def test_parts_of_mails_and_books_are_no_pages(media_type: str) -> None:
     assert sources(document("One", "Two", media_type=media_type))[0].page_starts == ()
