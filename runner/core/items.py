@@ -27,6 +27,7 @@ from paddock.runner.bind.evidence_sources import EvidenceFinder, read_sources
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.bind.subpipelines import callable_names, canonical_spec
+from paddock.runner.ledger.calibration import calibrated
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import OutputIndex
@@ -418,7 +419,20 @@ class ItemRunner:
             if limit_s is None:
                 raise
             raise DeadlineExceeded("total", limit_s) from error
-        return output.model_dump(mode="json")
+        return await self._calibrated(step, output.model_dump(mode="json"))
+
+    async def _calibrated(self, step: BoundStep, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Return outputs with the confidence as people's decisions have it, where these suffice.
+
+        Recorded as it was at that time: later decisions make no item stale.
+        """
+        if step.model is None or step.reply is None or not step.reply.wants_confidence:
+            return outputs
+        digest = await self._context.digests.of(step.model)
+        line = await self._context.judge.reviews.calibration(step.id, digest)
+        if line is None:
+            return outputs
+        return {**outputs, "confidence": calibrated(outputs["confidence"], line)}
 
     def _tools(self, step: BoundStep, caller: CallOrigin, record: ItemRun, scope: Scope) -> Tools:
         item = record.name(step.id, scope, self._context.index)

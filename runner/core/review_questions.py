@@ -11,6 +11,7 @@ import json
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from paddock.engine.system.text import counted
@@ -18,6 +19,7 @@ from paddock.pipelines.checking.evidence import missing_paths
 from paddock.pipelines.expressions import Expression, Reference
 from paddock.pipelines.model import EvidenceSpec, ReviewSpec
 from paddock.runner.bind.evidence_sources import EvidenceSource
+from paddock.runner.ledger.calibration import Calibration, calibrations_of
 from paddock.runner.ledger.ledger import INLINE_CHARS, Ledger
 from paddock.runner.ledger.reviews import Question, Review, ReviewStore, stands
 from paddock.runner.progress.report import ReviewMode
@@ -243,7 +245,17 @@ class RunReviews:
         self._ledger = ledger
         self._store = ReviewStore(ledger)
         self._pending: dict[Place, list[Review]] | None = None
+        self._calibrations: dict[tuple[str, str], Calibration | None] | None = None
         self._loading = asyncio.Lock()
+
+    async def calibration(self, step: str, digest: str) -> Calibration | None:
+        """Return what a step's probabilities are worth with a model; None: too few reviews."""
+        async with self._loading:
+            if self._calibrations is None:
+                decided = await self._ledger.ask(partial(self._store.decided, is_whole=True))
+                found = calibrations_of(decided)
+                self._calibrations = {place: one.calibration for place, one in found.items()}
+        return self._calibrations.get((step, digest))
 
     async def load(self) -> None:
         """Read what waits and what was decided since, once; close what is late."""

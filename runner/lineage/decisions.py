@@ -7,13 +7,13 @@ from typing import Any
 
 from paddock.engine.system.text import one_line
 from paddock.runner.core.run_records import read_lineage
+from paddock.runner.ledger.calibration import LEAST_FIELDS, calibrations_of
 from paddock.runner.ledger.entries import LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.reviews import Review, ReviewStore
 from paddock.runner.ledger.run_history import PastRun, open_for_reading
 from paddock.runner.render.run_details import ReliabilityTable, ReviewedAnswer, ReviewRecord
-from paddock.runner.review.calibration import LEAST_FIELDS, calibrations_of
 from paddock.runner.review.fields import changed_fields, subject_fields, value_text
 from paddock.runner.review.wording import (
     MAX_VALUE_CHARS,

@@ -11,9 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import Question, ReviewStore
-from paddock.runner.review.calibration import (
+from paddock.runner.ledger.calibration import (
     LEAST_FIELDS,
     Reviewed,
     StepCalibration,
@@ -22,6 +20,8 @@ from paddock.runner.review.calibration import (
     fit,
     reliability,
 )
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews import Question, ReviewStore
 from paddock.runner.review.decisions import ReviewDesk
 
 PAIRS = st.lists(st.tuples(st.sampled_from([0.1, 0.3, 0.35, 0.6, 0.9, 1.0]), st.booleans()))

@@ -9,14 +9,12 @@ made for one step and model, and never decide whether an item is fresh.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import Any
 
-from paddock.runner.ledger.reviews import Review
-
-from .fields import changed_fields, subject_fields
+from .reviews import Review, is_same_value
 
 LEAST_FIELDS = 50
 """Reviewed fields without which nothing is calibrated: a share of 0.9 is then known to ± 0.04."""
@@ -156,15 +154,31 @@ def reviewed_fields(review: Review) -> list[Reviewed]:
     """
     if review.state not in ("accepted", "edited", "rejected"):
         return []
-    wrong = set()
-    if review.state == "edited":
-        answer = review.subject.get("answer")
-        wrong = {path for path, _, _ in changed_fields(answer, review.value)}
-    return [
-        (float(one.confidence["raw"]), review.state != "rejected" and one.path not in wrong)
-        for one in subject_fields(review.subject)
-        if one.confidence is not None and isinstance(one.confidence.get("raw"), int | float)
-    ]
+    answer, confidence = review.subject.get("answer"), review.subject.get("confidence")
+    decided = {"accepted": answer, "edited": review.value}.get(review.state, _REJECTED)
+    return list(_compared(confidence, answer, decided))
+
+
+_REJECTED = object()
+"""Equals no value of a field."""
+
+
+def _compared(confidence: Any, answer: Any, decided: Any) -> Iterator[Reviewed]:
+    """Yield the fields of an answer: their probability, and whether the decided value is theirs."""
+    if _is_field(confidence):
+        yield float(confidence["raw"]), is_same_value(answer, decided)
+    elif isinstance(confidence, Mapping) and isinstance(answer, Mapping):
+        for name in (one for one in answer if one in confidence):
+            within = decided.get(name, _REJECTED) if isinstance(decided, Mapping) else _REJECTED
+            yield from _compared(confidence[name], answer[name], within)
+    elif isinstance(confidence, list) and isinstance(answer, list):
+        others = decided if isinstance(decided, list) else []
+        for one, value, within in zip_longest(confidence, answer, others, fillvalue=_REJECTED):
+            yield from _compared(one, value, within)
+
+
+def _is_field(confidence: Any) -> bool:
+    return isinstance(confidence, Mapping) and {"raw", "is_calibrated"} <= confidence.keys()
 
 
 def calibrations_of(reviews: Iterable[Review]) -> dict[tuple[str, str], StepCalibration]:
@@ -184,10 +198,9 @@ def calibrations_of(reviews: Iterable[Review]) -> dict[tuple[str, str], StepCali
 
 def calibrated(confidence: Any, calibration: Calibration) -> Any:
     """Return the confidence of an answer with `p` as people's decisions have it; `raw` stays."""
+    if _is_field(confidence):
+        return {**confidence, "p": calibration.of(confidence["raw"]), "is_calibrated": True}
     if isinstance(confidence, Mapping):
-        if "raw" in confidence and "is_calibrated" in confidence:
-            p = calibration.of(confidence["raw"])
-            return {**confidence, "p": p, "is_calibrated": True}
         return {name: calibrated(one, calibration) for name, one in confidence.items()}
     if isinstance(confidence, list):
         return [calibrated(one, calibration) for one in confidence]
