@@ -21,7 +21,9 @@ from paddock.pipelines.checking.functions import language
 from paddock.pipelines.yaml_source import read_yaml
 from paddock.runner.api import plan, run, run_async, validate
 from paddock.runner.core.run_options import RunOptions
+from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import PlanReport, Report
+from paddock.runner.review.decisions import ReviewDesk
 from paddock.runner.testing import suite_runner as trials
 from tests.fakes.papers import CONTRACTS, INVOICES, write
 from tests.fakes.pdf import pdf
@@ -322,6 +324,36 @@ def test_invoices_become_rows_whose_figures_stand_in_the_documents(tmp_path: Pat
     assert (report.status, report.exit_status()) == ("completed", 0)
     table = (pipeline.parent / "out" / "invoices.csv").read_text(encoding="utf-8")
     assert table == ("file,number,total,pay_by\nroofing.docx,24-031,2120.00,3 May 2024\n")
+
+
+def test_an_invoice_waits_for_a_person_and_goes_on_with_what_they_said(tmp_path: Path) -> None:
+    pipeline = copied("invoices-reviewed", tmp_path, "tides.csv")
+    report = run(pipeline, {"sure": 1.0}, options=RunOptions(local=True))
+    assert (report.status, report.exit_status()) == ("completed", 0)
+    assert report.counts["waiting"] == 1
+    right = {"number": "T-5512", "total": 61.4, "pay_by": "as agreed"}
+    with Ledger(pipeline.parent / ".paddock") as ledger:
+        desk = ReviewDesk(ledger)
+        (waiting,) = desk.waiting()
+        whole = desk.get(waiting.id)
+        sure = [one["p"] for one in whole.subject["confidence"].values()]
+        assert len(sure) == 3 and all(0 < p <= 1 for p in sure)
+        desk.decide(whole.id, whole.question, "edit", right, by="ann")
+    again = run(pipeline, {"sure": 1.0}, options=RunOptions(local=True))
+    assert (again.calls, again.counts["waiting"]) == (0, 0)
+    written = pipeline.parent / "out" / "tides.csv.json"
+    assert json.loads(written.read_text("utf-8")) == right
+
+
+def test_contracts_have_their_quotes_or_wait(tmp_path: Path) -> None:
+    pipeline = copied("contracts", tmp_path, "laundry.docx")
+    report = run(pipeline, options=RunOptions(local=True, review="accept"))
+    assert (report.status, report.exit_status()) == ("completed", 0)
+    table = (pipeline.parent / "out" / "CLAUSES.md").read_text("utf-8")
+    text = read_here(pipeline.parent / "inbox" / "laundry.docx").text
+    rows = re.findall(r"^\| \w+ \| .+ \| (.+) \|  \| (\w+) \|$", table, re.MULTILINE)
+    assert len(rows) == 4
+    assert all((quote in text) == (match != "none") for quote, match in rows)
 
 
 def test_minutes_become_actions_of_people_and_days_that_stand_in_them(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ test's. So the way is whole: reading, evidence, confidence, question, decision, 
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import signal
@@ -374,6 +375,51 @@ def test_a_decision_that_a_full_disk_refuses_is_said_and_the_question_stays(
         True,
         "edited",
     )
+
+
+def test_a_table_goes_out_and_comes_back_with_decisions(office: Office) -> None:
+    office.run()
+    office.said("review", "--export", "open.csv")
+    with (office.folder / "open.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    fields = {(Path(row["document"]).name, row["field"]): row for row in rows}
+    assert fields.keys() == {(name, field) for name in WAITING for field in RIGHT[PIANO]}
+    assert fields[BOATYARD, "total"]["quote"] == "1,100.00"
+    assert fields[BOATYARD, "total"]["page"] == "1"
+    assert fields[CHANDLERY, "number"]["quote"] == ""
+
+    fields[BOATYARD, "total"]["new value"] = "a lot"
+    fields[CHANDLERY, "number"]["new value"] = RIGHT[CHANDLERY]["number"]
+    fields[SAILMAKER, "pay_by"] |= {"decision": "reject", "reason": "the day is not there"}
+    _write_table(office.folder / "open.csv", rows)
+    told = office.said("review", "--import", "open.csv", "--as", "ann", status=1)
+    assert "a lot" in told and "total" in told
+    assert office.waiting().keys() == WAITING, "none, or all"
+
+    fields[BOATYARD, "total"]["new value"] = "1320"
+    _write_table(office.folder / "open.csv", rows)
+    office.said("review", "--import", "open.csv", "--as", "ann")
+    n_asked = len(office.model.asked)
+    report = office.run()
+    assert (report.exit_status(), len(office.model.asked)) == (3, n_asked)
+    assert office.written() == {name: RIGHT[name] for name in (PIANO, BOATYARD, CHANDLERY)}
+    with office.desk() as desk:
+        assert {one.by for one in desk.decided()} == {"ann"}
+
+
+def _write_table(file: Path, rows: list[dict[str, str]]) -> None:
+    with file.open("w", encoding="utf-8", newline="") as open_file:
+        table = csv.DictWriter(open_file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
+
+
+def test_what_people_decided_is_found_where_the_output_is_explained(office: Office) -> None:
+    office.run()
+    office.decide(CHANDLERY, "edit", RIGHT[CHANDLERY], "the label says so")
+    office.run()
+    told = office.said("why", f"out/{CHANDLERY}.json")
+    assert "ann" in told and "HC-9999" in told and "HC-0457" in told
 
 
 @pytest.mark.parametrize("name", sorted(RIGHT))
