@@ -340,7 +340,7 @@ def test_an_invoice_waits_for_a_person_and_goes_on_with_what_they_said(tmp_path:
         assert len(sure) == 3 and all(0 < p <= 1 for p in sure)
         desk.decide(whole.id, whole.question, "edit", right, by="ann")
     again = run(pipeline, {"sure": 1.0}, options=RunOptions(local=True))
-    assert (again.calls, again.counts["waiting"]) == (0, 0)
+    assert (again.calls, again.counts.get("waiting", 0)) == (0, 0)
     written = pipeline.parent / "out" / "tides.csv.json"
     assert json.loads(written.read_text("utf-8")) == right
 
