@@ -130,11 +130,24 @@ def changed(data: bytes, change: Callable[[Any], None]) -> bytes:
     return out.getvalue()
 
 
-def test_boxes_are_of_the_page_as_it_is_shown_when_it_is_cropped(
-    placed: Placed, readers: ReaderPool
+def cropped(page: Any) -> None:
+    page.set_cropbox(200, 200, 500, 380)
+
+
+def moved(page: Any) -> None:
+    page.set_mediabox(-50, -30, 620, 440)
+
+
+def cropped_and_turned(page: Any) -> None:
+    cropped(page)
+    page.set_rotation(90)
+
+
+@pytest.mark.parametrize("change", [cropped, moved, cropped_and_turned])
+def test_boxes_are_of_the_page_as_it_is_shown_when_its_borders_are_others(
+    placed: Placed, readers: ReaderPool, change: Callable[[Any], None]
 ) -> None:
-    data = page_with(*TABLE, marked="84.00")
-    path = placed("a.pdf", changed(data, lambda page: page.set_cropbox(200, 200, 500, 380)))
+    path = placed("a.pdf", changed(page_with(*TABLE, marked="84.00"), change))
     pixels = pixels_of(path, readers)
     assert_covers_what_is_red(box_of(path, "84.00", readers), pixels)
 
