@@ -316,7 +316,7 @@ def _last_step_run(steps: Mapping[str, Any]) -> LastStepRun:
 def _box_state(counts: Mapping[str, int]) -> BoxState:
     if any(counts.get(state) for state in _FAILED_STATES):
         return "failed"
-    if counts.get("left"):
+    if counts.get("left") or counts.get("waiting"):  # not at its end
         return "running"
     if counts and not any(counts.get(state) for state in (*_DONE_STATES, "done")):
         return "fresh"

@@ -45,7 +45,7 @@ svg.chart .grid{stroke:var(--wait);stroke-width:1}
 svg.chart .area{fill:var(--work);fill-opacity:.35;stroke:var(--work);stroke-width:1.2}
 svg.chart .bar{fill:var(--done)}
 svg.chart .bar.call{fill:var(--work)}svg.chart .bar.known{fill:var(--known)}
-svg.chart .bar.tool,svg.chart .bar.held{fill:var(--running)}
+svg.chart .bar.tool,svg.chart .bar.held,svg.chart .bar.waiting{fill:var(--running)}
 svg.chart .bar.bad{fill:var(--failed)}
 svg.chart .bar.skipped{fill:var(--left)}
 svg.chart .waited{fill:var(--wait);stroke:var(--line);stroke-width:.5}
@@ -59,7 +59,8 @@ svg.chart .over~svg text.inside{stroke:var(--back);stroke-width:4px}
 svg.chart .bad~svg text.inside{--back:var(--failed)}
 svg.chart .known~svg text.inside{--back:var(--known)}
 svg.chart .skipped~svg text.inside{--back:var(--left)}
-svg.chart .tool~svg text.inside,svg.chart .held~svg text.inside{--back:var(--running)}
+svg.chart .tool~svg text.inside,svg.chart .held~svg text.inside,
+svg.chart .waiting~svg text.inside{--back:var(--running)}
 """.strip()
 
 

@@ -435,7 +435,7 @@ def concurrency_stats(spans: Iterable[TimeSpan]) -> tuple[int, float]:
 
 
 WAITED, SEVERAL, AREA, BARE = "waited", "several", "area", "bare"
-PATTERNS = frozenset(("bad", "known", "tool", "skipped", "held"))
+PATTERNS = frozenset(("bad", "known", "tool", "skipped", "held", "waiting"))
 """Looks with a pattern."""
 
 _LEGEND_TEXT: Mapping[str, str] = {
@@ -443,6 +443,7 @@ _LEGEND_TEXT: Mapping[str, str] = {
     "bad": "failed or quarantined",
     "skipped": "skipped",
     "held": "held: an output was edited, and is kept",
+    "waiting": "waits for review",
     "call": "answered by a model",
     "known": "the reply was in the ledger",
     "tool": "a tool",
@@ -504,6 +505,8 @@ r="1.3"/></pattern>
 </pattern>
 <pattern id="over-held" width="7" height="7" patternUnits="userSpaceOnUse"
 patternTransform="rotate(-45)"><path d="M0 0V7"/></pattern>
+<pattern id="over-waiting" width="7" height="7" patternUnits="userSpaceOnUse"
+patternTransform="rotate(45)"><path d="M0 0V7M0 3H7"/></pattern>
 </defs></svg>
 """.strip()
 """Patterns of looks; once in a page."""

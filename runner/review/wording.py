@@ -91,7 +91,7 @@ def sure_text(confidence: Mapping[str, Any] | None) -> str:
     words = f"  ({confidence['p']:.0%}"
     if confidence.get("second") is not None:
         second_p = confidence.get("second_p")
-        other = one_line(value_text(confidence["second"]), MAX_VALUE_CHARS)
+        other = one_line(value_text(confidence["second"]), MAX_VALUE_CHARS) or '""'
         words += f"; else {other}" + (f" {second_p:.0%}" if second_p is not None else "")
     return f"{words})"
 

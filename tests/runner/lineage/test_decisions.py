@@ -201,3 +201,28 @@ def test_why_and_the_report_show_where_values_stand_without_any_review(
     page = (world.folder / "run.html").read_text("utf-8")
     assert "<h2>Answers (1)</h2>" in page
     assert "inbox/0.txt, line 1: &quot;the ferry&quot;" in page
+
+
+def test_items_that_wait_are_drawn_and_counted_as_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    asking = SURE.replace(
+        "reply: {schema: {topic: str, place: str}, evidence: steps.text}",
+        "reply: {schema: {topic: str, place: str}, evidence: steps.text}\n"
+        "        review: {when: evidence.missing}",
+    )
+    world = World(tmp_path / "letters", asking)
+    world.documents(2)
+    world.run(pool=FakePool(answer=lambda request: '{"topic": "the ferry", "place": "Oban"}'))
+    monkeypatch.chdir(world.folder)
+    assert "2 waiting" in paddock("runs").stdout
+    assert "each: 0.txt waiting" in paddock("logs").stdout
+    paddock("logs", "--report", "run.html")
+    page = (world.folder / "run.html").read_text("utf-8")
+    assert page.count('<span class="s-open">waits for review</span>') == 2
+    assert "each: 0.txt, waiting" in page
+    shown = paddock("graph", "--format", "svg").stdout
+    assert "2 waiting" in shown
+    assert 'class="block running"' in shown
+    assert "'bill' waits for review" in paddock("why", "inbox/0.txt").stdout
