@@ -22,7 +22,7 @@ function show(element, words) {
 }
 
 const count = (n, one, many = one + "s") => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
-const clock = (s) => new Date(s * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+const date = (s) => new Date(s * 1000).toLocaleDateString([], { day: "numeric", month: "short" });
 const day = (s) => new Date(s * 1000).toLocaleString([], { dateStyle: "medium", timeStyle: "short" });
 
 /* A browser may forbid a page to keep anything; then it is kept as long as the page is open. */
@@ -207,7 +207,7 @@ function rowWords(row) {
   if (row.state !== "open") return `${row.state} by ${row.by || "no one"}, ${day(row.decided_at)}`;
   if (isTaken(row)) return `${row.lease} looks at this`;
   const again = row.is_again ? "asked again, " : "";
-  const until = row.expires_at ? `, until ${day(row.expires_at)}` : "";
+  const until = row.expires_at ? `, until ${date(row.expires_at)}` : "";
   return `${again}${row.step}, ${row.pipeline}${until}`;
 }
 
@@ -399,7 +399,7 @@ function drawnDoubt(field) {
     part.style.width = `${Math.round(sure.p * 100)}%`;
     bar.append(part);
     line.append(make("span", `${Math.round(sure.p * 100)} %`), bar);
-    if (sure.second !== null && sure.second !== undefined) line.append(make("span", `or ${plain(sure.second)}`));
+    if (hasRival(sure)) line.append(make("span", `or ${plain(sure.second)}`));
     made.push(line);
   }
   if (found) {
@@ -409,6 +409,8 @@ function drawnDoubt(field) {
   return made;
 }
 
+// A value that came second counts where the first is in doubt.
+const hasRival = (sure) => sure && sure.p < MIDDLE && sure.second !== null && sure.second !== undefined;
 const plain = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
 function quoteWords(found) {
@@ -687,8 +689,8 @@ function drawnInput(one, at) {
 }
 
 function second(one, input) {
-  const other = one.confidence?.second;
-  if (other === null || other === undefined) return [];
+  if (!hasRival(one.confidence)) return [];
+  const other = one.confidence.second;
   const use = make("button", `Use ${plain(other)}`);
   use.type = "button";
   use.addEventListener("click", () => {
