@@ -378,7 +378,8 @@ def _import_summary(
     opened: _DeskSession, n_taken: int, n_all: int, faults: Sequence[SheetFault]
 ) -> str:
     if faults and not n_taken:
-        remedy = "Correct them, or take the sound ones with `--skip-bad`."
+        it, one = ("it", "what is sound") if len(faults) == 1 else ("them", "the sound ones")
+        remedy = f"Correct {it}, or take {one} with `--skip-bad`."
         return f"Nothing was decided: {counted(len(faults), 'fault')}. {remedy}"
     if not n_all:
         return "No row has a decision; nothing was decided."
