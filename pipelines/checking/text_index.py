@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate, islice
+from itertools import accumulate, islice, pairwise
 from typing import Literal, TypeAlias
 
 from .values_in_text import TextValue, ValueIndex, value_index, values_in
@@ -61,6 +61,12 @@ LEAST_RATIO = 0.75
 # Bounds of a search for what is similar, so that it never depends on the text's length.
 _MOST_SIMILAR_CHARS = 20_000
 _MOST_ALIGNED = 100  # words; more are compared whatever their order
+_NEGATION = re.compile(
+    "not|never|none|nor|cannot|nothing|without|nicht|kein(?:e[mnrs]?)?|nie|niemals|nichts|ohne|ne|pas"
+    "|jamais|aucune?|sans|nunca|ningun[ao]?|ningún|sin|non|nessun[ao]?|senza|niet|geen|nooit|zonder"
+    "|[不没無无未]"
+)
+_LEAST_DENIED_CHARS = 3  # `no refunds`, but not `no. AB-5`
 _MOST_SWAPPED, _LEAST_SWAPPED_RATIO = 4, 0.9  # words in another order: `Lee, Ann`
 _MOST_PLACES = 500
 _MOST_ANCHORS = 16
@@ -247,8 +253,8 @@ class TextIndex:
     def find_similar(self, text: str) -> list[Quote]:
         """Return the place that is most like a text, if one is like enough.
 
-        Words may be missing, added or misspelled; a number may be written in another way, but not
-        be another one.
+        Words may be missing, added or misspelled, but no word such as `not`; a number may be
+        written in another way, but not be another one.
         """
         text = text[:_MOST_SIMILAR_CHARS]
         said = [one for one in values_in(text) if one.is_sure]
@@ -432,6 +438,9 @@ class TextIndex:
         if ratio < LEAST_RATIO:
             return None
         numbers = begin + matched[0], begin + matched[-1]
+        quoted = region[matched[0] : matched[-1] + 1]
+        if _n_negations(quoted) != _n_negations(words):
+            return None
         if not _is_whole(self._folded.text, *self._folded_span(*numbers)):
             return None
         return Quote(*self._original(*numbers), "fuzzy", round(ratio, 3))
@@ -486,13 +495,13 @@ def _parts(word: str) -> set[str]:
 
 
 def _most_typos(word: str) -> int:
-    """Return how many letters of a word may differ: 0 to 2, as in Lucene's `AUTO:5,8`.
+    """Return how many letters of a word may differ: 0 to 2, as in Lucene's `AUTO:5,9`.
 
-    Of four letters one makes another word: Bonn and born.
+    Of four letters one makes another word, of eight two: Bonn and born, compiled and compared.
     """
     if len(word) < 5 or len(word) > _MOST_WORD_CHARS or word[0].isdecimal():
         return 0
-    return 1 if len(word) < 8 else 2
+    return 1 if len(word) < 9 else 2
 
 
 def _n_typos(one: str, other: str) -> int:
@@ -519,6 +528,14 @@ def edit_distance(one: str, other: str) -> int:
             new.append(cost)
         before, row = row, new
     return row[-1]
+
+
+def _n_negations(words: Sequence[str]) -> int:
+    """Count the words that turn a sentence into its opposite."""
+    pairs = [*pairwise(words)]
+    short = sum(one[-1] == "n" and other == "t" for one, other in pairs)
+    short += sum(one == "no" and len(other) >= _LEAST_DENIED_CHARS for one, other in pairs)
+    return short + sum(_NEGATION.fullmatch(word) is not None for word in words)
 
 
 def _slack(words: Sequence[str]) -> int:
