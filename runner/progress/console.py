@@ -72,6 +72,12 @@ def write_out(text: str) -> bool:
     return _write(sys.stdout, printable_text(text))
 
 
+def write_data(text: str) -> bool:
+    """Write data to stdout: as it is into a pipe, without control characters on a terminal."""
+    is_read_by_person = sys.stdout is not None and sys.stdout.isatty()
+    return _write(sys.stdout, printable_text(text) if is_read_by_person else text)
+
+
 def print_json(value: Any) -> None:
     """Write one object to stdout, in ASCII where the stream is not UTF-8."""
     is_read_by_person = sys.stdout is not None and sys.stdout.isatty()

@@ -273,7 +273,7 @@ def _export(place: LedgerFolder, target: str) -> int:
         found = _of_file(place, found)
     text = gold_jsonl(reversed(found)) if is_gold else reviews_csv(found)
     if path is None:
-        console.write_out(text)
+        console.write_data(text)
     else:
         files.write_output(path, text)
     what = counted(len(found), "decision" if is_gold else "waiting answer")

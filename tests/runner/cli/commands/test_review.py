@@ -264,6 +264,12 @@ def test_what_a_spreadsheet_would_compute_leaves_and_comes_back_as_text(folder: 
     assert decided(folder)["a.txt"].value["number"] == "=1+1"
 
 
+def test_a_csv_in_a_pipe_is_the_same_as_in_a_file(folder: Path) -> None:
+    ask(folder, answer={"number": "A\u200e-17 \x85", "total": 1.0})
+    paddock("review", "--export", "todo.csv")
+    assert paddock("review", "--export", "-").stdout == (folder / "todo.csv").read_text("utf-8")
+
+
 def test_a_spreadsheet_in_another_encoding_and_with_semicolons_is_read(folder: Path) -> None:
     ask(folder)
     rows = exported()
