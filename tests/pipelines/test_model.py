@@ -118,8 +118,8 @@ def test_an_unknown_key_reads_as_people_expect() -> None:
         "       2 |   - {id: a, uses: x, fro_each: b}\n"
         "         |                      ^^^^^^^^\n"
         "  Known: 'id', 'uses', 'with', 'needs', 'if', 'for_each', 'do', 'where', 'key', "
-        "'returns', 'reply', 'retry', 'timeout', 'cache', 'max_parallel', 'on_error'. Did you mean "
-        "'for_each'?"
+        "'returns', 'reply', 'review', 'retry', 'timeout', 'cache', 'max_parallel', 'on_error'. "
+        "Did you mean 'for_each'?"
     )
 
 
