@@ -2,7 +2,8 @@
 
 Each start of `paddock review` has its own token. The port is the folder's own where it is free, so
 that a page that stayed open goes on after a restart. `paddock up` and `paddock serve` show the
-page behind their API keys, and behind a token in a file that only its owner can read.
+page behind their API keys, and behind a token in a file that only its owner can read. They open
+the ledgers of their folders when they are first needed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import secrets
 import socket
 import webbrowser
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +25,14 @@ from starlette.applications import Starlette
 
 from paddock.engine.api.server import PortTaken, listen, serving
 from paddock.engine.settings import ServiceSettings
+from paddock.engine.system import files
+from paddock.pipelines.model import Pipeline, StepNode
 from paddock.runner.daemon.prefect_auth import stored_secret
+from paddock.runner.ledger.ledger import Ledger, has_folder_identity
 from paddock.runner.ledger.reviews import Review
+from paddock.runner.settings import STATE_FOLDER
 
 from .decisions import ReviewDesk
-from .desks import FolderDesks
 from .page import ReviewPage
 from .page_access import PAGE_PATH, PageAccess
 
@@ -93,13 +97,10 @@ async def mounted_page(
         is_open: other machines reach the service.
 
     Raises:
-        OSError: the token cannot be read or written.
         InvalidKeyFile: the keys cannot be used.
     """
-    file = token_file(state_dir)
-    other = ", or use an API key" if keys is not None else ""
-    token = await asyncio.to_thread(stored_secret, file)
-    access = PageAccess(token, user_name(), f"It is in {file}{other}.", keys=keys, is_open=is_open)
+    token, remedy = await asyncio.to_thread(_kept_token, token_file(state_dir))
+    access = PageAccess(token, user_name(), remedy, keys=keys, is_open=is_open)
     page = ReviewPage(desks, access)
     try:
         yield page
@@ -112,7 +113,8 @@ def _kept_token(file: Path) -> tuple[str, str]:
     try:
         return stored_secret(file), f"It is in {file}."
     except OSError as error:
-        return secrets.token_urlsafe(_TOKEN_BYTES), f"It cannot be kept in {file}: {error}."
+        why = error.strerror or error
+        return secrets.token_urlsafe(_TOKEN_BYTES), f"It cannot be kept in {file}: {why}."
 
 
 def user_name() -> str:
@@ -136,3 +138,64 @@ def _listen(folder: Path, port: int | None) -> socket.socket:
 def _open_browser(address: str) -> None:
     with contextlib.suppress(Exception):  # the address was printed; without a screen that is all
         webbrowser.open(address)
+
+
+def asks_people(pipeline: Pipeline) -> bool:
+    """Return whether a pipeline, or one that it calls, may ask for a review."""
+    steps = (node for node in pipeline.nodes() if isinstance(node, StepNode))
+    return any(step.review is not None or step.uses == "pipeline" for step in steps)
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenDesk:
+    desk: ReviewDesk
+    file: tuple[int, int] | None
+    """Device and inode of the ledger's file."""
+
+
+class FolderDesks:
+    """The desks of folders of pipelines. All methods block, and one thread calls them.
+
+    A folder whose ledger does not exist yet has none. One whose ledger file was replaced is opened
+    again: a decision must not go into a file that was deleted.
+    """
+
+    def __init__(self, folders: Callable[[], Iterable[Path]], url: str = "") -> None:
+        """`folders` returns the folders at each call; `url`: of PostgreSQL, empty for files."""
+        self._folders = folders
+        self._url = url
+        self._open: dict[Path, _OpenDesk] = {}
+
+    def __call__(self) -> list[ReviewDesk]:
+        """Return the desks of the folders that have a ledger.
+
+        Raises:
+            LedgerError: one cannot be opened.
+        """
+        wanted = sorted({folder.resolve() for folder in self._folders()})
+        for gone in self._open.keys() - set(wanted):
+            self._close(gone)
+        found = (self._desk(folder) for folder in wanted)
+        return [desk for desk in found if desk is not None]
+
+    def close(self) -> None:
+        """Close every ledger."""
+        for folder in list(self._open):
+            self._close(folder)
+
+    def _desk(self, folder: Path) -> ReviewDesk | None:
+        ledger = Ledger(folder / STATE_FOLDER, url=self._url)
+        file = None if self._url else files.identity(ledger.file)
+        known = self._open.get(folder)
+        if known is not None and known.file == file:
+            return known.desk
+        if known is not None:
+            self._close(folder)
+        if not (has_folder_identity(ledger.folder) if self._url else file):
+            return None
+        made = _OpenDesk(ReviewDesk(ledger.__enter__()), file)
+        self._open[folder] = made
+        return made.desk
+
+    def _close(self, folder: Path) -> None:
+        self._open.pop(folder).desk.ledger.__exit__(None, None, None)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.text import canonical_json, counted
@@ -22,7 +22,8 @@ from paddock.runner.ledger.reviews import Review, ReviewStore
 from paddock.runner.progress.report import Report
 from paddock.runner.review.decisions import ReviewDesk
 
-from .run_manager import Deployment, ManagedRun, RunManager
+if TYPE_CHECKING:
+    from .run_manager import Deployment, ManagedRun, RunManager
 
 TRIGGER = "review"
 _AGAIN = Backoff(10.0, 600.0)  # a run that was skipped or ended early

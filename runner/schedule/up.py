@@ -35,14 +35,19 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import clean_in_subprocess
 from paddock.runner.progress.report import Report, Status
-from paddock.runner.review.desks import FolderDesks, asks_people
 from paddock.runner.review.page_access import PAGE_PATH
-from paddock.runner.review.page_server import mounted_page, token_file
+from paddock.runner.review.page_server import (
+    FolderDesks,
+    asks_people,
+    mounted_page,
+    token_file,
+)
 from paddock.runner.settings import STATE_FOLDER, Settings
 
 from . import status_server
 from .consents import Consents
 from .discovery import FolderLocks, FolderTaken, PipelineChanges, PipelineFinder
+from .review_runs import ReviewRuns
 from .run_executor import start_fork_server
 from .triggered_pipeline import TriggeredPipeline
 from .webhooks import WebhookQueue, WebhookQueueBroken
@@ -55,7 +60,6 @@ if TYPE_CHECKING:
     from .alerts import LedgerHealth
     from .prefect_queue import PrefectQueue, QueuedRun
     from .reconciler import Reconciler
-    from .review_runs import ReviewRuns
     from .run_manager import Deployment, RunManager
 
 
@@ -313,15 +317,13 @@ class Up:
 
     async def _app(self, stack: AsyncExitStack, *, is_open: bool) -> ASGIApp:
         """Return the application: status, webhooks and the review page."""
-        from .review_runs import ReviewRuns
-
         hooks, keys = self._reconciler.hooks, self._settings.service.api_keys_file
         reader = status_server.StatusAccess(is_open=is_open, keys=keys)
         desks = FolderDesks(lambda: self._pipeline_folders(asks_people), self._settings.ledger_url)
         page = await stack.enter_async_context(
             mounted_page(desks, self._settings.state_dir, keys=keys, is_open=is_open)
         )
-        self._review_runs: ReviewRuns = ReviewRuns(self._run_manager, page.ask)
+        self._review_runs = ReviewRuns(self._run_manager, page.ask)
         return status_server.make_status_app(
             self._ready, self.status, hooks.answer, reader, page.routes()
         )

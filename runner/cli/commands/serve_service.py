@@ -173,8 +173,7 @@ def _run_server(settings: Settings, listener: socket.socket) -> None:
     from paddock.engine.api import request_log, server
     from paddock.runner.daemon.daemon_server import offer_pool
     from paddock.runner.daemon.embedded_service import hosted_service
-    from paddock.runner.review.desks import FolderDesks
-    from paddock.runner.review.page_server import mounted_page
+    from paddock.runner.review.page_server import FolderDesks, mounted_page
 
     folder = Path.cwd()
     desks = FolderDesks(lambda: [folder], settings.ledger_url)
