@@ -5,6 +5,7 @@ const API = "/review/api";
 const POLL_MS = 3000, AWAY_MS = 1500, RENEW_MS = 40000, CHECK_MS = 250;
 const ROW_PX = 52, SPARE_ROWS = 8, LEAD_CHARS = 1500;
 const KEY = "paddock.review.token", DRAFT = "paddock.review.draft.";
+const UNUSED_MS = 600000;
 const LOW = 0.6, MIDDLE = 0.85; // how the bar of a confidence is coloured
 
 const $ = (id) => document.getElementById(id);
@@ -52,6 +53,8 @@ function draftOf(id) {
   try { return JSON.parse(kept.getItem(DRAFT + id)) || {}; } catch { return {}; }
 }
 
+const DECIDED = ["accepted", "edited", "rejected"];
+
 /* What the page knows */
 
 const page = {
@@ -76,6 +79,7 @@ const page = {
   times: [],
   mark: "", // of the queue as it was sent last
   n: 0, // of changes made here
+  looked: "", // the queue's mark and the review for which the page looked again
   isAway: false,
   unsent: null, // a decision that the server has not confirmed
 };
@@ -139,6 +143,7 @@ async function refresh() {
   const wasAway = page.isAway;
   setAway(false);
   if (wasAway) await resend();
+  if (wasAway && page.id && page.review?.id !== page.id) reload(); // it could not be opened
   if (answer.status === 304 || n !== page.n) return; // a list from before a decision is old
   const told = await answer.json();
   if (n !== page.n) return;
@@ -204,7 +209,7 @@ function drawnRow(row, at) {
 }
 
 function rowWords(row) {
-  if (row.state !== "open") return `${row.state} by ${row.by || "no one"}, ${day(row.decided_at)}`;
+  if (row.state !== "open") return `${row.by ? `${row.state} by ${row.by}` : row.state}, ${day(row.decided_at)}`;
   if (isTaken(row)) return `${row.lease} looks at this`;
   const again = row.is_again ? "asked again, " : "";
   const until = row.expires_at ? `, until ${date(row.expires_at)}` : "";
@@ -259,7 +264,7 @@ async function open(at, { isQuiet = false } = {}) {
 }
 
 function take(review) {
-  const isSame = page.review?.id === review.id;
+  const isSame = page.review?.question === review.question;
   page.review = review;
   const draft = draftOf(review.id);
   if (!isSame) {
@@ -304,10 +309,11 @@ async function reload(words = "") {
 
 /* A lease for the open item, which no one else decides meanwhile. */
 
-let leased = "", leaseWords = "";
+let leased = "", leaseWords = "", usedAt = Date.now();
 
 async function renew() {
   const review = page.review;
+  if (Date.now() - usedAt > UNUSED_MS) return; // a forgotten page keeps no item from others
   leaseWords = "";
   if (!review || review.state !== "open") return;
   try {
@@ -330,16 +336,18 @@ function notice() {
   if (!review) return;
   const row = page.waiting.find((one) => one.id === review.id);
   if (leaseWords) words.push(leaseWords);
-  if (row && !page.isBusy && (review.state !== "open" || !review.question.startsWith(row.question))) {
-    forgetPictures();
-    reload(`${review.item} is asked again: ${review.state === "open" ? "its document or its answer was changed" : "it was decided before"}.`);
+  const isOld = review.state === "open" ? !row || !review.question.startsWith(row.question) : Boolean(row);
+  const look = `${page.mark} ${review.id}`;
+  if (isOld && page.mark && !page.isBusy && page.looked !== look) { // once for each state of the queue
+    page.looked = look;
+    reload(row ? `${review.item} is asked again: its document, its answer or its decision was changed.` : "");
     return;
   }
-  if (review.state === "open" && !row && page.mark && !page.isBusy) words.push("It does not wait any more: another person decided, or its document is gone.");
   if (review.state !== "open") {
     const why = review.reason ? `: ${review.reason}` : "";
     const then = review.is_applied ? "" : " The next run goes on with it.";
-    words.push(`${review.state[0].toUpperCase()}${review.state.slice(1)} by ${review.by || "no one"}, ${day(review.decided_at)}${why}.${then}`);
+    const who = review.by ? ` by ${review.by}` : "";
+    words.push(`${review.state[0].toUpperCase()}${review.state.slice(1)}${who}, ${day(review.decided_at)}${why}.${then}`);
   }
   if (review.expires_at && review.state === "open") words.push(`Decide until ${day(review.expires_at)}; then it is ${{ accept: "accepted", skip: "skipped" }[review.on_expiry] || "set aside"}.`);
   if (review.when && review.when !== "true") words.push(`Asked because ${review.when}`);
@@ -431,11 +439,19 @@ function pick(at) {
   seek();
 }
 
+function pickPath(path) {
+  const at = page.review.fields.findIndex((one) => one.path === path);
+  if (at < 0) return;
+  if (page.mode === "edit") $(`input-${at}`).focus();
+  else pick(at);
+}
+
 function drawEarlier() {
   const made = page.review.earlier.map((one) => {
     const box = make("div"), list = make("dl");
     const what = one.is_other_document ? "before the document changed" : "before";
-    box.append(make("p", `${one.by || "No one"} ${{ accepted: "accepted", edited: "edited", rejected: "rejected" }[one.state] || `let it be ${one.state}`}, ${what}, ${day(one.at)}${one.reason ? `: ${one.reason}` : ""}.`));
+    const who = DECIDED.includes(one.state) ? `${one.by} ${one.state} it` : "It expired";
+    box.append(make("p", `${who}, ${what}, ${day(one.at)}${one.reason ? `: ${one.reason}` : ""}.`));
     for (const field of page.review.fields) {
       const text = one.fields[field.path];
       if (text !== undefined && text !== field.text) list.append(make("dt", field.path || "text"), make("dd", text === "" ? "no value" : text));
@@ -540,6 +556,7 @@ function drawBoxes() {
     const [left, top, right, bottom] = found.box.map((part) => part * 100);
     const box = make("div", "", at === page.field ? "box on" : "box");
     Object.assign(box.style, { left: `${left}%`, top: `${top}%`, width: `${right - left}%`, height: `${bottom - top}%` });
+    box.addEventListener("click", () => pickPath(one.path));
     made.push(box);
   });
   $("boxes").replaceChildren(...made);
@@ -580,6 +597,7 @@ const drawnParts = (parts) => parts.map(([words, paths]) => {
   if (!paths.length) return document.createTextNode(words);
   const made = make("mark", words);
   made.dataset.paths = JSON.stringify(paths);
+  made.addEventListener("click", () => pickPath(paths[0]));
   return made;
 });
 
@@ -858,7 +876,8 @@ async function sendReason() {
 }
 
 async function undo() {
-  const id = page.review && page.review.state !== "open" ? page.review.id : page.done.at(-1);
+  const isChosen = page.view === "decided" && page.review?.state !== "open";
+  const id = isChosen ? page.review?.id : page.done.at(-1);
   if (!id) return problem("There is nothing to undo: you have decided nothing since this page was opened.");
   try { await write(ofReview(id, "/undo")); } catch (error) { return failed(error); }
   page.done = page.done.filter((one) => one !== id);
@@ -888,7 +907,7 @@ const KEYS = {
   Enter: () => decide("accept"),
   e: () => { if (page.review?.state === "open") setMode("edit"); },
   x: askReason,
-  j: () => open(Math.min(page.at + 1, page.rows.length - 1)),
+  j: () => open(Math.min(page.at + (page.rows[page.at]?.id === page.id ? 1 : 0), page.rows.length - 1)),
   k: () => open(Math.max(page.at - 1, 0)),
   u: undo,
   "?": () => $("help").showModal(),
@@ -913,7 +932,11 @@ document.addEventListener("keydown", (event) => {
   }
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.matches("input, textarea, select")) {
-    if (event.key === "Escape") $("queue").focus();
+    if (event.target.id === "filter" && ["Enter", "Escape"].includes(event.key)) {
+      event.preventDefault();
+      $("queue").focus();
+      if (event.key === "Enter" && !page.rows.some((row) => row.id === page.id)) open(0);
+    }
     return;
   }
   if (event.key === "Enter" && event.target.matches("button, a")) return;
@@ -970,6 +993,14 @@ on("token-form", async (event) => {
 }, "submit");
 addEventListener("resize", drawRows);
 addEventListener("pagehide", () => leaveLast("", true));
+addEventListener("pageshow", renew);
+for (const kind of ["keydown", "pointerdown", "wheel"]) {
+  addEventListener(kind, () => {
+    const wasUnused = Date.now() - usedAt > UNUSED_MS;
+    usedAt = Date.now();
+    if (wasUnused) renew();
+  }, { passive: true, capture: true });
+}
 
 setInterval(renew, RENEW_MS);
 
