@@ -198,19 +198,15 @@ class ReviewPage:
         Raises:
             DecisionRefused: its object is gone.
         """
-        digest = source.get("text_object")
-        if not isinstance(digest, str):
-            return str(source.get("text") or "")
-        if digest not in self._texts:
-            found = desk.ledger.objects.get(digest)
-            if found is None:
-                raise DecisionRefused(
-                    f"The text of '{source.get('name', 'the document')}' is not in this ledger's "
-                    f"folder: it was removed, or the ledger is another machine's."
-                )
-            self._texts[digest] = found.decode("utf-8", "replace")
-        text = self._texts.pop(digest)
-        self._texts[digest] = text  # the newest is last
+        digest = str(source.get("text_object") or "")
+        text = self._texts.pop(digest) if digest in self._texts else desk.source_text(source)
+        if text is None:
+            raise DecisionRefused(
+                f"The text of '{source.get('name', 'the document')}' is not in this ledger's "
+                f"folder: it was removed, or the ledger is another machine's."
+            )
+        if digest:
+            self._texts[digest] = text  # the newest is last
         while len(self._texts) > _KEPT_TEXTS:
             del self._texts[next(iter(self._texts))]
         return text

@@ -9,7 +9,7 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -407,7 +407,7 @@ def _review_in_terminal(opened: _DeskSession) -> int:
         opened.by,
         _read_line,
         console.print_out,
-        lambda source: source_text(opened.ledger, source),
+        opened.desk.source_text,
         _edit_in_editor if is_person and _editor() else None,
     )
     totals = session.run(ids)
@@ -423,14 +423,6 @@ def _read_line(prompt: str) -> str:
     if not line:
         raise EOFError
     return line.rstrip("\r\n")
-
-
-def source_text(ledger: Ledger, source: Mapping[str, Any]) -> str | None:
-    """Return the text of a review's source; None if the ledger lost it."""
-    if source.get("text") is not None:
-        return str(source["text"])
-    found = ledger.objects.get(str(source.get("text_object")))
-    return None if found is None else found.decode("utf-8", "replace")
 
 
 def _editor() -> str:

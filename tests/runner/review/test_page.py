@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from paddock.runner.ledger.ledger import Ledger
 from tests.runner.review.served_page import TEXT, ServedPage, client, quote
 
 API = "/review/api"
@@ -141,6 +142,25 @@ def test_of_a_text_of_ten_million_characters_a_window_is_sent(
     assert text[window["start"] - 1] == "\n"
     middle = ann.get(of(asked.id, "/text?start=5000000&n=99999999")).json()
     assert middle["end"] == 5_040_000
+
+
+def test_each_source_has_its_own_text(desk: ServedPage, ann: httpx.Client) -> None:
+    long = "word " * 5000
+    with Ledger(desk.folder / ".paddock") as ledger:
+        kept = ledger.objects.put(long.encode())
+    sources = [
+        {"name": "short", "path": None, "media_type": "text/plain", "text": "one"},
+        {"name": "long", "path": None, "media_type": "text/plain", "text_object": kept},
+        {"name": "last", "path": None, "media_type": "text/plain", "text": "three"},
+    ]
+    (asked,) = desk.ask("a.txt", sources=sources, evidence=None)
+    (other,) = desk.ask("b.txt")
+    for _ in range(2):
+        firsts = [
+            ann.get(of(asked.id, f"/text?source={n}&n=5")).json()["parts"][0][0] for n in range(3)
+        ]
+        assert firsts == ["one", "word ", "three"]
+        assert ann.get(of(other.id, "/text?n=7")).json()["parts"][0][0] == "Harbour"
 
 
 def test_odd_windows_are_parts_of_the_text(desk: ServedPage, ann: httpx.Client) -> None:
