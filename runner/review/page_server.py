@@ -28,6 +28,7 @@ from paddock.engine.settings import ServiceSettings
 from paddock.engine.system import files
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.runner.daemon.prefect_auth import stored_secret
+from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger, has_folder_identity
 from paddock.runner.ledger.reviews import Review
 from paddock.runner.settings import STATE_FOLDER
@@ -170,12 +171,20 @@ class FolderDesks:
         """Return the desks of the folders that have a ledger.
 
         Raises:
-            LedgerError: one cannot be opened.
+            LedgerError: one cannot be opened, and there is no other.
         """
         wanted = sorted({folder.resolve() for folder in self._folders()})
         for gone in self._open.keys() - set(wanted):
             self._close(gone)
-        found = (self._desk(folder) for folder in wanted)
+        found: list[ReviewDesk | None] = []
+        faults: list[LedgerError] = []
+        for folder in wanted:
+            try:
+                found.append(self._desk(folder))
+            except LedgerError as error:  # the other folders' questions can be answered
+                faults.append(error)
+        if faults and not any(found):
+            raise faults[0]
         return [desk for desk in found if desk is not None]
 
     def close(self) -> None:

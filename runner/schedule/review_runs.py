@@ -127,8 +127,8 @@ class ReviewRuns:
         if last.digest != due.digest:
             last.n_failures = 0
         inputs, name = due.inputs(), post.triggered.pipeline.name
-        last.digest = due.digest
         if inputs is None:
+            last.digest = due.digest
             log.warning(
                 "%s: decisions wait for a run with its secret inputs: run it by hand.", name
             )
@@ -145,7 +145,7 @@ class ReviewRuns:
             words=f"goes on with {counted(len(due.decisions), 'decision')}",
             ended=ended,
         )
-        last.is_running = made.phase != "ended"
+        last.digest, last.is_running = due.digest, made.phase != "ended"
         if made.phase == "ended":  # it ran before `paddock up` was started again
             _note_end(last, made.end)
 

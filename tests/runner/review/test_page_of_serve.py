@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.review.page_server import FolderDesks
 from tests.browser import browser, needs_browser
 from tests.runner.review.served_page import ServedPage
 
@@ -97,3 +99,21 @@ def test_a_folder_without_a_ledger_shows_an_empty_queue(tmp_path: Path) -> None:
         assert [row["id"] for row in one.get(f"{API}/queue").json()["rows"]] == [asked[0].id]
         unknown = one.get(f"{API}/reviews/{'0' * 12}")
         assert unknown.json()["error"].startswith("There is no review '000000000000'")
+
+
+def test_a_broken_ledger_of_one_folder_hides_no_other(tmp_path: Path) -> None:
+    sound, broken = tmp_path / "sound", tmp_path / "broken"
+    (asked,) = ServedPage(sound).ask("a.txt")
+    (broken / ".paddock").mkdir(parents=True)
+    (broken / ".paddock/ledger.sqlite").write_bytes(b"no database " * 100)
+    desks = FolderDesks(lambda: [broken, sound])
+    (desk,) = desks()
+    assert [one.id for one in desk.waiting()] == [asked.id]
+    (sound / ".paddock").rename(sound / "moved")  # restored from a copy, say
+    assert ServedPage(sound).ask("b.txt")
+    (again,) = desks()
+    assert [one.subject["item"] for one in again.waiting()] == ["b.txt"]
+    desks.close()
+    only = FolderDesks(lambda: [broken])
+    with pytest.raises(LedgerError):
+        only()

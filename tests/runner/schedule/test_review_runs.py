@@ -18,7 +18,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Review, ReviewStore
 from paddock.runner.review.decisions import ReviewDesk
 from paddock.runner.schedule import review_runs
-from paddock.runner.schedule.prefect_queue import QueuedRun
+from paddock.runner.schedule.prefect_queue import QueuedRun, QueueError
 from paddock.runner.schedule.review_runs import DecidedRun, ReviewRuns, decided_runs
 from paddock.runner.schedule.run_manager import OnEnd, RunManager
 from tests.runner.review.served_page import ServedPage
@@ -32,6 +32,7 @@ class Queue:
     submitted: list[tuple[str, Any]] = field(default_factory=list)
     ends: list[OnEnd] = field(default_factory=list)
     jobs: dict[str, Any] = field(default_factory=dict)
+    is_away: bool = False
 
     def __post_init__(self) -> None:
         pipeline = SimpleNamespace(name="bills")
@@ -41,6 +42,8 @@ class Queue:
 
     async def submit(self, post: Any, trigger: str, key: str, **more: Any) -> QueuedRun:
         assert trigger == "review"
+        if self.is_away:
+            raise QueueError("Prefect is away")
         self.submitted.append((key, more["inputs"]))
         self.ends.append(more["ended"])
         now = datetime.now(UTC)
@@ -146,6 +149,19 @@ def test_while_a_run_of_the_pipeline_goes_on_none_is_submitted(
     looks()
     assert queue.submitted == []
     queue.jobs.clear()
+    looks()
+    assert len(queue.submitted) == 1
+
+
+def test_a_run_that_prefect_did_not_take_is_submitted_when_it_is_back(
+    tmp_path: Path, ledger: Ledger, queue: Queue, looks: Callable[[], None]
+) -> None:
+    (a,) = asked(tmp_path, ledger, "a.txt")
+    accept(ledger, a)
+    queue.is_away = True
+    with pytest.raises(QueueError):
+        looks()
+    queue.is_away = False
     looks()
     assert len(queue.submitted) == 1
 
