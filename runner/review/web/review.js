@@ -137,7 +137,10 @@ async function refresh() {
     answer = await call("/queue", undefined, { headers: page.mark ? { "If-None-Match": page.mark } : {} });
   } catch (error) {
     if (error instanceof Away) setAway(true);
-    else if (error.status !== 401) problem(error.message);
+    else if (error.status !== 401) { // such as a ledger that cannot be read now
+      page.isAway = true;
+      show($("away"), error.message);
+    }
     return;
   }
   const wasAway = page.isAway;
@@ -249,14 +252,14 @@ function pace() {
 
 /* One review */
 
-async function open(at, { isQuiet = false } = {}) {
+async function open(at) {
   const row = page.rows[at];
   if (!row) return;
   leaveLast(row.id);
   page.at = at;
   page.id = row.id;
   reveal();
-  if (!isQuiet) problem("");
+  problem("");
   let review;
   try { review = await read(ofReview(row.id)); } catch (error) { return failed(error); }
   if (page.id !== row.id) return; // another one was opened meanwhile
