@@ -267,7 +267,7 @@ async function open(at) {
 }
 
 function take(review) {
-  const isSame = page.review?.question === review.question;
+  const isSame = page.review !== null && identity(page.review) === identity(review);
   page.review = review;
   const draft = draftOf(review.id);
   if (!isSame) {
@@ -290,6 +290,8 @@ function take(review) {
   seek();
   renew();
 }
+
+const identity = (review) => `${review.id} ${review.question}`; // copies of a document have one question
 
 function doubtful(review) { // what no text shows, else what the model was least sure of
   const none = review.fields.findIndex((field) => field.evidence?.match === "none");
@@ -566,16 +568,16 @@ function drawBoxes() {
   made.find((box) => box.classList.contains("on"))?.scrollIntoView({ block: "center" });
 }
 
-let shown = { start: 0, end: 0, total: 0, id: "", source: 0 }; // `id` is the question's
+let shown = { start: 0, end: 0, total: 0, id: "", source: 0 };
 
 async function drawText(start) {
-  const wanted = start ?? 0, id = page.review.question, at = page.source;
+  const wanted = start ?? 0, id = identity(page.review), at = page.source;
   $("picture").hidden = true;
   $("text").hidden = false;
   const isThere = shown.id === id && shown.source === at && wanted >= shown.start && wanted < shown.end;
   if (!isThere) {
     const told = await textWindow(Math.max(0, wanted - LEAD_CHARS));
-    if (!told || page.review?.question !== id || page.source !== at) return;
+    if (!told || !page.review || identity(page.review) !== id || page.source !== at) return;
     shown = { ...told, id, source: at };
     $("text-parts").replaceChildren(...drawnParts(told.parts));
   }
