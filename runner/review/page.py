@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -359,7 +360,7 @@ def _detail(review: Review, by: str) -> dict[str, Any]:
         "run": review.run,
         "reason": review.reason,
         "is_text": not isinstance(subject.get("answer"), dict | list),
-        "json": _json_text(subject.get("answer")),
+        "json": json.dumps(subject.get("answer"), ensure_ascii=False, indent=2),
         "fields": [_field(one) for one in fields],
         "decided": {one.path: one.text for one in decided},
         "has_confidence": subject.get("confidence") is not None,
@@ -367,10 +368,6 @@ def _detail(review: Review, by: str) -> dict[str, Any]:
         "earlier": [_earlier(one, subject) for one in review.earlier],
         "sources": [_source_facts(one) for one in subject.get("sources") or ()],
     }
-
-
-def _json_text(value: Any) -> str:
-    return dumps(value).decode()
 
 
 def _field(field: AnswerField) -> dict[str, Any]:

@@ -520,7 +520,7 @@ function drawDocument(start) {
   for (const id of ["page-before", "page-after", "page-number"]) $(id).hidden = pages < 2;
   page.number = Math.max(1, Math.min(pages || page.number, page.number));
   $("page-number").textContent = `Page ${page.number} of ${pages}`;
-  show($("document-note"), "");
+  show($("document-note"), one.note || "");
   if (isPicture) drawPicture();
   else drawText(start);
 }
@@ -538,9 +538,8 @@ async function drawPicture() {
   try { url = await page.pictures[place]; } catch (error) {
     if (page.review.id !== id || page.source !== at || page.number !== number) return;
     if (error instanceof Refused && error.status !== 401) {
-      page.review.sources[at].has_picture = false;
+      Object.assign(page.review.sources[at], { has_picture: false, note: error.message });
       drawDocument(field()?.evidence?.start ?? null);
-      show($("document-note"), error.message);
     } else failed(error);
     return;
   }
@@ -670,7 +669,7 @@ function drawForm() {
   $("inputs").hidden = page.asJson;
   $("json-label").hidden = !page.asJson;
   if (page.asJson) {
-    $("json").value = draftOf(review.id).json ?? JSON.stringify(JSON.parse(review.json), null, 2);
+    $("json").value = draftOf(review.id).json ?? review.json; // numbers as the server wrote them
   }
   $("inputs").replaceChildren(...review.fields.map(drawnInput));
   const target = page.asJson ? $("json") : $(`input-${page.field}`);
@@ -759,9 +758,16 @@ function place(faults) {
   return faults.length;
 }
 
+// The open review, once it is the one that the queue shows as chosen.
+const openReview = () => (page.review?.id === page.id && page.review.state === "open" ? page.review : null);
+
 async function decide(verb, more = {}) {
-  const review = page.review;
-  if (!review || page.isBusy || review.state !== "open") return false;
+  const review = openReview();
+  if (!review || page.isBusy) return false;
+  if (page.unsent && page.unsent.id !== review.id) {
+    problem(`The decision on ${page.unsent.item} is not confirmed yet. Wait until the server answers.`);
+    return false;
+  }
   const body = { question: review.question, verb, ...more };
   page.isBusy = true;
   page.unsent = { id: review.id, item: review.item, body };
@@ -866,7 +872,7 @@ function leave() {
 }
 
 function askReason() {
-  if (!page.review || page.review.state !== "open") return;
+  if (!openReview()) return;
   show($("reason-problem"), "");
   $("reason").value = draftOf(page.id).reason || "";
   $("reason-dialog").showModal();
@@ -910,7 +916,7 @@ function setView(view) {
 
 const KEYS = {
   Enter: () => decide("accept"),
-  e: () => { if (page.review?.state === "open") setMode("edit"); },
+  e: () => { if (openReview()) setMode("edit"); },
   x: askReason,
   j: () => open(Math.min(page.at + (page.rows[page.at]?.id === page.id ? 1 : 0), page.rows.length - 1)),
   k: () => open(Math.max(page.at - 1, 0)),

@@ -421,6 +421,29 @@ def test_a_server_that_is_killed_in_a_decision_loses_nothing(
     assert desk.review(first.id).value["pay_by"] == "2026-01-31"
 
 
+def test_a_whole_answer_is_edited_as_json_without_rounding(
+    desk: ServedPage, chromium: Browser
+) -> None:
+    answer = {"n": 12345678901234567890, "items": [1]}
+    (asked,) = desk.ask("a.txt", answer=answer, schema={"type": "object"}, checks=[], evidence={},
+                        confidence=None)  # fmt: skip
+    with desk.served() as address:
+        page = opened(chromium, address)
+        page.press("e", text="e")
+        page.wait("!document.getElementById('edit').hidden")
+        page.ask("document.getElementById('as-json').click()")
+        page.wait("document.activeElement.id === 'json'")
+        assert json.loads(page.ask("document.getElementById('json').value")) == answer
+        page.ask("document.getElementById('json').select()")
+        page.type('{"n": 12345678901234567890, "items": [1, 2')
+        page.wait("document.getElementById('edit-problem').textContent.includes('no JSON')")
+        page.ask("document.getElementById('json').select()")
+        page.type('{"n": 12345678901234567890, "items": [1, 2]}')
+        enter(page, is_ctrl=True)
+        page.wait("!document.getElementById('queue-empty').hidden")
+    assert desk.review(asked.id).value == {"n": 12345678901234567890, "items": [1, 2]}
+
+
 def run_bills(folder: Path, documents: Mapping[str, bytes], answers: Mapping[str, Said]) -> Report:
     """Run the guide's pipeline on these documents with a model that says these answers."""
     (folder / "inbox").mkdir()
