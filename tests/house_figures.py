@@ -260,9 +260,9 @@ def atomic_writes() -> list[str]:
 
 
 def backoffs() -> list[str]:
-    """Name the modules that have pauses between attempts of their own."""
-    constant = re.compile(r"^_?(PAUSES?|BACKOFF|RETRY|AGAIN)\w*(_S)?\b.*=", re.MULTILINE)
-    return [module.place for module in modules() if constant.search(module.text)]
+    """Name the modules that compute growing pauses by themselves; others use `Backoff`."""
+    growing = re.compile(r"(pause|backoff|delay)\w*_s = .*(\*\*|2 ?\*|\* ?2\b)", re.IGNORECASE)
+    return [module.place for module in modules() if growing.search(module.text)]
 
 
 def template_meters() -> list[str]:
@@ -291,7 +291,7 @@ FIGURES: tuple[tuple[str, str, Callable[[], object]], ...] = (
     ("modules that make an HTTP client", "2", lambda: len(http_clients())),
     ("modules that start subprocesses", "1", lambda: len(subprocess_wrappers())),
     ("modules that write files atomically", "1", lambda: len(atomic_writes())),
-    ("modules with pauses of their own between attempts", "1", lambda: len(backoffs())),
+    ("modules that compute growing pauses", "1", lambda: len(backoffs())),
     ("template meters", "1", lambda: len(template_meters())),
 )
 

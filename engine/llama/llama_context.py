@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from paddock.engine.arrays import Logits, Tokens, Vectors
 from paddock.engine.request import Sampling
 from paddock.engine.settings import CacheType, Switch
+from paddock.engine.system.retry import Backoff, Pauses
 
 from .library import LOG, CacheFull, DecodeFailed, LoadFailed, lib, supports_gpu
 from .llama_model import Model
@@ -80,7 +81,7 @@ def _array_pointer(array: NDArray[Any], struct: Any, field: str) -> Any:
 GOVERNOR_WINDOW_S = 0.2
 # Alone on the machine the share is above 0.95; another program on one of two cores makes it 0.75.
 ENOUGH_CPU_SHARE = 0.85
-FIRST_PROBE_PAUSE_S, LONGEST_PROBE_PAUSE_S = 2.0, 32.0
+PROBE_BACKOFF = Backoff(first_s=2.0, longest_s=32.0)
 
 
 class ThreadGovernor:
@@ -95,7 +96,7 @@ class ThreadGovernor:
         """Steps of this window and their seconds, by size."""
         self._undisturbed_s: dict[tuple[int, int], float] = {}
         """Seconds of an undisturbed step, by number of threads and size."""
-        self._pause_s = FIRST_PROBE_PAUSE_S
+        self._pauses = Pauses(PROBE_BACKOFF)
         self._until_probe_s = 0.0
 
     def observe(self, wall_s: float, cpu_s: float, n_tokens: int = 1) -> int:
@@ -124,14 +125,13 @@ class ThreadGovernor:
         if n_running >= ENOUGH_CPU_SHARE * self.n_threads:
             self._learn()
             if self.n_threads == self._n_most:
-                self._pause_s = FIRST_PROBE_PAUSE_S
+                self._pauses.succeeded()
         else:
             n_fewer = max(1, min(self.n_threads - 1, int(n_running)))
             if n_fewer < self.n_threads and self._would_be_quicker_with(n_fewer):
                 # All of them are tried again after a growing pause.
                 self.n_threads = n_fewer
-                self._until_probe_s = self._pause_s
-                self._pause_s = min(2 * self._pause_s, LONGEST_PROBE_PAUSE_S)
+                self._until_probe_s = self._pauses.failed()
                 return
         if self.n_threads < self._n_most and self._until_probe_s <= 0:
             self.n_threads = self._n_most

@@ -176,6 +176,41 @@ async def start_guarded(
     return GuardedProcess(process, ours)
 
 
+async def start_in_session(
+    command: Sequence[str], *, environ: Mapping[str, str], **kept: Any
+) -> asyncio.subprocess.Process:
+    """Start one of our own long-lived processes; it ends by itself when its pipes close.
+
+    Its session is its own, so that Ctrl-C at the terminal is the parent's to handle. `kept` goes
+    to `create_subprocess_exec`.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    return await asyncio.create_subprocess_exec(
+        *command, env=environ, start_new_session=True, **kept
+    )
+
+
+def spawn_detached(command: Sequence[str], stderr_file: Path) -> int:
+    """Start a process that outlives us, in a session of its own; return its number.
+
+    Its standard error goes to a private file, which is emptied first.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    return os.posix_spawn(
+        command[0],
+        list(command),
+        os.environ,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 2, str(stderr_file), flags, 0o600),
+        ],
+        setsid=True,
+    )
+
+
 def run_blocking(command: Sequence[str], *, timeout_s: float) -> CompletedCommand | None:
     """Run a program to its end with nothing as its input; None: it is missing, or took too long."""
     try:

@@ -28,6 +28,7 @@ from paddock.engine.request import (
     Tool,
     Usage,
 )
+from paddock.engine.system.processes import start_in_session
 
 from .crashes import death_reason, has_crashed, request_phase
 from .worker_options import WorkerMemory, WorkerOptions
@@ -130,14 +131,13 @@ class WorkerProcess:
             LoadBroken: the model cannot be loaded, or not within `timeout_s`.
         """
         began = time.monotonic()
-        process = await asyncio.create_subprocess_exec(
-            *command,
+        process = await start_in_session(
+            command,
+            environ=_worker_environment(load),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             limit=1 << 20,
-            env=_worker_environment(load),
-            start_new_session=True,  # Ctrl-C in the terminal is the pool's to handle
         )
         worker = cls(process, load)
         assert process.stderr is not None

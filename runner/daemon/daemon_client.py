@@ -25,6 +25,7 @@ from paddock.engine.system.light_http import (
     ask_unix,
 )
 from paddock.engine.system.locks import LockTaken, lock_soon
+from paddock.engine.system.processes import spawn_detached
 from paddock.engine.system.tasks import end
 from paddock.engine.system.units import duration
 from paddock.runner.settings import Settings
@@ -208,7 +209,8 @@ async def _spawn_and_wait(
     """Start the daemon's process and wait until its socket is open."""
     stderr_file = paths.folder / f"{paths.name}.err"
     text = daemon_files.encode_start_options(daemon_files.StartOptions(settings, wants_prefect))
-    pid = await asyncio.to_thread(_spawn, text, stderr_file)
+    command = (sys.executable, "-m", "paddock.runner.daemon.background", text)
+    pid = await asyncio.to_thread(spawn_detached, command, stderr_file)
     while time.monotonic() < deadline:
         daemon = daemon_files.daemon_at(paths)
         if daemon is not None:
@@ -221,22 +223,6 @@ async def _spawn_and_wait(
         await asyncio.sleep(LOOK_S)
     os.kill(pid, signal.SIGKILL)
     raise DaemonError(_late_error(settings))
-
-
-def _spawn(text: str, stderr_file: Path) -> int:
-    """Start the process in a session of its own, so that Ctrl-C does not reach it."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    return os.posix_spawn(
-        sys.executable,
-        [sys.executable, "-m", "paddock.runner.daemon.background", text],
-        os.environ,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 2, str(stderr_file), flags, 0o600),
-        ],
-        setsid=True,
-    )
 
 
 def _exit_code(pid: int) -> int | None:

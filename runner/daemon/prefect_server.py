@@ -24,7 +24,7 @@ import psutil
 
 from paddock.engine.system import files, http
 from paddock.engine.system.locks import LockTaken, lock_now
-from paddock.engine.system.processes import end_group
+from paddock.engine.system.processes import end_group, start_in_session
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import end, wait_for_event
 
@@ -257,10 +257,10 @@ class PrefectServer:
         files.private_folder(self._home)
         # The log holds one start only: it is short.
         with files.open_private(self._log_file, "wb") as out:
-            process = await asyncio.create_subprocess_exec(
-                *COMMAND, str(door.fileno()), stdin=asyncio.subprocess.PIPE,
-                env=server_environment(self._home, port, os.environ, self._keep_s, auth_string),
-                pass_fds=(door.fileno(),), stdout=out, stderr=out, start_new_session=True,
+            process = await start_in_session(
+                (*COMMAND, str(door.fileno())), stdin=asyncio.subprocess.PIPE,
+                environ=server_environment(self._home, port, os.environ, self._keep_s, auth_string),
+                pass_fds=(door.fileno(),), stdout=out, stderr=out,
                 cwd=self._home, umask=files.PRIVATE_UMASK,
             )  # fmt: skip
         try:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from paddock.engine.system.processes import start_in_session
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import end, wait_for_event
 from paddock.runner.daemon.daemon_server import serve_or_join
@@ -55,11 +56,10 @@ async def _keep_worker(settings: Settings, name: str, api_url: str, stop: asynci
     pauses = Pauses(BACKOFF)
     while not stop.is_set():
         began = time.monotonic()
-        process = await asyncio.create_subprocess_exec(
-            *worker_command(settings, name),
-            env=worker_environment(os.environ, settings.state_dir, api_url),
+        process = await start_in_session(
+            worker_command(settings, name),
+            environ=worker_environment(os.environ, settings.state_dir, api_url),
             stdin=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
         )
         ended, stopped = asyncio.create_task(process.wait()), asyncio.create_task(stop.wait())
         await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
