@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.chat.chat_template import read_template
 from paddock.engine.errors import BadRequest, EngineError, RecipeRefused, StoreFull
 from paddock.engine.gguf import GgufHeader, read_header
 from paddock.engine.request import Message
@@ -219,8 +220,6 @@ def _check_parameter(key: str, value: Any) -> None:
 
 
 def _check_template(source: str) -> None:
-    from paddock.engine.chat.chat_template import read_template  # imports Jinja2: 40 ms
-
     try:
         read_template(source)
     except BadRequest as error:

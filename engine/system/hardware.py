@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+import psutil
+
 from .processes import run_blocking
 
 GpuKind = Literal["cuda", "rocm", "metal"]
@@ -89,8 +91,6 @@ def context_bytes(name: str) -> int:
 
 def read_cpu(cpuinfo: Path = Path("/proc/cpuinfo")) -> Cpu:
     """Read the processor's name, cores and the features that matter here."""
-    import psutil
-
     text = _text_or_empty(cpuinfo)
     name = _proc_field(text, "model name") or platform.processor() or platform.machine()
     if sys.platform == "darwin":
@@ -120,8 +120,6 @@ def read_memory(
     cgroup: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")
 ) -> MainMemory:
     """Read total and free memory: the machine's, or less where a container or a scope has less."""
-    import psutil
-
     seen = psutil.virtual_memory()
     total, free = int(seen.total), int(seen.available)
     for folder, files in _memory_groups(cgroup, _text_or_empty(own)):

@@ -17,6 +17,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import psutil
+
 from paddock.engine.errors import EngineError, read_error
 from paddock.engine.request import (
     ChatRequest,
@@ -252,8 +254,6 @@ class WorkerProcess:
     def measure(self) -> WorkerMemory:
         """Return the peak of its memory so far, plus the growth of its context."""
         try:
-            import psutil
-
             memory = psutil.Process(self.pid).memory_info()
         except psutil.Error:
             memory = None

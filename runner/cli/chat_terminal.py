@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.system import files
 from paddock.runner.progress import console
 
+if sys.platform != "win32":
+    import termios
+
 if TYPE_CHECKING:
     from .rich_answers import TerminalAnswer
 
@@ -95,8 +98,6 @@ def echo_disabled() -> Iterator[None]:
     if before is None:
         yield
         return
-    import termios
-
     silent = [*before]
     silent[3] &= ~termios.ECHO
     termios.tcsetattr(sys.stdin, termios.TCSADRAIN, silent)
@@ -108,9 +109,7 @@ def echo_disabled() -> Iterator[None]:
 
 def _terminal_attributes() -> list[Any] | None:
     """Return the terminal settings of stdin; None if it is not a terminal."""
-    try:
-        import termios
-    except ImportError:
+    if sys.platform == "win32":
         return None
     try:
         return termios.tcgetattr(sys.stdin)

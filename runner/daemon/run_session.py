@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.errors import EngineError
 from paddock.engine.system import files
 from paddock.engine.system.tasks import end
+from paddock.runner.ledger.run_history import is_process_alive
 from paddock.runner.progress.prefect_view import crashed_end
 from paddock.runner.settings import Settings
 
@@ -42,8 +43,6 @@ def kept_runs(state_dir: Path) -> list[dict[str, Any]]:
 
     A run without an end whose process is gone has crashed, together with its daemon.
     """
-    from paddock.runner.ledger.run_history import is_process_alive
-
     found = map(files.read_json_object, _backlog_folder(state_dir).glob("*.json"))
     whole = [one for one in found if one.keys() >= _UPDATE_KEYS]
     for one in whole:

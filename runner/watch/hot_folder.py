@@ -21,6 +21,9 @@ from paddock.steps.paths import fitted_name, numbered_name
 from .watch_spec import DONE, FAILED, PROCESSING, FileVersion, WatchFilter, WatchSpec
 from .watched_folder import file_version_at, list_folder
 
+if sys.platform == "linux":
+    import fcntl
+
 _MOST_NUMBERS = 100_000
 _REASON_SUFFIX = ".reason.txt"
 OPEN_REASON = "a program still has it open for writing"
@@ -127,8 +130,6 @@ def is_open_for_writing(path: Path) -> bool:
     """
     if sys.platform != "linux":
         return False
-    import fcntl
-
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -16,6 +16,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from .watch_spec import FileVersion, WatchFilter
 
 _SILENT_FILE_SYSTEMS = frozenset(
@@ -133,8 +135,6 @@ def file_system_of(path: Path) -> str:
 
 def mounted() -> list[Mount]:
     """Return every mounted file system."""
-    import psutil
-
     try:
         partitions = psutil.disk_partitions(all=True)
     except (OSError, RuntimeError):

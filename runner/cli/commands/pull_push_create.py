@@ -35,6 +35,7 @@ from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError, with_exit_status
 from paddock.runner.cli.model_arguments import read_stdin
+from paddock.runner.cli.transfer_bars import TransferBars
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import create_in_service, is_this_machine
 from paddock.runner.progress import console
@@ -42,7 +43,6 @@ from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
     from paddock.engine.models.transfer import ProgressLine
-    from paddock.runner.cli.transfer_bars import TransferBars
     from paddock.runner.daemon.service_client import ServiceClient
     from paddock.runner.settings import Settings
 
@@ -62,8 +62,6 @@ def transfer_progress(environ: Mapping[str, str] | None = None) -> TransferBars 
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     if not is_terminal or environ.get("TERM") == "dumb":
         return TransferLines()
-    from paddock.runner.cli.transfer_bars import TransferBars
-
     return TransferBars()
 
 

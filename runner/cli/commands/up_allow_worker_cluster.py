@@ -31,8 +31,10 @@ from paddock.runner.cli.arguments import (
     pipeline_file,
 )
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
+from paddock.runner.daemon.prefect_auth import signer_for
 from paddock.runner.progress import console, events
 from paddock.runner.progress.drain import stop_on_signals
+from paddock.runner.schedule.consents import Consents
 from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
@@ -64,8 +66,6 @@ def allow(
     Prints what that is. A change of the file needs consent again. `--allow` of `paddock up`, or the
     settings, limit what can be allowed.
     """
-    from paddock.runner.schedule.consents import Consents
-
     settings = read_settings(Path.cwd())
     consents, own = Consents(settings.state_dir), settings.address.url
     # Read all before recording any.
@@ -235,7 +235,6 @@ def cluster_run(
 ) -> int:
     """Run a pipeline on the workers, and wait for the end; Ctrl-C stops them."""
     from paddock.runner.core.session import new_run_name
-    from paddock.runner.daemon.prefect_auth import signer_for
     from paddock.runner.workers.delegation import SharedJob, absolute_inputs, delegate_job
 
     path = pipeline_file(file, "cluster run").resolve()

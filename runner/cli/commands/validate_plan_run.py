@@ -21,6 +21,7 @@ import typer
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault
+from paddock.pipelines.yaml_source import to_yaml
 from paddock.runner import api
 from paddock.runner.cli.arguments import (
     HERE,
@@ -37,6 +38,7 @@ from paddock.runner.cli.arguments import (
     warn_of_model_with_same_name,
 )
 from paddock.runner.cli.exit_status import DONE, FAILED, WRONG, CommandError, with_exit_status
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress import console
 from paddock.runner.progress.report import (
     HELD_REMEDY,
@@ -424,7 +426,6 @@ def run(
         if target is not None:
             require_writable(target, name)
     from paddock.runner.cli import run_display
-    from paddock.runner.core.run_options import RunEnvironment, RunOptions
 
     flags = given_settings(pool=pool, allow=allow, log_json=log_json)
     settings = read_settings(path.parent, flags=flags)
@@ -504,8 +505,6 @@ def print_closing(report: Report, file: str, *, is_apart: bool) -> None:
 
 def _returned_text(value: Any) -> str:
     """Return the printed value of `returns`: text as it is, data as YAML."""
-    from paddock.pipelines.yaml_source import to_yaml
-
     return (value if isinstance(value, str) else to_yaml(value)).removesuffix("\n")
 
 
