@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from paddock.engine.errors import EngineError, InvalidName, ModelBroken, ModelNotFound, NoModelFile
+from paddock.engine.gguf import check_file
 from paddock.engine.system.hosts import BadAddress, base_url
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Reference, Value
@@ -249,8 +250,6 @@ def model_file_faults(bound: BoundPlan) -> Iterator[Fault]:
         spec, written = plan.models[alias], _model_ref(plan, alias)
         if spec.pool or not Path(spec.ref).is_absolute():
             continue
-        from paddock.engine.gguf import check_file
-
         try:
             check_file(Path(spec.ref), written)
         except EngineError as error:

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.backends.token_counting import LocalTokenizer
 from paddock.engine.backends.truncation_check import ReadLimits
 from paddock.engine.errors import EngineError
 from paddock.engine.memory.pool_stats import PoolStats
@@ -43,7 +44,6 @@ from .call_cache import ModelDigests
 
 if TYPE_CHECKING:
     from paddock.engine.backends.balancer import BalancedPool
-    from paddock.engine.backends.token_counting import LocalTokenizer
     from paddock.runner.daemon.run_session import DaemonSession
 
 LookUpFacts = Callable[[ModelSpec], Awaitable[ModelFacts]]
@@ -355,8 +355,6 @@ class LookupPool(RoutedPool):
     async def _tokenizer(self, model: ModelSpec) -> LocalTokenizer:
         facts = await self.facts(model)
         if facts.path not in self._tokenizers:
-            from paddock.engine.backends.token_counting import LocalTokenizer
-
             self._tokenizers[facts.path] = LocalTokenizer(Path(facts.path), facts.parts)
         return self._tokenizers[facts.path]
 
