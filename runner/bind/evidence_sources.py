@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 from typing import Any
 from unicodedata import east_asian_width
 
-from paddock.pipelines.checking.evidence import SourceText, locate
+from paddock.pipelines.checking.evidence import MOST_SOURCE_CHARS, SourceText, locate
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import EvidenceSpec
 from paddock.steps.base import StepError, Tools
@@ -82,7 +82,7 @@ class EvidenceFinder:
         """Return the finder of a step; None where it is asked for no evidence.
 
         Raises:
-            StepError: a source is no text, or none is left of those that were not skipped.
+            StepError: a source is no text or too long, or all of them were skipped.
         """
         if spec is None:
             return None
@@ -111,7 +111,7 @@ def read_sources(
     Documents in the folder `base` are named by their paths in it.
 
     Raises:
-        StepError: one is no text, or none is left.
+        StepError: one is no text, none is left, or they are too long.
     """
     found: list[EvidenceSource] = []
     for source in spec.sources:
@@ -120,6 +120,14 @@ def read_sources(
             found += _sources_in(value, source.source)
     if not found:
         raise _no_text(spec.sources, scope)
+    n_chars = sum(len(source.text) for source in found)
+    if n_chars > MOST_SOURCE_CHARS:
+        names = ", ".join(source.source for source in spec.sources)
+        raise StepError(
+            f"`evidence`: '{names}' has {n_chars:,} characters, of which at most "
+            f"{MOST_SOURCE_CHARS:,} can be searched.",
+            remedy="Name a part of it, such as the chunk that the model reads.",
+        )
     return tuple(_with_own_names(_with_short_name(source, base) for source in found))
 
 

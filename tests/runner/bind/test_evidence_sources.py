@@ -91,6 +91,15 @@ def test_where_there_is_no_text_at_all_it_is_said(value: Any) -> None:
     )
 
 
+def test_a_text_that_would_take_minutes_is_refused() -> None:
+    with pytest.raises(StepError) as raised:
+        sources([{"text": "a", "pages": []}, "b" * 8_000_000])
+    assert str(raised.value) == (
+        "`evidence`: 'doc.x' has 8,000,001 characters, of which at most 8,000,000 can be searched. "
+        "Name a part of it, such as the chunk that the model reads."
+    )
+
+
 def test_a_value_in_a_hit_is_on_the_page_of_the_hit(tmp_path: Path) -> None:
     hit = {"text": "The price is 84.00.", "source": "a.pdf", "page": 3, "page_end": 3}
     finder = EvidenceFinder(SCHEMA, (), sources([hit]), tools(tmp_path))
