@@ -191,25 +191,26 @@ def _matches(pattern: str, name: str) -> bool:
         return False
 
 
-_Labelled: TypeAlias = tuple[Path, Any, tuple[str, ...]]
+Labels: TypeAlias = tuple[tuple[str, ...], ...]
+"""What a text may call a value: the names of its field, then those of the fields around it."""
 
 
 def _leaves(
-    value: Any, schema: _SchemaParts, only: tuple[str, ...], path: Path = (), titles: Any = ()
-) -> Iterator[_Labelled]:
+    value: Any, schema: _SchemaParts, only: tuple[str, ...], path: Path = (), labels: Labels = ()
+) -> Iterator[tuple[Path, Any, Labels]]:
     """Yield path, value and labels of each value that needs evidence."""
     if schema.marked() is False:
         return
-    labels = schema.titles or titles
     if isinstance(value, Mapping):
         for name, held in value.items():
             inner = schema.field(str(name))
-            yield from _leaves(held, inner, only, (*path, str(name)), (_label_of(str(name)),))
+            names = (_label_of(str(name)), *inner.titles)
+            yield from _leaves(held, inner, only, (*path, str(name)), (names, *labels))
     elif isinstance(value, list | tuple):
         for at, held in enumerate(value):
             yield from _leaves(held, schema.item(at), only, (*path, at), labels)
     elif _needs_evidence(value, schema) and _is_among(path, only):
-        yield path, value, tuple(dict.fromkeys((*labels, *titles)))
+        yield path, value, labels
 
 
 def _needs_evidence(value: Any, schema: _SchemaParts) -> bool:
@@ -254,7 +255,7 @@ class _Leaf:
 
     path: Path
     value: Any
-    labels: tuple[str, ...]
+    labels: Labels
     found: _Found = field(default_factory=lambda: _Found(()))
     chosen: Quote | None = None
 
@@ -478,11 +479,15 @@ class _Choice:
             ),
         )
 
-    def _places_of(self, labels: tuple[str, ...]) -> list[Span]:
-        if labels not in self._labels:
-            spans = ((one.start, one.end) for label in labels for one in self._named(label))
-            self._labels[labels] = sorted(spans)
-        return self._labels[labels]
+    def _places_of(self, labels: Labels) -> list[Span]:
+        """Return where the names of a field are, else those of the field around it, in order."""
+        for names in labels:
+            if names not in self._labels:
+                spans = ((one.start, one.end) for name in names for one in self._named(name))
+                self._labels[names] = sorted(spans)
+            if self._labels[names]:
+                return self._labels[names]
+        return []
 
     def _named(self, label: str) -> Iterator[Quote]:
         """Yield where a label is, else where its longer words are."""

@@ -256,7 +256,8 @@ class TextIndex:
         Words may be missing, added or misspelled, but no word such as `not`; a number may be
         written in another way, but not be another one.
         """
-        text = text[:_MOST_SIMILAR_CHARS]
+        if len(text) > _MOST_SIMILAR_CHARS:
+            return []
         said = [one for one in values_in(text) if one.is_sure]
         signs = list(text)
         for one in said:

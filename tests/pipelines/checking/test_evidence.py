@@ -219,6 +219,17 @@ def test_labels_are_read_in_any_way_that_a_field_is_named() -> None:
         assert one("2024-05-03", text, name=name)["line"] == 2
 
 
+def test_the_fields_around_a_value_are_labels_where_its_own_is_not_in_the_text() -> None:
+    text = "Seller: Berlin\nBuyer: Berlin\nCarrier: Berlin"
+    answer = {name: {"town": "Berlin"} for name in ("buyer", "carrier", "seller")}
+    found = locate(answer, {}, [SourceText("t", text)])
+    assert {name: found[name]["town"]["line"] for name in found} == {
+        "buyer": 2,
+        "carrier": 3,
+        "seller": 1,
+    }
+
+
 def test_a_label_right_before_a_value_counts_more_than_other_values() -> None:
     text = "Price: 1,450.00 EUR a year\n\n1. Berth 14 of the Heron has a price of 1,450.00 EUR."
     answer = {"price": 1450, "berth": 14, "boat": "Heron"}
