@@ -429,7 +429,8 @@ class ItemRunner:
         if step.model is None or step.reply is None or not step.reply.wants_confidence:
             return outputs
         digest = await self._context.digests.of(step.model)
-        line = await self._context.judge.reviews.calibration(step.id, digest)
+        place = (self._context.bound.file.name, step.id, digest)
+        line = await self._context.judge.reviews.calibration(place)
         if line is None:
             return outputs
         return {**outputs, "confidence": calibrated(outputs["confidence"], line)}

@@ -19,7 +19,7 @@ from paddock.pipelines.checking.evidence import missing_paths
 from paddock.pipelines.expressions import Expression, Reference
 from paddock.pipelines.model import EvidenceSpec, ReviewSpec
 from paddock.runner.bind.evidence_sources import EvidenceSource
-from paddock.runner.ledger.calibration import Calibration, calibrations_of
+from paddock.runner.ledger.calibration import Calibrated, Calibration, calibrations_of
 from paddock.runner.ledger.ledger import INLINE_CHARS, Ledger
 from paddock.runner.ledger.reviews import Question, Review, ReviewStore, stands
 from paddock.runner.progress.report import ReviewMode
@@ -245,17 +245,17 @@ class RunReviews:
         self._ledger = ledger
         self._store = ReviewStore(ledger)
         self._pending: dict[Place, list[Review]] | None = None
-        self._calibrations: dict[tuple[str, str], Calibration | None] | None = None
+        self._calibrations: dict[Calibrated, Calibration | None] | None = None
         self._loading = asyncio.Lock()
 
-    async def calibration(self, step: str, digest: str) -> Calibration | None:
+    async def calibration(self, place: Calibrated) -> Calibration | None:
         """Return what a step's probabilities are worth with a model; None: too few reviews."""
         async with self._loading:
             if self._calibrations is None:
                 decided = await self._ledger.ask(partial(self._store.decided, is_whole=True))
                 found = calibrations_of(decided)
-                self._calibrations = {place: one.calibration for place, one in found.items()}
-        return self._calibrations.get((step, digest))
+                self._calibrations = {known: one.calibration for known, one in found.items()}
+        return self._calibrations.get(place)
 
     async def load(self) -> None:
         """Read what waits and what was decided since, once; close what is late."""

@@ -126,8 +126,11 @@ def reliability(reviewed: Iterable[Reviewed]) -> list[ReliabilityBin]:
 class StepCalibration:
     """What people decided about one step's fields with one model."""
 
+    pipeline: str
+    """The file's name."""
     step: str
     digest: str
+    """Of the model."""
     model: str
     """The model's name as of the newest review."""
     reviewed: tuple[Reviewed, ...] = field(repr=False)
@@ -181,18 +184,22 @@ def _is_field(confidence: Any) -> bool:
     return isinstance(confidence, Mapping) and {"raw", "is_calibrated"} <= confidence.keys()
 
 
-def calibrations_of(reviews: Iterable[Review]) -> dict[tuple[str, str], StepCalibration]:
-    """Return what was decided, by step and digest of the model; `reviews` are whole ones."""
-    found: dict[tuple[str, str], list[Reviewed]] = {}
-    names: dict[tuple[str, str], tuple[float, str]] = {}
+Calibrated = tuple[str, str, str]
+"""What a fit is for: pipeline, step, digest of the model."""
+
+
+def calibrations_of(reviews: Iterable[Review]) -> dict[Calibrated, StepCalibration]:
+    """Return what was decided about each step with each model; `reviews` are whole ones."""
+    found: dict[Calibrated, list[Reviewed]] = {}
+    names: dict[Calibrated, tuple[float, str]] = {}
     for review in reviews:
         fields = reviewed_fields(review)
         if not fields:
             continue
-        key = (review.step, str(review.subject.get("digest") or ""))
+        told = [str(review.subject.get(name) or "") for name in ("pipeline", "digest", "model")]
+        key = (told[0], review.step, told[1])
         found.setdefault(key, []).extend(fields)
-        name = (review.decided_at or 0.0, str(review.subject.get("model") or ""))
-        names[key] = max(names.get(key, name), name)
+        names[key] = max(names.get(key, (0.0, "")), (review.decided_at or 0.0, told[2]))
     return {key: StepCalibration(*key, names[key][1], tuple(found[key])) for key in found}
 
 

@@ -91,9 +91,10 @@ def _record(
     )
 
 
-def _place(review: Review) -> tuple[str, str]:
-    """Return what confidence depends on: the step and the model."""
-    return review.step, str(review.subject.get("digest"))
+def _place(review: Review) -> tuple[str, str, str]:
+    """Return what confidence depends on: the pipeline, the step and the model."""
+    subject = review.subject
+    return str(subject.get("pipeline")), review.step, str(subject.get("digest"))
 
 
 def review_outcome(review: Review) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from paddock.engine.arrays import Logits
 from paddock.engine.request import LOWEST_LOGPROB, Constraint, Sampling
 from paddock.engine.sampling.constraint import TokenMatcher
-from paddock.engine.sampling.logits import FEW_ALLOWED_TOKENS, RowLogprobs
+from paddock.engine.sampling.logits import FEW_FORBIDDEN_BYTES, RowLogprobs
 from paddock.engine.sampling.picker import Picker
 from tests.engine.sampling.world import matcher, model, tokens
 
@@ -65,7 +65,7 @@ def test_the_masked_probabilities_of_a_row_add_up_to_one(
 
 @pytest.mark.parametrize("gap", [0.0, 30.0, 300.0])
 def test_many_allowed_tokens_far_below_the_likeliest_of_all_keep_their_digits(gap: float) -> None:
-    n = 4 * FEW_ALLOWED_TOKENS
+    n = 16 * FEW_FORBIDDEN_BYTES
     row = np.random.default_rng(1).standard_normal(n, np.float32)
     row[0] += np.float32(gap)
     allowed = np.ones(n, np.bool_)

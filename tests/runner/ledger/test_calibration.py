@@ -71,7 +71,7 @@ def test_a_reliability_table_has_tenths() -> None:
 
 
 def test_too_few_fields_calibrate_nothing() -> None:
-    few = StepCalibration("bill", "d", "m", ((0.9, True),) * (LEAST_FIELDS - 1))
+    few = StepCalibration("bills.yaml", "bill", "d", "m", ((0.9, True),) * (LEAST_FIELDS - 1))
     assert (few.calibration, few.rows, few.n_fields) == (None, [], LEAST_FIELDS - 1)
     enough = replace(few, reviewed=(*few.reviewed, (0.9, False)))
     assert enough.calibration is not None
@@ -91,6 +91,7 @@ def test_what_people_decided_counts_field_by_field(tmp_path: Path) -> None:
 
         def asked(key: str, digest: str = "d1") -> Any:
             subject = {
+                "pipeline": "bills.yaml",
                 "answer": {"number": "R-1", "lines": [{"price": 8}]}, "model": "clerk",
                 "digest": digest, "document_sha256": key, "schema": {}, "checks": [], "scope": {},
                 "by": [], "on_expiry": "quarantine",
@@ -106,13 +107,13 @@ def test_what_people_decided_counts_field_by_field(tmp_path: Path) -> None:
         desk.decide(three.id, three.question, "reject", reason="no bill", by="bob")
         desk.decide(other.id, other.question, "accept", by="bob")
         found = calibrations_of(desk.decided(is_whole=True))
-    assert set(found) == {("bill", "d1"), ("bill", "d2")}
-    first = found["bill", "d1"]
+    assert set(found) == {("bills.yaml", "bill", "d1"), ("bills.yaml", "bill", "d2")}
+    first = found["bills.yaml", "bill", "d1"]
     assert (first.model, first.n_fields) == ("clerk", 6)
     assert sorted(first.reviewed) == [
         (0.4, False), (0.4, False), (0.4, True), (0.9, False), (0.9, True), (0.9, True),
     ]  # fmt: skip
-    assert found["bill", "d2"].reviewed == ((0.9, True), (0.4, True))
+    assert found["bills.yaml", "bill", "d2"].reviewed == ((0.9, True), (0.4, True))
 
 
 def test_a_calibrated_confidence_keeps_what_the_model_had() -> None:

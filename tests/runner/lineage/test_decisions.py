@@ -66,7 +66,8 @@ def decide_many(world: World, n: int) -> None:
         for number in range(n):
             sure = {"p": 0.9, "raw": 0.95 if number % 2 else 0.35, "is_calibrated": False}
             told = {"document_sha256": "d", "answer": {"total": number}, "schema": SCHEMA,
-                    "confidence": {"total": sure}, "model": "m", "digest": "m1"}  # fmt: skip
+                    "confidence": {"total": sure}, "model": "m", "digest": "m1",
+                    "pipeline": "pipeline.yaml"}  # fmt: skip
             review = ReviewStore(ledger).ask(Question("x", f"{number}", "sum", "r", told))
             verb: Verb = "edit" if number % 4 == 0 else "accept"
             value = {"total": -1} if verb == "edit" else None
