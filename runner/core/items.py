@@ -185,7 +185,10 @@ class AnswerReviewer:
         """Return how many rejected answers were tried again: another one is wanted."""
         if step.review is None:
             return 0
-        review = await self._reviews.at(record.scope, record.key, step.id)
+        try:
+            review = await self._reviews.at(record.scope, record.key, step.id)
+        except LedgerError as error:
+            raise RunStopped(str(error)) from error
         again = self._context.options.retry_failed
         return n_rejections(review, self._document(scope, record), is_tried_again=again)
 
@@ -253,6 +256,7 @@ class AnswerReviewer:
             step.review.ttl_s,
             tuple(one["text_object"] for one in subject.get("sources", ()) if "text_object" in one),
             record.renamed_from,
+            self._context.options.retry_failed,
         )
 
     def _document(self, scope: Scope, record: ItemRun) -> str:

@@ -37,7 +37,7 @@ from .entries import (
     RunRow,
     write_error,
 )
-from .ledger_tables import KEYS, Execute, Key, Pending, Row
+from .ledger_tables import KEYS, LATER_TABLES, Execute, Key, Pending, Row
 from .sqlite_file import SqliteDatabase
 
 if TYPE_CHECKING:
@@ -304,7 +304,7 @@ class Ledger:
             with locks.lock_now(self.folder / "ledger.lock", wait_s=-1):
                 database = SqliteDatabase(files.private_database(self.file))
                 self._database = database
-                if not database.find_tables() or not all(map(database.has_table, KEYS)):
+                if not database.find_tables() or not all(map(database.has_table, LATER_TABLES)):
                     database.make_tables()
             self._transactions = SqliteDatabase(self.file)
             writing = SqliteDatabase(self.file, is_writer=True)

@@ -91,6 +91,8 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 }
 """Each table with its primary key."""
 
+LATER_TABLES = ("reviews",)
+"""Tables that a ledger of this version may lack, since they were added to it later."""
 LASTING_TABLES = tuple(name for name in KEYS if name not in ("meta", "claims", "holders"))
 """Tables whose rows outlast the runs that are at work."""
 

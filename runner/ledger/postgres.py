@@ -23,7 +23,7 @@ from paddock.engine.system.text import one_line
 
 from .entries import LedgerError
 from .ledger_tables import (
-    KEYS,
+    LATER_TABLES,
     VERSION,
     Execute,
     Pending,
@@ -278,7 +278,7 @@ class PostgresConnection:
                 )
                 if not _has_tables(connection, self.server):
                     _make_tables(connection, self.server.schema, file)
-                elif not all(_has_table(connection, self.server, name) for name in KEYS):
+                elif not all(_has_table(connection, self.server, name) for name in LATER_TABLES):
                     _create_tables(connection)
 
         self._retried(prepare)

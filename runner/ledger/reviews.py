@@ -86,6 +86,8 @@ class Question:
     """Objects that the subject names."""
     renamed_from: str | None = None
     """The key under which the same document was known before."""
+    is_asked_again: bool = False
+    """Whether it is asked also where no one had decided in time."""
 
     @property
     def digest(self) -> str:
@@ -219,7 +221,7 @@ class ReviewStore:
             now = self._now(execute)
             place = {"scope": question.scope, "key": question.key, "step": question.step}
             old = self._whole(execute, _OF_PLACE, place)
-            if old is not None and old.question == question.digest:
+            if old is not None and old.question == question.digest and stands(question, old):
                 return old
             if old is None and question.renamed_from is not None:
                 former = self._whole(execute, _OF_PLACE, {**place, "key": question.renamed_from})
@@ -300,7 +302,7 @@ class ReviewStore:
             "key": review.key,
             "step": review.step,
             "id": review.id,
-            "head": json.dumps(head, ensure_ascii=False),
+            "head": json.dumps(head),
             "subject": subject,
             "subject_object": subject_object,
             "question": review.question,
@@ -334,7 +336,7 @@ class ReviewStore:
             "lease_by": review.lease_by,
             "lease_until": review.lease_until,
             "reason": review.reason,
-            "earlier": json.dumps(list(review.earlier), ensure_ascii=False),
+            "earlier": json.dumps(list(review.earlier)),
             "value": value,
             "value_object": value_object,
         }
@@ -374,6 +376,8 @@ def stands(question: Question, old: Review) -> bool:
 
     It is the same question, or the same document now has the answer that a person decided on.
     """
+    if old.state == "expired" and question.is_asked_again:
+        return False
     if old.question == question.digest:
         return True
     document = question.subject.get("document_sha256")

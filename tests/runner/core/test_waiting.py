@@ -303,6 +303,17 @@ def test_what_nobody_decides_in_time_ends_as_on_expiry_says(
     )
 
 
+def test_retry_failed_asks_again_what_was_not_decided_in_time(bills: Bills) -> None:
+    bills.edit('"output.total > 50"', '"output.total > 50", ttl: 1ms')
+    bills.work()
+    assert states(bills.work()) == {"b.txt": "quarantined", "c.txt": "quarantined"}
+    bills.edit("ttl: 1ms", "ttl: 1d")
+    report = bills.work(retry_failed=True)
+    assert states(report) == {"b.txt": "waiting", "c.txt": "waiting"}
+    assert report.calls == 0
+    assert [was["state"] for was in bills.waiting()["b.txt"].earlier] == ["expired"]
+
+
 @pytest.mark.parametrize(
     ("mode", "state", "code"),
     [("fail", "quarantined", 3), ("skip", "skipped", 0), ("accept", "new", 0)],
@@ -475,6 +486,35 @@ def test_what_reads_a_step_that_waits_waits_and_the_rest_is_done(tmp_path: Path)
     assert (tmp_path / "out/bill").read_text() == "two"
     assert states(world.work(), "bill") == {}
     assert states(world.work({"name": "three"}), "bill") == {"bill": "waiting"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "status", "state"),
+    [
+        ("fail", "failed", "failed"),
+        ("skip", "completed", "skipped"),
+        ("accept", "completed", "new"),
+    ],
+)
+def test_a_step_outside_of_blocks_does_as_the_run_is_told(
+    tmp_path: Path, mode: str, status: str, state: str
+) -> None:
+    world = Bills(tmp_path, TOP)
+    report = world.work(review=mode)
+    assert (report.status, states(report, "bill")) == (status, {"bill": state})
+    assert (tmp_path / "out/bill").exists() == (mode == "accept")
+    assert states(world.work(), "bill") == ({} if mode == "accept" else {"bill": "waiting"})
+
+
+def test_a_step_outside_of_blocks_that_no_one_decides_on_in_time_is_skipped(
+    tmp_path: Path,
+) -> None:
+    world = Bills(tmp_path, TOP.replace("review: {}", "review: {ttl: 1ms, on_expiry: skip}"))
+    assert states(world.work(), "bill") == {"bill": "waiting"}
+    report = world.work()
+    assert (report.status, states(report, "bill")) == ("completed", {"bill": "skipped"})
+    assert not (tmp_path / "out/bill").exists()
+    assert world.waiting() == {}
 
 
 def test_a_rejected_answer_of_a_step_outside_of_blocks_fails_the_run(tmp_path: Path) -> None:
