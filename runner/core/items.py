@@ -78,7 +78,14 @@ from .review_questions import (
 )
 from .run_context import ItemOutputs, RunContext
 from .run_options import RunOptions
-from .run_records import RunStats, StepRecord, lineage_as_json, source_of
+from .run_records import (
+    CallRecord,
+    RunStats,
+    StepRecord,
+    lineage_as_json,
+    read_lineage,
+    source_of,
+)
 from .staleness import ItemWork
 
 CANCEL_GRACE_S = 2.0
@@ -404,6 +411,7 @@ class ItemRunner:
         outputs = None
         if step.review is not None and record.is_decided and not caller.looks_up:
             outputs = await self._reviewer.recorded(step, record)
+            caller.made.extend(await self._calls_before(step, record) if outputs else ())
         if outputs is None:
             outputs = await self._answer(step, params, tools)
         if step.review is not None:
@@ -412,6 +420,13 @@ class ItemRunner:
         if step.returns is None:
             return outputs
         return step.returns.render(scope.with_step(step.id, outputs))
+
+    async def _calls_before(self, step: BoundStep, record: ItemRun) -> list[CallRecord]:
+        """Return the calls of the run that made an answer which is not asked for again."""
+        row = await self._context.ledger.ask(self._origins.made, record.scope, record.key)
+        _, steps = read_lineage(row.made) if row is not None else (None, ())
+        calls = (call for one in steps if one.id == step.id for call in one.calls)
+        return [replace(call, is_known=True) for call in calls]
 
     async def _answer(self, step: BoundStep, params: Any, tools: Tools) -> dict[str, Any]:
         # A model's time counts from when the pool takes the request, so the pool enforces it.

@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import ChatRequest
+from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.reviews import DecisionRefused, Review
 from paddock.runner.review.decisions import ReviewDesk
 from tests.fakes.pool import FakePool
@@ -262,11 +264,17 @@ def test_a_new_answer_of_an_uncached_step_does_not_replace_the_decided_one(bills
 
     pool = FakePool(answer=changing)
     bills.work(pool=pool)
+    review = bills.waiting()["b.txt"]
     bills.decide("b.txt", "accept")
     asked = bills.waiting()
     report = bills.work(pool=pool)
     assert (report.calls, states(report)["b.txt"]) == (0, "new")
     assert bills.waiting().keys() == asked.keys()
+    with Ledger(bills.folder / ".paddock") as ledger:
+        row = LineageStore(ledger).made(review.scope, "b.txt")
+        assert row is not None
+        (made,) = (step for step in read_lineage(row.made)[1] if step.id == "bill")
+        assert [call.is_known for call in made.calls] == [True]
 
 
 def test_an_undone_decision_waits_again_also_where_it_was_applied(bills: Bills) -> None:
