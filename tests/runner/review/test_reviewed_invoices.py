@@ -28,8 +28,8 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Review
 from paddock.runner.progress.report import Report
 from paddock.runner.review.decisions import ReviewDesk
-from tests.fakes.clerk import Clerk, Said, clerk, pipeline
-from tests.fakes.papers import INVOICES, in_columns, write
+from tests.fakes.clerk import DUE, Clerk, Said, clerk, pipeline
+from tests.fakes.papers import INVOICES, in_columns, letter, write
 from tests.runner.world import settings
 
 PIANO, BOATYARD, CHANDLERY, SAILMAKER = (
@@ -421,6 +421,41 @@ def test_what_people_decided_is_found_where_the_output_is_explained(office: Offi
     office.run()
     told = office.said("why", f"out/{CHANDLERY}.json")
     assert "ann" in told and "HC-9999" in told and "HC-0457" in told
+
+
+def test_after_fifty_reviewed_fields_confidence_says_how_often_it_was_right(
+    tmp_path: Path,
+) -> None:
+    """Of totals that the model gives 0.6 half are wrong; numbers and days are always right."""
+    firms = [f"Firm {n:02}" for n in range(18)]
+    with clerk({}) as model:
+        office = Office(tmp_path, model)
+        office.edit(f'when: "{DUE}"', "when: true")
+        for n, firm in enumerate(firms):
+            _receive_letter(office, firm, n)
+        assert n_waiting(office.run()) == len(firms)
+        assert "0 of 50" in office.said("why", "inbox/Firm 00.eml")
+        for n, firm in enumerate(firms):
+            right = {"number": f"N-{n}", "total": 100.0 + n, "pay_by": "2024-05-03"}
+            office.decide(f"{firm}.eml", "edit" if n % 2 else "accept", right if n % 2 else None)
+        office.run()
+        _receive_letter(office, "Firm 99", 99)
+        office.run()
+        sure = office.waiting()["Firm 99.eml"].subject["confidence"]
+        assert {name: one["is_calibrated"] for name, one in sure.items()} == dict.fromkeys(
+            sure, True
+        )
+        assert sure["total"]["raw"] == pytest.approx(0.6)
+        assert sure["total"]["p"] == pytest.approx(0.5, abs=0.1)
+        assert sure["number"]["p"] > 0.9
+
+
+def _receive_letter(office: Office, firm: str, n: int) -> None:
+    text = f"Invoice number: N-{n}\nTotal: {100 + n}.00 EUR\nPay by: 3 May 2024\n"
+    (office.folder / "inbox").mkdir(exist_ok=True)
+    (office.folder / "inbox" / f"{firm}.eml").write_bytes(letter(firm, "Bill", text))
+    said = {"number": f"N-{n}", "total": 100.0 + n + n % 2, "pay_by": "2024-05-03"}
+    office.model.answers[firm] = Said(said, {"total": (0.6, "1")})
 
 
 @pytest.mark.parametrize("name", sorted(RIGHT))
