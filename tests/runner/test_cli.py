@@ -362,8 +362,9 @@ def test_init_without_a_folder_lists_the_templates() -> None:
     assert result.stderr.startswith(
         "Name a folder: `paddock init [TEMPLATE] DIR`. The templates:\n"
     )
-    assert "  folder-digest     Summarise every document" in result.stderr
-    assert "  translate-folder  Translate every text" in result.stderr
+    listed = " ".join(result.stderr.split())
+    assert " folder-digest Summarise every document" in listed
+    assert " translate-folder Translate every text" in listed
 
 
 def test_what_comes_next_after_init_can_be_pasted(tmp_path: Path) -> None:

@@ -427,14 +427,14 @@ def test_after_fifty_reviewed_fields_confidence_says_how_often_it_was_right(
     tmp_path: Path,
 ) -> None:
     """Of totals that the model gives 0.6 half are wrong; numbers and days are always right."""
-    firms = [f"Firm {n:02}" for n in range(18)]
+    firms = [f"Firm {n:02}" for n in range(17)]
     with clerk({}) as model:
         office = Office(tmp_path, model)
         office.edit(f'when: "{DUE}"', "when: true")
         for n, firm in enumerate(firms):
             _receive_letter(office, firm, n)
         assert n_waiting(office.run()) == len(firms)
-        assert "0 of 50" in office.said("why", "inbox/Firm 00.eml")
+        assert len(office.waiting()) == len(firms)
         for n, firm in enumerate(firms):
             right = {"number": f"N-{n}", "total": 100.0 + n, "pay_by": "2024-05-03"}
             office.decide(f"{firm}.eml", "edit" if n % 2 else "accept", right if n % 2 else None)
