@@ -64,10 +64,10 @@ def test_no_decision_is_lost_or_applied_twice(tmp_path: Path, seed: int) -> None
                 time.sleep(0.005)  # until both are at work
             assert len(noted(tmp_path)) > begun, (tmp_path / f"{side}.err").read_text()
             time.sleep(dice.uniform(0, 0.1))
-            for one in (side,) if dice.random() < 0.7 else sides:
-                sides[one].kill()
-                sides[one].wait()
-                sides[one] = start(one, tmp_path)
+            for victim in (side,) if dice.random() < 0.7 else tuple(sides):
+                sides[victim].kill()
+                sides[victim].wait()
+                sides[victim] = start(victim, tmp_path)
         deadline = time.monotonic() + 120
         done = "select count(*) from reviews where state <> 'open' and is_applied = 1"
         while counted(tmp_path, done) < n_documents and time.monotonic() < deadline:
