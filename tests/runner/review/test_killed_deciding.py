@@ -83,9 +83,9 @@ def test_no_decision_is_lost_or_applied_twice(tmp_path: Path, seed: int) -> None
     by_id = {one.id: one for one in decided.values()}
     told = noted(tmp_path)
     assert len({one["id"] for one in told}) == len(told), "something was decided twice"
-    for one in told:
-        review = by_id[one["id"]]
-        assert (review.question, review.state) == (one["question"], one["state"])
+    for note in told:
+        review = by_id[note["id"]]
+        assert (review.question, review.state) == (note["question"], note["state"])
     for key, review in decided.items():
         verb, value, _ = choice(review)
         assert (review.is_applied, review.earlier, review.by) == (True, (), "ann")
