@@ -290,5 +290,5 @@ def _forbidden_tokens(
     """Return the ids of the tokens that some bytes of a mask forbid."""
     bits = np.unpackbits(~mask[forbidding], bitorder="little")
     found = np.flatnonzero(bits.view(np.bool_))
-    tokens = 8 * forbidding[found >> 3] + (found & 7)
+    tokens: NDArray[np.intp] = 8 * forbidding[found >> 3] + (found & 7)
     return tokens[tokens < len(row)]
