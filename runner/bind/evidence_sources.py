@@ -12,10 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unicodedata import east_asian_width
 
-from paddock.pipelines.checking.evidence import MOST_SOURCE_CHARS, SourceText, locate
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import EvidenceSpec
 from paddock.steps.base import StepError, Tools
@@ -32,6 +31,9 @@ from paddock.steps.readers.reader import (
 )
 
 from .inputs_and_parameters import Scope
+
+if TYPE_CHECKING:  # the finder's tables of words and units take 30 ms
+    from paddock.pipelines.checking.evidence import SourceText
 
 _PAGED = frozenset(MEDIA_TYPES[kind] for kind in ("pdf", "pptx"))
 _WITHOUT_PAGES = frozenset(MEDIA_TYPES.values()) - _PAGED
@@ -60,6 +62,8 @@ class EvidenceSource:
     """By page, of what OCR has read."""
 
     def as_text(self) -> SourceText:
+        from paddock.pipelines.checking.evidence import SourceText
+
         return SourceText(self.name, self.text, self.page_starts)
 
 
@@ -90,6 +94,8 @@ class EvidenceFinder:
 
     def located(self, output: Any) -> Any:
         """Return where each field of an answer stands, in its shape; boxes may be missing."""
+        from paddock.pipelines.checking.evidence import locate
+
         if not self._latest or self._latest[0][0] is not output:
             texts = [source.as_text() for source in self.sources]
             found = locate(output, self.schema, texts, self.only)
@@ -113,6 +119,8 @@ def read_sources(
     Raises:
         StepError: one is no text, none is left, or they are too long.
     """
+    from paddock.pipelines.checking.evidence import MOST_SOURCE_CHARS
+
     found: list[EvidenceSource] = []
     for source in spec.sources:
         value = _value_of(source, scope)

@@ -15,10 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.backends.token_counting import LocalTokenizer
-from paddock.engine.backends.truncation_check import ReadLimits
 from paddock.engine.errors import EngineError
-from paddock.engine.memory.pool_stats import PoolStats
 from paddock.engine.request import (
     ChatRequest,
     EmbedReply,
@@ -44,6 +41,8 @@ from .call_cache import ModelDigests
 
 if TYPE_CHECKING:
     from paddock.engine.backends.balancer import BalancedPool
+    from paddock.engine.backends.token_counting import LocalTokenizer
+    from paddock.engine.memory.pool_stats import PoolStats
     from paddock.runner.daemon.run_session import DaemonSession
 
 LookUpFacts = Callable[[ModelSpec], Awaitable[ModelFacts]]
@@ -84,6 +83,8 @@ class OnDemandPool(ForwardingPool):
 
     def stats(self) -> PoolStats:
         """Return the pool's stats; empty while there is no pool."""
+        from paddock.engine.memory.pool_stats import PoolStats
+
         stats: PoolStats = PoolStats((), {}) if self._pool is None else self._pool.stats()
         return stats
 
@@ -245,6 +246,7 @@ class _Servers:
     def pool(self, urls: Iterable[str], key: str, tokenizer: Path | None = None) -> BalancedPool:
         from paddock.engine.backends.balancer import BalancedPool, ServerMember
         from paddock.engine.backends.model_servers import detect_server
+        from paddock.engine.backends.truncation_check import ReadLimits
 
         limits = ReadLimits(self.settings.state_dir / _READ_LIMITS)
         addresses = [ServerAddress(url, key) for url in urls]
@@ -355,6 +357,8 @@ class LookupPool(RoutedPool):
     async def _tokenizer(self, model: ModelSpec) -> LocalTokenizer:
         facts = await self.facts(model)
         if facts.path not in self._tokenizers:
+            from paddock.engine.backends.token_counting import LocalTokenizer
+
             self._tokenizers[facts.path] = LocalTokenizer(Path(facts.path), facts.parts)
         return self._tokenizers[facts.path]
 

@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any
 
 from paddock.engine.system.text import counted
-from paddock.pipelines.checking.evidence import missing_paths
 from paddock.pipelines.expressions import Expression, Reference
 from paddock.pipelines.model import EvidenceSpec, ReviewSpec
 from paddock.runner.bind.evidence_sources import EvidenceSource
@@ -60,6 +59,9 @@ def review_names(outputs: Mapping[str, Any]) -> dict[str, Any]:
     ...     "confidence"]["min"]
     0.5
     """
+    # The finder's tables of words and units take 30 ms: only a run that reviews imports them.
+    from paddock.pipelines.checking.evidence import missing_paths
+
     confidence, evidence = outputs.get("confidence"), outputs.get("evidence")
     values = [leaf.get("p") or 0.0 for leaf in _leaves(confidence, "p", "raw")]
     known = {"min": min(values, default=0.0), "mean": sum(values) / max(1, len(values))}

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.backends import token_counting
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
@@ -111,6 +110,8 @@ class DryPool(LedgerPool):
         self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> int:
         """Count a prompt's tokens, roughly where it is far from the limit."""
+        from paddock.engine.backends import token_counting
+
         more = await self._more(model, [one.content for one in messages])
         facts = await self.facts(model)
         bound = token_counting.most_in_chat(messages)
@@ -125,6 +126,8 @@ class DryPool(LedgerPool):
         return more + (bound if self._is_long else token_counting.least_in_chat(messages))
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
+        from paddock.engine.backends import token_counting
+
         more = [await self._more(model, [text]) for text in texts]
         if self._is_exact(model):
             counted = await super().count_texts(model, texts)

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from paddock.pipelines.checking.text_index import TextIndex, folded_words
-from paddock.pipelines.checking.values_in_text import values_in
 from paddock.steps.base import Output
 
 from .split import Headings, TextPart, repeated_chars
@@ -125,6 +123,9 @@ class _PassageIndex:
     """The words and values of passages, in one index."""
 
     def __init__(self, passages: Sequence[Passage]) -> None:
+        # Its tables of words and units take 30 ms, which a run that cites nothing does not pay.
+        from paddock.pipelines.checking.text_index import TextIndex
+
         self._passages = passages
         self._index = TextIndex(_BETWEEN_PASSAGES.join(one.text for one in passages))
         sizes = [len(one.text) + len(_BETWEEN_PASSAGES) for one in passages]
@@ -149,6 +150,9 @@ class _PassageIndex:
 
     def _parts(self, sentence: str) -> Iterator[tuple[float, frozenset[int]]]:
         """Yield the weight of each number, date and word, and the passages that have it."""
+        from paddock.pipelines.checking.text_index import folded_words
+        from paddock.pipelines.checking.values_in_text import values_in
+
         rest = sentence
         for said in values_in(sentence):
             if said.is_sure:
