@@ -7,10 +7,10 @@ import io
 from rich.console import Console
 
 from paddock.runner.cli.commands.pull_push_create import (
-    TransferBars,
     TransferLines,
     transfer_progress,
 )
+from paddock.runner.cli.transfer_bars import TransferBars
 
 
 def told(*events: tuple[float, str, int | None, int | None]) -> list[str]:
