@@ -398,10 +398,10 @@ def test_behind_nginx_a_stream_comes_in_pieces(outside: tuple[httpx.Client, Live
     assert len(came) > 40
     assert came[len(came) // 2] - came[0] > 0.3 * (came[-1] - came[0]) > 0.02
     events = {"model": CHAT, "messages": [{"role": "user", "content": "Count."}],
-              "stream": True, "max_tokens": 20}  # fmt: skip
+              "stream": True, "max_tokens": 60}  # fmt: skip
     with client.stream("POST", "/v1/chat/completions", json=events, headers=KEY) as answer:
         pieces = [piece for piece in answer.iter_raw() if piece]
-    assert len(pieces) > 3  # on a busy machine several events come together
+    assert len(pieces) > 10
     assert pieces[-1].endswith(b"data: [DONE]\n\n")
 
 

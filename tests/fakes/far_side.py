@@ -85,6 +85,7 @@ class FarSide:
     seen: list[Seen] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
     open_now: int = 0
+    sending: int = 0
     most_open: int = 0
 
     @property
@@ -190,7 +191,6 @@ class _Handler(BaseHTTPRequestHandler):
         with self.far.lock:
             self.far.seen.append(seen)
             self.far.open_now += 1
-            self.far.most_open = max(self.far.most_open, self.far.open_now)
         try:
             self._answer(seen, path)
         except (BrokenPipeError, ConnectionResetError):
@@ -263,15 +263,20 @@ class _Handler(BaseHTTPRequestHandler):
             cut = far.cuts.pop(0) if is_large and far.cuts else len(body)
             is_stalling = is_large and far.stalls > 0
             far.stalls -= is_stalling
+            far.sending += 1
+            far.most_open = max(far.most_open, far.sending)
         step = max(1, int(far.bytes_per_s / 20)) if far.bytes_per_s else 64 * 1024
         if is_stalling:
             cut = min(cut, len(body) // 2)
         for at in range(0, cut, step):
             piece = body[at : min(at + step, cut)]
-            self.wfile.write(piece)
-            seen.n_sent += len(piece)
             if far.bytes_per_s:
                 time.sleep(len(piece) / far.bytes_per_s)
+            if at + step >= cut:  # who has the last piece may ask for the next part at once
+                with far.lock:
+                    far.sending -= 1
+            self.wfile.write(piece)
+            seen.n_sent += len(piece)
         if cut < len(body):
             if is_stalling:
                 self.connection.settimeout(20)
