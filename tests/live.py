@@ -59,7 +59,7 @@ class Live:
         return self.call(count())
 
     def n_users_within(self, seconds: float) -> int:
-        """Tell the same when no one is left, or when so many seconds are over."""
+        """Wait until no request is left, at most so many seconds; return how many are."""
         until = time.monotonic() + seconds
         while (n := self.n_users()) and time.monotonic() < until:
             time.sleep(0.02)

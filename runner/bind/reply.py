@@ -88,6 +88,14 @@ def reply_fields(bound: BoundReply | None) -> tuple[str, ...] | None:
 _OPEN_TABLES = ("additionalProperties", "patternProperties")
 
 
+_ANSWERING_STEPS = "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
+
+
+def _has_no_answer(kind: type[Step[Any, Any]] | None) -> bool:
+    """Return whether a step, if its class is known, asks no model."""
+    return kind is not None and not getattr(kind, "takes_reply", False)
+
+
 def reply_faults(
     document: YamlDocument, step: WrittenStep, base: Path, kind: type[Step[Any, Any]] | None
 ) -> Iterator[Fault]:
@@ -95,10 +103,9 @@ def reply_faults(
     if step.reply is None:
         return
     at = (*step.at, "reply")
-    if kind is not None and not getattr(kind, "takes_reply", False):
+    if _has_no_answer(kind):
         what = f"step '{step.uses}' gives no answer of a model, so `reply` has nothing to look at."
-        remedy = "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
-        yield Fault(what, remedy, document.key_mark(at))
+        yield Fault(what, _ANSWERING_STEPS, document.key_mark(at))
         return
     yield from schema_faults(document, step.at, base)
     answer = reply_fields(bind_reply(step, base))
@@ -160,10 +167,9 @@ def review_faults(
     if step.review is None:
         return
     at = (*step.at, "review")
-    if kind is not None and not getattr(kind, "takes_reply", False):
+    if _has_no_answer(kind):
         what = f"step '{step.uses}' gives no answer of a model, so `review` has nothing to show."
-        remedy = "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
-        yield Fault(what, remedy, document.key_mark(at))
+        yield Fault(what, _ANSWERING_STEPS, document.key_mark(at))
         return
     mark = document.mark((*at, "when"))
     reply, read = step.reply, step.review.when.references

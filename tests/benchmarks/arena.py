@@ -111,7 +111,7 @@ class Contest(Generic[_T]):
         return [turn for turn in self.turns[name] if not isinstance(turn, Failed)]
 
     def failure(self, name: str) -> str | None:
-        """Tell why someone has no result at all."""
+        """Return why a contender has no result at all."""
         turns = self.turns[name]
         first = next((turn for turn in turns if isinstance(turn, Failed)), None)
         return first.why if first and not self.results(name) else None
@@ -171,7 +171,7 @@ async def ask_all(one: Running, asks: Sequence[Ask], n_at_once: int) -> list[Sai
 
 
 def say(line: str) -> None:
-    """Tell how far it is, next to the table."""
+    """Print the progress, next to the table."""
     print(line, file=sys.stderr, flush=True)
 
 

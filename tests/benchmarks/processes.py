@@ -108,7 +108,7 @@ def ended_in_order() -> Iterator[None]:
 
 
 def peak_bytes(pids: Iterable[int]) -> int | None:
-    """Tell the largest resident size that each has had, together; None where no one tells."""
+    """Return the sum of their largest resident sizes; None where that is unknown."""
     peaks = [_status_bytes(pid, "VmHWM") for pid in pids]
     known = [peak for peak in peaks if peak is not None]
     return sum(known) if len(known) == len(peaks) else None

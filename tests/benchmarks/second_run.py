@@ -80,7 +80,7 @@ def _measured(
 
 
 def _is_asked(settings: Settings) -> bool:
-    """Tell whether a model works for someone."""
+    """Return whether a model is working."""
     residence = daemon_files.find_daemon(settings)
     if residence is None:
         return False

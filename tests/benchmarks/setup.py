@@ -44,7 +44,7 @@ class Running(Protocol):
         ...
 
     def peak_bytes(self) -> int | None:
-        """Tell how much memory it took at most; None where no one tells."""
+        """Return the most memory that it took; None where that is unknown."""
         ...
 
 

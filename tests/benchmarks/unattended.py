@@ -241,7 +241,7 @@ def _busy_s(pid: int) -> float:
 
 
 def _is_asked(settings: Settings) -> bool:
-    """Tell whether a model works for someone."""
+    """Return whether a model is working."""
     residence = daemon_files.find_daemon(settings)
     if residence is None:
         return False

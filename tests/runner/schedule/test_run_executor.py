@@ -45,7 +45,7 @@ def test_what_a_run_started_is_ended_by_force_with_it() -> None:
 
 
 def is_there(process: psutil.Process) -> bool:
-    """Tell whether it still works; no one may have fetched its status yet."""
+    """Return whether it still runs; its status may not have been fetched yet."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

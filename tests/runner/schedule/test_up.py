@@ -55,7 +55,7 @@ def flow_runs(api: str, name: str) -> list[dict[str, Any]]:
 
 
 def is_at_work(pid: int) -> bool:
-    """Tell whether a process still works; no one may have fetched its status yet."""
+    """Return whether a process still runs; its status may not have been fetched yet."""
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -87,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(said.encode())
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 def folded(prompt: str) -> str:

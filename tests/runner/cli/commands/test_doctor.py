@@ -183,7 +183,7 @@ class _Healthy(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"true")
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
