@@ -7,9 +7,9 @@ bytes, and the engine checks its format.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -20,7 +20,7 @@ from paddock.engine.system.time_limits import clock_stopped
 from paddock.steps.base import DocumentReaders, Roots, StepError
 from paddock.steps.paths import os_refusal, printable, resolve_path
 
-from . import ocr, office_and_epub, reader, reader_dispatch
+from . import ocr, office_and_epub, reader, reader_process
 from .reader import Document, PageBox, QuoteSpan, Unreadable
 from .reader_pool import (
     BoxesRequest,
@@ -53,14 +53,11 @@ async def load_document(
     `readers` None starts a process for this document alone.
     """
     name = f"'{printable(path.name)}'"
-    try:
-        small = reader_dispatch.read_small(
-            path, reader_dispatch.ReadOptions(kind, encoding, ocr), max_bytes
-        )
+    with _step_errors(name):
+        options = reader_process.ReadOptions(kind, encoding, ocr)
+        small = reader_process.read_small(path, options, max_bytes)
         request = DocumentRequest(path, kind, encoding, ocr, max_bytes)
         found = await _in_process(request, readers) if small is None else small
-    except (OSError, Unreadable) as error:
-        raise _read_error(name, error) from error
     return _with_document_name(found, path, name)
 
 
@@ -73,10 +70,8 @@ async def render_page(
         StepError: it cannot be drawn.
     """
     request = PageRequest(path, page, most_side_px, MOST_SHOWN_BYTES)
-    try:
+    with _step_errors(f"'{printable(path.name)}'"):
         return await _in_process(request, readers)
-    except (OSError, Unreadable) as error:
-        raise _read_error(f"'{printable(path.name)}'", error) from error
 
 
 async def quote_boxes(
@@ -88,20 +83,16 @@ async def quote_boxes(
         StepError: the document cannot be read.
     """
     request = BoxesRequest(path, tuple(quotes), MOST_SHOWN_BYTES)
-    try:
+    with _step_errors(f"'{printable(path.name)}'"):
         return await _in_process(request, readers)
-    except (OSError, Unreadable) as error:
-        raise _read_error(f"'{printable(path.name)}'", error) from error
 
 
 async def web_page_text(html: str, readers: DocumentReaders | None) -> str:
     """Return the text of a fetched page as Markdown."""
     data = html.encode("utf-8", "replace")
     request = DocumentRequest(None, "html", "utf-8", False, _MOST_PAGE_BYTES, data)
-    try:
+    with _step_errors("the page"):
         return (await _in_process(request, readers)).text
-    except (OSError, Unreadable) as error:
-        raise _read_error("the page", error) from error
 
 
 def read_document_file(path: Path, *, max_bytes: int) -> Document:
@@ -115,10 +106,8 @@ def read_document_file(path: Path, *, max_bytes: int) -> Document:
 def wait_for_document(job: Future[Document], path: Path) -> Document:
     """Wait for a document that is being read."""
     name = f"'{printable(path.name)}'"
-    try:
+    with _step_errors(name):
         return _with_document_name(job.result(), path, name)
-    except (OSError, Unreadable) as error:
-        raise _read_error(name, error) from error
 
 
 def reader_versions() -> tuple[str, ...]:
@@ -163,17 +152,23 @@ def _with_document_name(found: Document, path: Path, name: str) -> Document:
     return replace(found, title=found.title or path.stem, notes=notes)
 
 
-def _read_error(name: str, error: OSError | Unreadable) -> StepError:
-    if isinstance(error, OSError):
-        return os_refusal(f"{name} cannot be read", error)
-    # A missing extra is part of the item's hash (`reader_versions`); what a plug-in lacks is not,
-    # so the item must not be given up. A document takes the same time and memory next time.
-    kind: Literal["missing", "io", "other"] = "other"
-    if isinstance(error, MissingDocument):
-        kind = "missing"
-    elif isinstance(error, SystemRefusedDocument):
-        kind = "io"
-    return StepError(f"{name} {error}.", remedy=error.remedy, kind=kind)
+@contextmanager
+def _step_errors(name: str) -> Iterator[None]:
+    """Convert a failure to read a document to a StepError."""
+    try:
+        yield
+    except OSError as error:
+        raise os_refusal(f"{name} cannot be read", error) from error
+    except Unreadable as error:
+        # A missing extra is part of the item's hash (`reader_versions`); what a plug-in lacks is
+        # not, so the item must not be given up. A document takes the same time and memory next
+        # time.
+        kind: Literal["missing", "io", "other"] = "other"
+        if isinstance(error, MissingDocument):
+            kind = "missing"
+        elif isinstance(error, SystemRefusedDocument):
+            kind = "io"
+        raise StepError(f"{name} {error}.", remedy=error.remedy, kind=kind) from error
 
 
 MOST_IMAGE_BYTES = 32 * 1024 * 1024  # as the engine's

@@ -19,6 +19,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
 from importlib.util import find_spec
@@ -100,13 +101,20 @@ def office_is_installed() -> bool:
     return all(find_spec(name) is not None for name in ("docx", "openpyxl", "pptx"))
 
 
-def damaged_document(what: str, error: Exception) -> Unreadable:
+@contextmanager
+def _damage(what: str) -> Iterator[None]:
     """Convert a library's error to an Unreadable."""
-    for word, meant in _XML_BOMBS.items():
-        if word in str(error):
-            return Unreadable(f"is not read: its XML {meant}")
-    words = " ".join(str(error).split()).replace(" ,", ",")[:120]
-    return Unreadable(f"is damaged or not {what} ({type(error).__name__}: {words})")
+    try:
+        yield
+    except (Unreadable, MemoryError, RecursionError):
+        raise
+    except Exception as error:  # archives and broken XML fail in many ways
+        for word, meant in _XML_BOMBS.items():
+            if word in str(error):
+                raise Unreadable(f"is not read: its XML {meant}") from error
+        words = " ".join(str(error).split()).replace(" ,", ",")[:120]
+        why = f"is damaged or not {what} ({type(error).__name__}: {words})"
+        raise Unreadable(why) from error
 
 
 def _part_tree(relation: Any) -> Any:
@@ -169,7 +177,7 @@ def read_docx(file: BinaryIO, wish: ReadRequest) -> Document:
     docx = import_library("docx", _WORD_DOCUMENT)
     open_archive(file, _WORD_DOCUMENT)
     file.seek(0)
-    try:
+    with _damage(_WORD_DOCUMENT):
         document = docx.Document(file)
         styles = {style.style_id: style.name or "" for style in document.styles}
         lines = _DocxLines(styles, wish)
@@ -178,10 +186,6 @@ def read_docx(file: BinaryIO, wish: ReadRequest) -> Document:
         top, bottom = _headers_and_footers(document, lines)
         title = (document.core_properties.title or "").strip()
         relations = list(document.part.rels.values())
-    except (Unreadable, MemoryError, RecursionError):
-        raise
-    except Exception as error:  # the library fails on broken XML in many ways
-        raise damaged_document(_WORD_DOCUMENT, error) from error
     text = "\n\n".join([*top, *_joined_blocks(blocks), *notes, *bottom])
     if not text and any(relation.reltype.endswith("/image") for relation in relations):
         raise Unreadable("has no text, only pictures", SAVE_AS_PDF)
@@ -339,7 +343,7 @@ def read_pptx(file: BinaryIO, wish: ReadRequest) -> Document:
     pptx = import_library("pptx", _PRESENTATION)
     open_archive(file, _PRESENTATION)
     file.seek(0)
-    try:
+    with _damage(_PRESENTATION):
         presentation = pptx.Presentation(file)
         pages: list[str] = []
         for slide in presentation.slides:
@@ -351,10 +355,6 @@ def read_pptx(file: BinaryIO, wish: ReadRequest) -> Document:
             for relation in slide.part.rels.values()
         )
         title = (presentation.core_properties.title or "").strip()
-    except (Unreadable, MemoryError, RecursionError):
-        raise
-    except Exception as error:  # the library fails on broken XML in many ways
-        raise damaged_document(_PRESENTATION, error) from error
     if shows and not any(pages):
         raise Unreadable("has no text, only pictures", SAVE_AS_PDF)
     if title.lower() == "powerpoint presentation":
@@ -439,16 +439,11 @@ _STREAMED = ("xl/worksheets/", "xl/sharedStrings")
 def read_xlsx(file: BinaryIO, wish: ReadRequest) -> Document:
     openpyxl = import_library("openpyxl", _SPREADSHEET)
     open_archive(file, _SPREADSHEET, _STREAMED)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about drawings and rules
-            values = _open_workbook(openpyxl, file, wants_values=True)
-            formulas = _open_workbook(openpyxl, file, wants_values=False)
-            return _workbook_text(values, formulas, wish)
-    except (Unreadable, MemoryError, RecursionError):
-        raise
-    except Exception as error:  # the library fails on broken XML in many ways
-        raise damaged_document(_SPREADSHEET, error) from error
+    with _damage(_SPREADSHEET), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about drawings and rules
+        values = _open_workbook(openpyxl, file, wants_values=True)
+        formulas = _open_workbook(openpyxl, file, wants_values=False)
+        return _workbook_text(values, formulas, wish)
 
 
 def _open_workbook(openpyxl: Any, file: BinaryIO, *, wants_values: bool) -> Any:
@@ -537,20 +532,15 @@ _MOST_XML_BYTES = 16 * 1024 * 1024
 
 
 def read_epub(file: BinaryIO, wish: ReadRequest) -> Document:
-    with open_archive(file, _EBOOK) as book:
-        try:
-            _refuse_protected(book)
-            folder, package = _epub_package(book)
-            pages: list[str] = []
-            for name in _reading_order(package):
-                wish.check()
-                text = _chapter_text(book, posixpath.normpath(posixpath.join(folder, name)))
-                if text:
-                    pages.append(text)
-        except (Unreadable, MemoryError, RecursionError):
-            raise
-        except Exception as error:  # archives and XML break in many ways
-            raise damaged_document(_EBOOK, error) from error
+    with open_archive(file, _EBOOK) as book, _damage(_EBOOK):
+        _refuse_protected(book)
+        folder, package = _epub_package(book)
+        pages: list[str] = []
+        for name in _reading_order(package):
+            wish.check()
+            text = _chapter_text(book, posixpath.normpath(posixpath.join(folder, name)))
+            if text:
+                pages.append(text)
     title = package.findtext(".//{*}metadata/{*}title") or ""
     return Document(tuple(pages), " ".join(title.split()), MEDIA_TYPES["epub"])
 

@@ -17,6 +17,9 @@ from itertools import accumulate
 from threading import Lock
 from typing import Any, BinaryIO
 
+import pypdfium2  # type: ignore[import-untyped]
+from pypdfium2 import raw
+
 from . import ocr
 from .reader import (
     MEDIA_TYPES,
@@ -124,9 +127,6 @@ class _QuotedPage:
     """An open page, on which quotes of its cleaned text are found."""
 
     def __init__(self, page: Any) -> None:
-        from pypdfium2 import raw  # type: ignore[import-untyped]
-
-        self._raw = raw
         self._page = page
         self._characters = page.get_textpage()
         text = self._characters.get_text_range()
@@ -149,7 +149,6 @@ class _QuotedPage:
 
     def _character_box(self, unit: int) -> PageBox | None:
         """Return a character's box on the page as it is shown; None if it is not on it."""
-        raw = self._raw
         index = raw.FPDFText_GetCharIndexFromTextIndex(self._characters, unit)
         rect = raw.FS_RECTF()
         if index < 0 or not raw.FPDFText_GetLooseCharBox(self._characters, index, rect):
@@ -162,7 +161,7 @@ class _QuotedPage:
         """Return a point of the page as fractions: rotated and cropped as PDFium draws it."""
         across, down = c_int(), c_int()
         size = (0, 0, _BOX_UNITS, _BOX_UNITS)
-        self._raw.FPDF_PageToDevice(self._page, *size, 0, x, y, byref(across), byref(down))
+        raw.FPDF_PageToDevice(self._page, *size, 0, x, y, byref(across), byref(down))
         shares = (across.value / _BOX_UNITS, down.value / _BOX_UNITS)
         left, top = (round(min(max(share, 0.0), 1.0), 4) for share in shares)
         return left, top
@@ -171,8 +170,6 @@ class _QuotedPage:
 @contextmanager
 def _open_pdf(file: BinaryIO) -> Iterator[Any]:
     """Open through Python, so that system errors keep their reasons."""
-    import pypdfium2
-
     try:
         with _PDFIUM_LOCK:
             document = pypdfium2.PdfDocument(file)
@@ -193,8 +190,6 @@ def _open_pdf(file: BinaryIO) -> Iterator[Any]:
 @contextmanager
 def _open_page(document: Any, index: int) -> Iterator[Any]:
     """Open a page, and hold the lock; errors within name the page."""
-    import pypdfium2
-
     with _PDFIUM_LOCK:
         try:
             page = document[index]

@@ -1,28 +1,53 @@
-"""The process in which documents are read, one after the other, within limits on memory and CPU.
+"""Read documents, each with the reader of its kind; and the process that does so within limits.
 
-Requests come on standard input, answers go to standard output. Both are frames: a letter, two
-lengths, a JSON object and bytes. Never pickles: a document that takes over this process must not
-reach the run's. It ends when its input ends, when it was idle for `IDLE_S`, or when `reader_pool`
-kills it.
+Run as a module, it reads one document after the other, within limits on memory and CPU. Requests
+come on standard input, answers go to standard output. Both are frames: a letter, two lengths, a
+JSON object and bytes. Never pickles: a document that takes over this process must not reach the
+run's. It ends when its input ends, when it was idle for `IDLE_S`, or when `reader_pool` kills it.
+
+In the run's own process only small texts are read (`read_small`). Imports no step, so that a reader
+process starts quickly. Whatever cannot be read raises `Unreadable` with the reason, or the system's
+OSError.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import resource
 import select
+import stat
 import struct
 import sys
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
 from time import monotonic, process_time
 from typing import Any, BinaryIO
 
-from . import reader_dispatch
-from .reader import BrokenReader, Document, LineBox, PageBox, QuoteSpan, Unreadable
+from . import ocr, reader, text_files
+from .reader import (
+    HEAD_BYTES,
+    MEDIA_TYPES,
+    BrokenReader,
+    Document,
+    PageBox,
+    QuoteSpan,
+    ReadsFile,
+    UnknownKind,
+    Unreadable,
+    kind_by_name,
+    kind_of,
+)
 
+SMALL_BYTES = 256 * 1024
+"""A text of this size takes at most 0.1 s and 10 MB (measured with odd encodings and deep JSON)."""
+_SMALL_KINDS = text_files.TEXT_KINDS - {"html"}
 HEADER = struct.Struct(">cQQ")
 """Kind of frame, bytes of its JSON, bytes after it."""
 REQUEST, READY, PROGRESS, RESULT, FAILURE = b"Q", b"R", b"P", b"D", b"F"
@@ -37,6 +62,215 @@ _TITLE_CHARS = 1_000
 _MOST_LINES = 100_000  # about 6 MB as JSON; a thousand scanned pages
 
 
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How to read. Implements `paddock.steps.readers.reader.ReadRequest`."""
+
+    kind: str | None = None
+    """None finds it out by content and name."""
+    encoding: str = "auto"
+    ocr: bool = True
+    check: Callable[[], None] = lambda: None
+    """Called before each page or part: the time that one may take begins again."""
+
+    def within(self, kind: str, file: BinaryIO) -> Document:
+        """Read a document of another kind than plain text, perhaps one within this one."""
+        if kind not in _READERS:
+            raise Unreadable(f"is of a kind that nothing reads: `{kind}`")
+        read: ReadsFile = getattr(_reader_module(kind), _READERS[kind][1])
+        return read(file, self)
+
+
+@contextmanager
+def _reading_errors() -> Iterator[None]:
+    """Convert an unknown kind and deep nesting to Unreadable."""
+    try:
+        yield
+    except UnknownKind as error:
+        raise Unreadable(f"is {error}", error.remedy) from error
+    except RecursionError as error:
+        raise Unreadable("is nested too deeply to be read") from error
+
+
+def read_document(path: Path, wishes: ReadOptions, max_bytes: int) -> Document:
+    _check_size(path, max_bytes)
+    with _reading_errors():
+        return _checked_length(_read_by_kind(path, wishes), max_bytes)
+
+
+def read_document_bytes(data: bytes, wishes: ReadOptions, max_bytes: int) -> Document:
+    """Read a document of a known kind that is no file, such as a page that was fetched."""
+    with _reading_errors():
+        kind = wishes.kind or "txt"
+        if kind in text_files.TEXT_KINDS:
+            document = text_files.read_text_file(data, kind, wishes.encoding)
+        else:
+            document = wishes.within(kind, BytesIO(data))
+        return _checked_length(document, max_bytes)
+
+
+def read_small(path: Path, wishes: ReadOptions, max_bytes: int) -> Document | None:
+    """Read a plain text that takes next to no time and memory; None: it is another document."""
+    kind = wishes.kind
+    if (kind or kind_by_name(path) or _plugin_for(path)) not in ("", *_SMALL_KINDS):
+        return None
+    if _check_size(path, max_bytes) > SMALL_BYTES:
+        return None
+    with path.open("rb") as file:
+        data = file.read(SMALL_BYTES + 1)
+    if not data or len(data) > SMALL_BYTES:
+        return _empty_document(path, kind) if not data else None
+    with _reading_errors():
+        kind = wishes.kind or kind_of(path, data[:HEAD_BYTES])
+    if kind not in _SMALL_KINDS:
+        return None
+    return text_files.read_text_file(data, kind, wishes.encoding, is_named=wishes.kind is not None)
+
+
+def draw_page(path: Path, number: int, most_side_px: int, max_bytes: int) -> bytes:
+    """Return a page of a PDF, or a picture of an image file, as a PNG within limits."""
+    with _opened(path, max_bytes) as (kind, file):
+        if kind == "pdf":
+            return png_bytes(_reader_module(kind).draw_pdf_page(file, number, most_side_px))
+        if kind == "image" and not ocr.has_pillow():
+            raise Unreadable("is a picture", ocr.INSTALL_OCR)
+        if kind == "image":
+            return png_bytes(ocr.draw_picture(file, number, most_side_px))
+    raise Unreadable("has no pages that can be shown: it is not a PDF or a picture")
+
+
+def find_boxes(
+    path: Path, quotes: Sequence[QuoteSpan], check: Callable[[], None], max_bytes: int
+) -> list[PageBox | None]:
+    """Return the box around each quote in a PDF; None for those that it does not have there."""
+    with _opened(path, max_bytes) as (kind, file):
+        if kind != "pdf":
+            return [None] * len(quotes)
+        found: list[PageBox | None] = _reader_module(kind).find_pdf_boxes(file, quotes, check)
+        return found
+
+
+@contextmanager
+def _opened(path: Path, max_bytes: int) -> Iterator[tuple[str, BinaryIO]]:
+    """Open a document, and find out its kind."""
+    _check_size(path, max_bytes)
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+        file.seek(0)
+        with _reading_errors():
+            kind = kind_of(path, head)
+        yield kind, file
+
+
+def png_bytes(pixels: Any) -> bytes:
+    """Return an array of height x width x 3 bytes, blue first, as a PNG file."""
+    import numpy as np
+
+    height, width = pixels.shape[:2]
+    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each row begins with its filter: none
+    rows[:, 1:] = pixels[:, :, ::-1].reshape(height, 3 * width)
+    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", size), (b"IDAT", zlib.compress(rows.tobytes(), 6)), (b"IEND", b""))
+    chunks = (
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def _check_size(path: Path, max_bytes: int) -> int:
+    """Return the size of a regular file; a pipe would make us wait for ever."""
+    facts = path.stat()
+    if stat.S_ISDIR(facts.st_mode):
+        raise Unreadable("is a folder, not a document")
+    if not stat.S_ISREG(facts.st_mode):
+        raise Unreadable("is a device or a pipe, not a document")
+    if facts.st_size > max_bytes:
+        raise Unreadable(
+            f"has {facts.st_size:,} bytes, and `max_bytes` allows {max_bytes:,}",
+            "Raise `max_bytes` to read it.",
+        )
+    return facts.st_size
+
+
+def _checked_length(document: Document, max_bytes: int) -> Document:
+    """Refuse more text than a text file may have: a small archive or PDF can hold gigabytes."""
+    n_characters = sum(map(len, document.pages))
+    if n_characters > max_bytes:
+        raise Unreadable(
+            f"has {n_characters:,} characters of text, and `max_bytes` allows {max_bytes:,}",
+            "Raise `max_bytes` to read it.",
+        )
+    return document
+
+
+def _read_by_kind(path: Path, wishes: ReadOptions) -> Document:
+    plugin = wishes.kind or _plugin_for(path)
+    if plugin and plugin not in MEDIA_TYPES:
+        return _read_by_plugin(path, plugin)
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+        if not head:  # which is no PDF, nor anything else
+            return _empty_document(path, wishes.kind)
+        kind = wishes.kind or kind_of(path, head)
+        if kind in text_files.TEXT_KINDS:
+            is_named = wishes.kind is not None
+            return text_files.read_text_file(
+                head + file.read(), kind, wishes.encoding, is_named=is_named
+            )
+        file.seek(0)
+        return wishes.within(kind, file)
+
+
+def _empty_document(path: Path, kind: str | None) -> Document:
+    named = kind_by_name(path)
+    by_name = MEDIA_TYPES["txt" if named in ("", "image") else named]
+    return Document(("",), "", MEDIA_TYPES.get(kind or "", by_name))
+
+
+def _plugin_for(path: Path) -> str:
+    """Return the plug-in for a file; built-in readers go first."""
+    if kind_by_name(path) or not reader.plugin_kinds():
+        return ""
+    return reader.plugin_for_suffix(path.suffix.lower())
+
+
+def _read_by_plugin(path: Path, name: str) -> Document:
+    """Read a document with a plug-in, and check the type of its result."""
+    kind = reader.load_reader(name)
+    try:
+        document = kind().read(path)
+    except (Unreadable, OSError, MemoryError):
+        raise
+    except Exception as error:  # a plug-in may raise anything; its name is in the message
+        why = f"{type(error).__name__}: {error}"
+        is_missing = isinstance(error, ModuleNotFoundError)
+        raise BrokenReader(name, why, is_missing=is_missing) from error
+    if not isinstance(document, Document):
+        raise BrokenReader(name, "it does not return a `Document`")
+    return replace(document, media_type=document.media_type or kind.media_type)
+
+
+def _reader_module(kind: str) -> Any:
+    """Import the module that reads a kind: a process pays only for what its documents need."""
+    return importlib.import_module(f".{_READERS[kind][0]}", __package__)
+
+
+_READERS: Mapping[str, tuple[str, str]] = {
+    "pdf": ("pdf", "read_pdf"),
+    "docx": ("office_and_epub", "read_docx"),
+    "pptx": ("office_and_epub", "read_pptx"),
+    "xlsx": ("office_and_epub", "read_xlsx"),
+    "eml": ("mail", "read_mail"),
+    "epub": ("office_and_epub", "read_epub"),
+    "image": ("ocr", "read_image"),
+}
+"""Module and function for each kind other than plain text."""
+
+
+# --- the process
+
+
 def pack_frame(kind: bytes, meta: Mapping[str, Any], data: bytes = b"") -> bytes:
     head = json.dumps(meta).encode()
     return b"".join((HEADER.pack(kind, len(head), len(data)), head, data))
@@ -49,7 +283,7 @@ def main(memory_bytes: int) -> None:
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
     _limit_memory(memory_bytes)
-    _send_frame(answers, pack_frame(READY, {"pid": os.getpid(), "by": reader_dispatch.__name__}))
+    _send_frame(answers, pack_frame(READY, {"pid": os.getpid()}))
     while (request := _next_request(requests)) is not None:
         _answer(answers, *request)
 
@@ -122,9 +356,13 @@ def _carried_out(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> by
             case "read":
                 return _document_frame(_read_document(asked, data, check))
             case "draw":
-                return pack_frame(RESULT, {}, _drawn_page(asked))
+                path, most_px = Path(asked["path"]), asked["most_side_px"]
+                page = draw_page(path, asked["page"], most_px, asked["max_bytes"])
+                return pack_frame(RESULT, {}, page)
             case "find":
-                return pack_frame(RESULT, {"boxes": _found_boxes(asked, data, check)})
+                quotes = [QuoteSpan(*one) for one in json.loads(data)]
+                boxes = find_boxes(Path(asked["path"]), quotes, check, asked["max_bytes"])
+                return pack_frame(RESULT, {"boxes": boxes})
             case other:
                 return pack_frame(FAILURE, {"errno": 0, "why": f"nothing is called {other}"})
     except Unreadable as error:
@@ -136,38 +374,23 @@ def _carried_out(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> by
 
 
 def _read_document(asked: Mapping[str, Any], data: bytes, check: Callable[[], None]) -> Document:
-    wishes = reader_dispatch.ReadOptions(asked["kind"], asked["encoding"], asked["ocr"], check)
+    wishes = ReadOptions(asked["kind"], asked["encoding"], asked["ocr"], check)
     if asked["path"] is None:
-        return reader_dispatch.read_document_bytes(data, wishes, asked["max_bytes"])
-    return reader_dispatch.read_document(Path(asked["path"]), wishes, asked["max_bytes"])
-
-
-def _drawn_page(asked: Mapping[str, Any]) -> bytes:
-    path, most_px = Path(asked["path"]), asked["most_side_px"]
-    return reader_dispatch.draw_page(path, asked["page"], most_px, asked["max_bytes"])
-
-
-def _found_boxes(
-    asked: Mapping[str, Any], data: bytes, check: Callable[[], None]
-) -> list[PageBox | None]:
-    quotes = [QuoteSpan(*one) for one in json.loads(data)]
-    return reader_dispatch.find_boxes(Path(asked["path"]), quotes, check, asked["max_bytes"])
-
-
-def _bounded(boxes: tuple[tuple[LineBox, ...], ...]) -> tuple[tuple[LineBox, ...], ...]:
-    """Return where lines stand, or nothing: a frame has its limit, and the text is enough."""
-    return boxes if sum(map(len, boxes)) <= _MOST_LINES else ()
+        return read_document_bytes(data, wishes, asked["max_bytes"])
+    return read_document(Path(asked["path"]), wishes, asked["max_bytes"])
 
 
 def _document_frame(document: Document) -> bytes:
     pages = [page.encode("utf-8", "surrogatepass") for page in document.pages]
+    # A frame has its limit, and the text is enough.
+    has_room = sum(map(len, document.line_boxes)) <= _MOST_LINES
     meta = {
         "sizes": [len(page) for page in pages],
         "title": document.title[:_TITLE_CHARS],
         "media_type": document.media_type,
         "notes": document.notes,
         "why_empty": document.why_empty,
-        "line_boxes": _bounded(document.line_boxes),
+        "line_boxes": document.line_boxes if has_room else (),
     }
     return pack_frame(RESULT, meta, b"".join(pages))
 

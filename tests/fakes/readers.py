@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from paddock.steps.readers import documents, reader_dispatch
+from paddock.steps.readers import documents, reader_process
 from paddock.steps.readers.reader import Document, Unreadable
 from paddock.steps.readers.reader_pool import DocumentRequest, ReaderPool
 
@@ -23,15 +23,15 @@ class HereReaders(ReaderPool):
         begun: Callable[[], None] = lambda: None,
     ) -> Future[Any]:
         found: Future[Any] = Future()
-        wishes = reader_dispatch.ReadOptions(request.kind, request.encoding, request.ocr)
+        wishes = reader_process.ReadOptions(request.kind, request.encoding, request.ocr)
         try:
             if request.path is None:
                 found.set_result(
-                    reader_dispatch.read_document_bytes(request.data, wishes, request.max_bytes)
+                    reader_process.read_document_bytes(request.data, wishes, request.max_bytes)
                 )
             else:
                 found.set_result(
-                    reader_dispatch.read_document(request.path, wishes, request.max_bytes)
+                    reader_process.read_document(request.path, wishes, request.max_bytes)
                 )
         except (OSError, Unreadable) as error:
             found.set_exception(error)

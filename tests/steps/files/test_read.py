@@ -131,7 +131,7 @@ def test_a_text_about_pdf_is_no_pdf(read: Read) -> None:
 def test_a_document_that_grows_while_it_is_read_is_read_whole(
     read: Read, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.steps.readers.reader_dispatch._check_size", lambda *_: 1)
+    monkeypatch.setattr("paddock.steps.readers.reader_process._check_size", lambda *_: 1)
     assert len(read("a.txt", "word " * 1000, max_bytes=5000).text) == 5000
     assert len(read("a.txt", "word " * 100_000, max_bytes=500_000).text) == 500_000
 

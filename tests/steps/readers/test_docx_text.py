@@ -6,7 +6,7 @@ import pytest
 
 from paddock.steps.readers.office_and_epub import read_docx
 from paddock.steps.readers.reader import Document, Unreadable
-from paddock.steps.readers.reader_dispatch import ReadOptions
+from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.office import docx, zipped
 
 W = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'

@@ -5,7 +5,7 @@ import pytest
 
 from paddock.steps.readers.mail import read_mail
 from paddock.steps.readers.reader import Document, Unreadable
-from paddock.steps.readers.reader_dispatch import ReadOptions
+from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.office import docx, eml
 
 

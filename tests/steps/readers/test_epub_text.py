@@ -4,7 +4,7 @@ import pytest
 
 from paddock.steps.readers.office_and_epub import read_epub
 from paddock.steps.readers.reader import Document, Unreadable
-from paddock.steps.readers.reader_dispatch import ReadOptions
+from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.office import epub, zipped
 
 PROTECTED = (

@@ -6,7 +6,7 @@ import pytest
 
 from paddock.steps.base import StepError
 from paddock.steps.readers import ocr, pdf
-from paddock.steps.readers.reader_dispatch import ReadOptions
+from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.office import eml, scan, scanned_pdf
 from tests.fakes.readers import read_here
 

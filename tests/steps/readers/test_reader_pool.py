@@ -21,7 +21,7 @@ import pytest
 
 from paddock.engine.system.time_limits import time_limit
 from paddock.steps.base import StepError
-from paddock.steps.readers import documents, reader_dispatch, reader_process
+from paddock.steps.readers import documents, reader_process
 from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from tests.fakes import hostile
@@ -327,23 +327,23 @@ def test_a_reader_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_small_text_is_read_without_a_process(tmp_path: Path) -> None:
-    wishes = reader_dispatch.ReadOptions()
+    wishes = reader_process.ReadOptions()
     for name, text in (("a.txt", "Hi"), ("a.md", "# Hi"), ("a.csv", "a,b"), ("a.json", "{}")):
         (tmp_path / name).write_text(text)
-        found = reader_dispatch.read_small(tmp_path / name, wishes, MIB)
+        found = reader_process.read_small(tmp_path / name, wishes, MIB)
         assert found is not None
         assert found.text == text
-    (tmp_path / "large.txt").write_text("x" * (reader_dispatch.SMALL_BYTES + 1))
+    (tmp_path / "large.txt").write_text("x" * (reader_process.SMALL_BYTES + 1))
     (tmp_path / "a.html").write_text("<p>x")
     for name in ("large.txt", "a.html"):
-        assert reader_dispatch.read_small(tmp_path / name, wishes, MIB) is None
+        assert reader_process.read_small(tmp_path / name, wishes, MIB) is None
     (tmp_path / "hidden.txt").write_bytes(pdf(["x"]))
-    assert reader_dispatch.read_small(tmp_path / "hidden.txt", wishes, MIB) is None
+    assert reader_process.read_small(tmp_path / "hidden.txt", wishes, MIB) is None
 
 
 def test_a_heading_of_many_marks_is_found_in_no_time(tmp_path: Path) -> None:
     """A search that begins again at each of them takes hours for these 200 KB."""
     (tmp_path / "a.md").write_text("# " + "# " * 100_000 + "x")
-    found = reader_dispatch.read_small(tmp_path / "a.md", reader_dispatch.ReadOptions(), MIB)
+    found = reader_process.read_small(tmp_path / "a.md", reader_process.ReadOptions(), MIB)
     assert found is not None
     assert len(found.title) == 200

@@ -6,7 +6,7 @@ import pytest
 
 from paddock.steps.readers import office_and_epub
 from paddock.steps.readers.reader import Document, Unreadable
-from paddock.steps.readers.reader_dispatch import ReadOptions
+from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.office import xlsx
 
 
