@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -160,15 +159,8 @@ def _exit_error(params: RunParams, output: RunOutput) -> StepError:
     what = command_words(params.command)
     said = last_part(output.stderr.strip() or output.stdout, 300)
     if output.code < 0:
-        how, remedy = f"was ended by the signal {_signal_name(-output.code)}", ""
+        how, remedy = f"was {processes.how_it_ended(output.code)}", ""
     else:
         how = f"ended with code {output.code}"
         remedy = f"Add {output.code} to `ok_codes` where that is not a failure."
     return StepError(f"{what} {how}" + (f": {said.rstrip('.')}." if said else "."), remedy=remedy)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)

@@ -138,14 +138,16 @@ def test_examples_in_docstrings_are_true(name: str) -> None:
         (lambda: len(figures.imports_in_functions()), 175),
         (lambda: len(figures.too_complex()), 8),
         (lambda: len(figures.too_many_parameters()), 11),
-        (lambda: len(figures.subprocess_wrappers()), 2),
+        (lambda: len(figures.subprocess_wrappers()), 1),
+        (lambda: len(figures.atomic_writes()), 1),
         (lambda: len(figures.backoffs()), 1),
     ],
     ids=[
         "modules", "modules over 800 lines", "modules of the largest package",
         "modules imported by one sibling", "class names used twice", "banned openings",
         "banned words", "imports inside functions", "complex functions", "many parameters",
-        "modules that start subprocesses", "modules that compute growing pauses",
+        "modules that start subprocesses", "modules that write files atomically",
+        "modules that compute growing pauses",
     ],
 )  # fmt: skip
 def test_the_code_stays_easy_to_enter(figure: Callable[[], int], limit: int) -> None:

@@ -176,6 +176,52 @@ async def start_guarded(
     return GuardedProcess(process, ours)
 
 
+class GuardedPipes:
+    """A guarded program whose pipes a thread reads and writes itself. Used by one thread at a time.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str], *, environ: Mapping[str, str]) -> None:
+        self._line, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                guarded_command(list(command), theirs.fileno()),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=environ,
+                start_new_session=True,
+                pass_fds=(theirs.fileno(),),
+                bufsize=0,
+            )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self.stdin, self.stdout = self._process.stdin.fileno(), self._process.stdout.fileno()
+        os.set_blocking(self.stdin, False)
+
+    def wait(self) -> int:
+        """Return the exit status of a program that has closed its output; 0 if it lives on."""
+        try:
+            return self._process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            return 0
+
+    def end(self) -> None:
+        """End it and what it started: it has `GRACE_S`, then it is killed."""
+        self._line.close()
+        try:
+            self._process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            _signal_group(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+
 async def start_in_session(
     command: Sequence[str], *, environ: Mapping[str, str], **kept: Any
 ) -> asyncio.subprocess.Process:

@@ -14,8 +14,6 @@ import math
 import os
 import select
 import signal
-import socket
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,9 +24,10 @@ from threading import Event, Lock
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
+import psutil
+
 from paddock.engine.system.hardware import read_cpu, read_memory
-from paddock.engine.system.process_guard import GRACE_S, guarded_command
-from paddock.engine.system.processes import clean_environ
+from paddock.engine.system.processes import GuardedPipes, how_it_ended, python_environ
 
 from .reader import Document, LineBox, PageBox, QuoteSpan, Unreadable
 from .reader_process import FAILURE, HEADER, OUT_OF_MEMORY, PROGRESS, REQUEST, pack_frame
@@ -296,14 +295,12 @@ class _ReadLimits:
         if code == -signal.SIGXCPU:
             return self.too_slow(is_part=False)
         if code < 0:
-            with contextlib.suppress(ValueError):
-                how = signal.Signals(-code).name
-                room = f"{self.memory_bytes // _MIB:,} MiB"
-                return Unreadable(
-                    f"is not read: it is damaged, or needs more than {room} of memory; its reader "
-                    f"crashed ({how})",
-                    "Save it in another program, or raise PADDOCK_READ_MEMORY.",
-                )
+            room = f"{self.memory_bytes // _MIB:,} MiB"
+            return Unreadable(
+                f"is not read: it is damaged, or needs more than {room} of memory; its reader was "
+                f"{how_it_ended(code)}",
+                "Save it in another program, or raise PADDOCK_READ_MEMORY.",
+            )
         return Unreadable(f"is not read: its reader ended with code {code}")
 
 
@@ -318,28 +315,9 @@ class _ReaderProcess:
     """One process, used by one thread at a time."""
 
     def __init__(self, bounds: _ReadLimits) -> None:
-        import psutil
-
-        self._line, theirs = socket.socketpair()
         command = [sys.executable, "-m", f"{__package__}.reader_process", str(bounds.memory_bytes)]
-        with theirs:
-            self._process = subprocess.Popen(
-                guarded_command(command, theirs.fileno()),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env=_reader_environ(),
-                start_new_session=True,
-                pass_fds=(theirs.fileno(),),
-                bufsize=0,
-            )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
-        os.set_blocking(self._in, False)
+        self._pipes = GuardedPipes(command, environ=python_environ(os.environ))
         self._watched: psutil.Process | None = None
-        self._process_gone: type[Exception] = psutil.Error
         self._received = bytearray()
         try:
             started = replace(bounds, timeout_s=math.inf)  # a page's time is not that of Python
@@ -414,50 +392,29 @@ class _ReaderProcess:
         Raises:
             _ReaderEnded: the process has ended.
         """
-        wanted = [self._in] if left else []
-        can_read, can_write, _ = select.select([self._out], wanted, [], _POLL_S)
+        wanted = [self._pipes.stdin] if left else []
+        can_read, can_write, _ = select.select([self._pipes.stdout], wanted, [], _POLL_S)
         if can_write:
             with contextlib.suppress(BrokenPipeError, BlockingIOError):
-                left = left[os.write(self._in, left[:_PIECE_BYTES]) :]
+                left = left[os.write(self._pipes.stdin, left[:_PIECE_BYTES]) :]
         if can_read:
-            piece = os.read(self._out, _PIECE_BYTES)
+            piece = os.read(self._pipes.stdout, _PIECE_BYTES)
             if not piece:
-                raise _ReaderEnded(self._code())
+                raise _ReaderEnded(self._pipes.wait())
             self._received += piece
         return left
 
     def _used_bytes(self) -> int:
-        with contextlib.suppress(self._process_gone):
+        with contextlib.suppress(psutil.Error):
             return 0 if self._watched is None else int(self._watched.memory_info().rss)
         return 0
 
-    def _code(self) -> int:
-        """Return the exit code, negative for a signal."""
-        try:
-            return self._process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            return 0
-
     def end(self) -> None:
         """Kill it at once: it has no state to save."""
-        with contextlib.suppress(self._process_gone):
+        with contextlib.suppress(psutil.Error):
             if self._watched is not None:
                 self._watched.kill()  # so that the guard sees its end, and leaves no zombie
-        self._line.close()
-        try:
-            self._process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe is not None
-            pipe.close()
-
-
-def _reader_environ() -> dict[str, str]:
-    python = {name: value for name, value in os.environ.items() if name.startswith("PYTHON")}
-    return clean_environ({**python, "PYTHONSAFEPATH": "1"}, os.environ)
+        self._pipes.end()
 
 
 def _unpacked_document(meta: Mapping[str, Any], data: memoryview) -> Document:

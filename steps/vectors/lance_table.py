@@ -23,7 +23,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system.files import write_json_atomically
+from paddock.engine.system.files import sync_file, sync_folder, write_json_atomically
 from paddock.engine.system.text import one_line
 from paddock.steps.base import EmbedModel, SearchHit, StepError
 
@@ -364,9 +364,9 @@ class LanceTable:
         ):
             with contextlib.suppress(OSError):  # gone by now, or a file system that cannot
                 for name in {*os.listdir(folder)} - self._on_disk:  # noqa: PTH208
-                    _fsync(folder / name)
+                    sync_file(folder / name)
                     self._on_disk.add(name)
-                _fsync(folder)
+                sync_folder(folder)
 
     # --- searching
 
@@ -507,11 +507,3 @@ def _drop_condition(cut: RowsToDrop) -> str:
     if cut.indexes:
         parts.append(f"`index` IN ({', '.join(map(str, cut.indexes))})")
     return " AND ".join(parts)
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

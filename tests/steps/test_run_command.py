@@ -65,7 +65,7 @@ def test_another_code_than_expected_is_a_failure_with_its_last_words(tmp_path: P
     )
     assert run(tmp_path, *script, ok_codes=[0, 3]).code == 3
     assert refused(tmp_path, "sh", "-c", "kill -9 $$") == (
-        "`sh -c 'kill -9 $$'` was ended by the signal SIGKILL."
+        "`sh -c 'kill -9 $$'` was killed by SIGKILL."
     )
 
 

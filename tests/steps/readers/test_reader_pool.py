@@ -278,7 +278,7 @@ def test_a_reader_that_dies_fails_its_document_alone(
         assert (error.kind, error.reason) == (
             "other",
             "'bad.html' is not read: it is damaged, or needs more than 256 MiB of memory; its "
-            "reader crashed (SIGSEGV).",
+            "reader was killed by SIGSEGV.",
         )
 
 
