@@ -129,7 +129,7 @@ class Page:
         raise BrowserError(f"not within {patience_s:g} s: {expression}")
 
     def text(self, selector: str) -> str:
-        """Give what a person reads there."""
+        """Return what a person reads there."""
         return str(self.ask(f"document.querySelector({json.dumps(selector)}).innerText"))
 
     def press(self, key: str, *, text: str = "") -> None:
@@ -156,12 +156,12 @@ class Page:
         self.send("Emulation.setEmulatedMedia", features=features)
 
     def photograph(self, *, whole: bool = False) -> bytes:
-        """Give a PNG of what is seen, or of the whole page."""
+        """Return a PNG of what is seen, or of the whole page."""
         told = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         return base64.b64decode(told["data"])
 
     def complaints(self) -> list[str]:
-        """Give the errors of the console: exceptions, refused resources, breaches of the CSP."""
+        """Return the errors of the console: exceptions, refused resources, breaches of the CSP."""
         said = []
         for event in self._browser.events:
             if event.get("sessionId") != self._session:
@@ -175,7 +175,7 @@ class Page:
         return said
 
     def asked_for(self) -> set[str]:
-        """Give every address that the page loaded something from."""
+        """Return every address that the page loaded something from."""
         return {
             event["params"]["request"]["url"]
             for event in self._browser.events
@@ -211,7 +211,7 @@ def browser(*flags: str) -> Iterator[Browser]:
 
 
 def _pipe() -> tuple[int, int]:
-    """Give a pipe's ends above 4, or one would be written over by the other."""
+    """Return a pipe's ends above 4, or one would be written over by the other."""
     ends = os.pipe()
     above = tuple(fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 5) for fd in ends)
     for fd in ends:

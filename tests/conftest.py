@@ -99,7 +99,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """Give a running service with the bundled models, one for each test module."""
+    """Yield a running service with the bundled models, one for each test module."""
     from tests.live import live_service  # most tests need no server
 
     with live_service(tmp_path_factory.mktemp("live")) as service:
@@ -108,7 +108,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 @pytest.fixture(scope="session")
 def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Give the address of a Prefect server that many tests share: it takes 12 s to start."""
+    """Yield the address of a Prefect server that many tests share: it takes 12 s to start."""
     from paddock.runner.schedule import prefect_queue
     from tests.prefect_server import server
 

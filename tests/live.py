@@ -47,11 +47,11 @@ class Live:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout_s)
 
     def client(self, **more: Any) -> httpx.Client:
-        """Give a client of this service, which takes no proxy from the environment."""
+        """Return a client of this service, which takes no proxy from the environment."""
         return httpx.Client(base_url=self.url, timeout=120, trust_env=False, **more)
 
     def n_users(self) -> int:
-        """Tell how many requests are inside the pool's workers."""
+        """Return how many requests are inside the pool's workers."""
 
         async def count() -> int:
             return sum(one.n_users for one in self.service.pool.stats().resident)

@@ -52,7 +52,7 @@ class LlamaServer:
 
 @contextmanager
 def llama_server(port: int = 0, role: str = "chat") -> Iterator[LlamaServer]:
-    """Give a llama-server that answers; where there is none for this machine, the test is left."""
+    """Yield a llama-server that answers; where there is none for this machine, the test is left."""
     pytest.importorskip("xllamacpp", reason="no llama-server for this machine: xllamacpp has none")
     name = "smollm2:135m" if role == "chat" else "all-minilm"
     nowhere = Path(os.devnull)
@@ -82,7 +82,7 @@ def _wait(server: LlamaServer) -> None:
 
 
 def free_port() -> int:
-    """Give a port that no one has at the moment."""
+    """Return a port that no one has at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -59,7 +59,7 @@ class Home:
         self.n_documents += n
 
     def environ(self, **more: str) -> dict[str, str]:
-        """Give the environment of a person's terminal: no CI, no Prefect of their own."""
+        """Return the environment of a person's terminal: no CI, no Prefect of their own."""
         kept = {k: v for k, v in os.environ.items() if k not in ("CI", "PREFECT_API_URL")}
         return {**kept, "PADDOCK_HOME": str(self.state_dir), "PADDOCK_NUM_THREAD": "1", **more}
 
@@ -84,7 +84,7 @@ class Home:
         return daemon_files.running_daemons(self.state_dir)
 
     def told(self) -> dict[str, Any]:
-        """Give what the one service tells."""
+        """Return what the one service tells."""
         (residence,) = self.services()
         return daemon_client.ask_daemon(residence)
 
@@ -102,11 +102,11 @@ class Home:
             return json.loads(answer.read())
 
     def tasks(self) -> list[dict[str, Any]]:
-        """Give the task runs that Prefect shows."""
+        """Return the task runs that Prefect shows."""
         return list(self.api("task_runs/filter", {"limit": 200}))
 
     def shown(self, run: str) -> str:
-        """Give the state that Prefect shows of a run; empty: it shows none."""
+        """Return the state that Prefect shows of a run; empty: it shows none."""
         flow_runs = self.api("flow_runs/filter", {"limit": 200})
         return next((str(one["state_name"]) for one in flow_runs if one["name"] == run), "")
 
@@ -122,7 +122,7 @@ class Home:
 
 @contextmanager
 def at_home(root: Path) -> Iterator[Home]:
-    """Give a home whose services end with the block."""
+    """Yield a home whose services end with the block."""
     (root / "pipeline.yaml").write_text(PIPELINE)
     home = Home(root)
     try:

@@ -355,7 +355,7 @@ def _wait_for(port: int) -> None:
 
 @pytest.fixture(scope="module")
 def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, Live]]:
-    """Give a client that comes through nginx and TLS to a service with keys."""
+    """Yield a client that comes through nginx and TLS to a service with keys."""
     folder = tmp_path_factory.mktemp("behind-nginx")
     (folder / "keys").write_text(f"{SECRET} alice\n")
     settings = ServiceSettings(api_keys_file=folder / "keys")

@@ -59,7 +59,7 @@ def documents(pipeline: Path) -> set[str]:
 
 
 def done(report: Report | PlanReport, step: str = "each") -> dict[str, str]:
-    """Give key → state of the items that were not fresh."""
+    """Return key → state of the items that were not fresh."""
     return {one.key: one.state for one in report.items if one.step == step and one.state != "fresh"}
 
 
@@ -169,7 +169,7 @@ ACTIONS = {"checkout", "setup-uv", "upload-artifact", "cache", "cache/restore", 
 
 
 def jobs_of_github(folder: Path) -> dict[str, list[tuple[str, dict[str, str]]]]:
-    """Give what each job's shell is told, and with which variables; what is installed is here."""
+    """Return what each job's shell is told, and with which variables; what is installed is here."""
     jobs = read_yaml(folder / ".github/workflows/paddock.yml").data["jobs"]
     steps = {name: job["steps"] for name, job in jobs.items()}
     used = [step["uses"] for job in steps.values() for step in job if "uses" in step]

@@ -227,7 +227,7 @@ def filled(job: dict[str, Any], text: str) -> list[str]:
 
 
 def lines() -> list[tuple[str, str]]:
-    """Give every line that a job tells a shell."""
+    """Return every line that a job tells a shell."""
     return [
         (name, line)
         for name, job in jobs().items()
@@ -290,7 +290,7 @@ built = pytest.mark.skipif(
 
 
 def wheel(pattern: str) -> Path:
-    """Give the one wheel of that name, or fail: `poe wheels` makes it."""
+    """Return the one wheel of that name, or fail: `poe wheels` makes it."""
     found = sorted(DIST.resolve().glob(pattern))
     assert found, f"{DIST.resolve()} has no {pattern}: run `poe wheels` first"
     return found[-1]

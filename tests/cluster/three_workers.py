@@ -80,7 +80,7 @@ class Counting:
     url: str = ""
 
     def in_flight(self) -> set[str]:
-        """Give the documents whose answers may not be in the ledger yet."""
+        """Return the documents whose answers may not be in the ledger yet."""
         return {text for text, over in self.under_way.items() if over > time.monotonic()}
 
     async def models(self, request: Request) -> Response:
@@ -152,7 +152,7 @@ class Cluster:
             )  # fmt: skip
 
     def join(self, name: str) -> None:
-        """Let a machine work."""
+        """Start a machine's worker."""
         self.machines[name] = self.paddock("worker", "--name", name, "--max-runs", "1", state=name)
 
     def kill(self, name: str) -> int:
@@ -166,7 +166,7 @@ class Cluster:
         return machine.wait(WAIT_S)
 
     def log(self, name: str) -> str:
-        """Give what a machine said."""
+        """Return what a machine said."""
         return (self.home / f"{name}.log").read_text("utf-8", "replace")
 
 

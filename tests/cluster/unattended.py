@@ -81,11 +81,11 @@ class Desk:
         return dict(httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=20).json())
 
     def running(self) -> list[str]:
-        """Give the names of the runs at work, as it tells them."""
+        """Return the names of the runs at work, as it tells them."""
         return [one["run"] for one in self.get()["running"]]
 
     def is_idle(self) -> bool:
-        """Tell whether nothing is at work any more; notes what is being answered meanwhile."""
+        """Return whether nothing is at work any more; notes what is being answered meanwhile."""
         self.in_flight |= self.models.in_flight()
         return not self.running()
 

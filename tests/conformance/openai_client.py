@@ -13,7 +13,7 @@ HI: Any = [{"role": "user", "content": "Say hello."}]
 
 
 def speaking_to(live: Live, *, max_retries: int = 0) -> OpenAI:
-    """Give a client, which takes no proxy from the environment."""
+    """Return a client, which takes no proxy from the environment."""
     return OpenAI(
         base_url=f"{live.url}/v1",
         api_key="none",

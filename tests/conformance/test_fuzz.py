@@ -73,7 +73,7 @@ def client(live: Live) -> Iterator[httpx.Client]:
 
 
 def is_readable(answer: httpx.Response) -> bool:
-    """Tell whether every client can read it: JSON, lines of JSON, or nothing."""
+    """Return whether every client can read it: JSON, lines of JSON, or nothing."""
     for line in answer.content.splitlines():
         json.loads(line)
     if answer.status_code >= 400 and answer.request.method != "HEAD":
@@ -85,7 +85,7 @@ def is_readable(answer: httpx.Response) -> bool:
 
 
 def whole(path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Give a request with some odd members, whose answer is short all the same."""
+    """Return a request with some odd members, whose answer is short all the same."""
     told = {**GOOD, **body}
     if isinstance(told["options"], dict | NoneType):  # anything else is refused
         told["options"] = {**(told["options"] or {}), "num_predict": 1}

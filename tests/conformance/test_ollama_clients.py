@@ -92,7 +92,7 @@ def get_weather(city: str) -> str:
 
 
 def turns_of(city: str) -> list[dict[str, Any]]:
-    """Give a question, a call, its result and the answer: a small model goes on alike."""
+    """Return a question, a call, its result and the answer: a small model goes on alike."""
     call = {"function": {"name": "get_weather", "arguments": {"city": city}}}
     return [
         {"role": "user", "content": f"The weather in {city}?"},

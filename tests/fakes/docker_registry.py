@@ -26,7 +26,7 @@ class DockerRegistry:
         return f"127.0.0.1:{self.port}"
 
     def requests(self) -> list[str]:
-        """Give the requests that were answered: `PATCH /v2/… 202`."""
+        """Return the requests that were answered: `PATCH /v2/… 202`."""
         lines = self.log.read_text().splitlines()
         parts = [line.split('"') for line in lines if '" 2' in line or '" 4' in line]
         return [f"{one[1].rsplit(' ', 1)[0]} {one[2].split()[0]}" for one in parts if len(one) > 2]

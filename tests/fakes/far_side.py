@@ -32,7 +32,7 @@ CONFIG = "application/vnd.docker.container.image.v1+json"
 
 
 def gguf(n_bytes: int = 4096, seed: int = 0, architecture: str = "llama") -> bytes:
-    """Give a whole GGUF file of about so many bytes; its weights differ with the seed."""
+    """Return a whole GGUF file of about so many bytes; its weights differ with the seed."""
 
     def text(word: str) -> bytes:
         return struct.pack("<Q", len(word)) + word.encode()
@@ -111,7 +111,7 @@ class FarSide:
         return path
 
     def sent(self, ending: str = "") -> int:
-        """Tell how many bytes were sent for paths that end so."""
+        """Return how many bytes were sent for paths that end so."""
         return sum(one.n_sent for one in self.seen if one.path.endswith(ending))
 
     def settle(self) -> None:

@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 
 class OpenAIService:
-    """Says `answer` in pieces. `bodies` are the chats that it was asked for."""
+    """A server that sends `answer` in pieces. `bodies` are the chats that it was asked for."""
 
     def __init__(self, kind: str = "other", *, answer: str = "It leaves at noon.") -> None:
         self.kind = kind
@@ -49,7 +49,7 @@ class OpenAIService:
 
     @property
     def transport(self) -> httpx.ASGITransport:
-        """Give the way to it."""
+        """Return the way to it."""
         routes = [
             Route("/v1/models", self._models),
             Route("/v1/chat/completions", self._chat, methods=["POST"]),

@@ -183,7 +183,7 @@ def _within(text: str, n_tokens: int) -> tuple[str, DoneReason]:
 
 
 def vector(text: str, n_dimensions: int) -> tuple[float, ...]:
-    """Give a unit vector that is the same for the same text."""
+    """Return a unit vector that is the same for the same text."""
     values = [
         hashlib.sha256(f"{i} {text}".encode()).digest()[0] - 127.5 for i in range(n_dimensions)
     ]

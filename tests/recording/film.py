@@ -92,7 +92,7 @@ def runs(cells: Iterable[tuple[str, str]]) -> tuple[Run, ...]:
 
 
 def shorten(frames: Sequence[Frame]) -> tuple[Frame, ...]:
-    """Let waiting pass faster, and say how much faster."""
+    """Shorten what is waited for, and show how much faster it is."""
     seconds = sum(frame.seconds for frame in frames)
     times = round(max(min(FASTER, seconds / PATIENCE_S), seconds / LONGEST_S))
     if times <= 1:

@@ -40,7 +40,7 @@ THINGS = ("ferry", "llama", "boiler", "lighthouse", "orchard", "violin", "glacie
 
 @contextmanager
 def traffic(live: Live) -> Iterator[None]:
-    """Let several clients ask until the block ends."""
+    """Ask by several clients until the block ends."""
     ends = threading.Event()
 
     def read(n: int) -> None:
@@ -97,7 +97,7 @@ def photograph(page: Page, scheme: str, size: tuple[int, int], scale: float = 1)
 
 
 def smaller(picture: bytes) -> bytes:
-    """Give it with a palette of its own, where the tool for that is installed."""
+    """Return it with a palette of its own, where the tool for that is installed."""
     tool = shutil.which("pngquant")
     if tool is None:
         return picture

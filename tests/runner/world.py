@@ -106,10 +106,10 @@ def settings(folder: Path) -> Settings:
 
 
 def states(report: Report | PlanReport, step: str = "each") -> dict[str, str]:
-    """Give key → state of what is not fresh."""
+    """Return key → state of what is not fresh."""
     return {i.key: i.state for i in report.items if i.step == step and i.state != "fresh"}
 
 
 def reasons(report: Report | PlanReport, step: str = "each") -> dict[str, str | None]:
-    """Give key → reason of what is not fresh."""
+    """Return key → reason of what is not fresh."""
     return {i.key: i.why for i in report.items if i.step == step and i.state != "fresh"}

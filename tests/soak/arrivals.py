@@ -50,7 +50,7 @@ class Folder:
 
 
 class Arrivals:
-    """Lets files arrive in one folder after another."""
+    """Files that arrive in one folder after another."""
 
     def __init__(self, folders: Sequence[tuple[Folder, int]], seed: int) -> None:
         self._folders = folders
@@ -60,13 +60,13 @@ class Arrivals:
         self.by_way: dict[str, int] = {}
 
     async def bad(self, way: Way, folder: Folder) -> None:
-        """Let one of the worst arrive."""
+        """Add one of the worst."""
         await folder.is_there.wait()
         await way(self, folder)
         self.by_way[way.__name__] = self.by_way.get(way.__name__, 0) + 1
 
     async def one(self) -> None:
-        """Let one file arrive, or change, or go."""
+        """Add, change or remove one file."""
         folders = [folder for folder, _ in self._folders]
         weights = [weight for _, weight in self._folders]
         (folder,) = self._random.choices(folders, weights)
@@ -81,18 +81,18 @@ class Arrivals:
         self.by_way[way.__name__] = self.by_way.get(way.__name__, 0) + 1
 
     def name(self, suffix: str = ".txt") -> str:
-        """Give a name that no one has."""
+        """Return a name that no file has."""
         self._n += 1
         return self._random.choice(NAMES).replace("{n}", f"{self._n:05}") + suffix
 
     def content(self, folder: Folder) -> bytes:
-        """Give a text like no other."""
+        """Return a text like no other."""
         self._n += 1
         words = self._random.choices(WORDS, k=folder.words)
         return f"{self._n}: {' '.join(words)}.\n".encode()
 
     def pick(self, folder: Folder) -> str | None:
-        """Give one of the files that are whole."""
+        """Return one of the files that are whole."""
         there = [path for path, one in folder.known.items() if not one.is_broken]
         return self._random.choice(there) if there else None
 
@@ -260,7 +260,7 @@ async def appended(all_: Arrivals, folder: Folder) -> None:
 
 
 async def touched(all_: Arrivals, folder: Folder) -> None:
-    """Give it a new time and nothing else: there is nothing to do again."""
+    """Change a file's time and nothing else: there is nothing to do again."""
     name = all_.pick(folder)
     if name is not None:
         (folder.root / name).touch()
@@ -275,7 +275,7 @@ async def deleted(all_: Arrivals, folder: Folder) -> None:
 
 
 async def moved_within(all_: Arrivals, folder: Folder) -> None:
-    """Give it another name: another file, for a pipeline."""
+    """Rename a file: another one, for a pipeline."""
     name = all_.pick(folder)
     if name is None:
         return

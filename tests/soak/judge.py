@@ -120,7 +120,7 @@ def verdict(
 
 
 def _twice(marks: Sequence[Mark], kills: Iterable[Kill]) -> tuple[tuple[Mark, ...], int]:
-    """Tell what was worked on once more for no reason, and how often there was one."""
+    """Return what was worked on once more for no reason, and how often there was one."""
     killed: dict[int, list[float]] = defaultdict(list)
     for kill in kills:
         killed[kill.pid].append(kill.at)
@@ -139,7 +139,7 @@ def _twice(marks: Sequence[Mark], kills: Iterable[Kill]) -> tuple[tuple[Mark, ..
 
 
 def table(said: Verdict, more: Mapping[str, str]) -> str:
-    """Give the table for a person, in Markdown.
+    """Return the table for a person, in Markdown.
 
     >>> print(table(Verdict(1, 1, 0, (), 0, (), 0, (1.5,)), {"killed": "none"}))
     | | |

@@ -43,12 +43,12 @@ class Killer:
 
     @property
     def words(self) -> str:
-        """Say how many of each were killed."""
+        """How many of each were killed."""
         return ", ".join(f"{n} {role}" for role, n in sorted(self.n_killed.items())) or "none"
 
 
 def processes(state_dir: str) -> Iterator[psutil.Process]:
-    """Give every process that was started with this state folder, whosever child it is by now."""
+    """Yield every process that was started with this state folder, whosever child it is by now."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if process.environ().get("PADDOCK_HOME") == state_dir:
@@ -56,7 +56,7 @@ def processes(state_dir: str) -> Iterator[psutil.Process]:
 
 
 def roles(state_dir: str) -> dict[str, list[psutil.Process]]:
-    """Tell who is who."""
+    """Return the role of each process."""
     found: dict[str, list[psutil.Process]] = {}
     for process in processes(state_dir):
         with contextlib.suppress(psutil.Error, ProcessLookupError):

@@ -93,7 +93,7 @@ class Told:
 
 
 async def soak(world: World, plan: Plan) -> Told:
-    """Let it all happen, wait until it is quiet, judge."""
+    """Do all of the plan, wait until it is quiet, judge."""
     arrivals = Arrivals([(world.folders[name], n) for name, n in plan.weights.items()], plan.seed)
     killer = Killer(world.state_dir, plan.seed)
     ended, by_hand, calls = asyncio.Event(), Counter[int](), Calls()
@@ -149,7 +149,7 @@ async def _bad_times(
 
 
 async def _arrive(plan: Plan, arrivals: Arrivals, end: float) -> None:
-    """Let files arrive, many at a time: some of them take seconds."""
+    """Add files, many at a time: some of them take seconds."""
     pace = random.Random(plan.seed)
     async with asyncio.TaskGroup() as group:
         while time.monotonic() < end:

@@ -32,7 +32,7 @@ def test_in_a_bad_minute_nothing_is_lost_and_nothing_done_twice(tmp_path: Path) 
 
 
 def _left_after(world: World, within_s: float) -> list[str]:
-    """Give what still runs of a world that was ended; what processes are forked from ends last."""
+    """Return what still runs of an ended world; what processes are forked from ends last."""
     deadline = time.monotonic() + within_s
     while any(processes(str(world.state_dir))) and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -200,7 +200,7 @@ class World:
         }
 
     def command(self, *words: str) -> list[str]:
-        """Give a command line of Paddock's."""
+        """Return a command line of Paddock's."""
         return [str(Path(sys.executable).with_name("paddock")), *words]
 
     # `paddock up`
@@ -271,7 +271,7 @@ class World:
         return left
 
     def last_words(self, n: int = 3000) -> str:
-        """Give the end of what it said."""
+        """Return the end of what it said."""
         return self.log.read_text("utf-8", errors="replace")[-n:] if self.log.exists() else ""
 
     # What can be seen from outside
@@ -285,7 +285,7 @@ class World:
         return [Kill(**row) for row in _rows(self.suicides)]
 
     def outputs(self) -> dict[tuple[str, str], str]:
-        """Tell of which version each output was made; one that is not whole, of none."""
+        """Return the version that each output was made of; None where it is not whole."""
         found = {}
         for name, file in self._output_files():
             written, _, text = file.read_bytes().partition(b"\n")
@@ -307,7 +307,7 @@ class World:
         return [str(file) for file in self.pipelines.rglob("*.paddock-tmp*")]
 
     def quarantined(self) -> frozenset[tuple[str, str]]:
-        """Tell which items are quarantined, as the ledger has it and hot folders show it."""
+        """Return the quarantined items, as the ledger has them and hot folders show them."""
         from paddock.runner.ledger.ledger import Ledger
 
         found: set[tuple[str, str]] = set()
@@ -327,7 +327,7 @@ class World:
         return frozenset(found)
 
     def memory_mb(self) -> dict[str, float]:
-        """Give the private memory of each role, in MB; under `all`, of everything."""
+        """Return the private memory of each role, in MB; under `all`, of everything."""
         found: dict[str, float] = {"up": 0.0, "all": 0.0}
         for role, members in roles(self.state_dir).items():
             for process in members:

@@ -21,7 +21,7 @@ STUBBORN = "trap '' TERM; sleep 600 & echo $$ $!; wait; sleep 600"
 
 @contextmanager
 def line() -> Iterator[tuple[int, int]]:
-    """Give both ends of a pipe: the guard's, and ours, which may be closed before."""
+    """Yield both ends of a pipe: the guard's, and ours, which may be closed before."""
     theirs, ours = os.pipe()
     try:
         yield theirs, ours
@@ -57,7 +57,7 @@ def are_gone(pids: list[int], within_s: float) -> bool:
 
 
 def runs(pid: int) -> bool:
-    """Tell whether a process is there, and not only waited for."""
+    """Return whether a process is there, and not only waited for."""
     with suppress(psutil.NoSuchProcess):
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     return False

@@ -26,7 +26,7 @@ def loaded(live: Live) -> Live:
 
 
 def numbers(live: Live) -> dict[str, float]:
-    """Give every sample of /metrics by its name and labels."""
+    """Return every sample of /metrics by its name and labels."""
     with live.client() as client:
         answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=")

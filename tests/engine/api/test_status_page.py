@@ -37,7 +37,7 @@ STRANGERS = "--host-resolver-rules=MAP *.example 127.0.0.1"
 
 @pytest.fixture(scope="module")
 def busy(live: Live) -> Live:
-    """Give a service that has done something of each kind."""
+    """Return a service that has done something of each kind."""
     with live.client() as client:
         for n in range(3):
             body = {"model": CHAT, "prompt": f"Count to {n + 5}.", "options": {"num_predict": 20}}
@@ -134,7 +134,7 @@ def test_page_and_ps_count_running_and_waiting_requests_alike(tmp_path: Path) ->
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """Give a service whose llama.cpp crashes with extra buffers, with a model loaded."""
+    """Yield a service whose llama.cpp crashes with extra buffers, with a model loaded."""
     folder = tmp_path_factory.mktemp("broken")
     settings = PoolSettings(n_threads=1, cache_dir=folder / "cache", profile_s=0)
     with live_service(folder, settings) as live:

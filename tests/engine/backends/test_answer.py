@@ -21,7 +21,7 @@ def go(work: Callable[[], Awaitable[None]]) -> None:
 
 
 def answered(n_chunks: int, pause: Callable[[int], Awaitable[None]]) -> Answer:
-    """Give an answer that counts."""
+    """Return an answer that counts."""
 
     async def serve(answer: Answer) -> Reply:
         for number in range(n_chunks):

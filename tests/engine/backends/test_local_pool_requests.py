@@ -68,7 +68,7 @@ async def empty(pool: LocalPool) -> None:
 
 
 async def shown(pool: LocalPool, reply: Reply) -> str:
-    """Give the text of a prompt with its answer."""
+    """Return the text of a prompt with its answer."""
     return await pool.detokenise(MODEL, reply.tokens)
 
 

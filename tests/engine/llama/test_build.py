@@ -19,7 +19,7 @@ VARIANTS = ("libggml-cpu-zen4.so", "libggml-cpu-cannonlake.so", "libggml.so", "l
 
 
 def compiled() -> Path:
-    """Give the folder of the libraries that were compiled into llama-cpp-python."""
+    """Return the folder of the libraries that were compiled into llama-cpp-python."""
     spec = find_spec("llama_cpp")
     assert spec
     assert spec.origin

@@ -16,7 +16,7 @@ from tests.engine.sampling.world import model, picker, tokens
 
 
 def row(*likely: str) -> Logits:
-    """Give logits in which the first token of each text is likely, the first the most."""
+    """Return logits in which the first token of each text is likely, the first the most."""
     made = np.zeros(model().n_vocab, np.float32)
     for rank, text in enumerate(likely):
         made[tokens(text)[0]] = 20 - rank
@@ -83,7 +83,7 @@ def test_masks_are_made_ahead_where_they_will_be_needed() -> None:
 
 
 def circling(one: Picker, text: str, most: int, before: str = "") -> tuple[str, str]:
-    """Let a model say the same again and again; gives the answer and why it ended."""
+    """Return the answer of a model that repeats itself, and why it ended."""
     first, circle, said = tokens(before), tokens(text), ""
     for number in range(most):
         logits = np.zeros(model().n_vocab, np.float32)

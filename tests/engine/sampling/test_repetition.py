@@ -11,7 +11,7 @@ from paddock.engine.sampling.picker import RepetitionDetector
 
 
 def circle(tokens: Iterable[int]) -> tuple[int, int] | None:
-    """Give after how many tokens a circle was noticed, and how long it is."""
+    """Return after how many tokens a circle was noticed, and how long it is."""
     circles = RepetitionDetector()
     for number, token in enumerate(tokens, 1):
         period = circles.feed(token)

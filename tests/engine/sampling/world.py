@@ -67,7 +67,7 @@ def tokens(text: str) -> list[int]:
 
 
 def say(one: Picker, babbler: Babbler, limit: int) -> tuple[bytes, DoneReason]:
-    """Let a picker choose until its answer ends, as the loop does."""
+    """Choose tokens until the answer ends, as the loop does."""
     said = b""
     for _ in range(limit):
         start_masks([one])

@@ -8,14 +8,14 @@ from paddock.engine.workers.embed_batches import BLOCK, TILE, BatchTiles, batch_
 
 
 def laid(lengths: list[int], n_most: int) -> tuple[list[int], list[list[int]]]:
-    """Give the lengths that found room, and their places."""
+    """Return the lengths that found room, and their places."""
     tiles = BatchTiles(n_most)
     kept = [n for n in lengths if tiles.place(n)]
     return kept, [one.tolist() for one in tiles.places()]
 
 
 def lanes_of_sums(places: list[int], width: int) -> list[list[int]]:
-    """Give the tokens that a processor of so many lanes adds up at once, by tile."""
+    """Return the tokens that a processor of so many lanes adds up at once, by tile."""
     groups: dict[int, list[int]] = {}
     for token, place in enumerate(places):
         groups.setdefault(place // width, []).append(token)

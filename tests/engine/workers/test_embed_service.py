@@ -40,7 +40,7 @@ def go(work: Callable[[LocalPool], Awaitable[None]]) -> None:
 
 
 def far(one: tuple[float, ...], other: tuple[float, ...]) -> float:
-    """Give the largest difference of two vectors' components."""
+    """Return the largest difference of two vectors' components."""
     return float(np.abs(np.array(one) - np.array(other)).max())
 
 

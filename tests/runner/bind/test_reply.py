@@ -60,7 +60,7 @@ def test_a_sound_form_has_no_fault_and_a_step_without_one_neither() -> None:
 
 
 def told(reply: str, uses: str = "chat", after: str = "") -> list[str]:
-    """Give what is wrong with a file whose step has this `reply`."""
+    """Return what is wrong with a file whose step has this `reply`."""
     text = f"steps:\n  - {{id: a, uses: {uses}, with: {{prompt: x}}, reply: {reply}}}\n{after}"
     try:
         bind.check(bind.read_plan(Path("news.yaml"), text))

@@ -41,7 +41,7 @@ def carried_out(world: World, **wishes: Any) -> Report:
 
 @pytest.fixture
 def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Give what makes packages look as if they were not installed."""
+    """Return what makes packages look as if they were not installed."""
     find_spec = importlib.util.find_spec
 
     def hide(*names: str) -> None:
@@ -55,7 +55,7 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def refused(world: World) -> list[tuple[str, str]]:
-    """Give what each of the three verbs refuses with: they must agree, and nothing may be begun."""
+    """Return what all three verbs refuse with: they must agree, and nothing may be begun."""
     found = [(fault.message, fault.remedy) for fault in validate(world.file).faults]
     with pytest.raises(PipelineError) as caught:
         plan(world.file, pool=FakePool(), settings=replace(settings(world.folder), allow=ALL))

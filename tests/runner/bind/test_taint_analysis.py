@@ -18,7 +18,7 @@ steps:
 
 
 def untrusted(tmp_path: Path, steps: str) -> dict[str, tuple[str, ...]]:
-    """Give what each step takes of others' words, by its id."""
+    """Return what each step takes of others' words, by its id."""
     file = tmp_path / "pipeline.yaml"
     file.write_text(HEAD + steps)
     bound = bind(read_plan(file), {}, cwd=tmp_path, default_models={"chat": "m", "embed": "v"})

@@ -12,7 +12,7 @@ from paddock.runner.cli.chat_terminal import LineInput, without_marks
 
 
 def typing(*lines: str) -> Callable[[str], str]:
-    """Give what reads these lines and then says that there are no more."""
+    """Return what reads these lines and then says that there are no more."""
     left = list(lines)
 
     def read(prompt: str) -> str:

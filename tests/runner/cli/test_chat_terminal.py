@@ -27,7 +27,7 @@ def screen(height: int = 10) -> tuple[Console, io.StringIO]:
 
 
 def seen(written: str, height: int = 10) -> str:
-    """Give what stands on a terminal of this height after it was written, what scrolled off too."""
+    """Return what stands on a terminal of this height, what scrolled off it too."""
     lines, row = [""], 0
     for part in re.findall(r"\x1b\[[0-9;?]*[a-zA-Z]|\r|\n|[^\x1b\r\n]+", written):
         if part == "\n":

@@ -14,7 +14,7 @@ from paddock.runner.cli.transfer_bars import TransferBars
 
 
 def told(*events: tuple[float, str, int | None, int | None]) -> list[str]:
-    """Give the lines that are written for what is told at these times."""
+    """Return the lines that are written for what is told at these times."""
     now, written = [0.0], list[str]()
     with TransferLines(written.append, lambda: now[0]) as lines:
         for at, status, total, completed in events:

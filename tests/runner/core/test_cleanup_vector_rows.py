@@ -46,7 +46,7 @@ def world(tmp_path: Path) -> World:
 
 
 def rows(world: World, store: str = "index.lance") -> list[dict[str, Any]]:
-    """Give every row as the library itself reads it, in the order of its item."""
+    """Return every row as the library itself reads it, in the order of its item."""
     import lancedb
 
     table = lancedb.connect(world.folder / store).open_table("rows")

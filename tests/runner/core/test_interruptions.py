@@ -59,13 +59,13 @@ def start(world: World, **options: object) -> subprocess.Popen[str]:
 
 
 def calls(world: World) -> list[str]:
-    """Give the numbers of the documents that the pool was asked about, in order."""
+    """Return the numbers of the documents that the pool was asked about, in order."""
     file = world.folder / "calls"
     return file.read_text().split() if file.exists() else []
 
 
 def finished(world: World) -> set[str]:
-    """Give the numbers of the documents that have an entry."""
+    """Return the numbers of the documents that have an entry."""
     with Ledger(world.folder / ".paddock", is_readonly=True) as ledger:
         scopes = ledger.scopes_of("pipeline.yaml")
         keys = {key for scope in scopes for key in ledger.entries(scope)}
@@ -73,7 +73,7 @@ def finished(world: World) -> set[str]:
 
 
 def outputs(world: World) -> dict[str, str]:
-    """Give what anybody can see of the outputs."""
+    """Return what anybody can see of the outputs."""
     folder = world.folder / "out"
     found = folder.glob("*") if folder.exists() else ()
     return {path.name: path.read_text() for path in found if not path.name.startswith(".")}

@@ -85,7 +85,7 @@ class Killing:
         return run
 
     def said(self) -> str:
-        """Give what all runs wrote to stderr."""
+        """Return what all runs wrote to stderr."""
         return (self.folder / "stderr").read_text()
 
     def look(self) -> int:
@@ -104,7 +104,7 @@ class Killing:
         return len(rows)
 
     def service(self) -> psutil.Process | None:
-        """Give the service's process."""
+        """Return the service's process."""
         for file in (self.home / "residence").glob("*.json"):
             with contextlib.suppress(OSError, ValueError, psutil.Error):
                 process = psutil.Process(json.loads(file.read_text())["pid"])
@@ -113,7 +113,7 @@ class Killing:
         return None
 
     def victims(self, kind: str) -> list[psutil.Process]:
-        """Give the processes of a kind that there are now."""
+        """Return the processes of a kind that there are now."""
         service = self.service()
         if service is None:
             return []

@@ -58,7 +58,7 @@ N_DOCUMENTS = 120
 
 @pytest.fixture
 def on_a_small_disk(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
-    """Give what runs a pipeline of which one folder lies on a small disk, and then a larger one."""
+    """Return what runs a pipeline with one folder on a small disk, and then on a larger one."""
     may = shutil.which("unshare") and subprocess.run(
         ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
         capture_output=True,
@@ -204,7 +204,7 @@ class Holder:
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tell of a holder after a moment, and wait for it a second."""
+    """Report a holder after a moment, and wait for it a second."""
     monkeypatch.setattr(sqlite_file, "NOTED_AFTER_S", 0.1)
     monkeypatch.setattr(ledgers, "BUSY_S", 1.0)
 

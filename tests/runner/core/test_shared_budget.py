@@ -29,7 +29,7 @@ def budgeted(tmp_path: Path, budget: str, n: int = 40) -> World:
 
 
 async def together(world: World, url: str, n: int, **pool: Any) -> list[Report]:
-    """Let several participants do a run at a time."""
+    """Do runs of several participants, one at a time."""
     given = replace(
         settings(world.folder), ledger_url=url, unattended=UnattendedSettings(dead_after_s=DEAD_S)
     )

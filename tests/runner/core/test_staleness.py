@@ -140,7 +140,7 @@ def test_what_a_compatible_older_version_of_a_step_did_stays_until_it_is_refresh
 
 
 def _version() -> int:
-    """Give the version that the entries were written with: what the source says."""
+    """Return the version that the entries were written with: what the source says."""
     text = Path(str(__import__("paddock.steps.llm.chat", fromlist=["x"]).__file__)).read_text()
     return int(text.split("version: ClassVar[int] = ")[1].split("\n")[0])
 

@@ -42,7 +42,7 @@ def inbox(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def paddock(inbox: Path) -> Paddock:
-    """Give what runs a command as someone for whom permissions count."""
+    """Return what runs a command as someone for whom permissions count."""
     before: list[str] = []
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:

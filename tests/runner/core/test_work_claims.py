@@ -97,7 +97,7 @@ class Machines:
         return process
 
     def go(self, *processes: subprocess.Popen[str]) -> None:
-        """Let processes begin that have started up, at the same moment."""
+        """Begin in all processes that have started up, at the same moment."""
         for process in processes:
             assert process.stdout is not None and process.stdout.readline() == "ready\n"
         (self.world.folder / "go").touch()
@@ -135,7 +135,7 @@ def machines(tmp_path: Path, url: str) -> Any:
 
 
 def undisturbed(tmp_path: Path) -> World:
-    """Give what one machine makes of the same documents."""
+    """Return what one machine makes of the same documents."""
     (tmp_path / "alone").mkdir()
     world = World(tmp_path / "alone", PATIENT)
     world.documents(N_DOCUMENTS)

@@ -18,7 +18,7 @@ from tests.residence import Home, at_home, ended, until
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """Give a home whose service the first run of the first test started."""
+    """Yield a home whose service the first run of the first test started."""
     umask = os.umask(0)  # a careless one: what is the owner's alone may not depend on it
     with at_home(tmp_path_factory.mktemp("residence")) as home:
         home.more(2)

@@ -86,7 +86,7 @@ class Api:
         return self.made.setdefault(id_, {"id": id_, "kind": kind, **body})
 
     def of(self, kind: str) -> dict[str, tuple[str, str]]:
-        """Give names and states of what is shown; a slow machine makes every run a late one."""
+        """Return names and states of what is shown; a slow machine makes every run a late one."""
         return {
             one["name"]: (one["state"]["name"], _words(one["state"]))
             for one in self.made.values()
@@ -94,7 +94,7 @@ class Api:
         }
 
     def data(self, key: str) -> list[Any]:
-        """Give what all artefacts with this key hold."""
+        """Return what all artefacts with this key hold."""
         return [one["data"] for one in self.made.values() if one.get("key") == key]
 
 
@@ -103,7 +103,7 @@ def _words(state: dict[str, Any]) -> str:
 
 
 def update(end: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
-    """Tell of a run with a step and a chunk."""
+    """Report a run with a step and a chunk."""
     tasks = {"0": ["docs", "COMPLETED", "Completed", "done"], "1": ["each: a", "RUNNING", "R", ""]}
     return {
         "id": "1f", "pid": os.getpid(), "lease": "lease", "pipeline": "Ferries",
@@ -113,7 +113,7 @@ def update(end: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
 
 
 def ended(**more: Any) -> dict[str, Any]:
-    """Tell of the run's end."""
+    """Report the run's end."""
     end = {"state": DONE, "ended": time.time(), "rows": ROWS, "description": "1 items"}
     tasks = {"1": ["each: a", "COMPLETED", "Completed", "2 done"]}
     return update(end, **{"tasks": tasks, "percent": 100.0, **more})
@@ -127,7 +127,7 @@ async def until(is_so: Callable[[], object]) -> None:
 
 @pytest.fixture
 def show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Give what runs a scene with a Prefect server and what mirrors runs there."""
+    """Return what runs a scene with a Prefect server and what mirrors runs there."""
     monkeypatch.setattr(prefect_mirror, "BACKOFF", Backoff(0.01, 0.01))
 
     def run(scene: Callable[[Api, PrefectMirrors, Path], Awaitable[None]]) -> None:

@@ -78,7 +78,7 @@ def test_calls_are_told_also_where_a_long_text_would_be_read_in_parts(tmp_path: 
 
 
 def told_and_done(world: World) -> tuple[int | None, int]:
-    """Give how many calls a plan tells, and how many the run after it makes."""
+    """Return how many calls a plan tells, and how many the run after it makes."""
     return world.plan().calls, world.run().calls
 
 

@@ -26,7 +26,7 @@ from tests.runner.world import World, settings
 
 @pytest.fixture(autouse=True)
 def models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the models that are looked up be those that the runs of these tests had."""
+    """Look up the models that the runs of these tests had."""
     monkeypatch.setattr("paddock.runner.core.model_pools.LookupPool", lambda settings: FakePool())
 
 

@@ -22,7 +22,7 @@ def ended(status: Status, *bad: str, message: str | None = None) -> Report:
 def heard(
     reports: list[Report], told: SentState | None = None, step_s: float = 60
 ) -> list[list[str]]:
-    """Give the events of each run in a row, for a receiver who wants all and gets all."""
+    """Return the events of each run in a row, for a receiver who wants all and gets all."""
     told = told or SentState()
     events: list[list[str]] = []
     for number, report in enumerate(reports):

@@ -46,7 +46,7 @@ def signed(body: bytes) -> dict[str, str]:
 
 
 def flow_runs(api: str, name: str) -> list[dict[str, Any]]:
-    """Give the flow runs of a pipeline, the oldest first."""
+    """Return the flow runs of a pipeline, the oldest first."""
     import httpx
 
     body = {"flows": {"name": {"any_": [name]}}, "sort": "START_TIME_ASC", "limit": 200}

@@ -164,7 +164,7 @@ class Desk:
         return self.write(f"{name}/pipeline.yaml", text)
 
     def marks(self, name: str) -> list[int]:
-        """Give the processes that began an item, or the commands that were, in order."""
+        """Return the processes that began an item, or the commands that were, in order."""
         file = self.folder / name / "begun"
         return [int(line) for line in file.read_text().split()] if file.exists() else []
 

@@ -85,7 +85,7 @@ class Bench:
         return path
 
     def lines(self) -> list[dict[str, Any]]:
-        """Give the cassette's lines."""
+        """Return the cassette's lines."""
         return [json.loads(line) for line in self.cassette.read_text("utf-8").splitlines()]
 
     def suite(
@@ -114,7 +114,7 @@ class Bench:
     def problem(
         self, claim: str, mode: ReplayMode = "auto", **options: Any
     ) -> tuple[str, str, str]:
-        """Give the one problem that a test with this claim has, without any recording."""
+        """Return the one problem that a test with this claim has, without any recording."""
         self.tests = f"tests:\n  - name: one\n    expect:\n      - {claim}\n"
         self.save()
         (problem,) = self.case(mode, **options).problems

@@ -30,7 +30,7 @@ DEADLINE_S = 30.0
 
 
 def list_again(watch: FolderWatch) -> None:
-    """Let it list the whole folder at once."""
+    """Have the watch list the whole folder at once."""
     watch._look_at = 0.0
     watch._wake.set()
 

@@ -211,7 +211,7 @@ def do_all(world: World) -> None:
 
 
 def played() -> World:
-    """Give a world in which version 1 of a file has been done."""
+    """Return a world in which version 1 of a file has been done."""
     world = World()
     put(world.root / "a.txt", 1)
     do_all(world)
@@ -368,7 +368,7 @@ class Folder(RuleBasedStateMachine):
 
 
 def come_to_rest(world: World) -> None:
-    """Let time pass: everything that is there has been done, once, and nothing more happens."""
+    """Pass time: everything that is there has been done, once, and nothing more happens."""
     world.calm()
     there = world.contents()
     assert {name: world.made.get(name) for name in there} == there

@@ -35,13 +35,13 @@ class Workers:
         return self._api.post(path, json=body).raise_for_status().json()
 
     def shares(self) -> list[dict[str, Any]]:
-        """Give the shares of the job, by number."""
+        """Return the shares of the job, by number."""
         body = {"flow_runs": {"tags": {"all_": [SHARE_TAG, self.job.name]}}}
         found = self._post("/flow_runs/filter", body)
         return sorted(found, key=lambda run: (run["parameters"]["share"], run["created"]))
 
     def say(self, number: int, kind: str, message: str = "") -> None:
-        """Give a share that has not ended a state."""
+        """Return a share that has not ended a state."""
         ended = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
         for run in self.shares():
             if run["parameters"]["share"] == number and run["state_type"] not in ended:

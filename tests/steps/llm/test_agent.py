@@ -24,7 +24,7 @@ def call(name: str, **arguments: Any) -> ToolCall:
 
 
 def saying(*turns: Said, **wishes: Any) -> FakePool:
-    """Give a model that says this, turn by turn, and then `The end.`"""
+    """Return a model that says this, turn by turn, and then `The end.`"""
     left = list(turns)
     return FakePool(answer=lambda _: left.pop(0) if left else "The end.", **wishes)
 

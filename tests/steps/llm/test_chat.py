@@ -306,7 +306,7 @@ TEXT = " ".join(f"word{number}" for number in range(1000))
 
 
 def words_of(pool: FakePool) -> list[str]:
-    """Give the words of the text in the order in which the model was shown them."""
+    """Return the words of the text in the order in which the model was shown them."""
     return [
         word for chat in pool.chats for word in re.findall(r"word\d+", chat.messages[0].content)
     ]

@@ -135,7 +135,7 @@ def laid(folder: Path) -> Path:
 
 
 def finished(folder: Path) -> dict[str, tuple[str, float]]:
-    """Give the prompts that the ledger knows the answers to: who asked, and when."""
+    """Return the prompts that the ledger knows the answers to: who asked, and when."""
     file = folder / ".paddock/ledger.sqlite"
     if not file.exists():
         return {}

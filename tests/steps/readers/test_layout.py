@@ -14,7 +14,7 @@ def test_pieces_become_lines_and_paragraphs() -> None:
 
 
 def column(word: str, left: float, n: int = 8, top: float = 30) -> list[TextBox]:
-    """Give lines that fill a column of 200 pixels, the last one short."""
+    """Return lines that fill a column of 200 pixels, the last one short."""
     ends = [left + 200] * (n - 1) + [left + 60]
     return [
         TextBox(f"{word}{line}", left, top + 20 * line, end, top + 20 * line + 12)

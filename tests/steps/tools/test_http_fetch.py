@@ -156,7 +156,7 @@ def test_a_port_of_the_list_is_the_only_one(server: ThreadingHTTPServer) -> None
 
 @pytest.fixture
 def behind_a_proxy(server: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let our server be the proxy: it is asked for whole addresses."""
+    """Make our server the proxy: it is asked for whole addresses."""
     for name in ("NO_PROXY", "ALL_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)

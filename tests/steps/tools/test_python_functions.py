@@ -215,7 +215,7 @@ def test_a_caller_that_stops_waiting_ends_the_process_and_what_it_started(folder
 
 
 def runs(state: Path) -> bool:
-    """Tell whether a process is there and not only waited for; `state` is its file in /proc."""
+    """Return whether a process is there and not only waited for; `state` is its file in /proc."""
     with suppress(OSError):
         return state.read_text().split()[2] != "Z"
     return False

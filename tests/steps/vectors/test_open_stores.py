@@ -47,7 +47,7 @@ def within(folder: Path, work: Callable[[VectorStore, OpenStores], Awaitable[T]]
 
 
 def texts_in(folder: Path) -> list[tuple[str, int, str]]:
-    """Give (item, index, text) of every row, as the library itself reads them."""
+    """Return (item, index, text) of every row, as the library itself reads them."""
     import lancedb
 
     table = lancedb.connect(folder / "index.lance").open_table("rows")

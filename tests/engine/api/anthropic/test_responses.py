@@ -14,7 +14,7 @@ STYLE = MessageFormat("smol", 6)
 
 
 def events(chunks: list[Chunk], reply: Reply, style: MessageFormat = STYLE) -> list[dict[str, Any]]:
-    """Give what a client reads, each event's name checked."""
+    """Return what a client reads, each event's name checked."""
     stream_writer = MessageStreamWriter(style)
     raw = list(stream_writer.begin(7))
     for chunk in chunks:

@@ -38,7 +38,7 @@ def reply(text: str = "", **more: Any) -> Reply:
 
 
 def spoken(call: GenerationCall, *pieces: tuple[int, Chunk | Reply]) -> list[Any]:
-    """Give the data of every event; names must be what the data calls itself."""
+    """Return the data of every event; names must be what the data calls itself."""
     stream_writer = call.stream_writer(STAMP)
     events = [*stream_writer.begin()]
     for index, piece in pieces:

@@ -14,7 +14,7 @@ from paddock.runner.settings import SETTING_SPECS, read_settings
 
 
 def shown(tmp_path: Path, **environ: str) -> dict[str, tuple[str, str]]:
-    """Give value and origin by name, as the table has them."""
+    """Return value and origin by name, as the table has them."""
     text = config.settings_table(config.setting_rows(read_settings(environ=environ, home=tmp_path)))
     lines = (line.split("   ") for line in text.splitlines()[1:])
     cells = ([cell.strip() for cell in line if cell.strip()] for line in lines)
