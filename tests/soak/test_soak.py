@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.prefect_server import seed
 from tests.soak.killer import processes
 from tests.soak.soak import Plan, soak
 from tests.soak.world import World
@@ -16,6 +17,7 @@ from tests.soak.world import World
 @pytest.mark.timeout(290)
 def test_in_a_bad_minute_nothing_is_lost_and_nothing_done_twice(tmp_path: Path) -> None:
     world = World(tmp_path / "soak")
+    seed(Path(world.state_dir) / "prefect")
     plan = Plan(
         arrive_s=9, files_per_s=4, kill_every_s=3, quiet_s=120,
         surely=("run", "model's worker", "up"), poisons=0, burst=3,

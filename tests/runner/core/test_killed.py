@@ -20,6 +20,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.prefect_server import seed
+
 ROOT = Path(__file__).resolve().parents[3]
 CLI = "from paddock.runner.cli.application import main; main()"
 PIPELINE = """\
@@ -145,6 +147,7 @@ class Killing:
 def killing(tmp_path: Path) -> Iterator[Killing]:
     (tmp_path / "pipeline.yaml").write_text(PIPELINE)
     killing = Killing(tmp_path)
+    seed(killing.home / "prefect")
     yield killing
     killing.end()
 

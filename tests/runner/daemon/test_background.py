@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.prefect_server import seed
 from tests.residence import Home, at_home, ended, until
 
 
@@ -246,6 +247,7 @@ def test_a_run_without_work_starts_no_service_and_is_shown_by_the_next_one(home:
 
 def test_two_first_runs_start_one_service_which_ends_by_itself(tmp_path: Path) -> None:
     with at_home(tmp_path) as home:
+        seed(home.state_dir / "prefect")
         home.more(1)
         (tmp_path / "other.yaml").write_text((tmp_path / "pipeline.yaml").read_text())
         idle = {"PADDOCK_SERVICE_IDLE": "2"}

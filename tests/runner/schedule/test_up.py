@@ -21,6 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.prefect_server import seed
 from tests.runner.schedule.up_process import CLI, ROOT, Desk
 
 WATCH = "on: {watch: [{path: ./inbox, settle: 200ms, batch: 200ms}]}"
@@ -297,6 +298,7 @@ def test_runs_reach_its_own_server_where_another_program_has_the_port_it_had(
     with socket.create_server(("127.0.0.1", 0)) as other:
         record = {"port": other.getsockname()[1], "pid": 2**30}
         (services / "prefect.server").write_text(json.dumps(record))
+        seed(tmp_path / "home" / "prefect")
         desk = Desk(folder)
         desk.notes("notes", WATCH)
         desk.write("notes/inbox/a.txt", "a")
