@@ -70,6 +70,10 @@ _EMBEDDING_ARCHITECTURES = (
     "bert", "nomic-bert", "jina-bert", "modern-bert", "t5encoder", "gemma-embedding",
 )  # fmt: skip
 
+# llama.cpp ends the process where a head is incomplete or of an architecture that it half knows:
+# only these are used, of which `tests/fakes/tiny.py` writes one each.
+_MTP_ARCHITECTURES = ("deepseek2", "glm4moe", "hy_v3")
+
 _SPLIT_FILE_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<n>\d{5})\.gguf")
 _TOKENS = "tokenizer.ggml.tokens"
 _LENGTH = struct.Struct("<Q")
@@ -179,6 +183,20 @@ class GgufHeader:
             return "rerank"
         is_embedder = pooling > 0 or self.architecture.startswith(_EMBEDDING_ARCHITECTURES)
         return "embed" if is_embedder else "chat"
+
+    @property
+    def has_mtp(self) -> bool:
+        """Whether its last layer guesses tokens ahead (multi-token prediction), and can be used."""
+        projection = f"blk.{self.number('block_count') - 1}.nextn.eh_proj.weight"
+        is_old = self.architecture == "deepseek2" and not (
+            self.number("attention.key_length_mla") and self.number("attention.q_lora_rank")
+        )
+        return (
+            self.architecture in _MTP_ARCHITECTURES
+            and self.number("nextn_predict_layers") == 1
+            and any(tensor.name == projection for tensor in self.tensors)
+            and not is_old
+        )
 
     def number(self, key: str, default: int = 0) -> int:
         """Return an architecture's number, such as `block_count`; `default` if it is absent."""

@@ -100,6 +100,8 @@ MOST_SEQ_IDS = 256  # LLAMA_MAX_SEQ
 # another path on a processor, and logits differ by up to 0.9. Below, most kernels compute each
 # token as if alone; the profile finds those that do not (AMX), see `Agreement.drafts`.
 MOST_DRAFTS = 48
+# An MTP head costs a layer and the output's weights for each token: worth it while few run.
+MOST_MTP_SEQUENCES = 4
 # A shorter piece of a prompt takes as long: from 64 tokens of a sequence on, flash attention on a
 # processor is a third quicker. One more, since in a split cache the first token goes into the pass
 # of the decoding sequences.

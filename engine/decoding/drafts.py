@@ -1,4 +1,4 @@
-"""Speculative decoding: guess the next tokens by prompt lookup or with a smaller model.
+"""Speculative decoding: guess the next tokens by lookup, with a smaller model or an MTP head.
 
 Lookup (`LookupDrafter`, pure): extraction and rewriting repeat their document, and the answers of
 one step repeat each other: headings, labels, set phrases. If the last tokens of an answer occur
@@ -11,6 +11,10 @@ Draft model (`DraftModel`, in the owner thread): a smaller model of the same voc
 unified cache of its own. In each step it reads one batch of what is new in prompts and answers,
 then guesses some tokens ahead for all sequences together; wrong guesses are cut off at the next
 call. Guesses are optional: without a sequence id, without cells or after an error there are none.
+
+MTP head (`MtpHead`, in the owner thread): some models have a layer that was trained to guess the
+token after the next one (multi-token prediction). It reads each token with the model's hidden state
+of the token before, has cells of its own, and continues from its own hidden states.
 """
 
 from __future__ import annotations
@@ -24,11 +28,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from paddock.engine.arrays import Tokens
+from paddock.engine.arrays import Tokens, Vectors
 from paddock.engine.llama.library import AllocatedBuffers, CacheFull, DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 
+from .batch import MOST_MTP_SEQUENCES
 from .prefix_cache import PrefixCache, shared_prefix_length
 
 # Tokens that must match for a lookup: two agree by chance too often.
@@ -240,7 +245,7 @@ class DraftModel:
                              "draft model")  # fmt: skip
         self._model = model
         self._options = replace(options, is_unified=True)
-        self._context: Context | None = Context(model, self._options)
+        self.context: Context | None = Context(model, self._options)
         self._cells = PrefixCache(self._options.n_ctx_tokens)
         self._sequences: dict[int, _DraftSequence] = {}
 
@@ -248,13 +253,13 @@ class DraftModel:
         self, requests: Mapping[int, DraftRequest], running: Collection[int]
     ) -> dict[int, list[int]]:
         """Return each request's guess; sequences of requests that are not `running` are dropped."""
-        if self._context is None:
+        if self.context is None:
             return {}
         try:
-            self._drop_all_but(self._context, running)
-            return self._guess(self._context, requests)
+            self._drop_all_but(self.context, running)
+            return self._guess(self.context, requests)
         except CacheFull:  # llama.cpp sees fewer free cells than we count: start again
-            self._context.clear()
+            self.context.clear()
             self._drop_all()
         except DecodeFailed as error:
             self._stop_guessing(error)
@@ -262,13 +267,13 @@ class DraftModel:
 
     def widen(self, n_ctx_tokens: int) -> None:
         """Make a larger context; everything is read again."""
-        if self._context is None or n_ctx_tokens <= self._options.n_ctx_tokens:
+        if self.context is None or n_ctx_tokens <= self._options.n_ctx_tokens:
             return
         self._options = replace(self._options, n_ctx_tokens=n_ctx_tokens)
         self.close()
         self._drop_all()
         try:
-            self._context = Context(self._model, self._options)
+            self.context = Context(self._model, self._options)
         except LoadFailed as error:
             self._stop_guessing(error)
 
@@ -276,13 +281,13 @@ class DraftModel:
     def buffers(self) -> AllocatedBuffers:
         """The memory of its weights and its context."""
         buffers = self._model.buffers
-        return buffers + self._context.buffers if self._context is not None else buffers
+        return buffers + self.context.buffers if self.context is not None else buffers
 
     def close(self) -> None:
         """Free the context; there are no more guesses."""
-        if self._context is not None:
-            self._context.close()
-            self._context = None
+        if self.context is not None:
+            self.context.close()
+            self.context = None
 
     def _stop_guessing(self, error: Exception) -> None:
         print(f"the draft model is not used any more: {error}", file=sys.stderr, flush=True)
@@ -403,6 +408,207 @@ class DraftModel:
             return {}
         asking = [piece.request_id for piece in pieces if piece.is_last]
         return dict(zip(asking, context.logits(n_rows).argmax(axis=1).tolist(), strict=True))
+
+
+# It was trained for one token ahead; later ones are less often right.
+MOST_MTP_TOKENS = 3
+# Hidden states that wait for the next guess; 64 of 4,096 values take 1 MB.
+_MOST_UNREAD = 64
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenStates:
+    """The model's hidden states of some consecutive tokens of a request."""
+
+    request_id: int
+    tokens: Items[int]
+    """Prompt and answer so far, which only grow."""
+    pos: int
+    """Position of the first of the states."""
+    states: Vectors
+
+
+@dataclass(slots=True)
+class _HeadSequence:
+    """One request in the head's cache.
+
+    A cell stands for a token and the hidden state of the one before. The first token that the head
+    saw has none, so its cells begin after it.
+    """
+
+    seq_id: int
+    tokens: Items[int]
+    n_read: int
+    """Position of the next token to be read."""
+    unread: Vectors
+    """Hidden states of the tokens before those that are to be read, shape (n, n_embedding)."""
+    n_guessed: int = 0
+    """Guessed tokens that have cells."""
+
+    @property
+    def n_known(self) -> int:
+        """Position of the next hidden state."""
+        return self.n_read - 1 + len(self.unread)
+
+
+@dataclass(frozen=True, slots=True)
+class _HeadPiece:
+    """Tokens of one request, from position `pos` on, with the hidden states before them."""
+
+    seq_id: int
+    tokens: Tokens
+    pos: int
+    states: Vectors
+
+
+class MtpHead:
+    """The model's layer that guesses ahead, its context and the requests that it follows."""
+
+    def __init__(self, model: Model) -> None:
+        """Make no context yet: it is made when guesses are wanted first."""
+        self._model = model
+        self.context: Context | None = None
+        self._sequences: dict[int, _HeadSequence] = {}
+        self.is_open = True
+        """Whether there may be guesses."""
+
+    def guess(
+        self,
+        read: Items[HiddenStates],
+        n_ahead: Mapping[int, int],
+        running: Collection[int],
+        options: ContextOptions,
+    ) -> dict[int, list[int]]:
+        """Take the last decode's hidden states; return guesses of `n_ahead` tokens by request.
+
+        Requests that are not `running` are dropped. `options` are those of the model's own context,
+        whose cells the head's are to match.
+        """
+        try:
+            context = self._fitting(options)
+            for one in [one for one in self._sequences if one not in running]:
+                context.trim(self._sequences.pop(one).seq_id, 0)
+            for states in read:
+                self._take(context, states)
+            return self._guess(context, n_ahead)
+        except CacheFull:  # start again
+            self._sequences.clear()
+            if self.context is not None:
+                self.context.clear()
+        except (LoadFailed, DecodeFailed) as error:
+            print(f"the model guesses no tokens any more: {error}", file=sys.stderr, flush=True)
+            self.close()
+            self.is_open = False
+        return {}
+
+    @property
+    def buffers(self) -> AllocatedBuffers:
+        """The memory of its context."""
+        return self.context.buffers if self.context is not None else AllocatedBuffers()
+
+    def close(self) -> None:
+        """Free the context."""
+        self._sequences.clear()
+        if self.context is not None:
+            self.context.close()
+            self.context = None
+
+    def _fitting(self, options: ContextOptions) -> Context:
+        """Return a context with as many cells as the model's own; another one starts empty."""
+        wanted = replace(
+            options,
+            n_batch_tokens=max(options.n_batch_tokens, MOST_MTP_SEQUENCES * (_MOST_UNREAD + 1)),
+            n_seq_max=MOST_MTP_SEQUENCES,
+            n_rows_max=MOST_MTP_SEQUENCES,
+            is_unified=True,
+            is_mtp=True,
+        )
+        if self.context is None or self.context.options != wanted:
+            self.close()
+            self.context = Context(self._model, wanted)
+        return self.context
+
+    def _take(self, context: Context, states: HiddenStates) -> None:
+        """Add hidden states to a request; start it again where some were left out before."""
+        sequence = self._sequences.get(states.request_id)
+        if sequence is None or sequence.n_known != states.pos:
+            sequence = self._start(context, states)
+        if sequence is None:
+            return
+        sequence.unread = np.concatenate([sequence.unread, states.states])
+        if len(sequence.unread) > _MOST_UNREAD:
+            n_early = len(sequence.unread) - 1
+            for n in range(0, n_early, context.options.n_batch_tokens):
+                self._read(context, sequence, min(context.options.n_batch_tokens, n_early - n))
+
+    def _start(self, context: Context, states: HiddenStates) -> _HeadSequence | None:
+        known = self._sequences.pop(states.request_id, None)
+        taken = {one.seq_id for one in self._sequences.values()}
+        seq_id = next((n for n in range(MOST_MTP_SEQUENCES) if n not in taken), None)
+        if known is not None:
+            seq_id = known.seq_id
+            context.trim(seq_id, 0)
+        if seq_id is None:
+            return None
+        sequence = _HeadSequence(seq_id, states.tokens, states.pos + 1, states.states[:0])
+        self._sequences[states.request_id] = sequence
+        return sequence
+
+    def _read(self, context: Context, sequence: _HeadSequence, n_tokens: int) -> None:
+        """Read tokens whose successors are not wanted."""
+        self._decode(context, [self._piece(context, sequence, n_tokens)], is_wanted=False)
+
+    def _piece(self, context: Context, sequence: _HeadSequence, n_tokens: int) -> _HeadPiece:
+        """Return the next tokens to be read, and count them as read; guessed cells are cut off."""
+        if sequence.n_guessed:
+            context.trim(sequence.seq_id, sequence.n_read)
+            sequence.n_guessed = 0
+        start = sequence.n_read
+        states, sequence.unread = sequence.unread[:n_tokens], sequence.unread[n_tokens:]
+        sequence.n_read += n_tokens
+        tokens = np.array(sequence.tokens[start : sequence.n_read], np.int32)
+        return _HeadPiece(sequence.seq_id, tokens, start, states)
+
+    def _guess(self, context: Context, n_ahead: Mapping[int, int]) -> dict[int, list[int]]:
+        guesses: dict[int, list[int]] = {}
+        pieces: dict[int, _HeadPiece] = {}
+        for request_id, sequence in self._sequences.items():
+            # Where a grammar has forced tokens, the next one is known already.
+            if request_id in n_ahead and sequence.n_known + 1 == len(sequence.tokens):
+                pieces[request_id] = self._piece(context, sequence, len(sequence.unread))
+        while pieces:
+            self._decode(context, list(pieces.values()), is_wanted=True)
+            newest = context.logits(len(pieces)).argmax(axis=1)
+            ends = np.cumsum([len(piece.tokens) for piece in pieces.values()])
+            states = context.states(int(ends[-1]))[ends - 1]
+            following: dict[int, _HeadPiece] = {}
+            for row, (request_id, piece) in enumerate(pieces.items()):
+                guess = guesses.setdefault(request_id, [])
+                guess.append(int(newest[row]))
+                if len(guess) < min(n_ahead[request_id], MOST_MTP_TOKENS):
+                    self._sequences[request_id].n_guessed += 1
+                    following[request_id] = _HeadPiece(
+                        piece.seq_id,
+                        np.array(guess[-1:], np.int32),
+                        piece.pos + len(piece.tokens),
+                        states[row : row + 1],
+                    )
+            pieces = following
+        return guesses
+
+    @staticmethod
+    def _decode(context: Context, pieces: Items[_HeadPiece], *, is_wanted: bool) -> None:
+        lengths = [len(piece.tokens) for piece in pieces]
+        wanted = np.zeros(sum(lengths), np.int8)
+        wanted[np.cumsum(lengths) - 1] = is_wanted
+        context.decode(
+            np.concatenate([piece.tokens for piece in pieces]),
+            np.concatenate([np.arange(one.pos, one.pos + len(one.tokens), dtype=np.int32)
+                            for one in pieces]),
+            np.repeat(np.array([piece.seq_id for piece in pieces], np.int32), lengths),
+            wanted,
+            np.concatenate([piece.states for piece in pieces]),
+        )  # fmt: skip
 
 
 def _same_vocabulary(one: Model, other: Model) -> bool:

@@ -20,8 +20,8 @@ from paddock.engine.llama.library import CacheFull
 from paddock.engine.llama.llama_context import Context
 from paddock.engine.sampling.picker import RowScan, RowScanner, start_masks
 
-from .batch import ScheduledStep, Sequence, SequencePiece
-from .drafts import DraftModel, DraftRequest, LookupDrafter, PastAnswers
+from .batch import MOST_MTP_SEQUENCES, ScheduledStep, Sequence, SequencePiece
+from .drafts import DraftModel, DraftRequest, HiddenStates, LookupDrafter, MtpHead, PastAnswers
 from .kv_cache import KvCache
 from .running_request import (
     DecodeRequest,
@@ -78,7 +78,7 @@ class DecodeLoop:
         on_step: Callable[[StepOutput], None],
         on_widened: Callable[[int], None] = lambda _: None,
         on_refused: Callable[[int, EngineError], None] = lambda _, error: None,
-        draft_model: DraftModel | None = None,
+        draft_model: DraftModel | MtpHead | None = None,
         step_sizer: StepSizer | None = None,
     ) -> None:
         self._cache = cache
@@ -88,7 +88,8 @@ class DecodeLoop:
         self._on_step = on_step
         self._on_widened = on_widened
         self._on_refused = on_refused
-        self._draft_model = draft_model
+        self._draft_model = draft_model if isinstance(draft_model, DraftModel) else None
+        self._mtp_head = draft_model if isinstance(draft_model, MtpHead) else None
         self._past_answers = PastAnswers()
         self._scanner = RowScanner(cache.n_idle_cores)
         self._may_choose_on_device = cache.limits.is_gpu
@@ -268,6 +269,7 @@ class DecodeLoop:
         ]
         start_masks(pickers, has_idle_cores=self._cache.n_idle_cores > 1)
         self._set_device_choice(step)
+        self._keep_states()
         began = time.perf_counter()
         try:
             text_step = self._prefill_images(step)
@@ -286,7 +288,7 @@ class DecodeLoop:
         self._scheduler.computed(step)
         if logits is not None:
             self._pick(text_step, logits, output)
-        self._guess()
+        self._guess(text_step)
         self._fill_totals(step, output)
         self._unsent = output
         if not self._scheduler.limits.is_gpu or not self._scheduler.has_work:
@@ -445,38 +447,59 @@ class DecodeLoop:
         n_answers = sum(one.state == "decode" for one in self._scheduler.running)
         return max(0, self._cache.limits.most_drafts - n_answers) // max(1, n_answers)
 
-    def _guess(self) -> None:
-        """Set the drafts of all answers; the more answers, the fewer tokens each."""
+    def _guess(self, step: ScheduledStep) -> None:
+        """Set the drafts of all answers after a step; the more answers, the fewer tokens each."""
         running = [one for one in self._scheduler.running if one.state == "decode"]
-        answers = [self._answers[one.request_id] for one in running]
-        if not answers:
-            return
+        answers = {one.request_id: self._answers[one.request_id] for one in running}
         most = self._n_ahead()
-        price = self._cache.draft_price(len(answers))
-        for answer in answers:
+        price = self._cache.draft_price(len(answers)) if answers else 1.0
+        for answer in answers.values():
             n_forced = answer.sequence.n_pending - 1
             answer.sequence.drafts[:] = answer.guess(most - n_forced, price)
-        if self._draft_model is not None:
-            self._guess_with(self._draft_model, answers, most, price)
+        for request_id, guess in self._model_guesses(step, answers, most, price).items():
+            answers[request_id].sequence.drafts[:] = guess
 
-    @staticmethod
-    def _guess_with(
-        model: DraftModel, answers: list[RunningRequest], most: int, price: float
-    ) -> None:
-        """Set the draft model's guesses where there are no others."""
-        requests = {}
-        for answer in answers:
-            drafter = answer.drafter
-            if drafter is not None and not answer.sequence.drafts:
-                n_most = most - (answer.sequence.n_pending - 1)
-                n_ahead = drafter.n_worth(min(n_most, answer.n_left), price)
-                if n_ahead:
-                    requests[answer.request.request_id] = DraftRequest(drafter.tokens, n_ahead)
-        living = {answer.request.request_id for answer in answers}
-        guesses = model.guess(requests, living)
-        for answer in answers:
-            if answer.request.request_id in guesses:
-                answer.sequence.drafts[:] = guesses[answer.request.request_id]
+    def _model_guesses(
+        self, step: ScheduledStep, answers: dict[int, RunningRequest], most: int, price: float
+    ) -> dict[int, list[int]]:
+        """Return guesses of the draft model or the MTP head where there are no others."""
+        model, head = self._draft_model, self._mtp_head
+        if model is not None:
+            asked = {
+                request_id: DraftRequest(drafter.tokens, n_ahead)
+                for request_id, (drafter, n_ahead) in _asked(answers, most, price).items()
+            }
+            return model.guess(asked, answers)
+        context = self._cache.context
+        if head is None or not context.keeps_states:
+            return {}
+        ahead = {one: n_ahead for one, (_, n_ahead) in _asked(answers, most, price).items()}
+        present = {one.request_id for one in self._scheduler.running}
+        return head.guess(self._hidden_states(step), ahead, present, context.options)
+
+    def _keep_states(self) -> None:
+        """Keep hidden states for the MTP head while few sequences run and some have drafts."""
+        if self._mtp_head is not None:
+            running = [self._answers[one.request_id] for one in self._scheduler.running]
+            has_drafts = any(answer.drafter is not None for answer in running)
+            is_wanted = self._mtp_head.is_open and len(running) <= MOST_MTP_SEQUENCES
+            self._cache.context.keep_states(is_wanted and has_drafts)
+
+    def _hidden_states(self, step: ScheduledStep) -> list[HiddenStates]:
+        """Return the last decode's hidden states, without those of rejected drafts."""
+        if not step.pieces:
+            return []
+        states, end, found = self._cache.context.states(step.n_tokens), 0, []
+        for piece in step.pieces:
+            start, end = end, end + len(piece.tokens)
+            n_right = min(len(piece.tokens), piece.sequence.n_computed - piece.pos)
+            answer = self._answers.get(piece.sequence.request_id)
+            if answer is not None and answer.drafter is not None and n_right > 0:
+                tokens = answer.drafter.tokens
+                request_id = answer.request.request_id
+                rows = states[start : start + n_right]
+                found.append(HiddenStates(request_id, tokens, piece.pos, rows))
+        return found
 
     def _fill_totals(self, step: ScheduledStep, output: StepOutput) -> None:
         output.progressed = [piece.sequence.request_id for piece in step.pieces]
@@ -488,3 +511,17 @@ class DecodeLoop:
         is_job = all(piece.sequence.priority == "batch" for piece in step.pieces)
         output.is_urgent |= bool(output.started or output.done)
         output.is_read = not is_job
+
+
+def _asked(
+    answers: dict[int, RunningRequest], most: int, price: float
+) -> dict[int, tuple[LookupDrafter, int]]:
+    """Return the answers without drafts for which guessing pays, and how far ahead."""
+    asked = {}
+    for request_id, answer in answers.items():
+        if answer.drafter is not None and not answer.sequence.drafts:
+            n_most = min(most - (answer.sequence.n_pending - 1), answer.n_left)
+            n_ahead = answer.drafter.n_worth(n_most, price)
+            if n_ahead:
+                asked[request_id] = answer.drafter, n_ahead
+    return asked

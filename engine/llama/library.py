@@ -44,6 +44,11 @@ _name_folder(BUILD)
 import llama_cpp.llama_cpp as lib  # noqa: E402 - the variable counts from here on
 from llama_cpp._ctypes_extensions import load_shared_library  # noqa: E402
 
+try:
+    import llama_cpp.llama_cpp_ext as ext
+except (ImportError, AttributeError):  # another build of llama.cpp may lack these functions
+    ext = None  # type: ignore[assignment]
+
 __all__ = [
     "BUILD",
     "LOG",
@@ -57,11 +62,13 @@ __all__ = [
     "LoadedLibrary",
     "LogRecording",
     "describe_library",
+    "ext",
     "ggml_function",
     "graphics_devices",
     "lib",
     "quiet_logs",
     "supports_gpu",
+    "supports_mtp",
 ]
 
 # By path: llama_cpp's own handle knows only the folder inside its package.
@@ -228,6 +235,11 @@ if ggml_function("ggml_backend_reg_count", ctypes.c_size_t)() == 0:
 def supports_gpu() -> bool:
     """Return whether this build of llama.cpp can use a graphics device."""
     return bool(lib.llama_supports_gpu_offload())
+
+
+def supports_mtp() -> bool:
+    """Return whether this build has the functions for a model's own guesses."""
+    return ext is not None
 
 
 @dataclass(frozen=True, slots=True)

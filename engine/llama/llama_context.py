@@ -35,7 +35,7 @@ from paddock.engine.request import Sampling
 from paddock.engine.settings import CacheType, Switch
 from paddock.engine.system.retry import Backoff, Pauses
 
-from .library import LOG, CacheFull, DecodeFailed, LoadFailed, lib, supports_gpu
+from .library import LOG, CacheFull, DecodeFailed, LoadFailed, ext, lib, supports_gpu
 from .llama_model import Model
 
 
@@ -59,10 +59,17 @@ class BatchBuffers:
         self._struct.logits = _array_pointer(self._wanted, lib.llama_batch, "logits")
 
     def fill(
-        self, tokens: Tokens, pos: Tokens, seq_ids: Tokens, wanted: NDArray[np.int8]
+        self,
+        tokens: Tokens,
+        pos: Tokens,
+        seq_ids: Tokens,
+        wanted: NDArray[np.int8],
+        states: Vectors | None = None,
     ) -> lib.llama_batch:
-        """Set the arrays; the struct is valid until the next call."""
+        """Set the arrays; the struct is valid until the next call, and while `states` lives."""
         n = len(tokens)
+        if states is not None:
+            self._struct.embd = _array_pointer(states, lib.llama_batch, "embd")
         self._tokens[:n] = tokens
         self._pos[:n] = pos
         self._seq_ids[:n] = seq_ids
@@ -269,6 +276,8 @@ class ContextOptions:
     kv_cache_type: CacheType = "f16"
     is_unified: bool = True
     """One cache for all sequences, which can share prefixes; else a stream for each."""
+    is_mtp: bool = False
+    """Whether it runs the layer that guesses ahead, whose cells are its own."""
 
 
 class Context:
@@ -290,6 +299,8 @@ class Context:
         params.type_k = params.type_v = _KV_TYPES[options.kv_cache_type]
         params.embeddings = options.embeds
         params.kv_unified = options.is_unified
+        if options.is_mtp:
+            params.ctx_type = lib.LLAMA_CONTEXT_TYPE_MTP
         params.no_perf = True
         with LOG.recording() as said:
             pointer = lib.llama_init_from_model(model.pointer, params)
@@ -302,6 +313,10 @@ class Context:
         self._memory = lib.llama_get_memory(pointer)
         self._batch = BatchBuffers(params.n_batch)
         self._device_greedy: DeviceGreedy | None = None
+        self.keeps_states = False
+        """Whether a decode's hidden states can be read, see `states`."""
+        if options.is_mtp:
+            self.keep_states(True)
         self._governor = None if supports_gpu() else ThreadGovernor(options.n_threads)
 
     def __enter__(self) -> Context:
@@ -342,7 +357,32 @@ class Context:
         if self._memory:
             lib.llama_memory_clear(self._memory, False)
 
-    def decode(self, tokens: Tokens, pos: Tokens, seq_ids: Tokens, wanted: NDArray[np.int8]) -> int:
+    def keep_states(self, is_wanted: bool) -> None:
+        """Keep hidden states from the next decode on, or stop; needs `supports_mtp`."""
+        if is_wanted != self.keeps_states:
+            # Of all tokens: "masked" states, of wanted tokens only, are those of a batch's first
+            # tokens in an MTP context (t_h_nextn in llama.cpp's src/models/glm4-moe.cpp).
+            ext.llama_set_embeddings_nextn(self.pointer, is_wanted, False)
+            self.keeps_states = is_wanted
+
+    def states(self, n_tokens: int) -> Vectors:
+        """Return the hidden states of the last batch's tokens, shape (n_tokens, n_embedding).
+
+        The array is llama.cpp's own memory: it is valid until the next decode.
+        """
+        pointer = ext.llama_get_embeddings_nextn(self.pointer)
+        if not pointer:
+            raise DecodeFailed("the model returns no hidden states")
+        return np.ctypeslib.as_array(pointer, shape=(n_tokens, self.model.n_embedding))
+
+    def decode(
+        self,
+        tokens: Tokens,
+        pos: Tokens,
+        seq_ids: Tokens,
+        wanted: NDArray[np.int8],
+        states: Vectors | None = None,
+    ) -> int:
         """Run one forward pass.
 
         Args:
@@ -350,6 +390,8 @@ class Context:
             pos: position of each within its sequence, shape (n,).
             seq_ids: sequence of each, shape (n,).
             wanted: 1 where logits or an embedding are wanted, shape (n,).
+            states: hidden state of the token before each, shape (n, n_embedding), contiguous; in an
+                MTP context only.
 
         Returns:
             How many rows there are to read.
@@ -358,7 +400,7 @@ class Context:
             CacheFull: no free cells; nothing was decoded.
             DecodeFailed: the context is broken.
         """
-        batch = self._batch.fill(tokens, pos, seq_ids, wanted)
+        batch = self._batch.fill(tokens, pos, seq_ids, wanted, states)
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
         status = lib.llama_decode(self.pointer, batch)
         cpu_s = time.process_time() - began_cpu_s

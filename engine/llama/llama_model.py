@@ -113,6 +113,8 @@ class ModelOptions:
     """The other files of a split model."""
     n_cpu_experts: int = 0
     """Layers, from the first on, whose experts stay in main memory."""
+    loads_mtp: bool = False
+    """Whether to load the layer that guesses tokens ahead (multi-token prediction)."""
 
 
 class Model:
@@ -128,6 +130,7 @@ class Model:
         params.split_mode = _SPLIT_MODES[options.split_mode]
         params.vocab_only = options.is_vocabulary
         params.use_extra_bufts = options.uses_extra_buffers
+        params.load_mtp = options.loads_mtp
         if options.tensor_split:
             shares = (ctypes.c_float * lib.LLAMA_MAX_DEVICES)(*options.tensor_split)
             params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from paddock.engine.decoding.batch import ContextLimits
+from paddock.engine.decoding.batch import MOST_MTP_SEQUENCES, ContextLimits
 from paddock.engine.gguf import GgufHeader, join_headers, read_header
 from paddock.engine.profile.context_layout import (
     CPU_BATCH,
@@ -70,7 +70,11 @@ def compute_bytes(header: GgufHeader, load: WorkerOptions) -> int:
     logits = n_rows * n_vocab(header) + 2 * n_tokens * n_embd
     wide = max(2 * _n_feed_forward(header), _n_scores(header, load))
     layer = _n_mask(load) + n_tokens * (wide + _HIDDEN_VECTORS * n_embd)
-    return _FLOAT_BYTES * max(logits if load.role == "chat" else 0, layer)
+    n_values = max(logits if load.role == "chat" else 0, layer)
+    if load.uses_mtp:  # a context of its own, and the hidden states that it reads
+        rows = MOST_MTP_SEQUENCES * n_vocab(header) + load.n_batch_tokens * n_embd
+        n_values += max(rows, layer) + load.n_batch_tokens * n_embd
+    return _FLOAT_BYTES * n_values
 
 
 def _n_mask(load: WorkerOptions) -> int:
@@ -146,6 +150,7 @@ def size_key(digest: str, load: WorkerOptions, device: str) -> str:
         f"layers={load.n_gpu_layers}",
         *([f"experts={load.n_cpu_experts}"] if load.n_cpu_experts else ()),
         *([f"devices={n_devices}"] if n_devices > 1 else ()),
+        *(["mtp"] if load.uses_mtp else ()),
     )
     return " ".join((digest[:16], device, *parts, *load.adapters))
 
@@ -275,7 +280,7 @@ def layouts(
     profile: Profile | None = None,
 ) -> tuple[ModelLayout, ...]:
     """Return the ways to load a model, the best first; the good ones stand before the others."""
-    load = _load_of(wanted, settings, device, profile)
+    load = replace(_load_of(wanted, settings, device, profile), has_mtp=header.has_mtp)
     good, sizes = _cell_counts(load, wanted, header, settings, device)
     per_cell = cell_bytes(header, load.kv_cache_type)
     n_host_cache = int(_host_cache_bytes(settings, device) / max(1.0, per_cell))

@@ -15,13 +15,14 @@ from pathlib import Path
 
 from paddock.engine.chat.prompt_builder import BuiltPrompt, PromptBuilder, answer_limit_tokens
 from paddock.engine.decoding.batch import MOST_SEQ_IDS
-from paddock.engine.decoding.drafts import DraftModel
+from paddock.engine.decoding.drafts import DraftModel, MtpHead
 from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
 from paddock.engine.decoding.loop import CancelRequest, DecodeLoop, Shutdown, WidenContext
 from paddock.engine.decoding.running_request import DecodeRequest, StepOutput, text_tokens
 from paddock.engine.decoding.scheduler import StepSizer
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
-from paddock.engine.llama.llama_context import ContextOptions
+from paddock.engine.llama.library import supports_mtp
+from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.profile.context_layout import n_chat_slots
 from paddock.engine.profile.profile import Profile
@@ -96,8 +97,8 @@ class ChatService:
         self._has_compilers = False
         self._outputs = OutputBuffer()
         self._cache = KvCache(model, _cache_options(load), profile)
-        self._reported_context = self._cache.context
-        self._draft_model = _load_draft_model(load, model) if load.draft_path else None
+        self._draft_model = _draft_model(load, model)
+        self._reported_contexts = self._contexts
         self._loop = DecodeLoop(
             self._cache,
             self._send_step,
@@ -125,12 +126,18 @@ class ChatService:
         everything = self._model.buffers + context
         if self._draft_model is not None:
             everything += self._draft_model.buffers
-        head = everything.as_head(
-            context.cells, self._cache.limits.n_cells, self._cache.n_cells_at_most
-        )
+        growing = context.cells
+        if isinstance(self._draft_model, MtpHead):
+            growing = growing + self._draft_model.buffers.cells
+        head = everything.as_head(growing, self._cache.limits.n_cells, self._cache.n_cells_at_most)
         if self._load.projector and self._load.is_gpu and self._load.n_gpu_layers:
             head["device_bytes"] += Path(self._load.projector).stat().st_size
         return head
+
+    @property
+    def _contexts(self) -> tuple[Context | None, ...]:
+        """The present contexts, whose memory is reported."""
+        return self._cache.context, self._draft_model.context if self._draft_model else None
 
     def take(self, head: FrameHead, body: bytes) -> None:
         """Handle a request for a chat, a cancellation or a longer context.
@@ -272,8 +279,8 @@ class ChatService:
         return len(prompt.tokens) if n < 0 else n + 1  # one for BOS
 
     def _send_step(self, output: StepOutput) -> None:
-        if self._cache.context is not self._reported_context:  # another one was made
-            self._reported_context = self._cache.context
+        if self._contexts != self._reported_contexts:  # another one was made
+            self._reported_contexts = self._contexts
             self._send({"event": "memory", "memory": self.memory()})
         for chunk in output.chunks:
             if "logprobs" in chunk:
@@ -304,12 +311,14 @@ def _answer_budget(prompt: BuiltPrompt, order: ChatOrder, n_ctx_tokens: int) -> 
         raise PromptTooLong(n_prompt, error.n_reserved_tokens, n_ctx_tokens) from None
 
 
-def _load_draft_model(load: WorkerOptions, model: Model) -> DraftModel:
-    """Load the draft model, with a sequence for each slot of the main model.
+def _draft_model(load: WorkerOptions, model: Model) -> DraftModel | MtpHead | None:
+    """Load the draft model, with a sequence for each slot of the main model; or use the MTP head.
 
     Raises:
         LoadFailed: it cannot be loaded, or does not fit this model.
     """
+    if not load.draft_path:
+        return MtpHead(model) if load.uses_mtp and supports_mtp() else None
     small = Model(
         Path(load.draft_path),
         ModelOptions(

@@ -233,6 +233,7 @@ def main() -> None:
                 uses_extra_buffers=load.uses_extra_buffers,
                 parts=load.parts,
                 n_cpu_experts=load.n_cpu_experts,
+                loads_mtp=load.uses_mtp,
             ),
         )
         prompter = PromptBuilder(model, _load_projector(load, model, sender))

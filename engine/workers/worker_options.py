@@ -51,6 +51,8 @@ class WorkerOptions:
     """File of the multimodal projector for images; empty: none."""
     draft_path: str = ""
     """File of the draft model; empty: none."""
+    has_mtp: bool = False
+    """Whether the model has a layer that guesses tokens ahead (multi-token prediction)."""
     step_s: float = 30.0
     """Longest planned duration of a step; the watchdog waits several times as long."""
     profile_s: float = 0.0
@@ -73,6 +75,11 @@ class WorkerOptions:
         """Number of graphics devices that share the layers; at least 1."""
         visible = self.visible_devices.count(",") + 1
         return max(visible, sum(share > 0 for share in self.tensor_split))
+
+    @property
+    def uses_mtp(self) -> bool:
+        """Whether that layer is loaded: not next to a draft model, nor after a crash."""
+        return self.has_mtp and not self.draft_path and not self.fallback
 
     @property
     def uses_extra_buffers(self) -> bool:

@@ -166,13 +166,150 @@ def copying(path: Path) -> Path:
         "rope.freq_base": 1e12,
     }
     _write(path, "llama", values, {**axes, **norms}, seed=None)
+    return _fill(path, filled | {name: np.ones(n_embd) for name in norms})
+
+
+def hy_v3(path: Path, seed: int | None = 1) -> Path:
+    """Write a model whose last layer guesses tokens ahead (multi-token prediction)."""
+    axes = _outer()
+    normed: Axes = {"attn_q_norm.weight": (32,), "attn_k_norm.weight": (32,)}
+    for layer in range(3):
+        axes |= _named(
+            layer, {"attn_norm.weight": (N_EMBD,), **_attention(), **normed, **_feed_forward()}
+        )
+    return _write(path, "hy_v3", _mtp_values() | {"attention.head_count": 2}, axes | _mtp(), seed)
+
+
+def glm4moe(path: Path) -> Path:
+    """Write a mixture of experts whose last layer guesses tokens ahead."""
+    axes = _outer()
+    norms: Axes = {f"{name}.weight": (N_EMBD,) for name in ("attn_norm", "post_attention_norm")}
+    dense = _feed_forward()
+    del dense["ffn_norm.weight"]
+    for layer in range(3):
+        axes |= _named(layer, {**norms, **_attention(), **(_experts() if layer else dense)})
+    heads = {"attention.head_count": 2, "attention.head_count_kv": 2}
+    return _write(path, "glm4moe", {**_mtp_values(), **_EXPERTS, **heads}, axes | _mtp())
+
+
+def deepseek2(path: Path) -> Path:
+    """Write a mixture of experts with latent attention, whose last layer guesses tokens ahead."""
+    rank, nope, rope, n_heads = 32, 16, 16, 2
+    axes = _outer()
+    attention: Axes = {
+        "attn_q_a.weight": (N_EMBD, rank),
+        "attn_q_b.weight": (rank, n_heads * (nope + rope)),
+        "attn_kv_a_mqa.weight": (N_EMBD, rank + rope),
+        "attn_k_b.weight": (nope, rank, n_heads),
+        "attn_v_b.weight": (rank, 32, n_heads),
+        "attn_output.weight": (n_heads * 32, N_EMBD),
+        "attn_q_a_norm.weight": (rank,),
+        "attn_kv_a_norm.weight": (rank,),
+    }
+    norms: Axes = {f"{name}.weight": (N_EMBD,) for name in ("attn_norm", "ffn_norm")}
+    for layer in range(3):
+        ahead = _experts() if layer else _feed_forward()
+        axes |= _named(layer, {**norms, **attention, **ahead})
+    values: dict[str, Value] = {
+        "attention.head_count": n_heads,
+        "attention.head_count_kv": 1,
+        "attention.q_lora_rank": rank,
+        "attention.kv_lora_rank": rank,
+        "attention.key_length": rank + rope,
+        "attention.value_length": rank,
+        "attention.key_length_mla": nope + rope,
+        "attention.value_length_mla": 32,
+        "rope.dimension_count": rope,
+    }
+    return _write(path, "deepseek2", {**_mtp_values(), **_EXPERTS, **values}, axes | _mtp())
+
+
+def alphabet(path: Path) -> Path:
+    """Write a model that says the alphabet, and whose last layer always guesses right.
+
+    Each token is an axis of its own. Attention and feed-forward add nothing, so the output is the
+    letter after the last one. The guess comes from the hidden state of the token before: it must be
+    two letters ahead of it, and so is wrong if it gets the state of another token.
+    """
+    n_embd, tokens = 512, _tokens()
+    letters = list(range(ord("a"), ord("z") + 1))
+    following = {token: letters[0] for token in range(len(tokens))}
+    following |= dict(zip(letters, [*letters[1:], letters[0]], strict=True))
+    embedding, output = np.zeros((len(tokens), n_embd)), np.zeros((len(tokens), n_embd))
+    projection = np.zeros((n_embd, 2 * n_embd))  # of the token, and of the state before it
+    for token, after in following.items():
+        embedding[token, token] = output[after, token] = 1
+        projection[token, token], projection[after, n_embd + token] = 0.5, 1
+    filled: dict[str, NDArray[np.float64]] = {
+        "token_embd.weight": embedding,
+        "output.weight": output,
+        "blk.2.nextn.eh_proj.weight": projection,
+    }
+    axes: Axes = {name: (rows.shape[1], rows.shape[0]) for name, rows in filled.items()}
+    norms: Axes = {"output_norm.weight": (n_embd,)}
+    norms |= {f"blk.2.nextn.{name}.weight": (n_embd,) for name in ("enorm", "hnorm")}
+    for layer in range(3):
+        own: Axes = {f"attn_{part}.weight": (n_embd, 32) for part in ("q", "k", "v")}
+        own |= {"attn_output.weight": (32, n_embd)}
+        own |= {f"ffn_{part}.weight": (n_embd, 32) for part in ("gate", "up")}
+        axes |= _named(layer, own | {"ffn_down.weight": (32, n_embd)})
+        sizes = {"attn_norm": n_embd, "ffn_norm": n_embd, "attn_q_norm": 32, "attn_k_norm": 32}
+        norms |= _named(layer, {f"{name}.weight": (n,) for name, n in sizes.items()})
+    values: dict[str, Value] = {
+        "embedding_length": n_embd,
+        "feed_forward_length": 32,
+        "attention.head_count": 1,
+        "attention.key_length": 32,
+        "attention.value_length": 32,
+        "rope.dimension_count": 32,
+    }
+    _write(path, "hy_v3", _mtp_values() | values, axes | norms, seed=None)
+    return _fill(path, filled | {name: np.ones(shape) for name, shape in norms.items()})
+
+
+_EXPERTS: dict[str, Value] = {
+    "expert_count": 4,
+    "expert_used_count": 2,
+    "expert_shared_count": 1,
+    "leading_dense_block_count": 1,
+}
+
+
+def _experts() -> Axes:
+    return {
+        "ffn_gate_inp.weight": (N_EMBD, 4),
+        "exp_probs_b.bias": (4,),
+        "ffn_gate_exps.weight": (N_EMBD, 32, 4),
+        "ffn_down_exps.weight": (32, N_EMBD, 4),
+        "ffn_up_exps.weight": (N_EMBD, 32, 4),
+        "ffn_gate_shexp.weight": (N_EMBD, 32),
+        "ffn_down_shexp.weight": (32, N_EMBD),
+        "ffn_up_shexp.weight": (N_EMBD, 32),
+    }
+
+
+def _mtp_values() -> dict[str, Value]:
+    return {
+        "block_count": 3,
+        "nextn_predict_layers": 1,
+        "feed_forward_length": N_FF,
+        "expert_feed_forward_length": 32,
+    }
+
+
+def _mtp() -> Axes:
+    norms: Axes = {f"nextn.{name}.weight": (N_EMBD,) for name in ("enorm", "hnorm")}
+    return _named(2, {**norms, "nextn.eh_proj.weight": (2 * N_EMBD, N_EMBD)})
+
+
+def _fill(path: Path, filled: Mapping[str, NDArray[np.float64]]) -> Path:
+    """Overwrite tensors of a file."""
     header = read_header(path)
     with path.open("r+b") as file:
         for tensor in header.tensors:
-            whole = np.ones(n_embd) if tensor.name in norms else filled.get(tensor.name)
-            if whole is not None:
+            if tensor.name in filled:
                 file.seek(header.data_at + tensor.offset)
-                file.write(whole.astype("<f4").tobytes())
+                file.write(filled[tensor.name].astype("<f4").tobytes())
     return path
 
 

@@ -26,6 +26,7 @@ from paddock.engine.request import (
     Tool,
 )
 from tests.engine.pools import SETTINGS, VECTORS, Run, one_pool
+from tests.fakes import tiny
 
 MODEL = ModelSpec("smollm2:135m", n_ctx_tokens=512)
 ENDS = {0: -100, 2: -100}
@@ -391,5 +392,19 @@ def test_streams_that_no_one_reads_any_more_leave_nothing_behind(go: Run) -> Non
         took_s = asyncio.get_running_loop().time() - began
         assert took_s < 5, "nobody waits for 8,000 tokens"
         assert (pool.stats().n_running, pool.stats().n_waiting) == (0, 0)
+
+    go(work)
+
+
+def test_a_model_with_a_head_that_guesses_ahead_makes_fewer_steps(go: Run, tmp_path: Path) -> None:
+    model = ModelSpec(str(tiny.alphabet(tmp_path / "alphabet.gguf")), n_ctx_tokens=512)
+
+    async def work(pool: LocalPool) -> None:
+        asked = replace(raw("a", {"max_tokens": 24}, drafts=True), model=model)
+        reply = await pool.chat(asked).reply()
+        assert reply.text == "bcdefghijklmnopqrstuvwxy"
+        assert reply.usage.accepted_tokens >= 12
+        plain = await pool.chat(replace(asked, drafts=False)).reply()
+        assert (plain.text, plain.usage.drafted_tokens) == (reply.text, 0)
 
     go(work)

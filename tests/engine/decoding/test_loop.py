@@ -16,7 +16,7 @@ from paddock.engine.arrays import Logits, Tokens
 from paddock.engine.chat.stream_parser import PlainTextParser
 from paddock.engine.decoding import batch, drafts, kv_cache, loop
 from paddock.engine.decoding.batch import CacheOperation, CopyPrefix, Sequence, TrimCells
-from paddock.engine.decoding.drafts import DraftModel
+from paddock.engine.decoding.drafts import DraftModel, MtpHead
 from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
 from paddock.engine.decoding.loop import (
     CancelRequest,
@@ -124,7 +124,7 @@ class Bench:
     n_parallel: int = 4
     n_host_cache_tokens: int = 0
     is_gpu: bool = False
-    draft_model: DraftModel | None = None
+    draft_model: DraftModel | MtpHead | None = None
     profile: Profile | None = None
     n_batch_tokens: int = 256
     texts: dict[int, str] = field(default_factory=dict)

@@ -57,6 +57,14 @@ def lay(
     return layouts(LayoutRequest(facts, facts.n_ctx_tokens), HEADER, settings, device)[0]
 
 
+def test_a_head_that_guesses_ahead_has_buffers_of_its_own() -> None:
+    load = lay(CPU).load
+    with_head = compute_bytes(HEADER, replace(load, has_mtp=True))
+    assert with_head > 1.5 * compute_bytes(HEADER, load)
+    for without in (replace(load, draft_path="small.gguf"), replace(load, fallback=1)):
+        assert compute_bytes(HEADER, replace(without, has_mtp=True)) == compute_bytes(HEADER, load)
+
+
 def test_on_a_processor_everything_is_main_memory() -> None:
     layout = lay(CPU)
     assert layout.load.n_parallel == 4

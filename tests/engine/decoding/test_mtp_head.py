@@ -1,0 +1,243 @@
+"""A model's own guesses are a help: they change nothing, and whatever goes wrong there are none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.decoding import drafts
+from paddock.engine.decoding.batch import MOST_MTP_SEQUENCES
+from paddock.engine.decoding.drafts import MtpHead
+from paddock.engine.decoding.loop import CancelRequest, WidenContext
+from paddock.engine.gguf import read_header
+from paddock.engine.llama.library import CacheFull, DecodeFailed, LoadFailed, quiet_logs
+from paddock.engine.llama.llama_context import Context
+from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.settings import CacheLayout
+from tests.engine.decoding.test_loop import Bench, Later, closed, job, profile_of
+from tests.fakes import tiny
+
+__all__ = ["closed"]
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+BEGINNING = "What they all begin with, and what is read only once for all of them. " * 3
+TEXTS = tuple(f"{BEGINNING}{letter * 3}{letter.upper()} and then" for letter in "pqrs")
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Model]]:
+    """Models by the names of their writers."""
+    quiet_logs()
+    folder = tmp_path_factory.mktemp("models")
+    models: dict[str, Model] = {}
+
+    def opened(kind: str) -> Model:
+        if kind not in models:
+            path = getattr(tiny, kind)(folder / f"{kind}.gguf")
+            options = ModelOptions(n_gpu_layers=0, loads_mtp=read_header(path).has_mtp)
+            models[kind] = Model(path, options)
+        return models[kind]
+
+    yield opened
+    for model in models.values():
+        model.close()
+
+
+@pytest.fixture(autouse=True)
+def no_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing be guessed from prompts and other answers."""
+    monkeypatch.setattr(drafts, "N_GRAM", 500)
+
+
+@pytest.fixture
+def bench(opened: Callable[[str], Model]) -> Iterator[Callable[..., Bench]]:
+    """Make a loop with a head."""
+    heads: list[MtpHead] = []
+
+    def make(kind: str, **more: Any) -> Bench:
+        heads.append(MtpHead(opened(kind)))
+        return Bench(opened(kind), draft_model=heads[-1], **more)
+
+    yield make
+    for head in heads:
+        head.close()
+
+
+def counts(bench: Bench) -> tuple[float, float]:
+    """Return how many tokens were guessed, and how many of them were right."""
+    usages = bench.usages.values()
+    guessed = sum(usage["drafted_tokens"] for usage in usages)
+    return guessed, sum(usage["accepted_tokens"] for usage in usages)
+
+
+@pytest.mark.parametrize("layout", ["unified", "split"])
+def test_right_guesses_save_steps_and_come_from_the_states_of_their_own_tokens(
+    bench: Callable[..., Bench], opened: Callable[[str], Model], layout: CacheLayout
+) -> None:
+    model, guessing = opened("alphabet"), bench("alphabet", layout=layout)
+    starts = ("wxyz", "some words: m", "a" * 300)
+    said = guessing.run(job(model, n, text, max_tokens=40) for n, text in enumerate(starts))
+    assert said == {
+        number: (ALPHABET * 3)[ALPHABET.index(text[-1]) + 1 :][:40]
+        for number, text in enumerate(starts)
+    }
+    n_guessed, n_right = counts(guessing)
+    assert n_guessed == n_right > 60
+    assert len(guessing.told) < 20
+
+
+@pytest.mark.parametrize("kind", ["hy_v3", "glm4moe", "deepseek2"])
+@pytest.mark.parametrize("layout", ["unified", "split"])
+def test_answers_are_the_same_with_and_without_guesses(
+    bench: Callable[..., Bench], opened: Callable[[str], Model], kind: str, layout: CacheLayout
+) -> None:
+    model = opened(kind)
+    guessing, plain = bench(kind, layout=layout), Bench(model, layout)
+    texts = list(enumerate(TEXTS))
+    said = guessing.run(job(model, n, text, max_tokens=50) for n, text in texts)
+    assert said == plain.run(job(model, n, text, max_tokens=50, drafts=False) for n, text in texts)
+    assert counts(guessing)[0] > 8
+    more = [job(model, 9, f"{TEXTS[1]}{said[1]} on", max_tokens=30)]  # a prefix is read already
+    again = [job(model, 9, f"{TEXTS[1]}{said[1]} on", max_tokens=30, drafts=False)]
+    assert guessing.run(more) == Bench(model).run(again)
+    assert guessing.usages[9]["prompt_reused_tokens"] > 200
+    assert guessing.usages[9]["drafted_tokens"] > 0
+
+
+def test_a_cancelled_request_and_a_larger_context_change_no_other_answer(
+    bench: Callable[..., Bench], opened: Callable[[str], Model]
+) -> None:
+    model, guessing = opened("hy_v3"), bench("hy_v3", n_parallel=3)
+    long = f"{BEGINNING * 6}long"
+    asked = [
+        job(model, n, text, max_tokens=60, drafts=False) for n, text in ((0, TEXTS[0]), (2, long))
+    ]
+    alone = Bench(model, n_parallel=3)
+    alone.cache.widen(2048, 8192)
+    plain = alone.run(asked)
+    n_cells = guessing.cache.limits.n_cells
+    first = [job(model, 0, TEXTS[0], max_tokens=60)]
+    guessing.loop.post(job(model, 1, TEXTS[1], max_tokens=400))
+
+    def change() -> None:
+        options = replace(guessing.cache._cache_options, layout="split")
+        guessing.cache._cache_options = options
+        guessing.loop._remake([one.sequence for one in guessing.loop._answers.values()])
+
+    wider = WidenContext(7, 2048, 8192)
+    later: Later = [
+        (5, CancelRequest(1)), (7, wider), (7, job(model, 2, long, max_tokens=60)), (12, change),
+    ]  # fmt: skip
+    assert guessing.run(first, later) == {0: plain[0]}
+    assert guessing.texts[2] == plain[2]
+    assert guessing.cache.limits.n_cells != n_cells
+    head = guessing.loop._mtp_head
+    assert head is not None
+    assert head.context is not None
+    assert head.context.options.n_ctx_tokens == guessing.cache.limits.n_cells
+
+
+def test_preempted_requests_say_the_same_in_the_end(
+    bench: Callable[..., Bench], opened: Callable[[str], Model]
+) -> None:
+    model, guessing = opened("alphabet"), bench("alphabet", n_cells=768)
+    said = guessing.run(job(model, n, "a" * (100 + n), max_tokens=180) for n in range(4))
+    assert set(said.values()) == {(ALPHABET * 9)[1:181]}
+    assert sum(usage["n_preempted"] for usage in guessing.usages.values()) > 0
+    n_guessed, n_right = counts(guessing)
+    assert n_guessed > 0.97 * n_right > 0
+
+
+def test_there_are_no_guesses_while_many_run_and_again_when_few_are_left(
+    bench: Callable[..., Bench], opened: Callable[[str], Model]
+) -> None:
+    model, guessing = opened("alphabet"), bench("alphabet", n_parallel=8)
+    n_many = MOST_MTP_SEQUENCES + 1
+    said = guessing.run(job(model, n, "a", max_tokens=20 + 20 * (not n)) for n in range(n_many))
+    assert {text[:20] for text in said.values()} == {ALPHABET[1:21]}
+    assert [guessing.usages[n]["drafted_tokens"] for n in range(1, n_many)] == [0] * (n_many - 1)
+    assert guessing.usages[0]["accepted_tokens"] > 8
+
+
+@pytest.mark.parametrize(("keeps", "asked", "guesses"), [
+    (True, None, True), (None, None, True), (False, None, False),
+    (True, False, False), (False, True, True),
+])  # fmt: skip
+def test_tokens_are_guessed_where_answers_stay_the_same_or_guesses_are_asked_for(
+    bench: Callable[..., Bench],
+    opened: Callable[[str], Model],
+    keeps: bool | None,
+    asked: bool | None,
+    guesses: bool,
+) -> None:
+    guessing = bench("alphabet", profile=profile_of(drafts_keep_answers=keeps))
+    guessing.run([job(opened("alphabet"), 0, "a", drafts=asked)])
+    assert bool(counts(guessing)[0]) == guesses
+
+
+@pytest.mark.parametrize("error", [CacheFull(), DecodeFailed("llama_decode answered -3")])
+def test_a_fault_of_the_head_leaves_the_answers_as_they_are(
+    bench: Callable[..., Bench],
+    opened: Callable[[str], Model],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    error: Exception,
+) -> None:
+    decode, n_left = Context.decode, [3]
+
+    def fail(self: Context, *args: Any) -> int:
+        if self.options.is_mtp:
+            n_left[0] -= 1
+            if n_left[0] == 0:
+                raise error
+        return decode(self, *args)
+
+    monkeypatch.setattr(Context, "decode", fail)
+    guessing = bench("alphabet")
+    assert guessing.run([job(opened("alphabet"), 0, "a", max_tokens=60)]) == {
+        0: (ALPHABET * 3)[1:61]
+    }
+    goes_on = isinstance(error, CacheFull)
+    assert (guessing.usages[0]["accepted_tokens"] > 20) == goes_on
+    said = "the model guesses no tokens any more: llama_decode answered -3"
+    assert (said in capfd.readouterr().err) == (not goes_on)
+
+
+def test_where_its_context_cannot_be_made_nothing_is_guessed(
+    bench: Callable[..., Bench],
+    opened: Callable[[str], Model],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    make = Context.__init__
+
+    def fail(self: Context, model: Model, options: Any) -> None:
+        if options.is_mtp:
+            raise LoadFailed("no memory")
+        make(self, model, options)
+
+    monkeypatch.setattr(Context, "__init__", fail)
+    guessing = bench("alphabet")
+    said = guessing.run(job(opened("alphabet"), n, "a", max_tokens=30) for n in range(2))
+    assert set(said.values()) == {(ALPHABET * 2)[1:31]}
+    assert counts(guessing) == (0, 0)
+    assert capfd.readouterr().err.count("guesses no tokens any more: no memory") == 1
+
+
+def test_only_heads_that_were_tried_and_are_complete_are_used(tmp_path: Path) -> None:
+    header = read_header(tiny.hy_v3(tmp_path / "own.gguf"))
+    assert header.has_mtp
+    assert read_header(tiny.glm4moe(tmp_path / "experts.gguf")).has_mtp
+    latent = read_header(tiny.deepseek2(tmp_path / "latent.gguf"))
+    assert latent.has_mtp
+    old = {key: value for key, value in latent.values.items() if not key.endswith("_mla")}
+    assert not replace(latent, values=old).has_mtp, "without the tensors that its graph needs"
+    assert not read_header(tiny.llama(tmp_path / "llama.gguf")).has_mtp
+    without = [one for one in header.tensors if "nextn" not in one.name]
+    assert not replace(header, tensors=tuple(without)).has_mtp
+    for key, value in (("hy_v3.nextn_predict_layers", 2), ("general.architecture", "qwen35")):
+        assert not replace(header, values={**header.values, key: value}).has_mtp
