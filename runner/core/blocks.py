@@ -14,12 +14,13 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from paddock.engine.errors import EngineError
+from paddock.engine.request import ModelSpec
 from paddock.engine.system.retry import Pauses
 from paddock.engine.system.tasks import task_group
 from paddock.engine.system.text import canonical_json, counted
@@ -27,13 +28,13 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.inputs_and_parameters import Scope
-from paddock.runner.bind.subpipelines import has_no_nested_items, node_ids
+from paddock.runner.bind.subpipelines import all_steps, has_no_nested_items, node_ids
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.outputs import SAME_FILE_REMEDY, OutputIndex
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.events import ItemState
-from paddock.runner.progress.prefect_view import PrefectState
-from paddock.runner.progress.report import ItemReport, State
+from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
+from paddock.runner.progress.report import STATES, ItemReport, State
 from paddock.steps.paths import nearest_existing, write_refusal
 
 from .cleanup import OrphanCleaner
@@ -54,8 +55,8 @@ from .retry_and_quarantine import (
     suspects_text,
 )
 from .review_questions import AwaitingReview
-from .run_context import BlockState, ItemOutputs, RunContext, run_chunk_here
-from .staleness import BlockWork, ItemWork
+from .run_context import ItemOutputs, RunContext, run_chunk_here
+from .staleness import NOT_ASKED, BlockWork, ItemWork
 
 
 def longest_first(todo: Sequence[ItemWork], items: Iterable[ItemWork]) -> list[ItemWork]:
@@ -197,6 +198,105 @@ def item_result(block: BoundBlock, scope: Scope, last: Any) -> Any:
         return block.returns.render(scope)
     except ExpressionError as error:
         raise StepFailed(block.id, f"`returns`: {error}") from error
+
+
+# Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
+MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
+
+
+@dataclass(slots=True)
+class BlockState:
+    """A block's items, while they run."""
+
+    block: BoundBlock
+    work: BlockWork
+    scope: Scope
+    outer: tuple[str, ...]
+    keeps_results: bool
+    results: list[Any]
+    failed: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    waiting: list[tuple[int, str]] = field(default_factory=list)
+    """Index and key of each item that waits for a person's decision."""
+    has_unasked: bool = False
+    """Whether the run was told to leave items that a person has to look at."""
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
+    changed: list[dict[str, str]] = field(default_factory=list)
+    passed: list[ItemWork] = field(default_factory=list)
+    """Items that other machines hold at the moment."""
+    ended: set[int] = field(default_factory=set)
+    """Indexes of the items that ended in this run, done or failed."""
+    around: tuple[tuple[str, str], ...] = ()
+    """Scope and key of each item that a nested block is within, outermost first."""
+    is_within_item: bool = False
+    """Its items are parts of an item that this walk has begun."""
+    marks: dict[str, list[Any]] = field(default_factory=dict)
+    """Recorded dependencies of its items, for the item around it."""
+    attempts: int = 0
+    """Above zero where items failed for a transient reason: the next run retries them."""
+
+    def shown(self, key: str) -> str:
+        """Return an item's key with those of the items around it."""
+        return "/".join((*self.outer, key))
+
+    @property
+    def has_models(self) -> bool:
+        """Whether any step calls a model, in sub-pipelines too."""
+        return any(step.kind.roles for step in all_steps(self.block.body))
+
+    @property
+    def chunk_items(self) -> int:
+        """How many items a chunk has."""
+        return MODEL_CHUNK_ITEMS if self.has_models else PLAIN_CHUNK_ITEMS
+
+    @property
+    def chat_models(self) -> tuple[ModelSpec, ...]:
+        """The chat models of its steps."""
+        steps = all_steps(self.block.body)
+        models = {(one.pool, one.ref): one for step in steps for one in step.models}
+        return tuple(one for one in models.values() if one.role == "chat")
+
+    def hand_to_other_machine(self, item: ItemWork) -> None:
+        """Forget what was done of an item that another machine has taken over."""
+        self.passed.append(item)
+        self.results[item.index] = None
+        self.failed = [failure for failure in self.failed if failure[0] != item.index]
+        self.waiting = [one for one in self.waiting if one[0] != item.index]
+
+    def todo(self) -> list[ItemWork]:
+        return [item for item in self.work.items if item.verdict.is_work]
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether `--only` left out items that have work to do."""
+        return any(item.verdict is NOT_ASKED for item in self.work.items)
+
+    def offered(self) -> dict[str, Any]:
+        """Return the value of `steps.<block>`; items without a result are not in `results`."""
+        place = {item.key: item.index for item in self.work.items}
+        last = len(place)
+        return {
+            "results": [result for result in self.results if result is not None],
+            "counts": self.counts,
+            # In the list's order, not by time: a prompt may read it.
+            "changed": sorted(self.changed, key=lambda change: place.get(change["key"], last)),
+            "failed": [failure for _, failure in sorted(self.failed, key=lambda pair: pair[0])],
+            "waiting": [key for _, key in sorted(self.waiting)],
+        }
+
+    def report(
+        self, item: ItemWork, state: State, seconds: float, error: str | None = None
+    ) -> ItemReport:
+        shown = self.shown(item.key)
+        return ItemReport(self.block.id, shown, state, seconds, error, item.verdict.why)
+
+    def state_of(self, chunk: Sequence[ItemWork]) -> PrefectState:
+        """Return the state of a chunk; items that the stop gate left out are not counted."""
+        indexes = {item.index for item in chunk} & self.ended
+        n_failed = sum(index in indexes for index, _ in self.failed)
+        n_waiting = sum(index in indexes for index, _ in self.waiting)
+        done = f"{len(indexes) - n_failed - n_waiting} done"
+        done += f", {n_waiting} waiting" if n_waiting else ""
+        return quarantined(f"{done}, {n_failed} quarantined") if n_failed else completed(done)
 
 
 class BlockRunner:

@@ -14,7 +14,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import files, text
 from paddock.pipelines.expressions import Value
@@ -28,7 +28,10 @@ from paddock.steps.base import ItemName, OutsideRoots, StepError
 
 from .block_items import DeletionDoubt
 from .dependencies import HELD, ROWS, WRITTEN, nested_outputs
-from .run_context import BlockState, ItemOutputs, RunContext
+from .run_context import ItemOutputs, RunContext
+
+if TYPE_CHECKING:
+    from .blocks import BlockState
 
 
 def sweep_temporary_files(index: OutputIndex) -> int:

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paddock.engine.errors import DeadlineExceeded, EngineError
-from paddock.engine.request import Usage
 from paddock.engine.system.time_limits import time_limit
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
@@ -33,8 +32,6 @@ from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import OutputIndex
 from paddock.runner.ledger.reviews import Question, Review
 from paddock.runner.progress.drain import StopGateClosed
-from paddock.runner.progress.events import ItemState
-from paddock.runner.progress.report import ItemReport
 from paddock.steps.base import (
     ItemName,
     Output,
@@ -80,7 +77,6 @@ from .run_context import ItemOutputs, RunContext
 from .run_options import RunOptions
 from .run_records import (
     CallRecord,
-    RunStats,
     StepRecord,
     lineage_as_json,
     read_lineage,
@@ -589,60 +585,6 @@ class ItemRunner:
         return self._specs[node.id]
 
 
-class SubPipelineStats(RunStats):
-    """Counts into the stats of the outer pipeline."""
-
-    def __init__(self, outer: RunStats, step: str, item: tuple[str, str] | None = None) -> None:
-        """`item`: block and key of the item for which the step runs, if any."""
-        super().__init__(outer.run, outer.pipeline, outer.observer, None, outer.secrets)
-        self._outer = outer
-        self._step = step
-        self._item = item
-
-    @property
-    def n_tokens(self) -> int:
-        return self._outer.n_tokens
-
-    def note(self, text: str) -> None:
-        self._outer.note(text)
-
-    def step(self, step: str, total: int | None, fresh: int) -> None:
-        if self._item is None:  # else they are details of one item
-            self._outer.step(f"{self._step}.{step}", total, fresh)
-
-    def tokens(self, n: int) -> None:
-        self._outer.tokens(n)
-
-    def call(self, step: str, key: str, usage: Usage, *, is_cached: bool) -> None:
-        place = self._item or (f"{self._step}.{step}", key)
-        self._outer.call(*place, usage, is_cached=is_cached)
-
-    def item(self, report: ItemReport) -> None:
-        self._outer.item(replace(report, step=f"{self._step}.{report.step}"))
-
-    def item_state(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
-        if self._item is None:
-            self._outer.item_state(f"{self._step}.{step}", key, state, detail)
-        elif state == "running":
-            self._outer.item_state(*self._item, "running", f"{self._step}.{step}")
-
-    def took(self, made: StepRecord) -> None:
-        self._outer.took(replace(made, id=f"{self._step}.{made.id}"))
-
-    def wrote(self, path: str) -> None:
-        self._outer.wrote(path)
-
-    def removed(self, n: int) -> None:
-        self._outer.removed(n)
-
-    def acted(self, step: str) -> None:
-        if self._item is None:
-            self._outer.acted(f"{self._step}.{step}")
-
-    def unexpected(self, where: str, error: BaseException) -> None:
-        self._outer.unexpected(f"{self._step}: {where}", error)
-
-
 def sub_pipeline_context(
     outer: RunContext, step: BoundStep, record: ItemRun, bound: BoundPlan
 ) -> RunContext:
@@ -656,7 +598,7 @@ def sub_pipeline_context(
         bound=bound,
         options=options,
         judge=outer.judge.within(step.id, bound, options, is_nested=is_nested),
-        stats=SubPipelineStats(outer.stats, step.id, item),
+        stats=outer.stats.within(step.id, item),
         claims=None if is_nested else outer.claims,  # they go with the item around them
         exclusive_lock=ExclusiveLock() if is_nested else outer.exclusive_lock,
     )

@@ -6,6 +6,7 @@ an item is plain data, kept by the ledger. Belongs to the run's event loop.
 
 from __future__ import annotations
 
+import copy
 import time
 import traceback
 from collections import Counter
@@ -180,7 +181,7 @@ MAX_NOTES = 200  # more are only counted: a person reads a few
 
 
 class RunStats:
-    """Counts, notes and item reports of a run."""
+    """Counts, notes and item reports of a run; `within` is its view for a sub-pipeline."""
 
     def __init__(
         self,
@@ -196,18 +197,34 @@ class RunStats:
         self.pipeline = pipeline
         self.observer = observer
         self.began = time.monotonic()
-        self.calls = 0
-        self.cached_calls = 0
         self.counts: Counter[str] = Counter()
         self._log = log
-        self._has_log = False
+        self._sums: Counter[str] = Counter()
         self._tokens: Counter[str] = Counter()
         self._items: list[ItemReport] = []
         self._steps: dict[str, StepTotals] = {}
         self._notes: dict[str, None] = {}
         self._written: dict[str, None] = {}
-        self._n_removed = 0
         self._acted: dict[str, None] = {}
+        self._prefix = ""
+        """The steps that lead to this pipeline, each with a dot: `clean.`."""
+        self._item: tuple[str, str] | None = None
+        """Block and key of the item for which the pipeline runs; its steps are details of that."""
+        self._detail = ""
+        """The part of `_prefix` that lies within the item."""
+
+    def within(self, step: str, item: tuple[str, str] | None = None) -> RunStats:
+        """Return a view for the pipeline that a step runs; it counts into the same totals.
+
+        `item`: block and key of the item for which the step runs, if any.
+        """
+        view = copy.copy(self)
+        view._prefix = f"{self._prefix}{step}."
+        if self._item is not None:
+            view._detail = f"{self._detail}{step}."
+        elif item is not None:
+            view._item, view._detail = (f"{self._prefix}{item[0]}", item[1]), f"{step}."
+        return view
 
     @property
     def n_tokens(self) -> int:
@@ -229,48 +246,51 @@ class RunStats:
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
         """Report a step's or block's number of items to the observer."""
-        self.observer.step(step, total, fresh)
+        if self._item is None:  # else they are details of one item
+            self.observer.step(f"{self._prefix}{step}", total, fresh)
 
     def tokens(self, n: int) -> None:
         """Report to the observer that so many tokens were just generated."""
         self.observer.tokens(n)
 
     def call(self, step: str, key: str, usage: Usage, *, is_cached: bool) -> None:
-        if is_cached:
-            self.cached_calls += 1
-        else:
-            self.calls += 1
+        self._sums["cached_calls" if is_cached else "calls"] += 1
+        if not is_cached:
             self._tokens["prompt"] += usage.prompt_tokens
             self._tokens["prompt_reused"] += usage.prompt_reused_tokens
             self._tokens["completion"] += usage.completion_tokens
-        self.observer.call(step, key, usage, is_cached)
+        place = self._item or (f"{self._prefix}{step}", key)
+        self.observer.call(*place, usage, is_cached)
 
     def took(self, made: StepRecord) -> None:
         """Add an execution of a step; skipped ones do not count."""
-        if made.state == "skipped":
-            return
-        was = self._steps.get(made.id, StepTotals())
-        self._steps[made.id] = was.plus(made)
+        if made.state != "skipped":
+            name = f"{self._prefix}{made.id}"
+            self._steps[name] = self._steps.get(name, StepTotals()).plus(made)
 
     def item(self, report: ItemReport) -> None:
         self.counts[report.state] += 1
-        if report.error is not None:
-            report = replace(report, error=self.secrets.redact(report.error))
-        self._items.append(report)
+        error = report.error and self.secrets.redact(report.error)
+        self._items.append(replace(report, step=f"{self._prefix}{report.step}", error=error))
 
     def item_state(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
         """Report an item's new state to the observer."""
-        self.observer.item(step, key, state, detail and self.secrets.redact(detail))
+        if self._item is None:
+            detail = detail and self.secrets.redact(detail)
+            self.observer.item(f"{self._prefix}{step}", key, state, detail)
+        elif state == "running":
+            self.observer.item(*self._item, state, f"{self._detail}{step}")
 
     def wrote(self, path: str) -> None:
         self._written[path] = None
 
     def removed(self, n: int) -> None:
-        self._n_removed += n
+        self._sums["removed"] += n
 
     def acted(self, step: str) -> None:
         """Keep that a step outside of blocks may have changed something."""
-        self._acted[step] = None
+        if self._item is None:
+            self._acted[f"{self._prefix}{step}"] = None
 
     def unexpected(self, where: str, error: BaseException) -> None:
         """Write the traceback of an unexpected error to the run's log."""
@@ -280,11 +300,12 @@ class RunStats:
             files.private_folder(self._log.parent)
             trace = "".join(traceback.format_exception(error))
             with files.open_private(self._log, "a") as file:
-                file.write(self.secrets.redact(f"{where}\n{trace}\n"))
+                place = self._prefix.replace(".", ": ")
+                file.write(self.secrets.redact(f"{place}{where}\n{trace}\n"))
         except OSError as refused:  # the error itself is still reported
             self.note(f"{self._log}: what happened cannot be written ({refused.strerror}).")
             return
-        self._has_log = True
+        self._sums["tracebacks"] += 1
 
     def _in_order(self) -> tuple[ItemReport, ...]:
         """Return the items by step and key."""
@@ -308,18 +329,18 @@ class RunStats:
             pipeline=self.pipeline,
             status=status,
             counts=dict(self.counts),
-            calls=self.calls,
-            cached_calls=self.cached_calls,
+            calls=self._sums["calls"],
+            cached_calls=self._sums["cached_calls"],
             tokens=dict(self._tokens),
             seconds=time.monotonic() - self.began,
             items=self._in_order(),
             returns=self.secrets.redacted(returns),
             notes=tuple(self._notes),
             written=tuple(self._written),
-            n_removed=self._n_removed,
+            n_removed=self._sums["removed"],
             acted=tuple(self._acted),
             message=message and self.secrets.redact(message),
-            log=str(self._log) if self._has_log else None,
+            log=str(self._log) if self._sums["tracebacks"] else None,
             steps=self._by_step(),
         )
 

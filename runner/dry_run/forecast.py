@@ -19,13 +19,13 @@ from paddock.pipelines.keys import WrongInput
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.bind.subpipelines import all_steps, steps_of, with_inputs
-from paddock.runner.core.blocks import BlockRunner, is_block_skipped
+from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped
 from paddock.runner.core.cleanup import former_outputs_of_block, former_outputs_text
 from paddock.runner.core.fingerprints import held_text
 from paddock.runner.core.items import ItemRun, sub_pipeline_context
 from paddock.runner.core.model_pools import models_asked
 from paddock.runner.core.retry_and_quarantine import RunStopped, StepFailed, is_step_skipped
-from paddock.runner.core.run_context import BlockState, RunContext
+from paddock.runner.core.run_context import RunContext
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport, State
