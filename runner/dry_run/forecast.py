@@ -32,9 +32,10 @@ from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport, State
 from paddock.runner.settings import Settings
 from paddock.steps.base import OutsideRoots
 
-from .dry_context import NO_CALLS, CallBounds
 from .dry_walk import (
     MAX_WALK_S,
+    NO_CALLS,
+    CallBounds,
     DryWalk,
     ItemEnds,
     WalkPlace,

@@ -23,7 +23,6 @@ from paddock.steps.base import (
     StepError,
     Vector,
     VectorRow,
-    VectorStore,
 )
 
 from . import lance_table
@@ -470,7 +469,7 @@ class OpenStores:
         model: EmbedModel,
         *,
         is_new_allowed: bool = True,
-    ) -> VectorStore:
+    ) -> StoreHandle:
         _refuse_non_store(path)
         writer = await self._writer(path)
         if writer.label is not None:
