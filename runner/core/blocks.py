@@ -20,7 +20,6 @@ from statistics import median
 from typing import Any
 
 from paddock.engine.errors import EngineError
-from paddock.engine.request import ModelSpec
 from paddock.engine.system.retry import Pauses
 from paddock.engine.system.tasks import task_group
 from paddock.engine.system.text import canonical_json, counted
@@ -208,10 +207,8 @@ MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
 class BlockState:
     """A block's items, while they run."""
 
-    block: BoundBlock
     work: BlockWork
     scope: Scope
-    outer: tuple[str, ...]
     keeps_results: bool
     results: list[Any]
     failed: list[tuple[int, dict[str, str]]] = field(default_factory=list)
@@ -234,9 +231,13 @@ class BlockState:
     attempts: int = 0
     """Above zero where items failed for a transient reason: the next run retries them."""
 
-    def shown(self, key: str) -> str:
-        """Return an item's key with those of the items around it."""
-        return "/".join((*self.outer, key))
+    @property
+    def block(self) -> BoundBlock:
+        return self.work.block
+
+    @property
+    def outer(self) -> tuple[str, ...]:
+        return self.work.outer
 
     @property
     def has_models(self) -> bool:
@@ -248,19 +249,18 @@ class BlockState:
         """How many items a chunk has."""
         return MODEL_CHUNK_ITEMS if self.has_models else PLAIN_CHUNK_ITEMS
 
-    @property
-    def chat_models(self) -> tuple[ModelSpec, ...]:
-        """The chat models of its steps."""
-        steps = all_steps(self.block.body)
-        models = {(one.pool, one.ref): one for step in steps for one in step.models}
-        return tuple(one for one in models.values() if one.role == "chat")
-
     def hand_to_other_machine(self, item: ItemWork) -> None:
         """Forget what was done of an item that another machine has taken over."""
         self.passed.append(item)
         self.results[item.index] = None
         self.failed = [failure for failure in self.failed if failure[0] != item.index]
         self.waiting = [one for one in self.waiting if one[0] != item.index]
+
+    def done(self) -> set[int]:
+        """Return the indexes of the items whose result stands."""
+        known = (item for item in self.work.items if item.verdict.state in ("fresh", "held"))
+        indexes = self.ended.union(item.index for item in known)
+        return indexes.difference(index for index, _ in self.failed)
 
     def todo(self) -> list[ItemWork]:
         return [item for item in self.work.items if item.verdict.is_work]
@@ -286,7 +286,7 @@ class BlockState:
     def report(
         self, item: ItemWork, state: State, seconds: float, error: str | None = None
     ) -> ItemReport:
-        shown = self.shown(item.key)
+        shown = self.work.shown(item.key)
         return ItemReport(self.block.id, shown, state, seconds, error, item.verdict.why)
 
     def state_of(self, chunk: Sequence[ItemWork]) -> PrefectState:
@@ -357,8 +357,8 @@ class BlockRunner:
             self.n_left += 0 if outer else n_left
             raise StopGateClosed
         if not self._context.options.only:
-            for entry in await OrphanCleaner(self._context).settled(run):
-                report = ItemReport(run.block.id, run.shown(entry.key), "deleted")
+            for entry in await OrphanCleaner(self._context).settled(run.work, run.done()):
+                report = ItemReport(run.block.id, run.work.shown(entry.key), "deleted")
                 self._count(run, entry.key, report)
         if run.is_partial:
             self.partial.add(block.id)
@@ -371,7 +371,7 @@ class BlockRunner:
         """Judge a block's items, and count those that are not stale."""
         work = await self._context.judge.block(block, scope, outer)
         refuse_output_conflicts(block, work, scope, self._context)
-        run = BlockState(block, work, scope, outer, keeps_results, [None] * len(work.items))
+        run = BlockState(work, scope, keeps_results, [None] * len(work.items))
         for item in work.items:
             if item.is_shared and item.entry is not None:
                 self._shared(run, item, item.entry)
@@ -401,7 +401,7 @@ class BlockRunner:
 
     def _shared(self, run: BlockState, item: ItemWork, entry: Entry) -> None:
         """Count an item that another machine has done in this job."""
-        state, shown = state_done_elsewhere(entry), run.shown(item.key)
+        state, shown = state_done_elsewhere(entry), run.work.shown(item.key)
         error = entry.error
         if state == "quarantined" and run.block.on_error == "fail":
             raise RunStopped(f"'{shown}': {error}")
@@ -536,7 +536,9 @@ class BlockRunner:
         if run.block.max_parallel or not run.has_models:
             return run.block.max_parallel or PLAIN_PARALLEL
         n_places = 0
-        for model in run.chat_models:
+        asked = (one for step in all_steps(run.block.body) for one in step.models)
+        models = {(one.pool, one.ref): one for one in asked if one.role == "chat"}
+        for model in models.values():
             with suppress(EngineError):  # its first call raises the error
                 n_places = max(n_places, (await self._context.pool.facts(model)).n_parallel)
         return max(MODEL_PARALLEL, 2 * n_places)
@@ -597,7 +599,9 @@ class BlockRunner:
                     await claims.fence()
             except ClaimLost:
                 run.hand_to_other_machine(item)
-                self._stats.note(f"'{run.shown(item.key)}': another machine took it over meanwhile")
+                self._stats.note(
+                    f"'{run.work.shown(item.key)}': another machine took it over meanwhile"
+                )
 
     async def _attempted(self, run: BlockState, item: ItemWork, known: CrashHistory | None) -> None:
         """Run one item's steps; the ledger has a note of it meanwhile."""
@@ -613,7 +617,7 @@ class BlockRunner:
 
     async def _steps(self, run: BlockState, item: ItemWork, deadly: RepeatedCrash | None) -> None:
         began = time.monotonic()
-        shown = run.shown(item.key)
+        shown = run.work.shown(item.key)
         self._stats.item_state(run.block.id, shown, "running")
         record = ItemRun(
             scope=run.work.scope,

@@ -14,7 +14,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddock.engine.system import files, text
 from paddock.pipelines.expressions import Value
@@ -29,9 +29,7 @@ from paddock.steps.base import ItemName, OutsideRoots, StepError
 from .block_items import DeletionDoubt
 from .dependencies import HELD, ROWS, WRITTEN, nested_outputs
 from .run_context import ItemOutputs, RunContext
-
-if TYPE_CHECKING:
-    from .blocks import BlockState
+from .staleness import BlockWork
 
 
 def sweep_temporary_files(index: OutputIndex) -> int:
@@ -362,69 +360,70 @@ class OrphanCleaner:
         self._prunes = context.options.prune
         self._row_keeper = RowKeeper(context)
 
-    async def settled(self, run: BlockState) -> Sequence[Entry]:
+    async def settled(self, work: BlockWork, done: Collection[int]) -> Sequence[Entry]:
         """Handle items whose source is gone, as the watch on their folder says.
 
-        Return the entries that are handled; the ledger marks them as gone.
+        `done` are the indexes of items whose result stands. Return the entries that are handled;
+        the ledger marks them as gone.
         """
         entries: list[Entry] = []
-        if run.work.deleted:
-            entries += await self._finished(run)
-        if run.work.dropped:
-            entries += await self._left_out(run)
-        for doubt in (*run.work.doubts, *await self._long_gone(run)):
+        if work.deleted:
+            entries += await self._finished(work, done)
+        if work.dropped:
+            entries += await self._left_out(work)
+        for doubt in (*work.doubts, *await self._long_gone(work)):
             self._stats.note(doubt.text)
-            shown = run.shown(doubt.folder)
-            self._stats.item(ItemReport(run.block.id, shown, "missing", error=doubt.text))
-        if not run.outer:
-            await self._former_of_block(run)
+            shown = work.shown(doubt.folder)
+            self._stats.item(ItemReport(work.block.id, shown, "missing", error=doubt.text))
+        if not work.outer:
+            await self._former_of_block(work)
         reviews = self._context.judge.reviews
-        await reviews.forget(run.work.scope, [entry.key for entry in entries])
+        await reviews.forget(work.scope, [entry.key for entry in entries])
         for entry in entries:
             gone = replace(entry, gone=self._stats.run)
-            self._context.ledger.record(run.work.scope, gone, self._stats.run)
+            self._context.ledger.record(work.scope, gone, self._stats.run)
         return entries
 
-    async def _finished(self, run: BlockState) -> Sequence[Entry]:
+    async def _finished(self, work: BlockWork, done: Collection[int]) -> Sequence[Entry]:
         """Remove outputs of deleted items, or name those that are left."""
-        deleted, renamed = run.work.deleted, self._renamed(run)
-        watched = any(source.watch is not None for source in run.work.missing.sources)
-        if self._prunes or any(source.prunes for source in run.work.missing.sources):
+        deleted, renamed = work.deleted, _renamed(work, done)
+        watched = any(source.watch is not None for source in work.missing.sources)
+        if self._prunes or any(source.prunes for source in work.missing.sources):
             doomed = [*deleted]
         else:
             doomed = [entry for entry in deleted if entry.key in renamed]
         if not watched:
             kept = [entry for entry in deleted if entry not in doomed]
-            self._tell_kept(await self._left_of(run, kept))
-        removal = await self._removed(run, doomed)
+            self._tell_kept(await self._left_of(work, kept))
+        removal = await self._removed(work, doomed)
         self._tell(removal, renamed)
         return [entry for entry in deleted if not self._keeps(entry, removal)]
 
-    async def _left_out(self, run: BlockState) -> Sequence[Entry]:
+    async def _left_out(self, work: BlockWork) -> Sequence[Entry]:
         """Handle items that `where` now leaves out; only `--prune` removes their outputs."""
-        entries = run.work.dropped
+        entries = work.dropped
         why = "`where` leaves out what they were made of"
         if not self._prunes:
-            self._tell_kept(await self._left_of(run, entries), why)
+            self._tell_kept(await self._left_of(work, entries), why)
             return entries
-        removal = await self._removed(run, entries)
+        removal = await self._removed(work, entries)
         self._tell(removal, {}, why)
         return [entry for entry in entries if not self._keeps(entry, removal)]
 
-    async def _former_of_block(self, run: BlockState) -> None:
+    async def _former_of_block(self, work: BlockWork) -> None:
         """Remove the former outputs of items that are done, or name them."""
-        ledger, scope = self._context.ledger, run.work.scope
+        ledger, scope = self._context.ledger, work.scope
         entries = await ledger.ask(ledger.entries, scope)
-        present = [entries[item.key] for item in run.work.items if item.key in entries]
+        present = [entries[item.key] for item in work.items if item.key in entries]
         former = await asyncio.to_thread(
             former_outputs_of_block,
             self._index,
-            run.block,
+            work.block,
             self._context.bound.input_types,
             scope,
             present,
         )
-        is_watched = any(source.prunes for source in run.work.missing.sources)
+        is_watched = any(source.prunes for source in work.missing.sources)
         # A step that no longer writes anything may be a mistake: a person decides.
         writes = {entry.key for entry in present if current_paths(entry)}
         await self.former(former, prunes=is_watched and all(one.key in writes for one in former))
@@ -450,38 +449,38 @@ class OrphanCleaner:
         removal = await asyncio.to_thread(self._remove_all, made)
         self._tell(removal, {}, "they are written elsewhere now")
 
-    async def _long_gone(self, run: BlockState) -> Sequence[DeletionDoubt]:
+    async def _long_gone(self, work: BlockWork) -> Sequence[DeletionDoubt]:
         """Remove outputs of documents that earlier runs found deleted, where that is asked.
 
         Return why they are kept, where a person is asked first.
         """
-        gone = run.work.gone
+        gone = work.gone
         if not gone:
             return ()
-        n_left = sum([bool(await self._left_of(run, [entry])) for entry in gone])
-        n_known = len(run.work.items) + n_left
-        doubt = self._context.judge.sources.many(run.work.missing, n_left, n_known, prunes=True)
+        n_left = sum([bool(await self._left_of(work, [entry])) for entry in gone])
+        n_known = len(work.items) + n_left
+        doubt = self._context.judge.sources.many(work.missing, n_left, n_known, prunes=True)
         if doubt is not None:
             return (doubt,)
-        self._tell(await self._removed(run, gone), {})
+        self._tell(await self._removed(work, gone), {})
         return ()
 
-    async def _removed(self, run: BlockState, entries: Sequence[Entry]) -> _Removal:
-        removal = await asyncio.to_thread(self._remove_all, self._made_of(run, entries))
+    async def _removed(self, work: BlockWork, entries: Sequence[Entry]) -> _Removal:
+        removal = await asyncio.to_thread(self._remove_all, self._made_of(work, entries))
         removal.rows, refused = await self._row_keeper.forget(entries)
         removal.refused |= refused
         return removal
 
-    def _made_of(self, run: BlockState, entries: Iterable[Entry]) -> list[_OutputFile]:
+    def _made_of(self, work: BlockWork, entries: Iterable[Entry]) -> list[_OutputFile]:
         return [
             one
             for entry in entries
-            for one in self._made(run.block, run.work.scope, entry, (*run.outer, entry.key))
+            for one in self._made(work.block, work.scope, entry, (*work.outer, entry.key))
         ]
 
-    async def _left_of(self, run: BlockState, entries: Sequence[Entry]) -> list[str]:
+    async def _left_of(self, work: BlockWork, entries: Sequence[Entry]) -> list[str]:
         """Return which files of these items still exist, and which stores have rows of them."""
-        made = self._made_of(run, entries)
+        made = self._made_of(work, entries)
         there = await asyncio.to_thread(
             lambda: [one.stored for one in made if self._condition(one) != "missing"]
         )
@@ -492,17 +491,6 @@ class OrphanCleaner:
         if not self._index.is_only_of(one.scope, one.key, one.stored):
             return "missing"
         return self._index.condition(one.scope, one.stored)
-
-    def _renamed(self, run: BlockState) -> dict[str, str]:
-        """Return old key → new key of renamed documents that are done."""
-        failed = {index for index, _ in run.failed}
-        return {
-            item.renamed_from: item.key
-            for item in run.work.items
-            if item.renamed_from is not None
-            and (item.index in run.ended or item.verdict.state in ("fresh", "held"))
-            and item.index not in failed
-        }
 
     def _keeps(self, entry: Entry, removal: _Removal) -> bool:
         """Return whether an output of an item could not be removed, so that it is tried again."""
@@ -565,6 +553,15 @@ class OrphanCleaner:
         """Note outputs of deleted documents that nothing says how to handle."""
         if left:
             self._stats.note(f"kept, though {why}: {_listed(left)} (`--prune` removes)")
+
+
+def _renamed(work: BlockWork, done: Collection[int]) -> dict[str, str]:
+    """Return old key → new key of renamed documents whose result stands."""
+    return {
+        item.renamed_from: item.key
+        for item in work.items
+        if item.renamed_from is not None and item.index in done
+    }
 
 
 def _outputs_of(entry: Entry) -> Sequence[str]:

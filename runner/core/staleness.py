@@ -119,6 +119,9 @@ class ItemWork:
 class BlockWork:
     """All items of a block, in the order of its list."""
 
+    block: BoundBlock
+    outer: tuple[str, ...]
+    """Keys of the items around a nested block."""
     scope: str
     items: tuple[ItemWork, ...]
     missing: MissingSources = field(default_factory=MissingSources)
@@ -130,6 +133,10 @@ class BlockWork:
     """Keys of items that `where` leaves out."""
     dropped: tuple[Entry, ...] = ()
     """Entries from before `where` left them out."""
+
+    def shown(self, key: str) -> str:
+        """Return an item's key with those of the items around it."""
+        return "/".join((*self.outer, key))
 
     @property
     def deleted(self) -> tuple[Entry, ...]:
@@ -282,7 +289,9 @@ class Judge:
         )
         self.index.set_fresh(scope_id, (w.key for w in items if not w.verdict.is_work))
         left_out = frozenset(raw_item_keys(block, scope, left)).difference(keys)
-        work = BlockWork(scope_id, tuple(items), held=tuple(held), left_out=left_out)
+        work = BlockWork(
+            block, tuple(outer), scope_id, tuple(items), held=tuple(held), left_out=left_out
+        )
         if self.options.only:
             return work
         there = [entry for entry in entries.values() if entry.gone is None or entry.gone in job]

@@ -406,7 +406,7 @@ class WalkPlace:
         """Return the place of an item of a block."""
         scope, outputs = run.work.scope, ItemOutputs(self.context, run.work.scope, key)
         outer = (*run.outer, key)
-        record = ItemRun(scope, key, run.shown(key), run.block.id, None, outer, outputs)
+        record = ItemRun(scope, key, run.work.shown(key), run.block.id, None, outer, outputs)
         return replace(self, record=record)
 
 
