@@ -72,7 +72,7 @@ from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.library import lib, quiet_logs
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.memory.device_memory import this_device
-from paddock.engine.memory.model_layout import Wanted, layouts
+from paddock.engine.memory.model_layout import LayoutRequest, layouts
 from paddock.engine.settings import PoolSettings
 settings = PoolSettings(num_parallel=1)
 facts = ModelFinder(settings.models_dir, settings.cache_dir).find("smollm2:135m", 8192)
@@ -158,7 +158,7 @@ def test_a_model_is_measured_against_the_devices_memory(
         environ,
         f"""
 device = this_device()
-(way,) = layouts(Wanted(facts, {n_ctx_tokens}), read_header(path), settings, device)
+(way,) = layouts(LayoutRequest(facts, {n_ctx_tokens}), read_header(path), settings, device)
 print(json.dumps([way.room.gpus[0], way.load.placed, device.free.holds(way.room)]))
 """,
     )
@@ -177,7 +177,7 @@ def test_cells_and_places_fill_the_devices_memory_and_such_a_context_can_be_made
 
 _FILL = """
 quiet_logs()
-way = layouts(Wanted(facts, 4096), read_header(path), PoolSettings(), this_device())[0]
+way = layouts(LayoutRequest(facts, 4096), read_header(path), PoolSettings(), this_device())[0]
 model = Model(path)
 options = ContextOptions(way.load.n_cells, 512, way.load.n_parallel, 2)
 with Context(model, options) as context:
@@ -210,6 +210,57 @@ for is_unified, n_cells in ((True, 1024), (False, 1024), (False, 2048)):
 def likeness(a, b):
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 print(json.dumps([likeness(rows[0][i], other[i]) for other in rows[1:] for i in (0, 1)]))
+"""
+
+
+def test_tokens_that_the_device_chooses_are_those_of_its_logits(environ: dict[str, str]) -> None:
+    n_chosen, on_device, on_host = computed(environ, _CHOOSE)
+    assert n_chosen >= 6, "all but the prompts' own rows"
+    assert len(on_device) == 3
+    assert on_device == on_host
+
+
+# From three greedy answers on instead of 32, since this device computes some tokens a second.
+_CHOOSE = """
+from paddock.engine.chat.stream_parser import PlainTextParser
+from paddock.engine.decoding import loop
+from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
+from paddock.engine.decoding.running_request import DecodeRequest
+from paddock.engine.request import Sampling
+from paddock.engine.sampling.picker import Picker
+
+quiet_logs()
+loop.CHOOSE_ON_DEVICE_FROM, loop.CHOOSE_ON_DEVICE_TO = 3, 1
+model = Model(path)
+chosen_rows, chosen = [], Context.chosen
+Context.chosen = lambda self, places: chosen_rows.append(len(places)) or chosen(self, places)
+
+def answers():
+    n, texts, left = 3, {}, []
+    options = ContextOptions(0, 64, 0, 2)
+    cache = KvCache(model, CacheOptions(256, 256 * n, n, options, "unified", is_gpu=True))
+    def note(output):
+        for chunk in output.chunks:
+            texts[chunk["id"]] = texts.get(chunk["id"], "") + chunk["text"]
+        left.extend(output.done)
+        if len(left) == n:
+            running.post(loop.Shutdown())
+    running = loop.DecodeLoop(cache, note)
+    for number in range(n):
+        text = ("The ferry left at", "Two sisters found", "My old dog")[number]
+        prompt = model.tokenise(text, with_special=True, parse_special=False)
+        picker = Picker(Sampling(repeat_penalty=1.0), prompt, model)
+        running.post(DecodeRequest(
+            number, prompt, 3, "batch", picker, PlainTextParser(), drafts=False
+        ))
+    running.run()
+    cache.close()
+    return texts
+
+on_device = answers()
+n_chosen = sum(chosen_rows)
+Context.choose_on_device = lambda self, is_wanted: False
+print(json.dumps([n_chosen, on_device, answers()]))
 """
 
 

@@ -7,7 +7,6 @@ that greedy answers of a small model part somewhere; the table says how many do,
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -19,7 +18,7 @@ from paddock.engine.request import EmbedRequest, ModelSpec
 from tests.benchmarks import arena
 from tests.benchmarks.contenders import PADDOCK, ours
 from tests.benchmarks.device_rows import Bench, Row
-from tests.benchmarks.loads import documents, extractions, summaries
+from tests.benchmarks.loads import documents, extractions, is_valid, summaries
 
 OURS = PADDOCK.name
 EMBEDDER = "all-minilm"
@@ -45,43 +44,33 @@ async def answers(bench: Bench) -> None:
             again = [one.text for one in await arena.ask_all(running, asks, n)]
             if layout == "unified":
                 forms = await arena.ask_all(running, extractions(7, n, 96, 60), n)
-                n_valid = sum(is_form(one.text) for one in forms)
+                n_valid = sum(is_valid(one.text) for one in forms)
                 bench.rows.append(Row(f"forms of {n} that are valid", {OURS: f"{n_valid} of {n}"}))
         for what, found in (("in company", together), ("with their prompts in the cache", again)):
             row = f"greedy answers {what} as alone, {layout}"
             bench.rows.append(Row(row, {OURS: alike(alone, found)}))
 
 
-def alike(alone: Sequence[str], found: Sequence[str]) -> str:
-    """Say how many are the same, and where the earliest parts.
+def alike(
+    alone: Sequence[Sequence[object]],
+    found: Sequence[Sequence[object]],
+    unit: str = "characters",
+) -> str:
+    """Return how many are the same, and where the earliest parts.
 
-    >>> alike(["abc", "abd"], ["abc", "axd"]), alike(["a"], ["a"])
+    >>> alike(["abc", "abd"], ["abc", "axd"]), alike([(1, 2)], [(1, 2)], "tokens")
     ('1 of 2, the earliest parts after 1 characters', '1 of 1')
     """
     pairs = list(zip(alone, found, strict=True))
     same = f"{sum(one == other for one, other in pairs)} of {len(pairs)}"
     partings = [_n_common(one, other) for one, other in pairs if one != other]
-    return f"{same}, the earliest parts after {min(partings)} characters" if partings else same
+    return f"{same}, the earliest parts after {min(partings)} {unit}" if partings else same
 
 
-def _n_common(one: str, other: str) -> int:
-    """Tell how long two different texts are the same."""
+def _n_common(one: Sequence[object], other: Sequence[object]) -> int:
+    """Return how long two different answers are the same."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))
-
-
-def is_form(text: str) -> bool:
-    """Tell whether an answer has the three fields of `loads.SCHEMA`, of their types.
-
-    >>> is_form('{"person": "A", "place": "B", "pounds": 3}'), is_form('{"person": "A"')
-    (True, False)
-    """
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return False
-    kinds = {name: type(value) for name, value in found.items()}
-    return kinds == {"person": str, "place": str, "pounds": int}
 
 
 async def rooms(bench: Bench) -> None:

@@ -43,6 +43,7 @@ from tests.benchmarks import (
     peers,
     raw,
     runner,
+    same_answers,
     swap,
 )
 from tests.benchmarks.arena import Contest, Failed
@@ -172,6 +173,11 @@ COMMANDS = {
         confidence,
         f"--texts 9 --rounds 1 --answer-tokens 8 {TINY}",
         "| with |",
+    ),
+    "same_answers": (
+        same_answers,
+        f"--only split-on --prompts 2 --answer-tokens 4 --at-once 2 {TINY}",
+        "| on, split |",
     ),
     "decode": (decode, f"--sequences 2 --prompt-tokens 64 --answer-tokens 4 {TINY}", "| 2 |"),
 }
