@@ -23,12 +23,12 @@ from paddock.engine.system.template_limits import TemplateLimitExceeded
 from paddock.engine.system.text import one_line
 
 from .errors import did_you_mean
-from .template_filters import misuses
 from .template_sandbox import (
     METHODS,
     MissingValueError,
     closed_attribute_message,
     environment,
+    misuses,
 )
 
 Reference = tuple[str, ...]

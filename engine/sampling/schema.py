@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
-from paddock.engine.system.text import shorten
+from paddock.engine.system.text import resolve_ref, shorten
 
 SchemaPath: TypeAlias = tuple[str | int, ...]
 
@@ -199,20 +199,6 @@ def _types_of(node: Mapping[str, Any]) -> list[str]:
 def _list_under(node: Mapping[str, Any], name: str) -> list[Any]:
     held = node.get(name)
     return held if isinstance(held, list) else []
-
-
-def resolve_ref(root: Any, ref: str) -> Any:
-    """Follow a `$ref` within a schema; None if it leads outside, which is reported elsewhere."""
-    node = root
-    for part in ref.lstrip("#").split("/")[1:]:
-        name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, list) and name.isdigit() and int(name) < len(node):
-            node = node[int(name)]
-        elif isinstance(node, dict) and name in node:
-            node = node[name]
-        else:
-            return None
-    return node
 
 
 MAX_SCHEMA_DEPTH = 64

@@ -1,4 +1,4 @@
-"""Shorten, count and list words for messages; canonical JSON; cut a byte stream into lines."""
+"""Words for messages, shortened and counted; canonical JSON, references in it; lines of bytes."""
 
 from __future__ import annotations
 
@@ -58,6 +58,23 @@ def listed(words: Sequence[str], n_most: int = 5) -> str:
 def canonical_json(value: Any) -> str:
     """Return plain data as JSON, the same text for equal values."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def resolve_ref(schema: Any, ref: str) -> Any:
+    """Return what a `$ref` within a schema is; None if it leads outside.
+
+    >>> resolve_ref({"$defs": {"a/b": {"type": "string"}}}, "#/$defs/a~1b")
+    {'type': 'string'}
+    """
+    for part in ref.lstrip("#").split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(schema, list) and name.isdigit() and int(name) < len(schema):
+            schema = schema[int(name)]
+        elif isinstance(schema, dict) and name in schema:
+            schema = schema[name]
+        else:
+            return None
+    return schema
 
 
 def split_lines(rest: bytes, piece: bytes) -> tuple[list[bytes], bytes]:

@@ -16,6 +16,8 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any, TypeAlias
 
+from paddock.engine.system.text import resolve_ref
+
 from .numbers import (
     MOST_DIGITS,
     PERCENT,
@@ -136,7 +138,7 @@ class _SchemaParts:
                 left += schema.get(name) or ()
             if "$ref" in schema and n_references < _MOST_REFERENCES:
                 n_references += 1
-                left.append(_referenced(self.root, str(schema["$ref"])))
+                left.append(resolve_ref(self.root, str(schema["$ref"])))
         return _SchemaParts(self.root, tuple(parts))
 
     def field(self, name: str) -> _SchemaParts:
@@ -175,13 +177,6 @@ class _SchemaParts:
             value in (part.get("enum") or ()) or ("const" in part and part["const"] == value)
             for part in self.parts
         )
-
-
-def _referenced(root: Any, reference: str) -> Any:
-    for name in reference.lstrip("#").split("/")[1:]:
-        key = name.replace("~1", "/").replace("~0", "~")
-        root = root.get(key) if isinstance(root, Mapping) else None
-    return root
 
 
 def _matches(pattern: str, name: str) -> bool:

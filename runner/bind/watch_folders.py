@@ -18,7 +18,7 @@ from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.steps.base import OutsideRoots, Roots
-from paddock.steps.files.walk import BadPattern, Globs
+from paddock.steps.files.scan import BadPattern, Globs
 from paddock.steps.tools import tool_names
 
 from .protected_files import YAML_SUFFIXES

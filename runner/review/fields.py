@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from paddock.engine.system.text import resolve_ref
 from paddock.pipelines.errors import did_you_mean
 
 FieldKind = Literal["text", "number", "choice", "json"]
@@ -146,11 +147,7 @@ def _resolved(schema: Any, whole: Any) -> Any:
     for _ in range(_MOST_REFERENCES):
         if not isinstance(schema, Mapping) or not isinstance(schema.get("$ref"), str):
             return schema
-        found = whole
-        for part in schema["$ref"].removeprefix("#").split("/")[1:]:
-            name = part.replace("~1", "/").replace("~0", "~")
-            found = found.get(name) if isinstance(found, Mapping) else None
-        schema = found
+        schema = resolve_ref(whole, schema["$ref"])
     return schema
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from paddock.runner.bind.bound import BoundPlan
-from paddock.steps.files.walk import VECTOR_TABLE_SUFFIX, Globs
+from paddock.steps.files.scan import VECTOR_TABLE_SUFFIX, Globs
 
 _TEMPORARY_PREFIXES = (".", "~$", "#recycle", "#snapshot")
 _TEMPORARY_SUFFIXES = (

@@ -147,10 +147,7 @@ class Agent:
             if kept is not None:
                 await kept.close()
         return AgentOutput(
-            text=ended.answer.text,
-            output=ended.answer.output,
-            evidence=ended.answer.evidence,
-            confidence=ended.answer.confidence,
+            **ended.answer.outputs(),
             calls=[call.model_dump(mode="json") for call in ended.calls],
             turns=ended.n_turns,
             usage=asker.usage(),

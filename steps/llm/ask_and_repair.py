@@ -28,7 +28,7 @@ from paddock.engine.request import (
     reserved_tokens,
     resolve_sampling,
 )
-from paddock.engine.system.text import counted, one_line
+from paddock.engine.system.text import counted, one_line, resolve_ref
 from paddock.pipelines.reply_schema import TOO_DEEP, schema_mismatch
 from paddock.steps.base import Output, ReplyForm, StepError, Tools
 
@@ -148,7 +148,7 @@ def _object_sketch(schema: Mapping[str, Any], root: Any, depth: int) -> str:
     if isinstance(schema.get("enum"), list):
         return " or ".join(map(_compact_json, schema["enum"]))
     if "$ref" in schema:
-        return _sketch_of(_ref_target(root, str(schema["$ref"])), root, depth + 1)
+        return _sketch_of(resolve_ref(root, str(schema["$ref"])), root, depth + 1)
     for name in ("anyOf", "oneOf"):
         if isinstance(schema.get(name), list):
             return " or ".join(_sketch_of(one, root, depth + 1) for one in schema[name])
@@ -167,12 +167,6 @@ def _scalar_sketch(kind: str, schema: Mapping[str, Any], root: Any, depth: int) 
     if kind == "string" and isinstance(schema.get("format"), str):
         return str(schema["format"])
     return _TYPE_WORDS.get(kind, "…")
-
-
-def _ref_target(root: Any, ref: str) -> Any:
-    for part in ref.lstrip("#").split("/")[1:]:
-        root = root.get(part) if isinstance(root, dict) else None
-    return root
 
 
 def _compact_json(value: Any) -> str:
@@ -424,6 +418,15 @@ class CheckedAnswer:
     """Where each field of `output` stands; None unless the form asks for it."""
     confidence: Any = None
     """The probability of each field of `output`; None unless the form asks for it."""
+
+    def outputs(self) -> dict[str, Any]:
+        """Return what a step's `AnswerOutput` has of it."""
+        return {
+            "text": self.text,
+            "output": self.output,
+            "evidence": self.evidence,
+            "confidence": self.confidence,
+        }
 
 
 async def ask_checked(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from paddock.engine.request import Message, Role
+from paddock.engine.request import Message, Reply, Role
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.pipelines.prompt_file import ConversationTemplate
@@ -147,16 +147,8 @@ class Chat:
         if overflow:
             messages = await _fit_messages(params, asker, messages, str(overflow))
         answer = await ask_checked(asker, messages, form=tools.reply)
-        reply = answer.reply
-        return ChatOutput(
-            text=answer.text,
-            reasoning=(reply.reasoning or None) if model.keeps_reasoning else None,
-            output=answer.output,
-            evidence=answer.evidence,
-            confidence=answer.confidence,
-            usage=asker.usage(),
-            tool_calls=[asdict(call) for call in reply.tool_calls] or None,
-        )
+        calls = [asdict(call) for call in answer.reply.tool_calls]
+        return _chat_output(asker, answer, answer.reply, calls)
 
     async def _with_tools(
         self, params: ChatParams, asker: Asker, messages: list[Message]
@@ -166,15 +158,19 @@ class Chat:
         answer = CheckedAnswer(turn.text, None, turn.reply)
         if not calls and asker.tools.reply is not None:
             answer = await ask_checked(asker, messages, form=asker.tools.reply)
-        return ChatOutput(
-            text=answer.text,
-            reasoning=(turn.reply.reasoning or None) if asker.model.keeps_reasoning else None,
-            output=answer.output,
-            evidence=answer.evidence,
-            confidence=answer.confidence,
-            usage=asker.usage(),
-            tool_calls=calls or None,
-        )
+        return _chat_output(asker, answer, turn.reply, calls)
+
+
+def _chat_output(
+    asker: Asker, answer: CheckedAnswer, reply: Reply, calls: list[dict[str, Any]]
+) -> ChatOutput:
+    """Return the outputs; `reply` has the reasoning."""
+    return ChatOutput(
+        **answer.outputs(),
+        reasoning=(reply.reasoning or None) if asker.model.keeps_reasoning else None,
+        usage=asker.usage(),
+        tool_calls=calls or None,
+    )
 
 
 def _messages_of(params: ChatParams) -> list[Message]:

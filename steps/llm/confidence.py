@@ -21,9 +21,11 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from paddock.engine.request import TokenLogprob
+from paddock.engine.system.text import resolve_ref
 from paddock.pipelines.reply_schema import schema_mismatch
 
 N_ALTERNATIVES = 10
@@ -60,17 +62,9 @@ def own_tokens(text: str, logprobs: Sequence[TokenLogprob]) -> Sequence[TokenLog
     start = raw.rfind(wanted)
     if start < 0 or not wanted:
         return ()
-    ends = _ends(logprobs)
+    ends = list(accumulate(len(one.raw) for one in logprobs))
     first, last = bisect_right(ends, start), bisect_left(ends, start + len(wanted))
     return logprobs[first : last + 1]
-
-
-def _ends(logprobs: Sequence[TokenLogprob]) -> list[int]:
-    ends, end = [], 0
-    for one in logprobs:
-        end += len(one.raw)
-        ends.append(end)
-    return ends
 
 
 def answer_tokens(text: str, logprobs: Sequence[TokenLogprob]) -> list[AnswerToken]:
@@ -183,11 +177,7 @@ def _resolved(schema: Any, root: Any, depth: int = 0) -> list[Mapping[str, Any]]
     if not isinstance(schema, dict) or depth > _MOST_REFS:
         return []
     if isinstance(schema.get("$ref"), str):
-        target: Any = root
-        for part in schema["$ref"].lstrip("#").split("/")[1:]:
-            name = part.replace("~1", "/").replace("~0", "~")
-            target = target.get(name) if isinstance(target, dict) else None
-        return _resolved(target, root, depth + 1)
+        return _resolved(resolve_ref(root, schema["$ref"]), root, depth + 1)
     branches = [one for name in ("anyOf", "oneOf", "allOf") for one in schema.get(name) or ()]
     if not branches:
         return [schema]

@@ -169,10 +169,7 @@ async def _reduce(
     if folded is None:
         return _grouped_output(groups, n_levels, asker.usage())
     return ReduceOutput(
-        text=folded.answer.text,
-        output=folded.answer.output,
-        evidence=folded.answer.evidence,
-        confidence=folded.answer.confidence,
+        **folded.answer.outputs(),
         groups=groups,
         levels=folded.n_levels,
         usage=asker.usage(),
@@ -213,14 +210,7 @@ class _ReduceWork:
         folded = await run_concurrently(fold, found, await self.asker.n_at_once())
         each = dict(zip(found, folded, strict=True))
         made = [
-            ReducedGroup(
-                key=key,
-                count=len(found[key]),
-                text=tree.answer.text,
-                output=tree.answer.output,
-                evidence=tree.answer.evidence,
-                confidence=tree.answer.confidence,
-            )
+            ReducedGroup(key=key, count=len(found[key]), **tree.answer.outputs())
             for key, tree in each.items()
         ]
         deepest = max(tree.n_levels for tree in folded)

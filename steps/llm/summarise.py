@@ -19,16 +19,15 @@ from paddock.steps.paths import resolve_path
 from paddock.steps.prompt import render_template
 from paddock.steps.readers import documents
 from paddock.steps.readers.reader import page_offsets
-from paddock.steps.text.citations import (
+from paddock.steps.text.split import (
     CitedSource,
-    Passage,
+    TextPart,
+    join_parts,
     merged_source,
-    passages_by_chunk,
-    passages_by_page,
     source_of,
-    with_citations,
+    to_part,
+    to_parts,
 )
-from paddock.steps.text.split import TextPart, join_parts, to_part, to_parts
 
 from .ask_and_repair import AnswerOutput, Asker, UsageOutput, ask_checked, empty_answer
 from .map_reduce import LastPrompt, MapReduce, SummaryPrompts
@@ -139,12 +138,9 @@ class Summarise:
         # JSON cannot hold citation marks; there `sources` has them.
         if params.cite and (tools.reply is None or tools.reply.schema is None):
             # In a thread: the text may be a book.
-            cited = await asyncio.to_thread(lambda: with_citations(text, material.passages()))
+            cited = await asyncio.to_thread(material.with_citations, text)
         return SummariseOutput(
-            text=cited,
-            output=answer.output,
-            evidence=answer.evidence,
-            confidence=answer.confidence,
+            **answer.outputs() | {"text": cited},
             notes=[text] if read.notes is None else list(read.notes),
             sources=material.sources(read.parts),
             coverage=Coverage(
@@ -167,10 +163,14 @@ class _SummaryInput:
     pages: tuple[str, ...] = ()
     """The document's pages, if it was read here."""
 
-    def passages(self) -> list[Passage]:
+    def with_citations(self, summary: str) -> str:
+        from paddock.steps.text import citations
+
         if self.is_cut:
-            return passages_by_chunk(self.parts)
-        return passages_by_page(self.pages or (self.text,))
+            passages = citations.passages_by_chunk(self.parts)
+        else:
+            passages = citations.passages_by_page(self.pages or (self.text,))
+        return citations.with_citations(summary, passages)
 
     def sources(self, read: Sequence[TextPart]) -> list[CitedSource]:
         """Return where each part that was read comes from."""

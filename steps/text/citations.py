@@ -1,7 +1,8 @@
-"""Citations of a summary: pages and headings of its sources, and citation marks in its text.
+"""Citation marks in a summary's text: the page or heading that a sentence comes from.
 
-The marks come from counting common words and numbers, never from a model: small ones invent page
-numbers. Both are looked up as evidence is.
+They come from counting common words and numbers, never from a model: small ones invent page
+numbers. Both are looked up as evidence is. The tables of words and units take 30 ms to load, which
+a run that cites nothing does not pay: `summarise` imports this module when it cites.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from paddock.steps.base import Output
+from paddock.pipelines.checking.text_index import TextIndex, folded_words
+from paddock.pipelines.checking.values_in_text import values_in
 
-from .split import Headings, TextPart, repeated_chars
+from .split import CitedSource, Headings, TextPart, repeated_chars, source_of
 
 _SENTENCE = re.compile(r"[^\n]+?(?:[.!?][\"')\]]*(?=\s|\Z)|[\u3002\uff01\uff1f]|(?=\n)|\Z)")
 _LEAST_WEIGHT_SHARE = 0.5  # of a sentence's words, weighted by rarity, must be in the cited passage
@@ -24,54 +26,12 @@ _VALUE_WEIGHT = 2.0
 _BETWEEN_PASSAGES = "\n\x00\n"
 
 
-class CitedSource(Output):
-    """The source of one note. `start` and `end` are offsets into the whole text, if known."""
-
-    index: int
-    start: int | None
-    end: int | None
-    page: int | None
-    page_end: int | None
-    headings: list[str]
-
-
 @dataclass(frozen=True, slots=True)
 class Passage:
     """A piece of the text, and its citation mark: `p. 3`, `§ Results`."""
 
     text: str
     mark: str
-
-
-def source_of(index: int, part: TextPart, page_of: Callable[[int], int] | None) -> CitedSource:
-    """Return the source of a part; `page_of` returns the page of an offset, if known."""
-    start, end = part.data.get("start"), part.data.get("end")
-    start, end = (value if isinstance(value, int) else None for value in (start, end))
-    page, page_end = part.data.get("page"), part.data.get("page_end")
-    if page_of is not None and start is not None and end is not None:
-        page, page_end = page_of(start), page_of(max(start, end - 1))
-    headings = part.data.get("headings")
-    return CitedSource(
-        index=index,
-        start=start,
-        end=end,
-        page=page if isinstance(page, int) else None,
-        page_end=page_end if isinstance(page_end, int) else page if isinstance(page, int) else None,
-        headings=[str(one) for one in headings] if isinstance(headings, list) else [],
-    )
-
-
-def merged_source(sources: Sequence[CitedSource], n_characters: int) -> CitedSource:
-    pages = [one.page for one in sources if one.page is not None]
-    ends = [one.page_end for one in sources if one.page_end is not None]
-    return CitedSource(
-        index=0,
-        start=0,
-        end=n_characters,
-        page=min(pages, default=None),
-        page_end=max(ends, default=None),
-        headings=sources[0].headings if len(sources) == 1 else [],
-    )
 
 
 def passages_by_page(pages: Sequence[str]) -> list[Passage]:
@@ -123,9 +83,6 @@ class _PassageIndex:
     """The words and values of passages, in one index."""
 
     def __init__(self, passages: Sequence[Passage]) -> None:
-        # Its tables of words and units take 30 ms, which a run that cites nothing does not pay.
-        from paddock.pipelines.checking.text_index import TextIndex
-
         self._passages = passages
         self._index = TextIndex(_BETWEEN_PASSAGES.join(one.text for one in passages))
         sizes = [len(one.text) + len(_BETWEEN_PASSAGES) for one in passages]
@@ -150,16 +107,11 @@ class _PassageIndex:
 
     def _parts(self, sentence: str) -> Iterator[tuple[float, frozenset[int]]]:
         """Yield the weight of each number, date and word, and the passages that have it."""
-        from paddock.pipelines.checking.text_index import folded_words
-        from paddock.pipelines.checking.values_in_text import values_in
-
         rest = sentence
         for said in values_in(sentence):
             if said.is_sure:
-                yield (
-                    _VALUE_WEIGHT,
-                    self._passages_at(one.start for one in self._index.values.find(said)),
-                )
+                starts = (one.start for one in self._index.values.find(said))
+                yield _VALUE_WEIGHT, self._passages_at(starts)
                 rest = rest.replace(said.text, " ", 1)
         for word in dict.fromkeys(folded_words(rest)):
             if word not in self._known:

@@ -1,7 +1,7 @@
 """The step `split`: chunks of a text by tokens; and chunks as input of other steps.
 
 `summarise`, `embed` and `reduce` convert a text, a chunk of `split`, or any result to a `TextPart`.
-`Headings` finds the headings above an offset in a Markdown text.
+`Headings` finds the headings above an offset in a Markdown text, `source_of` where a part is from.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -122,6 +122,48 @@ def repeated_chars(one: TextPart) -> int:
     """Return the length of a repeated table header at its beginning."""
     n = one.data.get("repeated")
     return n if isinstance(n, int) and 0 < n < len(one.text) else 0
+
+
+class CitedSource(Output):
+    """The source of one note. `start` and `end` are offsets into the whole text, if known."""
+
+    index: int
+    start: int | None
+    end: int | None
+    page: int | None
+    page_end: int | None
+    headings: list[str]
+
+
+def source_of(index: int, part: TextPart, page_of: Callable[[int], int] | None) -> CitedSource:
+    """Return the source of a part; `page_of` returns the page of an offset, if known."""
+    start, end = part.data.get("start"), part.data.get("end")
+    start, end = (value if isinstance(value, int) else None for value in (start, end))
+    page, page_end = part.data.get("page"), part.data.get("page_end")
+    if page_of is not None and start is not None and end is not None:
+        page, page_end = page_of(start), page_of(max(start, end - 1))
+    headings = part.data.get("headings")
+    return CitedSource(
+        index=index,
+        start=start,
+        end=end,
+        page=page if isinstance(page, int) else None,
+        page_end=page_end if isinstance(page_end, int) else page if isinstance(page, int) else None,
+        headings=[str(one) for one in headings] if isinstance(headings, list) else [],
+    )
+
+
+def merged_source(sources: Sequence[CitedSource], n_characters: int) -> CitedSource:
+    pages = [one.page for one in sources if one.page is not None]
+    ends = [one.page_end for one in sources if one.page_end is not None]
+    return CitedSource(
+        index=0,
+        start=0,
+        end=n_characters,
+        page=min(pages, default=None),
+        page_end=max(ends, default=None),
+        headings=sources[0].headings if len(sources) == 1 else [],
+    )
 
 
 def _value_text(value: Any) -> str:

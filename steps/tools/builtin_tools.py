@@ -25,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from paddock.pipelines.keys import SizeBytes
 from paddock.steps.base import DocumentReaders, OutsideRoots, Roots, StepError, ToolResult
-from paddock.steps.files.walk import BadPattern, FolderWalk, Globs
+from paddock.steps.files.scan import BadPattern, FolderWalk, Globs
 from paddock.steps.paths import printable, resolve_path
 from paddock.steps.readers import documents
 

@@ -186,7 +186,7 @@ def test_a_file_that_cannot_be_read_is_listed_without_a_hash(
             raise PermissionError(13, "Permission denied", path)
         raise FileNotFoundError(2, "gone", path)
 
-    monkeypatch.setattr("paddock.steps.files.scan._sha256_of_file", refuse)
+    monkeypatch.setattr("paddock.steps.files.scan.sha256_of", refuse)
     [file] = scan().files
     assert (file.relpath, file.sha256) == ("a.txt", None)
 
