@@ -32,7 +32,8 @@ GROUPS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("commands.config", "register"): ("config",),
     ("commands.test", "register"): ("test",),
     ("commands.chat", "register"): ("chat",),
-    ("commands.embed_batch", "register"): ("embed", "batch"),
+    ("commands.embed", "register"): ("embed",),
+    ("commands.batch", "register"): ("batch",),
     ("commands.pull_push_create", "register"): ("pull", "push", "create"),
     ("commands.model_commands", "register"): (
         *("list", "ls", "show", "cp", "rm", "check", "prune", "ps", "stop"),

@@ -1,4 +1,4 @@
-"""Exit statuses of commands, and what is printed for an error.
+"""From functions to Typer commands: exit statuses, flags, and what is printed for an error.
 
 0: done, 1: failed, 2: the YAML or the command line is wrong, 130: interrupted. A run's report has
 the others.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import os
 import sys
 import tempfile
@@ -15,14 +16,12 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import ParamSpec
+from typing import Any
 
 import typer
 
 from paddock.engine.system import files
 from paddock.runner.progress import console
-
-P = ParamSpec("P")
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -52,17 +51,18 @@ class CommandError(Exception):
     """Wrong command line: a missing file, options that exclude one another."""
 
 
-def with_exit_status(command: Callable[P, int]) -> Callable[P, None]:
+def with_exit_status(command: Callable[..., int], flags: type | None = None) -> Callable[..., None]:
     """Return a Typer command for a function that returns its exit status.
 
-    With `as_json`, an error is also printed as one object on stdout, so that a program that reads
-    stdout always gets an object.
+    A function with many arguments and options takes one object of the dataclass `flags`: Typer sees
+    its fields as the command's parameters. With `as_json`, an error is also printed as one object
+    on stdout, so that a program that reads stdout always gets an object.
     """
 
     @functools.wraps(command)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+    def run(**kwargs: Any) -> None:
         try:
-            status = command(*args, **kwargs)
+            status = command(**kwargs) if flags is None else command(flags(**kwargs))
         except KeyboardInterrupt as error:
             status = _report_error(error, as_json=bool(kwargs.get("as_json")))
         except (
@@ -71,6 +71,8 @@ def with_exit_status(command: Callable[P, int]) -> Callable[P, None]:
             status = _report_error(error, as_json=bool(kwargs.get("as_json")))
         raise typer.Exit(status)
 
+    if flags is not None:
+        run.__signature__ = inspect.signature(flags, eval_str=True)  # type: ignore[attr-defined]
     return run
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,69 +56,83 @@ def _think_option(arg: str) -> str:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("chat", cls=_ChatCommand)(with_exit_status(chat))
+    app.command("chat", cls=_ChatCommand)(with_exit_status(chat, ChatFlags))
 
 
-def chat(
-    model: ModelArgument,
+@dataclass(frozen=True, slots=True)
+class ChatFlags:
+    """Arguments and options of `paddock chat`."""
+
+    model: ModelArgument
     prompt: Annotated[
         list[str] | None,
         typer.Argument(metavar="[PROMPT...]", help="Answer this once; without it: a conversation."),
-    ] = None,
+    ] = None
     files: Annotated[
         list[str] | None,
         typer.Option("--file", "-f", metavar="FILE", help="Add a document's text to the prompt."),
-    ] = None,
+    ] = None
     images: Annotated[
         list[str] | None, typer.Option("--image", metavar="FILE", help="Show an image.")
-    ] = None,
-    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message.")] = None,
+    ] = None
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System message.")] = None
     format_: Annotated[
         str | None,
         typer.Option("--format", metavar="json|FILE", help="Answer as JSON, or by a JSON Schema."),
-    ] = None,
+    ] = None
     think: Annotated[
         bool | None,
         typer.Option(
             "--think/--no-think", help="Reason first; --think=low|medium|high sets how much."
         ),
-    ] = None,
-    effort: Annotated[str | None, typer.Option("--effort", hidden=True)] = None,
+    ] = None
+    effort: Annotated[str | None, typer.Option("--effort", hidden=True)] = None
     hide_thinking: Annotated[
         bool, typer.Option("--hidethinking", "--hide-thinking", help="Do not show the reasoning.")
-    ] = False,
+    ] = False
     parameters: Annotated[
         list[str] | None,
         typer.Option("--param", "-p", metavar="NAME=VALUE", help="Such as temperature=0.2."),
-    ] = None,
-    keep_alive: KeepAliveOption = None,
-    pull: Annotated[bool | None, typer.Option("--pull/--no-pull", hidden=True)] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", hidden=True)] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show timings.")] = False,
-    plain: Annotated[bool, typer.Option("--plain", help="Do not draw Markdown.")] = False,
-) -> int:
+    ] = None
+    keep_alive: KeepAliveOption = None
+    pull: Annotated[bool | None, typer.Option("--pull/--no-pull", hidden=True)] = None
+    insecure: Annotated[bool, typer.Option("--insecure", hidden=True)] = False
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show timings.")] = False
+    plain: Annotated[bool, typer.Option("--plain", help="Do not draw Markdown.")] = False
+
+    def conversation_options(self) -> dict[str, Any]:
+        """Return what a `ChatConversation` takes besides its model.
+
+        Raises:
+            CommandError: an option has a wrong value.
+        """
+        keep_alive = self.keep_alive
+        return {
+            "system": self.system or "",
+            "format": _parse_format(self.format_),
+            "think": _parse_think(self.think, self.effort),
+            "options": _parse_parameters(self.parameters or []),
+            "keep_alive_s": None if keep_alive is None else parse_keep_alive(keep_alive),
+            "is_verbose": self.verbose,
+            "shows_thinking": not self.hide_thinking,
+            "draws_markdown": not self.plain and self.format_ is None,
+        }
+
+
+def chat(flags: ChatFlags) -> int:
     """Chat with a model; or ask it once, with a prompt or piped text."""
-    options = {
-        "system": system or "",
-        "format": _parse_format(format_),
-        "think": _parse_think(think, effort),
-        "options": _parse_parameters(parameters or []),
-        "keep_alive_s": None if keep_alive is None else parse_keep_alive(keep_alive),
-        "is_verbose": verbose,
-        "shows_thinking": not hide_thinking,
-        "draws_markdown": not plain and format_ is None,
-    }
-    model = model_arguments.resolve_model_ref(model)
-    text = _assemble_prompt(prompt or [], files or [])
+    options = flags.conversation_options()
+    model = model_arguments.resolve_model_ref(flags.model)
+    text = _assemble_prompt(flags.prompt or [], flags.files or [])
     settings = read_settings(Path.cwd())
     with service_for_command(settings, model) as client:
-        if pull is not None:
-            _require_model(client, model, pull, insecure)
+        if flags.pull is not None:
+            _require_model(client, model, flags.pull, flags.insecure)
         session = conversation.open_conversation(client, model, **options)
         if text is None:
-            _converse(client, session, settings, images or [])
+            _converse(client, session, settings, flags.images or [])
             return DONE
-        return _answer_once(client, session, text, images or [])
+        return _answer_once(client, session, text, flags.images or [])
 
 
 def _require_model(client: ServiceClient, model: str, pulls: bool, is_insecure: bool) -> None:

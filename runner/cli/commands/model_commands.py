@@ -43,7 +43,7 @@ def register(app: typer.Typer) -> None:
     app.command("rm")(with_exit_status(rm))
     app.command("check")(with_exit_status(check))
     app.command("prune")(with_exit_status(prune))
-    app.command("show")(with_exit_status(show))
+    app.command("show")(with_exit_status(show, ShowFlags))
     app.command("ps")(with_exit_status(ps))
     app.command("stop")(with_exit_status(stop))
 
@@ -188,36 +188,40 @@ def _print_done(words: str, as_json: bool, **facts: object) -> None:
         console.print_err(words)
 
 
-def show(
-    model: model_arguments.ModelArgument,
-    modelfile: Annotated[bool, typer.Option("--modelfile", help="Only its Modelfile.")] = False,
-    parameters: Annotated[bool, typer.Option("--parameters", help="Only its parameters.")] = False,
-    template: Annotated[bool, typer.Option("--template", help="Only its template.")] = False,
-    system: Annotated[bool, typer.Option("--system", help="Only its system message.")] = False,
-    licence: Annotated[
-        bool, typer.Option("--license", "--licence", help="Only its licence.")
-    ] = False,
+@dataclass(frozen=True, slots=True)
+class ShowFlags:
+    """Arguments and options of `paddock show`."""
+
+    model: model_arguments.ModelArgument
+    modelfile: Annotated[bool, typer.Option("--modelfile", help="Only its Modelfile.")] = False
+    parameters: Annotated[bool, typer.Option("--parameters", help="Only its parameters.")] = False
+    template: Annotated[bool, typer.Option("--template", help="Only its template.")] = False
+    system: Annotated[bool, typer.Option("--system", help="Only its system message.")] = False
+    license: Annotated[bool, typer.Option("--license", "--licence", help="Only its licence.")] = (
+        False
+    )
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Also the file's values and tensors.")
-    ] = False,
-    as_json: JsonOption = False,
-) -> int:
+    ] = False
+    as_json: JsonOption = False
+
+
+def show(flags: ShowFlags) -> int:
     """Show the details of a model."""
-    parts = {"modelfile": modelfile, "parameters": parameters, "template": template,
-             "system": system, "license": licence}  # fmt: skip
-    wanted = [name for name, is_wanted in parts.items() if is_wanted]
+    parts = ("modelfile", "parameters", "template", "system", "license")
+    wanted = [name for name in parts if getattr(flags, name)]
     if len(wanted) > 1:
         raise CommandError("Only one part can be shown at a time.")
     settings = read_settings(Path.cwd())
-    model = model_arguments.resolve_model_ref(model)
-    facts = _model_facts(settings, model, is_verbose=verbose)
+    model = model_arguments.resolve_model_ref(flags.model)
+    facts = _model_facts(settings, model, is_verbose=flags.verbose)
     facts |= _measured_facts(settings, model)
-    if as_json:
+    if flags.as_json:
         console.print_json(facts)
     elif wanted:
         console.print_out(str(facts.get(wanted[0]) or ""))
     else:
-        console.print_out(model_tables.model_card(facts, is_verbose=verbose))
+        console.print_out(model_tables.model_card(facts, is_verbose=flags.verbose))
     return DONE
 
 

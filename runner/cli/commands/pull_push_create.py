@@ -42,7 +42,7 @@ from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
     from paddock.engine.models.transfer import ProgressLine
-    from paddock.runner.cli.transfer_bars import TransferBars
+    from paddock.runner.cli.live_displays import TransferBars
     from paddock.runner.daemon.service_client import ServiceClient
     from paddock.runner.settings import Settings
 
@@ -62,7 +62,7 @@ def transfer_progress(environ: Mapping[str, str] | None = None) -> TransferBars 
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     if not is_terminal or environ.get("TERM") == "dumb":
         return TransferLines()
-    from paddock.runner.cli.transfer_bars import TransferBars
+    from paddock.runner.cli.live_displays import TransferBars
 
     return TransferBars()
 

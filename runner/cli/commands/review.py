@@ -58,71 +58,77 @@ _GOLD = "jsonl"
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("review")(with_exit_status(review))
+    app.command("review")(with_exit_status(review, ReviewFlags))
 
 
-def review(
+@dataclass(frozen=True, slots=True)
+class ReviewFlags:
+    """Arguments and options of `paddock review`."""
+
     file: Annotated[
         str, typer.Argument(metavar="[FILE]", help="A pipeline, or its folder; by default here.")
-    ] = HERE,
+    ] = HERE
     in_terminal: Annotated[
         bool, typer.Option("--tty", help="Decide in this terminal instead of on a page.")
-    ] = False,
-    only_list: Annotated[bool, typer.Option("--list", help="Only list what waits.")] = False,
+    ] = False
+    only_list: Annotated[bool, typer.Option("--list", help="Only list what waits.")] = False
     export: Annotated[
         str | None,
         typer.Option(
             metavar="FILE|-|jsonl",
             help="Write what waits as CSV; with .jsonl or jsonl what was decided, as gold data.",
         ),
-    ] = None,
+    ] = None
     export_tests: Annotated[
         bool,
         typer.Option("--export-tests", help="Add what was decided to the pipeline's `tests`."),
-    ] = False,
+    ] = False
     imported: Annotated[
         str | None,
         typer.Option("--import", metavar="FILE.csv|-", help="Take the decisions of such a CSV."),
-    ] = None,
+    ] = None
     skip_bad: Annotated[
         bool,
         typer.Option("--skip-bad", help="Import the sound decisions, although others are not."),
-    ] = False,
+    ] = False
     by: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Who decides; by default the user.")
-    ] = None,
+    ] = None
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Print the page's address and open nothing.")
-    ] = False,
+    ] = False
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="Of the page; by default the folder's own.")
-    ] = None,
-    as_json: JsonOption = False,
-) -> int:
+    ] = None
+    as_json: JsonOption = False
+
+
+def review(flags: ReviewFlags) -> int:
     """Decide on the answers that wait for review.
 
     Opens a page on this machine. The next run continues what was decided, without a model call.
     """
-    ways = (in_terminal, only_list, export is not None, export_tests, imported is not None)
-    if sum(ways) > 1:
+    file, export, imported = flags.file, flags.export, flags.imported
+    given = export is not None, imported is not None
+    if sum((flags.in_terminal, flags.only_list, flags.export_tests, *given)) > 1:
         raise CommandError(
             "Use one of `--tty`, `--list`, `--export`, `--export-tests` and `--import`."
         )
-    if skip_bad and imported is None:
+    if flags.skip_bad and imported is None:
         raise CommandError("`--skip-bad` belongs to `--import`.")
-    if export_tests:
+    if flags.export_tests:
         return _export_tests(pipeline_file(file, "review --export-tests"))
     place = _find_place(file)
-    if only_list or (as_json and not (export or imported)):
-        return _list(place, as_json=as_json)
+    if flags.only_list or (flags.as_json and not (export or imported)):
+        return _list(place, as_json=flags.as_json)
     if export is not None:
         return _export(place, export)
-    with _open_desk(place, by) as opened:
+    with _open_desk(place, flags.by) as opened:
         if imported is not None:
-            return _import(opened, imported, skip_bad=skip_bad, as_json=as_json)
-        if in_terminal:
+            return _import(opened, imported, skip_bad=flags.skip_bad, as_json=flags.as_json)
+        if flags.in_terminal:
             return _review_in_terminal(opened)
-        return _serve(opened, port, opens_browser=not no_browser)
+        return _serve(opened, flags.port, opens_browser=not flags.no_browser)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import logging
 import socket
 import time
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +34,7 @@ KEYS_FILE_NAME = "api-keys"
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("serve")(with_exit_status(serve))
+    app.command("serve")(with_exit_status(serve, ServeFlags))
     group = typer.Typer(
         name="service",
         help="Local service: one pool and one Prefect server for all runs on this machine.",
@@ -48,38 +48,41 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group)
 
 
-def serve(
+@dataclass(frozen=True, slots=True)
+class ServeFlags:
+    """Options of `paddock serve`."""
+
     host: Annotated[
         str | None, typer.Option(metavar="HOST[:PORT]", help="127.0.0.1:11434 by default.")
-    ] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free port.")] = None,
-    models: Annotated[str | None, typer.Option(metavar="DIR", help="The model store.")] = None,
+    ] = None
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free port.")] = None
+    models: Annotated[str | None, typer.Option(metavar="DIR", help="The model store.")] = None
     api_keys: Annotated[
         str | None, typer.Option("--api-keys", metavar="FILE", help="File with one key per line.")
-    ] = None,
+    ] = None
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve other machines without keys.")
-    ] = False,
+    ] = False
     origins: Annotated[
         str | None, typer.Option(metavar="LIST", help="Web origins to allow, besides local ones.")
-    ] = None,
+    ] = None
     rate: Annotated[
         str | None, typer.Option(metavar="N[/s]", help="Requests per minute for each key.")
-    ] = None,
+    ] = None
     keep_alive: Annotated[
         str | None,
         typer.Option("--keepalive", "--keep-alive", metavar="TIME", help="How long a model stays."),
-    ] = None,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Log each request, load and eviction.")
-    ] = False,
-) -> int:
+    ] = None
+    debug: Annotated[bool, typer.Option("--debug", help="Log each request, load and eviction.")] = (
+        False
+    )
+
+
+def serve(flags: ServeFlags) -> int:
     """Serve models over HTTP: Ollama's API and OpenAI's."""
-    flags = given_settings(
-        host=host, models=models, api_keys=api_keys, insecure=insecure,
-        origins=origins, rate=rate, keep_alive=keep_alive, debug=debug,
-    )  # fmt: skip
-    settings = read_settings(Path.cwd(), flags=flags)
+    own = asdict(flags)
+    port = own.pop("port")  # the other options have the names of their settings
+    settings = read_settings(Path.cwd(), flags=given_settings(**own))
     if port is not None:
         settings = with_port(settings, port)
     refuse_open_service(settings)

@@ -14,7 +14,7 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +22,6 @@ import typer
 
 from paddock.engine.system.text import canonical_json, counted
 from paddock.runner import api
-from paddock.runner.cli import run_display
 from paddock.runner.cli.arguments import (
     JsonOption,
     LocalOption,
@@ -33,6 +32,7 @@ from paddock.runner.cli.arguments import (
 )
 from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import CommandError, with_exit_status
+from paddock.runner.cli.run_progress import run_observer
 from paddock.runner.core.dependencies import HELD, held_mark, is_file_mark
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
@@ -42,7 +42,7 @@ from paddock.runner.settings import STATE_FOLDER, read_settings
 from paddock.steps.paths import write_refusal
 
 from .init_schema_steps import installed_schema, write_schema
-from .validate_plan_run import confirm_removal, print_closing, print_speed_advice
+from .validate_plan_run import print_closing, print_speed_advice, run_until_confirmed
 
 if TYPE_CHECKING:
     from paddock.runner.progress.report import Report
@@ -50,16 +50,19 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command, under both spellings."""
-    app.command("summarise")(with_exit_status(summarise))
-    app.command("summarize", hidden=True)(with_exit_status(summarise))
+    app.command("summarise")(with_exit_status(summarise, SummariseFlags))
+    app.command("summarize", hidden=True)(with_exit_status(summarise, SummariseFlags))
 
 
-def summarise(
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of documents.")],
+@dataclass(frozen=True, slots=True)
+class SummariseFlags:
+    """Arguments and options of `paddock summarise`."""
+
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of documents.")]
     out: Annotated[
         str, typer.Option("-o", "--out", metavar="OUT", help="Folder for the summaries.")
-    ],
-    words: Annotated[int, typer.Option(min=1, max=10_000, help="About how many words each.")] = 80,
+    ]
+    words: Annotated[int, typer.Option(min=1, max=10_000, help="About how many words each.")] = 80
     model: Annotated[
         str | None,
         typer.Option(
@@ -67,28 +70,61 @@ def summarise(
             help="A stored model, or a GGUF file.",
             autocompletion=complete_model_names,
         ),
-    ] = None,
+    ] = None
     include: Annotated[
         str | None, typer.Option(metavar="GLOB", help="Only these, such as '**/*.{md,pdf}'.")
-    ] = None,
+    ] = None
     save: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Save the pipeline to this file, then run it."),
-    ] = None,
+    ] = None
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Retry quarantined documents.")
-    ] = False,
+    ] = False
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove summaries of deleted documents.")
-    ] = False,
-    yes: YesOption = False,
-    take: TakeOption = False,
-    local: LocalOption = False,
-    pool: PoolOption = None,
-    as_json: JsonOption = False,
-) -> int:
+    ] = False
+    yes: YesOption = False
+    take: TakeOption = False
+    local: LocalOption = False
+    pool: PoolOption = None
+    as_json: JsonOption = False
+
+    def request(self) -> SummaryRequest:
+        """Return the request, with absolute paths.
+
+        Raises:
+            CommandError: no such folder, or the output folder cannot be written.
+        """
+        folder, out = self.folder, self.out
+        documents, target = Path(folder).expanduser(), Path(out).expanduser()
+        if documents.is_file():
+            raise CommandError(f"'{folder}' is a file.\n  Name its folder; --include takes a name.")
+        if not documents.is_dir():
+            raise CommandError(f"There is no folder '{folder}'.")
+        if target.exists() and not target.is_dir():
+            raise CommandError(f"'{out}' is a file.\n  Name a folder for the summaries.")
+        if (why := write_refusal(target)) is not None:
+            raise CommandError(f"'{out}' cannot be written: {why}.\n  Name another folder by `-o`.")
+        model = self.model or ""
+        if model.lower().endswith(".gguf"):
+            model = str(Path(model).expanduser().absolute())
+        include = self.include or INCLUDE
+        return SummaryRequest(documents.resolve(), target.resolve(), self.words, model, include)
+
+    def options(self) -> RunOptions:
+        return RunOptions(
+            local=self.local or None,
+            retry_failed=self.retry_failed,
+            prune=self.prune,
+            is_confirmed=self.yes,
+            takes_over=self.take,
+        )
+
+
+def summarise(flags: SummariseFlags) -> int:
     """Summarise every document in a folder, without a line of YAML."""
-    request = _summary_request(folder, out, words, model, include)
+    request, save = flags.request(), flags.save
     file = request.out / NAME if save is None else Path(save).absolute()
     text = pipeline_text(request, file.parent)
     if save is None:
@@ -99,53 +135,19 @@ def summarise(
         given = f"{shlex.quote(save)}{_input_options(request, file)}"
         console.print_err(f"Saved as '{save}'. From now on: paddock run {given}")
         _transfer_outputs(request, file)
-    settings = read_settings(file.parent, flags=given_settings(pool=pool))
+    settings = read_settings(file.parent, flags=given_settings(pool=flags.pool))
 
-    options = RunOptions(
-        local=local or None,
-        retry_failed=retry_failed,
-        prune=prune,
-        is_confirmed=yes,
-        takes_over=take,
-    )
-
-    def run(options: RunOptions) -> Report:
-        with run_display.run_observer(is_quiet_stdout=as_json, is_log=False) as observer:
+    def go(options: RunOptions) -> Report:
+        with run_observer(is_quiet_stdout=flags.as_json) as observer:
             environment = RunEnvironment(settings=settings, observer=observer)
             return api.run(file, request.inputs(), options, environment)
 
-    ended = run(options)
-    if prune and not yes and confirm_removal(ended):
-        ended = run(replace(options, is_confirmed=True))
-    print_closing(ended, str(file), is_apart=as_json)
-    if as_json:
+    ended = run_until_confirmed(go, flags.options())
+    print_closing(ended, str(file), is_apart=flags.as_json)
+    if flags.as_json:
         console.print_json(ended.as_json())
     print_speed_advice(ended, settings)
     return ended.exit_status()
-
-
-def _summary_request(
-    folder: str, out: str, words: int, model: str | None, include: str | None
-) -> SummaryRequest:
-    """Return the request, with absolute paths.
-
-    Raises:
-        CommandError: no such folder, or the output folder cannot be written.
-    """
-    documents, target = Path(folder).expanduser(), Path(out).expanduser()
-    if documents.is_file():
-        raise CommandError(f"'{folder}' is a file.\n  Name its folder; --include takes a name.")
-    if not documents.is_dir():
-        raise CommandError(f"There is no folder '{folder}'.")
-    if target.exists() and not target.is_dir():
-        raise CommandError(f"'{out}' is a file.\n  Name a folder for the summaries.")
-    if (why := write_refusal(target)) is not None:
-        raise CommandError(f"'{out}' cannot be written: {why}.\n  Name another folder by `-o`.")
-    if model is not None and model.lower().endswith(".gguf"):
-        model = str(Path(model).expanduser().absolute())
-    return SummaryRequest(
-        documents.resolve(), target.resolve(), words, model or "", include or INCLUDE
-    )
 
 
 def _save_pipeline(file: Path, text: str) -> None:

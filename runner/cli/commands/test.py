@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,66 +35,72 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("test")(with_exit_status(test))
+    app.command("test")(with_exit_status(test, PipelineTestFlags))
 
 
-def test(
+@dataclass(frozen=True, slots=True)
+class PipelineTestFlags:
+    """Arguments and options of `paddock test`."""
+
     files: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="FILE...",
             help="Pipelines, folders with one, or .prompt.yml; by default this folder.",
         ),
-    ] = None,
+    ] = None
     record: Annotated[
         bool,
         typer.Option(
             "--record", help="Ask models for replies that are not recorded yet, and record them."
         ),
-    ] = False,
+    ] = False
     replay: Annotated[
         bool,
         typer.Option("--replay", help="Ask no model: a reply that is not recorded fails the test."),
-    ] = False,
+    ] = False
     only: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only this test; can be repeated.")
-    ] = None,
-    junit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write JUnit XML for CI.")
-    ] = None,
+    ] = None
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML for CI.")] = (
+        None
+    )
     summary: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a summary in Markdown.")
-    ] = None,
-    as_json: JsonOption = False,
-    pool: PoolOption = None,
+    ] = None
+    as_json: JsonOption = False
+    pool: PoolOption = None
     allow: Annotated[
         str | None,
         typer.Option(metavar="NAME,...", help="Permissions: network, run, secrets."),
-    ] = None,
-) -> int:
+    ] = None
+
+
+def test(flags: PipelineTestFlags) -> int:
     """Run a pipeline's tests; exit with 4 if one fails."""
-    if record and replay:
+    record, junit, summary = flags.record, flags.junit, flags.summary
+    if record and flags.replay:
         raise CommandError("Use `--record` or `--replay`, not both.")
     for target, example in ((junit, "junit.xml"), (summary, "summary.md")):
         if target is not None:
             require_writable(target, example)
-    mode: ReplayMode = "record" if record else "replay" if replay else "auto"
-    paths = [pipeline_file(file, "test", with_prompts=True) for file in files or (HERE,)]
+    mode: ReplayMode = "record" if record else "replay" if flags.replay else "auto"
+    paths = [pipeline_file(file, "test", with_prompts=True) for file in flags.files or (HERE,)]
     tests = suite_runner.read_suites(paths)
     if not any(file.subjects for file in tests):
         names = ", ".join(str(file.file) for file in tests)
         remedy = "Write some under `tests:`; in a .prompt.yml, under `testData`."
         raise CommandError(f"There are no tests in {names}.\n  {remedy}")
-    printer = _CasePrinter(console.print_err if as_json else console.print_out)
+    printer = _CasePrinter(console.print_err if flags.as_json else console.print_out)
     try:
         # stdout carries one object: what a plug-in prints goes to stderr.
-        with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        with redirect_stdout(sys.stderr) if flags.as_json else nullcontext():
             options = suite_runner.SuiteOptions(
                 mode,
                 printer.case,
                 printer.begin,
-                only or (),
-                given_settings(pool=pool, allow=allow),
+                flags.only or (),
+                given_settings(pool=flags.pool, allow=flags.allow),
             )
             suites = suite_runner.run_suites(tests, options)
     except suite_runner.UnknownCase as error:
@@ -101,7 +108,7 @@ def test(
     printer.end(suites)
     write_test_reports(suites, junit=junit, summary=summary)
     status = results.suites_exit_status(suites)
-    if as_json:
+    if flags.as_json:
         totals, found = results.count_cases(suites), [suite.as_json() for suite in suites]
         console.print_json({"ok": not status, "counts": totals, "files": found})
     return status

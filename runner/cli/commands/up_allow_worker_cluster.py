@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command("up")(with_exit_status(up))
+    app.command("up")(with_exit_status(up, UpFlags))
     app.command("allow")(with_exit_status(allow))
     app.command("worker")(with_exit_status(worker))
     group = typer.Typer(
@@ -84,32 +85,38 @@ def allow(
 _RUN_FLAGS = ("allow", "debug", "log_json")
 
 
-def up(
+@dataclass(frozen=True, slots=True)
+class UpFlags:
+    """Arguments and options of `paddock up`."""
+
     folders: Annotated[
         list[str] | None,
         typer.Argument(metavar="[DIR]...", help="Folders; the current one by default."),
-    ] = None,
-    listen: Annotated[
-        str | None, typer.Option(metavar="HOST[:PORT]", help="127.0.0.1:11436 by default.")
-    ] = None,
-    max_runs: MaxRunsOption = None,
+    ] = None
+    up_host: Annotated[
+        str | None,
+        typer.Option("--listen", metavar="HOST[:PORT]", help="127.0.0.1:11436 by default."),
+    ] = None
+    max_runs: MaxRunsOption = None
     allow: Annotated[
         str | None, typer.Option(metavar="NAME,...", help="Permissions of pipelines.")
-    ] = None,
-    pool: PoolOption = None,
+    ] = None
+    pool: PoolOption = None
     debug: Annotated[
         bool, typer.Option("--debug", help="Also log loads and evictions of models.")
-    ] = False,
-    log_json: LogOption = False,
-) -> int:
+    ] = False
+    log_json: LogOption = False
+
+
+def up(flags: UpFlags) -> int:
     """Run the schedules, watches and webhooks of the pipelines below DIR."""
-    places = [_require_folder(text) for text in folders or ["."]]
-    flags = given_settings(
-        up_host=listen, max_runs=max_runs, allow=allow, pool=pool, debug=debug, log_json=log_json
-    )
-    settings = read_settings(Path.cwd(), flags=flags)
+    places = [_require_folder(text) for text in flags.folders or ["."]]
+    own = asdict(flags)
+    del own["folders"]  # the options have the names of their settings
+    own = given_settings(**own)
+    settings = read_settings(Path.cwd(), flags=own)
     events.prepare_logging(settings)
-    return _run_until_stopped(places, settings, flags)
+    return _run_until_stopped(places, settings, own)
 
 
 def _require_folder(text: str) -> Path:

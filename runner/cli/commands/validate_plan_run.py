@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +38,7 @@ from paddock.runner.cli.arguments import (
     warn_of_model_with_same_name,
 )
 from paddock.runner.cli.exit_status import DONE, FAILED, WRONG, CommandError, with_exit_status
+from paddock.runner.cli.run_progress import run_observer
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress import console
 from paddock.runner.progress.report import (
@@ -287,7 +288,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("validate")(with_exit_status(validate))
     app.command("plan")(with_exit_status(plan))
-    app.command("run")(with_exit_status(run))
+    app.command("run")(with_exit_status(run, RunFlags))
 
 
 def validate(
@@ -347,147 +348,155 @@ def plan(
     return EXIT_WORK_TO_DO if detailed_exitcode and report.has_work else DONE
 
 
-def run(
+@dataclass(frozen=True, slots=True)
+class RunFlags:
+    """Arguments and options of `paddock run`."""
+
     file: Annotated[
         str | None,
         typer.Argument(
             metavar="FILE", help="A pipeline, or a folder with one; this folder by default."
         ),
-    ] = None,
-    inputs: InputsOption = None,
+    ] = None
+    inputs: InputsOption = None
     only: Annotated[
         list[str] | None, typer.Option(metavar="KEY", help="Only this item; can be repeated.")
-    ] = None,
+    ] = None
     force: Annotated[
         list[str] | None, typer.Option(metavar="STEP", help="Redo this step, even if it is fresh.")
-    ] = None,
+    ] = None
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Do not reuse cached replies of models.")
-    ] = False,
+    ] = False
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Retry quarantined items.")
-    ] = False,
+    ] = False
     refresh: Annotated[
         bool,
         typer.Option("--refresh", help="Redo items made by an older, compatible step version."),
-    ] = False,
+    ] = False
     prune: Annotated[
         bool, typer.Option("--prune", help="Remove the outputs of deleted documents.")
-    ] = False,
-    yes: YesOption = False,
-    take: TakeOption = False,
+    ] = False
+    yes: YesOption = False
+    take: TakeOption = False
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Continue that run, with its file and inputs.")
-    ] = None,
+    ] = None
     review: Annotated[
         ReviewMode,
         typer.Option(
             help="What to do with answers that wait for a person: ask; or, with no one to ask, "
             "fail, skip or accept."
         ),
-    ] = "ask",
+    ] = "ask"
     fail_on: Annotated[
         Literal["new", "any", "never"],
         typer.Option(help="Exit with 3 for newly quarantined items, for any, or never."),
-    ] = "new",
-    local: LocalOption = False,
-    as_json: JsonOption = False,
-    pool: PoolOption = None,
-    allow: _Allow = None,
+    ] = "new"
+    local: LocalOption = False
+    as_json: JsonOption = False
+    pool: PoolOption = None
+    allow: _Allow = None
     notify: Annotated[
         bool,
         typer.Option(
             "--notify", help="Send the notifications of `on.notify`, as `paddock up` does."
         ),
-    ] = False,
+    ] = False
     log_json: Annotated[
         bool,
         typer.Option("--log-json", help="Write progress to stderr as one JSON object per line."),
-    ] = False,
+    ] = False
     junit: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write JUnit XML, with a case for each document."),
-    ] = None,
+    ] = None
     summary: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a summary in Markdown.")
-    ] = None,
+    ] = None
     report: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write a report of the run as one HTML page."),
-    ] = None,
-) -> int:
+    ] = None
+
+    def pipeline_and_inputs(self) -> tuple[Path, Mapping[str, Any]]:
+        """Return the pipeline and its inputs, with `resume` those of an earlier run."""
+        given = parse_inputs(self.inputs)
+        if self.resume is not None:
+            path = None if self.file is None else pipeline_file(self.file, "run")
+            return resumed_run(self.resume, path, given)
+        return pipeline_file(HERE if self.file is None else self.file, "run"), given
+
+    def options(self) -> RunOptions:
+        return RunOptions(
+            local=self.local or None,
+            only=frozenset(self.only or ()),
+            force=frozenset(self.force or ()),
+            no_cache=self.no_cache,
+            retry_failed=self.retry_failed,
+            review=self.review,
+            refresh=self.refresh,
+            prune=self.prune,
+            is_confirmed=self.yes,
+            takes_over=self.take,
+            notify=self.notify,
+        )
+
+
+def run(flags: RunFlags) -> int:
     """Run a pipeline; the same command again continues.
 
     Progress goes to stderr. The value of `returns` is printed on stdout, text as it is and data as
     YAML; the summary of the run then goes to stderr, too.
     """
-    path, given = _pipeline_and_inputs(file, inputs, resume)
+    path, given = flags.pipeline_and_inputs()
+    junit, summary, report = flags.junit, flags.summary, flags.report
     for target, name in ((report, "run.html"), (junit, "junit.xml"), (summary, "summary.md")):
         if target is not None:
             require_writable(target, name)
-    from paddock.runner.cli import run_display
-
-    flags = given_settings(pool=pool, allow=allow, log_json=log_json)
-    settings = read_settings(path.parent, flags=flags)
-    if file is not None:
-        warn_of_model_with_same_name(file, path, settings)
+    own = given_settings(pool=flags.pool, allow=flags.allow, log_json=flags.log_json)
+    settings = read_settings(path.parent, flags=own)
+    if flags.file is not None:
+        warn_of_model_with_same_name(flags.file, path, settings)
     is_log = settings.service.is_log_json
     reports = CiReports(path, junit, summary)
 
-    options = RunOptions(
-        local=local or None,
-        only=frozenset(only or ()),
-        force=frozenset(force or ()),
-        no_cache=no_cache,
-        retry_failed=retry_failed,
-        review=review,
-        refresh=refresh,
-        prune=prune,
-        is_confirmed=yes,
-        takes_over=take,
-        notify=notify,
-    )
-
     def go(options: RunOptions) -> Report:
-        display = run_display.run_observer(is_quiet_stdout=as_json, is_log=is_log)
+        display = run_observer(is_quiet_stdout=flags.as_json, is_log=is_log)
         with reports.written_on_error(), display as observer:
             environment = RunEnvironment(settings=settings, observer=observer)
             return api.run(path, given, options, environment)
 
-    ended = go(options)
-    if prune and not yes and confirm_removal(ended):
-        ended = go(replace(options, is_confirmed=True))
+    ended = run_until_confirmed(go, flags.options())
     if report is not None and ended.run:
         from paddock.runner.lineage.decisions import reviews_of_run
         from paddock.runner.render.run_report import write_named_run_report
 
         write_named_run_report(path, ended.run, report, reviews_of_run)
-    status = ended.exit_status(fail_on)
+    status = ended.exit_status(flags.fail_on)
     if not reports.write(ended):
         status = status or FAILED
     has_value = ended.returns is not None
     if not is_log:
-        print_closing(ended, str(path), is_apart=as_json or has_value)
+        print_closing(ended, str(path), is_apart=flags.as_json or has_value)
         print_speed_advice(ended, settings)
-    if as_json:
+    if flags.as_json:
         console.print_json(ended.as_json())
     elif has_value:
         console.print_out(_returned_text(ended.returns))
     return status
 
 
-def _pipeline_and_inputs(
-    file: str | None, inputs: list[str] | None, resume: str | None
-) -> tuple[Path, Mapping[str, Any]]:
-    """Return the pipeline and its inputs, with `resume` those of an earlier run."""
-    given = parse_inputs(inputs)
-    if resume is not None:
-        path = None if file is None else pipeline_file(file, "run")
-        return resumed_run(resume, path, given)
-    return pipeline_file(HERE if file is None else file, "run"), given
+def run_until_confirmed(go: Callable[[RunOptions], Report], options: RunOptions) -> Report:
+    """Run; once more if a person confirms that missing documents were deleted, to prune theirs."""
+    ended = go(options)
+    if options.prune and not options.is_confirmed and _confirm_removal(ended):
+        return go(replace(options, is_confirmed=True))
+    return ended
 
 
-def confirm_removal(ended: Report) -> bool:
+def _confirm_removal(ended: Report) -> bool:
     """Ask at a terminal whether missing documents were deleted, if the run found some."""
     if not any(item.state == "missing" for item in ended.items):
         return False

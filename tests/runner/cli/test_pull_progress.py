@@ -10,7 +10,7 @@ from paddock.runner.cli.commands.pull_push_create import (
     TransferLines,
     transfer_progress,
 )
-from paddock.runner.cli.transfer_bars import TransferBars
+from paddock.runner.cli.live_displays import TransferBars
 
 
 def told(*events: tuple[float, str, int | None, int | None]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.cli.commands.embed_batch import gather_texts
+from paddock.runner.cli.commands.embed import gather_texts
 from paddock.runner.cli.exit_status import CommandError
 from tests.live import CHAT, VECTORS, Live
 from tests.runner.cli.commands.shell import paddock

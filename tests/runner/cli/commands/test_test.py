@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.cli.commands.test import test as command
+from paddock.runner.cli.commands import test as test_command
 from paddock.runner.cli.exit_status import CommandError
 from paddock.steps import registry
 from tests.runner.cli.commands.shell import paddock
@@ -31,6 +31,10 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "pipeline.yaml"
     path.write_text(PIPELINE)
     return path
+
+
+def command(files: list[str], **flags: Any) -> int:
+    return test_command.test(test_command.PipelineTestFlags(files, **flags))
 
 
 def test_a_person_reads_each_test_and_what_is_wrong_with_it(

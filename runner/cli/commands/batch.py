@@ -1,4 +1,4 @@
-"""Answer a file of batch requests: by the running service, else by a pool in this process.
+"""`paddock batch`: answer a file of requests, by the running service or a pool in this process.
 
 Each answer is written to disk before the next request is sent, so no request is answered twice.
 """
@@ -6,10 +6,14 @@ Each answer is written to disk before the next request is sent, so no request is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+import sys
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.openai.batch_lines import (
@@ -22,12 +26,101 @@ from paddock.engine.api.openai.batch_lines import (
 )
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.system import http
+from paddock.engine.system.text import counted
+from paddock.runner.cli.arguments import JsonOption
+from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError, with_exit_status
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import READ_TIMEOUT_S, ServiceClient, ServiceError
-from paddock.runner.settings import Settings
+from paddock.runner.progress import console
+from paddock.runner.settings import Settings, read_settings
+
+EXIT_SOME_FAILED = 3  # as for a run: finished, but some requests failed
+TALLY_EVERY_S = 5.0
+_REFRESH_PER_S = 4
 
 PAUSE_S, MOST_PAUSE_S = 2.0, 30.0
 """Before a busy service is asked again: where it does not say when, and at most."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("batch")(with_exit_status(batch))
+
+
+def batch(
+    source: Annotated[
+        str, typer.Argument(metavar="IN.jsonl", help="Requests in the form of OpenAI's batches.")
+    ],
+    results: Annotated[
+        str, typer.Argument(metavar="OUT.jsonl", help="Gets a line for each request.")
+    ],
+    at_once: Annotated[
+        int, typer.Option("--at-once", min=1, max=512, help="Concurrent requests.")
+    ] = 64,
+    as_json: JsonOption = False,
+) -> int:
+    """Answer a file of requests; the same command again continues."""
+    if not Path(source).is_file():
+        raise CommandError(f"There is no file '{source}'.")
+    if not Path(results).absolute().parent.is_dir():
+        raise CommandError(f"There is no folder '{Path(results).parent}'.")
+    if Path(source).resolve() == Path(results).resolve():
+        raise CommandError("The results would be written over the requests: name another file.")
+    settings = read_settings(Path.cwd())
+    try:
+        with _tally_display() as follow:
+            tally = answer_requests(settings, Path(source), Path(results), at_once, follow)
+    except KeyboardInterrupt:
+        console.print_err(
+            f"Interrupted. `paddock batch {source} {results}` continues where it stopped."
+        )
+        return INTERRUPTED
+    if as_json:
+        counts = {"total": tally.total, "completed": tally.completed, "failed": tally.failed}
+        console.print_json({"ok": not tally.failed, **counts})
+    else:
+        console.print_out(f"{tally_text(tally)}: {results}")
+    return EXIT_SOME_FAILED if tally.failed else DONE
+
+
+def tally_text(tally: BatchProgress) -> str:
+    """Return the progress as text."""
+    failed = f", {tally.failed:,} failed" if tally.failed else ""
+    done = tally.completed + tally.failed
+    return f"{done:,} of {counted(tally.total, 'request')} answered{failed}"
+
+
+@contextmanager
+def _tally_display() -> Iterator[Callable[[BatchProgress], None]]:
+    """Yield a callback that shows progress: a bar on a terminal, else a line every few seconds."""
+    if not (sys.stderr is not None and sys.stderr.isatty()):
+        yield _TallyLines().show
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(24), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
+    screen = Console(stderr=True, highlight=False)
+    with Progress(*columns, console=screen, refresh_per_second=_REFRESH_PER_S) as progress:
+        screen.show_cursor(True)
+        task = progress.add_task("", total=None)
+
+        def show(tally: BatchProgress) -> None:
+            done = tally.completed + tally.failed
+            progress.update(task, description=tally_text(tally), total=tally.total, completed=done)
+
+        yield show
+
+
+class _TallyLines:
+    def __init__(self) -> None:
+        self._shown_at = -TALLY_EVERY_S
+
+    def show(self, tally: BatchProgress) -> None:
+        now = time.monotonic()
+        if tally.n_left and now - self._shown_at >= TALLY_EVERY_S:
+            self._shown_at = now
+            console.print_err(tally_text(tally))
 
 
 def answer_requests(

@@ -1,0 +1,88 @@
+"""`paddock embed`: print vectors of texts."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from paddock.runner.cli import model_arguments
+from paddock.runner.cli.arguments import JsonOption, KeepAliveOption
+from paddock.runner.cli.exit_status import DONE, CommandError, with_exit_status
+from paddock.runner.cli.model_arguments import (
+    ModelArgument,
+    parse_keep_alive,
+    read_document_text,
+    read_stdin,
+)
+from paddock.runner.daemon.service_client import READ_TIMEOUT_S, service_for_command
+from paddock.runner.progress import console
+from paddock.runner.settings import read_settings
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("embed")(with_exit_status(embed, EmbedFlags))
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedFlags:
+    """Arguments and options of `paddock embed`."""
+
+    model: ModelArgument
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT...]", help="Without any: standard input.")
+    ] = None
+    files: Annotated[
+        list[str] | None, typer.Option("--file", "-f", metavar="FILE", help="Embed a file's text.")
+    ] = None
+    lines: Annotated[bool, typer.Option("--lines", help="Embed each line separately.")] = False
+    dimensions: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Keep this many numbers of each vector.")
+    ] = None
+    truncate: Annotated[
+        bool, typer.Option("--truncate", help="Cut texts that are too long instead of failing.")
+    ] = False
+    keep_alive: KeepAliveOption = None
+    as_json: JsonOption = False
+
+
+def embed(flags: EmbedFlags) -> int:
+    """Print the vector of each text as a line of JSON."""
+    model = model_arguments.resolve_model_ref(flags.model)
+    wanted = gather_texts(flags.texts or [], flags.files or [], is_by_lines=flags.lines)
+    body: dict[str, Any] = {"model": model, "input": wanted, "truncate": flags.truncate}
+    if flags.dimensions is not None:
+        body["dimensions"] = flags.dimensions
+    if flags.keep_alive is not None:
+        body["keep_alive"] = parse_keep_alive(flags.keep_alive)
+    with service_for_command(read_settings(Path.cwd()), model) as client:
+        answer = client.post("/api/embed", body, READ_TIMEOUT_S)
+    if flags.as_json:
+        console.print_json(answer)
+    else:
+        for vector in answer.get("embeddings", []):
+            console.print_out(json.dumps(vector))
+    return DONE
+
+
+def gather_texts(texts: list[str], files: list[str], *, is_by_lines: bool) -> list[str]:
+    """Return the texts of the arguments, files and stdin.
+
+    Raises:
+        CommandError: there are none, or one is not text.
+    """
+    whole = [read_document_text(file) for file in files]
+    if not texts and not files:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise CommandError("Name a text: `paddock embed MODEL 'a text'`, or pipe one in.")
+        whole.append(read_stdin())
+    if is_by_lines:
+        whole = [line for text in whole for line in text.splitlines() if line.strip()]
+    if not texts and not whole:
+        raise CommandError("There is no text.")
+    return [*texts, *whole]
