@@ -1,9 +1,9 @@
-"""Words for messages, shortened and counted; canonical JSON, references in it; lines of bytes."""
+"""Words for messages, shortened and counted; texts and references in plain data; lines of bytes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 
@@ -85,3 +85,14 @@ def split_lines(rest: bytes, piece: bytes) -> tuple[list[bytes], bytes]:
     """
     *lines, rest = (rest + piece).split(b"\n")
     return lines, rest
+
+
+def map_texts(value: Any, change: Callable[[str], str]) -> Any:
+    """Return plain data with every text changed, names of members too."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {change(str(name)): map_texts(item, change) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [map_texts(item, change) for item in value]
+    return value

@@ -169,7 +169,6 @@ class PlainAnswer:
         return console.write_out(text)
 
     def end(self) -> None:
-        """End the line."""
         if self._last != "\n":
             console.write_out("\n")
         self._last = "\n"

@@ -89,7 +89,6 @@ _SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
     app.command("completion")(with_exit_status(completion))
 
 

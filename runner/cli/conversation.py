@@ -77,7 +77,6 @@ class ChatConversation:
             self.turns.pop()
 
     def change_model(self, model: str, abilities: frozenset[str]) -> None:
-        """Start a new conversation with another model."""
         self.model, self.abilities = model, abilities
         self.turns.clear()
         self.think = None
@@ -257,7 +256,6 @@ class SlashCommands:
         return tuple(f"/{name}" for name in self._commands())
 
     def execute(self, text: str) -> None:
-        """Execute a command line."""
         word, _, rest = text.strip().partition(" ")
         command = self._commands().get(word[1:])
         if command is None:

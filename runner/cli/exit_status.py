@@ -91,7 +91,6 @@ def _report_error(error: BaseException, *, as_json: bool) -> int:
 
 
 def explain_error(error: BaseException) -> tuple[int, str]:
-    """Return an error's exit status and message."""
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, "Interrupted."
     for (module, name), status in _STATUS_OF_ERRORS.items():

@@ -95,14 +95,12 @@ class HelpCommand(TyperCommand):
             raise
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        """Return the parts of the usage line after the command's name."""
         return [
             "[OPTIONS]",
             *(_usage_piece(param) for param in _argument_params(self.get_params(ctx))),
         ]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write arguments and options with their help."""
         arguments, options = [], []
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx)

@@ -95,12 +95,10 @@ def run_heading(past: PastRun, now: float) -> str:
 
 
 def journal_line(event: Mapping[str, Any]) -> str:
-    """Return one event of a journal as a line."""
     return console.printable_line(f"{_time_of_day(event.get('time'))}  {_journal_text(event)}")
 
 
 def is_failure(event: Mapping[str, Any]) -> bool:
-    """Return whether an event of a journal is a failure."""
     return event.get("event") == "item" and event.get("state") in ("failed", "quarantined")
 
 

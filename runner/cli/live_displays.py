@@ -51,7 +51,6 @@ class LiveTable(RunProgress):
         self._thread = threading.Thread(target=self._keep_drawing, name="progress", daemon=True)
 
     def __enter__(self) -> LiveTable:
-        """Start."""
         self._live.start()
         # A killed process could not show a hidden cursor again.
         self._console.show_cursor(True)
@@ -59,7 +58,6 @@ class LiveTable(RunProgress):
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
         self._stop.set()
         self._thread.join()
         self._is_over = True
@@ -73,17 +71,14 @@ class LiveTable(RunProgress):
             self._live.refresh()
 
     def print_messages(self) -> None:
-        """Print new messages above the table."""
         while self._messages:
             self._console.print(self._messages.popleft())
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        """Print the run's name above the table."""
         super().began(run, pipeline, steps)
         self._above(f"run {run} of {pipeline}", "bold")
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
-        """Print failures above the table."""
         super().item(step, key, state, detail)
         if state in ("quarantined", "failed"):
             self._n_failures += 1
@@ -93,7 +88,6 @@ class LiveTable(RunProgress):
                 self._above("Further failures are counted, and listed in the report.", "yellow")
 
     def note(self, text: str) -> None:
-        """Print a note above the table."""
         self._above(text, "")
 
     def _above(self, text: str, style: str) -> None:
@@ -227,14 +221,12 @@ class TransferBars:
         )
 
     def __enter__(self) -> TransferBars:
-        """Start."""
         self._live.start()
         # A killed process could not show a hidden cursor again.
         self._console.show_cursor(True)
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """Stop."""
         if kind is None:
             for step in self._steps.values():
                 step.is_over = True
@@ -253,7 +245,6 @@ class TransferBars:
         step.is_over = bool(total) and step.completed >= (total or 0)
 
     def table(self) -> RenderableType:
-        """Return the current lines."""
         table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 1, 0, 0))
         table.add_column(no_wrap=True, overflow="ellipsis")
         table.add_column(width=_TRANSFER_BAR_WIDTH)

@@ -166,7 +166,6 @@ def _percent(share: float) -> str:
 
 
 def tuned_copy_table(copies: Sequence[TunedCopy]) -> str:
-    """Return the tuned copies in columns."""
     head = ("NAME", "FORMAT", "ID", "PROMPTS", "ANSWERS", "AGREEMENT", "MORE")
     rows = [
         (
@@ -184,7 +183,6 @@ def tuned_copy_table(copies: Sequence[TunedCopy]) -> str:
 
 
 def tuned_copy_json(made: TunedCopy) -> dict[str, Any]:
-    """Return the object of `--json`."""
     return {
         "name": made.name,
         "format": made.format,
@@ -228,7 +226,6 @@ class ModelRow:
     """Format of the tuned copy that is used instead."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the object of `list --json`."""
         return {
             "name": self.name,
             "digest": self.digest,
@@ -262,7 +259,6 @@ def _model_row(finder: ModelFinder, card: ModelCard) -> ModelRow:
 
 
 def service_models(client: ServiceClient) -> tuple[ModelRow, ...]:
-    """Return the models of a service."""
     with client:
         models = client.get("/api/tags").get("models") or []
     rows = (

@@ -46,7 +46,6 @@ class TerminalAnswer:
         self.screen.show_cursor(True)
 
     def add_thinking(self, text: str) -> bool:
-        """Write a piece of reasoning."""
         self._stop_waiting()
         if not self._is_thinking:
             self._is_thinking = True
@@ -54,13 +53,11 @@ class TerminalAnswer:
         return self._write(text, "dim")
 
     def add_text(self, text: str) -> bool:
-        """Write a piece of the answer."""
         self._stop_waiting()
         self._end_thinking()
         return self._write(text)
 
     def end(self) -> None:
-        """End the line."""
         self._stop_waiting()
         self._end_thinking()
         if self._last != "\n":
@@ -111,7 +108,6 @@ class MarkdownAnswer(TerminalAnswer):
         return True
 
     def end(self) -> None:
-        """Print the last block."""
         self._stop_waiting()
         self._end_thinking()
         self._print_block(self._text)

@@ -39,7 +39,6 @@ class TokenRate:
         self._seconds: deque[tuple[int, int]] = deque()
 
     def add(self, n: int) -> None:
-        """Count `n` more now."""
         second = int(self._clock())
         if self._seconds and self._seconds[-1][0] == second:
             self._seconds[-1] = (second, self._seconds[-1][1] + n)
@@ -97,11 +96,9 @@ class StepProgress:
 
     @property
     def is_over(self) -> bool:
-        """Whether every item has ended."""
         return self.total is not None and not self.n_left
 
     def seconds(self, now: float) -> float:
-        """Return its running time."""
         return 0.0 if self.since is None else (self.until or now) - self.since
 
     def seconds_left(self, now: float) -> float | None:
@@ -125,25 +122,21 @@ class RunProgress(Observer):
         self.stats: Callable[[], PoolStats] | None = None
 
     def pool(self, stats: Callable[[], PoolStats]) -> None:
-        """Keep the function that returns the pool's statistics."""
         self.stats = stats
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        """List the steps, in order."""
         with self.lock:
             self.run, self.pipeline, self.since = run, pipeline, self.clock()
             for name in steps:
                 self._step(name)
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
-        """Record a step's number of items."""
         with self.lock:
             pace = self._step(step)
             pace.total, pace.n_fresh = total, fresh
             self._mark_time(pace)
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
-        """Record an item's new state."""
         with self.lock:
             pace = self._step(step)
             if state == "running":
@@ -200,7 +193,6 @@ def _count_item(pace: StepProgress, state: ItemState) -> None:
 
 
 def failure_line(step: str, key: str, state: str, detail: str | None) -> str:
-    """Return the line about a failed item."""
     what = f"{step}: {state} {key}" if key else f"{step}: {state}"
     return console.printable_line(what) + (
         f": {console.printable_message(detail)}" if detail else ""
@@ -301,13 +293,11 @@ class ProgressLines(RunProgress):
     _shown_at = 0.0
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        """Print the name of the run."""
         super().began(run, pipeline, steps)
         self._shown_at = self.clock()
         console.print_err(f"run {run} of {console.printable_line(pipeline)}")
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
-        """Print the number of items."""
         super().step(step, total, fresh)
         if total != 1 and total is not None:
             console.print_err(f"{step}: {to_do_text(self.steps[step])}")
@@ -336,5 +326,4 @@ class ProgressLines(RunProgress):
         return None
 
     def note(self, text: str) -> None:
-        """Print a note."""
         console.print_err(console.printable_message(text))

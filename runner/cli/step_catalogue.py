@@ -60,7 +60,6 @@ class StepRow:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return the object of `steps --json`."""
         return {
             "name": self.name,
             "package": self.package,
@@ -89,7 +88,6 @@ class PartRow:
     """Arguments, or the suffixes of files."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the object of `steps --json`."""
         facts = {"name": self.name, "package": self.package, "description": self.about}
         return facts | ({"takes": self.takes} if self.takes else {})
 
@@ -104,7 +102,6 @@ class InstalledParts:
     """Errors of parts that cannot be imported."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the object of `steps --json`."""
         return {
             "steps": [row.as_json() for row in self.steps],
             **{
@@ -214,7 +211,6 @@ def _parameter_list(function: Any) -> str:
 
 
 def catalogue_text(found: InstalledParts) -> str:
-    """Return the catalogue as text."""
     return "\n\n".join((steps_text(found.steps), *_parts_text(found.parts)))
 
 
@@ -289,7 +285,6 @@ class StepDescription:
     kind: type[Any]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the object of `steps NAME --json`."""
         return {
             **self.row.as_json(),
             "version": self.kind.version,
@@ -299,7 +294,6 @@ class StepDescription:
         }
 
     def text(self) -> str:
-        """Return the description as text."""
         lines = [f"{self.row.name}  {self.row.about}".rstrip()]
         lines += [f"  {fact}" for fact in self._facts()]
         if self.row.params:
@@ -420,7 +414,6 @@ def _sample_value(param: ParamRow) -> str:
 
 
 def _example_id(name: str) -> str:
-    """Return an id made from a step's name."""
     last = name.replace(":", ".").split(".")[-1].lower()
     return "".join(letter if letter.isalnum() else "_" for letter in last) or "step"
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+from paddock.engine.system.text import map_texts
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.keys import SecretKeys
 from paddock.pipelines.model import Pipeline
@@ -46,19 +47,6 @@ def redactor(secrets: Mapping[str, str]) -> Redact:
     # The longest first: one secret may begin another.
     any_of = re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
     return lambda text: any_of.sub("***", text)
-
-
-def redacted(value: Any, redact: Redact) -> Any:
-    """Return plain data with every text in it redacted, names of members too."""
-    if redact is unredacted:
-        return value
-    if isinstance(value, str):
-        return redact(value)
-    if isinstance(value, Mapping):
-        return {redact(str(name)): redacted(item, redact) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [redacted(item, redact) for item in value]
-    return value
 
 
 def _spellings(value: str) -> Iterator[str]:
@@ -98,7 +86,8 @@ class Secrets:
         return self.within.get(file, self.values)
 
     def redacted(self, value: Any) -> Any:
-        return redacted(value, self.redact)
+        """Return plain data with every text in it redacted, names of members too."""
+        return value if self.redact is unredacted else map_texts(value, self.redact)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:

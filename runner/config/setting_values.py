@@ -180,7 +180,6 @@ def context_or_auto(value: object) -> int | None:
 
 
 def layer_count(value: object) -> int:
-    """Return a number of layers, -1 for all of them."""
     number = -1 if value in ("auto", "all") else _whole_number(value)
     if number is None or number < -1:
         remedy = "Give 0 for none, a number, or -1 for all that fit on the device."
@@ -231,7 +230,6 @@ def flag(value: object) -> bool:
 
 
 def switch(value: object) -> Switch:
-    """Return `auto`, `on` or `off`."""
     written = str(value).strip().lower()
     if written == "auto":
         return "auto"

@@ -80,7 +80,6 @@ class _PrivateLog(logging.handlers.RotatingFileHandler):
     """Rotating log whose files only their owner can read."""
 
     def _open(self) -> Any:
-        """Open the current file."""
         return files.open_private(Path(self.baseFilename), self.mode)
 
 

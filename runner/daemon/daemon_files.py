@@ -51,7 +51,6 @@ class DaemonPaths:
 
     @property
     def record(self) -> Path:
-        """Record of the process that serves, as JSON."""
         return self.folder / f"{self.name}.json"
 
     @property
@@ -68,12 +67,10 @@ def paths_of(settings: Settings) -> DaemonPaths:
 
 
 def daemon_folder(state_dir: Path) -> Path:
-    """Return the folder of a state folder's daemons."""
     return state_dir / "residence"
 
 
 def daemon_log(state_dir: Path) -> Path:
-    """Return the log file of a state folder's daemons."""
     return daemon_folder(state_dir) / "service.log"
 
 
@@ -132,7 +129,6 @@ class DaemonInfo:
 
 
 def record_of(daemon: DaemonInfo) -> dict[str, Any]:
-    """Return the record of a daemon."""
     fields = asdict(daemon)
     return {**fields, "state_dir": str(daemon.state_dir), "socket": str(daemon.socket)}
 

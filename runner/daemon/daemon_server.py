@@ -46,7 +46,6 @@ from .daemon_files import (
     make_daemon_folders,
     paths_of,
 )
-from .leases import Leases
 from .prefect_mirror import PrefectMirrors
 from .prefect_server import PrefectServer
 
@@ -57,6 +56,72 @@ _SHOWN_OF_MODEL = (
 )  # fmt: skip
 WAIT_S = 150.0
 """The longest wait for Prefect's server in one request."""
+
+
+FIRST_S = 10.0  # the run that started the daemon takes its lease within this time
+
+
+@dataclass(eq=False)
+class Lease:
+    """A run's claim that keeps the daemon alive."""
+
+    id: str
+    pid: int
+    pipeline: str
+    since: float
+
+    def as_json(self, now: float) -> dict[str, Any]:
+        held_s = round(now - self.since, 1)
+        return {"pipeline": self.pipeline, "pid": self.pid, "held_s": held_s}
+
+
+@dataclass
+class Leases:
+    """Held leases and open requests: who uses the daemon, how long it has been idle."""
+
+    clock: Callable[[], float] = time.monotonic
+    held: list[Lease] = field(default_factory=list)
+    n_requests: int = 0
+    is_retired: bool = False
+    """Another version serves now: this daemon ends when its leases are over."""
+    _quiet_since: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._quiet_since = self._began = self.clock()
+
+    @contextmanager
+    def lease(self, id_: str, pid: int, pipeline: str) -> Iterator[Lease]:
+        lease = Lease(id_, pid, pipeline, self.clock())
+        self.held.append(lease)
+        try:
+            yield lease
+        finally:
+            self.held.remove(lease)
+            self._quiet_since = self.clock()
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count an open request inside the block."""
+        self.n_requests += 1
+        try:
+            yield
+        finally:
+            self.n_requests -= 1
+            self._quiet_since = self.clock()
+
+    @property
+    def quiet_s(self) -> float:
+        """Return the seconds since it was last used; 0 while it is in use."""
+        return 0.0 if self.held or self.n_requests else self.clock() - self._quiet_since
+
+    def is_over(self, idle_s: float) -> bool:
+        """Return whether the daemon can end: idle for `idle_s`, or retired and unused."""
+        if self.held or self.n_requests:
+            return False
+        if self.is_retired:
+            return True
+        is_new = self.clock() - self._began < FIRST_S and self._quiet_since == self._began
+        return not is_new and self.quiet_s >= idle_s
 
 
 @dataclass
@@ -73,7 +138,6 @@ class DaemonState:
     """Set when the daemon must end."""
 
     def told(self) -> dict[str, Any]:
-        """Return the daemon's status."""
         now, stats = time.monotonic(), self.pool.stats()
         return {
             "version": self.daemon.version,
@@ -98,7 +162,6 @@ class DaemonState:
 
 
 def make_daemon_app(state: DaemonState) -> ASGIApp:
-    """Return the ASGI application."""
     own: Mapping[str, tuple[str, Callable[[Request], Awaitable[Response]]]] = {
         "": ("GET", _get_status),
         "/prefect": ("POST", _post_prefect),
@@ -148,7 +211,7 @@ async def _post_lease(request: Request) -> Response:
                     await wait_for_event(state.ends, BEAT_S)
             finally:
                 if not state.ends.is_set():
-                    state.mirrors.crashed(lease)
+                    state.mirrors.crashed(lease.id, lease.pid)
 
     return await stream_response(request, beats(), rpc.MEDIA_TYPE, lambda _: b"")
 
@@ -169,7 +232,6 @@ async def _post_retire(request: Request) -> Response:
 
 
 async def _post_rest(request: Request) -> Response:
-    """Unload all idle models."""
     pool = _state_of(request).pool
     idle = [one.name for one in pool.stats().resident if not one.n_users and not one.n_waiting]
     gone = [name for name in idle if await pool.unload(name)]
@@ -204,7 +266,6 @@ class _LazyOllamaApi:
         self._app: ASGIApp | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
         if self._app is None:
             self._app = await asyncio.to_thread(self._made)
         await self._app(scope, receive, send)
@@ -227,7 +288,6 @@ class _RequestCounter:
         self._leases = leases
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Route a request."""
         path = scope.get("path", "")
         app = self._api if path.startswith(API) else self._own
         only_looks = path.endswith(("/stats", "/api/ps"))

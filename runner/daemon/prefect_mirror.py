@@ -22,7 +22,6 @@ from paddock.engine.system.tasks import TaskSet
 from paddock.runner.progress.prefect_view import PROGRESS_DESCRIPTION, artifact_key, crashed_end
 
 from . import run_session
-from .leases import Lease
 from .prefect_auth import own_headers
 from .prefect_server import PrefectServer
 
@@ -79,11 +78,11 @@ class PrefectMirrors:
             if str(update["id"]) not in self._runs:
                 self.take(update)
 
-    def crashed(self, lease: Lease) -> None:
+    def crashed(self, lease_id: str, pid: int) -> None:
         """Show the run of a dead process as crashed, unless it has reported its end."""
         for mirror in self._runs.values():
-            if mirror.lease == lease.id and mirror.end is None:
-                end = crashed_end(lease.pid)
+            if mirror.lease == lease_id and mirror.end is None:
+                end = crashed_end(pid)
                 self.take({**mirror.head, "tasks": {}, "percent": mirror.percent, "end": end})
 
     async def close(self) -> None:
@@ -179,7 +178,6 @@ class _RunMirror:
         return self.end is not None and time.monotonic() - self._ended_at > GIVE_UP_S
 
     def take(self, update: dict[str, Any]) -> None:
-        """Add an update."""
         self.lease = str(update.get("lease", ""))
         self.tasks |= update["tasks"]
         self.percent = update["percent"]

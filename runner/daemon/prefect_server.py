@@ -78,7 +78,6 @@ class PrefectServerStatus:
     why: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the status as JSON."""
         return {"state": self.state, "url": self.url, "pid": self.pid, "why": self.why}
 
 
@@ -109,14 +108,12 @@ class PrefectServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop the server."""
         if self._task is not None:
             await end(self._task)
         self._close()
 
     @property
     def told(self) -> PrefectServerStatus:
-        """Return its status."""
         return self._told
 
     def defer_while(self, is_loading: Callable[[], bool]) -> None:
@@ -381,7 +378,6 @@ def _is_own_listener(port: int) -> bool:
 
 
 async def _is_healthy(port: int) -> bool:
-    """Return whether its health endpoint answers."""
     try:
         with http.http_failures("Prefect's server"):
             async with http.client(timeout_s=ANSWER_S, trust_env=False, verify=False) as client:

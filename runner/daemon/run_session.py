@@ -91,7 +91,6 @@ class DaemonSession:
 
     @property
     def daemon(self) -> DaemonInfo:
-        """The current daemon."""
         assert self._daemon_lease is not None
         return self._daemon_lease.daemon
 
@@ -128,7 +127,6 @@ class DaemonSession:
             self._staying = asyncio.create_task(self.stay())
 
     async def detach(self) -> None:
-        """Release the lease."""
         await end(*(task for task in (self._staying, self._starting) if task is not None))
         await self._stack.aclose()
 
@@ -218,5 +216,4 @@ async def daemon_session(
 
 
 def is_daemon_running(settings: Settings) -> bool:
-    """Return whether a daemon that fits these settings runs."""
     return daemon_files.daemon_at(paths_of(settings)) is not None

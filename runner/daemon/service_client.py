@@ -63,34 +63,27 @@ class ServiceClient:
         )
 
     def __enter__(self) -> ServiceClient:
-        """Keep the connection open inside the block."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the connection."""
         self._http.close()
 
     def get(self, path: str) -> dict[str, Any]:
-        """Return a JSON object."""
         return self._ask("GET", path)
 
     def post(
         self, path: str, body: Mapping[str, Any], within_s: float = ANSWER_TIMEOUT_S
     ) -> dict[str, Any]:
-        """Send a JSON object, return one."""
         return self._ask("POST", path, json=dict(body), timeout=_timeouts(within_s))
 
     def delete(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Send a DELETE request with a JSON object."""
         return self._ask("DELETE", path, json=dict(body))
 
     def has_blob(self, digest: str) -> bool:
-        """Return whether the service has a blob."""
         with self._errors():
             return self._http.head(f"/api/blobs/{digest}").status_code == 200
 
     def upload(self, digest: str, file: Path) -> None:
-        """Upload a file as a blob."""
         with file.open("rb") as content:
             pieces = iter(lambda: content.read(_CHUNK_BYTES), b"")
             timeout = _timeouts(READ_TIMEOUT_S)
@@ -152,7 +145,6 @@ def _json_object(line: bytes) -> dict[str, Any]:
 
 
 def _raise_refusal(answer: httpx.Response) -> None:
-    """Raise the service's message when it refused."""
     if answer.status_code < 400:
         return
     words = _error_text(answer)
@@ -254,7 +246,6 @@ def client_at_socket(daemon: DaemonInfo) -> ServiceClient:
 
 
 def client_at_path(path: Path) -> ServiceClient:
-    """Return a client of a service behind a Unix socket."""
     import httpx
 
     return ServiceClient("http://localhost", transport=httpx.HTTPTransport(uds=str(path)))
@@ -289,7 +280,6 @@ def all_services(settings: Settings) -> list[tuple[str, ServiceClient]]:
 
 
 def is_this_machine(address: ServiceAddress) -> bool:
-    """Return whether an address belongs to this machine."""
     host = address.host.lower()
     if host in ("0.0.0.0", "::") or is_loopback(host):
         return True

@@ -57,7 +57,6 @@ def configure_streams() -> None:
 
 
 def print_out(text: str) -> None:
-    """Write a result to stdout."""
     _write(sys.stdout, printable_text(text) + "\n")
 
 

@@ -45,7 +45,6 @@ class StopGate:
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing new may begin."""
         return self._closed.is_set()
 
     @property

@@ -178,7 +178,6 @@ class RunJournal(Observer):
         )
 
     def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
-        """Count a call of a running item."""
         was = self._underway.get((step, key))
         if was is not None and not is_cached:
             was.n_calls += 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
     from paddock.pipelines.errors import Fault
@@ -38,10 +38,7 @@ ReviewMode = Literal["ask", "fail", "skip", "accept"]
 """What a run does with an answer whose review is due: all but `ask` are for runs with no one to
 ask."""
 
-STATES: tuple[State, ...] = (
-    "new", "changed", "stale", "fresh", "held", "skipped", "failed", "quarantined", "waiting",
-    "deleted", "missing",
-)  # fmt: skip
+STATES: tuple[State, ...] = get_args(State)
 
 
 @dataclass(frozen=True, slots=True)

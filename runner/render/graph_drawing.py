@@ -77,7 +77,6 @@ def _min_width(scene: PipelineGraph) -> float:
 
 
 def _graph_text(scene: PipelineGraph) -> str:
-    """Return a description of the whole graph."""
     said = [
         _box_title(box) + (f", after {', '.join(box.reads)}" if box.reads else "")
         for box in all_boxes(scene.boxes)
@@ -198,7 +197,6 @@ def graph_mermaid(scene: PipelineGraph) -> str:
 
 
 def _mermaid_title(name: str) -> str:
-    """Return a title quoted for YAML."""
     return '"' + " ".join(name.split()).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -227,7 +225,6 @@ def _mermaid_id(name: str) -> str:
 
 
 def _mermaid_text(text: str) -> str:
-    """Return a text escaped for Mermaid."""
     return "".join(
         char if char.isalnum() or char in " .,:=·_-/()" else f"#{ord(char)};"
         for char in " ".join(text.split())

@@ -36,7 +36,6 @@ class PlacedBox:
     arrows: tuple[PlacedEdge, ...] = ()
 
     def moved(self, by_x: float, by_y: float) -> PlacedBox:
-        """Return it at another position."""
         return replace(
             self,
             x=self.x + by_x,
@@ -56,7 +55,6 @@ class PlacedEdge:
     """The start, then alternately the end of a straight line and the end of a curve."""
 
     def moved(self, by_x: float, by_y: float) -> PlacedEdge:
-        """Return it at another position."""
         return replace(self, points=tuple((x + by_x, y + by_y) for x, y in self.points))
 
 
@@ -86,7 +84,6 @@ class _LayerSlot:
 
 
 def layout_graph(boxes: Sequence[GraphBox]) -> GraphLayout:
-    """Return the positions of all boxes and edges."""
     sized = {box.id: _size_box(box) for box in boxes}
     layers = _assign_layers(boxes)
     chains = _edge_chains(boxes, layers)

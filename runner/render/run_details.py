@@ -51,7 +51,6 @@ class RunItem:
 
     @property
     def is_bad(self) -> bool:
-        """Whether it failed."""
         return self.state in ("failed", "quarantined")
 
 
@@ -289,7 +288,6 @@ def _items_of_journal(past: PastRun, latest: _LatestItems, base: Path) -> Iterat
 
 
 def _deleted_item(row: ItemRow, outer: str) -> RunItem:
-    """Return an item whose document was deleted."""
     key = f"{outer}{row.entry.key}"
     return RunItem(row.step, key, "deleted", None, 0.0, 0, 0, 0, 0, None, None, ())
 

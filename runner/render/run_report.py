@@ -302,7 +302,6 @@ ReadReviews = Callable[[PastRun], ReviewRecord]
 
 
 def no_reviews(past: PastRun) -> ReviewRecord:
-    """Return no reviews."""
     return ReviewRecord()
 
 
@@ -465,7 +464,6 @@ def look_of(kind: str) -> str:
 
 
 def legend(looks: Collection[str]) -> str:
-    """Return the legend for these looks."""
     entries = "".join(
         f"<li>{_swatch(look)}{escape(words)}</li>"
         for look, words in _LEGEND_TEXT.items()

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec, Pool
-from paddock.engine.system.text import counted
+from paddock.engine.system.text import counted, map_texts
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.pipeline_tests import EXPECTATIONS_WITH_MODEL, ExpectKeys, TestKeys
@@ -39,7 +39,7 @@ from .replay import (
     UnrecordedCall,
 )
 from .results import CaseProblem, CaseResult, ReplySource
-from .sandbox_copy import SandboxCopy, SandboxError, map_texts, sandbox_copy
+from .sandbox_copy import SandboxCopy, SandboxError, sandbox_copy
 
 ReplayMode = Literal["auto", "record", "replay"]
 MAX_SHOWN_UNRECORDED = 3

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from paddock.engine.system.files import write_output
 from paddock.engine.system.text import canonical_json, shorten
@@ -24,7 +24,7 @@ VERSION = 1
 MAX_CASSETTE_BYTES = 256 * 1024 * 1024
 SHORT_CHARS = 24  # longer texts are stored by hash in token counts
 CallKind = Literal["chat", "embed", "tool", "listing"]
-CALL_KINDS: tuple[CallKind, ...] = ("chat", "embed", "tool", "listing")
+CALL_KINDS: tuple[CallKind, ...] = get_args(CallKind)
 
 
 MODEL_FACTS = ("ref", "digest", "architecture", "ctx", "ctx_train", "takes_tools", "sees_images")
@@ -52,12 +52,10 @@ class RecordedCall:
 
     @property
     def key(self) -> str:
-        """Return its hash."""
         return call_key(self.kind, self.asked)
 
 
 def call_key(kind: CallKind, asked: Mapping[str, Any]) -> str:
-    """Return the hash of a request."""
     return hashlib.sha256(f"{kind}\n{canonical_json(asked)}".encode()).hexdigest()
 
 
@@ -78,7 +76,6 @@ class Cassette:
     _used_models: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def find(self, kind: CallKind, asked: Mapping[str, Any]) -> Mapping[str, Any] | None:
-        """Return the recorded reply, or None."""
         call = self.calls.get(call_key(kind, asked))
         if call is None:
             return None
@@ -86,13 +83,11 @@ class Cassette:
         return call.given
 
     def keep(self, kind: CallKind, asked: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-        """Record a call."""
         call = RecordedCall(kind, asked, given)
         self.calls[call.key] = call
         self._used.add(call.key)
 
     def count(self, model: str, text: str) -> int | None:
-        """Return a text's recorded token count, or None."""
         name = count_name(text)
         n_tokens = self.counts.get(model, {}).get(name)
         if n_tokens is not None:
@@ -100,13 +95,11 @@ class Cassette:
         return n_tokens
 
     def keep_count(self, model: str, text: str, n_tokens: int) -> None:
-        """Record a text's token count."""
         name = count_name(text)
         self.counts.setdefault(model, {})[name] = n_tokens
         self._used_counts.setdefault(model, {})[name] = n_tokens
 
     def model(self, name: str) -> Mapping[str, Any] | None:
-        """Return a model's recorded facts, or None."""
         facts = self.models.get(name)
         if facts is not None:
             self._used_models[name] = facts

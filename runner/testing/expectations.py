@@ -140,7 +140,6 @@ def value_text(value: Any) -> str:
 
 
 def excerpt_lines(text: str) -> str:
-    """Return the beginning of a text."""
     return text if len(text) <= MAX_SHOWN_CHARS else f"{text[:MAX_SHOWN_CHARS]}…"
 
 

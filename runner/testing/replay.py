@@ -7,16 +7,16 @@ unrecorded call fails. Recorded are model calls, tools of MCP servers and instal
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import contextlib
 import time
 from array import array
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeVar, cast
 
+from paddock.engine.backends.base import Answer
 from paddock.engine.errors import (
     BadRequest,
     DeadlineExceeded,
@@ -42,13 +42,13 @@ from paddock.engine.request import (
     Usage,
     resolve_sampling,
 )
-from paddock.engine.system.text import canonical_json
+from paddock.engine.system.text import canonical_json, map_texts
 from paddock.runner.core.call_cache import chat_key, embed_key, pack_logprobs, read_logprobs
 from paddock.steps.base import BoundTool, CallCache, StepError, ToolResult, Toolset
 from paddock.steps.tools import tool_names
 
 from .cassette import CallKind, Cassette, CassetteError, call_difference, nearest_call
-from .sandbox_copy import SandboxCopy, map_texts
+from .sandbox_copy import SandboxCopy
 
 _REPEATABLE_REFUSALS = (PromptTooLong, TextTooLong, BadRequest)
 """Deterministic refusals, which are recorded like replies."""
@@ -152,7 +152,6 @@ class CassetteSession:
         return n_tokens
 
     def keep_count(self, model: str, text: str, n_tokens: int) -> None:
-        """Record a text's token count."""
         self.cassette.keep_count(model, self.masking.masked(text), n_tokens)
 
 
@@ -164,7 +163,6 @@ class CassettePool:
         self._real = real
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        """Return a model's facts."""
         name = model_name(model)
         if self._real is None:
             return _facts_from_json(self._tape, name, model)
@@ -175,7 +173,6 @@ class CassettePool:
     async def count_chat(
         self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> int:
-        """Count a prompt's tokens."""
         said = [[one.role, one.content, len(one.images)] for one in messages]
         # Longer than `SHORT_CHARS`, so that its key is a hash and never equals a short text.
         text = canonical_json(["a conversation", said, [asdict(tool) for tool in tools]])
@@ -186,7 +183,6 @@ class CassettePool:
         return n_tokens or 0
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
-        """Count each text's tokens."""
         known = {text: self._tape.count(model.ref, text) for text in texts}
         asked = [text for text, n_tokens in known.items() if n_tokens is None]
         if asked and self._real is not None:
@@ -198,7 +194,7 @@ class CassettePool:
 
     def chat(self, request: ChatRequest) -> Stream:
         """Return the recorded answer, or ask the real pool and record its answer."""
-        return WholeReply(self._answer(request))
+        return whole_answer(request, self._answer)
 
     async def _answer(self, request: ChatRequest) -> Reply:
         asked = _asked_json(request.model, chat_key(request, ""))
@@ -271,33 +267,16 @@ class ReseededPool(ForwardingPool):
         return self._pool.chat(request)
 
 
-class WholeReply:
-    """Implements `paddock.engine.request.Stream` with a whole answer as one chunk."""
+def whole_answer(request: ChatRequest, ask: Callable[[ChatRequest], Awaitable[Reply]]) -> Stream:
+    """Return the stream of an answer that comes as a whole, as one chunk."""
 
-    def __init__(self, answer: Coroutine[Any, Any, Reply]) -> None:
-        self._answer = answer
-        self._task: asyncio.Task[Reply] | None = None
-        self._is_cancelled = False
+    async def serve(answer: Answer) -> Reply:
+        reply = await ask(request)
+        n_tokens = reply.usage.completion_tokens
+        answer.add(Chunk(reply.text, n_tokens, reply.reasoning, reply.tool_calls))
+        return reply
 
-    async def __aiter__(self) -> AsyncIterator[Chunk]:
-        reply = await self.reply()
-        yield Chunk(reply.text, reply.usage.completion_tokens, reply.reasoning, reply.tool_calls)
-
-    async def reply(self) -> Reply:
-        """Return the whole answer."""
-        if self._is_cancelled:
-            raise asyncio.CancelledError
-        if self._task is None:
-            self._task = asyncio.ensure_future(self._answer)
-        return await self._task
-
-    def cancel(self) -> None:
-        """Cancel the request."""
-        self._is_cancelled = True
-        if self._task is None:
-            self._answer.close()
-        else:
-            self._task.cancel()
+    return Answer(request, serve)
 
 
 def model_name(model: ModelSpec) -> str:
@@ -428,16 +407,13 @@ class CassetteTools:
         self._results: dict[str, list[Any]] = {}
 
     def toolset(self, inner: Toolset) -> Toolset:
-        """Return a step's tools, recorded or replayed."""
         return _CassetteToolset(inner, self)
 
     def memo(self, inner: CallCache) -> CallCache:
-        """Return a step's call cache, recorded or replayed."""
         return _CassetteCallCache(inner, self)
 
     @property
     def is_replayed(self) -> bool:
-        """Whether this is a replay."""
         return self._tape.is_replayed
 
     def recorded(self, kind: Literal["tool", "listing"], asked: Mapping[str, Any]) -> Any:
@@ -500,7 +476,6 @@ class _CassetteToolset:
     async def tool(
         self, name: str, server: str | None = None, options: Mapping[str, Any] | None = None
     ) -> BoundTool:
-        """Return a tool; the description of an external tool is recorded."""
         if server is None and not _is_external(name):
             return await self._inner.tool(name, server, options)
         opened: list[BoundTool] = []
@@ -515,7 +490,6 @@ class _CassetteToolset:
         return replace(made, do=self._calling(made, asked))
 
     async def names(self, server: str | None = None) -> Sequence[str]:
-        """Return the names of tools."""
         if server is None:
             return await self._inner.names()
 

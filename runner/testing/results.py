@@ -59,7 +59,6 @@ class CaseResult:
 
     @property
     def passed(self) -> bool:
-        """Whether it passed."""
         if self.is_error:
             return False
         if len(self.turns) > 1:
@@ -74,7 +73,6 @@ class CaseResult:
         return "passed" if self.passed else "error" if self.is_error else "failed"
 
     def as_json(self) -> dict[str, Any]:
-        """Return the keys that machines read."""
         return {
             "name": self.name,
             "outcome": self.word,
@@ -97,15 +95,12 @@ class SuiteResult:
 
     @property
     def seconds(self) -> float:
-        """Total time of the cases."""
         return sum(case.seconds for case in self.cases)
 
     def n(self, *words: str) -> int:
-        """Count the cases with these outcomes."""
         return sum(case.word in words for case in self.cases)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the keys that machines read."""
         cases = [case.as_json() for case in self.cases]
         return {"name": self.name, "file": self.file, "tests": cases, "notes": list(self.notes)}
 
@@ -172,7 +167,6 @@ MAX_CASE_CHARS = 20_000  # of one case: GitLab refuses reports that are too larg
 
 
 def junit_xml(suites: Iterable[SuiteResult]) -> str:
-    """Return the suites as JUnit XML."""
     found = list(suites)
     total = count_cases(found)
     root = ET.Element("testsuites", _total_attributes(total, sum(suite.seconds for suite in found)))
@@ -337,48 +331,28 @@ GITHUB_SUMMARY_VARIABLE = "GITHUB_STEP_SUMMARY"
 """Set by GitHub Actions: the file of a step's summary."""
 
 
-def write_test_reports(
+def write_reports(
     suites: Sequence[SuiteResult],
+    markdown: str,
     *,
     junit: Path | None = None,
     summary: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the requested reports of tests.
+    """Write the requested reports, and the summary also where GitHub Actions asks for one.
 
     Raises:
         OSError: one cannot be written.
     """
+    environ = os.environ if environ is None else environ
     if junit is not None:
         write_output(junit, junit_xml(suites))
-    _write_summary(suites_markdown(suites), summary, os.environ if environ is None else environ)
-
-
-def write_run_reports(
-    report: Report,
-    file: str,
-    *,
-    junit: Path | None = None,
-    summary: Path | None = None,
-    environ: Mapping[str, str] | None = None,
-) -> None:
-    """Write the requested reports of a run.
-
-    Raises:
-        OSError: one cannot be written.
-    """
-    if junit is not None:
-        write_output(junit, junit_xml([run_as_suite(report, file)]))
-    _write_summary(run_markdown(report), summary, os.environ if environ is None else environ)
-
-
-def _write_summary(text: str, summary: Path | None, environ: Mapping[str, str]) -> None:
     if summary is not None:
-        write_output(summary, text)
+        write_output(summary, markdown)
     if environ.get(GITHUB_SUMMARY_VARIABLE):
         # Appended to other steps' summaries; a failure must not fail the job.
         with (
             contextlib.suppress(OSError),
             Path(environ[GITHUB_SUMMARY_VARIABLE]).open("a", encoding="utf-8") as file,
         ):
-            file.write(f"{text}\n")
+            file.write(f"{markdown}\n")

@@ -32,7 +32,7 @@ from paddock.engine.request import (
     Stream,
 )
 from paddock.engine.system.files import sha256_of, write_output
-from paddock.engine.system.text import counted, listed
+from paddock.engine.system.text import counted, listed, map_texts
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.pipeline_tests import TestKeys
 from paddock.pipelines.prompt_file import escape_template
@@ -53,9 +53,9 @@ from paddock.runner.progress.events import Observer
 from .case_runner import CaseInterrupted, CaseOptions, CaseSpec, run_case
 from .cassette import cassette_file_names
 from .expectations import FinishedRun
-from .replay import WholeReply
+from .replay import whole_answer
 from .results import CaseResult
-from .sandbox_copy import map_texts, recorded_outputs
+from .sandbox_copy import recorded_outputs
 from .suite_runner import CASSETTE_FOLDER, SuiteOptions, open_cases, pipeline_suite
 
 MAX_DEPTH = 24
@@ -269,8 +269,7 @@ class DecidedAnswers(ForwardingPool):
         return self._real
 
     def chat(self, request: ChatRequest) -> Stream:
-        """Return the ledger's reply."""
-        return WholeReply(self._reply(request))
+        return whole_answer(request, self._reply)
 
     async def _reply(self, request: ChatRequest) -> Reply:
         known = await self._known.looked_up(request)
@@ -295,7 +294,6 @@ class DecidedAnswers(ForwardingPool):
         return json.dumps(value, ensure_ascii=False) if is_it else text
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
-        """Return the ledger's vectors."""
         row = (await self._known.looked_up_vectors(request)).row
         if row is None:
             raise UnknownReply("the ledger has no vectors of these texts; run the pipeline first.")

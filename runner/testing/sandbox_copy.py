@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
@@ -54,7 +53,6 @@ class SandboxCopy:
         return text.replace(str(self.folder), FOLDER_MARK).replace(str(self.tmp), TMP_MARK)
 
     def unmarked(self, text: str) -> str:
-        """Undo `marked`."""
         return text.replace(FOLDER_MARK, str(self.folder)).replace(TMP_MARK, str(self.tmp))
 
     def for_person(self, text: str) -> str:
@@ -163,17 +161,3 @@ class _FolderCopier:
                 f"with globs of the needed files, or move the pipeline to a folder of its own."
             )
         shutil.copy2(path, target)
-
-
-TextChange = Callable[[str], str]
-
-
-def map_texts(value: Any, change: TextChange) -> Any:
-    """Return plain data with every text changed, names of members too."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, dict):
-        return {change(str(name)): map_texts(item, change) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [map_texts(item, change) for item in value]
-    return value

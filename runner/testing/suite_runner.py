@@ -256,7 +256,6 @@ def _is_stored_model(model: str) -> bool:
 
 
 def _input_name(variable: str) -> str:
-    """Return a valid input name."""
     return f"of_{variable.lower()}" if not re.match(r"[a-z][a-z0-9_]*\Z", variable) else variable
 
 

@@ -43,7 +43,6 @@ PAUSE_S, MOST_PAUSE_S = 2.0, 30.0
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
     app.command("batch")(with_exit_status(batch))
 
 
@@ -84,7 +83,6 @@ def batch(
 
 
 def tally_text(tally: BatchProgress) -> str:
-    """Return the progress as text."""
     failed = f", {tally.failed:,} failed" if tally.failed else ""
     done = tally.completed + tally.failed
     return f"{done:,} of {counted(tally.total, 'request')} answered{failed}"

@@ -55,7 +55,6 @@ def _think_option(arg: str) -> str:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
     app.command("chat", cls=_ChatCommand)(with_exit_status(chat, ChatFlags))
 
 

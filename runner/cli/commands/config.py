@@ -32,7 +32,6 @@ class SettingRow:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
     app.command("config")(with_exit_status(config))
 
 
@@ -78,7 +77,6 @@ def _json_value(value: Any) -> Any:
 
 
 def settings_table(found: tuple[SettingRow, ...]) -> str:
-    """Return the settings in columns."""
     head = ("SETTING", "VALUE", "FROM")
     return console.table([head, *((row.name, _value_text(row), row.origin) for row in found)])
 

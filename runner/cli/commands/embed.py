@@ -25,7 +25,6 @@ from paddock.runner.settings import read_settings
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
     app.command("embed")(with_exit_status(embed, EmbedFlags))
 
 

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     app.command("graph")(with_exit_status(graph))
     app.command("tools")(with_exit_status(tools))
 

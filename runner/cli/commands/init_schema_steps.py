@@ -148,7 +148,6 @@ def _copy_file(file: Path, template: Path, folder: Path) -> Path:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     app.command("init")(with_exit_status(init))
     app.command("schema")(with_exit_status(schema))
     app.command("steps")(with_exit_status(steps))

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     app.command("list")(with_exit_status(list_))
     app.command("ls", hidden=True)(with_exit_status(list_))
     app.command("cp")(with_exit_status(cp))
@@ -292,7 +291,6 @@ class _LoadedModels:
     n_queued: int
 
     def has(self, ref: str) -> bool:
-        """Return whether a model is loaded there."""
         return any(_full_name(str(row.get("name", ""))) == _full_name(ref) for row in self.rows)
 
 

@@ -50,7 +50,6 @@ LINE_EVERY_S = 5.0  # keeps logs readable
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     app.command("pull")(with_exit_status(pull))
     app.command("push")(with_exit_status(push))
     app.command("create")(with_exit_status(create))
@@ -82,7 +81,6 @@ class TransferLines:
         self._is_whole = False
 
     def __enter__(self) -> TransferLines:
-        """Start."""
         return self
 
     def __exit__(self, *_: object) -> None:

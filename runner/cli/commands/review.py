@@ -57,7 +57,6 @@ _GOLD = "jsonl"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
     app.command("review")(with_exit_status(review, ReviewFlags))
 
 

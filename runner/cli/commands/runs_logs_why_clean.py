@@ -57,7 +57,6 @@ _FailedOption = Annotated[bool, typer.Option("--failed", help="Only failures.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     app.command("runs")(with_exit_status(runs))
     app.command("logs")(with_exit_status(logs))
     app.command("why")(with_exit_status(why))
@@ -399,7 +398,6 @@ def _parse_age(text: str | None) -> float | None:
 
 
 def clean_summary(swept: SweepResult, n_ledgers: int, n_tracked: int, *, is_dry: bool) -> str:
-    """Return what was or would be removed."""
     removed = (
         (swept.runs, "run"), (swept.logs, "log"), (n_tracked, "run in Prefect"),
         (swept.items, "entry of deleted documents"), (swept.objects, "object"),

@@ -33,7 +33,6 @@ KEYS_FILE_NAME = "api-keys"
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     app.command("serve")(with_exit_status(serve, ServeFlags))
     group = typer.Typer(
         name="service",
@@ -95,7 +94,6 @@ def serve(flags: ServeFlags) -> int:
 
 
 def with_port(settings: Settings, port: int) -> Settings:
-    """Return the settings with another port."""
     return replace(
         settings,
         service=replace(settings.service, port=port),

@@ -206,7 +206,6 @@ class SummaryRequest:
     include: str = INCLUDE
 
     def inputs(self) -> Mapping[str, str]:
-        """Return the inputs of the run."""
         return {"folder": str(self.folder), "out": str(self.out)}
 
 

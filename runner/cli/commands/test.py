@@ -23,7 +23,6 @@ from paddock.runner.cli.arguments import (
 from paddock.runner.cli.exit_status import CommandError, with_exit_status
 from paddock.runner.progress import console
 from paddock.runner.testing import results, suite_runner
-from paddock.runner.testing.results import write_test_reports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
     app.command("test")(with_exit_status(test, PipelineTestFlags))
 
 
@@ -106,7 +104,7 @@ def test(flags: PipelineTestFlags) -> int:
     except suite_runner.UnknownCase as error:
         raise CommandError(str(error)) from error
     printer.end(suites)
-    write_test_reports(suites, junit=junit, summary=summary)
+    results.write_reports(suites, results.suites_markdown(suites), junit=junit, summary=summary)
     status = results.suites_exit_status(suites)
     if flags.as_json:
         totals, found = results.count_cases(suites), [suite.as_json() for suite in suites]
@@ -141,7 +139,6 @@ class _CasePrinter:
             self._write(f"      {note}")
 
     def end(self, suites: Sequence[SuiteResult]) -> None:
-        """Print notes and totals."""
         for note in (note for suite in suites for note in suite.notes):
             self._write(console.printable_message(note))
         n_all = sum(len(suite.cases) for suite in suites)

@@ -42,7 +42,6 @@ _TEXT_SUFFIXES = (".md", ".txt", ".html")
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
     app.command("tune")(with_exit_status(tune))
 
 

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     app.command("up")(with_exit_status(up, UpFlags))
     app.command("allow")(with_exit_status(allow))
     app.command("worker")(with_exit_status(worker))

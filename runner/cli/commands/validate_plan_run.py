@@ -208,7 +208,6 @@ class CiReports:
 
     @property
     def are_wanted(self) -> bool:
-        """Whether there is a target."""
         asked = self.junit is not None or self.summary is not None
         return asked or bool(os.environ.get("GITHUB_STEP_SUMMARY"))
 
@@ -216,10 +215,15 @@ class CiReports:
         """Write them; print an error and return False if that fails."""
         if not self.are_wanted:
             return True
-        from paddock.runner.testing.results import write_run_reports
+        from paddock.runner.testing import results
 
         try:
-            write_run_reports(ended, str(self.pipeline), junit=self.junit, summary=self.summary)
+            results.write_reports(
+                [results.run_as_suite(ended, str(self.pipeline))],
+                results.run_markdown(ended),
+                junit=self.junit,
+                summary=self.summary,
+            )
         except OSError as error:
             console.print_err(f"{error.filename}: cannot be written: {error.strerror}.")
             return False
@@ -285,7 +289,6 @@ _File = Annotated[str, typer.Argument(metavar="FILE", help="A pipeline, or a fol
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands."""
     app.command("validate")(with_exit_status(validate))
     app.command("plan")(with_exit_status(plan))
     app.command("run")(with_exit_status(run, RunFlags))

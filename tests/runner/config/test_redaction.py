@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.runner.config.pipeline_secrets import SHORTEST_SECRET, redacted, redactor
+from paddock.runner.config.pipeline_secrets import SHORTEST_SECRET, Secrets, redactor
 
 SECRETS = st.text(min_size=8).filter(lambda text: len(text.strip()) >= 8)
 
@@ -63,5 +63,5 @@ def test_a_value_that_is_too_short_takes_no_words_out() -> None:
 
 def test_data_is_redacted_to_its_leaves_and_else_the_same() -> None:
     data = {"a": ["secret", 1, None, {"my secret": (True, "no")}]}
-    told = redacted(data, redactor({"k": "secret"}))
+    told = Secrets(redact=redactor({"k": "secret"})).redacted(data)
     assert told == {"a": ["***", 1, None, {"my ***": [True, "no"]}]}

@@ -16,7 +16,6 @@ import pytest
 
 from paddock.engine.system.retry import Backoff
 from paddock.runner.daemon import prefect_mirror, run_session
-from paddock.runner.daemon.leases import Lease
 from paddock.runner.daemon.prefect_mirror import PrefectMirrors
 from paddock.runner.daemon.prefect_server import PrefectServer, PrefectServerStatus
 
@@ -178,8 +177,8 @@ def test_a_process_that_goes_without_an_end_is_crashed(show: Callable[..., None]
     async def scene(api: Api, mirrors: PrefectMirrors, state_dir: Path) -> None:
         mirrors.take(update())
         mirrors.take(ended(id="2f", run="other", lease="other"))
-        mirrors.crashed(Lease("other", 1, "ferries", 0.0))
-        mirrors.crashed(Lease("lease", 77, "ferries", 0.0))
+        mirrors.crashed("other", 1)
+        mirrors.crashed("lease", 77)
         await until(lambda: not mirrors.n_ended)
         words = "Its process 77 is gone; the same command continues"
         assert api.of("flow_runs") == {

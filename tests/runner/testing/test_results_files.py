@@ -10,8 +10,10 @@ from paddock.runner.progress.report import Report
 from paddock.runner.testing.results import (
     CaseResult,
     SuiteResult,
-    write_run_reports,
-    write_test_reports,
+    run_as_suite,
+    run_markdown,
+    suites_markdown,
+    write_reports,
 )
 
 SUITE = SuiteResult("p", "p.yaml", (CaseResult("one", "p"),))
@@ -20,7 +22,7 @@ RUN = Report("r", "digest", "completed", {})
 
 def test_reports_are_written_with_their_folders(tmp_path: Path) -> None:
     junit, summary = tmp_path / "a" / "out.xml", tmp_path / "b" / "out.md"
-    write_test_reports([SUITE], junit=junit, summary=summary, environ={})
+    write_reports([SUITE], suites_markdown([SUITE]), junit=junit, summary=summary, environ={})
     assert "<testcase" in junit.read_text("utf-8")
     assert summary.read_text("utf-8").startswith("## Paddock tests: 1 passed")
     assert [file.name for file in junit.parent.iterdir()] == ["out.xml"]
@@ -30,16 +32,22 @@ def test_githubs_own_summary_is_added_to(tmp_path: Path) -> None:
     place = tmp_path / "step.md"
     place.write_text("# before\n")
     environ = {"GITHUB_STEP_SUMMARY": str(place)}
-    write_test_reports([SUITE], environ=environ)
-    write_run_reports(RUN, "p.yaml", environ=environ)
+    write_reports([SUITE], suites_markdown([SUITE]), environ=environ)
+    write_reports([run_as_suite(RUN, "p.yaml")], run_markdown(RUN), environ=environ)
     text = place.read_text("utf-8")
     assert text.startswith("# before\n## Paddock tests")
     assert "## digest: completed" in text
-    write_test_reports([SUITE], environ={"GITHUB_STEP_SUMMARY": str(tmp_path / "no" / "such.md")})
+    write_reports(
+        [SUITE],
+        suites_markdown([SUITE]),
+        environ={"GITHUB_STEP_SUMMARY": str(tmp_path / "no" / "such.md")},
+    )
 
 
 def test_one_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError, match="taken"):
-        write_run_reports(RUN, "p.yaml", junit=tmp_path / "taken", environ={})
+        write_reports(
+            [run_as_suite(RUN, "p.yaml")], run_markdown(RUN), junit=tmp_path / "taken", environ={}
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
