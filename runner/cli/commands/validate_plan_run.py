@@ -38,7 +38,7 @@ from paddock.runner.cli.arguments import (
     warn_of_model_with_same_name,
 )
 from paddock.runner.cli.exit_status import DONE, FAILED, WRONG, CommandError, with_exit_status
-from paddock.runner.cli.run_progress import run_observer
+from paddock.runner.cli.run_display import run_observer
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress import console
 from paddock.runner.progress.report import (

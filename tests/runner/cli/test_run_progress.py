@@ -11,7 +11,8 @@ from rich.console import Console
 from paddock.engine.memory.pool_stats import ModelStats, PoolStats
 from paddock.engine.request import Usage
 from paddock.runner.cli.live_displays import LiveTable
-from paddock.runner.cli.run_progress import ProgressLines, RunProgress, run_observer
+from paddock.runner.cli.run_display import ProgressLines, run_observer
+from paddock.runner.cli.run_progress import RunProgress
 from tests.runner.world import World
 
 

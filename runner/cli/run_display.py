@@ -1,0 +1,114 @@
+"""Progress of a run on stderr: a live table, plain lines in a pipe, JSON lines with `--log-json`.
+
+stdout is for results. Rich is slow to import: only `live_displays` does, and only for a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
+from typing import TextIO
+
+from paddock.runner.progress import console, events
+from paddock.runner.progress.events import ItemState, Observer
+
+from .run_progress import (
+    RunProgress,
+    StepProgress,
+    end_text,
+    failure_line,
+    progress_text,
+    to_do_text,
+)
+
+LINE_EVERY_S = 5.0  # keeps logs of long runs readable
+
+
+def run_observer(
+    *,
+    environ: Mapping[str, str] | None = None,
+    is_quiet_stdout: bool = False,
+    is_log: bool = False,
+) -> AbstractContextManager[Observer]:
+    """Return the observer for stderr; leave its context before writing anything else.
+
+    Args:
+        environ: the environment, for `TERM`.
+        is_quiet_stdout: stdout carries one JSON object: what a plug-in prints goes to stderr.
+        is_log: stderr gets one JSON object per line.
+    """
+    environ = os.environ if environ is None else environ
+    shown = json_lines_observer() if is_log else _display(environ, is_quiet_stdout=is_quiet_stdout)
+    return _with_stdout_on_stderr(shown) if is_quiet_stdout else shown
+
+
+def _display(
+    environ: Mapping[str, str], *, is_quiet_stdout: bool
+) -> AbstractContextManager[Observer]:
+    streams = (sys.stderr,) if is_quiet_stdout else (sys.stderr, sys.stdout)
+    if environ.get("TERM") == "dumb" or not all(map(_is_terminal, streams)):
+        return nullcontext(ProgressLines())
+    from .live_displays import LiveTable
+
+    return LiveTable()
+
+
+@contextmanager
+def _with_stdout_on_stderr(shown: AbstractContextManager[Observer]) -> Iterator[Observer]:
+    with shown as observer, redirect_stdout(sys.stderr):
+        yield observer
+
+
+@contextmanager
+def json_lines_observer() -> Iterator[Observer]:
+    """Yield an observer that writes each event to stderr as one JSON object."""
+    with events.LineWriter(sys.stderr) as lines:
+        yield events.RunJournal(lines)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    return stream is not None and not stream.closed and stream.isatty()
+
+
+class ProgressLines(RunProgress):
+    """Plain lines: steps as they start and end, failures at once, progress every few seconds."""
+
+    _shown_at = 0.0
+
+    def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
+        super().began(run, pipeline, steps)
+        self._shown_at = self.clock()
+        console.print_err(f"run {run} of {console.printable_line(pipeline)}")
+
+    def step(self, step: str, total: int | None, fresh: int) -> None:
+        super().step(step, total, fresh)
+        if total != 1 and total is not None:
+            console.print_err(f"{step}: {to_do_text(self.steps[step])}")
+        elif fresh:
+            console.print_err(f"{step}: fresh")
+
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+        """Print a failure at once, and progress when it is due."""
+        super().item(step, key, state, detail)
+        if state in ("quarantined", "failed"):
+            console.print_err(failure_line(step, key, state, detail))
+        words = self._words(self.steps[step], key, state)
+        if words:
+            console.print_err(f"{step}: {words}")
+            self._shown_at = self.clock()
+
+    def _words(self, pace: StepProgress, key: str, state: ItemState) -> str | None:
+        """Return the line that is due now, if any."""
+        if state == "running":
+            is_first = not key and len(pace.running) == 1 and not pace.n_ended
+            return "running" if is_first else None
+        if pace.is_over:
+            return end_text(pace, self.clock())
+        if self.clock() - self._shown_at >= LINE_EVERY_S:
+            return progress_text(pace, self.clock())
+        return None
+
+    def note(self, text: str) -> None:
+        console.print_err(console.printable_message(text))
