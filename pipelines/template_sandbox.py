@@ -35,10 +35,10 @@ from jinja2.runtime import LoopContext, Macro, Undefined
 from jinja2.tests import TESTS as JINJA_TESTS
 from jinja2.utils import Namespace, missing
 
-from paddock.engine.system.metered_jinja import MeteredEnvironment
 from paddock.engine.system.template_limits import (
     MAX_TEXT_CHARS,
     MAX_VALUES,
+    MeteredEnvironment,
     TemplateLimitExceeded,
     TemplateMeter,
     check_bits,

@@ -32,8 +32,8 @@ from jinja2.runtime import Context
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, Think, Tool, ToolCall
-from paddock.engine.system.metered_jinja import MeteredEnvironment
 from paddock.engine.system.template_limits import (
+    MeteredEnvironment,
     TemplateLimitExceeded,
     TemplateMeter,
     check_bits,

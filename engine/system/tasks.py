@@ -1,10 +1,11 @@
-"""Asyncio tasks: race one against stops, end it, keep it, answer it from another thread."""
+"""Asyncio tasks: race one against stops, end it, keep it, limit its time, settle it from threads."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -149,3 +150,43 @@ def first_error(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+_ACTIVE_LIMITS: ContextVar[tuple[asyncio.Timeout, ...]] = ContextVar("time limits", default=())
+
+
+@asynccontextmanager
+async def time_limit(seconds: float | None) -> AsyncIterator[None]:
+    """Bound what happens inside, as `asyncio.timeout` does; None: no bound.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    async with asyncio.timeout(seconds) as limit:
+        token = _ACTIVE_LIMITS.set((*_ACTIVE_LIMITS.get(), limit))
+        try:
+            yield
+        finally:
+            _ACTIVE_LIMITS.reset(token)
+
+
+@contextmanager
+def clock_stopped() -> Iterator[None]:
+    """Stop the clock of the `time_limit`s around this; they go on where they were.
+
+    A step or a tool has its time for its own work. Waiting for what others hold, such as a reader
+    process, is not its work.
+    """
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    stopped = [
+        (limit, ends) for limit in _ACTIVE_LIMITS.get() if (ends := limit.when()) is not None
+    ]
+    for limit, _ in stopped:
+        limit.reschedule(None)
+    try:
+        yield
+    finally:
+        for limit, ends in stopped:
+            if not limit.expired():
+                limit.reschedule(ends + clock() - began)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paddock.engine.errors import DeadlineExceeded, EngineError
-from paddock.engine.system.time_limits import time_limit
+from paddock.engine.system.tasks import time_limit
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import BoundNode, BoundPlan, BoundStep

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from paddock.engine.request import ModelSpec, Role
-from paddock.engine.system.time_limits import time_limit
+from paddock.engine.system.tasks import time_limit
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.keys import parse_seconds

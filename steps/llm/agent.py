@@ -16,8 +16,7 @@ from pydantic import Field, model_validator
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, Role, ToolCall, with_system_text
-from paddock.engine.system.tasks import run_concurrently
-from paddock.engine.system.time_limits import time_limit
+from paddock.engine.system.tasks import run_concurrently, time_limit
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import BoundTool, Output, Params, ReplyForm, StepError, ToolResult, Tools

@@ -15,8 +15,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Literal, TypeVar
 
-from paddock.engine.system.tasks import call_in
-from paddock.engine.system.time_limits import clock_stopped
+from paddock.engine.system.tasks import call_in, clock_stopped
 from paddock.steps.base import DocumentReaders, Roots, StepError
 from paddock.steps.paths import os_refusal, printable, resolve_path
 

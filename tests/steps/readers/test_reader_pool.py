@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from paddock.engine.system.time_limits import time_limit
+from paddock.engine.system.tasks import time_limit
 from paddock.steps.base import StepError
 from paddock.steps.readers import documents, reader_process
 from paddock.steps.readers.reader import Document
