@@ -4,7 +4,7 @@ What is wrong raises ApiError (400).
 `Content-Type` is ignored: `curl -d` sends a wrong one. Keys are matched without regard to case;
 half a surrogate pair and bad UTF-8 become U+FFFD. Both are as in Go's decoder, which Ollama uses.
 The middleware `BodyLimit` limits the size. OpenAI's endpoints read fields by
-`openai.request_body.Fields`, because their clients know other error texts and fields by their path.
+`openai.requests.Fields`, because their clients know other error texts and fields by their path.
 """
 
 from __future__ import annotations
@@ -97,14 +97,18 @@ def parse_json(text: str) -> Any:
         raise _too_deep() from None
     except ValueError as error:  # a number of more than 4,300 digits
         raise ApiError(400, f"malformed JSON: {error}") from None
-    _check_depth(value)
+    if not is_shallow(value, MOST_LEVELS):
+        raise _too_deep()
     return _without_surrogates(value) if "\\u" in text else value
 
 
-def _check_depth(value: Any) -> None:
-    """Raise where recursive functions, here or in a worker, would overflow the stack."""
+def is_shallow(value: Any, n_levels: int) -> bool:
+    """Return whether lists and objects are nested so little that recursive functions can read them.
+
+    Others would overflow the stack, here or in a worker.
+    """
     level = [value] if isinstance(value, dict | list) else []
-    for _ in range(MOST_LEVELS):
+    for _ in range(n_levels):
         level = [
             inner
             for outer in level
@@ -112,8 +116,8 @@ def _check_depth(value: Any) -> None:
             if isinstance(inner, dict | list)
         ]
         if not level:
-            return
-    raise _too_deep()
+            return True
+    return False
 
 
 def _too_deep() -> ApiError:

@@ -23,8 +23,7 @@ from starlette.routing import BaseRoute, Route
 from paddock.engine.api.api_keys import key_name_of
 from paddock.engine.api.request_log import Exchange, RequestLog, is_monitoring_path
 from paddock.engine.api.service import Service, service_of
-from paddock.engine.api.static_page import page_route
-from paddock.engine.api.streaming import json_response
+from paddock.engine.api.streaming import json_response, page_route
 from paddock.engine.backends.metrics import HistogramReading, ModelMetrics
 from paddock.engine.memory.pool_stats import ModelStats
 from paddock.engine.system.hardware import read_gpus, read_memory, visible_gpus

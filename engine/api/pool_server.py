@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from paddock.engine.api.errors import ApiError
-from paddock.engine.api.openai.parameters import model_ref
+from paddock.engine.api.openai.requests import model_ref
 from paddock.engine.api.streaming import stream_response
 from paddock.engine.backends.rpc import BEAT, MEDIA_TYPE, PREFIX, CountRequest, PoolCodec, WireLine
 from paddock.engine.errors import BadRequest, EngineError, pack_error

@@ -24,8 +24,7 @@ from starlette.routing import BaseRoute, Route
 
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.json_body import parse_json
-from paddock.engine.api.static_page import PAGE_HEADERS, page_route
-from paddock.engine.api.streaming import dumps, json_response
+from paddock.engine.api.streaming import PAGE_HEADERS, dumps, json_response, page_route
 from paddock.engine.system import files
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.reviews import DecisionRefused, Review

@@ -27,7 +27,7 @@ from .batch_runner import BatchRunner
 from .batch_storage import BatchRecord, FileRecord, FileStore
 from .endpoints import BATCH_ENDPOINTS
 from .generation_calls import new_id
-from .request_body import Fields, read_fields
+from .requests import Fields, read_fields
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks

@@ -27,7 +27,7 @@ from paddock.engine.system.tasks import end
 
 from .endpoints import BATCH_ENDPOINTS, answer_batch_line
 from .generation_calls import ApiCaller, new_id
-from .request_body import shown
+from .requests import shown
 
 MAX_FAULTS = 100
 """Reported for one file: a mistake in all its lines need not be reported for each."""

@@ -29,11 +29,12 @@ from .generation_calls import (
     truncation_fields,
     usage_value,
 )
-from .messages import chat_messages
-from .parameters import (
+from .requests import (
     MAX_CHOICES,
     MAX_LOGPROBS,
     OPENAI_DEFAULTS,
+    Fields,
+    chat_messages,
     read_model,
     read_response_format,
     read_sampling,
@@ -41,7 +42,6 @@ from .parameters import (
     read_tool_choice,
     read_tools,
 )
-from .request_body import Fields
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,7 @@ from paddock.engine.request import EmbedReply, EmbedRequest, RerankReply, Rerank
 
 from .chat_completions import Prompt, read_prompts
 from .generation_calls import ApiCaller
-from .parameters import read_model
-from .request_body import Fields
+from .requests import Fields, read_model
 
 Encoding = Literal["float", "base64"]
 _ENCODINGS = ("float", "base64")

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paddock.engine.api.anthropic.responses import (
+from paddock.engine.api.anthropic.messages import (
     is_anthropic_client,
     model_list_value,
     model_value,
@@ -42,8 +42,7 @@ from .embed_and_rerank import (
     run_rerank,
 )
 from .generation_calls import ApiCaller, Body, CallStreamWriter, GenerationCall, Stamp, error_event
-from .parameters import model_ref
-from .request_body import Fields, read_fields
+from .requests import Fields, model_ref, read_fields
 from .responses_api import read_response
 
 TRUNCATION_WARNING = '299 paddock "the prompt was shortened to fit the context"'

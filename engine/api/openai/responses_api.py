@@ -30,18 +30,18 @@ from .generation_calls import (
     requests_for_choices,
     truncation_fields,
 )
-from .messages import response_messages
-from .parameters import (
+from .requests import (
     MAX_LOGPROBS,
     OPENAI_DEFAULTS,
+    Fields,
     read_model,
     read_response_format,
     read_sampling,
     read_think,
     read_tool_choice,
     read_tools,
+    response_messages,
 )
-from .request_body import Fields
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from paddock.engine.api.openai.chat_completions import read_chat, read_completion
 from paddock.engine.api.openai.generation_calls import ApiCaller, GenerationCall, Stamp
-from paddock.engine.api.openai.request_body import Fields
+from paddock.engine.api.openai.requests import Fields
 from paddock.engine.api.openai.responses_api import read_response
 from paddock.engine.errors import WorkerLost
 from paddock.engine.request import Chunk, Reply, TokenLogprob, ToolCall, Usage

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from paddock.engine.api.errors import InvalidValue
-from paddock.engine.api.openai import parameters
+from paddock.engine.api.openai import requests
 from paddock.engine.api.openai.chat_completions import read_chat, read_completion, read_prompts
 from paddock.engine.api.openai.generation_calls import ApiCaller
-from paddock.engine.api.openai.request_body import Fields
+from paddock.engine.api.openai.requests import Fields
 from paddock.engine.errors import InvalidName
 from paddock.engine.request import ChatRequest, Constraint, resolve_sampling
 
@@ -91,7 +91,7 @@ def test_a_format_is_a_constraint() -> None:
     assert first(response_format={"type": "json_object"}).constraint == Constraint("json")
     assert first(response_format={"type": "text"}).constraint is None
     flat = Fields({"type": "json_schema", "name": "x", "schema": schema})
-    assert parameters.read_response_format(flat) == constraint
+    assert requests.read_response_format(flat) == constraint
 
 
 @pytest.mark.parametrize(

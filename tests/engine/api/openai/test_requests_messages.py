@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from paddock.engine.api.errors import InvalidValue
-from paddock.engine.api.openai.messages import chat_messages, response_messages
-from paddock.engine.api.openai.request_body import Fields
+from paddock.engine.api.openai.requests import Fields, chat_messages, response_messages
 from paddock.engine.request import Message, ToolCall
 
 PIXEL = b"\x89PNG\r\n\x1a\n and so on"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.api.anthropic.responses import MessageFormat, MessageStreamWriter, message_value
+from paddock.engine.api.anthropic.messages import MessageFormat, MessageStreamWriter, message_value
 from paddock.engine.request import Chunk, DoneReason, Reply, ToolCall, Usage
 
 CALLS = (ToolCall("f", {"x": 1}, "id1"), ToolCall("g", {}, "id2"))
