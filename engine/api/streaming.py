@@ -1,4 +1,4 @@
-"""Responses: JSON, NDJSON, server-sent events, static pages; cancellation when a client disconnects.
+"""Responses: JSON, NDJSON, server-sent events, pages; cancellation when a client disconnects.
 
 The first piece of a stream is awaited before the headers are sent, so an error before it still has
 its status. A disconnect closes the iterator at once, which must cancel the answer. Pages are plain

@@ -15,7 +15,7 @@ from typing import Any
 
 from paddock.engine.chat.go_template.go_values import GoJsonList, GoJsonMap, GoStruct, go_value_json
 from paddock.engine.chat.go_template.interpreter import GoTemplate
-from paddock.engine.chat.go_template.syntax_tree import GoTemplateError, GoTemplateExhausted
+from paddock.engine.chat.go_template.syntax import GoTemplateError, GoTemplateExhausted
 from paddock.engine.errors import BadRequest
 
 from .template_messages import MEDIA_MARK, TemplateExhausted, TemplateRefused, TemplateTurn

@@ -1,4 +1,4 @@
-"""Asyncio tasks: race one against stops, end it, keep it, limit its time, settle it from threads."""
+"""Asyncio tasks: race one against stops, end it, keep it, limit its time, settle it."""
 
 from __future__ import annotations
 

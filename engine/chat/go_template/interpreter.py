@@ -19,10 +19,9 @@ from paddock.engine.system.template_limits import (
 )
 from paddock.engine.system.text import shorten
 
-from . import syntax_tree
+from . import syntax
 from .go_values import GoStruct, go_text, is_true, sprint, sprintf, type_name
-from .parser import parse
-from .syntax_tree import GoTemplateError, GoTemplateExhausted
+from .syntax import GoTemplateError, GoTemplateExhausted, parse
 
 GoFunction = Callable[..., Any]
 """A Python function with positional parameters; raises `GoFunctionError`."""
@@ -187,7 +186,7 @@ LoopJump = Literal["break", "continue"] | None
 
 
 def execute(
-    templates: Mapping[str, syntax_tree.Block], data: Any, functions: Mapping[str, GoFunction]
+    templates: Mapping[str, syntax.Block], data: Any, functions: Mapping[str, GoFunction]
 ) -> str:
     """Return the output of the template "".
 
@@ -210,7 +209,7 @@ class _Execution:
 
     def __init__(
         self,
-        templates: Mapping[str, syntax_tree.Block],
+        templates: Mapping[str, syntax.Block],
         functions: Mapping[str, GoFunction],
         meter: TemplateMeter,
     ) -> None:
@@ -235,7 +234,7 @@ class _Execution:
 
     # Nodes.
 
-    def _block(self, block: syntax_tree.Block, dot: Any) -> LoopJump:
+    def _block(self, block: syntax.Block, dot: Any) -> LoopJump:
         self._depth += 1
         if self._depth > MAX_DEPTH:
             raise TemplateLimitExceeded(f"it goes deeper than {MAX_DEPTH} levels")
@@ -248,21 +247,21 @@ class _Execution:
         self._depth -= 1
         return jump
 
-    def _node(self, node: syntax_tree.Node, dot: Any) -> LoopJump:
+    def _node(self, node: syntax.Node, dot: Any) -> LoopJump:
         match node:
-            case syntax_tree.Text(text):
+            case syntax.Text(text):
                 self._print(text)
-            case syntax_tree.Action(pipe):
+            case syntax.Action(pipe):
                 value = self._pipe(pipe, dot)
                 if not pipe.variables:
                     self._print("<no value>" if value is None else go_text(value))
-            case syntax_tree.Branch():
+            case syntax.Branch():
                 return self._branch(node, dot)
-            case syntax_tree.Range():
+            case syntax.Range():
                 self._range(node, dot)
-            case syntax_tree.TemplateCall():
+            case syntax.TemplateCall():
                 self._call(node, dot)
-            case syntax_tree.Jump(kind):
+            case syntax.Jump(kind):
                 return kind
         return None
 
@@ -272,7 +271,7 @@ class _Execution:
             raise TemplateLimitExceeded(f"it prints more than {MAX_TEXT_CHARS:,} characters")
         self.printed.append(text)
 
-    def _branch(self, node: syntax_tree.Branch, dot: Any) -> LoopJump:
+    def _branch(self, node: syntax.Branch, dot: Any) -> LoopJump:
         n_known = len(self._variables)
         body, inner = node.otherwise, dot
         for pipe, arm in node.arms:
@@ -284,7 +283,7 @@ class _Execution:
         del self._variables[n_known:]
         return jump
 
-    def _range(self, node: syntax_tree.Range, dot: Any) -> None:
+    def _range(self, node: syntax.Range, dot: Any) -> None:
         n_known = len(self._variables)
         items = self._items(self._pipe(node.pipe, dot))
         n_inside = len(self._variables)
@@ -315,7 +314,7 @@ class _Execution:
                 return sorted(value.items())
         raise self._fail(f"range can't iterate over {shorten(go_text(value), 58)}")
 
-    def _set_loop(self, pipe: syntax_tree.Pipe, index: Any, value: Any) -> None:
+    def _set_loop(self, pipe: syntax.Pipe, index: Any, value: Any) -> None:
         """Set a loop's variables: `$value`, or `$index, $value`."""
         if not pipe.variables:
             return
@@ -323,7 +322,7 @@ class _Execution:
         for name, one in zip(pipe.variables, values, strict=True):
             self._assign(name, one)
 
-    def _call(self, node: syntax_tree.TemplateCall, dot: Any) -> None:
+    def _call(self, node: syntax.TemplateCall, dot: Any) -> None:
         self.line = node.line
         if node.name not in self._templates:
             raise self._fail(f"template {node.name!r} not defined")
@@ -331,7 +330,7 @@ class _Execution:
 
     # Pipelines.
 
-    def _pipe(self, pipe: syntax_tree.Pipe, dot: Any) -> Any:
+    def _pipe(self, pipe: syntax.Pipe, dot: Any) -> Any:
         value: Any = _MISSING
         for command in pipe.commands:
             self._meter.step()
@@ -351,33 +350,33 @@ class _Execution:
                 return
         raise self._fail(f"undefined variable: {name}")
 
-    def _command(self, command: syntax_tree.PipeCommand, dot: Any, final: Any) -> Any:
+    def _command(self, command: syntax.PipeCommand, dot: Any, final: Any) -> Any:
         first, *rest = command.operands
-        if isinstance(first, syntax_tree.FunctionName):
+        if isinstance(first, syntax.FunctionName):
             return self._function(first.name, rest, dot, final)
-        if isinstance(first, syntax_tree.Nil):
+        if isinstance(first, syntax.Nil):
             raise self._fail("nil is not a command")
         if rest or final is not _MISSING:
             raise self._fail(f"can't give argument to non-function {_written_operand(first)}")
         return self._value(first, dot)
 
-    def _value(self, operand: syntax_tree.Operand, dot: Any) -> Any:
+    def _value(self, operand: syntax.Operand, dot: Any) -> Any:
         match operand:
-            case syntax_tree.Dot():
+            case syntax.Dot():
                 return dot
-            case syntax_tree.Nil():
+            case syntax.Nil():
                 return None
-            case syntax_tree.Constant(value):
+            case syntax.Constant(value):
                 return value
-            case syntax_tree.Field(names):
+            case syntax.Field(names):
                 return self._fields(dot, names)
-            case syntax_tree.Variable(name, names):
+            case syntax.Variable(name, names):
                 return self._fields_if_any(self._variable(name), names)
-            case syntax_tree.Chain(inner, names):
+            case syntax.Chain(inner, names):
                 return self._fields_if_any(self._value(inner, dot), names)
-            case syntax_tree.FunctionName(name):
+            case syntax.FunctionName(name):
                 return self._function(name, [], dot, _MISSING)
-            case syntax_tree.Pipe():
+            case syntax.Pipe():
                 n_known = len(self._variables)
                 value = self._pipe(operand, dot)
                 del self._variables[n_known:]
@@ -405,9 +404,7 @@ class _Execution:
                 raise self._fail(f"can't evaluate field {name} in type {type_name(value)}")
         return value
 
-    def _function(
-        self, name: str, operands: list[syntax_tree.Operand], dot: Any, final: Any
-    ) -> Any:
+    def _function(self, name: str, operands: list[syntax.Operand], dot: Any, final: Any) -> Any:
         if name in ("and", "or"):
             return self._either(name, operands, dot, final)
         values = [self._value(one, dot) for one in operands]
@@ -424,7 +421,7 @@ class _Execution:
             self._meter.add_text(len(value))
         return value
 
-    def _either(self, name: str, operands: list[syntax_tree.Operand], dot: Any, final: Any) -> Any:
+    def _either(self, name: str, operands: list[syntax.Operand], dot: Any, final: Any) -> Any:
         """Evaluate `and` or `or`: return the first value that decides it, or the last one."""
         if not operands and final is _MISSING:
             raise self._fail(f"wrong number of args for {name}: want at least 1 got 0")
@@ -447,13 +444,13 @@ def _check_arguments(function: GoFunction, values: list[Any]) -> None:
         raise GoFunctionError(f"wrong number of args: want {wanted} got {len(values)}")
 
 
-def _written_operand(operand: syntax_tree.Operand) -> str:
+def _written_operand(operand: syntax.Operand) -> str:
     match operand:
-        case syntax_tree.Field(names):
+        case syntax.Field(names):
             return "".join(f".{name}" for name in names)
-        case syntax_tree.Variable(name, names):
+        case syntax.Variable(name, names):
             return "".join([name, *(f".{one}" for one in names)])
-        case syntax_tree.Constant(value):
+        case syntax.Constant(value):
             return repr(value)
     return "a value"
 
@@ -475,7 +472,7 @@ class GoTemplate:
     @cached_property
     def names(self) -> frozenset[str]:
         """The fields that it uses."""
-        return syntax_tree.field_names(tuple(self._templates.values()))
+        return syntax.field_names(tuple(self._templates.values()))
 
     def execute(self, data: Any) -> str:
         """Return its output.
@@ -491,7 +488,7 @@ class GoTemplate:
         Raises:
             GoTemplateError: its execution fails.
         """
-        block, _ = syntax_tree.cut_after_field(self._templates[""], name)
+        block, _ = syntax.cut_after_field(self._templates[""], name)
         return execute({**self._templates, "": block}, data, self._functions)
 
     def with_field(self, name: str) -> GoTemplate:

@@ -6,7 +6,7 @@ import pytest
 
 from paddock.engine.chat.go_template.go_values import GoJsonList, GoJsonMap, GoStruct, go_value_json
 from paddock.engine.chat.go_template.interpreter import GoTemplate
-from paddock.engine.chat.go_template.syntax_tree import GoTemplateError
+from paddock.engine.chat.go_template.syntax import GoTemplateError
 
 DATA: dict[str, Any] = {
     "Name": "Ada",

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from paddock.engine.chat.go_template.interpreter import GoTemplate
-from paddock.engine.chat.go_template.syntax_tree import GoTemplateError
+from paddock.engine.chat.go_template.syntax import GoTemplateError
 
 HERE = Path(__file__).parent
 N_TEMPLATES = 2000

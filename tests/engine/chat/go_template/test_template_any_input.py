@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from paddock.engine.chat.go_template.go_values import GoJsonList, GoJsonMap, GoStruct, go_value_json
 from paddock.engine.chat.go_template.interpreter import GoTemplate
-from paddock.engine.chat.go_template.syntax_tree import GoTemplateError
+from paddock.engine.chat.go_template.syntax import GoTemplateError
 
 WORDS = (
     "if", "else", "end", "range", "with", "define", "template", "block", "break", "continue",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from paddock.engine.chat.go_template.interpreter import GoTemplate
-from paddock.engine.chat.go_template.syntax_tree import GoTemplateSyntaxError
+from paddock.engine.chat.go_template.syntax import GoTemplateSyntaxError
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Parse a Go template: text to tokens, tokens to a syntax tree.
+"""Parse a Go template: text to tokens, tokens to a syntax tree of plain values.
 
 The grammar is that of Go's text/template/parse, the language that of pkg.go.dev/text/template:
 actions are between `{{` and `}}`; a minus sign and a space inside them trim the text on that side.
@@ -8,11 +8,194 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, NoReturn
 
-from . import syntax_tree
-from .syntax_tree import GoTemplateSyntaxError
+
+class GoTemplateError(Exception):
+    """A template that cannot be parsed or executed."""
+
+    def __init__(self, line: int, why: str) -> None:
+        self.line = line
+        self.why = why
+        super().__init__(f"line {line}: {why}")
+
+
+class GoTemplateSyntaxError(GoTemplateError):
+    """A template that cannot be parsed."""
+
+
+class GoTemplateExhausted(GoTemplateError):
+    """A template that exceeds a limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """The current value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nil:
+    """The constant `nil`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A number, a text or a boolean."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """`.A.B`: fields of the dot."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """`$x.A.B`: a variable, and fields of it."""
+
+    name: str
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionName:
+    """A function by its name."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """`(…).A.B`: fields of another operand's value."""
+
+    operand: Operand
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PipeCommand:
+    """An operand, or a function with its arguments."""
+
+    line: int
+    operands: tuple[Operand, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Pipe:
+    """Commands; each gets the value of the one before. Variables may keep the result."""
+
+    line: int
+    commands: tuple[PipeCommand, ...]
+    variables: tuple[str, ...] = ()
+    assigns: bool = False
+    """Whether the variables exist already (`=`) or are declared here (`:=`)."""
+
+
+Operand = Dot | Nil | Constant | Field | Variable | FunctionName | Chain | Pipe
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Text between actions."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A value that is printed unless it is assigned to a variable."""
+
+    pipe: Pipe
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """`if` or `with`; each `else if` is one more arm."""
+
+    kind: Literal["if", "with"]
+    arms: tuple[tuple[Pipe, Block], ...]
+    otherwise: Block = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A loop; `otherwise` is executed if there is nothing to iterate over."""
+
+    pipe: Pipe
+    body: Block
+    otherwise: Block = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateCall:
+    """A call of another template of the same source."""
+
+    line: int
+    name: str
+    pipe: Pipe | None
+
+
+@dataclass(frozen=True, slots=True)
+class Jump:
+    """`break` or `continue`."""
+
+    kind: Literal["break", "continue"]
+
+
+Node = Text | Action | Branch | Range | TemplateCall | Jump
+Block = tuple[Node, ...]
+
+
+def field_names(part: Any) -> frozenset[str]:
+    """Return the names of all fields in a node, or in a block."""
+    return frozenset(
+        name
+        for node in _walk(part)
+        if isinstance(node, Field | Variable | Chain)
+        for name in node.names
+    )
+
+
+def _walk(part: Any) -> Iterator[Any]:
+    """Yield a node, or those of a tuple, and all nodes inside."""
+    if isinstance(part, tuple):
+        for one in part:
+            yield from _walk(one)
+    elif is_dataclass(part):
+        yield part
+        for one in fields(part):
+            yield from _walk(getattr(part, one.name))
+
+
+def cut_after_field(block: Block, name: str) -> tuple[Block, bool]:
+    """Return a block up to the first action that prints a field, and whether there is one.
+
+    Each arm of a branch is cut by itself, because only one of them is executed.
+    """
+    kept: list[Node] = []
+    for node in block:
+        found = False
+        if isinstance(node, Action):
+            found = name in field_names(node.pipe)
+        elif isinstance(node, Branch):
+            cuts = [(pipe, cut_after_field(body, name)) for pipe, body in node.arms]
+            otherwise, found = cut_after_field(node.otherwise, name)
+            found = found or any(is_cut for _, (_, is_cut) in cuts)
+            node = replace(
+                node, arms=tuple((pipe, body) for pipe, (body, _) in cuts), otherwise=otherwise
+            )
+        elif isinstance(node, Range):
+            body, found = cut_after_field(node.body, name)
+            node = replace(node, body=body)
+        kept.append(node)
+        if found:
+            return tuple(kept), True
+    return tuple(kept), False
+
 
 TokenKind = Literal[
     "text",  # between actions; `value` is the text
@@ -262,7 +445,7 @@ _KEYWORDS = (
 )  # fmt: skip
 
 
-def parse(source: str, functions: Collection[str]) -> dict[str, syntax_tree.Block]:
+def parse(source: str, functions: Collection[str]) -> dict[str, Block]:
     """Return a source's templates by name; the main one is "".
 
     Raises:
@@ -280,12 +463,12 @@ class _Parser:
         self._tokens = read
         self._at = 0
         self._functions = functions
-        self._templates: dict[str, syntax_tree.Block] = {}
+        self._templates: dict[str, Block] = {}
         self._variables = ["$"]
         self._n_ranges = 0
         self._depth = 0
 
-    def templates(self) -> dict[str, syntax_tree.Block]:
+    def templates(self) -> dict[str, Block]:
         nodes, stop = self._block()
         if stop is not None:
             self._fail(stop, f"unexpected {{{{{stop.source}}}}}")
@@ -329,15 +512,15 @@ class _Parser:
 
     # Texts and actions.
 
-    def _block(self) -> tuple[syntax_tree.Block, Token | None]:
+    def _block(self) -> tuple[Block, Token | None]:
         """Parse up to `end` or `else`, and return that token too; None: the source's end."""
-        nodes: list[syntax_tree.Node] = []
+        nodes: list[Node] = []
         while True:
             token = self._next()
             if token.kind == "end":
                 return tuple(nodes), None
             if token.kind == "text":
-                nodes.append(syntax_tree.Text(token.value))
+                nodes.append(Text(token.value))
                 continue
             word = self._skip_space()
             if word.kind == "word" and word.source in ("end", "else"):
@@ -347,7 +530,7 @@ class _Parser:
             if node is not None:
                 nodes.append(node)
 
-    def _action(self) -> syntax_tree.Node | None:
+    def _action(self) -> Node | None:
         token = self._peek()
         if token.kind != "word" or token.source not in _KEYWORDS:
             n_known = len(self._variables)
@@ -355,7 +538,7 @@ class _Parser:
             if pipe.assigns:
                 del self._variables[n_known:]
             self._take("close", "command")
-            return syntax_tree.Action(pipe)
+            return Action(pipe)
         self._next()
         match token.source:
             case "if" | "with":
@@ -371,7 +554,7 @@ class _Parser:
         self._define(token)
         return None
 
-    def _inner(self, opened: Token) -> tuple[syntax_tree.Block, Token]:
+    def _inner(self, opened: Token) -> tuple[Block, Token]:
         """Parse the body of an action, up to its `end` or `else`."""
         self._deeper()
         body, stop = self._block()
@@ -380,7 +563,7 @@ class _Parser:
             self._fail(opened, f"{{{{{opened.source}}}}} is not closed by {{{{end}}}}")
         return body, stop
 
-    def _closed(self, opened: Token, where: str) -> syntax_tree.Block:
+    def _closed(self, opened: Token, where: str) -> Block:
         """Parse an action's last body, up to its `end`."""
         body, stop = self._inner(opened)
         if stop.source != "end":
@@ -388,11 +571,11 @@ class _Parser:
         self._take("close", where)
         return body
 
-    def _branch(self, kind: Literal["if", "with"]) -> syntax_tree.Branch:
+    def _branch(self, kind: Literal["if", "with"]) -> Branch:
         n_known = len(self._variables)
         opened = self._tokens[self._at - 1]
         arms = []
-        otherwise: syntax_tree.Block = ()
+        otherwise: Block = ()
         while True:
             pipe = self._pipe(kind)
             self._take("close", kind)
@@ -409,9 +592,9 @@ class _Parser:
             otherwise = self._closed(opened, "end")
             break
         del self._variables[n_known:]
-        return syntax_tree.Branch(kind, tuple(arms), otherwise)
+        return Branch(kind, tuple(arms), otherwise)
 
-    def _range(self) -> syntax_tree.Range:
+    def _range(self) -> Range:
         n_known = len(self._variables)
         opened = self._tokens[self._at - 1]
         pipe = self._pipe("range")
@@ -419,36 +602,36 @@ class _Parser:
         self._n_ranges += 1
         body, stop = self._inner(opened)
         self._n_ranges -= 1
-        otherwise: syntax_tree.Block = ()
+        otherwise: Block = ()
         if stop.source == "else":
             self._take("close", "else")
             otherwise = self._closed(opened, "end")
         else:
             self._take("close", "end")
         del self._variables[n_known:]
-        return syntax_tree.Range(pipe, body, otherwise)
+        return Range(pipe, body, otherwise)
 
-    def _jump(self, token: Token) -> syntax_tree.Jump:
+    def _jump(self, token: Token) -> Jump:
         if not self._n_ranges:
             self._fail(token, f"{{{{{token.source}}}}} outside {{{{range}}}}")
         self._take("close", token.source)
-        return syntax_tree.Jump("break" if token.source == "break" else "continue")
+        return Jump("break" if token.source == "break" else "continue")
 
-    def _call(self, token: Token) -> syntax_tree.TemplateCall:
+    def _call(self, token: Token) -> TemplateCall:
         name = self._take("string", "template clause").value
         pipe = None
         if self._skip_space().kind != "close":
             pipe = self._pipe("template")
         self._take("close", "template")
-        return syntax_tree.TemplateCall(token.line, name, pipe)
+        return TemplateCall(token.line, name, pipe)
 
-    def _inline(self, token: Token) -> syntax_tree.TemplateCall:
+    def _inline(self, token: Token) -> TemplateCall:
         """Parse a `block`, which defines and calls a template."""
         name = self._take("string", "block clause").value
         pipe = self._pipe("block")
         self._take("close", "block")
         self._add(token, name)
-        return syntax_tree.TemplateCall(token.line, name, pipe)
+        return TemplateCall(token.line, name, pipe)
 
     def _define(self, token: Token) -> None:
         if self._depth:
@@ -463,13 +646,13 @@ class _Parser:
         body = self._closed(opened, "end")
         self._variables, self._n_ranges = outer, n_ranges
         known = self._templates.get(name, ())
-        if any(not isinstance(one, syntax_tree.Text) or one.text.strip() for one in known):
+        if any(not isinstance(one, Text) or one.text.strip() for one in known):
             self._fail(opened, f"multiple definition of template {name!r}")
         self._templates[name] = body
 
     # Pipelines.
 
-    def _pipe(self, where: str) -> syntax_tree.Pipe:
+    def _pipe(self, where: str) -> Pipe:
         """Parse a pipeline up to a closing mark, which is not consumed."""
         line = self._skip_space().line
         variables, assigns = self._declared(where)
@@ -479,11 +662,9 @@ class _Parser:
             self._next()
             commands.append(self._command(where))
         for number, command in enumerate(commands[1:], start=2):
-            if isinstance(
-                command.operands[0], syntax_tree.Constant | syntax_tree.Dot | syntax_tree.Nil
-            ):
+            if isinstance(command.operands[0], Constant | Dot | Nil):
                 self._fail(self._peek(), f"non executable command in pipeline stage {number}")
-        return syntax_tree.Pipe(line, tuple(commands), variables, assigns)
+        return Pipe(line, tuple(commands), variables, assigns)
 
     def _declared(self, where: str) -> tuple[tuple[str, ...], bool]:
         """Parse `$x :=`, `$x =` or, in a range, `$i, $x :=`, if present."""
@@ -502,9 +683,9 @@ class _Parser:
         self._at = begin
         return (), False
 
-    def _command(self, where: str) -> syntax_tree.PipeCommand:
+    def _command(self, where: str) -> PipeCommand:
         token = self._skip_space()
-        operands: list[syntax_tree.Operand] = []
+        operands: list[Operand] = []
         while True:
             last = self._skip_space()
             if last.kind == "close" or self._is_mark("|", ")"):
@@ -516,13 +697,11 @@ class _Parser:
         if not operands:
             why = f"missing value for {where}" if where != "command" else "empty command"
             self._fail(token, why)
-        if len(operands) > 1 and isinstance(
-            operands[0], syntax_tree.Constant | syntax_tree.Dot | syntax_tree.Nil
-        ):
+        if len(operands) > 1 and isinstance(operands[0], Constant | Dot | Nil):
             self._fail(token, f"can't give argument to non-function {token.source}")
-        return syntax_tree.PipeCommand(token.line, tuple(operands))
+        return PipeCommand(token.line, tuple(operands))
 
-    def _operand(self, where: str) -> syntax_tree.Operand:
+    def _operand(self, where: str) -> Operand:
         token = self._peek()
         operand = self._term(where)
         names = []
@@ -531,15 +710,15 @@ class _Parser:
         if not names:
             return operand
         match operand:
-            case syntax_tree.Field(first):
-                return syntax_tree.Field((*first, *names))
-            case syntax_tree.Variable(name, first):
-                return syntax_tree.Variable(name, (*first, *names))
-            case syntax_tree.Constant() | syntax_tree.Nil() | syntax_tree.Dot():
+            case Field(first):
+                return Field((*first, *names))
+            case Variable(name, first):
+                return Variable(name, (*first, *names))
+            case Constant() | Nil() | Dot():
                 self._fail(token, f"unexpected . after term {token.source!r}")
-        return syntax_tree.Chain(operand, tuple(names))
+        return Chain(operand, tuple(names))
 
-    def _term(self, where: str) -> syntax_tree.Operand:
+    def _term(self, where: str) -> Operand:
         token = self._peek()
         if self._is_mark("("):
             self._next()
@@ -555,20 +734,20 @@ class _Parser:
         self._next()
         match token.kind:
             case "field":
-                return syntax_tree.Field((token.value,))
+                return Field((token.value,))
             case "variable":
                 if token.source not in self._variables:
                     self._fail(token, f"undefined variable {token.source!r}")
-                return syntax_tree.Variable(token.source)
+                return Variable(token.source)
             case "dot":
-                return syntax_tree.Dot()
+                return Dot()
             case "nil":
-                return syntax_tree.Nil()
+                return Nil()
             case "word":
                 if token.source not in self._functions:
                     self._fail(token, f"function {token.source!r} not defined")
-                return syntax_tree.FunctionName(token.source)
-        return syntax_tree.Constant(token.value)
+                return FunctionName(token.source)
+        return Constant(token.value)
 
 
 def _described_token(token: Token) -> str:
