@@ -46,7 +46,7 @@ from paddock.engine.api.openai.batch_endpoints import (
     list_files,
     upload_file,
 )
-from paddock.engine.api.openai.batch_runner import BatchRunner
+from paddock.engine.api.openai.batches import BatchRunner
 from paddock.engine.api.openai.embed_and_rerank import RERANK_PATHS
 from paddock.engine.api.openai.endpoints import (
     EMBEDDINGS_PATH,

@@ -25,7 +25,7 @@ from uvicorn.config import HTTPProtocolType
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from paddock.engine.api.app import make_app
-from paddock.engine.api.openai.batch_runner import BatchRunner
+from paddock.engine.api.openai.batches import BatchRunner
 from paddock.engine.api.service import Service
 from paddock.engine.errors import EngineError
 from paddock.engine.settings import ServiceSettings

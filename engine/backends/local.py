@@ -28,7 +28,7 @@ from paddock.engine.memory.loader import StartWorker, WorkerStarter, resolve_ada
 from paddock.engine.memory.manager import ModelManager
 from paddock.engine.memory.model_layout import MachineProbe, MemoryProbe
 from paddock.engine.memory.pool_stats import PoolEvents, PoolStats, fan_out
-from paddock.engine.models.model_facts import (
+from paddock.engine.models.model_cards import (
     ModelFactsCache,
     merged_sampling,
     with_model_defaults,

@@ -6,12 +6,16 @@ llama.cpp knows only the values, and rounds them to 127 even steps up to the lar
 steps are a whole fraction of D, so that D·q is met exactly; of the possible fractions the one that
 meets M best is used. Measured with SmolLM2-135M from Q4_1, both computed in single precision: the
 next token differs at 4.2 of 100 places after llama.cpp's quantiser, at 1.4 after this one.
+
+Started as a module by `models.model_creation`, it quantises in a process of its own, since only the
+end of its process stops llama.cpp's quantiser, some of whose errors call `abort()`.
 """
 
 from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import struct
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -33,8 +37,9 @@ from paddock.engine.gguf import (
     read_header,
     tensor_table,
 )
+from paddock.engine.system.processes import run_and_exit, take_order
 
-from .library import ggml_function, lib
+from .library import ggml_function, lib, quiet_logs
 
 # llama.cpp's numbers for whole files (`llama_ftype`); "Q4_K" alone is the medium mixture.
 _FILE_TYPES = {name: kind for kind, name in FILE_TYPES.items()} | {
@@ -348,3 +353,22 @@ def _piece_as_q8_0(data: mmap.mmap, kind: int, start: int, end: int) -> BlockByt
     raw = np.frombuffer(data[start:end], np.uint8)
     reader = BLOCK_READERS.get(TYPE_NAMES.get(kind, ""))
     return lattice_to_q8_0(reader(raw)) if reader is not None else tensor_to_q8_0(raw, kind)
+
+
+def main() -> None:
+    """Quantise as the order says, and send why that failed; an empty text: it did not."""
+    order, send = take_order()
+    quiet_logs()
+    if hasattr(os, "nice"):
+        os.nice(5)  # running requests have priority
+    n_threads = order["n_threads"] or os.cpu_count() or 1
+    why = ""
+    try:
+        quantise(Path(order["source"]), Path(order["target"]), order["format"], n_threads)
+    except (QuantiseFailed, OSError) as error:
+        why = str(error)
+    send({"why": why})
+
+
+if __name__ == "__main__":
+    run_and_exit(main)

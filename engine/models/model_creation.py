@@ -2,7 +2,7 @@
 
 Order and status lines are Ollama's (github.com/ollama/ollama, server/create.go), for its clients.
 The manifest is written last. llama.cpp's quantiser runs in a process of its own
-(`quantise_process`) and writes to a temporary file, which becomes a blob when it is complete.
+(`llama.quantise`) and writes to a temporary file, which becomes a blob when it is complete.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ QUANTISATION_FORMATS = (
 )  # fmt: skip
 QUANTISABLE_FORMATS = ("F16", "BF16", "F32")
 
-_QUANTISER_COMMAND = (sys.executable, "-m", "paddock.engine.models.quantise_process")
+_QUANTISER_COMMAND = (sys.executable, "-m", "paddock.engine.llama.quantise")
 _FORMAT_ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 _SPARE_BYTES = 16 * 1024 * 1024
 _POLL_S = 0.2

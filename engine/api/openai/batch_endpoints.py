@@ -23,8 +23,7 @@ from paddock.engine.api.service import service_of
 from paddock.engine.api.streaming import json_response
 from paddock.engine.models.blobs import store_write_errors
 
-from .batch_runner import BatchRunner
-from .batch_storage import BatchRecord, FileRecord, FileStore
+from .batches import BatchRecord, BatchRunner, FileRecord, FileStore
 from .endpoints import BATCH_ENDPOINTS
 from .generation_calls import new_id
 from .requests import Fields, read_fields

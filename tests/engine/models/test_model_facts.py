@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.errors import ModelNotFound
-from paddock.engine.models.model_facts import (
+from paddock.engine.models.model_cards import (
     ModelFactsCache,
     merged_sampling,
     with_model_defaults,

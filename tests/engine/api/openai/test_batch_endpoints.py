@@ -24,8 +24,7 @@ from paddock.engine.api.openai.batch_lines import (
     answers_of,
     run_lines,
 )
-from paddock.engine.api.openai.batch_runner import BatchRunner
-from paddock.engine.api.openai.batch_storage import FINAL_STATUSES, BatchRecord
+from paddock.engine.api.openai.batches import FINAL_STATUSES, BatchRecord, BatchRunner
 from paddock.engine.api.openai.generation_calls import new_id
 from tests.live import CHAT, VECTORS, Live
 

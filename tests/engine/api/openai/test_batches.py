@@ -10,7 +10,7 @@ import pytest
 
 from paddock.engine.api.errors import InvalidValue
 from paddock.engine.api.openai.batch_endpoints import list_page
-from paddock.engine.api.openai.batch_storage import (
+from paddock.engine.api.openai.batches import (
     BatchRecord,
     BatchStore,
     FileRecord,
