@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from paddock.engine.errors import (
     BadRequest,
@@ -64,9 +64,7 @@ from paddock.engine.workers.worker_process import (
 from paddock.engine.workers.worker_protocol import Embedded, EmbedOrder, PendingRequest, WorkerGone
 
 from .base import Answer, OpenAnswers, deadlines, embed_in_portions, total_deadline
-
-if TYPE_CHECKING:
-    from .metrics import Metrics
+from .metrics import Metrics
 
 _T = TypeVar("_T")
 
@@ -94,7 +92,8 @@ class LocalPool:
     ) -> None:
         self.settings = settings
         self.models = models or ModelFinder(settings.models_dir, settings.cache_dir)
-        self.metrics, self.events = _metered(events)
+        self.metrics = Metrics()
+        self.events = self.metrics if events is None else fan_out(self.metrics, events)
         self._residents = ModelManager(
             settings,
             start or WorkerStarter(settings),
@@ -403,12 +402,3 @@ def _full_name(ref: str) -> str:
         return parse_name(ref).key
     except InvalidName:
         return ref
-
-
-def _metered(events: PoolEvents | None) -> tuple[Metrics, PoolEvents]:
-    """Return a pool's metrics, and the listener that gets its events."""
-    # Here, because prometheus_client takes 50 ms that most commands need not pay.
-    from .metrics import Metrics
-
-    metrics = Metrics()
-    return metrics, metrics if events is None else fan_out(metrics, events)

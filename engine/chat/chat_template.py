@@ -22,7 +22,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, wraps
+from functools import cached_property, lru_cache, wraps
 from typing import Any, Literal
 
 from jinja2 import Environment, TemplateError, TemplateSyntaxError, Undefined, meta, nodes
@@ -322,8 +322,10 @@ TemplateCapability = Literal["tools", "insert", "thinking"]
 _REASONING_WORDS = re.compile(r"think|reason|thought|<\|channel\|>", re.IGNORECASE)
 
 
+# A list of models reads all of them: with fewer places than models, each would be read every time.
+@lru_cache(maxsize=256)
 def template_capabilities(source: str | None) -> frozenset[TemplateCapability]:
-    """Return what a template supports.
+    """Return what a template supports; reading it takes 2 to 15 ms.
 
     `tools`: it renders tools; `insert`: it has a place for the text after an answer; `thinking`:
     it opens or closes reasoning. Without a template, or if it cannot be parsed: nothing.

@@ -1,7 +1,7 @@
 """Find a model by name or path: in the store, in an installed package, or bundled.
 
-Reading a header takes 8 to 50 ms and probing a template 2 to 15 ms, so headers, digests and
-capabilities are cached by path, size, mtime and inode. Safe from any thread.
+Reading a header takes 8 to 50 ms, so headers and digests are cached by path, size, mtime and inode.
+Safe from any thread.
 """
 
 from __future__ import annotations
@@ -47,13 +47,11 @@ FileStamp = tuple[str, int, int, int]
 
 
 class ModelFiles:
-    """Cached headers, digests and capabilities of model files."""
+    """Cached headers and digests of model files."""
 
     def __init__(self, cache_dir: Path) -> None:
         self._digests = _DigestCache(cache_dir / "digests.json")
-        self._header_of = lru_cache(_MAX_CACHED)(_read_header_of)
-        self.abilities = lru_cache(_MAX_CACHED)(_abilities)
-        """Returns what a chat template supports: tools, insert, thinking."""
+        self._header_of = lru_cache(_MAX_CACHED)(lambda stamp: read_header(Path(stamp[0])))
 
     def header(self, path: Path, parts: Sequence[Path] = ()) -> GgufHeader:
         """Return a model's header; `parts`: the files of a split model after the first."""
@@ -79,16 +77,6 @@ def file_stamp(path: Path) -> FileStamp:
     return str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
-def _read_header_of(stamp: FileStamp) -> GgufHeader:
-    return read_header(Path(stamp[0]))
-
-
-def _abilities(template: str) -> frozenset[str]:
-    from paddock.engine.chat.chat_template import template_capabilities  # Jinja2: 40 ms
-
-    return frozenset(template_capabilities(template))
-
-
 class _DigestCache:
     """The sha256 of model files by their stamps, kept on disk."""
 
@@ -99,7 +87,7 @@ class _DigestCache:
         if path.parent.name == "blobs" and path.name.startswith("sha256-"):
             return path.name.removeprefix("sha256-")  # verified before the file got its name
         name, *stamp = file_stamp(path)
-        known = self._read()
+        known: dict[str, list[object]] = read_json_object(self._file)
         entry = known.get(name)
         if entry is not None and entry[:3] == stamp:
             return str(entry[3])
@@ -107,9 +95,6 @@ class _DigestCache:
         with suppress(OSError):  # a cache that cannot be written is no error
             write_json_atomically(self._file, {**known, name: [*stamp, digest]})
         return digest
-
-    def _read(self) -> dict[str, list[object]]:
-        return read_json_object(self._file)
 
 
 ModelOrigin = Literal["store", "package", "bundled", "path"]

@@ -25,6 +25,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_ssh_private_key,
+)
 
 from .manifests import MANIFEST_TYPE, Manifest, parse_manifest
 from .model_names import ModelName
@@ -89,13 +95,6 @@ def ollama_key_file() -> Path:
 
 def sign_token_request(url: httpx.URL, file: Path) -> tuple[httpx.URL, str] | None:
     """Return a token server's URL with time and nonce, and its signature; None: no key."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        PublicFormat,
-        load_ssh_private_key,
-    )
-
     try:
         key = load_ssh_private_key(file.read_bytes(), None)
     except (OSError, ValueError, TypeError):

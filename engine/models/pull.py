@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import cast
 
 import httpx
+from huggingface_hub import constants
 
 from paddock.engine.errors import BlobMissing, InvalidName, ManifestBroken, ModelBroken
 from paddock.engine.gguf import check_file, read_header, split_file_names
@@ -136,23 +137,14 @@ async def list_hub_files(
 
 
 def hub_address(options: TransferOptions) -> str:
-    from huggingface_hub import constants
-
     return (options.hub or constants.ENDPOINT).rstrip("/")
 
 
 def _list_hub_files(repository: str, revision: str | None, options: TransferOptions) -> HubListing:
-    from huggingface_hub import HfApi, get_token, hf_hub_url  # takes a second
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import HfApi, errors, get_token, hf_hub_url  # takes a second
 
     # The base classes are those of huggingface_hub's HTTP library.
-    unreached: tuple[type[Exception], ...] = (*_base_errors(HfHubHTTPError), OSError)
+    unreached: tuple[type[Exception], ...] = (*_base_errors(errors.HfHubHTTPError), OSError)
     hub, token = hub_address(options), get_token()
     host = httpx.URL(hub).netloc.decode("ascii")
     where = f"{host}/{repository}"
@@ -161,15 +153,15 @@ def _list_hub_files(repository: str, revision: str | None, options: TransferOpti
         info = api.model_info(
             repository, revision=revision, files_metadata=True, timeout=options.stall_s
         )
-    except GatedRepoError as error:
+    except errors.GatedRepoError as error:
         raise TransferRefused(host, 403, "", _accept_terms_advice(where)) from error
-    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise NotPublished(
             f"{where}{f' at {revision}' if revision else ''}", _PRIVATE_ADVICE
         ) from error
-    except HFValidationError as error:
+    except errors.HFValidationError as error:
         raise TransferError(f"{where}: {error}") from error
-    except HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         if error.response.status_code == 404:
             raise NotPublished(where, _PRIVATE_ADVICE) from error
         raise TransferRefused(

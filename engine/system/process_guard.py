@@ -14,6 +14,9 @@ import select
 import signal
 import sys
 
+if sys.platform != "win32":
+    import resource
+
 GRACE_S = 2.0
 """What a program gets between being asked to end and being killed."""
 OWN_END_S = 5.0  # an MCP client closes the input, waits 2 s, asks, waits 2 s, kills
@@ -94,8 +97,6 @@ def _end_as(status: int) -> None:
     """End with the program's code, or by the signal that ended it."""
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
-        import resource
-
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the program has left its own
         if -code != signal.SIGKILL:
             signal.signal(-code, signal.SIG_DFL)
