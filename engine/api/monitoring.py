@@ -21,7 +21,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from paddock.engine.api.api_keys import key_name_of
-from paddock.engine.api.request_log import Exchange, RequestLog, is_monitoring_path
+from paddock.engine.api.request_log import Exchange, is_monitoring_path
 from paddock.engine.api.service import Service, service_of
 from paddock.engine.api.streaming import json_response, page_route
 from paddock.engine.backends.metrics import HistogramReading, ModelMetrics
@@ -169,12 +169,8 @@ async def service_state(service: Service, devices: Sequence[Mapping[str, Any]]) 
         "under_way": [
             _exchange_state(one) for one in request_log.running if not is_monitoring_path(one.path)
         ],
-        "last": [_exchange_state(one) for one in _recent_exchanges(request_log)],
+        "last": [_exchange_state(one) for one in list(request_log.last)[: -_N_RECENT - 1 : -1]],
     }
-
-
-def _recent_exchanges(request_log: RequestLog) -> list[Exchange]:
-    return list(request_log.last)[: -_N_RECENT - 1 : -1]
 
 
 def _model_state(one: ModelStats, metrics: ModelMetrics | None) -> dict[str, Any]:

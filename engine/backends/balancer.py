@@ -252,7 +252,9 @@ class ServerRoster:
         key = model_key_of(model)
         while True:
             seen = [one.seen(key, failed_before=one in failed_at) for one in self._members]
-            at = choose_server([_as_idle(one) for one in seen] if is_brief else seen)
+            if is_brief:  # needs no slot
+                seen = [replace(one, n_running=0) for one in seen]
+            at = choose_server(seen)
             if at is not None:
                 self._members[at].n_running += not is_brief
                 return self._members[at]
@@ -438,11 +440,6 @@ class ServerRoster:
                     self._tasks.start(self._recover(member))
                     self._note(f"{member.reason}: its requests go to others.")
             self.wake()
-
-
-def _as_idle(one: ServerState) -> ServerState:
-    """Return the state of a server without its load: brief requests need no slot."""
-    return replace(one, n_running=0)
 
 
 MAX_ATTEMPTS = 3

@@ -138,18 +138,15 @@ class PoolCodec:
             return _BEAT_LINE
         line = self._line.model_validate_json(raw).value
         if line.facts is not None:
-            return replace(line, facts=_as_found(line.facts))
+            # Sampling values get their types again, which the facts' identity counts.
+            params = checked_sampling(line.facts.params)
+            return replace(line, facts=replace(line.facts, params=params))
         if line.embedded is None or not line.n_dimensions:
             return line
         values, width = array("d", line.vectors), line.n_dimensions
         rows = (values[start : start + width] for start in range(0, len(values), width))
         whole = replace(line.embedded, vectors=tuple(map(tuple, rows)))
         return replace(line, embedded=whole, vectors=b"")
-
-
-def _as_found(facts: ModelFacts) -> ModelFacts:
-    """Return facts whose sampling values have their types, which the identity counts."""
-    return replace(facts, params=checked_sampling(facts.params))
 
 
 def _dump_json(model: BaseModel) -> bytes:

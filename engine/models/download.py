@@ -429,9 +429,10 @@ class BlobDownload:
                 group.create_task(self._work(todo))
 
     async def _work(self, todo: deque[BlobPart]) -> None:
+        host = host_of(httpx.URL(self.wanted.url))
         while todo:
             part = todo.popleft()
-            retries = TransferRetries(self._host, self._connection.options, was_there=True)
+            retries = TransferRetries(host, self._connection.options, was_there=True)
             while not part.is_done:
                 try:
                     await self._request(part, retries)
@@ -518,10 +519,6 @@ class BlobDownload:
             retries.forgive()
 
     # Progress
-
-    @property
-    def _host(self) -> str:
-        return host_of(httpx.URL(self.wanted.url))
 
     def _is_stored(self) -> bool:
         return bool(self.wanted.digest) and self._store.blobs.has(self.wanted.digest)

@@ -21,14 +21,13 @@ from typing import Any
 from paddock.engine.chat.chat_template import read_template
 from paddock.engine.errors import BadRequest, EngineError, RecipeRefused, StoreFull
 from paddock.engine.gguf import GgufHeader, read_header
-from paddock.engine.request import Message
 from paddock.engine.system.processes import json_subprocess
 from paddock.engine.tuning.tuner import copy_bytes
 
 from . import manifests
 from .blobs import BlobStore, free_disk_bytes
 from .gguf_import import ModelDraft, add_gguf_files, config_of_header
-from .manifests import make_manifest, read_stored_model
+from .manifests import StoredModel, make_manifest, read_stored_model
 from .model_cards import weights_format
 from .model_finder import ModelFinder
 from .model_names import ModelName, parse_name
@@ -291,7 +290,7 @@ def _apply_recipe(draft: ModelDraft, recipe: ModelRecipe) -> None:
         draft.drop(manifests.SYSTEM_TYPE)
         draft.add_text(manifests.SYSTEM_TYPE, recipe.system)
     for text in dict.fromkeys(recipe.licenses):
-        if text not in _draft_licenses(draft):
+        if text not in _draft_contents(draft).licenses:
             draft.add_text(manifests.LICENSE_TYPE, text)
     known = {
         key: _stored_parameter(key, value)
@@ -299,12 +298,15 @@ def _apply_recipe(draft: ModelDraft, recipe: ModelRecipe) -> None:
         if key in PARAMETER_KINDS
     }
     if known:
-        params = {**_draft_params(draft), **known}
+        params = {**_draft_contents(draft).params, **known}
         draft.drop(manifests.PARAMS_TYPE)
         draft.add_json(manifests.PARAMS_TYPE, dict(sorted(params.items())))
     if recipe.messages:
         draft.drop(manifests.MESSAGES_TYPE)
-        draft.add_json(manifests.MESSAGES_TYPE, [_message_json(one) for one in recipe.messages])
+        draft.add_json(
+            manifests.MESSAGES_TYPE,
+            [{"role": one.role, "content": one.content} for one in recipe.messages],
+        )
     draft.config = replace(
         draft.config,
         # A new template replaces the base's renderer, which belongs to the old template.
@@ -330,13 +332,5 @@ def _stored_parameter(key: str, value: Any) -> Any:
     return int(value) if PARAMETER_KINDS[key] == "integer" else value
 
 
-def _message_json(message: Message) -> dict[str, str]:
-    return {"role": message.role, "content": message.content}
-
-
-def _draft_licenses(draft: ModelDraft) -> tuple[str, ...]:
-    return read_stored_model(draft.store.blobs, make_manifest(None, draft.layers)).licenses
-
-
-def _draft_params(draft: ModelDraft) -> dict[str, Any]:
-    return dict(read_stored_model(draft.store.blobs, make_manifest(None, draft.layers)).params)
+def _draft_contents(draft: ModelDraft) -> StoredModel:
+    return read_stored_model(draft.store.blobs, make_manifest(None, draft.layers))

@@ -92,7 +92,7 @@ class ManifestFiles:
             return set()
         except OSError as error:
             raise ManifestBroken(str(path), error.strerror or str(error)) from error
-        named = {_digest_of(raw), *_digests_in(raw)}
+        named = {f"sha256:{hashlib.sha256(raw).hexdigest()}", *_digests_in(raw)}
         if _MANIFEST_LIST_TYPE.encode() in raw:
             for digest in tuple(named):
                 with suppress(OSError):
@@ -158,10 +158,6 @@ def _newer_parts(name: ModelName) -> tuple[str, str, str, str]:
 
 def _digests_in(raw: bytes) -> set[str]:
     return {digest.decode() for digest in _DIGEST_TEXT.findall(raw.replace(b"sha256-", b"sha256:"))}
-
-
-def _digest_of(raw: bytes) -> str:
-    return f"sha256:{hashlib.sha256(raw).hexdigest()}"
 
 
 def _entries_below(folder: Path, depth: int) -> Iterator[Path]:

@@ -19,7 +19,6 @@ from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import httpx
 from huggingface_hub import constants
@@ -144,7 +143,7 @@ def _list_hub_files(repository: str, revision: str | None, options: TransferOpti
     from huggingface_hub import HfApi, errors, get_token, hf_hub_url  # takes a second
 
     # The base classes are those of huggingface_hub's HTTP library.
-    unreached: tuple[type[Exception], ...] = (*_base_errors(errors.HfHubHTTPError), OSError)
+    unreached: tuple[type[Exception], ...] = (*errors.HfHubHTTPError.__bases__, OSError)
     hub, token = hub_address(options), get_token()
     host = httpx.URL(hub).netloc.decode("ascii")
     where = f"{host}/{repository}"
@@ -179,10 +178,6 @@ def _list_hub_files(repository: str, revision: str | None, options: TransferOpti
         for one in info.siblings or ()
     )
     return HubListing(files, HubAuth(token, hub))
-
-
-def _base_errors(kind: type[Exception]) -> tuple[type[Exception], ...]:
-    return cast("tuple[type[Exception], ...]", kind.__bases__)
 
 
 def _accept_terms_advice(where: str) -> str:

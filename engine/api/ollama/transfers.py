@@ -177,7 +177,8 @@ def read_recipe(body: Mapping[str, Any]) -> ModelRecipe:
         licenses=_read_licenses(body),
         parameters=object_of(body, "parameters"),
         messages=tuple(
-            _read_recipe_message(lower_case_keys(one)) for one in objects_of(body, "messages")
+            Message(text_of(one, "role"), text_of(one, "content"))
+            for one in map(lower_case_keys, objects_of(body, "messages"))
         ),
         quantize=text_of(body, "quantize") or text_of(body, "quantization"),
         renderer=text_of(body, "renderer"),
@@ -197,10 +198,6 @@ def _read_licenses(body: Mapping[str, Any]) -> tuple[str, ...]:
     if isinstance(one, str):
         return (one,) if one else ()
     return tuple(texts_of(body, "license"))
-
-
-def _read_recipe_message(body: Mapping[str, Any]) -> Message:
-    return Message(text_of(body, "role"), text_of(body, "content"))
 
 
 async def _create_or_pull(

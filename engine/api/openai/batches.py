@@ -298,12 +298,12 @@ def finish_batch(
     """
     results = batches.results(record.id)
     done = recover_results(results)
-    late = _expired_results(batches.source(record.id), done) if is_late else ()
+    left = read_lines(batches.source(record.id), done) if is_late else ()
     output_id, error_id = record.result_file_ids
     has_output = _write_result_file(
         files, record, output_id, "output", _result_texts(results, wants=True)
     )
-    errors = chain(_result_texts(results, wants=False), late)
+    errors = chain(_result_texts(results, wants=False), map(expired_result, left))
     has_errors = _write_result_file(files, record, error_id, "error", errors)
     n_late = record.total - len(done) if is_late else 0
     n_good = sum(done.values())
@@ -326,10 +326,6 @@ def _answer_usages(results: Path) -> Iterable[Mapping[str, Any]]:
             usage = result["response"].get("body", {}).get("usage")
             if isinstance(usage, dict):
                 yield usage
-
-
-def _expired_results(source: Path, done: Mapping[str, bool]) -> Iterable[bytes]:
-    return (expired_result(line) for line in read_lines(source, done))
 
 
 def _result_texts(results: Path, *, wants: bool) -> Iterable[bytes]:

@@ -31,10 +31,6 @@ class GoFunctionError(Exception):
     """Arguments that a function refuses; the interpreter adds the line."""
 
 
-def _not(value: Any) -> bool:
-    return not is_true(value)
-
-
 def _comparison_kind(value: Any) -> str:
     """Return the kind by which values compare; empty: they are not comparable."""
     match value:
@@ -63,10 +59,6 @@ def _is_same(one: Any, other: Any) -> bool:
     if not kinds[0]:
         raise GoFunctionError(f"non-comparable types {type_name(one)} and {type_name(other)}")
     return bool(one == other)
-
-
-def _differs(one: Any, other: Any) -> bool:
-    return not _is_same(one, other)
 
 
 def _is_less(one: Any, other: Any) -> bool:
@@ -158,9 +150,9 @@ def builtins(meter: TemplateMeter) -> dict[str, GoFunction]:
         return sprintf(spec, values, meter.add_text)
 
     return {
-        "not": _not,
+        "not": lambda value: not is_true(value),
         "eq": _equals,
-        "ne": _differs,
+        "ne": lambda one, other: not _is_same(one, other),
         "lt": _is_less,
         "le": _is_at_most,
         "gt": lambda one, other: not _is_at_most(one, other),
