@@ -19,8 +19,7 @@ from paddock.engine.api.api_keys import KeyCheck, KeyRing, read_keys
 from paddock.engine.api.cors import AllowedOrigins, HostCheck, OriginCheck
 from paddock.engine.api.errors import ApiError, api_error, error_response, with_error_responses
 from paddock.engine.api.monitoring import monitoring_routes
-from paddock.engine.api.ollama.embeddings import embed, embed_legacy
-from paddock.engine.api.ollama.generation import chat, generate
+from paddock.engine.api.ollama.generation import chat, embed, embed_legacy, generate
 from paddock.engine.api.ollama.models import (
     copy_model,
     delete_model,
@@ -47,10 +46,10 @@ from paddock.engine.api.openai.batch_endpoints import (
     upload_file,
 )
 from paddock.engine.api.openai.batches import BatchRunner
-from paddock.engine.api.openai.embed_and_rerank import RERANK_PATHS
 from paddock.engine.api.openai.endpoints import (
     EMBEDDINGS_PATH,
     GENERATION_ENDPOINTS,
+    RERANK_PATHS,
     create_embeddings,
     generation_handler,
     get_model,
