@@ -149,7 +149,6 @@ def api_error(error: Exception) -> ApiError:
 
 
 def dialect_of(path: str) -> Dialect:
-    """Return whose API a path belongs to."""
     if path.startswith("/v1/messages"):
         return "anthropic"
     return "openai" if path == "/v1" or path.startswith(("/v1/", "/rerank")) else "ollama"
@@ -181,7 +180,6 @@ _ERROR_TYPES: Mapping[Dialect, Mapping[int, str]] = {
 
 
 def error_response(path: str, error: ApiError) -> Response:
-    """Return the response with an error for a request of `path`."""
     value = error_body(dialect_of(path), error)
     body = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     raw = body.encode("utf-8", "replace")  # the client's words may hold half a surrogate pair
@@ -220,7 +218,6 @@ class NoSuchObject(ApiError):
 
 
 def as_openai_error(error: Exception) -> ApiError:
-    """Return the error that OpenAI's API sends for any exception."""
     match error:
         case PromptTooLong():
             n_given, what = error.n_prompt_tokens, "your prompt"
@@ -255,5 +252,4 @@ def openai_errors() -> Iterator[None]:
 
 
 def openai_error_body(error: Exception) -> dict[str, Any]:
-    """Return the body `{"error": {…}}` of OpenAI's API for any exception."""
     return error_body("openai", as_openai_error(error))

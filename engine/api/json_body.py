@@ -87,7 +87,6 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
 
 def parse_json(text: str) -> Any:
-    """Parse untrusted JSON."""
     try:
         value = json.loads(text, parse_constant=_no_constant, **_number_checks(text))
     except json.JSONDecodeError as error:

@@ -246,7 +246,6 @@ class HttpServer(uvicorn.Server):
 async def serving(
     app: ASGIApp, listener: socket.socket, settings: ServiceSettings, *, stop_s: float = 3
 ) -> AsyncIterator[None]:
-    """Serve an application at this socket inside the block."""
     server = HttpServer(app, settings, stop_s=stop_s)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:

@@ -135,7 +135,6 @@ class ServerMember:
         return self.down_since is None
 
     def seen(self, key: ModelKey, *, failed_before: bool) -> ServerState:
-        """Return how it is, for the choice."""
         is_open = asyncio.get_running_loop().time() >= self._paused_until
         return ServerState(
             self.is_up and is_open and key in self.facts,
@@ -386,7 +385,6 @@ class ServerRoster:
             raise ModelBroken(member.url, why)
 
     def _no_server_error(self, model: ModelSpec, errors: Sequence[EngineError]) -> EngineError:
-        """Return why no server can be asked."""
         away = [one for one in self._members if not one.is_up]
         if not errors or away:
             return NoServer(model.ref, self._reasons() or str(errors[0]), 0.0)

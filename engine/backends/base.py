@@ -193,7 +193,6 @@ class OpenAnswers:
         self._answers: set[Answer] = set()
 
     def start(self, request: ChatRequest, serve: Callable[[Answer], Awaitable[Reply]]) -> Answer:
-        """Start to answer a request."""
         answer = Answer(request, serve)
         self._answers.add(answer)
         answer.task.add_done_callback(lambda _: self._answers.discard(answer))
@@ -205,7 +204,6 @@ class OpenAnswers:
 
 
 def _joined_chunks(chunks: Sequence[Chunk]) -> Chunk:
-    """Make one chunk of several."""
     return Chunk(
         "".join(chunk.text for chunk in chunks),
         sum(chunk.n_tokens for chunk in chunks),

@@ -88,7 +88,6 @@ def read_count(metric: MetricWrapperBase, model: str, **more: str) -> int:
 
 
 def read_histogram(metric: Histogram, model: str) -> HistogramReading:
-    """Read a histogram."""
     n, amount, buckets = 0, 0.0, []
     for sample in _samples(metric, model):
         if sample.name.endswith("_count"):

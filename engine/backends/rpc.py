@@ -124,7 +124,6 @@ class PoolCodec:
         return request
 
     def write_line(self, line: WireLine) -> bytes:
-        """Write a line of an answer."""
         if line.embedded is not None and line.embedded.vectors:
             rows = line.embedded.vectors
             packed = array("d", [value for row in rows for value in row]).tobytes()

@@ -313,7 +313,6 @@ def required_tools(request: ChatRequest) -> tuple[Tool, ...]:
 
 
 def offered_tools(request: ChatRequest) -> tuple[Tool, ...]:
-    """Return the tools that may be called."""
     return () if request.tool_choice == "none" else request.tools
 
 

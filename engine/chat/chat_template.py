@@ -79,7 +79,6 @@ class JinjaSandbox(MeteredEnvironment):
 
     @property
     def meter(self) -> TemplateMeter:
-        """The meter of the current rendering."""
         return self._meter
 
     def begin(self) -> None:
@@ -87,11 +86,9 @@ class JinjaSandbox(MeteredEnvironment):
         self._meter = TemplateMeter()
 
     def add_filter(self, name: str, act: Callable[..., Any]) -> None:
-        """Add a metered filter."""
         self.filters[name] = self._bounded(name, act)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Evaluate `left operator right`."""
         self._before_binop(operator, left, right)
         return self.made(super().call_binop(context, operator, left, right))
 
@@ -108,7 +105,6 @@ class JinjaSandbox(MeteredEnvironment):
             self._meter.add_text(len(left) + len(right))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **named: Any) -> Any:
-        """Call a function or method for a template."""
         owner, name = _method_owner(__obj), getattr(__obj, "__name__", "")
         if isinstance(owner, str):
             __self._before_text(name, owner, [*args, *named.values()])

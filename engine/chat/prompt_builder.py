@@ -394,7 +394,6 @@ class PromptBuilder:
         tools: Sequence[Tool] = (),
         think: Think | None = None,
     ) -> int:
-        """Count the tokens of a conversation's prompt."""
         pieces = self._template(template).render(messages, tools=tools, think=think)
         return len(self._tokeniser.tokenise(pieces))
 

@@ -112,7 +112,6 @@ class AnswerDelta:
     tool_calls: tuple[ToolCall, ...] = ()
 
     def __bool__(self) -> bool:
-        """Whether it holds anything."""
         return bool(self.text or self.reasoning or self.tool_calls)
 
 

@@ -34,9 +34,7 @@ class CompiledTemplate(Protocol):
     """One compiled template."""
 
     @property
-    def source(self) -> str:
-        """Its text."""
-        ...
+    def source(self) -> str: ...
 
     def render(
         self,

@@ -432,7 +432,6 @@ class _TemplateProbe:
         )
 
     def tags(self, rules: TurnRules) -> ReasoningTags:
-        """Return the reasoning tags."""
         turn = _assistant_turn(_ANSWER_WORD)
         turn["thinking" if rules.thinking_key else "reasoning_content"] = _REASONING_WORD
         before, found, after = self._try(_user_turn(), turn).partition(_REASONING_WORD)

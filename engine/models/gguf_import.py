@@ -206,7 +206,6 @@ def _copy_to_blob(store: ModelStore, path: Path, report: ReportProgress) -> tupl
 
 
 def config_of_header(config: ModelConfig, header: GgufHeader) -> ModelConfig:
-    """Return a config with the facts of the weights."""
     described = replace(
         config,
         model_format="gguf",

@@ -330,7 +330,6 @@ def _json_number(value: object) -> object:
 
 
 def _modelfile_text(found: FoundModel, own: StoredModel) -> str:
-    """Return a Modelfile that creates this model."""
     commands = [ModelfileCommand("FROM", str(found.path))]
     if found.projector:
         commands.append(ModelfileCommand("FROM", str(found.projector)))

@@ -170,7 +170,6 @@ def copy_model(
 def _fill_draft(
     finder: ModelFinder, recipe: ModelRecipe, draft: ModelDraft, report: ReportProgress
 ) -> None:
-    """Add the layers and the config of a recipe to the draft."""
     _add_base(finder, recipe, draft, report)
     if recipe.adapters:
         add_gguf_files(draft, recipe.adapters, report, wanted=manifests.ADAPTER_TYPE)

@@ -272,7 +272,6 @@ class RegistryClient:
         check_response(response, f"{self.name.host}/{self.repository}")
 
     async def has_blob(self, digest: str) -> bool:
-        """Return whether the registry has a blob in this repository."""
         url = self.blob_url(digest)
         request = TransferRequest("HEAD", url, auth=self.auth, is_verified=True)
         response = await self.connection.read(request)

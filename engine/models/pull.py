@@ -341,7 +341,6 @@ class _Pull:
         self.options = options
 
     async def run(self, source: ModelSource, report: ReportProgress) -> None:
-        """Pull a model from any source."""
         report(ProgressLine("pulling manifest"))
         if self.options.is_offline and not isinstance(source, FileSource):
             is_registry = isinstance(source, RegistrySource)

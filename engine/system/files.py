@@ -177,7 +177,6 @@ class TemporaryFile:
         return temporary, digest.hexdigest(), n_bytes
 
     def write(self, data: bytes) -> None:
-        """Append bytes."""
         assert self._handle is not None
         left = memoryview(data)
         while left:
@@ -339,7 +338,6 @@ def sha256_of(path: str | Path) -> str:
 
 
 def sync_file(path: Path) -> None:
-    """Flush a file's bytes to the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 

@@ -53,7 +53,6 @@ class Pauses:
         self._n_failures = 0
 
     async def wait(self) -> None:
-        """Count a failure, and wait."""
         await asyncio.sleep(self.failed())
 
 

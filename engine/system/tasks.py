@@ -88,7 +88,6 @@ class TaskSet:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        """Start a task."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -102,7 +101,6 @@ class TaskSet:
             )
 
     async def close(self) -> None:
-        """End all tasks."""
         await end(*self._tasks)
 
     async def drain(self) -> None:

@@ -70,7 +70,6 @@ class TemplateMeter:
             self.check()
 
     def check(self) -> None:
-        """Check steps and time."""
         if self._n_steps > self._max_steps:
             raise TemplateLimitExceeded(f"it takes more than {self._max_steps:,} steps")
         if time.monotonic() > self._deadline:
@@ -100,7 +99,6 @@ class TemplateMeter:
 
 
 def check_bits(n_bits: int) -> None:
-    """Raise an error for a number of too many bits."""
     if n_bits > MAX_BITS:
         raise TemplateLimitExceeded(f"it makes a number of more than {MAX_BITS:,} bits")
 

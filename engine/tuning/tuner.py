@@ -95,7 +95,6 @@ class TuningRequest:
 
     @property
     def target(self) -> str:
-        """The written format."""
         return self.format or NEAR_LOSSLESS
 
 
@@ -133,7 +132,6 @@ def tune(request: TuningRequest, settings: PoolSettings, report: ReportPhase) ->
 
 @contextmanager
 def _tuning_lock(folder: Path, facts: ModelFacts) -> Iterator[None]:
-    """Hold the lock for making a copy of this model."""
     with ExitStack() as stack:
         try:
             stack.enter_context(lock_now(folder / f"{facts.digest}.lock"))

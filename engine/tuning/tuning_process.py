@@ -224,7 +224,6 @@ class TuningOrder:
 
 
 def main() -> None:
-    """Carry out one order."""
     order, send = take_order()
     library.quiet_logs()
     try:
@@ -380,7 +379,6 @@ def _write(order: TuningOrder, names: frozenset[str]) -> None:
 
 @contextmanager
 def _temporary_file(target: Path) -> Iterator[Path]:
-    """Yield the path of a temporary file; remove it afterwards."""
     path = target.with_name(f"{target.name}.beside.part")
     try:
         yield path

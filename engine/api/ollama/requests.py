@@ -364,7 +364,6 @@ def read_top_logprobs(body: Mapping[str, Any]) -> int:
 
 
 def read_format(value: Any) -> Constraint | None:
-    """Return the constraint of `format`."""
     if value is None or value == "":
         return None
     if value == "json":
@@ -407,7 +406,6 @@ def _parse_think(value: Any) -> Think | None:
 
 
 def read_images(body: Mapping[str, Any]) -> tuple[bytes, ...]:
-    """Return the images of a request or a message."""
     return tuple(decode_base64(text, "images") for text in texts_of(body, "images"))
 
 

@@ -131,7 +131,6 @@ class _UploadReader:
         }
 
     def take_buffer(self) -> bytes:
-        """Return the buffered bytes of the file and empty the buffer."""
         data = bytes(self.buffer)
         self.buffer.clear()
         return data

@@ -325,7 +325,6 @@ class _PendingLines:
         self._lock = asyncio.Lock()
 
     async def next(self) -> BatchLine | None:
-        """Return the next line, or None at the end."""
         async with self._lock:
             if not self._buffer:
                 self._buffer = await asyncio.to_thread(self._read)

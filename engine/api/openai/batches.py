@@ -253,7 +253,6 @@ class BatchStore(_RecordFolder[BatchRecord]):
         return self.path(batch_id, "lines")
 
     def results(self, batch_id: str) -> Path:
-        """Return the path of a batch's results."""
         return self.path(batch_id, "results")
 
     def lock(self, batch_id: str) -> Path:
@@ -318,7 +317,6 @@ def finish_batch(
 
 
 def _answer_usages(results: Path) -> Iterable[Mapping[str, Any]]:
-    """Yield the usage of each answer."""
     if not results.exists():
         return
     for _, result in read_results(results):
