@@ -64,7 +64,6 @@ from paddock.engine.workers.worker_process import (
 from paddock.engine.workers.worker_protocol import Embedded, EmbedOrder, PendingRequest, WorkerGone
 
 from .base import Answer, OpenAnswers, deadlines, embed_in_portions, total_deadline
-from .metrics import Metrics
 
 _T = TypeVar("_T")
 
@@ -90,6 +89,8 @@ class LocalPool:
         memory_probe: MemoryProbe | None = None,
         start: StartWorker[WorkerProcess] | None = None,
     ) -> None:
+        from .metrics import Metrics  # prometheus_client: 50 ms that most commands need not pay
+
         self.settings = settings
         self.models = models or ModelFinder(settings.models_dir, settings.cache_dir)
         self.metrics = Metrics()
