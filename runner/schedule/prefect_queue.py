@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import re
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,6 +17,15 @@ from typing import Any, Literal
 from uuid import UUID
 
 import httpx
+
+from paddock.runner.workers.delegation import (  # sets what Prefect reads, so it comes first
+    ENTRYPOINT,
+    deployment_name,
+    prefect_name,
+)
+
+# isort: split
+
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     DeploymentFilter,
@@ -49,7 +56,6 @@ from paddock.runner.daemon.prefect_auth import Signer
 
 from .triggered_pipeline import deployed_parameters
 
-ENTRYPOINT = "paddock.runner.workers.deployed_flow.run_pipeline"
 TAG = "paddock"
 ANSWER_S = 30.0  # a server on a busy machine took up to 8 s
 PAGE, MOST_READ = 200, 1_000
@@ -131,7 +137,7 @@ class PrefectQueue:
         """Make or change the deployment of a pipeline's file; return its id."""
         async with _as_queue_error():
             flow = self._flows.get(name) or await self._client.create_flow_from_name(
-                _prefect_name(name)
+                prefect_name(name)
             )
             self._flows[name] = flow
             made = await self._client.create_deployment(
@@ -300,21 +306,6 @@ async def open_queue(
         opened = PrefectQueue(api_url, signer, auth_string, stack)
         await opened.move(api_url)
         yield opened
-
-
-def deployment_name(file: str) -> str:
-    """Name a file's deployment: its last two names, and a hash of the whole path.
-
-    >>> deployment_name("/home/ada/digest/pipeline.yaml")
-    'digest pipeline.yaml b3d04b'
-    """
-    digest = hashlib.sha256(file.encode()).hexdigest()[:6]
-    return f"{_prefect_name(' '.join(file.strip('/').split('/')[-2:]))} {digest}"
-
-
-def _prefect_name(name: str) -> str:
-    """Remove characters that Prefect does not allow in names."""
-    return re.sub(r"[/%&<>]+", " ", name).strip() or "pipeline"
 
 
 @asynccontextmanager

@@ -1,11 +1,10 @@
 """Start runs, each in a forked process, and follow them to their end.
 
 Adopts the processes of a killed `paddock up`. A run begins 0.4 s after it is started (a fresh
-interpreter needs 2 s), and none can take another down. Lives in the event loop that starts it;
-imports no Prefect. A run's process is forked from a server that has imported everything. A pipe
-brings it the task and stop requests, and takes the run's name and its end. When `paddock up` was
-killed and the other end is closed, the run continues: the ledger records its work, Prefect its
-end.
+interpreter needs 2 s), and none can take another down. Lives in the event loop that starts it. A
+run's process is forked from a server that has imported everything. A pipe brings it the task and
+stop requests, and takes the run's name and its end. When `paddock up` was killed and the other end
+is closed, the run continues: the ledger records its work, Prefect its end.
 """
 
 from __future__ import annotations
@@ -17,26 +16,77 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 
 from paddock.engine.system.tasks import TaskSet
 from paddock.runner.api import FILE_THREADS
+from paddock.runner.progress.report import Report
 from paddock.runner.workers import deployed_flow
 from paddock.runner.workers.deployed_flow import RunOrders
 
-from .run_messages import RunBegan, RunEnded, RunTask, RunWaits, StopRequest
 
-if TYPE_CHECKING:
-    from paddock.runner.progress.report import Report
+@dataclass(frozen=True, slots=True)
+class RunTask:
+    """One run to carry out."""
+
+    flow_run: str
+    parameters: Mapping[str, Any]
+    """As verified. The flow run's own are not read again: others may have changed them."""
+    text: str
+    flags: Mapping[str, object] = field(default_factory=dict)
+    """The command line's settings; the rest, permissions too, is read when the run begins."""
+    api_url: str = ""
+    """Prefect's API, as `paddock up` reaches it. The process that runs are forked from may have
+    been started when it was elsewhere; empty: as in the environment."""
+    auth_string: str = field(default="", repr=False)
+    """Password of our own Prefect server."""
+    agreed: frozenset[str] = frozenset()
+    """What a person consented to for the file: code that changed since does not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunBegan:
+    """The run's name."""
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunWaits:
+    """What the run waits for on other machines; empty: it no longer waits."""
+
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The run is over; without a `report`, `words` is the error that ended it."""
+
+    report: Report | None
+    words: str = ""
+    is_unreachable: bool = False
+    """Prefect could not be reached, and nothing was begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequest:
+    """Stop, after the current item or at once."""
+
+    words: str
+    is_gentle: bool
+    is_interrupted: bool = False
+    """It was cancelled for good, rather than held for a while."""
+    is_handed_over: bool = False
+    """`paddock up` ends; other machines continue their part of the run."""
 
 
 def run_in_process(task: RunTask, link: Connection) -> None:

@@ -45,8 +45,7 @@ from .prefect_queue import (
     QueuedRun,
     QueueError,
 )
-from .run_executor import ProcessEnd, RunExecutor, RunProcess, is_other_machine
-from .run_messages import RunTask
+from .run_executor import ProcessEnd, RunExecutor, RunProcess, RunTask, is_other_machine
 from .triggered_pipeline import NotAdmitted, TriggeredPipeline, admitted_parameters
 
 GENTLE_S = 900.0  # an item may be a long document; after this time it is cut off and done again

@@ -2,9 +2,7 @@
 
 Connects the parts; each knows little of the others. One loop keeps the queue, another scans the
 files. Prefect may be away for a while, or come back at another address: what failed is retried in
-a later round. Modules that import Prefect are imported inside functions: Prefect reads the
-environment, which is set first. systemd's protocol is one datagram to NOTIFY_SOCKET
-(sd_notify(3)).
+a later round. systemd's protocol is one datagram to NOTIFY_SOCKET (sd_notify(3)).
 """
 
 from __future__ import annotations
@@ -15,17 +13,20 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+from starlette.types import ASGIApp
 
 from paddock.engine.api.server import PortTaken, listen, serving
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
+from paddock.pipelines.model import Pipeline
 from paddock.runner.config.setting_values import ServiceAddress
 from paddock.runner.daemon.daemon_client import request_daemon
 from paddock.runner.daemon.daemon_files import DaemonError
@@ -44,23 +45,23 @@ from paddock.runner.review.page_server import (
 )
 from paddock.runner.settings import STATE_FOLDER, Settings
 
-from . import status_server
 from .consents import Consents
 from .discovery import FolderLocks, FolderTaken, PipelineChanges, PipelineFinder
-from .review_runs import ReviewRuns
+from .prefect_queue import DeletedInPrefect, QueueError, open_queue
+from .reconciler import Reconciler, ReviewRuns, WatchManager
 from .run_executor import start_fork_server
+from .run_manager import Deployment, ManagerOptions, RunManager
 from .triggered_pipeline import TriggeredPipeline
+from .up_status import (
+    LedgerHealth,
+    StatusAccess,
+    alert_given_up,
+    alert_trouble,
+    make_status_app,
+    named_pipelines,
+    status_of,
+)
 from .webhooks import WebhookQueue, WebhookQueueBroken
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
-    from paddock.pipelines.model import Pipeline
-
-    from .alerts import LedgerHealth
-    from .prefect_queue import PrefectQueue, QueuedRun
-    from .reconciler import Reconciler
-    from .run_manager import Deployment, RunManager
 
 
 class UpError(Exception):
@@ -84,12 +85,9 @@ def listen_at(address: ServiceAddress) -> socket.socket:
 
 
 def set_prefect_environment(url: str, settings: Settings) -> None:
-    """Set what Prefect reads at its import: here, and in the processes of runs."""
+    """Set what Prefect reads in the processes of runs; `prefect.flow` sets the rest."""
     os.environ["PREFECT_API_URL"] = url
     os.environ.setdefault("PREFECT_HOME", str(settings.state_dir / "prefect"))
-    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
     os.environ.pop("CI", None)  # our runs use our pool, also in CI
 
 
@@ -124,72 +122,6 @@ def watchdog_interval_s(environ: Mapping[str, str] | None = None) -> float | Non
     if not usec.isdigit() or int(usec) == 0 or (pid and pid != str(os.getpid())):
         return None
     return int(usec) / 2_000_000
-
-
-MOST_SHOWN, MOST_NAMED = 200, 10
-
-
-def named_pipelines(pipelines: Collection[str]) -> str:
-    """Name pipelines in a line.
-
-    >>> named_pipelines(["b", "a"]), named_pipelines([])
-    ('a, b', 'no pipeline with `on:` yet')
-    >>> named_pipelines([str(n) for n in range(10, 30)])[-11:]
-    '19, 10 more'
-    """
-    names = sorted(pipelines)
-    more = len(names) - MOST_NAMED
-    told = [*names[:MOST_NAMED], f"{more} more"] if more > 1 else names
-    return ", ".join(told) or "no pipeline with `on:` yet"
-
-
-def status_of(run_manager: RunManager, reconciler: Reconciler) -> dict[str, Any]:
-    """Return the status of pipelines, of running and of waiting runs.
-
-    A started run that waits for its folder or its group counts as waiting.
-    """
-    posts, jobs = run_manager.posts.values(), run_manager.jobs.values()
-    names = {post.deployment: post.triggered.pipeline.name for post in posts}
-    not_let_in = [job for job in jobs if job.running.waits_for]
-    held = (
-        _queued_json(job.tracked, names) | {"state": job.running.waits_for, **job.as_json()}
-        for job in not_let_in
-    )
-    queued = (_queued_json(run, names) for run in run_manager.queue[:MOST_SHOWN])
-    return {
-        "pipelines": [_pipeline_json(post, run_manager, reconciler) for post in posts],
-        "running": [job.as_json() for job in jobs if job not in not_let_in],
-        "waiting": len(not_let_in) + len(run_manager.queue),
-        "queue": [*held, *queued],
-    }
-
-
-def _queued_json(run: QueuedRun, names: Mapping[str, str]) -> dict[str, Any]:
-    return {
-        "flow_run": run.id,
-        "pipeline": names.get(run.deployment),
-        "trigger": run.parameters.get("trigger"),
-        "at": run.at.isoformat(),
-        "not_before": run.next_at.isoformat(),
-        "state": run.shown,
-    }
-
-
-def _pipeline_json(
-    post: Deployment, run_manager: RunManager, reconciler: Reconciler
-) -> dict[str, Any]:
-    triggered, now = post.triggered, datetime.now(UTC)
-    window = triggered.window
-    return {
-        "name": triggered.pipeline.name,
-        "file": triggered.key,
-        "next": reconciler.planner.next_times(triggered.key, now),
-        "window": str(window) if window else None,
-        "is_open": window.is_open(now) if window else True,
-        "watches": reconciler.watching.status(triggered.key),
-        "missing": run_manager.missing.get(triggered.key, ()),
-        "webhooks": [one.path for one in triggered.webhooks],
-    }
 
 
 LOOK_S = 2.0
@@ -278,14 +210,9 @@ class Up:
         async with AsyncExitStack() as stack:
             url = await unless(self._reached(stack), self.stop)
             signer, auth_string = await asyncio.to_thread(self._keys, is_own_server=self._is_ours)
-            from .alerts import LedgerHealth, alert_given_up, alert_trouble
-            from .prefect_queue import QueueError, open_queue
-            from .reconciler import Reconciler, WatchManager
-            from .run_manager import ManagerOptions, RunManager
-
             unattended, flags = self._settings.unattended, self._wishes.flags
             queue = await stack.enter_async_context(open_queue(url, signer, auth_string))
-            self._prefect_queue: PrefectQueue = queue
+            self._prefect_queue = queue
             options = ManagerOptions(
                 unattended.max_runs,
                 unattended.max_restarts,
@@ -295,13 +222,13 @@ class Up:
                 self._known_end,
                 auth_string,
             )
-            self._run_manager: RunManager = RunManager(queue, signer, options)
+            self._run_manager = RunManager(queue, signer, options)
             self._kill_runs = self._run_manager.abandon
             watching = WatchManager(self._run_manager, self._open_ledger, unattended.max_attempts)
             tell = partial(alert_trouble, flags)
-            self._ledgers: LedgerHealth = LedgerHealth(self._open_ledger, tell)
+            self._ledgers = LedgerHealth(self._open_ledger, tell)
             is_open = not is_loopback(door.getsockname()[0])
-            self._reconciler: Reconciler = Reconciler(
+            self._reconciler = Reconciler(
                 queue, self._run_manager, watching, self._folder_locks, self._calls, is_open=is_open
             )
             stack.push_async_callback(self._calls.close)
@@ -318,15 +245,13 @@ class Up:
     async def _app(self, stack: AsyncExitStack, *, is_open: bool) -> ASGIApp:
         """Return the application: status, webhooks and the review page."""
         hooks, keys = self._reconciler.hooks, self._settings.service.api_keys_file
-        reader = status_server.StatusAccess(is_open=is_open, keys=keys)
+        reader = StatusAccess(is_open=is_open, keys=keys)
         desks = FolderDesks(lambda: self._pipeline_folders(asks_people), self._settings.ledger_url)
         page = await stack.enter_async_context(
             mounted_page(desks, self._settings.state_dir, keys=keys, is_open=is_open)
         )
         self._review_runs = ReviewRuns(self._run_manager, page.ask)
-        return status_server.make_status_app(
-            self._ready, self.status, hooks.answer, reader, page.routes()
-        )
+        return make_status_app(self._ready, self.status, hooks.answer, reader, page.routes())
 
     def _pipeline_folders(
         self, chosen: Callable[[Pipeline], bool] = lambda pipeline: True
@@ -435,8 +360,6 @@ class Up:
 
     async def _keep_queue(self) -> None:
         """Keep deployments, schedules and runs up to date."""
-        from .prefect_queue import DeletedInPrefect, QueueError
-
         while True:
             try:
                 await self._once()
@@ -457,8 +380,6 @@ class Up:
 
     async def _keep_calls(self) -> None:
         """Submit webhook calls as fast as Prefect takes them."""
-        from .prefect_queue import QueueError
-
         while True:
             await wait_for_event(self._calls.arrived, IDLE_S)
             try:
@@ -512,8 +433,6 @@ class Up:
 
     async def _keep_reviews(self) -> None:
         """Submit runs for decisions as they are made."""
-        from .prefect_queue import QueueError
-
         while True:
             await asyncio.sleep(LOOK_S)
             try:

@@ -20,10 +20,9 @@ from typing import TYPE_CHECKING
 from watchdog import events
 from watchdog.observers import Observer
 
-from .io_thread import FolderIo
-from .watch_messages import WatchMessages, polling_message
+from .io_thread import IoThread
 from .watch_spec import HOT_FOLDERS, WatchSpec, is_temporary
-from .watched_folder import needs_polling
+from .watched_folder import WatchMessages, needs_polling, polling_message
 
 if TYPE_CHECKING:
     from watchdog.observers.api import BaseObserver, EventEmitter
@@ -193,11 +192,11 @@ class ChangeSource:
     """The hints of one watch."""
 
     def __init__(
-        self, spec: WatchSpec, look: FolderIo, notices_: WatchMessages, wake: Callable[[], None]
+        self, spec: WatchSpec, io: IoThread, notices: WatchMessages, wake: Callable[[], None]
     ) -> None:
         self._spec = spec
-        self._look = look
-        self._notices = notices_
+        self._io = io
+        self._notices = notices
         self._wake = wake
         self._events: FolderEvents | None = None
         self._retry_at: float | None = None
@@ -208,7 +207,7 @@ class ChangeSource:
         """Listen to events; start to poll and report why when that fails."""
         await self.stop()
         self._retry_at = None
-        kind = await self._look.ask(partial(needs_polling, self._spec.root))
+        kind = await self._io.ask(needs_polling, self._spec.root)
         if kind is not None:
             self._poll(kind)
             return
@@ -216,7 +215,7 @@ class ChangeSource:
             self._spec.root, self._wake, partial(is_noise, is_hot=self._spec.is_hot)
         )
         try:
-            await self._look.ask(folder_events.start)
+            await self._io.ask(folder_events.start)
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENOTDIR):
                 self._retry_at = now + EVENTS_RETRY_S
@@ -257,13 +256,13 @@ class ChangeSource:
         """Stop listening."""
         source, self._events = self._events, None
         if source is not None:
-            await self._look.ask(source.stop)
+            await self._io.ask(source.stop)
 
     def drop(self) -> None:
         """Stop listening without waiting: at the end, a folder may hang."""
         source, self._events = self._events, None
         if source is not None:
-            self._look.leave(source.stop)
+            self._io.leave(source.stop)
 
 
 def is_noise(relpath: str, *, is_hot: bool) -> bool:

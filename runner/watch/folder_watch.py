@@ -18,11 +18,28 @@ from paddock.engine.system.tasks import call_in, end, wait_for_event
 from paddock.runner.ledger.entries import LedgerError
 
 from .change_source import POLL_S, POLL_SHARE, ChangeSource
-from .io_thread import SLOW_S, FolderIo, WatchStopped
+from .hot_folder import claim_files, claimed_files, finish_files, make_hot_folders
+from .io_thread import SLOW_S, IoThread, WatchStopped
 from .seen_files import SeenFiles
-from .watch_messages import WatchMessages, away_message, other_folder_message, some_names
-from .watch_spec import UNKNOWN_FILE, BatchOutcome, FileIdentity, FileVersion, WatchBatch, WatchSpec
+from .watch_spec import (
+    UNKNOWN_FILE,
+    BatchOutcome,
+    FileIdentity,
+    FileVersion,
+    WatchBatch,
+    WatchFilter,
+    WatchSpec,
+)
 from .watch_state import REFUSED_S, WatchState
+from .watched_folder import (
+    WatchMessages,
+    away_message,
+    list_folder,
+    look_at_paths,
+    other_folder_message,
+    root_identity,
+    some_names,
+)
 
 ROOT_S = 2.0
 """Interval of the checks whether the root is still there, and the same."""
@@ -67,8 +84,10 @@ class FolderWatch:
         self._clock = clock
         self._notices = WatchMessages(spec.root, note)
         self._wake = asyncio.Event()
-        self._look = FolderIo(spec, book, self._slow)
-        self._change_source = ChangeSource(spec, self._look, self._notices, self._awake)
+        self._book = book
+        self._wanted = WatchFilter(spec)
+        self._io = IoThread(f"watch {spec.root}", self._slow)
+        self._change_source = ChangeSource(spec, self._io, self._notices, self._awake)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._state: WatchState | None = None
         self._ended: list[_EndedBatch] = []
@@ -86,7 +105,7 @@ class FolderWatch:
     async def run(self, stop: asyncio.Event) -> None:
         """Watch until `stop` is set."""
         self._loop = asyncio.get_running_loop()
-        self._look.begin(stop)
+        self._io.stop = stop
         stopped = asyncio.create_task(self._wake_at(stop))
         try:
             while not stop.is_set():
@@ -101,7 +120,7 @@ class FolderWatch:
                     # again.
                     words = f"{type(error).__name__}: {error}. The whole folder is listed again."
                     self._notices.tell("broken", words)
-                    await self._look.sleep(REFUSED_S)
+                    await self._io.sleep(REFUSED_S)
                     self._look_at = 0.0
                 await self._pause(stop)
         except WatchStopped:
@@ -110,7 +129,7 @@ class FolderWatch:
             await end(stopped)
             self._change_source.drop()
             await self._flush()
-            self._look.close()
+            self._io.close()
 
     async def done(self, batch: WatchBatch, outcome: BatchOutcome) -> None:
         """Take the outcome of a batch's run. Does not wait for the ledger."""
@@ -169,10 +188,10 @@ class FolderWatch:
         """Read the ledger; wait while it cannot be read."""
         while self._state is None:
             try:
-                known = await self._look.known()
+                known = await self._io.ask(self._book.read)
             except LedgerError as error:
                 self._notices.tell("ledger", str(error))
-                await self._look.sleep(REFUSED_S)
+                await self._io.sleep(REFUSED_S)
                 continue
             self._notices.over("ledger")
             self._state = WatchState(
@@ -180,7 +199,7 @@ class FolderWatch:
                 known.done,
                 epoch=known.epoch,
                 roots=known.roots,
-                wants=self._look.wanted.wants,
+                wants=self._wanted.wants,
                 max_attempts=self._max_attempts,
             )
 
@@ -221,7 +240,7 @@ class FolderWatch:
         if now < self._root_at:
             return self._root is not None
         self._root_at = now + ROOT_S
-        root = await self._look.root()
+        root = await self._io.ask(root_identity, self.spec.root)
         is_back = self._root is None
         if root != self._root or self._change_source.is_deaf(now):
             await self._change_source.start(now)
@@ -244,7 +263,8 @@ class FolderWatch:
         """Take files left in a hot folder's `processing/` that no batch knows."""
         assert self._state is not None  # `_begin` made it
         known = self._state.claimed()
-        found = await self._look.claimed()
+        await self._io.ask(make_hot_folders, self.spec)
+        found = await self._io.ask(claimed_files, self.spec, self._wanted)
         new = {relpath: seen for relpath, seen in found.items() if relpath not in known}
         self._state.found_claimed(new, self._clock())
 
@@ -254,7 +274,7 @@ class FolderWatch:
             state.disturb()
             self._look_soon()
         if hints.relpaths:
-            found: dict[str, FileVersion | None] = await self._look.at(hints.relpaths)
+            found = await self._io.ask(look_at_paths, self.spec.root, hints.relpaths, self._wanted)
             state.hint(found, self._clock())
             if None in found.values() and not self.spec.is_hot:
                 self._look_soon()  # only full listings show what is gone
@@ -266,7 +286,7 @@ class FolderWatch:
     async def _whole(self, state: WatchState) -> None:
         """List the whole folder."""
         began = self._clock()
-        listing = await self._look.whole()
+        listing = await self._io.ask(list_folder, self.spec.root, self._wanted)
         now = self._looked_at = self._clock()
         self._took_s = now - began
         n_absent = state.look(listing, now)
@@ -287,7 +307,7 @@ class FolderWatch:
     async def _confirmed(self, state: WatchState) -> bool:
         """Read again which folder it is: a run with `--yes` may have confirmed it."""
         try:
-            roots = (await self._look.known()).roots
+            roots = (await self._io.ask(self._book.read)).roots
         except LedgerError as error:
             self._notices.tell("ledger", str(error))
             return False
@@ -304,7 +324,7 @@ class FolderWatch:
         self._notices.over("foreign")
         if state.is_root_new:
             try:
-                await self._look.record_root(state.roots[0])
+                await self._io.ask(self._book.record_root, state.roots[0])
             except LedgerError as error:
                 self._notices.tell("ledger", str(error))
             else:
@@ -315,7 +335,7 @@ class FolderWatch:
         names = state.settling.to_check(self._clock())
         if names:
             found: dict[str, FileVersion | None] = dict.fromkeys(names)
-            found.update(await self._look.at(names))
+            found.update(await self._io.ask(look_at_paths, self.spec.root, names, self._wanted))
             state.check(found, self._clock())
 
     # --- batches
@@ -323,13 +343,13 @@ class FolderWatch:
     async def _hand_on(self, state: WatchState) -> None:
         """Submit a batch of settled files."""
         try:
-            await self._look.see_owned()
+            self._wanted.owned = await self._io.ask(self._book.owned)
         except LedgerError as error:
             self._notices.tell("ledger", str(error))
             state.postpone(self._clock())
             return
         for relpath in state.settled():
-            if not self._look.wanted.wants_file(relpath):
+            if not self._wanted.wants_file(relpath):
                 state.forget(relpath)
         batch = state.take(await self._claimed(state) if self.spec.is_hot else None)
         if batch is None:
@@ -337,7 +357,8 @@ class FolderWatch:
         try:
             if not self.spec.is_hot:
                 names = (*(seen.relpath for seen in batch.files), *batch.gone)
-                await self._look.record("", dict.fromkeys(names, UNKNOWN_FILE), (), state.epoch)
+                taken = dict.fromkeys(names, UNKNOWN_FILE)
+                await self._io.ask(self._book.record, "", taken, (), state.epoch)
             await self._submit(batch)
         except WatchStopped:
             raise
@@ -351,7 +372,7 @@ class FolderWatch:
     async def _claimed(self, state: WatchState) -> Mapping[str, FileVersion]:
         settled = state.settled()
         written = self._change_source.written()
-        moved = await self._look.claim(settled, frozenset(state.claimed()), written)
+        moved = await self._io.ask(claim_files, self.spec, settled, state.claimed().keys(), written)
         state.changed(moved.changed, self._clock())
         self._tell_stuck(moved.refused)
         for relpath in moved.files:
@@ -367,7 +388,9 @@ class FolderWatch:
         while self._ended:
             ended = self._ended[0]
             try:
-                await self._look.record(ended.run, ended.files, ended.gone, ended.epoch)
+                await self._io.ask(
+                    self._book.record, ended.run, ended.files, ended.gone, ended.epoch
+                )
             except LedgerError as error:
                 self._notices.tell("ledger", str(error))
                 return
@@ -381,7 +404,9 @@ class FolderWatch:
         if not self._stuck or self._state is None:
             return
         failed = {relpath: why for relpath, why in self._stuck.items() if why is not None}
-        moved = await self._look.finish(self._stuck, failed, self._state.claimed())
+        moved = await self._io.ask(
+            finish_files, self.spec, list(self._stuck), failed, self._state.claimed()
+        )
         self._state.left(moved.files)
         given_up = self._state.changed_in_run(moved.changed, self._clock())
         for relpath in moved.changed:
@@ -400,6 +425,6 @@ class FolderWatch:
 
     async def _flush(self) -> None:
         """Write what is left at the end, in bounded time; the rest is done again."""
-        self._look.end()
+        self._io.stop = None
         with contextlib.suppress(TimeoutError, Exception):
             await asyncio.wait_for(self._settle_ended(), FLUSH_S)

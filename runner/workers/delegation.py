@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -191,6 +192,23 @@ LEAVE_S = 60.0
 MOST_FOUND = 200
 
 
+def deployment_name(file: str) -> str:
+    """Name a file's deployment: its last two names, and a hash of the whole path.
+
+    >>> deployment_name("/home/ada/digest/pipeline.yaml")
+    'digest pipeline.yaml b3d04b'
+    >>> deployment_name("/home/ada/R&D/pipeline.yaml")[:-7]
+    'R D pipeline.yaml'
+    """
+    digest = hashlib.sha256(file.encode()).hexdigest()[:6]
+    return f"{prefect_name(' '.join(file.strip('/').split('/')[-2:]))} {digest}"
+
+
+def prefect_name(name: str) -> str:
+    """Remove characters that Prefect does not allow in names."""
+    return re.sub(r"[/%&<>]+", " ", name).strip() or "pipeline"
+
+
 @dataclass(frozen=True, slots=True)
 class SharedJob:
     """A job for several machines."""
@@ -267,15 +285,14 @@ class _Delegation:
 
     async def _take_up(self) -> None:
         """Find or make the deployment of this file, and find the job's shares."""
-        path = self._job.path
-        digest = hashlib.sha256(str(path).encode()).hexdigest()[:6]
+        file = str(self._job.path)
         with self._refusals():
             deployment = await self._client.create_deployment(
                 await self._client.create_flow_from_name("paddock-shares"),
-                f"{path.parent.name} {path.name} {digest}",
+                deployment_name(file),
                 entrypoint=ENTRYPOINT,
                 work_pool_name=self._job.work_pool,
-                parameters={"path": str(path)},
+                parameters={"path": file},
                 enforce_parameter_schema=False,
                 tags=[SHARE_TAG],
             )

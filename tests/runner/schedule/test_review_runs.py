@@ -17,9 +17,9 @@ import pytest
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Review, ReviewStore
 from paddock.runner.review.decisions import ReviewDesk
-from paddock.runner.schedule import review_runs
+from paddock.runner.schedule import reconciler
 from paddock.runner.schedule.prefect_queue import QueuedRun, QueueError
-from paddock.runner.schedule.review_runs import DecidedRun, ReviewRuns, decided_runs
+from paddock.runner.schedule.reconciler import DecidedRun, ReviewRuns, decided_runs
 from paddock.runner.schedule.run_manager import OnEnd, RunManager
 from tests.runner.review.served_page import ServedPage
 
@@ -123,7 +123,7 @@ def test_decisions_that_a_run_left_are_not_run_again_but_those_of_a_skipped_one_
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     now = [100.0]
-    monkeypatch.setattr(review_runs, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(reconciler, "time", SimpleNamespace(monotonic=lambda: now[0]))
     (a,) = asked(tmp_path, ledger, "a.txt")
     accept(ledger, a)
     looks()

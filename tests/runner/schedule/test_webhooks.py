@@ -14,8 +14,8 @@ import pytest
 
 from paddock.engine.settings import PoolSettings
 from paddock.runner.schedule.reconciler import Reconciler
-from paddock.runner.schedule.status_server import StatusAccess, make_status_app
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
+from paddock.runner.schedule.up_status import StatusAccess, make_status_app
 from paddock.runner.schedule.webhooks import (
     MOST_BODY_BYTES,
     OWN_HEADER,

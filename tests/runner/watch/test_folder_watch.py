@@ -616,7 +616,7 @@ def test_a_folder_that_hangs_is_told_and_the_watch_still_ends(
     hangs = threading.Event()
     monkeypatch.setattr("paddock.runner.watch.io_thread.SLOW_S", 0.2)
     monkeypatch.setattr(
-        "paddock.runner.watch.io_thread._root_identity", lambda spec: hangs.wait() and (1, 1)
+        "paddock.runner.watch.folder_watch.root_identity", lambda root: hangs.wait() and (1, 1)
     )
 
     async def main() -> None:
