@@ -16,8 +16,7 @@ from typing import Any
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest, Constraint, Sampling, Tool
-from paddock.engine.sampling.constraint import parse_schema
-from paddock.engine.sampling.schema import embeddable_schema
+from paddock.engine.sampling.schema import embeddable_schema, parse_schema
 
 from .stream_parser import HARMONY_TOKENS, AnswerMarkup, HarmonyParser, MarkupParser, StreamParser
 from .template_probe import ChatFormat

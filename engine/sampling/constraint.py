@@ -7,7 +7,10 @@ compiles it for its model, in a thread of its own; the owner thread gets a new m
 
 Token masks are computed while the device computes: another thread asks llguidance for all masks of
 a step at once, without the interpreter's lock. llguidance's internal messages never reach a client.
-It is imported when needed: 50 ms.
+A worker imports this module when the first constraint is asked for: llguidance takes 50 ms.
+
+`ByteMatcher` is the same grammar over a vocabulary of 256 bytes: the bytes that may follow are
+known in 2 µs, where a mask over a model's vocabulary takes up to 400 µs.
 """
 
 from __future__ import annotations
@@ -21,10 +24,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from llguidance import LLExecutor, LLMatcher, LLTokenizer, TokenizerWrapper
 from numpy.typing import NDArray
 
 from paddock.engine.errors import BadRequest
@@ -32,21 +37,11 @@ from paddock.engine.request import Constraint
 from paddock.engine.system.processes import LineProcess
 
 from . import schema
-from .byte_grammar import (
-    END_SIGN,
-    N_NAMED_TOKENS,
-    ByteMatcher,
-    byte_tokeniser,
-    named_token_bytes,
-    named_token_id,
-)
 
 if sys.platform != "win32":
     import resource
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher, LLTokenizer
-
     from paddock.engine.llama.llama_model import Model
 
 MOST_MASK_THREADS = 8
@@ -56,8 +51,6 @@ class MaskComputer:
     """Compute masks, one bit for each token. Only the owner thread uses it."""
 
     def __init__(self, n_vocab: int, n_cpus: int) -> None:
-        from llguidance import LLExecutor
-
         self._n_words = (n_vocab + 31) // 32
         # A mask takes 2 to 50 µs: more threads would only slow the decode down.
         self._executor = LLExecutor(max(1, min(MOST_MASK_THREADS, n_cpus // 4)))
@@ -93,6 +86,109 @@ class TokenMasks:
         self._made.result()
         row: NDArray[np.uint8] = self._words[number].view(np.uint8)
         return row
+
+
+END_SIGN = 256
+N_NAMED_TOKENS = 64
+"""Tokens that a grammar may name by number; no text can spell them."""
+TOKEN_MARK = b"\xff"
+"""Precedes the index of a named token in its stand-in: no UTF-8 text has this byte."""
+
+
+def named_token_bytes(place: int) -> bytes:
+    """Return the stand-in of a grammar's named token, by its index."""
+    return TOKEN_MARK + bytes([place])
+
+
+def named_token_id(place: int) -> int:
+    """Return the id of a named token in the vocabulary of bytes."""
+    return END_SIGN + 1 + place
+
+
+def _encode_signs(text: bytes) -> list[int]:
+    if TOKEN_MARK not in text:
+        return list(text)
+    first, *others = text.split(TOKEN_MARK)
+    signs = list(first)
+    for part in others:
+        signs += [named_token_id(part[0]), *part[1:]]
+    return signs
+
+
+class _ByteTokeniser:
+    """The vocabulary of bytes, in llguidance's interface."""
+
+    eos_token_id = END_SIGN
+    bos_token_id = None
+    tokens = (
+        *(bytes([byte]) for byte in range(END_SIGN)),
+        b"\xff<end>",
+        *(b"\xff<named %d>" % place for place in range(N_NAMED_TOKENS)),
+    )
+    special_token_ids = tuple(range(END_SIGN, END_SIGN + 1 + N_NAMED_TOKENS))
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        return list(text.encode() if isinstance(text, str) else text)
+
+
+@cache
+def byte_tokeniser() -> LLTokenizer:
+    """Return llguidance's tokeniser over bytes."""
+    return LLTokenizer(TokenizerWrapper(_ByteTokeniser()), n_vocab=END_SIGN + 1 + N_NAMED_TOKENS)
+
+
+_END_SIGN_ALONE = frozenset((END_SIGN,))
+
+
+class ByteMatcher:
+    """A state in a grammar, reached byte by byte."""
+
+    def __init__(self, inner: LLMatcher) -> None:
+        self._inner = inner
+
+    def copy(self) -> ByteMatcher:
+        """Return an independent copy."""
+        return ByteMatcher(self._inner.deep_copy())
+
+    def take(self, text: bytes) -> bool:
+        """Consume bytes; return False if one is not allowed: the matcher is then unusable."""
+        return not text or self._inner.consume_tokens(_encode_signs(text))
+
+    def allows(self, text: bytes) -> bool:
+        """Return whether bytes may follow; a refused `take` costs 3 ms."""
+        signs = _encode_signs(text)
+        return self._inner.validate_tokens(signs) == len(signs)
+
+    def ends_with(self, text: bytes) -> bool:
+        """Return whether the answer is complete after these bytes."""
+        signs = [*_encode_signs(text), END_SIGN]
+        return self._inner.validate_tokens(signs) == len(signs)
+
+    @property
+    def may_end(self) -> bool:
+        """Whether the answer so far is complete."""
+        return self._inner.is_accepting()
+
+    def forced(self) -> bytes:
+        """Return the bytes that must follow."""
+        forced = self._inner.compute_ff_bytes()
+        return b"" if TOKEN_MARK in forced else forced
+
+    def spell(self, sign: int) -> bytes:
+        """Return the byte, or the stand-in of a named token, with this id."""
+        return bytes([sign]) if sign < END_SIGN else named_token_bytes(sign - END_SIGN - 1)
+
+    def kind(self) -> bytes:
+        """Return the mask of what may follow; equal masks mark equivalent states."""
+        return self._inner.compute_bitmask()
+
+    def signs(self) -> frozenset[int]:
+        """Return the ids of the bytes and named tokens that may follow."""
+        bits = np.unpackbits(np.frombuffer(self.kind(), np.uint8), bitorder="little")
+        return (
+            frozenset(np.flatnonzero(bits[: END_SIGN + 1 + N_NAMED_TOKENS]).tolist())
+            - _END_SIGN_ALONE
+        )
 
 
 MOST_GRAMMAR_CHARACTERS = 512 * 1024
@@ -153,8 +249,6 @@ class ConstraintTrials:
 
 ANY_JSON_GROWTH_BYTES = 64
 """Bytes: a token of 16 braces opens 16 objects, and the name of a property adds a value."""
-MOST_SHOWN_PROBLEMS = 20
-"""Problems of one schema that a message lists."""
 MOST_GRAMMARS = 64
 """Compiled grammars in the cache: jobs use the same one again and again."""
 
@@ -163,11 +257,7 @@ class GuidanceVocabulary:
     """A model's tokens for llguidance; takes 0.24 s for 49,152, once for each worker."""
 
     def __init__(self, model: Model) -> None:
-        from llguidance import LLTokenizer
-
-        from paddock.engine.llama.llama_model import raw_vocabulary
-
-        raw = raw_vocabulary(model)
+        raw = model.raw_vocabulary()
         self.ends = model.ending_tokens()
         """The tokens that end an answer."""
         # Not in llguidance's stub file; its own `llamacpp` module calls it.
@@ -370,8 +460,6 @@ class GrammarCompiler:
 
     def _compile(self, constraint: Constraint) -> TokenMatcher:
         """Compile a constraint that has passed its trial."""
-        from llguidance import LLMatcher
-
         with self._vocabulary_lock:
             if self._vocabulary is None:
                 self._vocabulary = GuidanceVocabulary(self._model)
@@ -394,11 +482,9 @@ def compile_error(constraint: Constraint) -> str:
     Control tokens that a Lark grammar names are not in the vocabulary of bytes, so its errors are
     found later, with the model's own vocabulary.
     """
-    from llguidance import LLMatcher
-
     try:
         if constraint.kind == "json_schema":
-            checked_schema(constraint)
+            schema.checked_schema(constraint)
         renumbered = _with_byte_ids(constraint, _named_tokens(constraint))
         inner = LLMatcher(byte_tokeniser(), _grammar(renumbered), log_level=0)
         if inner.is_error() and constraint.kind != "lark":
@@ -419,8 +505,6 @@ def _byte_matcher(constraint: Constraint) -> ByteMatcher:
     A grammar that names control tokens by their texts has no such form: the matcher then allows
     any text, and `EndingGuard` finds no ending by it.
     """
-    from llguidance import LLMatcher
-
     inner = LLMatcher(byte_tokeniser(), _grammar(constraint), log_level=0)
     if inner.is_error():
         anything = LLMatcher.grammar_from_regex("(?s:.*)")
@@ -475,43 +559,11 @@ def _with_byte_ids(constraint: Constraint, numbers: list[int]) -> Constraint:
 
 def _grammar(constraint: Constraint) -> str:
     """Return a constraint as llguidance's grammar."""
-    from llguidance import LLMatcher
-
     if constraint.kind in ("json", "json_schema"):
-        return schema.schema_grammar(parse_schema(constraint))
+        return schema.schema_grammar(schema.parse_schema(constraint))
     if constraint.kind == "regex":
         return LLMatcher.grammar_from_regex(constraint.source)
     return LLMatcher.grammar_from_lark(constraint.source)
-
-
-def parse_schema(constraint: Constraint) -> Any:
-    """Return the JSON Schema of a `json` or `json_schema` constraint, unchecked.
-
-    Raises:
-        BadRequest: it is not JSON.
-    """
-    if constraint.kind == "json":
-        return {"type": "object"}
-    try:
-        return json.loads(constraint.source)
-    except json.JSONDecodeError as error:
-        raise BadRequest(f"the JSON Schema is not JSON: {error}") from None
-    except (ValueError, RecursionError):
-        raise BadRequest("the JSON Schema is nested too deeply") from None
-
-
-def checked_schema(constraint: Constraint) -> Any:
-    """Return the JSON Schema of a `json` or `json_schema` constraint.
-
-    Raises:
-        BadRequest: it cannot be enforced; the message lists every place.
-    """
-    value = parse_schema(constraint)
-    problems = schema.check_schema(value)
-    if problems:
-        shown = "\n".join(f"  {problem}" for problem in problems[:MOST_SHOWN_PROBLEMS])
-        raise BadRequest(f"the JSON Schema cannot be enforced:\n{shown}")
-    return value
 
 
 # The trial subprocess: one line of JSON in, one out, until the input ends

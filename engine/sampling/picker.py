@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -27,7 +28,6 @@ from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import DoneReason, Sampling, TokenLogprob
 
 from .constrained_decoding import ConstrainedAnswer
-from .constraint import TokenMatcher
 from .logits import (
     N_PRESELECTED,
     Candidates,
@@ -37,6 +37,9 @@ from .logits import (
     forced_logprob,
     top_candidates,
 )
+
+if TYPE_CHECKING:
+    from .constraint import TokenMatcher
 
 CHECK_EVERY_TOKENS = 32
 """Tokens between two checks: 0.02 ms each, so less than 1 µs a token."""
@@ -359,4 +362,4 @@ def start_masks(pickers: Iterable[Picker], *, has_idle_cores: bool = True) -> No
         and picker.constrained.needs_mask
     ]
     if len(wanted) >= FEW_MASKS:
-        TokenMatcher.begin_masks(wanted)
+        wanted[0].begin_masks(wanted)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
+from paddock.engine.errors import BadRequest
+from paddock.engine.request import Constraint
 from paddock.engine.system.text import resolve_ref, shorten
 
 SchemaPath: TypeAlias = tuple[str | int, ...]
@@ -206,6 +208,8 @@ MOST_SUBSCHEMAS = 20_000
 """Subschemas in one schema."""
 MOST_LEVELS = 500
 """Nesting, `$ref`s followed. Near 3,000, llguidance overflows the stack and the process dies."""
+MOST_SHOWN_PROBLEMS = 20
+"""Problems of one schema that a message lists."""
 MOST_ERROR_CHARACTERS = 300
 """Characters of llguidance's own message that are shown."""
 COMPACT_JSON = {
@@ -251,8 +255,38 @@ def check_schema(schema: Any) -> tuple[SchemaProblem, ...]:
         what = "no answer can end: each one must contain another"
         remedy = "Leave it out of `required`, or allow `null`."
         return (SchemaProblem((*endless, "$ref"), what, remedy),)
-    found = grammar_error(schema_grammar(schema))
+    found = _grammar_error(schema)
     return () if found is None else (_locate_problem(schema, found),)
+
+
+def parse_schema(constraint: Constraint) -> Any:
+    """Return the JSON Schema of a `json` or `json_schema` constraint, unchecked.
+
+    Raises:
+        BadRequest: it is not JSON.
+    """
+    if constraint.kind == "json":
+        return {"type": "object"}
+    try:
+        return json.loads(constraint.source)
+    except json.JSONDecodeError as error:
+        raise BadRequest(f"the JSON Schema is not JSON: {error}") from None
+    except (ValueError, RecursionError):
+        raise BadRequest("the JSON Schema is nested too deeply") from None
+
+
+def checked_schema(constraint: Constraint) -> Any:
+    """Return the JSON Schema of a `json` or `json_schema` constraint.
+
+    Raises:
+        BadRequest: it cannot be enforced; the message lists every place.
+    """
+    value = parse_schema(constraint)
+    problems = check_schema(value)
+    if problems:
+        shown = "\n".join(f"  {problem}" for problem in problems[:MOST_SHOWN_PROBLEMS])
+        raise BadRequest(f"the JSON Schema cannot be enforced:\n{shown}")
+    return value
 
 
 def schema_grammar(schema: Any) -> str:
@@ -261,9 +295,7 @@ def schema_grammar(schema: Any) -> str:
     A schema with `properties` becomes an object without additional ones, unless it mentions them:
     every answer is still valid, and a model does not invent endless properties.
     """
-    from llguidance import LLMatcher
-
-    return LLMatcher.grammar_from_json_schema(json.dumps(embeddable_schema(schema)))
+    return json.dumps({"grammars": [{"json_schema": embeddable_schema(schema)}]})
 
 
 def embeddable_schema(schema: Any) -> dict[str, Any]:
@@ -298,11 +330,11 @@ def _number(schema: Mapping[str, Any], keyword: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def grammar_error(grammar: str) -> str | None:
-    """Return llguidance's message if it refuses a grammar or warns of it, else None."""
-    from llguidance import LLMatcher
+def _grammar_error(schema: Any) -> str | None:
+    """Return llguidance's message if it refuses a schema or warns of it, else None."""
+    from llguidance import LLMatcher  # 50 ms, and most pipelines have no schema
 
-    _, messages = LLMatcher.validate_grammar_with_warnings(grammar, None)
+    _, messages = LLMatcher.validate_grammar_with_warnings(schema_grammar(schema), None)
     return messages[0] if messages else None
 
 
@@ -363,7 +395,7 @@ def _keyword_problems(
     elif keyword == "$ref" and not (isinstance(value, str) and value.startswith("#")):
         yield SchemaProblem(at, f"'{value}' lies outside the schema", "Copy it under `$defs`.")
     elif keyword == "pattern" and isinstance(value, str):
-        why = grammar_error(schema_grammar({"type": "string", "pattern": value}))
+        why = _grammar_error({"type": "string", "pattern": value})
         if why is not None:
             yield SchemaProblem(
                 at, f"the pattern cannot be used: {plain_error(why)}", "Write it otherwise."
@@ -422,7 +454,7 @@ def _error_of_part(part: Any, root: Any) -> str | None:
     if any(not ref.startswith(("#/$defs/", "#/definitions/")) for ref in _refs(part)):
         return None
     shared = {name: root[name] for name in ("$defs", "definitions") if name in root}
-    return grammar_error(schema_grammar({**part, **shared}))
+    return _grammar_error({**part, **shared})
 
 
 def _refs(part: Any) -> Iterator[str]:

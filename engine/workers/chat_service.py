@@ -11,7 +11,9 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddock.engine.chat.prompt_builder import BuiltPrompt, PromptBuilder, answer_limit_tokens
 from paddock.engine.decoding.batch import MOST_SEQ_IDS
@@ -27,11 +29,13 @@ from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.profile.context_layout import n_chat_slots
 from paddock.engine.profile.profile import Profile
 from paddock.engine.request import ChatRequest, Constraint, Sampling
-from paddock.engine.sampling.constraint import GrammarCompiler, TokenMatcher
 from paddock.engine.sampling.picker import Picker
 
 from .worker_options import WorkerOptions
 from .worker_protocol import ChatOrder, FrameHead, pack_logprob, pack_refusal, read_chat
+
+if TYPE_CHECKING:
+    from paddock.engine.sampling.constraint import GrammarCompiler, TokenMatcher
 
 Send = Callable[[FrameHead], None]
 
@@ -87,7 +91,6 @@ class ChatService:
     ) -> None:
         self._model = model
         self._prompter = prompter
-        self._grammars = GrammarCompiler(model)
         self._load = load
         self._send = send
         self._compiling: dict[_CompileKey, list[tuple[int, ChatOrder, BuiltPrompt]]] = {}
@@ -170,6 +173,13 @@ class ChatService:
             self._compile_for(request_id, order, prompt, prompt.constraint)
 
     # New constraints
+
+    @cached_property
+    def _grammars(self) -> GrammarCompiler:
+        """The compiler of constraints; importing llguidance takes 50 ms."""
+        from paddock.engine.sampling.constraint import GrammarCompiler
+
+        return GrammarCompiler(self._model)
 
     def _compile_for(
         self, request_id: int, order: ChatOrder, prompt: BuiltPrompt, constraint: Constraint

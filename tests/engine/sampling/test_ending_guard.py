@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.request import Constraint
-from paddock.engine.sampling.byte_grammar import EndingSearch
+from paddock.engine.sampling.constrained_decoding import EndingSearch
 from paddock.engine.sampling.schema import check_schema
 from tests.engine.sampling.world import Babbler, matcher, model, picker, say, tokens
 
