@@ -7,8 +7,12 @@ that one decode computes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from paddock.engine.arrays import Tokens
 from paddock.engine.request import PRIORITY_RANK, Priority
@@ -268,3 +272,26 @@ class ScheduledStep:
     def n_tokens(self) -> int:
         """Size of the batch."""
         return sum(len(piece.tokens) for piece in self.pieces)
+
+
+def batch_arrays(
+    tokens: Items[Tokens], starts: Items[int], seq_ids: Items[int], n_rows: Items[int]
+) -> tuple[Tokens, Tokens, Tokens, NDArray[np.int8]]:
+    """Return the arguments of `Context.decode` for pieces of sequences.
+
+    A piece has tokens from position `starts` on, and wants the logits of its last `n_rows`.
+
+    >>> arrays = batch_arrays([np.array([7, 8, 9]), np.array([5])], [0, 40], [2, 1], [2, 0])
+    >>> [one.tolist() for one in arrays]
+    [[7, 8, 9, 5], [0, 1, 2, 40], [2, 2, 2, 1], [0, 1, 1, 0]]
+    """
+    lengths = np.array([len(piece) for piece in tokens])
+    ends = np.cumsum(lengths)
+    places = np.arange(int(ends[-1]), dtype=np.int32)
+    within = places - np.repeat(ends - np.array(n_rows), lengths)
+    return (
+        np.concatenate(tokens),
+        places - np.repeat(ends - lengths - np.array(starts), lengths).astype(np.int32),
+        np.repeat(np.array(seq_ids, np.int32), lengths),
+        (within >= 0).astype(np.int8),
+    )

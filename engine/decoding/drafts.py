@@ -33,7 +33,7 @@ from paddock.engine.llama.library import AllocatedBuffers, CacheFull, DecodeFail
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 
-from .batch import MOST_MTP_SEQUENCES
+from .batch import MOST_MTP_SEQUENCES, batch_arrays
 from .prefix_cache import PrefixCache, shared_prefix_length
 
 # Tokens that must match for a lookup: two agree by chance too often.
@@ -391,17 +391,13 @@ class DraftModel:
     def _decode(self, context: Context, pieces: Items[_DraftPiece]) -> dict[int, int]:
         """Compute a batch; return the likeliest next token of each request that is read whole."""
         seq_ids = [self._sequences[piece.request_id].seq_id for piece in pieces]
-        lengths = [len(piece.tokens) for piece in pieces]
-        starts = [self._cells.n_tokens(seq_id) for seq_id in seq_ids]
-        wanted = np.zeros(sum(lengths), np.int8)
-        wanted[np.cumsum(lengths) - 1] = [piece.is_last for piece in pieces]
-        n_rows = context.decode(
-            np.concatenate([piece.tokens for piece in pieces]),
-            np.concatenate([np.arange(at, at + n, dtype=np.int32)
-                            for at, n in zip(starts, lengths, strict=True)]),
-            np.repeat(np.array(seq_ids, np.int32), lengths),
-            wanted,
-        )  # fmt: skip
+        arrays = batch_arrays(
+            [piece.tokens for piece in pieces],
+            [self._cells.n_tokens(seq_id) for seq_id in seq_ids],
+            seq_ids,
+            [int(piece.is_last) for piece in pieces],
+        )
+        n_rows = context.decode(*arrays)
         for piece, seq_id in zip(pieces, seq_ids, strict=True):
             self._cells.extend(seq_id, piece.tokens)
         if not n_rows:
@@ -598,17 +594,13 @@ class MtpHead:
 
     @staticmethod
     def _decode(context: Context, pieces: Items[_HeadPiece], *, is_wanted: bool) -> None:
-        lengths = [len(piece.tokens) for piece in pieces]
-        wanted = np.zeros(sum(lengths), np.int8)
-        wanted[np.cumsum(lengths) - 1] = is_wanted
-        context.decode(
-            np.concatenate([piece.tokens for piece in pieces]),
-            np.concatenate([np.arange(one.pos, one.pos + len(one.tokens), dtype=np.int32)
-                            for one in pieces]),
-            np.repeat(np.array([piece.seq_id for piece in pieces], np.int32), lengths),
-            wanted,
-            np.concatenate([piece.states for piece in pieces]),
-        )  # fmt: skip
+        arrays = batch_arrays(
+            [piece.tokens for piece in pieces],
+            [piece.pos for piece in pieces],
+            [piece.seq_id for piece in pieces],
+            [int(is_wanted)] * len(pieces),
+        )
+        context.decode(*arrays, np.concatenate([piece.states for piece in pieces]))
 
 
 def _same_vocabulary(one: Model, other: Model) -> bool:

@@ -12,15 +12,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from paddock.engine.arrays import Logits
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
 from paddock.engine.llama.library import CacheFull
-from paddock.engine.llama.llama_context import Context
 from paddock.engine.sampling.picker import RowScan, RowScanner, start_masks
 
-from .batch import MOST_MTP_SEQUENCES, ScheduledStep, Sequence, SequencePiece
+from .batch import MOST_MTP_SEQUENCES, ScheduledStep, Sequence, SequencePiece, batch_arrays
 from .drafts import DraftModel, DraftRequest, HiddenStates, LookupDrafter, MtpHead, PastAnswers
 from .kv_cache import KvCache
 from .running_request import (
@@ -273,7 +270,7 @@ class DecodeLoop:
         began = time.perf_counter()
         try:
             text_step = self._prefill_images(step)
-            n_rows = self._decode(self._cache.context, text_step.pieces) if text_step.pieces else 0
+            n_rows = self._decode(text_step.pieces) if text_step.pieces else 0
         except CacheFull:
             drop_image_cells(self._cache.context, step.pieces)
             self._free_cells()
@@ -362,20 +359,14 @@ class DecodeLoop:
             left.append(prefill_images(self._cache.context, piece, own))
         return replace(step, pieces=tuple(piece for piece in left if len(piece.tokens)))
 
-    @staticmethod
-    def _decode(context: Context, pieces: tuple[SequencePiece, ...]) -> int:
-        lengths = np.array([len(piece.tokens) for piece in pieces])
-        n_rows = np.array([piece.n_rows for piece in pieces])
-        ends = np.cumsum(lengths)
-        # The logits of each piece's last `n_rows` tokens are wanted.
-        within = np.arange(int(ends[-1])) - np.repeat(ends - n_rows, lengths)
-        return context.decode(
-            np.concatenate([piece.tokens for piece in pieces]),
-            np.arange(int(ends[-1]), dtype=np.int32)
-            - np.repeat(ends - lengths - [piece.pos for piece in pieces], lengths).astype(np.int32),
-            np.repeat(np.array([p.sequence.seq_id for p in pieces], np.int32), lengths),
-            (within >= 0).astype(np.int8),
+    def _decode(self, pieces: tuple[SequencePiece, ...]) -> int:
+        arrays = batch_arrays(
+            [piece.tokens for piece in pieces],
+            [piece.pos for piece in pieces],
+            [piece.sequence.seq_id for piece in pieces],
+            [piece.n_rows for piece in pieces],
         )
+        return self._cache.context.decode(*arrays)
 
     def _pick(self, step: ScheduledStep, logits: Logits, output: StepOutput) -> None:
         rows_of: list[tuple[RunningRequest, SequencePiece, Logits]] = []

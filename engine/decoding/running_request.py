@@ -116,10 +116,8 @@ def _prefill_run(
         ids, wanted = np.full(len(tokens), seq_id, np.int32), np.zeros(len(tokens), np.int8)
         context.decode(tokens, slots, ids, wanted)
         return
-    from paddock.engine.llama.vision import decode_image_rows
-
     for first, rows in _image_rows_between(images, pos, pos + len(tokens)):
-        decode_image_rows(context, rows, first, seq_id)
+        context.decode_image(rows, first, seq_id)
 
 
 def _image_rows_between(

@@ -51,26 +51,27 @@ class BatchBuffers:
         # Each token has one sequence: entry i of the pointer table points at entry i of the ids.
         step = self._seq_ids.itemsize
         self._table = (self._seq_ids.ctypes.data + step * np.arange(n_max)).astype(np.uintp)
-        self._struct = lib.llama_batch()
-        self._struct.token = _array_pointer(self._tokens, lib.llama_batch, "token")
-        self._struct.pos = _array_pointer(self._pos, lib.llama_batch, "pos")
-        self._struct.n_seq_id = _array_pointer(self._n_seq_ids, lib.llama_batch, "n_seq_id")
-        self._struct.seq_id = _array_pointer(self._table, lib.llama_batch, "seq_id")
-        self._struct.logits = _array_pointer(self._wanted, lib.llama_batch, "logits")
+        self._struct: Any = lib.llama_batch()
+        self._token_pointer = _array_pointer(self._tokens, "token")
+        self._struct.pos = _array_pointer(self._pos, "pos")
+        self._struct.n_seq_id = _array_pointer(self._n_seq_ids, "n_seq_id")
+        self._struct.seq_id = _array_pointer(self._table, "seq_id")
+        self._struct.logits = _array_pointer(self._wanted, "logits")
 
     def fill(
         self,
-        tokens: Tokens,
+        tokens: Tokens | None,
         pos: Tokens,
         seq_ids: Tokens,
         wanted: NDArray[np.int8],
-        states: Vectors | None = None,
-    ) -> lib.llama_batch:
-        """Set the arrays; the struct is valid until the next call, and while `states` lives."""
-        n = len(tokens)
-        if states is not None:
-            self._struct.embd = _array_pointer(states, lib.llama_batch, "embd")
-        self._tokens[:n] = tokens
+        rows: Vectors | None = None,
+    ) -> Any:
+        """Return the filled `llama_batch`, valid until the next call and while `rows` lives."""
+        n = len(pos)
+        self._struct.token = None if tokens is None else self._token_pointer
+        self._struct.embd = None if rows is None else _array_pointer(rows, "embd")
+        if tokens is not None:
+            self._tokens[:n] = tokens
         self._pos[:n] = pos
         self._seq_ids[:n] = seq_ids
         self._wanted[:n] = wanted
@@ -78,9 +79,9 @@ class BatchBuffers:
         return self._struct
 
 
-def _array_pointer(array: NDArray[Any], struct: Any, field: str) -> Any:
-    """Return the array's address as the type of the struct's field."""
-    kind = next(form for name, form, *_ in struct._fields_ if name == field)
+def _array_pointer(array: NDArray[Any], field: str) -> Any:
+    """Return the array's address as the type of a field of `llama_batch`."""
+    kind: Any = next(form for name, form, *_ in lib.llama_batch._fields_ if name == field)
     return ctypes.cast(ctypes.c_void_p(array.ctypes.data), kind)
 
 
@@ -377,21 +378,21 @@ class Context:
 
     def decode(
         self,
-        tokens: Tokens,
+        tokens: Tokens | None,
         pos: Tokens,
         seq_ids: Tokens,
         wanted: NDArray[np.int8],
-        states: Vectors | None = None,
+        rows: Vectors | None = None,
     ) -> int:
         """Run one forward pass.
 
         Args:
-            tokens: token ids, shape (n,).
+            tokens: token ids, shape (n,); None: `rows` stand for them.
             pos: position of each within its sequence, shape (n,).
             seq_ids: sequence of each, shape (n,).
             wanted: 1 where logits or an embedding are wanted, shape (n,).
-            states: hidden state of the token before each, shape (n, n_embedding), contiguous; in an
-                MTP context only.
+            rows: embeddings instead of tokens; in an MTP context the hidden state of the token
+                before each. Shape (n, n_embedding), contiguous.
 
         Returns:
             How many rows there are to read.
@@ -400,16 +401,23 @@ class Context:
             CacheFull: no free cells; nothing was decoded.
             DecodeFailed: the context is broken.
         """
-        batch = self._batch.fill(tokens, pos, seq_ids, wanted, states)
+        batch = self._batch.fill(tokens, pos, seq_ids, wanted, rows)
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
         status = lib.llama_decode(self.pointer, batch)
         cpu_s = time.process_time() - began_cpu_s
-        self._govern(time.perf_counter() - began_s, cpu_s, len(tokens))
+        self._govern(time.perf_counter() - began_s, cpu_s, len(pos))
         if status == 1:
             raise CacheFull
         if status != 0:
-            raise DecodeFailed(f"llama_decode answered {status}")
+            to_what = " to an image" if tokens is None else ""
+            raise DecodeFailed(f"llama_decode answered {status}{to_what}")
         return int(np.count_nonzero(wanted))
+
+    def decode_image(self, rows: Vectors, position: int, seq_id: int) -> None:
+        """Decode rows of an image into a sequence's cells; raises as `decode`."""
+        n = len(rows)
+        pos = np.arange(position, position + n, dtype=np.int32)
+        self.decode(None, pos, np.full(n, seq_id, np.int32), np.zeros(n, np.int8), rows)
 
     def _govern(self, wall_s: float, cpu_s: float, n_tokens: int) -> None:
         if self._governor is None:

@@ -18,8 +18,7 @@ import numpy as np
 
 from paddock.engine.arrays import Tokens, Vectors
 
-from .library import LOG, LOG_CALLBACK, CacheFull, DecodeFailed, LoadFailed, lib
-from .llama_context import Context
+from .library import LOG, LOG_CALLBACK, LoadFailed, lib
 from .llama_model import Model
 
 # isort: split
@@ -133,29 +132,3 @@ def _text_tokens(chunk: Any) -> Tokens:
     if not tokens or not n_tokens.value:
         return np.empty(0, np.int32)
     return np.ctypeslib.as_array(tokens, (n_tokens.value,)).astype(np.int32)
-
-
-def decode_image_rows(context: Context, rows: Vectors, position: int, seq_id: int) -> None:
-    """Decode rows of an image into a sequence's cells; only in the context's thread.
-
-    Raises:
-        CacheFull: no free cells; nothing was decoded.
-        DecodeFailed: the context is broken.
-    """
-    n_rows, n_row = rows.shape
-    batch = lib.llama_batch_init(n_rows, n_row, 1)
-    try:
-        batch.n_tokens = n_rows
-        np.ctypeslib.as_array(batch.embd, (n_rows, n_row))[:] = rows
-        np.ctypeslib.as_array(batch.pos, (n_rows,))[:] = position + np.arange(n_rows)
-        np.ctypeslib.as_array(batch.n_seq_id, (n_rows,))[:] = 1
-        np.ctypeslib.as_array(batch.logits, (n_rows,))[:] = 0
-        for row in range(n_rows):
-            batch.seq_id[row][0] = seq_id
-        status = lib.llama_decode(context.pointer, batch)
-    finally:
-        lib.llama_batch_free(batch)
-    if status == 1:
-        raise CacheFull
-    if status != 0:
-        raise DecodeFailed(f"llama_decode answered {status} to an image")

@@ -15,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from paddock.engine.errors import ModelTooLarge
 from paddock.engine.request import ModelFacts, Priority
-from paddock.engine.workers.worker_options import WorkerMemory, WorkerOptions
+from paddock.engine.workers.worker_protocol import WorkerMemory, WorkerOptions
 
 from .device_memory import Device, MemoryAmount
 from .model_layout import LayoutRequest, MemoryProbe, ModelLayout, as_placed

@@ -42,9 +42,8 @@ from paddock.engine.workers.crashes import (
     with_fallback,
     without_context,
 )
-from paddock.engine.workers.worker_options import WorkerOptions
 from paddock.engine.workers.worker_process import WORKER_COMMAND, WorkerProcess
-from paddock.engine.workers.worker_protocol import LoadBroken, WorkerGone
+from paddock.engine.workers.worker_protocol import LoadBroken, WorkerGone, WorkerOptions
 
 from .loaded_models import LoadedModel, MemoryAccounting, W, is_idle, too_large
 from .model_layout import STEPS_WAITED, LayoutRequest, MemoryProbe, ModelLayout

@@ -32,7 +32,7 @@ from paddock.engine.profile.profile_store import PoolProfiles
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import CacheType, PoolSettings
 from paddock.engine.system.files import read_json_object, write_json_atomically
-from paddock.engine.workers.worker_options import WorkerMemory, WorkerOptions
+from paddock.engine.workers.worker_protocol import WorkerMemory, WorkerOptions
 
 from .device_memory import Device, MemoryAmount, Placement, gpu_groups, placements, this_device
 

@@ -36,7 +36,7 @@ from paddock.engine.workers.crashes import (
     with_failed_fallback,
     without_context,
 )
-from paddock.engine.workers.worker_options import WorkerOptions
+from paddock.engine.workers.worker_protocol import WorkerOptions
 
 from .tuned_copies import CopySpeeds, TunedCopy, TunedCopyStore
 

@@ -38,7 +38,7 @@ from paddock.engine.profile.profile import DecodePoint, FormatPoint, PrefillPoin
 from paddock.engine.system.files import sha256_of, sync_file
 from paddock.engine.system.processes import run_and_exit, take_order
 from paddock.engine.workers.crashes import with_fallback
-from paddock.engine.workers.worker_options import WorkerOptions
+from paddock.engine.workers.worker_protocol import WorkerOptions
 
 from .tuned_copies import CopySpeeds
 

@@ -31,8 +31,14 @@ from paddock.engine.profile.profile import Profile
 from paddock.engine.request import ChatRequest, Constraint, Sampling
 from paddock.engine.sampling.picker import Picker
 
-from .worker_options import WorkerOptions
-from .worker_protocol import ChatOrder, FrameHead, pack_logprob, pack_refusal, read_chat
+from .worker_protocol import (
+    ChatOrder,
+    FrameHead,
+    WorkerOptions,
+    pack_logprob,
+    pack_refusal,
+    read_chat,
+)
 
 if TYPE_CHECKING:
     from paddock.engine.sampling.constraint import GrammarCompiler, TokenMatcher

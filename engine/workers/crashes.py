@@ -25,7 +25,7 @@ from paddock.engine.system.distribution import is_clone
 from paddock.engine.system.hardware import read_cpu
 from paddock.engine.system.processes import how_it_ended
 
-from .worker_options import WorkerOptions
+from .worker_protocol import WorkerOptions
 
 # Messages of llama.cpp, its backends and the C++ library (ggml-backend.cpp, ggml-cuda.cu,
 # llama-kv-cache.cpp, llama-model.cpp).

@@ -34,8 +34,7 @@ from .embed_batches import (
     batch_size,
     n_tiles,
 )
-from .worker_options import WorkerOptions
-from .worker_protocol import FrameHead, pack_embedded, pack_refusal
+from .worker_protocol import FrameHead, WorkerOptions, pack_embedded, pack_refusal
 
 # A long text is divided in the last quarter of each part.
 _LOOK_BACK = 4

@@ -37,10 +37,10 @@ from paddock.engine.system.processes import run_and_exit
 
 from .chat_service import ChatService
 from .embed_service import EmbedService
-from .worker_options import WorkerOptions
 from .worker_protocol import (
     FrameHead,
     PipeClosed,
+    WorkerOptions,
     pack_frame,
     pack_refusal,
     read_frame,

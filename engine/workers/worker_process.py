@@ -33,7 +33,6 @@ from paddock.engine.request import (
 from paddock.engine.system.processes import start_in_session
 
 from .crashes import death_reason, has_crashed, request_phase
-from .worker_options import WorkerMemory, WorkerOptions
 from .worker_protocol import (
     AnswerEnd,
     ChatOrder,
@@ -44,6 +43,8 @@ from .worker_protocol import (
     PendingRequest,
     PipeClosed,
     WorkerGone,
+    WorkerMemory,
+    WorkerOptions,
     pack_chat,
     pack_frame,
     pack_messages,

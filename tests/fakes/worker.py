@@ -14,8 +14,12 @@ from typing import Any, Literal
 from paddock.engine.memory.device_memory import Device, GpuMemory, MemoryAmount
 from paddock.engine.memory.model_layout import LayoutRequest, ModelLayout
 from paddock.engine.request import ModelFacts
-from paddock.engine.workers.worker_options import WorkerMemory, WorkerOptions
-from paddock.engine.workers.worker_protocol import LoadBroken, WorkerGone
+from paddock.engine.workers.worker_protocol import (
+    LoadBroken,
+    WorkerGone,
+    WorkerMemory,
+    WorkerOptions,
+)
 
 Fault = Literal["none", "no memory", "abort", "hang", "killed for memory", "killed", "lacks cells"]
 NO_MEMORY = "ended with status 1: ggml_backend_cpu_buffer_type_alloc_buffer: failed to allocate"

@@ -20,8 +20,8 @@ from paddock.engine.llama.build import LlamaBuild
 from paddock.engine.memory.loader import WorkerStarter
 from paddock.engine.request import EmbedRequest
 from paddock.engine.workers.crashes import FallbackStore, rebuild_command, sound_build_gain
-from paddock.engine.workers.worker_options import WorkerOptions
 from paddock.engine.workers.worker_process import WORKER_COMMAND, WorkerProcess
+from paddock.engine.workers.worker_protocol import WorkerOptions
 from tests.engine.pools import SETTINGS, VECTORS, ask
 from tests.fakes.crashing import With, crashing
 

@@ -19,8 +19,8 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import ModelBroken, ModelTooLarge, WorkerLost
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import EmbedRequest, ModelSpec
-from paddock.engine.workers.worker_options import WorkerOptions
 from paddock.engine.workers.worker_process import WorkerProcess
+from paddock.engine.workers.worker_protocol import WorkerOptions
 from tests.engine.pools import CHAT, SETTINGS, VECTORS, ask, go
 
 

@@ -15,7 +15,7 @@ from paddock.engine.llama import library
 from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.llama.vision import ImagePiece, Projector, decode_image_rows
+from paddock.engine.llama.vision import ImagePiece, Projector
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Message, ModelSpec
 from paddock.engine.settings import PoolSettings
@@ -147,7 +147,7 @@ def logits_after(model: Model, projector: Projector, image: bytes | None) -> np.
             position += len(tokens)
             if image is not None and text_piece == "look:":
                 for piece in images([*projector.look(image)]):
-                    decode_image_rows(context, piece.rows, position, seq_id=1)
+                    context.decode_image(piece.rows, position, seq_id=1)
                     position += len(piece.rows)
         return np.array(context.logits(1)[0])
 

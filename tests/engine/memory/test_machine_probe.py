@@ -8,7 +8,7 @@ from pathlib import Path
 from paddock.engine.memory.model_layout import LayoutRequest, MachineProbe
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.settings import PoolSettings
-from paddock.engine.workers.worker_options import WorkerMemory
+from paddock.engine.workers.worker_protocol import WorkerMemory
 from tests.fakes.adapter import write_adapter
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from paddock.engine.memory.model_layout import MeasuredSize, MeasuredSizes
-from paddock.engine.workers.worker_options import WorkerMemory
+from paddock.engine.workers.worker_protocol import WorkerMemory
 
 
 def test_the_last_size_counts_and_is_known_to_the_next_pool(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from paddock.engine.profile.context_layout import split_streams
 from paddock.engine.profile.profile import DecodePoint, Profile
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
-from paddock.engine.workers.worker_options import WorkerMemory
+from paddock.engine.workers.worker_protocol import WorkerMemory
 
 GIB = 1 << 30
 HEADER = GgufHeader(

@@ -22,8 +22,7 @@ from paddock.engine.profile.profile import PrefillPoint, Profile
 from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.embed_service import EmbedService, gpu_batch_tokens
-from paddock.engine.workers.worker_options import WorkerOptions
-from paddock.engine.workers.worker_protocol import FrameHead
+from paddock.engine.workers.worker_protocol import FrameHead, WorkerOptions
 from tests.fakes import tiny
 
 VECTORS = ModelSpec("all-minilm", role="embed")

@@ -9,7 +9,7 @@ import pytest
 from paddock.engine.llama.build import LlamaBuild
 from paddock.engine.workers import crashes
 from paddock.engine.workers.crashes import Fallback, FallbackStore, rebuild_command, with_fallback
-from paddock.engine.workers.worker_options import WorkerOptions
+from paddock.engine.workers.worker_protocol import WorkerOptions
 
 LOAD = WorkerOptions("x.gguf", "chat", 2048, 8192, 4, 512, n_threads=4, kv_cache_type="q8_0")
 CRASH = "killed by SIGSEGV while warming up"

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from paddock.engine.workers.worker_options import WorkerOptions
 from paddock.engine.workers.worker_process import WorkerProcess
 from paddock.engine.workers.worker_protocol import (
     EmbedOrder,
     LoadBroken,
     PendingRequest,
     WorkerGone,
+    WorkerOptions,
 )
 
 LOAD = WorkerOptions("/model.gguf", "chat", 512, 2048, 4, 512, 1)

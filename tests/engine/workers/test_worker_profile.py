@@ -8,7 +8,7 @@ from paddock.engine.llama.llama_model import Model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile.profile import PrefillPoint, Profile
 from paddock.engine.workers.worker_main import ProfileResult, known_or_measured_profile
-from paddock.engine.workers.worker_options import WorkerOptions
+from paddock.engine.workers.worker_protocol import WorkerOptions
 
 KNOWN = Profile("d" * 64, "cpu1-some", "b", 1.0, 1, 0.5, 98, 23_040.0, (PrefillPoint(64, 500.0),))
 
