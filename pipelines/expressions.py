@@ -363,7 +363,8 @@ def _syntax_error(source: str, error: TemplateSyntaxError, *, bare: bool) -> Exp
     )
 
 
-_TEMPLATE_START = re.compile(r"\{\{|\{%|\{#")
+TEMPLATE_START = re.compile(r"\{\{|\{%|\{#")
+"""What begins an expression, a statement or a comment in a template."""
 _BARE_STEP = re.compile(r"steps(\.[a-z][a-z0-9_]*)+\Z")
 
 
@@ -478,7 +479,7 @@ def _compile_if_template(text: str, *, bare: bool) -> CompiledText | None:
         return compile_text(text, bare=True)
     if _BARE_STEP.match(text):
         raise ExpressionError(f"'{text}' is only a text here", f"Did you mean `{{{{ {text} }}}}`?")
-    return compile_text(text, bare=False) if _TEMPLATE_START.search(text) else None
+    return compile_text(text, bare=False) if TEMPLATE_START.search(text) else None
 
 
 def _renderer(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from . import prompt_file
-from .expressions import ExpressionError, Path, Value
+from .expressions import TEMPLATE_START, ExpressionError, Path, Value
 from .keys import Keys, Seconds, without_x_keys
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ DEFAULT_TIMEOUT_S = 60.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _VARIABLE = re.compile(r"\$\{(?:env:)?([A-Za-z_][A-Za-z0-9_]*)\}")
 _UNSUPPORTED_VARIABLE = re.compile(r"\$\{[^}]*\}")
-_BRACES = re.compile(r"\{[{%#]")
 _EXPRESSION_KEYS = ("command", "args", "env", "cwd", "url", "headers")
 _OUTER_KEYS = ("mcpServers", "servers")
 
@@ -203,7 +202,7 @@ def _text_with_secrets(text: str, variables: set[str]) -> str:
             variables.add(piece)
             made.append(f"{{{{ secrets['{secret_of(piece)}'] }}}}")
         else:
-            made.append(f"{{{{ {json.dumps(piece)} }}}}" if _BRACES.search(piece) else piece)
+            made.append(f"{{{{ {json.dumps(piece)} }}}}" if TEMPLATE_START.search(piece) else piece)
     return "".join(made)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from .errors import Fault, PipelineError, did_you_mean
 from .expressions import Path, Reference, Value
-from .model import Block, Node, Pipeline
+from .model import Block, Node, Pipeline, ReplySpec
 
 BASE_NAMES = frozenset(("inputs", "steps"))
 """Names that every expression sees."""
@@ -263,14 +263,18 @@ def _uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator
         for use in _uses(node.returns, (*node.at, "returns"), names):
             if use.reference[:2] != ("steps", node.id):
                 yield use
-    for index, check in node.reply.checks.items() if node.reply else ():
-        at = (*node.at, "reply", "check", index)
-        yield from _reads(check.references, at, names | ANSWER_NAMES)
-    if node.reply is not None and node.reply.evidence is not None:
-        yield from _reads(node.reply.evidence.references, (*node.at, "reply", "evidence"), names)
+    if node.reply is not None:
+        yield from _uses_of_reply(node.reply, (*node.at, "reply"), names)
     if node.review is not None:
         at = (*node.at, "review", "when")
         yield from _reads(node.review.when.references, at, names | REVIEW_NAMES)
+
+
+def _uses_of_reply(reply: ReplySpec, at: Path, names: frozenset[str]) -> Iterator[ReferenceUse]:
+    for index, check in reply.checks.items():
+        yield from _reads(check.references, (*at, "check", index), names | ANSWER_NAMES)
+    if reply.evidence is not None:
+        yield from _reads(reply.evidence.references, (*at, "evidence"), names)
 
 
 def _uses(value: Value, at: Path, names: frozenset[str]) -> Iterator[ReferenceUse]:

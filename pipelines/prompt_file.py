@@ -17,13 +17,12 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from . import yaml_source
 from .errors import PipelineError
-from .expressions import ExpressionError, Template
+from .expressions import TEMPLATE_START, ExpressionError, Template
 from .keys import Keys
 from .validation import FaultCollector
 
 SUFFIXES = (".prompt.yml", ".prompt.yaml")
 _VARIABLE = re.compile(r"\{\{\s*([A-Za-z_]\w*)\s*\}\}")
-_TEMPLATE_MARKS = re.compile(r"\{\{|\{%|\{#")
 
 
 def is_prompt_file(name: str) -> bool:
@@ -168,16 +167,12 @@ class PromptFile(_ForeignKeys):
         return self
 
 
-def read_prompt_file(text: str, file: str) -> PromptFile:
-    """Read a file's text.
+def prompt_file_of(document: yaml_source.YamlDocument) -> PromptFile:
+    """Return a document as a prompt file.
 
     Raises:
         PipelineError: with every fault.
     """
-    return prompt_file_of(yaml_source.parse_yaml(text, file))
-
-
-def prompt_file_of(document: yaml_source.YamlDocument) -> PromptFile:
     checks = FaultCollector(document)
     if isinstance(document.data, dict):
         made = checks.table(PromptFile, document.data, ())
@@ -203,7 +198,7 @@ def to_template(text: str) -> str:
 
 def escape_template(text: str) -> str:
     """Return a template that renders to a text."""
-    return _TEMPLATE_MARKS.sub(lambda found: "{{ '" + found[0] + "' }}", text)
+    return TEMPLATE_START.sub(lambda found: "{{ '" + found[0] + "' }}", text)
 
 
 class ConversationTemplate(Template):
@@ -226,7 +221,7 @@ class ConversationTemplate(Template):
             ExpressionError: it is not a conversation; with the line.
         """
         try:
-            found = read_prompt_file(text, file)
+            found = prompt_file_of(yaml_source.parse_yaml(text, file))
         except PipelineError as error:
             fault = error.faults[0]
             line = f", line {fault.mark.line}" if fault.mark else ""
@@ -275,7 +270,17 @@ def read_template_file(base: FilePath, name: Any) -> Template:
     Raises:
         ExpressionError: it does not exist, lies elsewhere, or is not a template.
     """
-    return _template_of_file(_path_under(base, name), name)
+    path = _path_under(base, name)
+    text = _text_of_file(path, name)
+    if is_prompt_file(name):
+        return ConversationTemplate.read(text, str(path), name)
+    try:
+        return Template.of(text, str(path))
+    except ExpressionError as error:
+        line = f", line {error.line}" if error.line else ""
+        raise ExpressionError(
+            f"in the file '{name}'{line}: {error.message}", error.remedy
+        ) from None
 
 
 def read_raw_file(base: FilePath, name: Any) -> str:
@@ -305,19 +310,6 @@ def _path_under(base: FilePath, name: Any) -> FilePath:
             f"the file '{name}' lies outside the pipeline's folder", "Move or copy it there."
         )
     return path
-
-
-def _template_of_file(path: FilePath, name: str) -> Template:
-    text = _text_of_file(path, name)
-    if name.lower().endswith((".prompt.yml", ".prompt.yaml")):
-        return ConversationTemplate.read(text, str(path), name)
-    try:
-        return Template.of(text, str(path))
-    except ExpressionError as error:
-        line = f", line {error.line}" if error.line else ""
-        raise ExpressionError(
-            f"in the file '{name}'{line}: {error.message}", error.remedy
-        ) from None
 
 
 def _text_of_file(path: FilePath, name: str) -> str:

@@ -38,15 +38,7 @@ def schema_mismatch(value: Any, schema: Any) -> str | None:
     """
     if is_nested_too_deep(value):
         return TOO_DEEP
-    import jsonschema  # type: ignore[import-untyped]
-    from referencing import Registry
-
-    validator = jsonschema.Draft202012Validator(
-        schema,
-        registry=Registry(),  # without one, a `$ref` would be fetched from the network
-        format_checker=_format_checker(),
-    )
-    error = jsonschema.exceptions.best_match(validator.iter_errors(value))
+    error = _error_finder()(value, schema)
     if error is None:
         return None
     place = "".join(f"/{part}" for part in error.absolute_path)
@@ -54,13 +46,22 @@ def schema_mismatch(value: Any, schema: Any) -> str | None:
 
 
 @lru_cache(maxsize=1)
-def _format_checker() -> Any:
-    from jsonschema import FormatChecker
+def _error_finder() -> Callable[[Any, Any], Any]:
+    """Load the library, which takes 80 ms; return what finds the most relevant error of a value."""
+    import jsonschema  # type: ignore[import-untyped]
+    from referencing import Registry
 
-    checker = FormatChecker(formats=("json-pointer", "regex", "relative-json-pointer"))
+    checker = jsonschema.FormatChecker(formats=("json-pointer", "regex", "relative-json-pointer"))
     for name, is_one in FORMAT_CHECKS.items():
         checker.checks(name)(_for_texts_only(is_one))
-    return checker
+    registry = Registry()  # without one, a `$ref` would be fetched from the network
+
+    def find(value: Any, schema: Any) -> Any:
+        kind = jsonschema.Draft202012Validator
+        validator = kind(schema, registry=registry, format_checker=checker)
+        return jsonschema.exceptions.best_match(validator.iter_errors(value))
+
+    return find
 
 
 def _for_texts_only(is_one: Callable[[str], bool]) -> Callable[[Any], bool]:

@@ -244,7 +244,7 @@ class FaultCollector:
     def expression(self, source: Any, at: Path) -> Expression | None:
         """Compile a bare expression; its table refuses what is not text."""
         if isinstance(source, bool):
-            source = "true" if source else "false"
+            source = str(source).lower()
         if not isinstance(source, str):
             return None
         try:
@@ -256,7 +256,7 @@ class FaultCollector:
     def check(self, source: Any, at: Path) -> Check | None:
         """Compile an expression that may call check functions."""
         if isinstance(source, bool):
-            source = "true" if source else "false"
+            source = str(source).lower()
         try:
             return Check.of(source)
         except ExpressionError as error:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import EntryPoint
 from typing import Any
 
 from paddock.engine.system.distribution import DISTRIBUTION
 from paddock.pipelines.checking.check import CheckFunction
+from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.keys import STEP_ALIASES
 
 from .base import Output, Params, Step
@@ -36,10 +36,7 @@ class UnknownStep(LookupError):
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
         self.name = name
         self.known = known
-        self.near = tuple(get_close_matches(name, known, n=1))
-        names = ", ".join(f"'{word}'" for word in known)
-        hint = f" Did you mean '{self.near[0]}'?" if self.near else ""
-        super().__init__(f"step '{name}' is not installed. Known: {names}.{hint}")
+        super().__init__(f"step '{name}' is not installed. {did_you_mean(name, known)}")
 
 
 class BrokenStep(BrokenPlugin):

@@ -117,7 +117,7 @@ def contains(value: Any, *texts: Any) -> str | None:
     'It does not contain "harbour"; it must.'
     """
     text = _casefolded(text_of(value))
-    missing = [one for one in _flat_texts(texts) if _casefolded(one) not in text]
+    missing = [one for one in map(str, _flat_values(texts)) if _casefolded(one) not in text]
     return f"It does not contain {_quoted(missing)}; it must." if missing else None
 
 
@@ -128,7 +128,7 @@ def lacks(value: Any, *texts: Any) -> str | None:
     'It contains "as an ai"; leave that out.'
     """
     text = _casefolded(text_of(value))
-    found = [one for one in _flat_texts(texts) if _casefolded(one) in text]
+    found = [one for one in map(str, _flat_values(texts)) if _casefolded(one) in text]
     return f"It contains {_quoted(found)}; leave that out." if found else None
 
 
@@ -175,10 +175,6 @@ def differs(value: Any, other: Any, most: float = 0.8) -> str | None:
     if not own or sum(word in theirs for word in own) <= most * len(own):
         return None
     return "It only repeats the text; write it in other words."
-
-
-def _flat_texts(texts: tuple[Any, ...]) -> list[str]:
-    return [str(one) for one in _flat_values(texts)]
 
 
 def _flat_values(values: tuple[Any, ...]) -> list[Any]:
@@ -537,12 +533,8 @@ def _cited_numbers(value: Any) -> list[int]:
     values = value if isinstance(value, list | tuple) else [value]
     if values and all(isinstance(one, int) and not isinstance(one, bool) for one in values):
         return list(values)
-    return _cited_numbers_in(text_of(value))
-
-
-def _cited_numbers_in(text: str) -> list[int]:
     numbers: list[int] = []
-    for found in _CITED.finditer(text):
+    for found in _CITED.finditer(text_of(value)):
         for part in re.split(r"\s?[,;]\s?", found[1]):
             ends = [int(end) for end in re.split(r"\s?[\u2013-]\s?", part)]
             numbers += range(ends[0], min(ends[-1], ends[0] + _MOST_CITED) + 1)

@@ -226,65 +226,93 @@ def _read_number(
     text: str, words: list[tuple[int, int, str]], at: int, language: Language
 ) -> tuple[int, tuple[float, ...], bool]:
     """Read one number of a language: how many words it has, and its values; 0: none."""
-    total, current, n_read = 0.0, 0.0, 0
-    factors: tuple[float, ...] = (1.0,)
-    last_scale = float("inf")
-    is_open = False  # something of the current group was read
-    here = at
-    while here < len(words):
+    number, n_read = _NumberInWords(language), 0
+    before: Role | None = None
+    for here in range(at, len(words)):
         start, _, name = words[here]
         word = _meanings(name).get(language)
         if word is None or (here > at and not _JOIN.fullmatch(text, words[here - 1][1], start)):
             break
-        if word.role == "and":
-            if here == at or not (is_open or total):
+        if word.role == "and" and not (number.is_open or number.total):
+            break
+        if word.role != "and":
+            is_per = name in ("cent", "cents") and _is_per(text, start)
+            if is_per or not number.take(word, is_first=not n_read, is_after_and=before == "and"):
                 break
-            here += 1
-            continue
-        if word.role == "ordinal":
-            value = word.values[0]
-            if is_open and not _follows(current, value, language):
-                break
-            return here - at + 1, (total + current + value,), True
-        if word.role == "number":
-            value = word.values[0]
-            if is_open and not _follows(current, value, language):
-                break
-            before = _meanings(words[here - 1][2]).get(language) if here > at else None
-            if before is not None and before.role == "and" and language in ("de", "nl"):
-                break
-            if before is not None and before.role == "and" and language == "en" and current % 100:
-                break
-            current, is_open = current + value, True
-        elif word.role == "twenty":  # quatre-vingt, and vingt by itself
-            if is_open and current % 100 == 4:
-                current += 76
-            elif not is_open or current % 100 == 0:
-                current, is_open = current + 20, True
-            else:
-                break
-        elif word.role == "hundred":
-            if current >= 100 or (name in ("cent", "cents") and _is_per(text, start)):
-                break
-            current, is_open = (current or 1) * 100, True
-        elif word.role == "dozen":
-            current, is_open = (current or 1) * 12, True
-            return here - at + 1, (total + current,), False
+            n_read = here - at + 1
+        before = word.role
+        if word.role in ("ordinal", "dozen"):
+            return n_read, (number.total + number.current,), word.role == "ordinal"
+    value = number.total + number.current
+    return n_read, tuple(value * factor for factor in number.factors), False
+
+
+@dataclass(slots=True)
+class _NumberInWords:
+    """A number as far as it was read."""
+
+    language: Language
+    total: float = 0.0
+    """Of the groups before."""
+    current: float = 0.0
+    """Of the group that is read."""
+    is_open: bool = False
+    """Whether something of the current group was read."""
+    factors: tuple[float, ...] = (1.0,)
+    """What else a scale at its beginning may mean."""
+    _last_scale: float = float("inf")
+
+    def take(self, word: NumberWord, *, is_first: bool, is_after_and: bool) -> bool:
+        """Add a word; return whether it belongs to the number."""
+        match word.role:
+            case "number" | "ordinal":
+                is_apart = is_after_and and word.role == "number" and self._ends_with_and()
+                return not is_apart and self._take_unit(word.values[0])
+            case "twenty":
+                return self._take_twenty()
+            case "hundred":
+                if self.current >= 100:
+                    return False
+                self.current, self.is_open = (self.current or 1) * 100, True
+            case "dozen":
+                self.current, self.is_open = (self.current or 1) * 12, True
+            case _:
+                return self._take_scale(word.values, is_first=is_first)
+        return True
+
+    def _ends_with_and(self) -> bool:
+        """Return whether `and` joins two numbers here, not two parts of one."""
+        return self.language in ("de", "nl") or (self.language == "en" and self.current % 100 != 0)
+
+    def _take_unit(self, value: float) -> bool:
+        if self.is_open and not _follows(self.current, value, self.language):
+            return False
+        self.current, self.is_open = self.current + value, True
+        return True
+
+    def _take_twenty(self) -> bool:
+        """Add `vingt` by itself, or that of quatre-vingt."""
+        if self.is_open and self.current % 100 == 4:
+            self.current += 76
+        elif not self.is_open or self.current % 100 == 0:
+            self.current, self.is_open = self.current + 20, True
         else:
-            scale = word.values[0]
-            if scale >= last_scale and not (language == "es" and scale == 1e6):
-                break
-            if language == "es" and scale == 1e6 and total:  # doscientos mil millones
-                total = (total + current) * scale
-            else:
-                total += (current or 1) * scale
-            if len(word.values) > 1 and not n_read:
-                factors = tuple(value / scale for value in word.values)
-            current, is_open, last_scale = 0.0, False, scale
-        here += 1
-        n_read = here - at
-    value = total + current
-    return n_read, tuple(value * factor for factor in factors), False
+            return False
+        return True
+
+    def _take_scale(self, values: tuple[float, ...], *, is_first: bool) -> bool:
+        scale = values[0]
+        is_spanish_million = self.language == "es" and scale == 1e6
+        if scale >= self._last_scale and not is_spanish_million:
+            return False
+        if is_spanish_million and self.total:  # doscientos mil millones
+            self.total = (self.total + self.current) * scale
+        else:
+            self.total += (self.current or 1) * scale
+        if len(values) > 1 and is_first:
+            self.factors = tuple(value / scale for value in values)
+        self.current, self.is_open, self._last_scale = 0.0, False, scale
+        return True
 
 
 def _follows(current: float, value: float, language: Language) -> bool:
@@ -397,26 +425,37 @@ def _below_a_thousand(language: Language) -> Iterator[tuple[str, float]]:
     for n, word in enumerate(tens, 2):
         yield word, 10.0 * n
     if language == "es":
-        yield from zip(_SPANISH_HUNDREDS.split(), (100.0 * n for n in range(1, 10)), strict=True)
-        for n, word in enumerate(_SPANISH_HUNDREDS.split()[1:], 2):
-            yield f"{word[:-2]}as", 100.0 * n
-        names = "veintiuno veintidós veintitrés veinticuatro veinticinco veintiséis veintisiete"
-        for at, word in enumerate(f"{names} veintiocho veintinueve".split(), 21):
-            yield word, float(at)
+        yield from _more_spanish_words()
     elif language in ("de", "nl", "it"):
-        small = dict(_joined_below_hundred(language, teens, tens))
-        yield from small.items()
-        hundred = {"de": "hundert", "nl": "honderd", "it": "cento"}[language]
-        for n in range(1, 10):
-            heads = [f"{teens[n]}{hundred}"] + ([hundred] if n == 1 else [])
-            for head in heads:
-                yield head, 100.0 * n
-                for word, value in small.items():
-                    yield f"{head}{word}", 100.0 * n + value
-                    if language == "de":
-                        yield f"{head}und{word}", 100.0 * n + value
-                    elif language == "it" and word.startswith(("otto", "uno")):
-                        yield f"{head[:-1]}{word}", 100.0 * n + value
+        yield from _joined_below_thousand(language, teens, tens)
+
+
+def _more_spanish_words() -> Iterator[tuple[str, float]]:
+    hundreds = _SPANISH_HUNDREDS.split()
+    yield from zip(hundreds, (100.0 * n for n in range(1, 10)), strict=True)
+    for n, word in enumerate(hundreds[1:], 2):
+        yield f"{word[:-2]}as", 100.0 * n
+    names = "veintiuno veintidós veintitrés veinticuatro veinticinco veintiséis veintisiete"
+    for at, word in enumerate(f"{names} veintiocho veintinueve".split(), 21):
+        yield word, float(at)
+
+
+def _joined_below_thousand(
+    language: Language, teens: list[str], tens: list[str]
+) -> Iterator[tuple[str, float]]:
+    small = dict(_joined_below_hundred(language, teens, tens))
+    yield from small.items()
+    hundred = {"de": "hundert", "nl": "honderd", "it": "cento"}[language]
+    for n in range(1, 10):
+        heads = [f"{teens[n]}{hundred}"] + ([hundred] if n == 1 else [])
+        for head in heads:
+            yield head, 100.0 * n
+            for word, value in small.items():
+                yield f"{head}{word}", 100.0 * n + value
+                if language == "de":
+                    yield f"{head}und{word}", 100.0 * n + value
+                elif language == "it" and word.startswith(("otto", "uno")):
+                    yield f"{head[:-1]}{word}", 100.0 * n + value
 
 
 def _joined_below_hundred(

@@ -23,6 +23,7 @@ from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.mcp_servers import McpServer
 from paddock.pipelines.model import Pipeline, StepNode
+from paddock.steps.readers import reader
 from paddock.steps.tools import tool_names
 
 from . import pipeline_models
@@ -293,11 +294,9 @@ def _missing_function(file: str, bound: BoundPlan, mark: Mark) -> Iterator[Fault
 
 def _missing_reader(kind: object, mark: Mark) -> Iterator[Fault]:
     """Yield what reading a kind of document needs, where the step names the kind."""
-    from paddock.steps.readers import ocr, office_and_epub
-
-    if kind in ("docx", "pptx", "xlsx") and not office_and_epub.office_is_installed():
+    if kind in ("docx", "pptx", "xlsx") and not reader.office_is_installed():
         yield _extra(f"documents of type '{kind}'", "documents", mark)
-    elif kind == "image" and not ocr.ocr_is_installed():
+    elif kind == "image" and not reader.ocr_is_installed():
         yield _extra("texts of pictures", "ocr", mark)
 
 

@@ -113,12 +113,10 @@ class FilesRead:
     @classmethod
     def installed(cls) -> Sequence[str]:
         """Return the versions of readers: with others a text may differ."""
-        from paddock.steps.readers import documents  # a check reads none: `validate` is quicker
-
-        return documents.reader_versions()
+        return reader.reader_versions()
 
     async def run(self, params: FilesReadParams, tools: Tools) -> FilesReadOutput:
-        from paddock.steps.readers import documents
+        from paddock.steps.readers import documents  # a check reads none: `validate` is quicker
 
         path = resolve_path(tools.roots, params.path)
         document = await documents.load_document(

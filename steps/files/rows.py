@@ -13,13 +13,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.keys import SizeBytes
 from paddock.steps.base import Output, Params, StepError, Tools
 from paddock.steps.paths import os_refusal, printable, resolve_path
@@ -284,10 +284,7 @@ def _picked_columns(
         return RowTable(found, names)
     for column in columns:
         if names and column not in names:
-            near = get_close_matches(column, names, 1)
-            hint = f"Did you mean '{near[0]}'? " if near else ""
-            known = ", ".join(f"'{name}'" for name in names[:20])
-            raise UnreadableRows(f"has no column '{column}'", f"{hint}Known: {known}.")
+            raise UnreadableRows(f"has no column '{column}'", did_you_mean(column, names))
     return RowTable([{name: row.get(name) for name in columns} for row in found], list(columns))
 
 

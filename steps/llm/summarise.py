@@ -18,7 +18,7 @@ from paddock.steps.files.read import DEFAULT_MAX_FILE_BYTES
 from paddock.steps.paths import resolve_path
 from paddock.steps.prompt import render_template
 from paddock.steps.readers import documents
-from paddock.steps.readers.reader import page_offsets
+from paddock.steps.readers.reader import page_offsets, reader_versions
 from paddock.steps.text.split import (
     CitedSource,
     TextPart,
@@ -120,7 +120,7 @@ class Summarise:
     @classmethod
     def installed(cls) -> Sequence[str]:
         """Return the versions of readers: with others a text may differ."""
-        return documents.reader_versions()
+        return reader_versions()
 
     async def run(self, params: SummariseParams, tools: Tools) -> SummariseOutput:
         material = await _read_input(params, tools)

@@ -19,7 +19,7 @@ from paddock.engine.system.tasks import call_in, clock_stopped
 from paddock.steps.base import DocumentReaders, Roots, StepError
 from paddock.steps.paths import os_refusal, printable, resolve_path
 
-from . import ocr, office_and_epub, reader, reader_process
+from . import reader_process
 from .reader import Document, PageBox, QuoteSpan, Unreadable
 from .reader_pool import (
     BoxesRequest,
@@ -107,12 +107,6 @@ def wait_for_document(job: Future[Document], path: Path) -> Document:
     name = f"'{printable(path.name)}'"
     with _step_errors(name):
         return _with_document_name(job.result(), path, name)
-
-
-def reader_versions() -> tuple[str, ...]:
-    """Return the extras and plug-ins, with versions, that decide a document's text."""
-    extras = {"documents": office_and_epub.office_is_installed(), "ocr": ocr.ocr_is_installed()}
-    return (*(name for name, is_there in extras.items() if is_there), *reader.plugin_versions())
 
 
 def refuse_empty(document: Document, path: Path) -> None:

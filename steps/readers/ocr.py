@@ -18,6 +18,7 @@ from itertools import pairwise
 from threading import Lock
 from typing import Any, BinaryIO
 
+from . import reader
 from .reader import Document, LineBox, ReadRequest, Unreadable
 
 _SAME_LINE = 0.5  # boxes whose heights overlap by this share are in one line
@@ -152,16 +153,6 @@ _LEAST_SIDE_PX = 6  # no letter is lower; the library would make such a strip 30
 _LEAST_SCORE = 0.5
 
 
-def ocr_is_installed() -> bool:
-    """Return whether the extra is installed; imports nothing."""
-    return find_spec("rapidocr") is not None and find_spec("onnxruntime") is not None
-
-
-def has_pillow() -> bool:
-    """Return whether pictures can be opened; imports nothing."""
-    return find_spec("PIL") is not None
-
-
 def recognise(pixels: Any) -> SeenText:
     """Read a picture: an array of height x width x 3 bytes, blue first.
 
@@ -223,10 +214,16 @@ _MOST_IMAGE_SIDE_PX = 2400
 _MOST_FRAMES = 500
 
 
+def _pillow() -> tuple[Any, Any]:
+    from PIL import Image, ImageOps
+
+    return Image, ImageOps
+
+
 def read_image(file: BinaryIO, wish: ReadRequest) -> Document:
     if not wish.ocr:
         raise Unreadable("is a picture, and `ocr` is off")
-    if not ocr_is_installed():
+    if not reader.ocr_is_installed():
         raise Unreadable("is a picture", INSTALL_OCR)
     with _opened_picture(file) as picture:
         return _read_pictures(picture, wish)
@@ -234,13 +231,12 @@ def read_image(file: BinaryIO, wish: ReadRequest) -> Document:
 
 @contextmanager
 def _opened_picture(file: BinaryIO) -> Iterator[Any]:
-    from PIL import Image
-
+    image, _ = _pillow()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        Image.MAX_IMAGE_PIXELS = None  # sizes are checked here, before anything is decoded
+        image.MAX_IMAGE_PIXELS = None  # sizes are checked here, before anything is decoded
         try:
-            with Image.open(file) as picture:
+            with image.open(file) as picture:
                 yield picture
         except (OSError, SyntaxError, ValueError) as error:
             if isinstance(error, Unreadable):
@@ -274,6 +270,8 @@ def _read_pictures(picture: Any, wish: ReadRequest) -> Document:
 
 def draw_picture(file: BinaryIO, number: int, most_side_px: int) -> Any:
     """Return a picture of an image file, from 1, upright, as an array with blue first."""
+    if find_spec("PIL") is None:
+        raise Unreadable("is a picture", INSTALL_OCR)
     with _opened_picture(file) as picture:
         if not 1 <= number <= getattr(picture, "n_frames", 1):
             raise Unreadable(f"has no page {number}")
@@ -294,11 +292,11 @@ def _refuse_large(picture: Any) -> None:
 def _pixels_of(picture: Any, most_side_px: int) -> Any:
     """Return it upright, on white, within size limits, as BGR."""
     import numpy as np
-    from PIL import Image, ImageOps
 
-    upright = ImageOps.exif_transpose(picture)
+    image, operations = _pillow()
+    upright = operations.exif_transpose(picture)
     upright.thumbnail((most_side_px, most_side_px))
     with_alpha = upright.convert("RGBA")
-    white = Image.new("RGBA", with_alpha.size, "white")
-    flat = Image.alpha_composite(white, with_alpha).convert("RGB")
+    white = image.new("RGBA", with_alpha.size, "white")
+    flat = image.alpha_composite(white, with_alpha).convert("RGB")
     return np.asarray(flat)[:, :, ::-1].copy()

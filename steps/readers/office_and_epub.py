@@ -22,7 +22,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
-from importlib.util import find_spec
 from typing import Any, BinaryIO
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -96,11 +95,6 @@ def import_library(name: str, what: str) -> Any:
         ) from error
 
 
-def office_is_installed() -> bool:
-    """Return whether the extra is installed; imports nothing."""
-    return all(find_spec(name) is not None for name in ("docx", "openpyxl", "pptx"))
-
-
 @contextmanager
 def _damage(what: str) -> Iterator[None]:
     """Convert a library's error to an Unreadable."""
@@ -119,8 +113,7 @@ def _damage(what: str) -> Iterator[None]:
 
 def _part_tree(relation: Any) -> Any:
     """Parse the XML of a document's part."""
-    from lxml import etree  # type: ignore[import-untyped]
-
+    etree = import_library("lxml.etree", _WORD_DOCUMENT)
     parser = etree.XMLParser(resolve_entities=False, no_network=True)
     return etree.fromstring(relation.target_part.blob, parser)
 

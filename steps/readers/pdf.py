@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import pypdfium2  # type: ignore[import-untyped]
 from pypdfium2 import raw
 
-from . import ocr
+from . import ocr, reader
 from .reader import (
     MEDIA_TYPES,
     Document,
@@ -242,7 +242,7 @@ def _kept_offsets(text: str) -> list[int]:
 
 
 def read_pdf(file: BinaryIO, wish: ReadRequest) -> Document:
-    sees = wish.ocr and ocr.ocr_is_installed()
+    sees = wish.ocr and reader.ocr_is_installed()
     found = extract_pdf_text(file, wish.check, ocr.recognise if sees else None)
     nothing = _why_empty(found) if found.pictures and not any(found.pages) else ""
     if nothing and not sees:

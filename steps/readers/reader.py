@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path, PurePath
 from typing import BinaryIO, ClassVar, Protocol, TypeAlias
@@ -182,9 +183,20 @@ def plugin_for_suffix(suffix: str) -> str:
     return ""
 
 
-def plugin_versions() -> tuple[str, ...]:
-    """Return the installed plug-ins and their versions."""
-    found = []
+def office_is_installed() -> bool:
+    """Return whether the extra `documents` is installed; imports nothing."""
+    return all(find_spec(name) is not None for name in ("docx", "openpyxl", "pptx"))
+
+
+def ocr_is_installed() -> bool:
+    """Return whether the extra `ocr` is installed; imports nothing."""
+    return find_spec("rapidocr") is not None and find_spec("onnxruntime") is not None
+
+
+def reader_versions() -> tuple[str, ...]:
+    """Return the extras and plug-ins, with versions, that decide a document's text."""
+    extras = {"documents": office_is_installed(), "ocr": ocr_is_installed()}
+    found = [name for name, is_there in extras.items() if is_there]
     for name in plugin_kinds():
         try:
             found.append(f"{name} {load_reader(name).version}")

@@ -30,7 +30,7 @@ from pathlib import Path
 from time import monotonic, process_time
 from typing import Any, BinaryIO
 
-from . import ocr, reader, text_files
+from . import reader, text_files
 from .reader import (
     HEAD_BYTES,
     MEDIA_TYPES,
@@ -132,10 +132,8 @@ def draw_page(path: Path, number: int, most_side_px: int, max_bytes: int) -> byt
     with _opened(path, max_bytes) as (kind, file):
         if kind == "pdf":
             return png_bytes(_reader_module(kind).draw_pdf_page(file, number, most_side_px))
-        if kind == "image" and not ocr.has_pillow():
-            raise Unreadable("is a picture", ocr.INSTALL_OCR)
         if kind == "image":
-            return png_bytes(ocr.draw_picture(file, number, most_side_px))
+            return png_bytes(_reader_module(kind).draw_picture(file, number, most_side_px))
     raise Unreadable("has no pages that can be shown: it is not a PDF or a picture")
 
 
@@ -164,13 +162,10 @@ def _opened(path: Path, max_bytes: int) -> Iterator[tuple[str, BinaryIO]]:
 
 def png_bytes(pixels: Any) -> bytes:
     """Return an array of height x width x 3 bytes, blue first, as a PNG file."""
-    import numpy as np
-
     height, width = pixels.shape[:2]
-    rows = np.zeros((height, 1 + 3 * width), np.uint8)  # each row begins with its filter: none
-    rows[:, 1:] = pixels[:, :, ::-1].reshape(height, 3 * width)
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels[:, :, ::-1])  # 0: no filter
     size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    parts = ((b"IHDR", size), (b"IDAT", zlib.compress(rows.tobytes(), 6)), (b"IEND", b""))
+    parts = ((b"IHDR", size), (b"IDAT", zlib.compress(rows, 6)), (b"IEND", b""))
     chunks = (
         struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
         for name, data in parts

@@ -186,23 +186,24 @@ def missing_mcp_library() -> tuple[str, str] | None:
     return what, "Install it: `pip install 'paddock-llm[mcp]'`."
 
 
-async def load_mcp_library() -> None:
-    """Import the library in a thread: it takes a second or more.
+async def load_mcp_library() -> Any:
+    """Return the library's module, imported in a thread: it takes a second or more.
 
     Raises:
         StepError: it is not installed.
     """
     if (missing := missing_mcp_library()) is not None:
         raise StepError(missing[0], remedy=missing[1], is_fatal=True)
-    for name in ("mcp.client.client", "mcp.client.stdio", "mcp.client.streamable_http"):
-        await asyncio.to_thread(importlib.import_module, name)
+    await asyncio.to_thread(importlib.import_module, "mcp.client.streamable_http")
+    return importlib.import_module("mcp")
 
 
 class McpSession:
-    """One session; requires `load_mcp_library`."""
+    """One session."""
 
-    def __init__(self, spec: McpServerSpec) -> None:
+    def __init__(self, spec: McpServerSpec, library: Any) -> None:
         self.spec = spec
+        self._library = library
         self._heard = ServerOutput()
         self._closing = asyncio.Event()
         self._ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -259,10 +260,8 @@ class McpSession:
 
     async def _live(self) -> None:
         try:
-            from mcp.client.client import Client
-
             async with self._transport() as transport:
-                client = Client(transport, cache=None, input_required_max_rounds=1)
+                client = self._library.Client(transport, cache=None, input_required_max_rounds=1)
                 async with client:
                     self._client = client
                     self._tools = {tool.name: tool for tool in await self._listed(client)}
@@ -282,21 +281,18 @@ class McpSession:
     async def _transport(self) -> AsyncIterator[Any]:
         logging.getLogger("mcp").setLevel(logging.CRITICAL)  # errors are reported by the run
         if isinstance(self.spec, HttpServerSpec):
-            from mcp.client.streamable_http import streamable_http_client
-            from mcp.shared._httpx_utils import create_mcp_http_client
-
-            async with create_mcp_http_client(headers=dict(self.spec.headers)) as client:
-                yield streamable_http_client(self.spec.url, http_client=client)
+            make_client = self._library.shared._httpx_utils.create_mcp_http_client
+            connect = self._library.client.streamable_http.streamable_http_client
+            async with make_client(headers=dict(self.spec.headers)) as client:
+                yield connect(self.spec.url, http_client=client)
             return
-        from mcp.client.stdio import StdioServerParameters, stdio_client
-
         spec = self.spec
         environ = processes.clean_environ(dict(spec.env), os.environ)
         if processes.find_program(spec.command, spec.cwd, environ) is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), spec.command)
         # 0: its standard input
         command, *args = process_guard.guarded_command([spec.command, *spec.args], 0)
-        server = StdioServerParameters(
+        server = self._library.StdioServerParameters(
             command=command,
             args=args,
             env=environ,
@@ -304,7 +300,8 @@ class McpSession:
             encoding_error_handler="replace",
         )
         async with stderr_file(self._heard) as errors:
-            yield WatchedTransport(stdio_client(server, errlog=errors), self._heard)
+            transport = self._library.stdio_client(server, errlog=errors)
+            yield WatchedTransport(transport, self._heard)
 
     # --- asking it
 
@@ -342,14 +339,12 @@ class McpSession:
     async def _called(
         self, client: Any, name: str, args: Mapping[str, Any], *, wraps: bool
     ) -> ToolResult:
-        from mcp.shared.exceptions import MCPError
-
         try:
             found = await client.call_tool(name, dict(args))
         except asyncio.CancelledError:
             self._is_doubted = True
             raise
-        except MCPError as error:
+        except self._library.MCPError as error:
             if error.code == _CONNECTION_CLOSED or self.is_over:
                 raise self._failure(error) from error
             self._is_doubted = True  # over HTTP the session may have ended
@@ -451,7 +446,7 @@ class McpSessions:
         return await found[name].do(args)
 
     async def _session(self, spec: McpServerSpec) -> McpSession:
-        await load_mcp_library()
+        library = await load_mcp_library()
         server = self._servers.setdefault(spec, _ServerState(spec))
         async with server.turn:
             session = server.session
@@ -459,10 +454,10 @@ class McpSessions:
                 await session.close()
                 session = server.session = None
             if session is None:
-                session = server.session = await self._opened(server)
+                session = server.session = await self._opened(server, library)
         return session
 
-    async def _opened(self, server: _ServerState) -> McpSession:
+    async def _opened(self, server: _ServerState, library: Any) -> McpSession:
         now = asyncio.get_running_loop().time()
         if server.failure is not None and now - server.failure[0] < _RETRY_AFTER_S:
             raise server.failure[1]
@@ -472,7 +467,7 @@ class McpSessions:
         server.n_starts += 1
         if server.n_starts > 1:
             self._note(f"{server.spec} has ended or hangs; it is opened again")
-        session = McpSession(server.spec)
+        session = McpSession(server.spec, library)
         try:
             await session.tools()
         except BaseException as error:

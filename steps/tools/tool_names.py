@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from paddock.pipelines.errors import did_you_mean
-from paddock.pipelines.expressions import Path
+from paddock.pipelines.expressions import TEMPLATE_START, Path
 from paddock.steps.plugins import TOOL_GROUP, plugins
 
 TOOL_STEPS = ("tool", "agent", "chat")
@@ -26,7 +26,6 @@ TOOL_OPTIONS: Mapping[str, frozenset[str]] = {
 """Options of built-in tools, besides `timeout`, which any tool has."""
 
 ToolKind = Literal["built-in", "installed", "function", "server"]
-_EXPRESSION = re.compile(r"\{[{%#]")
 FUNCTION_REFERENCE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)\Z", re.DOTALL)
 """A function of a Python file, such as `tools.py:clean`."""
 
@@ -108,7 +107,7 @@ def tools_used(uses: str, written: Mapping[str, Any]) -> Iterator[ToolUse]:
         yield ToolUse(("tools",), tools, is_written=False)
     for index, entry in enumerate(tools if isinstance(tools, list) else ()):
         if isinstance(entry, str):
-            yield ToolUse(("tools", index), entry, is_written=not _EXPRESSION.search(entry))
+            yield ToolUse(("tools", index), entry, is_written=not TEMPLATE_START.search(entry))
         # With `parameters` a tool of `chat` is the author's own.
         elif isinstance(entry, Mapping) and not (uses == "chat" and "parameters" in entry):
             yield from _tool_use(entry, ("tools", index), ("tools", index))
@@ -120,7 +119,7 @@ def _tool_use(entry: Mapping[str, Any], at: Path, place: Path) -> Iterator[ToolU
     if not words or not all(isinstance(word, str) for word in words):
         return  # reported with the parameters
     options = entry.get("options")
-    is_written = not any(map(_EXPRESSION.search, words))
+    is_written = not any(map(TEMPLATE_START.search, words))
     yield ToolUse(
         place if name is not None else (*at, "server"),
         name if isinstance(name, str) else "",

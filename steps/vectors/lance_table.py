@@ -296,12 +296,6 @@ class LanceTable:
                 self._table.delete(_drop_conditions(change.drop))
         self._to_disk()
 
-    def drop(self, owners: Sequence[str]) -> None:
-        """Drop all rows of some owners, as one commit."""
-        with store_errors(self.path, "written"):
-            self._table.delete(_owned_by(owners))
-        self._to_disk()
-
     def tidy(self, old_s: float) -> None:
         """Merge the files of many commits, and drop versions that are older than this."""
         with store_errors(self.path, "written"):
@@ -374,19 +368,14 @@ class LanceTable:
         """Return the rows with the most similar vectors; exact search."""
         with store_errors(self.path, "read"):
             query = self._table.search(list(vector)).distance_type("cosine")
-            if where:
-                query = query.where(where, prefilter=True)
-            rows = query.limit(k + _EXTRA_ROWS).to_list()
+            rows = _found_rows(query, k, where)
         return _ranked_hits(rows, k, lambda row: 1.0 - row["_distance"])
 
     def matching(self, text: str, k: int, where: str) -> list[SearchHit]:
         """Return the rows that match the words best; requires the index."""
         with store_errors(self.path, "read"):
             words = _lancedb().query.MatchQuery(text, "text")
-            query = self._table.search(words, query_type="fts")
-            if where:
-                query = query.where(where, prefilter=True)
-            rows = query.limit(k + _EXTRA_ROWS).to_list()
+            rows = _found_rows(self._table.search(words, query_type="fts"), k, where)
         return _ranked_hits(rows, k, lambda row: row["_score"])
 
 
@@ -466,6 +455,12 @@ def _row_values(wish: RowsToKeep, kept: HashedRow) -> dict[str, Any]:
 def _clean_text(text: str) -> str:
     """Return what can be written: half a character, as in some file names, cannot."""
     return text.encode("utf-8", "replace").decode()
+
+
+def _found_rows(query: Any, k: int, where: str) -> list[dict[str, Any]]:
+    query = query.where(where, prefilter=True) if where else query
+    rows: list[dict[str, Any]] = query.limit(k + _EXTRA_ROWS).to_list()
+    return rows
 
 
 def _ranked_hits(

@@ -45,10 +45,6 @@ class PendingWrite:
     )
     """The number of written rows."""
 
-    def settle(self, result: int | BaseException) -> None:
-        """Report the number of written rows, or the error."""
-        settle(self.written, result)
-
 
 class WriteQueue:
     """The queue of writes, first in, first out."""
@@ -288,13 +284,13 @@ class StoreWriter:
         except StepError as error:
             if len(batch) == 1 or error.is_fatal:
                 for one in batch:
-                    one.settle(error)
+                    settle(one.written, error)
                 return
             for one in batch:
                 self._try([one])
         except BaseException as error:
             for one in batch:
-                one.settle(error)
+                settle(one.written, error)
             raise
 
     def _write(self, batch: Sequence[PendingWrite]) -> None:
@@ -314,7 +310,7 @@ class StoreWriter:
             self._kept.setdefault(wish.owner, {})[wish.step] = RowSum.of(
                 kept.print for kept in wish.rows
             )
-            one.settle(n_written.get((wish.owner, wish.step), 0))
+            settle(one.written, n_written.get((wish.owner, wish.step), 0))
 
     def _made(self, label: StoreFormat) -> LanceTable:
         self._table = LanceTable.make(self.path, label)

@@ -9,12 +9,12 @@ copied.
 from __future__ import annotations
 
 import ast
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from paddock.engine.system.text import shorten
+from paddock.pipelines.errors import nearest_name
 
 ColumnKind = Literal["text", "number", "list"]
 
@@ -211,8 +211,8 @@ def _constant(node: ast.expr) -> Any:
 
 def _kind(name: str) -> ColumnKind:
     if name not in FILTER_COLUMNS:
-        near = difflib.get_close_matches(name, FILTER_COLUMNS, n=1)
-        hint = f" (did you mean '{near[0]}'?)" if near else ""
+        near = nearest_name(name, FILTER_COLUMNS)
+        hint = f" (did you mean '{near}'?)" if near else ""
         raise InvalidFilter(f"rows have no '{name}'{hint}. {_known_columns()}")
     return FILTER_COLUMNS[name]
 

@@ -6,7 +6,8 @@ import pytest
 
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import Template
-from paddock.pipelines.prompt_file import read_prompt_file, to_template
+from paddock.pipelines.prompt_file import prompt_file_of, to_template
+from paddock.pipelines.yaml_source import parse_yaml
 
 WHOLE = """\
 name: Text Summarizer
@@ -30,7 +31,7 @@ futureKey: 2
 
 
 def test_a_whole_file_is_read() -> None:
-    made = read_prompt_file(WHOLE, "a.prompt.yml")
+    made = prompt_file_of(parse_yaml(WHOLE, "a.prompt.yml"))
     assert made.parameters.given() == {"temperature": 0.5, "top_p": 0.9, "max_tokens": 200}
     assert [turn.role for turn in made.messages] == ["system", "user"]
     assert made.variables == ("input", "reader")
@@ -46,7 +47,7 @@ messages: [{role: robot, content: x}, {role: user}]
 evaluators: [{name: x}, {name: y, string: {}}, {name: z, llm: {prompt: x, choices: []}}]
 """
     with pytest.raises(PipelineError) as caught:
-        read_prompt_file(text, "a.prompt.yml")
+        prompt_file_of(parse_yaml(text, "a.prompt.yml"))
     told = [(f.mark.line if f.mark else 0, f.message) for f in caught.value.faults]
     assert told == [
         (1, "unknown key 'temprature'."),

@@ -15,7 +15,7 @@ import pytest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan, run, validate
 from paddock.runner.progress.report import Report
-from paddock.steps.readers import ocr, office_and_epub
+from paddock.steps.readers import reader
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, run_arguments, settings
 
@@ -48,7 +48,7 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def find(name: str, package: str | None = None) -> Any:
             return None if name in names else find_spec(name, package)
 
-        for module in (importlib.util, office_and_epub, ocr):
+        for module in (importlib.util, reader):
             monkeypatch.setattr(module, "find_spec", find)
 
     return hide

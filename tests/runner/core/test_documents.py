@@ -10,7 +10,7 @@ import pytest
 from paddock.engine.request import ChatRequest
 from paddock.runner.api import run
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.steps.readers import ocr
+from paddock.steps.readers import ocr, reader
 from tests.fakes import hostile
 from tests.fakes.office import scan, xlsx
 from tests.fakes.pdf import pdf
@@ -72,14 +72,14 @@ def test_a_new_extra_makes_old_only_what_could_not_be_read(
     (tmp_path / "inbox" / "a.xlsx").write_bytes(xlsx({"A": [["Item"], ["Slates"]]}))
     (tmp_path / "inbox" / "b.png").write_bytes(scan("Roof"))
     monkeypatch.setattr("paddock.runner.core.session.ReaderPool", HereReaders)
-    monkeypatch.setattr(ocr, "ocr_is_installed", lambda: False)
+    monkeypatch.setattr(reader, "ocr_is_installed", lambda: False)
     report = world.run()
     assert {one.key: one.error for one in report.items if one.error} == {
         "b.png": "step 'text': 'b.png' is a picture. "
         "To read it install the extra: pip install 'paddock-llm[ocr]'."
     }
     assert world.run().calls == 0
-    monkeypatch.setattr(ocr, "ocr_is_installed", lambda: True)
+    monkeypatch.setattr(reader, "ocr_is_installed", lambda: True)
     monkeypatch.setattr(ocr, "recognise", lambda _: ocr.SeenText("Roof"))
     assert reasons(world.plan()) == {"b.png": "what reads documents here changed (step 'text')"}
     report = world.run()

@@ -106,7 +106,7 @@ def test_columns_without_a_header_get_names(read: Read) -> None:
         ),
         (
             "a.csv", "name,price\n1,2\n", {"columns": ["pric"]},
-            "'a.csv' has no column 'pric'. Did you mean 'price'? Known: 'name', 'price'.",
+            "'a.csv' has no column 'pric'. Known: 'name', 'price'. Did you mean 'price'?",
         ),
         (
             "a.csv", "a\n" + "x" * 200_000, {},

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from paddock.steps.base import StepError
-from paddock.steps.readers import ocr, pdf
+from paddock.steps.readers import ocr, pdf, reader
 from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.office import eml, scan, scanned_pdf
 from tests.fakes.readers import read_here
@@ -59,7 +59,7 @@ def test_a_picture_is_not_read_where_that_is_off_or_not_installed(
     path = placed("a.png", scan("x"))
     with pytest.raises(StepError, match=r"^'a\.png' is a picture, and `ocr` is off\.$"):
         read_here(path, ocr=False)
-    monkeypatch.setattr(ocr, "ocr_is_installed", lambda: False)
+    monkeypatch.setattr(reader, "ocr_is_installed", lambda: False)
     with pytest.raises(StepError) as caught:
         read_here(path)
     assert str(caught.value) == (

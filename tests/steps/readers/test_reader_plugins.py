@@ -9,7 +9,7 @@ from paddock.steps import plugins as entry_points
 from paddock.steps.base import StepError
 from paddock.steps.files.read import FilesRead, FilesReadParams
 from paddock.steps.plugins import READER_GROUP
-from paddock.steps.readers import documents, reader
+from paddock.steps.readers import reader
 from paddock.steps.readers.reader import Document, Unreadable
 from tests.fakes.tools import tools
 
@@ -84,7 +84,7 @@ def test_what_a_plug_in_refuses_or_does_wrong_is_told_with_its_name(tmp_path: Pa
 
 
 def test_a_new_version_of_a_plug_in_makes_what_was_read_old() -> None:
-    assert documents.reader_versions()[-2:] == ("broken broken", "shout 3")
+    assert reader.reader_versions()[-2:] == ("broken broken", "shout 3")
 
 
 def test_a_kind_that_no_one_reads_is_a_fault_of_the_pipeline() -> None:
