@@ -24,7 +24,7 @@ from paddock.engine.system.units import DAY_S
 from .budget import Spent
 from .entries import LedgerError
 from .ledger_tables import Execute
-from .postgres import OPEN_S, PostgresConnection, PostgresServer, postgres_server
+from .postgres import OPEN_S, SERVER_NOW, PostgresConnection, PostgresServer, postgres_server
 from .run_locks import LockHolder
 
 _STATEMENTS = (
@@ -47,7 +47,6 @@ SURE_SHARE = 0.75
 CLAIM_FORGOTTEN_S = DAY_S
 SPENDING_FORGOTTEN_S = 30 * DAY_S
 
-SERVER_NOW = "extract(epoch from clock_timestamp())::float8"
 # While the server was down no heartbeat could arrive: for `dead_s` after its start all are alive.
 IS_ALIVE = (
     f"(seen > {SERVER_NOW} - :dead_s or "
@@ -140,7 +139,6 @@ class _Participant:
         return self._connection.rows(query, {**self._values, **values})
 
     def close(self) -> None:
-        """Close the connection."""
         self._connection.close()
 
 
@@ -241,7 +239,6 @@ class Claims(_Participant):
         return frozenset(row[0] for row in self._rows(_CLAIM, scope=scope, keys=sorted(keys)))
 
     def release(self, scope: str, keys: Collection[str]) -> None:
-        """Release items."""
         self._rows(_RELEASE, scope=scope, keys=sorted(keys))
 
     def is_sure(self) -> bool:

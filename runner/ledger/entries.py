@@ -159,12 +159,16 @@ class CallRow:
     digest: str
     served_digest: str
     request: str
+    """JSON; empty where it was not read."""
     reply: bytes
     done_reason: str | None
     usage: Mapping[str, Any]
     scope: str
     step: str
     key: str
+    run: str = field(default="", compare=False)
+    """The run that made it; the ledger fills it in."""
+    at: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,22 +215,3 @@ class AttemptRow:
     around_scope: str | None = None
     """Of the enclosing item, for a nested block."""
     around_key: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RecordedModelCall:
-    """A recorded call, for display."""
-
-    hash: str
-    kind: str
-    model: str
-    digest: str
-    served_digest: str
-    done_reason: str | None
-    run: str
-    """The run that made it."""
-    at: float
-    usage: Mapping[str, Any]
-    request: str
-    """JSON."""
-    reply: bytes

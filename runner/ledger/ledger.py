@@ -294,10 +294,7 @@ class Ledger:
 
     def _open_for_writing(self) -> None:
         try:
-            files.private_folder(self.folder)
-            ignore = self.folder / ".gitignore"
-            if not ignore.exists():
-                files.write_private(ignore, "*\n")
+            files.private_unversioned_folder(self.folder)
             if self.is_shared:
                 self._open_shared_for_writing()
                 return
@@ -418,26 +415,31 @@ class Ledger:
 
     # --- calls
 
-    def call(self, hash_: str) -> CallRow | None:
-        """Return the call of this hash with its raw reply; None if it is not known."""
-        query = f"select {', '.join(_CALL_COLUMNS)} from calls where hash = :hash"
-        found = self.rows(query, hash=hash_)
+    def call(self, hash_: str, *, is_whole: bool = False) -> CallRow | None:
+        """Return the call of this hash with its raw reply; None if it is not known, or removed.
+
+        `is_whole`: with its request too.
+        """
+        columns = (*_CALL_COLUMNS, "run", "at", "usage", "reply", "reply_object")
+        columns += ("request", "request_object") if is_whole else ()
+        found = self.rows(f"select {', '.join(columns)} from calls where hash = :hash", hash=hash_)
         if not found:
             return None
-        row = dict(zip(_CALL_COLUMNS, found[0], strict=True))
-        reply = self.content(row.pop("reply"), row.pop("reply_object"))
-        if reply is None:
+        row = dict(zip(columns, found[0], strict=True))
+        reply = self._content(row.pop("reply"), row.pop("reply_object"))
+        request = self._content(row.pop("request", ""), row.pop("request_object", None))
+        if reply is None or request is None:
             return None
         usage = json.loads(row.pop("usage"))
-        return CallRow(**row, request="", reply=reply, usage=usage)
+        return CallRow(**row, request=request.decode(), reply=reply, usage=usage)
 
-    def content(self, text: str | None, object_: str | None) -> bytes | None:
+    def _content(self, text: str | None, object_: str | None) -> bytes | None:
         """Return a request or reply; None if its object is missing."""
         return (text or "").encode() if object_ is None else self.objects.get(object_)
 
     def record_call(self, call: CallRow, run: str) -> None:
         """Write a call; large requests and replies, and vectors, become objects."""
-        row: dict[str, Any] = {name: getattr(call, name) for name in _CALL_COLUMNS[:9]}
+        row: dict[str, Any] = {name: getattr(call, name) for name in _CALL_COLUMNS}
         row["usage"] = json.dumps(call.usage)
         row.update(self._split("request", call.request.encode(), is_text=True))
         row.update(self._split("reply", call.reply, is_text=call.kind != "embed"))
@@ -461,12 +463,10 @@ class Ledger:
         self.put("scopes", {"scope": scope, "file": file, "step": step, "inputs": inputs})
 
     def scopes_of(self, file: str) -> set[str]:
-        """Return every scope of a pipeline's file."""
         query = "select scope from scopes where file = :file"
         return {row[0] for row in self.rows(query, file=file)}
 
     def run_names(self) -> frozenset[str]:
-        """Return every run's name."""
         return frozenset(row[0] for row in self.rows("select run from runs"))
 
     def last_summary(self, file: str) -> dict[str, Any] | None:
@@ -490,7 +490,6 @@ class Ledger:
         return self._runs("order by started desc limit :limit", limit=limit)
 
     def run(self, name: str) -> RunRow | None:
-        """Return the run of this name."""
         return next(iter(self._runs("where run = :run", run=name)), None)
 
     def _runs(self, which: str, **values: Any) -> list[RunRow]:
@@ -712,5 +711,4 @@ _NEW_RUN = {
 }  # fmt: skip
 _CALL_COLUMNS = (
     "hash", "kind", "model", "digest", "served_digest", "done_reason", "scope", "step", "key",
-    "usage", "reply", "reply_object",
 )  # fmt: skip

@@ -10,21 +10,17 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .entries import LineageRow, RecordedModelCall, StoredRow
+from .entries import LineageRow, StoredRow
 from .ledger import Ledger
 
 _LINEAGE_COLUMNS = "scope, key, run, at, spec, source, made, made_object"
-_CALL_COLUMNS = (
-    "hash, kind, model, digest, served_digest, done_reason, run, at, usage, "
-    "request, request_object, reply, reply_object"
-)
 
 
 class LineageStore:
     """The lineage rows of one ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+        self.ledger = ledger
         self._known_specs: set[str] = set()
 
     # --- items
@@ -33,11 +29,11 @@ class LineageStore:
         """Write how an item was made; `spec` is the text of `row.spec`, which is stored once."""
         if row.spec is not None and row.spec not in self._known_specs:
             self._known_specs.add(row.spec)
-            self._ledger.put("specs", {"spec": row.spec, "text": spec})
-        inline, object_ = self._ledger.keep(row.made)
+            self.ledger.put("specs", {"spec": row.spec, "text": spec})
+        inline, object_ = self.ledger.keep(row.made)
         values = {name: getattr(row, name) for name in ("scope", "key", "run", "spec", "source")}
         made = {"made": inline, "made_object": object_, "at": time.time()}
-        self._ledger.put("provenance", {**values, **made})
+        self.ledger.put("provenance", {**values, **made})
 
     def made(self, scope: str, key: str) -> LineageRow | None:
         """Return how an item was made, None if that is not recorded."""
@@ -58,38 +54,22 @@ class LineageStore:
     def specs_of(self, scope: str) -> dict[str, str]:
         """Return the digests of the specs that the items of a scope were made by, by key."""
         query = "select key, spec from provenance where scope = :scope and spec is not null"
-        return {str(key): str(spec) for key, spec in self._ledger.rows(query, scope=scope)}
+        return {str(key): str(spec) for key, spec in self.ledger.rows(query, scope=scope)}
 
     def spec(self, digest: str) -> str | None:
-        """Return the text of a spec."""
-        found = self._ledger.rows("select text from specs where spec = :spec", spec=digest)
+        found = self.ledger.rows("select text from specs where spec = :spec", spec=digest)
         return str(found[0][0]) if found else None
 
     def _rows(self, where: str, **values: Any) -> Iterator[LineageRow]:
         query = f"select {_LINEAGE_COLUMNS} from provenance where {where}"
-        for *head, text, object_ in self._ledger.rows(query, **values):
-            columns = [*head, self._ledger.value(text, object_)]
+        for *head, text, object_ in self.ledger.rows(query, **values):
+            columns = [*head, self.ledger.value(text, object_)]
             yield LineageRow(*columns)
-
-    # --- calls
-
-    def call(self, hash_: str) -> RecordedModelCall | None:
-        """Return a call with its request and raw reply; None if they were removed since."""
-        query = f"select {_CALL_COLUMNS} from calls where hash = :hash"
-        for *head, usage, request, request_object, reply, reply_object in self._ledger.rows(
-            query, hash=hash_
-        ):
-            asked = self._ledger.content(request, request_object)
-            answered = self._ledger.content(reply, reply_object)
-            if asked is not None and answered is not None:
-                values = [*head, json.loads(usage), asked.decode(), answered]
-                return RecordedModelCall(*values)
-        return None
 
     def calls_of(self, scope: str, key: str) -> tuple[str, ...]:
         """Return the hashes of the calls that an item was the first to make, oldest first."""
         query = "select hash from calls where scope = :scope and key = :key order by at"
-        return tuple(row[0] for row in self._ledger.rows(query, scope=scope, key=key))
+        return tuple(row[0] for row in self.ledger.rows(query, scope=scope, key=key))
 
     # --- vector stores
 
@@ -115,24 +95,24 @@ class LineageStore:
             "from stored s join scopes c on c.scope = s.scope "
             "left join items i on i.scope = s.scope and i.key = s.key where c.file = :file"
         )
-        for inputs, step, has_entry, *row in self._ledger.rows(query, file=file):
+        for inputs, step, has_entry, *row in self.ledger.rows(query, file=file):
             if json.loads(inputs)[0] == place:
                 yield step, bool(has_entry), StoredRow(*row)
 
     def stores(self) -> tuple[str, ...]:
         """Return the stored paths of the stores that items have rows in."""
-        return tuple(path for (path,) in self._ledger.rows("select distinct path from stored"))
+        return tuple(path for (path,) in self.ledger.rows("select distinct path from stored"))
 
     def record_stored(self, row: StoredRow, run: str) -> None:
         """Write what an item has in a store now."""
         values = {name: getattr(row, name) for name in StoredRow.__slots__[:5]}
-        self._ledger.put("stored", {**values, "run": run, "at": time.time()})
+        self.ledger.put("stored", {**values, "run": run, "at": time.time()})
 
     def drop_stored(self, row: StoredRow) -> None:
         """Forget what an item had in a store."""
-        self._ledger.drop("stored", {"scope": row.scope, "path": row.path, "key": row.key})
+        self.ledger.drop("stored", {"scope": row.scope, "path": row.path, "key": row.key})
 
     def _stored(self, where: str, **values: str) -> Iterator[StoredRow]:
         columns = ", ".join(StoredRow.__slots__)
-        for row in self._ledger.rows(f"select {columns} from stored where {where}", **values):
+        for row in self.ledger.rows(f"select {columns} from stored where {where}", **values):
             yield StoredRow(*row)

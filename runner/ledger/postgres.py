@@ -36,6 +36,7 @@ from .sqlite_file import SqliteDatabase
 OLDEST = 13  # PostgreSQL's oldest supported release when this was written, less one
 
 RETRY_S = 60.0  # for a server that restarts, or a cable that is plugged in again
+SERVER_NOW = "extract(epoch from clock_timestamp())::float8"
 OPEN_S = 5.0  # at the start a person waits, and a wrong address should show soon
 _BACKOFF = Backoff(first_s=0.25, longest_s=4.0)
 
@@ -322,7 +323,6 @@ class PostgresConnection:
             return found
 
     def close(self) -> None:
-        """Close the connection."""
         with self._lock:
             self._disconnect()
 
@@ -336,10 +336,9 @@ class PostgresDatabase(PostgresConnection):
     """Implements `LedgerDatabase` over a schema."""
 
     listed_keys = "json_array_elements_text((:keys)::json)"
-    now = "extract(epoch from clock_timestamp())::float8"
+    now = SERVER_NOW
 
     def has_table(self, name: str) -> bool:
-        """Return whether a table exists."""
         return self._retried(lambda connection: _has_table(connection, self.server, name))
 
     def find_tables(self) -> bool:

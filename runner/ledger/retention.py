@@ -73,12 +73,10 @@ class SweepResult:
     """Of files, and of the texts in rows."""
 
     def __add__(self, other: SweepResult) -> SweepResult:
-        """Return the sum of both."""
         names = (field.name for field in fields(self))
         return SweepResult(**{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def as_json(self) -> dict[str, int]:
-        """Return it as a JSON object."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 

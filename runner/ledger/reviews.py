@@ -33,6 +33,13 @@ class DecisionRefused(Exception):
     """A decision, or a lease, that cannot be taken; nothing was changed. One plain sentence."""
 
 
+def unknown_review(id_: str) -> DecisionRefused:
+    return DecisionRefused(
+        f"There is no review '{id_}': its document was deleted, or it belongs to another folder's "
+        f"ledger."
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Review:
     """A question about one step's answer for one item, and its decision."""
@@ -97,7 +104,6 @@ class Question:
 
 
 def review_id(scope: str, key: str, step: str) -> str:
-    """Return the id of a review."""
     return hashlib.sha256("\0".join((scope, key, step)).encode()).hexdigest()[:12]
 
 
@@ -139,7 +145,7 @@ class ReviewStore:
     """The reviews of one ledger. Methods that change something block until it is committed."""
 
     def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+        self.ledger = ledger
         self._has_table = False
 
     # --- reading
@@ -161,7 +167,7 @@ class ReviewStore:
 
     def pending(self) -> list[Review]:
         """Return what is open, what no run has gone on with, and what is late, as expired."""
-        now = f"case when state = 'open' and expires_at <= {self._ledger.now} then 1 else 0 end"
+        now = f"case when state = 'open' and expires_at <= {self.ledger.now} then 1 else 0 end"
         query = _LIST.replace(" from", f", {now} from", 1)
         found = self._rows(f"{query} where state = 'open' or is_applied = 0 order by asked_at")
         reviews = ((self._review(row[:-1]), bool(row[-1])) for row in found)
@@ -169,7 +175,7 @@ class ReviewStore:
 
     def undone(self) -> list[Review]:
         """Return what was decided, or is late, and no run has gone on with."""
-        late = f"(state <> 'open' or expires_at <= {self._ledger.now})"
+        late = f"(state <> 'open' or expires_at <= {self.ledger.now})"
         return self._listed(f"where is_applied = 0 and {late} order by asked_at, id", False)
 
     def mark(self) -> str:
@@ -191,16 +197,16 @@ class ReviewStore:
     def _rows(
         self, query: str, keys: Collection[str] | None = None, **values: Any
     ) -> Sequence[Sequence[Any]]:
-        self._has_table = self._has_table or self._ledger.has_table("reviews")
-        return self._ledger.rows_of_keys(query, keys, **values) if self._has_table else ()
+        self._has_table = self._has_table or self.ledger.has_table("reviews")
+        return self.ledger.rows_of_keys(query, keys, **values) if self._has_table else ()
 
     def _review(self, row: Sequence[Any]) -> Review:
         (scope, key, step, id_, state, question, run, asked_at, expires_at, by, decided_at,
          is_applied, lease_by, lease_until, reason, earlier, head, *large) = row  # fmt: skip
         value, subject = None, json.loads(head)
         if large:
-            value = self._ledger.value(*large[:2])
-            subject = self._ledger.value(*large[2:])
+            value = self.ledger.value(*large[:2])
+            subject = self.ledger.value(*large[2:])
         return Review(
             scope, key, step, id_, state, question, run, asked_at, expires_at, by, decided_at,
             bool(is_applied), lease_by, lease_until, reason, tuple(json.loads(earlier)), subject,
@@ -230,7 +236,7 @@ class ReviewStore:
             self._write(execute, asked, question.objects)
             return asked
 
-        return self._ledger.in_transaction(ask)
+        return self.ledger.in_transaction(ask)
 
     def apply(self, review: Review) -> Review | None:
         """Mark that a run goes on with a decision; return None if it was undone meanwhile."""
@@ -243,20 +249,20 @@ class ReviewStore:
                 execute("update reviews set is_applied = 1 where id = :id", {"id": review.id})
             return replace(old, is_applied=True)
 
-        return self._ledger.in_transaction(apply)
+        return self.ledger.in_transaction(apply)
 
     def expire(self) -> None:
         """Close the open questions whose time is up."""
-        late = f"where state = 'open' and expires_at <= {self._ledger.now}"
+        late = f"where state = 'open' and expires_at <= {self.ledger.now}"
         if self._rows(f"select 1 from reviews {late} limit 1"):
-            self._ledger.in_transaction(
+            self.ledger.in_transaction(
                 lambda execute: execute(_EXPIRE, {"now": self._now(execute)})
             )
 
     def withdraw(self, review: Review) -> None:
         """Remove an open question; a decision that came meanwhile stays."""
         values = {"id": review.id, "question": review.question}
-        self._ledger.in_transaction(lambda execute: execute(_WITHDRAW, values))
+        self.ledger.in_transaction(lambda execute: execute(_WITHDRAW, values))
 
     def drop(self, scope: str, keys: Collection[str]) -> None:
         """Remove the reviews of items that are gone."""
@@ -274,27 +280,24 @@ class ReviewStore:
         def work(execute: Execute) -> Review:
             old = self._whole(execute, _OF_ID, {"id": id_})
             if old is None:
-                raise DecisionRefused(
-                    f"There is no review '{id_}': its document was deleted, or it belongs to "
-                    f"another folder's ledger."
-                )
+                raise unknown_review(id_)
             new = change(old, self._now(execute))
             if new != old:
                 self._update(execute, new)
             return new
 
-        return self._ledger.in_transaction(work)
+        return self.ledger.in_transaction(work)
 
     # --- rows
 
     def _now(self, execute: Execute) -> float:
-        return float(execute(f"select {self._ledger.now}", {})[0][0])
+        return float(execute(f"select {self.ledger.now}", {})[0][0])
 
     def _whole(self, execute: Execute, which: str, values: Mapping[str, Any]) -> Review | None:
         return next(map(self._review, execute(_WHOLE + which, values)), None)
 
     def _write(self, execute: Execute, review: Review, objects: Sequence[str]) -> None:
-        subject, subject_object = self._ledger.keep(review.subject)
+        subject, subject_object = self.ledger.keep(review.subject)
         head = {name: review.subject.get(name) for name in HEAD_KEYS}
         row = {
             **self._changing(review),
@@ -327,7 +330,7 @@ class ReviewStore:
 
     def _changing(self, review: Review) -> dict[str, Any]:
         """Return the columns that a decision changes."""
-        value, value_object = self._ledger.keep(review.value)
+        value, value_object = self.ledger.keep(review.value)
         return {
             "state": review.state,
             "decided_by": review.by,

@@ -68,13 +68,13 @@ def _walk_below(folder: Path) -> Iterator[Path]:
         except OSError:
             continue  # not readable, or deleted meanwhile
         for entry in sorted(folders, key=lambda entry: entry.name, reverse=True):
-            if entry.name == STATE_FOLDER and _is_state_folder(Path(entry.path)):
+            if entry.name == STATE_FOLDER and is_state_folder(Path(entry.path)):
                 yield Path(entry.path)
             elif not entry.name.startswith(".") and entry.name not in _NOT_SEARCHED:
                 waiting.append(Path(entry.path))
 
 
-def _is_state_folder(folder: Path) -> bool:
+def is_state_folder(folder: Path) -> bool:
     return (folder / LEDGER_FILE).exists() or (folder / "id").exists()
 
 
@@ -118,7 +118,6 @@ class PastRun:
         return str(message) if message else None
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as a JSON object."""
         row, summary = self.row, self.summary
         return {
             "run": row.run,
@@ -252,7 +251,6 @@ def _runs_of_ledger(
 
 @contextmanager
 def open_for_reading(place: LedgerFolder) -> Iterator[Ledger]:
-    """Open a ledger read-only."""
     url = read_settings(place.folder).ledger_url
     with Ledger(place.state, is_readonly=True, url=url) as ledger:
         yield ledger

@@ -66,7 +66,6 @@ class SqliteDatabase:
         return bool(versions)
 
     def has_table(self, name: str) -> bool:
-        """Return whether a table exists."""
         return bool(self.rows("select 1 from sqlite_master where name = :name", {"name": name}))
 
     def make_tables(self) -> None:
@@ -122,7 +121,6 @@ class SqliteDatabase:
                     yield {table: {tuple(row[key] for key in KEYS[table]): row for row in found}}
 
     def close(self) -> None:
-        """Close the connection."""
         self._connection.close()
 
     @contextlib.contextmanager

@@ -14,13 +14,15 @@ from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.reviews import Review, ReviewStore
 from paddock.runner.ledger.run_history import PastRun, open_for_reading
 from paddock.runner.render.run_details import ReliabilityTable, ReviewedAnswer, ReviewRecord
-from paddock.runner.review.fields import changed_fields, subject_fields, value_text
-from paddock.runner.review.wording import (
+from paddock.runner.review.fields import (
     MAX_VALUE_CHARS,
+    changed_fields,
     earlier_lines,
     place_text,
     shown_item,
+    subject_fields,
     sure_text,
+    value_text,
 )
 
 

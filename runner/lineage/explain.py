@@ -41,12 +41,12 @@ from paddock.runner.core.dependencies import LISTED, ROWS, STORE, DependencyInde
 from paddock.runner.core.fingerprints import CONTENT, change_reasons, compare_specs, stale_parts
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.core.staleness import Judge
-from paddock.runner.ledger.entries import LedgerError, RecordedModelCall
+from paddock.runner.ledger.entries import CallRow, LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import FileCondition, OutputIndex
 from paddock.runner.ledger.reviews import ReviewStore
-from paddock.runner.ledger.run_history import LedgerFolder, find_ledgers
+from paddock.runner.ledger.run_history import LedgerFolder, find_ledgers, is_state_folder
 from paddock.runner.progress.report import PlanItem
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 from paddock.steps.base import Roots
@@ -94,13 +94,14 @@ def _steps_of_unfinished_item(origins: LineageStore, trace: ItemTrace) -> tuple[
     """Return the recorded calls of an item that was interrupted before its entry, as one step."""
     is_of_block = trace.entry is not None and trace.key != trace.place.step
     shown = "/".join((*trace.place.outer, trace.key)) if is_of_block else ""
-    kept = [origins.call(hash_) for hash_ in origins.calls_of(trace.place.scope, shown)]
+    hashes = origins.calls_of(trace.place.scope, shown)
+    kept = [origins.ledger.call(hash_, is_whole=True) for hash_ in hashes]
     calls = tuple(_kept_call(one, one.run, None) for one in kept if one is not None)
     return (LineageStep(trace.place.step, "", None, None, (), calls),) if calls else ()
 
 
 def _lineage_call(origins: LineageStore, call: run_records.CallRecord, run: str) -> LineageCall:
-    kept = origins.call(call.hash)
+    kept = origins.ledger.call(call.hash, is_whole=True)
     if kept is not None:
         return _kept_call(kept, run, call)
     usage = {"prompt_tokens": call.prompt, "completion_tokens": call.completion}
@@ -110,9 +111,7 @@ def _lineage_call(origins: LineageStore, call: run_records.CallRecord, run: str)
     )  # fmt: skip
 
 
-def _kept_call(
-    kept: RecordedModelCall, run: str, call: run_records.CallRecord | None
-) -> LineageCall:
+def _kept_call(kept: CallRow, run: str, call: run_records.CallRecord | None) -> LineageCall:
     reply = "" if kept.kind == "embed" else kept.reply.decode("utf-8", "replace")
     return LineageCall(
         hash=kept.hash,
@@ -184,7 +183,7 @@ def _ledgers_around(path: Path, given: Sequence[Path]) -> Iterator[LedgerFolder]
     around = [path, *path.parents, Path.cwd(), *Path.cwd().parents]
     for folder in around:
         state = folder / STATE_FOLDER
-        if state not in seen and (state / "ledger.sqlite").exists() | (state / "id").exists():
+        if state not in seen and is_state_folder(state):
             seen.add(state)
             yield LedgerFolder(state)
     for place in find_ledgers([Path.cwd()]):

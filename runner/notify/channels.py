@@ -217,7 +217,6 @@ def addresses(to: str) -> Sequence[str]:
 
 
 def mail_message(sender: str, receivers: Sequence[str], message: Notification) -> EmailMessage:
-    """Return the mail."""
     mail = EmailMessage()
     try:
         mail["From"] = sender

@@ -46,21 +46,15 @@ async def with_retries(send: Callable[[], Awaitable[None]]) -> None:
     """
     try:
         async with asyncio.timeout(DEADLINE_S):
-            await _attempts(send)
+            for number in range(1, ATTEMPTS + 1):
+                try:
+                    return await send()
+                except NotDelivered as error:
+                    if not error.is_passing or number == ATTEMPTS:
+                        raise
+                await asyncio.sleep(BACKOFF.pause_s(number))
     except TimeoutError:
         raise NotDelivered(f"there was no answer within {DEADLINE_S:g} s") from None
-
-
-async def _attempts(send: Callable[[], Awaitable[None]]) -> None:
-    for number in range(1, ATTEMPTS + 1):
-        try:
-            await send()
-        except NotDelivered as error:
-            if not error.is_passing or number == ATTEMPTS:
-                raise
-            await asyncio.sleep(BACKOFF.pause_s(number))
-        else:
-            return
 
 
 Event = Literal["failed", "quarantined", "recovered"]
@@ -85,7 +79,6 @@ class SentState:
     """The digests of the quarantined items."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the state as JSON."""
         items = sorted(self.items)[:MOST_REMEMBERED]
         kept = {"bad": self.bad, "failure": self.failure, "failed_at": self.failed_at}
         return {**kept, "items": items}
@@ -163,7 +156,6 @@ def item_digests(items: Iterable[ItemReport]) -> frozenset[str]:
 
 
 def item_digest(item: ItemReport) -> str:
-    """Return the digest of one item."""
     return _digest(item.step, item.key, item.error or "")
 
 

@@ -17,13 +17,13 @@ from paddock.pipelines.checking.check import Check
 from paddock.pipelines.checking.evidence import SourceText, locate
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.reply_schema import schema_mismatch
-from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import (
     DecisionRefused,
     Review,
     ReviewState,
     ReviewStore,
     is_same_value,
+    unknown_review,
     with_decision,
 )
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
@@ -37,25 +37,8 @@ LEASE_S = 120.0
 MOST_REASON_CHARS = 2000
 
 
-class ReviewDesk:
-    """The reviews of one ledger, for people. All methods block."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        """`ledger`: open for writing; one that is only read can list, but not decide."""
-        self.ledger = ledger
-        self._store = ReviewStore(ledger)
-
-    def waiting(self, *, is_whole: bool = False) -> list[Review]:
-        """Return what is open, the oldest first, in one query; subjects in full with `is_whole`."""
-        return self._store.waiting(is_whole=is_whole)
-
-    def decided(self, *, is_whole: bool = False) -> list[Review]:
-        """Return what is decided, the newest first."""
-        return self._store.decided(is_whole=is_whole)
-
-    def mark(self) -> str:
-        """Return a text that changes with every question, decision and lease; a cheap query."""
-        return self._store.mark()
+class ReviewDesk(ReviewStore):
+    """The reviews of one ledger, for people; one that is only read can list, but not decide."""
 
     def get(self, id_: str) -> Review:
         """Return a review with its whole subject.
@@ -63,12 +46,9 @@ class ReviewDesk:
         Raises:
             DecisionRefused: there is none of this id.
         """
-        found = self._store.get(id_)
+        found = super().get(id_)
         if found is None:
-            raise DecisionRefused(
-                f"There is no review '{id_}': its document was deleted, or it belongs to another "
-                f"folder's ledger."
-            )
+            raise unknown_review(id_)
         return found
 
     # --- leases
@@ -85,7 +65,7 @@ class ReviewDesk:
             _refuse_leased(review, by, now)
             return replace(review, lease_by=by, lease_until=now + seconds)
 
-        return self._store.change(id_, take)
+        return self.change(id_, take)
 
     def release(self, id_: str, by: str) -> Review:
         """End a lease; one of another person is left as it is."""
@@ -94,7 +74,7 @@ class ReviewDesk:
             is_own = review.lease_by == by
             return replace(review, lease_by=None, lease_until=None) if is_own else review
 
-        return self._store.change(id_, end)
+        return self.change(id_, end)
 
     # --- decisions
 
@@ -122,7 +102,7 @@ class ReviewDesk:
                 `by` may not decide; the edited value does not pass schema or checks.
         """
         seen = self.get(id_)
-        return self._store.change(id_, self._deciding(seen, question, verb, value, reason, by))
+        return self.change(id_, self._deciding(seen, question, verb, value, reason, by))
 
     def check(
         self, id_: str, question: str, verb: Verb, value: Any = None, *, reason: str = "", by: str
@@ -193,7 +173,7 @@ class ReviewDesk:
                 earlier=with_decision(review),
             )
 
-        return self._store.change(id_, undo)
+        return self.change(id_, undo)
 
     def _failed_checks(self, review: Review, value: Any) -> list[str]:
         schema, scope = review.subject.get("schema"), review.subject.get("scope") or {}

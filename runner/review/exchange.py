@@ -21,8 +21,7 @@ from paddock.steps.files.rows import (
 )
 
 from .decisions import VERBS, Verb
-from .fields import WrongField, edited_answer, subject_fields
-from .wording import shown_item
+from .fields import WrongField, edited_answer, shown_item, subject_fields
 
 COLUMNS = (
     "id", "question", "document", "field", "value", "confidence", "quote", "page", "decision",

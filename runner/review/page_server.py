@@ -34,8 +34,7 @@ from paddock.runner.ledger.reviews import Review
 from paddock.runner.settings import STATE_FOLDER
 
 from .decisions import ReviewDesk
-from .page import ReviewPage
-from .page_access import PAGE_PATH, PageAccess
+from .page import PAGE_PATH, PageAccess, ReviewPage
 
 HOST = "127.0.0.1"
 _FIRST_PORT, _N_PORTS = 21_000, 10_000  # below the ports that systems give to clients
@@ -188,7 +187,6 @@ class FolderDesks:
         return [desk for desk in found if desk is not None]
 
     def close(self) -> None:
-        """Close every ledger."""
         for folder in list(self._open):
             self._close(folder)
 

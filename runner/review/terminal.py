@@ -17,8 +17,15 @@ from paddock.engine.system.text import one_line
 from paddock.runner.ledger.reviews import DecisionRefused, Review
 
 from .decisions import ReviewDesk
-from .fields import WrongField, answer_from_json, edited_answer, subject_fields
-from .wording import MAX_VALUE_CHARS, ReadSource, review_text
+from .fields import (
+    MAX_VALUE_CHARS,
+    ReadSource,
+    WrongField,
+    answer_from_json,
+    edited_answer,
+    review_text,
+    subject_fields,
+)
 
 KEYS_TEXT = """\
 a           accept the answer as it is

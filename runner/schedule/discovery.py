@@ -69,13 +69,11 @@ class FolderLocks:
             files.write_json_atomically(who, facts)
 
     def release(self, folder: Path) -> None:
-        """Release a folder."""
         lock = self._locks.pop(folder, None)
         if lock is not None:
             lock.close()
 
     def close(self) -> None:
-        """Release all folders."""
         for folder in list(self._locks):
             self.release(folder)
 
@@ -84,10 +82,7 @@ def _lock_folder(folder: Path, state_dir: Path) -> Path:
     """Return the lock's path: near the pipelines, or in the state folder if that is read-only."""
     beside = folder / STATE_FOLDER
     try:
-        files.private_folder(beside)
-        ignore = beside / ".gitignore"
-        if not ignore.exists():
-            files.write_private(ignore, "*\n")
+        files.private_unversioned_folder(beside)
         if os.access(beside, os.W_OK):
             return beside
     except OSError:
@@ -98,7 +93,6 @@ def _lock_folder(folder: Path, state_dir: Path) -> Path:
 
 
 def _holder_text(who: Path) -> str:
-    """Return who holds a lock."""
     facts = files.read_json_object(who)
     try:
         since = datetime.fromtimestamp(facts["since"]).astimezone()

@@ -140,7 +140,6 @@ class _DispatchRound:
             self._close(run, f"its window {rule.window} is over", is_again=True)
 
     def decide(self, run: DueRun, newest: Mapping[tuple[str, ...], DueRun]) -> None:
-        """Decide about one due run."""
         rule = self._rules.get(run.pipeline)
         if rule is None:
             self._add(SkipRun(run.id, "its pipeline no longer exists"))
@@ -246,7 +245,6 @@ class RestartRun:
 
 
 def after_ending(ending: RunEnding, now: datetime, *, max_restarts: int) -> NoRestart | RestartRun:
-    """Return what follows the end of a run."""
     has_finished = ending.crash is None and ending.status not in ("interrupted", "budget")
     if has_finished or ending.stopped == "cancelled":
         return NoRestart()

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 from uuid import UUID
 
@@ -70,6 +71,17 @@ _OPEN = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CA
          StateType.PAUSED]  # fmt: skip
 
 
+ShownState = Literal["starting", "skipped", "interrupted", "completed", "failed", "crashed"]
+_STATES: Mapping[ShownState, Callable[..., State[Any]]] = {
+    "starting": Pending,
+    "skipped": partial(Cancelled, name="Skipped"),
+    "interrupted": Cancelled,
+    "completed": Completed,
+    "failed": Failed,
+    "crashed": Crashed,
+}
+
+
 class QueueError(Exception):
     """Prefect's API failed; it may be away for a moment."""
 
@@ -93,8 +105,6 @@ class QueuedRun:
     next_at: datetime
     """When to look at it again."""
     is_held: bool = False
-    is_claimed: bool = False
-    """Its start has begun."""
     process: str = ""
     """`host:pid:since:signature` of the process that runs it."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -256,10 +266,6 @@ class PrefectQueue:
             with contextlib.suppress(ObjectNotFound):
                 await self._client.delete_flow_run(UUID(run))
 
-    async def claim(self, run: str) -> None:
-        """Show that a run is about to start."""
-        await self._state(run, Pending(message="starts"))
-
     async def started(self, run: str, process: str) -> None:
         """Record the signed mark of a run's process, which may be signalled by its number."""
         signed = self._signer.signed_process(run, process)
@@ -271,25 +277,9 @@ class PrefectQueue:
         at = until or datetime.now(UTC)
         await self._state(run, AwaitingConcurrencySlot(scheduled_time=at, message=words))
 
-    async def skip(self, run: str, words: str) -> None:
-        """Skip a run for good."""
-        await self._state(run, Cancelled(name="Skipped", message=words))
-
-    async def cancelled(self, run: str, words: str) -> None:
-        """Show that a run was stopped."""
-        await self._state(run, Cancelled(message=words))
-
-    async def completed(self, run: str, words: str) -> None:
-        """Show that a run is completed, if it could not do so itself."""
-        await self._state(run, Completed(message=words))
-
-    async def failed(self, run: str, words: str) -> None:
-        """Show that a run failed, if it could not do so itself."""
-        await self._state(run, Failed(message=words))
-
-    async def crashed(self, run: str, words: str) -> None:
-        """Show that the process of a run is gone."""
-        await self._state(run, Crashed(message=words))
+    async def show(self, run: str, state: ShownState, words: str) -> None:
+        """Set the state of a run: before it starts, or at its end if it could not do so itself."""
+        await self._state(run, _STATES[state](message=words))
 
     async def _state(self, run: str, state: State[Any]) -> None:
         async with _as_queue_error():
@@ -359,7 +349,6 @@ def _queued_run(run: FlowRun) -> QueuedRun:
         at=at,
         next_at=run.next_scheduled_start_time or at,
         is_held=run.state_name == HELD_STATE,
-        is_claimed=kind == StateType.PENDING,
         process=run.infrastructure_pid or "",
         parameters=dict(run.parameters or {}),
         key=run.idempotency_key or "",

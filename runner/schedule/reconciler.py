@@ -28,7 +28,7 @@ from paddock.pipelines.triggers import WebhookKeys
 from paddock.runner.config import pipeline_secrets
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import Review, ReviewStore
+from paddock.runner.ledger.reviews import Review
 from paddock.runner.progress.report import Report
 from paddock.runner.review.decisions import ReviewDesk
 from paddock.runner.watch.folder_watch import FolderWatch
@@ -49,7 +49,6 @@ from .triggered_pipeline import TriggeredPipeline
 from .webhooks import (
     AcceptedCall,
     CallReceipt,
-    WebhookCall,
     WebhookQueue,
     WebhookQueueFull,
     Webhooks,
@@ -185,17 +184,14 @@ class WatchManager:
                 kept[spec] = self._begun(post.triggered, spec)
 
     async def drop(self, key: str) -> None:
-        """Stop a pipeline's watches."""
         await _end_watches(list(self._kept.pop(key, {}).values()))
 
     async def stop(self) -> None:
-        """Stop all watches."""
         everything = [kept for many in self._kept.values() for kept in many.values()]
         self._kept.clear()
         await _end_watches(everything)
 
     def status(self, key: str) -> list[dict[str, Any]]:
-        """Return the status of a pipeline's watches."""
         return [kept.watch.status() for kept in self._kept.get(key, {}).values()]
 
     def _begun(self, triggered: TriggeredPipeline, spec: WatchSpec) -> _RunningWatch:
@@ -322,7 +318,7 @@ def decided_runs(desks: Sequence[ReviewDesk]) -> list[DecidedRun]:
 def _asked(desk: ReviewDesk) -> Iterator[tuple[str, str, Review]]:
     """Yield each review that a run can go on with, and the file and inputs of the run."""
     runs: dict[str, tuple[str, str]] = {}
-    for review in ReviewStore(desk.ledger).undone():
+    for review in desk.undone():
         if review.run not in runs:
             row = desk.ledger.run(review.run)  # old runs are forgotten
             file = row.file if row else str(review.subject.get("pipeline") or "")
@@ -501,21 +497,18 @@ class Reconciler:
             if await asyncio.to_thread(_is_file_gone, Path(file), folders):
                 await self._prefect_queue.undeploy(id_)
 
-    async def _called(self, call: WebhookCall) -> CallReceipt:
+    async def _called(self, call: AcceptedCall) -> CallReceipt:
         """Store a webhook's call.
 
         Raises:
             WebhookQueueFull: too many calls of this pipeline wait.
             WebhookQueueBroken: it cannot be written.
         """
-        key = call.triggered.key
         if self._run_manager.is_stopping:
             raise WebhookQueueFull("`paddock up` is stopping.")
-        if self._calls.is_full(key):
+        if self._calls.is_full(call.pipeline):
             raise WebhookQueueFull("too many calls of this pipeline wait already.")
-        return await self._calls.put(
-            AcceptedCall(f"{key}:{call.key}", key, call.trigger, call.inputs)
-        )
+        return await self._calls.put(call)
 
     async def hand_over(self) -> None:
         """Submit stored calls to Prefect, the oldest first.

@@ -44,6 +44,7 @@ from .prefect_queue import (
     PrefectQueue,
     QueuedRun,
     QueueError,
+    ShownState,
 )
 from .run_executor import ProcessEnd, RunExecutor, RunProcess, RunTask, is_other_machine
 from .triggered_pipeline import NotAdmitted, TriggeredPipeline, admitted_parameters
@@ -85,7 +86,6 @@ class ManagedRun:
         return int(self.tracked.parameters.get("attempt") or 1)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the run as JSON."""
         return {
             "run": self.running.run or None,
             "flow_run": self.tracked.id,
@@ -181,7 +181,6 @@ class RunManager:
     """All running and waiting runs."""
 
     def __init__(self, board: PrefectQueue, signer: Signer, options: ManagerOptions) -> None:
-        """Start nothing yet."""
         self.posts: dict[str, Deployment] = {}
         """By the pipeline's key."""
         self.jobs: dict[str, ManagedRun] = {}
@@ -287,7 +286,7 @@ class RunManager:
         except NotAdmitted as error:
             name = post.triggered.pipeline.name
             log.warning("%s: run '%s' of Prefect is refused: %s", name, run.name, error)
-            await self._prefect_queue.failed(run.id, f"Refused: {error}")
+            await self._prefect_queue.show(run.id, "failed", f"Refused: {error}")
             await self._tell(run.id, None, "failed", None)
             return None
         process = self._signer.process(run.id, run.process)
@@ -302,7 +301,7 @@ class RunManager:
             if run is None or run.phase == "ended":
                 await self._tell(id_, None, run.end if run else "interrupted", None)
             elif run.deployment not in by_id:  # its deployment was deleted
-                await self._prefect_queue.skip(id_, "its deployment no longer exists")
+                await self._prefect_queue.show(id_, "skipped", "its deployment no longer exists")
                 await self._tell(id_, None, "skipped", None)
 
     async def _decide(self, by_id: Mapping[str, Deployment]) -> None:
@@ -341,14 +340,14 @@ class RunManager:
     async def skip_run(self, run: QueuedRun, post: Deployment, words: str) -> None:
         """Skip a waiting run for good."""
         log.info("%s: a run is skipped: %s", post.triggered.pipeline.name, words)
-        await self._prefect_queue.skip(run.id, words)
+        await self._prefect_queue.show(run.id, "skipped", words)
         await self._tell(run.id, None, "skipped", None)
 
     # --- starting
 
     async def _start(self, run: QueuedRun, post: Deployment, group: str) -> None:
         """Start a run, and record its process."""
-        await self._prefect_queue.claim(run.id)
+        await self._prefect_queue.show(run.id, "starting", "starts")
         triggered = post.triggered
         task = RunTask(
             run.id,
@@ -488,15 +487,17 @@ class RunManager:
 
     async def _show(self, job: ManagedRun, end: ProcessEnd, ending: RunEnding) -> None:
         """Set a flow run's final state, if its process could not."""
+        state: ShownState = "failed"
+        report, words = end.report, end.words or ""
         if ending.crash is not None:
-            await self._prefect_queue.crashed(job.tracked.id, ending.crash)
-        elif end.report is not None and end.report.status in ("completed", "quarantined"):
-            await self._prefect_queue.completed(job.tracked.id, end.report.message or "")
+            state, words = "crashed", ending.crash
+        elif report is not None and report.status in ("completed", "quarantined"):
+            state, words = "completed", report.message or ""
         elif ending.status in ("interrupted", "budget"):
-            await self._prefect_queue.cancelled(job.tracked.id, "It was asked to stop.")
-        else:
-            message = end.report.message if end.report else end.words
-            await self._prefect_queue.failed(job.tracked.id, message or "")
+            state, words = "interrupted", "It was asked to stop."
+        elif report is not None:
+            words = report.message or ""
+        await self._prefect_queue.show(job.tracked.id, state, words)
 
     async def _again(self, job: ManagedRun, next_: RestartRun) -> None:
         """Queue a run again, as a new one that continues it."""

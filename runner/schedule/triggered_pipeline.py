@@ -67,7 +67,6 @@ class TriggeredPipeline:
 
     @property
     def webhooks(self) -> tuple[WebhookKeys, ...]:
-        """The webhooks that start it."""
         return tuple(self.pipeline.on.webhook) if self.pipeline.on else ()
 
     @property
@@ -77,7 +76,6 @@ class TriggeredPipeline:
 
     @property
     def rule(self) -> RunRule:
-        """Its rule for `dispatch`."""
         return RunRule(
             window=self.window,
             on_conflict=self.concurrency.on_conflict,

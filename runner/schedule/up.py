@@ -36,7 +36,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import clean_in_subprocess
 from paddock.runner.progress.report import Report, Status
-from paddock.runner.review.page_access import PAGE_PATH
+from paddock.runner.review.page import PAGE_PATH
 from paddock.runner.review.page_server import (
     FolderDesks,
     asks_people,
@@ -399,7 +399,6 @@ class Up:
         return max(0.01, min([IDLE_S, *next_s]))
 
     async def _once(self) -> None:
-        """Do one round."""
         self._run_manager.wake.clear()
         if self._has_changed or self._run_manager.lacks_deployments:
             self._has_changed, is_forced = False, self._run_manager.lacks_deployments
@@ -506,7 +505,6 @@ class Up:
         return None
 
     def _open_ledger(self, folder: Path, is_readonly: bool) -> Ledger:
-        """Open the ledger of a pipeline's folder."""
         url = self._settings.ledger_url
         return Ledger(folder / STATE_FOLDER, is_readonly=is_readonly, url=url)
 
@@ -521,7 +519,6 @@ class Up:
         }
 
     def status(self) -> dict[str, Any]:
-        """Return the status as JSON."""
         told = status_of(self._run_manager, self._reconciler)
         return {
             "pid": os.getpid(),

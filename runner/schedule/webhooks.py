@@ -119,7 +119,7 @@ class WebhookQueueBroken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AcceptedCall:
-    """One call. `pipeline` is the key of its file, `id` the same for the same call."""
+    """One call that becomes a run. `pipeline` is the key of its file, `id` the same if repeated."""
 
     id: str
     pipeline: str
@@ -309,18 +309,7 @@ class WebhookQueueFull(Exception):
     """The queue is full for now."""
 
 
-@dataclass(frozen=True, slots=True)
-class WebhookCall:
-    """One call that becomes a run."""
-
-    triggered: TriggeredPipeline
-    trigger: str
-    inputs: Mapping[str, Any]
-    key: str
-    """The same for a repeated call."""
-
-
-AcceptCall = Callable[[WebhookCall], Awaitable[CallReceipt]]
+AcceptCall = Callable[[AcceptedCall], Awaitable[CallReceipt]]
 """Stores a call; raises `WebhookQueueFull`, `WebhookQueueBroken`."""
 
 
@@ -401,14 +390,14 @@ class Webhooks:
         except ClientDisconnect:
             return Response(status_code=499)
         told = {
-            "call": call.key.removeprefix("webhook:"),
+            "call": call.id.rpartition(":")[2],
             "pipeline": hook.triggered.pipeline.name,
             "is_known": answer.is_known,
             "run": answer.run,
         }
         return JSONResponse(told, 200 if answer.is_known else 202)
 
-    def _call(self, hook: ServedWebhook, headers: Mapping[str, str], body: bytes) -> WebhookCall:
+    def _call(self, hook: ServedWebhook, headers: Mapping[str, str], body: bytes) -> AcceptedCall:
         """Verify a call and map it to inputs.
 
         Raises:
@@ -435,9 +424,9 @@ class Webhooks:
         if signed is not None:
             key = self._first_key(signed, key)
         digest = hashlib.sha256((key or uuid.uuid4().hex).encode()).hexdigest()[:32]
-        return WebhookCall(
-            hook.triggered, f"webhook {hook.webhook.path}", inputs, f"webhook:{digest}"
-        )
+        pipeline = hook.triggered.key
+        trigger = f"webhook {hook.webhook.path}"
+        return AcceptedCall(f"{pipeline}:webhook:{digest}", pipeline, trigger, inputs)
 
     def _first_key(self, signed: str, key: str | None) -> str:
         """Return the key that came first with this signature: the key itself is not signed."""

@@ -253,7 +253,6 @@ class ChangeSource:
         return self._events.written() if self._events is not None else frozenset()
 
     async def stop(self) -> None:
-        """Stop listening."""
         source, self._events = self._events, None
         if source is not None:
             await self._io.ask(source.stop)

@@ -103,7 +103,6 @@ class FolderWatch:
     # --- called from outside
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Watch until `stop` is set."""
         self._loop = asyncio.get_running_loop()
         self._io.stop = stop
         stopped = asyncio.create_task(self._wake_at(stop))
@@ -152,7 +151,6 @@ class FolderWatch:
         self._wake.set()
 
     def status(self) -> dict[str, Any]:
-        """Return the status as JSON."""
         how = "polling" if self._change_source.polls else "watching"
         how = "away" if self._root is None else how
         since_s = round(self._clock() - self._looked_at, 1)

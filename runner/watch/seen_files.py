@@ -61,7 +61,6 @@ class SeenFiles:
         self._opens = opens
 
     def read(self) -> HandledFiles:
-        """Return what is stored."""
         with _as_ledger_error(), self._opens(True) as ledger:
             rows = ledger.watched(self._watch)
             roots = tuple(map(FolderIdentity.of_text, ledger.roots(self._watch, "")))
@@ -141,7 +140,6 @@ WATCH_TRIGGER = "watch"
 
 
 def is_watch_trigger(trigger: str) -> bool:
-    """Return whether a watch started a run."""
     return trigger.split(maxsplit=1)[:1] == [WATCH_TRIGGER]
 
 

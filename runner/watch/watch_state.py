@@ -53,15 +53,12 @@ class SettlingFiles:
         self._waiting: dict[str, UnsettledFile] = {}
 
     def __len__(self) -> int:
-        """Return how many there are."""
         return len(self._waiting)
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over their paths."""
         return iter(self._waiting)
 
     def __contains__(self, relpath: object) -> bool:
-        """Return whether a file is among them."""
         return relpath in self._waiting
 
     def see(self, seen: FileVersion, now: float) -> None:
@@ -71,7 +68,6 @@ class SettlingFiles:
             self._waiting[seen.relpath] = UnsettledFile(seen, now)
 
     def drop(self, relpath: str) -> None:
-        """Forget a file."""
         self._waiting.pop(relpath, None)
 
     def keep(self, relpaths: Mapping[str, object]) -> None:

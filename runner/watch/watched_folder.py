@@ -135,7 +135,6 @@ def file_system_of(path: Path) -> str:
 
 
 def mounted() -> list[Mount]:
-    """Return every mounted file system."""
     try:
         partitions = psutil.disk_partitions(all=True)
     except (OSError, RuntimeError):

@@ -46,7 +46,6 @@ class ClusterFinding:
         return f"{text}\n        {self.remedy}" if self.remedy else text
 
     def as_json(self) -> dict[str, Any]:
-        """Return the finding as JSON."""
         return asdict(self)
 
 
@@ -62,7 +61,12 @@ def check_database(url: str, state: Path) -> list[ClusterFinding]:
         words = "it is a file, which only one machine at a time can use."
         remedy = "Set PADDOCK_LEDGER=postgresql://user:password@host/database on every machine."
         return [ClusterFinding("ledger", "wrong", words, remedy)]
-    from paddock.runner.ledger.postgres import PostgresConnection, database_name, postgres_server
+    from paddock.runner.ledger.postgres import (
+        PostgresConnection,
+        database_host,
+        database_name,
+        postgres_server,
+    )
 
     place = database_name(url)
     try:
@@ -72,7 +76,7 @@ def check_database(url: str, state: Path) -> list[ClusterFinding]:
         try:
             return [
                 ClusterFinding("ledger", "ok", f"{place}, {n_runs} runs so far"),
-                *_check_host(url),
+                *_check_host(database_host(url)),
                 _check_connections(link),
                 _check_database_clock(link),
             ]
@@ -82,11 +86,8 @@ def check_database(url: str, state: Path) -> list[ClusterFinding]:
         return [ClusterFinding("ledger", "wrong", str(error))]
 
 
-def _check_host(url: str) -> list[ClusterFinding]:
+def _check_host(host: str) -> list[ClusterFinding]:
     """Warn of an address that is a different machine on each."""
-    from paddock.runner.ledger.postgres import database_host
-
-    host = database_host(url)
     if host and host not in ("localhost", "127.0.0.1", "::1") and not host.startswith("/"):
         return []
     words = f"the address '{host or 'this machine'}' is a different machine on each"
@@ -120,7 +121,6 @@ def _check_database_clock(link: PostgresConnection) -> ClusterFinding:
 
 
 def check_folder(folder: Path) -> list[ClusterFinding]:
-    """Check the folder of the pipelines."""
     name = f"shared folder {folder}"
     try:
         state = folder / STATE_FOLDER

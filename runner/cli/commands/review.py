@@ -42,9 +42,8 @@ from paddock.runner.review.exchange import (
     read_sheet,
     reviews_csv,
 )
-from paddock.runner.review.fields import WrongField
+from paddock.runner.review.fields import WrongField, shown_item
 from paddock.runner.review.terminal import TerminalReview
-from paddock.runner.review.wording import shown_item
 from paddock.runner.settings import STATE_FOLDER, read_settings
 from paddock.steps.readers.text_encoding import NotText, decode_text
 

@@ -341,7 +341,7 @@ def test_a_reply_is_needed_by_every_item_that_used_it(tmp_path: Path) -> None:
         assert {row.key for row in made} == {"1.txt", "z.txt", "report"}
         used = [call for row in made for step in read_lineage(row.made)[1] for call in step.calls]
         assert len(used) == 2
-        assert all(LineageStore(ledger).call(call.hash) is not None for call in used)
+        assert all(ledger.call(call.hash, is_whole=True) is not None for call in used)
 
 
 REVIEWED = """\

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +22,6 @@ from paddock.runner.schedule.webhooks import (
     OWN_HEADER,
     AcceptedCall,
     CallReceipt,
-    WebhookCall,
     WebhookQueue,
     WebhookQueueFull,
     Webhooks,
@@ -61,10 +61,10 @@ class Door:
             lambda: {"prefect": True}, lambda: {"pid": 1}, self.webhooks.answer
         )
 
-    async def accept(self, call: WebhookCall) -> CallReceipt:
+    async def accept(self, call: AcceptedCall) -> CallReceipt:
         if self.is_full:
             raise WebhookQueueFull("too many calls of this pipeline wait already.")
-        return await self.queue.put(AcceptedCall(call.key, "digest", call.trigger, call.inputs))
+        return await self.queue.put(replace(call, pipeline="digest"))
 
     @property
     def calls(self) -> list[AcceptedCall]:
@@ -105,7 +105,7 @@ def test_a_call_becomes_a_run_with_inputs_from_its_payload(door: Door, tmp_path:
     status, answer = door.post("/digest", body, **signed(body))
     assert (status, answer["pipeline"], answer["is_known"]) == (202, "digest", False)
     (call,) = door.calls
-    assert answer["call"] == call.id.removeprefix("webhook:")
+    assert call.id == f"{door.triggered.key}:webhook:{answer['call']}"
     assert call.trigger == "webhook /digest"
     assert call.inputs == {"folder": str(tmp_path / "inbox"), "tone": "plain"}
 
