@@ -23,8 +23,8 @@ from paddock.engine.system.units import DAY_S
 
 from .budget import Spent
 from .entries import LedgerError
-from .ledger_tables import Execute
-from .postgres import OPEN_S, SERVER_NOW, PostgresConnection, PostgresServer, postgres_server
+from .ledger_tables import IS_ALIVE, SERVER_NOW, Execute
+from .postgres import OPEN_S, PostgresConnection, PostgresServer, postgres_server
 from .run_locks import LockHolder
 
 _STATEMENTS = (
@@ -47,11 +47,6 @@ SURE_SHARE = 0.75
 CLAIM_FORGOTTEN_S = DAY_S
 SPENDING_FORGOTTEN_S = 30 * DAY_S
 
-# While the server was down no heartbeat could arrive: for `dead_s` after its start all are alive.
-IS_ALIVE = (
-    f"(seen > {SERVER_NOW} - :dead_s or "
-    f"extract(epoch from pg_postmaster_start_time())::float8 > {SERVER_NOW} - :dead_s)"
-)
 _LOCK = "select pg_advisory_xact_lock(hashtext(:lock))"
 
 

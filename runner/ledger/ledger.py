@@ -37,7 +37,7 @@ from .entries import (
     RunRow,
     write_error,
 )
-from .ledger_tables import KEYS, LATER_TABLES, Execute, Key, Pending, Row
+from .ledger_tables import IS_ALIVE, KEYS, LATER_TABLES, Execute, Key, Pending, Row
 from .sqlite_file import SqliteDatabase
 
 if TYPE_CHECKING:
@@ -561,8 +561,6 @@ class Ledger:
         query = f"select {', '.join(AttemptRow.__slots__)} from attempts where 1 = 1"
         values: dict[str, Any] = {}
         if self.is_shared:
-            from .coordination import IS_ALIVE
-
             query += (
                 " and not exists (select 1 from holders "
                 f"where holders.run = attempts.run and {IS_ALIVE})"

@@ -96,6 +96,15 @@ LATER_TABLES = ("reviews",)
 LASTING_TABLES = tuple(name for name in KEYS if name not in ("meta", "claims", "holders"))
 """Tables whose rows outlast the runs that are at work."""
 
+SERVER_NOW = "extract(epoch from clock_timestamp())::float8"
+"""SQL of PostgreSQL: seconds since 1970."""
+# While the server was down no heartbeat could arrive: for `dead_s` after its start all are alive.
+IS_ALIVE = (
+    f"(seen > {SERVER_NOW} - :dead_s or "
+    f"extract(epoch from pg_postmaster_start_time())::float8 > {SERVER_NOW} - :dead_s)"
+)
+"""SQL of PostgreSQL: whether a row of `holders` has sent a heartbeat within `:dead_s`."""
+
 ROWS_PER_STATEMENT = 40  # of at most 22 columns: SQLite before 3.32 takes 999 values
 
 T = TypeVar("T")

@@ -24,6 +24,7 @@ from paddock.engine.system.text import one_line
 from .entries import LedgerError
 from .ledger_tables import (
     LATER_TABLES,
+    SERVER_NOW,
     VERSION,
     Execute,
     Pending,
@@ -36,7 +37,6 @@ from .sqlite_file import SqliteDatabase
 OLDEST = 13  # PostgreSQL's oldest supported release when this was written, less one
 
 RETRY_S = 60.0  # for a server that restarts, or a cable that is plugged in again
-SERVER_NOW = "extract(epoch from clock_timestamp())::float8"
 OPEN_S = 5.0  # at the start a person waits, and a wrong address should show soon
 _BACKOFF = Backoff(first_s=0.25, longest_s=4.0)
 

@@ -222,19 +222,19 @@ class _PathInLedger:
         readers = tuple(map(self._reader, read))
         if readers:
             return PathLineage(str(self._path), read_by=readers, n_more=n_more)
-        near = tuple(map(self._traces.absolute, self._traces.near(stored)))
+        near = tuple(map(self._index.absolute, self._traces.near(stored)))
         return PathLineage(str(self._path), near=near, same_as=tuple(self._same()))
 
     def _same(self) -> Iterator[str]:
         """Yield outputs that had the file's content, as before a rename."""
         with contextlib.suppress(OSError):
             if self._path.is_file():
-                yield from map(self._traces.absolute, self._traces.same_as(sha256_of(self._path)))
+                yield from map(self._index.absolute, self._traces.same_as(sha256_of(self._path)))
 
     def _reader(self, trace: ItemTrace) -> str:
         """Return which item read a document, and what that item wrote."""
         key = "/".join((*trace.place.outer, trace.key))
-        stores = map(self._traces.stored, map(Path, trace.containing_stores(self._base)))
+        stores = map(self._index.stored, trace.containing_stores(self._base))
         wrote = ", ".join([*trace.outputs, *(f"rows in {store}" for store in stores)])
         entry = trace.entry
         notes = [f"{entry.state}: {entry.error}"] if entry is not None and entry.error else []
@@ -249,7 +249,7 @@ class _PathInLedger:
             real = self._path.parent.resolve() / self._path.name
         except (OSError, RuntimeError):
             real = self._path
-        return self._traces.stored(real)
+        return self._index.stored(real)
 
     def _origin(self, trace: ItemTrace) -> Origin:
         entry, base = trace.entry, self._base
@@ -277,7 +277,7 @@ class _PathInLedger:
         behind, unknown = self._behind(trace, explained)
         changes += behind
         return Origin(
-            path=self._traces.absolute(trace.path),
+            path=self._index.absolute(trace.path),
             pipeline=base / trace.place.file,
             step=trace.place.step,
             key="/".join((*trace.place.outer, trace.key)),
@@ -292,7 +292,7 @@ class _PathInLedger:
             kept_in=trace.containing_stores(base),
             steps=tuple(steps),
             made_of=made_of,
-            outputs=tuple(map(self._traces.absolute, trace.outputs)),
+            outputs=tuple(map(self._index.absolute, trace.outputs)),
             changes=tuple(dict.fromkeys(changes)),
             notes=(*notes, *unknown),
             n_rows=trace.n_rows,
@@ -302,7 +302,7 @@ class _PathInLedger:
     def _of_file(self, what: str, file: LineageFile) -> Iterator[LineageChange]:
         if file.state != "same":
             yield LineageChange(
-                f"{what} {_FILE_STATE_TEXT[file.state]}: {self._traces.stored(Path(file.path))}"
+                f"{what} {_FILE_STATE_TEXT[file.state]}: {self._index.stored(file.path)}"
             )
 
     def _condition(self, trace: ItemTrace) -> FileCondition:

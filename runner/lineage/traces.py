@@ -266,14 +266,6 @@ class LedgerTraces:
         self._origins = LineageStore(ledger)
         self._places: dict[str, ScopeOwner] = {}
 
-    def stored(self, path: Path) -> str:
-        """Return a path as the ledger stores it."""
-        return str(path).removeprefix(f"{self._base}{os.sep}").replace(os.sep, "/")
-
-    def absolute(self, stored: str) -> str:
-        """Return a stored path as an absolute one."""
-        return str(self._base / stored)
-
     def written(self, stored: str) -> ItemTrace | None:
         """Return the item that wrote a file last."""
         query = "select scope, key, run, at from outputs where path = :path order by at desc"

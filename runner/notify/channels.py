@@ -19,19 +19,25 @@ import smtplib
 import socket
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from email.message import EmailMessage
 from email.utils import formatdate, getaddresses, make_msgid
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import httpx
 
 from paddock.engine.system import http, processes
 from paddock.engine.system.text import last_part, one_line
 
-from .notification import ATTEMPT_S, DEADLINE_S, NotDelivered, Notification, with_retries
+from .notification import (
+    ATTEMPT_S,
+    DEADLINE_S,
+    MailServer,
+    NotDelivered,
+    Notification,
+    with_retries,
+)
 
 _MOST_STDOUT_BYTES = 1 << 26  # more is a program that writes without an end
 _SAID_CHARS = 200
@@ -137,49 +143,7 @@ def _check_answer(host: str | None, answer: Any) -> None:
     raise NotDelivered(words, is_passing=is_passing)
 
 
-PORTS = {"smtp": 25, "smtps": 465}
-SUBMISSION_PORT = 587  # the port for mail submission
 _OWN_HOSTS = ("localhost", "127.0.0.1", "::1")
-
-
-@dataclass(frozen=True, slots=True)
-class MailServer:
-    """Mail server of `smtp://[user:password@]host[:port]` or `smtps://`."""
-
-    host: str
-    port: int
-    is_encrypted: bool
-    """TLS from the first byte; otherwise STARTTLS as soon as the server offers it."""
-    user: str = ""
-    password: str = field(default="", repr=False)
-
-    @classmethod
-    def of(cls, url: str) -> MailServer:
-        """Parse an address.
-
-        Raises:
-            NotDelivered: it is empty, or not the address of a mail server.
-        """
-        if not url:
-            raise NotDelivered(
-                "no mail server is set; "
-                "set PADDOCK_SMTP, such as smtp://user:password@mail.example.org"
-            )
-        try:
-            parts = urlsplit(url)
-            port = parts.port
-        except ValueError:
-            parts, port = urlsplit(""), None
-        if parts.scheme not in PORTS or not parts.hostname:
-            # Do not show the value: it may hold a password.
-            raise NotDelivered(
-                "the setting `smtp` must be smtp://[user:password@]host[:port], or smtps"
-            )
-        user = unquote(parts.username or "")
-        usual = SUBMISSION_PORT if user and parts.scheme == "smtp" else PORTS[parts.scheme]
-        is_encrypted = parts.scheme == "smtps"
-        password = unquote(parts.password or "")
-        return cls(parts.hostname, port or usual, is_encrypted, user, password)
 
 
 async def send_mail(url: str, sender: str, to: str, message: Notification) -> None:

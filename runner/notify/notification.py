@@ -12,10 +12,11 @@ import asyncio
 import hashlib
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.text import counted, shorten
@@ -55,6 +56,50 @@ async def with_retries(send: Callable[[], Awaitable[None]]) -> None:
                 await asyncio.sleep(BACKOFF.pause_s(number))
     except TimeoutError:
         raise NotDelivered(f"there was no answer within {DEADLINE_S:g} s") from None
+
+
+PORTS = {"smtp": 25, "smtps": 465}
+SUBMISSION_PORT = 587  # the port for mail submission
+
+
+@dataclass(frozen=True, slots=True)
+class MailServer:
+    """Mail server of `smtp://[user:password@]host[:port]` or `smtps://`."""
+
+    host: str
+    port: int
+    is_encrypted: bool
+    """TLS from the first byte; otherwise STARTTLS as soon as the server offers it."""
+    user: str = ""
+    password: str = field(default="", repr=False)
+
+    @classmethod
+    def of(cls, url: str) -> MailServer:
+        """Parse an address.
+
+        Raises:
+            NotDelivered: it is empty, or not the address of a mail server.
+        """
+        if not url:
+            raise NotDelivered(
+                "no mail server is set; "
+                "set PADDOCK_SMTP, such as smtp://user:password@mail.example.org"
+            )
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        if parts.scheme not in PORTS or not parts.hostname:
+            # Do not show the value: it may hold a password.
+            raise NotDelivered(
+                "the setting `smtp` must be smtp://[user:password@]host[:port], or smtps"
+            )
+        user = unquote(parts.username or "")
+        usual = SUBMISSION_PORT if user and parts.scheme == "smtp" else PORTS[parts.scheme]
+        is_encrypted = parts.scheme == "smtps"
+        password = unquote(parts.password or "")
+        return cls(parts.hostname, port or usual, is_encrypted, user, password)
 
 
 Event = Literal["failed", "quarantined", "recovered"]

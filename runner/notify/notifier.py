@@ -27,6 +27,7 @@ from paddock.runner.settings import STATE_FOLDER
 
 from .notification import (
     Event,
+    MailServer,
     NotDelivered,
     Notification,
     SentState,
@@ -46,26 +47,12 @@ HOLD_S = 90.0  # longer than all messages of one run may take
 _POLL_S = 0.05
 
 
-class SentStateFile:
-    """File with what was sent to each receiver; `told` is by receiver."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        data = files.read_json(file)
-        self.is_known = isinstance(data, Mapping)
-        """Whether the file ever existed."""
-        self.told: dict[str, SentState] = {}
-        if isinstance(data, Mapping):
-            self.told = {str(name): SentState.of_json(one) for name, one in data.items()}
-
-    def write(self) -> None:
-        """Write the file.
-
-        Raises:
-            OSError: the folder cannot be written, or the disk is full.
-        """
-        value = {name: one.as_json() for name, one in self.told.items()}
-        files.write_json_atomically(self._file, value, is_durable=True)
+def _sent_states(file: Path) -> dict[str, SentState] | None:
+    """Return what was sent to each receiver; None without a file, and for a broken one."""
+    data = files.read_json(file)
+    if not isinstance(data, Mapping):
+        return None
+    return {str(name): SentState.of_json(one) for name, one in data.items()}
 
 
 SENT_FOLDER = "told"
@@ -93,21 +80,21 @@ async def notify_of_end(
     try:
         # When several machines carry out one run, each reaches its end: the first one sends.
         async with lock_soon(folder / f"{name}.lock", wait_s=HOLD_S, poll_s=_POLL_S):
-            memory = SentStateFile(folder / f"{name}.json")
-            first = SentState()
-            if not memory.is_known and previous_status in ("failed", "quarantined"):
+            file = folder / f"{name}.json"
+            before, first = _sent_states(file), SentState()
+            if before is None and previous_status in ("failed", "quarantined"):
                 first = SentState(bad=previous_status)
             told = {
-                receiver_key(way): memory.told.get(receiver_key(way), first) for way in on.notify
+                receiver_key(way): (before or {}).get(receiver_key(way), first) for way in on.notify
             }
             was_told = True
             ends = await asyncio.gather(
                 *(bell.tell(way, told[receiver_key(way)]) for way in on.notify)
             )
             after = {receiver_key(way): end for way, end in zip(on.notify, ends, strict=True)}
-            if after != memory.told:
-                memory.told = after
-                memory.write()
+            if after != (before or {}):
+                value = {receiver: state.as_json() for receiver, state in after.items()}
+                files.write_json_atomically(file, value, is_durable=True)
     except (OSError, LockTaken) as error:
         if not was_told:  # better twice than never: a full disk is itself worth a message
             await asyncio.gather(*(bell.tell(way, SentState()) for way in on.notify))
@@ -124,8 +111,6 @@ def receiver_key(way: NotifyKeys) -> str:
 
 def undeliverable_channels(bound: BoundPlan, settings: Settings) -> tuple[str, ...]:
     """Return which channels cannot deliver, as far as that is known before a run."""
-    from .channels import MailServer
-
     on = bound.pipeline.on
     if on is None or not any(way.email for way in on.notify):
         return ()

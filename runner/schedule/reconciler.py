@@ -26,6 +26,7 @@ from paddock.engine.system.text import canonical_json, counted
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.triggers import WebhookKeys
 from paddock.runner.config import pipeline_secrets
+from paddock.runner.core.concurrency import rendered_value
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Review
@@ -557,7 +558,7 @@ class Reconciler:
         scope: dict[str, object] = {"inputs": {}}
         if "secrets" in webhook.secret:
             scope["secrets"] = pipeline_secrets.read_secrets(triggered.pipeline, os.environ).values
-        return str(triggered.rendered(webhook.secret, scope, at))
+        return str(rendered_value(triggered.pipeline, webhook.secret, scope, at))
 
 
 def _is_file_gone(file: Path, folders: Sequence[Path]) -> bool:

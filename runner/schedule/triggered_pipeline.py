@@ -24,7 +24,7 @@ from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.model import Pipeline
 from paddock.pipelines.plan import Plan
-from paddock.pipelines.triggers import ConcurrencyKeys, ScheduleKeys, WebhookKeys
+from paddock.pipelines.triggers import ConcurrencyKeys, WebhookKeys
 from paddock.runner.bind import inputs_and_parameters, permissions
 from paddock.runner.bind.bind import bind, bind_without_inputs, check, document_folders
 from paddock.runner.bind.bound import BoundPlan
@@ -138,15 +138,8 @@ class TriggeredPipeline:
             places = {n: inputs[n] for n, one in self.pipeline.inputs.items()
                       if one.type in ("dir", "path")}  # fmt: skip
             return json.dumps([self.key, places], sort_keys=True)
-        return str(self.rendered(written, {"inputs": inputs}, ("concurrency", "group")))
-
-    def rendered(self, written: Any, scope: Mapping[str, Any], at: tuple[str | int, ...]) -> Any:
-        """Render the text at `at`, outside of the steps.
-
-        Raises:
-            PipelineError: it cannot be rendered.
-        """
-        return rendered_value(self.pipeline, written, scope, at)
+        at = ("concurrency", "group")
+        return str(rendered_value(self.pipeline, written, {"inputs": inputs}, at))
 
 
 def read_triggered_pipeline(
@@ -189,16 +182,14 @@ def read_triggered_pipeline(
     if stored:
         raise PipelineError([*plan.pipeline.faults, *plan.faults, *stored])
     if not (on.schedule or on.watch) and any(_missing_inputs(plan.pipeline)):
-        whole = bind_without_inputs(plan)
+        bound, whole = None, bind_without_inputs(plan)
         if consents is not None:
             permissions.refuse_unpermitted(whole, settings.allow, settings.address.url)
-        agreed = _agreed(whole, file, settings, consents, agrees=agrees)
-        return TriggeredPipeline(file, text, plan.pipeline, agreed=agreed)
-    bound = _bound(plan, file, settings)
-    agreed = _agreed(bound, file, settings, consents, agrees=agrees)
-    return TriggeredPipeline(
-        file, text, plan.pipeline, tuple(map(_cron_schedule, on.schedule)), bound, agreed
-    )
+    else:
+        bound = whole = _bound(plan, file, settings)
+    agreed = _agreed(whole, file, settings, consents, agrees=agrees)
+    schedules = tuple(CronSchedule(one.cron, one.timezone, one.catch_up) for one in on.schedule)
+    return TriggeredPipeline(file, text, plan.pipeline, schedules, bound, agreed)
 
 
 def _agreed(
@@ -268,10 +259,6 @@ def _secrets_in_queue(pipeline: Pipeline) -> Iterator[Fault]:
                 what = f"input '{name}' is secret, and inputs of a webhook are stored in the queue."
                 mark = pipeline.mark(("on", "webhook", index, "inputs", name))
                 yield Fault(what, "Read it from `secrets` instead.", mark)
-
-
-def _cron_schedule(schedule: ScheduleKeys) -> CronSchedule:
-    return CronSchedule(schedule.cron, schedule.timezone, schedule.catch_up)
 
 
 class NotAdmitted(Exception):

@@ -34,6 +34,7 @@ from paddock.engine.api.cors import has_own_host_name
 from paddock.engine.system import files
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.triggers import WebhookKeys
+from paddock.runner.core.concurrency import rendered_value
 
 from .triggered_pipeline import TriggeredPipeline
 
@@ -446,7 +447,8 @@ def mapped_inputs(hook: ServedWebhook, payload: Any) -> dict[str, Any]:
     one, written = hook.triggered, hook.webhook.inputs
     index = one.webhooks.index(hook.webhook)
     at = ("on", "webhook", index, "inputs")
-    return one.inputs_from_elsewhere(one.rendered(written, {"payload": payload, "inputs": {}}, at))
+    scope = {"payload": payload, "inputs": {}}
+    return one.inputs_from_elsewhere(rendered_value(one.pipeline, written, scope, at))
 
 
 class _BadCall(Exception):

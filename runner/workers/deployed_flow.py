@@ -123,34 +123,30 @@ async def run_pipeline(
     orders.has_begun = True
     named = _FlowRunNamer(orders)
     settings = read_settings(Path(path).parent, flags=orders.flags)
-    if not share and settings.unattended.work_pool and settings.ledger_url:
-        with stop_on_signals(orders.stop, orders.stop_gate), run_log(settings, trigger) as log:
-            told = MultiObserver(named, log)
-            made = _job(settings, Path(path), inputs or {}, trigger, root, retry_failed)
-            try:
-                orders.report = await _delegated(orders, made, told, settings)
-            finally:
-                await named.shown()
-        return flows.state_of(orders.report)
     with stop_on_signals(orders.stop, orders.stop_gate), run_log(settings, trigger) as log:
+        observer = MultiObserver(named, log)
         try:
-            orders.report = await api.run_async(
-                path,
-                inputs or {},
-                RunOptions(
-                    retry_failed=retry_failed,
-                    trigger=trigger,
-                    job=job,
-                    text=orders.text,
-                    agreed=orders.agreed,
-                ),
-                RunEnvironment(
-                    settings=settings,
-                    observer=MultiObserver(named, log),
-                    stop=orders.stop,
-                    stop_gate=orders.stop_gate,
-                ),
-            )
+            if not share and settings.unattended.work_pool and settings.ledger_url:
+                whole = _job(settings, Path(path), inputs or {}, trigger, root, retry_failed)
+                orders.report = await _delegated(orders, whole, observer, settings)
+            else:
+                orders.report = await api.run_async(
+                    path,
+                    inputs or {},
+                    RunOptions(
+                        retry_failed=retry_failed,
+                        trigger=trigger,
+                        job=job,
+                        text=orders.text,
+                        agreed=orders.agreed,
+                    ),
+                    RunEnvironment(
+                        settings=settings,
+                        observer=observer,
+                        stop=orders.stop,
+                        stop_gate=orders.stop_gate,
+                    ),
+                )
         except REPORTED_ERRORS as error:
             if not share:
                 raise

@@ -243,7 +243,7 @@ def test_a_mail_server_that_refuses_is_told_of(tmp_path: Path) -> None:
 
 
 def test_a_password_goes_over_no_open_line() -> None:
-    from paddock.runner.notify.channels import MailServer
+    from paddock.runner.notify.notification import MailServer
 
     server = MailServer.of("smtp://me:p%40ss@mail.example.org")
     assert (server.port, server.password, "p@ss" in repr(server)) == (587, "p@ss", False)
@@ -252,7 +252,7 @@ def test_a_password_goes_over_no_open_line() -> None:
 
 @pytest.mark.parametrize("url", ["mail.example.org", "http://x", "smtp://", "smtp://x:99999"])
 def test_an_address_of_no_mail_server_is_not_shown(url: str) -> None:
-    from paddock.runner.notify.channels import MailServer
+    from paddock.runner.notify.notification import MailServer
 
     with pytest.raises(notification.NotDelivered) as caught:
         MailServer.of(url)
