@@ -420,7 +420,7 @@ class Ledger:
 
         `is_whole`: with its request too.
         """
-        columns = (*_CALL_COLUMNS, "run", "at", "usage", "reply", "reply_object")
+        columns: tuple[str, ...] = (*_CALL_COLUMNS, "run", "at", "usage", "reply", "reply_object")
         columns += ("request", "request_object") if is_whole else ()
         found = self.rows(f"select {', '.join(columns)} from calls where hash = :hash", hash=hash_)
         if not found:
