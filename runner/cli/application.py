@@ -24,28 +24,28 @@ from . import arguments, completion
 from .exit_status import INTERRUPTED
 from .help import SECTIONS, apply_help_layout
 
-GROUPS: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("commands.validate_plan_run", "register"): ("validate", "plan", "run"),
-    ("commands.init_schema_steps", "register"): ("init", "schema", "steps", "doctor"),
-    ("commands.graph_tools", "register"): ("graph", "tools"),
-    ("commands.summarise", "register"): ("summarise", "summarize"),
-    ("commands.config", "register"): ("config",),
-    ("commands.test", "register"): ("test",),
-    ("commands.chat", "register"): ("chat",),
-    ("commands.embed", "register"): ("embed",),
-    ("commands.batch", "register"): ("batch",),
-    ("commands.pull_push_create", "register"): ("pull", "push", "create"),
-    ("commands.model_commands", "register"): (
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "commands.validate_plan_run": ("validate", "plan", "run"),
+    "commands.init_schema_steps": ("init", "schema", "steps", "doctor"),
+    "commands.graph_tools": ("graph", "tools"),
+    "commands.summarise": ("summarise", "summarize"),
+    "commands.config": ("config",),
+    "commands.test": ("test",),
+    "commands.chat": ("chat",),
+    "commands.embed": ("embed",),
+    "commands.batch": ("batch",),
+    "commands.pull_push_create": ("pull", "push", "create"),
+    "commands.model_commands": (
         *("list", "ls", "show", "cp", "rm", "check", "prune", "ps", "stop"),
     ),
-    ("commands.tune", "register"): ("tune",),
-    ("commands.serve_service", "register"): ("serve", "service"),
-    ("commands.up_allow_worker_cluster", "register"): ("up", "allow", "worker", "cluster"),
-    ("commands.runs_logs_why_clean", "register"): ("runs", "logs", "why", "clean"),
-    ("commands.review", "register"): ("review",),
-    ("completion", "register"): ("completion",),
+    "commands.tune": ("tune",),
+    "commands.serve_service": ("serve", "service"),
+    "commands.up_allow_worker_cluster": ("up", "allow", "worker", "cluster"),
+    "commands.runs_logs_why_clean": ("runs", "logs", "why", "clean"),
+    "commands.review": ("review",),
+    "completion": ("completion",),
 }
-"""Module and function that register commands → those commands."""
+"""Module whose `register` adds commands → those commands."""
 
 
 def application(command: str | None = None) -> typer.Typer:
@@ -62,8 +62,7 @@ def application(command: str | None = None) -> typer.Typer:
     app.callback()(_root_options)
     group = next((group for group, names in GROUPS.items() if command in names), None)
     if group is not None:
-        module, function = group
-        getattr(importlib.import_module(f"paddock.runner.cli.{module}"), function)(app)
+        importlib.import_module(f"paddock.runner.cli.{group}").register(app)
     else:
         for summaries in SECTIONS.values():
             for name, summary in summaries.items():

@@ -1,4 +1,4 @@
-"""Shell completion: the script of each shell, and completion of model names.
+"""Shell completion: the script of each shell, and what a shell asks for.
 
 Typer computes the candidates; the scripts call it with environment variables and fall back to file
 names. All of them use fish's format, a value and its help on each line: Typer's own scripts lose a
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -118,16 +117,3 @@ def completed_command(environ: Mapping[str, str]) -> str | None:
 def disable_rich_markup() -> None:
     """Keep Typer from importing Rich for help texts, which takes 0.15 s."""
     sys.modules["rich"] = None  # type: ignore[assignment]
-
-
-def complete_model_names(incomplete: str) -> list[str]:
-    """Return the names of local models with this prefix; none if they cannot be read."""
-    from paddock.engine.models.model_finder import ModelFinder
-    from paddock.runner.settings import read_settings
-
-    try:
-        pool = read_settings(Path.cwd()).pool
-        names = ModelFinder(pool.models_dir, pool.cache_dir).names()
-    except Exception:  # an error must not disturb the prompt; the command itself reports it
-        return []
-    return [name for name in names if name.startswith(incomplete)]

@@ -13,10 +13,23 @@ from paddock.engine.gguf import check_file
 from paddock.engine.models.model_names import is_path, parse_source
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.config import setting_values
+from paddock.runner.settings import read_settings
 from paddock.steps.readers.text_encoding import NotText, decode_text
 
-from .completion import complete_model_names
 from .exit_status import CommandError
+
+
+def complete_model_names(incomplete: str) -> list[str]:
+    """Return the names of local models with this prefix; none if they cannot be read."""
+    from paddock.engine.models.model_finder import ModelFinder
+
+    try:
+        pool = read_settings(Path.cwd()).pool
+        names = ModelFinder(pool.models_dir, pool.cache_dir).names()
+    except Exception:  # an error must not disturb the prompt; the command itself reports it
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
 
 ModelArgument = Annotated[
     str,

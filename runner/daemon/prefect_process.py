@@ -15,6 +15,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+import uvicorn
 from starlette.datastructures import Headers
 
 from paddock.engine.api.cors import is_own_host
@@ -27,7 +28,6 @@ def main() -> None:
     """Serve until the parent is gone or a signal ends it."""
     door = socket.socket(fileno=int(sys.argv[1]))
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    import uvicorn
     from prefect.server.api.server import create_app
 
     config = uvicorn.Config(

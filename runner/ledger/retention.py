@@ -122,7 +122,7 @@ def retention_limits(
 async def clean_in_subprocess(settings: Settings, folders: Sequence[Path]) -> tuple[str, ...]:
     """Clean the ledgers below these folders in a subprocess; return errors.
 
-    Prefect's server removes its own old runs and events (see `prefect_retention`).
+    Prefect's server removes its own old runs and events (see `daemon.prefect_server`).
     """
     if not folders:
         return ()

@@ -198,7 +198,7 @@ def test_help_names_every_command_once_below_its_heading() -> None:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_the_help_of_all_commands_has_the_first_paragraph_of_each(group: tuple[str, str]) -> None:
+def test_the_help_of_all_commands_has_the_first_paragraph_of_each(group: str) -> None:
     import typer.main
 
     summaries = {name: text for names in SECTIONS.values() for name, text in names.items()}
@@ -219,7 +219,7 @@ def commands_below(group: Any, names: tuple[str, ...] = ()) -> Iterator[tuple[st
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_every_argument_and_option_is_explained(group: tuple[str, str]) -> None:
+def test_every_argument_and_option_is_explained(group: str) -> None:
     import typer.main
 
     for name, command in commands_below(typer.main.get_command(application(GROUPS[group][0]))):
@@ -244,7 +244,7 @@ def test_help_shows_arguments_as_they_are_written() -> None:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_a_command_is_found_in_its_group(group: tuple[str, str]) -> None:
+def test_a_command_is_found_in_its_group(group: str) -> None:
     import typer.main
 
     for command in GROUPS[group]:

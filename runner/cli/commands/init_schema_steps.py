@@ -21,6 +21,7 @@ import typer
 from paddock.engine.system import files
 from paddock.engine.system.text import counted
 from paddock.pipelines.json_schema import pipeline_schema
+from paddock.runner.cli import step_catalogue
 from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.exit_status import DONE, CommandError, with_exit_status
 from paddock.runner.progress import console
@@ -194,8 +195,6 @@ def schema(
 ) -> int:
     """Print the JSON Schema of pipelines, or a template for a coding assistant."""
     if for_ == "llm":
-        from paddock.runner.cli import step_catalogue
-
         found = step_catalogue.list_installed()
         for sentence in found.broken:
             console.print_err(sentence)
@@ -226,8 +225,6 @@ def steps(
     as_json: JsonOption = False,
 ) -> int:
     """List the installed steps, tools, check functions and readers with parameters."""
-    from paddock.runner.cli import step_catalogue
-
     if name is not None:
         described = step_catalogue.step_description(name)
         if as_json:

@@ -21,8 +21,8 @@ from paddock.engine.system import units
 from paddock.engine.system.text import counted
 from paddock.runner.cli import model_arguments, model_tables
 from paddock.runner.cli.arguments import JsonOption, PrefixArgument
-from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
+from paddock.runner.cli.model_arguments import complete_model_names
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.dry_run.speed_estimates import SpeedBook

@@ -32,9 +32,8 @@ from paddock.engine.models.transfer import TransferOptions
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import hardware, units
 from paddock.runner.cli.arguments import JsonOption
-from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError, with_exit_status
-from paddock.runner.cli.model_arguments import read_stdin
+from paddock.runner.cli.model_arguments import complete_model_names, read_stdin
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import create_in_service, is_this_machine
 from paddock.runner.progress import console

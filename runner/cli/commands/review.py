@@ -287,22 +287,21 @@ def _export(place: LedgerFolder, target: str) -> int:
 
 def _export_tests(path: Path) -> int:
     """Add tests to a pipeline for what was decided about its answers."""
-    from paddock.runner.testing.reviewed_cases import CaseLeftOut, export_cases, summary
-    from paddock.runner.testing.suite_runner import SuiteOptions
+    from paddock.runner.testing import reviewed_cases, suite_runner
 
     place = LedgerFolder(path.absolute().parent / STATE_FOLDER, path.name)
-    options = SuiteOptions(
+    options = suite_runner.SuiteOptions(
         "record", on_begin=lambda name: console.print_err(console.printable_line(name))
     )
     with open_for_reading(place) as ledger:
         decided = _of_file(place, ReviewDesk(ledger).decided(is_whole=True))
         try:
-            done = export_cases(path, ledger, decided, options)
-        except CaseLeftOut as error:
+            done = reviewed_cases.export_cases(path, ledger, decided, options)
+        except reviewed_cases.CaseLeftOut as error:
             raise CommandError(str(error)) from error
     for why in done.left_out:
         console.print_err(console.printable_line(f"left out: {why}"))
-    console.print_out(summary(done, path))
+    console.print_out(reviewed_cases.summary(done, path))
     return FAILED if done.left_out and not done.made else DONE
 
 

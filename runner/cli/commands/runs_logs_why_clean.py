@@ -28,7 +28,7 @@ from paddock.runner.cli.history_text import (
 from paddock.runner.config.setting_values import BadValue, seconds
 from paddock.runner.daemon.daemon_files import running_daemons
 from paddock.runner.daemon.prefect_auth import own_headers
-from paddock.runner.daemon.prefect_retention import delete_old_runs
+from paddock.runner.daemon.prefect_server import delete_old_runs
 from paddock.runner.ledger.retention import SweepResult, clean_ledgers
 from paddock.runner.ledger.run_history import (
     find_ledgers,
@@ -37,6 +37,7 @@ from paddock.runner.ledger.run_history import (
     runs_named,
     unknown_run_text,
 )
+from paddock.runner.lineage.decisions import reviews_of_run
 from paddock.runner.progress import console
 from paddock.runner.progress.events import JournalProgress, JournalTail
 from paddock.runner.settings import read_settings
@@ -179,7 +180,6 @@ def logs(
     """Show what a run did: its items, failures and notes."""
     past = _find_run(run, places)
     if report is not None:
-        from paddock.runner.lineage.decisions import reviews_of_run
         from paddock.runner.render.run_report import write_run_report
 
         write_run_report(past, require_writable(report, "run.html"), reviews_of_run)

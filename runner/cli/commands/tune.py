@@ -15,9 +15,8 @@ from paddock.engine.tuning.tuned_copies import TunedCopyStore
 from paddock.engine.tuning.tuner import TUNING_FORMATS, TuningRequest
 from paddock.engine.tuning.tuner import tune as tune_model
 from paddock.runner.cli.arguments import JsonOption
-from paddock.runner.cli.completion import complete_model_names
 from paddock.runner.cli.exit_status import DONE, CommandError, with_exit_status
-from paddock.runner.cli.model_arguments import MAX_INPUT_BYTES
+from paddock.runner.cli.model_arguments import MAX_INPUT_BYTES, complete_model_names
 from paddock.runner.cli.model_tables import tuned_copy_json, tuned_copy_table, tuned_copy_text
 from paddock.runner.dry_run.speed_estimates import SpeedBook
 from paddock.runner.progress import console

@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 import pytest
 
-from paddock.runner.daemon import prefect_retention
-from paddock.runner.daemon.prefect_retention import delete_old_runs, retention_settings
+from paddock.runner.daemon import prefect_server
+from paddock.runner.daemon.prefect_server import delete_old_runs, retention_settings
 from tests.fakes.answers import serving
 
 READ = """
@@ -97,17 +97,17 @@ def test_a_server_whose_database_is_busy_is_asked_again(monkeypatch: pytest.Monk
         def ready_now(_: float) -> None:
             server.table["/api/flow_runs/count"] = (200, b"7")
 
-        monkeypatch.setattr("paddock.runner.daemon.prefect_retention.time.sleep", ready_now)
+        monkeypatch.setattr("paddock.runner.daemon.prefect_server.time.sleep", ready_now)
         assert delete_old_runs(f"http://{server.host}/api", 0.0, {}, is_dry=True) == 7
         assert len(server.seen) == 2
 
 
 def test_a_server_that_stays_busy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefect_retention, "BUSY_WAIT_S", 0.0)
+    monkeypatch.setattr(prefect_server, "BUSY_WAIT_S", 0.0)
     with serving(api__flow_runs__filter=(503, b"{}")) as server:
         with pytest.raises(OSError, match=r"Prefect's server does not answer .*503"):
             delete_old_runs(f"http://{server.host}/api", 0.0, {})
-        assert len(server.seen) == prefect_retention.BUSY_TRIES
+        assert len(server.seen) == prefect_server.BUSY_TRIES
 
 
 def test_a_server_that_does_not_answer_is_named() -> None:
