@@ -135,6 +135,12 @@ class ModelFacts:
     n_parallel: int = 0
     """How many requests its pool computes at once; 0: not known."""
 
+    def with_context(self, n_ctx_tokens: int | None) -> ModelFacts:
+        """Return the facts with the context that a request asks for; None: as it is."""
+        if n_ctx_tokens is None:
+            return self
+        return replace(self, n_ctx_tokens=min(n_ctx_tokens, self.n_ctx_train_tokens))
+
     @property
     def named_digest(self) -> str:
         """Digest of the file that the name stands for, even where a tuned copy serves."""

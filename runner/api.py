@@ -10,7 +10,6 @@ import asyncio
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,18 +70,16 @@ async def plan_async(
     pool: Pool | None = None,
 ) -> PlanReport:
     """Return what a run would do, in a running loop."""
-    from paddock.runner.core.session import open_session
     from paddock.runner.dry_run.forecast import forecast_run
 
-    options, environment = RunOptions(), RunEnvironment(settings=settings, pool=pool)
-    prepared = prepare(Path(path), inputs, options, environment, is_plan=True)
+    environment = RunEnvironment(settings=settings, pool=pool)
+    prepared = prepare(Path(path), inputs, RunOptions(), environment, is_plan=True)
     bound, settings = prepared.bound, prepared.settings
     requirements.refuse_missing(bound)
     wants = permissions.permission_advice(bound, settings.allow, settings.address.url)
     more = (*ignored_key_notes(bound), *prefix_sharing_advice(bound), *((wants,) if wants else ()))
-    async with open_session(prepared, options, environment, is_plan=True) as session:
-        report = await forecast_run(session.context, settings, has_pool=pool is not None)
-        return replace(report, advice=(*report.advice, *more), remarks=session.stats.notes)
+    report = await forecast_run(prepared, environment)
+    return replace(report, advice=(*report.advice, *more))
 
 
 def run(
@@ -118,52 +115,18 @@ async def run_async(
     environment: RunEnvironment | None = None,
 ) -> Report:
     """Run a pipeline in a running loop; inside a Prefect flow run it becomes part of that."""
-    from paddock.runner.core.session import NOT_BEGUN, open_session, report_not_begun
-    from paddock.runner.notify.notifier import notify_at_end
-    from paddock.runner.prefect import run_tracking
+    from paddock.runner.prefect.run_tracking import run_prepared
 
     options, environment = options or RunOptions(), environment or RunEnvironment()
     prepared = prepare(Path(path), inputs, options, environment)
-    bound, settings, observer = prepared.bound, prepared.settings, environment.observer
+    bound = prepared.bound
     if options.agreed is not None:
-        permissions.refuse_unconsented(bound, settings.address.url, options.agreed, Path(path))
+        own = prepared.settings.address.url
+        permissions.refuse_unconsented(bound, own, options.agreed, Path(path))
     if environment.tape is None:  # a replayed test calls no tools and programs
         requirements.refuse_missing(bound)
     _refuse_unknown_steps(bound, options.force)
-    mode = run_tracking.run_mode(
-        options.local,
-        os.environ,
-        has_pool=environment.pool is not None,
-        within=run_tracking.is_within_flow_run(),
-    )
-    notifies = options.trigger != "hand" if options.notify is None else options.notify
-    async with AsyncExitStack() as stack:
-        stack.enter_context(prepared.secrets.guarded())
-        outcome = await stack.enter_async_context(
-            notify_at_end(
-                bound,
-                settings,
-                observer,
-                prepared.secrets,
-                environment.stop,
-                wanted=notifies and not options.only,  # else most items were not looked at
-            )
-        )
-        daemon = await stack.enter_async_context(
-            run_tracking.local_service(mode, bound, settings, observer.note)
-        )
-        if mode.prefect == "api":
-            await run_tracking.check_prefect_api(os.environ)
-        try:
-            session = await stack.enter_async_context(
-                open_session(prepared, options, environment, daemon=daemon)
-            )
-        except NOT_BEGUN as error:
-            report = outcome.report = report_not_begun(error, bound, environment)
-            observer.ended(report)
-            return report
-        report = outcome.report = await run_tracking.run_tracked(session, mode, daemon)
-        return report
+    return await run_prepared(prepared, options, environment)
 
 
 def _refuse_unknown_steps(bound: BoundPlan, force: frozenset[str]) -> None:

@@ -34,7 +34,7 @@ from paddock.engine.models.model_cards import (
     with_model_defaults,
     with_model_messages,
 )
-from paddock.engine.models.model_finder import ModelFinder, with_context
+from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.request import (
     ChatRequest,
@@ -151,7 +151,7 @@ class LocalPool:
         return facts
 
     async def _facts(self, model: ModelSpec) -> ModelFacts:
-        return with_context(await self._catalogue.facts(model.ref), model.n_ctx_tokens)
+        return (await self._catalogue.facts(model.ref)).with_context(model.n_ctx_tokens)
 
     async def load(self, model: ModelSpec) -> float:
         """Load a model; return the seconds that it took, 0 if it was loaded.

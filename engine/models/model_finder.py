@@ -364,10 +364,3 @@ def _package_folders(package: str) -> list[Path]:
     except ModuleNotFoundError:
         return []
     return [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
-
-
-def with_context(facts: ModelFacts, n_ctx_tokens: int | None) -> ModelFacts:
-    """Return `facts` with the context that a request asks for."""
-    if n_ctx_tokens is None:
-        return facts
-    return replace(facts, n_ctx_tokens=min(n_ctx_tokens, facts.n_ctx_train_tokens))

@@ -31,8 +31,6 @@ from .values_in_text import TextValue, values_in
 
 Path: TypeAlias = tuple[str | int, ...]
 
-MOST_SOURCE_CHARS = 8_000_000
-"""More are refused by callers: a text of this length takes 15 s and 0.6 GB."""
 _BETWEEN_SOURCES = "\n\x00\n"
 """No value has it, so none is found across two sources."""
 _OTHER_SOURCE_CHARS = 1_000_000

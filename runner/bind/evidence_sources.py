@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unicodedata import east_asian_width
 
 from paddock.pipelines.expressions import Expression, ExpressionError
@@ -32,12 +32,11 @@ from paddock.steps.readers.reader import (
 
 from .inputs_and_parameters import Scope
 
-if TYPE_CHECKING:  # the finder's tables of words and units take 30 ms
-    from paddock.pipelines.checking.evidence import SourceText
-
 _PAGED = frozenset(MEDIA_TYPES[kind] for kind in ("pdf", "pptx"))
 _WITHOUT_PAGES = frozenset(MEDIA_TYPES.values()) - _PAGED
 """Their readers' pages are a mail's parts, a book's chapters or a workbook's sheets."""
+_MOST_SOURCE_CHARS = 8_000_000
+"""A text of this length takes 15 s and 0.6 GB."""
 _SHOWN_FIELDS = 3
 _MARGIN_LETTERS = 0.5
 _NARROW = frozenset(" .,:;'|!ijltfrI()[]/-")
@@ -60,11 +59,6 @@ class EvidenceSource:
     """The page that the whole text is of."""
     line_boxes: Mapping[int, Sequence[LineBox]] = field(default_factory=dict)
     """By page, of what OCR has read."""
-
-    def as_text(self) -> SourceText:
-        from paddock.pipelines.checking.evidence import SourceText
-
-        return SourceText(self.name, self.text, self.page_starts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +88,11 @@ class EvidenceFinder:
 
     def located(self, output: Any) -> Any:
         """Return where each field of an answer stands, in its shape; boxes may be missing."""
-        from paddock.pipelines.checking.evidence import locate
+        # The finder's tables of words and units take 30 ms.
+        from paddock.pipelines.checking.evidence import SourceText, locate
 
         if not self._latest or self._latest[0][0] is not output:
-            texts = [source.as_text() for source in self.sources]
+            texts = [SourceText(one.name, one.text, one.page_starts) for one in self.sources]
             found = locate(output, self.schema, texts, self.only)
             self._latest[:] = [(output, found)]
         return self._latest[0][1]
@@ -119,8 +114,6 @@ def read_sources(
     Raises:
         StepError: one is no text, none is left, or they are too long.
     """
-    from paddock.pipelines.checking.evidence import MOST_SOURCE_CHARS
-
     found: list[EvidenceSource] = []
     for source in spec.sources:
         value = _value_of(source, scope)
@@ -129,11 +122,11 @@ def read_sources(
     if not found:
         raise _no_text(spec.sources, scope)
     n_chars = sum(len(source.text) for source in found)
-    if n_chars > MOST_SOURCE_CHARS:
+    if n_chars > _MOST_SOURCE_CHARS:
         names = ", ".join(source.source for source in spec.sources)
         raise StepError(
             f"`evidence`: '{names}' has {n_chars:,} characters, of which at most "
-            f"{MOST_SOURCE_CHARS:,} can be searched.",
+            f"{_MOST_SOURCE_CHARS:,} can be searched.",
             remedy="Name a part of it, such as the chunk that the model reads.",
         )
     return tuple(_with_own_names(_with_short_name(source, base) for source in found))

@@ -107,16 +107,12 @@ class ModelBinder:
             if len(own) == 1:
                 yield role, own[0]
             elif role in default_models:
-                from paddock.engine.request import ModelSpec
-
-                yield role, ModelSpec(default_models[role], role)
+                yield role, _model_spec(ref=default_models[role], role=role)
 
     def _spec(self, alias: str, keys: ModelKeys) -> ModelSpec:
-        from paddock.engine.request import ModelSpec
-
         at: Place = ("models", alias)
         pool = "" if keys.pool is None else self._pool(alias, keys.pool, (*at, "pool"))
-        return ModelSpec(
+        return _model_spec(
             ref=self._ref(keys.ref, self._ref_at(at)) if keys.pool is None else keys.ref,
             role=keys.role,
             n_ctx_tokens=keys.ctx,
@@ -220,6 +216,12 @@ class ModelBinder:
 
     def _fault(self, at: Place, message: str, remedy: str) -> None:
         self.faults.append(Fault(f"{message}.", remedy, self._pipeline.mark(at)))
+
+
+def _model_spec(**fields: Any) -> ModelSpec:
+    from paddock.engine.request import ModelSpec
+
+    return ModelSpec(**fields)
 
 
 def _step_label(step: StepNode) -> str:

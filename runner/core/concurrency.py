@@ -190,20 +190,13 @@ class WorkClaims:
         if not await self._do(self._claims.holds, *held):
             raise ClaimLost
 
-    def turn_in(self, group: str, run: str, dead_after_s: float) -> PostgresGroupTurn:
+    def turn_in(self, group: str, run: str) -> PostgresGroupTurn:
         """Return the turn in a group; machines that share a run have one together."""
-        from paddock.runner.ledger.coordination import PostgresGroupTurn
+        return self._claims.group_turn(group, self.joined.job, run)
 
-        claims = self._claims
-        return PostgresGroupTurn(
-            claims.server, group, claims.holder, self.joined.job, run, dead_after_s
-        )
-
-    async def counting(self, run: str, dead_after_s: float) -> None:
+    async def counting(self, run: str) -> None:
         """Start to count what the machines of this run spend together."""
-        from paddock.runner.ledger.coordination import SharedSpending
-
-        self._spending = SharedSpending(self._claims.server, self.joined.job, run, dead_after_s)
+        self._spending = self._claims.spending(self.joined.job, run)
         await self._do(self._spending.begin)
 
     async def spent_by_others(self, mine: Spent) -> Spent:
@@ -382,7 +375,7 @@ async def group_turn(
         return
     part: GroupTurn
     if claims is not None:
-        part = claims.turn_in(group.name, run, settings.unattended.dead_after_s)
+        part = claims.turn_in(group.name, run)
     else:
         part = FileGroupTurn(Path(settings.state_dir) / GROUP_FOLDER, group.name, run)
     # Its own thread: the default ones may be busy with files for long.

@@ -41,8 +41,10 @@ from .call_cache import ModelDigests
 
 if TYPE_CHECKING:
     from paddock.engine.backends.balancer import BalancedPool
+    from paddock.engine.backends.local import LocalPool
     from paddock.engine.backends.token_counting import LocalTokenizer
     from paddock.engine.memory.pool_stats import PoolStats
+    from paddock.engine.models.model_finder import ModelFinder
     from paddock.runner.daemon.run_session import DaemonSession
 
 LookUpFacts = Callable[[ModelSpec], Awaitable[ModelFacts]]
@@ -116,9 +118,7 @@ class OnDemandPool(ForwardingPool):
 
             pool = RemotePool(self._tenant.place)
         else:
-            from paddock.engine.backends.local import LocalPool
-
-            pool = LocalPool(self._settings.pool)
+            pool = _local_pool(self._settings)
         self._pool = await self._stack.enter_async_context(pool)
         return self._pool  # type: ignore[no-any-return]
 
@@ -209,10 +209,20 @@ async def _home_pool(
         async with OnDemandPool(settings, here, LookupPool(settings).facts) as served:
             yield served
     else:
-        from paddock.engine.backends.local import LocalPool
-
-        async with LocalPool(settings.pool) as local:
+        async with _local_pool(settings) as local:
             yield local
+
+
+def _local_pool(settings: Settings) -> LocalPool:
+    from paddock.engine.backends.local import LocalPool  # brings numpy, as `rpc` does
+
+    return LocalPool(settings.pool)
+
+
+def _model_finder(settings: Settings) -> ModelFinder:
+    from paddock.engine.models.model_finder import ModelFinder  # only where models are named
+
+    return ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
 
 
 async def _pool_elsewhere(
@@ -227,11 +237,7 @@ async def _pool_elsewhere(
     key = "" if pool.key is None else str(pool.key.render(scope))
     if pool.tokenizer is None:
         return servers.pool(pool.urls, key)
-    from paddock.engine.models.model_finder import ModelFinder
-
-    settings = servers.settings.pool
-    finder = ModelFinder(settings.models_dir, settings.cache_dir)
-    located = await asyncio.to_thread(finder.locate, pool.tokenizer)
+    located = await asyncio.to_thread(_model_finder(servers.settings).locate, pool.tokenizer)
     return servers.pool(pool.urls, key, located.path)
 
 
@@ -244,15 +250,15 @@ class _Servers:
     note: Note
 
     def pool(self, urls: Iterable[str], key: str, tokenizer: Path | None = None) -> BalancedPool:
-        from paddock.engine.backends.balancer import BalancedPool, ServerMember
-        from paddock.engine.backends.model_servers import detect_server
-        from paddock.engine.backends.truncation_check import ReadLimits
+        from paddock.engine.backends import balancer, model_servers, truncation_check  # httpx
 
-        limits = ReadLimits(self.settings.state_dir / _READ_LIMITS)
+        limits = truncation_check.ReadLimits(self.settings.state_dir / _READ_LIMITS)
         addresses = [ServerAddress(url, key) for url in urls]
-        find = partial(detect_server, note=self.note, tokenizer=tokenizer, limits=limits)
-        servers = [ServerMember(one.url, partial(find, one)) for one in addresses]
-        return BalancedPool(
+        find = partial(
+            model_servers.detect_server, note=self.note, tokenizer=tokenizer, limits=limits
+        )
+        servers = [balancer.ServerMember(one.url, partial(find, one)) for one in addresses]
+        return balancer.BalancedPool(
             servers, self.note, reach_s=self.settings.pool_wait_s, is_patient=self.is_patient
         )
 
@@ -328,11 +334,9 @@ class LookupPool(RoutedPool):
     """
 
     def __init__(self, settings: Settings) -> None:
-        from paddock.engine.models.model_finder import ModelFinder
-
         super().__init__(None, {})
         self._n_ctx_tokens = settings.pool.n_ctx_tokens
-        self._finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
+        self._finder = _model_finder(settings)
         self._tokenizers: dict[str, LocalTokenizer] = {}
 
     async def count_chat(
@@ -367,7 +371,5 @@ class LookupPool(RoutedPool):
             await tokenizer.aclose()
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        from paddock.engine.models.model_finder import with_context
-
         found = await asyncio.to_thread(self._finder.find, model.ref, self._n_ctx_tokens)
-        return with_context(found, model.n_ctx_tokens)
+        return found.with_context(model.n_ctx_tokens)

@@ -294,7 +294,7 @@ class _Opening:
             await self.stack.enter_async_context(turn)
         if claims is not None:
             if bound.budget.is_set:
-                await claims.counting(stats.run, settings.unattended.dead_after_s)
+                await claims.counting(stats.run)
             return False
         state = bound.roots.base / STATE_FOLDER
         if has_folder_identity(state):

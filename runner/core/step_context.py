@@ -30,14 +30,19 @@ from paddock.steps.base import (
     Toolset,
 )
 from paddock.steps.paths import resolve_path
-from paddock.steps.tools import tool_names
+from paddock.steps.tools import builtin_tools, python_functions, tool_names
+from paddock.steps.tools.mcp_client import (
+    HttpServerSpec,
+    McpServerSpec,
+    McpSessions,
+    StdioServerSpec,
+)
+from paddock.steps.tools.python_functions import FunctionPool
 
 from .run_records import RunStats
 
 if TYPE_CHECKING:
     from paddock.pipelines.mcp_servers import McpServer
-    from paddock.steps.tools.mcp_client import McpServerSpec, McpSessions
-    from paddock.steps.tools.python_functions import FunctionPool
     from paddock.steps.tools.tool import RunnableTool
 
 
@@ -63,8 +68,6 @@ class ToolRuntime:
     def functions(self) -> FunctionPool:
         """Processes for Python functions."""
         if self._functions is None:
-            from paddock.steps.tools.python_functions import FunctionPool
-
             self._functions = FunctionPool()
         return self._functions
 
@@ -72,8 +75,6 @@ class ToolRuntime:
     def servers(self) -> McpSessions:
         """Sessions with MCP servers."""
         if self._servers is None:
-            from paddock.steps.tools.mcp_client import McpSessions
-
             self._servers = McpSessions(self.stats.note)
         return self._servers
 
@@ -133,8 +134,6 @@ class ItemToolset:
         return tuple(await self._tool_runtime.servers.tools(self._spec(server)))
 
     async def _found(self, name: str, server: str | None, options: dict[str, Any]) -> RunnableTool:
-        from paddock.steps.tools import builtin_tools, python_functions
-
         declared = self._bound.pipeline.servers
         named = tool_names.resolve_tool(name, server, declared)
         if named is None:
@@ -254,8 +253,6 @@ def server_spec(server: McpServer, bound: BoundPlan, stats: RunStats) -> McpServ
     Raises:
         StepError: one of them has no value.
     """
-    from paddock.steps.tools.mcp_client import HttpServerSpec, StdioServerSpec
-
     try:
         known = {"inputs": bound.inputs, "secrets": stats.secrets.values, "python": sys.executable}
         texts = server.texts.render(known)

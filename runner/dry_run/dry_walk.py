@@ -327,7 +327,7 @@ def bound_step(step: BoundStep) -> CallBounds:
 def _max_calls(step: BoundStep) -> int | None:
     written = step.params.value.data
     if step.uses == "agent":
-        return _max_agent_calls(written)
+        return _max_agent_calls(step, written)
     if step.uses == "search":
         return int(written.get("mode") != "text")
     if step.uses in ("chat", "summarise", "summarize"):
@@ -339,11 +339,9 @@ def _max_calls(step: BoundStep) -> int | None:
     return None
 
 
-def _max_agent_calls(written: Mapping[str, Any]) -> int | None:
+def _max_agent_calls(step: BoundStep, written: Mapping[str, Any]) -> int | None:
     """Bound an agent: its turns, the answer without tools, and what it does to remember."""
-    from paddock.steps.llm.agent import AgentParams
-
-    n_turns = written.get("max_turns", AgentParams.model_fields["max_turns"].default)
+    n_turns = written.get("max_turns", step.kind.params.model_fields["max_turns"].default)
     if not isinstance(n_turns, int):
         return None  # an expression
     memory = written.get("memory", "window")

@@ -26,10 +26,11 @@ from paddock.runner.core.items import ItemRun, sub_pipeline_context
 from paddock.runner.core.model_pools import models_asked
 from paddock.runner.core.retry_and_quarantine import RunStopped, StepFailed, is_step_skipped
 from paddock.runner.core.run_context import RunContext
+from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
+from paddock.runner.core.session import open_session
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport, State
-from paddock.runner.settings import Settings
 from paddock.steps.base import OutsideRoots
 
 from .dry_walk import (
@@ -91,18 +92,21 @@ class _CostForecast:
             mine[1] += tokens
 
 
-async def forecast_run(context: RunContext, settings: Settings, *, has_pool: bool) -> PlanReport:
-    """Return what a run would do; `has_pool`: the caller's pool answers.
+async def forecast_run(prepared: PreparedRun, environment: RunEnvironment) -> PlanReport:
+    """Return what a run would do.
 
     Raises:
         PipelineError: the YAML turned out to be wrong for the data at hand.
+        LedgerError, EngineError: the ledger or a model cannot be used.
     """
-    speeds = None
-    if not has_pool and models_asked(context.bound):  # measured speeds are of our own pool
+    settings, has_pool, speeds = prepared.settings, environment.pool is not None, None
+    if not has_pool and models_asked(prepared.bound):  # measured speeds are of our own pool
         from .speed_estimates import SpeedBook
 
         speeds = SpeedBook(settings.pool)
-    return await _Forecast(context, speeds, has_pool or not settings.pool_urls).report()
+    async with open_session(prepared, RunOptions(), environment, is_plan=True) as session:
+        forecast = _Forecast(session.context, speeds, has_pool or not settings.pool_urls)
+        return replace(await forecast.report(), remarks=session.stats.notes)
 
 
 class _Forecast:
@@ -371,17 +375,15 @@ class _Forecast:
         if speeds is None or math.ceil(known) != tokens:
             return None
         total = 0.0
-        for ref, work in self._workloads():
+        for ref, work in self._workloads(speeds):
             seconds = speeds.seconds(ref, work)
             if seconds is None:
                 return None
             total += seconds
         return total
 
-    def _workloads(self) -> Iterator[tuple[str, Workload]]:
+    def _workloads(self, speeds: SpeedBook) -> Iterator[tuple[str, Workload]]:
         """Divide each model's tokens as the last run's were: read, shared, written."""
-        from .speed_estimates import workload
-
         last = self._context.ledger.last_summary(self._bound.file.name)
         shares = last["tokens"] if last is not None else {}
         then = shares.get("prompt", 0) + shares.get("completion", 0)
@@ -390,12 +392,12 @@ class _Forecast:
                 continue
             read, written = shares["prompt"] / then, shares["completion"] / then
             reused = shares.get("prompt_reused", 0) / then
-            yield ref, workload(n_calls, *(n_tokens * s for s in (read, written, reused)))
+            yield ref, speeds.workload(n_calls, *(n_tokens * s for s in (read, written, reused)))
 
     def _advice(self) -> Iterator[str]:
         speeds = self._speeds
         if speeds is not None:
-            known = dict(self._workloads())
+            known = dict(self._workloads(speeds))
             for ref in sorted(self._cost.models):
                 gain = speeds.gain(ref, known.get(ref))
                 if gain is not None:

@@ -90,6 +90,17 @@ class SpeedBook:
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
 
+    @staticmethod
+    def workload(n_calls: float, n_prompt: float, n_answer: float, n_shared: float) -> Workload:
+        """Return a workload by its total tokens; `n_shared` are found in the cache."""
+        n = max(1.0, n_calls)
+        return Workload(
+            n_sequences=round(n),
+            n_prompt_tokens=n_prompt / n,
+            n_answer_tokens=n_answer / n,
+            n_shared_tokens=min(n_shared, n_prompt) / n,
+        )
+
     def seconds(self, ref: str, workload: Workload) -> float | None:
         """Return seconds that a model takes for some work; None: not measured."""
         _, profile = self._profiled(ref)
@@ -186,14 +197,3 @@ def profile_place(
     gpu = device.name if device.is_gpu else ""
     needed = FallbackStore(settings.cache_dir, gpu).find(digest)
     return this_device_build(settings, device.n_threads, gpu, needed.fallback if needed else 0)
-
-
-def workload(n_calls: float, n_prompt: float, n_answer: float, n_shared: float) -> Workload:
-    """Return a workload by its total tokens; `n_shared` are found in the cache."""
-    n = max(1.0, n_calls)
-    return Workload(
-        n_sequences=round(n),
-        n_prompt_tokens=n_prompt / n,
-        n_answer_tokens=n_answer / n,
-        n_shared_tokens=min(n_shared, n_prompt) / n,
-    )

@@ -168,6 +168,12 @@ class Claims(_Participant):
         self._is_over = threading.Event()
         self._thread: threading.Thread | None = None
 
+    def group_turn(self, group: str, job: str, run: str) -> PostgresGroupTurn:
+        return PostgresGroupTurn(self.server, group, self.holder, job, run, self._dead_after_s)
+
+    def spending(self, job: str, run: str) -> SharedSpending:
+        return SharedSpending(self.server, job, run, self._dead_after_s)
+
     def join(self, place: str, run: str, job: str = "") -> JoinedJob:
         """Become a participant, and start to send heartbeats.
 

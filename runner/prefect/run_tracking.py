@@ -15,7 +15,7 @@ import sys
 import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,8 +25,10 @@ from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.bind.subpipelines import progress_line_names
 from paddock.runner.core import run
 from paddock.runner.core.model_pools import models_asked
-from paddock.runner.core.session import RunSession
+from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
+from paddock.runner.core.session import NOT_BEGUN, RunSession, open_session, report_not_begun
 from paddock.runner.daemon.run_session import daemon_session, is_daemon_running
+from paddock.runner.notify.notifier import notify_at_end
 from paddock.runner.progress.events import MultiObserver
 from paddock.runner.progress.prefect_view import (
     ChunkTasks,
@@ -114,7 +116,7 @@ async def check_prefect_api(environ: Mapping[str, str]) -> None:
 
 
 @asynccontextmanager
-async def local_service(
+async def _local_service(
     mode: RunMode, bound: BoundPlan, settings: Settings, note: Callable[[str], None]
 ) -> AsyncIterator[DaemonSession | None]:
     """Yield this machine's service, started if needed; None: not used."""
@@ -195,7 +197,54 @@ class _ShownInPrefect:
     """Why it is not."""
 
 
-async def run_tracked(session: RunSession, mode: RunMode, daemon: DaemonSession | None) -> Report:
+async def run_prepared(
+    prepared: PreparedRun, options: RunOptions, environment: RunEnvironment
+) -> Report:
+    """Open what a run needs, run it, and notify at its end; a run may also not begin.
+
+    Raises:
+        PipelineError: the YAML turned out to be wrong for the data at hand.
+        LedgerError, EngineError: the ledger or a model cannot be used.
+        TrackingError: Prefect's API cannot be reached.
+    """
+    bound, settings, observer = prepared.bound, prepared.settings, environment.observer
+    mode = run_mode(
+        options.local,
+        os.environ,
+        has_pool=environment.pool is not None,
+        within=is_within_flow_run(),
+    )
+    notifies = options.trigger != "hand" if options.notify is None else options.notify
+    async with AsyncExitStack() as stack:
+        stack.enter_context(prepared.secrets.guarded())
+        outcome = await stack.enter_async_context(
+            notify_at_end(
+                bound,
+                settings,
+                observer,
+                prepared.secrets,
+                environment.stop,
+                wanted=notifies and not options.only,  # else most items were not looked at
+            )
+        )
+        daemon = await stack.enter_async_context(
+            _local_service(mode, bound, settings, observer.note)
+        )
+        if mode.prefect == "api":
+            await check_prefect_api(os.environ)
+        try:
+            session = await stack.enter_async_context(
+                open_session(prepared, options, environment, daemon=daemon)
+            )
+        except NOT_BEGUN as error:
+            report = outcome.report = report_not_begun(error, bound, environment)
+            observer.ended(report)
+            return report
+        report = outcome.report = await _run_tracked(session, mode, daemon)
+        return report
+
+
+async def _run_tracked(session: RunSession, mode: RunMode, daemon: DaemonSession | None) -> Report:
     """Run an open session, and record how it ended, by an error too.
 
     Raises:

@@ -523,10 +523,10 @@ def _returned_text(value: Any) -> str:
 def print_speed_advice(report: Report, settings: Settings) -> None:
     """Print advice if a tuned copy of the run's only model would be much faster."""
     if report.calls and len(report.models) == 1:
-        from paddock.runner.dry_run.speed_estimates import SpeedBook, workload
+        from paddock.runner.dry_run.speed_estimates import SpeedBook
 
         (ref,) = report.models
         tokens = (report.tokens.get(k, 0) for k in ("prompt", "completion", "prompt_reused"))
-        gain = SpeedBook(settings.pool).gain(ref, workload(report.calls, *tokens))
+        gain = SpeedBook(settings.pool).gain(ref, SpeedBook.workload(report.calls, *tokens))
         if gain is not None:
             console.print_err(gain.sentence())

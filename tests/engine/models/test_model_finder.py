@@ -9,7 +9,7 @@ import pytest
 
 from paddock.engine.errors import InvalidName, ModelBroken, ModelNotFound
 from paddock.engine.models.model_creation import create_model
-from paddock.engine.models.model_finder import ModelFinder, sampling_params, with_context
+from paddock.engine.models.model_finder import ModelFinder, sampling_params
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.modelfile import ModelRecipe
 from paddock.engine.request import Message
@@ -108,9 +108,9 @@ def test_a_digest_is_read_again_only_when_the_file_has_changed(tmp_path: Path) -
 
 def test_a_wish_for_more_context_than_the_model_has_is_bounded(tmp_path: Path) -> None:
     facts = finder(tmp_path).find("smollm2:135m")
-    assert with_context(facts, 2048).n_ctx_tokens == 2048
-    assert with_context(facts, 100_000).n_ctx_tokens == 8192
-    assert with_context(facts, None).n_ctx_tokens == 4096
+    assert facts.with_context(2048).n_ctx_tokens == 2048
+    assert facts.with_context(100_000).n_ctx_tokens == 8192
+    assert facts.with_context(None).n_ctx_tokens == 4096
 
 
 def test_a_projector_is_found_in_the_manifest_or_next_to_the_file(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_what_a_manifests_layers_say_is_the_models_own(tmp_path: Path) -> None:
     assert (facts.system, facts.messages) == ("Be brief.", (Message("user", "hi"),))
     assert facts.n_ctx_tokens == 1024
     assert models.find("mine", 2048).n_ctx_tokens == 1024
-    assert with_context(facts, 4096).n_ctx_tokens == 4096
+    assert facts.with_context(4096).n_ctx_tokens == 4096
 
 
 def test_a_parameter_that_cannot_be_used_is_no_reason_to_refuse_requests() -> None:

@@ -20,7 +20,7 @@ from paddock.engine.profile.profile import (
 from paddock.engine.profile.profile_store import ProfileStore
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.crashes import Fallback, FallbackStore
-from paddock.runner.dry_run.speed_estimates import SpeedBook, profile_place, workload
+from paddock.runner.dry_run.speed_estimates import SpeedBook, profile_place
 
 READING = Workload(16, 700, 20)
 
@@ -141,5 +141,5 @@ def test_a_model_that_is_not_there_has_no_speed(tmp_path: Path) -> None:
 
 
 def test_calls_are_described_by_their_means() -> None:
-    assert workload(4, 400, 40, 100) == Workload(4, 100.0, 10.0, 25.0)
-    assert workload(0, 0, 0, 0) == Workload(1, 0.0, 0.0, 0.0)
+    assert SpeedBook.workload(4, 400, 40, 100) == Workload(4, 100.0, 10.0, 25.0)
+    assert SpeedBook.workload(0, 0, 0, 0) == Workload(1, 0.0, 0.0, 0.0)
