@@ -155,7 +155,6 @@ class ContextLimits:
 
     @property
     def n_slots(self) -> int:
-        """Most sequences that run at once."""
         return self.n_parallel + self.n_reserved
 
     @property
@@ -257,7 +256,6 @@ class SequencePiece:
 
     @property
     def n_drafts(self) -> int:
-        """Number of drafts among the tokens."""
         return max(0, self.n_rows - 1)
 
 
@@ -270,7 +268,6 @@ class ScheduledStep:
 
     @property
     def n_tokens(self) -> int:
-        """Size of the batch."""
         return sum(len(piece.tokens) for piece in self.pieces)
 
 

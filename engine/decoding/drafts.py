@@ -65,7 +65,6 @@ class DraftOdds:
         self._pause = FIRST_PAUSE
 
     def count_pause(self) -> None:
-        """Count one token of a pause."""
         self._n_paused = max(0, self._n_paused - 1)
 
     def n_worth(self, most: int, price: float) -> int:
@@ -84,7 +83,6 @@ class DraftOdds:
         return min(most, MOST_DRAFT_TOKENS, max(1, int(math.log(price) / math.log(chance))))
 
     def learn(self, n_drafted: int, n_accepted: int) -> None:
-        """Note how many tokens of a guess were accepted."""
         if not n_drafted:
             return
         self._n_right = self._n_right * _FORGETTING + n_accepted
@@ -128,7 +126,6 @@ class SimilarAnswers:
             self._index = _NgramIndex(kept[-MOST_KEPT_TOKENS // 2 :])
 
     def followed(self, last: tuple[int, ...], n_tokens: int) -> list[int]:
-        """Return what followed these tokens in the last answer that has them."""
         return self._index.followed(last, n_tokens)
 
 
@@ -161,7 +158,6 @@ class LookupDrafter:
         self._past = past
 
     def add(self, token: int) -> None:
-        """Add a token of the answer."""
         self.tokens.append(token)
         self._odds.count_pause()
         if self._past is not None:
@@ -193,11 +189,9 @@ class LookupDrafter:
         return self._index.tokens
 
     def learn(self, n_drafted: int, n_accepted: int) -> None:
-        """Note how many tokens of a guess were accepted."""
         self._guessed_by.learn(n_drafted, n_accepted)
 
     def keep(self) -> None:
-        """Keep the answer for later requests."""
         if self._past is not None:
             self._past.add(self.tokens[self._n_before :])
 
@@ -279,7 +273,6 @@ class DraftModel:
 
     @property
     def buffers(self) -> AllocatedBuffers:
-        """The memory of its weights and its context."""
         buffers = self._model.buffers
         return buffers + self.context.buffers if self.context is not None else buffers
 
@@ -499,11 +492,9 @@ class MtpHead:
 
     @property
     def buffers(self) -> AllocatedBuffers:
-        """The memory of its context."""
         return self.context.buffers if self.context is not None else AllocatedBuffers()
 
     def close(self) -> None:
-        """Free the context."""
         self._sequences.clear()
         if self.context is not None:
             self.context.close()

@@ -132,11 +132,9 @@ class KvCache:
 
     @property
     def limits(self) -> ContextLimits:
-        """Limits of the present context."""
         return self._plan.limits
 
     def close(self) -> None:
-        """Free the context."""
         self.context.close()
 
     @property
@@ -172,7 +170,6 @@ class KvCache:
                     self._saved.pop(key, None)
 
     def clear(self) -> None:
-        """Clear the context and all saved cells."""
         self.context.clear()
         self._saved.clear()
         self.n_computed = 0
@@ -232,7 +229,6 @@ class KvCache:
         return self._profile.agreement(is_flash=self.limits.is_flash).drafts
 
     def draft_price(self, n_sequences: int) -> float:
-        """Return the cost of checking a draft, as a share of a token's cost in a step without."""
         if self._profile is None or not self._profile.prefill or not self._profile.decode:
             return UNMEASURED_PRICE
         if n_sequences not in self._prices:
@@ -249,7 +245,6 @@ class KvCache:
             )
 
     def fits(self, sequence: Sequence) -> bool:
-        """Return whether a sequence fits into the present context."""
         return sequence.n_likely_tokens <= (self.limits.n_cells_each or self.limits.n_cells)
 
     def suits(self, sequences: Items[Sequence], *, is_running: bool) -> bool:
@@ -275,7 +270,6 @@ class KvCache:
         return present_s - better_s < least_s
 
     def plan(self, sequences: Items[Sequence]) -> ContextPlan:
-        """Return the best context for this work."""
         n_stream_tokens = self._n_stream_for(sequences)
         layout = self._choose_layout(_workload(sequences), n_stream_tokens)
         longest = max((one.n_likely_tokens for one in sequences), default=0)

@@ -83,7 +83,6 @@ class PrefixCache:
 
     @property
     def is_unified(self) -> bool:
-        """Whether sequences can share cells."""
         return self._n_cells_each is None
 
     @property
@@ -92,14 +91,12 @@ class PrefixCache:
         return sum(one.n_tokens for one in self._residents.values()) - self.n_used
 
     def n_free_for(self, seq_id: int) -> int:
-        """Return how many free cells this sequence could take."""
         if self._n_cells_each is None:
             return self.n_free
         resident = self._residents.get(seq_id)
         return self._n_cells_each - (resident.n_tokens if resident else 0)
 
     def n_tokens(self, seq_id: int) -> int:
-        """Return how many tokens of a sequence have cells."""
         resident = self._residents.get(seq_id)
         return resident.n_tokens if resident else 0
 
@@ -109,7 +106,6 @@ class PrefixCache:
         return self.n_cells - self.n_used
 
     def __contains__(self, seq_id: int) -> bool:
-        """Return whether this sequence has an entry."""
         return seq_id in self._residents
 
     def computed(self, seq_id: int) -> Tokens:
@@ -122,7 +118,6 @@ class PrefixCache:
         return longest_shared_prefix(prompt, computed)
 
     def n_own(self, seq_id: int) -> int:
-        """Return how many cells belong to this sequence alone."""
         return sum(r.n_cells for r in self._residents[seq_id].runs if r.holders == {seq_id})
 
     def share(self, source: int, target: int, n_tokens: int) -> None:
@@ -220,7 +215,6 @@ class HostCache:
         self._n_keys = 0
 
     def __len__(self) -> int:
-        """Count the entries."""
         return len(self._entries)
 
     @property
@@ -263,7 +257,6 @@ class HostCache:
         return tuple(gone)
 
     def clear(self) -> None:
-        """Remove every entry."""
         self._entries.clear()
         self.n_tokens = 0
 
@@ -272,11 +265,9 @@ class HostCache:
         return longest_shared_prefix(prompt, self._entries)
 
     def tokens(self, key: int) -> Tokens:
-        """Return an entry's tokens."""
         return self._entries[key]
 
     def touch(self, key: int) -> None:
-        """Note that an entry was used."""
         self._entries.move_to_end(key)
 
     def _forget(self, key: int) -> None:

@@ -61,7 +61,6 @@ class StepOutput:
         return {name: getattr(self, name) for name in self.__slots__}
 
     def chunk(self, request_id: int, delta: AnswerDelta, choice: PickedToken | None) -> None:
-        """Add a piece of an answer."""
         fields: dict[str, Any] = {
             "id": request_id,
             "text": delta.text,
@@ -223,7 +222,6 @@ class RunningRequest:
 
     @property
     def must_shift(self) -> bool:
-        """Whether the context is full and the answer must continue."""
         n_tokens = len(self.sequence.prompt) + len(self.sequence.answer)
         return not self.ended and 0 < self.request.shift_at <= n_tokens
 
@@ -249,7 +247,6 @@ class RunningRequest:
             self.ended = "length"
 
     def learn(self, n_drafted: int, n_accepted: int, output: StepOutput) -> None:
-        """Note how many tokens of a guess were accepted."""
         self.n_drafted += n_drafted
         self.n_accepted += n_accepted
         output.n_drafted += n_drafted
@@ -278,7 +275,6 @@ class RunningRequest:
             self.drafter.keep()
 
     def _usage(self) -> dict[str, Any]:
-        """Return the fields of `request.Usage`."""
         return {
             "prompt_tokens": len(self.request.prompt),
             "prompt_reused_tokens": self.n_reused,

@@ -49,7 +49,6 @@ class StepSizer:
         self._s_per_token = s_per_token
 
     def note(self, n_tokens: int, seconds: float) -> None:
-        """Note a step's duration."""
         if n_tokens >= LEAST_READ_TOKENS:  # fewer take nearly as long
             self._s_per_token = seconds / n_tokens
 
@@ -155,7 +154,6 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        """Whether anything waits or runs."""
         return bool(self.waiting or self.running)
 
     def add(self, sequence: Sequence, now_s: float = 0.0) -> None:
@@ -276,7 +274,6 @@ class Scheduler:
         return sequence.state == "decode" and n_free >= sequence.n_pending
 
     def n_free_for(self, sequence: Sequence) -> int:
-        """Return how many more tokens of a running sequence have free cells."""
         return self.slots.cells.n_free_for(sequence.seq_id)
 
     def computed(self, turn: ScheduledStep) -> None:

@@ -200,7 +200,6 @@ class Slots:
         return self._repeats.is_likely or n_waiting - n_held >= WORTH_REPEATING_TOKENS
 
     def _others(self, seq_id: int) -> dict[int, Tokens]:
-        """Return the other sequences' tokens in the cache."""
         return {
             other: self.cells.computed(other)
             for other in (*self._running, *self._idle)
@@ -330,7 +329,6 @@ class Slots:
         self._free(sequence.seq_id)
 
     def limit_host_cache(self, n_most_tokens: int) -> None:
-        """Keep no more than so many tokens outside the cache."""
         self._operations += [DropFromHost(key) for key in self.host_cache.limit(n_most_tokens)]
 
     def offload_idle(self) -> None:

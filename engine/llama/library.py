@@ -119,7 +119,6 @@ class AllocatedBuffers:
     """Of these, the cells of KV caches."""
 
     def __add__(self, other: AllocatedBuffers) -> AllocatedBuffers:
-        """Return the sum."""
         return AllocatedBuffers(self.by_device + other.by_device, self.cells + other.cells)
 
     def as_head(
@@ -233,7 +232,6 @@ if ggml_function("ggml_backend_reg_count", ctypes.c_size_t)() == 0:
 
 
 def supports_gpu() -> bool:
-    """Return whether this build of llama.cpp can use a graphics device."""
     return bool(lib.llama_supports_gpu_offload())
 
 

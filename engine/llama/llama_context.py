@@ -205,14 +205,12 @@ class SamplerChain:
         return int(self._data["id"][array.selected])
 
     def pick_of_all(self, row: Logits) -> int:
-        """Draw one token of the whole vocabulary."""
         token = self.pick(np.arange(len(row)), row, are_sorted=False)
         # Not kept for every request: 1.8 MB at 151,936 tokens.
         self._data = np.zeros(0, _TOKEN_DATA)
         return token
 
     def close(self) -> None:
-        """Free the samplers."""
         if self._chain:
             lib.llama_sampler_free(self._chain)
             self._chain = None
@@ -321,15 +319,12 @@ class Context:
         self._governor = None if supports_gpu() else ThreadGovernor(options.n_threads)
 
     def __enter__(self) -> Context:
-        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Free the context."""
         self.close()
 
     def close(self) -> None:
-        """Free cells and buffers."""
         self.choose_on_device(False)
         if self.pointer:
             lib.llama_free(self.pointer)
@@ -436,7 +431,6 @@ class Context:
 
     @property
     def n_pooled(self) -> int:
-        """Length of a pooled vector."""
         is_rank = lib.llama_pooling_type(self.pointer) == lib.LLAMA_POOLING_TYPE_RANK
         return self.model.n_scores if is_rank else self.model.n_embedding
 
@@ -499,12 +493,10 @@ class SavedCells:
     """Size of the part that is written stream by stream."""
 
     def __len__(self) -> int:
-        """Return the size in bytes."""
         return len(self.raw)
 
 
 def saved_cells_bytes(context: Context, seq_id: int) -> int:
-    """Return how many bytes `save_cells` would copy."""
     return int(lib.llama_state_seq_get_size(context.pointer, seq_id))
 
 

@@ -224,7 +224,6 @@ class Model:
         return begin, end + between, end
 
     def ends_generation(self, token: int) -> bool:
-        """Return whether a token ends an answer."""
         ends = self._ends.get(token)
         if ends is None:
             ends = self._ends[token] = bool(lib.llama_vocab_is_eog(self._vocab, token))
@@ -278,7 +277,6 @@ class Model:
 
     @property
     def n_embedding(self) -> int:
-        """Length of an embedding vector."""
         return int(lib.llama_model_n_embd_out(self.pointer))
 
     @property

@@ -70,7 +70,6 @@ class Projector:
             raise LoadFailed(f"the projector {path} is not for images")
 
     def close(self) -> None:
-        """Free the projector."""
         if self._pointer:
             mtmd.mtmd_free(self._pointer)
             self._pointer = None

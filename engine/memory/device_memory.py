@@ -71,7 +71,6 @@ class MemoryAmount:
 
     @property
     def total_bytes(self) -> int:
-        """All of it, wherever it is."""
         return self.host + sum(self.gpus)
 
 

@@ -38,9 +38,7 @@ class ModelWorker(Protocol):
     on_turn: Callable[[Mapping[str, Any]], None] | None
 
     @property
-    def pid(self) -> int:
-        """Of the process."""
-        ...
+    def pid(self) -> int: ...
 
     @property
     def n_requests(self) -> int:
@@ -48,9 +46,7 @@ class ModelWorker(Protocol):
         ...
 
     @property
-    def n_running(self) -> int:
-        """Requests in a batch."""
-        ...
+    def n_running(self) -> int: ...
 
     @property
     def mapped_bytes(self) -> int:
@@ -70,13 +66,9 @@ class ModelWorker(Protocol):
         """
         ...
 
-    async def stop(self) -> None:
-        """Ask it to end; kill it where it does not."""
-        ...
+    async def stop(self) -> None: ...
 
-    async def kill(self, reason: str) -> None:
-        """End it at once."""
-        ...
+    async def kill(self, reason: str) -> None: ...
 
 
 W = TypeVar("W", bound=ModelWorker)
@@ -146,7 +138,6 @@ class LoadedModel(Generic[W]):
 
     @property
     def model_key(self) -> str:
-        """Key of the model, the same for all its replicas."""
         return model_key(self.key)
 
     @property
@@ -291,12 +282,10 @@ class MemoryAccounting(Generic[W]):
         self.free += before - resident.room
 
     def _record(self, resident: LoadedModel[W], taken: WorkerMemory) -> None:
-        """Record what a worker takes, and what its context may still take."""
         room, resident.growth = as_placed(taken, resident.room)
         resident.layout = replace(resident.layout, room=room)
 
     def learn(self, resident: LoadedModel[W], worker: W, taken: WorkerMemory) -> None:
-        """Remember what a worker took, for the next load."""
         self._memory_probe.learn(resident.wanted, worker.load, taken, worker.load_s)
 
     def count(self, resident: LoadedModel[W], worker: W) -> None:
@@ -313,12 +302,10 @@ class MemoryAccounting(Generic[W]):
         return True
 
     def idle(self, but: LoadedModel[W]) -> list[LoadedModel[W]]:
-        """Return the models that can be unloaded at once for another."""
         return [one for one in self.by_key.values() if one is not but and is_idle(one)]
 
 
 def is_idle(resident: LoadedModel[Any], *, spares_pinned: bool = True) -> bool:
-    """Return whether no request uses a model."""
     is_free = not resident.n_users and not resident.is_widening
     return resident.state == "ready" and is_free and not (spares_pinned and resident.is_pinned)
 

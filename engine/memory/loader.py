@@ -117,7 +117,6 @@ class ModelLoader(Generic[W]):
         self.memory = MemoryAccounting[W](memory_probe, settings.gpu_overhead_bytes)
 
     def load(self, key: str, wanted: LayoutRequest, layout: ModelLayout) -> None:
-        """Start to load a model in this layout."""
         now = asyncio.get_running_loop().time()
         resident = LoadedModel[W](key, wanted, layout, self._settings.keep_alive_s, now)
         self.memory.reserve(resident)
@@ -398,7 +397,6 @@ class WorkerStarter:
     def _follow(
         self, worker: WorkerProcess, load: WorkerOptions, book: FallbackStore, needed: Fallback
     ) -> None:
-        """Follow whether a worker survives its first steps."""
         is_blameless = load.digest in self._blameless
         worker.has_fallback = not is_blameless and next_fallback(load, needed.fallback) is not None
         worker.gone.add_done_callback(partial(self._ended, worker, load, needed))

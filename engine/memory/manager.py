@@ -67,7 +67,6 @@ class WaitQueue:
         self._requests[request.ask.priority].append(request)
 
     def remove(self, request: WaitingRequest) -> None:
-        """Remove a request, if it still waits."""
         requests = self._requests[request.ask.priority]
         if request in requests:
             requests.remove(request)
@@ -84,17 +83,14 @@ class WaitQueue:
 
     @property
     def since(self) -> float:
-        """When the first request began to wait."""
         return min(requests[0].since for requests in self._requests.values() if requests)
 
     @property
     def is_interactive(self) -> bool:
-        """Whether a person waits."""
         return bool(self._requests["interactive"])
 
     @property
     def n_ctx_tokens(self) -> int:
-        """The longest context that a request needs."""
         return max(request.ask.facts.n_ctx_tokens for request in self)
 
     def fail(self, error: EngineError, n_ctx_tokens: int = 0) -> None:
@@ -209,7 +205,6 @@ class ModelManager(Generic[W]):
         )
 
     def is_leased(self, key: str) -> bool:
-        """Return whether a run leases this model."""
         now = self.now()
         return any(key in lease.sizes and now < lease.until for lease in self._leases)
 
@@ -398,7 +393,6 @@ class ModelManager(Generic[W]):
             wake_at = self._fail_if_stuck(wake_at)
 
     def _missing_models(self) -> list[str]:
-        """Return the keys of models that requests wait for and that are not loaded."""
         there = {one.model_key for one in self.resident()}
         return [key for key, queue in self._queues.items() if queue and key not in there]
 

@@ -88,12 +88,10 @@ def _n_mask(load: WorkerOptions) -> int:
 
 
 def _n_pass(load: WorkerOptions) -> int:
-    """Return the tokens of a batch that are computed at once."""
     return min(load.n_pass_tokens or load.n_batch_tokens, load.n_batch_tokens)
 
 
 def n_vocab(header: GgufHeader) -> int:
-    """Return the number of tokens in the vocabulary."""
     listed = header.array_lengths.get("tokenizer.ggml.tokens", 0)
     return max(listed, header.number("vocab_size"))
 
@@ -591,7 +589,6 @@ def _spilled(
 
 
 def _split_bytes(needs: _LoadNeeds, n_there: int) -> tuple[int, int]:
-    """Return the bytes of layers on devices and those in main memory."""
     there = needs.spread_bytes * n_there // needs.n_layers
     return there, needs.spread_bytes - there
 
@@ -631,7 +628,6 @@ def _placement_text(n_there: int, n_layers: int, names: str) -> str:
 
 
 def _corrected(layout: ModelLayout, seen: MeasuredSize | None) -> ModelLayout:
-    """Replace computed sizes by measured ones."""
     if seen is None:
         return layout
     room, _ = as_placed(seen.taken, layout.room)
@@ -684,9 +680,7 @@ class MemoryProbe(Protocol):
 
     def learn(
         self, wanted: LayoutRequest, load: WorkerOptions, taken: WorkerMemory, load_s: float
-    ) -> None:
-        """Keep what a load really took."""
-        ...
+    ) -> None: ...
 
 
 class MachineProbe:

@@ -117,7 +117,6 @@ class LoadedState:
 
     @property
     def is_busy(self) -> bool:
-        """Whether requests use it or wait for it."""
         return bool(self.n_users or self.n_waiting)
 
 
@@ -215,7 +214,6 @@ def decide(
 
 
 def in_order(waiting: Sequence[WaitingModel]) -> list[WaitingModel]:
-    """Return waiting models in the order in which they are loaded."""
     keys = {wanted.key for wanted in waiting}
 
     def rank(wanted: WaitingModel) -> tuple[bool, float, str]:

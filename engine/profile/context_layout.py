@@ -335,7 +335,6 @@ def workload_s(profile: Profile, workload: Workload) -> float:
 
 
 def _default_bounds(workload: Workload, profile: Profile) -> LayoutBounds:
-    """Return a pool's default bounds."""
     n_parallel = gpu_parallel(profile) if profile.is_gpu else CPU_PARALLEL
     each = int(workload.n_prompt_tokens + workload.n_answer_tokens) + 1
     n_batch = GPU_BATCH if profile.is_gpu else CPU_BATCH

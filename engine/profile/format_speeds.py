@@ -133,7 +133,6 @@ def _active_share(header: GgufHeader) -> float:
 
 
 def formats_to_measure(weights: tuple[Weights, ...]) -> tuple[str, ...]:
-    """Return the formats whose speeds a prediction needs."""
     n_all = sum(one.n_layers + one.n_head for one in weights)
     present = [
         one.format for one in weights if one.n_layers + one.n_head > _LEAST_WEIGHT_SHARE * n_all

@@ -70,7 +70,6 @@ class BenchClock:
 
     @property
     def left_s(self) -> float:
-        """Seconds until the time is up; negative after it."""
         return self._until - time.perf_counter()
 
     def time(self, work: Callable[[], object]) -> float:
@@ -134,17 +133,14 @@ class Bench:
         self._text = tokens
 
     def clear(self) -> None:
-        """Empty every sequence."""
         self.context.clear()
         self._lengths = [0] * len(self._lengths)
 
     def drop(self, seq_id: int) -> None:
-        """Empty one sequence."""
         self.context.trim(seq_id, 0)
         self._lengths[seq_id] = 0
 
     def n_tokens(self, seq_id: int) -> int:
-        """Return the length of a sequence."""
         return self._lengths[seq_id]
 
     def read(self, seq_id: int, n_tokens: int) -> float:
@@ -188,7 +184,6 @@ class Bench:
         self.context.use_threads(self.context.options.n_threads)
 
     def cut(self, seq_id: int, n_tokens: int) -> None:
-        """Remove a sequence's last tokens."""
         self._lengths[seq_id] -= n_tokens
         self.context.trim(seq_id, self._lengths[seq_id])
 
@@ -218,7 +213,6 @@ class Bench:
         return (time.perf_counter() - began) / n_copied if n_copied else 0.0
 
     def cell_bytes(self) -> float:
-        """Return the bytes of a token in the cache, from the first sequence's."""
         return len(llama_context.save_cells(self.context, 0)) / max(1, self._lengths[0])
 
     def _decode(self, seq_ids: NDArray[np.int32], n_wanted: int) -> float:
@@ -428,7 +422,6 @@ class _Measurement:
                     self._compare(bench)
 
     def embedding(self) -> None:
-        """Measure batches of short texts."""
         clock = self.clock
         bench = Bench(self.model, self.shape, clock, EMBED_BATCHES[-1] // EMBED_TEXT)
         with bench.context:

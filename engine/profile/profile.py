@@ -111,16 +111,13 @@ class Profile:
 
     @property
     def is_gpu(self) -> bool:
-        """Whether it was measured on a graphics device."""
         return self.device.startswith("gpu")
 
     @property
     def has_plain(self) -> bool:
-        """Whether it was also measured without flash attention."""
         return {True, False} <= {one.is_flash for one in self.decode}
 
     def agreement(self, *, is_flash: bool = True) -> Agreement:
-        """Return the agreement with or without flash attention."""
         known = (one for one in self.agreements if one.is_flash == is_flash)
         return next(known, Agreement(is_flash))
 

@@ -84,11 +84,9 @@ class ProfileStore:
 
     @property
     def has_any(self) -> bool:
-        """Whether anything was ever measured."""
         return self._folder.is_dir()
 
     def find(self, digest: str, place: DeviceBuild) -> Profile | None:
-        """Return a model's profile on this device and build."""
         try:
             profile = read_profile(files.read_json(self._file(digest, place)))
         except ProfileUnreadable:
@@ -108,7 +106,6 @@ class ProfileStore:
         return str(files.read_json_object(self._file(digest, place)).get(_FAILURE_KEY, ""))
 
     def has_recent_failure(self, digest: str, place: DeviceBuild) -> bool:
-        """Return whether measuring failed a short while ago."""
         try:
             age_s = time.time() - self._file(digest, place).stat().st_mtime
         except OSError:
@@ -153,7 +150,6 @@ class PoolProfiles:
         }
 
     def find(self, digest: str, n_threads: int, gpu: str) -> Profile | None:
-        """Return a model's profile on a graphics device."""
         return self._book.find(digest, self._place(n_threads, gpu, 0))
 
     def _place(self, n_threads: int, gpu: str, fallback: int) -> DeviceBuild:

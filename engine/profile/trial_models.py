@@ -58,12 +58,10 @@ _FILLERS = {"F32": _FLOAT_FILLER, "BF16": _FLOAT_FILLER, "MXFP4": b"\x7b"}
 
 
 def can_write_trial_model(format_name: str) -> bool:
-    """Return whether a trial model of this format can be written."""
     return format_name in _KINDS and _KINDS[format_name] in TYPE_BLOCKS
 
 
 def write_trial_model(path: Path, format_name: str) -> None:
-    """Write the trial model of a format."""
     tensors = _tensors(_KINDS[format_name])
     header = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(_METADATA)))
     for key, value in _METADATA.items():
@@ -77,7 +75,6 @@ def write_trial_model(path: Path, format_name: str) -> None:
 
 
 def _tensors(kind: int) -> list[GgufTensor]:
-    """Return every tensor, in the file's order."""
     norms = ("output_norm.weight", "blk.0.attn_norm.weight", "blk.0.ffn_norm.weight")
     return [
         GgufTensor("token_embd.weight", kind, (TRIAL_EMBEDDING, TRIAL_VOCAB)),

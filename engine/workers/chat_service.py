@@ -126,11 +126,9 @@ class ChatService:
         self._loop.run()
 
     def close(self) -> None:
-        """End after the present step."""
         self._loop.post(Shutdown())
 
     def memory(self) -> FrameHead:
-        """Return the memory of the model and its present context."""
         context = self._cache.context.buffers
         everything = self._model.buffers + context
         if self._draft_model is not None:

@@ -210,7 +210,6 @@ class FallbackStore:
             return {}
 
     def find(self, digest: str) -> Fallback | None:
-        """Return a model's fallback, or None."""
         known = self.all()
         own = known.get(digest[:_DIGEST_CHARS])
         if own is not None or not known:
@@ -219,7 +218,6 @@ class FallbackStore:
         return Fallback(other.model, 1, other.reason)
 
     def keep(self, digest: str, needed: Fallback) -> None:
-        """Save a model's fallback."""
         models = {**self.all(), digest[:_DIGEST_CHARS]: needed}
         fields = {name: asdict(one) for name, one in models.items()}
         data = {"build": self._build, "processor": self._processor, "models": fields}

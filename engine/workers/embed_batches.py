@@ -141,7 +141,6 @@ class BatchTiles:
 
 
 def n_tiles(n_tokens: int) -> int:
-    """Return how many tiles a text takes alone."""
     return -(-n_tokens // TILE)
 
 
@@ -215,7 +214,6 @@ class EmbedQueue:
 
     @property
     def n_tokens(self) -> int:
-        """Number of waiting tokens."""
         return sum(len(piece.tokens) for one in self._waiting.values() for piece in one.pieces)
 
     def add(self, pieces: Sequence[EmbedPiece], priority: Priority) -> None:
@@ -226,7 +224,6 @@ class EmbedQueue:
             self._waiting[pieces[0].request_id] = one
 
     def drop(self, request_id: int) -> None:
-        """Drop a request's waiting pieces."""
         self._waiting.pop(request_id, None)
 
     def next_batch(self) -> EmbedBatch:

@@ -189,7 +189,6 @@ class Embedder:
         return batch_size(list(batch.places), self._n_least)
 
     def has_room(self, batch: EmbedBatch) -> bool:
-        """Return whether the batch fits into the context."""
         return self.n_tokens(batch) <= self._context.options.n_batch_tokens
 
     def compute(self, batch: EmbedBatch) -> Vectors:
@@ -295,7 +294,6 @@ class _EmbedRequest:
 
     @property
     def pieces(self) -> list[EmbedPiece]:
-        """All pieces, in order."""
         flat = [tokens for text in self.texts for tokens in text.pieces]
         return [EmbedPiece(self.request_id, number, tokens) for number, tokens in enumerate(flat)]
 
@@ -346,11 +344,9 @@ class EmbedService:
         """A request, a batch from a side context, the id of a cancelled request, or the end."""
 
     def close(self) -> None:
-        """End after the present batch."""
         self._inbox.put(None)
 
     def memory(self) -> FrameHead:
-        """Return the memory of the model and its contexts."""
         context = sum((side.buffers for side in self._sides), self._context.buffers)
         n_cells = self._context.options.n_ctx_tokens
         return (self._model.buffers + context).as_head(context.cells, n_cells, self._load.n_cells)
@@ -415,7 +411,6 @@ class EmbedService:
 
     @property
     def _is_side_busy(self) -> bool:
-        """Whether side contexts are computing."""
         return len(self._free) < len(self._sides)
 
     def _take_messages(self) -> bool:

@@ -72,7 +72,6 @@ class ProfileResult:
     took_s: float = 0.0
 
     def as_head(self) -> FrameHead:
-        """Return the fields for a `ready` frame."""
         new = self.profile.as_json() if self.profile is not None and self.is_new else None
         return {"profile": new, "profile_note": self.note, "profiling_s": self.took_s}
 
@@ -148,7 +147,6 @@ SLOW_CHARACTER_S = 4e-5  # ten times what a character of such a text takes
 
 
 def _n_characters(value: object) -> int:
-    """Return the number of characters of all texts in a frame's head."""
     if isinstance(value, str):
         return len(value)
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -168,7 +166,6 @@ class _LongRequests:
         threading.Thread(target=self._run, name="long requests", daemon=True).start()
 
     def add(self, head: FrameHead) -> None:
-        """Queue a request."""
         with self._lock:
             self._waiting.add(head["id"])
         self._queue.put(head)

@@ -160,17 +160,14 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """The process id."""
         return self._process.pid
 
     @property
     def is_proven(self) -> bool:
-        """Whether it has made `FIRST_TURNS` steps."""
         return self._n_turns >= FIRST_TURNS
 
     @property
     def n_requests(self) -> int:
-        """Number of requests that wait or run in this worker."""
         return len(self._pending)
 
     @property
@@ -202,7 +199,6 @@ class WorkerProcess:
         tools: Sequence[Tool] = (),
         think: Think | None = None,
     ) -> int:
-        """Count a rendered conversation's tokens."""
         head = {
             "op": "count_chat",
             "messages": pack_messages(messages),
@@ -213,7 +209,6 @@ class WorkerProcess:
         return int(await self._ask(head, PendingRequest()))
 
     async def count_texts(self, texts: tuple[str, ...]) -> list[int]:
-        """Count each text's tokens."""
         counts: list[int] = await self._ask({"op": "count_texts", "texts": texts}, PendingRequest())
         return counts
 

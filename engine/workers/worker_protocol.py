@@ -135,7 +135,6 @@ class PipeClosed(Exception):
 
 
 def pack_frame(head: FrameHead, body: bytes = b"") -> bytes:
-    """Return the bytes of a frame."""
     raw = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
     return _LENGTHS.pack(len(raw), len(body)) + raw + body
 
@@ -207,7 +206,6 @@ _ANY_MODEL = ModelSpec("")  # a worker has one model, so its name is not sent
 
 
 def read_chat(head: FrameHead, body: bytes) -> ChatOrder:
-    """Read the output of `pack_chat`."""
     fields = dict(head["request"])
     fields["model"] = _ANY_MODEL
     fields["tools"] = tuple(Tool(**tool) for tool in fields["tools"])
@@ -264,7 +262,6 @@ def pack_logprob(one: TokenLogprob) -> list[Any]:
 
 
 def read_chunk(fields: dict[str, Any]) -> Chunk:
-    """Read one of `StepOutput.chunks`."""
     return Chunk(
         fields["text"],
         fields["n_tokens"],
@@ -318,14 +315,12 @@ def pack_embedded(
 
 
 def read_embedded(head: FrameHead, body: bytes) -> Embedded:
-    """Read the output of `pack_embedded`."""
     rows = np.frombuffer(body, np.float32).reshape(head["shape"]).tolist()
     n_pieces, n_cut = tuple(head["n_pieces"]), tuple(head["n_cut_tokens"])
     return Embedded(tuple(map(tuple, rows)), head["n_tokens"], n_pieces, n_cut)
 
 
 def pack_refusal(request_id: int, error: EngineError) -> FrameHead:
-    """Write an error."""
     return {"event": "refused", "id": request_id, "error": pack_error(error)}
 
 
@@ -379,11 +374,9 @@ class PendingRequest:
         self.has_started = False
 
     def fail(self, error: Exception) -> None:
-        """Set an error, unless there is a result."""
         if not self.result.done():
             self.result.set_exception(error)
 
     def finish(self, result: Any) -> None:
-        """Set the result, unless there is one."""
         if not self.result.done():
             self.result.set_result(result)
