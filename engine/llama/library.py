@@ -84,12 +84,6 @@ def ggml_function(name: str, result: Any, *arguments: Any) -> Any:
     return found
 
 
-def _load_backends() -> None:
-    """Load backends that are libraries of their own; the best variant for this processor."""
-    load = ggml_function("ggml_backend_load_all_from_path", None, ctypes.c_char_p)
-    load(os.fsencode(BUILD.folder))
-
-
 class LoadFailed(Exception):
     """llama.cpp would not load the model or make its context; the reason is on stderr."""
 
@@ -228,7 +222,9 @@ def quiet_logs() -> None:
 
 if ggml_function("ggml_backend_reg_count", ctypes.c_size_t)() == 0:
     quiet_logs()
-    _load_backends()
+    # Backends that are libraries of their own; of the processor's, the best variant.
+    load_backends = ggml_function("ggml_backend_load_all_from_path", None, ctypes.c_char_p)
+    load_backends(os.fsencode(BUILD.folder))
 
 
 def supports_gpu() -> bool:

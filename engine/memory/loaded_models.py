@@ -246,16 +246,14 @@ class MemoryAccounting(Generic[W]):
         if self.device is None or self.is_calm:
             self.device = device
             overhead = (self._gpu_overhead_bytes,) * len(device.gpus)
-            self.free = device.free - MemoryAmount(self._mapped_bytes(), overhead)
+            self.free = device.free - MemoryAmount(0, overhead)
             for one in self.by_key.values():
                 if one.worker:
+                    # Weights in mapped files, which the system counts as free.
+                    self.free -= MemoryAmount(one.worker.mapped_bytes)
                     self._record(one, one.worker.measure())
                     self.free -= one.growth  # longer requests will take it
         return device
-
-    def _mapped_bytes(self) -> int:
-        """Return the bytes of weights that are mapped files, which the system counts as free."""
-        return sum(one.worker.mapped_bytes for one in self.by_key.values() if one.worker)
 
     def reserve(self, resident: LoadedModel[W]) -> None:
         """Subtract what a model is planned to take."""

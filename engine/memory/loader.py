@@ -25,7 +25,7 @@ from paddock.engine.errors import (
     WorkerLost,
 )
 from paddock.engine.gguf import read_header
-from paddock.engine.profile.profile_store import PoolProfiles
+from paddock.engine.profile.profile import PoolProfiles
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.tasks import TaskSet, end
 from paddock.engine.workers.crashes import (

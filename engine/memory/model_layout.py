@@ -27,8 +27,7 @@ from paddock.engine.profile.context_layout import (
     may_be_plain,
     n_chat_slots,
 )
-from paddock.engine.profile.profile import Profile
-from paddock.engine.profile.profile_store import PoolProfiles
+from paddock.engine.profile.profile import PoolProfiles, Profile
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import CacheType, PoolSettings
 from paddock.engine.system.files import read_json_object, write_json_atomically

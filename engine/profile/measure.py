@@ -608,14 +608,11 @@ def measure_format(
         with bench.context:
             took = {}
             for n_rows in format_speeds.MEASURED_ROWS:
-                bench.clear()
-                took[n_rows] = min(_time_rows(bench, n_rows) for _ in range(_n_times(clock)))
+                took[n_rows] = float("inf")
+                for _ in range(_n_times(clock)):
+                    bench.clear()
+                    took[n_rows] = min(took[n_rows], bench.read(0, n_rows))
         scale = 1e9 / trial_models.TRIAL_WEIGHTS
         return tuple(FormatPoint(name, n_rows, took_s * scale) for n_rows, took_s in took.items())
     finally:
         model.close()
-
-
-def _time_rows(bench: Bench, n_rows: int) -> float:
-    bench.clear()
-    return bench.read(0, n_rows)

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from paddock.engine.llama.build import find_build
-from paddock.engine.profile.profile_store import device_slug, write_json
+from paddock.engine.profile.profile import device_slug, write_json
 from paddock.engine.system import files
 from paddock.engine.system.distribution import is_clone
 from paddock.engine.system.hardware import read_cpu

@@ -21,14 +21,13 @@ from paddock.engine.profile.context_layout import (
     plain_ratio,
     without_flash,
 )
-from paddock.engine.profile.profile_store import ProfileStore, this_device_build
+from paddock.engine.profile.profile import ProfileStore, this_device_build
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.crashes import FallbackStore
 
 if TYPE_CHECKING:
     from paddock.engine.memory.device_memory import Device
-    from paddock.engine.profile.profile import Profile
-    from paddock.engine.profile.profile_store import DeviceBuild
+    from paddock.engine.profile.profile import DeviceBuild, Profile
     from paddock.engine.request import ModelFacts
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.profile.profile_store import ProfileStore
+from paddock.engine.profile.profile import ProfileStore
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan
 from paddock.runner.settings import Settings

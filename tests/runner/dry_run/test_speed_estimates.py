@@ -15,9 +15,9 @@ from paddock.engine.profile.profile import (
     FormatPoint,
     PrefillPoint,
     Profile,
+    ProfileStore,
     Weights,
 )
-from paddock.engine.profile.profile_store import ProfileStore
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.crashes import Fallback, FallbackStore
 from paddock.runner.dry_run.speed_estimates import SpeedBook, profile_place

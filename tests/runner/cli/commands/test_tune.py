@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from paddock.engine.gguf import TYPE_NAMES
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.profile.profile_store import ProfileStore
+from paddock.engine.profile.profile import ProfileStore
 from paddock.engine.settings import PoolSettings
 from paddock.runner.cli import doctor, model_tables
 from paddock.runner.cli.application import application
