@@ -408,7 +408,7 @@ class DecodeLoop:
             if answer.ended or not is_guessed:
                 break
         answer.learn(n_drafts, n_accepted, output)
-        if not answer.ended:
+        if not answer.ended and answer.request.picker.constrained is not None:
             n_most = min(self._n_ahead(), self._scheduler.n_free_for(piece.sequence) - 1)
             answer.follow(n_most, self._model, output)
         if answer.must_shift:  # nothing of it stays in the cache
