@@ -15,7 +15,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -301,25 +301,24 @@ async def _copy_to_blob(store: ModelStore, path: Path, report: ReportProgress) -
         return await run_to_end_in_thread(blob.commit)
 
 
-_DEFAULT_OPTIONS = TransferOptions()
 _TEXT_FILE_TYPES = dict(zip(HUB_TEXT_FILES, (TEMPLATE_TYPE, SYSTEM_TYPE, PARAMS_TYPE), strict=True))
 _MAX_TEXT_BYTES = 1024 * 1024
 
 
-async def pull(
+def pull(
     store: ModelStore,
     source: str | ModelName,
     *,
-    options: TransferOptions = _DEFAULT_OPTIONS,
+    options: TransferOptions,
     as_name: str | None = None,
 ) -> AsyncGenerator[ProgressLine, None]:
-    """Pull a model; yield progress lines from `pulling manifest` to `success`.
+    """Pull a model; return its progress lines, from `pulling manifest` to `success`.
 
     `source` is a text for `model_names.parse_source`. If the caller stops early, the pull is
     cancelled and resumed by the next one.
 
     Raises:
-        InvalidName: before the first line; also for a path, where paths are not accepted.
+        InvalidName: at once, also for a path, where paths are not accepted.
         TransferError, EngineError: after the last line; the model in the store is unchanged.
     """
     meant = RegistrySource(source) if isinstance(source, ModelName) else None
@@ -329,10 +328,7 @@ async def pull(
             str(source),
             f"files can only be imported on this machine itself, with `paddock pull {source}`",
         )
-    work = partial(_Pull(store, options).run, found)
-    async with aclosing(progress_lines(work)) as lines:
-        async for line in lines:
-            yield line
+    return progress_lines(partial(_Pull(store, options).run, found))
 
 
 class _Pull:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -222,26 +222,21 @@ def _read_piece(path: Path, at: int, n_bytes: int) -> bytes:
         return file.read(n_bytes)
 
 
-_DEFAULT_OPTIONS = TransferOptions()
-
-
-async def push(
-    store: ModelStore, name: str | ModelName, *, options: TransferOptions = _DEFAULT_OPTIONS
+def push(
+    store: ModelStore, name: str | ModelName, *, options: TransferOptions
 ) -> AsyncGenerator[ProgressLine, None]:
-    """Push a model; yield progress lines from `retrieving manifest` to `success`.
+    """Push a model; return its progress lines, from `retrieving manifest` to `success`.
 
     If the caller stops early, the push is cancelled. Uploaded blobs stay, so the next push
     continues with the layer where this one stopped.
 
     Raises:
-        InvalidName: before the first line.
+        InvalidName: at once.
         ModelNotFound: it is not in the store.
         TransferError: after the last line; the registry's model is unchanged.
     """
     parsed = name if isinstance(name, ModelName) else parse_name(name)
-    async with aclosing(progress_lines(partial(_push, store, parsed, options))) as lines:
-        async for line in lines:
-            yield line
+    return progress_lines(partial(_push, store, parsed, options))
 
 
 async def _push(
