@@ -44,7 +44,9 @@ def dumps(value: Any) -> bytes:
 def json_response(
     value: Any, status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
-    return Response(dumps(value), status, headers, "application/json; charset=utf-8")
+    """Return a value, or bytes that are JSON already."""
+    raw = value if isinstance(value, bytes) else dumps(value)
+    return Response(raw, status, headers, "application/json; charset=utf-8")
 
 
 FOREVER = timedelta(microseconds=(2**63 - 1) // 1000)

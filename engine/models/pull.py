@@ -122,24 +122,18 @@ class HubAuth:
         return False
 
 
-async def list_hub_files(
-    repository: str, revision: str | None, options: TransferOptions
-) -> HubListing:
-    """Return a repository's files.
+def hub_address(options: TransferOptions) -> str:
+    return (options.hub or constants.ENDPOINT).rstrip("/")
+
+
+def list_hub_files(repository: str, revision: str | None, options: TransferOptions) -> HubListing:
+    """Return a repository's files; blocks.
 
     Raises:
         NotPublished: there is no such repository or revision.
         TransferRefused: the repository needs a login, or its terms must be accepted.
         HostUnreachable: the hub does not answer.
     """
-    return await asyncio.to_thread(_list_hub_files, repository, revision, options)
-
-
-def hub_address(options: TransferOptions) -> str:
-    return (options.hub or constants.ENDPOINT).rstrip("/")
-
-
-def _list_hub_files(repository: str, revision: str | None, options: TransferOptions) -> HubListing:
     from huggingface_hub import HfApi, errors, get_token, hf_hub_url  # takes a second
 
     # The base classes are those of huggingface_hub's HTTP library.
@@ -384,7 +378,9 @@ class _Pull:
         async with TransferClient(options, report) as connection:
             connection.check(parse_url(hub))
             try:
-                listing = await list_hub_files(source.repository, source.revision, options)
+                listing = await asyncio.to_thread(
+                    list_hub_files, source.repository, source.revision, options
+                )
             except HostUnreachable as error:
                 await self._accept_local_copy(source.name, report, error)
                 return

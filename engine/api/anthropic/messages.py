@@ -405,7 +405,9 @@ def read_prompt(body: Mapping[str, Any]) -> MessagesPrompt:
     model = _read_model(body)
     # Parsed, because clients may not name a model by a file's path.
     spec = ModelSpec(parse_name(model).short)
-    return MessagesPrompt(model, spec, read_messages(body), _read_tools(body), _read_think(body))
+    messages = read_messages(body)
+    tools = tuple(_read_tool(one, f"tools.{n}") for n, one in enumerate(objects_of(body, "tools")))
+    return MessagesPrompt(model, spec, messages, tools, _read_think(body))
 
 
 def _read_model(body: Mapping[str, Any]) -> str:
@@ -458,10 +460,6 @@ def read_messages_request(body: Mapping[str, Any], priority: Priority) -> Messag
         shows_thinking=text_of(object_of(body, "thinking"), "display") != "omitted",
     )
     return MessagesRequest(prompt, request, flag_of(body, "stream"), format_)
-
-
-def _read_tools(body: Mapping[str, Any]) -> tuple[Tool, ...]:
-    return tuple(_read_tool(one, f"tools.{n}") for n, one in enumerate(objects_of(body, "tools")))
 
 
 def _read_tool(raw: Mapping[str, Any], where: str) -> Tool:

@@ -349,7 +349,7 @@ async def embed(request: Request) -> Response:
         value |= {"truncated": True, "prompt_tokens_original": n_original}
     vectors = await asyncio.to_thread(vectors_json, reply.vectors)
     raw = b'{"model":%b,"embeddings":%b,%b' % (dumps(asked.model), vectors, dumps(value)[1:])
-    return _raw_json_response(raw, warning_header(asked, n_original if n_cut else None))
+    return json_response(raw, headers=warning_header(asked, n_original if n_cut else None))
 
 
 async def embed_legacy(request: Request) -> Response:
@@ -363,7 +363,7 @@ async def embed_legacy(request: Request) -> Response:
         await _load_model(request, asked)
         return json_response({"embedding": []})
     reply = await _embed(request, asked, (prompt,))
-    return _raw_json_response(b'{"embedding":%b}' % vectors_json(reply.vectors)[1:-1])
+    return json_response(b'{"embedding":%b}' % vectors_json(reply.vectors)[1:-1])
 
 
 async def _read_embed_request(request: Request, body: Mapping[str, Any]) -> ModelRequest:
@@ -426,7 +426,3 @@ def vectors_json(vectors: Sequence[Sequence[float]]) -> bytes:
     """
     form = "[" + ",".join(["%.9g"] * len(vectors[0])) + "]"
     return ("[" + ",".join([form % tuple(vector) for vector in vectors]) + "]").encode()
-
-
-def _raw_json_response(raw: bytes, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(raw, headers=headers, media_type="application/json; charset=utf-8")

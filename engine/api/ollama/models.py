@@ -83,7 +83,7 @@ async def show_model(request: Request) -> Response:
         value = await asyncio.to_thread(describe)
     except ModelNotFound:
         raise model_not_found(model) from None
-    return Response(value, media_type="application/json; charset=utf-8")
+    return json_response(value)
 
 
 def _show_value(card: ModelCard, system: str) -> dict[str, Any]:

@@ -360,7 +360,7 @@ async def create_embeddings(request: Request) -> Response:
     reply = await while_connected(request, run_embedding(service.pool, call, caller))
     written = await asyncio.to_thread(embedding_body, call, reply)
     headers = {"Warning": TRUNCATION_WARNING} if any(reply.n_cut_tokens) else None
-    return Response(written, 200, headers, "application/json; charset=utf-8")
+    return json_response(written, headers=headers)
 
 
 async def rerank(request: Request) -> Response:
