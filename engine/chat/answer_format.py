@@ -20,7 +20,7 @@ from paddock.engine.sampling.schema import embeddable_schema, parse_schema
 
 from .stream_parser import HARMONY_TOKENS, AnswerMarkup, HarmonyParser, MarkupParser, StreamParser
 from .template_probe import ChatFormat
-from .tool_formats import LiteralText, ParameterFormat, Placeholder, ReasoningTags, ToolCallFormat
+from .tool_calls import LiteralText, ParameterFormat, Placeholder, ReasoningTags, ToolCallFormat
 
 Schema = Mapping[str, Any]
 

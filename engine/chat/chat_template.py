@@ -51,7 +51,7 @@ from .template_messages import (
     tool_definitions,
 )
 from .template_probe import ChatFormat, probe_template
-from .tool_formats import ReasoningTags
+from .tool_calls import ReasoningTags
 
 MAX_WIDTH = 10_000  # of padding
 MAX_WRAP_CHARS = 100_000  # `wordwrap(1)` of a word takes 0.1 s for so many, and 13 s for a million

@@ -23,13 +23,14 @@ from typing import Literal
 
 from paddock.engine.request import Tool, ToolCall
 
-from .tool_call_parser import (
+from .tool_calls import (
     IncompleteValue,
     MalformedValue,
+    ReasoningTags,
+    ToolCallFormat,
     parse_calls,
     parse_first_complete_call,
 )
-from .tool_formats import ReasoningTags, ToolCallFormat
 
 
 class Utf8Decoder:

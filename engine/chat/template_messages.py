@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from paddock.engine.request import Message, Tool, ToolCall, with_system_text
 
-from .tool_formats import ToolCallFormat
+from .tool_calls import ToolCallFormat
 
 TemplateTurn = dict[str, Any]
 

@@ -27,25 +27,23 @@ from .template_messages import (
     TemplateTurn,
     TurnRules,
 )
-from .tool_call_parser import (
-    IncompleteValue,
-    MalformedValue,
-    calls_in_json,
-    parse_calls,
-    parse_gemma_object,
-    parse_python_calls,
-)
-from .tool_formats import (
+from .tool_calls import (
     HERMES,
     KNOWN_FORMATS,
     KNOWN_TAGS,
     THINK_TAGS,
     FormatPart,
+    IncompleteValue,
     LiteralText,
+    MalformedValue,
     ParameterFormat,
     Placeholder,
     ReasoningTags,
     ToolCallFormat,
+    calls_in_json,
+    parse_calls,
+    parse_gemma_object,
+    parse_python_calls,
 )
 
 PROBE_TOOL_NAME, PROBE_CALL_ID = "qx_tool", "qxid00001"

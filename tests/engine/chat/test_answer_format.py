@@ -16,7 +16,7 @@ from paddock.engine.chat.answer_format import (
     tool_call_grammar,
 )
 from paddock.engine.chat.chat_template import ChatTemplate
-from paddock.engine.chat.tool_formats import THINK_TAGS
+from paddock.engine.chat.tool_calls import THINK_TAGS
 from paddock.engine.llama import library
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.models.model_finder import ModelFinder

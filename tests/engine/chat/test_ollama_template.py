@@ -9,7 +9,7 @@ import pytest
 
 from paddock.engine.chat.chat_template import ChatTemplate, TextPiece
 from paddock.engine.chat.stream_parser import AnswerMarkup, MarkupParser
-from paddock.engine.chat.tool_formats import LiteralText, ToolCallFormat
+from paddock.engine.chat.tool_calls import LiteralText, ToolCallFormat
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, Think, Tool, ToolCall
 from tests.engine.chat.answer_parsing import WEATHER, parsed_answer, template
