@@ -464,7 +464,8 @@ class DecodeLoop:
         context = self._cache.context
         if head is None or not context.keeps_states:
             return {}
-        ahead = {one: n_ahead for one, (_, n_ahead) in _asked(answers, most, price).items()}
+        asked_ahead = _asked(answers, most, price + self._cache.mtp_price)
+        ahead = {request_id: n_ahead for request_id, (_, n_ahead) in asked_ahead.items()}
         present = {one.request_id for one in self._scheduler.running}
         return head.guess(self._hidden_states(step), ahead, present, context.options)
 

@@ -280,6 +280,10 @@ class Model:
         return int(lib.llama_model_n_embd_out(self.pointer))
 
     @property
+    def n_layers(self) -> int:
+        return int(lib.llama_model_n_layer(self.pointer))
+
+    @property
     def n_scores(self) -> int:
         """Number of values that a classifier returns for a text; 1 for most rerankers."""
         return int(lib.llama_model_n_cls_out(self.pointer))

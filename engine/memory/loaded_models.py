@@ -43,7 +43,6 @@ class ModelWorker(Protocol):
     @property
     def n_requests(self) -> int:
         """Requests that wait for an answer."""
-        ...
 
     @property
     def n_running(self) -> int: ...
@@ -51,11 +50,9 @@ class ModelWorker(Protocol):
     @property
     def mapped_bytes(self) -> int:
         """Of its main memory, pages of files, which the system counts as free."""
-        ...
 
     def measure(self) -> WorkerMemory:
         """Return the most memory that it has taken so far, with what its context may yet take."""
-        ...
 
     async def widen(self, n_ctx_tokens: int, n_cells: int) -> None:
         """Make a larger context over the same weights, once the running sequences have ended.
@@ -64,7 +61,6 @@ class ModelWorker(Protocol):
             WorkerGone: the process died.
             EngineError: there is no memory for it.
         """
-        ...
 
     async def stop(self) -> None: ...
 

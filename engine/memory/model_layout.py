@@ -661,7 +661,6 @@ class MemoryProbe(Protocol):
 
     async def look(self) -> Device:
         """Return what is free now."""
-        ...
 
     async def layouts(self, wanted: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
         """Return the ways to load a model, the good ones first.
@@ -669,13 +668,11 @@ class MemoryProbe(Protocol):
         Raises:
             ModelBroken: its file cannot be read.
         """
-        ...
 
     async def wider(
         self, wanted: LayoutRequest, layout: ModelLayout, n_ctx_tokens: int
     ) -> tuple[ModelLayout, ...]:
         """Return the ways in which a loaded model can take longer sequences."""
-        ...
 
     def learn(
         self, wanted: LayoutRequest, load: WorkerOptions, taken: WorkerMemory, load_s: float

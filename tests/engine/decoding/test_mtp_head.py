@@ -17,6 +17,7 @@ from paddock.engine.gguf import read_header
 from paddock.engine.llama.library import CacheFull, DecodeFailed, LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import Context
 from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.profile.profile import Weights
 from paddock.engine.settings import CacheLayout
 from tests.engine.decoding.test_loop import Bench, Later, closed, job, profile_of
 from tests.fakes import tiny
@@ -177,6 +178,17 @@ def test_tokens_are_guessed_where_answers_stay_the_same_or_guesses_are_asked_for
     guessing = bench("alphabet", profile=profile_of(drafts_keep_answers=keeps))
     guessing.run([job(opened("alphabet"), 0, "a", drafts=asked)])
     assert bool(counts(guessing)[0]) == guesses
+
+
+def test_nothing_is_guessed_where_the_head_costs_as_much_as_the_model(
+    bench: Callable[..., Bench], opened: Callable[[str], Model]
+) -> None:
+    for n_layer_weights, guesses in ((1e9, True), (1e7, False)):
+        weights = (Weights("F32", n_layer_weights, n_head=1e8),)
+        profile = replace(profile_of(drafts_keep_answers=True), weights=weights)
+        guessing = bench("alphabet", profile=profile)
+        guessing.run([job(opened("alphabet"), 0, "a")])
+        assert bool(counts(guessing)[0]) == guesses
 
 
 @pytest.mark.parametrize("error", [CacheFull(), DecodeFailed("llama_decode answered -3")])
