@@ -87,7 +87,6 @@ class BoundStep:
 
     @property
     def models(self) -> tuple[ModelSpec, ...]:
-        """Every model that it asks."""
         return self.besides if self.model is None else (self.model, *self.besides)
 
 

@@ -72,7 +72,6 @@ def _store_name(step: StepNode) -> object:
 def _waits_for(
     edges: Mapping[str, frozenset[str]], later: str, earlier: str, seen: set[str]
 ) -> bool:
-    """Return whether one node waits for another, by whatever way."""
     before = edges.get(later, frozenset()) - seen
     seen |= before
     return earlier in before or any(_waits_for(edges, one, earlier, seen) for one in before)
@@ -82,7 +81,6 @@ _REFERENCE_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def schedule_faults(pipeline: Pipeline) -> Iterator[Fault]:
-    """Yield a fault for each schedule that never comes."""
     for index, schedule in enumerate(pipeline.on.schedule if pipeline.on else ()):
         why = never_due(schedule.cron)
         if why is not None:

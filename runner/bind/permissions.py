@@ -21,7 +21,7 @@ import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddock.engine.system import processes
 from paddock.engine.system.hosts import BadHost, read_authority, read_pattern, written_authority
@@ -37,9 +37,6 @@ from . import protected_files
 from .bound import BoundPlan, BoundStep
 from .requirements import has_tools
 from .subpipelines import PIPELINE_STEP, all_plans, steps_of
-
-if TYPE_CHECKING:
-    pass
 
 MAX_COMMAND_CHARS = 1000
 """Of a command that is shown: a script is meant to be read before it is allowed."""

@@ -92,7 +92,6 @@ _ANSWERING_STEPS = "It belongs to steps such as 'chat', 'summarise', 'reduce' an
 
 
 def _has_no_answer(kind: type[Step[Any, Any]] | None) -> bool:
-    """Return whether a step, if its class is known, asks no model."""
     return kind is not None and not getattr(kind, "takes_reply", False)
 
 

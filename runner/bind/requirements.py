@@ -75,7 +75,6 @@ def _server_file_digests(server: McpServer, base: Path) -> Iterator[tuple[str, s
 
 
 def tool_faults(step: StepNode, pipeline: Pipeline, base: Path) -> Iterator[Fault]:
-    """Yield what is wrong with the tools of a step."""
     for one in tool_names.tools_used(step.uses, step.params.data):
         at: Place = (*step.at, "with", *one.path)
         if not one.is_written:
@@ -215,7 +214,6 @@ def _certain_steps(nodes: Iterable[BoundNode], bound: BoundPlan) -> Iterator[Bou
 
 
 def _holds(condition: Expression, bound: BoundPlan) -> bool:
-    """Return whether a condition is known to be true before the run."""
     if any(path[0] != "inputs" for path in condition.references):
         return False
     try:

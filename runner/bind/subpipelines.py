@@ -134,7 +134,6 @@ def with_inputs(inner: BoundPlan, inputs: Mapping[str, Any], roots: Roots) -> Bo
 
 
 def node_ids(body: Iterable[BoundNode]) -> Iterator[str]:
-    """Yield the ids of all steps and blocks in a body, nested ones too."""
     for node in body:
         yield node.id
         if isinstance(node, BoundBlock):
@@ -190,7 +189,6 @@ def has_no_nested_items(body: Iterable[BoundNode]) -> bool:
 
 
 def blocks_of(body: Iterable[BoundNode]) -> Iterator[BoundBlock]:
-    """Yield the nested blocks of a body."""
     for node in body:
         if isinstance(node, BoundBlock):
             yield node

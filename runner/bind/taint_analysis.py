@@ -135,7 +135,6 @@ def step_spec(step: WrittenStep, reply: BoundReply | None = None, servers: Any =
 
 
 def block_spec(block: Block) -> str:
-    """Return the canonical spec of a block without its steps."""
     written = {
         "for_each": f"{block.var} in {block.over.source}",
         "key": block.key.source if block.key else None,
@@ -251,7 +250,6 @@ class _TaintMarker:
 
 
 def _parameter_references(step: BoundStep) -> frozenset[Reference]:
-    """Return what is written into a step's parameters."""
     texts = (template.references for template in step.params.templates.values())
     return step.params.value.references.union(*texts)
 

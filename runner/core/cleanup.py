@@ -10,7 +10,6 @@ belongs to another report.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -70,12 +69,9 @@ class HeldRows:
 
 def rows_held_by(entry: Entry | None) -> Iterator[HeldRows]:
     """Yield the rows of an item, and of the items within it."""
-    if entry is None or entry.reads is None or f'["{ROWS}"' not in entry.reads:
-        return
-    for mark in json.loads(entry.reads).values():
-        if mark[0] == ROWS:
-            _, path, owner, whole, scope, key = mark
-            yield HeldRows(path, owner, scope, key, whole)
+    marks = {} if entry is None else entry.marks(ROWS)
+    for _, path, owner, whole, scope, key in marks.values():
+        yield HeldRows(path, owner, scope, key, whole)
 
 
 def _held_row(row: StoredRow) -> HeldRows:
@@ -282,11 +278,9 @@ def former_outputs_left(
 
 def current_paths(entry: Entry) -> set[str]:
     """Return the stored paths that an item, and those within it, last wrote or kept."""
-    paths = set(json.loads(entry.outputs)) if entry.outputs else set()
-    for path, mark in json.loads(entry.reads).items() if entry.reads else ():
-        if mark[0] in (WRITTEN, HELD):
-            paths.add(path if mark[0] == WRITTEN else mark[1])
-    return paths
+    marks = entry.marks(WRITTEN, HELD).items()
+    within = (path if mark[0] == WRITTEN else mark[1] for path, mark in marks)
+    return {*entry.output_paths, *within}
 
 
 def former_outputs_text(former: Collection[FormerOutput]) -> str:
@@ -495,7 +489,7 @@ class OrphanCleaner:
     def _keeps(self, entry: Entry, removal: _Removal) -> bool:
         """Return whether an output of an item could not be removed, so that it is tried again."""
         stores = (held.path for held in rows_held_by(entry))
-        return any(path in removal.refused for path in (*_outputs_of(entry), *stores))
+        return any(path in removal.refused for path in (*entry.output_paths, *stores))
 
     # --- removing
 
@@ -503,7 +497,7 @@ class OrphanCleaner:
         self, block: BoundBlock, scope: str, entry: Entry, outer: tuple[str, ...]
     ) -> Iterator[_OutputFile]:
         """Yield the files of an item, and of the items within it."""
-        for stored in _outputs_of(entry):
+        for stored in entry.output_paths:
             yield _OutputFile(scope, entry.key, stored)
         yield from (_OutputFile(*made) for made in nested_outputs(entry))
         for inner in block.body:
@@ -562,10 +556,6 @@ def _renamed(work: BlockWork, done: Collection[int]) -> dict[str, str]:
         for item in work.items
         if item.renamed_from is not None and item.index in done
     }
-
-
-def _outputs_of(entry: Entry) -> Sequence[str]:
-    return json.loads(entry.outputs) if entry.outputs else ()
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -54,17 +54,13 @@ def written_within(scope: str, key: str, paths: Iterable[str]) -> dict[str, list
 
 def nested_outputs(entry: Entry) -> Iterator[tuple[str, str, str]]:
     """Yield the outputs of nested items: (scope, key, path)."""
-    if entry.reads is not None and f'["{WRITTEN}"' in entry.reads:
-        for path, mark in json.loads(entry.reads).items():
-            if mark[0] == WRITTEN:
-                yield mark[1], mark[2], path
+    for path, (_, scope, key) in entry.marks(WRITTEN).items():
+        yield scope, key, path
 
 
 def entry_marks(entry: Entry, scope: str) -> dict[str, list[Any]]:
     """Return an entry's dependencies, for the item around it."""
-    reads: dict[str, list[Any]] = json.loads(entry.reads) if entry.reads else {}
-    outputs = json.loads(entry.outputs) if entry.outputs else ()
-    return reads | written_within(scope, entry.key, outputs)
+    return entry.marks() | written_within(scope, entry.key, entry.output_paths)
 
 
 class DependencyIndex:
@@ -140,9 +136,9 @@ class DependencyIndex:
         Edited outputs are added to `edited`, and are no difference.
         """
         loss = None
-        for path in json.loads(entry.outputs) if entry.outputs else ():
+        for path in entry.output_paths:
             loss = loss or self._of_output(scope, path, edited)
-        for path, mark in json.loads(entry.reads).items() if entry.reads else ():
+        for path, mark in entry.marks().items():
             reason = self._of_mark(path, mark, edited)
             if reason is not None and not is_loss(reason):
                 return reason
@@ -151,10 +147,7 @@ class DependencyIndex:
 
     def released(self, entry: Entry) -> str | None:
         """Return why an edited file that blocked an item can be written now."""
-        if entry.reads is None or f'["{HELD}"' not in entry.reads:
-            return None
-        marks = (mark for mark in json.loads(entry.reads).values() if mark[0] == HELD)
-        reasons = (self._of_held(path, ours, []) for _, path, ours in marks)
+        reasons = (self._of_held(path, ours, []) for _, path, ours in entry.marks(HELD).values())
         return next((reason for reason in reasons if reason is not None), None)
 
     def agrees(self, path: str, mark: Sequence[Any]) -> bool:
@@ -218,22 +211,15 @@ class DependencyIndex:
 
 def _listings_of(entry: Entry) -> Iterator[tuple[str, tuple[str, str]]]:
     """Yield the folders that an item listed, with their scan parameters."""
-    if entry.reads is None or f'["{LISTED}"' not in entry.reads:
-        return
-    for path, mark in json.loads(entry.reads).items():
-        if mark[0] == LISTED:
-            folder = path.removesuffix("/")
-            yield from ((_listing_key(folder, given), (folder, given)) for given, _ in mark[1:])
+    for path, mark in entry.marks(LISTED).items():
+        folder = path.removesuffix("/")
+        yield from ((_listing_key(folder, given), (folder, given)) for given, _ in mark[1:])
 
 
 def _stores_of(entry: Entry) -> Iterator[str]:
     """Yield the stores that an item searched, or has rows in."""
-    reads = entry.reads
-    if reads is None or (f'["{ROWS}"' not in reads and f'["{STORE}"' not in reads):
-        return
-    for path, mark in json.loads(reads).items():
-        if mark[0] in (ROWS, STORE):
-            yield mark[1] if mark[0] == ROWS else path
+    for path, mark in entry.marks(ROWS, STORE).items():
+        yield mark[1] if mark[0] == ROWS else path
 
 
 def _listing_key(folder: str, given: str) -> str:

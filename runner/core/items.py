@@ -138,8 +138,7 @@ class ItemRun:
 
     def keep_marks(self, entry: Entry) -> None:
         """Take over the dependencies of its last run: its answers may not be asked for again."""
-        if entry.reads:
-            self.reads.update(json.loads(entry.reads))
+        self.reads.update(entry.marks())
 
     def marks(self) -> dict[str, list[Any]]:
         """Return its dependencies, for the item around it."""

@@ -176,27 +176,30 @@ class _PlanRun:
             raise RunFailed(f"`returns`: {error}") from error
 
     async def _node(self, node: BoundNode) -> None:
-        for before in self._bound.edges.get(node.id, ()):
-            await self._ended[before].wait()
+        """Run a node once those before it have ended, or leave it as they were left."""
+        before = self._bound.edges.get(node.id, frozenset())
+        for one in before:
+            await self._ended[one].wait()
         if self._stop_gate.is_closed:
-            self._leave_for_later(node)
-            return
-        partial = self.blocks.partial.intersection(self._bound.edges.get(node.id, ()))
-        if partial:
-            self._leave(node, min(partial))
-            return
-        if waits := self.awaited.keys() & self._bound.edges.get(node.id, ()):
-            self._let_wait(node, min(waits))
-            return
+            self.has_left = True
+        elif partial := self.blocks.partial & before:
+            self.blocks.partial.add(node.id)
+            self._leave(node, f"only some items of '{min(partial)}' were done")
+        elif waits := self.awaited.keys() & before:
+            wait = self.awaited[node.id] = self.awaited[min(waits)]
+            verb = "waits for review" if wait.is_asked else "is left, as is its review"
+            self._leave(node, f"'{min(waits)}' {verb}")
+        else:
+            await self._run(node)
+        self._ended[node.id].set()
+
+    async def _run(self, node: BoundNode) -> None:
         try:
             outputs = await self._as_task(node)
         except StopGateClosed:
-            self._leave_for_later(node)
-            return
+            self.has_left = True
         except AwaitingReview as wait:
             self.awaited[node.id] = wait
-            self._ended[node.id].set()
-            return
         except (StepFailed, ExpressionError) as error:
             text = str(error) if isinstance(error, StepFailed) else f"'{node.id}': {error}"
             self._stats.item(ItemReport(node.id, self._key(node), "failed", error=text))
@@ -204,28 +207,12 @@ class _PlanRun:
             cause = error.cause if isinstance(error, StepFailed) else "other"
             place = f"{node.mark.file}:{node.mark.line}:{node.mark.column}"
             raise RunFailed(f"{place}: {text}", cause=cause) from error
-        self._scope = self._scope.with_step(node.id, outputs)
-        self._ended[node.id].set()
+        else:
+            self._scope = self._scope.with_step(node.id, outputs)
 
-    def _leave_for_later(self, node: BoundNode) -> None:
-        """Leave a node undone at the closed gate; nodes that wait for it do the same."""
-        self.has_left = True
-        self._ended[node.id].set()
-
-    def _leave(self, node: BoundNode, partial: str) -> None:
-        """Leave a node undone that reads a block which `--only` did in part."""
-        self.blocks.partial.add(node.id)
-        self._stats.note(f"'{node.id}' is left as it is: only some items of '{partial}' were done.")
+    def _leave(self, node: BoundNode, why: str) -> None:
+        self._stats.note(f"'{node.id}' is left as it is: {why}.")
         self._stats.item_state(node.id, "", "skipped")
-        self._ended[node.id].set()
-
-    def _let_wait(self, node: BoundNode, before: str) -> None:
-        """Leave a node undone that reads one which waits for a person's decision."""
-        self.awaited[node.id] = self.awaited[before]
-        verb = "waits for review" if self.awaited[before].is_asked else "is left, as is its review"
-        self._stats.note(f"'{node.id}' is left as it is: '{before}' {verb}.")
-        self._stats.item_state(node.id, "", "skipped")
-        self._ended[node.id].set()
 
     async def _as_task(self, node: BoundNode) -> Any:
         """Run a node as a chunk of its own; return its outputs."""
@@ -388,7 +375,6 @@ class _PlanRun:
             self.blocks.marks.update(marks)
 
     def _key(self, node: BoundNode) -> str:
-        """Return the report's key of a step that is an item of its own."""
         return "/".join((*self._outer, node.id))
 
     def _sub_pipelines(self, step: BoundStep, record: ItemRun) -> _SubPipelineRun:

@@ -94,7 +94,6 @@ class RunContext:
     def tools(
         self, step: BoundStep, caller: CallOrigin, outputs: ItemOutputs, item: ItemName
     ) -> Tools:
-        """Return the tools of one step of one item."""
         memo: CallCache = ToolCallCache(self.ledger, self.stats, caller)
         toolset: Toolset = NoToolset()
         if self.tool_runtime is not None:

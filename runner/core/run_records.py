@@ -245,12 +245,10 @@ class RunStats:
             self.observer.note(text)
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
-        """Report a step's or block's number of items to the observer."""
         if self._item is None:  # else they are details of one item
             self.observer.step(f"{self._prefix}{step}", total, fresh)
 
     def tokens(self, n: int) -> None:
-        """Report to the observer that so many tokens were just generated."""
         self.observer.tokens(n)
 
     def call(self, step: str, key: str, usage: Usage, *, is_cached: bool) -> None:
@@ -274,7 +272,6 @@ class RunStats:
         self._items.append(replace(report, step=f"{self._prefix}{report.step}", error=error))
 
     def item_state(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
-        """Report an item's new state to the observer."""
         if self._item is None:
             detail = detail and self.secrets.redact(detail)
             self.observer.item(f"{self._prefix}{step}", key, state, detail)
@@ -308,7 +305,6 @@ class RunStats:
         self._sums["tracebacks"] += 1
 
     def _in_order(self) -> tuple[ItemReport, ...]:
-        """Return the items by step and key."""
         steps = {
             step: place for place, step in enumerate(dict.fromkeys(i.step for i in self._items))
         }
@@ -345,7 +341,6 @@ class RunStats:
         )
 
     def _by_step(self) -> dict[str, dict[str, Any]]:
-        """Return the totals of each step or block, by its id."""
         found = {name: asdict(done) for name, done in self._steps.items()}
         for item in self._items:
             counts = found.setdefault(item.step, {}).setdefault("counts", {})

@@ -487,7 +487,7 @@ class Judge:
         """Judge a failed item: an edited output that blocked it may be gone."""
         reason = self.dependencies.released(entry)
         if reason is None and is_taken:
-            paths = held_paths(json.loads(entry.reads) if entry.reads else {})
+            paths = held_paths(entry.marks())
             reason = f"{EDITED_FILE}{paths[0]}" if paths else None
         return verdict if reason is None else ItemVerdict("stale", reason)
 

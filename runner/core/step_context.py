@@ -66,14 +66,12 @@ class ToolRuntime:
 
     @property
     def functions(self) -> FunctionPool:
-        """Processes for Python functions."""
         if self._functions is None:
             self._functions = FunctionPool()
         return self._functions
 
     @property
     def servers(self) -> McpSessions:
-        """Sessions with MCP servers."""
         if self._servers is None:
             self._servers = McpSessions(self.stats.note)
         return self._servers

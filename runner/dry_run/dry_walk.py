@@ -313,7 +313,6 @@ def unbounded_steps(body: Iterable[BoundNode]) -> CallBounds:
 
 
 def bound_step(step: BoundStep) -> CallBounds:
-    """Bound the calls of one step by what is written."""
     if step.inner is not None:
         return bound_steps(step.inner.nodes)
     if not step.kind.roles:
@@ -767,7 +766,6 @@ def _bound_of_body(calls: CallBounds, body: Iterable[BoundNode]) -> WalkResult:
 
 
 def _models_used(body: Iterable[BoundNode]) -> frozenset[str]:
-    """Return the names of the models that steps may ask."""
     asking = (step for step in all_steps(body) if step.kind.roles)
     return frozenset(spec.ref for step in asking for spec in step.models)
 

@@ -120,7 +120,6 @@ class SpeedBook:
         return TuningGain(ref, prompts, job)
 
     def gains(self) -> Iterable[TuningGain]:
-        """Yield, for each measured model here, what its tuned copy promises."""
         gains = map(self.gain, self._finder.names())
         return (gain for gain in gains if gain is not None)
 
@@ -140,7 +139,6 @@ class SpeedBook:
         return ComputeMode(is_flash, ratio, agreement.company, agreement.drafts)
 
     def manners(self) -> Iterable[tuple[str, ComputeMode]]:
-        """Return the models here that were measured."""
         for name in self._finder.names():
             if (manner := self.manner(name)) is not None:
                 yield name, manner

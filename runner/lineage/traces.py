@@ -211,10 +211,7 @@ class ItemTrace:
     @property
     def marks(self) -> Mapping[str, Sequence[Any]]:
         """The recorded dependencies of the item: files, folders, stores, rows."""
-        if self.entry is None or not self.entry.reads:
-            return {}
-        marks: dict[str, Sequence[Any]] = json.loads(self.entry.reads)
-        return marks
+        return {} if self.entry is None else self.entry.marks()
 
     def source(self, base: Path) -> LineageFile | None:
         """Return the item's document."""
@@ -362,7 +359,7 @@ class LedgerTraces:
         is_document = made is not None and made.source == stored
         outputs: tuple[str, ...] = () if is_document else (stored,)
         if entry is not None:
-            outputs = tuple(json.loads(entry.outputs)) if entry.outputs else ()
+            outputs = entry.output_paths
         place = self._place(scope)
         return ItemTrace(place, key, stored, run, at, entry, made, outputs, n_rows)
 

@@ -192,7 +192,6 @@ async def _chunk(block: str, items: str) -> State[Any]:
 
 
 def state_of(report: Report) -> State[Any]:
-    """Return the flow's state for how the run ended."""
     return _as_prefect_has_it(last_state(report))
 
 

@@ -92,7 +92,6 @@ def is_ci(environ: Mapping[str, str]) -> bool:
 
 
 def is_within_flow_run() -> bool:
-    """Return whether a flow run of Prefect's is current."""
     context = sys.modules.get("prefect.context")
     return context is not None and context.FlowRunContext.get() is not None
 
@@ -135,7 +134,6 @@ async def _local_service(
 
 
 def _needs_service(mode: RunMode, bound: BoundPlan, settings: Settings) -> bool:
-    """Return whether a run needs the service."""
     return mode.prefect == "service" or (
         not settings.pool_urls and any(not spec.pool for spec in models_asked(bound))
     )
@@ -262,7 +260,6 @@ async def _run_tracked(session: RunSession, mode: RunMode, daemon: DaemonSession
 
 
 async def _run_shown(session: RunSession, mode: RunMode, daemon: DaemonSession | None) -> Report:
-    """Run an open session, shown as `mode` says."""
     if mode.prefect == "service" and daemon is not None:
         return await _run_with_mirror(session, daemon.mirror)
     if mode.prefect == "api":

@@ -301,7 +301,6 @@ def _run_item(
     new = [call for call in calls if not call.is_known]
     first = min((step.began for step in steps), default=None)
     state = (entry.was or "new") if entry.state == "done" else entry.state
-    outputs = json.loads(entry.outputs) if entry.outputs else ()
     return RunItem(
         step=row.step,
         key=f"{outer}{entry.key}",
@@ -314,7 +313,7 @@ def _run_item(
         completion=sum(call.completion for call in new),
         error=entry.error,
         source=None if source is None else str(base / source.path),
-        outputs=tuple(str(base / output) for output in outputs),
+        outputs=tuple(str(base / output) for output in entry.output_paths),
     )
 
 
