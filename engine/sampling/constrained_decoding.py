@@ -230,7 +230,6 @@ class EndingGuard:
         return is_hopeless or is_lost
 
     def note(self, token: int) -> None:
-        """Note that a token was taken."""
         self.byte_matcher.take(self._matcher.piece(token))
         self.n_left -= 1
         self._known_ending, self._next_ending = self._next_ending, None
@@ -410,7 +409,6 @@ class ConstrainedAnswer:
         return row, True
 
     def forced(self) -> list[int]:
-        """Return the tokens that must follow."""
         if self._ending_guard.is_active:
             return list(self._ending_guard.ending)
         return [] if self._has_failed or self._loop_escape else self.matcher.forced_tokens()

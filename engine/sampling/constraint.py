@@ -56,10 +56,9 @@ class MaskComputer:
         self._executor = LLExecutor(max(1, min(MOST_MASK_THREADS, n_cpus // 4)))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="masks")
 
-    def start(self, matchers: Sequence[LLMatcher]) -> TokenMasks:
-        """Start the masks of matchers; do not touch these before `TokenMasks.row` has returned."""
-        words = np.empty((len(matchers), self._n_words), np.int32)
-        return TokenMasks(words, self._thread.submit(self._fill, list(matchers), words))
+    def start(self, matchers: Sequence[LLMatcher]) -> Future[NDArray[np.int32]]:
+        """Start the masks of matchers, a row for each; do not touch these before it is done."""
+        return self._thread.submit(self._fill, matchers)
 
     def make(self, matcher: LLMatcher) -> NDArray[np.uint8]:
         """Compute one mask now."""
@@ -67,25 +66,13 @@ class MaskComputer:
         matcher.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
         return words.view(np.uint8)
 
-    def _fill(self, matchers: list[LLMatcher], words: NDArray[np.int32]) -> None:
+    def _fill(self, matchers: Sequence[LLMatcher]) -> NDArray[np.int32]:
+        words = np.empty((len(matchers), self._n_words), np.int32)
         rows = [(matcher, row) for row, matcher in enumerate(matchers)]
         self._executor.unsafe_compute_mask_ptr(
             rows, words.ctypes.data, 4 * self._n_words, len(matchers)
         )
-
-
-class TokenMasks:
-    """The masks of one step, ready or not."""
-
-    def __init__(self, words: NDArray[np.int32], made: Future[None]) -> None:
-        self._words = words
-        self._made = made
-
-    def row(self, number: int) -> NDArray[np.uint8]:
-        """Wait for the masks and return the bytes of one, lowest bit first."""
-        self._made.result()
-        row: NDArray[np.uint8] = self._words[number].view(np.uint8)
-        return row
+        return words
 
 
 END_SIGN = 256
@@ -147,7 +134,6 @@ class ByteMatcher:
         self._inner = inner
 
     def copy(self) -> ByteMatcher:
-        """Return an independent copy."""
         return ByteMatcher(self._inner.deep_copy())
 
     def take(self, text: bytes) -> bool:
@@ -170,7 +156,6 @@ class ByteMatcher:
         return self._inner.is_accepting()
 
     def forced(self) -> bytes:
-        """Return the bytes that must follow."""
         forced = self._inner.compute_ff_bytes()
         return b"" if TOKEN_MARK in forced else forced
 
@@ -210,11 +195,6 @@ _CONSTRAINT_NAMES = {
 }
 
 
-def constraint_name(constraint: Constraint) -> str:
-    """Return a constraint's name for messages."""
-    return _CONSTRAINT_NAMES[constraint.kind]
-
-
 class ConstraintTrials:
     """Try constraints, one after the other. Thread-safe."""
 
@@ -229,7 +209,7 @@ class ConstraintTrials:
         """
         is_pattern = constraint.kind == "regex"
         most = MOST_PATTERN_CHARACTERS if is_pattern else MOST_GRAMMAR_CHARACTERS
-        n_characters, name = len(constraint.source), constraint_name(constraint)
+        n_characters, name = len(constraint.source), _CONSTRAINT_NAMES[constraint.kind]
         if n_characters > most:
             raise BadRequest(f"{name} has {n_characters:,} characters; the limit is {most:,}")
         order = {"kind": constraint.kind, "source": constraint.source}
@@ -278,7 +258,6 @@ class GuidanceVocabulary:
             return self.tokeniser.tokenize_bytes(text)
 
     def bytes_of(self, tokens: Sequence[int]) -> bytes:
-        """Return the bytes of tokens."""
         return self.tokeniser.decode_bytes(list(tokens))
 
 
@@ -302,7 +281,7 @@ class TokenMatcher:
         """Literal texts of a Lark grammar."""
         self.named: Mapping[bytes, int] = {}
         """Tokens that the grammar names by number, by their stand-in bytes."""
-        self._under_way: tuple[TokenMasks, int] | None = None
+        self._under_way: tuple[Future[NDArray[np.int32]], int] | None = None
         self._mask: NDArray[np.uint8] | None = None
         self._forced: list[int] | None = None
 
@@ -389,7 +368,7 @@ class TokenMatcher:
         if self._under_way is not None:
             masks, row = self._under_way
             self._under_way = None
-            self._mask = masks.row(row)
+            self._mask = masks.result()[row].view(np.uint8)
 
     @staticmethod
     def begin_masks(matchers: Sequence[TokenMatcher]) -> None:
@@ -496,7 +475,9 @@ def compile_error(constraint: Constraint) -> str:
 
 
 def _refusal(constraint: Constraint, why: str) -> BadRequest:
-    return BadRequest(f"{constraint_name(constraint)} cannot be used: {schema.plain_error(why)}")
+    return BadRequest(
+        f"{_CONSTRAINT_NAMES[constraint.kind]} cannot be used: {schema.plain_error(why)}"
+    )
 
 
 def _byte_matcher(constraint: Constraint) -> ByteMatcher:

@@ -69,12 +69,10 @@ class RepetitionDetector:
         return self._find_loop()
 
     def forget(self) -> None:
-        """Drop all tokens so far."""
         self._tokens = array("i")
         self._next_check = LEAST_LOOP_SPAN
 
     def last(self, n_tokens: int) -> list[int]:
-        """Return the last tokens."""
         return self._tokens[-n_tokens:].tolist()
 
     def _find_loop(self) -> int:
@@ -92,11 +90,8 @@ class RepetitionDetector:
             span = n_same + int(period)
             if span >= max(LEAST_LOOP_TURNS * period, LEAST_LOOP_SPAN):
                 # The shortest period decides: six zeros are no longer loop than one.
-                return (
-                    int(period)
-                    if period > SHORT_LOOP_TOKENS or span >= LEAST_SHORT_LOOP_SPAN
-                    else 0
-                )
+                is_long = period > SHORT_LOOP_TOKENS or span >= LEAST_SHORT_LOOP_SPAN
+                return int(period) if is_long else 0
         return 0
 
 
@@ -155,33 +150,23 @@ class Picker:
         self._model = model
         self._bias = LogitBias(sampling.logit_bias, model.n_vocab) if sampling.logit_bias else None
         self._penalties = Penalties(sampling, prompt) if sampling.has_penalties else None
-        self._constrained = ConstrainedAnswer(matcher, max_tokens) if matcher is not None else None
+        self.constrained = ConstrainedAnswer(matcher, max_tokens) if matcher is not None else None
         self._repetition = RepetitionDetector() if sampling.guards_repetition else None
         self._n_logprobs = n_logprobs
         self._chain = None if sampling.is_greedy else SamplerChain(sampling)
-        parts = (self._bias, self._penalties, self._constrained, self._n_logprobs, self._chain)
+        parts = (self._bias, self._penalties, self.constrained, self._n_logprobs, self._chain)
         self.needs_logits = any(one is not None for one in parts)
         """Whether the likeliest token of a row is not enough."""
 
     @property
-    def is_sampled(self) -> bool:
-        """Whether tokens are drawn at random."""
-        return self._chain is not None
-
-    @property
     def uses_masks(self) -> bool:
         """Whether every choice of a constrained answer needs its mask."""
-        return self.is_sampled or self._n_logprobs is not None
+        return self._chain is not None or self._n_logprobs is not None
 
     @property
     def is_shortened(self) -> bool:
         """Whether the answer was completed before the model ended it."""
-        return self._constrained is not None and self._constrained.is_shortened
-
-    @property
-    def constrained(self) -> ConstrainedAnswer | None:
-        """The answer's constraint."""
-        return self._constrained
+        return self.constrained is not None and self.constrained.is_shortened
 
     def scan(self, row: Logits) -> RowScan:
         """Apply bias and penalties to a row, and find its likeliest tokens.
@@ -193,12 +178,12 @@ class Picker:
         if self._penalties is not None:
             self._penalties.apply(row)
         scan = RowScan(logprobs=self._logprobs(row))
-        if self._constrained is not None and self._constrained.settled() is not None:
+        if self.constrained is not None and self.constrained.settled() is not None:
             return scan
         if self._chain is None:
             scan.likeliest = int(row.argmax())
         elif self._sampling.top_k > 0:
-            more = N_PRESELECTED if self._constrained is not None else 0
+            more = N_PRESELECTED if self.constrained is not None else 0
             scan.candidates = top_candidates(row, self._sampling.top_k + more)
         return scan
 
@@ -208,10 +193,10 @@ class Picker:
         `scan` is the result of `scan` for this row, if it was called.
         """
         scan = scan or self.scan(row)
-        if self._constrained is None:
+        if self.constrained is None:
             token = self._pick(row, scan)
         else:
-            token = self._pick_constrained(self._constrained, row, scan)
+            token = self._pick_constrained(self.constrained, row, scan)
         ends = self._take(token)
         return PickedToken(token, ends, self._logprob(token, scan.logprobs))
 
@@ -220,12 +205,12 @@ class Picker:
 
         Return None if it must be chosen from its row, or its probability there is wanted.
         """
-        if self._constrained is None:
+        if self.constrained is None:
             return None
-        token = self._constrained.settled()
-        if token is None or (self._n_logprobs is not None and not self._constrained.is_forced):
+        token = self.constrained.settled()
+        if token is None or (self._n_logprobs is not None and not self.constrained.is_forced):
             return None
-        token = self._constrained.take(token)
+        token = self.constrained.take(token)
         ends = self._take(token)
         return PickedToken(token, ends, self._logprob(token, None))
 
@@ -234,10 +219,10 @@ class Picker:
         if self._n_logprobs is None:
             return None
         mask = None
-        if self._constrained is not None:
-            if self._constrained.is_forced:
+        if self.constrained is not None:
+            if self.constrained.is_forced:
                 return None
-            mask = self._constrained.allowed_mask()
+            mask = self.constrained.allowed_mask()
         return RowLogprobs(row, self._n_logprobs, self._model.piece, mask)
 
     def _logprob(self, token: int, row: RowLogprobs | None) -> TokenLogprob | None:
@@ -259,7 +244,10 @@ class Picker:
         if self._chain is None:
             assert scan.likeliest is not None
             return scan.likeliest
-        return self._draw(self._chain, row, scan.candidates)
+        few = scan.candidates
+        # `top_k` leaves few, but equal ones are for llama.cpp itself to order.
+        token = self._draw_of_few(self._chain, few) if few is not None else None
+        return self._chain.pick_of_all(row) if token is None else token
 
     def _pick_constrained(self, constrained: ConstrainedAnswer, row: Logits, scan: RowScan) -> int:
         """Choose an allowed token that leaves room for an ending."""
@@ -271,11 +259,6 @@ class Picker:
             token = self._draw_constrained(self._chain, constrained, row, scan)
         assert token is not None
         return constrained.take(token)
-
-    def _draw(self, chain: SamplerChain, row: Logits, found: Candidates | None) -> int:
-        """Draw one of the tokens that `top_k` leaves, or of all if these are ambiguous."""
-        token = self._draw_of_few(chain, found) if found is not None else None
-        return chain.pick_of_all(row) if token is None else token
 
     def _draw_constrained(
         self, chain: SamplerChain, constrained: ConstrainedAnswer, row: Logits, scan: RowScan
@@ -300,21 +283,20 @@ class Picker:
     def _ends(self, token: int) -> DoneReason | None:
         """Return why the answer ends with this token, if it does."""
         if self._model.ends_generation(token):
-            return "stop" if self._constrained is None else self._constrained.reason
-        if self._constrained is not None and self._constrained.is_over:
-            return self._constrained.reason
+            return "stop" if self.constrained is None else self.constrained.reason
+        if self.constrained is not None and self.constrained.is_over:
+            return self.constrained.reason
         period = self._repetition.feed(token) if self._repetition is not None else 0
         if not period or self._repetition is None:
             return None
-        if self._constrained is None:
+        if self.constrained is None:
             return "repetition"
         loop = self._repetition.last(period)
         self._repetition.forget()
-        return None if self._constrained.leave_loop(loop) else "repetition"
+        return None if self.constrained.leave_loop(loop) else "repetition"
 
     def forced(self) -> list[int]:
-        """Return the tokens that a constraint forces next."""
-        return [] if self._constrained is None else self._constrained.forced()
+        return [] if self.constrained is None else self.constrained.forced()
 
     def close(self) -> None:
         """Free llama.cpp's samplers."""
