@@ -20,8 +20,8 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from paddock.engine.api.errors import ApiError, error_response
-from paddock.engine.api.request_log import RequestLog, exchange_of
+from paddock.engine.api.errors import ApiError
+from paddock.engine.api.request_log import RefusingMiddleware, RequestLog, exchange_of
 from paddock.engine.errors import EngineError
 
 log = logging.getLogger(__name__)
@@ -149,27 +149,23 @@ def _file_signature(file: Path) -> object:
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
-class KeyCheck:
+class KeyCheck(RefusingMiddleware):
     """Answers 401 to requests without a known key, but for `PATHS_WITHOUT_KEY`."""
 
     def __init__(self, app: ASGIApp, *, ring: KeyRing, request_log: RequestLog) -> None:
-        self._app = app
+        super().__init__(app, request_log=request_log)
         self._ring = ring
-        self._request_log = request_log
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = given_keys(Headers(scope=scope))
         key = next(filter(None, map(self._ring.find, given)), None)
         if key is None and scope["path"] not in PATHS_WITHOUT_KEY:
-            self._request_log.metrics.refused("key")
             message = "this API key is not known" if given else (
                 "an API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'"
             )  # fmt: skip
             challenge = {"WWW-Authenticate": 'Bearer realm="paddock"'}
             error = ApiError(401, message, challenge, code="invalid_api_key")
-            return await error_response(scope["path"], error)(scope, receive, send)
+            return await self._refuse("key", error, scope, receive, send)
         exchange = exchange_of(scope)
         if key is not None:
             scope[_IN_SCOPE] = key.name

@@ -19,8 +19,8 @@ import psutil
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from paddock.engine.api.errors import ApiError, error_response
-from paddock.engine.api.request_log import RequestLog
+from paddock.engine.api.errors import ApiError
+from paddock.engine.api.request_log import RefusingMiddleware, RequestLog
 from paddock.engine.system.hosts import Address, unmapped
 
 # Names that no public name server resolves.
@@ -34,26 +34,21 @@ _HOST_HEADER = re.compile(
 _PRIVATE_NETWORK_V6 = ipaddress.ip_network("fc00::/7")
 
 
-class HostCheck:
+class HostCheck(RefusingMiddleware):
     """Answers 403 to requests whose `Host` does not name this machine."""
 
     def __init__(self, app: ASGIApp, *, request_log: RequestLog) -> None:
-        self._app = app
-        self._request_log = request_log
+        super().__init__(app, request_log=request_log)
         self._own_name = socket.gethostname().lower()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         host = Headers(scope=scope).get("host", "")
         if not is_own_host(host, self._own_name, _is_interface_address):
-            self._request_log.metrics.refused("host")
             message = (
                 f"host {host[:200]!r} is not a name of this machine; "
                 f"ask by 'localhost' or by its address"
             )
-            response = error_response(scope["path"], ApiError(403, message))
-            return await response(scope, receive, send)
+            return await self._refuse("host", ApiError(403, message), scope, receive, send)
         if scope["method"] == "OPTIONS":
             await send({"type": "http.response.start", "status": 204, "headers": []})
             return await send({"type": "http.response.body"})
@@ -176,29 +171,25 @@ def _origin_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile("[^/\\s]*".join(parts), re.IGNORECASE)
 
 
-class OriginCheck:
+class OriginCheck(RefusingMiddleware):
     """Answers preflights, adds the CORS headers, and refuses other origins with 403."""
 
     def __init__(self, app: ASGIApp, *, origins: AllowedOrigins, request_log: RequestLog) -> None:
-        self._app = app
+        super().__init__(app, request_log=request_log)
         self._origins = origins
-        self._request_log = request_log
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         origin = headers.get("origin", "")
         if not origin or origin in _same_origins(headers.get("host", "")):
             return await self._app(scope, receive, send)
         if not self._origins.allows(origin):
-            self._request_log.metrics.refused("origin")
             message = (
                 f"origin {origin[:200]!r} may not ask this service; "
                 f"its owner can allow it by PADDOCK_ORIGINS"
             )
             error = ApiError(403, message, {"Vary": "Origin"})
-            return await error_response(scope["path"], error)(scope, receive, send)
+            return await self._refuse("origin", error, scope, receive, send)
         allowed = "*" if self._origins.is_any else origin
         if scope["method"] == "OPTIONS":
             return await _answer_preflight(send, allowed)

@@ -17,8 +17,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from paddock.engine.api.api_keys import key_name_of
-from paddock.engine.api.errors import ApiError, error_response
-from paddock.engine.api.request_log import RequestLog, client_address
+from paddock.engine.api.errors import ApiError
+from paddock.engine.api.request_log import RefusingMiddleware, RequestLog, client_address
 
 _GIB = 1024**3
 
@@ -45,24 +45,21 @@ def body_limit_of(path: str, max_body_bytes: int) -> int:
     return max_body_bytes
 
 
-class BodyLimit:
+class BodyLimit(RefusingMiddleware):
     """Answers 413 to bodies that are too large, and 408 to those that come too slowly."""
 
     def __init__(
         self, app: ASGIApp, *, max_body_bytes: int, idle_s: float, request_log: RequestLog
     ) -> None:
-        self._app = app
+        super().__init__(app, request_log=request_log)
         self._max_body_bytes = max_body_bytes
         self._idle_s = idle_s
-        self._request_log = request_log
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         limit = body_limit_of(scope["path"], self._max_body_bytes)
         length = Headers(scope=scope).get("content-length", "")
         if length.isascii() and length.isdigit() and int(length[:20]) > limit:
-            return await self._refuse(scope, receive, send, body_too_large(limit))
+            return await self._refuse("size", body_too_large(limit), scope, receive, send)
         body = _LimitedBody(receive, send, limit, self._idle_s)
         try:
             await self._app(scope, body.receive, body.send)
@@ -70,12 +67,9 @@ class BodyLimit:
             if not body.error:
                 raise
         if body.error and not body.is_answered:
-            await self._refuse(scope, receive, send, body.error)
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: ApiError) -> None:
-        self._request_log.metrics.refused("size" if error.status == 413 else "slow")
-        # The connection stays open: closed while the client still sends, it would lose the answer.
-        await error_response(scope["path"], error)(scope, receive, send)
+            # The connection stays open: closed while the client sends, it would lose the answer.
+            reason = "size" if body.error.status == 413 else "slow"
+            await self._refuse(reason, body.error, scope, receive, send)
 
 
 def body_too_large(limit: int) -> ApiError:
@@ -168,28 +162,26 @@ class TokenBuckets:
         return wait_s
 
 
-class RateLimit:
+class RateLimit(RefusingMiddleware):
     """Answers 429 to callers beyond their rate: by key, or by address where there are no keys.
 
     Only requests to the APIs count, no health checks.
     """
 
     def __init__(self, app: ASGIApp, *, per_minute: int, request_log: RequestLog) -> None:
-        self._app = app
+        super().__init__(app, request_log=request_log)
         self._per_minute = per_minute
         self._buckets = TokenBuckets(per_minute)
-        self._request_log = request_log
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(RATE_LIMITED_PREFIXES):
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not scope["path"].startswith(RATE_LIMITED_PREFIXES):
             return await self._app(scope, receive, send)
         key = key_name_of(scope)
         wait_s = self._buckets.take(f"key {key}" if key else f"address {client_address(scope)}")
         if not wait_s:
             return await self._app(scope, receive, send)
-        self._request_log.metrics.refused("rate")
         whose = "this API key" if key else "this address"
         message = f"too many requests: {whose} may send {self._per_minute} a minute"
         headers = {"Retry-After": str(math.ceil(wait_s))}
         error = ApiError(429, message, headers, code="rate_limit_exceeded")
-        await error_response(scope["path"], error)(scope, receive, send)
+        await self._refuse("rate", error, scope, receive, send)

@@ -13,6 +13,7 @@ import json
 import logging
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from starlette.datastructures import Headers
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from paddock.engine.api.errors import ApiError, error_response
 from paddock.engine.memory.pool_stats import PoolEvents, RefusalReason, UnloadReason
 from paddock.engine.request import DoneReason, Usage
 from paddock.engine.system.text import shorten
@@ -250,6 +252,28 @@ def is_monitoring_path(path: str) -> bool:
     (True, False)
     """
     return path in ("/metrics", "/healthz", "/readyz") or path.split("/")[1:2] == ["ui"]
+
+
+class RefusingMiddleware(ABC):
+    """Middleware that passes an HTTP request on, or refuses it with an error of its API."""
+
+    def __init__(self, app: ASGIApp, *, request_log: RequestLog) -> None:
+        self._app = app
+        self._request_log = request_log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handle = self._handle if scope["type"] == "http" else self._app
+        await handle(scope, receive, send)
+
+    @abstractmethod
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request of HTTP."""
+
+    async def _refuse(
+        self, reason: str, error: ApiError, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        self._request_log.metrics.refused(reason)
+        await error_response(scope["path"], error)(scope, receive, send)
 
 
 class ExchangeRecorder:
