@@ -243,11 +243,11 @@ def warn_of_model_with_same_name(text: str, path: Path, settings: Settings) -> N
     """Print a warning if the pipeline to run has the name of a model."""
     if not looks_like_model(text):
         return
-    from paddock.engine.models.model_finder import ModelFinder
-    from paddock.engine.models.model_names import parse_name
+    from paddock.engine.models import model_finder, model_names
 
-    finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
-    if parse_name(text).key in {parse_name(name).key for name in finder.names()}:
+    finder = model_finder.ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
+    known = {model_names.parse_name(name).key for name in finder.names()}
+    if model_names.parse_name(text).key in known:
         console.print_err(
             f"'{text}' is a pipeline here ({path}) and also a model. The pipeline runs; "
             f"`paddock chat {text}` talks to the model."

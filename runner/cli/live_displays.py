@@ -1,6 +1,6 @@
-"""Live displays on a terminal: the table of a run, and the bars of a pull, push or create.
+"""Live displays on a terminal: the table of a run, bars of transfers and batches, a list of runs.
 
-Both have a line for each step. Imports Rich at module level, so only a terminal imports it.
+Imports Rich at module level, so only a terminal imports it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -268,3 +270,24 @@ class TransferBars:
 def _step_heading(status: str, step: _TransferStep) -> RenderableType:
     mark, style = ("✓", "green") if step.is_over else ("·", "cyan")
     return Text.assemble((f"{mark} ", style), status)
+
+
+@contextmanager
+def request_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a callback that draws a bar: a text, the number of requests, those completed."""
+    columns = (BarColumn(24), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
+    screen = Console(stderr=True, highlight=False)
+    with Progress(*columns, console=screen, refresh_per_second=4) as progress:
+        screen.show_cursor(True)
+        task = progress.add_task("", total=None)
+        yield lambda text, total, n_done: progress.update(
+            task, description=text, total=total, completed=n_done
+        )
+
+
+def redraw_until_interrupted(text: Callable[[], str], every_s: float) -> None:
+    """Show what `text` returns, and again after each pause, until Ctrl-C."""
+    with Live(console=Console(), auto_refresh=False) as live:
+        while True:
+            live.update(Text(text(), no_wrap=True), refresh=True)
+            time.sleep(every_s)

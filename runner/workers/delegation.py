@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +38,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.permissions import NotPermitted
 from paddock.runner.core.retry_and_quarantine import next_restart
+from paddock.runner.core.session import new_run_name
 from paddock.runner.daemon.prefect_auth import Signer
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.prefect.run_tracking import TrackingError
@@ -207,6 +209,11 @@ def deployment_name(file: str) -> str:
 def prefect_name(name: str) -> str:
     """Remove characters that Prefect does not allow in names."""
     return re.sub(r"[/%&<>]+", " ", name).strip() or "pipeline"
+
+
+def new_job_name() -> str:
+    """Return a name for a job that a person starts."""
+    return f"{new_run_name(())}-{os.getpid()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,6 @@ from paddock.runner.settings import Settings, read_settings
 
 EXIT_SOME_FAILED = 3  # as for a run: finished, but some requests failed
 TALLY_EVERY_S = 5.0
-_REFRESH_PER_S = 4
 
 PAUSE_S, MOST_PAUSE_S = 2.0, 30.0
 """Before a busy service is asked again: where it does not say when, and at most."""
@@ -94,20 +93,10 @@ def _tally_display() -> Iterator[Callable[[BatchProgress], None]]:
     if not (sys.stderr is not None and sys.stderr.isatty()):
         yield _TallyLines().show
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from paddock.runner.cli.live_displays import request_bar
 
-    columns = (BarColumn(24), TextColumn("{task.description}", markup=False), TimeRemainingColumn())
-    screen = Console(stderr=True, highlight=False)
-    with Progress(*columns, console=screen, refresh_per_second=_REFRESH_PER_S) as progress:
-        screen.show_cursor(True)
-        task = progress.add_task("", total=None)
-
-        def show(tally: BatchProgress) -> None:
-            done = tally.completed + tally.failed
-            progress.update(task, description=tally_text(tally), total=tally.total, completed=done)
-
-        yield show
+    with request_bar() as draw:
+        yield lambda tally: draw(tally_text(tally), tally.total, tally.completed + tally.failed)
 
 
 class _TallyLines:

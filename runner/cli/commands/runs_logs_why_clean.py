@@ -123,17 +123,16 @@ def _watch(look: Any, *, as_json: bool) -> int:
 
 
 def _watch_table(look: Any) -> None:
-    from rich.console import Console
-    from rich.live import Live
-    from rich.text import Text
+    from paddock.runner.cli.live_displays import redraw_until_interrupted
 
     known: dict[Path, JournalProgress] = {}
-    with Live(console=Console(), auto_refresh=False) as live:
-        while True:
-            found = look()
-            text = _current_table(found.runs, known) if found.runs else "No run yet."
-            live.update(Text("\n".join((*found.faults, text)), no_wrap=True), refresh=True)
-            time.sleep(REFRESH_EVERY_S)
+
+    def text() -> str:
+        found = look()
+        table = _current_table(found.runs, known) if found.runs else "No run yet."
+        return "\n".join((*found.faults, table))
+
+    redraw_until_interrupted(text, REFRESH_EVERY_S)
 
 
 def _watch_lines(look: Any, *, as_json: bool) -> None:

@@ -240,8 +240,7 @@ def cluster_run(
     as_json: JsonOption = False,
 ) -> int:
     """Run a pipeline on the workers, and wait for the end; Ctrl-C stops them."""
-    from paddock.runner.core.session import new_run_name
-    from paddock.runner.workers.delegation import SharedJob, absolute_inputs, delegate_job
+    from paddock.runner.workers import delegation
 
     path = pipeline_file(file, "cluster run").resolve()
     settings = read_settings(path.parent)
@@ -251,10 +250,10 @@ def cluster_run(
             "Several machines need PREFECT_API_URL, PADDOCK_WORK_POOL and PADDOCK_LEDGER.\n"
             "  `paddock cluster init` shows what is missing."
         )
-    job = SharedJob(
-        f"{new_run_name(())}-{os.getpid()}",
+    job = delegation.SharedJob(
+        delegation.new_job_name(),
         path,
-        absolute_inputs(path, parse_inputs(inputs), settings),
+        delegation.absolute_inputs(path, parse_inputs(inputs), settings),
         settings.unattended.work_pool,
         retry_failed=retry_failed,
         n_shares=shares,
@@ -267,7 +266,7 @@ def cluster_run(
         stop = asyncio.Event()
         with stop_on_signals(stop):
             note = _without_repeats(console.print_err)
-            return await delegate_job(job, signer, stop=stop, note=note)
+            return await delegation.delegate_job(job, signer, stop=stop, note=note)
 
     report = asyncio.run(main())
     if as_json:

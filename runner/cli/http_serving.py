@@ -1,0 +1,150 @@
+"""`paddock serve`: models and the review page over HTTP, until Ctrl-C.
+
+Imports the HTTP application, so only the command that serves imports it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from paddock.engine.api import api_keys, request_log, server
+from paddock.runner.daemon import service_client
+from paddock.runner.daemon.daemon_server import offer_pool
+from paddock.runner.daemon.embedded_service import hosted_service
+from paddock.runner.progress import console
+from paddock.runner.review.page_server import FolderDesks, mounted_page
+from paddock.runner.settings import Settings
+
+from .doctor import is_systemd_unit, port_holder
+from .exit_status import CommandError
+
+KEYS_FILE_NAME = "api-keys"
+"""Proposed name of a key file in the state folder."""
+
+
+def serve_models(settings: Settings, port: int | None) -> None:
+    """Serve until Ctrl-C; `port` is used instead of that of the settings.
+
+    Raises:
+        CommandError: others could use the service without a key, or the port is taken.
+        CannotListen: the port cannot be bound at all.
+    """
+    if port is not None:
+        settings = with_port(settings, port)
+    refuse_open_service(settings)
+    with _open_port(settings) as listener:
+        _configure_logging(is_debug=settings.is_debug)
+        if settings.is_debug:
+            settings = replace(settings, service=replace(settings.service, access_log=True))
+        _run_server(settings, listener)
+
+
+def with_port(settings: Settings, port: int) -> Settings:
+    return replace(
+        settings,
+        service=replace(settings.service, port=port),
+        address=replace(settings.address, port=port),
+    )
+
+
+def refuse_open_service(settings: Settings) -> None:
+    """Refuse to serve other machines without keys, except with `--insecure`.
+
+    Raises:
+        CommandError: with the command that makes a key.
+    """
+    service = settings.service
+    if service.is_loopback or service.is_insecure or service.api_keys_file is not None:
+        return
+    file = settings.state_dir / KEYS_FILE_NAME
+    make = f"mkdir -p '{file.parent}' && {api_keys.key_command(file)}"
+    raise CommandError(
+        f"Anyone who reaches {service.netloc} could use this machine: there are no API keys.\n"
+        f"  {make} && paddock serve --host {service.netloc} --api-keys '{file}'"
+    )
+
+
+def _open_port(settings: Settings) -> socket.socket:
+    """Bind the port before the pool and the pages open.
+
+    Raises:
+        CommandError: another program has it; the message has a command that helps.
+        CannotListen: it cannot be bound at all.
+    """
+    try:
+        return server.listen(settings.service.host, settings.service.port)
+    except server.PortTaken as error:
+        raise CommandError(_port_taken_text(error, settings)) from None
+
+
+def _port_taken_text(error: server.PortTaken, settings: Settings) -> str:
+    """Return which program has the port, and what to do."""
+    who = service_client.identify_server(settings.address)
+    pid, name = port_holder(error.port)
+    holder = f" ({name}, process {pid})" if pid else ""
+    if who == "paddock":
+        return f"Paddock serves at {settings.address.url} already{holder}.\n  paddock ps"
+    if who == "Ollama" and pid and is_systemd_unit(pid, "ollama.service"):
+        remedy = "sudo systemctl stop ollama && paddock serve"
+    else:
+        remedy = f"paddock serve --host {settings.service.host} --port {_free_port(error.port)}"
+    return f"Port {error.port} is taken by {who or 'another program'}{holder}.\n  {remedy}"
+
+
+def _free_port(near: int) -> int:
+    """Return a free port above `near`; 0 if there is none."""
+    for port in range(near + 1, min(near + 50, 65536)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    return 0
+
+
+def _configure_logging(*, is_debug: bool) -> None:
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("paddock").setLevel(logging.DEBUG if is_debug else logging.INFO)
+
+
+def _run_server(settings: Settings, listener: socket.socket) -> None:
+    folder = Path.cwd()
+    desks = FolderDesks(lambda: [folder], settings.ledger_url)
+    keys, is_open = settings.service.api_keys_file, not settings.service.is_loopback
+    pages = mounted_page(desks, settings.state_dir, keys=keys, is_open=is_open)
+
+    async def run() -> None:
+        async with (
+            hosted_service(settings) as service,
+            offer_pool(settings, service.pool),
+            pages as page,
+        ):
+            service.extra_routes = [*service.extra_routes, *page.routes()]
+            await server.serve(service, listener, lambda bound: _print_address(settings, bound))
+
+    with request_log.access_log_to_stream() if settings.service.access_log else nullcontext():
+        asyncio.run(run())
+    console.print_err("Stopped.")
+
+
+def _print_address(settings: Settings, listener: socket.socket) -> None:
+    """Print the address, and who may use it."""
+    real = with_port(settings, listener.getsockname()[1])
+    console.print_err(
+        f"Paddock serves at {real.address.url}, models in {settings.pool.models_dir}."
+    )
+    service = settings.service
+    if not service.is_loopback:
+        who = "anyone with a key" if service.api_keys_file else "ANYONE, WITHOUT A KEY,"
+        console.print_err(f"It listens on {real.service.netloc}: {who} may use it.")
+    if settings.without_effect:
+        console.print_err(f"Without effect here: {', '.join(settings.without_effect)}.")
+    console.print_err("Ctrl-C ends it.")
