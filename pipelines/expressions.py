@@ -220,7 +220,6 @@ class CompiledText:
         return environment().from_string(self.tree)
 
     def run(self, scope: Mapping[str, Any]) -> Any:
-        """Evaluate the expression, or render the template."""
         if self.chain is not None:
             found = _look_up(scope, self.chain)
             if found is not _ABSENT:
@@ -381,7 +380,6 @@ class Expression:
 
     @property
     def references(self) -> frozenset[Reference]:
-        """The paths that it reads."""
         return self._compiled.references
 
     @property

@@ -376,10 +376,6 @@ class PoolKeys(Keys):
     )
 
 
-def _ref_to_mapping(given: Any) -> Any:
-    return {"ref": given} if isinstance(given, str) else given
-
-
 class ModelKeys(Keys):
     """A model and its settings in this pipeline."""
 
@@ -398,9 +394,6 @@ class ModelKeys(Keys):
         None, description="What happens to its reasoning."
     )
     pool: PoolKeys | None = Field(None, description="Where it is served, if not on this machine.")
-
-
-Model = Annotated[ModelKeys, BeforeValidator(_ref_to_mapping)]
 
 
 class FileKeys(Keys):

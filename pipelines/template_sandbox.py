@@ -515,7 +515,6 @@ class MissingValue(StrictUndefined):
 
 
 def value_kind(value: Any) -> str:
-    """Return a value's kind in words."""
     kinds = {str: "a text", bool: "a boolean", int: "a whole number", float: "a number"}
     kinds |= {list: "a list", tuple: "a list", dict: "a mapping", type(None): "null"}
     return kinds.get(type(value), "this value")
@@ -652,7 +651,6 @@ def closed_attribute_message(attribute: str) -> str:
 
 
 def bounded_range(*args: int) -> range:
-    """Return `range`, up to a length."""
     made = range(*args)
     if len(made) > MAX_RANGE:
         raise TemplateLimitExceeded(f"its `range` has more than {MAX_RANGE:,} numbers")
@@ -660,10 +658,9 @@ def bounded_range(*args: int) -> range:
 
 
 def _bounded_method(text: str, name: str) -> Callable[..., Any]:
-    bounded: Callable[..., Any] = FILTERS["replace"] if name == "replace" else FILTERS["join"]
     if name == "replace":
-        return lambda *args: bounded(text, *args)
-    return lambda parts: bounded(environment(), parts, text)
+        return lambda *args: replace(text, *args)
+    return lambda parts: join(environment(), parts, text)
 
 
 def _text_of(value: Any) -> str:

@@ -172,7 +172,6 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _quoted(value: Any) -> str:
-    """Return a value in quotes, shortened."""
     if not _is_scalar(value):
         return "this"
     if value is None:
@@ -232,7 +231,6 @@ class FaultCollector:
         self.faults.append(Fault(f"{message}.", remedy, mark))
 
     def table(self, table: type[K], data: Any, at: Path) -> K | None:
-        """Check a mapping against its table of keys."""
         try:
             return table.model_validate(data)
         except ValidationError as error:

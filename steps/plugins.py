@@ -69,7 +69,6 @@ def package_of(point: EntryPoint) -> str:
 
 
 def load_plugin(point: EntryPoint) -> Any:
-    """Import what an entry point names."""
     try:
         return point.load()
     except (Exception, SystemExit) as error:  # an import may raise anything

@@ -17,7 +17,11 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from paddock.pipelines.errors import did_you_mean
 from paddock.steps.tools.function_worker import documented_arguments
-from paddock.steps.tools.tool_names import FUNCTION_REFERENCE
+from paddock.steps.tools.tool_names import (
+    FUNCTION_REFERENCE,
+    FunctionNotFound,
+    parse_python_file,
+)
 
 from .base import Output, Params, Step, StepError, Tools
 from .run_pipeline import named_outputs
@@ -31,15 +35,6 @@ _PLAIN_TYPES: dict[str, Any] = {
     **{"list": list[Any], "dict": dict[str, Any], "List": list[Any], "Dict": dict[str, Any]},
 }
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-
-
-class FunctionNotFound(Exception):
-    """The file has no function that can be a step: a sentence without its end, and a remedy."""
-
-    def __init__(self, what: str, remedy: str = "") -> None:
-        self.what = what
-        self.remedy = remedy
-        super().__init__(f"{what}. {remedy}".strip())
 
 
 class FunctionOutput(Output):
@@ -108,22 +103,12 @@ def step_of(uses: str, base: Path) -> type[Step[Any, Any]]:
 def _parsed_file(name: str, base: Path) -> tuple[bytes, ast.Module]:
     try:
         path = (base / name).resolve()
-        if not path.is_relative_to(base):
-            what = f"the file '{name}' lies outside the pipeline's folder"
-            raise FunctionNotFound(what, "Move or copy it there.")
-        content = path.read_bytes()
-        return content, ast.parse(content)
-    except FileNotFoundError:
-        remedy = "Paths are relative to the YAML; create or correct it."
-        raise FunctionNotFound(f"there is no file '{name}'", remedy) from None
-    except SyntaxError as error:
-        line = f", line {error.lineno}" if error.lineno else ""
-        raise FunctionNotFound(f"the file '{name}' is not Python{line}: {error.msg}") from error
-    except OSError as error:
-        what = f"the file '{name}' cannot be read: {error.strerror or error}"
-        raise FunctionNotFound(what) from error
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise FunctionNotFound(f"the file '{name}' is not Python: {error}") from error
+    except (OSError, ValueError, RuntimeError) as error:  # too long a name, a circle of links
+        raise FunctionNotFound(f"the file '{name}' cannot be read: {error}") from error
+    if not path.is_relative_to(base):
+        what = f"the file '{name}' lies outside the pipeline's folder"
+        raise FunctionNotFound(what, "Move or copy it there.")
+    return parse_python_file(path, name)
 
 
 def _params_model(function: ast.FunctionDef | ast.AsyncFunctionDef, doc: str) -> type[Params]:

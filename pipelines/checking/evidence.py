@@ -289,7 +289,6 @@ class _Sources:
         )
 
     def find(self, value: Any) -> _Found:
-        """Return all places that may be meant by a value."""
         key = type(value), value
         if key not in self._known:
             is_number = isinstance(value, int | float)

@@ -329,7 +329,6 @@ def _table_cells(text: str) -> str:
 
 
 def is_month(word: str) -> bool:
-    """Return whether a word names a month."""
     return word.rstrip(".,").lower() in _MONTH_OF
 
 

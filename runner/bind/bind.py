@@ -26,6 +26,7 @@ from paddock.pipelines.template_sandbox import METHODS
 from paddock.runner.ledger.budget import RunBudget
 from paddock.steps import python_step, registry
 from paddock.steps.base import Roots, Step
+from paddock.steps.tools.tool_names import FunctionNotFound
 
 from . import (
     checks,
@@ -359,7 +360,7 @@ class PlanBinder:
         """Read the function that a step names; it runs nothing."""
         try:
             return python_step.step_of(uses, self._base)
-        except python_step.FunctionNotFound as error:
+        except FunctionNotFound as error:
             self._fault(at, error.what, error.remedy)
         return None
 

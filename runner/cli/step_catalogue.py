@@ -21,6 +21,7 @@ from paddock.steps import python_step, registry
 from paddock.steps.plugins import TOOL_GROUP, package_of, plugins
 from paddock.steps.readers import reader
 from paddock.steps.tools import builtin_tools
+from paddock.steps.tools.tool_names import FunctionNotFound
 
 from .exit_status import CommandError
 
@@ -347,7 +348,7 @@ def step_description(name: str) -> StepDescription:
         path = Path(name.rpartition(":")[0]).absolute()
         try:
             kind = python_step.step_of(f"{path.name}:{name.rpartition(':')[2]}", path.parent)
-        except python_step.FunctionNotFound as error:
+        except FunctionNotFound as error:
             raise CommandError(f"{error.what}.\n  {error.remedy}".rstrip()) from error
         return StepDescription(step_row(name, kind, ""), kind)
     kind = registry.load_step(name)

@@ -58,7 +58,6 @@ class Globs:
         return cls(tuple(_parse_rule(pattern) for pattern in patterns))
 
     def names_folder(self, path: str) -> bool:
-        """Return whether this folder matches."""
         return self._decide(path, is_folder=True)
 
     def refuses_folder(self, path: str) -> bool:
@@ -371,7 +370,6 @@ def scan_folder(
 
 
 def _no_files_note(params: FilesScanParams, unmatched: list[str]) -> str:
-    """Return why a listing is empty."""
     if not unmatched:
         return "the folder has no files."
     n = "1 file is" if len(unmatched) == 1 else f"{len(unmatched):,} files are"

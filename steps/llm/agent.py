@@ -213,16 +213,13 @@ class ToolCaller:
         async def one(numbered: tuple[int, ToolCall]) -> CallResult:
             return await self._one(numbered[1], turn, numbered[0])
 
-        done = await run_concurrently(one, enumerate(first.values()), self._n_at_once(calls))
+        n_at_once = 1 if any(map(self._has_effects, calls)) else MOST_CONCURRENT_CALLS
+        done = await run_concurrently(one, enumerate(first.values()), n_at_once)
         for each in done:
             self._note(each)
         made = dict(zip(first, done, strict=True))
         # Equal calls of a turn are made once and answered twice: each has its id.
         return [replace(made[_call_key(call)], call=call) for call in calls]
-
-    def _n_at_once(self, calls: Sequence[ToolCall]) -> int:
-        """Return how many calls may run at once: one if any has side effects."""
-        return 1 if any(map(self._has_effects, calls)) else MOST_CONCURRENT_CALLS
 
     def _note(self, done: CallResult) -> None:
         """Remember a call, and whether its result is untrusted."""

@@ -176,7 +176,6 @@ class ConversationMemory:
         return ToolCallResult(given.call, shortened(n))
 
     def tell(self) -> None:
-        """Note which turns were dropped."""
         if self._n_gone:
             turns = "turn was" if self._n_gone == 1 else "turns were"
             self.asker.tools.log.note(
@@ -239,7 +238,6 @@ class TurnNotes:
 
 
 async def turn_notes(asker: Asker, task: str) -> TurnNotes:
-    """Return a memory of notes, with a limit of tokens."""
     limit = max(1, min(_MOST_NOTES_TOKENS, await asker.room() // 4))
     return TurnNotes(asker, replace(asker, params={**asker.params, "max_tokens": limit}), task)
 

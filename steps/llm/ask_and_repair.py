@@ -187,7 +187,6 @@ class SchemaOnlyForm:
         return []
 
     async def evidence(self, output: Any) -> Any:
-        """Return None: it is not asked for."""
         return None
 
 
@@ -248,7 +247,6 @@ class Asker:
         return resolve_sampling(self.params, self.model.params).max_tokens
 
     async def reserved(self) -> int:
-        """Return how many tokens are reserved for an answer."""
         facts = await self.tools.pool.facts(self.model)
         return reserved_tokens(self.max_tokens, facts.n_ctx_tokens)
 
@@ -469,7 +467,6 @@ def schema_constraint(schema: Any) -> Constraint:
 async def _ask_once(
     asker: Asker, messages: Sequence[Message], form: ReplyForm | None
 ) -> tuple[CheckedAnswer, list[str]]:
-    """Return an answer and its faults."""
     constraint, n_logprobs = None, None
     if form is not None and form.schema is not None:
         constraint = schema_constraint(form.schema)

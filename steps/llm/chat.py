@@ -205,7 +205,6 @@ async def _with_images(
 async def _fit_messages(
     params: ChatParams, asker: Asker, messages: list[Message], why: str
 ) -> list[Message]:
-    """Apply `on_overflow` to a prompt that does not fit."""
     if params.on_overflow == "truncate" or params.prompt is None:
         return await _truncate_messages(asker, messages)
     prompts = DivisiblePrompt.of(messages, params.prompt.texts(**params.vars), why)

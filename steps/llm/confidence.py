@@ -227,7 +227,6 @@ class LeafForm:
         return any({"format", "pattern"} & one.keys() for one in self.schemas)
 
     def allows(self, value: Any) -> bool:
-        """Return whether a value is valid."""
         if self.literals is not None or not self.schemas:
             return True
         defined = {name: self.root[name] for name in ("$defs", "definitions") if name in self.root}

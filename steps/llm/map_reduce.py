@@ -369,7 +369,7 @@ class MapReduce(LevelReducer):
             again = repeated_chars(one)
             for piece in pieces:
                 data = {**one.data, "text": piece.text}
-                if isinstance(start := one.data.get("start"), int):
+                if (start := one.number("start")) is not None:
                     begin, end = max(0, piece.start - again), max(0, piece.end - again)
                     data |= {"start": start + begin, "end": start + end}
                     data["repeated"] = piece.repeated or max(0, again - piece.start)

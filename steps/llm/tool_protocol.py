@@ -309,7 +309,6 @@ def _references(value: Any) -> Iterator[str]:
 
 
 def _moved_references(value: Any, tool: str) -> Any:
-    """Rewrite references to the shared definitions of all tools."""
     if isinstance(value, list):
         return [_moved_references(inner, tool) for inner in value]
     if not isinstance(value, dict):

@@ -20,7 +20,7 @@ from paddock.steps.base import DocumentReaders, Roots, StepError
 from paddock.steps.paths import os_refusal, printable, resolve_path
 
 from . import reader_process
-from .reader import Document, PageBox, QuoteSpan, Unreadable
+from .reader import Document, PageBox, QuoteSpan, Unreadable, after_name
 from .reader_pool import (
     BoxesRequest,
     DocumentRequest,
@@ -103,14 +103,12 @@ def read_document_file(path: Path, *, max_bytes: int) -> Document:
 
 
 def wait_for_document(job: Future[Document], path: Path) -> Document:
-    """Wait for a document that is being read."""
     name = f"'{printable(path.name)}'"
     with _step_errors(name):
         return _with_document_name(job.result(), path, name)
 
 
 def refuse_empty(document: Document, path: Path) -> None:
-    """Raise for a document without text."""
     if document.is_empty:
         raise StepError(f"'{printable(path.name)}' {document.why_empty}.")
 
@@ -141,7 +139,7 @@ async def _in_process(request: ReaderRequest[R], readers: DocumentReaders | None
 
 def _with_document_name(found: Document, path: Path, name: str) -> Document:
     """Return the document with a title, and its name in its notes."""
-    notes = tuple(f"{name}{note if note[:1] == ':' else f' {note}'}." for note in found.notes)
+    notes = tuple(f"{name}{after_name(note)}." for note in found.notes)
     return replace(found, title=found.title or path.stem, notes=notes)
 
 

@@ -23,6 +23,7 @@ from .reader import (
     ReadRequest,
     UnknownKind,
     Unreadable,
+    after_name,
     kind_within,
 )
 
@@ -102,7 +103,7 @@ class _MailText:
             return self._unread(line, name, str(error))
         except Unreadable as error:
             return self._unread(line, name, f"it {error}")
-        self.notes += [f": attachment '{name}'{_note_line(note)}" for note in document.notes]
+        self.notes += [f": attachment '{name}'{after_name(note)}" for note in document.notes]
         pages = [page for page in document.pages if page.strip()]
         if pages:
             pages[0] = f"# {name}\n\n{pages[0]}"
@@ -158,7 +159,3 @@ def _name_of(part: MIMEPart) -> str:
 def _one_line(text: str) -> str:
     """Return it as one line, without control characters of encoded headers."""
     return " ".join(_CONTROLS.sub(" ", text).split())
-
-
-def _note_line(note: str) -> str:
-    return note if note.startswith(":") else f" {note}"

@@ -112,7 +112,6 @@ def _damage(what: str) -> Iterator[None]:
 
 
 def _part_tree(relation: Any) -> Any:
-    """Parse the XML of a document's part."""
     etree = import_library("lxml.etree", _WORD_DOCUMENT)
     parser = etree.XMLParser(resolve_entities=False, no_network=True)
     return etree.fromstring(relation.target_part.blob, parser)

@@ -33,6 +33,15 @@ def join_pages(texts: Iterable[str]) -> str:
     return PAGE_BREAK.join(texts)
 
 
+def after_name(note: str) -> str:
+    """Return a note as it follows a document's name.
+
+    >>> after_name("is old"), after_name(": read by OCR")
+    (' is old', ': read by OCR')
+    """
+    return note if note.startswith(":") else f" {note}"
+
+
 def page_offsets(pages: Sequence[str]) -> list[int]:
     """Return each page's offset in the joined text."""
     lengths = [len(page) + len(PAGE_BREAK) for page in pages]

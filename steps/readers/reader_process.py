@@ -150,7 +150,6 @@ def find_boxes(
 
 @contextmanager
 def _opened(path: Path, max_bytes: int) -> Iterator[tuple[str, BinaryIO]]:
-    """Open a document, and find out its kind."""
     _check_size(path, max_bytes)
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)

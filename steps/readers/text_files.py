@@ -29,10 +29,6 @@ _MAX_TAGS = 1_000_000  # opening and closing ones; each takes 600 bytes and 0.1 
 _MAX_DEPTH = 200  # markdownify goes down by recursion; Python's stack ends near 1,000 calls
 
 
-class UnreadableHtml(ValueError):
-    """Markup that cannot be parsed."""
-
-
 def html_charset(data: bytes) -> str:
     """Return the declared encoding of a page, or an empty text."""
     found = _CHARSET.search(data[:_HEAD_BYTES])
@@ -41,9 +37,13 @@ def html_charset(data: bytes) -> str:
 
 
 def html_to_markdown(html: str) -> tuple[str, str]:
-    """Return the page's text as Markdown, and its title."""
+    """Return the page's text as Markdown, and its title.
+
+    Raises:
+        Unreadable: its markup cannot be parsed.
+    """
     if html.count("<") > _MAX_TAGS:
-        raise UnreadableHtml(f"it has more than {_MAX_TAGS:,} tags, which is the maximum")
+        raise _unreadable_html(f"it has more than {_MAX_TAGS:,} tags, which is the maximum")
     soup = _parsed_html(_DECLARATION.sub("", html))
     title = _html_title(soup)
     for element in soup.find_all(_SKIPPED_TAGS):
@@ -59,7 +59,12 @@ def _parsed_html(html: str) -> Any:
     try:
         return bs4.BeautifulSoup(html, "html.parser")
     except bs4.exceptions.ParserRejectedMarkup as error:
-        raise UnreadableHtml("its markup cannot be parsed") from error
+        raise _unreadable_html("its markup cannot be parsed") from error
+
+
+def _unreadable_html(why: str) -> Unreadable:
+    remedy = "Set `type: txt` to read it as plain text."
+    return Unreadable(f"cannot be read as HTML: {why}", remedy)
 
 
 def _html_title(soup: Any) -> str:
@@ -109,7 +114,7 @@ def read_text_file(
     notes = list(_damage_notes(decoded))
     text, title = decoded.text, ""
     if kind == "html":
-        text, title = _read_html(text)
+        text, title = html_to_markdown(text)
     elif kind == "md":
         heading = _HEADING.search(text)
         title = heading[1].rstrip(" \t#")[:_MAX_TITLE_CHARACTERS] if heading else ""
@@ -119,14 +124,6 @@ def read_text_file(
         notes.append(f"is not valid JSON ({fault}); it is read as plain text")
         kind = "txt"
     return Document((text,), title, MEDIA_TYPES[kind], tuple(notes))
-
-
-def _read_html(text: str) -> tuple[str, str]:
-    try:
-        return html_to_markdown(text)
-    except UnreadableHtml as error:
-        remedy = "Set `type: txt` to read it as plain text."
-        raise Unreadable(f"cannot be read as HTML: {error}", remedy) from error
 
 
 def _decoded(data: bytes, encoding: str, named: str) -> text_encoding.Decoded:

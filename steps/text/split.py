@@ -74,6 +74,23 @@ class TextPart:
     text: str
     data: Mapping[str, Any]
 
+    def number(self, name: str) -> int | None:
+        """Return a number of the chunk, such as `start` or `page`; None if it has none."""
+        value = self.data.get(name)
+        return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+    @property
+    def pages(self) -> tuple[int | None, int | None]:
+        """The pages on which it begins and ends."""
+        first, last = self.number("page"), self.number("page_end")
+        return first, first if last is None else last
+
+    @property
+    def headings(self) -> list[str]:
+        """The headings above it, outermost first."""
+        found = self.data.get("headings")
+        return list(map(str, found)) if isinstance(found, list) else []
+
 
 def to_part(chunk: Any) -> TextPart:
     """Convert a chunk to a part.
@@ -108,9 +125,9 @@ def join_parts(several: Sequence[TextPart]) -> str:
     texts: list[str] = []
     before, began, reached = "", 0, 0
     for one in several:
-        start, end = one.data.get("start"), one.data.get("end")
+        start, end = one.number("start"), one.number("end")
         text = whole = one.text[repeated_chars(one) :]
-        if isinstance(start, int) and isinstance(end, int) and end - start == len(text):
+        if start is not None and end is not None and end - start == len(text):
             shared = text[: max(0, reached - start)] if start > began else ""
             text = text[len(shared) :] if before.endswith(shared) else text
             before, began, reached = whole, start, end
@@ -120,8 +137,8 @@ def join_parts(several: Sequence[TextPart]) -> str:
 
 def repeated_chars(one: TextPart) -> int:
     """Return the length of a repeated table header at its beginning."""
-    n = one.data.get("repeated")
-    return n if isinstance(n, int) and 0 < n < len(one.text) else 0
+    n = one.number("repeated") or 0
+    return n if 0 < n < len(one.text) else 0
 
 
 class CitedSource(Output):
@@ -137,19 +154,12 @@ class CitedSource(Output):
 
 def source_of(index: int, part: TextPart, page_of: Callable[[int], int] | None) -> CitedSource:
     """Return the source of a part; `page_of` returns the page of an offset, if known."""
-    start, end = part.data.get("start"), part.data.get("end")
-    start, end = (value if isinstance(value, int) else None for value in (start, end))
-    page, page_end = part.data.get("page"), part.data.get("page_end")
+    start, end = part.number("start"), part.number("end")
+    page, page_end = part.pages
     if page_of is not None and start is not None and end is not None:
         page, page_end = page_of(start), page_of(max(start, end - 1))
-    headings = part.data.get("headings")
     return CitedSource(
-        index=index,
-        start=start,
-        end=end,
-        page=page if isinstance(page, int) else None,
-        page_end=page_end if isinstance(page_end, int) else page if isinstance(page, int) else None,
-        headings=[str(one) for one in headings] if isinstance(headings, list) else [],
+        index=index, start=start, end=end, page=page, page_end=page_end, headings=part.headings
     )
 
 

@@ -48,7 +48,6 @@ class PythonFunction:
     """For an installed one: package and version."""
 
     def asked(self) -> dict[str, Any]:
-        """Return the request that identifies it."""
         return {"of": self.of, "name": self.name, "file": str(self.file) if self.file else None}
 
     def digest(self) -> str:
@@ -76,13 +75,9 @@ def function_fault(file: Path, written: str, name: str) -> str | None:
     "there is no file 'nowhere.py'"
     """
     try:
-        tree = ast.parse(file.read_bytes())
-    except FileNotFoundError:
-        return f"there is no file '{written}'"
-    except OSError as error:
-        return f"the file '{written}' cannot be read: {error.strerror or error}"
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return f"the file '{written}' is not Python: {error}"
+        _, tree = tool_names.parse_python_file(file, written)
+    except tool_names.FunctionNotFound as error:
+        return error.what
     if name in set(_function_names(tree)):
         return None
     functions = [node.name for node in tree.body if isinstance(node, _FUNCTIONS)]
@@ -95,8 +90,8 @@ def missing_imports(file: Path) -> list[str]:
     Runs none of it. Imports within `try`, `if` or a function may be meant to fail.
     """
     try:
-        tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        _, tree = tool_names.parse_python_file(file, str(file))
+    except tool_names.FunctionNotFound:
         return []  # reported elsewhere
     names: list[str] = []
     for node in tree.body:
@@ -141,7 +136,6 @@ class FunctionPool:
     _described: dict[PythonFunction, asyncio.Task[Mapping[str, Any]]] = field(default_factory=dict)
 
     async def tool(self, name: str, function: PythonFunction) -> RunnableTool:
-        """Return a function as a tool."""
         described = await self.described(function)
 
         async def do(args: Mapping[str, Any]) -> ToolResult:
@@ -259,7 +253,6 @@ class _FunctionProcess:
         return made
 
     async def ready(self) -> None:
-        """Wait until the process is ready."""
         assert self._process.stdout is not None
         if not await self._process.stdout.readline():
             raise StepError(f"Python ended at its start: {self._last_words()}")

@@ -6,13 +6,16 @@ known before it starts. Imports no tool.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from paddock.pipelines.errors import did_you_mean
-from paddock.pipelines.expressions import TEMPLATE_START, Path
+from paddock.pipelines.expressions import TEMPLATE_START
+from paddock.pipelines.expressions import Path as Place
 from paddock.steps.plugins import TOOL_GROUP, plugins
 
 TOOL_STEPS = ("tool", "agent", "chat")
@@ -46,13 +49,44 @@ class ToolReference:
 class ToolUse:
     """A use of a tool in a step, with its options."""
 
-    path: Path
+    path: Place
     """The path in the step's parameters."""
     name: str
     server: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     is_written: bool = True
     """Whether it is a literal, not an expression."""
+
+
+class FunctionNotFound(Exception):
+    """A file lacks the function that is named: a sentence without its end, and a remedy."""
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        self.what = what
+        self.remedy = remedy
+        super().__init__(f"{what}. {remedy}".strip())
+
+
+def parse_python_file(path: Path, written: str) -> tuple[bytes, ast.Module]:
+    """Return a file's content and its syntax tree; `written` names it. Runs nothing of it.
+
+    Raises:
+        FunctionNotFound: it cannot be read, or is not Python.
+    """
+    try:
+        content = path.read_bytes()
+        return content, ast.parse(content)
+    except FileNotFoundError:
+        remedy = "Paths are relative to the YAML; create or correct it."
+        raise FunctionNotFound(f"there is no file '{written}'", remedy) from None
+    except SyntaxError as error:
+        line = f", line {error.lineno}" if error.lineno else ""
+        raise FunctionNotFound(f"the file '{written}' is not Python{line}: {error.msg}") from error
+    except OSError as error:
+        what = f"the file '{written}' cannot be read: {error.strerror or error}"
+        raise FunctionNotFound(what) from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise FunctionNotFound(f"the file '{written}' is not Python: {error}") from error
 
 
 def installed_tools() -> tuple[str, ...]:
@@ -113,7 +147,7 @@ def tools_used(uses: str, written: Mapping[str, Any]) -> Iterator[ToolUse]:
             yield from _tool_use(entry, ("tools", index), ("tools", index))
 
 
-def _tool_use(entry: Mapping[str, Any], at: Path, place: Path) -> Iterator[ToolUse]:
+def _tool_use(entry: Mapping[str, Any], at: Place, place: Place) -> Iterator[ToolUse]:
     name, server = entry.get("name"), entry.get("server")
     words = [word for word in (name, server) if word is not None]
     if not words or not all(isinstance(word, str) for word in words):

@@ -7,7 +7,7 @@ embedded again.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -122,25 +122,18 @@ async def embed_texts(
 
 def _vector_row(index: int, one: TextPart, vector: Vector, made: str) -> VectorRow:
     """Return the row of a text, with its place from a chunk of `split`."""
-    page = _int_field(one.data, "page")
-    last = _int_field(one.data, "page_end")
-    headings = one.data.get("headings")
+    page, page_end = one.pages
     source = one.data.get("source")
     return VectorRow(
         index=index,
         text=one.text,
         vector=vector,
         page=page,
-        page_end=page if last is None else last,
-        headings=tuple(map(str, headings)) if isinstance(headings, list) else (),
+        page_end=page_end,
+        headings=tuple(one.headings),
         source=source if isinstance(source, str) else "",
         made=made,
     )
-
-
-def _int_field(data: Mapping[str, Any], name: str) -> int | None:
-    value = data.get(name)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _input_parts(params: EmbedParams) -> list[TextPart]:

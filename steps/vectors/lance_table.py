@@ -57,7 +57,6 @@ class StoreManifest:
 
     @property
     def whole(self) -> RowSum:
-        """Return the sum of all rows."""
         total = RowSum()
         for one in self.sums.values():
             total += one
@@ -242,7 +241,6 @@ class LanceTable:
             return self.version
 
     def sums(self) -> dict[str, RowSum]:
-        """Return the sum of each owner's rows."""
         found: dict[str, RowSum] = {}
         for batch in self._scan("", ["owner", "print"]):
             for owner, print_ in zip(*(batch[name].to_pylist() for name in batch), strict=True):
@@ -282,7 +280,6 @@ class LanceTable:
     # --- writing
 
     def commit(self, change: RowChanges) -> None:
-        """Write a change, as one commit."""
         with store_errors(self.path, "written"):
             if change.put and not change.has_old and not change.drop:
                 self._table.add(self._rows(change.put))
@@ -303,7 +300,6 @@ class LanceTable:
         self._to_disk()
 
     def n_versions(self) -> int:
-        """Return the number of versions on the disk."""
         try:
             return len(os.listdir(table_folder(self.path) / "_versions"))  # noqa: PTH208
         except OSError:

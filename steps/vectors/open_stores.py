@@ -123,7 +123,6 @@ class StoreWriter:
 
     @property
     def has_written(self) -> bool:
-        """Whether this run has changed it."""
         return self._n_commits > 0
 
     def content(self) -> str:
@@ -233,7 +232,7 @@ class StoreWriter:
     # --- reading
 
     async def read(self, look: Callable[[LanceTable], T]) -> T:
-        """Return the latest version of the table."""
+        """Return what `look` finds in the latest version of the table."""
         table = self._table
         if table is None:
             raise StepError(f"the store '{self.path}' is not there.", kind="io")
@@ -551,7 +550,6 @@ class OpenStores:
 
 
 def checked_condition(where: Where) -> str:
-    """Return the SQL condition of a filter."""
     try:
         return sql_condition(where)
     except InvalidFilter as error:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from paddock.steps.base import StepError, StepSkipped
 from paddock.steps.files.read import FilesRead, FilesReadOutput, FilesReadParams
 from paddock.steps.readers import ocr, text_files
+from paddock.steps.readers.reader import Unreadable
 from tests.fakes.office import docx, scan
 from tests.fakes.pdf import pdf
 from tests.fakes.tools import FakeTools, tools
@@ -148,7 +149,7 @@ def test_html_that_no_parser_takes_is_refused(read: Read) -> None:
 def test_any_markup_is_read_or_refused(markup: str) -> None:
     try:
         text, title = text_files.html_to_markdown(markup)
-    except text_files.UnreadableHtml:
+    except Unreadable:
         return
     assert isinstance(text, str)
     assert isinstance(title, str)

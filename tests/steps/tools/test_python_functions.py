@@ -229,7 +229,7 @@ def runs(state: Path) -> bool:
         ("clean = functools.partial(f)", None),
         ("def cleen(): ...", "there is no function 'clean' in 't.py'. Known: 'cleen'. "
                              "Did you mean 'cleen'?"),
-        ("def clean(:", "the file 't.py' is not Python: invalid syntax (<unknown>, line 1)"),
+        ("def clean(:", "the file 't.py' is not Python, line 1: invalid syntax"),
         ("\0", "the file 't.py' is not Python: source code string cannot contain null bytes"),
     ],
 )  # fmt: skip
