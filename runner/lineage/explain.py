@@ -46,7 +46,12 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import FileCondition, OutputIndex
 from paddock.runner.ledger.reviews import ReviewStore
-from paddock.runner.ledger.run_history import LedgerFolder, find_ledgers, is_state_folder
+from paddock.runner.ledger.run_history import (
+    LedgerFolder,
+    find_ledgers,
+    is_state_folder,
+    open_for_reading,
+)
 from paddock.runner.progress.report import PlanItem
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 from paddock.steps.base import Roots
@@ -162,8 +167,7 @@ def explain_path(path: Path, given: Sequence[Path] = ()) -> PathLineage:
     same: dict[str, None] = {}
     for place in _ledgers_around(path, given):
         try:
-            url = read_settings(place.folder).ledger_url
-            with Ledger(place.state, is_readonly=True, url=url) as ledger:
+            with open_for_reading(place) as ledger:
                 case = _PathInLedger(ledger, place.folder.resolve(), path)
                 answer = case.answer()
                 if answer.is_known:

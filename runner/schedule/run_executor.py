@@ -27,6 +27,7 @@ from typing import Any
 
 import psutil
 
+from paddock.engine.system.processes import how_it_ended
 from paddock.engine.system.tasks import TaskSet
 from paddock.runner.api import FILE_THREADS
 from paddock.runner.progress.report import Report
@@ -175,9 +176,7 @@ class ProcessEnd:
             return None
         if self.exitcode is None:
             return "its process is gone"
-        if self.exitcode < 0:
-            return f"its process was ended by {_signal_name(-self.exitcode)}"
-        return f"its process ended with status {self.exitcode}"
+        return f"its process {'was ' if self.exitcode < 0 else ''}{how_it_ended(self.exitcode)}"
 
 
 async def start_fork_server() -> None:
@@ -293,16 +292,13 @@ class RunExecutor:
             loop.remove_reader(link.fileno())
             link.close()
             process.join(1.0)
-            said = heard[-1] if heard else None
-            running.ended.set_result(
-                ProcessEnd(
-                    said.report if said else None,
-                    said.words if said else "",
-                    has_spoken=said is not None,
-                    is_unreachable=said.is_unreachable if said else False,
-                    exitcode=process.exitcode,
+            ended = ProcessEnd(exitcode=process.exitcode)
+            if heard:
+                said = heard[-1]
+                ended = ProcessEnd(
+                    said.report, said.words, has_spoken=True, is_unreachable=said.is_unreachable
                 )
-            )
+            running.ended.set_result(ended)
 
         loop.add_reader(link.fileno(), hear)
         loop.add_reader(process.sentinel, gone)
@@ -348,10 +344,3 @@ def is_process_alive(mark: str) -> bool:
 def is_other_machine(mark: str) -> bool:
     """Return whether a mark is another machine's."""
     return bool(mark) and mark.partition(":")[0] != socket.gethostname()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

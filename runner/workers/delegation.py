@@ -33,7 +33,7 @@ from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.states import Cancelled, Cancelling, Scheduled
 
 from paddock.engine.errors import EngineError
-from paddock.engine.system.tasks import end
+from paddock.engine.system.tasks import StopRequested, end, unless
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.permissions import NotPermitted
@@ -264,12 +264,8 @@ async def delegate_job(
 
 
 async def _wait_for_stop(stop: asyncio.Event, stop_gate: StopGate | None) -> None:
-    stops = [stop.wait()] if stop_gate is None else [stop.wait(), stop_gate.wait()]
-    waits = [asyncio.create_task(wait) for wait in stops]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        await end(*waits)
+    with suppress(StopRequested):
+        await unless(stop.wait(), *([] if stop_gate is None else [stop_gate.wait()]))
 
 
 class _Delegation:

@@ -34,6 +34,7 @@ from prefect.context import FlowRunContext, refresh_global_settings_context
 from prefect.exceptions import PrefectException
 from prefect.flow_engine import run_flow
 
+from paddock.runner import api
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, signer_for
 from paddock.runner.progress.drain import StopGate, stop_on_signals
@@ -112,8 +113,6 @@ async def run_pipeline(
     and a shared ledger are configured. `root` is the first of all flow runs that continued one
     another.
     """
-    from paddock.runner import api  # a process that only takes runs does without
-
     orders = _orders.get(None)
     if orders is None:
         raise RuntimeError(

@@ -14,7 +14,7 @@ def after(ending: RunEnding) -> NoRestart | RestartRun:
 
 
 def test_a_run_that_crashed_is_started_again_later_and_later_and_not_for_ever() -> None:
-    died = "its process was ended by SIGKILL"
+    died = "its process was killed by SIGKILL"
     first = after(RunEnding(1, died))
     assert first == RestartRun(NOW + timedelta(seconds=5), 2, f"{died}; start 2 of at most 4")
     pauses = [after(RunEnding(n, died)) for n in (2, 3)]
@@ -26,7 +26,7 @@ def test_a_run_that_crashed_is_started_again_later_and_later_and_not_for_ever() 
 
 
 def test_a_run_that_gets_on_is_started_again_however_often_it_crashed() -> None:
-    died = "its process was ended by SIGKILL"
+    died = "its process was killed by SIGKILL"
     again = RestartRun(NOW + timedelta(seconds=5), 2, f"{died}; start 2 of at most 4")
     assert after(RunEnding(4, died, has_progressed=True)) == again
 

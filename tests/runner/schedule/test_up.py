@@ -137,7 +137,7 @@ def test_a_killed_run_is_started_again_and_a_killed_up_takes_up_what_it_left(des
     (first,) = desk.until(lambda: desk.marks("long"))
     psutil.Process(first).kill()
     desk.until(lambda: len(desk.marks("long")) == 2)
-    assert "crashed: its process was ended by SIGKILL" in desk.said()
+    assert "crashed: its process was killed by SIGKILL" in desk.said()
 
     # `up` is killed: the run goes on; the next one takes it over.
     second = desk.marks("long")[1]
@@ -179,7 +179,7 @@ def test_a_document_that_kills_each_run_ends_in_failed_and_all_others_in_done(de
     }
     reason = (inbox / "failed/05b.txt.reason.txt").read_text()
     assert reason.startswith("the run's process died 3 times while it worked on this")
-    assert desk.said().count("crashed: its process was ended by SIGKILL") == 3
+    assert desk.said().count("crashed: its process was killed by SIGKILL") == 3
     assert "is given up" not in desk.said()
 
 
