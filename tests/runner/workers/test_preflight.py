@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prefect.settings import Settings as PrefectSettings
 
 from paddock.runner.settings import UnattendedSettings
 from paddock.runner.workers import preflight
@@ -54,11 +55,25 @@ def test_a_real_cluster_is_made_and_found_ready_the_next_time(
     found = named(again)
     assert found["work pool"].words == "'letters', workers online: none"
     assert found["lost machines"].words == "a run that was silent for 90 s is marked as crashed"
-    assert found["Prefect's settings"].remedy.startswith(
-        "Start it with: PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE=200 "
-    )
+    assert found["Prefect's settings"].words == "tuned for many tasks"
     assert found["clock"].state == "ok"
     assert found["ledger's address"].state == "warning"
+
+
+def test_a_server_with_prefects_own_settings_is_told_how_to_start_it() -> None:
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=PrefectSettings().model_dump(mode="json"))
+
+    async def main() -> list[ClusterFinding]:
+        transport = httpx.MockTransport(answer)
+        async with httpx.AsyncClient(transport=transport, base_url="http://prefect") as api:
+            return await preflight._check_server_settings(api)
+
+    (found,) = asyncio.run(main())
+    assert found.state == "warning"
+    assert found.remedy.startswith(
+        "Start it with: PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE=200 "
+    )
 
 
 def test_a_work_pool_of_another_type_is_refused(prefect_api: str) -> None:
