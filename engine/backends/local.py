@@ -23,8 +23,7 @@ from paddock.engine.errors import (
     WorkerLost,
     WrongRole,
 )
-from paddock.engine.memory.loaded_models import ModelUse
-from paddock.engine.memory.loader import StartWorker, WorkerStarter, resolve_adapters
+from paddock.engine.memory.loader import ModelUse, StartWorker, WorkerStarter, resolve_adapters
 from paddock.engine.memory.manager import ModelManager
 from paddock.engine.memory.model_layout import MachineProbe, MemoryProbe
 from paddock.engine.memory.pool_stats import PoolEvents, PoolStats, fan_out

@@ -21,8 +21,16 @@ from paddock.engine.errors import Busy, EngineError, NoPlace
 from paddock.engine.request import PRIORITY_RANK, Priority
 from paddock.engine.settings import PoolSettings
 
-from .loaded_models import LoadedModel, ModelUse, W, model_key, replica_key, too_large
-from .loader import ModelLoader, StartWorker
+from .loader import (
+    LoadedModel,
+    ModelLoader,
+    ModelUse,
+    StartWorker,
+    W,
+    model_key,
+    replica_key,
+    too_large,
+)
 from .model_layout import LayoutRequest, MemoryProbe, ModelLayout
 from .policy import (
     EvictModels,
