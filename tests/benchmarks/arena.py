@@ -8,7 +8,9 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from paddock.engine.errors import EngineError
@@ -22,13 +24,15 @@ from tests.benchmarks.processes import ended_in_order
 from tests.benchmarks.setup import Contender, Running, Said, Setup
 
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
 # What can go wrong with a contender; it is a result, and the others go on.
 FAILURES = (EngineError, HttpError, OSError, EOFError, RuntimeError, TimeoutError)
+TURN_S = 900.0
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """Give the options that all of them have."""
+    """Return the options that all of them have."""
     made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -107,7 +111,7 @@ class Contest(Generic[_T]):
     turns: Mapping[str, Sequence[_T | Failed]]
 
     def results(self, name: str) -> list[_T]:
-        """Give the turns that came to something."""
+        """Return the turns that came to something."""
         return [turn for turn in self.turns[name] if not isinstance(turn, Failed)]
 
     def failure(self, name: str) -> str | None:
@@ -116,40 +120,57 @@ class Contest(Generic[_T]):
         first = next((turn for turn in turns if isinstance(turn, Failed)), None)
         return first.why if first and not self.results(name) else None
 
+    def table(self, headings: Sequence[str], cells: Callable[[list[_T]], Sequence[object]]) -> str:
+        """Return a row for each contender: `cells` of its turns, or why it has no result."""
+        rows: list[list[object]] = []
+        for name in self.turns:
+            turns = self.results(name)
+            blanks = [harness.NOTHING] * (len(headings) - 2)
+            failure = [f"failed ({self.failure(name)})", *blanks]
+            rows.append([name, *(cells(turns) if turns else failure)])
+        return harness.table(headings, rows)
+
 
 async def contest(
     contenders: Sequence[Contender],
     setup: Setup,
     n_rounds: int,
     play: Callable[[Running, int], Awaitable[_T]],
-    *,
-    turn_s: float = 900.0,
 ) -> Contest[_T]:
-    """Let everybody play each round, by turns, each in another order, started afresh each time."""
-    here = present(contenders, setup)
-    found: dict[str, list[_T | Failed]] = {one.name: [] for one in here}
+    """Have those contenders that are here take turns."""
+    starts = {one.name: partial(one.start, setup) for one in present(contenders, setup)}
+    return await take_turns(starts, n_rounds, play)
+
+
+async def take_turns(
+    starts: Mapping[str, Callable[[], AbstractAsyncContextManager[_R]]],
+    n_rounds: int,
+    play: Callable[[_R, int], Awaitable[_T]],
+) -> Contest[_T]:
+    """Have everyone play each round, in another order each, started afresh each time."""
+    names = list(starts)
+    found: dict[str, list[_T | Failed]] = {name: [] for name in names}
     for number in range(n_rounds):
-        first = number % len(here) if here else 0
-        for one in [*here[first:], *here[:first]]:
+        first = number % len(names) if names else 0
+        for name in [*names[first:], *names[:first]]:
             began = time.perf_counter()
-            found[one.name].append(await _turn(one, setup, number, play, turn_s))
+            found[name].append(await _turn(name, starts[name], number, play))
             took_s = time.perf_counter() - began
-            say(f"round {number + 1} of {n_rounds}: {one.name}, {took_s:.1f} s")
+            say(f"round {number + 1} of {n_rounds}: {name}, {took_s:.1f} s")
     return Contest(found)
 
 
 async def _turn(
-    one: Contender,
-    setup: Setup,
+    name: str,
+    start: Callable[[], AbstractAsyncContextManager[_R]],
     number: int,
-    play: Callable[[Running, int], Awaitable[_T]],
-    turn_s: float,
+    play: Callable[[_R, int], Awaitable[_T]],
 ) -> _T | Failed:
     try:
-        async with asyncio.timeout(turn_s), one.start(setup) as running:
+        async with asyncio.timeout(TURN_S), start() as running:
             return await play(running, number)
     except FAILURES as error:
-        say(f"{one.name} failed: {error!r}")
+        say(f"{name} failed: {error!r}")
         return Failed(_shortened(f"{type(error).__name__}: {error}"))
 
 

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.benchmarks import arena, loads
 from tests.benchmarks.arena import Contest
 from tests.benchmarks.contenders import EVERYBODY, TUNED, chosen
-from tests.benchmarks.harness import NOTHING, percentile, table
+from tests.benchmarks.harness import percentile
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.setup import Running
 
@@ -118,7 +118,7 @@ def main() -> None:
     arena.show(
         args,
         measure,
-        load="(d) a chat every second beside a job",
+        load="(d) a chat every second during a job",
         documents=args.documents,
         in_flight=args.in_flight,
         answer_tokens=args.answer_tokens,
@@ -131,14 +131,14 @@ async def play(shape: Shape, one: Running, number: int) -> Turn:
     """Run half of the job alone, then the whole with someone who chats next to it."""
     n_alone = max(1, shape.n_documents // 2)
     alone = loads.summaries(-2 - number, n_alone, shape.n_tokens, shape.n_words)
-    beside = loads.summaries(number, shape.n_documents, shape.n_tokens, shape.n_words)
+    with_chats = loads.summaries(number, shape.n_documents, shape.n_tokens, shape.n_words)
     per_minute_alone = await _job(one, alone, shape.n_in_flight)
     began = time.perf_counter()
-    job = asyncio.create_task(_job(one, beside, shape.n_in_flight))
+    job = asyncio.create_task(_job(one, with_chats, shape.n_in_flight))
     try:
         chats = await _chat_until(job.done, one, shape)
         per_minute = await job
-        job_ended_at = began + 60 * len(beside) / per_minute
+        job_ended_at = began + 60 * len(with_chats) / per_minute
     finally:
         job.cancel()
     after_longer = await _after_longer(shape, one, number)
@@ -198,32 +198,26 @@ async def _listen(one: Running, ask: Ask, chat: Chat) -> None:
 
 
 def report(found: Contest[Turn]) -> str:
-    """Give the table: over all chats of all rounds, and medians of documents a minute."""
+    """Return the table: over all chats of all rounds, and medians of documents a minute."""
     headings = ["", "first token p50, s", "p95, s", "between tokens p50, ms", "p95, ms"]
     headings += ["after a longer request, s"]
-    headings += ["chats", "answered beside the job", "documents/min", "without chats"]
-    rows = []
-    for name in found.turns:
-        turns = found.results(name)
-        if not turns:
-            rows.append([name, f"failed ({found.failure(name)})", *[NOTHING] * 8])
-            continue
+    headings += ["chats", "answered during the job", "documents/min", "without chats"]
+
+    def cells(turns: list[Turn]) -> list[str]:
         chats = [chat for turn in turns for chat in turn.chats if chat.heard_at]
         first_s = [chat.first_s for chat in chats] or [float("nan")]
         between_s = [gap for chat in chats for gap in chat.between_s] or [float("nan")]
-        rows.append(
-            [
-                name,
-                *(f"{percentile(first_s, share):.2f}" for share in (0.5, 0.95)),
-                *(f"{1000 * percentile(between_s, share):.0f}" for share in (0.5, 0.95)),
-                f"{statistics.median(turn.after_longer.first_s for turn in turns):.2f}",
-                f"{len(chats)} of {sum(len(turn.chats) for turn in turns)}",
-                str(sum(turn.n_meanwhile for turn in turns)),
-                f"{statistics.median(turn.per_minute for turn in turns):.1f}",
-                f"{statistics.median(turn.per_minute_alone for turn in turns):.1f}",
-            ]
-        )
-    return table(headings, rows)
+        return [
+            *(f"{percentile(first_s, share):.2f}" for share in (0.5, 0.95)),
+            *(f"{1000 * percentile(between_s, share):.0f}" for share in (0.5, 0.95)),
+            f"{statistics.median(turn.after_longer.first_s for turn in turns):.2f}",
+            f"{len(chats)} of {sum(len(turn.chats) for turn in turns)}",
+            str(sum(turn.n_meanwhile for turn in turns)),
+            f"{statistics.median(turn.per_minute for turn in turns):.1f}",
+            f"{statistics.median(turn.per_minute_alone for turn in turns):.1f}",
+        ]
+
+    return found.table(headings, cells)
 
 
 if __name__ == "__main__":

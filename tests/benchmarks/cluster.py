@@ -55,7 +55,7 @@ print(json.dumps({"calls": report.calls, "seconds": report.seconds}), flush=True
 
 
 def cpu_s(processes: Iterable[psutil.Process]) -> dict[int, float]:
-    """Give the processor's time of each process that is there."""
+    """Return the processor's time of each process that is there."""
     found = {}
     for process in processes:
         try:
@@ -67,13 +67,13 @@ def cpu_s(processes: Iterable[psutil.Process]) -> dict[int, float]:
 
 
 def of_server(server: Postgres) -> psutil.Process:
-    """Give the database's first process, which counts its children's time once they have ended."""
+    """Return the database's first process, which counts the time of children that have ended."""
     pid = int((server.folder / "data" / "postmaster.pid").read_text().split()[0])
     return psutil.Process(pid)
 
 
 def size(url: str) -> int:
-    """Give the database's size in bytes."""
+    """Return the database's size in bytes."""
     with psycopg.connect(url) as connection:
         row = connection.execute("select pg_database_size(current_database())").fetchone()
     assert row is not None

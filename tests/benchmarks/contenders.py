@@ -11,10 +11,10 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.memory.pool_stats import PoolEvents
@@ -34,6 +34,8 @@ from tests.benchmarks.setup import (
     cache,
 )
 
+_T = TypeVar("_T")
+
 
 class Ours:
     """The pool in this process with its workers."""
@@ -44,7 +46,7 @@ class Ours:
         self._growth = growth
 
     def request(self, ask: Ask) -> ChatRequest:
-        """Give the pool's own form of a request."""
+        """Return the pool's own form of a request."""
         constraint = Constraint("json_schema", json.dumps(ask.schema)) if ask.schema else None
         return ChatRequest(
             self.spec,
@@ -73,7 +75,7 @@ class Ours:
         )
 
     def peak_bytes(self) -> int | None:
-        """Tell the worker's memory and what this process, which has the pool, grew by."""
+        """Return the worker's memory and what this process, which has the pool, grew by."""
         workers, growth = peak_bytes(self.pool.worker_pids()), self._growth.peak()
         return None if workers is None or growth is None else workers + growth
 
@@ -194,7 +196,7 @@ def _is_installed(name: str) -> bool:
 
 
 def chosen(only: str | None, among: Sequence[Contender]) -> list[Contender]:
-    """Give those that `--only` names, all of them without it.
+    """Return those that `--only` names, all of them without it.
 
     Raises:
         SystemExit: a name that no one has; the message has the known ones.
@@ -204,7 +206,7 @@ def chosen(only: str | None, among: Sequence[Contender]) -> list[Contender]:
 
 
 def named(only: str | None, known: Iterable[str]) -> list[str]:
-    """Give the names in what `--only` says, all known ones without it.
+    """Return the names in what `--only` says, all known ones without it.
 
     Raises:
         SystemExit: a name that no one has; the message has the known ones.
@@ -215,3 +217,15 @@ def named(only: str | None, known: Iterable[str]) -> list[str]:
     if unknown:
         raise SystemExit(f"nobody is called {', '.join(unknown)}; there are {', '.join(everybody)}")
     return names
+
+
+def available(only: str | None, everybody: Mapping[str, tuple[str, _T, bool]]) -> dict[str, _T]:
+    """Return what `--only` names, by the table's names, and leave out what is not here.
+
+    `everybody` has a name, a contender and whether it is here, by what `--only` calls it.
+    """
+    wanted = [everybody[name] for name in named(only, everybody)]
+    for name, _, is_here in wanted:
+        if not is_here:
+            print(f"{name} is left out: it is not here", file=sys.stderr, flush=True)
+    return {name: contender for name, contender, is_here in wanted if is_here}

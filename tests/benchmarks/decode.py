@@ -196,7 +196,7 @@ class Prompts:
 
 
 def _rate(n: int, seconds: float) -> float:
-    """Give n a second; no number where the noise is larger than what is measured."""
+    """Return n a second; no number where the noise is larger than what is measured."""
     return n / seconds if seconds > 0 else float("nan")
 
 

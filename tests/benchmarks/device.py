@@ -89,7 +89,7 @@ def _server(n_slots: int, *flags: str) -> Contender:
 
 
 async def _within(bench: Bench, name: str, part: Callable[[Bench], Awaitable[None]]) -> None:
-    """Run a part; one that fails or takes too long is told in the table."""
+    """Run a part; one that fails or takes too long has its reason in the table."""
     try:
         async with asyncio.timeout(LIMIT_S[name]):
             await part(bench)
@@ -221,7 +221,7 @@ async def a_chat(bench: Bench) -> None:
     bench.rows += [
         *(Row(f"chat, first token p{100 * share:.0f}, ms", c, False) for share, c in first.items()),
         Row("chat, between tokens p95, ms", between, False),
-        Row("job beside the chats, documents/min", per_minute, True),
+        Row("job during the chats, documents/min", per_minute, True),
     ]
 
 

@@ -38,7 +38,7 @@ class Bench:
 
 
 def report(rows: Sequence[Row]) -> str:
-    """Give the table: a column for each contender, and ours to the best of the others.
+    """Return the table: a column for each contender, and ours to the best of the others.
 
     >>> print(report([Row("speed", {"paddock": 3.0, "other": 2.0}, True)]))
     |  | paddock | other | to the best peer |
@@ -54,7 +54,7 @@ def report(rows: Sequence[Row]) -> str:
 
 
 def _ratio(row: Row) -> str:
-    """Give ours to the best peer, above 1 where ours is better."""
+    """Return ours to the best peer, above 1 where ours is better."""
     mine = row.cells.get(OURS)
     others = [
         value for name, value in row.cells.items() if name != OURS and isinstance(value, float)

@@ -21,6 +21,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import EmbedRequest, ModelSpec
 from tests.benchmarks import arena, client, loads
-from tests.benchmarks.contenders import named
-from tests.benchmarks.harness import NOTHING, summary, table
+from tests.benchmarks.arena import Contest
+from tests.benchmarks.contenders import available
+from tests.benchmarks.harness import NOTHING, summary
 from tests.benchmarks.processes import OwnGrowth, free_port, peak_bytes, serve
 from tests.benchmarks.setup import Setup
 
@@ -74,11 +76,14 @@ def main() -> None:
     args = arena.arguments(parser, FULL, QUICK)
     setup = arena.setup_of(args)
     texts = loads.short_texts(args.texts)
-    contenders = _chosen(args.only, setup)
+    starts = {
+        name: partial(start, setup)
+        for name, start in available(args.only, _everybody(setup)).items()
+    }
 
     async def measure() -> str:
-        turns = await contest(contenders, setup, texts, args.rounds)
-        return report(turns, len(texts))
+        found = await arena.take_turns(starts, args.rounds, lambda one, _: play(texts, one))
+        return report(found, len(texts))
 
     arena.show(
         args,
@@ -90,43 +95,23 @@ def main() -> None:
     )
 
 
-def _chosen(only: str | None, setup: Setup) -> dict[str, Start]:
-    everybody: dict[str, tuple[str, Start, bool]] = {
+def _everybody(setup: Setup) -> dict[str, tuple[str, Start, bool]]:
+    has_server = setup.server is not None
+    packed = llama_server(32, "-b", "2048", "-ub", "2048")
+    return {
         "paddock": ("paddock", ours, True),
-        "server": ("llama-server", llama_server(4), setup.server is not None),
-        "server-packed": (
-            "llama-server -np 32 -b 2048 -ub 2048",
-            llama_server(32, "-b", "2048", "-ub", "2048"),
-            setup.server is not None,
-        ),
+        "server": ("llama-server", llama_server(4), has_server),
+        "server-packed": ("llama-server -np 32 -b 2048 -ub 2048", packed, has_server),
         "example": ("example server, 16 sequences", example_server, setup.example is not None),
         "transformers": ("sentence-transformers", transformer, _has_transformer()),
     }
-    names = named(only, everybody)
-    for name in names:
-        if not everybody[name][2]:
-            arena.say(f"{everybody[name][0]} is left out: it is not here, or its weights are not")
-    return {everybody[name][0]: everybody[name][1] for name in names if everybody[name][2]}
 
 
-async def contest(
-    contenders: dict[str, Start], setup: Setup, texts: Sequence[str], n_rounds: int
-) -> dict[str, list[Turn]]:
-    """Let everybody embed all texts in each round, by turns."""
-    found: dict[str, list[Turn]] = {name: [] for name in contenders}
-    for number in range(n_rounds):
-        for name, begin in contenders.items():
-            try:
-                async with asyncio.timeout(600), begin(setup) as one:
-                    await one.embed(texts[:PORTION])  # loads and warms up
-                    began = time.perf_counter()
-                    vectors = np.asarray(await one.embed(texts), np.float32)
-                    seconds = time.perf_counter() - began
-                    found[name].append(Turn(seconds, vectors, one.peak_bytes()))
-            except arena.FAILURES as error:
-                arena.say(f"{name} failed: {error!r}")
-            arena.say(f"round {number + 1} of {n_rounds}: {name}")
-    return found
+async def play(texts: Sequence[str], one: Embedding) -> Turn:
+    await one.embed(texts[:PORTION])  # loads and warms up
+    began = time.perf_counter()
+    vectors = np.asarray(await one.embed(texts), np.float32)
+    return Turn(time.perf_counter() - began, vectors, one.peak_bytes())
 
 
 # Contenders
@@ -233,7 +218,7 @@ async def transformer(setup: Setup) -> AsyncIterator[Embedding]:
 
 
 def _has_transformer() -> bool:
-    """Tell whether it is installed and its weights are at hand, without asking any network."""
+    """Return whether it is installed and its weights are at hand, without asking any network."""
     try:
         _transformer()
     except (ImportError, OSError):
@@ -249,35 +234,30 @@ def _transformer() -> Any:
 # The table
 
 
-def report(turns: dict[str, list[Turn]], n_texts: int) -> str:
-    """Give the table: medians over the rounds."""
-    mine = next((one.vectors for one in turns.get("paddock", ())), None)
-    others = [
-        statistics.median(one.seconds for one in found)
-        for name, found in turns.items()
-        if found and name != "paddock"
-    ]
-    best_s = min(others, default=None)
-    rows = []
-    for name, found in turns.items():
-        if not found:
-            rows.append([name, "failed", *[NOTHING] * 4])
-            continue
-        spread = summary([n_texts / one.seconds for one in found])
-        median_s = statistics.median(one.seconds for one in found)
-        peaks = [one.peak_bytes for one in found if one.peak_bytes is not None]
-        rows.append(
-            [
-                name,
-                f"{spread.median:.0f}",
-                f"{spread.low:.0f} to {spread.high:.0f}",
-                f"{best_s / median_s:.2f}" if best_s else NOTHING,
-                f"{statistics.median(peaks) / 1e6:.0f}" if peaks else NOTHING,
-                f"{lowest_cosine(mine, found[0].vectors):.4f}" if mine is not None else NOTHING,
-            ]
-        )
+def report(found: Contest[Turn], n_texts: int) -> str:
+    """Return the table: medians over the rounds."""
+    mine = next(
+        (one.vectors for one in found.turns.get("paddock", ()) if isinstance(one, Turn)), None
+    )
+    peers = [found.results(name) for name in found.turns if name != "paddock"]
+    best_s = min(
+        (statistics.median(one.seconds for one in turns) for turns in peers if turns), default=None
+    )
+
+    def cells(turns: list[Turn]) -> list[str]:
+        spread = summary([n_texts / one.seconds for one in turns])
+        median_s = statistics.median(one.seconds for one in turns)
+        peaks = [one.peak_bytes for one in turns if one.peak_bytes is not None]
+        return [
+            f"{spread.median:.0f}",
+            f"{spread.low:.0f} to {spread.high:.0f}",
+            f"{best_s / median_s:.2f}" if best_s else NOTHING,
+            f"{statistics.median(peaks) / 1e6:.0f}" if peaks else NOTHING,
+            f"{lowest_cosine(mine, turns[0].vectors):.4f}" if mine is not None else NOTHING,
+        ]
+
     headings = ["", "texts/s", "range", "to the best peer", "peak MB", "lowest cosine to ours"]
-    return table(headings, rows)
+    return found.table(headings, cells)
 
 
 def lowest_cosine(ours: Vectors, theirs: Vectors) -> float:

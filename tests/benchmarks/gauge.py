@@ -1,4 +1,4 @@
-"""A worker whose time inside llama.cpp is told apart from the Python around it.
+"""A worker whose time inside llama.cpp is measured apart from the Python around it.
 
 Run in the place of a pool's worker (`gauged`): the very same code, with clocks around the calls
 that compute. When it ends, it writes what it found into the file that `PADDOCK_GAUGE` names.
@@ -50,7 +50,7 @@ class Steps:
 
 @contextlib.contextmanager
 def gauged(found: Path) -> Iterator[None]:
-    """Let pools that are made in this block start gauged workers.
+    """Make the pools of this block start gauged workers.
 
     The worker's own command line is kept; only the module's name is another.
     """

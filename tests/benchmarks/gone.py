@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from paddock.engine.memory.pool_stats import PoolEvents
 from tests.benchmarks import arena, client, loads
-from tests.benchmarks.contenders import named, ours
+from tests.benchmarks.contenders import available, ours
 from tests.benchmarks.harness import NOTHING, table
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.processes import cpu_s, free_port, serve
@@ -79,7 +79,7 @@ def main() -> None:
     """Measure and print."""
     args = arena.arguments(arena.parser(__doc__), FULL, QUICK)
     setup = replace(arena.setup_of(args), n_ctx_tokens=8192)
-    contenders = _chosen(args.only, setup)
+    contenders = available(args.only, _everybody(setup))
 
     async def measure() -> str:
         found = {}
@@ -103,17 +103,12 @@ def main() -> None:
     )
 
 
-def _chosen(only: str | None, setup: Setup) -> dict[str, Start]:
-    everybody: dict[str, tuple[str, Start, bool]] = {
+def _everybody(setup: Setup) -> dict[str, tuple[str, Start, bool]]:
+    return {
         "paddock": ("paddock", our_pool, True),
         "server": ("llama-server -np 4", a_llama_server, setup.server is not None),
         "example": ("example server", an_example_server, setup.example is not None),
     }
-    names = named(only, everybody)
-    for name in names:
-        if not everybody[name][2]:
-            arena.say(f"{everybody[name][0]} is left out: see tests/benchmarks/peers.py")
-    return {everybody[name][0]: everybody[name][1] for name in names if everybody[name][2]}
 
 
 async def _leave_often(subject: Subject, found: Found, args: argparse.Namespace) -> None:
@@ -245,7 +240,7 @@ def _by_http(served: Served) -> Subject:
 
 
 def report(found: dict[str, Found]) -> str:
-    """Give the table: medians over the rounds."""
+    """Return the table: medians over the rounds."""
     rows = []
     for name, mine in found.items():
         row = [name]

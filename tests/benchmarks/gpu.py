@@ -76,7 +76,7 @@ def arguments() -> argparse.Namespace:
         "--model", default="smollm2:135m", help="a name, or the path of a GGUF file"
     )
     parser.add_argument("--server", type=Path, help="llama-server; else as peers.py finds it")
-    parser.add_argument("--batched-bench", type=Path, help="llama-batched-bench; likewise")
+    parser.add_argument("--batched-bench", type=Path, help="as --server, for llama-batched-bench")
     parser.add_argument("--layers", type=int, default=-1, help="on the device; -1: all")
     parser.add_argument("--threads", type=int, help="None: the cores that this process may use")
     parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works")
@@ -96,7 +96,7 @@ def arguments() -> argparse.Namespace:
 
 
 def make_importable() -> None:
-    """Let `paddock` be found in this clone, here and in the workers, where it is not installed."""
+    """Make `paddock` importable from this clone, in the workers too, if it is not installed."""
     sys.path.insert(0, str(HOUSE))
     if importlib.util.find_spec("paddock") is not None:
         return

@@ -65,7 +65,7 @@ class Summary:
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Give median and range."""
+    """Return median and range."""
     return Summary(statistics.median(values), min(values), max(values))
 
 
@@ -82,7 +82,7 @@ def medians(contenders: Mapping[str, Callable[[int], float]], n_rounds: int) -> 
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Give a Markdown table; numbers stand to the right.
+    """Return a Markdown table; numbers stand to the right.
 
     >>> print(table(["who", "n"], [["ours", 1.5]]))
     | who | n |
@@ -103,13 +103,13 @@ def _cell(value: object) -> str:
 
 
 def n_threads() -> int:
-    """Tell how many threads everybody computes with: the cores that this process may use."""
+    """Return how many threads everybody computes with: the cores that this process may use."""
     cpu = read_cpu()
     return max(1, min(cpu.n_cores, cpu.n_usable))
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Give the value that so large a share of the values does not exceed.
+    """Return the value that so large a share of the values does not exceed.
 
     >>> percentile([3.0, 1.0, 2.0, 4.0], 0.5), percentile([3.0, 1.0, 2.0, 4.0], 0.95)
     (2.0, 4.0)
@@ -119,7 +119,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def circumstances(**flags: object) -> str:
-    """Say in two lines where, when and with what something was measured."""
+    """Return two lines: where, when and with what something was measured."""
     memory_gib = psutil.virtual_memory().total / 2**30
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     versions = ", ".join(f"{name} {_version(name)}" for name in ("paddock-llm", "llama-cpp-python"))

@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.benchmarks import arena, loads
 from tests.benchmarks.arena import Contest
 from tests.benchmarks.contenders import PADDOCK, SERVERS, chosen
-from tests.benchmarks.harness import NOTHING, table
 from tests.benchmarks.setup import Running
 
 FULL = {"documents": 24, "rounds": 3, "answer_tokens": 128, "words": 400, "chats": 3}
@@ -78,7 +77,7 @@ async def play(shape: Shape, one: Running, number: int) -> Turn:
 
 
 async def _chat(shape: Shape, one: Running, number: int) -> float:
-    """Give the median speed of a few chats, one after the other."""
+    """Return the median speed of a few chats, one after the other."""
     speeds = []
     for index in range(shape.n_chats):
         heard_at: list[float] = []
@@ -90,23 +89,17 @@ async def _chat(shape: Shape, one: Running, number: int) -> float:
 
 
 def report(found: Contest[Turn]) -> str:
-    """Give the table: medians over the rounds."""
-    rows = []
-    for name in found.turns:
-        turns = found.results(name)
-        if not turns:
-            rows.append([name, f"failed ({found.failure(name)})", NOTHING, NOTHING])
-            continue
-        rows.append(
-            [
-                name,
-                f"{statistics.median(turn.before for turn in turns):.1f}",
-                f"{statistics.median(turn.after for turn in turns):.1f}",
-                f"{statistics.median(turn.after / turn.before for turn in turns):.2f}",
-            ]
-        )
-    headings = ["", "empty cache, tokens/s", "beside finished prompts", "ratio"]
-    return table(headings, rows)
+    """Return the table: medians over the rounds."""
+    headings = ["", "empty cache, tokens/s", "next to finished prompts", "ratio"]
+
+    def cells(turns: list[Turn]) -> list[str]:
+        return [
+            f"{statistics.median(turn.before for turn in turns):.1f}",
+            f"{statistics.median(turn.after for turn in turns):.1f}",
+            f"{statistics.median(turn.after / turn.before for turn in turns):.2f}",
+        ]
+
+    return found.table(headings, cells)
 
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ def _copied(turn: Turn) -> float:
 
 
 def per_minute(turn: Turn) -> float:
-    """Give documents a minute."""
+    """Return documents a minute."""
     return 60 * len(turn.answers) / turn.seconds
 
 
@@ -248,19 +248,19 @@ def best_peer(speeds: Mapping[str, Sequence[float]]) -> str | None:
 
 
 def ratio(mine: Sequence[float], best: Sequence[float]) -> str:
-    """Give the median of the rounds' own ratios: the machine's speed drifts between them."""
+    """Return the median of the rounds' own ratios: the machine's speed drifts between them."""
     ratios = [one / other for one, other in zip(mine, best, strict=False)]
     return f"{statistics.median(ratios):.2f}"
 
 
 def _reference(found: Contest[Turn]) -> Sequence[str] | None:
-    """Give the answers that the others are compared with: our own with the identical file."""
+    """Return the answers that the others are compared with: our own with the identical file."""
     turns = found.results(PADDOCK.name) if PADDOCK.name in found.turns else []
     return turns[0].alone if turns else None
 
 
 def agreement(ours: Sequence[str], theirs: Sequence[str]) -> float:
-    """Tell the share of equal answers; of JSON, its values count and not its blanks.
+    """Return the share of equal answers; of JSON, its values count and not its blanks.
 
     >>> agreement(["Yes.", '{"a": 1}'], ["Yes. ", '{"a":1}'])
     1.0

@@ -93,7 +93,7 @@ async def _kill(running: Ours, answered: asyncio.Semaphore, n_before: int | None
 
 
 def report(turns: dict[str, Turn]) -> str:
-    """Give the table."""
+    """Return the table."""
     first = next(iter(turns.values()))
     rows = []
     for name, turn in turns.items():

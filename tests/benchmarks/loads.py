@@ -59,7 +59,7 @@ class Ask:
     priority: Priority = "batch"
 
     def messages(self) -> list[dict[str, str]]:
-        """Give the turns as the wire has them."""
+        """Return the turns as the wire has them."""
         turns = [{"role": "system", "content": self.system}] if self.system else []
         return [*turns, {"role": "user", "content": self.user}]
 
@@ -185,7 +185,7 @@ SUBJECTS = (
 
 
 def is_valid(text: str) -> bool:
-    """Tell whether an answer is what `SCHEMA` wants.
+    """Return whether an answer is what `SCHEMA` wants.
 
     >>> is_valid('{"person": "Tom", "place": "Cold Ash", "pounds": 12}'), is_valid('{"person": "')
     (True, False)
@@ -201,7 +201,7 @@ def is_valid(text: str) -> bool:
 
 
 def copied_share(ask: Ask, text: str) -> float:
-    """Tell what share of an answer's runs of four words stand in the document just so.
+    """Return what share of an answer's runs of four words stand in the document just so.
 
     >>> copied_share(Ask("", "one two three four five", 9), "one two three four six")
     0.5

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from tests.benchmarks import arena, loads
 from tests.benchmarks.arena import FAILURES, Contest
 from tests.benchmarks.contenders import EXAMPLE, PADDOCK, chosen
-from tests.benchmarks.harness import NOTHING, table
+from tests.benchmarks.harness import NOTHING
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.servers import example_server, llama_server
 from tests.benchmarks.setup import Contender, Running
@@ -82,24 +82,18 @@ async def play(asks: Sequence[Ask], one: Running) -> Turn:
 
 
 def report(found: Contest[Turn], n_asked: int) -> str:
-    """Give the table."""
-    rows = []
-    for name in found.turns:
-        turns = found.results(name)
-        if not turns:
-            rows.append([name, f"failed ({found.failure(name)})", NOTHING, NOTHING])
-            continue
+    """Return the table."""
+
+    def cells(turns: list[Turn]) -> list[str]:
         (turn,) = turns
         said = collections.Counter(turn.errors).most_common(1)
-        rows.append(
-            [
-                name,
-                f"{turn.n_answers} of {n_asked}",
-                f"{turn.seconds:.1f}",
-                f"{said[0][1]} times: {said[0][0]}" if said else NOTHING,
-            ]
-        )
-    return table(["", "answers", "seconds", "the others"], rows)
+        return [
+            f"{turn.n_answers} of {n_asked}",
+            f"{turn.seconds:.1f}",
+            f"{said[0][1]} times: {said[0][0]}" if said else NOTHING,
+        ]
+
+    return found.table(["", "answers", "seconds", "the others"], cells)
 
 
 if __name__ == "__main__":

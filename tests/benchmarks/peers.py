@@ -79,7 +79,7 @@ def find() -> Peers:
 
 
 def look() -> Look:
-    """Tell which peers are here, whatever is missing."""
+    """Return which peers are here, whatever is missing."""
     server, bench = (_file(_folder() / name) for name in TARGETS)
     named = os.environ.get("PADDOCK_EXAMPLE_SERVER")
     example = Path(named) if named else cache() / "source" / "examples" / "server" / "server.py"
@@ -107,7 +107,7 @@ def build(n_jobs: int) -> Peers:
 
 
 def cache() -> Path:
-    """Tell where the peers are kept, a folder for each version."""
+    """Return where the peers are kept, a folder for each version."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return home / "paddock" / "peers" / _version()
 

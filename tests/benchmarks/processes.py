@@ -92,7 +92,7 @@ async def _until_ready(
 
 @contextlib.contextmanager
 def ended_in_order() -> Iterator[None]:
-    """Let SIGTERM unwind the stack as Ctrl-C does, so that no server is left behind."""
+    """Make SIGTERM unwind the stack as Ctrl-C does, so that no server is left behind."""
 
     def leave(_signal: int, _frame: FrameType | None) -> None:
         raise SystemExit(143)
@@ -123,7 +123,7 @@ class OwnGrowth:
         self._before = _status_bytes(os.getpid(), "VmRSS")
 
     def peak(self) -> int | None:
-        """Give the growth in bytes; None where the system does not tell."""
+        """Return the growth in bytes; None where the system does not tell."""
         peak = _status_bytes(os.getpid(), "VmHWM")
         return None if peak is None or self._before is None else max(0, peak - self._before)
 
@@ -139,6 +139,6 @@ def _status_bytes(pid: int, field: str) -> int | None:
 
 
 def cpu_s(pid: int) -> float:
-    """Tell the processor time that a process has taken."""
+    """Return the processor time that a process has taken."""
     times = psutil.Process(pid).cpu_times()
     return float(times.user + times.system)

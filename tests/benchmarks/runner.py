@@ -70,7 +70,7 @@ def run(folder: Path, *, expect: dict[str, int]) -> Child:
 
 
 def row(name: str, child: Child, n_documents: int) -> list[object]:
-    """Give one line of the table."""
+    """Return one line of the table."""
     per_step_ms = child.seconds * 1000 / (n_documents * N_STEPS)
     return [name, child.seconds, per_step_ms, child.peak_bytes / 1e6]
 

@@ -25,7 +25,7 @@ class Served:
         self.server = server
 
     def body(self, ask: Ask, *, streams: bool) -> dict[str, Any]:
-        """Give the JSON of a request."""
+        """Return the JSON of a request."""
         body: dict[str, Any] = {
             "messages": ask.messages(),
             "max_tokens": ask.n_tokens,
@@ -63,7 +63,7 @@ class Served:
         return Said("".join(texts), 0, len(texts))
 
     def peak_bytes(self) -> int | None:
-        """Tell the server's memory."""
+        """Return the server's memory."""
         return peak_bytes([self.server.pid])
 
 
@@ -98,7 +98,7 @@ def server_command(setup: Setup, port: int, n_slots: int | None) -> list[str]:
 
 
 def example_server(n_sequences: int, **model: Any) -> Start:
-    """Give a way to start the server among llama-cpp-python's examples."""
+    """Return a way to start the server among llama-cpp-python's examples."""
 
     @contextlib.asynccontextmanager
     async def start(setup: Setup) -> AsyncIterator[Running]:

@@ -67,7 +67,7 @@ class Setup:
     """Further settings of our pool, by `--set`."""
 
     def settings(self, **more: Any) -> PoolSettings:
-        """Give our pool's settings."""
+        """Return our pool's settings."""
         wanted: dict[str, Any] = {
             "n_threads": self.n_threads,
             "n_gpu_layers": self.n_gpu_layers,
@@ -95,5 +95,5 @@ class Contender:
 
 
 def cache() -> Path:
-    """Tell where the benchmarks keep what they need again: the tuned copy, profiles."""
+    """Return where the benchmarks keep what they need again: the tuned copy, profiles."""
     return peers.cache().parent.parent / "benchmarks"

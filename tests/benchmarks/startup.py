@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def contenders(folder: Path) -> dict[str, Callable[[int], float]]:
-    """Give each process to be measured; the first is what the others are compared with."""
+    """Return each process to be measured; the first is what the others are compared with."""
     paddock = str(Path(sys.executable).with_name("paddock"))
     commands = {
         BARE: [sys.executable, "-c", "import pydantic, yaml, jinja2, typer"],

@@ -20,9 +20,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -31,8 +32,8 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ModelSpec
 from tests.benchmarks import arena, loads
-from tests.benchmarks.contenders import Ours, named
-from tests.benchmarks.harness import NOTHING, table
+from tests.benchmarks.arena import Contest
+from tests.benchmarks.contenders import Ours, available
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.processes import OwnGrowth
 from tests.benchmarks.servers import llama_server
@@ -69,12 +70,13 @@ def main() -> None:
     """Measure and print."""
     args = arena.arguments(arena.parser(__doc__), FULL, QUICK)
     setup = arena.setup_of(args)
-    contenders = _chosen(args.only, setup)
+    contenders = available(args.only, _everybody(setup))
 
     async def measure() -> str:
         with tempfile.TemporaryDirectory() as folder:
             models = two_models(setup.model, Path(folder))
-            found = await contest(contenders, setup, models, args)
+            starts = {name: partial(start, setup, models) for name, start in contenders.items()}
+            found = await arena.take_turns(starts, args.rounds, partial(play, args))
         return report(found)
 
     arena.show(
@@ -89,21 +91,17 @@ def main() -> None:
     )
 
 
-def _chosen(only: str | None, setup: Setup) -> dict[str, Start]:
-    everybody: dict[str, tuple[str, Start]] = {
-        "paddock": ("paddock", ours),
-        "paddock-at-once": ("paddock, max_wait_s 0", ours_at_once),
-        "swapping": ("llama-server, swapped as Ollama does", Swapping.started),
+def _everybody(setup: Setup) -> dict[str, tuple[str, Start, bool]]:
+    swapped = "llama-server, swapped as Ollama does"
+    return {
+        "paddock": ("paddock", ours, True),
+        "paddock-at-once": ("paddock, max_wait_s 0", ours_at_once, True),
+        "swapping": (swapped, Swapping.started, setup.server is not None),
     }
-    names = named(only, everybody)
-    if setup.server is None and "swapping" in names:
-        arena.say("llama-server is left out: see tests/benchmarks/peers.py")
-        names.remove("swapping")
-    return dict(everybody[name] for name in names)
 
 
 def two_models(model: Path, folder: Path) -> tuple[Path, Path]:
-    """Give the model two names; a hard link costs no room where the disk allows one."""
+    """Link the model under two names; a hard link costs no room where the disk allows one."""
     paths = (folder / "first.gguf", folder / "second.gguf")
     for path in paths:
         try:
@@ -113,38 +111,19 @@ def two_models(model: Path, folder: Path) -> tuple[Path, Path]:
     return paths
 
 
-async def contest(
-    contenders: dict[str, Start], setup: Setup, models: tuple[Path, Path], args: argparse.Namespace
-) -> dict[str, list[Turn]]:
-    """Let everybody carry both jobs in each round, by turns."""
-    found: dict[str, list[Turn]] = {name: [] for name in contenders}
-    for number in range(args.rounds):
-        jobs = [
-            loads.summaries(2 * number + which, args.documents, args.answer_tokens, args.words)
-            for which in (0, 1)
-        ]
-        for name, begin in contenders.items():
-            try:
-                async with asyncio.timeout(900), begin(setup, models) as pair:
-                    found[name].append(await play(pair, jobs, args.in_flight))
-            except arena.FAILURES as error:
-                arena.say(f"{name} failed: {error!r}")
-            arena.say(f"round {number + 1} of {args.rounds}: {name}")
-    return found
-
-
-async def play(pair: Pair, jobs: Sequence[Sequence[Ask]], n_in_flight: int) -> Turn:
+async def play(args: argparse.Namespace, pair: Pair, number: int) -> Turn:
     """Run both jobs side by side, each with so many documents in flight."""
     began = time.perf_counter()
 
     async def job(which: int) -> None:
-        places = asyncio.Semaphore(n_in_flight)
+        places = asyncio.Semaphore(args.in_flight)
 
         async def one(ask: Ask) -> None:
             async with places:
                 await pair.ask(which, ask)
 
-        await asyncio.gather(*map(one, jobs[which]))
+        asks = loads.summaries(2 * number + which, args.documents, args.answer_tokens, args.words)
+        await asyncio.gather(*map(one, asks))
 
     await asyncio.gather(job(0), job(1))
     return Turn(time.perf_counter() - began, pair.n_loads())
@@ -157,7 +136,7 @@ async def play(pair: Pair, jobs: Sequence[Sequence[Ask]], n_in_flight: int) -> T
 async def ours(
     setup: Setup, models: tuple[Path, Path], max_wait_s: float | None = None
 ) -> AsyncIterator[Pair]:
-    """Give our pool room for one model."""
+    """Start our pool with room for one model."""
     more = {} if max_wait_s is None else {"max_wait_s": max_wait_s}
     settings = setup.settings(max_loaded_models=1, **more)
     finder = ModelFinder(settings.models_dir, settings.cache_dir)
@@ -195,7 +174,7 @@ class Swapping:
     @classmethod
     @contextlib.asynccontextmanager
     async def started(cls, setup: Setup, models: tuple[Path, Path]) -> AsyncIterator[Pair]:
-        """Give it as a contender; nothing is loaded yet."""
+        """Return it as a contender; nothing is loaded yet."""
         swapping = cls(setup, models)
         try:
             yield Pair(swapping.ask, lambda: swapping.n_loads)
@@ -229,17 +208,14 @@ class Swapping:
         self.n_loads += 1
 
 
-def report(found: dict[str, list[Turn]]) -> str:
-    """Give the table: medians over the rounds."""
-    rows = []
-    for name, turns in found.items():
-        if not turns:
-            rows.append([name, "failed", NOTHING])
-            continue
+def report(found: Contest[Turn]) -> str:
+    """Return the table: medians over the rounds."""
+
+    def cells(turns: list[Turn]) -> list[str]:
         n_loads = statistics.median(turn.n_loads for turn in turns)
-        seconds = statistics.median(turn.seconds for turn in turns)
-        rows.append([name, f"{n_loads:.0f}", f"{seconds:.1f}"])
-    return table(["", "loads", "seconds"], rows)
+        return [f"{n_loads:.0f}", f"{statistics.median(turn.seconds for turn in turns):.1f}"]
+
+    return found.table(["", "loads", "seconds"], cells)
 
 
 if __name__ == "__main__":

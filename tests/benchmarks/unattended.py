@@ -3,7 +3,7 @@
 uv run python tests/benchmarks/unattended.py [--quick]
 
 Three tables. Latency: a file is written into a watched folder, and the clock stops when a model
-works for it; what the watch waits by its own settings (`settle`) is told apart. Memory: what each
+works for it; what the watch waits by its own settings (`settle`) is shown apart. Memory: what each
 part of `up` holds when it has nothing to do, after a model was used, and after thousands of files
 have come. The runner's cost: documents through five steps without a model, tracked by Prefect
 through the same service, twice.
@@ -113,7 +113,7 @@ def main() -> None:
 
 
 async def measured(rounds: int, events: int, documents: int) -> str:
-    """Give the three tables."""
+    """Return the three tables."""
     with tempfile.TemporaryDirectory(prefix="paddock-unattended-") as name:
         async with running(Path(name)) as up:
             await quiet(up)
@@ -187,7 +187,7 @@ async def cost(up: Up, n_documents: int, state: str) -> tuple[str, Child, float]
 
 
 def memory(pid: int) -> dict[str, float]:
-    """Give the bytes that each part of a process and its children holds; shared ones by shares."""
+    """Return the bytes of each part of a process and its children; shared ones by shares."""
     found: dict[str, float] = {}
     root = psutil.Process(pid)
     for process in [root, *root.children(recursive=True)]:
@@ -210,7 +210,7 @@ def _part(process: psutil.Process) -> str:
 
 
 def _cpu_s(pid: int) -> float:
-    """Give the processor time of Prefect's server so far."""
+    """Return the processor time of Prefect's server so far."""
     total = 0.0
     for process in psutil.Process(pid).children(recursive=True):
         try:
