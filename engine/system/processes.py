@@ -185,18 +185,22 @@ class GuardedPipes:
 
     def __init__(self, command: Sequence[str], *, environ: Mapping[str, str]) -> None:
         self._line, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                guarded_command(list(command), theirs.fileno()),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env=environ,
-                start_new_session=True,
-                pass_fds=(theirs.fileno(),),
-                bufsize=0,
-            )
+        try:
+            with theirs:
+                self._process = subprocess.Popen(
+                    guarded_command(list(command), theirs.fileno()),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    cwd="/",
+                    env=environ,
+                    start_new_session=True,
+                    pass_fds=(theirs.fileno(),),
+                    bufsize=0,
+                )
+        except BaseException:
+            self._line.close()
+            raise
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self.stdin, self.stdout = self._process.stdin.fileno(), self._process.stdout.fileno()

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from paddock.pipelines.keys import SizeBytes
-from paddock.steps.base import Output, Params, StepSkipped, Tools
+from paddock.steps.base import Output, Params, StepError, StepSkipped, Tools
 from paddock.steps.paths import printable, resolve_path
 from paddock.steps.readers import reader
-from paddock.steps.readers.reader import MEDIA_TYPES
+from paddock.steps.readers.reader import MEDIA_TYPES, Document
 from paddock.steps.readers.text_encoding import is_known_encoding
 
 if TYPE_CHECKING:
@@ -116,22 +116,7 @@ class FilesRead:
         return reader.reader_versions()
 
     async def run(self, params: FilesReadParams, tools: Tools) -> FilesReadOutput:
-        from paddock.steps.readers import documents  # a check reads none: `validate` is quicker
-
-        path = resolve_path(tools.roots, params.path)
-        document = await documents.load_document(
-            path,
-            readers=tools.readers,
-            kind=None if params.type == "auto" else params.type,
-            encoding=params.encoding,
-            max_bytes=params.max_bytes,
-            ocr=params.ocr == "auto",
-        )
-        for note in document.notes:
-            tools.log.note(note)
-        if document.is_empty and params.empty == "skip":
-            raise StepSkipped(f"'{printable(path.name)}' {document.why_empty}")
-        documents.refuse_empty(document, path)
+        document = await read_document(params, tools)
         return FilesReadOutput(
             text=document.text,
             pages=[DocumentPage(number=n, text=text) for n, text in enumerate(document.pages, 1)],
@@ -142,3 +127,29 @@ class FilesRead:
                 str(n): list(lines) for n, lines in enumerate(document.line_boxes, 1) if lines
             },
         )
+
+
+async def read_document(params: FilesReadParams, tools: Tools) -> Document:
+    """Read a document; its notes go to the report.
+
+    Raises:
+        StepError: it cannot be read, or is empty.
+        StepSkipped: it is empty, which `empty` allows.
+    """
+    from paddock.steps.readers import documents  # a check reads none: `validate` is quicker
+
+    path = resolve_path(tools.roots, params.path)
+    document = await documents.load_document(
+        path,
+        readers=tools.readers,
+        kind=None if params.type == "auto" else params.type,
+        encoding=params.encoding,
+        max_bytes=params.max_bytes,
+        ocr=params.ocr == "auto",
+    )
+    for note in document.notes:
+        tools.log.note(note)
+    if document.is_empty:
+        why = f"'{printable(path.name)}' {document.why_empty}"
+        raise StepSkipped(why) if params.empty == "skip" else StepError(f"{why}.")
+    return document

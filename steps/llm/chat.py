@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,8 +15,8 @@ from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.pipelines.prompt_file import ConversationTemplate
 from paddock.steps.base import Params, StepError, Tools
+from paddock.steps.paths import os_refusal, printable, resolve_path
 from paddock.steps.prompt import render_template
-from paddock.steps.readers.documents import read_images
 from paddock.steps.text.split import to_part
 
 from .ask_and_repair import (
@@ -34,6 +36,10 @@ from .tool_protocol import (
     refuse_unknown_choice,
     request_tool_calls,
 )
+
+MOST_IMAGE_BYTES = 32 * 1024 * 1024  # as the engine's
+MOST_IMAGES = 32
+"""Each takes hundreds of tokens; more would fill a context."""
 
 
 class MessageParam(BaseModel):
@@ -195,11 +201,30 @@ def _messages_of(params: ChatParams) -> list[Message]:
 async def _with_images(
     messages: list[Message], paths: Sequence[str], tools: Tools
 ) -> list[Message]:
-    images = await read_images(tools.roots, paths)
+    if len(paths) > MOST_IMAGES:
+        raise StepError(f"{len(paths)} images are too many; at most {MOST_IMAGES} are allowed.")
+    places = [resolve_path(tools.roots, path) for path in paths]
+    images = tuple([await asyncio.to_thread(_read_image_file, path) for path in places])
     for where, message in reversed(list(enumerate(messages))):
         if message.role == "user":
             return [*messages[:where], replace(message, images=images), *messages[where + 1 :]]
     raise StepError("`images` needs at least one message with `role: user`.")
+
+
+def _read_image_file(path: Path) -> bytes:
+    """Return an image's bytes; the engine checks its format."""
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes > MOST_IMAGE_BYTES:
+            mib = 1024 * 1024
+            raise StepError(
+                f"image '{printable(path)}' has {size_bytes // mib} MiB; at most "
+                f"{MOST_IMAGE_BYTES // mib} are read.",
+                remedy="Reduce its size.",
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise os_refusal(f"image '{printable(path)}' cannot be read", error) from error
 
 
 async def _fit_messages(

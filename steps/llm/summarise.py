@@ -14,10 +14,8 @@ from paddock.engine.request import Role
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.steps.base import Output, Params, StepError, Tools
-from paddock.steps.files.read import DEFAULT_MAX_FILE_BYTES
-from paddock.steps.paths import resolve_path
+from paddock.steps.files.read import FilesReadParams, read_document
 from paddock.steps.prompt import render_template
-from paddock.steps.readers import documents
 from paddock.steps.readers.reader import page_offsets, reader_versions
 from paddock.steps.text.split import (
     CitedSource,
@@ -188,13 +186,7 @@ async def _read_input(params: SummariseParams, tools: Tools) -> _SummaryInput:
         return _SummaryInput(several, join_parts(several), is_cut=True)
     text, pages = params.text or "", tuple[str, ...]()
     if params.file is not None:
-        path = resolve_path(tools.roots, params.file)
-        document = await documents.load_document(
-            path, readers=tools.readers, max_bytes=DEFAULT_MAX_FILE_BYTES
-        )
-        for note in document.notes:
-            tools.log.note(note)
-        documents.refuse_empty(document, path)
+        document = await read_document(FilesReadParams(path=params.file), tools)
         text, pages = document.text, document.pages
     whole = TextPart(text, {"text": text, "start": 0, "end": len(text)})
     return _SummaryInput([whole], text, is_cut=False, pages=pages)

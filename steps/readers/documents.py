@@ -1,8 +1,4 @@
-"""Read documents and image files for steps; what fails raises `StepError` with the reason.
-
-Documents of any kind are read in a reader process; an image for a model with vision is read as
-bytes, and the engine checks its format.
-"""
+"""Read documents for steps, in reader processes; what fails raises `StepError` with the reason."""
 
 from __future__ import annotations
 
@@ -16,8 +12,8 @@ from threading import Event
 from typing import Any, Literal, TypeVar
 
 from paddock.engine.system.tasks import call_in, clock_stopped
-from paddock.steps.base import DocumentReaders, Roots, StepError
-from paddock.steps.paths import os_refusal, printable, resolve_path
+from paddock.steps.base import DocumentReaders, StepError
+from paddock.steps.paths import os_refusal, printable
 
 from . import reader_process
 from .reader import Document, PageBox, QuoteSpan, Unreadable, after_name
@@ -108,11 +104,6 @@ def wait_for_document(job: Future[Document], path: Path) -> Document:
         return _with_document_name(job.result(), path, name)
 
 
-def refuse_empty(document: Document, path: Path) -> None:
-    if document.is_empty:
-        raise StepError(f"'{printable(path.name)}' {document.why_empty}.")
-
-
 async def _in_process(request: ReaderRequest[R], readers: DocumentReaders | None) -> R:
     """Wait for a free process, then for the document; only the latter counts for time limits."""
     if readers is None:
@@ -160,35 +151,3 @@ def _step_errors(name: str) -> Iterator[None]:
         elif isinstance(error, SystemRefusedDocument):
             kind = "io"
         raise StepError(f"{name} {error}.", remedy=error.remedy, kind=kind) from error
-
-
-MOST_IMAGE_BYTES = 32 * 1024 * 1024  # as the engine's
-MOST_IMAGES = 32
-"""Each takes hundreds of tokens; more would fill a context."""
-
-
-async def read_images(roots: Roots, paths: Sequence[str]) -> tuple[bytes, ...]:
-    """Read images, in order.
-
-    Raises:
-        StepError: one cannot be read, is too large, or lies outside the pipeline's folders.
-    """
-    if len(paths) > MOST_IMAGES:
-        raise StepError(f"{len(paths)} images are too many; at most {MOST_IMAGES} are allowed.")
-    places = [resolve_path(roots, path) for path in paths]
-    return tuple([await asyncio.to_thread(_read_image_file, path) for path in places])
-
-
-def _read_image_file(path: Path) -> bytes:
-    try:
-        size_bytes = path.stat().st_size
-        if size_bytes > MOST_IMAGE_BYTES:
-            mib = 1024 * 1024
-            raise StepError(
-                f"image '{printable(path)}' has {size_bytes // mib} MiB; at most "
-                f"{MOST_IMAGE_BYTES // mib} are read.",
-                remedy="Reduce its size.",
-            )
-        return path.read_bytes()
-    except OSError as error:
-        raise os_refusal(f"image '{printable(path)}' cannot be read", error) from error
