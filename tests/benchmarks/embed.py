@@ -13,14 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-import json
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +36,7 @@ from tests.benchmarks.arena import Contest
 from tests.benchmarks.contenders import available
 from tests.benchmarks.harness import NOTHING, summary
 from tests.benchmarks.processes import OwnGrowth, free_port, peak_bytes, serve
+from tests.benchmarks.servers import serve_example, server_command
 from tests.benchmarks.setup import Setup
 
 FULL = {"texts": 2000, "rounds": 3}
@@ -142,19 +141,9 @@ def llama_server(n_slots: int, *flags: str) -> Start:
     @contextlib.asynccontextmanager
     async def start(setup: Setup) -> AsyncIterator[Embedding]:
         port = free_port()
-        options = {
-            "-m": setup.model,
-            "--host": "127.0.0.1",
-            "--port": port,
-            "-np": n_slots,
-            "-c": N_CTX_TOKENS * n_slots,
-            "-t": setup.n_threads,
-            "-ngl": setup.n_gpu_layers,
-            "--pooling": "mean",
-        }
-        command = [str(setup.server), "--embedding", *flags]
-        command += [str(part) for pair in options.items() for part in pair]
-        async with serve(command, port, health="/health") as server:
+        short = replace(setup, n_ctx_tokens=N_CTX_TOKENS)
+        command = [*server_command(short, port, n_slots), "--embedding", "--pooling", "mean"]
+        async with serve([*command, *flags], port, health="/health") as server:
             yield Embedding(_by_http(port), lambda: peak_bytes([server.pid]))
 
     return start
@@ -163,28 +152,8 @@ def llama_server(n_slots: int, *flags: str) -> Start:
 @contextlib.asynccontextmanager
 async def example_server(setup: Setup) -> AsyncIterator[Embedding]:
     """Embed by the example server, set up as its own example for embeddings is."""
-    port = free_port()
-    config = {
-        "server": {"host": "127.0.0.1", "port": port},
-        "model": {
-            "path": str(setup.model),
-            "n_ctx": N_CTX_TOKENS,
-            "n_seq_max": 16,
-            "n_batch": 512,
-            "n_ubatch": 512,
-            "threads": setup.n_threads,
-            "threads_batch": setup.n_threads,
-            "n_gpu_layers": setup.n_gpu_layers,
-            "kv_unified": True,
-            "store_logits": False,
-        },
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "config.json"
-        file.write_text(json.dumps(config))
-        command = [sys.executable, str(setup.example), "-C", str(file)]
-        async with serve(command, port, health="/healthz") as server:
-            yield Embedding(_by_http(port), lambda: peak_bytes([server.pid]))
+    async with serve_example(replace(setup, n_cells=N_CTX_TOKENS), 16) as server:
+        yield Embedding(_by_http(server.port), lambda: peak_bytes([server.pid]))
 
 
 def _by_http(port: int) -> Callable[[Sequence[str]], Awaitable[Any]]:

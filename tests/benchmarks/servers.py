@@ -102,17 +102,24 @@ def example_server(n_sequences: int, **model: Any) -> Start:
 
     @contextlib.asynccontextmanager
     async def start(setup: Setup) -> AsyncIterator[Running]:
-        port = free_port()
-        with tempfile.TemporaryDirectory() as folder:
-            config = Path(folder) / "config.json"
-            config.write_text(json.dumps(_example_config(setup, port, n_sequences, model)))
-            command = [sys.executable, str(setup.example), "-C", str(config)]
-            async with serve(command, port, health="/healthz") as server:
-                running = Served(server)
-                await running.ask(WARM_UP)
-                yield running
+        async with serve_example(setup, n_sequences, **model) as server:
+            running = Served(server)
+            await running.ask(WARM_UP)
+            yield running
 
     return start
+
+
+@contextlib.asynccontextmanager
+async def serve_example(setup: Setup, n_sequences: int, **model: Any) -> AsyncIterator[Server]:
+    """Run the example server; `model` are further settings of its model."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "config.json"
+        config.write_text(json.dumps(_example_config(setup, port, n_sequences, model)))
+        command = [sys.executable, str(setup.example), "-C", str(config)]
+        async with serve(command, port, health="/healthz") as server:
+            yield server
 
 
 def _example_config(
