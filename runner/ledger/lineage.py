@@ -109,7 +109,6 @@ class LineageStore:
         self.ledger.put("stored", {**values, "run": run, "at": time.time()})
 
     def drop_stored(self, row: StoredRow) -> None:
-        """Forget what an item had in a store."""
         self.ledger.drop("stored", {"scope": row.scope, "path": row.path, "key": row.key})
 
     def _stored(self, where: str, **values: str) -> Iterator[StoredRow]:

@@ -45,7 +45,6 @@ class OutputIndex:
         return text.removeprefix(self._prefix).replace(os.sep, "/")
 
     def absolute(self, stored: str) -> str:
-        """Return the absolute form of a stored path."""
         return stored if os.path.isabs(stored) else self._prefix + stored  # noqa: PTH117 - hot
 
     def owned(self) -> frozenset[Path]:

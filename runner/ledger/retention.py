@@ -334,7 +334,6 @@ class _Sweeper:
                 self._remove(entry)
 
     def _leftovers(self) -> None:
-        """Remove temporary files of killed processes."""
         for folder in (self._state / "objects", self._state / "told"):
             for entry in _entries(folder):
                 if entry.name.startswith(".") and _entry_age_s(entry, self._now) > OBJECT_GRACE_S:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import difflib
-import hashlib
 import json
 import os
 import re
@@ -390,14 +389,11 @@ class _PathInLedger:
         name = canonical_json([trace.place.file, given, hidden])
         if name not in self._bounds:
             file = self._base / trace.place.file
-            self._bounds[name] = _bind_file(file, settings, {**given, **dict.fromkeys(hidden, "")})
+            plan, values = read_plan(file), {**given, **dict.fromkeys(hidden, "")}
+            kept = {name: value for name, value in values.items() if name in plan.pipeline.inputs}
+            models = settings.default_models
+            self._bounds[name] = bind(plan, kept, cwd=file.parent, default_models=models)
         return self._bounds[name]
-
-
-def _bind_file(file: Path, settings: Settings, given: Mapping[str, Any]) -> BoundPlan:
-    plan = read_plan(file)
-    kept = {name: value for name, value in given.items() if name in plan.pipeline.inputs}
-    return bind(plan, kept, cwd=file.parent, default_models=settings.default_models)
 
 
 class _NoRemoteDigests(ModelDigests):
@@ -496,7 +492,7 @@ def pipeline_changes(
     entry, now = trace.entry, json.loads(canonical_spec(node))
     lines = tuple(_spec_difference(before, now)) if before else ()
     if entry is None:
-        if before and _spec_digest(before) != _spec_digest(now):
+        if before and canonical_json(before) != canonical_json(now):
             yield LineageChange("the step changed", lines)
         return
     recorded = json.loads(entry.parts)
@@ -512,10 +508,6 @@ def _is_comparable(name: str, parts: Mapping[str, str]) -> bool:
     if name == CONTENT or name.startswith("steps."):
         return False
     return name in parts or name.endswith((".prompt", ".parameters", ".version"))
-
-
-def _spec_digest(spec: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
 
 
 def _spec_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

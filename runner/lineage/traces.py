@@ -214,7 +214,6 @@ class ItemTrace:
         return {} if self.entry is None else self.entry.marks()
 
     def source(self, base: Path) -> LineageFile | None:
-        """Return the item's document."""
         source = None if self.made is None else read_lineage(self.made.made)[0]
         if source is None:
             return None
@@ -222,7 +221,6 @@ class ItemTrace:
         return LineageFile(path, source.sha256, _file_state(path, source.sha256))
 
     def read_files(self, base: Path) -> tuple[LineageFile, ...]:
-        """Return the other files that it read."""
         marks = self.marks.items()
         return tuple(_as_read(str(base / path), mark) for path, mark in marks if is_file_mark(mark))
 

@@ -264,18 +264,6 @@ def shown_item(review: Review) -> str:
     return str(review.subject.get("document") or review.subject.get("item") or review.key)
 
 
-@dataclass(frozen=True, slots=True)
-class SourceExcerpt:
-    """A quote in its source."""
-
-    before: str
-    quote: str
-    after: str
-
-    def __str__(self) -> str:
-        return f"{self.before}[{self.quote}]{self.after}"
-
-
 def review_text(review: Review, source_text: ReadSource, now: float) -> str:
     """Return a whole review as a person reads it: item, why it was asked, fields with quotes."""
     subject = review.subject
@@ -361,7 +349,7 @@ class _SourceTexts:
         self._read = read
         self._texts: dict[str, str | None] = {}
 
-    def excerpt(self, evidence: Mapping[str, Any]) -> SourceExcerpt | str:
+    def excerpt(self, evidence: Mapping[str, Any]) -> str:
         """Return a quote with the text around it; the quote alone where the text is gone."""
         quote, start, end = (evidence.get(name) for name in ("quote", "start", "end"))
         name = str(evidence.get("source"))
@@ -375,4 +363,4 @@ class _SourceTexts:
         after = one_line(text[end : end + CONTEXT_CHARS].rstrip())
         space = " " if text[start - 1 : start].isspace() else ""
         tail = " " if text[end : end + 1].isspace() else ""
-        return SourceExcerpt(f"{before}{space}", one_line(text[start:end]), f"{tail}{after}")
+        return f"{before}{space}[{one_line(text[start:end])}]{tail}{after}"

@@ -203,7 +203,6 @@ class ReviewPage:
         await asyncio.to_thread(self._readers.close)
 
     def routes(self) -> list[BaseRoute]:
-        """Return all routes below `/review`."""
         api = f"{PAGE_PATH}/api"
         one = f"{api}/reviews/{{id}}"
         reads = {

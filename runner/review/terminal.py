@@ -57,7 +57,6 @@ class SessionTotals:
         return self.accepted + self.edited + self.rejected
 
     def text(self, n_left: int) -> str:
-        """Return the last line of a session."""
         names = ("accepted", "edited", "rejected")
         parts = [f"{getattr(self, name):,} {name}" for name in names if getattr(self, name)]
         done = ", ".join(parts) or "Nothing decided"

@@ -26,7 +26,6 @@ class Consents:
         self._file = self._folder / "consents.json"
 
     def agreed(self, file: Path) -> frozenset[str]:
-        """Return the digests of what was consented to for a pipeline file."""
         return frozenset(self._read("files").get(str(file.resolve()), ()))
 
     def agree(self, file: Path, asks: Collection[str]) -> None:

@@ -356,9 +356,10 @@ def _walk(folder: Path) -> Iterator[tuple[Path, FileStamp]]:
             if entry.is_dir(follow_symlinks=False):
                 stack.append(Path(entry.path))
             elif entry.name.endswith((".yaml", ".yml")) and entry.is_file():
-                stamp = _stamp(entry)
-                if stamp is not None and stamp[0] <= MOST_BYTES:
-                    yield Path(entry.path), stamp
+                with suppress(OSError):  # gone since
+                    facts = entry.stat()
+                    if facts.st_size <= MOST_BYTES:
+                        yield Path(entry.path), (facts.st_size, facts.st_mtime_ns, facts.st_ino)
 
 
 def _text_of(path: Path) -> str | None:
@@ -387,14 +388,6 @@ def _why_left_out(path: Path, folder: Path, owner: Path, *, is_own: bool) -> str
         f"{path}: is ignored: it lies in '{folder}', where documents of {owner} arrive or are "
         f"written.\n  If it is a pipeline, move it into another folder."
     )
-
-
-def _stamp(entry: os.DirEntry[str]) -> FileStamp | None:
-    try:
-        facts = entry.stat()
-    except OSError:
-        return None
-    return facts.st_size, facts.st_mtime_ns, facts.st_ino
 
 
 def _words(path: Path, error: Exception) -> str:

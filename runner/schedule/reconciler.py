@@ -217,7 +217,6 @@ class WatchManager:
         return _RunningWatch(watch, task, stop)
 
     async def _submit(self, key: str, watch: FolderWatch, batch: WatchBatch) -> None:
-        """Submit a batch as one run."""
         post = self._run_manager.posts[key]
 
         async def ended(job: ManagedRun | None, status: str, report: Report | None) -> None:
@@ -457,7 +456,6 @@ class Reconciler:
             self.warn(words)
 
     def warn(self, words: str) -> None:
-        """Log a message once."""
         if words not in self._warned:
             self._warned.add(words)
             log.warning("%s", words)

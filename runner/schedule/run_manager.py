@@ -346,7 +346,6 @@ class RunManager:
     # --- starting
 
     async def _start(self, run: QueuedRun, post: Deployment, group: str) -> None:
-        """Start a run, and record its process."""
         await self._prefect_queue.show(run.id, "starting", "starts")
         triggered = post.triggered
         task = RunTask(
@@ -412,7 +411,6 @@ class RunManager:
         task.add_done_callback(job.tasks.discard)
 
     async def _follow(self, job: ManagedRun) -> None:
-        """Wait for a run's end and handle it."""
         end = await asyncio.shield(job.running.ended)
         for task in job.tasks:
             task.cancel()

@@ -69,15 +69,6 @@ def check_signature(
     return None
 
 
-def sign_body(secret: str, body: bytes, now_s: int) -> str:
-    """Return the X-Paddock-Signature of a body at this time.
-
-    >>> sign_body("secret", b"{}", 1).startswith("t=1,v1=")
-    True
-    """
-    return f"t={now_s},v1={_mac(secret, f'{now_s}.'.encode() + body)}"
-
-
 def _check_own(secret: str, given: str, body: bytes, now_s: float) -> str:
     parts = dict(part.strip().partition("=")[::2] for part in given.split(","))
     at = parts.get("t", "")

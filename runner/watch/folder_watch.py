@@ -282,7 +282,6 @@ class FolderWatch:
         self._look_at = min(self._look_at, self._looked_at + wait_s)
 
     async def _whole(self, state: WatchState) -> None:
-        """List the whole folder."""
         began = self._clock()
         listing = await self._io.ask(list_folder, self.spec.root, self._wanted)
         now = self._looked_at = self._clock()
@@ -339,7 +338,6 @@ class FolderWatch:
     # --- batches
 
     async def _hand_on(self, state: WatchState) -> None:
-        """Submit a batch of settled files."""
         try:
             self._wanted.owned = await self._io.ask(self._book.owned)
         except LedgerError as error:
@@ -382,7 +380,6 @@ class FolderWatch:
     # --- ended batches
 
     async def _settle_ended(self) -> None:
-        """Record the outcomes of ended batches."""
         while self._ended:
             ended = self._ended[0]
             try:

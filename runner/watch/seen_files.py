@@ -61,7 +61,7 @@ class SeenFiles:
         self._opens = opens
 
     def read(self) -> HandledFiles:
-        with _as_ledger_error(), self._opens(True) as ledger:
+        with self._open(is_readonly=True) as ledger:
             rows = ledger.watched(self._watch)
             roots = tuple(map(FolderIdentity.of_text, ledger.roots(self._watch, "")))
         epoch, _ = rows.pop(_EPOCH, (0, 0))
@@ -70,7 +70,7 @@ class SeenFiles:
     def owned(self) -> frozenset[str]:
         """Return the absolute paths below the root that the pipeline itself wrote."""
         base = f"{self._file.parent.resolve()}{os.sep}"
-        with _as_ledger_error(), self._opens(True) as ledger:
+        with self._open(is_readonly=True) as ledger:
             scopes = ledger.scopes_of(self._file.name)
             paths = (
                 row.path if os.path.isabs(row.path) else base + row.path  # noqa: PTH117 - many
@@ -83,28 +83,26 @@ class SeenFiles:
         self, run: str, files: Mapping[str, FileIdentity], gone: Iterable[str], epoch: int
     ) -> None:
         """Write which versions were handled, and forget those that are gone."""
-        with _as_ledger_error(), self._opens(False) as ledger:
+        with self._open(is_readonly=False) as ledger:
             ledger.record_watched(self._watch, run, {**files, _EPOCH: (epoch, 0)}, gone)
-        if ledger.error is not None:
-            raise ledger.error
 
     def record_root(self, folder: FolderIdentity) -> None:
         """Write which folder lies at the root."""
-        with _as_ledger_error(), self._opens(False) as ledger:
+        with self._open(is_readonly=False) as ledger:
             ledger.record_root(self._watch, "", folder.as_text())
+
+    @contextmanager
+    def _open(self, *, is_readonly: bool) -> Iterator[Ledger]:
+        """Open the ledger; raise every database error as a `LedgerError`, which a watch retries."""
+        try:
+            with self._opens(is_readonly) as ledger:
+                yield ledger
+        except LedgerError:
+            raise
+        except Exception as error:
+            raise LedgerError(f"the ledger does not answer ({error})") from error
         if ledger.error is not None:
             raise ledger.error
-
-
-@contextmanager
-def _as_ledger_error() -> Iterator[None]:
-    """Raise every database error as a `LedgerError`, which a watch retries."""
-    try:
-        yield
-    except LedgerError:
-        raise
-    except Exception as error:
-        raise LedgerError(f"the ledger does not answer ({error})") from error
 
 
 def batch_outcome(

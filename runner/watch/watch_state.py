@@ -412,7 +412,6 @@ class WatchState:
         self._disturbed.update(self._latest)
 
     def postpone(self, now: float) -> None:
-        """Wait a little longer with the settled files."""
         self._due_at = now + REFUSED_S
 
     def release(self, now: float) -> None:
@@ -439,7 +438,6 @@ class WatchState:
         )
 
     def settled(self) -> dict[str, FileVersion]:
-        """Return the files that would go into a batch."""
         return dict(self._ready)
 
     def claimed(self) -> Mapping[str, FileVersion]:
@@ -564,7 +562,6 @@ class WatchState:
         return at is not None and now >= at
 
     def counts(self) -> dict[str, int]:
-        """Return the number of files in each state."""
         return {
             "done": sum(identity != UNKNOWN_FILE for identity in self.done.values()),
             "settling": len(self.settling),

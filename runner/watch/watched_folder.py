@@ -54,12 +54,10 @@ class FolderIdentity:
     """Mount points below it, relative, each with the identity of what is mounted there."""
 
     def as_text(self) -> str:
-        """Return the text for the ledger."""
         return json.dumps({"is": self.identity, "mounts": dict(self.mounts)}, sort_keys=True)
 
     @classmethod
     def of_text(cls, text: str) -> FolderIdentity:
-        """Read the text of the ledger."""
         kept = json.loads(text)
         return cls(kept["is"], kept["mounts"])
 

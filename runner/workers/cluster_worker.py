@@ -131,7 +131,6 @@ async def _wait_until_gone(runs: list[int], within_s: float) -> None:
 
 
 def run_pids(worker: int) -> list[int]:
-    """Return the process ids of the worker's runs."""
     with suppress(psutil.Error):
         return [child.pid for child in psutil.Process(worker).children()]
     return []

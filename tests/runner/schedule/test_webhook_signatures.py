@@ -14,8 +14,8 @@ from paddock.runner.schedule.webhooks import (
     OWN_HEADER,
     BadSignature,
     check_signature,
-    sign_body,
 )
+from tests.runner.schedule.signed_calls import sign_body
 
 SECRET, BODY = "secret", b'{"a": 1}'
 

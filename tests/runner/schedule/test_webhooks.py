@@ -25,10 +25,10 @@ from paddock.runner.schedule.webhooks import (
     WebhookQueue,
     WebhookQueueFull,
     Webhooks,
-    sign_body,
     webhook_table,
 )
 from paddock.runner.settings import Settings
+from tests.runner.schedule.signed_calls import sign_body
 
 NOW = 1_000_000
 PIPELINE = """\
