@@ -454,12 +454,16 @@ class MtpHead:
     """The model's layer that guesses ahead, its context and the requests that it follows."""
 
     def __init__(self, model: Model) -> None:
-        """Make no context yet: it is made when guesses are wanted first."""
+        """Make no context yet: `prepare` does, or the first request that has guesses."""
         self._model = model
         self.context: Context | None = None
         self._sequences: dict[int, _HeadSequence] = {}
         self.is_open = True
         """Whether there may be guesses."""
+
+    def prepare(self, options: ContextOptions) -> None:
+        """Make the context now, so that its memory is counted before requests come."""
+        self.guess((), {}, (), options)
 
     def guess(
         self,

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from paddock.engine.chat.prompt_builder import PromptBuilder
 from paddock.engine.decoding.running_request import StepOutput
-from paddock.engine.workers.chat_service import OutputBuffer
+from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.profile.profile import Agreement, Profile
+from paddock.engine.workers.chat_service import ChatService, OutputBuffer
+from paddock.engine.workers.worker_protocol import WorkerOptions
+from tests.fakes import tiny
 
 
 def frames_of(steps: list[StepOutput]) -> list[list[float]]:
@@ -40,3 +50,26 @@ def test_what_is_waited_for_takes_along_what_was_held() -> None:
         StepOutput(step_s=0.008),
     ]
     assert frames_of(steps) == [[0.008, 0.0]]
+
+
+def test_the_memory_of_a_head_that_guesses_ahead_counts_from_the_start(tmp_path: Path) -> None:
+    path = tiny.alphabet(tmp_path / "alphabet.gguf")
+    plain = WorkerOptions(str(path), "chat", 1024, 4096, 4, 256, 1)
+    guessing = replace(plain, has_mtp=True)
+    with closing(Model(path, ModelOptions(n_gpu_layers=0, loads_mtp=True))) as model:
+
+        def cell_bytes(load: WorkerOptions, *, drafts: bool | None = None) -> int:
+            agreements = (Agreement(drafts=drafts),)
+            profile = Profile("", "cpu1", "", 0.0, 1, 0.0, 0, 0.0, agreements=agreements)
+            service = ChatService(model, PromptBuilder(model), load, profile, sent.append)
+            memory = service.memory()
+            assert service._draft_model is None or load.has_mtp
+            service._cache.close()
+            if service._draft_model is not None:
+                service._draft_model.close()
+            return int(memory["cell_bytes"][0])
+
+        sent: list[Any] = []
+        without = cell_bytes(plain)
+        assert cell_bytes(guessing) == pytest.approx(1.5 * without), "two layers, and one"
+        assert cell_bytes(guessing, drafts=False) == without, "it would not be used"
