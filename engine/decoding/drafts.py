@@ -250,7 +250,8 @@ class DraftModel:
         if self.context is None:
             return {}
         try:
-            self._drop_all_but(self.context, running)
+            for one in [one for one in self._sequences if one not in running]:
+                self._cut(self.context, self._sequences.pop(one).seq_id, 0)
             return self._guess(self.context, requests)
         except CacheFull:  # llama.cpp sees fewer free cells than we count: start again
             self.context.clear()
@@ -289,10 +290,6 @@ class DraftModel:
     def _drop_all(self) -> None:
         self._sequences.clear()
         self._cells = PrefixCache(self._options.n_ctx_tokens)
-
-    def _drop_all_but(self, context: Context, running: Collection[int]) -> None:
-        for request_id in [one for one in self._sequences if one not in running]:
-            self._cut(context, self._sequences.pop(request_id).seq_id, 0)
 
     def _cut(self, context: Context, seq_id: int, n_keep: int) -> None:
         if seq_id in self._cells and n_keep < self._cells.n_tokens(seq_id):
@@ -528,9 +525,10 @@ class MtpHead:
             return
         sequence.unread = np.concatenate([sequence.unread, states.states])
         if len(sequence.unread) > _MOST_UNREAD:
-            n_early = len(sequence.unread) - 1
-            for n in range(0, n_early, context.options.n_batch_tokens):
-                self._read(context, sequence, min(context.options.n_batch_tokens, n_early - n))
+            n_early, n_most = len(sequence.unread) - 1, context.options.n_batch_tokens
+            for n in range(0, n_early, n_most):
+                piece = self._piece(context, sequence, min(n_most, n_early - n))
+                self._decode(context, [piece], is_wanted=False)
 
     def _start(self, context: Context, states: HiddenStates) -> _HeadSequence | None:
         known = self._sequences.pop(states.request_id, None)
@@ -544,10 +542,6 @@ class MtpHead:
         sequence = _HeadSequence(seq_id, states.tokens, states.pos + 1, states.states[:0])
         self._sequences[states.request_id] = sequence
         return sequence
-
-    def _read(self, context: Context, sequence: _HeadSequence, n_tokens: int) -> None:
-        """Read tokens whose successors are not wanted."""
-        self._decode(context, [self._piece(context, sequence, n_tokens)], is_wanted=False)
 
     def _piece(self, context: Context, sequence: _HeadSequence, n_tokens: int) -> _HeadPiece:
         """Return the next tokens to be read, and count them as read; guessed cells are cut off."""

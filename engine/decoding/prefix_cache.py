@@ -227,7 +227,11 @@ class HostCache:
 
         Jobs' entries are evicted before those of conversations, and never evict one.
         """
-        gone = [key for key, one in self._entries.items() if _starts_with(tokens, one)]
+        gone = [
+            key
+            for key, one in self._entries.items()
+            if shared_prefix_length(tokens, one) == len(one)
+        ]
         others = [key for key in self._entries if key not in gone]
         order = [key for key in others if key in self._jobs]
         order += [key for key in others if key not in self._jobs and not is_job]
@@ -273,7 +277,3 @@ class HostCache:
     def _forget(self, key: int) -> None:
         self.n_tokens -= len(self._entries.pop(key))
         self._jobs.discard(key)
-
-
-def _starts_with(longer: Tokens, shorter: Tokens) -> bool:
-    return shared_prefix_length(longer, shorter) == len(shorter)

@@ -206,15 +206,15 @@ class WorkerProcess:
             "tools": [asdict(tool) for tool in tools],
             "think": think,
         }
-        return int(await self._ask(head, PendingRequest()))
+        return int(await self._ask(head))
 
     async def count_texts(self, texts: tuple[str, ...]) -> list[int]:
-        counts: list[int] = await self._ask({"op": "count_texts", "texts": texts}, PendingRequest())
+        counts: list[int] = await self._ask({"op": "count_texts", "texts": texts})
         return counts
 
     async def tokenise(self, text: str) -> list[int]:
         """Return a text's token ids; texts of control tokens become these tokens."""
-        tokens: list[int] = await self._ask({"op": "tokenise", "text": text}, PendingRequest())
+        tokens: list[int] = await self._ask({"op": "tokenise", "text": text})
         return tokens
 
     async def detokenise(self, tokens: Sequence[int]) -> str:
@@ -223,7 +223,7 @@ class WorkerProcess:
         Raises:
             BadRequest: the model has no such token.
         """
-        return str(await self._ask({"op": "detokenise", "tokens": list(tokens)}, PendingRequest()))
+        return str(await self._ask({"op": "detokenise", "tokens": list(tokens)}))
 
     async def embed(self, order: EmbedOrder, pending: PendingRequest) -> Embedded:
         """Embed texts.
@@ -232,8 +232,7 @@ class WorkerProcess:
             WorkerGone: the process died.
             EngineError: a text was refused, with its index.
         """
-        head = {"op": "embed", **asdict(order)}
-        embedded: Embedded = await self._ask(head, pending)
+        embedded: Embedded = await self._ask({"op": "embed", **asdict(order)}, pending)
         return embedded
 
     async def widen(self, n_ctx_tokens: int, n_cells: int) -> None:
@@ -242,9 +241,7 @@ class WorkerProcess:
         Raises:
             WorkerGone: the process died.
         """
-        await self._ask(
-            {"op": "widen", "n_ctx_tokens": n_ctx_tokens, "n_cells": n_cells}, PendingRequest()
-        )
+        await self._ask({"op": "widen", "n_ctx_tokens": n_ctx_tokens, "n_cells": n_cells})
         self.load = replace(self.load, n_ctx_tokens=n_ctx_tokens, n_cells=n_cells)
 
     def measure(self) -> WorkerMemory:
@@ -262,9 +259,12 @@ class WorkerProcess:
         device_bytes = self._memory.get("device_bytes", 0)
         return WorkerMemory(self._most_bytes + host, device_bytes + device, host, device)
 
-    async def _ask(self, head: FrameHead, pending: PendingRequest, body: bytes = b"") -> Any:
+    async def _ask(
+        self, head: FrameHead, pending: PendingRequest | None = None, body: bytes = b""
+    ) -> Any:
         if self.gone.done():
             raise WorkerGone(self.gone.result())
+        pending = pending or PendingRequest()
         self._next_id += 1
         request_id = self._next_id
         if not self._pending:
