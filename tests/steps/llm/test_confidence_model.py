@@ -19,7 +19,7 @@ from tests.benchmarks.confidence import (
     labelled_texts,
 )
 
-SETTINGS = PoolSettings(n_threads=2, models_dir=Path("/nonexistent"), profile_s=0)
+SETTINGS = PoolSettings(n_threads=1, models_dir=Path("/nonexistent"), profile_s=0)
 HARD = "It will rain in Oslo until the evening. Lunch will be served after the match."
 
 
