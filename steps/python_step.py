@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from paddock.pipelines.errors import did_you_mean
 from paddock.steps.tools.function_worker import documented_arguments
-from paddock.steps.tools.tool_names import (
+from paddock.steps.tools.tool import (
     FUNCTION_REFERENCE,
     FunctionNotFound,
     parse_python_file,

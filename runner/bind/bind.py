@@ -26,7 +26,7 @@ from paddock.pipelines.template_sandbox import METHODS
 from paddock.runner.ledger.budget import RunBudget
 from paddock.steps import python_step, registry
 from paddock.steps.base import Roots, Step
-from paddock.steps.tools.tool_names import FunctionNotFound
+from paddock.steps.tools.tool import FunctionNotFound
 
 from . import (
     checks,

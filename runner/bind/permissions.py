@@ -31,7 +31,11 @@ from paddock.runner.config.pipeline_secrets import secret_place
 from paddock.runner.config.setting_values import PERMISSIONS
 from paddock.runner.settings import FILE_NAME
 from paddock.steps.python_step import is_function_reference
-from paddock.steps.tools import tool_names
+from paddock.steps.tools.tool import (
+    FUNCTION_REFERENCE,
+    resolve_tool,
+    tools_used,
+)
 
 from . import protected_files
 from .bound import BoundPlan, BoundStep
@@ -148,8 +152,8 @@ def _is_known(path: Sequence[str], bound: BoundPlan) -> bool:
 
 
 def _tool_needs(step: BoundStep, bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
-    for one in tool_names.tools_used(step.uses, step.written):
-        named = tool_names.resolve_tool(one.name, one.server, bound.pipeline.servers)
+    for one in tools_used(step.uses, step.written):
+        named = resolve_tool(one.name, one.server, bound.pipeline.servers)
         mark = step.mark_of("with", *one.path)
         if named is None:
             continue  # already reported
@@ -362,8 +366,8 @@ def _step_consent_items(step: BoundStep, plan: BoundPlan) -> Iterator[list[Any]]
 def _tool_consent_items(
     uses: str, written: Mapping[str, Any], plan: BoundPlan
 ) -> Iterator[list[Any]]:
-    for one in tool_names.tools_used(uses, written):
-        named = tool_names.resolve_tool(one.name, one.server, plan.pipeline.servers)
+    for one in tools_used(uses, written):
+        named = resolve_tool(one.name, one.server, plan.pipeline.servers)
         code: Any = None
         if named is not None and named.kind == "function":
             code = _code_digests(one.name, plan.roots.base)
@@ -396,7 +400,7 @@ def _file_digests(files: Iterable[Path], base: Path) -> dict[str, str]:
 
 def _code_digests(name: str, base: Path) -> dict[str, str]:
     """Return digests of a function's file and of all that it imports from its folder."""
-    found = tool_names.FUNCTION_REFERENCE.match(name)
+    found = FUNCTION_REFERENCE.match(name)
     if found is None:
         return {}
     file = (base / found["file"]).resolve()

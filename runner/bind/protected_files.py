@@ -20,7 +20,11 @@ from typing import Any
 from paddock.engine.system import files
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.runner.settings import FILE_NAME, STATE_FOLDER
-from paddock.steps.tools import tool_names
+from paddock.steps.tools.tool import (
+    FUNCTION_REFERENCE,
+    TOOL_STEPS,
+    tools_used,
+)
 
 YAML_SUFFIXES = (".yaml", ".yml")
 PYTHON_SUFFIXES = (".py", ".pyc", ".pyd", ".so", ".pth")
@@ -155,10 +159,10 @@ def _files(texts: Iterable[Any], base: Path) -> Iterator[Path]:
 def _function_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
     for step, data in _steps_with_parameters(pipeline):
         names = [step.uses]
-        if step.uses in tool_names.TOOL_STEPS:
-            names = [one.name for one in tool_names.tools_used(step.uses, data)]
+        if step.uses in TOOL_STEPS:
+            names = [one.name for one in tools_used(step.uses, data)]
         for name in names:
-            found = tool_names.FUNCTION_REFERENCE.match(name)
+            found = FUNCTION_REFERENCE.match(name)
             file = named_file(found["file"], base) if found is not None else None
             if file is not None:
                 yield file

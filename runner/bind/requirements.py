@@ -24,7 +24,15 @@ from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.mcp_servers import McpServer
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.steps.readers import reader
-from paddock.steps.tools import tool_names
+from paddock.steps.tools.tool import (
+    FUNCTION_REFERENCE,
+    TOOL_OPTIONS,
+    TOOL_STEPS,
+    resolve_tool,
+    tool_version,
+    tools_used,
+    unknown_tool,
+)
 
 from . import pipeline_models
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
@@ -35,7 +43,7 @@ def has_tools(step: StepNode) -> bool:
     """Return whether a step names tools; most do not, and need no more of this."""
     if step.uses == "tool":
         return True
-    return step.uses in tool_names.TOOL_STEPS and bool(step.params.data.get("tools"))
+    return step.uses in TOOL_STEPS and bool(step.params.data.get("tools"))
 
 
 def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
@@ -44,15 +52,15 @@ def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
     A server's own files count as a function's do: those beside the pipeline that its command names.
     """
     found: dict[str, Any] = {}
-    for one in tool_names.tools_used(step.uses, step.params.data):
-        named = tool_names.resolve_tool(one.name, one.server, pipeline.servers)
+    for one in tools_used(step.uses, step.params.data):
+        named = resolve_tool(one.name, one.server, pipeline.servers)
         if named is not None and named.server is not None:
             server = pipeline.servers[named.server]
             found[named.server] = server.texts.data
             if files := dict(_server_file_digests(server, base)):
                 found[f"files of {named.server}"] = files
         elif named is not None and named.kind == "installed":
-            found[f"tool {named.name}"] = tool_names.tool_version(named.name)
+            found[f"tool {named.name}"] = tool_version(named.name)
     return found or None
 
 
@@ -75,15 +83,15 @@ def _server_file_digests(server: McpServer, base: Path) -> Iterator[tuple[str, s
 
 
 def tool_faults(step: StepNode, pipeline: Pipeline, base: Path) -> Iterator[Fault]:
-    for one in tool_names.tools_used(step.uses, step.params.data):
+    for one in tools_used(step.uses, step.params.data):
         at: Place = (*step.at, "with", *one.path)
         if not one.is_written:
             what = "a tool is named as it is, so that what a pipeline reaches for is known before"
             yield Fault(f"{what}.", "Use two steps with `if`.", pipeline.mark(at))
             continue
-        named = tool_names.resolve_tool(one.name, one.server, pipeline.servers)
+        named = resolve_tool(one.name, one.server, pipeline.servers)
         if named is None:
-            what, remedy = tool_names.unknown_tool(one.name, one.server, pipeline.servers)
+            what, remedy = unknown_tool(one.name, one.server, pipeline.servers)
             place = (*at[:-1], "server") if step.uses == "tool" and one.server else at
             yield Fault(f"{what}.", remedy, pipeline.mark(place))
         elif named.kind == "function":
@@ -111,7 +119,7 @@ def _function_faults(named: Any, base: Path, pipeline: Pipeline, at: Place) -> I
 def _built_in_faults(step: StepNode, one: Any, pipeline: Pipeline, at: Place) -> Iterator[Fault]:
     from paddock.steps.tools import builtin_tools
 
-    allowed = tool_names.TOOL_OPTIONS.get(one.name, frozenset())
+    allowed = TOOL_OPTIONS.get(one.name, frozenset())
     yield from _option_faults(one, allowed, pipeline, at)
     if one.name == "http.get" and not one.options.get("hosts"):
         what = "`http.get` asks no server that is not named."
@@ -231,7 +239,7 @@ def _missing_of_step(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
         yield from _missing_package(missing_lancedb(), step.mark_of("with", "store"))
     elif step.uses == "files.read":
         yield from _missing_reader(step.written.get("type"), step.mark_of("with", "type"))
-    elif named := tool_names.FUNCTION_REFERENCE.match(step.uses):
+    elif named := FUNCTION_REFERENCE.match(step.uses):
         yield from _missing_function(named["file"], bound, step.mark_of("uses"))
     elif has_tools(step.params.step):
         yield from _missing_tools(step, bound)
@@ -261,8 +269,8 @@ def _is_missing(program: object, environ: object, folder: Path) -> bool:
 
 
 def _missing_tools(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
-    for one in tool_names.tools_used(step.uses, step.written):
-        named = tool_names.resolve_tool(one.name, one.server, bound.pipeline.servers)
+    for one in tools_used(step.uses, step.written):
+        named = resolve_tool(one.name, one.server, bound.pipeline.servers)
         mark = step.mark_of("with", *one.path)
         if named is not None and named.kind == "function":
             yield from _missing_function(str(named.file), bound, mark)

@@ -19,7 +19,7 @@ from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.steps.base import OutsideRoots, Roots
 from paddock.steps.files.scan import BadPattern, Globs
-from paddock.steps.tools import tool_names
+from paddock.steps.tools.tool import TOOL_STEPS, tools_used
 
 from .protected_files import YAML_SUFFIXES
 
@@ -120,8 +120,8 @@ class WatchBinder:
         for step, scope, base in self._all():
             given = step.params.data
             roots = [given.get("root")] if step.uses == "files.scan" else []
-            if step.uses in tool_names.TOOL_STEPS:
-                roots = [one.options.get("root") for one in tool_names.tools_used(step.uses, given)]
+            if step.uses in TOOL_STEPS:
+                roots = [one.options.get("root") for one in tools_used(step.uses, given)]
             for root in roots:
                 if isinstance(root, str):
                     yield _known_path(root, scope) or _UNKNOWN, base, False

@@ -30,7 +30,7 @@ from paddock.steps.base import (
     Toolset,
 )
 from paddock.steps.paths import resolve_path
-from paddock.steps.tools import builtin_tools, python_functions, tool_names
+from paddock.steps.tools import builtin_tools, python_functions
 from paddock.steps.tools.mcp_client import (
     HttpServerSpec,
     McpServerSpec,
@@ -38,6 +38,12 @@ from paddock.steps.tools.mcp_client import (
     StdioServerSpec,
 )
 from paddock.steps.tools.python_functions import FunctionPool
+from paddock.steps.tools.tool import (
+    BUILT_IN_TOOLS,
+    installed_tools,
+    resolve_tool,
+    unknown_tool,
+)
 
 from .run_records import RunStats
 
@@ -128,14 +134,14 @@ class ItemToolset:
             StepError: there is no such server, or it cannot be used.
         """
         if server is None:
-            return (*tool_names.BUILT_IN_TOOLS, *tool_names.installed_tools())
+            return (*BUILT_IN_TOOLS, *installed_tools())
         return tuple(await self._tool_runtime.servers.tools(self._spec(server)))
 
     async def _found(self, name: str, server: str | None, options: dict[str, Any]) -> RunnableTool:
         declared = self._bound.pipeline.servers
-        named = tool_names.resolve_tool(name, server, declared)
+        named = resolve_tool(name, server, declared)
         if named is None:
-            what, remedy = tool_names.unknown_tool(name, server, declared)
+            what, remedy = unknown_tool(name, server, declared)
             raise StepError(f"{what}.", remedy=remedy)
         if named.kind == "built-in":
             return builtin_tools.bind_builtin(name, options, self._bound.roots, self._readers)

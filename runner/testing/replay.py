@@ -45,7 +45,7 @@ from paddock.engine.request import (
 from paddock.engine.system.text import canonical_json, map_texts
 from paddock.runner.core.call_cache import chat_key, embed_key, pack_logprobs, read_logprobs
 from paddock.steps.base import BoundTool, CallCache, StepError, ToolResult, Toolset
-from paddock.steps.tools import tool_names
+from paddock.steps.tools.tool import BUILT_IN_TOOLS
 
 from .cassette import CallKind, Cassette, CassetteError, call_difference, nearest_call
 from .sandbox_copy import SandboxCopy
@@ -540,7 +540,7 @@ class _CassetteCallCache:
 def _is_external(name: str) -> bool:
     if name in _EXTERNAL_TOOLS:
         return True
-    return name not in tool_names.BUILT_IN_TOOLS and ".py:" not in name
+    return name not in BUILT_IN_TOOLS and ".py:" not in name
 
 
 def _tool_facts(tool: BoundTool) -> dict[str, Any]:

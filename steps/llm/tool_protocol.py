@@ -19,7 +19,7 @@ from paddock.engine.request import Message, Reply, Tool, ToolCall, with_system_t
 from paddock.engine.sampling.schema import check_schema
 from paddock.pipelines.reply_schema import TOO_DEEP, is_nested_too_deep
 from paddock.steps.base import BoundTool, StepError, Toolset
-from paddock.steps.tools.tool_names import FUNCTION_REFERENCE
+from paddock.steps.tools.tool import FUNCTION_REFERENCE
 
 from .ask_and_repair import Asker, schema_constraint
 

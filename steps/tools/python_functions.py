@@ -27,8 +27,16 @@ from paddock.pipelines.errors import did_you_mean
 from paddock.steps.base import StepError, ToolResult
 from paddock.steps.plugins import TOOL_GROUP, plugins
 
-from . import function_worker, tool_names
-from .tool import DEFAULT_TOOL_TIMEOUT_S, RunnableTool, tool_refusal, tool_result
+from . import function_worker
+from .tool import (
+    DEFAULT_TOOL_TIMEOUT_S,
+    FunctionNotFound,
+    RunnableTool,
+    parse_python_file,
+    tool_refusal,
+    tool_result,
+    tool_version,
+)
 
 MOST_FUNCTION_PROCESSES = 4
 _START_S = 60.0
@@ -65,7 +73,7 @@ def installed_function(name: str) -> PythonFunction:
     if len(points) != 1 or not points[0].attr:
         what = "is brought by more than one package" if points[1:] else "names no function"
         raise StepError(f"the tool '{name}' {what}.")
-    return PythonFunction(points[0].module, points[0].attr, version=tool_names.tool_version(name))
+    return PythonFunction(points[0].module, points[0].attr, version=tool_version(name))
 
 
 def function_fault(file: Path, written: str, name: str) -> str | None:
@@ -75,8 +83,8 @@ def function_fault(file: Path, written: str, name: str) -> str | None:
     "there is no file 'nowhere.py'"
     """
     try:
-        _, tree = tool_names.parse_python_file(file, written)
-    except tool_names.FunctionNotFound as error:
+        _, tree = parse_python_file(file, written)
+    except FunctionNotFound as error:
         return error.what
     if name in set(_function_names(tree)):
         return None
@@ -90,8 +98,8 @@ def missing_imports(file: Path) -> list[str]:
     Runs none of it. Imports within `try`, `if` or a function may be meant to fail.
     """
     try:
-        _, tree = tool_names.parse_python_file(file, str(file))
-    except tool_names.FunctionNotFound:
+        _, tree = parse_python_file(file, str(file))
+    except FunctionNotFound:
         return []  # reported elsewhere
     names: list[str] = []
     for node in tree.body:

@@ -35,7 +35,8 @@ from paddock.runner.progress.events import Observer
 from paddock.runner.render.graph_drawing import FORMAT_OF_SUFFIX, draw_graph
 from paddock.runner.settings import read_settings
 from paddock.steps.base import StepError
-from paddock.steps.tools import builtin_tools, tool_names
+from paddock.steps.tools import builtin_tools
+from paddock.steps.tools.tool import installed_tools
 
 if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundPlan
@@ -183,10 +184,8 @@ def tools_here() -> list[ToolGroup]:
         for name, tool in builtin_tools.BUILT_IN_FUNCTIONS.items()
     ]
     found = [ToolGroup("built in", built_in)]
-    if tool_names.installed_tools():
-        found.append(
-            ToolGroup("installed", [ListedTool(name) for name in tool_names.installed_tools()])
-        )
+    if installed_tools():
+        found.append(ToolGroup("installed", [ListedTool(name) for name in installed_tools()]))
     return found
 
 

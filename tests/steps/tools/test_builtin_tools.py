@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from paddock.steps.base import Roots, StepError, ToolResult
-from paddock.steps.tools import builtin_tools, tool_names
+from paddock.steps.tools import builtin_tools
+from paddock.steps.tools.tool import BUILT_IN_TOOLS, TOOL_OPTIONS
 
 ROOTS = Roots(Path("/tmp"), (Path("/tmp"),))
 
@@ -20,12 +21,12 @@ def call(name: str, args: dict[str, Any], options: dict[str, Any] | None = None)
 
 
 def test_every_name_has_its_tool_and_every_option_is_named() -> None:
-    assert tuple(sorted(builtin_tools.BUILT_IN_FUNCTIONS)) == tool_names.BUILT_IN_TOOLS
+    assert tuple(sorted(builtin_tools.BUILT_IN_FUNCTIONS)) == BUILT_IN_TOOLS
     options = {
         name: frozenset(tool.options.model_fields)
         for name, tool in builtin_tools.BUILT_IN_FUNCTIONS.items()
     }
-    assert {name: one for name, one in options.items() if one} == tool_names.TOOL_OPTIONS
+    assert {name: one for name, one in options.items() if one} == TOOL_OPTIONS
 
 
 def test_a_schema_has_nothing_that_only_fills_a_prompt() -> None:
