@@ -13,11 +13,13 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from paddock.engine.errors import BadRequest
-from paddock.engine.request import Constraint
 from paddock.engine.system.text import resolve_ref, shorten
+
+if TYPE_CHECKING:  # `validate` does without requests
+    from paddock.engine.request import Constraint
 
 SchemaPath: TypeAlias = tuple[str | int, ...]
 

@@ -17,6 +17,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from paddock.engine.llama.build import find_build
 from paddock.engine.profile.profile import device_slug, write_json
@@ -25,7 +26,8 @@ from paddock.engine.system.distribution import is_clone
 from paddock.engine.system.hardware import read_cpu
 from paddock.engine.system.processes import how_it_ended
 
-from .worker_protocol import WorkerOptions
+if TYPE_CHECKING:  # it imports NumPy, which `plan` and `list` do without
+    from .worker_protocol import WorkerOptions
 
 # Messages of llama.cpp, its backends and the C++ library (ggml-backend.cpp, ggml-cuda.cu,
 # llama-kv-cache.cpp, llama-model.cpp).
@@ -159,6 +161,7 @@ def with_fallback(load: WorkerOptions, fallback: int) -> WorkerOptions:
 def next_fallback(load: WorkerOptions, fallback: int) -> int | None:
     """Return the next fallback that changes a worker's options; None if there is none.
 
+    >>> from paddock.engine.workers.worker_protocol import WorkerOptions
     >>> load = WorkerOptions("x.gguf", "chat", 2048, 8192, 4, 512, 1, flash_attention="off")
     >>> next_fallback(load, 0), next_fallback(load, 1)
     (1, None)
