@@ -1,7 +1,9 @@
-"""Command line: one Typer application, and the module of each command.
+"""Command line: one Typer application, the module of each command, and the layout of its help.
 
 Commands are thin: they read the settings, call the API and print the result. Only the module of
-the command that is asked for is imported; `paddock --help` needs none of them.
+the command that is asked for is imported; `paddock --help` needs none of them. A new command goes
+into `GROUPS` and under one of `SECTIONS`. Help has whole sentences, and arguments as people write
+them: Typer's notation (`{FILE...}...`, `<int range>`) and messages are replaced.
 """
 
 from __future__ import annotations
@@ -9,20 +11,21 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Mapping
-from typing import Annotated
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Annotated, Any
 
 import typer
 import typer.main
+from typer.core import TyperCommand, TyperGroup
 
 from paddock.engine.system.distribution import OLLAMA_API, own_version
 from paddock.runner.progress import console
 
 from . import arguments, completion
 from .exit_status import INTERRUPTED
-from .help import SECTIONS, apply_help_layout
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "commands.validate_plan_run": ("validate", "plan", "run"),
@@ -46,6 +49,61 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "completion": ("completion",),
 }
 """Module whose `register` adds commands → those commands."""
+
+SECTIONS: Mapping[str, Mapping[str, str]] = {
+    "Pipelines": {
+        "init": "Make a new pipeline folder from a template.",
+        "validate": "Check pipelines and print every fault.",
+        "plan": "Show what a run would do, and why.",
+        "run": "Run a pipeline; the same command again continues.",
+        "review": "Decide on the answers that wait for review.",
+        "test": "Run a pipeline's tests; exit with 4 if one fails.",
+        "summarise": "Summarise every document in a folder, without a line of YAML.",
+        "graph": "Draw a pipeline with what its last run did: SVG, one page of HTML, or Mermaid.",
+        "why": "Show where an output came from, and what changed since.",
+        "runs": "List past and present runs, newest first.",
+        "logs": "Show what a run did: its items, failures and notes.",
+        "clean": "Remove old runs, logs and cached replies; fresh items stay fresh.",
+    },
+    "Unattended, on one machine or several": {
+        "up": "Run the schedules, watches and webhooks of the pipelines below DIR.",
+        "allow": "Allow pipeline files what they ask for, for `paddock up`.",
+        "service": "Local service: one pool and one Prefect server for all runs on this machine.",
+        "worker": "Take runs from a work pool, with this machine's models, until it is stopped.",
+        "cluster": "Several machines on the same pipelines.",
+    },
+    "Models": {
+        "chat": "Chat with a model; or ask it once, with a prompt or piped text.",
+        "embed": "Print the vector of each text as a line of JSON.",
+        "batch": "Answer a file of requests; the same command again continues.",
+        "list": "List the models on this machine.",
+        "show": "Show the details of a model.",
+        "pull": "Download a model; an interrupted download continues.",
+        "push": "Upload a model to a registry.",
+        "create": "Make a model from a Modelfile.",
+        "cp": "Copy a model to a second name.",
+        "rm": "Remove models; blobs that other models use stay.",
+        "tune": "Make a copy of a model that this machine reads faster, all but lossless.",
+        "check": "Verify the blobs of models, and name the faulty ones.",
+        "prune": "Remove blobs that no model uses.",
+        "serve": "Serve models over HTTP: Ollama's API and OpenAI's.",
+        "ps": "List the loaded models, how busy they are, and which service holds them.",
+        "stop": "Unload models after their current answers, in every service.",
+    },
+    "Installation": {
+        "steps": "List the installed steps, tools, check functions and readers with parameters.",
+        "tools": "List the tools that steps can call, with their arguments.",
+        "schema": "Print the JSON Schema of pipelines, or a template for a coding assistant.",
+        "config": "Show each setting, and where it came from.",
+        "doctor": "Check this machine: llama.cpp, devices, models, disks, ports.",
+        "completion": "Print the script that completes commands, options and models in a shell.",
+        "help": "Show what a command does; without one, list them all.",
+    },
+}
+"""Heading → command → the first paragraph of its help, in this order.
+
+`paddock --help` prints this without importing the commands; a test compares it with them.
+"""
 
 
 def application(command: str | None = None) -> typer.Typer:
@@ -140,3 +198,134 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
         sys.exit(1)
     finally:
         gc.freeze()
+
+
+# --- help
+
+_TYPER_TYPE = re.compile(r" <([^<>]*)>")
+_TYPE_NAMES = {"str": "TEXT", "int": "N", "int range": "N", "float": "NUMBER", "path": "PATH"}
+_TYPER_RANGE = re.compile(r"(\d+)<=x<=(\d+)")
+_PLAIN_USAGE_ERRORS = {
+    r"^Value error, ": "",
+    r"^Input should be greater than or equal to ": "it must be at least ",
+    r"^Input should be less than or equal to ": "it must be at most ",
+    r"^Input should be a valid integer, .*": "it must be a whole number",
+    r"^Input should be a valid number, .*": "it must be a number",
+    r"^Input should be ": "it must be ",
+}
+"""Pattern of Typer's message about a value → our words."""
+_TYPER_MINIMUM = re.compile(r"x>=(\d+)")
+
+
+class HelpCommand(TyperCommand):
+    """Command whose usage line shows arguments as they are typed."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the command line; reword the errors."""
+        try:
+            return super().parse_args(ctx, args)
+        except typer.BadParameter as error:
+            error.message = plain_usage_error(error.message)
+            raise
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [
+            "[OPTIONS]",
+            *(_usage_piece(param) for param in _argument_params(self.get_params(ctx))),
+        ]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        arguments, options = [], []
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is None:
+                continue
+            if param.param_type_name == "argument":
+                arguments.append((_argument_name(param), _option_help(record[1])))
+            else:
+                options.append((_option_signature(record[0]), _option_help(record[1])))
+        for heading, rows in (("Arguments", arguments), ("Options", options)):
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+
+class HelpGroup(TyperGroup):
+    """Group whose help shows each command's first paragraph uncut."""
+
+    sections: Mapping[str, Collection[str]] = {}
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the commands, under headings if there are any."""
+        summaries = {
+            name: " ".join((command.help or "").partition("\n\n")[0].split())
+            for name, command in self.commands.items()
+            if not command.hidden
+        }
+        for heading, names in (self.sections or {"Commands": summaries}).items():
+            rows = [(name, summaries[name]) for name in names if name in summaries]
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+
+class RootGroup(HelpGroup):
+    """Root group, with the headings of `SECTIONS`."""
+
+    sections = SECTIONS
+
+
+def apply_help_layout(app: typer.Typer, kind: type[HelpGroup] = RootGroup) -> None:
+    """Use this layout for an application and the groups in it."""
+    app.info.cls = kind
+    for command in app.registered_commands:
+        if command.cls in (None, TyperCommand):
+            command.cls = HelpCommand
+    for group in app.registered_groups:
+        group.cls = HelpGroup
+        if group.typer_instance is not None:
+            apply_help_layout(group.typer_instance, HelpGroup)
+
+
+def plain_usage_error(message: str) -> str:
+    """Return Typer's message about a value in plain words.
+
+    >>> plain_usage_error("Input should be greater than or equal to 1")
+    'it must be at least 1.'
+    >>> plain_usage_error("Value error, 'x' is not one of 'new', 'any'.")
+    "'x' is not one of 'new', 'any'."
+    """
+    for theirs, ours in _PLAIN_USAGE_ERRORS.items():
+        message = re.sub(theirs, ours, message)
+    return message if not message or message.endswith((".", "?")) else f"{message}."
+
+
+def _argument_params(params: Iterable[Any]) -> Iterator[Any]:
+    return (param for param in params if param.param_type_name == "argument")
+
+
+def _argument_name(param: Any) -> str:
+    return str(param.metavar or param.name.upper()).strip("[].")
+
+
+def _usage_piece(param: Any) -> str:
+    name = _argument_name(param) + ("..." if param.nargs == -1 else "")
+    return name if param.required else f"[{name}]"
+
+
+def _option_signature(names: str) -> str:
+    """Return an option's names and its value's type.
+
+    >>> _option_signature("--words <int range>"), _option_signature("--for <editor|llm>")
+    ('--words N', '--for editor|llm')
+    """
+    return _TYPER_TYPE.sub(lambda found: f" {_TYPE_NAMES.get(found[1], found[1])}", names)
+
+
+def _option_help(text: str) -> str:
+    """Return an option's help with its bounds in words.
+
+    >>> _option_help("How many.  [default: 80; 1<=x<=100]"), _option_help("How many.  [x>=1]")
+    ('How many.  [default: 80; 1 to 100]', 'How many.  [1 or more]')
+    """
+    return _TYPER_MINIMUM.sub(r"\1 or more", _TYPER_RANGE.sub(r"\1 to \2", text))

@@ -17,10 +17,9 @@ import typer
 from typer.testing import CliRunner, Result
 
 from paddock.runner.cli import exit_status
-from paddock.runner.cli.application import GROUPS, application
+from paddock.runner.cli.application import GROUPS, SECTIONS, application
 from paddock.runner.cli.arguments import parse_inputs
 from paddock.runner.cli.exit_status import CommandError, with_exit_status
-from paddock.runner.cli.help import SECTIONS
 from paddock.runner.progress import console
 
 # Imports that would make a command slow, or drag in what it has no business with.

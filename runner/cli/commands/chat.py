@@ -13,11 +13,11 @@ import typer
 
 from paddock.engine.models.modelfile import parse_parameter
 from paddock.runner.cli import conversation, model_arguments
+from paddock.runner.cli.application import HelpCommand
 from paddock.runner.cli.arguments import KeepAliveOption
 from paddock.runner.cli.chat_terminal import answer_view
 from paddock.runner.cli.conversation import NOT_FOUND
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError, with_exit_status
-from paddock.runner.cli.help import HelpCommand
 from paddock.runner.cli.model_arguments import (
     ModelArgument,
     parse_keep_alive,
