@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from paddock.engine.system.units import iso_time
 from paddock.runner.settings import STATE_FOLDER, read_settings
 
@@ -221,8 +223,6 @@ def _is_silent(row: RunRow, ledger: Ledger) -> bool:
 
 def is_process_alive(pid: int, started: float) -> bool:
     """Return whether the process runs, and is not a later one with the same pid."""
-    import psutil
-
     try:
         process = psutil.Process(pid)
         is_old_enough = process.create_time() <= started + _CLOCK_TOLERANCE_S

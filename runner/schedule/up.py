@@ -134,8 +134,6 @@ STUCK_S = 120.0
 LEDGERS_S = 30.0
 TIDY_FIRST_S, TIDY_S = 900.0, 86_400.0
 
-_ORDERLY_ENDS = ("completed", "quarantined", "failed")
-
 log = logging.getLogger("paddock.up")
 
 
@@ -492,17 +490,16 @@ class Up:
 
     def _known_end(self, post: Deployment, run: str) -> Report | None:
         """Return how a run ended normally, by its ledger; None: it was killed or stopped."""
-        with (
-            contextlib.suppress(LedgerError),
-            self._open_ledger(post.triggered.file.parent, True) as ledger,
-        ):
-            row = ledger.run(run)
-            is_ours = row is not None and row.pipeline == post.triggered.pipeline.name
-            has_ended = row is not None and row.ended is not None
-            if row is not None and is_ours and has_ended and row.status in _ORDERLY_ENDS:
-                status = cast(Status, row.status)
-                return Report(row.run, row.pipeline, status, {}, message=row.message)
-        return None
+        try:
+            with self._open_ledger(post.triggered.file.parent, True) as ledger:
+                row = ledger.run(run)
+        except LedgerError:
+            return None
+        if row is None or row.pipeline != post.triggered.pipeline.name or row.ended is None:
+            return None
+        status = cast(Status, row.status)
+        is_orderly = status in ("completed", "quarantined", "failed")
+        return Report(run, row.pipeline, status, {}, message=row.message) if is_orderly else None
 
     def _open_ledger(self, folder: Path, is_readonly: bool) -> Ledger:
         url = self._settings.ledger_url
