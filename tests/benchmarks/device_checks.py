@@ -63,11 +63,11 @@ def alike(
     """
     pairs = list(zip(alone, found, strict=True))
     same = f"{sum(one == other for one, other in pairs)} of {len(pairs)}"
-    partings = [_n_common(one, other) for one, other in pairs if one != other]
+    partings = [n_common(one, other) for one, other in pairs if one != other]
     return f"{same}, the earliest parts after {min(partings)} {unit}" if partings else same
 
 
-def _n_common(one: Sequence[object], other: Sequence[object]) -> int:
+def n_common(one: Sequence[object], other: Sequence[object]) -> int:
     """Return how long two different answers are the same."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((i for i, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -1,22 +1,27 @@
 """Whether greedy answers stay what they are without batching, drafts and sharing: counts, no times.
 
-python3 tests/benchmarks/same_answers.py [--quick] [--model NAME] [--prompts 200] [--at-once 8]
+uv run python tests/benchmarks/same_answers.py [--quick] [--model NAME] [--only split-on,…]
 
 The reference has none of the three: llama.cpp computes a whole prompt in an empty context and then
 one token at a time. The pool answers the same prompts in every layout: one after the other, in
 company without drafts, and in company with drafts and all prompts in the cache. Token ids are
-compared. What the profile promises (`paddock show`) must hold here. Without one the pool drafts
-wherever it can; `--set profile_s=12` measures one first.
+compared. Where an answer parts, the reference's token led by so many logits: some tenths are
+rounding, whole numbers a fault. What the profile promises (`paddock show`) must hold here. Without
+one the pool drafts wherever it can; `--set profile_s=12` measures one first.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from paddock.engine.llama.library import quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
@@ -25,8 +30,8 @@ from paddock.engine.request import Reply
 from paddock.engine.settings import Switch
 from tests.benchmarks import arena
 from tests.benchmarks.contenders import Ours, named, ours
-from tests.benchmarks.device_checks import alike
-from tests.benchmarks.harness import circumstances, table
+from tests.benchmarks.device_checks import alike, n_common
+from tests.benchmarks.harness import NOTHING, circumstances, table
 from tests.benchmarks.loads import Ask, documents
 from tests.benchmarks.setup import Setup
 
@@ -42,6 +47,7 @@ HEADINGS = (
     "alone",
     "in company, no drafts",
     "again: drafts, prompts in the cache",
+    "largest lead lost, logits",
     "accepted drafts, tokens",
     "prompts from the cache, tokens",
 )
@@ -87,6 +93,7 @@ async def compare(
             [
                 f"{switch}, {layout}",
                 *(alike(expected, [one.tokens for one in found], "tokens") for found in passes),
+                largest_lead(references[switch], passes),
                 sum(one.n_drafted for found in passes for one in found),
                 sum(one.n_cached for found in passes for one in found),
             ]
@@ -104,6 +111,8 @@ class Answer:
     tokens: tuple[int, ...]
     n_drafted: int = 0
     n_cached: int = 0
+    leads: tuple[float, ...] = ()
+    """By how much each token, and the end, led the second in logits; of the reference."""
 
 
 async def asked(
@@ -144,17 +153,39 @@ def reference(
 def _greedy(context: Context, prompt: tuple[int, ...], n_tokens: int) -> Answer:
     context.clear()
     answer: list[int] = []
+    leads: list[float] = []
     new, n_before = np.array(prompt, np.int32), 0
     while len(answer) < n_tokens:
         pos = np.arange(n_before, n_before + len(new), dtype=np.int32)
         context.decode(new, pos, np.zeros_like(new), (pos == pos[-1]).astype(np.int8))
         n_before += len(new)
-        token = int(context.logits(1)[0].argmax())
+        row = context.logits(1)[0]
+        second, first = np.partition(row, -2)[-2:]
+        leads.append(float(first - second))
+        token = int(row.argmax())
         if context.model.ends_generation(token):
             break
         answer.append(token)
         new = np.array([token], np.int32)
-    return Answer(prompt, tuple(answer))
+    return Answer(prompt, tuple(answer), leads=tuple(leads))
+
+
+def largest_lead(reference: Sequence[Answer], passes: Sequence[Sequence[Answer]]) -> float | str:
+    """Return the largest lead of a reference's token where an answer has another one.
+
+    >>> sure = Answer((1,), (5, 6), leads=(2.0, 0.5, 1.0))
+    >>> largest_lead([sure], [[Answer((1,), (5, 6))], [Answer((1,), (5, 7))]])
+    0.5
+    """
+    pairs = [pair for found in passes for pair in zip(reference, found, strict=True)]
+    return max(
+        (
+            one.leads[min(n_common(one.tokens, other.tokens), len(one.leads) - 1)]
+            for one, other in pairs
+            if one.tokens != other.tokens
+        ),
+        default=NOTHING,
+    )
 
 
 if __name__ == "__main__":

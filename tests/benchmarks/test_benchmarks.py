@@ -358,7 +358,7 @@ def test_the_device_table_puts_ours_first_and_compares_in_the_right_direction() 
 
 @pytest.mark.parametrize(
     "module",
-    [arena, device_checks, device_rows, embed, gauge, harness, job, loads, raw],
+    [arena, device_checks, device_rows, embed, gauge, harness, job, loads, raw, same_answers],
     ids=lambda one: one.__name__,
 )
 def test_examples_in_docstrings_hold(module: ModuleType) -> None:
