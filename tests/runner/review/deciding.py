@@ -1,12 +1,14 @@
-"""One side of what is killed: a person who decides, or runs that continue what was decided.
+"""The sides of what is killed: a person who decides, or runs that continue what was decided.
 
-`python -m tests.runner.review.deciding decide|run FOLDER` works until it is killed.
+`python -m tests.runner.review.deciding FOLDER` reads `decide` or `run` line by line; for each it
+forks a process that works until it is killed, and writes its number. A start imports nothing.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -84,5 +86,15 @@ def run(folder: Path) -> None:
         world.run(pool=FakePool(answer=answer, delay_s=0.005))
 
 
+def main(folder: Path) -> None:
+    """Fork a side for each line."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process stays behind as a zombie
+    for line in sys.stdin:
+        if not (pid := os.fork()):
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            return {"decide": decide, "run": run}[line.strip()](folder)
+        print(pid, flush=True)
+
+
 if __name__ == "__main__":
-    {"decide": decide, "run": run}[sys.argv[1]](Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

@@ -8,8 +8,10 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from paddock.runner.ledger.ledger import Ledger
@@ -23,12 +25,47 @@ KILLS = 30
 DOCUMENTS_A_KILL = 3
 
 
-def start(side: str, folder: Path) -> subprocess.Popen[bytes]:
-    with (folder / f"{side}.err").open("a") as err:
-        return subprocess.Popen(
-            [sys.executable, "-m", "tests.runner.review.deciding", side, str(folder)],
-            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=err,
-        )  # fmt: skip
+class Sides:
+    """The processes of both sides; those that are killed are started again."""
+
+    def __init__(self, starter: subprocess.Popen[str]) -> None:
+        self._starter = starter
+        self._running: dict[str, psutil.Process] = {}
+        for side in ("decide", "run"):
+            self._start(side)
+
+    def _start(self, side: str) -> None:
+        assert self._starter.stdin is not None and self._starter.stdout is not None
+        self._starter.stdin.write(f"{side}\n")
+        self._starter.stdin.flush()
+        self._running[side] = psutil.Process(int(self._starter.stdout.readline()))
+
+    def kill(self, *sides: str) -> None:
+        for process in (self._running[side] for side in sides):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+                process.wait()
+
+    def replace(self, *sides: str) -> None:
+        for side in sides:
+            self.kill(side)
+            self._start(side)
+
+
+@contextlib.contextmanager
+def both_sides(folder: Path) -> Iterator[Sides]:
+    with (
+        (folder / "err").open("w") as err,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.runner.review.deciding", str(folder)],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err, text=True,
+        ) as starter,
+    ):  # fmt: skip
+        sides = Sides(starter)
+        try:
+            yield sides
+        finally:
+            sides.kill("decide", "run")
 
 
 def counted(folder: Path, query: str) -> int:
@@ -53,8 +90,7 @@ def test_no_decision_is_lost_or_applied_twice(tmp_path: Path, seed: int) -> None
 
     more(DOCUMENTS_A_KILL)
     world.run(pool=FakePool(answer=answer))
-    sides = {side: start(side, tmp_path) for side in ("decide", "run")}
-    try:
+    with both_sides(tmp_path) as sides:
         for _ in range(KILLS):
             more(DOCUMENTS_A_KILL)
             side = dice.choice(("decide", "run"))
@@ -62,20 +98,13 @@ def test_no_decision_is_lost_or_applied_twice(tmp_path: Path, seed: int) -> None
             deadline = time.monotonic() + 60
             while len(noted(tmp_path)) == begun and time.monotonic() < deadline:
                 time.sleep(0.005)  # until both are at work
-            assert len(noted(tmp_path)) > begun, (tmp_path / f"{side}.err").read_text()
+            assert len(noted(tmp_path)) > begun, (tmp_path / "err").read_text()
             time.sleep(dice.uniform(0, 0.1))
-            for victim in (side,) if dice.random() < 0.7 else tuple(sides):
-                sides[victim].kill()
-                sides[victim].wait()
-                sides[victim] = start(victim, tmp_path)
+            sides.replace(*((side,) if dice.random() < 0.7 else ("decide", "run")))
         deadline = time.monotonic() + 120
         done = "select count(*) from reviews where state <> 'open' and is_applied = 1"
         while counted(tmp_path, done) < n_documents and time.monotonic() < deadline:
             time.sleep(0.1)
-    finally:
-        for process in sides.values():
-            process.kill()
-            process.wait()
     world.run(pool=FakePool(answer=answer))
     with Ledger(tmp_path / ".paddock") as ledger:
         decided = {one.key: one for one in ReviewDesk(ledger).decided(is_whole=True)}
