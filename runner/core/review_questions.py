@@ -63,7 +63,7 @@ def review_names(outputs: Mapping[str, Any]) -> dict[str, Any]:
     from paddock.pipelines.checking.evidence import missing_paths
 
     confidence, evidence = outputs.get("confidence"), outputs.get("evidence")
-    values = [leaf.get("p") or 0.0 for leaf in _leaves(confidence, "p", "raw")]
+    values = list(_probabilities(confidence))
     known = {"min": min(values, default=0.0), "mean": sum(values) / max(1, len(values))}
     return {
         "output": outputs.get("output"),
@@ -79,23 +79,13 @@ def _fields(mirror: Any) -> Mapping[str, Any]:
     return {} if mirror is None else {"items": mirror}
 
 
-def _leaves(mirror: Any, *names: str) -> Iterator[Mapping[str, Any]]:
-    if _is_leaf(mirror, *names):
-        yield mirror
-        return
-    for _, value in _children(mirror):
-        yield from _leaves(value, *names)
-
-
-def _is_leaf(mirror: Any, *names: str) -> bool:
-    return isinstance(mirror, Mapping) and all(name in mirror for name in names)
-
-
-def _children(mirror: Any) -> Iterator[tuple[str | int, Any]]:
-    if isinstance(mirror, Mapping):
-        yield from mirror.items()
-    elif isinstance(mirror, list):
-        yield from enumerate(mirror)
+def _probabilities(mirror: Any) -> Iterator[float]:
+    """Yield the probability of each field that a mirror of an answer has."""
+    if isinstance(mirror, Mapping) and "p" in mirror and "raw" in mirror:
+        yield mirror["p"] or 0.0
+    elif isinstance(mirror, Mapping | list):
+        for one in mirror.values() if isinstance(mirror, Mapping) else mirror:
+            yield from _probabilities(one)
 
 
 def is_due(spec: ReviewSpec, scope: Mapping[str, Any], outputs: Mapping[str, Any]) -> bool:
