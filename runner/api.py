@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.runner.bind import permissions, requirements
 from paddock.runner.bind.bind import bind, bind_without_inputs, read_plan
+from paddock.runner.bind.bound import BoundPlan, all_plans, callable_names, ignored_key_notes
 from paddock.runner.bind.checks import prefix_sharing_advice
-from paddock.runner.bind.subpipelines import all_plans, callable_names, ignored_key_notes
 from paddock.runner.config.pipeline_secrets import read_secrets
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.progress.drain import StopGate, stop_on_signals
@@ -31,7 +31,6 @@ FILE_THREADS = 4
 
 if TYPE_CHECKING:
     from paddock.engine.request import Pool
-    from paddock.runner.bind.bound import BoundPlan
 
 
 def validate(path: str | Path) -> ValidateReport:

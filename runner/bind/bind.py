@@ -33,11 +33,24 @@ from . import (
     inputs_and_parameters,
     protected_files,
     requirements,
-    subpipelines,
     taint_analysis,
 )
 from . import reply as replies
-from .bound import BoundBlock, BoundNode, BoundPlan, BoundRetry, BoundStep, BoundTimeout
+from .bound import (
+    PIPELINE_STEP,
+    BindContext,
+    BoundBlock,
+    BoundNode,
+    BoundPlan,
+    BoundRetry,
+    BoundStep,
+    BoundTimeout,
+    SharedPlans,
+    checked_input,
+    ignored_key_notes,
+    outputs_of,
+    sub_plans,
+)
 from .inputs_and_parameters import ParameterBinder
 from .pipeline_models import ModelBinder
 from .watch_folders import WatchBinder
@@ -70,7 +83,7 @@ def bind(
     return PlanBinder(plan, inputs, cwd, default_models).checked()
 
 
-def bind_without_inputs(plan: Plan, within: subpipelines.SharedPlans | None = None) -> BoundPlan:
+def bind_without_inputs(plan: Plan, within: SharedPlans | None = None) -> BoundPlan:
     """Bind a plan as far as it can be known without the caller's inputs.
 
     The pipelines that its steps run are put into `within`, also where there are faults.
@@ -78,13 +91,13 @@ def bind_without_inputs(plan: Plan, within: subpipelines.SharedPlans | None = No
     Raises:
         PipelineError: with every fault, those of the plan and its pipeline included.
     """
-    context = subpipelines.BindContext(within or subpipelines.SharedPlans())
+    context = BindContext(within or SharedPlans())
     return PlanBinder(plan, None, Path.cwd(), {}, context).checked()
 
 
-def check(plan: Plan, within: subpipelines.SharedPlans | None = None) -> tuple[str, ...]:
+def check(plan: Plan, within: SharedPlans | None = None) -> tuple[str, ...]:
     """Check a plan as `bind_without_inputs` does; return notes, which are no faults."""
-    return tuple(subpipelines.ignored_key_notes(bind_without_inputs(plan, within)))
+    return tuple(ignored_key_notes(bind_without_inputs(plan, within)))
 
 
 def document_folders(plan: Plan) -> tuple[Path, ...]:
@@ -118,9 +131,9 @@ class PlanBinder:
         inputs: Mapping[str, Any] | None,
         cwd: Path,
         default_models: Mapping[Role, str],
-        within: subpipelines.BindContext | None = None,
+        within: BindContext | None = None,
     ) -> None:
-        self._within = within or subpipelines.BindContext()
+        self._within = within or BindContext()
         self._plan = plan
         self._pipeline: Pipeline = plan.pipeline
         self._file = Path(self._pipeline.document.file)
@@ -188,9 +201,7 @@ class PlanBinder:
         nodes = taint_analysis.mark_tainted(nodes, taint_analysis.tainted_inputs(pipeline))
         self._check_uses()
         roots = self._given.roots(self._base)
-        within = (
-            (one.pipeline, one.inputs, one.roots.base) for one in subpipelines.sub_plans(nodes)
-        )
+        within = ((one.pipeline, one.inputs, one.roots.base) for one in sub_plans(nodes))
         watches = WatchBinder(pipeline, self._given.values, roots, within)
         # What starts a pipeline does not count where a step of another one does.
         found = () if self._within.files else watches.bound()
@@ -268,12 +279,10 @@ class PlanBinder:
             asked = replies.reply_spec(reply) if reply is not None else {}
             self._unasked[step.id] = frozenset(_ABOUT_FIELDS) - asked.keys()
         within = (
-            self._inner.bound(step, cache=controls.cache)
-            if step.uses == subpipelines.PIPELINE_STEP
-            else None
+            self._inner.bound(step, cache=controls.cache) if step.uses == PIPELINE_STEP else None
         )
         if within is not None and step.returns is None:
-            self._outputs[step.id] = subpipelines.outputs_of(within)
+            self._outputs[step.id] = outputs_of(within)
         return BoundStep(
             id=step.id,
             uses=registry.own_name(step.uses),
@@ -443,7 +452,7 @@ class SubPipelineBinder:
         pipeline: Pipeline,
         inputs: Mapping[str, Any] | None,
         roots: Roots,
-        within: subpipelines.BindContext,
+        within: BindContext,
         cwd: Path,
         default_models: Mapping[Role, str],
     ) -> None:
@@ -566,7 +575,7 @@ class SubPipelineBinder:
                 later.add(key)
                 continue
             try:
-                values[key] = subpipelines.checked_input(pipeline.inputs[key], value, self._roots)
+                values[key] = checked_input(pipeline.inputs[key], value, self._roots)
             except WrongInput as error:
                 what = f"input '{key}' of '{name}' {error.message}"
                 self._fault(at, what, error.remedy)

@@ -1,25 +1,34 @@
-"""The bound plan: typed steps, blocks, pools, and the plan that a run walks."""
+"""The bound plan: typed steps, blocks, pools, the plan that a run walks, and walks over it.
+
+The walks yield the steps, blocks, ids and names of a bound plan with all that it runs, and what a
+block reads from outside. A sub-pipeline gets its inputs for each item.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from paddock.pipelines.errors import Mark
+from paddock.pipelines.errors import Mark, did_you_mean
 from paddock.pipelines.expressions import Expression, Reference, Value
-from paddock.pipelines.keys import OnError
+from paddock.pipelines.keys import Input, OnError, WrongInput
 from paddock.pipelines.model import Pipeline, ReviewSpec
+from paddock.pipelines.plan import Plan
 from paddock.runner.ledger.budget import RunBudget
-from paddock.steps.base import Roots, Step
+from paddock.steps.base import OutsideRoots, Roots, Step
+from paddock.steps.run_pipeline import RESULT_OUTPUT
 
-from .inputs_and_parameters import BoundParams
+from .inputs_and_parameters import BoundParams, read_inputs
 from .reply import BoundReply
 from .watch_folders import BoundWatch
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec, Priority, Role
+
+PIPELINE_STEP = "pipeline"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,3 +174,204 @@ class BoundPlan:
         """The `dir` and `path` inputs: they name what a run works on."""
         types = self.input_types
         return {n: str(v) for n, v in self.inputs.items() if types.get(n) in ("dir", "path")}
+
+
+@dataclass
+class SharedPlans:
+    """State shared by all pipelines that one run binds."""
+
+    plans: dict[Path, Plan] = field(default_factory=dict)
+    n_bound: int = 0
+
+
+@dataclass(frozen=True)
+class BindContext:
+    """Place of a sub-pipeline; empty for the outermost."""
+
+    found: SharedPlans = field(default_factory=SharedPlans)
+    files: tuple[Path, ...] = ()
+    """The files that lead here, resolved, the outermost first."""
+    steps: tuple[str, ...] = ()
+    """The steps that lead here."""
+    later: frozenset[str] = frozenset()
+    """Inputs whose values only show when the step runs."""
+    cache: bool = True
+    """Whether recorded replies may be taken, as the steps that lead here say."""
+
+    @property
+    def label(self) -> str:
+        """What the names of its models' pools begin with, so that none is another's."""
+        return "".join(f"{step}." for step in self.steps)
+
+
+def sub_plans(nodes: Iterable[BoundNode]) -> Iterator[BoundPlan]:
+    """Yield the pipelines that steps run, and those that steps of theirs do."""
+    for node in nodes:
+        if isinstance(node, BoundBlock):
+            yield from sub_plans(node.body)
+        elif node.inner is not None:
+            yield node.inner
+            yield from sub_plans(node.inner.nodes)
+
+
+def ignored_key_notes(bound: BoundPlan) -> Iterator[str]:
+    """Yield a note on each file whose own settings a sub-pipeline ignores."""
+    of_runs = ("on", "concurrency", "budget")
+    asked = {
+        plan.file: [f"`{key}`" for key in of_runs if getattr(plan.pipeline, key) is not None]
+        for plan in sub_plans(bound.nodes)
+    }
+    for file, keys in asked.items():
+        if keys:
+            listed = " and ".join((", ".join(keys[:-1]), keys[-1])) if keys[1:] else keys[0]
+            do, those = ("do", "those") if keys[1:] else ("does", "that")
+            yield (
+                f"{listed} of {file} {do} not count where a step runs it, only {those} of the "
+                f"file that is run."
+            )
+
+
+def outputs_of(inner: BoundPlan) -> tuple[str, ...]:
+    """Return the output names of a step that runs this pipeline."""
+    if inner.returns is None:
+        return ()
+    return tuple(inner.returns.data) if isinstance(inner.returns.data, dict) else (RESULT_OUTPUT,)
+
+
+def checked_input(declared: Input, value: Any, roots: Roots) -> Any:
+    """Return an input of another pipeline; a path is one of the pipeline that gives it.
+
+    Raises:
+        WrongInput: it is of another kind, or a path outside the folders of the one that gives it.
+    """
+    read = declared.read(value)
+    if declared.type not in ("dir", "path"):
+        return read
+    try:
+        return str(roots.resolve(read))
+    except OutsideRoots as error:
+        _, _, remedy = str(error).partition(". ")
+        raise WrongInput(f"leads outside the pipeline's folders: '{read}'", remedy) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise WrongInput(f"cannot be used as a path: '{str(read)[:60]}'") from error
+
+
+def with_inputs(inner: BoundPlan, inputs: Mapping[str, Any], roots: Roots) -> BoundPlan:
+    """Return a bound pipeline these inputs; `roots` are those of the pipeline that gives them.
+
+    Raises:
+        WrongInput: one is unknown, missing, of another kind, or leads outside; it is named.
+    """
+    declared = inner.pipeline.inputs
+    values: dict[str, Any] = {}
+    for name, value in inputs.items():
+        if name.startswith("x-"):
+            continue
+        if name not in declared:
+            raise WrongInput(f"'{inner.file}' has no input '{name}'", did_you_mean(name, declared))
+        if value is None and not declared[name].is_required:
+            continue  # such as an output of a skipped step: as if it were not given
+        try:
+            values[name] = checked_input(declared[name], value, roots)
+        except WrongInput as error:
+            what = f"input '{name}' of '{inner.file}' {error.message}"
+            raise WrongInput(what, error.remedy) from error
+    base = inner.roots.base
+    taken = read_inputs(inner.pipeline, values, base=base, cwd=base)
+    if taken.faults:
+        fault = taken.faults[0]
+        raise WrongInput(fault.message.rstrip("."), fault.remedy)
+    return replace(inner, inputs=taken.values, roots=taken.roots(base))
+
+
+def node_ids(body: Iterable[BoundNode]) -> Iterator[str]:
+    for node in body:
+        yield node.id
+        if isinstance(node, BoundBlock):
+            yield from node_ids(node.body)
+
+
+def steps_of(body: Iterable[BoundNode]) -> Iterator[BoundStep]:
+    """Yield all steps of a body, those of nested blocks too."""
+    for node in body:
+        if isinstance(node, BoundBlock):
+            yield from steps_of(node.body)
+        else:
+            yield node
+
+
+def all_steps(body: Iterable[BoundNode]) -> Iterator[BoundStep]:
+    """Yield all steps of a body, and those of the pipelines that they run."""
+    for step in steps_of(body):
+        yield step
+        if step.inner is not None:
+            yield from all_steps(step.inner.nodes)
+
+
+def all_plans(bound: BoundPlan) -> Iterator[BoundPlan]:
+    """Yield a pipeline, and all that its steps run."""
+    yield bound
+    yield from sub_plans(bound.nodes)
+
+
+def callable_names(body: Iterable[BoundNode]) -> Iterator[str]:
+    """Yield the names of all steps and blocks by which a caller may mean them: `clean.each`."""
+    for node in body:
+        yield node.id
+        if isinstance(node, BoundBlock):
+            yield from callable_names(node.body)
+        elif node.inner is not None:
+            yield from (f"{node.id}.{name}" for name in callable_names(node.inner.nodes))
+
+
+def progress_line_names(nodes: Iterable[BoundNode]) -> Iterator[str]:
+    """Yield the names of the lines that a run shows: top-level ones, each with what it runs."""
+    for node in nodes:
+        yield node.id
+        if isinstance(node, BoundStep) and node.inner is not None:
+            yield from (f"{node.id}.{name}" for name in progress_line_names(node.inner.nodes))
+
+
+def has_no_nested_items(body: Iterable[BoundNode]) -> bool:
+    """Return whether a body has no items of its own: no blocks, and no pipelines."""
+    body = tuple(body)
+    has_blocks = next(blocks_of(body), None) is not None
+    return not has_blocks and all(step.inner is None for step in steps_of(body))
+
+
+def blocks_of(body: Iterable[BoundNode]) -> Iterator[BoundBlock]:
+    for node in body:
+        if isinstance(node, BoundBlock):
+            yield node
+            yield from blocks_of(node.body)
+
+
+def outer_references(block: BoundBlock) -> frozenset[Reference]:
+    """Return what the body of a block reads from outside of it; its own list is not among it."""
+    inner = set(node_ids(block.body))
+    variables = {block.var}
+    found: set[Reference] = set(block.returns.references) if block.returns else set()
+    for step in steps_of(block.body):
+        found.update(step.references)
+    for nested in blocks_of(block.body):
+        variables.add(nested.var)
+        found.update(nested.over.references)
+        found.update(nested.where.references if nested.where else ())
+    outside = (path for path in found if path[0] not in variables and path[0] != "loop")
+    return frozenset(
+        path for path in outside if not (path[0] == "steps" and path[1:2] and path[1] in inner)
+    )
+
+
+def canonical_spec(node: BoundNode) -> str:
+    """Return the canonical spec of a step, or of a block with its steps: what decides results."""
+    if not isinstance(node, BoundBlock):
+        steps = {node.id: _spec_data(node.spec)}
+        return json.dumps({"blocks": {}, "steps": steps}, sort_keys=True, ensure_ascii=False)
+    blocks = {block.id: _spec_data(block.spec) for block in (node, *blocks_of(node.body))}
+    steps = {step.id: _spec_data(step.spec) for step in steps_of(node.body)}
+    return json.dumps({"blocks": blocks, "steps": steps}, sort_keys=True, ensure_ascii=False)
+
+
+def _spec_data(spec: str) -> object:
+    return json.loads(spec) if spec else {}

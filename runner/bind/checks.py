@@ -28,8 +28,7 @@ from paddock.pipelines.pipeline_tests import ExpectKeys, TestKeys
 from paddock.pipelines.plan import Plan
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
 
-from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
-from .subpipelines import all_plans, steps_of
+from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep, all_plans, steps_of
 
 FILLS, SEARCHES = "embed", "search"
 

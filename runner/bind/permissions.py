@@ -38,9 +38,8 @@ from paddock.steps.tools.tool import (
 )
 
 from . import protected_files
-from .bound import BoundPlan, BoundStep
+from .bound import PIPELINE_STEP, BoundPlan, BoundStep, all_plans, steps_of
 from .requirements import has_tools
-from .subpipelines import PIPELINE_STEP, all_plans, steps_of
 
 MAX_COMMAND_CHARS = 1000
 """Of a command that is shown: a script is meant to be read before it is allowed."""

@@ -22,8 +22,7 @@ from paddock.pipelines.keys import ModelKeys, PoolKeys, SamplingParams
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.pipelines.validation import faults_of
 
-from .bound import BoundPlan, BoundPool
-from .subpipelines import BindContext, all_plans, all_steps
+from .bound import BindContext, BoundPlan, BoundPool, all_plans, all_steps
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelFacts, ModelSpec, Role

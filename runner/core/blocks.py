@@ -25,9 +25,16 @@ from paddock.engine.system.tasks import task_group
 from paddock.engine.system.text import canonical_json, counted
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from paddock.runner.bind.bound import (
+    BoundBlock,
+    BoundNode,
+    BoundPlan,
+    BoundStep,
+    all_steps,
+    has_no_nested_items,
+    node_ids,
+)
 from paddock.runner.bind.inputs_and_parameters import Scope
-from paddock.runner.bind.subpipelines import all_steps, has_no_nested_items, node_ids
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.outputs import SAME_FILE_REMEDY, OutputIndex
 from paddock.runner.progress.drain import StopGateClosed
@@ -38,8 +45,7 @@ from paddock.steps.paths import nearest_existing, write_refusal
 
 from .cleanup import OrphanCleaner
 from .concurrency import CLAIM_BACKOFF, ClaimLost, WorkClaims, state_done_elsewhere
-from .dependencies import entry_marks
-from .fingerprints import held_text
+from .fingerprints import entry_marks, held_text
 from .items import ItemRun, ItemRunner, SubPipelinesFor, attempt_name, item_path
 from .retry_and_quarantine import (
     CrashHistory,

@@ -17,8 +17,7 @@ from typing import Any
 
 from paddock.engine.system import files, text
 from paddock.pipelines.expressions import Value
-from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
-from paddock.runner.bind.subpipelines import callable_names
+from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep, callable_names
 from paddock.runner.ledger.entries import Entry, StoredRow
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import FileCondition, OutputIndex
@@ -26,7 +25,7 @@ from paddock.runner.progress.report import ItemReport
 from paddock.steps.base import ItemName, OutsideRoots, StepError
 
 from .block_items import DeletionDoubt
-from .dependencies import HELD, ROWS, WRITTEN, nested_outputs
+from .fingerprints import HELD, ROWS, WRITTEN, nested_outputs
 from .run_context import ItemOutputs, RunContext
 from .staleness import BlockWork
 

@@ -21,11 +21,16 @@ from paddock.engine.errors import DeadlineExceeded, EngineError
 from paddock.engine.system.tasks import time_limit
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
-from paddock.runner.bind.bound import BoundNode, BoundPlan, BoundStep
+from paddock.runner.bind.bound import (
+    BoundNode,
+    BoundPlan,
+    BoundStep,
+    callable_names,
+    canonical_spec,
+)
 from paddock.runner.bind.evidence_sources import EvidenceFinder, read_sources
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.bind.reply import ScopedReply
-from paddock.runner.bind.subpipelines import callable_names, canonical_spec
 from paddock.runner.ledger.calibration import calibrated
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow
 from paddock.runner.ledger.lineage import LineageStore
@@ -44,8 +49,15 @@ from paddock.steps.base import (
 
 from .call_cache import CallOrigin
 from .cleanup import RowKeeper
-from .dependencies import SCAN, held_paths, written_within
-from .fingerprints import file_path_of, is_file_value, item_content, part_digest
+from .fingerprints import (
+    SCAN,
+    file_path_of,
+    held_paths,
+    is_file_value,
+    item_content,
+    part_digest,
+    written_within,
+)
 from .retry_and_quarantine import (
     MISSING_PACKAGE,
     NOT_REVIEWED,

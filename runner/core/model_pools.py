@@ -32,8 +32,7 @@ from paddock.engine.system.hosts import ServerAddress
 from paddock.engine.system.tasks import StopRequested, unless
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.runner.bind import pipeline_models
-from paddock.runner.bind.bound import BoundPlan, BoundPool
-from paddock.runner.bind.subpipelines import all_plans, all_steps
+from paddock.runner.bind.bound import BoundPlan, BoundPool, all_plans, all_steps
 from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.settings import Settings
 

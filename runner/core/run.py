@@ -17,9 +17,8 @@ from paddock.engine.system import tasks
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.keys import WrongInput
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep, with_inputs
 from paddock.runner.bind.inputs_and_parameters import Scope
-from paddock.runner.bind.subpipelines import with_inputs
 from paddock.runner.ledger.budget import Spent, budget_reached
 from paddock.runner.ledger.entries import Entry, LedgerError
 from paddock.runner.progress.drain import StopGateClosed
@@ -30,8 +29,7 @@ from paddock.steps.base import StepError
 from .blocks import BlockRunner, is_block_skipped
 from .cleanup import OrphanCleaner, RowKeeper
 from .concurrency import ClaimLost, state_done_elsewhere
-from .dependencies import entry_marks, held_paths
-from .fingerprints import ItemVerdict, held_text
+from .fingerprints import ItemVerdict, entry_marks, held_paths, held_text
 from .items import ItemRun, attempt_name, sub_pipeline_context
 from .retry_and_quarantine import (
     ItemPlace,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import Observer
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from paddock.runner.config.pipeline_secrets import Secrets
     from paddock.runner.progress.report import ReviewMode
     from paddock.runner.settings import Settings
-
-    from .step_context import CallTape
+    from paddock.steps.base import CallCache, Toolset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +59,16 @@ class RunOptions:
     """What started the run: `hand`, `schedule`, `watch`, `webhook`."""
     job: str = ""
     """Names work that machines do together, or a run continued after crashes; empty: alone."""
+
+
+class CallTape(Protocol):
+    """Records results of tools and commands, or replays recorded ones."""
+
+    def toolset(self, inner: Toolset) -> Toolset:
+        """Return the tools of a step."""
+
+    def memo(self, inner: CallCache) -> CallCache:
+        """Return the cache of a step's other calls."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import tasks
 from paddock.engine.system.text import canonical_json
-from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.bind.bound import BoundPlan, all_plans, progress_line_names
 from paddock.runner.bind.protected_files import ProtectedFiles
-from paddock.runner.bind.subpipelines import all_plans, progress_line_names
 from paddock.runner.ledger import run_locks
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger, has_folder_identity
@@ -35,11 +34,10 @@ from .cleanup import sweep_temporary_files
 from .concurrency import TurnWait, WorkClaims, group_turn, open_claims
 from .model_pools import LookupInterrupted, PoolOptions, open_pools
 from .retry_and_quarantine import CrashSuspects
-from .run_context import RunContext
+from .run_context import RunContext, open_tool_runtime
 from .run_options import PreparedRun, RunEnvironment, RunOptions
 from .run_records import RunStats
 from .staleness import Judge
-from .step_context import open_tool_runtime
 
 if TYPE_CHECKING:
     from paddock.runner.daemon.run_session import DaemonSession

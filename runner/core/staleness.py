@@ -17,9 +17,11 @@ from typing import Any
 from paddock.engine.system.text import canonical_json, listed
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Reference
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
-from paddock.runner.bind.inputs_and_parameters import Scope
-from paddock.runner.bind.subpipelines import (
+from paddock.runner.bind.bound import (
+    BoundBlock,
+    BoundNode,
+    BoundPlan,
+    BoundStep,
     all_steps,
     blocks_of,
     canonical_spec,
@@ -27,6 +29,7 @@ from paddock.runner.bind.subpipelines import (
     outer_references,
     steps_of,
 )
+from paddock.runner.bind.inputs_and_parameters import Scope
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
@@ -47,16 +50,17 @@ from .block_items import (
     split_by_where,
 )
 from .call_cache import ModelDigests
-from .dependencies import DependencyIndex, held_paths
 from .fingerprints import (
     CONTENT,
     EDITED_FILE,
     LOOP,
     READERS,
+    DependencyIndex,
     ItemVerdict,
     PastItem,
     SpecChanges,
     compare_specs,
+    held_paths,
     held_text,
     is_file_value,
     item_content,

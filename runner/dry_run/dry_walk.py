@@ -37,11 +37,17 @@ from paddock.engine.request import (
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Reference
 from paddock.pipelines.keys import WrongInput
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from paddock.runner.bind.bound import (
+    BoundBlock,
+    BoundNode,
+    BoundPlan,
+    BoundStep,
+    all_steps,
+    with_inputs,
+)
 from paddock.runner.bind.evidence_sources import EvidenceFinder
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.bind.reply import ScopedReply
-from paddock.runner.bind.subpipelines import all_steps, with_inputs
 from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped, item_result
 from paddock.runner.core.call_cache import LedgerPool, cached_reply, cached_vectors
 from paddock.runner.core.items import ItemRun, sub_pipeline_context

@@ -16,9 +16,16 @@ from paddock.engine.system.files import sha256_of
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.keys import WrongInput
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep
+from paddock.runner.bind.bound import (
+    BoundBlock,
+    BoundNode,
+    BoundPlan,
+    BoundStep,
+    all_steps,
+    steps_of,
+    with_inputs,
+)
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
-from paddock.runner.bind.subpipelines import all_steps, steps_of, with_inputs
 from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped
 from paddock.runner.core.cleanup import former_outputs_of_block, former_outputs_text
 from paddock.runner.core.fingerprints import held_text

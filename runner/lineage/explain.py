@@ -25,8 +25,10 @@ from paddock.engine.system.text import canonical_json, listed
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan_async
 from paddock.runner.bind.bind import bind, read_plan
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan
-from paddock.runner.bind.subpipelines import (
+from paddock.runner.bind.bound import (
+    BoundBlock,
+    BoundNode,
+    BoundPlan,
     all_plans,
     blocks_of,
     canonical_spec,
@@ -36,8 +38,16 @@ from paddock.runner.bind.subpipelines import (
 from paddock.runner.core import model_pools, run_records
 from paddock.runner.core.call_cache import ModelDigests
 from paddock.runner.core.cleanup import current_paths
-from paddock.runner.core.dependencies import LISTED, ROWS, STORE, DependencyIndex
-from paddock.runner.core.fingerprints import CONTENT, change_reasons, compare_specs, stale_parts
+from paddock.runner.core.fingerprints import (
+    CONTENT,
+    LISTED,
+    ROWS,
+    STORE,
+    DependencyIndex,
+    change_reasons,
+    compare_specs,
+    stale_parts,
+)
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.core.staleness import Judge
 from paddock.runner.ledger.entries import CallRow, LedgerError

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from paddock.engine.system import http
 from paddock.engine.system.tasks import settle
-from paddock.runner.bind.bound import BoundPlan
-from paddock.runner.bind.subpipelines import progress_line_names
+from paddock.runner.bind.bound import BoundPlan, progress_line_names
 from paddock.runner.core import run
 from paddock.runner.core.model_pools import models_asked
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from paddock.pipelines.model import Block, Node, StepNode
 from paddock.pipelines.plan import Plan
-from paddock.runner.bind.subpipelines import PIPELINE_STEP
+from paddock.runner.bind.bound import PIPELINE_STEP
 from paddock.runner.ledger.run_history import LedgerFolder, recent_runs
 from paddock.runner.settings import STATE_FOLDER
 

@@ -398,7 +398,7 @@ RUN_COMMAND = "run"
 
 
 class CassetteTools:
-    """Implements `paddock.runner.core.step_context.CallTape` over a cassette."""
+    """Implements `paddock.runner.core.run_options.CallTape` over a cassette."""
 
     def __init__(self, tape: CassetteSession, turn: int = 0) -> None:
         self._tape = tape

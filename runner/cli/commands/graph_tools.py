@@ -15,8 +15,8 @@ from paddock.engine.system.text import counted, one_line
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import prepare
 from paddock.runner.bind.bind import check, read_plan
+from paddock.runner.bind.bound import BoundPlan, SharedPlans
 from paddock.runner.bind.permissions import server_need
-from paddock.runner.bind.subpipelines import SharedPlans
 from paddock.runner.cli.arguments import (
     HERE,
     InputsOption,
@@ -29,7 +29,6 @@ from paddock.runner.cli.arguments import (
 from paddock.runner.cli.exit_status import DONE, CommandError, with_exit_status
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.run_records import RunStats
-from paddock.runner.core.step_context import open_tool_runtime, server_spec
 from paddock.runner.progress import console
 from paddock.runner.progress.events import Observer
 from paddock.runner.render.graph_drawing import FORMAT_OF_SUFFIX, draw_graph
@@ -39,7 +38,6 @@ from paddock.steps.tools import builtin_tools
 from paddock.steps.tools.tool import installed_tools
 
 if TYPE_CHECKING:
-    from paddock.runner.bind.bound import BoundPlan
     from paddock.runner.config.pipeline_secrets import Secrets
     from paddock.runner.settings import Settings
 
@@ -193,6 +191,11 @@ async def tools_of_servers(
     bound: BoundPlan, secrets: Secrets, allowed: Collection[str]
 ) -> list[ToolGroup]:
     """Start the allowed MCP servers concurrently, list their tools, and end them."""
+    from paddock.runner.core.run_context import (  # `graph` does without
+        open_tool_runtime,
+        server_spec,
+    )
+
     async with open_tool_runtime(RunStats("", bound.name, Observer(), secrets=secrets)) as runtime:
 
         async def group(name: str) -> ToolGroup:

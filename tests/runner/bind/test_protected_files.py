@@ -13,8 +13,8 @@ import pytest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import run_async
 from paddock.runner.bind.bind import bind_without_inputs, read_plan
+from paddock.runner.bind.bound import all_plans
 from paddock.runner.bind.protected_files import ProtectedFiles
-from paddock.runner.bind.subpipelines import all_plans
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool

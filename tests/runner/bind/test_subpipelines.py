@@ -12,9 +12,8 @@ import pytest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan, validate
 from paddock.runner.bind.bind import bind, check, read_plan
-from paddock.runner.bind.bound import BoundPlan, BoundStep
+from paddock.runner.bind.bound import BoundPlan, BoundStep, all_plans
 from paddock.runner.bind.permissions import needs
-from paddock.runner.bind.subpipelines import all_plans
 from paddock.runner.config.pipeline_secrets import read_secrets
 from tests.runner.world import settings
 
