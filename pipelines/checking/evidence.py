@@ -370,14 +370,8 @@ class _Sources:
         return quotes
 
     def evidence(self, leaf: _Leaf) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "quote": None,
-            "source": None,
-            "page": None,
-            "start": None,
-            "end": None,
-        }
-        found |= {"line": None, "column": None, "box": None, "match": "none", "ratio": None}
+        places = ("quote", "source", "page", "start", "end", "line", "column", "box")
+        found: dict[str, Any] = {**dict.fromkeys(places), "match": "none", "ratio": None}
         quote = leaf.chosen
         if quote is None:
             return {**found, "others": 0}

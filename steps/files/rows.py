@@ -213,26 +213,14 @@ def _json_lines(text: str) -> Iterator[dict[str, Any]]:
         n += 1
         if n > _MOST_ROWS:
             raise _too_many()
-        try:
-            row = _json_value(line)
-        except json.JSONDecodeError as error:
-            why = f"line {number}, column {error.colno}: {error.msg}"
-            raise UnreadableRows(f"is not valid JSONL: {why}") from error
-        except (ValueError, RecursionError) as error:
-            raise UnreadableRows(f"is not valid JSONL: line {number}: {_why_not(error)}") from error
+        row = _json_value(line, "JSONL", number)
         if not isinstance(row, dict):
             raise UnreadableRows(f"has no row on line {number}: it must be an object `{{…}}`")
         yield row
 
 
 def _objects_in_list(text: str) -> Iterator[dict[str, Any]]:
-    try:
-        rows = _json_value(text)
-    except json.JSONDecodeError as error:
-        why = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        raise UnreadableRows(f"is not valid JSON: {why}") from error
-    except (ValueError, RecursionError) as error:
-        raise UnreadableRows(f"is not valid JSON: {_why_not(error)}") from error
+    rows = _json_value(text, "JSON")
     if not isinstance(rows, list):
         raise UnreadableRows(
             "holds no list of rows", "Read a JSON file of another form with `files.read`."
@@ -249,8 +237,19 @@ class _NotJson(ValueError):
     """Not allowed in JSON, or too much of it."""
 
 
-def _json_value(text: str) -> Any:
-    """Parse JSON; half a character becomes U+FFFD."""
+def _json_value(text: str, form: str, line: int | None = None) -> Any:
+    """Parse JSON, of one line of a file or of all; half a character becomes U+FFFD."""
+    try:
+        return _parsed_json(text)
+    except json.JSONDecodeError as error:
+        why = f"line {line or error.lineno}, column {error.colno}: {error.msg}"
+        raise UnreadableRows(f"is not valid {form}: {why}") from error
+    except (ValueError, RecursionError) as error:
+        place = f"line {line}: " if line else ""
+        raise UnreadableRows(f"is not valid {form}: {place}{_why_not(error)}") from error
+
+
+def _parsed_json(text: str) -> Any:
     if len(text) > _MOST_PARTS and text.count("{") + text.count("[") > _MOST_PARTS:
         raise _NotJson(f"it has more than {_MOST_PARTS:,} objects and lists")
     value = json.loads(text, parse_constant=_constant, parse_float=_float)

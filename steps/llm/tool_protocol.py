@@ -340,18 +340,14 @@ def _type_words(schema: Any, shared: Schema) -> str:
     if not isinstance(schema, dict):
         return ""
     if isinstance(schema.get("$ref"), str):
-        schema = {**_resolve_reference(schema["$ref"], shared), **schema}
+        found = shared.get(schema["$ref"].rsplit("/", 1)[-1])
+        schema = {**found, **schema} if isinstance(found, dict) else schema
     if isinstance(schema.get("enum"), list):
         return ": " + " | ".join(json.dumps(one, ensure_ascii=False) for one in schema["enum"])
     kind = schema.get("type")
     about = _first_line(str(schema.get("description") or ""))[:_MOST_DESCRIPTION_CHARS].rstrip()
     said = f": {kind}" if isinstance(kind, str) else ""
     return f"{said} ({about})" if about else said
-
-
-def _resolve_reference(reference: str, shared: Schema) -> Schema:
-    found = shared.get(reference.rsplit("/", 1)[-1])
-    return found if isinstance(found, dict) else {}
 
 
 def _first_line(text: str) -> str:
