@@ -24,6 +24,7 @@ ROOMS = ("pipelines", "steps", "engine", "runner")
 # Who may import what is not ours: one module knows each outside thing.
 ONLY_IN = {
     "llama_cpp": {"engine/llama/"},
+    "llguidance": {"engine/sampling/"},
     "yaml": {"pipelines/yaml_source.py"},
     "prefect": {
         "runner/prefect/flow.py",
