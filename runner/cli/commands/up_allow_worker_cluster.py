@@ -178,7 +178,7 @@ def worker(
     log_json: LogOption = False,
 ) -> int:
     """Take runs from a work pool, with this machine's models, until it is stopped."""
-    from paddock.runner.workers.cluster_worker import serve_work_pool
+    from paddock.runner.workers.cluster_machine import serve_work_pool
 
     flags = given_settings(work_pool=work_pool, max_runs=max_runs, allow=allow, log_json=log_json)
     settings = read_settings(Path.cwd(), flags=flags)
@@ -211,7 +211,7 @@ def cluster_init(folder: FolderArgument = Path(), as_json: JsonOption = False) -
     Checks PostgreSQL for the ledger, Prefect's work pool, the automation for lost machines, the
     shared folder, and clocks. Exits with 1 if a check fails.
     """
-    from paddock.runner.workers.preflight import prepare_cluster
+    from paddock.runner.workers.cluster_machine import prepare_cluster
 
     if not folder.is_dir():
         raise CommandError(f"{folder}: there is no such folder.")

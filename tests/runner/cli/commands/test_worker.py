@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from paddock.runner.cli.application import application
 from paddock.runner.settings import Settings, read_settings
-from paddock.runner.workers import cluster_worker
+from paddock.runner.workers import cluster_machine
 
 RUNNING = {
     "PREFECT_API_URL": "http://127.0.0.1:1/api",
@@ -29,11 +29,11 @@ def test_what_is_allowed_by_hand_holds_for_its_runs(
 
     async def work(settings: Settings, name: str, api_url: str) -> int:
         told.append(settings.allow)
-        made = cluster_worker.worker_environment(os.environ, settings.state_dir, api_url)
+        made = cluster_machine.worker_environment(os.environ, settings.state_dir, api_url)
         told.append(read_settings(tmp_path, environ=made, home=tmp_path).allow)
         return 0
 
-    monkeypatch.setattr(cluster_worker, "serve_work_pool", work)
+    monkeypatch.setattr(cluster_machine, "serve_work_pool", work)
     # Set here, so that the command's own setting of it is undone as well.
     environment = RUNNING | {"PADDOCK_HOME": str(tmp_path), "PADDOCK_ALLOW": "network"}
     for variable, value in environment.items():

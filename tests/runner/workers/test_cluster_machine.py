@@ -14,8 +14,8 @@ import pytest
 from prefect.settings import Settings as PrefectSettings
 
 from paddock.runner.settings import UnattendedSettings
-from paddock.runner.workers import preflight
-from paddock.runner.workers.preflight import ClusterFinding, prepare_cluster
+from paddock.runner.workers import cluster_machine
+from paddock.runner.workers.cluster_machine import ClusterFinding, prepare_cluster
 from tests.postgres import Postgres
 from tests.runner.world import settings
 
@@ -67,7 +67,7 @@ def test_a_server_with_prefects_own_settings_is_told_how_to_start_it() -> None:
     async def main() -> list[ClusterFinding]:
         transport = httpx.MockTransport(answer)
         async with httpx.AsyncClient(transport=transport, base_url="http://prefect") as api:
-            return await preflight._check_server_settings(api)
+            return await cluster_machine._check_server_settings(api)
 
     (found,) = asyncio.run(main())
     assert found.state == "warning"
@@ -78,7 +78,7 @@ def test_a_server_with_prefects_own_settings_is_told_how_to_start_it() -> None:
 
 def test_a_work_pool_of_another_type_is_refused(prefect_api: str) -> None:
     httpx.post(f"{prefect_api}/work_pools/", json={"name": "docks", "type": "docker"})
-    found = named(asyncio.run(preflight.check_prefect(prefect_api, "docks")))["work pool"]
+    found = named(asyncio.run(cluster_machine.check_prefect(prefect_api, "docks")))["work pool"]
     assert found == ClusterFinding(
         "work pool",
         "wrong",
@@ -88,7 +88,7 @@ def test_a_work_pool_of_another_type_is_refused(prefect_api: str) -> None:
 
 
 def test_an_api_that_is_not_there_is_named() -> None:
-    found = asyncio.run(preflight.check_prefect("http://127.0.0.1:1/api", "p"))
+    found = asyncio.run(cluster_machine.check_prefect("http://127.0.0.1:1/api", "p"))
     words = "its API at http://127.0.0.1:1/api cannot be used (All connection attempts failed)."
     assert [(one.state, one.words) for one in found] == [("wrong", words)]
 
@@ -96,7 +96,7 @@ def test_an_api_that_is_not_there_is_named() -> None:
 def test_a_database_without_rights_is_one_finding(server: Postgres, tmp_path: Path) -> None:
     server.say("create role visitor login")
     server.make("closed")
-    found = preflight.check_database(server.url("closed", "visitor"), tmp_path)
+    found = cluster_machine.check_database(server.url("closed", "visitor"), tmp_path)
     assert [one.state for one in found] == ["wrong"]
     assert 'grant create on database "closed" to "visitor"' in found[0].words
 
@@ -104,12 +104,12 @@ def test_a_database_without_rights_is_one_finding(server: Postgres, tmp_path: Pa
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    assert [one.state for one in preflight.check_folder(tmp_path)] == ["wrong"]
+    assert [one.state for one in cluster_machine.check_folder(tmp_path)] == ["wrong"]
 
 
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / ".paddock").write_text("")
-    found = preflight.check_folder(tmp_path)
+    found = cluster_machine.check_folder(tmp_path)
     assert [(one.state, one.words) for one in found] == [
         ("wrong", "it cannot be used (File exists).")
     ]
@@ -119,6 +119,6 @@ def test_a_clock_that_is_off_is_told(monkeypatch: Any, url: str, tmp_path: Path)
     import time
 
     real = time.time
-    monkeypatch.setattr("paddock.runner.workers.preflight.time.time", lambda: real() - 60)
-    clock = named(preflight.check_database(url, tmp_path))["clock"]
+    monkeypatch.setattr("paddock.runner.workers.cluster_machine.time.time", lambda: real() - 60)
+    clock = named(cluster_machine.check_database(url, tmp_path))["clock"]
     assert (clock.state, clock.words) == ("wrong", "60.0 s behind the database's; 5 s are allowed")

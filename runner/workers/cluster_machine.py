@@ -1,14 +1,22 @@
-"""Preflight checks of a cluster: shared folder, PostgreSQL, Prefect's work pool, crash automation.
+"""One machine of a cluster: checks before it joins, its models, and Prefect's worker process.
 
-Makes what can be made, and reports every problem with its remedy. Uses plain HTTP, since importing
-Prefect takes a second.
+The checks are of the shared folder, PostgreSQL, Prefect's work pool and the automation for crashes.
+They make what can be made, and report every problem with its remedy; they use plain HTTP, since
+importing Prefect takes a second. The worker process is restarted when it ends. Each run is a
+process of its own, which that worker starts. On stop, runs drain after the current item and other
+machines take the rest; bounded in time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import signal
+import sys
 import time
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -17,16 +25,24 @@ from typing import TYPE_CHECKING, Any, Literal
 from uuid import uuid4
 
 import httpx
+import psutil
 
 from paddock.engine.system import files, http
+from paddock.engine.system.processes import start_in_session
+from paddock.engine.system.retry import Backoff, Pauses
+from paddock.engine.system.tasks import end, wait_for_event
+from paddock.runner.daemon.daemon_server import serve_or_join
 from paddock.runner.daemon.prefect_auth import headers_from
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.progress.drain import stop_on_signals
 from paddock.runner.settings import STATE_FOLDER, Settings
 from paddock.runner.watch.watched_folder import file_system_of
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.postgres import PostgresConnection
+
+log = logging.getLogger(__name__)
 
 FindingState = Literal["ok", "made", "warning", "wrong"]
 
@@ -327,3 +343,118 @@ async def prepare_cluster(place: Path, settings: Settings, api_url: str) -> list
     for part in await asyncio.gather(ledger, prefect):
         found += part
     return found
+
+
+DRAIN_S = 30.0
+STOP_S = 10.0
+BACKOFF = Backoff(1.0, 60.0, factor=4.0)
+STEADY_S = 60.0
+
+
+async def serve_work_pool(settings: Settings, name: str, api_url: str) -> int:
+    """Serve the work pool until stopped; return the exit status."""
+    stop = asyncio.Event()
+    with stop_on_signals(stop):
+        async with serve_or_join(settings, kind="worker", wants_prefect=False):
+            log.info(
+                "worker %s takes runs of '%s' from %s; they may access %s",
+                name,
+                settings.unattended.work_pool,
+                api_url,
+                ", ".join(["files", "models", *sorted(settings.allow)]),
+            )
+            await _keep_worker(settings, name, api_url, stop)
+    return 0
+
+
+async def _keep_worker(settings: Settings, name: str, api_url: str, stop: asyncio.Event) -> None:
+    """Run Prefect's worker until stopped; restart it when it ends."""
+    pauses = Pauses(BACKOFF)
+    while not stop.is_set():
+        began = time.monotonic()
+        process = await start_in_session(
+            worker_command(settings, name),
+            environ=worker_environment(os.environ, settings.state_dir, api_url),
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        ended, stopped = asyncio.create_task(process.wait()), asyncio.create_task(stop.wait())
+        await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        await end(stopped)
+        if stop.is_set():
+            await _drain_worker(process, ended)
+            return
+        if time.monotonic() - began > STEADY_S:
+            pauses.succeeded()
+        pause_s = pauses.failed()
+        words = "Prefect's worker ended with status %s; restart in %g s"
+        log.warning(words, process.returncode, pause_s)
+        await wait_for_event(stop, pause_s)
+
+
+def worker_command(settings: Settings, name: str) -> list[str]:
+    """Return the command line of Prefect's worker."""
+    unattended = settings.unattended
+    return [
+        sys.executable, "-m", "paddock.runner.workers.prefect_worker",
+        unattended.work_pool, name, str(unattended.max_runs),
+    ]  # fmt: skip
+
+
+def worker_environment(environ: Mapping[str, str], state_dir: Path, api_url: str) -> dict[str, str]:
+    """Return the environment of the worker and its runs."""
+    return {
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        # A run without a heartbeat for three times as long is marked as crashed.
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
+        "PREFECT_TASKS_DEFAULT_NO_CACHE": "true",
+        "DO_NOT_TRACK": "1",
+        **environ,
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
+        "PREFECT_HOME": str(state_dir / "prefect-worker"),
+        "PREFECT_API_URL": api_url,
+        "PADDOCK_HOME": str(state_dir),
+    }
+
+
+async def _drain_worker(process: asyncio.subprocess.Process, ended: asyncio.Future[int]) -> None:
+    """Drain the worker: it takes no runs, its runs finish their items, then all are killed."""
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGSTOP)  # it takes no more runs, and leaves its own alone
+    runs = run_pids(process.pid)
+    if runs:
+        log.info("waiting for %d runs to finish their current items", len(runs))
+    for number, within_s in ((signal.SIGUSR1, DRAIN_S), (signal.SIGTERM, STOP_S)):
+        for run in runs:
+            with suppress(OSError):
+                os.kill(run, number)
+        await _wait_until_gone(runs, within_s)
+        runs = [run for run in runs if _is_alive(run)]
+    with suppress(ProcessLookupError):
+        process.terminate()
+        process.send_signal(signal.SIGCONT)
+    await asyncio.wait({ended}, timeout=STOP_S)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    await ended
+
+
+async def _wait_until_gone(runs: list[int], within_s: float) -> None:
+    deadline = time.monotonic() + within_s
+    for run in runs:
+        while _is_alive(run) and time.monotonic() < deadline:  # noqa: ASYNC110 - not our child
+            await asyncio.sleep(0.1)
+
+
+def run_pids(worker: int) -> list[int]:
+    with suppress(psutil.Error):
+        return [child.pid for child in psutil.Process(worker).children()]
+    return []
+
+
+def _is_alive(process: int) -> bool:
+    """Return whether a process runs; a zombie does not."""
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
