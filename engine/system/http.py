@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .text import one_line, split_lines
@@ -65,11 +66,14 @@ def blocking_client(
     *,
     headers: Mapping[str, str] | None = None,
     timeout_s: float | None = 30.0,
+    socket: Path | None = None,
     **options: Any,
 ) -> httpx.Client:
-    """Return a client for a thread, as `client` does."""
+    """Return a client for a thread, as `client` does; of a Unix socket where one is given."""
     import httpx
 
+    if socket is not None:
+        options["transport"] = httpx.HTTPTransport(uds=str(socket))
     return httpx.Client(
         base_url=url,
         headers=dict(headers or {}),

@@ -1,4 +1,4 @@
-"""Command line: one Typer application, the module of each command, and the layout of its help.
+"""Command line: one Typer application, the module of each command, help and shell completion.
 
 Commands are thin: they read the settings, call the API and print the result. Only the module of
 the command that is asked for is imported; `paddock --help` needs none of them. A new command goes
@@ -15,7 +15,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 import typer.main
@@ -24,8 +24,8 @@ from typer.core import TyperCommand, TyperGroup
 from paddock.engine.system.distribution import OLLAMA_API, own_version
 from paddock.runner.progress import console
 
-from . import arguments, completion
-from .exit_status import INTERRUPTED
+from . import arguments
+from .exit_status import DONE, INTERRUPTED, with_exit_status
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "commands.validate_plan_run": ("validate", "plan", "run"),
@@ -46,7 +46,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "commands.up_allow_worker_cluster": ("up", "allow", "worker", "cluster"),
     "commands.runs_logs_why_clean": ("runs", "logs", "why", "clean"),
     "commands.review": ("review",),
-    "completion": ("completion",),
+    "application": ("completion",),
 }
 """Module whose `register` adds commands → those commands."""
 
@@ -111,7 +111,7 @@ def application(command: str | None = None) -> typer.Typer:
     app = typer.Typer(
         name="paddock",
         help="Declarative YAML pipelines for local language models.",
-        add_completion=completion.is_completion_request(os.environ),
+        add_completion=is_completion_request(os.environ),
         no_args_is_help=True,
         rich_markup_mode=None,  # importing Rich to draw the help takes 0.15 s
         pretty_exceptions_enable=False,
@@ -165,9 +165,9 @@ def _help(
 
 def _command_asked_for() -> str | None:
     """Return the command that is run, or whose arguments a shell completes."""
-    if completion.is_completion_request(os.environ):
-        completion.disable_rich_markup()
-        return completion.completed_command(os.environ)
+    if is_completion_request(os.environ):
+        disable_rich_markup()
+        return completed_command(os.environ)
     return sys.argv[1] if len(sys.argv) > 1 else None
 
 
@@ -329,3 +329,111 @@ def _option_help(text: str) -> str:
     ('How many.  [default: 80; 1 to 100]', 'How many.  [1 or more]')
     """
     return _TYPER_MINIMUM.sub(r"\1 or more", _TYPER_RANGE.sub(r"\1 to \2", text))
+
+
+# --- completion in shells
+
+# Typer computes the candidates; the scripts call it with environment variables and fall back to
+# file names. All of them use fish's format, a value and its help on each line: Typer's own scripts
+# lose a model's name at its colon (bash) and run the command twice (fish).
+
+REQUEST_VARIABLE, _LINE = "_PADDOCK_COMPLETE", "_TYPER_COMPLETE_ARGS"
+
+_ASK = f'env {REQUEST_VARIABLE}=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args {_LINE}="$line"'
+
+_BASH = (
+    """\
+# Completion of paddock for bash: eval "$(paddock completion bash)" in ~/.bashrc
+_paddock() {
+    local line=${COMP_LINE:0:COMP_POINT} item
+    local word=${line##*[[:space:]]} before=""
+    # Bash splits words at a colon.
+    if [[ $word == *:* && $COMP_WORDBREAKS == *:* ]]; then before=${word%"${word##*:}"}; fi
+    COMPREPLY=()
+    while IFS= read -r item; do
+        item=${item%%$'\\t'*}
+        if [[ -n $item ]]; then COMPREPLY+=("${item#"$before"}"); fi
+    done < <("""
+    + _ASK
+    + """ "${1/#\\~/$HOME}" 2>/dev/null)
+}
+complete -o bashdefault -o default -F _paddock paddock
+"""
+)
+
+_ZSH = (
+    """\
+#compdef paddock
+# Completion of paddock for zsh: eval "$(paddock completion zsh)" in ~/.zshrc, after compinit
+_paddock() {
+    local line="${(j: :)words[1,CURRENT-1]} $PREFIX" item value
+    local -a items
+    for item in "${(@f)$("""
+    + _ASK
+    + """ ${~words[1]} 2>/dev/null)}"; do
+        value=${item%%$'\\t'*}
+        [[ -z $value ]] && continue
+        if [[ $item == *$'\\t'* ]]; then
+            items+=("${value//:/\\\\:}:${item#*$'\\t'}")
+        else
+            items+=("${value//:/\\\\:}")
+        fi
+    done
+    if (( $#items )); then _describe -V paddock items; else _files; fi
+}
+if [[ $funcstack[1] == _paddock ]]; then _paddock "$@"; else compdef _paddock paddock; fi
+"""
+)
+
+_FISH = (
+    """\
+# Completion of paddock for fish: paddock completion fish > ~/.config/fish/completions/paddock.fish
+function __paddock_complete
+    set -l line (commandline -cp)
+    set -l program (string replace -r '^~' $HOME -- (commandline -opc)[1])
+    set -l items ("""
+    + _ASK
+    + """ $program 2>/dev/null | string match -r '.+')
+    if test (count $items) -gt 0
+        printf '%s\\n' $items
+    else
+        __fish_complete_path (commandline -ct)
+    end
+end
+complete --command paddock --no-files --arguments '(__paddock_complete)'
+"""
+)
+
+_SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("completion")(with_exit_status(completion))
+
+
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell.")],
+) -> int:
+    """Print the script that completes commands, options and models in a shell.
+
+    In ~/.bashrc: eval "$(paddock completion bash)". In ~/.zshrc, after compinit: eval "$(paddock
+    completion zsh)". For fish, write it to ~/.config/fish/completions/paddock.fish once.
+    """
+    console.print_out(_SCRIPTS[shell].rstrip("\n"))
+    return DONE
+
+
+def is_completion_request(environ: Mapping[str, str]) -> bool:
+    """Return whether a shell runs us for its completion."""
+    return bool(environ.get(REQUEST_VARIABLE))
+
+
+def completed_command(environ: Mapping[str, str]) -> str | None:
+    """Return the command whose arguments are completed; None while its own name is typed."""
+    words = environ.get(_LINE, "").lstrip().split(" ")
+    return words[1] if len(words) > 2 else None
+
+
+def disable_rich_markup() -> None:
+    """Keep Typer from importing Rich for help texts, which takes 0.15 s."""
+    sys.modules["rich"] = None  # type: ignore[assignment]

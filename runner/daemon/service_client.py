@@ -21,7 +21,7 @@ from paddock.engine.system.text import split_lines
 from paddock.runner.config.setting_values import ServiceAddress
 from paddock.runner.settings import Settings
 
-from .daemon_files import DaemonInfo, find_daemon, running_daemons
+from .daemon_files import find_daemon, running_daemons
 
 if TYPE_CHECKING:
     import httpx
@@ -50,7 +50,7 @@ class ServiceClient:
         url: str,
         api_key: str = "",
         *,
-        transport: httpx.BaseTransport | None = None,
+        socket: Path | None = None,
         trusts_proxies: bool = False,
     ) -> None:
         self.url, self.api_key, self.trusts_proxies = url, api_key, trusts_proxies
@@ -58,7 +58,7 @@ class ServiceClient:
             url,
             headers=http.bearer_headers(api_key),
             timeout_s=ANSWER_TIMEOUT_S,
-            transport=transport,
+            socket=socket,
             trust_env=trusts_proxies,
         )
 
@@ -237,18 +237,11 @@ def find_service(settings: Settings) -> ServiceClient | None:
 def background_service(settings: Settings) -> ServiceClient | None:
     """Return a client of the daemon's socket; None when none runs for these settings."""
     daemon = find_daemon(settings)
-    return None if daemon is None else client_at_socket(daemon)
-
-
-def client_at_socket(daemon: DaemonInfo) -> ServiceClient:
-    """Return a client of a daemon on this machine that only its owner can reach."""
-    return client_at_path(daemon.socket)
+    return None if daemon is None else client_at_path(daemon.socket)
 
 
 def client_at_path(path: Path) -> ServiceClient:
-    import httpx
-
-    return ServiceClient("http://localhost", transport=httpx.HTTPTransport(uds=str(path)))
+    return ServiceClient("http://localhost", socket=path)
 
 
 def all_services(settings: Settings) -> list[tuple[str, ServiceClient]]:
@@ -263,7 +256,7 @@ def all_services(settings: Settings) -> list[tuple[str, ServiceClient]]:
         is no service at all.
     """
     asked = find_service(settings)
-    near = [(one.kind, client_at_socket(one)) for one in running_daemons(settings.state_dir)]
+    near = [(one.kind, client_at_path(one.socket)) for one in running_daemons(settings.state_dir)]
     if asked is not None and not is_this_machine(settings.address):
         return [(settings.address.url, asked), *near]
     # `serve` also offers its pool at a socket, where more is allowed.
