@@ -24,8 +24,8 @@ from paddock.engine.api.streaming import json_response
 from paddock.engine.models.blobs import store_write_errors
 
 from .batches import BatchRecord, BatchRunner, FileRecord, FileStore
+from .chat_completions import new_id
 from .endpoints import BATCH_ENDPOINTS
-from .generation_calls import new_id
 from .requests import Fields, read_fields
 
 if TYPE_CHECKING:

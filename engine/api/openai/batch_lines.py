@@ -25,8 +25,8 @@ from paddock.engine.models.blobs import store_write_errors
 from paddock.engine.system.files import append_durably
 from paddock.engine.system.tasks import end
 
+from .chat_completions import ApiCaller, new_id
 from .endpoints import BATCH_ENDPOINTS, answer_batch_line
-from .generation_calls import ApiCaller, new_id
 from .requests import shown
 
 MAX_FAULTS = 100

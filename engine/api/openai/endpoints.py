@@ -59,8 +59,19 @@ from paddock.engine.request import (
 )
 from paddock.engine.system.tasks import end
 
-from .chat_completions import CompletionCall, Prompt, read_chat, read_completion, read_prompts
-from .generation_calls import ApiCaller, Body, CallStreamWriter, GenerationCall, Stamp, error_event
+from .chat_completions import (
+    ApiCaller,
+    Body,
+    CallStreamWriter,
+    CompletionCall,
+    GenerationCall,
+    Prompt,
+    Stamp,
+    error_event,
+    read_chat,
+    read_completion,
+    read_prompts,
+)
 from .requests import Fields, model_ref, read_fields, read_model
 from .responses_api import read_response
 

@@ -16,7 +16,7 @@ from paddock.engine.api.errors import InvalidValue, as_openai_error, openai_erro
 from paddock.engine.api.streaming import nanoseconds, sse_event
 from paddock.engine.request import ChatRequest, Chunk, Reply, ToolCall
 
-from .generation_calls import (
+from .chat_completions import (
     ApiCaller,
     Body,
     CallStreamWriter,

@@ -25,7 +25,7 @@ from paddock.engine.api.openai.batch_lines import (
     run_lines,
 )
 from paddock.engine.api.openai.batches import FINAL_STATUSES, BatchRecord, BatchRunner
-from paddock.engine.api.openai.generation_calls import new_id
+from paddock.engine.api.openai.chat_completions import new_id
 from tests.live import CHAT, VECTORS, Live
 
 CHATS, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"

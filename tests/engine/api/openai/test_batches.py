@@ -17,7 +17,7 @@ from paddock.engine.api.openai.batches import (
     FileStore,
     with_status,
 )
-from paddock.engine.api.openai.generation_calls import new_id
+from paddock.engine.api.openai.chat_completions import new_id
 
 
 def put(shelf: FileStore, expires_at: int | None = None) -> FileRecord:

@@ -9,8 +9,12 @@ import pytest
 
 from paddock.engine.api.errors import InvalidValue
 from paddock.engine.api.openai import requests
-from paddock.engine.api.openai.chat_completions import read_chat, read_completion, read_prompts
-from paddock.engine.api.openai.generation_calls import ApiCaller
+from paddock.engine.api.openai.chat_completions import (
+    ApiCaller,
+    read_chat,
+    read_completion,
+    read_prompts,
+)
 from paddock.engine.api.openai.requests import Fields
 from paddock.engine.errors import InvalidName
 from paddock.engine.request import ChatRequest, Constraint, resolve_sampling

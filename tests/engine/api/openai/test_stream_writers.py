@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from paddock.engine.api.openai.chat_completions import read_chat, read_completion
-from paddock.engine.api.openai.generation_calls import ApiCaller, GenerationCall, Stamp
+from paddock.engine.api.openai.chat_completions import (
+    ApiCaller,
+    GenerationCall,
+    Stamp,
+    read_chat,
+    read_completion,
+)
 from paddock.engine.api.openai.requests import Fields
 from paddock.engine.api.openai.responses_api import read_response
 from paddock.engine.errors import WorkerLost
