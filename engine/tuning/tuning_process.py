@@ -31,9 +31,16 @@ from paddock.engine.llama.quantise import (
     quantise,
     write_with_q8_0,
 )
-from paddock.engine.profile import format_speeds, trial_models
+from paddock.engine.profile import format_speeds
 from paddock.engine.profile.context_layout import workload_s
-from paddock.engine.profile.measure import Bench, BenchClock, BenchOptions, measure_format
+from paddock.engine.profile.measure import (
+    Bench,
+    BenchClock,
+    BenchOptions,
+    can_write_trial_model,
+    measure_format,
+    write_trial_model,
+)
 from paddock.engine.profile.profile import DecodePoint, FormatPoint, PrefillPoint, Profile, Weights
 from paddock.engine.system.files import sha256_of, sync_file
 from paddock.engine.system.processes import run_and_exit, take_order
@@ -280,11 +287,10 @@ def measured_formats(order: TuningOrder, header: GgufHeader) -> tuple[FormatPoin
     best: dict[tuple[str, int], FormatPoint] = {}
     with tempfile.TemporaryDirectory(prefix="paddock-trial-") as folder:
         paths = {
-            name: Path(folder) / f"{name}.gguf"
-            for name in filter(trial_models.can_write_trial_model, names)
+            name: Path(folder) / f"{name}.gguf" for name in filter(can_write_trial_model, names)
         }
         for name, path in paths.items():
-            trial_models.write_trial_model(path, name)
+            write_trial_model(path, name)
         for _ in range(_N_ROUNDS):
             for name, path in paths.items():
                 clock = BenchClock(60.0, 1, counts_cpu=True)

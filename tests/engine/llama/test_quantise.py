@@ -17,8 +17,7 @@ from paddock.engine.llama.quantise import (
     write_with_q8_0,
 )
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.profile import trial_models
-from paddock.engine.profile.measure import BenchOptions
+from paddock.engine.profile.measure import BenchOptions, write_trial_model
 from paddock.engine.tuning.tuning_process import agreement_share, predicted_tokens
 
 TEXT = "The ferry leaves at nine in the morning and comes back before the evening tide. " * 4
@@ -45,7 +44,7 @@ def test_the_copy_of_a_real_model_agrees_and_differs_only_in_its_matrices(tmp_pa
 def test_blocks_are_read_as_llama_cpp_reads_them(tmp_path: Path, name: str) -> None:
     """Two ways to the same numbers: ours to Q8_0, and llama.cpp's own of what it dequantises."""
     plain, low, ours, theirs = (tmp_path / f"{n}.gguf" for n in ("plain", "low", "ours", "theirs"))
-    trial_models.write_trial_model(plain, "F32")
+    write_trial_model(plain, "F32")
     _make_random(plain)
     quantise(plain, low, name, 1)
     write_with_q8_0(low, ours, low_bit_tensors(read_header(low)), 1)
@@ -63,7 +62,7 @@ def test_blocks_are_read_as_llama_cpp_reads_them(tmp_path: Path, name: str) -> N
 
 def test_tensors_that_are_not_named_stay_bit_for_bit(tmp_path: Path) -> None:
     source, copy = tmp_path / "a.gguf", tmp_path / "b.gguf"
-    trial_models.write_trial_model(source, "Q6_K")
+    write_trial_model(source, "Q6_K")
     names = {"blk.0.ffn_down.weight", "blk.0.attn_v.weight"}
     write_with_q8_0(source, copy, names, 1)
     before, after = read_header(source), read_header(copy)
@@ -76,7 +75,7 @@ def test_tensors_that_are_not_named_stay_bit_for_bit(tmp_path: Path) -> None:
 
 def test_floats_are_no_low_bit_tensors(tmp_path: Path) -> None:
     source = tmp_path / "a.gguf"
-    trial_models.write_trial_model(source, "F16")
+    write_trial_model(source, "F16")
     header = read_header(source)
     assert not low_bit_tensors(header)
     assert len(other_matrices(header)) == len([one for one in header.tensors if len(one.axes) > 1])

@@ -9,7 +9,7 @@ import pytest
 
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_store import ModelStore
-from paddock.engine.profile import trial_models
+from paddock.engine.profile.measure import write_trial_model
 from tests.engine.models.pulling import a_store
 from tests.fakes.far_side import FarSide, far_side
 from tests.fakes.gguf import LLAMA, write_gguf
@@ -29,7 +29,7 @@ def weights(tmp_path: Path) -> Path:
 def loadable(tmp_path: Path) -> Path:
     """A model of one layer that llama.cpp can read, in F16."""
     path = tmp_path / "trial.gguf"
-    trial_models.write_trial_model(path, "F16")
+    write_trial_model(path, "F16")
     return path
 
 

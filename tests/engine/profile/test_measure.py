@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 
 from paddock.engine.arrays import Logits
+from paddock.engine.gguf import TYPE_NAMES, read_header
 from paddock.engine.llama.llama_context import Context
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.profile import trial_models
 from paddock.engine.profile.measure import (
+    TRIAL_WEIGHTS,
     Bench,
     BenchClock,
     BenchOptions,
     Unmeasured,
+    can_write_trial_model,
     drafts_keep_answers,
     measure_model,
+    write_trial_model,
 )
 
 
@@ -90,7 +93,7 @@ def test_a_chat_model_is_measured_the_most_useful_first_and_a_busy_machine_is_re
 
 def test_a_prompt_and_decoding_are_measured_without_flash_attention_too(tmp_path: Path) -> None:
     path = tmp_path / "one-layer.gguf"
-    trial_models.write_trial_model(path, "Q8_0")
+    write_trial_model(path, "Q8_0")
     model = Model(path)
     shape = BenchOptions(n_cells=8 * 320, n_batch_tokens=256, n_threads=1)
     measured = measure_model(model, path, shape, 60.0, depths=(128,), least_share=0.0)
@@ -111,7 +114,7 @@ def test_a_graphics_device_is_measured_with_long_prompts_and_many_sequences(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "one-layer.gguf"
-    trial_models.write_trial_model(path, "Q8_0")
+    write_trial_model(path, "Q8_0")
     model = Model(path)
     shape = BenchOptions(n_cells=4096, n_batch_tokens=512, n_threads=1, is_gpu=True)
     measured = measure_model(model, path, shape, 60.0, depths=(128,))
@@ -150,3 +153,18 @@ def test_no_time_gives_no_profile(tmp_path: Path) -> None:
 def test_a_clock_that_counts_the_processor_does_not_count_waiting() -> None:
     clock = BenchClock(60.0, 1, counts_cpu=True)
     assert clock.time(lambda: time.sleep(0.02)) < 0.02
+
+
+@pytest.mark.parametrize("name", ["Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K", "IQ4_XS", "F16", "BF16"])
+def test_a_trial_is_a_whole_file_in_its_format(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "trial.gguf"
+    write_trial_model(file, name)
+    header = read_header(file)
+    matrices = [one for one in header.tensors if len(one.axes) == 2 and one.name.startswith("blk.")]
+    assert {TYPE_NAMES[one.kind] for one in matrices} == {name}
+    assert sum(one.n_weights for one in matrices) == TRIAL_WEIGHTS
+
+
+def test_an_unknown_format_has_no_trial() -> None:
+    assert can_write_trial_model("Q8_0")
+    assert not can_write_trial_model("type 39")

@@ -13,7 +13,7 @@ from paddock.engine.errors import EngineError, ModelUnusable
 from paddock.engine.gguf import read_header
 from paddock.engine.llama import quantise
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.profile import trial_models
+from paddock.engine.profile.measure import write_trial_model
 from paddock.engine.profile.profile import FormatPoint
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
@@ -219,7 +219,7 @@ def test_a_store_that_is_read_only_leaves_the_copy_in_the_cache(
 
 def test_the_formats_are_those_that_can_be_written(tmp_path: Path) -> None:
     source = tmp_path / "source.gguf"
-    trial_models.write_trial_model(source, "F32")
+    write_trial_model(source, "F32")
     for name in TUNING_FORMATS:
         target = tmp_path / f"{name}.gguf"
         quantise.quantise(source, target, name, 1)
@@ -268,7 +268,7 @@ def test_only_tensors_that_measure_slow_are_changed_unless_there_are_none_and_it
     tmp_path: Path,
 ) -> None:
     source = tmp_path / "source.gguf"
-    trial_models.write_trial_model(source, "Q6_K")
+    write_trial_model(source, "Q6_K")
     header, order = read_header(source), order_for(source, tmp_path / "x")
     slow, quick = points(Q6_K=4.0, Q8_0=2.0), points(Q6_K=2.0, Q8_0=2.0)
     every = {one.name for one in header.tensors if len(one.axes) > 1}
@@ -286,7 +286,7 @@ def test_a_copy_that_measures_no_faster_is_refused_unless_others_disturbed_the_m
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, event: str
 ) -> None:
     source = tmp_path / "source.gguf"
-    trial_models.write_trial_model(source, "Q6_K")
+    write_trial_model(source, "Q6_K")
     same = CopySpeeds(100.0, 50.0, 80.0, share)
     monkeypatch.setattr(tuning_process, "measure_speeds", lambda *_: same)
     monkeypatch.setattr(tuning_process, "measured_formats", lambda *_: points(Q6_K=900.0, Q8_0=2.0))
@@ -299,7 +299,7 @@ def test_a_copy_that_measures_no_faster_is_refused_unless_others_disturbed_the_m
 
 def test_a_model_of_floats_is_changed_only_by_name(tmp_path: Path) -> None:
     source = tmp_path / "source.gguf"
-    trial_models.write_trial_model(source, "F16")
+    write_trial_model(source, "F16")
     told: list[dict[str, object]] = []
     tuning_process.make_copy(order_for(source, tmp_path / "x"), told.append)
     assert told == [
