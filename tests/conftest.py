@@ -35,6 +35,10 @@ LONGEST = (
     "engine/backends/test_local_pool_lost.py", "runner/core/test_work_claims.py",
     "engine/backends/test_local_pool_requests.py", "engine/api/test_status_page.py",
     "engine/api/test_under_load.py", "runner/core/test_killed.py", "runner/test_strangers.py",
+    "runner/review/test_killed_deciding.py", "steps/tools/test_mcp_client.py",
+    "runner/cli/commands/test_completion.py", "runner/cli/commands/test_chat.py",
+    "steps/llm/test_confidence_model.py", "steps/readers/test_reader_pool.py",
+    "test_wheel.py", "test_house.py", "test_deploy.py", "test_plugin.py",
 )  # fmt: skip
 
 # Files whose tests ask one Prefect server run in one process, which starts it once: a start takes

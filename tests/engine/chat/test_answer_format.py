@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator
 
 import pytest
 from llguidance import LLMatcher, LLTokenizer
@@ -17,25 +16,12 @@ from paddock.engine.chat.answer_format import (
 )
 from paddock.engine.chat.chat_template import ChatTemplate
 from paddock.engine.chat.tool_calls import THINK_TAGS
-from paddock.engine.llama import library
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import Constraint, Tool, ToolCall
 from tests.engine.chat.answer_parsing import TEMPLATES, WEATHER, template
 
 CALL = ToolCall("get_weather", {"city": "Paris", "days": 3, "unit": "kelvin"}, "abcdef123")
 NOTHING_BEFORE = ReasoningPrefix(THINK_TAGS)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    from pathlib import Path
-
-    library.quiet_logs()
-    home = tmp_path_factory.mktemp("models")
-    one = Model(Path(ModelFinder(home, home).find("smollm2:135m").path))
-    yield one
-    one.close()
 
 
 @pytest.fixture(scope="module")

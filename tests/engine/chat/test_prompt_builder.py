@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,22 +9,11 @@ import pytest
 from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_builder import PromptBuilder
 from paddock.engine.errors import BadRequest, NoInsert
-from paddock.engine.llama import library
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.vision import ImagePiece
-from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Sampling, Tool
 
 TOOL = Tool("get_time", "Tells the time", {"properties": {"zone": {"type": "string"}}})
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    library.quiet_logs()
-    home = tmp_path_factory.mktemp("models")
-    one = Model(Path(ModelFinder(home, home).find("smollm2:135m").path))
-    yield one
-    one.close()
 
 
 def asked(model: Model, **wishes: Any) -> tuple[str, Constraint | None]:

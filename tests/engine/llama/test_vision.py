@@ -11,7 +11,6 @@ import pytest
 
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import BadRequest
-from paddock.engine.llama import library
 from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
@@ -93,15 +92,6 @@ def png(shade: int, side: int = 40) -> bytes:
     head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    library.quiet_logs()
-    home = tmp_path_factory.mktemp("models")
-    one = Model(Path(ModelFinder(home, home).find("smollm2:135m").path))
-    yield one
-    one.close()
 
 
 @pytest.fixture(scope="module")

@@ -32,15 +32,6 @@ def readers() -> Iterator[ReaderPool]:
     made.close()
 
 
-@pytest.fixture
-def placed(tmp_path: Path) -> Callable[[str, bytes], Path]:
-    def placed(name: str, data: bytes) -> Path:
-        (tmp_path / name).write_bytes(data)
-        return tmp_path / name
-
-    return placed
-
-
 Placed = Callable[[str, bytes], Path]
 
 

@@ -13,15 +13,6 @@ from tests.fakes.readers import read_here
 INVOICE = ("INVOICE No. 2024-117", "Total due 2,120.50 EUR")
 
 
-@pytest.fixture
-def placed(tmp_path: Path) -> Callable[[str, bytes], Path]:
-    def placed(name: str, data: bytes) -> Path:
-        (tmp_path / name).write_bytes(data)
-        return tmp_path / name
-
-    return placed
-
-
 Placed = Callable[[str, bytes], Path]
 
 

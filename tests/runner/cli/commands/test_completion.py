@@ -92,6 +92,18 @@ def test_tab_lists_what_may_come_next(shell: str, folder: Path) -> None:
         screen.type(CTRL_C)
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Make a store with a model of one's own; return what names it to a command."""
+    folder = tmp_path_factory.mktemp("store")
+    model = write_gguf(folder / "tiny.gguf", axes={"token_embd.weight": (64, 8)})
+    environ = {"PADDOCK_MODELS": str(folder / "models")}
+    (folder / "Modelfile").write_text(f"FROM {model}\n")
+    made = run_paddock("create", "smol:mine", environ=environ, cwd=folder)
+    assert made.status == 0, made.err
+    return environ
+
+
 def asked(line: str, cwd: Path, more: Mapping[str, str] | None = None) -> list[str]:
     environ = {
         **(more or {}),
@@ -112,13 +124,10 @@ def test_each_value_comes_with_what_it_is_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command", ["chat", "embed", "show", "cp", "rm", "check", "push", "tune", "stop"]
 )
-def test_what_takes_a_model_completes_those_of_the_store(command: str, tmp_path: Path) -> None:
-    model = write_gguf(tmp_path / "tiny.gguf", axes={"token_embd.weight": (64, 8)})
-    environ = {"PADDOCK_MODELS": str(tmp_path / "models")}
-    (tmp_path / "Modelfile").write_text(f"FROM {model}\n")
-    made = run_paddock("create", "smol:mine", environ=environ, cwd=tmp_path)
-    assert made.status == 0, made.err
-    listed = asked(f"paddock {command} smol", tmp_path, environ)
+def test_what_takes_a_model_completes_those_of_the_store(
+    command: str, store: dict[str, str], tmp_path: Path
+) -> None:
+    listed = asked(f"paddock {command} smol", tmp_path, store)
     assert listed == ["smol:mine", "smollm2:135m"]
 
 

@@ -1,0 +1,21 @@
+"""The bundled model, loaded in the test's own process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.llama import library
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.models.model_finder import ModelFinder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    library.quiet_logs()
+    home = tmp_path_factory.mktemp("models")
+    one = Model(Path(ModelFinder(home, home).find("smollm2:135m").path))
+    yield one
+    one.close()
