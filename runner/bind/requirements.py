@@ -24,6 +24,8 @@ from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.mcp_servers import McpServer
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.steps.readers import reader
+from paddock.steps.tools.mcp_client import missing_mcp_library
+from paddock.steps.tools.python_functions import function_fault, missing_imports
 from paddock.steps.tools.tool import (
     FUNCTION_REFERENCE,
     TOOL_OPTIONS,
@@ -108,8 +110,6 @@ def _function_faults(named: Any, base: Path, pipeline: Pipeline, at: Place) -> I
         what = f"the file '{named.file}' lies outside the pipeline's folder."
         yield Fault(what, "Move or copy it there.", pipeline.mark(at))
         return
-    from paddock.steps.tools.python_functions import function_fault
-
     fault = function_fault(path, named.file, named.name)
     if fault is not None:
         what, _, remedy = fault.partition(". ")
@@ -275,8 +275,6 @@ def _missing_tools(step: BoundStep, bound: BoundPlan) -> Iterator[Fault]:
         if named is not None and named.kind == "function":
             yield from _missing_function(str(named.file), bound, mark)
         elif named is not None and named.server is not None:
-            from paddock.steps.tools.mcp_client import missing_mcp_library
-
             yield from _missing_package(missing_mcp_library(), mark)
             yield from _missing_server(named.server, bound)
 
@@ -291,8 +289,6 @@ def _missing_server(name: str, bound: BoundPlan) -> Iterator[Fault]:
 
 
 def _missing_function(file: str, bound: BoundPlan, mark: Mark) -> Iterator[Fault]:
-    from paddock.steps.tools.python_functions import missing_imports
-
     for module in missing_imports(bound.roots.base / file):
         what = f"the file '{file}' imports '{module}', which is not installed."
         yield Fault(what, "Install it in the environment that runs Paddock.", mark)

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.backends.token_counting import LocalTokenizer
 from paddock.engine.errors import EngineError
 from paddock.engine.request import (
     ChatRequest,
@@ -41,7 +42,6 @@ from .call_cache import ModelDigests
 if TYPE_CHECKING:
     from paddock.engine.backends.balancer import BalancedPool
     from paddock.engine.backends.local import LocalPool
-    from paddock.engine.backends.token_counting import LocalTokenizer
     from paddock.engine.memory.pool_stats import PoolStats
     from paddock.engine.models.model_finder import ModelFinder
     from paddock.runner.daemon.run_session import DaemonSession
@@ -360,8 +360,6 @@ class LookupPool(RoutedPool):
     async def _tokenizer(self, model: ModelSpec) -> LocalTokenizer:
         facts = await self.facts(model)
         if facts.path not in self._tokenizers:
-            from paddock.engine.backends.token_counting import LocalTokenizer
-
             self._tokenizers[facts.path] = LocalTokenizer(Path(facts.path), facts.parts)
         return self._tokenizers[facts.path]
 
