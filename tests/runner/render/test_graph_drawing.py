@@ -8,8 +8,14 @@ from xml.etree import ElementTree
 
 import pytest
 
-from paddock.runner.render.graph_drawing import graph_mermaid, graph_page, graph_svg
-from paddock.runner.render.graph_layout import BOLD_CHAR, CHAR, text_width
+from paddock.runner.render.graph_drawing import (
+    BOLD_CHAR,
+    CHAR,
+    graph_mermaid,
+    graph_page,
+    graph_svg,
+    text_width,
+)
 from paddock.runner.render.graph_model import GraphBox, LastStepRun, PipelineGraph
 from paddock.runner.render.html_page import COLOUR_CSS
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as examined
 from hypothesis import strategies as st
 
-from paddock.runner.render.graph_layout import GAP_X, PlacedBox, layout_graph
+from paddock.runner.render.graph_drawing import GAP_X, PlacedBox, layout_graph
 from paddock.runner.render.graph_model import GraphBox
 
 
