@@ -60,7 +60,6 @@ class Die(Step[DieParams, WaitOutput]):
         return WaitOutput(text="done")
 '''
 DIES = """\
-name: dies
 {on}
 inputs: {{inbox: {{type: dir, default: ./inbox}}}}
 steps:
@@ -75,7 +74,6 @@ steps:
         with: {{path: "out/{{{{ doc.relpath }}}}", text: "{{{{ steps.text.text }}}}"}}
 """
 NOTES = """\
-name: notes
 {on}
 steps:
   - {{id: docs, uses: files.scan, with: {{root: ./inbox}}}}
@@ -87,7 +85,6 @@ steps:
         with: {{path: "out/{{{{ doc.relpath }}}}", text: "Seen: {{{{ steps.text.text }}}}"}}
 """
 WAITS = """\
-name: waits
 {on}
 steps:
   - {{id: docs, uses: files.scan, with: {{root: ./inbox}}}}
@@ -100,7 +97,6 @@ steps:
         with: {{path: "out/{{{{ doc.relpath }}}}", text: "{{{{ steps.wait.text }}}}"}}
 """
 COMMANDS = """\
-name: commands
 {on}
 steps:
   - {{id: docs, uses: files.scan, with: {{root: ./inbox}}}}
@@ -143,25 +139,23 @@ class Desk:
 
     def notes(self, name: str, on: str) -> Path:
         """Write a pipeline that copies its inbox."""
-        return self.write(
-            f"{name}/pipeline.yaml", NOTES.format(on=on).replace("name: notes", f"name: {name}")
-        )
+        return self._pipeline(name, NOTES.format(on=on))
 
     def waits(self, name: str, on: str) -> Path:
         """Write a pipeline whose items wait until `go` is there, and leave marks."""
         go, mark = self.folder / name / "go", self.folder / name / "begun"
-        text = WAITS.format(on=on, go=go, mark=mark).replace("name: waits", f"name: {name}")
-        return self.write(f"{name}/pipeline.yaml", text)
+        return self._pipeline(name, WAITS.format(on=on, go=go, mark=mark))
 
     def commands(self, name: str, on: str) -> Path:
         """Write a pipeline whose commands leave marks, and wait until `go` is there."""
-        text = COMMANDS.format(on=on).replace("name: commands", f"name: {name}")
-        return self.write(f"{name}/pipeline.yaml", text)
+        return self._pipeline(name, COMMANDS.format(on=on))
 
     def dies(self, name: str, on: str) -> Path:
         """Write a pipeline over a hot folder, whose process dies of a document with poison."""
-        text = DIES.format(on=on).replace("name: dies", f"name: {name}")
-        return self.write(f"{name}/pipeline.yaml", text)
+        return self._pipeline(name, DIES.format(on=on))
+
+    def _pipeline(self, name: str, text: str) -> Path:
+        return self.write(f"{name}/pipeline.yaml", f"name: {name}\n{text}")
 
     def marks(self, name: str) -> list[int]:
         """Return the processes that began an item, or the commands that were, in order."""
