@@ -18,6 +18,7 @@ import pytest
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from tests.fakes.pool import FakePool
+from tests.runner.mounting import said_by_mounting
 from tests.runner.world import World, reasons, states
 
 INDEX = """\
@@ -372,21 +373,9 @@ print(json.dumps([reports, [[row["item"], row["index"]] for row in rows(world)]]
 
 
 def test_a_store_on_a_full_disk_has_all_that_was_done_and_goes_on(tmp_path: Path) -> None:
-    may = shutil.which("unshare") and subprocess.run(
-        ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
-        capture_output=True,
-        check=False,
-    )
-    if not may or may.returncode:
-        pytest.skip("NOT TRIED: this system lets nobody mount a small disk of their own")
     world = World(tmp_path, INDEX.replace("do:", "max_parallel: 2\n    do:", 1))
     world.documents(60)
-    done = subprocess.run(
-        ["unshare", "-rm", sys.executable, "-c", FULL, str(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    (first, second, third), found = json.loads(done.stdout)
+    (first, second, third), found = json.loads(said_by_mounting(FULL, tmp_path))
     assert first["status"] == "failed"
     assert first["message"] == (
         f"the store '{tmp_path}/index.lance' cannot be written: the disk is full. "

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +18,8 @@ from paddock.runner.ledger import sqlite_file
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, echo
-from tests.runner.core.test_interruptions import ROOT, finished
+from tests.runner.core.test_interruptions import finished
+from tests.runner.mounting import said_by_mounting
 from tests.runner.world import World, states
 
 # In name spaces of its own: a small file system where `small` is, one run on it, then room is made
@@ -59,24 +57,12 @@ N_DOCUMENTS = 120
 @pytest.fixture
 def on_a_small_disk(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     """Return what runs a pipeline with one folder on a small disk, and then on a larger one."""
-    may = shutil.which("unshare") and subprocess.run(
-        ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
-        capture_output=True,
-        check=False,
-    )
-    if not may or may.returncode:
-        pytest.skip("NOT TRIED: this system lets nobody mount a small disk of their own")
 
     def run(small: str, size: str, n_chars: int = 0) -> list[dict[str, Any]]:
         world = World(tmp_path)
         world.documents(N_DOCUMENTS)
-        done = subprocess.run(
-            ["unshare", "-rm", sys.executable, "-c", SMALL_DISK,
-             str(tmp_path), str(tmp_path / small), size, str(n_chars)],
-            cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        reports: list[dict[str, Any]] = json.loads(done.stdout)
+        said = said_by_mounting(SMALL_DISK, tmp_path, tmp_path / small, size, str(n_chars))
+        reports: list[dict[str, Any]] = json.loads(said)
         return reports
 
     return run
@@ -168,16 +154,12 @@ with Ledger(small, is_readonly=True) as ledger:
 
 
 def test_a_disk_that_something_else_has_filled_is_no_fault_of_the_ledgers(
-    tmp_path: Path, on_a_small_disk: Callable[..., list[dict[str, Any]]]
+    tmp_path: Path,
 ) -> None:
-    done = subprocess.run(
-        ["unshare", "-rm", sys.executable, "-c", FILLED, str(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.stdout == (
+    assert said_by_mounting(FILLED, tmp_path) == (
         "the ledger cannot be written (the disk is full). Free some space and run again; "
         "finished items are kept.\na\n"
-    ), done.stderr
+    )
 
 
 # --- a ledger that someone holds

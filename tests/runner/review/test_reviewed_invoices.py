@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from paddock.runner.progress.report import Report
 from paddock.runner.review.decisions import ReviewDesk
 from tests.fakes.clerk import DUE, Clerk, Said, clerk, pipeline
 from tests.fakes.papers import INVOICES, in_columns, letter, write
+from tests.runner.mounting import said_by_mounting
 from tests.runner.world import settings
 
 PIANO, BOATYARD, CHANDLERY, SAILMAKER = (
@@ -61,7 +61,6 @@ ANSWERS = {
     SENDERS[SAILMAKER]: Said({**RIGHT[SAILMAKER], "pay_by": "1999-12-31"}),
 }
 WAITING = {BOATYARD, CHANDLERY, SAILMAKER}
-ROOT = Path(__file__).resolve().parents[3]
 
 
 class Office:
@@ -357,19 +356,8 @@ print(json.dumps([refused, still == ids, decided.state]))
 def test_a_decision_that_a_full_disk_refuses_is_said_and_the_question_stays(
     office: Office,
 ) -> None:
-    may = shutil.which("unshare") and subprocess.run(
-        ["unshare", "-rm", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
-        capture_output=True, check=False,
-    )  # fmt: skip
-    if not may or may.returncode:
-        pytest.skip("NOT TRIED: this system lets no user mount a small disk")
     office.run()
-    done = subprocess.run(
-        ["unshare", "-rm", sys.executable, "-c", SMALL_DISK, str(office.folder)],
-        cwd=ROOT, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    refused, stays, state = json.loads(done.stdout)
+    refused, stays, state = json.loads(said_by_mounting(SMALL_DISK, office.folder))
     assert (refused, stays, state) == (
         "the ledger cannot be written (database or disk is full). Free some space and run again; "
         "finished items are kept.",
