@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -291,8 +292,6 @@ class ScopedReply:
             StepError: a check cannot be evaluated.
         """
         # A check may read long texts, or load what knows the languages.
-        import asyncio  # `validate` and `schema` do without: 40 ms
-
         looking = asyncio.to_thread(self._failures, output, text)
         try:
             return await asyncio.wait_for(looking, CHECK_TIMEOUT_S)
