@@ -121,9 +121,9 @@ class WorkClaims:
         return ours, done, passed
 
     async def _refuse_other(self, item: ItemWork, entry: Entry) -> None:
-        """Raise, since machines would overwrite each other's results."""
+        """Raise, since machines would overwrite each other's results; one of them goes on."""
         others = await self._do(self._claims.runs_of_others, self.joined.job)
-        if entry.run in others:
+        if entry.run in others and not self.joined.is_before(entry.run):
             before, now = json.loads(entry.parts), json.loads(item.parts)
             why = "; ".join(change_reasons(changed_parts(before, now), before, now))
             raise LedgerError(

@@ -145,6 +145,21 @@ class JoinedJob:
     """Name of the work that the participants at a place do together."""
     n_others: int
     """Living ones at the same place."""
+    run: str
+    """The participant's own run."""
+
+    def is_before(self, other: str) -> bool:
+        """Return whether our run goes on where it and the run `other` cannot both.
+
+        The run that began the job goes before all others, which have a fixed order, so that of two
+        runs that meet at the same moment exactly one gives way.
+
+        >>> began = JoinedJob(job="b", n_others=1, run="b")
+        >>> came, too = JoinedJob("b", 1, run="a"), JoinedJob("b", 1, run="c")
+        >>> began.is_before("a"), came.is_before("b"), came.is_before("c"), too.is_before("a")
+        (True, False, True, False)
+        """
+        return (self.run != self.job, self.run) < (other != self.job, other)
 
 
 class Claims(_Participant):
@@ -185,7 +200,7 @@ class Claims(_Participant):
             execute(_LOCK, {"lock": place})  # those who join at the same moment, one by one
             execute(_DROP_FORGOTTEN, {})
             jobs = [row[0] for row in execute(_JOBS_AT_PLACE, {**self._values, "place": place})]
-            joined = JoinedJob(job or (jobs[0] if jobs else run), len(jobs))
+            joined = JoinedJob(job or (jobs[0] if jobs else run), len(jobs), run)
             self._values |= {"run": run, "place": place, "job": joined.job}
             execute(_HEARTBEAT, self._values)
             return joined

@@ -117,7 +117,11 @@ def test_a_command_and_what_it_started_end_when_no_one_waits_any_more(tmp_path: 
         await asyncio.wait({task})
 
     asyncio.run(cancelled())
-    assert not is_alive(int((tmp_path / "pid").read_text()))
+    # It is killed, not waited for, and sleeps a minute if it is not: a busy machine needs a moment.
+    started, until = int((tmp_path / "pid").read_text()), time.monotonic() + 20
+    while is_alive(started) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not is_alive(started)
 
 
 def test_without_a_time_of_the_authors_it_has_ten_minutes(
