@@ -79,7 +79,14 @@ def asked(desk: Desk, path: str, body: dict[str, Any], **headers: str) -> httpx.
 
 
 def as_owner(desk: Desk, path: str, body: dict[str, Any]) -> Any:
-    return asked(desk, path, body, **own_headers(home(desk))).raise_for_status().json()
+    """Ask again as Prefect's client does: a busy server's database is locked for a moment (503)."""
+    answer = desk.until(lambda: is_taken(asked(desk, path, body, **own_headers(home(desk)))))
+    assert answer is not None
+    return answer.raise_for_status().json()
+
+
+def is_taken(answer: httpx.Response) -> httpx.Response | None:
+    return None if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE else answer
 
 
 def started(desk: Desk, **parameters: Any) -> tuple[str, str]:
