@@ -50,7 +50,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
 
 @pytest.fixture(autouse=True)
 def no_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing be guessed from prompts and other answers."""
+    """Guess nothing from prompts and other answers."""
     monkeypatch.setattr(drafts, "N_GRAM", 500)
 
 
