@@ -20,6 +20,7 @@ from typing import Any
 from paddock.engine.system import files
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.runner.settings import FILE_NAME, STATE_FOLDER
+from paddock.steps.paths import write_refusal
 from paddock.steps.tools.tool import (
     FUNCTION_REFERENCE,
     TOOL_STEPS,
@@ -232,6 +233,16 @@ def file_content(file: Path) -> bytes:
         return b""
 
 
-def reserved_path_refusal(path: Path) -> WriteRefusal | None:
-    """Return why a report may not be written to a path; None: it may."""
-    return ProtectedFiles(frozenset(), frozenset()).refusal(Path(os.path.realpath(path)))
+def output_refusal(path: Path, example: str) -> str | None:
+    """Return why an output option may not name a path, and a remedy; None: it may.
+
+    `example` is a file name that the user could take instead.
+    """
+    if path.is_dir():
+        return f"'{path}' is a folder.\n  Name a file, such as {path / example}."
+    reserved = ProtectedFiles(frozenset(), frozenset()).refusal(Path(os.path.realpath(path)))
+    if reserved is not None:
+        return f"'{path}' {reserved.why}.\n  Name another file, such as '{example}'."
+    if not os.access(path, os.W_OK) and (why := write_refusal(path.parent)) is not None:
+        return f"'{path}' cannot be written: {why}.\n  Name another place."
+    return None

@@ -7,7 +7,6 @@ command is known, so it may import nothing slow at module level.
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -197,15 +196,10 @@ def require_writable(target: Path, example: str) -> Path:
     Raises:
         CommandError: it is a folder, a reserved or YAML file, or its folder is not writable.
     """
-    from paddock.runner.bind.protected_files import reserved_path_refusal
-    from paddock.steps.paths import write_refusal
+    from paddock.runner.bind.protected_files import output_refusal
 
-    if target.is_dir():
-        raise CommandError(f"'{target}' is a folder.\n  Name a file, such as {target / example}.")
-    if (refusal := reserved_path_refusal(target)) is not None:
-        raise CommandError(f"'{target}' {refusal.why}.\n  Name another file, such as '{example}'.")
-    if not os.access(target, os.W_OK) and (why := write_refusal(target.parent)) is not None:
-        raise CommandError(f"'{target}' cannot be written: {why}.\n  Name another place.")
+    if (refusal := output_refusal(target, example)) is not None:
+        raise CommandError(refusal)
     return target
 
 

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.files import write_output
 from paddock.engine.system.text import one_line
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.calibration import LEAST_FIELDS, calibrations_of
-from paddock.runner.ledger.entries import LineageRow
+from paddock.runner.ledger.entries import LedgerError, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.reviews import Review, ReviewStore
-from paddock.runner.ledger.run_history import PastRun, open_for_reading
-from paddock.runner.render.run_details import ReliabilityTable, ReviewedAnswer, ReviewRecord
+from paddock.runner.ledger.run_history import LedgerFolder, PastRun, open_for_reading, runs_named
+from paddock.runner.render.run_details import (
+    ReliabilityTable,
+    ReviewedAnswer,
+    ReviewRecord,
+    read_run_details,
+)
+from paddock.runner.render.run_report import run_report_page
 from paddock.runner.review.fields import (
     MAX_VALUE_CHARS,
     changed_fields,
@@ -24,6 +33,7 @@ from paddock.runner.review.fields import (
     sure_text,
     value_text,
 )
+from paddock.runner.settings import STATE_FOLDER
 
 
 def reviews_of_item(ledger: Ledger, scope: str, key: str) -> ReviewRecord:
@@ -62,6 +72,26 @@ def reviews_of_run(past: PastRun) -> ReviewRecord:
             for answer in _unreviewed(row, row.key, asked.get((row.scope, row.key), set()))
         ]
     return _record(reviews, answers, decided)
+
+
+def write_named_run_report(file: Path, run: str, target: Path) -> None:
+    """Write a run of a pipeline as one page, with its answers and decisions.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+        OSError: the file cannot be written.
+    """
+    found = runs_named([LedgerFolder(file.absolute().parent / STATE_FOLDER)], run)
+    if found.faults and not found.runs:
+        raise LedgerError(found.faults[0])
+    for past in found.runs[:1]:
+        write_run_report(past, target)
+
+
+def write_run_report(past: PastRun, target: Path) -> None:
+    """Write a run as one page, with its answers and decisions."""
+    details = replace(read_run_details(past), reviewed=reviews_of_run(past))
+    write_output(target, run_report_page(details, target))
 
 
 def _unreviewed(row: LineageRow, key: str, asked: Collection[str]) -> Iterator[ReviewedAnswer]:

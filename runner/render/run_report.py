@@ -10,18 +10,14 @@ from __future__ import annotations
 import heapq
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import quote
 
-from paddock.engine.system.files import write_output
-from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.run_history import LedgerFolder, PastRun, runs_named
 from paddock.runner.progress.report import HELD_REMEDY
-from paddock.runner.settings import STATE_FOLDER
 
 from .graph_model import seconds_text
 from .html_page import html_cell, html_page, html_table, number_cell
@@ -31,7 +27,6 @@ from .run_details import (
     RunCall,
     RunDetails,
     RunItem,
-    read_run_details,
 )
 
 MAX_FAILURES, MAX_ITEMS, MAX_ERROR_CHARS = 200, 1_000, 2_000
@@ -295,36 +290,6 @@ def _file_link(text: str, path: str | None, folder: Path) -> str:
     # A name with a colon before any slash would be read as a scheme.
     start = "" if address.startswith(("/", ".")) else "./"
     return f'<a href="{start}{escape(address)}">{escape(text)}</a>'
-
-
-ReadReviews = Callable[[PastRun], ReviewRecord]
-"""Returns the reviews of a run."""
-
-
-def no_reviews(past: PastRun) -> ReviewRecord:
-    return ReviewRecord()
-
-
-def write_named_run_report(
-    file: Path, run: str, target: Path, reviews: ReadReviews = no_reviews
-) -> None:
-    """Write a run of a pipeline as one page.
-
-    Raises:
-        LedgerError: the ledger cannot be read.
-        OSError: the file cannot be written.
-    """
-    found = runs_named([LedgerFolder(file.absolute().parent / STATE_FOLDER)], run)
-    if found.faults and not found.runs:
-        raise LedgerError(found.faults[0])
-    for past in found.runs[:1]:
-        write_run_report(past, target, reviews)
-
-
-def write_run_report(past: PastRun, target: Path, reviews: ReadReviews = no_reviews) -> None:
-    """Write a run as one page."""
-    story = replace(read_run_details(past), reviewed=reviews(past))
-    write_output(target, run_report_page(story, target))
 
 
 MAX_LANES = 24

@@ -37,7 +37,7 @@ from paddock.runner.ledger.run_history import (
     runs_named,
     unknown_run_text,
 )
-from paddock.runner.lineage.decisions import reviews_of_run
+from paddock.runner.lineage.decisions import write_run_report
 from paddock.runner.progress import console
 from paddock.runner.progress.events import JournalProgress, JournalTail
 from paddock.runner.settings import read_settings
@@ -179,9 +179,7 @@ def logs(
     """Show what a run did: its items, failures and notes."""
     past = _find_run(run, places)
     if report is not None:
-        from paddock.runner.render.run_report import write_run_report
-
-        write_run_report(past, require_writable(report, "run.html"), reviews_of_run)
+        write_run_report(past, require_writable(report, "run.html"))
         console.print_err(f"Wrote run '{past.row.run}' to {console.printable_line(str(report))}.")
         return DONE
     if follow:

@@ -473,10 +473,9 @@ def run(flags: RunFlags) -> int:
 
     ended = run_until_confirmed(go, flags.options())
     if report is not None and ended.run:
-        from paddock.runner.lineage.decisions import reviews_of_run
-        from paddock.runner.render.run_report import write_named_run_report
+        from paddock.runner.lineage.decisions import write_named_run_report
 
-        write_named_run_report(path, ended.run, report, reviews_of_run)
+        write_named_run_report(path, ended.run, report)
     status = ended.exit_status(flags.fail_on)
     if not reports.write(ended):
         status = status or FAILED

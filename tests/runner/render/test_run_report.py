@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from paddock.runner.ledger.entries import RunRow
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
+from paddock.runner.lineage.decisions import write_named_run_report
 from paddock.runner.render.run_details import RunCall, RunDetails, RunItem, read_run_details
 from paddock.runner.render.run_report import (
     MAX_FAILURES,
@@ -27,7 +28,6 @@ from paddock.runner.render.run_report import (
     lanes_of,
     mean_concurrency,
     run_report_page,
-    write_named_run_report,
 )
 from tests.fakes.pool import FakePool
 from tests.runner.world import World
