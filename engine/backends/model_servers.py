@@ -34,13 +34,13 @@ from paddock.engine.request import (
     Usage,
     reserved_tokens,
 )
-from paddock.engine.system.hosts import ServerAddress
+from paddock.engine.system.hosts import PoolAddress, ServerAddress
 from paddock.engine.workers.worker_protocol import AnswerEnd, Embedded
 
 from .base import deadlines, total_deadline
 from .openai_client import ServedModel, ServerAway, ServerBusy, ServerConnection, look_up_model
 from .openai_codec import LOGPROB_FIELDS, StreamDecoder, chat_body, unsupported_sampling
-from .rpc import PREFIX, PoolAddress, RemotePool
+from .rpc import PREFIX, RemotePool
 from .token_counting import (
     LocalTokenizer,
     TokenCount,

@@ -15,7 +15,6 @@ from array import array
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
@@ -37,6 +36,7 @@ from paddock.engine.request import (
 )
 from paddock.engine.sampling_values import checked_sampling
 from paddock.engine.system import http
+from paddock.engine.system.hosts import PoolAddress
 from paddock.engine.system.light_http import (
     IDLE_CONNECTION_S,
     ConnectionBroken,
@@ -216,15 +216,6 @@ STATS_EVERY_S = 1.0
 
 RETRY_LINE = WireLine(number=-1.0)
 """Stands between two attempts; no pool says it."""
-
-
-@dataclass(frozen=True, slots=True)
-class PoolAddress:
-    """Where a pool is asked: over a socket in the file system, or over the network with a key."""
-
-    url: str = "http://paddock"
-    socket: Path | None = None
-    key: str = ""
 
 
 FindPool = Callable[[PoolAddress | None], Awaitable[PoolAddress]]

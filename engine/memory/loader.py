@@ -58,8 +58,8 @@ from paddock.engine.workers.worker_protocol import (
 
 from .device_memory import Device, MemoryAmount
 from .model_layout import STEPS_WAITED, LayoutRequest, MemoryProbe, ModelLayout, as_placed
-from .policy import EvictionCandidate, LoadedState, ModelState, choose_victims
-from .pool_stats import LoadCount, PoolEvents, UnloadReason
+from .policy import EvictionCandidate, LoadedState, choose_victims
+from .pool_stats import LoadCount, ModelState, PoolEvents, UnloadReason
 
 
 class ModelWorker(Protocol):

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from .device_memory import MemoryAmount
+from .pool_stats import ModelState
 
 _JUST_USED_S = 0.1  # below it, ages say nothing, and nothing is divided by zero
 
@@ -91,8 +91,6 @@ def _is_enough(going: Sequence[EvictionCandidate], missing: MemoryAmount, n_plac
 
 # A job that has waited so long is no longer put off for people, or it would wait for ever.
 PERSON_FIRST_S = 60.0
-
-ModelState = Literal["loading", "ready", "draining", "unloading"]
 
 
 @dataclass(frozen=True, slots=True)

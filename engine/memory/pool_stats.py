@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 
 from paddock.engine.request import DoneReason, Role, Usage
 
-from .policy import ModelState
+ModelState = Literal["loading", "ready", "draining", "unloading"]
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ import ipaddress
 import re
 import socket
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from .text import shorten
@@ -349,6 +350,14 @@ class ServerAddress:
     def is_here(self) -> bool:
         """Whether it is this machine's own."""
         return is_here(self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class PoolAddress(ServerAddress):
+    """Where a pool is asked: over a socket in the file system, or over the network with a key."""
+
+    url: str = "http://paddock"
+    socket: Path | None = None
 
 
 def base_url(text: str) -> str:

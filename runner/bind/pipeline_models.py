@@ -14,7 +14,6 @@ from pydantic import ValidationError
 
 from paddock.engine.errors import EngineError, InvalidName, ModelBroken, ModelNotFound, NoModelFile
 from paddock.engine.gguf import check_file
-from paddock.engine.models.model_names import is_path, parse_source
 from paddock.engine.system.hosts import BadAddress, base_url
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Reference, Value
@@ -193,6 +192,8 @@ class ModelBinder:
         A file of a hub is looked up under the name that `paddock pull` gives it: a run downloads
         nothing by itself.
         """
+        from paddock.engine.models.model_names import is_path, parse_source
+
         if not ref.startswith("hf:"):
             return str((self._base / Path(ref).expanduser()).resolve()) if is_path(ref) else ref
         try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.engine.backends.token_counting import LocalTokenizer
 from paddock.engine.errors import EngineError
+from paddock.engine.memory.pool_stats import PoolStats
 from paddock.engine.request import (
     ChatRequest,
     EmbedReply,
@@ -42,7 +43,6 @@ from .call_cache import ModelDigests
 if TYPE_CHECKING:
     from paddock.engine.backends.balancer import BalancedPool
     from paddock.engine.backends.local import LocalPool
-    from paddock.engine.memory.pool_stats import PoolStats
     from paddock.engine.models.model_finder import ModelFinder
     from paddock.runner.daemon.run_session import DaemonSession
 
@@ -84,8 +84,6 @@ class OnDemandPool(ForwardingPool):
 
     def stats(self) -> PoolStats:
         """Return the pool's stats; empty while there is no pool."""
-        from paddock.engine.memory.pool_stats import PoolStats
-
         stats: PoolStats = PoolStats((), {}) if self._pool is None else self._pool.stats()
         return stats
 

@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.system import files
+from paddock.engine.system.hosts import PoolAddress
 from paddock.engine.system.tasks import end
 from paddock.runner.ledger.run_history import is_process_alive
 from paddock.runner.progress.prefect_view import crashed_end
@@ -22,9 +23,6 @@ from paddock.runner.settings import Settings
 from . import daemon_files
 from .daemon_client import DaemonLease, ensure_daemon, hold_lease, request_daemon
 from .daemon_files import DaemonError, DaemonInfo, daemon_folder, paths_of
-
-if TYPE_CHECKING:
-    from paddock.engine.backends.rpc import PoolAddress
 
 MOST_KEPT_RUNS = 100  # some days of hourly runs without work
 _UPDATE_KEYS = {"id", "pid", "pipeline", "run", "parameters", "began", "tasks", "percent", "end"}
@@ -146,8 +144,6 @@ class DaemonSession:
         Raises:
             EngineError: the daemon does not come back.
         """
-        from paddock.engine.backends.rpc import PoolAddress  # imports numpy
-
         lease = self._daemon_lease
         assert lease is not None
         if broken is not None and not await asyncio.to_thread(

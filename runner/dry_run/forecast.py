@@ -51,10 +51,11 @@ from .dry_walk import (
     bound_of_step,
     pipeline_outputs,
 )
-from .speed_estimates import SpeedBook
 
 if TYPE_CHECKING:
     from paddock.engine.profile.context_layout import Workload
+
+    from .speed_estimates import SpeedBook
 
 
 LEFT_OUT_BY_WHERE = "left out by `where`"
@@ -107,6 +108,8 @@ async def forecast_run(prepared: PreparedRun, environment: RunEnvironment) -> Pl
     """
     settings, has_pool, speeds = prepared.settings, environment.pool is not None, None
     if not has_pool and models_asked(prepared.bound):  # measured speeds are of our own pool
+        from .speed_estimates import SpeedBook
+
         speeds = SpeedBook(settings.pool)
     async with open_session(prepared, RunOptions(), environment, is_plan=True) as session:
         forecast = _Forecast(session.context, speeds, has_pool or not settings.pool_urls)

@@ -15,7 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from paddock.engine.api import pool_server
-from paddock.engine.backends.rpc import PoolAddress, RemotePool
+from paddock.engine.backends.rpc import RemotePool
 from paddock.engine.errors import EngineError, ModelNotFound, WorkerLost
 from paddock.engine.memory.pool_stats import LoadCount, ModelStats, PoolStats
 from paddock.engine.request import (
@@ -27,6 +27,7 @@ from paddock.engine.request import (
     ModelSpec,
     Tool,
 )
+from paddock.engine.system.hosts import PoolAddress
 from tests.fakes.pool import FakePool
 
 MODEL = ModelSpec("writer")
