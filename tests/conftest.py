@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +11,6 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.live import Live
-
-# Until all tests are collected nothing is thrown away, but a fifth of that time went into looking.
-gc.disable()
 
 # A model that is new to a machine is measured for some seconds when it is loaded; tests, whose
 # caches are new each time, must not wait for it. Those of the profile ask for it themselves.
@@ -99,12 +95,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
     names = {item.path: item.path.relative_to(here).as_posix() for item in items}
     items.sort(key=lambda item: (rank.get(names[item.path], len(rank)), names[item.path]))
-
-
-def pytest_collection_finish() -> None:
-    """Collect garbage again, but not what the collection made: it stays until the end."""
-    gc.freeze()
-    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -112,8 +112,8 @@ def test_a_killed_run_continues_and_repeats_nothing_that_is_finished(tmp_path: P
     before, done = len(calls(world)), finished(world)
     time.sleep(1.1)  # a file aside that is younger may be someone's who is just about to hold it
     process = start(world)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 0, err
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, out + err
     assert done and done.isdisjoint(calls(world)[before:])
     assert outputs(world) == want
     assert not list(world.folder.rglob("*.paddock-tmp"))  # what was left half written is gone
