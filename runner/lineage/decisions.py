@@ -1,4 +1,4 @@
-"""Answers of an item or a run with where their values stand, how sure they are, and who decided."""
+"""Answers of an item or a run: where values stand, how sure they are, who decided; a run's report."""
 
 from __future__ import annotations
 
