@@ -1,4 +1,4 @@
-"""Answers of an item or a run: where values stand, how sure they are, who decided; a run's report."""
+"""Answers of an item or a run: how sure they are, where they stand, who decided; run reports."""
 
 from __future__ import annotations
 

@@ -26,9 +26,15 @@ from .graph_model import (
     outcome_text,
     pipeline_graph,
     read_last_run,
+)
+from .html_page import (
+    COLOUR_CSS,
+    html_cell,
+    html_page,
+    html_table,
+    number_cell,
     seconds_text,
 )
-from .html_page import COLOUR_CSS, html_cell, html_page, html_table, number_cell
 
 # --- layout: layers from top to bottom, order within a layer, coordinates of boxes and edges. Pure.
 

@@ -20,6 +20,8 @@ from paddock.runner.bind.bound import PIPELINE_STEP
 from paddock.runner.ledger.run_history import LedgerFolder, recent_runs
 from paddock.runner.settings import STATE_FOLDER
 
+from .html_page import seconds_text
+
 MAX_LEVELS, MAX_INNER_BOXES = 4, 300
 """Limits of sub-pipelines; deeper or larger ones are drawn as one box."""
 
@@ -203,21 +205,6 @@ def outcome_text(last: LastStepRun) -> str:
     if last.n > 1:
         return f"{last.n:,} times" + (f" · {last.failed:,} failed" if last.failed else "")
     return {"none": "", "left": "not reached", "fresh": "nothing to do"}.get(last.state, last.state)
-
-
-def seconds_text(seconds: float) -> str:
-    """Return a duration in a compact form.
-
-    >>> seconds_text(0.25), seconds_text(75), seconds_text(7300)
-    ('0.2 s', '1 min 15 s', '2 h 1 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
 def element_id(box_id: str) -> str:

@@ -1,4 +1,4 @@
-"""HTML page: frame, styles, tables and cells.
+"""HTML page: frame, styles, tables, cells and durations.
 
 One file without scripts that loads nothing, in light and dark colours, which drawings share.
 Contrast is at least 4.5 for text and 3 for lines.
@@ -153,3 +153,18 @@ def html_cell(text: str, kind: str = "") -> str:
 def number_cell(value: float | None, shown: str = "{:,.0f}") -> str:
     """Return a cell with a number, empty for none and 0."""
     return f'<td class="n">{"" if not value else escape(shown.format(value))}</td>'
+
+
+def seconds_text(seconds: float) -> str:
+    """Return a duration in a compact form.
+
+    >>> seconds_text(0.25), seconds_text(75), seconds_text(7300)
+    ('0.2 s', '1 min 15 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"

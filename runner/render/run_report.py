@@ -19,8 +19,7 @@ from urllib.parse import quote
 
 from paddock.runner.progress.report import HELD_REMEDY
 
-from .graph_model import seconds_text
-from .html_page import html_cell, html_page, html_table, number_cell
+from .html_page import html_cell, html_page, html_table, number_cell, seconds_text
 from .run_details import (
     ReviewedAnswer,
     ReviewRecord,
