@@ -9,6 +9,8 @@ import pytest
 from paddock.engine.system.hosts import (
     BadHost,
     Host,
+    PoolAddress,
+    ServerAddress,
     is_reachable,
     read_authority,
     read_host,
@@ -188,3 +190,9 @@ def test_an_expression_within_the_path_leads_nowhere_else() -> None:
     found = written_authority("http://localhost:9/{{ '@evil.example/' }}")
     assert found is not None
     assert (found.host, found.port) == (Host("localhost"), 9)
+
+
+def test_an_address_shows_no_key() -> None:
+    addresses = [ServerAddress("http://gpu-1", "sesame"), PoolAddress("http://gpu-1", "sesame")]
+    assert [one.key for one in addresses] == ["sesame", "sesame"]
+    assert "sesame" not in repr(addresses)
