@@ -1,11 +1,12 @@
 """Write a model or single tensors in another format.
 
-`quantise` is llama.cpp's own quantiser. `write_with_q8_0` writes low-bit tensors as Q8_0 almost
-exactly, all others byte for byte. A low-bit block holds whole numbers q and stands for M + D·q.
+`quantise` is llama.cpp's own quantiser. `write_widened` writes low-bit tensors almost exactly as
+Q8_0 or F16, all others byte for byte. A low-bit block holds whole numbers q and stands for M + D·q.
 llama.cpp knows only the values, and rounds them to 127 even steps up to the largest one. Here the
 steps are a whole fraction of D, so that D·q is met exactly; of the possible fractions the one that
 meets M best is used. Measured with SmolLM2-135M from Q4_1, both computed in single precision: the
-next token differs at 4.2 of 100 places after llama.cpp's quantiser, at 1.4 after this one.
+next token differs at 4.2 of 100 places after llama.cpp's quantiser, at 1.4 after this one. In F16
+each value is rounded by itself, to 11 bits.
 
 Started as a module by `models.model_creation`, it quantises in a process of its own, since only the
 end of its process stops llama.cpp's quantiser, some of whose errors call `abort()`.
@@ -17,7 +18,7 @@ import ctypes
 import mmap
 import os
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,7 +48,7 @@ _FILE_TYPES = {name: kind for kind, name in FILE_TYPES.items()} | {
 }  # fmt: skip
 
 _TO_FLOAT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
-_Q8_0, _Q8_0_BLOCK, _Q8_0_BYTES = 8, 32, 34
+_F16, _Q8_0, _Q8_0_BLOCK, _Q8_0_BYTES = 1, 8, 32, 34
 
 
 class _Traits(ctypes.Structure):
@@ -91,14 +92,20 @@ def tensor_to_q8_0(raw: NDArray[np.uint8], kind: int) -> NDArray[np.uint8]:
 
     Each block of 32 weights is rounded to 127 even steps up to the largest one.
     """
-    source, target = _traits(kind), _traits(_Q8_0)
+    values = _values(raw, kind)
+    blocks = np.empty(len(values) // _Q8_0_BLOCK * _Q8_0_BYTES, np.uint8)
+    _traits(_Q8_0).from_float_ref(values.ctypes.data, blocks.ctypes.data, len(values))
+    return blocks
+
+
+def _values(raw: NDArray[np.uint8], kind: int) -> NDArray[np.float32]:
+    """Return the weights of a tensor of ggml's type `kind`, flat."""
+    source = _traits(kind)
     raw = np.ascontiguousarray(raw)
     n_weights = raw.size // source.type_size * source.blck_size
     values = np.empty(n_weights, np.float32)
     source.to_float(raw.ctypes.data, values.ctypes.data, n_weights)
-    blocks = np.empty(n_weights // _Q8_0_BLOCK * _Q8_0_BYTES, np.uint8)
-    target.from_float_ref(values.ctypes.data, blocks.ctypes.data, n_weights)
-    return blocks
+    return values
 
 
 def _traits(kind: int) -> _Traits:
@@ -266,66 +273,66 @@ BLOCK_READERS: dict[str, Callable[[BlockBytes], Lattice]] = {
 _PIECE_WEIGHTS = 1 << 20
 
 
-def can_become_q8_0(tensor: GgufTensor) -> bool:
-    """Return whether a tensor is a matrix of fewer bits than Q8_0."""
+def is_low_bit(tensor: GgufTensor) -> bool:
+    """Return whether a tensor is a matrix of fewer bits than Q8_0, in blocks that fit its own."""
     per_block, block_bytes = TYPE_BLOCKS.get(tensor.kind, (1, 0))
-    is_low_bit = per_block > 1 and block_bytes * _Q8_0_BLOCK < per_block * _Q8_0_BYTES
-    return is_low_bit and len(tensor.axes) > 1 and tensor.axes[0] % _Q8_0_BLOCK == 0
+    has_few_bits = per_block > 1 and block_bytes * _Q8_0_BLOCK < per_block * _Q8_0_BYTES
+    return has_few_bits and len(tensor.axes) > 1 and tensor.axes[0] % _Q8_0_BLOCK == 0
 
 
 def low_bit_tensors(header: GgufHeader) -> frozenset[str]:
-    """Return the names of all tensors that `write_with_q8_0` can change."""
-    return frozenset(one.name for one in header.tensors if can_become_q8_0(one))
+    """Return the names of all tensors that `write_widened` can change."""
+    return frozenset(one.name for one in header.tensors if is_low_bit(one))
 
 
 def other_matrices(header: GgufHeader) -> tuple[GgufTensor, ...]:
     """Return the matrices that are neither Q8_0 nor can be converted here."""
     matrices = (one for one in header.tensors if len(one.axes) > 1)
-    return tuple(one for one in matrices if one.kind != _Q8_0 and not can_become_q8_0(one))
+    return tuple(one for one in matrices if one.kind != _Q8_0 and not is_low_bit(one))
 
 
-def write_with_q8_0(source: Path, target: Path, names: Collection[str], n_threads: int) -> None:
-    """Write `source` to `target` with the tensors of these names in Q8_0.
+def write_widened(
+    source: Path, target: Path, names: Collection[str], format_name: str, n_threads: int
+) -> None:
+    """Write `source` to `target` with the tensors of these names in Q8_0 or F16.
 
-    Takes about a minute for each 10⁹ weights and thread.
+    Q8_0 takes about a minute for each 10⁹ weights and thread.
 
     Raises:
         ModelBroken: the source is not a whole GGUF file.
         OSError: the target cannot be written.
     """
     header = read_header(source)
-    wanted = [replace(one, kind=_Q8_0) if one.name in names else one for one in header.tensors]
+    kind = {"Q8_0": _Q8_0, "F16": _F16}[format_name]
+    wanted = [replace(one, kind=kind) if one.name in names else one for one in header.tensors]
     with (
         source.open("rb") as file,
         mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
         target.open("wb") as out,
         ThreadPoolExecutor(n_threads) as threads,
     ):
-        out.write(_gguf_head(data[: header.tensors_at], wanted, header))
+        head = bytearray(data[: header.tensors_at])
+        if not any(map(is_low_bit, wanted)):
+            _set_file_type(head, format_name)
+        head += tensor_table(wanted, header.alignment)
+        out.write(bytes(head).ljust(padded(len(head), header.alignment), b"\0"))
         for tensor in header.tensors:
             start = header.data_at + tensor.offset
             if tensor.name in names:
-                _write_as_q8_0(data, start, tensor, out, threads)
+                widened = partial(_widened, data, tensor.kind, kind)
+                for written in threads.map(widened, *_pieces(start, tensor)):
+                    out.write(written.data)
             else:
                 _copy(data, start, tensor.n_bytes, out)
             out.write(b"\0" * (padded(out.tell(), header.alignment) - out.tell()))
 
 
-def _gguf_head(values: bytes, tensors: list[GgufTensor], header: GgufHeader) -> bytes:
-    """Return everything before the tensors' data, padded."""
-    head = bytearray(values)
-    if not any(map(can_become_q8_0, tensors)):
-        _set_file_type(head)
-    head += tensor_table(tensors, header.alignment)
-    return bytes(head).ljust(padded(len(head), header.alignment), b"\0")
-
-
-def _set_file_type(head: bytearray) -> None:
+def _set_file_type(head: bytearray, format_name: str) -> None:
     """Set the file's type for other tools, if the file has that value."""
     key = b"general.file_type" + struct.pack("<I", 4)
     at = head.find(key)
     if at >= 0:
-        struct.pack_into("<I", head, at + len(key), _FILE_TYPES["Q8_0"])
+        struct.pack_into("<I", head, at + len(key), _FILE_TYPES[format_name])
 
 
 def _copy(data: mmap.mmap, start: int, n_bytes: int, out: BinaryIO) -> None:
@@ -333,24 +340,25 @@ def _copy(data: mmap.mmap, start: int, n_bytes: int, out: BinaryIO) -> None:
         out.write(data[at : min(at + _PIECE_WEIGHTS, start + n_bytes)])
 
 
-def _write_as_q8_0(
-    data: mmap.mmap, start: int, tensor: GgufTensor, out: BinaryIO, threads: ThreadPoolExecutor
-) -> None:
+def _pieces(start: int, tensor: GgufTensor) -> tuple[Sequence[int], Sequence[int]]:
+    """Return where the pieces of a tensor's data begin and end."""
     n_bytes = tensor.n_bytes
     piece = n_bytes * _PIECE_WEIGHTS // max(_PIECE_WEIGHTS, tensor.n_weights)
     # Pieces end with the blocks of 256 weights that k-quants have.
     block = n_bytes * 256 // tensor.n_weights if tensor.n_weights % 256 == 0 else n_bytes
     step = max(block, piece // block * block)
-    widened = partial(_piece_as_q8_0, data, tensor.kind)
     starts = range(start, start + n_bytes, step)
-    ends = (min(at + step, start + n_bytes) for at in starts)
-    for written in threads.map(widened, starts, ends):
-        out.write(written.data)
+    return starts, [min(at + step, start + n_bytes) for at in starts]
 
 
-def _piece_as_q8_0(data: mmap.mmap, kind: int, start: int, end: int) -> BlockBytes:
-    """Return a piece in Q8_0: exactly if its format has a reader, else by ggml's rounding."""
+def _widened(data: mmap.mmap, kind: int, target: int, start: int, end: int) -> BlockBytes:
+    """Return a piece of ggml's type `kind` in Q8_0 or F16.
+
+    Q8_0 is met exactly if the format has a reader, else by ggml's rounding.
+    """
     raw = np.frombuffer(data[start:end], np.uint8)
+    if target == _F16:
+        return _values(raw, kind).astype(np.float16).view(np.uint8)
     reader = BLOCK_READERS.get(TYPE_NAMES.get(kind, ""))
     return lattice_to_q8_0(reader(raw)) if reader is not None else tensor_to_q8_0(raw, kind)
 

@@ -1,7 +1,8 @@
 """Speeds of tensor formats on this processor, and what a tuned copy would gain. Pure.
 
-A tuned copy changes only tensors in slow formats; the others stay bit for bit. Predictions use the
-speeds of matrices, measured on trial models; attention and the rest count as unchanged.
+A tuned copy changes only tensors in slow formats; the others stay bit for bit. Predictions are for
+a copy in Q8_0. They use the speeds of matrices, measured on trial models; attention and the rest
+count as unchanged.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ MEASURED_ROWS = (1, 8, 256)
 _LEAST_WEIGHT_SHARE = 0.02  # of the weights: rarer formats cannot change much
 # Least predicted share of a measured time: trials have errors.
 _LEAST_TIME_SHARE = 0.2
+
+MOST_WEIGHTS_IN_F16 = 5 * 10**8
+"""Largest model of which a copy may be in F16: 1 GB, all of which is read for each token."""
 
 DOCUMENT_WORKLOAD = Workload(
     n_sequences=16, n_prompt_tokens=700, n_answer_tokens=80, n_shared_tokens=60
@@ -90,6 +94,11 @@ def slow_tensors(header: GgufHeader, slow: SlowFormats) -> frozenset[str]:
         for tensor in header.tensors
         if (place := _tensor_place(tensor, head_name)) and _format_name(tensor) in formats[place]
     )
+
+
+def may_be_f16(header: GgufHeader) -> bool:
+    """Return whether a model is small enough for a tuned copy in F16."""
+    return sum(one.n_weights for one in header.tensors) <= MOST_WEIGHTS_IN_F16
 
 
 def count_weights(header: GgufHeader) -> tuple[Weights, ...]:

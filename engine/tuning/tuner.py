@@ -18,7 +18,7 @@ from typing import Any
 
 from paddock.engine.errors import EngineError, ModelUnusable
 from paddock.engine.gguf import TYPE_BLOCKS, TYPE_NAMES, GgufHeader, GgufTensor, read_header
-from paddock.engine.profile.format_speeds import NEAR_LOSSLESS
+from paddock.engine.profile.format_speeds import NEAR_LOSSLESS, may_be_f16
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
@@ -158,8 +158,10 @@ def _blob_folder(settings: PoolSettings) -> Path:
 
 def _check_room(folder: Path, request: TuningRequest) -> None:
     """Raise EngineError if the disk has too little space."""
+    header = read_header(Path(request.facts.path))
+    is_f16 = request.format is None and may_be_f16(header)
     # Twice: a second file of about its size may be needed for a while.
-    needed = 2 * copy_bytes(read_header(Path(request.facts.path)), request.target) + _SPARE_BYTES
+    needed = 2 * copy_bytes(header, "F16" if is_f16 else request.target) + _SPARE_BYTES
     free = read_disk(folder).free_bytes
     if needed > free:
         mb = 10**6
@@ -277,7 +279,6 @@ def _store_copy(
         name=request.facts.name,
         original=request.facts.digest,
         path=str(place),
-        format=request.target,
         n_documents=request.n_documents,
         more_bytes=result["size_bytes"] - request.facts.size_bytes,
         made_at=time.time(),

@@ -29,7 +29,7 @@ from paddock.engine.llama.quantise import (
     low_bit_tensors,
     other_matrices,
     quantise,
-    write_with_q8_0,
+    write_widened,
 )
 from paddock.engine.profile import format_speeds
 from paddock.engine.profile.context_layout import workload_s
@@ -259,9 +259,13 @@ def make_copy(order: TuningOrder, send: SendLine) -> None:
     _write(order, names)
     send({"event": "note", "text": "measuring the copy"})
     after = measure_speeds(target, order.shape, prompts)
-    gain = workload_s(_rough_profile(before), format_speeds.DOCUMENT_WORKLOAD) / workload_s(
-        _rough_profile(after), format_speeds.DOCUMENT_WORKLOAD
-    )
+    format_name = order.format or format_speeds.NEAR_LOSSLESS
+    if order.format is None and points and format_speeds.may_be_f16(header):
+        send({"event": "note", "text": "trying F16, which loses next to nothing"})
+        wider = _f16_if_as_quick(order, names, before, after)
+        if wider is not None:
+            format_name, after = "F16", wider
+    gain = _documents_s(before) / _documents_s(after)
     # While other programs run, the trial models are more reliable than two separate measurements.
     is_sure = promised is None or min(before.share, after.share) >= ENOUGH_CPU_SHARE
     if gain < format_speeds.USEFUL_GAIN and is_sure and not order.is_forced:
@@ -269,8 +273,32 @@ def make_copy(order: TuningOrder, send: SendLine) -> None:
         return
     send({"event": "note", "text": "comparing both on real text"})
     done = {"event": "done", "gain": gain, "before": asdict(before), "after": asdict(after)}
-    changes = _changed_matrices(order, header, names)
+    changes = {"format": format_name, **_changed_matrices(order, header, names)}
     send({**done, **changes, **_compared(order, before), **_synced_file_facts(target)})
+
+
+def _f16_if_as_quick(
+    order: TuningOrder, names: frozenset[str], before: CopySpeeds, after: CopySpeeds
+) -> CopySpeeds | None:
+    """Put a copy in F16 in place of the one in Q8_0 and return its speeds; None: Q8_0 is quicker.
+
+    It is nearer to the original, and twice as large. So one answer alone, for which memory counts
+    most, must not take longer than with the original. While other programs run, it is not known.
+    """
+    target, prompts = Path(order.target), order.texts if order.n_documents else ()
+    with _temporary_file(target) as wider:
+        write_widened(Path(order.source), wider, names, "F16", order.n_threads)
+        speeds = measure_speeds(wider, order.shape, prompts)
+        is_sure = min(after.share, speeds.share) >= ENOUGH_CPU_SHARE
+        is_slower_alone = speeds.answer * format_speeds.USEFUL_GAIN < before.answer
+        if not is_sure or is_slower_alone or _documents_s(speeds) > _documents_s(after):
+            return None
+        wider.replace(target)
+    return speeds
+
+
+def _documents_s(speeds: CopySpeeds) -> float:
+    return workload_s(_rough_profile(speeds), format_speeds.DOCUMENT_WORKLOAD)
 
 
 def measured_formats(order: TuningOrder, header: GgufHeader) -> tuple[FormatPoint, ...]:
@@ -376,10 +404,10 @@ def _write(order: TuningOrder, names: frozenset[str]) -> None:
         quantise(source, target, order.format, order.n_threads)
         return
     if order.format is None or not other_matrices(read_header(source)):
-        write_with_q8_0(source, target, names, order.n_threads)
+        write_widened(source, target, names, format_speeds.NEAR_LOSSLESS, order.n_threads)
         return
     with _temporary_file(target) as half_way:
-        write_with_q8_0(source, half_way, names, order.n_threads)
+        write_widened(source, half_way, names, format_speeds.NEAR_LOSSLESS, order.n_threads)
         quantise(half_way, target, order.format, order.n_threads)
 
 

@@ -124,14 +124,14 @@ import sys
 from pathlib import Path
 from paddock.engine.gguf import read_header
 from paddock.engine.llama.quantise import (
-    low_bit_tensors, other_matrices, quantise, write_with_q8_0,
+    low_bit_tensors, other_matrices, quantise, write_widened,
 )
 source, target = map(Path, sys.argv[1:])
 header = read_header(source)
 if other_matrices(header):
     quantise(source, target, "Q8_0", 1)
 else:
-    write_with_q8_0(source, target, low_bit_tensors(header), 1)
+    write_widened(source, target, low_bit_tensors(header), "Q8_0", 1)
 """
 
 

@@ -14,7 +14,7 @@ from paddock.engine.llama.quantise import (
     low_bit_tensors,
     other_matrices,
     quantise,
-    write_with_q8_0,
+    write_widened,
 )
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile.measure import BenchOptions, write_trial_model
@@ -26,7 +26,7 @@ TEXT = "The ferry leaves at nine in the morning and comes back before the evenin
 def test_the_copy_of_a_real_model_agrees_and_differs_only_in_its_matrices(tmp_path: Path) -> None:
     source = ModelFinder(Path("/nonexistent"), tmp_path).locate("smollm2:135m").path
     copy = tmp_path / "copy.gguf"
-    write_with_q8_0(source, copy, low_bit_tensors(read_header(source)), 1)
+    write_widened(source, copy, low_bit_tensors(read_header(source)), "Q8_0", 1)
     before, after = read_header(source), read_header(copy)
     assert {**before.values, "general.file_type": 7} == after.values
     assert before.array_lengths == after.array_lengths
@@ -47,7 +47,7 @@ def test_blocks_are_read_as_llama_cpp_reads_them(tmp_path: Path, name: str) -> N
     write_trial_model(plain, "F32")
     _make_random(plain)
     quantise(plain, low, name, 1)
-    write_with_q8_0(low, ours, low_bit_tensors(read_header(low)), 1)
+    write_widened(low, ours, low_bit_tensors(read_header(low)), "Q8_0", 1)
     quantise(low, theirs, "F32", 1)
     for mine, exact in zip(read_header(ours).tensors, read_header(theirs).tensors, strict=True):
         assert mine.name == exact.name
@@ -60,11 +60,25 @@ def test_blocks_are_read_as_llama_cpp_reads_them(tmp_path: Path, name: str) -> N
         assert np.abs(values - mine_values).max() < np.abs(values).max() / 127
 
 
+@pytest.mark.parametrize("name", ["Q4_1", "Q6_K"])
+def test_f16_is_what_llama_cpp_makes_of_it(tmp_path: Path, name: str) -> None:
+    plain, low, ours, theirs = (tmp_path / f"{n}.gguf" for n in ("plain", "low", "ours", "theirs"))
+    write_trial_model(plain, "F32")
+    _make_random(plain)
+    quantise(plain, low, name, 1)
+    write_widened(low, ours, low_bit_tensors(read_header(low)), "F16", 2)
+    quantise(low, theirs, "F16", 1)
+    for one in read_header(ours).tensors:
+        if TYPE_NAMES[one.kind] == "F16":
+            assert _data(ours, one.name).tobytes() == _data(theirs, one.name).tobytes(), one.name
+    assert {TYPE_NAMES[one.kind] for one in read_header(ours).tensors} >= {"F16", "F32"}
+
+
 def test_tensors_that_are_not_named_stay_bit_for_bit(tmp_path: Path) -> None:
     source, copy = tmp_path / "a.gguf", tmp_path / "b.gguf"
     write_trial_model(source, "Q6_K")
     names = {"blk.0.ffn_down.weight", "blk.0.attn_v.weight"}
-    write_with_q8_0(source, copy, names, 1)
+    write_widened(source, copy, names, "Q8_0", 1)
     before, after = read_header(source), read_header(copy)
     for old, new in zip(before.tensors, after.tensors, strict=True):
         assert TYPE_NAMES[new.kind] == ("Q8_0" if new.name in names else TYPE_NAMES[old.kind])

@@ -10,9 +10,10 @@ import pytest
 from filelock import FileLock
 
 from paddock.engine.errors import EngineError, ModelUnusable
-from paddock.engine.gguf import read_header
+from paddock.engine.gguf import TYPE_NAMES, read_header
 from paddock.engine.llama import quantise
 from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.profile import format_speeds
 from paddock.engine.profile.measure import write_trial_model
 from paddock.engine.profile.profile import FormatPoint
 from paddock.engine.request import ModelFacts
@@ -72,18 +73,20 @@ def test_a_real_model_gets_its_copy_and_serves_by_it(
         "measuring the model as it is",
         "writing the copy in Q8_0",
         "measuring the copy",
+        "trying F16, which loses next to nothing",
         "comparing both on real text",
     ]
-    assert (made.format, made.original, made.n_compared) == ("Q8_0", facts.digest, 64)
+    more_mb, file_type = {"Q8_0": (47, 7), "F16": (146, 1)}[made.format]  # the quicker one
+    assert (made.original, made.n_compared) == (facts.digest, 64)
     assert (made.n_documents, made.changed_from, made.n_kept) == (2, "Q4_1", 0)
     assert 80 <= made.before.n_prompt_tokens == made.after.n_prompt_tokens <= 160
-    assert 45e6 < made.more_bytes < 48e6
+    assert made.more_bytes == pytest.approx(1e6 * more_mb, abs=2e6)
     assert made.agreement > 0.85
     assert made.exact_before is not None
     assert left(pool) == [f"sha256-{made.digest}"], "and nothing half beside it"
     served = ModelFinder(pool.models_dir, pool.cache_dir).find("smollm2:135m")
     assert (served.digest, served.tuned_from) == (made.digest, facts.digest)
-    assert read_header(Path(served.path)).values["general.file_type"] == 7
+    assert read_header(Path(served.path)).values["general.file_type"] == file_type
 
 
 def test_what_a_copy_would_not_help_is_said_and_nothing_is_made(
@@ -208,8 +211,8 @@ def test_a_store_that_is_read_only_leaves_the_copy_in_the_cache(
         "order = json.loads(input())\n"
         "open(order['target'], 'w').write('copy')\n"
         "speeds = {'prompts': 1.0, 'answer': 1.0, 'answers': 1.0}\n"
-        "print(json.dumps({'event': 'done', 'digest': 'b' * 64, 'size_bytes': 4, 'n_compared': 9,"
-        " 'agreement': 1.0, 'before': speeds, 'after': speeds}), flush=True)\n"
+        "print(json.dumps({'event': 'done', 'format': 'Q8_0', 'digest': 'b' * 64, 'size_bytes': 4,"
+        " 'n_compared': 9, 'agreement': 1.0, 'before': speeds, 'after': speeds}), flush=True)\n"
     )
     elsewhere = replace(pool, models_dir=tmp_path / "file" / "models")
     made = tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), elsewhere, silent)
@@ -295,6 +298,46 @@ def test_a_copy_that_measures_no_faster_is_refused_unless_others_disturbed_the_m
     tuning_process.make_copy(order_for(source, tmp_path / "x"), told.append)
     assert told[-1]["event"] == event
     assert told[-1]["gain"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("halves", "format_name"),
+    [
+        (CopySpeeds(300.0, 50.0, 80.0), "F16"),
+        (CopySpeeds(190.0, 50.0, 80.0), "Q8_0"),
+        (CopySpeeds(300.0, 40.0, 80.0), "Q8_0"),
+        (CopySpeeds(300.0, 50.0, 80.0, share=0.5), "Q8_0"),
+    ],
+    ids=["quicker", "slower with prompts", "slower alone", "disturbed"],
+)
+def test_a_small_model_is_written_in_f16_where_that_is_as_quick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, halves: CopySpeeds, format_name: str
+) -> None:
+    source, target = tmp_path / "source.gguf", tmp_path / "x"
+    write_trial_model(source, "Q6_K")
+    by_format = {
+        "Q6_K": CopySpeeds(100.0, 50.0, 80.0), "Q8_0": CopySpeeds(200.0, 50.0, 80.0), "F16": halves
+    }  # fmt: skip
+
+    def speeds(path: Path, *_: object) -> CopySpeeds:
+        return by_format[matrix_format(path)]
+
+    monkeypatch.setattr(tuning_process, "measure_speeds", speeds)
+    monkeypatch.setattr(tuning_process, "measured_formats", lambda *_: points(Q6_K=900.0, Q8_0=2.0))
+    monkeypatch.setattr(tuning_process, "_compared", lambda *_: {})
+    told: list[dict[str, object]] = []
+    tuning_process.make_copy(order_for(source, target), told.append)
+    assert told[-1]["format"] == matrix_format(target) == format_name
+    assert told[-1]["size_bytes"] == target.stat().st_size
+    assert sorted(tmp_path.iterdir()) == [source, target], "and nothing beside it"
+    monkeypatch.setattr(format_speeds, "MOST_WEIGHTS_IN_F16", 1000)
+    tuning_process.make_copy(order_for(source, target), told.append)
+    assert told[-1]["format"] == "Q8_0", "of a larger model it would be too large"
+
+
+def matrix_format(path: Path) -> str:
+    tensors = read_header(path).tensors
+    return next(TYPE_NAMES[one.kind] for one in tensors if one.name == "blk.0.ffn_down.weight")
 
 
 def test_a_model_of_floats_is_changed_only_by_name(tmp_path: Path) -> None:
