@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -104,35 +105,19 @@ async def _tuned(setup: Setup) -> AsyncIterator[Running]:
 
 
 def tuned_copy(model: Path) -> Path:
-    """Make the Q8_0 copy that `paddock tune` would make, once, in the benchmarks' cache.
+    """Return the copy that `paddock tune` makes here, made once in the benchmarks' cache.
 
-    In a process of its own, so that this one's memory stays what it is.
+    By a command, so that this process's memory stays what it is; in a home of its own, so that the
+    model's name goes on standing for its own file.
     """
-    target = cache() / f"{model.stem}-{model.stat().st_size}.tuned.gguf"
-    if not target.is_file():
-        print(f"making {target}", file=sys.stderr, flush=True)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_suffix(".part")
-        command = [sys.executable, "-c", _WIDEN, str(model), str(aside)]
-        subprocess.run(command, check=True, capture_output=True)
-        aside.replace(target)
-    return target
-
-
-_WIDEN = """
-import sys
-from pathlib import Path
-from paddock.engine.gguf import read_header
-from paddock.engine.llama.quantise import (
-    low_bit_tensors, other_matrices, quantise, write_widened,
-)
-source, target = map(Path, sys.argv[1:])
-header = read_header(source)
-if other_matrices(header):
-    quantise(source, target, "Q8_0", 1)
-else:
-    write_widened(source, target, low_bit_tensors(header), "Q8_0", 1)
-"""
+    home = cache() / "tuned"
+    finder = ModelFinder(home / "models", home / "cache")
+    if finder.find(str(model)).tuned_from is None:
+        print(f"making a tuned copy in {home}", file=sys.stderr, flush=True)
+        command = [sys.executable, "-m", "paddock.runner", "tune", str(model), "--force"]
+        environment = {**os.environ, "PADDOCK_HOME": str(home)}
+        subprocess.run(command, check=True, capture_output=True, env=environment)
+    return Path(finder.find(str(model)).path)
 
 
 # Everybody
@@ -148,7 +133,7 @@ def _server(*flags: str, n_slots: int | None) -> Contender:
 
 
 PADDOCK = Contender("paddock", "paddock", ours, is_ours=True)
-TUNED = Contender("paddock-tuned", "paddock, tuned copy (Q8_0)", _tuned, is_ours=True)
+TUNED = Contender("paddock-tuned", "paddock, tuned copy", _tuned, is_ours=True)
 DEFAULTS = _server(n_slots=None)
 _LAYOUTS = ((), ("-fa", "off"), ("-kvu",), ("-kvu", "-fa", "off"))
 """Flash attention is on unless it is switched off, and so is a split cache with given slots."""
