@@ -296,12 +296,14 @@ def test_a_batch_smaller_than_the_sequences_of_a_step_is_no_end_of_the_process(
     assert limits.n_batch_tokens == bench.cache.context.options.n_rows_max == limits.n_rows >= 72
 
 
-@pytest.mark.parametrize("layout", ["unified", "split"])
+# In a unified cache an answer may also depend on those beside it, with or without guesses.
+@pytest.mark.parametrize(("layout", "n_parallel"), [("unified", 1), ("split", 4)])
 def test_where_the_profile_promises_it_guesses_change_no_doubtful_answer_either(
-    real: Model, layout: CacheLayout
+    real: Model, layout: CacheLayout, n_parallel: int
 ) -> None:
     profile = measured(real)
-    bench, plain = Bench(real, layout, profile=profile), Bench(real, layout)
+    bench = Bench(real, layout, n_parallel=n_parallel, profile=profile)
+    plain = Bench(real, layout, n_parallel=n_parallel)
     said = bench.run(jobs(real, texts=DOUBTFUL, drafts=None))
     assert said == plain.run(jobs(real, texts=DOUBTFUL, drafts=False))
     n_drafted = sum(usage["drafted_tokens"] for usage in bench.usages.values())
