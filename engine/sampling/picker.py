@@ -116,9 +116,10 @@ class PickedToken:
 class RowScan:
     """Result of `Picker.scan`; the constraint is not applied yet, except to `logprobs`."""
 
-    likeliest: int | None = None
+    token: int | None = None
+    """The likeliest one; without a constraint and with a temperature, the one that was drawn."""
     candidates: Candidates | None = None
-    """The likeliest tokens."""
+    """The likeliest tokens, of which an allowed one is to be drawn."""
     logprobs: RowLogprobs | None = None
     """None: not wanted, or the grammar forces the token."""
 
@@ -169,9 +170,10 @@ class Picker:
         return self.constrained is not None and self.constrained.is_shortened
 
     def scan(self, row: Logits) -> RowScan:
-        """Apply bias and penalties to a row, and find its likeliest tokens.
+        """Apply bias and penalties to a row, find its likeliest tokens, draw if that is possible.
 
-        The row, shape (n_vocab,), is llama.cpp's own memory and changed in place.
+        The row, shape (n_vocab,), is llama.cpp's own memory and changed in place. Each result must
+        be picked, since a seed gives one number for each draw.
         """
         if self._bias is not None:
             self._bias.apply(row)
@@ -180,11 +182,15 @@ class Picker:
         scan = RowScan(logprobs=self._logprobs(row))
         if self.constrained is not None and self.constrained.settled() is not None:
             return scan
+        k = self._sampling.top_k
         if self._chain is None:
-            scan.likeliest = int(row.argmax())
-        elif self._sampling.top_k > 0:
-            more = N_PRESELECTED if self.constrained is not None else 0
-            scan.candidates = top_candidates(row, self._sampling.top_k + more)
+            scan.token = int(row.argmax())
+        elif self.constrained is None:
+            # `top_k` leaves few, but equal ones are for llama.cpp itself to order.
+            token = self._draw_of_few(self._chain, top_candidates(row, k)) if k > 0 else None
+            scan.token = self._chain.pick_of_all(row) if token is None else token
+        elif k > 0:
+            scan.candidates = top_candidates(row, k + N_PRESELECTED)
         return scan
 
     def pick(self, row: Logits, scan: RowScan | None = None) -> PickedToken:
@@ -193,10 +199,10 @@ class Picker:
         `scan` is the result of `scan` for this row, if it was called.
         """
         scan = scan or self.scan(row)
-        if self.constrained is None:
-            token = self._pick(row, scan)
-        else:
+        token = scan.token
+        if self.constrained is not None:
             token = self._pick_constrained(self.constrained, row, scan)
+        assert token is not None
         ends = self._take(token)
         return PickedToken(token, ends, self._logprob(token, scan.logprobs))
 
@@ -240,21 +246,12 @@ class Picker:
             self._penalties.add(token)
         return ends
 
-    def _pick(self, row: Logits, scan: RowScan) -> int:
-        if self._chain is None:
-            assert scan.likeliest is not None
-            return scan.likeliest
-        few = scan.candidates
-        # `top_k` leaves few, but equal ones are for llama.cpp itself to order.
-        token = self._draw_of_few(self._chain, few) if few is not None else None
-        return self._chain.pick_of_all(row) if token is None else token
-
     def _pick_constrained(self, constrained: ConstrainedAnswer, row: Logits, scan: RowScan) -> int:
         """Choose an allowed token that leaves room for an ending."""
         token = constrained.settled()
         if token is None and self._chain is None:
-            assert scan.likeliest is not None
-            token = constrained.likeliest(row, scan.likeliest)
+            assert scan.token is not None
+            token = constrained.likeliest(row, scan.token)
         elif token is None and self._chain is not None:
             token = self._draw_constrained(self._chain, constrained, row, scan)
         assert token is not None

@@ -12,7 +12,9 @@ from paddock.engine.arrays import Logits
 from paddock.engine.llama.library import lib
 from paddock.engine.llama.llama_context import SamplerChain
 from paddock.engine.request import Sampling
+from paddock.engine.sampling import picker as picker_module
 from paddock.engine.sampling.logits import Penalties, top_candidates
+from paddock.engine.sampling.picker import RowScanner
 from tests.engine.sampling.world import picker
 
 N_VOCAB = 3000  # of this, 56 tokens are beyond the last full line
@@ -52,6 +54,23 @@ def test_draws_are_those_of_the_whole_row(sampling: Sampling) -> None:
     drawn = [(one.pick(row.copy()).token, whole.pick_of_all(row)) for row in rows(400)]
     assert [ours for ours, _ in drawn] == [theirs for _, theirs in drawn]
     whole.close()
+
+
+@pytest.mark.parametrize("top_k", [40, 0])
+def test_draws_do_not_depend_on_the_threads(monkeypatch: pytest.MonkeyPatch, top_k: int) -> None:
+    monkeypatch.setattr(picker_module, "LOGITS_WORTH_THREADS", 0)
+
+    def drawn(n_threads: int) -> list[int]:
+        scanner, every = RowScanner(n_threads), list(rows(60))
+        pickers = [picker(None, sampling=sampled(top_k=top_k)) for _ in range(6)]
+        tokens = []
+        for start in range(0, len(every), len(pickers)):
+            asked = [(one, row.copy()) for one, row in zip(pickers, every[start:], strict=False)]
+            for (one, row), scan in zip(asked, scanner.scan(asked), strict=True):
+                tokens.append(one.pick(row, scan).token)
+        return tokens
+
+    assert drawn(3) == drawn(1)
 
 
 def test_most_rows_need_no_more_than_their_likeliest_tokens() -> None:
