@@ -330,6 +330,8 @@ class EmbedService:
         n_batch = min(n_batch, self._n_most_tokens)
         self._n_least_tokens = n_batch if supports_gpu() else TILE
         self._context = Context(model, self._options(max(n_batch, FIRST_BATCH_TOKENS)))
+        # The reading thread needs it, and must not touch a context: the owner thread replaces it.
+        self._n_pooled = self._context.n_pooled
         self._reader = TextReader(model)
         self._embedder = Embedder(self._context, self._n_least_tokens)
         self._queue = EmbedQueue(
@@ -378,7 +380,7 @@ class EmbedService:
         else:
             texts = self._reader.read_pairs(query, head["texts"], n_ctx_tokens, overflow)
         n_pieces = sum(len(text.pieces) for text in texts)
-        rows = np.empty((n_pieces, self._context.n_pooled), np.float32)
+        rows = np.empty((n_pieces, self._n_pooled), np.float32)
         priority = head.get("priority", "normal")
         return _EmbedRequest(
             head["id"], texts, dimensions, priority, rows, n_pieces, is_rerank=query is not None

@@ -16,11 +16,13 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import BadRequest, TextRefused, TextTooLong, pack_error, read_error
 from paddock.engine.gguf import read_header
 from paddock.engine.llama.library import quiet_logs
+from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile.profile import PrefillPoint, Profile
 from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec
 from paddock.engine.settings import PoolSettings
+from paddock.engine.workers import embed_service
 from paddock.engine.workers.embed_service import EmbedService, gpu_batch_tokens
 from paddock.engine.workers.worker_protocol import FrameHead, WorkerOptions
 from tests.fakes import tiny
@@ -214,5 +216,49 @@ def test_a_context_grows_with_the_longest_text_that_comes(tmp_path: Path) -> Non
         service._compute_here(service._queue.next_batch())
     assert (first, service._context.options.n_batch_tokens) == (512, 1024)
     assert {head["id"] for head in said if head["event"] == "embedded"} == {0, 1, 2}
+    service._context.close()
+    model.close()
+
+
+class WatchedContext(Context):
+    """A context that fails instead of crashing the process when it is read after its end."""
+
+    @property
+    def n_pooled(self) -> int:
+        assert self.pointer, "llama.cpp would read freed memory"
+        return super().n_pooled
+
+
+def test_a_text_may_come_while_the_context_grows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quiet_logs()
+    model = Model(
+        tiny.reranker(tmp_path / "vectors.gguf", pooling=1, n_ctx=2048),
+        ModelOptions(n_gpu_layers=0),
+    )
+    embedded: list[int] = []
+
+    def send(head: FrameHead, _body: bytes) -> None:
+        if head["event"] == "embedded":
+            embedded.append(head["id"])
+            if len(embedded) == 2:
+                service.close()
+
+    def take(number: int, text: str) -> None:
+        head = {"op": "embed", "id": number, "texts": [text], "query": None}
+        service.take({**head, "dimensions": None, "on_overflow": "error"}, b"")
+
+    def make(model: Model, options: ContextOptions) -> Context:
+        if options.n_batch_tokens > embed_service.FIRST_BATCH_TOKENS:  # the first one is closed
+            take(1, "c d")
+        return WatchedContext(model, options)
+
+    monkeypatch.setattr(embed_service, "Context", make)
+    load = WorkerOptions(str(tmp_path), "embed", 2048, 2048, 4, 2048, n_threads=1)
+    service = EmbedService(model, load, send)
+    take(0, "a b " * 450)
+    service.run()
+    assert embedded == [0, 1]
     service._context.close()
     model.close()
