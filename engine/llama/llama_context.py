@@ -297,6 +297,8 @@ class Context:
         params.flash_attn_type = _FLASH[options.flash_attention]
         params.type_k = params.type_v = _KV_TYPES[options.kv_cache_type]
         params.embeddings = options.embeds
+        if options.embeds and not model.names_pooling:  # as sentence-transformers does
+            params.pooling_type = lib.LLAMA_POOLING_TYPE_MEAN
         params.kv_unified = options.is_unified
         if options.is_mtp:
             params.ctx_type = lib.LLAMA_CONTEXT_TYPE_MTP

@@ -288,6 +288,18 @@ class Model:
         """Number of values that a classifier returns for a text; 1 for most rerankers."""
         return int(lib.llama_model_n_cls_out(self.pointer))
 
+    @property
+    def names_pooling(self) -> bool:
+        """Whether the file says how the states of a text's tokens become one vector."""
+        kind = self._metadata(f"{self._metadata('general.architecture')}.pooling_type")
+        return kind not in ("", str(lib.LLAMA_POOLING_TYPE_NONE))
+
+    def _metadata(self, key: str) -> str:
+        """Return the beginning of one value of the file's header; "" if it is absent."""
+        buffer = ctypes.create_string_buffer(64)
+        lib.llama_model_meta_val_str(self.pointer, key.encode(), buffer, len(buffer))
+        return buffer.value.decode(errors="replace")
+
     def raw_vocabulary(self) -> RawVocabulary:
         """Read all tokens: 0.1 s for 49,152."""
         tokenise = ctypes.cast(lib._lib.llama_tokenize, ctypes.c_void_p).value

@@ -313,8 +313,11 @@ def _fill(path: Path, filled: Mapping[str, NDArray[np.float64]]) -> Path:
     return path
 
 
-def reranker(path: Path, *, pooling: int = 4, n_ctx: int = 512) -> Path:
-    """Write a BERT with a head that scores a pair of texts; as an embedder with pooling 1."""
+def reranker(path: Path, *, pooling: int | None = 4, n_ctx: int = 512) -> Path:
+    """Write a BERT with a head that scores a pair of texts; as an embedder with pooling 1.
+
+    `pooling` may be absent from the file (None).
+    """
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = "abcdefghijklmnopqrstuvwxyz0123456789.,?!"
     tokens += [begin + letter for begin in ("\u2581", "") for letter in letters]
@@ -347,7 +350,6 @@ def reranker(path: Path, *, pooling: int = 4, n_ctx: int = 512) -> Path:
         "bert.attention.head_count": 2,
         "bert.attention.layer_norm_epsilon": 1e-12,
         "bert.attention.causal": False,
-        "bert.pooling_type": pooling,
         "tokenizer.ggml.token_type_count": 2,
         "tokenizer.ggml.model": "bert",
         "tokenizer.ggml.tokens": tokens,
@@ -356,6 +358,8 @@ def reranker(path: Path, *, pooling: int = 4, n_ctx: int = 512) -> Path:
     for number, name in enumerate(("padding", "unknown", "cls", "seperator", "mask")):
         header[f"tokenizer.ggml.{name}_token_id"] = number
     header |= {"tokenizer.ggml.bos_token_id": 2, "tokenizer.ggml.eos_token_id": 3}
+    if pooling is not None:
+        header["bert.pooling_type"] = pooling
     return write_gguf(path, header, axes, seed=1)
 
 

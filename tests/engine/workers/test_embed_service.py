@@ -182,6 +182,21 @@ def test_a_causal_model_embeds_by_its_last_token_alike_in_any_company(tmp_path: 
     go(work)
 
 
+def test_a_bert_whose_file_names_no_pooling_gives_the_mean(tmp_path: Path) -> None:
+    files = {"mean": 1, "none": 0, "absent": None}
+    for name, pooling in files.items():
+        tiny.reranker(tmp_path / f"{name}.gguf", pooling=pooling)
+
+    async def work(pool: LocalPool) -> None:
+        texts = ("a b c", "d e, f " * 40)
+        models = [ModelSpec(str(tmp_path / f"{name}.gguf")) for name in files]
+        mean, *others = [(await pool.embed(EmbedRequest(one, texts))).vectors for one in models]
+        for vectors in others:
+            assert max(far(*pair) for pair in zip(mean, vectors, strict=True)) < 1e-6
+
+    go(work)
+
+
 def test_a_refused_text_is_named_on_the_other_side_of_the_pipe() -> None:
     error = read_error(pack_error(TextRefused(5, "has no tokens, so it has no vector")))
     assert isinstance(error, TextRefused) and error.index == 5
