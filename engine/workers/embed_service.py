@@ -81,29 +81,37 @@ class TextReader:
         form = self._model.chat_template("rerank")
         pairs = []
         for index, document in enumerate(documents):
-            before, plain, after = self._pair(form, query, document)
-            room = n_ctx_tokens - len(before) - len(after)
-            if len(plain) > room and (on_overflow != "cut" or room <= 0):
-                raise TextTooLong(index, len(before) + len(plain) + len(after), n_ctx_tokens)
-            tokens = np.concatenate([before, plain[:room], after]).astype(np.int32)
-            pairs.append(TokenisedText((tokens,), max(0, len(plain) - room)))
+            tokens, n_before, after = self._pair(form, query, document)
+            n_cut = max(0, len(tokens) - n_ctx_tokens)
+            if n_cut:
+                room = n_ctx_tokens - len(after)
+                if on_overflow != "cut" or room <= n_before:
+                    raise TextTooLong(index, len(tokens), n_ctx_tokens)
+                tokens = np.concatenate([tokens[:room], after])
+            pairs.append(TokenisedText((tokens.astype(np.int32),), n_cut))
         return pairs
 
-    def _pair(self, form: str | None, query: str, document: str) -> tuple[Tokens, Tokens, Tokens]:
-        """Return the tokens before a document, its own, and those after it, like llama-server."""
+    def _pair(self, form: str | None, query: str, document: str) -> tuple[Tokens, int, Tokens]:
+        """Return the tokens of a pair, like llama-server.
+
+        Also return how many stand before the document's, and the tokens that end the pair.
+        """
         model = self._model
         if form is not None:
-            whole = form.replace("{query}", query)
-            head, _, tail = whole.partition("{document}")
-            tokens = model.tokenise(head + document + tail, with_special=False, parse_special=True)
-            return tokens[:0], tokens, tokens[:0]
+            head, _, tail = form.partition("{document}")
+            head, tail = head.replace("{query}", query), tail.replace("{query}", query)
+            whole, before, after = (
+                model.tokenise(text, with_special=False, parse_special=True)
+                for text in (head + document + tail, head, tail)
+            )
+            return whole, len(before), after
         asked, plain = (
             model.tokenise(text, with_special=False, parse_special=False)
             for text in (query, document)
         )
-        begin, middle, end = model.pair_tokens()
-        before = np.concatenate([np.array(begin, np.int32), asked, np.array(middle, np.int32)])
-        return before, plain, np.array(end, np.int32)
+        begin, middle, end = (np.array(tokens, np.int32) for tokens in model.pair_tokens())
+        whole = np.concatenate([begin, asked, middle, plain, end])
+        return whole, len(whole) - len(plain) - len(end), end
 
     def _read(
         self, index: int, text: str, n_ctx_tokens: int, on_overflow: OnOverflow

@@ -313,10 +313,10 @@ def _fill(path: Path, filled: Mapping[str, NDArray[np.float64]]) -> Path:
     return path
 
 
-def reranker(path: Path, *, pooling: int | None = 4, n_ctx: int = 512) -> Path:
+def reranker(path: Path, *, pooling: int | None = 4, n_ctx: int = 512, template: str = "") -> Path:
     """Write a BERT with a head that scores a pair of texts; as an embedder with pooling 1.
 
-    `pooling` may be absent from the file (None).
+    `pooling` may be absent from the file (None); `template` is the form of a pair, if it has one.
     """
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = "abcdefghijklmnopqrstuvwxyz0123456789.,?!"
@@ -360,6 +360,8 @@ def reranker(path: Path, *, pooling: int | None = 4, n_ctx: int = 512) -> Path:
     header |= {"tokenizer.ggml.bos_token_id": 2, "tokenizer.ggml.eos_token_id": 3}
     if pooling is not None:
         header["bert.pooling_type"] = pooling
+    if template:
+        header["tokenizer.chat_template.rerank"] = template
     return write_gguf(path, header, axes, seed=1)
 
 

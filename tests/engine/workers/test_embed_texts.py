@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddock.engine.errors import TextTooLong
-from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.workers.embed_service import TextReader, split_tokens
+from tests.fakes import tiny
 
 
 @given(st.lists(st.sampled_from([" a", "b", " c.", "d", " e"]), min_size=1), st.integers(1, 20))
@@ -50,3 +52,38 @@ def test_parts_wear_what_the_model_puts_around_a_text() -> None:
         reader.read(["short", text], 50)
     assert (caught.value.index, caught.value.n_tokens) == (1, len(whole))
     model.close()
+
+
+FORM = "[CLS] q {query} d {document}[SEP] {query}?[SEP]"
+
+
+@pytest.fixture(scope="module")
+def with_template(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    """Return a reranker whose file has a form for a pair."""
+    path = tmp_path_factory.mktemp("rerank") / "ranker.gguf"
+    one = Model(tiny.reranker(path, template=FORM), ModelOptions(n_gpu_layers=0))
+    yield one
+    one.close()
+
+
+def tokens_of(model: Model, text: str) -> list[int]:
+    return [*map(int, model.tokenise(text, with_special=False, parse_special=True))]
+
+
+def test_a_template_keeps_its_end_when_the_document_is_cut(with_template: Model) -> None:
+    reader, model = TextReader(with_template), with_template
+    short, long = reader.read_pairs("x", ["a b", "a b " * 20], 20, "cut")
+    assert short.pieces[0].tolist() == tokens_of(model, "[CLS] q x d a b[SEP] x?[SEP]")
+    assert long.pieces[0].tolist() == tokens_of(model, f"[CLS] q x d {'a b ' * 6}[SEP] x?[SEP]")
+    assert (short.n_cut, long.n_cut) == (0, 28)
+    with pytest.raises(TextTooLong) as caught:
+        reader.read_pairs("x", ["a b " * 20], 20, "error")
+    assert caught.value.n_tokens == 48
+    with pytest.raises(TextTooLong):
+        reader.read_pairs("x " * 20, ["a b " * 20], 20, "cut")
+
+
+def test_a_query_may_spell_the_marks_of_a_template(with_template: Model) -> None:
+    (pair,) = TextReader(with_template).read_pairs("{document}", ["a {query}"], 64, "error")
+    whole = "[CLS] q {document} d a {query}[SEP] {document}?[SEP]"
+    assert pair.pieces[0].tolist() == tokens_of(with_template, whole)
