@@ -48,10 +48,9 @@ class Projector:
         *,
         n_threads: int,
         uses_gpu: bool = True,
-        on_part: Callable[[], None] = lambda: None,
     ) -> None:
-        """Load a file; call `on_part` before each part of an image is computed."""
-        self._on_part = on_part
+        self.on_part: Callable[[int], None] = lambda _: None
+        """Called before each part of an image, with its number of rows."""
         mtmd.mtmd_log_set(LOG_CALLBACK, None)
         params = mtmd.mtmd_context_params_default()
         params.use_gpu = uses_gpu
@@ -117,10 +116,11 @@ class Projector:
         if mtmd.mtmd_decode_use_non_causal(self._pointer, chunk):
             raise ValueError("models that look at an image as a whole (non-causal attention) "
                              "are not served with images")  # fmt: skip
-        self._on_part()
+        n_rows = mtmd.mtmd_input_chunk_get_n_tokens(chunk)
+        self.on_part(n_rows)
         if mtmd.mtmd_encode_chunk(self._pointer, chunk) != 0:
             raise ValueError("libmtmd could not compute this image")
-        shape = (mtmd.mtmd_input_chunk_get_n_tokens(chunk), self._n_row)
+        shape = (n_rows, self._n_row)
         rows = np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(self._pointer), shape)
         return ImagePiece(digest, rows.copy())
 

@@ -1,9 +1,9 @@
 """Worker process: one process, one model. Started by `worker_process` as a module.
 
 The main thread owns the context and computes; a second thread reads requests, renders and tokenises
-them, and leaves long texts to a third. Frames go to the original standard output, everything else
-that is printed to standard error. When the pipe closes, the pool is gone and the process ends. A
-model without a profile is measured before the worker is ready.
+them, and leaves long texts to a third and images to a fourth. Frames go to the original standard
+output, everything else that is printed to standard error. When the pipe closes, the pool is gone
+and the process ends. A model without a profile is measured before the worker is ready.
 """
 
 from __future__ import annotations
@@ -144,6 +144,9 @@ SWITCH_S = 0.0005
 # requests. Shorter texts take some tenths of a second.
 LONG_CHARACTERS = 128 * 1024
 SLOW_CHARACTER_S = 4e-5  # ten times what a character of such a text takes
+# 0.6 (LLaVA 1.5) to 8 billion operations (Mistral Small 3.1), of which a slow processor does 10
+# billion a second.
+SLOW_IMAGE_ROW_S = 1.0
 
 
 def _n_characters(value: object) -> int:
@@ -154,21 +157,21 @@ def _n_characters(value: object) -> int:
 
 
 class _LongRequests:
-    """Process requests with long texts one by one, in a thread of their own."""
+    """Process requests that take long one by one, in a thread of their own."""
 
     def __init__(self, act: Callable[[FrameHead, bytes], None]) -> None:
         self._act = act
-        self._queue: queue.SimpleQueue[FrameHead] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[FrameHead, bytes]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._waiting: set[int] = set()
         self._current: int | None = None
         self._is_cancelled = False
         threading.Thread(target=self._run, name="long requests", daemon=True).start()
 
-    def add(self, head: FrameHead) -> None:
+    def add(self, head: FrameHead, body: bytes) -> None:
         with self._lock:
             self._waiting.add(head["id"])
-        self._queue.put(head)
+        self._queue.put((head, body))
 
     def cancel(self, request_id: int) -> bool:
         """Cancel a request that is here; return False if it is not."""
@@ -183,13 +186,14 @@ class _LongRequests:
 
     def _run(self) -> None:
         while True:
-            head = self._queue.get()
+            head, body = self._queue.get()
             with self._lock:
                 if head["id"] not in self._waiting:
                     continue
                 self._waiting.remove(head["id"])
                 self._current, self._is_cancelled = head["id"], False
-            self._act(head, b"")
+            self._act(head, body)
+            del body  # images may be large, and the next request may be far off
             with self._lock:
                 self._current, is_cancelled = None, self._is_cancelled
             if is_cancelled:
@@ -233,7 +237,8 @@ def main() -> None:
                 loads_mtp=load.uses_mtp,
             ),
         )
-        prompter = PromptBuilder(model, _load_projector(load, model, sender))
+        projector = _load_projector(load, model)
+        prompter = PromptBuilder(model, projector)
         sender.send({"event": "phase", "phase": "warming up"})
         began = time.monotonic()
         n_warm = warm_up(model, _warm_options(load))
@@ -252,7 +257,8 @@ def main() -> None:
         return
     ready: FrameHead = {"event": "ready", "pid": os.getpid(), "memory": service.memory()}
     sender.send({**ready, "step_s": warm_s, **profiled.as_head()})
-    _start_reader(requests, prompter, sender, service.take, at_end=service.close)
+    reader = _RequestReader(prompter, projector, sender, service.take)
+    reader.start(requests, at_end=service.close)
     service.run()
 
 
@@ -269,7 +275,7 @@ def _warm_options(load: WorkerOptions) -> ContextOptions:
     )
 
 
-def _load_projector(load: WorkerOptions, model: Model, sender: _Sender) -> Projector | None:
+def _load_projector(load: WorkerOptions, model: Model) -> Projector | None:
     """Load the projector, if the model has one; this imports libmtmd.
 
     Raises:
@@ -281,13 +287,7 @@ def _load_projector(load: WorkerOptions, model: Model, sender: _Sender) -> Proje
 
     uses_gpu = load.is_gpu and load.n_gpu_layers != 0
     path = Path(load.projector)
-    return Projector(
-        model,
-        path,
-        n_threads=load.n_threads,
-        uses_gpu=uses_gpu,
-        on_part=lambda: sender.send({"event": "alive", "for_s": 0}),
-    )
+    return Projector(model, path, n_threads=load.n_threads, uses_gpu=uses_gpu)
 
 
 def _take_stdout() -> BinaryIO:
@@ -305,56 +305,76 @@ def widen_pipe(pipe: int) -> None:
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
-def _start_reader(
-    requests: BinaryIO,
-    prompter: PromptBuilder,
-    sender: _Sender,
-    take: Callable[[FrameHead, bytes], None],
-    at_end: Callable[[], None],
-) -> None:
-    """Start the thread that reads requests, and answers those that need no context."""
+class _RequestReader:
+    """Reads requests in a thread of its own, and answers those that need no context."""
 
-    def act(head: FrameHead, body: bytes) -> None:
+    def __init__(
+        self,
+        prompter: PromptBuilder,
+        projector: Projector | None,
+        sender: _Sender,
+        take: Callable[[FrameHead, bytes], None],
+    ) -> None:
+        self._prompter = prompter
+        self._sender = sender
+        self._take = take
+        self._with_long_texts = _LongRequests(self._act_at_length)
+        self._with_images = _LongRequests(self._act_at_length)
+        if projector is not None:
+            projector.on_part = self._before_image_part
+
+    def start(self, requests: BinaryIO, at_end: Callable[[], None]) -> None:
+        """Start the thread; call `at_end` when the pool asks the worker to end."""
+
+        def read_all() -> None:
+            while True:
+                try:
+                    head, body = read_frame(requests)
+                except PipeClosed:
+                    os._exit(0)  # the pool is gone, and the owner thread may be deep in a decode
+                if head["op"] == "stop":
+                    at_end()
+                    return
+                self._distribute(head, body)
+
+        threading.Thread(target=read_all, name="requests", daemon=True).start()
+
+    def _distribute(self, head: FrameHead, body: bytes) -> None:
+        long_ones = (self._with_long_texts, self._with_images)
+        if head["op"] == "cancel" and any(one.cancel(head["id"]) for one in long_ones):
+            return
+        if body:  # always the same thread, as the projector is not thread-safe
+            self._with_images.add(head, body)
+        elif _n_characters(head) > LONG_CHARACTERS:
+            self._with_long_texts.add(head, body)
+        else:
+            self._act(head, body)
+
+    def _act(self, head: FrameHead, body: bytes) -> None:
         try:
             if head["op"] in _CONTEXT_FREE_OPERATIONS:
-                result = _CONTEXT_FREE_OPERATIONS[head["op"]](head, prompter)
-                sender.send({"event": "told", "id": head["id"], "result": result})
+                result = _CONTEXT_FREE_OPERATIONS[head["op"]](head, self._prompter)
+                self._sender.send({"event": "told", "id": head["id"], "result": result})
             else:
-                take(head, body)
+                self._take(head, body)
         except EngineError as error:
-            sender.send(pack_refusal(head["id"], error))
+            self._sender.send(pack_refusal(head["id"], error))
         except Exception:
             # An unexpected error in one request must not end the others. The details go to the
             # log, not to the client.
             traceback.print_exc()
             refusal = BadRequest("the model cannot process this request; the log says why")
-            sender.send(pack_refusal(head["id"], refusal))
+            self._sender.send(pack_refusal(head["id"], refusal))
 
-    def act_at_length(head: FrameHead, body: bytes) -> None:
-        sender.send({"event": "alive", "for_s": _n_characters(head) * SLOW_CHARACTER_S})
-        act(head, body)
+    def _act_at_length(self, head: FrameHead, body: bytes) -> None:
+        self._send_alive(_n_characters(head) * SLOW_CHARACTER_S)
+        self._act(head, body)
 
-    long_ones = _LongRequests(act_at_length)
+    def _before_image_part(self, n_rows: int) -> None:
+        self._send_alive(n_rows * SLOW_IMAGE_ROW_S)
 
-    def read_all() -> None:
-        while True:
-            try:
-                head, body = read_frame(requests)
-            except PipeClosed:
-                break
-            if head["op"] == "stop":
-                at_end()
-                return
-            if head["op"] == "cancel" and long_ones.cancel(head["id"]):
-                continue
-            # Requests with images (the body) stay here: the projector is not thread-safe.
-            if not body and _n_characters(head) > LONG_CHARACTERS:
-                long_ones.add(head)
-            else:
-                act(head, body)
-        os._exit(0)  # the pool is gone, and the owner thread may be deep in a decode
-
-    threading.Thread(target=read_all, name="requests", daemon=True).start()
+    def _send_alive(self, for_s: float) -> None:
+        self._sender.send({"event": "alive", "for_s": for_s})
 
 
 def _count_chat(head: FrameHead, prompter: PromptBuilder) -> int:

@@ -1,4 +1,5 @@
-"""Requests with long texts: one after the other next to all others, and cancelled in order."""
+"""Requests with long texts or images: one after the other next to all others, and cancelled in
+order."""
 
 from __future__ import annotations
 
@@ -19,17 +20,18 @@ from paddock.engine.workers.worker_protocol import FrameHead
 
 
 def test_a_long_request_is_done_in_a_thread_of_its_own_and_can_be_cancelled() -> None:
-    started, gate, done = threading.Event(), threading.Event(), list[tuple[str, int]]()
+    started, gate, done = threading.Event(), threading.Event(), list[tuple[str, int, bytes]]()
 
     def act(head: FrameHead, body: bytes) -> None:
         if head["op"] == "chat":
             started.set()
             gate.wait(30)
-        done.append((head["op"], head["id"]))
+        done.append((head["op"], head["id"], body))
 
     long_ones = _LongRequests(act)
     for number in (1, 2):
-        long_ones.add({"op": "chat", "id": number})  # returns at once, though nothing goes on
+        head: FrameHead = {"op": "chat", "id": number}
+        long_ones.add(head, b"image")  # returns at once, though nothing goes on
     assert started.wait(30)
     assert long_ones.cancel(2), "it has not begun"
     assert not long_ones.cancel(3), "it is none of these"
@@ -39,7 +41,7 @@ def test_a_long_request_is_done_in_a_thread_of_its_own_and_can_be_cancelled() ->
     until = time.monotonic() + 30
     while len(done) < 2 and time.monotonic() < until:
         time.sleep(0.01)
-    assert done == [("chat", 1), ("cancel", 1)]
+    assert done == [("chat", 1, b"image"), ("cancel", 1, b"")]
 
 
 def test_texts_are_measured_wherever_they_stand_in_a_request() -> None:

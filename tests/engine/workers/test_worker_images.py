@@ -1,0 +1,70 @@
+"""A real worker while it computes an image: it reads on."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.request import ChatRequest, Message, ModelSpec, Sampling
+from paddock.engine.workers.worker_main import SLOW_IMAGE_ROW_S
+from paddock.engine.workers.worker_process import WorkerProcess
+from paddock.engine.workers.worker_protocol import AnswerEnd, PendingRequest, WorkerOptions
+from tests.engine.llama.test_vision import PATCH, SIDE, png, write_projector
+from tests.fakes import slow_eyes
+
+
+def go(
+    tmp_path: Path, work: Callable[[WorkerProcess, Callable[[], Awaitable[None]]], Awaitable[None]]
+) -> None:
+    """Start a worker; `work` gets it, and what waits until an image is being computed."""
+    projector = tmp_path / "mmproj.gguf"
+    write_projector(projector)
+    model = ModelFinder(tmp_path, tmp_path).locate("smollm2:135m").path
+    load = WorkerOptions(
+        str(model), "chat", 512, 1024, 2, 512, 1, projector=str(projector), n_gpu_layers=0
+    )
+    begun = tmp_path / "begun"
+    command = (sys.executable, slow_eyes.__file__, str(begun), str(tmp_path / "gate"))
+
+    async def until_begun() -> None:
+        while not begun.exists():  # noqa: ASYNC110 - there is nothing else to wait for
+            await asyncio.sleep(0.01)
+
+    async def main() -> None:
+        async with asyncio.timeout(60):
+            worker = await WorkerProcess.started(load, 50, command)
+            try:
+                await work(worker, until_begun)
+            finally:
+                await worker.kill("the test is over")
+
+    asyncio.run(main())
+
+
+async def ask(worker: WorkerProcess, *images: bytes) -> AnswerEnd:
+    request = ChatRequest(ModelSpec(""), (Message("user", "What is it?", images=images),))
+    return await worker.chat(request, Sampling(max_tokens=2), PendingRequest(), 512)
+
+
+def test_all_else_goes_on_while_an_image_is_computed(tmp_path: Path) -> None:
+    async def work(worker: WorkerProcess, until_begun: Callable[[], Awaitable[None]]) -> None:
+        first, given_up, last = (
+            asyncio.create_task(ask(worker, png(shade))) for shade in (0, 100, 255)
+        )
+        await until_begun()
+        n_rows, now = (SIDE // PATCH) ** 2, asyncio.get_running_loop().time()
+        assert (await ask(worker)).usage.completion_tokens
+        assert await worker.count_texts(("one",)) == [1]
+        assert worker.last_turn_at > now + n_rows * SLOW_IMAGE_ROW_S - 2, "it is known to be busy"
+        given_up.cancel()
+        await asyncio.sleep(0)  # now the cancellation is in the pipe, before all that follows
+        await worker.count_texts(("one",))
+        (tmp_path / "gate").touch()
+        for answer in await asyncio.gather(first, last):
+            assert answer.usage.completion_tokens
+        assert (tmp_path / "begun").read_text("utf-8") == "..", "one was never computed"
+
+    go(tmp_path, work)
