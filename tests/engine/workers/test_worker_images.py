@@ -1,4 +1,4 @@
-"""A real worker while it computes an image: it reads on."""
+"""A real worker while it computes an image: it reads on, and ends at once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+import pytest
 
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Sampling
@@ -66,5 +68,21 @@ def test_all_else_goes_on_while_an_image_is_computed(tmp_path: Path) -> None:
         for answer in await asyncio.gather(first, last):
             assert answer.usage.completion_tokens
         assert (tmp_path / "begun").read_text("utf-8") == "..", "one was never computed"
+
+    go(tmp_path, work)
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_worker_ends_at_once_while_it_computes_an_image(tmp_path: Path, is_asked: bool) -> None:
+    async def work(worker: WorkerProcess, until_begun: Callable[[], Awaitable[None]]) -> None:
+        seeing = asyncio.create_task(ask(worker, png(0)))
+        await until_begun()
+        if is_asked:
+            worker._send({"op": "stop"})
+        else:  # the pool is gone
+            assert worker._process.stdin is not None
+            worker._process.stdin.close()
+        assert await worker._process.wait() == 0, "and was not killed"
+        await asyncio.gather(seeing, return_exceptions=True)
 
     go(tmp_path, work)
