@@ -50,7 +50,7 @@ class Projector:
         uses_gpu: bool = True,
     ) -> None:
         self.on_part: Callable[[int], None] = lambda _: None
-        """Called before each part of an image, with its number of rows."""
+        """Called before each part of an image, with its number of rows; may raise to give up."""
         mtmd.mtmd_log_set(LOG_CALLBACK, None)
         params = mtmd.mtmd_context_params_default()
         params.use_gpu = uses_gpu

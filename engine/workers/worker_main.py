@@ -156,6 +156,10 @@ def _n_characters(value: object) -> int:
     return sum(map(_n_characters, parts))
 
 
+class _Cancelled(BaseException):
+    """The request that this thread processes was cancelled; that is no error to report."""
+
+
 class _LongRequests:
     """Process requests that take long one by one, in a thread of their own."""
 
@@ -184,6 +188,16 @@ class _LongRequests:
                 return True
         return False
 
+    def check(self) -> None:
+        """Raise if the present request is cancelled; only for the thread that processes it.
+
+        Raises:
+            _Cancelled: it is; `_run` expects this.
+        """
+        with self._lock:
+            if self._is_cancelled:
+                raise _Cancelled
+
     def _run(self) -> None:
         while True:
             head, body = self._queue.get()
@@ -192,7 +206,8 @@ class _LongRequests:
                     continue
                 self._waiting.remove(head["id"])
                 self._current, self._is_cancelled = head["id"], False
-            self._act(head, body)
+            with contextlib.suppress(_Cancelled):
+                self._act(head, body)
             del body  # images may be large, and the next request may be far off
             with self._lock:
                 self._current, is_cancelled = None, self._is_cancelled
@@ -371,6 +386,7 @@ class _RequestReader:
         self._act(head, body)
 
     def _before_image_part(self, n_rows: int) -> None:
+        self._with_images.check()
         self._send_alive(n_rows * SLOW_IMAGE_ROW_S)
 
     def _send_alive(self, for_s: float) -> None:
