@@ -9,7 +9,7 @@ from typing import Literal
 
 from paddock.engine.system.hosts import is_loopback
 
-CacheType = Literal["f16", "q8_0"]
+CacheType = Literal["f16", "q8_0", "q4_0"]
 Switch = Literal["auto", "on", "off"]
 CacheLayout = Literal["auto", "unified", "split"]
 SplitMode = Literal["none", "layer", "row", "tensor"]

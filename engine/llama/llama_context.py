@@ -253,7 +253,11 @@ class DeviceGreedy:
         self._chains.clear()
 
 
-_KV_TYPES: dict[CacheType, int] = {"f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0}
+_KV_TYPES: dict[CacheType, int] = {
+    "f16": lib.GGML_TYPE_F16,
+    "q8_0": lib.GGML_TYPE_Q8_0,
+    "q4_0": lib.GGML_TYPE_Q4_0,
+}
 _FLASH: dict[Switch, int] = {"auto": -1, "on": 1, "off": 0}
 
 

@@ -35,7 +35,7 @@ from paddock.engine.workers.worker_protocol import WorkerMemory, WorkerOptions
 
 from .device_memory import Device, MemoryAmount, Placement, gpu_groups, placements, this_device
 
-_BYTES_PER_VALUE: dict[CacheType, float] = {"f16": 2.0, "q8_0": 34 / 32}
+_BYTES_PER_VALUE: dict[CacheType, float] = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 _FLOAT_BYTES = 4
 # Vectors of the embedding's length that live at once. SmolLM2-135M, batches of 512, without flash
 # attention: 166.4 MiB reserved, 166.7 computed here.

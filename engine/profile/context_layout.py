@@ -7,7 +7,7 @@ is quicker depends on device, model and job: both are estimated, and the quicker
 Flash attention is not chosen by the job: other kernels add in another order, so the same prompt
 would get another greedy answer in other company. It is chosen once for a model on a device, by the
 duration of usual work with and without it (`without_flash`). The type of the cells is never chosen:
-q8_0 changes answers, so it is used only on request.
+q8_0 and q4_0 change answers, so they are used only on request.
 """
 
 from __future__ import annotations

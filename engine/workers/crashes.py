@@ -151,7 +151,7 @@ _GAIN = "A sound build would be faster"
 def with_fallback(load: WorkerOptions, fallback: int) -> WorkerOptions:
     """Return a worker's options with a fallback applied."""
     if fallback >= 2:
-        # A q8_0 cache needs flash attention.
+        # A quantised cache needs flash attention.
         load = replace(load, flash_attention="off", kv_cache_type="f16")
     if fallback >= 3:
         load = replace(load, n_threads=1)

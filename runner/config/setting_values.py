@@ -249,7 +249,7 @@ def cache_type(value: object) -> CacheType:
     """Return the type of the key and value cache."""
     known: tuple[CacheType, ...] = get_args(CacheType)
     problem = "is not a type of cache that this version has"
-    return _one_of(known, value, problem, "Give 'f16' or 'q8_0'.")
+    return _one_of(known, value, problem, "Give 'f16', 'q8_0' or 'q4_0'.")
 
 
 def cache_layout(value: object) -> CacheLayout:
