@@ -222,19 +222,23 @@ class HostCache:
         """All keys, the least recently used first."""
         return tuple(self._entries)
 
-    def put(self, tokens: Tokens, *, is_job: bool = False) -> tuple[int | None, tuple[int, ...]]:
-        """Add an entry; return its key, or None if it is too large, and the evicted keys.
+    def put(
+        self, tokens: Tokens, *, is_job: bool = False, spare: int = -1
+    ) -> tuple[int | None, tuple[int, ...]]:
+        """Add an entry; return its key, or None if there is no room for it, and the evicted keys.
 
-        Jobs' entries are evicted before those of conversations, and never evict one.
+        Jobs' entries are evicted before those of conversations, and never evict one. `spare` is
+        never evicted.
         """
         gone = [
             key
             for key, one in self._entries.items()
-            if shared_prefix_length(tokens, one) == len(one)
+            if key != spare and shared_prefix_length(tokens, one) == len(one)
         ]
         others = [key for key in self._entries if key not in gone]
-        order = [key for key in others if key in self._jobs]
-        order += [key for key in others if key not in self._jobs and not is_job]
+        free = [key for key in others if key != spare]
+        order = [key for key in free if key in self._jobs]
+        order += [key for key in free if key not in self._jobs and not is_job]
         n_kept = sum(len(self._entries[key]) for key in others)
         for key in order:
             if n_kept + len(tokens) <= self.n_most_tokens:

@@ -180,11 +180,14 @@ class Slots:
     def _idle_in_order(self) -> list[int]:
         return sorted(self._idle, key=lambda seq_id: not self._idle[seq_id])
 
-    def _evict(self, seq_id: int) -> None:
-        """Remove an idle sequence from the cache, and save it if it may be needed again."""
+    def _evict(self, seq_id: int, spare_key: int = -1) -> None:
+        """Remove an idle sequence from the cache, and save it if it may be needed again.
+
+        `spare_key`: the entry of the host cache that stays, since it is restored next.
+        """
         is_job = self._idle.pop(seq_id)
         if not is_job or self._may_be_repeated(seq_id):
-            self._save_to_host(seq_id, is_job=is_job)
+            self._save_to_host(seq_id, is_job=is_job, spare_key=spare_key)
         self._free(seq_id)
 
     def _may_be_repeated(self, seq_id: int) -> bool:
@@ -206,10 +209,11 @@ class Slots:
             if other != seq_id and other in self.cells
         }
 
-    def _save_to_host(self, seq_id: int, *, is_job: bool = False) -> None:
+    def _save_to_host(self, seq_id: int, *, is_job: bool = False, spare_key: int = -1) -> None:
         if not is_job and self.cells.n_own(seq_id) < WORTH_MOVING_TOKENS:
             return
-        key, gone = self.host_cache.put(self.cells.computed(seq_id), is_job=is_job)
+        computed = self.cells.computed(seq_id)
+        key, gone = self.host_cache.put(computed, is_job=is_job, spare=spare_key)
         self._operations += [DropFromHost(one) for one in gone]
         if key is not None:
             self._operations.append(SaveToHost(seq_id, key))
@@ -237,7 +241,7 @@ class Slots:
             self.cut(seq_id, source.n_tokens)
             del self._idle[seq_id]
         else:
-            seq_id = self._free_seq_id(spare=source.seq_id)
+            seq_id = self._free_seq_id(source)
             self._fill_from(source, seq_id)
         self._running[seq_id] = sequence
         sequence.seq_id = seq_id
@@ -272,10 +276,10 @@ class Slots:
         if not is_job or self._may_be_repeated(seq_id):
             self._save_to_host(seq_id, is_job=is_job)
 
-    def _free_seq_id(self, spare: int) -> int:
-        seq_id = self._open_seq_ids(spare)[0]
+    def _free_seq_id(self, source: PrefixSource) -> int:
+        seq_id = self._open_seq_ids(spare=source.seq_id)[0]
         if seq_id in self._idle:
-            self._evict(seq_id)
+            self._evict(seq_id, spare_key=source.key)
         return seq_id
 
     def _open_seq_ids(self, spare: int) -> list[int]:

@@ -32,3 +32,14 @@ def test_an_entry_that_continues_another_takes_its_place() -> None:
     second, gone = shelf.put(tokens(1, 90))
     assert gone == (first,)
     assert shelf.best(tokens(1, 80)) == (second, 80)
+
+
+def test_a_spared_entry_stays_even_if_nothing_else_can_make_room() -> None:
+    shelf = HostCache(100)
+    first, _ = shelf.put(tokens(1, 60))
+    second, _ = shelf.put(tokens(2, 40))
+    assert first is not None
+    assert shelf.put(tokens(3, 50), spare=first) == (None, ())
+    assert shelf.put(tokens(3, 30), spare=first)[1] == (second,)
+    assert shelf.put(tokens(1, 70), spare=first) == (None, ()), "although it continues that one"
+    assert shelf.best(tokens(1, 80)) == (first, 60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,6 +75,72 @@ def test_every_sequence_says_what_it_would_say_alone(
         expected[number] = alone(one)
         world.scheduler.add(one, world.now_s)
     assert sorted(world.all()) == list(range(len(requests)))
+    assert world.said == expected
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 5),  # which document
+            st.integers(100, 300),  # how much of it
+            st.lists(st.integers(10, 12), min_size=1, max_size=40),
+            st.sampled_from(["interactive", "normal", "batch"]),
+            st.integers(0, 40),  # turns before it arrives
+        ),
+        min_size=3,
+        max_size=25,
+    ),
+    LIMITS,
+    st.sampled_from([300, 800]),
+)
+def test_prefixes_that_come_and_go_in_a_full_host_cache_are_what_they_were(
+    requests: list[tuple[int, int, list[int], Priority, int]],
+    limits: ContextLimits,
+    n_host_cache_tokens: int,
+) -> None:
+    n_streams = 1 if limits.is_unified else limits.n_seq_ids
+    limits = replace(
+        limits,
+        n_cells=350 * n_streams + limits.n_cells,
+        n_batch_tokens=256,
+        prefers_free_streams=False,
+        n_host_cache_tokens=n_host_cache_tokens,
+    )
+    world, expected = run(limits), {}
+    coming = sorted(enumerate(requests), key=lambda one: one[1][4])
+    for number, (document, n_read, ids, priority, at_turn) in coming:
+        while world.now_s < at_turn:
+            world.turn()
+        one = sequence(number, [100 + document] * n_read + ids, 4, priority)
+        expected[number] = alone(one)
+        world.scheduler.add(one, world.now_s)
+    assert sorted(world.all()) == list(range(len(requests)))
+    assert world.said == expected
+
+
+def test_a_prefix_that_is_restored_stays_in_a_full_host_cache_until_then() -> None:
+    limits = ContextLimits(2 * 400, 1, 256, is_unified=False, n_reserved=1, n_host_cache_tokens=400)
+    world = run(limits)
+    for number, kind in enumerate([1, 2, 1]):
+        chat = sequence(number, [kind] * 300 + [10 + number] * 5, 3, "interactive")
+        world.scheduler.add(chat, world.now_s)
+        world.all()
+    assert chat.n_reused == 300
+    assert world.order == [0, 1, 2]
+
+
+def test_jobs_over_some_documents_share_a_full_host_cache() -> None:
+    rng = np.random.default_rng(0)
+    world = run(ContextLimits(3 * 400, 2, 256, is_unified=False, n_host_cache_tokens=800))
+    expected = {}
+    for number, document in enumerate(rng.integers(0, 6, 60).tolist()):
+        job = sequence(number, [100 + document] * 250 + [500 + number] * 10)
+        expected[number] = alone(job)
+        world.scheduler.add(job, world.now_s)
+        for _ in range(int(rng.integers(0, 8))):
+            world.turn()
+    world.all()
     assert world.said == expected
 
 
