@@ -153,17 +153,13 @@ class KvCache:
             CacheFull: saved cells cannot be restored.
         """
         operations = tuple(operations)
-        outside = {
-            one.seq_id for one in operations if isinstance(one, SaveToHost | RestoreFromHost)
-        }
-        for one in operations:
+        may_wait = _copies_that_may_wait(operations)
+        for place, one in enumerate(operations):
             match one:
                 case TrimCells(seq_id, n_keep):
                     self.context.trim(seq_id, n_keep)
                 case CopyPrefix(source, target, n_tokens):
-                    self._copy(
-                        source, target, n_tokens, is_alone={source, target}.isdisjoint(outside)
-                    )
+                    self._copy(source, target, n_tokens, may_wait=place in may_wait)
                 case SaveToHost(seq_id, key):
                     self._saved[key] = save_cells(self.context, seq_id)
                 case RestoreFromHost(key, seq_id):
@@ -204,18 +200,15 @@ class KvCache:
             restore_cells(self.context, seq_id, state)
         self.n_computed = cells.n_used
 
-    def _copy(self, source: int, target: int, n_tokens: int, *, is_alone: bool) -> None:
-        """Copy the first `n_tokens` of a sequence to an empty one.
-
-        `is_alone`: no cells of these two go to or from main memory before the next decode.
-        """
+    def _copy(self, source: int, target: int, n_tokens: int, *, may_wait: bool) -> None:
+        """Copy the first `n_tokens` of a sequence to an empty one, at once unless it `may_wait`."""
         if self.limits.is_unified:
             self.context.copy(source, target, n_tokens)
             return
-        if self.model.memory == "window" or (self._cache_options.is_gpu and is_alone):
-            # The whole stream, on its device: llama.cpp does it just before the next decode, so no
-            # cells may be restored until then. A saved state would go through main memory (4,000
-            # tokens of 8 billion weights take 100 to 300 ms), and lacks what a window has passed.
+        if self.model.memory == "window" or (self._cache_options.is_gpu and may_wait):
+            # The whole stream, on its device, just before the next decode. A saved state would go
+            # through main memory (4,000 tokens of 8 billion weights take 100 to 300 ms), and lacks
+            # what a window has passed.
             self.context.copy(source, target, -1)
             self.context.trim(target, n_tokens)
             return
@@ -491,6 +484,28 @@ class KvCache:
             kv_cache_type=plan.layout.kv_cache_type,
             is_unified=limits.is_unified,
         )
+
+
+def _copies_that_may_wait(operations: Items[CacheOperation]) -> set[int]:
+    """Return the places of the copies between streams that may be left to the device.
+
+    llama.cpp does these in their order, but only just before the next decode, after everything that
+    goes through main memory. So nothing of the latter may touch their streams later.
+    """
+    places: set[int] = set()
+    touched: set[int] = set()  # by what goes through main memory later
+    for place, one in reversed(tuple(enumerate(operations))):
+        match one:
+            case SaveToHost(seq_id, _) | RestoreFromHost(_, seq_id):
+                touched.add(seq_id)
+            case CopyPrefix(source, target, _):
+                if touched.isdisjoint({source, target}):
+                    places.add(place)
+                else:
+                    touched |= {source, target}
+            case _:
+                pass
+    return places
 
 
 def _draft_price(profile: Profile, limits: ContextLimits, n_sequences: int) -> float:

@@ -1,0 +1,135 @@
+"""What a scheduler's operations leave in the streams of a split cache, on a real small model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from paddock.engine.arrays import Logits, Tokens
+from paddock.engine.decoding.batch import (
+    CacheOperation,
+    CopyPrefix,
+    RestoreFromHost,
+    SaveToHost,
+    TrimCells,
+    batch_arrays,
+)
+from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
+from paddock.engine.llama.library import quiet_logs
+from paddock.engine.llama.llama_context import Context, ContextOptions
+from paddock.engine.llama.llama_model import Model, ModelOptions
+from tests.fakes import tiny
+
+N_STREAMS, N_TOKENS = 4, 24
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KvCache]:
+    """A split cache that copies streams as on a graphics device."""
+    quiet_logs()
+    path = tiny.llama(tmp_path_factory.mktemp("tiny") / "llama.gguf")
+    model = Model(path, ModelOptions(n_gpu_layers=0))
+    options = ContextOptions(n_ctx_tokens=1024, n_batch_tokens=256, n_seq_max=8, n_threads=1)
+    wanted = CacheOptions(256, 8 * 256, N_STREAMS, options, "split", is_gpu=True)
+    cache = KvCache(model, wanted)
+    yield cache
+    cache.close()
+    model.close()
+
+
+def known(kind: int) -> Tokens:
+    """What stream `kind` holds at first."""
+    return np.random.default_rng(kind).integers(0, 255, N_TOKENS).astype(np.int32)
+
+
+def read(cache: KvCache, held: dict[int, Tokens], *, pos: int | None = None) -> dict[int, Logits]:
+    """Decode tokens into streams; return the logits after the last of each."""
+    logits = {}
+    for seq_id, tokens in held.items():
+        start = 0 if pos is None else pos
+        n_rows = cache.context.decode(*batch_arrays([tokens], [start], [seq_id], [1]))
+        logits[seq_id] = cache.context.logits(n_rows)[0].copy()
+    return logits
+
+
+def after(cache: KvCache, operations: list[CacheOperation], held: dict[int, Tokens]) -> None:
+    """Assert that after the operations the streams hold these tokens."""
+    next_token = np.array([7], np.int32)
+    cache.clear()
+    read(cache, {kind: known(kind) for kind in range(N_STREAMS)})
+    cache.operate(operations)
+    said = {
+        seq_id: read(cache, {seq_id: next_token}, pos=len(tokens))[seq_id]
+        for seq_id, tokens in held.items()
+    }
+    cache.clear()
+    for seq_id, tokens in held.items():
+        (expected,) = read(cache, {seq_id: np.append(tokens, next_token)}).values()
+        assert np.abs(said[seq_id] - expected).max() < 1e-3, f"stream {seq_id}"
+
+
+def test_what_is_copied_to_a_stream_is_there_before_it_is_copied_on(cache: KvCache) -> None:
+    operations: list[CacheOperation] = [
+        TrimCells(0, 0), CopyPrefix(1, 0, 20), TrimCells(1, 0),
+        SaveToHost(2, 5), TrimCells(2, 0), CopyPrefix(0, 2, 16),
+    ]  # fmt: skip
+    after(cache, operations, {0: known(1)[:20], 2: known(1)[:16]})
+
+
+def test_a_stream_is_copied_before_another_is_copied_into_it(cache: KvCache) -> None:
+    operations: list[CacheOperation] = [
+        TrimCells(2, 0), CopyPrefix(0, 2, 20), TrimCells(0, 0), CopyPrefix(1, 0, 20),
+        SaveToHost(1, 5), TrimCells(1, 0),
+    ]  # fmt: skip
+    after(cache, operations, {0: known(1)[:20], 2: known(0)[:20]})
+
+
+def test_a_copy_into_a_stream_that_was_just_saved_stays_on_the_device(
+    cache: KvCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied: list[tuple[int, int]] = []
+    copy = Context.copy
+
+    def noted(context: Context, source: int, target: int, n_tokens: int) -> None:
+        copied.append((source, target))
+        copy(context, source, target, n_tokens)
+
+    monkeypatch.setattr(Context, "copy", noted)
+    operations: list[CacheOperation] = [SaveToHost(2, 5), TrimCells(2, 0), CopyPrefix(0, 2, 16)]
+    after(cache, operations, {0: known(0), 2: known(0)[:16]})
+    assert copied == [(0, 2)]
+
+
+STREAM = st.integers(0, N_STREAMS - 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["copy", "save", "restore"]), STREAM, STREAM),
+        min_size=2,
+        max_size=8,
+    )
+)
+def test_streams_hold_what_operations_in_any_order_leave_there(
+    cache: KvCache, moves: list[tuple[str, int, int]]
+) -> None:
+    held = {kind: known(kind) for kind in range(N_STREAMS)}
+    kept: dict[int, Tokens] = {}
+    operations: list[CacheOperation] = []
+    for kind, one, other in moves:
+        if kind == "save":
+            operations.append(SaveToHost(one, one))
+            kept[one] = held[one]
+        elif kind == "restore" and one in kept:
+            operations += [TrimCells(other, 0), RestoreFromHost(one, other)]
+            held[other] = kept[one]
+        elif kind == "copy" and one != other:
+            n_tokens = len(held[one]) - 1
+            operations += [TrimCells(other, 0), CopyPrefix(one, other, n_tokens)]
+            held[other] = held[one][:n_tokens]
+    after(cache, operations, held)
