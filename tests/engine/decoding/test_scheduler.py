@@ -507,6 +507,62 @@ def test_a_finished_conversation_stays_in_the_cells_of_a_graphics_device() -> No
     assert again.n_reused == 302
 
 
+SPLIT_GPU = ContextLimits(
+    4 * 600, 2, 512, is_unified=False, is_gpu=True, n_reserved=2, n_host_cache_tokens=4000
+)
+
+
+@pytest.mark.parametrize("n_shared", [0, 50])
+@pytest.mark.parametrize("priority", ["interactive", "batch"])
+def test_a_finished_conversation_stays_in_another_stream_of_a_graphics_device(
+    n_shared: int, priority: Priority
+) -> None:
+    world = run(SPLIT_GPU)
+    system = [9] * n_shared
+    world.scheduler.add(first := sequence(0, [*system, *[1] * 300], 3, "interactive"))
+    world.all()
+    for number in (1, 2):
+        world.scheduler.add(sequence(number, [*system, *[number + 1] * 50], 3, priority))
+        world.all()
+    assert not world.device.kept, "nothing was copied to main memory"
+    again = sequence(3, [*first.prompt.tolist(), *first.answer, 7], 3, "interactive")
+    world.scheduler.add(again)
+    world.turn()
+    assert again.n_reused == n_shared + 302
+    world.all()
+
+
+def test_the_oldest_conversation_leaves_a_graphics_device_whose_streams_are_all_taken() -> None:
+    world = run(SPLIT_GPU)
+    chats = [sequence(number, [number + 1] * 300, 3, "interactive") for number in range(6)]
+    for chat in chats:
+        world.scheduler.add(chat)
+        world.all()
+    kept = [{token for _, token in cells[:300]} for cells in world.device.kept.values()]
+    assert kept == [{1}, {2}]
+    for number, chat in enumerate(chats, start=6):
+        history = [*chat.prompt.tolist(), *chat.answer, 7]
+        world.scheduler.add(again := sequence(number, history, 3, "interactive"))
+        world.all()
+        assert again.n_reused == 302
+
+
+def test_documents_leave_a_graphics_device_only_once_they_are_seen_to_be_read_again() -> None:
+    world, n_documents = run(SPLIT_GPU), 8
+    for number in range(n_documents):
+        world.scheduler.add(sequence(number, prompt_over(number, 0)))
+    world.all()
+    assert not world.device.kept
+    for step in (1, 2):
+        for document in range(n_documents):
+            number = step * n_documents + document
+            world.scheduler.add(sequence(number, prompt_over(document, step)))
+            world.all()
+    n_once = SYSTEM + n_documents * (DOCUMENT + 3 * INSTRUCTION)
+    n_again = world.device.n_computed - answer_tokens(world) - n_once
+    assert n_again <= n_documents * DOCUMENT, "kept from the second reading on"
+
+
 def test_a_sequence_that_was_put_back_says_the_same() -> None:
     world = run(ContextLimits(1000, 2, 64))
     one = sequence(0, [1] * 30, max_tokens=6)
