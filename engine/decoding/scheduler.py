@@ -258,13 +258,16 @@ class Scheduler:
         """Return the next step; without pieces there is nothing to compute.
 
         In a split cache pieces are in the order of their sequence ids: llama.cpp computes streams
-        in one pass over the weights only if each id follows the one before. Prompts add tokens up
-        to `n_most_tokens` of the step, but always a few.
+        in one pass over the weights only if each id follows the one before. On a graphics device
+        sequences are moved for that. Prompts add tokens up to `n_most_tokens` of the step, but
+        always a few.
         """
         self._now_s, self._n_most_tokens = now_s, n_most_tokens
         self._admit()
         self._secure_cells()
         pieces = self._pieces()
+        if pieces:
+            self.slots.close_gaps()
         if not self.limits.is_unified:
             pieces.sort(key=lambda piece: piece.sequence.seq_id)
         return ScheduledStep(self.slots.take_operations(), tuple(pieces))

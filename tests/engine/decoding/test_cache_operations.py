@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.arrays import Logits, Tokens
+from paddock.engine.decoding import loop
 from paddock.engine.decoding.batch import (
     CacheOperation,
     CopyPrefix,
@@ -19,10 +20,14 @@ from paddock.engine.decoding.batch import (
     batch_arrays,
 )
 from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
+from paddock.engine.decoding.running_request import DecodeRequest
 from paddock.engine.llama.library import quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
+from tests.engine.decoding.test_loop import Bench, closed, job
 from tests.fakes import tiny
+
+__all__ = ["closed"]
 
 N_STREAMS, N_TOKENS = 4, 24
 
@@ -133,3 +138,45 @@ def test_streams_hold_what_operations_in_any_order_leave_there(
             operations += [TrimCells(other, 0), CopyPrefix(one, other, n_tokens)]
             held[other] = held[one][:n_tokens]
     after(cache, operations, held)
+
+
+@pytest.fixture(scope="module", params=["copying", "mamba", "hybrid", "sliding"])
+def model(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Model]:
+    quiet_logs()
+    path = getattr(tiny, request.param)(tmp_path_factory.mktemp("tiny") / "model.gguf")
+    model = Model(path, ModelOptions(n_gpu_layers=0))
+    yield model
+    model.close()
+
+
+@pytest.mark.parametrize("chooses_on_device", [False, True])
+def test_answers_that_are_moved_between_streams_go_on_as_alone(
+    model: Model, monkeypatch: pytest.MonkeyPatch, *, chooses_on_device: bool
+) -> None:
+    if chooses_on_device:
+        monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_FROM", 2)
+        monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_TO", 2)
+    n_answers = (3, 60, 9, 45, 6, 30)
+
+    def asked() -> list[DecodeRequest]:
+        texts = [letter * 20 + "0123456789"[number:] for number, letter in enumerate("abcdef")]
+        return [
+            job(model, number, text, max_tokens=n_tokens, drafts=False)
+            for number, (text, n_tokens) in enumerate(zip(texts, n_answers, strict=True))
+        ]
+
+    moved: list[tuple[int, int]] = []
+    copy = Context.copy
+
+    def noted(context: Context, source: int, target: int, n_tokens: int) -> None:
+        moved.append((source, target))
+        copy(context, source, target, n_tokens)
+
+    monkeypatch.setattr(Context, "copy", noted)
+    said = Bench(model, "split", n_parallel=6, is_gpu=True).run(asked())
+    assert len(moved) >= 2
+    assert all(source > target for source, target in moved)
+    for one in asked():
+        assert Bench(model, "split").run([one]).items() <= said.items()

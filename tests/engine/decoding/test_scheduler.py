@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.decoding import batch as sequences
-from paddock.engine.decoding.batch import ContextLimits, SaveToHost, Sequence
+from paddock.engine.decoding.batch import ContextLimits, CopyPrefix, SaveToHost, Sequence
 from paddock.engine.decoding.scheduler import Scheduler, StepSizer
 from paddock.engine.request import Priority
 from tests.engine.decoding.device import Device, Run, next_token, run, sequence
@@ -609,6 +609,65 @@ def test_answers_of_various_lengths_are_decoded_in_one_pass(asked: list[tuple[in
             n_gaps = sum(after != before + 1 for before, after in pairwise(ids))
             assert len(Device.passes(turn)) == 1 + n_gaps
     assert not world.scheduler.has_work
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 200), st.integers(1, 30)), min_size=4, max_size=40),
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_graphics_device_decodes_jobs_of_various_lengths_in_one_pass(
+    asked: list[tuple[int, int]], can_share: bool, is_window: bool
+) -> None:
+    limits = replace(GPU, can_share=can_share, prefers_free_streams=is_window, n_reserved=2)
+    world, expected = run(limits), {}
+    for number, (n_prompt, n_answer) in enumerate(asked):
+        one = sequence(number, [number] * n_prompt, max_tokens=n_answer)
+        expected[number] = alone(one)
+        world.scheduler.add(one)
+    while (turn := world.turn()).pieces:
+        if all(one.state == "decode" for one in world.scheduler.running):
+            is_answers = len(turn.pieces) == turn.n_tokens == len(world.scheduler.running)
+            assert not is_answers or len(Device.passes(turn)) == 1
+    assert world.said == expected
+
+
+def test_the_end_of_a_large_job_on_a_graphics_device_takes_one_pass_a_step() -> None:
+    rng = np.random.default_rng(0)
+    world = run(replace(GPU, n_cells=68 * 512, n_parallel=64, n_reserved=4))
+    for number, n_answer in enumerate(rng.integers(20, 200, 64).tolist()):
+        world.scheduler.add(sequence(number, [number] * 60, max_tokens=n_answer))
+    n_steps = n_passes = n_copied = 0
+    while (turn := world.turn()).pieces:
+        if len(turn.pieces) == turn.n_tokens:
+            n_steps += 1
+            n_passes += len(Device.passes(turn))
+            n_copied += sum(isinstance(one, CopyPrefix) for one in turn.operations)
+    assert n_passes <= 1.02 * n_steps
+    assert n_copied < 64, "each once at most"
+
+
+@pytest.mark.parametrize("n_cells", [4 * 400, 5 * 400])
+def test_a_conversation_between_running_streams_makes_way_only_on_the_device(n_cells: int) -> None:
+    n_slots = n_cells // 400
+    limits = replace(
+        GPU, n_cells=n_cells, n_parallel=n_slots, n_host_cache_tokens=9000, chat_turn_tokens=256
+    )
+    world = run(limits)
+    for number in range(4):
+        n_answer = 20 if number == 1 else 60
+        world.scheduler.add(sequence(number, [number] * 200, n_answer, "interactive"))
+    while len(world.order) < 1:
+        world.turn()
+    turn = world.turn()
+    assert len(turn.pieces) == turn.n_tokens == 3
+    assert len(Device.passes(turn)) == (1 if n_slots > 4 else 2)
+    assert not world.device.kept
+    again = sequence(9, [1] * 200 + world.said[1] + [7], 3, "interactive")
+    world.scheduler.add(again, world.now_s)
+    world.all()
+    assert again.n_reused == 219
 
 
 def test_a_full_split_cache_decodes_in_one_pass_after_much_coming_and_going() -> None:
