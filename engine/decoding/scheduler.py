@@ -257,10 +257,10 @@ class Scheduler:
     def schedule(self, now_s: float = 0.0, n_most_tokens: int = 1 << 30) -> ScheduledStep:
         """Return the next step; without pieces there is nothing to compute.
 
-        In a split cache pieces are in the order of their sequence ids: llama.cpp computes streams
-        in one pass over the weights only if each id follows the one before. On a graphics device
-        sequences are moved for that. Prompts add tokens up to `n_most_tokens` of the step, but
-        always a few.
+        In a split cache, and in a recurrent memory of any layout, pieces are in the order of their
+        sequence ids: llama.cpp computes streams in one pass over the weights only if each id
+        follows the one before. On a graphics device sequences are moved for that. Prompts add
+        tokens up to `n_most_tokens` of the step, but always a few.
         """
         self._now_s, self._n_most_tokens = now_s, n_most_tokens
         self._admit()
@@ -268,7 +268,7 @@ class Scheduler:
         pieces = self._pieces()
         if pieces:
             self.slots.close_gaps()
-        if not self.limits.is_unified:
+        if not self.limits.is_unified or not self.limits.can_share:
             pieces.sort(key=lambda piece: piece.sequence.seq_id)
         return ScheduledStep(self.slots.take_operations(), tuple(pieces))
 

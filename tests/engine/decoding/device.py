@@ -143,7 +143,8 @@ class Run:
         self.now_s += 1.0
         turn = self.scheduler.schedule(self.now_s)
         self.device.perform(turn)
-        if not self.scheduler.limits.is_unified:
+        limits = self.scheduler.limits
+        if not limits.is_unified or not limits.can_share:
             seq_ids = [piece.sequence.seq_id for piece in turn.pieces]
             assert seq_ids == sorted(seq_ids), "others would be computed in passes of their own"
         assert turn.n_tokens <= self.scheduler.limits.n_batch_tokens + len(turn.pieces) * 8

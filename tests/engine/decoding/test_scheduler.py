@@ -670,8 +670,14 @@ def test_a_conversation_between_running_streams_makes_way_only_on_the_device(n_c
     assert again.n_reused == 219
 
 
-def test_a_full_split_cache_decodes_in_one_pass_after_much_coming_and_going() -> None:
-    world = run(ContextLimits(8 * 512, 8, 512, is_unified=False, n_reserved=0))
+@pytest.mark.parametrize("is_recurrent", [False, True])
+def test_a_full_cache_of_streams_decodes_in_one_pass_after_much_coming_and_going(
+    *, is_recurrent: bool
+) -> None:
+    limits = ContextLimits(8 * 512, 8, 512, is_unified=False, n_reserved=0)
+    if is_recurrent:  # llama.cpp has a stream of each sequence in any layout
+        limits = replace(limits, is_unified=True, can_share=False)
+    world = run(limits)
     for number in range(60):
         world.scheduler.add(sequence(number, [number] * 3, max_tokens=2 + number * 7 % 19))
     n_passes = []
