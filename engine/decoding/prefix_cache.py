@@ -266,6 +266,7 @@ class HostCache:
 
     def clear(self) -> None:
         self._entries.clear()
+        self._jobs.clear()
         self.n_tokens = 0
 
     def best(self, prompt: Tokens) -> tuple[int, int]:

@@ -43,3 +43,10 @@ def test_a_spared_entry_stays_even_if_nothing_else_can_make_room() -> None:
     assert shelf.put(tokens(3, 30), spare=first)[1] == (second,)
     assert shelf.put(tokens(1, 70), spare=first) == (None, ()), "although it continues that one"
     assert shelf.best(tokens(1, 80)) == (first, 60)
+
+
+def test_an_emptied_cache_remembers_no_entries_of_jobs() -> None:
+    shelf = HostCache(100)
+    shelf.put(tokens(1, 60), is_job=True)
+    shelf.clear()
+    assert (len(shelf), shelf.n_tokens, len(shelf._jobs)) == (0, 0, 0)
