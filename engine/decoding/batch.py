@@ -129,7 +129,8 @@ class ContextLimits:
     """Whether prefixes can be shared and sequences cut; else a sequence is kept whole."""
     is_unified: bool = True
     prefers_free_streams: bool = False
-    """Whether free streams of a split cache go first, since idle ones cannot be saved."""
+    """Whether free streams of a split cache go first, since idle ones cannot be saved; on a
+    graphics device they are copied to free streams."""
     is_gpu: bool = False
     """Whether a pass over the weights takes about as long with few tokens as with many."""
     n_reserved: int = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from paddock.engine.decoding.running_request import DecodeRequest
 from paddock.engine.llama.library import quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.request import Sampling
+from paddock.engine.sampling.picker import Picker
 from tests.engine.decoding.test_loop import Bench, closed, job
 from tests.fakes import tiny
 
@@ -180,3 +183,20 @@ def test_answers_that_are_moved_between_streams_go_on_as_alone(
     assert all(source > target for source, target in moved)
     for one in asked():
         assert Bench(model, "split").run([one]).items() <= said.items()
+
+
+def test_a_conversation_that_was_set_aside_on_the_device_goes_on(model: Model) -> None:
+    def chat(number: int, text: str) -> DecodeRequest:
+        return job(model, number, text, max_tokens=8, priority="interactive", drafts=False)
+
+    bench = Bench(model, "split", n_host_cache_tokens=2000, is_gpu=True)
+    answer = Sampling(logit_bias={token: 100 for token in b"!"})
+    first = chat(0, "a" * 200)
+    bench.run([replace(first, picker=Picker(answer, first.prompt, model))])
+    bench.run([chat(1, "b" * 300)])
+    bench.run([chat(2, "c" * 150)])
+    assert not bench.cache._saved, "nothing was copied to main memory"
+    following = "a" * 200 + "!" * 8 + "d" * 20
+    said = bench.run([chat(3, following)])
+    assert bench.usages[3]["prompt_reused_tokens"] >= 207, "all but the last token, never computed"
+    assert Bench(model, "split").run([chat(3, following)]) == said
