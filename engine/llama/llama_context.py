@@ -35,7 +35,7 @@ from paddock.engine.request import Sampling
 from paddock.engine.settings import CacheType, Switch
 from paddock.engine.system.retry import Backoff, Pauses
 
-from .library import LOG, CacheFull, DecodeFailed, LoadFailed, ext, lib, supports_gpu
+from .library import LOG, CacheFull, DecodeFailed, LoadFailed, ext, lib
 from .llama_model import Model
 
 
@@ -322,7 +322,7 @@ class Context:
         """Whether a decode's hidden states can be read, see `states`."""
         if options.is_mtp:
             self.keep_states(True)
-        self._governor = None if supports_gpu() else ThreadGovernor(options.n_threads)
+        self._governor = None if model.is_gpu else ThreadGovernor(options.n_threads)
 
     def __enter__(self) -> Context:
         return self
@@ -586,7 +586,7 @@ def warm_up(model: Model, options: ContextOptions) -> int:
         DecodeFailed: llama.cpp cannot compute.
     """
     with Context(model, options) as context:
-        if supports_gpu() and not options.embeds:
+        if model.is_gpu and not options.embeds:
             _decode_zeros(context, 0, WARM_UP_CELLS)
             context.clear()
         _decode_zeros(context, 0, _N_WARM_UP_TOKENS)

@@ -17,7 +17,7 @@ import numpy as np
 from paddock.engine.arrays import Tokens
 from paddock.engine.settings import SplitMode
 
-from .library import LOG, DecodeFailed, LoadFailed, LogRecording, ggml_function, lib
+from .library import LOG, DecodeFailed, LoadFailed, LogRecording, ggml_function, lib, supports_gpu
 
 
 class LoraAdapters:
@@ -146,6 +146,8 @@ class Model:
             self.uses_extra_buffers = options.uses_extra_buffers
             self.adapters = LoraAdapters(pointer, options.adapters, said)
         self.buffers = said.buffers()
+        self.is_gpu = supports_gpu() and options.n_gpu_layers != 0
+        """Whether layers are on a graphics device."""
         self._vocab: Any = lib.llama_model_get_vocab(pointer)
         self.n_vocab: int = lib.llama_vocab_n_tokens(self._vocab)
         self._pieces: dict[int, bytes] = {}

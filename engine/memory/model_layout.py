@@ -277,6 +277,8 @@ def layouts(
     profile: Profile | None = None,
 ) -> tuple[ModelLayout, ...]:
     """Return the ways to load a model, the best first; the good ones stand before the others."""
+    if device.is_gpu and not settings.n_gpu_layers:
+        device, profile = _as_processor(device, "num_gpu is 0"), None
     load = replace(_load_of(wanted, settings, device, profile), has_mtp=header.has_mtp)
     good, sizes = _cell_counts(load, wanted, header, settings, device)
     per_cell = cell_bytes(header, load.kv_cache_type)
@@ -292,7 +294,23 @@ def layouts(
         ways += _layouts_of(sized, wanted, header, settings, device, size >= good)
     # Fewer cells on the device are faster than many of which the processor computes a part.
     ways.sort(key=lambda way: (not way.is_good, way.is_spilled))
-    return tuple(_corrected(way, known(way.load)) for way in ways)
+    found = tuple(_corrected(way, known(way.load)) for way in ways)
+    n_spilled = sum(way.is_spilled for way in found)
+    if not _may_spill(settings, device) or n_spilled == len(sizes):
+        return found
+    # Where a device has no room for a layer, the model is laid out as one of the processor.
+    alone = _as_processor(device, f"{device.name} has no room (allow_cpu)")
+    at_home = layouts(wanted, header, replace(settings, n_gpu_layers=0), alone, known)
+    return found + tuple(replace(way, is_good=False, is_spilled=True) for way in at_home)
+
+
+def _as_processor(device: Device, why: str) -> Device:
+    """Return the machine as a model sees it that has no layer on a graphics device."""
+    return replace(device, is_gpu=False, gpus=(), why_no_gpu=why)
+
+
+def _may_spill(settings: PoolSettings, device: Device) -> bool:
+    return settings.allow_cpu and settings.n_gpu_layers < 0 and bool(device.gpus)
 
 
 def _host_cache_bytes(settings: PoolSettings, device: Device) -> int:
@@ -378,7 +396,7 @@ def _free_cells(
     """
     n_layers = header.number("block_count") + 1
     share = 1.0 if load.n_gpu_layers < 0 else min(1.0, load.n_gpu_layers / n_layers)
-    if not share or not device.gpus:
+    if not device.gpus:
         return None, None
     per_cell = share * cell_bytes(header, load.kv_cache_type)
     weights = share * (wanted.facts.size_bytes + wanted.extra_bytes) + wanted.others_bytes
@@ -510,17 +528,17 @@ def _layouts_of(
     load_s = size / _READ_BYTES_PER_S
     n_there = n_layers if load.n_gpu_layers < 0 else min(load.n_gpu_layers, n_layers)
     here = MemoryAmount(needs.spread_bytes + needs.compute_bytes + _RUNTIME_BYTES)
-    if not device.is_gpu or not n_there:
-        why = "num_gpu is 0" if device.is_gpu else device.why_no_gpu
-        placed = f"all {n_layers} layers on the processor" + (f"; {why}" if why else "")
+    if not device.is_gpu:
+        why = f"; {device.why_no_gpu}" if device.why_no_gpu else ""
+        placed = f"all {n_layers} layers on the processor{why}"
         return [ModelLayout(replace(load, placed=placed), here, load_s, is_good)]
     if not device.gpus:  # it shares main memory
         placed = _placement_text(n_there, n_layers, "")
         placed += f"; {device.why_no_gpu}" if device.why_no_gpu else ""
         return [ModelLayout(replace(load, placed=placed), here, load_s, is_good)]
     found = _on_devices(load, needs, n_there, device, settings)
-    if settings.allow_cpu and load.n_gpu_layers < 0:
-        found.append(_spilled(load, needs, device, settings))
+    spilled = _spilled(load, needs, device, settings) if _may_spill(settings, device) else None
+    found += [spilled] if spilled else []
     return [replace(one, load_s=load_s, is_good=is_good and not one.is_spilled) for one in found]
 
 
@@ -550,11 +568,12 @@ def _on_devices(
 
 def _spilled(
     load: WorkerOptions, needs: _LoadNeeds, device: Device, settings: PoolSettings
-) -> ModelLayout:
+) -> ModelLayout | None:
     """Return the layout that leaves to the processor what a device has no memory for now.
 
     Of a mixture of experts that is the experts' weights of the first layers, as few as must be: a
-    token goes through a few of the experts, and through all of the rest.
+    token goes through a few of the experts, and through all of the rest. None: there is no memory
+    for a layer.
     """
     way = placements(0, device.gpus, main_gpu=settings.main_gpu)[0]
     gpu = device.gpus[way.gpus[0]]
@@ -576,10 +595,7 @@ def _spilled(
             return ModelLayout(put, room, 0.0, is_spilled=True)
     n_there = min(needs.n_layers - 1, int(free / (needs.spread_bytes / needs.n_layers)))
     if n_there < 1:
-        placed = f"all {needs.n_layers} layers on the processor; {gpu.name} has no room (allow_cpu)"
-        at_home = replace(load, n_gpu_layers=0, placed=placed)
-        here = needs.spread_bytes + needs.compute_bytes + _RUNTIME_BYTES
-        return ModelLayout(at_home, MemoryAmount(here), 0.0, is_spilled=True)
+        return None
     there, here = _split_bytes(needs, n_there)
     placed = _placement_text(n_there, needs.n_layers, gpu.name) + why
     put = replace(_placed_load(load, way, device), n_gpu_layers=n_there, placed=placed)

@@ -19,7 +19,7 @@ import numpy as np
 from paddock.engine.arrays import Tokens, Vectors
 from paddock.engine.decoding.running_request import StepOutput
 from paddock.engine.errors import BadRequest, TextRefused, TextTooLong
-from paddock.engine.llama.library import LoadFailed, supports_gpu
+from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.profile.profile import Profile, prefill_s
@@ -334,9 +334,9 @@ class EmbedService:
         self._n_ctx_tokens = min(load.n_ctx_tokens, load.n_batch_tokens)
         # Whole tiles: the longest text must fit into a batch with the filling of its last tile.
         self._n_most_tokens = n_tiles(load.n_batch_tokens) * TILE
-        n_batch = gpu_batch_tokens(profile) if supports_gpu() else PACK_TOKENS
+        n_batch = gpu_batch_tokens(profile) if load.is_gpu else PACK_TOKENS
         n_batch = min(n_batch, self._n_most_tokens)
-        self._n_least_tokens = n_batch if supports_gpu() else TILE
+        self._n_least_tokens = n_batch if load.is_gpu else TILE
         self._context = Context(model, self._options(max(n_batch, FIRST_BATCH_TOKENS)))
         # The reading thread needs it, and must not touch a context: the owner thread replaces it.
         self._n_pooled = self._context.n_pooled
@@ -499,7 +499,7 @@ class EmbedService:
         """Return the options of the side contexts, which share the threads; maybe none."""
         n_threads = self._load.n_threads
         batch_s = n_tokens * self._s_per_token * n_threads
-        if supports_gpu() or n_threads < 2 or batch_s > SIDE_BATCH_S:
+        if self._load.is_gpu or n_threads < 2 or batch_s > SIDE_BATCH_S:
             return []
         n_sides = min(n_threads, MOST_SIDE_CONTEXTS)
         options = replace(self._options(n_tokens), n_threads=n_threads // n_sides)
@@ -511,7 +511,7 @@ class EmbedService:
         return ContextOptions(
             n_ctx_tokens=n_tokens,
             n_batch_tokens=n_tokens,
-            n_seq_max=_GPU_SEQUENCES if supports_gpu() else 2 * load.n_parallel,
+            n_seq_max=_GPU_SEQUENCES if load.is_gpu else 2 * load.n_parallel,
             n_threads=load.n_threads,
             embeds=True,
             flash_attention=load.flash_attention,

@@ -129,7 +129,8 @@ def _run_kernel_trial(fallback: int, n_threads: int) -> str:
 def _fallback_findings(settings: Settings, *, is_sound: bool) -> Iterator[Finding]:
     """Report models whose workers have crashed with this build on this processor."""
     device = this_device()
-    book = FallbackStore(settings.pool.cache_dir, device.name if device.is_gpu else "")
+    is_gpu = device.is_gpu and settings.pool.n_gpu_layers != 0
+    book = FallbackStore(settings.pool.cache_dir, device.name if is_gpu else "")
     sound = f"The trial models work. To try models without a fallback again, remove {book.file}"
     remedy = sound if is_sound else _rebuild_remedy()
     for one in book.all().values():

@@ -191,6 +191,6 @@ def profile_place(
     A model with this digest may run with a fallback of llama.cpp, and was measured with it.
     """
     device = device or this_device()
-    gpu = device.name if device.is_gpu else ""
+    gpu = device.name if device.is_gpu and settings.n_gpu_layers else ""
     needed = FallbackStore(settings.cache_dir, gpu).find(digest)
     return this_device_build(settings, device.n_threads, gpu, needed.fallback if needed else 0)

@@ -1,6 +1,24 @@
 from __future__ import annotations
 
-from paddock.engine.llama.llama_context import ThreadGovernor
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.llama import llama_model
+from paddock.engine.llama.llama_context import Context, ContextOptions, ThreadGovernor
+from paddock.engine.llama.llama_model import Model, ModelOptions
+from tests.fakes import tiny
+
+
+@pytest.mark.parametrize(("n_gpu_layers", "is_governed"), [(0, True), (1, False)])
+def test_the_threads_of_a_model_on_the_processor_are_governed_in_every_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_gpu_layers: int, is_governed: bool
+) -> None:
+    monkeypatch.setattr(llama_model, "supports_gpu", lambda: True)
+    model = Model(tiny.llama(tmp_path / "x.gguf"), ModelOptions(n_gpu_layers=n_gpu_layers))
+    with Context(model, ContextOptions(256, 64, 1, 2)) as context:
+        assert (context._governor is not None) == is_governed
+    model.close()
 
 
 def test_threads_that_do_not_run_are_let_go_at_once() -> None:

@@ -326,6 +326,41 @@ def test_layers_that_the_settings_keep_on_the_processor_are_told() -> None:
     assert not any(none.room.gpus)
 
 
+def test_a_model_that_settings_keep_on_the_processor_is_laid_out_for_it() -> None:
+    settings = replace(PoolSettings(), n_gpu_layers=0)
+    many = Profile(
+        "d", "gpu-h200", "b", 0.0, 1, 1.0, 1, 1.0,
+        decode=(DecodePoint(64, 1024, False, 5000.0), DecodePoint(128, 1024, False, 9000.0)),
+    )  # fmt: skip
+    for facts in (FACTS, EMBEDDER):
+        wanted = LayoutRequest(facts, 4096)
+        ways = layouts(wanted, HEADER, settings, ONE_GPU, profile=many)
+        alone = layouts(wanted, HEADER, settings, replace(ONE_GPU, is_gpu=False, gpus=()))
+        assert [replace(one.load, placed="") for one in ways] == [
+            replace(one.load, placed="") for one in alone
+        ]
+        assert not any(one.load.is_gpu for one in ways)
+    load = layouts(LayoutRequest(FACTS, 4096), HEADER, settings, ONE_GPU)[0].load
+    assert (load.n_parallel, load.n_batch_tokens, load.n_pass_tokens) == (8, 512, 0)
+
+
+def test_a_model_that_spills_to_no_layers_is_laid_out_for_the_processor() -> None:
+    full = card(24, 24 * GIB)
+    settings = PoolSettings(allow_cpu=True)
+    ways = layouts(LayoutRequest(FACTS, 4096), HEADER, settings, full)
+    fitting = [way for way in ways if full.free.holds(way.room)]
+    assert fitting and all(way.is_spilled and not way.is_good for way in fitting)
+    for way in fitting:
+        assert (way.load.n_gpu_layers, way.load.is_gpu) == (0, False)
+        assert way.load.placed == ("all 33 layers on the processor; card has no room (allow_cpu)")
+    best = fitting[0].load
+    assert (best.n_parallel, best.n_batch_tokens, best.n_pass_tokens) == (8, 512, 0)
+    some = card(24, 20 * GIB)
+    ways = layouts(LayoutRequest(FACTS, 4096), HEADER, settings, some)
+    spilled = [way.load for way in ways if way.is_spilled]
+    assert spilled and all(one.is_gpu and one.n_gpu_layers > 0 for one in spilled)
+
+
 def test_a_build_that_finds_no_device_says_so() -> None:
     hidden = replace(CPU, why_no_gpu='CUDA_VISIBLE_DEVICES=""')
     assert lay(hidden).load.placed == ('all 33 layers on the processor; CUDA_VISIBLE_DEVICES=""')
