@@ -687,7 +687,14 @@ class WorkerStarter:
         gpu = load.device if load.is_gpu else ""
         words = fallback_sentence(fallback, reason) if fallback else ""
         given = replace(with_fallback(load, fallback), fallback_note=words)
-        fields = self._profiles.load_fields(load.digest, load.n_threads, gpu, fallback)
+        fields = self._profiles.load_fields(
+            load.digest,
+            load.n_threads,
+            gpu,
+            fallback,
+            n_gpu_layers=load.n_gpu_layers,
+            n_cpu_experts=load.n_cpu_experts,
+        )
         worker = await WorkerProcess.started(replace(given, **fields), timeout_s, self._command)
         self._profiles.keep(fields, worker.ready)
         # The next load does not measure again.

@@ -293,11 +293,17 @@ class DeviceBuild:
 
 
 def this_device_build(
-    settings: PoolSettings, n_threads: int, gpu: str = "", fallback: int = 0
+    settings: PoolSettings,
+    n_threads: int,
+    gpu: str = "",
+    fallback: int = 0,
+    n_gpu_layers: int | None = None,
+    n_cpu_experts: int = 0,
 ) -> DeviceBuild:
     """Return this machine's device and build; `gpu` is the graphics device's name or "".
 
-    `fallback` is that of `workers.crashes`, which changes the speed.
+    `fallback` is that of `workers.crashes`, which changes the speed. So do layers and experts that
+    spill to the processor; `n_gpu_layers` None: as the settings say.
     """
     n_threads = settings.n_threads or n_threads
     device = f"gpu-{device_slug(gpu)}" if gpu else f"cpu{n_threads}-{device_slug(read_cpu().name)}"
@@ -305,7 +311,8 @@ def this_device_build(
         find_build().fingerprint,
         f"cache={settings.kv_cache_type}",
         f"flash={settings.flash_attention}",
-        f"layers={settings.n_gpu_layers}" if gpu else "",
+        f"layers={settings.n_gpu_layers if n_gpu_layers is None else n_gpu_layers}" if gpu else "",
+        f"experts={n_cpu_experts}" if gpu and n_cpu_experts else "",
         f"fallback={fallback}" if fallback else "",
     )
     return DeviceBuild(device[:_DEVICE_CHARS].rstrip("-"), " ".join(filter(None, parts)))
@@ -385,13 +392,20 @@ class PoolProfiles:
     def __init__(self, settings: PoolSettings) -> None:
         self._settings = settings
         self._book = ProfileStore(settings.cache_dir)
-        self._places: dict[tuple[int, str, int], DeviceBuild] = {}
+        self._places: dict[tuple[int, str, int, int | None, int], DeviceBuild] = {}
 
     def load_fields(
-        self, digest: str, n_threads: int, gpu: str = "", fallback: int = 0
+        self,
+        digest: str,
+        n_threads: int,
+        gpu: str = "",
+        fallback: int = 0,
+        *,
+        n_gpu_layers: int | None = None,
+        n_cpu_experts: int = 0,
     ) -> dict[str, Any]:
-        """Return the fields of `WorkerOptions` about a model's profile."""
-        place = self._place(n_threads, gpu, fallback)
+        """Return the fields of `WorkerOptions` about a model's profile; see `this_device_build`."""
+        place = self._place(n_threads, gpu, fallback, n_gpu_layers, n_cpu_experts)
         known = self._book.find(digest, place)
         has_failed = known is None and self._book.has_recent_failure(digest, place)
         return {
@@ -405,10 +419,17 @@ class PoolProfiles:
     def find(self, digest: str, n_threads: int, gpu: str) -> Profile | None:
         return self._book.find(digest, self._place(n_threads, gpu, 0))
 
-    def _place(self, n_threads: int, gpu: str, fallback: int) -> DeviceBuild:
-        key = (n_threads, gpu, fallback)
+    def _place(
+        self,
+        n_threads: int,
+        gpu: str,
+        fallback: int,
+        n_gpu_layers: int | None = None,
+        n_cpu_experts: int = 0,
+    ) -> DeviceBuild:
+        key = (n_threads, gpu, fallback, n_gpu_layers, n_cpu_experts)
         if key not in self._places:
-            self._places[key] = this_device_build(self._settings, n_threads, gpu, fallback)
+            self._places[key] = this_device_build(self._settings, *key)
         return self._places[key]
 
     def keep(self, load_fields: Mapping[str, Any], ready: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from paddock.engine.memory.loader import WorkerStarter
 from paddock.engine.profile.profile import (
     Agreement,
     DecodePoint,
@@ -27,6 +29,8 @@ from paddock.engine.profile.profile import (
     this_device_build,
 )
 from paddock.engine.settings import PoolSettings
+from paddock.engine.workers.worker_process import WorkerProcess
+from paddock.engine.workers.worker_protocol import LoadBroken, WorkerOptions
 
 WHOLE = Profile(
     digest="a" * 64,
@@ -211,3 +215,26 @@ def test_a_place_is_named_by_threads_device_and_settings() -> None:
     assert two.build.startswith("llama-cpp-python ")
     assert this_device_build(PoolSettings(kv_cache_type="q8_0"), 2).build != two.build
     assert this_device_build(PoolSettings(), 2, "NVIDIA H200").device == "gpu-nvidia-h200"
+
+
+def test_what_spills_to_the_processor_has_a_profile_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[WorkerOptions] = []
+
+    async def started(load: WorkerOptions, *_: object) -> WorkerProcess:
+        given.append(load)
+        raise LoadBroken("it is not started here")
+
+    monkeypatch.setattr(WorkerProcess, "started", started)
+    settings = PoolSettings(cache_dir=tmp_path)
+    start = WorkerStarter(settings)
+    usual = WorkerOptions("x.gguf", "chat", 2048, 8192, 4, 512, 2, is_gpu=True, device="card")
+    at_home = replace(usual, n_gpu_layers=0, is_gpu=False, device="cpu")
+    loads = (usual, replace(usual, n_gpu_layers=23), replace(usual, n_cpu_experts=9), at_home)
+    for load in loads:
+        with pytest.raises(LoadBroken):
+            asyncio.run(start(load, 1.0))
+    assert len({(one.device, one.build) for one in given}) == 4
+    assert given[0].build == this_device_build(settings, 2, "card").build
+    assert given[3].build == this_device_build(settings, 2).build
