@@ -63,6 +63,8 @@ class BenchOptions:
     n_threads: int
     flash_attention: Switch = "auto"
     kv_cache_type: CacheType = "f16"
+    n_pass_tokens: int = 0
+    """Most tokens of a batch that are computed in one pass; 0: all."""
     embeds: bool = False
     is_gpu: bool = False
     """Whether the layers are on a graphics device."""
@@ -137,13 +139,17 @@ class Bench:
         self.is_unified = is_unified
         self.n_room = shape.n_cells // (1 if is_unified else n_seq)
         """Most tokens of one sequence."""
+        # Not for a whole batch, like the contexts of answers: 2,048 rows can take 1.2 GB.
+        n_rows = 0 if shape.embeds else max(n_seq, MOST_ROWS)
         self.context = Context(
             model,
             ContextOptions(
                 n_ctx_tokens=shape.n_cells,
-                n_batch_tokens=shape.n_batch_tokens,
+                n_batch_tokens=max(shape.n_batch_tokens, n_rows),
                 n_seq_max=n_seq,
                 n_threads=shape.n_threads,
+                n_rows_max=n_rows,
+                n_pass_tokens=shape.n_pass_tokens,
                 embeds=shape.embeds,
                 flash_attention=shape.flash_attention,
                 kv_cache_type=shape.kv_cache_type,
@@ -275,6 +281,9 @@ DRAFTED_ROWS, N_COMPARED = (8, 49), 3
 # From 512 cells on, flash attention divides a single token's cells among the threads; from 64
 # tokens on, it takes another path for prompts.
 AGREED_DEPTH, AGREED_PIECES = 512, (1, 40, 55)
+N_BESIDE = 3
+# Most rows of one sequence and those beside it that `Bench.rows` is asked for.
+MOST_ROWS = max(sum(AGREED_PIECES), *DRAFTED_ROWS) + N_BESIDE
 # Time reserved for the tensor formats: some 0.1 s each.
 _FORMATS_S = 0.8
 _N_STEPS = 3
@@ -311,10 +320,12 @@ def measure_model(
 ) -> Measurements:
     """Measure for about `seconds`; nothing else may use the model.
 
-    `depths` are tried in order, in addition to the shallow one; None: the usual ones.
+    `depths` are tried in order, in addition to the shallow one; None: the usual ones. What was
+    measured before llama.cpp failed is kept.
 
     Raises:
-        Unmeasured: other programs used the processor, or the model is too slow for the time.
+        Unmeasured: other programs used the processor, the model is too slow for the time, or
+            llama.cpp failed at once.
     """
     clock = BenchClock(seconds, shape.n_threads)
     weights = format_speeds.count_weights(read_header(path))
@@ -328,7 +339,8 @@ def measure_model(
             measurement.chat(DEEP_TOKENS if depths is None else depths)
             measurement.formats()
     except (CacheFull, LoadFailed) as error:
-        raise Unmeasured(f"llama.cpp could not do it: {error}") from error
+        if not measurement.measured.prefill:
+            raise Unmeasured(f"llama.cpp could not do it: {error}") from error
     if not measurement.measured.prefill:
         raise Unmeasured(f"{seconds:g} s are too short for this model on this machine")
     measurement.refuse_busy()
@@ -585,7 +597,7 @@ def company_keeps_answers(bench: Bench, clock: BenchClock) -> bool | None:
     with bench.one_thread():
         by_one_thread = bench.rows(1)
     bench.cut(0, 1)
-    n_beside = min(3, bench.n_seq - 1)
+    n_beside = min(N_BESIDE, bench.n_seq - 1)
     beside = bench.rows(1, n_beside=n_beside)
     if not (np.array_equal(alone, by_one_thread) and np.array_equal(alone, beside)):
         return False

@@ -126,6 +126,7 @@ def _bench_options(load: WorkerOptions) -> BenchOptions:
         n_threads=load.n_threads,
         flash_attention=load.flash_attention,
         kv_cache_type=load.kv_cache_type,
+        n_pass_tokens=0 if embeds else load.n_pass_tokens,
         embeds=embeds,
         is_gpu=load.is_gpu,
         uses_extra_buffers=load.uses_extra_buffers,

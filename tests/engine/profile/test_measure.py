@@ -5,16 +5,21 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from paddock.engine.arrays import Logits
 from paddock.engine.gguf import TYPE_NAMES, read_header
+from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.llama_context import Context
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.profile import measure
 from paddock.engine.profile.measure import (
+    AGREED_PIECES,
+    MOST_ROWS,
     TRIAL_WEIGHTS,
     Bench,
     BenchClock,
@@ -128,6 +133,53 @@ def test_a_graphics_device_is_measured_with_long_prompts_and_many_sequences(
     assert all(one.is_flash for one in measured.decode)
     (agreement,) = measured.agreements
     assert agreement.drafts is not None
+    model.close()
+
+
+@pytest.mark.parametrize(("is_gpu", "n_batch"), [(False, 256), (True, 512), (False, 32)])
+def test_logits_are_reserved_only_for_the_rows_that_a_measurement_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_gpu: bool, n_batch: int
+) -> None:
+    path = tmp_path / "one-layer.gguf"
+    write_trial_model(path, "Q8_0")
+    model = Model(path)
+    seen: set[tuple[int, int, int, int]] = set()
+    decode = Context.decode
+
+    def counted(context: Context, *batch: Any) -> int:
+        n_rows, options = decode(context, *batch), context.options
+        seen.add((n_rows, options.n_seq_max, options.n_rows_max, options.n_pass_tokens))
+        return n_rows
+
+    monkeypatch.setattr(Context, "decode", counted)
+    shape = BenchOptions(8 * 320, n_batch, 1, is_gpu=is_gpu, n_pass_tokens=128)
+    measured = measure_model(model, path, shape, 60.0, depths=(128,), least_share=0.0)
+    assert all(one.company is not None for one in measured.agreements)
+    of_model = [one for one in seen if one[3] == 128]
+    assert max(n_rows for n_rows, *_ in of_model) == sum(AGREED_PIECES)
+    for n_rows, n_seq_max, n_rows_max, _ in of_model:
+        assert n_rows <= n_rows_max == max(n_seq_max, MOST_ROWS)
+    model.close()
+
+
+def test_what_was_measured_before_memory_was_short_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "one-layer.gguf"
+    write_trial_model(path, "Q8_0")
+    model = Model(path)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise LoadFailed("there is no memory for it")
+
+    shape = BenchOptions(8 * 320, 256, 1, is_gpu=True)
+    with monkeypatch.context() as within:
+        within.setattr(Bench, "spread", fail)
+        measured = measure_model(model, path, shape, 60.0, depths=(128,))
+    assert [one.n_batch_tokens for one in measured.prefill] == [64, 256]
+    monkeypatch.setattr(measure, "Context", fail)
+    with pytest.raises(Unmeasured, match=r"^llama\.cpp could not do it: there is no memory"):
+        measure_model(model, path, shape, 60.0, depths=(128,))
     model.close()
 
 
