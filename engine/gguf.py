@@ -181,8 +181,13 @@ class GgufHeader:
         pooling = self.number("pooling_type")
         if pooling == _RANK_POOLING:
             return "rerank"
-        is_embedder = pooling > 0 or self.architecture.startswith(_EMBEDDING_ARCHITECTURES)
+        is_embedder = pooling > 0 or self.is_encoder
         return "embed" if is_embedder else "chat"
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it is an embedding model without a KV cache, whose tokens have no logits."""
+        return self.architecture.startswith(_EMBEDDING_ARCHITECTURES)
 
     @property
     def has_mtp(self) -> bool:

@@ -66,14 +66,24 @@ def compute_bytes(header: GgufHeader, load: WorkerOptions) -> int:
     is_flash = not _n_scores(header, load)
     limits = ContextLimits(load.n_cells, load.n_parallel, n_reserved=n_chats, is_flash=is_flash)
     n_rows = limits.n_rows
+    if load.role != "chat":  # llama.cpp computes logits of every token, where a model has any
+        n_rows = 0 if header.is_encoder else n_tokens
     logits = n_rows * n_vocab(header) + 2 * n_tokens * n_embd
     wide = max(2 * _n_feed_forward(header), _n_scores(header, load))
     layer = _n_mask(load) + n_tokens * (wide + _HIDDEN_VECTORS * n_embd)
-    n_values = max(logits if load.role == "chat" else 0, layer)
+    n_values = max(logits, layer)
     if load.uses_mtp:  # a context of its own, and the hidden states that it reads
         rows = MOST_MTP_SEQUENCES * n_vocab(header) + load.n_batch_tokens * n_embd
         n_values += max(rows, layer) + load.n_batch_tokens * n_embd
     return _FLOAT_BYTES * n_values
+
+
+def output_bytes(header: GgufHeader, load: WorkerOptions) -> int:
+    """Return the main memory of an embedder's output: llama.cpp has logits of every token there.
+
+    Also of models without logits: all-minilm, 512 tokens of 30,522 words: 60 MiB.
+    """
+    return 0 if load.role == "chat" else _FLOAT_BYTES * load.n_cells * n_vocab(header)
 
 
 def _n_mask(load: WorkerOptions) -> int:
@@ -87,6 +97,8 @@ def _n_mask(load: WorkerOptions) -> int:
 
 
 def _n_pass(load: WorkerOptions) -> int:
+    if load.role != "chat":
+        return load.n_cells
     return min(load.n_pass_tokens or load.n_batch_tokens, load.n_batch_tokens)
 
 
@@ -117,6 +129,8 @@ def _n_scores(header: GgufHeader, load: WorkerOptions) -> int:
     if load.flash_attention == "on" or (load.flash_attention == "auto" and load.is_gpu):
         return 0
     chosen = load.flash_attention == "auto"
+    if chosen and load.role != "chat":
+        return 0
     if chosen and not may_be_plain(load.cache_layout, load.n_ctx_tokens, load.kv_cache_type):
         return 0
     # By itself the profile goes without it only in a split cache, where a stream is one request.
@@ -206,6 +220,8 @@ MAX_CELLS_BY_DEFAULT = 32_768
 # Cells for each place at least, where memory is short: admission goes by cells, so many places
 # for short requests cost nothing.
 LEAST_CELLS_EACH = 512
+# Tokens for which an embedder's context is made first; it grows with the longest text.
+_LEAST_EMBED_TOKENS = 512
 # A layout with cells for so many whole requests is worth waiting for.
 _GOOD_REQUESTS = 8
 # Of a device, what cells leave to other programs and to what cannot be computed beforehand.
@@ -291,7 +307,9 @@ def layouts(
             each = min(LEAST_CELLS_EACH, load.n_ctx_tokens)
             n_parallel = max(1, min(n_parallel, size // each))
         sized = replace(load, n_cells=size, n_parallel=n_parallel, n_host_cache_tokens=n_host_cache)
-        ways += _layouts_of(sized, wanted, header, settings, device, size >= good)
+        outputs = MemoryAmount(output_bytes(header, sized))
+        for way in _layouts_of(sized, wanted, header, settings, device, size >= good):
+            ways.append(replace(way, room=way.room + outputs))
     # Fewer cells on the device are faster than many of which the processor computes a part.
     ways.sort(key=lambda way: (not way.is_good, way.is_spilled))
     found = tuple(_corrected(way, known(way.load)) for way in ways)
@@ -324,6 +342,8 @@ def _host_cache_bytes(settings: PoolSettings, device: Device) -> int:
 def wider(layout: ModelLayout, n_ctx_tokens: int, header: GgufHeader) -> tuple[ModelLayout, ...]:
     """Return the ways in which a loaded model can take longer sequences, the roomiest first."""
     load = layout.load
+    if load.role != "chat":  # it takes the longest text already
+        return (layout,)
     per_cell = cell_bytes(header, load.kv_cache_type)
     most = max(load.n_cells, n_cells(load.n_parallel, n_ctx_tokens))
     ways = []
@@ -359,8 +379,8 @@ def _cell_counts(
     On devices with memory of their own, cells fill what the weights leave of it, up to a whole
     request for each place.
     """
-    if load.role != "chat":
-        return 0, [load.n_cells]
+    if load.role != "chat":  # longer texts than planned find memory or are refused
+        return 0, _halvings(load.n_cells, min(load.n_cells, _LEAST_EMBED_TOKENS))
     at_most = wanted.n_cells_at_most or 1 << 62
     least = _padded(load.n_ctx_tokens)
     usual = n_cells(load.n_parallel, load.n_ctx_tokens)
@@ -520,7 +540,7 @@ def _layouts_of(
 ) -> list[ModelLayout]:
     """Return the layouts of one load: on each device that may hold it, or on the processor."""
     size = wanted.facts.size_bytes + wanted.extra_bytes
-    cache = 0.0 if load.role != "chat" else load.n_cells * cell_bytes(header, load.kv_cache_type)
+    cache = 0.0 if header.is_encoder else load.n_cells * cell_bytes(header, load.kv_cache_type)
     n_layers = header.number("block_count") + 1
     needs = _LoadNeeds(
         int(size + cache), compute_bytes(header, load), n_layers, expert_bytes(header)

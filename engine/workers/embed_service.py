@@ -335,13 +335,15 @@ class EmbedService:
         # Whole tiles: the longest text must fit into a batch with the filling of its last tile.
         self._n_most_tokens = n_tiles(load.n_batch_tokens) * TILE
         n_batch = gpu_batch_tokens(profile) if load.is_gpu else PACK_TOKENS
-        n_batch = min(n_batch, self._n_most_tokens)
+        n_batch = min(n_batch, self._n_most_tokens, max(load.n_cells, FIRST_BATCH_TOKENS))
         self._n_least_tokens = n_batch if load.is_gpu else TILE
         self._context = Context(model, self._options(max(n_batch, FIRST_BATCH_TOKENS)))
         # The reading thread needs it, and must not touch a context: the owner thread replaces it.
         self._n_pooled = self._context.n_pooled
         self._reader = TextReader(model)
         self._embedder = Embedder(self._context, self._n_least_tokens)
+        self._lacks_memory = False
+        """Whether llama.cpp could not make a larger context, so that idle models should go."""
         self._queue = EmbedQueue(
             self._embedder.n_most_pieces, n_batch, is_flash=load.flash_attention != "off"
         )
@@ -358,8 +360,11 @@ class EmbedService:
 
     def memory(self) -> FrameHead:
         context = sum((side.buffers for side in self._sides), self._context.buffers)
-        n_cells = self._context.options.n_ctx_tokens
-        return (self._model.buffers + context).as_head(context.cells, n_cells, self._load.n_cells)
+        n_tokens = self._context.options.n_ctx_tokens
+        growing = self._context.buffers.by_device.copy()
+        growing[""] += n_tokens * self._model.n_vocab * 4  # logits, which come with the first batch
+        n_at_most = 0 if self._lacks_memory else self._load.n_cells
+        return (self._model.buffers + context).as_head(growing, n_tokens, n_at_most)
 
     def take(self, head: FrameHead, _body: bytes) -> None:
         """Handle a request for vectors, or a cancellation.
@@ -485,14 +490,17 @@ class EmbedService:
         self._context.close()
         try:
             self._context = Context(self._model, self._options(n_batch))
+            self._lacks_memory = False
         except LoadFailed:
             self._context = Context(self._model, options)
+            self._lacks_memory = True
             for request_id in {piece.request_id for piece in batch.pieces}:
                 why = BadRequest(f"there is no memory to embed a text of {n_tokens} tokens at once")
                 self._send(pack_refusal(request_id, why), b"")
                 self._queue.drop(request_id)
                 del self._requests[request_id]
         self._embedder = Embedder(self._context, self._n_least_tokens)
+        self._send({"event": "memory", "memory": self.memory()}, b"")
         return n_tokens <= self._context.options.n_batch_tokens
 
     def _side_options(self, n_tokens: int) -> list[ContextOptions]:

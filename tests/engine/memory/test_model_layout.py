@@ -377,6 +377,38 @@ def test_an_embedding_model_reads_its_longest_text_in_one_batch() -> None:
     assert (load.n_batch_tokens, load.n_cells, load.n_parallel) == (512, 512, 32)
 
 
+def embedder(architecture: str) -> GgufHeader:
+    return GgufHeader(
+        3, 0, {"general.architecture": architecture, f"{architecture}.block_count": 28,
+        f"{architecture}.attention.head_count": 16, f"{architecture}.attention.head_count_kv": 8,
+        f"{architecture}.attention.key_length": 128, f"{architecture}.attention.value_length": 128,
+        f"{architecture}.embedding_length": 1024, f"{architecture}.feed_forward_length": 3072,
+        f"{architecture}.vocab_size": 151_669}, {},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("device", [CPU, ONE_GPU])
+def test_an_embedder_is_planned_with_the_logits_of_its_longest_text(device: Device) -> None:
+    facts = replace(EMBEDDER, n_ctx_train_tokens=32_768)
+    wanted = LayoutRequest(facts, 8192)
+    ways, others = (
+        layouts(wanted, embedder(name), PoolSettings(), device) for name in ("qwen3", "bert")
+    )
+    for causal, encoder in zip(ways, others, strict=True):
+        assert causal.load == encoder.load and causal.is_good
+        logits = 4 * causal.load.n_cells * 151_669
+        cells = causal.load.n_cells * 28 * 8 * 256 * 2
+        # llama.cpp copies the logits of a causal model, and keeps as much space for all others.
+        assert causal.room.total_bytes > GIB + 2 * logits + cells
+        assert GIB + logits < encoder.room.total_bytes < 3 * GIB + logits
+        assert encoder.room.host > logits
+        is_gpu = bool(device.gpus)
+        assert (sum(causal.room.gpus) > logits) == is_gpu
+    assert [way.load.n_cells for way in ways] == [8192, 4096, 2048, 1024, 512]
+    assert {way.load.n_batch_tokens for way in ways} == {8192}, "longer texts may find memory"
+    assert wider(ways[0], 16_384, embedder("qwen3")) == (ways[0],)
+
+
 def test_a_wider_context_takes_more_cells_and_only_where_the_model_lies() -> None:
     layout = lay(ONE_GPU)
     ways = wider(layout, 65_536, HEADER)

@@ -15,7 +15,7 @@ from paddock.engine.arrays import Vectors
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import BadRequest, TextRefused, TextTooLong, pack_error, read_error
 from paddock.engine.gguf import read_header
-from paddock.engine.llama.library import quiet_logs
+from paddock.engine.llama.library import LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.models.model_finder import ModelFinder
@@ -231,6 +231,48 @@ def test_a_context_grows_with_the_longest_text_that_comes(tmp_path: Path) -> Non
         service._compute_here(service._queue.next_batch())
     assert (first, service._context.options.n_batch_tokens) == (512, 1024)
     assert {head["id"] for head in said if head["event"] == "embedded"} == {0, 1, 2}
+    (grown,) = (head["memory"] for head in said if head["event"] == "memory")
+    assert (grown["n_cells"], grown["n_cells_at_most"]) == (1024, 2048)
+    assert grown["cell_bytes"][0] > 4 * 1024 * model.n_vocab, "as much again for 2,048 tokens"
+    service._context.close()
+    model.close()
+
+
+def test_a_text_for_which_memory_is_short_is_refused_and_the_next_one_may_find_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quiet_logs()
+    model = Model(
+        tiny.reranker(tmp_path / "vectors.gguf", pooling=1, n_ctx=2048),
+        ModelOptions(n_gpu_layers=0),
+    )
+    load = WorkerOptions(str(tmp_path), "embed", 2048, 512, 4, 2048, n_threads=1)
+    said: list[FrameHead] = []
+    service = EmbedService(model, load, lambda head, _: said.append(head))
+
+    def embed(number: int) -> list[FrameHead]:
+        head = {"op": "embed", "id": number, "texts": ["a b " * 450], "query": None}
+        service.take({**head, "dimensions": None, "on_overflow": "error"}, b"")
+        service._take_messages()
+        service._compute_here(service._queue.next_batch())
+        new = [one for one in said if one["event"] != "turns"]
+        said.clear()
+        return new
+
+    def limited(model: Model, options: ContextOptions) -> Context:
+        if options.n_batch_tokens > 512:
+            raise LoadFailed("there is no memory for it")
+        return Context(model, options)
+
+    with monkeypatch.context() as within:
+        within.setattr(embed_service, "Context", limited)
+        refused, memory = embed(0)
+    assert refused["event"] == "refused"
+    # Fewer than planned: the pool unloads idle models.
+    assert (memory["memory"]["n_cells"], memory["memory"]["n_cells_at_most"]) == (512, 0)
+    memory, embedded = embed(1)
+    assert (memory["memory"]["n_cells"], memory["memory"]["n_cells_at_most"]) == (1024, 512)
+    assert embedded["event"] == "embedded"
     service._context.close()
     model.close()
 
