@@ -78,6 +78,18 @@ def compute_bytes(header: GgufHeader, load: WorkerOptions) -> int:
     return _FLOAT_BYTES * n_values
 
 
+def _with_draft_bytes(
+    wanted: LayoutRequest, header: GgufHeader, load: WorkerOptions
+) -> tuple[float, int]:
+    """Return what a cell and the compute buffers take, of the model and of its draft model."""
+    per_cell, buffers = cell_bytes(header, load.kv_cache_type), compute_bytes(header, load)
+    if wanted.draft is None or load.role != "chat":
+        return per_cell, buffers
+    unified = replace(load, cache_layout="unified")
+    per_cell += cell_bytes(wanted.draft, load.kv_cache_type)
+    return per_cell, buffers + compute_bytes(wanted.draft, unified)
+
+
 def output_bytes(header: GgufHeader, load: WorkerOptions) -> int:
     """Return the main memory of an embedder's output: llama.cpp has logits of every token there.
 
@@ -265,6 +277,8 @@ class LayoutRequest:
     """After it ran out of memory."""
     extra_bytes: int = 0
     """Of the files that are loaded with it: adapters, a projector, a draft model."""
+    draft: GgufHeader | None = None
+    """Header of the draft model, which has as many cells."""
     others_bytes: int = 0
     """Of other models that are needed and not loaded yet: memory that its cells leave free."""
 
@@ -294,7 +308,7 @@ def layouts(
 ) -> tuple[ModelLayout, ...]:
     """Return the ways to load a model, the best first; the good ones stand before the others."""
     if device.is_gpu and not settings.n_gpu_layers:
-        device, profile = _as_processor(device, "num_gpu is 0"), None
+        device = _as_processor(device, "num_gpu is 0")
     load = replace(_load_of(wanted, settings, device, profile), has_mtp=header.has_mtp)
     good, sizes = _cell_counts(load, wanted, header, settings, device)
     per_cell = cell_bytes(header, load.kv_cache_type)
@@ -339,12 +353,15 @@ def _host_cache_bytes(settings: PoolSettings, device: Device) -> int:
     return min(int(_SHELF_SHARE * total_bytes), _MOST_SHELF_BYTES)
 
 
-def wider(layout: ModelLayout, n_ctx_tokens: int, header: GgufHeader) -> tuple[ModelLayout, ...]:
+def wider(
+    layout: ModelLayout, n_ctx_tokens: int, header: GgufHeader, draft: GgufHeader | None = None
+) -> tuple[ModelLayout, ...]:
     """Return the ways in which a loaded model can take longer sequences, the roomiest first."""
     load = layout.load
     if load.role != "chat":  # it takes the longest text already
         return (layout,)
     per_cell = cell_bytes(header, load.kv_cache_type)
+    per_cell += cell_bytes(draft, load.kv_cache_type) if draft is not None else 0.0
     most = max(load.n_cells, n_cells(load.n_parallel, n_ctx_tokens))
     ways = []
     for cells in _halvings(most, max(load.n_cells, _padded(n_ctx_tokens))):
@@ -418,7 +435,7 @@ def _free_cells(
     share = 1.0 if load.n_gpu_layers < 0 else min(1.0, load.n_gpu_layers / n_layers)
     if not device.gpus:
         return None, None
-    per_cell = share * cell_bytes(header, load.kv_cache_type)
+    per_cell = share * _with_draft_bytes(wanted, header, load)[0]
     weights = share * (wanted.facts.size_bytes + wanted.extra_bytes) + wanted.others_bytes
     enough = n_cells(_GOOD_REQUESTS, load.n_ctx_tokens)
     could = now = 0
@@ -434,7 +451,8 @@ def _free_cells(
             left = n_bytes - kept
             # The buffer grows with the cells: the size that is computed first is too large.
             most = replace(load, n_cells=max(load.n_ctx_tokens, int(left / per_cell)))
-            return max(0, int((left - n * compute_bytes(header, most)) / per_cell))
+            buffers = n * _with_draft_bytes(wanted, header, most)[1]
+            return max(0, int((left - buffers) / per_cell))
 
         could = held(total)
         now = held(sum(one.free_bytes for one in gpus))
@@ -540,11 +558,10 @@ def _layouts_of(
 ) -> list[ModelLayout]:
     """Return the layouts of one load: on each device that may hold it, or on the processor."""
     size = wanted.facts.size_bytes + wanted.extra_bytes
-    cache = 0.0 if header.is_encoder else load.n_cells * cell_bytes(header, load.kv_cache_type)
+    per_cell, buffers = _with_draft_bytes(wanted, header, load)
+    cache = 0.0 if header.is_encoder else load.n_cells * per_cell
     n_layers = header.number("block_count") + 1
-    needs = _LoadNeeds(
-        int(size + cache), compute_bytes(header, load), n_layers, expert_bytes(header)
-    )
+    needs = _LoadNeeds(int(size + cache), buffers, n_layers, expert_bytes(header))
     load_s = size / _READ_BYTES_PER_S
     n_there = n_layers if load.n_gpu_layers < 0 else min(load.n_gpu_layers, n_layers)
     here = MemoryAmount(needs.spread_bytes + needs.compute_bytes + _RUNTIME_BYTES)
@@ -557,8 +574,8 @@ def _layouts_of(
         placed += f"; {device.why_no_gpu}" if device.why_no_gpu else ""
         return [ModelLayout(replace(load, placed=placed), here, load_s, is_good)]
     found = _on_devices(load, needs, n_there, device, settings)
-    spilled = _spilled(load, needs, device, settings) if _may_spill(settings, device) else None
-    found += [spilled] if spilled else []
+    if _may_spill(settings, device):
+        found += _spilled(load, needs, device, settings)
     return [replace(one, load_s=load_s, is_good=is_good and not one.is_spilled) for one in found]
 
 
@@ -588,12 +605,12 @@ def _on_devices(
 
 def _spilled(
     load: WorkerOptions, needs: _LoadNeeds, device: Device, settings: PoolSettings
-) -> ModelLayout | None:
+) -> list[ModelLayout]:
     """Return the layout that leaves to the processor what a device has no memory for now.
 
     Of a mixture of experts that is the experts' weights of the first layers, as few as must be: a
-    token goes through a few of the experts, and through all of the rest. None: there is no memory
-    for a layer.
+    token goes through a few of the experts, and through all of the rest. Without memory for a layer
+    there is no layout.
     """
     way = placements(0, device.gpus, main_gpu=settings.main_gpu)[0]
     gpu = device.gpus[way.gpus[0]]
@@ -612,15 +629,15 @@ def _spilled(
                 placed=placed + experts + why,
             )
             room = _memory_of(way, there, needs, device) + MemoryAmount(needs.spread_bytes - there)
-            return ModelLayout(put, room, 0.0, is_spilled=True)
+            return [ModelLayout(put, room, 0.0, is_spilled=True)]
     n_there = min(needs.n_layers - 1, int(free / (needs.spread_bytes / needs.n_layers)))
     if n_there < 1:
-        return None
+        return []
     there, here = _split_bytes(needs, n_there)
     placed = _placement_text(n_there, needs.n_layers, gpu.name) + why
     put = replace(_placed_load(load, way, device), n_gpu_layers=n_there, placed=placed)
     room = _memory_of(way, there, needs, device) + MemoryAmount(here)
-    return ModelLayout(put, room, 0.0, is_spilled=True)
+    return [ModelLayout(put, room, 0.0, is_spilled=True)]
 
 
 def _split_bytes(needs: _LoadNeeds, n_there: int) -> tuple[int, int]:
@@ -735,8 +752,9 @@ class MachineProbe:
         profile = None
         if device.is_gpu:
             profile = self._profiles.find(wanted.facts.digest, device.n_threads, device.name)
+        draft = await self._draft_header(wanted.facts)
         return layouts(
-            replace(wanted, extra_bytes=_extra_bytes(wanted)),
+            replace(wanted, extra_bytes=_extra_bytes(wanted), draft=draft),
             header,
             self._settings,
             device,
@@ -747,7 +765,8 @@ class MachineProbe:
     async def wider(
         self, wanted: LayoutRequest, layout: ModelLayout, n_ctx_tokens: int
     ) -> tuple[ModelLayout, ...]:
-        return wider(layout, n_ctx_tokens, await self._header(wanted.facts))
+        header, draft = await self._header(wanted.facts), await self._draft_header(wanted.facts)
+        return wider(layout, n_ctx_tokens, header, draft)
 
     def learn(
         self, wanted: LayoutRequest, load: WorkerOptions, taken: WorkerMemory, load_s: float
@@ -755,6 +774,10 @@ class MachineProbe:
         if taken.host_bytes or taken.device_bytes:
             key = size_key(wanted.facts.digest, load, self._device_name)
             self._book.note(key, taken, load_s)
+
+    async def _draft_header(self, facts: ModelFacts) -> GgufHeader | None:
+        own = replace(facts, path=facts.draft_path, parts=())
+        return await self._header(own) if _is_file(own.path) else None
 
     async def _header(self, facts: ModelFacts) -> GgufHeader:
         known = self._headers.get(facts.path)
@@ -769,4 +792,8 @@ def _extra_bytes(wanted: LayoutRequest) -> int:
     """Return the sizes of the files loaded with the model; the worker reports missing ones."""
     facts = wanted.facts
     paths = (*wanted.adapters, facts.projector or "", facts.draft_path)
-    return sum(Path(path).stat().st_size for path in paths if path and Path(path).is_file())
+    return sum(Path(path).stat().st_size for path in paths if _is_file(path))
+
+
+def _is_file(path: str) -> bool:
+    return bool(path) and Path(path).is_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 from paddock.engine.memory.model_layout import LayoutRequest, MachineProbe
@@ -42,5 +43,9 @@ def test_what_is_loaded_next_to_a_model_counts(tmp_path: Path) -> None:
         plain = (await survey.layouts(LayoutRequest(facts, 2048), device))[0]
         laid = (await survey.layouts(LayoutRequest(facts, 2048, (str(adapter),)), device))[0]
         assert laid.room.host - plain.room.host == adapter.stat().st_size
+        drafted = replace(facts, draft_path=facts.path)
+        with_draft = (await survey.layouts(LayoutRequest(drafted, 2048), device))[0]
+        cells = plain.load.n_cells * 30 * 3 * 128 * 2
+        assert with_draft.room.host - plain.room.host > facts.size_bytes + cells
 
     asyncio.run(work())

@@ -49,6 +49,28 @@ TWO_GPUS = Device(
     (GpuMemory("L4", 8 * GIB, 24 * GIB, "GPU-a"), GpuMemory("L4", 22 * GIB, 24 * GIB, "GPU-b")),
 )
 SETTINGS = PoolSettings(num_parallel=4)
+LLAMA_3B = GgufHeader(
+    3,
+    255,
+    {
+        "general.architecture": "llama",
+        "llama.block_count": 28,
+        "llama.attention.head_count": 24,
+        "llama.attention.head_count_kv": 8,
+        "llama.attention.key_length": 128,
+        "llama.attention.value_length": 128,
+        "llama.embedding_length": 3072,
+        "llama.feed_forward_length": 8192,
+        "llama.vocab_size": 128_256,
+    },
+    {},
+)
+
+
+def card(n_gib: float, taken_bytes: int = 0) -> Device:
+    total = int(n_gib * GIB)
+    gpu = GpuMemory("card", total - taken_bytes, total, "GPU-1")
+    return Device(16, 128 * GIB, is_gpu=True, gpus=(gpu,))
 
 
 def lay(
@@ -63,6 +85,25 @@ def test_a_head_that_guesses_ahead_has_buffers_of_its_own() -> None:
     assert with_head > 1.5 * compute_bytes(HEADER, load)
     for without in (replace(load, draft_path="small.gguf"), replace(load, fallback=1)):
         assert compute_bytes(HEADER, replace(without, has_mtp=True)) == compute_bytes(HEADER, load)
+
+
+@pytest.mark.parametrize("device", [CPU, card(24)])
+def test_a_draft_model_has_cells_and_buffers_of_its_own(device: Device) -> None:
+    facts = replace(FACTS, draft_path="small.gguf")
+    alone = LayoutRequest(facts, 4096)
+    both = replace(alone, draft=LLAMA_3B)
+    settings = PoolSettings(num_parallel=4, n_cells=16 * 1024)
+    one, two = (layouts(wanted, HEADER, settings, device)[0] for wanted in (alone, both))
+    assert one.load == two.load
+    cells = two.load.n_cells * 28 * 8 * 256 * 2
+    buffers = compute_bytes(LLAMA_3B, replace(two.load, cache_layout="unified"))
+    more = two.room.total_bytes - one.room.total_bytes
+    assert buffers > 0 and abs(more - cells - buffers) < 4
+    grown, wide = (wider(two, 65_536, HEADER, draft)[0] for draft in (None, LLAMA_3B))
+    assert wide.room.total_bytes - grown.room.total_bytes > cells
+    filled, fewer = (layouts(wanted, HEADER, PoolSettings(), device)[0] for wanted in (alone, both))
+    assert device.free.holds(fewer.room)
+    assert (fewer.load.n_cells < filled.load.n_cells) == device.is_gpu
 
 
 def test_on_a_processor_everything_is_main_memory() -> None:
@@ -124,28 +165,6 @@ QWEN_14B = GgufHeader(
     },
     {},
 )
-LLAMA_3B = GgufHeader(
-    3,
-    255,
-    {
-        "general.architecture": "llama",
-        "llama.block_count": 28,
-        "llama.attention.head_count": 24,
-        "llama.attention.head_count_kv": 8,
-        "llama.attention.key_length": 128,
-        "llama.attention.value_length": 128,
-        "llama.embedding_length": 3072,
-        "llama.feed_forward_length": 8192,
-        "llama.vocab_size": 128_256,
-    },
-    {},
-)
-
-
-def card(n_gib: float, taken_bytes: int = 0) -> Device:
-    total = int(n_gib * GIB)
-    gpu = GpuMemory("card", total - taken_bytes, total, "GPU-1")
-    return Device(16, 128 * GIB, is_gpu=True, gpus=(gpu,))
 
 
 @pytest.mark.parametrize(
