@@ -248,14 +248,19 @@ class LoadedModel(Generic[W]):
         )
 
 
+# So long is a model that ran out of memory loaded with fewer cells; another program may have taken
+# the memory for a while.
+HALVED_S = 3600.0
+
+
 class MemoryAccounting(Generic[W]):
     """Loaded models by key, and the memory that they leave free."""
 
     def __init__(self, memory_probe: MemoryProbe, gpu_overhead_bytes: int) -> None:
         self._memory_probe = memory_probe
         self._gpu_overhead_bytes = gpu_overhead_bytes
-        self.halved: dict[str, int] = {}
-        """The KV cells that models may have which ran out of memory, by their keys."""
+        self._halved: dict[str, tuple[int, float]] = {}
+        """The KV cells that models may have which ran out of memory, and since when, by keys."""
         self.by_key: dict[str, LoadedModel[W]] = {}
         self.device: Device | None = None
         self.free = MemoryAmount()
@@ -331,8 +336,15 @@ class MemoryAccounting(Generic[W]):
         load = resident.layout.load
         if load.n_cells // 2 < load.n_ctx_tokens:
             return False
-        self.halved[resident.model_key] = load.n_cells // 2
+        now = asyncio.get_running_loop().time()
+        self._halved[resident.model_key] = load.n_cells // 2, now
         return True
+
+    def n_cells_at_most(self, key: str) -> int | None:
+        """Return the KV cells that a model may have if it ran out of memory lately."""
+        n_cells, since = self._halved.get(key, (None, 0.0))
+        is_lately = asyncio.get_running_loop().time() - since < HALVED_S
+        return n_cells if is_lately else None
 
     def idle(self, but: LoadedModel[W]) -> list[LoadedModel[W]]:
         return [one for one in self.by_key.values() if one is not but and is_idle(one)]
@@ -482,7 +494,7 @@ class ModelLoader(Generic[W]):
         """Plan a model with half as many KV cells; return whether that is possible."""
         if not self.memory.halve(resident):
             return False
-        at_most = self.memory.halved.get(resident.model_key)
+        at_most = self.memory.n_cells_at_most(resident.model_key)
         wanted = replace(resident.wanted, n_cells_at_most=at_most)
         device = self.memory.device or await self._memory_probe.look()
         ways = await self._memory_probe.layouts(wanted, device)

@@ -503,7 +503,7 @@ class ModelManager(Generic[W]):
     def _wanted(self, key: str) -> LayoutRequest:
         queue = self._queues[key]
         ask = next(iter(queue)).ask
-        at_most = self._memory.halved.get(key)
+        at_most = self._memory.n_cells_at_most(key)
         others = self._others_bytes(key)
         return LayoutRequest(
             ask.facts, queue.n_ctx_tokens, ask.adapters, at_most, others_bytes=others

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from paddock.engine.errors import ModelTooLarge, ModelUnusable, WorkerLost
+from paddock.engine.memory.loader import HALVED_S
 from tests.engine.memory.house import House, go, now
 from tests.fakes.worker import FakeMachine, FakeModel
 
@@ -30,6 +31,21 @@ def test_out_of_memory_with_no_one_to_send_away_halves_the_sequences() -> None:
     async def work(house: House) -> None:
         await house.chat("a")
         assert machine.workers[-1].load.n_parallel == 4
+
+    go(machine, work)
+
+
+def test_a_model_that_ran_out_of_memory_gets_all_its_cells_again_after_an_hour() -> None:
+    machine = FakeMachine(10, FakeModel("a", n_parallel=8, when_loading=["no memory"]))
+
+    async def work(house: House) -> None:
+        places = []
+        for pause_s in (0, 1000, HALVED_S):
+            await asyncio.sleep(pause_s)
+            assert not house.there(), "it is unloaded when idle"
+            await house.chat("a")
+            places.append(machine.workers[-1].load.n_parallel)
+        assert places == [4, 4, 8]
 
     go(machine, work)
 
