@@ -314,7 +314,11 @@ class Context:
             raise LoadFailed(said.explain(f"llama.cpp cannot make {what}"))
         self.pointer = pointer
         self.buffers = said.buffers()
-        model.adapters.apply_to(pointer)
+        try:
+            model.adapters.apply_to(pointer)
+        except LoadFailed:
+            lib.llama_free(pointer)
+            raise
         self._memory = lib.llama_get_memory(pointer)
         self._batch = BatchBuffers(params.n_batch)
         self._device_greedy: DeviceGreedy | None = None
