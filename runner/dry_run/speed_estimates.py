@@ -63,14 +63,18 @@ class ComputeMode:
     """Whether answers are the same alone and beside other requests; None: not measured."""
     drafts: bool | None
     """Whether they are the same with drafts; None: not measured."""
+    is_unified: bool = False
+    """Whether its cache is always unified; only answers in a split one are compared."""
 
     def promise(self) -> str:
-        """Return in one line what a greedy answer keeps."""
-        if self.company and self.drafts:
-            return "the same alone, beside other requests and with drafts"
-        if self.company:
-            return "the same alone and beside other requests; drafts would change them and are off"
+        """Return in one line what a greedy answer keeps, and in which layout of the cache."""
         drafts = "; drafts would change them and are off" if self.drafts is False else ""
+        if self.is_unified:
+            return f"not compared in a unified cache{drafts}"
+        if self.company and self.drafts:
+            return "the same alone, beside other requests and with drafts, in a split cache"
+        if self.company:
+            return f"the same alone and beside other requests, in a split cache{drafts}"
         if self.company is False:
             return f"not always the same: kernels round by what runs in the same step{drafts}"
         return f"not compared: there was no time to measure that{drafts}"
@@ -125,18 +129,20 @@ class SpeedBook:
 
     def manner(self, ref: str) -> ComputeMode | None:
         """Return how a model computes here and what its answers keep; None: not measured."""
-        _, profile = self._profiled(ref)
-        if profile is None:
+        facts, profile = self._profiled(ref)
+        if facts is None or profile is None:
             return None
         one = self._settings
-        may = may_be_plain(one.cache_layout, one.n_ctx_tokens or 0, one.kv_cache_type)
+        may = may_be_plain(one.cache_layout, facts.n_ctx_tokens, one.kv_cache_type)
         limits = LayoutBounds(
             0, 0, 0, flash_attention=one.flash_attention, may_be_plain=may and not profile.is_gpu
         )
         is_flash = not without_flash(profile, limits)
         ratio = plain_ratio(profile) if profile.has_plain else None
         agreement = profile.agreement(is_flash=is_flash)
-        return ComputeMode(is_flash, ratio, agreement.company, agreement.drafts)
+        is_unified = one.cache_layout == "unified"
+        company = None if is_unified else agreement.company
+        return ComputeMode(is_flash, ratio, company, agreement.drafts, is_unified)
 
     def manners(self) -> Iterable[tuple[str, ComputeMode]]:
         for name in self._finder.names():
@@ -156,7 +162,7 @@ class SpeedBook:
         if not self._profiles.has_any:
             return None
         try:
-            return self._finder.find(ref)
+            return self._finder.find(ref, self._settings.n_ctx_tokens)
         except EngineError:
             return None  # reported where the model is used
 
@@ -186,7 +192,7 @@ class SpeedBook:
 def profile_place(
     settings: PoolSettings, digest: str = "", device: Device | None = None
 ) -> DeviceBuild:
-    """Return the device id of profiles; with a CUDA build, nvidia-smi is asked.
+    """Return the device id of profiles; `device` None: this machine's is read.
 
     A model with this digest may run with a fallback of llama.cpp, and was measured with it.
     """

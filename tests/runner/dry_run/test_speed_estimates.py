@@ -18,6 +18,7 @@ from paddock.engine.profile.profile import (
     ProfileStore,
     Weights,
 )
+from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.crashes import Fallback, FallbackStore
 from paddock.runner.dry_run.speed_estimates import SpeedBook, profile_place
@@ -71,10 +72,11 @@ def test_time_and_gain_follow_from_the_stored_profile(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("company", "drafts", "words"),
     [
-        (True, True, "the same alone, beside other requests and with drafts"),
+        (True, True, "the same alone, beside other requests and with drafts, in a split cache"),
         (
             True, False,
-            "the same alone and beside other requests; drafts would change them and are off",
+            "the same alone and beside other requests, in a split cache; drafts would change "
+            "them and are off",
         ),
         (
             False, False,
@@ -94,6 +96,10 @@ def test_what_greedy_answers_keep_is_said_in_one_line(
     assert manner is not None
     assert manner.promise() == words
     assert manner.flash() == "on"
+    manner = SpeedBook(replace(pool, cache_layout="unified")).manner("smollm2:135m")
+    assert manner is not None
+    assert manner.company is None, "that was compared in a split cache"
+    assert manner.promise().startswith("not compared in a unified cache")
 
 
 def test_flash_attention_is_said_with_what_usual_work_takes_without_it(tmp_path: Path) -> None:
@@ -113,6 +119,27 @@ def test_flash_attention_is_said_with_what_usual_work_takes_without_it(tmp_path:
     assert name == "smollm2:135m"
     asked = SpeedBook(replace(pool, flash_attention="on")).manner("smollm2:135m")
     assert asked is None, "that was measured apart"
+
+
+@pytest.mark.parametrize(("own_ctx_tokens", "is_flash"), [(8192, False), (16_384, True)])
+def test_a_model_whose_context_is_above_8192_tokens_is_never_without_flash_attention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_ctx_tokens: int, is_flash: bool
+) -> None:
+    pool = settings(tmp_path)
+    known = profile(pool)
+    split = tuple(replace(one, is_unified=False) for one in known.decode)
+    plain = tuple(replace(one, tokens_per_s=3 * one.tokens_per_s, is_flash=False) for one in split)
+    ProfileStore(pool.cache_dir).keep(replace(known, decode=known.decode + split + plain))
+    find = ModelFinder.find
+
+    def found(finder: ModelFinder, ref: str, n_ctx_tokens: int | None = None) -> ModelFacts:
+        return replace(find(finder, ref, n_ctx_tokens), n_ctx_tokens=own_ctx_tokens)
+
+    monkeypatch.setattr(ModelFinder, "find", found)
+    for asked in (None, 2048, 32_768):
+        manner = SpeedBook(replace(pool, n_ctx_tokens=asked)).manner("smollm2:135m")
+        assert manner is not None
+        assert manner.is_flash == is_flash, "its own context counts"
 
 
 def test_a_model_with_a_fallback_is_as_fast_as_it_was_measured_with_it(tmp_path: Path) -> None:
