@@ -70,7 +70,7 @@ RETRY_LARGER_AFTER_S = 60.0
 # Share of main memory that saved conversations leave to others.
 _SPARED_MEMORY_SHARE = 0.05
 
-# Share of free main memory that the cells of running sequences may take while they move.
+# Share of free main memory that cells may take while they move.
 _MOVE_MEMORY_SHARE = 0.5
 
 LEAST_STREAM_TOKENS = 1024
@@ -185,14 +185,21 @@ class KvCache:
         return max(0, min(most, n_kept - int(missing_bytes / each)))
 
     def tidy(self, slots: Slots) -> None:
-        """Move idle sequences to the lowest cells; no sequence may be running.
+        """Move idle sequences to the lowest cells; none may be running, no operation be pending.
 
-        llama.cpp fills a unified cache upwards and seldom goes back, and attention runs up to the
-        highest used cell: after some jobs, steps took half as long again.
+        llama.cpp's attention runs up to the highest used cell, and idle cells stay where they are:
+        with SmolLM2-135M a token of a chat of 200 took a sixth longer above 5,000 free cells than
+        at the bottom. Moving the chat there took 4 ms.
+
+        Raises:
+            CacheFull: cells cannot be restored.
         """
         cells = slots.cells
         is_compact = self.n_computed <= 2 * cells.n_used + SLACK_TOKENS
         if is_compact or not self.limits.is_unified or cells.n_shared:
+            return
+        n_bytes = sum(saved_cells_bytes(self.context, seq_id) for seq_id in slots.idle)
+        if n_bytes > int(read_memory().free_bytes * _MOVE_MEMORY_SHARE):
             return
         states = {seq_id: save_cells(self.context, seq_id) for seq_id in slots.idle}
         self.context.clear()

@@ -112,8 +112,6 @@ class DecodeLoop:
         while self._is_open:
             self._take_messages()
             self._suit_context()
-            if not self._scheduler.has_work:
-                self._cache.tidy(self._scheduler.slots)
             step = self._scheduler.schedule(time.monotonic(), self._step_sizer.n_most_tokens)
             try:
                 self._cache.operate(step.operations)
@@ -133,6 +131,8 @@ class DecodeLoop:
         gather_until = 0.0
         while self._is_open:
             is_idle = not self._scheduler.has_work and not self._widen
+            if is_idle and self._inbox.empty():
+                self._rest()
             left_s = gather_until - time.monotonic()
             try:
                 if is_idle or left_s <= 0:
@@ -146,6 +146,17 @@ class DecodeLoop:
             if is_idle and isinstance(message, DecodeRequest) and message.priority == "batch":
                 gather_until = time.monotonic() + GATHER_S
             self._take_message(message)
+
+    def _rest(self) -> None:
+        """Send and carry out what is left to do, and compact the cells, before waiting."""
+        self._send_last()
+        if self._cache.limits.is_gpu:  # all idle cells would go through main memory
+            return
+        try:
+            self._cache.operate(self._scheduler.slots.take_operations())
+            self._cache.tidy(self._scheduler.slots)
+        except CacheFull:
+            self._start_over()
 
     def _take_message(self, message: LoopMessage) -> None:
         if isinstance(message, DecodeRequest):

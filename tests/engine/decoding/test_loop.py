@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import queue
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,7 @@ from paddock.engine.decoding.loop import (
 from paddock.engine.decoding.running_request import DecodeRequest, StepOutput
 from paddock.engine.errors import EngineError, PromptTooLong
 from paddock.engine.llama.library import CacheFull, LoadFailed, quiet_logs
-from paddock.engine.llama.llama_context import Context, ContextOptions
+from paddock.engine.llama.llama_context import Context, ContextOptions, SavedCells, save_cells
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile import measure as profiling
@@ -612,6 +613,99 @@ def test_a_step_is_told_before_the_next_one_or_while_a_graphics_device_computes_
     bench.run([job(model, 0, "a" * 60, max_tokens=4, drafts=False)])
     pair = ["decode", "tell"]
     assert order == (["decode", *pair * 3, "tell"] if is_gpu else pair * 4)
+
+
+# While nothing runs
+
+
+class EndingInbox(queue.SimpleQueue[LoopMessage]):
+    """Ends the loop where it would wait for ever, and notes how long it waits otherwise."""
+
+    def __init__(self, before_end: Callable[[], None]) -> None:
+        super().__init__()
+        self.waits_s: list[float] = []
+        self._before_end = before_end
+
+    def get(self, block: bool = True, timeout: float | None = None) -> LoopMessage:
+        if block and timeout is None and self.empty():
+            self._before_end()
+            return Shutdown()
+        if timeout is not None:
+            self.waits_s.append(timeout)
+        return super().get(block, timeout)
+
+
+def run_until_idle(
+    bench: Bench, asked: Iterable[LoopMessage], before_end: Callable[[], None] = lambda: None
+) -> EndingInbox:
+    """Serve requests and stop when the loop would wait for another message."""
+    bench.loop._inbox = inbox = EndingInbox(before_end)
+    bench._n_left = -1
+    for one in asked:
+        bench.loop.post(one)
+    bench.loop._is_open = True
+    bench.loop.run()
+    return inbox
+
+
+@pytest.mark.parametrize("is_gpu", [False, True])
+def test_idle_cells_are_brought_together_on_a_processor_while_nothing_runs(
+    model: Model, is_gpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+
+    def save(context: Context, seq_id: int) -> SavedCells:
+        assert not bench.loop._scheduler.slots._operations, "what is pending comes first"
+        saved.append(seq_id)
+        return save_cells(context, seq_id)
+
+    monkeypatch.setattr(kv_cache, "save_cells", save)
+    bench = Bench(model, is_gpu=is_gpu)
+    chat = job(model, 9, "a" * 40, max_tokens=8, priority="interactive", drafts=False)
+
+    def check() -> None:
+        slots = bench.loop._scheduler.slots
+        assert len(slots.idle) >= 2
+        assert sorted(saved) == ([] if is_gpu else sorted(slots.idle))
+        assert (bench.cache.n_computed == slots.cells.n_used) == (not is_gpu)
+
+    run_until_idle(bench, [*jobs(model, drafts=False, max_tokens=90), chat], check)
+    following = "a" * 40 + bench.texts[9] + "b" * 20
+    said = bench.run([job(model, 10, following, priority="interactive", drafts=False)])
+    assert bench.usages[10]["prompt_reused_tokens"] >= 40
+    again = job(model, 10, following, priority="interactive", drafts=False)
+    assert Bench(model).run([again]) == said
+
+
+def test_where_memory_is_short_idle_cells_stay_where_they_are(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_cache, "read_memory", lambda: MainMemory(32 * 1024**3, 1024))
+    bench = Bench(model)
+    run_until_idle(bench, jobs(model, drafts=False, max_tokens=90))
+    assert bench.cache.n_computed > bench.loop._scheduler.slots.cells.n_used
+
+
+def test_a_last_answer_is_sent_though_the_other_request_is_given_up(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(model, is_gpu=True)
+    given_up = job(model, 1, SURE[1], max_tokens=200, drafts=False)
+    short = job(model, 0, SURE[0], max_tokens=4, drafts=False)
+    n_sent = 0
+    computed = bench.loop._scheduler.computed
+
+    def cancel_at_the_end(step: Any) -> None:
+        nonlocal n_sent
+        computed(step)
+        n_sent += sum(piece.sequence.request_id == 0 and piece.n_rows for piece in step.pieces)
+        if n_sent == 4:
+            bench.loop.post(CancelRequest(1))
+
+    monkeypatch.setattr(bench.loop._scheduler, "computed", cancel_at_the_end)
+    ended: list[int] = []
+    run_until_idle(bench, [given_up, short], lambda: ended.extend(bench.usages))
+    assert ended == [0]
 
 
 # Models whose memory cannot be cut at any place
