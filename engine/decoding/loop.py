@@ -202,6 +202,7 @@ class DecodeLoop:
         answer = self._answers.pop(request_id, None)
         if answer is not None:
             self._scheduler.end(answer.sequence)
+            self._scheduler.is_outgrown = False  # the next step sets it if another one is too long
             answer.request.picker.close()
 
     def _suit_context(self) -> None:
@@ -258,6 +259,7 @@ class DecodeLoop:
                 error = PromptTooLong(len(request.prompt), n_reserved, self._n_ctx_tokens)
                 self._cancel(request.request_id)
                 self._on_refused(request.request_id, error)
+        self._scheduler.is_outgrown = False
         if output.done:
             output.is_urgent = True
             self._on_step(output)

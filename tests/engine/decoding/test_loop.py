@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,13 @@ import pytest
 from paddock.engine.arrays import Logits, Tokens
 from paddock.engine.chat.stream_parser import PlainTextParser
 from paddock.engine.decoding import batch, drafts, kv_cache, loop
-from paddock.engine.decoding.batch import CacheOperation, CopyPrefix, Sequence, TrimCells
+from paddock.engine.decoding.batch import (
+    CacheOperation,
+    CopyPrefix,
+    ScheduledStep,
+    Sequence,
+    TrimCells,
+)
 from paddock.engine.decoding.drafts import DraftModel, MtpHead
 from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
 from paddock.engine.decoding.loop import (
@@ -519,6 +526,50 @@ def test_an_answer_without_an_end_gets_room_as_it_grows(
     roomy = Bench(model, layout, n_parallel=2)
     expected = told(roomy)
     assert said == expected
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[ContextOptions]:
+    """The options of all contexts that a cache makes."""
+    made: list[ContextOptions] = []
+
+    def make(model: Model, options: ContextOptions) -> Context:
+        made.append(options)
+        return Context(model, options)
+
+    monkeypatch.setattr(kv_cache, "Context", make)
+    return made
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_the_context_stays_after_the_end_of_one_that_became_too_long_for_it(
+    model: Model,
+    monkeypatch: pytest.MonkeyPatch,
+    made: list[ContextOptions],
+    is_cancelled: bool,
+) -> None:
+    monkeypatch.setattr(kv_cache, "LEAST_STREAM_TOKENS", 256)
+    monkeypatch.setattr(batch, "LIKELY_ANSWER_TOKENS", 64)
+    monkeypatch.setattr(loop, "RECHECK_LAYOUT_S", 1e9)
+    forever = Sampling(logit_bias={257: -100}, guards_repetition=False)
+    bench = Bench(model, "split", n_parallel=1)
+    assert bench.cache.limits.n_cells == 256
+    bench.cache._most_cells, bench.cache._failed_at = 256, time.monotonic()
+    long = job(model, 0, SURE[0], max_tokens=400, sampling=forever, drafts=False)
+    short = job(model, 1, SURE[1], max_tokens=4)
+    schedule = bench.loop._scheduler.schedule
+
+    def cancel_outgrown(*args: Any) -> ScheduledStep:
+        step = schedule(*args)
+        if bench.loop._scheduler.is_outgrown and is_cancelled:
+            bench.loop.post(CancelRequest(0))
+        return step
+
+    monkeypatch.setattr(bench.loop._scheduler, "schedule", cancel_outgrown)
+    run_until_idle(bench, [replace(long, is_open=True), short])
+    assert [done["id"] for told in bench.told for done in told.done] == [0, 1][is_cancelled:]
+    assert len(bench.texts[0]) > 20
+    assert len(made) == 1
 
 
 # Where llama.cpp finds no cells although the books have some
