@@ -172,6 +172,16 @@ class KvCache:
         self._saved.clear()
         self.n_computed = 0
 
+    def wait(self) -> None:
+        """Wait for a step without logits on one graphics device.
+
+        Else the next step's time would contain this one's, and requests that arrive during this
+        one would miss the next. llama.cpp's next decode on one device waits before its start in any
+        case; several devices work on consecutive steps at once, and must not wait.
+        """
+        if self._cache_options.is_gpu and self._cache_options.n_devices == 1:
+            self.context.synchronize()
+
     def n_host_cache_tokens(self, n_kept: int) -> int:
         """Return the limit of the host cache with `n_kept` tokens: lower if memory is short."""
         most = self.limits.n_host_cache_tokens

@@ -291,7 +291,11 @@ class DecodeLoop:
         finally:
             # A graphics device has only received the step, and computes it meanwhile.
             self._send_last()
-        logits = self._cache.context.logits(n_rows) if n_rows else None  # waits for the device
+        logits = None
+        if n_rows:
+            logits = self._cache.context.logits(n_rows)  # waits for the device
+        else:
+            self._cache.wait()
         output.step_s = time.perf_counter() - began
         self._step_sizer.note(step.n_tokens, output.step_s)
         self._cache.n_computed += step.n_tokens

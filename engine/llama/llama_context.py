@@ -431,6 +431,10 @@ class Context:
         if self._governor.observe(wall_s, cpu_s, n_tokens) != n_before:
             self.use_threads(self._governor.n_threads)
 
+    def synchronize(self) -> None:
+        """Wait until the device has computed everything."""
+        lib.llama_synchronize(self.pointer)
+
     def logits(self, n_rows: int) -> Logits:
         """Return next-token logits, shape (n_rows, n_vocab), in the order of the wanted tokens.
 

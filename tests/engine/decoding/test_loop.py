@@ -666,6 +666,32 @@ def test_a_step_is_told_before_the_next_one_or_while_a_graphics_device_computes_
     assert order == (["decode", *pair * 3, "tell"] if is_gpu else pair * 4)
 
 
+@pytest.mark.parametrize(("is_gpu", "n_devices"), [(False, 1), (True, 1), (True, 2)])
+def test_a_step_without_logits_is_waited_for_on_one_graphics_device(
+    model: Model, monkeypatch: pytest.MonkeyPatch, is_gpu: bool, n_devices: int
+) -> None:
+    order: list[str] = []
+    decode, synchronize = Context.decode, Context.synchronize
+
+    def decoded(self: Context, *args: Any) -> int:
+        n_rows = decode(self, *args)
+        order.append("logits" if n_rows else "none")
+        return n_rows
+
+    def waited(self: Context) -> None:
+        synchronize(self)
+        order.append("wait")
+
+    monkeypatch.setattr(Context, "decode", decoded)
+    monkeypatch.setattr(Context, "synchronize", waited)
+    bench = Bench(model, is_gpu=is_gpu)
+    options = bench.cache._cache_options
+    bench.cache._cache_options = replace(options, n_devices=n_devices)
+    bench.run([job(model, 0, "a" * 600, max_tokens=2, drafts=False)])
+    part = ["none", "wait"] if is_gpu and n_devices == 1 else ["none"]
+    assert order == [*part * 2, "logits", "logits"]
+
+
 # While nothing runs
 
 
