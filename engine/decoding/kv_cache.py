@@ -400,7 +400,11 @@ class KvCache:
         """Return the length of a stream: doubled until the longest request fits."""
         longest = max((one.n_likely_tokens for one in sequences), default=0)
         wanted, length = self._cache_options, LEAST_STREAM_TOKENS
-        if wanted.is_gpu:  # all cells are planned for, and growing costs 0.2 to 0.5 s
+        # All cells are planned for. Growing costs 0.2 to 0.5 s on a graphics device. A sliding
+        # window's cells cannot be moved and are computed again, so its streams take all when they
+        # first grow; on a processor not at the start, since touching a GiB takes up to 3 s.
+        grows_once = self.model.memory == "window" and longest > length
+        if wanted.is_gpu or grows_once:
             n_slots = wanted.n_parallel + n_chat_slots(wanted.n_parallel)
             length = max(length, self.n_cells_at_most // n_slots // _PAD_TOKENS * _PAD_TOKENS)
         while length < longest:

@@ -452,6 +452,18 @@ def test_streams_on_a_graphics_device_take_all_planned_cells_at_once(
     assert cache.fits(Sequence(0, np.zeros(n_each - 8, np.int32), 8))
 
 
+@pytest.mark.parametrize(("kind", "n_each"), [("sliding", 4096), ("copying", 2048)])
+def test_streams_of_a_window_on_a_processor_grow_only_once(
+    written: Callable[[str], Model], kind: str, n_each: int
+) -> None:
+    wishes = CacheOptions(8192, 12 * 4096, 8, options(), "split")
+    _OPENED.append(cache := KvCache(written(kind), wishes))
+    assert cache.limits.n_cells_each == 1024, "memory is taken when it is needed"
+    for n_tokens, expected in ((1024, 1024), (1025, n_each), (4097, 8192)):
+        long = Sequence(0, np.zeros(n_tokens - 8, np.int32), 8)
+        assert cache.plan([long]).limits.n_cells_each == expected
+
+
 def test_a_prompt_begins_with_a_copy_of_a_stream_on_its_graphics_device(
     model: Model, alone: dict[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
