@@ -464,6 +464,36 @@ def test_streams_of_a_window_on_a_processor_grow_only_once(
         assert cache.plan([long]).limits.n_cells_each == expected
 
 
+@pytest.mark.parametrize(
+    ("n_computed", "cell_bytes", "is_suited"),
+    [(0, 131_072, False), (100, 131_072, False), (1000, 131_072, True), (1000, 1024, False)],
+)
+def test_on_a_graphics_device_another_layout_must_gain_more_than_moving_all_cells_takes(
+    model: Model, n_computed: int, cell_bytes: float, is_suited: bool
+) -> None:
+    """The gain is 1.2 s; 8 x 1,000 tokens of 8 billion weights take 0.4 s, the context 0.5 s."""
+    points = tuple(
+        DecodePoint(n, depth, is_unified, n * (50 if is_unified else 42.7))
+        for n in (1, 8)
+        for depth in (64, 256)
+        for is_unified in (True, False)
+    )
+    profile = replace(
+        profile_of(drafts_keep_answers=None),
+        cell_bytes=cell_bytes,
+        prefill=(PrefillPoint(64, 5000.0),),
+        decode=points,
+    )
+    bench = Bench(model, "split", n_parallel=8, n_cells=12 * 1024, is_gpu=True, profile=profile)
+    cache = bench.cache
+    cache._cache_options = replace(cache._cache_options, layout="auto")
+    sequences = [Sequence(n, np.full(200, n, np.int32), 350) for n in range(8)]
+    for one in sequences:
+        one.n_computed = n_computed
+    assert cache.plan(sequences).limits.is_unified
+    assert cache.suits(sequences, is_running=True) == is_suited
+
+
 def test_a_prompt_begins_with_a_copy_of_a_stream_on_its_graphics_device(
     model: Model, alone: dict[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
