@@ -239,6 +239,10 @@ class ChatService:
                     decode_request = self._decode_request(request_id, order, prompt, made.copy())
                 except EngineError as error:
                     self._send(pack_refusal(request_id, error))
+                except Exception:  # the other requests and this thread go on, as the reading one
+                    traceback.print_exc()
+                    refusal = BadRequest("the model cannot process this request; the log says why")
+                    self._send(pack_refusal(request_id, refusal))
                 else:
                     self._loop.post(decode_request)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,3 +74,31 @@ def test_the_memory_of_a_head_that_guesses_ahead_counts_from_the_start(tmp_path:
         without = cell_bytes(plain)
         assert cell_bytes(guessing) == pytest.approx(1.5 * without), "two layers, and one"
         assert cell_bytes(guessing, drafts=False) == without, "it would not be used"
+
+
+def test_an_unexpected_error_after_compiling_is_answered_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tiny.alphabet(tmp_path / "alphabet.gguf")
+    load = WorkerOptions(str(path), "chat", 1024, 4096, 4, 256, 1)
+    sent: list[Any] = []
+    posted: list[Any] = []
+
+    def decode_request(request_id: int, *_: object) -> int:
+        if request_id == 1:
+            raise RuntimeError("a defect")
+        return request_id
+
+    with closing(Model(path, ModelOptions(n_gpu_layers=0))) as model:
+        service = ChatService(model, PromptBuilder(model), load, None, sent.append)
+        service._cache.close()
+        monkeypatch.setattr(service, "_decode_request", decode_request)
+        monkeypatch.setattr(service._loop, "post", posted.append)
+        key: Any = "a schema"
+        waiting: Any = [(number, None, None) for number in (1, 2)]
+        service._compiling[key] = waiting
+        service._finish_compiling(key, SimpleNamespace(copy=lambda: None))  # type: ignore[arg-type]
+    assert [(one["event"], one["id"]) for one in sent] == [("refused", 1)]
+    assert "the log says why" in str(sent[0])
+    assert "RuntimeError: a defect" in capsys.readouterr().err
+    assert posted == [2]
