@@ -238,7 +238,9 @@ class DraftModel:
             raise LoadFailed("a recurrent or hybrid model cannot undo a guess, so it cannot be a "
                              "draft model")  # fmt: skip
         self._model = model
-        self._options = replace(options, is_unified=True)
+        # A batch has a row for each request at most. Logits of 2,048 tokens of 151,936 would
+        # reserve 1.24 GB.
+        self._options = replace(options, is_unified=True, n_rows_max=options.n_seq_max)
         self.context: Context | None = Context(model, self._options)
         self._cells = PrefixCache(self._options.n_ctx_tokens)
         self._sequences: dict[int, _DraftSequence] = {}

@@ -104,6 +104,25 @@ def test_more_requests_than_sequences_get_guesses_for_some(small: DraftModel) ->
     assert set(asked(small, {8: texts[8], 9: texts[9]})) == {8, 9}, "those that ended made room"
 
 
+def test_logits_are_reserved_for_one_token_of_each_sequence_and_no_more_are_wanted(
+    small: DraftModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert small.context is not None
+    assert small.context.options.n_rows_max == small.context.options.n_seq_max == 4
+    n_rows: list[int] = []
+    decode = Context.decode
+
+    def count(self, *args):  # type: ignore[no-untyped-def]
+        n_rows.append(decode(self, *args))
+        return n_rows[-1]
+
+    monkeypatch.setattr(Context, "decode", count)
+    texts = {number: [number] * 20 for number in range(10)}
+    for n_more in range(3):
+        asked(small, {number: [*tokens, *[7] * n_more] for number, tokens in texts.items()})
+    assert max(n_rows) == 4
+
+
 def test_without_cells_there_are_guesses_for_those_that_fit(models: tuple[Model, Model]) -> None:
     small = DraftModel(models[0], models[0], options(n_cells=512))
     texts = {number: [number] * 300 for number in range(3)}
