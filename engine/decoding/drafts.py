@@ -41,8 +41,9 @@ N_GRAM = 3
 MOST_DRAFT_TOKENS = 48
 FIRST_PAUSE, LONGEST_PAUSE = 8, 64
 
-# Requests of one pipeline step begin with the same template and instructions.
-N_SAME_BEGINNING_TOKENS = 48
+# Requests of one pipeline step begin with the same template and instructions, or end with them
+# after the document.
+N_SAME_TOKENS = 48
 # Tokens kept of the answers to such requests, and number of such steps.
 MOST_KEPT_TOKENS, MOST_STEPS = 8192, 8
 _ANSWER_END = -1  # separates answers
@@ -112,14 +113,16 @@ class _NgramIndex:
 
 
 class SimilarAnswers:
-    """The last answers to requests with the same beginning."""
+    """The last answers to requests with the same beginning or end."""
 
     def __init__(self) -> None:
         self.odds = DraftOdds()
+        self.n_answers = 0
         self._index = _NgramIndex([])
 
     def add(self, answer: list[int]) -> None:
         """Add an answer with the tokens before it, so that its first ones can be guessed too."""
+        self.n_answers += 1
         kept = self._index.tokens
         kept += [*answer, _ANSWER_END]
         if len(kept) > MOST_KEPT_TOKENS:
@@ -130,19 +133,25 @@ class SimilarAnswers:
 
 
 class PastAnswers:
-    """The last answers, by the beginning of their requests."""
+    """The last answers, by the beginning and by the end of their requests."""
 
     def __init__(self) -> None:
-        self._steps: OrderedDict[bytes, SimilarAnswers] = OrderedDict()
+        self._by_beginning: OrderedDict[bytes, SimilarAnswers] = OrderedDict()
+        self._by_end: OrderedDict[bytes, SimilarAnswers] = OrderedDict()
 
-    def like(self, prompt: Tokens) -> SimilarAnswers:
-        """Return the answers to requests with this one's beginning."""
-        beginning = prompt[:N_SAME_BEGINNING_TOKENS].tobytes()
-        step = self._steps.setdefault(beginning, SimilarAnswers())
-        self._steps.move_to_end(beginning)
-        if len(self._steps) > MOST_STEPS:
-            self._steps.popitem(last=False)
-        return step
+    def like(self, prompt: Tokens) -> tuple[SimilarAnswers, ...]:
+        """Return the answers to requests with this one's beginning, and those with its end."""
+        ends = (
+            (self._by_beginning, prompt[:N_SAME_TOKENS]), (self._by_end, prompt[-N_SAME_TOKENS:])
+        )  # fmt: skip
+        found = []
+        for steps, tokens in ends:
+            key = tokens.tobytes()
+            found.append(steps.setdefault(key, SimilarAnswers()))
+            steps.move_to_end(key)
+            if len(steps) > MOST_STEPS:
+                steps.popitem(last=False)
+        return tuple(found)
 
 
 class LookupDrafter:
@@ -151,7 +160,7 @@ class LookupDrafter:
     A prompt is indexed at the first guess that pays: 8,000 tokens take 2 ms, which delay a step.
     """
 
-    def __init__(self, prompt: Tokens, past: SimilarAnswers | None = None) -> None:
+    def __init__(self, prompt: Tokens, past: Items[SimilarAnswers] = ()) -> None:
         self._index = _NgramIndex(prompt.tolist())
         self._n_before = max(0, len(prompt) - N_GRAM)
         self._odds = self._guessed_by = DraftOdds()
@@ -160,23 +169,25 @@ class LookupDrafter:
     def add(self, token: int) -> None:
         self.tokens.append(token)
         self._odds.count_pause()
-        if self._past is not None:
-            self._past.odds.count_pause()
+        for past in self._past:
+            past.odds.count_pause()
 
     def guess(self, most: int, price: float) -> list[int]:
         """Return tokens that may come next, or [] if nothing repeats or guessing does not pay.
 
-        The prompt and the answer itself are searched before other answers.
+        The prompt and the answer itself are searched before other answers. Of these, the larger set
+        is that of the same step: the others are those about the same document.
         """
         last = tuple(self.tokens[-N_GRAM:])
         self._guessed_by = self._odds
         n_tokens = self._odds.n_worth(most, price)
         guess = self._index.followed(last, n_tokens) if n_tokens else []
-        if not guess and self._past is not None:
-            n_tokens = self._past.odds.n_worth(most, price)
-            guess = self._past.followed(last, n_tokens) if n_tokens else []
+        if not guess and self._past:
+            past = max(self._past, key=lambda one: one.n_answers)
+            n_tokens = past.odds.n_worth(most, price)
+            guess = past.followed(last, n_tokens) if n_tokens else []
             if guess:
-                self._guessed_by = self._past.odds
+                self._guessed_by = past.odds
         return guess
 
     def n_worth(self, most: int, price: float) -> int:
@@ -192,8 +203,8 @@ class LookupDrafter:
         self._guessed_by.learn(n_drafted, n_accepted)
 
     def keep(self) -> None:
-        if self._past is not None:
-            self._past.add(self.tokens[self._n_before :])
+        for past in self._past:
+            past.add(self.tokens[self._n_before :])
 
 
 @dataclass(frozen=True, slots=True)

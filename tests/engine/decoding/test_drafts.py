@@ -9,7 +9,7 @@ from paddock.engine.decoding.drafts import (
     MOST_DRAFT_TOKENS,
     MOST_KEPT_TOKENS,
     MOST_STEPS,
-    N_SAME_BEGINNING_TOKENS,
+    N_SAME_TOKENS,
     LookupDrafter,
     PastAnswers,
 )
@@ -81,7 +81,7 @@ def test_a_guess_is_always_something_that_was_said(prompt: list[int], said: list
     )
 
 
-INSTRUCTIONS = list(range(1000, 1000 + N_SAME_BEGINNING_TOKENS))
+INSTRUCTIONS = list(range(1000, 1000 + N_SAME_TOKENS))
 FORM = [11, 12, 13, 14, 15, 16]
 
 
@@ -138,10 +138,34 @@ def test_answers_that_are_kept_have_a_bound() -> None:
     past = PastAnswers()
     for document in range(60):
         answered(past, document, list(range(document * 500, document * 500 + 500)))
-    step = past.like(np.array(INSTRUCTIONS, np.int32))
+    step, _ = past.like(np.array(INSTRUCTIONS, np.int32))
     assert len(step._index.tokens) <= MOST_KEPT_TOKENS
     assert step.followed((29_997, 29_998, 29_999), 4) == []
     assert step.followed((29_994, 29_995, 29_996), 9) == [29_997, 29_998, 29_999]
     for number in range(MOST_STEPS + 3):
         past.like(np.array([number], np.int32))
-    assert len(past._steps) == MOST_STEPS
+    assert len(past._by_beginning) == len(past._by_end) == MOST_STEPS
+
+
+def after_document(past: PastAnswers, document: int, instruction: int) -> LookupDrafter:
+    """Return a drafter for a request that begins with its document."""
+    instructions = [instruction] * N_SAME_TOKENS
+    prompt = np.array([*range(document, document + 99), *instructions, 1, 2, 3], np.int32)
+    return LookupDrafter(prompt, past.like(prompt))
+
+
+def test_answers_of_a_step_are_guessed_though_its_requests_begin_with_their_documents() -> None:
+    past, other = PastAnswers(), [21, 22, 23, 24]
+    for document in (4000, 5000, 6000):
+        for instruction, answer in ((71, FORM), (72, other)):
+            one = after_document(past, document, instruction)
+            for token in answer:
+                one.add(token)
+            one.keep()
+    assert after_document(past, 7000, 71).guess(4, 0.3) == FORM[:4]
+    assert after_document(past, 7000, 72).guess(4, 0.3) == other
+    for _ in range(20):
+        wrong = after_document(past, 6000, 71)
+        wrong.learn(len(wrong.guess(4, 0.3)), 0)
+    assert after_document(past, 6000, 71).guess(4, 0.3) == []
+    assert after_document(past, 6000, 72).guess(4, 0.3) == other, "one step does not stop another"
