@@ -280,7 +280,7 @@ class KvCache:
             return False
         if len(sequences) < 2 or better.layout == self._plan.layout:
             return True
-        if self._profile is None:
+        if self._profile is None or not self._profile.prefill or not self._profile.decode:
             return is_running
         workload = _workload(sequences)
         present_s = layout_s(

@@ -293,7 +293,14 @@ _PER_DEPTH = 4.0
 
 
 class Unmeasured(Exception):
-    """The measurement failed; the message is the reason."""
+    """The measurement failed; the message is the reason.
+
+    `agreements` do not depend on speed, so those that were found hold all the same.
+    """
+
+    def __init__(self, reason: str, agreements: Sequence[Agreement] = ()) -> None:
+        self.agreements = tuple(agreements)
+        super().__init__(reason)
 
 
 @dataclass(slots=True)
@@ -361,7 +368,8 @@ class _Measurement:
         if not self.shape.is_gpu and self.clock.share < self.least_share:
             share = f"{self.clock.share:.0%}"
             raise Unmeasured(
-                f"other programs used the processor: the threads got {share} of their time"
+                f"other programs used the processor: the threads got {share} of their time",
+                self.measured.agreements,
             )
 
     # What is measured of each kind of model
@@ -381,10 +389,10 @@ class _Measurement:
             self._reading(bench, SHALLOW_TOKENS)
             if not self.measured.prefill:
                 return
-            self.refuse_busy()  # before more time is wasted
             if self.model.memory != "state":
                 drafts = drafts_keep_answers(bench, clock)
                 self.measured.agreements.append(Agreement(shape.is_flash, drafts=drafts))
+            self.refuse_busy()  # before more time is wasted
             self._writing(bench, counts)
             self._crowded(bench)
             shallow_s = began_s - clock.left_s

@@ -30,7 +30,7 @@ from paddock.engine.llama import library
 from paddock.engine.llama.library import DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import WARM_UP_CELLS, ContextOptions, warm_up
 from paddock.engine.llama.llama_model import Model, ModelOptions
-from paddock.engine.profile.measure import BenchOptions, Unmeasured, measure_model
+from paddock.engine.profile.measure import BenchOptions, Measurements, Unmeasured, measure_model
 from paddock.engine.profile.profile import Profile, ProfileUnreadable, read_profile
 from paddock.engine.request import Tool
 from paddock.engine.system.processes import run_and_exit
@@ -68,7 +68,7 @@ class ProfileResult:
     profile: Profile | None = None
     is_new: bool = False
     note: str = ""
-    """Why there is no profile."""
+    """Why there is no profile, or none with speeds."""
     took_s: float = 0.0
 
     def as_head(self) -> FrameHead:
@@ -89,15 +89,16 @@ def known_or_measured_profile(load: WorkerOptions, model: Model) -> ProfileResul
     load_s = time.time() - psutil.Process().create_time()
     began = time.perf_counter()
     try:
-        profile = _measure_profile(load, model, load_s)
+        measured = measure_model(model, Path(load.path), _bench_options(load), load.profile_s)
     except Unmeasured as error:
-        return ProfileResult(note=str(error), took_s=time.perf_counter() - began)
+        found = Measurements(agreements=list(error.agreements))
+        profile = _profile(load, found, load_s) if error.agreements else None
+        return ProfileResult(profile, note=str(error), took_s=time.perf_counter() - began)
+    profile = _profile(load, measured, load_s)
     return ProfileResult(profile, is_new=True, took_s=time.perf_counter() - began)
 
 
-def _measure_profile(load: WorkerOptions, model: Model, load_s: float) -> Profile:
-    path = Path(load.path)
-    measured = measure_model(model, path, _bench_options(load), load.profile_s)
+def _profile(load: WorkerOptions, measured: Measurements, load_s: float) -> Profile:
     return Profile(
         digest=load.digest,
         device=load.device,
@@ -105,7 +106,7 @@ def _measure_profile(load: WorkerOptions, model: Model, load_s: float) -> Profil
         measured_at=time.time(),
         n_threads=load.n_threads,
         load_s=round(load_s, 3),
-        weight_bytes=path.stat().st_size,
+        weight_bytes=Path(load.path).stat().st_size,
         cell_bytes=measured.cell_bytes,
         prefill=tuple(measured.prefill),
         decode=tuple(measured.decode),
