@@ -349,9 +349,7 @@ def _draft_model(load: WorkerOptions, model: Model) -> DraftModel | MtpHead | No
         ),
     )
     n_seats = min(load.n_parallel + n_chat_slots(load.n_parallel), MOST_SEQ_IDS)
-    # A guess needs the logits of each request's last token only.
-    options = replace(_cache_options(load).options, n_seq_max=n_seats, n_rows_max=n_seats)
-    return DraftModel(small, model, options)
+    return DraftModel(small, model, replace(_cache_options(load).options, n_seq_max=n_seats))
 
 
 def _without_stop_strings(order: ChatOrder) -> Sampling:
