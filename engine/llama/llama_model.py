@@ -128,6 +128,9 @@ class Model:
         params.n_gpu_layers = options.n_gpu_layers
         params.main_gpu = options.main_gpu
         params.split_mode = _SPLIT_MODES[options.split_mode]
+        if not options.n_gpu_layers:
+            # Else it computes long prompts on a device, in buffers of which nobody knows.
+            params.split_mode, params.main_gpu = lib.LLAMA_SPLIT_MODE_NONE, -1
         params.vocab_only = options.is_vocabulary
         params.use_extra_bufts = options.uses_extra_buffers
         params.load_mtp = options.loads_mtp

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from paddock.engine.llama import llama_model
 from paddock.engine.llama.library import LoadFailed, lib
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import LoraAdapters, Model, ModelOptions
@@ -35,3 +36,19 @@ def test_a_context_that_takes_no_adapters_is_freed(
         Context(model, ContextOptions(256, 64, 1, 1))
     assert len(given) == 1 and freed == given
     model.close()
+
+
+@pytest.mark.parametrize(("n_gpu_layers", "mode", "main"), [(0, 0, -1), (-1, 1, 0), (3, 1, 0)])
+def test_a_model_of_the_processor_is_shown_no_graphics_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_gpu_layers: int, mode: int, main: int
+) -> None:
+    given: list[tuple[int, int]] = []
+    load = llama_model._load_files
+
+    def noted(files: list[str], params: Any) -> Any:
+        given.append((params.split_mode, params.main_gpu))
+        return load(files, params)
+
+    monkeypatch.setattr(llama_model, "_load_files", noted)
+    Model(tiny.llama(tmp_path / "x.gguf"), ModelOptions(n_gpu_layers)).close()
+    assert given == [(mode, main)]
