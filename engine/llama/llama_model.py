@@ -129,7 +129,7 @@ class Model:
         params.main_gpu = options.main_gpu
         params.split_mode = _SPLIT_MODES[options.split_mode]
         if not options.n_gpu_layers:
-            # Else it computes long prompts on a device, in buffers of which nobody knows.
+            # Else it computes long prompts on a device, in buffers that are not planned.
             params.split_mode, params.main_gpu = lib.LLAMA_SPLIT_MODE_NONE, -1
         params.vocab_only = options.is_vocabulary
         params.use_extra_bufts = options.uses_extra_buffers
