@@ -1,39 +1,82 @@
 """Placement on two graphics devices, with ggml's RPC servers as devices.
 
 `PADDOCK_TEST_RPC` names a folder with llama.cpp's libraries of this version, `libggml-rpc` among
-them, and `ggml-rpc-server`; build them with -DGGML_RPC=ON -DGGML_BACKEND_DL=ON.
+them, and `ggml-rpc-server`; build them with -DGGML_RPC=ON -DGGML_BACKEND_DL=ON. Without it, only
+what needs no device is tried.
 """
 
 from __future__ import annotations
 
-import json
+import asyncio
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
-pytestmark = [
-    pytest.mark.timeout(600),
-    pytest.mark.skipif(
-        "PADDOCK_TEST_RPC" not in os.environ,
-        reason="two devices were NOT tried: PADDOCK_TEST_RPC names a build with RPC",
-    ),
-]
+from paddock.engine.backends.local import LocalPool
+from paddock.engine.memory.loader import WorkerStarter
+from paddock.engine.memory.model_layout import LayoutRequest
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.request import ChatRequest, Message, ModelSpec
+from paddock.engine.settings import PoolSettings
+from paddock.engine.workers.worker_protocol import WorkerOptions
+from tests.fakes.rpc_devices import RpcProbe
+
+pytestmark = pytest.mark.timeout(600)
 FOLDER = Path(os.environ.get("PADDOCK_TEST_RPC", ""))
-ROOT = Path(__file__).parents[1]
+MODEL = ModelSpec("smollm2:135m", n_ctx_tokens=512)
+WORKER = (sys.executable, "-m", "tests.fakes.rpc_devices")
+
+T = TypeVar("T")
 
 
-@pytest.fixture(scope="module")
-def environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+@dataclass
+class Devices:
+    """Servers that are devices of pools; none: the pools compute on the processor."""
+
+    home: Path
+    servers: dict[str, subprocess.Popen[bytes]]
+    """By address."""
+
+    def settings(self, **more: Any) -> PoolSettings:
+        models, cache = self.home / "models", self.home / "cache"
+        return PoolSettings(models_dir=models, cache_dir=cache, n_threads=1, profile_s=0, **more)
+
+    def go(
+        self, work: Callable[[LocalPool], Awaitable[T]], memory_mib: int = 2000, **more: Any
+    ) -> T:
+        """Run work in a pool whose devices have so much memory each."""
+        settings = self.settings(**more)
+        start = WorkerStarter(settings, WORKER)
+        probe = RpcProbe(settings, [*self.servers], memory_mib << 20) if self.servers else None
+
+        async def main() -> T:
+            async with (
+                asyncio.timeout(300),
+                LocalPool(settings, memory_probe=probe, start=start) as pool,
+            ):
+                return await work(pool)
+
+        return asyncio.run(main())
+
+
+@pytest.fixture
+def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Devices]:
     """Start two servers."""
+    if not FOLDER.name:
+        pytest.skip("two devices were NOT tried: PADDOCK_TEST_RPC names a build with RPC")
+    # Of the workers: llama.cpp may be loaded in this process.
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(FOLDER))
+    monkeypatch.delenv("MTMD_CPP_LIB", raising=False)
     with ExitStack() as stack:
-        addresses = []
+        servers = {}
         for _ in range(2):
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
@@ -44,107 +87,79 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             )  # fmt: skip
             stack.callback(server.wait)
             stack.callback(server.kill)
-            addresses.append(f"127.0.0.1:{port}")
-        yield {
-            "LLAMA_CPP_LIB_PATH": str(FOLDER),
-            "PADDOCK_TEST_RPC_SERVERS": ",".join(addresses),
-            "PADDOCK_HOME": str(tmp_path_factory.mktemp("home")),
-        }
+            servers[f"127.0.0.1:{port}"] = server
+        yield Devices(tmp_path, servers)
 
 
-def computed(environ: Mapping[str, str], code: str) -> Any:
-    """Run Python with the servers as devices; returns the JSON of its last line."""
-    kept = {name: value for name, value in os.environ.items() if name != "MTMD_CPP_LIB"}
-    done = subprocess.run(
-        [sys.executable, "-c", f"{_BEFORE}\n{code}"],
-        env={**kept, **environ}, cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+def asked(text: str = "Name a sea.", n_tokens: int = 8, model: ModelSpec = MODEL) -> ChatRequest:
+    return ChatRequest(model, (Message("user", text),), {"temperature": 0, "max_tokens": n_tokens})
 
 
-_BEFORE = """
-import asyncio, json, os, sys
-from pathlib import Path
-from paddock.engine.backends.local import LocalPool
-from paddock.engine.request import ChatRequest, Message, ModelSpec
-from paddock.engine.memory.loader import ProfiledStart
-from paddock.engine.settings import PoolSettings
-from tests.fakes.rpc_devices import RpcSurvey
-
-home = Path(os.environ["PADDOCK_HOME"])
-MODEL = ModelSpec("smollm2:135m", n_ctx_tokens=512)
-
-def go(work, memory_mib, **more):
-    settings = PoolSettings(
-        n_threads=1, models_dir=home / "models", cache_dir=home / "cache", profile_s=0, **more
-    )
-    start = ProfiledStart(settings, (sys.executable, "-m", "tests.fakes.rpc_devices"))
-
-    async def main():
-        survey = RpcSurvey(settings, memory_mib << 20)
-        async with LocalPool(settings, surveyor=survey, start=start) as pool:
-            return await work(pool)
-
-    return asyncio.run(main())
-
-async def answer(pool, text="Name a sea.", n_tokens=8):
-    params = {"temperature": 0, "max_tokens": n_tokens}
-    request = ChatRequest(MODEL, (Message("user", text),), params)
-    return (await pool.chat(request).reply()).text
-"""
+async def answer(pool: LocalPool, request: ChatRequest | None = None) -> str:
+    return (await pool.chat(request or asked()).reply()).text
 
 
-def test_a_model_that_fits_lies_on_one_device_and_a_larger_one_on_both(
-    environ: dict[str, str],
+def placed(pool: LocalPool) -> list[str]:
+    return [one.placed for one in pool.stats().resident]
+
+
+# What needs no device
+
+
+def test_without_devices_the_worker_of_these_tests_answers_on_the_processor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = computed(environ, _PLACES)
-    assert found["one"][0] == "31 of 31 layers on RPC0"
-    assert found["both"][0] == "31 of 31 layers on RPC0, RPC1"
-    assert found["one"][1] == found["both"][1], "it computes the same"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert Devices(tmp_path, {}).go(answer, num_parallel=1)
 
 
-_PLACES = """
-async def work(pool):
-    text = await answer(pool)
-    return [pool.stats().resident[0].placed, text]
+@pytest.mark.parametrize(
+    ("memory_mib", "names"), [(2000, "RPC0"), (100, "RPC0, RPC1")], ids=["fits", "is larger"]
+)
+def test_a_layout_for_two_devices_needs_none(tmp_path: Path, memory_mib: int, names: str) -> None:
+    settings = Devices(tmp_path, {}).settings(num_parallel=2, n_batch_tokens=64)
+    probe = RpcProbe(settings, ["first", "second"], memory_mib << 20)
+    facts = ModelFinder(settings.models_dir, settings.cache_dir).find(MODEL.ref, 512)
 
-found = {"one": go(work, 2000, num_parallel=2)}
-# 105 MB of weights are more than one device has.
-found["both"] = go(work, 100, num_parallel=2, n_batch_tokens=64)
-print(json.dumps(found))
-"""
+    async def main() -> WorkerOptions:
+        return (await probe.layouts(LayoutRequest(facts, 512), await probe.look()))[0].load
 
-
-def test_a_crowded_model_is_loaded_on_the_second_device_and_both_answer(
-    environ: dict[str, str],
-) -> None:
-    found = computed(environ, _REPLICAS)
-    assert found["placed"] == ["31 of 31 layers on RPC0", "31 of 31 layers on RPC1"]
-    assert all(found["running"]), "both compute at once"
-    assert len({*found["texts"]}) == 1, "every replica answers the same"
-    assert found["places"] == [2, 4]
+    load = asyncio.run(main())
+    assert load.placed == f"31 of 31 layers on {names}"
+    assert load.visible_devices == ("first,second" if "," in names else "first")
 
 
-_REPLICAS = """
-async def work(pool):
-    await answer(pool)
-    places = [(await pool.facts(MODEL)).n_parallel]
-    texts, running = [], [0]
-    while min(running) == 0:  # the first round brings the second device in
-        tasks = [asyncio.create_task(answer(pool, n_tokens=32)) for _ in range(6)]
-        while not all(task.done() for task in tasks):
-            await asyncio.sleep(0.05)
-            now = [one.n_running for one in pool.stats().resident]
-            running = now if len(now) == 2 and min(now) >= min(running) else running
-        texts += [task.result() for task in tasks]
-    places.append((await pool.facts(MODEL)).n_parallel)
-    return {
-        "placed": [one.placed for one in pool.stats().resident],
-        "running": running,
-        "texts": texts,
-        "places": places,
-    }
+# What needs them
 
-print(json.dumps(go(work, 2000, num_parallel=2)))
-"""
+
+def test_a_model_that_fits_lies_on_one_device_and_a_larger_one_on_both(devices: Devices) -> None:
+    async def work(pool: LocalPool) -> tuple[str, list[str]]:
+        return await answer(pool), placed(pool)
+
+    one, where = devices.go(work, num_parallel=2)
+    assert where == ["31 of 31 layers on RPC0"]
+    # 105 MB of weights are more than one device has.
+    both, where = devices.go(work, 100, num_parallel=2, n_batch_tokens=64)
+    assert where == ["31 of 31 layers on RPC0, RPC1"]
+    assert one == both, "it computes the same"
+
+
+def test_a_crowded_model_is_loaded_on_the_second_device_and_both_answer(devices: Devices) -> None:
+    async def work(pool: LocalPool) -> None:
+        await answer(pool)
+        assert (await pool.facts(MODEL)).n_parallel == 2
+        texts, running = set(), [0]
+        while min(running) == 0:  # the first round brings the second device in
+            requests = [asked(n_tokens=32) for _ in range(6)]
+            tasks = [asyncio.create_task(answer(pool, one)) for one in requests]
+            while not all(task.done() for task in tasks):
+                await asyncio.sleep(0.05)
+                now = [one.n_running for one in pool.stats().resident]
+                running = now if len(now) == 2 and min(now) >= min(running) else running
+            texts |= {task.result() for task in tasks}
+        assert placed(pool) == ["31 of 31 layers on RPC0", "31 of 31 layers on RPC1"]
+        assert all(running), "both compute at once"
+        assert len(texts) == 1, "every replica answers the same"
+        assert (await pool.facts(MODEL)).n_parallel == 4
+
+    devices.go(work, num_parallel=2)
