@@ -86,6 +86,8 @@ def _worker_environment(load: WorkerOptions) -> dict[str, str]:
     """Return the environment of a worker, with the devices that it may use."""
     # CUDA's own order is fastest first: an index would mean another card than in `nvidia-smi`.
     environment = {**os.environ, "PYTHONUTF8": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    # Where gdb is installed, its trace is longer than the lines that are kept: the reason was lost.
+    environment["GGML_NO_BACKTRACE"] = "1"
     if load.visible_devices:
         environment["CUDA_VISIBLE_DEVICES"] = load.visible_devices
     return environment

@@ -55,6 +55,24 @@ def test_a_worker_that_cannot_load_says_why() -> None:
     go(work)
 
 
+def test_a_worker_that_llama_cpp_aborts_is_told_by_the_message_and_not_by_a_trace() -> None:
+    lines = (
+        "import ctypes",
+        "from paddock.engine.llama.library import ggml_function",
+        "read_frame(sys.stdin.buffer)",
+        "forms = ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p",
+        "ggml_function('ggml_abort', None, *forms)(b'a.cpp', 7, b'the device is lost')",
+    )
+
+    async def work() -> None:
+        with pytest.raises(LoadBroken) as caught:
+            await WorkerProcess.started(LOAD, 20, command(*lines))
+        reason = "killed by SIGABRT while loading"
+        assert caught.value.why == f"{reason} (llama.cpp's last line: a.cpp:7: the device is lost)"
+
+    go(work)
+
+
 def test_a_worker_that_dies_while_loading_is_told_by_its_signal() -> None:
     async def work() -> None:
         with pytest.raises(LoadBroken) as caught:
