@@ -14,17 +14,18 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
 from paddock.engine.backends.local import LocalPool
+from paddock.engine.errors import ModelUnusable, WorkerLost
 from paddock.engine.memory.loader import WorkerStarter
 from paddock.engine.memory.model_layout import LayoutRequest
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.request import ChatRequest, Message, ModelSpec
+from paddock.engine.request import ChatRequest, ModelSpec
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.worker_protocol import WorkerOptions
 from tests.fakes.rpc_devices import RpcProbe
@@ -32,6 +33,7 @@ from tests.fakes.rpc_devices import RpcProbe
 pytestmark = pytest.mark.timeout(600)
 FOLDER = Path(os.environ.get("PADDOCK_TEST_RPC", ""))
 MODEL = ModelSpec("smollm2:135m", n_ctx_tokens=512)
+SMALL_MIB = 100  # 105 MB of weights are more
 WORKER = (sys.executable, "-m", "tests.fakes.rpc_devices")
 
 T = TypeVar("T")
@@ -44,6 +46,11 @@ class Devices:
     home: Path
     servers: dict[str, subprocess.Popen[bytes]]
     """By address."""
+
+    def kill(self, number: int) -> None:
+        server = [*self.servers.values()][number]
+        server.kill()
+        server.wait()
 
     def settings(self, **more: Any) -> PoolSettings:
         models, cache = self.home / "models", self.home / "cache"
@@ -91,16 +98,35 @@ def devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Devices
         yield Devices(tmp_path, servers)
 
 
-def asked(text: str = "Name a sea.", n_tokens: int = 8, model: ModelSpec = MODEL) -> ChatRequest:
-    return ChatRequest(model, (Message("user", text),), {"temperature": 0, "max_tokens": n_tokens})
+# Said for the seventh time, so that every layout goes on alike.
+SENTENCES = (
+    "the ferry left at nine and came back at noon,",
+    "my old dog sleeps under the table by the window,",
+    "two sisters found a golden key in the garden,",
+)
+AT_NOON = " at nine and came back at noon,"  # eight tokens
+
+
+def asked(
+    number: int = 0, n_tokens: int = 8, model: ModelSpec = MODEL, n_times: int = 6
+) -> ChatRequest:
+    sentence = SENTENCES[number]
+    prompt = f"{sentence} " * n_times + " ".join(sentence.split()[:3])
+    params = {"temperature": 0, "max_tokens": n_tokens, "repeat_penalty": 1.0}
+    return ChatRequest(model, (), params, prompt=prompt, drafts=False)
 
 
 async def answer(pool: LocalPool, request: ChatRequest | None = None) -> str:
     return (await pool.chat(request or asked()).reply()).text
 
 
+async def answers(pool: LocalPool, *requests: ChatRequest) -> list[str]:
+    """Return the answers to requests that are computed together."""
+    return list(await asyncio.gather(*(answer(pool, one) for one in requests)))
+
+
 def placed(pool: LocalPool) -> list[str]:
-    return [one.placed for one in pool.stats().resident]
+    return [one.placed for one in pool.stats().resident if one.state == "ready"]
 
 
 # What needs no device
@@ -114,7 +140,7 @@ def test_without_devices_the_worker_of_these_tests_answers_on_the_processor(
 
 
 @pytest.mark.parametrize(
-    ("memory_mib", "names"), [(2000, "RPC0"), (100, "RPC0, RPC1")], ids=["fits", "is larger"]
+    ("memory_mib", "names"), [(2000, "RPC0"), (SMALL_MIB, "RPC0, RPC1")], ids=["fits", "is larger"]
 )
 def test_a_layout_for_two_devices_needs_none(tmp_path: Path, memory_mib: int, names: str) -> None:
     settings = Devices(tmp_path, {}).settings(num_parallel=2, n_batch_tokens=64)
@@ -137,29 +163,112 @@ def test_a_model_that_fits_lies_on_one_device_and_a_larger_one_on_both(devices: 
         return await answer(pool), placed(pool)
 
     one, where = devices.go(work, num_parallel=2)
+    assert one == AT_NOON
     assert where == ["31 of 31 layers on RPC0"]
-    # 105 MB of weights are more than one device has.
-    both, where = devices.go(work, 100, num_parallel=2, n_batch_tokens=64)
+    both, where = devices.go(work, SMALL_MIB, num_parallel=2, n_batch_tokens=64)
     assert where == ["31 of 31 layers on RPC0, RPC1"]
     assert one == both, "it computes the same"
+
+
+@pytest.mark.parametrize("layout", ["split", "unified"])
+def test_over_both_devices_sequences_do_not_disturb_one_another_and_their_context_grows(
+    devices: Devices, layout: str
+) -> None:
+    async def work(pool: LocalPool) -> None:
+        requests = [asked(number, 12) for number in range(3)]
+        alone = [await answer(pool, one) for one in requests]
+        assert await answers(pool, *requests) == alone
+        longer = replace(MODEL, n_ctx_tokens=768)
+        requests = [replace(one, model=longer) for one in requests]
+        assert await answers(pool, *requests) == alone
+        # Of 575 tokens, more than the context had.
+        assert await answer(pool, asked(0, 8, longer, n_times=52)) == AT_NOON
+        (one,) = pool.stats().resident
+        assert one.n_ctx_tokens == 768
+        assert one.placed == "31 of 31 layers on RPC0, RPC1"
+        assert pool.stats().loads[MODEL.ref].loads == 1, "the weights stayed"
+
+    devices.go(work, SMALL_MIB, num_parallel=3, n_batch_tokens=64, cache_layout=layout)
+
+
+def test_running_answers_go_on_where_a_longer_request_needs_longer_streams(
+    devices: Devices,
+) -> None:
+    model = replace(MODEL, n_ctx_tokens=2048)
+
+    async def work(pool: LocalPool) -> None:
+        requests = [asked(number, 24, model) for number in range(2)]
+        alone = [await answer(pool, one) for one in requests]
+        streams = [pool.chat(one) for one in requests]
+        async for _ in streams[0]:  # it has begun
+            break
+        long = pool.chat(asked(2, 1100, model))
+        replies = [await one.reply() for one in streams]
+        assert [one.text for one in replies] == alone
+        assert [one.usage.n_preempted for one in replies] == [0, 0], "their cells moved"
+        text = ""
+        async for chunk in long:
+            text += chunk.text
+            if len(text) > 28:
+                break
+        assert text.startswith(" a golden key in the garden,")
+        long.task.cancel()
+
+    # Six streams of 1,024 tokens, then three of 2,048.
+    devices.go(work, 400, num_parallel=4, n_batch_tokens=64, n_cells=4096, cache_layout="split")
 
 
 def test_a_crowded_model_is_loaded_on_the_second_device_and_both_answer(devices: Devices) -> None:
     async def work(pool: LocalPool) -> None:
         await answer(pool)
         assert (await pool.facts(MODEL)).n_parallel == 2
-        texts, running = set(), [0]
-        while min(running) == 0:  # the first round brings the second device in
-            requests = [asked(n_tokens=32) for _ in range(6)]
-            tasks = [asyncio.create_task(answer(pool, one)) for one in requests]
-            while not all(task.done() for task in tasks):
-                await asyncio.sleep(0.05)
-                now = [one.n_running for one in pool.stats().resident]
-                running = now if len(now) == 2 and min(now) >= min(running) else running
-            texts |= {task.result() for task in tasks}
+        texts = await crowded(pool, lambda: None)
         assert placed(pool) == ["31 of 31 layers on RPC0", "31 of 31 layers on RPC1"]
-        assert all(running), "both compute at once"
         assert len(texts) == 1, "every replica answers the same"
         assert (await pool.facts(MODEL)).n_parallel == 4
 
     devices.go(work, num_parallel=2)
+
+
+async def crowded(pool: LocalPool, then: Callable[[], None]) -> set[str]:
+    """Ask until both devices compute at once, and do something then; return the answers."""
+    texts, is_done = set[str](), False
+    while not is_done:  # the first round brings the second device in
+        tasks = [asyncio.create_task(answer(pool, asked(n_tokens=32))) for _ in range(6)]
+        while not all(task.done() for task in tasks):
+            await asyncio.sleep(0.05)
+            n_running = [one.n_running for one in pool.stats().resident]
+            if not is_done and len(n_running) == 2 and all(n_running):
+                is_done = True
+                then()
+        texts |= {task.result() for task in tasks}
+    return texts
+
+
+def test_where_the_device_of_a_replica_dies_the_other_answers_its_requests(
+    devices: Devices,
+) -> None:
+    async def work(pool: LocalPool) -> None:
+        await answer(pool)
+        texts = await crowded(pool, lambda: devices.kill(1))
+        assert len(texts) == 1
+        assert placed(pool) == ["31 of 31 layers on RPC0"]
+
+    devices.go(work, num_parallel=2)
+
+
+def test_a_device_that_dies_is_a_clear_error_and_nothing_hangs(devices: Devices) -> None:
+    reason = r"\(llama.cpp's last line: \S+ggml-rpc.cpp:\d+: "
+
+    async def work(pool: LocalPool) -> None:
+        await answer(pool)
+        assert placed(pool) == ["31 of 31 layers on RPC0, RPC1"]
+        stream = pool.chat(asked(n_tokens=200))
+        with pytest.raises(WorkerLost, match=f"SIGABRT while answering request 2 {reason}Remote"):
+            async for _ in stream:
+                devices.kill(1)
+        # The probe still names it, as a driver may.
+        with pytest.raises(ModelUnusable, match=f"SIGABRT while loading.* {reason}Failed to conn"):
+            await answer(pool)
+
+    devices.go(work, SMALL_MIB, num_parallel=2, n_batch_tokens=64)
