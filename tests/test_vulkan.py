@@ -40,6 +40,7 @@ def environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "LLAMA_CPP_LIB_PATH": str(folder / "paddock_llama" / "lib"),
         "GGML_VK_VISIBLE_DEVICES": "0",
         "PADDOCK_HOME": str(folder / "home"),
+        "PADDOCK_LOAD_TIMEOUT": "15m",  # the first decodes are 264 tokens
     }
 
 
@@ -219,10 +220,10 @@ print(json.dumps([likeness(rows[0][i], other[i]) for other in rows[1:] for i in 
 
 
 def test_a_sequence_goes_on_in_a_larger_context_on_the_device(environ: dict[str, str]) -> None:
-    for n_cells, n_cells_after, problems, alike in computed(environ, _GROW):
-        assert n_cells_after > n_cells
-        assert problems == [[], None]
-        assert alike > 0.999
+    split, unified = computed(environ, _GROW)
+    assert split[:3] == [1024, 2048, [[], None]], "longer streams, nothing lost"
+    assert unified[:3] == [6144, 6144, [[], None]], "as many cells as there may be"
+    assert min(split[3], unified[3]) > 0.999
 
 
 _KV_CACHE = f"""
