@@ -44,6 +44,9 @@ def test_the_same_label_has_the_same_probability_however_it_came() -> None:
     async def work() -> tuple[Labelled, list[Labelled]]:
         async with LocalPool(SETTINGS) as pool:
             first = label_request(HARD)
+            # From now on the prompt is in the cache. Kernels that compute a whole prompt round
+            # otherwise than those for its last token: by 0.04 on an EPYC without AVX-512.
+            await pool.chat(first).reply()
             greedy = labelled(await pool.chat(first).reply(), "weather")
             asked = [label_request(HARD, temperature=4, top_p=1, seed=seed) for seed in range(24)]
             asked.append(replace(first, drafts=False))
