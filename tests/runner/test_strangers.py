@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -158,14 +159,24 @@ def test_a_run_of_prefects_page_has_its_inputs_checked_and_never_another_path(de
     assert "of Prefect is refused: its path is not that of the deployed pipeline." in desk.said()
 
 
+def processes(desk: Desk) -> list[tuple[list[str], str]]:
+    """Return the command lines and environments of `up` and what it runs."""
+    assert desk.process is not None
+    up = psutil.Process(desk.process.pid)
+    found = []
+    for process in (up, *up.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it has ended since, and has neither any more
+            found.append((process.cmdline(), "".join(process.environ().values())))
+    assert len(found) > 1
+    return found
+
+
 def test_the_password_is_in_no_command_line_no_log_and_no_ledger(desk: Desk) -> None:
     started(desk)
     password = password_file(home(desk)).read_text().strip()
     secret = password.partition(":")[2].encode()
-    assert desk.process is not None
-    up = psutil.Process(desk.process.pid)
-    for process in (up, *up.children(recursive=True)):
-        assert secret not in " ".join(process.cmdline()).encode()
+    for command, _ in processes(desk):
+        assert secret not in " ".join(command).encode()
     for place in (desk.folder.parent, *desk.folder.parent.rglob("*")):
         if place.is_file() and place != password_file(home(desk)):
             assert secret not in place.read_bytes(), place
@@ -173,14 +184,8 @@ def test_the_password_is_in_no_command_line_no_log_and_no_ledger(desk: Desk) -> 
 
 
 def test_only_those_who_need_it_have_the_password_in_their_environment(desk: Desk) -> None:
-    assert desk.process is not None
-    up = psutil.Process(desk.process.pid)
     secret = password_file(home(desk)).read_text().partition(":")[2].strip()
-    told = [
-        process.cmdline()
-        for process in (up, *up.children(recursive=True))
-        if secret in "".join(process.environ().values())
-    ]
+    told = [command for command, environment in processes(desk) if secret in environment]
     assert len(told) == 1
     assert "paddock.runner.daemon.prefect_process" in told[0]
 
