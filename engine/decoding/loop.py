@@ -38,9 +38,7 @@ CHOOSE_ON_DEVICE_FROM, CHOOSE_ON_DEVICE_TO = 32, 16
 # Interval of checks whether another layout would be quicker, while there is work.
 RECHECK_LAYOUT_S = 2.0
 
-# Requests of a job come one after the other; wait this long to choose a layout for all of them. Not
-# where the last ones came one at a time: a client alone would wait before each of its requests. If
-# others join it, the layout is checked again after this time.
+# Requests of a job come one after the other; wait this long to choose a layout for all of them.
 GATHER_S = 0.02
 
 
@@ -96,8 +94,6 @@ class DecodeLoop:
         self._answers: dict[int, RunningRequest] = {}
         self._widen: list[WidenContext] = []
         self._recheck_at = 0.0
-        self._n_since_idle = 2
-        """Requests since the loop last waited for one; the first ones may come together."""
         self._n_preempted_sent = 0
         self._unsent: StepOutput | None = None
         """The last step's output, until a graphics device has got the next step."""
@@ -147,10 +143,8 @@ class DecodeLoop:
                 if left_s <= 0:
                     return
                 continue
-            if is_idle and isinstance(message, DecodeRequest):
-                if message.priority == "batch" and self._n_since_idle > 1:
-                    gather_until = time.monotonic() + GATHER_S
-                self._n_since_idle = 0
+            if is_idle and isinstance(message, DecodeRequest) and message.priority == "batch":
+                gather_until = time.monotonic() + GATHER_S
             self._take_message(message)
 
     def _rest(self) -> None:
@@ -188,13 +182,9 @@ class DecodeLoop:
         if self._may_draft(request):
             drafter = LookupDrafter(request.prompt, self._past_answers.like(request.prompt))
         self._answers[request.request_id] = RunningRequest(request, sequence, drafter)
-        now = time.monotonic()
-        self._n_since_idle += 1
         if not self._scheduler.has_work or not self._cache.fits(sequence):
             self._recheck_at = 0.0
-        elif self._n_since_idle == 2:
-            self._recheck_at = min(self._recheck_at, now + GATHER_S)
-        self._scheduler.add(sequence, now)
+        self._scheduler.add(sequence, time.monotonic())
 
     def _may_draft(self, request: DecodeRequest) -> bool:
         """Return whether drafts may be used; by default only if they cannot change answers.

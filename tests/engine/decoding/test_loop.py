@@ -748,8 +748,7 @@ class EndingInbox(queue.SimpleQueue[LoopMessage]):
     def get(self, block: bool = True, timeout: float | None = None) -> LoopMessage:
         if block and timeout is None and self.empty():
             self._before_end()
-            if self.empty():
-                return Shutdown()
+            return Shutdown()
         if timeout is not None:
             self.waits_s.append(timeout)
         return super().get(block, timeout)
@@ -826,50 +825,6 @@ def test_a_last_answer_is_sent_though_the_other_request_is_given_up(
     ended: list[int] = []
     run_until_idle(bench, [given_up, short], lambda: ended.extend(bench.usages))
     assert ended == [0]
-
-
-@pytest.fixture
-def suited(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Note for how many sequences each layout was checked; they are checked once and for all."""
-    monkeypatch.setattr(loop, "RECHECK_LAYOUT_S", 1e9)
-    monkeypatch.setattr(loop, "GATHER_S", 0.001)
-    numbers: list[int] = []
-    suits = KvCache.suits
-
-    def count(self: KvCache, sequences: list[Sequence], *, is_running: bool) -> bool:
-        numbers.append(len(sequences))
-        return suits(self, sequences, is_running=is_running)
-
-    monkeypatch.setattr(KvCache, "suits", count)
-    return numbers
-
-
-def test_a_client_alone_does_not_wait_for_others(model: Model, suited: list[int]) -> None:
-    bench = Bench(model)
-    spells = iter([1, 1, 3, 2, 1, 1])
-    waited: list[bool] = []
-
-    def ask() -> None:
-        waited.append(bool(inbox.waits_s))
-        inbox.waits_s.clear()
-        for number in range(next(spells, 0)):
-            inbox.put(job(model, 10 * len(waited) + number, SURE[number], max_tokens=2))
-
-    bench.loop._inbox = inbox = EndingInbox(ask)
-    bench._n_left = -1
-    bench.loop.run()
-    assert waited[1:] == [True, False, False, True, True, False]
-    assert [n for n in suited if n] == [1, 1, 3, 2, 1, 1]
-
-
-def test_those_that_join_a_client_alone_are_counted_soon(model: Model, suited: list[int]) -> None:
-    bench = Bench(model)
-    run_until_idle(bench, [job(model, 0, SURE[0], max_tokens=2)])
-    first, *others = jobs(model, drafts=False, max_tokens=200)[:4]
-    bench._later = [(len(bench.told) + 1, one) for one in others]
-    suited.clear()
-    run_until_idle(bench, [first])
-    assert [n for n in suited if n] == [1, 4]
 
 
 # Models whose memory cannot be cut at any place
