@@ -281,7 +281,7 @@ whole, part = [read(cache, 1, n - 1)], []
 n_saved.append(len(saves))
 cache.operate([CopyPrefix(1, 2, n - 3)])
 part.append(read(cache, 2, n - 3))
-cache._copy(0, 3, n - 1, is_alone=False)
+cache._copy(0, 3, n - 1, may_wait=False)
 whole.append(read(cache, 3, n - 1))
 n_saved.append(len(saves))
 expected = read(cache, 0, n - 1)
