@@ -31,8 +31,8 @@ WORTH_MOVING_TOKENS = 128
 # computing it again a hundred.
 WORTH_REPEATING_TOKENS = 64
 
-# Most streams to copy in one step so that running ones follow one another: a copy takes about 1 ms
-# once, a pass over 8 billion weights 5 to 20 ms in each step.
+# Most streams to copy in one step so that running ones follow one another: by estimate a copy takes
+# 1 ms once, a pass over 8 billion weights 5 to 20 ms in each step.
 MOST_GAPS_CLOSED = 4
 
 # Least prefix to copy from one stream of a split cache to another.
@@ -212,7 +212,7 @@ class Slots:
     def _set_aside(self, seq_id: int, source: PrefixSource, *, may_save: bool = True) -> bool:
         """Copy an idle sequence that may be needed again to a free stream of a graphics device.
 
-        That takes about 1 ms, and a copy to main memory 20 to 60 ms (8 billion weights). If no
+        By estimate that takes 1 ms, and a copy to main memory 20 to 60 ms (8 billion weights). If no
         stream is free, the oldest idle sequence but the prompt's `source` is evicted.
 
         Returns:
