@@ -212,7 +212,7 @@ class Slots:
     def _set_aside(self, seq_id: int, source: PrefixSource, *, may_save: bool = True) -> bool:
         """Copy an idle sequence that may be needed again to a free stream of a graphics device.
 
-        By estimate that takes 1 ms, and a copy to main memory 20 to 60 ms (8 billion weights). If no
+        By estimate that takes 1 ms, a copy to main memory 20 to 60 ms (8 billion weights). If no
         stream is free, the oldest idle sequence but the prompt's `source` is evicted.
 
         Returns:
