@@ -15,11 +15,10 @@ from paddock.runner.ledger.entries import ItemRow
 from paddock.runner.ledger.run_history import PastRun
 from paddock.runner.lineage.traces import LineageCall, LineageFile, LineageStep, Origin, PathLineage
 from paddock.runner.progress import console
-from paddock.runner.progress.report import done_in_words
+from paddock.runner.progress.report import done_in_words, sums_by_outcome
 from paddock.runner.render.run_details import ReviewRecord
 
 RUNS_HEAD = ("RUN", "PIPELINE", "STATUS", "STARTED", "TOOK", "ITEMS", "BY", "")
-_DONE_STATES = ("new", "changed", "stale")
 _MAX_DETAIL_CHARS = 60
 
 
@@ -69,10 +68,7 @@ def item_counts_text(counts: Mapping[str, Any]) -> str:
     >>> item_counts_text({"new": 3, "changed": 1, "fresh": 96, "quarantined": 1, "deleted": 0})
     '4 done, 96 fresh, 1 quarantined'
     """
-    done = sum(int(counts.get(state) or 0) for state in _DONE_STATES)
-    others = ((state, int(counts.get(state) or 0)) for state in counts if state not in _DONE_STATES)
-    parts = [("done", done), *others]
-    return ", ".join(f"{n:,} {state}" for state, n in parts if n)
+    return ", ".join(f"{n:,} {outcome}" for outcome, n in sums_by_outcome(counts).items())
 
 
 def run_heading(past: PastRun, now: float) -> str:

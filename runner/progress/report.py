@@ -39,6 +39,8 @@ ReviewMode = Literal["ask", "fail", "skip", "accept"]
 ask."""
 
 STATES: tuple[State, ...] = get_args(State)
+MADE_STATES: tuple[State, ...] = ("new", "changed", "stale")
+"""What an item was before a run did it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,19 @@ def done_in_words(status: str, n_written: int, n_removed: int, n_acted: int) -> 
     ]
     told = ", ".join(f"{n:,} {one if n == 1 else many}" for n, one, many in parts if n)
     return told or ("nothing to do" if status in ("completed", "quarantined") else "")
+
+
+def sums_by_outcome(counts: Mapping[str, Any]) -> dict[str, int]:
+    """Return the numbers of items by what became of them, without those of 0.
+
+    >>> sums_by_outcome({"new": 3, "changed": 1, "fresh": 96, "quarantined": 1, "deleted": 0})
+    {'done': 4, 'fresh': 96, 'quarantined': 1}
+    """
+    sums = {"done": 0}
+    for state, n in counts.items():
+        outcome = "done" if state in MADE_STATES else state
+        sums[outcome] = sums.get(outcome, 0) + int(n or 0)
+    return {outcome: n for outcome, n in sums.items() if n}
 
 
 _STATUS_CODES = {"failed": 1, "budget": 5, "interrupted": 130}

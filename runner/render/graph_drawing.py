@@ -521,16 +521,17 @@ def _page_parts(scene: PipelineGraph) -> Iterator[str]:
     yield html_table("Steps", _TABLE_HEADS, _table_rows(scene.boxes, 0), note=note)
 
 
-def _table_rows(boxes: Iterable[GraphBox], depth: int) -> Iterator[str]:
+def _table_rows(boxes: Iterable[GraphBox], depth: int) -> Iterator[tuple[str, ...]]:
     for box in boxes:
         yield _table_row(box, depth)
         yield from _table_rows(box.body, depth + 1)
 
 
-def _table_row(box: GraphBox, depth: int) -> str:
+def _table_row(box: GraphBox, depth: int) -> tuple[str, ...]:
     last = box.last
-    cells = (
-        f'<th scope="row" style="padding-left:{0.6 + 1.2 * depth:.1f}rem">{escape(box.label)}</th>',
+    indent = f"padding-left:{0.6 + 1.2 * depth:.1f}rem"
+    return (
+        f'<th scope="row" id="row-{element_id(box.id)}" style="{indent}">{escape(box.label)}</th>',
         html_cell(box.kind),
         html_cell(box.model),
         html_cell(", ".join(box.reads)),
@@ -540,7 +541,6 @@ def _table_row(box: GraphBox, depth: int) -> str:
         number_cell(last.calls),
         number_cell(last.tokens),
     )
-    return f'<tr id="row-{element_id(box.id)}">{"".join(cells)}</tr>'
 
 
 GraphFormat = Literal["svg", "html", "mermaid"]

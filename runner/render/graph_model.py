@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,9 @@ from typing import Any, Literal
 from paddock.pipelines.model import Block, Node, StepNode
 from paddock.pipelines.plan import Plan
 from paddock.runner.bind.bound import PIPELINE_STEP
-from paddock.runner.ledger.run_history import LedgerFolder, recent_runs
+from paddock.runner.ledger.reviews import ReviewStore
+from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading, recent_runs
+from paddock.runner.progress.report import MADE_STATES, sums_by_outcome
 from paddock.runner.settings import STATE_FOLDER
 
 from .html_page import seconds_text
@@ -199,7 +202,7 @@ def box_text(box: GraphBox) -> str:
 
 def outcome_text(last: LastStepRun) -> str:
     """Return a result in a few words; empty without a run."""
-    counts = [f"{n:,} {state}" for state, n in last.counts.items() if n]
+    counts = [f"{n:,} {outcome}" for outcome, n in sums_by_outcome(last.counts).items()]
     if counts:
         return " · ".join(counts)
     if last.n > 1:
@@ -214,7 +217,6 @@ def element_id(box_id: str) -> str:
 
 _FAILED_STATES = ("failed", "quarantined")
 _ENDED_STATUSES = ("completed", "quarantined")
-_DONE_STATES = ("new", "changed", "stale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +249,22 @@ def read_last_run(file: Path) -> LastRunSteps:
         otherwise = LastStepRun("left")
         left = {name: one["left"] for name, one in _journal_counts(past.journal).items()}
         steps = {name: {**one, "left": left.get(name, 0)} for name, one in steps.items()}
+    for name, n in _waiting_counts(place).items():
+        made = steps.get(name, {})
+        steps = {**steps, name: {**made, "counts": {**made.get("counts", {}), "waiting": n}}}
     return LastRunSteps({n: _last_step_run(one) for n, one in steps.items()}, words, otherwise)
+
+
+def _waiting_counts(place: LedgerFolder) -> Mapping[str, int]:
+    """Return how many items of each step and block wait for a person, whichever run asked."""
+    with open_for_reading(place) as ledger:
+        subjects = [(one.step, one.subject) for one in ReviewStore(ledger).waiting()]
+    return Counter(
+        name
+        for step, subject in subjects
+        if subject.get("pipeline") == place.file
+        for name in {step, str(subject.get("block"))}
+    )
 
 
 def _journal_counts(journal: Path) -> Mapping[str, dict[str, Any]]:
@@ -305,6 +322,6 @@ def _box_state(counts: Mapping[str, int]) -> BoxState:
         return "failed"
     if counts.get("left") or counts.get("waiting"):  # not at its end
         return "running"
-    if counts and not any(counts.get(state) for state in (*_DONE_STATES, "done")):
+    if counts and not any(counts.get(state) for state in (*MADE_STATES, "done")):
         return "fresh"
     return "done"

@@ -6,7 +6,7 @@ Contrast is at least 4.5 for text and 3 for lines.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 COLOUR_CSS = """
@@ -84,7 +84,7 @@ th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--wait);ve
 th{font-weight:600;white-space:nowrap}
 td.n,th.n{text-align:right;white-space:nowrap}
 td.name{overflow-wrap:anywhere;min-width:10rem}
-tr:target{background:var(--block);outline:2px solid var(--fresh)}
+tr:has(:target){background:var(--block);outline:2px solid var(--fresh)}
 .chips{display:flex;flex-wrap:wrap;gap:.5rem;padding:0;margin:1rem 0;list-style:none}
 .chips li{border:1px solid var(--wait);border-radius:1rem;padding:.1rem .7rem}
 .chips b{font-variant-numeric:tabular-nums}
@@ -99,6 +99,15 @@ color:var(--soft);font-size:.85rem}
 ul.fields{margin:0;padding:0 0 0 1rem}
 .error{border-left:4px solid var(--failed);padding:.2rem .8rem;margin:.6rem 0}
 .error p{overflow-wrap:anywhere}
+@media (max-width:40rem){
+table,tbody,tr,td,th[scope=row],caption{display:block}
+thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
+tbody tr{padding:.3rem 0;border-bottom:1px solid var(--wait)}
+td,th[scope=row]{border:0;padding:.1rem .6rem}
+td.n{text-align:left;white-space:normal}
+td:empty{display:none}
+td::before{content:attr(data-head) ": ";color:var(--soft)}
+.scroll>svg.graph{max-width:100%;height:auto}}
 @media print{body{max-width:none}.scroll{overflow:visible}}
 """.strip()
 
@@ -128,8 +137,13 @@ def html_page(title: str, parts: Iterable[str]) -> str:
 """
 
 
-def html_table(name: str, heads: Iterable[str], rows: Iterable[str], *, note: str = "") -> str:
-    """Return a table that scrolls sideways on narrow screens; `#` marks heads of numbers."""
+def html_table(
+    name: str, heads: Sequence[str], rows: Iterable[Iterable[str]], *, note: str = ""
+) -> str:
+    """Return a table of rows of cells; on a telephone each row is a list with the heads' names.
+
+    `#` marks heads of numbers.
+    """
     cells = "".join(
         f'<th scope="col" class="n">{escape(head[1:])}</th>'
         if head.startswith("#")
@@ -137,11 +151,16 @@ def html_table(name: str, heads: Iterable[str], rows: Iterable[str], *, note: st
         for head in heads
     )
     caption = f"<caption>{escape(note)}</caption>" if note else ""
-    body = "\n".join(rows)
+    body = "\n".join(f"<tr>{''.join(_named_cells(heads, row))}</tr>" for row in rows)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}">'
         f"<table>{caption}<thead><tr>{cells}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
+
+
+def _named_cells(heads: Sequence[str], row: Iterable[str]) -> Iterable[str]:
+    for head, cell in zip(heads, row, strict=True):
+        yield cell.replace("<td", f'<td data-head="{escape(head.removeprefix("#"))}"', 1)
 
 
 def html_cell(text: str, kind: str = "") -> str:

@@ -20,6 +20,7 @@ from paddock.runner.ledger.entries import ItemRow, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.run_history import PastRun, open_for_reading
+from paddock.runner.progress.report import MADE_STATES
 
 TOOL_KIND = "tool"
 """Kind of calls of tools."""
@@ -203,8 +204,8 @@ def read_run_details(past: PastRun) -> RunDetails:
     ended = past.row.ended
     seconds = max(ends, default=0.0) if ended is None else ended - began
     counts = past.summary.get("counts") or {}
-    n_done = sum(counts.get(state, 0) for state in _DONE_STATES)
-    n_told = sum(item.state in (*_DONE_STATES, "done") for item in items)
+    n_done = sum(counts.get(state, 0) for state in MADE_STATES)
+    n_told = sum(item.state in (*MADE_STATES, "done") for item in items)
     return RunDetails(
         past,
         tuple(items),
@@ -215,7 +216,6 @@ def read_run_details(past: PastRun) -> RunDetails:
     )
 
 
-_DONE_STATES = ("new", "changed", "stale")
 _ENDED_STATES = ("done", "skipped", "failed", "quarantined", "waiting")
 _TOKEN_NOTES = {
     "prompt": "tokens read", "prompt_reused": "of them reused", "completion": "tokens written",

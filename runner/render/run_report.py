@@ -17,7 +17,7 @@ from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import quote
 
-from paddock.runner.progress.report import HELD_REMEDY
+from paddock.runner.progress.report import HELD_REMEDY, MADE_STATES, sums_by_outcome
 
 from .html_page import html_cell, html_page, html_table, number_cell, seconds_text
 from .run_details import (
@@ -64,15 +64,15 @@ def _summary_html(story: RunDetails) -> Iterator[str]:
     if past.message:
         kind = "error" if past.status == "failed" else "note"
         yield f'<div class="{kind}"><p>{escape(past.message)}</p></div>'
-    facts = [(name, f"{n:,}") for name, n in (*story.counts.items(), *story.sums.items())]
+    facts = (*sums_by_outcome(story.counts).items(), *story.sums.items())
     chips = "".join(
-        f'<li class="s-{escape(name)}">{escape(name)} <b>{escape(shown)}</b></li>'
-        for name, shown in facts
-        if shown != "0"
+        f'<li class="s-{escape(name)}">{escape(name)} <b>{n:,}</b></li>' for name, n in facts if n
     )
     yield f'<ul class="chips">{chips}</ul>'
     for name, loads in (past.summary.get("models") or {}).items():
         n = loads.get("loads", 0)
+        if not n:  # it was in memory already
+            continue
         times = "once" if n == 1 else f"{n:,} times"
         seconds = seconds_text(loads.get("load_s", 0.0))
         yield f'<p class="soft">{escape(name)} was loaded {times}, {seconds}.</p>'
@@ -114,13 +114,13 @@ def _reviews_html(reviewed: ReviewRecord) -> Iterator[str]:
     for table in reviewed.reliability:
         yield f"<p>{escape(table.summary)}.</p>"
         if table.rows:
-            cells = (
-                f"<tr>{html_cell(band)}{number_cell(n)}{number_cell(right)}"
-                f"{html_cell(f'{right / n:.0%}', 'n')}</tr>"
+            shares = (
+                (html_cell(band), number_cell(n), number_cell(right), html_cell(share, "n"))
                 for band, n, right in table.rows
+                for share in (f"{right / n:.0%}",)
             )
             heads = ("Confidence", "#Fields", "#Right", "#Share")
-            yield html_table(f"Reliability of {table.step}", heads, cells)
+            yield html_table(f"Reliability of {table.step}", heads, shares)
 
 
 def _review_order(one: ReviewedAnswer) -> tuple[int, str, str]:
@@ -128,7 +128,7 @@ def _review_order(one: ReviewedAnswer) -> tuple[int, str, str]:
     return {"open": 0, "none": 2}.get(one.state, 1), one.item, one.step
 
 
-def _review_row(one: ReviewedAnswer) -> str:
+def _review_row(one: ReviewedAnswer) -> tuple[str, ...]:
     when = "" if one.at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(one.at))
     changed = {path: after for path, _, after in one.changes}
     fields = "".join(
@@ -139,14 +139,13 @@ def _review_row(one: ReviewedAnswer) -> str:
     n_left = len(one.fields) - MAX_REVIEW_FIELDS
     fields += f"<li>and {n_left:,} more</li>" * (n_left > 0)
     earlier = "".join(f'<br><span class="soft">{escape(text)}</span>' for text in one.earlier)
-    cells = (
+    return (
         f'<td class="name">{escape(one.item)}</td>',
         html_cell(one.step),
         f'<td><span class="s-{escape(one.state)}">{escape(one.outcome)}</span>{earlier}</td>',
         html_cell(when),
         f'<td class="name"><ul class="fields">{fields}</ul></td>',
     )
-    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _changed_html(value: str, after: str | None) -> str:
@@ -156,7 +155,9 @@ def _changed_html(value: str, after: str | None) -> str:
 
 
 def _state_html(state: str) -> str:
-    return f'<span class="s-{escape(state)}">{escape(state)}</span>'
+    """Return what became of an item; one that was done also with what it was before."""
+    words = f"done ({state})" if state in MADE_STATES else state
+    return f'<span class="s-{escape(state)}">{escape(words)}</span>'
 
 
 def _later_run_text(item: RunItem) -> str:
@@ -213,11 +214,11 @@ def _tokens_html(calls: Sequence[RunCall]) -> Iterator[str]:
         yield html_table("Calls and tokens", _CALL_HEADS, rows, note=note)
 
 
-def _token_row(step: str, model: str, calls: Sequence[RunCall]) -> str:
+def _token_row(step: str, model: str, calls: Sequence[RunCall]) -> tuple[str, ...]:
     new = [call for call in calls if not call.is_known]
     seconds = sum(call.seconds for call in new)
     waited = sum(call.queue_s for call in new)
-    cells = (
+    return (
         f'<th scope="row">{escape(step)}</th>',
         html_cell(model),
         number_cell(len(new)),
@@ -228,7 +229,6 @@ def _token_row(step: str, model: str, calls: Sequence[RunCall]) -> str:
         html_cell(seconds_text(waited) if waited >= 0.05 else "", "n"),
         html_cell(seconds_text(seconds) if seconds >= 0.05 else "", "n"),
     )
-    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _documents_html(story: RunDetails, folder: Path) -> Iterator[str]:
@@ -258,11 +258,11 @@ def _documents_html(story: RunDetails, folder: Path) -> Iterator[str]:
     yield html_table("Items", _ITEM_HEADS, rows, note=" ".join(notes))
 
 
-def _item_row(item: RunItem, folder: Path) -> str:
+def _item_row(item: RunItem, folder: Path) -> tuple[str, ...]:
     wrote = ", ".join(_file_link(Path(output).name, output, folder) for output in item.outputs[:5])
     if len(item.outputs) > 5:
         wrote += f" and {len(item.outputs) - 5:,} more"
-    cells = (
+    return (
         f'<td class="name">{_file_link(item.key, item.source, folder)}</td>',
         html_cell(item.step),
         f"<td>{_state_html(item.state)}{_later_run_text(item)}</td>",
@@ -273,7 +273,6 @@ def _item_row(item: RunItem, folder: Path) -> str:
         number_cell(item.completion),
         f'<td class="name">{wrote}</td>',
     )
-    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _file_link(text: str, path: str | None, folder: Path) -> str:

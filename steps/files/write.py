@@ -43,6 +43,10 @@ class FilesWriteParams(Params):
         default=None,
         description="Rows to write, mappings of names: as CSV, TSV, JSONL or JSON by the suffix.",
     )
+    bom: bool = Field(
+        default=False,
+        description="Begin the file with the mark by which Excel knows UTF-8 (é instead of Ã©).",
+    )
     vars: dict[str, Any] = Field(default={}, description="More names that the template may use.")
     on_edited: Literal["keep", "overwrite", "fail"] = Field(
         default="keep",
@@ -109,7 +113,7 @@ async def _bytes_to_write(params: FilesWriteParams, path: Path, tools: Tools) ->
         given = "rows" if "rows" in params.model_fields_set else "text"
         raise StepError(f"`{given}` is null, so there is nothing to write.")
     try:
-        return text.encode()
+        return text.encode("utf-8-sig" if params.bom else "utf-8")
     except UnicodeEncodeError as error:
         raise StepError(f"the text has half a character at position {error.start}.") from error
 

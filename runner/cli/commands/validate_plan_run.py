@@ -43,6 +43,7 @@ from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress import console
 from paddock.runner.progress.report import (
     HELD_REMEDY,
+    STATES,
     PlanItem,
     PlanReport,
     Report,
@@ -515,8 +516,24 @@ def print_closing(report: Report, file: str, *, is_apart: bool) -> None:
 
 
 def _returned_text(value: Any) -> str:
-    """Return the printed value of `returns`: text as it is, data as YAML."""
-    return (value if isinstance(value, str) else to_yaml(value)).removesuffix("\n")
+    """Return the printed value of `returns`: text as it is, data as YAML; `--json` has it whole."""
+    text = value if isinstance(value, str) else to_yaml(_without_counts_of_0(value))
+    return text.removesuffix("\n")
+
+
+def _without_counts_of_0(value: Any) -> Any:
+    """Return a value in which a block's `counts` are only those that say something.
+
+    >>> _without_counts_of_0({"counts": {**dict.fromkeys(STATES, 0), "new": 2}, "n": 0})
+    {'counts': {'new': 2}, 'n': 0}
+    """
+    if isinstance(value, list):
+        return [_without_counts_of_0(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == set(STATES):
+        return {state: n for state, n in value.items() if n}
+    return {name: _without_counts_of_0(inner) for name, inner in value.items()}
 
 
 def print_speed_advice(report: Report, settings: Settings) -> None:

@@ -63,7 +63,7 @@ def test_each_box_says_all_in_words_and_can_be_reached_by_keyboard() -> None:
     root = ElementTree.fromstring(graph_svg(SCENE))
     labels = [group.get("aria-label", "") for group in root.iter(f"{SVG}g")]
     assert labels[0] == "docs: files.scan. done"
-    assert labels[1].endswith(". 2 new · 1 quarantined")
+    assert labels[1].endswith(". 2 done · 1 quarantined")
     assert labels[3].endswith(". 3 times · 1 min 15 s · 2 calls")
     assert labels[4] == "files.write. not reached"
     reached = [group for group in root.iter(f"{SVG}g") if group.get("tabindex") == "0"]
@@ -79,7 +79,7 @@ def test_a_state_has_a_mark_besides_its_colour() -> None:
 def test_every_box_of_a_page_leads_to_its_row() -> None:
     page = graph_page(SCENE)
     links = re.findall(r'<a href="#([^"]+)"', page)
-    rows = re.findall(r'<tr id="([^"]+)"', page)
+    rows = re.findall(r'<th scope="row" id="([^"]+)"', page)
     assert links == rows
     assert "<script" not in page
     assert "default-src &#x27;none&#x27;" in page or "default-src 'none'" in page

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.render.graph_model import GraphBox, LastStepRun, box_text, read_last_run
+from tests.fakes.pool import FakePool
+from tests.runner.review.deciding import BILLS, answer
 from tests.runner.world import World
 
 LINES = (
@@ -49,7 +51,7 @@ def test_of_a_run_that_died_its_journal_tells(tmp_path: Path) -> None:
     assert (each.state, each.calls) == ("failed", 2)
     assert (
         box_text(GraphBox("each", "each", "", last=each))
-        == "5 fresh · 1 done · 1 quarantined · 2 left · 2.5 s · 2 calls"
+        == "1 done · 5 fresh · 1 quarantined · 2 left · 2.5 s · 2 calls"
     )
     assert last.otherwise == LastStepRun()  # of what happened within items it tells nothing
 
@@ -79,6 +81,19 @@ def test_a_run_that_ended_tells_of_each_step(tmp_path: Path) -> None:
     assert last.steps["each"].state == "fresh"
     assert "text" not in last.steps
     assert box_text(GraphBox("text", "text", "files.read", last=last.otherwise)) == "nothing to do"
+
+
+def test_a_step_whose_items_wait_for_a_person_says_so_in_later_runs_too(tmp_path: Path) -> None:
+    world = World(tmp_path, BILLS)
+    world.documents(3)
+    for _ in range(2):
+        world.run(pool=FakePool(answer=answer))
+        steps = read_last_run(world.file).steps
+        for name in ("bill", "each"):
+            assert (steps[name].state, steps[name].counts["waiting"]) == ("running", 3)
+        assert box_text(GraphBox("bill", "bill", "chat", last=steps["bill"])).startswith(
+            "3 waiting"
+        )
 
 
 def test_a_step_at_which_items_failed_says_so_and_one_that_was_skipped_did_nothing(

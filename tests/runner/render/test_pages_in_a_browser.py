@@ -18,6 +18,8 @@ WHOLE = (
     ".every(e => e.clientWidth <= e.parentElement.clientWidth)"
 )
 """Whether the charts are seen without scrolling, however narrow the window."""
+NARROW = "[...document.querySelectorAll('.scroll')].every(e => e.scrollWidth <= e.clientWidth)"
+"""Whether a telephone shows the graph and each cell of a table without scrolling sideways."""
 FILL = "getComputedStyle(document.querySelector('rect.paper')).fill"
 
 
@@ -36,7 +38,7 @@ def test_pages_work_by_keyboard_in_both_colours_and_ask_no_one(tmp_path: Path) -
         write_output(tmp_path / name, draw_graph(plan, world.file, kind))  # type: ignore[arg-type]
     write_named_run_report(world.file, report.run, tmp_path / "run.html")
     with browser() as chromium:
-        page = chromium.page((tmp_path / "g.html").as_uri(), width=420, height=800)
+        page = chromium.page((tmp_path / "g.html").as_uri(), width=390, height=800)
         assert page.ask("document.querySelectorAll('svg.graph rect').length") == 7
         page.press("Tab")  # the picture itself, which scrolls where it is wider than the screen
         page.press("Tab")
@@ -44,6 +46,7 @@ def test_pages_work_by_keyboard_in_both_colours_and_ask_no_one(tmp_path: Path) -
         page.press("Enter", text="\r")
         page.wait("location.hash === '#row-docs'")
         assert page.ask("document.documentElement.scrollWidth <= innerWidth")
+        assert page.ask(NARROW)
         seen = set()
         for scheme in ("light", "dark"):
             page.prefer(scheme)
@@ -57,12 +60,13 @@ def test_pages_work_by_keyboard_in_both_colours_and_ask_no_one(tmp_path: Path) -
         assert picture.ask("document.querySelectorAll('[tabindex]').length") == 6
         assert picture.complaints() == []
 
-        page = chromium.page((tmp_path / "run.html").as_uri(), width=420, height=800)
+        page = chromium.page((tmp_path / "run.html").as_uri(), width=390, height=800)
         assert page.text("h2") == "Failed (1)"
         assert page.text(".error a") == "broken <1>.pdf"
         assert page.ask("document.querySelectorAll('.scroll>svg.chart').length") == 3
         assert page.ask(WHOLE)
         assert page.ask("document.documentElement.scrollWidth <= innerWidth")
+        assert page.ask(NARROW)
         link = (tmp_path / "inbox/broken <1>.pdf").as_uri()
         assert page.ask("document.querySelector('.error a').href") == link
         assert (page.complaints(), addresses(page)) == ([], {(tmp_path / "run.html").as_uri()})

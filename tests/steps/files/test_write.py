@@ -54,6 +54,13 @@ def test_a_text_is_written_and_its_folders_are_made(tmp_path: Path, write: Write
     assert files(tmp_path) == ["out/deep/a.md"]
 
 
+def test_a_table_for_excel_begins_with_the_mark_of_its_encoding(
+    tmp_path: Path, write: Write
+) -> None:
+    write("a.csv", rows=[{"name": "é"}], bom=True)
+    assert (tmp_path / "a.csv").read_bytes() == b"\xef\xbb\xbfname\n\xc3\xa9\n"
+
+
 def test_a_template_sees_its_vars(tmp_path: Path, write: Write) -> None:
     write("a.md", template=Template.of("# {{ title }}"), vars={"title": "Minutes"})
     assert (tmp_path / "a.md").read_text() == "# Minutes"

@@ -75,7 +75,7 @@ def test_the_last_run_is_on_the_picture_and_has_a_page(folder: Path) -> None:
     picture = (folder / "p.svg").read_text("utf-8")
     assert "completed" in picture
     assert '<text class="state"' in picture
-    assert "1 new" in picture
+    assert "1 done" in picture
     paddock("run", ".", "--local")
     assert "1 fresh" in paddock("graph", ".").stdout
     again = paddock("logs", "--report", "again.html")
@@ -108,7 +108,7 @@ def test_what_a_step_runs_is_drawn_in_it(folder: Path) -> None:
     paddock("graph", "outer.yaml", "-o", "p.svg")
     picture = (folder / "p.svg").read_text("utf-8")
     assert picture.count('<g class="block ') == 5
-    assert "each: for each doc in steps.docs.files. 1 new" in picture
+    assert "each: for each doc in steps.docs.files. 1 done" in picture
     assert "text: files.read. done" in picture
     page = paddock("graph", "outer.yaml", "--format", "html").stdout
     assert '<tr id="row-more_2eagain_2eeach"><th scope="row" style="padding-left:3.0rem">' in page
