@@ -256,7 +256,7 @@ def read_last_run(file: Path) -> LastRunSteps:
 
 
 def _waiting_counts(place: LedgerFolder) -> Mapping[str, int]:
-    """Return how many items of each step and block wait for a person, whichever run asked."""
+    """Return how many items of each step and block wait for a person, of all runs."""
     with open_for_reading(place) as ledger:
         subjects = [(one.step, one.subject) for one in ReviewStore(ledger).waiting()]
     return Counter(
