@@ -36,6 +36,7 @@ _IN_SCOPE = "paddock.key"
 # Monitors, load balancers and clients that look for a server have no key. The pages of `/ui` and
 # `/review` are empty without what they ask for, which needs a key.
 _PAGES = ("/ui", "/review")
+_PAGE_WITH_SESSIONS = "/review/"
 PATHS_WITHOUT_KEY = frozenset(
     ["/", "/healthz", "/readyz"]
     + [path + end for path in _PAGES for end in ("", "/", "/page.css", "/page.js")]
@@ -159,7 +160,7 @@ class KeyCheck(RefusingMiddleware):
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         given = given_keys(Headers(scope=scope))
         key = next(filter(None, map(self._ring.find, given)), None)
-        if key is None and scope["path"] not in PATHS_WITHOUT_KEY:
+        if key is None and not _is_without_key(scope["path"], has_key=bool(given)):
             message = "this API key is not known" if given else (
                 "an API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'"
             )  # fmt: skip
@@ -172,6 +173,14 @@ class KeyCheck(RefusingMiddleware):
             if exchange is not None:
                 exchange.key = key.name
         await self._app(scope, receive, send)
+
+
+def _is_without_key(path: str, *, has_key: bool) -> bool:
+    """Return whether a request needs no known key here; `has_key`: it brings an unknown one.
+
+    The review page takes a session in place of a key, and refuses what has neither.
+    """
+    return path in PATHS_WITHOUT_KEY or (not has_key and path.startswith(_PAGE_WITH_SESSIONS))
 
 
 def key_name_of(scope: MutableMapping[str, Any]) -> str:

@@ -119,7 +119,10 @@ def _run_server(settings: Settings, listener: socket.socket) -> None:
     folder = Path.cwd()
     desks = FolderDesks(lambda: [folder], settings.ledger_url)
     keys, is_open = settings.service.api_keys_file, not settings.service.is_loopback
-    pages = mounted_page(desks, settings.state_dir, keys=keys, is_open=is_open)
+    # With keys, all of the service is behind them.
+    pages = mounted_page(
+        desks, settings.state_dir, keys=keys, is_open=is_open, needs_key=keys is not None
+    )
 
     async def run() -> None:
         async with (

@@ -1,6 +1,7 @@
 """Where the review page is served: by `paddock review` until Ctrl-C, and within other services.
 
-Each start of `paddock review` has its own token. The port is the folder's own where it is free, so
+Each start of `paddock review` has its own token. Its browser is handed a ticket in a file that
+only its owner can read: a command line is in the process list, which every user sees. The port is the folder's own where it is free, so
 that a page that stayed open goes on after a restart. `paddock up` and `paddock serve` show the
 page behind their API keys, and behind a token in a file that only its owner can read. They open
 the ledgers of their folders when they are first needed.
@@ -14,6 +15,7 @@ import getpass
 import os
 import secrets
 import socket
+import tempfile
 import webbrowser
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -34,12 +36,13 @@ from paddock.runner.ledger.reviews import Review
 from paddock.runner.settings import STATE_FOLDER
 
 from .decisions import ReviewDesk
-from .page import PAGE_PATH, PageAccess, ReviewPage
+from .page import ReviewPage
+from .page_access import PAGE_PATH, TICKET_S, PageAccess, Ticket
 
 HOST = "127.0.0.1"
 _FIRST_PORT, _N_PORTS = 21_000, 10_000  # below the ports that systems give to clients
 _TOKEN_BYTES = 24
-REMEDY = "Open the address that `paddock review` printed last."
+REMEDY = "`paddock review` printed it when it started last."
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ class ReviewPageOptions:
     """None: the folder's own, or any free one."""
     opens_browser: bool = True
     is_shown: Callable[[Review], bool] = lambda review: True
-    tell: Callable[[str], None] = print
-    """Called with the address, once it answers."""
+    tell: Callable[[str, str], None] = print
+    """Called with the address and the token that it asks for, once it answers."""
 
 
 async def serve_review(desk: ReviewDesk, options: ReviewPageOptions) -> int:
@@ -63,20 +66,63 @@ async def serve_review(desk: ReviewDesk, options: ReviewPageOptions) -> int:
         PortTaken, CannotListen: nothing was served.
     """
     token = secrets.token_urlsafe(_TOKEN_BYTES)
-    page = ReviewPage(lambda: (desk,), PageAccess(token, options.by, REMEDY), options.is_shown)
+    access = PageAccess(token, options.by, REMEDY)
+    page = ReviewPage(lambda: (desk,), access, options.is_shown)
     listener = _listen(desk.ledger.folder, options.port)
-    address = f"http://{HOST}:{listener.getsockname()[1]}{PAGE_PATH}?token={token}"
+    address = f"http://{HOST}:{listener.getsockname()[1]}{PAGE_PATH}"
     try:
         async with serving(Starlette(routes=page.routes()), listener, ServiceSettings()):
-            options.tell(address)
+            options.tell(address, token)
             if options.opens_browser:
-                await asyncio.to_thread(_open_browser, address)
+                await _hand_over(address, access.new_ticket())
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
     finally:
         listener.close()
         await page.close()
     return page.n_decided
+
+
+_HANDOVER_PREFIX = "paddock-review-"
+_HANDOVER_PAGE = """\
+<!doctype html>
+<html lang="en">
+<meta charset="utf-8"><meta name="referrer" content="no-referrer"><title>Paddock review</title>
+<form method="post" action="{address}">
+<input type="hidden" name="ticket" value="{ticket}"><button>Open the review page</button>
+</form>
+<script>document.forms[0].submit()</script>
+</html>
+"""
+
+
+async def _hand_over(address: str, ticket: Ticket) -> None:
+    """Open the browser with a private file that posts the ticket; remove the file afterwards."""
+    try:
+        file = await asyncio.to_thread(_handover_file, address, ticket)
+    except OSError:  # address and token were printed
+        return
+    try:
+        await asyncio.to_thread(_open_browser, file)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TICKET_S):
+                await ticket.is_used.wait()
+    finally:
+        file.unlink(missing_ok=True)
+
+
+def _handover_file(address: str, ticket: Ticket) -> Path:
+    """Write the file for the browser.
+
+    It is not in a hidden folder or in `/tmp`: browsers that are Snap or Flatpak packages read
+    neither.
+    """
+    home = Path.home()
+    folder = home if os.access(home, os.W_OK) else None
+    handle, name = tempfile.mkstemp(".html", _HANDOVER_PREFIX, folder)  # 0600
+    with os.fdopen(handle, "w") as page:
+        page.write(_HANDOVER_PAGE.format(address=address, ticket=ticket.value))
+    return Path(name)
 
 
 def token_file(state_dir: Path) -> Path:
@@ -86,7 +132,12 @@ def token_file(state_dir: Path) -> Path:
 
 @asynccontextmanager
 async def mounted_page(
-    desks: FolderDesks, state_dir: Path, *, keys: Path | None, is_open: bool
+    desks: FolderDesks,
+    state_dir: Path,
+    *,
+    keys: Path | None,
+    is_open: bool,
+    needs_key: bool = False,
 ) -> AsyncIterator[ReviewPage]:
     """Yield the page for another service's routes; close it and the ledgers at the end.
 
@@ -95,12 +146,16 @@ async def mounted_page(
         state_dir: where the token's file is; it is made at the first start.
         keys: the service's file of API keys; the name of a key is the reviewer's.
         is_open: other machines reach the service.
+        needs_key: the owner's token does not open the page.
 
     Raises:
         InvalidKeyFile: the keys cannot be used.
     """
     token, remedy = await asyncio.to_thread(_kept_token, token_file(state_dir))
-    access = PageAccess(token, user_name(), remedy, keys=keys, is_open=is_open)
+    if needs_key:
+        access = PageAccess(None, "", "It needs an API key.", keys=keys, is_open=is_open)
+    else:
+        access = PageAccess(token, user_name(), remedy, keys=keys, is_open=is_open)
     page = ReviewPage(desks, access)
     try:
         yield page
@@ -135,9 +190,9 @@ def _listen(folder: Path, port: int | None) -> socket.socket:
         return listen(HOST, 0)
 
 
-def _open_browser(address: str) -> None:
+def _open_browser(file: Path) -> None:
     with contextlib.suppress(Exception):  # the address was printed; without a screen that is all
-        webbrowser.open(address)
+        webbrowser.open(file.as_uri())
 
 
 def asks_people(pipeline: Pipeline) -> bool:

@@ -455,10 +455,12 @@ def _serve(opened: _DeskSession, port: int | None, *, opens_browser: bool) -> in
     """Serve the page until Ctrl-C."""
     from paddock.runner.review.page_server import ReviewPageOptions, serve_review
 
-    def tell(address: str) -> None:
+    def tell(address: str, token: str) -> None:
         n = len(opened.waiting())
         console.print_err(f"{waiting_text(n)} Ctrl-C ends the page.")
         console.print_out(address)
+        # Not in the address: a terminal that opens it would put it into the process list.
+        console.print_err(f"It asks for this token where it was not opened for you: {token}")
 
     options = ReviewPageOptions(
         by=opened.by,

@@ -4,7 +4,7 @@
 const API = "/review/api";
 const POLL_MS = 3000, AWAY_MS = 1500, RENEW_MS = 40000, CHECK_MS = 250;
 const ROW_PX = 52, SPARE_ROWS = 8, LEAD_CHARS = 1500;
-const KEY = "paddock.review.token", DRAFT = "paddock.review.draft.";
+const DRAFT = "paddock.review.draft.";
 const UNUSED_MS = 600000;
 const LOW = 0.6, MIDDLE = 0.85; // how the bar of a confidence is coloured
 
@@ -93,8 +93,6 @@ class Refused extends Error {
 
 async function call(path, body, more = {}) {
   const headers = { ...more.headers };
-  const token = kept.getItem(KEY);
-  if (token) headers.Authorization = `Bearer ${token}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
   const wish = { method: body === undefined ? "GET" : "POST", headers, keepalive: Boolean(more.isLast) };
   if (body !== undefined) wish.body = JSON.stringify(body);
@@ -994,7 +992,10 @@ on("as-json", () => {
 });
 on("token-form", async (event) => {
   event.preventDefault();
-  kept.setItem(KEY, $("token").value.trim());
+  const body = new URLSearchParams({ token: $("token").value.trim() });
+  let answer;
+  try { answer = await fetch("/review", { method: "POST", body }); } catch { return setAway(true); }
+  if (!answer.ok) return show($("token-why"), await answer.text());
   $("token").value = "";
   $("token-dialog").close();
   changed();

@@ -120,8 +120,8 @@ class ServedPage:
         told: list[str] = []
         is_up, loops = threading.Event(), []
 
-        def tell(address: str) -> None:
-            told.append(address)
+        def tell(address: str, token: str) -> None:
+            told.append(f"{address}?token={token}")
             is_up.set()
 
         async def serve() -> None:

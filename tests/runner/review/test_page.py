@@ -62,7 +62,7 @@ def test_without_a_token_or_with_another_ones_nothing_is_shown(
 ) -> None:
     (asked,) = desk.ask("a.txt")
     base = address.partition("/review")[0]
-    remedy = "Open the address that `paddock review` printed last."
+    remedy = "`paddock review` printed it when it started last."
     unknown = f"This token is not known: it has expired, or is another page's. {remedy}"
     with httpx.Client(base_url=base, trust_env=False) as one:
         for path in ("/queue", "/decided", f"/reviews/{asked.id}", f"/reviews/{asked.id}/text"):

@@ -374,15 +374,20 @@ def process(desk: ServedPage) -> Iterator[tuple[subprocess.Popen[str], str]]:
     words = [sys.executable, "-c", command, "review", str(desk.folder), "--no-browser"]
     home = {"PADDOCK_STATE": str(desk.folder / "home"), "PADDOCK_STATE_DIR": str(desk.folder)}
     running = subprocess.Popen(
-        [*words, "--as", "ann"], stdout=subprocess.PIPE, text=True, env={**os.environ, **home}
-    )
+        [*words, "--as", "ann"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **home},
+    )  # fmt: skip
     assert running.stdout is not None
+    assert running.stderr is not None
     try:
-        yield running, running.stdout.readline().strip()
+        address = running.stdout.readline().strip()
+        told = next(line for line in running.stderr if "this token" in line)
+        yield running, f"{address}?token={told.split()[-1]}"
     finally:
         running.kill()
         running.wait()
         running.stdout.close()
+        running.stderr.close()
 
 
 def test_a_server_that_is_killed_in_a_decision_loses_nothing(
