@@ -1,10 +1,10 @@
 """Where the review page is served: by `paddock review` until Ctrl-C, and within other services.
 
 Each start of `paddock review` has its own token. Its browser is handed a ticket in a file that
-only its owner can read: a command line is in the process list, which every user sees. The port is the folder's own where it is free, so
-that a page that stayed open goes on after a restart. `paddock up` and `paddock serve` show the
-page behind their API keys, and behind a token in a file that only its owner can read. They open
-the ledgers of their folders when they are first needed.
+only its owner can read: a command line is in the process list, which every user sees. The port is
+the folder's own where it is free, so that a page that stayed open goes on after a restart.
+`paddock up` and `paddock serve` show the page behind their API keys, and behind a token in a file
+that only its owner can read. They open the ledgers of their folders when they are first needed.
 """
 
 from __future__ import annotations
