@@ -51,7 +51,7 @@ from .bound import (
     outputs_of,
     sub_plans,
 )
-from .inputs_and_parameters import ParameterBinder
+from .inputs_and_parameters import ABOUT_FIELDS, NAMES_OF_WHOLE, ParameterBinder
 from .pipeline_models import ModelBinder
 from .watch_folders import WatchBinder
 
@@ -61,8 +61,6 @@ if TYPE_CHECKING:
 # A file that runs two others, each of which runs two others: more is a mistake.
 MAX_PIPELINES, MAX_LEVELS = 100, 8
 _RESULTS = re.compile(r"steps\.([a-z][a-z0-9_]*)\.results")
-_ABOUT_FIELDS = ("evidence", "confidence")
-"""Outputs of a model's step that have the shape of its answer, where `reply` asks for them."""
 BLOCK_OUTPUTS = ("results", "counts", "changed", "failed", "waiting")
 
 
@@ -162,7 +160,7 @@ class PlanBinder:
         self._outputs: dict[str, tuple[str, ...] | None] = {}
         self._answers: dict[str, tuple[str, ...] | None] = {}
         self._unasked: dict[str, frozenset[str]] = {}
-        """By step: what of `_ABOUT_FIELDS` its `reply` does not ask for."""
+        """By step: what of `ABOUT_FIELDS` its `reply` does not ask for."""
         """The fields of each step's answer, where its schema tells them."""
         self._items: dict[str, tuple[str, ...] | None] = {}
         """The fields of each block's results, where they are written down."""
@@ -277,7 +275,7 @@ class PlanBinder:
         self._answers[step.id] = replies.reply_fields(reply) if is_answer else None
         if step.returns is None and getattr(kind, "takes_reply", False):
             asked = replies.reply_spec(reply) if reply is not None else {}
-            self._unasked[step.id] = frozenset(_ABOUT_FIELDS) - asked.keys()
+            self._unasked[step.id] = frozenset(ABOUT_FIELDS) - asked.keys()
         within = (
             self._inner.bound(step, cache=controls.cache) if step.uses == PIPELINE_STEP else None
         )
@@ -401,11 +399,14 @@ class PlanBinder:
             what = f"`steps.{reference[1]}.{reference[2]}` is null"
             remedy = f"Add `{reference[2]}` under the `reply` of step '{reference[1]}'."
             self._fault(at, what, remedy)
-        is_mirror = reference[2] in ("output", *_ABOUT_FIELDS)
+        is_mirror = reference[2] in ("output", *ABOUT_FIELDS)
         answer = self._answers.get(reference[1]) if is_mirror else None
-        if answer is not None and len(reference) > 3 and reference[3] not in answer:
+        if answer is None or len(reference) < 4:
+            return
+        known = (*answer, *NAMES_OF_WHOLE.get(reference[2], ()))
+        if reference[3] not in known:
             what = f"the answer of step '{reference[1]}' has no field '{reference[3]}'"
-            self._fault(at, what, did_you_mean(reference[3], answer))
+            self._fault(at, what, did_you_mean(reference[3], known))
 
     def _check_source(self, at: Place, step_id: str) -> None:
         outputs = self._outputs.get(step_id)

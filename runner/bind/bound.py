@@ -314,6 +314,17 @@ def all_plans(bound: BoundPlan) -> Iterator[BoundPlan]:
     yield from sub_plans(bound.nodes)
 
 
+def steps_with_blocks(
+    body: Iterable[BoundNode], block: str = ""
+) -> Iterator[tuple[str, BoundStep]]:
+    """Yield each step with the block that it is directly in; empty for those at the top."""
+    for node in body:
+        if isinstance(node, BoundBlock):
+            yield from steps_with_blocks(node.body, node.id)
+        else:
+            yield block, node
+
+
 def callable_names(body: Iterable[BoundNode]) -> Iterator[str]:
     """Yield the names of all steps and blocks by which a caller may mean them: `clean.each`."""
     for node in body:

@@ -8,9 +8,9 @@ plain JSON data only. Parameters are checked before anything runs and rendered f
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from types import new_class
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -52,7 +52,7 @@ class Scope(dict[str, Any]):
     def with_step(self, step_id: str, outputs: Mapping[str, Any] | None) -> Scope:
         """Return the scope in which this step, or block, is done; outputs None: it was skipped."""
         skipped = SkippedOutputs(skipped=True)
-        seen = skipped if outputs is None else {**outputs, "skipped": False}
+        seen = skipped if outputs is None else {**as_expressions_see(outputs), "skipped": False}
         return Scope({**self, "steps": {**self["steps"], step_id: seen}})
 
     def is_skipped(self, step_id: str) -> bool:
@@ -69,6 +69,118 @@ class SkippedOutputs(dict[str, Any]):
     def __missing__(self, name: str) -> None:
         """And it is null."""
         return
+
+
+# Mirrors of an answer (confidence, evidence): its fields, and names that tell of the whole. These
+# names are to be read only: what is stored and written has the fields alone. A field of the answer
+# with such a name is the field, but for `review.when`, which always could ask about the whole.
+
+ABOUT_FIELDS = ("evidence", "confidence")
+"""Outputs of a model's step that have the shape of its answer."""
+CONFIDENCE_NAMES, EVIDENCE_NAMES = ("min", "mean"), ("missing",)
+"""What they tell of the answer as a whole."""
+NAMES_OF_WHOLE: Mapping[str, tuple[str, ...]] = {
+    "confidence": CONFIDENCE_NAMES,
+    "evidence": EVIDENCE_NAMES,
+}
+
+
+class AnswerMirror(dict[str, Any]):
+    """The fields of a mirror; values of the answer as a whole can be read, but are not listed.
+
+    >>> mirror = AnswerMirror({"a": {"p": 0.5, "raw": 0.5}}, confidence_of_whole)
+    >>> mirror["min"], "min" in mirror, list(mirror)
+    (0.5, True, ['a'])
+    """
+
+    def __init__(
+        self, fields: Mapping[str, Any], of_whole: Callable[[Any], Mapping[str, Any]]
+    ) -> None:
+        super().__init__(fields)
+        self._of_whole = partial(of_whole, fields)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or name in self._of_whole()
+
+    def __missing__(self, name: str) -> Any:
+        """Return a value of the whole."""
+        return self._of_whole()[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        try:
+            return self[name]  # `dict.get` does not see what is missing
+        except KeyError:
+            return default
+
+
+def confidence_of_whole(confidence: Any) -> dict[str, Any]:
+    """Return the least and the mean probability of an answer's fields; 0 where none is known."""
+    values = list(probabilities(confidence))
+    return {"min": min(values, default=0.0), "mean": sum(values) / max(1, len(values))}
+
+
+def evidence_of_whole(evidence: Any) -> dict[str, Any]:
+    """Return the paths of the values that stand nowhere."""
+    # The finder's tables of words and units take 30 ms: only what asks about it imports them.
+    from paddock.pipelines.checking.evidence import missing_paths
+
+    return {"missing": missing_paths(evidence)}
+
+
+_OF_WHOLE: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
+    "confidence": confidence_of_whole,
+    "evidence": evidence_of_whole,
+}
+
+
+def as_expressions_see(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a step's outputs with mirrors that tell of the answer as a whole, too."""
+    mirrors = {
+        name: AnswerMirror(outputs[name], of_whole)
+        for name, of_whole in _OF_WHOLE.items()
+        if isinstance(outputs.get(name), Mapping)
+    }
+    return {**outputs, **mirrors}
+
+
+def review_names(outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the names of `review.when` for a step's outputs.
+
+    >>> review_names({"output": {"a": 1}, "text": "", "confidence": {"a": {"p": 0.5, "raw": 0.5}}})[
+    ...     "confidence"]["min"]
+    0.5
+    """
+    confidence, evidence = outputs.get("confidence"), outputs.get("evidence")
+    return {
+        "output": outputs.get("output"),
+        "text": outputs.get("text"),
+        "confidence": {**_fields(confidence), **confidence_of_whole(confidence)},
+        "evidence": {**_fields(evidence), **evidence_of_whole(evidence)},
+    }
+
+
+def _fields(mirror: Any) -> Mapping[str, Any]:
+    if isinstance(mirror, Mapping):
+        return mirror
+    return {} if mirror is None else {"items": mirror}
+
+
+def probabilities(mirror: Any) -> Iterator[float]:
+    """Yield the probability of each field of an answer, without those that a person wrote."""
+    if is_confidence(mirror):
+        if mirror["raw"] is not None:
+            yield mirror["p"] or 0.0
+    elif isinstance(mirror, Mapping | list):
+        for one in mirror.values() if isinstance(mirror, Mapping) else mirror:
+            yield from probabilities(one)
+
+
+def is_confidence(mirror: Any) -> bool:
+    """Return whether this part of a mirror is one field's confidence."""
+    return isinstance(mirror, Mapping) and "p" in mirror and "raw" in mirror
+
+
+# Inputs
 
 
 @dataclass

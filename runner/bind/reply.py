@@ -24,7 +24,7 @@ from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Step, StepError
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
 
-from .inputs_and_parameters import Scope
+from .inputs_and_parameters import NAMES_OF_WHOLE, Scope
 
 if TYPE_CHECKING:
     from .evidence_sources import EvidenceFinder, EvidenceSource
@@ -156,10 +156,6 @@ def _tables_in(schema: Any) -> Iterator[Mapping[str, Any]]:
             yield from _tables_in(one)
 
 
-_CONFIDENCE_NAMES, _EVIDENCE_NAMES = ("min", "mean"), ("missing",)
-"""What `review.when` reads of an answer as a whole, besides its fields."""
-
-
 def review_faults(
     document: YamlDocument, step: WrittenStep, base: Path, kind: type[Step[Any, Any]] | None
 ) -> Iterator[Fault]:
@@ -177,9 +173,9 @@ def review_faults(
     told = {
         "output": (reply is not None and reply.schema is not None, "schema: …", ()),
         "confidence": (reply is not None and reply.wants_confidence, "confidence: true",
-                       _CONFIDENCE_NAMES),
+                       NAMES_OF_WHOLE["confidence"]),
         "evidence": (reply is not None and reply.evidence is not None, "evidence: …",
-                     _EVIDENCE_NAMES),
+                     NAMES_OF_WHOLE["evidence"]),
     }  # fmt: skip
     for root, (is_there, key, besides) in told.items():
         names = {path[1] for path in read if path[0] == root and len(path) > 1}

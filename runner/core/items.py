@@ -82,6 +82,7 @@ from .review_questions import (
     document_spec,
     is_due,
     n_rejections,
+    reasons,
     source_texts,
     values_read,
 )
@@ -228,12 +229,17 @@ class AnswerReviewer:
         subject = await self._subject(step, scope, record, outputs)
         light = self._question(step, record, {name: subject[name] for name in names})
 
+        spec = step.review
+
         async def whole() -> Question:
-            return self._question(step, record, await self._whole(step, scope, subject, tools))
+            due = {"due": reasons(spec, scope, outputs)}
+            return self._question(
+                step, record, await self._whole(step, scope, {**subject, **due}, tools)
+            )
 
         while True:
             try:
-                due = is_due(step.review, scope, outputs)
+                due = is_due(spec, scope, outputs)
                 review = await self._reviews.settle(light, whole, is_due=due)
             except NobodyAsked as error:
                 raise StepFailed(step.id, str(error), cause=NOT_REVIEWED) from error

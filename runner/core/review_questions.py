@@ -8,19 +8,34 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from difflib import SequenceMatcher
 from functools import partial
 from typing import Any
 
-from paddock.engine.system.text import counted
-from paddock.pipelines.expressions import Expression, Reference
+from paddock.engine.system.text import canonical_json, counted, one_line
+from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.pipelines.model import EvidenceSpec, ReviewSpec
+from paddock.runner.bind.bound import BoundPlan, all_plans, steps_with_blocks
 from paddock.runner.bind.evidence_sources import EvidenceSource
+from paddock.runner.bind.inputs_and_parameters import (
+    evidence_of_whole,
+    is_confidence,
+    review_names,
+)
 from paddock.runner.ledger.calibration import Calibrated, Calibration, calibrations_of
 from paddock.runner.ledger.ledger import INLINE_CHARS, Ledger
-from paddock.runner.ledger.reviews import Question, Review, ReviewStore, stands
+from paddock.runner.ledger.reviews import (
+    Question,
+    Review,
+    ReviewStore,
+    ReviewTerms,
+    is_same_value,
+    stands,
+)
 from paddock.runner.progress.report import ReviewMode
 
 MODE_OPTION = "--review accept"
@@ -52,42 +67,6 @@ class PendingReview:
 # --- when a review is due
 
 
-def review_names(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the names of `review.when` for a step's outputs.
-
-    >>> review_names({"output": {"a": 1}, "text": "", "confidence": {"a": {"p": 0.5, "raw": 0.5}}})[
-    ...     "confidence"]["min"]
-    0.5
-    """
-    # The finder's tables of words and units take 30 ms: only a run that reviews imports them.
-    from paddock.pipelines.checking.evidence import missing_paths
-
-    confidence, evidence = outputs.get("confidence"), outputs.get("evidence")
-    values = list(_probabilities(confidence))
-    known = {"min": min(values, default=0.0), "mean": sum(values) / max(1, len(values))}
-    return {
-        "output": outputs.get("output"),
-        "text": outputs.get("text"),
-        "confidence": {**_fields(confidence), **known},
-        "evidence": {**_fields(evidence), "missing": missing_paths(evidence)},
-    }
-
-
-def _fields(mirror: Any) -> Mapping[str, Any]:
-    if isinstance(mirror, Mapping):
-        return mirror
-    return {} if mirror is None else {"items": mirror}
-
-
-def _probabilities(mirror: Any) -> Iterator[float]:
-    """Yield the probability of each field that a mirror of an answer has."""
-    if isinstance(mirror, Mapping) and "p" in mirror and "raw" in mirror:
-        yield mirror["p"] or 0.0
-    elif isinstance(mirror, Mapping | list):
-        for one in mirror.values() if isinstance(mirror, Mapping) else mirror:
-            yield from _probabilities(one)
-
-
 def is_due(spec: ReviewSpec, scope: Mapping[str, Any], outputs: Mapping[str, Any]) -> bool:
     """Return whether a person has to look at a step's answer.
 
@@ -95,6 +74,169 @@ def is_due(spec: ReviewSpec, scope: Mapping[str, Any], outputs: Mapping[str, Any
         ExpressionError: `when` cannot be evaluated.
     """
     return bool(spec.when.evaluate({**scope, **review_names(outputs)}))
+
+
+def reasons(spec: ReviewSpec, scope: Mapping[str, Any], outputs: Mapping[str, Any]) -> list[str]:
+    """Return why a person has to look at a step's answer, in words."""
+    return due_reasons(spec.when, {**scope, **review_names(outputs)}, outputs)
+
+
+# --- why it is due: of the parts of `when` that `or` joins, those that hold, and of what. Where
+# `when` is always true, what is most in doubt about the answer.
+
+MOST_REASONS = 6
+MOST_REASON_CHARS = 120
+_MOST_NAMED = 4
+_IN_DOUBT = 0.85
+"""Probability below which a field is named where `when` says nothing: the page's own mark."""
+_MOST_CHARS = 40
+"""Of a value."""
+_TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\w+|\s+|.""", re.DOTALL)
+_LEAST = re.compile(r"\s*confidence\.min\s*(<=?)\s*(\d*\.?\d+)\s*")
+_MISSING = re.compile(
+    r"\s*evidence\.missing\s*(?:\|\s*(?:length|count)\s*(?:>\s*0|!=\s*0|>=\s*1)?)?\s*"
+)
+
+
+def due_reasons(
+    when: Expression, scope: Mapping[str, Any], outputs: Mapping[str, Any]
+) -> list[str]:
+    """Return why an answer is due, a short sentence each; `scope` has the names of `when`."""
+    found: list[str] = []
+    for part in split_at(when.source, "or"):
+        if _holds(part, scope):
+            found += _of_part(part, scope, outputs)
+    found = found or list(doubts(outputs))
+    return [one_line(one, MOST_REASON_CHARS) for one in dict.fromkeys(found)][:MOST_REASONS]
+
+
+def doubts(outputs: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is in doubt about an answer: values that stand nowhere, and unsure ones."""
+    missing = evidence_of_whole(outputs.get("evidence"))["missing"]
+    if missing:
+        yield _missing_text(missing)
+    yield from _unsure(outputs, _IN_DOUBT)
+
+
+def split_at(source: str, word: str) -> list[str]:
+    """Split an expression at `or` or `and`, but not within brackets, texts or a choice.
+
+    >>> split_at("a < 1 or (b or c) or d == ' or '", "or")
+    ['a < 1', '(b or c)', "d == ' or '"]
+    """
+    source = _without_brackets(source.strip())
+    parts, depth = [""], 0
+    for token in _TOKEN.findall(source):
+        depth += (token in "([{") - (token in ")]}")
+        if depth == 0 and token in ("if", "else"):
+            return [source]
+        if depth == 0 and token == word:
+            parts.append("")
+        else:
+            parts[-1] += token
+    return [part.strip() for part in parts]
+
+
+def _without_brackets(source: str) -> str:
+    """Return an expression without brackets around the whole."""
+    while source.startswith("(") and source.endswith(")"):
+        depth = 0
+        tokens = _TOKEN.findall(source)
+        for number, token in enumerate(tokens):
+            depth += (token in "([{") - (token in ")]}")
+            if depth == 0 and number + 1 < len(tokens):
+                return source
+        source = source[1:-1].strip()
+    return source
+
+
+def _holds(part: str, scope: Mapping[str, Any]) -> bool:
+    try:
+        return bool(Expression.of(part).evaluate(scope))
+    except ExpressionError:  # one that a part before it guards
+        return False
+
+
+def _of_part(part: str, scope: Mapping[str, Any], outputs: Mapping[str, Any]) -> Iterator[str]:
+    for one in split_at(part, "and"):
+        if len(split_at(one, "or")) > 1:
+            yield from (
+                words
+                for inner in split_at(one, "or")
+                if _holds(inner, scope)
+                for words in _of_part(inner, scope, outputs)
+            )
+        elif found := _LEAST.fullmatch(one):
+            yield from _unsure(outputs, float(found[2]), is_equal_too=found[1] == "<=")
+        elif _MISSING.fullmatch(one):
+            yield _missing_text(evidence_of_whole(outputs.get("evidence"))["missing"])
+        else:
+            yield from _values_read(one, scope)
+
+
+def _missing_text(paths: Sequence[str]) -> str:
+    verb = "stands" if len(paths) == 1 else "stand"
+    return f"{_listed([path or 'the answer' for path in paths])} {verb} nowhere"
+
+
+def _unsure(
+    outputs: Mapping[str, Any], least: float, *, is_equal_too: bool = False
+) -> Iterator[str]:
+    """Yield the fields with a probability below `least`, the least sure first."""
+    confidence = outputs.get("confidence")
+    if confidence is None:
+        if outputs.get("output") is not None and least < 1 and is_equal_too:
+            yield "no confidence is known"
+        return
+    found = sorted(
+        (p, path) for path, p in _leaves(confidence) if p < least or (is_equal_too and p == least)
+    )
+    for p, path in found[:_MOST_NAMED]:
+        yield f"{path or 'the answer'} has {p:.0%}"
+    if len(found) > _MOST_NAMED:
+        yield f"{len(found) - _MOST_NAMED} more are below {least:.0%}"
+
+
+def _leaves(confidence: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    if is_confidence(confidence):
+        if confidence["raw"] is not None:
+            yield path, float(confidence["p"] or 0.0)
+    elif isinstance(confidence, Mapping | list):
+        pairs = confidence.items() if isinstance(confidence, Mapping) else enumerate(confidence)
+        for name, inner in pairs:
+            yield from _leaves(inner, f"{path}.{name}" if path else str(name))
+
+
+def _values_read(part: str, scope: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a part with the values that it reads; nothing of a constant."""
+    named = []
+    for path in sorted(Expression.of(part).references):
+        value: Any = scope
+        for name in path:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if not isinstance(value, Mapping | list):
+            shown = value if isinstance(value, str) else _number_text(value)
+            named.append(f"{'.'.join(path)} is {one_line(shown, _MOST_CHARS)}")
+        else:
+            named.append("")
+    if named:
+        told = _listed([one for one in named if one])
+        yield f"{one_line(part, 2 * _MOST_CHARS)}" + (f": {told}" if told else "")
+
+
+def _number_text(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _listed(words: Sequence[str]) -> str:
+    some = list(words[:_MOST_NAMED])
+    if len(words) > _MOST_NAMED:
+        some.append(f"{len(words) - _MOST_NAMED} more")
+    return " and ".join(filter(None, (", ".join(some[:-1]), some[-1]))) if some else ""
 
 
 # --- what is asked
@@ -183,7 +325,72 @@ def decided_outputs(
     if has_schema:
         answer = {"text": json.dumps(value, ensure_ascii=False), "output": value}
     told["value"] = value
-    return {**outputs, **answer, "evidence": evidence, "confidence": None, "review": told}
+    was = answer_of(outputs)
+    mirrors = {
+        "evidence": _after_edit(outputs.get("evidence"), evidence, was, value),
+        "confidence": _after_edit(
+            outputs.get("confidence"), _of_person(outputs.get("confidence"), value), was, value
+        ),
+    }
+    return {**outputs, **answer, **mirrors, "review": told}
+
+
+_FROM_PERSON = {"p": None, "raw": None, "second": None, "second_p": None, "is_calibrated": False}
+"""The confidence of a value that a person wrote: no model was asked."""
+
+
+def _of_person(confidence: Any, value: Any) -> Any:
+    """Return the confidence of a value that a person wrote; None where there was none before."""
+    if confidence is None:
+        return None
+    if isinstance(value, Mapping):
+        return {name: _of_person(confidence, one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_of_person(confidence, one) for one in value]
+    return _FROM_PERSON
+
+
+def _after_edit(before: Any, new: Any, was: Any, value: Any) -> Any:
+    """Return a mirror of an edited answer: that from before for the fields that were not edited.
+
+    Elements of a list are the same where their values are, so one that is added or removed leaves
+    the others theirs.
+
+    >>> _after_edit({"a": 1, "b": 2}, {"a": 3, "b": 4}, {"a": "x", "b": "y"}, {"a": "x", "b": "z"})
+    {'a': 1, 'b': 4}
+    """
+    if before is None:
+        return new
+    if is_same_value(was, value):
+        return before
+    if all(isinstance(one, Mapping) for one in (before, was, value)):
+        held = new if isinstance(new, Mapping) else {}
+        return {
+            name: _after_edit(before.get(name), held.get(name), was[name], one)
+            if name in was
+            else held.get(name)
+            for name, one in value.items()
+        }
+    if all(isinstance(one, list) for one in (before, was, value)) and len(before) == len(was):
+        held = new if isinstance(new, list) else []
+        return [
+            (held[at] if at < len(held) else None)
+            if origin is None
+            else _after_edit(before[origin], held[at] if at < len(held) else None,
+                             was[origin], value[at])
+            for at, origin in enumerate(_origins(was, value))
+        ]  # fmt: skip
+    return new
+
+
+def _origins(was: Sequence[Any], now: Sequence[Any]) -> list[int | None]:
+    """Return for each element of a list where it was before; None: it is new."""
+    found: list[int | None] = [None] * len(now)
+    texts = [[canonical_json(one) for one in items] for items in (was, now)]
+    for kind, i, i_end, j, j_end in SequenceMatcher(None, *texts, autojunk=False).get_opcodes():
+        if kind == "equal" or (kind == "replace" and i_end - i == j_end - j):
+            found[j:j_end] = range(i, i_end)
+    return found
 
 
 def accepted_unseen(outputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -221,6 +428,21 @@ def n_rejections(review: Review | None, document: str, *, is_tried_again: bool) 
     return told.count(("rejected", document))
 
 
+def terms_of(bound: BoundPlan) -> dict[tuple[str, str, str], ReviewTerms]:
+    """Return who may decide, and for how long, by file, block and step; of sub-pipelines too.
+
+    Files of one name in two folders may say different things: of those nothing is known.
+    """
+    found: dict[tuple[str, str, str], set[ReviewTerms]] = {}
+    for plan in all_plans(bound):
+        for block, step in steps_with_blocks(plan.nodes):
+            if step.review is not None:
+                spec = step.review
+                terms = ReviewTerms(tuple(spec.by), spec.ttl_s, spec.on_expiry)
+                found.setdefault((plan.file.name, block, step.id), set()).add(terms)
+    return {place: terms.pop() for place, terms in found.items() if len(terms) == 1}
+
+
 # --- the reviews of a run
 
 Place = tuple[str, str]
@@ -230,8 +452,9 @@ Place = tuple[str, str]
 class RunReviews:
     """The reviews of one run or plan. Lives in one loop."""
 
-    def __init__(self, ledger: Ledger, mode: ReviewMode = "ask") -> None:
+    def __init__(self, ledger: Ledger, bound: BoundPlan, mode: ReviewMode = "ask") -> None:
         """With a ledger that is only read nothing is asked and nothing is closed."""
+        self._bound = bound
         self.mode = mode
         self.is_dry = ledger.is_readonly
         self._ledger = ledger
@@ -254,10 +477,12 @@ class RunReviews:
         async with self._loading:
             if self._pending is not None:
                 return
+            terms = terms_of(self._bound)
             if not self.is_dry:
+                await asyncio.to_thread(self._store.renew, terms)
                 await asyncio.to_thread(self._store.expire)
             found: dict[Place, list[Review]] = {}
-            for review in await self._ledger.ask(self._store.pending):
+            for review in await self._ledger.ask(self._store.pending, terms):
                 for place in (
                     (review.scope, review.key),
                     *(tuple(one) for one in review.subject.get("around") or ()),

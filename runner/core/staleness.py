@@ -227,7 +227,7 @@ class Judge:
         watches = is_watch_trigger(options.trigger)
         self._settled = SettledFiles(bound, self.ledger) if watches else None
         self._is_only_block = _has_one_block(bound)
-        self.reviews = RunReviews(index.ledger, options.review)
+        self.reviews = RunReviews(index.ledger, bound, options.review)
 
     # --- scopes
 

@@ -11,6 +11,8 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
 from typing import Any, Literal
 
 from paddock.engine.system.text import canonical_json
@@ -23,8 +25,8 @@ ReviewState = Literal["open", "accepted", "edited", "rejected", "expired"]
 MOST_EARLIER = 20
 """Earlier decisions that are kept for each review."""
 HEAD_KEYS = (
-    "pipeline", "block", "item", "document", "document_sha256", "model", "digest", "when", "by",
-    "on_expiry", "around",
+    "pipeline", "block", "item", "document", "document_sha256", "model", "digest", "when", "due",
+    "by", "on_expiry", "around",
 )  # fmt: skip
 """What lists of reviews show of a subject; `around`: scope and key of each item around it."""
 
@@ -79,6 +81,33 @@ class Review:
 
 
 @dataclass(frozen=True, slots=True)
+class ReviewTerms:
+    """Who may decide on a step's answers, for how long, and what happens then."""
+
+    by: tuple[str, ...]
+    ttl_s: float | None
+    on_expiry: str
+
+    def of(self, review: Review) -> Review:
+        """Return an open review under these terms."""
+        subject = {**review.subject, "by": list(self.by), "on_expiry": self.on_expiry}
+        until = None if self.ttl_s is None else review.asked_at + self.ttl_s
+        return replace(review, subject=subject, expires_at=until)
+
+
+TermsByPlace = Mapping[tuple[str, str, str], ReviewTerms]
+"""By the file's name, the block (empty at the top) and the step."""
+
+
+def _under(terms: TermsByPlace, review: Review) -> Review:
+    """Return a review under the terms of its pipeline as it is now, where they are known."""
+    names = (str(review.subject.get(name) or "") for name in ("pipeline", "block"))
+    file, block = names
+    found = terms.get((file, block, review.step))
+    return review if found is None or review.state != "open" else found.of(review)
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """What a run asks about one step's answer."""
 
@@ -95,6 +124,10 @@ class Question:
     """The key under which the same document was known before."""
     is_asked_again: bool = False
     """Whether it is asked also where no one had decided in time."""
+
+    def until(self, asked: Review) -> float | None:
+        """Return when a question that was asked before is late."""
+        return None if self.ttl_s is None else asked.asked_at + self.ttl_s
 
     @property
     def digest(self) -> str:
@@ -165,13 +198,15 @@ class ReviewStore:
         """Return what is decided, the newest first."""
         return self._listed("where state <> 'open' order by decided_at desc, id", is_whole)
 
-    def pending(self) -> list[Review]:
+    def pending(self, terms: TermsByPlace = MappingProxyType({})) -> list[Review]:
         """Return what is open, what no run has gone on with, and what is late, as expired."""
-        now = f"case when state = 'open' and expires_at <= {self.ledger.now} then 1 else 0 end"
-        query = _LIST.replace(" from", f", {now} from", 1)
+        query = _LIST.replace(" from", f", {self.ledger.now} from", 1)
         found = self._rows(f"{query} where state = 'open' or is_applied = 0 order by asked_at")
-        reviews = ((self._review(row[:-1]), bool(row[-1])) for row in found)
-        return [replace(one, state="expired") if late else one for one, late in reviews]
+        reviews = ((_under(terms, self._review(row[:-1])), float(row[-1])) for row in found)
+        return [
+            replace(one, state="expired") if one.state == "open" and _is_late(one, now) else one
+            for one, now in reviews
+        ]
 
     def undone(self) -> list[Review]:
         """Return what was decided, or is late, and no run has gone on with."""
@@ -228,7 +263,11 @@ class ReviewStore:
             place = {"scope": question.scope, "key": question.key, "step": question.step}
             old = self._whole(execute, _OF_PLACE, place)
             if old is not None and old.question == question.digest and stands(question, old):
-                return old
+                if old.is_decided or not _is_other_subject(question, old):
+                    return old
+                kept = replace(old, subject=question.subject, expires_at=question.until(old))
+                self._write(execute, kept, question.objects)
+                return kept
             if old is None and question.renamed_from is not None:
                 former = self._whole(execute, _OF_PLACE, {**place, "key": question.renamed_from})
                 old = former if former is not None and stands(question, former) else None
@@ -250,6 +289,19 @@ class ReviewStore:
             return replace(old, is_applied=True)
 
         return self.ledger.in_transaction(apply)
+
+    def renew(self, terms: TermsByPlace) -> None:
+        """Put open questions under the terms of their pipelines as they are now."""
+        for one in self.waiting():
+            if _under(terms, one) != one:
+                self.ledger.in_transaction(partial(self._renew, terms, one.id))
+
+    def _renew(self, terms: TermsByPlace, id_: str, execute: Execute) -> None:
+        old = self._whole(execute, _OF_ID, {"id": id_})
+        if old is not None and old.state == "open":
+            sources = old.subject.get("sources") or ()
+            objects = [one["text_object"] for one in sources if "text_object" in one]
+            self._write(execute, _under(terms, old), objects)
 
     def expire(self) -> None:
         """Close the open questions whose time is up."""
@@ -343,6 +395,20 @@ class ReviewStore:
             "value": value,
             "value_object": value_object,
         }
+
+
+def _is_late(review: Review, now: float) -> bool:
+    return review.expires_at is not None and review.expires_at <= now
+
+
+def _is_other_subject(question: Question, old: Review) -> bool:
+    """Return whether a question that was asked before is now asked in another way.
+
+    What a person sees and what holds for them may change while document and answer stay: whom it
+    is for, why it is asked, checks, confidence.
+    """
+    plain = json.loads(json.dumps(question.subject))
+    return plain != old.subject or question.until(old) != old.expires_at
 
 
 def _asked(question: Question, old: Review | None, now: float) -> Review:

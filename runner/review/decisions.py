@@ -24,7 +24,6 @@ from paddock.runner.ledger.reviews import (
     ReviewStore,
     is_same_value,
     unknown_review,
-    with_decision,
 )
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
 
@@ -145,7 +144,7 @@ class ReviewDesk(ReviewStore):
         return decide
 
     def undo(self, id_: str, by: str) -> Review:
-        """Open a review again; the decision becomes the first of `earlier`.
+        """Open a review again, as it was before the decision, which counts nowhere.
 
         Where a run has gone on with it, the item waits again from the next run on, and what was
         made of it stays until then.
@@ -170,7 +169,6 @@ class ReviewDesk(ReviewStore):
                 lease_by=None,
                 lease_until=None,
                 expires_at=None if is_late else review.expires_at,
-                earlier=with_decision(review),
             )
 
         return self.change(id_, undo)

@@ -36,8 +36,7 @@ from paddock.runner.ledger.reviews import Review
 from paddock.runner.settings import STATE_FOLDER
 
 from .decisions import ReviewDesk
-from .page import ReviewPage
-from .page_access import PAGE_PATH, TICKET_S, PageAccess, Ticket
+from .page import PAGE_PATH, TICKET_S, PageAccess, ReviewPage, Ticket
 
 HOST = "127.0.0.1"
 _FIRST_PORT, _N_PORTS = 21_000, 10_000  # below the ports that systems give to clients

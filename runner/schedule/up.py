@@ -36,7 +36,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import clean_in_subprocess
 from paddock.runner.progress.report import Report, Status
-from paddock.runner.review.page_access import PAGE_PATH
+from paddock.runner.review.page import PAGE_PATH
 from paddock.runner.review.page_server import (
     FolderDesks,
     asks_people,

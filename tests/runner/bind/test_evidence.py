@@ -88,7 +88,7 @@ def test_what_cannot_be_evidence_is_a_fault_before_anything_runs(reply: str, fau
         ),
         (
             "steps.a.evidence.m",
-            "the answer of step 'a' has no field 'm'. Known: 'n'.",
+            "the answer of step 'a' has no field 'm'. Known: 'n', 'missing'.",
         ),
         ("steps.a.evidence.n.quote", ""),
     ],

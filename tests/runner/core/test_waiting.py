@@ -581,3 +581,76 @@ def test_a_skipped_step_is_not_reviewed(bills: Bills) -> None:
     report = bills.work()
     assert "b.txt" not in bills.waiting()
     assert states(report)["c.txt"] == "waiting"
+
+
+# What reaches questions that are open, and what a decision leaves as it was
+
+
+def _review(bills: Bills, written: str) -> None:
+    """Replace the step's `review`."""
+    text = bills.file.read_text()
+    bills.file.write_text(re.sub(r"review: \{.*\}", f"review: {written}", text, count=1))
+
+
+def test_changed_reviewers_and_times_reach_open_questions(bills: Bills) -> None:
+    _review(bills, '{when: "output.total > 50", by: [ann], ttl: 1d}')
+    bills.work()
+    before = bills.waiting()["b.txt"]
+    assert (before.subject["by"], before.expires_at) == (["ann"], before.asked_at + 86400)
+    _review(bills, '{when: "output.total > 50", by: [ben], ttl: 2d, on_expiry: skip}')
+    bills.plan()
+    assert bills.waiting()["b.txt"] == before  # a plan changes nothing
+    report = bills.work()
+    assert (states(report)["b.txt"], report.calls) == ("waiting", 0)
+    after = bills.waiting()["b.txt"]
+    assert (after.subject["by"], after.subject["on_expiry"]) == (["ben"], "skip")
+    assert (after.asked_at, after.expires_at) == (before.asked_at, before.asked_at + 2 * 86400)
+    with bills.desk() as desk, pytest.raises(DecisionRefused, match="Its reviewers are: ben"):
+        desk.decide(after.id, after.question, "accept", by="ann")
+    _review(bills, '{when: "output.total > 50"}')
+    bills.work()
+    last = bills.waiting()["b.txt"]
+    assert (last.subject["by"], last.expires_at) == ([], None)
+
+
+def test_a_longer_time_saves_a_question_that_would_be_late(bills: Bills) -> None:
+    _review(bills, '{when: "output.total > 50", ttl: 1ms}')
+    bills.work()
+    _review(bills, '{when: "output.total > 50", ttl: 1d}')
+    assert reasons(bills.plan())["b.txt"].startswith("waits for review")
+    assert states(bills.work())["b.txt"] == "waiting"
+
+
+def test_another_when_is_told_by_the_open_question(bills: Bills) -> None:
+    bills.work()
+    assert bills.waiting()["b.txt"].subject["due"] == ["output.total > 50: output.total is 60"]
+    _review(bills, "{when: \"output.total > 40 or output.number == 'b'\"}")
+    assert bills.work().calls == 0
+    subject = bills.waiting()["b.txt"].subject
+    assert subject["when"] == "output.total > 40 or output.number == 'b'"
+    assert subject["due"] == [
+        "output.total > 40: output.total is 60", "output.number == 'b': output.number is b",
+    ]  # fmt: skip
+
+
+def test_an_undone_rejection_counts_nowhere_and_asks_nothing_again(bills: Bills) -> None:
+    asked: list[ChatRequest] = []
+
+    def noted(request: ChatRequest) -> str:
+        asked.append(request)
+        return read_bill(request)
+
+    pool = FakePool(answer=noted)
+    bills.work(pool=pool)
+    before = bills.waiting()["b.txt"]
+    bills.decide("b.txt", "reject", reason="It is a reminder.")
+    bills.work(pool=pool)
+    bills.undo("b.txt")
+    assert bills.waiting()["b.txt"] == before
+    n_asked = len(asked)
+    _review(bills, '{when: "output.total > 55"}')  # all is judged again
+    report = bills.work(pool=pool)
+    assert (len(asked), report.calls) == (n_asked, 0)
+    bills.decide("b.txt", "accept")
+    bills.work(pool=pool)
+    assert (len(asked), json.loads(bills.output("b.txt"))["number"]) == (n_asked, "b")

@@ -462,3 +462,28 @@ def test_right_values_of_every_kind_of_document_are_found_where_they_stand(
         if one["match"] != "none":
             assert bool(one["box"]) == has_page
             assert (one["page"], one["line"] is None) == (1 if has_page else None, has_page)
+
+
+ABOUT = (
+    "returns: {file: doc.relpath, bill: steps.bill.output, p: steps.bill.confidence.total.p, "
+    "least: steps.bill.confidence.min, missing: steps.bill.evidence.missing, "
+    "day: steps.bill.confidence.pay_by.p, found: steps.bill.evidence.total.match}"
+)
+
+
+def test_an_edit_leaves_the_other_fields_their_confidence_and_evidence(office: Office) -> None:
+    office.edit("returns: {file: doc.relpath, bill: steps.bill.output}", ABOUT)
+    office.run()
+    waiting = office.waiting()
+    sailmaker, boatyard = waiting[SAILMAKER], waiting[BOATYARD]
+    assert sailmaker.subject["due"] == ["pay_by stands nowhere"]
+    assert boatyard.subject["due"][0] == "total has 62%"
+    for name in (SAILMAKER, BOATYARD):
+        office.decide(name, "edit", RIGHT[name])
+    assert not office.run().counts.get("quarantined")
+    rows = {row["file"]: row for row in json.loads((office.folder / "out/all.json").read_text())}
+    sails, boats = rows[SAILMAKER], rows[BOATYARD]
+    assert (sails["p"], sails["day"], sails["found"]) == (0.99, None, "exact")
+    assert (sails["least"], sails["missing"]) == (0.99, [])
+    # The edited total has no probability: no model was asked for it.
+    assert (boats["p"], boats["day"], boats["least"]) == (None, 0.99, 0.99)
