@@ -372,22 +372,20 @@ def _after_edit(before: Any, new: Any, was: Any, value: Any) -> Any:
             for name, one in value.items()
         }
     if all(isinstance(one, list) for one in (before, was, value)) and len(before) == len(was):
-        held = new if isinstance(new, list) else []
+        others = [*new, *[None] * len(value)] if isinstance(new, list) else [None] * len(value)
         return [
-            (held[at] if at < len(held) else None)
-            if origin is None
-            else _after_edit(before[origin], held[at] if at < len(held) else None,
-                             was[origin], value[at])
-            for at, origin in enumerate(_origins(was, value))
-        ]  # fmt: skip
+            other if origin is None else _after_edit(before[origin], other, was[origin], one)
+            for origin, other, one in zip(_origins(was, value), others, value, strict=False)
+        ]
     return new
 
 
 def _origins(was: Sequence[Any], now: Sequence[Any]) -> list[int | None]:
     """Return for each element of a list where it was before; None: it is new."""
     found: list[int | None] = [None] * len(now)
-    texts = [[canonical_json(one) for one in items] for items in (was, now)]
-    for kind, i, i_end, j, j_end in SequenceMatcher(None, *texts, autojunk=False).get_opcodes():
+    before, after = ([canonical_json(one) for one in items] for items in (was, now))
+    same = SequenceMatcher(None, before, after, autojunk=False)
+    for kind, i, i_end, j, j_end in same.get_opcodes():
         if kind == "equal" or (kind == "replace" and i_end - i == j_end - j):
             found[j:j_end] = range(i, i_end)
     return found

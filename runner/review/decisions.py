@@ -77,6 +77,16 @@ class ReviewDesk(ReviewStore):
 
     # --- decisions
 
+    def refusal(self, review: Review, by: str) -> str | None:
+        """Return why a person may not decide on a review, whoever looks at it; None: they may."""
+        try:
+            _refuse_stranger(review, by)
+            if not review.is_decided:
+                _refuse_late(review, time.time())
+        except DecisionRefused as error:
+            return str(error)
+        return None
+
     def faults(self, review: Review, value: Any) -> list[str]:
         """Return what is wrong with an edited value by schema and checks, as sentences.
 
@@ -127,8 +137,7 @@ class ReviewDesk(ReviewStore):
             _refuse_stranger(review, by)
             _refuse_settled(review)
             _refuse_leased(review, by, now)
-            if review.expires_at is not None and review.expires_at <= now:
-                raise DecisionRefused(_late_text(review))
+            _refuse_late(review, now)
             return replace(
                 review,
                 state=decided.state,
@@ -259,9 +268,11 @@ def _refuse_leased(review: Review, by: str, now: float) -> None:
         )
 
 
-def _late_text(review: Review) -> str:
+def _refuse_late(review: Review, now: float) -> None:
+    if review.expires_at is None or review.expires_at > now:
+        return
     what = review.subject.get("on_expiry") or "quarantine"
-    return (
+    raise DecisionRefused(
         f"The time to decide on {_name(review)} was over {_when(review.expires_at)}: the next run "
         f"does what `on_expiry` says, '{what}'."
     )

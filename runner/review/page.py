@@ -137,8 +137,8 @@ class PageAccess:
         given = given_keys(request.headers)
         session = self._sessions.get(digest_of(cookie))
         for secret in (*given, *filter(None, [session])):
-            if name := self._name_of(secret):
-                return name
+            if found := self._name_of(secret):
+                return found
         raise AccessRefused(401, f"{_UNKNOWN if given or cookie else _MISSING} {self._remedy}")
 
     # --- from a token, a key or a ticket to a session
@@ -360,7 +360,10 @@ class ReviewPage:
         return [_row(one) for one in shown[:MOST_DECIDED]]
 
     async def _review(self, request: Request, by: str) -> Any:
-        return await self._at(request, lambda desk, review: _detail(review, by))
+        return await self._at(
+            request,
+            lambda desk, review: {**_detail(review, by), "refusal": desk.refusal(review, by)},
+        )
 
     async def _text(self, request: Request, by: str) -> Any:
         """Return a window of a source's text, with the fields that stand there."""
@@ -504,6 +507,7 @@ def _row(review: Review) -> dict[str, Any]:
         "id": review.id,
         "question": review.question[:16],
         "item": subject.get("item") or review.key,
+        "due": subject.get("due"),
         "pipeline": subject.get("pipeline"),
         "step": review.step,
         "state": review.state,

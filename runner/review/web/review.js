@@ -7,6 +7,7 @@ const ROW_PX = 52, SPARE_ROWS = 8, LEAD_CHARS = 1500;
 const DRAFT = "paddock.review.draft.";
 const UNUSED_MS = 600000;
 const LOW = 0.6, MIDDLE = 0.85; // how the bar of a confidence is coloured
+const RIVAL = 0.1; // a second value is shown from this part of the first one's probability on
 
 const $ = (id) => document.getElementById(id);
 
@@ -81,6 +82,7 @@ const page = {
   n: 0, // of changes made here
   looked: "", // the queue's mark and the review for which the page looked again
   isAway: false,
+  isLoading: false, // the document of the open review is not shown yet
   unsent: null, // a decision that the server has not confirmed
 };
 
@@ -204,7 +206,9 @@ function drawnRow(row, at) {
   made.setAttribute("aria-setsize", page.rows.length);
   made.setAttribute("aria-posinset", at + 1);
   made.style.top = `${at * ROW_PX}px`;
-  made.append(make("b", row.item), make("small", rowWords(row)));
+  const words = rowWords(row);
+  made.append(make("b", row.item), make("small", words));
+  made.title = words;
   made.addEventListener("click", () => open(at));
   return made;
 }
@@ -214,7 +218,8 @@ function rowWords(row) {
   if (isTaken(row)) return `${row.lease} looks at this`;
   const again = row.is_again ? "asked again, " : "";
   const until = row.expires_at ? `, until ${date(row.expires_at)}` : "";
-  return `${again}${row.step}, ${row.pipeline}${until}`;
+  const why = row.due?.length ? row.due.join("; ") : `${row.step}, ${row.pipeline}`;
+  return `${again}${why}${until}`;
 }
 
 const isTaken = (row) => Boolean(row.lease && row.lease !== page.me && row.lease_until * 1000 > Date.now());
@@ -258,10 +263,24 @@ async function open(at) {
   page.id = row.id;
   reveal();
   problem("");
+  if (page.review?.id !== row.id) emptyReview(row.item);
   let review;
   try { review = await read(ofReview(row.id)); } catch (error) { return failed(error); }
   if (page.id !== row.id) return; // another one was opened meanwhile
   take(review);
+}
+
+function emptyReview(item) { // nothing of one item stands under the title of another
+  page.review = null;
+  leaseWords = "";
+  for (const id of ["fields", "notices", "earlier"]) $(id).replaceChildren();
+  show($("calibration"), "");
+  $("document-name").textContent = item;
+  $("asked").textContent = "";
+  $("document-tools").hidden = true;
+  show($("document-note"), "");
+  emptyPane("");
+  setMode("read");
 }
 
 function take(review) {
@@ -282,7 +301,6 @@ function take(review) {
   drawSources();
   drawFields();
   drawEarlier();
-  $("actions").hidden = false;
   setMode(draft.isOpen && review.state === "open" ? "edit" : "read");
   notice();
   seek();
@@ -325,7 +343,7 @@ async function renew() {
   } catch (error) {
     if (error instanceof Refused && error.status === 409) leaseWords = error.message;
   }
-  if (page.review === review) notice();
+  if (page.review?.id === review.id) notice();
 }
 
 function leaveLast(next, isLast = false) {
@@ -338,7 +356,7 @@ function notice() {
   const review = page.review, words = [];
   if (!review) return;
   const row = page.waiting.find((one) => one.id === review.id);
-  if (leaseWords) words.push(leaseWords);
+  words.push(...new Set([review.refusal, leaseWords].filter(Boolean)));
   const isOld = review.state === "open" ? !row || !review.question.startsWith(row.question) : Boolean(row);
   const look = `${page.mark} ${review.id}`;
   if (isOld && page.mark && !page.isBusy && page.looked !== look) { // once for each state of the queue
@@ -353,10 +371,35 @@ function notice() {
     words.push(`${review.state[0].toUpperCase()}${review.state.slice(1)}${who}, ${day(review.decided_at)}${why}.${then}`);
   }
   if (review.expires_at && review.state === "open") words.push(`Decide until ${day(review.expires_at)}; then it is ${{ accept: "accepted", skip: "skipped" }[review.on_expiry] || "set aside"}.`);
-  if (review.when && review.when !== "true") words.push(`Asked because ${review.when}`);
+  const why = review.due?.length ? review.due.join("; ") : review.when !== "true" && review.when;
+  if (why) words.push(`Asked because ${why}`);
   $("notices").replaceChildren(...words.map((one) => make("p", one)));
-  const isOpen = review.state === "open";
-  for (const id of ["accept", "change", "reject"]) $(id).disabled = !isOpen;
+  allow();
+}
+
+// Why the open review cannot be decided by this person now.
+const refusal = () => page.review?.refusal || leaseWords;
+
+function allow() {
+  const review = page.review, isOpen = Boolean(review && review.id === page.id && review.state === "open");
+  const why = isOpen ? refusal() : "";
+  for (const id of ["accept", "change", "reject"]) {
+    $(id).disabled = !isOpen || Boolean(why);
+    $(id).title = why;
+  }
+  if (isOpen && !why && page.isLoading) {
+    $("accept").disabled = true;
+    $("accept").title = "The document is being loaded.";
+  }
+  const isOfOthers = page.view === "decided" && Boolean(review?.refusal);
+  $("undo").disabled = isOfOthers;
+  $("undo").title = isOfOthers ? review.refusal : "";
+}
+
+function mayDecide() { // else the reason is shown
+  const review = openReview();
+  if (review && refusal()) problem(refusal());
+  return Boolean(review && !refusal());
 }
 
 function problem(words) { show($("problem"), words); }
@@ -410,7 +453,7 @@ function drawnDoubt(field) {
     part.style.width = `${Math.round(sure.p * 100)}%`;
     bar.append(part);
     line.append(make("span", `${Math.round(sure.p * 100)} %`), bar);
-    if (hasRival(sure)) line.append(make("span", `or ${plain(sure.second)}`));
+    if (hasRival(sure)) line.append(make("span", `or ${plain(sure.second)} (${Math.round(sure.second_p * 100)} %)`));
     made.push(line);
   }
   if (found) {
@@ -420,8 +463,9 @@ function drawnDoubt(field) {
   return made;
 }
 
-// A value that came second counts where the first is in doubt.
-const hasRival = (sure) => sure && sure.p < MIDDLE && sure.second !== null && sure.second !== undefined;
+// A value that came second counts where the first is in doubt, and it is not far behind.
+const hasRival = (sure) => sure && sure.p < MIDDLE && sure.second !== null && sure.second !== undefined
+  && sure.second_p !== null && sure.second_p >= RIVAL * sure.p;
 const plain = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
 function quoteWords(found) {
@@ -472,7 +516,7 @@ function drawEarlier() {
 }
 
 function useEarlier(decision) {
-  if (page.review.state !== "open") return;
+  if (!mayDecide()) return;
   const names = new Set(page.review.fields.map((field) => field.path));
   for (const [path, text] of Object.entries(decision.fields)) if (names.has(path)) page.changes[path] = text;
   page.asJson = false;
@@ -496,11 +540,42 @@ function drawSources() {
 const source = () => page.review?.sources[page.source];
 const field = () => page.review?.fields[page.field];
 
+/* The pane shows one thing: a page of a source, or its text. What is asked for next empties it at once. */
+
+const pane = { key: "", n: 0 };
+
+function emptyPane(key) {
+  pane.key = key;
+  pane.n += 1;
+  $("picture").hidden = $("text").hidden = true;
+  $("image").removeAttribute("src");
+  $("image").alt = "";
+  $("boxes").replaceChildren();
+  $("text-parts").replaceChildren();
+  shown = { start: 0, end: 0, total: 0 };
+  setLoading(true);
+}
+
+function setLoading(isLoading) {
+  page.isLoading = isLoading;
+  $("document").setAttribute("aria-busy", String(isLoading));
+  $("loading").hidden = !isLoading;
+  allow();
+}
+
+function prepared(what) { // the number of what is being shown now: later answers to earlier wishes have others
+  const key = `${identity(page.review)} ${page.source} ${what}`;
+  if (pane.key !== key) emptyPane(key);
+  return pane.n;
+}
+
 function seek() { // show where the chosen field stands
+  if (!page.review) return;
   const sources = page.review.sources, found = field()?.evidence;
   if (!sources.length) {
+    emptyPane("none");
     show($("document-note"), "The step names no source, so there is no document to show.");
-    $("picture").hidden = $("text").hidden = true;
+    setLoading(false);
     return;
   }
   const named = found?.source ? sources.findIndex((one) => one.name === found.source) : -1;
@@ -511,7 +586,9 @@ function seek() { // show where the chosen field stands
 }
 
 function drawDocument(start) {
-  const one = source(), isPicture = one.has_picture && !page.wantsText;
+  const one = source();
+  if (!one) return;
+  const isPicture = one.has_picture && !page.wantsText;
   $("as-text").setAttribute("aria-pressed", String(!isPicture));
   $("as-text").hidden = !one.has_picture;
   const pages = isPicture ? one.n_pages : 0;
@@ -529,23 +606,29 @@ function forgetPictures() {
 }
 
 async function drawPicture() {
-  const id = page.review.id, at = page.source, number = page.number, place = `${at}/${number}`;
-  page.pictures[place] ??= call(ofReview(id, `/picture?source=${at}&page=${number}`))
+  const n = prepared(`page ${page.number}`), at = page.source, number = page.number, place = `${at}/${number}`;
+  page.pictures[place] ??= call(ofReview(page.review.id, `/picture?source=${at}&page=${number}`))
     .then((answer) => answer.blob()).then((blob) => URL.createObjectURL(blob));
-  let url;
-  try { url = await page.pictures[place]; } catch (error) {
-    if (page.review.id !== id || page.source !== at || page.number !== number) return;
-    if (error instanceof Refused && error.status !== 401) {
-      Object.assign(page.review.sources[at], { has_picture: false, note: error.message });
-      drawDocument(field()?.evidence?.start ?? null);
-    } else failed(error);
-    return;
+  const image = $("image");
+  try {
+    const url = await page.pictures[place];
+    if (n !== pane.n) return;
+    if (image.src !== url) image.src = url;
+    await image.decode();
+  } catch (error) {
+    if (n !== pane.n) return;
+    if (error instanceof Away || error.status === 401) {
+      delete page.pictures[place]; // it is asked for again with the review
+      return failed(error);
+    }
+    const note = error instanceof Refused ? error.message : "This page's picture cannot be shown.";
+    Object.assign(page.review.sources[at], { has_picture: false, note });
+    return drawDocument(field()?.evidence?.start ?? null);
   }
-  if (page.review.id !== id || page.source !== at || page.number !== number || page.wantsText) return;
-  $("text").hidden = true;
+  if (n !== pane.n) return;
+  image.alt = `Page ${number} of ${source().name || page.review.item}`;
   $("picture").hidden = false;
-  $("image").alt = `Page ${number} of ${source().name || page.review.item}`;
-  if ($("image").src !== url) $("image").src = url;
+  setLoading(false);
   drawBoxes();
 }
 
@@ -565,28 +648,31 @@ function drawBoxes() {
   made.find((box) => box.classList.contains("on"))?.scrollIntoView({ block: "center" });
 }
 
-let shown = { start: 0, end: 0, total: 0, id: "", source: 0 };
+let shown = { start: 0, end: 0, total: 0 };
 
 async function drawText(start) {
-  const wanted = start ?? 0, id = identity(page.review), at = page.source;
-  $("picture").hidden = true;
-  $("text").hidden = false;
-  const isThere = shown.id === id && shown.source === at && wanted >= shown.start && wanted < shown.end;
-  if (!isThere) {
+  const wanted = start ?? 0, n = prepared("text");
+  if (page.isLoading || wanted < shown.start || wanted >= shown.end) {
     const told = await textWindow(Math.max(0, wanted - LEAD_CHARS));
-    if (!told || !page.review || identity(page.review) !== id || page.source !== at) return;
-    shown = { ...told, id, source: at };
-    $("text-parts").replaceChildren(...drawnParts(told.parts));
+    if (n !== pane.n) return;
+    if (told) {
+      shown = told;
+      $("text-parts").replaceChildren(...drawnParts(told.parts));
+    } else if (page.isAway) return;
   }
+  $("text").hidden = false;
   $("text-before").hidden = shown.start <= 0;
   $("text-after").hidden = shown.end >= shown.total;
+  setLoading(false);
   markField();
 }
 
 async function textWindow(start, n = 0) {
+  const wish = pane.n;
   try {
     return await read(ofReview(page.review.id, `/text?source=${page.source}&start=${start}${n ? `&n=${n}` : ""}`));
   } catch (error) {
+    if (wish !== pane.n) return null;
     if (error instanceof Refused && error.status !== 401) {
       show($("document-note"), error.message);
       $("text-parts").replaceChildren();
@@ -616,8 +702,8 @@ function markField() {
 
 async function moreText(isBefore) {
   const size = 6000, start = isBefore ? Math.max(0, shown.start - size) : shown.end;
-  const told = await textWindow(start, isBefore ? shown.start - start : size);
-  if (!told) return;
+  const wish = pane.n, told = await textWindow(start, isBefore ? shown.start - start : size);
+  if (!told || wish !== pane.n) return;
   const view = $("view"), height = view.scrollHeight;
   if (isBefore) {
     $("text-parts").prepend(...drawnParts(told.parts));
@@ -654,9 +740,10 @@ function setMode(mode) {
   page.mode = mode;
   const isEdit = mode === "edit";
   $("fields").hidden = isEdit;
-  $("actions").hidden = isEdit || !page.review;
+  $("actions").hidden = isEdit || !page.id;
   $("edit").hidden = !isEdit;
   show($("edit-problem"), "");
+  allow();
   if (isEdit) drawForm();
 }
 
@@ -761,7 +848,8 @@ const openReview = () => (page.review?.id === page.id && page.review.state === "
 
 async function decide(verb, more = {}) {
   const review = openReview();
-  if (!review || page.isBusy) return false;
+  if (!review || page.isBusy || !mayDecide()) return false;
+  if (verb === "accept" && page.isLoading) return false; // nothing unseen is accepted
   if (page.unsent && page.unsent.id !== review.id) {
     problem(`The decision on ${page.unsent.item} is not confirmed yet. Wait until the server answers.`);
     return false;
@@ -807,8 +895,7 @@ function decided(id, item, state) {
   if (page.view !== "waiting") return reload();
   const at = page.at;
   page.id = "";
-  page.review = null;
-  setMode("read");
+  emptyReview("");
   page.rows = page.rows.filter((row) => row.id !== id);
   listRowsAt(at);
 }
@@ -823,10 +910,9 @@ function listRowsAt(at) {
 function clear() {
   drawRows();
   show($("queue-empty"), emptyWords(0));
-  for (const id of ["fields", "notices", "earlier", "rows"]) $(id).replaceChildren();
-  $("document-name").textContent = $("asked").textContent = "";
-  $("picture").hidden = $("text").hidden = $("document-tools").hidden = true;
-  $("actions").hidden = true;
+  $("rows").replaceChildren();
+  emptyReview("");
+  setLoading(false);
   show($("document-note"), "Everything is decided. The next run goes on with it.");
 }
 
@@ -870,7 +956,7 @@ function leave() {
 }
 
 function askReason() {
-  if (!openReview()) return;
+  if (!mayDecide()) return;
   show($("reason-problem"), "");
   $("reason").value = draftOf(page.id).reason || "";
   $("reason-dialog").showModal();
@@ -908,13 +994,15 @@ function setView(view) {
   $("tab-waiting").setAttribute("aria-pressed", String(view === "waiting"));
   $("tab-decided").setAttribute("aria-pressed", String(view === "decided"));
   page.id = "";
+  emptyReview("");
   if (view === "decided") { page.rows = page.decided; refreshDecided(); }
   listRows();
+  if (!page.id) setLoading(false);
 }
 
 const KEYS = {
   Enter: () => decide("accept"),
-  e: () => { if (openReview()) setMode("edit"); },
+  e: () => { if (mayDecide()) setMode("edit"); },
   x: askReason,
   j: () => open(Math.min(page.at + (page.rows[page.at]?.id === page.id ? 1 : 0), page.rows.length - 1)),
   k: () => open(Math.max(page.at - 1, 0)),

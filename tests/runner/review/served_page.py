@@ -50,8 +50,10 @@ NOT_FOUND = {
 }  # fmt: skip
 
 
-def sure(p: float, second: Any = None) -> dict[str, Any]:
-    return {"p": p, "raw": p, "second": second, "second_p": None, "is_calibrated": False}
+def sure(p: float, second: Any = None, second_p: float | None = None) -> dict[str, Any]:
+    """Return a field's confidence; a second value has what is left, if nothing else is said."""
+    rest = round(1 - p, 4) if second is not None and second_p is None else second_p
+    return {"p": p, "raw": p, "second": second, "second_p": rest, "is_calibrated": False}
 
 
 def subject(item: str = "a.txt", text: str = TEXT, **more: Any) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,11 +20,15 @@ import pytest
 
 from paddock.runner.api import run
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews import ReviewStore
 from paddock.runner.progress.report import Report
+from paddock.runner.review import page as review_page
+from paddock.steps.readers import documents as documents_reader
 from tests.browser import Browser, Page, browser, needs_browser
 from tests.fakes import papers
 from tests.fakes.clerk import Said, clerk, pipeline
-from tests.runner.review.served_page import ServedPage, quote
+from tests.runner.review.served_page import ServedPage, quote, sure
 from tests.runner.world import settings
 
 pytestmark = [needs_browser, pytest.mark.timeout(240)]
@@ -30,6 +36,8 @@ pytestmark = [needs_browser, pytest.mark.timeout(240)]
 CHECKS = (
     Path(__file__).resolve().parents[2] / "engine/api/page_checks.js"
 ).read_text("utf-8")  # fmt: skip
+SHOWN = "document.getElementById('document').getAttribute('aria-busy') === 'false'"
+"""The open item's document is shown; until then it cannot be accepted."""
 HOSTILE = """</pre><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">
 "><svg onload=window.hacked=3> {{7*7}} \u202egnp.exe <mark>marked</mark> &lt;b&gt; javascript:hack()
 """
@@ -49,6 +57,7 @@ def desk(tmp_path: Path) -> ServedPage:
 def opened(chromium: Browser, address: str, **size: int) -> Page:
     page = chromium.page(address, **size)
     page.wait("document.querySelectorAll('.field, #queue-empty:not([hidden])').length")
+    page.wait(SHOWN)
     return page
 
 
@@ -71,6 +80,7 @@ def wait_for_item(page: Page, item: str) -> None:
     named = json.dumps(item)
     page.wait(f"document.getElementById('document-name').textContent === {named}")
     page.wait("document.querySelectorAll('.field').length > 0")
+    page.wait(SHOWN)
 
 
 def states(desk: ServedPage, *asked: Any) -> list[str]:
@@ -132,7 +142,7 @@ def test_a_person_decides_everything_by_the_keyboard(desk: ServedPage, chromium:
         page.press("u", text="u")
         wait_for_item(page, "c.txt")
         assert states(desk, *asked) == ["accepted", "edited", "open", "open"]
-        assert "ann rejected it, before" in page.text("#earlier")
+        assert page.text("#earlier") == ""
 
         page.press("?", text="?")
         page.wait("document.getElementById('help').open")
@@ -543,3 +553,126 @@ def test_of_a_document_that_was_changed_the_text_is_shown(
         page.wait(
             "document.getElementById('document-note')?.textContent.includes('cannot be shown')"
         )
+
+
+# Nothing of one document under another's title
+
+
+IS_EMPTY = """(() => {
+  const seen = (id) => !document.getElementById(id).hidden;
+  const name = document.getElementById("document-name").textContent;
+  const empty = !seen("picture") && !seen("text");
+  return { name, empty, accepts: !document.getElementById("accept").disabled,
+           text: document.getElementById("text-parts").textContent,
+           fields: document.getElementById("fields").textContent,
+           src: document.getElementById("image").getAttribute("src") };
+})()"""
+WATCH = """window.seen = []; (function look() {
+  window.seen.push(%s); requestAnimationFrame(look); })()"""
+
+
+def test_while_a_document_loads_the_pane_is_empty_and_nothing_is_accepted(
+    tmp_path: Path, chromium: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {
+        "2024-118": Said({"number": "2024-118", "total": 1320.0, "pay_by": "2024-06-17"},
+                         {"total": (0.5, "1100.0")}),
+        "S 88": Said({"number": "S 88", "total": 84.0, "pay_by": "2024-04-11"},
+                     {"total": (0.5, "48.0")}),
+        "T-5512": Said({"number": "T-5512", "total": 61.4, "pay_by": "2024-04-11"}),
+    }  # fmt: skip
+    documents = {
+        "boatyard.pdf": papers.boatyard(), "sailmaker.pdf": papers.sailmaker(),
+        "tides.csv": papers.tides(),
+    }  # fmt: skip
+    run_bills(tmp_path, documents, answers)
+    render, read = documents_reader.render_page, review_page.ReviewPage._text_of
+    may_go = threading.Event()
+    may_go.set()
+
+    async def slow_picture(*args: Any, **named: Any) -> bytes:
+        await asyncio.to_thread(may_go.wait, 60)
+        return await render(*args, **named)
+
+    def slow_text(*args: Any) -> str:
+        assert may_go.wait(60)
+        return read(*args)
+
+    monkeypatch.setattr(review_page, "render_page", slow_picture)
+    monkeypatch.setattr(review_page.ReviewPage, "_text_of", slow_text)
+    desk = ServedPage(tmp_path)
+    with desk.served() as address:
+        page = opened(chromium, address, width=1280, height=800)
+        items = page.ask("[...document.querySelectorAll('.row b')].map((one) => one.textContent)")
+        assert len(items) == 3
+        page.ask(WATCH % IS_EMPTY)
+        for item in (*items[1:], *items[:2]):
+            may_go.clear()
+            n_seen = page.ask("window.seen.length")
+            named = json.dumps(item)
+            page.ask(
+                f"[...document.querySelectorAll('.row')]"
+                f".find((one) => one.querySelector('b').textContent === {named}).click()"
+            )
+            page.wait(f"document.getElementById('document-name').textContent === {named}")
+            page.wait(
+                "document.querySelectorAll('.field').length > 0 || "
+                "document.getElementById('accept').disabled"
+            )
+            page.ask("new Promise((done) => setTimeout(done, 300))")
+            enter(page)  # accepts nothing that is not shown
+            page.press("ArrowDown")
+            frames = page.ask(f"window.seen.slice({n_seen})")
+            after = [one for one in frames if one["name"] == item]
+            assert len(after) > 3
+            for one in after:
+                assert (one["empty"], one["accepts"], one["text"]) == (True, False, ""), one
+                assert one["src"] is None
+            assert len(desk_open(desk)) == 3
+            may_go.set()
+            wait_for_item(page, item)
+            assert page.ask(IS_EMPTY)["empty"] is False
+            assert page.ask("!document.getElementById('accept').disabled")
+        assert page.complaints() == []
+
+
+def desk_open(desk: ServedPage) -> list[str]:
+    with Ledger(desk.folder / ".paddock") as ledger:
+        return [one.id for one in ReviewStore(ledger).waiting()]
+
+
+def test_who_may_not_decide_finds_dead_buttons_and_the_reason(
+    desk: ServedPage, chromium: Browser
+) -> None:
+    (asked,) = desk.ask("a.txt", by=["ben", "cyn"], due=["pay_by stands nowhere"])
+    with desk.served("ann") as address:
+        page = opened(chromium, address)
+        why = "'ann' may not decide on 'a.txt' (step 'bill'). Its reviewers are: ben, cyn."
+        page.wait(f"document.getElementById('notices').textContent.includes({json.dumps(why)})")
+        assert page.text("#notices").count("may not decide") == 1
+        assert "Asked because pay_by stands nowhere" in page.text("#notices")
+        assert "pay_by stands nowhere" in page.text("#row-0")
+        for button in ("accept", "change", "reject"):
+            assert page.ask(f"document.getElementById('{button}').disabled")
+            assert page.ask(f"document.getElementById('{button}').title") == why
+        for key in ("e", "x"):
+            page.press(key, text=key)
+            assert page.text("#problem") == why
+            assert page.ask("document.getElementById('edit').hidden")
+            assert not page.ask("document.getElementById('reason-dialog').open")
+        enter(page)
+    assert desk.review(asked.id).state == "open"
+
+
+def test_a_second_value_is_shown_with_its_probability_and_not_far_behind(
+    desk: ServedPage, chromium: Browser
+) -> None:
+    confidence = {
+        "number": sure(0.5, "R-1043", 0.3), "total": sure(0.5, "84.00", 0.01),
+        "kind": sure(0.9), "pay_by": {**sure(0.4, "2026-01-31"), "second_p": None},
+    }  # fmt: skip
+    desk.ask("a.txt", confidence=confidence)
+    with desk.served() as address:
+        page = opened(chromium, address)
+        told = page.ask("[...document.querySelectorAll('.sure')].map((one) => one.textContent)")
+    assert told == ["50 %or R-1043 (30 %)", "50 %", "90 %", "40 %"]
