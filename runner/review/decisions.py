@@ -78,7 +78,7 @@ class ReviewDesk(ReviewStore):
     # --- decisions
 
     def refusal(self, review: Review, by: str) -> str | None:
-        """Return why a person may not decide on a review, whoever looks at it; None: they may."""
+        """Return why a person may not decide on a review, apart from leases; None: they may."""
         try:
             _refuse_stranger(review, by)
             if not review.is_decided:

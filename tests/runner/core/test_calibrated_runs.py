@@ -31,7 +31,7 @@ def carried_out(folder: Path, url: str) -> Report:
 
 
 def confidence_of(folder: Path, number: int) -> Any:
-    """Return what was written; None for an answer that was edited."""
+    """Return what was written; a value that a person wrote has no probability."""
     return json.loads((folder / "out" / f"{number}.txt.json").read_text())
 
 
@@ -68,7 +68,7 @@ def test_fifty_reviewed_fields_calibrate_later_answers_and_make_nothing_stale(
     assert third.status == "completed"
     assert not {"waiting", "stale"} & {state for state, n in third.counts.items() if n}
     before = [confidence_of(tmp_path, number) for number in range(16)]
-    accepted = [one["total"] for one in before if one is not None]
+    accepted = [one["total"] for one in before if one["total"]["p"] is not None]
     assert [(one["p"], one["is_calibrated"]) for one in accepted] == [(0.5, False)] * 12
     after = confidence_of(tmp_path, 17)
     # 12 of 17 totals of this probability were right, so the answer needs no review any more.
