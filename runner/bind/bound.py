@@ -6,12 +6,14 @@ block reads from outside. A sub-pipeline gets its inputs for each item.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Mark, did_you_mean
 from paddock.pipelines.expressions import Expression, Reference, Value
 from paddock.pipelines.keys import Input, OnError, WrongInput
@@ -382,6 +384,26 @@ def canonical_spec(node: BoundNode) -> str:
     blocks = {block.id: _spec_data(block.spec) for block in (node, *blocks_of(node.body))}
     steps = {step.id: _spec_data(step.spec) for step in steps_of(node.body)}
     return json.dumps({"blocks": blocks, "steps": steps}, sort_keys=True, ensure_ascii=False)
+
+
+def prompt_digest(step: BoundStep, plan: BoundPlan) -> str:
+    """Return a digest of what a step asks its model, the texts of `prompt` steps included.
+
+    The values that are filled in are not part of it, nor is the model.
+    """
+    steps = {one.id: one for one in steps_of(plan.nodes)}
+    asked: dict[str, Any] = {}
+    waiting = [step]
+    while waiting:
+        one = waiting.pop()
+        spec = json.loads(one.spec or "{}")
+        written = {**(spec.get("with") or {})}
+        written.pop("model", None)
+        asked[one.id] = [spec.get("uses"), written]
+        read = {path[1] for path in one.references if path[0] == "steps" and len(path) > 1}
+        found = (steps[name] for name in sorted(read - asked.keys()) if name in steps)
+        waiting += [other for other in found if other.uses == "prompt"]
+    return hashlib.sha256(canonical_json(asked).encode()).hexdigest()
 
 
 def _spec_data(spec: str) -> object:

@@ -25,6 +25,7 @@ from paddock.pipelines.prompt_file import TEXT_OR_FILE_PARAMETERS, ConversationT
 from paddock.pipelines.validation import faults_of
 from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Params, Roots
+from paddock.steps.llm.confidence import is_confidence
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -73,12 +74,14 @@ class SkippedOutputs(dict[str, Any]):
 
 # Mirrors of an answer (confidence, evidence): its fields, and names that tell of the whole. These
 # names are to be read only: what is stored and written has the fields alone. A field of the answer
-# with such a name is the field, but for `review.when`, which always could ask about the whole.
+# with such a name is the field, but for `review.when`, which always could ask about the whole and
+# has the field under `fields`: `confidence.fields.min`.
 
 ABOUT_FIELDS = ("evidence", "confidence")
 """Outputs of a model's step that have the shape of its answer."""
 CONFIDENCE_NAMES, EVIDENCE_NAMES = ("min", "mean"), ("missing",)
 """What they tell of the answer as a whole."""
+ALL_FIELDS = "fields"
 NAMES_OF_WHOLE: Mapping[str, tuple[str, ...]] = {
     "confidence": CONFIDENCE_NAMES,
     "evidence": EVIDENCE_NAMES,
@@ -154,15 +157,15 @@ def review_names(outputs: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "output": outputs.get("output"),
         "text": outputs.get("text"),
-        "confidence": {**_fields(confidence), **confidence_of_whole(confidence)},
-        "evidence": {**_fields(evidence), **evidence_of_whole(evidence)},
+        "confidence": _names_of(confidence, confidence_of_whole(confidence)),
+        "evidence": _names_of(evidence, evidence_of_whole(evidence)),
     }
 
 
-def _fields(mirror: Any) -> Mapping[str, Any]:
-    if isinstance(mirror, Mapping):
-        return mirror
-    return {} if mirror is None else {"items": mirror}
+def _names_of(mirror: Any, of_whole: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the names under `confidence` or `evidence` in `review.when`."""
+    fields = mirror if isinstance(mirror, Mapping) else {} if mirror is None else {"items": mirror}
+    return {**fields, **of_whole, ALL_FIELDS: fields}
 
 
 def probabilities(mirror: Any) -> Iterator[float]:
@@ -173,11 +176,6 @@ def probabilities(mirror: Any) -> Iterator[float]:
     elif isinstance(mirror, Mapping | list):
         for one in mirror.values() if isinstance(mirror, Mapping) else mirror:
             yield from probabilities(one)
-
-
-def is_confidence(mirror: Any) -> bool:
-    """Return whether this part of a mirror is one field's confidence."""
-    return isinstance(mirror, Mapping) and "p" in mirror and "raw" in mirror
 
 
 # Inputs

@@ -24,7 +24,7 @@ from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Step, StepError
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
 
-from .inputs_and_parameters import NAMES_OF_WHOLE, Scope
+from .inputs_and_parameters import ALL_FIELDS, NAMES_OF_WHOLE, Scope
 
 if TYPE_CHECKING:
     from .evidence_sources import EvidenceFinder, EvidenceSource
@@ -173,12 +173,14 @@ def review_faults(
     told = {
         "output": (reply is not None and reply.schema is not None, "schema: …", ()),
         "confidence": (reply is not None and reply.wants_confidence, "confidence: true",
-                       NAMES_OF_WHOLE["confidence"]),
+                       (*NAMES_OF_WHOLE["confidence"], ALL_FIELDS)),
         "evidence": (reply is not None and reply.evidence is not None, "evidence: …",
-                     NAMES_OF_WHOLE["evidence"]),
+                     (*NAMES_OF_WHOLE["evidence"], ALL_FIELDS)),
     }  # fmt: skip
     for root, (is_there, key, besides) in told.items():
-        names = {path[1] for path in read if path[0] == root and len(path) > 1}
+        paths = [path[1:] for path in read if path[0] == root]
+        paths += [path[1:] for path in paths if besides and path[:1] == (ALL_FIELDS,)]
+        names = {path[0] for path in paths if path}
         if not is_there and any(path[0] == root for path in read):
             what = f"`review.when` reads `{root}`, which this step does not have."
             yield Fault(what, f"Add `{key}` under `reply`.", mark)

@@ -274,8 +274,9 @@ def _review_lines(reviewed: ReviewRecord) -> Iterator[str]:
             yield _labelled_inner("", console.printable_line(text))
     for table in reviewed.reliability:
         yield _labelled("", console.printable_line(table.summary))
-        for band, n, n_right in table.rows:
-            yield _labelled_inner("", f"{band}: {n_right:,} of {n:,} right ({n_right / n:.0%})")
+        for row in table.rows:
+            right = f"{row.n_right:,} of {row.n:,} right ({row.share:.0%})"
+            yield _labelled_inner("", f"{row.label}: {right}, {row.bounds}")
 
 
 def _call_lines(call: LineageCall, *, is_full: bool) -> Iterator[str]:

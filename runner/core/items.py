@@ -19,6 +19,7 @@ from typing import Any
 
 from paddock.engine.errors import DeadlineExceeded, EngineError
 from paddock.engine.system.tasks import time_limit
+from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import (
@@ -27,11 +28,12 @@ from paddock.runner.bind.bound import (
     BoundStep,
     callable_names,
     canonical_spec,
+    prompt_digest,
 )
 from paddock.runner.bind.evidence_sources import EvidenceFinder, read_sources
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.bind.reply import ScopedReply
-from paddock.runner.ledger.calibration import calibrated
+from paddock.runner.ledger.calibration import CalibrationKey, calibrated, start_text
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import OutputIndex
@@ -195,6 +197,45 @@ class AnswerReviewer:
     def __init__(self, context: RunContext) -> None:
         self._context = context
         self._reviews = context.judge.reviews
+        self._prompts: dict[str, str] = {}
+        """Step → digest of what it asks."""
+
+    async def calibrated(
+        self, step: BoundStep, scope: Scope, record: ItemRun, outputs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return outputs with the confidence as people's decisions have it, where these suffice.
+
+        Recorded as it was at that time: later decisions make no item stale. What was decided about
+        this item, or about its document elsewhere, does not count.
+        """
+        if step.model is None or step.reply is None or outputs.get("confidence") is None:
+            return outputs
+        key = await self._calibration_key(step)
+        tables = await self._reviews.calibrations()
+        if (changed := start_text(key, tables)) is not None:
+            self._context.stats.note(changed)
+        if key not in tables:
+            return outputs
+        item = (record.scope, record.key)
+        line = tables[key].calibration(item, self._document(scope, record))
+        if line is None:
+            return outputs
+        return {**outputs, "confidence": calibrated(outputs["confidence"], line)}
+
+    async def _calibration_key(self, step: BoundStep) -> CalibrationKey:
+        assert step.model is not None
+        bound = self._context.bound
+        if step.id not in self._prompts:
+            self._prompts[step.id] = prompt_digest(step, bound)
+        schema = None if step.reply is None else step.reply.schema
+        model = await self._context.digests.of(step.model)
+        return CalibrationKey(
+            bound.file.name,
+            step.id,
+            model,
+            self._prompts[step.id],
+            hashlib.sha256(canonical_json(schema).encode()).hexdigest(),
+        )
 
     async def n_rejected(self, step: BoundStep, scope: Scope, record: ItemRun) -> int:
         """Return how many rejected answers were tried again: another one is wanted."""
@@ -322,10 +363,13 @@ class AnswerReviewer:
             read = document_spec(scope)
             sources = read_sources(read, scope, tools.roots.base) if read.sources else ()
         spec = None if reply is None else reply.evidence
+        key = None if step.model is None else await self._calibration_key(step)
         return {
             **subject,
             "model": None if step.model is None else step.model.ref,
-            "digest": None if step.model is None else await self._context.digests.of(step.model),
+            "digest": None if key is None else key.model_digest,
+            "prompt_digest": None if key is None else key.prompt_digest,
+            "schema_digest": None if key is None else key.schema_digest,
             "schema": None if reply is None else reply.schema,
             "checks": [check.source for check in checks],
             "scope": values_read(sorted(paths), scope),
@@ -427,6 +471,7 @@ class ItemRunner:
             caller.made.extend(await self._calls_before(step, record) if outputs else ())
         if outputs is None:
             outputs = await self._answer(step, params, tools)
+            outputs = await self._reviewer.calibrated(step, scope, record, outputs)
         if step.review is not None:
             outputs = await self._reviewer.reviewed(step, scope, record, outputs, tools)
         record.steps[-1].note_answer(outputs)
@@ -451,21 +496,8 @@ class ItemRunner:
             if limit_s is None:
                 raise
             raise DeadlineExceeded("total", limit_s) from error
-        return await self._calibrated(step, output.model_dump(mode="json"))
-
-    async def _calibrated(self, step: BoundStep, outputs: dict[str, Any]) -> dict[str, Any]:
-        """Return outputs with the confidence as people's decisions have it, where these suffice.
-
-        Recorded as it was at that time: later decisions make no item stale.
-        """
-        if step.model is None or step.reply is None or not step.reply.wants_confidence:
-            return outputs
-        digest = await self._context.digests.of(step.model)
-        place = (self._context.bound.file.name, step.id, digest)
-        line = await self._context.judge.reviews.calibration(place)
-        if line is None:
-            return outputs
-        return {**outputs, "confidence": calibrated(outputs["confidence"], line)}
+        outputs: dict[str, Any] = output.model_dump(mode="json")
+        return outputs
 
     def _tools(self, step: BoundStep, caller: CallOrigin, record: ItemRun, scope: Scope) -> Tools:
         item = record.name(step.id, scope, self._context.index)

@@ -21,12 +21,8 @@ from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.pipelines.model import EvidenceSpec, ReviewSpec
 from paddock.runner.bind.bound import BoundPlan, all_plans, steps_with_blocks
 from paddock.runner.bind.evidence_sources import EvidenceSource
-from paddock.runner.bind.inputs_and_parameters import (
-    evidence_of_whole,
-    is_confidence,
-    review_names,
-)
-from paddock.runner.ledger.calibration import Calibrated, Calibration, calibrations_of
+from paddock.runner.bind.inputs_and_parameters import evidence_of_whole, review_names
+from paddock.runner.ledger.calibration import CalibrationKey, StepCalibration, calibrations_of
 from paddock.runner.ledger.ledger import INLINE_CHARS, Ledger
 from paddock.runner.ledger.reviews import (
     Question,
@@ -37,6 +33,7 @@ from paddock.runner.ledger.reviews import (
     stands,
 )
 from paddock.runner.progress.report import ReviewMode
+from paddock.steps.llm.confidence import is_confidence
 
 MODE_OPTION = "--review accept"
 """Who decided, where a run was told to accept everything."""
@@ -458,17 +455,16 @@ class RunReviews:
         self._ledger = ledger
         self._store = ReviewStore(ledger)
         self._pending: dict[Place, list[Review]] | None = None
-        self._calibrations: dict[Calibrated, Calibration | None] | None = None
+        self._calibrations: dict[CalibrationKey, StepCalibration] | None = None
         self._loading = asyncio.Lock()
 
-    async def calibration(self, place: Calibrated) -> Calibration | None:
-        """Return what a step's probabilities are worth with a model; None: too few reviews."""
+    async def calibrations(self) -> Mapping[CalibrationKey, StepCalibration]:
+        """Return what people had decided about each step's fields as the run first asked."""
         async with self._loading:
             if self._calibrations is None:
                 decided = await self._ledger.ask(partial(self._store.decided, is_whole=True))
-                found = calibrations_of(decided)
-                self._calibrations = {known: one.calibration for known, one in found.items()}
-        return self._calibrations.get(place)
+                self._calibrations = calibrations_of(decided)
+        return self._calibrations
 
     async def load(self) -> None:
         """Read what waits and what was decided since, once; close what is late."""

@@ -1,27 +1,56 @@
 """Calibration: what a step's probabilities are worth, by what people decided. Pure.
 
-A field that a person accepted, or left as it was in an edit, was right; one that was edited, or
-whose answer was rejected, was wrong. Isotonic regression (pool adjacent violators) makes of these
-the share that was right at each probability; it never falls where the probability rises. Fits are
-made for one step and model, and never decide whether an item is fresh.
+A field that a person accepted, or left as it was in an edit, was right; one that was edited was
+wrong. A rejection says that the answer is not to be used: of its fields only those count, as
+wrong, that the reason names (`total, pay_by: misread`). Isotonic regression (pool adjacent
+violators) makes of these the share that was right at each probability; it never falls where the
+probability rises.
+
+Nothing is said where nothing was reviewed: outside the probabilities that were reviewed, in a gap
+between them, in a tenth with few decisions, of a field with few decisions. A table belongs to one
+step, model, prompt and schema. An item's own decision never counts for its own confidence. Fits
+never decide whether an item is fresh.
 """
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import groupby, zip_longest
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import groupby
+from typing import Any, NamedTuple, TypeAlias
 
-from .reviews import Review, is_same_value
+from paddock.engine.system.text import counted
+from paddock.steps.llm.confidence import is_confidence
+
+from .reviews import Review, is_same_value, path_text
 
 LEAST_FIELDS = 50
 """Reviewed fields without which nothing is calibrated: a share of 0.9 is then known to ± 0.04."""
+LEAST_DECISIONS = 10
+"""Decisions without which a tenth, a field or a step of the line says nothing: 10 of 10 right are
+a share above 0.72, with 95 % certainty."""
+MOST_GAP = 0.025
+"""Between neighbouring reviewed probabilities that are farther apart nothing is known: a quarter
+of a tenth, as far apart as 10 decisions of a tenth are by chance (1 in 7 gaps is wider)."""
 N_BINS = 10
+MOST_PAIRS = 40_000
+"""Pairs of items that are compared, as of two lists of 200 that share no beginning or end; 0.2 s
+with ten values each."""
+_Z = 1.96
+"""Of an interval that holds the true share in 95 of 100 cases."""
 
-Reviewed = tuple[float, bool]
+Reviewed: TypeAlias = tuple[float, bool]
 """The probability of a field as the model had it, and whether the field was right."""
+FieldName: TypeAlias = tuple[str, ...]
+"""Names from the answer down to a field; items of lists have none of their own."""
+
+
+def tenth_of(raw: float) -> int:
+    return min(N_BINS - 1, int(raw * N_BINS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +58,47 @@ class Calibration:
     """A rising line through `knots`: probability of the model, share that was right."""
 
     knots: tuple[tuple[float, float], ...]
-    n_fields: int
+    raws: tuple[float, ...] = field(repr=False)
+    """The probabilities that were reviewed, rising, each once."""
+    tenths: frozenset[int]
+    """Those in which enough was decided."""
+    names: frozenset[FieldName] | None = None
+    """Fields of which enough was decided; None: any."""
 
-    def of(self, raw: float) -> float:
-        """Return the share that was right at a probability.
+    def of(self, raw: float) -> float | None:
+        """Return the share that was right at a probability; None where too little was reviewed.
 
-        >>> Calibration(((0.2, 0.1), (0.6, 0.5)), 50).of(0.4)
-        0.3
+        >>> line = fit([(0.55, False), (0.57, True)] * 5)
+        >>> line.of(0.56), line.of(0.58)
+        (0.5, None)
         """
+        if tenth_of(raw) not in self.tenths or not self._is_among_reviewed(raw):
+            return None
         after = bisect_left(self.knots, (raw, -1.0))
-        if after in (0, len(self.knots)):
-            return self.knots[min(after, len(self.knots) - 1)][1]
-        (left, low), (right, high) = self.knots[after - 1], self.knots[after]
+        (right, high) = self.knots[after]
+        if right == raw:
+            return high
+        (left, low) = self.knots[after - 1]
         return round(low + (high - low) * (raw - left) / (right - left), 4)
+
+    def _is_among_reviewed(self, raw: float) -> bool:
+        after = bisect_left(self.raws, raw)
+        if after == len(self.raws):
+            return False
+        is_reviewed = self.raws[after] == raw
+        return is_reviewed or (after > 0 and self.raws[after] - self.raws[after - 1] <= MOST_GAP)
+
+    def covers(self, name: FieldName) -> bool:
+        return self.names is None or name in self.names
 
 
 def fit(reviewed: Iterable[Reviewed]) -> Calibration:
     """Return the isotonic regression of what was right on its probability.
 
-    Where nothing was reviewed, below and above, the line goes to 0 and to 1.
+    Each of its steps has 10 decisions or more, so that one decision never makes a share of 1.
 
-    >>> fit([(0.2, False), (0.5, True), (0.5, False), (0.8, False), (0.9, True)]).knots
-    ((0.0, 0.0), (0.2, 0.0), (0.5, 0.3333), (0.8, 0.3333), (0.9, 1.0), (1.0, 1.0))
+    >>> fit([(0.2, False), (0.5, True), (0.5, False), (0.8, False), (0.9, True)] * 10).knots
+    ((0.2, 0.0), (0.5, 0.3333), (0.8, 0.3333), (0.9, 1.0))
 
     Raises:
         ValueError: there is nothing to fit.
@@ -63,12 +111,28 @@ def fit(reviewed: Iterable[Reviewed]) -> Calibration:
         rights = [is_right for _, is_right in equal]
         pooled.append(_Pool(raw, raw, len(rights), sum(rights)))
         while len(pooled) > 1 and pooled[-2].share >= pooled[-1].share:
-            last = pooled.pop()
-            pooled[-1] = pooled[-1].joined(last)
-    knots = [(raw, round(pool.share, 4)) for pool in pooled for raw in pool.edges]
-    before = [(0.0, 0.0)] if knots[0][0] > 0 else []
-    after = [(1.0, 1.0)] if knots[-1][0] < 1 else []
-    return Calibration((*before, *knots, *after), len(pairs))
+            _join_last(pooled)
+    knots = [(raw, round(pool.share, 4)) for pool in _large(pooled) for raw in pool.edges]
+    n_of = Counter(tenth_of(raw) for raw, _ in pairs)
+    tenths = frozenset(tenth for tenth, n in n_of.items() if n >= LEAST_DECISIONS)
+    return Calibration(tuple(knots), tuple(sorted({raw for raw, _ in pairs})), tenths)
+
+
+def _large(pools: Sequence[_Pool]) -> list[_Pool]:
+    """Join rising pools that have few decisions with the next one, the last with that before."""
+    made: list[_Pool] = []
+    for pool in pools:
+        made.append(pool)
+        if len(made) > 1 and made[-2].n < LEAST_DECISIONS:
+            _join_last(made)
+    if len(made) > 1 and made[-1].n < LEAST_DECISIONS:
+        _join_last(made)
+    return made
+
+
+def _join_last(pools: list[_Pool]) -> None:
+    last = pools.pop()
+    pools[-1] = pools[-1].joined(last)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +170,30 @@ class ReliabilityBin:
         """The range, as in `0.8 to 0.9`."""
         return f"{self.low:.1f} to {self.high:.1f}"
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Bounds of the true share, right in 95 of 100 cases (Wilson).
+
+        >>> [round(bound, 2) for bound in ReliabilityBin(0.9, 1.0, 10, 10).interval]
+        [0.72, 1.0]
+        """
+        of_n = _Z**2 / self.n
+        middle = (self.share + of_n / 2) / (1 + of_n)
+        spread = self.share * (1 - self.share) / self.n + of_n / (4 * self.n)
+        half = _Z / (1 + of_n) * math.sqrt(spread)
+        return max(0.0, middle - half), min(1.0, middle + half)
+
+    @property
+    def share(self) -> float:
+        return self.n_right / self.n
+
+    @property
+    def bounds(self) -> str:
+        """The interval in words; whether it is too wide to be used."""
+        low, high = self.interval
+        too_few = "" if self.n >= LEAST_DECISIONS else "; too few to calibrate"
+        return f"{low:.0%} to {high:.0%}{too_few}"
+
 
 def reliability(reviewed: Iterable[Reviewed]) -> list[ReliabilityBin]:
     """Return how often fields were right, by tenths of their probability, without empty ones.
@@ -115,100 +203,376 @@ def reliability(reviewed: Iterable[Reviewed]) -> list[ReliabilityBin]:
     """
     found: dict[int, list[bool]] = {}
     for raw, is_right in reviewed:
-        found.setdefault(min(N_BINS - 1, int(raw * N_BINS)), []).append(is_right)
+        found.setdefault(tenth_of(raw), []).append(is_right)
     return [
         ReliabilityBin(number / N_BINS, (number + 1) / N_BINS, len(rights), sum(rights))
         for number, rights in sorted(found.items())
     ]
 
 
+# What was decided
+
+
 @dataclass(frozen=True, slots=True)
-class StepCalibration:
-    """What people decided about one step's fields with one model."""
+class DecidedField:
+    """A field of one answer, its probability, and whether it was right."""
 
-    pipeline: str
-    """The file's name."""
-    step: str
-    digest: str
-    """Of the model."""
-    model: str
-    """The model's name as of the newest review."""
-    reviewed: tuple[Reviewed, ...] = field(repr=False)
+    name: FieldName
+    raw: float
+    is_right: bool
 
     @property
-    def n_fields(self) -> int:
-        return len(self.reviewed)
-
-    @property
-    def calibration(self) -> Calibration | None:
-        """The fit; None while too few fields were reviewed."""
-        return fit(self.reviewed) if self.n_fields >= LEAST_FIELDS else None
-
-    @property
-    def rows(self) -> list[ReliabilityBin]:
-        """The reliability table; empty while too few fields were reviewed."""
-        return reliability(self.reviewed) if self.n_fields >= LEAST_FIELDS else []
+    def pair(self) -> Reviewed:
+        return self.raw, self.is_right
 
 
-def reviewed_fields(review: Review) -> list[Reviewed]:
+@dataclass(frozen=True, slots=True)
+class DecidedAnswer:
+    """What a person decided about one answer."""
+
+    item: tuple[str, str]
+    """Scope and key."""
+    document_sha256: str
+    fields: tuple[DecidedField, ...]
+
+
+def reviewed_fields(review: Review) -> list[DecidedField]:
     """Return the fields of a whole review that a person decided on, as far as they have confidence.
 
     What expired, and what no one has decided, says nothing.
     """
-    if review.state not in ("accepted", "edited", "rejected"):
-        return []
     answer, confidence = review.subject.get("answer"), review.subject.get("confidence")
-    decided = {"accepted": answer, "edited": review.value}.get(review.state, _REJECTED)
-    return list(_compared(confidence, answer, decided))
+    if review.state == "accepted":
+        return [DecidedField(name, raw, True) for _, name, raw in _leaves(confidence, answer)]
+    if review.state == "edited":
+        return list(_compared(confidence, answer, review.value))
+    if review.state == "rejected":
+        wrong = named_fields(review.reason or "", answer)
+        return [
+            DecidedField(name, raw, False)
+            for path, name, raw in _leaves(confidence, answer)
+            if any(path[: len(one)] == one for one in wrong)
+        ]
+    return []
 
 
-_REJECTED = object()
+_Path: TypeAlias = tuple[str | int, ...]
+
+
+def named_fields(reason: str, answer: Any) -> list[_Path]:
+    """Return the paths of the fields that a reason names before its colon; none if it has others.
+
+    >>> named_fields("total, lines.0.price: misread", {"total": 1, "lines": [{"price": 2}]})
+    [('total',), ('lines', 0, 'price')]
+    >>> named_fields("a scan of a cat: no bill", {"total": 1})
+    []
+    """
+    paths: dict[str, list[_Path]] = {}
+    for path in _paths(answer):
+        for name in {path_text(path), ".".join(map(str, path))}:
+            paths.setdefault(name, []).append(path)
+    found: list[_Path] = []
+    left = reason.strip()
+    while left:
+        begun = (name for name in paths if left.startswith(name))
+        ended = ((name, left[len(name) :].lstrip()) for name in begun)
+        fitting = [(name, rest) for name, rest in ended if rest[:1] in ("", ",", ":")]
+        if not fitting:
+            return []
+        name, rest = max(fitting, key=lambda one: len(one[0]))
+        found += paths[name]
+        if rest[:1] != ",":
+            return found
+        left = rest[1:].lstrip()
+    return found
+
+
+def _paths(answer: Any, path: _Path = ()) -> Iterator[_Path]:
+    held: Iterable[tuple[str | int, Any]] = ()
+    if isinstance(answer, Mapping):
+        held = answer.items()
+    elif isinstance(answer, list):
+        held = enumerate(answer)
+    for key, value in held:
+        yield (*path, key)
+        yield from _paths(value, (*path, key))
+
+
+def _leaves(
+    confidence: Any, answer: Any, path: _Path = (), name: FieldName = ()
+) -> Iterator[tuple[_Path, FieldName, float]]:
+    """Yield the fields of an answer that have confidence: path, name, probability."""
+    if is_confidence(confidence):
+        if confidence["raw"] is not None:  # else a person wrote it
+            yield path, name, float(confidence["raw"])
+    elif isinstance(confidence, Mapping) and isinstance(answer, Mapping):
+        for key in (one for one in answer if one in confidence):
+            yield from _leaves(confidence[key], answer[key], (*path, key), (*name, key))
+    elif isinstance(confidence, list) and isinstance(answer, list):
+        for at, (one, value) in enumerate(zip(confidence, answer, strict=False)):
+            yield from _leaves(one, value, (*path, at), name)
+
+
+_REMOVED = object()
 """Equals no value of a field."""
 
 
-def _compared(confidence: Any, answer: Any, decided: Any) -> Iterator[Reviewed]:
-    """Yield the fields of an answer: their probability, and whether the decided value is theirs."""
-    if _is_field(confidence):
-        yield float(confidence["raw"]), is_same_value(answer, decided)
+def _compared(
+    confidence: Any, answer: Any, decided: Any, name: FieldName = ()
+) -> Iterator[DecidedField]:
+    """Yield the fields of an edited answer, and whether the decided value is theirs.
+
+    Of lists that are too long to be aligned nothing is known.
+    """
+    if is_confidence(confidence):
+        if confidence["raw"] is not None:
+            is_right = is_same_value(answer, decided)
+            yield DecidedField(name, float(confidence["raw"]), is_right)
     elif isinstance(confidence, Mapping) and isinstance(answer, Mapping):
-        for name in (one for one in answer if one in confidence):
-            within = decided.get(name, _REJECTED) if isinstance(decided, Mapping) else _REJECTED
-            yield from _compared(confidence[name], answer[name], within)
+        for key in (one for one in answer if one in confidence):
+            within = decided.get(key, _REMOVED) if isinstance(decided, Mapping) else _REMOVED
+            yield from _compared(confidence[key], answer[key], within, (*name, key))
     elif isinstance(confidence, list) and isinstance(answer, list):
-        others = decided if isinstance(decided, list) else []
-        for one, value, within in zip_longest(confidence, answer, others, fillvalue=_REJECTED):
-            yield from _compared(one, value, within)
+        partners = aligned(answer, decided if isinstance(decided, list) else [], _REMOVED)
+        for one, value, within in zip(confidence, answer, partners or (), strict=False):
+            yield from _compared(one, value, within, name)
 
 
-def _is_field(confidence: Any) -> bool:
-    return isinstance(confidence, Mapping) and {"raw", "is_calibrated"} <= confidence.keys()
+def _fit_of(answers: Iterable[DecidedAnswer]) -> Calibration | None:
+    """Return the fit of the fields of answers; None: there are too few."""
+    found = [one for answer in answers for one in answer.fields]
+    if len(found) < LEAST_FIELDS:
+        return None
+    n_of = Counter(one.name for one in found)
+    names = frozenset(name for name, n in n_of.items() if n >= LEAST_DECISIONS)
+    return replace(fit(one.pair for one in found), names=names)
 
 
-Calibrated = tuple[str, str, str]
-"""What a fit is for: pipeline, step, digest of the model."""
+# Which item of a list has become which one of an edited list: an item that a person deleted or
+# inserted shifts those behind it, so lists are aligned as texts are, with the fewest differences.
 
 
-def calibrations_of(reviews: Iterable[Review]) -> dict[Calibrated, StepCalibration]:
-    """Return what was decided about each step with each model; `reviews` are whole ones."""
-    found: dict[Calibrated, list[Reviewed]] = {}
-    names: dict[Calibrated, tuple[float, str]] = {}
+def aligned(before: Sequence[Any], after: Sequence[Any], removed: Any) -> list[Any] | None:
+    """Return what became of each item of `before`: an item of `after`, or `removed`.
+
+    None: they are too long to be compared.
+
+    >>> aligned(["a", "b", "c"], ["b", "x"], None)
+    [None, 'b', None]
+    """
+    first = _n_same(before, after)
+    last = _n_same(before[first:][::-1], after[first:][::-1])
+    ends = len(before) - last, len(after) - last
+    rest, others = before[first : ends[0]], after[first : ends[1]]
+    if len(rest) * len(others) > MOST_PAIRS:
+        return None
+    middle = _moved(rest, others, _partners(rest, others))
+    found = [removed if at is None else others[at] for at in middle]
+    return [*after[:first], *found, *after[ends[1] :]]
+
+
+def _n_same(one: Sequence[Any], other: Sequence[Any]) -> int:
+    pairs = zip(one, other, strict=False)
+    return next(
+        (n for n, pair in enumerate(pairs) if not is_same_value(*pair)), min(len(one), len(other))
+    )
+
+
+def _partners(before: Sequence[Any], after: Sequence[Any]) -> list[int | None]:
+    """Return the place in `after` of each item of `before`; None: it was removed."""
+    costs = [[_pair_cost(one, other) for other in after] for one in before]
+    n, m = len(before), len(after)
+    # total[i][j]: the least cost of what is behind i and j; to leave an item out costs 1
+    total = [[float(n - i + m - j) for j in range(m + 1)] for i in range(n + 1)]
+    for i in range(n - 1, -1, -1):
+        for j in range(m - 1, -1, -1):
+            pair = costs[i][j] + total[i + 1][j + 1]
+            total[i][j] = min(pair, 1 + total[i + 1][j], 1 + total[i][j + 1])
+    found: list[int | None] = []
+    j = 0
+    for i in range(n):
+        while j < m and total[i][j] == 1 + total[i][j + 1] < costs[i][j] + total[i + 1][j + 1]:
+            j += 1
+        is_pair = j < m and total[i][j] == costs[i][j] + total[i + 1][j + 1]
+        found.append(j if is_pair else None)
+        j += is_pair
+    return found
+
+
+def _pair_cost(one: Any, other: Any) -> float:
+    """Return the cost of a pair; two items that share nothing are better left out."""
+    difference = _difference(one, other)
+    return difference if difference < 1 else 3.0
+
+
+def _difference(one: Any, other: Any) -> float:
+    """Return the share of an item's values that another one does not have.
+
+    >>> _difference({"a": 1, "b": [2, 3]}, {"a": 1, "b": [2, 4]})
+    0.25
+    """
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        names = {**one, **other}
+        within = [_difference(one.get(name), other.get(name)) for name in names]
+    elif isinstance(one, list) and isinstance(other, list):
+        pairs = zip(one, other, strict=False)
+        within = [_difference(*pair) for pair in pairs]
+        within += [1.0] * abs(len(one) - len(other))
+    else:
+        return float(not is_same_value(one, other))
+    return sum(within) / max(1, len(within))
+
+
+def _moved(
+    before: Sequence[Any], after: Sequence[Any], partners: Sequence[int | None]
+) -> list[int | None]:
+    """Pair items that were taken out with the same ones that were put in elsewhere."""
+    left = [at for at in range(len(after)) if at not in set(partners)]
+    found: list[int | None] = []
+    for one, partner in zip(before, partners, strict=True):
+        place = partner
+        if place is None:
+            place = next((at for at in left if is_same_value(one, after[at])), None)
+            left = [at for at in left if at != place]
+        found.append(place)
+    return found
+
+
+class CalibrationKey(NamedTuple):
+    """What a table belongs to. A change of any of these begins another one."""
+
+    pipeline: str
+    """The file's name."""
+    step: str
+    model_digest: str
+    prompt_digest: str
+    schema_digest: str
+
+    def changes(self, other: CalibrationKey) -> str:
+        """Return what differs from the key of the same step, in words.
+
+        >>> CalibrationKey("a", "s", "1", "2", "3").changes(CalibrationKey("a", "s", "1", "0", "0"))
+        'prompt and schema'
+        """
+        names = ("model", "prompt", "schema")
+        pairs = zip(names, self[2:], other[2:], strict=True)
+        return " and ".join(name for name, one, two in pairs if one != two)
+
+
+@dataclass(frozen=True)
+class StepCalibration:
+    """What people decided about one step's fields with one model, prompt and schema."""
+
+    key: CalibrationKey
+    model: str
+    """The model's name as of the newest review."""
+    at: float
+    """When the newest of its answers was asked about."""
+    answers: tuple[DecidedAnswer, ...] = field(repr=False)
+    n_rejected: int = 0
+    """Rejected answers whose reason names no field."""
+
+    @property
+    def n_fields(self) -> int:
+        return sum(len(one.fields) for one in self.answers)
+
+    def calibration(
+        self, item: tuple[str, str] | None = None, document_sha256: str = ""
+    ) -> Calibration | None:
+        """Return the fit without what was decided about an item, or about its document elsewhere.
+
+        None while too few fields were reviewed.
+        """
+        own = {item, document_sha256} - {None, ""}
+        if own.isdisjoint(self._decided):
+            return self._whole
+        return _fit_of(
+            one for one in self.answers if own.isdisjoint((one.item, one.document_sha256))
+        )
+
+    @cached_property
+    def _decided(self) -> frozenset[Any]:
+        """The items and documents that were decided on."""
+        both = ((one.item, one.document_sha256) for one in self.answers)
+        return frozenset(one for pair in both for one in pair)
+
+    @cached_property
+    def _whole(self) -> Calibration | None:
+        return _fit_of(self.answers)
+
+    @property
+    def rows(self) -> list[ReliabilityBin]:
+        """The reliability table; empty while too few fields were reviewed."""
+        if self.n_fields < LEAST_FIELDS:
+            return []
+        return reliability(one.pair for answer in self.answers for one in answer.fields)
+
+
+def key_of(review: Review) -> CalibrationKey:
+    names = ("digest", "prompt_digest", "schema_digest")
+    model, prompt, schema = (str(review.subject.get(name) or "") for name in names)
+    return CalibrationKey(
+        str(review.subject.get("pipeline") or ""), review.step, model, prompt, schema
+    )
+
+
+def calibrations_of(reviews: Iterable[Review]) -> dict[CalibrationKey, StepCalibration]:
+    """Return what was decided about each step; `reviews` are whole ones, open ones as well."""
+    found: dict[CalibrationKey, list[Review]] = {}
     for review in reviews:
-        fields = reviewed_fields(review)
-        if not fields:
-            continue
-        told = [str(review.subject.get(name) or "") for name in ("pipeline", "digest", "model")]
-        key = (told[0], review.step, told[1])
-        found.setdefault(key, []).extend(fields)
-        names[key] = max(names.get(key, (0.0, "")), (review.decided_at or 0.0, told[2]))
-    return {key: StepCalibration(*key, names[key][1], tuple(found[key])) for key in found}
+        if review.subject.get("confidence") is not None:
+            found.setdefault(key_of(review), []).append(review)
+    return {key: _step_calibration(key, held) for key, held in found.items()}
 
 
-def calibrated(confidence: Any, calibration: Calibration) -> Any:
+def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCalibration:
+    newest = max(reviews, key=lambda one: one.asked_at)
+    decided = ((one, tuple(reviewed_fields(one))) for one in reviews)
+    answers = [
+        DecidedAnswer((one.scope, one.key), str(one.subject.get("document_sha256") or ""), fields)
+        for one, fields in decided
+        if fields
+    ]
+    n_rejected = sum(one.state == "rejected" and not reviewed_fields(one) for one in reviews)
+    return StepCalibration(
+        key, str(newest.subject.get("model") or ""), newest.asked_at, tuple(answers), n_rejected
+    )
+
+
+def former_tables(
+    key: CalibrationKey, tables: Mapping[CalibrationKey, StepCalibration]
+) -> list[StepCalibration]:
+    """Return the tables of a step's other models, prompts and schemas, the newest first."""
+    found = [
+        one
+        for other, one in tables.items()
+        if other[:2] == key[:2] and other != key and one.n_fields
+    ]
+    return sorted(found, key=lambda one: -one.at)
+
+
+def start_text(key: CalibrationKey, tables: Mapping[CalibrationKey, StepCalibration]) -> str | None:
+    """Return why a step that was reviewed before is not calibrated yet; None: it is, or was not."""
+    own, former = tables.get(key), former_tables(key, tables)
+    n_fields = 0 if own is None else own.n_fields
+    if not former or n_fields >= LEAST_FIELDS:
+        return None
+    return (
+        f"'{key.step}': its confidence has {n_fields:,} of {LEAST_FIELDS} reviewed fields. "
+        f"{counted(former[0].n_fields, 'reviewed field')} of another "
+        f"{key.changes(former[0].key)} no longer count{'s' * (former[0].n_fields == 1)}."
+    )
+
+
+def calibrated(confidence: Any, calibration: Calibration, name: FieldName = ()) -> Any:
     """Return the confidence of an answer with `p` as people's decisions have it; `raw` stays."""
-    if _is_field(confidence):
-        return {**confidence, "p": calibration.of(confidence["raw"]), "is_calibrated": True}
+    if is_confidence(confidence):
+        raw = confidence["raw"]
+        is_known = raw is not None and calibration.covers(name)
+        p = calibration.of(raw) if is_known else None
+        return confidence if p is None else {**confidence, "p": p, "is_calibrated": True}
     if isinstance(confidence, Mapping):
-        return {name: calibrated(one, calibration) for name, one in confidence.items()}
+        return {key: calibrated(one, calibration, (*name, key)) for key, one in confidence.items()}
     if isinstance(confidence, list):
-        return [calibrated(one, calibration) for one in confidence]
+        return [calibrated(one, calibration, name) for one in confidence]
     return confidence

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,13 @@ from typing import Any
 from paddock.engine.system.files import write_output
 from paddock.engine.system.text import one_line
 from paddock.runner.core.run_records import read_lineage
-from paddock.runner.ledger.calibration import LEAST_FIELDS, calibrations_of
+from paddock.runner.ledger.calibration import (
+    LEAST_FIELDS,
+    CalibrationKey,
+    calibrations_of,
+    former_tables,
+    key_of,
+)
 from paddock.runner.ledger.entries import LedgerError, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
@@ -44,8 +50,10 @@ def reviews_of_item(ledger: Ledger, scope: str, key: str) -> ReviewRecord:
     reviews = [one for one in found if one is not None]
     made = LineageStore(ledger).made(scope, key)
     answers = [] if made is None else list(_unreviewed(made, key, {one.step for one in reviews}))
-    decided = store.decided(is_whole=True) if reviews else []
-    return _record(reviews, answers, decided)
+    if not reviews:
+        return _record(reviews, answers, ())
+    known = (*store.waiting(is_whole=True), *store.decided(is_whole=True))
+    return _record(reviews, answers, known)
 
 
 def reviews_of_run(past: PastRun) -> ReviewRecord:
@@ -56,12 +64,10 @@ def reviews_of_run(past: PastRun) -> ReviewRecord:
     """
     with open_for_reading(past.place) as ledger:
         store = ReviewStore(ledger)
-        decided = store.decided(is_whole=True)
+        known = (*store.waiting(is_whole=True), *store.decided(is_whole=True))
         places = {(row.scope, row.entry.key) for row in ledger.items_of(past.row.run)}
         reviews = [
-            one
-            for one in (*store.waiting(is_whole=True), *decided)
-            if one.run == past.row.run or (one.scope, one.key) in places
+            one for one in known if one.run == past.row.run or (one.scope, one.key) in places
         ]
         asked: dict[tuple[str, str], set[str]] = {}
         for one in reviews:
@@ -71,7 +77,7 @@ def reviews_of_run(past: PastRun) -> ReviewRecord:
             for row in LineageStore(ledger).made_in(past.row.run)
             for answer in _unreviewed(row, row.key, asked.get((row.scope, row.key), set()))
         ]
-    return _record(reviews, answers, decided)
+    return _record(reviews, answers, known)
 
 
 def write_named_run_report(file: Path, run: str, target: Path) -> None:
@@ -114,19 +120,13 @@ def _unreviewed(row: LineageRow, key: str, asked: Collection[str]) -> Iterator[R
 
 
 def _record(
-    reviews: Sequence[Review], answers: Sequence[ReviewedAnswer], decided: Sequence[Review]
+    reviews: Sequence[Review], answers: Sequence[ReviewedAnswer], known: Sequence[Review]
 ) -> ReviewRecord:
-    places = {_place(one) for one in reviews}
+    """Return the answers, and the tables of their steps; `known` are all reviews, whole."""
+    keys = {key_of(one) for one in reviews}
     return ReviewRecord(
-        (*map(reviewed_answer, reviews), *answers),
-        tuple(reliability_tables(one for one in decided if _place(one) in places)),
+        (*map(reviewed_answer, reviews), *answers), tuple(reliability_tables(known, keys))
     )
-
-
-def _place(review: Review) -> tuple[str, str, str]:
-    """Return what confidence depends on: the pipeline, the step and the model."""
-    subject = review.subject
-    return str(subject.get("pipeline")), review.step, str(subject.get("digest"))
 
 
 def review_outcome(review: Review) -> str:
@@ -172,15 +172,22 @@ def _short(value: object) -> str:
     return "null" if value is None else one_line(value_text(value), MAX_VALUE_CHARS)
 
 
-def reliability_tables(decided: Iterable[Review]) -> list[ReliabilityTable]:
-    """Return how reliable each step's confidence was; none for answers without confidence."""
-    return [
-        ReliabilityTable(
-            step=one.step,
+def reliability_tables(
+    reviews: Iterable[Review], keys: Set[CalibrationKey]
+) -> Iterator[ReliabilityTable]:
+    """Yield how reliable each step's confidence was; none for answers without confidence."""
+    tables = calibrations_of(reviews)
+    for key in sorted(keys & tables.keys()):
+        one, former = tables[key], former_tables(key, tables)
+        of_step = (other for other in tables.values() if other.key[:2] == key[:2])
+        newest = max(of_step, key=lambda other: other.at)
+        yield ReliabilityTable(
+            step=key.step,
             model=one.model,
             n_fields=one.n_fields,
             n_needed=LEAST_FIELDS,
-            rows=tuple((row.label, row.n, row.n_right) for row in one.rows),
+            rows=tuple(one.rows),
+            n_rejected=one.n_rejected,
+            former="" if newest is one else key.changes(newest.key),
+            n_former=sum(other.n_fields for other in former) if newest is one else 0,
         )
-        for _, one in sorted(calibrations_of(decided).items())
-    ]

@@ -15,7 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.text import counted
 from paddock.runner.core import run_records
+from paddock.runner.ledger.calibration import ReliabilityBin
 from paddock.runner.ledger.entries import ItemRow, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
@@ -110,8 +112,14 @@ class ReliabilityTable:
     """Fields that people have decided on."""
     n_needed: int
     """Fewer fields calibrate nothing."""
-    rows: tuple[tuple[str, int, int], ...] = ()
-    """Range of the confidence, number of fields, right ones; empty below `n_needed`."""
+    rows: tuple[ReliabilityBin, ...] = ()
+    """Empty below `n_needed`."""
+    n_rejected: int = 0
+    """Rejected answers whose reason names no field."""
+    former: str = ""
+    """What is another model, prompt or schema than that of the step's newest answers."""
+    n_former: int = 0
+    """Fields that were reviewed with those and do not count."""
 
     @property
     def is_calibrated(self) -> bool:
@@ -121,9 +129,17 @@ class ReliabilityTable:
     def summary(self) -> str:
         """One line on it."""
         of = f"confidence of '{self.step}' ({self.model})" if self.model else f"'{self.step}'"
+        if self.former:
+            of += f" with the earlier {self.former}"
         if self.is_calibrated:
-            return f"{of}: calibrated by {self.n_fields:,} reviewed fields"
-        return f"{of}: not calibrated: {self.n_fields:,} of {self.n_needed:,} fields reviewed"
+            words = f"{of}: calibrated by {self.n_fields:,} reviewed fields"
+        else:
+            words = f"{of}: not calibrated: {self.n_fields:,} of {self.n_needed:,} fields reviewed"
+        if self.n_rejected:
+            words += f"; {counted(self.n_rejected, 'rejected answer')} named no field"
+        if self.n_former:
+            words += f"; {self.n_former:,} of an earlier model, prompt or schema do not count"
+        return words
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,11 +115,16 @@ def _reviews_html(reviewed: ReviewRecord) -> Iterator[str]:
         yield f"<p>{escape(table.summary)}.</p>"
         if table.rows:
             shares = (
-                (html_cell(band), number_cell(n), number_cell(right), html_cell(share, "n"))
-                for band, n, right in table.rows
-                for share in (f"{right / n:.0%}",)
+                (
+                    html_cell(row.label),
+                    number_cell(row.n),
+                    number_cell(row.n_right),
+                    html_cell(f"{row.share:.0%}", "n"),
+                    html_cell(row.bounds),
+                )
+                for row in table.rows
             )
-            heads = ("Confidence", "#Fields", "#Right", "#Share")
+            heads = ("Confidence", "#Fields", "#Right", "#Share", "In 95 of 100 cases")
             yield html_table(f"Reliability of {table.step}", heads, shares)
 
 

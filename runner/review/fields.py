@@ -18,7 +18,7 @@ from typing import Any, Literal
 from paddock.engine.system import units
 from paddock.engine.system.text import counted, one_line, resolve_ref
 from paddock.pipelines.errors import did_you_mean
-from paddock.runner.ledger.reviews import Review
+from paddock.runner.ledger.reviews import Review, path_text
 
 FieldKind = Literal["text", "number", "choice", "json"]
 FieldKeys = tuple[str | int, ...]
@@ -54,7 +54,7 @@ class AnswerField:
     @property
     def path(self) -> str:
         """The keys with dots, as in `items.0.price`."""
-        return ".".join(map(str, self.keys))
+        return path_text(self.keys)
 
     @property
     def text(self) -> str:
@@ -280,8 +280,11 @@ def review_text(review: Review, source_text: ReadSource, now: float) -> str:
     texts = _SourceTexts(subject.get("sources") or (), source_text)
     for one in fields:
         lines += _field_lines(one, width, texts)
-    if any((one.confidence or {}).get("is_calibrated") is False for one in fields):
-        lines.append("  The percentages are not calibrated: they order fields, no more.")
+    sure = [one.confidence for one in fields if one.confidence is not None]
+    known = [one.get("is_calibrated") is not False for one in sure if one.get("p") is not None]
+    if not all(known):
+        which = "Some of the" if any(known) else "The"
+        lines.append(f"  {which} percentages are not calibrated: they order fields, no more.")
     return "\n".join(lines)
 
 

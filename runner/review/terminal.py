@@ -31,7 +31,8 @@ KEYS_TEXT = """\
 a           accept the answer as it is
 e           edit: in $EDITOR, or field by field without one
 e FIELD=VALUE   edit one field, such as: e total=84.00
-x REASON    reject the answer; the item is quarantined
+x REASON    reject the answer; the item is quarantined. A reason such as `total: misread` says
+            which field was wrong; without one, no field counts for calibration
 j, k        the next one, the one before
 u           undo the last decision of this session
 q           quit; what is not decided keeps waiting

@@ -22,11 +22,13 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from paddock.engine.request import TokenLogprob
 from paddock.engine.system.text import resolve_ref
 from paddock.pipelines.reply_schema import schema_mismatch
+
+if TYPE_CHECKING:
+    from paddock.engine.request import TokenLogprob
 
 N_ALTERNATIVES = 10
 """Likely tokens that are asked for with each token: a label of three can begin in nine ways that
@@ -109,6 +111,18 @@ def confidence(text: str, logprobs: Sequence[TokenLogprob], output: Any, schema:
         return _of_leaf(answer, spans[path], value, LeafForm.of(schemas, schema))
 
     return mirrored(output, (), _resolved(schema, schema))
+
+
+def is_confidence(mirror: Any) -> bool:
+    """Return whether this part of a mirror is one field's confidence.
+
+    Fields may be called `p` and `raw` as well: then these are mirrors, too.
+
+    >>> is_confidence({"p": 0.5, "raw": 0.5}), is_confidence({"raw": {"p": 0.5, "raw": 0.5}})
+    (True, False)
+    """
+    is_mapping = isinstance(mirror, Mapping) and "raw" in mirror
+    return is_mapping and not isinstance(mirror["raw"], Mapping | list)
 
 
 # Places of fields in the text

@@ -158,11 +158,14 @@ async def label_all(pool: Pool, n: int) -> list[Labelled]:
 
 
 def by_the_other_half(found: Sequence[Labelled]) -> list[Reviewed]:
-    """Return each answer with its probability as the other half of all calibrates it."""
+    """Return each answer with its probability as the other half of all calibrates it.
+
+    Where that half says nothing, it stays the model's.
+    """
     halves = found[::2], found[1::2]
     lines = [fit((one.p, one.is_right) for one in half) for half in halves]
     return [
-        (line.of(one.p), one.is_right)
+        (one.p if (p := line.of(one.p)) is None else p, one.is_right)
         for line, half in zip(reversed(lines), halves, strict=True)
         for one in half
     ]

@@ -114,9 +114,10 @@ def test_why_shows_how_often_confidence_was_right_once_50_fields_were_reviewed(
     decide_many(world, 49)
     assert review_part(paddock("why", "out/0.txt").stdout)[-4:] == [
         "              confidence of 'sum' (m): calibrated by 50 reviewed fields",
-        "                          0.3 to 0.4: 12 of 25 right (48%)",
-        "                          0.6 to 0.7: 1 of 1 right (100%)",
-        "                          0.9 to 1.0: 24 of 24 right (100%)",
+        "                          0.3 to 0.4: 12 of 25 right (48%), 30% to 67%",
+        "                          0.6 to 0.7: 1 of 1 right (100%), 21% to 100%; "
+        "too few to calibrate",
+        "                          0.9 to 1.0: 24 of 24 right (100%), 86% to 100%",
     ]
     paddock("logs", "--report", "run.html")
     page = (world.folder / "run.html").read_text("utf-8")

@@ -94,6 +94,14 @@ def test_references_within_a_schema_and_answers_without_one() -> None:
     assert [one.path for one in answer_fields({"a": [], "b": {}}, None)] == ["a", "b"]
 
 
+def test_a_name_with_dots_is_another_field_than_a_field_within_a_field() -> None:
+    answer = {"a.b": 1, "a": {"b": 2}}
+    fields = answer_fields(answer, None)
+    assert [one.path for one in fields] == ["a\\.b", "a.b"]
+    assert edited_answer(answer, fields, {"a.b": "3"}) == {"a.b": 1, "a": {"b": 3}}
+    assert edited_answer(answer, fields, {"a\\.b": "3"}) == {"a.b": 3, "a": {"b": 2}}
+
+
 def test_a_reference_that_leads_round_in_a_circle_ends() -> None:
     circle = {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}
     assert [one.kind for one in answer_fields({"a": "x"}, circle)] == ["text"]
