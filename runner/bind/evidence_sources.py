@@ -1,8 +1,9 @@
 """The texts in which a step's answer is found, and the boxes of what was found in them.
 
 `reply.evidence` names values of an item's scope: texts, outputs of `files.read`, hits of `search`.
-The finder (`pipelines.checking.evidence`) sees their texts alone; boxes are asked of the reader
-processes afterwards, once for each document and only for pages with a quote.
+The finder (`pipelines.checking.evidence`) sees their texts alone. It works in the reader processes,
+within their limits of time and memory, so that no text holds up a run; boxes are asked of them
+afterwards, once for each document and only for pages with a quote.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path, PurePath
 from typing import Any
 from unicodedata import east_asian_width
 
+from paddock.engine.system.text import canonical_json
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import EvidenceSpec
 from paddock.steps.base import StepError, Tools
@@ -29,6 +31,7 @@ from paddock.steps.readers.reader import (
     join_pages,
     page_offsets,
 )
+from paddock.steps.readers.reader_pool import EvidenceRequest
 
 from .inputs_and_parameters import Scope
 
@@ -37,6 +40,8 @@ _WITHOUT_PAGES = frozenset(MEDIA_TYPES.values()) - _PAGED
 """Their readers' pages are a mail's parts, a book's chapters or a workbook's sheets."""
 _MOST_SOURCE_CHARS = 8_000_000
 """A text of this length takes 15 s and 0.6 GB."""
+SMALL_CHARS = 10_000
+"""Of all texts, and of the answer, for which no reader process is worth its start."""
 _SHOWN_FIELDS = 3
 _MARGIN_LETTERS = 0.5
 _NARROW = frozenset(" .,:;'|!ijltfrI()[]/-")
@@ -86,22 +91,40 @@ class EvidenceFinder:
             return None
         return cls(schema, spec.only, read_sources(spec, scope, tools.roots.base), tools)
 
-    def located(self, output: Any) -> Any:
-        """Return where each field of an answer stands, in its shape; boxes may be missing."""
-        # The finder's tables of words and units take 30 ms.
-        from paddock.pipelines.checking.evidence import SourceText, locate
+    async def located(self, output: Any) -> Any:
+        """Return where each field of an answer stands, in its shape; boxes may be missing.
 
+        Raises:
+            StepError: it takes too much time or memory.
+        """
         if not self._latest or self._latest[0][0] is not output:
-            texts = [SourceText(one.name, one.text, one.page_starts) for one in self.sources]
-            found = locate(output, self.schema, texts, self.only)
+            # The finder's tables of words and units take 30 ms.
+            from paddock.pipelines.checking.evidence import SourceText
+
+            texts = tuple(SourceText(one.name, one.text, one.page_starts) for one in self.sources)
+            request = EvidenceRequest(output, self.schema, tuple(self.only), texts)
+            if self._is_small(output):
+                found = await asyncio.to_thread(_located_here, request)
+            else:
+                found = await documents.locate_values(request, readers=self.tools.readers)
             self._latest[:] = [(output, found)]
         return self._latest[0][1]
 
+    def _is_small(self, output: Any) -> bool:
+        n_chars = sum(len(one.text) for one in self.sources)
+        return n_chars <= SMALL_CHARS and len(canonical_json(output)) <= SMALL_CHARS
+
     async def evidence(self, output: Any) -> Any:
         """Return where each field of an answer stands, in its shape."""
-        found = await asyncio.to_thread(self.located, output)
+        found = await self.located(output)
         await fill_in_boxes(found, self.sources, self.tools)
         return found
+
+
+def _located_here(request: EvidenceRequest) -> Any:
+    from paddock.pipelines.checking.evidence import locate
+
+    return locate(request.value, request.schema, request.sources, request.only)
 
 
 def read_sources(

@@ -289,8 +289,11 @@ class ScopedReply:
         Raises:
             StepError: a check cannot be evaluated.
         """
+        scope: dict[str, Any] = {**self.scope, "output": output, "text": text}
+        if self.finder is not None and any(map(_reads_evidence, self.reply.checks)):
+            scope["evidence"] = await self.finder.located(output)
         # A check may read long texts, or load what knows the languages.
-        looking = asyncio.to_thread(self._failures, output, text)
+        looking = asyncio.to_thread(self._failures, scope)
         try:
             return await asyncio.wait_for(looking, CHECK_TIMEOUT_S)
         except TimeoutError:
@@ -298,10 +301,7 @@ class ScopedReply:
                 f"`check`: the checks take longer than {CHECK_TIMEOUT_S:g} s."
             ) from None
 
-    def _failures(self, output: Any, text: str) -> list[str]:
-        scope = {**self.scope, "output": output, "text": text}
-        if self.finder is not None and any(map(_reads_evidence, self.reply.checks)):
-            scope["evidence"] = self.finder.located(output)
+    def _failures(self, scope: Mapping[str, Any]) -> list[str]:
         found: dict[str, None] = {}
         for check in self.reply.checks:
             try:

@@ -20,6 +20,7 @@ from .reader import Document, PageBox, QuoteSpan, Unreadable, after_name
 from .reader_pool import (
     BoxesRequest,
     DocumentRequest,
+    EvidenceRequest,
     MissingDocument,
     PageRequest,
     ReaderPool,
@@ -79,6 +80,16 @@ async def quote_boxes(
     """
     request = BoxesRequest(path, tuple(quotes), MOST_SHOWN_BYTES)
     with _step_errors(f"'{printable(path.name)}'"):
+        return await _in_process(request, readers)
+
+
+async def locate_values(request: EvidenceRequest, *, readers: DocumentReaders | None = None) -> Any:
+    """Return where the values of an answer are in its sources, found in a reader process.
+
+    Raises:
+        StepError: it takes too much time or memory.
+    """
+    with _step_errors("`evidence`: the text"):
         return await _in_process(request, readers)
 
 

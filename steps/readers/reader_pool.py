@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from threading import Event, Lock
 from time import monotonic
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import psutil
 
@@ -31,6 +31,9 @@ from paddock.engine.system.processes import GuardedPipes, how_it_ended, python_e
 
 from .reader import Document, LineBox, PageBox, QuoteSpan, Unreadable
 from .reader_process import FAILURE, HEADER, OUT_OF_MEMORY, PROGRESS, REQUEST, pack_frame
+
+if TYPE_CHECKING:
+    from paddock.pipelines.checking.evidence import SourceText
 
 MOST_PROCESSES = 4
 _MIB = 1024**2
@@ -152,6 +155,39 @@ class PageRequest:
 
     def answer(self, meta: Mapping[str, Any], data: memoryview) -> bytes:
         return bytes(data)
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceRequest:
+    """Where the values of an answer are in the texts that it was made of."""
+
+    value: Any
+    """The answer."""
+    schema: Any
+    only: tuple[str, ...]
+    sources: tuple[SourceText, ...]
+
+    def frame(self) -> tuple[dict[str, Any], bytes]:
+        texts = [one.text.encode("utf-8", "surrogatepass") for one in self.sources]
+        sources = [
+            [one.name, len(text), list(one.page_starts)]
+            for one, text in zip(self.sources, texts, strict=True)
+        ]
+        asked = {
+            "do": "locate",
+            "answer": self.value,
+            "schema": self.schema,
+            "only": list(self.only),
+            "sources": sources,
+        }
+        return asked, b"".join(texts)
+
+    @property
+    def most_answer_bytes(self) -> int:
+        return _MOST_META_BYTES
+
+    def answer(self, meta: Mapping[str, Any], data: memoryview) -> Any:
+        return json.loads(bytes(data))
 
 
 class ReadAbandoned(Exception):

@@ -357,6 +357,8 @@ def _carried_out(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> by
                 quotes = [QuoteSpan(*one) for one in json.loads(data)]
                 boxes = find_boxes(Path(asked["path"]), quotes, check, asked["max_bytes"])
                 return pack_frame(RESULT, {"boxes": boxes})
+            case "locate":
+                return pack_frame(RESULT, {}, json.dumps(locate_values(asked, data)).encode())
             case other:
                 return pack_frame(FAILURE, {"errno": 0, "why": f"nothing is called {other}"})
     except Unreadable as error:
@@ -372,6 +374,18 @@ def _read_document(asked: Mapping[str, Any], data: bytes, check: Callable[[], No
     if asked["path"] is None:
         return read_document_bytes(data, wishes, asked["max_bytes"])
     return read_document(Path(asked["path"]), wishes, asked["max_bytes"])
+
+
+def locate_values(asked: Mapping[str, Any], data: bytes) -> Any:
+    """Return where the values of an answer are in texts, as `pipelines.checking` finds them."""
+    from paddock.pipelines.checking.evidence import SourceText, locate  # 30 ms; documents need none
+
+    sources, at = [], 0
+    for name, n_bytes, page_starts in asked["sources"]:
+        text = data[at : at + n_bytes].decode("utf-8", "surrogatepass")
+        sources.append(SourceText(name, text, tuple(page_starts)))
+        at += n_bytes
+    return locate(asked["answer"], asked["schema"], sources, asked["only"])
 
 
 def _document_frame(document: Document) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,8 @@ from paddock.pipelines.expressions import Expression
 from paddock.pipelines.model import EvidenceSpec
 from paddock.runner.bind.evidence_sources import EvidenceFinder, EvidenceSource, read_sources
 from paddock.runner.bind.inputs_and_parameters import Scope
-from paddock.steps.base import StepError
+from paddock.steps.base import StepError, Tools
+from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from tests.fakes.tools import tools
 
 SCHEMA = {"type": "object", "properties": {"price": {"type": "number"}}}
@@ -121,3 +124,70 @@ def test_a_quote_over_a_page_break_has_the_box_of_its_first_part(tmp_path: Path)
     left, top, right, bottom = at["box"]
     assert (top, right, bottom) == (0.8, 0.9, 0.9)
     assert 0.1 < left < 0.4
+
+
+LONG = "1,1, " * 60_000
+
+
+def in_processes(folder: Path, limits: ReaderLimits | None = None) -> tuple[Tools, ReaderPool]:
+    readers = ReaderPool(limits)
+    return replace(tools(folder), readers=readers), readers
+
+
+def test_long_texts_are_searched_in_another_process_with_the_same_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"\x00The price is 84.00 \ud800.\n{'Nothing here. ' * 2_000}\nThe price: 9."
+    short = EvidenceFinder(SCHEMA, (), sources(["The price is 84.00."]), tools(tmp_path))
+    here = asyncio.run(short.evidence({"price": 84.0}))["price"]
+
+    def never(*_: Any) -> None:
+        raise AssertionError("a long text is not searched in the run's own process")
+
+    monkeypatch.setattr("paddock.pipelines.checking.evidence.locate", never)
+    both, readers = in_processes(tmp_path)
+    with closing(readers):
+        finder = EvidenceFinder(SCHEMA, (), sources([text, "More."]), both)
+        there = asyncio.run(finder.evidence({"price": 84.0}))["price"]
+    names = ("quote", "match", "line", "page", "ratio")
+    assert {name: there[name] for name in names} == {name: here[name] for name in names}
+    assert text[there["start"] : there["end"]] == "84.00"
+
+
+def test_a_text_that_takes_too_long_fails_its_item_with_a_sentence(tmp_path: Path) -> None:
+    both, readers = in_processes(tmp_path, ReaderLimits(timeout_s=0.05))
+    with closing(readers):
+        finder = EvidenceFinder(SCHEMA, (), sources([LONG * 20]), both)
+        with pytest.raises(StepError) as raised:
+            asyncio.run(finder.evidence({"price": 84.0}))
+    assert str(raised.value) == (
+        "`evidence`: the text is not read: it takes more than 0.05 s for one of its pages or "
+        "parts. Raise PADDOCK_READ_TIMEOUT to read it."
+    )
+
+
+def test_a_search_ends_with_what_waits_for_it(tmp_path: Path) -> None:
+    """Ctrl-C cancels the step; a thread that searched would go on, and the run with it."""
+
+    async def cancelled(readers: ReaderPool, finder: EvidenceFinder) -> None:
+        begun = asyncio.Event()
+        loop, submit = asyncio.get_running_loop(), readers.submit
+
+        def noted(request: Any, is_unwanted: Any, is_begun: Any) -> Any:
+            def both() -> None:
+                is_begun()
+                loop.call_soon_threadsafe(begun.set)
+
+            return submit(request, is_unwanted, both)
+
+        readers.submit = noted  # type: ignore[method-assign,assignment]
+        searching = asyncio.ensure_future(finder.evidence({"price": 84.0}))
+        await begun.wait()
+        searching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await searching
+
+    both, readers = in_processes(tmp_path, ReaderLimits(timeout_s=0))
+    with closing(readers):
+        finder = EvidenceFinder(SCHEMA, (), sources([LONG * 20]), both)
+        asyncio.run(cancelled(readers, finder))
