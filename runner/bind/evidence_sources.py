@@ -32,6 +32,7 @@ from paddock.steps.readers.reader import (
     page_offsets,
 )
 from paddock.steps.readers.reader_pool import EvidenceRequest
+from paddock.steps.readers.reader_process import locate_values
 
 from .inputs_and_parameters import Scope
 
@@ -98,14 +99,12 @@ class EvidenceFinder:
             StepError: it takes too much time or memory.
         """
         if not self._latest or self._latest[0][0] is not output:
-            # The finder's tables of words and units take 30 ms.
-            from paddock.pipelines.checking.evidence import SourceText
-
-            texts = tuple(SourceText(one.name, one.text, one.page_starts) for one in self.sources)
-            request = EvidenceRequest(output, self.schema, tuple(self.only), texts)
+            texts = tuple((one.name, one.text, one.page_starts) for one in self.sources)
+            asked = (output, self.schema, tuple(self.only), texts)
             if self._is_small(output):
-                found = await asyncio.to_thread(_located_here, request)
+                found = await asyncio.to_thread(locate_values, *asked)
             else:
+                request = EvidenceRequest(*asked)
                 found = await documents.locate_values(request, readers=self.tools.readers)
             self._latest[:] = [(output, found)]
         return self._latest[0][1]
@@ -119,12 +118,6 @@ class EvidenceFinder:
         found = await self.located(output)
         await fill_in_boxes(found, self.sources, self.tools)
         return found
-
-
-def _located_here(request: EvidenceRequest) -> Any:
-    from paddock.pipelines.checking.evidence import locate
-
-    return locate(request.value, request.schema, request.sources, request.only)
 
 
 def read_sources(

@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path
 from threading import Event, Lock
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import psutil
 
@@ -30,10 +30,15 @@ from paddock.engine.system.hardware import read_cpu, read_memory
 from paddock.engine.system.processes import GuardedPipes, how_it_ended, python_environ
 
 from .reader import Document, LineBox, PageBox, QuoteSpan, Unreadable
-from .reader_process import FAILURE, HEADER, OUT_OF_MEMORY, PROGRESS, REQUEST, pack_frame
-
-if TYPE_CHECKING:
-    from paddock.pipelines.checking.evidence import SourceText
+from .reader_process import (
+    FAILURE,
+    HEADER,
+    OUT_OF_MEMORY,
+    PROGRESS,
+    REQUEST,
+    SourceParts,
+    pack_frame,
+)
 
 MOST_PROCESSES = 4
 _MIB = 1024**2
@@ -165,13 +170,13 @@ class EvidenceRequest:
     """The answer."""
     schema: Any
     only: tuple[str, ...]
-    sources: tuple[SourceText, ...]
+    sources: tuple[SourceParts, ...]
 
     def frame(self) -> tuple[dict[str, Any], bytes]:
-        texts = [one.text.encode("utf-8", "surrogatepass") for one in self.sources]
+        texts = [text.encode("utf-8", "surrogatepass") for _, text, _ in self.sources]
         sources = [
-            [one.name, len(text), list(one.page_starts)]
-            for one, text in zip(self.sources, texts, strict=True)
+            [name, len(text), list(starts)]
+            for (name, _, starts), text in zip(self.sources, texts, strict=True)
         ]
         asked = {
             "do": "locate",

@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from time import monotonic, process_time
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 from . import reader, text_files
 from .reader import (
@@ -358,7 +358,7 @@ def _carried_out(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> by
                 boxes = find_boxes(Path(asked["path"]), quotes, check, asked["max_bytes"])
                 return pack_frame(RESULT, {"boxes": boxes})
             case "locate":
-                return pack_frame(RESULT, {}, json.dumps(locate_values(asked, data)).encode())
+                return _located_frame(asked, data)
             case other:
                 return pack_frame(FAILURE, {"errno": 0, "why": f"nothing is called {other}"})
     except Unreadable as error:
@@ -376,16 +376,28 @@ def _read_document(asked: Mapping[str, Any], data: bytes, check: Callable[[], No
     return read_document(Path(asked["path"]), wishes, asked["max_bytes"])
 
 
-def locate_values(asked: Mapping[str, Any], data: bytes) -> Any:
+SourceParts: TypeAlias = tuple[str, str, Sequence[int]]
+"""A text in which values are looked for: its name, the text, where its pages begin."""
+
+
+def locate_values(
+    answer: Any, schema: Any, only: Sequence[str], sources: Sequence[SourceParts]
+) -> Any:
     """Return where the values of an answer are in texts, as `pipelines.checking` finds them."""
     from paddock.pipelines.checking.evidence import SourceText, locate  # 30 ms; documents need none
 
-    sources, at = [], 0
+    texts = [SourceText(name, text, tuple(starts)) for name, text, starts in sources]
+    return locate(answer, schema, texts, only)
+
+
+def _located_frame(asked: Mapping[str, Any], data: bytes) -> bytes:
+    sources, at = list[SourceParts](), 0
     for name, n_bytes, page_starts in asked["sources"]:
         text = data[at : at + n_bytes].decode("utf-8", "surrogatepass")
-        sources.append(SourceText(name, text, tuple(page_starts)))
+        sources.append((name, text, page_starts))
         at += n_bytes
-    return locate(asked["answer"], asked["schema"], sources, asked["only"])
+    found = locate_values(asked["answer"], asked["schema"], asked["only"], sources)
+    return pack_frame(RESULT, {}, json.dumps(found).encode())
 
 
 def _document_frame(document: Document) -> bytes:
