@@ -219,9 +219,17 @@ class PromptCut(EngineError):
     """A server read less of a prompt than it was sent, and reported no error."""
 
     def __init__(
-        self, url: str, n_read_tokens: int, n_sent_tokens: int, *, is_probe: bool = False
+        self,
+        url: str,
+        n_read_tokens: int,
+        n_sent_tokens: int,
+        *,
+        is_probe: bool = False,
+        is_servers_fault: bool = False,
     ) -> None:
+        """`is_servers_fault`: it cuts any text of this length, as a probe has shown."""
         self.url, self.n_read_tokens, self.n_sent_tokens = url, n_read_tokens, n_sent_tokens
+        self.is_servers_fault = is_servers_fault or is_probe
         what = f"a prompt of at least {n_sent_tokens}"
         if is_probe:
             what = f"a probe of {n_sent_tokens}, which is as long as this prompt may be"

@@ -2,7 +2,9 @@
 
 Each request goes to the least busy server that is up and has the model in memory. When a server
 goes down, its requests go to the others, and it is tried again with growing pauses. One that comes
-back with another model under the same name is left out. Lives in one event loop.
+back with another model under the same name is left out, as is one that refuses a request and then
+the same request without a document (`neutral_request`): only what a server refuses of one document
+alone is that document's fault. Lives in one event loop.
 """
 
 from __future__ import annotations
@@ -15,11 +17,14 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from paddock.engine.errors import (
+    BadRequest,
     Busy,
+    DeadlineExceeded,
     EngineError,
     ModelBroken,
     NoServer,
     NotServed,
+    PromptCut,
     ServerLost,
     WrongRole,
 )
@@ -40,6 +45,7 @@ from paddock.engine.workers.worker_protocol import Embedded
 
 from .base import Answer, OpenAnswers, embed_in_portions, total_deadline
 from .model_servers import ModelKey, ModelServer, model_key_of
+from .neutral_request import NEUTRAL_TEXT, begin_neutral_chat, neutral_embed, neutral_messages
 from .openai_client import ServerAway, ServerBusy
 from .token_counting import TokenCount
 
@@ -109,6 +115,9 @@ class ServerMember:
         """By the loop's clock; None: it is up."""
         self.facts: dict[ModelKey, ModelFacts] = {}
         """Of the models that it has been seen to have."""
+        self.refusals: dict[ModelKey, EngineError] = {}
+        """Of the models of which it refuses every request."""
+        self.asking_neutral = asyncio.Lock()
         self._find = find
         self._server: ModelServer | None = None
         self._finding = asyncio.Lock()
@@ -270,6 +279,10 @@ class ServerRoster:
             return None
         since = [one.down_since for one in self._members if one.down_since is not None]
         if not since:
+            key = model_key_of(model)
+            for member in self._members:
+                if key in member.refusals:
+                    raise member.refusals[key]
             raise NoServer(model.ref, f"{self._urls()} has it no more", 0.0)
         left_s = max(since) + self._reach_s - asyncio.get_running_loop().time()
         if left_s <= 0:
@@ -286,6 +299,18 @@ class ServerRoster:
         """Send nothing to a full server for a while."""
         loop = asyncio.get_running_loop()
         loop.call_later(member.pause(error.after_s) + 0.01, self.wake)
+
+    def leave_out(self, member: ServerMember, key: ModelKey, refusal: EngineError) -> None:
+        """Send no more requests for a model to a server that refuses all of them."""
+        if member.facts.pop(key, None) is None:
+            return  # known already
+        member.refusals[key] = refusal
+        if self._having(key):
+            self._note(f"{refusal} It is left out: the others go on.")
+        self.wake()
+
+    def has_server(self, key: ModelKey) -> bool:
+        return bool(self._having(key))
 
     def give_back(self, member: ServerMember, *, is_brief: bool) -> None:
         member.n_running -= not is_brief
@@ -379,6 +404,7 @@ class ServerRoster:
                 why = f"it has another model under the name '{model.ref}' than {other.url}"
                 member.facts.pop(key, None)
                 raise ModelBroken(member.url, f"{why}; it is left out")
+        member.refusals.pop(key, None)
         if member.facts.setdefault(key, facts).identity != facts.identity:
             del member.facts[key]
             why = f"another model has come under the name '{model.ref}'; it is left out"
@@ -496,7 +522,11 @@ class BalancedPool:
         async def work(member: ServerMember) -> TokenCount:
             return await (await member.server()).count_chat(model, messages, tools)
 
-        return (await self._asked(model, work, is_brief=True)).n_most
+        async def neutral(member: ServerMember) -> object:
+            plain = neutral_messages(messages)
+            return await (await member.server()).count_chat(model, plain, tools)
+
+        return (await self._asked(model, work, neutral, is_brief=True)).n_most
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
         """Count each text's tokens; where no server counts, at most so many."""
@@ -504,7 +534,10 @@ class BalancedPool:
         async def work(member: ServerMember) -> list[TokenCount]:
             return await (await member.server()).count_texts(model, texts)
 
-        return [count.n_most for count in await self._asked(model, work, is_brief=True)]
+        async def neutral(member: ServerMember) -> object:
+            return await (await member.server()).count_texts(model, [NEUTRAL_TEXT])
+
+        return [count.n_most for count in await self._asked(model, work, neutral, is_brief=True)]
 
     def chat(self, request: ChatRequest) -> Answer:
         return self._answers.start(request, self._serve)
@@ -522,7 +555,10 @@ class BalancedPool:
             async def work(member: ServerMember) -> Embedded:
                 return await (await member.server()).embed(portion)
 
-            return await self._asked(request.model, work)
+            return await self._asked(request.model, work, neutral)
+
+        async def neutral(member: ServerMember) -> object:
+            return await (await member.server()).embed(neutral_embed(request))
 
         async with total_deadline(request.total_s):
             whole = await embed_in_portions(request.texts, send)
@@ -539,38 +575,134 @@ class BalancedPool:
             ended = await (await member.server()).chat(request, answer.add)
             return answer.reply_of(ended, facts.digest)
 
-        return await self._asked(request.model, work, answer=answer)
+        async def neutral(member: ServerMember) -> object:
+            await begin_neutral_chat(await member.server(), request)
+
+        return await self._asked(request.model, work, neutral, answer=answer)
 
     async def _asked(
         self,
         model: ModelSpec,
         work: Callable[[ServerMember], Awaitable[_T]],
+        neutral: Callable[[ServerMember], Awaitable[object]],
         *,
         answer: Answer | None = None,
         is_brief: bool = False,
     ) -> _T:
-        """Run `work` at a server: at another one when it goes down, later if all are full."""
+        """Run `work` at a server: at another one when it goes down, later if all are full.
+
+        `neutral` is the same request without a document: where a server refuses that too, or fails
+        at it, the fault is the server's.
+        """
         await self.facts(model)
         n_lost, failed_at = 0, set[ServerMember]()
         until = asyncio.get_running_loop().time() + BUSY_S
         while True:
             member = await self._roster.take(model, failed_at, is_brief=is_brief)
             try:
-                done = await member.while_up(work(member))
+                done = await self._attempt(member, model, work, neutral)
             except ServerBusy as error:
                 if asyncio.get_running_loop().time() >= until:
                     raise Busy(f"{error.reason}, for {BUSY_S:g} s. Try again later.") from None
                 self._roster.pause(member, error)
             except ServerAway as error:
                 self._roster.mark_down(member, error.reason)
-                n_lost += error.was_sent
-                if n_lost == MAX_ATTEMPTS or (answer is not None and answer.was_read):
+                if answer is not None and answer.was_read:
                     raise ServerLost(model.ref, error.reason) from None
+                n_lost += error.was_sent
+                if n_lost == MAX_ATTEMPTS:
+                    break
                 failed_at.add(member)
                 if answer is not None:
                     answer.forget()
+            except _RefusesAll as error:
+                self._leave_out(member, model, error.fault)
             else:
                 member.succeeded()
                 return done
             finally:
                 self._roster.give_back(member, is_brief=is_brief)
+        reason = member.reason
+        if await self._fails_all(model, neutral):
+            raise NoServer(model.ref, f"{reason}, also with a request without a document", 0.0)
+        raise ServerLost(model.ref, reason)
+
+    async def _attempt(
+        self,
+        member: ServerMember,
+        model: ModelSpec,
+        work: Callable[[ServerMember], Awaitable[_T]],
+        neutral: Callable[[ServerMember], Awaitable[object]],
+    ) -> _T:
+        """Run `work` at a server; raise `_RefusesAll` where it refuses `neutral` as well."""
+        try:
+            return await member.while_up(work(member))
+        except PromptCut as error:
+            if error.is_servers_fault:
+                raise _RefusesAll(ModelBroken(member.url, str(error))) from error
+            raise
+        except (BadRequest, ModelBroken) as error:
+            async with member.asking_neutral:  # the others that it refuses wait for one verdict
+                if model_key_of(model) in member.refusals:
+                    raise _RefusesAll(member.refusals[model_key_of(model)]) from None
+                fault = await _refusal_of(member, neutral)
+            if fault is not None:
+                raise _RefusesAll(fault) from error
+            if isinstance(error, ModelBroken):  # such as a moderated text, refused by 403
+                raise BadRequest(str(error)) from error
+            raise
+
+    async def _fails_all(
+        self, model: ModelSpec, neutral: Callable[[ServerMember], Awaitable[object]]
+    ) -> bool:
+        """Return whether servers fail at a neutral request as well; it goes to any that is up.
+
+        Raises:
+            NoServer: none came back.
+        """
+        for _ in range(MAX_ATTEMPTS):  # others' requests may bring a server down meanwhile
+            member = await self._roster.take(model, set(), is_brief=True)
+            try:
+                await member.while_up(neutral(member))
+            except ServerAway as error:
+                self._roster.mark_down(member, error.reason)
+            except (ServerBusy, EngineError):
+                return False  # it answers
+            else:
+                return False
+            finally:
+                self._roster.give_back(member, is_brief=True)
+        return True
+
+    def _leave_out(self, member: ServerMember, model: ModelSpec, fault: EngineError) -> None:
+        key = model_key_of(model)
+        self._roster.leave_out(member, key, fault)
+        if not self._roster.has_server(key):
+            self._facts.pop(key, None)  # the next request asks the servers again
+
+
+class _RefusesAll(Exception):
+    """A server refuses a request without a document, too."""
+
+    def __init__(self, fault: EngineError) -> None:
+        self.fault = fault
+        super().__init__(str(fault))
+
+
+async def _refusal_of(
+    member: ServerMember, neutral: Callable[[ServerMember], Awaitable[object]]
+) -> EngineError | None:
+    """Return why a server refuses a neutral request; None: it takes it."""
+    try:
+        await member.while_up(neutral(member))
+    except ModelBroken as error:
+        return error
+    except BadRequest as error:
+        return ModelBroken(
+            member.url,
+            f"it refuses requests whatever the document: {error}. Correct the model's `ref`, "
+            f"`params` or `pool`; the same command goes on.",
+        )
+    except DeadlineExceeded:
+        return None  # it has taken it
+    return None

@@ -185,7 +185,7 @@ class ServerConnection:
     def _refusal(
         self, status: int, said: str, error: Any, after_s: float | None = None
     ) -> Exception:
-        if status in (429, 503):
+        if status in (429, 503) and not _is_account_fault(error):
             return ServerBusy(f"{self.url} is busy: {said}", after_s)
         if status in (401, 403):
             return ModelBroken(self.url, self.key_advice(f"{status}: {said}"))
@@ -215,6 +215,17 @@ def _too_long(error: Any) -> PromptTooLong | None:
     numbers = [error.get(name) for name in ("n_prompt_tokens", "n_ctx")]
     n_prompt, n_ctx = (one if isinstance(one, int) else 0 for one in numbers)
     return PromptTooLong(n_prompt, 0, n_ctx) if n_prompt and n_ctx else None
+
+
+def _is_account_fault(error: Any) -> bool:
+    """Return whether a server refuses for want of money: waiting does not help.
+
+    >>> _is_account_fault({"code": "insufficient_quota"}), _is_account_fault("slow down")
+    (True, False)
+    """
+    known = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
+    names = (error.get("type"), error.get("code")) if isinstance(error, dict) else ()
+    return any(isinstance(name, str) and name in known for name in names)
 
 
 def _error_status(error: Any) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from paddock.engine.errors import BadRequest, PromptCut, PromptTooLong
 from paddock.engine.request import Usage
@@ -190,21 +190,30 @@ class TruncationCheck:
             return
         if not self._is_estimate(sent):
             if n_read < n_least:
-                raise PromptCut(self._line.url, n_read, n_least)
+                await self._refuse_cut(sent, n_read)
             return
         limit = self._limit(sent)
         if n_read < n_least:
             if limit.leaves_out_cached:
                 return
             may_leave_out = sent.looked.kind == "ollama" or usage.prompt_reused_tokens > 0
-            if not may_leave_out or not await self._reads_still(sent):
-                raise PromptCut(self._line.url, n_read, n_least)
+            if not may_leave_out:
+                await self._refuse_cut(sent, n_read)
+            if not await self._reads_still(sent):
+                raise PromptCut(self._line.url, n_read, n_least, is_servers_fault=True)
             limit.leaves_out_cached = True
             return
         if limit.is_odd(n_read, n_most):
             async with self._turn:
                 await self._probe(sent, sent.n_most_of_one)
         limit.add(n_read, n_most, is_one=n_most == sent.n_most_of_one)
+
+    async def _refuse_cut(self, sent: SentPrompt, n_read: int) -> NoReturn:
+        """Raise PromptCut; a probe decides whether any text of this length is cut."""
+        is_servers_fault = not await self._reads_still(sent)
+        raise PromptCut(
+            self._line.url, n_read, sent.count.n_least, is_servers_fault=is_servers_fault
+        )
 
     async def _reads_still(self, sent: SentPrompt) -> bool:
         """Probe the server once more: tell whether it reads so long a prompt."""

@@ -48,6 +48,7 @@ class FarServer:
         """Whether it takes requests and says nothing any more."""
         self.on_chat: Callable[[ChatRequest], None] = lambda request: None
         """May raise what a request comes to."""
+        self.on_embed: Callable[[EmbedRequest], None] = lambda request: None
         self.asked: list[str] = []
         """The last words of each conversation, in the order of their coming."""
         self.n_running = self.n_running_most = 0
@@ -117,6 +118,7 @@ class FarServer:
 
     async def embed(self, request: EmbedRequest) -> Embedded:
         self._must_be_here()
+        self.on_embed(request)
         await self._pass()
         n = len(request.texts)
         return Embedded(((1.0, 0.0),) * n, n, (1,) * n, (0,) * n)

@@ -10,9 +10,25 @@ import pytest
 
 from paddock.engine.backends import balancer
 from paddock.engine.backends.balancer import BalancedPool, ServerMember
+from paddock.engine.backends.neutral_request import NEUTRAL_TEXT
 from paddock.engine.backends.openai_client import ServerAway, ServerBusy
-from paddock.engine.errors import BadRequest, ModelBroken, NoServer, NotServed, ServerLost
-from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec, Reply
+from paddock.engine.errors import (
+    BadRequest,
+    EngineError,
+    ModelBroken,
+    NoServer,
+    NotServed,
+    ServerLost,
+)
+from paddock.engine.request import (
+    ChatRequest,
+    EmbedRequest,
+    Message,
+    ModelSpec,
+    Reply,
+    Tool,
+    ToolCall,
+)
 from tests.fakes.far_servers import FarServer
 from tests.in_loop import in_loop
 
@@ -178,13 +194,27 @@ async def test_a_request_that_brings_down_every_server_is_given_up() -> None:
     one, other = FarServer("one"), FarServer("other")
 
     def poison(request: ChatRequest) -> None:
-        raise ServerAway("it broke", was_sent=True)
+        if request.messages[-1].content == "hello":
+            raise ServerAway("it broke", was_sent=True)
 
     one.on_chat = other.on_chat = poison
     async with opened([one, other]) as (pool, _):
         with pytest.raises(ServerLost, match="no server answered for model 'm': it broke"):
             await pool.chat(ask()).reply()
-    assert len(one.asked) + len(other.asked) == 3
+    assert sorted(one.asked + other.asked) == [NEUTRAL_TEXT, *["hello"] * 3]
+
+
+@in_loop
+async def test_a_server_that_fails_at_every_request_stops_the_run() -> None:
+    server = FarServer("only")
+
+    def fail(request: ChatRequest) -> None:
+        raise ServerAway("it failed (500: broken)", was_sent=True)
+
+    server.on_chat = fail
+    async with opened([server]) as (pool, _):
+        with pytest.raises(NoServer, match="it failed \\(500: broken\\), also with a request"):
+            await pool.chat(ask()).reply()
 
 
 @in_loop
@@ -251,14 +281,112 @@ async def test_a_request_waits_for_a_full_server_where_there_is_no_other() -> No
 async def test_what_the_server_refuses_is_not_asked_again() -> None:
     server = FarServer("only")
 
-    def refuse(request: ChatRequest) -> None:
-        raise BadRequest("no")
-
-    server.on_chat = refuse
+    server.on_chat = refuses("hello")
     async with opened([server]) as (pool, _):
         with pytest.raises(BadRequest, match="no"):
             await pool.chat(ask()).reply()
-    assert len(server.asked) == 1
+        assert (await pool.chat(ask("another")).reply()).text == "from http://only:1"
+    assert server.asked == ["hello", NEUTRAL_TEXT, "another"]
+
+
+def refuses(*texts: str, error: EngineError | None = None) -> Callable[[ChatRequest], None]:
+    """Refuse these texts; every one, where none is named."""
+
+    def refuse(request: ChatRequest) -> None:
+        if not texts or request.messages[-1].content in texts:
+            raise error or BadRequest("no")
+
+    return refuse
+
+
+@in_loop
+async def test_a_server_that_refuses_every_document_stops_all_of_them() -> None:
+    server = FarServer("only", n_slots=16)
+    server.on_chat = refuses()
+    async with opened([server]) as (pool, _):
+        answers = [pool.chat(ask(f"{i}")).reply() for i in range(16)]
+        errors = await asyncio.gather(*answers, return_exceptions=True)
+    assert {type(error) for error in errors} == {ModelBroken}
+    assert {str(error) for error in errors} == {
+        "http://only:1: it refuses requests whatever the document: no. Correct the model's `ref`, "
+        "`params` or `pool`; the same command goes on."
+    }
+    assert server.asked.count(NEUTRAL_TEXT) == 1
+
+
+@in_loop
+async def test_a_server_that_refuses_every_document_is_left_to_the_others() -> None:
+    broken, other = FarServer("broken"), FarServer("other")
+    broken.on_chat = refuses()
+    async with opened([broken, other]) as (pool, notes):
+        replies = await asked(pool, 20)
+    assert {reply.text for reply in replies} == {"from http://other:1"}
+    assert len(notes) == 1
+    assert notes[0].startswith("http://broken:1: it refuses requests whatever the document: no.")
+    assert notes[0].endswith("It is left out: the others go on.")
+
+
+@in_loop
+async def test_a_server_that_was_mended_is_asked_again_by_the_next_request() -> None:
+    server = FarServer("only")
+    server.on_chat = refuses()
+    async with opened([server]) as (pool, _):
+        with pytest.raises(ModelBroken):
+            await pool.chat(ask()).reply()
+        server.on_chat = refuses("another")
+        assert (await pool.chat(ask()).reply()).text == "from http://only:1"
+
+
+@in_loop
+async def test_a_moderated_text_is_that_documents_fault_though_it_is_refused_as_a_key_is() -> None:
+    server = FarServer("only")
+    server.on_chat = refuses("hello", error=ModelBroken(server.url, "403: flagged"))
+    async with opened([server]) as (pool, _):
+        with pytest.raises(BadRequest, match="403: flagged"):
+            await pool.chat(ask()).reply()
+
+
+@in_loop
+async def test_texts_that_a_server_refuses_to_embed_are_compared_with_a_neutral_one() -> None:
+    server = FarServer("only")
+    server.on_embed = lambda request: None if request.texts == (NEUTRAL_TEXT,) else no()
+    embedder = ModelSpec("m", role="embed")
+    async with opened([server]) as (pool, _):
+        with pytest.raises(BadRequest, match="no"):
+            await pool.embed(EmbedRequest(embedder, ("a", "b")))
+        server.on_embed = lambda request: no()
+        with pytest.raises(ModelBroken, match="whatever the document: no"):
+            await pool.embed(EmbedRequest(embedder, ("a", "b")))
+
+
+def no() -> None:
+    raise BadRequest("no")
+
+
+@in_loop
+async def test_the_neutral_request_has_the_form_of_the_one_that_was_refused() -> None:
+    server, seen = FarServer("only"), list[ChatRequest]()
+
+    def refuse(request: ChatRequest) -> None:
+        seen.append(request)
+        raise BadRequest("no")
+
+    server.on_chat = refuse
+    turns = (
+        Message("system", "be brief"),
+        Message("user", "what is this?", images=(b"a", b"b")),
+        Message("assistant", "", tool_calls=(ToolCall("look", {"at": "secret"}, "1"),)),
+        Message("tool", "secret", tool_name="look", tool_call_id="1"),
+    )
+    request = ChatRequest(M, turns, params={"max_tokens": 9}, tools=(Tool("look"),))
+    async with opened([server]) as (pool, _):
+        with pytest.raises(ModelBroken):
+            await pool.chat(request).reply()
+    neutral = seen[1]
+    assert "secret" not in repr(neutral)
+    assert [one.role for one in neutral.messages] == ["system", "user", "assistant", "tool"]
+    assert [len(one.images) for one in neutral.messages] == [0, 2, 0, 0]
+    assert (neutral.params, neutral.tools) == (request.params, request.tools)
 
 
 @in_loop
