@@ -57,6 +57,10 @@ class ModelBroken(EngineError):
         super().__init__(f"{path}: {why}")
 
 
+class ToolsRefused(ModelBroken):
+    """A server takes requests for a model, but none with tools."""
+
+
 class ModelReplaced(EngineError):
     """A model that is another one than it was when the work that names it began."""
 

@@ -26,6 +26,7 @@ from paddock.engine.errors import (
     NotServed,
     PromptCut,
     ServerLost,
+    ToolsRefused,
     WrongRole,
 )
 from paddock.engine.request import (
@@ -646,6 +647,8 @@ class BalancedPool:
                 if model_key_of(model) in member.refusals:
                     raise _RefusesAll(member.refusals[model_key_of(model)]) from None
                 fault = await _refusal_of(member, neutral)
+            if isinstance(fault, ToolsRefused):  # it can be asked without them
+                raise fault from error
             if fault is not None:
                 raise _RefusesAll(fault) from error
             if isinstance(error, ModelBroken):  # such as a moderated text, refused by 403

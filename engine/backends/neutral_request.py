@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from paddock.engine.errors import BadRequest, ToolsRefused
 from paddock.engine.request import ChatRequest, EmbedRequest, Message
 from paddock.engine.system.tasks import StopRequested, unless
 
@@ -33,11 +34,23 @@ async def begin_neutral_chat(server: ModelServer, request: ChatRequest) -> None:
     """Send the request without its document, until a server begins to answer.
 
     Raises:
+        ToolsRefused: it takes it without tools only.
         ServerAway, ServerBusy, EngineError: it does not take it.
     """
+    neutral = _neutral_chat(request)
+    try:
+        await _begin(server, neutral)
+    except BadRequest as error:
+        if not neutral.tools:
+            raise
+        await _begin(server, replace(neutral, tools=(), tool_choice="auto"))
+        raise ToolsRefused(server.url, str(error)) from error
+
+
+async def _begin(server: ModelServer, request: ChatRequest) -> None:
     has_begun = asyncio.Event()
     with suppress(StopRequested):
-        await unless(server.chat(_neutral_chat(request), lambda _: has_begun.set()), has_begun)
+        await unless(server.chat(request, lambda _: has_begun.set()), has_begun)
 
 
 def _neutral_chat(request: ChatRequest) -> ChatRequest:

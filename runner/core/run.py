@@ -31,6 +31,7 @@ from .cleanup import OrphanCleaner, RowKeeper
 from .concurrency import ClaimLost, state_done_elsewhere
 from .fingerprints import ItemVerdict, entry_marks, held_paths, held_text
 from .items import ItemRun, attempt_name, sub_pipeline_context
+from .lacking_items import lacking_of
 from .retry_and_quarantine import (
     ItemPlace,
     LeftByReview,
@@ -166,7 +167,8 @@ class _PlanRun:
         async with tasks.task_group() as group:
             for node in self._bound.nodes:
                 group.create_task(self._node(node))
-        if self._bound.returns is None or self.blocks.partial or self.has_left or self.awaited:
+        is_whole = not (self.blocks.partial or self.has_left or self.awaited or self.blocks.left)
+        if self._bound.returns is None or not is_whole:
             return None
         try:
             return self._bound.returns.render(self._scope)
@@ -187,6 +189,9 @@ class _PlanRun:
             wait = self.awaited[node.id] = self.awaited[min(waits)]
             verb = "waits for review" if wait.is_asked else "is left, as is its review"
             self._leave(node, f"'{min(waits)}' {verb}")
+        elif why := self._without_results(node, before):
+            self.blocks.left[node.id] = why
+            self._leave(node, why)
         else:
             await self._run(node)
         self._ended[node.id].set()
@@ -207,6 +212,18 @@ class _PlanRun:
             raise RunFailed(f"{place}: {text}", cause=cause) from error
         else:
             self._scope = self._scope.with_step(node.id, outputs)
+
+    def _without_results(self, node: BoundNode, before: frozenset[str]) -> str | None:
+        """Return why a node has nothing to read; name the items that it lacks."""
+        if left := self.blocks.left.keys() & before:
+            return f"'{min(left)}' is, since {self.blocks.left[min(left)]}"
+        lacking = lacking_of(node.references, self.blocks.lacking)
+        for one in lacking:
+            if one.has_nothing:
+                return one.why_left()
+        for one in lacking:
+            self._stats.note(one.note(node.id))
+        return None
 
     def _leave(self, node: BoundNode, why: str) -> None:
         self._stats.note(f"'{node.id}' is left as it is: {why}.")
@@ -429,6 +446,12 @@ class _SubPipelineRun:
             raise next(iter(walker.awaited.values()))
         if walker.blocks.partial:
             self.blocks.partial.add(step.id)
+        if left := walker.blocks.left:
+            why = next(iter(left.values()))
+            if record.outer:
+                is_transient = walker.blocks.attempts > 0
+                raise StepFailed(step.id, why, cause="io" if is_transient else "other")
+            self.blocks.left[step.id] = why
         return returns
 
     async def _run_chunk(

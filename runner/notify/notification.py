@@ -1,7 +1,8 @@
 """Decide which notifications the end of a run needs, and write them. Pure but for retries.
 
 A failure is sent once, and once a day while it stays the same; quarantined items are sent
-together, and again only when others come; a recovery goes to receivers that were sent, or should
+together, and again only when others come, or once a day while no item of their block is done; a
+recovery goes to receivers that were sent, or should
 have been sent, the failure. Undelivered messages count as not sent. Texts are bounded and
 redacted; the JSON object has a `text`, which Slack, Mattermost and Rocket.Chat show.
 """
@@ -122,11 +123,13 @@ class SentState:
     """Seconds since the epoch."""
     items: frozenset[str] = frozenset()
     """The digests of the quarantined items."""
+    quarantined_at: float = 0.0
+    """When they were sent last."""
 
     def as_json(self) -> dict[str, Any]:
         items = sorted(self.items)[:MOST_REMEMBERED]
         kept = {"bad": self.bad, "failure": self.failure, "failed_at": self.failed_at}
-        return {**kept, "items": items}
+        return {**kept, "items": items, "quarantined_at": self.quarantined_at}
 
     @classmethod
     def of_json(cls, data: Any) -> SentState:
@@ -134,8 +137,9 @@ class SentState:
         try:
             items = frozenset(str(mark) for mark in data["items"])
             failed_at = float(data["failed_at"])
-            return cls(str(data["bad"]), str(data["failure"]), failed_at, items)
-        except (KeyError, TypeError, ValueError):
+            quarantined_at = float(data.get("quarantined_at", 0.0))  # older states have none
+            return cls(str(data["bad"]), str(data["failure"]), failed_at, items, quarantined_at)
+        except (AttributeError, KeyError, TypeError, ValueError):
             return cls()
 
 
@@ -169,11 +173,14 @@ def notices_of(report: Report, before: SentState, now: float) -> tuple[Notice, .
     marks = item_digests(quarantined_items(report))
     if before.bad == "failed" or (before.bad and not marks):
         kept = before.items & marks
-        before = SentState("quarantined" if kept else "", items=kept)
+        sent_at = before.quarantined_at
+        before = SentState("quarantined" if kept else "", items=kept, quarantined_at=sent_at)
         found.append(Notice("recovered", before))
     fresh = marks - before.items
-    if fresh:
-        found.append(Notice("quarantined", SentState("quarantined", items=marks), fresh))
+    is_due = not 0 <= now - before.quarantined_at < AGAIN_S
+    if fresh or (is_due and report.steps_without_result()):
+        after = SentState("quarantined", items=marks, quarantined_at=now)
+        found.append(Notice("quarantined", after, fresh))
     return tuple(found)
 
 

@@ -41,6 +41,7 @@ ask."""
 STATES: tuple[State, ...] = get_args(State)
 MADE_STATES: tuple[State, ...] = ("new", "changed", "stale")
 """What an item was before a run did it."""
+WITH_RESULT: frozenset[State] = frozenset((*MADE_STATES, "fresh", "held"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +103,32 @@ class Report:
     def exit_status(self, fail_on: FailOn = "new") -> int:
         """Return the process's exit status.
 
-        >>> Report("a", "p", "quarantined", {}, items=(
-        ...     ItemReport("each", "a.md", "quarantined", is_known=True),)).exit_status()
+        >>> known = ItemReport("each", "a.md", "quarantined", is_known=True)
+        >>> done = ItemReport("each", "b.md", "fresh")
+        >>> Report("a", "p", "quarantined", {}, items=(known, done)).exit_status()
         0
+        >>> Report("a", "p", "quarantined", {}, items=(known,)).exit_status()
+        3
         """
         if self.status in _STATUS_CODES:
             return _STATUS_CODES[self.status]
         if fail_on == "never":
             return 0
         quarantined = [item for item in self.items if item.state == "quarantined"]
-        if fail_on == "new":
+        if fail_on == "new" and not self.steps_without_result():
             quarantined = [item for item in quarantined if not item.is_known]
         return 3 if quarantined else 0
+
+    def steps_without_result(self) -> tuple[str, ...]:
+        """Return the blocks of which items are quarantined and none has a result."""
+        states: dict[str, set[State]] = {}
+        for item in self.items:
+            states.setdefault(item.step, set()).add(item.state)
+        return tuple(
+            step
+            for step, found in states.items()
+            if "quarantined" in found and not found & WITH_RESULT
+        )
 
     def done_in_words(self) -> str:
         """Return the effects that items do not show, in words."""

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from paddock.engine.errors import BadRequest
+from paddock.engine.errors import BadRequest, ToolsRefused
 from paddock.engine.request import Message, Role, ToolCall, with_system_text
 from paddock.engine.system.tasks import run_concurrently, time_limit
 from paddock.pipelines.expressions import Template
@@ -414,7 +414,7 @@ class AgentConversation:
             shown = await memory.shown()
             try:
                 said = await speech.ask(shown, choice=choice)
-            except BadRequest as error:
+            except (BadRequest, ToolsRefused) as error:
                 if facts.takes_tools is not None or n_turns > 1 or "tool" not in str(error).lower():
                     raise
                 # The server reports only on a request that its template has no tools.

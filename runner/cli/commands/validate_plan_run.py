@@ -396,7 +396,10 @@ class RunFlags:
     ] = "ask"
     fail_on: Annotated[
         Literal["new", "any", "never"],
-        typer.Option(help="Exit with 3 for newly quarantined items, for any, or never."),
+        typer.Option(
+            help="Exit with 3 for newly quarantined items, or if no item of a block is done; "
+            "for any quarantined; or never."
+        ),
     ] = "new"
     local: LocalOption = False
     as_json: JsonOption = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -61,6 +62,17 @@ def test_quarantined_items_are_told_together_and_again_only_when_others_come() -
     assert heard([ab, ab, a, ab, ended("quarantined", "c", "a")]) == [
         ["quarantined"], [], [], ["quarantined"], ["quarantined"],
     ]  # fmt: skip
+
+
+def test_a_block_of_which_nothing_is_done_is_told_of_once_a_day() -> None:
+    broken = ended("quarantined", "a", "b")
+    runs = heard([broken] * 9, step_s=AGAIN_S / 4)
+    assert [bool(events) for events in runs] == [*(True, False, False, False) * 2, True]
+    some = replace(broken, items=(*broken.items, ItemReport("each", "c", "fresh")))
+    assert [bool(events) for events in heard([some] * 9, step_s=AGAIN_S / 4)] == [
+        True,
+        *[False] * 8,
+    ]
 
 
 def test_the_new_ones_among_the_quarantined_are_known() -> None:

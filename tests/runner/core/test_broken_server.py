@@ -1,0 +1,175 @@
+"""A model's server that refuses all requests stops the run, and leaves every output as it is."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.runner.api import run
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.progress.report import Report
+from tests.runner.world import settings, states
+
+LABELS = """\
+models: {writer: {ref: m, ctx: 8k, pool: {url: URLS}}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: label, uses: chat, with: {model: writer, prompt: "Label: {{ steps.text.text }}"}}
+    returns: {file: doc.relpath, label: steps.label.text}
+  - {id: table, uses: files.write, with: {path: out.csv, rows: "{{ steps.each.results }}"}}
+"""
+AGENT = LABELS.replace(
+    "uses: chat, with: {model: writer, prompt:",
+    "uses: agent, with: {model: writer, tools: [files.read], prompt:",
+)
+
+Refuse = Callable[[str], tuple[int, Any] | None]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """A server of OpenAI's API that answers `OK`, or refuses what `refuse` says of a text."""
+
+    refuse: Refuse
+
+    def do_GET(self) -> None:
+        is_models = self.path == "/v1/models"
+        self._send(200 if is_models else 404, {"data": [{"id": "m", "object": "model"}]})
+
+    def do_POST(self) -> None:
+        if self.path != "/v1/chat/completions":
+            return self._send(404, {})
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        text = "\n".join(str(one["content"]) for one in body["messages"])
+        refused = type(self).refuse(text)
+        if refused is not None:
+            return self._send(*refused)
+        usage = {"prompt_tokens": 3 * len(text.split()), "completion_tokens": 1}
+        choice = {"choices": [{"index": 0, "delta": {"content": "OK"}, "finish_reason": "stop"}]}
+        events = [choice, {"choices": [], "usage": usage}]
+        data = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+        return self._sent(200, "text/event-stream", data.encode())
+
+    def _send(self, status: int, body: Any) -> None:
+        self._sent(status, "application/json", json.dumps(body).encode())
+
+    def _sent(self, status: int, kind: str, data: bytes) -> None:
+        self.send_response(status)
+        self.send_header("content-type", kind)
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(refuse: Refuse) -> Iterator[tuple[str, type[_Handler]]]:
+    handler = type("_Own", (_Handler,), {"refuse": staticmethod(refuse)})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", handler
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def ran(folder: Path, text: str, *urls: str) -> Report:
+    (folder / "p.yaml").write_text(text.replace("URLS", json.dumps(urls)))
+    own = replace(settings(folder), allow=frozenset(["network"]))
+    environment = RunEnvironment(settings=own)
+    return run(folder / "p.yaml", {}, RunOptions(local=True), environment)
+
+
+def documents(folder: Path, n: int) -> None:
+    (folder / "inbox").mkdir()
+    for number in range(n):
+        (folder / f"inbox/{number}.txt").write_text(f"Document {number}, about the ferry.")
+
+
+def answers(text: str) -> None:
+    return None
+
+
+@pytest.mark.parametrize(
+    ("refusal", "n", "text"),
+    [
+        ((400, {"error": {"message": "unknown parameter"}}), 8, LABELS),
+        ((400, {"error": {"message": "unknown parameter"}}), 1, AGENT),
+        ((403, {"error": {"message": "forbidden"}}), 8, LABELS),
+        ((404, {"error": {"message": "no such model"}}), 1, LABELS),
+        ((404, {"error": {"message": "no such model"}}), 8, AGENT),
+        ((422, {"detail": "no such field"}), 2, LABELS),
+        ((429, {"error": {"message": "pay", "code": "insufficient_quota"}}), 1, LABELS),
+    ],
+    ids=["400", "400-agent", "403", "404", "404-agent", "422", "429"],
+)
+def test_a_server_that_refuses_everything_stops_the_run_and_empties_nothing(
+    tmp_path: Path, refusal: tuple[int, Any], n: int, text: str
+) -> None:
+    documents(tmp_path, n)
+    with serving(answers) as (url, handler):
+        assert ran(tmp_path, text, url).status == "completed"
+        before = (tmp_path / "out.csv").read_bytes()
+        handler.refuse = staticmethod(lambda _: refusal)
+        for _ in range(2):
+            report = ran(tmp_path, text.replace("Label:", "The label:"), url)
+            assert (report.status, report.exit_status()) == ("failed", 1)
+            assert str(refusal[0]) in (report.message or "") or refusal[0] == 429
+            assert states(report) == {}
+            assert (tmp_path / "out.csv").read_bytes() == before
+        handler.refuse = staticmethod(answers)
+        report = ran(tmp_path, text.replace("Label:", "The label:"), url)
+    assert (report.status, set(states(report).values())) == ("completed", {"stale"})
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        (400, {"error": {"message": "blocked", "code": "content_filter"}}),
+        (400, {"error": {"message": "this prompt has too many tokens"}}),
+        (403, {"error": {"message": "your input was flagged"}}),
+        (413, {"error": {"message": "request too large"}}),
+    ],
+    ids=lambda refusal: str(refusal[0]),
+)
+def test_what_a_server_refuses_of_a_document_quarantines_that_one(
+    tmp_path: Path, refusal: tuple[int, Any]
+) -> None:
+    documents(tmp_path, 8)
+
+    def refuse(text: str) -> tuple[int, Any] | None:
+        return refusal if any(f"Document {n}," in text for n in (0, 1, 2)) else None
+
+    with serving(refuse) as (url, _):
+        report = ran(tmp_path, LABELS, url)
+    bad = {key for key, state in states(report).items() if state == "quarantined"}
+    assert bad == {"0.txt", "1.txt", "2.txt"}
+    assert (report.status, report.exit_status()) == ("quarantined", 3)
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 6
+
+
+def test_a_broken_server_is_left_to_the_others(tmp_path: Path) -> None:
+    documents(tmp_path, 8)
+    with (
+        serving(lambda _: (404, {"error": "no such path"})) as (broken, _),
+        serving(answers) as (other, _),
+    ):
+        report = ran(tmp_path, LABELS, broken, other)
+    assert report.status == "completed"
+    assert any("the others go on" in note for note in report.notes)

@@ -1,0 +1,167 @@
+"""What reads a block's results where its items failed is left as it was, or lacks theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.errors import BadRequest, WorkerLost
+from paddock.engine.request import ChatRequest
+from tests.fakes.pool import FakePool, echo
+from tests.runner.world import World, states
+
+LABELS = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: label, uses: chat, with: {prompt: "Label: {{ steps.text.text }}"}}
+    returns: {file: doc.relpath, label: steps.label.text}
+  - {id: table, uses: files.write, with: {path: out/labels.csv, rows: "{{ steps.each.results }}"}}
+  - {id: told, uses: files.write, with: {path: out/told.txt, text: "{{ steps.table.path }}"}}
+  - id: faults
+    uses: files.write
+    with: {path: out/faults.txt, text: "n={{ steps.each.failed | length }}"}
+  - id: copies
+    for_each: row in steps.each.results
+    key: row.file
+    do: [{uses: files.write, with: {path: "out/{{ row.file }}", text: "{{ row.label }}"}}]
+returns: {table: steps.table.path}
+"""
+
+
+def refusing(*words: str) -> FakePool:
+    """Return a pool that refuses documents with one of the words; all, where none is named."""
+
+    def answer(request: ChatRequest) -> str:
+        text = request.messages[-1].content
+        if not words or any(word in text for word in words):
+            raise BadRequest("no")
+        return echo(request)
+
+    return FakePool(answer=answer)
+
+
+@pytest.mark.parametrize("on_error", ["quarantine", "skip"])
+def test_an_output_over_results_stays_where_all_items_failed(tmp_path: Path, on_error: str) -> None:
+    world = World(
+        tmp_path, LABELS.replace("  - id: each\n", f"  - id: each\n    on_error: {on_error}\n")
+    )
+    world.documents(3)
+    assert world.run().status == "completed"
+    names = ("labels.csv", "told.txt", *(f"{n}.txt" for n in range(3)))
+    before = {name: world.output(name) for name in names}
+    world.edit("Label:", "The label:")
+    for _ in range(2):
+        report = world.run(pool=refusing())
+        assert {name: world.output(name) for name in names} == before
+        assert {
+            "'table' is left as it is: all 3 items of 'each' failed.",
+            "'copies' is left as it is: all 3 items of 'each' failed.",
+            "'told' is left as it is: 'table' is, since all 3 items of 'each' failed.",
+        } <= set(report.notes)
+        assert report.returns is None
+        assert report.exit_status() == (3 if on_error == "quarantine" else 0)
+    assert world.output("faults.txt") == ("n=3" if on_error == "quarantine" else "n=0")
+    if on_error == "skip":
+        return
+    done = world.run(retry_failed=True)
+    assert (done.status, done.exit_status()) == ("completed", 0)
+    assert world.output("labels.csv") != before["labels.csv"]
+
+
+def test_an_output_over_results_says_which_items_it_lacks(tmp_path: Path) -> None:
+    world = World(tmp_path, LABELS)
+    world.documents(3)
+    for _ in range(2):
+        report = world.run(pool=refusing("Document 1"))
+        assert "'table' is made without 1 of 3 items of 'each', which failed: 1.txt" in report.notes
+        assert not any("'faults'" in note for note in report.notes)
+        assert len(world.output("labels.csv").splitlines()) == 3
+    assert report.exit_status() == 0
+    assert report.exit_status("any") == 3
+
+
+def test_an_empty_list_is_no_failure(tmp_path: Path) -> None:
+    world = World(tmp_path, LABELS)
+    world.documents(1)
+    world.run()
+    (world.folder / "inbox/0.txt").unlink()
+    report = world.run()
+    assert report.status == "completed"
+    assert "'table' is left" not in " ".join(report.notes)
+
+
+NESTED = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: lines
+        for_each: line in steps.text.text.splitlines()
+        do: [{id: sum, uses: chat, with: {prompt: "Sum up: {{ line }}"}}]
+        returns: steps.sum.text
+      - uses: files.write
+        with: {path: "out/{{ doc.relpath }}", text: "{{ steps.lines.results | join(',') }}"}
+"""
+
+
+def test_an_item_fails_where_all_items_of_its_block_did(tmp_path: Path) -> None:
+    world = World(tmp_path, NESTED)
+    world.write("inbox/a.txt", "one\ntwo")
+    world.write("inbox/b.txt", "three\nfour")
+    world.run()
+    before = world.output("a.txt")
+    world.edit("Sum up:", "Sum:")
+    report = world.run(pool=refusing("one", "two", "three"))
+    assert states(report) == {"a.txt": "quarantined", "b.txt": "stale"}
+    error = next(item.error for item in report.items if item.key == "a.txt")
+    assert error == ("step '(files.write)': all 2 items of 'lines' failed: step 'sum': no")
+    assert world.output("a.txt") == before
+
+
+def test_an_item_is_tried_again_where_its_block_failed_for_a_transient_reason(
+    tmp_path: Path,
+) -> None:
+    def lose(request: ChatRequest) -> str:
+        raise WorkerLost("m", "killed")
+
+    world = World(tmp_path, NESTED)
+    world.write("inbox/a.txt", "one\ntwo")
+    assert world.run(pool=FakePool(answer=lose)).exit_status() == 3
+    assert world.run().status == "completed"
+
+
+INNER = """\
+inputs:
+  text: {type: str}
+steps:
+  - id: lines
+    for_each: line in inputs.text.splitlines()
+    do: [{id: sum, uses: chat, with: {prompt: "Sum up: {{ line }}"}}]
+    returns: steps.sum.text
+  - {id: all, uses: files.write, with: {path: out/all.txt, text: "all: {{ steps.lines.results }}"}}
+returns: {path: steps.all.path}
+"""
+OUTER = """\
+steps:
+  - {id: sub, uses: pipeline, with: {file: inner.yaml, inputs: {text: "one\\ntwo"}}}
+  - {id: last, uses: files.write, with: {path: out/last.txt, text: "{{ steps.sub.path }}"}}
+"""
+
+
+def test_what_reads_a_sub_pipeline_is_left_as_its_own_outputs_are(tmp_path: Path) -> None:
+    world = World(tmp_path, OUTER)
+    world.write("inner.yaml", INNER)
+    assert world.run().message is None
+    before = world.output("all.txt"), world.output("last.txt")
+    world.write("inner.yaml", INNER.replace("Sum up:", "Sum:"))
+    report = world.run(pool=refusing())
+    assert (world.output("all.txt"), world.output("last.txt")) == before
+    assert "'all' is left as it is: all 2 items of 'lines' failed." in report.notes
+    assert report.exit_status() == 3
