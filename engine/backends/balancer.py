@@ -3,13 +3,14 @@
 Each request goes to the least busy server that is up and has the model in memory. When a server
 goes down, its requests go to the others, and it is tried again with growing pauses. One that comes
 back with another model under the same name is left out, as is one that refuses a request and then
-the same request without a document (`neutral_request`): only what a server refuses of one document
+the same request without a document (a neutral request): only what a server refuses of one document
 alone is that document's fault. Lives in one event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -46,7 +47,6 @@ from paddock.engine.workers.worker_protocol import Embedded
 
 from .base import Answer, OpenAnswers, embed_in_portions, total_deadline
 from .model_servers import ModelKey, ModelServer, model_key_of
-from .neutral_request import NEUTRAL_TEXT, begin_neutral_chat, neutral_embed, neutral_messages
 from .openai_client import ServerAway, ServerBusy
 from .token_counting import TokenCount
 
@@ -467,6 +467,78 @@ class ServerRoster:
             self.wake()
 
 
+# --- neutral requests: whether a server refuses one document, or all
+#
+# A status says little: servers answer 400 for a wrong parameter, a missing model, a blocked text
+# and a picture that they cannot read. What a server refuses is therefore asked once more with
+# neutral words in place of the texts. Sampling values, schema, tools, roles and the number of
+# pictures stay: a server that refuses this as well refuses every document. It has taken the request
+# when the first piece of an answer comes; the rest is not waited for.
+
+NEUTRAL_TEXT = "Hello"
+_DEADLINE_S = 120.0
+# 64 by 64 pixels, grey: vision models refuse pictures below 28 by 28.
+_PICTURE = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAAAAACPAi4CAAAAKUlEQVR42u3MQREAAAwCIKMb3RD77SAA"
+    "6VEEAoFAIBAIBAKBQCAQfA8G320AeXC6efoAAAAASUVORK5CYII="
+)
+
+
+async def begin_neutral_chat(server: ModelServer, request: ChatRequest) -> None:
+    """Send the request without its document, until a server begins to answer.
+
+    Raises:
+        ToolsRefused: it takes it without tools only.
+        ServerAway, ServerBusy, EngineError: it does not take it.
+    """
+    neutral = _neutral_chat(request)
+    try:
+        await _begin(server, neutral)
+    except BadRequest as error:
+        if not neutral.tools:
+            raise
+        await _begin(server, replace(neutral, tools=(), tool_choice="auto"))
+        raise ToolsRefused(server.url, str(error)) from error
+
+
+async def _begin(server: ModelServer, request: ChatRequest) -> None:
+    has_begun = asyncio.Event()
+    with suppress(StopRequested):
+        await unless(server.chat(request, lambda _: has_begun.set()), has_begun)
+
+
+def _neutral_chat(request: ChatRequest) -> ChatRequest:
+    return replace(
+        request,
+        messages=neutral_messages(request.messages),
+        prompt=None if request.prompt is None else NEUTRAL_TEXT,
+        prompt_tokens=(),
+        images=(_PICTURE,) * len(request.images),
+        suffix=None if request.suffix is None else NEUTRAL_TEXT,
+        total_s=min(request.total_s or _DEADLINE_S, _DEADLINE_S),
+    )
+
+
+def neutral_messages(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Return the same turns with neutral texts."""
+    return tuple(
+        replace(
+            one,
+            content=NEUTRAL_TEXT if one.content else "",
+            reasoning="",
+            images=(_PICTURE,) * len(one.images),
+            tool_calls=tuple(replace(call, arguments={}) for call in one.tool_calls),
+        )
+        for one in messages
+    )
+
+
+def neutral_embed(request: EmbedRequest) -> EmbedRequest:
+    """Return the request for one neutral text."""
+    total_s = min(request.total_s or _DEADLINE_S, _DEADLINE_S)
+    return replace(request, texts=(NEUTRAL_TEXT,), total_s=total_s)
+
+
 MAX_ATTEMPTS = 3
 REACH_S = 120.0
 """A machine takes so long to restart; then a run stops, and can be resumed."""
@@ -576,7 +648,7 @@ class BalancedPool:
             ended = await (await member.server()).chat(request, answer.add)
             return answer.reply_of(ended, facts.digest)
 
-        async def neutral(member: ServerMember) -> object:
+        async def neutral(member: ServerMember) -> None:
             await begin_neutral_chat(await member.server(), request)
 
         return await self._asked(request.model, work, neutral, answer=answer)
@@ -612,7 +684,7 @@ class BalancedPool:
                     raise ServerLost(model.ref, error.reason) from None
                 n_lost += error.was_sent
                 if n_lost == MAX_ATTEMPTS:
-                    break
+                    raise await self._loss(model, error.reason, neutral) from None
                 failed_at.add(member)
                 if answer is not None:
                     answer.forget()
@@ -623,10 +695,6 @@ class BalancedPool:
                 return done
             finally:
                 self._roster.give_back(member, is_brief=is_brief)
-        reason = member.reason
-        if await self._fails_all(model, neutral):
-            raise NoServer(model.ref, f"{reason}, also with a request without a document", 0.0)
-        raise ServerLost(model.ref, reason)
 
     async def _attempt(
         self,
@@ -655,10 +723,10 @@ class BalancedPool:
                 raise BadRequest(str(error)) from error
             raise
 
-    async def _fails_all(
-        self, model: ModelSpec, neutral: Callable[[ServerMember], Awaitable[object]]
-    ) -> bool:
-        """Return whether servers fail at a neutral request as well; it goes to any that is up.
+    async def _loss(
+        self, model: ModelSpec, reason: str, neutral: Callable[[ServerMember], Awaitable[object]]
+    ) -> EngineError:
+        """Return the error of a request that was lost too often: its own fault, or the servers'.
 
         Raises:
             NoServer: none came back.
@@ -670,12 +738,12 @@ class BalancedPool:
             except ServerAway as error:
                 self._roster.mark_down(member, error.reason)
             except (ServerBusy, EngineError):
-                return False  # it answers
+                return ServerLost(model.ref, reason)  # it answers
             else:
-                return False
+                return ServerLost(model.ref, reason)
             finally:
                 self._roster.give_back(member, is_brief=True)
-        return True
+        return NoServer(model.ref, f"{reason}, also with a request without a document", 0.0)
 
     def _leave_out(self, member: ServerMember, model: ModelSpec, fault: EngineError) -> None:
         key = model_key_of(model)

@@ -31,7 +31,6 @@ from .cleanup import OrphanCleaner, RowKeeper
 from .concurrency import ClaimLost, state_done_elsewhere
 from .fingerprints import ItemVerdict, entry_marks, held_paths, held_text
 from .items import ItemRun, attempt_name, sub_pipeline_context
-from .lacking_items import lacking_of
 from .retry_and_quarantine import (
     ItemPlace,
     LeftByReview,
@@ -39,6 +38,7 @@ from .retry_and_quarantine import (
     RunStopped,
     StepFailed,
     is_step_skipped,
+    lacking_of,
 )
 from .review_questions import AwaitingReview
 from .run_context import RunContext

@@ -9,8 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from paddock.engine.backends import balancer
-from paddock.engine.backends.balancer import BalancedPool, ServerMember
-from paddock.engine.backends.neutral_request import NEUTRAL_TEXT
+from paddock.engine.backends.balancer import NEUTRAL_TEXT, BalancedPool, ServerMember
 from paddock.engine.backends.openai_client import ServerAway, ServerBusy
 from paddock.engine.errors import (
     BadRequest,

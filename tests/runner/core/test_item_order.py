@@ -12,8 +12,7 @@ import pytest
 
 from paddock.runner.core import blocks
 from paddock.runner.core.fingerprints import ItemVerdict
-from paddock.runner.core.item_order import longest_first
-from paddock.runner.core.staleness import ItemWork
+from paddock.runner.core.staleness import ItemWork, longest_first
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.events import ItemState, Observer
 from tests.fakes.pool import FakePool
