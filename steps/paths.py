@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import stat
 from pathlib import Path
 
 from paddock.engine.system.files import MOST_NAME_BYTES, sha256_of
+from paddock.engine.system.no_links import NotRegularFile
 
 from .base import OutsideRoots, Roots, StepError
 
@@ -23,7 +23,7 @@ _ERRNO_REASONS = {
     errno.EISDIR: "it is a folder",
     errno.ENOTDIR: "a part of its path is a file, not a folder",
     errno.EEXIST: "a part of its path is a file, not a folder",
-    errno.ELOOP: "its symbolic links form a cycle",
+    errno.ELOOP: "a part of its path is a symbolic link",
     errno.EMFILE: "too many files are open",
     errno.EIO: "the device reports an input/output error",
 }
@@ -68,13 +68,11 @@ def file_sha256(path: Path, verb: str, hint: str) -> str | None:
             in `hint`.
     """
     try:
-        mode = path.lstat().st_mode
-        if not stat.S_ISREG(mode):
-            what = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
-            raise StepError(f"'{printable(path)}' is {what}; {hint}.")
-        return sha256_of(path)
+        return sha256_of(path, follows_links=False)
     except FileNotFoundError:
         return None
+    except NotRegularFile as error:
+        raise StepError(f"'{printable(path)}' is {error.what}; {hint}.") from error
     except OSError as error:
         raise os_refusal(f"'{printable(path)}' cannot be {verb}", error) from error
 

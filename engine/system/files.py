@@ -22,7 +22,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, BinaryIO, cast
+
+from . import no_links
 
 if sys.platform != "win32":
     import fcntl
@@ -133,56 +135,68 @@ class TemporaryFile:
     """A hidden file that becomes another one by a rename, or is removed; locked until then."""
 
     def __init__(
-        self, target: Path, *, mode: int | None = None, folder: Path | None = None
+        self,
+        target: Path,
+        *,
+        mode: int | None = None,
+        folder: Path | None = None,
+        follows_links: bool = True,
     ) -> None:
         """Open it beside `target`, or in `folder`, which is on the same file system.
 
-        `mode` is that of the target; None: as the umask has it.
+        `mode` is that of the target; None: as the umask has it. With `follows_links=False` the
+        target's folder is made, and stays the one that was opened, even if a link replaces it.
 
         Raises:
             OSError: it cannot be made.
         """
         self.file = (folder or target.parent) / _temporary_name(target.name)
+        self._folder = None if follows_links else no_links.made_folder(self.file.parent)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        self._handle: int | None = os.open(self.file, flags, 0o666 if mode is None else mode)
+        self._handle: int | None = None
         self._is_in_place = False
-        _try_lock(self._handle)
-        if mode is not None:  # the umask may have narrowed it
-            with self._removed_on_error():
+        with self._removed_on_error():
+            self._handle = os.open(
+                self._name, flags, 0o666 if mode is None else mode, dir_fd=self._folder
+            )
+            _try_lock(self._handle)
+            if mode is not None:  # the umask may have narrowed it
                 os.fchmod(self._handle, mode)
 
     @classmethod
-    def written(cls, target: Path, data: bytes, mode: int | None = None) -> TemporaryFile:
+    def written(
+        cls, target: Path, data: bytes, mode: int | None = None, *, follows_links: bool = True
+    ) -> TemporaryFile:
         """Return a temporary file that holds `data`, synced to the disk.
 
         Raises:
             OSError: the system refused it; nothing is left.
         """
-        temporary = cls(target, mode=mode)
+        temporary = cls(target, mode=mode, follows_links=follows_links)
         with temporary._removed_on_error():
             temporary.write(data)
             temporary.sync()
         return temporary
 
     @classmethod
-    def copied(cls, target: Path, source: Path) -> tuple[TemporaryFile, str, int]:
-        """Return a synced copy of a file of any size, its sha256 and its size in bytes.
+    def copied(
+        cls, target: Path, source: BinaryIO, *, follows_links: bool = True
+    ) -> tuple[TemporaryFile, str, int]:
+        """Return a synced copy of an open file of any size, its sha256 and its size in bytes.
 
         Raises:
             OSError: the system refused it; nothing is left.
         """
         digest, n_bytes = hashlib.sha256(), 0
-        facts = source.stat()
-        temporary = cls(target, mode=stat.S_IMODE(facts.st_mode))
+        facts = os.fstat(source.fileno())
+        temporary = cls(target, mode=stat.S_IMODE(facts.st_mode), follows_links=follows_links)
         with temporary._removed_on_error():
-            with source.open("rb") as file:
-                while piece := file.read(_PIECE_BYTES):
-                    digest.update(piece)
-                    n_bytes += len(piece)
-                    temporary.write(piece)
+            while piece := source.read(_PIECE_BYTES):
+                digest.update(piece)
+                n_bytes += len(piece)
+                temporary.write(piece)
             temporary.sync()
-            with suppress(OSError):  # a file system without times is no reason to refuse
-                os.utime(temporary.file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+            temporary._set_times(facts)
         return temporary, digest.hexdigest(), n_bytes
 
     def write(self, data: bytes) -> None:
@@ -204,14 +218,30 @@ class TemporaryFile:
         """
         if _IS_WINDOWS:  # an open file cannot be renamed there
             self._release()
-        self.file.replace(target)
+        if self._folder is None:
+            self.file.replace(target)
+        else:
+            os.replace(self._name, target.name, src_dir_fd=self._folder, dst_dir_fd=self._folder)
         self._is_in_place = True
 
     def close(self) -> None:
         """Release it; remove it unless it has replaced its target."""
         self._release()
         if not self._is_in_place:
-            self.file.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(self._name, dir_fd=self._folder)
+            self._is_in_place = True
+        if self._folder is not None:
+            os.close(self._folder)
+            self._folder = None
+
+    @property
+    def _name(self) -> str:
+        return str(self.file) if self._folder is None else self.file.name
+
+    def _set_times(self, facts: os.stat_result) -> None:
+        with suppress(OSError):  # a file system without times is no reason to refuse
+            os.utime(self._name, ns=(facts.st_atime_ns, facts.st_mtime_ns), dir_fd=self._folder)
 
     def _release(self) -> None:
         if self._handle is not None:
@@ -340,9 +370,13 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], value) if isinstance(value, dict) else {}
 
 
-def sha256_of(path: str | Path) -> str:
-    """Return the sha256 of a file's content, hexadecimal."""
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - for 10,000 paths in a run
+def sha256_of(path: str | Path, *, follows_links: bool = True) -> str:
+    """Return the sha256 of a regular file's content, hexadecimal.
+
+    Raises:
+        OSError: it cannot be read; `no_links.NotRegularFile`: it is a pipe or a device.
+    """
+    with no_links.open_file(path, follows_links=follows_links) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -396,7 +430,8 @@ def _temporary_files(folder: Path) -> Iterator[Path]:
 
 def _is_stale(file: Path) -> bool:
     try:
-        handle = os.open(file, os.O_RDWR)  # a lock over the network needs the right to write
+        # A lock over the network needs the right to write.
+        handle = os.open(file, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
     except OSError:
         return False
     try:

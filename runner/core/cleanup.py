@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system import files, text
+from paddock.engine.system import files, no_links, text
 from paddock.pipelines.expressions import Value
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep, callable_names
 from paddock.runner.ledger.entries import Entry, StoredRow
@@ -517,8 +517,9 @@ class OrphanCleaner:
                 removal.edited.append(one.stored)
                 continue
             try:
-                self._context.bound.roots.resolve(str(path))
-                path.unlink(missing_ok=True)
+                no_links.remove(self._context.bound.roots.resolve(str(path)))
+            except FileNotFoundError:
+                removal.removed.append(one.stored)
             except (OSError, OutsideRoots) as error:
                 removal.refused[one.stored] = getattr(error, "strerror", None) or str(error)
             else:

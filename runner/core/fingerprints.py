@@ -522,6 +522,7 @@ class DependencyIndex:
         `difference` then need not.
         """
         entries = list(entries)
+        await asyncio.to_thread(self._hash_changed, entries)
         stores = {path for entry in entries for path in _stores_of(entry)}
         await self._stores.look(Path(self._index.absolute(path)) for path in sorted(stores))
         wanted = {key: one for entry in entries for key, one in _listings_of(entry)}
@@ -529,6 +530,13 @@ class DependencyIndex:
         if wanted:
             owned = self._index.owned()  # here, since the loop's tasks add to it
             await asyncio.to_thread(self._list_all, wanted, roots, owned)
+
+    def _hash_changed(self, entries: Iterable[Entry]) -> None:
+        """Hash the files that look changed; `digest` keeps what they are."""
+        for entry in entries:
+            for path, mark in entry.marks().items():
+                if is_file_mark(mark):
+                    self._is_as_read(path, mark)
 
     def _list_all(
         self, wanted: Mapping[str, tuple[str, str]], roots: Roots, owned: frozenset[Path]

@@ -357,7 +357,7 @@ class AnswerReviewer:
         reply = step.reply
         checks = () if reply is None else reply.checks
         paths = {path for check in checks for path in check.references}
-        ledger, stored = self._context.ledger, self._context.index.stored
+        ledger = self._context.ledger
         sources = tools.reply.sources() if isinstance(tools.reply, ScopedReply) else ()
         if not sources:  # no evidence is asked for: the documents that were read
             read = document_spec(scope)
@@ -374,8 +374,15 @@ class AnswerReviewer:
             "checks": [check.source for check in checks],
             "scope": values_read(sorted(paths), scope),
             "evidence_only": [] if spec is None else list(spec.only),
-            "sources": await asyncio.to_thread(source_texts, sources, ledger, stored),
+            "sources": await asyncio.to_thread(source_texts, sources, ledger, self._stored),
         }
+
+    def _stored(self, path: str) -> str:
+        """Return a document's path as the ledger writes it, without links."""
+        try:
+            return self._context.index.stored(self._context.bound.roots.resolve(path))
+        except (OutsideRoots, OSError, RuntimeError, ValueError):
+            return self._context.index.stored(path)
 
 
 class ItemRunner:
@@ -464,7 +471,7 @@ class ItemRunner:
         self, step: BoundStep, scope: Scope, record: ItemRun, tools: Tools, caller: CallOrigin
     ) -> Any:
         params = step.params.render(scope)
-        self._note_reads(record, step.kind().reads(params))
+        await self._note_reads(record, step.kind().reads(params))
         outputs = None
         if step.review is not None and record.is_decided and not caller.looks_up:
             outputs = await self._reviewer.recorded(step, record)
@@ -510,16 +517,15 @@ class ItemRunner:
             tools = replace(tools, pipelines=self._sub_pipelines(step, record))
         return tools
 
-    def _note_reads(self, record: ItemRun, texts: Sequence[str]) -> None:
+    async def _note_reads(self, record: ItemRun, texts: Sequence[str]) -> None:
         """Mark files before a step reads them; the item's own file is in its hash."""
+        mark = self._context.judge.dependencies.mark
         for text in texts:
             if text == record.own_path:
                 continue
             path = str(self._context.bound.roots.resolve(text))
             with contextlib.suppress(OSError):  # the step reports the error
-                record.reads[self._context.index.stored(path)] = (
-                    self._context.judge.dependencies.mark(path)
-                )
+                record.reads[self._context.index.stored(path)] = await asyncio.to_thread(mark, path)
 
     async def _note_listing(
         self, record: ItemRun, step: BoundStep, scope: Scope, outputs: Any
@@ -596,7 +602,7 @@ class ItemRunner:
     async def _settle_rows(self, item: ItemWork, record: ItemRun, state: str) -> None:
         """Mark the item's rows and searches; drop rows that it no longer keeps."""
         record.reads.update(record.outputs.searched)
-        self._note_reads(record, list(record.outputs.read))
+        await self._note_reads(record, list(record.outputs.read))
         try:
             marks = await self._row_keeper.settle(
                 record.scope, record.key, record.outputs, item.entry, state

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
 from paddock.steps.base import StepError
 
@@ -136,7 +137,7 @@ class OutputIndex:
 
     def record_written(self, scope: str, key: str, path: Path, sha256: str, run: str) -> None:
         """Record the content that `path` has now."""
-        stat = path.stat()
+        stat = no_links.facts_of(path)
         row = OutputRow(scope, self.stored(path), key, sha256, (), stat.st_size, stat.st_mtime_ns)
         if self._rows.get((scope, row.path)) != row:
             self._put(row, run)

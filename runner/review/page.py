@@ -17,6 +17,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import os
 import re
 import secrets
 import time
@@ -38,7 +39,7 @@ from paddock.engine.api.cors import has_own_host_name
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.json_body import parse_json
 from paddock.engine.api.streaming import PAGE_HEADERS, dumps, json_response, page_route
-from paddock.engine.system import files
+from paddock.engine.system import files, no_links
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.reviews import DecisionRefused, Review
 from paddock.runner.render.html_page import COLOUR_CSS
@@ -406,7 +407,7 @@ class ReviewPage:
             source = _source(review, number)
             if not _has_picture(source):
                 raise DecisionRefused("This source has no pages to show.")
-            return desk.ledger.folder.parent / str(source["path"]), review
+            return desk.ledger.folder.parent.resolve() / str(source["path"]), review
 
         path, review = await self._at(request, found)
         await asyncio.to_thread(_refuse_changed, path, review)
@@ -598,9 +599,10 @@ def _refuse_changed(path: Path, review: Review) -> None:
     """
     name = path.name
     try:
-        if path.stat().st_ctime <= review.asked_at:
-            return
-        digest = files.sha256_of(path)
+        with no_links.open_file(path) as file:
+            if os.fstat(file.fileno()).st_ctime <= review.asked_at:
+                return
+        digest = files.sha256_of(path, follows_links=False)
     except OSError as error:
         raise DecisionRefused(
             f"'{name}' cannot be shown: {error.strerror}. This is its text as the model read it."

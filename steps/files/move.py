@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from paddock.engine.system import no_links
 from paddock.engine.system.files import TemporaryFile
 from paddock.steps.base import Output, Params, StepError, Tools
 from paddock.steps.paths import file_sha256, numbered_name, os_refusal, printable, resolve_path
@@ -167,44 +168,59 @@ async def _move_or_copy(
 ) -> None:
     """Rename the file, or copy it to a temporary file next to the target and rename that."""
     try:
-        await asyncio.to_thread(target.parent.mkdir, parents=True, exist_ok=True)
         if mode == "move" and await asyncio.to_thread(_renamed, source, target):
             return
-        aside, copied, n_bytes = await asyncio.to_thread(TemporaryFile.copied, target, source)
-        try:
-            if copied != digest:
-                raise StepError(
-                    f"'{printable(source)}' is being changed by another program.", kind="io"
-                )
-            aside.replace(target)
-        finally:
-            aside.close()
-        if mode == "copy":
-            await tools.outputs.wrote(target, digest, n_bytes)
-        else:
-            await asyncio.to_thread(_delete, source)
+        n_bytes = await asyncio.to_thread(_copied, source, target, digest, is_moved=mode == "move")
     except OSError as error:
         raise os_refusal(
             f"'{printable(source)}' cannot be moved to '{printable(target)}'", error
         ) from error
+    if mode == "copy":
+        await tools.outputs.wrote(target, digest, n_bytes)
 
 
 def _renamed(source: Path, target: Path) -> bool:
     """Rename a file; return False if the target is on another device."""
-    try:
-        source.replace(target)
-    except OSError as error:
-        if error.errno == errno.EXDEV:
-            return False
-        raise
+    with no_links.open_file(source) as file:
+        try:
+            no_links.rename(source, target)
+        except OSError as error:
+            if error.errno == errno.EXDEV:
+                return False
+            raise
+        # The name may have been given to another file, or a link, just before the rename.
+        moved = no_links.facts_of(target)
+        if no_links.identity(moved) != no_links.identity(os.fstat(file.fileno())):
+            no_links.rename(target, source)
+            raise _is_being_changed(source)
     return True
+
+
+def _copied(source: Path, target: Path, digest: str, *, is_moved: bool) -> int:
+    """Copy a file with this content, and remove the source of a move; return its size in bytes."""
+    with no_links.open_file(source) as file:
+        own = no_links.identity(os.fstat(file.fileno()))
+        aside, copied, n_bytes = TemporaryFile.copied(target, file, follows_links=False)
+    try:
+        if copied != digest:
+            raise _is_being_changed(source)
+        aside.replace(target)
+    finally:
+        aside.close()
+    if is_moved and not no_links.remove(source, only=own):
+        raise _is_being_changed(source)
+    return n_bytes
+
+
+def _is_being_changed(source: Path) -> StepError:
+    return StepError(f"'{printable(source)}' is being changed by another program.", kind="io")
 
 
 def _delete(path: Path) -> None:
     try:
-        if stat.S_ISDIR(path.lstat().st_mode):
+        if stat.S_ISDIR(no_links.facts_of(path).st_mode):
             raise StepError(f"'{printable(path)}' is a folder; `files.move` deletes files.")
-        path.unlink()
+        no_links.remove(path)
     except FileNotFoundError:
         return
     except OSError as error:

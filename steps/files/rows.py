@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from paddock.engine.system.no_links import NotRegularFile, read_file
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.keys import SizeBytes
 from paddock.steps.base import Output, Params, StepError, Tools
@@ -390,7 +391,7 @@ class FilesRows:
 
     async def run(self, params: FilesRowsParams, tools: Tools) -> FilesRowsOutput:
         path = resolve_path(tools.roots, params.path)
-        data = _read_bytes(path, params.max_bytes)
+        data = await asyncio.to_thread(_read_bytes, path, params.max_bytes)
         if len(data) < _THREAD_FROM_BYTES:
             return _rows_output(data, path, params)
         return await asyncio.to_thread(_rows_output, data, path, params)
@@ -399,11 +400,9 @@ class FilesRows:
 def _read_bytes(path: Path, max_bytes: int) -> bytes:
     name = f"'{printable(path.name)}'"
     try:
-        if not path.is_file():
-            what = "is a folder" if path.is_dir() else "cannot be read: it does not exist"
-            raise StepError(f"{name} {what}.", kind="io")
-        with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
+        data = read_file(path, max_bytes)
+    except NotRegularFile as error:
+        raise StepError(f"{name} is {error.what}.", kind="io") from error
     except OSError as error:
         raise os_refusal(f"{name} cannot be read", error) from error
     if len(data) > max_bytes:

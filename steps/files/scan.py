@@ -8,15 +8,17 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
 
 from paddock.engine.system.files import sha256_of
+from paddock.engine.system.no_links import facts_of, identity, open_folder
 from paddock.engine.system.text import listed
 from paddock.pipelines.keys import SizeBytes
 from paddock.steps.base import Output, Params, StepError, Tools
@@ -104,7 +106,21 @@ class FoundFile:
 
     relpath: str
     path: str
+    real: str
+    """The same path without links."""
     facts: os.stat_result
+
+
+@dataclass(frozen=True, slots=True)
+class _Below:
+    """A folder within the walk."""
+
+    path: str
+    real: str
+    """The same path without links."""
+    prefix: str
+    """The beginning of its files' relpaths."""
+    is_named: bool
 
 
 @dataclass
@@ -157,7 +173,7 @@ class FolderWalk:
         So a file that is reached both ways keeps its own name, and cycles end.
         """
         try:
-            self._folder(str(self.root), "", False)
+            self._folder(_Below(str(self.root), str(self.root), "", False))
         except OSError as error:
             raise _root_refusal(self.root, error) from error
         while self.links:
@@ -165,54 +181,64 @@ class FolderWalk:
             for path, relpath, is_named in links:
                 self._link(path, relpath, is_named)
 
-    def _folder(self, top: str, prefix: str, is_named: bool) -> None:
-        """Collect what is below a folder; `prefix` is its relpath with a slash."""
-        waiting = [(top, prefix, is_named)]
+    def _folder(self, top: _Below) -> None:
+        """Collect what is below a folder."""
+        waiting = [top]
         while waiting:
-            folder, prefix, is_named = waiting.pop()
+            folder = waiting.pop()
             try:
-                with os.scandir(folder) as listing:
-                    entries = list(listing)
-                facts = Path(folder).stat()
+                handle = open_folder(folder.real)
             except OSError:
-                if not prefix:
+                if not folder.prefix:
                     raise
-                self.unreadable.append(prefix)
+                self.unreadable.append(folder.prefix)
                 continue
-            if (facts.st_dev, facts.st_ino) in self.seen:
-                continue
-            self.seen.add((facts.st_dev, facts.st_ino))
-            for entry in entries:
-                below = self._entry(entry, prefix, is_named)
-                if below is not None:
-                    waiting.append(below)
+            try:
+                waiting += self._listed(folder, handle)
+            finally:
+                os.close(handle)
 
-    def _entry(
-        self, entry: os.DirEntry[str], prefix: str, is_named: bool
-    ) -> tuple[str, str, bool] | None:
+    def _listed(self, folder: _Below, handle: int) -> list[_Below]:
+        """List an open folder; return the folders to descend into."""
+        own = identity(os.fstat(handle))
+        if own in self.seen:
+            return []
+        self.seen.add(own)
+        with os.scandir(handle) as listing:
+            return [below for entry in listing if (below := self._entry(entry, folder))]
+
+    def _entry(self, entry: os.DirEntry[str], folder: _Below) -> _Below | None:
         """Handle one entry; return a folder to descend into."""
         if entry.name.startswith("."):
             return None
-        relpath = prefix + entry.name
+        relpath = folder.prefix + entry.name
+        path = os.path.join(folder.path, entry.name)  # noqa: PTH118 - the hot path
+        real = os.path.join(folder.real, entry.name)  # noqa: PTH118
         if not _is_utf8(entry.name):
             self.not_utf8.append(relpath)
         elif entry.is_symlink():
             if self.allowed:
-                self.links.append((entry.path, relpath, is_named))
+                self.links.append((path, relpath, folder.is_named))
         elif entry.is_dir(follow_symlinks=False):
-            return self._below(entry.path, relpath, is_named)
+            return self._below(path, real, relpath, folder.is_named)
         elif entry.is_file(follow_symlinks=False):
-            self._file(entry.path, relpath, is_named)
+            facts = partial(entry.stat, follow_symlinks=False)
+            self._file((relpath, path, real), facts, is_named=folder.is_named)
         return None
 
-    def _below(self, path: str, relpath: str, is_named: bool) -> tuple[str, str, bool] | None:
+    def _below(self, path: str, real: str, relpath: str, is_named: bool) -> _Below | None:
         if relpath.endswith(VECTOR_TABLE_SUFFIX):
             return None
         if self.exclude.names_folder(relpath) or self.include.refuses_folder(relpath):
             return None
-        return path, f"{relpath}/", is_named or self.include.names_folder(relpath)
+        is_named = is_named or self.include.names_folder(relpath)
+        return _Below(path, real, f"{relpath}/", is_named)
 
-    def _file(self, path: str, relpath: str, is_named: bool) -> None:
+    def _file(
+        self, place: tuple[str, str, str], facts: Callable[[], os.stat_result], *, is_named: bool
+    ) -> None:
+        """Keep a file that is wanted; `place` are its relpath, its path, and that without links."""
+        relpath, path, real = place
         if path in self.left_out:
             return
         is_included = self.include.names_file(relpath, in_named_folder=is_named)
@@ -220,13 +246,13 @@ class FolderWalk:
             self.unmatched.append(relpath)
             return
         try:
-            facts = Path(path).stat()
+            found = FoundFile(relpath, path, real, facts())
         except OSError:
             return  # gone since it was listed
-        if self.max_bytes is not None and facts.st_size > self.max_bytes:
+        if self.max_bytes is not None and found.facts.st_size > self.max_bytes:
             self.too_large.append(relpath)
         else:
-            self.found.append(FoundFile(relpath, path, facts))
+            self.found.append(found)
 
     def _link(self, path: str, relpath: str, is_named: bool) -> None:
         """Follow a link to a target within the allowed folders."""
@@ -238,11 +264,12 @@ class FolderWalk:
         if not any(target.is_relative_to(folder) for folder in self.allowed):
             self.not_followed.append(relpath)
         elif target.is_dir():
-            below = self._below(path, relpath, is_named)
+            below = self._below(path, str(target), relpath, is_named)
             if below is not None:
-                self._folder(*below)
+                self._folder(below)
         elif target.is_file() and str(target) not in self.left_out:
-            self._file(path, relpath, is_named)
+            place = relpath, path, str(target)
+            self._file(place, lambda: facts_of(target), is_named=is_named)
 
 
 def _is_utf8(name: str) -> bool:
@@ -393,7 +420,7 @@ def _parse_globs(patterns: Sequence[str]) -> Globs:
 def _hashed_file(one: FoundFile) -> ScannedFile | None:
     """Hash a file; return None if it has vanished."""
     try:
-        sha256: str | None = sha256_of(one.path)
+        sha256: str | None = sha256_of(one.real, follows_links=False)
     except FileNotFoundError:
         return None
     except OSError:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from paddock.engine.system import no_links
 from paddock.engine.system.files import TemporaryFile
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import Output, Params, StepError, Tools
@@ -79,7 +79,7 @@ class FilesWrite:
         path = _target_path(params.path, tools)
         data = await _bytes_to_write(params, path, tools)
         sha256 = hashlib.sha256(data).hexdigest()
-        there = file_sha256(path, "written", "`path` must name a file")
+        there = await _digest_of(path)
         if there == sha256:
             await tools.outputs.intend(path, sha256)
             await tools.outputs.wrote(path, sha256, len(data))
@@ -92,6 +92,13 @@ class FilesWrite:
             return FilesWriteOutput(path=str(path), changed=False)
         await _replace(path, data, sha256, tools)
         return FilesWriteOutput(path=str(path), changed=True)
+
+
+async def _digest_of(path: Path) -> str | None:
+    """Return the digest of the file that is there, made in a thread: it may be of any size."""
+    if not os.path.lexists(path):  # noqa: ASYNC240 - a thread takes longer
+        return None
+    return await asyncio.to_thread(file_sha256, path, "written", "`path` must name a file")
 
 
 def _target_path(text: str, tools: Tools) -> Path:
@@ -187,8 +194,7 @@ async def _to_temporary_file(path: Path, data: bytes) -> TemporaryFile:
 def _write_temporary_file(path: Path, data: bytes) -> TemporaryFile:
     """Write and sync a temporary file next to `path`; it is removed on failure."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return TemporaryFile.written(path, data, _mode_of(path))
+        return TemporaryFile.written(path, data, _mode_of(path), follows_links=False)
     except OSError as error:
         raise os_refusal(f"'{printable(path)}' cannot be written", error) from error
 
@@ -196,6 +202,6 @@ def _write_temporary_file(path: Path, data: bytes) -> TemporaryFile:
 def _mode_of(path: Path) -> int | None:
     """Return the permissions of the file that is replaced, to keep them."""
     try:
-        return stat.S_IMODE(path.stat().st_mode)
+        return no_links.permissions(path)
     except OSError:
         return None

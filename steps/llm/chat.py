@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from paddock.engine.request import Message, Reply, Role
+from paddock.engine.system.no_links import open_file
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.pipelines.prompt_file import ConversationTemplate
@@ -214,17 +216,19 @@ async def _with_images(
 def _read_image_file(path: Path) -> bytes:
     """Return an image's bytes; the engine checks its format."""
     try:
-        size_bytes = path.stat().st_size
-        if size_bytes > MOST_IMAGE_BYTES:
-            mib = 1024 * 1024
-            raise StepError(
-                f"image '{printable(path)}' has {size_bytes // mib} MiB; at most "
-                f"{MOST_IMAGE_BYTES // mib} are read.",
-                remedy="Reduce its size.",
-            )
-        return path.read_bytes()
+        with open_file(path) as file:
+            size_bytes = os.fstat(file.fileno()).st_size
+            found = file.read(MOST_IMAGE_BYTES + 1)
     except OSError as error:
         raise os_refusal(f"image '{printable(path)}' cannot be read", error) from error
+    if len(found) > MOST_IMAGE_BYTES:
+        mib = 1024 * 1024
+        raise StepError(
+            f"image '{printable(path)}' has {size_bytes // mib} MiB; at most "
+            f"{MOST_IMAGE_BYTES // mib} are read.",
+            remedy="Reduce its size.",
+        )
+    return found
 
 
 async def _fit_messages(

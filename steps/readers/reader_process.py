@@ -18,9 +18,9 @@ import json
 import os
 import resource
 import select
-import stat
 import struct
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +29,8 @@ from io import BytesIO
 from pathlib import Path
 from time import monotonic, process_time
 from typing import Any, BinaryIO, TypeAlias
+
+from paddock.engine.system import no_links
 
 from . import reader, text_files
 from .reader import (
@@ -93,9 +95,9 @@ def _reading_errors() -> Iterator[None]:
 
 
 def read_document(path: Path, wishes: ReadOptions, max_bytes: int) -> Document:
-    _check_size(path, max_bytes)
-    with _reading_errors():
-        return _checked_length(_read_by_kind(path, wishes), max_bytes)
+    with _opened(path) as file, _reading_errors():
+        _check_size(file, max_bytes)
+        return _checked_length(_read_by_kind(path, file, wishes), max_bytes)
 
 
 def read_document_bytes(data: bytes, wishes: ReadOptions, max_bytes: int) -> Document:
@@ -114,9 +116,9 @@ def read_small(path: Path, wishes: ReadOptions, max_bytes: int) -> Document | No
     kind = wishes.kind
     if (kind or kind_by_name(path) or _plugin_for(path)) not in ("", *_SMALL_KINDS):
         return None
-    if _check_size(path, max_bytes) > SMALL_BYTES:
-        return None
-    with path.open("rb") as file:
+    with _opened(path) as file:
+        if _check_size(file, max_bytes) > SMALL_BYTES:
+            return None
         data = file.read(SMALL_BYTES + 1)
     if not data or len(data) > SMALL_BYTES:
         return _empty_document(path, kind) if not data else None
@@ -129,7 +131,7 @@ def read_small(path: Path, wishes: ReadOptions, max_bytes: int) -> Document | No
 
 def draw_page(path: Path, number: int, most_side_px: int, max_bytes: int) -> bytes:
     """Return a page of a PDF, or a picture of an image file, as a PNG within limits."""
-    with _opened(path, max_bytes) as (kind, file):
+    with _opened_kind(path, max_bytes) as (kind, file):
         if kind == "pdf":
             return png_bytes(_reader_module(kind).draw_pdf_page(file, number, most_side_px))
         if kind == "image":
@@ -141,7 +143,7 @@ def find_boxes(
     path: Path, quotes: Sequence[QuoteSpan], check: Callable[[], None], max_bytes: int
 ) -> list[PageBox | None]:
     """Return the box around each quote in a PDF; None for those that it does not have there."""
-    with _opened(path, max_bytes) as (kind, file):
+    with _opened_kind(path, max_bytes) as (kind, file):
         if kind != "pdf":
             return [None] * len(quotes)
         found: list[PageBox | None] = _reader_module(kind).find_pdf_boxes(file, quotes, check)
@@ -149,9 +151,9 @@ def find_boxes(
 
 
 @contextmanager
-def _opened(path: Path, max_bytes: int) -> Iterator[tuple[str, BinaryIO]]:
-    _check_size(path, max_bytes)
-    with path.open("rb") as file:
+def _opened_kind(path: Path, max_bytes: int) -> Iterator[tuple[str, BinaryIO]]:
+    with _opened(path) as file:
+        _check_size(file, max_bytes)
         head = file.read(HEAD_BYTES)
         file.seek(0)
         with _reading_errors():
@@ -172,19 +174,26 @@ def png_bytes(pixels: Any) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def _check_size(path: Path, max_bytes: int) -> int:
-    """Return the size of a regular file; a pipe would make us wait for ever."""
-    facts = path.stat()
-    if stat.S_ISDIR(facts.st_mode):
-        raise Unreadable("is a folder, not a document")
-    if not stat.S_ISREG(facts.st_mode):
-        raise Unreadable("is a device or a pipe, not a document")
-    if facts.st_size > max_bytes:
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a document; `path` is absolute, and no part of it is a link."""
+    try:
+        file = no_links.open_file(path)
+    except no_links.NotRegularFile as error:
+        raise Unreadable(f"is {error.what}, not a document") from error
+    with file:
+        yield file
+
+
+def _check_size(file: BinaryIO, max_bytes: int) -> int:
+    """Return the size of an open document, at most `max_bytes`."""
+    size_bytes = os.fstat(file.fileno()).st_size
+    if size_bytes > max_bytes:
         raise Unreadable(
-            f"has {facts.st_size:,} bytes, and `max_bytes` allows {max_bytes:,}",
+            f"has {size_bytes:,} bytes, and `max_bytes` allows {max_bytes:,}",
             "Raise `max_bytes` to read it.",
         )
-    return facts.st_size
+    return size_bytes
 
 
 def _checked_length(document: Document, max_bytes: int) -> Document:
@@ -198,22 +207,31 @@ def _checked_length(document: Document, max_bytes: int) -> Document:
     return document
 
 
-def _read_by_kind(path: Path, wishes: ReadOptions) -> Document:
+def _read_by_kind(path: Path, file: BinaryIO, wishes: ReadOptions) -> Document:
     plugin = wishes.kind or _plugin_for(path)
     if plugin and plugin not in MEDIA_TYPES:
-        return _read_by_plugin(path, plugin)
-    with path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
-        if not head:  # which is no PDF, nor anything else
-            return _empty_document(path, wishes.kind)
-        kind = wishes.kind or kind_of(path, head)
-        if kind in text_files.TEXT_KINDS:
-            is_named = wishes.kind is not None
-            return text_files.read_text_file(
-                head + file.read(), kind, wishes.encoding, is_named=is_named
-            )
-        file.seek(0)
-        return wishes.within(kind, file)
+        with _path_of_open_file(file, path.name) as own_path:
+            return _read_by_plugin(own_path, plugin)
+    head = file.read(HEAD_BYTES)
+    if not head:  # which is no PDF, nor anything else
+        return _empty_document(path, wishes.kind)
+    kind = wishes.kind or kind_of(path, head)
+    if kind in text_files.TEXT_KINDS:
+        is_named = wishes.kind is not None
+        return text_files.read_text_file(
+            head + file.read(), kind, wishes.encoding, is_named=is_named
+        )
+    file.seek(0)
+    return wishes.within(kind, file)
+
+
+@contextmanager
+def _path_of_open_file(file: BinaryIO, name: str) -> Iterator[Path]:
+    """Yield a path of this name that leads to an open file, for plug-ins, which open paths."""
+    with tempfile.TemporaryDirectory(prefix="paddock-read-") as folder:
+        path = Path(folder, name)
+        path.symlink_to(f"/dev/fd/{file.fileno()}")
+        yield path
 
 
 def _empty_document(path: Path, kind: str | None) -> Document:

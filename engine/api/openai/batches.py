@@ -281,7 +281,8 @@ def _link_or_copy(source: Path, target: Path) -> None:
     try:
         target.hardlink_to(source)
     except OSError:  # a file system without hard links
-        copy, _, _ = TemporaryFile.copied(target, source)
+        with source.open("rb") as file:
+            copy, _, _ = TemporaryFile.copied(target, file)
         try:
             copy.replace(target)
         finally:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from paddock.engine.system import no_links
 from paddock.steps.base import StepError, StepSkipped
 from paddock.steps.files.read import FilesRead, FilesReadOutput, FilesReadParams
 from paddock.steps.readers import ocr, text_files
@@ -338,7 +339,7 @@ def test_a_file_that_may_not_be_read_is_refused(
         raise PermissionError(13, "Permission denied")
 
     (tmp_path / "a.txt").write_text("x")
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(no_links, "open_file", refuse)
     assert refused(read, "a.txt") == "'a.txt' cannot be read: the permissions do not allow it."
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from paddock.engine.system.no_links import open_folder
 from paddock.steps.base import StepError
 from paddock.steps.files.scan import FilesScan, FilesScanOutput, FilesScanParams
 from tests.fakes.tools import FakeOutputs, FakeTools, tools
@@ -164,14 +165,14 @@ def test_a_folder_that_cannot_be_read_is_said_and_the_others_go_on(
     tmp_path: Path, scan: Scan, hands: FakeTools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lay(tmp_path, "a.txt", "locked/b.txt", "open/c.txt")
-    scandir = os.scandir
+    opened = open_folder
 
-    def refuse(path: str) -> Any:
+    def refuse(path: str) -> int:
         if path.endswith("locked"):
             raise PermissionError(13, "Permission denied", path)
-        return scandir(path)
+        return opened(path)
 
-    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr("paddock.steps.files.scan.open_folder", refuse)
     assert listed(scan()) == ["a.txt", "open/c.txt"]
     assert hands.notes == [".: 'locked/' left out, the folder cannot be read."]
 
@@ -181,7 +182,7 @@ def test_a_file_that_cannot_be_read_is_listed_without_a_hash(
 ) -> None:
     lay(tmp_path, "a.txt", "b.txt")
 
-    def refuse(path: str) -> str:
+    def refuse(path: str, **_: bool) -> str:
         if path.endswith("a.txt"):
             raise PermissionError(13, "Permission denied", path)
         raise FileNotFoundError(2, "gone", path)

@@ -167,10 +167,10 @@ def test_a_failure_at_any_point_leaves_the_old_file_and_no_temporary_one(
 ) -> None:
     write("a.md", text="old")
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(os if call == "fsync" else Path, call, fail)
+    monkeypatch.setattr(os, call, fail)
     assert refused(write, "a.md").reason.endswith("the device reports an input/output error.")
     monkeypatch.undo()
     assert files(tmp_path) == ["a.md"]
@@ -188,8 +188,8 @@ def test_a_kill_before_the_rename_leaves_only_a_hidden_file(
     def kill(*_: object, **__: object) -> None:
         raise Killed
 
-    monkeypatch.setattr(Path, "replace", kill)
-    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    monkeypatch.setattr(os, "replace", kill)
+    monkeypatch.setattr(os, "unlink", lambda *_, **__: None)
     with pytest.raises(Killed):
         write("a.md", text="new")
     monkeypatch.undo()

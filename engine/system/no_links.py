@@ -1,0 +1,245 @@
+"""Open, rename and remove files without following links, for paths that others may change.
+
+A path of a pipeline or of a document is checked first (`steps.base.Roots.resolve` returns it
+without links) and used later. Between the two, a user who may write to one of its folders can put
+a link there. Nothing here follows one, in any part of an absolute path: the kernel refuses it
+(`openat2` of Linux), or the path is walked folder by folder. What is opened for reading is a
+regular file: a pipe, a socket or a device is refused at once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import stat
+import struct
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+_OPENAT2 = 437  # on every architecture but Alpha
+_AT_FDCWD = -100
+_RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS = 0x02, 0x04
+_HOW = struct.Struct("QQQ")  # struct open_how: flags, mode, resolve
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_CLOEXEC", 0)
+_IN_FOLDER = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+# A folder is passed through by those who may not list it.
+_PASS = _IN_FOLDER | getattr(os, "O_PATH", getattr(os, "O_SEARCH", os.O_RDONLY))
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+
+
+class NotRegularFile(OSError):
+    """A folder, a pipe, a socket or a device in place of a file."""
+
+    def __init__(self, path: str | Path, mode: int = 0) -> None:
+        self.is_folder = stat.S_ISDIR(mode)
+        number = errno.EISDIR if self.is_folder else errno.EINVAL
+        super().__init__(number, f"it is {self.what}", str(path))
+
+    @property
+    def what(self) -> str:
+        return "a folder" if self.is_folder else "a device or a pipe"
+
+
+def open_file(path: str | Path, *, follows_links: bool = False) -> BufferedReader:
+    """Open a regular file for reading; never wait for it.
+
+    Raises:
+        NotRegularFile: it is a folder, a pipe, a socket or a device.
+        OSError: it cannot be opened; ELOOP: a link is in its path.
+    """
+    flags = os.O_RDONLY | _NO_WAIT
+    try:
+        handle = os.open(path, flags) if follows_links else _open(os.fspath(path), flags)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # a socket
+            raise NotRegularFile(path) from error
+        raise
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        raise NotRegularFile(path, mode)
+    return open(handle, "rb")  # noqa: PTH123 - a descriptor
+
+
+def read_file(path: str | Path, most_bytes: int) -> bytes:
+    """Return a regular file's content; of a larger one the first `most_bytes + 1` bytes.
+
+    Raises:
+        OSError: as of `open_file`.
+    """
+    with open_file(path) as file:
+        return file.read(most_bytes + 1)
+
+
+def open_folder(path: str | Path) -> int:
+    """Return the descriptor of a folder that is to be listed; the caller closes it.
+
+    Raises:
+        OSError: it cannot be opened; ELOOP: a link is in its path.
+    """
+    return _open(os.fspath(path), os.O_RDONLY | _IN_FOLDER)
+
+
+def made_folder(path: str | Path) -> int:
+    """Make a folder, with its parents, if it is missing; return its descriptor for `dir_fd`.
+
+    The caller closes it.
+
+    Raises:
+        OSError: it cannot be opened or made; ELOOP: a link is in its path.
+    """
+    whole = os.fspath(path)
+    try:
+        return _open(whole, _PASS)
+    except FileNotFoundError:
+        parent, name = os.path.split(whole)
+        if not name:
+            raise
+    with folder(parent, is_made=True) as above, suppress(FileExistsError):
+        os.mkdir(name, dir_fd=above)
+    return _open(whole, _PASS)
+
+
+@contextmanager
+def folder(path: str | Path, *, is_made: bool = False) -> Iterator[int]:
+    """Yield a folder's descriptor, for `dir_fd`; `is_made`: make it, with its parents.
+
+    Raises:
+        OSError: it cannot be opened or made; ELOOP: a link is in its path.
+    """
+    handle = made_folder(path) if is_made else _open(os.fspath(path), _PASS)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def permissions(path: Path) -> int:
+    """Return the permission bits of a file.
+
+    Raises:
+        OSError: as of `facts_of`.
+    """
+    return stat.S_IMODE(facts_of(path).st_mode)
+
+
+def facts_of(path: Path) -> os.stat_result:
+    """Return the facts of a file; of a link its own.
+
+    Raises:
+        OSError: there is none; ELOOP: a link is in the path of its folder.
+    """
+    with folder(path.parent) as parent:
+        return os.stat(path.name, dir_fd=parent, follow_symlinks=False)
+
+
+def identity(facts: os.stat_result) -> tuple[int, int]:
+    """Return device and inode."""
+    return facts.st_dev, facts.st_ino
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename a file, over another one if that is there; make the target's folder.
+
+    Raises:
+        OSError: the system refused it; ELOOP: a link is in the path of one of the folders.
+    """
+    with folder(source.parent) as here, folder(target.parent, is_made=True) as there:
+        os.replace(source.name, target.name, src_dir_fd=here, dst_dir_fd=there)
+
+
+def remove(path: Path, only: tuple[int, int] | None = None) -> bool:
+    """Remove a file; return False if another one is there than `only` (see `identity`).
+
+    Raises:
+        OSError: the system refused it; ELOOP: a link is in the path of its folder.
+    """
+    with folder(path.parent) as parent:
+        if only is not None:
+            facts = os.stat(path.name, dir_fd=parent, follow_symlinks=False)
+            if identity(facts) != only:
+                return False
+        os.unlink(path.name, dir_fd=parent)
+    return True
+
+
+def _open(path: str, flags: int) -> int:
+    """Open an absolute path; a link in any part of it is an error."""
+    if not os.path.isabs(path):  # noqa: PTH117 - the hot path
+        raise ValueError(f"'{path}' is not an absolute path")
+    return _by_kernel(path, flags) if _has_openat2() else _by_parts(path, flags)
+
+
+def _by_kernel(path: str, flags: int) -> int:
+    """Open a path with `openat2`."""
+    how = _HOW.pack(flags, 0, _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS)
+    name = os.fsencode(path)
+    if b"\0" in name:
+        raise ValueError("embedded null byte")
+    while True:
+        handle: int = _libc().syscall(_OPENAT2, _AT_FDCWD, name, how, _HOW.size)
+        if handle >= 0:
+            return handle
+        number = ctypes.get_errno()
+        if number not in (errno.EINTR, errno.EAGAIN):
+            raise _refusal(number, path)
+
+
+def _by_parts(path: str, flags: int) -> int:
+    """Open a path folder by folder, where the kernel cannot refuse links in all of it."""
+    *folders, last = [name for name in path.split(os.sep) if name] or ["."]  # noqa: PTH206
+    at = os.open(os.sep, _PASS)
+    try:
+        for name in folders:
+            below = _open_at(at, name, _PASS, path)
+            os.close(at)
+            at = below
+        return _open_at(at, last, flags, path)
+    finally:
+        os.close(at)
+
+
+def _open_at(folder: int, name: str, flags: int, path: str) -> int:
+    try:
+        return os.open(name, flags | _NO_FOLLOW, dir_fd=folder)
+    except OSError as error:
+        number = error.errno or 0
+        if number in (errno.ENOTDIR, errno.EMLINK) and _is_link(folder, name):
+            number = errno.ELOOP  # some systems name it otherwise
+        raise _refusal(number, path) from error
+
+
+def _refusal(number: int, path: str) -> OSError:
+    why = "a part of its path is a symbolic link" if number == errno.ELOOP else os.strerror(number)
+    return OSError(number, why, path)
+
+
+def _is_link(folder: int, name: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+    except OSError:
+        return False
+
+
+@cache
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+@cache
+def _has_openat2() -> bool:
+    """Return whether the kernel has `openat2`, and the container's filter lets it pass."""
+    if sys.platform != "linux" or platform.machine() == "alpha":
+        return False
+    try:
+        os.close(_by_kernel(os.sep, _PASS))
+    except OSError:
+        return False
+    return True
