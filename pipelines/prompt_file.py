@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
+from paddock.engine.system.no_links import read_file
+
 from . import yaml_source
 from .errors import PipelineError
 from .expressions import TEMPLATE_START, ExpressionError, Template
@@ -314,8 +316,7 @@ def _path_under(base: FilePath, name: Any) -> FilePath:
 
 def _text_of_file(path: FilePath, name: str) -> str:
     try:
-        with path.open("rb") as stream:
-            raw = stream.read(MAX_TEXT_FILE_BYTES + 1)
+        raw = read_file(path, MAX_TEXT_FILE_BYTES)
     except FileNotFoundError:
         raise ExpressionError(
             f"there is no file '{name}'", "Paths are relative to the YAML; create or correct it."

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from paddock.engine.system import no_links
 from paddock.engine.system.text import one_line
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ class Roots:
 
         Raises:
             OutsideRoots: it is not under one of `allowed`.
+            OSError, RuntimeError: its links may not be followed (`no_links.resolve`).
         """
-        path = self._without_links(text) or (self.base / text).resolve()
+        path = self._without_links(text) or no_links.resolve(str(self.base / text), self.allowed)
         if not any(path.is_relative_to(root) for root in self.allowed):
             raise OutsideRoots(text, self.allowed)
         return path

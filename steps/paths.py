@@ -23,7 +23,6 @@ _ERRNO_REASONS = {
     errno.EISDIR: "it is a folder",
     errno.ENOTDIR: "a part of its path is a file, not a folder",
     errno.EEXIST: "a part of its path is a file, not a folder",
-    errno.ELOOP: "a part of its path is a symbolic link",
     errno.EMFILE: "too many files are open",
     errno.EIO: "the device reports an input/output error",
 }
@@ -41,7 +40,7 @@ def resolve_path(roots: Roots, text: str) -> Path:
         raise StepError(str(error)) from error
     except OSError as error:
         raise os_refusal(f"path '{printable(text)}' cannot be used", error) from error
-    except RuntimeError as error:  # Python below 3.13 on a circle of symlinks
+    except RuntimeError as error:
         raise StepError(f"path '{printable(text)}' has a cycle of symbolic links.") from error
     except ValueError as error:  # a NUL in the middle, half a character
         raise StepError(f"path '{printable(text)}' is not a possible path: {error}.") from error

@@ -16,13 +16,14 @@ import platform
 import stat
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
+_MOST_LINKS = 40  # as Linux has it
 _OPENAT2 = 437  # on every architecture but Alpha
 _AT_FDCWD = -100
 _RESOLVE_NO_MAGICLINKS, _RESOLVE_NO_SYMLINKS = 0x02, 0x04
@@ -168,6 +169,68 @@ def remove(path: Path, only: tuple[int, int] | None = None) -> bool:
                 return False
         os.unlink(path.name, dir_fd=parent)
     return True
+
+
+def resolve(path: str, roots: Collection[Path]) -> Path:
+    """Return a path without links, also of what does not exist yet; `roots` are without links.
+
+    A link within one of `roots` is followed if it is ours or the system's. Another user's link is
+    followed to what belongs to that user: it must not choose among the files of ours.
+
+    Raises:
+        OSError: ELOOP: a link is another user's.
+        RuntimeError: the links form a cycle.
+    """
+    at, owners, n_links = os.sep, set[int](), 0
+    names = path.split(os.sep)[::-1]  # noqa: PTH206 - links may be in it
+    while names:
+        name = names.pop()
+        if name in ("", "."):
+            continue
+        if name == "..":
+            at = os.path.dirname(at)  # noqa: PTH120
+            continue
+        below = os.path.join(at, name)  # noqa: PTH118
+        link = _link_at(below)
+        if link is None:
+            at = below
+            continue
+        target, owner = link
+        n_links += 1
+        if n_links > _MOST_LINKS:
+            raise RuntimeError(f"the links of '{path}' form a cycle")  # as `Path.resolve`
+        if any(Path(at).is_relative_to(root) for root in roots):
+            owners.add(owner)
+        at = os.sep if target.startswith(os.sep) else at
+        names += target.split(os.sep)[::-1]  # noqa: PTH206
+    found = Path(at)
+    others = owners - {0, *([os.geteuid()] if hasattr(os, "geteuid") else owners)}
+    if others and others != {_owner_of_nearest(found)}:
+        why = "a part of its path is another user's symbolic link"
+        raise OSError(errno.ELOOP, why, path)
+    return found
+
+
+def _link_at(path: str) -> tuple[str, int] | None:
+    """Return where a link leads to, and its owner; None: it is no link."""
+    try:
+        facts = os.lstat(path)
+        if not stat.S_ISLNK(facts.st_mode):
+            return None
+        target = os.readlink(path)  # noqa: PTH115
+        again = os.lstat(path)
+    except OSError:
+        return None
+    if identity(facts) != identity(again):
+        raise _refusal(errno.ELOOP, path)  # it is being changed
+    return target, facts.st_uid
+
+
+def _owner_of_nearest(path: Path) -> int:
+    for one in (path, *path.parents):
+        with suppress(OSError):
+            return one.lstat().st_uid
+    return -1
 
 
 def _open(path: str, flags: int) -> int:

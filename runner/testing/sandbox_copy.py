@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
+from paddock.engine.system import no_links
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
@@ -153,11 +156,19 @@ class _FolderCopier:
         if not path.is_file():
             return  # a socket, a pipe
         self._n_files += 1
-        self._n_bytes += path.stat().st_size
+        with no_links.open_file(path) as file:
+            self._copy_open(path, file, target)
+
+    def _copy_open(self, path: Path, file: BinaryIO, target: Path) -> None:
+        facts = os.fstat(file.fileno())
+        self._n_bytes += facts.st_size
         if self._n_files > MAX_COPY_FILES or self._n_bytes > MAX_COPY_BYTES:
             raise SandboxError(
                 f"a test runs on a copy of the pipeline's folder, and '{self._source}' holds more "
                 f"than {MAX_COPY_BYTES // 2**20} MiB or {MAX_COPY_FILES:,} files. Add `files:` "
                 f"with globs of the needed files, or move the pipeline to a folder of its own."
             )
-        shutil.copy2(path, target)
+        with target.open("xb") as copy:
+            shutil.copyfileobj(file, copy)
+            os.fchmod(copy.fileno(), stat.S_IMODE(facts.st_mode))
+        os.utime(target, ns=(facts.st_atime_ns, facts.st_mtime_ns))

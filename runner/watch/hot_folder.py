@@ -16,6 +16,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from paddock.engine.system import no_links
+from paddock.engine.system.files import TemporaryFile
 from paddock.steps.paths import fitted_name, numbered_name
 
 from .watch_spec import DONE, FAILED, PROCESSING, FileVersion, WatchFilter, WatchSpec
@@ -68,8 +70,7 @@ def claim_files(
             elif relpath in written or is_open_for_writing(source):
                 refused[relpath] = OPEN_REASON
             elif _is_same_version(source, seen):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                source.rename(target)
+                no_links.rename(source, target)
                 claimed[relpath] = seen
         except OSError as error:
             refused[relpath] = error.strerror or type(error).__name__
@@ -114,7 +115,7 @@ def finish_files(
                 if relpath in failed:
                     # The reason first: after a kill between the two, the document is tried again.
                     _write_reason(target, failed[relpath])
-                source.rename(target)
+                no_links.rename(source, target)
             moved[relpath] = FileVersion(relpath, 0, 0)
         except OSError as error:
             refused[relpath] = error.strerror or type(error).__name__
@@ -187,7 +188,11 @@ def _free_name(path: Path) -> Path:
 def _write_reason(target: Path, reason: str) -> None:
     """Write the reason next to a failed document."""
     beside = target.with_name(fitted_name(target.name, _REASON_SUFFIX))
-    beside.write_text(f"{reason}\n", "utf-8")
+    aside = TemporaryFile.written(beside, f"{reason}\n".encode(), follows_links=False)
+    try:
+        aside.replace(beside)
+    finally:
+        aside.close()
 
 
 def _remove_empty_folders(root: Path, relpaths: Iterable[str]) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
 
+from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.no_links import facts_of, identity, open_folder
 from paddock.engine.system.text import listed
@@ -257,7 +258,8 @@ class FolderWalk:
     def _link(self, path: str, relpath: str, is_named: bool) -> None:
         """Follow a link to a target within the allowed folders."""
         try:
-            target = Path(path).resolve(strict=True)
+            target = no_links.resolve(path, self.allowed)
+            target.lstat()
         except (OSError, RuntimeError):
             self.not_followed.append(relpath)
             return

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from paddock.engine.system.no_links import open_file
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import TEMPLATE_START
 from paddock.pipelines.expressions import Path as Place
@@ -83,7 +84,8 @@ def parse_python_file(path: Path, written: str) -> tuple[bytes, ast.Module]:
         FunctionNotFound: it cannot be read, or is not Python.
     """
     try:
-        content = path.read_bytes()
+        with open_file(path, follows_links=True) as file:
+            content = file.read()
         return content, ast.parse(content)
     except FileNotFoundError:
         remedy = "Paths are relative to the YAML; create or correct it."

@@ -93,10 +93,10 @@ def folder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         monkeypatch.setattr(no_links, "_has_openat2", lambda: False)
     root = Path(tempfile.mkdtemp(prefix="paddock-swapped-")).resolve()
     root.chmod(0o755)
-    (root / "private").mkdir(0o700)
+    private(root).mkdir(0o700)
     for suffix in (".txt", ".html", ".csv"):
-        (root / f"private/secret{suffix}").write_text(f"{SECRET}\n{SECRET}\n")
-    (root / "private/secret.pdf").write_bytes(pdf(SECRET))
+        (private(root) / f"secret{suffix}").write_text(f"{SECRET}\n{SECRET}\n")
+    (private(root) / "secret.pdf").write_bytes(pdf(SECRET))
     for name in ("inbox", "inbox/drop"):
         (root / name).mkdir()
         (root / name).chmod(0o777)
@@ -106,6 +106,12 @@ def folder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
         yield root
     finally:
         shutil.rmtree(root, ignore_errors=True)
+        shutil.rmtree(private(root), ignore_errors=True)
+
+
+def private(folder: Path) -> Path:
+    """Return the owner's private folder: one of the pipeline's, if another user's links can be."""
+    return folder / "private" if os.getuid() == 0 else folder.with_name(f"{folder.name}-private")
 
 
 @contextmanager
@@ -114,7 +120,7 @@ def swapper(folder: Path) -> Iterator[None]:
     as_other = {"user": SECOND_USER, "group": SECOND_USER, "extra_groups": []}
     process = subprocess.Popen(
         [shutil.which("python3", path=os.defpath) or sys.executable, "-I", "-c", SWAPPER,
-         str(folder / "inbox"), str(folder / "private")],
+         str(folder / "inbox"), str(private(folder))],
         stdout=subprocess.PIPE, env={"PATH": os.defpath}, cwd="/",
         **(as_other if os.getuid() == 0 else {}),  # type: ignore[arg-type]
     )  # fmt: skip
@@ -135,7 +141,7 @@ def documents(folder: Path, n: int) -> None:
 
 
 def private_files(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (folder / "private").iterdir()}
+    return {path.name: path.read_bytes() for path in private(folder).iterdir()}
 
 
 def found_in(*folders: Path) -> list[Path]:
@@ -175,7 +181,7 @@ def test_no_page_of_a_file_that_is_swapped_is_drawn(folder: Path) -> None:
     path = folder / "inbox/a.pdf"
     path.write_bytes(pdf("own"))
     own = reader_process.draw_page(path, 1, 100, 10**6)
-    foreign = reader_process.draw_page(folder / "private/secret.pdf", 1, 100, 10**6)
+    foreign = reader_process.draw_page(private(folder) / "secret.pdf", 1, 100, 10**6)
     drawn = set()
     with swapper(folder):
         for _ in range(300):

@@ -117,6 +117,30 @@ def test_files_are_renamed_and_removed_by_their_folders(folder: Path) -> None:
     assert not moved.exists()
 
 
+def test_links_are_resolved_as_the_system_does(folder: Path) -> None:
+    (folder / "in/up").symlink_to("../private")
+    (folder / "in/whole").symlink_to(folder / "in/sub")
+    (folder / "in/chain").symlink_to("up/../in/whole/a.txt")
+    for path in ("in/up/a.txt", "in/whole/a.txt", "in/chain", "in/up/new/b.txt", "in/./sub/../x"):
+        assert no_links.resolve(str(folder / path), [folder]) == (folder / path).resolve()
+    (folder / "cycle").symlink_to("cycle")
+    with pytest.raises(RuntimeError, match="form a cycle"):
+        no_links.resolve(str(folder / "cycle/a.txt"), [folder])
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make another user's links")
+def test_another_users_link_leads_only_to_what_is_theirs(folder: Path) -> None:
+    (folder / "in/link").symlink_to(folder / "private/a.txt")
+    path = str(folder / "in/link")
+    assert no_links.resolve(path, [folder]) == folder / "private/a.txt"
+    os.chown(path, SECOND_USER, SECOND_USER, follow_symlinks=False)
+    with pytest.raises(OSError, match="another user's symbolic link"):
+        no_links.resolve(path, [folder])
+    assert no_links.resolve(path, [folder / "private"]), "the caller's own path leads through it"
+    os.chown(folder / "private/a.txt", SECOND_USER, SECOND_USER)
+    assert no_links.resolve(path, [folder]) == folder / "private/a.txt"
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
 def test_folders_that_may_be_passed_but_not_listed_are_passed() -> None:
     with tempfile.TemporaryDirectory(prefix="paddock-no-links-") as name:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.runner.cli.commands.shell import PADDOCK, Ended
+from tests.runner.world import World
 
 PIPELINE = """\
 steps:
@@ -266,3 +267,24 @@ def test_a_pipeline_in_a_folder_that_cannot_be_written_says_what_to_do(
         f"{inbox.parent}/.paddock: the ledger's folder cannot be written (Permission denied).\n"
         "  Make it writable, or copy the pipeline to a folder of your own.\n",
     )
+
+
+def test_a_pipe_in_place_of_a_document_fails_its_item_at_once(inbox: Path) -> None:
+    """A pipe without a writer: whoever opens it as a file waits for ever."""
+    text = """\
+name: named
+steps:
+  - id: each
+    for_each: name in ["good.txt", "pipe.txt", "pipe.csv"]
+    do:
+      - {id: text, uses: files.read, if: name != 'pipe.csv', with: {path: "inbox/{{ name }}"}}
+      - {uses: files.rows, if: name == 'pipe.csv', with: {path: "inbox/{{ name }}"}}
+"""
+    os.mkfifo(inbox / "pipe.txt")
+    os.mkfifo(inbox / "pipe.csv")
+    report = World(inbox.parent, text).run()
+    told = {item.key: item.error for item in report.items if item.error}
+    assert list(told.values()) == [
+        "step 'text': 'pipe.txt' is a device or a pipe, not a document.",
+        "step '(files.rows)': 'pipe.csv' is a device or a pipe.",
+    ]
