@@ -17,8 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.system.files import open_private, private_folder
-from paddock.engine.system.locks import lock_now
+from paddock.engine.system.files import lock_now, open_private, private_folder
 from paddock.runner.daemon.prefect_server import TUNED
 
 MADE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "prefect"

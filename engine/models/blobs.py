@@ -28,13 +28,14 @@ from paddock.engine.errors import (
     StoreReadOnly,
 )
 from paddock.engine.system.files import (
+    LockTaken,
     TemporaryFile,
+    lock_now,
     remove_stale_files,
     sha256_of,
     sync_file,
     sync_folder,
 )
-from paddock.engine.system.locks import LockTaken, lock_now
 from paddock.engine.system.units import DAY_S, HOUR_S
 
 LOCKS_FOLDER = ".locks"

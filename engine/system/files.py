@@ -1,4 +1,4 @@
-"""Files: private state, atomic writes, JSON.
+"""Files: private state, atomic writes, locks, JSON.
 
 State (ledgers, logs, locks, sockets, histories, consents) holds prompts, documents and keys, so its
 folders have mode 0700 and its files 0600, whatever the umask; the umask decides about documents
@@ -12,6 +12,7 @@ a lock on it, so that one which no process holds, on any machine, is known to be
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import os
@@ -19,15 +20,18 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO, cast
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 from . import no_links
 
 if sys.platform != "win32":
     import fcntl
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock  # takes 50 ms to import
 
 FOLDER, PRIVATE_FILE = 0o700, 0o600
 PRIVATE_UMASK = 0o077
@@ -307,6 +311,19 @@ def write_json_atomically(
     write_atomically(path, json.dumps(value), mode=mode, is_durable=is_durable)
 
 
+def rename_without_links(source: Path, target: Path) -> None:
+    """Rename a file, over another one if that is there; make the target's folder.
+
+    Raises:
+        OSError: the system refused it; ELOOP: a link is in the path of one of the folders.
+    """
+    with (
+        no_links.folder(source.parent) as here,
+        no_links.folder(target.parent, is_made=True) as there,
+    ):
+        os.replace(source.name, target.name, src_dir_fd=here, dst_dir_fd=there)
+
+
 def write_output(path: Path, text: str) -> None:
     """Write a user's file atomically with the umask's mode; a symbolic link stays one.
 
@@ -470,3 +487,86 @@ def _temporary_name(name: str) -> str:
     if len(whole) > MOST_NAME_BYTES:
         return name  # lets the system refuse it in its own words
     return "." + whole[: MOST_NAME_BYTES - 1 - len(tail)].decode("utf-8", "ignore") + tail
+
+
+# --- locks between processes, released when their process ends
+
+
+class LockTaken(Exception):
+    """Another process, or another part of this one, holds the lock."""
+
+
+def file_lock(path: Path, *, mode: int | None = PRIVATE_FILE) -> BaseFileLock:
+    """Return the lock of a file, in a private folder that is made; bound to no thread.
+
+    `mode` None: for users who share it, with the modes that the umask allows.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    from filelock import FileLock
+
+    if mode is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(path, thread_local=False)
+    private_folder(path.parent)
+    return FileLock(path, mode=mode, thread_local=False)
+
+
+@contextmanager
+def lock_now(
+    path: Path, *, wait_s: float = 0.0, poll_s: float = 0.05, mode: int | None = PRIVATE_FILE
+) -> Iterator[None]:
+    """Hold a lock; block at most `wait_s` for it (negative: as long as it takes).
+
+    Raises:
+        LockTaken: another holds it.
+        OSError: the file cannot be written.
+    """
+    lock = file_lock(path, mode=mode)
+    try:
+        lock.acquire(timeout=wait_s, poll_interval=poll_s)
+    except TimeoutError:  # filelock's is one
+        raise LockTaken from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@asynccontextmanager
+async def lock_soon(
+    path: Path,
+    *,
+    wait_s: float | None,
+    poll_s: float = 0.1,
+    mode: int | None = PRIVATE_FILE,
+    is_over: Callable[[], bool] = lambda: False,
+    on_wait: Callable[[], None] = lambda: None,
+) -> AsyncIterator[None]:
+    """Hold a lock; wait at most `wait_s` for it (None: as long as it takes).
+
+    `on_wait` is called once, when another holds it; `is_over` ends the wait.
+
+    Raises:
+        LockTaken: another held it until then.
+        OSError: the file cannot be written.
+    """
+    lock = file_lock(path, mode=mode)
+    ends_at = None if wait_s is None else time.monotonic() + wait_s
+    has_waited = False
+    while True:
+        try:
+            lock.acquire(timeout=0)
+            break
+        except TimeoutError:  # filelock's is one
+            if not has_waited:
+                on_wait()
+                has_waited = True
+            if is_over() or (ends_at is not None and time.monotonic() > ends_at):
+                raise LockTaken from None
+        await asyncio.sleep(poll_s)
+    try:
+        yield
+    finally:
+        lock.release()

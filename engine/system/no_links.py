@@ -146,16 +146,6 @@ def identity(facts: os.stat_result) -> tuple[int, int]:
     return facts.st_dev, facts.st_ino
 
 
-def rename(source: Path, target: Path) -> None:
-    """Rename a file, over another one if that is there; make the target's folder.
-
-    Raises:
-        OSError: the system refused it; ELOOP: a link is in the path of one of the folders.
-    """
-    with folder(source.parent) as here, folder(target.parent, is_made=True) as there:
-        os.replace(source.name, target.name, src_dir_fd=here, dst_dir_fd=there)
-
-
 def remove(path: Path, only: tuple[int, int] | None = None) -> bool:
     """Remove a file; return False if another one is there than `only` (see `identity`).
 

@@ -22,8 +22,8 @@ from paddock.engine.profile.format_speeds import NEAR_LOSSLESS, may_be_f16
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import files
+from paddock.engine.system.files import LockTaken, lock_now
 from paddock.engine.system.hardware import read_disk
-from paddock.engine.system.locks import LockTaken, lock_now
 from paddock.engine.system.processes import JsonSubprocess, json_subprocess
 from paddock.engine.workers.crashes import (
     Fallback,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import files
-from paddock.engine.system.locks import LockTaken, lock_soon
+from paddock.engine.system.files import LockTaken, lock_soon
 from paddock.engine.system.tasks import wait_for_event
 from paddock.runner.settings import Settings
 

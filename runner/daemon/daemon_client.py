@@ -17,6 +17,7 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.system.files import LockTaken, lock_soon
 from paddock.engine.system.http import json_object
 from paddock.engine.system.light_http import (
     ConnectionBroken,
@@ -24,7 +25,6 @@ from paddock.engine.system.light_http import (
     UnixClient,
     ask_unix,
 )
-from paddock.engine.system.locks import LockTaken, lock_soon
 from paddock.engine.system.processes import spawn_detached
 from paddock.engine.system.tasks import end
 from paddock.engine.system.units import duration

@@ -31,8 +31,8 @@ from paddock.engine.backends import rpc
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.system import files
 from paddock.engine.system.distribution import own_version
+from paddock.engine.system.files import LockTaken, lock_now
 from paddock.engine.system.http import json_object
-from paddock.engine.system.locks import LockTaken, lock_now
 from paddock.engine.system.tasks import end, wait_for_event
 from paddock.runner.settings import Settings
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import psutil
 
 from paddock.engine.system import files, http
-from paddock.engine.system.locks import LockTaken, lock_now
+from paddock.engine.system.files import LockTaken, lock_now
 from paddock.engine.system.processes import end_group, start_in_session
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import end, wait_for_event

@@ -24,7 +24,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID, uuid4
 
-from paddock.engine.system import files, locks
+from paddock.engine.system import files
 
 from .entries import (
     AttemptRow,
@@ -298,7 +298,7 @@ class Ledger:
             if self.is_shared:
                 self._open_shared_for_writing()
                 return
-            with locks.lock_now(self.folder / "ledger.lock", wait_s=-1):
+            with files.lock_now(self.folder / "ledger.lock", wait_s=-1):
                 database = SqliteDatabase(files.private_database(self.file))
                 self._database = database
                 if not database.find_tables() or not all(map(database.has_table, LATER_TABLES)):

@@ -19,7 +19,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.system import locks, processes
+from paddock.engine.system import files, processes
 from paddock.engine.system.text import last_part
 from paddock.engine.system.units import DAY_S
 from paddock.runner.settings import Settings, read_settings
@@ -161,7 +161,7 @@ def sweep_ledger(
         LedgerError: the ledger cannot be used, or another process cleans it.
     """
     try:
-        with locks.lock_now(state / "clean.lock"):
+        with files.lock_now(state / "clean.lock"):
             database = open_existing(state, url)
             if database is None:
                 return SweepResult()
@@ -170,7 +170,7 @@ def sweep_ledger(
             if not url and not is_dry:
                 compact_file(state / LEDGER_FILE)
             return swept
-    except locks.LockTaken:
+    except files.LockTaken:
         raise LedgerError(f"{state}: another process cleans this ledger.") from None
     except OSError as error:
         raise LedgerError(f"{state}: cannot be cleaned ({error.strerror or error}).") from error

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from paddock.engine.system import files, locks
+from paddock.engine.system import files
 
 from .entries import LedgerError
 
@@ -82,7 +82,7 @@ async def hold_lock(
     """
     who = folder / f"{name}.json"
     async with AsyncExitStack() as stack:
-        lock = locks.lock_soon(
+        lock = files.lock_soon(
             folder / f"{name}.lock",
             wait_s=deadline_s,
             is_over=is_over,
@@ -92,7 +92,7 @@ async def hold_lock(
         )
         try:
             await stack.enter_async_context(lock)
-        except locks.LockTaken:
+        except files.LockTaken:
             if is_over():
                 raise Locked("Interrupted while waiting for another run.") from None
             raise Locked(
@@ -116,7 +116,7 @@ class FileGroupTurn:
     """
 
     def __init__(self, folder: Path, name: str, run: str) -> None:
-        self._lock = locks.file_lock(folder / f"{name}.lock")
+        self._lock = files.file_lock(folder / f"{name}.lock")
         self._who = folder / f"{name}.json"
         self._request = folder / f"{name}.wish"
         self._own = LockHolder.here(run)

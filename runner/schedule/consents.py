@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from paddock.engine.system import files
-from paddock.engine.system.locks import LockTaken, lock_now
+from paddock.engine.system.files import LockTaken, lock_now
 
 _WAIT_S = 10.0
 

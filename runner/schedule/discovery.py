@@ -22,7 +22,7 @@ from datetime import datetime
 from pathlib import Path
 
 from paddock.engine.system import files
-from paddock.engine.system.locks import LockTaken, lock_now
+from paddock.engine.system.files import LockTaken, lock_now
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.settings import STATE_FOLDER, SettingsError, read_settings
 

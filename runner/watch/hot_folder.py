@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from paddock.engine.system import no_links
+from paddock.engine.system import files
 from paddock.engine.system.files import TemporaryFile
 from paddock.steps.paths import fitted_name, numbered_name
 
@@ -70,7 +70,7 @@ def claim_files(
             elif relpath in written or is_open_for_writing(source):
                 refused[relpath] = OPEN_REASON
             elif _is_same_version(source, seen):
-                no_links.rename(source, target)
+                files.rename_without_links(source, target)
                 claimed[relpath] = seen
         except OSError as error:
             refused[relpath] = error.strerror or type(error).__name__
@@ -115,7 +115,7 @@ def finish_files(
                 if relpath in failed:
                     # The reason first: after a kill between the two, the document is tried again.
                     _write_reason(target, failed[relpath])
-                no_links.rename(source, target)
+                files.rename_without_links(source, target)
             moved[relpath] = FileVersion(relpath, 0, 0)
         except OSError as error:
             refused[relpath] = error.strerror or type(error).__name__

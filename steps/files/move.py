@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from paddock.engine.system import no_links
+from paddock.engine.system import files, no_links
 from paddock.engine.system.files import TemporaryFile
 from paddock.steps.base import Output, Params, StepError, Tools
 from paddock.steps.paths import file_sha256, numbered_name, os_refusal, printable, resolve_path
@@ -183,7 +183,7 @@ def _renamed(source: Path, target: Path) -> bool:
     """Rename a file; return False if the target is on another device."""
     with no_links.open_file(source) as file:
         try:
-            no_links.rename(source, target)
+            files.rename_without_links(source, target)
         except OSError as error:
             if error.errno == errno.EXDEV:
                 return False
@@ -191,7 +191,7 @@ def _renamed(source: Path, target: Path) -> bool:
         # The name may have been given to another file, or a link, just before the rename.
         moved = no_links.facts_of(target)
         if no_links.identity(moved) != no_links.identity(os.fstat(file.fileno())):
-            no_links.rename(target, source)
+            files.rename_without_links(target, source)
             raise _is_being_changed(source)
     return True
 

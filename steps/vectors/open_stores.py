@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from paddock.engine.system.locks import LockTaken, lock_soon
+from paddock.engine.system.files import LockTaken, lock_soon
 from paddock.engine.system.tasks import settle
 from paddock.steps.base import (
     EmbedModel,

@@ -117,12 +117,12 @@ def private(folder: Path) -> Path:
 @contextmanager
 def swapper(folder: Path) -> Iterator[None]:
     """Swap the files of the inbox for links to private ones, and back, as another user."""
-    as_other = {"user": SECOND_USER, "group": SECOND_USER, "extra_groups": []}
+    other = SECOND_USER if os.getuid() == 0 else None
+    python = shutil.which("python3", path=os.defpath) or sys.executable
     process = subprocess.Popen(
-        [shutil.which("python3", path=os.defpath) or sys.executable, "-I", "-c", SWAPPER,
-         str(folder / "inbox"), str(private(folder))],
+        [python, "-I", "-c", SWAPPER, str(folder / "inbox"), str(private(folder))],
         stdout=subprocess.PIPE, env={"PATH": os.defpath}, cwd="/",
-        **(as_other if os.getuid() == 0 else {}),  # type: ignore[arg-type]
+        user=other, group=other, extra_groups=None if other is None else [],
     )  # fmt: skip
     try:
         assert process.stdout is not None

@@ -28,13 +28,14 @@ from paddock.engine.errors import EngineError
 from paddock.engine.models.blobs import store_write_errors
 from paddock.engine.system.files import (
     PRIVATE_FILE,
+    LockTaken,
     TemporaryFile,
+    lock_now,
     private_folder,
     read_json_object,
     remove_stale_files,
     write_json_atomically,
 )
-from paddock.engine.system.locks import LockTaken, lock_now
 from paddock.engine.system.tasks import end
 
 from .batch_lines import (

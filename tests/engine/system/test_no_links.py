@@ -65,7 +65,7 @@ def test_a_link_in_any_part_of_a_path_is_refused(folder: Path, place: str) -> No
     acts: list[Callable[[], object]] = [
         lambda: no_links.open_file(path),
         lambda: no_links.open_folder(folder / place),
-        lambda: no_links.rename(folder / "away", path),
+        lambda: files.rename_without_links(folder / "away", path),
         lambda: no_links.remove(path),
     ]
     for act in acts[: 2 if "." in place else 4]:
@@ -107,7 +107,7 @@ def test_a_temporary_file_stays_in_the_folder_that_was_opened(folder: Path) -> N
 
 @pytest.mark.usefixtures("all_handles_closed")
 def test_files_are_renamed_and_removed_by_their_folders(folder: Path) -> None:
-    no_links.rename(folder / "in/sub/a.txt", folder / "out/new/b.txt")
+    files.rename_without_links(folder / "in/sub/a.txt", folder / "out/new/b.txt")
     moved = folder / "out/new/b.txt"
     assert moved.read_text() == "own"
     own = no_links.identity(no_links.facts_of(moved))
