@@ -5,8 +5,9 @@ high]", score: "float?"}`. Every field is required; a field with `?` may be null
 that has a comma needs quotes. Mappings nest; a list with one entry is a list of such values.
 
 The only importer of `jsonschema`. Formats follow the grammar of local models (`engine/sampling`),
-so that answers of remote models are checked by the same rules. Three things that the grammar allows
-are refused here: 29 February of every year, a leap second at any time of day, and long host names.
+so that answers of remote models are checked by the same rules, and patterns are matched by the same
+engine (`engine.system.ecma_patterns`). What the grammar allows is valid here; a leap second at the
+end of a UTC day is valid, too, though no local model writes it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import datetime
 import ipaddress
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeAlias
+
+from paddock.engine.system import ecma_patterns
 
 from . import prompt_file, yaml_source
 from .errors import PipelineError, did_you_mean
@@ -54,14 +57,72 @@ def _error_finder() -> Callable[[Any, Any], Any]:
     checker = jsonschema.FormatChecker(formats=("json-pointer", "regex", "relative-json-pointer"))
     for name, is_one in FORMAT_CHECKS.items():
         checker.checks(name)(_for_texts_only(is_one))
+    kind = jsonschema.validators.extend(
+        jsonschema.Draft202012Validator,
+        {
+            "pattern": partial(_pattern_errors, jsonschema.ValidationError),
+            "patternProperties": _pattern_properties_errors,
+            "additionalProperties": partial(
+                _additional_properties_errors, jsonschema.ValidationError
+            ),
+        },
+    )
     registry = Registry()  # without one, a `$ref` would be fetched from the network
 
     def find(value: Any, schema: Any) -> Any:
-        kind = jsonschema.Draft202012Validator
         validator = kind(schema, registry=registry, format_checker=checker)
         return jsonschema.exceptions.best_match(validator.iter_errors(value))
 
     return find
+
+
+MakeError: TypeAlias = Callable[[str], Any]
+"""Makes the library's error of a sentence."""
+
+
+def _pattern_errors(
+    error: MakeError, validator: Any, pattern: str, value: Any, _: Any
+) -> Iterator[Any]:
+    if isinstance(value, str) and not _has_match(pattern, value):
+        yield error(f"{value!r} does not match {pattern!r}")
+
+
+def _pattern_properties_errors(
+    validator: Any, named: Mapping[str, Any], value: Any, _: Any
+) -> Iterator[Any]:
+    if not isinstance(value, dict):
+        return
+    for pattern, schema in named.items():
+        for name in (one for one in value if _has_match(pattern, one)):
+            yield from validator.descend(value[name], schema, path=name, schema_path=pattern)
+
+
+def _additional_properties_errors(
+    error: MakeError, validator: Any, rest: Any, value: Any, schema: Mapping[str, Any]
+) -> Iterator[Any]:
+    if not isinstance(value, dict):
+        return
+    named, patterns = schema.get("properties") or {}, schema.get("patternProperties") or {}
+    extra = [
+        name
+        for name in value
+        if name not in named and not any(_has_match(pattern, name) for pattern in patterns)
+    ]
+    if rest is False and extra:
+        verb = "was" if len(extra) == 1 else "were"
+        names = ", ".join(map(repr, sorted(extra)))
+        yield error(f"Additional properties are not allowed ({names} {verb} unexpected)")
+    elif rest is not False:
+        for name in extra:
+            yield from validator.descend(value[name], rest, path=name)
+
+
+def _has_match(pattern: str, text: str) -> bool:
+    """Return whether a text has a match of a pattern; of one that is not known, none has."""
+    try:
+        return ecma_patterns.matches(pattern)(text)
+    except ecma_patterns.UnknownPattern:
+        return False
 
 
 def _for_texts_only(is_one: Callable[[str], bool]) -> Callable[[Any], bool]:
@@ -81,6 +142,10 @@ _DURATION = re.compile(rf"P(?:\d+W|{_DAY_PART}(?:{_CLOCK_PART})?|{_CLOCK_PART})"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _HOSTNAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _MOST_HOST_CHARS = 253
+_LONG_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_DOMAIN = re.compile(rf"{_LONG_LABEL}(?:\.{_LONG_LABEL})*")
+"""Of an address: that a label has at most 63 characters is too much for a grammar of addresses."""
+_MOST_EMAIL_CHARS = 254
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _EMAIL = re.compile(rf"({_ATOM}(?:\.{_ATOM})*)@(?:\[([^\]]+)\]|(.+))")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -128,7 +193,9 @@ def _is_hostname(text: str) -> bool:
 
 def _is_email(text: str) -> bool:
     found = _EMAIL.fullmatch(text)
-    return found is not None and (_is_ipv4(found[2]) if found[2] else _is_hostname(found[3]))
+    if found is None or len(text) > _MOST_EMAIL_CHARS:
+        return False
+    return _is_ipv4(found[2]) if found[2] else _DOMAIN.fullmatch(found[3]) is not None
 
 
 def _is_ipv4(text: str) -> bool:

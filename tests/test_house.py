@@ -24,7 +24,8 @@ ROOMS = ("pipelines", "steps", "engine", "runner")
 # Who may import what is not ours: one module knows each outside thing.
 ONLY_IN = {
     "llama_cpp": {"engine/llama/"},
-    "llguidance": {"engine/sampling/"},
+    # Validation (`pipelines/`) asks the decoder's engine for patterns
+    "llguidance": {"engine/sampling/", "engine/system/ecma_patterns.py"},
     "yaml": {"pipelines/yaml_source.py"},
     "prefect": {
         "runner/prefect/flow.py",
@@ -129,7 +130,7 @@ def test_examples_in_docstrings_are_true(name: str) -> None:
 @pytest.mark.parametrize(
     ("figure", "limit"),
     [
-        (lambda: len(figures.modules()), 338),
+        (lambda: len(figures.modules()), 339),
         (figures.modules_over_800_lines, 0),
         (lambda: max(figures.sub_packages().values()), 18),
         (lambda: len(figures.single_importers()), 23),

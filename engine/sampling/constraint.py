@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
+from paddock.engine.system.ecma_patterns import END_SIGN, ByteVocabulary
 from paddock.engine.system.processes import LineProcess
 
 from . import schema
@@ -75,7 +76,6 @@ class MaskComputer:
         return words
 
 
-END_SIGN = 256
 N_NAMED_TOKENS = 64
 """Tokens that a grammar may name by number; no text can spell them."""
 TOKEN_MARK = b"\xff"
@@ -102,26 +102,12 @@ def _encode_signs(text: bytes) -> list[int]:
     return signs
 
 
-class _ByteTokeniser:
-    """The vocabulary of bytes, in llguidance's interface."""
-
-    eos_token_id = END_SIGN
-    bos_token_id = None
-    tokens = (
-        *(bytes([byte]) for byte in range(END_SIGN)),
-        b"\xff<end>",
-        *(b"\xff<named %d>" % place for place in range(N_NAMED_TOKENS)),
-    )
-    special_token_ids = tuple(range(END_SIGN, END_SIGN + 1 + N_NAMED_TOKENS))
-
-    def __call__(self, text: bytes | str) -> list[int]:
-        return list(text.encode() if isinstance(text, str) else text)
-
-
 @cache
 def byte_tokeniser() -> LLTokenizer:
     """Return llguidance's tokeniser over bytes."""
-    return LLTokenizer(TokenizerWrapper(_ByteTokeniser()), n_vocab=END_SIGN + 1 + N_NAMED_TOKENS)
+    return LLTokenizer(
+        TokenizerWrapper(ByteVocabulary(N_NAMED_TOKENS)), n_vocab=END_SIGN + 1 + N_NAMED_TOKENS
+    )
 
 
 _END_SIGN_ALONE = frozenset((END_SIGN,))

@@ -3,7 +3,7 @@
 The table of keywords was measured against llguidance 1.9, which refuses what it knows and cannot
 do, but ignores what it does not know, so that a misspelt keyword would have no effect. A schema may
 refer to itself, as a tree does; but if every answer must contain another one, no answer ever ends
-(`endless_ref`). `llguidance` is imported when a schema is checked: it takes 50 ms.
+(`endless_ref`). Patterns and formats are prepared here, too.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from paddock.engine.errors import BadRequest
+from paddock.engine.system import ecma_patterns
 from paddock.engine.system.text import resolve_ref, shorten
 
 if TYPE_CHECKING:  # `validate` does without requests
@@ -334,9 +335,9 @@ def _number(schema: Mapping[str, Any], keyword: str) -> int:
 
 def _grammar_error(schema: Any) -> str | None:
     """Return llguidance's message if it refuses a schema or warns of it, else None."""
-    from llguidance import LLMatcher  # 50 ms, and most pipelines have no schema
-
-    _, messages = LLMatcher.validate_grammar_with_warnings(schema_grammar(schema), None)
+    _, messages = ecma_patterns.load_engine().LLMatcher.validate_grammar_with_warnings(
+        schema_grammar(schema), None
+    )
     return messages[0] if messages else None
 
 
@@ -397,15 +398,25 @@ def _keyword_problems(
     elif keyword == "$ref" and not (isinstance(value, str) and value.startswith("#")):
         yield SchemaProblem(at, f"'{value}' lies outside the schema", "Copy it under `$defs`.")
     elif keyword == "pattern" and isinstance(value, str):
-        why = _grammar_error({"type": "string", "pattern": value})
-        if why is not None:
-            yield SchemaProblem(
-                at, f"the pattern cannot be used: {plain_error(why)}", "Write it otherwise."
-            )
+        yield from _pattern_problems(value, at)
+    elif keyword == "patternProperties" and isinstance(value, dict):
+        for pattern in value:
+            yield from _pattern_problems(str(pattern), (*at, pattern))
     elif keyword not in SUPPORTED_KEYWORDS | ANNOTATION_KEYWORDS and not keyword.startswith("x-"):
         near = get_close_matches(keyword, SUPPORTED_KEYWORDS, n=1, cutoff=0.7)
         hint = f"Did you mean `{near[0]}`?" if near else "Remove it, or begin its name with `x-`."
         yield SchemaProblem(at, f"`{keyword}` is not a keyword that is known", hint)
+
+
+def _pattern_problems(pattern: str, at: SchemaPath) -> Iterator[SchemaProblem]:
+    try:
+        ecma_patterns.translated(pattern)
+        error = _grammar_error({"type": "string", "pattern": pattern})
+    except ecma_patterns.UnknownPattern as refused:
+        error = str(refused)
+    if error is not None:
+        what = f"the pattern cannot be used: {plain_error(error)}"
+        yield SchemaProblem(at, what, "Write it otherwise.")
 
 
 def _count_problems(schema: Mapping[str, Any], path: SchemaPath) -> Iterator[SchemaProblem]:
@@ -528,10 +539,54 @@ def _prepared(schema: Any, opened: Collection[int]) -> Any:
             ready[name] = [_prepared(child, opened) for child in ready[name]]
         elif name in SINGLE_SCHEMAS and name in ready:
             ready[name] = _prepared(ready[name], opened)
+    ready = _with_patterns(ready)
     closes = id(schema) not in opened
     if closes and "properties" in ready and not {"patternProperties", "enum", "const"} & set(ready):
         ready = {"type": "object", **ready}
         ready.setdefault("additionalProperties", False)
+    return ready
+
+
+_LEAP_YEAR = r"(?:\d\d(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
+_REAL_DAY = rf"(?:\d{{4}}-(?:(?:0[13-9]|1[0-2])-|02-[01]|02-2[0-8])|{_LEAP_YEAR}-02-29)"
+_NO_LEAP_SECOND = r"\d\d:\d\d:[0-5]"
+_FORMAT_PATTERNS: Mapping[str, str] = {
+    "date": rf"^{_REAL_DAY}",
+    "date-time": rf"^{_REAL_DAY}\d*[Tt]{_NO_LEAP_SECOND}",
+    "time": rf"^{_NO_LEAP_SECOND}",
+}
+"""What llguidance's formats allow and no validation should: 29 February of every year, and a leap
+second at any time of day; no answer needs one."""
+_FORMAT_LENGTHS: Mapping[str, int] = {"hostname": 253, "email": 254}
+"""Most characters of a name in DNS, and of an address with one."""
+
+
+def _with_patterns(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema whose patterns are llguidance's, and whose formats allow no more than ours.
+
+    Patterns that are the same once translated stay apart by an empty group.
+    """
+    ready = dict(schema)
+    if isinstance(ready.get("pattern"), str):
+        ready["pattern"] = ecma_patterns.translated(ready["pattern"])
+    if isinstance(ready.get("patternProperties"), dict):
+        named: dict[str, Any] = {}
+        for pattern, held in ready["patternProperties"].items():
+            name = ecma_patterns.translated(str(pattern))
+            while name in named:
+                name += "(?:)"
+            named[name] = held
+        ready["patternProperties"] = named
+    format_ = ready.get("format")
+    if isinstance(format_, str) and format_ in _FORMAT_LENGTHS:
+        most = ready.get("maxLength")
+        bound = _FORMAT_LENGTHS[format_]
+        ready["maxLength"] = min(most, bound) if isinstance(most, int) else bound
+    if isinstance(format_, str) and format_ in _FORMAT_PATTERNS:
+        own = ready.get("pattern")
+        both = [] if own is None else [*(ready.get("allOf") or ()), {"pattern": own}]
+        ready["pattern"] = ecma_patterns.translated(_FORMAT_PATTERNS[format_])
+        ready |= {"allOf": both} if both else {}
     return ready
 
 

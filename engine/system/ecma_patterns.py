@@ -1,0 +1,278 @@
+r"""Patterns of JSON Schema: ECMA-262 with Unicode, as llguidance's dialect, and matched by it.
+
+The decoder and the validation of answers ask the same engine for the same translation, so that what
+one produces the other accepts. `\d` and `\w` are ASCII, `\s` is ECMA's, a dot is no line end. What
+the engine cannot do (looking around, references back) or ECMA-262 does not know is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+_DIGITS, _WORD = "0-9", "0-9A-Z_a-z"
+_SPACES = (
+    r"\x09-\x0d\x20\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}\x{feff}"
+)
+_CLASSES = {"d": _DIGITS, "w": _WORD, "s": _SPACES}
+_CONTROLS = {"t": 9, "n": 10, "v": 11, "f": 12, "r": 13}
+_NO_LINE_END = r"[^\n\r\x{2028}\x{2029}]"
+_ANYTHING = r"[\x{0}-\x{10ffff}]"
+_QUANTIFIER = re.compile(r"(?:[*+?]|\{\d+(?:,\d*)?\})")
+_PROPERTY = re.compile(r"\{[A-Za-z_]+(?:=[A-Za-z0-9_]+)?\}")
+_NAME = re.compile(r"\?<[^>=!]+>")
+_HEX = re.compile(r"x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|u\{([0-9A-Fa-f]+)\}")
+_LOW_SURROGATE = re.compile(r"\\u([Dd][C-Fc-f][0-9A-Fa-f]{2})")
+_LAST_CODE = 0x10FFFF
+_LOOK_AROUND = "look-around, including look-ahead and look-behind, is not supported"
+
+
+class UnknownPattern(ValueError):
+    """A pattern that is not ECMA-262's, or that cannot be enforced; a sentence without its end."""
+
+
+def translated(pattern: str) -> str:
+    r"""Return a pattern in llguidance's dialect.
+
+    >>> translated(r"^\d+-[^\w\-]$")
+    '^[0-9]+\\-[^0-9A-Z_a-z\\-]$'
+
+    Raises:
+        UnknownPattern: ECMA-262 does not know it, or it cannot be enforced.
+    """
+    return _Translation(pattern).whole()
+
+
+class _Translation:
+    """A walk over one pattern."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
+        self._at = 0
+        self._depth = 0
+
+    def whole(self) -> str:
+        made, is_open = [], False
+        while self._at < len(self._pattern):
+            is_quantified = is_open and _QUANTIFIER.match(self._pattern, self._at)
+            if is_quantified:
+                made.append(is_quantified[0])
+                self._at = is_quantified.end()
+                self._taken("?")  # the least match is a match as well
+                is_open = False
+            else:
+                sign = self._pattern[self._at]
+                made.append(self._one(sign))
+                is_open = sign not in "^$(|"
+        if self._depth:
+            raise UnknownPattern("a group is not closed")
+        return "".join(made)
+
+    def _one(self, sign: str) -> str:
+        """Return the part that begins here, and go behind it."""
+        start = self._at
+        self._at += 1
+        match sign:
+            case "\\":
+                return self._escape(is_in_class=False)
+            case "[":
+                return self._class()
+            case "(":
+                return self._group()
+            case ")":
+                self._depth -= 1
+                if self._depth < 0:
+                    raise UnknownPattern(f"')' at {start} closes no group")
+                return ")"
+            case ".":
+                return _NO_LINE_END
+            case "^" | "$" | "|":
+                return sign
+            case "*" | "+" | "?":
+                raise UnknownPattern(f"'{sign}' at {start} repeats nothing")
+            case "{" if _QUANTIFIER.match(self._pattern, start):
+                raise UnknownPattern(f"'{{' at {start} repeats nothing")
+        return _literal(ord(sign))
+
+    def _group(self) -> str:
+        self._depth += 1
+        rest = self._pattern[self._at :]
+        if rest.startswith(("?=", "?!", "?<=", "?<!")):
+            raise UnknownPattern(_LOOK_AROUND)
+        name = _NAME.match(rest)
+        if name is not None:
+            self._at += name.end()
+        elif rest.startswith("?:"):
+            self._at += 2
+        elif rest.startswith("?"):
+            raise UnknownPattern(f"'({rest[:2]}' is not known in ECMA-262")
+        return "(?:"
+
+    def _class(self) -> str:
+        start = self._at - 1
+        is_negated = self._taken("^")
+        parts: list[str] = []
+        while not self._taken("]"):
+            if self._at >= len(self._pattern):
+                raise UnknownPattern(f"'[' at {start} is not closed")
+            first = self._class_member()
+            if self._pattern.startswith("-", self._at) and self._pattern[self._at + 1 :][
+                :1
+            ] not in (
+                "]",
+                "",
+            ):
+                self._at += 1
+                last = self._class_member()
+                parts.append(_range(first, last))
+            else:
+                parts.append(_literal(first) if isinstance(first, int) else first)
+        if not parts:
+            if is_negated:
+                return _ANYTHING
+            raise UnknownPattern("'[]' matches nothing")
+        return f"[{'^' if is_negated else ''}{''.join(parts)}]"
+
+    def _class_member(self) -> int | str:
+        """Return a code, or what stands for a class of them."""
+        sign = self._pattern[self._at]
+        self._at += 1
+        if sign != "\\":
+            return ord(sign)
+        code = self._code(is_in_class=True)
+        return self._escaped_class(is_in_class=True) if code is None else code
+
+    def _escape(self, *, is_in_class: bool) -> str:
+        code = self._code(is_in_class=is_in_class)
+        return self._escaped_class(is_in_class=is_in_class) if code is None else _literal(code)
+
+    def _escaped_class(self, *, is_in_class: bool) -> str:
+        sign = self._pattern[self._at]
+        self._at += 1
+        if sign in "pP":
+            found = _PROPERTY.match(self._pattern, self._at)
+            if found is None:
+                raise UnknownPattern(f"'\\{sign}' needs a property in braces")
+            self._at = found.end()
+            return f"\\{sign}{found[0]}"
+        signs = _CLASSES[sign.lower()]
+        if sign.isupper():
+            return f"[^{signs}]"
+        return signs if is_in_class else f"[{signs}]"
+
+    def _code(self, *, is_in_class: bool) -> int | None:
+        """Return the code of an escape, and go behind it; None before a class of characters."""
+        rest = self._pattern[self._at :]
+        sign = rest[:1]
+        if sign and sign in "dDwWsSpP":
+            return None
+        if found := _HEX.match(rest):
+            self._at += found.end()
+            return self._with_surrogate(int(next(filter(None, found.groups())), 16))
+        if sign == "c" and rest[1:2].isascii() and rest[1:2].isalpha():
+            self._at += 2
+            return ord(rest[1]) % 32
+        self._at += 1
+        if sign in _CONTROLS:
+            return _CONTROLS[sign]
+        if sign == "0" and not rest[1:2].isdigit():
+            return 0
+        if is_in_class and sign == "b":
+            return 8
+        if sign and sign in "bB":
+            raise UnknownPattern("'\\b' looks around, which is not supported")
+        if sign.isdigit() or sign == "k":
+            raise UnknownPattern(f"'\\{sign}' refers back, which is not supported")
+        if not sign or sign.isalnum():
+            raise UnknownPattern(f"'\\{sign}' is not known in ECMA-262")
+        return ord(sign)
+
+    def _with_surrogate(self, code: int) -> int:
+        low = _LOW_SURROGATE.match(self._pattern, self._at)
+        if 0xD800 <= code < 0xDC00 and low is not None:
+            self._at = low.end()
+            return 0x10000 + (code - 0xD800) * 0x400 + int(low[1], 16) - 0xDC00
+        if code > _LAST_CODE or 0xD800 <= code < 0xE000:
+            raise UnknownPattern(f"there is no character {code:x}")
+        return code
+
+    def _taken(self, sign: str) -> bool:
+        is_there = self._pattern.startswith(sign, self._at)
+        self._at += is_there
+        return is_there
+
+
+def _literal(code: int) -> str:
+    sign = chr(code)
+    if sign.isascii() and sign.isalnum():
+        return sign
+    return (
+        "\\" + sign if sign.isascii() and sign.isprintable() and sign != " " else f"\\x{{{code:x}}}"
+    )
+
+
+def _range(first: int | str, last: int | str) -> str:
+    if isinstance(first, str) or isinstance(last, str):
+        raise UnknownPattern("a range in brackets needs a character at each end")
+    if first > last:
+        raise UnknownPattern(f"the range {chr(first)}-{chr(last)} has its ends exchanged")
+    return f"{_literal(first)}-{_literal(last)}"
+
+
+END_SIGN = 256
+"""Of the vocabulary of bytes."""
+
+
+class ByteVocabulary:
+    """A vocabulary of bytes, an end, and tokens that a grammar may name, for llguidance."""
+
+    eos_token_id = END_SIGN
+    bos_token_id = None
+
+    def __init__(self, n_named: int = 0) -> None:
+        named = (b"\xff<named %d>" % place for place in range(n_named))
+        self.tokens = (*(bytes([byte]) for byte in range(END_SIGN)), b"\xff<end>", *named)
+        self.special_token_ids = tuple(range(END_SIGN, len(self.tokens)))
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        return list(text.encode() if isinstance(text, str) else text)
+
+
+def load_engine() -> Any:
+    """Import llguidance: it takes 50 ms, and most pipelines have no schema."""
+    import llguidance
+
+    return llguidance
+
+
+@lru_cache(maxsize=256)
+def matches(pattern: str) -> Callable[[str], bool]:
+    r"""Return what tells whether a text has a match of a pattern, compiled once.
+
+    >>> [matches(r"^\d{3}$")(text) for text in ("123", "٣٣٣", "1234", "123\n")]
+    [True, False, False, False]
+
+    Raises:
+        UnknownPattern: as `translated`, or it is too complex.
+    """
+    guidance = load_engine()
+    vocabulary = guidance.TokenizerWrapper(ByteVocabulary())
+    tokens = guidance.LLTokenizer(vocabulary, n_vocab=END_SIGN + 1)
+    schema = {"type": "string", "pattern": translated(pattern)}
+    grammar = json.dumps({"grammars": [{"json_schema": schema}]})
+    whole = guidance.LLMatcher(tokens, grammar, log_level=0)
+    if whole.is_error():
+        raise UnknownPattern("it is too large or too complex")
+
+    def has_match(text: str) -> bool:
+        matcher = whole.deep_copy()
+        # The grammar of JSON texts writes a DEL as an escape.
+        spelt = json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return bool(
+            matcher.consume_tokens([*spelt.encode("utf-8", "replace")]) and matcher.is_accepting()
+        )
+
+    return has_match
