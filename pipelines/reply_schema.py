@@ -6,8 +6,7 @@ that has a comma needs quotes. Mappings nest; a list with one entry is a list of
 
 The only importer of `jsonschema`. Formats follow the grammar of local models (`engine/sampling`),
 so that answers of remote models are checked by the same rules, and patterns are matched by the same
-engine (`engine.system.ecma_patterns`). What the grammar allows is valid here; a leap second at the
-end of a UTC day is valid, too, though no local model writes it.
+engine (`engine.system.ecma_patterns`). What the grammar allows is valid here.
 """
 
 from __future__ import annotations

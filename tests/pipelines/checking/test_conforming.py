@@ -36,17 +36,17 @@ WRONG = {
     "uri": ["a/b", "//a/b", "http://a b", "http://[::1", "http://a/<b>", "1a:b", "http://a:80x/"],
     "uuid": ["2eb8aa08aa9811eab4aa73b441d16380", "{2eb8aa08-aa98-11ea-b4aa-73b441d16380}"],
 }
-STRICTER = {
+OFTEN_ALLOWED = {
     "date": ["2023-02-29", "1900-02-29"],
     "time": ["12:00:60Z", "23:59:60-01:00"],
     "date-time": ["2023-02-29T13:04:28Z"],
     "hostname": [".".join(["a" * 60] * 5)],
 }
-"""What the grammar allows, and is wrong all the same."""
+"""What llguidance's own formats allow, and is wrong all the same."""
 
 CASES = [
     (name, text, group is RIGHT)
-    for group in (RIGHT, WRONG, STRICTER)
+    for group in (RIGHT, WRONG, OFTEN_ALLOWED)
     for name, texts in group.items()
     for text in texts
 ]
@@ -70,7 +70,7 @@ def test_what_is_not_of_its_format_is_named_with_its_place() -> None:
 @pytest.mark.parametrize("name", sorted(keywords.SUPPORTED_FORMATS))
 def test_formats_are_checked_by_the_rules_of_the_grammar(name: str) -> None:
     grammar, bytes_only = schema_grammar({"type": "string", "format": name}), LLTokenizer("byte")
-    for text in (*RIGHT[name], *WRONG[name]):
+    for text in (*RIGHT[name], *WRONG[name], *OFTEN_ALLOWED.get(name, ())):
         matcher = LLMatcher(bytes_only, grammar)
         raw = list(json.dumps(text, ensure_ascii=False).encode())
         is_allowed = matcher.try_consume_tokens(raw) == len(raw) and matcher.is_accepting()
