@@ -447,8 +447,12 @@ class BlockRunner:
             self._note_suspects(suspects)
         last = [item for item, _ in suspects]
         if claims is None:
+            most = self._context.max_attempts
+            together = [item for item, known in suspects if not known.runs_alone(most)]
+            alone = [item for item, known in suspects if known.runs_alone(most)]
             await self._window(run, _batches(others, size))
-            await self._window(run, _batches(last, 1), most=1)
+            await self._window(run, _batches(together, size))
+            await self._window(run, _batches(alone, 1), most=1)
             return
         left, pauses = [*others, *last], Pauses(CLAIM_BACKOFF)
         while left and not self._stop_gate.is_closed:
@@ -485,7 +489,7 @@ class BlockRunner:
         most = self._context.max_attempts
         tried = [(item.key, known) for item, known in suspects if known.n_deaths < most]
         if tried:
-            self._stats.note(suspects_text(tried))
+            self._stats.note(suspects_text(tried, most))
 
     def _claims_of(self, run: BlockState) -> WorkClaims | None:
         """Return the claims on a block's items; nested blocks go with their outer item."""
@@ -575,7 +579,8 @@ class BlockRunner:
         if run.is_within_item:  # whose lock is held already
             lock: AbstractAsyncContextManager[None] = nullcontext()
         else:
-            lock = self._context.exclusive_lock.entered(is_alone=known is not None)
+            is_alone = known is not None and known.runs_alone(self._context.max_attempts)
+            lock = self._context.exclusive_lock.entered(is_alone=is_alone)
         async with lock:
             claims = self._claims_of(run)
             if claims is None:

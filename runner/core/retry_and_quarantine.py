@@ -8,8 +8,10 @@ why, and is not started again.
 
 The ledger notes each item before its steps begin, and removes the note however the item ends:
 done, failed, cancelled, stopped. A note of a run that is gone therefore names an item that was in
-flight when the process was killed: a crash suspect. It runs after the others and alone, so that
-the next crash has one cause, and is quarantined after `max_attempts`.
+flight when the process was killed: a crash suspect. Suspects run after the others: together, since
+most were only in flight with the one that kills; and alone before the crash that would quarantine
+them, so that this one has one cause. An item is quarantined after `max_attempts` crashes, the last
+of which it was alone in.
 
 An output over the results of a block is not made again where all items behind it failed: the old
 one is worth more than an empty one, and the next run, with the fault mended, makes it. Where some
@@ -252,6 +254,18 @@ class CrashHistory:
     """0: an item within it is a suspect, or it was quarantined before."""
     runs: tuple[str, ...]
     """The runs that crashed."""
+    n_within: int = 0
+    """Crashes that an item within it is suspected of."""
+    was_quarantined: bool = False
+    """It, or an item within it, was quarantined for crashes before."""
+
+    def runs_alone(self, max_attempts: int) -> bool:
+        """Return whether its next crash is the last one: nothing else may be its cause.
+
+        >>> [CrashHistory(n, ("owl",)).runs_alone(3) for n in (1, 2)]
+        [False, True]
+        """
+        return self.was_quarantined or max(self.n_deaths, self.n_within) >= max_attempts - 1
 
 
 class CrashSuspects:
@@ -296,7 +310,9 @@ class CrashSuspects:
             return None
         # A crash of a nested item is counted there.
         deaths = [row.run for row in rows if row.run not in within and row.run != NO_RUN]
-        return CrashHistory(len(deaths), tuple(row.run for row in rows if row.run != NO_RUN))
+        runs = tuple(row.run for row in rows if row.run != NO_RUN)
+        was_quarantined = NO_RUN in within or any(row.run == NO_RUN for row in rows)
+        return CrashHistory(len(deaths), runs, len(within - {NO_RUN}), was_quarantined)
 
     async def begin(self, scope: str, item: ItemWork, around: ItemPlace | None) -> None:
         """Record durably that an item begins; `around` is the item around it."""
@@ -370,21 +386,25 @@ class ExclusiveLock:
                 self._is_empty.set()
 
 
-def suspects_text(suspects: Sequence[tuple[str, CrashHistory]]) -> str:
+def suspects_text(suspects: Sequence[tuple[str, CrashHistory]], max_attempts: int) -> str:
     """Return a note on which items are suspects.
 
-    >>> suspects_text([("a.pdf", CrashHistory(1, ("owl",))), ("b.pdf", CrashHistory(2, ("owl",)))])
-    "run 'owl' died while it worked on 2 items; they are done last, one at a time: a.pdf, b.pdf"
+    >>> once, twice = CrashHistory(1, ("owl",)), CrashHistory(2, ("owl",))
+    >>> suspects_text([("a.pdf", once), ("b.pdf", twice)], 3)
+    "run 'owl' died while it worked on 2 items; they are done last, 1 of them alone: a.pdf, b.pdf"
     """
     runs = sorted({run for _, suspicion in suspects for run in suspicion.runs})
     named = ", ".join(f"'{run}'" for run in runs)
     who = f"run {named} died" if len(runs) == 1 else f"runs {named} died" if runs else "a run died"
     keys = [key for key, _ in suspects]
+    n_alone = sum(known.runs_alone(max_attempts) for _, known in suspects)
     what = (
-        "1 item; it is done last, alone"
-        if len(keys) == 1
-        else (f"{len(keys):,} items; they are done last, one at a time")
+        "1 item; it is done last" if len(keys) == 1 else f"{len(keys):,} items; they are done last"
     )
+    if n_alone == len(keys):
+        what += ", alone" if n_alone == 1 else ", one at a time"
+    elif n_alone:
+        what += f", {n_alone:,} of them alone"
     return f"{who} while it worked on {what}: {listed(keys, MAX_NAMED)}"
 
 

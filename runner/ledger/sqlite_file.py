@@ -39,6 +39,9 @@ MOST_VACUUM_BYTES = 2 * 1024**3
 
 T = TypeVar("T")
 
+# In a damaged file, the text of SQLite's own error may be no UTF-8: sqlite3 cannot make its error.
+_DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
+
 _REMEDY = "Use the Paddock that wrote it, or move the file away to start without it."
 
 
@@ -101,7 +104,7 @@ class SqliteDatabase:
             with _transaction(self._connection):
                 for statement, values in write_statements(pending, "?"):
                     self._connection.execute(statement, values)
-        except (sqlite3.Error, OSError) as error:
+        except (*_DAMAGE, sqlite3.Error, OSError) as error:
             cause = LedgerBusy(self._file) if is_busy_error(error) else write_error(error)
             raise cause from error
 
@@ -127,7 +130,7 @@ class SqliteDatabase:
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.DatabaseError as error:
+        except _DAMAGE as error:
             raise read_error(self._file, error) from error
 
 
@@ -139,18 +142,18 @@ def compact_file(file: Path, clock: Callable[[], float] = time.monotonic) -> boo
     Raises:
         LedgerError: the file is broken.
     """
-    with contextlib.closing(_connect(file, 1.0)) as connection:
-        try:
+    try:
+        with contextlib.closing(_connect(file, 1.0)) as connection:
             if not _is_worth_compacting(connection, file):
                 return False
             ends_at = clock() + VACUUM_S
             connection.set_progress_handler(lambda: int(clock() > ends_at), 10_000)
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        except sqlite3.OperationalError:  # out of time, or another process writes
-            return False
-        except sqlite3.DatabaseError as error:
-            raise read_error(file, error) from error
+    except sqlite3.OperationalError:  # out of time, or another process writes
+        return False
+    except _DAMAGE as error:
+        raise read_error(file, error) from error
     return True
 
 
