@@ -447,9 +447,8 @@ class BlockRunner:
             self._note_suspects(suspects)
         last = [item for item, _ in suspects]
         if claims is None:
-            most = self._context.max_attempts
-            together = [item for item, known in suspects if not known.runs_alone(most)]
-            alone = [item for item, known in suspects if known.runs_alone(most)]
+            together = [item for item, known in suspects if known.may_run_together]
+            alone = [item for item, known in suspects if not known.may_run_together]
             await self._window(run, _batches(others, size))
             await self._window(run, _batches(together, size))
             await self._window(run, _batches(alone, 1), most=1)
@@ -489,7 +488,7 @@ class BlockRunner:
         most = self._context.max_attempts
         tried = [(item.key, known) for item, known in suspects if known.n_deaths < most]
         if tried:
-            self._stats.note(suspects_text(tried, most))
+            self._stats.note(suspects_text(tried))
 
     def _claims_of(self, run: BlockState) -> WorkClaims | None:
         """Return the claims on a block's items; nested blocks go with their outer item."""
@@ -579,7 +578,7 @@ class BlockRunner:
         if run.is_within_item:  # whose lock is held already
             lock: AbstractAsyncContextManager[None] = nullcontext()
         else:
-            is_alone = known is not None and known.runs_alone(self._context.max_attempts)
+            is_alone = known is not None and not known.may_run_together
             lock = self._context.exclusive_lock.entered(is_alone=is_alone)
         async with lock:
             claims = self._claims_of(run)
@@ -604,7 +603,8 @@ class BlockRunner:
         if known is not None and known.n_deaths >= self._context.max_attempts:
             deadly = RepeatedCrash(run.block.id, known.n_deaths)
         else:
-            await suspects.begin(run.work.scope, item, run.around[-1] if run.around else None)
+            around = run.around[-1] if run.around else None
+            await suspects.begin(run.work.scope, item, around, known)
         try:
             await self._steps(run, item, deadly)
         finally:

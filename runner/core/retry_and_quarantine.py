@@ -8,10 +8,10 @@ why, and is not started again.
 
 The ledger notes each item before its steps begin, and removes the note however the item ends:
 done, failed, cancelled, stopped. A note of a run that is gone therefore names an item that was in
-flight when the process was killed: a crash suspect. Suspects run after the others: together, since
-most were only in flight with the one that kills; and alone before the crash that would quarantine
-them, so that this one has one cause. An item is quarantined after `max_attempts` crashes, the last
-of which it was alone in.
+flight when the process was killed: a crash suspect. It runs after the others and alone, so that
+the next crash has one cause, and is quarantined after `max_attempts`. Many suspects run together
+once before that, since most were only in flight with the one that kills: a crash then is no death
+of theirs, but leaves a note, and they run alone from then on.
 
 An output over the results of a block is not made again where all items behind it failed: the old
 one is worth more than an empty one, and the next run, with the fault mended, makes it. Where some
@@ -227,6 +227,10 @@ ItemPlace = tuple[str, str]
 
 NO_RUN = ""
 """The run of a note without a crash: the item was quarantined for crashes before."""
+TOGETHER = "+"
+"""The run of a note without a crash: the suspect has begun together with others."""
+FEW_SUSPECTS = 8
+"""So many run one by one at once: together they could cost another crash for each that kills."""
 MAX_NAMED = 5
 
 
@@ -254,18 +258,9 @@ class CrashHistory:
     """0: an item within it is a suspect, or it was quarantined before."""
     runs: tuple[str, ...]
     """The runs that crashed."""
-    n_within: int = 0
-    """Crashes that an item within it is suspected of."""
-    was_quarantined: bool = False
-    """It, or an item within it, was quarantined for crashes before."""
-
-    def runs_alone(self, max_attempts: int) -> bool:
-        """Return whether its next crash is the last one: nothing else may be its cause.
-
-        >>> [CrashHistory(n, ("owl",)).runs_alone(3) for n in (1, 2)]
-        [False, True]
-        """
-        return self.was_quarantined or max(self.n_deaths, self.n_within) >= max_attempts - 1
+    may_run_together: bool = False
+    """There are many such items, each is suspected of one crash, and has not run with the others
+    since."""
 
 
 class CrashSuspects:
@@ -278,6 +273,8 @@ class CrashSuspects:
         self._left: dict[ItemPlace, list[AttemptRow]] = {}
         self._within: dict[ItemPlace, set[str]] = {}
         """Items around suspects → the runs that crashed."""
+        self._n_most: dict[str, int] = {}
+        """By scope: how many suspects it has had in this run."""
         self._begun: dict[ItemPlace, AttemptRow] = {}
         self._is_stopped = False
 
@@ -289,6 +286,8 @@ class CrashSuspects:
                 continue
             rows = self._left.setdefault((row.scope, row.key), [])
             rows[:] = [*(one for one in rows if one.run != row.run), row]
+            n_now = sum(place[0] == row.scope for place in self._left)
+            self._n_most[row.scope] = max(n_now, self._n_most.get(row.scope, 0))
             if row.around_scope is not None and row.around_key is not None:
                 self._within.setdefault((row.around_scope, row.around_key), set()).add(row.run)
 
@@ -308,18 +307,23 @@ class CrashSuspects:
         within = self._within.get(place, set())
         if not rows and not within:
             return None
+        crashes = tuple(row.run for row in rows if row.run not in (NO_RUN, TOGETHER))
         # A crash of a nested item is counted there.
-        deaths = [row.run for row in rows if row.run not in within and row.run != NO_RUN]
-        runs = tuple(row.run for row in rows if row.run != NO_RUN)
-        was_quarantined = NO_RUN in within or any(row.run == NO_RUN for row in rows)
-        return CrashHistory(len(deaths), runs, len(within - {NO_RUN}), was_quarantined)
+        n_deaths = sum(run not in within for run in crashes)
+        is_first = len({*crashes, *within}) == 1 and len(rows) <= 1
+        is_known = bool({NO_RUN, TOGETHER} & {*within, *(row.run for row in rows)})
+        is_among_many = self._n_most.get(scope, 0) > FEW_SUSPECTS
+        return CrashHistory(n_deaths, crashes, is_first and is_among_many and not is_known)
 
-    async def begin(self, scope: str, item: ItemWork, around: ItemPlace | None) -> None:
+    async def begin(
+        self, scope: str, item: ItemWork, around: ItemPlace | None, known: CrashHistory | None
+    ) -> None:
         """Record durably that an item begins; `around` is the item around it."""
         if self._is_stopped:
             return
         outer = around or (None, None)
-        row = AttemptRow(scope, item.key, self._run, item.hash, time.time(), *outer)
+        run = TOGETHER if known is not None and known.may_run_together else self._run
+        row = AttemptRow(scope, item.key, run, item.hash, time.time(), *outer)
         self._begun[scope, item.key] = row
         self._ledger.record_attempt(row)
         await self._ledger.durable()
@@ -386,25 +390,24 @@ class ExclusiveLock:
                 self._is_empty.set()
 
 
-def suspects_text(suspects: Sequence[tuple[str, CrashHistory]], max_attempts: int) -> str:
+def suspects_text(suspects: Sequence[tuple[str, CrashHistory]]) -> str:
     """Return a note on which items are suspects.
 
-    >>> once, twice = CrashHistory(1, ("owl",)), CrashHistory(2, ("owl",))
-    >>> suspects_text([("a.pdf", once), ("b.pdf", twice)], 3)
-    "run 'owl' died while it worked on 2 items; they are done last, 1 of them alone: a.pdf, b.pdf"
+    >>> suspects_text([("a.pdf", CrashHistory(1, ("owl",))), ("b.pdf", CrashHistory(2, ("owl",)))])
+    "run 'owl' died while it worked on 2 items; they are done last, one at a time: a.pdf, b.pdf"
     """
     runs = sorted({run for _, suspicion in suspects for run in suspicion.runs})
     named = ", ".join(f"'{run}'" for run in runs)
     who = f"run {named} died" if len(runs) == 1 else f"runs {named} died" if runs else "a run died"
     keys = [key for key, _ in suspects]
-    n_alone = sum(known.runs_alone(max_attempts) for _, known in suspects)
-    what = (
-        "1 item; it is done last" if len(keys) == 1 else f"{len(keys):,} items; they are done last"
-    )
-    if n_alone == len(keys):
-        what += ", alone" if n_alone == 1 else ", one at a time"
-    elif n_alone:
-        what += f", {n_alone:,} of them alone"
+    n_together = sum(known.may_run_together for _, known in suspects)
+    if len(keys) == 1:
+        what = "1 item; it is done last, alone"
+    elif n_together == len(keys):
+        what = f"{len(keys):,} items; they are done last"
+    else:
+        alone = f"{len(keys) - n_together:,} of them " if n_together else ""
+        what = f"{len(keys):,} items; they are done last, {alone}one at a time"
     return f"{who} while it worked on {what}: {listed(keys, MAX_NAMED)}"
 
 
