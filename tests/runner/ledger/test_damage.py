@@ -67,10 +67,10 @@ def name_that_is_no_utf8(file: Path) -> None:
     file.write_bytes(re.sub(rb"(?i)create table", b"create \xff\xfeble", data))
 
 
-DAMAGES: dict[str, Callable[[Path], None]] = {
-    "empty": lambda file: file.write_bytes(b"") and None,
-    "text": lambda file: file.write_text("This is no database. " * 500) and None,
-    "zeros": lambda file: file.write_bytes(bytes(65536)) and None,
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "empty": lambda file: file.write_bytes(b""),
+    "text": lambda file: file.write_text("This is no database. " * 500),
+    "zeros": lambda file: file.write_bytes(bytes(65536)),
     "half": lambda file: os.truncate(file, file.stat().st_size // 2),
     "100 bytes": lambda file: os.truncate(file, 100),
     "header": write_at(0, b"\xff" * 16),
