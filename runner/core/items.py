@@ -83,6 +83,7 @@ from .review_questions import (
     decision_text,
     document_spec,
     is_due,
+    least_sure,
     n_rejections,
     reasons,
     source_texts,
@@ -273,7 +274,7 @@ class AnswerReviewer:
         spec = step.review
 
         async def whole() -> Question:
-            due = {"due": reasons(spec, scope, outputs)}
+            due = {"due": reasons(spec, scope, outputs), "least": least_sure(outputs)}
             return self._question(
                 step, record, await self._whole(step, scope, {**subject, **due}, tools)
             )

@@ -81,6 +81,12 @@ def reasons(spec: ReviewSpec, scope: Mapping[str, Any], outputs: Mapping[str, An
 # --- why it is due: of the parts of `when` that `or` joins, those that hold, and of what. Where
 # `when` is always true, what is most in doubt about the answer.
 
+
+def least_sure(outputs: Mapping[str, Any]) -> float | None:
+    """Return the least probability of an answer's fields; None where none is known."""
+    return min((p for _, p in _leaves(outputs.get("confidence"))), default=None)
+
+
 MOST_REASONS = 6
 MOST_REASON_CHARS = 120
 _MOST_NAMED = 4

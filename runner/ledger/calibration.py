@@ -239,8 +239,10 @@ class DecidedAnswer:
 def reviewed_fields(review: Review) -> list[DecidedField]:
     """Return the fields of a whole review that a person decided on, as far as they have confidence.
 
-    What expired, and what no one has decided, says nothing.
+    What expired, what no one has decided, and what was accepted unseen with others says nothing.
     """
+    if review.together is not None:
+        return []
     answer, confidence = review.subject.get("answer"), review.subject.get("confidence")
     if review.state == "accepted":
         return [DecidedField(name, raw, True) for _, name, raw in _leaves(confidence, answer)]

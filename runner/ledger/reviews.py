@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,9 +27,17 @@ MOST_EARLIER = 20
 """Earlier decisions that are kept for each review."""
 HEAD_KEYS = (
     "pipeline", "block", "item", "document", "document_sha256", "model", "digest", "when", "due",
-    "by", "on_expiry", "around",
+    "least", "by", "on_expiry", "around",
 )  # fmt: skip
 """What lists of reviews show of a subject; `around`: scope and key of each item around it."""
+
+
+_TOGETHER = re.compile(r"one of [\d,]+ that were accepted together \((?P<id>[0-9a-f]{12})\)")
+
+
+def together_text(n: int, id_: str) -> str:
+    """Return the reason of each of `n` answers that one decision accepted."""
+    return f"one of {n:,} that were accepted together ({id_})"
 
 
 class DecisionRefused(Exception):
@@ -73,6 +82,12 @@ class Review:
     """What the question is about. Lists have the keys of `HEAD_KEYS` only; see `get`."""
     value: Any = None
     """What counts after the decision: the answer, or a person's. Not in lists."""
+
+    @property
+    def together(self) -> str | None:
+        """The id of the decision that accepted this answer together with others, unseen."""
+        found = _TOGETHER.fullmatch(self.reason or "")
+        return found["id"] if found and self.state == "accepted" else None
 
     @property
     def is_decided(self) -> bool:
@@ -346,6 +361,23 @@ class ReviewStore:
             if new != old:
                 self._update(execute, new)
             return new
+
+        return self.ledger.in_transaction(work)
+
+    def change_together(
+        self, ids: Sequence[str], change: Callable[[Sequence[Review], float], Sequence[Review]]
+    ) -> list[Review]:
+        """Replace reviews by those that `change` returns, in one transaction; return these.
+
+        `change` gets the whole reviews that are there, and the time.
+        """
+
+        def work(execute: Execute) -> list[Review]:
+            found = (self._whole(execute, _OF_ID, {"id": id_}) for id_ in ids)
+            made = list(change([one for one in found if one is not None], self._now(execute)))
+            for one in made:
+                self._update(execute, one)
+            return made
 
         return self.ledger.in_transaction(work)
 

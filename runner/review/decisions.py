@@ -7,9 +7,10 @@ the item at the next run; nothing here calls a model or runs a step.
 from __future__ import annotations
 
 import json
+import secrets
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from paddock.runner.ledger.reviews import (
     ReviewState,
     ReviewStore,
     is_same_value,
+    together_text,
     unknown_review,
 )
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
@@ -34,6 +36,20 @@ VERBS: Mapping[str, ReviewState] = {"accept": "accepted", "edit": "edited", "rej
 LEASE_S = 120.0
 """How long a person who looks at an item keeps it to themselves; a page renews it meanwhile."""
 MOST_REASON_CHARS = 2000
+
+
+SHORT_QUESTION_CHARS = 16
+"""Of a question's digest, in lists: 64 bits tell one question of an item from the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedTogether:
+    """What one decision on several answers did."""
+
+    id: str
+    reviews: tuple[Review, ...]
+    left: Mapping[str, str]
+    """Id of each review that was not accepted, and why."""
 
 
 class ReviewDesk(ReviewStore):
@@ -152,6 +168,54 @@ class ReviewDesk(ReviewStore):
 
         return decide
 
+    def accept_together(self, asked: Sequence[tuple[str, str]], by: str) -> AcceptedTogether:
+        """Accept several answers in one decision, which `undo_together` takes back as one.
+
+        `asked`: id and question of each, as it was seen; of the question its beginning is enough.
+        What cannot be accepted, since it has changed or another person looks at it, is left.
+        """
+        questions, left = dict(asked), dict[str, str]()
+        together = secrets.token_hex(6)
+
+        def accept(reviews: Sequence[Review], now: float) -> list[Review]:
+            sound: list[Review] = []
+            for one in reviews:
+                try:
+                    question = _whole_question(one, questions[one.id])
+                    decided = self._deciding(one, question, "accept", None, "", by)(one, now)
+                except DecisionRefused as error:
+                    left[one.id] = str(error)
+                    continue
+                if decided == one:
+                    left[one.id] = f"{_name(one)} was accepted before."
+                else:
+                    sound.append(decided)
+            reason = together_text(len(sound), together)
+            return [replace(one, reason=reason, decided_at=now) for one in sound]
+
+        made = self.change_together(list(questions), accept)
+        gone = questions.keys() - left.keys() - {one.id for one in made}
+        left.update({id_: str(unknown_review(id_)) for id_ in sorted(gone)})
+        return AcceptedTogether(together, tuple(made), left)
+
+    def undo_together(self, together: str, by: str) -> list[Review]:
+        """Open all answers again that one decision accepted, as far as it stands.
+
+        Raises:
+            DecisionRefused: there are none, or one of them is not for `by` to decide.
+        """
+        found = [one.id for one in self.decided() if one.together == together]
+        if not found:
+            raise DecisionRefused(f"No decision '{together}' on several answers stands.")
+
+        def undo(reviews: Sequence[Review], now: float) -> list[Review]:
+            standing = [one for one in reviews if one.together == together]
+            for one in standing:
+                _refuse_stranger(one, by)
+            return [_opened_again(one, now) for one in standing]
+
+        return self.change_together(found, undo)
+
     def undo(self, id_: str, by: str) -> Review:
         """Open a review again, as it was before the decision, which counts nowhere.
 
@@ -166,19 +230,7 @@ class ReviewDesk(ReviewStore):
             _refuse_stranger(review, by)
             if not review.is_decided:
                 raise DecisionRefused(f"{_name(review)} is not decided, so nothing can be undone.")
-            is_late = review.expires_at is not None and review.expires_at <= now
-            return replace(
-                review,
-                state="open",
-                value=None,
-                reason=None,
-                by=None,
-                decided_at=None,
-                is_applied=False,
-                lease_by=None,
-                lease_until=None,
-                expires_at=None if is_late else review.expires_at,
-            )
+            return _opened_again(review, now)
 
         return self.change(id_, undo)
 
@@ -227,6 +279,29 @@ class ReviewDesk(ReviewStore):
             raise DecisionRefused(f"The edited value is not valid. {' '.join(wrong)}")
         values = {"accept": review.subject.get("answer"), "edit": value, "reject": None}
         return replace(review, state=VERBS[verb], value=values[verb], reason=reason or None, by=by)
+
+
+def _opened_again(review: Review, now: float) -> Review:
+    """Return a decided review as it was before the decision."""
+    is_late = review.expires_at is not None and review.expires_at <= now
+    return replace(
+        review,
+        state="open",
+        value=None,
+        reason=None,
+        by=None,
+        decided_at=None,
+        is_applied=False,
+        lease_by=None,
+        lease_until=None,
+        expires_at=None if is_late else review.expires_at,
+    )
+
+
+def _whole_question(review: Review, begun: str) -> str:
+    """Return a review's question if it begins so, else what was given."""
+    is_it = len(begun) >= SHORT_QUESTION_CHARS and review.question.startswith(begun)
+    return review.question if is_it else begun
 
 
 def _is_same_decision(review: Review, decided: Review) -> bool:

@@ -254,6 +254,8 @@ def _json_or_none(text: str) -> Any:
 CONTEXT_CHARS = 40
 """Of a source, shown on each side of a quote."""
 MAX_VALUE_CHARS = 60
+RIVAL = 0.1
+"""A second value is shown from this part of the first one's probability on."""
 
 ReadSource = Callable[[Mapping[str, Any]], str | None]
 """Returns the text of one of a review's sources; None if it is gone."""
@@ -272,8 +274,8 @@ def review_text(review: Review, source_text: ReadSource, now: float) -> str:
     if review.expires_at is not None:
         left = review.expires_at - now
         asked += f", {units.duration(left)} left" if left > 0 else ", its time is over"
-    due = f"; due: {subject['when']}" if subject.get("when") else ""
-    lines.append(f"  {asked}{due}")
+    why = "; ".join(subject.get("due") or ()) or subject.get("when")
+    lines.append(f"  {asked}" + (f"; because {why}" if why else ""))
     lines += [f"  {text}" for text in earlier_lines(review)]
     fields = subject_fields(review.subject)
     width = max((len(one.path) for one in fields), default=0)
@@ -315,10 +317,10 @@ def sure_text(confidence: Mapping[str, Any] | None) -> str:
     if confidence is None or confidence.get("p") is None:
         return ""
     words = f"  ({confidence['p']:.0%}"
-    if confidence.get("second") is not None:
-        second_p = confidence.get("second_p")
+    second_p = confidence.get("second_p")
+    if confidence.get("second") is not None and (second_p or 0.0) >= RIVAL * confidence["p"]:
         other = one_line(value_text(confidence["second"]), MAX_VALUE_CHARS) or '""'
-        words += f"; else {other}" + (f" {second_p:.0%}" if second_p is not None else "")
+        words += f"; else {other} {second_p or 0.0:.0%}"
     return f"{words})"
 
 

@@ -41,13 +41,13 @@ from paddock.engine.api.json_body import parse_json
 from paddock.engine.api.streaming import PAGE_HEADERS, dumps, json_response, page_route
 from paddock.engine.system import files, no_links
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.reviews import DecisionRefused, Review
+from paddock.runner.ledger.reviews import DecisionRefused, Review, unknown_review
 from paddock.runner.render.html_page import COLOUR_CSS
 from paddock.steps.base import StepError
 from paddock.steps.readers.documents import render_page
 from paddock.steps.readers.reader_pool import ReaderPool
 
-from .decisions import ReviewDesk, Verb
+from .decisions import SHORT_QUESTION_CHARS, ReviewDesk, Verb
 from .fields import (
     AnswerField,
     WrongField,
@@ -233,6 +233,8 @@ _MOST_LINE_CHARS = 300
 """A window begins up to so much earlier, at the beginning of a line."""
 MOST_SIDE_PX = 1600
 """Of a page's picture."""
+MOST_TOGETHER = 20_000
+"""Answers that one decision accepts."""
 MOST_DECIDED = 500
 """Decided reviews that the page lists, the newest."""
 _MOST_BODY_BYTES = 4 * 1024**2
@@ -290,9 +292,11 @@ class ReviewPage:
             "release": self._changing(ReviewDesk.release),
             "check": self._check,
             "decide": self._decide,
-            "undo": self._changing(ReviewDesk.undo),
+            "undo": self._undo,
         }
         return [
+            Route(f"{api}/accept", self._endpoint(self._accept_all), methods=["POST"]),
+            Route(f"{api}/undo", self._endpoint(self._undo_all), methods=["POST"]),
             Route(PAGE_PATH, self._entrance, methods=["GET", "POST"], name="review"),
             Route(f"{PAGE_PATH}/", lambda _: RedirectResponse(PAGE_PATH)),
             page_route(f"{PAGE_PATH}/page.css", _FOLDER / "review.css", before=COLOUR_CSS + "\n"),
@@ -448,6 +452,53 @@ class ReviewPage:
 
         return await self._at(request, decide)
 
+    async def _undo(self, request: Request, by: str) -> Any:
+        def undo(desk: ReviewDesk, review: Review) -> dict[str, Any]:
+            made = desk.undo(review.id, by)
+            self.n_decided -= 1
+            return _row(made)
+
+        return await self._at(request, undo)
+
+    async def _accept_all(self, request: Request, by: str) -> Any:
+        """Accept the answers of `rows`, pairs of id and question, in one decision."""
+        asked = _pairs((await _body(request)).get("rows"))
+
+        def accept(desks: Sequence[ReviewDesk]) -> dict[str, Any]:
+            left, ids, n = dict(asked), list[str](), 0
+            why: dict[str, str] = {}
+            for desk in desks:
+                own = [one.id for one in desk.waiting() if one.id in left]
+                if not own:
+                    continue
+                done = desk.accept_together([(id_, left.pop(id_)) for id_ in own], by)
+                n += len(done.reviews)
+                ids += [done.id] if done.reviews else []
+                why.update(done.left)
+            why.update({id_: str(unknown_review(id_)) for id_ in left})
+            self.n_decided += n
+            return {"together": ids, "accepted": n, "left": list(why.values())}
+
+        return await self.ask(accept)
+
+    async def _undo_all(self, request: Request, by: str) -> Any:
+        """Take back the decisions of `together`, each on several answers."""
+        given = (await _body(request)).get("together")
+        wanted = [one for one in given if isinstance(one, str)] if isinstance(given, list) else []
+
+        def undo(desks: Sequence[ReviewDesk]) -> dict[str, Any]:
+            made: list[Review] = []
+            for desk in desks:
+                own = {one.together for one in desk.decided()} & {*wanted}
+                for together in sorted(filter(None, own)):
+                    made += desk.undo_together(together, by)
+            if not made:
+                raise DecisionRefused("No such decision on several answers stands.")
+            self.n_decided -= len(made)
+            return {"opened": len(made)}
+
+        return await self.ask(undo)
+
     # --- the thread
 
     async def _at(self, request: Request, act: Callable[[ReviewDesk, Review], _T]) -> _T:
@@ -494,6 +545,21 @@ async def _body(request: Request) -> dict[str, Any]:
     return value
 
 
+def _pairs(rows: Any) -> dict[str, str]:
+    """Return id and question of each row.
+
+    Raises:
+        ApiError: they are no pairs of texts, or too many.
+    """
+    is_list = isinstance(rows, list) and 0 < len(rows) <= MOST_TOGETHER
+    if not is_list or not all(
+        isinstance(one, list) and len(one) == 2 and all(isinstance(part, str) for part in one)
+        for one in rows
+    ):
+        raise ApiError(400, f"`rows` are pairs of id and question, at most {MOST_TOGETHER:,}.")
+    return dict(rows)
+
+
 _WINDOW = {"start": 0, "n": WINDOW_CHARS}
 
 
@@ -506,9 +572,11 @@ def _row(review: Review) -> dict[str, Any]:
     subject = review.subject
     return {
         "id": review.id,
-        "question": review.question[:16],
+        "question": review.question[:SHORT_QUESTION_CHARS],
         "item": subject.get("item") or review.key,
         "due": subject.get("due"),
+        "least": subject.get("least"),
+        "together": review.together,
         "pipeline": subject.get("pipeline"),
         "step": review.step,
         "state": review.state,

@@ -313,7 +313,7 @@ def _of_leaf(answer: _Answer, span: LeafSpan, value: Any, form: LeafForm) -> dic
     for choice in reversed(choices):
         p = choice.same + choice.p * p
     raw = round(min(1.0, p), 4)
-    second, second_p = _runner_up(answer.text, choices, span, value, form)
+    second, second_p = _runner_up(answer.text, choices, span, value, form, raw)
     return {
         "p": raw,
         "raw": raw,
@@ -348,9 +348,17 @@ def _choice(
 
 
 def _runner_up(
-    text: bytes, choices: Sequence[_TokenChoice], span: LeafSpan, value: Any, form: LeafForm
+    text: bytes,
+    choices: Sequence[_TokenChoice],
+    span: LeafSpan,
+    value: Any,
+    form: LeafForm,
+    first_p: float,
 ) -> tuple[Any, float | None]:
-    """Return the likeliest other value at the least sure token, and its probability."""
+    """Return the likeliest other value at the least sure token, and its probability.
+
+    `first_p`: the probability of the value itself, of all its tokens.
+    """
     open_ = [number for number, choice in enumerate(choices) if choice.others]
     if not open_:
         return None, None
@@ -369,8 +377,11 @@ def _runner_up(
     if not found:
         return None, None
     best = max(shares, key=lambda name: shares[name])
-    reached = math.prod(choice.p for choice in choices[:least])
-    return found[best], round(reached * shares[best], 4)
+    # Measured as the first value is, over all of its tokens: of what would follow the other token
+    # nothing is known, so it counts as what followed the chosen one. Together they are at most 1.
+    chosen = choice.p + choice.same
+    second_p = first_p * shares[best] / chosen if chosen else 0.0
+    return found[best], round(min(second_p, 1.0 - first_p), 4)
 
 
 def _completed(

@@ -47,7 +47,7 @@ from paddock.runner.review.terminal import TerminalReview
 from paddock.runner.settings import STATE_FOLDER, read_settings
 from paddock.steps.readers.text_encoding import NotText, decode_text
 
-LIST_HEAD = ("ID", "ITEM", "STEP", "PIPELINE", "ASKED", "LEFT", "FOR", "")
+LIST_HEAD = ("ID", "ITEM", "STEP", "PIPELINE", "ASKED", "LEFT", "FOR", "WHY")
 MAX_ITEM_CHARS = 48
 MAX_SHEET_BYTES = 64 * 1024 * 1024
 NOTHING_WAITS = "Nothing waits for review."
@@ -70,6 +70,26 @@ class ReviewFlags:
         bool, typer.Option("--tty", help="Decide in this terminal instead of on a page.")
     ] = False
     only_list: Annotated[bool, typer.Option("--list", help="Only list what waits.")] = False
+    accept_all: Annotated[
+        bool,
+        typer.Option("--accept-all", help="Accept all that `--list` shows, in one decision."),
+    ] = False
+    least: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            max=1.0,
+            metavar="P",
+            help="Only answers whose fields all have this confidence.",
+        ),
+    ] = None
+    named: Annotated[
+        str | None,
+        typer.Option("--filter", metavar="TEXT", help="Only items with this in the name."),
+    ] = None
+    undone: Annotated[
+        str | None, typer.Option("--undo", metavar="ID", help="Undo a decision, on one or on many.")
+    ] = None
     export: Annotated[
         str | None,
         typer.Option(
@@ -107,21 +127,29 @@ def review(flags: ReviewFlags) -> int:
     Opens a page on this machine. The next run continues what was decided, without a model call.
     """
     file, export, imported = flags.file, flags.export, flags.imported
-    given = export is not None, imported is not None
-    if sum((flags.in_terminal, flags.only_list, flags.export_tests, *given)) > 1:
+    given = export is not None, imported is not None, flags.undone is not None
+    own = flags.in_terminal, flags.only_list, flags.export_tests, flags.accept_all
+    if sum((*own, *given)) > 1:
         raise CommandError(
-            "Use one of `--tty`, `--list`, `--export`, `--export-tests` and `--import`."
+            "Use one of `--tty`, `--list`, `--accept-all`, `--undo`, `--export`, `--export-tests` "
+            "and `--import`."
         )
+    if _is_narrowed(flags) and not (flags.accept_all or flags.only_list):
+        raise CommandError("`--least` and `--filter` belong to `--list` and `--accept-all`.")
     if flags.skip_bad and imported is None:
         raise CommandError("`--skip-bad` belongs to `--import`.")
     if flags.export_tests:
         return _export_tests(pipeline_file(file, "review --export-tests"))
     place = _find_place(file)
-    if flags.only_list or (flags.as_json and not (export or imported)):
-        return _list(place, as_json=flags.as_json)
+    if flags.only_list or (flags.as_json and not (export or imported or flags.accept_all)):
+        return _list(place, flags)
     if export is not None:
         return _export(place, export)
     with _open_desk(place, flags.by) as opened:
+        if flags.accept_all:
+            return _accept_all(opened, flags)
+        if flags.undone is not None:
+            return _undo(opened, flags.undone)
         if imported is not None:
             return _import(opened, imported, skip_bad=flags.skip_bad, as_json=flags.as_json)
         if flags.in_terminal:
@@ -201,10 +229,64 @@ def _has_reviews(place: LedgerFolder) -> bool:
         return False  # reported where it is the one that is asked for
 
 
-def _list(place: LedgerFolder, *, as_json: bool) -> int:
+def _is_narrowed(flags: ReviewFlags) -> bool:
+    return flags.least is not None or flags.named is not None
+
+
+def _shown(flags: ReviewFlags, reviews: Sequence[Review]) -> list[Review]:
+    """Return the reviews that the options choose, as the page's filters do."""
+    wanted = (flags.named or "").strip().lower()
+    found = []
+    for one in reviews:
+        least = one.subject.get("least")
+        is_sure = flags.least is None or (least is not None and least >= flags.least)
+        names = (one.subject.get("item") or one.key, one.step, one.subject.get("pipeline"))
+        if is_sure and wanted in " ".join(map(str, names)).lower():
+            found.append(one)
+    return found
+
+
+def _accept_all(opened: _DeskSession, flags: ReviewFlags) -> int:
+    shown = _shown(flags, opened.waiting())
+    if not shown:
+        console.print_err(NOTHING_WAITS if not _is_narrowed(flags) else "Nothing that waits is so.")
+        return DONE
+    done = opened.desk.accept_together([(one.id, one.question) for one in shown], opened.by)
+    if flags.as_json:
+        console.print_json(
+            {"decision": done.id, "accepted": len(done.reviews), "left": list(done.left.values())}
+        )
+        return DONE if done.reviews else FAILED
+    for why in done.left.values():
+        console.print_err(console.printable_line(f"left: {why}"))
+    if not done.reviews:
+        console.print_out("Nothing was accepted.")
+        return FAILED
+    console.print_out(
+        f"{counted(len(done.reviews), 'answer')} accepted as one decision: "
+        f"`paddock review --undo {done.id}` takes it back. {_next_text(opened)}"
+    )
+    return DONE
+
+
+def _undo(opened: _DeskSession, id_: str) -> int:
+    """Undo the decision on one answer, or one on many."""
+    try:
+        if any(one.together == id_ for one in opened.desk.decided()):
+            n = len(opened.desk.undo_together(id_, opened.by))
+        else:
+            opened.desk.undo(id_, opened.by)
+            n = 1
+    except DecisionRefused as error:
+        raise CommandError(str(error)) from error
+    console.print_out(f"Undone: {counted(n, 'answer waits', 'answers wait')} again.")
+    return DONE
+
+
+def _list(place: LedgerFolder, flags: ReviewFlags) -> int:
     with open_for_reading(place) as ledger:
-        waiting = _of_file(place, ReviewDesk(ledger).waiting())
-    if as_json:
+        waiting = _shown(flags, _of_file(place, ReviewDesk(ledger).waiting()))
+    if flags.as_json:
         console.print_json({"waiting": [_review_json(one) for one in waiting]})
     elif waiting:
         console.print_out(review_table(waiting, time.time()))
@@ -215,7 +297,8 @@ def _list(place: LedgerFolder, *, as_json: bool) -> int:
 
 def _review_json(review: Review) -> dict[str, Any]:
     """Return the head of a review as a JSON object."""
-    names = ("pipeline", "block", "item", "document", "document_sha256", "model", "when", "by")
+    names = ("pipeline", "block", "item", "document", "document_sha256", "model", "when", "due",
+             "least", "by")  # fmt: skip
     held = review.lease_by if (review.lease_until or 0) > time.time() else None
     left = review.expires_at
     return {
@@ -239,7 +322,8 @@ def review_table(waiting: Sequence[Review], now: float) -> str:
 def _list_row(review: Review, now: float) -> tuple[str, ...]:
     left = "" if review.expires_at is None else _left_text(review.expires_at - now)
     is_held = review.lease_by is not None and (review.lease_until or 0) > now
-    notes = [f"{review.lease_by} looks at it"] if is_held else []
+    notes = [one_line(why, MAX_ITEM_CHARS) for why in review.subject.get("due") or ()]
+    notes += [f"{review.lease_by} looks at it"] if is_held else []
     notes += ["asked again: the document or the answer changed"] if review.earlier else []
     return (
         review.id,

@@ -167,9 +167,12 @@ async function refreshDecided() {
 function listRows() {
   const wanted = $("filter").value.trim().toLowerCase();
   const all = page.view === "waiting" ? page.waiting : page.decided;
-  page.rows = wanted
-    ? all.filter((row) => `${row.item} ${row.step} ${row.pipeline} ${row.by || ""}`.toLowerCase().includes(wanted))
-    : all;
+  const least = Number($("least").value);
+  page.rows = all.filter((row) => (!least || (row.least ?? -1) >= least)
+    && (!wanted || `${row.item} ${row.step} ${row.pipeline} ${row.by || ""}`.toLowerCase().includes(wanted)));
+  const n = page.view === "waiting" ? page.rows.length : 0;
+  $("accept-all").disabled = !n;
+  $("accept-all").textContent = n ? `Accept all ${n.toLocaleString("en")}` : "Accept all";
   $("n-waiting").textContent = page.waiting.length.toLocaleString("en");
   const at = page.rows.findIndex((row) => row.id === page.id);
   if (at >= 0) page.at = at;
@@ -180,7 +183,7 @@ function listRows() {
 }
 
 function emptyWords(n) {
-  if (n) return "No item has this in its name.";
+  if (n) return "No item is so.";
   return page.view === "waiting"
     ? "Nothing waits for review. Items appear here as runs ask."
     : "Nothing has been decided yet.";
@@ -238,7 +241,7 @@ function reveal() {
 }
 
 function pace() {
-  const n = page.done.length, left = page.waiting.length;
+  const n = page.done.reduce((sum, one) => sum + (one.n || 1), 0), left = page.waiting.length;
   $("bar").setAttribute("aria-valuemax", n + left);
   $("bar").setAttribute("aria-valuenow", n);
   $("bar").firstElementChild.style.width = n + left ? `${(100 * n) / (n + left)}%` : "0";
@@ -374,6 +377,13 @@ function notice() {
   const why = review.due?.length ? review.due.join("; ") : review.when !== "true" && review.when;
   if (why) words.push(`Asked because ${why}`);
   $("notices").replaceChildren(...words.map((one) => make("p", one)));
+  if (review.together && review.state === "accepted") {
+    const all = make("button", "Undo all that were accepted together");
+    all.type = "button";
+    all.disabled = Boolean(review.refusal);
+    all.addEventListener("click", () => undoAll({ together: [review.together] }));
+    $("notices").append(all);
+  }
   allow();
 }
 
@@ -823,7 +833,7 @@ async function check() {
   if (page.mode !== "edit") return;
   let faults;
   try { ({ faults } = await write(ofReview(id, "/check"), editBody())); } catch (error) { return failed(error); }
-  if (page.id === id && page.mode === "edit") place(faults);
+  if (page.review?.id === id && page.id === id && page.mode === "edit") place(faults);
 }
 
 function place(faults) {
@@ -935,13 +945,14 @@ async function resend() { // the same decision twice is one decision
 }
 
 async function save() {
-  const body = editBody();
+  const body = editBody(), id = page.id;
   let faults;
-  try { ({ faults } = await write(ofReview(page.id, "/check"), body)); } catch (error) {
+  try { ({ faults } = await write(ofReview(id, "/check"), body)); } catch (error) {
     if (error instanceof Refused && error.status === 409) return refused(error.message);
     if (!(error instanceof Away)) return failed(error);
     faults = [];
   }
+  if (page.review?.id !== id || page.id !== id || page.mode !== "edit") return; // another one is open by now
   if (place(faults)) {
     (document.querySelector("#inputs [aria-invalid='true']") || $("json")).focus();
     return;
@@ -970,9 +981,60 @@ async function sendReason() {
   else if (page.isAway) show($("reason-problem"), $("away").textContent);
 }
 
+/* One decision on all that are shown, as they were shown when the question was asked */
+
+let all = []; // rows
+
+function askAll() {
+  all = page.view === "waiting" ? [...page.rows] : [];
+  if (!all.length) return;
+  const names = all.slice(0, 3).map((row) => row.item).join(", ");
+  const more = all.length > 3 ? ` and ${count(all.length - 3, "more", "more")}` : "";
+  $("all-words").textContent = `${count(all.length, "answer is", "answers are")} accepted as they are, without a look at each: ${names}${more}. This is one decision, and can be undone as one.`;
+  show($("all-problem"), "");
+  $("all-dialog").showModal();
+  $("all-send").focus();
+}
+
+async function acceptAll() {
+  if (page.isBusy) return;
+  page.isBusy = true;
+  try {
+    const told = await write("/accept", { rows: all.map((row) => [row.id, row.question]) });
+    $("all-dialog").close();
+    for (const row of all) keepDraft(row.id, null);
+    if (told.accepted) page.done.push({ together: told.together, n: told.accepted });
+    changed();
+    page.id = "";
+    emptyReview("");
+    await refresh();
+    if (!page.rows.length) clear();
+    const words = `${count(told.accepted, "answer")} accepted. Undo takes them back together.`;
+    $("said").textContent = words;
+    if (told.left.length) problem(`${words} ${told.left.length.toLocaleString("en")} left as they are: ${told.left[0]}`);
+    $("queue").focus({ preventScroll: true });
+  } catch (error) {
+    if (error instanceof Refused) show($("all-problem"), error.message);
+    else failed(error);
+  } finally {
+    page.isBusy = false;
+  }
+}
+
+async function undoAll(decision) {
+  let told;
+  try { told = await write("/undo", { together: decision.together }); } catch (error) { return failed(error); }
+  page.done = page.done.filter((one) => one !== decision);
+  changed();
+  setView("waiting");
+  await refresh();
+  $("said").textContent = `Undone; ${count(told.opened, "answer waits", "answers wait")} again.`;
+}
+
 async function undo() {
   const isChosen = page.view === "decided" && page.review?.state !== "open";
   const id = isChosen ? page.review?.id : page.done.at(-1);
+  if (id?.together) return undoAll(id);
   if (!id) return problem("There is nothing to undo: you have decided nothing since this page was opened.");
   try { await write(ofReview(id, "/undo")); } catch (error) { return failed(error); }
   page.done = page.done.filter((one) => one !== id);
@@ -1058,6 +1120,10 @@ on("text-after", () => moreText(false));
 on("tab-waiting", () => setView("waiting"));
 on("tab-decided", () => setView("decided"));
 on("filter", listRows, "input");
+on("least", listRows, "change");
+on("accept-all", askAll);
+on("all-leave", () => $("all-dialog").close());
+on("all-form", (event) => { event.preventDefault(); acceptAll(); }, "submit");
 on("queue", drawRows, "scroll");
 on("leave", leave);
 on("json", typed, "input");

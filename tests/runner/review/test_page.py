@@ -306,3 +306,43 @@ def test_a_folder_keeps_its_port_so_that_an_open_page_goes_on(desk: ServedPage) 
         assert second != first
         with desk.served("ben") as beside:
             assert beside.partition("?")[0] != second.partition("?")[0]
+
+
+def test_all_that_are_shown_are_accepted_in_one_decision_and_undone_as_one(
+    desk: ServedPage, ann: httpx.Client
+) -> None:
+    desk.ask("a.txt", "b.txt", least=0.97)
+    desk.ask("bens.txt", by=["ben"], least=0.99)
+    (changed,) = desk.ask("changed.txt", least=0.96)
+    shown = [[row["id"], row["question"]] for row in rows(ann)]
+    assert {row["item"]: row["least"] for row in rows(ann)}["a.txt"] == 0.97
+    desk.ask("changed.txt", document_sha256="d2")
+    done = ann.post(f"{API}/accept", json={"rows": [*shown, ["0" * 12, "0" * 16]]})
+    told = done.json()
+    assert (done.status_code, told["accepted"], len(told["left"])) == (200, 2, 3)
+    assert any("'ann' may not decide on 'bens.txt'" in why for why in told["left"])
+    assert any("was changed meanwhile" in why for why in told["left"])
+    assert desk.review(changed.id).state == "open"
+    found = ann.get(f"{API}/decided").json()["rows"]
+    assert {row["item"]: row["state"] for row in found} == {
+        "a.txt": "accepted", "b.txt": "accepted",
+    }  # fmt: skip
+    assert {row["together"] for row in found} == {*told["together"]}
+    undone = ann.post(f"{API}/undo", json={"together": told["together"]})
+    assert undone.json() == {"opened": 2}
+    assert len(rows(ann)) == 4
+    for body in ({}, {"together": told["together"]}, {"together": 3}, {"together": [None, {}]}):
+        assert ann.post(f"{API}/undo", json=body).status_code == 409
+    for wrong in (
+        None,
+        [],
+        {},
+        [["a"]],
+        [[1, 2]],
+        ["ab"],
+        [["a", "b", "c"]],
+        [["a", "b"]] * 20_001,
+    ):
+        assert ann.post(f"{API}/accept", json={"rows": wrong}).status_code == 400
+    short = ann.post(f"{API}/accept", json={"rows": [[shown[0][0], shown[0][1][:4]]]}).json()
+    assert (short["accepted"], len(short["left"])) == (0, 1)

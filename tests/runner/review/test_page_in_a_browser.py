@@ -676,3 +676,31 @@ def test_a_second_value_is_shown_with_its_probability_and_not_far_behind(
         page = opened(chromium, address)
         told = page.ask("[...document.querySelectorAll('.sure')].map((one) => one.textContent)")
     assert told == ["50 %or R-1043 (30 %)", "50 %", "90 %", "40 %"]
+
+
+def test_all_that_the_filters_show_are_accepted_at_once_and_undone_at_once(
+    desk: ServedPage, chromium: Browser
+) -> None:
+    sure_ones = desk.ask("a.txt", "b.txt", "c.txt", least=0.97)
+    (unsure,) = desk.ask("d.txt", least=0.62)
+    choose = """(() => { const least = document.getElementById("least"); least.value = "0.95";
+      least.dispatchEvent(new Event("change")); })()"""
+    with desk.served() as address:
+        page = opened(chromium, address)
+        page.ask(choose)
+        page.wait("document.querySelectorAll('.row').length === 3")
+        assert page.text("#accept-all") == "Accept all 3"
+        page.ask("document.getElementById('accept-all').click()")
+        page.wait("document.getElementById('all-dialog').open")
+        assert "3 answers are accepted as they are, without a look at each" in page.text(
+            "#all-words"
+        )
+        enter(page)
+        page.wait("!document.getElementById('all-dialog').open")
+        page.wait("document.getElementById('n-waiting').textContent === '1'")
+        assert states(desk, *sure_ones, unsure) == ["accepted"] * 3 + ["open"]
+        page.wait("document.getElementById('left').textContent.startsWith('3 decisions here')")
+        page.press("u", text="u")
+        page.wait("document.getElementById('n-waiting').textContent === '4'")
+        assert states(desk, *sure_ones, unsure) == ["open"] * 4
+        assert page.complaints() == []

@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from paddock.runner.cli.application import application
+from paddock.runner.ledger.calibration import reviewed_fields
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Question, Review, ReviewStore
 from paddock.runner.review.decisions import ReviewDesk
@@ -100,15 +101,16 @@ def exported() -> list[dict[str, str]]:
 
 
 def test_what_waits_is_listed_with_what_a_person_needs(folder: Path) -> None:
-    first = ask(folder, by=["ann", "bob"])
+    first = ask(folder, by=["ann", "bob"], due=["total stands nowhere"])
     ask(folder, "b.txt")
     with Ledger(folder / ".paddock") as ledger:
         ReviewDesk(ledger).take_lease(first.id, "bob")
     shown = paddock("review", "--list")
     assert shown.exit_code == 0, shown.output
     head, row, other = (" ".join(line.split()) for line in shown.stdout.splitlines())
-    assert head == "ID ITEM STEP PIPELINE ASKED LEFT FOR"
-    assert row == f"{first.id} inbox/a.txt bill bills.yaml just now ann, bob bob looks at it"
+    assert head == "ID ITEM STEP PIPELINE ASKED LEFT FOR WHY"
+    due = "total stands nowhere; bob looks at it"
+    assert row == f"{first.id} inbox/a.txt bill bills.yaml just now ann, bob {due}"
     assert "inbox/b.txt" in other
 
 
@@ -161,7 +163,8 @@ def test_one_of_several_folders_with_reviews_must_be_named(folder: Path) -> None
 def test_two_ways_at_once_are_refused(folder: Path) -> None:
     shown = paddock("review", "--list", "--tty")
     assert (
-        "Use one of `--tty`, `--list`, `--export`, `--export-tests` and `--import`." in shown.stderr
+        "Use one of `--tty`, `--list`, `--accept-all`, `--undo`, `--export`, `--export-tests` and "
+        "`--import`." in shown.stderr
     )
     assert "`--skip-bad` belongs to `--import`." in paddock("review", "--skip-bad").stderr
 
@@ -365,6 +368,41 @@ def test_decisions_are_gold_data_with_the_models_answer(folder: Path) -> None:
     assert gold["a.txt"]["model"] == "clerk"
 
 
+# --- many in one decision
+
+
+def test_all_that_are_shown_are_accepted_and_undone_as_one(folder: Path) -> None:
+    sure = [ask(folder, f"sure-{n}.txt", least=0.97) for n in range(3)]
+    ask(folder, "unsure.txt", least=0.62)
+    ask(folder, "unknown.txt")
+    held = ask(folder, "sure-held.txt", least=0.99)
+    with Ledger(folder / ".paddock") as ledger:
+        ReviewDesk(ledger).take_lease(held.id, "bob")
+    chosen = ("--least", "0.95", "--filter", "SURE-")
+    shown = json.loads(paddock("review", "--list", "--json", *chosen).stdout)["waiting"]
+    assert {one["id"] for one in shown} == {*(one.id for one in sure), held.id}
+    done = paddock("review", "--accept-all", *chosen)
+    assert done.exit_code == 0, done.output
+    assert "left: bob looks at 'sure-held.txt' (step 'bill') until" in done.stderr
+    assert done.stdout.startswith("3 answers accepted as one decision: `paddock review --undo ")
+    found = decided(folder)
+    assert {key: one.state for key, one in found.items()} == dict.fromkeys(
+        ("sure-0.txt", "sure-1.txt", "sure-2.txt"), "accepted"
+    )
+    (together,) = {str(one.together) for one in found.values()}
+    assert {one.reason for one in found.values()} == {
+        f"one of 3 that were accepted together ({together})"
+    }
+    assert all(reviewed_fields(one) == [] for one in found.values())  # no one looked at them
+    undone = paddock("review", "--undo", together)
+    assert undone.stdout == "Undone: 3 answers wait again.\n"
+    assert decided(folder) == {}
+    again = paddock("review", "--undo", together)
+    assert (again.exit_code, "There is no review" in again.stderr) == (2, True)
+    lost = paddock("review", "--tty", "--least", "0.9")
+    assert "`--least` and `--filter` belong to `--list` and `--accept-all`." in lost.stderr
+
+
 # --- the terminal
 
 
@@ -374,7 +412,7 @@ def test_the_terminal_shows_each_field_with_confidence_and_its_place(folder: Pat
     assert shown == (
         "a accept, e edit, x reject, j next, k back, u undo, q quit, ? help\n"
         "\n[1 of 1] inbox/a.txt: step 'bill' of bills.yaml\n"
-        "  asked just now by run 'swift-otter'; due: confidence.min < 0.8\n"
+        "  asked just now by run 'swift-otter'; because confidence.min < 0.8\n"
         "  number  A-17  (98%)\n"
         "            a.txt, line 1: Invoice [A-17] Total 84,00 EUR please pay by 3 May 202 and "
         "1 more place\n"
