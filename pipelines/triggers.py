@@ -163,8 +163,9 @@ class WebhookKeys(Keys):
 class NotifyKeys(Keys):
     """A notification about the end of a run."""
 
-    when: list[Literal["failed", "quarantined", "recovered"]] = Field(
-        min_length=1, description="Which ends are reported."
+    when: list[Literal["failed", "quarantined", "recovered", "waiting"]] = Field(
+        min_length=1,
+        description="Which ends are reported; `waiting`: that people have to decide on answers.",
     )
     webhook: str | None = Field(None, description="A URL to post to.")
     email: str | None = Field(None, description="A mail address.")

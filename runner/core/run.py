@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from paddock.engine.system import tasks
+from paddock.engine.system.text import counted
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.keys import WrongInput
@@ -45,6 +46,10 @@ from .run_context import RunContext
 from .staleness import ItemWork, values_digest
 
 SHARE_INTERVAL_S = 1.0
+
+
+_RESULTS = ("steps", "results")
+"""First and third part of a reference to a block's results."""
 
 
 class BudgetMeter:
@@ -276,6 +281,7 @@ class _PlanRun:
         self._keep_marks(record.marks())
         if record.outputs.written:
             self.blocks.items.record_made(record)
+            self._note_what_waits(step)
         held = held_paths(record.outputs.searched)
         if held:
             why = held_text(held)
@@ -285,6 +291,15 @@ class _PlanRun:
             await OrphanCleaner(self._context).former_of_step(step, scope_id, now)
         self._stats.item_state(step.id, "", "skipped" if outputs is None else "done")
         return outputs
+
+    def _note_what_waits(self, step: BoundStep) -> None:
+        """Tell of what was written how much is not in it, since a person has to decide first."""
+        for name in sorted({path[1] for path in step.references if path[0::2] == _RESULTS}):
+            keys = self._scope["steps"].get(name, {}).get("waiting") or ()
+            if not keys or ("steps", name, "waiting") in step.references:
+                continue
+            items = counted(len(keys), f"item of '{name}' waits", f"items of '{name}' wait")
+            self._stats.note(f"'{step.id}' wrote without what waits: {items} for review.")
 
     async def _in_turn(self, step: BoundStep, scope_id: str) -> tuple[ItemRun, Any]:
         """Run a step; steps with side effects run on one machine after the other."""

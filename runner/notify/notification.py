@@ -1,10 +1,11 @@
 """Decide which notifications the end of a run needs, and write them. Pure but for retries.
 
 A failure is sent once, and once a day while it stays the same; quarantined items are sent
-together, and again only when others come, or once a day while no item of their block is done; a
-recovery goes to receivers that were sent, or should
-have been sent, the failure. Undelivered messages count as not sent. Texts are bounded and
-redacted; the JSON object has a `text`, which Slack, Mattermost and Rocket.Chat show.
+together, and again only when others come, or once a day while no item of their block is done; of
+answers that wait for review one message tells, and another one of others when these are decided, or
+after a day; a recovery goes to receivers that were sent, or should have been sent, the failure.
+Undelivered messages count as not sent. Texts are bounded and redacted; the JSON object has a
+`text`, which Slack, Mattermost and Rocket.Chat show.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class MailServer:
         return cls(parts.hostname, port or usual, is_encrypted, user, password)
 
 
-Event = Literal["failed", "quarantined", "recovered"]
+Event = Literal["failed", "quarantined", "recovered", "waiting"]
 
 AGAIN_S = 86_400.0  # a pipeline that fails every five minutes sends one message a day, not 288
 MOST_REMEMBERED = 50_000
@@ -125,11 +126,17 @@ class SentState:
     """The digests of the quarantined items."""
     quarantined_at: float = 0.0
     """When they were sent last."""
+    waiting: frozenset[str] = frozenset()
+    """The digests of the items that wait for review."""
+    waiting_at: float = 0.0
+    """When that was sent, in seconds since the epoch."""
 
     def as_json(self) -> dict[str, Any]:
         items = sorted(self.items)[:MOST_REMEMBERED]
         kept = {"bad": self.bad, "failure": self.failure, "failed_at": self.failed_at}
-        return {**kept, "items": items, "quarantined_at": self.quarantined_at}
+        waiting = sorted(self.waiting)[:MOST_REMEMBERED]
+        more = {"quarantined_at": self.quarantined_at, "waiting_at": self.waiting_at}
+        return {**kept, "items": items, "waiting": waiting, **more}
 
     @classmethod
     def of_json(cls, data: Any) -> SentState:
@@ -137,8 +144,12 @@ class SentState:
         try:
             items = frozenset(str(mark) for mark in data["items"])
             failed_at = float(data["failed_at"])
-            quarantined_at = float(data.get("quarantined_at", 0.0))  # older states have none
-            return cls(str(data["bad"]), str(data["failure"]), failed_at, items, quarantined_at)
+            waiting = frozenset(str(mark) for mark in data.get("waiting", ()))
+            # Older states have no such times.
+            times = (float(data.get(name, 0.0)) for name in ("quarantined_at", "waiting_at"))
+            quarantined_at, waiting_at = times
+            bad, failure = str(data["bad"]), str(data["failure"])
+            return cls(bad, failure, failed_at, items, quarantined_at, waiting, waiting_at)
         except (AttributeError, KeyError, TypeError, ValueError):
             return cls()
 
@@ -157,7 +168,9 @@ def without_ended_items(report: Report, before: SentState) -> SentState:
     """Forget the quarantined items that are resolved: they need no message."""
     if report.status in _STATUSES_WITHOUT_NOTICE or report.status == "failed":
         return before
-    return replace(before, items=before.items & item_digests(quarantined_items(report)))
+    items = before.items & item_digests(quarantined_items(report))
+    waiting = before.waiting & item_digests(waiting_items(report))
+    return replace(before, items=items, waiting=waiting)
 
 
 def notices_of(report: Report, before: SentState, now: float) -> tuple[Notice, ...]:
@@ -173,15 +186,29 @@ def notices_of(report: Report, before: SentState, now: float) -> tuple[Notice, .
     marks = item_digests(quarantined_items(report))
     if before.bad == "failed" or (before.bad and not marks):
         kept = before.items & marks
-        sent_at = before.quarantined_at
-        before = SentState("quarantined" if kept else "", items=kept, quarantined_at=sent_at)
+        bad: Literal["quarantined", ""] = "quarantined" if kept else ""
+        before = replace(before, bad=bad, failure="", failed_at=0.0, items=kept)
         found.append(Notice("recovered", before))
     fresh = marks - before.items
     is_due = not 0 <= now - before.quarantined_at < AGAIN_S
     if fresh or (is_due and report.steps_without_result()):
-        after = SentState("quarantined", items=marks, quarantined_at=now)
-        found.append(Notice("quarantined", after, fresh))
+        before = replace(
+            before, bad="quarantined", failure="", failed_at=0.0, items=marks, quarantined_at=now
+        )
+        found.append(Notice("quarantined", before, fresh))
+    if (waits := _waiting_notice(report, before, now)) is not None:
+        found.append(waits)
     return tuple(found)
+
+
+def _waiting_notice(report: Report, before: SentState, now: float) -> Notice | None:
+    """Return one message for all that waits: not again while any of it waits, but once a day."""
+    marks = item_digests(waiting_items(report))
+    fresh = marks - before.waiting
+    is_known = bool(marks & before.waiting) and 0 <= now - before.waiting_at < AGAIN_S
+    if not fresh or is_known:
+        return None
+    return Notice("waiting", replace(before, waiting=marks, waiting_at=now), fresh)
 
 
 def _failure_notice(report: Report, before: SentState, now: float) -> tuple[Notice, ...]:
@@ -195,6 +222,11 @@ def _failure_notice(report: Report, before: SentState, now: float) -> tuple[Noti
 def quarantined_items(report: Report) -> list[ItemReport]:
     """Return what needs a person: quarantined items, old ones too, and missing documents."""
     return [item for item in report.items if item.state in ("quarantined", "missing")]
+
+
+def waiting_items(report: Report) -> list[ItemReport]:
+    """Return the items that wait for a person's decision."""
+    return [item for item in report.items if item.state == "waiting"]
 
 
 def failed_items(report: Report) -> list[ItemReport]:
@@ -235,8 +267,9 @@ def notification_of(
     one: Notice, report: Report, file: Path, now: float, redact: Callable[[str], str]
 ) -> Notification:
     """Return the message of an event; `file` is the pipeline's."""
-    bad = failed_items(report) if one.event == "failed" else quarantined_items(report)
-    if one.event == "quarantined":  # new items first
+    items_of = {"failed": failed_items, "waiting": waiting_items}
+    bad = items_of.get(one.event, quarantined_items)(report)
+    if one.event in ("quarantined", "waiting"):  # new items first
         bad = sorted(bad, key=lambda item: item_digest(item) not in one.new_items)
     facts = _NotificationText(one, report, file, socket.gethostname(), bad)
     subject = _plain(facts.subject())
@@ -299,6 +332,8 @@ class _NotificationText:
             left = f"; {self._waiting('still ')}" if n_all else ""
             return f"it has recovered{left}"
         added = f", {n_new:,} of them new" if n_new < n_all else ""
+        if self.one.event == "waiting":
+            return f"{counted(n_all, 'answer waits', 'answers wait')} for review{added}"
         return f"{self._waiting()}{added}"
 
     def _waiting(self, still: str = "") -> str:
@@ -320,6 +355,8 @@ class _NotificationText:
         if self.report.run:
             folder = self.file.parent
             advice.append(f"Details: paddock logs {self.report.run} {folder}")
+        if self.one.event == "waiting":
+            advice.append(f"To decide: paddock review {self.file}")
         if self.one.event == "quarantined" and any(i.state == "missing" for i in self.bad):
             advice.append(f"If they were deleted: paddock run {self.file} --yes")
         if self.one.event == "quarantined" and any(i.state != "missing" for i in self.bad):
@@ -330,7 +367,8 @@ class _NotificationText:
 def _item_line(item: ItemReport, one: Notice) -> str:
     new = " (new)" if item_digest(item) in one.new_items else ""
     name = item.key if item.key == item.step else f"{item.step}: {item.key}"
-    return f"  {_short(_plain(name))}{new}: {_short(_plain(item.error or ''))}"
+    why = _short(_plain(item.error or ""))
+    return f"  {_short(_plain(name))}{new}" + (f": {why}" if why else "")
 
 
 def _item_json(item: ItemReport, one: Notice) -> dict[str, Any]:

@@ -186,6 +186,7 @@ _EVENT_WORDS: Mapping[Event, str] = {
     "failed": "failed",
     "quarantined": "has quarantined items",
     "recovered": "works again",
+    "waiting": "waits for review",
 }
 
 

@@ -47,6 +47,11 @@ class FilesWriteParams(Params):
         default=False,
         description="Begin the file with the mark by which Excel knows UTF-8 (é instead of Ã©).",
     )
+    waiting: list[str] = Field(
+        default=[],
+        description="Keys of items that wait for review (`steps.each.waiting`): each is one more "
+        "row, with its key in the first column and `true` in the column `waiting`.",
+    )
     vars: dict[str, Any] = Field(default={}, description="More names that the template may use.")
     on_edited: Literal["keep", "overwrite", "fail"] = Field(
         default="keep",
@@ -111,7 +116,9 @@ def _target_path(text: str, tools: Tools) -> Path:
 
 async def _bytes_to_write(params: FilesWriteParams, path: Path, tools: Tools) -> bytes:
     if params.rows is not None:
-        text = await _rows_text(params.rows, path, tools)
+        text = await _rows_text(_with_waiting(params), path, tools)
+    elif params.waiting:
+        raise StepError("`waiting` belongs to `rows`.", remedy="A template can read it by itself.")
     elif params.template is not None:
         text = render_template(params.template, "template", params.vars)
     elif params.text is not None:
@@ -123,6 +130,23 @@ async def _bytes_to_write(params: FilesWriteParams, path: Path, tools: Tools) ->
         return text.encode("utf-8-sig" if params.bom else "utf-8")
     except UnicodeEncodeError as error:
         raise StepError(f"the text has half a character at position {error.start}.") from error
+
+
+WAITING_COLUMN = "waiting"
+
+
+def _with_waiting(params: FilesWriteParams) -> list[Any]:
+    """Return the rows, and after them one for each item that waits, in the same columns."""
+    rows = params.rows or []
+    if "waiting" not in params.model_fields_set:
+        return rows
+    known = [row for row in rows if isinstance(row, dict)]
+    columns = dict.fromkeys(name for row in known for name in row if name != WAITING_COLUMN)
+    first, *others = columns or {"item": None}
+    marked = [{**row, WAITING_COLUMN: False} if isinstance(row, dict) else row for row in rows]
+    return marked + [
+        {first: key, **dict.fromkeys(others), WAITING_COLUMN: True} for key in params.waiting
+    ]
 
 
 async def _rows_text(rows: list[Any], path: Path, tools: Tools) -> str:

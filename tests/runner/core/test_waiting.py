@@ -654,3 +654,27 @@ def test_an_undone_rejection_counts_nowhere_and_asks_nothing_again(bills: Bills)
     bills.decide("b.txt", "accept")
     bills.work(pool=pool)
     assert (len(asked), json.loads(bills.output("b.txt"))["number"]) == (n_asked, "b")
+
+
+def test_a_table_says_how_much_of_it_waits(tmp_path: Path) -> None:
+    table = BILLS.partition("  - uses: files.write\n    with:\n      path: out/ALL")[0] + (
+        "  - {id: table, uses: files.write, "
+        'with: {path: out/all.csv, rows: "{{ steps.each.results }}"}}\n'
+    )
+    bills = Bills(tmp_path, table)
+    bills.bills(a=10, b=60, c=70)
+    report = bills.work()
+    told = "'table' wrote without what waits: 2 items of 'each' wait for review."
+    assert report.notes == (told,)
+    assert bills.output("all.csv").count("\n") == 2
+    marked = 'rows: "{{ steps.each.results }}", waiting: "{{ steps.each.waiting }}"'
+    bills.edit('rows: "{{ steps.each.results }}"', marked)
+    assert bills.work().notes == ()
+    assert bills.output("all.csv").splitlines()[0].endswith(",waiting")
+    assert bills.output("all.csv").splitlines()[2:] == ["b.txt,,,true", "c.txt,,,true"]
+    bills.decide("b.txt", "accept")
+    bills.decide("c.txt", "accept")
+    bills.work()
+    assert [line.rpartition(",")[2] for line in bills.output("all.csv").splitlines()] == [
+        "waiting", "false", "false", "false",
+    ]  # fmt: skip

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.runner.notify.notification import AGAIN_S, SentState, notices_of, without_ended_items
+from paddock.runner.notify.notification import (
+    AGAIN_S,
+    SentState,
+    notices_of,
+    notification_of,
+    without_ended_items,
+)
 from paddock.runner.progress.report import ItemReport, Report, Status
 
 NOW = 1_000_000.0
@@ -137,3 +144,26 @@ def test_the_same_news_is_never_told_twice_and_no_bad_end_is_missed(reports: lis
         assert ("quarantined" in events) == bool(now - known)
         assert ("recovered" in events) == (was_failed or (is_bad and not now))
         is_bad, known = bool(now), now
+
+
+def waits(*keys: str) -> Report:
+    items = tuple(ItemReport("each", key, "waiting") for key in keys)
+    return Report("swift-otter", "digest", "completed", {}, items=items)
+
+
+def test_of_what_waits_one_message_tells_until_it_is_decided_or_a_day_is_over() -> None:
+    a, ab, c = waits("a"), waits("a", "b"), waits("c")
+    assert heard([a, a, ab, ab, c, waits(), c]) == [
+        ["waiting"], [], [], [], ["waiting"], [], ["waiting"],
+    ]  # fmt: skip
+    assert heard([a, ab, ab], step_s=AGAIN_S) == [["waiting"], ["waiting"], []]
+
+
+def test_the_message_about_what_waits_counts_it_and_says_what_to_do() -> None:
+    report = waits(*(f"{n}.txt" for n in range(25)))
+    (notice,) = notices_of(report, SentState(), NOW)
+    told = notification_of(notice, report, Path("/bills.yaml"), NOW, str)
+    assert "25 answers wait for review" in told.subject
+    assert "each: 0.txt (new)\n" in told.text
+    assert "To decide: paddock review /bills.yaml" in told.text
+    assert (told.data["event"], told.data["n_items"]) == ("waiting", 25)

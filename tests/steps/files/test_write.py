@@ -61,6 +61,19 @@ def test_a_table_for_excel_begins_with_the_mark_of_its_encoding(
     assert (tmp_path / "a.csv").read_bytes() == b"\xef\xbb\xbfname\n\xc3\xa9\n"
 
 
+def test_items_that_wait_are_marked_rows(tmp_path: Path, write: Write) -> None:
+    rows = [{"file": "a.txt", "total": 3}]
+    write("a.csv", rows=rows, waiting=["b.txt", "c.txt"])
+    assert (tmp_path / "a.csv").read_text() == (
+        "file,total,waiting\na.txt,3,false\nb.txt,,true\nc.txt,,true\n"
+    )
+    write("none.jsonl", rows=[], waiting=["b.txt"])
+    assert (tmp_path / "none.jsonl").read_text() == '{"item": "b.txt", "waiting": true}\n'
+    write("all.csv", rows=rows, waiting=[])  # the columns stay when everything is decided
+    assert (tmp_path / "all.csv").read_text() == "file,total,waiting\na.txt,3,false\n"
+    assert "`waiting` belongs to `rows`" in str(refused(write, "a.txt", text="a", waiting=["b"]))
+
+
 def test_a_template_sees_its_vars(tmp_path: Path, write: Write) -> None:
     write("a.md", template=Template.of("# {{ title }}"), vars={"title": "Minutes"})
     assert (tmp_path / "a.md").read_text() == "# Minutes"
