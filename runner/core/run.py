@@ -293,7 +293,7 @@ class _PlanRun:
         return outputs
 
     def _note_what_waits(self, step: BoundStep) -> None:
-        """Tell of what was written how much is not in it, since a person has to decide first."""
+        """Note how much is missing in what was written, since a person has to decide first."""
         for name in sorted({path[1] for path in step.references if path[0::2] == _RESULTS}):
             keys = self._scope["steps"].get(name, {}).get("waiting") or ()
             if not keys or ("steps", name, "waiting") in step.references:

@@ -1,4 +1,4 @@
-"""Odd requests to every route of `paddock serve`, and of the address of `paddock up`.
+"""Odd requests to every route of `paddock serve`, of the address of `paddock up`, and of `/review`.
 
 A seed makes them again. As a script it goes on for some minutes and prints what was answered:
 
@@ -25,11 +25,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
+from paddock.engine.api.api_keys import KeyCheck, KeyRing
 from paddock.engine.api.app import make_app
+from paddock.engine.api.request_log import RequestLog
 from paddock.engine.settings import ServiceSettings
+from paddock.runner.review.page import PageAccess, ReviewPage
+from paddock.runner.review.page_server import FolderDesks
+from paddock.runner.schedule.up_status import make_status_app
 from tests.live import CHAT, VECTORS, Live, live_service
+from tests.runner.review.served_page import ServedPage
 
 ANSWER_S = 90.0
 OLLAMAS_500 = re.compile(
@@ -292,6 +301,157 @@ def fuzz_up(folder: Path, tally: Tally, seed: int, most: int) -> None:
     asyncio.run(send())
 
 
+REVIEWS_OF = {"anns.txt": ["ann"], "bens.txt": ["ben"], "both.txt": ["ann", "ben"], "open.txt": []}
+"""Questions of the review page, and who may decide on each."""
+INNER = "what only a reviewer may read"
+CREDENTIALS = {"key-of-ann-0123456789": "ann", "key-of-ben-0123456789": "ben"}
+TICKETS = ("", "x", "0" * 32, "token-of-the-owner", "\x00", "é", "a" * 9_000)
+REVIEW_PATHS = (
+    "/review", "/review/", "/review/page.js", "/review/api/queue", "/review/api/decided",
+    "/review/api/accept", "/review/api/undo", "/review/api/nowhere",
+    *(f"/review/api/reviews/{{id}}{act}" for act in (
+        "", "/text", "/picture", "/lease", "/release", "/check", "/decide", "/undo", "/nowhere")),
+)  # fmt: skip
+DECIDING_PATHS = (
+    "/review/api/accept",
+    "/review/api/undo",
+    *(f"/review/api/reviews/{{id}}/{act}" for act in ("decide", "decide", "undo", "release")),
+)
+
+
+class ReviewFuzz:
+    """The review page as `up` and as `serve` have it, and who is who."""
+
+    def __init__(self, folder: Path, seed: int, tally: Tally, *, is_serve: bool) -> None:
+        self.maker, self.tally, self.is_serve = Maker(seed), tally, is_serve
+        self.names = dict(CREDENTIALS)
+        if not is_serve:  # there the whole service is behind the keys
+            self.names["token-of-the-owner"] = "owner"
+        self.what = f"review of {'serve' if is_serve else 'up'} seed {seed}"
+        self.folder = folder
+        keys = folder / "keys"
+        keys.write_text("".join(f"{key} {name}\n" for key, name in CREDENTIALS.items()))
+        served = ServedPage(folder)
+        self.ids = [
+            review.id
+            for item, by in REVIEWS_OF.items()
+            for review in served.ask(item, text=INNER, by=by, reason="x")
+        ]
+        token = None if is_serve else "token-of-the-owner"
+        self.access = PageAccess(token, "owner", "It is here.", keys=keys)
+        self.desks = FolderDesks(lambda: [folder])
+        self.page = ReviewPage(self.desks, self.access)
+        if is_serve:
+            app = Starlette(routes=self.page.routes())
+            self.app: Any = KeyCheck(app, ring=KeyRing(keys), request_log=RequestLog())
+        else:
+            self.app = make_status_app(dict, dict, _no_hook, more=self.page.routes())
+
+    async def run(self, most: int) -> None:
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        try:
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://127.0.0.1"
+            ) as client:
+                for number in range(most):
+                    client.cookies.clear()
+                    await self.visit(client, number)
+        finally:
+            await self.page.close(self.desks.close)
+
+    async def visit(self, client: httpx.AsyncClient, number: int) -> None:
+        """Send some requests of one person, or of a stranger, with a cookie or without."""
+        some = self.maker.some
+        credential = some.choice((*CREDENTIALS, "token-of-the-owner", "a-key-of-nobody", ""))
+        name = self.names.get(credential, "")
+        headers: dict[str, str] = {}
+        if credential and some.random() < 0.5:
+            headers["Authorization"] = f"Bearer {credential}"
+        elif credential:
+            await client.post("/review", data={"token": credential})
+        for _ in range(some.randrange(1, 6)):
+            odd = self.maker.headers() if some.random() < 0.3 else {}
+            is_strange = "Origin" in odd or odd.get("Host", "127.0.0.1") != "127.0.0.1"
+            await self.request(client, number, headers | odd, "" if is_strange else name)
+
+    async def request(
+        self, client: httpx.AsyncClient, number: int, headers: dict[str, str], name: str
+    ) -> None:
+        some = self.maker.some
+        method = some.choice(("GET", "POST", "POST", "PUT", "HEAD"))
+        id_ = some.choice((*self.ids * 4, "x", "0" * 12, "%00", "..%2f..", "a" * 3_000))
+        path = some.choice(REVIEW_PATHS)
+        if some.random() < 0.5:
+            method, path = "POST", some.choice(DECIDING_PATHS)
+        path = path.replace("{id}", id_)
+        what = f"{self.what} visit {number} {method} {path[:60]} by {name or 'a stranger'}"
+        before = self.states()
+        query = some.choice(("", "?source=0&start=0", "?source=9&page=-1", "?start=1e9&n=x"))
+        answer = await client.request(
+            method, path + query, content=self.body(path, id_), headers=headers
+        )
+        self.tally.by_route[f"review {method}"] += 1
+        judge(self.tally, what, answer)
+        is_page = path.startswith("/review/page") or path in ("/review", "/review/")
+        if not name and not is_page and (INNER in answer.text or "R-1042" in answer.text):
+            self.tally.wrong.append(f"{what}: told a stranger: {answer.text[:200]}")
+        if any(secret in answer.text for secret in (*self.names, "token-of-the-owner")):
+            self.tally.wrong.append(f"{what}: tells a secret")
+        for item, (state, by) in self.states().items():
+            if (state, by) == before[item]:
+                continue
+            self.tally.by_route[f"review {state}"] += 1
+            may = REVIEWS_OF[item]
+            if not name or (may and name not in may) or (state != "open" and by != name):
+                self.tally.wrong.append(f"{what}: {item} became {state} by {by}")
+
+    def body(self, path: str, id_: str) -> bytes:
+        """Return a sound decision often enough that some are taken, else anything."""
+        some = self.maker.some
+        if some.random() < 0.4:
+            return self.maker.content(path)
+        if path == "/review":
+            field = some.choice(("token", "ticket"))
+            return f"{field}={some.choice(TICKETS)}".encode()
+        asked = {one.id: one.question for desk in self.desks() for one in desk.waiting()}
+        if path.endswith("/accept"):
+            rows: Any = [[one, question[: some.choice((0, 4, 16, 64))]]
+                         for one, question in asked.items() if some.random() < 0.5]  # fmt: skip
+            return json.dumps({"rows": some.choice((rows, self.maker.value()))}).encode(
+                "utf-8", "surrogatepass"
+            )
+        if path == "/review/api/undo":
+            told = [one.together for desk in self.desks() for one in desk.decided()]
+            return json.dumps({"together": [one for one in told if one] or "x"}).encode()
+        odd = self.maker.value
+        told_ = {
+            "question": some.choice((*[asked.get(id_, "x")] * 3, odd())),
+            "verb": some.choice(("accept", "edit", "edit", "reject", 7)),
+            "reason": some.choice(("blurred", "", odd())),
+            "changes": some.choice((*[{"total": "12"}] * 4, {"total": "x"}, odd())),
+        }
+        return json.dumps(told_).encode("utf-8", "surrogatepass")
+
+    def states(self) -> dict[str, tuple[str, str | None]]:
+        return {
+            str(one.subject["item"]): (one.state, one.by)
+            for desk in self.desks()
+            for one in (*desk.waiting(), *desk.decided())
+        }
+
+
+async def _no_hook(request: Request) -> Response:
+    return Response(status_code=404)
+
+
+def fuzz_review(folder: Path, tally: Tally, seed: int, most: int) -> None:
+    """Send requests to the review page of `up` and of `serve`, as two reviewers and strangers."""
+    for is_serve in (False, True):
+        place = folder / f"review-{is_serve}"
+        place.mkdir(parents=True)
+        asyncio.run(ReviewFuzz(place, seed, tally, is_serve=is_serve).run(most))
+
+
 def deaths(live: Live) -> int:
     """Return how many workers have died."""
 
@@ -312,6 +472,7 @@ def fuzz(live: Live, folder: Path, seed: int, seconds: float, most: int, n_clien
     for client in clients:
         client.start()
     fuzz_up(folder, tally, seed, min(most, 2_000))
+    fuzz_review(folder / "reviews", tally, seed, min(most, 1_000))
     for client in clients:
         client.join()
     if died := deaths(live):
