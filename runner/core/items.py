@@ -32,6 +32,7 @@ from paddock.runner.bind.bound import (
 )
 from paddock.runner.bind.evidence_sources import EvidenceFinder, read_sources
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
+from paddock.runner.bind.protected_files import check_tainted_paths
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.ledger.calibration import CalibrationKey, calibrated, start_text
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow
@@ -472,6 +473,7 @@ class ItemRunner:
         self, step: BoundStep, scope: Scope, record: ItemRun, tools: Tools, caller: CallOrigin
     ) -> Any:
         params = step.params.render(scope)
+        check_tainted_paths(step, params, scope, self._context.bound.roots, record.own_path)
         await self._note_reads(record, step.kind().reads(params))
         outputs = None
         if step.review is not None and record.is_decided and not caller.looks_up:

@@ -173,3 +173,49 @@ def test_a_pipeline_is_neither_moved_nor_removed_nor_replaced(step: str, tmp_pat
     assert report.items[0].error is not None
     assert "it is a part of the pipeline itself" in report.items[0].error
     assert "steps:" in (tmp_path / "p.yaml").read_text()
+
+
+NAMED_BY_TEXT = '{uses: files.write, with: {path: "out/{{ steps.name.text }}.md", text: x}}'
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("../up", "leads out of 'out/'"),
+        ("a/../../up", "leads out of 'out/'"),
+        (".git/hooks/x", "names the hidden '.git'"),
+        ("a/.vscode/x", "names the hidden '.vscode'"),
+        (".envrc", "names the hidden '.envrc.md'"),
+        ("\u200b.git/x", "names the hidden '\u200b.git'"),
+    ],
+)
+def test_a_documents_text_leaves_no_folder_and_names_nothing_hidden(
+    tmp_path: Path, name: str, why: str
+) -> None:
+    report = ran(tmp_path, NAMED_BY_TEXT, {"names/a.txt": name, "names/b.txt": "a/./b/../fine"})
+    told = {item.key: item.error for item in report.items}
+    assert told == {
+        "a.txt": f"step '(files.write)': `path` is 'out/{name}.md', made of untrusted text "
+        f"(steps.name.text), which {why}. Write that folder into the path yourself, or clean the "
+        f"text first.",
+        "b.txt": None,
+    }
+    written = [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.md")]
+    assert written == ["out/a/fine.md"]
+
+
+def test_what_the_author_writes_may_be_hidden(tmp_path: Path) -> None:
+    step = NAMED_BY_TEXT.replace("out/", ".out/.x/../.notes/.")
+    report = ran(tmp_path, step, {"names/a.txt": "fine"})
+    assert [item.error for item in report.items] == [None]
+    assert (tmp_path / ".out/.notes/.fine.md").is_file()
+
+
+def test_a_documents_text_names_no_hidden_file_to_be_read(tmp_path: Path) -> None:
+    step = '{uses: files.read, with: {path: "{{ steps.name.text }}"}}'
+    names = {"names/a.txt": ".env", "names/b.txt": "names/b.txt", "names/c.txt": "names/../.env"}
+    report = ran(tmp_path, step, {**names, ".env": "KEY=secret"})
+    told = {item.key: item.error for item in report.items}
+    assert "names the hidden '.env'" in str(told["a.txt"])
+    assert told["b.txt"] is None
+    assert "names the hidden '.env'" in str(told["c.txt"])
