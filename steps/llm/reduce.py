@@ -421,8 +421,9 @@ def _note_too_long(note: ReduceNote, overflow: PromptTooLong) -> StepError:
 def content_groups(names: Sequence[str], fanin: int, level: int = 0) -> list[IndexRange]:
     """Cut a list into neighbouring groups of at most `fanin` items.
 
-    Each level of a tree has different borders. A list of at most `fanin` items is one group; a
-    longer one always has fewer groups than items.
+    A list of at most `fanin` items is one group; a longer one always has fewer groups than items.
+    Each level of a tree has different borders. The tree of a short list is no deeper than one of
+    full groups, so that a changed item costs no call more than it must.
 
     Args:
         names: identify the items, in order; equal ones are allowed.
@@ -434,7 +435,43 @@ def content_groups(names: Sequence[str], fanin: int, level: int = 0) -> list[Ind
     ranks = [_rank(name, level) for name in names]
     ends = [index + 1 for index in range(len(names) - 1) if _is_border(ranks, index, fanin)]
     whole = pairwise([0, *ends, len(names)])
-    return [piece for begin, end in whole for piece in _even_ranges(begin, end, fanin)]
+    pieces = [piece for begin, end in whole for piece in _even_ranges(begin, end, fanin)]
+    if len(names) > _SHORT_LIST or len(pieces) <= _most_groups(len(names), fanin):
+        return pieces
+    made = _joined_ranges(pieces, ranks, fanin)
+    if len(made) <= _most_groups(len(names), fanin):
+        return made
+    return list(_even_ranges(0, len(names), fanin))
+
+
+_SHORT_LIST = 16
+"""Items. Even groups shift where one comes or goes: in a longer tree that costs more calls than a
+level less saves (60 items by 8: 4.1 instead of 3.7)."""
+
+
+def _joined_ranges(
+    ranges: Sequence[IndexRange], ranks: Sequence[bytes], fanin: int
+) -> list[IndexRange]:
+    """Join neighbouring ranges that fit together, at the border of the lowest rank first."""
+    made = list(ranges)
+    while True:
+        fitting = [n for n in range(1, len(made)) if made[n][1] - made[n - 1][0] <= fanin]
+        if not fitting:
+            return made
+        at = min(fitting, key=lambda n: ranks[made[n][0] - 1])
+        made[at - 1 : at + 1] = [(made[at - 1][0], made[at][1])]
+
+
+def _most_groups(n: int, fanin: int) -> int:
+    """Return how many groups the levels above can still combine in the least number of levels.
+
+    >>> _most_groups(7, 2), _most_groups(9, 2), _most_groups(60, 8)
+    (4, 8, 8)
+    """
+    most = 1
+    while most * fanin < n:
+        most *= fanin
+    return most
 
 
 def split_range(begin: int, end: int) -> tuple[IndexRange, IndexRange]:

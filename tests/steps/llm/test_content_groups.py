@@ -48,3 +48,14 @@ def test_equal_names_are_grouped_too() -> None:
 
 def test_a_group_is_halved_with_the_greater_part_first() -> None:
     assert split_range(2, 7) == ((2, 5), (5, 7))
+
+
+@given(n=st.integers(3, 16), fanin=st.integers(2, 8), seed=st.integers(0, 9999))
+def test_the_tree_of_a_short_list_has_no_level_more_than_it_must(
+    n: int, fanin: int, seed: int
+) -> None:
+    names, level = [f"{seed} {number}" for number in range(n)], 0
+    while len(names) > fanin:
+        names = [names[end - 1] for _, end in content_groups(names, fanin, level)]
+        level += 1
+    assert fanin**level < n <= fanin ** (level + 1) or level == 0
