@@ -73,8 +73,11 @@ class OpenAIServer:
         note: NoteLine,
         tokenizer: LocalTokenizer | None = None,
         limits: ReadLimits | None = None,
+        usual_ctx_tokens: int | None = None,
     ) -> None:
+        """`usual_ctx_tokens`: the context of models of which neither server nor author says it."""
         self.url = line.url
+        self._usual_ctx_tokens = usual_ctx_tokens
         self._line = line
         self._note = note
         self._tokenizer = tokenizer
@@ -235,7 +238,7 @@ class OpenAIServer:
     async def _look(self, spec: ModelSpec) -> ServedModel:
         key = model_key_of(spec)
         if key not in self._looked:
-            found = await look_up_model(self._line, spec)
+            found = await look_up_model(self._line, spec, self._usual_ctx_tokens)
             if found.says_only_its_name:
                 self._note(
                     f"{self.url} tells of '{found.name}' nothing but its name: its answers are "
@@ -435,6 +438,7 @@ async def detect_server(
     *,
     tokenizer: Path | None = None,
     limits: ReadLimits | None = None,
+    usual_ctx_tokens: int | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> ModelServer:
     """Return a connection that fits what answers at an address.
@@ -452,6 +456,5 @@ async def detect_server(
     except BaseException:
         await line.aclose()
         raise
-    return OpenAIServer(
-        line, note, LocalTokenizer(tokenizer) if tokenizer is not None else None, limits
-    )
+    own = LocalTokenizer(tokenizer) if tokenizer is not None else None
+    return OpenAIServer(line, note, own, limits, usual_ctx_tokens)

@@ -250,8 +250,10 @@ class ServedModel:
     """A replaced model under the same name cannot be detected."""
 
 
-async def look_up_model(line: ServerConnection, spec: ModelSpec) -> ServedModel:
-    """Ask a server about a model.
+async def look_up_model(
+    line: ServerConnection, spec: ModelSpec, usual_ctx_tokens: int | None = None
+) -> ServedModel:
+    """Ask a server about a model; `usual_ctx_tokens` counts where no one says its context.
 
     Raises:
         NotServed: it has no such model.
@@ -263,7 +265,7 @@ async def look_up_model(line: ServerConnection, spec: ModelSpec) -> ServedModel:
     found = matching_model(spec.ref, listed)
     if found is None:
         raise NotServed(spec.ref, [_model_id(entry) for entry in listed], line.url)
-    return _served_model(line.url, spec, await _report(line, found))
+    return _served_model(line.url, spec, await _report(line, found), usual_ctx_tokens)
 
 
 async def _report(line: ServerConnection, found: Json) -> _ModelReport:
@@ -377,12 +379,15 @@ async def _ollama_digest(line: ServerConnection, name: str) -> str | None:
     return None
 
 
-def _served_model(url: str, spec: ModelSpec, report: _ModelReport) -> ServedModel:
+def _served_model(
+    url: str, spec: ModelSpec, report: _ModelReport, usual_ctx_tokens: int | None
+) -> ServedModel:
     lengths = [n for n in (report.n_ctx, spec.n_ctx_tokens) if n is not None]
+    lengths = lengths or [n for n in (usual_ctx_tokens,) if n is not None]
     if not lengths:
         why = (
             f"the server does not say how many tokens a request to '{report.name}' may fill. "
-            "Write it as the model's `ctx`, such as `ctx: 8k`"
+            "Write it as the model's `ctx`, such as `ctx: 8k`, or set PADDOCK_CONTEXT_LENGTH"
         )
         raise ModelBroken(url, why)
     fits = min(lengths)

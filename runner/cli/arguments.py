@@ -203,6 +203,17 @@ def require_writable(target: Path, example: str) -> Path:
     return target
 
 
+def remove_old_reports(*targets: Path | None) -> None:
+    """Remove reports of earlier runs: one that ends before it writes its own leaves none.
+
+    Raises:
+        OSError: one cannot be removed.
+    """
+    for target in targets:
+        if target is not None and target.is_file():
+            target.unlink()
+
+
 OLLAMA_PROGRAM = "ollama"
 
 # Options of `ollama run` with a value, and flags (its cmd/cmd.go). Any other option before the

@@ -28,7 +28,7 @@ from paddock.runner.settings import Settings
 from paddock.steps.base import StepError
 
 from . import expectations
-from .cassette import Cassette, CassetteError, read_cassette
+from .cassette import Cassette, CassetteError, changed_answers, read_cassette
 from .expectations import FinishedRun
 from .replay import (
     CassettePool,
@@ -120,6 +120,7 @@ async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
     """
     began = time.monotonic()
     source = subject.source(how.mode)
+    cassette: Cassette | None = None
     try:
         cassette = _open_cassette(subject, source)
         turns = await _CaseRun(subject, how, source, cassette).repetitions()
@@ -128,6 +129,8 @@ async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
         kind = "cassette" if isinstance(error, CassetteError) else "files"
         turns, notes = [_Repetition((CaseProblem(kind, str(error)),), is_error=True)], ()
     case = CaseResult(subject.test.name, subject.group, source=source, notes=notes)
+    if source == "record" and cassette is not None:
+        case = replace(case, changed_answers=tuple(changed_answers(cassette)))
     return replace(_combined_result(case, subject.test, turns), seconds=time.monotonic() - began)
 
 
@@ -241,9 +244,17 @@ class _CaseRun:
         except _REPORTED_ERRORS as error:
             if self.how.stop.is_set():
                 raise CaseInterrupted from error
-            return _Repetition((CaseProblem("run", stage.for_person(str(error))),), is_error=True)
+            words = stage.for_person(self._error_words(error))
+            return _Repetition((CaseProblem("run", words),), is_error=True)
         finally:
             await asyncio.to_thread(copied.__exit__, None, None, None)
+
+    def _error_words(self, error: Exception) -> str:
+        """Return an error; in the text that is made of a prompt file places mean nothing."""
+        if self.subject.text is None or not isinstance(error, PipelineError):
+            return str(error)
+        told = (f"{fault.message} {fault.remedy}".strip() for fault in error.faults)
+        return f"{self.subject.file.name}: {' '.join(dict.fromkeys(told))}"
 
     async def _in_sandbox(self, stage: SandboxCopy, number: int) -> _Repetition:
         subject, how = self.subject, self.how

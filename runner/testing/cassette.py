@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from paddock.engine.system.files import write_output
-from paddock.engine.system.text import canonical_json, shorten
+from paddock.engine.system.text import canonical_json, one_line, shorten
 
 VERSION = 1
 MAX_CASSETTE_BYTES = 256 * 1024 * 1024
@@ -71,6 +71,8 @@ class Cassette:
     calls: dict[str, RecordedCall] = field(default_factory=dict)
     is_there: bool = False
     """Whether its file existed."""
+    recorded: list[RecordedCall] = field(default_factory=list)
+    """Calls that were made and recorded in this run."""
     _used: set[str] = field(default_factory=set)
     _used_counts: dict[str, dict[str, int]] = field(default_factory=dict)
     _used_models: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -85,6 +87,7 @@ class Cassette:
     def keep(self, kind: CallKind, asked: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         call = RecordedCall(kind, asked, given)
         self.calls[call.key] = call
+        self.recorded.append(call)
         self._used.add(call.key)
 
     def count(self, model: str, text: str) -> int | None:
@@ -264,6 +267,8 @@ def cassette_file_names(stem: str, tests: Iterable[str]) -> dict[str, str]:
     }
 
 
+MAX_CHANGED_ANSWERS = 20
+MAX_ANSWER_CHARS = 60
 MAX_DIFFERENCE_LINES = 60
 MAX_LINE_CHARS = 160
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")  # the latter end Chinese ones
@@ -279,6 +284,29 @@ def nearest_call(asked: Mapping[str, Any], calls: Iterable[RecordedCall]) -> Rec
         if best is None or common > best[0]:
             best = (common, call)
     return best[1] if best else None
+
+
+def changed_answers(cassette: Cassette) -> Iterator[str]:
+    """Yield a line for each answer that differs from that to the most similar earlier request."""
+    stale = [call for call in cassette.unused if call.kind == "chat"]
+    changed = []
+    for call in (one for one in cassette.recorded if one.kind == "chat"):
+        before = nearest_call(call.asked, stale)
+        if before is None:
+            break
+        stale.remove(before)
+        if before.given.get("text") != call.given.get("text"):
+            changed.append((before, call))
+    for before, call in changed[:MAX_CHANGED_ANSWERS]:
+        texts = (
+            one_line(str(one.given.get("text", "")), MAX_ANSWER_CHARS) for one in (before, call)
+        )
+        prompt = one_line(
+            call_lines({"messages": call.asked["messages"][-1:]})[-1], MAX_ANSWER_CHARS
+        )
+        yield "answer changed: '{}' → '{}' (to '{}')".format(*texts, prompt)
+    if len(changed) > MAX_CHANGED_ANSWERS:
+        yield f"{len(changed) - MAX_CHANGED_ANSWERS:,} more answers changed"
 
 
 def call_difference(asked: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> str:

@@ -20,6 +20,7 @@ from paddock.engine.system.text import one_line, shorten
 from paddock.runner.progress.report import STATES, ItemReport, Report
 
 ReplySource = Literal["live", "record", "replay"]
+MOST_FAULT_CHARS = 200
 EXIT_TESTS_FAILED = 4
 """The exit status where tests failed."""
 
@@ -50,6 +51,8 @@ class CaseResult:
     skipped: str | None = None
     """Why it did not run."""
     notes: tuple[str, ...] = ()
+    changed_answers: tuple[str, ...] = ()
+    """Recorded answers that differ from those before, one line each."""
     source: ReplySource | None = None
     """Source of the replies."""
     turns: tuple[bool, ...] = ()
@@ -81,6 +84,7 @@ class CaseResult:
             "turns": list(self.turns),
             "problems": [asdict(problem) for problem in self.problems],
             "notes": list(self.notes),
+            **({"changed_answers": list(self.changed_answers)} if self.changed_answers else {}),
         }
 
 
@@ -159,6 +163,14 @@ def run_as_suite(report: Report, file: str) -> SuiteResult:
             CaseResult("the run as a whole", report.pipeline, problems=(problem,), is_error=True)
         )
     return SuiteResult(report.pipeline, file, tuple(cases), report.notes)
+
+
+def error_as_suite(error: Exception, file: str) -> SuiteResult:
+    """Return what kept the tests of some files from running as a case with an error."""
+    words = str(error) or type(error).__name__
+    problem = CaseProblem("fault", one_line(words, MOST_FAULT_CHARS), words)
+    case = CaseResult("the file as a whole", file, problems=(problem,), is_error=True)
+    return SuiteResult(file, file, (case,))
 
 
 # Characters that XML 1.0 does not allow, even escaped.

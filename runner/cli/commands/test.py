@@ -18,6 +18,7 @@ from paddock.runner.cli.arguments import (
     PoolOption,
     given_settings,
     pipeline_file,
+    remove_old_reports,
     require_writable,
 )
 from paddock.runner.cli.exit_status import CommandError, with_exit_status
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from paddock.runner.testing.case_runner import ReplayMode
-    from paddock.runner.testing.results import CaseResult, SuiteResult
+    from paddock.runner.testing.results import CaseProblem, CaseResult, SuiteResult
     from paddock.runner.testing.suite_runner import SuiteFile
 
 
@@ -82,6 +83,19 @@ def test(flags: PipelineTestFlags) -> int:
     for target, example in ((junit, "junit.xml"), (summary, "summary.md")):
         if target is not None:
             require_writable(target, example)
+    remove_old_reports(junit, summary)
+    try:
+        return _test(flags)
+    except Exception as error:  # a report for CI tells any error, then it is raised
+        suite = results.error_as_suite(error, ", ".join(flags.files or (HERE,)))
+        results.write_reports(
+            [suite], results.suites_markdown([suite]), junit=junit, summary=summary
+        )
+        raise
+
+
+def _test(flags: PipelineTestFlags) -> int:
+    record, junit, summary = flags.record, flags.junit, flags.summary
     mode: ReplayMode = "record" if record else "replay" if flags.replay else "auto"
     paths = [pipeline_file(file, "test", with_prompts=True) for file in flags.files or (HERE,)]
     tests = suite_runner.read_suites(paths)
@@ -118,6 +132,7 @@ class _CasePrinter:
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._file: SuiteFile | None = None
+        self._told: set[CaseProblem] = set()
 
     def begin(self, name: str) -> None:
         """Print the name of a test that starts, on a terminal only."""
@@ -132,10 +147,14 @@ class _CasePrinter:
         how = ", ".join(part for part in (case.source, units.duration(case.seconds)) if part)
         self._write(f"  {case.word:<7} {console.printable_line(case.name)} ({how})")
         for problem in () if case.passed else case.problems:
+            if case.is_error and problem in self._told:
+                self._write(f"      {problem.kind}: as above")
+                continue
+            self._told.add(problem)
             self._write(f"      {problem.kind}: {problem.message}")
             if problem.detail:
                 self._write("\n".join(f"        {line}" for line in problem.detail.split("\n")))
-        for note in case.notes:
+        for note in (*case.notes, *case.changed_answers):
             self._write(f"      {note}")
 
     def end(self, suites: Sequence[SuiteResult]) -> None:

@@ -34,6 +34,7 @@ from paddock.runner.cli.arguments import (
     given_settings,
     parse_inputs,
     pipeline_file,
+    remove_old_reports,
     require_writable,
     warn_of_model_with_same_name,
 )
@@ -115,7 +116,11 @@ def _cost_text(report: PlanReport) -> str:
     parts = []
     if report.calls is not None:
         bound = "" if report.calls_are == "exact" else f"{report.calls_are} "
-        parts.append(f"{bound}{counted(report.calls, 'model call')}")
+        if report.likely_calls in (None, report.calls):
+            parts.append(f"{bound}{counted(report.calls, 'model call')}")
+        else:
+            likely = counted(report.likely_calls, "model call")
+            parts.append(f"{likely} ({bound}{report.calls:,} if answers are asked for again)")
     if report.tokens is not None:
         parts.append(f"about {report.tokens:,} tokens")
     if report.loads is not None:
@@ -236,7 +241,8 @@ class CiReports:
         try:
             yield
         except Exception as error:
-            name = self.pipeline.parent.resolve().name
+            at = self.pipeline if self.pipeline.is_dir() else self.pipeline.parent
+            name = at.resolve().name
             self.write(Report("", name, "failed", {}, message=str(error) or type(error).__name__))
             raise
 
@@ -457,31 +463,36 @@ def run(flags: RunFlags) -> int:
     Progress goes to stderr. The value of `returns` is printed on stdout, text as it is and data as
     YAML; the summary of the run then goes to stderr, too.
     """
-    path, given = flags.pipeline_and_inputs()
     junit, summary, report = flags.junit, flags.summary, flags.report
     for target, name in ((report, "run.html"), (junit, "junit.xml"), (summary, "summary.md")):
         if target is not None:
             require_writable(target, name)
+    remove_old_reports(report, junit, summary)
+    with CiReports(Path(flags.file or HERE), junit, summary).written_on_error():
+        return _run(flags)
+
+
+def _run(flags: RunFlags) -> int:
+    path, given = flags.pipeline_and_inputs()
     own = given_settings(pool=flags.pool, allow=flags.allow, log_json=flags.log_json)
     settings = read_settings(path.parent, flags=own)
     if flags.file is not None:
         warn_of_model_with_same_name(flags.file, path, settings)
     is_log = settings.service.is_log_json
-    reports = CiReports(path, junit, summary)
 
     def go(options: RunOptions) -> Report:
         display = run_observer(is_quiet_stdout=flags.as_json, is_log=is_log)
-        with reports.written_on_error(), display as observer:
+        with display as observer:
             environment = RunEnvironment(settings=settings, observer=observer)
             return api.run(path, given, options, environment)
 
     ended = run_until_confirmed(go, flags.options())
-    if report is not None and ended.run:
+    if flags.report is not None and ended.run:
         from paddock.runner.lineage.decisions import write_named_run_report
 
-        write_named_run_report(path, ended.run, report)
+        write_named_run_report(path, ended.run, flags.report)
     status = ended.exit_status(flags.fail_on)
-    if not reports.write(ended):
+    if not CiReports(path, flags.junit, flags.summary).write(ended):
         status = status or FAILED
     has_value = ended.returns is not None
     if not is_log:

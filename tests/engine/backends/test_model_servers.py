@@ -41,11 +41,13 @@ TWO_WORDS = (Message("user", "Say noon"),)
 
 @asynccontextmanager
 async def opened(
-    service: OpenAIService, key: str = KEY
+    service: OpenAIService, key: str = KEY, usual_ctx_tokens: int | None = None
 ) -> AsyncIterator[tuple[ModelServer, list[str]]]:
     notes: list[str] = []
     address = ServerAddress("http://far:1", key)
-    server = await detect_server(address, notes.append, transport=service.transport)
+    server = await detect_server(
+        address, notes.append, transport=service.transport, usual_ctx_tokens=usual_ctx_tokens
+    )
     yield server, notes
     await server.aclose()
 
@@ -90,8 +92,15 @@ async def test_where_no_one_says_how_long_a_prompt_may_be_the_author_must() -> N
             await server.facts(ModelSpec("m"))
     assert str(caught.value) == (
         "http://far:1: the server does not say how many tokens a request to 'm' may fill. "
-        "Write it as the model's `ctx`, such as `ctx: 8k`"
+        "Write it as the model's `ctx`, such as `ctx: 8k`, or set PADDOCK_CONTEXT_LENGTH"
     )
+
+
+@in_loop
+async def test_a_usual_context_counts_where_neither_server_nor_author_tells_one() -> None:
+    async with opened(OpenAIService(), usual_ctx_tokens=2048) as (server, _):
+        assert (await server.facts(ModelSpec("m"))).n_ctx_tokens == 2048
+        assert (await server.facts(M)).n_ctx_tokens == 400
 
 
 @in_loop

@@ -90,6 +90,18 @@ def test_recording_again_asks_only_what_is_new_and_drops_what_is_stale(tmp_path:
     assert "Document 0" not in bench.cassette.read_text("utf-8")
 
 
+def test_recording_a_changed_prompt_tells_which_answers_are_others(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.record()
+    bench.edit("Sum up:", "Please sum up:")
+    case = bench.record()
+    assert len(case.changed_answers) == 2
+    first = min(case.changed_answers)
+    assert first.startswith("answer changed: '[") and "] Sum up: Document 0" in first
+    assert "] Please sum up: Document 0" in first
+    assert bench.record().changed_answers == ()
+
+
 def test_replies_that_no_one_asks_for_are_told(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.record()

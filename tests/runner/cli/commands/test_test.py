@@ -117,3 +117,19 @@ def test_what_is_asked_for_wrongly_is_said(file: Path) -> None:
         "There are no tests in pipeline.yaml.\n"
         "  Write some under `tests:`; in a .prompt.yml, under `testData`."
     )
+
+
+def test_a_file_that_is_wrong_is_an_error_for_ci_and_no_older_report_is_left(file: Path) -> None:
+    assert command(["."], only=["says hello"], junit=Path("j.xml")) == 0
+    file.write_text("steps: [{uses: promt}]\n")
+    ended = paddock("test", ".", "--junit", "j.xml", cwd=file.parent)
+    text = Path("j.xml").read_text()
+    assert ended.status == 2
+    assert 'errors="1"' in text and "there is no step called 'promt'" in text
+    ended = paddock("run", ".", "--junit", "j.xml", "--local", cwd=file.parent)
+    text = Path("j.xml").read_text()
+    assert ended.status == 2
+    assert 'errors="1"' in text and "there is no step called 'promt'" in text
+    file.unlink()
+    assert paddock("run", ".", "--junit", "j.xml", cwd=file.parent).status != 0
+    assert "promt" not in Path("j.xml").read_text()
