@@ -48,22 +48,37 @@ def validate(path: str | Path) -> ValidateReport:
 def plan(
     path: str | Path,
     inputs: Mapping[str, Any] | None = None,
+    options: RunOptions | None = None,
     *,
     settings: Settings | None = None,
     pool: Pool | None = None,
 ) -> PlanReport:
-    """Return what a run would do, and why.
+    """Return what a run with these options would do, and why.
 
     Raises:
         PipelineError: the YAML or an input is wrong.
         LedgerError, EngineError: the ledger or a model cannot be used.
+        RuntimeError: an event loop is running, as in a notebook.
     """
-    return asyncio.run(plan_async(path, inputs, settings=settings, pool=pool))
+    _refuse_running_loop("plan")
+    return asyncio.run(plan_async(path, inputs, options, settings=settings, pool=pool))
+
+
+def _refuse_running_loop(name: str) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise RuntimeError(
+        f"`{name}` cannot be called where an event loop is running, as in a notebook. "
+        f"Write `await {name}_async(…)`: it takes the same arguments."
+    )
 
 
 async def plan_async(
     path: str | Path,
     inputs: Mapping[str, Any] | None = None,
+    options: RunOptions | None = None,
     *,
     settings: Settings | None = None,
     pool: Pool | None = None,
@@ -71,13 +86,15 @@ async def plan_async(
     """Return what a run would do, in a running loop."""
     from paddock.runner.dry_run.forecast import forecast_run
 
-    environment = RunEnvironment(settings=settings, pool=pool)
-    prepared = prepare(Path(path), inputs, RunOptions(), environment, is_plan=True)
+    options, environment = options or RunOptions(), RunEnvironment(settings=settings, pool=pool)
+    prepared = prepare(Path(path), inputs, options, environment, is_plan=True)
     bound, settings = prepared.bound, prepared.settings
     requirements.refuse_missing(bound)
-    wants = permissions.permission_advice(bound, settings.allow, settings.address.url)
+    _refuse_unknown_steps(bound, options.force)
+    allow = settings.allow.union(options.allow)
+    wants = permissions.permission_advice(bound, allow, settings.address.url)
     more = (*ignored_key_notes(bound), *prefix_sharing_advice(bound), *((wants,) if wants else ()))
-    report = await forecast_run(prepared, environment)
+    report = await forecast_run(prepared, options, environment)
     return replace(report, advice=(*report.advice, *more))
 
 
@@ -95,7 +112,9 @@ def run(
         PipelineError: the YAML or an input is wrong.
         LedgerError, EngineError: the ledger or a model cannot be used.
         TrackingError: Prefect's API cannot be reached.
+        RuntimeError: an event loop is running, as in a notebook.
     """
+    _refuse_running_loop("run")
 
     async def main() -> Report:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(FILE_THREADS))

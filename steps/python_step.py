@@ -7,7 +7,6 @@ called in another process, like a tool, and only with the caller's permission.
 from __future__ import annotations
 
 import ast
-import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from paddock.steps.tools.function_worker import documented_arguments
 from paddock.steps.tools.tool import (
     FUNCTION_REFERENCE,
     FunctionNotFound,
+    code_digest,
     parse_python_file,
 )
 
@@ -50,7 +50,7 @@ class PythonStep:
     params: ClassVar[type[Params]] = Params
     output: ClassVar[type[FunctionOutput]] = FunctionOutput
     version: ClassVar[int] = 0
-    """From the file's content: a change makes results stale."""
+    """From the code of the file and of what it imports beside it: a change makes results stale."""
     is_pure: ClassVar[bool] = False
     roles: ClassVar[frozenset[Role]] = frozenset()
 
@@ -84,7 +84,7 @@ def step_of(uses: str, base: Path) -> type[Step[Any, Any]]:
     """
     found = FUNCTION_REFERENCE.match(uses)
     assert found is not None
-    content, tree = _parsed_file(found["file"], base.resolve())
+    path, tree = _parsed_file(found["file"], base.resolve())
     functions = {node.name: node for node in tree.body if isinstance(node, _FUNCTIONS)}
     function = functions.get(found["name"])
     if function is None:
@@ -95,12 +95,12 @@ def step_of(uses: str, base: Path) -> type[Step[Any, Any]]:
         "__doc__": " ".join(doc.partition("\n\n")[0].split()) or f"The function {function.name}.",
         "uses": uses,
         "params": _params_model(function, doc),
-        "version": int(hashlib.sha256(content).hexdigest()[:12], 16),
+        "version": int(code_digest(path)[:12], 16),
     }
     return type("OwnFunction", (PythonStep,), members)
 
 
-def _parsed_file(name: str, base: Path) -> tuple[bytes, ast.Module]:
+def _parsed_file(name: str, base: Path) -> tuple[Path, ast.Module]:
     try:
         path = (base / name).resolve()
     except (OSError, ValueError, RuntimeError) as error:  # too long a name, a circle of links
@@ -108,7 +108,7 @@ def _parsed_file(name: str, base: Path) -> tuple[bytes, ast.Module]:
     if not path.is_relative_to(base):
         what = f"the file '{name}' lies outside the pipeline's folder"
         raise FunctionNotFound(what, "Move or copy it there.")
-    return parse_python_file(path, name)
+    return path, parse_python_file(path, name)
 
 
 def _params_model(function: ast.FunctionDef | ast.AsyncFunctionDef, doc: str) -> type[Params]:

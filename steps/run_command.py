@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -16,10 +19,12 @@ from pydantic import BeforeValidator, Field
 
 from paddock.engine.errors import DeadlineExceeded
 from paddock.engine.system import processes
+from paddock.engine.system.files import content_stamp
 from paddock.engine.system.text import last_part, shorten
 
 from .base import Output, Params, StepError, Tools
 from .paths import printable, resolve_path
+from .tools.tool import python_modules_of
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role
@@ -79,13 +84,20 @@ class RunCommand:
     roles: ClassVar[frozenset[Role]] = frozenset()
 
     def reads(self, params: RunParams) -> Sequence[str]:
-        """Return nothing: the files that a command reads are unknown."""
+        """Return nothing: those that it names are known once its folder is."""
         return ()
 
     async def run(self, params: RunParams, tools: Tools) -> RunOutput:
+        cwd = resolve_path(tools.roots, params.cwd or ".")
+        words = [*params.command, *params.env.values()]
+        named = await asyncio.to_thread(_stamps, files_named(words, cwd, tools.roots.allowed))
         ended = await tools.memo.once(
-            "tool", _cache_request(params), lambda: _run(params, tools), keeps=False
+            "tool", _cache_request(params), lambda: _run(params, cwd, tools), keeps=False
         )
+        after = await asyncio.to_thread(_stamps, iter(named))
+        for path in named.keys() & after.keys():
+            if named[path] == after[path]:  # else the command wrote it
+                await tools.outputs.note_file_read(path)
         output = RunOutput.model_validate(ended)
         if output.code not in params.ok_codes:
             raise _exit_error(params, output)
@@ -98,10 +110,60 @@ def _cache_request(params: RunParams) -> dict[str, Any]:
     return {"tool": "run", **asked, **({"env": sorted(params.env)} if params.env else {})}
 
 
-async def _run(params: RunParams, tools: Tools) -> dict[str, Any]:
+def files_named(words: Iterable[Any], cwd: Path, inside: Collection[Path]) -> Iterator[Path]:
+    """Yield the files below some folders that the words of a command name; blocking.
+
+    With the modules that a Python script imports from its folder. A word may be an option with a
+    value, or a whole command of a shell.
+    """
+    found: dict[Path, None] = {}
+    words = [word for word in words if isinstance(word, str)]
+    modules = {after for word, after in pairwise(words) if word == "-m"}
+    for word in words:
+        names = [word, *_words_within(word)]
+        names += [f"{name.replace('.', '/')}{end}" for name in {word} & modules for end in _ENDS]
+        for name in names:
+            path = _file_at(name, cwd)
+            if path is None or not any(path.is_relative_to(folder) for folder in inside):
+                continue
+            found |= dict.fromkeys(python_modules_of(path) if path.suffix == ".py" else [path])
+    yield from found
+
+
+_ENDS = (".py", "/__main__.py")
+_VALUE = re.compile(r"-{0,2}[\w.-]+=(.+)", re.DOTALL)
+
+
+def _words_within(word: str) -> Iterator[str]:
+    """Yield the value of an option, and the words of a shell's text."""
+    if (option := _VALUE.fullmatch(word)) is not None:
+        yield option[1]
+    if any(map(str.isspace, word)):
+        try:
+            yield from shlex.shlex(word, posix=True, punctuation_chars=True)
+        except ValueError:  # a quotation mark without its end
+            return
+
+
+def _file_at(name: str, cwd: Path) -> Path | None:
+    try:
+        path = (cwd / name).resolve()
+        return path if path.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # no path: too long, a zero byte
+        return None
+
+
+def _stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, ...]]:
+    found: dict[Path, tuple[int, ...]] = {}
+    for path in paths:
+        with suppress(OSError):
+            found[path] = content_stamp(path.stat())
+    return found
+
+
+async def _run(params: RunParams, cwd: Path, tools: Tools) -> dict[str, Any]:
     if not params.command[0]:
         raise StepError("`command` begins with an empty word; name the program.")
-    cwd = resolve_path(tools.roots, params.cwd or ".")
     try:
         async with asyncio.timeout(None if tools.total_s else DEFAULT_TIMEOUT_S):
             ended = await processes.run(

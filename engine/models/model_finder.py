@@ -1,7 +1,7 @@
 """Find a model by name or path: in the store, in an installed package, or bundled.
 
-Reading a header takes 8 to 50 ms, so headers and digests are cached by path, size, mtime and inode.
-Safe from any thread.
+Reading a header takes 8 to 50 ms, so headers and digests are cached by path, size, mtime, ctime and
+inode. Safe from any thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound
 from paddock.engine.gguf import GgufHeader, check_file, join_headers, read_header, split_file_names
 from paddock.engine.request import ModelFacts
 from paddock.engine.sampling_values import SAMPLING_NAMES, checked_sampling
-from paddock.engine.system.files import read_json_object, sha256_of, write_json_atomically
+from paddock.engine.system.files import (
+    content_stamp,
+    read_json_object,
+    sha256_of,
+    write_json_atomically,
+)
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
 
 from .manifests import Manifest, StoredModel, read_stored_model
@@ -42,8 +47,8 @@ _PACKAGED_PARAMS: dict[str, dict[str, float]] = {"smollm2:135m": {"repeat_penalt
 # be read again every time (92 models: 1.1 s).
 _MAX_CACHED = 256
 
-FileStamp = tuple[str, int, int, int]
-"""Path, size, mtime in ns, inode: equal stamps mean the same file, unchanged."""
+FileStamp = tuple[str, int, int, int, int]
+"""Path and `content_stamp`: equal stamps mean the same file, unchanged."""
 
 
 class ModelFiles:
@@ -73,8 +78,7 @@ class ModelFiles:
 
 def file_stamp(path: Path) -> FileStamp:
     """Return a file's stamp, which changes when the file does."""
-    stat = path.stat()
-    return str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino
+    return str(path), *content_stamp(path.stat())
 
 
 class _DigestCache:
@@ -89,8 +93,8 @@ class _DigestCache:
         name, *stamp = file_stamp(path)
         known: dict[str, list[object]] = read_json_object(self._file)
         entry = known.get(name)
-        if entry is not None and entry[:3] == stamp:
-            return str(entry[3])
+        if entry is not None and entry[:-1] == stamp:
+            return str(entry[-1])
         digest = sha256_of(path)
         with suppress(OSError):  # a cache that cannot be written is no error
             write_json_atomically(self._file, {**known, name: [*stamp, digest]})

@@ -373,6 +373,14 @@ def identity(path: str | Path) -> tuple[int, int] | None:
     return facts.st_dev, facts.st_ino
 
 
+def content_stamp(facts: os.stat_result) -> tuple[int, int, int, int]:
+    """Return size, mtime, ctime and inode, times in ns: equal ones mean unchanged bytes.
+
+    A program may set the mtime back after it wrote, but not the ctime.
+    """
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
+
+
 def read_json(path: Path) -> Any | None:
     """Return the value of a JSON file; None where it is missing, unreadable or no JSON."""
     try:

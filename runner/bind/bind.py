@@ -300,6 +300,7 @@ class PlanBinder:
             references=taint_analysis.step_references(step, names),
             after_answer=taint_analysis.after_answer(step, names),
             review=step.review,
+            shown=taint_analysis.shown_references(step),
             spec=taint_analysis.step_spec(step, reply, servers),
             inner=within,
         )
@@ -329,6 +330,7 @@ class PlanBinder:
             references=taint_analysis.references_outside(block, inside, names),
             item_attributes=taint_analysis.item_attributes(block.var, inside),
             loop_attributes=taint_analysis.loop_attributes(block),
+            shown=taint_analysis.shown_within(block),
             spec=taint_analysis.block_spec(block),
         )
 

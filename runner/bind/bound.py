@@ -79,6 +79,8 @@ class BoundStep:
     """Those of `references` that only the sources of `reply.evidence` or `review.when` read."""
     review: ReviewSpec | None = None
     """When its answer waits for a person."""
+    shown: frozenset[Reference] = frozenset()
+    """What it reads, but for paths of files of which it takes the content alone."""
     spec: str = ""
     """The step as written, in one way only, template files' texts included."""
     untrusted: tuple[str, ...] = ()
@@ -123,6 +125,8 @@ class BoundBlock:
     """The attributes of the loop variable that are read; None: the whole item is used."""
     loop_attributes: frozenset[str] = frozenset()
     """The attributes of `loop` that are read: an item whose place changes is then done again."""
+    shown: frozenset[Reference] = frozenset()
+    """What is read within it, but for paths of files whose content alone is taken."""
     spec: str = ""
 
 

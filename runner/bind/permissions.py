@@ -33,6 +33,8 @@ from paddock.runner.settings import FILE_NAME
 from paddock.steps.python_step import is_function_reference
 from paddock.steps.tools.tool import (
     FUNCTION_REFERENCE,
+    file_content,
+    python_modules_of,
     resolve_tool,
     tools_used,
 )
@@ -268,7 +270,15 @@ def _pool_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
     for pool in bound.pools.values():
         far = [remote_address_text(url) for url in pool.urls if is_remote(url, own)]
         if far:
-            yield PermissionNeed("network", f"ask {' and '.join(far)} for a model", pool.mark)
+            yield PermissionNeed("network", f"ask {' and '.join(far)} for a model", pool.mark, True)
+
+
+def unasked_pools(bound: BoundPlan, allowed: Collection[str], own: str) -> frozenset[str]:
+    """Return the names of the pools that a plan may not ask."""
+    if "network" in allowed:
+        return frozenset()
+    pools = (pool for plan in all_plans(bound) for pool in plan.pools.items())
+    return frozenset(name for name, pool in pools if any(is_remote(url, own) for url in pool.urls))
 
 
 def _secret_needs(bound: BoundPlan) -> Iterator[PermissionNeed]:
@@ -392,8 +402,7 @@ def _script_digests(words: Collection[Any], plan: BoundPlan) -> dict[str, str]:
 
 def _file_digests(files: Iterable[Path], base: Path) -> dict[str, str]:
     return {
-        os.path.relpath(one, base): hashlib.sha256(protected_files.file_content(one)).hexdigest()
-        for one in files
+        os.path.relpath(one, base): hashlib.sha256(file_content(one)).hexdigest() for one in files
     }
 
 
@@ -403,4 +412,4 @@ def _code_digests(name: str, base: Path) -> dict[str, str]:
     if found is None:
         return {}
     file = (base / found["file"]).resolve()
-    return _file_digests(protected_files.python_modules_of(file), file.parent)
+    return _file_digests(python_modules_of(file), file.parent)

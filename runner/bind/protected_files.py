@@ -10,7 +10,6 @@ of untrusted text stays in the folder that the author wrote, and names nothing h
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +27,8 @@ from paddock.steps.paths import printable, write_refusal
 from paddock.steps.tools.tool import (
     FUNCTION_REFERENCE,
     TOOL_STEPS,
+    file_content,
+    python_modules_of,
     tools_used,
 )
 
@@ -38,7 +39,6 @@ YAML_SUFFIXES = (".yaml", ".yml")
 PYTHON_SUFFIXES = (".py", ".pyc", ".pyd", ".so", ".pth")
 _SCRIPTS = (".py", ".sh", ".bash", ".zsh", ".js", ".mjs", ".ts", ".rb", ".pl", ".php", ".lua", ".r",
             ".awk", ".jq", ".sql", ".ps1", ".bat", ".cmd", ".jar")  # fmt: skip
-_MAX_MODULES = 200
 _ELF = b"\x7fELF"
 
 
@@ -192,52 +192,6 @@ def scripts_named(words: Iterable[Any], base: Path) -> Iterator[Path]:
             file.suffix.lower() in _SCRIPTS or file_content(file)[:4].startswith((b"#!", _ELF))
         ):
             yield file
-
-
-def python_modules_of(file: Path) -> list[Path]:
-    """Return a Python file and all that it imports from its own folder, by name."""
-    found, waiting = {file: None}, [file]
-    while waiting and len(found) < _MAX_MODULES:
-        for module in _imported_files(waiting.pop(), file.parent):
-            if module not in found:
-                found[module] = None
-                waiting.append(module)
-    return sorted(found)
-
-
-def _imported_files(file: Path, folder: Path) -> Iterator[Path]:
-    try:
-        tree = ast.parse(file_content(file))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return
-    for node in ast.walk(tree):
-        names: list[str] = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [node.module or ""] + [f"{node.module or ''}.{one.name}" for one in node.names]
-        at = file.parent if isinstance(node, ast.ImportFrom) and node.level else folder
-        for name in names:
-            yield from _modules(name.strip("."), at)
-
-
-def _modules(name: str, folder: Path) -> Iterator[Path]:
-    """Yield the files of a module's name: itself, and the packages around it."""
-    at = folder
-    for part in filter(None, name.split(".")):
-        if (at / f"{part}.py").is_file():
-            yield at / f"{part}.py"
-        at = at / part
-        if (at / "__init__.py").is_file():
-            yield at / "__init__.py"
-
-
-def file_content(file: Path) -> bytes:
-    """Return what a file holds; nothing where it cannot be read."""
-    try:
-        return file.read_bytes()
-    except OSError:
-        return b""
 
 
 PATH_PARAMETERS: Mapping[str, tuple[str, ...]] = {

@@ -12,6 +12,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,14 @@ from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.mcp_servers import McpServer
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.steps.readers import reader
+from paddock.steps.run_command import files_named
 from paddock.steps.tools.mcp_client import missing_mcp_library
 from paddock.steps.tools.python_functions import function_fault, missing_imports
 from paddock.steps.tools.tool import (
     FUNCTION_REFERENCE,
     TOOL_OPTIONS,
     TOOL_STEPS,
+    code_digests,
     resolve_tool,
     tool_version,
     tools_used,
@@ -49,9 +52,10 @@ def has_tools(step: StepNode) -> bool:
 
 
 def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
-    """Write down what of MCP servers and of packages decides a step's result; None: nothing.
+    """Write down what of its tools decides a step's result, besides their names; None: nothing.
 
-    A server's own files count as a function's do: those beside the pipeline that its command names.
+    Of a function its code with what that imports; of an MCP server the files beside the pipeline
+    that its command names; of an installed tool the version of its package.
     """
     found: dict[str, Any] = {}
     for one in tools_used(step.uses, step.params.data):
@@ -61,6 +65,8 @@ def tool_spec(step: StepNode, pipeline: Pipeline, base: Path) -> Any:
             found[named.server] = server.texts.data
             if files := dict(_server_file_digests(server, base)):
                 found[f"files of {named.server}"] = files
+        elif named is not None and named.kind == "function":
+            found[f"files of {one.name}"] = code_digests((base / str(named.file)).resolve())
         elif named is not None and named.kind == "installed":
             found[f"tool {named.name}"] = tool_version(named.name)
     return found or None
@@ -72,16 +78,10 @@ def _server_file_digests(server: McpServer, base: Path) -> Iterator[tuple[str, s
     if not server.is_command:
         return
     words = [texts["command"], *texts.get("args", ())]
-    inside = base.resolve()
-    for word in words:
-        if not isinstance(word, str) or "{{" in word or not word or word.startswith("-"):
-            continue
-        try:
-            path = (base / texts.get("cwd", ".") / word).resolve()
-            if path.is_relative_to(inside) and path.is_file():
-                yield word, sha256_of(path)
-        except (OSError, ValueError, TypeError):
-            continue
+    folder, inside = base / str(texts.get("cwd", ".")), base.resolve()
+    for path in files_named(words, folder.resolve(), (inside,)):
+        with suppress(OSError):
+            yield os.path.relpath(path, inside), sha256_of(path)
 
 
 def tool_faults(step: StepNode, pipeline: Pipeline, base: Path) -> Iterator[Fault]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from paddock.engine.system.text import canonical_json
-from paddock.pipelines.expressions import Reference
+from paddock.pipelines.expressions import Reference, Value
 from paddock.pipelines.model import Block, Pipeline
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.plan import ANSWER_NAMES
@@ -111,6 +111,79 @@ def item_attributes(var: str, inside: frozenset[Reference]) -> frozenset[str] | 
     if any(len(one) == 1 for one in read):
         return None
     return frozenset(one[1] for one in read)
+
+
+_CONTENT_PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "files.read": ("path",),
+    "files.rows": ("path",),
+    "summarise": ("file",),
+    "summarize": ("file",),
+    "chat": ("images",),
+}
+"""Parameters that name files whose content alone decides the result."""
+_ONE_VALUE = re.compile(r"\{\{[^{}]*\}\}\Z")
+
+
+def shown_references(step: WrittenStep) -> frozenset[Reference]:
+    """Return what a step reads, but for the paths of files of which it takes the content alone."""
+    names = _CONTENT_PARAMETERS.get(step.uses, ())
+    files = {name: step.params.data[name] for name in names if name in step.params.data}
+    texts = [one for value in files.values() for one in (value if _is_list(value) else [value])]
+    if not all(isinstance(one, str) and _ONE_VALUE.match(one) for one in texts):
+        return frozenset(_all_references(step))
+    given = {name: value for name, value in step.params.data.items() if name not in files}
+    besides = set(_all_references(step)) - step.params.references
+    return Value.scan(given)[0].references.union(besides)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def shown_within(block: Block) -> frozenset[Reference]:
+    """Return what is read within a block, but for paths of files whose content alone counts."""
+    read = frozenset(references_within(block))
+    found: set[Reference] = set(read)
+    for step in _steps_within(block):
+        found -= _references_of(step) - shown_references(step)
+    for step in _steps_within(block):
+        found |= shown_references(step)
+        if step.uses == "files.read" and _shows_its_path(step, block, read):
+            found |= _references_of(step)
+    of_blocks = (one for nested in _blocks_within(block) for one in (nested.over, nested.where,
+                 nested.if_, nested.key, nested.returns) if one is not None)  # fmt: skip
+    return frozenset(found.union(*(one.references for one in of_blocks)))
+
+
+def _references_of(step: WrittenStep) -> frozenset[Reference]:
+    return frozenset(_all_references(step))
+
+
+def _shows_its_path(step: WrittenStep, block: Block, read: frozenset[Reference]) -> bool:
+    """Return whether the output `path` of a step that reads a file is used."""
+    own = ("steps", step.id)
+    is_read = any(one[:2] == own and one[2:3] in ((), ("path",)) for one in read)
+    is_result = any(
+        nested.returns is None and nested.body[-1:] and nested.body[-1].id == step.id
+        for nested in _blocks_within(block)
+    )
+    return is_read or is_result or step.returns is not None
+
+
+def _steps_within(block: Block) -> Iterator[WrittenStep]:
+    for node in block.body:
+        if isinstance(node, Block):
+            yield from _steps_within(node)
+        else:
+            yield node
+
+
+def _blocks_within(block: Block) -> Iterator[Block]:
+    """Yield a block, and those within it."""
+    yield block
+    for node in block.body:
+        if isinstance(node, Block):
+            yield from _blocks_within(node)
 
 
 def step_spec(step: WrittenStep, reply: BoundReply | None = None, servers: Any = None) -> str:

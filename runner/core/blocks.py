@@ -64,7 +64,7 @@ from .staleness import NOT_ASKED, BlockWork, ItemWork, longest_first
 
 ENDED_STATES = ("done", "skipped", "quarantined")
 """States in which an item waits for no decision."""
-MODEL_PARALLEL, PLAIN_PARALLEL = 16, 32
+MODEL_PARALLEL, PLAIN_PARALLEL, SEARCH_PARALLEL = 16, 32, 64
 
 
 _PATH_KEYS = {"files.write": "path", "embed": "store"}
@@ -344,7 +344,8 @@ class BlockRunner:
             raise StopGateClosed
         if not self._context.options.only:
             for entry in await OrphanCleaner(self._context).settled(run.work, run.done()):
-                report = ItemReport(run.block.id, run.work.shown(entry.key), "deleted")
+                why = run.work.absences.get(entry.key)
+                report = ItemReport(run.block.id, run.work.shown(entry.key), "deleted", why=why)
                 self._count(run, entry.key, report)
         if run.is_partial:
             self.partial.add(block.id)
@@ -528,6 +529,8 @@ class BlockRunner:
         """
         if run.block.max_parallel or not run.has_models:
             return run.block.max_parallel or PLAIN_PARALLEL
+        if all(step.uses == "search" for step in all_steps(run.block.body) if step.kind.roles):
+            return SEARCH_PARALLEL
         n_places = 0
         asked = (one for step in all_steps(run.block.body) for one in step.models)
         models = {(one.pool, one.ref): one for one in asked if one.role == "chat"}

@@ -12,12 +12,12 @@ import json
 import math
 import time
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar, cast
 
-from paddock.engine.errors import ModelReplaced
+from paddock.engine.errors import EngineError, ModelReplaced, PromptTooLong
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
@@ -33,8 +33,10 @@ from paddock.engine.request import (
     Sampling,
     Stream,
     TokenLogprob,
+    Tool,
     ToolCall,
     Usage,
+    reserved_tokens,
     resolve_sampling,
 )
 from paddock.engine.system.text import canonical_json
@@ -59,6 +61,7 @@ class ModelDigests:
         self._facts = facts
         self.known: dict[tuple[str, str], ModelFacts] = {}
         """Models that were looked up, by pool and name."""
+        self._contexts: dict[tuple[str, str], int | None] = {}
 
     async def of(self, spec: ModelSpec) -> str:
         """Return the sha256 that the model's name stands for: that of the file, of any copy of it.
@@ -70,6 +73,17 @@ class ModelDigests:
         if name not in self.known:
             self.known[name] = await self._facts(spec)
         return self.known[name].identity
+
+    async def default_context(self, spec: ModelSpec) -> int | None:
+        """Return the context of a model for which the author sets none; None: not known."""
+        name = (spec.pool, spec.ref)
+        if name not in self._contexts:
+            try:
+                facts = await self._facts(replace(spec, n_ctx_tokens=None))
+                self._contexts[name] = facts.n_ctx_tokens
+            except EngineError:  # a server that does not tell it
+                self._contexts[name] = None
+        return self._contexts[name]
 
 
 @dataclass(slots=True)
@@ -84,6 +98,18 @@ class CallOrigin:
     n_tokens: int = 0
     made: list[CallRecord] = field(default_factory=list)
     """Calls, in the order in which they ended."""
+    is_cut: bool = False
+    """Whether an answer ended where the context did."""
+    n_counted: int = 0
+    """Tokens of the longest prompt that was counted."""
+    n_ctx_tokens: int = 0
+    max_tokens: int | None = None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether the model's context was too small: a larger one would change the result."""
+        n_tokens = self.n_counted + reserved_tokens(self.max_tokens, self.n_ctx_tokens)
+        return self.is_cut or n_tokens > self.n_ctx_tokens > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +186,15 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         """Return the known reply, or ask the pool for one."""
         return _LedgerStream(self, request)
 
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
+        """Count a prompt's tokens; remember the longest, which may not have fitted."""
+        n_tokens = await super().count_chat(model, messages, tools)
+        self._caller.n_counted = max(self._caller.n_counted, n_tokens)
+        self._caller.n_ctx_tokens = (await self.facts(model)).n_ctx_tokens
+        return n_tokens
+
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Return the known vectors, or ask the pool for them."""
         began = time.time()
@@ -207,6 +242,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         if row is not None:
             self._count(row, began, _cached_usage(row), is_cached=True)
             reply = cached_reply(row)
+            self._notice_limit(request, reply)
             yield Chunk(
                 reply.text, reply.usage.completion_tokens, reply.reasoning, reply.tool_calls
             )
@@ -227,9 +263,11 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
                     self._stats.tokens(chunk.n_tokens)
                     yield chunk
             reply = self._without_secrets(await stream.reply())
-        except BaseException:
+        except BaseException as error:
+            self._caller.is_cut |= isinstance(error, PromptTooLong)
             stream.cancel()
             raise
+        self._notice_limit(request, reply)
         await self._still(request.model, digest)
         row = replace(
             self._row(hash_, "chat", found.asked, request.model.ref, digest),
@@ -242,6 +280,13 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         self._count(row, began, reply.usage, is_cached=False)
         # As recorded, so that a later run sees the same probabilities.
         yield replace(reply, logprobs=read_logprobs(row.usage.get("logprobs", ())))
+
+    def _notice_limit(self, request: ChatRequest, reply: Reply) -> None:
+        """Notice an answer that a larger context would have let be longer."""
+        sampling = resolve_sampling(request.params, request.model.params, request.defaults)
+        is_cut = sampling.max_tokens is None and reply.done_reason == "length"
+        self._caller.is_cut |= is_cut or reply.is_shortened
+        self._caller.max_tokens = sampling.max_tokens
 
     def _without_secrets(self, reply: Reply) -> Reply:
         """Redact secrets that a model repeats, as a later run reads the reply."""
@@ -501,3 +546,107 @@ class ToolCallCache(_RecordedCalls):
         caller = self._caller
         self._asked[text] += 1
         return canonical_json([caller.scope, caller.step, caller.key, self._asked[text]])
+
+
+# --- queries of many items, embedded together
+
+MOST_QUERY_TEXTS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class _WaitingQuery:
+    request: EmbedRequest
+    reply: asyncio.Future[EmbedReply]
+
+
+class QueryBatches(ForwardingPool):
+    """A pool around another one: while one batch of queries is computed, the next one gathers.
+
+    Used in one event loop.
+    The first that waits sends all. Where that fails, each request is sent by itself.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._waiting: dict[str, list[_WaitingQuery]] = defaultdict(list)
+        """By what requests of one batch have in common."""
+        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def pool_of(self, model: ModelSpec) -> Pool:
+        return self._pool
+
+    def chat(self, request: ChatRequest) -> Stream:
+        return self._pool.chat(request)
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        kind = repr(replace(request, texts=()))
+        own = _WaitingQuery(request, asyncio.get_running_loop().create_future())
+        waiting = self._waiting[kind]
+        waiting.append(own)
+        try:
+            async with self._turns[kind]:
+                await asyncio.sleep(0)  # items that begin together ask together
+                while not own.reply.done():
+                    await self._send(waiting)
+        finally:
+            if own in waiting:
+                waiting.remove(own)
+        return own.reply.result()
+
+    async def _send(self, waiting: list[_WaitingQuery]) -> None:
+        """Send what waits, at most so many texts; the first request is always among it."""
+        batch: list[_WaitingQuery] = []
+        n_texts = 0
+        for one in waiting:
+            n_texts += len(one.request.texts)
+            if batch and n_texts > MOST_QUERY_TEXTS:
+                break
+            batch.append(one)
+        texts = tuple(text for one in batch for text in one.request.texts)
+        try:
+            replies = _divided(
+                await self._pool.embed(replace(batch[0].request, texts=texts)), batch
+            )
+        except EngineError as error:
+            if len(batch) == 1:
+                batch[0].reply.set_exception(error)
+                waiting.remove(batch[0])
+                return
+            for one in batch:
+                await self._send_alone(one)
+                waiting.remove(one)
+            return
+        for one, reply in zip(batch, replies, strict=True):
+            if one in waiting:  # else it was cancelled meanwhile
+                one.reply.set_result(reply)
+                waiting.remove(one)
+
+    async def _send_alone(self, one: _WaitingQuery) -> None:
+        try:
+            one.reply.set_result(await self._pool.embed(one.request))
+        except EngineError as error:
+            one.reply.set_exception(error)
+
+
+def _divided(whole: EmbedReply, batch: Sequence[_WaitingQuery]) -> list[EmbedReply]:
+    """Return each request's part of a reply; tokens by the length of the texts."""
+    n_chars = [sum(map(len, one.request.texts)) for one in batch]
+    left, begin = whole.usage.prompt_tokens, 0
+    made = []
+    for number, one in enumerate(batch):
+        end = begin + len(one.request.texts)
+        rest = sum(n_chars[number:])
+        n_tokens = round(left * n_chars[number] / rest) if rest else left
+        left -= n_tokens
+        usage = whole.usage if len(batch) == 1 else Usage(prompt_tokens=n_tokens)
+        made.append(
+            replace(
+                whole,
+                vectors=whole.vectors[begin:end],
+                usage=usage,
+                n_pieces=whole.n_pieces[begin:end],
+                n_cut_tokens=whole.n_cut_tokens[begin:end],
+            )
+        )
+        begin = end
+    return made

@@ -13,13 +13,13 @@ import asyncio
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from paddock.engine.system.files import sha256_of
+from paddock.engine.system.files import content_stamp, sha256_of
 from paddock.engine.system.text import canonical_json, listed
 from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value
@@ -34,6 +34,10 @@ from paddock.steps.vectors.open_stores import OpenStores
 CONTENT = "content"
 LOOP = "loop"
 """A part of items that read their place in the block's list."""
+PATH, TIME = "path", "modified"
+"""Parts of items that read a file's path or time, not only its content."""
+CONTEXT = ".ctx"
+"""A part that is no digest: the context of a step's model, where the author sets one."""
 PART_CHARS = 16
 LOST_FILE, LOST_ROWS = "output is missing: ", "its rows are missing in the store: "
 EDITED_FILE, KEPT_NO_MORE = "output was edited: ", "output is not edited any more: "
@@ -51,6 +55,8 @@ NOT_IN_RESULT = frozenset(
 _VOLATILE = frozenset(("path", "modified", "size"))
 
 
+Place = Callable[[str], str]
+"""Path → the path as the ledger stores it."""
 _NO_TEXTS: Mapping[str, Sequence[str]] = MappingProxyType({})
 
 
@@ -130,6 +136,11 @@ def item_content(item: Any, attributes: frozenset[str] | None) -> Any:
     return {name: item.get(name) for name in wanted}
 
 
+def without_time(attributes: frozenset[str] | None) -> frozenset[str] | None:
+    """Return the attributes of which an item's content is made: its time is a part of its own."""
+    return None if attributes is None else attributes - {TIME}
+
+
 def default_key(item: Any) -> str:
     """Return an item's key where the block has no `key`: its path, else its content."""
     return file_path_of(item) or part_digest(item)
@@ -144,28 +155,50 @@ def file_path_of(item: Any) -> str | None:
     return None
 
 
-def hashable_value(value: Any) -> Any:
-    """Return a value for hashing, with files replaced by their content's digest."""
+def item_place(item: Any, var: str, shown: Collection[Reference], place: Place) -> dict[str, Any]:
+    """Return the path and the time of an item that is a file, where they show in the result.
+
+    `shown` is what is read but for paths of files whose content alone is taken; `place` gives the
+    path as the ledger stores it.
+    """
+    if not is_file_value(item):
+        return {}
+    read = {path[1:2] for path in shown if path[0] == var}
+    names = (name for name in (PATH, TIME) if name in item and not read.isdisjoint(((), (name,))))
+    return {name: place(item[name]) if name == PATH else item[name] for name in names}
+
+
+def hashable_value(value: Any, place: Place | None = None) -> Any:
+    """Return a value for hashing, with files replaced by their content's digest.
+
+    With `place`, their paths and times count as well: see `item_place`.
+    """
     if is_file_value(value):
-        return item_content(value, None)
+        content = item_content(value, None)
+        if place is not None and isinstance(value.get(PATH), str):
+            content |= {PATH: place(value[PATH]), TIME: value.get(TIME)}
+        return content
     if isinstance(value, Mapping):
-        return {name: hashable_value(inner) for name, inner in value.items()}
+        return {name: hashable_value(inner, place) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [hashable_value(inner) for inner in value]
+        return [hashable_value(inner, place) for inner in value]
     return value
 
 
-def outer_value(path: Sequence[str], variables: Mapping[str, Any]) -> Any:
+def outer_value(
+    path: Sequence[str], variables: Mapping[str, Any], place: Place | None = None
+) -> Any:
     """Follow a reference such as ("steps", "text", "pages") into the variables, for hashing.
 
     What is missing is None; evaluating the expression reports it.
     """
     value: Any = variables
     for name in path:
-        if is_file_value(value) and name == "path":
-            return value["sha256"]
+        if is_file_value(value) and name == PATH:
+            digest = value["sha256"]
+            return digest if place is None else [digest, place(str(value[PATH]))]
         value = value.get(name) if isinstance(value, Mapping) else None
-    return hashable_value(value)
+    return hashable_value(value, place)
 
 
 def spec_parts(step: str, spec: str) -> dict[str, str]:
@@ -216,7 +249,7 @@ def judge_item(
         return ItemVerdict("new")
     if entry.hash != hash_:
         before = json.loads(entry.parts)
-        names = stale_parts(before, parts, older, is_done=entry.state == "done")
+        names = stale_parts(before, parts, older, entry)
         if names or not changed_parts(before, parts):
             return _first_difference(names, before, parts, past or PastItem())
     if entry.state == "quarantined":
@@ -239,12 +272,11 @@ def stale_parts(
     before: Mapping[str, str],
     now: Mapping[str, str],
     older: Mapping[str, Collection[str]] | None,
-    *,
-    is_done: bool,
+    entry: Entry,
 ) -> list[str]:
     """Return the names of parts that make a result stale."""
     names = changed_parts(before, now)
-    return [n for n in names if not _is_compatible(before, now, n, older, is_done=is_done)]
+    return [n for n in names if not _is_compatible(before, now, n, older, entry)]
 
 
 def _is_compatible(
@@ -252,18 +284,40 @@ def _is_compatible(
     now: Mapping[str, str],
     name: str,
     older: Mapping[str, Collection[str]] | None,
-    *,
-    is_done: bool,
+    entry: Entry,
 ) -> bool:
     """Return whether a part differs without making the result stale."""
     if older is None or name.startswith(("inputs.", "steps.")):
         return False
-    was, is_now = before.get(name), now.get(name, "")
+    was, is_now, is_done = before.get(name), now.get(name, ""), entry.state == "done"
+    if name.endswith(CONTEXT):
+        has_fitted = is_done and not entry.marks(LIMITED)
+        return has_fitted and has_more_room(was, now.get(name))
     if name.endswith(READERS):
         # Installing OCR asks for files that could not be read, not for all of them again.
         more_can_be_read = {*(was or "").split("\n")} - {""} < {*is_now.split("\n")}
         return was is None or (is_done and more_can_be_read)
-    return name.endswith(".version") and was in older.get(is_now, ())
+    return name.endswith((".version", ".parameters")) and was in older.get(is_now, ())
+
+
+def context_part(n_ctx_tokens: int, default: int | None) -> str:
+    """Return the part of a context that the author sets; `default`: what it is without."""
+    return f"{n_ctx_tokens} of {default or ''}".strip()
+
+
+def has_more_room(was: str | None, now: str | None) -> bool:
+    """Return whether a context is at least as large; None: the author sets none.
+
+    >>> has_more_room("2048 of 4096", "3072 of 4096"), has_more_room("2048 of 4096", None)
+    (True, True)
+    >>> has_more_room(None, "2048 of 4096"), has_more_room("2048 of", None)
+    (False, False)
+    """
+    told_was, _, default_was = (was or "").partition(" of ")
+    told_now, _, default_now = (now or "").partition(" of ")
+    default = default_now or default_was
+    sizes = [told.removesuffix(" of") or default for told in (told_was, told_now)]
+    return all(sizes) and int(sizes[0]) <= int(sizes[1])
 
 
 def _first_difference(
@@ -291,15 +345,15 @@ def change_reasons(
         place, _, what = name.rpartition(".")
         if name == CONTENT:
             found["content changed"] = None
-        elif name == LOOP:
-            if name in before and name in now:  # else only what it says of its place did
-                found["its place in the list changed"] = None
+        elif name in _ITEM_PARTS:
+            if name in before and name in now:  # else only what it says of it did
+                found[_ITEM_PARTS[name]] = None
         elif what not in _PART_NAMES or name.startswith(("inputs.", "steps.")):
             found[f"value changed: {name}"] = None
         elif (came := _came_or_went(place, before, now)) is not None:
             found[came] = None
         else:
-            told = words.get(name) or (_PART_NAMES[what],)
+            told = words[name] if name in words else (_PART_NAMES[what],)
             found.update(dict.fromkeys(f"{one} (step '{place}')" for one in told))
     return list(found)
 
@@ -314,6 +368,11 @@ def _came_or_went(place: str, before: Mapping[str, str], now: Mapping[str, str])
     return None
 
 
+_ITEM_PARTS = {
+    LOOP: "its place in the list changed",
+    PATH: "its path changed",
+    TIME: "its time changed",
+}
 _PART_NAMES = {
     "prompt": "prompt changed",
     "schema": "schema changed",
@@ -323,6 +382,7 @@ _PART_NAMES = {
     "review": "`review.when` changed",
     "model": "model changed",
     "parameters": "parameters changed",
+    "ctx": "`ctx` of its model changed",
     "version": "step version changed",
     "readers": "what reads documents here changed",
 }
@@ -348,6 +408,8 @@ class SpecChanges:
     """Attributes of the item that were read then; None: all."""
     words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Part of the hash → what of it changed, in words."""
+    has_other_key: bool = False
+    """Whether the block's `key` is another expression."""
 
 
 def compare_specs(then: Spec, now: Spec, block: str) -> SpecChanges:
@@ -362,7 +424,8 @@ def compare_specs(then: Spec, now: Spec, block: str) -> SpecChanges:
     if written is None:
         return SpecChanges(False, None, words)
     var = str(written.get("for_each", "")).partition(" in ")[0]
-    return SpecChanges(True, _spec_attributes(then, block, var), words)
+    has_other_key = written.get("key") != now["blocks"].get(block, {}).get("key")
+    return SpecChanges(True, _spec_attributes(then, block, var), words, has_other_key)
 
 
 # --- which parameters differ
@@ -374,7 +437,15 @@ def _text_diff(then: Any, now: Any) -> dict[str, list[str]]:
         return {}
     texts: list[str] = []
     own = (name for name in changed_parts(then, now) if name not in ("with", "reply"))
-    others = ["its tools changed" if name == "servers" else f"`{name}` changed" for name in own]
+    others = [
+        told
+        for name in own
+        for told in (
+            _tools_diff(then.get(name), now.get(name))
+            if name == "servers"
+            else [f"`{name}` changed"]
+        )
+    ]
     given_then, given_now = then.get("with") or {}, now.get("with") or {}
     for name in changed_parts(given_then, given_now):
         if name in TEXTS:
@@ -382,11 +453,34 @@ def _text_diff(then: Any, now: Any) -> dict[str, list[str]]:
         elif name not in NOT_IN_RESULT:
             others.append(f"`{name}` changed")
     if not others and "with" in now:
-        others = ["`ctx` or `params` of its model changed"]
-    words = {"prompt": list(dict.fromkeys(texts)), "parameters": others}
+        others = ["`params` of its model changed"]
+    words = {"parameters": others}
+    if texts:
+        words["prompt"] = list(dict.fromkeys(texts))
     if is_function_reference(str(now.get("uses", ""))):
         words["version"] = ["function changed"]
+    reply_then, reply_now = then.get("reply"), now.get("reply")
+    for part, names in (("schema", ("schema",)), ("check", ("check", "repair"))):
+        if _is_same_reply(reply_then or {}, reply_now or {}, names):
+            words[part] = []  # only the other half of `reply` came or went
     return words
+
+
+def _is_same_reply(then: Mapping[str, Any], now: Mapping[str, Any], names: Sequence[str]) -> bool:
+    if then and now:
+        return all(then.get(name) == now.get(name) for name in names)
+    return (then.get(names[0]) or None) == (now.get(names[0]) or None)
+
+
+def _tools_diff(then: Any, now: Any) -> list[str]:
+    """Return which files of a step's tools differ, else that its tools do."""
+    then, now = then or {}, now or {}
+    changed = changed_parts(then, now)
+    files = [name for name in changed if name.startswith("files of ") and name in then]
+    if not files or len(files) < len(changed):
+        return ["its tools changed"]
+    pairs = ((then[name], now.get(name) or {}) for name in files)
+    return [f"file changed: {file}" for pair in pairs for file in changed_parts(*pair)]
 
 
 # --- what was read of the item
@@ -435,18 +529,31 @@ def _value_references(data: Any, *, bare: bool = False) -> frozenset[Reference]:
 
 SCAN = "files.scan"
 LISTED, WRITTEN, ROWS, STORE, AWAY = "listed", "written", "rows", "store", "away"
-HELD = "held"
+HELD, LIMITED = "held", "limited"
 """First words of marks that are not of a file that was read."""
 
 
 def is_file_mark(mark: Sequence[Any]) -> bool:
     """Return whether a mark is of a file that was read."""
-    return bool(mark) and mark[0] not in (LISTED, WRITTEN, ROWS, STORE, AWAY, HELD)
+    return bool(mark) and mark[0] not in (
+        LISTED,
+        WRITTEN,
+        ROWS,
+        STORE,
+        AWAY,
+        HELD,
+        LIMITED,
+    )
 
 
 def held_mark(stored: str, sha256: str) -> dict[str, list[Any]]:
     """Mark an edited file that is kept, and the digest that would have been written."""
     return {f"{HELD} {stored}": [HELD, stored, sha256]}
+
+
+def limited_mark(step: str) -> dict[str, list[Any]]:
+    """Mark a step for which the model's context was too small: a larger one changes its result."""
+    return {f"{LIMITED} {step}": [LIMITED, step]}
 
 
 def held_paths(reads: Mapping[str, Sequence[Any]]) -> list[str]:
@@ -476,20 +583,22 @@ class DependencyIndex:
     def __init__(self, index: OutputIndex, stores: OpenStores | None = None) -> None:
         self._index = index
         self._stores = stores or OpenStores(Path(index.absolute("")))
-        self._digests: dict[str, str] = {}
+        self._digests: dict[str, tuple[tuple[int, ...], str]] = {}
+        """Each file's stamp and sha256."""
         self._listings: dict[str, str] = {}
         """Digests of folders' current listings."""
 
     def digest(self, path: str) -> str:
-        """Return the sha256 of a file, read once in a run."""
-        if path not in self._digests:
-            self._digests[path] = sha256_of(Path(path))
-        return self._digests[path]
+        """Return the sha256 of a file, read once in a run unless it changes meanwhile."""
+        return self.mark(path)[2]  # type: ignore[no-any-return]
 
     def mark(self, path: str) -> list[Any]:
-        """Return size, mtime_ns and sha256 of a file that a step is about to read."""
-        stat = os.stat(path)  # noqa: PTH116 - 10,000 times in a run
-        return [stat.st_size, stat.st_mtime_ns, self.digest(path)]
+        """Return size, mtime, sha256, ctime and inode of a file that a step is about to read."""
+        size, mtime_ns, ctime_ns, inode = stamp = _stamp_of(path)
+        known = self._digests.get(path)
+        if known is None or known[0] != stamp:
+            known = self._digests[path] = stamp, sha256_of(Path(path))
+        return [size, mtime_ns, known[1], ctime_ns, inode]
 
     def note_listing(
         self,
@@ -592,6 +701,8 @@ class DependencyIndex:
         return None
 
     def _of_mark(self, path: str, mark: Sequence[Any], edited: list[str]) -> str | None:
+        if mark[0] == LIMITED:
+            return None
         if mark[0] == WRITTEN:
             return self._of_output(mark[1], path, edited)
         if mark[0] == HELD:
@@ -611,17 +722,25 @@ class DependencyIndex:
         if mark[0] == AWAY:
             is_there = os.path.lexists(self._index.absolute(path))
             return f"there again: {path}" if is_there else None
-        return None if self._is_as_read(path, mark) else f"file changed: {path}"
+        if self._is_as_read(path, mark):
+            return None
+        is_there = os.path.lexists(self._index.absolute(path))
+        return f"file changed: {path}" if is_there else f"file is gone: {path}"
 
     def _is_as_read(self, stored: str, mark: Sequence[Any]) -> bool:
         path = self._index.absolute(stored)
+        size, mtime_ns, sha256, *more = mark  # an older Paddock recorded no more
         try:
-            stat = os.stat(path)  # noqa: PTH116 - 10,000 times in a run
-            if [stat.st_size, stat.st_mtime_ns] == list(mark[:2]):
+            stamp = _stamp_of(path)
+            if stamp == (size, mtime_ns, *more):
                 return True
-            return bool(stat.st_size == mark[0] and self.digest(path) == mark[2])
+            return bool(stamp[0] == size and self.digest(path) == sha256)
         except OSError:
             return False
+
+
+def _stamp_of(path: str) -> tuple[int, int, int, int]:
+    return content_stamp(os.stat(path))  # noqa: PTH116 - 10,000 times in a run
 
 
 def _listings_of(entry: Entry) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -58,6 +58,7 @@ from .fingerprints import (
     held_paths,
     is_file_value,
     item_content,
+    limited_mark,
     part_digest,
     written_within,
 )
@@ -605,6 +606,9 @@ class ItemRunner:
     async def _settle_rows(self, item: ItemWork, record: ItemRun, state: str) -> None:
         """Mark the item's rows and searches; drop rows that it no longer keeps."""
         record.reads.update(record.outputs.searched)
+        for caller in record.callers:
+            if caller.is_limited:
+                record.reads.update(limited_mark(caller.step))
         await self._note_reads(record, list(record.outputs.read))
         try:
             marks = await self._row_keeper.settle(

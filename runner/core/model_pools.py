@@ -36,9 +36,13 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.runner.bind import pipeline_models
 from paddock.runner.bind.bound import BoundPlan, BoundPool, all_plans, all_steps
 from paddock.runner.config.pipeline_secrets import Secrets
+from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.settings import Settings
 
 from .call_cache import ModelDigests
+
+DEFAULT_CTX_TOKENS = 4096
+"""Of a model that no one told more of, as in `engine.models`, which a run imports late."""
 
 if TYPE_CHECKING:
     from paddock.engine.backends.balancer import BalancedPool
@@ -142,6 +146,9 @@ class PoolOptions:
     """Finds or starts this machine's service, in place of a pool inside this process."""
     is_plan: bool = False
     """Models are only looked up."""
+    unasked: frozenset[str] = frozenset()
+    """Pools elsewhere that a plan may not ask: what the ledger knows of their models counts."""
+    ledger: Ledger | None = None
     is_patient: bool = False
     """Wait for servers elsewhere that are all away at the start, too."""
     secrets: Secrets | None = None
@@ -173,16 +180,16 @@ async def open_pools(
         if home is None and any(not spec.pool for spec in specs):
             near = _home_pool(settings, options.here, options.is_plan, servers)
             home = await stack.enter_async_context(near)
-        elsewhere = {
-            name: await stack.enter_async_context(
-                await _pool_elsewhere(plan, pool, options.secrets, servers)
-            )
-            for plan in all_plans(bound)
-            for name, pool in plan.pools.items()
-            if any(spec.pool == name for spec in specs)
-        }
-        pool = home if home is not None and not elsewhere else RoutedPool(home, elsewhere)
-        yield await _look_up_models(pool, specs, options.stop, bound), pool
+        elsewhere: dict[str, Pool] = {}
+        if options.ledger is not None:
+            elsewhere = dict.fromkeys(options.unasked, RecordedPool(options.ledger, settings))
+        for plan in all_plans(bound):
+            for name, pool in plan.pools.items():
+                if name not in elsewhere and any(spec.pool == name for spec in specs):
+                    far = await _pool_elsewhere(plan, pool, options.secrets, servers)
+                    elsewhere[name] = await stack.enter_async_context(far)
+        whole = home if home is not None and not elsewhere else RoutedPool(home, elsewhere)
+        yield await _look_up_models(whole, specs, options.stop, bound), whole
 
 
 @asynccontextmanager
@@ -252,7 +259,11 @@ class _Servers:
         limits = truncation_check.ReadLimits(self.settings.state_dir / _READ_LIMITS)
         addresses = [ServerAddress(url, key) for url in urls]
         find = partial(
-            model_servers.detect_server, note=self.note, tokenizer=tokenizer, limits=limits
+            model_servers.detect_server,
+            note=self.note,
+            tokenizer=tokenizer,
+            limits=limits,
+            usual_ctx_tokens=self.settings.pool.n_ctx_tokens,
         )
         servers = [balancer.ServerMember(one.url, partial(find, one)) for one in addresses]
         return balancer.BalancedPool(
@@ -322,6 +333,30 @@ class RoutedPool(ForwardingPool):
         if pool is None:
             raise EngineError(f"model '{model.ref}' is asked for by a step that declares no model.")
         return pool
+
+
+class RecordedPool(RoutedPool):
+    """The pool of a plan that may not ask a server: what the ledger knows of its last answers."""
+
+    def __init__(self, ledger: Ledger, settings: Settings) -> None:
+        super().__init__(None, {})
+        self._ledger = ledger
+        self._n_ctx_tokens = settings.pool.n_ctx_tokens or DEFAULT_CTX_TOKENS
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        query = "select digest from calls where model = :model order by at desc limit 1"
+        rows = await self._ledger.ask(partial(self._ledger.rows, query, model=model.ref))
+        n_ctx_tokens = model.n_ctx_tokens or self._n_ctx_tokens
+        return ModelFacts(
+            name=model.ref,
+            path="",
+            digest=str(rows[0][0]) if rows else "",
+            size_bytes=0,
+            architecture="",
+            role=model.role,
+            n_ctx_train_tokens=n_ctx_tokens,
+            n_ctx_tokens=n_ctx_tokens,
+        )
 
 
 class LookupPool(RoutedPool):

@@ -63,7 +63,15 @@ from paddock.steps.tools.tool import (
 )
 from paddock.steps.vectors.open_stores import OpenStores
 
-from .call_cache import CallOrigin, ClaimFence, LedgerPool, ModelDigests, ToolCallCache, no_fence
+from .call_cache import (
+    CallOrigin,
+    ClaimFence,
+    LedgerPool,
+    ModelDigests,
+    QueryBatches,
+    ToolCallCache,
+    no_fence,
+)
 from .concurrency import WorkClaims
 from .fingerprints import AWAY, STORE, held_mark
 from .retry_and_quarantine import CrashSuspects, ExclusiveLock
@@ -120,6 +128,8 @@ class RunContext:
     """None while planning: no tool may be called."""
     tape: CallTape | None = None
     """Where a test is recorded or replayed."""
+    queries: QueryBatches | None = None
+    """Embeds the queries of searches; None: the pool does."""
     exclusive_lock: ExclusiveLock = field(default_factory=ExclusiveLock)
     """Held alone by an item that may end the process."""
 
@@ -138,8 +148,9 @@ class RunContext:
             toolset = ItemToolset(self.bound, self.tool_runtime, memo, self.readers)
         if self.tape is not None:
             memo, toolset = self.tape.memo(memo), self.tape.toolset(toolset)
+        pool = self.queries if step.uses == "search" and self.queries is not None else self.pool
         return Tools(
-            pool=LedgerPool(self.pool, self.ledger, self.digests, self.stats, caller, self.fence),
+            pool=LedgerPool(pool, self.ledger, self.digests, self.stats, caller, self.fence),
             models=BoundModels(self.bound.models, self.bound.defaults, step.model),
             roots=self.bound.roots,
             outputs=outputs,

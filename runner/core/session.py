@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.system import tasks
 from paddock.engine.system.text import canonical_json
 from paddock.runner.bind.bound import BoundPlan, all_plans, progress_line_names
+from paddock.runner.bind.permissions import unasked_pools
 from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.ledger import run_locks
 from paddock.runner.ledger.entries import LedgerError
@@ -29,7 +30,7 @@ from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from paddock.steps.vectors.open_stores import OpenStores
 
-from .call_cache import no_fence
+from .call_cache import QueryBatches, no_fence
 from .cleanup import sweep_temporary_files
 from .concurrency import TurnWait, WorkClaims, group_turn, open_claims
 from .model_pools import LookupInterrupted, PoolOptions, open_pools
@@ -192,6 +193,8 @@ async def open_session(
             given=environment.pool,
             here=daemon,
             is_plan=is_plan,
+            unasked=_unasked_pools(prepared, options) if is_plan else frozenset(),
+            ledger=ledger,
             is_patient=options.trigger != "hand",
             secrets=prepared.secrets,
             stop=environment.stop,
@@ -216,6 +219,7 @@ async def open_session(
             digests=digests,
             judge=Judge(bound, options, index, digests, stores, _job_runs(ledger, options, claims)),
             pool=pool,
+            queries=QueryBatches(pool),
             stats=stats,
             stores=stores,
             readers=readers,
@@ -322,6 +326,12 @@ class _Opening:
         if has_crashed:
             self.stack.push_async_callback(asyncio.to_thread, sweep_temporary_files, index)
         return index
+
+
+def _unasked_pools(prepared: PreparedRun, options: RunOptions) -> frozenset[str]:
+    settings = prepared.settings
+    allowed = settings.allow.union(options.allow)
+    return unasked_pools(prepared.bound, allowed, settings.address.url)
 
 
 def _job_runs(

@@ -10,6 +10,7 @@ import asyncio
 import difflib
 import hashlib
 import json
+import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
@@ -53,32 +54,40 @@ from .block_items import (
 from .call_cache import ModelDigests
 from .fingerprints import (
     CONTENT,
+    CONTEXT,
     EDITED_FILE,
     LOOP,
     READERS,
     DependencyIndex,
     ItemVerdict,
     PastItem,
+    Place,
     SpecChanges,
     compare_specs,
+    context_part,
     held_paths,
     held_text,
     is_file_value,
     item_content,
     item_hash,
+    item_place,
     judge_item,
     outer_value,
     part_digest,
     spec_parts,
+    without_time,
 )
 from .review_questions import PendingReview, RunReviews
 from .run_options import RunOptions
 
 RETURNS = "(returns)"
 """A sub-pipeline's `returns`, among the parts of its step's hash; not a valid id."""
+_MEASURING_STEPS = frozenset(("chat", "reduce", "split", "summarise", "summarize"))
+"""Steps that ask whether a prompt fits and take no other notice of the context."""
 N_KEYS_NAMED = 3
 """Keys that a message names: there may be thousands."""
 WORK_STATES: tuple[State, ...] = ("new", "changed", "stale")
+SOURCE_GONE = "its source is gone"
 NOT_ASKED = ItemVerdict("skipped", "not asked for")
 
 
@@ -130,6 +139,8 @@ class BlockWork:
     scope: str
     items: tuple[ItemWork, ...]
     missing: MissingSources = field(default_factory=MissingSources)
+    absences: Mapping[str, str] = field(default_factory=dict)
+    """Key of each deleted item → why the list has it no more."""
     gone: tuple[Entry, ...] = ()
     """Items that earlier runs found deleted, where `prune` asks for them."""
     held: tuple[str, ...] = ()
@@ -176,14 +187,17 @@ class _JudgedBlock:
     entries: Mapping[str, Entry]
     job_runs: frozenset[str]
     is_nested: bool
+    place: Place
 
     def parts_of(self, item: Any, place: tuple[int, int]) -> str:
         """Return the parts of an item's hash as JSON; for 10,000 items, so text is joined."""
-        block, read = self.block, ""
+        block, read, attributes = self.block, "", self.block.item_attributes
         if block.loop_attributes:
             loop = loop_value(*place)
             read = f'"{LOOP}":"{part_digest({one: loop[one] for one in block.loop_attributes})}",'
-        content = part_digest(item_content(item, block.item_attributes))
+        for name, value in item_place(item, block.var, block.shown, self.place).items():
+            read += f'"{name}":"{part_digest(value)}",'
+        content = part_digest(item_content(item, without_time(attributes)))
         return f'{{"{CONTENT}":"{content}",{read}{self.base[1:]}'
 
 
@@ -290,7 +304,11 @@ class Judge:
             await self._settled.read()
         await self.reviews.load()
         items, held = self._judge_items(
-            _JudgedBlock(block, scope_id, base, entries, job, is_nested=bool(outer)), keys, listed
+            _JudgedBlock(
+                block, scope_id, base, entries, job, is_nested=bool(outer), place=self.index.stored
+            ),
+            keys,
+            listed,
         )
         self.index.set_fresh(scope_id, (w.key for w in items if not w.verdict.is_work))
         left_out = frozenset(raw_item_keys(block, scope, left)).difference(keys)
@@ -305,13 +323,19 @@ class Judge:
         missing = await asyncio.to_thread(
             self.sources.missing, block, scope, scope_id, len(there), absent
         )
+        absences: Mapping[str, str] = {}
         if missing.deleted:
-            items = await self.ledger.ask(self._with_renames, scope_id, items, missing.deleted)
+            past = _PastItems(self.ledger, scope_id, block)
+            items = await self.ledger.ask(
+                self._with_renames, scope_id, items, missing.deleted, past
+            )
             missing = self._asked_about(missing, items, entries.values())
+            absences = await self.ledger.ask(self._absences, scope_id, items, missing.deleted, past)
         return replace(
             work,
             items=tuple(items),
             missing=missing,
+            absences=absences,
             gone=() if missing.doubts else self._gone(missing, entries.values(), keys),
             dropped=tuple(one for one in there if one.key in left_out),
         )
@@ -380,12 +404,37 @@ class Judge:
         )
 
     def _with_renames(
-        self, scope: str, items: list[ItemWork], deleted: Sequence[Entry]
+        self, scope: str, items: list[ItemWork], deleted: Sequence[Entry], past: _PastItems
     ) -> list[ItemWork]:
         """Set which deleted item a new one was renamed from."""
         new = {i.key: i.item for i in items if i.verdict.state == "new" and is_file_value(i.item)}
         old = renamed_items(self.ledger, scope, deleted, new)
-        return [_as_renamed(item, old[item.key]) if item.key in old else item for item in items]
+        return [
+            _as_renamed(item, old[item.key], has_new_key=past.had_other_key(old[item.key]))
+            if item.key in old
+            else item
+            for item in items
+        ]
+
+    def _absences(
+        self, scope: str, items: Sequence[ItemWork], deleted: Sequence[Entry], past: _PastItems
+    ) -> dict[str, str]:
+        """Return why the list no longer has each of the deleted items. Blocking."""
+        renamed = {item.renamed_from: item.key for item in items if item.renamed_from is not None}
+        made = LineageStore(self.ledger).made_of(scope)
+        found = {}
+        for key in (entry.key for entry in deleted):
+            source = made[key].source if key in made else None
+            if past.had_other_key(key):
+                is_now = f": it is '{renamed[key]}'" if key in renamed else ""
+                found[key] = f"`key` changed{is_now}"
+            elif key in renamed:
+                found[key] = f"renamed to '{renamed[key]}'"
+            elif source and not os.path.lexists(self.index.absolute(source)):
+                found[key] = SOURCE_GONE
+            else:
+                found[key] = "no longer in the list"
+        return found
 
     async def step(
         self, step: BoundStep, scope: Scope, outer: Sequence[str] = ()
@@ -393,7 +442,7 @@ class Judge:
         """Judge a top-level step that calls a model; return its scope and its one item."""
         scope_id = self.scope_id(step.id, outer)
         parts = await self._step_parts(step)
-        parts.update(self._outer_parts(step.references, scope))
+        parts.update(self._outer_parts(step.references, step.shown, scope))
         entries = await self.ledger.ask(self.ledger.entries, scope_id)
         entry = entries.get(step.id)
         await self.dependencies.look([entry] if entry is not None else (), self.bound.roots)
@@ -505,7 +554,7 @@ class Judge:
             parts = await self._block_parts(node, scope)
         else:
             parts = await self._step_parts(node)
-            parts.update(self._outer_parts(node.references, scope))
+            parts.update(self._outer_parts(node.references, node.shown, scope))
         return {name: parts[name] for name in parts if not name.startswith("steps.")}
 
     async def _block_parts(self, block: BoundBlock, scope: Scope) -> dict[str, str]:
@@ -519,7 +568,7 @@ class Judge:
             kept = {name: spec.get(name) for name in ("for_each", "key", "if", "returns")}
             kept |= {"where": spec["where"]} if "where" in spec else {}
             parts[f"{inner.id}.parameters"] = part_digest(kept)
-        parts.update(self._outer_parts(outer_references(block), scope))
+        parts.update(self._outer_parts(outer_references(block), block.shown, scope))
         return parts
 
     async def _step_parts(self, step: BoundStep) -> dict[str, str]:
@@ -534,15 +583,24 @@ class Judge:
             parts.update(await self._inner_parts(step.id, step.inner))
         if step.model is not None:
             digest = await self._digests.of(step.model)
+            n_ctx = step.model.n_ctx_tokens
+            is_apart = n_ctx is not None and step.uses in _MEASURING_STEPS
             options: list[Any] = [
                 step.model.role,
-                step.model.n_ctx_tokens,
+                None if is_apart else n_ctx,
                 dict(step.model.params),
                 *([] if step.model.keeps_reasoning else ["drop"]),
             ]
             besides = [await self._digests.of(spec) for spec in step.besides]
             parts[f"{step.id}.model"] = part_digest([digest, *besides] if besides else digest)
-            parts[f"{step.id}.parameters"] = part_digest([parts[f"{step.id}.parameters"], options])
+            written = parts[f"{step.id}.parameters"]
+            parts[f"{step.id}.parameters"] = own = part_digest([written, options])
+            if n_ctx is not None and is_apart:
+                default = await self._digests.default_context(step.model)
+                parts[f"{step.id}{CONTEXT}"] = context_part(n_ctx, default)
+                # As an older Paddock recorded it, with the context.
+                options[1] = n_ctx
+                self.older[own] = frozenset((part_digest([written, options]),))
         return parts
 
     async def _inner_parts(self, place: str, inner: BoundPlan) -> dict[str, str]:
@@ -558,7 +616,9 @@ class Judge:
         parts[f"{place}.{RETURNS}.parameters"] = part_digest([defaults, returns])
         return parts
 
-    def _outer_parts(self, references: Iterable[Reference], scope: Scope) -> dict[str, str]:
+    def _outer_parts(
+        self, references: Iterable[Reference], shown: Collection[Reference], scope: Scope
+    ) -> dict[str, str]:
         parts = {}
         for path in sorted(references):
             if path[0] == "secrets":
@@ -568,7 +628,7 @@ class Judge:
             kind = self.bound.input_types.get(path[1]) if path[:1] == ("inputs",) else None
             if kind == "dir":
                 continue  # its path is part of the scope, its files are listed by steps
-            value = outer_value(path, scope)
+            value = outer_value(path, scope, self.index.stored if path in shown else None)
             if kind == "path" and isinstance(value, str):
                 value = self._content(value)
             parts[".".join(path)] = part_digest(value)
@@ -597,29 +657,39 @@ class _PastItems:
         """Key → digest of the spec with which an item was done."""
         self._changes: dict[str, SpecChanges | None] = {}
 
+    def had_other_key(self, key: str) -> bool:
+        """Return whether the block's `key` has changed since an item was done."""
+        changes = self._changes_since(key)
+        return changes is not None and changes.has_other_key
+
     def of(self, key: str, item: Any) -> PastItem:
         """Return how an item was last done; `item` is its value now."""
+        changes = self._changes_since(key)
+        if changes is None:
+            return PastItem()
+        read = without_time(changes.attributes)
+        content = part_digest(item_content(item, read)) if changes.has_item else None
+        return PastItem(content, changes.words)
+
+    def _changes_since(self, key: str) -> SpecChanges | None:
         origins = LineageStore(self._ledger)
         if self._specs is None:
             self._specs = origins.specs_of(self._scope)
         digest = self._specs.get(key)
         if digest is None:
-            return PastItem()
+            return None
         if digest not in self._changes:
             text = origins.spec(digest)
             now = json.loads(canonical_spec(self._node))
             found = None if text is None else compare_specs(json.loads(text), now, self._node.id)
             self._changes[digest] = found
-        changes = self._changes[digest]
-        if changes is None:
-            return PastItem()
-        content = part_digest(item_content(item, changes.attributes)) if changes.has_item else None
-        return PastItem(content, changes.words)
+        return self._changes[digest]
 
 
-def _as_renamed(item: ItemWork, old: str) -> ItemWork:
+def _as_renamed(item: ItemWork, old: str, *, has_new_key: bool) -> ItemWork:
     is_new = item.verdict.state == "new"
-    verdict = ItemVerdict("new", f"renamed from '{old}'") if is_new else item.verdict
+    why = f"`key` changed: it was '{old}'" if has_new_key else f"renamed from '{old}'"
+    verdict = ItemVerdict("new", why) if is_new else item.verdict
     return replace(item, renamed_from=old, verdict=verdict)
 
 

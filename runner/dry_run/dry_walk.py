@@ -82,14 +82,15 @@ class CallBounds:
 
     least: int = 0
     most: int | None = 0
+    repairs: int = 0  # at most so many more, where answers do not pass their checks
 
     def __add__(self, other: CallBounds) -> CallBounds:
         most = None if self.most is None or other.most is None else self.most + other.most
-        return CallBounds(self.least + other.least, most)
+        return CallBounds(self.least + other.least, most, self.repairs + other.repairs)
 
     def perhaps(self) -> CallBounds:
-        """Return the calls of something that may not be done at all."""
-        return CallBounds(0, self.most)
+        """Return the calls of something that may not be done."""
+        return replace(self, least=0)
 
 
 NO_CALLS = CallBounds()
@@ -326,7 +327,7 @@ def bound_step(step: BoundStep) -> CallBounds:
     most = _max_calls(step)
     if most is None:
         return CallBounds(0, None)
-    return replace(with_repairs(step, CallBounds(0, most)), least=0)
+    return with_repairs(step, CallBounds(0, most))
 
 
 def _max_calls(step: BoundStep) -> int | None:
@@ -365,7 +366,8 @@ def with_repairs(step: BoundStep, calls: CallBounds, *, holds_forms: bool = Fals
     is_held = holds_forms and step.model is not None and not step.model.pool
     if step.reply is not None and (step.reply.checks or not is_held):
         most += step.reply.repair * (most if hasattr(step.kind, "foresee") else 1)
-    return CallBounds(calls.least, most * (1 + times(step.retry, "check")))
+    most *= 1 + times(step.retry, "check")
+    return replace(calls, repairs=most - calls.most)
 
 
 def with_tree(surely: CallBounds, n_new: int, asked: AskedPrompts) -> CallBounds:
@@ -376,9 +378,9 @@ def with_tree(surely: CallBounds, n_new: int, asked: AskedPrompts) -> CallBounds
 
 def between_lengths(shortest: CallBounds, longest: CallBounds) -> CallBounds:
     """Bound what depends on how long answers are."""
-    if shortest.most is None or longest.most is None:
-        return CallBounds(min(shortest.least, longest.least), None)
-    return CallBounds(min(shortest.least, longest.least), max(shortest.most, longest.most))
+    bounds = [one.most for one in (shortest, longest) if one.most is not None]
+    most, repairs = max(bounds, default=0), max(shortest.repairs, longest.repairs)
+    return CallBounds(min(shortest.least, longest.least), most if bounds[1:] else None, repairs)
 
 
 MAX_WALK_S = 5.0
@@ -563,6 +565,8 @@ class DryWalk:
                 outputs["text"] = UNKNOWN
             else:
                 outputs = (await step.kind().run(params, tools)).model_dump(mode="json")
+                if step.uses == "search" and is_partly_unknown and self._fills_stores:
+                    outputs["hits"] = [{**hit, "text": UNKNOWN} for hit in outputs["hits"]]
             if step.returns is not None:
                 outputs = step.returns.render(scope.with_step(step.id, outputs))
         except StepSkipped:
@@ -762,7 +766,6 @@ def pipeline_outputs(step: BoundStep, bound: BoundPlan, inner: Scope, scope: Sco
 
 
 def bound_of_step(step: BoundStep) -> WalkResult:
-    """Return what is known of a step that cannot be walked: a bound."""
     return _bound_of_body(bound_step(step), [step])
 
 

@@ -81,7 +81,7 @@ class _CostForecast:
         if calls.most is None and known:
             self.is_estimate = True
             usual = math.ceil(n_items * sum(entry.calls for entry in known) / len(known))
-            calls = CallBounds(calls.least, max(usual, calls.least))
+            calls = replace(calls, most=max(usual, calls.least))
         self.calls += calls
         if not calls.most and calls.most is not None:
             return
@@ -99,7 +99,9 @@ class _CostForecast:
             mine[1] += tokens
 
 
-async def forecast_run(prepared: PreparedRun, environment: RunEnvironment) -> PlanReport:
+async def forecast_run(
+    prepared: PreparedRun, options: RunOptions, environment: RunEnvironment
+) -> PlanReport:
     """Return what a run would do.
 
     Raises:
@@ -111,7 +113,7 @@ async def forecast_run(prepared: PreparedRun, environment: RunEnvironment) -> Pl
         from .speed_estimates import SpeedBook
 
         speeds = SpeedBook(settings.pool)
-    async with open_session(prepared, RunOptions(), environment, is_plan=True) as session:
+    async with open_session(prepared, options, environment, is_plan=True) as session:
         forecast = _Forecast(session.context, speeds, has_pool or not settings.pool_urls)
         return replace(await forecast.report(), remarks=session.stats.notes)
 
@@ -156,8 +158,9 @@ class _Forecast:
         return PlanReport(
             pipeline=stats.pipeline,
             items=tuple(self._items),
-            calls=None if is_vague else cost.calls.most,
+            calls=None if is_vague else _with_repairs(cost.calls),
             calls_are=_count_kind(cost),
+            likely_calls=None if is_vague else cost.calls.most,
             tokens=tokens,
             loads=None if is_vague else len(cost.models),
             seconds=self._seconds(tokens),
@@ -237,7 +240,9 @@ class _Forecast:
         for item in run.work.items:
             self._items.append(PlanItem(block.id, item.key, item.verdict.state, item.verdict.why))
         for entry in run.work.deleted:
-            self._items.append(PlanItem(block.id, entry.key, "deleted", "its source is gone"))
+            self._items.append(
+                PlanItem(block.id, entry.key, "deleted", run.work.absences[entry.key])
+            )
         for doubt in run.work.doubts:
             self._items.append(PlanItem(block.id, doubt.folder, "missing", doubt.text))
         dropped = {entry.key for entry in run.work.dropped}
@@ -255,6 +260,8 @@ class _Forecast:
         offered = repeatable_output(run, self._context.ledger)
         if offered is not None:
             self._known(block, offered)
+            if run.work.deleted and _fills_a_store(block):
+                self._unknown[block.id] = block.id  # searches find less
             return
         self._unknown[block.id] = block.id
         place = WalkPlace.of(self._context, block)
@@ -349,7 +356,13 @@ class _Forecast:
         place = WalkPlace.of(self._context, step)
         try:
             async with asyncio.timeout(MAX_WALK_S):
-                walked = await self._dry.step(step, self._guessed_scope(), place, self._unknown)
+                walked = await self._dry.step(
+                    step,
+                    self._guessed_scope(),
+                    place,
+                    self._unknown,
+                    is_after_changes=is_pending and step.uses == "search",
+                )
         except TimeoutError:
             walked = bound_of_step(step)
         except ItemEnds as end:
@@ -411,11 +424,15 @@ class _Forecast:
                     yield gain.sentence()
 
 
+def _with_repairs(calls: CallBounds) -> int | None:
+    return None if calls.most is None else calls.most + calls.repairs
+
+
 def _count_kind(cost: _CostForecast) -> CallsAre:
     """Return how well the number of calls is known."""
     if cost.is_estimate:
         return "about"
-    return "exact" if cost.calls.least == cost.calls.most else "at most"
+    return "exact" if cost.calls.least == _with_repairs(cost.calls) else "at most"
 
 
 _REPEATABLE = frozenset(
@@ -439,6 +456,10 @@ def repeatable_output(run: BlockState, ledger: Ledger) -> dict[str, Any] | None:
         run.counts[item.verdict.state] += 1
         run.changed.append({"key": item.key, "state": item.verdict.state})
     return run.offered()
+
+
+def _fills_a_store(block: BoundBlock) -> bool:
+    return any(step.uses == "embed" and "store" in step.written for step in all_steps(block.body))
 
 
 def _is_repeatable(block: BoundBlock) -> bool:

@@ -80,7 +80,7 @@ class Entry:
     """JSON, or None where `returns_object` names it."""
     returns_object: str | None = None
     reads: str | None = None
-    """JSON: path → [size, mtime_ns, sha256] of the other files that it read."""
+    """JSON: path → [size, mtime_ns, sha256, ctime_ns, inode] of the other files that it read."""
     outputs: str | None = None
     """JSON: the stored paths of the files that it wrote."""
     has_inner_failures: bool = False
@@ -162,6 +162,8 @@ class OutputRow:
     intended: tuple[str, ...]
     size: int | None
     mtime_ns: int | None
+    at: float = field(default=0.0, compare=False)
+    """When it was recorded: a file that changed later is compared by its content."""
 
 
 @dataclass(frozen=True, slots=True)

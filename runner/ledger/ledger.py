@@ -403,15 +403,15 @@ class Ledger:
             rows = self.rows_of_keys(f"{query} where scope = :scope", keys, scope=scope)
         else:
             rows = self.rows(query)
-        for of_scope, path, key, sha256, intended, size, mtime_ns in rows:
+        for of_scope, path, key, sha256, intended, size, mtime_ns, at in rows:
             sums = tuple(json.loads(intended))
-            yield OutputRow(of_scope, path, key, sha256, sums, size, mtime_ns)
+            yield OutputRow(of_scope, path, key, sha256, sums, size, mtime_ns, at)
 
     def record_output(self, output: OutputRow, run: str) -> None:
         """Write what a path holds, or is about to hold."""
         row = {name: getattr(output, name) for name in OutputRow.__slots__}
         row["intended"] = json.dumps(output.intended)
-        self.put("outputs", {**row, "run": run, "at": time.time()})
+        self.put("outputs", {**row, "run": run, "at": output.at or time.time()})
 
     # --- calls
 

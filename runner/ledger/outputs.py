@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +69,10 @@ class OutputIndex:
         return frozenset(known)
 
     def condition(self, scope: str, stored: str) -> FileCondition:
-        """Return whether an output is as recorded; equal size and mtime are trusted."""
+        """Return whether an output is as recorded.
+
+        Equal size and mtime are trusted where nothing happened to the file since.
+        """
         row = self._rows.get((scope, stored))
         try:
             stat = os.stat(self.absolute(stored))  # noqa: PTH116 - 10,000 times in a run
@@ -76,7 +80,8 @@ class OutputIndex:
             return "missing"
         if row is None or row.sha256 is None:
             return "missing"
-        if (stat.st_size, stat.st_mtime_ns) == (row.size, row.mtime_ns):
+        is_untouched = stat.st_ctime <= row.at
+        if is_untouched and (stat.st_size, stat.st_mtime_ns) == (row.size, row.mtime_ns):
             return "same"
         if stat.st_size == row.size and sha256_of(Path(self.absolute(stored))) == row.sha256:
             return "same"
@@ -138,8 +143,10 @@ class OutputIndex:
     def record_written(self, scope: str, key: str, path: Path, sha256: str, run: str) -> None:
         """Record the content that `path` has now."""
         stat = no_links.facts_of(path)
-        row = OutputRow(scope, self.stored(path), key, sha256, (), stat.st_size, stat.st_mtime_ns)
-        if self._rows.get((scope, row.path)) != row:
+        times = stat.st_mtime_ns, time.time()
+        row = OutputRow(scope, self.stored(path), key, sha256, (), stat.st_size, *times)
+        known = self._rows.get((scope, row.path))
+        if known != row or known.at < stat.st_ctime:
             self._put(row, run)
 
     def _put(self, row: OutputRow, run: str) -> None:

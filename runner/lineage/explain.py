@@ -40,6 +40,7 @@ from paddock.runner.core.call_cache import ModelDigests
 from paddock.runner.core.cleanup import current_paths
 from paddock.runner.core.fingerprints import (
     CONTENT,
+    CONTEXT,
     LISTED,
     ROWS,
     STORE,
@@ -507,7 +508,7 @@ def pipeline_changes(
         return
     recorded = json.loads(entry.parts)
     was = {name: recorded[name] for name in recorded if _is_comparable(name, parts)}
-    names = stale_parts(was, parts, older, is_done=entry.state == "done")
+    names = stale_parts(was, parts, older, entry)
     words = compare_specs(before, now, node.id).words if before else {}
     for number, reason in enumerate(change_reasons(names, was, parts, words)):
         yield LineageChange(reason, lines if number == 0 else ())
@@ -517,7 +518,7 @@ def _is_comparable(name: str, parts: Mapping[str, str]) -> bool:
     """Return whether a part is known without running other steps."""
     if name == CONTENT or name.startswith("steps."):
         return False
-    return name in parts or name.endswith((".prompt", ".parameters", ".version"))
+    return name in parts or name.endswith((".prompt", ".parameters", ".version", CONTEXT))
 
 
 def _spec_difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -209,6 +209,8 @@ class PlanReport:
     calls: int | None = None
     calls_are: CallsAre = "exact"
     """`about`: estimated from earlier runs, since nothing bounds them."""
+    likely_calls: int | None = None
+    """As many as there are where each answer passes its checks at once."""
     tokens: int | None = None
     loads: int | None = None
     seconds: float | None = None
@@ -231,6 +233,7 @@ class PlanReport:
             "items": [item.as_json() for item in self.items],
             "calls": self.calls,
             "calls_are": None if self.calls is None else self.calls_are,
+            "likely_calls": self.likely_calls,
             "tokens": self.tokens,
             "loads": self.loads,
             "seconds": self.seconds,

@@ -46,7 +46,6 @@ from .tool_protocol import (
     OfferedTool,
     ToolCallResult,
     ToolProtocol,
-    function_files,
     offered_tools,
     refuse_duplicates,
     refuse_unknown_choice,
@@ -124,8 +123,8 @@ class Agent:
         return frozenset({"embed"}) if keeps_texts else frozenset()
 
     def reads(self, params: AgentParams) -> Sequence[str]:
-        """Return the files of its functions; files that tools read are recorded when called."""
-        return function_files(params.tools)
+        """Return nothing: files that tools read are recorded when called."""
+        return ()
 
     async def run(self, params: AgentParams, tools: Tools) -> AgentOutput:
         model = tools.models.resolve(params.model, "chat")

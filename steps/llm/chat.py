@@ -33,7 +33,6 @@ from .ask_and_repair import (
 from .map_reduce import DivisiblePrompt, MapReduce
 from .tool_protocol import (
     ChatTools,
-    function_files,
     refuse_duplicates,
     refuse_unknown_choice,
     request_tool_calls,
@@ -135,7 +134,7 @@ class Chat:
     takes_reply: ClassVar[bool] = True
 
     def reads(self, params: ChatParams) -> Sequence[str]:
-        return [*params.images, *function_files(params.tools)]
+        return params.images
 
     async def run(self, params: ChatParams, tools: Tools) -> ChatOutput:
         model = tools.models.resolve(params.model, "chat")

@@ -19,7 +19,6 @@ from paddock.engine.request import Message, Reply, Tool, ToolCall, with_system_t
 from paddock.engine.sampling.schema import check_schema
 from paddock.pipelines.reply_schema import TOO_DEEP, is_nested_too_deep
 from paddock.steps.base import BoundTool, StepError, Toolset
-from paddock.steps.tools.tool import FUNCTION_REFERENCE
 
 from .ask_and_repair import Asker, schema_constraint
 
@@ -121,12 +120,6 @@ def refuse_unknown_choice(choice: str, wanted: Sequence[str | ToolParam]) -> Non
     if not any(choice in (name, model_tool_name(name), safe_tool_name(name)) for name in known):
         words = ", ".join(f"'{name}'" for name in known)
         raise ValueError(f"`tool_choice: {choice}` names no tool that is offered: {words}")
-
-
-def function_files(wanted: Sequence[str | ToolParam]) -> list[str]:
-    names = (one if isinstance(one, str) else one.name or "" for one in wanted)
-    found = (FUNCTION_REFERENCE.match(name) for name in names)
-    return list(dict.fromkeys(one["file"] for one in found if one is not None))
 
 
 @dataclass(frozen=True, slots=True)

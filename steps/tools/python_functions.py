@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import contextlib
-import hashlib
 import importlib.util
 import json
 import os
@@ -32,6 +31,7 @@ from .tool import (
     DEFAULT_TOOL_TIMEOUT_S,
     FunctionNotFound,
     RunnableTool,
+    code_digest,
     parse_python_file,
     tool_refusal,
     tool_result,
@@ -59,8 +59,8 @@ class PythonFunction:
         return {"of": self.of, "name": self.name, "file": str(self.file) if self.file else None}
 
     def digest(self) -> str:
-        """Return the sha256 of its file, or the version of its package."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest() if self.file else self.version
+        """Return the sha256 of its code with all that it imports, or its package's version."""
+        return code_digest(self.file) if self.file else self.version
 
 
 def installed_function(name: str) -> PythonFunction:
@@ -83,7 +83,7 @@ def function_fault(file: Path, written: str, name: str) -> str | None:
     "there is no file 'nowhere.py'"
     """
     try:
-        _, tree = parse_python_file(file, written)
+        tree = parse_python_file(file, written)
     except FunctionNotFound as error:
         return error.what
     if name in set(_function_names(tree)):
@@ -98,7 +98,7 @@ def missing_imports(file: Path) -> list[str]:
     Runs none of it. Imports within `try`, `if` or a function may be meant to fail.
     """
     try:
-        _, tree = parse_python_file(file, str(file))
+        tree = parse_python_file(file, str(file))
     except FunctionNotFound:
         return []  # reported elsewhere
     names: list[str] = []

@@ -8,8 +8,12 @@ known before it starts. Imports no tool.
 from __future__ import annotations
 
 import ast
+import hashlib
+import io
 import json
+import os
 import re
+import tokenize
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -77,16 +81,15 @@ class FunctionNotFound(Exception):
         super().__init__(f"{what}. {remedy}".strip())
 
 
-def parse_python_file(path: Path, written: str) -> tuple[bytes, ast.Module]:
-    """Return a file's content and its syntax tree; `written` names it. Runs nothing of it.
+def parse_python_file(path: Path, written: str) -> ast.Module:
+    """Return a file's syntax tree; `written` names it. Runs nothing of it.
 
     Raises:
         FunctionNotFound: it cannot be read, or is not Python.
     """
     try:
         with open_file(path, follows_links=True) as file:
-            content = file.read()
-        return content, ast.parse(content)
+            return ast.parse(file.read())
     except FileNotFoundError:
         remedy = "Paths are relative to the YAML; create or correct it."
         raise FunctionNotFound(f"there is no file '{written}'", remedy) from None
@@ -98,6 +101,96 @@ def parse_python_file(path: Path, written: str) -> tuple[bytes, ast.Module]:
         raise FunctionNotFound(what) from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise FunctionNotFound(f"the file '{written}' is not Python: {error}") from error
+
+
+# --- the code of a Python file, with the modules that it imports; none of it is run
+
+_MAX_MODULES = 1000  # of a folder: a tree of that size is read in a second
+
+
+def file_content(file: Path) -> bytes:
+    """Return what a file holds; nothing where it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
+
+
+def python_modules_of(file: Path) -> list[Path]:
+    """Return a Python file and all that it imports from its own folder, by name."""
+    found, waiting = {file: None}, [file]
+    while waiting and len(found) < _MAX_MODULES:
+        for module in _imported_files(waiting.pop(), file.parent):
+            if module not in found:
+                found[module] = None
+                waiting.append(module)
+    return sorted(found)
+
+
+def code_digests(file: Path) -> dict[str, str]:
+    """Return the sha256 of the code of a Python file and of each module that it imports."""
+    return {
+        os.path.relpath(one, file.parent): hashlib.sha256(_code(file_content(one))).hexdigest()
+        for one in python_modules_of(file)
+    }
+
+
+def code_digest(file: Path) -> str:
+    """Return one sha256 of the code of a Python file with all that it imports."""
+    lines = (f"{name} {digest}\n" for name, digest in code_digests(file).items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _imported_files(file: Path, folder: Path) -> Iterator[Path]:
+    try:
+        tree = ast.parse(file_content(file))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _modules(alias.name, folder)
+        elif isinstance(node, ast.ImportFrom):
+            package = node.module or ""
+            at = file.parents[node.level - 1] if 0 < node.level <= len(file.parents) else folder
+            yield from _modules(package, at)
+            for alias in node.names:
+                if alias.name == "*":  # `__all__` of a package may name its modules
+                    yield from sorted(at.joinpath(*package.split(".")).glob("*.py"))
+                else:
+                    yield from _modules(f"{package}.{alias.name}", at)
+
+
+def _modules(name: str, folder: Path) -> Iterator[Path]:
+    """Yield the files of a module's name: itself, and the packages around it."""
+    at = folder
+    for part in filter(None, name.split(".")):
+        if (at / f"{part}.py").is_file():
+            yield at / f"{part}.py"
+        at = at / part
+        if (at / "__init__.py").is_file():
+            yield at / "__init__.py"
+
+
+def _code(content: bytes) -> bytes:
+    r"""Return the lines of a Python file without comments.
+
+    >>> _code(b"# Adds.\ndef add(a):  # one\n    return a + 1\n")
+    b'def add(a):\n    return a + 1\n'
+    """
+    lines = content.splitlines(keepends=True)
+    try:
+        for token in tokenize.tokenize(io.BytesIO(content).readline):
+            row, column = token.start[0] - 1, token.start[1]
+            if token.type == tokenize.COMMENT:
+                before = token.line[:column].rstrip()
+                lines[row] = f"{before}\n".encode() if before else b""
+    except (tokenize.TokenError, SyntaxError, ValueError, IndexError):
+        return content
+    return b"".join(lines)
+
+
+# --- what a name stands for
 
 
 def installed_tools() -> tuple[str, ...]:
@@ -266,9 +359,7 @@ class CallTool:
     roles: ClassVar[frozenset[Role]] = frozenset()
 
     def reads(self, params: ToolParams) -> Sequence[str]:
-        file = FUNCTION_REFERENCE.match(params.name) if params.server is None else None
-        if file:
-            return (file["file"],)
+        """Return the file that it reads; the code of a function is a part of the step's spec."""
         path = params.args.get("path")
         if params.name == "files.read" and params.server is None and isinstance(path, str):
             return (f"{params.options.get('root', '.')}/{path}",)

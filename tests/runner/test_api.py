@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from paddock.engine.errors import DeadlineExceeded
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.api import run, validate
+from paddock.runner.api import plan, run, validate
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World, reasons, settings, states
@@ -45,6 +46,50 @@ def test_a_second_run_of_an_unchanged_folder_makes_no_call(world: World) -> None
     assert second.calls == second.cached_calls == len(world.pool.chats) == 0
     assert second.written == ()
     assert second.returns["report"] == first.returns["report"]
+
+
+def test_where_an_event_loop_runs_the_async_twins_are_named(
+    world: World, recwarn: pytest.WarningsRecorder
+) -> None:
+    async def in_a_notebook() -> list[str]:
+        told = []
+        for call in (run, plan):
+            with pytest.raises(RuntimeError) as caught:
+                call(world.file)
+            told.append(str(caught.value))
+        return told
+
+    words = (
+        "`{0}` cannot be called where an event loop is running, as in a notebook. "
+        "Write `await {0}_async(…)`: it takes the same arguments."
+    )
+    assert asyncio.run(in_a_notebook()) == [words.format("run"), words.format("plan")]
+    assert not recwarn.list
+
+
+FAR = """\
+models: {far: {ref: m, ctx: 2k, pool: {url: "http://far.example:1"}}}
+steps:
+  - {id: a, uses: chat, with: {model: far, prompt: "Say noon"}}
+"""
+
+
+def test_a_plan_asks_no_server_that_a_run_may_not_ask(tmp_path: Path) -> None:
+    world = World(tmp_path, FAR)
+    told = plan(world.file, settings=settings(tmp_path))
+    assert (told.calls, [item.state for item in told.items]) == (1, ["new"])
+    assert told.advice[-1].startswith("A run wants to ask http://far.example:1 for a model.")
+    world.run(allow=["network"])
+    told = plan(world.file, settings=settings(tmp_path))
+    assert (told.has_work, told.items[0].why) == (False, None)
+
+
+def test_a_plan_takes_the_options_of_a_run(world: World) -> None:
+    world.run()
+    options = RunOptions(force=frozenset(["digest"]))
+    told = plan(world.file, None, options, pool=FakePool(), settings=settings(world.folder))
+    assert reasons(told, "digest") == {"digest": "forced"}
+    assert told.calls == 1
 
 
 def test_one_environment_serves_several_runs(world: World) -> None:

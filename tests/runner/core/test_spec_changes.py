@@ -150,14 +150,15 @@ CHANGES: dict[str, tuple[Callable[[World], object], str, dict[str, str]]] = {
         "stale: model changed (step 'sum')",
         NOTHING,
     ),
-    "another context": (
-        edit("", "ctx: 2k", "ctx: 3k"),
-        "stale: `ctx` or `params` of its model changed (step 'sum')",
+    "a larger context": (edit("", "ctx: 2k", "ctx: 3k"), "", NOTHING),
+    "a smaller context": (
+        edit("", "ctx: 2k", "ctx: 1k"),
+        "stale: `ctx` of its model changed (step 'sum')",
         NOTHING,
     ),
     "other parameters of the model": (
         edit("", "top_k: 5", "top_k: 6"),
-        "stale: `ctx` or `params` of its model changed (step 'sum')",
+        "stale: `params` of its model changed (step 'sum')",
         NOTHING,
     ),
     "other parameters of the step": (

@@ -1,0 +1,910 @@
+"""Every kind of change: a plan counts what the run does, and the outputs are those from scratch.
+
+A run after a change may ask for what a run from scratch asks and the first run did not: nothing
+else, and nothing less. So the expected number of calls needs no table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.request import ChatRequest
+from paddock.runner.api import plan, run
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.progress.report import PlanReport, Report
+from paddock.runner.settings import Settings
+from tests.fakes.pool import FakePool, echo
+from tests.runner.world import settings
+
+Change = Callable[["Case"], object]
+
+
+def answer(request: ChatRequest) -> str:
+    """Answer with what the request says, its model and its parameters: each has its own answer."""
+    options = sorted({**request.model.params, **request.params}.items())
+    said = f"{request.model.ref} {options} {echo(request)}"
+    return said if request.constraint is None else json.dumps({"said": said})
+
+
+@dataclass
+class Case:
+    """A pipeline in a folder of its own. `pool` is the pool of the latest run."""
+
+    folder: Path
+    pool: FakePool
+
+    @property
+    def file(self) -> Path:
+        return self.folder / "pipeline.yaml"
+
+    def write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        path = self.folder / name
+        text = path.read_text()
+        assert old in text, f"{name} has no {old!r}"
+        path.write_text(text.replace(old, new))
+
+    def plan(self) -> PlanReport:
+        return plan(self.file, pool=_pool(), settings=self._settings())
+
+    def run(self) -> Report:
+        self.pool = _pool()
+        options = RunOptions(local=True, prune=True, is_confirmed=True)
+        around = RunEnvironment(pool=self.pool, settings=self._settings())
+        report = run(self.file, None, options, around)
+        assert report.status == "completed", report.message
+        bad = [(i.key, i.error) for i in report.items if i.state in ("failed", "quarantined")]
+        assert not bad, bad
+        return report
+
+    def requests(self) -> set[str]:
+        """Return what was asked of models in the latest run, without their contexts."""
+        chats = (
+            repr((
+                one.model.ref, one.messages, one.params, one.constraint,
+                dict(one.model.params), one.n_logprobs,
+            ))
+            for one in self.pool.chats
+        )  # fmt: skip
+        return {*chats, *(repr((one.model.ref, one.texts)) for one in self.pool.embeds)}
+
+    def outputs(self) -> dict[str, bytes]:
+        out = self.folder / "out"
+        files = (one for one in out.rglob("*") if one.is_file() and ".lance" not in str(one))
+        return {str(one.relative_to(out)): one.read_bytes() for one in sorted(files)}
+
+    def forget(self) -> None:
+        """Remove all that runs made."""
+        for name in (".paddock", "out", "cache", "state", "store.lance"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def _settings(self) -> Settings:
+        return replace(settings(self.folder), allow=frozenset(("run", "tool", "mcp")))
+
+
+def _pool() -> FakePool:
+    return FakePool(answer=answer)
+
+
+# --- changes
+
+
+def edit(name: str, old: str, new: str) -> Change:
+    return lambda case: case.edit(name, old, new)
+
+
+def yaml(old: str, new: str) -> Change:
+    return edit("pipeline.yaml", old, new)
+
+
+def both(*changes: Change) -> Change:
+    def change(case: Case) -> None:
+        for one in changes:
+            one(case)
+
+    return change
+
+
+def rename(old: str, new: str) -> Change:
+    return lambda case: (case.folder / old).rename(case.folder / new)
+
+
+def delete(name: str) -> Change:
+    return lambda case: (case.folder / name).unlink()
+
+
+def add(name: str, text: str) -> Change:
+    return lambda case: case.write(name, text)
+
+
+def touch(name: str) -> Change:
+    return lambda case: os.utime(case.folder / name, ns=(10**18, 10**18))
+
+
+def behind_the_time(name: str, old: str, new: str) -> Change:
+    """Change bytes, and set the time back: neither size nor mtime tells."""
+    assert len(old) == len(new)
+
+    def change(case: Case) -> None:
+        path = case.folder / name
+        facts = path.stat()
+        case.edit(name, old, new)
+        os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+
+    return change
+
+
+def nothing(_: Case) -> None:
+    """Change nothing."""
+
+
+# --- pipelines
+
+DOCUMENTS = {
+    "pipeline.yaml": """\
+inputs:
+  tone: {type: str, default: plain}
+models:
+  writer: {ref: one, ctx: 2k, params: {top_k: 5}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: note, uses: files.read, with: {path: note.txt}}
+      - {id: stem, uses: prompt, with: {template: "{{ doc.stem }}"}}
+      - id: sum
+        uses: chat
+        with:
+          system: {file: system.md}
+          prompt: "{{ doc.name }}, {{ inputs.tone }}: {{ steps.text.text }} {{ steps.note.text }}"
+          params: {temperature: 0.5}
+        reply: {schema: {said: str}, check: ["words(output.said) < 99"]}
+      - id: page
+        uses: files.write
+        with:
+          path: "out/{{ doc.relpath }}"
+          template: {file: page.md}
+          vars: {s: "{{ steps.sum.text }}"}
+    returns: {file: doc.relpath, sum: steps.sum.text}
+  - {id: digest, uses: reduce, with: {over: "{{ steps.each.results }}", prompt: "All:"}}
+  - {uses: files.write, with: {path: out/DIGEST.md, text: "{{ steps.digest.text }}"}}
+""",
+    "system.md": "Be brief.",
+    "page.md": "# {{ doc.stem }}\n{{ s }}\n",
+    "note.txt": "The harbour is closed on Sundays.",
+    "inbox/0.txt": "Document 0, about the ferry.",
+    "inbox/1.txt": "Document 1, about the ferry.",
+}
+PLACES = {
+    "pipeline.yaml": """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: sum, uses: chat, with: {prompt: "Of {{ doc.path }}: {{ steps.text.text }}"}}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}}
+""",
+    "inbox/0.txt": "Document 0, about the ferry.",
+    "inbox/1.txt": "Document 1, about the ferry.",
+}
+
+
+def _with(files: dict[str, str], old: str, new: str) -> dict[str, str]:
+    assert old in files["pipeline.yaml"]
+    return files | {"pipeline.yaml": files["pipeline.yaml"].replace(old, new)}
+
+
+MOVED = both(rename("inbox", "in2"), yaml("root: ./inbox", "root: ./in2"))
+CODE = {
+    "pipeline.yaml": """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: own, uses: "own.py:clean", with: {text: "{{ steps.text.text }}"}}
+      - {id: sum, uses: chat, with: {prompt: "Sum up: {{ steps.own.result }}"}}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}}
+""",
+    "own.py": '''\
+"""Cleans texts."""
+# A comment.
+import helper
+from pack import part
+from pack.deep.below import ended
+
+
+def clean(text: str) -> str:
+    """Clean a text."""
+    return ended(part.cut(helper.lower(text)))
+''',
+    "helper.py": "def lower(text):\n    return text.lower()\n",
+    "pack/__init__.py": "MARK = '!'\n",
+    "pack/part.py": "from . import MARK\n\n\ndef cut(text):\n    return text[:20] + MARK\n",
+    "pack/deep/__init__.py": "",
+    "pack/deep/below.py": "from ..tail import END\n\n\ndef ended(text):\n    return text + END\n",
+    "pack/tail.py": "END = ' .'\n",
+    "unused.py": "X = 1\n",
+    "inbox/0.txt": "Document 0, about the ferry.",
+    "inbox/1.txt": "Document 1, about the ferry.",
+}
+TOOL = _with(
+    CODE,
+    '{id: own, uses: "own.py:clean", with: {text: "{{ steps.text.text }}"}}',
+    '{id: own, uses: tool, with: {name: "own.py:clean", args: {text: "{{ steps.text.text }}"}}}',
+)
+PURE_TOOL = TOOL | {"own.py": TOOL["own.py"] + "\n\nclean.has_effects = False\n"}
+COMMAND = _with(
+    CODE,
+    '{id: own, uses: "own.py:clean", with: {text: "{{ steps.text.text }}"}}',
+    "{id: own, uses: run, with: {command: [sh, tools/s.sh, words.txt], returns_: 0}}",
+)
+COMMAND["pipeline.yaml"] = (
+    COMMAND["pipeline.yaml"]
+    .replace(", returns_: 0", "")
+    .replace("steps.own.result", "steps.text.text }} {{ steps.own.stdout")
+)
+COMMAND |= {"tools/s.sh": "cat $1; echo done\n", "words.txt": "one two\n"}
+PYTHON_COMMAND = _with(COMMAND, "[sh, tools/s.sh, words.txt]", "[python3, tools/main.py]")
+PYTHON_COMMAND |= {
+    "tools/main.py": "import sibling\nprint(sibling.WORD)\n",
+    "tools/sibling.py": "WORD = 'one'\n",
+}
+TREE = {
+    "pipeline.yaml": """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+    returns: {file: doc.relpath, text: steps.text.text}
+  - id: digest
+    uses: reduce
+    with: {over: "{{ steps.each.results }}", prompt: "All:", fanin: 2}
+  - {uses: files.write, with: {path: out/DIGEST.md, text: "{{ steps.digest.text }}"}}
+""",
+    **{f"inbox/{n}.txt": f"Document {n}, about the ferry." for n in range(7)},
+}
+CONTEXT = {
+    "pipeline.yaml": """\
+models:
+  writer: {ref: one, ctx: 200}
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: sum, uses: summarise, with: {file: "{{ doc.path }}"}}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}}
+    returns: {file: doc.relpath, text: steps.sum.text}
+  - {id: digest, uses: reduce, with: {over: "{{ steps.each.results }}", prompt: "All:"}}
+  - {uses: files.write, with: {path: out/DIGEST.md, text: "{{ steps.digest.text }}"}}
+""",
+    "inbox/0.txt": "Document 0, about the ferry.",
+    "inbox/1.txt": "Document 1, about the ferry.",
+}
+LONG = CONTEXT | {"inbox/2.txt": "A long text about the ferry. " * 60}
+NO_CONTEXT = _with(CONTEXT, ", ctx: 200", "")
+ROWS = {
+    "pipeline.yaml": """\
+steps:
+  - {id: table, uses: files.rows, with: {path: rows.csv}}
+  - id: each
+    for_each: row in steps.table.rows
+    where: row.kind != "none"
+    key: row.id
+    do:
+      - {id: sum, uses: chat, with: {prompt: "Of {{ row.text }}"}}
+      - {uses: files.write, with: {path: "out/{{ row.id }}.txt", text: "{{ steps.sum.text }}"}}
+    returns: {id: row.id, sum: steps.sum.text}
+  - {id: digest, uses: chat, with: {prompt: "All: {{ steps.each.results }}"}}
+  - {uses: files.write, with: {path: out/DIGEST.md, text: "{{ steps.digest.text }}"}}
+""",
+    "rows.csv": "id,kind,text,more\na,x,ferry,1\nb,x,pier,2\nc,none,boat,3\n",
+}
+NESTED = {
+    "pipeline.yaml": """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: parts
+        for_each: word in steps.text.text.split()
+        do:
+          - {id: sum, uses: chat, with: {prompt: "Word {{ word }} of {{ doc.stem }}"}}
+        returns: steps.sum.text
+      - uses: files.write
+        with: {path: "out/{{ doc.relpath }}", text: "{{ steps.parts.results | join(' ') }}"}
+""",
+    "inbox/0.txt": "ferry pier",
+    "inbox/1.txt": "boat ferry",
+}
+NESTED_PLACE = _with(NESTED, "of {{ doc.stem }}", "of {{ doc.path }}")
+INNER = {
+    "pipeline.yaml": """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: inner, uses: pipeline, with: {file: inner.yaml, inputs: {file: "{{ doc.path }}"}}}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.inner.said }}"}}
+""",
+    "inner.yaml": """\
+inputs:
+  file: {type: path}
+  tone: {type: str, default: plain}
+steps:
+  - {id: text, uses: files.read, with: {path: "{{ inputs.file }}"}}
+  - {id: sum, uses: chat, with: {prompt: "{{ inputs.tone }}: {{ steps.text.text }}"}}
+returns: {said: steps.sum.text}
+""",
+    "inbox/0.txt": "Document 0, about the ferry.",
+    "inbox/1.txt": "Document 1, about the ferry.",
+}
+LISTED = {
+    "pipeline.yaml": """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - {id: sum, uses: chat, with: {prompt: "Of {{ steps.docs.files }}"}}
+  - {uses: files.write, with: {path: out/all.txt, text: "{{ steps.sum.text }}"}}
+""",
+    "inbox/0.txt": "Document 0, about the ferry.",
+    "inbox/1.txt": "Document 1, about the ferry.",
+}
+NAMES = _with(LISTED, "{{ steps.docs.files }}",
+              "{% for f in steps.docs.files %}{{ f.name }} {% endfor %}")  # fmt: skip
+STORE = {
+    "pipeline.yaml": """\
+models:
+  vec: {ref: two, role: embed}
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: vec, uses: embed, with: {texts: ["{{ steps.text.text }}"], store: store.lance}}
+  - {id: found, uses: search, needs: [each], with: {store: store.lance, query: Ferry, k: 2}}
+  - {id: sum, uses: chat, with: {prompt: "Of {{ steps.found.hits }}"}}
+  - {uses: files.write, with: {path: out/all.txt, text: "{{ steps.sum.text }}"}}
+""",
+    "inbox/0.txt": "Document 0, about the ferry.",
+    "inbox/1.txt": "Document 1, about the ferry.",
+}
+
+EACH, QUIET = "each", ("fresh", "skipped")
+CALLS = {"smaller ctx": 3}
+"""Calls that a run from scratch would not tell: a reply may depend on its context."""
+BOTH = ("0.txt", "1.txt")
+"""The documents, where all of them are done again."""
+
+
+def _all(why: str) -> dict[str, str | None]:
+    return dict.fromkeys(BOTH, why)
+
+
+def _first(why: str) -> dict[str, str | None]:
+    return {"0.txt": why}
+
+
+KINDS: dict[str, tuple[dict[str, str], Change, dict[str, str | None]]] = {
+    # kind: the files, the change, and the reasons of what is not fresh in the block `each`
+    "nothing": (DOCUMENTS, nothing, {}),
+    # --- texts and parameters
+    "prompt": (
+        DOCUMENTS,
+        yaml(", {{ inputs.tone }}:", " ({{ inputs.tone }}):"),
+        _all("prompt changed (step 'sum')"),
+    ),
+    "prompt, another attribute": (
+        DOCUMENTS,
+        yaml("{{ doc.name }}", "{{ doc.stem }}"),
+        _all("prompt changed (step 'sum')"),
+    ),
+    "prompt, the whole item": (
+        DOCUMENTS,
+        yaml("{{ doc.name }}", "{{ doc }}"),
+        _all("prompt changed (step 'sum')"),
+    ),
+    "prompt that reads as before": (
+        DOCUMENTS,
+        yaml("{{ doc.name }}", "{{ doc['name'] }}"),
+        _all("prompt changed (step 'sum')"),
+    ),
+    "system file": (
+        DOCUMENTS,
+        edit("system.md", "brief", "short"),
+        _all("prompt changed (step 'sum')"),
+    ),
+    "template file": (
+        DOCUMENTS,
+        edit("page.md", "# ", "## "),
+        _all("template changed (step 'page')"),
+    ),
+    "output path": (
+        DOCUMENTS,
+        yaml("out/{{ doc.relpath }}", "out/{{ doc.stem }}.md"),
+        _all("`path` changed (step 'page')"),
+    ),
+    "prompt and output path": (
+        DOCUMENTS,
+        both(
+            yaml("{{ doc.name }}", "{{ doc.stem }}"),
+            yaml("out/{{ doc.relpath", "out/x{{ doc.relpath"),
+        ),
+        _all("prompt changed (step 'sum'); `path` changed (step 'page')"),
+    ),
+    "schema": (
+        DOCUMENTS,
+        yaml("schema: {said: str}", "schema: {said: 'str?'}"),
+        _all("schema changed (step 'sum')"),
+    ),
+    "check": (DOCUMENTS, yaml("< 99", "< 98"), _all("checks changed (step 'sum')")),
+    "one more check": (
+        DOCUMENTS,
+        yaml('["words(output.said) < 99"]', '["words(output.said) < 99", "output.said != \'x\'"]'),
+        _all("checks changed (step 'sum')"),
+    ),
+    "checks where there was a schema alone": (
+        _with(DOCUMENTS, ', check: ["words(output.said) < 99"]', ""),
+        yaml("schema: {said: str}", 'schema: {said: str}, check: ["words(output.said) < 99"]'),
+        _all("checks changed (step 'sum')"),
+    ),
+    "checks where there was no reply": (
+        _with(
+            DOCUMENTS,
+            '        reply: {schema: {said: str}, check: ["words(output.said) < 99"]}\n',
+            "",
+        ),
+        yaml(
+            "          params: {temperature: 0.5}\n",
+            '          params: {temperature: 0.5}\n        reply: {check: ["words(text) < 99"]}\n',
+        ),
+        _all("checks changed (step 'sum')"),
+    ),
+    "schema where there was no reply": (
+        _with(
+            DOCUMENTS,
+            '        reply: {schema: {said: str}, check: ["words(output.said) < 99"]}\n',
+            "",
+        ),
+        yaml(
+            "          params: {temperature: 0.5}\n",
+            "          params: {temperature: 0.5}\n        reply: {schema: {said: str}}\n",
+        ),
+        _all("schema changed (step 'sum')"),
+    ),
+    "repair": (DOCUMENTS, yaml('< 99"]', '< 99"], repair: 3'), _all("checks changed (step 'sum')")),
+    "a check less": (
+        DOCUMENTS,
+        yaml(', check: ["words(output.said) < 99"]', ""),
+        _all("checks changed (step 'sum')"),
+    ),
+    "no reply any more": (
+        DOCUMENTS,
+        yaml('        reply: {schema: {said: str}, check: ["words(output.said) < 99"]}\n', ""),
+        _all("schema changed (step 'sum'); checks changed (step 'sum')"),
+    ),
+    "evidence": (
+        DOCUMENTS,
+        yaml("check: [", "evidence: steps.text, check: ["),
+        _all("sources of its evidence changed (step 'sum')"),
+    ),
+    "model": (DOCUMENTS, yaml("ref: one", "ref: two"), _all("model changed (step 'sum')")),
+    "alias of the model": (DOCUMENTS, yaml("  writer:", "  author:"), {}),
+    "params of the model": (
+        DOCUMENTS,
+        yaml("top_k: 5", "top_k: 6"),
+        _all("`params` of its model changed (step 'sum')"),
+    ),
+    "params of the step": (
+        DOCUMENTS,
+        yaml("temperature: 0.5", "temperature: 0.6"),
+        _all("`params` changed (step 'sum')"),
+    ),
+    "larger ctx": (DOCUMENTS, yaml("ctx: 2k", "ctx: 3k"), {}),
+    "smaller ctx": (
+        DOCUMENTS,
+        yaml("ctx: 2k", "ctx: 1k"),
+        _all("`ctx` of its model changed (step 'sum')"),
+    ),
+    "ctx and params of the model": (
+        DOCUMENTS,
+        both(yaml("ctx: 2k", "ctx: 3k"), yaml("top_k: 5", "top_k: 6")),
+        _all("`params` of its model changed (step 'sum')"),
+    ),
+    "larger ctx and one document": (
+        DOCUMENTS,
+        both(yaml("ctx: 2k", "ctx: 3k"), edit("inbox/0.txt", "ferry", "boat")),
+        _first("content changed"),
+    ),
+    "input": (
+        DOCUMENTS,
+        yaml("default: plain", "default: merry"),
+        _all("value changed: inputs.tone"),
+    ),
+    "returns": (
+        DOCUMENTS,
+        yaml("returns: {file: doc.relpath, sum", "returns: {file: doc.stem, sum"),
+        _all("`returns` changed (step 'each')"),
+    ),
+    "prompt of the digest": (DOCUMENTS, yaml('prompt: "All:"', 'prompt: "Both:"'), {}),
+    "condition that holds": (
+        DOCUMENTS,
+        yaml("      - id: page\n", "      - id: page\n        if: doc.size > 0\n"),
+        _all("`if` changed (step 'page')"),
+    ),
+    "one more step": (
+        DOCUMENTS,
+        yaml(
+            "      - id: sum\n",
+            "      - {id: more, uses: prompt, with: {template: Hi}}\n      - id: sum\n",
+        ),
+        _all("step 'more' is new"),
+    ),
+    "one more step that asks": (
+        DOCUMENTS,
+        yaml(
+            "      - id: page\n",
+            "      - {id: more, uses: chat, with: {prompt: '{{ doc.stem }}'}}\n      - id: page\n",
+        ),
+        _all("step 'more' is new"),
+    ),
+    "a step less": (
+        DOCUMENTS,
+        yaml('      - {id: stem, uses: prompt, with: {template: "{{ doc.stem }}"}}\n', ""),
+        _all("step 'stem' was removed"),
+    ),
+    "renamed step": (
+        DOCUMENTS,
+        yaml("id: page", "id: sheet"),
+        _all("step 'page' was removed; step 'sheet' is new"),
+    ),
+    "max_parallel": (DOCUMENTS, yaml("    do:\n", "    max_parallel: 2\n    do:\n"), {}),
+    "retry and timeout": (
+        DOCUMENTS,
+        yaml(
+            "        uses: chat\n",
+            "        uses: chat\n        retry: {times: 2}\n        timeout: {total: 5m}\n",
+        ),
+        {},
+    ),
+    "a comment in the YAML": (DOCUMENTS, yaml("steps:\n", "# Steps.\nsteps:\n"), {}),
+    "name and description": (DOCUMENTS, yaml("inputs:\n", "description: Sums up.\ninputs:\n"), {}),
+    # --- documents
+    "document": (DOCUMENTS, edit("inbox/0.txt", "ferry", "boat"), _first("content changed")),
+    "document of the same size and time": (
+        DOCUMENTS,
+        behind_the_time("inbox/0.txt", "ferry", "boats"),
+        _first("content changed"),
+    ),
+    "document and prompt": (
+        DOCUMENTS,
+        both(edit("inbox/0.txt", "ferry", "boat"), yaml("{{ doc.name }}", "{{ doc.stem }}")),
+        _first("content changed; prompt changed (step 'sum')")
+        | {"1.txt": "prompt changed (step 'sum')"},
+    ),
+    "both documents": (
+        DOCUMENTS,
+        both(edit("inbox/0.txt", "ferry", "boat"), edit("inbox/1.txt", "ferry", "boat")),
+        _all("content changed"),
+    ),
+    "new document": (DOCUMENTS, add("inbox/2.txt", "New."), {"2.txt": None}),
+    "new document and an edited one": (
+        DOCUMENTS,
+        both(add("inbox/2.txt", "New."), edit("inbox/0.txt", "ferry", "boat")),
+        _first("content changed") | {"2.txt": None},
+    ),
+    "copy of a document": (
+        DOCUMENTS,
+        both(add("inbox/2.txt", DOCUMENTS["inbox/0.txt"])),
+        {"2.txt": None},
+    ),
+    "deleted document": (DOCUMENTS, delete("inbox/1.txt"), {"1.txt": "its source is gone"}),
+    "renamed document": (
+        DOCUMENTS,
+        rename("inbox/1.txt", "inbox/3.txt"),
+        {"1.txt": "renamed to '3.txt'", "3.txt": "renamed from '1.txt'"},
+    ),
+    "renamed and edited document": (
+        DOCUMENTS,
+        both(rename("inbox/1.txt", "inbox/3.txt"), edit("inbox/3.txt", "ferry", "boat")),
+        {"1.txt": "its source is gone", "3.txt": None},
+    ),
+    "swapped documents": (
+        DOCUMENTS,
+        both(
+            rename("inbox/0.txt", "x"),
+            rename("inbox/1.txt", "inbox/0.txt"),
+            rename("x", "inbox/1.txt"),
+        ),
+        _all("content changed"),
+    ),
+    "touched document": (DOCUMENTS, touch("inbox/0.txt"), {}),
+    "touched document whose time is read": (
+        _with(DOCUMENTS, "{{ doc.name }}", "{{ doc.modified }}"),
+        touch("inbox/0.txt"),
+        _first("its time changed"),
+    ),
+    "touched document that is read whole": (
+        _with(DOCUMENTS, "{{ doc.name }}", "{{ doc }}"),
+        touch("inbox/0.txt"),
+        _first("its time changed"),
+    ),
+    "edited and touched document whose time is read": (
+        _with(DOCUMENTS, "{{ doc.name }}", "{{ doc.modified }}"),
+        both(edit("inbox/0.txt", "ferry", "boat"), touch("inbox/0.txt")),
+        _first("content changed; its time changed"),
+    ),
+    "excluded document": (
+        DOCUMENTS,
+        yaml("root: inbox", "root: inbox, exclude: [1.txt]"),
+        {"1.txt": "no longer in the list"},
+    ),
+    "included documents": (
+        DOCUMENTS,
+        yaml("root: inbox", "root: inbox, include: ['0*']"),
+        {"1.txt": "no longer in the list"},
+    ),
+    "another file that is read": (
+        DOCUMENTS,
+        edit("note.txt", "Sundays", "Mondays"),
+        _all("file changed: note.txt"),
+    ),
+    "another file that is read, of the same size and time": (
+        DOCUMENTS,
+        behind_the_time("note.txt", "Sundays", "Mondays"),
+        _all("file changed: note.txt"),
+    ),
+    "another file that is read, touched": (DOCUMENTS, touch("note.txt"), {}),
+    "another file that is read, replaced by the same": (
+        DOCUMENTS,
+        both(rename("note.txt", "x"), add("note.txt", DOCUMENTS["note.txt"])),
+        {},
+    ),
+    # --- outputs
+    "missing output": (DOCUMENTS, delete("out/0.txt"), _first("output is missing: out/0.txt")),
+    "missing outputs": (
+        DOCUMENTS,
+        lambda case: shutil.rmtree(case.folder / "out"),
+        {name: f"output is missing: out/{name}" for name in BOTH},
+    ),
+    "touched output": (DOCUMENTS, touch("out/0.txt"), {}),
+    # --- places
+    "another root": (DOCUMENTS, both(rename("inbox", "in2"), yaml("root: inbox", "root: in2")), {}),
+    "another root where the path is read": (PLACES, MOVED, _all("its path changed")),
+    "another root where the output has the path": (
+        _with(
+            _with(PLACES, "Of {{ doc.path }}: ", ""),
+            'text: "{{ steps.sum.text',
+            'text: "{{ doc.path }} {{ steps.sum.text',
+        ),
+        MOVED,
+        _all("its path changed"),
+    ),
+    "another root where a read file tells the path": (
+        _with(PLACES, "{{ doc.path }}: ", "{{ steps.text.path }}: "),
+        MOVED,
+        _all("its path changed"),
+    ),
+    "another root where a nested block reads the path": (
+        NESTED_PLACE,
+        MOVED,
+        _all("its path changed"),
+    ),
+    "another root, nested": (NESTED, MOVED, {}),
+    "another root where a pipeline within is given the path": (
+        INNER,
+        MOVED,
+        _all("its path changed"),
+    ),
+    "another root, and the path in a command": (
+        COMMAND,
+        both(rename("inbox", "in2"), yaml("root: inbox", "root: in2")),
+        {},
+    ),
+    "touched file in a whole list": (LISTED, touch("inbox/0.txt"), {}),
+    "touched file in a list of names": (NAMES, touch("inbox/0.txt"), {}),
+    "renamed file in a list of names": (NAMES, rename("inbox/0.txt", "inbox/2.txt"), {}),
+    "edited file in a list of names": (NAMES, edit("inbox/0.txt", "ferry", "boat"), {}),
+    # --- code
+    "function": (
+        CODE,
+        edit("own.py", "lower(text)", "lower('x' + text)"),
+        _all("function changed (step 'own')"),
+    ),
+    "comment in a function's file": (
+        CODE,
+        edit("own.py", "# A comment.", "# Another comment."),
+        {},
+    ),
+    "module that a function imports": (
+        CODE,
+        edit("helper.py", "lower()", "upper()"),
+        _all("function changed (step 'own')"),
+    ),
+    "comment in a module": (CODE, edit("helper.py", "def", "# Lower.\ndef"), {}),
+    "package that a function imports": (
+        CODE,
+        edit("pack/__init__.py", "!", "?"),
+        _all("function changed (step 'own')"),
+    ),
+    "module of a package": (
+        CODE,
+        edit("pack/part.py", "20", "18"),
+        _all("function changed (step 'own')"),
+    ),
+    "module two levels up": (
+        CODE,
+        edit("pack/tail.py", "' .'", "' ,'"),
+        _all("function changed (step 'own')"),
+    ),
+    "module that nothing imports": (CODE, edit("unused.py", "1", "2"), {}),
+    "tool": (
+        TOOL,
+        edit("own.py", "lower(text)", "lower('x' + text)"),
+        _all("file changed: own.py (step 'own')"),
+    ),
+    "comment in a tool's file": (TOOL, edit("own.py", "# A comment.", "# Another comment."), {}),
+    "module that a tool imports": (
+        TOOL,
+        edit("helper.py", "lower()", "upper()"),
+        _all("file changed: helper.py (step 'own')"),
+    ),
+    "module that a tool without effects imports": (
+        PURE_TOOL,
+        edit("helper.py", "lower()", "upper()"),
+        _all("file changed: helper.py (step 'own')"),
+    ),
+    "module of a tool, of the same size and time": (
+        TOOL,
+        behind_the_time("helper.py", "lower()", "upper()"),
+        _all("file changed: helper.py (step 'own')"),
+    ),
+    "script of a command": (
+        COMMAND,
+        edit("tools/s.sh", "done", "over"),
+        _all("file changed: tools/s.sh"),
+    ),
+    "file of a command": (
+        COMMAND,
+        edit("words.txt", "two", "three"),
+        _all("file changed: words.txt"),
+    ),
+    "script that a command names with its folder": (
+        _with(COMMAND, "[sh, tools/s.sh, words.txt]", "[sh, s.sh, ../words.txt], cwd: tools"),
+        edit("tools/s.sh", "done", "over"),
+        _all("file changed: tools/s.sh"),
+    ),
+    "script within a shell's text": (
+        _with(COMMAND, "[sh, tools/s.sh, words.txt]", "[sh, -c, 'sh tools/s.sh words.txt']"),
+        edit("words.txt", "two", "three"),
+        _all("file changed: words.txt"),
+    ),
+    "Python script of a command": (
+        PYTHON_COMMAND,
+        edit("tools/main.py", "print(", "print('x', "),
+        _all("file changed: tools/main.py"),
+    ),
+    "module of a command's Python script": (
+        PYTHON_COMMAND,
+        edit("tools/sibling.py", "one", "three"),
+        _all("file changed: tools/sibling.py"),
+    ),
+    # --- trees, contexts, rows, blocks, pipelines, stores
+    "one of seven in a narrow tree": (
+        TREE,
+        edit("inbox/3.txt", "ferry", "boat"),
+        {"3.txt": "content changed"},
+    ),
+    "larger ctx, summaries": (CONTEXT, yaml("ctx: 200", "ctx: 400"), {}),
+    "larger ctx, one document too long": (
+        LONG,
+        yaml("ctx: 200", "ctx: 400"),
+        {"2.txt": "`ctx` of its model changed (step 'sum')"},
+    ),
+    "a ctx where there was none": (NO_CONTEXT, yaml("ref: one", "ref: one, ctx: 4k"), {}),
+    "no ctx any more": (CONTEXT, yaml(", ctx: 200", ""), {}),
+    "row": (ROWS, edit("rows.csv", "ferry", "ship"), {"a": "content changed"}),
+    "column that is not read": (ROWS, edit("rows.csv", "ferry,1", "ferry,7"), {}),
+    "order of the rows": (
+        ROWS,
+        edit("rows.csv", "a,x,ferry,1\nb,x,pier,2\n", "b,x,pier,2\na,x,ferry,1\n"),
+        {},
+    ),
+    "row that is left out": (
+        ROWS,
+        edit("rows.csv", "b,x", "b,none"),
+        {"b": "left out by `where`"},
+    ),
+    "where": (ROWS, yaml('"none"', '"nothing"'), {"c": None}),
+    "key": (
+        ROWS,
+        yaml("key: row.id", "key: row.text"),
+        {"a": "`key` changed", "b": "`key` changed", "ferry": None, "pier": None},
+    ),
+    "key of a file": (
+        DOCUMENTS,
+        yaml("    do:\n", "    key: doc.stem\n    do:\n"),
+        {
+            "0": "`key` changed: it was '0.txt'",
+            "1": "`key` changed: it was '1.txt'",
+            "0.txt": "`key` changed: it is '0'",
+            "1.txt": "`key` changed: it is '1'",
+        },
+    ),
+    "word of a nested block": (
+        NESTED,
+        edit("inbox/0.txt", "pier", "quay"),
+        _first("content changed"),
+    ),
+    "prompt of a nested block": (
+        NESTED,
+        yaml("Word {{", "The word {{"),
+        _all("prompt changed (step 'sum')"),
+    ),
+    "prompt of a pipeline within": (
+        INNER,
+        edit("inner.yaml", "}}: {{", "}}; {{"),
+        _all("prompt changed (step 'inner.sum')"),
+    ),
+    "input of a pipeline within": (
+        INNER,
+        edit("inner.yaml", "plain", "merry"),
+        _all("parameters changed (step 'inner.(returns)')"),
+    ),
+    "document of a pipeline within": (
+        INNER,
+        edit("inbox/0.txt", "ferry", "boat"),
+        _first("content changed"),
+    ),
+    "document of a store": (STORE, edit("inbox/0.txt", "ferry", "boat"), _first("content changed")),
+    "deleted document of a store": (STORE, delete("inbox/0.txt"), _first("its source is gone")),
+    "query of a search": (STORE, yaml("query: Ferry", "query: Boat"), {}),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_plan_counts_what_the_run_does_and_the_outputs_are_those_from_scratch(
+    tmp_path: Path, kind: str
+) -> None:
+    files, change, reasons = KINDS[kind]
+    case = Case(tmp_path, _pool())
+    for name, text in files.items():
+        case.write(name, text)
+    case.run()
+    before = case.requests()
+    assert case.run().calls == 0  # all documents are known in their folder
+    change(case)
+
+    planned = case.plan()
+    told = {i.key: i.why for i in planned.items if i.step == EACH and i.state not in QUIET}
+    report = case.run()
+    calls, outputs = report.calls, case.outputs()
+    assert not case.plan().has_work
+    case.forget()
+    case.run()
+    assert outputs == case.outputs()
+    needed = CALLS.get(kind, len(case.requests() - before))
+    assert (planned.likely_calls, calls) == (needed, needed)
+    assert told == reasons

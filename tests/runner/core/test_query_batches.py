@@ -1,0 +1,77 @@
+"""Queries of many items are embedded together, and one that fails fails alone."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.errors import TextTooLong
+from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec
+from paddock.runner.core.call_cache import QueryBatches
+from tests.fakes.pool import FakePool
+from tests.runner.world import World
+
+VEC = ModelSpec("vec", "embed")
+
+
+def request(text: str) -> EmbedRequest:
+    return EmbedRequest(VEC, (text,))
+
+
+async def embedded(pool: FakePool, *texts: str) -> list[EmbedReply | BaseException]:
+    batches = QueryBatches(pool)
+    asked = (batches.embed(request(text)) for text in texts)
+    return await asyncio.gather(*asked, return_exceptions=True)
+
+
+def test_what_waits_is_one_request_and_each_gets_its_own_vector() -> None:
+    pool, texts = FakePool(delay_s=0.001), [f"Query {n}" for n in range(100)]
+    replies = asyncio.run(embedded(pool, *texts))
+    alone = [asyncio.run(FakePool().embed(request(text))).vectors for text in texts]
+    assert [one.vectors for one in replies if isinstance(one, EmbedReply)] == alone
+    assert len(pool.embeds) <= 2
+    tokens = sum(one.usage.prompt_tokens for one in replies if isinstance(one, EmbedReply))
+    assert tokens == 200
+
+
+def test_a_query_that_is_too_long_fails_alone() -> None:
+    first, long, last = asyncio.run(embedded(FakePool(n_ctx_tokens=4), "a", "b " * 9, "c"))
+    assert isinstance(long, TextTooLong)
+    assert isinstance(first, EmbedReply) and isinstance(last, EmbedReply)
+
+
+def test_who_is_cancelled_leaves_the_others_their_answers() -> None:
+    async def main() -> list[EmbedReply | BaseException]:
+        batches = QueryBatches(FakePool(delay_s=0.05))
+        tasks = [asyncio.create_task(batches.embed(request(text))) for text in "abc"]
+        await asyncio.sleep(0.01)
+        tasks[0].cancel()  # it was about to send for all
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    first, *others = asyncio.run(main())
+    assert isinstance(first, asyncio.CancelledError)
+    assert all(isinstance(one, EmbedReply) for one in others)
+
+
+STORE = """\
+steps:
+  - {id: filled, uses: embed, with: {texts: [ferry, pier, boat, quay], store: store}}
+  - {id: table, uses: files.rows, with: {path: rows.csv}}
+  - id: each
+    for_each: row in steps.table.rows
+    needs: [filled]
+    do:
+      - {id: found, uses: search, with: {store: store, query: "{{ row.text }}", k: 1}}
+"""
+
+
+@pytest.mark.parametrize("n_rows", [500])
+def test_five_hundred_searches_are_a_few_embedding_calls(tmp_path: Path, n_rows: int) -> None:
+    world = World(tmp_path, STORE)
+    world.write("rows.csv", "text\n" + "".join(f"row {n}\n" for n in range(n_rows)))
+    report = world.run(pool=FakePool(delay_s=0.02))
+    assert report.status == "completed"
+    assert sum(len(one.texts) for one in world.pool.embeds) == n_rows + 4
+    assert len(world.pool.embeds) < n_rows / 2  # how many gather depends on the machine
