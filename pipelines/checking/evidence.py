@@ -41,6 +41,18 @@ _LABEL_REACH_CHARS = 2_000  # about a page: what is farther from its label does 
 _AFTER_VALUE = 4  # a label is usually before its value
 _TAKEN_BY_ITEM, _TAKEN = 6.0, 3.0  # in halvings of a distance
 _OUT_OF_ORDER = 1.0
+_OTHER_KIND, _OTHER_NOTATION = 5.0, 2.5
+_IN_COLUMN = 1.0
+_MOST_HEADINGS = 8
+_PERCENT_AFTER = re.compile(r"\s?[%‰]")
+_PERCENT_NAME = re.compile(
+    r"%|percent|prozent|pourcent|porcent|\brates?\b|satz|taux|tasa|aliquota|pct|share",
+    re.IGNORECASE,
+)
+_DECIMALS = re.compile(r"\d[.,]\d{1,2}(?!\d)")
+_CELL = re.compile(r"[^\t|;]+(?=[\t|;]|$)|(?<=[\t|;])(?=[\t|;])")
+_SPACED_CELL, _ONE_WORD = re.compile(r"\S+(?: \S+)*"), re.compile(r"\S+")
+_MOST_LINE_CHARS = 2000
 _MARKS = re.compile(r"[^\w\x00\n]*\n?[^\w\x00\n]*")
 _MOST_MARKS = 40
 _LINE_CHARS = 8  # what another line counts as
@@ -66,7 +78,8 @@ def locate(
     `enum` and `const`, parts with `x-evidence: false`, and what is not in `only` (names of fields,
     or paths such as `items.price`). Else it is a mapping with `quote`, `source`, `page`, `start`
     and `end` in the source's text, `line` and `column` if there are no pages, `box` (null here),
-    `match`, `ratio` and the number of `others` that may be meant as well.
+    `match`, `ratio` and the number of `others` that may be meant as well. Of a `fuzzy` match the
+    place is a hint for people: the value itself is not in the source.
 
     >>> found = locate({"total": 84.0}, {}, [SourceText("bill", "Total: EUR 84,00")])
     >>> found["total"]["quote"], found["total"]["match"], found["total"]["column"]
@@ -84,12 +97,13 @@ def locate(
 
 
 def missing_paths(evidence: Any) -> list[str]:
-    """Return the paths of values that are nowhere in the sources.
+    """Return the paths of values that are nowhere in the sources; what is only similar is missing.
 
     >>> missing_paths({"items": [{"price": {"match": "none"}}], "day": {"match": "exact"}})
     ['items.0.price']
     """
-    return [".".join(map(str, path)) for path, leaf in _located(evidence) if leaf == "none"]
+    is_found = ("exact", "normalised")
+    return [".".join(map(str, path)) for path, leaf in _located(evidence) if leaf not in is_found]
 
 
 def _located(evidence: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
@@ -282,6 +296,31 @@ class _Sources:
     def is_one_line(self, start: int, end: int) -> bool:
         return self.index.text.find("\n", start, end) < 0
 
+    def is_in_column(self, heading: Span, quote: Quote) -> bool:
+        """Return whether a place is in the column of a heading on a line above."""
+        above, line = self._line_of(heading[0]), self._line_of(quote.start)
+        if above == line:
+            return False
+        texts = [self.index.text[start:end] for start, end in (above, line)]
+        at, place = heading[0] - above[0], quote.start - line[0]
+        for pattern in (_CELL, _SPACED_CELL, _ONE_WORD):
+            cells = [[found.span() for found in pattern.finditer(text)] for text in texts]
+            if len(cells[0]) == len(cells[1]) > 1:
+                numbers = [
+                    bisect_right([start for start, _ in row], one) - 1
+                    for row, one in zip(cells, (at, place), strict=True)
+                ]
+                return numbers[0] == numbers[1]
+        is_table = len(_SPACED_CELL.findall(texts[0])) > 1 < len(_SPACED_CELL.findall(texts[1]))
+        n_heading, n_quote = heading[1] - heading[0], quote.end - quote.start
+        return is_table and at < place + n_quote and place < at + n_heading
+
+    def _line_of(self, at: int) -> Span:
+        number = bisect_right(self._lines, at) - 1
+        start = self._lines[number]
+        end = self._lines[number + 1] - 1 if number + 1 < len(self._lines) else len(self.index.text)
+        return start, min(end, start + _MOST_LINE_CHARS)
+
     def has_only_marks(self, start: int, end: int) -> bool:
         """Return whether there is no word between a label and a value, as in `Total: | 84`."""
         return (
@@ -458,6 +497,7 @@ class _Choice:
             self._compared(leaf.found, labels, anchors),
             key=lambda one: (
                 self._label_cost(one, labels)
+                + self._kind_cost(one, leaf)
                 + self._anchor_cost(one, anchors)
                 + self._order_cost(one, leaf.path),
                 one.match != "exact",
@@ -513,14 +553,30 @@ class _Choice:
     def _label_cost(self, quote: Quote, labels: Sequence[Span]) -> float:
         """Return the distance to the nearest label, in doublings."""
         at = bisect_left(labels, (quote.start, quote.start))
-        costs = [math.log2(_LABEL_REACH_CHARS)] if labels else [0.0]
+        costs: list[float] = [math.log2(_LABEL_REACH_CHARS)] if labels else [0.0]
         for one in labels[max(0, at - 1) : at]:
             if self._sources.has_only_marks(one[1], quote.start):
                 return 0.0
             costs.append(math.log2(1 + self._apart(one, quote)))
         for one in labels[at : at + 1]:
             costs.append(math.log2(1 + _AFTER_VALUE * self._apart(one, quote)))
+        column = labels[max(0, at - _MOST_HEADINGS) : at]
+        if any(self._sources.is_in_column(one, quote) for one in column):
+            costs.append(_IN_COLUMN)
         return min(costs)
+
+    def _kind_cost(self, quote: Quote, leaf: _Leaf) -> float:
+        """Return what a number's notation costs: a price has decimals, a quantity and 0 % none."""
+        if not isinstance(leaf.value, int | float):
+            return 0.0
+        text = self._sources.index.text
+        cost = 0.0
+        is_percent = _PERCENT_AFTER.match(text, quote.end) is not None
+        names = leaf.labels[0] if leaf.labels else ()
+        if is_percent and not any(map(_PERCENT_NAME.search, names)):
+            cost += _OTHER_KIND
+        has_decimals = _DECIMALS.search(text, quote.start, quote.end) is not None
+        return cost + (_OTHER_NOTATION if has_decimals != isinstance(leaf.value, float) else 0.0)
 
     def _anchor_cost(self, quote: Quote, anchors: Sequence[Span]) -> float:
         at = bisect_left(anchors, (quote.start, quote.start))

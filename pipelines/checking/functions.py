@@ -379,10 +379,11 @@ _LIST_NUMBER = re.compile(r"^([^\S\n]*)(\d{1,3})([.)])[^\S\n]+(?=(\S+))", re.MUL
 def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
     """Check that each number, date and time of the answer is in the source, as a whole.
 
-    In digits or in words (English, German, French, Spanish, Italian, Dutch, Chinese numerals), in
-    any notation. A sign counts; per cent, a currency or a unit counts if both texts have one. List
-    numbers and citations such as [1] are ignored. `within` is the share by which a number may
-    differ, such as 0.01 for rounded ones.
+    In digits or in words, in any notation; fractions, multiples, times of day, versions and Roman
+    numerals as well. A sign counts, and opposite words around it: rose and fell, at least and at
+    most. Per cent, a currency or a unit counts if both texts have one; percentage points are no per
+    cent. List numbers and citations such as [1] are ignored. `within` is the share by which a
+    number may differ, such as 0.01 for rounded ones.
 
     >>> grounded("On 2024-05-03 it sold 1200 of 40.", source="3 May 2024: 1,200 sold.")
     'This is not in the source: 40. Use only what is in it.'
@@ -468,8 +469,8 @@ def quotes(value: Any, source: Any) -> str | None:
 def located(value: Any, *, output: Any = None, evidence: Any = None) -> str | None:
     """Check that the evidence has a place for each value of the answer, or of this part of it.
 
-    It needs `reply.evidence`. Words may be misspelled in the source, numbers and dates written in
-    another way.
+    It needs `reply.evidence`. Numbers and dates may be written in another way; a place that is only
+    similar does not count.
 
     >>> located({"n": 5}, output={"n": 5}, evidence={"n": {"match": "none"}})
     'This is not in the source: n (5). Use only what is in it.'

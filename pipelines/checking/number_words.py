@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, TypeAlias
 
+import regex
+
+from .language_data import number_at, numbers_of, small_numbers
+
 Language: TypeAlias = Literal["en", "de", "fr", "es", "it", "nl"]
 Role: TypeAlias = Literal["number", "hundred", "scale", "ordinal", "and", "twenty", "dozen"]
 
@@ -125,8 +129,9 @@ _ONLY_IN: Mapping[str, frozenset[Language]] = {
     "sette": frozenset(("it",)), "dix": frozenset(("fr",)), "venti": frozenset(("it",)),
 }  # fmt: skip
 _LONGEST_CHARS = 60
+_MOST_WORDS = 12  # of a number
 _GUESSED_CHARS = 4000
-_LETTERS = re.compile(r"[^\W\d_]+")
+_LETTERS = regex.compile(r"[\p{L}\p{M}]+")
 _JOIN = re.compile(r"\s{1,2}|-|\u2010|\u2011")
 _PER = frozenset(("per", "pour", "por", "pro"))
 _COMMON: Mapping[Language, frozenset[str]] = {
@@ -167,6 +172,10 @@ def spelled_numbers_in(text: str) -> Iterator[SpelledNumber]:
     """
     table = _word_table()
     every = [(found.start(), found.end(), found[0].casefold()) for found in _LETTERS.finditer(text)]
+    others = list(_more_numbers(text, every))
+    yield from others
+    ends = {place for one in others for place in range(one.start, one.end)}
+    every = [one for one in every if one[0] not in ends]
     known = {word for word in {word for _, _, word in every} if word in table or _joined(word)}
     words = [one for one in every if one[2] in known]
     if not words:
@@ -194,6 +203,27 @@ def spelled_numbers_in(text: str) -> Iterator[SpelledNumber]:
         is_sure = is_sure and not (is_ordinal and _is_share(text, start, end))
         yield SpelledNumber(start, end, frozenset(values), is_ordinal, is_sure)
         at += n_words
+
+
+def _more_numbers(text: str, words: list[tuple[int, int, str]]) -> Iterator[SpelledNumber]:
+    """Yield the numbers in words of the languages without a grammar here."""
+    names = [name for _, _, name in words]
+    table = _word_table()
+    candidates = {name for name in {*names} if name not in table and numbers_of(name)}
+    last = 0
+    for at, (start, _, name) in enumerate(words):
+        if at < last or name not in candidates:
+            continue
+        row = [name]
+        for here in range(at + 1, min(at + _MOST_WORDS, len(words))):
+            if not _JOIN.fullmatch(text, words[here - 1][1], words[here][0]):
+                break
+            row.append(names[here])
+        n_words, value, is_sure = number_at(row, 0)
+        if is_sure:
+            last = at + n_words
+            end = words[last - 1][1]
+            yield SpelledNumber(start, end, frozenset((float(value),)), False, True)
 
 
 def _is_sure(word: str, languages: frozenset[Language]) -> bool:
@@ -515,6 +545,18 @@ def _word_forms(language: Language, word: str) -> Iterator[str]:
         yield word
         if word == "premier":
             yield "première"
+
+
+@lru_cache(maxsize=1)
+def hours_in_words() -> Mapping[str, int]:
+    """Return the numbers from 1 to 24 by their words and digits."""
+    hours = {
+        word: int(meant.values[0])
+        for word, meanings in _word_table().items()
+        for meant in meanings.values()
+        if meant.role == "number" and 1 <= meant.values[0] <= 24
+    }
+    return {**small_numbers(24), **hours, **{str(hour): hour for hour in range(1, 25)}}
 
 
 @lru_cache(maxsize=1)

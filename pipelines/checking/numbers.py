@@ -6,15 +6,17 @@ and a factor, so that 5 km is 5,000 m and is not 5 m. An unknown word is not a u
 number counts.
 """
 
+# ruff: noqa: RUF001 - words of many scripts
 from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from .number_words import scale_at, spelled_numbers_in
+from .directions import NO_DIRECTION, Direction, DirectionWords
+from .number_words import SpelledNumber, scale_at, spelled_numbers_in
+from .shares import shares_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,26 +31,64 @@ NO_UNIT = Unit()
 PERCENT = Unit("percent")
 
 _UNIT_NAMES: Mapping[tuple[str, float], str] = {
-    ("percent", 1): "% ٪ percent percents pct prozent procent pp prozentpunkte prozentpunkten",
+    (
+        "percent",
+        1,
+    ): "% ٪ ％ percent percents pct prozent procent procenta procentů proc prosent prosenttia "
+    "százalék процент процента процентов процентами процентах відсотків відсотки відсотка "
+    "phần persen yüzde "
+    "प्रतिशत 퍼센트 パーセント אחוז אחוזים procente",
+    (
+        "percentage point",
+        1,
+    ): "pp ppt ppts prozentpunkt prozentpunkte prozentpunkten procentpunten procentpunt "
+    "procentenheter procentenhet procentpoint prosentpoeng prosenttiyksikköä 百分点 百分點 "
+    "ポイント 퍼센트포인트 п.п",
+    (
+        "percentage point",
+        0.01,
+    ): "bps bp basispunkt basispunkte basispunkten basispunten räntepunkter 基点 bips",
     ("permille", 1): "‰ promille",
-    ("dollar", 1): "$ us$ a$ c$ usd dollar dollars dollari dólar dólares cad aud",
-    ("euro", 1): "€ eur euro euros",
+    (
+        "US dollar",
+        1,
+    ): "$ us$ usd dollar dollars dollari dólar dólares доллар доллара долларов dolarów dolary "
+    "dolar 美元 ドル 달러",
+    ("Canadian dollar", 1): "$ c$ ca$ cad dollar dollars",
+    ("Australian dollar", 1): "$ a$ au$ aud dollar dollars",
+    ("Hong Kong dollar", 1): "$ hk$ hkd dollar dollars",
+    ("Singapore dollar", 1): "$ s$ sgd dollar dollars",
+    ("New Zealand dollar", 1): "$ nz$ nzd dollar dollars",
+    ("euro", 1): "€ eur euro euros евро євро 欧元 ユーロ 유로 eura avro",
     ("pound", 1): "£ gbp pound pounds pfund livre livres libra libras sterlina sterline quid",
-    ("yen", 1): "¥ jpy yen",
-    ("yuan", 1): "¥ cny rmb yuan 元",
+    ("yen", 1): "¥ jpy yen 円 ￥",
+    ("yuan", 1): "¥ cny rmb yuan 元 人民币 ￥",
     ("franc", 1): "chf franc francs franken franchi francos frank",
-    ("rupee", 1): "₹ inr rs rupee rupees rupien",
-    ("krona", 1): "kr sek nok dkk kronor kroner kronen",
-    ("zloty", 1): "zł pln zloty",
-    ("rouble", 1): "₽ rub rouble roubles rubel",
-    ("won", 1): "₩ krw won",
+    ("rupee", 1): "₹ inr rs rupee rupees rupien रुपये रुपए",
+    ("Swedish krona", 1): "kr sek kronor krona kronen",
+    ("Norwegian krone", 1): "kr nok kroner krone kronen",
+    ("Danish krone", 1): "kr dkk kroner krone kronen",
+    ("zloty", 1): "zł pln zloty złotych złote",
+    ("rouble", 1): "₽ rub rouble roubles rubel руб рубль рубля рублей",
+    ("hryvnia", 1): "₴ uah грн гривень",
+    ("Czech koruna", 1): "kč czk korun koruny",
+    ("forint", 1): "ft huf forint",
+    ("lira", 1): "₺ tl try lira",
+    ("leu", 1): "ron lei",
+    ("shekel", 1): "₪ ils nis שקל שקלים",
+    ("baht", 1): "฿ thb baht บาท",
+    ("rand", 1): "zar rand",
+    ("dirham", 1): "aed dirham dirhams درهم",
+    ("riyal", 1): "sar riyal riyals ريال",
+    ("won", 1): "₩ krw won 원",
     ("real", 1): "r$ brl reais",
     ("peso", 1): "mxn peso pesos",
-    ("dollar", 0.01): "cents ct",
+    ("US dollar", 0.01): "cents ct",
     ("euro", 0.01): "cents ct centimes centesimi céntimos centimos",
     ("pound", 0.01): "pence",
-    ("metre", 1): "m metre metres meter meters mètre mètres metern metro metros metri",
-    ("metre", 1000): "km kilometre kilometres kilometer kilometers kilomètre kilomètres kilometern "
+    ("metre", 1): "м 米 m metre metres meter meters mètre mètres metern metro metros metri",
+    ("metre", 1000): "км 公里 "
+    "km kilometre kilometres kilometer kilometers kilomètre kilomètres kilometern "
     "kilómetro kilómetros chilometro chilometri kms",
     ("metre", 0.01): "cm centimetre centimetres centimeter centimeters centimètre centimètres "
     "zentimeter centímetro centímetros centimetro centimetri",
@@ -58,15 +98,18 @@ _UNIT_NAMES: Mapping[tuple[str, float], str] = {
     ("metre", 0.3048): "ft foot feet fuß",
     ("metre", 0.0254): "inch inches zoll pouces pulgadas pollici",
     ("metre", 0.9144): "yd yard yards",
-    ("gram", 1): "g gram grams gramme grammes gramm gramo gramos grammo grammi",
-    ("gram", 1000): "kg kilo kilos kilogram kilograms kilogramme kilogrammes kilogramm "
+    ("gram", 1): "г 克 g gram grams gramme grammes gramm gramo gramos grammo grammi",
+    ("gram", 1000): "кг 公斤 千克 "
+    "kg kilo kilos kilogram kilograms kilogramme kilogrammes kilogramm "
     "kilogramo kilogramos chilo chili chilogrammo chilogrammi",
-    ("gram", 0.001): "mg milligram milligrams milligramme milligrammes milligramm miligramos",
+    ("gram", 0.001): "мг 毫克 "
+    "mg milligram milligrams milligramme milligrammes milligramm miligramos",
     ("gram", 1e-6): "µg μg mcg microgram micrograms mikrogramm",
-    ("gram", 1e6): "t tonne tonnes ton tons tonnen tonelada toneladas tonnellata tonnellate",
+    ("gram", 1e6): "т тонн тонны 吨 トン "
+    "t tonne tonnes ton tons tonnen tonelada toneladas tonnellata tonnellate",
     ("gram", 453.59237): "lb lbs pound pounds pfund",
     ("gram", 28.349523125): "oz ounce ounces unzen onces",
-    ("litre", 1): "l litre litres liter liters litern litro litros litri",
+    ("litre", 1): "л 升 l litre litres liter liters litern litro litros litri",
     ("litre", 0.001): "ml millilitre millilitres milliliter milliliters",
     ("litre", 0.01): "cl",
     ("litre", 100): "hl",
@@ -74,14 +117,26 @@ _UNIT_NAMES: Mapping[tuple[str, float], str] = {
     ("second", 1): "s sec secs second seconds sekunde sekunden seconde secondes segundo segundos "
     "secondo secondi seconden",
     ("second", 0.001): "ms millisecond milliseconds millisekunden",
-    ("second", 60): "min mins minute minutes minuten minuto minutos minuti minuut",
-    ("second", 3600): "h hr hrs hour hours stunde stunden std heure heures hora horas ora ore uur "
+    ("second", 60): "minut минут минуты minuter dakika 分钟 分間 분 "
+    "min mins minute minutes minuten minuto minutos minuti minuut",
+    ("second", 3600): "godz godzin godziny час часа часов timmar timer hodin saat 小时 時間 시간 "
+    "h hr hrs hour hours stunde stunden std heure heures hora horas ora ore uur "
     "uren",
-    ("second", 86400): "day days tag tage tagen jour jours día días giorno giorni dag dagen 天",
-    ("second", 604800): "week weeks woche wochen semaine semaines semana semanas settimana "
+    ("second", 86400): "dni dzień день дня дней dagar dage dní gün dia dias 日間 일 "
+    "day days tag tage tagen jour jours día días giorno giorni dag dagen 天",
+    (
+        "second",
+        604800,
+    ): "tydzień tygodnie tygodni неделя недели недель veckor uger týdnů hafta 周 週間 주 "
+    "week weeks woche wochen semaine semaines semana semanas settimana "
     "settimane weken",
-    ("month", 1): "month months monat monate monaten mois mes meses mese mesi maand maanden 个月",
-    ("month", 12): "year years yr yrs jahr jahre jahren année années ans año años anno anni jaar",
+    (
+        "month",
+        1,
+    ): "месяц месяца месяцев miesiąc miesiące miesięcy månader månad měsíců měsíce 개월 か月 ヶ月 "
+    "month months monat monate monaten mois mes meses mese mesi maand maanden 个月",
+    ("month", 12): "год года лет rok lata lat år roků let yıl ano anos 年間 년 "
+    "year years yr yrs jahr jahre jahren année années ans año años anno anni jaar",
     ("degree C", 1): "°c celsius degree degrees grad ° degrés degré grados gradi graden",
     ("degree F", 1): "°f fahrenheit degree degrees grad ° degrés degré grados gradi graden",
     ("square metre", 1): "m² qm sqm m2",
@@ -125,26 +180,42 @@ def _units_by_name() -> Mapping[str, tuple[Unit, ...]]:
 _UNITS_BY_NAME = _units_by_name()
 _UNIT_AFTER = re.compile(
     r"[^\S\n]?[-\u2010\u2011]?[^\S\n]{0,2}\n?[^\S\n]{0,2}"
-    r"(?P<unit>%|٪|‰|°[^\S\n]?[CF]\b|°|(?:US|A|C|R)?[$€£¥₹₩₽]|m[²³23]\b|km[²2]\b|km/h\b|m/s\b|个月"
-    r"|[元天]|[^\W\d_\u3040-\u9fff]+)"
+    r"(?P<unit>%|٪|‰|°[^\S\n]?[CF]\b|°|(?:US|AU?|CA?|HK|S|NZ|R)?[$€£¥₹₩₽]|m[²³23]\b|km[²2]\b"
+    r"|km/h\b|m/s\b|个月"
+    r"|百分[点點]|パーセント|ポイント|ユーロ|ドル|トン|小时|分钟|人民币|[美欧]元|公[里斤]|千克|毫克"
+    r"|時間|分間|日間|週間|年間|か月|ヶ月|基点|퍼센트포인트|퍼센트|달러|유로|개월|시간|[원년일분주]"
+    r"|[元円天米克升吨周]|％|[₺₴₪฿￥]|п\.п\b"
+    r"|[^\W\d_\u3040-\u9fff\uac00-\ud7af]+(?:[\u0900-\u0dff]+\w*)*)"
 )
 _PER_CENT = re.compile(
-    r"\s{0,2}(?:(?:per|pour|por)[^\S\n]?(?:cent|cento|ciento)\b"
-    r"|(?:percentage|prozent)[- ]?(?:points?|punkte?n?)\b)",
+    r"\s{0,2}(?:per|pour|por)[^\S\n]?(?:cent|cento|ciento)\b|\s?phần trăm"
+    r"|\s?(?:في المئة|بالمئة|بالمائة|في المائة)|\s?τοις εκατό",
     re.IGNORECASE,
 )
+_POINTS = re.compile(
+    r"[\s-]{0,2}(?:(?P<basis>basis[- ]?points?|basis[- ]?punkten?|points? de base|puntos? básicos?"
+    r"|punti base|pontos?[- ]base|punkt\w* bazow\w*|базисн\w* пункт\w*|baz puan|räntepunkt\w*)"
+    r"|(?:percentage|per[- ]?cent|%)[- ]?points?|(?:prozent|%)[- ]?punkten?|points? de pourcentage"
+    r"|puntos? porcentual\w*|punti percentuali|procentpunt\w*|pontos? percentua\w*|p\.\s?p\."
+    r"|punkt\w* procentow\w*|процентн\w+ пункт\w*|відсотков\w+ пункт\w*|procentenhet\w*"
+    r"|procentpoint|prosentpoeng|prosenttiyksik\w*|procentn\w+ bod\w*|(?:yüzde )?puan"
+    r"|százalékpont\w*|puncte procentuale|п\.\s?п\.?)(?!\w)",
+    re.IGNORECASE,
+)
+_POINT, _BASIS_POINT = Unit("percentage point"), Unit("percentage point", 0.01)
 _PER_HOUR = re.compile(
     r"[^\S\n]?(?:/|per|pro|par|por|all'|à l')[^\S\n]?(?:h|hour|stunde|heure|hora|ora|uur)\b",
     re.IGNORECASE,
 )
 _UNIT_BEFORE = re.compile(
-    r"(?:(?:US|A|C|R)?\$|[€£¥₹₩₽]"
+    r"(?:(?:US|AU?|CA?|HK|S|NZ|R)?\$|[€£¥₹₩₽₺₴₪฿￥]|%|(?<!\w)(?i:yüzde)"
     r"|(?<![^\W_])(?:USD|EUR|GBP|CHF|JPY|CNY|RMB|INR|Rs|SEK|NOK|DKK|PLN|CAD|AUD|BRL|MXN|KRW|RUB"
-    r"|kr|Fr)\.?)[^\S\n]?\Z"
+    r"|kr|Fr|TRY|TL|CZK|HUF|RON|ILS|THB|ZAR|AED|SAR|UAH|HKD|SGD|NZD)\.?)[^\S\n]?\Z"
 )
 CURRENCIES = (
     *("USD", "EUR", "GBP", "CHF", "JPY", "CNY", "RMB", "INR", "SEK", "NOK", "DKK", "PLN", "CAD"),
-    *("AUD", "BRL", "MXN", "KRW", "RUB"),
+    *("AUD", "BRL", "MXN", "KRW", "RUB", "TRY", "CZK", "HUF", "RON", "ILS", "THB", "ZAR", "AED"),
+    *("SAR", "UAH", "HKD", "SGD", "NZD"),
 )
 """Currency codes, which may be directly before a number."""
 _CURRENCY_DIMENSIONS = frozenset(
@@ -152,7 +223,7 @@ _CURRENCY_DIMENSIONS = frozenset(
 )
 
 
-_OTHER_DOLLARS = frozenset(("a$", "c$"))
+_OTHER_DOLLARS = frozenset(("a$", "c$", "ca$", "au$", "hk$", "s$", "nz$"))
 
 
 def currency_names(name: str) -> tuple[str, ...]:
@@ -167,8 +238,15 @@ def currency_names(name: str) -> tuple[str, ...]:
         names = written.split()
         if name in names and factor == 1 and dimension in _CURRENCY_DIMENSIONS:
             is_code = name in others
+            if dimension.endswith(" dollar") and dimension[:2] != "US":
+                names = [one for one in names if one not in ("$", "dollar", "dollars")]
             return tuple(one for one in names if one != name and not (is_code and one in others))
     return ()
+
+
+def is_unit(name: str) -> bool:
+    """Return whether a word in lower case is a unit or a currency."""
+    return name in _UNITS_BY_NAME
 
 
 def units_after(text: str, at: int) -> tuple[tuple[Unit, ...], int]:
@@ -177,6 +255,9 @@ def units_after(text: str, at: int) -> tuple[tuple[Unit, ...], int]:
     >>> units_after("5 km away", 1)
     ((Unit(dimension='metre', factor=1000),), 4)
     """
+    found = _POINTS.match(text, at)
+    if found is not None:
+        return (_BASIS_POINT if found["basis"] else _POINT,), found.end()
     found = _PER_CENT.match(text, at)
     if found is not None:
         return (PERCENT,), found.end()
@@ -207,6 +288,36 @@ def units_before(text: str, at: int) -> tuple[Unit, ...]:
 _SPACES = "\u00a0\u202f\u2009"
 _GROUPS = "'\u2019" + _SPACES + " "
 _LETTER = r"[^\W\d_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+_GROUPED_CODE = re.compile(
+    r"(?<![\w.,+$€£:/-])(?:\+[0-9]{1,3}(?:[ ./-]?\(?[0-9]+\)?){2,}"
+    r"|\(0[0-9]{1,5}\)[ /-]{0,3}[0-9]+(?:[ /-][0-9]+)*|0[0-9]{2,}(?:(?: / |[ /-])[0-9]{2,})+"
+    r"|[A-Z]{2}[0-9]{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,4})?|[0-9]{4}(?: [0-9]{4}){3}"
+    r"|[0-9]+(?:-[0-9]+){2,}|[0-9]+[-\u2013][0-9]+)(?!\w|[.,:][0-9])"
+)
+_N_CODE_DIGITS = 6
+_VERSION_BEFORE = re.compile(
+    r"(?<![^\W_])(?:v|ver\.?|version\w*|versión|versão|wersj\w+|верси\w+|releases?|rel\.?|build"
+    r"|python|ios|ipados|android|windows|macos|java|ubuntu|debian|fedora|node|node\.js|gpt|llama"
+    r"|kernel|linux|firmware|api|php|ruby|rust|go|postgresql|postgres|mysql|bluetooth|usb|http|tls"
+    r"|angular|react|django|claude|gemini|qwen|mistral|gemma|phi|cuda|llvm|gcc|chapter|section"
+    r"|clause|§|article|figure|fig\.|table|abschnitt|kapitel|ziffer|chapitre|capítulo"
+    r"|sección)[ -]?\Z"
+    r"|(?:版本|バージョン|第)[ ]?\Z",
+    re.IGNORECASE,
+)
+_DECIMAL = re.compile(r"[0-9]+\.[0-9]+")
+_ROMAN = re.compile(
+    r"(?<![\w.-])(?:(?P<name>[^\W\d_]{3,}\.?)[ ])?"
+    r"(?P<roman>(?=[XVI])X{0,3}(?:IX|IV|V?I{0,3}))(?![\w-])(?!\.\w)"
+)
+_NUMBERED = re.compile(
+    r"(?:part|chapter|book|volume|vol|article|section|phase|type|class|annex|appendix|act|grade"
+    r"|stage|level|title|schedule|kapitel|teil|band|anhang|artikel|abschnitt|klasse|stufe|typ"
+    r"|partie"
+    r"|chapitre|tome|annexe|livre|capítulo|tomo|parte|título|capitolo|allegato|deel|hoofdstuk"
+    r"|bijlage|rozdział|tom|część|załącznik|глава|том|часть|раздел|del|bilaga|bölüm|kısım)\.?",
+    re.IGNORECASE,
+)
 _LETTER_CODE = re.compile(
     r"(?<![^\W_])v?[0-9]+(?:\.[0-9]+){2,}(?![0-9])"
     r"|(?<![^\W_])v[0-9]+(?:\.[0-9]+)+(?![0-9])"
@@ -249,31 +360,18 @@ _MINUS = re.compile(
     r"(?:^|(?<=[\s(\[{:=~≈<>|/\"'“«]))[-\u2212\u2013]\Z|(?<=[$€£])[-\u2212]\Z", re.M
 )
 _CURRENCY_BEFORE = re.compile(r"(?:\b[A-Z]{2,3}|[A-Z]{0,2}[$€£¥₹₩₽]|\bRs)\.?[^\S\n]?\Z")
-_MINUS_WORD = re.compile(r"\b(?:minus|moins|menos|meno|min|negative)[^\S\n]\Z", re.IGNORECASE)
-_CREDIT_AFTER = re.compile(r"[-\u2212\u2013](?=\s|\Z)")
-_CENTS = re.compile(r"\d[.,]\d\d(?!\d)")
-_LESS_WORD = re.compile(
-    r"\b(?:f[ea]ll(?:en|ing|s)?|dropp?\w*|decreas\w*|declin\w*|los[est]\w*|lower\w*|down|below|minus"
-    r"|negative|reduc\w*|shr[aiu]nk\w*|cut|deficit\w*|slipp?\w*|cheaper|less|fewer|under|discount"
-    r"|gesunken|sank|sinkt|fiel|fallen|gefallen|rückgang\w*|verlust\w*|weniger|verringert\w*"
-    r"|gesenkt|negativ\w*|unter|baisse\w*|recul\w*|chut\w*|perte\w*|perdu\w*|moins|diminu\w*|réduit\w*"
-    r"|réduction\w*|négati\w*|baj[aoó]\w*|caíd\w*|cay\w*|pérdida\w*|menos|descen\w*|redu[cj]\w*"
-    r"|negativ\w*|cal[aoò]\w*|cadut\w*|perdit\w*|meno|ridott\w*|riduzion\w*|diminui\w*"
-    r"|gedaald\w*|daling\w*|daald\w*|verlies|minder|onder|下降|减少|降低|跌)(?!\w)"
-)
-_SENTENCE = re.compile(r"[.!?;\n]\s")
-_HALF = re.compile(
-    r"\b(?:half|halved|halb|halbe[nrs]?|hälfte|moitié|demi|demie|mitad|medi[oa]|metà|mezz[oa]|helft"
-    r"|halve)\b",
+_MINUS_WORD = re.compile(
+    r"(?<!\w)(?:minus|moins|menos|meno|min|negative|минус|eksi|miinus|minusz|负|負|マイナス|سالب|ناقص)"
+    r"[^\S\n]?\Z",
     re.IGNORECASE,
 )
-_TWICE = re.compile(
-    r"\b(?:twice|both|pair|couple|zweimal|beide[nr]?|paar|tweemaal)\b", re.IGNORECASE
-)
-_THRICE = re.compile(r"\b(?:thrice|dreimal|driemaal)\b", re.IGNORECASE)
+_CREDIT_AFTER = re.compile(r"[-\u2212\u2013](?=\s|\Z)")
+_THOUSANDS_GROUPED = re.compile(r"[0-9]{1,3}(?:[.,][0-9]{3})+")
+_IN_COLUMN = re.compile(r"(?:^|[ \t|])\(?[-0-9][0-9.,]*\)?(?=[ \t|]|$)")
+_CENTS = re.compile(r"\d[.,]\d\d(?!\d)")
+_TWICE = re.compile(r"\b(?:both|pair|couple|beide[nr]?|paar)\b", re.IGNORECASE)
 _ORDINAL_MARK = re.compile(r"(?:st|nd|rd|th|er|ère|e|º|ª|de|ste)(?!\w)|\.(?!\d)")
 _ORDINAL_BEFORE = re.compile(r"\b(?:am|vom|zum|der|dem|den|bis)[^\S\n]\Z", re.IGNORECASE)
-_LESS_BEFORE, _LESS_AFTER = 60, 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +396,7 @@ class Number:
     end: int
     readings: frozenset[NumberReading]
     sign: int = 1
-    """1 or -1; 0: the words around it allow both."""
+    """1 or -1; 0: it may have either."""
     code: str = ""
     """A version, a number plate, a score: it must be in the source unchanged."""
     parts: tuple[str, ...] = ()
@@ -308,6 +406,20 @@ class Number:
     """It can only be a number."""
     bare: tuple[int, int] | None = None
     """Where it is without currency and unit; None: all of it."""
+    direction: Direction = NO_DIRECTION
+    """What the words around it say: it fell, it is at most so much."""
+    written: str = ""
+    """Its digits, where it may be a version."""
+    roman: int = 0
+
+    def agrees(self, other: Number) -> bool:
+        """Return whether the signs and directions of two equal numbers may be the same."""
+        if 0 in (self.sign, other.sign) or self.sign == other.sign > 0:
+            return not self.direction.is_opposite(other.direction)
+        if self.sign == other.sign:
+            return True
+        positive = self if self.sign > 0 else other
+        return positive.direction.change < 0
 
 
 MOST_DIGITS = 15
@@ -327,7 +439,11 @@ def with_ascii_digits(text: str) -> str:
     """
     if text.isascii():
         return text
+    text = _ARABIC_MARK.sub(lambda found: "." if found[0] == "\u066b" else ",", text)
     return re.sub(r"(?![0-9])\d", lambda found: str(unicodedata.decimal(found[0])), text)
+
+
+_ARABIC_MARK = re.compile(r"(?<=\d)[\u066b\u066c](?=\d)")
 
 
 def numbers_in(text: str) -> Iterator[Number]:
@@ -337,54 +453,101 @@ def numbers_in(text: str) -> Iterator[Number]:
     [('1,200', [1.2, 1200.0]), ('3 m', [3.0, 3000000.0])]
     """
     taken = list(text)
-    for found in _LETTER_CODE.finditer(text):
+
+    def take(start: int, end: int) -> None:
+        taken[start:end] = " " * (end - start)
+
+    for number in _codes_in(text):
+        yield number
+        take(number.start, number.end)
+    for found in _LETTER_CODE.finditer("".join(taken)):
         code = _code(found[0])
         if code is not None:
             yield Number(found[0], *found.span(), _readings_of_code(found[0]), code=code)
-            taken[found.start() : found.end()] = " " * len(found[0])
+            take(*found.span())
         elif prefix := _PREFIX.match(found[0]):
-            taken[found.start() : found.start() + prefix.end()] = " " * prefix.end()
-    less = [found.start() for found in _LESS_WORD.finditer(_lower(text))]
-    rest = "".join(taken)
-    for found in _FRACTION.finditer(rest):
+            take(found.start(), found.start() + prefix.end())
+    words = DirectionWords(lower_case(text))
+    for found in _FRACTION.finditer("".join(taken)):
         if int(found[3]):
             value = int(found[1] or 0) + int(found[2]) / int(found[3])
             readings = frozenset((NumberReading(rounded(value)),))
             yield Number(found[0], *found.span(), readings, code=found[0].replace("\u2044", "/"))
-            taken[found.start() : found.end()] = " " * len(found[0])
-    rest = "".join(taken)
-    for found in _VULGAR.finditer(rest):
+            take(*found.span())
+    for found in _VULGAR.finditer("".join(taken)):
         value = int(found[1] or 0) + unicodedata.numeric(found[2])
-        yield _number_at(text, found.start(), found.end(), (value,), less)
-        taken[found.start() : found.end()] = " " * len(found[0])
-    rest = "".join(taken)
-    for found in _BODY.finditer(rest):
-        number = _of_digits(text, found, less)
+        yield _number_at(text, found.start(), found.end(), (value,), words)
+        take(*found.span())
+    for number in _shares_in(text, "".join(taken), words):
         yield number
-        taken[found.start() : number.end] = " " * (number.end - found.start())
+        take(number.start, number.end)
+    for found in _BODY.finditer("".join(taken)):
+        number = _of_digits(text, found, words)
+        yield number
+        take(found.start(), number.end)
     rest = "".join(taken)
     for spelled in spelled_numbers_in(rest):
-        end = spelled.end
-        if spelled.is_ordinal:
-            readings = frozenset(map(NumberReading, spelled.values))
-            words = text[spelled.start : end]
-            yield Number(
-                words, spelled.start, end, readings, 0, is_ordinal=True, is_sure=spelled.is_sure
-            )
-        else:
-            number = _number_at(text, spelled.start, end, tuple(spelled.values), less)
-            yield replace(number, is_sure=spelled.is_sure, is_ordinal=False)
+        yield _of_words(text, spelled, words)
     yield from _in_han(rest)
 
 
-_LOOSE_WORDS = (
-    (_HALF, frozenset((NumberReading(0.5), NumberReading(50.0, PERCENT)))),
-    (_TWICE, frozenset((NumberReading(2.0),))),
-    (_THRICE, frozenset((NumberReading(3.0),))),
-)
+def _of_words(text: str, spelled: SpelledNumber, words: DirectionWords) -> Number:
+    start, end, is_sure = spelled.start, spelled.end, spelled.is_sure
+    if spelled.is_ordinal:
+        readings = frozenset(map(NumberReading, spelled.values))
+        name = text[start:end]
+        return Number(name, start, end, readings, 0, is_ordinal=True, is_sure=is_sure)
+    number = _number_at(text, start, end, tuple(spelled.values), words)
+    return replace(number, is_sure=is_sure, is_ordinal=False)
 
 
-def _lower(text: str) -> str:
+def _shares_in(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
+    """Yield fractions and multiples in words; of those, doubled is more by 100 per cent as well."""
+    for start, end, share, is_sure in shares_in(lower_case(rest)):
+        percent = 100 * (share - 1 if share >= 2 else share)
+        readings = NumberReading(rounded(share)), NumberReading(rounded(percent), PERCENT)
+        yield Number(
+            text[start:end], start, end, frozenset(readings), is_sure=is_sure,
+            direction=words.of(start, end),
+        )  # fmt: skip
+
+
+def _codes_in(text: str) -> Iterator[Number]:
+    """Yield codes of several groups of digits, and Roman numerals."""
+    for found in _GROUPED_CODE.finditer(text):
+        if code := _grouped_code(found[0]):
+            yield Number(found[0], *found.span(), frozenset(), code=code)
+    for found in _ROMAN.finditer(text):
+        roman, name = found["roman"], found["name"]
+        is_numbered = name is not None and _NUMBERED.fullmatch(name) is not None
+        if len(roman) > 1 or is_numbered:
+            start, end = found.span("roman")
+            value = _roman_value(roman)
+            yield Number(roman, start, end, frozenset(), 0, code=f"roman{value}", roman=value)
+
+
+def _grouped_code(text: str) -> str:
+    """Return a number plate, a telephone number or a score without its gaps; "": a range."""
+    pair = re.fullmatch(r"([0-9]+)[-\u2013]([0-9]+)", text)
+    digits = re.sub(r"[^0-9A-Za-z]", "", text).casefold()
+    if pair is None:
+        return digits if len(digits) >= _N_CODE_DIGITS else text
+    is_padded = any(len(one) > 1 and one[0] == "0" for one in pair.groups())
+    is_year = len(pair[2]) < len(pair[1]) == 4 and int(pair[1]) < 2200
+    if not is_padded and (int(pair[1]) <= int(pair[2]) or is_year):
+        return ""
+    return digits if len(digits) >= _N_CODE_DIGITS else text.replace("\u2013", "-")
+
+
+def _roman_value(text: str) -> int:
+    digits = [{"I": 1, "V": 5, "X": 10}[sign] for sign in text]
+    return sum(-one if one < max(digits[at:]) else one for at, one in enumerate(digits))
+
+
+_LOOSE_WORDS = ((_TWICE, frozenset((NumberReading(2.0),))),)
+
+
+def lower_case(text: str) -> str:
     """Return a text in lower case and of the same length; searching that is five times faster."""
     lower = text.lower()
     return lower if len(lower) == len(text) else "".join(sign.lower()[0] for sign in text)
@@ -411,24 +574,27 @@ def _code(text: str) -> str | None:
 
 
 def _readings_of_code(text: str) -> frozenset[NumberReading]:
-    """Return the numbers of `INV-10025`, `mid-24` and `v2.3`, but not of `GPT-4`."""
+    """Return the numbers of `INV-10025` and `mid-24`, but not of `GPT-4`."""
     found = re.fullmatch(
-        rf"{_LETTER}+[-\u2010\u2011]([0-9]{{3,}})|[a-z]+[-\u2010\u2011]([0-9]+)|v([0-9]+\.[0-9]+)",
+        rf"{_LETTER}+[-\u2010\u2011]([0-9]{{3,}})|[a-z]+[-\u2010\u2011]([0-9]+)",
         text,
     )
     if found is None:
         return frozenset()
-    return frozenset((NumberReading(rounded(float(found[1] or found[2] or found[3]))),))
+    return frozenset((NumberReading(rounded(float(found[1] or found[2]))),))
 
 
-def _of_digits(text: str, found: re.Match[str], less: Sequence[int]) -> Number:
+def _of_digits(text: str, found: re.Match[str], words: DirectionWords) -> Number:
     body = found[0]
     if sum(map(str.isdecimal, body)) > MOST_DIGITS:
         return Number(body, *found.span(), frozenset(), code=re.sub(r"[^0-9]", "", body))
+    start = found.start()
+    if _DECIMAL.fullmatch(body) and _VERSION_BEFORE.search(text, max(0, start - 16), start):
+        return Number(body, *found.span(), frozenset(), code=body)
     parts: tuple[str, ...] = ()
     if found["group"] == " " and _is_in_columns(text, found.start(), found.end()):
         parts = tuple(body.split(" "))
-    return _number_at(text, found.start(), found.end(), tuple(number_values(body)), less, parts)
+    return _number_at(text, found.start(), found.end(), tuple(number_values(body)), words, parts)
 
 
 def _number_at(
@@ -436,10 +602,10 @@ def _number_at(
     start: int,
     end: int,
     found: tuple[float, ...],
-    less: Sequence[int],
+    words: DirectionWords,
     parts: tuple[str, ...] = (),
 ) -> Number:
-    """Add scale, unit and sign to a number's values; `less`: positions of words of loss."""
+    """Add scale, unit, sign and direction to a number's values."""
     prefix = units_before(text, start)
     readings: set[NumberReading] = set()
     after_scale, scales = scale_at(text, end)
@@ -471,12 +637,14 @@ def _number_at(
                 bare_end = short.end()
                 readings -= {NumberReading(value, unit) for unit in prefix or (NO_UNIT,)}
             readings |= {NumberReading(scaled, unit) for unit in prefix or (NO_UNIT,)}
-    sign, first = _sign(text, start, last, less)
+    sign, first = _sign(text, start)
     if _CREDIT_AFTER.match(text, bare_end) or _in_parentheses(text, first, last):
-        sign = 0
+        sign = -1
+    written = text[start:end] if _DECIMAL.fullmatch(text, start, end) and end == last else ""
     return Number(
         text[first:last].strip(), first, last, frozenset(readings), sign, parts=parts,
         is_ordinal=_is_ordinal(text, start, end), bare=(first if sign < 0 else start, bare_end),
+        direction=words.of(first, last), written=written,
     )  # fmt: skip
 
 
@@ -488,7 +656,7 @@ def _is_ordinal(text: str, start: int, end: int) -> bool:
     return mark[0] != "." or _ORDINAL_BEFORE.search(text, max(0, start - 5), start) is not None
 
 
-def _sign(text: str, start: int, end: int, less: Sequence[int]) -> tuple[int, int]:
+def _sign(text: str, start: int) -> tuple[int, int]:
     """Return the sign of a number, and where it begins with it."""
     currency = _CURRENCY_BEFORE.search(text, max(0, start - 6), start)
     first = currency.start() if currency is not None else start
@@ -498,19 +666,23 @@ def _sign(text: str, start: int, end: int, less: Sequence[int]) -> tuple[int, in
     word = _MINUS_WORD.search(text, max(0, first - 12), first)
     if word is not None:
         return -1, word.start()
-    for at in less[bisect_left(less, start - _LESS_BEFORE) :]:
-        if at >= end + _LESS_AFTER:
-            break
-        between = text[at:start] if at < start else text[end:at]
-        if not _SENTENCE.search(between):
-            return 0, first
     return 1, first
 
 
 def _in_parentheses(text: str, start: int, end: int) -> bool:
     """Return whether an amount is written as a credit: `(84.00)`."""
     is_around = text[max(0, start - 1) : start] == "(" and text[end : end + 1] == ")"
-    return is_around and _CENTS.search(text, start, end) is not None
+    if not is_around or text[start:end].rstrip().endswith("%"):
+        return False
+    is_grouped = _THOUSANDS_GROUPED.fullmatch(text, start, end) is not None
+    return _CENTS.search(text, start, end) is not None or (is_grouped and _is_in_table(text, start))
+
+
+def _is_in_table(text: str, at: int) -> bool:
+    """Return whether the line has several numbers in columns."""
+    first, last = text.rfind("\n", 0, at) + 1, text.find("\n", at)
+    line = text[first : last if last >= 0 else len(text)][:500]
+    return len(_IN_COLUMN.findall(line)) > 1
 
 
 def _is_in_columns(text: str, start: int, end: int) -> bool:

@@ -11,14 +11,17 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
+from difflib import SequenceMatcher
 from functools import cached_property
-from itertools import accumulate, islice, pairwise
+from itertools import islice
 from typing import Literal, TypeAlias
 
-from .values_in_text import TextValue, ValueIndex, value_index, values_in
+import regex
+
+from .values_in_text import ValueIndex, value_index
+from .word_borders import is_whole
 
 MatchKind: TypeAlias = Literal["exact", "normalised", "fuzzy"]
 Span: TypeAlias = tuple[int, int]
@@ -39,14 +42,11 @@ _UNSPACED = (
     "\U00020000-\U0003ffff"
 )
 """Scripts whose words have no spaces between; in Korean, particles follow without one."""
-_IS_UNSPACED = re.compile(f"[{_UNSPACED}]")
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W\d_{_UNSPACED}]+|\d+")
+_WORD = regex.compile(rf"[{_UNSPACED}]\p{{M}}*|(?:(?![{_UNSPACED}])\p{{L}}\p{{M}}*)+|\d+|\p{{M}}+")
 _JOINING = r"\u0300-\u036f\u3099\u309a\uff9e\uff9f\u1160-\u11ff"
 """Accents and parts of syllables that belong to the sign before."""
 _LINE_END = r"(?:[^\S\n]*\n\s*)"
-_IN_NUMBER = re.compile(r"\d[.,']\d")
 _MARGIN = " .,:;'"
-_ALIKE = str.maketrans("li1o0", "iiioo")
 _MOST_COMPARED = 4  # times the text's length; above it, one pass over the text is cheaper
 _MOST_OVERLAPPING_CHARS = 256
 _CODE = re.compile(r"[+(]{0,2}[^\W_]+(?:[ \-/().+]{1,3}[^\W_]+)*")
@@ -55,25 +55,14 @@ _CODE_GAP = re.compile(r"[ \-/().+]{0,3}")
 _N_DIGITS = re.compile(r"(?:\D*\d){4}")
 _LEAST_CODE_CHARS, _MOST_CODE_CHARS = 6, 64  # an IBAN has up to 34, and spaces
 _MOST_CODE_PLACES = 2000
+_ADDRESS = re.compile(r"\S@\S|://|\bwww\.|\w\.[a-z]{2,}(?:/|$)")
+_BROKEN = re.compile(r"[\s\u00ad\u200b-\u200d\u2060\ufeff]+")
 _RUN = re.compile(r"\d+|\D+")
-LEAST_RATIO = 0.75
-"""Of letters alike: what LangExtract takes for an alignment, and tests/pipelines/checking holds."""
-# Bounds of a search for what is similar, so that it never depends on the text's length.
-_MOST_SIMILAR_CHARS = 20_000
-_MOST_ALIGNED = 100  # words; more are compared whatever their order
-_NEGATION = re.compile(
-    "not|never|none|nor|cannot|nothing|without|nicht|kein(?:e[mnrs]?)?|nie|niemals|nichts|ohne|ne|pas"
-    "|jamais|aucune?|sans|nunca|ningun[ao]?|ningún|sin|non|nessun[ao]?|senza|niet|geen|nooit|zonder"
-    "|[不没無无未]"
-)
-_LEAST_DENIED_CHARS = 3  # `no refunds`, but not `no. AB-5`
-_MOST_SWAPPED, _LEAST_SWAPPED_RATIO = 4, 0.9  # words in another order: `Lee, Ann`
-_MOST_PLACES = 500
-_MOST_ANCHORS = 16
-_MOST_WINDOWS = 5
-_MOST_TYPOS = 20
-_MOST_WORD_CHARS = 40
-_AROUND_CHARS = 30
+_MOST_SIMILAR_WORDS = 200
+_LEAST_MISREAD_CHARS = 6  # of four letters one makes another word: Bonn and born
+_LOOK_ALIKE = (("rn", "m"), ("cl", "d"), ("vv", "w"), ("l", "i"), ("1", "i"), ("0", "o"))
+"""Letters that OCR confuses."""
+_TWICE = re.compile(r"(.)\1+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +171,6 @@ class TextIndex:
     """Words, quotations and values of a text, and where they are."""
 
     text: str
-    _typos: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @cached_property
     def _folded(self) -> FoldedText:
@@ -222,8 +210,12 @@ class TextIndex:
         wanted = folded(bare).text.strip()
         spans = self._find_folded(wanted) or self._find_folded(wanted.strip(_MARGIN))
         if not spans:
-            spans = [span for span in _scan(self.text, bare) if _is_whole(self.text, *span)]
-        return [self._quote(start, end, bare) for start, end in spans]
+            spans = [span for span in _scan(self.text, bare) if is_whole(self.text, *span)]
+        quotes = [self._quote(start, end, bare) for start, end in spans]
+        if _ADDRESS.search(bare):  # a hyphen counts there
+            signs = _signs_of(bare)
+            quotes = [one for one in quotes if _signs_of(self.text[one.start : one.end]) == signs]
+        return quotes
 
     def _quote(self, start: int, end: int, bare: str) -> Quote:
         """Return a quote, with the invisible signs at its ends if the text sought has them."""
@@ -251,50 +243,49 @@ class TextIndex:
         return []
 
     def find_similar(self, text: str) -> list[Quote]:
-        """Return the place that is most like a text, if one is like enough.
+        """Return the first place that may be a misspelling of a text: a hint, and no evidence.
 
-        Words may be missing, added or misspelled, but no word such as `not`; a number may be
-        written in another way, but not be another one.
+        Each word is there, in this order, but for letters that OCR and spelling confuse in words of
+        six letters or more. Words with capitals or digits may be names and codes: they are there
+        unchanged, and so is a word that the text has elsewhere.
         """
-        if len(text) > _MOST_SIMILAR_CHARS:
+        bare = text.strip()
+        exact = folded(bare).text
+        words = _WORD.findall(exact)
+        wanted = [_as_misread(word) for word in words]
+        free = [at for at, word in enumerate(words) if not self._is_fixed(word, bare)]
+        if not free or len(words) > _MOST_SIMILAR_WORDS:
             return []
-        said = [one for one in values_in(text) if one.is_sure]
-        signs = list(text)
-        for one in said:
-            signs[one.start : one.end] = " " * len(one.text)
-        words = [*self._as_written(folded_words("".join(signs)))]
-        near = [self._similar_words(word) for word in words]
-        found = [self._similar_at(first, words, near) for first in self._windows(words, near)]
-        quotes = sorted(filter(None, found), key=lambda one: (-(one.ratio or 0), one.start))
-        for quote in quotes:
-            kept = self._with_values(quote, said)
-            if kept is not None:
-                return [kept]
+        fixed = [at for at in range(len(words)) if at not in free]
+        lists = [(self._positions.get(words[at], ()), at) for at in fixed]
+        lists += [(self._misread.get(wanted[at], ()), at) for at in free]
+        numbers, offset = min(lists, key=lambda one: len(one[0]))
+        for number in islice(numbers, _MOST_CODE_PLACES):
+            first = number - offset
+            found = self._words[first : first + len(words)] if first >= 0 else []
+            if len(found) == len(words) and all(
+                other == word or (at in free and _as_misread(other) == wanted[at])
+                for at, (word, other) in enumerate(zip(words, found, strict=True))
+            ):
+                start, end = self._folded_span(first, first + len(words) - 1)
+                if is_whole(self._folded.text, start, end):
+                    ratio = SequenceMatcher(None, exact, self._folded.text[start:end]).ratio()
+                    return [Quote(*self._folded.original(start, end), "fuzzy", round(ratio, 3))]
         return []
 
-    def _as_written(self, words: Sequence[str]) -> Iterator[str]:
-        """Yield words as one or as two, as the text has them."""
-        before = ""
-        for word in words:
-            if before and before + word in self._positions and not self._has_all(before, word):
-                yield before + word
-                before = ""
-                continue
-            if before:
-                yield from self._halves(before)
-            before = word
-        if before:
-            yield from self._halves(before)
+    def _is_fixed(self, word: str, text: str) -> bool:
+        """Return whether a word must be there unchanged."""
+        is_plain = len(word) >= _LEAST_MISREAD_CHARS and word.isalpha() and word in text
+        return not is_plain or word in self._positions
 
-    def _has_all(self, *words: str) -> bool:
-        return all(word in self._positions for word in words)
-
-    def _halves(self, word: str) -> tuple[str, ...]:
-        if word not in self._positions and len(word) <= _MOST_WORD_CHARS:
-            for at in range(2, len(word) - 1):
-                if self._has_all(word[:at], word[at:]):
-                    return word[:at], word[at:]
-        return (word,)
+    @cached_property
+    def _misread(self) -> dict[str, list[int]]:
+        """The numbers of longer words, by what they are but for letters that are confused."""
+        numbers: dict[str, list[int]] = {}
+        for word, places in self._positions.items():
+            if len(word) >= _LEAST_MISREAD_CHARS - 1:
+                numbers.setdefault(_as_misread(word), []).extend(places)
+        return numbers
 
     def _find_folded(self, wanted: str) -> list[Span]:
         words = [(found[0], found.start()) for found in _WORD.finditer(wanted)]
@@ -316,7 +307,7 @@ class TextIndex:
         found: list[Span] = []
         last = 0
         for start, end in spans:
-            if start >= last and _is_whole(whole, start, end):
+            if start >= last and is_whole(whole, start, end):
                 found.append(self._folded.original(start, end))
                 last = end
         return found
@@ -338,9 +329,10 @@ class TextIndex:
             last = self._last_group(form, first)
             if last is not None:
                 start, end = self._folded_span(first, last)
-                if _is_whole(self._folded.text, start, end):
-                    signs = _BEFORE_CODE.search(self._folded.text, max(0, start - 2), start)
-                    found.append(self._folded.original(signs.start() if signs else start, end))
+                signs = _BEFORE_CODE.search(self._folded.text, max(0, start - 2), start)
+                start = signs.start() if signs else start
+                if is_whole(self._folded.text, start, end):
+                    found.append(self._folded.original(start, end))
         return found
 
     def _last_group(self, form: str, first: int) -> int | None:
@@ -357,107 +349,10 @@ class TextIndex:
                 return number
         return None
 
-    @cached_property
-    def _words_by_part(self) -> dict[str, list[str]]:
-        """The words of the text that have three letters in a row, by these."""
-        by_part: dict[str, list[str]] = {}
-        for word in self._positions:
-            if len(word) <= _MOST_WORD_CHARS and not word[0].isdecimal():
-                for part in _parts(word):
-                    by_part.setdefault(part, []).append(word)
-        return by_part
 
-    def _similar_words(self, word: str) -> Mapping[str, float]:
-        """Return the words of the text that may be meant by one, and how similar each is."""
-        if word in self._positions:
-            return {word: 1.0}
-        most = _most_typos(word)
-        if not most:
-            return {}
-        if word not in self._typos:
-            lists = (self._words_by_part.get(part, ()) for part in _parts(word))
-            counts = Counter(other for one in lists if len(one) <= _MOST_PLACES for other in one)
-            likely = (
-                other
-                for other, n in counts.most_common(_MOST_TYPOS)
-                if n >= len(word) - 3 * most - 1 and abs(len(other) - len(word)) <= most
-            )
-            found = {other: _n_typos(word, other) for other in likely}
-            self._typos[word] = {
-                other: 1 - n / max(len(word), len(other)) for other, n in found.items() if n <= most
-            }
-        return self._typos[word]
-
-    def _windows(self, words: Sequence[str], near: Sequence[Mapping[str, float]]) -> list[int]:
-        """Return where the rarest words of a text suggest that it begins, best first."""
-        places = {
-            at: sum(len(self._positions[word]) for word in similar)
-            for at, similar in enumerate(near)
-            if similar
-        }
-        rarest = sorted(places, key=lambda at: (places[at], at))[:_MOST_ANCHORS]
-        votes = sorted(
-            (number - at, len(words[at]))
-            for at in rarest
-            if places[at] <= _MOST_PLACES or at == rarest[0]
-            for word in near[at]
-            for number in self._positions[word][:_MOST_PLACES]
-        )
-        slack = _slack(words)
-        scores: list[tuple[int, int]] = []
-        first = weight = 0
-        for start, more in votes:
-            weight += more
-            while votes[first][0] < start - slack:
-                weight -= votes[first][1]
-                first += 1
-            scores.append((weight, votes[first][0]))
-        windows: list[int] = []
-        for _, start in sorted(scores, key=lambda one: (-one[0], one[1])):
-            if all(abs(start - other) > slack for other in windows):
-                windows.append(start)
-                if len(windows) == _MOST_WINDOWS:
-                    break
-        return windows
-
-    def _similar_at(
-        self, first: int, words: Sequence[str], near: Sequence[Mapping[str, float]]
-    ) -> Quote | None:
-        """Compare a text with the words from about this number on."""
-        slack = _slack(words)
-        begin = max(0, first - slack)
-        region = self._words[begin : first + len(words) + 2 * slack]
-        in_order = len(words) <= _MOST_ALIGNED
-        found = _compared(
-            _aligned(near, region) if in_order else _shared(words, region), words, region
-        )
-        if found[1] < LEAST_RATIO and 1 < len(words) <= _MOST_SWAPPED:
-            found = _compared(_shared(words, region), words, region)
-            if found[1] < _LEAST_SWAPPED_RATIO:
-                return None
-        matched, ratio = found
-        if ratio < LEAST_RATIO:
-            return None
-        numbers = begin + matched[0], begin + matched[-1]
-        quoted = region[matched[0] : matched[-1] + 1]
-        if _n_negations(quoted) != _n_negations(words):
-            return None
-        if not _is_whole(self._folded.text, *self._folded_span(*numbers)):
-            return None
-        return Quote(*self._original(*numbers), "fuzzy", round(ratio, 3))
-
-    def _with_values(self, quote: Quote, said: Sequence[TextValue]) -> Quote | None:
-        """Extend a quote to the values that are around it; None: one of them is not there."""
-        begin = max(0, quote.start - _AROUND_CHARS)
-        index = value_index(self.text[begin : quote.end + _AROUND_CHARS]) if said else ValueIndex()
-        start, end = quote.start, quote.end
-        for one in said:
-            spans = [(begin + found.start, begin + found.end) for found in index.find(one)]
-            if not spans:
-                return None
-            nearest = min(spans, key=lambda span: max(start - span[0], span[1] - end, 0))
-            start, end = min(start, nearest[0]), max(end, nearest[1])
-        return replace(quote, start=start, end=end)
+def _signs_of(text: str) -> str:
+    """Return an address without what a line's end brings into it."""
+    return _BROKEN.sub("", text).casefold().strip(_MARGIN)
 
 
 def _scan(text: str, wanted: str) -> Iterator[Span]:
@@ -469,148 +364,14 @@ def _scan(text: str, wanted: str) -> Iterator[Span]:
         at = text.find(wanted, at + step)
 
 
-def _is_whole(text: str, start: int, end: int) -> bool:
-    """Return whether a part of a text neither begins nor ends inside a word or a number."""
-    return not (
-        _is_inside_word(text[start - 1 : start] if start else "", text[start:end][:2])
-        or _is_inside_word(text[end : end + 1], text[start:end][-2:][::-1])
-        or _IN_NUMBER.fullmatch(text, max(0, start - 2), start + 1)
-        or _IN_NUMBER.fullmatch(text, end - 1, end + 2)
-    )
+def _as_misread(word: str) -> str:
+    """Return what is the same for words that differ by what OCR and spelling confuse.
 
-
-def _is_inside_word(outer: str, inner: str) -> bool:
-    """Return whether a sign and the two next to it are of one word.
-
-    Chinese and Thai have no spaces; `EUR` is a word in `EUR12`, `A` is none in `A4`.
+    >>> _as_misread("agreernent") == _as_misread("agreement") == _as_misread("aggreement")
+    True
     """
-    if not (outer.isalnum() and inner[:1].isalnum()) or _IS_UNSPACED.search(outer + inner[:1]):
-        return False
-    return not (outer.isdecimal() and inner.isalpha() and len(inner) == 2)
-
-
-def _parts(word: str) -> set[str]:
-    """Return the three letters in a row of a word, with its borders."""
-    bordered = f"^{word}$"
-    return {bordered[at : at + 3] for at in range(len(bordered) - 2)}
-
-
-def _most_typos(word: str) -> int:
-    """Return how many letters of a word may differ: 0 to 2, as in Lucene's `AUTO:5,9`.
-
-    Of four letters one makes another word, of eight two: Bonn and born, compiled and compared.
-    """
-    if len(word) < 5 or len(word) > _MOST_WORD_CHARS or word[0].isdecimal():
-        return 0
-    return 1 if len(word) < 9 else 2
-
-
-def _n_typos(one: str, other: str) -> int:
-    """Return the edit distance, in which all that a scan confuses counts as one letter."""
-    n = edit_distance(one, other)
-    as_seen = [word.replace("rn", "m").translate(_ALIKE) for word in (one, other)]
-    return min(n, 1 + edit_distance(*as_seen))
-
-
-def edit_distance(one: str, other: str) -> int:
-    """Return how many letters to add, remove, change or swap with the next.
-
-    >>> edit_distance("invoice", "lnvocie")
-    2
-    """
-    before: list[int] = []
-    row = list(range(len(other) + 1))
-    for at, letter in enumerate(one, 1):
-        new = [at]
-        for n, theirs in enumerate(other, 1):
-            cost = min(row[n] + 1, new[n - 1] + 1, row[n - 1] + (letter != theirs))
-            if at > 1 < n and letter == other[n - 2] and one[at - 2] == theirs:
-                cost = min(cost, before[n - 2] + 1)
-            new.append(cost)
-        before, row = row, new
-    return row[-1]
-
-
-def _n_negations(words: Sequence[str]) -> int:
-    """Count the words that turn a sentence into its opposite."""
-    pairs = [*pairwise(words)]
-    short = sum(one[-1] == "n" and other == "t" for one, other in pairs)
-    short += sum(one == "no" and len(other) >= _LEAST_DENIED_CHARS for one, other in pairs)
-    return short + sum(_NEGATION.fullmatch(word) is not None for word in words)
-
-
-def _slack(words: Sequence[str]) -> int:
-    """Return how many words more or less a similar place may have."""
-    return max(2, len(words) // 4)
-
-
-def _aligned(near: Sequence[Mapping[str, float]], region: Sequence[str]) -> list[tuple[int, float]]:
-    """Return the places of a region that are like words in this order, and the letters alike."""
-    rows = [[0.0] * (len(region) + 1)]
-    for similar in near:
-        last, row = rows[-1], [0.0]
-        for at, word in enumerate(region):
-            both = last[at] + similar[word] * len(word) if word in similar else 0.0
-            row.append(max(both, last[at + 1], row[at]))
-        rows.append(row)
-    matched: list[tuple[int, float]] = []
-    n, at = len(near), len(region)
-    while n and at:
-        if rows[n][at] == rows[n][at - 1]:
-            at -= 1
-        elif rows[n][at] == rows[n - 1][at]:
-            n -= 1
-        else:
-            n, at = n - 1, at - 1
-            matched.append((at, near[n][region[at]] * len(region[at])))
-    return matched[::-1]
-
-
-def _shared(words: Sequence[str], region: Sequence[str]) -> list[tuple[int, float]]:
-    """Return the places of a region whose words are among others, in any order."""
-    left = Counter(words)
-    matched: list[tuple[int, float]] = []
-    for at, word in enumerate(region):
-        if left[word] > 0:
-            left[word] -= 1
-            matched.append((at, float(len(word))))
-    return matched
-
-
-def _compared(
-    matched: list[tuple[int, float]], words: Sequence[str], region: Sequence[str]
-) -> tuple[list[int], float]:
-    """Return the places that words have in a region, and the ratio; 0 if too many have none."""
-    lengths = [0 if word.isdecimal() else len(word) for word in region]
-    n_wanted = sum(map(len, words))
-    matched, ratio = _trimmed(matched, lengths, n_wanted)
-    is_covered = sum(weight for _, weight in matched) >= LEAST_RATIO * n_wanted
-    return [at for at, _ in matched], ratio if is_covered else 0.0
-
-
-def _trimmed(
-    matched: list[tuple[int, float]], lengths: Sequence[int], n_wanted: int
-) -> tuple[list[tuple[int, float]], float]:
-    """Return the matched places without distant ones at both ends, and the ratio.
-
-    The ratio is twice the letters alike by the letters of both.
-    """
-    ends = list(accumulate(lengths, initial=0))
-    weights = list(accumulate((weight for _, weight in matched), initial=0.0))
-
-    def ratio(first: int, last: int) -> float:
-        if first >= last:
-            return 0.0
-        n_quoted = ends[matched[last - 1][0] + 1] - ends[matched[first][0]]
-        return 2 * (weights[last] - weights[first]) / (n_wanted + n_quoted)
-
-    first, last = 0, len(matched)
-    while first < last:
-        best = max(ratio(first + 1, last), ratio(first, last - 1))
-        if best <= ratio(first, last):
-            break
-        if ratio(first + 1, last) == best:
-            first += 1
-        else:
-            last -= 1
-    return matched[first:last], ratio(first, last)
+    plain = unicodedata.normalize("NFD", word)
+    plain = "".join(sign for sign in plain if not unicodedata.combining(sign))
+    for seen, meant in _LOOK_ALIKE:
+        plain = plain.replace(seen, meant)
+    return _TWICE.sub(r"\1", plain)

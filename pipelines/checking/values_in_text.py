@@ -4,18 +4,25 @@
 time and a number each count as a whole; of a date only its year is a number by itself.
 """
 
+# ruff: noqa: RUF001 - words of many scripts
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Literal, TypeAlias
 
+import regex
+
+from .clock_words import clocks_in
+from .language_data import months_by_first_word
 from .numbers import (
     NO_UNIT,
     Number,
     NumberReading,
     loose_numbers_in,
+    lower_case,
     numbers_in,
     with_ascii_digits,
 )
@@ -24,21 +31,6 @@ Day = tuple[int | None, int, int | None]
 """Year, month, day; one of the two outer ones may be unknown."""
 Clock = tuple[int, int]
 
-_MONTHS = (
-    "january januar janvier enero gennaio januari jan janv ene gen",
-    "february februar février fevrier febrero febbraio februari feb févr",
-    "march märz maerz mars marzo maart mar mär",
-    "april avril abril aprile apr avr abr",
-    "may mai mayo maggio mei",
-    "june juni juin junio giugno jun giu",
-    "july juli juillet julio luglio jul juil lug",
-    "august août aout agosto augustus aug ago",
-    "september septembre septiembre settembre sep sept set",
-    "october oktober octobre octubre ottobre oct okt ott",
-    "november novembre noviembre nov",
-    "december dezember décembre decembre diciembre dicembre dec dez déc dic",
-)
-_MONTH_OF = {word: n for n, names in zip(count(1), _MONTHS, strict=False) for word in names.split()}
 _YEAR = r"(?P<y>1\d{3}|20\d{2}|21\d{2})"
 _DAY = r"(?P<d>3[01]|[12]\d|0?[1-9])"
 _DAYS_IN_WORDS = (
@@ -51,8 +43,22 @@ _DAY_WORDS = dict(zip(_DAYS_IN_WORDS.split(), count(1), strict=False))
 _DAY_WORDS |= {"premier": 1, "primo": 1, "primero": 1, "ersten": 1, "erster": 1}
 _DAY_WORD = "|".join(word.replace("-", r"[-\s]") for word in sorted(_DAY_WORDS, key=len)[::-1])
 _WS = r"(?:[^\S\n]+|[^\S\n]*\n[^\S\n]*)"
+_OF = rf"(?:{_WS}(?:of|de|del|di|do|dl|da|a|г\.)|{_WS}d['\u2019])"
+_DASH = r"[-\u2010\u2011\u2013/.]"
 _DATES = (
     re.compile(rf"(?<!\d){_YEAR}[-/.](?P<m>1[0-2]|0?[1-9])[-/.]{_DAY}(?!\d)", re.ASCII),
+    re.compile(rf"(?<![\d/.-]){_YEAR}-(?P<m>1[0-2]|0[1-9])(?![\d-])", re.ASCII),
+    re.compile(rf"{_YEAR}\s?년\s?(?P<m>1[0-2]|0?[1-9])\s?월(?:\s?{_DAY}\s?일)?", re.ASCII),
+    re.compile(rf"(?<!\d)(?P<m>1[0-2]|0?[1-9])월\s?{_DAY}일", re.ASCII),
+    re.compile(
+        rf"(?:ngày\s)?{_DAY}\s(?:tháng|thg)\s(?P<m>1[0-2]|0?[1-9])(?:,?\s(?:năm\s)?{_YEAR})?(?!\d)",
+        re.ASCII | re.IGNORECASE,
+    ),
+    re.compile(
+        r"(?P<era>令和|平成|昭和|民國|民国)(?P<n>元|\d{1,3})年(?P<m>1[0-2]|0?[1-9])月(?P<d>3[01]|[12]\d"
+        r"|0?[1-9])日",
+        re.ASCII,
+    ),
     re.compile(rf"{_YEAR}年(?P<m>1[0-2]|0?[1-9])月(?:{_DAY}[日号])?", re.ASCII),
     re.compile(rf"(?<!\d)(?P<m>1[0-2]|0?[1-9])月{_DAY}[日号]", re.ASCII),
     re.compile(
@@ -64,28 +70,43 @@ _DATES = (
         re.ASCII,
     ),
 )
+_ERAS = {"令和": 2018, "平成": 1988, "昭和": 1925, "民國": 1911, "民国": 1911}
 _DAY_BEFORE = re.compile(
-    rf"(?<![\d.,])(?:{_DAY}(?:st|nd|rd|th|er|º|°)?\.?|\b(?P<dw>{_DAY_WORD}))"
-    rf"(?:{_WS}(?:of|de|di))?{_WS}\Z",
+    rf"(?<![\d.,])(?:{_DAY}(?:st|nd|rd|th|er|º|°|ª|-?[аея]?[йегоя]{{1,2}})?\.?"
+    rf"|\b(?P<dw>{_DAY_WORD}))"
+    rf"(?:{_OF}?{_WS}|{_WS}d['\u2019]|{_DASH}\s?|(?<=\d))\Z",
     re.IGNORECASE,
 )
 _DAY_AFTER = re.compile(
-    rf"\.?{_WS}(?:the{_WS})?(?:{_DAY}(?:st|nd|rd|th)?\b(?![.,:]?\d|\s?(?:%|per))"
+    rf"\.?(?:{_WS}|{_DASH})(?:the{_WS})?(?:{_DAY}(?:st|nd|rd|th)?\b(?![.,:]?\d|\s?(?:%|per))"
     rf"|(?P<dw>{_DAY_WORD})\b)",
     re.IGNORECASE,
 )
-_YEAR_AFTER = re.compile(rf"\.?,?{_WS}(?:(?:de|del|of){_WS})?{_YEAR}\b", re.IGNORECASE)
+_THAI_YEAR = r"(?P<be>2[45]\d\d)"
+_YEAR_AFTER = re.compile(
+    rf"\.?,?(?:{_WS}|{_DASH})(?:(?:de|del|of|do|พ\.ศ\.){_WS}?)?(?:{_YEAR}(?!\w)(?![.,]\d)"
+    rf"|{_THAI_YEAR}(?!\w))",
+    re.IGNORECASE,
+)
+_SHORT_YEAR_AFTER = re.compile(r"\.?[-/ '\u2019]{1,2}(?P<yy>\d\d)(?![\w.,:/-]*\d)(?!\s?[%€$])")
+_YEAR_BEFORE = re.compile(
+    rf"(?<![\d.,]){_YEAR}(?:[.,]?\s?(?:m\.|gada|г\.|\(?e?\)?ko|оны|ж\.|yil|yıl|nî)?\.?\s"
+    rf"|{_DASH})\Z",
+    re.IGNORECASE,
+)
 _FIRST_DAY = re.compile(
-    rf"(?<![\d.,:/-]){_DAY}(?:st|nd|rd|th)?\.?{_WS}?(?:[-\u2010-\u2015]|\b(?:to|bis|au|al|t/m)\b){_WS}?\Z",
+    rf"(?<![\d.,:/-]){_DAY}(?:st|nd|rd|th)?\.?{_WS}?(?:[-\u2010-\u2015]|\b(?:to|bis|au|al"
+    rf"|t/m)\b){_WS}?\Z",
     re.IGNORECASE,
 )
 _LAST_DAY = re.compile(rf"{_WS}?[-\u2010-\u2015]{_WS}?{_DAY}(?:st|nd|rd|th)?\b(?![.,:]?\d)")
 """The other end of a range: `3. bis 5. Mai`, `May 3-5`."""
-_LETTERS = re.compile(r"[^\W\d_]+")
+_LETTERS = regex.compile(r"(?:\p{L}\p{M}*)+")
 _BEFORE_CHARS = 40
 _CLOCKS = (
     re.compile(
-        r"(?<![^\W_T])(?<![:.,])(?P<h>[01]?\d|2[0-4])(?:[:h]|[点點时時])(?P<min>[0-5]\d)(?:分|(?::[0-5]\d))?(?![\d:])"
+        r"(?<![^\W_T])(?<![:.,])(?P<h>[01]?\d|2[0-4])(?:[:h]|[点點时時])(?P<min>[0-5]\d)(?:分"
+        r"|(?::[0-5]\d))?(?![\d:])"
         r"(?:\s*(?P<half>[ap])\.?m\b\.?)?(?:\s?(?:Uhr|uur)\b)?",
         re.IGNORECASE | re.ASCII,
     ),
@@ -105,10 +126,6 @@ _HOUR_BEFORE = re.compile(
     r"\b(?:at|by|until|till|from|before|after|since|um|gegen|bis|ab|vor|nach|à|vers|las|alle|ore|om"
     r"|tegen|vanaf|tot)\s\Z",
     re.IGNORECASE,
-)
-_NAMED_CLOCKS = (
-    (re.compile(r"\b(?:noon|midday|mittags?|midi|mediodía|mezzogiorno|middag)\b", re.I), (12, 0)),
-    (re.compile(r"\b(?:midnight|mitternacht|minuit|medianoche|mezzanotte)\b", re.I), (0, 0)),
 )
 _IN_LOWER_CASE = frozenset(
     ("set", "ago", "may", "mar", "gen", "mag", "march", "sept", "dec", "out")
@@ -153,10 +170,12 @@ class ValueIndex:
     _codes: dict[str, list[TextValue]] = field(default_factory=dict)
     _ordinals: dict[float, list[TextValue]] = field(default_factory=dict)
     """Days of months, which are numbers only for `the 3rd`."""
-    _values: dict[float, list[tuple[bool, int, TextValue]]] = field(default_factory=dict)
-    """For each number as written: whether it has a unit, its sign, and the value."""
-    _bases: dict[tuple[str, float], list[tuple[int, TextValue]]] = field(default_factory=dict)
-    """For each dimension and number in its base unit: the sign, and the value."""
+    _values: dict[float, list[tuple[bool, Number | None, TextValue]]] = field(default_factory=dict)
+    """For each number as written: whether it has a unit, the number, and the value."""
+    _bases: dict[tuple[str, float], list[tuple[Number | None, TextValue]]] = field(
+        default_factory=dict
+    )
+    """For each dimension and number in its base unit: the number, and the value."""
 
     def add(self, said: TextValue) -> None:
         for day in said.days:
@@ -166,31 +185,28 @@ class ValueIndex:
                 self._days.setdefault((month, of_month), []).append((day, said))
                 self._ordinals.setdefault(float(of_month), []).append(said)
             if year is not None:
-                self._take(NumberReading(float(year)), 1, said)
+                self._take(NumberReading(float(year)), None, said)
         for clock in said.clocks:
             self._clocks.setdefault(clock, []).append(said)
         number = said.number
         if number is None:
             return
-        if number.code:
-            self._codes.setdefault(number.code, []).append(said)
+        for code in filter(None, (number.code, number.written)):
+            self._codes.setdefault(code, []).append(said)
         for reading in number.readings:
-            self._take(reading, number.sign, said)
+            self._take(reading, number, said)
         at = said.bare[0]
         for part in number.parts:
             for inner in numbers_in(part):
                 found = TextValue(inner.text, at + inner.start, is_loose=True)
                 for reading in inner.readings:
-                    self._take(reading, inner.sign, found)
+                    self._take(reading, inner, found)
             at += len(part) + 1
 
     def add_loosely(self, text: str) -> None:
         """Add what a source may also mean."""
         for number in loose_numbers_in(text):
             self.add(TextValue(number.text, number.start, number))
-        for pattern, clock in _NAMED_CLOCKS:
-            for found in pattern.finditer(text):
-                self.add(TextValue(found[0], found.start(), clocks=frozenset((clock,))))
 
     def holds(self, said: TextValue, within: float = 0.0) -> bool:
         """Return whether a value may be in the text; `within`: allowed share of a number."""
@@ -207,11 +223,17 @@ class ValueIndex:
         number = said.number
         if number is None:
             return
-        if number.code:
-            yield from self._codes.get(number.code, ())
+        for code in filter(None, (number.code, number.written)):
+            yield from self._codes.get(code, ())
         for reading in number.readings:
-            yield from self._find_number(reading, number.sign, within)
+            yield from self._find_number(reading, number, within)
+        if number.roman:
+            for _, other, found in self._values.get(float(number.roman), ()):
+                if other is not None and other.is_ordinal:
+                    yield found
         if number.is_ordinal:
+            for reading in number.readings:
+                yield from self._codes.get(f"roman{reading.value:.0f}", ())
             for reading in number.readings:
                 yield from self._ordinals.get(reading.value, ())
         inner = [
@@ -220,18 +242,20 @@ class ValueIndex:
         if inner and all(self.holds(one, within) for one in inner):
             yield from self.find(inner[0], within)
 
-    def _take(self, reading: NumberReading, sign: int, said: TextValue) -> None:
+    def _take(self, reading: NumberReading, number: Number | None, said: TextValue) -> None:
         has_unit = reading.unit != NO_UNIT
-        self._values.setdefault(reading.value, []).append((has_unit, sign, said))
+        self._values.setdefault(reading.value, []).append((has_unit, number, said))
         if has_unit:
             base = (reading.unit.dimension, reading.base)
-            self._bases.setdefault(base, []).append((sign, said))
+            self._bases.setdefault(base, []).append((number, said))
 
-    def _find_number(self, reading: NumberReading, sign: int, within: float) -> Iterator[TextValue]:
+    def _find_number(
+        self, reading: NumberReading, number: Number, within: float
+    ) -> Iterator[TextValue]:
         has_unit = reading.unit != NO_UNIT
         for value in self._near(reading.value, within):
-            for other_has_unit, other_sign, said in self._values[value]:
-                if not (has_unit and other_has_unit) and _signs_agree(sign, other_sign):
+            for other_has_unit, other, said in self._values[value]:
+                if not (has_unit and other_has_unit) and _agree(number, other):
                     yield said
         if not has_unit:
             return
@@ -244,8 +268,8 @@ class ValueIndex:
                 if name == dimension and abs(base - other) <= within * abs(other)
             ]
         for one in bases:
-            for other_sign, said in self._bases.get(one, ()):
-                if _signs_agree(sign, other_sign):
+            for found, said in self._bases.get(one, ()):
+                if _agree(number, found):
                     yield said
 
     def _near(self, value: float, within: float) -> list[float]:
@@ -270,13 +294,15 @@ def values_in(text: str) -> Iterator[TextValue]:
     """
     text = with_ascii_digits(text)
     taken = list(text)
+    orders = _orders_in(text)
     for pattern in _DATES:
         for found in pattern.finditer("".join(taken)):
-            days = frozenset(_possible_days(found))
+            days = frozenset(_possible_days(found, orders))
             if days:
                 yield TextValue(found[0].strip(" .,\n"), found.start(), days=days)
                 taken[found.start() : found.end()] = " " * len(found[0])
-    for said, end in list(_named_dates("".join(taken))):
+    taken_days = [*_named_dates("".join(taken))]
+    for said, end in taken_days:
         yield said
         taken[said.start : end] = " " * (end - said.start)
     for pattern in _CLOCKS:
@@ -286,6 +312,9 @@ def values_in(text: str) -> Iterator[TextValue]:
             )
             yield TextValue(found[0].strip(), found.start(), clocks=clocks)
             taken[found.start() : found.end()] = " " * len(found[0])
+    for start, end, times in clocks_in(lower_case("".join(taken))):
+        yield TextValue(text[start:end], start, clocks=times)
+        taken[start:end] = " " * (end - start)
     rest = "".join(taken)
     for number in numbers_in(rest):
         yield TextValue(
@@ -329,36 +358,90 @@ def _table_cells(text: str) -> str:
 
 
 def is_month(word: str) -> bool:
-    return word.rstrip(".,").lower() in _MONTH_OF
+    return bool(_months_of(word.rstrip(".,"), 0))
 
 
-def _signs_agree(sign: int, other: int) -> bool:
-    return sign == other or 0 in (sign, other)
+_TURKISH = str.maketrans({"I": "ı", "İ": "i"})
+_MOST_NAME_CHARS = 40
 
 
-def _possible_days(found: re.Match[str]) -> Iterator[Day]:
+def _months_of(text: str, at: int) -> tuple[tuple[int, ...], int] | None:
+    """Return what the name at an offset may be, and where it ends."""
+    letters = _LETTERS.match(text, at)
+    if letters is None:
+        return None
+    known = months_by_first_word()
+    for word in (letters[0].casefold(), letters[0].translate(_TURKISH).casefold()):
+        for name, months in known.get(word, ()):
+            if name == word:
+                return months, letters.end()
+            end = at + len(name)
+            if text[at:end].casefold() == name and not _LETTERS.match(text, end):
+                return months, end
+    return None
+
+
+Order: TypeAlias = Literal["day first", "month first"]
+_NUMERIC = re.compile(r"(?<![\d/.-])(\d{1,2})([-/])(\d{1,2})\2(?:\d{4}|\d{2})(?![\d/-])", re.ASCII)
+
+
+def _orders_in(text: str) -> frozenset[Order]:
+    """Return in which orders days and months are written, by the dates that have only one."""
+    orders: set[Order] = set()
+    for first, _, second in _NUMERIC.findall(text):
+        if int(first) > 12 >= int(second) > 0:
+            orders.add("day first")
+        elif int(second) > 12 >= int(first) > 0:
+            orders.add("month first")
+    return frozenset(orders)
+
+
+def _agree(number: Number, other: Number | None) -> bool:
+    """Return whether two equal numbers may be the same; None: the year of a date."""
+    return number.sign >= 0 if other is None else number.agrees(other)
+
+
+def _possible_days(found: re.Match[str], orders: Collection[Order]) -> Iterator[Day]:
     parts = found.groupdict()
     year = int(parts["y"]) if parts.get("y") else None
     if parts.get("yy"):
-        year = int(parts["yy"]) + (2000 if int(parts["yy"]) < 70 else 1900)
+        year = _long_year(parts["yy"])
+    if parts.get("era"):
+        year = _ERAS[parts["era"]] + (1 if parts["n"] == "元" else int(parts["n"]))
     if parts.get("m"):
         yield year, int(parts["m"]), int(parts["d"]) if parts.get("d") else None
         return
     first, second = int(parts["a"]), int(parts["b"])
-    for month, of_month in {(first, second), (second, first)}:
+    days = {"day first": (second, first), "month first": (first, second)}
+    if parts["s"] == ".":
+        del days["month first"]
+    elif len(orders) == 1:
+        days = {order: days[order] for order in orders}
+    for month, of_month in {*days.values()}:
         if 1 <= month <= 12 and 1 <= of_month <= 31:
             yield year, month, of_month
+
+
+def _long_year(text: str) -> int:
+    return int(text) + (2000 if int(text) < 70 else 1900)
 
 
 def _named_dates(text: str) -> Iterator[tuple[TextValue, int]]:
     """Yield dates whose month is a name, and where each ends; of a range, both ends."""
     last = 0
+    known = months_by_first_word()
     for name in _LETTERS.finditer(text):
-        month = _MONTH_OF.get(name[0].casefold())
-        if month is None:
+        word = name[0].casefold()
+        if name.start() < last or (word not in known and name[0].isascii() and "I" not in name[0]):
             continue
-        start, end = name.span()
+        named = _months_of(text, name.start())
+        if named is None:
+            continue
+        months, end = named
+        start, is_short = name.start(), end - name.start() <= _SHORT_NAME
+        end += text[end : end + 1] == "."
         day = _DAY_BEFORE.search(text, max(last, start - _BEFORE_CHARS), start)
+        year: re.Match[str] | None = None
         if day is not None:
             start = day.start()
             other = _FIRST_DAY.search(text, max(last, start - _BEFORE_CHARS), start)
@@ -369,15 +452,118 @@ def _named_dates(text: str) -> Iterator[tuple[TextValue, int]]:
             other = _LAST_DAY.match(text, end) if day is not None else None
             end = other.end() if other is not None else end
         year = _YEAR_AFTER.match(text, end)
-        end = year.end() if year is not None else end
-        if (day is None and year is None) or (year is None and name[0] in _IN_LOWER_CASE):
+        if year is None and day is not None:
+            year = _YEAR_BEFORE.search(text, max(last, start - _BEFORE_CHARS), start)
+            start = year.start() if year is not None else start
+        if year is None and day is not None:
+            year = _SHORT_YEAR_AFTER.match(text, end)
+        if year is not None:
+            end = max(end, year.end())
+        needs_both = is_short and word not in _SHORT_MONTHS
+        if (day is None or needs_both) and (year is None or (needs_both and day is None)):
+            continue
+        is_doubtful = year is None or year.end() <= start + 6
+        if is_doubtful and name[0] in _IN_LOWER_CASE:
             continue
         last = end
-        known = [_day_of(one) for one in (day, other) if one is not None]
+        days_of_month = [_day_of(one) for one in (day, other) if one is not None]
         said = TextValue(text[start:end].strip(" .,\n"), start)
-        for one in known or (None,):
-            days = frozenset(((int(year["y"]) if year else None, month, one),))
+        for one in days_of_month or (None,):
+            days = frozenset((_year_of(year), month, one) for month in months)
             yield replace(said, days=days), end
+
+
+_SHORT_NAME = 4
+_SHORT_MONTHS = frozenset(
+    [
+        "jan",
+        "janv",
+        "ene",
+        "gen",
+        "feb",
+        "févr",
+        "fév",
+        "mar",
+        "mär",
+        "mars",
+        "apr",
+        "avr",
+        "abr",
+        "may",
+        "mai",
+        "mei",
+        "maj",
+        "maio",
+        "mag",
+        "giu",
+        "june",
+        "jun",
+        "juni",
+        "juin",
+        "juil",
+        "july",
+        "jul",
+        "juli",
+        "lug",
+        "luty",
+        "aug",
+        "ago",
+        "août",
+        "sep",
+        "sept",
+        "set",
+        "okt",
+        "oct",
+        "ott",
+        "out",
+        "nov",
+        "dec",
+        "dez",
+        "déc",
+        "dic",
+        "sty",
+        "kwi",
+        "lip",
+        "sie",
+        "wrz",
+        "paź",
+        "lis",
+        "gru",
+        "янв",
+        "фев",
+        "мар",
+        "апр",
+        "мая",
+        "май",
+        "июн",
+        "июл",
+        "авг",
+        "сен",
+        "окт",
+        "ноя",
+        "дек",
+        "1월",
+        "oca",
+        "şub",
+        "nis",
+        "haz",
+        "tem",
+        "ağu",
+        "eyl",
+        "eki",
+        "kas",
+        "ara",
+    ]
+)
+
+
+def _year_of(found: re.Match[str] | None) -> int | None:
+    if found is None:
+        return None
+    parts = found.groupdict()
+    if parts.get("be"):
+        return int(parts["be"]) - 543
+    return int(parts["y"]) if parts.get("y") else _long_year(parts["yy"])
 
 
 def _day_of(found: re.Match[str]) -> int:

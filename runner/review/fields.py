@@ -328,14 +328,12 @@ def place_text(evidence: Mapping[str, Any], texts: _SourceTexts | None = None) -
     """Return where a value stands, with the text around it."""
     if evidence.get("match") == "none" or evidence.get("quote") is None:
         return "not found in the document"
-    where = str(evidence.get("source") or "")
+    is_hint = evidence.get("match") == "fuzzy"
+    where = ("not found; similar: " if is_hint else "") + str(evidence.get("source") or "")
     if evidence.get("page") is not None:
         where += f", page {evidence['page']}"
     elif evidence.get("line") is not None:
         where += f", line {evidence['line']}"
-    how = evidence.get("match")
-    if how == "fuzzy":
-        where += f", similar ({evidence.get('ratio') or 0:.0%})"
     quote = f'"{one_line(str(evidence["quote"]))}"' if texts is None else texts.excerpt(evidence)
     n_others = evidence.get("others") or 0
     others = f" and {counted(n_others, 'more place')}" if n_others else ""

@@ -467,7 +467,7 @@ function drawnDoubt(field) {
     made.push(line);
   }
   if (found) {
-    const kind = found.match === "none" ? "quote none" : "quote";
+    const kind = isMissing(found) ? "quote none" : "quote";
     made.push(make("div", quoteWords(found), kind));
   }
   return made;
@@ -478,12 +478,15 @@ const hasRival = (sure) => sure && sure.p < MIDDLE && sure.second !== null && su
   && sure.second_p !== null && sure.second_p >= RIVAL * sure.p;
 const plain = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
+// What is only similar is a hint: the value itself is not in the document.
+const isMissing = (found) => found.match === "none" || found.match === "fuzzy";
+
 function quoteWords(found) {
   if (found.match === "none") return "not found in the document";
   const place = found.page ? `page ${found.page}` : found.line ? `line ${found.line}` : "";
-  const like = found.match === "fuzzy" ? `similar (${Math.round((found.ratio || 0) * 100)} %)` : "";
+  const like = found.match === "fuzzy" ? "not found; similar: " : "";
   const others = found.others ? `${count(found.others, "other place")}` : "";
-  return [`“${found.quote}”`, place, like, others].filter(Boolean).join(", ");
+  return [`${like}“${found.quote}”`, place, others].filter(Boolean).join(", ");
 }
 
 function pick(at) {

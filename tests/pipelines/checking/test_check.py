@@ -123,9 +123,15 @@ LOCATED = {
     [
         (
             "located(output)",
-            ["This is not in the source: total (84.5), rows.1.n (4). Use only what is in it."],
+            [
+                "This is not in the source: total (84.5), name (Ann), rows.1.n (4). Use only what"
+                " is in it."
+            ],
         ),
-        ("located(output.name)", []),
+        (
+            "located(output.name)",
+            ["`name`: This is not in the source: name (Ann). Use only what is in it."],
+        ),
         ("located(output.rows[0])", []),
         ("located(output.note)", []),
         (
