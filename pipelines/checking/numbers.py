@@ -14,9 +14,8 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from .directions import NO_DIRECTION, Direction, DirectionWords
 from .number_words import SpelledNumber, scale_at, spelled_numbers_in
-from .shares import shares_in
+from .value_words import NO_DIRECTION, Direction, DirectionWords, shares_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +228,7 @@ _OTHER_DOLLARS = frozenset(("a$", "c$", "ca$", "au$", "hk$", "s$", "nz$"))
 def currency_names(name: str) -> tuple[str, ...]:
     """Return how else a currency is written; empty for what is none.
 
-    >>> currency_names("EUR")
+    >>> currency_names("EUR")[:3]
     ('€', 'euro', 'euros')
     """
     name = name.casefold()

@@ -8,15 +8,15 @@ time and a number each count as a whole; of a date only its year is a number by 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import count
 from typing import Literal, TypeAlias
 
 import regex
 
-from .clock_words import clocks_in
-from .language_data import months_by_first_word
+from .number_words import hours_in_words, months_by_first_word
 from .numbers import (
     NO_UNIT,
     Number,
@@ -26,6 +26,7 @@ from .numbers import (
     numbers_in,
     with_ascii_digits,
 )
+from .value_words import alternatives
 
 Day = tuple[int | None, int, int | None]
 """Year, month, day; one of the two outer ones may be unknown."""
@@ -592,3 +593,123 @@ def _maybe_clocks(text: str, number: Number) -> Iterator[Clock]:
         )
         if (is_hour or is_at) and reading.value == int(reading.value) <= 24:
             yield from _possible_clocks(int(reading.value), 0, None)
+
+
+_HOUR = r"(?P<h>[^\W_]+)"
+_SPOKEN: tuple[tuple[str, int], ...] = (
+    (rf"half past {_HOUR}|las {_HOUR} y media|le {_HOUR} e mezza|{_HOUR} heures? et demie?", 30),
+    (
+        rf"(?:a )?quarter past {_HOUR}|viertel nach {_HOUR}|kwart over {_HOUR}|kvart (?:över"
+        rf"|over) {_HOUR}",
+        15,
+    ),
+    (rf"las {_HOUR} y cuarto|le {_HOUR} e un quarto|{_HOUR} heures? et quart", 15),
+    (rf"{_HOUR} horas e meia|às {_HOUR} e meia|{_HOUR} e meia(?= da)", 30),
+    (
+        rf"(?:a )?quarter to {_HOUR}|viertel vor {_HOUR}|kwart voor {_HOUR}|kvart i {_HOUR}"
+        rf"|dreiviertel {_HOUR}",
+        -15,
+    ),
+    (rf"las {_HOUR} menos cuarto|le {_HOUR} meno un quarto|{_HOUR} heures? moins le quart", -15),
+    (rf"halb {_HOUR}|half {_HOUR}(?= uur)|(?:om|tegen|rond) half {_HOUR}|halv {_HOUR}", -30),
+    (
+        rf"{_HOUR} o['\u2019]clock|{_HOUR} uhr|{_HOUR} uur|{_HOUR} heures?|{_HOUR} en punto"
+        rf"|le {_HOUR} in punto",
+        0,
+    ),
+    (
+        rf"(?:a las|às) {_HOUR}|alle {_HOUR}|klockan {_HOUR}|klokken {_HOUR}|{_HOUR} horas|um "
+        rf"{_HOUR} uhr",
+        0,
+    ),
+)
+_TRIGGER = re.compile(
+    r"(?<!\w)(?:(?P<named>(?P<noon>noon|midday|mittags?|midi|mediodía|mezzogiorno|middag|meio-dia"
+    r"|południe|полдень)|midnight|mitternacht|minuit|medianoche|mezzanotte|middernacht|meia-noite"
+    r"|północ|полночь|midnatt)|half past|quarter (?:past|to)|viertel (?:nach|vor)|dreiviertel"
+    r"|hal[bfv]|kwart|kvart|o['\u2019]clock|uhr|uur|heures?|en punto|in punto|horas|y media"
+    r"|y cuarto|menos cuarto|e mezza|un quarto|e meia|a las|alle|klockan|klokken|às"
+    r"|(?:five|ten|twenty|twenty-five|fünf|zehn|zwanzig|vijf|tien|twintig|minutes) (?:past|to"
+    r"|nach|vor|over|voor)"
+    r"|(?:at|by|until|from|around|before|after) [a-z]+ (?:fifteen|thirty|forty|fifty|twenty"
+    r"|ten))(?!\w)"
+)
+_AROUND_CLOCK_CHARS = 30
+_PAST_OR_TO = re.compile(
+    rf"(?<!\w)(?P<m>[^\W\d_]+|\d\d?) (?:minutes? )?(?P<to>past|to|nach|vor|over|voor) {_HOUR}(?!\w)"
+)
+_AT_MINUTES = re.compile(
+    rf"(?<!\w)(?:at|by|until|from|around|before|after) {_HOUR} (?P<m>fifteen|thirty|forty-five"
+    rf"|twenty|ten|fifty|forty)(?!\w)(?! [a-z]+s\b)"
+)
+
+
+def clocks_in(text: str) -> Iterator[tuple[int, int, frozenset[tuple[int, int]]]]:
+    """Yield offsets and possible hours and minutes of the times in a lower-case text.
+
+    >>> [sorted(one[2]) for one in clocks_in("half past nine, halb zehn")]
+    [[(9, 30), (21, 30)], [(9, 30), (21, 30)]]
+    """
+    hours = hours_in_words()
+    last = -1
+    for trigger in _TRIGGER.finditer(text):
+        if trigger["named"]:
+            minutes = 12 * 60 if trigger["noon"] else 0
+            yield *trigger.span(), frozenset(((minutes // 60, 0),))
+            continue
+        begin = max(last, trigger.start() - _AROUND_CLOCK_CHARS, 0)
+        for start, end, clocks in _clocks_near(
+            text, begin, trigger.end() + _AROUND_CLOCK_CHARS, hours
+        ):
+            if start >= last:
+                yield start, end, clocks
+                last = end
+                break
+
+
+def _clocks_near(
+    text: str, begin: int, end: int, hours: Mapping[str, int]
+) -> Iterator[tuple[int, int, frozenset[tuple[int, int]]]]:
+    """Yield the times in a part of a text, those with most words first."""
+    for pattern, offset in _patterns():
+        for found in pattern.finditer(text, begin, end):
+            hour = hours.get(found["h"])
+            if hour is not None:
+                yield *found.span(), _both(hour * 60 + offset)
+    for found in _PAST_OR_TO.finditer(text, begin, end):
+        hour, minute = hours.get(found["h"]), _minute_of(found["m"], hours)
+        if hour is None or minute is None or found["h"].isdecimal() or found["m"].isdecimal():
+            continue
+        sign = -1 if found["to"] in ("to", "vor", "voor") else 1
+        if minute % 5 == 0:
+            yield *found.span(), _both(hour * 60 + sign * minute)
+    for found in _AT_MINUTES.finditer(text, begin, end):
+        hour = hours.get(found["h"])
+        if hour is not None:
+            yield *found.span(), _both(hour * 60 + _MINUTE_WORDS[found["m"]])
+
+
+def _minute_of(word: str, hours: Mapping[str, int]) -> int | None:
+    return _MINUTE_WORDS.get(word, hours.get(word))
+
+
+_MINUTE_WORDS: Mapping[str, int] = {
+    "fifteen": 15, "thirty": 30, "forty-five": 45, "twenty": 20, "ten": 10, "fifty": 50, "forty": 40
+}  # fmt: skip
+
+
+def _both(minutes: int) -> frozenset[tuple[int, int]]:
+    """Return a time before noon and the one after; from 13 on there is one."""
+    hour, minute = divmod(minutes % 1440, 60)
+    return frozenset(
+        ((hour, minute), ((hour + 12) % 24, minute)) if hour <= 12 else ((hour, minute),)
+    )
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> list[tuple[re.Pattern[str], int]]:
+    found = []
+    for pattern, offset in _SPOKEN:
+        for one in alternatives(pattern):
+            found.append((re.compile(rf"(?<!\w){one}(?!\w)"), offset))
+    return found

@@ -26,8 +26,8 @@ from paddock.engine.system.files import LockTaken, lock_now
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.settings import STATE_FOLDER, SettingsError, read_settings
 
-from .consents import Consents
 from .triggered_pipeline import (
+    Consents,
     TriggeredPipeline,
     looks_triggered,
     read_triggered_pipeline,

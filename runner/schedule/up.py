@@ -45,13 +45,12 @@ from paddock.runner.review.page_server import (
 )
 from paddock.runner.settings import STATE_FOLDER, Settings
 
-from .consents import Consents
 from .discovery import FolderLocks, FolderTaken, PipelineChanges, PipelineFinder
 from .prefect_queue import DeletedInPrefect, QueueError, open_queue
 from .reconciler import Reconciler, ReviewRuns, WatchManager
 from .run_executor import start_fork_server
 from .run_manager import Deployment, ManagerOptions, RunManager
-from .triggered_pipeline import TriggeredPipeline
+from .triggered_pipeline import Consents, TriggeredPipeline
 from .up_status import (
     LedgerHealth,
     StatusAccess,

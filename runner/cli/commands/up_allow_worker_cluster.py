@@ -35,7 +35,7 @@ from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit
 from paddock.runner.daemon.prefect_auth import signer_for
 from paddock.runner.progress import console, events
 from paddock.runner.progress.drain import stop_on_signals
-from paddock.runner.schedule.consents import Consents
+from paddock.runner.schedule.triggered_pipeline import Consents
 from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:

@@ -123,7 +123,10 @@ NUMBERED = [
     "vi",
 ]
 _LEAST_NAME_CHARS = 4
-COUNTED = (*range(21), *range(30, 100, 10), *range(100, 1000, 100), 1000, 2000, 5000, 10**6, 2 * 10**6, 5 * 10**6, 10**9, 2 * 10**9)  # fmt: skip
+COUNTED = (
+    *range(21), *range(30, 100, 10), *range(100, 1000, 100),
+    *(n * scale for scale in (10**3, 10**6) for n in (1, 2, 5)), 10**9, 2 * 10**9,
+)  # fmt: skip
 
 
 def months() -> dict[str, list[int]]:
@@ -155,7 +158,7 @@ def months() -> dict[str, list[int]]:
 
 def numbers() -> dict[str, dict[str, int]]:
     """Return the words that are numbers, by language."""
-    from num2words import num2words
+    from num2words import num2words  # type: ignore[import-untyped]
 
     found: dict[str, dict[str, int]] = {}
     for language in NUMBERED:

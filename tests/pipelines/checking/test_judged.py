@@ -1,0 +1,60 @@
+"""Cases whose verdicts were written before they were run: no false find, few misses.
+
+Each group is a source with values that are in it, and more that are not: opposites, parts of a
+whole, other entities, units and orders.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from paddock.pipelines.checking.evidence import SourceText, locate
+from paddock.pipelines.checking.functions import grounded
+
+MOST_FALSE_ALARMS, MOST_MISSES = 0.05, 0.08  # of those that are there
+
+
+def cases(file: str) -> Iterator[tuple[bool, str, str]]:
+    """Yield verdict, value and source of each case."""
+    source = ""
+    for line in Path(__file__).with_name(file).read_text("utf-8").splitlines():
+        if line.startswith("= "):
+            source = line[2:].replace("\\n", "\n")
+        elif line.startswith(("+ ", "- ")):
+            yield line[0] == "+", line[2:], source
+
+
+def is_found(value: str, source: str) -> bool:
+    """Return whether a value is in a source where the case says."""
+    written, _, quote = value.partition(" => ")
+    found = locate({"field": json.loads(written)}, {}, [SourceText("s", source)])["field"]
+    is_there = found["match"] in ("exact", "normalised")
+    return is_there and (not quote or quote in found["quote"] or found["quote"] in quote)
+
+
+def wrong(file: str) -> tuple[list[str], list[str], int]:
+    """Return what was accepted though it is not there, what was missed, and how many are there."""
+    accepted, missed, n_there = [], [], 0
+    for is_there, value, source in cases(file):
+        n_there += is_there
+        judge = grounded(value, source) is None if "grounded" in file else is_found(value, source)
+        if judge != is_there:
+            (missed if is_there else accepted).append(f"{value} | {source[:60]}")
+    return accepted, missed, n_there
+
+
+@pytest.mark.parametrize(
+    ("file", "most"),
+    [
+        ("judged_grounded.txt", MOST_FALSE_ALARMS),
+        ("judged_evidence.txt", MOST_MISSES),
+    ],
+)
+def test_nothing_is_found_that_is_not_there_and_little_is_missed(file: str, most: float) -> None:
+    accepted, missed, n_there = wrong(file)
+    assert accepted == []
+    assert len(missed) <= most * n_there, missed
