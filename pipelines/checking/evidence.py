@@ -20,6 +20,7 @@ from paddock.engine.system.text import resolve_ref
 
 from .numbers import (
     MOST_DIGITS,
+    NO_UNIT,
     PERCENT,
     Number,
     NumberReading,
@@ -345,7 +346,7 @@ class _Sources:
         found = self._find_value(_number(reading, value))
         if not found and isinstance(value, float) and value:  # 0.19 may be written as 19 %
             percent = NumberReading(rounded(abs(value) * 100), PERCENT)
-            found = self._find_value(_number(percent, value))
+            found = self._find_value(_number(percent, value), has_unit=True)
         return [self._exactly(one, _written(value)) for one in found]
 
     def _exactly(self, quote: Quote, written: Collection[str]) -> Quote:
@@ -381,9 +382,11 @@ class _Sources:
         found = (one for name in currency_names(text.strip()) for one in self.index.find(name))
         return [replace(one, match="normalised") for one in found]
 
-    def _find_value(self, said: TextValue) -> list[Quote]:
+    def _find_value(self, said: TextValue, *, has_unit: bool = False) -> list[Quote]:
         """Return where a number, date or time is; what may be none only if there is no other."""
-        found = [*self.index.values.find(said)]
+        if said.number is not None and said.number.code:  # 2024 is not INV-2024
+            said = replace(said, number=replace(said.number, readings=frozenset()))
+        found = [one for one in self.index.values.find(said) if not has_unit or _has_unit(one)]
         sure = [one for one in found if one.is_sure] or found
         return [
             Quote(*(one.bare if said.bare == (said.start, said.end) else (one.start, one.end)),
@@ -441,6 +444,10 @@ def _values_of(text: str) -> list[TextValue]:
     if len(text) > _MOST_VALUE_CHARS:
         return []
     return [one for one in values_in(text) if one.is_sure]
+
+
+def _has_unit(said: TextValue) -> bool:
+    return said.number is not None and any(one.unit != NO_UNIT for one in said.number.readings)
 
 
 def _number(reading: NumberReading, value: float) -> TextValue:

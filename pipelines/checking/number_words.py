@@ -112,6 +112,21 @@ _ORDINALS: Mapping[Language, str] = {
 }
 
 
+_OTHER_SCALES: Mapping[float, str] = {
+    1e3: "tys tysiąc tysiące tysięcy тыс тысяч тысячи тис тисяч тисячі tusen tusind tusinde bin tis"
+    " tisíc tisíce mii ezer tuhatta ألف آلاف אלף हज़ार हजार ribu nghìn ngàn พัน",
+    1e5: "लाख lakh",
+    1e6: "milhão milhões mi milion miliony milionów milionu млн миллион миллиона миллионов мільйон"
+    " мільйона мільйонів miljon miljoner mn mio millioner milyon milioane milion millió miljoonaa"
+    " مليون ملايين מיליון juta triệu ล้าน milionů mil",
+    1e7: "करोड़ crore",
+    1e9: "bilhão bilhões bi miliard miliardy miliardów млрд миллиард миллиарда миллиардов мільярд"
+    " мільярда мільярдів miljard miljarder mdr milliarder milyar miliarde milliárd miljardia mld"
+    " مليار מיליארד tỷ miliar",
+}
+"""Of languages without a grammar here, after digits."""
+
+
 def _set_of(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
@@ -571,6 +586,10 @@ def _scales() -> Mapping[str, list[tuple[Language, float]]]:
     for language, names in _SCALES.items():
         for word, values in names.items():
             scales.setdefault(word, []).extend((language, value) for value in values)
+    for value, words in _OTHER_SCALES.items():
+        for word in words.split():
+            if word not in scales:
+                scales[word] = [("en", value)]
     return scales
 
 

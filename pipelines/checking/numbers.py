@@ -41,8 +41,8 @@ _UNIT_NAMES: Mapping[tuple[str, float], str] = {
         "percentage point",
         1,
     ): "pp ppt ppts prozentpunkt prozentpunkte prozentpunkten procentpunten procentpunt "
-    "procentenheter procentenhet procentpoint prosentpoeng prosenttiyksikköä 百分点 百分點 "
-    "ポイント 퍼센트포인트 п.п",
+    "procentenheter procentenhet procentpoint prosentpoeng prosenttiyksikköä "
+    "百分点 百分點 个百分点 個百分點 ポイント 퍼센트포인트 п.п",
     (
         "percentage point",
         0.01,
@@ -181,7 +181,7 @@ _UNIT_AFTER = re.compile(
     r"[^\S\n]?[-\u2010\u2011]?[^\S\n]{0,2}\n?[^\S\n]{0,2}"
     r"(?P<unit>%|٪|‰|°[^\S\n]?[CF]\b|°|(?:US|AU?|CA?|HK|S|NZ|R)?[$€£¥₹₩₽]|m[²³23]\b|km[²2]\b"
     r"|km/h\b|m/s\b|个月"
-    r"|百分[点點]|パーセント|ポイント|ユーロ|ドル|トン|小时|分钟|人民币|[美欧]元|公[里斤]|千克|毫克"
+    r"|个?百分[点點]|パーセント|ポイント|ユーロ|ドル|トン|小时|分钟|人民币|[美欧]元|公[里斤]|千克|毫克"
     r"|時間|分間|日間|週間|年間|か月|ヶ月|基点|퍼센트포인트|퍼센트|달러|유로|개월|시간|[원년일분주]"
     r"|[元円天米克升吨周]|％|[₺₴₪฿￥]|п\.п\b"
     r"|[^\W\d_\u3040-\u9fff\uac00-\ud7af]+(?:[\u0900-\u0dff]+\w*)*)"
@@ -288,12 +288,14 @@ _SPACES = "\u00a0\u202f\u2009"
 _GROUPS = "'\u2019" + _SPACES + " "
 _LETTER = r"[^\W\d_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 _GROUPED_CODE = re.compile(
-    r"(?<![\w.,+$€£:/-])(?:\+[0-9]{1,3}(?:[ ./-]?\(?[0-9]+\)?){2,}"
-    r"|\(0[0-9]{1,5}\)[ /-]{0,3}[0-9]+(?:[ /-][0-9]+)*|0[0-9]{2,}(?:(?: / |[ /-])[0-9]{2,})+"
+    r"(?<![\w.,+$€£:/-])(?<![0-9] )(?:\+[0-9]{1,3}(?:[ ./-]?\(?[0-9]+\)?){2,}"
+    r"|0[0-9](?:[. ][0-9]{2}){4}|\(0[0-9]{1,5}\)[ /-]{0,3}[0-9]+(?:[ /-][0-9]+)*"
+    r"|0[0-9]{2,}(?:(?: / |[ /-])[0-9]{2,})+"
     r"|[A-Z]{2}[0-9]{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,4})?|[0-9]{4}(?: [0-9]{4}){3}"
     r"|[0-9]+(?:-[0-9]+){2,}|[0-9]+[-\u2013][0-9]+)(?!\w|[.,:][0-9])"
 )
 _N_CODE_DIGITS = 6
+_MOST_CODE_CHARS = 48
 _VERSION_BEFORE = re.compile(
     r"(?<![^\W_])(?:v|ver\.?|version\w*|versión|versão|wersj\w+|верси\w+|releases?|rel\.?|build"
     r"|python|ios|ipados|android|windows|macos|java|ubuntu|debian|fedora|node|node\.js|gpt|llama"
@@ -348,11 +350,14 @@ _HAN_SCALES = {
     "萬": 10_000,
     "亿": 10**8,
     "億": 10**8,
+    "만": 10_000,
+    "억": 10**8,
 }
 _HAN_DIGITS = {sign: value for value, sign in enumerate("零一二三四五六七八九")}
 _HAN_DIGITS |= {"\u3007": 0, "两": 2, "兩": 2}
 _HAN = re.compile(r"(百分之)?([零〇一二两兩三四五六七八九十百千万萬亿億]+)")
-_HAN_AFTER = re.compile(r"[^\S\n]?([十百千万萬亿億]+)")
+_HAN_AFTER = re.compile(r"[^\S\n]?([十百千万萬亿億만억]+)")
+_HAN_MIXED = re.compile(r"([0-9][0-9,.]*)[億亿억][^\S\n]?([0-9][0-9,]*)[万萬만]")
 _HAN_MEASURES = "个個人名天年月日次家艘只隻条條岁歲元块塊倍位本台米公斤小分钟号"
 _PERCENT_BEFORE = re.compile(r"百分之\Z")
 _MINUS = re.compile(
@@ -360,7 +365,8 @@ _MINUS = re.compile(
 )
 _CURRENCY_BEFORE = re.compile(r"(?:\b[A-Z]{2,3}|[A-Z]{0,2}[$€£¥₹₩₽]|\bRs)\.?[^\S\n]?\Z")
 _MINUS_WORD = re.compile(
-    r"(?<!\w)(?:minus|moins|menos|meno|min|negative|минус|eksi|miinus|minusz|负|負|マイナス|سالب|ناقص)"
+    r"(?<!\w)(?<!\bal )(?<!\bau )(?<!\blo )(?<!\bou )(?:minus|moins|menos|meno|min|negative"
+    r"|минус|eksi|miinus|minusz|负|負|マイナス|سالب|ناقص)"
     r"[^\S\n]?\Z",
     re.IGNORECASE,
 )
@@ -442,6 +448,7 @@ def with_ascii_digits(text: str) -> str:
     return re.sub(r"(?![0-9])\d", lambda found: str(unicodedata.decimal(found[0])), text)
 
 
+_OF = re.compile(r"[^\S\n](?:de[^\S\n]|d['\u2019]|di[^\S\n])")
 _ARABIC_MARK = re.compile(r"(?<=\d)[\u066b\u066c](?=\d)")
 
 
@@ -477,6 +484,12 @@ def numbers_in(text: str) -> Iterator[Number]:
         value = int(found[1] or 0) + unicodedata.numeric(found[2])
         yield _number_at(text, found.start(), found.end(), (value,), words)
         take(*found.span())
+    for found in _HAN_MIXED.finditer("".join(taken)):
+        parts = [float(part.replace(",", "")) for part in found.groups()]
+        value = rounded(parts[0] * 1e8 + parts[1] * 1e4, MOST_DIGITS)
+        number = _number_at(text, found.start(), found.end(), (value,), words)
+        yield number
+        take(found.start(), max(found.end(), number.end))
     for number in _shares_in(text, "".join(taken), words):
         yield number
         take(number.start, number.end)
@@ -487,7 +500,8 @@ def numbers_in(text: str) -> Iterator[Number]:
     rest = "".join(taken)
     for spelled in spelled_numbers_in(rest):
         yield _of_words(text, spelled, words)
-    yield from _in_han(rest)
+    for number in _in_han(rest):
+        yield replace(number, direction=words.of(number.start, number.end))
 
 
 def _of_words(text: str, spelled: SpelledNumber, words: DirectionWords) -> Number:
@@ -536,6 +550,16 @@ def _grouped_code(text: str) -> str:
     if not is_padded and (int(pair[1]) <= int(pair[2]) or is_year):
         return ""
     return digits if len(digits) >= _N_CODE_DIGITS else text.replace("\u2013", "-")
+
+
+def is_in_code(text: str, start: int, end: int) -> bool:
+    """Return whether a place is a part of a telephone number, an IBAN or the like."""
+    begin = max(0, start - _MOST_CODE_CHARS)
+    return any(
+        found.start() <= start and end <= found.end() and found.end() - found.start() > end - start
+        for found in _GROUPED_CODE.finditer(text, begin, end + _MOST_CODE_CHARS)
+        if _grouped_code(found[0])
+    )
 
 
 def _roman_value(text: str) -> int:
@@ -615,7 +639,8 @@ def _number_at(
     short = _SHORT_SCALE.match(text, end)
     plain, plain_end = units_after(text, end)
     if after_scale > end:
-        units, last = units_after(text, after_scale)
+        of = _OF.match(text, after_scale)
+        units, last = units_after(text, of.end() if of else after_scale)
         last = max(last, after_scale)
         bare_end = after_scale
         plain = ()
@@ -639,7 +664,8 @@ def _number_at(
     sign, first = _sign(text, start)
     if _CREDIT_AFTER.match(text, bare_end) or _in_parentheses(text, first, last):
         sign = -1
-    written = text[start:end] if _DECIMAL.fullmatch(text, start, end) and end == last else ""
+    is_bare = not prefix and end == last
+    written = text[start:end] if is_bare and _DECIMAL.fullmatch(text, start, end) else ""
     return Number(
         text[first:last].strip(), first, last, frozenset(readings), sign, parts=parts,
         is_ordinal=_is_ordinal(text, start, end), bare=(first if sign < 0 else start, bare_end),

@@ -25,7 +25,7 @@ from typing import Literal, TypeAlias
 
 import regex
 
-from .numbers import is_unit
+from .numbers import is_in_code, is_unit
 from .values_in_text import ValueIndex, value_index
 
 MatchKind: TypeAlias = Literal["exact", "normalised", "fuzzy"]
@@ -254,6 +254,8 @@ class TextIndex:
         if not spans:
             spans = [span for span in _scan(self.text, bare) if is_whole(self.text, *span)]
         quotes = [self._quote(start, end, bare) for start, end in spans]
+        if any(map(str.isdecimal, bare)):
+            quotes = [one for one in quotes if not is_in_code(self.text, one.start, one.end)]
         if _ADDRESS.search(bare):  # a hyphen counts there
             signs = _signs_of(bare)
             quotes = [one for one in quotes if _signs_of(self.text[one.start : one.end]) == signs]
@@ -281,7 +283,8 @@ class TextIndex:
             forms += (f"0{bare[n:]}" for n in (1, 2, 3))
         for form in forms if len(bare) >= _LEAST_CODE_CHARS else ():
             if found := self._find_groups(form):
-                return [Quote(*span, "normalised") for span in sorted(found)]
+                found = [span for span in sorted(found) if not is_in_code(self.text, *span)]
+                return [Quote(*span, "normalised") for span in found]
         return []
 
     def find_similar(self, text: str) -> list[Quote]:

@@ -16,6 +16,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -117,7 +118,8 @@ _DIRECTIONS: Mapping[str, str] = {
     r"|على الأكثر|أقل من|לכל היותר"
     r"|פחות מ\w*"
     r"|अधिकतम|से कम",
-    "least": r"at least|no less than|not less than|minimum|more than|over|above|exceed\w*"
+    "least": r"at least|no less than|not less than|no fewer than|not fewer than|minimum|more "
+    r"than|over|above|exceed\w*"
     r"|mindestens|mehr als|über|minimal|nicht weniger als|au moins|au minimum|plus de|minimum"
     r"|supérieur\w*"
     r"|al menos|por lo menos|como mínimo|mínimo|más de|superior\w*|almeno|minimo|più di|oltre"
@@ -130,7 +132,7 @@ _DIRECTIONS: Mapping[str, str] = {
     r"|على الأقل|أكثر من|לפחות|יותר מ\w*"
     r"|न्यूनतम|कम से कम|से अधिक",
 }
-_IS_UNSPACED = re.compile("[\u2e80-\uffff\u0e00-\u0eff]")
+_IS_UNSPACED = re.compile("[\u2e80-\uffff\u0900-\u0eff]")
 
 
 def _pattern(*, is_spaced: bool) -> re.Pattern[str]:
@@ -142,8 +144,21 @@ def _pattern(*, is_spaced: bool) -> re.Pattern[str]:
     return re.compile(f"(?:{'|'.join(kinds)})" + (r"(?!\w)" if is_spaced else ""))
 
 
-_SPACED, _UNSPACED = _pattern(is_spaced=True), _pattern(is_spaced=False)
-_FIRST_WORDS = first_words("|".join(_DIRECTIONS.values()))
+@lru_cache(maxsize=1)
+def _spaced_directions() -> re.Pattern[str]:
+    return _pattern(is_spaced=True)
+
+
+@lru_cache(maxsize=1)
+def _unspaced_directions() -> re.Pattern[str]:
+    return _pattern(is_spaced=False)
+
+
+@lru_cache(maxsize=1)
+def _first_of_directions() -> re.Pattern[str]:
+    return first_words("|".join(_DIRECTIONS.values()))
+
+
 _CLAUSE = re.compile(
     r"[.!?;:\n,()、，。；：](?!\d)|\s(?:and|und|et|y|e|en|och|og|i|и|а|but|aber|mais|pero|ma|maar"
     r"|ve|while|whereas|während)\s"
@@ -174,9 +189,9 @@ class DirectionWords:
     def __init__(self, text: str) -> None:
         """Find them; `text` is in lower case."""
         self._text = text
-        found = [*matches_at_words(_SPACED, _FIRST_WORDS, text)]
+        found = [*matches_at_words(_spaced_directions(), _first_of_directions(), text)]
         if not text.isascii():
-            found += _UNSPACED.finditer(text)
+            found += _unspaced_directions().finditer(text)
         self._words = sorted((one.start(), one.end(), str(one.lastgroup)) for one in found)
         self._starts = [start for start, _, _ in self._words]
 
@@ -247,7 +262,13 @@ _PARTS: Mapping[int, str] = {
     10: r"tenths?|zehntel\w*|dixièmes?|décimos?|decim[oi]|tiende|tiondel\w*|tiendedel\w*"
         r"|desetin[auy]|kymmenes\w*",
 }  # fmt: skip
-_FRACTION_WORDS = first_words("|".join((*_COUNTS.values(), *_PARTS.values())))
+
+
+@lru_cache(maxsize=1)
+def _first_of_fractions() -> re.Pattern[str]:
+    return first_words("|".join((*_COUNTS.values(), *_PARTS.values())))
+
+
 _ALONE = frozenset((2,))
 """Parts that need no number before them."""
 _TELLING_PART = re.compile(
@@ -256,12 +277,19 @@ _TELLING_PART = re.compile(
     r"|femtedel|sepertiga|seperempat|kolmannes|neljännes|treime|четверт|трет[иь]|ثلث|ربع"
     r"|तिहाई|चौथाई|שליש|çeyre"
 )
-_FRACTION = re.compile(
-    r"(?:(?:"
-    + "|".join(rf"(?P<c{n}>{words})" for n, words in _COUNTS.items())
-    + r")[\s-]+)?(?:(?:" + "|".join(rf"(?P<p{n}>{words})" for n, words in _PARTS.items())
-    + r"))(?!\w)"
-)  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def _fractions() -> re.Pattern[str]:
+    return re.compile(
+        r"(?:(?:"
+        + "|".join(rf"(?P<c{n}>{words})" for n, words in _COUNTS.items())
+        + r")[\s-]+)?(?:(?:"
+        + "|".join(rf"(?P<p{n}>{words})" for n, words in _PARTS.items())
+        + r"))(?!\w)"
+    )
+
+
 _ONE_WORD = re.compile(
     r"(?<!\w)(?:(drei|drie)(?:viertel|kwart)|halb(?:e[nrms]?)?|demi[e]?|mezz[oa]|medi[oa]"
     r"|mei[oa])(?!\w)"
@@ -287,6 +315,7 @@ _TURKISH_NUMBERS = {
 _IN = re.compile(
     r"(?<!\w)(one|two|three|four|nine) (?:in|out of) (?:every )?(three|four|five|six|eight"
     r"|ten)(?!\w)"
+    r"(?! (?:year|day|month|minute|hour|week)s?)"
 )
 _ENGLISH = dict(
     zip(
@@ -327,10 +356,20 @@ _MULTIPLES: Mapping[float, str] = {
     10: r"ten-?fold|zehnfach\w*|verzehnfach\w*|decuplic\w*|tienvoud\w*|dziesięciokrotn\w*"
         r"|десятикратн\w*|tiodubbl\w*",
 }  # fmt: skip
-_MULTIPLE = re.compile(
-    "(?:" + "|".join(rf"(?P<m{n}>{words})" for n, words in _MULTIPLES.items()) + r")(?!\w)"
-)
-_MULTIPLE_WORDS = first_words("|".join(_MULTIPLES.values()))
+
+
+@lru_cache(maxsize=1)
+def _multiples() -> re.Pattern[str]:
+    return re.compile(
+        "(?:" + "|".join(rf"(?P<m{n}>{words})" for n, words in _MULTIPLES.items()) + r")(?!\w)"
+    )
+
+
+@lru_cache(maxsize=1)
+def _first_of_multiples() -> re.Pattern[str]:
+    return first_words("|".join(_MULTIPLES.values()))
+
+
 _UNSPACED_SHARES = re.compile(
     "(?P<p2>一半|半数|半分|절반)|(?P<m2>两倍|翻倍|翻了一番|翻番|二倍|倍増|두 배)"
     "|(?P<m3>三倍|세 배)|(?P<m4>四倍)|(?P<m10>十倍)"
@@ -360,17 +399,17 @@ def shares_in(text: str) -> Iterator[tuple[int, int, float, bool]]:
     for found in _TURKISH.finditer(text):
         yield *found.span(), _TURKISH_NUMBERS[found[2]] / _TURKISH_NUMBERS[found[1]], True
     for found in _IN.finditer(text):
-        yield *found.span(), _ENGLISH[found[1]] / _ENGLISH[found[2]], False
+        yield *found.span(), _ENGLISH[found[1]] / _ENGLISH[found[2]], True
     for found in _UNSPACED_SHARES.finditer(text) if not text.isascii() else ():
         kind = str(found.lastgroup)
         yield *found.span(), 0.5 if kind == "p2" else float(kind[1:]), True
-    for found in matches_at_words(_MULTIPLE, _MULTIPLE_WORDS, text):
+    for found in matches_at_words(_multiples(), _first_of_multiples(), text):
         if not _NOT_MULTIPLE.match(text, found.end()):
             yield *found.span(), float(str(found.lastgroup)[1:]), True
 
 
 def _fractions_in(text: str) -> Iterator[tuple[int, int, float, bool]]:
-    for found in matches_at_words(_FRACTION, _FRACTION_WORDS, text):
+    for found in matches_at_words(_fractions(), _first_of_fractions(), text):
         kinds = {name[0]: int(name[1:]) for name, part in found.groupdict().items() if part}
         below, above = kinds["p"], kinds.get("c", 0)
         is_alone = not above

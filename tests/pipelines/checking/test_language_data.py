@@ -137,8 +137,6 @@ def months() -> dict[str, list[int]]:
     names: dict[str, set[int]] = defaultdict(set)
     for identifier in locale_identifiers():
         language = identifier.split("_")[0]
-        if identifier != language and not re.fullmatch(r"[a-z]+_[A-Z][a-z]{3}", identifier):
-            continue
         for kinds in Locale.parse(identifier).months.values():
             for kind in ("wide", "abbreviated"):
                 for month, name in kinds.get(kind, {}).items():
