@@ -386,7 +386,15 @@ class _Sources:
         """Return where a number, date or time is; what may be none only if there is no other."""
         if said.number is not None and said.number.code:  # 2024 is not INV-2024
             said = replace(said, number=replace(said.number, readings=frozenset()))
-        found = [one for one in self.index.values.find(said) if not has_unit or _has_unit(one)]
+        elif said.number is not None:
+            has_unit = has_unit or all(
+                one.unit.dimension.startswith("percent") for one in said.number.readings
+            )
+        found = [
+            one
+            for one in self.index.values.find(said)
+            if (not has_unit or _has_unit(one)) and not _is_in_code(said, one)
+        ]
         sure = [one for one in found if one.is_sure] or found
         return [
             Quote(*(one.bare if said.bare == (said.start, said.end) else (one.start, one.end)),
@@ -444,6 +452,13 @@ def _values_of(text: str) -> list[TextValue]:
     if len(text) > _MOST_VALUE_CHARS:
         return []
     return [one for one in values_in(text) if one.is_sure]
+
+
+def _is_in_code(said: TextValue, found: TextValue) -> bool:
+    """Return whether a number is a part of a code there: 2041 in A-2041, but 2024 in mid-2024."""
+    is_code = found.number is not None and bool(found.number.code)
+    is_sought = said.number is not None and bool(said.number.code or said.number.written)
+    return is_code and not is_sought and any(map(str.isupper, found.text))
 
 
 def _has_unit(said: TextValue) -> bool:

@@ -749,7 +749,7 @@ def number_at(words: Sequence[str], at: int) -> tuple[int, int, bool]:
             names.append(words[here])
             value = _value_of_parts(parts) or 0
             is_sure = value > 1 and any(map(_is_telling, names))
-            is_sure = is_sure or (value > 1 and len(names) > 2)
+            is_sure = is_sure or (value > 20 and len(names) > 1)
             found = here - at + 1, value, is_sure
         best = max(best, found)
     return best

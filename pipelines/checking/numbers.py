@@ -289,6 +289,7 @@ _GROUPS = "'\u2019" + _SPACES + " "
 _LETTER = r"[^\W\d_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 _GROUPED_CODE = re.compile(
     r"(?<![\w.,+$€£:/-])(?<![0-9] )(?:\+[0-9]{1,3}(?:[ ./-]?\(?[0-9]+\)?){2,}"
+    r"|[A-ZÄÖÜ]{1,3}-[A-Z]{1,2} [0-9]{1,4}|[0-9]+/0[0-9]+|[0-9]{1,5}[abcefijnopqruvxyz](?!\w)"
     r"|0[0-9](?:[. ][0-9]{2}){4}|\(0[0-9]{1,5}\)[ /-]{0,3}[0-9]+(?:[ /-][0-9]+)*"
     r"|0[0-9]{2,}(?:(?: / |[ /-])[0-9]{2,})+"
     r"|[A-Z]{2}[0-9]{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,4})?|[0-9]{4}(?: [0-9]{4}){3}"
@@ -357,7 +358,7 @@ _HAN_DIGITS = {sign: value for value, sign in enumerate("零一二三四五六�
 _HAN_DIGITS |= {"\u3007": 0, "两": 2, "兩": 2}
 _HAN = re.compile(r"(百分之)?([零〇一二两兩三四五六七八九十百千万萬亿億]+)")
 _HAN_AFTER = re.compile(r"[^\S\n]?([十百千万萬亿億만억]+)")
-_HAN_MIXED = re.compile(r"([0-9][0-9,.]*)[億亿억][^\S\n]?([0-9][0-9,]*)[万萬만]")
+_HAN_MIXED = re.compile(r"(?<![0-9,.])([0-9][0-9,.]{0,20})[億亿억][^\S\n]?([0-9][0-9,]*)[万萬만]")
 _HAN_MEASURES = "个個人名天年月日次家艘只隻条條岁歲元块塊倍位本台米公斤小分钟号"
 _PERCENT_BEFORE = re.compile(r"百分之\Z")
 _MINUS = re.compile(
@@ -365,7 +366,7 @@ _MINUS = re.compile(
 )
 _CURRENCY_BEFORE = re.compile(r"(?:\b[A-Z]{2,3}|[A-Z]{0,2}[$€£¥₹₩₽]|\bRs)\.?[^\S\n]?\Z")
 _MINUS_WORD = re.compile(
-    r"(?<!\w)(?<!\bal )(?<!\bau )(?<!\blo )(?<!\bou )(?:minus|moins|menos|meno|min|negative"
+    r"(?<!\w)(?<!\bal )(?<!\bau )(?<!lo )(?<!\bou )(?:minus|moins|menos|meno|min|negative"
     r"|минус|eksi|miinus|minusz|负|負|マイナス|سالب|ناقص)"
     r"[^\S\n]?\Z",
     re.IGNORECASE,
@@ -424,7 +425,7 @@ class Number:
         if self.sign == other.sign:
             return True
         positive = self if self.sign > 0 else other
-        return positive.direction.change < 0
+        return positive.direction.is_less
 
 
 MOST_DIGITS = 15
@@ -474,22 +475,12 @@ def numbers_in(text: str) -> Iterator[Number]:
         elif prefix := _PREFIX.match(found[0]):
             take(found.start(), found.start() + prefix.end())
     words = DirectionWords(lower_case(text))
-    for found in _FRACTION.finditer("".join(taken)):
-        if int(found[3]):
-            value = int(found[1] or 0) + int(found[2]) / int(found[3])
-            readings = frozenset((NumberReading(rounded(value)),))
-            yield Number(found[0], *found.span(), readings, code=found[0].replace("\u2044", "/"))
-            take(*found.span())
-    for found in _VULGAR.finditer("".join(taken)):
-        value = int(found[1] or 0) + unicodedata.numeric(found[2])
-        yield _number_at(text, found.start(), found.end(), (value,), words)
-        take(*found.span())
-    for found in _HAN_MIXED.finditer("".join(taken)):
-        parts = [float(part.replace(",", "")) for part in found.groups()]
-        value = rounded(parts[0] * 1e8 + parts[1] * 1e4, MOST_DIGITS)
-        number = _number_at(text, found.start(), found.end(), (value,), words)
+    for number in _digit_fractions_in(text, "".join(taken), words):
         yield number
-        take(found.start(), max(found.end(), number.end))
+        take(number.start, number.end)
+    for number in _of_han_scales(text, "".join(taken), words):
+        yield number
+        take(number.start, number.end)
     for number in _shares_in(text, "".join(taken), words):
         yield number
         take(number.start, number.end)
@@ -502,6 +493,25 @@ def numbers_in(text: str) -> Iterator[Number]:
         yield _of_words(text, spelled, words)
     for number in _in_han(rest):
         yield replace(number, direction=words.of(number.start, number.end))
+
+
+def _digit_fractions_in(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
+    for found in _FRACTION.finditer(rest):
+        if int(found[3]):
+            value = int(found[1] or 0) + int(found[2]) / int(found[3])
+            readings = frozenset((NumberReading(rounded(value)),))
+            yield Number(found[0], *found.span(), readings, code=found[0].replace("\u2044", "/"))
+    for found in _VULGAR.finditer(rest):
+        value = int(found[1] or 0) + unicodedata.numeric(found[2])
+        yield _number_at(text, found.start(), found.end(), (value,), words)
+
+
+def _of_han_scales(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
+    """Yield numbers of two scales, such as 1億2000万."""
+    for found in _HAN_MIXED.finditer(rest):
+        parts = [float(re.sub(r"[,.](?=\d{3})", "", part)) for part in found.groups()]
+        value = rounded(parts[0] * 1e8 + parts[1] * 1e4, MOST_DIGITS)
+        yield _number_at(text, found.start(), found.end(), (value,), words)
 
 
 def _of_words(text: str, spelled: SpelledNumber, words: DirectionWords) -> Number:

@@ -59,78 +59,56 @@ def alternatives(pattern: str) -> Iterator[str]:
 
 
 _DIRECTIONS: Mapping[str, str] = {
-    "fall": r"f[ea]ll(?:en|ing|s)?|dropp?\w*|decreas\w*|declin\w*|los(?:s|ses|t|e|es|ing)"
-    r"|lower\w*|down"
-    r"|negative|reduc\w*|shr[aiu]nk\w*|cuts?|deficit\w*|slipp?\w*|cheaper|discount\w*"
-    r"|slump\w*|plung\w*"
-    r"|gesunken|sank|sink\w*|fiel\w*|gefallen|fällt|rückgang\w*|verlust\w*|verringer\w*"
-    r"|gesenkt|senk\w*"
-    r"|negativ\w*|reduzier\w*|minder\w*|abgenommen|baiss\w*|recul\w*|chut\w*|perte\w*"
-    r"|perdu\w*|diminu\w*"
-    r"|réduit\w*|réduction\w*|négati\w*|baj[aoó]\w*|caíd\w*|cay\w*|cae[nr]?|pérdida\w*|perdió"
-    r"|perdi\w*"
-    r"|descen\w*|redu[cj]\w*|disminu\w*|cal[aoò]\w*|cadut\w*|perdit\w*|ridott\w*|riduzion\w*"
-    r"|scend\w*|sces[aoie]"
-    r"|gedaald\w*|daling\w*|daald\w*|daalt|verlies|verlaagd|gezakt|ca[ií]\w*|caiu|ca[ií]ram"
-    r"|queda\w*|perda\w*"
-    r"|recuou|prejuízo\w*|diminuiu|reduziu|spad\w*|zmniejsz\w*|strat\w*|obniż\w*|zmala\w*"
-    r"|сни[зж]\w*|упал\w*"
-    r"|падени\w*|уменьш\w*|сократи\w*|убыт\w*|потер\w*|зни[зж]\w*|впа[вл]\w*|зменш\w*|збит\w*"
-    r"|minskad?\w*|sjönk|sjunk\w*"
-    r"|förlust\w*|fald\w*|faldt|underskud|gikk ned|falt|kles\w*|pokles\w*|sníži\w*|ztrát\w*|düş\w*"
-    r"|azal\w*|zarar\w*|geril\w*|scăd\w*|scade\w*|pierder\w*|csökken\w*|veszteség\w*|laski"
-    r"|lasku\w*|tappio\w*|väheni\w*"
-    r"|turun|menurun|rugi|giảm|lỗ|انخفض\w*|تراجع\w*|خسار\w*|هبط\w*|ירד\w*|הפסד\w*|ירידה"
-    r"|गिर\w*|घट\w*|कमी|हानि"
-    r"|下降|减少|降低|下跌|跌|亏损|下調|減少|減|低下|下落|損失|赤字|감소|하락|줄\w*|손실|적자|ลดลง|ลด|ขาดทุน|μείωσ\w*|μειώθ\w*"
-    r"|ζημι\w*",
-    "rise": r"rise[ns]?|rising|rose|grow\w*|grew|increas\w*|gain\w*|higher|climb\w*|jump\w*"
-    r"|soar\w*|surg\w*|profit\w*"
-    r"|up|surplus\w*|rais\w*|dearer|stieg\w*|steig\w*|gestiegen|erhöh\w*|zunahm\w*|zugenommen"
-    r"|wuchs\w*|gewachsen"
-    r"|gewinn\w*|zuwachs|anstieg|hausse|augment\w*|progress\w*|croissance|bénéfice\w*|gagn\w*"
-    r"|accru\w*|grimp\w*"
-    r"|subi[óòd]\w*|sub[ei]\w*|aument\w*|crec\w*|ganancia\w*|alza|beneficio\w*|cresc\w*"
-    r"|salit\w*|sal[eì]|rialz\w*"
-    r"|utile|guadagn\w*|gestegen|steeg|stijg\w*|groei\w*|winst|verhoogd|subiu|subiram|cresceu"
-    r"|lucro\w*"
-    r"|ganh\w*|wzrost\w*|wzros\w*|wzrós\w*|zwiększ\w*|podni\w*|zysk\w*|вырос\w*|рост\w*"
-    r"|увелич\w*|повы[сш]\w*"
-    r"|прибыл\w*|возрос\w*|зріс|зрос\w*|збільш\w*|прибут\w*|підвищ\w*|ökad?\w*|öka[rtd]\w*"
-    r"|steg|stig\w*|vinst\w*"
-    r"|høyere|overskud\w*|øk\w*|vzrost\w*|stoupl\w*|zvýši\w*|zisk\w*|art[ıt]\w*|yüksel\w*"
-    r"|büyü\w*|k[âa]r"
-    r"|creșt\w*|cresc\w*|profit\w*|nőtt|növe\w*|emelk\w*|nyereség\w*|nousi\w*|kasvo\w*"
-    r"|voitto\w*|naik|meningkat|laba"
-    r"|tăng|lãi|ارتفع\w*|زاد\w*|زياد\w*|ربح|أرباح|עלה|עלת\w*|עלייה|רווח\w*|बढ़\w*|वृद्धि|लाभ"
-    r"|上升|增长|增加|上涨|提高"
-    r"|涨|盈利|利润|增|増加|上昇|増|黒字|利益|値上\w*|증가|상승|늘\w*|이익|흑자|เพิ่มขึ้น|เพิ่ม|กำไร|αυξ\w*|αύξη\w*|κέρδ\w*",
     "most": r"at most|no more than|not more than|up to|maximum|less than|fewer than|under|below"
-    r"|within|not exceed\w*|max|höchstens|maximal|bis zu|weniger als|unter|nicht mehr als|au "
-    r"plus|au maximum"
-    r"|moins de|maximum|inférieur\w*|como máximo|máximo|menos de|hasta|inferior\w*|al massimo"
-    r"|massimo|meno di|fino a"
-    r"|hoogstens|ten hoogste|maximaal|minder dan|no máximo|até|abaixo de|najwyżej|maksymalnie"
-    r"|mniej niż|poniżej"
-    r"|не более|максимум|менее|меньше|до|не больше|не більше|högst|max(?:imalt)?|mindre än"
-    r"|under|nejvýše|maximálně"
-    r"|en fazla|en çok|azami|最多|不超过|至多|不到|以下|低于|以内|未満|최대|이하|미만"
-    r"|على الأكثر|أقل من|לכל היותר"
-    r"|פחות מ\w*"
-    r"|अधिकतम|से कम",
-    "least": r"at least|no less than|not less than|no fewer than|not fewer than|minimum|more "
-    r"than|over|above|exceed\w*"
-    r"|mindestens|mehr als|über|minimal|nicht weniger als|au moins|au minimum|plus de|minimum"
-    r"|supérieur\w*"
-    r"|al menos|por lo menos|como mínimo|mínimo|más de|superior\w*|almeno|minimo|più di|oltre"
-    r"|minstens|ten minste"
-    r"|meer dan|minimaal|pelo menos|no mínimo|mais de|acima de|co najmniej|przynajmniej"
-    r"|minimum|więcej niż|ponad"
-    r"|не менее|минимум|более|больше|свыше|щонайменше|не менше|понад|minst|mer än|över"
-    r"|nejméně|alespoň|více než"
-    r"|en az|asgari|至少|不少于|超过|以上|高于|最低|少なくとも|최소|이상|초과"
-    r"|على الأقل|أكثر من|לפחות|יותר מ\w*"
-    r"|न्यूनतम|कम से कम|से अधिक",
+    r"|within|not exceed\w*|max|höchstens|maximal|bis zu|weniger als|unter|nicht mehr als"
+    r"|au plus|au maximum|moins de|maximum|inférieur\w*|como máximo|máximo|menos de|hasta"
+    r"|inferior\w*|al massimo|massimo|meno di|fino a|hoogstens|ten hoogste|maximaal"
+    r"|minder dan|no máximo|até|abaixo de|najwyżej|maksymalnie|mniej niż|poniżej|не более"
+    r"|максимум|менее|меньше|до|не больше|не більше|högst|max(?:imalt)?|mindre än|under"
+    r"|nejvýše|maximálně|en fazla|en çok|azami|最多|不超过|至多|不到|以下|低于|以内|未満"
+    r"|최대|이하|미만|على الأكثر|أقل من|לכל היותר|פחות מ\w*|अधिकतम|से कम",
+    "least": r"at least|no less than|not less than|no fewer than|not fewer than|minimum|more than"
+    r"|over|above|exceed\w*|mindestens|mehr als|über|minimal|nicht weniger als|au moins"
+    r"|au minimum|plus de|minimum|supérieur\w*|al menos|por lo menos|como mínimo|mínimo"
+    r"|más de|superior\w*|almeno|minimo|più di|oltre|minstens|ten minste|meer dan"
+    r"|minimaal|pelo menos|no mínimo|mais de|acima de|co najmniej|przynajmniej|minimum"
+    r"|więcej niż|ponad|не менее|минимум|более|больше|свыше|щонайменше|не менше|понад"
+    r"|minst|mer än|över|nejméně|alespoň|více než|en az|asgari|至少|不少于|超过|以上|高于"
+    r"|最低|少なくとも|최소|이상|초과|على الأقل|أكثر من|לפחות|יותר מ\w*|न्यूनतम|कम से कम"
+    r"|से अधिक",
+    "loss": r"los(?:s|ses|t|e|es|ing)|negative|deficit\w*|verlust\w*|negativ\w*|perte\w*|perdu\w*"
+    r"|pérdida\w*|perdió|perdi\w*|perdit\w*|verlies|perda\w*|prejuízo\w*|strat\w*|убыт\w*"
+    r"|потер\w*|збит\w*|förlust\w*|underskud|ztrát\w*|zarar\w*|pierder\w*|veszteség\w*"
+    r"|tappio\w*|rugi|lỗ|خسار\w*|הפסד\w*|हानि|亏损|損失|赤字|손실|적자|ขาดทุน|ζημι\w*",
+    "profit": r"gain\w*|profit\w*|surplus\w*|gewinn\w*|bénéfice\w*|gagn\w*|ganancia\w*|beneficio\w*"
+    r"|utile|guadagn\w*|winst|lucro\w*|ganh\w*|zysk\w*|прибыл\w*|прибут\w*|vinst\w*"
+    r"|overskud\w*|zisk\w*|k[âa]r|nyereség\w*|voitto\w*|laba|lãi|ربح|أرباح|רווח\w*|लाभ"
+    r"|盈利|利润|黒字|利益|이익|흑자|กำไร|κέρδ\w*",
+    "fall": r"f[ea]ll(?:en|ing|s)?|dropp?\w*|decreas\w*|declin\w*|lower\w*|down|reduc\w*"
+    r"|shr[aiu]nk\w*|cuts?|slipp?\w*|cheaper|discount\w*|slump\w*|plung\w*|gesunken|sank"
+    r"|sink\w*|fiel\w*|gefallen|fällt|rückgang\w*|verringer\w*|gesenkt|senk\w*"
+    r"|reduzier\w*|minder\w*|abgenommen|baiss\w*|recul\w*|chut\w*|diminu\w*|réduit\w*"
+    r"|réduction\w*|négati\w*|baj[aoó]\w*|caíd\w*|cay\w*|cae[nr]?|descen\w*|redu[cj]\w*"
+    r"|disminu\w*|cal[aoò]\w*|cadut\w*|ridott\w*|riduzion\w*|scend\w*|sces[aoie]"
+    r"|gedaald\w*|daling\w*|daald\w*|daalt|verlaagd|gezakt|ca[ií]\w*|caiu|ca[ií]ram"
+    r"|queda\w*|recuou|diminuiu|reduziu|spad\w*|zmniejsz\w*|obniż\w*|zmala\w*|сни[зж]\w*"
+    r"|упал\w*|падени\w*|уменьш\w*|сократи\w*|зни[зж]\w*|впа[вл]\w*|зменш\w*|minskad?\w*"
+    r"|sjönk|sjunk\w*|fald\w*|faldt|gikk ned|falt|kles\w*|pokles\w*|sníži\w*|düş\w*"
+    r"|azal\w*|geril\w*|scăd\w*|scade\w*|csökken\w*|laski|lasku\w*|väheni\w*|turun"
+    r"|menurun|giảm|انخفض\w*|تراجع\w*|هبط\w*|ירד\w*|ירידה|गिर\w*|घट\w*|कमी|下降|减少"
+    r"|降低|下跌|跌|下調|減少|減|低下|下落|감소|하락|줄\w*|ลดลง|ลด|μείωσ\w*|μειώθ\w*"
+    r"|scăz\w*",
+    "rise": r"rise[ns]?|rising|rose|grow\w*|grew|increas\w*|higher|climb\w*|jump\w*|soar\w*"
+    r"|surg\w*|up|rais\w*|dearer|stieg\w*|steig\w*|gestiegen|erhöh\w*|zunahm\w*"
+    r"|zugenommen|wuchs\w*|gewachsen|zuwachs|anstieg|hausse|augment\w*|progress\w*"
+    r"|croissance|accru\w*|grimp\w*|subi[óòd]\w*|sub[ei]\w*|aument\w*|crec\w*|alza"
+    r"|cresc\w*|salit\w*|sal[eì]|rialz\w*|gestegen|steeg|stijg\w*|groei\w*|verhoogd|subiu"
+    r"|subiram|cresceu|wzrost\w*|wzros\w*|wzrós\w*|zwiększ\w*|podni\w*|вырос\w*|рост\w*"
+    r"|увелич\w*|повы[сш]\w*|возрос\w*|зріс|зрос\w*|збільш\w*|підвищ\w*|ökad?\w*"
+    r"|öka[rtd]\w*|steg|stig\w*|høyere|øk\w*|vzrost\w*|stoupl\w*|zvýši\w*|art[ıt]\w*"
+    r"|yüksel\w*|büyü\w*|creșt\w*|nőtt|növe\w*|emelk\w*|nousi\w*|kasvo\w*|naik|meningkat"
+    r"|tăng|ارتفع\w*|زاد\w*|زياد\w*|עלה|עלת\w*|עלייה|बढ़\w*|वृद्धि|上升|增长|增加|上涨"
+    r"|提高|涨|增|増加|上昇|増|値上\w*|증가|상승|늘\w*|เพิ่มขึ้น|เพิ่ม|αυξ\w*|αύξη\w*",
 }
 _IS_UNSPACED = re.compile("[\u2e80-\uffff\u0900-\u0eff]")
 
@@ -175,9 +153,24 @@ class Direction:
     """-1 fell or lost, 1 rose or won."""
     bound: int = 0
     """-1 at most, 1 at least."""
+    result: int = 0
+    """-1 loss, 1 profit."""
+
+    @property
+    def is_less(self) -> bool:
+        """Whether a number so described may be negative."""
+        return self.change < 0 or self.result < 0
 
     def is_opposite(self, other: Direction) -> bool:
-        return self.change * other.change < 0 or self.bound * other.bound < 0
+        pairs = zip(
+            (self.change, self.bound, self.result),
+            (other.change, other.bound, other.result),
+            strict=True,
+        )
+        if any(one * two < 0 for one, two in pairs):
+            return True
+        moved, won = (self, other) if self.change else (other, self)
+        return not moved.result and not won.change and moved.change * won.result < 0
 
 
 NO_DIRECTION = Direction()
@@ -200,7 +193,9 @@ class DirectionWords:
         if not self._words:
             return NO_DIRECTION
         return Direction(
-            self._nearest(start, end, "fall", "rise"), self._nearest(start, end, "most", "least")
+            self._nearest(start, end, "fall", "rise"),
+            self._nearest(start, end, "most", "least"),
+            self._nearest(start, end, "loss", "profit"),
         )
 
     def _nearest(self, start: int, end: int, less: str, more: str) -> int:

@@ -190,7 +190,7 @@ _MORE: dict[str, dict[str, int]] = {
     "no": {"sju": 7, "syv": 7, "tjue": 20, "hundre": 100, "tusen": 1000, "millioner": 10**6},
     "da": {"hundrede": 100, "tusind": 1000, "tusinde": 1000, "millioner": 10**6},
     "fi": {"sataa": 100, "tuhatta": 1000, "miljoonaa": 10**6},
-    "hu": {"két": 2, "száz": 100, "ezer": 1000, "millió": 10**6},
+    "hu": {"két": 2, "tizen": 10, "huszon": 20, "száz": 100, "ezer": 1000, "millió": 10**6},
     "tr": {"on": 10, "yüz": 100, "milyon": 10**6, "milyar": 10**9},
     "ro": {"două": 2, "sute": 100, "sută": 100, "mii": 1000, "milioane": 10**6},
     "id": {"belas": 10, "puluh": 10, "ratus": 100, "seratus": 100, "ribu": 1000, "juta": 10**6,
