@@ -45,6 +45,7 @@ ONLY_IN = {
     "PIL": {"steps/readers/ocr.py"},
     "mcp": {"steps/tools/mcp_client.py"},
     "py3langid": {"pipelines/checking/functions.py"},
+    "regex": {"pipelines/checking/"},
     "jsonschema": {"pipelines/reply_schema.py"},
     "mcp_types": {"steps/tools/mcp_client.py"},
     "lxml": {"steps/readers/office_and_epub.py"},

@@ -290,7 +290,8 @@ _LETTER = r"[^\W\d_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 _GROUPED_CODE = re.compile(
     r"(?<![\w.,+$€£:/-])(?<![0-9] )(?:\+[0-9]{1,3}(?:[ ./-]?\(?[0-9]+\)?){2,}"
     r"|[A-ZÄÖÜ]{1,3}-[A-Z]{1,2} [0-9]{1,4}|[0-9]+/0[0-9]+|[0-9]{1,5}[abcefijnopqruvxyz](?!\w)"
-    r"|0[0-9](?:[. ][0-9]{2}){4}|\(0[0-9]{1,5}\)[ /-]{0,3}[0-9]+(?:[ /-][0-9]+)*"
+    r"|[0-9]{1,6}-[A-Z]{1,4}(?:-[A-Za-z0-9]+)*|0[0-9](?:[. ][0-9]{2}){4}"
+    r"|\(0[0-9]{1,5}\)[ /-]{0,3}[0-9]+(?:[ /-][0-9]+)*"
     r"|0[0-9]{2,}(?:(?: / |[ /-])[0-9]{2,})+"
     r"|[A-Z]{2}[0-9]{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,4})?|[0-9]{4}(?: [0-9]{4}){3}"
     r"|[0-9]+(?:-[0-9]+){2,}|[0-9]+[-\u2013][0-9]+)(?!\w|[.,:][0-9])"
@@ -421,7 +422,7 @@ class Number:
     def agrees(self, other: Number) -> bool:
         """Return whether the signs and directions of two equal numbers may be the same."""
         if 0 in (self.sign, other.sign) or self.sign == other.sign > 0:
-            return not self.direction.is_opposite(other.direction)
+            return not self.direction.differs_from(other.direction)
         if self.sign == other.sign:
             return True
         positive = self if self.sign > 0 else other
@@ -554,6 +555,9 @@ def _grouped_code(text: str) -> str:
     pair = re.fullmatch(r"([0-9]+)[-\u2013]([0-9]+)", text)
     digits = re.sub(r"[^0-9A-Za-z]", "", text).casefold()
     if pair is None:
+        name = text.rpartition("-")[2]
+        if is_unit(name.casefold()):
+            return ""
         return digits if len(digits) >= _N_CODE_DIGITS else text
     is_padded = any(len(one) > 1 and one[0] == "0" for one in pair.groups())
     is_year = len(pair[2]) < len(pair[1]) == 4 and int(pair[1]) < 2200

@@ -84,7 +84,10 @@ _DIRECTIONS: Mapping[str, str] = {
     r"|utile|guadagn\w*|winst|lucro\w*|ganh\w*|zysk\w*|прибыл\w*|прибут\w*|vinst\w*"
     r"|overskud\w*|zisk\w*|k[âa]r|nyereség\w*|voitto\w*|laba|lãi|ربح|أرباح|רווח\w*|लाभ"
     r"|盈利|利润|黒字|利益|이익|흑자|กำไร|κέρδ\w*",
-    "fall": r"f[ea]ll(?:en|ing|s)?|dropp?\w*|decreas\w*|declin\w*|lower\w*|down|reduc\w*"
+    "fall": r"sl[iu]de?s?|sliding|dips?|dipped|tumbl\w*|narrow\w*|eas(?:ed|es)|weaken\w*"
+    r"|contract(?:ed|s)"
+    r"|crashed|halbier\w*|schrumpf\w*|rutscht\w*|flaut\w*|recede\w*|krom[pm]\w*|f[ea]ll(?:en"
+    r"|ing|s)?|dropp?\w*|decreas\w*|declin\w*|lower\w*|down|reduc\w*"
     r"|shr[aiu]nk\w*|cuts?|slipp?\w*|cheaper|discount\w*|slump\w*|plung\w*|gesunken|sank"
     r"|sink\w*|fiel\w*|gefallen|fällt|rückgang\w*|verringer\w*|gesenkt|senk\w*"
     r"|reduzier\w*|minder\w*|abgenommen|baiss\w*|recul\w*|chut\w*|diminu\w*|réduit\w*"
@@ -98,7 +101,10 @@ _DIRECTIONS: Mapping[str, str] = {
     r"|menurun|giảm|انخفض\w*|تراجع\w*|هبط\w*|ירד\w*|ירידה|गिर\w*|घट\w*|कमी|下降|减少"
     r"|降低|下跌|跌|下調|減少|減|低下|下落|감소|하락|줄\w*|ลดลง|ลด|μείωσ\w*|μειώθ\w*"
     r"|scăz\w*",
-    "rise": r"rise[ns]?|rising|rose|grow\w*|grew|increas\w*|higher|climb\w*|jump\w*|soar\w*"
+    "rise": r"crept up|edged up|rall(?:ied|ies)|widen\w*|strengthen\w*|expand\w*|advanced"
+    r"|rebound\w*"
+    r"|kletter\w*|legten?|bondi\w*|repunt\w*|rise[ns]?|rising|rose|grow\w*|grew|increas\w*"
+    r"|higher|climb\w*|jump\w*|soar\w*"
     r"|surg\w*|up|rais\w*|dearer|stieg\w*|steig\w*|gestiegen|erhöh\w*|zunahm\w*"
     r"|zugenommen|wuchs\w*|gewachsen|zuwachs|anstieg|hausse|augment\w*|progress\w*"
     r"|croissance|accru\w*|grimp\w*|subi[óòd]\w*|sub[ei]\w*|aument\w*|crec\w*|alza"
@@ -142,6 +148,12 @@ _CLAUSE = re.compile(
     r"|ve|while|whereas|während)\s"
 )
 _STOP = re.compile(r"[.!?;\n。；](?!\d)")
+_LEVEL = re.compile(
+    r"(?<![^\W_])(?:to|at|from|auf|bei|à|a|al|desde|hasta|naar|tot|op|para|em"
+    r"|do|na|z|до|til|till|från"
+    r"|fra|på|la|від|od|ze|su|da)[^\S\n](?:[$€£¥₹]|[a-z]{2,3}\$?[^\S\n])?\Z"
+)
+_LEVEL_CHARS = 12
 _BEFORE_CHARS, _AFTER_CHARS = 60, 40
 
 
@@ -156,12 +168,22 @@ class Direction:
     result: int = 0
     """-1 loss, 1 profit."""
 
+    is_level: bool = False
+    """It is where something rose or fell to, not by how much."""
+
     @property
     def is_less(self) -> bool:
         """Whether a number so described may be negative."""
         return self.change < 0 or self.result < 0
 
-    def is_opposite(self, other: Direction) -> bool:
+    def differs_from(self, other: Direction) -> bool:
+        """Return whether a text with these words is not supported by one with the others.
+
+        What rose or fell by so much must have done so there: verbs that are not known decide
+        nothing.
+        """
+        if self.change and not self.is_level and not (other.change or other.result):
+            return True
         pairs = zip(
             (self.change, self.bound, self.result),
             (other.change, other.bound, other.result),
@@ -196,6 +218,7 @@ class DirectionWords:
             self._nearest(start, end, "fall", "rise"),
             self._nearest(start, end, "most", "least"),
             self._nearest(start, end, "loss", "profit"),
+            _LEVEL.search(self._text, max(0, start - _LEVEL_CHARS), start) is not None,
         )
 
     def _nearest(self, start: int, end: int, less: str, more: str) -> int:

@@ -38,7 +38,9 @@ def is_found(value: str, source: str) -> bool:
 
 def wrong(file: str) -> tuple[list[str], list[str], int]:
     """Return what was accepted though it is not there, what was missed, and how many are there."""
-    accepted, missed, n_there = [], [], 0
+    accepted: list[str] = []
+    missed: list[str] = []
+    n_there = 0
     for is_there, value, source in cases(file):
         n_there += is_there
         judge = grounded(value, source) is None if "grounded" in file else is_found(value, source)
