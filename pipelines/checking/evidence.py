@@ -13,7 +13,7 @@ from bisect import bisect_left, bisect_right, insort
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import Any, TypeAlias
 
 from paddock.engine.system.text import resolve_ref
@@ -27,7 +27,7 @@ from .numbers import (
     currency_names,
     rounded,
 )
-from .text_index import Quote, Span, TextIndex
+from .text_index import Quote, Span, TextIndex, folded_words
 from .values_in_text import TextValue, values_in
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -54,6 +54,7 @@ _DECIMALS = re.compile(r"\d[.,]\d{1,2}(?!\d)")
 _CELL = re.compile(r"[^\t|;]+(?=[\t|;]|$)|(?<=[\t|;])(?=[\t|;])")
 _SPACED_CELL, _ONE_WORD = re.compile(r"\S+(?: \S+)*"), re.compile(r"\S+")
 _MOST_LINE_CHARS = 2000
+_WORDS = re.compile(r"[^\W\d_]+|\d+")
 _MARKS = re.compile(r"[^\w\x00\n]*\n?[^\w\x00\n]*")
 _MOST_MARKS = 40
 _LINE_CHARS = 8  # what another line counts as
@@ -376,7 +377,27 @@ class _Sources:
             quotes = self._find_moment(text, said)
         elif not quotes and not said:
             quotes = self._find_currency(text)
-        return quotes or self.index.find_code(text) or self.index.find_similar(text)
+        quotes = quotes or self.index.find_code(text) or self._find_phrase(text, said)
+        return quotes or self.index.find_similar(text)
+
+    def _find_phrase(self, text: str, said: Sequence[TextValue]) -> list[Quote]:
+        """Return where the same words are around one value in another notation."""
+        if len(said) != 1 or said[0].text == text.strip():
+            return []
+        before, after = folded_words(text[: said[0].start]), folded_words(text[said[0].end :])
+        quotes = []
+        whole, reach = self.index.text, 2 * len(text) + _LINE_CHARS
+        for one in self._find_value(said[0])[:_MOST_COMPARED_QUOTES]:
+            first = [*_WORDS.finditer(whole, max(0, one.start - reach), one.start)]
+            first = first[len(first) - len(before) :]
+            last = [*islice(_WORDS.finditer(whole, one.end, one.end + reach), len(after))]
+            if [part[0].casefold() for part in first] + [part[0].casefold() for part in last] == [
+                *before,
+                *after,
+            ]:
+                start = first[0].start() if first else one.start
+                quotes.append(Quote(start, last[-1].end() if last else one.end, "normalised"))
+        return quotes
 
     def _find_currency(self, text: str) -> list[Quote]:
         found = (one for name in currency_names(text.strip()) for one in self.index.find(name))

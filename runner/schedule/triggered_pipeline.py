@@ -20,7 +20,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from paddock.engine.system import files
-from paddock.engine.system.locks import LockTaken, lock_now
+from paddock.engine.system.files import LockTaken, lock_now
 from paddock.pipelines import model, yaml_source
 from paddock.pipelines import plan as plans
 from paddock.pipelines.errors import Fault, PipelineError
