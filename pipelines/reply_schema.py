@@ -119,7 +119,7 @@ def _additional_properties_errors(
 def _has_match(pattern: str, text: str) -> bool:
     """Return whether a text has a match of a pattern; of one that is not known, none has."""
     try:
-        return ecma_patterns.matches(pattern)(text)
+        return bool(ecma_patterns.matches(pattern)(text))
     except ecma_patterns.UnknownPattern:
         return False
 
