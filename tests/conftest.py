@@ -45,7 +45,7 @@ LONGEST = (
 # 12 s of a processor.
 WITH_PREFECT = (
     "runner/schedule/test_up.py", "runner/schedule/test_up_reviews.py",
-    "runner/prefect/test_flow.py",
+    "runner/prefect/test_flow.py", "runner/prefect/test_states_by_hand.py",
     "runner/workers/test_delegation.py",
     "runner/workers/test_cluster_machine.py", "runner/schedule/test_run_manager.py",
     "runner/schedule/test_reconciler.py", "runner/daemon/test_prefect_retention.py",

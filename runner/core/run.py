@@ -122,7 +122,9 @@ async def run(context: RunContext) -> Report:
         walk.cancel()
         await asyncio.wait({walk, sharing})
     if walk.cancelled():
-        return stats.report("interrupted", message="Interrupted; the same command continues.")
+        words = stop_gate.words if stop_gate.status == "interrupted" else ""
+        message = f"{words or 'Interrupted'}; the same command continues."
+        return stats.report("interrupted", message=message)
     try:
         returns = walk.result()
         if walker.has_left:

@@ -219,7 +219,8 @@ async def _post_lease(request: Request) -> Response:
 async def _post_mirror(request: Request) -> Response:
     """Take an update of a run for the mirror in Prefect."""
     state, body = _state_of(request), await _json_body(request)
-    return JSONResponse({"is_new": state.mirrors.take(body)})
+    is_new, stop = state.mirrors.take(body), state.mirrors.stop_of(body)
+    return JSONResponse({"is_new": is_new, "stop": stop})
 
 
 async def _post_retire(request: Request) -> Response:

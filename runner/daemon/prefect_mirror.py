@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.system import http
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.tasks import TaskSet
-from paddock.runner.progress.prefect_view import PROGRESS_DESCRIPTION, artifact_key, crashed_end
+from paddock.runner.progress.prefect_view import (
+    PROGRESS_DESCRIPTION,
+    SUSPEND_REFUSED,
+    artifact_key,
+    crashed_end,
+    wish_of_state,
+)
 
 from . import run_session
 from .prefect_auth import own_headers
@@ -35,6 +41,8 @@ MOST_REFUSED = 4
 CLOSE_S = 2.0
 AT_ONCE = 4  # Prefect's SQLite database has one writer at a time
 LATE_S = 3.0
+STATE_POLL_S = 2.0
+NOT_FOUND = 404
 _ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 _RUNNING = {"type": "RUNNING", "name": "Running"}
 
@@ -71,6 +79,11 @@ class PrefectMirrors:
             except OSError as error:
                 log.warning("cannot write run %s to the backlog: %s", update.get("run"), error)
         return is_new
+
+    def stop_of(self, update: dict[str, Any]) -> str:
+        """Return why a run must stop, as a person wants in Prefect; empty: it need not."""
+        mirror = self._runs.get(str(update["id"]))
+        return mirror.stop if mirror is not None else ""
 
     def take_kept(self) -> None:
         """Take the backlog: runs of earlier daemons, and runs that had none."""
@@ -145,6 +158,16 @@ class _PrefectRest:
             raise _Refused(answer)
         return answer.json() if answer.content else None
 
+    async def get(self, path: str) -> Any:
+        """Return an object; None when it was deleted."""
+        with http.http_failures("Prefect's server"):
+            answer = await self._client.get(path)
+        if answer.status_code == NOT_FOUND:
+            return None
+        if answer.is_error:
+            raise _Refused(answer)
+        return answer.json()
+
     async def set_state(self, path: str, state: dict[str, Any]) -> None:
         await self.post(f"{path}/set_state", {"state": state, "force": True})
 
@@ -163,7 +186,10 @@ class _RunMirror:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     is_over: bool = False
     """Prefect shows the end."""
+    stop: str = ""
+    """Why a person wants it to stop, by its state in Prefect."""
     _ended_at: float = 0.0
+    _looked_at: float = 0.0
     _flow_run: str = ""
     _task_runs: dict[str, str] = field(default_factory=dict)
     _shown: dict[str, list[str]] = field(default_factory=dict)
@@ -205,6 +231,23 @@ class _RunMirror:
         if end is not None:
             await self._show_end(api, end)
             self.is_over = True
+        else:
+            await self._look(api)
+
+    async def _look(self, api: _PrefectRest) -> None:
+        """See what a person wants by the run's state; it cannot be suspended and resumed here."""
+        if self.stop or time.monotonic() - self._looked_at < STATE_POLL_S:
+            return
+        self._looked_at = time.monotonic()
+        found = await api.get(f"flow_runs/{self._flow_run}")
+        state = found.get("state") if found is not None else {"type": "DELETED", "name": "deleted"}
+        wish = wish_of_state(state["type"], state["name"]) if state else None
+        if wish is not None and wish[0] == "suspend":
+            await api.set_state(
+                f"flow_runs/{self._flow_run}", {**_RUNNING, "message": SUSPEND_REFUSED}
+            )
+        elif wish is not None:
+            self.stop = wish[1]
 
     async def _begin(self, api: _PrefectRest) -> bool:
         """Find or make the flow run; return whether Prefect already shows its end."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,16 @@ def _mtime(file: Path) -> float:
 
 def _backlog_folder(state_dir: Path) -> Path:
     return daemon_folder(state_dir) / "unshown"
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorReply:
+    """The answer to an update of a run."""
+
+    must_repeat: bool
+    """The next update must have all tasks: this one was not taken, or the run was not known."""
+    stop: str = ""
+    """Why the run must stop, a sentence without its full stop; empty: it need not."""
 
 
 MOST_RECONNECTS = 10  # more often than that, no daemon will stay up
@@ -155,7 +166,7 @@ class DaemonSession:
                 raise EngineError(str(error)) from None
         return PoolAddress(socket=self.daemon.socket)
 
-    async def mirror(self, update: dict[str, Any]) -> bool:
+    async def mirror(self, update: dict[str, Any]) -> MirrorReply:
         """Send an update of the run to the daemon's Prefect mirror; implements `SendUpdate`.
 
         A run with items to do starts the daemon for it. Without an answer, the end of a run is
@@ -170,12 +181,12 @@ class DaemonSession:
             update |= {"lease": self._daemon_lease.id}
             try:
                 told = await request_daemon(self.daemon, "/mirror", update)
-                return bool(told.get("is_new"))
+                return MirrorReply(bool(told.get("is_new")), str(told.get("stop") or ""))
             except DaemonError:
                 pass
         if ending is not None:
             self._keep(update)
-        return True
+        return MirrorReply(must_repeat=True)
 
     def _keep(self, update: dict[str, Any]) -> None:
         try:

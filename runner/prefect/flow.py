@@ -12,7 +12,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +34,7 @@ SHIPPED = {
 for _name, _value in SHIPPED.items():
     os.environ.setdefault(_name, _value)
 
+import httpx  # noqa: E402
 from prefect import flow, task  # noqa: E402
 from prefect.artifacts import (  # noqa: E402
     acreate_progress_artifact,
@@ -41,21 +42,27 @@ from prefect.artifacts import (  # noqa: E402
     aupdate_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE  # noqa: E402
-from prefect.client.orchestration import get_client  # noqa: E402
+from prefect.client.orchestration import PrefectClient, get_client  # noqa: E402
 from prefect.client.schemas.objects import State, StateType  # noqa: E402
+from prefect.context import FlowRunContext  # noqa: E402
+from prefect.exceptions import ObjectNotFound, Pause, PrefectException  # noqa: E402
 from prefect.flow_engine import run_flow  # noqa: E402
+from prefect.states import Running  # noqa: E402
 
-from paddock.engine.system.tasks import TaskSet  # noqa: E402
+from paddock.engine.system.tasks import TaskSet, end  # noqa: E402
 from paddock.runner.core.run_records import RunStats  # noqa: E402
 from paddock.runner.core.session import RunSession  # noqa: E402
-from paddock.runner.progress.prefect_view import (  # noqa: E402  # noqa: E402
+from paddock.runner.progress.prefect_view import (  # noqa: E402
     PROGRESS_DESCRIPTION,
+    SUSPEND_REFUSED,
+    SUSPENDED,
     PrefectState,
     TaskChunk,
     artifact_key,
     flow_parameters,
     item_table,
     last_state,
+    wish_of_state,
 )
 from paddock.runner.progress.report import Report  # noqa: E402
 
@@ -64,6 +71,7 @@ from .run_tracking import TrackedRun  # noqa: E402
 UPDATE_S = 1.0  # an artefact costs the server 4 to 7 ms
 SHOWN_AT_ONCE = 64
 DRAIN_S = 15.0
+STATE_POLL_S = 2.0  # each look costs the server some 5 ms
 
 
 @dataclass
@@ -95,7 +103,8 @@ async def follow_run(tracked_run: TrackedRun, began: Callable[[], None]) -> None
             made = await client.create_flow_run(named, parameters=parameters, name=run)
         began()
         ended: Any = run_flow(named, flow_run=made, parameters=parameters, return_type="state")
-        await ended
+        async with _obeying(_StateFollower(made.id, tracked_run.stop, session.stats.note)):
+            await ended
     finally:
         _shown.reset(token)
 
@@ -116,11 +125,75 @@ async def run_in_current_flow(session: RunSession) -> Report:
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
     tracked_run = TrackedRun.start(session)
-    try:
-        await _show_run(tracked_run)
-    finally:
-        report = await tracked_run.ended()
+    current = FlowRunContext.get()
+    own = current.flow_run if current is not None else None
+    gate = session.context.stop_gate
+    follower = _StateFollower(
+        own.id if own is not None else None,
+        lambda words: gate.close(words, "interrupted"),
+        session.stats.note,
+        # Who made its deployment starts it again when it is resumed.
+        (lambda: gate.close(SUSPENDED)) if own is not None and own.deployment_id else None,
+    )
+    async with _obeying(follower):
+        try:
+            await _show_run(tracked_run)
+        finally:
+            report = await tracked_run.ended()
     return report
+
+
+@dataclass(frozen=True)
+class _StateFollower:
+    """Follows what people do with a flow run while it runs: cancel, suspend, set a state."""
+
+    flow_run: UUID | None
+    stop: Callable[[str], None]
+    """Stops the run; called with the reason, a sentence without its full stop."""
+    note: Callable[[str], None]
+    suspend: Callable[[], None] | None = None
+    """None: it cannot be resumed, so it is set back to Running at once."""
+
+    async def follow(self) -> None:
+        """Look at the state until it asks for the end, or until cancelled."""
+        if self.flow_run is None:
+            return
+        async with get_client() as client:
+            while True:
+                await asyncio.sleep(STATE_POLL_S)
+                with contextlib.suppress(PrefectException, httpx.HTTPError):  # it is away
+                    if await self._look(client, self.flow_run):
+                        return
+
+    async def _look(self, client: PrefectClient, flow_run: UUID) -> bool:
+        try:
+            state = (await client.read_flow_run(flow_run)).state
+            kind, name = (state.type.value, state.name or "") if state else ("PENDING", "")
+        except ObjectNotFound:
+            kind, name = "DELETED", ""
+        if (wish := wish_of_state(kind, name)) is None:
+            return False
+        kind, words = wish
+        if kind == "stop":
+            self.stop(words)
+        elif self.suspend is not None:
+            self.suspend()
+        else:
+            self.note(SUSPEND_REFUSED)
+            running: State[Any] = Running(message=SUSPEND_REFUSED)
+            await client.set_flow_run_state(flow_run, running, force=True)
+            return False
+        return True
+
+
+@contextlib.asynccontextmanager
+async def _obeying(follower: _StateFollower) -> AsyncIterator[None]:
+    """Follow a flow run's state inside the block."""
+    following = asyncio.create_task(follower.follow())
+    try:
+        yield
+    finally:
+        await end(following)
 
 
 async def _show_run(tracked_run: TrackedRun) -> None:
@@ -162,6 +235,8 @@ def _ignore_prefect_errors(stats: RunStats) -> Iterator[None]:
     """Note errors of Prefect; the run does not depend on it."""
     try:
         yield
+    except Pause:  # its engine's answer to a suspended run
+        pass
     except Exception as error:  # Prefect's, httpx's, websockets', anyio's: none may end the work
         stats.note(f"Prefect does not show all of this run: {error or type(error).__name__}")
 

@@ -26,7 +26,7 @@ from paddock.runner.core import run
 from paddock.runner.core.model_pools import models_asked
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.session import NOT_BEGUN, RunSession, open_session, report_not_begun
-from paddock.runner.daemon.run_session import daemon_session, is_daemon_running
+from paddock.runner.daemon.run_session import MirrorReply, daemon_session, is_daemon_running
 from paddock.runner.notify.notifier import notify_at_end
 from paddock.runner.progress.events import MultiObserver
 from paddock.runner.progress.prefect_view import (
@@ -157,6 +157,12 @@ class TrackedRun:
         work = asyncio.create_task(run.run(replace(session.context, run_chunk=chunks)))
         work.add_done_callback(lambda _: chunks.close())
         return cls(session, chunks, progress, work)
+
+    def stop(self, words: str) -> None:
+        """Stop the run as Ctrl-C does; `words`: the reason, without its full stop."""
+        context = self.session.context
+        context.stop_gate.close(words, "interrupted")
+        context.stop.set()
 
     @property
     def percent(self) -> float:
@@ -357,9 +363,7 @@ async def _finish_showing(
 
 UPDATE_INTERVAL_S = 1.0  # what is shown costs Prefect's server some milliseconds each time
 
-SendUpdate = Callable[[dict[str, Any]], Awaitable[bool]]
-"""Sends an update; returns whether the next one must have all tasks, since the receiver did not
-take this one or did not know the run."""
+SendUpdate = Callable[[dict[str, Any]], Awaitable[MirrorReply]]
 
 
 async def _run_with_mirror(session: RunSession, send: SendUpdate) -> Report:
@@ -432,5 +436,7 @@ class _MirrorFeed:
             "end": end,
         }
         # Rows are the pipeline's own values: what JSON cannot represent becomes text.
-        must_repeat = await self._send(json.loads(json.dumps(update, default=str)))
-        self._sent = {} if must_repeat else states
+        reply = await self._send(json.loads(json.dumps(update, default=str)))
+        self._sent = {} if reply.must_repeat else states
+        if reply.stop:
+            self._tracked_run.stop(reply.stop)

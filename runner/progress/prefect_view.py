@@ -23,6 +23,8 @@ from .report import STATES, Report
 if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundPlan
 
+SHARE_TAG = "paddock-share"
+"""Tag of the flow runs that do one job on several machines."""
 MAX_WAITING_CHUNKS = 1000  # of 4 or 50 items each; more means that Prefect does not keep up
 
 
@@ -159,6 +161,33 @@ def end_of_run(
         "rows": list(rows),
         "description": description,
     }
+
+
+StateWish = Literal["stop", "suspend"]
+
+SUSPENDED = "It was suspended in Prefect"
+SUSPEND_REFUSED = "This run cannot be paused. Cancel it: the next run goes on with what is left."
+
+
+def wish_of_state(kind: str, name: str) -> tuple[StateWish, str] | None:
+    """Return what a person wants by the state of a running run, and a sentence without full stop.
+
+    None: it runs. `DELETED` is no state of Prefect's: there is no such run any more.
+
+    >>> wish_of_state("CANCELLING", "Cancelling")
+    ('stop', 'It was cancelled in Prefect')
+    >>> wish_of_state("FAILED", "Rejected by Ada")
+    ('stop', "It was set to 'Rejected by Ada' in Prefect")
+    """
+    if kind in ("RUNNING", "PENDING"):
+        return None
+    if kind in ("PAUSED", "SCHEDULED"):
+        return "suspend", SUSPENDED
+    if kind == "DELETED":
+        return "stop", "It was deleted in Prefect"
+    if kind in ("CANCELLING", "CANCELLED"):
+        return "stop", "It was cancelled in Prefect"
+    return "stop", f"It was set to '{name}' in Prefect"
 
 
 def crashed_end(pid: int) -> dict[str, Any]:

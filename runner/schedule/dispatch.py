@@ -31,6 +31,8 @@ class RunRule:
     """0: `interactive`, 1: `normal`, 2: `batch`; lower numbers start first."""
     catch_up: Mapping[str, CatchUp] = field(default_factory=dict)
     """By the trigger's key, for schedules."""
+    is_paused: bool = False
+    """A person has paused its deployment in Prefect: no run starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,8 @@ class _DispatchRound:
             self._add(SkipRun(run.id, f"the run of {_utc_text(latest.at)} takes its place"))
         elif self._was_missed(run, rule):
             self._add(SkipRun(run.id, "it was missed, and `catch_up` is `none`"))
+        elif rule.is_paused:
+            self._add(HoldRun(run.id, "waits: its deployment is paused in Prefect"))
         elif rule.window and not rule.window.is_open(self._now):
             until = rule.window.opens(self._now)
             self._add(HoldRun(run.id, f"waits for its window {rule.window}", until))
@@ -210,7 +214,7 @@ def _utc_text(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-StopReason = Literal["window", "cancelled", "shutdown"]
+StopReason = Literal["window", "cancelled", "suspended", "shutdown"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from paddock.runner.workers.delegation import (  # sets what Prefect reads, so i
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.filters import (
     DeploymentFilter,
+    DeploymentFilterId,
     DeploymentFilterTags,
     FlowRunFilter,
     FlowRunFilterDeploymentId,
@@ -40,6 +41,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.settings import get_current_settings
@@ -65,7 +67,7 @@ HELD_STATE = "AwaitingConcurrencySlot"
 AGAIN_SUFFIX = ":again"
 """Suffix of a run's id: the key of the run that continues it."""
 
-RunPhase = Literal["waiting", "running", "cancelling", "ended"]
+RunPhase = Literal["waiting", "suspended", "running", "cancelling", "ended"]
 RunEnd = Literal["", "completed", "budget", "interrupted", "skipped", "failed", "crashed"]
 _OPEN = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING,
          StateType.PAUSED]  # fmt: skip
@@ -197,14 +199,25 @@ class PrefectQueue:
 
     async def deployments(self) -> dict[str, str]:
         """Return the file of each of our deployments, by its id."""
-        found: dict[str, str] = {}
-        wanted = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+        found = await self._read_deployments(
+            DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+        )
+        return {str(one.id): str(one.parameters.get("path", "")) for one in found}
+
+    async def paused(self, deployments: Collection[str]) -> frozenset[str]:
+        """Return which of these deployments a person has paused."""
+        ids = DeploymentFilterId(any_=[UUID(one) for one in deployments])
+        found = await self._read_deployments(DeploymentFilter(id=ids))
+        return frozenset(str(one.id) for one in found if one.paused)
+
+    async def _read_deployments(self, wanted: DeploymentFilter) -> list[DeploymentResponse]:
+        found: list[DeploymentResponse] = []
         async with _as_queue_error():
             while True:
                 page = await self._client.read_deployments(
                     deployment_filter=wanted, limit=PAGE, offset=len(found)
                 )
-                found |= {str(one.id): str(one.parameters.get("path", "")) for one in page}
+                found += page
                 if len(page) < PAGE:
                     return found
 
@@ -319,7 +332,7 @@ async def _as_queue_error() -> AsyncIterator[None]:
 
 _PHASES: Mapping[StateType, RunPhase] = {
     StateType.SCHEDULED: "waiting",
-    StateType.PAUSED: "waiting",
+    StateType.PAUSED: "suspended",
     StateType.PENDING: "running",
     StateType.RUNNING: "running",
     StateType.CANCELLING: "cancelling",

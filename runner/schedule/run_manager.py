@@ -18,6 +18,7 @@ from typing import Any
 from paddock.engine.system.tasks import TaskSet
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.daemon.prefect_auth import Signer
+from paddock.runner.progress.prefect_view import SUSPENDED
 from paddock.runner.progress.report import Report
 
 from .cron import missed
@@ -266,6 +267,8 @@ class RunManager:
                 await self._found(run, by_id[run.deployment])
             elif run.phase == "cancelling" and run.id in self.jobs:
                 self.stop_job(self.jobs[run.id], "cancelled", "it was cancelled in Prefect")
+            elif run.phase in ("suspended", "waiting") and run.id in ours & self.jobs.keys():
+                self.stop_job(self.jobs[run.id], "suspended", SUSPENDED)
         self.queue = [run for run in runs if run.phase == "waiting" and run.id not in self.jobs]
         if len(found) < MOST_READ:
             await self._settle_unstarted({run.id for run in found}, by_id)
@@ -313,7 +316,15 @@ class RunManager:
             ActiveRun(id_, job.name, job.post.triggered.key, job.group, job.stopped is not None)
             for id_, job in self.jobs.items()
         ]
-        rules: dict[str, RunRule] = {key: post.triggered.rule for key, post in self.posts.items()}
+        paused = (
+            await self._prefect_queue.paused({waiting[one.id].deployment for one in due})
+            if due
+            else frozenset()
+        )
+        rules: dict[str, RunRule] = {
+            key: replace(post.triggered.rule, is_paused=post.deployment in paused)
+            for key, post in self.posts.items()
+        }
         for decision in dispatch(due, active, rules, now, self._options.max_runs):
             match decision:
                 case StartRun(id_):
@@ -452,6 +463,11 @@ class RunManager:
         if ending.crash is not None:
             got_on = await asyncio.to_thread(self._options.has_progressed, job.post, run)
             ending = replace(ending, has_progressed=got_on)
+        if job.stopped == "suspended" and shown is not None and shown.phase != "ended":
+            self.jobs.pop(job.tracked.id, None)
+            name = job.post.triggered.pipeline.name
+            log.info("%s: run %s is suspended; it goes on when it is resumed in Prefect", name, run)
+            return
         if shown is not None and shown.phase != "ended":
             await self._show(job, end, ending)
         now = datetime.now(UTC)

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -36,6 +36,7 @@ from paddock.runner.daemon.prefect_auth import headers_from
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.drain import stop_on_signals
+from paddock.runner.progress.prefect_view import SHARE_TAG
 from paddock.runner.settings import STATE_FOLDER, Settings
 from paddock.runner.watch.watched_folder import file_system_of
 
@@ -179,7 +180,15 @@ ANSWER_S = 15.0
 HEARTBEAT_S = 30
 SILENT_S = 90
 N_LOOKS = 3
+PAGE = 200
 CRASH_AUTOMATION = "Paddock: a run whose machine is silent has crashed"
+AUTOMATION_ORIGIN = "Made by `paddock cluster init`."
+SILENT_STATES = (
+    "Completed", "Failed", "Cancelled", "Crashed", "Quarantined", "Budget", "Skipped", "TimedOut",
+    "Paused", "Suspended", "Scheduled", "Late", "Resuming", "AwaitingRetry",
+    "AwaitingConcurrencySlot",
+)  # fmt: skip
+"""States in which no process sends heartbeats."""
 _NEEDED_SETTINGS = {
     ("task_run_recorder", "batch_size"): 200,
     ("task_run_recorder", "read_batch_size"): 200,
@@ -293,32 +302,103 @@ async def _online_workers(api: httpx.AsyncClient, name: str) -> str:
 
 
 async def _make_crash_automation(api: httpx.AsyncClient) -> ClusterFinding:
-    """Make the automation that marks silent runs as crashed."""
-    wish = {"automations": {"name": {"any_": [CRASH_AUTOMATION]}}}
-    there = await api.post("/automations/filter", json=wish)
-    there.raise_for_status()
-    words = f"a run that was silent for {SILENT_S} s is marked as crashed"
-    if any(one.get("name") == CRASH_AUTOMATION for one in there.json()):
-        return ClusterFinding("lost machines", "ok", words)
+    """Make the automation that marks silent shares as crashed, or replace an outdated one."""
+    words = f"a share of a job that was silent for {SILENT_S} s is marked as crashed"
+    found = await _crash_automations(api)
+    if await _replace_outdated(api, found):
+        words += "; an automation of an earlier version, which matched other runs, was replaced"
+        return ClusterFinding("lost machines", "made", words)
+    if found:
+        if any(one.get("enabled") for one in found):
+            return ClusterFinding("lost machines", "ok", words)
+        words = f"the automation '{CRASH_AUTOMATION}' is paused in Prefect"
+        remedy = "Resume it on Prefect's page; until then a lost machine's items wait for ever."
+        return ClusterFinding("lost machines", "warning", words, remedy)
     made = await api.post("/automations/", json=_crash_automation())
     made.raise_for_status()
     return ClusterFinding("lost machines", "made", words)
 
 
+async def _crash_automations(api: httpx.AsyncClient) -> list[dict[str, Any]]:
+    """Return the automations that this or an earlier version made, also renamed ones."""
+    found: list[dict[str, Any]] = []
+    while True:
+        page = await api.post("/automations/filter", json={"limit": PAGE, "offset": len(found)})
+        page.raise_for_status()
+        found += page.json()
+        if len(page.json()) < PAGE:
+            return [one for one in found if one.get("name") == CRASH_AUTOMATION
+                    or AUTOMATION_ORIGIN in (one.get("description") or "")]  # fmt: skip
+
+
+async def _replace_outdated(api: httpx.AsyncClient, found: Sequence[Mapping[str, Any]]) -> bool:
+    """Bring automations up to date; return whether one was outdated.
+
+    One that a person has paused stays paused.
+    """
+    outdated = [one for one in found if not _is_crash_automation(one)]
+    for one in outdated:
+        changed = {**_crash_automation(), "name": one["name"], "enabled": one.get("enabled", True)}
+        answer = await api.put(f"/automations/{one['id']}", json=changed)
+        answer.raise_for_status()
+    return bool(outdated)
+
+
+def _is_crash_automation(found: Mapping[str, Any]) -> bool:
+    """Return whether an automation does what ours does; Prefect returns sets in any order."""
+    wanted = _crash_automation()
+    return _comparable(found.get("actions"), wanted["actions"]) and _comparable(
+        found.get("trigger"), wanted["trigger"]
+    )
+
+
+def _comparable(found: Any, wanted: Any) -> bool:
+    """Return whether all that is wanted was found; Prefect adds its defaults."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(
+            _comparable(found.get(name), value) for name, value in wanted.items()
+        )
+    if isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
+        if all(isinstance(one, str) for one in wanted):
+            return set(wanted) == set(found)
+        return all(map(_comparable, found, wanted))
+    return bool(found == wanted or found == [wanted] or [found] == wanted)
+
+
+async def renew_crash_automation(api_url: str) -> None:
+    """Replace the automation of an earlier version, which ended runs that are not ours."""
+    words, pauses = "", Pauses(BACKOFF)
+    for _ in range(N_LOOKS):  # its database may be locked for a moment
+        try:
+            async with http.client(
+                api_url.rstrip("/"), headers=headers_from(os.environ), timeout_s=ANSWER_S
+            ) as api:
+                if await _replace_outdated(api, await _crash_automations(api)):
+                    log.warning("Prefect: '%s' matched every flow run; replaced", CRASH_AUTOMATION)
+                return
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            words = str(error) or type(error).__name__
+            await pauses.wait()
+    log.warning("Prefect's automation '%s' cannot be checked: %s", CRASH_AUTOMATION, words)
+
+
 def _crash_automation() -> dict[str, Any]:
-    ends = ("Completed", "Failed", "Cancelled", "Crashed", "Skipped")
     return {
         "name": CRASH_AUTOMATION,
-        "description": "Made by `paddock cluster init`.",
+        "description": f"{AUTOMATION_ORIGIN} Only runs with the tag '{SHARE_TAG}' are concerned.",
         "enabled": True,
         "trigger": {
             "type": "event",
             "match": {"prefect.resource.id": ["prefect.flow-run.*"]},
+            "match_related": {
+                "prefect.resource.role": ["tag"],
+                "prefect.resource.id": [f"prefect.tag.{SHARE_TAG}"],
+            },
             "for_each": ["prefect.resource.id"],
             "after": ["prefect.flow-run.heartbeat"],
             "expect": [
                 "prefect.flow-run.heartbeat",
-                *(f"prefect.flow-run.{state}" for state in ends),
+                *(f"prefect.flow-run.{state}" for state in SILENT_STATES),
             ],
             "posture": "Proactive",
             "threshold": 1,
@@ -355,6 +435,7 @@ async def serve_work_pool(settings: Settings, name: str, api_url: str) -> int:
     """Serve the work pool until stopped; return the exit status."""
     stop = asyncio.Event()
     with stop_on_signals(stop):
+        await renew_crash_automation(api_url)
         async with serve_or_join(settings, kind="worker", wants_prefect=False):
             log.info(
                 "worker %s takes runs of '%s' from %s; they may access %s",
@@ -405,11 +486,11 @@ def worker_environment(environ: Mapping[str, str], state_dir: Path, api_url: str
     return {
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_WORKER_QUERY_SECONDS": "2",
-        # A run without a heartbeat for three times as long is marked as crashed.
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
         "PREFECT_TASKS_DEFAULT_NO_CACHE": "true",
         "DO_NOT_TRACK": "1",
         **environ,
+        # A share without a heartbeat for three times as long is marked as crashed.
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT_S),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
         "PREFECT_HOME": str(state_dir / "prefect-worker"),
         "PREFECT_API_URL": api_url,

@@ -43,6 +43,7 @@ from paddock.runner.daemon.prefect_auth import Signer
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.prefect.run_tracking import TrackingError
 from paddock.runner.progress.drain import STOP_REQUESTED, StopGate
+from paddock.runner.progress.prefect_view import SHARE_TAG
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
 from paddock.steps.base import StepError
@@ -96,6 +97,8 @@ class JobShare:
     """The name of its state."""
     message: str = ""
 
+    is_suspended: bool = False
+
     @property
     def is_done(self) -> bool:
         """Whether it has finished the whole plan: then the job is done."""
@@ -114,6 +117,11 @@ class JobShare:
             self.message.startswith(STOP_REQUESTED)
             or (self.state == "Cancelled" and self.message.startswith("Interrupted"))
         )
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether a person ended it in Prefect."""
+        return self.phase == "ended" and self.state == "Cancelled" and not self.was_sent_away
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +162,9 @@ def decide_shares(
     if done is not None:
         return JobEnd("completed", done.message)
     is_alive = any(share.phase != "ended" for share in latest)
+    cancelled = next((share for share in latest if share.is_cancelled), None)
+    if cancelled is not None and is_alive:
+        return JobEnd("interrupted", cancelled.message)
     ended = [share for share in latest if share.phase == "ended"]
     begins = [next_ for share in ended if (next_ := _next_attempt(share, max_restarts))]
     n = n_wanted or (1 if elapsed_s < HELP_AFTER_S else max(1, min(n_online, MOST_SHARES)))
@@ -187,7 +198,6 @@ def _job_end(shares: Sequence[JobShare]) -> JobEnd:
 
 
 ENTRYPOINT = "paddock.runner.workers.deployed_flow.run_pipeline"
-SHARE_TAG = "paddock-share"
 LOOK_S = 1.0
 AWAY_S = 300.0  # Prefect's server may restart; the shares continue meanwhile
 LEAVE_S = 60.0
@@ -299,6 +309,9 @@ class _Delegation:
                 enforce_parameter_schema=False,
                 tags=[SHARE_TAG],
             )
+            if (await self._client.read_deployment(deployment)).paused:
+                name = deployment_name(file)
+                raise TrackingError(f"The deployment '{name}' is paused in Prefect: resume it.")
         found = await self._client.read_flow_runs(
             flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[SHARE_TAG, self._job.name])),
             sort=FlowRunSort.EXPECTED_START_TIME_ASC,
@@ -324,6 +337,9 @@ class _Delegation:
                 self._still_patient(error)
             else:
                 self._answered = time.monotonic()
+                if over is not None and over.status == "interrupted":  # a share was cancelled
+                    await self.leave()
+                    return over
                 if over is not None:
                     await self._take_back("The job was done before this one began.")
                     return over
@@ -434,7 +450,7 @@ class _Delegation:
         """Cancel shares that no worker has begun."""
         with suppress(httpx.HTTPError, PrefectException):  # otherwise it finds everything done
             for share in self._shares:
-                if share.phase == "waiting":
+                if share.phase == "waiting" or share.is_suspended:
                     await self._set(share, Cancelled(message=words))
 
     async def _set(self, share: JobShare, state: State[Any]) -> None:
@@ -474,4 +490,7 @@ def _share_of_run(share: JobShare, run: FlowRun) -> JobShare:
     if run.state_type in TERMINAL_STATES:
         phase = "ended"
     message = (run.state and run.state.message) or ""
-    return replace(share, phase=phase, state=run.state_name or "", message=message)
+    return replace(
+        share, phase=phase, state=run.state_name or "", message=message,
+        is_suspended=run.state_type == StateType.PAUSED,
+    )  # fmt: skip

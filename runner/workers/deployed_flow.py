@@ -31,7 +31,7 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, refresh_global_settings_context
-from prefect.exceptions import PrefectException
+from prefect.exceptions import Pause, PrefectException
 from prefect.flow_engine import run_flow
 
 from paddock.runner import api
@@ -39,6 +39,7 @@ from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, signer_for
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.events import MultiObserver, Observer, run_log
+from paddock.runner.progress.prefect_view import SUSPENDED
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings, read_settings
 
@@ -153,6 +154,8 @@ async def run_pipeline(
             orders.report = Report("", Path(path).stem, "failed", {}, message=words)
         finally:
             await named.shown()
+    if orders.report.status == "budget" and orders.stop_gate.words == SUSPENDED:
+        raise Pause(SUSPENDED)  # a final state would take its place
     return flows.state_of(orders.report)
 
 
@@ -235,6 +238,8 @@ async def run_queued_flow(flow_run: str, parameters: Mapping[str, Any]) -> str:
     )
     try:
         state = await coming
+    except Pause:
+        return f"{SUSPENDED}."
     except httpx.TransportError as error:
         if _orders.get().has_begun:
             raise

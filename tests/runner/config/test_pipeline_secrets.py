@@ -21,6 +21,7 @@ from paddock.runner.api import run, validate
 from paddock.runner.config.pipeline_secrets import RedactedError
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.session import open_session
+from paddock.runner.daemon.run_session import MirrorReply
 from paddock.runner.prefect import run_tracking
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
@@ -165,9 +166,9 @@ def shown_of(pipeline: Path, pool: FakePool) -> str:
     """Carry out a run and return all that the service is told of it, to show it in Prefect."""
     updates: list[dict[str, Any]] = []
 
-    async def send(update: dict[str, Any]) -> bool:
+    async def send(update: dict[str, Any]) -> MirrorReply:
         updates.append(update)
-        return False
+        return MirrorReply(must_repeat=False)
 
     async def work() -> None:
         own = replace(settings(pipeline.parent), allow=frozenset(["secrets", "run"]))

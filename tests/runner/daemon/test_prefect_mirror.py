@@ -18,6 +18,7 @@ from paddock.engine.system.retry import Backoff
 from paddock.runner.daemon import prefect_mirror, run_session
 from paddock.runner.daemon.prefect_mirror import PrefectMirrors
 from paddock.runner.daemon.prefect_server import PrefectServer, PrefectServerStatus
+from paddock.runner.progress.prefect_view import SUSPEND_REFUSED
 
 DONE = {"type": "COMPLETED", "name": "Completed", "message": "2 new"}
 ROWS = [{"step": "each", "key": "a.txt", "state": "new"}]
@@ -53,8 +54,8 @@ class Api:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        n_bytes = int(head.lower().partition("content-length: ")[2].split("\r\n")[0])
-        body = json.loads(await reader.readexactly(n_bytes))
+        n_bytes = int(head.lower().partition("content-length: ")[2].split("\r\n")[0] or 0)
+        body = json.loads(await reader.readexactly(n_bytes) or b"{}")
         method, path, _ = head.split(" ", 2)
         if self.is_away:
             self.n_refused += 1
@@ -76,6 +77,8 @@ class Api:
         if rest.endswith("/set_state"):
             self.made[rest.removesuffix("/set_state")]["state"] = body["state"]
             return {}
+        if method == "GET":
+            return self.made[rest]
         if method == "PATCH":
             return self.made[rest].update(body) or {}
         names = ("idempotency_key", "dynamic_key", "key", "name")
@@ -267,5 +270,41 @@ def test_what_prefect_refuses_for_good_is_left(
         monkeypatch.setattr(api, "_told", lambda *_: [])
         await until(lambda: not mirrors.n_ended)
         assert not run_session.kept_runs(state_dir)
+
+    show(scene)
+
+
+@pytest.mark.parametrize(
+    ("state", "words"),
+    [
+        ({"type": "CANCELLING", "name": "Cancelling"}, "It was cancelled in Prefect"),
+        ({"type": "FAILED", "name": "Rejected"}, "It was set to 'Rejected' in Prefect"),
+    ],
+)
+def test_a_run_hears_what_a_person_does_with_it_in_prefect(
+    show: Callable[..., None], monkeypatch: pytest.MonkeyPatch, state: dict[str, Any], words: str
+) -> None:
+    monkeypatch.setattr(prefect_mirror, "STATE_POLL_S", 0.0)
+
+    async def scene(api: Api, mirrors: PrefectMirrors, folder: Path) -> None:
+        mirrors.take(update())
+        await until(lambda: "calm-jay" in api.of("flow_runs"))
+        (run,) = (one for one in api.made.values() if one["kind"] == "flow_runs")
+        run["state"] = {"type": "PAUSED", "name": "Suspended"}
+
+        def is_refused() -> bool:
+            mirrors.take(update())
+            return api.of("flow_runs")["calm-jay"] == ("Running", SUSPEND_REFUSED.rstrip("."))
+
+        await until(is_refused)
+        assert mirrors.stop_of(update()) == ""
+        run["state"] = state
+
+        def has_heard() -> str:
+            mirrors.take(update())
+            return mirrors.stop_of(update())
+
+        await until(has_heard)
+        assert mirrors.stop_of(update()) == words
 
     show(scene)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 from prefect.settings import Settings as PrefectSettings
 
+from paddock.runner.progress.prefect_view import SHARE_TAG
 from paddock.runner.settings import UnattendedSettings
 from paddock.runner.workers import cluster_machine
 from paddock.runner.workers.cluster_machine import ClusterFinding, prepare_cluster
@@ -40,6 +44,7 @@ def test_all_that_lacks_is_told_at_once_with_what_to_do(tmp_path: Path) -> None:
     assert named(found)[f"shared folder {tmp_path}"].state == "ok"
 
 
+@pytest.mark.usefixtures("no_automations")
 def test_a_real_cluster_is_made_and_found_ready_the_next_time(
     url: str, prefect_api: str, tmp_path: Path
 ) -> None:
@@ -54,10 +59,118 @@ def test_a_real_cluster_is_made_and_found_ready_the_next_time(
     assert is_ready(again) and "made" not in {finding.state for finding in again}
     found = named(again)
     assert found["work pool"].words == "'letters', workers online: none"
-    assert found["lost machines"].words == "a run that was silent for 90 s is marked as crashed"
+    words = "a share of a job that was silent for 90 s is marked as crashed"
+    assert found["lost machines"].words == words
     assert found["Prefect's settings"].words == "tuned for many tasks"
     assert found["clock"].state == "ok"
     assert found["ledger's address"].state == "warning"
+
+
+FIRST_FORM = {
+    "name": cluster_machine.CRASH_AUTOMATION,
+    "description": "Made by `paddock cluster init`.",
+    "enabled": True,
+    "trigger": {
+        "type": "event",
+        "match": {"prefect.resource.id": ["prefect.flow-run.*"]},
+        "for_each": ["prefect.resource.id"],
+        "after": ["prefect.flow-run.heartbeat"],
+        "expect": ["prefect.flow-run.heartbeat", "prefect.flow-run.Completed"],
+        "posture": "Proactive",
+        "threshold": 1,
+        "within": 90,
+    },
+    "actions": [{"type": "change-flow-run-state", "state": "CRASHED", "name": "Crashed"}],
+}
+"""The automation as it was first made: every flow run of the server."""
+
+
+def automations(prefect_api: str) -> dict[str, Any]:
+    """Return the server's automations by their ids."""
+    found = httpx.post(f"{prefect_api}/automations/filter", json={}).raise_for_status()
+    return {one["id"]: one for one in found.json()}
+
+
+@pytest.fixture
+def no_automations(prefect_api: str) -> None:
+    for automation in automations(prefect_api):
+        httpx.delete(f"{prefect_api}/automations/{automation}").raise_for_status()
+
+
+@pytest.mark.usefixtures("no_automations")
+@pytest.mark.parametrize("change", [{}, {"name": "renamed by a person"}, {"enabled": False}])
+def test_an_automation_of_an_earlier_version_is_replaced(
+    prefect_api: str, change: dict[str, Any]
+) -> None:
+    made = httpx.post(f"{prefect_api}/automations/", json={**FIRST_FORM, **change})
+    foreign = {**FIRST_FORM, "name": "another team's", "description": ""}
+    httpx.post(f"{prefect_api}/automations/", json=foreign).raise_for_status()
+    before = automations(prefect_api)
+    asyncio.run(cluster_machine.renew_crash_automation(prefect_api))
+    after = automations(prefect_api)
+    assert set(after) == set(before)
+    changed = {id_ for id_ in after if after[id_]["trigger"] != before[id_]["trigger"]}
+    ours = made.json()["id"]
+    assert changed == {ours}
+    assert after[ours]["trigger"]["match_related"]["prefect.resource.id"] == [
+        "prefect.tag.paddock-share"
+    ]
+    assert (after[ours]["name"], after[ours]["enabled"]) == (
+        before[ours]["name"], before[ours]["enabled"]
+    )  # fmt: skip
+    found = named(asyncio.run(cluster_machine.check_prefect(prefect_api, "letters")))
+    state = "warning" if change.get("enabled") is False else "ok"
+    assert found["lost machines"].state == state
+    assert set(automations(prefect_api)) == set(before)
+
+
+@pytest.mark.usefixtures("no_automations")
+def test_only_our_own_silent_runs_are_marked_as_crashed(prefect_api: str, monkeypatch: Any) -> None:
+    monkeypatch.setattr(cluster_machine, "SILENT_S", 10)  # Prefect's least
+    asyncio.run(cluster_machine.check_prefect(prefect_api, "letters"))
+    ids = [
+        _silent_run(prefect_api, tags, state)
+        for tags, state in (
+            (["another team's"], ""), ([], ""), (["paddock"], ""), ([SHARE_TAG], "Suspended"),
+            ([SHARE_TAG], "Paused"), ([SHARE_TAG], "Quarantined"), ([SHARE_TAG], ""),
+        )
+    ]  # fmt: skip
+    deadline = time.monotonic() + 90
+    while _state(prefect_api, ids[-1]) == "Running" and time.monotonic() < deadline:
+        time.sleep(0.5)
+    time.sleep(6)  # one more turn of the server's clock, which it looks at every 5 s
+    assert [_state(prefect_api, run) for run in ids] == [
+        "Running", "Running", "Running", "Suspended", "Paused", "Quarantined", "Crashed",
+    ]  # fmt: skip
+
+
+def _silent_run(api: str, tags: list[str], then: str) -> str:
+    """Make a running flow run with one heartbeat, as Prefect's engine sends it; return its id."""
+    flow = httpx.post(f"{api}/flows/", json={"name": "silent"}).json()["id"]
+    running = {"type": "RUNNING", "name": "Running"}
+    about = {"flow_id": flow, "tags": tags, "state": running}
+    run: str = httpx.post(f"{api}/flow_runs/", json=about).raise_for_status().json()["id"]
+    heartbeat = {
+        "id": str(uuid4()),
+        "occurred": datetime.now(UTC).isoformat(),
+        "event": "prefect.flow-run.heartbeat",
+        "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
+        "related": [
+            {"prefect.resource.id": f"prefect.flow.{flow}", "prefect.resource.role": "flow"},
+            *({"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}
+              for tag in tags),
+        ],
+    }  # fmt: skip
+    httpx.post(f"{api}/events", json=[heartbeat]).raise_for_status()
+    if then:
+        kind = "FAILED" if then == "Quarantined" else "PAUSED"
+        state = {"state": {"type": kind, "name": then}, "force": True}
+        httpx.post(f"{api}/flow_runs/{run}/set_state", json=state).raise_for_status()
+    return run
+
+
+def _state(api: str, run: str) -> str:
+    return str(httpx.get(f"{api}/flow_runs/{run}").json()["state"]["name"])
 
 
 def test_a_server_with_prefects_own_settings_is_told_how_to_start_it() -> None:

@@ -68,6 +68,13 @@ def test_how_it_failed_is_told_when_no_one_is_at_work_any_more() -> None:
     assert decided(share(1, "Budget", "the time is up")) == JobEnd("budget", "the time is up")
 
 
+def test_a_share_that_a_person_cancels_ends_the_whole_job() -> None:
+    words = "It was cancelled in Prefect; the same command continues."
+    assert decided(share(1, "Cancelled", words), share(2)) == JobEnd("interrupted", words)
+    restarted = share(1, attempt=2)
+    assert decided(share(1, "Cancelled", words), restarted, share(2)) == []
+
+
 @given(
     st.lists(
         st.tuples(

@@ -13,8 +13,9 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from paddock.runner.daemon.prefect_auth import Signer
+from paddock.runner.progress.prefect_view import SHARE_TAG
 from paddock.runner.progress.report import Report
-from paddock.runner.workers.delegation import SHARE_TAG, SharedJob, delegate_job
+from paddock.runner.workers.delegation import SharedJob, delegate_job
 
 WITHIN_S = 60.0
 SIGNER = Signer(b"the key of these tests")

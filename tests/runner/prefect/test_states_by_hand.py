@@ -1,0 +1,154 @@
+"""What people do with a run in Prefect: it is obeyed, or refused at once with a sentence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.progress.prefect_view import SUSPEND_REFUSED
+from paddock.runner.settings import STATE_FOLDER
+from tests.runner.prefect.test_flow import ROOT, SLOW
+from tests.runner.schedule.up_process import Desk
+from tests.runner.world import World
+
+WITHIN_S = 60.0
+HOOK = "on: {webhook: [{path: /%s}]}"
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, prefect_api: str) -> Iterator[Desk]:
+    folder = tmp_path / "pipes"
+    folder.mkdir()
+    made = Desk(folder, prefect_api)
+    yield made
+    made.stop()
+
+
+def runs_of(api: str, key: str, path: Path) -> list[dict[str, Any]]:
+    """Return the flow runs of a pipeline's file, the oldest first; `key`: what to sort by."""
+    found = httpx.post(f"{api}/flow_runs/filter", json={"sort": "START_TIME_DESC"}, timeout=30)
+    own = (one for one in found.json() if one["parameters"].get("path") == str(path))
+    return sorted(own, key=lambda one: str(one[key]))
+
+
+def set_state(api: str, run: str, kind: str, name: str) -> None:
+    state = {"state": {"type": kind, "name": name}, "force": True}
+    httpx.post(f"{api}/flow_runs/{run}/set_state", json=state).raise_for_status()
+
+
+def until(is_so: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + WITHIN_S
+    while time.monotonic() < deadline:
+        if found := is_so():
+            return found
+        time.sleep(0.2)
+    raise AssertionError("it did not come")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "words"),
+    [
+        ("CANCELLING", "Cancelling", "It was cancelled in Prefect"),
+        ("FAILED", "Rejected", "It was set to 'Rejected' in Prefect"),
+    ],
+)
+def test_a_run_started_by_hand_stops_and_cannot_be_paused(
+    tmp_path: Path, prefect_api: str, kind: str, name: str, words: str
+) -> None:
+    folder = tmp_path / "pipeline"
+    folder.mkdir()
+    world = World(folder)
+    world.documents(3)
+    environ = {"PREFECT_API_URL": prefect_api, "PREFECT_HOME": str(tmp_path / "home"), "CI": ""}
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(folder)], env={**os.environ, **environ}, cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        (run,) = until(lambda: runs_of(prefect_api, "created", world.file))
+
+        def state() -> dict[str, Any]:
+            found: dict[str, Any] = httpx.get(f"{prefect_api}/flow_runs/{run['id']}").json()
+            return dict(found["state"])
+
+        until(lambda: state()["name"] == "Running")
+        set_state(prefect_api, run["id"], "PAUSED", "Suspended")
+        until(lambda: state()["message"] == SUSPEND_REFUSED)
+        assert state()["name"] == "Running"
+        assert process.poll() is None
+        set_state(prefect_api, run["id"], kind, name)
+        assert process.wait(WITHIN_S) == 130
+    ended = state()
+    assert (ended["type"], ended["name"]) == ("CANCELLED", "Cancelled")
+    assert ended["message"] == f"{words}; the same command continues."
+    with Ledger(folder / STATE_FOLDER, is_readonly=True) as ledger:
+        found = ledger.run(run["name"])
+    assert found is not None
+    assert (found.status, found.message) == ("interrupted", ended["message"])
+    report = world.run()
+    assert report.status == "completed"
+
+
+def test_a_suspended_run_of_up_stops_and_goes_on_when_it_is_resumed(
+    desk: Desk, prefect_api: str
+) -> None:
+    file = desk.waits("alpha", HOOK % "alpha")
+    for name in ("a.txt", "b.txt"):
+        desk.write(f"alpha/inbox/{name}", name)
+    desk.start()
+    assert desk.post("/alpha", b"{}", {})[0] == 202
+    desk.until(lambda: len(desk.marks("alpha")) == 1)
+    (run,) = runs_of(prefect_api, "created", file)
+    suspended = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_reschedule": True}}
+    asked = {"state": suspended, "force": False}
+    answer = httpx.post(f"{prefect_api}/flow_runs/{run['id']}/set_state", json=asked)
+    assert answer.json()["status"] == "ACCEPT"
+    desk.until(lambda: "stops: It was suspended in Prefect" in desk.said())
+    desk.write("alpha/go", "")
+    desk.until(lambda: "is suspended; it goes on when it is resumed" in desk.said())
+    assert desk.output("alpha", "a.txt") == "done"
+    assert desk.output("alpha", "b.txt") is None
+    (same,) = runs_of(prefect_api, "created", file)
+    assert (same["id"], same["state"]["name"]) == (run["id"], "Suspended")
+    time.sleep(3)  # some rounds
+    assert len(desk.marks("alpha")) == 1
+    answer = httpx.post(f"{prefect_api}/flow_runs/{run['id']}/resume")
+    assert answer.json()["status"] == "ACCEPT"
+    desk.until(lambda: desk.output("alpha", "b.txt"))
+    desk.until(lambda: runs_of(prefect_api, "created", file)[0]["state"]["name"] == "Completed")
+    assert len(runs_of(prefect_api, "created", file)) == 1
+    assert "Traceback" not in desk.said()
+
+
+def test_runs_of_a_paused_deployment_wait_until_it_is_resumed(desk: Desk, prefect_api: str) -> None:
+    file = desk.notes("beta", HOOK % "beta")
+    desk.write("beta/inbox/a.txt", "A")
+    desk.start()
+
+    def deployment() -> str:
+        found = httpx.post(f"{prefect_api}/deployments/filter", json={"limit": 200}).json()
+        return next((o["id"] for o in found if o["parameters"].get("path") == str(file)), "")
+
+    id_ = desk.until(deployment)
+    httpx.post(f"{prefect_api}/deployments/{id_}/pause_deployment").raise_for_status()
+    assert desk.post("/beta", b"{}", {})[0] == 202
+
+    def state() -> str:
+        runs = runs_of(prefect_api, "created", file)
+        return str(runs[0]["state"]["message"]) if runs else ""
+
+    desk.until(lambda: state() == "waits: its deployment is paused in Prefect")
+    time.sleep(2)  # some rounds
+    assert desk.output("beta", "a.txt") is None
+    httpx.post(f"{prefect_api}/deployments/{id_}/resume_deployment").raise_for_status()
+    desk.until(lambda: desk.output("beta", "a.txt"))
