@@ -19,7 +19,7 @@ from paddock.runner.bind import permissions, requirements
 from paddock.runner.bind.bind import bind, bind_without_inputs, read_plan
 from paddock.runner.bind.bound import BoundPlan, all_plans, callable_names, ignored_key_notes
 from paddock.runner.bind.checks import prefix_sharing_advice
-from paddock.runner.config.pipeline_secrets import read_secrets
+from paddock.runner.config.pipeline_secrets import read_secrets, trigger_secrets
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.report import PlanReport, Report, ValidateReport
@@ -38,11 +38,20 @@ def validate(path: str | Path) -> ValidateReport:
     try:
         bound = bind_without_inputs(read_plan(Path(path)))
         requirements.refuse_missing(bound)
-        return ValidateReport(
-            str(path), notes=(*ignored_key_notes(bound), *prefix_sharing_advice(bound))
-        )
+        notes = (*ignored_key_notes(bound), *prefix_sharing_advice(bound))
+        return ValidateReport(str(path), notes=(*notes, *_undeliverable(bound)))
     except PipelineError as error:
         return ValidateReport(str(path), error.faults)
+
+
+def _undeliverable(bound: BoundPlan) -> tuple[str, ...]:
+    """Return which notifications cannot be delivered with the settings of the file's folder."""
+    on = bound.pipeline.on
+    if on is None or not on.notify:
+        return ()
+    from paddock.runner.notify.notifier import undeliverable_channels  # most files need it not
+
+    return undeliverable_channels(bound, read_settings(Path(bound.file).parent))
 
 
 def plan(
@@ -176,8 +185,11 @@ def prepare(
     plan = read_plan(path, options.text)
     bound = bind(plan, inputs or {}, cwd=Path.cwd(), default_models=settings.default_models)
     allow = settings.allow.union(options.allow)
-    permissions.refuse_unpermitted(bound, allow, settings.address.url, is_plan=is_plan)
+    permissions.refuse_unpermitted(
+        bound, allow, settings.address.url, is_plan=is_plan, is_notifying=options.notifies
+    )
     inner = [one.pipeline for one in all_plans(bound) if one is not bound]
     environ = os.environ if environment.environ is None else environment.environ
-    secrets = read_secrets(bound.pipeline, environ, bound.inputs, inner)
+    unused = frozenset() if options.notifies else trigger_secrets(bound.pipeline)
+    secrets = read_secrets(bound.pipeline, environ, bound.inputs, inner, unused=unused)
     return PreparedRun(bound, settings, secrets)

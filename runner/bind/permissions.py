@@ -27,7 +27,7 @@ from paddock.engine.system import processes
 from paddock.engine.system.hosts import BadHost, read_authority, read_pattern, written_authority
 from paddock.pipelines.errors import Fault, Mark, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
-from paddock.runner.config.pipeline_secrets import secret_place
+from paddock.runner.config.pipeline_secrets import secret_place, trigger_secrets
 from paddock.runner.config.setting_values import PERMISSIONS
 from paddock.runner.settings import FILE_NAME
 from paddock.steps.python_step import is_function_reference
@@ -57,6 +57,8 @@ class PermissionNeed:
     mark: Mark | None = None
     is_of_run: bool = False
     """Whether only a run does it, so that a plan may be made without."""
+    is_of_up: bool = False
+    """Whether only unattended runs do it: a run that a person starts may go on without."""
 
 
 def is_remote(url: str, own: str) -> bool:
@@ -219,9 +221,17 @@ class NotPermitted(PipelineError):
 
 
 def refuse_unpermitted(
-    bound: BoundPlan, allowed: Collection[str], own: str, *, is_plan: bool = False
+    bound: BoundPlan,
+    allowed: Collection[str],
+    own: str,
+    *,
+    is_plan: bool = False,
+    is_notifying: bool = True,
 ) -> None:
     """Refuse a pipeline that wants more than is allowed; a plan does not do what steps want.
+
+    A run that is not `is_notifying` was started by a person: it sends no notifications, and does
+    not read the secrets of triggers.
 
     `allowed` are names of permissions; `own` is the address of Paddock's own service, which needs
     no consent.
@@ -229,26 +239,20 @@ def refuse_unpermitted(
     Raises:
         NotPermitted: with all that it wants besides.
     """
-    lacking = _missing_permissions(bound, allowed, own)
+    wanted = [need for need in needs(bound, own) if is_notifying or not need.is_of_up]
+    lacking = [need for need in wanted if need.name not in allowed]
     if any(not (is_plan and need.is_of_run) for need in lacking):
-        raise NotPermitted(lacking, permission_names(needs(bound, own)))
+        raise NotPermitted(lacking, permission_names(wanted))
 
 
 def permission_advice(bound: BoundPlan, allowed: Collection[str], own: str) -> str | None:
     """Return what a run of a planned pipeline will need; None: nothing more than it has."""
-    lacking = _missing_permissions(bound, allowed, own)
+    wanted = [need for need in needs(bound, own) if not need.is_of_up]
+    lacking = [need for need in wanted if need.name not in allowed]
     if not lacking:
         return None
     wants = "; ".join(dict.fromkeys(need.what for need in lacking))
-    return (
-        f"A run wants to {wants}. If you trust it: `--allow {permission_names(needs(bound, own))}`."
-    )
-
-
-def _missing_permissions(
-    bound: BoundPlan, allowed: Collection[str], own: str
-) -> list[PermissionNeed]:
-    return [need for need in needs(bound, own) if need.name not in allowed]
+    return f"A run wants to {wants}. If you trust it: `--allow {permission_names(wanted)}`."
 
 
 def permission_names(needs: Collection[PermissionNeed]) -> str:
@@ -282,9 +286,11 @@ def unasked_pools(bound: BoundPlan, allowed: Collection[str], own: str) -> froze
 
 
 def _secret_needs(bound: BoundPlan) -> Iterator[PermissionNeed]:
+    of_triggers = trigger_secrets(bound.pipeline)
     for name, keys in bound.pipeline.secrets.items():
         mark = bound.pipeline.mark(("secrets", name))
-        yield PermissionNeed("secrets", f"read {secret_place(keys)}", mark)
+        what = f"read {secret_place(keys)}"
+        yield PermissionNeed("secrets", what, mark, is_of_up=name in of_triggers)
 
 
 def _notify_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
@@ -297,12 +303,12 @@ def _notify_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
         if notify.command is not None:
             command = notify.command
             shown = f"`{command}`" if isinstance(command, str) else command_text(command, bound)
-            yield PermissionNeed("run", f"run {shown} when a run has ended", mark, True)
+            yield PermissionNeed("run", f"run {shown} when a run has ended", mark, True, True)
         elif notify.email is not None:
-            yield PermissionNeed("network", f"send mail to {notify.email}", mark, True)
+            yield PermissionNeed("network", f"send mail to {notify.email}", mark, True, True)
         elif notify.webhook is not None and is_remote(notify.webhook, own):
             what = f"call {remote_address_text(notify.webhook)} when a run has ended"
-            yield PermissionNeed("network", what, mark, True)
+            yield PermissionNeed("network", what, mark, True, True)
 
 
 class NotConsented(PipelineError):

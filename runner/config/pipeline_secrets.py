@@ -10,7 +10,7 @@ import base64
 import json
 import re
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -127,16 +127,19 @@ def read_secrets(
     environ: Mapping[str, str],
     inputs: Mapping[str, Any] | None = None,
     inner: Iterable[Pipeline] = (),
+    *,
+    unused: Collection[str] = (),
 ) -> Secrets:
     """Read every secret; `inputs` are the run's, of which those with `secret: true` are redacted.
 
-    `inner` are the pipelines that its steps run; each reads its own secrets alone.
+    `inner` are the pipelines that its steps run; each reads its own secrets alone. Those of the
+    pipeline that are `unused` are not read.
 
     Raises:
         PipelineError: one is not there, or cannot be used, with its place in the file.
     """
     faults: list[Fault] = []
-    values = _secret_values(pipeline, environ, faults)
+    values = _secret_values(pipeline, environ, faults, unused)
     within = {Path(one.document.file): _secret_values(one, environ, faults) for one in inner}
     if faults:
         raise PipelineError(dict.fromkeys(faults))
@@ -146,11 +149,37 @@ def read_secrets(
     return Secrets(values, redactor(hidden), within)
 
 
+def trigger_secrets(pipeline: Pipeline) -> frozenset[str]:
+    """Return the secrets that only `on` names: a run that a person starts does not need them."""
+    data = pipeline.document.data
+    steps = [value for key, value in data.items() if key not in ("on", "secrets")]
+    return frozenset(
+        name
+        for name in pipeline.secrets
+        if _is_named(name, data.get("on")) and not _is_named(name, steps)
+    )
+
+
+def _is_named(name: str, value: object) -> bool:
+    """Return whether an expression in a value may read a secret."""
+    if isinstance(value, Mapping):
+        return any(_is_named(name, one) for one in value.values())
+    if isinstance(value, list | tuple):
+        return any(_is_named(name, one) for one in value)
+    pattern = rf"\bsecrets\s*(?!\.)|\bsecrets\s*\.\s*{re.escape(name)}\b"  # or all of them
+    return re.search(pattern, str(value)) is not None
+
+
 def _secret_values(
-    pipeline: Pipeline, environ: Mapping[str, str], faults: list[Fault]
+    pipeline: Pipeline,
+    environ: Mapping[str, str],
+    faults: list[Fault],
+    unused: Collection[str] = (),
 ) -> dict[str, str]:
     values: dict[str, str] = {}
     for name, keys in pipeline.secrets.items():
+        if name in unused:
+            continue
         try:
             values[name] = _usable_secret(_read_secret(keys, pipeline, environ))
         except _UnusableSecret as error:

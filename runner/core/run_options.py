@@ -60,6 +60,11 @@ class RunOptions:
     job: str = ""
     """Names work that machines do together, or a run continued after crashes; empty: alone."""
 
+    @property
+    def notifies(self) -> bool:
+        """Whether the run sends the notifications of `on.notify`."""
+        return self.trigger != "hand" if self.notify is None else self.notify
+
 
 class CallTape(Protocol):
     """Records results of tools and commands, or replays recorded ones."""

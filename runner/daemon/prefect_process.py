@@ -7,6 +7,7 @@ no other user can listen at its port. Its standard input stays open as long as t
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import signal
@@ -20,8 +21,14 @@ from starlette.datastructures import Headers
 
 from paddock.engine.api.cors import is_own_host
 
+from .prefect_auth import SERVER_VARIABLE, basic_auth_headers
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+UNAUTHORIZED = 401
+_DOCUMENTATION = frozenset({"docs", "redoc", "openapi.json"})
 
 
 def main() -> None:
@@ -30,8 +37,10 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     from prefect.server.api.server import create_app
 
+    auth_string = os.environ.get(SERVER_VARIABLE, "")
     config = uvicorn.Config(
-        SameOriginOnly(create_app(final=True), door.getsockname()[1]),
+        SameOriginOnly(create_app(final=True), door.getsockname()[1], auth_string),
+        proxy_headers=False,
         log_level="warning",
         access_log=False,
         timeout_keep_alive=5,
@@ -48,8 +57,10 @@ class SameOriginOnly:
     a page that posts to this port. Covers web sockets too, which no CORS rule does.
     """
 
-    def __init__(self, app: ASGIApp, port: int) -> None:
+    def __init__(self, app: ASGIApp, port: int, auth_string: str = "") -> None:
+        """`auth_string`: what pages need that Prefect itself shows to every user of the machine."""
         self._app = app
+        self._password = basic_auth_headers(auth_string)["Authorization"] if auth_string else ""
         self._own_name = socket.gethostname().lower()
         self._origins = {f"http://{name}:{port}" for name in ("127.0.0.1", "localhost", "[::1]")}
 
@@ -64,15 +75,27 @@ class SameOriginOnly:
                 )
             if origin and origin != f"http://{host}" and origin not in self._origins:
                 return await _refuse(scope, send, f"pages of {origin[:200]!r} may not ask")
+            if self._password and _is_documentation(scope.get("path", "")):
+                given = headers.get("authorization", "")
+                if not hmac.compare_digest(given.encode(), self._password.encode()):
+                    return await _refuse(scope, send, "its documentation needs the password", 401)
         await self._app(scope, receive, send)
 
 
-async def _refuse(scope: Scope, send: Send, message: str) -> None:
+def _is_documentation(path: str) -> bool:
+    """Return whether a path is of FastAPI's pages about an API, at whatever place it is mounted."""
+    names = path.lower().rstrip("/").split("/")
+    return not _DOCUMENTATION.isdisjoint(names)
+
+
+async def _refuse(scope: Scope, send: Send, message: str, status: int = 403) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 1008})  # before it is accepted: 403
         return
     headers = [(b"content-type", b"application/json")]
-    await send({"type": "http.response.start", "status": 403, "headers": headers})
+    if status == UNAUTHORIZED:
+        headers.append((b"www-authenticate", b'Basic realm="Prefect"'))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     body = json.dumps({"exception_message": message}).encode()
     await send({"type": "http.response.body", "body": body})
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
-from paddock.engine.system import files, http
+from paddock.engine.system import files, http, tcp_owners
 from paddock.engine.system.files import LockTaken, lock_now
 from paddock.engine.system.processes import end_group, start_in_session
 from paddock.engine.system.retry import Backoff, Pauses
@@ -368,16 +368,7 @@ def _is_own_listener(port: int) -> bool:
 
     When a server has ended, another user may listen at its port and would get the password.
     """
-    address = int.from_bytes(socket.inet_aton(HOST), sys.byteorder)
-    try:
-        rows = Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]
-    except OSError:
-        return True
-    found = (row.split() for row in rows)
-    return any(
-        row[1] == f"{address:08X}:{port:04X}" and row[3] == "0A" and int(row[7]) == os.getuid()
-        for row in found
-    )
+    return not tcp_owners.is_known() or tcp_owners.listener_owner(HOST, port) == os.getuid()
 
 
 async def _is_healthy(port: int) -> bool:

@@ -217,7 +217,6 @@ async def run_prepared(
         has_pool=environment.pool is not None,
         within=is_within_flow_run(),
     )
-    notifies = options.trigger != "hand" if options.notify is None else options.notify
     async with AsyncExitStack() as stack:
         stack.enter_context(prepared.secrets.guarded())
         outcome = await stack.enter_async_context(
@@ -227,7 +226,7 @@ async def run_prepared(
                 observer,
                 prepared.secrets,
                 environment.stop,
-                wanted=notifies and not options.only,  # else most items were not looked at
+                wanted=options.notifies and not options.only,  # else most items were not looked at
             )
         )
         daemon = await stack.enter_async_context(

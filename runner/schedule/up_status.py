@@ -24,6 +24,7 @@ from starlette.routing import BaseRoute, Route
 
 from paddock.engine.api.api_keys import KeyRing, given_keys, read_keys
 from paddock.engine.api.cors import has_own_host_name
+from paddock.engine.system import tcp_owners
 from paddock.engine.system.tasks import TaskSet
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.config.pipeline_secrets import read_secrets
@@ -145,10 +146,10 @@ def make_status_app(
 
 
 class StatusAccess:
-    """Decides who may read `/status`.
+    """Decides who may read `/status`: the user that runs `up`, and who has an API key.
 
-    On an address of this machine only, every request with its name as host; on an address that
-    other machines reach, requests with one of the service's API keys.
+    On an address of this machine only, the kernel tells whose connection a request came by; where
+    it does not (not Linux), every user of the machine may read.
     """
 
     def __init__(self, *, is_open: bool = False, keys: Path | None = None) -> None:
@@ -159,7 +160,7 @@ class StatusAccess:
         """
         self._needs_key = is_open
         self._ring = None
-        if is_open and keys is not None:
+        if keys is not None:
             read_keys(keys)
             self._ring = KeyRing(keys)
 
@@ -167,15 +168,33 @@ class StatusAccess:
         """Return the refusal of a request; None when it may read."""
         if not has_own_host_name(request.headers):
             return JSONResponse({"error": "use 'localhost' or this machine's address."}, 403)
-        if not self._needs_key:
+        if not self._needs_key and _is_own_user(request):
             return None
         if self._ring is None:
-            words = "other machines reach this address: set `api_keys` to a file of keys."
-            return JSONResponse({"error": words}, 403)
+            words = (
+                "other machines reach this address"
+                if self._needs_key
+                else ("only the user that runs `paddock up` may read it")
+            )
+            return JSONResponse({"error": f"{words}: set `api_keys` to a file of keys."}, 403)
         if any(self._ring.find(key) for key in given_keys(request.headers)):
             return None
         words = "an API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'."
         return JSONResponse({"error": words}, 401, {"WWW-Authenticate": 'Bearer realm="paddock"'})
+
+
+def _is_own_user(request: Request) -> bool:
+    """Return whether a request came from a process of this user, or of a system that cannot tell.
+
+    A page in a browser of this user must have our own name as its host, which is checked before.
+    """
+    server = request.scope.get("server")
+    if request.client is None or server is None:
+        return False
+    if not tcp_owners.is_known():
+        return True
+    client = (request.client.host, request.client.port)
+    return tcp_owners.client_owner(client, (server[0], server[1])) == os.getuid()
 
 
 async def alert_given_up(

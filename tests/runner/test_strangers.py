@@ -222,6 +222,40 @@ def test_a_second_user_reads_no_state_and_opens_no_socket(desk: Desk) -> None:
 @pytest.mark.skipif(
     os.getuid() != 0, reason="a second user was NOT tried: only root can be another user"
 )
+def test_a_second_user_reads_no_page_that_names_folders_or_versions(desk: Desk) -> None:
+    said = as_second_user(
+        """
+        for port, paths in asked:
+            for path in paths:
+                call = http.client.HTTPConnection('127.0.0.1', port, timeout=30)
+                call.request('GET', path)
+                answer = call.getresponse()
+                print(path, answer.status, b'pipes' in answer.read())
+        """,
+        asked=[
+            (httpx.URL(desk.url).port, ["/status", "/healthz", "/readyz"]),
+            (
+                httpx.URL(api(desk)).port,
+                ["/docs", "/redoc", "/openapi.json", "/api/docs", "/api/openapi.json", "/docs/",
+                 "/api/docs/oauth2-redirect", "//docs", "/api/health"],
+            ),
+        ],
+    )  # fmt: skip
+    assert said.splitlines() == [
+        "/status 403 False", "/healthz 200 False", "/readyz 200 False",
+        "/docs 401 False", "/redoc 401 False", "/openapi.json 401 False", "/api/docs 401 False",
+        "/api/openapi.json 401 False", "/docs/ 401 False", "/api/docs/oauth2-redirect 401 False",
+        "//docs 401 False", "/api/health 200 False",
+    ]  # fmt: skip
+    assert desk.get()["pipelines"]
+    with httpx.Client(trust_env=False, timeout=30) as client:
+        page = api(desk).removesuffix("/api")
+        assert client.get(f"{page}/docs", headers=own_headers(home(desk))).status_code == 200
+
+
+@pytest.mark.skipif(
+    os.getuid() != 0, reason="a second user was NOT tried: only root can be another user"
+)
 def test_a_second_user_starts_nothing_at_any_port(desk: Desk) -> None:
     """All ports of `up` and its processes, with each request that could start a run."""
     assert desk.process is not None

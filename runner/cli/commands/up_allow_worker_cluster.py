@@ -141,6 +141,8 @@ def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, 
     own = {name: value for name, value in flags.items() if name in _RUN_FLAGS}
     options = UpOptions(places, settings, own, tell, is_attended=sys.stdin.isatty())
 
+    tell("Starting; this takes some seconds.")
+
     async def main() -> None:
         one = Up(options)
         loop = asyncio.get_running_loop()

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.api import plan, run
+from paddock.runner.api import plan, run, validate
 from paddock.runner.bind.permissions import NotPermitted
 from paddock.runner.cli.application import application
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
@@ -72,12 +72,12 @@ def where(program: str) -> str:
     return f" ({shutil.which(program) or 'which is not there'})"
 
 
-def refused(file: Path, *allowed: str) -> NotPermitted:
+def refused(file: Path, *allowed: str, notify: bool | None = True) -> NotPermitted:
     own = replace(settings(file.parent), allow=frozenset(allowed))
     with pytest.raises(NotPermitted) as caught:
         run(
             file,
-            options=RunOptions(local=True),
+            options=RunOptions(local=True, notify=notify),
             environment=RunEnvironment(pool=FakePool(), settings=own),
         )
     return caught.value
@@ -100,6 +100,52 @@ def test_a_pipeline_that_wants_more_than_it_may_have_is_refused_with_the_list(fi
         ("network", "send mail to me@example.org"),
     ]
     assert not (file.parent / ".paddock").exists()
+
+
+ONLY_UP = """\
+name: notes
+secrets: {hook: {env: HOOK_KEY}, top: {env: TOP_KEY}}
+on:
+  webhook: [{path: /notes, secret: "{{ secrets.hook }}"}]
+  notify:
+    - {when: [failed], command: [notify-send, Paddock]}
+    - {when: [failed], email: me@example.org}
+steps:
+  - {id: out, uses: files.write, with: {path: out.txt, text: "%s"}}
+"""
+
+
+def test_a_run_by_hand_needs_no_consent_for_what_only_up_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(ONLY_UP % "no secret")
+    monkeypatch.setenv("TOP_KEY", "long enough")
+    monkeypatch.delenv("HOOK_KEY", raising=False)
+    needs = refused(file, notify=None).needs
+    assert [need.what for need in needs] == ["read the environment variable TOP_KEY"]
+    allowed = RunOptions(local=True, allow=frozenset({"secrets"}))
+    environment = RunEnvironment(settings=settings(tmp_path))
+    assert run(file, options=allowed, environment=environment).status == "completed"
+    notified = replace(allowed, notify=True)
+    with pytest.raises(NotPermitted) as error:
+        run(file, options=notified, environment=environment)
+    assert {need.name for need in error.value.needs} == {"run", "network"}
+    file.write_text(ONLY_UP % "{{ secrets.hook }}")
+    with pytest.raises(PipelineError, match="HOOK_KEY"):
+        run(file, options=allowed, environment=environment)
+
+
+def test_validate_says_that_mail_cannot_be_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text(ONLY_UP % "no secret")
+    monkeypatch.delenv("PADDOCK_SMTP", raising=False)
+    (note,) = validate(file).notes
+    assert note.startswith("`on.notify` names a mail address, and no mail server is set")
+    monkeypatch.setenv("PADDOCK_SMTP", "smtp://mail.example.org")
+    assert validate(file).notes == ()
 
 
 WANTS_TOOLS = """\
