@@ -21,6 +21,7 @@ from paddock.runner.bind.bound import BoundPlan, all_plans, callable_names, igno
 from paddock.runner.bind.checks import prefix_sharing_advice
 from paddock.runner.config.pipeline_secrets import read_secrets, trigger_secrets
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
+from paddock.runner.notify.notification import undeliverable_channels
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.report import PlanReport, Report, ValidateReport
 from paddock.runner.settings import Settings, read_settings
@@ -49,8 +50,6 @@ def _undeliverable(bound: BoundPlan) -> tuple[str, ...]:
     on = bound.pipeline.on
     if on is None or not on.notify:
         return ()
-    from paddock.runner.notify.notifier import undeliverable_channels  # most files need it not
-
     return undeliverable_channels(bound, read_settings(Path(bound.file).parent))
 
 

@@ -17,12 +17,16 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.text import counted, shorten
 from paddock.runner.progress.report import ItemReport, Report
+
+if TYPE_CHECKING:
+    from paddock.runner.bind.bound import BoundPlan
+    from paddock.runner.settings import Settings
 
 ATTEMPTS = 3
 # Pipelines that failed with one network do not all retry at the same moment.
@@ -102,6 +106,18 @@ class MailServer:
         is_encrypted = parts.scheme == "smtps"
         password = unquote(parts.password or "")
         return cls(parts.hostname, port or usual, is_encrypted, user, password)
+
+
+def undeliverable_channels(bound: BoundPlan, settings: Settings) -> tuple[str, ...]:
+    """Return which channels cannot deliver, as far as that is known before a run."""
+    on = bound.pipeline.on
+    if on is None or not any(way.email for way in on.notify):
+        return ()
+    try:
+        MailServer.of(settings.unattended.smtp_url)
+    except NotDelivered as error:
+        return (f"`on.notify` names a mail address, and {error}.",)
+    return ()
 
 
 Event = Literal["failed", "quarantined", "recovered", "waiting"]

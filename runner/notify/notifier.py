@@ -27,12 +27,12 @@ from paddock.runner.settings import STATE_FOLDER
 
 from .notification import (
     Event,
-    MailServer,
     NotDelivered,
     Notification,
     SentState,
     notices_of,
     notification_of,
+    undeliverable_channels,
     without_ended_items,
 )
 
@@ -107,18 +107,6 @@ def receiver_key(way: NotifyKeys) -> str:
     """Return the key of a receiver in the file: a digest of how it is written in the pipeline."""
     text = json.dumps(way.model_dump(mode="json", exclude={"when"}), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_ID_CHARS]
-
-
-def undeliverable_channels(bound: BoundPlan, settings: Settings) -> tuple[str, ...]:
-    """Return which channels cannot deliver, as far as that is known before a run."""
-    on = bound.pipeline.on
-    if on is None or not any(way.email for way in on.notify):
-        return ()
-    try:
-        MailServer.of(settings.unattended.smtp_url)
-    except NotDelivered as error:
-        return (f"`on.notify` names a mail address, and {error}.",)
-    return ()
 
 
 class _Notifier:

@@ -455,7 +455,8 @@ class RunManager:
         """Record how a run ended, and restart it if that is due."""
         shown = await self._prefect_queue.read(job.tracked.id)
         run = job.name
-        if end.crash is not None and job.stopped is None:
+        calls = job.tracked.parameters.get("calls")  # the ledger knows the end of one of them
+        if end.crash is not None and job.stopped is None and not calls:
             # It may have ended normally while neither `up` nor Prefect was running.
             report = await asyncio.to_thread(self._options.known_end, job.post, run)
             end = end if report is None else ProcessEnd(report, has_spoken=True)
@@ -520,6 +521,12 @@ class RunManager:
         parameters["root"] = old.parameters.get("root") or old.id
         # The ledger joins all starts of a run by it.
         parameters["job"] = old.parameters.get("job") or job.running.run or old.name
+        if calls := old.parameters.get("calls"):
+            left = [call for call in calls if call["id"] not in job.running.calls_done] or calls[
+                -1:
+            ]
+            parameters |= {"calls": left, "inputs": left[0]["inputs"]}
+            parameters["job"] = job.running.run or old.parameters.get("job") or old.name
         made = await self._prefect_queue.submit(
             job.post.deployment,
             parameters,

@@ -190,15 +190,17 @@ class WebhookQueue:
         calls: list[AcceptedCall] = await self._do(lambda db: _oldest_calls(db, pipeline, n))
         return calls
 
-    async def queued(self, call: AcceptedCall, run: str) -> None:
-        """Record that Prefect has taken a call, as this flow run.
+    async def queued(self, calls: Sequence[AcceptedCall], run: str) -> None:
+        """Record that Prefect has taken calls, as this flow run.
 
         Raises:
             WebhookQueueBroken: it cannot be recorded; submitted again, it is the same flow run.
         """
         changed = "UPDATE calls SET queued_at = ?, run = ?, inputs = '' WHERE id = ?"
-        await self._do(lambda db: db.execute(changed, (time.time(), run, call.id)))
-        self.waiting[call.pipeline] -= 1
+        rows = [(time.time(), run, call.id) for call in calls]
+        await self._do(lambda db: db.executemany(changed, rows))
+        for call in calls:
+            self.waiting[call.pipeline] -= 1
 
     async def _write(self) -> None:
         while self._arriving:
@@ -292,6 +294,7 @@ MOST_BODY_BYTES = 1 << 19
 """Of a body, and of the inputs made from it: Prefect takes no larger parameters."""
 _OTHER_BYTES = 4096
 """Reserve for a run's other parameters."""
+MOST_INPUT_BYTES = MOST_BODY_BYTES - _OTHER_BYTES
 BODY_S = 20.0
 RESERVED = ("/healthz", "/readyz", "/status", "/review")
 _KEYS = ("x-idempotency-key", "idempotency-key", "x-github-delivery")
@@ -410,7 +413,7 @@ class Webhooks:
         except (ValueError, RecursionError):
             raise _BadCall(400, "the body is not JSON.") from None
         inputs = mapped_inputs(hook, payload)
-        if len(json.dumps(inputs)) > MOST_BODY_BYTES - _OTHER_BYTES:
+        if len(json.dumps(inputs)) > MOST_INPUT_BYTES:
             raise _BadCall(413, "the inputs that it is mapped to are larger than 508 KiB.")
         key = next((headers[name] for name in _KEYS if headers.get(name)), None)
         if signed is not None:

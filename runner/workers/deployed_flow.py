@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -34,6 +36,7 @@ from prefect.context import FlowRunContext, refresh_global_settings_context
 from prefect.exceptions import Pause, PrefectException
 from prefect.flow_engine import run_flow
 
+from paddock.engine.system.tasks import end
 from paddock.runner import api
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, signer_for
@@ -44,6 +47,8 @@ from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings, read_settings
 
 from .delegation import REPORTED_ERRORS, SharedJob, delegate_job, failure_message
+
+log = logging.getLogger("paddock.up")
 
 REACH_S = 60.0  # our own server restarts within some seconds, 12 on a busy machine
 REACH_PAUSE_S = 1.0
@@ -78,6 +83,8 @@ class RunOrders:
     """The flow's own code has begun."""
     is_handed_over: bool = False
     """`paddock up` is stopping, and its next start continues the run."""
+    call_done: Callable[[str], None] | None = None
+    """Called with the id of each webhook call that is over."""
 
 
 _orders: ContextVar[RunOrders] = ContextVar("orders")
@@ -104,6 +111,7 @@ async def run_pipeline(
     parent: str = "",
     job: str = "",
     root: str = "",
+    calls: Sequence[Mapping[str, Any]] = (),
 ) -> State[Any]:
     """Run the pipeline at `path`; the state says how it ended.
 
@@ -112,7 +120,8 @@ async def run_pipeline(
     `attempt` counts the starts after crashes, `parent` is the flow run that this one continues.
     `share` numbers the flow runs that do `job` together; 0 delegates to the workers if a work pool
     and a shared ledger are configured. `root` is the first of all flow runs that continued one
-    another.
+    another. `calls` are webhook calls that waited together, each with its `id` and `inputs`: they
+    are runs of this process, one after the other; `inputs` are then those of the first.
     """
     orders = _orders.get(None)
     if orders is None:
@@ -125,28 +134,31 @@ async def run_pipeline(
     settings = read_settings(Path(path).parent, flags=orders.flags)
     with stop_on_signals(orders.stop, orders.stop_gate), run_log(settings, trigger) as log:
         observer = MultiObserver(named, log)
-        try:
+
+        async def run_once(
+            inputs: Mapping[str, Any], stop_gate: StopGate, job: str, call: str = ""
+        ) -> Report:
             if not share and settings.unattended.work_pool and settings.ledger_url:
-                whole = _job(settings, Path(path), inputs or {}, trigger, root, retry_failed)
-                orders.report = await _delegated(orders, whole, observer, settings)
+                name = _job_name(Path(path), call or root)
+                whole = SharedJob(
+                    name, Path(path), inputs, settings.unattended.work_pool, trigger=trigger,
+                    retry_failed=retry_failed, max_restarts=settings.unattended.max_restarts,
+                )  # fmt: skip
+                return await _delegated(orders, whole, observer, settings)
+            options = RunOptions(
+                retry_failed=retry_failed, trigger=trigger, job=job,
+                text=orders.text, agreed=orders.agreed,
+            )  # fmt: skip
+            environment = RunEnvironment(
+                settings=settings, observer=observer, stop=orders.stop, stop_gate=stop_gate
+            )
+            return await api.run_async(path, inputs, options, environment)
+
+        try:
+            if calls:
+                orders.report = await _run_calls(orders, calls, job, run_once)
             else:
-                orders.report = await api.run_async(
-                    path,
-                    inputs or {},
-                    RunOptions(
-                        retry_failed=retry_failed,
-                        trigger=trigger,
-                        job=job,
-                        text=orders.text,
-                        agreed=orders.agreed,
-                    ),
-                    RunEnvironment(
-                        settings=settings,
-                        observer=observer,
-                        stop=orders.stop,
-                        stop_gate=orders.stop_gate,
-                    ),
-                )
+                orders.report = await run_once(inputs or {}, orders.stop_gate, job)
         except REPORTED_ERRORS as error:
             if not share:
                 raise
@@ -159,26 +171,71 @@ async def run_pipeline(
     return flows.state_of(orders.report)
 
 
-def _job(
-    settings: Settings,
-    path: Path,
-    inputs: dict[str, Any],
-    trigger: str,
-    root: str,
-    retry_failed: bool,
-) -> SharedJob:
-    """Return the job for the work pool; the same for all flow runs that continue one run."""
+RunCall = Callable[[Mapping[str, Any], StopGate, str, str], Awaitable[Report]]
+
+
+async def _run_calls(
+    orders: RunOrders, calls: Sequence[Mapping[str, Any]], job: str, run_once: RunCall
+) -> Report:
+    """Run webhook calls one after the other until stopped; return what became of all."""
+    reports: list[Report] = []
+    for call in calls:
+        gate = StopGate()  # a budget is of one run
+        closing = asyncio.create_task(_close_with(orders.stop_gate, gate))
+        try:
+            report = await run_once(call["inputs"], gate, job, str(call["id"]))
+        except Exception as error:  # each call is a run of its own: none may end the others
+            if not isinstance(error, REPORTED_ERRORS):
+                log.exception("a webhook call failed")
+            words = str(error) or type(error).__name__
+            report = Report("", "", "failed", {}, message=words)
+        finally:
+            await end(closing)
+        job = ""  # what was begun before belongs to the first
+        reports.append(report)
+        if gate.is_closed and (report.status == "interrupted" or gate.words == SUSPENDED):
+            orders.stop_gate.close(gate.words, gate.status)
+        if orders.stop.is_set() or orders.stop_gate.is_closed:
+            break
+        if orders.call_done is not None:
+            orders.call_done(str(call["id"]))
+    return report_of_calls(reports, len(calls))
+
+
+async def _close_with(outer: StopGate, inner: StopGate) -> None:
+    await outer.wait()
+    inner.close(outer.words, outer.status)
+
+
+def report_of_calls(reports: Sequence[Report], n_calls: int) -> Report:
+    """Return one report of runs for several calls; the worst counts.
+
+    >>> done, failed = Report("a", "p", "completed", {"new": 2}), Report("b", "p", "failed", {})
+    >>> report_of_calls([done, failed, done], 3).message
+    '1 of 3 calls failed: failed'
+    """
+    last = reports[-1]
+    counts = Counter[str]()
+    for report in reports:
+        counts.update(report.counts)
+    items = tuple(item for report in reports for item in report.items if item.error)
+    whole = replace(last, counts=dict(counts), items=items)
+    if last.status == "interrupted" or len(reports) < n_calls:
+        left = n_calls - len(reports)
+        return replace(whole, message=f"{last.message or last.status} {left} calls are left.")
+    failed = [report for report in reports if report.status == "failed"]
+    if failed:
+        words = f"{len(failed)} of {n_calls} calls failed: {failed[0].message or 'failed'}"
+        return replace(whole, status="failed", message=words)
+    worst = next((one for one in reports if one.status in ("budget", "quarantined")), last)
+    return replace(whole, status=worst.status, message=worst.message)
+
+
+def _job_name(path: Path, root: str) -> str:
+    """Return the name of a job; the same for all flow runs that continue one run or call."""
     context = FlowRunContext.get()
     own = context.flow_run.id if context is not None and context.flow_run is not None else uuid4()
-    return SharedJob(
-        f"{path.parent.name}-{(root or str(own)).replace('-', '')[-12:]}",
-        path,
-        inputs,
-        settings.unattended.work_pool,
-        trigger=trigger,
-        retry_failed=retry_failed,
-        max_restarts=settings.unattended.max_restarts,
-    )
+    return f"{path.parent.name}-{(root or str(own)).replace('-', '')[-12:]}"
 
 
 async def _delegated(
@@ -285,7 +342,7 @@ class _FlowRunNamer(Observer):
         if self._began is not None:
             self._began(run)
         context = FlowRunContext.get()
-        if context is not None and context.flow_run is not None:
+        if self._task is None and context is not None and context.flow_run is not None:
             self._task = asyncio.create_task(_rename_flow_run(context.flow_run.id, run))
 
     async def shown(self) -> None:

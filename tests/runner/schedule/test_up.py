@@ -341,6 +341,52 @@ def test_a_burst_of_calls_is_taken_at_once_none_is_lost_and_none_is_run_twice(de
     assert call(100) == 200
 
 
+EACH = """\
+name: each
+on: {webhook: [{path: /each, secret: hush, inputs: {n: "{{ payload.n }}"}}]}
+inputs: {n: {type: int, default: 0}}
+steps:
+  - id: wait
+    uses: wait
+    with: {file: "FOLDER/go-{{ inputs.n }}", mark: "FOLDER/m-{{ inputs.n }}"}
+  - uses: files.write
+    with: {path: "out/{{ inputs.n }}.txt", text: "{{ steps.wait.text }} {{ inputs.n }}"}
+"""
+
+
+def test_calls_that_wait_together_are_one_run_and_a_kill_loses_and_repeats_none(
+    desk: Desk,
+) -> None:
+    folder = desk.folder / "each"
+    desk.write("each/pipeline.yaml", EACH.replace("FOLDER", str(folder)))
+    desk.start()
+
+    def marks(number: int) -> list[str]:
+        file = folder / f"m-{number}"
+        return file.read_text().split() if file.exists() else []
+
+    called(desk, "each", n=0)
+    desk.until(lambda: marks(0))
+    for number in range(1, 6):
+        called(desk, "each", n=number)
+    desk.until(lambda: desk.get()["calls_waiting"] == 0 or desk.get()["waiting"] == 1)
+    for number in range(6, 9):
+        called(desk, "each", n=number)
+    for number in range(3):
+        desk.write(f"each/go-{number}", "")
+    (pid,) = desk.until(lambda: marks(3))
+    os.kill(int(pid), signal.SIGKILL)
+    for number in range(3, 9):
+        desk.write(f"each/go-{number}", "")
+    desk.until(lambda: all(desk.output("each", f"{number}.txt") for number in range(9)), 90.0)
+    assert [len(marks(number)) for number in range(9)] == [1, 1, 1, 2, 1, 1, 1, 1, 1]
+    desk.until(lambda: not desk.get()["running"])
+    runs = flow_runs(desk.api, "each")
+    assert len(runs) < 9
+    assert [run["state_name"] for run in runs].count("Crashed") == 1
+    assert all(run["state_name"] in ("Completed", "Crashed") for run in runs)
+
+
 def test_a_group_lets_one_at_a_time_and_a_newer_run_may_take_its_place(desk: Desk) -> None:
     group = "concurrency: {group: 'shared', on_conflict: %s}"
     for name, conflict in (("one", "queue"), ("two", "skip"), ("three", "cancel_running")):

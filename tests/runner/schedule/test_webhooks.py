@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,11 +16,13 @@ import httpx
 import pytest
 
 from paddock.engine.settings import PoolSettings
-from paddock.runner.schedule.reconciler import Reconciler
+from paddock.engine.system import hosts
+from paddock.runner.schedule.reconciler import MOST_TOGETHER, Reconciler, calls_together
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.schedule.up_status import StatusAccess, make_status_app
 from paddock.runner.schedule.webhooks import (
     MOST_BODY_BYTES,
+    MOST_INPUT_BYTES,
     OWN_HEADER,
     AcceptedCall,
     CallReceipt,
@@ -185,6 +189,18 @@ def test_when_the_queue_is_full_the_caller_is_asked_to_come_again(door: Door) ->
     )
 
 
+@pytest.fixture
+def caller(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
+    """Return what sets whose connection requests come by: these have none of their own."""
+
+    def set_owner(owner: int | None) -> None:
+        monkeypatch.setattr(hosts, "client_owner", lambda client, server: owner)
+
+    set_owner(os.getuid())
+    return set_owner
+
+
+@pytest.mark.usefixtures("caller")
 def test_health_and_status_are_told_and_no_page_of_another_name_reads_them(door: Door) -> None:
     assert door.ask("GET", "/healthz") == (200, {"ok": True})
     assert door.ask("GET", "/readyz") == (200, {"ready": True, "prefect": True})
@@ -192,7 +208,9 @@ def test_health_and_status_are_told_and_no_page_of_another_name_reads_them(door:
     assert door.ask("GET", "/status", headers={"host": "evil.example"})[0] == 403
 
 
-def test_on_a_wider_address_the_status_needs_a_key(door: Door, tmp_path: Path) -> None:
+def test_the_status_is_for_its_own_user_and_for_those_with_a_key(
+    door: Door, tmp_path: Path, caller: Callable[[int | None], None]
+) -> None:
     def asked(reader: StatusAccess, **headers: str) -> int:
         door.app = make_status_app(lambda: {}, lambda: {"pid": 1}, door.webhooks.answer, reader)
         return door.ask("GET", "/status", headers=headers)[0]
@@ -204,6 +222,30 @@ def test_on_a_wider_address_the_status_needs_a_key(door: Door, tmp_path: Path) -
     assert asked(StatusAccess(is_open=True, keys=keys), **{"x-api-key": "open-says-me"}) == 401
     assert asked(StatusAccess(is_open=True, keys=keys), authorization="Bearer open-sesame") == 200
     assert asked(StatusAccess(is_open=False, keys=keys)) == 200
+    for owner in (os.getuid() + 1, None):
+        caller(owner)
+        assert asked(StatusAccess()) == 403
+        assert asked(StatusAccess(keys=keys)) == 401
+        assert asked(StatusAccess(keys=keys), authorization="Bearer open-sesame") == 200
+
+
+def calls_of(*numbers: int, trigger: str = "webhook /x", size: int = 0) -> list[AcceptedCall]:
+    return [AcceptedCall(f"k{n}", "p", trigger, {"n": n, "s": "x" * size}) for n in numbers]
+
+
+def test_calls_of_one_trigger_and_group_are_one_run_in_their_order() -> None:
+    def numbers(calls: list[AcceptedCall], n_groups: int = 1) -> list[list[int]]:
+        found = calls_together(calls, lambda call: str(call.inputs["n"] % n_groups))
+        return [[call.inputs["n"] for call in some] for some in found]
+
+    assert numbers(calls_of(*range(5))) == [[0, 1, 2, 3, 4]]
+    assert numbers(calls_of(*range(5)), n_groups=2) == [[0, 2, 4], [1, 3]]
+    two = [*calls_of(1), *calls_of(2, trigger="webhook /y"), *calls_of(3)]
+    assert numbers(two) == [[1, 3], [2]]
+    assert numbers(calls_of(*range(200))) == [list(range(MOST_TOGETHER))]
+    # Prefect takes a bounded size, and a small one never overtakes a large one.
+    large = [*calls_of(0, 1, 2, size=MOST_INPUT_BYTES // 3), *calls_of(3)]
+    assert numbers(large) == [[0]]
 
 
 def test_a_thousand_calls_at_once_are_all_on_the_disk_and_none_twice(tmp_path: Path) -> None:
@@ -214,7 +256,7 @@ def test_a_thousand_calls_at_once_are_all_on_the_disk_and_none_twice(tmp_path: P
         told = await asyncio.gather(*(queue.put(call) for call in [*calls, *calls[:100]]))
         assert sum(one.is_known for one in told) == 100
         (first, *_) = await queue.oldest("p", 5)
-        await queue.queued(first, "flow-run")
+        await queue.queued([first], "flow-run")
         assert (await queue.put(first)).run == "flow-run"
         await queue.close()
         again = WebhookQueue(tmp_path)
