@@ -184,7 +184,8 @@ class LocalPool:
         facts = await self._facts(model)
         turns = with_model_messages(messages, facts)
         return await self._briefly(
-            model, lambda one: one.count_chat(turns, facts.template, tools, think)
+            model,
+            lambda one: one.count_chat(turns, facts.template, tools, think, facts.n_ctx_tokens),
         )
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:

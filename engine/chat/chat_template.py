@@ -47,6 +47,7 @@ from .template_messages import (
     TemplateExhausted,
     TemplateRefused,
     TemplateTurn,
+    prompt_meter,
     template_turns,
     tool_definitions,
 )
@@ -81,9 +82,9 @@ class JinjaSandbox(MeteredEnvironment):
     def meter(self) -> TemplateMeter:
         return self._meter
 
-    def begin(self) -> None:
+    def begin(self, meter: TemplateMeter | None = None) -> None:
         """Reset the meter for a new rendering."""
-        self._meter = TemplateMeter()
+        self._meter = meter or TemplateMeter()
 
     def add_filter(self, name: str, act: Callable[..., Any]) -> None:
         self.filters[name] = self._bounded(name, act)
@@ -204,30 +205,39 @@ class JinjaTemplate:
         tools: Sequence[Mapping[str, Any]] = (),
         *,
         is_open: bool = True,
+        n_ctx_tokens: int = 0,
         **variables: Any,
     ) -> str:
         """Render a conversation; `is_open`: end it where the assistant's answer begins.
 
+        `n_ctx_tokens` limits the output (`prompt_meter`).
+
         Raises:
             TemplateRefused: in the template's own words.
         """
+
+        def rendered(shown: Mapping[str, Any]) -> str:
+            return self._rendered(turns, shown, prompt_meter(n_ctx_tokens, turns, tools))
+
         variables = {"add_generation_prompt": is_open, **self._special, **variables}
         # Other names of the same values.
         variables["functions"] = json.dumps(list(tools), ensure_ascii=False, indent=4)
         variables["datetime"] = _strftime_now("%b %d %Y %H:%M:%S")
         if tools:
             shown = list(tools)
-            return self._rendered(turns, {**variables, "tools": shown, "xml_tools": shown})
+            return rendered({**variables, "tools": shown, "xml_tools": shown})
         try:
-            return self._rendered(turns, {**variables, "tools": None})
+            return rendered({**variables, "tools": None})
         except TemplateExhausted:
             raise
         except TemplateRefused:
             # Some were written for requests with tools only, and iterate over `tools` regardless.
-            return self._rendered(turns, {**variables, "tools": []})
+            return rendered({**variables, "tools": []})
 
-    def _rendered(self, turns: Sequence[TemplateTurn], variables: Mapping[str, Any]) -> str:
-        self._environment.begin()
+    def _rendered(
+        self, turns: Sequence[TemplateTurn], variables: Mapping[str, Any], meter: TemplateMeter
+    ) -> str:
+        self._environment.begin(meter)
         try:
             return self._template.render(copy.deepcopy({**variables, "messages": list(turns)}))
         except TemplateLimitExceeded as error:
@@ -423,12 +433,18 @@ class ChatTemplate:
             raise BadRequest(f"the model's chat template refuses this: {error}") from error
 
     def render(
-        self, messages: Sequence[Message], *, tools: Sequence[Tool] = (), think: Think | None = None
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] = (),
+        think: Think | None = None,
+        n_ctx_tokens: int = 0,
     ) -> tuple[TextPiece, ...]:
         """Render a conversation, ready for the assistant's answer.
 
         A conversation that ends with text of the assistant is left open there: the answer
         continues it. `think=False` closes reasoning at once where the template opens it anyway.
+        `n_ctx_tokens` limits the output (`prompt_meter`).
 
         Raises:
             BadRequest: the template refuses it, in its own words.
@@ -437,7 +453,7 @@ class ChatTemplate:
         safe = _ControlTokenRemover(self._forged, literals)
         tags = self.chat_format.tags
         turns = [safe.message(_with_split_reasoning(one, tags)) for one in messages]
-        text = self._rendered(turns, [safe.tool(one) for one in tools], think)
+        text = self._rendered(turns, [safe.tool(one) for one in tools], think, n_ctx_tokens)
         if think is False and self.opens_reasoning(text):
             text = f"{text.rstrip()}\n\n{self.chat_format.tags.closes}\n\n"
         return _with_literals(text, literals)
@@ -448,7 +464,7 @@ class ChatTemplate:
         return isinstance(self._plain, OllamaTemplate) and "Suffix" in self._plain.names
 
     def render_insert(
-        self, prompt: str, suffix: str, *, think: Think | None = None
+        self, prompt: str, suffix: str, *, think: Think | None = None, n_ctx_tokens: int = 0
     ) -> tuple[TextPiece, ...]:
         """Render the texts before and after an answer, for a template that `inserts`.
 
@@ -460,7 +476,10 @@ class ChatTemplate:
         safe = _ControlTokenRemover(self._forged, literals)
         try:
             text = self._plain.render_insert(
-                safe.text(prompt), safe.text(suffix), **thinking_variables(think)
+                safe.text(prompt),
+                safe.text(suffix),
+                n_ctx_tokens=n_ctx_tokens,
+                **thinking_variables(think),
             )
         except TemplateRefused as error:
             raise BadRequest(f"the model's chat template refuses this: {error}") from error
@@ -471,7 +490,11 @@ class ChatTemplate:
         return prompt.rstrip().endswith(self.chat_format.tags.opens)
 
     def _rendered(
-        self, messages: Sequence[Message], tools: Sequence[Tool], think: Think | None
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool],
+        think: Think | None,
+        n_ctx_tokens: int,
     ) -> str:
         calls = any(one.tool_calls or one.role == "tool" for one in messages)
         has_tools = bool(tools) or calls
@@ -482,7 +505,9 @@ class ChatTemplate:
 
         def run(messages: Sequence[Message], *, is_open: bool) -> str:
             turns = template_turns(messages, tools, chat_format.rules, chat_format.formats[0])
-            return template.render(turns, shown, is_open=is_open, **variables)
+            return template.render(
+                turns, shown, is_open=is_open, n_ctx_tokens=n_ctx_tokens, **variables
+            )
 
         try:
             begun = _with_begun_answer_mark(messages)

@@ -17,8 +17,15 @@ from paddock.engine.chat.go_template.go_values import GoJsonList, GoJsonMap, GoS
 from paddock.engine.chat.go_template.interpreter import GoTemplate
 from paddock.engine.chat.go_template.syntax import GoTemplateError, GoTemplateExhausted
 from paddock.engine.errors import BadRequest
+from paddock.engine.system.template_limits import TemplateMeter
 
-from .template_messages import MEDIA_MARK, TemplateExhausted, TemplateRefused, TemplateTurn
+from .template_messages import (
+    MEDIA_MARK,
+    TemplateExhausted,
+    TemplateRefused,
+    TemplateTurn,
+    prompt_meter,
+)
 
 
 class OllamaTemplate:
@@ -45,6 +52,7 @@ class OllamaTemplate:
         tools: Sequence[Mapping[str, Any]] = (),
         *,
         is_open: bool = True,
+        n_ctx_tokens: int = 0,
         **variables: Any,
     ) -> str:
         """Render a conversation.
@@ -56,14 +64,17 @@ class OllamaTemplate:
         """
         fields = _thinking_fields(variables)
         joined = list(_joined_by_role(turns))
+        meter = prompt_meter(n_ctx_tokens, turns, tools)
         try:
             if "Messages" in self.names:
-                return self._template.execute(_conversation_data(joined, tools, fields))
-            return self._turn_by_turn(joined, fields)
+                return self._template.execute(_conversation_data(joined, tools, fields), meter)
+            return self._turn_by_turn(joined, fields, meter)
         except GoTemplateError as error:
             raise _template_error(error) from error
 
-    def render_insert(self, prompt: str, suffix: str, **variables: Any) -> str:
+    def render_insert(
+        self, prompt: str, suffix: str, *, n_ctx_tokens: int = 0, **variables: Any
+    ) -> str:
         """Render the texts before and after the answer, for a template with `.Suffix`.
 
         Raises:
@@ -72,15 +83,18 @@ class OllamaTemplate:
         fields = _thinking_fields(variables)
         try:
             return self._template.execute(
-                {"Prompt": prompt, "Suffix": suffix, "Response": "", **fields}
+                {"Prompt": prompt, "Suffix": suffix, "Response": "", **fields},
+                prompt_meter(n_ctx_tokens, prompt, suffix),
             )
         except GoTemplateError as error:
             raise _template_error(error) from error
 
-    def _turn_by_turn(self, turns: Sequence[TemplateTurn], fields: Mapping[str, Any]) -> str:
+    def _turn_by_turn(
+        self, turns: Sequence[TemplateTurn], fields: Mapping[str, Any], meter: TemplateMeter
+    ) -> str:
         *whole, last = _exchanges(turns)
-        parts = [self._template.execute({**one.data(), **fields}) for one in whole]
-        parts.append(self._template.execute_until("Response", {**last.data(), **fields}))
+        parts = [self._template.execute({**one.data(), **fields}, meter) for one in whole]
+        parts.append(self._template.execute_until("Response", {**last.data(), **fields}, meter))
         return "".join(parts)
 
 

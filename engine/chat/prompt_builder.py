@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -200,7 +200,8 @@ class PromptBuilder:
     def chat(self, request: ChatRequest, sampling: Sampling, n_ctx_tokens: int = 0) -> BuiltPrompt:
         """Return a request's prompt, with the parser of its answer.
 
-        `n_ctx_tokens`: what prompt and answer may fill together; needed for truncation only.
+        `n_ctx_tokens`: what prompt and answer may fill together; it limits what a template may
+        print, and how long a truncated prompt is. 0: no such limit.
 
         Raises:
             BadRequest: the model's template refuses it, or a required tool is not offered.
@@ -211,16 +212,22 @@ class PromptBuilder:
             limit = prompt_limit(request, sampling.max_tokens, n_ctx_tokens)
             limit = limit if limit.n_goal > 0 else None
         if request.prompt is not None:
-            return self._raw(request, request.prompt, sampling, limit)
+            return self._raw(request, request.prompt, sampling, limit, n_ctx_tokens)
         required = required_tools(request)
         tools = offered_tools(request)
         template = self._template(request.template)
-        pieces = template.render(request.messages, tools=tools, think=request.think)
+
+        def render(messages: Sequence[Message]) -> tuple[TextPiece, ...]:
+            return template.render(
+                messages, tools=tools, think=request.think, n_ctx_tokens=n_ctx_tokens
+            )
+
+        pieces = render(request.messages)
         n_original = None
         if limit is not None and self._may_exceed(limit, pieces, request):
-            request, n_original = self._truncated(request, template, limit)
+            request, n_original = self._truncated(request, render, limit)
         if n_original is not None:
-            pieces = template.render(request.messages, tools=tools, think=request.think)
+            pieces = render(request.messages)
         is_inside = bool(pieces) and template.opens_reasoning(pieces[-1].text)
         tokens, images = self._with_images(pieces, request)
         special_ids = self._tokeniser.special_ids
@@ -240,15 +247,17 @@ class PromptBuilder:
         return n_most > limit.n_most
 
     def _truncated(
-        self, request: ChatRequest, template: ChatTemplate, limit: PromptLimit
+        self,
+        request: ChatRequest,
+        render: Callable[[Sequence[Message]], tuple[TextPiece, ...]],
+        limit: PromptLimit,
     ) -> tuple[ChatRequest, int | None]:
         """Return a conversation that fits, if it can, and the tokens of the whole one."""
-        tools, tokeniser = offered_tools(request), self._tokeniser
+        tokeniser = self._tokeniser
 
         def count(messages: Sequence[Message]) -> int:
-            pieces = template.render(messages, tools=tools, think=request.think)
             n_images = sum(len(one.images) for one in messages)
-            return len(tokeniser.tokenise(pieces)) + n_images * _IMAGE_TOKENS
+            return len(tokeniser.tokenise(render(messages))) + n_images * _IMAGE_TOKENS
 
         n_turns, n_before = count(request.messages), len(request.prompt_tokens)
         if n_turns + n_before <= limit.n_most:
@@ -311,7 +320,12 @@ class PromptBuilder:
     # Raw prompts
 
     def _raw(
-        self, request: ChatRequest, prompt: str, sampling: Sampling, limit: PromptLimit | None
+        self,
+        request: ChatRequest,
+        prompt: str,
+        sampling: Sampling,
+        limit: PromptLimit | None,
+        n_ctx_tokens: int,
     ) -> BuiltPrompt:
         """Build a prompt without a template; its answer is plain text.
 
@@ -327,7 +341,8 @@ class PromptBuilder:
         )
         if request.suffix is None:
             return self._continuation(request, prompt, limit, built)
-        return self._fill_in_middle(request, (prompt, request.suffix), limit, built)
+        texts = (prompt, request.suffix)
+        return self._fill_in_middle(request, texts, limit, built, n_ctx_tokens)
 
     def _continuation(
         self, request: ChatRequest, prompt: str, limit: PromptLimit | None, built: BuiltPrompt
@@ -357,6 +372,7 @@ class PromptBuilder:
         texts: tuple[str, str],
         limit: PromptLimit | None,
         built: BuiltPrompt,
+        n_ctx_tokens: int,
     ) -> BuiltPrompt:
         """Add the texts before and after a gap, by the template or the model's own tokens."""
         template, marks = self._template(request.template), self._model.insert_tokens()
@@ -368,7 +384,10 @@ class PromptBuilder:
         def build(before: Tokens, after: Tokens) -> Tokens:
             if template.inserts:
                 pieces = template.render_insert(
-                    tokeniser.text(before), tokeniser.text(after), think=request.think
+                    tokeniser.text(before),
+                    tokeniser.text(after),
+                    think=request.think,
+                    n_ctx_tokens=n_ctx_tokens,
                 )
                 tokens = tokeniser.tokenise(pieces, begins=not len(earlier))
                 return np.concatenate([earlier, tokens])
@@ -393,8 +412,12 @@ class PromptBuilder:
         template: str | None = None,
         tools: Sequence[Tool] = (),
         think: Think | None = None,
+        n_ctx_tokens: int = 0,
     ) -> int:
-        pieces = self._template(template).render(messages, tools=tools, think=think)
+        """Count a conversation's tokens; `n_ctx_tokens` limits what a template may print."""
+        pieces = self._template(template).render(
+            messages, tools=tools, think=think, n_ctx_tokens=n_ctx_tokens
+        )
         return len(self._tokeniser.tokenise(pieces))
 
     def count(self, texts: Sequence[str]) -> list[int]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from paddock.engine.request import Message, Tool, ToolCall, with_system_text
+from paddock.engine.system.template_limits import MAX_TEXT_CHARS, TemplateMeter
 
 from .tool_calls import ToolCallFormat
 
@@ -42,14 +43,52 @@ class CompiledTemplate(Protocol):
         tools: Sequence[Mapping[str, Any]] = (),
         *,
         is_open: bool = True,
+        n_ctx_tokens: int = 0,
         **variables: Any,
     ) -> str:
         """Render a conversation; `is_open`: end it where the assistant's answer begins.
+
+        `n_ctx_tokens` limits the output (`prompt_meter`).
 
         Raises:
             TemplateRefused: in the template's own words.
         """
         ...
+
+
+CHARS_PER_CTX_TOKEN = 16  # English has 4 to 5, indented code up to 8
+CHARS_PER_REQUEST_CHAR = 4  # a template may show a text twice, or escaped
+_VALUE_CHARS = 16  # of what stands around one text or number: quotes, indentation, tags
+
+
+def prompt_meter(n_ctx_tokens: int, *request: Any) -> TemplateMeter:
+    """Return a meter for a prompt that is made of the texts of `request`.
+
+    The output may have what the context can hold, and a multiple of the request's own texts: a
+    conversation that is too long is rendered all the same, to be counted or truncated. A template
+    that multiplies its messages would otherwise print so much that tokenising takes minutes.
+
+    `n_ctx_tokens`: of prompt and answer; 0: unknown, with the limit of any text.
+    """
+    if not n_ctx_tokens:
+        return TemplateMeter()
+    n_chars = CHARS_PER_CTX_TOKEN * n_ctx_tokens + CHARS_PER_REQUEST_CHAR * _n_chars(request)
+    return TemplateMeter(max_output_chars=min(n_chars, MAX_TEXT_CHARS))
+
+
+def _n_chars(value: Any) -> int:
+    """Return about how many characters a nested value has when it is printed."""
+    n_chars, waiting = 0, [value]
+    while waiting:
+        item = waiting.pop()
+        n_chars += _VALUE_CHARS
+        if isinstance(item, str):
+            n_chars += len(item)
+        elif isinstance(item, Mapping):
+            waiting += [*item, *item.values()]
+        elif isinstance(item, list | tuple):
+            waiting += item
+    return n_chars
 
 
 MEDIA_MARK = "<__media__>"

@@ -20,7 +20,7 @@ DEADLINE_S = 3.0
 # A conversation of 1,000 turns takes some 50,000 steps; a million take about a second, in which
 # a worker does nothing else.
 MAX_STEPS = 1_000_000
-MAX_TEXT_CHARS = 32 * 1024 * 1024  # of one text, the output included
+MAX_TEXT_CHARS = 32 * 1024 * 1024  # of one text
 MAX_ALL_CHARS = 128 * 1024 * 1024  # of all texts that are made
 MAX_VALUES = 1_000_000  # of one list or mapping, nested ones included
 MAX_BITS = 4096  # of an integer
@@ -45,7 +45,9 @@ class TemplateMeter:
         "_max_nested_chars",
         "_max_steps",
         "_n_chars",
+        "_n_printed",
         "_n_steps",
+        "max_output_chars",
     )
 
     def __init__(
@@ -54,13 +56,16 @@ class TemplateMeter:
         *,
         forbidden: tuple[type, ...] = (),
         max_nested_chars: float = MAX_ALL_CHARS,
+        max_output_chars: int = MAX_TEXT_CHARS,
     ) -> None:
         """Begin; `forbidden` and `max_nested_chars` hold for each list and mapping."""
+        self.max_output_chars = max_output_chars
         self._max_steps = max_steps
         self._forbidden = forbidden
         self._max_nested_chars = max_nested_chars
         self._n_steps = 0
         self._n_chars = 0
+        self._n_printed = 0
         self._deadline = time.monotonic() + DEADLINE_S
 
     def step(self) -> None:
@@ -84,6 +89,16 @@ class TemplateMeter:
         self._n_chars += n_chars
         if self._n_chars > MAX_ALL_CHARS:
             raise TemplateLimitExceeded(f"it makes more than {MAX_ALL_CHARS:,} characters in all")
+
+    def add_output(self, n_chars: int) -> None:
+        """Count a text that is printed, before it is."""
+        self._n_printed += n_chars
+        self.check_output(self._n_printed)
+
+    def check_output(self, n_chars: int) -> None:
+        """Check the length of an output, or of a part such as a macro's."""
+        if n_chars > self.max_output_chars:
+            raise TemplateLimitExceeded(f"it prints more than {self.max_output_chars:,} characters")
 
     def made(self, value: _T) -> _T:
         """Count a new value and return it."""
@@ -202,16 +217,17 @@ class MeteredEnvironment(SandboxedEnvironment):
 
     def joined(self, parts: Iterable[Any]) -> str:
         """Evaluate `a ~ b`."""
-        return self.concat([self.text(self.made(part)) for part in parts])
+        texts = [self.text(self.made(part)) for part in parts]
+        self.meter.add_text(sum(map(len, texts)))
+        return "".join(texts)
 
     def concat(self, parts: Iterable[str]) -> str:
-        """Join the output of a template, macro or block, up to the limit."""
+        """Join the output of a template, macro or block, checking each part against the limit."""
         meter, kept, n_chars = self.meter, [], 0
         for part in parts:
             meter.step()
             n_chars += len(part)
-            if n_chars > MAX_TEXT_CHARS:
-                break
+            meter.check_output(n_chars)
             kept.append(part)
         meter.add_text(n_chars)
         return "".join(kept)

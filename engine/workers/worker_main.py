@@ -400,7 +400,9 @@ def _count_chat(head: FrameHead, prompter: PromptBuilder) -> int:
     texts = [{**message, "n_images": 0} for message in head["messages"]]
     messages = read_messages(texts, [])
     tools = [Tool(**tool) for tool in head["tools"]]
-    return prompter.count_chat(messages, head["template"], tools, head["think"])
+    return prompter.count_chat(
+        messages, head["template"], tools, head["think"], head["n_ctx_tokens"]
+    )
 
 
 _CONTEXT_FREE_OPERATIONS: Mapping[str, Callable[[FrameHead, PromptBuilder], Any]] = {

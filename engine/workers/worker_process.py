@@ -200,6 +200,7 @@ class WorkerProcess:
         template: str | None = None,
         tools: Sequence[Tool] = (),
         think: Think | None = None,
+        n_ctx_tokens: int = 0,
     ) -> int:
         head = {
             "op": "count_chat",
@@ -207,6 +208,7 @@ class WorkerProcess:
             "template": template,
             "tools": [asdict(tool) for tool in tools],
             "think": think,
+            "n_ctx_tokens": n_ctx_tokens,
         }
         return int(await self._ask(head))
 

@@ -13,7 +13,6 @@ from types import FunctionType
 from typing import Any, Literal, cast
 
 from paddock.engine.system.template_limits import (
-    MAX_TEXT_CHARS,
     TemplateLimitExceeded,
     TemplateMeter,
 )
@@ -178,14 +177,16 @@ LoopJump = Literal["break", "continue"] | None
 
 
 def execute(
-    templates: Mapping[str, syntax.Block], data: Any, functions: Mapping[str, GoFunction]
+    templates: Mapping[str, syntax.Block],
+    data: Any,
+    functions: Mapping[str, GoFunction],
+    meter: TemplateMeter,
 ) -> str:
     """Return the output of the template "".
 
     Raises:
         GoTemplateError: its execution fails.
     """
-    meter = TemplateMeter()
     run = _Execution(templates, {**builtins(meter), **functions}, meter)
     try:
         run.template("", data)
@@ -208,7 +209,6 @@ class _Execution:
         self.printed: list[str] = []
         self.line = 1
         """The line in execution."""
-        self._n_printed = 0
         self._depth = 0
         self._templates = templates
         self._functions = functions
@@ -258,9 +258,7 @@ class _Execution:
         return None
 
     def _print(self, text: str) -> None:
-        self._n_printed += len(text)
-        if self._n_printed > MAX_TEXT_CHARS:
-            raise TemplateLimitExceeded(f"it prints more than {MAX_TEXT_CHARS:,} characters")
+        self._meter.add_output(len(text))
         self.printed.append(text)
 
     def _branch(self, node: syntax.Branch, dot: Any) -> LoopJump:
@@ -466,22 +464,23 @@ class GoTemplate:
         """The fields that it uses."""
         return syntax.field_names(tuple(self._templates.values()))
 
-    def execute(self, data: Any) -> str:
-        """Return its output.
+    def execute(self, data: Any, meter: TemplateMeter | None = None) -> str:
+        """Return its output; several executions may share a meter.
 
         Raises:
             GoTemplateError: its execution fails.
         """
-        return execute(self._templates, data, self._functions)
+        return execute(self._templates, data, self._functions, meter or TemplateMeter())
 
-    def execute_until(self, name: str, data: Any) -> str:
+    def execute_until(self, name: str, data: Any, meter: TemplateMeter | None = None) -> str:
         """Return its output up to and including the first action that prints a field.
 
         Raises:
             GoTemplateError: its execution fails.
         """
         block, _ = syntax.cut_after_field(self._templates[""], name)
-        return execute({**self._templates, "": block}, data, self._functions)
+        templates = {**self._templates, "": block}
+        return execute(templates, data, self._functions, meter or TemplateMeter())
 
     def with_field(self, name: str) -> GoTemplate:
         """Return this template with a field printed at its end."""

@@ -98,6 +98,57 @@ def spelled(model: Model, tokens: Tokens) -> str:
     return b"".join(pieces).decode()
 
 
+CUBES = {
+    "Jinja": "{% for a in messages %}{% for b in messages %}{% for c in messages %}"
+    "{{ a.content }}{% endfor %}{% endfor %}{% endfor %}",
+    "Jinja, macro": "{% macro said(m) %}{% for a in messages %}{% for b in messages %}"
+    "{{ m.content }}{% endfor %}{% endfor %}{% endmacro %}"
+    "{% for m in messages %}{{ said(m) }}{% endfor %}",
+    "Go": "{{ range $a := .Messages }}{{ range $.Messages }}{{ range $.Messages }}"
+    "{{ $a.Content }}{{ end }}{{ end }}{{ end }}",
+    "Go, turn by turn": "{{ range 1600 }}{{ $.Prompt }}{{ end }}{{ .Response }}",
+}
+
+
+@pytest.mark.parametrize("truncates", [False, True])
+@pytest.mark.parametrize("language", CUBES)
+def test_a_template_prints_no_more_than_the_context_and_the_request_call_for(
+    model: Model, language: str, truncates: bool
+) -> None:
+    turns = tuple(Message(("user", "assistant")[n % 2], "x" * 160) for n in range(40))
+    request = ChatRequest(ModelSpec("x"), turns, template=CUBES[language], truncates=truncates)
+    prompter = PromptBuilder(model)
+    for build in (
+        lambda: prompter.chat(request, Sampling(), 2048),
+        lambda: prompter.count_chat(turns, CUBES[language], n_ctx_tokens=2048),
+    ):
+        with pytest.raises(BadRequest, match=r"refuses this: .*it prints more than 7\d,\d{3} char"):
+            build()
+
+
+def test_a_gaps_template_prints_no_more_than_the_context_and_the_texts_call_for(
+    model: Model,
+) -> None:
+    template = "{{ range 9999 }}{{ $.Prompt }}{{ end }}{{ .Suffix }}"
+    gap = raw("x" * 100, suffix="y", template=template)
+    with pytest.raises(BadRequest, match="it prints more than 33,"):
+        PromptBuilder(model).chat(gap, Sampling(), 2048)
+
+
+@pytest.mark.parametrize("content", ["a", "<|im_end|>", "word " * 400])
+def test_a_conversation_that_is_too_long_is_counted_and_truncated(
+    model: Model, content: str
+) -> None:
+    turns = tuple(Message(("user", "assistant")[n % 2], content) for n in range(601))
+    prompter = PromptBuilder(model)
+    n_whole = len(prompter.chat(ChatRequest(ModelSpec("x"), turns), Sampling()).tokens)
+    whole = prompter.chat(ChatRequest(ModelSpec("x"), turns), Sampling(), 512)
+    assert len(whole.tokens) == n_whole == prompter.count_chat(turns, n_ctx_tokens=512) > 3000
+    request = ChatRequest(ModelSpec("x"), turns, truncates=True)
+    cut = prompter.chat(request, Sampling(max_tokens=20), 512)
+    assert len(cut.tokens) < 512 and cut.n_original == n_whole
+
+
 def raw(prompt: str, **more: Any) -> ChatRequest:
     return ChatRequest(ModelSpec("x"), (), prompt=prompt, **more)
 
