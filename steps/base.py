@@ -422,8 +422,10 @@ class OutputFiles(Protocol):
             StepError: it belongs to Paddock or the pipeline, or could run as a pipeline.
         """
 
-    async def intend(self, path: Path, sha256: str) -> None:
+    async def intend(self, path: Path, sha256: str, size_bytes: int | None = None) -> None:
         """Record durably what is about to be renamed to `path`.
+
+        Without `size_bytes` it is a file of the user's, which is no output.
 
         Raises:
             StepError: another item of this run writes the same file.

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from paddock.engine.system.distribution import DISTRIBUTION
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Mark, did_you_mean
 from paddock.pipelines.expressions import Expression, Reference, Value
@@ -20,7 +21,9 @@ from paddock.pipelines.keys import Input, OnError, WrongInput
 from paddock.pipelines.model import Pipeline, ReviewSpec
 from paddock.pipelines.plan import Plan
 from paddock.runner.ledger.budget import RunBudget
+from paddock.steps import registry
 from paddock.steps.base import OutsideRoots, Roots, Step
+from paddock.steps.python_step import is_function_reference
 from paddock.steps.run_pipeline import RESULT_OUTPUT
 
 from .inputs_and_parameters import BoundParams, read_inputs
@@ -363,6 +366,29 @@ def blocks_of(body: Iterable[BoundNode]) -> Iterator[BoundBlock]:
             yield from blocks_of(node.body)
 
 
+def find_node(nodes: Sequence[BoundNode], step: str) -> BoundNode | None:
+    """Return a block or step, also a nested one or one of a sub-pipeline (`clean.each`)."""
+    for node in nodes:
+        if node.id == step:
+            return node
+        found = None
+        if isinstance(node, BoundBlock):
+            found = find_node(node.body, step)
+        elif node.inner is not None and step.startswith(f"{node.id}."):
+            found = find_node(node.inner.nodes, step.removeprefix(f"{node.id}."))
+        if found is not None:
+            return found
+    return None
+
+
+def owning_plan(bound: BoundPlan, node: BoundNode) -> BoundPlan:
+    """Return the plan that contains a block or step: this one, or that of a sub-pipeline."""
+    for plan in all_plans(bound):
+        if any(one is node for one in (*steps_of(plan.nodes), *plan.nodes, *blocks_of(plan.nodes))):
+            return plan
+    return bound
+
+
 def outer_references(block: BoundBlock) -> frozenset[Reference]:
     """Return what the body of a block reads from outside of it; its own list is not among it."""
     inner = set(node_ids(block.body))
@@ -412,3 +438,61 @@ def prompt_digest(step: BoundStep, plan: BoundPlan) -> str:
 
 def _spec_data(spec: str) -> object:
     return json.loads(spec) if spec else {}
+
+
+_PATH_TYPES = ("dir", "path")
+"""Input types whose values have outputs of their own."""
+_WITHOUT_CLOCK = frozenset(
+    ("chat", "embed", "files.read", "files.rows", "files.write", "prompt", "reduce", "split",
+     "summarise")
+)  # fmt: skip
+"""Steps whose outputs follow from what they read. A command or a tool may tell the date."""
+_PATH_OF = {"files.write": "path", "files.move": "to"}
+"""The parameter of each writing step that names its file."""
+
+
+def paths_depend_on_item_alone(
+    spec: Mapping[str, Mapping[str, Any]], types: Mapping[str, str], *, is_within_item: bool = False
+) -> bool:
+    """Return whether the paths of all written files depend on nothing but the items.
+
+    `spec` is that of a block with all within it, or of a step. `dir` and `path` inputs may be
+    named: the ledger has a scope for each; `types` are the types of the inputs. Answers of the
+    item's own steps may be named, unless they depend on more. False for steps of plug-ins, where
+    it is not known. `is_within_item`: variables of blocks around may be named.
+    """
+    steps: Mapping[str, Any] = spec["steps"]
+    own = {"loop", *map(_loop_variable, spec["blocks"].values())}
+
+    def follows(path: Reference, seen: frozenset[str]) -> bool:
+        """Return whether a value follows from the item; `seen` are the steps that lead to it."""
+        name = str(path[1]) if len(path) > 1 else ""
+        if path[0] == "inputs":
+            return types.get(name) in _PATH_TYPES
+        if path[0] != "steps":
+            # Within other steps it may be a name that the step adds for its template.
+            return path[0] in own or is_within_item or bool(seen)
+        if name in seen:
+            return True
+        if name not in steps or steps[name].get("uses") not in _WITHOUT_CLOCK:
+            return False
+        read = [*_read_by(steps[name].get("with")), *_read_by(steps[name].get("returns"), True)]
+        return all(follows(one, seen | {name}) for one in read)
+
+    for step in steps.values():
+        uses = str(step.get("uses"))
+        if not is_function_reference(uses) and registry.step_package(uses) != DISTRIBUTION:
+            return False
+        path = (step.get("with") or {}).get(_PATH_OF.get(uses, ""))
+        if not all(follows(one, frozenset()) for one in _read_by(path)):
+            return False
+    return True
+
+
+def _loop_variable(block: Mapping[str, Any]) -> str:
+    return str(block.get("for_each", "")).partition(" in ")[0].strip()
+
+
+def _read_by(data: Any, is_bare: bool = False) -> Collection[Reference]:
+    value, errors = Value.scan(data, bare=is_bare)
+    return [("steps",)] if errors else value.references

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from paddock.runner.ledger.entries import ItemRow
 from paddock.runner.ledger.run_history import PastRun
 from paddock.runner.lineage.traces import LineageCall, LineageFile, LineageStep, Origin, PathLineage
 from paddock.runner.progress import console
-from paddock.runner.progress.report import done_in_words, sums_by_outcome
+from paddock.runner.progress.report import done_in_words, outdated_in_words, sums_by_outcome
 from paddock.runner.render.run_details import ReviewRecord
 
 RUNS_HEAD = ("RUN", "PIPELINE", "STATUS", "STARTED", "TOOK", "ITEMS", "BY", "")
@@ -57,9 +57,12 @@ def run_result_text(past: PastRun) -> str:
     summary = past.summary
     if not summary:
         return ""
-    n_written, n_removed, n_acted = summary.get("done") or (0, 0, 0)
+    n_done: Sequence[int] = summary.get("done") or (0, 0, 0)
     counts = item_counts_text(summary.get("counts") or {})
-    return counts or done_in_words(past.status, n_written, n_removed, n_acted)
+    words = outdated_in_words(n_done[3] if len(n_done) > 3 else 0)
+    return (
+        ", ".join(filter(None, (counts, words))) if counts else done_in_words(past.status, *n_done)
+    )
 
 
 def item_counts_text(counts: Mapping[str, Any]) -> str:

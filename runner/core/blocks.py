@@ -40,7 +40,7 @@ from paddock.runner.progress.prefect_view import PrefectState, completed, quaran
 from paddock.runner.progress.report import STATES, ItemReport, State
 from paddock.steps.paths import nearest_existing, write_refusal
 
-from .cleanup import OrphanCleaner
+from .cleanup import NodeOutputs, OrphanCleaner, end_of_block
 from .concurrency import CLAIM_BACKOFF, ClaimLost, WorkClaims, state_done_elsewhere
 from .fingerprints import entry_marks, held_text
 from .items import ItemRun, ItemRunner, SubPipelinesFor, attempt_name, item_path
@@ -180,8 +180,8 @@ class BlockState:
     failed: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     waiting: list[tuple[int, str]] = field(default_factory=list)
     """Index and key of each item that waits for a person's decision."""
-    has_unasked: bool = False
-    """Whether the run was told to leave items that a person has to look at."""
+    unasked: set[int] = field(default_factory=set)
+    """Indexes of items that a person has to look at, and that the run was told to leave."""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
     changed: list[dict[str, str]] = field(default_factory=list)
     passed: list[ItemWork] = field(default_factory=list)
@@ -304,6 +304,8 @@ class BlockRunner:
         """Items that were not begun, or not finished, since the stop gate was closed."""
         self.marks: dict[str, list[Any]] = {}
         """Recorded dependencies, for the item around the pipeline."""
+        self.ends: dict[str, NodeOutputs] = {}
+        """What applies of each top-level step and block that has ended."""
         self.has_failures = False
         """Whether an item is quarantined; `attempts` is above zero where the reason is
         transient."""
@@ -343,10 +345,12 @@ class BlockRunner:
             self.n_left += 0 if outer else n_left
             raise StopGateClosed
         if not self._context.options.only:
+            renamed = {item.renamed_from for item in run.work.items}
             for entry in await OrphanCleaner(self._context).settled(run.work, run.done()):
-                why = run.work.absences.get(entry.key)
-                report = ItemReport(run.block.id, run.work.shown(entry.key), "deleted", why=why)
-                self._count(run, entry.key, report)
+                if entry.key not in renamed:  # which is counted under its new name
+                    self._count(run, entry.key, run.work.deletion(entry.key))
+            if not outer:
+                self.ends[block.id] = await end_of_block(self._context, run.work, run.unasked)
         if run.is_partial:
             self.partial.add(block.id)
         self.has_failures = self.has_failures or bool(run.failed)
@@ -671,7 +675,7 @@ class BlockRunner:
             report = replace(run.report(item, "waiting", seconds), why=wait.why)
             await self._end(run, item, record, report, "waiting", None)
             return
-        run.has_unasked = True
+        run.unasked.add(item.index)
         report = replace(run.report(item, "skipped", seconds), why=wait.why)
         self._count(run, item.key, report)
         run.ended.add(item.index)
@@ -780,7 +784,7 @@ def refuse_waiting(run: BlockState) -> None:
         n = len(run.waiting)
         verb = "waits" if n == 1 else "wait"
         raise AwaitingReview(f"{counted(n, 'item')} of '{run.block.id}' {verb} for review")
-    if run.has_unasked:
+    if run.unasked:
         raise AwaitingReview(f"a review in '{run.block.id}' is due", is_asked=False)
 
 

@@ -1,33 +1,54 @@
-"""Clean up orphans: temporary files, vector rows, outputs at former paths or of deleted sources.
+"""Outdated outputs: files and vector rows that nothing makes any more. Find, name, remove them.
 
-Vector rows are outputs like files: an item without them is stale, and they are removed with their
-document. `deletes: prune` removes the files made from a deleted source, never one that was edited
-by hand or belongs to another item. A former output is a file whose item writes to another path now.
-Only paths that differ by the item alone count: a path that names an input, an answer or a date
-belongs to another report.
+What applies is what the entries of present items name, and what top-level steps wrote last
+(`LiveOutputs`). All else that this pipeline wrote in these folders is outdated, whatever came
+before: a condition that is false now, a failed item, another path, a renamed step, a deleted
+document. An item that waits for review, or is tried again, is undecided: its outputs stay. So do
+paths that name more than their item, which belong to another report.
+
+`deletes: prune` removes what was made from a deleted source, and what its folder's items no longer
+make; `--prune` removes all that is outdated. Neither removes what was edited by hand. What is kept
+is counted and named in each run. Vector rows are outputs like files. Temporary files go as well.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import files, no_links, text
-from paddock.pipelines.expressions import Value
-from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep, callable_names
-from paddock.runner.ledger.entries import Entry, StoredRow
+from paddock.runner.bind.bound import (
+    BoundBlock,
+    BoundNode,
+    BoundPlan,
+    BoundStep,
+    blocks_of,
+    callable_names,
+    canonical_spec,
+    find_node,
+    owning_plan,
+    paths_depend_on_item_alone,
+    steps_of,
+)
+from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
+from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import FileCondition, OutputIndex
 from paddock.runner.progress.report import ItemReport
+from paddock.runner.watch.watched_folder import is_mass_deletion
 from paddock.steps.base import ItemName, OutsideRoots, StepError
+from paddock.steps.vectors.open_stores import OpenStores
 
 from .block_items import DeletionDoubt
-from .fingerprints import HELD, ROWS, WRITTEN, nested_outputs
+from .fingerprints import ROWS, WRITTEN, current_paths, nested_outputs
 from .run_context import ItemOutputs, RunContext
-from .staleness import BlockWork
+from .staleness import BlockWork, OuterPipelines
 
 
 def sweep_temporary_files(index: OutputIndex) -> int:
@@ -43,6 +64,8 @@ def sweep_temporary_files(index: OutputIndex) -> int:
 
 DONE_STATES = frozenset(("done", "skipped"))
 """States in which an item keeps only the rows of this run."""
+ENDED_STATES = DONE_STATES | {"quarantined"}
+"""States in which rows of earlier runs no longer apply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +130,7 @@ class RowKeeper:
         }
         now: dict[str, HeldRows] = {}
         for path in outputs.kept:
-            if state in DONE_STATES:
+            if state in ENDED_STATES:
                 await self._stores.keep_only(path, name)
             owner = self._stores.owner(name, path)
             held = HeldRows(
@@ -123,18 +146,17 @@ class RowKeeper:
         for stored in old.keys() - now.keys():
             if state in DONE_STATES:
                 await self._drop([old[stored]])
-            else:
+            elif state not in ENDED_STATES:
                 now[stored] = old[stored]
         return dict(held.mark() for held in now.values())
 
-    async def forget(self, entries: Iterable[Entry]) -> tuple[dict[str, int], dict[str, str]]:
-        """Drop the rows of items; return the number dropped, and the errors, by store."""
+    async def forget_rows(self, rows: Iterable[HeldRows]) -> tuple[dict[str, int], dict[str, str]]:
+        """Drop rows; return the number dropped, and the errors, by store."""
         dropped: dict[str, int] = {}
         refused: dict[str, str] = {}
         by_path: dict[str, list[HeldRows]] = {}
-        for entry in entries:
-            for held in rows_held_by(entry):
-                by_path.setdefault(held.path, []).append(held)
+        for held in rows:
+            by_path.setdefault(held.path, []).append(held)
         for path, several in by_path.items():
             try:
                 dropped[path] = await self._drop(several)
@@ -166,16 +188,6 @@ class RowKeeper:
             if is_alone:
                 await self._drop([_held_row(row) for step, is_done, row in here if not is_done])
 
-    async def left_of(self, entries: Iterable[Entry]) -> list[str]:
-        """Return which stores have rows of these items, and how many, in words."""
-        several = [held for entry in entries for held in rows_held_by(entry)]
-        await self._stores.look({self._path(held) for held in several})
-        left: dict[str, int] = {}
-        for held in several:
-            if self._stores.holds(self._path(held), held.owner):
-                left[held.path] = left.get(held.path, 0) + held.n_rows
-        return [f"{text.counted(n_rows, 'row')} of {path}" for path, n_rows in left.items()]
-
     def _path(self, held: HeldRows) -> Path:
         return Path(self._index.absolute(held.path))
 
@@ -190,146 +202,349 @@ class RowKeeper:
         return n_rows
 
 
-_MOST_NAMES = 3
-_OWN_STEPS = "paddock.steps."
-_PATH_TYPES = ("dir", "path")
-"""Input types whose values have outputs of their own."""
+GONE = "what they were made of is gone"
+LEFT_OUT = "`where` leaves out what they were made of"
+ELSEWHERE = "they are written elsewhere now"
+NOT_MADE = "their items no longer make them"
+SKIPPED = "their step is skipped"
+NO_STEP = "no step makes them any more"
+
+UNDECIDED_STATES = frozenset(("waiting", "failed"))
+"""States of an item on whose outputs another run or a person decides."""
+
+
+@dataclass(slots=True)
+class LiveOutputs:
+    """What applies now."""
+
+    paths: set[str] = field(default_factory=set)
+    rows: set[tuple[str, str, str]] = field(default_factory=set)
+    """Scope, store and key."""
+    writers: set[tuple[str, str]] = field(default_factory=set)
+    """Scope and key of each item with a file."""
+
+    def add(self, scope: str, entry: Entry) -> None:
+        """Add the outputs of an item, and of those within it."""
+        self.paths |= current_paths(entry)
+        if entry.output_paths:
+            self.writers.add((scope, entry.key))
+        for mark in entry.marks(WRITTEN, ROWS).values():
+            if mark[0] == WRITTEN:
+                self.writers.add((mark[1], mark[2]))
+            else:
+                self.rows.add((mark[4], mark[1], mark[5]))
+
+
+@dataclass(slots=True)
+class NodeOutputs:
+    """What of a top-level step or block applies, once it has ended."""
+
+    node: BoundNode
+    is_skipped: bool = False
+    live: LiveOutputs = field(default_factory=LiveOutputs)
+    done: set[str] = field(default_factory=set)
+    """Keys of present items that ended; of a step its id."""
+    undecided: set[str] = field(default_factory=set)
+    gone: dict[str, str] = field(default_factory=dict)
+    """Key → why, of items that are no longer there."""
+    failing: set[str] = field(default_factory=set)
+    """Keys of items in which others failed."""
+    is_list_sure: bool = True
+    """Whether an item that is not listed is surely gone."""
+    writing: set[str] = field(default_factory=set)
+    """Keys of items with a file, or with one of an item within."""
+    work: BlockWork | None = None
+    """The items of a block."""
+    renamed: set[str] = field(default_factory=set)
+    """Former keys of items that are done under another one."""
+
+    @classmethod
+    def of_block(
+        cls, work: BlockWork, entries: Mapping[str, Entry], is_open: Collection[int]
+    ) -> NodeOutputs:
+        """Return what applies of a block; `is_open` are indexes of items that have work to do."""
+        is_hot = any(source.is_hot for source in work.missing.sources)
+        made = cls(work.block, is_list_sure=not (work.doubts or is_hot), work=work)
+        for item in work.items:
+            entry = entries.get(item.key)
+            made.add_item(work.scope, item.key, entry, is_open=item.index in is_open)
+            if item.renamed_from and item.key in made.done and entry and entry.state == "done":
+                made.renamed.add(item.renamed_from)
+        present = made.done | made.undecided
+        deleted = {entry.key for entry in work.deleted}
+        for key, entry in entries.items():
+            if key in present:
+                continue
+            if key in work.left_out:
+                made.gone[key] = LEFT_OUT
+            elif key not in work.unsettled and (key in deleted or entry.gone is not None):
+                made.gone[key] = GONE
+            else:
+                made.add_item(work.scope, key, entry, is_open=True)
+        made.undecided |= work.unsettled
+        return made
+
+    @classmethod
+    def of_step(
+        cls, step: BoundStep, scope: str, paths: Iterable[str], stores: Iterable[str]
+    ) -> NodeOutputs:
+        """Return what applies of a step without an entry: what it wrote last."""
+        made = cls(step, done={step.id})
+        made.live.paths.update(paths)
+        made.live.rows.update((scope, store, step.id) for store in stores)
+        if made.live.paths:
+            made.live.writers.add((scope, step.id))
+        return made
+
+    def add_item(self, scope: str, key: str, entry: Entry | None, *, is_open: bool) -> None:
+        """Add an item that is listed now; `is_open`: it is still to be done."""
+        is_open = is_open or entry is None or entry.state in UNDECIDED_STATES
+        (self.undecided if is_open else self.done).add(key)
+        if entry is not None:
+            self.live.add(scope, entry)
+            if current_paths(entry):
+                self.writing.add(key)
+            if entry.has_inner_failures or entry.attempts:
+                self.failing.add(key)
 
 
 @dataclass(frozen=True, slots=True)
-class FormerOutput:
-    """A file at a path that its item no longer writes."""
+class OutdatedOutput:
+    """A file, or an item's rows in a store, that nothing makes any more."""
 
     scope: str
     key: str
     stored: str
-    is_edited: bool
+    """Path of the file, or of the store."""
+    node: str
+    """The top-level step or block that made it; empty: the pipeline no longer has it."""
+    item: str
+    """Key of the top-level item that it belongs to."""
+    why: str
+    is_edited: bool = False
+    n_rows: int | None = None
+    """Of rows in a store."""
+
+    @property
+    def name(self) -> str:
+        """Return what people read."""
+        if self.n_rows is None:
+            return self.stored
+        return f"{self.n_rows} {'row' if self.n_rows == 1 else 'rows'} of {self.stored}"
 
 
-def former_outputs_of_block(
-    index: OutputIndex,
-    block: BoundBlock,
-    types: Mapping[str, str],
-    scope: str,
-    entries: Iterable[Entry],
-) -> list[FormerOutput]:
-    """Return the former outputs of a block's items, and of nested blocks. Blocking.
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A scope of the pipeline."""
 
-    Only of items that are done: a failed one may not have written yet. `types` are the types of
-    the pipeline's inputs.
-    """
-    if not paths_depend_on_item_alone([block], types):
-        return []
-    done = [one for one in entries if one.state == "done" and not one.has_inner_failures]
-    candidates = [
-        one for entry in done for one in _former_outputs_of_item(index, block, scope, entry)
-    ]
-    if not candidates:
-        return []
-    return former_outputs_left(
-        index, candidates, (path for entry in done for path in current_paths(entry))
-    )
+    step: str
+    """Without the steps that lead to the pipeline."""
+    node: str
+    """The top-level step or block; empty: the pipeline no longer has it."""
+    outer: tuple[str, ...]
+    """Keys of the items around."""
 
 
-def paths_depend_on_item_alone(
-    nodes: Iterable[BoundStep | BoundBlock],
-    types: Mapping[str, str],
-    own: frozenset[str] = frozenset(),
-) -> bool:
-    """Return whether output paths depend on nothing but the items.
+class OutdatedFinder:
+    """Finds the outdated outputs of one pipeline in its folders. Blocking."""
 
-    `dir` and `path` inputs may be named: the ledger has a scope for each. `own` are the variables
-    of the blocks around. False for plug-in steps and sub-pipelines, where it is not known.
-    """
-    for node in nodes:
-        if isinstance(node, BoundBlock):
-            if not paths_depend_on_item_alone(node.body, types, own | {node.var, "loop"}):
-                return False
-        elif node.inner is not None or not node.kind.__module__.startswith(_OWN_STEPS):
+    def __init__(
+        self,
+        bound: BoundPlan,
+        place: OuterPipelines,
+        index: OutputIndex,
+        stores: OpenStores,
+        ends: Mapping[str, NodeOutputs],
+    ) -> None:
+        """`ends`: by its id, each top-level step or block that has ended."""
+        self._bound = bound
+        self._index = index
+        self._stores = stores
+        self._ends = ends
+        self._ledger: Ledger = index.ledger
+        self._origins = LineageStore(index.ledger)
+        self._is_whole = all(node.id in ends for node in bound.nodes)
+        self._places = dict(self._scopes(place))
+        self._rules: dict[str, bool] = {}
+
+    def stores_to_look_at(self) -> set[Path]:
+        """Return the stores whose contents `find` compares."""
+        return {Path(self._index.absolute(row.path)) for row, _ in self._stored()}
+
+    def find(self) -> list[OutdatedOutput]:
+        """Return what is outdated and still there; `stores_to_look_at` have been looked at."""
+        found = list(self._rows())
+        paths = dict.fromkeys(
+            row.path
+            for row in self._index.rows()
+            if row.scope in self._places and not self._is_live(row.path)
+        )
+        candidates = [one for path in paths if (one := self._file(path)) is not None]
+        if candidates:  # compared as files, for case-insensitive disks
+            live = (path for end in self._ends.values() for path in end.live.paths)
+            absolute = self._index.absolute
+            now = set(filter(None, (files.identity(absolute(path)) for path in live)))
+            found += [one for one in candidates if files.identity(absolute(one.stored)) not in now]
+        return sorted(found, key=lambda one: one.stored)
+
+    # --- scopes
+
+    def _scopes(self, place: OuterPipelines) -> Iterator[tuple[str, _Place]]:
+        nodes = self._bound.nodes
+        names = {name: node.id for node in nodes for name in callable_names([node])}
+        n = len(place.places)
+        query = "select scope, step, inputs from scopes where file = :file"
+        for scope, step, written in self._ledger.rows(query, file=place.file):
+            inputs = json.loads(written)
+            if not step.startswith(place.steps) or inputs[:n] != list(place.places):
+                continue
+            name = step.removeprefix(place.steps)
+            outer = tuple(key for key in inputs[n:] if isinstance(key, str))
+            yield scope, _Place(name, names.get(name, ""), outer)
+
+    def _why(self, scope: str, key: str) -> tuple[_Place, str, str] | None:
+        """Return where an item's outputs belong, its top-level item, and why they are outdated."""
+        place = self._places.get(scope)
+        if place is None:
+            return None
+        top = place.outer[0] if place.outer else key
+        if not place.node:
+            return (place, top, NO_STEP) if self._is_whole else None
+        end = self._ends.get(place.node)
+        why = None if end is None else self._why_of(end, place, scope, key, top)
+        return None if why is None else (place, top, why)
+
+    def _why_of(
+        self, end: NodeOutputs, place: _Place, scope: str, key: str, top: str
+    ) -> str | None:
+        if end.is_skipped:
+            return SKIPPED
+        if not isinstance(end.node, BoundBlock) and place.step != end.node.id:
+            return None  # the pipeline that the step runs decides
+        if top in end.undecided:
+            return None
+        if top in end.gone:
+            return end.gone[top]
+        if top not in end.done:
+            return GONE if end.is_list_sure else None
+        if top in end.failing and self._is_tried_again(scope, key):
+            return None
+        return ELSEWHERE if (scope, key) in end.live.writers else NOT_MADE
+
+    def _is_tried_again(self, scope: str, key: str) -> bool:
+        entry = self._ledger.entries(scope, [key]).get(key)
+        return entry is not None and entry.state in UNDECIDED_STATES
+
+    # --- files
+
+    def _is_live(self, path: str) -> bool:
+        return any(path in end.live.paths for end in self._ends.values())
+
+    def _file(self, path: str) -> OutdatedOutput | None:
+        """Return a file that is outdated for all that ever wrote it; None: it is not, or gone."""
+        whys = []
+        for row in self._index.rows_at(path):
+            why = self._why(row.scope, row.key)
+            if why is None or not self._is_of_item_alone(row, why[0]):
+                return None
+            whys.append((row, *why))
+        conditions = {self._index.condition(row.scope, path): row.scope for row, *_ in whys}
+        if conditions.keys() <= {"missing"}:
+            return None
+        row, place, top, why_text = whys[-1]
+        is_edited = not conditions.keys() & {"same", "interrupted"}
+        return OutdatedOutput(row.scope, row.key, path, place.node, top, why_text, is_edited)
+
+    def _is_of_item_alone(self, row: OutputRow, place: _Place) -> bool:
+        """Return whether the path names nothing but its item, by the step that writes it."""
+        if place.node:
+            if place.step not in self._rules:
+                self._rules[place.step] = self._names_item_alone(place.step)
+            return self._rules[place.step]
+        text = self._recorded_spec(row, place)
+        if text is None:  # written by a killed run that recorded no item of the step
+            return row.sha256 is None
+        spec = json.loads(text)
+        if place.outer:  # it may read steps around it
+            spec["steps"] = self._steps_of_items() | spec["steps"]
+        types = self._bound.input_types
+        return paths_depend_on_item_alone(spec, types, is_within_item=bool(place.outer))
+
+    def _recorded_spec(self, row: OutputRow, place: _Place) -> str | None:
+        """Return the step as it made this item, else as it made another one last."""
+        made = self._origins.made(row.scope, row.key)
+        if made is not None and made.spec is not None:
+            return self._origins.spec(made.spec)
+        scopes = [scope for scope, one in self._places.items() if one.step == place.step]
+        rows = [one for scope in scopes for one in self._origins.made_of(scope).values()]
+        known = sorted((one.at, one.spec) for one in rows if one.spec is not None)
+        return self._origins.spec(known[-1][1]) if known else None
+
+    def _names_item_alone(self, name: str) -> bool:
+        node = find_node(self._bound.nodes, name)
+        if node is None:
             return False
-        elif node.uses == "files.write":
-            path = Value.of(node.params.value.data.get("path"))
-            for read in path.references:
-                is_place = (
-                    read[0] == "inputs" and types.get(str(read[1:2] and read[1])) in _PATH_TYPES
+        plan = owning_plan(self._bound, node)
+        spec: dict[str, dict[str, Any]] = {"blocks": {}, "steps": {}}
+        for top in plan.nodes:
+            if any(one is node for one in (top, *steps_of([top]), *blocks_of([top]))):
+                spec = json.loads(canonical_spec(top))
+        return paths_depend_on_item_alone(spec, plan.input_types)
+
+    def _steps_of_items(self) -> dict[str, Any]:
+        blocks = [node for node in self._bound.nodes if isinstance(node, BoundBlock)]
+        return {
+            name: step
+            for block in blocks
+            for name, step in json.loads(canonical_spec(block))["steps"].items()
+        }
+
+    # --- rows
+
+    def _stored(self) -> Iterator[tuple[StoredRow, tuple[_Place, str, str]]]:
+        for row in self._origins.stored_by_scopes(self._places):
+            if any((row.scope, row.path, row.key) in e.live.rows for e in self._ends.values()):
+                continue
+            why = self._why(row.scope, row.key)
+            if why is not None:
+                yield row, why
+
+    def _rows(self) -> Iterator[OutdatedOutput]:
+        for row, (place, top, why) in self._stored():
+            path = Path(self._index.absolute(row.path))
+            owner = self._stores.owner(ItemName(owner=f"{row.scope}\n{row.key}"), path)
+            n_rows = int(self._stores.holds(path, owner).partition(":")[0] or 0)
+            if n_rows:
+                yield OutdatedOutput(
+                    row.scope, row.key, row.path, place.node, top, why, n_rows=n_rows
                 )
-                if read[0] not in own and not is_place:
-                    return False
-    return True
 
 
-def former_outputs_left(
-    index: OutputIndex, candidates: Iterable[tuple[str, str, str]], now: Iterable[str]
-) -> list[FormerOutput]:
-    """Return which (scope, key, path) still exist and belong to no other item. Blocking.
-
-    `now` are the current output paths; they are compared as files, for case-insensitive disks.
-    """
-    todays = set(filter(None, (files.identity(index.absolute(path)) for path in now)))
-    found = []
-    for scope, key, stored in candidates:
-        condition = index.condition(scope, stored)
-        is_alone = condition != "missing" and index.is_only_of(scope, key, stored)
-        if is_alone and files.identity(index.absolute(stored)) not in todays:
-            found.append(FormerOutput(scope, key, stored, condition == "edited"))
-    return found
+async def end_of_block(
+    context: RunContext, work: BlockWork, is_open: Collection[int]
+) -> NodeOutputs:
+    """Return what applies of a block that has ended; `is_open`: indexes of items left undone."""
+    ledger = context.ledger
+    await ledger.durable()
+    return NodeOutputs.of_block(work, await ledger.ask(ledger.entries, work.scope), is_open)
 
 
-def current_paths(entry: Entry) -> set[str]:
-    """Return the stored paths that an item, and those within it, last wrote or kept."""
-    marks = entry.marks(WRITTEN, HELD).items()
-    within = (path if mark[0] == WRITTEN else mark[1] for path, mark in marks)
-    return {*entry.output_paths, *within}
+async def find_outdated(
+    context: RunContext, ends: Mapping[str, NodeOutputs]
+) -> list[OutdatedOutput]:
+    """Return the outdated outputs of a pipeline; `ends`: its steps and blocks that have ended."""
+    await context.ledger.durable()
+    make = partial(OutdatedFinder, context.bound, context.judge.scopes_within, context.index)
+    finder = await context.ledger.ask(make, context.stores, ends)
+    await context.stores.look(finder.stores_to_look_at())
+    return await context.ledger.ask(finder.find)
 
 
-def former_outputs_text(former: Collection[FormerOutput]) -> str:
-    """Return a note on former outputs, and how to remove them.
-
-    >>> one, edited = (FormerOutput("", "", f"out/{n}", n > 1) for n in (1, 2))
-    >>> former_outputs_text([one, edited])
-    '2 outputs at former paths remain: out/1, out/2; `paddock run --prune` removes them, but for \
-the 1 that was edited'
-    """
-    n, n_edited = len(former), sum(one.is_edited for one in former)
-    shown = _listed(one.stored for one in former)
-    what = "1 output at a former path remains"
-    if n > 1:
-        what = f"{n:,} outputs at former paths remain"
-    if n_edited == n:
-        return f"{what}, edited by hand: {shown}"
-    kept = f", but for the {n_edited:,} that {'was' if n_edited == 1 else 'were'} edited"
-    them = "it" if n == 1 else "them"
-    return f"{what}: {shown}; `paddock run --prune` removes {them}{kept if n_edited else ''}"
+_MOST_NAMES = 3
 
 
-def _former_outputs_of_item(
-    index: OutputIndex, block: BoundBlock, scope: str, entry: Entry
-) -> Iterator[tuple[str, str, str]]:
-    """Yield the paths of an item, and of those within it, that its entry does not name."""
-    rows = list(index.rows_of(scope, entry.key))
-    if not rows and not any(isinstance(node, BoundBlock) for node in block.body):
-        return
-    now = current_paths(entry)
-    yield from ((scope, entry.key, row.path) for row in rows if row.path not in now)
-    within: Mapping[tuple[str, str], None] = dict.fromkeys(
-        (one_scope, key) for one_scope, key, _ in nested_outputs(entry)
-    )
-    for inner_scope, key in within:  # deleted items within are reported by themselves
-        for row in index.rows_of(inner_scope, key):
-            if row.path not in now:
-                yield inner_scope, key, row.path
-
-
-_SOURCE_GONE = "what they were made of is gone"
-
-
-@dataclass(frozen=True, slots=True)
-class _OutputFile:
-    """A file that an item wrote."""
-
-    scope: str
-    key: str
-    stored: str
+_OutputFile = tuple[str, str, str]
+"""Scope, key and stored path of a file that an item wrote."""
 
 
 @dataclass
@@ -344,7 +559,7 @@ class _Removal:
 
 
 class OrphanCleaner:
-    """Removes the outputs of a block's deleted items, where that is asked."""
+    """Removes outputs of deleted items, and all that is outdated, where that is asked."""
 
     def __init__(self, context: RunContext) -> None:
         self._context = context
@@ -364,12 +579,8 @@ class OrphanCleaner:
             entries += await self._finished(work, done)
         if work.dropped:
             entries += await self._left_out(work)
-        for doubt in (*work.doubts, *await self._long_gone(work)):
-            self._stats.note(doubt.text)
-            shown = work.shown(doubt.folder)
-            self._stats.item(ItemReport(work.block.id, shown, "missing", error=doubt.text))
-        if not work.outer:
-            await self._former_of_block(work)
+        for doubt in work.doubts:
+            self.doubt(work, doubt)
         reviews = self._context.judge.reviews
         await reviews.forget(work.scope, [entry.key for entry in entries])
         for entry in entries:
@@ -377,17 +588,19 @@ class OrphanCleaner:
             self._context.ledger.record(work.scope, gone, self._stats.run)
         return entries
 
+    def doubt(self, work: BlockWork, doubt: DeletionDoubt) -> None:
+        """Report why documents do not count as deleted."""
+        self._stats.note(doubt.text)
+        shown = work.shown(doubt.folder)
+        self._stats.item(ItemReport(work.block.id, shown, "missing", error=doubt.text))
+
     async def _finished(self, work: BlockWork, done: Collection[int]) -> Sequence[Entry]:
-        """Remove outputs of deleted items, or name those that are left."""
+        """Remove outputs of deleted items, where that is asked, and of renamed ones."""
         deleted, renamed = work.deleted, _renamed(work, done)
-        watched = any(source.watch is not None for source in work.missing.sources)
         if self._prunes or any(source.prunes for source in work.missing.sources):
             doomed = [*deleted]
         else:
             doomed = [entry for entry in deleted if entry.key in renamed]
-        if not watched:
-            kept = [entry for entry in deleted if entry not in doomed]
-            self._tell_kept(await self._left_of(work, kept))
         removal = await self._removed(work, doomed)
         self._tell(removal, renamed)
         return [entry for entry in deleted if not self._keeps(entry, removal)]
@@ -395,72 +608,89 @@ class OrphanCleaner:
     async def _left_out(self, work: BlockWork) -> Sequence[Entry]:
         """Handle items that `where` now leaves out; only `--prune` removes their outputs."""
         entries = work.dropped
-        why = "`where` leaves out what they were made of"
         if not self._prunes:
-            self._tell_kept(await self._left_of(work, entries), why)
             return entries
         removal = await self._removed(work, entries)
-        self._tell(removal, {}, why)
+        self._tell(removal, {}, LEFT_OUT)
         return [entry for entry in entries if not self._keeps(entry, removal)]
 
-    async def _former_of_block(self, work: BlockWork) -> None:
-        """Remove the former outputs of items that are done, or name them."""
-        ledger, scope = self._context.ledger, work.scope
-        entries = await ledger.ask(ledger.entries, scope)
-        present = [entries[item.key] for item in work.items if item.key in entries]
-        former = await asyncio.to_thread(
-            former_outputs_of_block,
-            self._index,
-            work.block,
-            self._context.bound.input_types,
-            scope,
-            present,
-        )
-        is_watched = any(source.prunes for source in work.missing.sources)
-        # A step that no longer writes anything may be a mistake: a person decides.
-        writes = {entry.key for entry in present if current_paths(entry)}
-        await self.former(former, prunes=is_watched and all(one.key in writes for one in former))
+    async def sweep(
+        self, outdated: Sequence[OutdatedOutput], ends: Mapping[str, NodeOutputs]
+    ) -> None:
+        """Remove outdated outputs where that is asked; count and name those that are kept."""
+        by_node = {node: [one for one in outdated if one.node == node] for node in ["", *ends]}
+        doomed = [
+            one
+            for node, several in by_node.items()
+            for one in self._doomed(several, ends.get(node))
+        ]
+        for why in dict.fromkeys(one.why for one in doomed):
+            removal = await self._removed_outdated([one for one in doomed if one.why == why])
+            self._tell(removal, {}, why)
+        kept = [one for one in outdated if one not in doomed]
+        left = [one for one in outdated if one in kept or one.is_edited]
+        self._stats.keeps({one.name: one.why for one in left})
+        for note in kept_texts(kept):
+            self._stats.note(note)
 
-    async def former_of_step(self, step: BoundStep, scope: str, now: Iterable[str]) -> None:
-        """Handle the former outputs of a top-level step; `now` are its current paths."""
-        if not paths_depend_on_item_alone([step], self._context.bound.input_types):
-            return
-        now, key = set(now), step.id
-        index = self._index
-        rows = [(scope, key, row.path) for row in index.rows_of(scope, key) if row.path not in now]
-        if rows:
-            await self.former(await asyncio.to_thread(former_outputs_left, index, rows, now))
+    def _doomed(
+        self, outdated: Sequence[OutdatedOutput], end: NodeOutputs | None
+    ) -> Sequence[OutdatedOutput]:
+        """Return which outdated outputs of a top-level step or block are to be removed."""
+        work = None if end is None else end.work
+        if end is None or work is None:
+            return outdated if self._prunes else ()
+        if self._prunes:
+            doubt = self._long_gone(work, outdated)
+            if doubt is not None:
+                self.doubt(work, doubt)
+            return [one for one in outdated if doubt is None or one.why != GONE]
+        is_asked = any(source.prunes for source in work.missing.sources)
+        if is_asked and (note := self._lost_by_most(work, end, outdated)) is not None:
+            self._stats.note(note)
+            is_asked = False
+        whys = (ELSEWHERE, NOT_MADE) if is_asked else ()
+        return [
+            one
+            for one in outdated
+            if one.why in whys or (one.item in end.renamed and one.item in end.gone)
+        ]
 
-    async def former(self, former: Sequence[FormerOutput], *, prunes: bool = False) -> None:
-        """Remove former outputs where that is asked, else name them."""
-        if not former:
-            return
-        if not (prunes or self._prunes):
-            self._stats.note(former_outputs_text(former))
-            return
-        made = [_OutputFile(one.scope, one.key, one.stored) for one in former]
-        removal = await asyncio.to_thread(self._remove_all, made)
-        self._tell(removal, {}, "they are written elsewhere now")
-
-    async def _long_gone(self, work: BlockWork) -> Sequence[DeletionDoubt]:
-        """Remove outputs of documents that earlier runs found deleted, where that is asked.
-
-        Return why they are kept, where a person is asked first.
-        """
-        gone = work.gone
-        if not gone:
-            return ()
-        n_left = sum([bool(await self._left_of(work, [entry])) for entry in gone])
+    def _long_gone(
+        self, work: BlockWork, outdated: Sequence[OutdatedOutput]
+    ) -> DeletionDoubt | None:
+        """Return why outputs of documents that went earlier are kept: a person is asked first."""
+        now = {entry.key for entry in work.deleted}
+        n_left = len({one.item for one in outdated if one.why == GONE} - now)
         n_known = len(work.items) + n_left
-        doubt = self._context.judge.sources.many(work.missing, n_left, n_known, prunes=True)
-        if doubt is not None:
-            return (doubt,)
-        self._tell(await self._removed(work, gone), {})
-        return ()
+        return self._context.judge.sources.many(work.missing, n_left, n_known, prunes=True)
+
+    def _lost_by_most(
+        self, work: BlockWork, end: NodeOutputs, outdated: Sequence[OutdatedOutput]
+    ) -> str | None:
+        """Return why a watch removes nothing: most items lost what was made of them at once."""
+        lost = {one.item for one in outdated if one.why == NOT_MADE} - end.writing
+        most = min(source.most for source in work.missing.sources if source.prunes)
+        n_known = len(end.done)
+        if self._context.options.is_confirmed or not is_mass_deletion(len(lost), n_known, most):
+            return None
+        return (
+            f"{len(lost):,} of {n_known:,} items of '{work.block.id}' no longer make any output, "
+            f"so what was made of them is kept. If that is right, run it with `--prune`."
+        )
+
+    async def _removed_outdated(self, doomed: Sequence[OutdatedOutput]) -> _Removal:
+        made = [(o.scope, o.key, o.stored) for o in doomed if o.n_rows is None]
+        removal = await asyncio.to_thread(self._remove_all, made, is_outdated=True)
+        rows = [HeldRows(o.stored, "", o.scope, o.key, "") for o in doomed if o.n_rows is not None]
+        removal.rows, refused = await self._row_keeper.forget_rows(rows)
+        removal.refused |= refused
+        return removal
 
     async def _removed(self, work: BlockWork, entries: Sequence[Entry]) -> _Removal:
         removal = await asyncio.to_thread(self._remove_all, self._made_of(work, entries))
-        removal.rows, refused = await self._row_keeper.forget(entries)
+        held = [one for entry in entries for one in rows_held_by(entry)]
+        removal.rows, refused = await self._row_keeper.forget_rows(held)
         removal.refused |= refused
         return removal
 
@@ -470,20 +700,6 @@ class OrphanCleaner:
             for entry in entries
             for one in self._made(work.block, work.scope, entry, (*work.outer, entry.key))
         ]
-
-    async def _left_of(self, work: BlockWork, entries: Sequence[Entry]) -> list[str]:
-        """Return which files of these items still exist, and which stores have rows of them."""
-        made = self._made_of(work, entries)
-        there = await asyncio.to_thread(
-            lambda: [one.stored for one in made if self._condition(one) != "missing"]
-        )
-        return [*there, *await self._row_keeper.left_of(entries)]
-
-    def _condition(self, one: _OutputFile) -> FileCondition:
-        """Return a file's condition; `missing` where it is another item's as well. Blocking."""
-        if not self._index.is_only_of(one.scope, one.key, one.stored):
-            return "missing"
-        return self._index.condition(one.scope, one.stored)
 
     def _keeps(self, entry: Entry, removal: _Removal) -> bool:
         """Return whether an output of an item could not be removed, so that it is tried again."""
@@ -497,8 +713,8 @@ class OrphanCleaner:
     ) -> Iterator[_OutputFile]:
         """Yield the files of an item, and of the items within it."""
         for stored in entry.output_paths:
-            yield _OutputFile(scope, entry.key, stored)
-        yield from (_OutputFile(*made) for made in nested_outputs(entry))
+            yield scope, entry.key, stored
+        yield from nested_outputs(entry)
         for inner in block.body:
             if not isinstance(inner, BoundBlock):
                 continue
@@ -506,27 +722,35 @@ class OrphanCleaner:
             for one in self._context.ledger.entries(inner_scope).values():
                 yield from self._made(inner, inner_scope, one, (*outer, one.key))
 
-    def _remove_all(self, made: Iterable[_OutputFile]) -> _Removal:
-        """Remove files that belong to these items alone. Blocking."""
-        removal = _Removal()
-        for one in made:
-            condition, path = self._condition(one), Path(self._index.absolute(one.stored))
+    def _remove_all(self, made: Iterable[_OutputFile], *, is_outdated: bool = False) -> _Removal:
+        """Remove files; without `is_outdated` only those of these items alone. Blocking."""
+        removal, index = _Removal(), self._index
+        for scope, key, stored in made:
+            condition, path = self._condition(stored), Path(index.absolute(stored))
             if condition == "missing":
                 continue
+            if not (is_outdated or index.is_only_of(scope, key, stored)):
+                continue
             if condition == "edited" or path.is_symlink():
-                removal.edited.append(one.stored)
+                removal.edited.append(stored)
                 continue
             try:
-                no_links.remove(self._context.bound.roots.resolve(str(path)))
-            except FileNotFoundError:
-                removal.removed.append(one.stored)
+                with suppress(FileNotFoundError):
+                    no_links.remove(self._context.bound.roots.resolve(str(path)))
             except (OSError, OutsideRoots) as error:
-                removal.refused[one.stored] = getattr(error, "strerror", None) or str(error)
+                removal.refused[stored] = getattr(error, "strerror", None) or str(error)
             else:
-                removal.removed.append(one.stored)
+                removal.removed.append(stored)
         return removal
 
-    def _tell(self, removal: _Removal, renamed: Mapping[str, str], why: str = _SOURCE_GONE) -> None:
+    def _condition(self, stored: str) -> FileCondition:
+        """Return a file's condition, by all items that ever wrote it. Blocking."""
+        index = self._index
+        conditions = {index.condition(row.scope, stored) for row in index.rows_at(stored)}
+        order: tuple[FileCondition, ...] = ("same", "interrupted", "edited")
+        return next((one for one in order if one in conditions), "missing")
+
+    def _tell(self, removal: _Removal, renamed: Mapping[str, str], why: str = GONE) -> None:
         note = self._stats.note
         self._stats.removed(len(removal.removed) + sum(removal.rows.values()))
         if renamed:
@@ -537,16 +761,28 @@ class OrphanCleaner:
         for store, n_rows in removal.rows.items():
             if n_rows:
                 note(f"removed, since {why}: {text.counted(n_rows, 'row')} of '{store}'")
-        kept = "its source is gone" if why == _SOURCE_GONE else why
+        kept = "its source is gone" if why == GONE else why
         if removal.edited:
             note(f"edited by hand, and kept though {kept}: {_listed(removal.edited)}")
         for stored, fault in removal.refused.items():
             note(f"'{stored}' cannot be removed ({fault}), though {kept}")
 
-    def _tell_kept(self, left: Sequence[str], why: str = _SOURCE_GONE) -> None:
-        """Note outputs of deleted documents that nothing says how to handle."""
-        if left:
-            self._stats.note(f"kept, though {why}: {_listed(left)} (`--prune` removes)")
+
+def kept_texts(outdated: Iterable[OutdatedOutput]) -> Iterator[str]:
+    """Yield notes on outdated outputs, and how to remove them, one for each reason.
+
+    >>> pages = [OutdatedOutput("", "", f"out/{n}", "", "", "they moved", n > 1) for n in (1, 2)]
+    >>> [text.partition(":")[0] for text in kept_texts(pages)]
+    ['kept, though they moved', 'edited by hand, and kept though they moved']
+    """
+    by_why: dict[tuple[str, bool], list[str]] = {}
+    for one in outdated:
+        by_why.setdefault((one.why, one.is_edited), []).append(one.name)
+    for (why, is_edited), names in by_why.items():
+        if is_edited:
+            yield f"edited by hand, and kept though {why}: {_listed(names)}"
+        else:
+            yield f"kept, though {why}: {_listed(names)} (`--prune` removes)"
 
 
 def _renamed(work: BlockWork, done: Collection[int]) -> dict[str, str]:

@@ -572,6 +572,13 @@ def nested_outputs(entry: Entry) -> Iterator[tuple[str, str, str]]:
         yield scope, key, path
 
 
+def current_paths(entry: Entry) -> set[str]:
+    """Return the stored paths that an item, and those within it, last wrote or kept."""
+    marks = entry.marks(WRITTEN, HELD).items()
+    within = (path if mark[0] == WRITTEN else mark[1] for path, mark in marks)
+    return {*entry.output_paths, *within}
+
+
 def entry_marks(entry: Entry, scope: str) -> dict[str, list[Any]]:
     """Return an entry's dependencies, for the item around it."""
     return entry.marks() | written_within(scope, entry.key, entry.output_paths)
@@ -680,7 +687,7 @@ class DependencyIndex:
 
     def _of_output(self, scope: str, path: str, edited: list[str]) -> str | None:
         condition = self._index.condition(scope, path)
-        if condition == "missing":
+        if condition in ("missing", "interrupted"):
             return f"{LOST_FILE}{path}"
         if condition == "edited":
             edited.append(path)

@@ -94,6 +94,7 @@ from .review_questions import (
 from .run_context import ItemOutputs, RunContext
 from .run_options import RunOptions
 from .run_records import (
+    WROTE,
     CallRecord,
     StepRecord,
     lineage_as_json,
@@ -172,6 +173,10 @@ class ItemRun:
         source = relpath if isinstance(relpath, str) and relpath else stored
         owner = f"{self.scope}\n{self.key}"
         return ItemName(step, self.shown_key or self.key, source, stored, owner, self.attempt)
+
+    def wrote(self) -> list[str]:
+        """Return the stored paths of the files that it wrote or kept."""
+        return [*self.outputs.written, *held_paths(self.outputs.searched)]
 
     def held(self) -> list[str]:
         """Return the stored paths of edited outputs that were kept."""
@@ -618,6 +623,15 @@ class ItemRunner:
             raise RunStopped(str(error)) from error
         record.reads.update(marks)
 
+    async def record_written(self, record: ItemRun) -> None:
+        """Record what a step without an entry writes now, if it ever wrote anything."""
+        has_written = bool(record.outputs.written)
+        if not has_written:
+            ledger, before = self._context.ledger, self._origins.made
+            has_written = await ledger.ask(before, record.scope, record.key) is not None
+        if has_written:
+            self.record_made(record)
+
     def record_made(self, record: ItemRun) -> None:
         """Record an item's lineage; it is committed with the next entry."""
         if record.node is None:
@@ -635,6 +649,7 @@ class ItemRunner:
                 source=None if source is None else source.path,
                 made=self._stats.secrets.redacted(
                     lineage_as_json(source, record.steps, record.renamed_from)
+                    | ({WROTE: record.wrote()} if record.entry is None else {})
                 ),
             ),
             text,

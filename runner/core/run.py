@@ -28,7 +28,7 @@ from paddock.runner.progress.report import ItemReport, Report, State
 from paddock.steps.base import StepError
 
 from .blocks import BlockRunner, is_block_skipped
-from .cleanup import OrphanCleaner, RowKeeper
+from .cleanup import NodeOutputs, OrphanCleaner, RowKeeper, find_outdated
 from .concurrency import ClaimLost, state_done_elsewhere
 from .fingerprints import ItemVerdict, entry_marks, held_paths, held_text
 from .items import ItemRun, attempt_name, sub_pipeline_context
@@ -171,9 +171,14 @@ class _PlanRun:
 
     async def walk(self) -> Any:
         """Run every node as soon as those before it have ended; return the pipeline's `returns`."""
-        async with tasks.task_group() as group:
-            for node in self._bound.nodes:
-                group.create_task(self._node(node))
+        try:
+            async with tasks.task_group() as group:
+                for node in self._bound.nodes:
+                    group.create_task(self._node(node))
+        except RunFailed:
+            await self._sweep()
+            raise
+        await self._sweep()
         is_whole = not (self.blocks.partial or self.has_left or self.awaited or self.blocks.left)
         if self._bound.returns is None or not is_whole:
             return None
@@ -181,6 +186,12 @@ class _PlanRun:
             return self._bound.returns.render(self._scope)
         except ExpressionError as error:
             raise RunFailed(f"`returns`: {error}") from error
+
+    async def _sweep(self) -> None:
+        """Handle what no longer applies of the nodes that have ended."""
+        if not (self._outer or self._context.options.only):
+            found = await find_outdated(self._context, self.blocks.ends)
+            await OrphanCleaner(self._context).sweep(found, self.blocks.ends)
 
     async def _node(self, node: BoundNode) -> None:
         """Run a node once those before it have ended, or leave it as they were left."""
@@ -263,6 +274,7 @@ class _PlanRun:
     async def _block(self, block: BoundBlock) -> dict[str, Any] | None:
         if is_block_skipped(block, self._scope):
             self._stats.item_state(block.id, "", "skipped")
+            await self._skip(block)
             return None
         keeps = block.id in self._wanted
         return await self.blocks.run(block, self._scope, keeps_results=keeps, outer=self._outer)
@@ -272,25 +284,29 @@ class _PlanRun:
         self._stats.step(step.id, 1, 0)
         if is_step_skipped(step, self._scope):
             self._stats.item_state(step.id, "", "skipped")
+            await self._skip(step)
             return None
         if step.kind.roles:
-            return await self._model_step(step)
+            outputs = await self._model_step(step)
+            await self._note_end(step)
+            return outputs
         self._stats.item_state(step.id, "", "running")
         scope_id = self._context.judge.scope_id(step.id, self._outer)
         record, outputs = await self._in_turn(step, scope_id)
         if outputs is not None and step.inner is None and not changes_nothing(step):
             self._stats.acted(step.id)
         self._keep_marks(record.marks())
+        await self.blocks.items.record_written(record)
         if record.outputs.written:
-            self.blocks.items.record_made(record)
             self._note_what_waits(step)
         held = held_paths(record.outputs.searched)
         if held:
             why = held_text(held)
             self._stats.item(ItemReport(step.id, self._key(step), "held", why=why))
-        if outputs is not None:
-            now = (*record.outputs.written, *held)
-            await OrphanCleaner(self._context).former_of_step(step, scope_id, now)
+        if not self._outer:
+            self.blocks.ends[step.id] = NodeOutputs.of_step(
+                step, scope_id, record.wrote(), map(self._context.index.stored, record.outputs.kept)
+            )
         self._stats.item_state(step.id, "", "skipped" if outputs is None else "done")
         return outputs
 
@@ -302,6 +318,22 @@ class _PlanRun:
                 continue
             items = counted(len(keys), f"item of '{name}' waits", f"items of '{name}' wait")
             self._stats.note(f"'{step.id}' wrote without what waits: {items} for review.")
+
+    async def _skip(self, node: BoundNode) -> None:
+        if self._outer or self._context.options.only:
+            return
+        self.blocks.ends[node.id] = NodeOutputs(node, is_skipped=True)
+        if isinstance(node, BoundStep):
+            await self.blocks.items.record_written(self._record(node))
+
+    async def _note_end(self, step: BoundStep) -> None:
+        """Note what applies of a step that has an entry."""
+        if self._outer:
+            return
+        ledger, scope = self._context.ledger, self._context.judge.scope_id(step.id)
+        entry = (await ledger.ask(ledger.entries, scope, [step.id])).get(step.id)
+        end = self.blocks.ends[step.id] = NodeOutputs(step)
+        end.add_item(scope, step.id, entry, is_open=False)
 
     async def _in_turn(self, step: BoundStep, scope_id: str) -> tuple[ItemRun, Any]:
         """Run a step; steps with side effects run on one machine after the other."""

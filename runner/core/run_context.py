@@ -209,14 +209,15 @@ class ItemOutputs:
             name = printable(self._index.stored(path))
             raise StepError(f"no step may write '{name}': it {refusal.why}.", remedy=refusal.remedy)
 
-    async def intend(self, path: Path, sha256: str) -> None:
+    async def intend(self, path: Path, sha256: str, size_bytes: int | None = None) -> None:
         """Record durably what is about to be renamed to `path`."""
         self.check_target(path)
         await self._context.fence()
         self._index.claim(self._scope, self._key, path)
         if self._index.is_recorded(self._scope, self._key, path, sha256):
             return
-        self._index.record_intended(self._scope, self._key, path, sha256, self._stats.run)
+        place = (self._scope, self._key, path)
+        self._index.record_intended(*place, sha256, size_bytes, self._stats.run)
         self._intended.add(path)
         await self._index.ledger.durable()
         # Again: the commit took time, and the rename comes next.

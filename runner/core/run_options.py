@@ -32,7 +32,7 @@ class RunOptions:
     """Ids of steps or blocks that run again in any case."""
     retry_failed: bool = False
     prune: bool = False
-    """Remove outputs of documents that are gone."""
+    """Remove outputs that no longer apply."""
     is_confirmed: bool = False
     """Missing documents were deleted on purpose; do not ask."""
     takes_over: bool = False

@@ -130,12 +130,14 @@ def source_of(item: Any, stored: str | None) -> ItemSource | None:
 
 
 RENAMED = "renamed_from"
+WROTE = "wrote"
+"""Stored paths of the files of a step that has no entry."""
 
 
 def lineage_as_json(
     source: ItemSource | None, steps: Iterable[StepRecord], renamed_from: str | None = None
 ) -> dict[str, Any]:
-    """Return the lineage as JSON data; `read_lineage` reads all but `renamed_from`."""
+    """Return the lineage as JSON data; `read_lineage` reads all but `renamed_from` and `wrote`."""
     return {
         "source": None if source is None else asdict(source),
         **({} if renamed_from is None else {RENAMED: renamed_from}),
@@ -206,6 +208,7 @@ class RunStats:
         self._notes: dict[str, None] = {}
         self._written: dict[str, None] = {}
         self._acted: dict[str, None] = {}
+        self._outdated: dict[str, str] = {}
         self._prefix = ""
         """The steps that lead to this pipeline, each with a dot: `clean.`."""
         self._item: tuple[str, str] | None = None
@@ -234,6 +237,11 @@ class RunStats:
     @property
     def notes(self) -> tuple[str, ...]:
         return tuple(self._notes)
+
+    @property
+    def outdated(self) -> Mapping[str, str]:
+        """Outputs that no longer apply and are not removed, each with the reason."""
+        return dict(self._outdated)
 
     def note(self, text: str) -> None:
         """Report a line to the observer and keep it for the report; each line once."""
@@ -283,6 +291,10 @@ class RunStats:
 
     def removed(self, n: int) -> None:
         self._sums["removed"] += n
+
+    def keeps(self, outdated: Mapping[str, str]) -> None:
+        """Count outputs that no longer apply and are not removed, each with the reason."""
+        self._outdated.update((self.secrets.redact(one), outdated[one]) for one in outdated)
 
     def acted(self, step: str) -> None:
         """Keep that a step outside of blocks may have changed something."""
@@ -335,6 +347,7 @@ class RunStats:
             written=tuple(self._written),
             n_removed=self._sums["removed"],
             acted=tuple(self._acted),
+            outdated=self.outdated,
             message=message and self.secrets.redact(message),
             log=str(self._log) if self._sums["tracebacks"] else None,
             steps=self._by_step(),

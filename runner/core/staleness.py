@@ -36,7 +36,7 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import OutputIndex
-from paddock.runner.progress.report import State
+from paddock.runner.progress.report import ItemReport, State
 from paddock.runner.watch.seen_files import SettledFiles, is_watch_trigger
 from paddock.steps.vectors.open_stores import OpenStores
 
@@ -141,18 +141,22 @@ class BlockWork:
     missing: MissingSources = field(default_factory=MissingSources)
     absences: Mapping[str, str] = field(default_factory=dict)
     """Key of each deleted item → why the list has it no more."""
-    gone: tuple[Entry, ...] = ()
-    """Items that earlier runs found deleted, where `prune` asks for them."""
     held: tuple[str, ...] = ()
     """Stored paths of edited outputs that are kept."""
     left_out: frozenset[str] = frozenset()
     """Keys of items that `where` leaves out."""
     dropped: tuple[Entry, ...] = ()
     """Entries from before `where` left them out."""
+    unsettled: frozenset[str] = frozenset()
+    """Keys of items that the watch passes on once they have settled."""
 
     def shown(self, key: str) -> str:
         """Return an item's key with those of the items around it."""
         return "/".join((*self.outer, key))
+
+    def deletion(self, key: str) -> ItemReport:
+        """Return what is reported of a deleted item."""
+        return ItemReport(self.block.id, self.shown(key), "deleted", why=self.absences.get(key))
 
     @property
     def deleted(self) -> tuple[Entry, ...]:
@@ -273,6 +277,12 @@ class Judge:
         made._settled, made.reviews = self._settled, self.reviews
         return made
 
+    @property
+    def scopes_within(self) -> OuterPipelines:
+        """What the scopes of this pipeline's steps, and of those within them, begin with."""
+        outer = self._outer
+        return OuterPipelines(outer.file, outer.steps, (*outer.places, self.place()))
+
     def place(self) -> dict[str, str]:
         """Return the `dir` and `path` inputs, relative to the pipeline where they lie beside it."""
         places = self.bound.folder_inputs
@@ -313,7 +323,13 @@ class Judge:
         self.index.set_fresh(scope_id, (w.key for w in items if not w.verdict.is_work))
         left_out = frozenset(raw_item_keys(block, scope, left)).difference(keys)
         work = BlockWork(
-            block, tuple(outer), scope_id, tuple(items), held=tuple(held), left_out=left_out
+            block,
+            tuple(outer),
+            scope_id,
+            tuple(items),
+            held=tuple(held),
+            left_out=left_out,
+            unsettled=frozenset(keys).difference(item.key for item in items),
         )
         if self.options.only:
             return work
@@ -336,7 +352,6 @@ class Judge:
             items=tuple(items),
             missing=missing,
             absences=absences,
-            gone=() if missing.doubts else self._gone(missing, entries.values(), keys),
             dropped=tuple(one for one in there if one.key in left_out),
         )
 
@@ -388,20 +403,6 @@ class Judge:
         if doubt is None:
             return missing
         return replace(missing, deleted=deleted, doubts=(*missing.doubts, doubt))
-
-    def _gone(
-        self, missing: MissingSources, entries: Iterable[Entry], keys: Iterable[str]
-    ) -> tuple[Entry, ...]:
-        if not self.options.prune:
-            return ()
-        present = set(keys)
-        return tuple(
-            one
-            for one in entries
-            if one.gone
-            and one.key not in present
-            and not any(source.cannot_list(one.key) for source in missing.sources)
-        )
 
     def _with_renames(
         self, scope: str, items: list[ItemWork], deleted: Sequence[Entry], past: _PastItems

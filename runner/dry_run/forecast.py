@@ -22,21 +22,24 @@ from paddock.runner.bind.bound import (
     BoundPlan,
     BoundStep,
     all_steps,
+    canonical_spec,
     steps_of,
     with_inputs,
 )
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped
-from paddock.runner.core.cleanup import former_outputs_of_block, former_outputs_text
+from paddock.runner.core.cleanup import NodeOutputs, find_outdated, kept_texts
 from paddock.runner.core.fingerprints import held_text
 from paddock.runner.core.items import ItemRun, sub_pipeline_context
 from paddock.runner.core.model_pools import models_asked
 from paddock.runner.core.retry_and_quarantine import RunStopped, StepFailed, is_step_skipped
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
+from paddock.runner.core.run_records import WROTE
 from paddock.runner.core.session import open_session
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport, State
 from paddock.steps.base import OutsideRoots
 
@@ -139,6 +142,8 @@ class _Forecast:
         """By node that is unknown: its outputs, with placeholders; empty where there are none."""
         self._waiting: set[str] = set()
         """Steps that wait for a person's decision, and what reads them."""
+        self._ends: dict[str, NodeOutputs] = {}
+        """What applies of each step and block, as far as it is known now."""
         self._items: list[PlanItem] = []
         self._notes: list[str] = []
         self._cost = _CostForecast()
@@ -152,6 +157,7 @@ class _Forecast:
     async def report(self) -> PlanReport:
         for node in self._bound.nodes:
             await self._guarded(node)
+        await self._note_outdated()
         cost, stats = self._cost, self._context.stats
         is_vague = bool(self._notes)
         tokens = None if cost.tokens is None or is_vague else math.ceil(cost.tokens)
@@ -166,7 +172,15 @@ class _Forecast:
             seconds=self._seconds(tokens),
             notes=tuple(self._notes),
             advice=tuple(self._advice()),
+            outdated=stats.outdated,
         )
+
+    async def _note_outdated(self) -> None:
+        """Name what a run would remove, or keep and count."""
+        stats, found = self._context.stats, await find_outdated(self._context, self._ends)
+        stats.keeps({one.name: one.why for one in found})
+        for note in kept_texts(found):
+            stats.note(note)
 
     async def _guarded(self, node: BoundNode) -> None:
         try:
@@ -192,11 +206,29 @@ class _Forecast:
             await self._inner(node, node.inner, cause)
         elif cause is not None or not self._can_be_read(node):
             self._unknown[node.id] = cause or node.id
+            self._note_end(node, is_reached=cause is None)
             await asyncio.to_thread(self._note_held, node)
             await self._walked(node)
         else:
+            self._ends[node.id] = NodeOutputs(node, done={node.id})
             record = ItemRun.of(self._context, node)
             self._known(node, await self._blocks.items.step(node, self._scope, record))
+
+    def _note_end(self, step: BoundStep, *, is_reached: bool) -> None:
+        """Note what applies of a step without an entry, if it is written as when it last ran."""
+        scope = self._judge.scope_id(step.id)
+        try:
+            if is_reached and is_step_skipped(step, self._scope):
+                self._ends[step.id] = NodeOutputs(step, is_skipped=True)
+                return
+        except StepFailed:
+            return
+        origins = LineageStore(self._context.ledger)
+        made = origins.made(scope, step.id)
+        if made is None:
+            self._ends[step.id] = NodeOutputs.of_step(step, scope, (), ())
+        elif made.spec is not None and origins.spec(made.spec) == canonical_spec(step):
+            self._ends[step.id] = NodeOutputs.of_step(step, scope, made.made.get(WROTE, ()), ())
 
     def _can_be_read(self, step: BoundStep) -> bool:
         """Return whether a step gives now what it will give in the run."""
@@ -234,12 +266,14 @@ class _Forecast:
             self._notes.append(self._unknown_until(block.id, cause))
             return
         if is_block_skipped(block, self._scope):
+            self._ends[block.id] = NodeOutputs(block, is_skipped=True)
             self._known(block, None)
             return
         run = await self._blocks.settle(block, self._scope, keeps_results=True)
         for item in run.work.items:
             self._items.append(PlanItem(block.id, item.key, item.verdict.state, item.verdict.why))
-        for entry in run.work.deleted:
+        renamed = {item.renamed_from for item in run.work.items}
+        for entry in (one for one in run.work.deleted if one.key not in renamed):
             self._items.append(
                 PlanItem(block.id, entry.key, "deleted", run.work.absences[entry.key])
             )
@@ -249,14 +283,9 @@ class _Forecast:
         for key in sorted(run.work.left_out):
             state: State = "deleted" if key in dropped else "skipped"
             self._items.append(PlanItem(block.id, key, state, LEFT_OUT_BY_WHERE))
-        settled = [item.entry for item in run.work.items if not item.verdict.is_work and item.entry]
-        index = self._context.index
-        types = self._bound.input_types
-        former = await asyncio.to_thread(
-            former_outputs_of_block, index, block, types, run.work.scope, settled
-        )
-        if former:
-            self._context.stats.note(former_outputs_text(former))
+        entries = self._context.ledger.entries(run.work.scope)
+        todo = {item.index for item in run.todo()}
+        self._ends[block.id] = NodeOutputs.of_block(run.work, entries, todo)
         offered = repeatable_output(run, self._context.ledger)
         if offered is not None:
             self._known(block, offered)
@@ -277,8 +306,10 @@ class _Forecast:
             self._notes.append(self._unknown_until(step.id, cause))
             return
         if is_step_skipped(step, self._scope):
+            self._ends[step.id] = NodeOutputs(step, is_skipped=True)
             self._known(step, None)
             return
+        self._ends[step.id] = NodeOutputs(step, done={step.id})
         params = step.params.render(self._scope)
         bound = with_inputs(inner, params.inputs, self._bound.roots)
         record = ItemRun.of(self._context, step)
@@ -288,6 +319,7 @@ class _Forecast:
         within._cost, within._dry = self._cost, self._dry
         for node in bound.nodes:
             await within._guarded(node)
+        await within._note_outdated()
         self._items += [replace(one, step=f"{step.id}.{one.step}") for one in within._items]
         self._notes += within._notes
         self._read_returns(step, bound, within)
@@ -325,10 +357,13 @@ class _Forecast:
             why = None if entry is None else f"it reads '{cause}', which has work to do"
         else:
             if is_step_skipped(step, self._scope):
+                self._ends[step.id] = NodeOutputs(step, is_skipped=True)
                 self._known(step, None)
                 return
-            _, item = await self._judge.step(step, self._scope)
+            scope, item = await self._judge.step(step, self._scope)
             state, why, entry = item.verdict.state, item.verdict.why, item.entry
+            end = self._ends[step.id] = NodeOutputs(step)
+            end.add_item(scope, step.id, entry, is_open=item.verdict.is_work)
             if not item.verdict.is_work and entry is not None:
                 self._items.append(PlanItem(step.id, step.id, state, why))
                 if state == "waiting":

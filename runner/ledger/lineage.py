@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 from .entries import LineageRow, StoredRow
@@ -83,6 +83,10 @@ class LineageStore:
     def stored_in(self, path: str) -> Sequence[StoredRow]:
         """Return what a store holds, by item."""
         return tuple(self._stored("path = :path", path=path))
+
+    def stored_by_scopes(self, scopes: Container[str]) -> Sequence[StoredRow]:
+        """Return what the items of some scopes have in stores."""
+        return [row for row in self._stored("n_rows >= 0") if row.scope in scopes]
 
     def stored_by(self, file: str, place: Any) -> Iterator[tuple[str, bool, StoredRow]]:
         """Yield what items of a pipeline's file have in stores: (step, has it an entry, row).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,8 @@ from paddock.steps.base import StepError
 from .entries import OutputRow
 from .ledger import Ledger
 
-FileCondition = Literal["same", "edited", "missing"]
+FileCondition = Literal["same", "edited", "missing", "interrupted"]
+"""`interrupted`: it has what a run was about to record when it was killed."""
 SAME_FILE_REMEDY = "Make the path differ, with `relpath` for example."
 
 
@@ -30,7 +31,6 @@ class OutputIndex:
         self._prefix = f"{base}{os.sep}"
         self._rows: dict[tuple[str, str], OutputRow] = {}
         self._by_path: dict[str, list[str]] = {}
-        self._by_item: dict[tuple[str, str], dict[str, None]] = {}
         self._claims: dict[str, tuple[str, str]] = {}
         self._fresh: dict[str, frozenset[str]] = {}
         for row in ledger.outputs():
@@ -78,14 +78,19 @@ class OutputIndex:
             stat = os.stat(self.absolute(stored))  # noqa: PTH116 - 10,000 times in a run
         except OSError:
             return "missing"
-        if row is None or row.sha256 is None:
+        if row is None or row.size is None:  # a file of the user's that was moved there
             return "missing"
         is_untouched = stat.st_ctime <= row.at
         if is_untouched and (stat.st_size, stat.st_mtime_ns) == (row.size, row.mtime_ns):
             return "same"
-        if stat.st_size == row.size and sha256_of(Path(self.absolute(stored))) == row.sha256:
+        if stat.st_size != row.size and not row.intended:
+            return "edited"
+        there = sha256_of(Path(self.absolute(stored)))
+        if there == row.sha256:
             return "same"
-        return "edited"
+        if there in row.intended:
+            return "interrupted"
+        return "missing" if row.sha256 is None else "edited"
 
     def set_fresh(self, scope: str, keys: Iterable[str]) -> None:
         """Set the fresh items of a scope; their outputs belong to them in this run."""
@@ -120,24 +125,35 @@ class OutputIndex:
         is_of_item = row is not None and (row.key, row.sha256) == (key, sha256)
         return is_of_item and self.condition(scope, stored) == "same"
 
-    def rows_of(self, scope: str, key: str) -> Iterator[OutputRow]:
-        """Yield the outputs that an item wrote last in its scope, at any time."""
-        for path in self._by_item.get((scope, key), ()):
-            row = self._rows[scope, path]
-            if row.key == key:
-                yield row
+    def rows(self) -> Sequence[OutputRow]:
+        """Return all outputs."""
+        return tuple(self._rows.values())
+
+    def rows_at(self, stored: str) -> Sequence[OutputRow]:
+        """Return what is known of a path, one row for each scope that wrote it."""
+        return [self._rows[scope, stored] for scope in self._by_path.get(stored, ())]
 
     def is_only_of(self, scope: str, key: str, stored: str) -> bool:
         """Return whether this item alone wrote a file, as far as is known."""
         row = self._rows.get((scope, stored))
         return row is not None and row.key == key and self._by_path[stored] == [scope]
 
-    def record_intended(self, scope: str, key: str, path: Path, sha256: str, run: str) -> None:
-        """Record the content that is about to be renamed to `path`."""
+    def record_intended(
+        self, scope: str, key: str, path: Path, sha256: str, size_bytes: int | None, run: str
+    ) -> None:
+        """Record the content that is about to be renamed to `path`.
+
+        `size_bytes` None: it is a file of the user's, which is no output.
+        """
         stored = self.stored(path)
         new = OutputRow(scope, stored, key, None, (), None, None)
         old = self._rows.get((scope, stored), new)
-        intended = old.intended if sha256 in old.intended else (*old.intended, sha256)
+        known = [*old.intended, *((old.sha256,) if old.sha256 and size_bytes is None else ())]
+        intended = tuple(dict.fromkeys([*known, sha256]))
+        if size_bytes is None:
+            old = new
+        elif old.sha256 is None:
+            old = replace(old, size=size_bytes)
         self._put(replace(old, key=key, intended=intended), run)
 
     def record_written(self, scope: str, key: str, path: Path, sha256: str, run: str) -> None:
@@ -156,5 +172,4 @@ class OutputIndex:
     def _keep(self, row: OutputRow) -> None:
         if (row.scope, row.path) not in self._rows:
             self._by_path.setdefault(row.path, []).append(row.scope)
-        self._by_item.setdefault((row.scope, row.key), {})[row.path] = None
         self._rows[row.scope, row.path] = row

@@ -29,15 +29,13 @@ from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
     BoundPlan,
-    all_plans,
-    blocks_of,
     canonical_spec,
+    find_node,
     node_ids,
-    steps_of,
+    owning_plan,
 )
-from paddock.runner.core import model_pools, run_records
+from paddock.runner.core import cleanup, model_pools, run_records
 from paddock.runner.core.call_cache import ModelDigests
-from paddock.runner.core.cleanup import current_paths
 from paddock.runner.core.fingerprints import (
     CONTENT,
     CONTEXT,
@@ -47,6 +45,7 @@ from paddock.runner.core.fingerprints import (
     DependencyIndex,
     change_reasons,
     compare_specs,
+    current_paths,
     stale_parts,
 )
 from paddock.runner.core.run_options import RunOptions
@@ -62,7 +61,7 @@ from paddock.runner.ledger.run_history import (
     is_state_folder,
     open_for_reading,
 )
-from paddock.runner.progress.report import PlanItem
+from paddock.runner.progress.report import PlanItem, PlanReport
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 from paddock.steps.base import Roots
 
@@ -88,7 +87,7 @@ MAX_DIFFERENCE_LINES = 40
 
 def item_steps(origins: LineageStore, trace: ItemTrace) -> tuple[LineageStep, ...]:
     """Return the steps of an item that made calls, in the order of running."""
-    if trace.made is None:
+    if trace.made is None or not trace.is_current:
         return _steps_of_unfinished_item(origins, trace)
     _, steps = run_records.read_lineage(trace.made.made)
     checks = _recorded_checks(origins, trace)
@@ -106,12 +105,19 @@ def item_steps(origins: LineageStore, trace: ItemTrace) -> tuple[LineageStep, ..
 
 
 def _steps_of_unfinished_item(origins: LineageStore, trace: ItemTrace) -> tuple[LineageStep, ...]:
-    """Return the recorded calls of an item that was interrupted before its entry, as one step."""
+    """Return the recorded calls of an item whose lineage is not known, as one step.
+
+    It was interrupted before its entry, or done again since.
+    """
     is_of_block = trace.entry is not None and trace.key != trace.place.step
     shown = "/".join((*trace.place.outer, trace.key)) if is_of_block else ""
     hashes = origins.calls_of(trace.place.scope, shown)
     kept = [origins.ledger.call(hash_, is_whole=True) for hash_ in hashes]
-    calls = tuple(_kept_call(one, one.run, None) for one in kept if one is not None)
+    calls = tuple(
+        _kept_call(one, one.run, None)
+        for one in kept
+        if one is not None and (trace.is_current or one.run == trace.run)
+    )
     return (LineageStep(trace.place.step, "", None, None, (), calls),) if calls else ()
 
 
@@ -267,14 +273,13 @@ class _PathInLedger:
 
     def _origin(self, trace: ItemTrace) -> Origin:
         entry, base = trace.entry, self._base
-        source = trace.source(base)
+        source = trace.source(base) if trace.is_current else None
         spec = recorded_spec(self._origins, trace)
         changes = list(self._of_file("its document", source)) if source is not None else []
-        if entry is not None and entry.state == "done" and trace.n_rows is None:
-            now = current_paths(entry)
-            if trace.path not in now:
-                what = f"its item writes {', '.join(sorted(now)) or 'no file'} now"
-                changes.append(LineageChange(f"it is no longer an output: {what}"))
+        if not trace.is_current:
+            changes.append(LineageChange(_no_output_text(trace)))
+        elif (why := self._outdated(trace)) is not None:
+            changes.append(LineageChange(f"it no longer applies: {why}"))
         since_, notes = self._changes(trace, spec)
         changes += since_
         made_of = _upstream_references(spec)
@@ -385,6 +390,27 @@ class _PathInLedger:
         given = {name: value for name, value in given.items() if name in bound.inputs}
         return self._before.changes(bound, trace.place.step, given, settings, explained), []
 
+    def _outdated(self, trace: ItemTrace) -> str | None:
+        """Return why an output is none any more by a plan, where the pipeline may say so."""
+        if not self._has_pipeline(trace):
+            return None
+        try:
+            settings = read_settings(self._base)
+            given, hidden = self._given(trace)
+            bound = self._bound(trace, settings)
+        except PipelineError:
+            return None
+        name = _top_level_name(bound, trace.place.step)
+        node = next((one for one in bound.nodes if one.id == name), None)
+        if node is None or _uses_other_servers(bound, settings) or hidden:
+            return None
+        is_always_done = node.if_ is None and not upstream_names(bound, name)
+        if is_always_done and not (isinstance(node, BoundBlock) and node.where):
+            return None
+        given = {name: value for name, value in given.items() if name in bound.inputs}
+        why = self._before.outdated(bound.file, given, settings).get(trace.path)
+        return None if why is None else _OUTDATED_TEXT.get(why, "nothing makes it any more")
+
     def _has_pipeline(self, trace: ItemTrace) -> bool:
         return bool(trace.place.file) and (self._base / trace.place.file).exists()
 
@@ -405,6 +431,28 @@ class _PathInLedger:
             models = settings.default_models
             self._bounds[name] = bind(plan, kept, cwd=file.parent, default_models=models)
         return self._bounds[name]
+
+
+_OUTDATED_TEXT = {
+    cleanup.SKIPPED: "its step is skipped now",
+    cleanup.LEFT_OUT: "`where` leaves out its item now",
+    cleanup.GONE: "its item is gone",
+}
+
+
+def _no_output_text(trace: ItemTrace) -> str:
+    """Return why a path is no output of its item as it was done last."""
+    entry, what = trace.entry, "it is no longer an output"
+    if entry is None:
+        return f"{what}: its step does not write it any more"
+    if entry.state == "waiting":
+        return f"it is of an earlier answer: since run '{entry.run}' its item waits for review"
+    if entry.state == "failed":
+        return f"it is of an earlier try: run '{entry.run}' failed, and the next one tries again"
+    if entry.state in ("skipped", "quarantined"):
+        return f"{what}: run '{entry.run}' {entry.state} its item"
+    now = "" if trace.n_rows is not None else ", ".join(sorted(current_paths(entry)))
+    return f"{what}: since run '{entry.run}' its item writes {now or 'nothing here'}"
 
 
 class _NoRemoteDigests(ModelDigests):
@@ -467,29 +515,6 @@ def _upstream_references(spec: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 _STEP_REFERENCE = re.compile(r"\bsteps\.([a-z][a-z0-9_]*)")
-
-
-def find_node(nodes: Sequence[BoundNode], step: str) -> BoundNode | None:
-    """Return a block or step, also a nested one or one of a sub-pipeline (`clean.each`)."""
-    for node in nodes:
-        if node.id == step:
-            return node
-        found = None
-        if isinstance(node, BoundBlock):
-            found = find_node(node.body, step)
-        elif node.inner is not None and step.startswith(f"{node.id}."):
-            found = find_node(node.inner.nodes, step.removeprefix(f"{node.id}."))
-        if found is not None:
-            return found
-    return None
-
-
-def owning_plan(bound: BoundPlan, node: BoundNode) -> BoundPlan:
-    """Return the plan that contains a block or step: this one, or that of a sub-pipeline."""
-    for plan in all_plans(bound):
-        if any(one is node for one in (*steps_of(plan.nodes), *plan.nodes, *blocks_of(plan.nodes))):
-            return plan
-    return bound
 
 
 def pipeline_changes(
@@ -608,7 +633,7 @@ class UpstreamChanges:
     """Changes of upstream steps, by plans that are made once."""
 
     def __init__(self) -> None:
-        self._plans: dict[str, Sequence[PlanItem] | str] = {}
+        self._plans: dict[str, PlanReport | str] = {}
 
     def changes(
         self,
@@ -622,31 +647,36 @@ class UpstreamChanges:
         names = [name for name in upstream_names(bound, step) if name not in explained]
         if not names:
             return []
-        items = self._planned(bound.file, given, settings)
-        if isinstance(items, str):
-            return [LineageChange(f"the steps before it cannot be checked: {items}")]
+        planned = self._planned(bound.file, given, settings)
+        if isinstance(planned, str):
+            return [LineageChange(f"the steps before it cannot be checked: {planned}")]
         return [
             LineageChange(f"'{name}', which comes before it, is not up to date: {words}")
             for name in names
-            for words in _work_text([one for one in items if _is_item_of(one, name)])
+            for words in _work_text([one for one in planned.items if _is_item_of(one, name)])
         ]
+
+    def outdated(
+        self, file: Path, given: Mapping[str, Any], settings: Settings
+    ) -> Mapping[str, str]:
+        """Return the outputs that no longer apply, and why; none where no plan can be made."""
+        planned = self._planned(file, given, settings)
+        return {} if isinstance(planned, str) else planned.outdated
 
     def _planned(
         self, file: Path, given: Mapping[str, Any], settings: Settings
-    ) -> Sequence[PlanItem] | str:
+    ) -> PlanReport | str:
         name = canonical_json([str(file), dict(given)])
         if name not in self._plans:
-            self._plans[name] = _plan_items(file, given, settings)
+            self._plans[name] = _plan_of(file, given, settings)
         return self._plans[name]
 
 
-def _plan_items(
-    file: Path, given: Mapping[str, Any], settings: Settings
-) -> Sequence[PlanItem] | str:
-    """Return the items of a plan, or the error."""
+def _plan_of(file: Path, given: Mapping[str, Any], settings: Settings) -> PlanReport | str:
+    """Return a plan, or the error."""
     try:
         pool = model_pools.LookupPool(settings)
-        return asyncio.run(plan_async(file, given, settings=settings, pool=pool)).items
+        return asyncio.run(plan_async(file, given, settings=settings, pool=pool))
     except PipelineError as error:
         return error.faults[0].message
     except (EngineError, LedgerError, OSError) as error:

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.units import iso_time
-from paddock.runner.core.fingerprints import LISTED, ROWS, STORE, is_file_mark
-from paddock.runner.core.run_records import read_lineage
+from paddock.runner.core.fingerprints import LISTED, ROWS, STORE, current_paths, is_file_mark
+from paddock.runner.core.run_records import WROTE, read_lineage
 from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
@@ -166,6 +166,14 @@ class PathLineage:
         }
 
 
+def _is_current(stored: str, entry: Entry | None, made: LineageRow | None) -> bool:
+    """Return whether a file or store is an output of an item as it was done last."""
+    if entry is not None:
+        stores = (mark[1] for mark in entry.marks(ROWS).values())
+        return stored in current_paths(entry) or stored in stores
+    return made is None or stored in made.made.get(WROTE, [stored])
+
+
 def load_request(request: str) -> Mapping[str, Any]:
     """Return a recorded request; another value than a mapping as `{"request": …}`."""
     try:
@@ -207,6 +215,8 @@ class ItemTrace:
     outputs: tuple[str, ...]
     n_rows: int | None = None
     """Of a store."""
+    is_current: bool = True
+    """Whether the path is an output of the item as it was done last; `run` made it in any case."""
 
     @property
     def marks(self) -> Mapping[str, Sequence[Any]]:
@@ -350,16 +360,19 @@ class LedgerTraces:
     ) -> ItemTrace:
         entry = self._ledger.entries(scope, [key]).get(key)
         made = self._origins.made(scope, key)
-        if entry is not None:
-            run, at = entry.run, entry.at
+        is_current = not run or _is_current(stored, entry, made)
+        if not is_current:
+            pass  # what the item became since then was made by another run
         elif made is not None:
             run, at = made.run, made.at
+        elif entry is not None:
+            run, at = entry.run, entry.at
         is_document = made is not None and made.source == stored
         outputs: tuple[str, ...] = () if is_document else (stored,)
         if entry is not None:
             outputs = entry.output_paths
         place = self._place(scope)
-        return ItemTrace(place, key, stored, run, at, entry, made, outputs, n_rows)
+        return ItemTrace(place, key, stored, run, at, entry, made, outputs, n_rows, is_current)
 
     def _place(self, scope: str) -> ScopeOwner:
         if scope not in self._places:

@@ -93,6 +93,8 @@ class Report:
     """Number of files and rows that were removed, since their source is gone."""
     acted: tuple[str, ...] = ()
     """Steps outside of blocks that may have changed something else: commands, functions, moves."""
+    outdated: Mapping[str, str] = field(default_factory=dict)
+    """Outputs that no longer apply and are kept (paths, and rows in stores), and why."""
     message: str | None = None
     """Why the run failed or stopped, one sentence."""
     log: str | None = None
@@ -132,7 +134,8 @@ class Report:
 
     def done_in_words(self) -> str:
         """Return the effects that items do not show, in words."""
-        return done_in_words(self.status, len(self.written), self.n_removed, len(self.acted))
+        n_changed = (len(self.written), self.n_removed, len(self.acted))
+        return done_in_words(self.status, *n_changed, len(self.outdated))
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON for machines; `message` only when the run stopped early."""
@@ -149,12 +152,25 @@ class Report:
             "models": {name: dict(facts) for name, facts in self.models.items()},
             "seconds": round(self.seconds, 3),
             "items": [item.as_json() for item in self.items],
+            "outdated": dict(self.outdated),
             "returns": self.returns,
         }
         return answer if self.message is None else {**answer, "message": self.message}
 
 
-def done_in_words(status: str, n_written: int, n_removed: int, n_acted: int) -> str:
+def outdated_in_words(n_outdated: int) -> str:
+    """Return how many outputs no longer apply; empty for none."""
+    if not n_outdated:
+        return ""
+    what = (
+        "output no longer applies and is" if n_outdated == 1 else "outputs no longer apply and are"
+    )
+    return f"{n_outdated:,} {what} kept"
+
+
+def done_in_words(
+    status: str, n_written: int, n_removed: int, n_acted: int, n_outdated: int = 0
+) -> str:
     """Return effects that items do not show; empty where the run did not get far.
 
     >>> done_in_words("completed", 2, 0, 1), done_in_words("completed", 0, 0, 0)
@@ -167,8 +183,9 @@ def done_in_words(status: str, n_written: int, n_removed: int, n_acted: int) -> 
         (n_removed, "output removed", "outputs removed"),
         (n_acted, "step done", "steps done"),
     ]
-    told = ", ".join(f"{n:,} {one if n == 1 else many}" for n, one, many in parts if n)
-    return told or ("nothing to do" if status in ("completed", "quarantined") else "")
+    told = [f"{n:,} {one if n == 1 else many}" for n, one, many in parts if n]
+    told += [words] if (words := outdated_in_words(n_outdated)) else []
+    return ", ".join(told) or ("nothing to do" if status in ("completed", "quarantined") else "")
 
 
 def sums_by_outcome(counts: Mapping[str, Any]) -> dict[str, int]:
@@ -220,6 +237,8 @@ class PlanReport:
     """Advice and warnings, one sentence each; for people."""
     remarks: tuple[str, ...] = ()
     """Notes of steps during planning, such as a folder without files; for people."""
+    outdated: Mapping[str, str] = field(default_factory=dict)
+    """Outputs that no longer apply (paths, and rows in stores), and why."""
 
     @property
     def has_work(self) -> bool:
@@ -231,6 +250,7 @@ class PlanReport:
     def as_json(self) -> dict[str, Any]:
         return {
             "items": [item.as_json() for item in self.items],
+            "outdated": dict(self.outdated),
             "calls": self.calls,
             "calls_are": None if self.calls is None else self.calls_are,
             "likely_calls": self.likely_calls,

@@ -204,11 +204,13 @@ def read_run_details(past: PastRun) -> RunDetails:
         latest = _latest_items(ledger, past, outers)
     began = past.row.started
     base = past.place.folder.resolve()
+    renamed = {(scope, one.made.get(run_records.RENAMED)) for (scope, _), one in mades.items()}
     items = [
         _run_item(row, mades.get(place), outers.get(row.scope, ""), began, base)
         if row.entry.gone != past.row.run
         else _deleted_item(row, outers.get(row.scope, ""))
         for place, row in rows.items()
+        if place not in renamed  # which is listed under its new name
     ]
     told = {(item.step, item.key) for item in items}
     lost = [one for one in _items_of_journal(past, latest, base) if (one.step, one.key) not in told]

@@ -95,7 +95,7 @@ class FilesMove:
         if digest is None:
             target = await _moved_before(source, target, params, tools)
         else:
-            target = await _free_target(target, digest, params, tools)
+            target = await _free_target(source, target, digest, params, tools)
             await _move_or_copy(source, target, digest, params.mode, tools)
         if params.mode == "move":
             await tools.outputs.note_removed(source)
@@ -126,12 +126,15 @@ async def _moved_before(source: Path, target: Path, params: FilesMoveParams, too
     raise StepError(f"'{printable(source)}' does not exist.", kind="io")
 
 
-async def _free_target(target: Path, digest: str, params: FilesMoveParams, tools: Tools) -> Path:
+async def _free_target(
+    source: Path, target: Path, digest: str, params: FilesMoveParams, tools: Tools
+) -> Path:
     """Return a free path for the file, after recording it in the ledger."""
+    size_bytes = await asyncio.to_thread(_size_bytes, source) if params.mode == "copy" else None
     for path in _numbered_names(target):
         if await _may_take_name(path, digest, params, tools):
             try:
-                await tools.outputs.intend(path, digest)
+                await tools.outputs.intend(path, digest, size_bytes)
             except StepError:  # another item of this run is about to take it
                 if params.on_exists != "rename":
                     raise
@@ -143,6 +146,13 @@ async def _free_target(target: Path, digest: str, params: FilesMoveParams, tools
                 remedy="Move it away, or set `on_exists` to `rename` or `replace`.",
             )
     raise StepError(f"'{printable(target)}' and {_MOST_NAMES:,} similar names are taken.")
+
+
+def _size_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise os_refusal(f"'{printable(path)}' cannot be read", error) from error
 
 
 async def _may_take_name(path: Path, digest: str, params: FilesMoveParams, tools: Tools) -> bool:

@@ -86,7 +86,7 @@ class FilesWrite:
         sha256 = hashlib.sha256(data).hexdigest()
         there = await _digest_of(path)
         if there == sha256:
-            await tools.outputs.intend(path, sha256)
+            await tools.outputs.intend(path, sha256, len(data))
             await tools.outputs.wrote(path, sha256, len(data))
             return FilesWriteOutput(path=str(path), changed=False)
         if there is not None and not await _may_replace(path, there, params.on_edited, tools):
@@ -190,7 +190,7 @@ async def _replace(path: Path, data: bytes, sha256: str, tools: Tools) -> None:
     """Replace the file; on failure the temporary file is removed."""
     aside = await _to_temporary_file(path, data)
     try:
-        await tools.outputs.intend(path, sha256)
+        await tools.outputs.intend(path, sha256, len(data))
         # The folder is not synced: a rename that a power cut undoes shows as stale in the next run.
         aside.replace(path)
     except OSError as error:

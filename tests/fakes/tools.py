@@ -38,7 +38,7 @@ class FakeOutputs:
     def check_target(self, path: Path, *, is_new: bool = True) -> None:
         return
 
-    async def intend(self, path: Path, sha256: str) -> None:
+    async def intend(self, path: Path, sha256: str, size_bytes: int | None = None) -> None:
         self.events.append(("intend", path))
         if path in self.intended:
             raise StepError(f"another item of this run writes '{path}'")

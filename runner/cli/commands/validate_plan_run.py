@@ -51,6 +51,7 @@ from paddock.runner.progress.report import (
     ReviewMode,
     State,
     ValidateReport,
+    outdated_in_words,
 )
 from paddock.runner.settings import read_settings
 
@@ -139,6 +140,7 @@ def closing_lines(report: Report, *, fail_hint: str, file: str = "") -> tuple[st
         _written_line(report),
         *_waiting_lines(report, file),
         *_held_lines(report),
+        *_outdated_lines(report),
         _failed_line(report, fail_hint),
         _cost_line(report),
     )
@@ -160,6 +162,11 @@ def _held_lines(report: Report) -> Iterator[str]:
     what = f"Held {counted(len(held), 'item')}: {names}{more}."
     yield f"{what} Outputs were edited, or others wrote them, and are kept."
     yield f"  {HELD_REMEDY}"
+
+
+def _outdated_lines(report: Report) -> Iterator[str]:
+    if words := outdated_in_words(len(report.outdated)):
+        yield f"{words}; `--prune` removes what was not edited."
 
 
 def _written_line(report: Report) -> str:
@@ -386,7 +393,10 @@ class RunFlags:
         typer.Option("--refresh", help="Redo items made by an older, compatible step version."),
     ] = False
     prune: Annotated[
-        bool, typer.Option("--prune", help="Remove the outputs of deleted documents.")
+        bool,
+        typer.Option(
+            "--prune", help="Remove outputs that no longer apply, as those of deleted documents."
+        ),
     ] = False
     yes: YesOption = False
     take: TakeOption = False

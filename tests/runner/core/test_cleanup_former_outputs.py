@@ -6,8 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from paddock.runner.core.cleanup import ELSEWHERE
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.lineage.explain import explain_path
+from paddock.runner.settings import STATE_FOLDER
 from tests.runner.world import World
 
 COPIES = """\
@@ -43,10 +46,13 @@ def files(world: World) -> list[str]:
 def test_outputs_of_a_changed_path_are_told_until_prune_removes_them(world: World) -> None:
     world.edit("out/{{ doc.relpath }}.md", "out/{{ doc.stem }}.md")
     told = (
-        "2 outputs at former paths remain: out/0.txt.md, out/1.txt.md; "
-        "`paddock run --prune` removes them"
+        "kept, though they are written elsewhere now: out/0.txt.md, out/1.txt.md "
+        "(`--prune` removes)"
     )
-    assert world.run().notes == (told,)
+    report = world.run()
+    assert report.notes == (told,)
+    assert report.outdated == dict.fromkeys(["out/0.txt.md", "out/1.txt.md"], ELSEWHERE)
+    assert report.as_json()["outdated"] == world.plan().as_json()["outdated"] == report.outdated
     assert world.plan().remarks == (told,)
     assert not world.plan().has_work
     assert world.run().notes == (told,)
@@ -61,23 +67,25 @@ def test_outputs_of_a_changed_path_are_told_until_prune_removes_them(world: Worl
 def test_what_someone_edited_there_is_kept_and_said_so(world: World) -> None:
     world.write("out/0.txt.md", "My own words.")
     world.edit("out/{{ doc.relpath }}.md", "out/{{ doc.stem }}.md")
-    (note,) = world.run().notes
-    assert note.endswith("removes them, but for the 1 that was edited")
+    edited = "edited by hand, and kept though they are written elsewhere now: out/0.txt.md"
+    assert world.run().notes == (
+        edited,
+        "kept, though they are written elsewhere now: out/1.txt.md (`--prune` removes)",
+    )
     assert world.run(prune=True).notes == (
         "removed, since they are written elsewhere now: out/1.txt.md",
-        "edited by hand, and kept though they are written elsewhere now: out/0.txt.md",
+        edited,
     )
-    assert world.run().notes == ("1 output at a former path remains, edited by hand: out/0.txt.md",)
+    report = world.run()
+    assert (report.notes, list(report.outdated)) == ((edited,), ["out/0.txt.md"])
 
 
 def test_items_within_items_and_steps_of_their_own_are_looked_at_too(world: World) -> None:
     world.edit("parts/{{ doc.relpath }}-{{ n }}", "parts/{{ n }}-{{ doc.relpath }}")
     world.edit("INDEX", "INDEX.txt")
-    notes = world.run().notes
-    assert [note.partition(":")[0] for note in sorted(notes)] == [
-        "1 output at a former path remains",
-        "4 outputs at former paths remain",
-    ]
+    assert sorted(world.run().outdated) == [
+        "INDEX", "parts/0.txt-1", "parts/0.txt-2", "parts/1.txt-1", "parts/1.txt-2",
+    ]  # fmt: skip
     world.run(prune=True)
     assert [name for name in files(world) if name.startswith(("p", "I"))] == [
         "INDEX.txt", "parts/1-0.txt", "parts/1-1.txt", "parts/2-0.txt", "parts/2-1.txt",
@@ -129,17 +137,30 @@ def test_a_step_that_writes_no_more_leaves_what_it_wrote_to_a_person(tmp_path: P
     )
     start, end = world.text.index("      - {id: page"), world.text.index("  - {id: index")
     world.edit(world.text[start:end], "")
-    (note,) = world.run().notes
-    assert note.startswith("2 outputs at former paths remain: out/0.md, out/1.md;")
+    report = world.run()
+    assert report.notes[0] == (
+        "2 of 2 items of 'each' no longer make any output, so what was made of them is kept. "
+        "If that is right, run it with `--prune`."
+    )
+    assert len(report.outdated) == 6
+    assert {"out/0.md", "out/1.md"} < report.outdated.keys()
+    assert files(world)[1:3] == ["out/0.md", "out/1.md"]
 
 
 def test_why_says_that_a_file_is_no_output_any_more(world: World) -> None:
     world.edit("out/{{ doc.relpath }}.md", "out/{{ doc.stem }}.md")
-    world.run()
+    first, second = last_run(world), world.run().run
     (origin,) = explain_path(world.folder / "out/0.txt.md", [world.folder]).origins
+    assert origin.run == first
     assert origin.changes[0].what == (
-        "it is no longer an output: its item writes out/0.md, parts/0.txt-1, parts/0.txt-2 now"
+        f"it is no longer an output: since run '{second}' its item writes out/0.md, "
+        f"parts/0.txt-1, parts/0.txt-2"
     )
+
+
+def last_run(world: World) -> str:
+    with Ledger(world.folder / STATE_FOLDER, is_readonly=True) as ledger:
+        return ledger.runs(1)[0].run
 
 
 MONTHLY = """\

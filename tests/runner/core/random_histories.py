@@ -1,0 +1,366 @@
+"""Random histories of a folder: after `--prune` it is as a run from scratch makes it.
+
+    python -m tests.runner.core.random_histories --histories 1000 --seed 1
+
+A history edits, renames and deletes documents, changes the pipeline, and runs it between these,
+sometimes killed at a random write. Then, without `--prune`, the run has to name exactly the files
+that a run from scratch does not make; with it, files and rows have to be those of that run. A
+run that is killed has a process of its own, so that it loses what a real one does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from paddock.engine.system.files import TEMPORARY_SUFFIX, TemporaryFile
+from paddock.runner.ledger.ledger import Ledger
+from paddock.steps.vectors.open_stores import OpenStores
+from tests.runner.world import World
+
+TEXTS = ("keep me", "drop me", "keep two words", "bad", "keep bad", "one two three", "keep", "a b")
+NAMES = ("a.txt", "b.txt", "c.txt", "sub/d.txt", "sub/e.txt")
+OUTPUTS = ("out", "other", "parts", "copies", "INDEX", "INDEX.txt")
+KILLED = 9
+STORES = 0.1  # a child process imports LanceDB for a second
+
+
+class Shape:
+    """What a history may change of the pipeline."""
+
+    CHOICES: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "block": ("each", "every"),
+        "page": ("page", "sheet", None),
+        "page_if": (None, "'keep' in steps.text.text", "false", "not steps.text.text == 'a b'"),
+        "page_path": (
+            "out/{{ doc.relpath }}.md",
+            "other/{{ doc.relpath }}",
+            "out/{{ steps.kind.text | slug }}/{{ doc.relpath }}",
+            "out/{{ doc.sha256[:6] }}-{{ doc.stem }}",
+        ),
+        "fails": (None, "bad", "two"),
+        "prompt": ("Kind of {{ steps.text.text }}", "Which kind? {{ steps.text.text }}"),
+        "where": (None, "doc.name != 'a.txt'", "doc.size > 5"),
+        "key": (None, "doc.relpath", "doc.stem"),
+        "parts": (None, "parts", "pieces"),
+        "parts_if": (None, "'keep' in steps.text.text", "false"),
+        "deep": (None, "deep"),
+        "copy_if": (None, "'drop' in steps.text.text", "false"),
+        "index_if": (None, "steps.BLOCK.results | length > 2", "false"),
+        "index": ("INDEX", "INDEX.txt", None),
+        "second_if": ("false", "true", "steps.docs.files | length > 2"),
+        "second_path": ("out/second-{{ doc.stem }}", "other/second/{{ doc.stem }}"),
+        "each_if": (None, None, "steps.docs.files | length > 1"),
+        "store": (None, "store"),
+        "store_if": (None, "'keep' in steps.text.text"),
+    }
+
+    def __init__(self, chance: random.Random) -> None:
+        self._chance = chance
+        self.may_store = chance.random() < STORES
+        self.of = {name: choices[0] for name, choices in self.CHOICES.items()}
+        for _ in range(6):
+            self.change()
+
+    def change(self) -> str:
+        names = [name for name in self.CHOICES if self.may_store or "store" not in name]
+        name = self._chance.choice(names)
+        self.of[name] = self._chance.choice(self.CHOICES[name])
+        return f"{name}: {self.of[name]}"
+
+    def yaml(self) -> str:
+        """Return the pipeline."""
+        of, step = self.of, _step
+        body = [
+            step("text", "files.read", {"path": "{{ doc.path }}"}),
+            step("kind", "chat", {"prompt": of["prompt"]}),
+        ]
+        if of["copy_if"] != "false":
+            copy = {"path": "{{ doc.path }}", "to": "copies/{{ doc.relpath }}", "mode": "copy"}
+            body.append(step("copy", "files.move", copy, of["copy_if"]))
+        if of["page"]:
+            page = {"path": of["page_path"], "text": "{{ steps.kind.text }}"}
+            body.append(step(of["page"], "files.write", page, of["page_if"]))
+        if of["store"]:
+            store = {"texts": ["{{ steps.text.text }}"], "store": of["store"]}
+            body.append(step("rows", "embed", store, of["store_if"]))
+        if of["fails"]:
+            broken = f"{{{{ 1 / (0 if '{of['fails']}' in steps.text.text else 1) }}}}"
+            body.append(step("fails", "prompt", {"template": broken}))
+        if of["parts"]:
+            body.append(self._parts())
+        nodes = [
+            step("docs", "files.scan", {"root": "inbox"}),
+            self._block(of["block"], body, of["each_if"]),
+            self._second(),
+        ]
+        if of["index"]:
+            condition = of["index_if"] and of["index_if"].replace("BLOCK", of["block"])
+            text = f"{{{{ steps.{of['block']}.results | length }}}} of them"
+            nodes.append(
+                step("index", "files.write", {"path": of["index"], "text": text}, condition)
+            )
+        return json.dumps({"steps": nodes}, indent=1)
+
+    def _block(self, id_: str, body: list[Any], condition: str | None) -> dict[str, Any]:
+        block: dict[str, Any] = {"id": id_, "for_each": "doc in steps.docs.files", "do": body}
+        block["returns"] = "doc.relpath"
+        for name in ("where", "key"):
+            if self.of[name]:
+                block[name] = self.of[name]
+        if condition:
+            block["if"] = condition
+        return block
+
+    def _parts(self) -> dict[str, Any]:
+        part = {"path": "parts/{{ doc.relpath }}/{{ word }}", "text": "{{ word }}"}
+        body: list[Any] = [_step("part", "files.write", part)]
+        if self.of["deep"]:
+            letter = {
+                "path": "parts/{{ doc.relpath }}/{{ word }}-{{ n }}",
+                "text": "letter {{ n }}",
+            }
+            inner = [_step("letter", "files.write", letter)]
+            deep = {"id": "deep", "for_each": "n in range(word | length)", "do": inner}
+            body.append(deep)
+        words = "word in steps.text.text | split(' ') | unique"
+        parts: dict[str, Any] = {"id": self.of["parts"], "for_each": words, "do": body}
+        if self.of["parts_if"]:
+            parts["if"] = self.of["parts_if"]
+        return parts
+
+    def _second(self) -> dict[str, Any]:
+        write = {"path": self.of["second_path"], "text": "{{ doc.relpath }}"}
+        block = {"id": "second", "for_each": "doc in steps.docs.files", "if": self.of["second_if"]}
+        return {**block, "do": [_step("out", "files.write", write)]}
+
+
+def _step(id_: str, uses: str, given: Any, condition: str | None = None) -> dict[str, Any]:
+    step = {"id": id_, "uses": uses, "with": given}
+    return step if condition is None else {**step, "if": condition}
+
+
+class History:
+    """One folder and what is done to it."""
+
+    def __init__(self, seed: int, folder: Path) -> None:
+        self.chance = random.Random(seed)
+        self.folder = folder
+        self.shape = Shape(self.chance)
+        self.told: list[str] = []
+        for name in self.chance.sample(NAMES, 3):
+            self.write(name)
+        self.save()
+
+    def write(self, name: str) -> None:
+        path = self.folder / "inbox" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.chance.choice(TEXTS), "utf-8")
+        self.told.append(f"write {name}: {path.read_text('utf-8')}")
+
+    def save(self) -> None:
+        (self.folder / "pipeline.yaml").write_text(self.shape.yaml(), "utf-8")
+
+    def documents(self) -> list[Path]:
+        return sorted(path for path in (self.folder / "inbox").rglob("*") if path.is_file())
+
+    def go(self) -> list[str]:
+        """Live through it; return what is wrong at the end."""
+        for _ in range(self.chance.randint(2, 5)):
+            for _ in range(self.chance.randint(1, 3)):
+                self.change()
+            self.run_somehow()
+        return self.faults()
+
+    def change(self) -> None:
+        kind = self.chance.choice(("write", "write", "rename", "delete", "shape", "shape"))
+        documents = self.documents()
+        if kind == "write" or not documents:
+            self.write(self.chance.choice(NAMES))
+        elif kind == "rename":
+            old, new = self.chance.choice(documents), self.chance.choice(NAMES)
+            target = self.folder / "inbox" / new
+            target.parent.mkdir(exist_ok=True)
+            old.rename(target)
+            self.told.append(f"rename {old.name} {new}")
+        elif kind == "delete":
+            one = self.chance.choice(documents)
+            one.unlink()
+            self.told.append(f"delete {one.name}")
+        else:
+            self.told.append(self.shape.change())
+            self.save()
+
+    def run_somehow(self) -> None:
+        kill = self.chance.randint(1, 40) if self.chance.random() < 0.4 else 0
+        prune = self.chance.random() < 0.2
+        self.told.append(f"run{f' killed at {kill}' if kill else ''}{' --prune' if prune else ''}")
+        if kill or self.shape.may_store:
+            in_a_process(self.folder, lambda: run_here(self.folder, prune=prune), kill)
+        else:
+            run_here(self.folder, prune=prune)
+
+    def last_run(self, folder: Path, *, prune: bool = False, plans: bool = False) -> Any:
+        def act() -> dict[str, Any]:
+            return run_here(folder, prune=prune, plans=plans, is_last=True)
+
+        return in_a_process(folder, act) if self.shape.may_store else act()
+
+    def faults(self) -> list[str]:
+        kept = self.last_run(self.folder, plans=True)
+        here = files_of(self.folder)
+        with tempfile.TemporaryDirectory() as name:
+            scratch = Path(name)
+            shutil.copytree(self.folder / "inbox", scratch / "inbox", copy_function=shutil.copy2)
+            shutil.copy(self.folder / "pipeline.yaml", scratch)
+            fresh = self.last_run(scratch)
+            there = files_of(scratch)
+            found = [f"run: {kept['message']}"] if kept["status"] == "failed" else []
+            if (kept["status"] == "failed") != (fresh["status"] == "failed"):
+                found.append(f"status {kept['status']}, from scratch {fresh['status']}")
+            told = {one for one in kept["outdated"] if not one.endswith("of store")}
+            if told != here.keys() - there.keys():
+                extra = sorted(here.keys() - there.keys())
+                found.append(f"outdated: told {sorted(told)}, are {extra}")
+            if kept["plan"] != kept["outdated"]:
+                found.append(f"plan tells {kept['plan']}, the run {kept['outdated']}")
+            pruned = self.last_run(self.folder, prune=True)
+            now = files_of(self.folder)
+            if now != there:
+                found.append(f"files: {sorted(now.items() ^ there.items())}")
+            if pruned["rows"] != fresh["rows"]:
+                found.append(f"rows: {pruned['rows']}, from scratch {fresh['rows']}")
+            if pruned["outdated"]:
+                found.append(f"kept after --prune: {pruned['outdated']}")
+        return found
+
+
+def run_here(
+    folder: Path, *, prune: bool, plans: bool = False, is_last: bool = False
+) -> dict[str, Any]:
+    """Run it; the last time with what was given up, since several kills met it."""
+    world = World(folder, (folder / "pipeline.yaml").read_text("utf-8"))
+    report = world.run(prune=prune, is_confirmed=True, retry_failed=is_last)
+    said = {"status": report.status, "message": report.message, "outdated": [*report.outdated]}
+    return {**said, "plan": [*world.plan().outdated] if plans else [], "rows": rows_of(folder)}
+
+
+def rows_of(folder: Path) -> list[str]:
+    """Return the texts in the store."""
+    if not (folder / "store").exists():
+        return []
+    import lancedb
+
+    database = lancedb.connect(folder / "store")
+    return sorted(
+        row["text"]
+        for name in database.list_tables().tables
+        for row in database.open_table(name).to_arrow().to_pylist()
+    )
+
+
+def files_of(folder: Path) -> dict[str, str]:
+    found = [path for name in OUTPUTS for path in (folder / name, *(folder / name).rglob("*"))]
+    return {
+        path.relative_to(folder).as_posix(): path.read_text("utf-8")
+        for path in found
+        if path.is_file() and not path.name.endswith(TEMPORARY_SUFFIX)  # swept when they are older
+    }
+
+
+def in_a_process(folder: Path, act: Callable[[], dict[str, Any]], kill: int = 0) -> Any:
+    """Act in a child process; with `kill` it ends at that write. Return what `act` returned."""
+    answer = folder / "answer.json"
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if kill and code == KILLED:
+            return None
+        if code:
+            raise RuntimeError((folder / "trace.txt").read_text("utf-8"))
+        return json.loads(answer.read_text("utf-8"))
+    try:
+        if kill:
+            kill_at(kill)
+        answer.write_text(json.dumps(act()), "utf-8")
+        code = 0
+    except BaseException:  # the parent raises it
+        (folder / "trace.txt").write_text(traceback.format_exc(), "utf-8")
+        code = 1
+    os._exit(code)
+
+
+def kill_at(n: int) -> None:
+    """End this process at the n-th of the writes that matter, before or after it."""
+    left = [n]
+
+    def die() -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            os._exit(KILLED)
+
+    def both(plain: Any) -> Any:
+        def done(*given: Any, **named: Any) -> Any:
+            die()
+            answer = plain(*given, **named)
+            die()
+            return answer
+
+        return done
+
+    def both_async(plain: Any) -> Any:
+        async def done(*given: Any, **named: Any) -> Any:
+            die()
+            answer = await plain(*given, **named)
+            die()
+            return answer
+
+        return done
+
+    TemporaryFile.replace = both(TemporaryFile.replace)  # type: ignore[method-assign]
+    Path.unlink = both(Path.unlink)  # type: ignore[method-assign]
+    Ledger.durable = both_async(Ledger.durable)  # type: ignore[method-assign]
+    OpenStores.keep_only = both_async(OpenStores.keep_only)  # type: ignore[method-assign]
+    OpenStores.forget = both_async(OpenStores.forget)  # type: ignore[method-assign]
+
+
+def import_all() -> None:
+    """Import what runs import, once for all child processes."""
+    with tempfile.TemporaryDirectory() as name:
+        History(1, Path(name))
+        run_here(Path(name), prune=False)
+    assert threading.active_count() == 1  # a child would have no other thread, but its locks
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Random histories against runs from scratch.")
+    parser.add_argument("--histories", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    import_all()
+    n_bad = 0
+    for seed in range(given.seed, given.seed + given.histories):
+        with tempfile.TemporaryDirectory() as name:
+            history = History(seed, Path(name))
+            faults = history.go()
+        if faults:
+            n_bad += 1
+            print(f"seed {seed}:", *history.told, sep="\n  ")
+            print(*faults, sep="\n    ", flush=True)
+    print(f"{given.histories} histories, {n_bad} of them wrong")
+    return min(n_bad, 1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

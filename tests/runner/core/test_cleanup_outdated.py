@@ -1,0 +1,277 @@
+"""Outputs that no longer apply: named by plans and runs, explained, removed where that is asked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.runner.bind.bound import paths_depend_on_item_alone
+from paddock.runner.core import cleanup
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.lineage.explain import explain_path
+from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.settings import STATE_FOLDER
+from tests.runner.world import World
+
+PAGES = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: kind, uses: chat, with: {prompt: "{{ steps.text.text }}"}}
+      - id: page
+        uses: files.write
+        if: "'keep' in steps.text.text"
+        with: {path: "out/{{ doc.relpath }}", text: "{{ steps.kind.text }}"}
+    returns: doc.relpath
+  - id: index
+    uses: files.write
+    if: steps.each.results | length > 1
+    with: {path: out/INDEX, text: "{{ steps.each.results | join(' ') }}"}
+"""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path, PAGES)
+    for name in ("a", "b", "c"):
+        world.write(f"inbox/{name}", f"keep {name}")
+    assert world.run().outdated == {}
+    return world
+
+
+def outputs(world: World) -> list[str]:
+    return sorted(path.name for path in (world.folder / "out").iterdir())
+
+
+def why(world: World, name: str) -> tuple[str, list[str]]:
+    (origin,) = explain_path(world.folder / name, [world.folder]).origins
+    return origin.run, [change.what for change in origin.changes]
+
+
+def test_a_step_whose_condition_became_false_leaves_an_outdated_file(world: World) -> None:
+    (first,) = {why(world, "out/a")[0]}
+    world.write("inbox/a", "drop")
+    report = world.run()
+    assert report.outdated == {"out/a": cleanup.NOT_MADE}
+    assert report.notes == (
+        "kept, though their items no longer make them: out/a (`--prune` removes)",
+    )
+    assert report.done_in_words() == "1 output no longer applies and is kept"
+    again, plan = world.run(), world.plan()
+    assert again.outdated == plan.outdated == report.outdated
+    assert plan.remarks == again.notes == report.notes
+    assert not plan.has_work
+    run, changes = why(world, "out/a")
+    assert run == first
+    now = f"it is no longer an output: since run '{report.run}' its item writes nothing here"
+    assert changes[0] == now
+    pruned = world.run(prune=True)
+    assert pruned.notes == ("removed, since their items no longer make them: out/a",)
+    assert (pruned.n_removed, pruned.outdated, outputs(world)) == (1, {}, ["INDEX", "b", "c"])
+    world.write("inbox/a", "keep a")
+    world.run()
+    assert outputs(world) == ["INDEX", "a", "b", "c"]
+
+
+def test_so_does_a_condition_that_was_edited(world: World) -> None:
+    world.edit("'keep' in steps.text.text", "doc.name == 'b'")
+    assert world.run().outdated.keys() == {"out/a", "out/c"}
+    world.run(prune=True)
+    assert outputs(world) == ["INDEX", "b"]
+
+
+def test_so_does_an_item_that_fails_and_why_says_so(world: World) -> None:
+    broken = "\"{{ 1 / (0 if doc.name == 'a' else 1) }}\""
+    fails = f"      - {{uses: prompt, with: {{template: {broken}}}}}\n"
+    world.edit("      - {id: kind", fails + "      - {id: kind")
+    report = world.run()
+    assert report.counts["quarantined"] == 1
+    assert report.outdated == world.run().outdated == {"out/a": cleanup.NOT_MADE}
+    run, changes = why(world, "out/a")
+    assert run != report.run
+    assert changes[0] == f"it is no longer an output: run '{report.run}' quarantined its item"
+    world.run(prune=True)
+    assert outputs(world) == ["INDEX", "b", "c"]
+
+
+def test_so_does_a_step_of_its_own_that_is_skipped(world: World) -> None:
+    world.edit("length > 1", "length > 5")
+    report = world.run()
+    assert report.outdated == world.plan().outdated == {"out/INDEX": cleanup.SKIPPED}
+    run, changes = why(world, "out/INDEX")
+    assert run != report.run
+    assert changes[0] == "it is no longer an output: its step does not write it any more"
+    world.run(prune=True)
+    assert outputs(world) == ["a", "b", "c"]
+
+
+def test_and_a_block_that_is_skipped(world: World) -> None:
+    world.edit("    for_each: doc in", '    if: "false"\n    for_each: doc in')
+    report = world.run()
+    assert report.outdated == dict.fromkeys(
+        ["out/INDEX", "out/a", "out/b", "out/c"], cleanup.SKIPPED
+    )
+    assert world.plan().outdated == report.outdated
+    assert "it no longer applies: its step is skipped now" in why(world, "out/a")[1]
+    world.edit('    if: "false"\n', "")
+    assert world.run().outdated == {}
+    world.edit("    for_each: doc in", '    if: "false"\n    for_each: doc in')
+    world.run(prune=True)
+    assert outputs(world) == []
+
+
+def test_and_a_step_or_block_that_was_renamed_or_removed(world: World) -> None:
+    world.edit("id: each", "id: every")
+    world.edit("steps.each", "steps.every")
+    assert world.run().outdated == {}  # the new one writes the same files
+    world.edit("out/{{ doc.relpath }}", "out/{{ doc.relpath }}.md")
+    start = world.text.index("  - id: index")
+    world.edit(world.text[start:], "")
+    report = world.run()
+    assert report.outdated.keys() == {"out/a", "out/b", "out/c", "out/INDEX"}
+    assert report.outdated["out/INDEX"] == cleanup.NO_STEP
+    world.run(prune=True)
+    assert outputs(world) == ["a.md", "b.md", "c.md"]
+
+
+NESTED = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: words
+        if: "'keep' in steps.text.text"
+        for_each: word in steps.text.text | split(" ")
+        do:
+          - {uses: files.write, with: {path: "out/{{ doc.name }}-{{ word }}", text: "{{ word }}"}}
+          - id: letters
+            for_each: letter in word | list | unique
+            do:
+              - uses: files.write
+                with: {path: "out/{{ doc.name }}-{{ word }}-{{ letter }}", text: x}
+"""
+
+
+def test_items_within_items_within_items_go_with_what_they_are_made_of(tmp_path: Path) -> None:
+    world = World(tmp_path, NESTED)
+    world.write("inbox/a", "keep ab")
+    world.write("inbox/b", "keep cd")
+    world.run()
+    of_b = {f"out/{path}" for path in outputs(world) if path.startswith("b")}
+    world.write("inbox/a", "keep")
+    gone = {"out/a-ab", "out/a-ab-a", "out/a-ab-b"}
+    assert world.run().outdated.keys() == gone
+    world.write("inbox/b", "cd")
+    assert world.run().outdated.keys() == gone | of_b
+    start = world.text.index("          - id: letters")
+    world.edit(world.text[start:], "")
+    left = {f"out/a-keep-{letter}" for letter in "kep"}
+    assert world.run().outdated.keys() == gone | of_b | left
+    assert world.run(prune=True).outdated == {}
+    assert outputs(world) == ["a-keep"]
+
+
+def test_a_path_by_an_answer_of_the_item_leaves_no_old_answer(tmp_path: Path) -> None:
+    world = World(tmp_path, PAGES)
+    world.edit("out/{{ doc.relpath }}", "out/{{ steps.kind.text | slug }}/{{ doc.name }}")
+    world.write("inbox/a", "keep one")
+    world.run()
+    world.write("inbox/a", "keep two")
+    assert len(world.run().outdated) == 1
+    world.run(prune=True)
+    assert len(list((tmp_path / "out").rglob("a"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "uses", "is_alone"),
+    [
+        ("out/{{ doc.stem }}", "prompt", True),
+        ("out/{{ steps.kind.text }}", "prompt", True),
+        ("{{ inputs.out }}/{{ doc.stem }}", "prompt", True),
+        ("out/{{ inputs.month }}/{{ doc.stem }}", "prompt", False),
+        ("out/{{ steps.kind.text }}", "run", False),  # it may be today's date
+        ("out/{{ steps.kind.text }}", "tool", False),
+        ("out/{{ steps.docs.root }}/{{ doc.stem }}", "prompt", False),
+        ("out/{{ broken", "prompt", False),
+    ],
+)
+def test_a_path_that_names_more_than_its_item_belongs_to_another_report(
+    path: str, uses: str, *, is_alone: bool
+) -> None:
+    spec: dict[str, Any] = {
+        "blocks": {"each": {"for_each": "doc in steps.docs.files"}},
+        "steps": {
+            "kind": {"uses": uses, "with": {"template": "{{ doc.name }}"}},
+            "page": {"uses": "files.write", "with": {"path": path, "text": "x"}},
+        },
+    }
+    types = {"out": "dir", "month": "str"}
+    assert paths_depend_on_item_alone(spec, types) == is_alone
+
+
+def test_a_watch_removes_what_one_item_no_longer_makes_and_asks_before_most_of_them_go(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, "on: {watch: {path: inbox, deletes: prune}}\n" + PAGES)
+    for name in ("a", "b", "c"):
+        world.write(f"inbox/{name}", f"keep {name}")
+    world.run()
+    world.write("inbox/a", "drop")
+    assert world.run().notes == ("removed, since their items no longer make them: out/a",)
+    world.edit("'keep' in", "'other' in")
+    report = world.run()
+    assert report.outdated.keys() == {"out/b", "out/c"}
+    assert "2 of 3 items of 'each' no longer make any output" in report.notes[0]
+    assert outputs(world) == ["INDEX", "b", "c"]
+    world.run(prune=True)
+    assert outputs(world) == ["INDEX"]
+
+
+def test_an_item_that_waits_for_review_decides_nothing_and_a_rejected_one_does(
+    tmp_path: Path,
+) -> None:
+    world = World(tmp_path, PAGES)
+    world.write("inbox/a", "keep a")
+    world.write("inbox/b", "keep b")
+    world.write("inbox/c", "keep c")
+    world.run()
+    world.edit(
+        '"{{ steps.text.text }}"}}\n',
+        '"{{ steps.text.text }}"}, review: {when: "\'doubt\' in text"}}\n',
+    )
+    world.run()
+    world.write("inbox/a", "keep a doubt")
+    report = world.run()
+    assert (report.counts["waiting"], report.outdated) == (1, {})
+    run, changes = why(world, "out/a")
+    assert run != report.run
+    assert changes[0] == (
+        f"it is of an earlier answer: since run '{report.run}' its item waits for review"
+    )
+    assert world.run(prune=True).outdated == {}
+    assert "a" in outputs(world)
+    with Ledger(tmp_path / STATE_FOLDER) as ledger:
+        desk = ReviewDesk(ledger)
+        (review,) = desk.pending()
+        desk.decide(review.id, review.question, "reject", reason="no", by="ann")
+    report = world.run()
+    assert report.counts["quarantined"] == 1
+    assert report.outdated == {"out/a": cleanup.NOT_MADE}
+    world.run(prune=True)
+    assert "a" not in outputs(world)
+
+
+def test_random_histories_end_as_a_run_from_scratch() -> None:
+    command = [sys.executable, "-m", "tests.runner.core.random_histories", "--histories", "8"]
+    folder = Path(__file__).parents[3]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "8 histories, 0 of them wrong\n"), ended.stderr
