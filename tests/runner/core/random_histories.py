@@ -217,6 +217,7 @@ class History:
         return in_a_process(folder, act) if self.shape.may_store else act()
 
     def faults(self) -> list[str]:
+        self.last_run(self.folder)  # gives up what several kills met; the next one tries it again
         kept = self.last_run(self.folder, plans=True)
         here = files_of(self.folder)
         with tempfile.TemporaryDirectory() as name:
@@ -229,6 +230,11 @@ class History:
             if (kept["status"] == "failed") != (fresh["status"] == "failed"):
                 found.append(f"status {kept['status']}, from scratch {fresh['status']}")
             told = {one for one in kept["outdated"] if not one.endswith("of store")}
+            if kept["is_left"]:  # all its items failed: it stays, as a note says
+                for name in ("INDEX", "INDEX.txt"):
+                    here.pop(name, None)
+                    there.pop(name, None)
+                told -= {"INDEX", "INDEX.txt"}
             if told != here.keys() - there.keys():
                 extra = sorted(here.keys() - there.keys())
                 found.append(f"outdated: told {sorted(told)}, are {extra}")
@@ -236,6 +242,8 @@ class History:
                 found.append(f"plan tells {kept['plan']}, the run {kept['outdated']}")
             pruned = self.last_run(self.folder, prune=True)
             now = files_of(self.folder)
+            if kept["is_left"]:
+                now = {name: now[name] for name in now if not name.startswith("INDEX")}
             if now != there:
                 found.append(f"files: {sorted(now.items() ^ there.items())}")
             if pruned["rows"] != fresh["rows"]:
@@ -251,7 +259,9 @@ def run_here(
     """Run it; the last time with what was given up, since several kills met it."""
     world = World(folder, (folder / "pipeline.yaml").read_text("utf-8"))
     report = world.run(prune=prune, is_confirmed=True, retry_failed=is_last)
-    said = {"status": report.status, "message": report.message, "outdated": [*report.outdated]}
+    said: dict[str, Any] = {"status": report.status, "message": report.message}
+    said["outdated"] = [*report.outdated]
+    said["is_left"] = any("is left as it is" in note for note in report.notes)
     return {**said, "plan": [*world.plan().outdated] if plans else [], "rows": rows_of(folder)}
 
 
