@@ -460,6 +460,9 @@ class StepLog(Protocol):
     def note(self, text: str) -> None:
         """Show one line, and keep it in the report."""
 
+    def tally(self, noun: str, what: str) -> None:
+        """Count what may happen to many items; one line for each step says how often it did."""
+
 
 class NoToolset:
     """No tools, such as during planning."""

@@ -154,7 +154,7 @@ class RunContext:
             models=BoundModels(self.bound.models, self.bound.defaults, step.model),
             roots=self.bound.roots,
             outputs=outputs,
-            log=ItemLog(self.stats, caller.step, caller.key),
+            log=ItemLog(self.stats, caller.step, caller.key, step.id),
             priority=self.bound.priority,
             total_s=step.timeout.total_s,
             idle_s=step.timeout.idle_s,
@@ -496,9 +496,13 @@ class BoundModels:
 class ItemLog:
     """Implements `paddock.steps.base.StepLog`: prefixes notes with the item."""
 
-    def __init__(self, stats: RunStats, step: str, key: str) -> None:
+    def __init__(self, stats: RunStats, block: str, key: str, step: str) -> None:
         self._stats = stats
-        self._place = f"{key}: " if key else f"{step}: "
+        self._step, self._key = step, key
+        self._place = f"{key}: " if key else f"{block}: "
 
     def note(self, text: str) -> None:
         self._stats.note(f"{self._place}{text}")
+
+    def tally(self, noun: str, what: str) -> None:
+        self._stats.tally(self._step, self._key, noun, what)

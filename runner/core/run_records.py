@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from paddock.engine.request import Usage
 from paddock.engine.system import files
+from paddock.engine.system.text import counted, listed
 from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.progress.events import ItemState, Observer
 from paddock.runner.progress.report import ItemReport, Report, Status
@@ -206,6 +207,8 @@ class RunStats:
         self._items: list[ItemReport] = []
         self._steps: dict[str, StepTotals] = {}
         self._notes: dict[str, None] = {}
+        self._tallies: dict[tuple[str, str, str], Counter[str]] = {}
+        """How often each item had what is noted once for a step."""
         self._written: dict[str, None] = {}
         self._acted: dict[str, None] = {}
         self._outdated: dict[str, str] = {}
@@ -251,6 +254,21 @@ class RunStats:
         self._notes[text] = None
         if len(self._notes) <= MAX_NOTES:
             self.observer.note(text)
+
+    def tally(self, step: str, key: str, noun: str, what: str) -> None:
+        """Count what happened to an item in a step; the report has one note for all of them."""
+        kind = (f"{self._prefix}{step}", noun, what)
+        self._tallies.setdefault(kind, Counter())[key] += 1
+
+    def _tally_notes(self) -> tuple[str, ...]:
+        """Report each tally to the observer; return the notes."""
+        made = []
+        for (step, noun, what), keys in self._tallies.items():
+            items = f" ({listed([key for key in keys if key], 3)})" if any(keys) else ""
+            text = f"'{step}': {counted(keys.total(), noun)} {what}{items}."
+            made.append(self.secrets.redact(text))
+            self.observer.note(made[-1])
+        return tuple(made)
 
     def step(self, step: str, total: int | None, fresh: int) -> None:
         if self._item is None:  # else they are details of one item
@@ -343,7 +361,7 @@ class RunStats:
             seconds=time.monotonic() - self.began,
             items=self._in_order(),
             returns=self.secrets.redacted(returns),
-            notes=tuple(self._notes),
+            notes=(*self._tally_notes(), *self._notes),
             written=tuple(self._written),
             n_removed=self._sums["removed"],
             acted=tuple(self._acted),

@@ -67,6 +67,7 @@ from paddock.steps.base import (
     Vector,
     VectorRow,
 )
+from paddock.steps.llm.ask_and_repair import most_asked_again
 from paddock.steps.run_pipeline import named_outputs
 from paddock.steps.vectors.open_stores import OpenStores, StoreHandle
 from paddock.steps.vectors.where_filter import Where
@@ -82,7 +83,7 @@ class CallBounds:
 
     least: int = 0
     most: int | None = 0
-    repairs: int = 0  # at most so many more, where answers do not pass their checks
+    repairs: int = 0  # at most so many more, where answers fail their checks or are cut off
 
     def __add__(self, other: CallBounds) -> CallBounds:
         most = None if self.most is None or other.most is None else self.most + other.most
@@ -324,10 +325,7 @@ def bound_step(step: BoundStep) -> CallBounds:
         return bound_steps(step.inner.nodes)
     if not step.kind.roles:
         return CallBounds()
-    most = _max_calls(step)
-    if most is None:
-        return CallBounds(0, None)
-    return with_repairs(step, CallBounds(0, most))
+    return with_repairs(step, CallBounds(0, _max_calls(step)))
 
 
 def _max_calls(step: BoundStep) -> int | None:
@@ -366,7 +364,9 @@ def with_repairs(step: BoundStep, calls: CallBounds, *, holds_forms: bool = Fals
     is_held = holds_forms and step.model is not None and not step.model.pool
     if step.reply is not None and (step.reply.checks or not is_held):
         most += step.reply.repair * (most if hasattr(step.kind, "foresee") else 1)
-    most *= 1 + times(step.retry, "check")
+    of_model = step.model.params if step.model else {}
+    n_again = most_asked_again(step.uses, step.params.value.data, of_model)
+    most *= (1 + times(step.retry, "check")) * (1 + n_again)
     return replace(calls, repairs=most - calls.most)
 
 

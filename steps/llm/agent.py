@@ -87,6 +87,11 @@ class AgentParams(Params):
     params: SamplingParams = Field(
         default=SamplingParams(), description="How answers are sampled; deterministic by default."
     )
+    on_truncated: Literal["keep", "error"] = Field(
+        default="keep",
+        description="What happens to an answer that ends at `max_tokens`: it is used, and the "
+        "report says how many were; or the item fails.",
+    )
 
     @model_validator(mode="after")
     def _names_each_once(self) -> AgentParams:
@@ -128,7 +133,7 @@ class Agent:
 
     async def run(self, params: AgentParams, tools: Tools) -> AgentOutput:
         model = tools.models.resolve(params.model, "chat")
-        asker = Asker(tools, model, params.params.given())
+        asker = Asker(tools, model, params.params.given(), params.on_truncated)
         offered = await offered_tools(params.tools, tools.toolset)
         task = render_template(params.prompt, "prompt", params.vars)
         messages = [Message("user", task)]

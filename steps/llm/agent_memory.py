@@ -239,7 +239,9 @@ class TurnNotes:
 
 async def turn_notes(asker: Asker, task: str) -> TurnNotes:
     limit = max(1, min(_MOST_NOTES_TOKENS, await asker.room() // 4))
-    return TurnNotes(asker, replace(asker, params={**asker.params, "max_tokens": limit}), task)
+    params = {**asker.params, "max_tokens": limit}
+    limited = replace(asker, params=params, on_truncated="keep", noun="memory note")
+    return TurnNotes(asker, limited, task)
 
 
 @dataclass

@@ -12,7 +12,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -192,6 +192,11 @@ class SchemaOnlyForm:
 
 CALLS_AT_ONCE = 8  # if a pool does not report its slots; it mixes calls of many documents
 _NEAR_LIMIT = 0.9  # of the limit, in tokens
+_CLOSING_TOKENS = 32  # a short limit's grammar may begin to close the answer so many before it
+OnTruncated = Literal["keep", "error", "continue", "more"]
+"""`more`: ask once again with twice the limit."""
+MOST_CONTINUATIONS = 8
+"""Of `continue`; a model that does not end by then has lost its thread."""
 _RETRY_TEMPERATURE_STEP, _MOST_RETRY_TEMPERATURE = 0.3, 0.9  # temperatures
 
 
@@ -238,6 +243,10 @@ class Asker:
     model: ModelSpec
     params: Mapping[str, Any]
     """The step's own sampling parameters."""
+    on_truncated: OnTruncated = "keep"
+    """What happens to an answer that ends at the author's limit."""
+    noun: str = "answer"
+    """What the report calls the answers."""
     characters_cut: int = 0
     _usages: list[Usage] = field(default_factory=list)
 
@@ -301,11 +310,16 @@ class Asker:
         tools: Sequence[Tool] = (),
         tool_choice: str = "auto",
         n_logprobs: int | None = None,
+        most_tokens: int | None = None,
     ) -> Reply:
         """Return an answer; the options are those of `ChatRequest`.
 
+        `most_tokens`: how long one that reached its limit may become by `on_truncated`; None: what
+        the context holds.
+
         Raises:
-            StepError: it ended at a limit that the author did not set, or repeated itself.
+            StepError: it ended at a limit that the author did not set, or must not end at, or
+                repeated itself.
             EngineError: the pool could not do it.
         """
         request = ChatRequest(
@@ -320,40 +334,125 @@ class Asker:
             tool_choice=tool_choice,
             n_logprobs=n_logprobs,
         )
-        reply = await self._reply(request)
-        self._usages.append(reply.usage)
-        await self._accept(reply)
+        limit, reply = await self.reserved(), await self._reply(request)
+        if self.on_truncated == "continue":
+            limit, reply = await self._continued(request, reply, limit, most_tokens)
+        elif self.on_truncated == "more" and (self.max_tokens or 0) > 0:
+            limit, reply = await self._with_more_room(request, reply, limit, most_tokens)
+        await self._accept(reply, limit)
         return reply
 
-    async def _accept(self, reply: Reply) -> None:
-        """Refuse an answer that ended at a limit that the author did not set."""
-        if reply.done_reason == "repetition" and self.max_tokens is None:
+    async def _continued(
+        self, request: ChatRequest, reply: Reply, limit: int, most_tokens: int | None
+    ) -> tuple[int, Reply]:
+        """Have an answer go on from its last word, each time for as many tokens as the limit.
+
+        A prompt that ends with text of the assistant is continued only by this machine's engine,
+        and only where no form or tool makes the answer start again. Else it is asked again whole.
+        """
+        facts = await self.tools.pool.facts(self.model)
+        is_elsewhere = "://" in facts.path
+        for _ in range(MOST_CONTINUATIONS):
+            if not _is_cut_off(reply, limit) or reply.tool_calls:
+                break
+            before = reply
+            if is_elsewhere or request.constraint or request.tools or not reply.text:
+                limit, reply = await self._with_more_room(request, reply, limit, most_tokens)
+            else:
+                reply = await self._next_piece(request, reply, most_tokens)
+            if reply is before:
+                break
+        return limit, reply
+
+    async def _next_piece(
+        self, request: ChatRequest, reply: Reply, most_tokens: int | None
+    ) -> Reply:
+        """Return an answer with its next piece; the same one if there is no room for that."""
+        begun = Message("assistant", reply.text, reasoning=reply.reasoning)
+        messages = (*request.messages, begun)
+        room = await self._room_after(messages)
+        if most_tokens is not None:
+            room = min(room, most_tokens - reply.usage.completion_tokens)
+        n_tokens = min(await self.reserved(), room)
+        if (self.max_tokens or 1) < 0 or n_tokens < 1:
+            return reply
+        params = {**request.params, "max_tokens": n_tokens}
+        piece = await self._reply(replace(request, messages=messages, params=params))
+        n_spent = reply.usage.completion_tokens + piece.usage.completion_tokens
+        usage = replace(piece.usage, completion_tokens=n_spent)
+        return replace(piece, text=reply.text + piece.text, reasoning=reply.reasoning, usage=usage)
+
+    async def _with_more_room(
+        self, request: ChatRequest, reply: Reply, limit: int, most_tokens: int | None
+    ) -> tuple[int, Reply]:
+        """Ask again with twice the limit if an answer reached it and the context holds more."""
+        if not _is_cut_off(reply, limit) or (self.max_tokens or 1) < 0:
+            return limit, reply
+        room = await self._room_after(request.messages, request.tools)
+        n_tokens = min(2 * limit, room if most_tokens is None else min(room, most_tokens))
+        if n_tokens <= limit:
+            return limit, reply
+        params = {**request.params, "max_tokens": n_tokens}
+        return n_tokens, await self._reply(replace(request, params=params))
+
+    async def _room_after(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> int:
+        facts = await self.tools.pool.facts(self.model)
+        return facts.n_ctx_tokens - await self.tools.pool.count_chat(self.model, messages, tools)
+
+    async def _accept(self, reply: Reply, limit: int) -> None:
+        """Refuse an answer that ended at a limit that the author did not set, or forbade.
+
+        One that may be used is counted, and the run's notes say how many there were.
+        """
+        if self.max_tokens is not None:
+            return self._accept_cut_off(reply, limit)
+        if reply.done_reason == "repetition":
             raise StepError(
                 f"the answer repeated itself and was ended after "
                 f"{reply.usage.completion_tokens} tokens.",
                 remedy="Raise `repeat_penalty`, or set `max_tokens` under `params` to accept it.",
                 kind="check",
             )
-        if reply.done_reason == "length" and self.max_tokens is None:
+        if reply.done_reason == "length":
             raise StepError(
                 f"the answer ended at its limit of {reply.usage.completion_tokens} tokens.",
                 remedy="Ask for a shorter one, raise `repeat_penalty` if it repeats itself, "
                 "or set `max_tokens` under `params` to accept it.",
                 kind="check",
             )
-        if reply.is_shortened and self.max_tokens is None:
-            await self._accept_shortened(reply)
+        if reply.is_shortened:
+            self._accept_shortened(reply, limit)
 
-    async def _accept_shortened(self, reply: Reply) -> None:
+    def _accept_cut_off(self, reply: Reply, limit: int) -> None:
+        """Refuse or count an answer that ended at the author's limit, or repeated itself."""
+        was_ended = reply.done_reason == "repetition" or reply.is_shortened
+        if not _is_cut_off(reply, limit):
+            how = "ended in a repetition" if was_ended else ""
+        elif self.max_tokens is not None and self.max_tokens < 0:
+            how = "ended at the end of the context"
+        else:
+            how = f"ended at `max_tokens` ({self.max_tokens})"
+            n_tokens = reply.usage.completion_tokens
+            if self.max_tokens is not None and n_tokens > self.max_tokens:
+                how += ", even with more room"
+        if how and self.on_truncated == "error":
+            raise StepError(
+                f"the answer {how}, and `on_truncated` is `error`.",
+                remedy="Raise `max_tokens` under `params`, ask for less, or set `on_truncated` to "
+                "`keep` or `continue`.",
+                kind="check",
+            )
+        if how:
+            self.tools.log.tally(self.noun, how)
+
+    def _accept_shortened(self, reply: Reply, limit: int) -> None:
         """Refuse an answer that its schema ended at the limit; accept one that repeated itself.
 
         The grammar closes an answer a few tokens before the limit.
         """
-        n_tokens = reply.usage.completion_tokens
-        if n_tokens >= _NEAR_LIMIT * await self.reserved():
+        if reply.usage.completion_tokens >= _NEAR_LIMIT * limit:
             raise StepError(
-                f"the answer reached its limit of {await self.reserved()} tokens and was closed "
-                "there.",
+                f"the answer reached its limit of {limit} tokens and was closed there.",
                 remedy="Ask for less, bound its lists by `maxItems` and its texts by `maxLength`, "
                 "or set `max_tokens` under `params`.",
                 kind="check",
@@ -379,10 +478,12 @@ class Asker:
     async def _reply(self, request: ChatRequest) -> Reply:
         stream = self.tools.pool.chat(request)
         try:
-            return await stream.reply()
+            reply = await stream.reply()
         except asyncio.CancelledError:
             stream.cancel()
             raise
+        self._usages.append(reply.usage)
+        return reply
 
     def usage(self) -> UsageOutput:
         return UsageOutput(
@@ -392,6 +493,28 @@ class Asker:
             completion_tokens=sum(usage.completion_tokens for usage in self._usages),
             characters_cut=self.characters_cut,
         )
+
+
+def _is_cut_off(reply: Reply, limit: int) -> bool:
+    """Return whether an answer ended at its limit, or was closed there by its grammar."""
+    n_near = min(_NEAR_LIMIT * limit, limit - _CLOSING_TOKENS)
+    is_closed = reply.is_shortened and reply.usage.completion_tokens >= n_near
+    return reply.done_reason == "length" or (is_closed and reply.done_reason != "repetition")
+
+
+def most_asked_again(uses: str, written: Mapping[str, Any], of_model: Mapping[str, Any]) -> int:
+    """Return how often a step asks once more for one answer that ended at its limit.
+
+    `written` are the step's parameters in the YAML, `of_model` the sampling values of its model.
+    """
+    if uses == "chat":
+        return 0 if written.get("on_truncated", "keep") in ("keep", "error") else MOST_CONTINUATIONS
+    own = written.get("params", {})
+    may_have_limit = not isinstance(own, Mapping) or {"max_tokens", "num_predict"} & {
+        *own,
+        *of_model,
+    }
+    return int(bool(may_have_limit) and uses in ("summarise", "summarize", "reduce"))
 
 
 def empty_answer() -> StepError:
@@ -428,23 +551,29 @@ class CheckedAnswer:
 
 
 async def ask_checked(
-    asker: Asker, messages: Sequence[Message], *, form: ReplyForm | None = None
+    asker: Asker,
+    messages: Sequence[Message],
+    *,
+    form: ReplyForm | None = None,
+    most_tokens: int | None = None,
 ) -> CheckedAnswer:
     """Ask, and ask again while the answer fails the form's checks.
+
+    `most_tokens` is that of `Asker.ask`.
 
     Raises:
         StepError: of kind `check` if it fails them in the end; else as `Asker.ask`.
         EngineError: the prompt does not fit, or the pool could not do it.
     """
     wanted = with_schema_hint(messages, form)
-    answer, wrong = await _ask_once(asker, wanted, form)
+    answer, wrong = await _ask_once(asker, wanted, form, most_tokens)
     n_repairs, is_parrot = 0, False
     while wrong and form is not None and n_repairs < form.repair:
         again = await _repair_messages(asker, wanted, None if is_parrot else answer, wrong)
         if again is None:
             break
         before = answer.text
-        answer, wrong = await _ask_once(asker, again, form)
+        answer, wrong = await _ask_once(asker, again, form, most_tokens)
         n_repairs += 1
         if answer.text == before and asker.is_greedy:
             if is_parrot:
@@ -465,13 +594,15 @@ def schema_constraint(schema: Any) -> Constraint:
 
 
 async def _ask_once(
-    asker: Asker, messages: Sequence[Message], form: ReplyForm | None
+    asker: Asker, messages: Sequence[Message], form: ReplyForm | None, most_tokens: int | None
 ) -> tuple[CheckedAnswer, list[str]]:
     constraint, n_logprobs = None, None
     if form is not None and form.schema is not None:
         constraint = schema_constraint(form.schema)
         n_logprobs = N_ALTERNATIVES if form.wants_confidence else None
-    reply = await asker.ask(messages, constraint=constraint, n_logprobs=n_logprobs)
+    reply = await asker.ask(
+        messages, constraint=constraint, n_logprobs=n_logprobs, most_tokens=most_tokens
+    )
     text, output = reply.text, None
     if form is None:
         return CheckedAnswer(text, output, reply), []

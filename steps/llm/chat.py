@@ -90,6 +90,13 @@ class ChatParams(Params):
         "longest message is left out, with a note; or the longest text that `prompt` inserts is "
         "read in parts.",
     )
+    on_truncated: Literal["keep", "error", "continue"] = Field(
+        default="keep",
+        description="What happens to an answer that ends at `max_tokens`: it is used, and the "
+        "report says how many were; the item fails; or the model goes on where it ended, at most "
+        "8 times and within the context (with `reply.schema`, `tools` or a model on another "
+        "server, it is asked again with twice the room).",
+    )
 
     @model_validator(mode="after")
     def _can_be_carried_out(self) -> ChatParams:
@@ -140,7 +147,7 @@ class Chat:
         model = tools.models.resolve(params.model, "chat")
         conversation = params.prompt if isinstance(params.prompt, ConversationTemplate) else None
         own = conversation.params if conversation else {}
-        asker = Asker(tools, model, {**own, **params.params.given()})
+        asker = Asker(tools, model, {**own, **params.params.given()}, params.on_truncated)
         if conversation and conversation.schema is not None and tools.reply is None:
             asker.tools = tools = replace(tools, reply=SchemaOnlyForm(conversation.schema))
         messages = _messages_of(params)

@@ -35,6 +35,7 @@ NOTE_SEPARATOR = "\n\n"
 _JOIN_MARGIN_TOKENS = 8  # where two texts meet, tokens may come out otherwise than counted apart
 _MOST_CUTS = 8  # of a text whose prompt names it several times: 0.75 ** 7 is 13 %
 _MOST_LEVELS = 64
+_LEAST_FANIN = 4  # of notes that were given more room: longer ones would not get fewer
 
 IndexRange = tuple[int, int]
 
@@ -71,6 +72,10 @@ class LevelReducer(ABC):
     @abstractmethod
     async def combine(self, notes: Sequence[ReduceNote], level: int) -> ReduceNote:
         """Ask for one answer to some notes."""
+
+    async def most_note_tokens(self) -> int:
+        """Return how long a note may become if it reaches its limit: four fit into a prompt."""
+        return await self.asker.room() // _LEAST_FANIN
 
     @abstractmethod
     def no_progress(self) -> StepError:
@@ -293,7 +298,7 @@ class MapReduce(LevelReducer):
         parts = await self._fitting(parts, prompt, reserve)
         messages, notes = self.prompts.part(parts[0], 0, len(parts)), list[str]()
         for index, part in enumerate(parts[1:], 1):
-            notes.append(await self._ask(messages))
+            notes.append(await self._ask(messages, reserve))
             messages = self.prompts.refined(notes[-1], part, index, len(parts))
         return LastPrompt(messages, tuple(parts), tuple(notes))
 
@@ -326,8 +331,9 @@ class MapReduce(LevelReducer):
     def _whole(self, notes: Sequence[ReduceNote]) -> list[Message]:
         return self.prompts.whole([note.text for note in notes])
 
-    async def _ask(self, messages: Sequence[Message]) -> str:
-        text = (await self.asker.ask(messages)).text.strip()
+    async def _ask(self, messages: Sequence[Message], most_tokens: int | None = None) -> str:
+        most = await self.most_note_tokens() if most_tokens is None else most_tokens
+        text = (await self.asker.ask(messages, most_tokens=most)).text.strip()
         if not text and not self.may_be_empty:
             raise empty_answer()
         return text

@@ -159,7 +159,8 @@ async def _reduce(
     if not notes:
         tools.log.note("there is nothing to combine.")
         raise StepSkipped("there is nothing to combine")
-    asker = Asker(tools, tools.models.resolve(params.model, "chat"), params.params.given())
+    model = tools.models.resolve(params.model, "chat")
+    asker = Asker(tools, model, params.params.given(), on_truncated="more")
     work = _ReduceWork(params, asker, forecast)
     if params.by is None:
         folded: ReducedTree | None = await work.fold(notes, None)
@@ -373,7 +374,8 @@ class TreeReducer(LevelReducer):
         """Ask for one answer to some notes, by the form of the last one without its checks."""
         last = self.asker.tools.reply
         form = None if last is None else SchemaOnlyForm(last.schema, last.repair)
-        answer = await self._ask(notes, level, form)
+        most = await self.most_note_tokens()
+        answer = await self._ask(notes, level, form, most)
         value = answer.text if answer.output is None else answer.output
         return ReduceNote(notes[-1].name, answer.text, value, is_answer=True)
 
@@ -385,14 +387,19 @@ class TreeReducer(LevelReducer):
         )
 
     async def _ask(
-        self, notes: Sequence[ReduceNote], level: int, form: ReplyForm | None
+        self,
+        notes: Sequence[ReduceNote],
+        level: int,
+        form: ReplyForm | None,
+        most_tokens: int | None = None,
     ) -> CheckedAnswer:
         if self.forecast is not None:
             self.forecast.n_calls += 1
             if any(UNKNOWN in note.text for note in notes):
                 return _unknown_answer(form)
         try:
-            answer = await ask_checked(self.asker, self.messages(notes, level), form=form)
+            messages = self.messages(notes, level)
+            answer = await ask_checked(self.asker, messages, form=form, most_tokens=most_tokens)
         except ReplyNotCached:
             if self.forecast is None:
                 raise

@@ -124,7 +124,8 @@ class Summarise:
         material = await _read_input(params, tools)
         if not material.text.strip():
             raise StepError("there is nothing to summarise: the text is empty.")
-        asker = Asker(tools, tools.models.resolve(params.model, "chat"), params.params.given())
+        model = tools.models.resolve(params.model, "chat")
+        asker = Asker(tools, model, params.params.given(), on_truncated="more")
         read = await _last_prompt(params, material, asker)
         answer = await ask_checked(asker, read.messages, form=tools.reply)
         text = answer.text.strip()

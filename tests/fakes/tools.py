@@ -80,6 +80,9 @@ class FakeLog:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
+    def tally(self, noun: str, what: str) -> None:
+        self.notes.append(f"{noun} {what}")
+
 
 @dataclass(frozen=True, slots=True)
 class FakeTools(Tools):

@@ -315,6 +315,7 @@ CASES = [
         "a long text in three parts, whose notes fit in any case",
         EACH + "      - id: sum\n        uses: summarise\n"
         '        with: {text: "{{ steps.text.text }}", params: {max_tokens: 10}}\n',
+        "at most",  # an answer of ten tokens is asked for again
         documents=1,
         extra={"inbox/long.txt": LONG},
         n_ctx_tokens=256,

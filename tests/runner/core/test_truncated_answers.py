@@ -1,0 +1,82 @@
+"""The report counts answers that ended at their limit, once for each step."""
+
+from pathlib import Path
+
+from paddock.engine.request import ChatRequest
+from paddock.runner.progress.events import Observer
+from tests.fakes.pool import FakePool
+from tests.runner.world import World
+
+PIPELINE = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: sum
+        uses: chat
+        with: {prompt: "Sum up: {{ steps.text.text }}", params: {max_tokens: 10}}
+"""
+WHOLE = " ".join(f"w{n}" for n in range(25))
+
+
+class Notes(Observer):
+    """Keeps the notes of a run."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def answering() -> FakePool:
+    def going_on(request: ChatRequest) -> str:
+        last = request.messages[-1]
+        return WHOLE.removeprefix(last.content) if last.role == "assistant" else WHOLE
+
+    return FakePool(answer=going_on)
+
+
+def test_many_cut_answers_of_a_step_are_one_note_and_cached_ones_are_counted_again(
+    tmp_path: Path,
+) -> None:
+    here = World(tmp_path, PIPELINE)
+    here.documents(30)
+    told = Notes()
+    first = here.run(pool=answering(), observer=told)
+    [note] = first.notes
+    assert note.startswith("'sum': 30 answers ended at `max_tokens` (10) (")
+    assert note.endswith(" and 27 more).")
+    assert told.texts == [note]
+    again = here.run(pool=answering())
+    assert (again.calls, again.notes) == (0, ())
+    here.edit("    do:\n", "    do:\n      - {id: new, uses: prompt, with: {template: Hi}}\n")
+    rerun = here.run(pool=answering())
+    assert (rerun.calls, rerun.cached_calls) == (0, 30)
+    assert rerun.notes[0].startswith("'sum': 30 answers ended at `max_tokens` (10)")
+
+
+def test_each_continuation_is_a_call_of_the_plan_and_is_cached(tmp_path: Path) -> None:
+    here = World(
+        tmp_path, PIPELINE.replace("with: {prompt", "with: {on_truncated: continue, prompt")
+    )
+    here.documents(2)
+    foreseen = here.plan()
+    assert (foreseen.calls, foreseen.calls_are) == (18, "at most")
+    first = here.run(pool=answering())
+    assert (first.calls, first.notes) == (6, ())
+    here.edit("    do:\n", "    do:\n      - {id: new, uses: prompt, with: {template: Hi}}\n")
+    assert here.plan().calls == 0
+    rerun = here.run(pool=answering())
+    assert (rerun.calls, rerun.cached_calls) == (0, 6)
+
+
+def test_a_forbidden_cut_fails_the_item_alone(tmp_path: Path) -> None:
+    here = World(tmp_path, PIPELINE.replace("with: {prompt", "with: {on_truncated: error, prompt"))
+    here.documents(1)
+    report = here.run(pool=answering())
+    [item] = [one for one in report.items if one.state == "quarantined"]
+    assert item.error is not None
+    assert "the answer ended at `max_tokens` (10), and `on_truncated` is `error`." in item.error
