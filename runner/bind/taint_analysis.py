@@ -2,13 +2,15 @@
 
 What a step reads, and its spec, are parts of a ledger key. Taint analysis finds the parameters
 that contain untrusted text: documents and their names, the output of commands, tools and searches,
-the body of a webhook, and all that is made of them. Only the YAML is looked at.
+the body of a webhook, and all that is made of them. Only the YAML is looked at. In a run, a path
+that is made of such text stays in the folder that the author wrote, and names nothing hidden.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +20,8 @@ from paddock.pipelines.model import Block, Pipeline
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.plan import ANSWER_NAMES
 from paddock.steps import registry
+from paddock.steps.base import Roots, StepError
+from paddock.steps.paths import printable
 
 from . import reply as replies
 from .bound import BoundBlock, BoundNode, BoundStep
@@ -349,3 +353,127 @@ def _has_untrusted_output(step: BoundStep) -> bool:
                 return True
             return not all(isinstance(one, str) and one in TRUSTED_TOOLS for one in tools)
     return False
+
+
+PATH_PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    "embed": ("store",),
+    "files.move": ("path", "to"),
+    "files.read": ("path",),
+    "files.rows": ("path",),
+    "files.scan": ("root",),
+    "files.write": ("path",),
+    "run": ("cwd",),
+    "search": ("store",),
+    "summarise": ("file",),
+}
+"""Parameters that name a file or folder."""
+_EXPRESSION = re.compile(r"(\{\{.*?\}\})", re.DOTALL)
+
+
+def check_tainted_paths(
+    step: BoundStep, params: Any, scope: Mapping[str, Any], roots: Roots, own_path: str | None
+) -> None:
+    """Check the paths that a step makes of untrusted text (`taint_analysis`).
+
+    Such text may name neither a hidden file or folder, nor leave the folder that the author wrote
+    before it. What the author or the caller wrote may. `own_path` is the item's own file.
+
+    Raises:
+        StepError: it does.
+    """
+    for name in PATH_PARAMETERS.get(step.uses, ()) if step.untrusted else ():
+        text, places = getattr(params, name), step.params.value.places()
+        tainted = {".".join(one) for one in places.get((name,), ())}.intersection(step.untrusted)
+        if not tainted or not isinstance(text, str) or text == own_path or not _HIDDEN.search(text):
+            continue
+        pieces = _pieces(str(step.params.value.data[name]), scope, tainted)
+        if "".join(piece for piece, _ in pieces) != text:
+            pieces = [(text, True)]
+        why = path_refusal(_without_known_folder(pieces, roots, own_path))
+        if why is not None:
+            made_of = ", ".join(sorted(tainted))
+            raise StepError(
+                f"`{name}` is '{printable(text)}', made of untrusted text ({made_of}), "
+                f"which {why}.",
+                remedy="Write that folder into the path yourself, or clean the text first.",
+            )
+
+
+# A component that begins with a dot, perhaps behind a character that shows nothing.
+_HIDDEN = re.compile(r"(?:\A|/)[^\w/.]*\.")
+
+PathPiece = tuple[str, bool]
+"""A piece of a path, and whether it is untrusted."""
+
+
+def path_refusal(pieces: Sequence[PathPiece]) -> str | None:
+    """Return why untrusted pieces may not be in a path; None: they may.
+
+    >>> path_refusal([("out/", False), ("a/../b", True), (".md", False)])
+    >>> path_refusal([(".notes/", False), ("a", True)])
+    >>> path_refusal([("out/", False), ("../b", True)])
+    "leads out of 'out/'"
+    >>> path_refusal([("out/", False), (".git/hooks/x", True)])
+    "names the hidden '.git'"
+    """
+    text = "".join(piece for piece, _ in pieces)
+    untrusted = [flag for piece, flag in pieces for _ in piece]
+    first = untrusted.index(True) if True in untrusted else len(text)
+    constant = text[: text.rfind("/", 0, first) + 1]
+    n_constant = len(_visible_names(constant))
+    depth, at = 0, 0
+    for name in text.split("/"):
+        is_untrusted, begin = any(untrusted[at : at + len(name)]), at
+        at += len(name) + 1
+        if name in ("", "."):
+            continue
+        if name == "..":
+            depth -= 1
+            if is_untrusted and constant and depth < n_constant:
+                return f"leads out of '{printable(constant)}'"
+            continue
+        depth += 1
+        dot = len(name) - len(name.lstrip(_NOT_SHOWN))
+        if name[dot : dot + 1] == "." and untrusted[begin + dot]:
+            return f"names the hidden '{printable(name)}'"
+    return None
+
+
+_NOT_SHOWN = "\u00ad\u200b\u200c\u200d\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\ufeff"
+
+
+def _visible_names(folder: str) -> list[str]:
+    found: list[str] = []
+    for name in folder.split("/"):
+        if name == "..":
+            del found[-1:]
+        elif name not in ("", "."):
+            found.append(name)
+    return found
+
+
+def _pieces(written: str, scope: Mapping[str, Any], tainted: Collection[str]) -> list[PathPiece]:
+    """Return the pieces of a path's template; one with statements is a single piece."""
+    pieces: list[PathPiece] = []
+    for piece in _EXPRESSION.split(written):
+        if not piece.startswith("{{"):
+            pieces.append((piece, False))
+            continue
+        value = Value.of(piece)
+        is_tainted = any(".".join(one) in tainted for one in value.references)
+        pieces.append((str(value.render(scope)), is_tainted))
+    return pieces
+
+
+def _without_known_folder(
+    pieces: Sequence[PathPiece], roots: Roots, own_path: str | None
+) -> list[PathPiece]:
+    """Return the pieces without an allowed folder, or that of the item's file, before them."""
+    own = [os.path.dirname(own_path)] if own_path else []  # noqa: PTH120 - a text
+    for folder in (*own, *map(str, roots.allowed)):
+        if pieces[0][0] == "" and pieces[1:]:
+            pieces = pieces[1:]
+        head, is_untrusted = pieces[0]
+        if is_untrusted and folder and head.startswith(f"{folder}/"):
+            return [(head[len(folder) + 1 :], True), *pieces[1:]]
+    return list(pieces)

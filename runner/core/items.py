@@ -32,8 +32,8 @@ from paddock.runner.bind.bound import (
 )
 from paddock.runner.bind.evidence_sources import EvidenceFinder, read_sources
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
-from paddock.runner.bind.protected_files import check_tainted_paths
 from paddock.runner.bind.reply import ScopedReply
+from paddock.runner.bind.taint_analysis import check_tainted_paths
 from paddock.runner.ledger.calibration import CalibrationKey, calibrated, start_text
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow
 from paddock.runner.ledger.lineage import LineageStore
