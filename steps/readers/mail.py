@@ -78,9 +78,11 @@ class _MailText:
             return ""
         for encoding in (charset, "auto"):  # the declared encoding is often wrong
             try:
-                return text_files.read_text_file(data, kind, encoding).text.strip()
+                document = text_files.read_text_file(data, kind, encoding)
             except (Unreadable, LookupError):
                 continue
+            self.notes += document.notes
+            return document.text.strip()
         self.notes.append(": its text has an unknown encoding and was not read")
         return ""
 

@@ -18,16 +18,24 @@ import posixpath
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any, BinaryIO
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
 from . import text_files
-from .reader import MEDIA_TYPES, Document, ReadRequest, Unreadable
+from .reader import (
+    MEDIA_TYPES,
+    Document,
+    ReadRequest,
+    Unreadable,
+    after_name,
+    hidden_text_note,
+)
 
 # Of a whole document, unpacked; a bomb of 40 KB has gigabytes.
 MOST_UNPACKED_BYTES = 512 * 1024 * 1024
@@ -161,7 +169,8 @@ _SPECIAL_TAGS = {
     **{f"{_WORD_NS}noBreakHyphen": "-"},
 }
 _NUMBERED = re.compile(r"heading (\d)", re.IGNORECASE)
-_NOTES = (("footnotes", "footnote"), ("endnotes", "endnote"))
+_NOTES = (("footnotes", "footnote", ""), ("endnotes", "endnote", ""), ("comments", "comment", "c"))
+"""Kind of part, its elements, and what stands before their numbers."""
 
 
 def read_docx(file: BinaryIO, wish: ReadRequest) -> Document:
@@ -172,7 +181,9 @@ def read_docx(file: BinaryIO, wish: ReadRequest) -> Document:
     with _damage(_WORD_DOCUMENT):
         document = docx.Document(file)
         styles = {style.style_id: style.name or "" for style in document.styles}
-        lines = _DocxLines(styles, wish)
+        vanish = f"{_WORD_NS}rPr/{_WORD_NS}vanish"
+        hiding = (one.style_id for one in document.styles if one.element.find(vanish) is not None)
+        lines = _DocxLines(styles, wish, frozenset(hiding))
         blocks = [block for block in lines.of(document.element.body) if block]
         notes = _docx_notes(document, lines)
         top, bottom = _headers_and_footers(document, lines)
@@ -181,7 +192,8 @@ def read_docx(file: BinaryIO, wish: ReadRequest) -> Document:
     text = "\n\n".join([*top, *_joined_blocks(blocks), *notes, *bottom])
     if not text and any(relation.reltype.endswith("/image") for relation in relations):
         raise Unreadable("has no text, only pictures", SAVE_AS_PDF)
-    return Document((text,), title or lines.title, MEDIA_TYPES["docx"])
+    losses = hidden_text_note("the document", lines.hidden)
+    return Document((text,), title or lines.title, MEDIA_TYPES["docx"], losses)
 
 
 @dataclass
@@ -191,7 +203,11 @@ class _DocxLines:
     styles: dict[str, str]
     """The English name of each paragraph style."""
     wish: ReadRequest
+    hiding_styles: frozenset[str] = frozenset()
+    """The identifiers of styles whose text is not shown."""
     title: str = ""
+    hidden: list[str] = field(default_factory=list)
+    """Texts that the document does not show."""
     _boxes: list[Any] = field(default_factory=list)
 
     def of(self, parent: Any) -> Iterator[str]:
@@ -234,8 +250,22 @@ class _DocxLines:
                 self._boxes.append(child)
             elif child.tag in (f"{_WORD_NS}footnoteReference", f"{_WORD_NS}endnoteReference"):
                 yield f"[^{child.get(f'{_WORD_NS}id')}]"
+            elif child.tag == f"{_WORD_NS}commentReference":
+                yield f"[^c{child.get(f'{_WORD_NS}id')}]"
+            elif child.tag == f"{_WORD_NS}r" and self._is_hidden(child):
+                texts = list(self._text(child))
+                self.hidden += [text for text in texts if text.strip()]
+                yield from texts
             elif child.tag not in _SKIPPED_TAGS and isinstance(child.tag, str):
                 yield from self._text(child)
+
+    def _is_hidden(self, run: Any) -> bool:
+        """Return whether a run's own format or the style that it names hides it."""
+        vanish = run.find(f"{_WORD_NS}rPr/{_WORD_NS}vanish")
+        if vanish is not None:
+            return vanish.get(f"{_WORD_NS}val", "1") not in ("0", "false", "off")
+        named = run.find(f"{_WORD_NS}rPr/{_WORD_NS}rStyle")
+        return named is not None and named.get(f"{_WORD_NS}val") in self.hiding_styles
 
     def _row(self, row: Any) -> list[str]:
         """Return a row's cells; one that is merged with the row above is empty."""
@@ -298,16 +328,18 @@ def _joined_blocks(blocks: list[str]) -> Iterator[str]:
 
 
 def _docx_notes(document: Any, lines: _DocxLines) -> list[str]:
-    """Return the end notes with their marks."""
+    """Return footnotes, end notes and comments with their marks."""
     found: list[str] = []
-    for kind, name in _NOTES:
+    for kind, name, mark in _NOTES:
         for relation in document.part.rels.values():
             if relation.is_external or not relation.reltype.endswith(f"/{kind}"):
                 continue
             for note in _part_tree(relation).iter(f"{_WORD_NS}{name}"):
                 text = " ".join(block for block in lines.of(note) if block)
+                author = note.get(f"{_WORD_NS}author", "")
                 if text:
-                    found.append(f"[^{note.get(f'{_WORD_NS}id')}]: {text}")
+                    said = f"{author}: {text}" if author else text
+                    found.append(f"[^{mark}{note.get(f'{_WORD_NS}id')}]: {said}")
     return found
 
 
@@ -425,17 +457,19 @@ def _diagram_texts(slide: Any) -> Iterator[str]:
 _SPREADSHEET = "a spreadsheet"
 _MOST_CELLS = 2_000_000
 _CHECK_EACH_ROWS = 500
+_MOST_DIGITS = 1e15  # spreadsheet programs keep 15 digits of a number
+_MOST_WHOLE = 1e21  # identifiers have up to 20 digits; larger numbers are measured ones
 _STREAMED = ("xl/worksheets/", "xl/sharedStrings")
 
 
 def read_xlsx(file: BinaryIO, wish: ReadRequest) -> Document:
     openpyxl = import_library("openpyxl", _SPREADSHEET)
-    open_archive(file, _SPREADSHEET, _STREAMED)
+    archive = open_archive(file, _SPREADSHEET, _STREAMED)
     with _damage(_SPREADSHEET), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about drawings and rules
         values = _open_workbook(openpyxl, file, wants_values=True)
         formulas = _open_workbook(openpyxl, file, wants_values=False)
-        return _workbook_text(values, formulas, wish)
+        return _workbook_text(values, formulas, archive, wish)
 
 
 def _open_workbook(openpyxl: Any, file: BinaryIO, *, wants_values: bool) -> Any:
@@ -443,9 +477,12 @@ def _open_workbook(openpyxl: Any, file: BinaryIO, *, wants_values: bool) -> Any:
     return openpyxl.load_workbook(file, read_only=True, data_only=wants_values, keep_links=False)
 
 
-def _workbook_text(values: Any, formulas: Any, wish: ReadRequest) -> Document:
+def _workbook_text(
+    values: Any, formulas: Any, archive: zipfile.ZipFile, wish: ReadRequest
+) -> Document:
     pages: list[str] = []
-    n_cells = n_bare = 0
+    unshown: list[str] = []
+    n_cells = n_bare = n_rounded = 0
     hidden = [sheet.title for sheet in values.worksheets if sheet.sheet_state != "visible"]
     for sheet, behind in zip(values.worksheets, formulas.worksheets, strict=True):
         rows: list[list[str]] = []
@@ -457,6 +494,7 @@ def _workbook_text(values: Any, formulas: Any, wish: ReadRequest) -> Document:
                 for value, formula in zip(row, written, strict=False)
             ]
             n_bare += sum(bare)
+            n_rounded += sum(map(_is_rounded, row))
             cells = [
                 _cell_text(written[column] if is_bare else value)
                 for column, (value, is_bare) in enumerate(zip(row, bare, strict=False))
@@ -468,18 +506,33 @@ def _workbook_text(values: Any, formulas: Any, wish: ReadRequest) -> Document:
                 raise Unreadable(f"has more than {_MOST_CELLS:,} cells, which is the maximum")
             if cells:
                 rows.append(cells)
-        table = markdown_table(rows)
-        pages.append(f"# {sheet.title}\n\n{table}" if table else "")
-    notes = []
+        path = sheet._worksheet_path
+        blocks = filter(None, [markdown_table(rows), *_sheet_comments(archive, path)])
+        content = "\n\n".join(blocks)
+        pages.append(f"# {sheet.title}\n\n{content}" if content else "")
+        if parts := _hidden_parts(archive, path, wish.check):
+            unshown.append(f"{sheet.title}: {parts}")
+    notes = _hidden_notes(hidden, unshown)
     if n_bare:
-        notes.append(
+        notes.insert(
+            0,
             f": {n_bare:,} of its formulas have no stored value and are shown as they are written; "
-            f"open and save it in a spreadsheet program to have their values"
+            f"open and save it in a spreadsheet program to have their values",
         )
-    if hidden:
-        notes.append(f": hidden sheets are read as well ({', '.join(hidden)})")
+    if n_rounded:
+        notes.append(
+            f": {n_rounded:,} of its numbers have more than 15 digits, which is what a spreadsheet "
+            f"program keeps of a number; store them as text to keep all digits"
+        )
     title = (values.properties.title or "").strip()
     return Document(tuple(pages), title, MEDIA_TYPES["xlsx"], tuple(notes))
+
+
+def _hidden_notes(sheets: list[str], parts: list[str]) -> list[str]:
+    notes = [f": hidden sheets are read as well ({', '.join(sheets)})"] if sheets else []
+    if parts:
+        notes.append(f": hidden rows and columns are read as well ({'; '.join(parts)})")
+    return notes
 
 
 def _row_pairs(sheet: Any, behind: Any) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
@@ -492,11 +545,15 @@ def _row_pairs(sheet: Any, behind: Any) -> Iterator[tuple[Sequence[Any], Sequenc
     return zip(sheet.iter_rows(values_only=True), behind.iter_rows(values_only=True), strict=False)
 
 
+def _is_rounded(value: Any) -> bool:
+    return isinstance(value, float) and _MOST_DIGITS <= abs(value) < _MOST_WHOLE
+
+
 def _cell_text(value: Any) -> str:
     """Return a value as text, independent of its display format.
 
-    >>> _cell_text(3.0), _cell_text(True), _cell_text(date(2024, 3, 14))
-    ('3', 'TRUE', '2024-03-14')
+    >>> _cell_text(3.0), _cell_text(True), _cell_text(date(2024, 3, 14)), _cell_text(1.2e16)
+    ('3', 'TRUE', '2024-03-14', '12000000000000000')
     """
     match value:
         case None:
@@ -504,7 +561,8 @@ def _cell_text(value: Any) -> str:
         case bool():
             return str(value).upper()
         case float():
-            return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+            is_whole = value.is_integer() and abs(value) < _MOST_WHOLE
+            return f"{Decimal(repr(value)):.0f}" if is_whole else repr(value)
         case datetime():
             is_day = value.time() == time()
             return value.date().isoformat() if is_day else value.isoformat(" ", "seconds")
@@ -513,6 +571,75 @@ def _cell_text(value: Any) -> str:
         case timedelta():
             return str(value)
     return str(getattr(value, "text", value))
+
+
+_READ_BYTES = 1024 * 1024
+_TAG_BYTES = 4096  # a tag that lies across two pieces is at most this long
+_HIDDEN_TAG = re.compile(
+    rb"<(?:\w+:)?(row|col)\b[^<>]*?\s(?:hidden=[\"'](?:1|true)[\"']|(?:ht|width)=[\"']0(?:\.0*)?[\"'])"
+)
+_DRAWN_TEXT = "{http://schemas.openxmlformats.org/drawingml/2006/main}p"
+
+
+def _sheet_comments(archive: zipfile.ZipFile, sheet: str) -> Iterator[str]:
+    """Yield the comments of a sheet by their cells, and the texts of its boxes and shapes."""
+    comments: list[str] = []
+    texts: list[str] = []
+    for kind, path in _related_parts(archive, sheet):
+        if kind == "comments":
+            root = ElementTree.fromstring(archive.read(path))
+            authors = [_text_of(one) for one in root.iterfind("{*}authors/{*}author")]
+            comments += [_comment(one, authors) for one in root.iter() if _is(one, "comment")]
+        elif kind == "drawing":
+            root = ElementTree.fromstring(archive.read(path))
+            texts += [text for one in root.iter(_DRAWN_TEXT) if (text := _text_of(one))]
+    yield "\n".join(["Comments:", *comments]) if comments else ""
+    yield "\n".join(["Text boxes:", *(f"- {text}" for text in texts)]) if texts else ""
+
+
+def _hidden_parts(archive: zipfile.ZipFile, sheet: str, check: Callable[[], None]) -> str:
+    """Return how many rows and groups of columns of a sheet are hidden; empty if none."""
+    counts = {b"row": 0, b"col": 0}
+    rest = b""
+    with archive.open(sheet.lstrip("/")) as part:
+        while data := part.read(_READ_BYTES):
+            check()
+            piece, end = rest + data, 0
+            for found in _HIDDEN_TAG.finditer(piece):
+                counts[found[1]] += 1
+                end = found.end()
+            rest = piece[max(end, len(piece) - _TAG_BYTES) :]
+    words = [(counts[b"row"], "rows"), (counts[b"col"], "groups of columns")]
+    return ", ".join(f"{n:,} {what}" for n, what in words if n)
+
+
+def _related_parts(archive: zipfile.ZipFile, sheet: str) -> Iterator[tuple[str, str]]:
+    """Yield kind and path of the parts of the archive that a sheet names."""
+    folder, name = posixpath.split(sheet.lstrip("/"))
+    relations = f"{folder}/_rels/{name}.rels"
+    present = set(archive.namelist())
+    if relations not in present:
+        return
+    for one in ElementTree.fromstring(archive.read(relations)):
+        target = posixpath.normpath(posixpath.join("/", folder, one.get("Target", "")))[1:]
+        if target in present:
+            yield posixpath.basename(one.get("Type", "")), target
+
+
+def _comment(element: ElementTree.Element, authors: list[str]) -> str:
+    number = element.get("authorId", "")
+    author = authors[int(number)] if number.isdigit() and int(number) < len(authors) else ""
+    text = _text_of(element)
+    is_named = not author or text.startswith(f"{author}:")  # spreadsheet programs write it there
+    return f"- {element.get('ref', '')}: {text}" + ("" if is_named else f" ({author})")
+
+
+def _text_of(element: ElementTree.Element) -> str:
+    return " ".join("".join(element.itertext()).split())
+
+
+def _is(element: ElementTree.Element, name: str) -> bool:
+    return element.tag.rpartition("}")[2] == name
 
 
 _EBOOK = "an e-book"
@@ -528,13 +655,15 @@ def read_epub(file: BinaryIO, wish: ReadRequest) -> Document:
         _refuse_protected(book)
         folder, package = _epub_package(book)
         pages: list[str] = []
+        notes: list[str] = []
         for name in _reading_order(package):
             wish.check()
-            text = _chapter_text(book, posixpath.normpath(posixpath.join(folder, name)))
-            if text:
+            chapter = _chapter(book, posixpath.normpath(posixpath.join(folder, name)))
+            notes += [f": part '{name}'{after_name(note)}" for note in chapter.notes]
+            if text := chapter.text.strip():
                 pages.append(text)
     title = package.findtext(".//{*}metadata/{*}title") or ""
-    return Document(tuple(pages), " ".join(title.split()), MEDIA_TYPES["epub"])
+    return Document(tuple(pages), " ".join(title.split()), MEDIA_TYPES["epub"], tuple(notes))
 
 
 def _refuse_protected(book: zipfile.ZipFile) -> None:
@@ -572,11 +701,11 @@ def _reading_order(package: ElementTree.Element) -> list[str]:
     return [unquote(parts[name].get("href", "")) for name in order if name in parts]
 
 
-def _chapter_text(book: zipfile.ZipFile, name: str) -> str:
+def _chapter(book: zipfile.ZipFile, name: str) -> Document:
     if name not in book.namelist():
         raise Unreadable(f"is damaged: its part '{name}' is missing")
     try:
-        return text_files.read_text_file(book.read(name), "html").text.strip()
+        return text_files.read_text_file(book.read(name), "html")
     except Unreadable as error:
         raise Unreadable(f"is damaged: its part '{name}' {error}") from error
 

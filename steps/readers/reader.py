@@ -29,6 +29,9 @@ PAGE_BREAK = "\n\n"
 """Separates pages in a document's text; offsets into the text include it."""
 
 
+_SHOWN_CHARS = 80
+
+
 def join_pages(texts: Iterable[str]) -> str:
     return PAGE_BREAK.join(texts)
 
@@ -40,6 +43,19 @@ def after_name(note: str) -> str:
     (' is old', ': read by OCR')
     """
     return note if note.startswith(":") else f" {note}"
+
+
+def hidden_text_note(what: str, texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the note that `what` hides these texts, which are read like all others.
+
+    >>> hidden_text_note("the page", ["Pay  twice"])
+    (": text that the page does not show is read as well (10 characters: 'Pay twice')",)
+    """
+    n_chars = sum(map(len, texts))
+    start = " ".join(" ".join(texts[:20])[:_SHOWN_CHARS].split())
+    more = "…" if n_chars > _SHOWN_CHARS else ""
+    shown = f"{n_chars:,} characters: '{start}{more}'"
+    return (f": text that {what} does not show is read as well ({shown})",) if texts else ()
 
 
 def page_offsets(pages: Sequence[str]) -> list[int]:
@@ -274,6 +290,16 @@ _IMAGE_SIGNATURES = (
     b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"II*\x00", b"MM\x00*", b"BM",
 )  # fmt: skip
 _IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".gif", ".tif", ".tiff", ".bmp", ".webp"))
+_MEDIA_SUFFIXES = {
+    **dict.fromkeys((".heic", ".avif", ".ico", ".emf", ".wmf", ".psd"), "a picture"),
+    **dict.fromkeys((".mp3", ".wav", ".m4a", ".ogg", ".flac"), "a recording"),
+    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm"), "a film"),
+    **dict.fromkeys((".zip", ".gz", ".7z", ".rar", ".tar", ".tgz", ".xz", ".bz2"), "an archive"),
+    **dict.fromkeys((".exe", ".dll", ".so", ".dmg", ".msi"), "a program"),
+    **dict.fromkeys((".ttf", ".otf", ".woff", ".woff2"), "a font"),
+}
+_TEXT_TYPES = frozenset(("image/svg+xml",))
+_NO_TEXT_TYPES = ("image/", "audio/", "video/", "font/", "application/zip", "application/gzip")
 _SIGNATURES = (
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "a gzip archive"),
@@ -326,6 +352,10 @@ def kind_of(path: PurePath, head: bytes) -> str:
     for signature, what in _SIGNATURES:
         if head.startswith(signature):
             raise UnknownKind(f"{what}, not text")
+    if suffix in _IMAGE_SUFFIXES:
+        raise UnknownKind("damaged: a picture by its name, but not by its content")
+    if suffix in _MEDIA_SUFFIXES:
+        raise UnknownKind(f"{_MEDIA_SUFFIXES[suffix]} by its name, not text")
     return named or "txt"
 
 
@@ -335,7 +365,12 @@ def kind_within(name: str, media_type: str, head: bytes) -> str:
     Raises:
         UnknownKind: what it is instead.
     """
-    kind = kind_of(PurePath(name or "attachment"), head)
+    path = PurePath(name or "attachment")
+    kind = kind_of(path, head)
+    is_named = path.suffix.lower() in _BY_SUFFIX
+    is_text_type = media_type in _TEXT_TYPES or not media_type.startswith(_NO_TEXT_TYPES)
+    if kind == "txt" and not is_named and not is_text_type:
+        raise UnknownKind(f"{media_type} by its type, which its content is not")
     return _BY_MEDIA_TYPE.get(media_type, kind) if kind == "txt" else kind
 
 

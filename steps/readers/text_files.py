@@ -1,21 +1,26 @@
 """Documents that are text: plain text, Markdown, HTML, CSV and JSON, from bytes.
 
-HTML becomes Markdown: headings, lists, tables and links stay, scripts and styles go. The only
-module that knows BeautifulSoup and markdownify.
+HTML becomes Markdown: headings, lists, tables and links stay, scripts and styles go. What a page
+shows without being text becomes text: `alt` of pictures, values of forms, words of drawings, and
+what is raised or lowered (`10^6`, `H_2O`). What it hides, or shows from elsewhere, is noted. The
+only module that knows BeautifulSoup and markdownify.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from . import text_encoding
-from .reader import MEDIA_TYPES, Document, Unreadable
+from .reader import MEDIA_TYPES, Document, Unreadable, hidden_text_note
 
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w:.-]{1,40})", re.IGNORECASE)
 _DECLARATION = re.compile(r"\A\s*<\?xml[^>]*>")  # XHTML; BeautifulSoup would take it for XML
-_SKIPPED_TAGS = ("script", "style", "noscript", "template", "iframe", "svg", "head")
+_SKIPPED_TAGS = ("script", "style", "noscript", "template", "iframe", "head")
 _HEAD_BYTES = 4096
 # What pages call by the name of a subset (source: the WHATWG Encoding Standard).
 _CHARSET_ALIASES = {
@@ -28,6 +33,40 @@ _CHARSET_ALIASES = {
 _MAX_TAGS = 1_000_000  # opening and closing ones; each takes 600 bytes and 0.1 ms
 _MAX_DEPTH = 200  # markdownify goes down by recursion; Python's stack ends near 1,000 calls
 
+_BLOCKS = (
+    *("address", "aside", "details", "dialog", "fieldset", "figure", "footer", "form", "header"),
+    *("legend", "main", "nav", "summary"),
+)
+"""Blocks that markdownify takes for inline text: two in a row would be one word."""
+_HIDING = re.compile(
+    r"(?:^|[;\s])(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)"
+    r"|(?:font-size|opacity)\s*:\s*0*\.?0+(?:px|pt|r?em|%)?\s*(?:[;!]|$)"
+    r"|(?:text-indent|left|top)\s*:\s*-\d{3,})",
+    re.IGNORECASE,
+)
+_RAISED = re.compile(r"(?:^|[;\s])vertical-align\s*:\s*(super|sub)\b", re.IGNORECASE)
+_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
+_MEDIA_RULE = re.compile(r"@[\w-]+[^{};]*\{(?:[^{}]*\{[^{}]*\})*[^{}]*\}")
+_RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
+_SIMPLE_SELECTOR = re.compile(r"[\w-]*[.#]?[\w-]+")
+_MOST_STYLE_CHARS = 200_000
+_ORDINALS = frozenset(
+    ("st", "nd", "rd", "th", "er", "ère", "re", "e", "ème", "eme", "nde", "o", "os", "a", "as")
+)
+_MARKS = frozenset(("tm", "sm", "®", "™", "℠", "©"))
+_CHOICES = ("checkbox", "radio")
+_UNSHOWN = ("hidden", "password")
+
+
+@dataclass(frozen=True, slots=True)
+class HtmlText:
+    """A page as Markdown."""
+
+    text: str
+    title: str
+    notes: tuple[str, ...] = ()
+    """As those of a `Document`."""
+
 
 def html_charset(data: bytes) -> str:
     """Return the declared encoding of a page, or an empty text."""
@@ -36,8 +75,8 @@ def html_charset(data: bytes) -> str:
     return _CHARSET_ALIASES.get(name, name)
 
 
-def html_to_markdown(html: str) -> tuple[str, str]:
-    """Return the page's text as Markdown, and its title.
+def html_to_markdown(html: str) -> HtmlText:
+    """Return the page's text as Markdown, its title, and what is not shown or not read.
 
     Raises:
         Unreadable: its markup cannot be parsed.
@@ -45,12 +84,22 @@ def html_to_markdown(html: str) -> tuple[str, str]:
     if html.count("<") > _MAX_TAGS:
         raise _unreadable_html(f"it has more than {_MAX_TAGS:,} tags, which is the maximum")
     soup = _parsed_html(_DECLARATION.sub("", html))
+    styles = _HidingStyles(soup)
+    notes = tuple(_unread_notes(soup))
+    _replace_drawings(soup)
     title = _html_title(soup)
     for element in soup.find_all(_SKIPPED_TAGS):
         element.decompose()
+    notes += hidden_text_note("the page", styles.hidden_texts(soup))
+    _replace_pictures(soup)
+    _replace_forms(soup)
+    _mark_formulas(soup)
+    _mark_raised(soup)
+    for element in soup.find_all(_BLOCKS):
+        element.name = "div"
     text = soup.get_text("\n") if _is_deep(soup) else _markdown(soup)
     lines = (line.rstrip() for line in text.split("\n"))
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip(), title
+    return HtmlText(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip(), title, notes)
 
 
 def _parsed_html(html: str) -> Any:
@@ -72,6 +121,197 @@ def _html_title(soup: Any) -> str:
     return " ".join(element.get_text().split()) if element else ""
 
 
+class _HidingStyles:
+    """The simple selectors (`.x`, `#x`, `p`, `p.x`) of a page's rules that hide text."""
+
+    def __init__(self, soup: Any) -> None:
+        styles = "\n".join(element.get_text() for element in soup.find_all("style"))
+        rules = _MEDIA_RULE.sub("", _COMMENT.sub("", styles[:_MOST_STYLE_CHARS]))
+        self._selectors = {
+            selector.strip()
+            for selectors, declarations in _RULE.findall(rules)
+            if _HIDING.search(declarations)
+            for selector in selectors.split(",")
+            if _SIMPLE_SELECTOR.fullmatch(selector.strip())
+        }
+
+    def hidden_texts(self, soup: Any) -> list[str]:
+        """Return the texts within elements that are not shown, in order."""
+        hidden, texts = set[int](), list[str]()
+        for node in soup.descendants:
+            within = id(node.parent) in hidden
+            if node.name is None:
+                if within and type(node).__name__ == "NavigableString" and node.strip():
+                    texts.append(node)
+            elif within or self._hides(node):
+                hidden.add(id(node))
+        return texts
+
+    def _hides(self, element: Any) -> bool:
+        if element.has_attr("hidden") or (
+            element.name == "dialog" and not element.has_attr("open")
+        ):
+            return True
+        if _HIDING.search(_attribute(element, "style")):
+            return True
+        name, marks = element.name, [f"#{_attribute(element, 'id')}"]
+        marks += [f".{one}" for one in _attribute(element, "class").split()]
+        return not self._selectors.isdisjoint([name, *marks, *(f"{name}{one}" for one in marks)])
+
+
+def _attribute(element: Any, name: str) -> str:
+    """Return an attribute as one line; empty if it is missing."""
+    value = element.get(name) or ""
+    return " ".join((" ".join(value) if isinstance(value, list) else str(value)).split())
+
+
+def _unread_notes(soup: Any) -> Iterator[str]:
+    """Yield what a page shows from elsewhere, and the values that it does not show."""
+    frames = soup.find_all(("iframe", "frame", "object", "embed"))
+    n_frames = sum(1 for one in frames if any(map(one.get, ("src", "srcdoc", "data"))))
+    if n_frames:
+        yield f": {n_frames} embedded pages or files are not read"
+    inputs = soup.find_all("input", type=re.compile("^(?:hidden|password)$", re.IGNORECASE))
+    n_unshown = sum(1 for one in inputs if _attribute(one, "value"))
+    if n_unshown:
+        yield f": values of {n_unshown} hidden or password fields are not read"
+
+
+def _replace_drawings(soup: Any) -> None:
+    """Replace each drawing by its words: they are pieces that lie somewhere on it."""
+    for drawing in soup.find_all("svg"):
+        if drawing.find_parent("svg") is None:
+            for element in drawing.find_all(("script", "style", "metadata")):
+                element.decompose()
+            words = [_attribute(drawing, "aria-label"), *drawing.stripped_strings]
+            drawing.replace_with(f" {' '.join(' '.join(words).split())} ")
+
+
+def _replace_pictures(soup: Any) -> None:
+    for picture in soup.find_all(("img", "area")):
+        text = _attribute(picture, "alt") or _attribute(picture, "aria-label")
+        picture.replace_with(f" ![{text}] " if text else "")
+    for picture in soup.find_all(role="img"):
+        if not picture.get_text(strip=True) and (text := _attribute(picture, "aria-label")):
+            picture.string = f" ![{text}] "
+
+
+def _replace_forms(soup: Any) -> None:
+    """Replace the fields of forms by their values; `[x]` is a chosen one."""
+    for field in soup.find_all("input"):
+        field.replace_with(_input_text(field))
+    _replace_options(soup)
+    for element in soup.find_all(("select", "textarea", "button", "label")):
+        element.insert_before(" ")
+        element.insert_after(" ")
+    for element in soup.find_all(("meter", "progress", "data")):
+        if not element.get_text(strip=True):
+            element.string = _attribute(element, "value")
+
+
+def _replace_options(soup: Any) -> None:
+    for group in soup.find_all("optgroup"):
+        group.insert(0, f" {_attribute(group, 'label')}: ")
+    for option in soup.find_all("option"):
+        if outer := option.find_parent("option"):  # its end tag may be left out
+            outer.insert_after(option)
+    for choice in soup.find_all("select"):
+        options = choice.find_all("option")
+        chosen = [one for one in options if one.has_attr("selected")]
+        if not chosen and not choice.has_attr("multiple"):
+            chosen = options[:1]  # as a browser shows it
+        marked = {id(one) for one in chosen}
+        for one in options:
+            one.string = _choice(id(one) in marked) + _option_text(one)
+    for one in soup.find_all("option"):
+        if one.find_parent("select") is None:
+            one.string = f" {_option_text(one)}"
+
+
+def _input_text(field: Any) -> str:
+    kind, value = _attribute(field, "type").lower(), _attribute(field, "value")
+    if kind in _CHOICES:
+        return _choice(field.has_attr("checked"))
+    if kind in _UNSHOWN:
+        return ""
+    return f" {_attribute(field, 'alt') if kind == 'image' else value} "
+
+
+def _choice(is_chosen: bool) -> str:
+    return " [x] " if is_chosen else " [ ] "
+
+
+def _option_text(option: Any) -> str:
+    text = " ".join(option.get_text().split())
+    return text or _attribute(option, "label") or _attribute(option, "value")
+
+
+def _mark_formulas(soup: Any) -> None:
+    """Write powers, indices and fractions of MathML as HTML has them."""
+    names = {"msup": ("", "sup"), "msub": ("", "sub"), "msubsup": ("", "sub", "sup")}
+    for formula in soup.find_all(tuple(names)):
+        parts = formula.find_all(recursive=False)
+        for part, name in zip(parts, names[formula.name], strict=False):
+            if name:
+                part.wrap(soup.new_tag(name))
+    for fraction in soup.find_all("mfrac"):
+        for part in islice(fraction.find_all(recursive=False), 1, 2):
+            part.insert_before("/")
+
+
+def _mark_raised(soup: Any) -> None:
+    """Write `10^6` and `H_2O`; ordinals (1st) and marks of notes ([1]) stay as they are.
+
+    Not the raised digits of Unicode: where texts are compared they count as plain ones.
+    """
+    for element in soup.find_all(style=_RAISED):
+        if found := _RAISED.search(_attribute(element, "style")):
+            element.name = {"super": "sup", "sub": "sub"}[found[1].lower()]
+    for element in reversed(soup.find_all(("sup", "sub"))):  # from the inner to the outer ones
+        text, before = " ".join(element.get_text().split()), _character_before(element)
+        if not text or not before or _is_joined(element.name, text, before):
+            continue
+        mark = "^" if element.name == "sup" else "_"
+        is_open = _runs_on(text, _text_after(element))
+        opening, closing = (f"{mark}(", ")") if is_open else (mark, "")
+        if element.find(True) is None:
+            element.string = f"{opening}{text}{closing}"
+        else:
+            element.insert(0, opening)
+            element.append(closing)
+
+
+def _is_joined(name: str, text: str, before: str) -> bool:
+    if text.startswith(("[", "^", "(")) and not before.isdigit():
+        return True
+    word = text.rstrip(".").casefold()
+    is_ordinal = word in _ORDINALS and (before.isdigit() or before in "IVXLCDMn" or len(word) > 1)
+    return name == "sup" and (is_ordinal or word in _MARKS)
+
+
+def _runs_on(text: str, after: str) -> bool:
+    """Return whether it needs brackets to be told from what follows."""
+    if text.isdigit():
+        return re.match(r"[.,]?\d", after) is not None
+    if re.fullmatch(r"[+\-−–]?\d+[+\-−–]?|[+\-−–]", text):  # noqa: RUF001 - the minus signs of pages
+        return re.match(r"[.,]?\d", after) is not None
+    return not text.isalnum() or after[:1].isalnum()
+
+
+def _character_before(element: Any) -> str:
+    for node in islice(element.previous_elements, 20):
+        if node.name is None and type(node).__name__ == "NavigableString" and node:
+            return str(node)[-1]
+    return ""
+
+
+def _text_after(element: Any) -> str:
+    node = element.next_sibling
+    if node is None:
+        return ""
+    return str(node)[:2] if node.name is None else node.get_text()[:2]
+
+
 def _is_deep(soup: Any) -> bool:
     """Return whether elements are nested deeper than in real pages."""
     level = [soup]
@@ -85,10 +325,10 @@ def _is_deep(soup: Any) -> bool:
 def _markdown(soup: Any) -> str:
     from markdownify import MarkdownConverter
 
+    soup.smooth()
     converter = MarkdownConverter(
         heading_style="ATX",
         bullets="-",
-        strip=["img"],
         escape_misc=False,
         escape_asterisks=False,
         escape_underscores=False,
@@ -114,7 +354,9 @@ def read_text_file(
     notes = list(_damage_notes(decoded))
     text, title = decoded.text, ""
     if kind == "html":
-        text, title = html_to_markdown(text)
+        page = html_to_markdown(text)
+        text, title = page.text, page.title
+        notes += page.notes
     elif kind == "md":
         heading = _HEADING.search(text)
         title = heading[1].rstrip(" \t#")[:_MAX_TITLE_CHARACTERS] if heading else ""

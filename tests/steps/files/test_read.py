@@ -149,11 +149,11 @@ def test_html_that_no_parser_takes_is_refused(read: Read) -> None:
 @given(st.text(alphabet="<>/!-[]ab= \"'&;#x\n?%", max_size=60))
 def test_any_markup_is_read_or_refused(markup: str) -> None:
     try:
-        text, title = text_files.html_to_markdown(markup)
+        page = text_files.html_to_markdown(markup)
     except Unreadable:
         return
-    assert isinstance(text, str)
-    assert isinstance(title, str)
+    assert isinstance(page.text, str)
+    assert isinstance(page.title, str)
 
 
 def test_a_pdf_has_pages_and_a_title(read: Read) -> None:

@@ -106,3 +106,19 @@ def test_what_is_no_word_document_is_refused(data: bytes, reason: str) -> None:
     with pytest.raises(Unreadable) as caught:
         document(data)
     assert str(caught.value).startswith(reason)
+
+
+def test_comments_are_read_and_hidden_text_is_noted() -> None:
+    from docx import Document as WordDocument
+
+    made, out = WordDocument(), BytesIO()
+    paragraph = made.add_paragraph("The price is ")
+    price = paragraph.add_run("5")
+    made.add_comment(price, text="Agreed by phone", author="Ada")
+    paragraph.add_run(" in all").font.hidden = True
+    made.save(out)
+    found = read_docx(BytesIO(out.getvalue()), ReadOptions())
+    assert found.text == "The price is 5[^c0] in all\n\n[^c0]: Ada: Agreed by phone"
+    assert found.notes == (
+        ": text that the document does not show is read as well (7 characters: 'in all')",
+    )

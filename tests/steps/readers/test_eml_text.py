@@ -30,6 +30,37 @@ def test_a_mail_says_who_wrote_to_whom_and_what_is_attached() -> None:
     assert found.notes == (": attachment 'tool.exe' is not read: a program, not text",)
 
 
+def test_a_broken_attachment_is_named_and_not_read_as_text() -> None:
+    mail = EmailMessage()
+    mail["Subject"] = "x"
+    mail.set_content("Hi")
+    broken = b"broken picture"
+    mail.add_attachment(broken, maintype="image", subtype="png", filename="plan.png")
+    mail.add_attachment(broken, maintype="application", subtype="octet-stream", filename="p.jpg")
+    mail.add_attachment(broken, maintype="image", subtype="png", filename="plan")
+    mail.add_attachment(broken, maintype="application", subtype="octet-stream", filename="a.zip")
+    mail.add_attachment(b"Rain", maintype="image", subtype="png", filename="note.txt")
+    found = document(mail.as_bytes())
+    assert found.pages[1:] == ("# note.txt\n\nRain",)
+    assert found.pages[0].count(", not read") == 4
+    picture = "damaged: a picture by its name, but not by its content"
+    assert found.notes == (
+        f": attachment 'plan.png' is not read: {picture}",
+        f": attachment 'p.jpg' is not read: {picture}",
+        ": attachment 'plan' is not read: image/png by its type, which its content is not",
+        ": attachment 'a.zip' is not read: an archive by its name, not text",
+    )
+
+
+def test_what_an_attached_page_hides_is_noted() -> None:
+    page = b"<p>Rain<p style='display:none'>Sun"
+    found = document(eml("Hi", attachments={"a.html": page}))
+    assert found.notes == (
+        ": attachment 'a.html': text that the page does not show is read as well "
+        "(3 characters: 'Sun')",
+    )
+
+
 def test_a_mail_within_a_mail_is_read() -> None:
     outer = EmailMessage()
     outer["From"], outer["Subject"] = "a@example.org", "Fwd"

@@ -1,3 +1,5 @@
+import zipfile
+from collections.abc import Callable
 from datetime import date, datetime, time
 from io import BytesIO
 from typing import Any
@@ -53,18 +55,60 @@ def test_hidden_sheets_are_read_and_named() -> None:
     assert found.notes == (": hidden sheets are read as well (Margins)",)
 
 
-def test_a_sheet_that_lies_about_its_size_is_read_whole() -> None:
-    import zipfile
-
-    data = xlsx({"A": [["a"], ["b"], ["c"]]})
+def rewritten(data: bytes, old: bytes, new: bytes) -> bytes:
     out = BytesIO()
-    with zipfile.ZipFile(BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
-        for name in old.namelist():
-            new.writestr(name, old.read(name).replace(b'ref="A1:A3"', b'ref="A1"'))
-    assert document(out.getvalue()).text.endswith("| b |\n| c |")
+    with zipfile.ZipFile(BytesIO(data)) as before, zipfile.ZipFile(out, "w") as after:
+        for name in before.namelist():
+            after.writestr(name, before.read(name).replace(old, new))
+    return out.getvalue()
+
+
+def test_a_sheet_that_lies_about_its_size_is_read_whole() -> None:
+    data = rewritten(xlsx({"A": [["a"], ["b"], ["c"]]}), b'ref="A1:A3"', b'ref="A1"')
+    assert document(data).text.endswith("| b |\n| c |")
 
 
 def test_more_cells_than_are_read_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(office_and_epub, "_MOST_CELLS", 3)
     with pytest.raises(Unreadable, match="has more than 3 cells, which is the maximum"):
         document(xlsx({"A": [["a", "b"], ["c", "d"]]}))
+
+
+def edited(change: Callable[[Any], None]) -> Document:
+    from openpyxl import load_workbook
+
+    book, out = load_workbook(BytesIO(xlsx({"A": [["Item", "Price"], ["Slates", 5]]}))), BytesIO()
+    change(book["A"])
+    book.save(out)
+    return document(out.getvalue())
+
+
+def test_comments_of_cells_are_read() -> None:
+    from openpyxl.comments import Comment  # type: ignore[import-untyped]
+
+    def comment(sheet: Any) -> None:
+        sheet["B2"].comment = Comment("Agreed\nby phone", "Ada")
+
+    assert edited(comment).text.endswith("| Slates | 5 |\n\nComments:\n- B2: Agreed by phone (Ada)")
+
+
+def test_hidden_rows_and_columns_are_read_and_named() -> None:
+    def hide(sheet: Any) -> None:
+        sheet.row_dimensions[2].hidden = True
+        sheet.column_dimensions["B"].hidden = True
+
+    found = edited(hide)
+    assert "| Slates | 5 |" in found.text
+    assert found.notes == (
+        ": hidden rows and columns are read as well (A: 1 rows, 1 groups of columns)",
+    )
+
+
+def test_long_numbers_are_not_written_as_powers_of_ten() -> None:
+    data = rewritten(xlsx({"A": [["n"], [11], [12]]}), b"<v>11<", b"<v>12345678901234567<")
+    found = document(rewritten(data, b"<v>12<", b"<v>1.2345678901234567E+16<"))
+    assert found.text.endswith("| 12345678901234567 |\n| 12345678901234568 |")
+    assert found.notes == (
+        ": 1 of its numbers have more than 15 digits, which is what a spreadsheet program keeps "
+        "of a number; store them as text to keep all digits",
+    )
