@@ -456,13 +456,16 @@ def _no_output_text(trace: ItemTrace) -> str:
 
 
 class _NoRemoteDigests(ModelDigests):
-    """Empty digests, since servers elsewhere are not asked about the past."""
+    """Nothing about models, since servers elsewhere are not asked about the past."""
 
     def __init__(self) -> None:
         pass
 
     async def of(self, spec: ModelSpec) -> str:
         return ""
+
+    async def default_context(self, spec: ModelSpec) -> int | None:
+        return None
 
 
 async def _hash_parts(

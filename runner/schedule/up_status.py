@@ -189,7 +189,7 @@ def _is_own_user(request: Request) -> bool:
     A page in a browser of this user must have our own name as its host, which is checked before.
     """
     server = request.scope.get("server")
-    if request.client is None or server is None:
+    if request.client is None or server is None or server[1] is None:
         return False
     if not hosts.knows_socket_owners():
         return True

@@ -20,8 +20,15 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+)
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Annotated, Any, BinaryIO, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -220,11 +227,38 @@ def _load_module(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -> M
     return loaded[place]
 
 
+class _SourceLoader(SourceFileLoader):
+    """Compiles a module each time: bytecode files know its source by size and second only."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(path), path)
+        return code
+
+
+def _finder_within(folder: str) -> Callable[[str], FileFinder]:
+    """Return a path hook for the folders within one, but for installed packages there."""
+
+    def finder(path: str) -> FileFinder:
+        if path != folder and not path.startswith(f"{folder}{os.sep}"):
+            raise ImportError("it is another folder")
+        if "site-packages" in path or not os.path.isdir(path):  # noqa: PTH112 - a path hook
+            raise ImportError("it holds installed packages, or is no folder")
+        extensions = (ExtensionFileLoader, EXTENSION_SUFFIXES)
+        return FileFinder(path, extensions, (_SourceLoader, SOURCE_SUFFIXES))
+
+    return finder
+
+
 def _import_file(file: Path) -> ModuleType:
     """Import a file; it can import modules next to it."""
-    if str(file.parent) not in sys.path:
-        sys.path.insert(0, str(file.parent))
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    folder = str(file.parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+        sys.path_hooks.insert(0, _finder_within(folder))
+        sys.path_importer_cache.pop(folder, None)
+    loader = _SourceLoader(file.stem, str(file))
+    spec = importlib.util.spec_from_file_location(file.stem, file, loader=loader)
     if spec is None or spec.loader is None:
         raise ImportError("it is not a Python module")
     module = importlib.util.module_from_spec(spec)

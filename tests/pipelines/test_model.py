@@ -357,5 +357,5 @@ def test_template_files_must_be_there_and_lie_next_to_the_pipeline(tmp_path: Pat
         "in the file 'bad.md', line 2: '{{ x|nope }}' is refused: there is no filter 'nope'.",
         "the file 'raw.md' is not UTF-8 text.",
         "the name of a template file must be a literal, not '{{ x }}'.",
-        "the file '.' cannot be read: Is a directory.",
+        "the file '.' cannot be read: it is a folder.",
     ]

@@ -13,7 +13,6 @@ from paddock.engine.backends.balancer import BalancedPool, ServerMember
 from paddock.engine.backends.model_servers import detect_server
 from paddock.engine.backends.token_counting import least_in_chat, most_in_chat, most_tokens
 from paddock.engine.errors import (
-    BadRequest,
     DeadlineExceeded,
     EngineError,
     ModelBroken,
@@ -140,7 +139,7 @@ async def test_deadlines_hold(chatting: LlamaServer) -> None:
         (ModelSpec("qwen3"), KEY, NotServed, "has no model 'qwen3'. It has: '"),
         (SPEC, "sk-wrong", ModelBroken, "the server refuses the key that it is shown (401: "),
         (SPEC, "", ModelBroken, "the server asks for a key (401: Invalid API Key). Give it as "),
-        (ModelSpec(MODEL, "embed"), KEY, BadRequest, "does not support embeddings"),
+        (ModelSpec(MODEL, "embed"), KEY, ModelBroken, "does not support embeddings"),
     ],
 )
 def test_what_the_server_refuses_is_said_in_its_words(

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from io import BufferedReader
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from paddock.engine.errors import Busy, DeadlineExceeded, EngineError, WorkerLost
 from paddock.engine.request import ChatRequest
+from paddock.engine.system import no_links
 from paddock.runner.api import run
 from paddock.runner.core.retry_and_quarantine import MAX_RETRY_PAUSE_S, failure_state, retry_pause_s
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
@@ -139,15 +141,15 @@ def test_how_often_is_a_setting(world: World) -> None:
 def test_a_file_that_cannot_be_read_now_is_tried_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened = Path.open
+    opened = no_links.open_file
 
-    def broken(self: Path, *args: object, **more: object) -> object:
-        if self.name == "1.txt":
-            raise OSError(errno.EIO, os.strerror(errno.EIO), str(self))
-        return opened(self, *args, **more)  # type: ignore[call-overload]
+    def broken(path: str | Path, **more: bool) -> BufferedReader:
+        if Path(path).name == "1.txt":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return opened(path, **more)
 
     with monkeypatch.context() as disk:
-        disk.setattr(Path, "open", broken)
+        disk.setattr(no_links, "open_file", broken)
         report = world.run()
     assert states(report).get("1.txt") == "quarantined"
     assert states(world.run())["1.txt"] in ("stale", "changed")

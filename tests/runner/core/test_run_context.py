@@ -92,7 +92,9 @@ def test_tools_of_every_kind_work_in_one_run_and_no_secret_is_kept(world: World)
     assert len([row for row in calls(world) if row[1] == "facts"]) == 2
     (world.folder / "tools.py").write_text("def clean(text: str) -> str: return text.title()")
     changed = carried_out(world)
-    assert {i.why for i in changed.items if i.step == "each"} == {"file changed: tools.py"}
+    assert {i.why for i in changed.items if i.step == "each"} == {
+        "file changed: tools.py (step 'clean')"
+    }
     assert [one["clean"] for one in changed.returns["each"]] == ["Ferry", "Pier"]
     world.edit("args: [", "args: [-B, ")
     stale = plan(world.file, pool=FakePool(), settings=replace(settings(world.folder), allow=ALL))
