@@ -1,6 +1,6 @@
 """Names of months and numbers in many languages are those of CLDR (Babel) and num2words.
 
-`python -m tests.pipelines.checking.test_language_data` writes the file anew. Reading it takes 3 ms;
+`python -m tests.pipelines.checking.test_language_data` writes the file. Reading it takes 3 ms;
 both libraries together take 34 MB and more than a second.
 """
 

@@ -270,7 +270,7 @@ def test_a_pipeline_in_a_folder_that_cannot_be_written_says_what_to_do(
 
 
 def test_a_pipe_in_place_of_a_document_fails_its_item_at_once(inbox: Path) -> None:
-    """A pipe without a writer: whoever opens it as a file waits for ever."""
+    """A pipe without a writer: a process that opens it as a file waits for ever."""
     text = """\
 name: named
 steps:
