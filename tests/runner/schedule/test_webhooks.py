@@ -35,6 +35,8 @@ from paddock.runner.settings import Settings
 from tests.runner.schedule.signed_calls import sign_body
 
 NOW = 1_000_000
+# With a port: a request that names none comes by no connection whose owner could be asked for.
+OWN_URL = "http://localhost:4720"
 PIPELINE = """\
 name: digest
 on:
@@ -83,7 +85,7 @@ class Door:
     ) -> tuple[int, Any]:
         async def main() -> httpx.Response:
             transport = httpx.ASGITransport(self.app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as here:
+            async with httpx.AsyncClient(transport=transport, base_url=OWN_URL) as here:
                 return await here.request(method, path, content=body, headers=headers)
 
         answer = asyncio.run(main())
