@@ -37,7 +37,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "commands.chat": ("chat",),
     "commands.embed": ("embed",),
     "commands.batch": ("batch",),
-    "commands.pull_push_create": ("pull", "push", "create"),
+    "commands.pull_push_create": ("models", "pull", "push", "create"),
     "commands.model_commands": (
         *("list", "ls", "show", "cp", "rm", "check", "prune", "ps", "stop"),
     ),
@@ -78,6 +78,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "batch": "Answer a file of requests; the same command again continues.",
         "list": "List the models on this machine.",
         "show": "Show the details of a model.",
+        "models": "Show well-known models that fit this machine, and how fast they would be.",
         "pull": "Download a model; an interrupted download continues.",
         "push": "Upload a model to a registry.",
         "create": "Make a model from a Modelfile.",

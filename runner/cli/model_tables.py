@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.engine.models.model_cards import ModelCard, list_cards
 from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.models.well_known import WELL_KNOWN, Machine, WellKnownModel
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
@@ -307,3 +308,52 @@ def _modified_text(moment: datetime | None, now: datetime) -> str:
 def _origin_text(row: ModelRow) -> str:
     origin = "store" if row.origin == "store" else f"{row.origin} ({Path(row.path).name})"
     return f"{origin}, tuned: {row.tuned}" if row.tuned else origin
+
+
+def proposal_text(machine: Machine, proposed: WellKnownModel | None, what: str) -> str:
+    """Return the well-known models that fit, with their speed; `what` names the memory."""
+    fitting = [model for model in WELL_KNOWN if machine.holds(model)]
+    head = ("", "NAME", "SIZE", "WEIGHTS", "LICENCE", "TIME PER DOCUMENT")
+    rows = [
+        (
+            "*" if model is proposed else "",
+            model.name,
+            units.size(model.size_bytes),
+            f"{model.n_weights:.1f}B",
+            model.licence,
+            "?" if machine.speed is None else units.duration(machine.speed.document_s(model)),
+        )
+        for model in fitting
+    ]
+    lines = [f"{what[0].upper()}{what[1:]}: {units.size(machine.memory_bytes)}."]
+    if machine.speed is not None:
+        lines.append(
+            "A document here is two pages, summarised in 150 words. Times are rough estimates."
+        )
+    if n_large := len(WELL_KNOWN) - len(fitting):
+        lines.append(f"{counted(n_large, 'larger model')} would not fit.")
+    if proposed is None:
+        return "\n".join(lines)
+    lines.append(f"Next: `paddock pull` downloads {proposed.name}; `paddock pull NAME` another.")
+    return "\n".join([console.table([head, *rows]), *lines])
+
+
+def proposal_json(machine: Machine, proposed: WellKnownModel | None) -> dict[str, Any]:
+    """Return each well-known model, whether it fits, and its estimated speed."""
+    speed = machine.speed
+    return {
+        "proposed": proposed.name if proposed else None,
+        "memory": machine.memory_bytes,
+        "is_gpu": machine.is_gpu,
+        "models": [
+            {
+                "name": model.name,
+                "size": model.size_bytes,
+                "needed": model.needed_bytes,
+                "licence": model.licence,
+                "fits": machine.holds(model),
+                "document_s": None if speed is None else round(speed.document_s(model), 1),
+            }
+            for model in WELL_KNOWN
+        ],
+    }

@@ -1,4 +1,4 @@
-"""`paddock pull`, `push` and `create`, with progress and a warning if a model will not fit.
+"""`paddock models`, `pull`, `push` and `create`: what fits here, progress, and a warning.
 
 A running service does the work, otherwise this process. Progress goes to stderr, as bars on a
 terminal and as plain lines in a pipe. Control characters in a registry's status texts are escaped.
@@ -29,8 +29,10 @@ from paddock.engine.models.modelfile import ModelRecipe, parse_modelfile, read_r
 from paddock.engine.models.pull import pull as pull_model
 from paddock.engine.models.push import push as push_model
 from paddock.engine.models.transfer import TransferOptions
+from paddock.engine.models.well_known import Machine, measure_speed, propose
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system import hardware, units
+from paddock.runner.cli import model_tables
 from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError, with_exit_status
 from paddock.runner.cli.model_arguments import complete_model_names, read_stdin
@@ -49,6 +51,7 @@ LINE_EVERY_S = 5.0  # keeps logs readable
 
 
 def register(app: typer.Typer) -> None:
+    app.command("models")(with_exit_status(models))
     app.command("pull")(with_exit_status(pull))
     app.command("push")(with_exit_status(push))
     app.command("create")(with_exit_status(create))
@@ -197,11 +200,53 @@ class _TransferRequest:
         return {"model": self.model, "insecure": self.insecure, **named}
 
 
+def _this_machine() -> Machine:
+    """Return the memory for models, and the speed of the processor where that computes."""
+    memory_bytes, _ = _largest_memory()
+    device = this_device()
+    speed = None if device.is_gpu else measure_speed(device.n_threads)
+    return Machine(memory_bytes, bool(device.gpus), speed)
+
+
+def models(as_json: JsonOption = False) -> int:
+    """Show well-known models that fit this machine, and how fast they would be."""
+    machine = _this_machine()
+    proposed = propose(machine)
+    if as_json:
+        console.print_json(model_tables.proposal_json(machine, proposed))
+    else:
+        console.print_out(model_tables.proposal_text(machine, proposed, _largest_memory()[1]))
+    return DONE
+
+
+def _proposed_model() -> str:
+    """Return the model that `paddock models` proposes, once the user has agreed to its size.
+
+    Raises:
+        CommandError: none fits, or the user does not want it.
+    """
+    proposed = propose(_this_machine())
+    if proposed is None:
+        raise CommandError(
+            "No well-known model fits this machine.\n  Name one: `paddock pull MODEL`."
+        )
+    size = units.size(proposed.size_bytes)
+    sentence = f"{proposed.name} fits this machine: {size}, licence {proposed.licence}."
+    console.print_err(sentence)
+    if sys.stdin.isatty() and not typer.confirm("Download it?", default=True, err=True):
+        raise CommandError("Nothing was downloaded.\n  `paddock models` shows the others.")
+    return proposed.name
+
+
 def pull(
     model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="A name, hf:OWNER/REPO[:QUANT], an URL or a file."),
-    ],
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="A name, hf:OWNER/REPO[:QUANT], an URL or a file; "
+            "by default what `paddock models` proposes.",
+        ),
+    ] = None,
     as_name: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Its name here.")
     ] = None,
@@ -209,6 +254,7 @@ def pull(
     as_json: JsonOption = False,
 ) -> int:
     """Download a model; an interrupted download continues."""
+    model = model or _proposed_model()
     source = parse_source(model, as_name)
     settings = read_settings(Path.cwd())
     watch = FitWarning(settings.pool) if is_this_machine(settings.address) else None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from paddock.engine.memory.device_memory import Device
+from paddock.engine.models.well_known import Machine, MachineSpeed
 from paddock.engine.settings import PoolSettings
+from paddock.runner.cli.application import application
 from paddock.runner.cli.commands import pull_push_create
 from tests.fakes.gguf import LLAMA, write_gguf
 
@@ -51,3 +55,46 @@ def test_what_cannot_be_looked_at_is_no_fault(
         "nobody"
     )
     assert capsys.readouterr().err == ""
+
+
+def paddock(*arguments: str) -> Result:
+    return CliRunner().invoke(application(arguments[0]), list(arguments))
+
+
+def test_models_lists_what_fits_and_pull_alone_takes_the_proposed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    machine = Machine(8 * 10**9, is_gpu=False, speed=MachineSpeed(2e11, 3e10))
+    monkeypatch.setattr(pull_push_create, "_this_machine", lambda: machine)
+    shown = paddock("models")
+    assert shown.exit_code == 0
+    (starred,) = [line.split() for line in shown.stdout.splitlines() if line.startswith("*")]
+    assert starred[:5] == ["*", "llama3.2:3b", "2.0", "GB", "3.2B"]
+    assert "qwen3:14b" not in shown.stdout
+    told = json.loads(paddock("models", "--json").stdout)
+    assert told["proposed"] == "llama3.2:3b"
+    assert next(one["name"] for one in told["models"] if not one["fits"]) == "llama3.1:8b"
+
+    asked: list[str] = []
+
+    def transfer(request: pull_push_create._TransferRequest, *_: object) -> int:
+        asked.append(request.model)
+        return 1
+
+    monkeypatch.setattr(pull_push_create, "_transfer", transfer)
+    pulled = paddock("pull")
+    assert asked == ["llama3.2:3b"]
+    assert "llama3.2:3b fits this machine: 2.0 GB, licence Llama 3 Community." in pulled.stderr
+
+
+def test_pull_alone_says_when_no_well_known_model_fits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        pull_push_create, "_this_machine", lambda: Machine(10**9, is_gpu=False, speed=None)
+    )
+    refused = paddock("pull")
+    assert refused.exit_code == 2
+    assert "No well-known model fits this machine." in refused.stderr

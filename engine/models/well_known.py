@@ -1,0 +1,150 @@
+"""Well-known models: which of them fit this machine, and about how fast they would be.
+
+A fixed table, so that a proposal needs no network. Names and sizes are those of Ollama's library
+in July 2026, without models that need its own file formats (gemma3, gpt-oss, mistral-small3.2).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+GB = 10**9
+CONTEXT_TOKENS = 8192  # a document of some ten pages
+DOCUMENT_TOKENS, ANSWER_TOKENS = 1_000, 200  # two pages and a summary of 150 words
+MOST_DOCUMENT_S = 60.0
+"""A proposed model takes at most this for one document, where any does."""
+
+_USABLE_SHARE = 0.75  # of main memory: the rest is for the system, a browser and the run itself
+_USABLE_GPU_SHARE = 0.95
+_OVERHEAD_BYTES = 400 * 2**20  # compute buffers and the worker process
+
+
+@dataclass(frozen=True, slots=True)
+class WellKnownModel:
+    """A model in a public registry."""
+
+    name: str
+    """What `paddock pull` takes."""
+    size_bytes: int
+    n_weights: float
+    """In billions."""
+    n_active: float
+    """In billions: the weights that one token is computed with."""
+    kv_bytes: int
+    """Cache per token of context, F16: 2 x layers x KV heads x head size x 2 bytes."""
+    licence: str
+
+    @property
+    def needed_bytes(self) -> int:
+        """Return the memory for the weights, a context of `CONTEXT_TOKENS`, and buffers."""
+        return self.size_bytes + self.kv_bytes * CONTEXT_TOKENS + _OVERHEAD_BYTES
+
+
+def _model(
+    name: str, size_gb: float, n_weights: float, kv_kib: int, licence: str, n_active: float = 0
+) -> WellKnownModel:
+    active = n_active or n_weights
+    return WellKnownModel(name, round(size_gb * GB), n_weights, active, kv_kib * 1024, licence)
+
+
+_LLAMA = "Llama 3 Community"
+# From the weakest to the strongest, by what their makers publish about instructions and summaries.
+WELL_KNOWN = (
+    _model("qwen3:0.6b", 0.52, 0.75, 112, "Apache-2.0"),
+    _model("llama3.2:1b", 1.3, 1.24, 32, _LLAMA),
+    _model("qwen3:1.7b", 1.4, 2.03, 112, "Apache-2.0"),
+    _model("granite3.3:2b", 1.5, 2.53, 80, "Apache-2.0"),
+    _model("llama3.2:3b", 2.0, 3.21, 112, _LLAMA),
+    _model("phi4-mini:3.8b", 2.5, 3.84, 128, "MIT"),
+    _model("qwen3:4b-instruct", 2.5, 4.02, 144, "Apache-2.0"),
+    _model("llama3.1:8b", 4.9, 8.03, 128, _LLAMA),
+    _model("granite3.3:8b", 4.9, 8.17, 160, "Apache-2.0"),
+    _model("qwen3:8b", 5.2, 8.19, 144, "Apache-2.0"),
+    _model("phi4:14b", 9.1, 14.7, 200, "MIT"),
+    _model("qwen3:14b", 9.3, 14.8, 160, "Apache-2.0"),
+    _model("mistral-small:24b", 14.0, 23.6, 160, "Apache-2.0"),
+    _model("qwen3:30b-instruct", 19.0, 30.5, 96, "Apache-2.0", n_active=3.3),
+    _model("qwen3:32b", 20.0, 32.8, 256, "Apache-2.0"),
+    _model("llama3.3:70b", 43.0, 70.6, 320, _LLAMA),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSpeed:
+    """What bounds a model here: arithmetic for prompts, memory for answers."""
+
+    flop_per_s: float
+    read_bytes_per_s: float
+
+    def prompt_tokens_per_s(self, model: WellKnownModel) -> float:
+        return self.flop_per_s * _PROMPT_SHARE / (2e9 * model.n_active)
+
+    def answer_tokens_per_s(self, model: WellKnownModel) -> float:
+        active_bytes = model.size_bytes * model.n_active / model.n_weights
+        return self.read_bytes_per_s * _ANSWER_SHARE / active_bytes
+
+    def document_s(self, model: WellKnownModel) -> float:
+        """Return about how long one document of `DOCUMENT_TOKENS` takes, alone."""
+        reading_s = DOCUMENT_TOKENS / self.prompt_tokens_per_s(model)
+        return reading_s + ANSWER_TOKENS / self.answer_tokens_per_s(model)
+
+
+# Share of a plain matrix product's and of a plain sum's speed that llama.cpp reaches with 4-bit
+# weights, measured with a 1B of random weights in Q4_0.
+_PROMPT_SHARE = 1.0
+_ANSWER_SHARE = 0.6
+_TRIAL_BYTES = 64 * 2**20
+_TRIAL_SIZE = 768
+
+
+def measure_speed(n_threads: int) -> MachineSpeed:
+    """Measure this machine's processor in about a fifth of a second.
+
+    On a busy machine the speed is what is left for us, which is also what a model would get.
+    """
+    import numpy as np  # takes a tenth of a second
+
+    arrays = [np.ones(_TRIAL_BYTES // 4, np.float32) for _ in range(n_threads)]
+    with ThreadPoolExecutor(n_threads) as threads:
+        read_s = min(_timed(lambda: list(threads.map(np.sum, arrays))) for _ in range(3))
+    square = np.ones((_TRIAL_SIZE, _TRIAL_SIZE), np.float32)
+    product_s = min(_timed(lambda: square @ square) for _ in range(4))
+    return MachineSpeed(2 * _TRIAL_SIZE**3 / product_s, n_threads * _TRIAL_BYTES / read_s)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The memory that a model must fit, and the processor's speed."""
+
+    memory_bytes: int
+    is_gpu: bool
+    speed: MachineSpeed | None
+    """None on a graphics device: what it can do is not measured without a model."""
+
+    def holds(self, model: WellKnownModel) -> bool:
+        """Return whether the model fits with a context of `CONTEXT_TOKENS`."""
+        share = _USABLE_GPU_SHARE if self.is_gpu else _USABLE_SHARE
+        return model.needed_bytes <= self.memory_bytes * share
+
+
+def propose(
+    machine: Machine, models: Sequence[WellKnownModel] = WELL_KNOWN
+) -> WellKnownModel | None:
+    """Return the strongest model that fits and is quick enough; None where none fits.
+
+    Where all are too slow, it is the fastest.
+    """
+    here = [model for model in models if machine.holds(model)]
+    if machine.speed is None or not here:
+        return here[-1] if here else None
+    quick = [one for one in here if machine.speed.document_s(one) <= MOST_DOCUMENT_S]
+    return quick[-1] if quick else min(here, key=machine.speed.document_s)
