@@ -107,8 +107,8 @@ class Summarise:
 
     params: ClassVar[type[SummariseParams]] = SummariseParams
     output: ClassVar[type[SummariseOutput]] = SummariseOutput
-    version: ClassVar[int] = 2
-    compatible_versions: ClassVar[frozenset[int]] = frozenset({1})
+    version: ClassVar[int] = 3
+    compatible_versions: ClassVar[frozenset[int]] = frozenset({1, 2})
     is_pure: ClassVar[bool] = False
     roles: ClassVar[frozenset[Role]] = frozenset({"chat"})
     takes_reply: ClassVar[bool] = True

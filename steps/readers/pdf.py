@@ -1,6 +1,8 @@
 """PDF documents: the text of each page, and scanned pages by OCR where it is installed.
 
-The only module that knows pypdfium2.
+After a page's own text stand the fields of forms with their values, the texts that were typed over
+it, and comments. What is not read is noted: attached files, dynamic (XFA) forms, passwords. The
+only module that knows pypdfium2.
 
 PDFium keeps global state and is not thread-safe, so every call into it happens under one lock, a
 page at a time: a long document does not hold up the short ones.
@@ -10,15 +12,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from ctypes import byref, c_int
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from ctypes import POINTER, byref, c_int, c_ushort, cast, create_string_buffer
+from dataclasses import dataclass, field
 from itertools import accumulate
 from threading import Lock
 from typing import Any, BinaryIO
 
 import pypdfium2  # type: ignore[import-untyped]
 from pypdfium2 import raw
+
+from paddock.engine.system.text import counted, listed, one_line
 
 from . import ocr, reader
 from .reader import (
@@ -29,6 +33,7 @@ from .reader import (
     QuoteSpan,
     ReadRequest,
     Unreadable,
+    hidden_text_note,
 )
 
 _PDFIUM_LOCK = Lock()
@@ -62,6 +67,8 @@ class PdfText:
     """Numbers of the pages that were read by OCR."""
     line_boxes: tuple[tuple[LineBox, ...], ...] = ()
     """By page, of what OCR has read."""
+    losses: tuple[str, ...] = ()
+    """Notes on what is hidden or not read."""
 
 
 def extract_pdf_text(
@@ -78,19 +85,22 @@ def extract_pdf_text(
         pictures: list[int] = []
         seen: list[int] = []
         lines: list[tuple[LineBox, ...]] = []
+        losses = _Losses()
         for index in range(n_pages):
             check()
-            text, is_picture = _page_text(document, index)
+            text, is_picture, added = _page_text(document, index, losses)
             lines.append(())
             if is_picture and see is not None:
-                found = see(_page_pixels(document, index, _MOST_SIDE_PX))
+                pixels = _page_pixels(document, index, _MOST_SIDE_PX, shows_forms=False)
+                found = see(pixels)
                 text, lines[-1] = found.text, found.lines
                 (seen if text else pictures).append(index + 1)
             elif is_picture:
                 pictures.append(index + 1)
-            pages.append(text)
+            pages.append("\n\n".join(filter(None, (text, *added))))
+        notes = tuple(losses.notes(document))
     boxes = tuple(lines) if seen else ()
-    return PdfText(tuple(pages), title.strip(), tuple(pictures), tuple(seen), boxes)
+    return PdfText(tuple(pages), title.strip(), tuple(pictures), tuple(seen), boxes, notes)
 
 
 def draw_pdf_page(file: BinaryIO, number: int, most_side_px: int) -> Any:
@@ -181,6 +191,8 @@ def _open_pdf(file: BinaryIO) -> Iterator[Any]:
             raise Unreadable("is protected by a password", remedy) from error
         raise Unreadable("is damaged or not a PDF") from error
     try:
+        with _PDFIUM_LOCK, suppress(pypdfium2.PdfiumError):  # then fields have no inherited values
+            document.init_forms()
         yield document
     finally:
         with _PDFIUM_LOCK:
@@ -201,24 +213,210 @@ def _open_page(document: Any, index: int) -> Iterator[Any]:
             raise Unreadable(f"is damaged: page {index + 1} cannot be read") from error
 
 
-def _page_text(document: Any, index: int) -> tuple[str, bool]:
-    """Return a page's text, and whether it only has pictures."""
+def _page_text(document: Any, index: int, losses: _Losses) -> tuple[str, bool, list[str]]:
+    """Return a page's own text, whether it only has pictures, and what is laid over it."""
     with _open_page(document, index) as page:
         textpage = page.get_textpage()
         text = _clean_text(textpage.get_text_range())
+        added = _Annotations(page, textpage, losses).blocks()
         textpage.close()
-        return text, not text and next(page.get_objects(max_depth=1), None) is not None
+        is_picture = not text and next(page.get_objects(max_depth=1), None) is not None
+        return text, is_picture, added
 
 
-def _page_pixels(document: Any, index: int, most_side_px: int) -> Any:
-    """Render a page of any size within limits."""
+def _page_pixels(document: Any, index: int, most_side_px: int, *, shows_forms: bool = True) -> Any:
+    """Render a page of any size within limits; `shows_forms`: with the values of fields."""
     with _open_page(document, index) as page:
         longest = max(*page.get_size(), 1.0)
         scale = min(_DOTS_AN_INCH / _POINTS_AN_INCH, most_side_px / longest)
-        bitmap = page.render(scale=scale)
+        bitmap = page.render(scale=scale, may_draw_forms=shows_forms)
         pixels = bitmap.to_numpy()[:, :, :3].copy()
         bitmap.close()
         return pixels
+
+
+@dataclass
+class _Losses:
+    """What a document hides, or has besides what is read."""
+
+    hidden: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    """Names of files that are attached to a page."""
+    n_unshown: int = 0
+    """Fields whose values are hidden or passwords."""
+    n_unread: int = 0
+    """Typed texts that are kept only as drawings; films and sounds."""
+
+    def notes(self, document: Any) -> Iterator[str]:
+        with _PDFIUM_LOCK:
+            n_files = raw.FPDFDoc_GetAttachmentCount(document)
+            attached = (raw.FPDFDoc_GetAttachment(document, i) for i in range(max(n_files, 0)))
+            names = dict.fromkeys(map(_attachment_name, attached)) | dict.fromkeys(self.files)
+            is_dynamic = document.get_formtype() == raw.FORMTYPE_XFA_FULL
+        if is_dynamic:
+            yield ": its dynamic form (XFA) is not read; save it as a plain PDF to have its values"
+        yield from hidden_text_note("the page", self.hidden)
+        if self.n_unshown:
+            fields = counted(self.n_unshown, "hidden or password field")
+            yield f": values of {fields} are not read"
+        if self.n_unread:
+            what = counted(self.n_unread, "text, film or sound", "texts, films or sounds")
+            yield f": {what} laid over its pages cannot be read"
+        if names:
+            yield f": attached files are not read ({listed(list(names))})"
+
+
+class _Annotations:
+    """What is laid over an open page: fields of forms, typed texts and comments."""
+
+    def __init__(self, page: Any, textpage: Any, losses: _Losses) -> None:
+        self._textpage, self._losses = textpage, losses
+        self._form = page.formenv.raw if page.formenv else None
+        self._fields: dict[tuple[str, str], list[str]] = {}
+        """By name and label: the value, or the choices."""
+        self._typed: list[str] = []
+        self._comments: list[str] = []
+        for index in range(raw.FPDFPage_GetAnnotCount(page)):
+            annotation = raw.FPDFPage_GetAnnot(page, index)
+            if annotation:
+                self._add(annotation)
+                raw.FPDFPage_CloseAnnot(annotation)
+
+    def blocks(self) -> list[str]:
+        fields = [f"{label}: {' '.join(values)}" for (_, label), values in self._fields.items()]
+        parts = {"Form fields": fields, "Text boxes": self._typed, "Comments": self._comments}
+        return [
+            "\n".join([f"{name}:", *(f"- {line}" for line in lines)])
+            for name, lines in parts.items()
+            if lines
+        ]
+
+    def _add(self, annotation: Any) -> None:
+        kind = raw.FPDFAnnot_GetSubtype(annotation)
+        is_hidden = bool(raw.FPDFAnnot_GetFlags(annotation) & _HIDDEN_FLAGS)
+        if kind == raw.FPDF_ANNOT_WIDGET:
+            self._add_field(annotation, is_hidden=is_hidden)
+            return
+        if kind in _SKIPPED_ANNOTATIONS:
+            return
+        if kind == raw.FPDF_ANNOT_FILEATTACHMENT:
+            file = raw.FPDFAnnot_GetFileAttachment(annotation)
+            self._losses.files += [_attachment_name(file)] if file else []
+        text = _annotation_text(annotation, "Contents")
+        if kind == raw.FPDF_ANNOT_FREETEXT:
+            self._typed += [text] if text else []
+            self._losses.n_unread += not text
+        else:
+            self._losses.n_unread += kind in _MEDIA_ANNOTATIONS
+            self._comments += self._comment(annotation, kind, text)
+        if is_hidden and text:
+            self._losses.hidden.append(text)
+
+    def _comment(self, annotation: Any, kind: int, text: str) -> Iterator[str]:
+        """Yield what a mark says, with its author and the words that it marks."""
+        author = _annotation_text(annotation, "T")
+        said = f"{text} ({author})" if text and author else text
+        if kind == raw.FPDF_ANNOT_STAMP:
+            said = said or _annotation_text(annotation, "Name")
+            yield f"stamp: {said}" if said else "stamp"
+        elif kind in _MARKING_ANNOTATIONS and (marked := self._marked(annotation)):
+            is_struck = kind == raw.FPDF_ANNOT_STRIKEOUT
+            if said or is_struck:
+                words = f"{'struck out' if is_struck else 'on'} '{one_line(marked, _SHOWN_CHARS)}'"
+                yield f"{words}: {said}" if said else words
+        elif said:
+            yield said
+
+    def _marked(self, annotation: Any) -> str:
+        """Return the words of the page that an annotation marks."""
+        words, quad = list[str](), raw.FS_QUADPOINTSF()
+        for index in range(raw.FPDFAnnot_CountAttachmentPoints(annotation)):
+            if raw.FPDFAnnot_GetAttachmentPoints(annotation, index, quad):
+                across, up = (
+                    (quad.x1, quad.x2, quad.x3, quad.x4),
+                    (quad.y1, quad.y2, quad.y3, quad.y4),
+                )
+                words.append(
+                    self._textpage.get_text_bounded(min(across), min(up), max(across), max(up))
+                )
+        return " ".join(_clean_text(" ".join(words)).split())
+
+    def _add_field(self, annotation: Any, *, is_hidden: bool) -> None:
+        form = self._form
+        kind = raw.FPDFAnnot_GetFormFieldType(form, annotation) if form else -1
+        if kind < 0:  # it belongs to no form, as after pages of several files were joined
+            name, label, value = (_annotation_text(annotation, key) for key in ("T", "TU", "V"))
+            is_password = False
+        else:
+            name = self._field_text(raw.FPDFAnnot_GetFormFieldName, annotation)
+            label = self._field_text(raw.FPDFAnnot_GetFormFieldAlternateName, annotation)
+            value = self._value(annotation, kind)
+            flags = raw.FPDFAnnot_GetFormFieldFlags(form, annotation)
+            is_text = kind == raw.FPDF_FORMFIELD_TEXTFIELD
+            is_password = is_text and bool(flags & raw.FPDF_FORMFLAG_TEXT_PASSWORD)
+        if value and (is_hidden or is_password):
+            self._losses.n_unshown += 1
+        elif value:
+            shown = one_line(label or name, _SHOWN_CHARS) or "field"
+            values = self._fields.setdefault((name, shown), [])
+            values += [value] if value not in values else []
+
+    def _value(self, annotation: Any, kind: int) -> str:
+        """Return a field's value; of a choice that is one of several, which one it is."""
+        form = self._form
+        if kind in (raw.FPDF_FORMFIELD_CHECKBOX, raw.FPDF_FORMFIELD_RADIOBUTTON):
+            mark = "[x]" if raw.FPDFAnnot_IsChecked(form, annotation) else "[ ]"
+            if raw.FPDFAnnot_GetFormControlCount(form, annotation) < 2:
+                return mark
+            return f"{mark} {self._field_text(raw.FPDFAnnot_GetFormFieldExportValue, annotation)}"
+        if kind == raw.FPDF_FORMFIELD_SIGNATURE:
+            return "signed" if raw.FPDFAnnot_HasKey(annotation, b"V") else ""
+        chosen = [
+            _utf16(raw.FPDFAnnot_GetOptionLabel, form, annotation, index)
+            for index in range(raw.FPDFAnnot_GetOptionCount(form, annotation))
+            if raw.FPDFAnnot_IsOptionSelected(form, annotation, index)
+        ]
+        return ", ".join(chosen) or self._field_text(raw.FPDFAnnot_GetFormFieldValue, annotation)
+
+    def _field_text(self, function: Any, annotation: Any) -> str:
+        return _utf16(function, self._form, annotation)
+
+
+_HIDDEN_FLAGS = raw.FPDF_ANNOT_FLAG_HIDDEN | raw.FPDF_ANNOT_FLAG_NOVIEW
+_SKIPPED_ANNOTATIONS = (raw.FPDF_ANNOT_POPUP, raw.FPDF_ANNOT_LINK)
+_MARKING_ANNOTATIONS = (
+    raw.FPDF_ANNOT_HIGHLIGHT,
+    raw.FPDF_ANNOT_UNDERLINE,
+    raw.FPDF_ANNOT_SQUIGGLY,
+    raw.FPDF_ANNOT_STRIKEOUT,
+)
+_MEDIA_ANNOTATIONS = (
+    raw.FPDF_ANNOT_SOUND,
+    raw.FPDF_ANNOT_MOVIE,
+    raw.FPDF_ANNOT_SCREEN,
+    raw.FPDF_ANNOT_THREED,
+    raw.FPDF_ANNOT_RICHMEDIA,
+)
+_SHOWN_CHARS = 200
+
+
+def _annotation_text(annotation: Any, key: str) -> str:
+    return _utf16(raw.FPDFAnnot_GetStringValue, annotation, key.encode())
+
+
+def _attachment_name(attachment: Any) -> str:
+    return " ".join(_utf16(raw.FPDFAttachment_GetName, attachment).split()) or "unnamed"
+
+
+def _utf16(function: Any, *arguments: Any) -> str:
+    """Return a text that PDFium writes as UTF-16; its further lines are indented."""
+    n_bytes = function(*arguments, None, 0)
+    if n_bytes <= 2:  # the zero at its end
+        return ""
+    buffer = create_string_buffer(n_bytes)
+    function(*arguments, cast(buffer, POINTER(c_ushort)), n_bytes)
+    text = buffer.raw[: n_bytes - 2].decode("utf-16-le", "replace")
+    return _clean_text(text).replace("\n", "\n  ")
 
 
 def _clean_text(text: str) -> str:
@@ -249,7 +447,7 @@ def read_pdf(file: BinaryIO, wish: ReadRequest) -> Document:
         raise Unreadable(nothing, ocr.INSTALL_OCR if wish.ocr else "Set `ocr: auto` to read it.")
     if nothing:
         why = f"{nothing}, and OCR found nothing to read on them"
-        return Document(found.pages, found.title, MEDIA_TYPES["pdf"], (), why)
+        return Document(found.pages, found.title, MEDIA_TYPES["pdf"], found.losses, why)
     notes: list[str] = []
     if found.seen:
         notes.append(f": {_page_ranges(found.seen)} read from a picture by OCR")
@@ -259,6 +457,7 @@ def read_pdf(file: BinaryIO, wish: ReadRequest) -> Document:
         )
     elif found.pictures:
         notes.append(f": no text layer on {_page_ranges(found.pictures)}{_remedy(wish.ocr)}")
+    notes += found.losses
     title = "" if found.title.lower() == "untitled" else found.title
     boxes = found.line_boxes
     return Document(found.pages, title, MEDIA_TYPES["pdf"], tuple(notes), line_boxes=boxes)

@@ -42,3 +42,29 @@ def _file(objects: Sequence[str], info: int) -> bytes:
     out += b"".join(f"{offset:010} 00000 n \n".encode() for offset in offsets)
     trailer = f"<< /Size {len(objects) + 1} /Root 1 0 R /Info {info} 0 R >>"
     return bytes(out + f"trailer\n{trailer}\nstartxref\n{start}\n%%EOF\n".encode())
+
+
+def pdf_form(
+    annotations: Sequence[str], *, form: str = "", text: str = "Form", objects: Sequence[str] = ()
+) -> bytes:
+    """Make a PDF of one page with annotations; `form` is its AcroForm dictionary.
+
+    Annotation `i` is object 10 + i; `objects` follow after them. A page without text is empty.
+    """
+    content = _shown(text) if text else ""
+    kids = " ".join(f"{10 + i} 0 R" for i in range(len(annotations)))
+    acro_form = "/AcroForm 9 0 R" if form else ""
+    acro_form += " /NeedsRendering true" if "/XFA" in form else ""
+    bodies = [
+        f"<< /Type /Catalog /Pages 2 0 R {acro_form} >>",
+        "<< /Type /Pages /Kids [4 0 R] /Count 1 >>",
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
+        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 5 0 R "
+        f"/Resources << /Font << /F1 3 0 R >> >> /Annots [{kids}] >>",
+        f"<< /Length {len(content)} >>\nstream\n{content}\nendstream",
+        *("<< >>",) * 3,
+        form or "<< >>",
+        *(f"<< /Type /Annot /Rect [72 600 172 620] {one} >>" for one in annotations),
+        *objects,
+    ]
+    return _file(bodies, 8)

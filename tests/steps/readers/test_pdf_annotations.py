@@ -1,0 +1,114 @@
+"""Fields of forms and annotations of PDFs, which are not among a page's own text."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import pytest
+
+from paddock.steps.readers import pdf
+from paddock.steps.readers.reader import Document
+from paddock.steps.readers.reader_process import ReadOptions
+from tests.fakes.pdf import pdf_form
+
+WIDGET = "/Subtype /Widget"
+
+
+def read(data: bytes) -> Document:
+    return pdf.read_pdf(BytesIO(data), ReadOptions(ocr=False))
+
+
+def test_values_of_fields_follow_the_pages_text() -> None:
+    """A tree of fields: the kids inherit kind and value, and their names are joined."""
+    document = read(
+        pdf_form(
+            [
+                f"{WIDGET} /Parent 16 0 R /T (name) /V (Jane \\(Ada\\) Doe)",
+                f"{WIDGET} /FT /Btn /T (agree) /TU (I agree) /V /Yes /AS /Yes "
+                "/AP << /N << /Yes 5 0 R /Off 5 0 R >> >>",
+                f"{WIDGET} /Parent 17 0 R /AS /Off /AP << /N << /visa 5 0 R >> >>",
+                f"{WIDGET} /Parent 17 0 R /AS /cash /AP << /N << /cash 5 0 R >> >>",
+                f"{WIDGET} /FT /Ch /T (land) /Opt [[(fr) (France)] [(es) (Spain)]] /V (es)",
+                f"{WIDGET} /FT /Tx /T (blank) /V ()",
+            ],
+            form="<< /NeedAppearances true /Fields [16 0 R 11 0 R 17 0 R 14 0 R 15 0 R] >>",
+            objects=[
+                "<< /FT /Tx /T (applicant) /Kids [10 0 R] >>",
+                "<< /FT /Btn /Ff 32768 /T (pay) /V /cash /Kids [12 0 R 13 0 R] >>",
+            ],
+        )
+    )
+    assert document.text == (
+        "Form\n\nForm fields:\n- applicant.name: Jane (Ada) Doe\n- I agree: [x]\n"
+        "- pay: [ ] visa [x] cash\n- land: Spain"
+    )
+    assert document.notes == ()
+
+
+def test_a_field_that_no_form_has_keeps_its_value() -> None:
+    """So it is when a program joins pages of several files."""
+    document = read(pdf_form([f"{WIDGET} /FT /Tx /T (total) /V (12.50)"]))
+    assert document.text.endswith("Form fields:\n- total: 12.50")
+
+
+def test_hidden_fields_and_passwords_are_noted_and_not_read() -> None:
+    document = read(
+        pdf_form(
+            [
+                f"{WIDGET} /FT /Tx /Ff 8192 /T (pin) /V (1234)",
+                f"{WIDGET} /F 2 /FT /Tx /T (inner) /V (x)",
+            ],
+            form="<< /Fields [10 0 R 11 0 R] >>",
+        )
+    )
+    assert document.text == "Form"
+    assert document.notes == (": values of 2 hidden or password fields are not read",)
+
+
+def test_typed_texts_and_comments_are_read() -> None:
+    quads = "/QuadPoints [70 735 110 735 70 715 110 715]"
+    document = read(
+        pdf_form(
+            [
+                "/Subtype /FreeText /Contents (Paid 12.50)",
+                "/Subtype /Text /Contents (Check\\rthis) /T (Rev)",
+                f"/Subtype /Highlight {quads} /Contents (which one?)",
+                f"/Subtype /StrikeOut {quads}",
+                "/Subtype /Stamp /Name /Approved",
+                "/Subtype /Popup /Contents (Check this)",
+                "/Subtype /Text /F 2 /Contents (not shown)",
+            ]
+        )
+    )
+    assert document.text == (
+        "Form\n\nText boxes:\n- Paid 12.50\n\nComments:\n- Check\n  this (Rev)\n"
+        "- on 'Form': which one?\n- struck out 'Form'\n- stamp: Approved\n- not shown"
+    )
+    assert document.notes == (
+        ": text that the page does not show is read as well (9 characters: 'not shown')",
+    )
+
+
+@pytest.mark.parametrize(
+    ("annotation", "form", "note"),
+    [
+        ("/Subtype /FreeText", "", ": 1 text, film or sound laid over its pages cannot be read"),
+        (
+            "/Subtype /FileAttachment /FS << /Type /Filespec /UF (prices.csv) /F (prices.csv) >>",
+            "",
+            ": attached files are not read (prices.csv)",
+        ),
+        (
+            f"{WIDGET} /FT /Tx /T (a)",
+            "<< /Fields [] /XFA [(datasets) 5 0 R] >>",
+            ": its dynamic form (XFA) is not read; save it as a plain PDF to have its values",
+        ),
+    ],
+)
+def test_what_is_not_read_is_noted(annotation: str, form: str, note: str) -> None:
+    assert read(pdf_form([annotation], form=form)).notes == (note,)
+
+
+def test_a_page_with_nothing_but_fields_is_not_empty() -> None:
+    data = pdf_form([f"{WIDGET} /FT /Tx /T (total) /V (12.50)"], text="")
+    assert read(data).text == "Form fields:\n- total: 12.50"
