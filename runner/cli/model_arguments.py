@@ -13,6 +13,7 @@ from paddock.engine.gguf import check_file
 from paddock.engine.models.model_names import is_path, parse_source
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.config import setting_values
+from paddock.runner.progress import console
 from paddock.runner.settings import read_settings
 from paddock.steps.readers.text_encoding import NotText, decode_text
 
@@ -74,7 +75,7 @@ def _nearby_gguf_files(path: Path) -> str:
 
 
 def read_document_text(file: str) -> str:
-    """Return a document's text, whatever its format and encoding.
+    """Return a document's text, whatever its format and encoding; print its notes.
 
     Raises:
         CommandError: the file does not exist.
@@ -85,7 +86,10 @@ def read_document_text(file: str) -> str:
         raise CommandError(f"There is no file '{file}'.")
     from paddock.steps.readers.documents import read_document_file  # imports asyncio
 
-    return read_document_file(path, max_bytes=MAX_INPUT_BYTES).text
+    document = read_document_file(path, max_bytes=MAX_INPUT_BYTES)
+    for note in document.notes:
+        console.print_err(note)
+    return document.text
 
 
 def read_stdin() -> str:

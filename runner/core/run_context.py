@@ -36,7 +36,6 @@ from paddock.runner.progress.prefect_view import PrefectState
 from paddock.steps.base import (
     BoundTool,
     CallCache,
-    DocumentReaders,
     ItemName,
     NoToolset,
     StepError,
@@ -57,6 +56,7 @@ from paddock.steps.tools.python_functions import FunctionPool
 from paddock.steps.tools.tool import (
     BUILT_IN_TOOLS,
     RunnableTool,
+    ToolContext,
     installed_tools,
     resolve_tool,
     unknown_tool,
@@ -143,9 +143,11 @@ class RunContext:
         self, step: BoundStep, caller: CallOrigin, outputs: ItemOutputs, item: ItemName
     ) -> Tools:
         memo: CallCache = ToolCallCache(self.ledger, self.stats, caller)
+        log = ItemLog(self.stats, caller.step, caller.key, step.id)
         toolset: Toolset = NoToolset()
         if self.tool_runtime is not None:
-            toolset = ItemToolset(self.bound, self.tool_runtime, memo, self.readers)
+            within = ToolContext(self.bound.roots, log, self.readers)
+            toolset = ItemToolset(self.bound, self.tool_runtime, memo, within)
         if self.tape is not None:
             memo, toolset = self.tape.memo(memo), self.tape.toolset(toolset)
         pool = self.queries if step.uses == "search" and self.queries is not None else self.pool
@@ -154,7 +156,7 @@ class RunContext:
             models=BoundModels(self.bound.models, self.bound.defaults, step.model),
             roots=self.bound.roots,
             outputs=outputs,
-            log=ItemLog(self.stats, caller.step, caller.key, step.id),
+            log=log,
             priority=self.bound.priority,
             total_s=step.timeout.total_s,
             idle_s=step.timeout.idle_s,
@@ -301,12 +303,12 @@ class ItemToolset:
         bound: BoundPlan,
         tool_runtime: ToolRuntime,
         memo: CallCache,
-        readers: DocumentReaders | None,
+        within: ToolContext,
     ) -> None:
         self._bound = bound
         self._tool_runtime = tool_runtime
         self._memo = memo
-        self._readers = readers
+        self._within = within
 
     async def tool(
         self, name: str, server: str | None = None, options: Mapping[str, Any] | None = None
@@ -340,7 +342,7 @@ class ItemToolset:
             what, remedy = unknown_tool(name, server, declared)
             raise StepError(f"{what}.", remedy=remedy)
         if named.kind == "built-in":
-            return builtin_tools.bind_builtin(name, options, self._bound.roots, self._readers)
+            return builtin_tools.bind_builtin(name, options, self._within)
         if options:
             raise StepError(f"the tool '{name}' has no option '{next(iter(options))}'.")
         if named.kind == "server":

@@ -137,19 +137,21 @@ async def read_document(params: FilesReadParams, tools: Tools) -> Document:
         StepError: it cannot be read, or is empty.
         StepSkipped: it is empty, which `empty` allows.
     """
-    from paddock.steps.readers import documents  # a check reads none: `validate` is quicker
+    from paddock.steps.readers import (
+        documents,
+        reader_process,
+    )  # a check reads none: `validate` is quicker
 
     path = resolve_path(tools.roots, params.path)
     document = await documents.load_document(
         path,
+        reader_process.ReadOptions(
+            None if params.type == "auto" else params.type, params.encoding, params.ocr == "auto"
+        ),
         readers=tools.readers,
-        kind=None if params.type == "auto" else params.type,
-        encoding=params.encoding,
+        log=tools.log,
         max_bytes=params.max_bytes,
-        ocr=params.ocr == "auto",
     )
-    for note in document.notes:
-        tools.log.note(note)
     if document.is_empty:
         why = f"'{printable(path.name)}' {document.why_empty}"
         raise StepSkipped(why) if params.empty == "skip" else StepError(f"{why}.")

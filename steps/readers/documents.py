@@ -12,10 +12,9 @@ from threading import Event
 from typing import Any, Literal, TypeVar
 
 from paddock.engine.system.tasks import call_in, clock_stopped
-from paddock.steps.base import DocumentReaders, StepError
+from paddock.steps.base import DocumentReaders, StepError, StepLog
 from paddock.steps.paths import os_refusal, printable
 
-from . import reader_process
 from .reader import Document, PageBox, QuoteSpan, Unreadable, after_name
 from .reader_pool import (
     BoxesRequest,
@@ -27,6 +26,7 @@ from .reader_pool import (
     ReaderRequest,
     SystemRefusedDocument,
 )
+from .reader_process import ReadOptions, read_small
 
 R = TypeVar("R")
 
@@ -37,24 +37,22 @@ MOST_SHOWN_BYTES = 1024**3
 
 async def load_document(
     path: Path,
+    options: ReadOptions,
     *,
     readers: DocumentReaders | None,
-    kind: str | None = None,
-    encoding: str = "auto",
+    log: StepLog,
     max_bytes: int,
-    ocr: bool = True,
 ) -> Document:
-    """Read a document: small texts here, all others in a process of `readers`.
+    """Read a document: small texts here, all others in a process of `readers`; log its notes.
 
     `readers` None starts a process for this document alone.
     """
     name = f"'{printable(path.name)}'"
     with _step_errors(name):
-        options = reader_process.ReadOptions(kind, encoding, ocr)
-        small = reader_process.read_small(path, options, max_bytes)
-        request = DocumentRequest(path, kind, encoding, ocr, max_bytes)
+        small = read_small(path, options, max_bytes)
+        request = DocumentRequest(path, options.kind, options.encoding, options.ocr, max_bytes)
         found = await _in_process(request, readers) if small is None else small
-    return _with_document_name(found, path, name)
+    return _logged(_with_document_name(found, name, path.stem), log)
 
 
 async def render_page(
@@ -93,12 +91,15 @@ async def locate_values(request: EvidenceRequest, *, readers: DocumentReaders | 
         return await _in_process(request, readers)
 
 
-async def web_page_text(html: str, readers: DocumentReaders | None) -> str:
-    """Return the text of a fetched page as Markdown."""
-    data = html.encode("utf-8", "replace")
-    request = DocumentRequest(None, "html", "utf-8", False, _MOST_PAGE_BYTES, data)
-    with _step_errors("the page"):
-        return (await _in_process(request, readers)).text
+async def web_page_text(
+    data: bytes, encoding: str, url: str, *, readers: DocumentReaders | None, log: StepLog
+) -> str:
+    """Return the text of a fetched page as Markdown; log its notes."""
+    request = DocumentRequest(None, "html", encoding, False, _MOST_PAGE_BYTES, data)
+    name = f"'{printable(url)}'"
+    with _step_errors(name):
+        found = await _in_process(request, readers)
+    return _logged(_with_document_name(found, name, url), log).text
 
 
 def read_document_file(path: Path, *, max_bytes: int) -> Document:
@@ -112,7 +113,7 @@ def read_document_file(path: Path, *, max_bytes: int) -> Document:
 def wait_for_document(job: Future[Document], path: Path) -> Document:
     name = f"'{printable(path.name)}'"
     with _step_errors(name):
-        return _with_document_name(job.result(), path, name)
+        return _with_document_name(job.result(), name, path.stem)
 
 
 async def _in_process(request: ReaderRequest[R], readers: DocumentReaders | None) -> R:
@@ -139,10 +140,16 @@ async def _in_process(request: ReaderRequest[R], readers: DocumentReaders | None
         ended.cancel()
 
 
-def _with_document_name(found: Document, path: Path, name: str) -> Document:
+def _with_document_name(found: Document, name: str, title: str) -> Document:
     """Return the document with a title, and its name in its notes."""
     notes = tuple(f"{name}{after_name(note)}." for note in found.notes)
-    return replace(found, title=found.title or path.stem, notes=notes)
+    return replace(found, title=found.title or title, notes=notes)
+
+
+def _logged(document: Document, log: StepLog) -> Document:
+    for note in document.notes:
+        log.note(note)
+    return document
 
 
 @contextmanager

@@ -23,11 +23,12 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from paddock.engine.system.text import counted, listed
 from paddock.pipelines.keys import SizeBytes
-from paddock.steps.base import DocumentReaders, OutsideRoots, Roots, StepError, ToolResult
+from paddock.steps.base import OutsideRoots, Roots, StepError, ToolResult
 from paddock.steps.files.scan import BadPattern, FolderWalk, Globs
 from paddock.steps.paths import printable, resolve_path
-from paddock.steps.readers import documents
+from paddock.steps.readers import documents, reader_process
 
 from .function_worker import validation_sentence
 from .tool import RunnableTool, ToolContext, tool_refusal, tool_result
@@ -247,6 +248,7 @@ _SEARCHED_BYTES = 2 * 1024 * 1024
 """Larger documents are only found by name."""
 _MOST_SEARCHED = 1_000
 _LINE_CHARS = 300
+_WITHOUT_OCR = reader_process.ReadOptions(ocr=False)
 
 
 async def _read_file(
@@ -261,7 +263,11 @@ async def _read_file(
     try:
         file = _path_within(folder, path)
         document = await documents.load_document(
-            file, readers=within.readers, max_bytes=_MOST_DOCUMENT_BYTES, ocr=False
+            file,
+            _WITHOUT_OCR,
+            readers=within.readers,
+            log=within.log,
+            max_bytes=_MOST_DOCUMENT_BYTES,
         )
     except (OutsideRoots, OSError, RuntimeError, ValueError):
         return tool_refusal(f"'{printable(path)[:200]}' is not a document in this folder.")
@@ -292,18 +298,23 @@ async def _search_folder(
         return tool_refusal(f"{error}.")
     found = await asyncio.to_thread(_visible_files, folder, globs)
     hits: list[dict[str, Any]] = []
+    unread: list[str] = []
     if not query.strip():
         hits = [{"path": relpath, "bytes": size} for relpath, size in found[:most]]
-    else:
-        for relpath, size in found[:_MOST_SEARCHED]:
-            if len(hits) >= most:
-                break
-            if size <= _SEARCHED_BYTES:
-                text = await _searched_text(folder / relpath, within.readers)
-                hits += _hits_in(text, relpath, query, most - len(hits))
-    if not hits:
-        return tool_result([], "Nothing was found.")
-    return tool_result(hits, "\n".join(map(_hit_line, hits)))
+    for index, (relpath, size) in enumerate(found if query.strip() else ()):
+        if len(hits) >= most:
+            break
+        is_read = index < _MOST_SEARCHED and size <= _SEARCHED_BYTES
+        text = await _searched_text(folder / relpath, within) if is_read else None
+        hits += _hits_in(text or "", relpath, query, most - len(hits))
+        unread += [relpath] if text is None else []
+    lines = list(map(_hit_line, hits)) or ["Nothing was found."]
+    if unread:
+        many = counted(len(unread), "document was", "documents were")
+        note = f"{many} not searched, being too large, too many or not readable: {listed(unread)}"
+        within.log.note(f"'{printable(options.root)}': {note}.")
+        lines.append(f"[{note}]")
+    return tool_result(hits, "\n".join(lines))
 
 
 def _path_within(folder: Path, path: str) -> Path:
@@ -325,14 +336,18 @@ def _visible_files(folder: Path, globs: Globs) -> list[tuple[str, int]]:
     return [(one.relpath, one.facts.st_size) for one in walk.files(None)]
 
 
-async def _searched_text(file: Path, readers: DocumentReaders | None) -> str:
-    """Return a document's text; an image or a broken file has none."""
+async def _searched_text(file: Path, within: ToolContext) -> str | None:
+    """Return a document's text; None for an image or a broken file."""
     try:
         document = await documents.load_document(
-            file, readers=readers, max_bytes=_SEARCHED_BYTES, ocr=False
+            file,
+            _WITHOUT_OCR,
+            readers=within.readers,
+            log=within.log,
+            max_bytes=_SEARCHED_BYTES,
         )
     except StepError:
-        return ""
+        return None
     return document.text
 
 
@@ -460,7 +475,7 @@ async def _fetch_tool(
 ) -> ToolResult:
     from .http_fetch import fetch  # imports httpx
 
-    return await fetch(given.url, options.hosts, options.max_bytes, within.readers)
+    return await fetch(given.url, options.hosts, options.max_bytes, within)
 
 
 BUILT_IN_FUNCTIONS: Mapping[str, BuiltinTool] = {
@@ -487,9 +502,7 @@ BUILT_IN_FUNCTIONS: Mapping[str, BuiltinTool] = {
 }  # fmt: skip
 
 
-def bind_builtin(
-    name: str, options: Mapping[str, Any], roots: Roots, readers: DocumentReaders | None = None
-) -> RunnableTool:
+def bind_builtin(name: str, options: Mapping[str, Any], within: ToolContext) -> RunnableTool:
     """Return a built-in tool with the author's options.
 
     Raises:
@@ -504,7 +517,7 @@ def bind_builtin(
         given = _checked_arguments(tool.arguments, args)
         if isinstance(given, str):
             return tool_refusal(given)
-        return await tool.do(given, fixed, ToolContext(roots, readers))
+        return await tool.do(given, fixed, within)
 
     return RunnableTool(
         name=name,

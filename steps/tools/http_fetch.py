@@ -34,10 +34,11 @@ from paddock.engine.system.hosts import (
 )
 from paddock.engine.system.text import one_line
 from paddock.pipelines.reply_schema import is_nested_too_deep
-from paddock.steps.base import DocumentReaders, StepError, ToolResult
+from paddock.steps.base import StepError, ToolResult
 from paddock.steps.readers import documents
+from paddock.steps.readers.text_encoding import is_known_encoding
 
-from .tool import tool_refusal, tool_result
+from .tool import ToolContext, tool_refusal, tool_result
 
 _CONNECT_S, _READ_S = 10.0, 20.0
 _MOST_REDIRECTS = 5
@@ -62,9 +63,7 @@ class FetchTarget:
     proxy: str | None = None
 
 
-async def fetch(
-    url: str, hosts: Sequence[str], max_bytes: int, readers: DocumentReaders | None = None
-) -> ToolResult:
+async def fetch(url: str, hosts: Sequence[str], max_bytes: int, within: ToolContext) -> ToolResult:
     """Fetch a URL.
 
     Raises:
@@ -72,7 +71,7 @@ async def fetch(
     """
     try:
         for _ in range(_MOST_REDIRECTS + 1):
-            answer = await _request(await allowed_target(url, hosts), max_bytes, readers)
+            answer = await _request(await allowed_target(url, hosts), max_bytes, within)
             if isinstance(answer, ToolResult):
                 return answer
             url = urljoin(url, answer)
@@ -181,9 +180,7 @@ def _leads_inside(host: str) -> HostNotAllowed:
     )
 
 
-async def _request(
-    target: FetchTarget, max_bytes: int, readers: DocumentReaders | None
-) -> ToolResult | str:
+async def _request(target: FetchTarget, max_bytes: int, within: ToolContext) -> ToolResult | str:
     """Send one request; return the result, or the URL of a redirect."""
     host = f"[{target.host}]" if ":" in target.host else target.host
     named = host if target.port is None else f"{host}:{target.port}"
@@ -200,8 +197,9 @@ async def _request(
                 return str(answer.headers["location"])
             body = await _read_body(answer, max_bytes)
             result = await asyncio.to_thread(_response_result, target.url, answer, body)
-            is_page = _content_kind(answer) == "text/html"
-            return await _page_result(result, readers) if is_page else result
+            if result.is_error or _content_kind(answer) != "text/html":
+                return result
+            return await _page_result(target.url, answer, body, within) or result
     except _BodyTooLarge:
         return tool_refusal(f"'{target.url}' has more than {max_bytes:,} bytes.")
     except httpx.HTTPError as error:
@@ -251,14 +249,18 @@ def _response_result(url: str, answer: httpx.Response, body: bytes) -> ToolResul
     return tool_result(*_result_text(kind, text))
 
 
-async def _page_result(result: ToolResult, readers: DocumentReaders | None) -> ToolResult:
-    """Return the text of a page; one that cannot be parsed is returned unchanged."""
-    if result.is_error:
-        return result
+async def _page_result(
+    url: str, answer: httpx.Response, body: bytes, within: ToolContext
+) -> ToolResult | None:
+    """Return the text of a page; None if it cannot be parsed."""
+    named = answer.charset_encoding or ""
+    encoding = named if is_known_encoding(named) else "auto"
     try:
-        text = await documents.web_page_text(str(result.value), readers)
+        text = await documents.web_page_text(
+            body, encoding, url, readers=within.readers, log=within.log
+        )
     except StepError:
-        return result
+        return None
     return tool_result(text, text)
 
 

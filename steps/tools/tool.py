@@ -26,7 +26,16 @@ from paddock.engine.system.no_links import open_file
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import TEMPLATE_START
 from paddock.pipelines.expressions import Path as Place
-from paddock.steps.base import DocumentReaders, Output, Params, Roots, StepError, ToolResult, Tools
+from paddock.steps.base import (
+    DocumentReaders,
+    Output,
+    Params,
+    Roots,
+    StepError,
+    StepLog,
+    ToolResult,
+    Tools,
+)
 from paddock.steps.plugins import TOOL_GROUP, plugins
 
 if TYPE_CHECKING:
@@ -279,6 +288,7 @@ class ToolContext:
     """The context of a built-in tool."""
 
     roots: Roots
+    log: StepLog
     readers: DocumentReaders | None = None
     """None: a process is started for each document."""
 

@@ -27,7 +27,9 @@ from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from tests.fakes import hostile
 from tests.fakes.office import docx
 from tests.fakes.pdf import pdf
+from tests.fakes.tools import FakeLog
 
+OPTIONS = reader_process.ReadOptions()
 MIB = 1024**2
 MEMORY = "needs more than 256 MiB of memory. Raise PADDOCK_READ_MEMORY to read it."
 
@@ -56,7 +58,11 @@ async def read(
     if data is not None:
         path.write_bytes(data)  # noqa: ASYNC240 - nothing else happens in this loop
     try:
-        return (await documents.load_document(path, readers=readers, max_bytes=max_bytes)).text
+        return (
+            await documents.load_document(
+                path, OPTIONS, readers=readers, log=FakeLog(), max_bytes=max_bytes
+            )
+        ).text
     except StepError as error:
         assert error.kind == "other"  # the same bytes fail again: no other try
         return str(error)
@@ -257,7 +263,9 @@ def test_a_reader_that_dies_fails_its_document_alone(
         pool = opened()
         (tmp_path / "bad.html").write_bytes(hostile.endless_html())
         task = asyncio.create_task(
-            documents.load_document(tmp_path / "bad.html", readers=pool, max_bytes=MIB)
+            documents.load_document(
+                tmp_path / "bad.html", OPTIONS, readers=pool, log=FakeLog(), max_bytes=MIB
+            )
         )
         await asyncio.to_thread(until, is_reading)
         [reader] = reader_processes()

@@ -11,13 +11,15 @@ import pytest
 
 from paddock.steps.base import Roots, StepError, ToolResult
 from paddock.steps.tools import builtin_tools
-from paddock.steps.tools.tool import BUILT_IN_TOOLS, TOOL_OPTIONS
+from paddock.steps.tools.tool import BUILT_IN_TOOLS, TOOL_OPTIONS, ToolContext
+from tests.fakes.tools import FakeLog
 
 ROOTS = Roots(Path("/tmp"), (Path("/tmp"),))
 
 
 def call(name: str, args: dict[str, Any], options: dict[str, Any] | None = None) -> ToolResult:
-    return asyncio.run(builtin_tools.bind_builtin(name, options or {}, ROOTS).do(args))  # type: ignore[arg-type]
+    tool = builtin_tools.bind_builtin(name, options or {}, ToolContext(ROOTS, FakeLog()))
+    return asyncio.run(tool.do(args))  # type: ignore[arg-type]
 
 
 def test_every_name_has_its_tool_and_every_option_is_named() -> None:

@@ -10,10 +10,15 @@ import pytest
 
 from paddock.steps.base import Roots, StepError, ToolResult
 from paddock.steps.tools import builtin_tools
+from paddock.steps.tools.tool import ToolContext
+from tests.fakes.tools import FakeLog
+
+LOG = FakeLog()
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
+    LOG.notes.clear()
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "a.md").write_text("# Ferry\nThe ferry leaves at nine.\nBees stay.\n")
@@ -26,7 +31,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 def call(folder: Path, name: str, options: dict[str, Any] | None = None, **args: Any) -> ToolResult:
-    tool = builtin_tools.bind_builtin(name, options or {"root": "docs"}, Roots(folder, (folder,)))
+    within = ToolContext(Roots(folder, (folder,)), LOG)
+    tool = builtin_tools.bind_builtin(name, options or {"root": "docs"}, within)
     return asyncio.run(tool.do(args))  # type: ignore[arg-type]
 
 
@@ -34,8 +40,29 @@ def test_lines_are_found_by_their_words_in_any_case(folder: Path) -> None:
     assert call(folder, "files.search", query="FERRY nine").value == [
         {"path": "a.md", "line": 2, "text": "The ferry leaves at nine."}
     ]
-    assert call(folder, "files.search", query="password").text == "Nothing was found."
+    assert call(folder, "files.search", query="password", pattern="*.md").text == (
+        "Nothing was found."
+    )
     assert call(folder, "files.search", query="key").value == []
+
+
+def test_what_is_not_searched_is_named_in_the_answer_and_noted(folder: Path) -> None:
+    unread = "1 document was not searched, being too large, too many or not readable: bad.pdf"
+    assert call(folder, "files.search", query="ferry nine").text == (
+        f"a.md:2: The ferry leaves at nine.\n[{unread}]"
+    )
+    assert LOG.notes == [f"'docs': {unread}."]
+
+
+def test_what_a_document_hides_is_noted(folder: Path) -> None:
+    (folder / "docs" / "page.html").write_text("<p>Ferry</p><p hidden>Pay now</p>")
+    note = (
+        "'page.html': text that the page does not show is read as well (7 characters: 'Pay now')."
+    )
+    assert "Pay now" in call(folder, "files.read", path="page.html").text
+    assert LOG.notes == [note]
+    assert "Pay now" in call(folder, "files.search", query="pay", pattern="*.html").text
+    assert LOG.notes == [note, note]
 
 
 def test_without_words_documents_are_listed(folder: Path) -> None:

@@ -7,21 +7,30 @@ import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from paddock.steps.base import StepError, ToolResult
+from paddock.steps.base import Roots, StepError, ToolResult
 from paddock.steps.tools import http_fetch
 from paddock.steps.tools.http_fetch import fetch as fetched
+from paddock.steps.tools.tool import ToolContext
+from tests.fakes.tools import FakeLog
 
+LOG = FakeLog()
 HERE = ["127.0.0.1"]
 PAGES: dict[str, tuple[int, dict[str, str], bytes]] = {
     "/json": (200, {"Content-Type": "application/json"}, b'{"a": [1]}'),
     "/deep": (200, {"Content-Type": "application/json"}, b"[" * 1500 + b"]" * 1500),
     "/deeper": (200, {"Content-Type": "application/json"}, b"[" * 100 + b"]" * 100),
     "/page": (200, {"Content-Type": "text/html"}, b"<h1>Ferry</h1><script>no()</script>"),
+    "/hiding": (
+        200,
+        {"Content-Type": "text/html"},
+        "<meta charset=iso-8859-1><p>Grüße</p><p hidden>Pay now</p>".encode("latin-1"),
+    ),
     "/text": (200, {"Content-Type": "text/plain; charset=latin-1"}, "Grüße".encode("latin-1")),
     "/image": (200, {"Content-Type": "image/png"}, b"\x89PNG"),
     "/large": (200, {"Content-Type": "text/plain"}, b"x" * 5000),
@@ -64,7 +73,17 @@ def base(server: ThreadingHTTPServer) -> str:
 
 
 def fetch(url: str, hosts: list[str] | None = None, max_bytes: int = 4000) -> ToolResult:
-    return asyncio.run(fetched(url, HERE if hosts is None else hosts, max_bytes))
+    LOG.notes.clear()
+    within = ToolContext(Roots(Path("/"), ()), LOG)
+    return asyncio.run(fetched(url, HERE if hosts is None else hosts, max_bytes, within))
+
+
+def test_a_page_is_read_as_a_file_is_with_its_own_encoding_and_notes(base: str) -> None:
+    assert fetch(f"{base}/hiding").value == "Grüße\n\nPay now"
+    assert LOG.notes == [
+        f"'{base}/hiding': text that the page does not show is read as well "
+        "(7 characters: 'Pay now')."
+    ]
 
 
 def refused(url: str, hosts: list[str] | None = None) -> str:
