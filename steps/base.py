@@ -618,9 +618,10 @@ class Step(Protocol[P, O]):
     is_pure: ClassVar[bool]
     """Whether it may run during planning: it only reads files, and calls no model."""
     roles: ClassVar[frozenset[Role]]
-    """Roles of the models that it calls. If parameters decide that it also calls the default model
-    of another role, a static method `roles_besides(written)` returns those roles, so that the run
-    opens their pools before it starts."""
+    """Roles of the models that it calls. If parameters decide which of them its own model has, a
+    static method `own_roles(written)` returns that; if they decide that it also calls the default
+    model of another role, `roles_besides(written)` returns those, so that the run opens their pools
+    before it starts."""
 
     def reads(self, params: P) -> Sequence[str]:
         """Return the files that the result depends on, as written in the parameters."""

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system.distribution import DISTRIBUTION
 from paddock.pipelines.checking.check import CheckFunction
@@ -28,6 +28,9 @@ from .plugins import (
     package_of,
     plugins,
 )
+
+if TYPE_CHECKING:
+    from paddock.engine.request import Role
 
 
 class UnknownStep(LookupError):
@@ -209,3 +212,10 @@ def _load_check(name: str, point: EntryPoint) -> CheckFunction:
     if not callable(found):
         raise BrokenCheck(name, package_of(point), f"{point.value} is no function")
     return found  # type: ignore[no-any-return]  # its result is checked when it is called
+
+
+def own_roles(kind: type[Any], written: Mapping[str, Any]) -> frozenset[Role]:
+    """Return the roles that a step's `model` may have, by the parameters that are written."""
+    chosen = getattr(kind, "own_roles", None)
+    roles: frozenset[Role] = kind.roles if chosen is None else chosen(written)
+    return roles

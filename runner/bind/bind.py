@@ -294,7 +294,7 @@ class PlanBinder:
             timeout=_bound_timeout(controls.timeout if within is None else step.timeout),
             cache=controls.cache,
             returns=step.returns,
-            model=self._models.of(step, kind.roles),
+            model=self._models.of(step, kind),
             besides=self._models.besides(step, kind),
             reply=reply,
             references=taint_analysis.step_references(step, names),

@@ -21,6 +21,7 @@ from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.keys import ModelKeys, PoolKeys, SamplingParams
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.pipelines.validation import faults_of
+from paddock.steps.registry import own_roles
 
 from .bound import BindContext, BoundPlan, BoundPool, all_plans, all_steps
 
@@ -54,8 +55,9 @@ class ModelBinder:
         self.by_alias = {alias: self._spec(alias, keys) for alias, keys in pipeline.models.items()}
         self.defaults = dict(self._defaults(default_models))
 
-    def of(self, step: StepNode, roles: frozenset[Role]) -> ModelSpec | None:
+    def of(self, step: StepNode, kind: type[Any]) -> ModelSpec | None:
         """Return the model that a step uses; None where it uses none, or where that is a fault."""
+        roles = own_roles(kind, step.params.data)
         written = step.params.data.get("model") if roles else None
         if written is None:
             wanted = [role for role in ROLES if role in roles and role in self.defaults]

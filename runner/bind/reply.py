@@ -22,7 +22,7 @@ from paddock.pipelines.model import EvidenceSpec
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Step, StepError
-from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
+from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck, own_roles
 
 from .inputs_and_parameters import ALL_FIELDS, NAMES_OF_WHOLE, Scope
 
@@ -92,8 +92,11 @@ _OPEN_TABLES = ("additionalProperties", "patternProperties")
 _ANSWERING_STEPS = "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
 
 
-def _has_no_answer(kind: type[Step[Any, Any]] | None) -> bool:
-    return kind is not None and not getattr(kind, "takes_reply", False)
+def _has_no_answer(step: WrittenStep, kind: type[Step[Any, Any]] | None) -> bool:
+    if kind is None:
+        return False
+    asks = getattr(kind, "takes_reply", False) and "chat" in own_roles(kind, step.params.data)
+    return not asks
 
 
 def reply_faults(
@@ -103,7 +106,7 @@ def reply_faults(
     if step.reply is None:
         return
     at = (*step.at, "reply")
-    if _has_no_answer(kind):
+    if _has_no_answer(step, kind):
         what = f"step '{step.uses}' gives no answer of a model, so `reply` has nothing to look at."
         yield Fault(what, _ANSWERING_STEPS, document.key_mark(at))
         return
@@ -163,7 +166,7 @@ def review_faults(
     if step.review is None:
         return
     at = (*step.at, "review")
-    if _has_no_answer(kind):
+    if _has_no_answer(step, kind):
         what = f"step '{step.uses}' gives no answer of a model, so `review` has nothing to show."
         yield Fault(what, _ANSWERING_STEPS, document.key_mark(at))
         return

@@ -289,7 +289,8 @@ class RecalledTurns:
         return self._store
 
     async def _vectors(self, texts: Sequence[str]) -> Sequence[Vector]:
-        return await embed_texts(self.asker.tools, self.embedder, texts, on_overflow="split")
+        tools = self.asker.tools
+        return (await embed_texts(tools, self.embedder, texts, on_overflow="split")).vectors
 
 
 def recalled_turns(asker: Asker) -> RecalledTurns:

@@ -1,19 +1,22 @@
-"""The step `summarise`: a summary of a text, chunks or a file, and how much of it was read."""
+"""The step `summarise`: a summary of a text, chunks or a file, and how much of it was read.
+
+A model writes it (`map_reduce`), or it is extracted: sentences of the text itself (`extract`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from paddock.engine.request import Role
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
-from paddock.steps.base import Output, Params, StepError, Tools
+from paddock.steps.base import UNKNOWN, Output, Params, StepError, Tools
 from paddock.steps.files.read import FilesReadParams, read_document
 from paddock.steps.prompt import render_template
 from paddock.steps.readers.reader import page_offsets, reader_versions
@@ -22,6 +25,7 @@ from paddock.steps.text.split import (
     TextPart,
     join_parts,
     merged_source,
+    repeated_chars,
     source_of,
     to_part,
     to_parts,
@@ -29,6 +33,9 @@ from paddock.steps.text.split import (
 
 from .ask_and_repair import AnswerOutput, Asker, UsageOutput, ask_checked, empty_answer
 from .map_reduce import LastPrompt, MapReduce, SummaryPrompts
+
+if TYPE_CHECKING:
+    from paddock.steps.text.sentences import TextSpan
 
 
 class ContextParam(BaseModel):
@@ -53,7 +60,15 @@ class SummariseParams(Params):
     )
     file: str | None = Field(default=None, min_length=1, description="A document to read.")
     model: str | None = Field(default=None, description="Which model to use.")
-    words: int | None = Field(default=None, ge=1, description="About how many words.")
+    how: Literal["write", "extract"] = Field(
+        default="write",
+        description="A model writes it, or it is the sentences that say most of the text and "
+        "repeat each other least, as they are: found by an embedding model, so that nothing is "
+        "invented.",
+    )
+    words: int | None = Field(
+        default=None, ge=1, description="About how many words; of `extract` at most, by default 80."
+    )
     style: str | None = Field(default=None, description="Such as `bullet points` or `formal`.")
     instructions: Template | None = Field(
         default=None, description="More instructions, at the end of each prompt."
@@ -75,8 +90,22 @@ class SummariseParams(Params):
     )
     cite: bool = Field(
         default=False,
-        description="Add to each sentence the page or heading that most of its words come from.",
+        description="Add to each sentence the page or heading that most of its words come from; of "
+        "`extract` its own page or line.",
     )
+
+    @model_validator(mode="after")
+    def _extracts_without_prompts(self) -> SummariseParams:
+        idle = [f"`{name}`" for name in _WRITING_PARAMETERS if name in self.model_fields_set]
+        if self.how == "extract" and idle:
+            what = "nothing is written with `how: extract`, so that"
+            raise ValueError(f"{what} {', '.join(idle)} would do nothing: remove it")
+        return self
+
+
+_WRITING_PARAMETERS = (
+    "style", "instructions", "map", "reduce", "context", "params", "on_overflow"
+)  # fmt: skip
 
 
 class Coverage(Output):
@@ -90,6 +119,25 @@ class Coverage(Output):
     levels: int
 
 
+class ExtractedSentence(Output):
+    """A sentence of the text. `start` and `end` are offsets into the whole text, if known."""
+
+    text: str
+    start: int | None
+    end: int | None
+    page: int | None
+    """None if the document has no pages."""
+    line: int | None
+    """Where it begins, from 1; None if the document has pages, or the author passed chunks."""
+
+    @property
+    def mark(self) -> str:
+        """Its citation mark."""
+        if self.page is None:
+            return "" if self.line is None else f" [line {self.line}]"
+        return f" [p. {self.page}]"
+
+
 class SummariseOutput(AnswerOutput):
     """Outputs of `summarise`."""
 
@@ -98,20 +146,35 @@ class SummariseOutput(AnswerOutput):
         description="Pages and headings of each part, so of each note; a single entry if it was "
         "read at once."
     )
+    sentences: list[ExtractedSentence] = Field(
+        default=[], description="Of `how: extract`, in the text's order."
+    )
     coverage: Coverage
     usage: UsageOutput
 
 
 class Summarise:
-    """A text, chunks or a file of any length: one shot, map-reduce or refine."""
+    """A text, chunks or a file of any length: one shot, map-reduce, refine, or an extract."""
 
     params: ClassVar[type[SummariseParams]] = SummariseParams
     output: ClassVar[type[SummariseOutput]] = SummariseOutput
     version: ClassVar[int] = 3
     compatible_versions: ClassVar[frozenset[int]] = frozenset({1, 2})
     is_pure: ClassVar[bool] = False
-    roles: ClassVar[frozenset[Role]] = frozenset({"chat"})
+    roles: ClassVar[frozenset[Role]] = frozenset({"chat", "embed"})
     takes_reply: ClassVar[bool] = True
+
+    @staticmethod
+    def own_roles(written: Mapping[str, Any]) -> frozenset[Role]:
+        """Return the role of its model; an expression may choose either."""
+        how = written.get("how", "write")
+        if how == "extract":
+            return frozenset({"embed"})
+        return frozenset({"chat"}) if how == "write" else Summarise.roles
+
+    @staticmethod
+    def roles_besides(written: Mapping[str, Any]) -> frozenset[Role]:
+        return frozenset({"embed"} if len(Summarise.own_roles(written)) > 1 else ())
 
     def reads(self, params: SummariseParams) -> Sequence[str]:
         return () if params.file is None else (params.file,)
@@ -125,6 +188,8 @@ class Summarise:
         material = await _read_input(params, tools)
         if not material.text.strip():
             raise StepError("there is nothing to summarise: the text is empty.")
+        if params.how == "extract":
+            return await _extracted(params, material, tools)
         model = tools.models.resolve(params.model, "chat")
         asker = Asker(tools, model, params.params.given(), on_truncated="more")
         read = await _last_prompt(params, material, asker)
@@ -172,6 +237,17 @@ class _SummaryInput:
             passages = citations.passages_by_page(self.pages or (self.text,))
         return citations.with_citations(summary, passages)
 
+    def placed(self, part: TextPart, span: TextSpan) -> ExtractedSentence:
+        first = part.number("start")
+        start = None if first is None else first + max(0, span.start - repeated_chars(part))
+        page, line = part.pages[0], None
+        if len(self.pages) > 1:
+            page = bisect_right(page_offsets(self.pages), span.start)
+        elif not self.is_cut:
+            line = self.text.count("\n", 0, span.start) + 1
+        end = None if start is None else start + span.end - span.start
+        return ExtractedSentence(text=span.text, start=start, end=end, page=page, line=line)
+
     def sources(self, read: Sequence[TextPart]) -> list[CitedSource]:
         """Return where each part that was read comes from."""
         offsets = page_offsets(self.pages)
@@ -180,6 +256,43 @@ class _SummaryInput:
             each = [source_of(index, one, None) for index, one in enumerate(self.parts)]
             return [merged_source(each, len(self.text))]
         return [source_of(index, one, known) for index, one in enumerate(read)]
+
+
+async def _extracted(
+    params: SummariseParams, material: _SummaryInput, tools: Tools
+) -> SummariseOutput:
+    from . import extract
+
+    n_words = params.words or extract.DEFAULT_WORDS
+    # In a thread: the text may be a book.
+    found = await asyncio.to_thread(extract.sentences_of, material.parts, material.pages)
+    separator = " "
+    indices: Sequence[int] | None
+    if found:
+        model = tools.models.resolve(params.model, "embed")
+        texts = [span.text for _, span in found]
+        indices, usage = await extract.central_sentences(texts, n_words, model, tools)
+    else:
+        tools.log.tally("text", "without sentences: extracted by the first lines")
+        found, separator, usage = extract.lines_of(material.parts), "\n", UsageOutput()
+        indices = extract.first_lines([span.text for _, span in found], n_words)
+    chosen = [material.placed(*found[index]) for index in indices or ()]
+    marked = (f"{one.text}{one.mark if params.cite else ''}" for one in chosen)
+    n_characters = len(material.text)
+    return SummariseOutput(
+        text=UNKNOWN if indices is None else separator.join(marked),
+        notes=[],
+        sources=material.sources(material.parts),
+        sentences=chosen,
+        coverage=Coverage(
+            characters_read=n_characters,
+            characters=n_characters,
+            share=1.0,
+            chunks=len(material.parts),
+            levels=0,
+        ),
+        usage=usage,
+    )
 
 
 async def _read_input(params: SummariseParams, tools: Tools) -> _SummaryInput:

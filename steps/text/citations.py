@@ -17,9 +17,9 @@ from itertools import accumulate
 from paddock.pipelines.checking.text_index import TextIndex, folded_words
 from paddock.pipelines.checking.values_in_text import values_in
 
+from .sentences import sentence_spans
 from .split import CitedSource, Headings, TextPart, repeated_chars, source_of
 
-_SENTENCE = re.compile(r"[^\n]+?(?:[.!?][\"')\]]*(?=\s|\Z)|[\u3002\uff01\uff1f]|(?=\n)|\Z)")
 _LEAST_WEIGHT_SHARE = 0.5  # of a sentence's words, weighted by rarity, must be in the cited passage
 _LEAST_PARTS = 3  # words and numbers
 _VALUE_WEIGHT = 2.0
@@ -72,11 +72,13 @@ def with_citations(text: str, passages: Sequence[Passage]) -> str:
     """
     cited = _PassageIndex(passages)
 
-    def marked(sentence: re.Match[str]) -> str:
-        best = cited.best(sentence[0])
-        return sentence[0] if best is None else f"{sentence[0].rstrip()} [{best.mark}]"
-
-    return _SENTENCE.sub(marked, text)
+    parts, at = list[str](), 0
+    for line in re.finditer(r"[^\n]+", text):
+        for start, end in sentence_spans(text, *line.span()):
+            best = cited.best(text[start:end])
+            parts += [text[at:end], "" if best is None else f" [{best.mark}]"]
+            at = end
+    return "".join((*parts, text[at:]))
 
 
 class _PassageIndex:

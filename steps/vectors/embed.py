@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from paddock.engine.request import EmbedRequest, ModelSpec, OnOverflow, Role
+from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec, OnOverflow, Role
 from paddock.steps.base import EmbedModel, Output, Params, StepError, Tools, Vector, VectorRow
 from paddock.steps.text.split import TextPart, to_part
 
@@ -72,7 +72,8 @@ class Embed:
             return EmbedOutput(vectors=[], count=0)
         model = tools.models.resolve(params.model, "embed")
         texts = [one.text for one in parts]
-        vectors = await embed_texts(tools, model, texts, params.dimensions, params.on_overflow)
+        reply = await embed_texts(tools, model, texts, params.dimensions, params.on_overflow)
+        vectors = reply.vectors
         return EmbedOutput.model_construct(
             vectors=[list(vector) for vector in vectors], count=len(vectors), store=None
         )
@@ -93,8 +94,8 @@ async def _embed_into_store(
     new = [text for text in dict.fromkeys(one.text for one in parts) if text not in vectors]
     for first in range(0, len(new), REQUEST_TEXTS):
         texts = new[first : first + REQUEST_TEXTS]
-        made_now = await embed_texts(tools, model, texts, params.dimensions, params.on_overflow)
-        vectors |= {text: array("f", one) for text, one in zip(texts, made_now, strict=True)}
+        reply = await embed_texts(tools, model, texts, params.dimensions, params.on_overflow)
+        vectors |= {text: array("f", one) for text, one in zip(texts, reply.vectors, strict=True)}
     rows = [_vector_row(index, one, vectors[one.text], made) for index, one in enumerate(parts)]
     await tools.outputs.note_rows_kept(path)
     await store.replace(tools.item, rows)
@@ -107,8 +108,8 @@ async def embed_texts(
     texts: Sequence[str],
     dimensions: int | None = None,
     on_overflow: OnOverflow = "error",
-) -> Sequence[Vector]:
-    """Return one vector for each text, in their order."""
+) -> EmbedReply:
+    """Return one vector for each text, in their order, and the usage."""
     request = EmbedRequest(
         model,
         tuple(texts),
@@ -117,7 +118,7 @@ async def embed_texts(
         total_s=tools.total_s,
         on_overflow=on_overflow,
     )
-    return (await tools.pool.embed(request)).vectors
+    return await tools.pool.embed(request)
 
 
 def _vector_row(index: int, one: TextPart, vector: Vector, made: str) -> VectorRow:

@@ -156,7 +156,8 @@ async def _search_store(
     if params.mode == "text":
         return await store.matching(params.query, params.k, where)
     model = tools.models.resolve(params.model, "embed")
-    (vector,) = await embed_texts(tools, model, [params.query], dimensions=store.dimensions)
+    reply = await embed_texts(tools, model, [params.query], dimensions=store.dimensions)
+    (vector,) = reply.vectors
     if params.mode == "vector":
         return await store.nearest(vector, params.k, where)
     wide = max(_WIDER * params.k, _AT_LEAST)

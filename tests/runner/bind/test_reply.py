@@ -59,9 +59,9 @@ def test_a_sound_form_has_no_fault_and_a_step_without_one_neither() -> None:
     assert faults("steps: [{uses: chat, reply: 3}]") == []
 
 
-def told(reply: str, uses: str = "chat", after: str = "") -> list[str]:
+def told(reply: str, uses: str = "chat", after: str = "", given: str = "prompt: x") -> list[str]:
     """Return what is wrong with a file whose step has this `reply`."""
-    text = f"steps:\n  - {{id: a, uses: {uses}, with: {{prompt: x}}, reply: {reply}}}\n{after}"
+    text = f"steps:\n  - {{id: a, uses: {uses}, with: {{{given}}}, reply: {reply}}}\n{after}"
     try:
         bind.check(bind.read_plan(Path("news.yaml"), text))
     except PipelineError as error:
@@ -110,6 +110,15 @@ def test_a_reply_of_a_step_that_asks_no_model_is_a_fault() -> None:
         "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
     )
     assert sentence in told("{schema: {a: str}}", uses="files.scan")
+
+
+def test_a_reply_of_an_extract_is_a_fault() -> None:
+    sentence = (
+        "step 'summarise' gives no answer of a model, so `reply` has nothing to look at. "
+        "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
+    )
+    assert told("{schema: {a: str}}", uses="summarise", given="text: x") == []
+    assert told("{schema: {a: str}}", uses="summarise", given="text: x, how: extract") == [sentence]
 
 
 def test_a_schema_that_never_ends_is_told_at_its_place_and_one_that_may_end_is_sound() -> None:

@@ -247,6 +247,13 @@ CASES = [
         18,
     ),
     Case(
+        "extracts, and what is asked about them",
+        EACH + '      - {id: sum, uses: summarise, with: {text: "{{ steps.text.text }} We all went '
+        'home.", how: extract, words: 8}}\n      - {id: t, uses: chat, '
+        'with: {prompt: "{{ steps.text.text }} {{ steps.sum.text }}"}}\n',
+        calls=6,
+    ),
+    Case(
         "an agent",
         "steps:\n  - {id: a, uses: agent, with: {prompt: Count, tools: [calculator], "
         "max_turns: 4}}\n",

@@ -68,6 +68,7 @@ def test_a_text_that_fits_is_summarised_in_one_call() -> None:
                 "headings": [],
             }
         ],
+        "sentences": [],
         "coverage": {
             "characters_read": 12,
             "characters": 12,

@@ -1,0 +1,218 @@
+"""Sentences of a document's prose, told apart from headings, tables, quotes and boilerplate.
+
+Sentences end as UAX #29 has it, with the marks of many scripts, and not after abbreviations,
+initials and ordinals. Lines are joined where a paragraph was wrapped: a page of a PDF has no blank
+lines, so a line that had room for the next word ends its paragraph, and a heading stays apart from
+the text below it. What is prose is decided by structure, so in any language; only the list of
+disclaimers is of words.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from paddock.pipelines.checking.functions import words
+
+from .chunker import find_tables
+
+_END = re.compile(
+    # Latin, Greek and Cyrillic; Arabic, Armenian, Devanagari, Ethiopic, Burmese, Khmer
+    r"[.!?\u2026\u061f\u06d4\u0589\u0964\u0965\u1362\u104b\u17d4]+[\"')\]\u201d\u2019\u00bb*_]*(?=\s|\Z)"
+    r"|[\u3002\uff01\uff1f\uff61]+[\"')\]\u201d\u2019\u300d\u300f\uff09]*"
+    # Thai and Lao write no mark: a space ends a sentence, or a clause.
+    r"|(?<=[\u0e00-\u0eff])(?=\s+[\u0e00-\u0eff])"
+)
+_ABBREVIATED = re.compile(
+    r"(?:\b(?:[^\W\d_]|[^\W\d_]\.[^\W\d_]|Mr|Mrs|Ms|Dr|Prof|St|No|Nos|vs|etc|approx|cf|al|Fig|Figs|Inc|Ltd|Co|pp?|Nr"
+    r"|bzw|usw|ca|Str|Hr|Fr|env|Mme|Mlle|Sr|Sra|Jr)|(?<!\S)\d{1,2})\.\Z"
+)
+_LOOK_BACK_CHARS = 12  # the longest of these abbreviations, with what stands before it
+_FENCE = re.compile(r" {0,3}(?:`{3,}|~{3,})")
+_NOT_PROSE = re.compile(r" {0,3}(?:#{1,6}[ \t]|>|\|)|\s*(?:[-=_*~.\u2013\u2014] ?){3,}\s*\Z")
+_ITEM = re.compile(r"\s*(?:[-*+\u2022\u2013\u25aa\u25e6\u00b7]|\(?(?:\d{1,3}|[a-z])[.)])\s+")
+_KEY_VALUE = re.compile(r"[^.!?:]{1,40}:\s+\S.{0,60}\Z")
+_SIGNATURE = re.compile(r"--? ?\Z")
+_BOILERPLATE = re.compile(
+    r"intended (?:only |solely )?for|intended recipient|received (?:this|it) .{0,40}in error"
+    r"|all rights reserved|unsubscribe|copyright|\u00a9|sent from my|do not reply"
+    r"|consider the environment|diese (?:e-?mail|nachricht)|nicht der richtige"
+    r"|ce (?:message|courriel)|este (?:mensaje|correo)",
+    re.IGNORECASE,
+)
+_LINK = re.compile(r"!?\[[^\]\n]*\]\([^)\n]*\)|https?://\S+|www\.\S+|\S+@\S+\.\w+")
+_NO_LETTER = re.compile(r"[\d!-/:-@\[-`{-~]")
+_UNMARKED_END = re.compile(r"[\u0e00-\u0eff]\Z")  # Thai, Lao
+_CJK = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff00-\uffef"
+_LINE_BREAK = re.compile(r"\s*\n\s*")
+
+_LEAST_WORDS = 4  # "Dear Sir.", "The roof.", "Resolved."
+_MOST_FIGURES = 0.4  # of the characters, with punctuation: more is a row of a table
+_MOST_LINK = 0.5  # of the characters: more is a list of links
+_FULL_LINE = 0.75  # of the longest line around it: the next word had no room
+_CLOSING_WORDS = 4  # "Yours sincerely,", "With many thanks,"
+_CLOSING_CHARS = 600  # what may stand below it: names, addresses
+_REPEATED_PAGES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class TextSpan:
+    """A piece of a text; `text` has no line breaks, otherwise it is `whole[start:end]`."""
+
+    text: str
+    start: int
+    end: int
+
+    @classmethod
+    def of(cls, whole: str, start: int, end: int) -> TextSpan:
+        text = re.sub(rf"(?<=[{_CJK}])\s*\n\s*(?=[{_CJK}])", "", whole[start:end])
+        return cls(_LINE_BREAK.sub(" ", text), start, end)
+
+
+def sentence_spans(text: str, start: int = 0, end: int | None = None) -> Iterator[tuple[int, int]]:
+    """Yield the offsets of each sentence of `text[start:end]`, without white space around it.
+
+    >>> text = "Mr. Fell came on 3. May at 7.30 a.m. He left. \u6625\u8336\u3002\u4ef7\u683c\u3002"
+    >>> [text[begin:end] for begin, end in sentence_spans(text)]
+    ['Mr. Fell came on 3. May at 7.30 a.m. He left.', '\u6625\u8336\u3002', '\u4ef7\u683c\u3002']
+    """
+    stop = len(text) if end is None else end
+    begin = start
+    for match in _END.finditer(text, start, stop):
+        at = match.end()
+        if match[0] == "." and _ABBREVIATED.search(text, max(begin, at - _LOOK_BACK_CHARS), at):
+            continue
+        if text[at : min(at + 2, stop)].strip()[:1].islower():
+            continue  # "It cost (gross!) five euros."
+        yield from _stripped(text, begin, match.end())
+        begin = match.end()
+    yield from _stripped(text, begin, stop)
+
+
+def _stripped(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    part = text[start:end]
+    bare = part.strip()
+    if bare:
+        begin = start + len(part) - len(part.lstrip())
+        yield begin, begin + len(bare)
+
+
+def prose_sentences(text: str, pages: Sequence[str] = ()) -> list[TextSpan]:
+    """Return the sentences of a document's prose, in order, each text once."""
+    found: dict[str, TextSpan] = {}
+    for start, end in _paragraphs(text, _running_titles(pages)):
+        for begin, stop in sentence_spans(text, start, end):
+            one = TextSpan.of(text, begin, stop)
+            if _is_prose(one.text):
+                found.setdefault(one.text, one)
+    return list(found.values())
+
+
+def text_lines(text: str) -> list[TextSpan]:
+    """Return the lines of a text without sentences, such as a table or a list, in order."""
+    lines = (TextSpan(m[0].strip(), m.start(), m.end()) for m in re.finditer(r"[^\n]+", text))
+    return [one for one in lines if re.search(r"\w", one.text)]
+
+
+def _is_prose(sentence: str) -> bool:
+    if not _END.search(sentence[-4:]) and not _UNMARKED_END.search(sentence):
+        return False
+    size = len(re.sub(r"\s", "", sentence))
+    n_link = sum(len(match[0]) for match in _LINK.finditer(sentence))
+    has_letters = len(_NO_LETTER.findall(sentence)) <= _MOST_FIGURES * size
+    is_long = int(words(sentence) or 0) >= _LEAST_WORDS
+    return (
+        has_letters and is_long and n_link < _MOST_LINK * size and not _BOILERPLATE.search(sentence)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    text: str
+    start: int
+    is_prose: bool
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text)
+
+
+def _paragraphs(text: str, running_titles: Collection[str]) -> Iterator[tuple[int, int]]:
+    """Yield the offsets of paragraphs and list items, without what is no prose."""
+    run: list[_Line] = []
+    for line in _marked_lines(text, running_titles):
+        if line.is_prose:
+            run.append(line)
+        else:
+            yield from _joined_lines(run)
+            run = []
+    yield from _joined_lines(run)
+
+
+def _joined_lines(run: Sequence[_Line]) -> Iterator[tuple[int, int]]:
+    """Yield the paragraphs of lines without a blank line between them."""
+    widest = max((len(line.text) for line in run), default=0)
+    start: int | None = None
+    for index, line in enumerate(run):
+        item = _ITEM.match(line.text)
+        if start is None:
+            start = line.start + (item.end() if item else 0)
+        following = run[index + 1] if index + 1 < len(run) else None
+        if following is None or not _goes_on(line.text, following.text, widest):
+            yield start, line.end
+            start = None
+
+
+def _goes_on(line: str, following: str, widest: int) -> bool:
+    if _ITEM.match(following) or _KEY_VALUE.match(line):
+        return False
+    return following.lstrip()[:1].islower() or len(line.rstrip()) >= _FULL_LINE * widest
+
+
+def _marked_lines(text: str, running_titles: Collection[str]) -> Iterator[_Line]:
+    tables = [(table.header[0], table.rows[-1][1]) for table in find_tables(text)]
+    starts = [start for start, _ in tables]
+    is_fenced = is_signature = has_begun = False
+    """`has_begun`: a sentence came before, so that "Dear Sir," is past."""
+    for match in re.finditer(r"[^\n]*\n?", text):
+        line = match[0].rstrip("\n")
+        bare = line.strip()
+        if _FENCE.match(line):
+            is_fenced = not is_fenced
+        index = bisect_right(starts, match.start()) - 1
+        in_table = index >= 0 and match.start() <= tables[index][1]
+        rest = len(text) - match.start()
+        is_signature = is_signature or (
+            has_begun and rest <= _CLOSING_CHARS and bool(_SIGNATURE.match(line) or _closes(bare))
+        )
+        is_prose = not (
+            not bare
+            or is_fenced
+            or in_table
+            or (is_signature and not bare.upper().startswith(("PS", "P.S.")))
+            or _NOT_PROSE.match(line)
+            or _without_numbers(bare) in running_titles
+        )
+        has_begun = has_begun or (is_prose and bool(_END.search(bare[-4:])))
+        yield _Line(line, match.start(), is_prose)
+
+
+def _closes(line: str) -> bool:
+    """Return whether a line is the closing of a letter; a name follows below it."""
+    return line.endswith(",") and len(line.split()) <= _CLOSING_WORDS
+
+
+def _running_titles(pages: Sequence[str]) -> frozenset[str]:
+    """Return lines at the top or the foot of several pages, without their numbers."""
+    seen: Counter[str] = Counter()
+    for page in pages:
+        lines = [line.strip() for line in page.splitlines() if line.strip()]
+        seen.update({_without_numbers(line) for line in (*lines[:2], *lines[-2:])})
+    return frozenset(line for line, n in seen.items() if n >= _REPEATED_PAGES)
+
+
+def _without_numbers(line: str) -> str:
+    return re.sub(r"\d+", "#", line)
