@@ -10,17 +10,16 @@ alone is that document's fault. Lives in one event loop.
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 from paddock.engine.errors import (
     BadRequest,
     Busy,
-    DeadlineExceeded,
     EngineError,
     ModelBroken,
     NoServer,
@@ -47,6 +46,13 @@ from paddock.engine.workers.worker_protocol import Embedded
 
 from .base import Answer, OpenAnswers, embed_in_portions, total_deadline
 from .model_servers import ModelKey, ModelServer, model_key_of
+from .neutral_request import (
+    NEUTRAL_TEXT,
+    begin_neutral_chat,
+    neutral_embed,
+    neutral_messages,
+    refusal_of,
+)
 from .openai_client import ServerAway, ServerBusy
 from .token_counting import TokenCount
 
@@ -467,78 +473,6 @@ class ServerRoster:
             self.wake()
 
 
-# --- neutral requests: whether a server refuses one document, or all
-#
-# A status says little: servers answer 400 for a wrong parameter, a missing model, a blocked text
-# and a picture that they cannot read. What a server refuses is therefore asked once more with
-# neutral words in place of the texts. Sampling values, schema, tools, roles and the number of
-# pictures stay: a server that refuses this as well refuses every document. It has taken the request
-# when the first piece of an answer comes; the rest is not waited for.
-
-NEUTRAL_TEXT = "Hello"
-_DEADLINE_S = 120.0
-# 64 by 64 pixels, grey: vision models refuse pictures below 28 by 28.
-_PICTURE = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAAAAACPAi4CAAAAKUlEQVR42u3MQREAAAwCIKMb3RD77SAA"
-    "6VEEAoFAIBAIBAKBQCAQfA8G320AeXC6efoAAAAASUVORK5CYII="
-)
-
-
-async def begin_neutral_chat(server: ModelServer, request: ChatRequest) -> None:
-    """Send the request without its document, until a server begins to answer.
-
-    Raises:
-        ToolsRefused: it takes it without tools only.
-        ServerAway, ServerBusy, EngineError: it does not take it.
-    """
-    neutral = _neutral_chat(request)
-    try:
-        await _begin(server, neutral)
-    except BadRequest as error:
-        if not neutral.tools:
-            raise
-        await _begin(server, replace(neutral, tools=(), tool_choice="auto"))
-        raise ToolsRefused(server.url, str(error)) from error
-
-
-async def _begin(server: ModelServer, request: ChatRequest) -> None:
-    has_begun = asyncio.Event()
-    with suppress(StopRequested):
-        await unless(server.chat(request, lambda _: has_begun.set()), has_begun)
-
-
-def _neutral_chat(request: ChatRequest) -> ChatRequest:
-    return replace(
-        request,
-        messages=neutral_messages(request.messages),
-        prompt=None if request.prompt is None else NEUTRAL_TEXT,
-        prompt_tokens=(),
-        images=(_PICTURE,) * len(request.images),
-        suffix=None if request.suffix is None else NEUTRAL_TEXT,
-        total_s=min(request.total_s or _DEADLINE_S, _DEADLINE_S),
-    )
-
-
-def neutral_messages(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Return the same turns with neutral texts."""
-    return tuple(
-        replace(
-            one,
-            content=NEUTRAL_TEXT if one.content else "",
-            reasoning="",
-            images=(_PICTURE,) * len(one.images),
-            tool_calls=tuple(replace(call, arguments={}) for call in one.tool_calls),
-        )
-        for one in messages
-    )
-
-
-def neutral_embed(request: EmbedRequest) -> EmbedRequest:
-    """Return the request for one neutral text."""
-    total_s = min(request.total_s or _DEADLINE_S, _DEADLINE_S)
-    return replace(request, texts=(NEUTRAL_TEXT,), total_s=total_s)
-
-
 MAX_ATTEMPTS = 3
 REACH_S = 120.0
 """A machine takes so long to restart; then a run stops, and can be resumed."""
@@ -649,7 +583,8 @@ class BalancedPool:
             return answer.reply_of(ended, facts.digest)
 
         async def neutral(member: ServerMember) -> None:
-            await begin_neutral_chat(await member.server(), request)
+            server = await member.server()
+            await begin_neutral_chat(partial(_begin_chat, server), server.url, request)
 
         return await self._asked(request.model, work, neutral, answer=answer)
 
@@ -714,7 +649,7 @@ class BalancedPool:
             async with member.asking_neutral:  # the others that it refuses wait for one verdict
                 if model_key_of(model) in member.refusals:
                     raise _RefusesAll(member.refusals[model_key_of(model)]) from None
-                fault = await _refusal_of(member, neutral)
+                fault = await refusal_of(member.url, member.while_up(neutral(member)))
             if isinstance(fault, ToolsRefused):  # it can be asked without them
                 raise fault from error
             if fault is not None:
@@ -760,20 +695,8 @@ class _RefusesAll(Exception):
         super().__init__(str(fault))
 
 
-async def _refusal_of(
-    member: ServerMember, neutral: Callable[[ServerMember], Awaitable[object]]
-) -> EngineError | None:
-    """Return why a server refuses a neutral request; None: it takes it."""
-    try:
-        await member.while_up(neutral(member))
-    except ModelBroken as error:
-        return error
-    except BadRequest as error:
-        return ModelBroken(
-            member.url,
-            f"it refuses requests whatever the document: {error}. Correct the model's `ref`, "
-            f"`params` or `pool`; the same command goes on.",
-        )
-    except DeadlineExceeded:
-        return None  # it has taken it
-    return None
+async def _begin_chat(server: ModelServer, request: ChatRequest) -> None:
+    """Send a chat, and end it when its answer begins."""
+    has_begun = asyncio.Event()
+    with suppress(StopRequested):
+        await unless(server.chat(request, lambda _: has_begun.set()), has_begun)

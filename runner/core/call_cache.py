@@ -15,9 +15,17 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar, cast
 
-from paddock.engine.errors import EngineError, ModelReplaced, PromptTooLong
+from paddock.engine.backends.neutral_request import (
+    RefusalCheck,
+    begin_neutral_chat,
+    neutral_chat,
+    neutral_embed,
+    neutral_messages,
+)
+from paddock.engine.errors import BadRequest, EngineError, ModelReplaced, PromptTooLong
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
@@ -55,10 +63,11 @@ async def no_fence() -> None:
 
 
 class ModelDigests:
-    """The digest of each model of a run, looked up once."""
+    """What a run knows of its models: their digests, looked up once, and what they refuse."""
 
     def __init__(self, facts: Callable[[ModelSpec], Awaitable[ModelFacts]]) -> None:
         self._facts = facts
+        self.refusals = RefusalCheck()
         self.known: dict[tuple[str, str], ModelFacts] = {}
         """Models that were looked up, by pool and name."""
         self._contexts: dict[tuple[str, str], int | None] = {}
@@ -190,7 +199,15 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> int:
         """Count a prompt's tokens; remember the longest, which may not have fitted."""
-        n_tokens = await super().count_chat(model, messages, tools)
+        count = super().count_chat
+        try:
+            n_tokens = await count(model, messages, tools)
+        except BadRequest as error:
+            plain = neutral_messages(messages)
+            verdict = self._digests.refusals.verdict
+            raise await verdict(
+                error, model.ref, plain, lambda: count(model, plain, tools)
+            ) from error
         self._caller.n_counted = max(self._caller.n_counted, n_tokens)
         self._caller.n_ctx_tokens = (await self.facts(model)).n_ctx_tokens
         return n_tokens
@@ -202,7 +219,14 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         digest, hash_, row = found.digest, found.hash, found.row
         if row is None:
             await self._fence()
-            reply = await self._pool.embed(request)
+            try:
+                reply = await self._pool.embed(request)
+            except BadRequest as error:
+                plain = neutral_embed(request)
+                verdict = self._digests.refusals.verdict
+                raise await verdict(
+                    error, request.model.ref, plain, lambda: self._pool.embed(plain)
+                ) from error
             await self._still(request.model, digest)
             usage = {**asdict(reply.usage), "n_vectors": len(reply.vectors)}
             usage |= {"n_pieces": list(reply.n_pieces)} if reply.n_pieces else {}
@@ -266,6 +290,8 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         except BaseException as error:
             self._caller.is_cut |= isinstance(error, PromptTooLong)
             stream.cancel()
+            if isinstance(error, BadRequest):
+                raise await self._chat_refusal(error, request) from error
             raise
         self._notice_limit(request, reply)
         await self._still(request.model, digest)
@@ -280,6 +306,21 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         self._count(row, began, reply.usage, is_cached=False)
         # As recorded, so that a later run sees the same probabilities.
         yield replace(reply, logprobs=read_logprobs(row.usage.get("logprobs", ())))
+
+    async def _chat_refusal(self, error: BadRequest, request: ChatRequest) -> EngineError:
+        """Return the error of a chat that was refused: the document's, or the model's."""
+
+        async def begin(neutral: ChatRequest) -> None:
+            stream = self._pool.chat(neutral)
+            try:
+                async for _ in stream:
+                    break
+            finally:
+                stream.cancel()
+
+        ref = request.model.ref
+        ask = partial(begin_neutral_chat, begin, ref, request)
+        return await self._digests.refusals.verdict(error, ref, neutral_chat(request), ask)
 
     def _notice_limit(self, request: ChatRequest, reply: Reply) -> None:
         """Notice an answer that a larger context would have let be longer."""

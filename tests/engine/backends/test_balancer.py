@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from paddock.engine.backends import balancer
-from paddock.engine.backends.balancer import NEUTRAL_TEXT, BalancedPool, ServerMember
+from paddock.engine.backends.balancer import BalancedPool, ServerMember
+from paddock.engine.backends.neutral_request import NEUTRAL_TEXT
 from paddock.engine.backends.openai_client import ServerAway, ServerBusy
 from paddock.engine.errors import (
     BadRequest,
@@ -307,8 +308,8 @@ async def test_a_server_that_refuses_every_document_stops_all_of_them() -> None:
         errors = await asyncio.gather(*answers, return_exceptions=True)
     assert {type(error) for error in errors} == {ModelBroken}
     assert {str(error) for error in errors} == {
-        "http://only:1: it refuses requests whatever the document: no. Correct the model's `ref`, "
-        "`params` or `pool`; the same command goes on."
+        "http://only:1: it refuses requests whatever the document: no. Correct the step, or the "
+        "model's `ref`, `params` or `pool`; the same command goes on."
     }
     assert server.asked.count(NEUTRAL_TEXT) == 1
 

@@ -13,9 +13,13 @@ from typing import Any
 
 import pytest
 
+from paddock.engine.backends.neutral_request import NEUTRAL_TEXT
+from paddock.engine.errors import BadRequest
+from paddock.engine.request import ChatRequest
 from paddock.runner.api import run
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.report import Report
+from tests.fakes.pool import FakePool
 from tests.runner.world import settings, states
 
 LABELS = """\
@@ -173,3 +177,46 @@ def test_a_broken_server_is_left_to_the_others(tmp_path: Path) -> None:
         report = ran(tmp_path, LABELS, broken, other)
     assert report.status == "completed"
     assert any("the others go on" in note for note in report.notes)
+
+
+HERE = LABELS.replace(", ctx: 8k, pool: {url: URLS}", "")
+
+
+def refused_by(pool: FakePool, folder: Path, text: str = HERE) -> Report:
+    (folder / "p.yaml").write_text(text)
+    environment = RunEnvironment(settings=settings(folder), pool=pool)
+    return run(folder / "p.yaml", {}, RunOptions(local=True), environment)
+
+
+def template_that_raises(request: ChatRequest) -> str:
+    raise BadRequest("the template raised: roles must alternate")
+
+
+def test_a_model_here_that_refuses_every_document_stops_the_run(tmp_path: Path) -> None:
+    documents(tmp_path, 8)
+    assert refused_by(FakePool(), tmp_path).status == "completed"
+    before = (tmp_path / "out.csv").read_bytes()
+    pool = FakePool(answer=template_that_raises)
+    report = refused_by(pool, tmp_path, HERE.replace("Label:", "The label:"))
+    assert (report.status, states(report)) == ("failed", {})
+    assert report.message is not None
+    assert report.message.endswith(
+        "p.yaml:8:14: m: it refuses requests whatever the document: the template raised: roles "
+        "must alternate. Correct the step, or the model's `ref`, `params` or `pool`; the same "
+        "command goes on."
+    )
+    neutral = [one for one in pool.chats if one.messages[-1].content == NEUTRAL_TEXT]
+    assert len(neutral) == 1
+    assert (tmp_path / "out.csv").read_bytes() == before
+
+
+def test_what_a_model_here_refuses_of_one_document_alone_is_quarantined(tmp_path: Path) -> None:
+    def answer(request: ChatRequest) -> str:
+        if "Document 3" in request.messages[-1].content:
+            raise BadRequest("the template raised: no threes")
+        return "OK"
+
+    documents(tmp_path, 8)
+    report = refused_by(FakePool(answer=answer), tmp_path)
+    assert report.status == "quarantined"
+    assert [item.key for item in report.items if item.state == "quarantined"] == ["3.txt"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from paddock.engine.backends.neutral_request import NEUTRAL_TEXT
 from paddock.engine.errors import BadRequest, WorkerLost
 from paddock.engine.request import ChatRequest
 from tests.fakes.pool import FakePool, echo
@@ -34,11 +35,12 @@ returns: {table: steps.table.path}
 
 
 def refusing(*words: str) -> FakePool:
-    """Return a pool that refuses documents with one of the words; all, where none is named."""
+    """Return a pool that refuses documents with one of the words; each, where none is named."""
 
     def answer(request: ChatRequest) -> str:
         text = request.messages[-1].content
-        if not words or any(word in text for word in words):
+        is_refused = any(word in text for word in words) if words else text != NEUTRAL_TEXT
+        if is_refused:
             raise BadRequest("no")
         return echo(request)
 
