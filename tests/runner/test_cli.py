@@ -358,9 +358,7 @@ def test_init_makes_a_pipeline_that_is_valid(tmp_path: Path) -> None:
 def test_init_without_a_folder_lists_the_templates() -> None:
     result = paddock("init")
     assert result.exit_code == 2
-    assert result.stderr.startswith(
-        "Name a folder: `paddock init [TEMPLATE] DIR`. The templates:\n"
-    )
+    assert result.stderr.startswith("`paddock init TEMPLATE DIR` copies one of these templates:\n")
     listed = " ".join(result.stderr.split())
     assert " folder-digest Summarise every document" in listed
     assert " translate-folder Translate every text" in listed

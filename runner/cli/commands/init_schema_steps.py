@@ -10,11 +10,12 @@ import importlib.util
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -24,11 +25,21 @@ from paddock.pipelines.json_schema import pipeline_schema
 from paddock.runner.cli import step_catalogue
 from paddock.runner.cli.arguments import JsonOption
 from paddock.runner.cli.exit_status import DONE, CommandError, with_exit_status
+from paddock.runner.cli.pipeline_draft import (
+    DOCUMENTS,
+    RESULTS,
+    SAMPLES,
+    Documents,
+    DraftAnswers,
+    Result,
+    draft_pipeline,
+)
 from paddock.runner.progress import console
 from paddock.runner.settings import read_settings
 from paddock.steps import registry
 from paddock.steps.paths import write_refusal
 
+_Name = TypeVar("_Name", bound=str)
 PIPELINE_FILE = "pipeline.yaml"
 PACKAGE_FILE = "pyproject.toml"
 SCHEMA_FILE = Path(".paddock") / "pipeline.schema.json"
@@ -158,18 +169,40 @@ def register(app: typer.Typer) -> None:
 def init(
     template: Annotated[
         str | None,
-        typer.Argument(metavar="[TEMPLATE]", help="A name; `paddock init` alone lists them."),
+        typer.Argument(metavar="[TEMPLATE]", help="A name; `paddock init --list` shows them."),
     ] = None,
     folder: Annotated[str | None, typer.Argument(metavar="DIR", help="The folder to make.")] = None,
+    have: Annotated[
+        Documents | None, typer.Option("--have", help="Draft a pipeline for these documents.")
+    ] = None,
+    want: Annotated[
+        Result | None, typer.Option("--want", help="What the drafted pipeline makes of them.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Ask nothing; take the first answer.")
+    ] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the templates.")] = False,
 ) -> int:
-    """Make a new pipeline folder from a template."""
+    """Make a new pipeline folder from a template, or from the answers to three questions."""
     known = list_templates()
-    if template is None:
-        raise CommandError(_template_list(known))
-    if folder is None:
-        # One word is the folder; one that names a template is both.
-        folder, template = template, template if template in {t.name for t in known} else None
-    written = copy_template(template, Path(folder), installed_schema())
+    if list_:
+        console.print_out(_template_list(known))
+        return DONE
+    is_draft = have is not None or want is not None
+    if is_draft and folder is not None:
+        raise CommandError("`--have` and `--want` draft a pipeline.\n  Leave the template out.")
+    if is_draft or template is None:
+        is_terminal = sys.stdin.isatty()
+        if not (is_draft or yes or is_terminal):
+            raise CommandError(_template_list(known))
+        answers, place = _ask(have, want, template, asks=is_terminal and not yes)
+        written = write_draft(answers, Path(place), installed_schema())
+        folder = place
+    else:
+        if folder is None:
+            # One word is the folder; one that names a template is both.
+            folder, template = template, template if template in {t.name for t in known} else None
+        written = copy_template(template, Path(folder), installed_schema())
     console.print_out(f"Made '{folder}' with {counted(len(written), 'file')}.")
     here = Path(folder) / PIPELINE_FILE
     command = f"paddock run {quote(str(here))}"
@@ -177,10 +210,57 @@ def init(
     return DONE
 
 
+def _ask(
+    have: Documents | None, want: Result | None, folder: str | None, *, asks: bool
+) -> tuple[DraftAnswers, str]:
+    """Return the answers and the folder; what is not given is asked, or the first choice."""
+    first = DraftAnswers()
+    documents = have or (_choice("What do you have?", DOCUMENTS) if asks else first.documents)
+    result = want or (_choice("What do you want?", RESULTS) if asks else first.result)
+    place = folder or f"{documents}-{result}"
+    if asks and folder is None:
+        place = typer.prompt("Which folder shall be made?", default=place, err=True)
+    return DraftAnswers(documents, result), place
+
+
+def _choice(question: str, choices: Mapping[_Name, str]) -> _Name:
+    """Ask until the answer is a number or a name of the list; Enter takes the first."""
+    names = list(choices)
+    console.print_err(question)
+    for number, name in enumerate(names, 1):
+        console.print_err(f"  {number}  {name}: {choices[name]}")
+    while True:
+        answer = typer.prompt("Number or name", default="1", err=True).strip().lower()
+        for number, name in enumerate(names, 1):
+            if answer in (str(number), name):
+                return name
+        console.print_err(f"'{answer}' is not in the list.")
+
+
+def write_draft(
+    answers: DraftAnswers, folder: Path, schema: Mapping[str, Any], *, examples: Path | None = None
+) -> tuple[Path, ...]:
+    """Write a drafted pipeline with a document to try it on; return the files.
+
+    Raises:
+        CommandError: the folder is not empty.
+    """
+    _refuse_full(folder)
+    sample = (examples or examples_folder()) / SAMPLES[answers.documents]
+    document = _copy_file(sample, sample.parent, folder / "inbox")
+    pipeline = folder / PIPELINE_FILE
+    pipeline.write_text(draft_pipeline(answers), "utf-8")
+    return pipeline, document, write_schema(folder, schema)
+
+
 def _template_list(known: tuple[Any, ...]) -> str:
     width = max(len(template.name) for template in known)
     listed = "\n".join(f"  {one.name:<{width}}  {one.description}" for one in known)
-    return f"Name a folder: `paddock init [TEMPLATE] DIR`. The templates:\n{listed}"
+    drafts = f"--have {'|'.join(DOCUMENTS)} --want {'|'.join(RESULTS)}"
+    return (
+        f"`paddock init TEMPLATE DIR` copies one of these templates:\n{listed}\n"
+        f"`paddock init DIR {drafts}` drafts a pipeline for your documents."
+    )
 
 
 def schema(

@@ -9,13 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.api import validate
+from paddock.runner.api import plan, validate
 from paddock.runner.cli.commands.init_schema_steps import (
     copy_template,
     list_templates,
+    write_draft,
     write_schema,
 )
 from paddock.runner.cli.exit_status import CommandError
+from paddock.runner.cli.pipeline_draft import (
+    DOCUMENTS,
+    RESULTS,
+    SAMPLES,
+    Documents,
+    DraftAnswers,
+    Result,
+)
+from tests.runner.cli.commands.shell import paddock
+from tests.runner.cli.commands.terminal import terminal
 
 SCHEMA = {"title": "A pipeline"}
 
@@ -151,3 +162,43 @@ def test_every_template_says_in_its_readme_how_it_is_used() -> None:
         assert 5 <= len(lines) <= 30, template.name
         assert any("paddock " in line for line in lines), template.name
         assert 10 <= len(template.description) <= 110, template.name
+
+
+@pytest.mark.parametrize("result", RESULTS)
+@pytest.mark.parametrize("documents", DOCUMENTS)
+def test_every_draft_is_valid_and_finds_its_sample(
+    documents: Documents, result: Result, tmp_path: Path
+) -> None:
+    written = write_draft(DraftAnswers(documents, result), tmp_path / "new", SCHEMA)
+    assert [path.relative_to(tmp_path).as_posix() for path in written] == [
+        "new/pipeline.yaml",
+        f"new/inbox/{Path(SAMPLES[documents]).name}",
+        "new/.paddock/pipeline.schema.json",
+    ]
+    assert validate(written[0]).faults == ()
+    assert {one.state for one in plan(written[0]).items if one.step == "each"} == {"new"}
+
+
+def test_three_questions_become_a_pipeline(tmp_path: Path) -> None:
+    with terminal("init", environ={}, cwd=tmp_path) as screen:
+        screen.wait_for("What do you have?")
+        screen.type("post\n")
+        screen.wait_for("'post' is not in the list.")
+        screen.type("mail\n")
+        screen.wait_for("What do you want?")
+        screen.type("2\n")
+        screen.wait_for("Which folder shall be made?")
+        screen.type("\n")
+        screen.wait_for("Next: paddock run mail-labels/pipeline.yaml")
+        assert screen.ended() == 0
+    assert (tmp_path / "mail-labels/inbox/piano.eml").exists()
+
+
+def test_flags_answer_the_questions_for_scripts(tmp_path: Path) -> None:
+    made = paddock("init", "bills", "--have", "invoices", "--want", "fields", cwd=tmp_path)
+    assert made.status == 0
+    assert (tmp_path / "bills/pipeline.yaml").read_text().splitlines()[1] == "name: invoices-fields"
+    again = paddock("init", "--yes", cwd=tmp_path)
+    assert "Made 'letters-summaries' with 3 files." in again.out
+    refused = paddock("init", "minimal", "mine", "--have", "mail", cwd=tmp_path)
+    assert (refused.status, "Leave the template out." in refused.err) == (2, True)
