@@ -52,7 +52,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 
 SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Pipelines": {
-        "init": "Make a new pipeline folder from a template, or from the answers to three questions.",
+        "init": "Make a new pipeline folder: from three questions, or from a template.",
         "validate": "Check pipelines and print every fault.",
         "plan": "Show what a run would do, and why.",
         "run": "Run a pipeline; the same command again continues.",

@@ -183,7 +183,7 @@ def init(
     ] = False,
     list_: Annotated[bool, typer.Option("--list", help="List the templates.")] = False,
 ) -> int:
-    """Make a new pipeline folder from a template, or from the answers to three questions."""
+    """Make a new pipeline folder: from three questions, or from a template."""
     known = list_templates()
     if list_:
         console.print_out(_template_list(known))
