@@ -1,13 +1,12 @@
-"""Word, PowerPoint, Excel and EPUB documents to Markdown: all are zip archives of XML.
+"""Word, PowerPoint and EPUB documents to Markdown: all are zip archives of XML.
 
 An archive is checked before anything is unpacked: number and size of its entries, encryption. The
-only module that knows python-docx, python-pptx and openpyxl, each imported when a document needs
-it.
+libraries are imported when a document needs them.
 
 Word: headings, lists, tables, notes, text boxes, headers and footers. The body is walked here,
 since python-docx's `paragraph.text` leaves out tracked insertions, form fields and text boxes.
-PowerPoint: a slide is a page, with tables, charts and the speaker's notes. Excel: a sheet is a
-page; a formula is shown by its last value, as the file keeps it, or by itself where there is none.
+PowerPoint: a slide is a page, with tables, charts, comments and the speaker's notes. Text that
+tracked changes have deleted, and what is embedded, is noted and not read.
 EPUB: each file of the reading order is a page; standard library only.
 """
 
@@ -16,16 +15,16 @@ from __future__ import annotations
 import importlib
 import posixpath
 import re
-import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, BinaryIO
 from urllib.parse import unquote
 from xml.etree import ElementTree
+
+from paddock.engine.system.text import counted
 
 from . import text_files
 from .reader import (
@@ -35,6 +34,7 @@ from .reader import (
     Unreadable,
     after_name,
     hidden_text_note,
+    text_sample,
 )
 
 # Of a whole document, unpacked; a bomb of 40 KB has gigabytes.
@@ -104,7 +104,7 @@ def import_library(name: str, what: str) -> Any:
 
 
 @contextmanager
-def _damage(what: str) -> Iterator[None]:
+def damage_errors(what: str) -> Iterator[None]:
     """Convert a library's error to an Unreadable."""
     try:
         yield
@@ -117,6 +117,42 @@ def _damage(what: str) -> Iterator[None]:
         words = " ".join(str(error).split()).replace(" ,", ",")[:120]
         why = f"is damaged or not {what} ({type(error).__name__}: {words})"
         raise Unreadable(why) from error
+
+
+_EMBEDDED = frozenset(
+    ("oleObject", "package", "video", "audio", "media", "control", "ctrlProp", "aFChunk", "chartEx")
+)
+"""Kinds of parts that are not read: files, films, sounds, controls, charts of the newest kind."""
+
+
+def embedded_notes(kinds: Iterable[str]) -> tuple[str, ...]:
+    """Return the note on embedded parts, by the types of their relations."""
+    n = sum(kind.rpartition("/")[2] in _EMBEDDED for kind in kinds)
+    what = counted(n, "embedded file, film or control is", "embedded files, films or controls are")
+    return (f": {what} not read",) if n else ()
+
+
+def described(element: Any, name: str = "descr") -> str:
+    """Return the alternative text of a picture, as it is written in Markdown."""
+    text = " ".join(element.get(name, "").split())
+    return f"![{text}]" if text else ""
+
+
+MOST_WHOLE = 1e21  # identifiers have up to 20 digits; larger numbers are measured ones
+
+
+def number_text(value: float) -> str:
+    """Return all digits of a number.
+
+    >>> number_text(3.0), number_text(1.2e16), number_text(0.1)
+    ('3', '12000000000000000', '0.1')
+    """
+    is_whole = value.is_integer() and abs(value) < MOST_WHOLE
+    return f"{Decimal(repr(value)):.0f}" if is_whole else repr(value)
+
+
+def text_of(element: ElementTree.Element) -> str:
+    return " ".join("".join(element.itertext()).split())
 
 
 def _part_tree(relation: Any) -> Any:
@@ -161,9 +197,18 @@ _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallba
 _MATH_NS = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 _TEXT_BOX = f"{_WORD_NS}txbxContent"
 # Not text: tracked deletions, formatting, the fallback copy of text boxes.
-_SKIPPED_TAGS = frozenset(
-    (f"{_WORD_NS}del", f"{_WORD_NS}moveFrom", f"{_WORD_NS}pPr", f"{_WORD_NS}rPr", _FALLBACK)
-)
+_SKIPPED_TAGS = frozenset((f"{_WORD_NS}moveFrom", f"{_WORD_NS}pPr", f"{_WORD_NS}rPr", _FALLBACK))
+_PICTURE = "{http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing}docPr"
+_VML_NS = "{urn:schemas-microsoft-com:vml}"
+_OFF = ("0", "false", "off")
+_SYMBOLS = {
+    "wingdings": {0x6F: "[ ]", 0xA8: "[ ]", 0xFD: "[x]", 0xFE: "[x]", 0xFB: "✗", 0xFC: "✓"},
+    "wingdings 2": {0xA3: "[ ]", 0x52: "[x]", 0x53: "[x]", 0x4F: "✗", 0x50: "✓"},
+    "symbol": dict(zip(range(0x61, 0x7B), "αβχδεφγηιϕκλμνοπθρστυϖωξψζ", strict=True))
+    | {0x44: "Δ", 0x53: "Σ", 0x57: "Ω", 0xA3: "≤", 0xB0: "°", 0xB1: "±", 0xB3: "≥", 0xB4: "\u00d7"}
+    | {0xB7: "•", 0xB9: "≠", 0xBB: "≈", 0xA5: "∞"},
+}
+"""What fonts of symbols show in place of their characters."""
 _SPECIAL_TAGS = {
     **{f"{_WORD_NS}tab": "\t", f"{_WORD_NS}br": "\n", f"{_WORD_NS}cr": "\n"},
     **{f"{_WORD_NS}noBreakHyphen": "-"},
@@ -178,7 +223,7 @@ def read_docx(file: BinaryIO, wish: ReadRequest) -> Document:
     docx = import_library("docx", _WORD_DOCUMENT)
     open_archive(file, _WORD_DOCUMENT)
     file.seek(0)
-    with _damage(_WORD_DOCUMENT):
+    with damage_errors(_WORD_DOCUMENT):
         document = docx.Document(file)
         styles = {style.style_id: style.name or "" for style in document.styles}
         vanish = f"{_WORD_NS}rPr/{_WORD_NS}vanish"
@@ -188,12 +233,20 @@ def read_docx(file: BinaryIO, wish: ReadRequest) -> Document:
         notes = _docx_notes(document, lines)
         top, bottom = _headers_and_footers(document, lines)
         title = (document.core_properties.title or "").strip()
-        relations = list(document.part.rels.values())
-    text = "\n\n".join([*top, *_joined_blocks(blocks), *notes, *bottom])
+        relations = [one for one in document.part.rels.values() if not one.is_external]
+        drawn = [text for one in relations for text in _drawn_texts(one) if text]
+    text = "\n\n".join([*top, *_joined_blocks(blocks), *drawn, *notes, *bottom])
     if not text and any(relation.reltype.endswith("/image") for relation in relations):
         raise Unreadable("has no text, only pictures", SAVE_AS_PDF)
-    losses = hidden_text_note("the document", lines.hidden)
-    return Document((text,), title or lines.title, MEDIA_TYPES["docx"], losses)
+    losses = [
+        *hidden_text_note("the document", lines.hidden),
+        *embedded_notes(relation.reltype for relation in relations),
+    ]
+    if lines.deleted:
+        losses.append(f": text that was deleted is not read ({text_sample(lines.deleted)})")
+    if lines.n_symbols:
+        losses.append(f": {counted(lines.n_symbols, 'symbol')} of special fonts cannot be read")
+    return Document((text,), title or lines.title, MEDIA_TYPES["docx"], tuple(losses))
 
 
 @dataclass
@@ -208,6 +261,10 @@ class _DocxLines:
     title: str = ""
     hidden: list[str] = field(default_factory=list)
     """Texts that the document does not show."""
+    deleted: list[str] = field(default_factory=list)
+    """Texts that tracked changes have deleted."""
+    n_symbols: int = 0
+    """Unknown characters of symbol fonts."""
     _boxes: list[Any] = field(default_factory=list)
 
     def of(self, parent: Any) -> Iterator[str]:
@@ -230,7 +287,9 @@ class _DocxLines:
         text = "".join(self._text(paragraph)).strip()
         if not text:
             return ""
-        style = self._style(paragraph)
+        named = self._style(paragraph)
+        style = self.styles.get(named, "")
+        self.hidden += [text] if named in self.hiding_styles else []
         level = _heading_level(style)
         if level:
             text = " ".join(text.split())
@@ -248,6 +307,12 @@ class _DocxLines:
                 yield _SPECIAL_TAGS[child.tag]
             elif child.tag == _TEXT_BOX:
                 self._boxes.append(child)
+            elif child.tag == f"{_WORD_NS}del":
+                self.deleted += [one.text or "" for one in child.iter(f"{_WORD_NS}delText")]
+            elif child.tag in _SHOWN_TAGS:
+                yield _SHOWN_TAGS[child.tag](child)
+            elif child.tag == f"{_WORD_NS}sym":
+                yield self._symbol(child)
             elif child.tag in (f"{_WORD_NS}footnoteReference", f"{_WORD_NS}endnoteReference"):
                 yield f"[^{child.get(f'{_WORD_NS}id')}]"
             elif child.tag == f"{_WORD_NS}commentReference":
@@ -259,11 +324,20 @@ class _DocxLines:
             elif child.tag not in _SKIPPED_TAGS and isinstance(child.tag, str):
                 yield from self._text(child)
 
+    def _symbol(self, element: Any) -> str:
+        code = int(element.get(f"{_WORD_NS}char", "0"), 16)
+        if not 0xE000 <= code < 0xF900:  # in the area of private characters the font decides
+            return chr(code)
+        font = element.get(f"{_WORD_NS}font", "").lower()
+        shown = _SYMBOLS.get(font, {}).get(code & 0xFF, "")
+        self.n_symbols += not shown
+        return shown
+
     def _is_hidden(self, run: Any) -> bool:
         """Return whether a run's own format or the style that it names hides it."""
         vanish = run.find(f"{_WORD_NS}rPr/{_WORD_NS}vanish")
         if vanish is not None:
-            return vanish.get(f"{_WORD_NS}val", "1") not in ("0", "false", "off")
+            return _is_on(vanish)
         named = run.find(f"{_WORD_NS}rPr/{_WORD_NS}rStyle")
         return named is not None and named.get(f"{_WORD_NS}val") in self.hiding_styles
 
@@ -281,7 +355,34 @@ class _DocxLines:
 
     def _style(self, paragraph: Any) -> str:
         named = paragraph.find(f"{_WORD_NS}pPr/{_WORD_NS}pStyle")
-        return self.styles.get(named.get(f"{_WORD_NS}val"), "") if named is not None else ""
+        return named.get(f"{_WORD_NS}val", "") if named is not None else ""
+
+
+def _is_on(switch: Any) -> bool:
+    return switch.get(f"{_WORD_NS}val", "1") not in _OFF
+
+
+def _check_box(box: Any) -> str:
+    switch = box.find(f"{_WORD_NS}checked")
+    switch = box.find(f"{_WORD_NS}default") if switch is None else switch
+    return "[x] " if switch is not None and _is_on(switch) else "[ ] "
+
+
+def _chosen_entry(choice: Any) -> str:
+    entries = choice.findall(f"{_WORD_NS}listEntry")
+    result = choice.find(f"{_WORD_NS}result")
+    index = int(result.get(f"{_WORD_NS}val", "0")) if result is not None else 0
+    return entries[index].get(f"{_WORD_NS}val", "") if index < len(entries) else ""
+
+
+_SHOWN_TAGS: dict[str, Callable[[Any], str]] = {
+    f"{_WORD_NS}checkBox": _check_box,
+    f"{_WORD_NS}ddList": _chosen_entry,
+    _PICTURE: described,
+    f"{_VML_NS}imagedata": lambda picture: described(picture.getparent(), "alt"),
+    f"{_VML_NS}textpath": lambda watermark: watermark.get("string", ""),
+}
+"""Elements whose attributes are shown as text: old form fields, pictures, watermarks."""
 
 
 def _heading_level(style: str) -> int:
@@ -351,6 +452,8 @@ def _headers_and_footers(document: Any, lines: _DocxLines) -> tuple[list[str], l
         margins = [(section.header, top), (section.footer, bottom)]
         if section.different_first_page_header_footer:
             margins += [(section.first_page_header, top), (section.first_page_footer, bottom)]
+        if document.settings.odd_and_even_pages_header_footer:
+            margins += [(section.even_page_header, top), (section.even_page_footer, bottom)]
         for margin, texts in margins:
             if not margin.is_linked_to_previous:
                 texts.update(dict.fromkeys(block for block in lines.of(margin._element) if block))
@@ -358,6 +461,7 @@ def _headers_and_footers(document: Any, lines: _DocxLines) -> tuple[list[str], l
 
 
 _PRESENTATION = "a presentation"
+DRAWN_TEXT = "{http://schemas.openxmlformats.org/drawingml/2006/main}p"
 _TEXT_TAG = "{http://schemas.openxmlformats.org/drawingml/2006/main}t"
 _MOST_GROUP_DEPTH = 20
 _LINE_EMU = 200_000  # shapes whose tops differ by less than half a centimetre are in one row
@@ -367,36 +471,80 @@ def read_pptx(file: BinaryIO, wish: ReadRequest) -> Document:
     pptx = import_library("pptx", _PRESENTATION)
     open_archive(file, _PRESENTATION)
     file.seek(0)
-    with _damage(_PRESENTATION):
+    with damage_errors(_PRESENTATION):
         presentation = pptx.Presentation(file)
+        authors = _comment_authors(presentation)
         pages: list[str] = []
+        hidden: list[str] = []
+        kinds: list[str] = []
         for slide in presentation.slides:
             wish.check()
-            pages.append("\n\n".join(block for block in _slide_blocks(slide) if block))
-        shows = any(
-            relation.reltype.endswith("/image")
-            for slide in presentation.slides
-            for relation in slide.part.rels.values()
-        )
+            blocks = [*_slide_blocks(slide, hidden), _slide_comments(slide, authors)]
+            pages.append("\n\n".join(filter(None, blocks)))
+            kinds += [one.reltype for one in slide.part.rels.values()]
+        slides = [
+            str(n)
+            for n, slide in enumerate(presentation.slides, 1)
+            if slide._element.get("show") in _OFF
+        ]
+        shows = any(kind.endswith("/image") for kind in kinds)
         title = (presentation.core_properties.title or "").strip()
     if shows and not any(pages):
         raise Unreadable("has no text, only pictures", SAVE_AS_PDF)
     if title.lower() == "powerpoint presentation":
         title = ""  # the program's default title
-    return Document(tuple(pages), title, MEDIA_TYPES["pptx"])
+    notes = [f": hidden slides are read as well ({', '.join(slides)})"] if slides else []
+    notes += [*hidden_text_note("the slide", hidden), *embedded_notes(kinds)]
+    return Document(tuple(pages), title, MEDIA_TYPES["pptx"], tuple(notes))
 
 
-def _slide_blocks(slide: Any) -> Iterator[str]:
+def _slide_blocks(slide: Any, hidden: list[str]) -> Iterator[str]:
+    """Yield a slide's texts; those of shapes that it does not show go to `hidden` as well."""
     title = slide.shapes.title
     if title is not None and title.has_text_frame and title.text_frame.text.strip():
         yield f"# {' '.join(title.text_frame.text.split())}"
     others = [s for s in slide.shapes if title is None or s.shape_id != title.shape_id]
     for shape in _in_reading_order(others):
-        yield from _shape_blocks(shape, 0)
-    yield from _diagram_texts(slide)
+        blocks = [block for block in _shape_blocks(shape, 0) if block]
+        yield from blocks
+        hidden += blocks if _properties(shape).get("hidden") in ("1", "true") else []
+    for chosen in slide._element.iter(_CHOICE):  # newer shapes, such as formulas
+        yield "\n".join(filter(None, map(text_of, chosen.iter(DRAWN_TEXT))))
+    for relation in slide.part.rels.values():
+        if not relation.is_external and relation.reltype.endswith("/diagramData"):
+            yield from _drawn_texts(relation)
     if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
         notes = slide.notes_slide.notes_text_frame.text.strip()
         yield f"Notes: {notes}" if notes else ""
+
+
+def _properties(shape: Any) -> Any:
+    """Return the element with a shape's alternative text and whether it is hidden."""
+    return next(shape._element.iter("{*}cNvPr"))
+
+
+def _comment_authors(presentation: Any) -> dict[str, str]:
+    """Return the names of those who wrote comments, by their numbers."""
+    return {
+        author.get("id", ""): author.get("name", "")
+        for relation in presentation.part.rels.values()
+        if relation.reltype.endswith(("/commentAuthors", "/authors"))
+        for author in _part_tree(relation)
+    }
+
+
+def _slide_comments(slide: Any, authors: dict[str, str]) -> str:
+    lines = ["Comments:"]
+    for relation in slide.part.rels.values():
+        if not relation.is_external and relation.reltype.endswith("/comments"):
+            for one in _part_tree(relation).iter("{*}cm", "{*}reply"):
+                said = (
+                    one.find("{*}text") if one.find("{*}txBody") is None else one.find("{*}txBody")
+                )
+                text = text_of(said) if said is not None else ""
+                author = authors.get(one.get("authorId", ""), "")
+                lines += [f"- {text} ({author})" if author else f"- {text}"] if text else []
+    return "\n".join(lines) if len(lines) > 1 else ""
 
 
 def _in_reading_order(shapes: Iterable[Any]) -> list[Any]:
@@ -411,9 +559,11 @@ def _shape_blocks(shape: Any, depth: int) -> Iterator[str]:
     elif getattr(shape, "has_table", False) and shape.has_table:
         yield markdown_table([cell.text for cell in row.cells] for row in shape.table.rows)
     elif getattr(shape, "has_chart", False) and shape.has_chart:
-        yield from _chart_lines(shape.chart)
+        yield from _chart_blocks(shape.chart._chartSpace)
     elif shape.has_text_frame:
         yield _frame_text(shape.text_frame)
+    if not hasattr(shape, "shapes"):
+        yield described(_properties(shape))
 
 
 def _frame_text(frame: Any) -> str:
@@ -432,214 +582,58 @@ def _paragraph_text(paragraph: Any) -> str:
     return " ".join(paragraph.text.replace("\v", " ").split())
 
 
-def _chart_lines(chart: Any) -> Iterator[str]:
-    """Yield a chart's title and its numbers as a table."""
-    if chart.has_title and chart.chart_title.has_text_frame:
-        yield chart.chart_title.text_frame.text.strip()
-    for plot in chart.plots:
-        series = list(plot.series)
-        rows = [["", *(one.name or "" for one in series)]]
-        for index, category in enumerate(plot.categories):
-            values = [one.values[index] if index < len(one.values) else None for one in series]
-            rows.append([str(category), *("" if v is None else f"{v:g}" for v in values)])
-        yield markdown_table(rows)
+_CHART_NS = "{http://schemas.openxmlformats.org/drawingml/2006/chart}"
+_CHOICE = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Choice"
+_CATEGORIES = (f"{_CHART_NS}cat", f"{_CHART_NS}xVal")
+_VALUES = (f"{_CHART_NS}val", f"{_CHART_NS}yVal")
 
 
-def _diagram_texts(slide: Any) -> Iterator[str]:
-    """Yield the texts of diagrams (SmartArt), which are separate parts."""
-    for relation in slide.part.rels.values():
-        if not relation.is_external and relation.reltype.endswith("/diagramData"):
-            found = _part_tree(relation).iter(_TEXT_TAG)
-            texts = [" ".join((one.text or "").split()) for one in found]
-            yield "\n".join(f"- {text}" for text in texts if text)
+def _drawn_texts(relation: Any) -> Iterator[str]:
+    """Yield the texts of a chart or a diagram (SmartArt), which are separate parts."""
+    if relation.reltype.endswith("/chart"):
+        yield from _chart_blocks(_part_tree(relation))
+    elif relation.reltype.endswith("/diagramData"):
+        texts = map(text_of, _part_tree(relation).iter(DRAWN_TEXT))
+        yield "\n".join(f"- {text}" for text in texts if text)
 
 
-_SPREADSHEET = "a spreadsheet"
-_MOST_CELLS = 2_000_000
-_CHECK_EACH_ROWS = 500
-_MOST_DIGITS = 1e15  # spreadsheet programs keep 15 digits of a number
-_MOST_WHOLE = 1e21  # identifiers have up to 20 digits; larger numbers are measured ones
-_STREAMED = ("xl/worksheets/", "xl/sharedStrings")
+def chart_titles(chart: Any) -> str:
+    """Return the titles of a chart and of its axes."""
+    return "; ".join(
+        " ".join((one.text or "").split())
+        for title in chart.iter(f"{_CHART_NS}title")
+        for one in title.iter()
+        if one.tag in (_TEXT_TAG, f"{_CHART_NS}v") and one.text
+    )
 
 
-def read_xlsx(file: BinaryIO, wish: ReadRequest) -> Document:
-    openpyxl = import_library("openpyxl", _SPREADSHEET)
-    archive = open_archive(file, _SPREADSHEET, _STREAMED)
-    with _damage(_SPREADSHEET), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about drawings and rules
-        values = _open_workbook(openpyxl, file, wants_values=True)
-        formulas = _open_workbook(openpyxl, file, wants_values=False)
-        return _workbook_text(values, formulas, archive, wish)
-
-
-def _open_workbook(openpyxl: Any, file: BinaryIO, *, wants_values: bool) -> Any:
-    file.seek(0)
-    return openpyxl.load_workbook(file, read_only=True, data_only=wants_values, keep_links=False)
-
-
-def _workbook_text(
-    values: Any, formulas: Any, archive: zipfile.ZipFile, wish: ReadRequest
-) -> Document:
-    pages: list[str] = []
-    unshown: list[str] = []
-    n_cells = n_bare = n_rounded = 0
-    hidden = [sheet.title for sheet in values.worksheets if sheet.sheet_state != "visible"]
-    for sheet, behind in zip(values.worksheets, formulas.worksheets, strict=True):
-        rows: list[list[str]] = []
-        for index, (row, written) in enumerate(_row_pairs(sheet, behind)):
-            if index % _CHECK_EACH_ROWS == 0:
-                wish.check()
-            bare = [
-                value is None and formula is not None
-                for value, formula in zip(row, written, strict=False)
+def _chart_blocks(chart: Any) -> Iterator[str]:
+    """Yield a chart's titles and its numbers as tables."""
+    yield chart_titles(chart)
+    for plot in chart.iterfind(f"{_CHART_NS}chart/{_CHART_NS}plotArea/*"):
+        series = plot.findall(f"{_CHART_NS}ser")
+        names = [" ".join(_points(one, (f"{_CHART_NS}tx",)).values()) for one in series]
+        values = [_points(one, _VALUES) for one in series]
+        categories = _points(series[0], _CATEGORIES) if series else {}
+        yield markdown_table(
+            [["", *names]]
+            + [
+                [categories.get(index, ""), *(one.get(index, "") for one in values)]
+                for index in dict.fromkeys((*categories, *(i for one in values for i in one)))
             ]
-            n_bare += sum(bare)
-            n_rounded += sum(map(_is_rounded, row))
-            cells = [
-                _cell_text(written[column] if is_bare else value)
-                for column, (value, is_bare) in enumerate(zip(row, bare, strict=False))
-            ]
-            while cells and not cells[-1]:
-                cells.pop()
-            n_cells += len(cells)
-            if n_cells > _MOST_CELLS:
-                raise Unreadable(f"has more than {_MOST_CELLS:,} cells, which is the maximum")
-            if cells:
-                rows.append(cells)
-        path = sheet._worksheet_path
-        blocks = filter(None, [markdown_table(rows), *_sheet_comments(archive, path)])
-        content = "\n\n".join(blocks)
-        pages.append(f"# {sheet.title}\n\n{content}" if content else "")
-        if parts := _hidden_parts(archive, path, wish.check):
-            unshown.append(f"{sheet.title}: {parts}")
-    notes = _hidden_notes(hidden, unshown)
-    if n_bare:
-        notes.insert(
-            0,
-            f": {n_bare:,} of its formulas have no stored value and are shown as they are written; "
-            f"open and save it in a spreadsheet program to have their values",
         )
-    if n_rounded:
-        notes.append(
-            f": {n_rounded:,} of its numbers have more than 15 digits, which is what a spreadsheet "
-            f"program keeps of a number; store them as text to keep all digits"
-        )
-    title = (values.properties.title or "").strip()
-    return Document(tuple(pages), title, MEDIA_TYPES["xlsx"], tuple(notes))
 
 
-def _hidden_notes(sheets: list[str], parts: list[str]) -> list[str]:
-    notes = [f": hidden sheets are read as well ({', '.join(sheets)})"] if sheets else []
-    if parts:
-        notes.append(f": hidden rows and columns are read as well ({'; '.join(parts)})")
-    return notes
-
-
-def _row_pairs(sheet: Any, behind: Any) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
-    """Yield each row's values and formulas.
-
-    The declared size of a sheet is not trusted: some say A1, some a million rows.
-    """
-    sheet.reset_dimensions()
-    behind.reset_dimensions()
-    return zip(sheet.iter_rows(values_only=True), behind.iter_rows(values_only=True), strict=False)
-
-
-def _is_rounded(value: Any) -> bool:
-    return isinstance(value, float) and _MOST_DIGITS <= abs(value) < _MOST_WHOLE
-
-
-def _cell_text(value: Any) -> str:
-    """Return a value as text, independent of its display format.
-
-    >>> _cell_text(3.0), _cell_text(True), _cell_text(date(2024, 3, 14)), _cell_text(1.2e16)
-    ('3', 'TRUE', '2024-03-14', '12000000000000000')
-    """
-    match value:
-        case None:
-            return ""
-        case bool():
-            return str(value).upper()
-        case float():
-            is_whole = value.is_integer() and abs(value) < _MOST_WHOLE
-            return f"{Decimal(repr(value)):.0f}" if is_whole else repr(value)
-        case datetime():
-            is_day = value.time() == time()
-            return value.date().isoformat() if is_day else value.isoformat(" ", "seconds")
-        case date() | time():
-            return value.isoformat()
-        case timedelta():
-            return str(value)
-    return str(getattr(value, "text", value))
-
-
-_READ_BYTES = 1024 * 1024
-_TAG_BYTES = 4096  # a tag that lies across two pieces is at most this long
-_HIDDEN_TAG = re.compile(
-    rb"<(?:\w+:)?(row|col)\b[^<>]*?\s(?:hidden=[\"'](?:1|true)[\"']|(?:ht|width)=[\"']0(?:\.0*)?[\"'])"
-)
-_DRAWN_TEXT = "{http://schemas.openxmlformats.org/drawingml/2006/main}p"
-
-
-def _sheet_comments(archive: zipfile.ZipFile, sheet: str) -> Iterator[str]:
-    """Yield the comments of a sheet by their cells, and the texts of its boxes and shapes."""
-    comments: list[str] = []
-    texts: list[str] = []
-    for kind, path in _related_parts(archive, sheet):
-        if kind == "comments":
-            root = ElementTree.fromstring(archive.read(path))
-            authors = [_text_of(one) for one in root.iterfind("{*}authors/{*}author")]
-            comments += [_comment(one, authors) for one in root.iter() if _is(one, "comment")]
-        elif kind == "drawing":
-            root = ElementTree.fromstring(archive.read(path))
-            texts += [text for one in root.iter(_DRAWN_TEXT) if (text := _text_of(one))]
-    yield "\n".join(["Comments:", *comments]) if comments else ""
-    yield "\n".join(["Text boxes:", *(f"- {text}" for text in texts)]) if texts else ""
-
-
-def _hidden_parts(archive: zipfile.ZipFile, sheet: str, check: Callable[[], None]) -> str:
-    """Return how many rows and groups of columns of a sheet are hidden; empty if none."""
-    counts = {b"row": 0, b"col": 0}
-    rest = b""
-    with archive.open(sheet.lstrip("/")) as part:
-        while data := part.read(_READ_BYTES):
-            check()
-            piece, end = rest + data, 0
-            for found in _HIDDEN_TAG.finditer(piece):
-                counts[found[1]] += 1
-                end = found.end()
-            rest = piece[max(end, len(piece) - _TAG_BYTES) :]
-    words = [(counts[b"row"], "rows"), (counts[b"col"], "groups of columns")]
-    return ", ".join(f"{n:,} {what}" for n, what in words if n)
-
-
-def _related_parts(archive: zipfile.ZipFile, sheet: str) -> Iterator[tuple[str, str]]:
-    """Yield kind and path of the parts of the archive that a sheet names."""
-    folder, name = posixpath.split(sheet.lstrip("/"))
-    relations = f"{folder}/_rels/{name}.rels"
-    present = set(archive.namelist())
-    if relations not in present:
-        return
-    for one in ElementTree.fromstring(archive.read(relations)):
-        target = posixpath.normpath(posixpath.join("/", folder, one.get("Target", "")))[1:]
-        if target in present:
-            yield posixpath.basename(one.get("Type", "")), target
-
-
-def _comment(element: ElementTree.Element, authors: list[str]) -> str:
-    number = element.get("authorId", "")
-    author = authors[int(number)] if number.isdigit() and int(number) < len(authors) else ""
-    text = _text_of(element)
-    is_named = not author or text.startswith(f"{author}:")  # spreadsheet programs write it there
-    return f"- {element.get('ref', '')}: {text}" + ("" if is_named else f" ({author})")
-
-
-def _text_of(element: ElementTree.Element) -> str:
-    return " ".join("".join(element.itertext()).split())
-
-
-def _is(element: ElementTree.Element, name: str) -> bool:
-    return element.tag.rpartition("}")[2] == name
+def _points(series: Any, tags: tuple[str, ...]) -> dict[str, str]:
+    """Return the stored texts or numbers of a part of a series by their indexes."""
+    found: dict[str, str] = {}
+    for part in (one for tag in tags for one in series.iterfind(tag)):
+        for point in part.iter(f"{_CHART_NS}pt"):
+            text = point.findtext(f"{_CHART_NS}v") or ""
+            with suppress(ValueError):
+                text = number_text(float(text)) if tags == _VALUES else text
+            found.setdefault(point.get("idx", ""), " ".join(text.split()))
+    return found
 
 
 _EBOOK = "an e-book"
@@ -651,7 +645,7 @@ _MOST_XML_BYTES = 16 * 1024 * 1024
 
 
 def read_epub(file: BinaryIO, wish: ReadRequest) -> Document:
-    with open_archive(file, _EBOOK) as book, _damage(_EBOOK):
+    with open_archive(file, _EBOOK) as book, damage_errors(_EBOOK):
         _refuse_protected(book)
         folder, package = _epub_package(book)
         pages: list[str] = []

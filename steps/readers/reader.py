@@ -51,11 +51,15 @@ def hidden_text_note(what: str, texts: Sequence[str]) -> tuple[str, ...]:
     >>> hidden_text_note("the page", ["Pay  twice"])
     (": text that the page does not show is read as well (10 characters: 'Pay twice')",)
     """
+    shown = f": text that {what} does not show is read as well ({text_sample(texts)})"
+    return (shown,) if texts else ()
+
+
+def text_sample(texts: Sequence[str]) -> str:
+    """Return how long texts are, and their beginning."""
     n_chars = sum(map(len, texts))
     start = " ".join(" ".join(texts[:20])[:_SHOWN_CHARS].split())
-    more = "…" if n_chars > _SHOWN_CHARS else ""
-    shown = f"{n_chars:,} characters: '{start}{more}'"
-    return (f": text that {what} does not show is read as well ({shown})",) if texts else ()
+    return f"{n_chars:,} characters: '{start}{'…' if n_chars > _SHOWN_CHARS else ''}'"
 
 
 def page_offsets(pages: Sequence[str]) -> list[int]:

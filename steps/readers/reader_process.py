@@ -272,7 +272,7 @@ _READERS: Mapping[str, tuple[str, str]] = {
     "pdf": ("pdf", "read_pdf"),
     "docx": ("office_and_epub", "read_docx"),
     "pptx": ("office_and_epub", "read_pptx"),
-    "xlsx": ("office_and_epub", "read_xlsx"),
+    "xlsx": ("spreadsheets", "read_xlsx"),
     "eml": ("mail", "read_mail"),
     "epub": ("office_and_epub", "read_epub"),
     "image": ("ocr", "read_image"),

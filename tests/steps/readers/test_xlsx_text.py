@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from paddock.steps.readers import office_and_epub
+from paddock.steps.readers import spreadsheets
 from paddock.steps.readers.reader import Document, Unreadable
 from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.office import xlsx
 
 
 def document(data: bytes) -> Document:
-    return office_and_epub.read_xlsx(BytesIO(data), ReadOptions())
+    return spreadsheets.read_xlsx(BytesIO(data), ReadOptions())
 
 
 def test_each_sheet_is_a_page_with_a_table() -> None:
@@ -69,7 +69,7 @@ def test_a_sheet_that_lies_about_its_size_is_read_whole() -> None:
 
 
 def test_more_cells_than_are_read_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(office_and_epub, "_MOST_CELLS", 3)
+    monkeypatch.setattr(spreadsheets, "_MOST_CELLS", 3)
     with pytest.raises(Unreadable, match="has more than 3 cells, which is the maximum"):
         document(xlsx({"A": [["a", "b"], ["c", "d"]]}))
 

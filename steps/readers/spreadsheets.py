@@ -1,0 +1,248 @@
+"""Excel workbooks to Markdown: a sheet is a page, with comments, text boxes and charts' titles.
+
+A formula is shown by its last value, as the file keeps it, or by itself where there is none. What a
+sheet hides is read and noted; what is embedded is noted and not read.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime, time, timedelta
+from html import unescape
+from typing import Any, BinaryIO
+from xml.etree import ElementTree
+
+from .office_and_epub import (
+    DRAWN_TEXT,
+    MOST_WHOLE,
+    chart_titles,
+    damage_errors,
+    described,
+    embedded_notes,
+    import_library,
+    markdown_table,
+    number_text,
+    open_archive,
+    text_of,
+)
+from .reader import MEDIA_TYPES, Document, ReadRequest, Unreadable
+
+_SPREADSHEET = "a spreadsheet"
+_MOST_CELLS = 2_000_000
+_CHECK_EACH_ROWS = 500
+_MOST_DIGITS = 1e15  # spreadsheet programs keep 15 digits of a number
+_STREAMED = ("xl/worksheets/", "xl/sharedStrings")
+
+
+def read_xlsx(file: BinaryIO, wish: ReadRequest) -> Document:
+    openpyxl = import_library("openpyxl", _SPREADSHEET)
+    archive = open_archive(file, _SPREADSHEET, _STREAMED)
+    with damage_errors(_SPREADSHEET), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about drawings and rules
+        values = _open_workbook(openpyxl, file, wants_values=True)
+        formulas = _open_workbook(openpyxl, file, wants_values=False)
+        return _workbook_text(values, formulas, archive, wish)
+
+
+def _open_workbook(openpyxl: Any, file: BinaryIO, *, wants_values: bool) -> Any:
+    file.seek(0)
+    return openpyxl.load_workbook(file, read_only=True, data_only=wants_values, keep_links=False)
+
+
+def _workbook_text(
+    values: Any, formulas: Any, archive: zipfile.ZipFile, wish: ReadRequest
+) -> Document:
+    pages: list[str] = []
+    unshown: list[str] = []
+    kinds: list[str] = []
+    n_cells = n_bare = n_rounded = 0
+    hidden = [sheet.title for sheet in values.worksheets if sheet.sheet_state != "visible"]
+    for sheet, behind in zip(values.worksheets, formulas.worksheets, strict=True):
+        rows: list[list[str]] = []
+        for index, (row, written) in enumerate(_row_pairs(sheet, behind)):
+            if index % _CHECK_EACH_ROWS == 0:
+                wish.check()
+            bare = [
+                value is None and formula is not None
+                for value, formula in zip(row, written, strict=False)
+            ]
+            n_bare += sum(bare)
+            n_rounded += sum(map(_is_rounded, row))
+            cells = [
+                _cell_text(written[column] if is_bare else value)
+                for column, (value, is_bare) in enumerate(zip(row, bare, strict=False))
+            ]
+            while cells and not cells[-1]:
+                cells.pop()
+            n_cells += len(cells)
+            if n_cells > _MOST_CELLS:
+                raise Unreadable(f"has more than {_MOST_CELLS:,} cells, which is the maximum")
+            if cells:
+                rows.append(cells)
+        path = sheet._worksheet_path
+        parts, margins = _sheet_markup(archive, path, wish.check)
+        blocks = [markdown_table(rows), *_sheet_comments(archive, path), margins]
+        content = "\n\n".join(filter(None, blocks))
+        pages.append(f"# {sheet.title}\n\n{content}" if content else "")
+        unshown += [f"{sheet.title}: {parts}"] if parts else []
+        kinds += [kind for kind, _ in _related_parts(archive, path)]
+    for name in archive.namelist():
+        if name.startswith("xl/chartsheets/sheet"):
+            pages += filter(None, _sheet_comments(archive, name))
+    notes = [*_hidden_notes(hidden, unshown), *embedded_notes(kinds)]
+    if n_bare:
+        notes.insert(
+            0,
+            f": {n_bare:,} of its formulas have no stored value and are shown as they are written; "
+            f"open and save it in a spreadsheet program to have their values",
+        )
+    if n_rounded:
+        notes.append(
+            f": {n_rounded:,} of its numbers have more than 15 digits, which is what a spreadsheet "
+            f"program keeps of a number; store them as text to keep all digits"
+        )
+    title = (values.properties.title or "").strip()
+    return Document(tuple(pages), title, MEDIA_TYPES["xlsx"], tuple(notes))
+
+
+def _hidden_notes(sheets: list[str], parts: list[str]) -> list[str]:
+    notes = [f": hidden sheets are read as well ({', '.join(sheets)})"] if sheets else []
+    if parts:
+        notes.append(f": hidden rows and columns are read as well ({'; '.join(parts)})")
+    return notes
+
+
+def _row_pairs(sheet: Any, behind: Any) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
+    """Yield each row's values and formulas.
+
+    The declared size of a sheet is not trusted: some say A1, some a million rows.
+    """
+    sheet.reset_dimensions()
+    behind.reset_dimensions()
+    return zip(sheet.iter_rows(values_only=True), behind.iter_rows(values_only=True), strict=False)
+
+
+def _is_rounded(value: Any) -> bool:
+    return isinstance(value, float) and _MOST_DIGITS <= abs(value) < MOST_WHOLE
+
+
+def _cell_text(value: Any) -> str:
+    """Return a value as text, independent of its display format.
+
+    >>> _cell_text(3.0), _cell_text(True), _cell_text(date(2024, 3, 14)), _cell_text(1.2e16)
+    ('3', 'TRUE', '2024-03-14', '12000000000000000')
+    """
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).upper()
+        case float():
+            return number_text(value)
+        case datetime():
+            is_day = value.time() == time()
+            return value.date().isoformat() if is_day else value.isoformat(" ", "seconds")
+        case date() | time():
+            return value.isoformat()
+        case timedelta():
+            return str(value)
+    return str(getattr(value, "text", value))
+
+
+_READ_BYTES = 1024 * 1024
+_TAG_BYTES = 4096  # a tag that lies across two pieces is at most this long
+_SHEET_TAG = re.compile(
+    rb"<(?:\w+:)?(row|col)\b[^<>]*?\s(?:hidden=[\"'](?:1|true)[\"']|(?:ht|width)=[\"']0(?:\.0*)?[\"'])"
+    rb"|<(?:\w+:)?(?:odd|even|first)(?:Header|Footer)>([^<]+)<"
+)
+_MARGIN_CODE = re.compile(r'&(?:"[^"]*"|K[0-9A-Fa-f]{2}[0-9A-Fa-f+-]{4}|\d+|[A-Za-z])')
+"""Fonts, sizes, places, page numbers and dates in headers and footers."""
+
+
+def _sheet_comments(archive: zipfile.ZipFile, sheet: str) -> Iterator[str]:
+    """Yield the comments of a sheet by their cells, and the texts of its boxes and shapes."""
+    comments: list[str] = []
+    texts: list[str] = []
+    charts: list[str] = []
+    for kind, path in _related_parts(archive, sheet):
+        if kind == "comments":
+            root = ElementTree.fromstring(archive.read(path))
+            authors = [text_of(one) for one in root.iterfind("{*}authors/{*}author")]
+            comments += [_comment(one, authors) for one in root.iter() if _is(one, "comment")]
+        elif kind == "drawing":
+            root = ElementTree.fromstring(archive.read(path))
+            texts += [text for one in root.iter(DRAWN_TEXT) if (text := text_of(one))]
+            texts += filter(None, (described(one) for one in root.iter() if _is(one, "cNvPr")))
+            for what, chart in _related_parts(archive, path):
+                if what == "chart":
+                    charts.append(chart_titles(ElementTree.fromstring(archive.read(chart))))
+    yield "\n".join(["Comments:", *comments]) if comments else ""
+    yield "\n".join(["Text boxes:", *(f"- {text}" for text in texts)]) if texts else ""
+    yield (
+        "\n".join(["Charts:", *(f"- {text or 'without a title'}" for text in charts)])
+        if charts
+        else ""
+    )
+
+
+def _sheet_markup(
+    archive: zipfile.ZipFile, sheet: str, check: Callable[[], None]
+) -> tuple[str, str]:
+    """Return how many rows and groups of columns are hidden; and the headers and footers."""
+    counts = {b"row": 0, b"col": 0}
+    margins: dict[str, None] = {}
+    rest = b""
+    with archive.open(sheet.lstrip("/")) as part:
+        while data := part.read(_READ_BYTES):
+            check()
+            piece, end = rest + data, 0
+            for found in _SHEET_TAG.finditer(piece):
+                if found[1]:
+                    counts[found[1]] += 1
+                else:
+                    margins[_margin_text(found[2].decode("utf-8", "replace"))] = None
+                end = found.end()
+            rest = piece[max(end, len(piece) - _TAG_BYTES) :]
+    words = [(counts[b"row"], "rows"), (counts[b"col"], "groups of columns")]
+    lines = [f"- {text}" for text in margins if text]
+    shown = "\n".join(["Headers and footers:", *lines]) if lines else ""
+    return ", ".join(f"{n:,} {what}" for n, what in words if n), shown
+
+
+def _margin_text(written: str) -> str:
+    """Return the words of a header or footer.
+
+    >>> _margin_text('&amp;L&amp;"Arial,Bold"&amp;12Smith &amp;amp;&amp;amp; Co&amp;RPage &amp;P')
+    'Smith & Co Page'
+    """
+    parts = unescape(written).split("&&")
+    return " ".join("&".join(_MARGIN_CODE.sub(" ", part) for part in parts).split())
+
+
+def _related_parts(archive: zipfile.ZipFile, sheet: str) -> Iterator[tuple[str, str]]:
+    """Yield kind and path of the parts of the archive that a sheet names."""
+    folder, name = posixpath.split(sheet.lstrip("/"))
+    relations = f"{folder}/_rels/{name}.rels"
+    present = set(archive.namelist())
+    if relations not in present:
+        return
+    for one in ElementTree.fromstring(archive.read(relations)):
+        target = posixpath.normpath(posixpath.join("/", folder, one.get("Target", "")))[1:]
+        if target in present:
+            yield posixpath.basename(one.get("Type", "")), target
+
+
+def _comment(element: ElementTree.Element, authors: list[str]) -> str:
+    number = element.get("authorId", "")
+    author = authors[int(number)] if number.isdigit() and int(number) < len(authors) else ""
+    text = text_of(element)
+    is_named = not author or text.startswith(f"{author}:")  # spreadsheet programs write it there
+    return f"- {element.get('ref', '')}: {text}" + ("" if is_named else f" ({author})")
+
+
+def _is(element: ElementTree.Element, name: str) -> bool:
+    return element.tag.rpartition("}")[2] == name

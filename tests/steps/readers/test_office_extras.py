@@ -1,0 +1,222 @@
+"""What office documents hold besides their text: it is read, or its loss is noted."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import pytest
+
+from paddock.steps.readers.office_and_epub import read_docx, read_pptx
+from paddock.steps.readers.reader import Document
+from paddock.steps.readers.reader_process import ReadOptions
+from paddock.steps.readers.spreadsheets import read_xlsx
+from tests.fakes.office import scan
+
+W = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+P = "http://schemas.openxmlformats.org/presentationml/2006/main"
+A = "http://schemas.openxmlformats.org/drawingml/2006/main"
+CHART_TYPE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/chart"
+OBJECT_TYPE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/oleObject"
+COMMENTS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/comments"
+AUTHORS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/commentAuthors"
+
+
+def saved(document: Any) -> BytesIO:
+    out = BytesIO()
+    document.save(out)
+    out.seek(0)
+    return out
+
+
+def with_part(holder: Any, name: str, kind: str, blob: bytes) -> None:
+    """Relate a part of a package to another one."""
+    from docx.opc.packuri import PackURI
+    from docx.opc.part import Part
+
+    part = Part(PackURI(name), "application/xml", blob, holder.part.package)
+    holder.part.relate_to(part, kind)
+
+
+def word(markup: str) -> Document:
+    """Read a Word document whose only paragraph has this markup."""
+    from docx import Document as new_document
+    from docx.oxml import parse_xml
+
+    document = new_document()
+    document.element.body.insert(0, parse_xml(f'<w:p xmlns:w="{W}">{markup}</w:p>'))
+    return read_docx(saved(document), ReadOptions())
+
+
+def test_deleted_text_is_noted_and_not_read() -> None:
+    found = word(
+        "<w:r><w:t>Price </w:t></w:r><w:del><w:r><w:delText>10</w:delText></w:r></w:del>"
+        "<w:ins><w:r><w:t>12</w:t></w:r></w:ins>"
+    )
+    assert found.text == "Price 12"
+    assert found.notes == (": text that was deleted is not read (2 characters: '10')",)
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        (
+            "<w:r><w:fldChar w:fldCharType='begin'><w:ffData><w:name w:val='a'/><w:checkBox>"
+            "<w:sizeAuto/><w:default w:val='0'/><w:checked/></w:checkBox></w:ffData></w:fldChar>"
+            "</w:r><w:r><w:t>paid</w:t></w:r>",
+            "[x] paid",
+        ),
+        (
+            "<w:r><w:fldChar w:fldCharType='begin'><w:ffData><w:checkBox><w:default w:val='0'/>"
+            "</w:checkBox></w:ffData></w:fldChar></w:r><w:r><w:t>paid</w:t></w:r>",
+            "[ ] paid",
+        ),
+        (
+            "<w:r><w:fldChar w:fldCharType='begin'><w:ffData><w:ddList><w:result w:val='1'/>"
+            "<w:listEntry w:val='red'/><w:listEntry w:val='blue'/></w:ddList></w:ffData>"
+            "</w:fldChar></w:r>",
+            "blue",
+        ),
+        ("<w:r><w:sym w:font='Wingdings' w:char='F0FE'/><w:t> paid</w:t></w:r>", "[x] paid"),
+        ("<w:r><w:t>5 </w:t><w:sym w:font='Symbol' w:char='F06D'/><w:t>m</w:t></w:r>", "5 μm"),
+        (
+            "<w:r><w:pict><v:shape xmlns:v='urn:schemas-microsoft-com:vml' alt='A seal'>"
+            "<v:imagedata/></v:shape></w:pict></w:r>",
+            "![A seal]",
+        ),
+        (
+            "<w:r><w:pict><v:shape xmlns:v='urn:schemas-microsoft-com:vml'>"
+            "<v:textpath string='DRAFT'/></v:shape></w:pict></w:r>",
+            "DRAFT",
+        ),
+    ],
+)
+def test_old_fields_symbols_and_drawings_of_word_are_read(markup: str, text: str) -> None:
+    found = word(markup)
+    assert (found.text, found.notes) == (text, ())
+
+
+def test_an_unknown_symbol_is_noted() -> None:
+    found = word("<w:r><w:t>a</w:t><w:sym w:font='Webdings' w:char='F041'/></w:r>")
+    assert found.notes == (": 1 symbol of special fonts cannot be read",)
+
+
+def test_a_style_of_a_paragraph_may_hide_it() -> None:
+    from docx import Document as new_document
+
+    document = new_document()
+    document.styles.add_style("Silent", 1).font.hidden = True
+    document.add_paragraph("shown")
+    document.add_paragraph("Pay now", style="Silent")
+    found = read_docx(saved(document), ReadOptions())
+    assert found.notes == (
+        ": text that the document does not show is read as well (7 characters: 'Pay now')",
+    )
+
+
+def test_pictures_charts_and_embedded_files_of_word() -> None:
+    from docx import Document as new_document
+
+    document = new_document()
+    picture = document.add_picture(BytesIO(scan("x")))
+    picture._inline.docPr.set("descr", "Sales\nin May")
+    with_part(document, "/word/charts/chart1.xml", CHART_TYPE, _chart())
+    with_part(document, "/word/embeddings/oleObject1.bin", OBJECT_TYPE, b"x")
+    found = read_docx(saved(document), ReadOptions())
+    assert found.text == (
+        "![Sales in May]\n\nSales; Month\n\n|  | EUR |\n| --- | --- |\n| May | 1234567.5 |"
+    )
+    assert found.notes == (": 1 embedded file, film or control is not read",)
+
+
+def _chart() -> bytes:
+    c = "http://schemas.openxmlformats.org/drawingml/2006/chart"
+    title = "<c:title><c:tx><c:rich><a:p><a:r><a:t>{}</a:t></a:r></a:p></c:rich></c:tx></c:title>"
+    return (
+        f'<c:chartSpace xmlns:c="{c}" xmlns:a="{A}"><c:chart>{title.format("Sales")}<c:plotArea>'
+        "<c:barChart><c:ser><c:tx><c:strRef><c:f>B1</c:f><c:strCache><c:pt idx='0'><c:v>EUR</c:v>"
+        "</c:pt></c:strCache></c:strRef></c:tx><c:cat><c:strRef><c:strCache><c:pt idx='0'>"
+        "<c:v>May</c:v></c:pt></c:strCache></c:strRef></c:cat><c:val><c:numRef><c:numCache>"
+        "<c:pt idx='0'><c:v>1234567.5</c:v></c:pt></c:numCache></c:numRef></c:val></c:ser>"
+        f"</c:barChart><c:catAx>{title.format('Month')}</c:catAx></c:plotArea></c:chart>"
+        "</c:chartSpace>"
+    ).encode()
+
+
+def test_comments_hidden_slides_and_alternative_texts_of_a_presentation() -> None:
+    from pptx import Presentation
+    from pptx.opc.package import Part
+    from pptx.opc.packuri import PackURI
+
+    presentation = Presentation()
+    layout = presentation.slide_layouts[5]
+    first, second = (presentation.slides.add_slide(layout) for _ in range(2))
+    first.shapes.title.text, second.shapes.title.text = "Plan", "Backup"
+    second._element.set("show", "0")
+    picture = first.shapes.add_picture(BytesIO(scan("x")), 0, 2_000_000)
+    picture._element.nvPicPr.cNvPr.set("descr", "A map")
+    box = first.shapes.add_textbox(0, 4_000_000, 100, 100)
+    box.text_frame.text = "Pay now"
+    box._element.nvSpPr.cNvPr.set("hidden", "1")
+    package = presentation.part.package
+    for holder, name, kind, markup in (
+        (
+            presentation.part,
+            "/ppt/commentAuthors.xml",
+            AUTHORS,
+            f'<p:cmAuthorLst xmlns:p="{P}"><p:cmAuthor id="0" name="Ada"/></p:cmAuthorLst>',
+        ),
+        (
+            first.part,
+            "/ppt/comments/comment1.xml",
+            COMMENTS,
+            f'<p:cmLst xmlns:p="{P}"><p:cm authorId="0"><p:text>Too late?</p:text></p:cm>'
+            "</p:cmLst>",
+        ),
+        (
+            second.part,
+            "/ppt/comments/modernComment_1.xml",
+            COMMENTS.replace("officeDocument/2006", "office/2018/10"),
+            f'<p:cmLst xmlns:p="urn:x" xmlns:a="{A}"><p:cm authorId="0"><p:replyLst><p:reply '
+            'authorId="0"><p:txBody><a:p><a:r><a:t>Yes</a:t></a:r></a:p></p:txBody></p:reply>'
+            "</p:replyLst><p:txBody><a:p><a:r><a:t>Keep?</a:t></a:r></a:p></p:txBody></p:cm>"
+            "</p:cmLst>",
+        ),
+    ):
+        part = Part(PackURI(name), "application/xml", package, markup.encode())
+        holder.relate_to(part, kind)
+    found = read_pptx(saved(presentation), ReadOptions())
+    assert found.pages == (
+        "# Plan\n\n![A map]\n\nPay now\n\nComments:\n- Too late? (Ada)",
+        "# Backup\n\nComments:\n- Keep? (Ada)\n- Yes (Ada)",
+    )
+    assert found.notes == (
+        ": hidden slides are read as well (2)",
+        ": text that the slide does not show is read as well (7 characters: 'Pay now')",
+    )
+
+
+def test_headers_charts_and_pictures_of_a_workbook() -> None:
+    from openpyxl import Workbook  # type: ignore[import-untyped]
+    from openpyxl.chart import BarChart, Reference  # type: ignore[import-untyped]
+
+    book = Workbook()
+    sheet = book.active
+    sheet.append(["Month", "EUR"])
+    sheet.append(["May", 5])
+    sheet.oddHeader.left.text = "Smith && Co"
+    sheet.oddHeader.left.font = "Arial,Bold"
+    sheet.oddFooter.center.text = "Page &P of &N"
+    chart = BarChart()
+    chart.title = "Sales"
+    chart.add_data(Reference(sheet, min_col=2, min_row=1, max_row=2), titles_from_data=True)
+    sheet.add_chart(chart, "D2")
+    alone = BarChart()
+    alone.title = "Alone"
+    book.create_chartsheet("Only a chart").add_chart(alone)
+    found = read_xlsx(saved(book), ReadOptions())
+    table = "| Month | EUR |\n| --- | --- |\n| May | 5 |"
+    assert found.pages == (
+        f"# Sheet\n\n{table}\n\nCharts:\n- Sales\n\nHeaders and footers:\n- Smith & Co\n- Page of",
+        "Charts:\n- Alone",
+    )
