@@ -216,7 +216,7 @@ def _sheet_markup(
 def _margin_text(written: str) -> str:
     """Return the words of a header or footer.
 
-    >>> _margin_text('&amp;L&amp;"Arial,Bold"&amp;12Smith &amp;amp;&amp;amp; Co&amp;RPage &amp;P')
+    >>> _margin_text('&amp;L&amp;"Arial,Bold"&amp;12Smith &amp;&amp; Co&amp;RPage &amp;P')
     'Smith & Co Page'
     """
     parts = unescape(written).split("&&")
