@@ -57,21 +57,16 @@ class _MailText:
         self.wish.check()
         index = len(self.pages)
         self.pages.append("")
-        listed = [self._attached(part, depth) for part in _attachments(message)]
+        body = message.get_body(("plain", "html"))
+        listed = [self._attached(part, depth) for part in _attachments(message, body)]
         heads = [f"{name}: {text}" for name in _SHOWN_HEADERS if (text := _header(message, name))]
-        blocks = ["\n".join(heads), self._body(message)]
+        blocks = ["\n".join(heads), self._body(body) if body is not None else ""]
         if listed:
             blocks.append("Attachments:\n" + "\n".join(f"- {line}" for line in listed))
         self.pages[index] = "\n\n".join(block for block in blocks if block)
 
-    def _body(self, message: EmailMessage) -> str:
-        body = message.get_body(("plain", "html"))
-        if body is None:
-            return ""
-        kind = "html" if body.get_content_subtype() == "html" else "txt"
-        return self._decoded(body, kind)
-
-    def _decoded(self, part: MIMEPart, kind: str) -> str:
+    def _body(self, part: MIMEPart) -> str:
+        kind = "html" if part.get_content_subtype() == "html" else "txt"
         data = part.get_payload(decode=True)
         charset = part.get_content_charset() or "auto"
         if not isinstance(data, bytes):
@@ -95,7 +90,7 @@ class _MailText:
             return self._nested(part, name, depth)
         data = part.get_payload(decode=True)
         if not isinstance(data, bytes):
-            return f"{name} ({media_type})"
+            data = _parts_as_written(part)
         line = f"{name} ({media_type}, {len(data):,} bytes)"
         if self.n_attachments > _MOST_ATTACHMENTS:
             return self._unread(line, name, f"only the first {_MOST_ATTACHMENTS} are read")
@@ -131,16 +126,41 @@ class _MailText:
         return f"{line}, not read"
 
 
-def _attachments(message: MIMEPart) -> Iterator[MIMEPart]:
-    """Yield the attachments, without embedded pictures."""
-    for part in message.iter_attachments():
-        is_inline = part.get_content_disposition() == "inline" or part.get("Content-ID")
-        if is_inline and part.get_content_maintype() == "image":
-            continue
-        if part.get_content_type() != "message/rfc822" and part.is_multipart():
-            yield from _attachments(part)
-        else:
+def _attachments(message: MIMEPart, body: MIMEPart | None) -> Iterator[MIMEPart]:
+    """Yield all parts but the body, other forms of it, and the pictures that it shows."""
+    page = message.get_body(("html",))
+    data = page.get_payload(decode=True) if page is not None else b""
+    markup = data if isinstance(data, bytes) else b""
+    for part in _leaves(message):
+        cited = str(part.get("Content-ID", "")).strip(" <>")
+        is_shown = (
+            part.get_content_maintype() == "image" and cited and (f"cid:{cited}".encode() in markup)
+        )
+        if part is not body and not is_shown:
             yield part
+
+
+def _leaves(part: MIMEPart) -> Iterator[MIMEPart]:
+    """Yield the parts that hold something themselves; of a text in several forms the best one."""
+    if part.get_content_maintype() != "multipart" or not part.is_multipart():
+        yield part
+        return
+    best = part.get_body(("plain", "html"))
+    is_choice = part.get_content_subtype() == "alternative"
+    for leaf in (leaf for inner in part.iter_parts() for leaf in _leaves(inner)):
+        is_form = leaf.get_content_type() in ("text/plain", "text/html")
+        if not (is_choice and is_form) or leaf is best or leaf.is_attachment():
+            yield leaf
+
+
+def _parts_as_written(part: MIMEPart) -> bytes:
+    """Return headers and texts of a part that has parts itself, such as a delivery status."""
+    written: list[str] = []
+    for inner in part.walk():
+        if inner is not part:
+            written += [f"{name}: {value}" for name, value in inner.raw_items()]
+            written.append("" if inner.is_multipart() else str(inner.get_payload()))
+    return "\n".join(written).encode("utf-8", "replace")
 
 
 def _header(message: MIMEPart, name: str) -> str:

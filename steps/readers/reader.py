@@ -311,6 +311,8 @@ _SIGNATURES = (
     (b"\x7fELF", "a program"),
     (b"GGUF", "a model file"),
     (b"SQLite format 3\x00", "a database"),
+    (b"-----BEGIN PGP MESSAGE", "an encrypted message"),
+    (b"%!PS", "a PostScript document"),
 )
 _OFFICE = b"[Content_Types].xml"  # the first entry of what Office writes
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"

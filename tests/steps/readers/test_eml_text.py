@@ -125,3 +125,57 @@ def test_controls_in_encoded_headers_and_names_of_attachments_are_left_out() -> 
 def test_what_is_no_mail_is_refused(data: bytes) -> None:
     with pytest.raises(Unreadable, match="is damaged or not a mail: it has no mail headers"):
         document(data)
+
+
+def mail(content_type: str, *parts: str) -> Document:
+    """Read a mail whose parts are given with their headers; one alone is the mail's own."""
+    begins = f"From: a@x.org\nSubject: S\nMIME-Version: 1.0\n{content_type}\n"
+    body = "".join(f"--BB\n{part}\n" for part in parts)
+    return document(f"{begins}{body}--BB--\n".encode())
+
+
+MIXED = "Content-Type: multipart/mixed; boundary=BB\n"
+PLAIN, HTML = "Content-Type: text/plain\n\nplain", "Content-Type: text/html\n\n<p>page</p>"
+INVITATION = "Content-Type: text/calendar\n\nBEGIN:VCALENDAR"
+STATUS = "Content-Type: message/delivery-status\n\nReporting-MTA: x\n\nStatus: 5.1.1"
+PICTURE = "Content-Type: image/png\nContent-ID: <p>\nContent-Disposition: inline\n\nbroken"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "parts", "pages"),
+    [
+        (MIXED, [PLAIN, PLAIN, HTML], ["# attachment.plain\n\nplain", "# attachment.html\n\npage"]),
+        (MIXED.replace("mixed", "alternative"), [PLAIN, HTML], []),
+        (
+            MIXED.replace("mixed", "alternative"),
+            [PLAIN, HTML, INVITATION],
+            ["# attachment.calendar\n\nBEGIN:VCALENDAR"],
+        ),
+        (
+            MIXED.replace("mixed", "report"),
+            [PLAIN, STATUS],
+            ["# attachment.delivery-status\n\nReporting-MTA: x\n\nStatus: 5.1.1\n"],
+        ),
+        (MIXED, [HTML.replace("page", "<img src='cid:p'>"), PICTURE], []),
+    ],
+)
+def test_every_part_of_a_mail_is_read(
+    content_type: str, parts: list[str], pages: list[str]
+) -> None:
+    found = mail(content_type, *parts)
+    assert (list(found.pages[1:]), found.notes) == (pages, ())
+
+
+def test_a_mail_that_is_nothing_but_a_file_has_it_as_an_attachment() -> None:
+    found = mail("Content-Type: application/json; name=a.json\n\n[1]")
+    assert found.pages[1].startswith("# a.json\n\n[1]")
+
+
+def test_a_picture_that_the_text_does_not_show_is_an_attachment() -> None:
+    assert "a picture by its name" in mail(MIXED, PLAIN, PICTURE).notes[0]
+
+
+def test_an_encrypted_message_is_named_and_not_read() -> None:
+    message = b"-----BEGIN PGP MESSAGE-----\n\nhQEMA"
+    found = document(eml("Hi", attachments={"a.asc": message}))
+    assert found.notes == (": attachment 'a.asc' is not read: an encrypted message, not text",)
