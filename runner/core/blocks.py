@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,7 +43,7 @@ from paddock.steps.paths import nearest_existing, write_refusal
 from .cleanup import NodeOutputs, OrphanCleaner, end_of_block
 from .concurrency import CLAIM_BACKOFF, ClaimLost, WorkClaims, state_done_elsewhere
 from .fingerprints import entry_marks, held_text
-from .items import ItemRun, ItemRunner, SubPipelinesFor, attempt_name, item_path
+from .items import ItemRun, ItemRunner, SubPipelinesFor, attempt_name, item_path, item_result
 from .retry_and_quarantine import (
     CrashHistory,
     ItemPlace,
@@ -151,20 +151,6 @@ def _same_file_fault(step: BoundStep, key: str, other: str, path: str) -> Fault:
     return Fault(what, SAME_FILE_REMEDY, step.mark)
 
 
-def item_result(block: BoundBlock, scope: Scope, last: Any) -> Any:
-    """Return an item's result; `last` are the outputs of its last step.
-
-    Raises:
-        StepFailed: its `returns` cannot be evaluated.
-    """
-    if block.returns is None:
-        return last
-    try:
-        return block.returns.render(scope)
-    except ExpressionError as error:
-        raise StepFailed(block.id, f"`returns`: {error}") from error
-
-
 # Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
 MODEL_CHUNK_ITEMS, PLAIN_CHUNK_ITEMS = 4, 50
 
@@ -233,9 +219,10 @@ class BlockState:
         indexes = self.ended.union(item.index for item in known)
         return indexes.difference(index for index, _ in self.failed)
 
-    def lacking(self) -> LackingItems | None:
-        """Return the items whose results others will miss, since they failed."""
-        keys = [*(failure["key"] for _, failure in self.failed), *self.skipped_failures]
+    def lacking(self, rejected: Collection[str]) -> LackingItems | None:
+        """Return the items whose results others will miss; none of what a person rejected."""
+        failed = (*(failure["key"] for _, failure in self.failed), *self.skipped_failures)
+        keys = [key for key in failed if key not in rejected]
         if not keys:
             return None
         error = self.failed[0][1]["error"] if self.failed else ""
@@ -327,9 +314,13 @@ class BlockRunner:
         self.marks.update(run.marks)
         if outer:
             refuse_waiting(run)
-        if lacking := run.lacking():
+        if lacking := run.lacking(await self._rejected(run)):
             self.lacking[block.id] = lacking
         return run.offered()
+
+    async def _rejected(self, run: BlockState) -> Collection[str]:
+        has_failures = run.failed or run.skipped_failures
+        return await self._context.judge.reviews.rejected(run.work.scope) if has_failures else ()
 
     async def _carried_out(self, run: BlockState) -> None:
         await asyncio.to_thread(self._context.judge.sources.keep, run.work.scope, run.work.missing)
@@ -382,6 +373,8 @@ class BlockRunner:
             run.waiting.append((item.index, item.key))
         elif entry is not None:
             self._take_result(run, item, entry)
+            if entry.state == "skipped" and entry.error:  # by `on_error: skip`
+                state, error = "skipped", entry.error
         if run.outer and entry is not None:
             run.marks.update(entry_marks(entry, run.work.scope))
         if entry is not None and entry.gone is not None:
@@ -773,7 +766,7 @@ class BlockRunner:
         record.has_inner_failures = record.has_inner_failures or bool(run.failed)
         record.attempts = max(record.attempts, run.attempts)
         refuse_waiting(run)
-        if lacks := run.lacking():
+        if lacks := run.lacking(await self._rejected(run)):
             lacking[block.id] = lacks
         return run.offered()
 

@@ -23,6 +23,7 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import (
+    BoundBlock,
     BoundNode,
     BoundPlan,
     BoundStep,
@@ -391,6 +392,20 @@ class AnswerReviewer:
             return self._context.index.stored(self._context.bound.roots.resolve(path))
         except (OutsideRoots, OSError, RuntimeError, ValueError):
             return self._context.index.stored(path)
+
+
+def item_result(block: BoundBlock, scope: Scope, last: Any) -> Any:
+    """Return an item's result; `last` are the outputs of its last step.
+
+    Raises:
+        StepFailed: its `returns` cannot be evaluated.
+    """
+    if block.returns is None:
+        return last
+    try:
+        return block.returns.render(scope)
+    except ExpressionError as error:
+        raise StepFailed(block.id, f"`returns`: {error}") from error
 
 
 class ItemRunner:

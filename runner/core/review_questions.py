@@ -509,6 +509,11 @@ class RunReviews:
         """Return the review of a step's answer for an item, whole."""
         return await self._ledger.ask(self._store.at, scope, key, step)
 
+    async def rejected(self, scope: str) -> set[str]:
+        """Return the keys of the items of which a person rejected an answer."""
+        found = await self._ledger.ask(self._store.of_scope, scope)
+        return {key for (key, _), review in found.items() if review.state == "rejected"}
+
     async def settle(
         self, light: Question, whole: Callable[[], Awaitable[Question]], *, is_due: bool
     ) -> Review | None:

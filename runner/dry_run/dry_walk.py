@@ -48,9 +48,9 @@ from paddock.runner.bind.bound import (
 from paddock.runner.bind.evidence_sources import EvidenceFinder
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.bind.reply import ScopedReply
-from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped, item_result
+from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped
 from paddock.runner.core.call_cache import LedgerPool, cached_reply, cached_vectors
-from paddock.runner.core.items import ItemRun, sub_pipeline_context
+from paddock.runner.core.items import ItemRun, item_result, sub_pipeline_context
 from paddock.runner.core.retry_and_quarantine import StepFailed, is_step_skipped, times
 from paddock.runner.core.run_context import ItemOutputs, RunContext
 from paddock.steps.base import (

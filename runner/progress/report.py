@@ -117,20 +117,19 @@ class Report:
         if fail_on == "never":
             return 0
         quarantined = [item for item in self.items if item.state == "quarantined"]
-        if fail_on == "new" and not self.steps_without_result():
+        if fail_on == "new":
             quarantined = [item for item in quarantined if not item.is_known]
-        return 3 if quarantined else 0
+        return 3 if quarantined or self.steps_without_result() else 0
 
     def steps_without_result(self) -> tuple[str, ...]:
-        """Return the blocks of which items are quarantined and none has a result."""
-        states: dict[str, set[State]] = {}
-        for item in self.items:
-            states.setdefault(item.step, set()).add(item.state)
-        return tuple(
-            step
-            for step, found in states.items()
-            if "quarantined" in found and not found & WITH_RESULT
-        )
+        """Return the blocks of which items failed, also by `on_error: skip`, and none is done."""
+        failed = {
+            item.step: None
+            for item in self.items
+            if item.state == "quarantined" or (item.state == "skipped" and item.error)
+        }
+        done = {item.step for item in self.items if item.state in WITH_RESULT}
+        return tuple(step for step in failed if step not in done)
 
     def done_in_words(self) -> str:
         """Return the effects that items do not show, in words."""

@@ -192,6 +192,22 @@ def test_a_rejected_item_is_quarantined_with_the_reason(bills: Bills) -> None:
     assert (again.exit_status(), again.calls) == (0, 0)
 
 
+def test_what_a_person_rejected_is_in_no_table_even_where_nothing_else_is(bills: Bills) -> None:
+    (bills.folder / "inbox/a.txt").unlink()
+    bills.edit("output.total > 50", "output.total > 65")
+    bills.work()
+    assert bills.everything().startswith('["c.txt"] [{"n": "b"')
+    bills.edit("output.total > 65", "output.total > 50")
+    bills.work()
+    for key in ("b.txt", "c.txt"):
+        bills.decide(key, "reject", reason="not ours")
+    for _ in range(2):
+        report = bills.work()
+        assert bills.everything() == "[] []"
+        assert not any("which failed" in note or "is left" in note for note in report.notes)
+        assert report.exit_status() == 3  # no document is done
+
+
 def test_after_a_rejection_retry_failed_wants_another_answer(bills: Bills) -> None:
     asked: list[ChatRequest] = []
 
@@ -306,9 +322,7 @@ def test_what_nobody_decides_in_time_ends_as_on_expiry_says(
     (error,) = {item.error for item in report.items if item.key == "b.txt"}
     assert error == (None if ends == "accept" else "step 'bill': no one decided in time")
     assert bills.waiting() == {}
-    assert states(bills.work()) == (
-        {"b.txt": state, "c.txt": state} if ends == "quarantine" else {}
-    )
+    assert states(bills.work()) == ({} if ends == "accept" else {"b.txt": state, "c.txt": state})
 
 
 def test_retry_failed_asks_again_what_was_not_decided_in_time(bills: Bills) -> None:
