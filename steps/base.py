@@ -50,6 +50,8 @@ class Roots:
     base: Path
     allowed: tuple[Path, ...]
     """Absolute, symlinks resolved; includes `base`."""
+    refuse: Callable[[str], None] | None = field(default=None, compare=False)
+    """Raises `StepError` for a path that untrusted text may not name; None: there is none."""
 
     def resolve(self, text: str) -> Path:
         """Return the absolute path, symlinks resolved, also of a file that does not exist yet.
@@ -57,7 +59,10 @@ class Roots:
         Raises:
             OutsideRoots: it is not under one of `allowed`.
             OSError, RuntimeError: its links may not be followed (`no_links.resolve`).
+            StepError: untrusted text names it, which may not.
         """
+        if self.refuse is not None:
+            self.refuse(text)
         path = self._without_links(text) or no_links.resolve(str(self.base / text), self.allowed)
         if not any(path.is_relative_to(root) for root in self.allowed):
             raise OutsideRoots(text, self.allowed)

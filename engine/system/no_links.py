@@ -5,6 +5,13 @@ without links) and used later. Between the two, a user who may write to one of i
 a link there. Nothing here follows one, in any part of an absolute path: the kernel refuses it
 (`openat2` of Linux), or the path is walked folder by folder. What is opened for reading is a
 regular file: a pipe, a socket or a device is refused at once.
+
+Mounts are passed: an owner may mount a share or another folder below an allowed one, and only the
+system's administrator can mount, so it is no way to put another file in place of one.
+
+What only decides whether a file is looked at again (size, times, a digest in the ledger) may be
+read by name: nothing of the file gets into an output, and the next run looks once more. Programs
+that a pipeline starts open by name what their words name, so they follow links.
 """
 
 from __future__ import annotations
@@ -19,9 +26,9 @@ import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from io import BufferedReader
+from io import DEFAULT_BUFFER_SIZE
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 _MOST_LINKS = 40  # as Linux has it
 _OPENAT2 = 437  # on every architecture but Alpha
@@ -48,7 +55,7 @@ class NotRegularFile(OSError):
         return "a folder" if self.is_folder else "a device or a pipe"
 
 
-def open_file(path: str | Path, *, follows_links: bool = False) -> BufferedReader:
+def open_file(path: str | Path, *, follows_links: bool = False) -> BinaryIO:
     """Open a regular file for reading; never wait for it.
 
     Raises:
@@ -66,7 +73,8 @@ def open_file(path: str | Path, *, follows_links: bool = False) -> BufferedReade
     if not stat.S_ISREG(mode):
         os.close(handle)
         raise NotRegularFile(path, mode)
-    return open(handle, "rb")  # noqa: PTH123 - a descriptor
+    # With a size, the system is not asked whether it is a terminal.
+    return open(handle, "rb", buffering=DEFAULT_BUFFER_SIZE)  # noqa: PTH123 - a descriptor
 
 
 def read_file(path: str | Path, most_bytes: int) -> bytes:
@@ -122,6 +130,26 @@ def folder(path: str | Path, *, is_made: bool = False) -> Iterator[int]:
         os.close(handle)
 
 
+class HeldFolder:
+    """An open folder for a library or a program that takes paths only.
+
+    On Linux, `path` leads to it whatever its name leads to meanwhile; elsewhere it is its name.
+    """
+
+    def __init__(self, path: Path, *, is_made: bool = False) -> None:
+        """Open it; `is_made`: make it, with its parents, if it is missing.
+
+        Raises:
+            OSError: as of `folder`.
+        """
+        self._handle = made_folder(path) if is_made else _open(os.fspath(path), _PASS)
+        held = Path(f"/proc/self/fd/{self._handle}")
+        self.path = held if held.exists() else path
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+
 def permissions(path: Path) -> int:
     """Return the permission bits of a file.
 
@@ -159,6 +187,16 @@ def remove(path: Path, only: tuple[int, int] | None = None) -> bool:
                 return False
         os.unlink(path.name, dir_fd=parent)
     return True
+
+
+def remove_empty_folder(path: Path) -> None:
+    """Remove an empty folder.
+
+    Raises:
+        OSError: it is not empty, or the system refused it; ELOOP: a link is in its folder's path.
+    """
+    with folder(path.parent) as parent:
+        os.rmdir(path.name, dir_fd=parent)
 
 
 def resolve(path: str, roots: Collection[Path]) -> Path:

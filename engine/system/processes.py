@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
+from . import no_links
 from .process_guard import CANNOT_START, GRACE_S, guarded_command
 
 EXIT_BROKEN = 70  # EX_SOFTWARE
@@ -151,6 +152,8 @@ async def start_guarded(
 ) -> GuardedProcess:
     """Start a program with pipes to its standard streams; nothing of it outlives us.
 
+    `cwd` is a path without links, and no link that is put there is followed.
+
     Raises:
         FileNotFoundError: there is no such folder.
         OSError, ValueError: it cannot be started. That its file is not there shows later.
@@ -158,10 +161,10 @@ async def start_guarded(
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     try:
-        with theirs:
+        with theirs, _held(cwd) as place:
             process = await asyncio.create_subprocess_exec(
                 *guarded_command(list(command), theirs.fileno()),
-                cwd=cwd,
+                cwd=place,
                 env=environ,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -174,6 +177,15 @@ async def start_guarded(
         ours.close()
         raise
     return GuardedProcess(process, ours)
+
+
+@contextlib.contextmanager
+def _held(cwd: Path | None) -> Iterator[Path | None]:
+    if cwd is None:
+        yield None
+        return
+    with contextlib.closing(no_links.HeldFolder(cwd)) as folder:
+        yield folder.path
 
 
 class GuardedPipes:

@@ -182,7 +182,7 @@ def scripts_named(words: Iterable[Any], base: Path) -> Iterator[Path]:
     """Yield the programs and scripts below a folder that the words of a command name."""
     for file in _files(words, base):
         if file.is_relative_to(base) and (
-            file.suffix.lower() in _SCRIPTS or file_content(file)[:4].startswith((b"#!", _ELF))
+            file.suffix.lower() in _SCRIPTS or file_content(file, 4).startswith((b"#!", _ELF))
         ):
             yield file
 

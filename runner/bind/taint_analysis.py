@@ -12,10 +12,11 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from paddock.engine.system.text import canonical_json
-from paddock.pipelines.expressions import Reference, Value
+from paddock.pipelines.expressions import TEMPLATE_START, Reference, Value
 from paddock.pipelines.model import Block, Pipeline
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.plan import ANSWER_NAMES
@@ -355,50 +356,92 @@ def _has_untrusted_output(step: BoundStep) -> bool:
     return False
 
 
-PATH_PARAMETERS: Mapping[str, tuple[str, ...]] = {
-    "embed": ("store",),
-    "files.move": ("path", "to"),
-    "files.read": ("path",),
-    "files.rows": ("path",),
-    "files.scan": ("root",),
-    "files.write": ("path",),
-    "run": ("cwd",),
-    "search": ("store",),
-    "summarise": ("file",),
-}
-"""Parameters that name a file or folder."""
-_EXPRESSION = re.compile(r"(\{\{.*?\}\})", re.DOTALL)
+def guarded_roots(
+    roots: Roots, step: BoundStep, scope: Mapping[str, Any], own_path: str | None
+) -> Roots:
+    """Return the folders of a step, which refuse paths that untrusted text may not name.
+
+    Such text may neither name a hidden file or folder, nor leave the folder that the author wrote
+    before it: in any parameter, list or argument, and in a path that the step itself makes of one.
+    What the author or the caller wrote may. `own_path` is the item's own file.
+    """
+    if not step.untrusted:
+        return roots
+    check = partial(_check_tainted_path, roots, step, scope, own_path)
+    return Roots(roots.base, roots.allowed, check)
 
 
-def check_tainted_paths(
-    step: BoundStep, params: Any, scope: Mapping[str, Any], roots: Roots, own_path: str | None
+def _check_tainted_path(
+    roots: Roots, step: BoundStep, scope: Mapping[str, Any], own_path: str | None, text: str
 ) -> None:
-    """Check the paths that a step makes of untrusted text (`taint_analysis`).
-
-    Such text may name neither a hidden file or folder, nor leave the folder that the author wrote
-    before it. What the author or the caller wrote may. `own_path` is the item's own file.
+    """Check a path that a step is about to use.
 
     Raises:
-        StepError: it does.
+        StepError: untrusted text in it names what it may not.
     """
-    for name in PATH_PARAMETERS.get(step.uses, ()) if step.untrusted else ():
-        text, places = getattr(params, name), step.params.value.places()
-        tainted = {".".join(one) for one in places.get((name,), ())}.intersection(step.untrusted)
-        if not tainted or not isinstance(text, str) or text == own_path or not _HIDDEN.search(text):
-            continue
-        pieces = _pieces(str(step.params.value.data[name]), scope, tainted)
-        if "".join(piece for piece, _ in pieces) != text:
-            pieces = [(text, True)]
-        why = path_refusal(_without_known_folder(pieces, roots, own_path))
-        if why is not None:
-            made_of = ", ".join(sorted(tainted))
-            raise StepError(
-                f"`{name}` is '{printable(text)}', made of untrusted text ({made_of}), "
-                f"which {why}.",
-                remedy="Write that folder into the path yourself, or clean the text first.",
-            )
+    if text == own_path or not _HIDDEN.search(text):
+        return
+    name, pieces, made_of = _pieces_of(text, step, scope)
+    why = path_refusal(_without_known_folder(pieces, roots, own_path))
+    if why is not None:
+        raise StepError(
+            f"{name} '{printable(text)}', made of untrusted text ({', '.join(sorted(made_of))}), "
+            f"which {why}.",
+            remedy="Write that folder into the path yourself, or clean the text first.",
+        )
 
 
+def _pieces_of(
+    text: str, step: BoundStep, scope: Mapping[str, Any]
+) -> tuple[str, list[PathPiece], frozenset[str]]:
+    """Return where a path is from, in words, its pieces, and the references that it is made of."""
+    is_written, values = False, dict[str, frozenset[str]]()
+    for place, written in _texts_of(step.params.value.data):
+        pieces = list(_pieces(written, scope, step.untrusted))
+        made_of = frozenset[str]().union(*(names for _, names in pieces))
+        texts = [one for value, _ in pieces for one in _leaf_texts(value)]
+        whole = "".join(str(value) for value, _ in pieces)
+        name = f"`{'.'.join(map(str, place))}` is"
+        if made_of and whole == text:
+            return name, [(str(value), bool(names)) for value, names in pieces], made_of
+        if made_of and text in texts:  # one of a list
+            return name, [(text, True)], made_of
+        is_written = is_written or text in (whole, *texts)
+        values |= {one: names for value, names in pieces if names for one in _leaf_texts(value)}
+    if is_written:
+        return "", [(text, False)], frozenset()
+    return "the path is", *_marked(text, {one: values[one] for one in values if one in text})
+
+
+def _texts_of(data: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Yield each text within written parameters, with its place."""
+    if isinstance(data, str):
+        yield place, data
+    elif isinstance(data, Mapping):
+        for name, one in data.items():
+            yield from _texts_of(one, (*place, name))
+    elif isinstance(data, (list, tuple)):
+        for index, one in enumerate(data):
+            yield from _texts_of(one, (*place, index))
+
+
+def _leaf_texts(value: Any) -> Iterator[str]:
+    return (text for _, text in _texts_of(value) if text)
+
+
+def _marked(
+    text: str, values: Mapping[str, frozenset[str]]
+) -> tuple[list[PathPiece], frozenset[str]]:
+    """Return a text in pieces, by where these untrusted values are in it, and what they are of."""
+    if not values:
+        return [(text, False)], frozenset()
+    longest_first = sorted(values, key=len, reverse=True)
+    pieces = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
+    found = frozenset[str]().union(*(values.get(piece, frozenset()) for piece in pieces))
+    return [(piece, piece in values) for piece in pieces], found
+
+
+_EXPRESSION = re.compile(r"(\{\{.*?\}\})", re.DOTALL)
 # A component that begins with a dot, perhaps behind a character that shows nothing.
 _HIDDEN = re.compile(r"(?:\A|/)[^\w/.]*\.")
 
@@ -452,17 +495,21 @@ def _visible_names(folder: str) -> list[str]:
     return found
 
 
-def _pieces(written: str, scope: Mapping[str, Any], tainted: Collection[str]) -> list[PathPiece]:
-    """Return the pieces of a path's template; one with statements is a single piece."""
-    pieces: list[PathPiece] = []
-    for piece in _EXPRESSION.split(written):
-        if not piece.startswith("{{"):
-            pieces.append((piece, False))
+def _pieces(
+    written: str, scope: Mapping[str, Any], untrusted: Collection[str]
+) -> Iterator[tuple[Any, frozenset[str]]]:
+    """Yield the values of a text's pieces, each with the untrusted references that it reads.
+
+    One with statements is a single piece.
+    """
+    parts = _EXPRESSION.split(written) if "{%" not in written else [written]
+    for part in filter(None, parts):
+        if not TEMPLATE_START.search(part):
+            yield part, frozenset()
             continue
-        value = Value.of(piece)
-        is_tainted = any(".".join(one) in tainted for one in value.references)
-        pieces.append((str(value.render(scope)), is_tainted))
-    return pieces
+        value = Value.of(part)
+        names = frozenset(".".join(one) for one in value.references)
+        yield value.render(scope), names.intersection(untrusted)
 
 
 def _without_known_folder(

@@ -34,7 +34,7 @@ from paddock.runner.bind.bound import (
 from paddock.runner.bind.evidence_sources import EvidenceFinder, read_sources
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.bind.reply import ScopedReply
-from paddock.runner.bind.taint_analysis import check_tainted_paths
+from paddock.runner.bind.taint_analysis import guarded_roots
 from paddock.runner.ledger.calibration import CalibrationKey, calibrated, start_text
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow
 from paddock.runner.ledger.lineage import LineageStore
@@ -45,11 +45,13 @@ from paddock.steps.base import (
     ItemName,
     Output,
     OutsideRoots,
+    Roots,
     StepError,
     StepSkipped,
     SubPipelines,
     Tools,
 )
+from paddock.steps.paths import resolve_path
 
 from .call_cache import CallOrigin
 from .cleanup import RowKeeper
@@ -465,7 +467,9 @@ class ItemRunner:
         n_refused = await self._reviewer.n_rejected(step, scope, record)
         for turn in itertools.count():
             try:
-                tools = replace(self._tools(step, caller, record, scope), n_refused=n_refused)
+                tools = self._tools(step, caller, record, scope)
+                if n_refused:
+                    tools = replace(tools, n_refused=n_refused)
                 return await self._run_once(step, scope, record, tools, caller)
             except StepSkipped:
                 return None
@@ -494,8 +498,7 @@ class ItemRunner:
         self, step: BoundStep, scope: Scope, record: ItemRun, tools: Tools, caller: CallOrigin
     ) -> Any:
         params = step.params.render(scope)
-        check_tainted_paths(step, params, scope, self._context.bound.roots, record.own_path)
-        await self._note_reads(record, step.kind().reads(params))
+        await self._note_reads(record, step.kind().reads(params), tools.roots)
         outputs = None
         if step.review is not None and record.is_decided and not caller.looks_up:
             outputs = await self._reviewer.recorded(step, record)
@@ -531,8 +534,7 @@ class ItemRunner:
         return outputs
 
     def _tools(self, step: BoundStep, caller: CallOrigin, record: ItemRun, scope: Scope) -> Tools:
-        item = record.name(step.id, scope, self._context.index)
-        tools = self._context.tools(step, caller, record.outputs, item)
+        tools = item_tools(self._context, step, caller, record, scope)
         if step.reply is not None:
             form = step.reply
             finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
@@ -541,13 +543,17 @@ class ItemRunner:
             tools = replace(tools, pipelines=self._sub_pipelines(step, record))
         return tools
 
-    async def _note_reads(self, record: ItemRun, texts: Sequence[str]) -> None:
-        """Mark files before a step reads them; the item's own file is in its hash."""
+    async def _note_reads(self, record: ItemRun, texts: Sequence[str], roots: Roots) -> None:
+        """Mark files before a step reads them; the item's own file is in its hash.
+
+        Raises:
+            StepError: a path may not be used.
+        """
         mark = self._context.judge.dependencies.mark
         for text in texts:
             if text == record.own_path:
                 continue
-            path = str(self._context.bound.roots.resolve(text))
+            path = str(resolve_path(roots, text))
             with contextlib.suppress(OSError):  # the step reports the error
                 record.reads[self._context.index.stored(path)] = await asyncio.to_thread(mark, path)
 
@@ -629,7 +635,7 @@ class ItemRunner:
         for caller in record.callers:
             if caller.is_limited:
                 record.reads.update(limited_mark(caller.step))
-        await self._note_reads(record, list(record.outputs.read))
+        await self._note_reads(record, list(record.outputs.read), self._context.bound.roots)
         try:
             marks = await self._row_keeper.settle(
                 record.scope, record.key, record.outputs, item.entry, state
@@ -675,6 +681,15 @@ class ItemRunner:
             text = self._stats.secrets.redact(canonical_spec(node))
             self._specs[node.id] = (hashlib.sha256(text.encode()).hexdigest(), text)
         return self._specs[node.id]
+
+
+def item_tools(
+    context: RunContext, step: BoundStep, caller: CallOrigin, record: ItemRun, scope: Scope
+) -> Tools:
+    """Return what a step of an item is given, but for the sources of its `reply`."""
+    roots = guarded_roots(context.bound.roots, step, scope, record.own_path)
+    item = record.name(step.id, scope, context.index)
+    return context.tools(step, caller, record.outputs, item, roots)
 
 
 def sub_pipeline_context(

@@ -445,6 +445,8 @@ def lacking_of(
     references: frozenset[tuple[str, ...]], lacking: Mapping[str, LackingItems]
 ) -> list[LackingItems]:
     """Return the blocks whose results are read and lack items; `failed` and `counts` tell it."""
+    if not lacking:
+        return []
     read = {
         path[1]
         for path in references

@@ -38,6 +38,7 @@ from paddock.steps.base import (
     CallCache,
     ItemName,
     NoToolset,
+    Roots,
     StepError,
     ToolResult,
     Tools,
@@ -140,13 +141,18 @@ class RunContext:
         return CallOrigin(scope, block or step.id, key, looks_up)
 
     def tools(
-        self, step: BoundStep, caller: CallOrigin, outputs: ItemOutputs, item: ItemName
+        self,
+        step: BoundStep,
+        caller: CallOrigin,
+        outputs: ItemOutputs,
+        item: ItemName,
+        roots: Roots,
     ) -> Tools:
         memo: CallCache = ToolCallCache(self.ledger, self.stats, caller)
         log = ItemLog(self.stats, caller.step, caller.key, step.id)
         toolset: Toolset = NoToolset()
         if self.tool_runtime is not None:
-            within = ToolContext(self.bound.roots, log, self.readers)
+            within = ToolContext(roots, log, self.readers)
             toolset = ItemToolset(self.bound, self.tool_runtime, memo, within)
         if self.tape is not None:
             memo, toolset = self.tape.memo(memo), self.tape.toolset(toolset)
@@ -154,7 +160,7 @@ class RunContext:
         return Tools(
             pool=LedgerPool(pool, self.ledger, self.digests, self.stats, caller, self.fence),
             models=BoundModels(self.bound.models, self.bound.defaults, step.model),
-            roots=self.bound.roots,
+            roots=roots,
             outputs=outputs,
             log=log,
             priority=self.bound.priority,

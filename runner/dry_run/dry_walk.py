@@ -50,7 +50,7 @@ from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped
 from paddock.runner.core.call_cache import LedgerPool, cached_reply, cached_vectors
-from paddock.runner.core.items import ItemRun, item_result, sub_pipeline_context
+from paddock.runner.core.items import ItemRun, item_result, item_tools, sub_pipeline_context
 from paddock.runner.core.retry_and_quarantine import StepFailed, is_step_skipped, times
 from paddock.runner.core.run_context import ItemOutputs, RunContext
 from paddock.steps.base import (
@@ -600,8 +600,7 @@ class DryWalk:
     ) -> tuple[Tools, DryPool]:
         record, context = place.record, place.context
         caller = context.caller(record.scope, step, record.shown_key, record.block)
-        item = record.name(step.id, scope, context.index)
-        tools = context.tools(step, caller, record.outputs, item)
+        tools = item_tools(context, step, caller, record, scope)
         assert isinstance(tools.pool, LedgerPool)
         pool = DryPool(
             tools.pool,

@@ -567,12 +567,20 @@ def start_text(key: CalibrationKey, tables: Mapping[CalibrationKey, StepCalibrat
 
 
 def calibrated(confidence: Any, calibration: Calibration, name: FieldName = ()) -> Any:
-    """Return the confidence of an answer with `p` as people's decisions have it; `raw` stays."""
+    """Return the confidence of an answer with `p` as people's decisions have it; `raw` stays.
+
+    What is left of 1 is divided among the other values as before: `second_p` has its share of it.
+    """
     if is_confidence(confidence):
         raw = confidence["raw"]
         is_known = raw is not None and calibration.covers(name)
         p = calibration.of(raw) if is_known else None
-        return confidence if p is None else {**confidence, "p": p, "is_calibrated": True}
+        if p is None:
+            return confidence
+        second_p, rest = confidence.get("second_p"), 1.0 - confidence["p"]
+        if second_p is not None and rest > 0:
+            second_p = round((1.0 - p) * min(second_p / rest, 1.0), 4)
+        return {**confidence, "p": p, "second_p": second_p, "is_calibrated": True}
     if isinstance(confidence, Mapping):
         return {key: calibrated(one, calibration, (*name, key)) for key, one in confidence.items()}
     if isinstance(confidence, list):

@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from paddock.engine.system import files
+from paddock.engine.system import files, no_links
 from paddock.engine.system.files import TemporaryFile
 from paddock.steps.paths import fitted_name, numbered_name
 
@@ -132,9 +132,10 @@ def is_open_for_writing(path: Path) -> bool:
     if sys.platform != "linux":
         return False
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = no_links.open_file(path)
     except OSError:
         return False
+    fd = file.fileno()
     try:
         # A broken lease raises SIGIO, which ends a process; SIGURG is ignored.
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
@@ -143,7 +144,7 @@ def is_open_for_writing(path: Path) -> bool:
     except OSError as error:
         return error.errno == errno.EAGAIN
     finally:
-        os.close(fd)
+        file.close()
     return False
 
 
@@ -175,7 +176,7 @@ def _is_same_version(path: Path, seen: FileVersion) -> bool:
 
 def _free_name(path: Path) -> Path:
     """Make the folder, and return a free name in it: `a.txt`, `a.2.txt`, `a.3.txt`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    os.close(no_links.made_folder(path.parent))
     if not _exists(path):
         return path
     for number in range(2, _MOST_NUMBERS):
@@ -201,7 +202,7 @@ def _remove_empty_folders(root: Path, relpaths: Iterable[str]) -> None:
         folder = relpath
         while folder:
             try:
-                (root / folder).rmdir()
+                no_links.remove_empty_folder(root / folder)
             except OSError:
                 break
             folder = os.path.dirname(folder)  # noqa: PTH120

@@ -150,7 +150,7 @@ async def _free_target(
 
 def _size_bytes(path: Path) -> int:
     try:
-        return path.stat().st_size
+        return no_links.facts_of(path).st_size
     except OSError as error:
         raise os_refusal(f"'{printable(path)}' cannot be read", error) from error
 

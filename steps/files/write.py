@@ -95,7 +95,7 @@ class FilesWrite:
                 raise _edited_error(path)
             tools.log.note(f"'{printable(path)}' was edited, or is not ours: it is kept as it is.")
             return FilesWriteOutput(path=str(path), changed=False)
-        await _replace(path, data, sha256, tools)
+        await _replace(path, data, sha256, tools, is_new=there is None)
         return FilesWriteOutput(path=str(path), changed=True)
 
 
@@ -186,9 +186,9 @@ def _edited_error(path: Path) -> StepError:
     )
 
 
-async def _replace(path: Path, data: bytes, sha256: str, tools: Tools) -> None:
+async def _replace(path: Path, data: bytes, sha256: str, tools: Tools, *, is_new: bool) -> None:
     """Replace the file; on failure the temporary file is removed."""
-    aside = await _to_temporary_file(path, data)
+    aside = await _to_temporary_file(path, data, is_new=is_new)
     try:
         await tools.outputs.intend(path, sha256, len(data))
         # The folder is not synced: a rename that a power cut undoes shows as stale in the next run.
@@ -200,14 +200,15 @@ async def _replace(path: Path, data: bytes, sha256: str, tools: Tools) -> None:
     await tools.outputs.wrote(path, sha256, len(data))
 
 
-async def _to_temporary_file(path: Path, data: bytes) -> TemporaryFile:
+async def _to_temporary_file(path: Path, data: bytes, *, is_new: bool) -> TemporaryFile:
     """Write a temporary file in a thread: fsync takes milliseconds."""
 
     def let_go(written: asyncio.Future[TemporaryFile]) -> None:
         if not written.cancelled() and written.exception() is None:
             written.result().close()
 
-    written = asyncio.get_running_loop().run_in_executor(None, _write_temporary_file, path, data)
+    loop = asyncio.get_running_loop()
+    written = loop.run_in_executor(None, _write_temporary_file, path, data, is_new)
     try:
         return await asyncio.shield(written)
     except asyncio.CancelledError:
@@ -215,10 +216,11 @@ async def _to_temporary_file(path: Path, data: bytes) -> TemporaryFile:
         raise
 
 
-def _write_temporary_file(path: Path, data: bytes) -> TemporaryFile:
+def _write_temporary_file(path: Path, data: bytes, is_new: bool) -> TemporaryFile:
     """Write and sync a temporary file next to `path`; it is removed on failure."""
     try:
-        return TemporaryFile.written(path, data, _mode_of(path), follows_links=False)
+        mode = None if is_new else _mode_of(path)
+        return TemporaryFile.written(path, data, mode, follows_links=False)
     except OSError as error:
         raise os_refusal(f"'{printable(path)}' cannot be written", error) from error
 

@@ -117,10 +117,11 @@ def parse_python_file(path: Path, written: str) -> ast.Module:
 _MAX_MODULES = 1000  # of a folder: a tree of that size is read in a second
 
 
-def file_content(file: Path) -> bytes:
-    """Return what a file holds; nothing where it cannot be read."""
+def file_content(file: Path, most_bytes: int = -1) -> bytes:
+    """Return what a file holds, or its beginning; nothing where it cannot be read."""
     try:
-        return file.read_bytes()
+        with open_file(file, follows_links=True) as opened:
+            return opened.read(most_bytes)
     except OSError:
         return b""
 

@@ -191,24 +191,25 @@ class LanceTable:
     """
 
     def __init__(self, path: Path, table: Any, label: StoreFormat) -> None:
+        """`path` is the store's, for people."""
         self.path = path
         self.label = label
         self._table = table
         self._on_disk: set[str] = set()
 
     @classmethod
-    def open(cls, path: Path) -> LanceTable:
-        """Open the table of a store.
+    def open(cls, place: Path, path: Path) -> LanceTable:
+        """Open the table of a store; `place` leads to its folder, `path` is its name for people.
 
         Raises:
             MissingTable: there is none.
             StepError: it cannot be read, or is none of ours.
         """
         library = _lancedb()
-        if not table_folder(path).is_dir():
+        if not table_folder(place).is_dir():
             raise MissingTable
         with store_errors(path, "read"):
-            table = library.connect(path).open_table(TABLE_NAME)
+            table = library.connect(place).open_table(TABLE_NAME)
             said = (table.schema.metadata or {}).get(_METADATA_KEY)
         if said is None:
             raise StepError(
@@ -218,12 +219,11 @@ class LanceTable:
         return cls(path, table, _format_from(path, said))
 
     @classmethod
-    def make(cls, path: Path, label: StoreFormat) -> LanceTable:
-        """Create an empty one; its format is part of the same commit."""
+    def make(cls, place: Path, path: Path, label: StoreFormat) -> LanceTable:
+        """Create an empty one in a folder; its format is part of the same commit."""
         library = _lancedb()
         with store_errors(path, "written"):
-            path.mkdir(parents=True, exist_ok=True)
-            table = library.connect(path).create_table(TABLE_NAME, schema=_arrow_schema(label))
+            table = library.connect(place).create_table(TABLE_NAME, schema=_arrow_schema(label))
         made = cls(path, table, label)
         made._to_disk()
         return made

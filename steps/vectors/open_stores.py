@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from paddock.engine.system.files import LockTaken, lock_soon
+from paddock.engine.system.no_links import HeldFolder
 from paddock.engine.system.tasks import settle
 from paddock.steps.base import (
     EmbedModel,
@@ -100,7 +101,9 @@ class StoreWriter:
     """
 
     def __init__(self, path: Path) -> None:
+        """`path` is absolute and without links; no link that is put there is followed."""
         self.path = path
+        self._folder: HeldFolder | None = None
         self._table: LanceTable | None = None
         self._sums: dict[str, RowSum] = {}
         self._version = -1
@@ -184,10 +187,18 @@ class StoreWriter:
 
     async def close(self) -> None:
         """Compact the table and write the manifest."""
-        if self._table is None or not self._is_changed:
-            return
-        async with self._turn, self._held():
-            await _run_to_end(self._leave)
+        try:
+            if self._table is not None and self._is_changed:
+                async with self._turn, self._held():
+                    await _run_to_end(self._leave)
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Release the store's folder, as it is."""
+        if self._folder is not None:
+            self._folder.close()
+            self._folder = None
 
     async def _write_some(self) -> None:
         """Write the queue as one commit."""
@@ -209,9 +220,9 @@ class StoreWriter:
         Raises:
             StepError: another program holds it for too long, or the folder cannot be written.
         """
-        lock = self.path / lance_table.LOCK_NAME
         async with AsyncExitStack() as held:
             try:
+                lock = self._place(is_made=True) / lance_table.LOCK_NAME
                 await held.enter_async_context(
                     lock_soon(lock, wait_s=LOCK_TIMEOUT_S, poll_s=_POLL_S, mode=None)
                 )
@@ -251,14 +262,29 @@ class StoreWriter:
                 await _run_to_end(lambda: self._index(table))
         return await self.read(lambda table: table.matching(text, k, where))
 
+    def _place(self, *, is_made: bool = False) -> Path:
+        """Return a path of the store's folder, opened at the first call.
+
+        Raises:
+            OSError: it cannot be opened or made.
+        """
+        if self._folder is None:
+            self._folder = HeldFolder(self.path, is_made=is_made)
+        return self._folder.path
+
     # --- in a thread, one at a time
 
     def _open(self) -> None:
         try:
-            table = LanceTable.open(self.path)
-        except MissingTable:
+            place = self._place()
+            table = LanceTable.open(place, self.path)
+        except (MissingTable, FileNotFoundError):
             return
-        known = lance_table.read_manifest(self.path)
+        except OSError as error:
+            raise StepError(
+                f"the store '{self.path}' cannot be read ({error.strerror}).", kind="io"
+            ) from error
+        known = lance_table.read_manifest(place)
         self._sums = dict(known.sums) if known is not None else table.sums()
         self._indexed = known.indexed if known is not None else ""
         self._is_changed = known is None
@@ -312,7 +338,7 @@ class StoreWriter:
             settle(one.written, n_written.get((wish.owner, wish.step), 0))
 
     def _made(self, label: StoreFormat) -> LanceTable:
-        self._table = LanceTable.make(self.path, label)
+        self._table = LanceTable.make(self._place(is_made=True), self.path, label)
         self._sums = {}
         self._version = self._table.version
         return self._table
@@ -371,7 +397,9 @@ class StoreWriter:
         if table.n_versions() > _KEPT_VERSIONS:
             table.tidy(_OLD_AT_END_S)
             self._version = table.version
-        lance_table.write_manifest(self.path, StoreManifest(table.label, self._sums, self._indexed))
+        lance_table.write_manifest(
+            self._place(), StoreManifest(table.label, self._sums, self._indexed)
+        )
         self._is_changed = False
 
 
@@ -505,6 +533,8 @@ class OpenStores:
             await writer.open()
         except StepError:
             return None
+        finally:
+            writer.release()
         return writer.manifest()
 
     def holds(self, path: Path, owner: str) -> str:

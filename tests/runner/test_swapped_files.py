@@ -11,20 +11,29 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from paddock.engine.system import no_links
+from paddock.runner.api import run
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.watch import hot_folder
+from paddock.runner.watch.watch_spec import DONE, FAILED, PROCESSING, WatchFilter, WatchSpec
+from paddock.runner.watch.watched_folder import list_folder
+from paddock.steps.base import StepError
 from paddock.steps.readers import reader_process
 from paddock.steps.readers.reader import Unreadable
 from tests.fakes.pdf import pdf
-from tests.runner.world import World
+from tests.fakes.pool import FakePool
+from tests.runner.world import World, settings
 
 SECOND_USER = 54321
 N_FILES = 2_000
+N_IMAGES, N_HOT, N_COMMANDS, N_STORES = 300, 60, 60, 30
 SECRET = "FOREIGN BYTES"
 COPIES = """\
 name: copies
@@ -59,9 +68,40 @@ steps:
     do:
       - {uses: files.move, with: {path: "{{ doc.path }}", to: "inbox/drop/", on_exists: replace}}
 """
+LOOKS = """\
+name: looks
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: sees, uses: chat, with: {prompt: What is it, images: ["{{ doc.path }}"]}}
+      - {uses: files.write, with: {path: "inbox/drop/{{ doc.name }}.md", text: "{{ doc.name }}"}}
+"""
+LISTS = """\
+name: lists
+steps:
+  - id: each
+    for_each: n in NUMBERS
+    do:
+      - id: ls
+        uses: run
+        with: {command: [sh, -c, "cat *; echo $1", sh, "{{ n }}"], cwd: inbox/drop}
+      - {uses: files.write, with: {path: "out/{{ n }}.md", text: "{{ steps.ls.stdout }}"}}
+"""
+KEEPS = """\
+name: keeps
+steps:
+  - id: each
+    for_each: n in NUMBERS
+    do:
+      - {id: put, uses: embed, with: {texts: ["own {{ n }}"], store: inbox/drop/index.lance}}
+      - {id: got, uses: search, with: {store: inbox/drop/index.lance, query: own, k: 99}}
+      - {uses: files.write, with: {path: "out/{{ n }}.md", text: "{{ steps.got.hits }}"}}
+"""
 SWAPPER = """
 import os, random, sys
-inbox, private = sys.argv[1:]
+inbox, private, folders, every = sys.argv[1:]
 os.chdir(inbox)
 names = sorted(name for name in os.listdir() if '.' in name)
 own = {name: open(name, 'rb').read() for name in names}
@@ -71,11 +111,12 @@ for turn in range(10**9):
     try:
         os.symlink(f'{private}/secret{os.path.splitext(name)[1]}', '.link')
         os.rename('.link', name)
-        if turn % 20 == 0:
-            os.rename('drop', '.drop')
-            os.symlink(private, 'drop')
-            os.unlink('drop')
-            os.rename('.drop', 'drop')
+        if turn % int(every) == 0:
+            folder = random.choice(folders.split(','))
+            os.rename(folder, '.aside')
+            os.symlink(private, folder)
+            os.unlink(folder)
+            os.rename('.aside', folder)
         with open('.file', 'wb') as file:
             file.write(own[name])
         os.rename('.file', name)
@@ -94,7 +135,7 @@ def folder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     root = Path(tempfile.mkdtemp(prefix="paddock-swapped-")).resolve()
     root.chmod(0o755)
     private(root).mkdir(0o700)
-    for suffix in (".txt", ".html", ".csv"):
+    for suffix in (".txt", ".html", ".csv", ".png"):
         (private(root) / f"secret{suffix}").write_text(f"{SECRET}\n{SECRET}\n")
     (private(root) / "secret.pdf").write_bytes(pdf(SECRET))
     for name in ("inbox", "inbox/drop"):
@@ -115,12 +156,16 @@ def private(folder: Path) -> Path:
 
 
 @contextmanager
-def swapper(folder: Path) -> Iterator[None]:
-    """Swap the files of the inbox for links to private ones, and back, as another user."""
+def swapper(folder: Path, *below: str, every: int = 20) -> Iterator[None]:
+    """Swap the files of the inbox for links to private ones, and back, as another user.
+
+    At each turn of `every` a folder `below` it (`drop`) is swapped for one to the private folder.
+    """
     other = SECOND_USER if os.getuid() == 0 else None
     python = shutil.which("python3", path=os.defpath) or sys.executable
     process = subprocess.Popen(
-        [python, "-I", "-c", SWAPPER, str(folder / "inbox"), str(private(folder))],
+        [python, "-I", "-c", SWAPPER, str(folder / "inbox"), str(private(folder)),
+         ",".join(below or ["drop"]), str(every)],
         stdout=subprocess.PIPE, env={"PATH": os.defpath}, cwd="/",
         user=other, group=other, extra_groups=None if other is None else [],
     )  # fmt: skip
@@ -134,9 +179,11 @@ def swapper(folder: Path) -> Iterator[None]:
         process.communicate()
 
 
-def documents(folder: Path, n: int) -> None:
+def documents(
+    folder: Path, n: int, suffixes: Sequence[str] = (".txt", ".txt", ".txt", ".html", ".csv")
+) -> None:
     for number in range(n):
-        suffix = (".txt", ".txt", ".txt", ".html", ".csv")[number % 5]
+        suffix = suffixes[number % len(suffixes)]
         (folder / f"inbox/{number}{suffix}").write_text(f"own {number}\nown\n")
 
 
@@ -175,6 +222,74 @@ def test_a_move_takes_no_link_along_and_removes_nothing_elsewhere(folder: Path) 
     assert private_files(folder) == before
     assert found_in(folder / "inbox/drop") == []
     assert not any(path.is_symlink() for path in (folder / "inbox/drop").iterdir())
+
+
+def test_no_image_that_is_swapped_for_a_link_is_given_to_a_model(folder: Path) -> None:
+    n = N_IMAGES if no_links._has_openat2() else N_IMAGES // 10
+    documents(folder, n, [".png"])
+    world = World(folder, LOOKS)
+    with swapper(folder):
+        world.run()
+    images = [image for one in world.pool.chats for m in one.messages for image in m.images]
+    assert len(images) > n / 10, "most were no link at that moment"
+    assert not any(SECRET.encode() in image for image in images)
+    assert all(image.startswith(b"own ") for image in images)
+
+
+def test_a_hot_folder_takes_no_link_to_private_files_and_moves_nothing_there(folder: Path) -> None:
+    documents(folder, N_HOT)
+    before = private_files(folder)
+    spec = WatchSpec("hot", folder / "inbox", is_hot=True)
+    hot_folder.make_hot_folders(spec)
+    if os.getuid() == 0:  # else they are ours, and stay where they are
+        for name in (PROCESSING, DONE, FAILED):
+            os.chown(spec.root / name, SECOND_USER, SECOND_USER)
+    world = World(
+        folder, COPIES.replace("./inbox", "./inbox/processing").replace("inbox/drop/", "out/")
+    )
+    wanted, n_moved = WatchFilter(spec), 0
+    with swapper(folder, PROCESSING, FAILED, every=2):
+        for _ in range(5):
+            claimed = hot_folder.claim_files(spec, list_folder(spec.root, wanted).files, ())
+            with suppress(StepError):  # the folder itself was a link
+                world.run()
+            failed = dict.fromkeys(list(claimed.files)[::2], "not this one")
+            done = hot_folder.finish_files(spec, claimed.files, failed, claimed.files)
+            n_moved += len(done.files)
+    assert private_files(folder) == before
+    assert found_in(folder / "out", folder / "kept", folder / "inbox") == []
+    assert n_moved
+
+
+def test_a_command_runs_in_no_folder_that_is_swapped_for_a_link(folder: Path) -> None:
+    world = World(folder, LISTS.replace("NUMBERS", str(list(range(N_COMMANDS)))))
+    (folder / "inbox/drop/own").write_text("own\n")
+    (folder / "inbox/0.txt").write_text("x")
+    with swapper(folder, every=1):
+        allowed = replace(settings(folder), allow=frozenset({"run"}))
+        run(
+            world.file,
+            {},
+            RunOptions(local=True),
+            RunEnvironment(settings=allowed, pool=FakePool()),
+        )
+    assert found_in(folder / "out") == []
+    assert any((folder / "out").iterdir())
+
+
+def test_no_store_that_is_swapped_for_a_link_is_read_or_written(folder: Path) -> None:
+    pytest.importorskip("lancedb")
+    numbers = str(list(range(N_STORES)))
+    foreign = World(folder / "foreign", KEEPS.replace("NUMBERS", "[1]").replace("own", SECRET))
+    foreign.run()
+    (folder / "foreign/inbox/drop/index.lance").rename(private(folder) / "index.lance")
+    before = sorted(str(path) for path in private(folder).rglob("*"))
+    world = World(folder, KEEPS.replace("NUMBERS", numbers))
+    (folder / "inbox/0.txt").write_text("x")
+    with swapper(folder, every=1):
+        world.run()
+    assert found_in(folder / "out") == []
+    assert sorted(str(path) for path in private(folder).rglob("*")) == before
 
 
 def test_no_page_of_a_file_that_is_swapped_is_drawn(folder: Path) -> None:

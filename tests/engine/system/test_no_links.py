@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -103,6 +106,21 @@ def test_a_temporary_file_stays_in_the_folder_that_was_opened(folder: Path) -> N
     assert (folder / "private/a.txt").read_text() == "secret"
     with pytest.raises(OSError, match="symbolic link"):
         files.TemporaryFile.written(target, b"text", follows_links=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere it is found by its name")
+@pytest.mark.usefixtures("all_handles_closed")
+def test_a_folder_that_is_held_stays_the_one_that_was_opened(folder: Path) -> None:
+    with closing(no_links.HeldFolder(folder / "in/new", is_made=True)) as held:
+        (folder / "in/new").rename(folder / "away")
+        (folder / "in/new").symlink_to(folder / "private")
+        (held.path / "a.txt").write_text("text")
+        said = subprocess.run(["ls"], cwd=held.path, capture_output=True, text=True, check=True)
+    assert said.stdout == "a.txt\n"
+    assert (folder / "away/a.txt").read_text() == "text"
+    assert (folder / "private/a.txt").read_text() == "secret"
+    with pytest.raises(OSError, match="symbolic link"):
+        no_links.HeldFolder(folder / "in/new")
 
 
 @pytest.mark.usefixtures("all_handles_closed")

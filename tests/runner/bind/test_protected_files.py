@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
+from paddock.engine.request import Role
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import run_async
 from paddock.runner.bind.bind import bind_without_inputs, read_plan
@@ -17,6 +20,10 @@ from paddock.runner.bind.bound import all_plans
 from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress.report import Report
+from paddock.steps import registry
+from paddock.steps.base import Output, Params, Tools
+from paddock.steps.paths import resolve_path
+from paddock.steps.plugins import STEP_GROUP
 from tests.fakes.pool import FakePool
 from tests.runner.world import settings
 
@@ -126,7 +133,7 @@ steps:
       - {{id: name, uses: files.read, with: {{path: "{{{{ doc.path }}}}"}}}}
       - {step}
 """)
-    own_settings = replace(settings(folder), allow=frozenset())
+    own_settings = replace(settings(folder), allow=frozenset({"run"}))
     return asyncio.run(
         run_async(
             file,
@@ -219,3 +226,108 @@ def test_a_documents_text_names_no_hidden_file_to_be_read(tmp_path: Path) -> Non
     assert "names the hidden '.env'" in str(told["a.txt"])
     assert told["b.txt"] is None
     assert "names the hidden '.env'" in str(told["c.txt"])
+
+
+SEARCH = (
+    "{uses: tool, with: {name: files.search, args: {query: KEY}, "
+    'options: {root: "{{ steps.name.text }}"}}}'
+)
+READ = (
+    '{uses: tool, with: {name: files.read, args: {path: "{{ steps.name.text }}"}, '
+    "options: {root: notes}}}"
+)
+
+
+@pytest.mark.parametrize(
+    ("step", "place"),
+    [
+        ('{uses: chat, with: {prompt: x, images: [a.png, "{{ steps.name.text }}"]}}', "images.1"),
+        ('{uses: chat, with: {prompt: x, images: "{{ [steps.name.text] }}"}}', "images"),
+        (SEARCH, "options.root"),
+        ('{uses: run, with: {command: [ls], cwd: "{{ steps.name.text }}"}}', "cwd"),
+        ('{uses: embed, with: {texts: [x], store: "{{ steps.name.text }}"}}', "store"),
+        ('{uses: joins.paths, with: {names: ["{{ steps.name.text }}"]}}', "names.0"),
+    ],
+)
+def test_a_documents_text_names_nothing_hidden_in_lists_arguments_and_steps_of_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, place: str
+) -> None:
+    monkeypatch.setattr(registry, "_points_of", points_with("joins.paths", registry._points_of))
+    (tmp_path / ".x").mkdir()
+    report = ran(tmp_path, step, {"names/a.txt": ".x/secret.png", ".x/secret.png": "KEY"})
+    (item,) = report.items
+    assert f"`{place}` is '.x/secret.png', made of untrusted text (steps.name.text)" in str(
+        item.error
+    )
+    assert "which names the hidden '.x'" in str(item.error)
+
+
+@pytest.mark.parametrize(
+    ("step", "what"),
+    [
+        (READ, "the path is 'notes/{}'"),
+        ('{uses: joins.paths, with: {folder: notes, names: ["{{ steps.name.text }}"]}}',
+         "the path is 'notes/{}.md'"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "why"), [(".env", "names the hidden '.env"), ("../a", "leads out of 'notes/'")]
+)
+def test_a_path_that_a_step_joins_of_a_documents_text_is_checked_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, what: str, name: str, why: str
+) -> None:
+    monkeypatch.setattr(registry, "_points_of", points_with("joins.paths", registry._points_of))
+    (tmp_path / "notes").mkdir()
+    report = ran(tmp_path, step, {"names/a.txt": name})
+    (item,) = report.items
+    assert f"{what.format(name)}, made of untrusted text (steps.name.text)" in str(item.error)
+    assert f"which {why}" in str(item.error)
+
+
+def test_a_step_of_a_package_joins_what_the_author_writes_and_plain_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_points_of", points_with("joins.paths", registry._points_of))
+    step = '{uses: joins.paths, with: {folder: .notes/../.x, names: ["{{ steps.name.text }}"]}}'
+    report = ran(tmp_path, step, {"names/a.txt": "plain", "names/b.txt": "a"})
+    assert [item.error for item in report.items] == [None, None]
+
+
+class JoinsParams(Params):
+    """A folder, and names in it."""
+
+    folder: str | None = None
+    names: list[str]
+
+
+class JoinsOutput(Output):
+    """The paths."""
+
+    paths: list[str]
+
+
+class Joins:
+    """A step of a package, which makes paths of its parameters."""
+
+    params: ClassVar[type[JoinsParams]] = JoinsParams
+    output: ClassVar[type[JoinsOutput]] = JoinsOutput
+    version: ClassVar[int] = 1
+    is_pure: ClassVar[bool] = False
+    roles: ClassVar[frozenset[Role]] = frozenset()
+
+    def reads(self, params: JoinsParams) -> tuple[str, ...]:
+        return ()
+
+    async def run(self, params: JoinsParams, tools: Tools) -> JoinsOutput:
+        folder = params.folder
+        texts = [name if folder is None else f"{folder}/{name}.md" for name in params.names]
+        return JoinsOutput(paths=[str(resolve_path(tools.roots, text)) for text in texts])
+
+
+Points = Callable[[str], tuple[EntryPoint, ...]]
+
+
+def points_with(name: str, known: Points) -> Points:
+    """Return the registry's look-up with one more step, as a package would bring it."""
+    point = EntryPoint(name, f"{__name__}:Joins", STEP_GROUP)
+    return lambda wanted: (point,) if wanted == name else known(wanted)

@@ -310,6 +310,19 @@ def test_another_prompt_or_schema_begins_another_table() -> None:
     assert start_text(now._replace(step="other"), found) is None
 
 
+@pytest.mark.parametrize(
+    ("second_p", "then"), [(0.1, 0.5), (0.04, 0.2), (0.0, 0.0), (0.1004, 0.5), (None, None)]
+)
+def test_the_second_value_has_its_share_of_what_the_calibrated_first_leaves(
+    second_p: float | None, then: float | None
+) -> None:
+    line = fit([(0.9, True)] * 40 + [(0.9, False)] * 40)
+    told = {"total": {**mirror(total=0.9)["total"], "second": 7, "second_p": second_p}}
+    found = calibrated(told, line)
+    assert (found["total"]["p"], found["total"]["second_p"]) == (0.5, then)
+    assert calibrated(found, line) == found, "once more changes nothing"
+
+
 def test_a_calibrated_confidence_keeps_what_the_model_had() -> None:
     line = fit([(0.9, True)] * 40 + [(0.9, False)] * 40)
     told = {**mirror(number=0.9), "lines": [mirror(price=1.0)], "none": []}
