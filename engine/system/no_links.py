@@ -26,9 +26,9 @@ import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from io import DEFAULT_BUFFER_SIZE
+from io import BufferedReader, FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 _MOST_LINKS = 40  # as Linux has it
 _OPENAT2 = 437  # on every architecture but Alpha
@@ -55,7 +55,7 @@ class NotRegularFile(OSError):
         return "a folder" if self.is_folder else "a device or a pipe"
 
 
-def open_file(path: str | Path, *, follows_links: bool = False) -> BinaryIO:
+def open_file(path: str | Path, *, follows_links: bool = False) -> BufferedReader:
     """Open a regular file for reading; never wait for it.
 
     Raises:
@@ -73,8 +73,7 @@ def open_file(path: str | Path, *, follows_links: bool = False) -> BinaryIO:
     if not stat.S_ISREG(mode):
         os.close(handle)
         raise NotRegularFile(path, mode)
-    # With a size, the system is not asked whether it is a terminal.
-    return open(handle, "rb", buffering=DEFAULT_BUFFER_SIZE)  # noqa: PTH123 - a descriptor
+    return BufferedReader(FileIO(handle))  # `open` would ask whether it is a terminal
 
 
 def read_file(path: str | Path, most_bytes: int) -> bytes:

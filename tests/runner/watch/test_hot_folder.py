@@ -93,7 +93,7 @@ def test_a_move_that_the_system_refuses_leaves_the_file_where_it_is(tmp_path: Pa
     (tmp_path / "done/sub").write_text("a file in the way")
     moved = hot_folder.finish_files(spec, settled, {})
     assert moved.files == {}
-    assert moved.refused == {"sub/a.txt": "File exists"}
+    assert moved.refused == {"sub/a.txt": "Not a directory"}
     assert (spec.processing / "sub/a.txt").exists()
 
 
