@@ -189,13 +189,9 @@ def _constraint_body(constraint: Constraint | None, kind: ServerKind) -> Json:
 
 EventJson = Mapping[str, Any]
 
-_REASONS: Mapping[str, DoneReason] = {
-    "stop": "stop",
-    "eos": "stop",
-    "tool_calls": "stop",
-    "function_call": "stop",
-    "length": "length",
-}
+_AT_LIMIT = ("length", "max_", "limit")
+"""Parts of the words for an answer that ended at a limit: `model_length`, `MAX_TOKENS`."""
+_BROKEN_OFF = frozenset(("abort", "error", "cancelled", "insufficient_system_resource"))
 _MOST_CALLS = 256
 
 
@@ -240,7 +236,7 @@ class StreamDecoder:
         if finish is not None:
             if finish == "content_filter":
                 raise BadRequest("the server withheld the answer (content_filter)")
-            self.reason = _REASONS.get(str(finish), "stop")
+            self.reason = _done_reason(str(finish).lower())
             if self._calls:
                 yield Chunk("", 0, tool_calls=tuple(map(_tool_call, self._calls.values())))
 
@@ -276,6 +272,13 @@ class StreamDecoder:
         call.id = call.id or str(part.get("id") or "")
         call.name += str(function.get("name") or "")
         call.arguments += str(function.get("arguments") or "")
+
+
+def _done_reason(finish: str) -> DoneReason | None:
+    """Return how an answer ended by a server's word for it; None: it broke off."""
+    if any(part in finish for part in _AT_LIMIT):
+        return "length"
+    return None if finish in _BROKEN_OFF else "stop"
 
 
 def _tool_call(call: _PartialCall) -> ToolCall:

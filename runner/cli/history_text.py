@@ -255,8 +255,10 @@ def _step_lines(step: LineageStep, *, is_full: bool) -> Iterator[str]:
     shown = step.calls if is_full else step.calls[:1]
     for call in shown:
         yield from _call_lines(call, is_full=is_full)
-    if len(shown) < len(step.calls):
-        yield _labelled_inner("", f"and {len(step.calls) - len(shown)} more; --full shows all")
+    if others := step.calls[len(shown) :]:
+        n_cut = sum(call.done_reason in _CUT_OFF for call in others)
+        cut = f", {n_cut} of them not whole" if n_cut else ""
+        yield _labelled_inner("", f"and {len(others)} more{cut}; --full shows all")
     for check in step.checks:
         yield _labelled_inner("check", console.printable_line(check))
 
@@ -282,6 +284,13 @@ def _review_lines(reviewed: ReviewRecord) -> Iterator[str]:
             yield _labelled_inner("", f"{row.label}: {right}, {row.bounds}")
 
 
+_CUT_OFF = {
+    "length": "ended at its limit of tokens",
+    "repetition": "ended since it repeated itself",
+}
+"""Answers that are not whole, by how they ended."""
+
+
 def _call_lines(call: LineageCall, *, is_full: bool) -> Iterator[str]:
     if call.is_gone:
         yield _labelled_inner("call", f"{call.kind}; its texts were removed by `paddock clean`")
@@ -295,7 +304,7 @@ def _call_lines(call: LineageCall, *, is_full: bool) -> Iterator[str]:
     if call.reply:
         yield from _excerpt_lines("answered", call.reply, is_full=is_full)
     if call.done_reason not in (None, "stop"):
-        yield _labelled_inner("", f"ended by: {call.done_reason}")
+        yield _labelled_inner("", _CUT_OFF.get(call.done_reason, f"ended by: {call.done_reason}"))
 
 
 def _request_lines(call: LineageCall) -> Iterator[str]:

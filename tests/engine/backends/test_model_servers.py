@@ -244,6 +244,31 @@ async def test_reasoning_and_tool_calls_are_heard() -> None:
     assert service.bodies[0]["chat_template_kwargs"] == {"enable_thinking": True}
 
 
+@pytest.mark.parametrize(
+    ("finish", "reason"),
+    [
+        *[(word, "stop") for word in ("stop", "eos_token", "function_call")],
+        *[(word, "length") for word in ("length", "model_length", "MAX_TOKENS", "limit")],
+    ],
+)
+@in_loop
+async def test_every_word_for_a_limit_is_known(finish: str, reason: str) -> None:
+    service = OpenAIService("vllm")
+    service.finish = finish
+    async with opened(service) as (server, _):
+        ended, _chunks = await said(server, ChatRequest(M, TWO_WORDS))
+    assert ended.reason == reason
+
+
+@in_loop
+async def test_an_answer_that_a_server_broke_off_is_no_answer() -> None:
+    service = OpenAIService("vllm")
+    service.finish = "abort"
+    async with opened(service) as (server, _):
+        with pytest.raises(ServerAway, match="the answer of http://far:1 has no end"):
+            await said(server, ChatRequest(M, TWO_WORDS))
+
+
 LATER = {"error": {"message": "slow down"}}
 
 

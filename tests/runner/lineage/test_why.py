@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from paddock.engine.request import ChatRequest
 from paddock.runner.api import run_async
 from paddock.runner.cli.application import application
 from paddock.runner.cli.history_text import lineage_text
@@ -508,3 +509,24 @@ def test_a_ledger_that_machines_share_answers_the_same(
     assert len(explain_path(Path("inbox")).read_by) == 2
     (world.folder / "out/1.txt").rename(world.folder / "mine.txt")
     assert explain_path(Path("mine.txt")).same_as == (str(world.folder / "out/1.txt"),)
+
+
+def test_answers_that_are_not_whole_are_said_of_calls_that_are_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    world = World(tmp_path / "cut")
+    limited = "with: {on_truncated: continue, params: {max_tokens: 3}, prompt"
+    world.edit("with: {prompt", limited)
+    world.write("inbox/a.txt", "The ferry leaves at nine.")
+    whole = "one two three four five six seven"
+
+    def going_on(request: ChatRequest) -> str:
+        last = request.messages[-1]
+        return whole.removeprefix(last.content) if last.role == "assistant" else whole
+
+    world.run(pool=FakePool(answer=going_on))
+    monkeypatch.chdir(world.folder)
+    text = lineage_text(explain_path(Path("out/a.txt")), is_full=False)
+    assert "ended at its limit of tokens" in text
+    assert "and 2 more, 1 of them not whole; --full shows all" in text
