@@ -69,6 +69,8 @@ class StepProgress:
     n_failed: int = 0
     running: dict[str, str | None] = field(default_factory=dict)
     """Keys of the items that run now, with the inner step."""
+    ends_at: float | None = None
+    """By the clock, as estimated; None: not known."""
     since: float | None = None
     until: float | None = None
 
@@ -98,9 +100,7 @@ class StepProgress:
 
     def seconds_left(self, now: float) -> float | None:
         """Return the estimated time to go; None until it is known."""
-        if self.n_left is None or not self.n_ended or self.is_over:
-            return None
-        return self.seconds(now) / self.n_ended * self.n_left
+        return None if self.ends_at is None or self.is_over else max(0.0, self.ends_at - now)
 
 
 class RunProgress(Observer):
@@ -142,6 +142,10 @@ class RunProgress(Observer):
             if not key and pace.total is None:
                 pace.total = 1  # a step outside of blocks is one item
             self._mark_time(pace)
+
+    def time_left(self, step: str, seconds: float) -> None:
+        with self.lock:
+            self._step(step).ends_at = self.clock() + seconds
 
     def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
         """Count a call's tokens if several steps run: `tokens` does not know their step."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -60,7 +60,7 @@ from .retry_and_quarantine import (
 )
 from .review_questions import AwaitingReview
 from .run_context import ItemOutputs, RunContext, run_chunk_here
-from .staleness import NOT_ASKED, BlockWork, ItemWork, longest_first
+from .staleness import NOT_ASKED, BlockWork, ItemWork, expected_tokens, longest_first
 
 ENDED_STATES = ("done", "skipped", "quarantined")
 """States in which an item waits for no decision."""
@@ -324,10 +324,13 @@ class BlockRunner:
 
     async def _carried_out(self, run: BlockState) -> None:
         await asyncio.to_thread(self._context.judge.sources.keep, run.work.scope, run.work.missing)
-        todo, block, outer = self._in_order(run), run.block, run.outer
+        block, outer = run.block, run.outer
+        sizes = expected_tokens(run.todo(), run.work.items) if run.has_models else {}
+        todo = self._in_order(run, sizes)
         if not outer:
             n_fresh = sum(item.verdict.state in ("fresh", "held") for item in run.work.items)
-            self._stats.step(block.id, n_fresh + len(todo), n_fresh)
+            shown = {run.work.shown(key): size for key, size in sizes.items()}
+            self._stats.step(block.id, n_fresh + len(todo), n_fresh, shown)
         if run.work.held:
             self._stats.note(held_text(run.work.held))
         await self._chunks(run, todo)
@@ -424,7 +427,7 @@ class BlockRunner:
 
     # --- running items
 
-    def _in_order(self, run: BlockState) -> list[ItemWork]:
+    def _in_order(self, run: BlockState, sizes: Mapping[str, float]) -> list[ItemWork]:
         """Return the items to do, in the order in which they begin.
 
         The list's order is kept where items run one by one, and where a budget or the first failure
@@ -434,7 +437,7 @@ class BlockRunner:
         is_cut_short = self._context.bound.budget.is_set or block.on_error == "fail"
         if run.outer or not run.has_models or block.max_parallel == 1 or is_cut_short:
             return todo
-        return longest_first(todo, run.work.items)
+        return longest_first(todo, sizes)
 
     async def _chunks(self, run: BlockState, todo: Sequence[ItemWork]) -> None:
         """Run the items in chunks; wait for those that other machines hold."""

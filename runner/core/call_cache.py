@@ -50,6 +50,7 @@ from paddock.engine.request import (
 from paddock.engine.system.text import canonical_json
 from paddock.runner.ledger.entries import CallRow
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.progress.time_left import OpenCall
 from paddock.steps.llm.confidence import LEAST_ALTERNATIVE, own_tokens
 
 from .run_records import CallRecord, RunStats
@@ -219,6 +220,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         digest, hash_, row = found.digest, found.hash, found.row
         if row is None:
             await self._fence()
+            call = self._begun(request.texts)
             try:
                 reply = await self._pool.embed(request)
             except BadRequest as error:
@@ -234,9 +236,9 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
             row = self._row(hash_, "embed", found.asked, request.model.ref, digest)
             row = replace(row, reply=packed, served_digest=reply.digest, usage=usage)
             self._ledger.record_call(row, self._stats.run)
-            self._count(row, began, reply.usage, is_cached=False)
+            self._count(row, began, reply.usage, call)
         else:
-            self._count(row, began, _cached_usage(row), is_cached=True)
+            self._count(row, began, _cached_usage(row))
         # Unpacked in both cases: the ledger has float32, and a second run must see the same.
         return cached_vectors(row)
 
@@ -264,7 +266,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         found = await self.looked_up(request)
         digest, hash_, row = found.digest, found.hash, found.row
         if row is not None:
-            self._count(row, began, _cached_usage(row), is_cached=True)
+            self._count(row, began, _cached_usage(row))
             reply = cached_reply(row)
             self._notice_limit(request, reply)
             yield Chunk(
@@ -276,15 +278,21 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         if ready is not None:  # a pool that opens at first use
             await ready(request.model)
         await self._fence()
+        call = self._begun([message.content for message in request.messages])
+
+        def hear(chunk: Chunk) -> None:
+            call.hear(chunk.n_tokens)
+            self._stats.tokens(chunk.n_tokens)
+
         stream = self._pool.chat(request)
         # A callback leaves the pool free to restart a request when a worker or server dies.
         hears = None if tells else getattr(stream, "on_chunk", None)
         try:
             if hears is not None:
-                hears(lambda chunk: self._stats.tokens(chunk.n_tokens))
+                hears(hear)
             else:
                 async for chunk in stream:
-                    self._stats.tokens(chunk.n_tokens)
+                    hear(chunk)
                     yield chunk
             reply = self._without_secrets(await stream.reply())
         except BaseException as error:
@@ -303,7 +311,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
             usage={**asdict(reply.usage), **_reply_extras(reply)},
         )
         self._ledger.record_call(row, self._stats.run)
-        self._count(row, began, reply.usage, is_cached=False)
+        self._count(row, began, reply.usage, call)
         # As recorded, so that a later run sees the same probabilities.
         yield replace(reply, logprobs=read_logprobs(row.usage.get("logprobs", ())))
 
@@ -362,12 +370,18 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
             if one.name == name and one.fallback:
                 self._stats.note(f"{name} {one.fallback}")
 
-    def _count(self, row: CallRow, began: float, usage: Usage, *, is_cached: bool) -> None:
-        made = CallRecord.of(row.hash, row.kind, began, usage, is_known=is_cached)
+    def _begun(self, texts: Sequence[str]) -> OpenCall:
+        return self._stats.asked(self._caller.step, self._caller.key, sum(map(len, texts)))
+
+    def _count(
+        self, row: CallRow, began: float, usage: Usage, call: OpenCall | None = None
+    ) -> None:
+        """Count a call that has ended; without `call`, the ledger had its reply."""
+        made = CallRecord.of(row.hash, row.kind, began, usage, is_known=call is None)
         self._caller.made.append(made)
         self._caller.n_calls += 1
         self._caller.n_tokens += usage.prompt_tokens + usage.completion_tokens
-        self._stats.call(self._caller.step, self._caller.key, usage, is_cached=is_cached)
+        self._stats.call(self._caller.step, self._caller.key, usage, call)
 
 
 class _LedgerStream:

@@ -21,6 +21,7 @@ from paddock.engine.system.text import counted, listed
 from paddock.runner.config.pipeline_secrets import Secrets
 from paddock.runner.progress.events import ItemState, Observer
 from paddock.runner.progress.report import ItemReport, Report, Status
+from paddock.runner.progress.time_left import OpenCall, TimeLeft
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +181,8 @@ def read_lineage(made: Mapping[str, Any]) -> tuple[ItemSource | None, tuple[Step
     return (None if source is None else ItemSource(**source)), steps
 
 
+TIME_LEFT_EVERY_S = 1.0
+"""A step's time to go is reported at most so often."""
 MAX_NOTES = 200  # more are only counted: a person reads a few
 
 
@@ -212,6 +215,8 @@ class RunStats:
         self._written: dict[str, None] = {}
         self._acted: dict[str, None] = {}
         self._outdated: dict[str, str] = {}
+        self._times_left: dict[str, TimeLeft] = {}
+        self._reported_at: dict[str, float] = {}
         self._prefix = ""
         """The steps that lead to this pipeline, each with a dot: `clean.`."""
         self._item: tuple[str, str] | None = None
@@ -270,14 +275,35 @@ class RunStats:
             self.observer.note(made[-1])
         return tuple(made)
 
-    def step(self, step: str, total: int | None, fresh: int) -> None:
+    def step(
+        self, step: str, total: int, fresh: int, sizes: Mapping[str, float] | None = None
+    ) -> None:
+        """Report how many items there are; `sizes` compare those to be done, by key."""
         if self._item is None:  # else they are details of one item
-            self.observer.step(f"{self._prefix}{step}", total, fresh)
+            name = f"{self._prefix}{step}"
+            self._times_left.setdefault(name, TimeLeft()).expect(total - fresh, sizes or {})
+            self.observer.step(name, total, fresh)
+
+    def asked(self, step: str, key: str, n_chars: int) -> OpenCall:
+        """Note that a model is asked; `call` notes the answer."""
+        name, key = self._item or (f"{self._prefix}{step}", key)
+        return self._times_left.setdefault(name, TimeLeft()).asked(key, n_chars)
+
+    def _report_time_left(self, name: str) -> None:
+        now, left = time.monotonic(), self._times_left.get(name)
+        if left is None or now - self._reported_at.get(name, 0.0) < TIME_LEFT_EVERY_S:
+            return
+        seconds = left.seconds()
+        if seconds is not None:
+            self._reported_at[name] = now
+            self.observer.time_left(name, seconds)
 
     def tokens(self, n: int) -> None:
         self.observer.tokens(n)
 
-    def call(self, step: str, key: str, usage: Usage, *, is_cached: bool) -> None:
+    def call(self, step: str, key: str, usage: Usage, call: OpenCall | None) -> None:
+        """Count a call that has ended; `call` is from `asked`, None: the ledger had its reply."""
+        is_cached = call is None
         self._sums["cached_calls" if is_cached else "calls"] += 1
         if not is_cached:
             self._tokens["prompt"] += usage.prompt_tokens
@@ -285,6 +311,9 @@ class RunStats:
             self._tokens["completion"] += usage.completion_tokens
         place = self._item or (f"{self._prefix}{step}", key)
         self.observer.call(*place, usage, is_cached)
+        if call is not None:
+            self._times_left[place[0]].answered(call, usage)
+            self._report_time_left(place[0])
 
     def took(self, made: StepRecord) -> None:
         """Add an execution of a step; skipped ones do not count."""
@@ -300,7 +329,11 @@ class RunStats:
     def item_state(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
         if self._item is None:
             detail = detail and self.secrets.redact(detail)
-            self.observer.item(f"{self._prefix}{step}", key, state, detail)
+            name = f"{self._prefix}{step}"
+            self.observer.item(name, key, state, detail)
+            if state != "running" and name in self._times_left:
+                self._times_left[name].end(key)
+                self._report_time_left(name)
         elif state == "running":
             self.observer.item(*self._item, state, f"{self._detail}{step}")
 

@@ -727,17 +727,22 @@ def _compatible_versions(step: BoundStep) -> frozenset[str]:
     return frozenset(part_digest([step.uses, version]) for version in versions)
 
 
-def longest_first(todo: Sequence[ItemWork], items: Iterable[ItemWork]) -> list[ItemWork]:
+def longest_first(todo: Sequence[ItemWork], sizes: Mapping[str, float]) -> list[ItemWork]:
     """Return the items to do, the longest first by powers of two, else in their own order.
 
     In a simulation with document lengths (24 to 64 items, log-normal, 8 slots) a batch takes 2 to
     6 % less time.
+    """
+    return sorted(todo, key=lambda item: -int(sizes[item.key]).bit_length())
 
-    Length is the tokens of the item's last run, else its size times the tokens per byte of other
-    items with the same kind of file.
+
+def expected_tokens(todo: Sequence[ItemWork], items: Iterable[ItemWork]) -> dict[str, float]:
+    """Return how long each item to do will be, by key: the tokens of its last run.
+
+    Else its size times the tokens per byte of other items with the same kind of file.
     """
     rates = _tokens_per_byte(items)
-    return sorted(todo, key=lambda item: -int(_expected_tokens(item, rates)).bit_length())
+    return {item.key: _expected_tokens(item, rates) for item in todo}
 
 
 def _expected_tokens(item: ItemWork, rates: Mapping[str, float]) -> float:

@@ -67,6 +67,9 @@ class Observer:
     def tokens(self, n: int) -> None:
         """So many tokens were just generated."""
 
+    def time_left(self, step: str, seconds: float) -> None:
+        """The items of a step take about so long yet; told from the first that ended."""
+
     def note(self, text: str) -> None:
         """One line for people: waiting for a lock, an edited file, what is left out."""
 
@@ -103,6 +106,10 @@ class MultiObserver(Observer):
     def tokens(self, n: int) -> None:
         for observer in self._observers:
             observer.tokens(n)
+
+    def time_left(self, step: str, seconds: float) -> None:
+        for observer in self._observers:
+            observer.time_left(step, seconds)
 
     def note(self, text: str) -> None:
         for observer in self._observers:
@@ -182,6 +189,9 @@ class RunJournal(Observer):
         if was is not None and not is_cached:
             was.n_calls += 1
             was.n_tokens += usage.prompt_tokens + usage.completion_tokens
+
+    def time_left(self, step: str, seconds: float) -> None:
+        self._line("time_left", "often", step=step, seconds=round(seconds, 1))
 
     def note(self, text: str) -> None:
         self._line("note", "often", text=self._text(text, LONGEST_TEXT))

@@ -114,7 +114,7 @@ def _item_names(items: list[PlanItem]) -> str:
 
 def _cost_text(report: PlanReport) -> str:
     """Return the known ones of calls, tokens, model loads and time."""
-    parts = []
+    parts, untold = [], ""
     if report.calls is not None:
         bound = "" if report.calls_are == "exact" else f"{report.calls_are} "
         if report.likely_calls in (None, report.calls):
@@ -129,9 +129,11 @@ def _cost_text(report: PlanReport) -> str:
     if report.seconds is not None:
         length = units.duration(report.seconds)
         parts.append(length if length.startswith("under") else f"about {length}")
+    elif report.calls:
+        untold = " How long that is, the run tells after its first document."
     if not parts:
         return "The cost is not known yet."
-    return f"That would take {', '.join(parts)}."
+    return f"That would take {', '.join(parts)}.{untold}"
 
 
 def closing_lines(report: Report, *, fail_hint: str, file: str = "") -> tuple[str, ...]:

@@ -79,6 +79,7 @@ def test_plain_lines_between_come_every_few_seconds_only(
         lines.item("each", str(number), "running", "summary")
         lines.tokens(12)
         clock.now += 0.125
+        lines.time_left("each", 1245.0)
         lines.item("each", str(number), "done", None)
     told = capsys.readouterr().err.splitlines()[2:]
     assert len(told) == 5
@@ -118,16 +119,18 @@ def test_the_table_shows_done_running_left_speed_and_time_to_go() -> None:
     clock.now += 4
     table.tokens(200)
     clock.now += 2
+    table.time_left("each", 30.0)
+    clock.now += 6
     table.item("each", "a.md", "done", None)
     table.item("each", "c.pdf", "quarantined", "damaged")
     shown = picture(table).splitlines()
     assert shown[0].split() == ["step", "done", "running", "left", "tokens/s", "to", "go"]
     assert shown[2].replace("━", "").replace("╸", "").split() == [
-        *("each", "11", "+1", "failed", "1", "8", "100", "24", "s")
+        *("each", "11", "+1", "failed", "1", "8", "25", "24", "s")
     ]
     assert shown[3].split() == ["digest", "waiting"]
     assert shown[4] == "reading: b.md (summary)"
-    assert shown[5] == "6.0 s, 100 tokens/s"
+    assert shown[5] == "12 s, 25 tokens/s"
 
 
 def test_what_the_pool_holds_is_shown() -> None:

@@ -48,7 +48,10 @@ def test_a_number_of_calls_that_is_a_bound_or_an_estimate_says_so() -> None:
     items = (PlanItem("each", "a.md", "new"),)
     for calls_are in ("at most", "about"):
         report = PlanReport("folder-digest", items, calls=9, calls_are=calls_are)
-        assert plan_text(report).endswith(f"That would take {calls_are} 9 model calls.")
+        assert plan_text(report).endswith(
+            f"That would take {calls_are} 9 model calls. "
+            f"How long that is, the run tells after its first document."
+        )
         assert report.as_json()["calls_are"] == calls_are
 
 
