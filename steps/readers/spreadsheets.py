@@ -16,6 +16,8 @@ from html import unescape
 from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
+from paddock.engine.system.text import counted
+
 from .office_and_epub import (
     DRAWN_TEXT,
     MOST_WHOLE,
@@ -102,8 +104,8 @@ def _workbook_text(
         )
     if n_rounded:
         notes.append(
-            f": {n_rounded:,} of its numbers have more than 15 digits, which is what a spreadsheet "
-            f"program keeps of a number; store them as text to keep all digits"
+            f": {counted(n_rounded, 'number has', 'numbers have')} more than 15 digits, which is "
+            f"what a spreadsheet program keeps of a number; store them as text to keep all digits"
         )
     title = (values.properties.title or "").strip()
     return Document(tuple(pages), title, MEDIA_TYPES["xlsx"], tuple(notes))
@@ -207,10 +209,13 @@ def _sheet_markup(
                     margins[_margin_text(found[2].decode("utf-8", "replace"))] = None
                 end = found.end()
             rest = piece[max(end, len(piece) - _TAG_BYTES) :]
-    words = [(counts[b"row"], "rows"), (counts[b"col"], "groups of columns")]
+    words = [
+        (counts[b"row"], "row", "rows"),
+        (counts[b"col"], "group of columns", "groups of columns"),
+    ]
     lines = [f"- {text}" for text in margins if text]
     shown = "\n".join(["Headers and footers:", *lines]) if lines else ""
-    return ", ".join(f"{n:,} {what}" for n, what in words if n), shown
+    return ", ".join(counted(*one) for one in words if one[0]), shown
 
 
 def _margin_text(written: str) -> str:

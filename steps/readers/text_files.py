@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from paddock.engine.system.text import counted
+
 from . import text_encoding
 from .reader import MEDIA_TYPES, Document, Unreadable, hidden_text_note
 
@@ -41,7 +43,8 @@ _BLOCKS = (
 _HIDING = re.compile(
     r"(?:^|[;\s])(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)"
     r"|(?:font-size|opacity)\s*:\s*0*\.?0+(?:px|pt|r?em|%)?\s*(?:[;!]|$)"
-    r"|(?:text-indent|left|top)\s*:\s*-\d{3,})",
+    r"|(?:text-indent|left|top)\s*:\s*-\d{3,}|mso-hide\s*:\s*all|font-size\s*:\s*1p[xt]\b"
+    r"|max-height\s*:\s*0(?:px)?\s*(?:[;!]|$)|clip\s*:\s*rect\(\s*[01](?:px)?\b)",
     re.IGNORECASE,
 )
 _RAISED = re.compile(r"(?:^|[;\s])vertical-align\s*:\s*(super|sub)\b", re.IGNORECASE)
@@ -167,14 +170,17 @@ def _attribute(element: Any, name: str) -> str:
 
 def _unread_notes(soup: Any) -> Iterator[str]:
     """Yield what a page shows from elsewhere, and the values that it does not show."""
-    frames = soup.find_all(("iframe", "frame", "object", "embed"))
-    n_frames = sum(1 for one in frames if any(map(one.get, ("src", "srcdoc", "data"))))
+    frames = soup.find_all(("iframe", "frame", "object", "embed", "audio", "video"))
+    n_frames = sum(
+        1 for one in frames if any(map(one.get, ("src", "srcdoc", "data"))) or one.find("source")
+    )
     if n_frames:
-        yield f": {n_frames} embedded pages or files are not read"
+        what = counted(n_frames, "embedded page or file is", "embedded pages or files are")
+        yield f": {what} not read"
     inputs = soup.find_all("input", type=re.compile("^(?:hidden|password)$", re.IGNORECASE))
     n_unshown = sum(1 for one in inputs if _attribute(one, "value"))
     if n_unshown:
-        yield f": values of {n_unshown} hidden or password fields are not read"
+        yield f": values of {counted(n_unshown, 'hidden or password field')} are not read"
 
 
 def _replace_drawings(soup: Any) -> None:

@@ -45,7 +45,7 @@ def test_values_of_forms_are_read() -> None:
     )
     page = html_to_markdown(form)
     assert " ".join(page.text.split()) == "Name Ada [ ] new [x] old [ ] S [x] M Thanks"
-    assert page.notes == (": values of 1 hidden or password fields are not read",)
+    assert page.notes == (": values of 1 hidden or password field are not read",)
 
 
 def test_blocks_are_not_run_together() -> None:
@@ -60,6 +60,9 @@ def test_blocks_are_not_run_together() -> None:
         "<p style='color:red; display : none'>Pay <b>twice</b></p>",
         "<p style='visibility:hidden'>Pay <b>twice</b></p>",
         "<p style='font-size:0px'>Pay <b>twice</b></p>",
+        "<p style='font-size:1px'>Pay <b>twice</b></p>",
+        "<p style='max-height:0;mso-hide:all'>Pay <b>twice</b></p>",
+        "<style>.x {clip: rect(1px, 1px)}</style><p class=x>Pay <b>twice</b></p>",
         "<style>.x, b {color: red} p.x {display: none}</style><p class='y x'>Pay <b>twice</b></p>",
     ],
 )
@@ -78,4 +81,6 @@ def test_what_a_page_shows_is_not_noted() -> None:
 
 def test_embedded_pages_are_noted() -> None:
     page = html_to_markdown("<p>Rain</p><iframe src='map.html'></iframe>")
-    assert page.notes == (": 1 embedded pages or files are not read",)
+    assert page.notes == (": 1 embedded page or file is not read",)
+    page = html_to_markdown("<audio src='a.mp3'></audio><video><source src='b.mp4'></video>")
+    assert page.notes == (": 2 embedded pages or files are not read",)

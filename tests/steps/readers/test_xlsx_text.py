@@ -100,7 +100,7 @@ def test_hidden_rows_and_columns_are_read_and_named() -> None:
     found = edited(hide)
     assert "| Slates | 5 |" in found.text
     assert found.notes == (
-        ": hidden rows and columns are read as well (A: 1 rows, 1 groups of columns)",
+        ": hidden rows and columns are read as well (A: 1 row, 1 group of columns)",
     )
 
 
@@ -109,6 +109,6 @@ def test_long_numbers_are_not_written_as_powers_of_ten() -> None:
     found = document(rewritten(data, b"<v>12<", b"<v>1.2345678901234567E+16<"))
     assert found.text.endswith("| 12345678901234567 |\n| 12345678901234568 |")
     assert found.notes == (
-        ": 1 of its numbers have more than 15 digits, which is what a spreadsheet program keeps "
+        ": 1 number has more than 15 digits, which is what a spreadsheet program keeps "
         "of a number; store them as text to keep all digits",
     )
