@@ -19,7 +19,6 @@ from typing import Any
 from paddock.engine.errors import EngineError
 from paddock.engine.system.retry import Pauses
 from paddock.engine.system.tasks import task_group
-from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.bind.bound import (
@@ -43,7 +42,15 @@ from paddock.steps.paths import nearest_existing, write_refusal
 from .cleanup import NodeOutputs, OrphanCleaner, end_of_block
 from .concurrency import CLAIM_BACKOFF, ClaimLost, WorkClaims, state_done_elsewhere
 from .fingerprints import entry_marks, held_text
-from .items import ItemRun, ItemRunner, SubPipelinesFor, attempt_name, item_path, item_result
+from .items import (
+    ItemRun,
+    ItemRunner,
+    SubPipelinesFor,
+    attempt_name,
+    expect_queries,
+    item_path,
+    item_result,
+)
 from .retry_and_quarantine import (
     CrashHistory,
     ItemPlace,
@@ -58,7 +65,7 @@ from .retry_and_quarantine import (
     refuse_empty_results,
     suspects_text,
 )
-from .review_questions import AwaitingReview
+from .review_questions import AwaitingReview, refuse_waiting
 from .run_context import ItemOutputs, RunContext, run_chunk_here
 from .staleness import NOT_ASKED, BlockWork, ItemWork, expected_tokens, longest_first
 
@@ -313,7 +320,7 @@ class BlockRunner:
         await self._carried_out(run)
         self.marks.update(run.marks)
         if outer:
-            refuse_waiting(run)
+            refuse_waiting(block.id, len(run.waiting), has_unasked=bool(run.unasked))
         if lacking := run.lacking(await self._rejected(run)):
             self.lacking[block.id] = lacking
         return run.offered()
@@ -333,6 +340,7 @@ class BlockRunner:
             self._stats.step(block.id, n_fresh + len(todo), n_fresh, shown)
         if run.work.held:
             self._stats.note(held_text(run.work.held))
+        expect_queries(self._context, block, todo, run.scope)
         await self._chunks(run, todo)
         n_left = len(todo) - len(run.ended)
         if n_left:
@@ -768,20 +776,10 @@ class BlockRunner:
         record.reads.update(run.marks)
         record.has_inner_failures = record.has_inner_failures or bool(run.failed)
         record.attempts = max(record.attempts, run.attempts)
-        refuse_waiting(run)
+        refuse_waiting(block.id, len(run.waiting), has_unasked=bool(run.unasked))
         if lacks := run.lacking(await self._rejected(run)):
             lacking[block.id] = lacks
         return run.offered()
-
-
-def refuse_waiting(run: BlockState) -> None:
-    """Raise `AwaitingReview` where an item of a nested block waits: the item around it does too."""
-    if run.waiting:
-        n = len(run.waiting)
-        verb = "waits" if n == 1 else "wait"
-        raise AwaitingReview(f"{counted(n, 'item')} of '{run.block.id}' {verb} for review")
-    if run.unasked:
-        raise AwaitingReview(f"a review in '{run.block.id}' is due", is_asked=False)
 
 
 def is_block_skipped(block: BoundBlock, scope: Scope) -> bool:

@@ -13,9 +13,10 @@ import math
 import time
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar, cast
 
 from paddock.engine.backends.neutral_request import (
@@ -615,10 +616,11 @@ class _WaitingQuery:
 
 
 class QueryBatches(ForwardingPool):
-    """A pool around another one: while one batch of queries is computed, the next one gathers.
+    """A pool around another one: what the queries of one step ask is embedded in batches.
 
     Used in one event loop.
-    The first that waits sends all. Where that fails, each request is sent by itself.
+    The first that waits sends all that wait, and those that are expected, so that a block's
+    queries are few calls. Where that fails, each request is sent by itself.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -626,6 +628,9 @@ class QueryBatches(ForwardingPool):
         self._waiting: dict[str, list[_WaitingQuery]] = defaultdict(list)
         """By what requests of one batch have in common."""
         self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._expected: Iterator[str] = iter(())
+        self._ready: dict[tuple[str, str], EmbedReply] = {}
+        """By that, and the text: replies to what was expected, until it is asked."""
 
     async def pool_of(self, model: ModelSpec) -> Pool:
         return self._pool
@@ -633,22 +638,35 @@ class QueryBatches(ForwardingPool):
     def chat(self, request: ChatRequest) -> Stream:
         return self._pool.chat(request)
 
+    def expect(self, texts: Iterator[str]) -> None:
+        """Embed these with what is asked next, as they fit in."""
+        self._expected = texts
+
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         kind = repr(replace(request, texts=()))
         own = _WaitingQuery(request, asyncio.get_running_loop().create_future())
         waiting = self._waiting[kind]
         waiting.append(own)
         try:
-            async with self._turns[kind]:
-                await asyncio.sleep(0)  # items that begin together ask together
-                while not own.reply.done():
-                    await self._send(waiting)
+            if not self._is_ready(kind, own):
+                async with self._turns[kind]:
+                    await asyncio.sleep(0)  # items that begin together ask together
+                    while not self._is_ready(kind, own):
+                        await self._send(kind, waiting)
         finally:
             if own in waiting:
                 waiting.remove(own)
         return own.reply.result()
 
-    async def _send(self, waiting: list[_WaitingQuery]) -> None:
+    def _is_ready(self, kind: str, own: _WaitingQuery) -> bool:
+        """Return whether a request has its reply, also one that was expected."""
+        if not own.reply.done() and len(own.request.texts) == 1:
+            reply = self._ready.pop((kind, own.request.texts[0]), None)
+            if reply is not None:
+                own.reply.set_result(reply)
+        return own.reply.done()
+
+    async def _send(self, kind: str, waiting: list[_WaitingQuery]) -> None:
         """Send what waits, at most so many texts; the first request is always among it."""
         batch: list[_WaitingQuery] = []
         n_texts = 0
@@ -657,12 +675,16 @@ class QueryBatches(ForwardingPool):
             if batch and n_texts > MOST_QUERY_TEXTS:
                 break
             batch.append(one)
-        texts = tuple(text for one in batch for text in one.request.texts)
+        asked = tuple(text for one in batch for text in one.request.texts)
+        more = islice(self._expected, max(0, MOST_QUERY_TEXTS - len(asked)))
+        expected = tuple(text for text in dict.fromkeys(more) if text not in asked)
+        request = replace(batch[0].request, texts=asked + expected)
         try:
-            replies = _divided(
-                await self._pool.embed(replace(batch[0].request, texts=texts)), batch
-            )
+            whole = await self._pool.embed(request)
         except EngineError as error:
+            if expected:  # one of these may be the reason
+                self._expected = iter(())
+                return
             if len(batch) == 1:
                 batch[0].reply.set_exception(error)
                 waiting.remove(batch[0])
@@ -671,10 +693,16 @@ class QueryBatches(ForwardingPool):
                 await self._send_alone(one)
                 waiting.remove(one)
             return
-        for one, reply in zip(batch, replies, strict=True):
+        sizes = [*(len(one.request.texts) for one in batch), *(1 for _ in expected)]
+        replies = _divided(whole, request.texts, sizes)
+        for one, reply in zip(batch, replies, strict=False):
             if one in waiting:  # else it was cancelled meanwhile
                 one.reply.set_result(reply)
                 waiting.remove(one)
+        kept = {
+            (kind, text): reply for text, reply in zip(expected, replies[len(batch) :], strict=True)
+        }
+        self._ready = dict(islice(self._ready.items(), MOST_QUERY_TEXTS)) | kept
 
     async def _send_alone(self, one: _WaitingQuery) -> None:
         try:
@@ -683,17 +711,16 @@ class QueryBatches(ForwardingPool):
             one.reply.set_exception(error)
 
 
-def _divided(whole: EmbedReply, batch: Sequence[_WaitingQuery]) -> list[EmbedReply]:
-    """Return each request's part of a reply; tokens by the length of the texts."""
-    n_chars = [sum(map(len, one.request.texts)) for one in batch]
-    left, begin = whole.usage.prompt_tokens, 0
+def _divided(whole: EmbedReply, texts: Sequence[str], sizes: Sequence[int]) -> list[EmbedReply]:
+    """Return a reply for each so many texts; tokens by the length of the texts."""
+    left, rest, begin = whole.usage.prompt_tokens, sum(map(len, texts)), 0
     made = []
-    for number, one in enumerate(batch):
-        end = begin + len(one.request.texts)
-        rest = sum(n_chars[number:])
-        n_tokens = round(left * n_chars[number] / rest) if rest else left
-        left -= n_tokens
-        usage = whole.usage if len(batch) == 1 else Usage(prompt_tokens=n_tokens)
+    for size in sizes:
+        end = begin + size
+        n_chars = sum(map(len, texts[begin:end]))
+        n_tokens = round(left * n_chars / rest) if rest else left
+        left, rest = left - n_tokens, rest - n_chars
+        usage = whole.usage if len(sizes) == 1 else Usage(prompt_tokens=n_tokens)
         made.append(
             replace(
                 whole,

@@ -13,7 +13,7 @@ import hashlib
 import itertools
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from paddock.engine.errors import DeadlineExceeded, EngineError
 from paddock.engine.system.tasks import time_limit
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
-from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
@@ -29,6 +29,7 @@ from paddock.runner.bind.bound import (
     BoundStep,
     callable_names,
     canonical_spec,
+    node_ids,
     prompt_digest,
 )
 from paddock.runner.bind.evidence_sources import EvidenceFinder, read_sources
@@ -408,6 +409,29 @@ def item_result(block: BoundBlock, scope: Scope, last: Any) -> Any:
         return block.returns.render(scope)
     except ExpressionError as error:
         raise StepFailed(block.id, f"`returns`: {error}") from error
+
+
+def expect_queries(
+    context: RunContext, block: BoundBlock, todo: Sequence[ItemWork], scope: Scope
+) -> None:
+    """Have the queries of a block's new items embedded together, where no step makes them."""
+    inner = {("steps", name) for name in node_ids(block.body)}
+    for step in block.body:
+        if not isinstance(step, BoundStep) or step.uses != "search" or context.queries is None:
+            continue
+        written = step.params.value.data
+        query = Value.of(written.get("query"))
+        if written.get("mode") == "text" or inner & {path[:2] for path in query.references}:
+            continue
+        new = (item for item in todo if item.entry is None)  # of others the ledger may know it
+        queries = _rendered(query, (item.seen(block, scope) for item in new))
+        context.queries[context.bound.file, step.id].expect(queries)
+
+
+def _rendered(value: Value, scopes: Iterable[Scope]) -> Iterator[str]:
+    for scope in scopes:
+        with contextlib.suppress(ExpressionError):  # told where the item is done
+            yield str(value.render(scope))
 
 
 class ItemRunner:

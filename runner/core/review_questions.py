@@ -53,6 +53,15 @@ class NobodyAsked(Exception):
     """A review is due, and the run was told to fail then."""
 
 
+def refuse_waiting(block: str, n_waiting: int, *, has_unasked: bool) -> None:
+    """Raise `AwaitingReview` where an item of a nested block waits: the item around it does too."""
+    if n_waiting:
+        verb = "waits" if n_waiting == 1 else "wait"
+        raise AwaitingReview(f"{counted(n_waiting, 'item')} of '{block}' {verb} for review")
+    if has_unasked:
+        raise AwaitingReview(f"a review in '{block}' is due", is_asked=False)
+
+
 @dataclass(frozen=True, slots=True)
 class PendingReview:
     """What is known of an item's reviews that are open, or decided and not applied yet."""

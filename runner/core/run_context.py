@@ -129,8 +129,8 @@ class RunContext:
     """None while planning: no tool may be called."""
     tape: CallTape | None = None
     """Where a test is recorded or replayed."""
-    queries: QueryBatches | None = None
-    """Embeds the queries of searches; None: the pool does."""
+    queries: Mapping[tuple[Path, str], QueryBatches] | None = None
+    """By file and step: embeds the queries of searches; None: the pool does."""
     exclusive_lock: ExclusiveLock = field(default_factory=ExclusiveLock)
     """Held alone by an item that may end the process."""
 
@@ -156,7 +156,9 @@ class RunContext:
             toolset = ItemToolset(self.bound, self.tool_runtime, memo, within)
         if self.tape is not None:
             memo, toolset = self.tape.memo(memo), self.tape.toolset(toolset)
-        pool = self.queries if step.uses == "search" and self.queries is not None else self.pool
+        pool = self.pool
+        if step.uses == "search" and self.queries is not None:
+            pool = self.queries[self.bound.file, step.id]
         return Tools(
             pool=LedgerPool(pool, self.ledger, self.digests, self.stats, caller, self.fence),
             models=BoundModels(self.bound.models, self.bound.defaults, step.model),

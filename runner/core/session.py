@@ -9,6 +9,7 @@ import os
 import random
 import socket
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -221,7 +222,7 @@ async def open_session(
             digests=digests,
             judge=Judge(bound, options, index, digests, stores, _job_runs(ledger, options, claims)),
             pool=pool,
-            queries=QueryBatches(pool),
+            queries=defaultdict(partial(QueryBatches, pool)),
             stats=stats,
             stores=stores,
             readers=readers,
