@@ -269,7 +269,7 @@ async def fill_in_boxes(evidence: Any, sources: Sequence[EvidenceSource], tools:
             if lines:
                 page_text = source.text[source.page_starts[span.page - 1] :]
                 leaf["box"] = cut_lines(page_text, lines, span.start, span.end)
-            elif source.media_type == MEDIA_TYPES["pdf"] and source.path:
+            if leaf["box"] is None and source.media_type == MEDIA_TYPES["pdf"] and source.path:
                 wanted.setdefault(source.path, []).append((leaf, span))
     for path, quotes in wanted.items():
         await _fill_in_pdf_boxes(path, quotes, tools)

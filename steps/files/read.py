@@ -89,8 +89,8 @@ class FilesReadOutput(Output):
     path: str = Field(default="", description="The file, as `path` names it.")
     line_boxes: dict[str, list[tuple[int, int, float, float, float, float]]] = Field(
         default={},
-        description="By the number of a page that was read by OCR: start and end of each piece of "
-        "its text, and its left, top, right and bottom as fractions of the page.",
+        description="By the number of a page: start and end of each piece of its text that OCR, a "
+        "form or a comment gave, and its left, top, right and bottom as fractions of the page.",
     )
 
 

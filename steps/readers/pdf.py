@@ -17,7 +17,7 @@ from ctypes import POINTER, byref, c_int, c_ushort, cast, create_string_buffer
 from dataclasses import dataclass, field
 from itertools import accumulate
 from threading import Lock
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import pypdfium2  # type: ignore[import-untyped]
 from pypdfium2 import raw
@@ -66,7 +66,7 @@ class PdfText:
     seen: tuple[int, ...] = ()
     """Numbers of the pages that were read by OCR."""
     line_boxes: tuple[tuple[LineBox, ...], ...] = ()
-    """By page, of what OCR has read."""
+    """By page, of what OCR has read and of what is laid over it."""
     losses: tuple[str, ...] = ()
     """Notes on what is hidden or not read."""
 
@@ -88,7 +88,7 @@ def extract_pdf_text(
         losses = _Losses()
         for index in range(n_pages):
             check()
-            text, is_picture, added = _page_text(document, index, losses)
+            text, is_picture, laid_over = _page_text(document, index, losses)
             lines.append(())
             if is_picture and see is not None:
                 pixels = _page_pixels(document, index, _MOST_SIDE_PX, shows_forms=False)
@@ -97,9 +97,10 @@ def extract_pdf_text(
                 (seen if text else pictures).append(index + 1)
             elif is_picture:
                 pictures.append(index + 1)
-            pages.append("\n\n".join(filter(None, (text, *added))))
+            pages.append("\n\n".join(filter(None, (text, laid_over.text))))
+            lines[-1] += laid_over.line_boxes(len(pages[-1]) - len(laid_over.text))
         notes = tuple(losses.notes(document))
-    boxes = tuple(lines) if seen else ()
+    boxes = tuple(lines) if any(lines) else ()
     return PdfText(tuple(pages), title.strip(), tuple(pictures), tuple(seen), boxes, notes)
 
 
@@ -163,18 +164,24 @@ class _QuotedPage:
         rect = raw.FS_RECTF()
         if index < 0 or not raw.FPDFText_GetLooseCharBox(self._characters, index, rect):
             return None
-        corners = [self._shown(rect.left, rect.top), self._shown(rect.right, rect.bottom)]
-        (left, right), (top, bottom) = map(sorted, zip(*corners, strict=True))
-        return (left, top, right, bottom) if left < right and top < bottom else None
+        return _shown_box(self._page, rect)
 
-    def _shown(self, x: float, y: float) -> tuple[float, float]:
-        """Return a point of the page as fractions: rotated and cropped as PDFium draws it."""
-        across, down = c_int(), c_int()
-        size = (0, 0, _BOX_UNITS, _BOX_UNITS)
-        raw.FPDF_PageToDevice(self._page, *size, 0, x, y, byref(across), byref(down))
-        shares = (across.value / _BOX_UNITS, down.value / _BOX_UNITS)
-        left, top = (round(min(max(share, 0.0), 1.0), 4) for share in shares)
-        return left, top
+
+def _shown_box(page: Any, rect: Any) -> PageBox | None:
+    """Return a rectangle of a page as it is shown; None if it is not on it."""
+    corners = [_shown(page, rect.left, rect.top), _shown(page, rect.right, rect.bottom)]
+    (left, right), (top, bottom) = map(sorted, zip(*corners, strict=True))
+    return (left, top, right, bottom) if left < right and top < bottom else None
+
+
+def _shown(page: Any, x: float, y: float) -> tuple[float, float]:
+    """Return a point of a page as fractions: rotated and cropped as PDFium draws it."""
+    across, down = c_int(), c_int()
+    size = (0, 0, _BOX_UNITS, _BOX_UNITS)
+    raw.FPDF_PageToDevice(page, *size, 0, x, y, byref(across), byref(down))
+    shares = (across.value / _BOX_UNITS, down.value / _BOX_UNITS)
+    left, top = (round(min(max(share, 0.0), 1.0), 4) for share in shares)
+    return left, top
 
 
 @contextmanager
@@ -213,15 +220,15 @@ def _open_page(document: Any, index: int) -> Iterator[Any]:
             raise Unreadable(f"is damaged: page {index + 1} cannot be read") from error
 
 
-def _page_text(document: Any, index: int, losses: _Losses) -> tuple[str, bool, list[str]]:
+def _page_text(document: Any, index: int, losses: _Losses) -> tuple[str, bool, _LaidOver]:
     """Return a page's own text, whether it only has pictures, and what is laid over it."""
     with _open_page(document, index) as page:
         textpage = page.get_textpage()
         text = _clean_text(textpage.get_text_range())
-        added = _Annotations(page, textpage, losses).blocks()
+        laid_over = _Annotations(page, textpage, losses).joined()
         textpage.close()
         is_picture = not text and next(page.get_objects(max_depth=1), None) is not None
-        return text, is_picture, added
+        return text, is_picture, laid_over
 
 
 def _page_pixels(document: Any, index: int, most_side_px: int, *, shows_forms: bool = True) -> Any:
@@ -266,30 +273,54 @@ class _Losses:
             yield f": attached files are not read ({listed(list(names))})"
 
 
+_Piece: TypeAlias = tuple[str, PageBox | None]
+"""A piece of a line, and where it stands on the page."""
+
+
+@dataclass(frozen=True, slots=True)
+class _LaidOver:
+    """The text of what is laid over a page, and where its pieces stand."""
+
+    text: str
+    boxes: tuple[LineBox, ...]
+
+    def line_boxes(self, offset: int) -> tuple[LineBox, ...]:
+        """Return the boxes in a text in which this one begins at an offset."""
+        return tuple(
+            (start + offset, end + offset, left, top, right, bottom)
+            for start, end, left, top, right, bottom in self.boxes
+        )
+
+
 class _Annotations:
     """What is laid over an open page: fields of forms, typed texts and comments."""
 
     def __init__(self, page: Any, textpage: Any, losses: _Losses) -> None:
-        self._textpage, self._losses = textpage, losses
+        self._page, self._textpage, self._losses = page, textpage, losses
         self._form = page.formenv.raw if page.formenv else None
-        self._fields: dict[tuple[str, str], list[str]] = {}
-        """By name and label: the value, or the choices."""
-        self._typed: list[str] = []
-        self._comments: list[str] = []
+        self._fields: dict[tuple[str, str], list[_Piece]] = {}
+        """By name and label: the label, then the value or the choices."""
+        self._typed: list[list[_Piece]] = []
+        self._comments: list[list[_Piece]] = []
         for index in range(raw.FPDFPage_GetAnnotCount(page)):
             annotation = raw.FPDFPage_GetAnnot(page, index)
             if annotation:
                 self._add(annotation)
                 raw.FPDFPage_CloseAnnot(annotation)
 
-    def blocks(self) -> list[str]:
-        fields = [f"{label}: {' '.join(values)}" for (_, label), values in self._fields.items()]
+    def joined(self) -> _LaidOver:
+        fields = list(self._fields.values())
         parts = {"Form fields": fields, "Text boxes": self._typed, "Comments": self._comments}
-        return [
-            "\n".join([f"{name}:", *(f"- {line}" for line in lines)])
-            for name, lines in parts.items()
-            if lines
-        ]
+        text, boxes = "", list[LineBox]()
+        for name, lines in parts.items():
+            gap = "\n\n" if text else ""
+            text += f"{gap}{name}:" if lines else ""
+            for line in lines:
+                text += "\n-"
+                for piece, box in line:
+                    text += f" {piece}"
+                    boxes += [(len(text) - len(piece), len(text), *box)] if box else []
+        return _LaidOver(text, tuple(boxes))
 
     def _add(self, annotation: Any) -> None:
         kind = raw.FPDFAnnot_GetSubtype(annotation)
@@ -303,12 +334,13 @@ class _Annotations:
             file = raw.FPDFAnnot_GetFileAttachment(annotation)
             self._losses.files += [_attachment_name(file)] if file else []
         text = _annotation_text(annotation, "Contents")
+        box = self._box(annotation)
         if kind == raw.FPDF_ANNOT_FREETEXT:
-            self._typed += [text] if text else []
+            self._typed += [[(text, box)]] if text else []
             self._losses.n_unread += not text
         else:
             self._losses.n_unread += kind in _MEDIA_ANNOTATIONS
-            self._comments += self._comment(annotation, kind, text)
+            self._comments += [[(one, box)] for one in self._comment(annotation, kind, text)]
         if is_hidden and text:
             self._losses.hidden.append(text)
 
@@ -358,8 +390,9 @@ class _Annotations:
             self._losses.n_unshown += 1
         elif value:
             shown = one_line(label or name, _SHOWN_CHARS) or "field"
-            values = self._fields.setdefault((name, shown), [])
-            values += [value] if value not in values else []
+            pieces = self._fields.setdefault((name, shown), [(f"{shown}:", None)])
+            is_new = all(value != known for known, _ in pieces[1:])
+            pieces += [(value, self._box(annotation))] if is_new else []
 
     def _value(self, annotation: Any, kind: int) -> str:
         """Return a field's value; of a choice that is one of several, which one it is."""
@@ -377,6 +410,11 @@ class _Annotations:
             if raw.FPDFAnnot_IsOptionSelected(form, annotation, index)
         ]
         return ", ".join(chosen) or self._field_text(raw.FPDFAnnot_GetFormFieldValue, annotation)
+
+    def _box(self, annotation: Any) -> PageBox | None:
+        rect = raw.FS_RECTF()
+        is_placed = raw.FPDFAnnot_GetRect(annotation, rect)
+        return _shown_box(self._page, rect) if is_placed else None
 
     def _field_text(self, function: Any, annotation: Any) -> str:
         return _utf16(function, self._form, annotation)

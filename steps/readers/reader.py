@@ -99,7 +99,7 @@ class Document:
     why_empty: str = "is empty"
     """The message if it is empty; follows its name."""
     line_boxes: tuple[tuple[LineBox, ...], ...] = ()
-    """By page, of what OCR has read; empty where it read nothing."""
+    """By page, of what is not its own text: read by OCR, of a form, or a comment."""
 
     @property
     def text(self) -> str:

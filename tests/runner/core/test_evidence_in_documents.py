@@ -15,6 +15,7 @@ from paddock.engine.request import ChatRequest
 from paddock.steps.readers import documents, ocr
 from paddock.steps.readers.reader_pool import ReaderPool
 from tests.fakes.papers import CONTRACTS, INVOICES, write
+from tests.fakes.pdf import pdf_form
 from tests.fakes.pool import FakePool
 from tests.runner.world import World
 
@@ -82,6 +83,19 @@ def test_the_box_of_each_field_covers_it_on_the_page(
         left, top, right, bottom = at["box"]
         assert right - left < 0.25
         assert bottom - top < 0.2
+
+
+def test_values_of_a_filled_form_and_of_its_page_both_have_boxes(tmp_path: Path) -> None:
+    here = World(tmp_path, PIPELINE)
+    (here.folder / "inbox").mkdir(parents=True)
+    field = "/Subtype /Widget /FT /Tx /T (total) /V (12.50)"
+    form = pdf_form([field], form="<< /Fields [10 0 R] >>", text="Bill B-77")
+    (here.folder / "inbox/form.pdf").write_bytes(form)
+    told = json.dumps({"number": "B-77", "total": 12.5})
+    [one] = here.run(pool=FakePool(answer=lambda _: told)).returns
+    number, total = (one["evidence"][name]["box"] for name in ("number", "total"))
+    assert number[3] < 0.2 < total[1]
+    assert total == pytest.approx([72 / 612, 172 / 792, 172 / 612, 192 / 792], abs=1e-3)
 
 
 def _page(path: Path, pool: ReaderPool) -> Any:

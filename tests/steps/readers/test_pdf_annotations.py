@@ -112,3 +112,13 @@ def test_what_is_not_read_is_noted(annotation: str, form: str, note: str) -> Non
 def test_a_page_with_nothing_but_fields_is_not_empty() -> None:
     data = pdf_form([f"{WIDGET} /FT /Tx /T (total) /V (12.50)"], text="")
     assert read(data).text == "Form fields:\n- total: 12.50"
+
+
+def test_the_value_of_a_field_has_the_fields_place() -> None:
+    """Whose `/Rect` is `[72 600 172 620]` on a page of 612 by 792 points."""
+    document = read(
+        pdf_form([f"{WIDGET} /FT /Tx /T (total) /V (12.50)"], form="<< /Fields [10 0 R] >>")
+    )
+    ((start, end, *box),) = document.line_boxes[0]
+    assert document.text[start:end] == "12.50"
+    assert box == pytest.approx([72 / 612, 172 / 792, 172 / 612, 192 / 792], abs=1e-4)
