@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.settings import PoolSettings, ServiceSettings
+from paddock.engine.system.files import read_text
 from paddock.runner.config import setting_values
 from paddock.runner.config.setting_values import ServiceAddress, service_address
 
@@ -360,7 +361,7 @@ def _file_values(file: Path, parsed: Mapping[str, Any]) -> Iterator[tuple[str, s
 
 def _parsed_toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text("utf-8"))
+        return tomllib.loads(read_text(file))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(str(file), f"this is not TOML: {error}.", "Correct the file.") from None
     except OSError as error:

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.request_log import RefusingMiddleware, RequestLog, exchange_of
 from paddock.engine.errors import EngineError
+from paddock.engine.system.files import read_text
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def read_keys(file: Path) -> tuple[ApiKey, ...]:
         InvalidKeyFile: it cannot be read, holds no key, or has an invalid line.
     """
     try:
-        text = file.read_text("utf-8")
+        text = read_text(file)
     except UnicodeDecodeError:
         raise InvalidKeyFile(
             str(file), "this is not text.", "Write one key in each line."

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -379,6 +380,17 @@ def content_stamp(facts: os.stat_result) -> tuple[int, int, int, int]:
     A program may set the mtime back after it wrote, but not the ctime.
     """
     return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """Return a regular file's text; never wait for a pipe.
+
+    Raises:
+        OSError: it cannot be read; `no_links.NotRegularFile`: it is a pipe or a device.
+        UnicodeDecodeError: it is no text.
+    """
+    with TextIOWrapper(no_links.open_file(path, follows_links=True), encoding) as file:
+        return file.read()
 
 
 def read_json(path: Path) -> Any | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
@@ -117,6 +118,26 @@ def call_in(loop: asyncio.AbstractEventLoop, act: Callable[..., Any], *args: Any
     """Call `act` in a loop, from any thread; a loop that is closed calls nothing."""
     with suppress(RuntimeError):
         loop.call_soon_threadsafe(act, *args)
+
+
+async def in_left_thread(work: Callable[..., _T], *args: Any) -> _T:
+    """Call what only reads in a thread of its own, and return its result.
+
+    If the waiting task is cancelled, the thread is left alone, and the process does not wait for it
+    when it ends, as it would for one of `asyncio.to_thread`: a file may be of any size.
+    """
+    future: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
+
+    def call() -> None:
+        try:
+            result = work(*args)
+        except BaseException as error:
+            settle(future, error)
+        else:
+            settle(future, result)
+
+    threading.Thread(target=call, daemon=True).start()
+    return await future
 
 
 def settle(future: asyncio.Future[_T], result: _T | BaseException) -> None:

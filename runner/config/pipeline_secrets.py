@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+from paddock.engine.system.no_links import open_file
 from paddock.engine.system.text import map_texts
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.keys import SecretKeys
@@ -210,7 +211,7 @@ def _read_secret(keys: SecretKeys, pipeline: Pipeline, environ: Mapping[str, str
     folder = Path(pipeline.document.file).absolute().parent
     path = folder / Path(keys.file or "").expanduser()
     try:
-        with path.open("rb") as file:
+        with open_file(path, follows_links=True) as file:
             content = file.read(MAX_SECRET_CHARS * 4)
         return content.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:

@@ -9,7 +9,6 @@ pure but `DependencyIndex`, which compares marks with the disk.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from paddock.engine.system.files import content_stamp, sha256_of
+from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import canonical_json, listed
 from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value
@@ -638,14 +638,14 @@ class DependencyIndex:
         `difference` then need not.
         """
         entries = list(entries)
-        await asyncio.to_thread(self._hash_changed, entries)
+        await in_left_thread(self._hash_changed, entries)
         stores = {path for entry in entries for path in _stores_of(entry)}
         await self._stores.look(Path(self._index.absolute(path)) for path in sorted(stores))
         wanted = {key: one for entry in entries for key, one in _listings_of(entry)}
         wanted = {key: one for key, one in wanted.items() if key not in self._listings}
         if wanted:
             owned = self._index.owned()  # here, since the loop's tasks add to it
-            await asyncio.to_thread(self._list_all, wanted, roots, owned)
+            await in_left_thread(self._list_all, wanted, roots, owned)
 
     def _hash_changed(self, entries: Iterable[Entry]) -> None:
         """Hash the files that look changed; `digest` keeps what they are."""

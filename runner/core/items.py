@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paddock.engine.errors import DeadlineExceeded, EngineError
-from paddock.engine.system.tasks import time_limit
+from paddock.engine.system.tasks import in_left_thread, time_limit
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
@@ -579,7 +579,7 @@ class ItemRunner:
                 continue
             path = str(resolve_path(roots, text))
             with contextlib.suppress(OSError):  # the step reports the error
-                record.reads[self._context.index.stored(path)] = await asyncio.to_thread(mark, path)
+                record.reads[self._context.index.stored(path)] = await in_left_thread(mark, path)
 
     async def _note_listing(
         self, record: ItemRun, step: BoundStep, scope: Scope, outputs: Any

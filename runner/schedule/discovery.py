@@ -278,7 +278,7 @@ class PipelineFinder:
         """Read a file that has settled."""
         known.is_sound = False
         try:
-            text = path.read_text("utf-8-sig") if text is None else text
+            text = files.read_text(path, "utf-8-sig") if text is None else text
             settings = read_settings(path.parent, flags=self.flags)
             made = read_triggered_pipeline(
                 path, text, settings, was_pipeline=known.triggered is not None,
@@ -365,7 +365,7 @@ def _walk(folder: Path) -> Iterator[tuple[Path, FileStamp]]:
 def _text_of(path: Path) -> str | None:
     """Return a file's text; None when it cannot be read, which the next read reports."""
     try:
-        return path.read_text("utf-8-sig")
+        return files.read_text(path, "utf-8-sig")
     except (OSError, ValueError):
         return None
 

@@ -21,6 +21,7 @@ from pydantic import Field
 
 from paddock.engine.system import files, no_links
 from paddock.engine.system.files import TemporaryFile
+from paddock.engine.system.tasks import in_left_thread
 from paddock.steps.base import Output, Params, StepError, Tools
 from paddock.steps.paths import file_sha256, numbered_name, os_refusal, printable, resolve_path
 
@@ -111,7 +112,7 @@ def _target_of_move(source: Path, text: str, tools: Tools) -> Path:
 
 
 async def _digest_of(path: Path) -> str | None:
-    return await asyncio.to_thread(file_sha256, path, "read", "`files.move` takes files")
+    return await in_left_thread(file_sha256, path, "read", "`files.move` takes files")
 
 
 async def _moved_before(source: Path, target: Path, params: FilesMoveParams, tools: Tools) -> Path:

@@ -5,7 +5,6 @@ Patterns are those of .gitignore, with braces. The walk knows what was left out,
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -20,6 +19,7 @@ from pydantic import Field, field_validator
 from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.no_links import facts_of, identity, open_folder
+from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import listed
 from paddock.pipelines.keys import SizeBytes
 from paddock.steps.base import Output, Params, StepError, Tools
@@ -369,9 +369,7 @@ class FilesScan:
 
     async def run(self, params: FilesScanParams, tools: Tools) -> FilesScanOutput:
         root, owned = resolve_path(tools.roots, params.root), tools.outputs.owned()
-        files, notes = await asyncio.to_thread(
-            scan_folder, params, root, tools.roots.allowed, owned
-        )
+        files, notes = await in_left_thread(scan_folder, params, root, tools.roots.allowed, owned)
         for note in notes:
             tools.log.note(f"{printable(params.root)}: {note}")
         return FilesScanOutput(files=files)

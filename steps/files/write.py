@@ -18,6 +18,7 @@ from pydantic import Field
 
 from paddock.engine.system import no_links
 from paddock.engine.system.files import TemporaryFile
+from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import Output, Params, StepError, Tools
 from paddock.steps.paths import file_sha256, os_refusal, printable, resolve_path
@@ -103,7 +104,7 @@ async def _digest_of(path: Path) -> str | None:
     """Return the digest of the file that is there, made in a thread: it may be of any size."""
     if not os.path.lexists(path):  # noqa: ASYNC240 - a thread takes longer
         return None
-    return await asyncio.to_thread(file_sha256, path, "written", "`path` must name a file")
+    return await in_left_thread(file_sha256, path, "written", "`path` must name a file")
 
 
 def _target_path(text: str, tools: Tools) -> Path:

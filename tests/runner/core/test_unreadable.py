@@ -5,9 +5,13 @@ As root every file can be read, so `setpriv` takes that privilege from the comma
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
+import signal
+import socket
+import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +19,9 @@ from typing import Any
 
 import pytest
 
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.bind.bind import read_plan
+from paddock.runner.config.pipeline_secrets import read_secrets
 from tests.runner.cli.commands.shell import PADDOCK, Ended
 from tests.runner.world import World
 
@@ -288,3 +295,96 @@ steps:
         "step '(files.rows)': 'pipe.csv' is a device or a pipe.",
         "step 'text': 'pipe.txt' is a device or a pipe, not a document.",
     ]
+
+
+def steps(text: str) -> str:
+    return f"name: named\nsteps:\n  - {{id: s, {text}}}\n"
+
+
+NAMED = {
+    "a.png": steps("uses: chat, with: {prompt: x, images: [a.png]}"),
+    "a.csv": steps("uses: files.rows, with: {path: a.csv}"),
+    "a.pdf": steps("uses: files.read, with: {path: a.pdf}"),
+    "a.txt": steps("uses: summarise, with: {file: a.txt}"),
+    "b.txt": steps("uses: files.move, with: {path: b.txt, to: c/}"),
+    "c.txt": steps("uses: files.write, with: {path: c.txt, text: x}"),
+    "d.txt": steps("uses: tool, with: {name: files.read, args: {path: d.txt}}"),
+    "e.txt": "inputs: {doc: {type: path, default: e.txt}}\n"
+    + steps('uses: files.read, with: {path: "{{ inputs.doc }}"}'),
+    "prompt.md": steps("uses: chat, with: {prompt: {file: prompt.md}}"),
+    "talk.prompt.yml": steps("uses: chat, with: {prompt: {file: talk.prompt.yml}}"),
+    "text.md": steps("uses: files.write, with: {path: out/a.md, template: {file: text.md}}"),
+    "schema.json": steps("uses: chat, with: {prompt: x}, reply: {schema: {file: schema.json}}"),
+    "own.py": steps("uses: 'own.py:clean', with: {text: x}"),
+    "servers.json": "mcpServers: {file: servers.json}\n"
+    + steps("uses: prompt, with: {template: x}"),
+    "index.lance": steps("uses: search, with: {store: index.lance, query: x}"),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_what_is_no_file_fails_at_once_wherever_it_is_named(
+    tmp_path: Path, kind: str, name: str
+) -> None:
+    if kind == "device" and os.getuid() != 0:
+        pytest.skip("only root makes devices")
+    world = World(tmp_path, NAMED[name])
+    made = put_in_place(tmp_path / name, kind)
+    try:
+        (item,) = [item for item in world.run().items if item.error is not None]
+        error = str(item.error)
+    except PipelineError as fault:
+        error = str(fault)
+    assert "a device or a pipe" in error or f"'{tmp_path / name}' is a file" in error
+    assert stat.S_IFMT((tmp_path / name).lstat().st_mode) == made, "it is as it was"
+
+
+def put_in_place(path: Path, kind: str) -> int:
+    """Make what is no file; return its type."""
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":  # one that never ends
+        os.mknod(path, 0o600 | stat.S_IFCHR, os.makedev(1, 5))
+    else:
+        with socket.socket(socket.AF_UNIX) as server, contextlib.chdir(path.parent):
+            server.bind(path.name)
+    return stat.S_IFMT(path.lstat().st_mode)
+
+
+def test_a_key_that_is_a_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    prompt = steps('uses: prompt, with: {template: "{{ secrets.key }}"}')
+    world = World(tmp_path, f"secrets: {{key: {{file: key}}}}\n{prompt}")
+    os.mkfifo(tmp_path / "key")
+    with pytest.raises(PipelineError, match=r"key cannot be read: it is a device or a pipe\."):
+        read_secrets(read_plan(world.file).pipeline, {})
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "files.scan, with: {root: inbox}",
+        "files.move, with: {path: inbox/large.txt, to: out/, mode: copy}",
+        "files.read, with: {path: inbox/large.txt, max_bytes: 4TiB}",
+    ],
+)
+def test_sigterm_ends_a_run_that_reads_a_file_without_an_end(inbox: Path, step: str) -> None:
+    """Of a sparse file: as large as no disk, and hashed for an hour."""
+    (inbox.parent / "pipeline.yaml").write_text(f"steps: [{{id: large, uses: {step}}}]\n")
+    with (inbox / "large.txt").open("wb") as file:
+        file.truncate(2 * 1024**4)
+    with subprocess.Popen(
+        [PADDOCK, "run", "--local"], cwd=inbox.parent, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PADDOCK_HOME": str(inbox.parent / "home")},
+    ) as process:  # fmt: skip
+        assert process.stderr is not None
+        try:
+            said = ""
+            while "large: running" not in said:
+                line = process.stderr.readline()
+                assert line, said
+                said += line
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=60) == 130
+        finally:
+            process.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,14 @@ def test_a_source_without_a_picture_and_a_broken_document_are_a_sentence(
     answer = ann.get(of(broken.id, "/picture?page=1"))
     assert answer.status_code == 409
     assert answer.json()["error"].startswith("'bad.pdf'")
+    (tmp_path / "bad.pdf").unlink()
+    os.mkfifo(tmp_path / "bad.pdf")  # a process that opens it as a file waits for ever
+    answer = ann.get(of(broken.id, "/picture?page=1"))
+    assert (answer.status_code, answer.json()["error"]) == (
+        409,
+        "'bad.pdf' cannot be shown: it is a device or a pipe. This is its text as the model read "
+        "it.",
+    )
 
 
 # Decisions
