@@ -217,7 +217,7 @@ def test_what_prefect_shows_of_an_error_that_ends_the_run_has_no_secret(folder: 
             "secret 'token': it has fewer than 4 characters, and could not be kept out of texts.",
         ),
         ("{file: no/where}", "secret 'token': {folder}/no/where cannot be read: No such file"),
-        ("{file: private}", "secret 'token': {folder}/private cannot be read: Is a directory."),
+        ("{file: private}", "secret 'token': {folder}/private cannot be read: it is a folder."),
         ("{file: binary}", "secret 'token': {folder}/binary holds no text."),
         ("{file: large}", "secret 'token': it has more than 65,536 characters."),
     ],
