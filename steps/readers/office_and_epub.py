@@ -612,27 +612,37 @@ def _chart_blocks(chart: Any) -> Iterator[str]:
     yield chart_titles(chart)
     for plot in chart.iterfind(f"{_CHART_NS}chart/{_CHART_NS}plotArea/*"):
         series = plot.findall(f"{_CHART_NS}ser")
-        names = [" ".join(_points(one, (f"{_CHART_NS}tx",)).values()) for one in series]
-        values = [_points(one, _VALUES) for one in series]
-        categories = _points(series[0], _CATEGORIES) if series else {}
-        yield markdown_table(
-            [["", *names]]
-            + [
-                [categories.get(index, ""), *(one.get(index, "") for one in values)]
-                for index in dict.fromkeys((*categories, *(i for one in values for i in one)))
-            ]
-        )
+        have_own_x = any(one.find(_CATEGORIES[1]) is not None for one in series)
+        for group in [[one] for one in series] if have_own_x else [series]:
+            yield _series_table(group)
+
+
+def _series_table(series: Sequence[Any]) -> str:
+    """Return series of the same categories as a table."""
+    named = f"{_CHART_NS}tx"
+    names = [
+        " ".join(_points(one, (named,)).values()) or one.findtext(f"{named}/{_CHART_NS}v") or ""
+        for one in series
+    ]
+    values = [_points(one, _VALUES) for one in series]
+    categories = _points(series[0], _CATEGORIES) if series else {}
+    indexes = dict.fromkeys((*categories, *(index for one in values for index in one)))
+    rows = ([categories.get(i, ""), *(one.get(i, "") for one in values)] for i in indexes)
+    return markdown_table([["", *names], *rows])
 
 
 def _points(series: Any, tags: tuple[str, ...]) -> dict[str, str]:
-    """Return the stored texts or numbers of a part of a series by their indexes."""
+    """Return the stored texts or numbers of a part of a series by their indexes.
+
+    Categories may have several levels, the inner ones first.
+    """
     found: dict[str, str] = {}
     for part in (one for tag in tags for one in series.iterfind(tag)):
         for point in part.iter(f"{_CHART_NS}pt"):
-            text = point.findtext(f"{_CHART_NS}v") or ""
+            text, index = point.findtext(f"{_CHART_NS}v") or "", point.get("idx", "")
             with suppress(ValueError):
                 text = number_text(float(text)) if tags == _VALUES else text
-            found.setdefault(point.get("idx", ""), " ".join(text.split()))
+            found[index] = " ".join((*text.split(), found.get(index, ""))).strip()
     return found
 
 

@@ -45,3 +45,30 @@ def test_shapes_are_read_as_one_reads_and_tables_and_charts_are_tables() -> None
         "left\n\nright\n\nbelow\n\n| Item | Price |\n| --- | --- |\n| Slates | 5 |\n\n"
         "|  | Roofs |\n| --- | --- |\n| 2023 | 3 |\n| 2024 | 4.5 |"
     )
+
+
+def test_charts_of_points_and_of_several_levels_are_read_whole() -> None:
+    from pptx import Presentation
+    from pptx.chart import data
+    from pptx.enum.chart import XL_CHART_TYPE
+
+    presentation = Presentation()
+    shapes = presentation.slides.add_slide(presentation.slide_layouts[6]).shapes
+    kinds: Any = data
+    points = kinds.XyChartData()
+    for name, x in (("Here", 1), ("There", 7)):
+        points.add_series(name).add_data_point(x, x * 1_000_000.5)
+    shapes.add_chart(XL_CHART_TYPE.XY_SCATTER, 0, 0, 100, 100, points)
+    levels = kinds.CategoryChartData()
+    year = levels.add_category("2024")
+    year.add_sub_category("Jan")
+    year.add_sub_category("Feb")
+    levels.add_series("Sum", (1, 2))
+    shapes.add_chart(XL_CHART_TYPE.BAR_CLUSTERED, 0, 9_000_000, 100, 100, levels)
+    out = BytesIO()
+    presentation.save(out)
+    rule = "| --- | --- |\n"
+    assert read_pptx(BytesIO(out.getvalue()), ReadOptions()).text == (
+        f"|  | Here |\n{rule}| 1 | 1000000.5 |\n\n|  | There |\n{rule}| 7 | 7000003.5 |\n\n"
+        f"|  | Sum |\n{rule}| 2024 Jan | 1 |\n| Feb | 2 |"
+    )
