@@ -8,7 +8,7 @@ paths that name more than their item, which belong to another report.
 
 `deletes: prune` removes what was made from a deleted source, and what its folder's items no longer
 make; `--prune` removes all that is outdated. Neither removes what was edited by hand. What is kept
-is counted and named in each run. Vector rows are outputs like files. Temporary files go as well.
+is counted and named in each run. Vector rows are outputs like files.
 """
 
 from __future__ import annotations
@@ -48,19 +48,8 @@ from paddock.steps.vectors.open_stores import OpenStores
 from .block_items import DeletionDoubt
 from .fingerprints import ROWS, WRITTEN, current_paths, nested_outputs
 from .run_context import ItemOutputs, RunContext
+from .run_records import WROTE
 from .staleness import BlockWork, OuterPipelines
-
-
-def sweep_temporary_files(index: OutputIndex) -> int:
-    """Remove stale temporary files from every folder that this pipeline wrote to; return how many.
-
-    For the end of a run, which has written by then what the killed one was about to.
-    """
-    folders = {file.parent for file in index.owned()}
-    return index.ledger.objects.sweep() + sum(
-        len(files.remove_stale_files(folder)) for folder in sorted(folders)
-    )
-
 
 DONE_STATES = frozenset(("done", "skipped"))
 """States in which an item keeps only the rows of this run."""
@@ -296,6 +285,18 @@ class NodeOutputs:
             made.live.writers.add((scope, step.id))
         return made
 
+    @classmethod
+    def of_last_run(cls, step: BoundStep, scope: str, index: OutputIndex) -> NodeOutputs | None:
+        """Return what applies of a step without an entry that is left as it is; None: not known."""
+        origins = LineageStore(index.ledger)
+        made = origins.made(scope, step.id)
+        if made is None:  # a killed run may have written, and no other one
+            written = [row.path for row in index.rows() if row.scope == scope]
+            return cls.of_step(step, scope, written, ())
+        if made.spec is None or origins.spec(made.spec) != canonical_spec(step):
+            return None
+        return cls.of_step(step, scope, made.made.get(WROTE, ()), ())
+
     def add_item(self, scope: str, key: str, entry: Entry | None, *, is_open: bool) -> None:
         """Add an item that is listed now; `is_open`: it is still to be done."""
         is_open = is_open or entry is None or entry.state in UNDECIDED_STATES
@@ -462,8 +463,8 @@ class OutdatedFinder:
                 self._rules[place.step] = self._names_item_alone(place.step)
             return self._rules[place.step]
         text = self._recorded_spec(row, place)
-        if text is None:  # written by a killed run that recorded no item of the step
-            return row.sha256 is None
+        if text is None:  # only killed runs wrote it, and none recorded an item of the step
+            return True
         spec = json.loads(text)
         if place.outer:  # it may read steps around it
             spec["steps"] = self._steps_of_items() | spec["steps"]

@@ -210,6 +210,7 @@ class _PlanRun:
         elif why := self._without_results(node, before):
             self.blocks.left[node.id] = why
             self._leave(node, why)
+            await self._note_last(node)
         else:
             await self._run(node)
         self._ended[node.id].set()
@@ -334,6 +335,15 @@ class _PlanRun:
         entry = (await ledger.ask(ledger.entries, scope, [step.id])).get(step.id)
         end = self.blocks.ends[step.id] = NodeOutputs(step)
         end.add_item(scope, step.id, entry, is_open=False)
+
+    async def _note_last(self, node: BoundNode) -> None:
+        """Note what applies of a step without an entry that is left as it is."""
+        if self._outer or isinstance(node, BoundBlock) or node.kind.roles or node.inner:
+            return
+        context, scope = self._context, self._context.judge.scope_id(node.id)
+        end = await context.ledger.ask(NodeOutputs.of_last_run, node, scope, context.index)
+        if end is not None:
+            self.blocks.ends[node.id] = end
 
     async def _in_turn(self, step: BoundStep, scope_id: str) -> tuple[ItemRun, Any]:
         """Run a step; steps with side effects run on one machine after the other."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system import tasks
+from paddock.engine.system import files, tasks
 from paddock.engine.system.text import canonical_json
 from paddock.runner.bind.bound import BoundPlan, all_plans, progress_line_names
 from paddock.runner.bind.permissions import unasked_pools
@@ -32,7 +32,6 @@ from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .call_cache import QueryBatches, no_fence
-from .cleanup import sweep_temporary_files
 from .concurrency import TurnWait, WorkClaims, group_turn, open_claims
 from .model_pools import LookupInterrupted, PoolOptions, open_pools
 from .retry_and_quarantine import CrashSuspects
@@ -327,7 +326,7 @@ class _Opening:
         if claims is not None:
             self.stack.push_async_callback(_clean_up_after_dead_machines, claims, index)
         if has_crashed:
-            self.stack.push_async_callback(asyncio.to_thread, sweep_temporary_files, index)
+            self.stack.push_async_callback(asyncio.to_thread, _sweep_temporary_files, index)
         return index
 
 
@@ -371,7 +370,18 @@ def _release_run_name(ledger: Ledger, run: str) -> None:
 async def _clean_up_after_dead_machines(claims: WorkClaims, index: OutputIndex) -> None:
     """Remove temporary files of machines that died meanwhile; their items are done by now."""
     if await claims.drop_dead():
-        await asyncio.to_thread(sweep_temporary_files, index)
+        await asyncio.to_thread(_sweep_temporary_files, index)
+
+
+def _sweep_temporary_files(index: OutputIndex) -> int:
+    """Remove stale temporary files from every folder that this pipeline wrote to; return how many.
+
+    For the end of a run, which has written by then what the killed one was about to.
+    """
+    folders = {file.parent for file in index.owned()}
+    return index.ledger.objects.sweep() + sum(
+        len(files.remove_stale_files(folder)) for folder in sorted(folders)
+    )
 
 
 def _job_id(bound: BoundPlan, options: RunOptions) -> str:

@@ -22,7 +22,6 @@ from paddock.runner.bind.bound import (
     BoundPlan,
     BoundStep,
     all_steps,
-    canonical_spec,
     steps_of,
     with_inputs,
 )
@@ -35,11 +34,9 @@ from paddock.runner.core.model_pools import models_asked
 from paddock.runner.core.retry_and_quarantine import RunStopped, StepFailed, is_step_skipped
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
-from paddock.runner.core.run_records import WROTE
 from paddock.runner.core.session import open_session
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport, State
 from paddock.steps.base import OutsideRoots
 
@@ -223,12 +220,9 @@ class _Forecast:
                 return
         except StepFailed:
             return
-        origins = LineageStore(self._context.ledger)
-        made = origins.made(scope, step.id)
-        if made is None:
-            self._ends[step.id] = NodeOutputs.of_step(step, scope, (), ())
-        elif made.spec is not None and origins.spec(made.spec) == canonical_spec(step):
-            self._ends[step.id] = NodeOutputs.of_step(step, scope, made.made.get(WROTE, ()), ())
+        end = NodeOutputs.of_last_run(step, scope, self._context.index)
+        if end is not None:
+            self._ends[step.id] = end
 
     def _can_be_read(self, step: BoundStep) -> bool:
         """Return whether a step gives now what it will give in the run."""

@@ -258,14 +258,17 @@ class _Sweeper:
         for scope, key in rows if not self._is_dry else ():
             at = {"scope": scope, "key": key}
             query = "select path from outputs where scope = :scope and key = :key"
-            for (path,) in self._database.rows(query, at):
-                # An output that exists stays known: otherwise a scan takes it for a document.
-                if not os.path.lexists(self._state.parent / path):
-                    self._do(_DROP_OUTPUT, {**at, "path": path})
+            paths = [path for (path,) in self._database.rows(query, at)]
+            # An output that exists stays known, with the step that made it: otherwise a scan takes
+            # it for a document.
+            gone = [path for path in paths if not os.path.lexists(self._state.parent / path)]
+            for path in gone:
+                self._do(_DROP_OUTPUT, {**at, "path": path})
             self._do(_DROP_ITEM, at)
             if self._has_reviews:
                 self._do(_DROP_REVIEWS, at)
-            self._do(_DROP_MADE, at)
+            if gone == paths:
+                self._do(_DROP_MADE, at)
         if rows and not self._is_dry:
             self._do(_DROP_SPECS, {})
         return frozenset((scope, key) for scope, key in rows)

@@ -153,6 +153,9 @@ def test_a_document_that_is_long_gone_leaves_the_ledger_but_its_output_is_still_
     assert (swept.items, swept.calls) == (2, 3)  # and the first digest's
     known = {str(path) for (path,) in rows(world, "select path from outputs")}
     assert known == {"out/1.txt", "out/2.txt", "out/DIGEST.md"}
+    keys = {key for (key,) in rows(world, "select key from provenance")}
+    assert "1.txt" in keys  # the step that made the output is known as well
+    assert "0.txt" not in keys
     assert states(world.run()) == {}
 
 
