@@ -496,6 +496,13 @@ class Ledger:
         query = f"select {', '.join(RunRow.__slots__)} from runs {which}"
         return [RunRow(*row) for row in self.rows(query, **values)]
 
+    def runs_that_continue(self, jobs: Sequence[str]) -> list[RunRow]:
+        """Return the runs whose `parent` is one of these."""
+        if self._database is None:
+            return []
+        which = f"where parent in (select value from {self._database.listed_keys})"
+        return self._runs(f"{which} order by started", keys=json.dumps(jobs))
+
     def runs_of(self, job: str) -> frozenset[str]:
         """Return the names of the runs that did, or do, a job together."""
         query = "select run from runs where run = :job or parent = :job"

@@ -73,11 +73,14 @@ _OPEN = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CA
          StateType.PAUSED]  # fmt: skip
 
 
-ShownState = Literal["starting", "skipped", "interrupted", "completed", "failed", "crashed"]
+ShownState = Literal[
+    "starting", "skipped", "interrupted", "budget", "completed", "failed", "crashed"
+]
 _STATES: Mapping[ShownState, Callable[..., State[Any]]] = {
     "starting": Pending,
     "skipped": partial(Cancelled, name="Skipped"),
     "interrupted": Cancelled,
+    "budget": partial(Completed, name="Budget"),
     "completed": Completed,
     "failed": Failed,
     "crashed": Crashed,

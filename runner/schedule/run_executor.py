@@ -69,13 +69,6 @@ class RunWaits:
 
 
 @dataclass(frozen=True, slots=True)
-class CallDone:
-    """A webhook call of the run is over."""
-
-    call: str
-
-
-@dataclass(frozen=True, slots=True)
 class RunEnded:
     """The run is over; without a `report`, `words` is the error that ended it."""
 
@@ -116,7 +109,6 @@ async def _run_task(task: RunTask, link: Connection) -> None:
     orders = RunOrders(text=task.text, flags=dict(task.flags), agreed=task.agreed)
     orders.began = lambda run: _send_message(link, RunBegan(run))
     orders.waits = lambda words: _send_message(link, RunWaits(words))
-    orders.call_done = lambda call: _send_message(link, CallDone(call))
     is_unreachable = False
     with deployed_flow.with_orders(orders), _taking_stop_requests(link, orders):
         try:
@@ -138,7 +130,9 @@ def _taking_stop_requests(link: Connection, orders: RunOrders) -> Iterator[None]
             said = link.recv()
         except (EOFError, OSError):
             loop.remove_reader(link.fileno())
+            orders.is_continued = True  # by the next `paddock up`
             return
+        orders.is_continued = True  # unless it was cancelled for good
         if isinstance(said, StopRequest) and said.is_gentle:
             orders.is_handed_over = said.is_handed_over
             status = "interrupted" if said.is_interrupted else "budget"
@@ -153,7 +147,7 @@ def _taking_stop_requests(link: Connection, orders: RunOrders) -> Iterator[None]
         loop.remove_reader(link.fileno())
 
 
-def _send_message(link: Connection, said: RunBegan | RunWaits | CallDone | RunEnded) -> None:
+def _send_message(link: Connection, said: RunBegan | RunWaits | RunEnded) -> None:
     with contextlib.suppress(OSError):  # the other end is closed
         link.send(said)
 
@@ -203,8 +197,6 @@ class RunProcess:
         """The run's name in the ledger, as soon as it is known."""
         self.waits_for = ""
         """What it waits for."""
-        self.calls_done: set[str] = set()
-        """Ids of its webhook calls that are over."""
         self.ended: asyncio.Future[ProcessEnd] = asyncio.get_running_loop().create_future()
         self._process = process
         self._link = link
@@ -291,8 +283,6 @@ class RunExecutor:
                         self._began(running)
                     elif isinstance(said, RunWaits):
                         running.waits_for = said.words
-                    elif isinstance(said, CallDone):
-                        running.calls_done.add(said.call)
                     else:
                         heard.append(said)
             except (EOFError, OSError):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from paddock.engine.system.tasks import TaskSet
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.daemon.prefect_auth import Signer
+from paddock.runner.progress.drain import STOP_REQUESTED
 from paddock.runner.progress.prefect_view import SUSPENDED
 from paddock.runner.progress.report import Report
 
@@ -176,6 +177,8 @@ class ManagerOptions:
     """Returns how a run ended by its ledger; None: unknown."""
     auth_string: str = field(default="", repr=False)
     """Password of our own Prefect server; empty for another server."""
+    stopped: Collection[str] = ()
+    """Flow runs that were at work when the last `paddock up` was asked to end."""
 
 
 class RunManager:
@@ -309,7 +312,12 @@ class RunManager:
 
     async def _decide(self, by_id: Mapping[str, Deployment]) -> None:
         now = datetime.now(UTC)
-        waiting = {run.id: run for run in self.queue if run.is_held or run.at <= now}
+        waiting = {
+            run.id: run
+            for run in self.queue
+            # One that continues another begins when that one's end is recorded.
+            if (run.is_held or run.at <= now) and run.parameters.get("parent") not in self.jobs
+        }
         due = [one for run in waiting.values() if (one := await self._due(run, by_id)) is not None]
         groups = {one.id: one.group for one in due}
         active = [
@@ -400,7 +408,10 @@ class RunManager:
             return
         running = RunProcess(0)
         running.ended.set_result(ProcessEnd())
-        self._take(ManagedRun(run, post, group, running))
+        stopped: StopReason | None = "shutdown" if run.id in self._options.stopped else None
+        if run.phase == "cancelling":
+            stopped = "cancelled"
+        self._take(ManagedRun(run, post, group, running, stopped))
 
     def _began(self, running: RunProcess) -> None:
         for job in self.jobs.values():
@@ -455,7 +466,7 @@ class RunManager:
         """Record how a run ended, and restart it if that is due."""
         shown = await self._prefect_queue.read(job.tracked.id)
         run = job.name
-        calls = job.tracked.parameters.get("calls")  # the ledger knows the end of one of them
+        calls = job.tracked.parameters.get("calls") or ()  # the ledger knows the end of each
         if end.crash is not None and job.stopped is None and not calls:
             # It may have ended normally while neither `up` nor Prefect was running.
             report = await asyncio.to_thread(self._options.known_end, job.post, run)
@@ -469,14 +480,18 @@ class RunManager:
             name = job.post.triggered.pipeline.name
             log.info("%s: run %s is suspended; it goes on when it is resumed in Prefect", name, run)
             return
-        if shown is not None and shown.phase != "ended":
-            await self._show(job, end, ending)
         now = datetime.now(UTC)
         next_ = after_ending(ending, now, max_restarts=self._options.max_restarts)
         if isinstance(next_, RestartRun) and is_superseded_by_schedule(job, now):
             next_ = NoRestart()
-        if isinstance(next_, RestartRun):
-            await self._again(job, next_)
+        groups = [calls]
+        if isinstance(next_, NoRestart) and next_.is_given_up and calls[1:]:
+            groups = [[call] for call in calls]  # one of them ends the process
+            next_ = RestartRun(now, 1, f"{ending.crash}; its calls are runs of their own now")
+        if isinstance(next_, RestartRun):  # before its end is shown: an open run is not forgotten
+            await self._again(job, next_, groups)
+        if shown is not None and shown.phase != "ended":
+            await self._show(job, end, ending)
         self.jobs.pop(job.tracked.id, None)
         if end.report is not None:
             missing = (item.error or "" for item in end.report.items if item.state == "missing")
@@ -508,34 +523,34 @@ class RunManager:
             state, words = "crashed", ending.crash
         elif report is not None and report.status in ("completed", "quarantined"):
             state, words = "completed", report.message or ""
-        elif ending.status in ("interrupted", "budget"):
+        elif ending.status == "budget":
+            state, words = "budget", (report and report.message) or STOP_REQUESTED
+        elif ending.status == "interrupted":
             state, words = "interrupted", "It was asked to stop."
         elif report is not None:
             words = report.message or ""
         await self._prefect_queue.show(job.tracked.id, state, words)
 
-    async def _again(self, job: ManagedRun, next_: RestartRun) -> None:
-        """Queue a run again, as a new one that continues it."""
+    async def _again(
+        self, job: ManagedRun, next_: RestartRun, groups: Sequence[Sequence[Mapping[str, Any]]]
+    ) -> None:
+        """Queue a run again, as one for each group of its calls; the first continues it."""
         old = job.tracked
         parameters = {**old.parameters, "attempt": next_.attempt, "parent": old.id}
         parameters["root"] = old.parameters.get("root") or old.id
         # The ledger joins all starts of a run by it.
         parameters["job"] = old.parameters.get("job") or job.running.run or old.name
-        if calls := old.parameters.get("calls"):
-            left = [call for call in calls if call["id"] not in job.running.calls_done] or calls[
-                -1:
-            ]
-            parameters |= {"calls": left, "inputs": left[0]["inputs"]}
-            parameters["job"] = job.running.run or old.parameters.get("job") or old.name
-        made = await self._prefect_queue.submit(
-            job.post.deployment,
-            parameters,
-            key=f"{old.id}{AGAIN_SUFFIX}",
-            at=next_.at,
-            words=next_.words,
-        )
-        if old.id in self._waiting:
-            self._waiting[made.id] = self._waiting.pop(old.id)
+        for number, calls in enumerate(groups):
+            own = {"calls": [*calls], "inputs": calls[0]["inputs"]} if calls else {}
+            made = await self._prefect_queue.submit(
+                job.post.deployment,
+                parameters | own,
+                key=f"{old.id}{AGAIN_SUFFIX}{number or ''}",
+                at=next_.at,
+                words=next_.words,
+            )
+            if old.id in self._waiting:
+                self._waiting[made.id] = self._waiting.pop(old.id)
 
     async def _tell(
         self, id_: str, job: ManagedRun | None, status: str, report: Report | None

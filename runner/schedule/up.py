@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import socket
@@ -19,11 +20,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from starlette.types import ASGIApp
 
 from paddock.engine.api.server import PortTaken, listen, serving
+from paddock.engine.system import files
 from paddock.engine.system.hosts import is_loopback
 from paddock.engine.system.tasks import StopRequested, task_group, unless, wait_for_event
 from paddock.pipelines.model import Pipeline
@@ -35,7 +37,7 @@ from paddock.runner.daemon.prefect_auth import Signer, own_auth_string, password
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import clean_in_subprocess
-from paddock.runner.progress.report import Report, Status
+from paddock.runner.progress.report import Report
 from paddock.runner.review.page import PAGE_PATH
 from paddock.runner.review.page_server import (
     FolderDesks,
@@ -45,6 +47,7 @@ from paddock.runner.review.page_server import (
 )
 from paddock.runner.settings import STATE_FOLDER, Settings
 from paddock.runner.workers.cluster_machine import renew_crash_automation
+from paddock.runner.workers.deployed_flow import known_end
 
 from .discovery import FolderLocks, FolderTaken, PipelineChanges, PipelineFinder
 from .prefect_queue import DeletedInPrefect, QueueError, open_queue
@@ -169,6 +172,8 @@ class Up:
         self._wanted: dict[str, TriggeredPipeline] = {}
         self._round_at = time.monotonic()
         self._is_prefect_there: bool | None = None
+        self._stopped_runs = wishes.settings.state_dir / "up" / "stopped.json"
+        """Flow runs that were at work when `up` was asked to end."""
         self._is_ours = False
         """Whether the Prefect server is this machine's own."""
         self._has_changed = True
@@ -219,9 +224,10 @@ class Up:
                 self._has_progressed,
                 self._known_end,
                 auth_string,
+                frozenset(files.read_json_object(self._stopped_runs)),
             )
             self._run_manager = RunManager(queue, signer, options)
-            self._kill_runs = self._run_manager.abandon
+            self._kill_runs = self._abandon_runs
             watching = WatchManager(self._run_manager, self._open_ledger, unattended.max_attempts)
             tell = partial(alert_trouble, flags)
             self._ledgers = LedgerHealth(self._open_ledger, tell)
@@ -271,9 +277,21 @@ class Up:
         except (LedgerError, OSError) as error:
             raise UpError(f"Runs cannot be signed: {error}") from None
 
+    def _abandon_runs(self) -> None:
+        self._note_stopped_runs()
+        self._run_manager.abandon()
+
+    def _note_stopped_runs(self) -> None:
+        """Note which runs did not crash, though the next start may find them killed."""
+        jobs = self._run_manager.jobs.items()
+        names = {id_: job.name for id_, job in jobs if job.stopped != "cancelled"}
+        with contextlib.suppress(OSError):  # then they count as crashed
+            files.write_atomically(self._stopped_runs, json.dumps(names))
+
     async def _closed(self) -> None:
         """Stop the running runs in bounded time."""
         within_s = self._settings.service.stop_timeout_s
+        self._note_stopped_runs()
         await self._reconciler.watching.stop()
         await self._run_manager.stop(within_s * 0.6)
         with contextlib.suppress(Exception):  # the next start reports what is left
@@ -497,11 +515,8 @@ class Up:
                 row = ledger.run(run)
         except LedgerError:
             return None
-        if row is None or row.pipeline != post.triggered.pipeline.name or row.ended is None:
-            return None
-        status = cast(Status, row.status)
-        is_orderly = status in ("completed", "quarantined", "failed")
-        return Report(run, row.pipeline, status, {}, message=row.message) if is_orderly else None
+        is_ours = row is not None and row.pipeline == post.triggered.pipeline.name
+        return known_end(row) if row is not None and is_ours else None
 
     def _open_ledger(self, folder: Path, is_readonly: bool) -> Ledger:
         url = self._settings.ledger_url

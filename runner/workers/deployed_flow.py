@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import httpx
@@ -40,11 +40,13 @@ from paddock.engine.system.tasks import end
 from paddock.runner import api
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, signer_for
+from paddock.runner.ledger.entries import LedgerError, RunRow
+from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.events import MultiObserver, Observer, run_log
 from paddock.runner.progress.prefect_view import SUSPENDED
-from paddock.runner.progress.report import Report
-from paddock.runner.settings import Settings, read_settings
+from paddock.runner.progress.report import Report, Status
+from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
 from .delegation import REPORTED_ERRORS, SharedJob, delegate_job, failure_message
 
@@ -83,8 +85,15 @@ class RunOrders:
     """The flow's own code has begun."""
     is_handed_over: bool = False
     """`paddock up` is stopping, and its next start continues the run."""
-    call_done: Callable[[str], None] | None = None
-    """Called with the id of each webhook call that is over."""
+    is_continued: bool = False
+    """If it stops, another flow run continues it, before which its own must not end."""
+
+    def leaves_state(self) -> bool:
+        """Return whether the flow run stays open: `paddock up` ends it once its rest is queued."""
+        if self.report is None or self.report.status not in ("budget", "interrupted"):
+            return False
+        is_cancelled = self.stop_gate.is_closed and self.stop_gate.status == "interrupted"
+        return self.stop_gate.words == SUSPENDED or (self.is_continued and not is_cancelled)
 
 
 _orders: ContextVar[RunOrders] = ContextVar("orders")
@@ -121,7 +130,8 @@ async def run_pipeline(
     `share` numbers the flow runs that do `job` together; 0 delegates to the workers if a work pool
     and a shared ledger are configured. `root` is the first of all flow runs that continued one
     another. `calls` are webhook calls that waited together, each with its `id` and `inputs`: they
-    are runs of this process, one after the other; `inputs` are then those of the first.
+    are runs of this process, one after the other, but for those that the ledger has as done;
+    `inputs` are then those of the first.
     """
     orders = _orders.get(None)
     if orders is None:
@@ -156,7 +166,10 @@ async def run_pipeline(
 
         try:
             if calls:
-                orders.report = await _run_calls(orders, calls, job, run_once)
+                over: Mapping[str, Report] = {}
+                if parent:
+                    over = await asyncio.to_thread(_ended_calls, path, settings, calls)
+                orders.report = await _run_calls(orders, calls, over, run_once)
             else:
                 orders.report = await run_once(inputs or {}, orders.stop_gate, job)
         except REPORTED_ERRORS as error:
@@ -166,24 +179,51 @@ async def run_pipeline(
             orders.report = Report("", Path(path).stem, "failed", {}, message=words)
         finally:
             await named.shown()
-    if orders.report.status == "budget" and orders.stop_gate.words == SUSPENDED:
-        raise Pause(SUSPENDED)  # a final state would take its place
+    if orders.leaves_state():
+        raise Pause(orders.stop_gate.words)  # a final state would take its place
     return flows.state_of(orders.report)
 
 
 RunCall = Callable[[Mapping[str, Any], StopGate, str, str], Awaitable[Report]]
 
 
+def known_end(row: RunRow) -> Report | None:
+    """Return how a run ended in order, by its ledger; None: it was killed or stopped."""
+    is_orderly = row.ended is not None and row.status in ("completed", "quarantined", "failed")
+    status = cast(Status, row.status)
+    return Report(row.run, row.pipeline, status, {}, message=row.message) if is_orderly else None
+
+
+def _ended_calls(
+    path: str, settings: Settings, calls: Sequence[Mapping[str, Any]]
+) -> dict[str, Report]:
+    """Return what became of the calls that are over, by their ids, which their runs continue."""
+    folder, ids = Path(path).parent / STATE_FOLDER, [str(call["id"]) for call in calls]
+    try:
+        with Ledger(folder, is_readonly=True, url=settings.ledger_url) as ledger:
+            rows = ledger.runs_that_continue(ids)
+    except LedgerError:  # there is none yet, or the run tells what is wrong
+        return {}
+    return {str(row.parent): end for row in rows if (end := known_end(row)) is not None}
+
+
 async def _run_calls(
-    orders: RunOrders, calls: Sequence[Mapping[str, Any]], job: str, run_once: RunCall
+    orders: RunOrders,
+    calls: Sequence[Mapping[str, Any]],
+    over: Mapping[str, Report],
+    run_once: RunCall,
 ) -> Report:
     """Run webhook calls one after the other until stopped; return what became of all."""
     reports: list[Report] = []
     for call in calls:
+        id_ = str(call["id"])
+        if id_ in over:
+            reports.append(over[id_])
+            continue
         gate = StopGate()  # a budget is of one run
         closing = asyncio.create_task(_close_with(orders.stop_gate, gate))
         try:
-            report = await run_once(call["inputs"], gate, job, str(call["id"]))
+            report = await run_once(call["inputs"], gate, id_, id_)
         except Exception as error:  # each call is a run of its own: none may end the others
             if not isinstance(error, REPORTED_ERRORS):
                 log.exception("a webhook call failed")
@@ -191,14 +231,11 @@ async def _run_calls(
             report = Report("", "", "failed", {}, message=words)
         finally:
             await end(closing)
-        job = ""  # what was begun before belongs to the first
         reports.append(report)
         if gate.is_closed and (report.status == "interrupted" or gate.words == SUSPENDED):
             orders.stop_gate.close(gate.words, gate.status)
         if orders.stop.is_set() or orders.stop_gate.is_closed:
             break
-        if orders.call_done is not None:
-            orders.call_done(str(call["id"]))
     return report_of_calls(reports, len(calls))
 
 
@@ -221,8 +258,9 @@ def report_of_calls(reports: Sequence[Report], n_calls: int) -> Report:
     items = tuple(item for report in reports for item in report.items if item.error)
     whole = replace(last, counts=dict(counts), items=items)
     if last.status == "interrupted" or len(reports) < n_calls:
-        left = n_calls - len(reports)
-        return replace(whole, message=f"{last.message or last.status} {left} calls are left.")
+        status = last.status if last.status == "interrupted" else "budget"
+        words = f"{last.message or last.status} {n_calls - len(reports)} calls are left."
+        return replace(whole, status=status, message=words)
     failed = [report for report in reports if report.status == "failed"]
     if failed:
         words = f"{len(failed)} of {n_calls} calls failed: {failed[0].message or 'failed'}"
@@ -295,8 +333,8 @@ async def run_queued_flow(flow_run: str, parameters: Mapping[str, Any]) -> str:
     )
     try:
         state = await coming
-    except Pause:
-        return f"{SUSPENDED}."
+    except Pause as pause:
+        return f"{pause}."
     except httpx.TransportError as error:
         if _orders.get().has_begun:
             raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 from collections.abc import Collection
+from copy import copy
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,14 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Cancelling, Completed, Failed, Running, Scheduled
 
 from paddock.runner.progress.report import Report
-from paddock.runner.schedule.prefect_queue import PrefectQueue, QueuedRun, open_queue
+from paddock.runner.schedule.prefect_queue import (
+    PrefectQueue,
+    QueuedRun,
+    QueueError,
+    open_queue,
+)
 from paddock.runner.schedule.reconciler import SchedulePlanner
-from paddock.runner.schedule.run_executor import process_mark
+from paddock.runner.schedule.run_executor import ProcessEnd, RunProcess, process_mark
 from paddock.runner.schedule.run_manager import Deployment, ManagedRun, RunManager
 from paddock.runner.schedule.triggered_pipeline import deployed_parameters
 from tests.runner.schedule.test_reconciler import SIGNER, office_of, put, triggered
@@ -67,6 +73,99 @@ def test_a_run_taken_over_goes_on_where_it_had_stopped_at_a_border(
             # Who submitted it and asks again, as a watch at the next start, hears of the later one.
             again = await office_of(asked).submit(post, "watch inbox", f"{tmp_path}")
             assert again.id == second.id
+
+    asyncio.run(main())
+
+
+class Ended(PrefectQueue):
+    """A queue that takes some writes, and none after them: `paddock up` has ended there."""
+
+    n_writes = 0
+
+    async def submit(self, *given: Any, **named: Any) -> QueuedRun:
+        self._write()
+        return await super().submit(*given, **named)
+
+    async def show(self, *given: Any) -> None:
+        self._write()
+        await super().show(*given)
+
+    def _write(self) -> None:
+        if self.n_writes == 0:
+            raise QueueError("`paddock up` has ended")
+        self.n_writes -= 1
+
+
+@pytest.mark.parametrize("n_writes", [0, 1, 2])
+@pytest.mark.parametrize("why", ["shutdown", "window", "crash"])
+def test_wherever_up_ends_a_run_that_did_not_finish_is_continued_once(
+    tmp_path: Path, prefect_api: str, why: str, n_writes: int
+) -> None:
+    """A run's end is two writes: the run that continues it, and then its final state."""
+
+    async def main() -> None:
+        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+            office = office_of(asked)
+            post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+            calls = [{"id": f"{tmp_path}:{n}", "inputs": {}} for n in range(2)]
+            first = await office.submit(post, "webhook /x", f"{tmp_path}", calls=calls)
+            await client.set_flow_run_state(UUID(first.id), Running(), force=True)
+            office._prefect_queue = ended = copy(asked)
+            ended.__class__ = Ended
+            vars(ended)["n_writes"] = n_writes
+            job = ManagedRun(first, post, "", RunProcess(0))
+            if why != "crash":
+                job.stopped = why  # type: ignore[assignment]
+            job.running.ended.set_result(ProcessEnd())
+            office._take(job)
+            await asyncio.gather(*office._following)
+
+            stopped = {first.id} if why != "crash" else ()
+            for _ in range(2):  # and it is killed again, and started again
+                office = office_of(asked, max_runs=0, stopped=stopped)
+                await put(asked, office, post.triggered)
+                await office.round()
+                await asyncio.gather(*office._following)
+            (again,) = await asked.open_runs([post.deployment])
+            assert (again.parameters["parent"], again.parameters["calls"]) == (first.id, calls)
+            shown = await asked.read(first.id)
+            assert shown is not None
+            assert shown.end == ("crashed" if why == "crash" else "interrupted")
+
+    asyncio.run(main())
+
+
+def test_a_run_of_calls_that_crashes_too_often_leaves_each_call_a_run_of_its_own(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    async def main() -> None:
+        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+            office = office_of(asked)
+            post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+            calls = [{"id": f"{tmp_path}:{n}", "inputs": {}} for n in range(3)]
+            first = await office.submit(post, "webhook /x", f"{tmp_path}", calls=calls, attempt=2)
+            await client.set_flow_run_state(UUID(first.id), Running(), force=True)
+            await office.round()
+            await asyncio.gather(*office._following)
+            there = await asked.open_runs([post.deployment])
+            assert [one.parameters["calls"] for one in there] == [[call] for call in calls]
+            assert {one.parameters["attempt"] for one in there} == {1}
+
+    asyncio.run(main())
+
+
+def test_a_run_that_was_cancelled_while_up_was_away_is_not_continued(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    async def main() -> None:
+        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+            office = office_of(asked)
+            post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+            first = await office.submit(post, "webhook /x", f"{tmp_path}")
+            await client.set_flow_run_state(UUID(first.id), Cancelling(), force=True)
+            await office.round()
+            await asyncio.gather(*office._following)
+            assert await asked.open_runs([post.deployment]) == []
 
     asyncio.run(main())
 
