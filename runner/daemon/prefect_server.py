@@ -38,7 +38,7 @@ HOST = "127.0.0.1"
 BACKLOG = 2048
 COMMAND = (sys.executable, "-m", "paddock.runner.daemon.prefect_process")
 START_S = 120.0  # a new database takes 12 s, on a busy machine
-LOOK_S = 2.0
+LOOK_S, STEADY_LOOK_S = 2.0, 15.0  # each look costs both processes some milliseconds
 ANSWER_S = 10.0
 STOP_S = 8.0
 N_SILENT = 6  # failed health checks in a row before a restart
@@ -59,6 +59,12 @@ TUNED: Mapping[str, str] = {
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "2",
     "PREFECT_SERVER_SERVICES_TRIGGERS_READ_BATCH_SIZE": "200",
+    # What they look for does not happen here, or not in a hurry: `up` starts its runs itself.
+    "PREFECT_SERVER_SERVICES_LATE_RUNS_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_PAUSE_EXPIRATIONS_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_FOREMAN_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "60",
+    "PREFECT_SERVER_EVENTS_PROACTIVE_GRANULARITY": "PT60S",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_TASKS_DEFAULT_NO_CACHE": "true",
@@ -247,7 +253,9 @@ class PrefectServer:
             ):
                 log.warning("the Prefect server does not answer and is restarted")
                 return
-            pause_s = LOOK_S if self._told.state == "ready" else 0.1
+            pause_s = 0.1
+            if self._told.state == "ready":  # its end is noticed at once in any case
+                pause_s = LOOK_S if n_silent else STEADY_LOOK_S
             await asyncio.wait({ended}, timeout=pause_s)
 
     @asynccontextmanager

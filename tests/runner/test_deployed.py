@@ -1,14 +1,18 @@
-"""A deployed run before it has begun: what it tells, and a server that is being started again."""
+"""A deployed run: before it has begun, when it is asked to stop, and with several calls."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from paddock.runner.progress.drain import StopGate
+from paddock.runner.progress.report import Report, Status
 from paddock.runner.workers import deployed_flow
 from paddock.runner.workers.deployed_flow import PrefectUnreachable, RunOrders, _FlowRunNamer
 from tests.benchmarks.processes import free_port
@@ -55,3 +59,35 @@ def test_a_run_that_reaches_no_server_has_begun_nothing(monkeypatch: pytest.Monk
         pytest.raises(PrefectUnreachable, match="All connection attempts failed"),
     ):
         asyncio.run(deployed_flow.run_queued_flow(str(uuid4()), {}))
+
+
+@pytest.mark.parametrize(
+    ("status", "is_continued", "is_cancelled", "is_left"),
+    [
+        ("interrupted", True, False, True), ("budget", True, False, True),
+        ("completed", True, False, False), ("interrupted", False, False, False),
+        ("interrupted", True, True, False),
+    ],
+)  # fmt: skip
+def test_a_run_that_another_one_continues_does_not_end_its_flow_run_itself(
+    status: Status, is_continued: bool, is_cancelled: bool, is_left: bool
+) -> None:
+    orders = RunOrders(is_continued=is_continued, report=Report("a", "p", status, {}))
+    if is_cancelled:
+        orders.stop_gate.close("it was cancelled in Prefect", "interrupted")
+    assert orders.leaves_state() is is_left
+
+
+def test_calls_that_are_over_are_not_run_again_and_those_left_are_told() -> None:
+    orders, run = RunOrders(), list[str]()
+
+    async def once(inputs: Mapping[str, Any], gate: StopGate, job: str, call: str) -> Report:
+        run.append(call)
+        orders.stop_gate.close("`paddock up` was stopped")  # too late for this one
+        return Report(call, "p", "completed", {"new": 1})
+
+    calls = [{"id": one, "inputs": {}} for one in "abcd"]
+    over = {"a": Report("first", "p", "completed", {})}
+    report = asyncio.run(deployed_flow._run_calls(orders, calls, over, once))
+    assert (run, report.status) == (["b"], "budget")
+    assert report.message == "completed 2 calls are left."
