@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.datastructures import Headers
@@ -37,13 +37,13 @@ def main() -> None:
     """Serve until the parent is gone or a signal ends it."""
     door = socket.socket(fileno=int(sys.argv[1]))
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    from prefect.server.api import background_workers
-    from prefect.server.api.server import create_app
+    from prefect.server.api import background_workers, server
 
-    background_workers.Worker = _quiet_worker()  # type: ignore[attr-defined]
+    jobs: Any = background_workers
+    jobs.Worker = _quiet_worker(jobs.Worker)
     auth_string = os.environ.get(SERVER_VARIABLE, "")
     config = uvicorn.Config(
-        SameOriginOnly(create_app(final=True), door.getsockname()[1], auth_string),
+        SameOriginOnly(server.create_app(final=True), door.getsockname()[1], auth_string),
         proxy_headers=False,
         log_level="warning",
         access_log=False,
@@ -59,11 +59,10 @@ JOBS_POLL_S = 2.0
 fourteen looks a second, as by default, took 1.2 % of a core where nothing went on."""
 
 
-def _quiet_worker() -> type[Worker]:
+def _quiet_worker(worker: Any) -> type[Worker]:
     """Return the class of what carries out Prefect's own jobs, such that it is idle without any."""
-    from docket import Worker
 
-    class QuietWorker(Worker):
+    class QuietWorker(worker):  # type: ignore[misc]
         def __init__(self, docket: Docket) -> None:
             poll = timedelta(seconds=JOBS_POLL_S)
             super().__init__(docket, minimum_check_interval=poll, scheduling_resolution=poll)

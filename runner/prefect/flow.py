@@ -279,8 +279,8 @@ async def _show_progress(pipeline: str, tracked_run: TrackedRun) -> None:
     key, work = f"{artifact_key(pipeline)}-progress", tracked_run.work
     artefact: UUID | None = None
     shown, is_over = -1.0, False
-    while not is_over:  # once more after the end, which may come while the artifact is created
-        is_over = work.done()
+    while not is_over:  # a short run is one request
+        is_over = bool((await asyncio.wait({work}, timeout=UPDATE_S))[0])
         percent = tracked_run.percent
         if percent != shown:
             with _ignore_prefect_errors(
@@ -293,8 +293,6 @@ async def _show_progress(pipeline: str, tracked_run: TrackedRun) -> None:
                 else:
                     await aupdate_progress_artifact(artefact, percent)
                 shown = percent
-        if not is_over:
-            await asyncio.wait({work}, timeout=UPDATE_S)
 
 
 async def _show_results(pipeline: str, report: Report) -> None:

@@ -409,7 +409,7 @@ def _note_end(last: _Submitted, status: str) -> None:
 
 MOST_HANDED_OVER = 50
 """Waiting runs of a pipeline in Prefect at which its webhook calls stay in their own table."""
-MOST_TOGETHER = 50
+MOST_TOGETHER = 200
 """Calls of one run. A run of its own costs Prefect and a process 1 to 3 s of processor time."""
 
 MOST_LOOKED_AT = 500

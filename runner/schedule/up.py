@@ -129,7 +129,7 @@ def watchdog_interval_s(environ: Mapping[str, str] | None = None) -> float | Non
 
 LOOK_S = 2.0
 LOOK_SHARE = 20  # scans take at most a twentieth of the time
-BUSY_S, IDLE_S = 1.0, 5.0  # between two rounds; a submitted run wakes the loop at once
+BUSY_S, IDLE_S = 1.0, 10.0  # between two rounds; a submitted run wakes the loop at once
 PREFECT_S = 180.0  # on a busy machine
 AWAY_S = 3.0
 STUCK_S = 120.0
