@@ -2,11 +2,12 @@
 
 uv run python tests/benchmarks/unattended.py [--quick]
 
-Three tables. Latency: a file is written into a watched folder, and the clock stops when a model
-works for it; what the watch waits by its own settings (`settle`) is shown apart. Memory: what each
-part of `up` holds when it has nothing to do, after a model was used, and after thousands of files
-have come. The runner's cost: documents through five steps without a model, tracked by Prefect
-through the same service, twice.
+Five tables. Rest: the processor that each part of `up` takes while nothing happens. Calls: how
+long many stored webhook calls take. Latency: a file is written into a watched folder, and the clock
+stops when a model works for it; what the watch waits by its own settings (`settle`) is shown apart.
+Memory: what each part of `up` holds when it has nothing to do, after a model was used, and after
+thousands of files have come. The runner's cost: documents through five steps without a model,
+tracked by Prefect through the same service, twice.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -76,11 +78,23 @@ steps:
       - uses: files.write
         with: {path: "out/{{ doc.relpath }}", text: "{{ steps.page.text }} {{ steps.foot.text }}"}
 """
+CALLED = """\
+name: called
+on: {webhook: [{path: /called, inputs: {n: "{{ payload.n }}"}}]}
+inputs: {n: {type: int, default: 0}}
+steps:
+  - {id: page, uses: prompt, with: {template: "Call {{ inputs.n }}"}}
+  - uses: files.write
+    with: {path: "out/{{ inputs.n }}.txt", text: "{{ steps.page.text }}"}
+"""
 N_STEPS = 5
-FULL = {"rounds": 7, "events": 5_000, "documents": 10_000}
-QUICK = {"rounds": 2, "events": 200, "documents": 500}
+FULL = {"rounds": 7, "events": 5_000, "documents": 10_000, "rest": 180, "calls": 500}
+QUICK = {"rounds": 2, "events": 200, "documents": 500, "rest": 30, "calls": 50}
+RESTED_S = 120.0
+"""After its start, before the rest is measured."""
+OWN, SERVER = "`up` itself", "Prefect's server"
 PARTS = (
-    ("prefect", "Prefect's server"),
+    ("prefect", SERVER),
     ("forkserver", "what runs are forked from"),
     ("resource_tracker", "what runs are forked from"),
     ("paddock.engine", "models' workers"),
@@ -96,6 +110,7 @@ class Up:
     pid: int
     settings: Settings
     environ: Mapping[str, str]
+    url: str
 
 
 def main() -> None:
@@ -112,10 +127,16 @@ def main() -> None:
     print(text)
 
 
-async def measured(rounds: int, events: int, documents: int) -> str:
-    """Return the three tables."""
+async def measured(rounds: int, events: int, documents: int, rest: int, calls: int) -> str:
+    """Return the five tables."""
     with tempfile.TemporaryDirectory(prefix="paddock-unattended-") as name:
         async with running(Path(name)) as up:
+            await asyncio.sleep(RESTED_S)
+            rested = _cpu(await spent(up, asyncio.sleep(rest)), rest)
+            await quiet(up)
+            began = time.monotonic()
+            for_calls = await spent(up, called(up, calls))
+            called_s = time.monotonic() - began
             await quiet(up)
             states = {"idle": memory(up.pid)}
             first_s = await latency(up, 0)
@@ -127,14 +148,37 @@ async def measured(rounds: int, events: int, documents: int) -> str:
             states[f"{events:,} files more"] = memory(up.pid)
             costs = [await cost(up, documents, state) for state in ("new", "fresh")]
     return "\n\n".join(
-        (_latencies(first_s, later_s), _memories(states), _many(events, took_s), _costs(costs))
+        (
+            rested,
+            _calls(calls, called_s, for_calls),
+            _latencies(first_s, later_s),
+            _memories(states),
+            _many(events, took_s),
+            _costs(costs),
+        )
     )
+
+
+async def spent(up: Up, doing: Awaitable[None]) -> dict[str, float]:
+    """Wait, and return the seconds of processor time that each part has taken meanwhile."""
+    before = cpu_s(up.pid)
+    await doing
+    return {part: s - before.get(part, 0.0) for part, s in cpu_s(up.pid).items()}
+
+
+async def called(up: Up, n_calls: int) -> None:
+    """Call a webhook so often, and wait until all calls are done."""
+    async with httpx.AsyncClient(base_url=up.url, timeout=60) as client:
+        for number in range(n_calls):
+            answer = await client.post("/called", json={"n": number})
+            answer.raise_for_status()
+    await _until(lambda: _n_files(up.root / "pipes/called/out") >= n_calls, every_s=0.1)
 
 
 @asynccontextmanager
 async def running(root: Path) -> AsyncIterator[Up]:
     """Run `paddock up` on two pipelines for as long as the block lasts."""
-    for name, text in (("talk", TALK), ("plain", PLAIN), ("five", FIVE)):
+    for name, text in (("talk", TALK), ("plain", PLAIN), ("five", FIVE), ("called", CALLED)):
         (root / "pipes" / name / "inbox").mkdir(parents=True)
         (root / "pipes" / name / "pipeline.yaml").write_text(text)
     environ = {"PADDOCK_HOME": str(root / "home"), "PADDOCK_PROFILE_S": "0", "CI": ""}
@@ -143,7 +187,8 @@ async def running(root: Path) -> AsyncIterator[Up]:
     paddock = str(Path(sys.executable).with_name("paddock"))
     command = [paddock, "up", str(root / "pipes"), "--listen", f"127.0.0.1:{port}"]
     async with serve(command, port, health="/readyz", env=environ) as server:
-        yield Up(root, server.pid, settings, {**os.environ, **environ})
+        url = f"http://127.0.0.1:{port}"
+        yield Up(root, server.pid, settings, {**os.environ, **environ}, url)
 
 
 async def latency(up: Up, number: int) -> float:
@@ -176,14 +221,14 @@ async def cost(up: Up, n_documents: int, state: str) -> tuple[str, Child, float]
             path = folder / "inbox" / f"{number // 100:03}" / f"{number:05}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"Document {number}. {'Nobody missed the ferry. ' * 40}\n")
-    before = _cpu_s(up.pid)
+    before = cpu_s(up.pid)[SERVER]
     paddock = str(Path(sys.executable).with_name("paddock"))
     command = [paddock, "run", "--json", "pipeline.yaml"]
     child = await asyncio.to_thread(measure, command, cwd=folder, env=up.environ)
     found = json.loads(child.stdout)["counts"][state]
     if found != n_documents:
         raise RuntimeError(f"{found} of {n_documents} documents were {state}")
-    return state, child, _cpu_s(up.pid) - before
+    return state, child, cpu_s(up.pid)[SERVER] - before
 
 
 def memory(pid: int) -> dict[str, float]:
@@ -192,7 +237,7 @@ def memory(pid: int) -> dict[str, float]:
     root = psutil.Process(pid)
     for process in [root, *root.children(recursive=True)]:
         try:
-            part = "`up` itself" if process.pid == pid else _part(process)
+            part = OWN if process.pid == pid else _part(process)
             found[part] = found.get(part, 0.0) + float(_held(process))
         except psutil.Error:
             continue  # it ended meanwhile
@@ -209,17 +254,19 @@ def _part(process: psutil.Process) -> str:
     return next((part for mark, part in PARTS if mark in line), "others")
 
 
-def _cpu_s(pid: int) -> float:
-    """Return the processor time of Prefect's server so far."""
-    total = 0.0
-    for process in psutil.Process(pid).children(recursive=True):
+def cpu_s(pid: int) -> dict[str, float]:
+    """Return the processor time of each part so far, with that of runs that have ended."""
+    found: dict[str, float] = {}
+    root = psutil.Process(pid)
+    for process in [root, *root.children(recursive=True)]:
         try:
-            if _part(process) == "Prefect's server":
-                times = process.cpu_times()
-                total += times.user + times.system
+            part = OWN if process.pid == pid else _part(process)
+            times = process.cpu_times()
         except psutil.Error:
-            continue
-    return total
+            continue  # it ended meanwhile
+        ended = times.children_user + times.children_system if part != OWN else 0.0
+        found[part] = found.get(part, 0.0) + times.user + times.system + ended
+    return found
 
 
 async def quiet(up: Up) -> None:
@@ -281,6 +328,18 @@ def _memories(states: Mapping[str, Mapping[str, float]]) -> str:
     ]
     rows.append(["together", *(_mb(sum(found.values())) for found in states.values())])
     return table(["MB of `paddock up`", *states], rows)
+
+
+def _cpu(spent_s: Mapping[str, float], seconds: float) -> str:
+    rows = [[part, round(100 * s / seconds, 2)] for part, s in spent_s.items()]
+    rows.append(["together", round(100 * sum(spent_s.values()) / seconds, 2)])
+    return table(["at rest", "% of a core"], rows)
+
+
+def _calls(n_calls: int, took_s: float, spent_s: Mapping[str, float]) -> str:
+    parts = list(spent_s)
+    rows = [[n_calls, took_s, *(round(spent_s[part], 1) for part in parts)]]
+    return table(["calls", "s until all are done", *(f"CPU s, {part}" for part in parts)], rows)
 
 
 def _mb(n_bytes: float | None) -> object:

@@ -183,11 +183,12 @@ def test_a_document_that_kills_each_run_ends_in_failed_and_all_others_in_done(de
     assert "is given up" not in desk.said()
 
 
-def test_ended_in_the_middle_it_goes_on_at_the_next_start(desk: Desk) -> None:
+@pytest.mark.parametrize("stop_timeout", ["4s", "100ms"])  # 100ms: no end can be recorded
+def test_ended_in_the_middle_it_goes_on_at_the_next_start(desk: Desk, stop_timeout: str) -> None:
     for name in "abc":
         desk.write(f"halted/inbox/{name}.txt", name)
     desk.waits("halted", HOOK % "halted")
-    desk.environ["PADDOCK_STOP_TIMEOUT"] = "4s"
+    desk.environ["PADDOCK_STOP_TIMEOUT"] = stop_timeout
     desk.start()
     n_earlier = len(flow_runs(desk.api, "halted"))  # of an earlier try, on the same server
     called(desk, "halted")
