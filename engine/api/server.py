@@ -29,6 +29,7 @@ from paddock.engine.api.openai.batches import BatchRunner
 from paddock.engine.api.service import Service
 from paddock.engine.errors import EngineError
 from paddock.engine.settings import ServiceSettings
+from paddock.engine.system.http import QuietServer
 
 # Interval of the checks: a connection is closed so much late at most.
 _DEADLINE_CHECK_S = 1.0
@@ -191,7 +192,7 @@ def _is_ollama(host: str, port: int) -> bool:
         return False
 
 
-class HttpServer(uvicorn.Server):
+class HttpServer(QuietServer, uvicorn.Server):
     """uvicorn's server with our deadlines and limits, for each of our HTTP services.
 
     The caller handles signals. `batches` are run as long as the server runs.

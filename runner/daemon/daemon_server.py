@@ -32,7 +32,7 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.system import files
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.files import LockTaken, lock_now
-from paddock.engine.system.http import json_object
+from paddock.engine.system.http import QuietServer, json_object
 from paddock.engine.system.tasks import end, wait_for_event
 from paddock.runner.settings import Settings
 
@@ -480,7 +480,7 @@ async def _serve_socket(paths: DaemonPaths, state: DaemonState) -> AsyncIterator
         door.close()
 
 
-class _DaemonServer(uvicorn.Server):
+class _DaemonServer(QuietServer, uvicorn.Server):
     """uvicorn's server without its signal handlers: the process has its own."""
 
     @contextmanager

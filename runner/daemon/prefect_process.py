@@ -21,6 +21,7 @@ import uvicorn
 from starlette.datastructures import Headers
 
 from paddock.engine.api.cors import is_own_host
+from paddock.engine.system.http import QuietServer
 
 from .prefect_auth import SERVER_VARIABLE, basic_auth_headers
 
@@ -51,7 +52,11 @@ def main() -> None:
         timeout_graceful_shutdown=3,
         server_header=False,
     )
-    uvicorn.Server(config).run(sockets=[door])
+    _Server(config).run(sockets=[door])
+
+
+class _Server(QuietServer, uvicorn.Server):
+    """Prefect's HTTP server."""
 
 
 JOBS_POLL_S = 2.0
