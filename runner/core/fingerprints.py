@@ -68,6 +68,8 @@ class PastItem:
     """The digest that today's item would have had then."""
     words: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Part of the hash → what of it changed since, in words."""
+    has_other_key: bool = False
+    """Whether the block's `key`, which reads the item too, is another expression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +329,8 @@ def _first_difference(
     words = change_reasons((name for name in names if name != CONTENT), before, now, past.words)
     if CONTENT in names and past.content != before.get(CONTENT):
         return ItemVerdict("changed", "; ".join(["content changed", *words]))
-    return ItemVerdict("stale", "; ".join(words) or "what it reads of the item changed")
+    rest = "`key` changed" if past.has_other_key else "what it reads of the item changed"
+    return ItemVerdict("stale", "; ".join(words) or rest)
 
 
 def change_reasons(

@@ -670,7 +670,7 @@ class _PastItems:
             return PastItem()
         read = without_time(changes.attributes)
         content = part_digest(item_content(item, read)) if changes.has_item else None
-        return PastItem(content, changes.words)
+        return PastItem(content, changes.words, changes.has_other_key)
 
     def _changes_since(self, key: str) -> SpecChanges | None:
         origins = LineageStore(self._ledger)

@@ -110,6 +110,11 @@ CHANGES: dict[str, tuple[Callable[[World], object], str, dict[str, str]]] = {
         "stale: prompt changed (step 'sum')",
         NOTHING,
     ),
+    "a key that is the same for each item": (
+        edit("", "    do:\n", "    key: doc.relpath\n    do:\n"),
+        "",
+        NOTHING,
+    ),
     "the whole item in the prompt": (
         edit("", "{{ doc.name }}", "{{ doc }}"),
         "stale: prompt changed (step 'sum')",
@@ -303,3 +308,12 @@ def test_another_function_in_the_same_file_is_named_so(tmp_path: Path) -> None:
     )
     edit("own.py", "+ 1", "+ 2")(world)
     assert set(reasons(world.plan()).values()) == {"function changed (step 'up')"}
+
+
+def test_a_key_that_reads_more_of_the_item_is_named_as_the_reason(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(2)
+    world.run()
+    world.edit("    do:\n", "    key: doc.name\n    do:\n")
+    assert reasons(world.plan()) == dict.fromkeys(("0.txt", "1.txt"), "`key` changed")
+    assert world.run().calls == 0
