@@ -3,12 +3,12 @@
 What applies is what the entries of present items name, and what top-level steps wrote last
 (`LiveOutputs`). All else that this pipeline wrote in these folders is outdated, whatever came
 before: a condition that is false now, a failed item, another path, a renamed step, a deleted
-document. An item that waits for review, or is tried again, is undecided: its outputs stay. So do
-paths that name more than their item, which belong to another report.
+document. An item that waits for review, or is tried again, is undecided: its outputs stay, as do
+paths that name more than their item.
 
 `deletes: prune` removes what was made from a deleted source, and what its folder's items no longer
-make; `--prune` removes all that is outdated. Neither removes what was edited by hand. What is kept
-is counted and named in each run. Vector rows are outputs like files.
+make; `--prune` removes all that is outdated. Neither removes what was edited by hand; a run counts
+and names what is kept. Vector rows are outputs like files.
 """
 
 from __future__ import annotations
@@ -364,7 +364,7 @@ class OutdatedFinder:
         self._ends = ends
         self._ledger: Ledger = index.ledger
         self._origins = LineageStore(index.ledger)
-        self._is_whole = all(node.id in ends for node in bound.nodes)
+        self._left = [node for node in bound.nodes if node.id not in ends]
         self._places = dict(self._scopes(place))
         self._rules: dict[str, bool] = {}
 
@@ -410,7 +410,9 @@ class OutdatedFinder:
             return None
         top = place.outer[0] if place.outer else key
         if not place.node:
-            return (place, top, NO_STEP) if self._is_whole else None
+            is_own = key == place.step  # else it is of an item, which no top-level step makes
+            makers = (is_own or isinstance(one, BoundBlock) or one.inner for one in self._left)
+            return None if any(makers) else (place, top, NO_STEP)
         end = self._ends.get(place.node)
         why = None if end is None else self._why_of(end, place, scope, key, top)
         return None if why is None else (place, top, why)
@@ -542,7 +544,6 @@ async def find_outdated(
 
 
 _MOST_NAMES = 3
-
 
 _OutputFile = tuple[str, str, str]
 """Scope, key and stored path of a file that an item wrote."""

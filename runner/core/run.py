@@ -237,12 +237,23 @@ class _PlanRun:
         if left := self.blocks.left.keys() & before:
             return f"'{min(left)}' is, since {self.blocks.left[min(left)]}"
         lacking = lacking_of(node.references, self.blocks.lacking)
+        if lacking and self._is_skipped_anyway(node):
+            return None
         for one in lacking:
             if one.has_nothing:
                 return one.why_left()
         for one in lacking:
             self._stats.note(one.note(node.id))
         return None
+
+    def _is_skipped_anyway(self, node: BoundNode) -> bool:
+        """Return whether `if` is false, and reads no results that lack items."""
+        if node.if_ is None or lacking_of(node.if_.references, self.blocks.lacking):
+            return False
+        try:
+            return not node.if_.evaluate(self._scope)
+        except ExpressionError:
+            return False
 
     def _leave(self, node: BoundNode, why: str) -> None:
         self._stats.note(f"'{node.id}' is left as it is: {why}.")

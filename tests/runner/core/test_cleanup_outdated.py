@@ -272,7 +272,10 @@ def test_an_item_that_waits_for_review_decides_nothing_and_a_rejected_one_does(
 
 # 100261: a run was killed between a copy and its item's entry, and its block renamed before the
 # next one. 200208: a run was killed as it wrote the index, which later runs left as it is.
-@pytest.mark.parametrize(("seed", "n"), [(1, 8), (100_261, 1), (200_208, 1)])
+# 400082: a block was renamed, and the index left. 400519: `if` is false, and nothing can be read.
+@pytest.mark.parametrize(
+    ("seed", "n"), [(1, 8), (100_261, 1), (200_208, 1), (400_082, 1), (400_519, 1)]
+)
 def test_random_histories_end_as_a_run_from_scratch(seed: int, n: int) -> None:
     command = [sys.executable, "-m", "tests.runner.core.random_histories"]
     command += ["--histories", str(n), "--seed", str(seed)]
