@@ -3,6 +3,7 @@
     python .github/wheels/build.py                     # what this machine can build
     python .github/wheels/build.py libraries cuda12    # these, or fail
     python .github/wheels/build.py page URL            # what --find-links reads, for dist/
+    python .github/wheels/build.py formula REPOSITORY URL PAGE     # Homebrew's, for dist/
 
 The source is llama-cpp-python's sdist, of the version that pyproject.toml names as the oldest: so
 libraries and bindings are always of one piece. Needs CMake, Ninja and a C++ compiler; Vulkan needs
@@ -132,6 +133,9 @@ def main() -> None:
     if args.wheels[:1] == ["page"]:
         _write_page(args.out, args.wheels[1])
         return
+    if args.wheels[:1] == ["formula"]:
+        _write_formula(args.out, *args.wheels[1:])
+        return
     shop = Workshop(args.work.resolve(), args.out.resolve(), oldest_bindings(), args.vulkan_headers)
     _bring_source(shop)
     builds: dict[str, Callable[[], packing.Wheel]] = {
@@ -151,7 +155,9 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument(
-        "wheels", nargs="*", help=f"python, libraries, {', '.join(BACKENDS)}, or: page URL"
+        "wheels",
+        nargs="*",
+        help=f"python, libraries, {', '.join(BACKENDS)}, page URL, or formula …",
     )
     parser.add_argument("--out", type=Path, default=ROOT / "dist")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "wheels")
@@ -421,6 +427,47 @@ def _write_page(folder: Path, url: str) -> None:
         path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.whl")
     }
     (folder / "index.html").write_text(page(wheels, url), "utf-8")
+
+
+def formula(repository: str, url: str, page_url: str, digest: str) -> str:
+    """Return a Homebrew formula that installs a release's wheels into an environment of their own.
+
+    `url` is that of our wheel, whose name has the version; `page_url` lists the others.
+
+    >>> text = formula("https://h/o", "https://h/paddock_llm-1.2-py3-none-any.whl", "https://p", "ab")
+    >>> [line.strip() for line in text.splitlines() if line.startswith(("  url", "  version"))]
+    ['url "https://h/paddock_llm-1.2-py3-none-any.whl"', 'version "1.2"']
+    """
+    version = url.rpartition("/")[2].split("-")[1]
+    return f'''\
+class Paddock < Formula
+  desc "Pipelines of local language models over folders of documents"
+  homepage "{repository}"
+  url "{url}"
+  version "{version}"
+  sha256 "{digest}"
+  license "Apache-2.0"
+  depends_on "python@3.12"
+
+  def install
+    system "python3.12", "-m", "venv", libexec
+    system libexec/"bin/python", "-m", "pip", "install", "--find-links", "{page_url}",
+           "paddock-llm[demo]=={version}", "paddock-llama"
+    bin.install_symlink libexec/"bin/paddock"
+  end
+
+  test do
+    system bin/"paddock", "doctor"
+  end
+end
+'''
+
+
+def _write_formula(folder: Path, repository: str, url: str, page_url: str) -> None:
+    (ours,) = folder.glob("paddock_llm-*.whl")
+    digest = hashlib.sha256(ours.read_bytes()).hexdigest()
+    text = formula(repository, f"{url}/{quote(ours.name)}", page_url, digest)
+    (folder / "paddock.rb").write_text(text, "utf-8")
 
 
 if __name__ == "__main__":
