@@ -434,9 +434,9 @@ def formula(repository: str, url: str, page_url: str, digest: str) -> str:
 
     `url` is that of our wheel, whose name has the version; `page_url` lists the others.
 
-    >>> text = formula("https://h/o", "https://h/paddock_llm-1.2-py3-none-any.whl", "https://p", "ab")
+    >>> text = formula("https://h/o", "https://h/paddock_llm-1.2-py3.whl", "https://p", "ab")
     >>> [line.strip() for line in text.splitlines() if line.startswith(("  url", "  version"))]
-    ['url "https://h/paddock_llm-1.2-py3-none-any.whl"', 'version "1.2"']
+    ['url "https://h/paddock_llm-1.2-py3.whl"', 'version "1.2"']
     """
     version = url.rpartition("/")[2].split("-")[1]
     return f'''\
