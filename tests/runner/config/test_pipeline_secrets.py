@@ -130,7 +130,10 @@ def test_a_second_run_sees_the_same_and_a_new_password_makes_nothing_old(
 
 def test_an_error_that_repeats_a_secret_is_told_without_it(folder: Path) -> None:
     def refuse(request: ChatRequest) -> str:
-        raise BadRequest(f"cannot read {request.messages[-1].content}")
+        asked = request.messages[-1].content
+        if "ferry" in asked:  # this document, not every request of this form
+            raise BadRequest(f"cannot read {asked}")
+        return "yes"
 
     observer = Listening()
     report = ran(folder, FakePool(answer=refuse), observer=observer)
