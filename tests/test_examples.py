@@ -351,6 +351,30 @@ def test_an_invoice_waits_for_a_person_and_goes_on_with_what_they_said(tmp_path:
     assert json.loads(written.read_text("utf-8")) == right
 
 
+def test_the_first_run_says_nothing_that_does_not_stand_in_the_documents(tmp_path: Path) -> None:
+    names = ("bees.md", "fog-bell.eml", "sailmaker.pdf", "winch.md")
+    pipeline = copied("first-run", tmp_path, *names)
+    report = run(pipeline, options=RunOptions(local=True))
+    assert (report.status, report.exit_status()) == ("completed", 0)
+    assert (report.counts["new"], report.counts["waiting"]) == (3 + 1, 1)
+    out = pipeline.parent / "out"
+    assert (out / "invoices.csv").read_text("utf-8") == (
+        "file,number,total,pay_by,lines,waiting\n"
+        'sailmaker.pdf,S 88,84.00 EUR,11 April 2024,"3, 4, 5",false\n'
+    )
+    digest = (out / "DIGEST.md").read_text("utf-8")
+    texts = [" ".join(read_here(pipeline.parent / "inbox" / name).text.split()) for name in names]
+    said = re.findall(r"^- (.+) \*\(line \d+\)\*$", digest, re.MULTILINE)
+    assert len(said) > 5
+    assert all(any(sentence in text for text in texts) for sentence in said)
+    with Ledger(pipeline.parent / ".paddock") as ledger:
+        desk = ReviewDesk(ledger)
+        (waiting,) = desk.waiting()
+        desk.decide(waiting.id, desk.get(waiting.id).question, "edit", {"kind": "other"}, by="ann")
+    run(pipeline, options=RunOptions(local=True))
+    assert "## Other\n\n**bees.md**" in (out / "DIGEST.md").read_text("utf-8")
+
+
 def test_contracts_have_their_quotes_or_wait(tmp_path: Path) -> None:
     pipeline = copied("contracts", tmp_path, "laundry.docx")
     report = run(pipeline, options=RunOptions(local=True, review="accept"))
