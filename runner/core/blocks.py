@@ -11,7 +11,7 @@ import asyncio
 import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ from .items import (
     item_result,
 )
 from .retry_and_quarantine import (
+    UNLIMITED,
     CrashHistory,
     ItemPlace,
     LackingItems,
@@ -189,6 +190,8 @@ class BlockState:
     """Scope and key of each item that a nested block is within, outermost first."""
     is_within_item: bool = False
     """Its items are parts of an item that this walk has begun."""
+    parallel: int = 1
+    """How many items may be in flight, of this block or of one around it."""
     marks: dict[str, list[Any]] = field(default_factory=dict)
     """Recorded dependencies of its items, for the item around it."""
     attempts: int = 0
@@ -316,7 +319,7 @@ class BlockRunner:
             StopGateClosed: some items were not begun; those that were are finished.
         """
         run = await self.settle(block, scope, keeps_results=keeps_results, outer=outer)
-        run.around = self._around
+        run.around, run.parallel = self._around, self._context.parallel_around
         await self._carried_out(run)
         self.marks.update(run.marks)
         if outer:
@@ -450,68 +453,68 @@ class BlockRunner:
     async def _chunks(self, run: BlockState, todo: Sequence[ItemWork]) -> None:
         """Run the items in chunks; wait for those that other machines hold."""
         claims = self._claims_of(run)
-        size = run.chunk_items
-        others, suspects = self._divided(run, todo)
+        run.parallel = max(run.parallel, await self._parallel(run)) if todo else run.parallel
         if not run.outer:
-            self._note_suspects(suspects)
-        last = [item for item, _ in suspects]
-        if claims is None:
-            together = [item for item, known in suspects if known.may_run_together]
-            alone = [item for item, known in suspects if not known.may_run_together]
-            await self._window(run, _batches(others, size))
-            await self._window(run, _batches(together, size))
-            await self._window(run, _batches(alone, 1), most=1)
-            return
-        left, pauses = [*others, *last], Pauses(CLAIM_BACKOFF)
+            self._note_suspects(run, todo)
+        left, pauses = list(todo), Pauses(CLAIM_BACKOFF)
         while left and not self._stop_gate.is_closed:
             n_before = len(run.ended)
             run.passed.clear()
-            fair = await claims.fair_share_size(len(left))
-            chunks = _batches(left, min(size, fair))
-            if fair < len(left):
-                chunks = claims.in_machine_order(chunks)
-            await self._window(run, chunks, most=fair)
+            for most, items in self._by_company(run, left):
+                size = run.chunk_items if most >= run.parallel else 1
+                if claims is None:
+                    await self._window(run, _batches(items, size), most)
+                    continue
+                fair = await claims.fair_share_size(len(items))
+                chunks = _batches(items, min(size, fair))
+                if fair < len(items):
+                    chunks = claims.in_machine_order(chunks)
+                await self._window(run, chunks, min(fair, most))
             left = list(run.passed)
-            if left:
+            if left and claims is not None:
                 self._stats.note(await claims.waits_for(run.work.scope, left))
                 if len(run.ended) > n_before:
                     pauses.succeeded()
                 await pauses.wait()
 
-    def _divided(
+    def _by_company(
         self, run: BlockState, items: Sequence[ItemWork]
-    ) -> tuple[list[ItemWork], list[tuple[ItemWork, CrashHistory]]]:
-        """Return the items that are no crash suspects, and the suspects, fewest crashes first."""
-        others: list[ItemWork] = []
-        suspects: list[tuple[ItemWork, CrashHistory]] = []
+    ) -> Iterator[tuple[int, list[ItemWork]]]:
+        """Yield how many items may run together and the items: all but the crash suspects first."""
+        groups: dict[tuple[int, int], list[ItemWork]] = {}
         for item in items:
             known = self._context.suspects.of(run.work.scope, item)
-            if known is None:
-                others.append(item)
-            else:
-                suspects.append((item, known))
-        return others, sorted(suspects, key=lambda pair: pair[1].n_deaths)
+            n_crashes = 0 if known is None else len(known.runs)
+            groups.setdefault((n_crashes, -self._company(run, known)), []).append(item)
+        for (_, most), group in sorted(groups.items(), key=lambda pair: pair[0]):
+            yield -most, group
 
-    def _note_suspects(self, suspects: Sequence[tuple[ItemWork, CrashHistory]]) -> None:
+    @staticmethod
+    def _company(run: BlockState, known: CrashHistory | None) -> int:
+        """Return with how many others an item may run, itself included."""
+        most = UNLIMITED if known is None else known.n_together(run.parallel)
+        return UNLIMITED if most >= run.parallel > 1 else most
+
+    def _note_suspects(self, run: BlockState, items: Sequence[ItemWork]) -> None:
         """Name the suspects that run once more; those that are given up are reported themselves."""
-        most = self._context.max_attempts
-        tried = [(item.key, known) for item, known in suspects if known.n_deaths < most]
-        if tried:
-            self._stats.note(suspects_text(tried))
+        of, most = self._context.suspects.of, self._context.max_attempts
+        known = [(item.key, one) for item in items if (one := of(run.work.scope, item))]
+        if tried := [pair for pair in known if not pair[1].is_deadly(run.parallel, most)]:
+            self._stats.note(suspects_text(tried, run.parallel))
 
     def _claims_of(self, run: BlockState) -> WorkClaims | None:
         """Return the claims on a block's items; nested blocks go with their outer item."""
         return None if run.outer else self._context.claims
 
     async def _window(
-        self, run: BlockState, chunks: Sequence[Sequence[ItemWork]], most: int | None = None
+        self, run: BlockState, chunks: Sequence[Sequence[ItemWork]], most: int
     ) -> None:
         """Run chunks; at most `max_parallel` items, or `most`, are in flight at any time."""
-        size = run.chunk_items
+        size = max((len(chunk) for chunk in chunks), default=1)
 
         def n_chunks(parallel: int) -> int:
             # One chunk more than are running waits, unless another machine could take it.
-            return -(-parallel // size) + 1 if most is None else -(-min(parallel, most) // size)
+            return -(-min(parallel, most) // size) + (most == UNLIMITED)
 
         parallel = await self._parallel(run)
         room, window = asyncio.Semaphore(parallel), asyncio.Semaphore(n_chunks(parallel))
@@ -561,8 +564,7 @@ class BlockRunner:
                 return
             keys = [item.key for item in chunk]
             await self._context.suspects.look(run.work.scope, keys)  # machines may have crashed
-            others, last = self._divided(run, chunk)
-            chunk = [*others, *(item for item, _ in last)]
+            chunk = [item for _, group in self._by_company(run, chunk) for item in group]
 
         def over(_: asyncio.Task[None]) -> None:
             room.release()
@@ -586,12 +588,8 @@ class BlockRunner:
     async def _item(self, run: BlockState, item: ItemWork) -> None:
         """Run one item's steps and record how it ended."""
         known = self._context.suspects.of(run.work.scope, item)
-        if run.is_within_item:  # whose lock is held already
-            lock: AbstractAsyncContextManager[None] = nullcontext()
-        else:
-            is_alone = known is not None and not known.may_run_together
-            lock = self._context.exclusive_lock.entered(is_alone=is_alone)
-        async with lock:
+        entered = self._context.room.entered(self._company(run, known))
+        async with nullcontext() if run.is_within_item else entered:  # which is in the room
             claims = self._claims_of(run)
             if claims is None:
                 await self._attempted(run, item, known)
@@ -611,11 +609,11 @@ class BlockRunner:
     async def _attempted(self, run: BlockState, item: ItemWork, known: CrashHistory | None) -> None:
         """Run one item's steps; the ledger has a note of it meanwhile."""
         suspects, deadly = self._context.suspects, None
-        if known is not None and known.n_deaths >= self._context.max_attempts:
+        if known is not None and known.is_deadly(run.parallel, self._context.max_attempts):
             deadly = RepeatedCrash(run.block.id, known.n_deaths)
         else:
             around = run.around[-1] if run.around else None
-            await suspects.begin(run.work.scope, item, around, known)
+            await suspects.begin(run.work.scope, item, around)
         try:
             await self._steps(run, item, deadly)
         finally:
@@ -637,6 +635,7 @@ class BlockRunner:
             node=run.block,
             item=item.item,
             is_repeated_crash=deadly is not None,
+            parallel=run.parallel,
             is_decided=item.verdict.is_decided,
             around=run.around,
             renamed_from=item.renamed_from,
@@ -770,6 +769,7 @@ class BlockRunner:
                 return None
             run = await self.settle(block, scope, keeps_results=True, outer=record.outer)
             run.around, run.is_within_item = record.with_those_around, True
+            run.parallel = record.parallel
             await self._carried_out(run)
         except ExpressionError as error:
             raise StepFailed(block.id, str(error)) from error

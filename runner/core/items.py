@@ -69,11 +69,11 @@ from .fingerprints import (
 from .retry_and_quarantine import (
     MISSING_PACKAGE,
     NOT_REVIEWED,
-    ExclusiveLock,
     ItemPlace,
     LeftByReview,
     RunStopped,
     StepFailed,
+    SuspectRoom,
     cause_of,
     is_step_skipped,
     retry_pause_s,
@@ -145,6 +145,8 @@ class ItemRun:
     is_decided: bool = False
     """A person has decided on an answer of the unchanged item since its last run."""
     is_repeated_crash: bool = False
+    parallel: int = 1
+    """How many items may be in flight, of its block or of one around it."""
     """It is given up untried: several processes died of it."""
 
     @classmethod
@@ -731,7 +733,8 @@ def sub_pipeline_context(
         judge=outer.judge.within(step.id, bound, options, is_nested=is_nested),
         stats=outer.stats.within(step.id, item),
         claims=None if is_nested else outer.claims,  # they go with the item around them
-        exclusive_lock=ExclusiveLock() if is_nested else outer.exclusive_lock,
+        room=SuspectRoom() if is_nested else outer.room,
+        parallel_around=record.parallel,
     )
 
 

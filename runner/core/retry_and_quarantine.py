@@ -8,10 +8,16 @@ why, and is not started again.
 
 The ledger notes each item before its steps begin, and removes the note however the item ends:
 done, failed, cancelled, stopped. A note of a run that is gone therefore names an item that was in
-flight when the process was killed: a crash suspect. It runs after the others and alone, so that
-the next crash has one cause, and is quarantined after `max_attempts`. Many suspects run together
-once before that, since most were only in flight with the one that kills: a crash then is no death
-of theirs, but leaves a note, and they run alone from then on.
+flight when the process was killed: a crash suspect. Suspects run after the others, those with the
+fewest crashes first: after one crash as many together as ever, since most were only in flight with
+the one that kills, or the kill came from outside; then half as many after each further crash, until
+one runs alone. What is done is a suspect no longer. An item is quarantined once it died alone
+`max_attempts` - 1 times.
+
+A crashed run without suspects, since all that was in flight has been done by another, was killed
+from outside. Where that happens often, an item also dies often by chance: it may have more crashes
+before it runs with fewer others, and dies more often alone before it is quarantined. Figures of
+what this costs and finds: `tests/runner/core/test_crash_simulation.py`.
 
 An output over the results of a block is not made again where all items behind it failed: the old
 one is worth more than an empty one, and the next run, with the fault mended, makes it. Where some
@@ -21,6 +27,7 @@ failed, the run says which are missing (`LackingItems`).
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -42,11 +49,13 @@ from paddock.engine.errors import (
 )
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.text import listed
+from paddock.engine.system.units import DAY_S
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import BoundRetry, BoundStep
 from paddock.runner.bind.inputs_and_parameters import Scope
 from paddock.runner.ledger.entries import AttemptRow, LedgerError
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.run_history import DIED, run_status
 from paddock.steps.base import StepError
 
 from .staleness import ItemWork
@@ -225,13 +234,10 @@ def stop_if_fatal(error: StepError | EngineError, step: BoundStep) -> None:
 ItemPlace = tuple[str, str]
 """An item: its scope and its key."""
 
-NO_RUN = ""
-"""The run of a note without a crash: the item was quarantined for crashes before."""
-TOGETHER = "+"
-"""The run of a note without a crash: the suspect has begun together with others."""
-FEW_SUSPECTS = 8
-"""So many run one by one at once: together they could cost another crash for each that kills."""
-MAX_NAMED = 5
+GIVEN_UP = ""
+"""The run of a note without a crash: the item was quarantined for its crashes until then."""
+UNLIMITED = sys.maxsize
+KILLS_COUNT_FOR_S = DAY_S
 
 
 class RepeatedCrash(StepFailed):
@@ -257,10 +263,37 @@ class CrashHistory:
     n_deaths: int
     """0: an item within it is a suspect, or it was quarantined before."""
     runs: tuple[str, ...]
-    """The runs that crashed."""
-    may_run_together: bool = False
-    """There are many such items, each is suspected of one crash, and has not run with the others
-    since."""
+    """The runs that crashed, also during an item within it."""
+    was_given_up: bool = False
+    """It, or an item within it, was quarantined for crashes before."""
+    n_kills: int = 0
+    """How many runs were killed from outside lately."""
+
+    @property
+    def _n_by_chance(self) -> int:
+        """How many crashes an item may have by chance: halvings of the kills from outside."""
+        return self.n_kills.bit_length()
+
+    def n_together(self, n_parallel: int) -> int:
+        """Return with how many others it may run, itself included, of `n_parallel` at most.
+
+        >>> [CrashHistory(n, ("owl",) * n).n_together(6) for n in range(1, 5)]
+        [6, 3, 1, 1]
+        >>> CrashHistory(3, ("owl",) * 3, n_kills=3).n_together(6)
+        6
+        """
+        if self.was_given_up:
+            return 1
+        return max(1, n_parallel >> max(0, len(self.runs) - 1 - self._n_by_chance))
+
+    def is_deadly(self, n_parallel: int, max_attempts: int) -> bool:
+        """Return whether it is quarantined now: the last of its deaths it had alone.
+
+        >>> [CrashHistory(n, ("owl",) * n).is_deadly(6, 3) for n in (4, 5)]
+        [False, True]
+        """
+        n_halvings = 0 if self.was_given_up else n_parallel.bit_length() - 1
+        return self.n_deaths >= max_attempts + n_halvings + 2 * self._n_by_chance
 
 
 class CrashSuspects:
@@ -273,23 +306,28 @@ class CrashSuspects:
         self._left: dict[ItemPlace, list[AttemptRow]] = {}
         self._within: dict[ItemPlace, set[str]] = {}
         """Items around suspects → the runs that crashed."""
-        self._n_most: dict[str, int] = {}
-        """By scope: how many suspects it has had in this run."""
+        self._n_kills = 0
         self._begun: dict[ItemPlace, AttemptRow] = {}
         self._is_stopped = False
 
     async def look(self, scope: str = "", keys: Collection[str] = ()) -> None:
         """Read the notes of crashed runs: all, or those of some items of a scope."""
         ask = self._ledger.ask
-        for row in await ask(self._ledger.attempts_left, self._dead_after_s, scope, keys):
+        found = await ask(self._ledger.attempts_left, self._dead_after_s, scope, keys)
+        for row in found:
             if row.run == self._run:
                 continue
             rows = self._left.setdefault((row.scope, row.key), [])
             rows[:] = [*(one for one in rows if one.run != row.run), row]
-            n_now = sum(place[0] == row.scope for place in self._left)
-            self._n_most[row.scope] = max(n_now, self._n_most.get(row.scope, 0))
             if row.around_scope is not None and row.around_key is not None:
                 self._within.setdefault((row.around_scope, row.around_key), set()).add(row.run)
+        if found and not scope:
+            self._n_kills = await ask(self._kills)
+
+    def _kills(self) -> int:
+        """Return how many runs were killed from outside."""
+        rows = self._ledger.running_without_attempts(time.time() - KILLS_COUNT_FOR_S)
+        return sum(row.run != self._run and run_status(row, self._ledger) == DIED for row in rows)
 
     def of(self, scope: str, item: ItemWork) -> CrashHistory | None:
         """Return an item's crashes; None: it is no suspect.
@@ -307,23 +345,22 @@ class CrashSuspects:
         within = self._within.get(place, set())
         if not rows and not within:
             return None
-        crashes = tuple(row.run for row in rows if row.run not in (NO_RUN, TOGETHER))
-        # A crash of a nested item is counted there.
-        n_deaths = sum(run not in within for run in crashes)
-        is_first = len({*crashes, *within}) == 1 and len(rows) <= 1
-        is_known = bool({NO_RUN, TOGETHER} & {*within, *(row.run for row in rows)})
-        is_among_many = self._n_most.get(scope, 0) > FEW_SUSPECTS
-        return CrashHistory(n_deaths, crashes, is_first and is_among_many and not is_known)
+        given_up = [row.at for row in rows if row.run == GIVEN_UP]
+        crashes = {row.run for row in rows if not given_up or row.at > max(given_up)}
+        return CrashHistory(
+            # A crash of a nested item is counted there.
+            n_deaths=len(crashes - within),
+            runs=tuple(sorted(crashes | within - {GIVEN_UP})),
+            was_given_up=bool(given_up) or GIVEN_UP in within,
+            n_kills=self._n_kills,
+        )
 
-    async def begin(
-        self, scope: str, item: ItemWork, around: ItemPlace | None, known: CrashHistory | None
-    ) -> None:
+    async def begin(self, scope: str, item: ItemWork, around: ItemPlace | None) -> None:
         """Record durably that an item begins; `around` is the item around it."""
         if self._is_stopped:
             return
         outer = around or (None, None)
-        run = TOGETHER if known is not None and known.may_run_together else self._run
-        row = AttemptRow(scope, item.key, run, item.hash, time.time(), *outer)
+        row = AttemptRow(scope, item.key, self._run, item.hash, time.time(), *outer)
         self._begun[scope, item.key] = row
         self._ledger.record_attempt(row)
         await self._ledger.durable()
@@ -333,20 +370,24 @@ class CrashSuspects:
     ) -> None:
         """Record that an item has ended in order; may be called again.
 
-        `is_recorded`: it has an entry now, and is a suspect no longer; `is_repeated_crash`: where
-        it is tried again some day, it runs alone.
+        `is_recorded`: it has an entry now, and is a suspect no longer; `is_repeated_crash`: its
+        notes remain, since they say what those runs died of. Where it is tried again some day, it
+        runs alone.
         """
         place = (scope, key)
         own = self._begun.pop(place, None)
         with suppress(LedgerError):  # raised where the entry is awaited
             if own is not None:
                 self._ledger.drop_attempt(own)
-            if is_recorded:
-                self._within.pop(place, None)
-                for row in self._left.pop(place, ()):
-                    self._ledger.drop_attempt(row)
-                    if is_repeated_crash:
-                        self._ledger.record_attempt(replace(row, run=NO_RUN))
+            if not is_recorded:
+                return
+            self._within.pop(place, None)
+            left = self._left.pop(place, ())
+            if is_repeated_crash and left:
+                self._ledger.record_attempt(replace(left[-1], run=GIVEN_UP, at=time.time()))
+                return
+            for row in left:
+                self._ledger.drop_attempt(row)
 
     def stop(self) -> None:
         """Remove every note: from now on, the process ends on request."""
@@ -355,60 +396,59 @@ class CrashSuspects:
             self.end(scope, key)
 
 
-class ExclusiveLock:
-    """Runs items together, or one alone. Lives in one loop."""
+class SuspectRoom:
+    """Where items run together, a suspect with as many others as it may. Lives in one loop."""
 
     def __init__(self) -> None:
-        self._n_inside = 0
-        self._is_empty = asyncio.Event()
-        self._is_empty.set()
-        self._is_open = asyncio.Event()
-        self._is_open.set()
-        self._one_alone = asyncio.Lock()
+        self._inside: list[int] = []
+        """Of each item inside, how many may be there with it, itself included."""
+        self._turn = asyncio.Lock()
+        self._has_left = asyncio.Event()
 
     @asynccontextmanager
-    async def entered(self, *, is_alone: bool) -> AsyncIterator[None]:
-        """Enter, alone if wanted."""
-        if is_alone:
-            async with self._one_alone:
-                self._is_open.clear()
-                try:
-                    await self._is_empty.wait()
-                    yield
-                finally:
-                    self._is_open.set()
-            return
-        while not self._is_open.is_set():
-            await self._is_open.wait()
-        self._n_inside += 1
-        self._is_empty.clear()
+    async def entered(self, most: int = UNLIMITED) -> AsyncIterator[None]:
+        """Enter once at most `most` are inside then; in the order of arrival."""
+        async with self._turn:
+            while len(self._inside) >= min([most, *self._inside]):
+                self._has_left.clear()
+                await self._has_left.wait()
+            self._inside.append(most)
         try:
             yield
         finally:
-            self._n_inside -= 1
-            if not self._n_inside:
-                self._is_empty.set()
+            self._inside.remove(most)
+            self._has_left.set()
 
 
-def suspects_text(suspects: Sequence[tuple[str, CrashHistory]]) -> str:
+def suspects_text(suspects: Sequence[tuple[str, CrashHistory]], n_parallel: int) -> str:
     """Return a note on which items are suspects.
 
-    >>> suspects_text([("a.pdf", CrashHistory(1, ("owl",))), ("b.pdf", CrashHistory(2, ("owl",)))])
-    "run 'owl' died while it worked on 2 items; they are done last, one at a time: a.pdf, b.pdf"
+    >>> once, twice = CrashHistory(1, ("owl",)), CrashHistory(2, ("owl", "elk"))
+    >>> suspects_text([("a.pdf", once), ("b.pdf", once)], 6)
+    "run 'owl' died while it worked on 2 items; they are done last: a.pdf, b.pdf"
+    >>> suspects_text([("a.pdf", once), ("b.pdf", twice)], 2)
+    "runs 'elk', 'owl' died while they worked on 2 items; they are done last, 1 of them one at a \
+time: a.pdf, b.pdf"
     """
-    runs = sorted({run for _, suspicion in suspects for run in suspicion.runs})
-    named = ", ".join(f"'{run}'" for run in runs)
-    who = f"run {named} died" if len(runs) == 1 else f"runs {named} died" if runs else "a run died"
-    keys = [key for key, _ in suspects]
-    n_together = sum(known.may_run_together for _, known in suspects)
-    if len(keys) == 1:
-        what = "1 item; it is done last, alone"
-    elif n_together == len(keys):
-        what = f"{len(keys):,} items; they are done last"
+    runs = sorted({run for _, known in suspects for run in known.runs})
+    named = listed([f"'{run}'" for run in runs])
+    if not runs:
+        who = "a run died while it worked on"
+    elif len(runs) == 1:
+        who = f"run {named} died while it worked on"
     else:
-        alone = f"{len(keys) - n_together:,} of them " if n_together else ""
-        what = f"{len(keys):,} items; they are done last, {alone}one at a time"
-    return f"{who} while it worked on {what}: {listed(keys, MAX_NAMED)}"
+        who = f"runs {named} died while they worked on"
+    n_alone = sum(known.n_together(n_parallel) == 1 for _, known in suspects)
+    if len(suspects) == 1:
+        what = f"1 item; it is done last{', alone' if n_alone else ''}"
+    else:
+        what = f"{len(suspects):,} items; they are done last"
+        alone = f"{n_alone:,} of them " if n_alone < len(suspects) else ""
+        what += f", {alone}one at a time" if n_alone else ""
+    return f"{who} {what}: {listed([key for key, _ in suspects])}"
+
+
+MAX_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -370,10 +370,10 @@ class _PlanRun:
                 record = self._record(step)
 
     async def _beside_others(self, step: BoundStep, record: ItemRun) -> Any:
-        """Run a step, while no crash suspect runs alone; sub-pipelines see to their own items."""
+        """Run a step, while no crash suspect runs with few others; a sub-pipeline its own items."""
         if step.inner is not None:
             return await self.blocks.items.step(step, self._scope, record)
-        async with self._context.exclusive_lock.entered(is_alone=False):
+        async with self._context.room.entered():
             return await self.blocks.items.step(step, self._scope, record)
 
     async def _model_step(self, step: BoundStep) -> Any:

@@ -75,7 +75,7 @@ from .call_cache import (
 )
 from .concurrency import WorkClaims
 from .fingerprints import AWAY, STORE, held_mark
-from .retry_and_quarantine import CrashSuspects, ExclusiveLock
+from .retry_and_quarantine import CrashSuspects, SuspectRoom
 from .run_options import CallTape, RunOptions
 from .run_records import RunStats
 from .staleness import Judge
@@ -131,8 +131,10 @@ class RunContext:
     """Where a test is recorded or replayed."""
     queries: Mapping[tuple[Path, str], QueryBatches] | None = None
     """By file and step: embeds the queries of searches; None: the pool does."""
-    exclusive_lock: ExclusiveLock = field(default_factory=ExclusiveLock)
-    """Held alone by an item that may end the process."""
+    room: SuspectRoom = field(default_factory=SuspectRoom)
+    """Where items run together; one that may end the process, with few others."""
+    parallel_around: int = 1
+    """How many items may be in flight of the block around a sub-pipeline."""
 
     def caller(self, scope: str, step: BoundStep, key: str, block: str | None) -> CallOrigin:
         """Return what counts the calls of one step of one item."""

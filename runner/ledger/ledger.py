@@ -508,16 +508,29 @@ class Ledger:
         query = "select run from runs where run = :job or parent = :job"
         return frozenset(row[0] for row in self.rows(query, job=job))
 
+    def running_without_attempts(self, since: float) -> list[RunRow]:
+        """Return the runs begun since a time that work, or crashed, and have no item begun."""
+        return self._runs(
+            "where status = 'running' and started > :since and not exists "
+            "(select 1 from attempts where attempts.run = runs.run)",
+            since=since,
+        )
+
     def has_progressed(self, run: str) -> bool:
-        """Return whether a run recorded an item, or left one that must have crashed it."""
+        """Return whether a run recorded an item, or its crash tells more of what crashes runs."""
         recorded = "select 1 from items where run = :run limit 1"
         # Items that enclose another one of these are not suspects.
         begun = (
-            "select 1 from attempts where run = :run and not exists (select 1 from attempts inner_ "
+            "select exists (select 1 from attempts other where other.scope = attempts.scope "
+            "and other.key = attempts.key and other.run <> :run) "
+            "from attempts where run = :run and not exists (select 1 from attempts inner_ "
             "where inner_.run = attempts.run and inner_.around_scope = attempts.scope "
             "and inner_.around_key = attempts.key)"
         )
-        return bool(self.rows(recorded, run=run)) or len(self.rows(begun, run=run)) == 1
+        if self.rows(recorded, run=run):
+            return True
+        were_suspects = [bool(row[0]) for row in self.rows(begun, run=run)]
+        return len(were_suspects) == 1 or (bool(were_suspects) and all(were_suspects))
 
     def reserve_run(self, run: str, pipeline: str, file: str) -> bool:
         """Take a run's name, which another machine may want too; return False if it is taken."""

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -152,7 +151,6 @@ def _send_message(link: Connection, said: RunBegan | RunWaits | RunEnded) -> Non
         link.send(said)
 
 
-PRELOAD = ["paddock.runner.cli.application", "paddock.runner.schedule.run_executor"]
 _POLL_S = 1.0
 
 
@@ -179,12 +177,6 @@ class ProcessEnd:
         if self.exitcode is None:
             return "its process is gone"
         return f"its process {'was ' if self.exitcode < 0 else ''}{how_it_ended(self.exitcode)}"
-
-
-async def start_fork_server() -> None:
-    """Start the process that runs are forked from, with its imports and today's environment."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOAD)
-    await asyncio.to_thread(forkserver.ensure_running)
 
 
 class RunProcess:

@@ -47,12 +47,11 @@ from paddock.runner.review.page_server import (
 )
 from paddock.runner.settings import STATE_FOLDER, Settings
 from paddock.runner.workers.cluster_machine import renew_crash_automation
-from paddock.runner.workers.deployed_flow import known_end
+from paddock.runner.workers.deployed_flow import known_end, start_fork_server
 
 from .discovery import FolderLocks, FolderTaken, PipelineChanges, PipelineFinder
 from .prefect_queue import DeletedInPrefect, QueueError, open_queue
 from .reconciler import Reconciler, ReviewRuns, WatchManager
-from .run_executor import start_fork_server
 from .run_manager import Deployment, ManagerOptions, RunManager
 from .triggered_pipeline import Consents, TriggeredPipeline
 from .up_status import (
@@ -310,7 +309,9 @@ class Up:
             self._residence = await stack.enter_async_context(here)
             self._is_ours, url = not url, url or self._residence.prefect_api_url
             set_prefect_environment(url, self._settings)
-            await start_fork_server()  # takes as long as Prefect's server
+            await start_fork_server(
+                "paddock.runner.schedule.run_executor"
+            )  # takes as long as Prefect's server
             if self._is_ours:
                 url = await self._prefect()
                 set_prefect_environment(url, self._settings)

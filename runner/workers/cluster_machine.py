@@ -476,7 +476,8 @@ def worker_command(settings: Settings, name: str) -> list[str]:
     """Return the command line of Prefect's worker."""
     unattended = settings.unattended
     return [
-        sys.executable, "-m", "paddock.runner.workers.prefect_worker",
+        # Not by `-m`: each run's process would execute the module once more.
+        sys.executable, "-c", "from paddock.runner.workers.prefect_worker import main; main()",
         unattended.work_pool, name, str(unattended.max_runs),
     ]  # fmt: skip
 
@@ -485,7 +486,7 @@ def worker_environment(environ: Mapping[str, str], state_dir: Path, api_url: str
     """Return the environment of the worker and its runs."""
     return {
         "PREFECT_LOGGING_LEVEL": "WARNING",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",  # a job waits for it; costs the server some 10 ms
         "PREFECT_TASKS_DEFAULT_NO_CACHE": "true",
         "DO_NOT_TRACK": "1",
         **environ,
@@ -528,8 +529,10 @@ async def _wait_until_gone(runs: list[int], within_s: float) -> None:
 
 
 def run_pids(worker: int) -> list[int]:
+    """Return the processes of runs: the children of the worker's fork server."""
     with suppress(psutil.Error):
-        return [child.pid for child in psutil.Process(worker).children()]
+        children = psutil.Process(worker).children()
+        return [run.pid for child in children for run in child.children()]
     return []
 
 

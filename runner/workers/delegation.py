@@ -2,7 +2,8 @@
 
 A job has shares; each is a flow run that some worker takes. Claims in the ledger decide which
 items a share does, so their number does not matter, nor which of them die. The process that
-delegates may die too: shares are found again by the job's name. `decide_shares` is pure.
+delegates may die too: shares are found again by the job's name. `decide_shares` is pure. Prefect is
+asked by plain HTTP: importing it takes 3 s of processor time, which each job would pay.
 """
 
 from __future__ import annotations
@@ -17,22 +18,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import httpx
 
-import paddock.runner.prefect.flow  # noqa: F401 - sets what Prefect reads when it is imported
-
-# isort: split
-
-from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
-from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, State, StateType
-from prefect.client.schemas.sorting import FlowRunSort
-from prefect.exceptions import ObjectNotFound, PrefectException
-from prefect.states import Cancelled, Cancelling, Scheduled
-
 from paddock.engine.errors import EngineError
+from paddock.engine.system.retry import Backoff
 from paddock.engine.system.tasks import StopRequested, end, unless
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.bind import bind, read_plan
@@ -198,10 +189,13 @@ def _job_end(shares: Sequence[JobShare]) -> JobEnd:
 
 
 ENTRYPOINT = "paddock.runner.workers.deployed_flow.run_pipeline"
-LOOK_S = 1.0
+LOOK_S = 0.5  # a look costs Prefect's server some 5 ms
 AWAY_S = 300.0  # Prefect's server may restart; the shares continue meanwhile
 LEAVE_S = 60.0
 MOST_FOUND = 200
+TRIES = 4
+BACKOFF = Backoff(0.5, 4.0)  # the server's database may be locked for a moment
+ENDED_TYPES = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
 
 def deployment_name(file: str) -> str:
@@ -235,6 +229,7 @@ class SharedJob:
     path: Path
     inputs: Mapping[str, Any]
     work_pool: str
+    signer: Signer
     trigger: str = "hand"
     retry_failed: bool = False
     n_shares: int | None = None
@@ -242,15 +237,15 @@ class SharedJob:
 
 
 async def delegate_job(
+    api: httpx.AsyncClient,
     job: SharedJob,
-    signer: Signer,
     *,
     stop: asyncio.Event,
     stop_gate: StopGate | None = None,
     is_handed_over: Callable[[], bool] = lambda: False,
     note: Callable[[str], None] = lambda _: None,
 ) -> Report:
-    """Carry out a job and return its report; when `stop` is set, stop its shares.
+    """Carry out a job by Prefect's API; return its report. When `stop` is set, stop its shares.
 
     They continue if `is_handed_over` returns that another process takes over the job. `note` gets
     what the job waits for, and an empty text when machines are at work.
@@ -258,18 +253,17 @@ async def delegate_job(
     Raises:
         TrackingError: Prefect's API cannot be used.
     """
-    async with get_client() as client:
-        desk = _Delegation(client, signer, job, note)
-        ending = asyncio.create_task(_wait_for_stop(stop, stop_gate))
-        try:
-            over = await desk.carry_out(ending)
-            if over is None and is_handed_over():
-                over = JobEnd("interrupted", "The machines continue it by themselves.")
-            elif over is None:
-                await desk.leave()
-                over = JobEnd("interrupted", "Interrupted; the same command continues.")
-        finally:
-            await end(ending)
+    desk = _Delegation(api, job, note)
+    ending = asyncio.create_task(_wait_for_stop(stop, stop_gate))
+    try:
+        over = await desk.carry_out(ending)
+        if over is None and is_handed_over():
+            over = JobEnd("interrupted", "The machines continue it by themselves.")
+        elif over is None:
+            await desk.leave()
+            over = JobEnd("interrupted", "Interrupted; the same command continues.")
+    finally:
+        await end(ending)
     return Report(job.name, job.path.name, over.status, {}, message=over.message or None)
 
 
@@ -281,50 +275,76 @@ async def _wait_for_stop(stop: asyncio.Event, stop_gate: StopGate | None) -> Non
 class _Delegation:
     """Starts shares in Prefect and follows them."""
 
-    def __init__(
-        self, client: PrefectClient, signer: Signer, job: SharedJob, note: Callable[[str], None]
-    ) -> None:
-        self._client = client
-        self._signer = signer
+    def __init__(self, api: httpx.AsyncClient, job: SharedJob, note: Callable[[str], None]) -> None:
+        self._api = api
         self._job = job
         self._note = note
         self._shares: list[JobShare] = []
         self._due: dict[str, float] = {}
         """When the shares that continue another one start, by that one's id."""
-        self._deployment: UUID | None = None
+        self._deployment = ""
         self._own = uuid4().hex
         self._began = time.monotonic()
         self._answered = time.monotonic()
+
+    async def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Return the JSON that Prefect's API answers; try again what may pass.
+
+        Raises:
+            httpx.HTTPError: it does not answer, or refuses.
+        """
+        for n_tried in range(1, TRIES + 1):
+            is_last = n_tried == TRIES
+            try:
+                answer = await self._api.request(method, path, json=body)
+            except httpx.TransportError:
+                if is_last:
+                    raise
+            else:
+                is_busy = answer.status_code == httpx.codes.TOO_MANY_REQUESTS
+                if is_last or not (answer.is_server_error or is_busy):
+                    return answer.raise_for_status().json() if answer.content else None
+            await asyncio.sleep(BACKOFF.pause_s(n_tried))
+        return None
 
     async def _take_up(self) -> None:
         """Find or make the deployment of this file, and find the job's shares."""
         file = str(self._job.path)
         with self._refusals():
-            deployment = await self._client.create_deployment(
-                await self._client.create_flow_from_name("paddock-shares"),
-                deployment_name(file),
-                entrypoint=ENTRYPOINT,
-                work_pool_name=self._job.work_pool,
-                parameters={"path": file},
-                enforce_parameter_schema=False,
-                tags=[SHARE_TAG],
+            flow = await self._ask("POST", "/flows/", {"name": "paddock-shares"})
+            deployment = await self._ask(
+                "POST",
+                "/deployments/",
+                {
+                    "name": deployment_name(file),
+                    "flow_id": flow["id"],
+                    "entrypoint": ENTRYPOINT,
+                    "work_pool_name": self._job.work_pool,
+                    "parameters": {"path": file},
+                    "enforce_parameter_schema": False,
+                    "tags": [SHARE_TAG],
+                },
             )
-            if (await self._client.read_deployment(deployment)).paused:
+            if deployment["paused"]:
                 name = deployment_name(file)
                 raise TrackingError(f"The deployment '{name}' is paused in Prefect: resume it.")
-        found = await self._client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[SHARE_TAG, self._job.name])),
-            sort=FlowRunSort.EXPECTED_START_TIME_ASC,
-            limit=MOST_FOUND,
+        found = await self._ask(
+            "POST",
+            "/flow_runs/filter",
+            {
+                "flow_runs": {"tags": {"all_": [SHARE_TAG, self._job.name]}},
+                "sort": "EXPECTED_START_TIME_ASC",
+                "limit": MOST_FOUND,
+            },
         )
         # Anyone may give a run the job's tag.
         ours = (
             run
             for run in found
-            if self._signer.has_signed(run.parameters, run.idempotency_key or "")
+            if self._job.signer.has_signed(run["parameters"], run["idempotency_key"] or "")
         )
         self._shares = [share for run in ours if (share := _share_found(run))]
-        self._deployment = deployment
+        self._deployment = deployment["id"]
         if self._shares:
             self._note("its shares exist already; following them")
 
@@ -333,7 +353,7 @@ class _Delegation:
         while not ending.done():
             try:
                 over = await self._once()
-            except (httpx.HTTPError, PrefectException, ValueError) as error:
+            except (httpx.HTTPError, ValueError) as error:
                 self._still_patient(error)
             else:
                 self._answered = time.monotonic()
@@ -347,7 +367,7 @@ class _Delegation:
         return None
 
     async def _once(self) -> JobEnd | None:
-        if self._deployment is None:
+        if not self._deployment:
             await self._take_up()
         await self._look()
         elapsed_s = time.monotonic() - self._began
@@ -392,19 +412,21 @@ class _Delegation:
             "parent": begin.instead_of,
             "job": job.name,
         }
-        assert self._deployment is not None
         with self._refusals():
-            made = await self._client.create_flow_run_from_deployment(
-                self._deployment,
-                name=f"{job.name} {begin.number}",
-                parameters=self._signer.signed(parameters, key),
-                state=Scheduled(),
-                tags=[SHARE_TAG, job.name],
-                idempotency_key=key,
+            made = await self._ask(
+                "POST",
+                f"/deployments/{self._deployment}/create_flow_run",
+                {
+                    "name": f"{job.name} {begin.number}",
+                    "parameters": self._job.signer.signed(parameters, key),
+                    "state": {"type": "SCHEDULED"},
+                    "tags": [SHARE_TAG, job.name],
+                    "idempotency_key": key,
+                },
             )
         if begin.instead_of:
             self._note(f"share {begin.number} restarts (attempt {begin.attempt})")
-        self._shares.append(JobShare(str(made.id), begin.number, begin.attempt, "waiting"))
+        self._shares.append(JobShare(made["id"], begin.number, begin.attempt, "waiting"))
 
     async def _look(self) -> None:
         """Read every share that has not ended yet."""
@@ -412,21 +434,26 @@ class _Delegation:
             if share.phase == "ended":
                 continue
             try:
-                run = await self._client.read_flow_run(UUID(share.id))
-            except ObjectNotFound:  # it was deleted
-                share = replace(share, phase="ended", state="Cancelled", message="")
+                run = await self._ask("GET", f"/flow_runs/{share.id}")
+            except httpx.HTTPStatusError as error:
+                if not _is_missing(error):
+                    raise
+                words = f"Share {share.number} was deleted in Prefect."
+                now = replace(share, phase="ended", state="Cancelled", message=words)
             else:
-                share = _share_of_run(share, run)
-            self._shares[index] = share
-            if share.phase == "ended" and share.state == "Failed":
-                self._note(f"share {share.number} failed: {share.message}")
+                now = _share_of_run(share, run)
+            self._shares[index] = now
+            if now.phase == "ended" and now.state == "Failed":
+                self._note(f"share {share.number} failed: {now.message}")
+            if now.is_suspended and not share.is_suspended:
+                self._note(f"share {share.number} is suspended in Prefect; resume it there")
 
     async def _n_online(self) -> int:
-        workers = await self._client.read_workers_for_work_pool(self._job.work_pool)
-        n_online = sum(worker.status == "ONLINE" for worker in workers)
+        workers = await self._ask("POST", f"/work_pools/{self._job.work_pool}/workers/filter", {})
+        n_online = [worker["status"] for worker in workers].count("ONLINE")
         if not n_online and all(share.phase == "waiting" for share in self._shares):
             self._note(f"no worker of '{self._job.work_pool}' is online; waiting for one")
-        elif any(share.phase == "running" for share in self._shares):
+        elif any(share.phase == "running" and not share.is_suspended for share in self._shares):
             self._note("")
         return n_online
 
@@ -434,12 +461,12 @@ class _Delegation:
         """Stop the shares, and wait for them in bounded time."""
         deadline = time.monotonic() + LEAVE_S
         # Otherwise they continue to their end.
-        with suppress(httpx.HTTPError, PrefectException, ValueError):
+        with suppress(httpx.HTTPError, ValueError):
             await self._look()
             await self._take_back("Interrupted before it began.")
             for share in self._shares:
                 if share.phase == "running":
-                    await self._set(share, Cancelling(message="It was asked to stop."))
+                    await self._set(share, "CANCELLING", "It was asked to stop.")
             while time.monotonic() < deadline:
                 await self._look()
                 if all(share.phase == "ended" for share in self._shares):
@@ -448,23 +475,27 @@ class _Delegation:
 
     async def _take_back(self, words: str) -> None:
         """Cancel shares that no worker has begun."""
-        with suppress(httpx.HTTPError, PrefectException):  # otherwise it finds everything done
+        with suppress(httpx.HTTPError):  # otherwise it finds everything done
             for share in self._shares:
                 if share.phase == "waiting" or share.is_suspended:
-                    await self._set(share, Cancelled(message=words))
+                    await self._set(share, "CANCELLED", words)
 
-    async def _set(self, share: JobShare, state: State[Any]) -> None:
-        with suppress(ObjectNotFound):
-            await self._client.set_flow_run_state(UUID(share.id), state)
+    async def _set(self, share: JobShare, kind: str, words: str) -> None:
+        body = {"state": {"type": kind, "message": words}, "force": False}
+        try:
+            await self._ask("POST", f"/flow_runs/{share.id}/set_state", body)
+        except httpx.HTTPStatusError as error:
+            if not _is_missing(error):
+                raise
 
     @contextmanager
     def _refusals(self) -> Iterator[None]:
         """Raise what Prefect refuses as a `TrackingError`."""
         try:
             yield
-        except (ObjectNotFound, httpx.HTTPStatusError) as error:
-            answer = error.response if isinstance(error, httpx.HTTPStatusError) else None
-            if answer is None or answer.status_code == httpx.codes.NOT_FOUND:
+        except httpx.HTTPStatusError as error:
+            answer = error.response
+            if _is_missing(error):
                 raise TrackingError(
                     f"Prefect knows no work pool '{self._job.work_pool}'. "
                     "Make it with `paddock cluster init`."
@@ -475,22 +506,27 @@ class _Delegation:
             raise
 
 
-def _share_found(run: FlowRun) -> JobShare | None:
+def _is_missing(error: httpx.HTTPStatusError) -> bool:
+    return error.response.status_code == httpx.codes.NOT_FOUND
+
+
+def _share_found(run: Mapping[str, Any]) -> JobShare | None:
     """Return an earlier share; None when it has ended, or is ending, without finishing the job."""
-    facts = run.parameters
+    facts = run["parameters"]
     number, attempt = int(facts.get("share") or 0), int(facts.get("attempt") or 1)
-    share = _share_of_run(JobShare(str(run.id), number, attempt, "waiting"), run)
-    is_ending = run.state_type == StateType.CANCELLING
+    share = _share_of_run(JobShare(run["id"], number, attempt, "waiting"), run)
+    is_ending = run["state_type"] == "CANCELLING"
     is_of_use = number > 0 and not is_ending and (share.phase != "ended" or share.is_done)
     return share if is_of_use else None
 
 
-def _share_of_run(share: JobShare, run: FlowRun) -> JobShare:
-    phase: SharePhase = "waiting" if run.state_type == StateType.SCHEDULED else "running"
-    if run.state_type in TERMINAL_STATES:
+def _share_of_run(share: JobShare, run: Mapping[str, Any]) -> JobShare:
+    kind = run["state_type"]
+    phase: SharePhase = "waiting" if kind == "SCHEDULED" else "running"
+    if kind in ENDED_TYPES:
         phase = "ended"
-    message = (run.state and run.state.message) or ""
+    message = (run["state"] or {}).get("message") or ""
     return replace(
-        share, phase=phase, state=run.state_name or "", message=message,
-        is_suspended=run.state_type == StateType.PAUSED,
+        share, phase=phase, state=run["state_name"] or "", message=message,
+        is_suspended=kind == "PAUSED",
     )  # fmt: skip

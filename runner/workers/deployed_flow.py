@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import multiprocessing
 import os
 import re
 import socket
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -35,11 +37,13 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, refresh_global_settings_context
 from prefect.exceptions import Pause, PrefectException
 from prefect.flow_engine import run_flow
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL
 
+from paddock.engine.system import http
 from paddock.engine.system.tasks import end
 from paddock.runner import api
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, signer_for
+from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, headers_from, signer_for
 from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.drain import StopGate, stop_on_signals
@@ -150,11 +154,15 @@ async def run_pipeline(
         ) -> Report:
             if not share and settings.unattended.work_pool and settings.ledger_url:
                 name = _job_name(Path(path), call or root)
+                signer = await asyncio.to_thread(
+                    signer_for, settings.state_dir, settings.ledger_url
+                )
                 whole = SharedJob(
-                    name, Path(path), inputs, settings.unattended.work_pool, trigger=trigger,
-                    retry_failed=retry_failed, max_restarts=settings.unattended.max_restarts,
+                    name, Path(path), inputs, settings.unattended.work_pool, signer,
+                    trigger=trigger, retry_failed=retry_failed,
+                    max_restarts=settings.unattended.max_restarts,
                 )  # fmt: skip
-                return await _delegated(orders, whole, observer, settings)
+                return await _delegated(orders, whole, observer)
             options = RunOptions(
                 retry_failed=retry_failed, trigger=trigger, job=job,
                 text=orders.text, agreed=orders.agreed,
@@ -276,11 +284,8 @@ def _job_name(path: Path, root: str) -> str:
     return f"{path.parent.name}-{(root or str(own)).replace('-', '')[-12:]}"
 
 
-async def _delegated(
-    orders: RunOrders, job: SharedJob, told: Observer, settings: Settings
-) -> Report:
+async def _delegated(orders: RunOrders, job: SharedJob, told: Observer) -> Report:
     """Delegate the job to the work pool, and wait for its end."""
-    signer = await asyncio.to_thread(signer_for, settings.state_dir, settings.ledger_url)
     last = ""
 
     def note(words: str) -> None:
@@ -294,14 +299,37 @@ async def _delegated(
             orders.waits(words)
 
     told.began(job.name, job.path.parent.name, ())
-    return await delegate_job(
-        job,
-        signer,
-        stop=orders.stop,
-        stop_gate=orders.stop_gate,
-        is_handed_over=lambda: orders.is_handed_over,
-        note=note,
+    secret, key = PREFECT_API_AUTH_STRING.value(), PREFECT_API_KEY.value()
+    headers = headers_from(
+        {
+            CLIENT_VARIABLE: secret.get_secret_value() if secret else "",
+            "PREFECT_API_KEY": key.get_secret_value() if key else "",
+        }
     )
+    async with http.client(PREFECT_API_URL.value() or "", headers=headers) as api:
+        return await delegate_job(
+            api,
+            job,
+            stop=orders.stop,
+            stop_gate=orders.stop_gate,
+            is_handed_over=lambda: orders.is_handed_over,
+            note=note,
+        )
+
+
+PRELOAD = (
+    "paddock.runner.cli.application",
+    # Imported by most runs as they begin, which took 0.5 s of processor time.
+    "paddock.engine.backends.balancer",
+    "paddock.steps.llm.chat",
+    "prefect.task_engine",
+)
+
+
+async def start_fork_server(*modules: str) -> None:
+    """Start the process that runs are forked from, with its imports and today's environment."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
+    await asyncio.to_thread(forkserver.ensure_running)
 
 
 def use_server(api_url: str = "", auth_string: str = "") -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from paddock.engine.system import http
 from paddock.runner.bind.bind import bind_without_inputs, read_plan
 from paddock.runner.bind.permissions import consent_digests, needs, permission_names
 from paddock.runner.cli.arguments import (
@@ -32,7 +33,7 @@ from paddock.runner.cli.arguments import (
     pipeline_file,
 )
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
-from paddock.runner.daemon.prefect_auth import signer_for
+from paddock.runner.daemon.prefect_auth import headers_from, signer_for
 from paddock.runner.progress import console, events
 from paddock.runner.progress.drain import stop_on_signals
 from paddock.runner.schedule.triggered_pipeline import Consents
@@ -246,8 +247,8 @@ def cluster_run(
 
     path = pipeline_file(file, "cluster run").resolve()
     settings = read_settings(path.parent)
-    has_prefect = os.environ.get("PREFECT_API_URL", "").strip()
-    if not (has_prefect and settings.unattended.work_pool and settings.ledger_url):
+    api_url = os.environ.get("PREFECT_API_URL", "").strip()
+    if not (api_url and settings.unattended.work_pool and settings.ledger_url):
         raise CommandError(
             "Several machines need PREFECT_API_URL, PADDOCK_WORK_POOL and PADDOCK_LEDGER.\n"
             "  `paddock cluster init` shows what is missing."
@@ -257,18 +258,19 @@ def cluster_run(
         path,
         delegation.absolute_inputs(path, parse_inputs(inputs), settings),
         settings.unattended.work_pool,
+        signer_for(settings.state_dir, settings.ledger_url),
         retry_failed=retry_failed,
         n_shares=shares,
         max_restarts=settings.unattended.max_restarts,
     )
 
-    signer = signer_for(settings.state_dir, settings.ledger_url)
-
     async def main() -> Report:
         stop = asyncio.Event()
         with stop_on_signals(stop):
             note = _without_repeats(console.print_err)
-            return await delegation.delegate_job(job, signer, stop=stop, note=note)
+            headers = headers_from(os.environ)
+            async with http.client(api_url.rstrip("/"), headers=headers) as api:
+                return await delegation.delegate_job(api, job, stop=stop, note=note)
 
     report = asyncio.run(main())
     if as_json:

@@ -67,14 +67,16 @@ settings = replace(
 print("ready", flush=True)
 while not (folder / "go").exists():
     time.sleep(0.02)
+pool = Pool(answer=answer, delay_s=options["delay_s"])
 report = run(
     folder / "pipeline.yaml", options.get("inputs"),
     *worlds.run_arguments(
-        pool=Pool(answer=answer, delay_s=options["delay_s"]),
+        pool=pool,
         observer=Notes(), settings=settings, local=True,
     ),
 )
-print(json.dumps(report.as_json()), flush=True)
+told = report.as_json() | {"n_running_most": pool.n_running_most}
+print(json.dumps(told), flush=True)
 sys.exit(report.exit_status())
 """
 
@@ -112,6 +114,11 @@ class Machines:
     def calls(self) -> list[str]:
         file = self.world.folder / "calls"
         return file.read_text().splitlines() if file.exists() else []
+
+    def n_begun(self) -> int:
+        """Return how many items are noted as in flight."""
+        with Ledger(self.world.folder / ".paddock", url=self.url) as ledger:
+            return int(ledger.rows("select count(*) from attempts")[0][0])
 
     def until(self, holds: Callable[[], bool]) -> None:
         deadline = time.monotonic() + WAIT_S
@@ -232,6 +239,20 @@ def test_what_a_killed_machine_held_is_done_by_the_others(
     assert len(set(machines.calls())) == N_DOCUMENTS + 1
 
 
+def test_what_a_killed_machine_had_in_flight_is_taken_over_together(machines: Machines) -> None:
+    machines.world.edit("max_parallel: 2", "max_parallel: 18")
+    doomed = machines.start(delay_s=60.0, dead_after_s=2.0)
+    machines.go(doomed)
+    machines.until(lambda: machines.n_begun() == 18)
+    os.kill(doomed.pid, signal.SIGKILL)
+    doomed.communicate(timeout=WAIT_S)
+    machines.running.remove(doomed)
+    report = machines.report(machines.start(delay_s=0.5, dead_after_s=2.0))
+    assert report["status"] == "completed"
+    assert report["n_running_most"] == 18
+    assert max(Counter(machines.calls()).values()) == 1
+
+
 def test_what_failed_on_one_machine_is_quarantined_for_all(machines: Machines) -> None:
     processes = [machines.start(delay_s=0.1, fails="Document 7,") for _ in range(2)]
     machines.go(*processes)
@@ -247,7 +268,7 @@ def test_a_document_that_kills_every_machine_is_quarantined_and_the_others_are_d
 ) -> None:
     options: dict[str, Any] = {"delay_s": 0.02, "dead_after_s": 1.5, "dies": "Document 7,"}
     (machines.world.folder / "go").touch()
-    for _ in range(3):
+    for _ in range(4):  # two are in flight
         doomed = machines.start(**options)
         doomed.communicate(timeout=WAIT_S)
         assert doomed.returncode == -signal.SIGKILL
@@ -256,9 +277,9 @@ def test_a_document_that_kills_every_machine_is_quarantined_and_the_others_are_d
     assert report["status"] == "quarantined"
     bad = [item for item in report["items"] if item["state"] == "quarantined"]
     assert [item["key"] for item in bad] == ["7.txt"]
-    assert bad[0]["error"].startswith("the run's process died 3 times while it worked on this")
+    assert bad[0]["error"].startswith("the run's process died 4 times while it worked on this")
     assert len(outputs(machines.world)) == N_DOCUMENTS  # and the digest
-    assert Counter(machines.calls())["Sum up: Document 7,"] == 3
+    assert Counter(machines.calls())["Sum up: Document 7,"] == 4
 
 
 def test_a_machine_that_is_stopped_lets_its_items_go_at_once(machines: Machines) -> None:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from paddock.engine.system import http
 from paddock.runner.daemon.prefect_auth import Signer
+from paddock.runner.prefect.run_tracking import TrackingError
 from paddock.runner.progress.prefect_view import SHARE_TAG
 from paddock.runner.progress.report import Report
 from paddock.runner.workers.delegation import SharedJob, delegate_job
 
 WITHIN_S = 60.0
+SUSPENDED_NOTE = "share 1 is suspended in Prefect; resume it there"
 SIGNER = Signer(b"the key of these tests")
 
 
@@ -27,8 +30,9 @@ class Workers:
     def __init__(self, api: httpx.Client) -> None:
         self.pool = f"pool-{uuid4().hex[:8]}"
         name = f"letters-{uuid4().hex[:8]}"
-        self.job = SharedJob(name, Path("/srv/letters/p.yaml"), {}, self.pool, n_shares=2)
+        self.job = SharedJob(name, Path("/srv/letters/p.yaml"), {}, self.pool, SIGNER, n_shares=2)
         self._api = api
+        self.api_url = str(api.base_url)
         self.notes: list[str] = []
         self._post("/work_pools/", {"name": self.pool, "type": "process"})
 
@@ -49,6 +53,16 @@ class Workers:
                 state = {"type": kind, "message": message}
                 self._post(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
 
+    def delete(self, number: int) -> None:
+        """Delete a share, as a person does on Prefect's page."""
+        for run in self.shares():
+            if run["parameters"]["share"] == number:
+                self._api.delete(f"/flow_runs/{run['id']}").raise_for_status()
+
+    def pause_deployment(self) -> None:
+        deployment = self.shares()[0]["deployment_id"]
+        self._api.post(f"/deployments/{deployment}/pause_deployment").raise_for_status()
+
     def states(self) -> list[str]:
         return [run["state_name"] for run in self.shares()]
 
@@ -60,24 +74,20 @@ class Workers:
 
 @pytest.fixture
 def workers(prefect_api: str) -> Iterator[Workers]:
-    with (
-        httpx.Client(base_url=prefect_api, timeout=30) as api,
-        temporary_settings({PREFECT_API_URL: prefect_api}),
-    ):
+    with httpx.Client(base_url=prefect_api, timeout=30) as api:
         yield Workers(api)
+
+
+async def _delegated(workers: Workers, **options: Any) -> Report:
+    async with http.client(workers.api_url) as api:
+        return await delegate_job(api, workers.job, note=workers.notes.append, **options)
 
 
 def begun(
     workers: Workers, *, is_handed_over: bool = False
 ) -> tuple[asyncio.Event, asyncio.Task[Report]]:
     stop = asyncio.Event()
-    coming = delegate_job(
-        workers.job,
-        SIGNER,
-        stop=stop,
-        is_handed_over=lambda: is_handed_over,
-        note=workers.notes.append,
-    )
+    coming = _delegated(workers, stop=stop, is_handed_over=lambda: is_handed_over)
     return stop, asyncio.create_task(coming)
 
 
@@ -147,5 +157,63 @@ def test_a_job_that_is_stopped_stops_its_shares_and_begins_again_when_taken_up(
         await workers.until(["Cancelled", "Scheduled", "Cancelled", "Scheduled"])
         workers.say(2, "COMPLETED")
         assert (await last).status == "completed"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_a_share_that_a_person_ends_in_prefect_ends_the_job(
+    workers: Workers, is_deleted: bool
+) -> None:
+    words = "It was cancelled in Prefect; the same command continues."
+
+    async def main() -> Report:
+        _, job = begun(workers)
+        await workers.until(["Scheduled", "Scheduled"])
+        workers.say(1, "RUNNING")
+        workers.say(2, "RUNNING")
+        if is_deleted:
+            workers.delete(1)
+            await workers.until(["Cancelling"])
+        else:
+            workers.say(1, "CANCELLED", words)
+            await workers.until(["Cancelled", "Cancelling"])
+        workers.say(2, "CANCELLED")
+        return await job
+
+    report = asyncio.run(main())
+    assert report.status == "interrupted"
+    assert report.message == ("Share 1 was deleted in Prefect." if is_deleted else words)
+
+
+def test_a_suspended_share_is_waited_for_and_said(workers: Workers) -> None:
+    async def main() -> None:
+        _, job = begun(workers)
+        await workers.until(["Scheduled", "Scheduled"])
+        workers.say(1, "RUNNING")
+        workers.say(1, "PAUSED")
+        async with asyncio.timeout(WITHIN_S):
+            while SUSPENDED_NOTE not in workers.notes:  # noqa: ASYNC110 - it looks by itself
+                await asyncio.sleep(0.1)
+        workers.say(1, "COMPLETED", "9 new")
+        assert (await job).status == "completed"
+
+    asyncio.run(main())
+
+
+def test_what_prefect_does_not_carry_out_is_refused_at_once(workers: Workers) -> None:
+    async def main() -> None:
+        stop, first = begun(workers)
+        await workers.until(["Scheduled", "Scheduled"])
+        workers.pause_deployment()
+        stop.set()
+        await first
+        _, second = begun(workers)
+        with pytest.raises(TrackingError, match="is paused in Prefect: resume it"):
+            await second
+        workers.job = replace(workers.job, work_pool="none", path=Path("/srv/other/p.yaml"))
+        _, third = begun(workers)
+        with pytest.raises(TrackingError, match="knows no work pool 'none'"):
+            await third
 
     asyncio.run(main())
