@@ -13,7 +13,8 @@ from tests.fakes.office import xlsx
 
 
 def document(data: bytes) -> Document:
-    return spreadsheets.read_xlsx(BytesIO(data), ReadOptions())
+    found: Document = spreadsheets.read_xlsx(BytesIO(data), ReadOptions())
+    return found
 
 
 def test_each_sheet_is_a_page_with_a_table() -> None:
