@@ -18,16 +18,9 @@ from typing import Any, TypeAlias
 
 from paddock.engine.system.text import resolve_ref
 
-from .numbers import (
-    MOST_DIGITS,
-    NO_UNIT,
-    PERCENT,
-    Number,
-    NumberReading,
-    currency_names,
-    rounded,
-)
+from .numbers import MOST_DIGITS, Number, NumberReading, rounded
 from .text_index import Quote, Span, TextIndex, folded_words
+from .units import NO_UNIT, PERCENT, currency_names
 from .values_in_text import TextValue, values_in
 
 Path: TypeAlias = tuple[str | int, ...]

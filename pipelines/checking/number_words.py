@@ -185,7 +185,7 @@ class SpelledNumber:
     """It can be nothing but a number in this text."""
 
 
-def spelled_numbers_in(text: str) -> Iterator[SpelledNumber]:
+def spelled_numbers_in(text: str, whole: str = "") -> Iterator[SpelledNumber]:
     """Yield the numbers in words, each as long as it can be read.
 
     >>> [sorted(one.values) for one in spelled_numbers_in("Fourteen of one hundred and five")]
@@ -201,7 +201,7 @@ def spelled_numbers_in(text: str) -> Iterator[SpelledNumber]:
     words = [one for one in every if one[2] in known]
     if not words:
         return
-    languages = languages_of(text)
+    languages = languages_of(whole or text)
     at = 0
     while at < len(words):
         best: tuple[int, tuple[float, ...], Language, bool] | None = None

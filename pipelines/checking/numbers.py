@@ -1,9 +1,7 @@
 """Numbers in a text, each with its sign, thousands, decimals, scale and unit.
 
 `1.234` may be 1234 or a little more than 1: a number has all possible values, and no part of it
-counts by itself. Units, currencies and per cent are read in six languages; a unit has a dimension
-and a factor, so that 5 km is 5,000 m and is not 5 m. An unknown word is not a unit: then only the
-number counts.
+counts by itself. Its unit, currency or per cent is that of `units`.
 """
 
 # ruff: noqa: RUF001 - words of many scripts
@@ -11,278 +9,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from .number_words import SpelledNumber, scale_at, spelled_numbers_in
+from .units import CURRENCIES, NO_UNIT, PERCENT, Unit, is_unit, units_after, units_before
 from .value_words import NO_DIRECTION, Direction, DirectionWords, shares_in
-
-
-@dataclass(frozen=True, slots=True)
-class Unit:
-    """A dimension, and the factor to its base unit."""
-
-    dimension: str = ""
-    factor: float = 1.0
-
-
-NO_UNIT = Unit()
-PERCENT = Unit("percent")
-
-_UNIT_NAMES: Mapping[tuple[str, float], str] = {
-    (
-        "percent",
-        1,
-    ): "% ٪ ％ percent percents pct prozent procent procenta procentů proc prosent prosenttia "
-    "százalék процент процента процентов процентами процентах відсотків відсотки відсотка "
-    "phần persen yüzde "
-    "प्रतिशत 퍼센트 パーセント אחוז אחוזים procente",
-    (
-        "percentage point",
-        1,
-    ): "pp ppt ppts prozentpunkt prozentpunkte prozentpunkten procentpunten procentpunt "
-    "procentenheter procentenhet procentpoint prosentpoeng prosenttiyksikköä "
-    "百分点 百分點 个百分点 個百分點 ポイント 퍼센트포인트 п.п",
-    (
-        "percentage point",
-        0.01,
-    ): "bps bp basispunkt basispunkte basispunkten basispunten räntepunkter 基点 bips",
-    ("permille", 1): "‰ promille",
-    (
-        "US dollar",
-        1,
-    ): "$ us$ usd dollar dollars dollari dólar dólares доллар доллара долларов dolarów dolary "
-    "dolar 美元 ドル 달러",
-    ("Canadian dollar", 1): "$ c$ ca$ cad dollar dollars",
-    ("Australian dollar", 1): "$ a$ au$ aud dollar dollars",
-    ("Hong Kong dollar", 1): "$ hk$ hkd dollar dollars",
-    ("Singapore dollar", 1): "$ s$ sgd dollar dollars",
-    ("New Zealand dollar", 1): "$ nz$ nzd dollar dollars",
-    ("euro", 1): "€ eur euro euros евро євро 欧元 ユーロ 유로 eura avro",
-    ("pound", 1): "£ gbp pound pounds pfund livre livres libra libras sterlina sterline quid",
-    ("yen", 1): "¥ jpy yen 円 ￥",
-    ("yuan", 1): "¥ cny rmb yuan 元 人民币 ￥",
-    ("franc", 1): "chf franc francs franken franchi francos frank",
-    ("rupee", 1): "₹ inr rs rupee rupees rupien रुपये रुपए",
-    ("Swedish krona", 1): "kr sek kronor krona kronen",
-    ("Norwegian krone", 1): "kr nok kroner krone kronen",
-    ("Danish krone", 1): "kr dkk kroner krone kronen",
-    ("zloty", 1): "zł pln zloty złotych złote",
-    ("rouble", 1): "₽ rub rouble roubles rubel руб рубль рубля рублей",
-    ("hryvnia", 1): "₴ uah грн гривень",
-    ("Czech koruna", 1): "kč czk korun koruny",
-    ("forint", 1): "ft huf forint",
-    ("lira", 1): "₺ tl try lira",
-    ("leu", 1): "ron lei",
-    ("shekel", 1): "₪ ils nis שקל שקלים",
-    ("baht", 1): "฿ thb baht บาท",
-    ("rand", 1): "zar rand",
-    ("dirham", 1): "aed dirham dirhams درهم",
-    ("riyal", 1): "sar riyal riyals ريال",
-    ("won", 1): "₩ krw won 원",
-    ("real", 1): "r$ brl reais",
-    ("peso", 1): "mxn peso pesos",
-    ("US dollar", 0.01): "cents ct",
-    ("euro", 0.01): "cents ct centimes centesimi céntimos centimos",
-    ("pound", 0.01): "pence",
-    ("metre", 1): "м 米 m metre metres meter meters mètre mètres metern metro metros metri",
-    ("metre", 1000): "км 公里 "
-    "km kilometre kilometres kilometer kilometers kilomètre kilomètres kilometern "
-    "kilómetro kilómetros chilometro chilometri kms",
-    ("metre", 0.01): "cm centimetre centimetres centimeter centimeters centimètre centimètres "
-    "zentimeter centímetro centímetros centimetro centimetri",
-    ("metre", 0.001): "mm millimetre millimetres millimeter millimeters millimètre millimètres",
-    ("metre", 1609.344): "mi mile miles meile meilen milles millas miglia mijl",
-    ("metre", 1852): "nm nmi seemeile seemeilen",
-    ("metre", 0.3048): "ft foot feet fuß",
-    ("metre", 0.0254): "inch inches zoll pouces pulgadas pollici",
-    ("metre", 0.9144): "yd yard yards",
-    ("gram", 1): "г 克 g gram grams gramme grammes gramm gramo gramos grammo grammi",
-    ("gram", 1000): "кг 公斤 千克 "
-    "kg kilo kilos kilogram kilograms kilogramme kilogrammes kilogramm "
-    "kilogramo kilogramos chilo chili chilogrammo chilogrammi",
-    ("gram", 0.001): "мг 毫克 "
-    "mg milligram milligrams milligramme milligrammes milligramm miligramos",
-    ("gram", 1e-6): "µg μg mcg microgram micrograms mikrogramm",
-    ("gram", 1e6): "т тонн тонны 吨 トン "
-    "t tonne tonnes ton tons tonnen tonelada toneladas tonnellata tonnellate",
-    ("gram", 453.59237): "lb lbs pound pounds pfund",
-    ("gram", 28.349523125): "oz ounce ounces unzen onces",
-    ("litre", 1): "л 升 l litre litres liter liters litern litro litros litri",
-    ("litre", 0.001): "ml millilitre millilitres milliliter milliliters",
-    ("litre", 0.01): "cl",
-    ("litre", 100): "hl",
-    ("litre", 3.785411784): "gal gallon gallons gallonen",
-    ("second", 1): "s sec secs second seconds sekunde sekunden seconde secondes segundo segundos "
-    "secondo secondi seconden",
-    ("second", 0.001): "ms millisecond milliseconds millisekunden",
-    ("second", 60): "minut минут минуты minuter dakika 分钟 分間 분 "
-    "min mins minute minutes minuten minuto minutos minuti minuut",
-    ("second", 3600): "godz godzin godziny час часа часов timmar timer hodin saat 小时 時間 시간 "
-    "h hr hrs hour hours stunde stunden std heure heures hora horas ora ore uur "
-    "uren",
-    ("second", 86400): "dni dzień день дня дней dagar dage dní gün dia dias 日間 일 "
-    "day days tag tage tagen jour jours día días giorno giorni dag dagen 天",
-    (
-        "second",
-        604800,
-    ): "tydzień tygodnie tygodni неделя недели недель veckor uger týdnů hafta 周 週間 주 "
-    "week weeks woche wochen semaine semaines semana semanas settimana "
-    "settimane weken",
-    (
-        "month",
-        1,
-    ): "месяц месяца месяцев miesiąc miesiące miesięcy månader månad měsíců měsíce 개월 か月 ヶ月 "
-    "month months monat monate monaten mois mes meses mese mesi maand maanden 个月",
-    ("month", 12): "год года лет rok lata lat år roků let yıl ano anos 年間 년 "
-    "year years yr yrs jahr jahre jahren année années ans año años anno anni jaar",
-    ("degree C", 1): "°c celsius degree degrees grad ° degrés degré grados gradi graden",
-    ("degree F", 1): "°f fahrenheit degree degrees grad ° degrés degré grados gradi graden",
-    ("square metre", 1): "m² qm sqm m2",
-    ("square metre", 1e6): "km² sqkm km2",
-    ("square metre", 1e4): "ha hectare hectares hektar hectáreas ettari",
-    ("square metre", 4046.8564224): "acre acres",
-    ("cubic metre", 1): "m³ m3 cbm",
-    ("speed", 1): "m/s",
-    ("speed", 0.2777777777777778): "km/h kph kmh",
-    ("speed", 0.44704): "mph",
-    ("speed", 0.5144444444444445): "knot knots knoten nœuds kn nodos nodi",
-    ("watt", 1): "W watt watts",
-    ("watt", 1e3): "kW kilowatt kilowatts",
-    ("watt", 1e6): "MW megawatt megawatts",
-    ("watt", 1e9): "GW gigawatt gigawatts",
-    ("watt hour", 1e3): "kWh kilowattstunden",
-    ("watt hour", 1e6): "MWh",
-    ("watt hour", 1e9): "GWh",
-    ("volt", 1): "V volt volts",
-    ("hertz", 1): "hz hertz",
-    ("hertz", 1e6): "MHz",
-    ("hertz", 1e9): "GHz",
-    ("byte", 1): "byte bytes",
-    ("byte", 1e3): "kB KB kilobyte kilobytes",
-    ("byte", 1e6): "MB megabyte megabytes",
-    ("byte", 1e9): "GB gigabyte gigabytes",
-    ("byte", 1e12): "TB terabyte terabytes",
-    ("byte", 1048576): "MiB",
-    ("byte", 1073741824): "GiB",
-}
-
-
-def _units_by_name() -> Mapping[str, tuple[Unit, ...]]:
-    units: dict[str, tuple[Unit, ...]] = {}
-    for (dimension, factor), names in _UNIT_NAMES.items():
-        for name in names.split():
-            units[name] = (*units.get(name, ()), Unit(dimension, factor))
-    return units
-
-
-_UNITS_BY_NAME = _units_by_name()
-_UNIT_AFTER = re.compile(
-    r"[^\S\n]?[-\u2010\u2011]?[^\S\n]{0,2}\n?[^\S\n]{0,2}"
-    r"(?P<unit>%|٪|‰|°[^\S\n]?[CF]\b|°|(?:US|AU?|CA?|HK|S|NZ|R)?[$€£¥₹₩₽]|m[²³23]\b|km[²2]\b"
-    r"|km/h\b|m/s\b|个月"
-    r"|个?百分[点點]|パーセント|ポイント|ユーロ|ドル|トン|小时|分钟|人民币|[美欧]元|公[里斤]|千克|毫克"
-    r"|時間|分間|日間|週間|年間|か月|ヶ月|基点|퍼센트포인트|퍼센트|달러|유로|개월|시간|[원년일분주]"
-    r"|[元円天米克升吨周]|％|[₺₴₪฿￥]|п\.п\b"
-    r"|[^\W\d_\u3040-\u9fff\uac00-\ud7af]+(?:[\u0900-\u0dff]+\w*)*)"
-)
-_PER_CENT = re.compile(
-    r"\s{0,2}(?:per|pour|por)[^\S\n]?(?:cent|cento|ciento)\b|\s?phần trăm"
-    r"|\s?(?:في المئة|بالمئة|بالمائة|في المائة)|\s?τοις εκατό",
-    re.IGNORECASE,
-)
-_POINTS = re.compile(
-    r"[\s-]{0,2}(?:(?P<basis>basis[- ]?points?|basis[- ]?punkten?|points? de base|puntos? básicos?"
-    r"|punti base|pontos?[- ]base|punkt\w* bazow\w*|базисн\w* пункт\w*|baz puan|räntepunkt\w*)"
-    r"|(?:percentage|per[- ]?cent|%)[- ]?points?|(?:prozent|%)[- ]?punkten?|points? de pourcentage"
-    r"|puntos? porcentual\w*|punti percentuali|procentpunt\w*|pontos? percentua\w*|p\.\s?p\."
-    r"|punkt\w* procentow\w*|процентн\w+ пункт\w*|відсотков\w+ пункт\w*|procentenhet\w*"
-    r"|procentpoint|prosentpoeng|prosenttiyksik\w*|procentn\w+ bod\w*|(?:yüzde )?puan"
-    r"|százalékpont\w*|puncte procentuale|п\.\s?п\.?)(?!\w)",
-    re.IGNORECASE,
-)
-_POINT, _BASIS_POINT = Unit("percentage point"), Unit("percentage point", 0.01)
-_PER_HOUR = re.compile(
-    r"[^\S\n]?(?:/|per|pro|par|por|all'|à l')[^\S\n]?(?:h|hour|stunde|heure|hora|ora|uur)\b",
-    re.IGNORECASE,
-)
-_UNIT_BEFORE = re.compile(
-    r"(?:(?:US|AU?|CA?|HK|S|NZ|R)?\$|[€£¥₹₩₽₺₴₪฿￥]|%|(?<!\w)(?i:yüzde)"
-    r"|(?<![^\W_])(?:USD|EUR|GBP|CHF|JPY|CNY|RMB|INR|Rs|SEK|NOK|DKK|PLN|CAD|AUD|BRL|MXN|KRW|RUB"
-    r"|kr|Fr|TRY|TL|CZK|HUF|RON|ILS|THB|ZAR|AED|SAR|UAH|HKD|SGD|NZD)\.?)[^\S\n]?\Z"
-)
-CURRENCIES = (
-    *("USD", "EUR", "GBP", "CHF", "JPY", "CNY", "RMB", "INR", "SEK", "NOK", "DKK", "PLN", "CAD"),
-    *("AUD", "BRL", "MXN", "KRW", "RUB", "TRY", "CZK", "HUF", "RON", "ILS", "THB", "ZAR", "AED"),
-    *("SAR", "UAH", "HKD", "SGD", "NZD"),
-)
-"""Currency codes, which may be directly before a number."""
-_CURRENCY_DIMENSIONS = frozenset(
-    unit.dimension for code in CURRENCIES for unit in _UNITS_BY_NAME.get(code.casefold(), ())
-)
-
-
-_OTHER_DOLLARS = frozenset(("a$", "c$", "ca$", "au$", "hk$", "s$", "nz$"))
-
-
-def currency_names(name: str) -> tuple[str, ...]:
-    """Return how else a currency is written; empty for what is none.
-
-    >>> currency_names("EUR")[:3]
-    ('€', 'euro', 'euros')
-    """
-    name = name.casefold()
-    others = {code.casefold() for code in CURRENCIES} | _OTHER_DOLLARS
-    for (dimension, factor), written in _UNIT_NAMES.items():
-        names = written.split()
-        if name in names and factor == 1 and dimension in _CURRENCY_DIMENSIONS:
-            is_code = name in others
-            if dimension.endswith(" dollar") and dimension[:2] != "US":
-                names = [one for one in names if one not in ("$", "dollar", "dollars")]
-            return tuple(one for one in names if one != name and not (is_code and one in others))
-    return ()
-
-
-def is_unit(name: str) -> bool:
-    """Return whether a word in lower case is a unit or a currency."""
-    return name in _UNITS_BY_NAME
-
-
-def units_after(text: str, at: int) -> tuple[tuple[Unit, ...], int]:
-    """Return the possible units after a number, and where they end.
-
-    >>> units_after("5 km away", 1)
-    ((Unit(dimension='metre', factor=1000),), 4)
-    """
-    found = _POINTS.match(text, at)
-    if found is not None:
-        return (_BASIS_POINT if found["basis"] else _POINT,), found.end()
-    found = _PER_CENT.match(text, at)
-    if found is not None:
-        return (PERCENT,), found.end()
-    found = _UNIT_AFTER.match(text, at)
-    if found is None:
-        return (), at
-    name = re.sub(r"\s", "", found["unit"])
-    units = _UNITS_BY_NAME.get(name)
-    if units is None and (len(name) > 1 or not name.isalpha() or name in "MLGT"):
-        units = _UNITS_BY_NAME.get(name.casefold())
-    if units is None:
-        return (), at
-    per_hour = _PER_HOUR.match(text, found.end())
-    if per_hour is not None and units[0].dimension == "metre":
-        return (Unit("speed", units[0].factor / 3600),), per_hour.end()
-    return units, found.end()
-
-
-def units_before(text: str, at: int) -> tuple[Unit, ...]:
-    """Return the possible currencies before a number."""
-    found = _UNIT_BEFORE.search(text, max(0, at - 6), at)
-    if found is None:
-        return ()
-    name = found[0].strip().rstrip(".").casefold()
-    return _UNITS_BY_NAME.get("chf" if name == "fr" else name, ())
-
 
 _SPACES = "\u00a0\u202f\u2009"
 _GROUPS = "'\u2019" + _SPACES + " "
@@ -454,8 +186,12 @@ _OF = re.compile(r"[^\S\n](?:de[^\S\n]|d['\u2019]|di[^\S\n])")
 _ARABIC_MARK = re.compile(r"(?<=\d)[\u066b\u066c](?=\d)")
 
 
-def numbers_in(text: str) -> Iterator[Number]:
+def numbers_in(
+    text: str, whole: str = "", fits: Callable[[str], bool] | None = None
+) -> Iterator[Number]:
     """Yield the numbers of a text: codes, digits, words, each as a whole.
+
+    `whole` and `fits` are as in `values_in`.
 
     >>> [(one.text, sorted(r.value for r in one.readings)) for one in numbers_in("1,200 of 3 m")]
     [('1,200', [1.2, 1200.0]), ('3 m', [3.0, 3000000.0])]
@@ -486,11 +222,15 @@ def numbers_in(text: str) -> Iterator[Number]:
         yield number
         take(number.start, number.end)
     for found in _BODY.finditer("".join(taken)):
+        if fits is not None and not fits(found[0]):
+            han = _HAN_AFTER.match(text, found.end())
+            take(found.start(), han.end() if han else scale_at(text, found.end())[0])
+            continue
         number = _of_digits(text, found, words)
         yield number
         take(found.start(), number.end)
     rest = "".join(taken)
-    for spelled in spelled_numbers_in(rest):
+    for spelled in spelled_numbers_in(rest, whole):
         yield _of_words(text, spelled, words)
     for number in _in_han(rest):
         yield replace(number, direction=words.of(number.start, number.end))

@@ -25,7 +25,8 @@ from typing import Literal, TypeAlias
 
 import regex
 
-from .numbers import is_in_code, is_unit
+from .numbers import is_in_code
+from .units import is_unit
 from .values_in_text import ValueIndex, value_index
 
 MatchKind: TypeAlias = Literal["exact", "normalised", "fuzzy"]

@@ -212,8 +212,9 @@ class DirectionWords:
 
     def of(self, start: int, end: int) -> Direction:
         """Return the direction of the number between two offsets."""
-        if not self._words:
-            return NO_DIRECTION
+        first = bisect_left(self._starts, start - _BEFORE_CHARS)
+        if first == bisect_left(self._starts, end + _AFTER_CHARS):
+            return NO_DIRECTION  # no word of direction is near
         return Direction(
             self._nearest(start, end, "fall", "rise"),
             self._nearest(start, end, "most", "least"),

@@ -8,7 +8,7 @@ time and a number each count as a whole; of a date only its year is a number by 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count
@@ -18,7 +18,6 @@ import regex
 
 from .number_words import hours_in_words, months_by_first_word
 from .numbers import (
-    NO_UNIT,
     Number,
     NumberReading,
     loose_numbers_in,
@@ -26,6 +25,7 @@ from .numbers import (
     numbers_in,
     with_ascii_digits,
 )
+from .units import NO_UNIT
 from .value_words import alternatives
 
 Day = tuple[int | None, int, int | None]
@@ -150,6 +150,14 @@ class TextValue:
     def end(self) -> int:
         return self.start + len(self.text)
 
+    def moved(self, n: int) -> TextValue:
+        """Return the same value so many signs later."""
+        number = self.number
+        if number is not None:
+            bare = number.bare and (number.bare[0] + n, number.bare[1] + n)
+            number = replace(number, start=number.start + n, end=number.end + n, bare=bare)
+        return replace(self, start=self.start + n, number=number)
+
     @property
     def bare(self) -> tuple[int, int]:
         """Where it is without currency and unit."""
@@ -203,11 +211,6 @@ class ValueIndex:
                 for reading in inner.readings:
                     self._take(reading, inner, found)
             at += len(part) + 1
-
-    def add_loosely(self, text: str) -> None:
-        """Add what a source may also mean."""
-        for number in loose_numbers_in(text):
-            self.add(TextValue(number.text, number.start, number))
 
     def holds(self, said: TextValue, within: float = 0.0) -> bool:
         """Return whether a value may be in the text; `within`: allowed share of a number."""
@@ -287,15 +290,20 @@ class ValueIndex:
             yield from (said for (other, _, _), said in same if other is None)
 
 
-def values_in(text: str) -> Iterator[TextValue]:
+def values_in(
+    text: str, whole: str = "", fits: Callable[[str], bool] | None = None
+) -> Iterator[TextValue]:
     """Yield each number, date and time of a text, dates before the numbers in them.
+
+    `whole`: the text that it is of, which decides about languages and the order of day and month.
+    `fits`: whether a number with these digits is looked for; None: all are.
 
     >>> [one.text for one in values_in("On 3 May 2024 at 9:30, 1,200 of them.")]
     ['3 May 2024', '9:30', '1,200']
     """
     text = with_ascii_digits(text)
     taken = list(text)
-    orders = _orders_in(text)
+    orders = _orders_in(whole or text)
     for pattern in _DATES:
         for found in pattern.finditer("".join(taken)):
             days = frozenset(_possible_days(found, orders))
@@ -317,7 +325,7 @@ def values_in(text: str) -> Iterator[TextValue]:
         yield TextValue(text[start:end], start, clocks=times)
         taken[start:end] = " " * (end - start)
     rest = "".join(taken)
-    for number in numbers_in(rest):
+    for number in numbers_in(rest, whole, fits):
         yield TextValue(
             number.text, number.start, number, clocks=frozenset(_maybe_clocks(rest, number))
         )
@@ -326,22 +334,29 @@ def values_in(text: str) -> Iterator[TextValue]:
 def value_index(text: str) -> ValueIndex:
     """Return all readings of a source."""
     index = ValueIndex()
-    for said in values_in(text):
+    for said in source_values(text, table_cells(text)):
         index.add(said)
-    cells = _table_cells(text)
-    for said in values_in(cells) if cells else ():
-        index.add(replace(said, is_loose=True))
-    index.add_loosely(text)
     return index
 
 
-def _table_cells(text: str) -> str:
+def source_values(
+    text: str, cells: str, whole: str = "", fits: Callable[[str], bool] | None = None
+) -> Iterator[TextValue]:
+    """Yield the values of a source, and what it may also mean; `cells`: those of its tables."""
+    yield from values_in(text, whole, fits)
+    for said in values_in(cells, whole, fits) if cells else ():
+        yield replace(said, is_loose=True)
+    for number in loose_numbers_in(text):
+        yield TextValue(number.text, number.start, number)
+
+
+def table_cells(text: str) -> str:
     r"""Return a text of the same length with only the cells of its comma-separated rows.
 
     There `12,7` is two numbers. A row has as many commas as the one above or below it, and no space
     after any of them.
 
-    >>> _table_cells("Sold:\na,12\nb,7")
+    >>> table_cells("Sold:\na,12\nb,7")
     '     \na\n12\nb\n7'
     """
     lines = text.split("\n")
