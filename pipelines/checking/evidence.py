@@ -21,7 +21,7 @@ from paddock.engine.system.text import resolve_ref
 from .numbers import MOST_DIGITS, Number, NumberReading, rounded
 from .text_index import Quote, Span, TextIndex, folded_words
 from .units import NO_UNIT, PERCENT, currency_names
-from .values_in_text import TextValue, values_in
+from .values_in_text import TextValue, ValueIndex, values_in
 
 Path: TypeAlias = tuple[str | int, ...]
 
@@ -84,7 +84,7 @@ def locate(
         _Leaf(path, value, labels)
         for path, value, labels in _leaves(answer, _SchemaParts.of(schema), tuple(only))
     ]
-    searched = _Sources(tuple(sources))
+    searched = _Sources(tuple(sources), tuple(leaf.value for leaf in leaves))
     for leaf in leaves:
         leaf.found = searched.find(leaf.value)
     _Choice(searched, leaves).choose()
@@ -267,12 +267,18 @@ class _Sources:
     """All sources as one text."""
 
     sources: tuple[SourceText, ...]
+    values: Sequence[Any]
+    """Those of the answer."""
     _known: dict[tuple[type, Any], _Found] = field(default_factory=dict)
     """Values that occur often in an answer often occur often in the text."""
 
     @cached_property
     def index(self) -> TextIndex:
         return TextIndex(_BETWEEN_SOURCES.join(one.text for one in self.sources))
+
+    @cached_property
+    def _index_of_values(self) -> ValueIndex:
+        return self.index.values_like(said for one in self.values for said in _said_by(one))
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -334,13 +340,10 @@ class _Sources:
     def _find_number(self, value: float) -> list[Quote]:
         if isinstance(value, int) and abs(value) >= 10**MOST_DIGITS:
             return self._find_text(str(value))
-        if not math.isfinite(value):
-            return []
-        reading = NumberReading(rounded(abs(value), MOST_DIGITS))
-        found = self._find_value(_number(reading, value))
-        if not found and isinstance(value, float) and value:  # 0.19 may be written as 19 %
-            percent = NumberReading(rounded(abs(value) * 100), PERCENT)
-            found = self._find_value(_number(percent, value), has_unit=True)
+        found: list[Quote] = []
+        for said in _said_by(value):
+            is_percent = any(one.unit == PERCENT for one in _readings_of(said))
+            found = found or self._find_value(said, has_unit=is_percent)
         return [self._exactly(one, _written(value)) for one in found]
 
     def _exactly(self, quote: Quote, written: Collection[str]) -> Quote:
@@ -361,7 +364,7 @@ class _Sources:
         has_digits = any(map(str.isdecimal, text))
         if quotes and not has_digits:
             return exact or quotes
-        said = _values_of(text)
+        said = _said_by(text)
         if len(said) == 1 and said[0].text == text.strip().rstrip("."):
             quotes = [*exact, *self._find_value(said[0])]
         elif exact:
@@ -406,7 +409,7 @@ class _Sources:
             )
         found = [
             one
-            for one in self.index.values.find(said)
+            for one in self._index_of_values.find(said)
             if (not has_unit or _has_unit(one)) and not _is_in_code(said, one)
         ]
         sure = [one for one in found if one.is_sure] or found
@@ -461,11 +464,19 @@ _MOMENT_CHARS = 120  # a day and a time that are one
 _MOST_VALUE_CHARS = 100
 
 
-def _values_of(text: str) -> list[TextValue]:
-    """Return the values of a text that may be nothing else; longer texts are sentences."""
-    if len(text) > _MOST_VALUE_CHARS:
+def _said_by(value: Any) -> list[TextValue]:
+    """Return the values that a value of an answer may be; longer texts are sentences."""
+    if isinstance(value, str):
+        is_short = len(value) <= _MOST_VALUE_CHARS
+        return [one for one in values_in(value) if one.is_sure] if is_short else []
+    if isinstance(value, int) and abs(value) >= 10**MOST_DIGITS:
+        return _said_by(str(value))
+    if not math.isfinite(value):
         return []
-    return [one for one in values_in(text) if one.is_sure]
+    readings = [NumberReading(rounded(abs(value), MOST_DIGITS))]
+    if isinstance(value, float) and value:  # 0.19 may be written as 19 %
+        readings.append(NumberReading(rounded(abs(value) * 100), PERCENT))
+    return [_number(one, value) for one in readings]
 
 
 def _is_in_code(said: TextValue, found: TextValue) -> bool:
@@ -476,7 +487,11 @@ def _is_in_code(said: TextValue, found: TextValue) -> bool:
 
 
 def _has_unit(said: TextValue) -> bool:
-    return said.number is not None and any(one.unit != NO_UNIT for one in said.number.readings)
+    return any(one.unit != NO_UNIT for one in _readings_of(said))
+
+
+def _readings_of(said: TextValue) -> Collection[NumberReading]:
+    return () if said.number is None else said.number.readings
 
 
 def _number(reading: NumberReading, value: float) -> TextValue:

@@ -732,6 +732,12 @@ def _place(number: int) -> int:
     return place
 
 
+def is_number_word(word: str, *, with_one: bool) -> bool:
+    """Return whether a word in lower case may be a number by itself; one only if asked for."""
+    values = {one.values for one in _meanings(word).values() if one.role != "and"}
+    return bool(values if with_one else values - {(1,)}) or number_at([word], 0)[2]
+
+
 def number_at(words: Sequence[str], at: int) -> tuple[int, int, bool]:
     """Return how many words are one number of some language, its value, and if it is only that."""
     best = (0, 0, False)

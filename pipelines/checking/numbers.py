@@ -497,6 +497,12 @@ def number_values(text: str) -> Iterator[float]:
         yield rounded(value * power, MOST_DIGITS)
 
 
+def han_numbers_in(text: str) -> Iterator[tuple[int, float]]:
+    """Yield offset and value of what may be a number in Chinese numerals."""
+    for found in _HAN.finditer(text):
+        yield found.start(), _han_value(found[2])
+
+
 def _in_han(text: str) -> Iterator[Number]:
     """Yield numbers in Chinese numerals; single ones are part of many words."""
     for found in _HAN.finditer(text):

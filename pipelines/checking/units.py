@@ -237,6 +237,11 @@ def currency_names(name: str) -> tuple[str, ...]:
     return ()
 
 
+def factors_of(dimension: str) -> frozenset[float]:
+    """Return the factors of all units of a dimension."""
+    return frozenset(factor for name, factor in _UNIT_NAMES if name == dimension)
+
+
 def is_unit(name: str) -> bool:
     """Return whether a word in lower case is a unit or a currency."""
     return name in _UNITS_BY_NAME

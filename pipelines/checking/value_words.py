@@ -320,6 +320,7 @@ _CJK = re.compile(
 _TURKISH = re.compile(
     r"(?<!\w)(üçte|dörtte|beşte|onda|ikide)[\s]+(bir|iki|üç|dört)(?:[iuıüs]\w*)?(?!\w)"
 )
+_TURKISH_SHARE = re.compile("üçte|dörtte|beşte|onda|ikide")
 _TURKISH_NUMBERS = {
     "ikide": 2,
     "üçte": 3,
@@ -389,6 +390,17 @@ def _first_of_multiples() -> re.Pattern[str]:
     return first_words("|".join(_MULTIPLES.values()))
 
 
+@lru_cache(maxsize=1)
+def _first_of_parts() -> re.Pattern[str]:
+    return first_words("|".join(_PARTS.values()))
+
+
+def is_share_word(word: str) -> bool:
+    """Return whether a word in lower case may be a part of a fraction or a multiple."""
+    patterns = (_first_of_parts(), _first_of_multiples(), _ONE_WORD, _TURKISH_SHARE)
+    return any(pattern.match(word) for pattern in patterns)
+
+
 _UNSPACED_SHARES = re.compile(
     "(?P<p2>一半|半数|半分|절반)|(?P<m2>两倍|翻倍|翻了一番|翻番|二倍|倍増|두 배)"
     "|(?P<m3>三倍|세 배)|(?P<m4>四倍)|(?P<m10>十倍)"
@@ -411,20 +423,25 @@ def shares_in(text: str) -> Iterator[tuple[int, int, float, bool]]:
     yield from _fractions_in(text)
     for found in _ONE_WORD.finditer(text):
         yield *found.span(), 0.75 if found[1] else 0.5, bool(found[1])
-    for found in _CJK.finditer(text):
-        below, above = _cjk(found[1]), _cjk(found[2])
-        if below and below != 100:
-            yield *found.span(), above / below, True
+    yield from unspaced_shares_in(text)
     for found in _TURKISH.finditer(text):
         yield *found.span(), _TURKISH_NUMBERS[found[2]] / _TURKISH_NUMBERS[found[1]], True
     for found in _IN.finditer(text):
         yield *found.span(), _ENGLISH[found[1]] / _ENGLISH[found[2]], True
-    for found in _UNSPACED_SHARES.finditer(text) if not text.isascii() else ():
-        kind = str(found.lastgroup)
-        yield *found.span(), 0.5 if kind == "p2" else float(kind[1:]), True
     for found in matches_at_words(_multiples(), _first_of_multiples(), text):
         if not _NOT_MULTIPLE.match(text, found.end()):
             yield *found.span(), float(str(found.lastgroup)[1:]), True
+
+
+def unspaced_shares_in(text: str) -> Iterator[tuple[int, int, float, bool]]:
+    """Yield the fractions and multiples of scripts without spaces."""
+    for found in _CJK.finditer(text):
+        below, above = _cjk(found[1]), _cjk(found[2])
+        if below and below != 100:
+            yield *found.span(), above / below, True
+    for found in _UNSPACED_SHARES.finditer(text) if not text.isascii() else ():
+        kind = str(found.lastgroup)
+        yield *found.span(), 0.5 if kind == "p2" else float(kind[1:]), True
 
 
 def _fractions_in(text: str) -> Iterator[tuple[int, int, float, bool]]:

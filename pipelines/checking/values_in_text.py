@@ -638,7 +638,7 @@ _SPOKEN: tuple[tuple[str, int], ...] = (
         0,
     ),
 )
-_TRIGGER = re.compile(
+CLOCK_WORDS = re.compile(
     r"(?<!\w)(?:(?P<named>(?P<noon>noon|midday|mittags?|midi|mediodía|mezzogiorno|middag|meio-dia"
     r"|południe|полдень)|midnight|mitternacht|minuit|medianoche|mezzanotte|middernacht|meia-noite"
     r"|północ|полночь|midnatt)|half past|quarter (?:past|to)|viertel (?:nach|vor)|dreiviertel"
@@ -667,7 +667,7 @@ def clocks_in(text: str) -> Iterator[tuple[int, int, frozenset[tuple[int, int]]]
     """
     hours = hours_in_words()
     last = -1
-    for trigger in _TRIGGER.finditer(text):
+    for trigger in CLOCK_WORDS.finditer(text):
         if trigger["named"]:
             minutes = 12 * 60 if trigger["noon"] else 0
             yield *trigger.span(), frozenset(((minutes // 60, 0),))
