@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -58,6 +58,15 @@ def listed(words: Sequence[str], n_most: int = 5) -> str:
 def canonical_json(value: Any) -> str:
     """Return plain data as JSON, the same text for equal values."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+
+
+def path_text(keys: Iterable[str | int]) -> str:
+    r"""Return the path of a field as people read and write it; dots of a name get a backslash.
+
+    >>> path_text(("items", 0, "price")), path_text(("a.b", "c"))
+    ('items.0.price', 'a\\.b.c')
+    """
+    return ".".join(str(key).replace(".", "\\.") for key in keys)
 
 
 def resolve_ref(schema: Any, ref: str) -> Any:

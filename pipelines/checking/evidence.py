@@ -16,7 +16,7 @@ from functools import cached_property
 from itertools import accumulate, islice
 from typing import Any, TypeAlias
 
-from paddock.engine.system.text import resolve_ref
+from paddock.engine.system.text import path_text, resolve_ref
 
 from .numbers import MOST_DIGITS, Number, NumberReading, rounded
 from .text_index import Quote, Span, TextIndex, folded_words
@@ -30,6 +30,7 @@ _BETWEEN_SOURCES = "\n\x00\n"
 _OTHER_SOURCE_CHARS = 1_000_000
 _MOST_COMPARED_QUOTES = 32  # of one value; of more, those next to labels and to other values
 _MOST_LABEL_PLACES = 64
+_MOST_READ_PARTS = 500  # about 75,000 characters
 _MOST_NEIGHBOURS = 8
 _LABEL_REACH_CHARS = 2_000  # about a page: what is farther from its label does not belong to it
 _AFTER_VALUE = 4  # a label is usually before its value
@@ -94,11 +95,18 @@ def locate(
 def missing_paths(evidence: Any) -> list[str]:
     """Return the paths of values that are nowhere in the sources; what is only similar is missing.
 
+    A dot of a name gets a backslash.
+
     >>> missing_paths({"items": [{"price": {"match": "none"}}], "day": {"match": "exact"}})
     ['items.0.price']
     """
+    return [path_text(path) for path in missing_keys(evidence)]
+
+
+def missing_keys(evidence: Any) -> list[Path]:
+    """Return where values are that are nowhere in the sources, as names and numbers of items."""
     is_found = ("exact", "normalised")
-    return [".".join(map(str, path)) for path, leaf in _located(evidence) if leaf not in is_found]
+    return [path for path, leaf in _located(evidence) if leaf not in is_found]
 
 
 def _located(evidence: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
@@ -278,7 +286,8 @@ class _Sources:
 
     @cached_property
     def _index_of_values(self) -> ValueIndex:
-        return self.index.values_like(said for one in self.values for said in _said_by(one))
+        said = (said for one in self.values for said in _said_by(one))
+        return self.index.values_like(said, _MOST_READ_PARTS)
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -407,6 +416,7 @@ class _Sources:
             has_unit = has_unit or all(
                 one.unit.dimension.startswith("percent") for one in said.number.readings
             )
+
         found = [
             one
             for one in self._index_of_values.find(said)

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 from pydantic_core import SchemaError, SchemaValidator, ValidationError
 
-from paddock.engine.system.text import counted, listed, one_line
+from paddock.engine.system.text import counted, listed, one_line, path_text
 
 from .check import CheckFunction
-from .evidence import missing_paths
+from .evidence import Path, missing_keys
 from .text_index import TextIndex
 from .values_in_text import ValueIndex, is_month, values_in
 
@@ -477,7 +477,7 @@ def located(value: Any, *, output: Any = None, evidence: Any = None) -> str | No
     """
     if evidence is None:
         raise ValueError("`located` needs the evidence of the answer: add `reply.evidence`")
-    missing = {path: _held(output, path) for path in missing_paths(evidence)}
+    missing = {path_text(path): _held(output, path) for path in missing_keys(evidence)}
     asked = missing if value is output or value == output else _held_in(value, missing)
     if not asked:
         return None
@@ -488,17 +488,11 @@ def located(value: Any, *, output: Any = None, evidence: Any = None) -> str | No
 located.from_scope = ("output", "evidence")  # type: ignore[attr-defined]  # a function has attributes, too
 
 
-def _held(output: Any, path: str) -> Any:
-    """Return what is at a path of the answer; names of fields may have dots."""
-    if not path:
-        return output
-    if isinstance(output, list | tuple):
-        number, _, rest = path.partition(".")
-        return _held(output[int(number)], rest)
-    for name in output if isinstance(output, Mapping) else ():
-        if path == name or path.startswith(f"{name}."):
-            return _held(output[name], path[len(name) + 1 :])
-    return None
+def _held(output: Any, path: Path) -> Any:
+    """Return what is at a path of the answer."""
+    for name in path:
+        output = output[name]
+    return output
 
 
 def _held_in(value: Any, missing: Mapping[str, Any]) -> dict[str, Any]:

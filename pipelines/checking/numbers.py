@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from .number_words import SpelledNumber, scale_at, spelled_numbers_in
@@ -61,7 +61,9 @@ _LETTER_CODE = re.compile(
     re.IGNORECASE,
 )
 _PREFIX = re.compile(rf"{_LETTER}+")
-_SPACED_CODE = re.compile(rf"(?<![^\W_])({_LETTER}{{1,12}})\.?[^\S\n]([0-9]+)(?![^\W_])")
+_SPACED_DIGITS = re.compile(r"(?<=\s)[0-9]+(?![^\W_])")
+_NAME_BEFORE = re.compile(rf"(?<![^\W_])({_LETTER}{{1,12}})\.?[^\S\n]\Z")
+_NAME_CHARS = 16
 _THOUSANDS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+")
 _BODY = re.compile(
     rf"(?<![^\W_\u3040-\u9fff\uac00-\ud7af])(?:"
@@ -223,8 +225,7 @@ def numbers_in(
         take(number.start, number.end)
     for found in _BODY.finditer("".join(taken)):
         if fits is not None and not fits(found[0]):
-            han = _HAN_AFTER.match(text, found.end())
-            take(found.start(), han.end() if han else scale_at(text, found.end())[0])
+            take(found.start(), _end_of_scale(text, found.end()))
             continue
         number = _of_digits(text, found, words)
         yield number
@@ -234,6 +235,11 @@ def numbers_in(
         yield _of_words(text, spelled, words)
     for number in _in_han(rest):
         yield replace(number, direction=words.of(number.start, number.end))
+
+
+def _end_of_scale(text: str, at: int) -> int:
+    han = _HAN_AFTER.match(text, at)
+    return han.end() if han is not None else scale_at(text, at)[0]
 
 
 def _digit_fractions_in(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
@@ -335,9 +341,12 @@ def loose_numbers_in(text: str) -> Iterator[Number]:
     for pattern, readings in _LOOSE_WORDS:
         for found in pattern.finditer(text):
             yield Number(found[0], *found.span(), readings, 0, is_sure=False)
-    for found in _SPACED_CODE.finditer(text):
-        code = f"{found[1]}{found[2]}".casefold()
-        yield Number(found[0], *found.span(), frozenset(), code=code, is_sure=False)
+    for digits in _SPACED_DIGITS.finditer(text):
+        name = _NAME_BEFORE.search(text, max(0, digits.start() - _NAME_CHARS), digits.start())
+        if name is not None:
+            start, end = name.start(), digits.end()
+            code = f"{name[1]}{digits[0]}".casefold()
+            yield Number(text[start:end], start, end, frozenset(), code=code, is_sure=False)
 
 
 def _code(text: str) -> str | None:

@@ -225,9 +225,9 @@ class TextIndex:
         """All values; `values_like` is quicker where it is known which are looked for."""
         return value_index(self.text)
 
-    def values_like(self, values: Iterable[TextValue]) -> ValueIndex:
+    def values_like(self, values: Iterable[TextValue], most: int | None = None) -> ValueIndex:
         """Return an index in which these values are found, and others may be missing."""
-        return index_of(self.text, values)
+        return index_of(self.text, values, most)
 
     @cached_property
     def _word_starts(self) -> list[int]:

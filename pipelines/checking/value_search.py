@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -25,8 +25,12 @@ _LEAST_PART_CHARS, _MOST_PART_CHARS = 100, 400
 _REACH_CHARS = 40  # a number may go on in the next part
 _MOST_YEAR_PARTS = 20
 """Parts with a year of its own, which days without a year may be of."""
+_FIRST_PARTS = 30
+"""Of a value that is in very many."""
+_YEARS, _THAI_YEARS = range(1000, 2200), 543
 _DIGITS, _WORDS = re.compile(r"[0-9]+"), re.compile(r"[^\W\d_]+")
 _MARKED = re.compile(r"[½¼¾⅓⅔⅛⅜⅝⅞⅕⅖⅗⅘⅙⅚]|[0-9][/\u2044][0-9]{1,3}(?![/0-9])|\b[XVI]+\b")
+_GAP = r"(?:[.,'\u2019\s/()-]{0,2}|[^\W\d_])"
 _BREAK = "\n\x00\n"
 
 
@@ -44,7 +48,7 @@ class _Wanted:
         hours = {hour + more for hour, _ in said.clocks for more in (-12, 0, 12, 24)}
         self.digits |= {_bare(str(hour)) for hour in hours if 0 < hour <= 24}
         for year, _, day in said.days:
-            years = {_bare(str(year)), _bare(str(year + 543))} if year is not None else set()
+            years = {*_years_like(year)} if year is not None else set()
             self.years |= years
             self.digits |= years if day is None else {_bare(str(day))}
         self.digits |= {*_digits_of(said)}
@@ -56,7 +60,7 @@ class _Wanted:
 
     @cached_property
     def _patterns(self) -> dict[str, re.Pattern[str]]:
-        return {one: re.compile("[^0-9]{0,3}".join(one)) for one in self.digits if len(one) > 1}
+        return {one: re.compile(_GAP.join(one)) for one in self.digits if len(one) > 1}
 
     @cached_property
     def _beginnings(self) -> dict[str, list[str]]:
@@ -66,14 +70,14 @@ class _Wanted:
                 found.setdefault(_bare(one[:n]), []).append(one)
         return found
 
-    def has_digits(self, runs: Iterable[str], text: str) -> bool:
-        """Return whether one of the values may begin with one of these digits of a text."""
+    def digits_in(self, runs: Iterable[str], text: str) -> Iterator[str]:
+        """Yield the values that may begin with one of these digits of a text."""
         for run in map(_bare, runs):
             if run in self.digits:
-                return True
-            if any(self._patterns[one].search(text) for one in self._beginnings.get(run, ())):
-                return True
-        return False
+                yield run
+            for one in self._beginnings.get(run, ()):
+                if self._patterns[one].search(text):
+                    yield one
 
 
 def _digits_of(said: TextValue) -> Iterator[str]:
@@ -84,11 +88,18 @@ def _digits_of(said: TextValue) -> Iterator[str]:
     for inner in (number, *(one for part in number.parts for one in numbers_in(part))):
         for reading in inner.readings:
             yield _significant(reading.value)
+            if reading.value in _YEARS:
+                yield from _years_like(int(reading.value))
             if reading.unit != NO_UNIT:
                 for factor in factors_of(reading.unit.dimension):
                     yield _significant(rounded(reading.base / factor, 11))
         for code in (inner.code, inner.written):
             yield from map(_bare, sorted(_DIGITS.findall(code), key=len)[-1:])
+
+
+def _years_like(year: int) -> Iterator[str]:
+    """Yield the digits of a year in a date: all of them, two, or as Thailand counts."""
+    yield from (_bare(str(year)), _bare(str(year)[-2:]), _bare(str(year + _THAI_YEARS)))
 
 
 def _significant(value: float) -> str:
@@ -99,16 +110,22 @@ def _bare(digits: str) -> str:
     return digits.strip("0")
 
 
-def index_of(text: str, values: Iterable[TextValue]) -> ValueIndex:
-    """Return an index of a text in which these values are found, as in one of the whole text."""
+def index_of(text: str, values: Iterable[TextValue], most: int | None = None) -> ValueIndex:
+    """Return an index of a text in which these values are found, as in one of the whole text.
+
+    `most`: if more parts than that can hold them, numbers that are in many are looked for only in
+    the first ones, those with just their digits before others, and near other values.
+    """
     wanted = _Wanted()
     for said in values:
         wanted.add(said)
     borders = _borders_of(text)
     cells = table_cells(text)
+    held = _parts_by_reason(with_ascii_digits(text), borders, wanted)
+    chosen = _chosen_parts(held, most)
     index = ValueIndex()
     spans, texts, rows, starts, n = [], [], [], [], 0
-    for first, last in _runs(_chosen_parts(with_ascii_digits(text), borders, wanted)):
+    for first, last in _runs(number in chosen for number in range(len(borders) - 1)):
         begin, end = borders[max(0, first - 1)], borders[min(len(borders) - 1, last + 1)]
         spans.append((begin, borders[first], borders[last]))
         texts.append(text[begin:end])
@@ -150,13 +167,34 @@ def _runs(is_chosen: Iterable[bool]) -> Iterator[tuple[int, int]]:
             first = -1
 
 
-def _chosen_parts(text: str, borders: Sequence[int], wanted: _Wanted) -> list[bool]:
-    """Return which parts have digits or words that one of the values may be written with."""
+def _chosen_parts(held: Mapping[str, Mapping[int, bool]], most: int | None) -> set[int]:
+    """Return which parts are read, of those that can hold each of the values."""
+    chosen: set[int] = set()
+    near: set[int] | None = None
+    for reason, parts in sorted(held.items(), key=lambda one: (one[0].isdecimal(), len(one[1]))):
+        is_read = most is None or len(chosen) + len(parts) <= most or not reason.isdecimal()
+        if near is None and is_read:
+            chosen.update(parts)
+            continue
+        if near is None:
+            near = {one + step for one in chosen for step in (-1, 0, 1)}
+        alone = [one for one, is_alone in parts.items() if is_alone]
+        chosen.update(alone[:_FIRST_PARTS], [*parts][:_FIRST_PARTS], near.intersection(parts))
+    return chosen
+
+
+def _parts_by_reason(
+    text: str, borders: Sequence[int], wanted: _Wanted
+) -> Mapping[str, Mapping[int, bool]]:
+    """Return which parts have the digits of a value, or words and signs that may be one.
+
+    With whether the digits are there without others.
+    """
     lower, has_one = text.lower(), "1" in wanted.digits
     lower = lower if len(lower) == len(text) else text
-    words = set(_WORDS.findall(lower))
-    telling = {word for word in words if _is_telling(word, has_one=has_one)}
-    short = {word for word in set(words) - telling if numbers_of(word)}
+    vocabulary = set(_WORDS.findall(lower))
+    telling = {word for word in vocabulary if _is_telling(word, has_one=has_one)}
+    short = {word for word in vocabulary - telling if numbers_of(word)}
 
     def has_number(row: Sequence[str]) -> bool:
         if not telling.isdisjoint(row):
@@ -164,18 +202,21 @@ def _chosen_parts(text: str, borders: Sequence[int], wanted: _Wanted) -> list[bo
         found = () if short.isdisjoint(row) else enumerate(row)
         return any(number_at(row, at)[2] for at, word in found if word in short)
 
-    chosen, n_years = list[bool](), 0
-    for start, end in pairwise(borders):
+    held: dict[str, dict[int, bool]] = {}
+    for number, (start, end) in enumerate(pairwise(borders)):
         runs = set(_DIGITS.findall(text, start, end))
-        is_one = wanted.has_digits(runs, text[start : end + _REACH_CHARS])
-        if n_years < _MOST_YEAR_PARTS and not wanted.years.isdisjoint(map(_bare, runs)):
-            n_years += 1
-            is_one = True
-        is_one = is_one or _MARKED.search(text, start, end) is not None
-        chosen.append(is_one or has_number(_WORDS.findall(lower, start, end)))
-    for at in _other_places(text, lower, wanted):
-        chosen[min(bisect_right(borders, at), len(chosen)) - 1] = True
-    return chosen
+        for digits in wanted.digits_in(runs, text[start : end + _REACH_CHARS]):
+            held.setdefault(digits, {})[number] = digits in runs
+        years = held.setdefault("years", {})
+        if len(years) < _MOST_YEAR_PARTS and not wanted.years.isdisjoint(map(_bare, runs)):
+            years[number] = True
+        words = _WORDS.findall(lower, start, end)
+        if has_number(words) or _MARKED.search(text, start, end):
+            held.setdefault("words", {})[number] = True
+    for at, reason in _other_places(text, lower, wanted):
+        number = min(bisect_right(borders, at), len(borders) - 1) - 1
+        held.setdefault(reason, {})[number] = True
+    return held
 
 
 def _is_telling(word: str, *, has_one: bool) -> bool:
@@ -186,13 +227,13 @@ def _is_telling(word: str, *, has_one: bool) -> bool:
     )
 
 
-def _other_places(text: str, lower: str, wanted: _Wanted) -> Iterator[int]:
+def _other_places(text: str, lower: str, wanted: _Wanted) -> Iterator[tuple[int, str]]:
     """Yield offsets of times of day in words, and of numbers in scripts without spaces."""
     if wanted.has_clocks:
-        yield from (found.start() for found in CLOCK_WORDS.finditer(lower))
+        yield from ((found.start(), "words") for found in CLOCK_WORDS.finditer(lower))
     if text.isascii():
         return
-    yield from (start for start, *_ in unspaced_shares_in(lower))
+    yield from ((start, "words") for start, *_ in unspaced_shares_in(lower))
     for start, value in han_numbers_in(text):
         if _significant(value) in wanted.digits:
-            yield start
+            yield start, _significant(value)

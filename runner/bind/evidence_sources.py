@@ -8,7 +8,6 @@ afterwards, once for each document and only for pages with a quote.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -16,7 +15,6 @@ from pathlib import Path, PurePath
 from typing import Any
 from unicodedata import east_asian_width
 
-from paddock.engine.system.text import canonical_json
 from paddock.pipelines.expressions import Expression, ExpressionError
 from paddock.pipelines.model import EvidenceSpec
 from paddock.steps.base import StepError, Tools
@@ -32,7 +30,6 @@ from paddock.steps.readers.reader import (
     page_offsets,
 )
 from paddock.steps.readers.reader_pool import EvidenceRequest
-from paddock.steps.readers.reader_process import locate_values
 
 from .inputs_and_parameters import Scope
 
@@ -41,8 +38,6 @@ _WITHOUT_PAGES = frozenset(MEDIA_TYPES.values()) - _PAGED
 """Their readers' pages are a mail's parts, a book's chapters or a workbook's sheets."""
 _MOST_SOURCE_CHARS = 8_000_000
 """A text of this length takes 15 s and 0.6 GB."""
-SMALL_CHARS = 10_000
-"""Of all texts, and of the answer, for which no reader process is worth its start."""
 _SHOWN_FIELDS = 3
 _MARGIN_LETTERS = 0.5
 _NARROW = frozenset(" .,:;'|!ijltfrI()[]/-")
@@ -100,18 +95,10 @@ class EvidenceFinder:
         """
         if not self._latest or self._latest[0][0] is not output:
             texts = tuple((one.name, one.text, one.page_starts) for one in self.sources)
-            asked = (output, self.schema, tuple(self.only), texts)
-            if self._is_small(output):
-                found = await asyncio.to_thread(locate_values, *asked)
-            else:
-                request = EvidenceRequest(*asked)
-                found = await documents.locate_values(request, readers=self.tools.readers)
+            request = EvidenceRequest(output, self.schema, tuple(self.only), texts)
+            found = await documents.locate_values(request, readers=self.tools.readers)
             self._latest[:] = [(output, found)]
         return self._latest[0][1]
-
-    def _is_small(self, output: Any) -> bool:
-        n_chars = sum(len(one.text) for one in self.sources)
-        return n_chars <= SMALL_CHARS and len(canonical_json(output)) <= SMALL_CHARS
 
     async def evidence(self, output: Any) -> Any:
         """Return where each field of an answer stands, in its shape."""

@@ -16,7 +16,7 @@ from difflib import SequenceMatcher
 from functools import partial
 from typing import Any
 
-from paddock.engine.system.text import canonical_json, counted, one_line
+from paddock.engine.system.text import canonical_json, counted, one_line, path_text
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.pipelines.model import EvidenceSpec, ReviewSpec
 from paddock.runner.bind.bound import BoundPlan, all_plans, steps_with_blocks
@@ -201,7 +201,9 @@ def _unsure(
             yield "no confidence is known"
         return
     found = sorted(
-        (p, path) for path, p in _leaves(confidence) if p < least or (is_equal_too and p == least)
+        (p, path_text(path))
+        for path, p in _leaves(confidence)
+        if p < least or (is_equal_too and p == least)
     )
     for p, path in found[:_MOST_NAMED]:
         yield f"{path or 'the answer'} has {p:.0%}"
@@ -209,14 +211,16 @@ def _unsure(
         yield f"{len(found) - _MOST_NAMED} more are below {least:.0%}"
 
 
-def _leaves(confidence: Any, path: str = "") -> Iterator[tuple[str, float]]:
+def _leaves(
+    confidence: Any, path: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], float]]:
     if is_confidence(confidence):
         if confidence["raw"] is not None:
             yield path, float(confidence["p"] or 0.0)
     elif isinstance(confidence, Mapping | list):
         pairs = confidence.items() if isinstance(confidence, Mapping) else enumerate(confidence)
         for name, inner in pairs:
-            yield from _leaves(inner, f"{path}.{name}" if path else str(name))
+            yield from _leaves(inner, (*path, name))
 
 
 def _values_read(part: str, scope: Mapping[str, Any]) -> Iterator[str]:

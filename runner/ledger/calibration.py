@@ -23,10 +23,10 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias
 
-from paddock.engine.system.text import counted
+from paddock.engine.system.text import counted, path_text
 from paddock.steps.llm.confidence import is_confidence
 
-from .reviews import Review, is_same_value, path_text
+from .reviews import Review, is_same_value
 
 LEAST_FIELDS = 50
 """Reviewed fields without which nothing is calibrated: a share of 0.9 is then known to ± 0.04."""

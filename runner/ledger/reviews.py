@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -166,15 +166,6 @@ def is_same_value(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(is_same_value, one, other))
     return isinstance(one, bool) is isinstance(other, bool) and bool(one == other)
-
-
-def path_text(keys: Iterable[str | int]) -> str:
-    r"""Return the path of a field as people read and write it; dots of a name get a backslash.
-
-    >>> path_text(("items", 0, "price")), path_text(("a.b", "c"))
-    ('items.0.price', 'a\\.b.c')
-    """
-    return ".".join(str(key).replace(".", "\\.") for key in keys)
 
 
 _COLUMNS = (

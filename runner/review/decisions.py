@@ -15,7 +15,6 @@ from datetime import datetime
 from typing import Any, Literal
 
 from paddock.pipelines.checking.check import Check
-from paddock.pipelines.checking.evidence import SourceText, locate
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.reply_schema import schema_mismatch
 from paddock.runner.ledger.reviews import (
@@ -27,6 +26,9 @@ from paddock.runner.ledger.reviews import (
     together_text,
     unknown_review,
 )
+from paddock.steps.base import StepError
+from paddock.steps.readers import documents
+from paddock.steps.readers.reader_pool import EvidenceRequest
 from paddock.steps.registry import CHECK_FUNCTIONS, BrokenCheck
 
 Verb = Literal["accept", "edit", "reject"]
@@ -54,6 +56,9 @@ class AcceptedTogether:
 
 class ReviewDesk(ReviewStore):
     """The reviews of one ledger, for people; one that is only read can list, but not decide."""
+
+    known_evidence: tuple[EvidenceRequest | None, Any] = (None, None)
+    """The latest `evidence_request` of an edit, and what a reader process has found."""
 
     def get(self, id_: str) -> Review:
         """Return a review with its whole subject.
@@ -106,7 +111,8 @@ class ReviewDesk(ReviewStore):
     def faults(self, review: Review, value: Any) -> list[str]:
         """Return what is wrong with an edited value by schema and checks, as sentences.
 
-        `review` is whole, as `get` returns it.
+        `review` is whole, as `get` returns it. Where `known_evidence` is of another request, this
+        may take as long as a document may be read.
         """
         schema = review.subject.get("schema")
         if schema is None and not isinstance(value, str):
@@ -240,8 +246,15 @@ class ReviewDesk(ReviewStore):
         answer = {"output": None if schema is None else value, "text": text}
         found: dict[str, None] = {}
         checks = review.subject.get("checks") or ()
-        if checks and review.subject.get("evidence") is not None:
-            answer["evidence"] = self._evidence(review, value)
+        request = self.evidence_request(review, value)
+        if request is not None:
+            try:
+                asked, found_evidence = self.known_evidence
+                if asked != request:
+                    found_evidence = documents.locate_values_now(request)
+                answer["evidence"] = found_evidence
+            except StepError as error:
+                return [str(error)]
         for source in checks:
             try:
                 told = Check.of(source).failures({**scope, **answer}, CHECK_FUNCTIONS)
@@ -250,14 +263,17 @@ class ReviewDesk(ReviewStore):
             found.update(dict.fromkeys(told))
         return list(found)
 
-    def _evidence(self, review: Review, value: Any) -> Any:
-        """Return where an edited value stands in the texts that the answer was made of."""
-        sources = [
-            SourceText(one["name"], self.source_text(one) or "", tuple(one["page_starts"]))
-            for one in review.subject.get("sources") or ()
-        ]
-        only = review.subject.get("evidence_only") or ()
-        return locate(value, review.subject.get("schema"), sources, only)
+    def evidence_request(self, review: Review, value: Any) -> EvidenceRequest | None:
+        """Return the question where an edited value stands; None if no check may ask."""
+        subject = review.subject
+        if not subject.get("checks") or subject.get("evidence") is None:
+            return None
+        sources = tuple(
+            (one["name"], self.source_text(one) or "", tuple(one["page_starts"]))
+            for one in subject.get("sources") or ()
+        )
+        only = tuple(subject.get("evidence_only") or ())
+        return EvidenceRequest(value, subject.get("schema"), only, sources)
 
     def source_text(self, source: Mapping[str, Any]) -> str | None:
         """Return the text of one of a subject's `sources`; None if its object is missing."""

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from paddock.engine.system import units
-from paddock.engine.system.text import counted, one_line, resolve_ref
+from paddock.engine.system.text import counted, one_line, path_text, resolve_ref
 from paddock.pipelines.errors import did_you_mean
-from paddock.runner.ledger.reviews import Review, path_text
+from paddock.runner.ledger.reviews import Review
 
 FieldKind = Literal["text", "number", "choice", "json"]
 FieldKeys = tuple[str | int, ...]

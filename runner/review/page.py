@@ -44,8 +44,8 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.reviews import DecisionRefused, Review, unknown_review
 from paddock.runner.render.html_page import COLOUR_CSS
 from paddock.steps.base import StepError
-from paddock.steps.readers.documents import render_page
-from paddock.steps.readers.reader_pool import ReaderPool
+from paddock.steps.readers.documents import locate_values, render_page
+from paddock.steps.readers.reader_pool import EvidenceRequest, ReaderPool
 
 from .decisions import SHORT_QUESTION_CHARS, ReviewDesk, Verb
 from .fields import (
@@ -437,7 +437,29 @@ class ReviewPage:
                 sentences = [str(error)]
             return {"faults": [placed_fault(one) for one in sentences]}
 
+        try:
+            await self._find_evidence(request, body)
+        except StepError as error:
+            return {"faults": [placed_fault(str(error))]}
         return await self._at(request, faults)
+
+    async def _find_evidence(self, request: Request, body: Mapping[str, Any]) -> None:
+        """Let the readers find where an edited value stands, if a check may ask.
+
+        Raises:
+            StepError: it takes too much time or memory.
+        """
+
+        def asked(desk: ReviewDesk, review: Review) -> EvidenceRequest | None:
+            try:
+                return desk.evidence_request(review, _edited(review, body))
+            except WrongField:  # the check of the edit says so
+                return None
+
+        wanted = await self._at(request, asked)
+        if wanted is not None:
+            known = wanted, await locate_values(wanted, readers=self._readers)
+            await self._at(request, lambda desk, _: setattr(desk, "known_evidence", known))
 
     async def _decide(self, request: Request, by: str) -> Any:
         body = await _body(request)
@@ -450,6 +472,11 @@ class ReviewPage:
             self.n_decided += 1
             return _row(made)
 
+        if verb == "edit":
+            try:
+                await self._find_evidence(request, body)
+            except StepError as error:
+                raise DecisionRefused(f"The edited value is not valid. {error}") from None
         return await self._at(request, decide)
 
     async def _undo(self, request: Request, by: str) -> Any:

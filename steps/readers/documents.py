@@ -82,13 +82,25 @@ async def quote_boxes(
 
 
 async def locate_values(request: EvidenceRequest, *, readers: DocumentReaders | None = None) -> Any:
-    """Return where the values of an answer are in its sources, found in a reader process.
+    """Return where the values of an answer are in its sources: of long ones by a reader process.
 
     Raises:
         StepError: it takes too much time or memory.
     """
     with _step_errors("`evidence`: the text"):
+        if request.is_small:
+            return await asyncio.to_thread(request.result)
         return await _in_process(request, readers)
+
+
+def locate_values_now(request: EvidenceRequest) -> Any:
+    """Return the same, and wait for it.
+
+    Raises:
+        StepError: it takes too much time or memory.
+    """
+    with _step_errors("`evidence`: the text"), closing(ReaderPool()) as readers:
+        return request.result() if request.is_small else readers.submit(request).result()
 
 
 async def web_page_text(

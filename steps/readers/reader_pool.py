@@ -28,6 +28,7 @@ import psutil
 
 from paddock.engine.system.hardware import read_cpu, read_memory
 from paddock.engine.system.processes import GuardedPipes, how_it_ended, python_environ
+from paddock.engine.system.text import canonical_json
 
 from .reader import Document, LineBox, PageBox, QuoteSpan, Unreadable
 from .reader_process import (
@@ -37,6 +38,7 @@ from .reader_process import (
     PROGRESS,
     REQUEST,
     SourceParts,
+    locate_values,
     pack_frame,
 )
 
@@ -52,6 +54,7 @@ _POLL_S = 0.05  # memory grows by 50 to 100 MB in that time
 _PIECE_BYTES = 1024**2
 _MOST_BYTES_A_CHARACTER = 4
 _MOST_BYTES_A_PIXEL = 4
+_SMALL_CHARS = 10_000
 _MOST_META_BYTES = 16 * _MIB
 
 
@@ -171,6 +174,16 @@ class EvidenceRequest:
     schema: Any
     only: tuple[str, ...]
     sources: tuple[SourceParts, ...]
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is not worth a process."""
+        n_chars = sum(len(text) for _, text, _ in self.sources)
+        return n_chars <= _SMALL_CHARS and len(canonical_json(self.value)) <= _SMALL_CHARS
+
+    def result(self) -> Any:
+        """Return the answer without another process."""
+        return locate_values(self.value, self.schema, self.only, self.sources)
 
     def frame(self) -> tuple[dict[str, Any], bytes]:
         texts = [text.encode("utf-8", "surrogatepass") for _, text, _ in self.sources]

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from paddock.pipelines.checking.evidence import SourceText, locate, missing_paths
+from paddock.pipelines.checking.evidence import SourceText, _said_by, locate, missing_paths
+from paddock.pipelines.checking.text_index import TextIndex
+from paddock.pipelines.checking.values_in_text import value_index
 
 BILL = """ACME GmbH   Invoice No. RE-2024-0017   Date: 3. Mai 2024
 Pos  Qty  Name      Price   Amount
@@ -341,6 +343,23 @@ def test_an_answer_that_is_one_value_or_has_fields_of_the_evidence_s_names() -> 
     assert missing_paths(found) == ["quote"]
     assert missing_paths(locate("Bob", {}, [SourceText("t", "")])) == [""]
     assert missing_paths(None) == []
+    nowhere = {"match": "none"}
+    assert missing_paths({"a.b": nowhere, "a": {"b": nowhere}}) == ["a\\.b", "a.b"]
+
+
+def test_the_parts_of_a_long_text_hold_what_the_whole_text_holds() -> None:
+    for file in ("judged_evidence.txt", "judged_evidence_2.txt", "judged_evidence_3.txt"):
+        lines = Path(__file__).with_name(file).read_text("utf-8").splitlines()
+        sources = [line[2:].replace("\\n", "\n") for line in lines if line.startswith("= ")]
+        text = ("\n" + "Nothing is said in these lines of a letter.\n" * 20).join(sources)
+        index, whole = TextIndex(text), value_index(text)
+        for line in lines:
+            value = json.loads(line[2:].partition(" => ")[0]) if line[:2] in ("+ ", "- ") else ""
+            for said in _said_by(value):
+                there = {(one.start, one.text) for one in whole.find(said)}
+                assert {
+                    (one.start, one.text) for one in index.values_like([said]).find(said)
+                } == there
 
 
 ODD_TEXTS = {

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from paddock.runner.ledger.ledger import Ledger
+from paddock.steps.readers.reader_pool import EvidenceRequest
 from tests.runner.review.served_page import TEXT, ServedPage, client, quote
 
 API = "/review/api"
@@ -246,6 +247,28 @@ def test_an_edit_is_typed_by_the_schema_and_checked_before_it_is_sent(
     assert (review.by, review.state) == ("ann", "edited")
     detail = ann.get(of(asked.id)).json()
     assert detail["decided"]["total"] == "84.0"
+
+
+def test_where_an_edited_value_stands_is_found_by_a_reader_process(
+    desk: ServedPage, ann: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def here(request: EvidenceRequest) -> None:
+        raise AssertionError("in the page's process")
+
+    monkeypatch.setattr(EvidenceRequest, "result", here)
+    text = "A long line about ropes and sails.\n" * 3_000 + TEXT
+    source = {"name": "text", "path": None, "media_type": "text/plain", "text": text}
+    (asked,) = desk.ask(
+        "a.txt", sources=[{**source, "page_starts": []}], checks=["located(output.total)"],
+        evidence_only=["total"],
+    )  # fmt: skip
+    edits = {"total": "85.50"}
+    faults = ann.post(of(asked.id, "/check"), json={"changes": edits}).json()["faults"]
+    assert [one["message"] for one in faults] == [
+        "This is not in the source: total (85.5). Use only what is in it."
+    ]
+    assert "total (85.5)" in decide(ann, asked.id, "edit", changes=edits).json()["error"]
+    assert decide(ann, asked.id, "edit", changes={"total": "84.5"}).status_code == 200
 
 
 def test_wrong_requests_are_a_sentence_and_decide_nothing(
