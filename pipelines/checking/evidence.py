@@ -21,6 +21,7 @@ from paddock.engine.system.text import path_text, resolve_ref
 from .numbers import MOST_DIGITS, Number, NumberReading, rounded
 from .text_index import Quote, Span, TextIndex, folded_words
 from .units import NO_UNIT, PERCENT, currency_names
+from .value_search import index_of
 from .values_in_text import TextValue, ValueIndex, values_in
 
 Path: TypeAlias = tuple[str | int, ...]
@@ -287,7 +288,7 @@ class _Sources:
     @cached_property
     def _index_of_values(self) -> ValueIndex:
         said = (said for one in self.values for said in _said_by(one))
-        return self.index.values_like(said, _MOST_READ_PARTS)
+        return index_of(self.index.text, said, _MOST_READ_PARTS)
 
     @cached_property
     def _starts(self) -> list[int]:

@@ -214,15 +214,10 @@ def numbers_in(
         elif prefix := _PREFIX.match(found[0]):
             take(found.start(), found.start() + prefix.end())
     words = DirectionWords(lower_case(text))
-    for number in _digit_fractions_in(text, "".join(taken), words):
-        yield number
-        take(number.start, number.end)
-    for number in _of_han_scales(text, "".join(taken), words):
-        yield number
-        take(number.start, number.end)
-    for number in _shares_in(text, "".join(taken), words):
-        yield number
-        take(number.start, number.end)
+    for numbers in (_digit_fractions_in, _of_han_scales, _shares_in):
+        for number in numbers(text, "".join(taken), words):
+            yield number
+            take(number.start, number.end)
     for found in _BODY.finditer("".join(taken)):
         if fits is not None and not fits(found[0]):
             take(found.start(), _end_of_scale(text, found.end()))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property
@@ -27,8 +27,7 @@ import regex
 
 from .numbers import is_in_code
 from .units import is_unit
-from .value_search import index_of
-from .values_in_text import TextValue, ValueIndex, value_index
+from .values_in_text import ValueIndex, value_index
 
 MatchKind: TypeAlias = Literal["exact", "normalised", "fuzzy"]
 Span: TypeAlias = tuple[int, int]
@@ -222,12 +221,7 @@ class TextIndex:
 
     @cached_property
     def values(self) -> ValueIndex:
-        """All values; `values_like` is quicker where it is known which are looked for."""
         return value_index(self.text)
-
-    def values_like(self, values: Iterable[TextValue], most: int | None = None) -> ValueIndex:
-        """Return an index in which these values are found, and others may be missing."""
-        return index_of(self.text, values, most)
 
     @cached_property
     def _word_starts(self) -> list[int]:

@@ -28,6 +28,8 @@ _MOST_YEAR_PARTS = 20
 _FIRST_PARTS = 30
 """Of a value that is in very many."""
 _YEARS, _THAI_YEARS = range(1000, 2200), 543
+_MOST_NUMBER_CHARS = 10_000
+_END_OF_DIGITS = re.compile(r"\d*")
 _DIGITS, _WORDS = re.compile(r"[0-9]+"), re.compile(r"[^\W\d_]+")
 _MARKED = re.compile(r"[½¼¾⅓⅔⅛⅜⅝⅞⅕⅖⅗⅘⅙⅚]|[0-9][/\u2044][0-9]{1,3}(?![/0-9])|\b[XVI]+\b")
 _GAP = r"(?:[.,'\u2019\s/()-]{0,2}|[^\W\d_])"
@@ -55,8 +57,9 @@ class _Wanted:
 
     def fits(self, text: str) -> bool:
         """Return whether a number in digits may be one of them."""
-        runs = _DIGITS.findall(text)
-        return _bare("".join(runs)) in self.digits or not self.digits.isdisjoint(map(_bare, runs))
+        runs = {*map(_bare, _DIGITS.findall(text))}
+        runs.add(_bare("".join(_DIGITS.findall(text))))
+        return not runs.isdisjoint(self.digits) or not runs.isdisjoint(self.years)
 
     @cached_property
     def _patterns(self) -> dict[str, re.Pattern[str]]:
@@ -133,7 +136,7 @@ def index_of(text: str, values: Iterable[TextValue], most: int | None = None) ->
         starts.append(n)
         n += end - begin + len(_BREAK)
     read = _BREAK.join(texts), _BREAK.join(rows) if cells else ""
-    for said in source_values(*read, whole=text, fits=wanted.fits):
+    for said in source_values(*read, whole=with_ascii_digits(text), fits=wanted.fits):
         at = bisect_right(starts, said.start) - 1
         begin, first, last = spans[at]
         start = begin + said.start - starts[at]
@@ -150,7 +153,7 @@ def _borders_of(text: str) -> list[int]:
         at = (
             text.find("\n", least, at + _MOST_PART_CHARS) + 1
             or text.rfind(" ", least, least + _LEAST_PART_CHARS) + 1
-            or least
+            or least + len(_END_OF_DIGITS.findall(text, least, least + _MOST_NUMBER_CHARS)[0])
         )
         borders.append(at)
     return [*borders, len(text)]
