@@ -21,8 +21,7 @@ from paddock.engine.system.text import counted, listed, one_line, path_text
 from .check import CheckFunction
 from .evidence import Path, missing_keys
 from .text_index import TextIndex
-from .value_search import index_of
-from .values_in_text import ValueIndex, is_month, value_index, values_in
+from .values_in_text import ValueIndex, is_month, values_in
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier  # type: ignore[import-untyped]
@@ -390,7 +389,7 @@ def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
     'This is not in the source: 40. Use only what is in it.'
     """
     answer, text = without_list_numbers("\n\n".join(texts_in(value))), text_of(source)
-    values = value_index(text) if within else index_of(text, values_in(answer))
+    values = TextIndex(text).values
     missing = _unsupported_values(answer, values, within)
     if missing:
         # A source that has the same list gives its items the same numbers.
