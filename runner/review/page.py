@@ -444,7 +444,7 @@ class ReviewPage:
         return await self._at(request, faults)
 
     async def _find_evidence(self, request: Request, body: Mapping[str, Any]) -> None:
-        """Let the readers find where an edited value stands, if a check may ask.
+        """Find in a reader process where an edited value stands, if a check may ask.
 
         Raises:
             StepError: it takes too much time or memory.
