@@ -230,16 +230,18 @@ class History:
             if (kept["status"] == "failed") != (fresh["status"] == "failed"):
                 found.append(f"status {kept['status']}, from scratch {fresh['status']}")
             told = {one for one in kept["outdated"] if not one.endswith("of store")}
-            if kept["is_left"]:  # all its items failed: it stays, as a note says
+            planned = set(kept["plan"])
+            if kept["is_left"]:  # all its items failed, which no plan knows: it stays, a note says
                 for name in ("INDEX", "INDEX.txt"):
                     here.pop(name, None)
                     there.pop(name, None)
                 told -= {"INDEX", "INDEX.txt"}
+                planned -= {"INDEX", "INDEX.txt"} - set(kept["outdated"])
             if told != here.keys() - there.keys():
                 extra = sorted(here.keys() - there.keys())
                 found.append(f"outdated: told {sorted(told)}, are {extra}")
-            if kept["plan"] != kept["outdated"]:
-                found.append(f"plan tells {kept['plan']}, the run {kept['outdated']}")
+            if planned != set(kept["outdated"]):
+                found.append(f"plan tells {sorted(planned)}, the run {kept['outdated']}")
             pruned = self.last_run(self.folder, prune=True)
             now = files_of(self.folder)
             if kept["is_left"]:
