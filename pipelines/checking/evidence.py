@@ -370,10 +370,27 @@ class _Sources:
 
     def _find_text(self, text: str) -> list[Quote]:
         quotes = self.index.find(text)
-        exact = [one for one in quotes if one.match == "exact"]
         has_digits = any(map(str.isdecimal, text))
-        if quotes and not has_digits:
-            return exact or quotes
+        if has_digits:
+            return [one for one in self._find_digits(text, quotes) if not self._goes_on(text, one)]
+        exact = [one for one in quotes if one.match == "exact"]
+        return exact or quotes or self._find_digits(text, quotes)
+
+    def _goes_on(self, text: str, quote: Quote) -> bool:
+        """Return whether a code goes on next to its place: FT/2291 in FT/2291-B."""
+        bare, whole = text.strip(), self.index.text
+        if quote.match == "fuzzy" or not _CODE.fullmatch(bare):
+            return False
+        after, before = _MORE_AFTER.match(whole, quote.end), whole[: quote.start][-4:]
+        if bare.isdecimal():
+            return (
+                _MORE_BEFORE.search(before) is not None and not before[-3:].strip("-").isdecimal()
+            )
+        is_grouped = _DIGIT_GROUPS.fullmatch(bare) is not None
+        return after is not None and (not after["group"] or is_grouped)
+
+    def _find_digits(self, text: str, quotes: list[Quote]) -> list[Quote]:
+        exact = [one for one in quotes if one.match == "exact"]
         said = _said_by(text)
         if len(said) == 1 and said[0].text == text.strip().rstrip("."):
             quotes = [*exact, *self._find_value(said[0])]
@@ -468,6 +485,10 @@ class _Sources:
         return {**found, "others": len(leaf.found.quotes) - 1}
 
 
+_CODE = re.compile(r"\d{5,}|(?=.*\d)[A-Za-z]*\d*[-/][\w/-]*|\d+(?: \d+){2,}|\d+(?:\.\d+){2,}")
+_DIGIT_GROUPS = re.compile(r"\d+(?: \d+)+")
+_MORE_AFTER = re.compile(r"[-/](?:\d|[A-Z]{1,3}\b)|(?P<group> \d{2,4}\b)")
+_MORE_BEFORE = re.compile(r"(?<!\d)\d{1,3}[-/]\Z")
 _MOMENT_REST = re.compile(r"[T,\s]*(?::00(?:\.0+)?)?\s*(?:Z|[+-]\d\d:\d\d)?", re.IGNORECASE)
 _MOMENT_CHARS = 120  # a day and a time that are one
 

@@ -381,7 +381,8 @@ def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
 
     In digits or in words, in any notation; fractions, multiples, times of day, versions and Roman
     numerals as well. A sign counts, and opposite words around it: rose and fell, at least and at
-    most. Per cent, a currency or a unit counts if both texts have one; percentage points are no per
+    most; so do the period (per month, per year) and the part of the day of a time. Per cent, a
+    currency or a unit counts if both texts have one; percentage points are no per
     cent. List numbers and citations such as [1] are ignored. `within` is the share by which a
     number may differ, such as 0.01 for rounded ones.
 

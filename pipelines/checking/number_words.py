@@ -120,7 +120,8 @@ _OTHER_SCALES: Mapping[float, str] = {
     " мільйона мільйонів miljon miljoner mn mio millioner milyon milioane milion millió miljoonaa"
     " مليون ملايين מיליון juta triệu ล้าน milionů mil",
     1e7: "करोड़ crore",
-    1e9: "bilhão bilhões bi miliard miliardy miliardów млрд миллиард миллиарда миллиардов мільярд"
+    1e9: "bilhão bilhões bi miliard miliardy miliarda miliardów"
+    " млрд миллиард миллиарда миллиардов мільярд"
     " мільярда мільярдів miljard miljarder mdr milliarder milyar miliarde milliárd miljardia mld"
     " مليار מיליארד tỷ miliar",
 }
@@ -607,6 +608,7 @@ _OTHER_MEANING = frozenset(
 )
 """Numbers that are words of other languages or names as well."""
 _LEAST_LATIN_CHARS = 4
+_SHORT_NUMBERS = frozenset(("iki", "üç", "beş", "dwa", "två"))
 _LEAST_JOINED_CHARS, _MOST_JOINED_CHARS = 7, 50
 _LEAST_PART_CHARS = 2
 
@@ -764,5 +766,6 @@ def number_at(words: Sequence[str], at: int) -> tuple[int, int, bool]:
 def _is_telling(word: str) -> bool:
     """Return whether a word can hardly be one of another language."""
     if word.isascii() or max(word) < "\u0250":
-        return len(word) >= _LEAST_LATIN_CHARS and word not in _OTHER_MEANING
+        is_long = len(word) >= _LEAST_LATIN_CHARS or word in _SHORT_NUMBERS
+        return is_long and word not in _OTHER_MEANING
     return len(word) > 2

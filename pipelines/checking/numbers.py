@@ -93,7 +93,11 @@ _HAN_DIGITS = {sign: value for value, sign in enumerate("零一二三四五六�
 _HAN_DIGITS |= {"\u3007": 0, "两": 2, "兩": 2}
 _HAN = re.compile(r"(百分之)?([零〇一二两兩三四五六七八九十百千万萬亿億]+)")
 _HAN_AFTER = re.compile(r"[^\S\n]?([十百千万萬亿億만억]+)")
-_HAN_MIXED = re.compile(r"(?<![0-9,.])([0-9][0-9,.]{0,20})[億亿억][^\S\n]?([0-9][0-9,]*)[万萬만]")
+_HAN_PART = re.compile(r"([0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?)([億亿억万萬만千]?)[^\S\n]?")
+_HAN_MIXED = re.compile(
+    rf"(?<![0-9,.])(?:{_HAN_PART.pattern.replace('?)[^', ')[^')})+"
+    r"(?:[0-9]{1,4}(?![0-9万萬만億亿억千]))?"
+)
 _HAN_MEASURES = "个個人名天年月日次家艘只隻条條岁歲元块塊倍位本台米公斤小分钟号"
 _PERCENT_BEFORE = re.compile(r"百分之\Z")
 _MINUS = re.compile(
@@ -249,11 +253,16 @@ def _digit_fractions_in(text: str, rest: str, words: DirectionWords) -> Iterator
 
 
 def _of_han_scales(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
-    """Yield numbers of two scales, such as 1億2000万."""
+    """Yield numbers of several scales, such as 1億2000万 and 1万3500."""
     for found in _HAN_MIXED.finditer(rest):
-        parts = [float(re.sub(r"[,.](?=\d{3})", "", part)) for part in found.groups()]
-        value = rounded(parts[0] * 1e8 + parts[1] * 1e4, MOST_DIGITS)
-        yield _number_at(text, found.start(), found.end(), (value,), words)
+        parts = [
+            float(digits.replace(",", "")) * _HAN_SCALES.get(scale, 1)
+            for digits, scale in _HAN_PART.findall(found[0])
+        ]
+        end = found.start() + len(found[0].rstrip())
+        if len(parts) > 1 and parts == sorted(parts, reverse=True):
+            value = rounded(sum(parts), MOST_DIGITS)
+            yield _number_at(text, found.start(), end, (value,), words)
 
 
 def _of_words(text: str, spelled: SpelledNumber, words: DirectionWords) -> Number:

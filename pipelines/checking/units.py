@@ -46,41 +46,47 @@ _UNIT_NAMES: Mapping[tuple[str, float], str] = {
         "US dollar",
         1,
     ): "$ us$ usd dollar dollars dollari dólar dólares доллар доллара долларов dolarów dolary "
-    "dolar 美元 ドル 달러",
+    "dolar dolar* доллар* دولار دولارا 美元 ドル 달러",
     ("Canadian dollar", 1): "$ c$ ca$ cad dollar dollars",
     ("Australian dollar", 1): "$ a$ au$ aud dollar dollars",
     ("Hong Kong dollar", 1): "$ hk$ hkd dollar dollars",
     ("Singapore dollar", 1): "$ s$ sgd dollar dollars",
     ("New Zealand dollar", 1): "$ nz$ nzd dollar dollars",
-    ("euro", 1): "€ eur euro euros евро євро 欧元 ユーロ 유로 eura avro",
+    ("euro", 1): "€ eur euro euros евро євро 欧元 ユーロ 유로 eura avro avro* يورو",
     ("pound", 1): "£ gbp pound pounds pfund livre livres libra libras sterlina sterline quid",
     ("yen", 1): "¥ jpy yen 円 ￥",
     ("yuan", 1): "¥ cny rmb yuan 元 人民币 ￥",
     ("franc", 1): "chf franc francs franken franchi francos frank",
-    ("rupee", 1): "₹ inr rs rupee rupees rupien रुपये रुपए",
+    ("rupee", 1): "₹ inr روبية rs rupee rupees rupien रुपये रुपए",
     ("Swedish krona", 1): "kr sek kronor krona kronen",
     ("Norwegian krone", 1): "kr nok kroner krone kronen",
     ("Danish krone", 1): "kr dkk kroner krone kronen",
-    ("zloty", 1): "zł pln zloty złotych złote",
-    ("rouble", 1): "₽ rub rouble roubles rubel руб рубль рубля рублей",
+    ("zloty", 1): "zł pln zloty złot*",
+    ("rouble", 1): "₽ rub rouble roubles rubel руб рубл*",
     ("hryvnia", 1): "₴ uah грн гривень",
     ("Czech koruna", 1): "kč czk korun koruny",
     ("forint", 1): "ft huf forint",
-    ("lira", 1): "₺ tl try lira",
+    ("lira", 1): "₺ tl try lira lira*",
     ("leu", 1): "ron lei",
     ("shekel", 1): "₪ ils nis שקל שקלים",
     ("baht", 1): "฿ thb baht บาท",
     ("rand", 1): "zar rand",
-    ("dirham", 1): "aed dirham dirhams درهم",
-    ("riyal", 1): "sar riyal riyals ريال",
+    ("dirham", 1): "aed dirham dirhams درهم درهما دراهم",
+    ("riyal", 1): "sar riyal riyals ريال ريالا ريالات",
+    ("dinar", 1): "kwd jod dinar dinars دينار دينارا دنانير",
+    ("Egyptian pound", 1): "egp جنيه جنيها جنيهات",
     ("won", 1): "₩ krw won 원",
     ("real", 1): "r$ brl reais",
     ("peso", 1): "mxn peso pesos",
     ("US dollar", 0.01): "cents ct",
     ("euro", 0.01): "cents ct centimes centesimi céntimos centimos",
     ("pound", 0.01): "pence",
-    ("metre", 1): "м 米 m metre metres meter meters mètre mètres metern metro metros metri",
-    ("metre", 1000): "км 公里 "
+    (
+        "metre",
+        1,
+    ): "متر مترا أمتار metre* м 米 m metre metres meter meters mètre mètres "
+    "metern metro metros metri",
+    ("metre", 1000): "км 公里 كم كيلومتر كيلومترا quilómetros quilômetros quilómetro kilometre* "
     "km kilometre kilometres kilometer kilometers kilomètre kilomètres kilometern "
     "kilómetro kilómetros chilometro chilometri kms",
     ("metre", 0.01): "cm centimetre centimetres centimeter centimeters centimètre centimètres "
@@ -91,44 +97,68 @@ _UNIT_NAMES: Mapping[tuple[str, float], str] = {
     ("metre", 0.3048): "ft foot feet fuß",
     ("metre", 0.0254): "inch inches zoll pouces pulgadas pollici",
     ("metre", 0.9144): "yd yard yards",
-    ("gram", 1): "г 克 g gram grams gramme grammes gramm gramo gramos grammo grammi",
-    ("gram", 1000): "кг 公斤 千克 "
+    (
+        "gram",
+        1,
+    ): "غرام غراما غرامات جرام грамм* г 克 g gram grams gramme grammes gramm "
+    "gramo gramos grammo grammi",
+    ("gram", 1000): "кг 公斤 千克 كغ كجم كيلوغرام كيلوغراما килограмм* "
     "kg kilo kilos kilogram kilograms kilogramme kilogrammes kilogramm "
     "kilogramo kilogramos chilo chili chilogrammo chilogrammi",
-    ("gram", 0.001): "мг 毫克 "
+    ("gram", 0.001): "мг 毫克 ملغ ملغم مغ ملليغرام миллиграмм* "
     "mg milligram milligrams milligramme milligrammes milligramm miligramos",
     ("gram", 1e-6): "µg μg mcg microgram micrograms mikrogramm",
     ("gram", 1e6): "т тонн тонны 吨 トン "
     "t tonne tonnes ton tons tonnen tonelada toneladas tonnellata tonnellate",
-    ("gram", 453.59237): "lb lbs pound pounds pfund",
+    ("gram", 453.59237): "lb lbs pound pounds pfund libbra libbre libra libras livres funt*",
     ("gram", 28.349523125): "oz ounce ounces unzen onces",
     ("litre", 1): "л 升 l litre litres liter liters litern litro litros litri",
     ("litre", 0.001): "ml millilitre millilitres milliliter milliliters",
     ("litre", 0.01): "cl",
     ("litre", 100): "hl",
     ("litre", 3.785411784): "gal gallon gallons gallonen",
-    ("second", 1): "s sec secs second seconds sekunde sekunden seconde secondes segundo segundos "
+    (
+        "second",
+        1,
+    ): "saniye saniye* секунд* sekund* ثانية ثوان ثواني 秒 초 s sec secs second "
+    "seconds sekunde sekunden seconde secondes segundo segundos "
     "secondo secondi seconden",
     ("second", 0.001): "ms millisecond milliseconds millisekunden",
-    ("second", 60): "minut минут минуты minuter dakika 分钟 分間 분 "
+    (
+        "second",
+        60,
+    ): "دقيقة دقائق dakika* минут* minuty minut минут минуты minuter dakika 分钟 分間 분 "
     "min mins minute minutes minuten minuto minutos minuti minuut",
-    ("second", 3600): "godz godzin godziny час часа часов timmar timer hodin saat 小时 時間 시간 "
+    (
+        "second",
+        3600,
+    ): "ساعة ساعات saat* godzin* часам часах godz godzin godziny час часа часов "
+    "timmar timer hodin saat 小时 時間 시간 "
     "h hr hrs hour hours stunde stunden std heure heures hora horas ora ore uur "
     "uren",
-    ("second", 86400): "dni dzień день дня дней dagar dage dní gün dia dias 日間 일 "
+    (
+        "second",
+        86400,
+    ): "يوم يوما أيام gün* dni dzień день дня дней dagar dage dní gün dia dias 日間 일 "
     "day days tag tage tagen jour jours día días giorno giorni dag dagen 天",
     (
         "second",
         604800,
-    ): "tydzień tygodnie tygodni неделя недели недель veckor uger týdnů hafta 周 週間 주 "
+    ): "أسبوع أسبوعا أسابيع hafta* tydzień tygodnie tygodni неделя недели "
+    "недель veckor uger týdnů hafta 周 週間 주 "
     "week weeks woche wochen semaine semaines semana semanas settimana "
     "settimane weken",
     (
         "month",
         1,
-    ): "месяц месяца месяцев miesiąc miesiące miesięcy månader månad měsíců měsíce 개월 か月 ヶ月 "
+    ): "شهر شهرا أشهر شهور ay mês месяц месяца месяцев miesiąc miesiące "
+    "miesięcy månader månad měsíců měsíce 개월 か月 ヶ月 "
     "month months monat monate monaten mois mes meses mese mesi maand maanden 个月",
-    ("month", 12): "год года лет rok lata lat år roků let yıl ano anos 年間 년 "
+    (
+        "month",
+        12,
+    ): "سنة سنوات عام عاما أعوام yıldır yıla год года лет rok lata lat år roků "
+    "let yıl ano anos 年間 년 "
     "year years yr yrs jahr jahre jahren année années ans año años anno anni jaar",
     ("degree C", 1): "°c celsius degree degrees grad ° degrés degré grados gradi graden",
     ("degree F", 1): "°f fahrenheit degree degrees grad ° degrés degré grados gradi graden",
@@ -141,13 +171,14 @@ _UNIT_NAMES: Mapping[tuple[str, float], str] = {
     ("speed", 0.2777777777777778): "km/h kph kmh",
     ("speed", 0.44704): "mph",
     ("speed", 0.5144444444444445): "knot knots knoten nœuds kn nodos nodi",
-    ("watt", 1): "W watt watts",
-    ("watt", 1e3): "kW kilowatt kilowatts",
+    ("watt", 1): "W Вт watt watts",
+    ("watt", 1e3): "kW кВт kilowatt kilowatts",
     ("watt", 1e6): "MW megawatt megawatts",
     ("watt", 1e9): "GW gigawatt gigawatts",
-    ("watt hour", 1e3): "kWh kilowattstunden",
-    ("watt hour", 1e6): "MWh",
-    ("watt hour", 1e9): "GWh",
+    ("watt hour", 1e3): "kWh кВтч kilowattstunde* kilowattuur kilowattheures",
+    ("watt hour", 1e6): "MWh megawattstunde* megawattuur mégawattheures",
+    ("watt hour", 1e9): "GWh gigawattstunde* gigawattuur gigawattheures",
+    ("watt hour", 1e12): "TWh terawattstunde* terawattuur térawattheures",
     ("volt", 1): "V volt volts",
     ("hertz", 1): "hz hertz",
     ("hertz", 1e6): "MHz",
@@ -175,7 +206,8 @@ _UNIT_AFTER = re.compile(
     r"[^\S\n]?[-\u2010\u2011]?[^\S\n]{0,2}\n?[^\S\n]{0,2}"
     r"(?P<unit>%|٪|‰|°[^\S\n]?[CF]\b|°|(?:US|AU?|CA?|HK|S|NZ|R)?[$€£¥₹₩₽]|m[²³23]\b|km[²2]\b"
     r"|km/h\b|m/s\b|个月"
-    r"|个?百分[点點]|パーセント|ポイント|ユーロ|ドル|トン|小时|分钟|人民币|[美欧]元|公[里斤]|千克|毫克"
+    r"|个?百分[点點]|パーセント|ポイント|ユーロ|ドル|トン|小时|分钟|人民币|[美欧]元|公[里斤]|千克"
+    r"|毫克"
     r"|時間|分間|日間|週間|年間|か月|ヶ月|基点|퍼센트포인트|퍼센트|달러|유로|개월|시간|[원년일분주]"
     r"|[元円天米克升吨周]|％|[₺₴₪฿￥]|п\.п\b"
     r"|[^\W\d_\u3040-\u9fff\uac00-\ud7af]+(?:[\u0900-\u0dff]+\w*)*)"
@@ -192,7 +224,7 @@ _POINTS = re.compile(
     r"|puntos? porcentual\w*|punti percentuali|procentpunt\w*|pontos? percentua\w*|p\.\s?p\."
     r"|punkt\w* procentow\w*|процентн\w+ пункт\w*|відсотков\w+ пункт\w*|procentenhet\w*"
     r"|procentpoint|prosentpoeng|prosenttiyksik\w*|procentn\w+ bod\w*|(?:yüzde )?puan"
-    r"|százalékpont\w*|puncte procentuale|п\.\s?п\.?)(?!\w)",
+    r"|százalékpont\w*|نقط\w* مئوية|puncte procentuale|п\.\s?п\.?)(?!\w)",
     re.IGNORECASE,
 )
 _POINT, _BASIS_POINT = Unit("percentage point"), Unit("percentage point", 0.01)
@@ -265,13 +297,22 @@ def units_after(text: str, at: int) -> tuple[tuple[Unit, ...], int]:
     name = re.sub(r"\s", "", found["unit"])
     units = _UNITS_BY_NAME.get(name)
     if units is None and (len(name) > 1 or not name.isalpha() or name in "MLGT"):
-        units = _UNITS_BY_NAME.get(name.casefold())
-    if units is None:
+        units = _UNITS_BY_NAME.get(name.casefold()) or _inflected(name.casefold())
+    if not units:
         return (), at
     per_hour = _PER_HOUR.match(text, found.end())
     if per_hour is not None and units[0].dimension == "metre":
         return (Unit("speed", units[0].factor / 3600),), per_hour.end()
     return units, found.end()
+
+
+def _inflected(name: str) -> tuple[Unit, ...]:
+    """Return what a name with an ending is: `rublami`, `liraya`."""
+    stems = (f"{name[:end]}*" for end in range(len(name), _LEAST_STEM_CHARS - 1, -1))
+    return next((_UNITS_BY_NAME[stem] for stem in stems if stem in _UNITS_BY_NAME), ())
+
+
+_LEAST_STEM_CHARS = 2
 
 
 def units_before(text: str, at: int) -> tuple[Unit, ...]:

@@ -65,7 +65,9 @@ _DIRECTIONS: Mapping[str, str] = {
     r"|inferior\w*|al massimo|massimo|meno di|fino a|hoogstens|ten hoogste|maximaal"
     r"|minder dan|no máximo|até|abaixo de|najwyżej|maksymalnie|mniej niż|poniżej|не более"
     r"|максимум|менее|меньше|до|не больше|не більше|högst|max(?:imalt)?|mindre än|under"
-    r"|nejvýše|maximálně|en fazla|en çok|azami|最多|不超过|至多|不到|以下|低于|以内|未満"
+    r"|nejvýše|maximálně|en fazla|en çok|azami|最多|多くとも|多くても"
+    r"|不超过|至多|不到|以下|低于|以内"
+    r"|未満"
     r"|최대|이하|미만|على الأكثر|أقل من|לכל היותר|פחות מ\w*|अधिकतम|से कम",
     "least": r"at least|no less than|not less than|no fewer than|not fewer than|minimum|more than"
     r"|over|above|exceed\w*|mindestens|mehr als|über|minimal|nicht weniger als|au moins"
@@ -92,13 +94,14 @@ _DIRECTIONS: Mapping[str, str] = {
     r"|sink\w*|fiel\w*|gefallen|fällt|rückgang\w*|verringer\w*|gesenkt|senk\w*"
     r"|reduzier\w*|minder\w*|abgenommen|baiss\w*|recul\w*|chut\w*|diminu\w*|réduit\w*"
     r"|réduction\w*|négati\w*|baj[aoó]\w*|caíd\w*|cay\w*|cae[nr]?|descen\w*|redu[cj]\w*"
-    r"|disminu\w*|cal[aoò]\w*|cadut\w*|ridott\w*|riduzion\w*|scend\w*|sces[aoie]"
+    r"|disminu\w*|cal[aoò]\w*|cadut\w*|ridott\w*|riduc\w*|riduzion\w*|scend\w*|sces[aoie]"
     r"|gedaald\w*|daling\w*|daald\w*|daalt|verlaagd|gezakt|ca[ií]\w*|caiu|ca[ií]ram"
     r"|queda\w*|recuou|diminuiu|reduziu|spad\w*|zmniejsz\w*|obniż\w*|zmala\w*|сни[зж]\w*"
     r"|упал\w*|падени\w*|уменьш\w*|сократи\w*|зни[зж]\w*|впа[вл]\w*|зменш\w*|minskad?\w*"
     r"|sjönk|sjunk\w*|fald\w*|faldt|gikk ned|falt|kles\w*|pokles\w*|sníži\w*|düş\w*"
     r"|azal\w*|geril\w*|scăd\w*|scade\w*|csökken\w*|laski|lasku\w*|väheni\w*|turun"
-    r"|menurun|giảm|انخفض\w*|تراجع\w*|هبط\w*|ירד\w*|ירידה|गिर\w*|घट\w*|कमी|下降|减少"
+    r"|menurun|giảm|انخفض\w*|تراجع\w*|هبط\w*|ירד\w*|ירידה|गिर\w*|घट\w*|कमी|下降"
+    r"|减少|引き下げ|引下げ|値下"
     r"|降低|下跌|跌|下調|減少|減|低下|下落|감소|하락|줄\w*|ลดลง|ลด|μείωσ\w*|μειώθ\w*"
     r"|scăz\w*",
     "rise": r"crept up|edged up|rall(?:ied|ies)|widen\w*|strengthen\w*|expand\w*|advanced"
@@ -111,10 +114,11 @@ _DIRECTIONS: Mapping[str, str] = {
     r"|cresc\w*|salit\w*|sal[eì]|rialz\w*|gestegen|steeg|stijg\w*|groei\w*|verhoogd|subiu"
     r"|subiram|cresceu|wzrost\w*|wzros\w*|wzrós\w*|zwiększ\w*|podni\w*|вырос\w*|рост\w*"
     r"|увелич\w*|повы[сш]\w*|возрос\w*|зріс|зрос\w*|збільш\w*|підвищ\w*|ökad?\w*"
-    r"|öka[rtd]\w*|steg|stig\w*|høyere|øk\w*|vzrost\w*|stoupl\w*|zvýši\w*|art[ıt]\w*"
-    r"|yüksel\w*|büyü\w*|creșt\w*|nőtt|növe\w*|emelk\w*|nousi\w*|kasvo\w*|naik|meningkat"
+    r"|öka[rtd]\w*|steg|stig\w*|høyere|øk\w*|vzrost\w*|stoupl\w*|zvýši\w*|art[ıt]\w*|artar\w*"
+    r"|artar\w*|artm\w*|yüksel\w*|büyü\w*|creșt\w*|nőtt|növe\w*|emelk\w*"
+    r"|nousi\w*|kasvo\w*|naik|meningkat"
     r"|tăng|ارتفع\w*|زاد\w*|زياد\w*|עלה|עלת\w*|עלייה|बढ़\w*|वृद्धि|上升|增长|增加|上涨"
-    r"|提高|涨|增|増加|上昇|増|値上\w*|증가|상승|늘\w*|เพิ่มขึ้น|เพิ่ม|αυξ\w*|αύξη\w*",
+    r"|提高|涨|增|増加|上昇|増|値上|引き上げ|引上げ|증가|상승|늘\w*|เพิ่มขึ้น|เพิ่ม|αυξ\w*|αύξη\w*",
 }
 _IS_UNSPACED = re.compile("[\u2e80-\uffff\u0900-\u0eff]")
 
@@ -143,6 +147,104 @@ def _first_of_directions() -> re.Pattern[str]:
     return first_words("|".join(_DIRECTIONS.values()))
 
 
+_PERIODS: Mapping[str, str] = {
+    "hour": r"hourly|st[üu]ndlich\w*|horaires?|orari[oa]|uurloon|stundenlohn\w*|godzinow\w+"
+    r"|saatlik|时薪|時給|每小时|毎時|시급",
+    "day": r"daily|täglich\w*|tages(?:satz|miete|preis|dosis|gebühr)\w*|quotidien\w*"
+    r"|journali\w+|diari[oa]s?|giornalier\w+|dagelijks\w*|diári[oa]s?|dzienn\w+|codziennie"
+    r"|ежедневн\w*|суточн\w+|günlük|günde|يومي\w*|日額|日給|每日|每天|毎日|일당",
+    "week": r"weekly|wöchentlich\w*|hebdomadaires?|semanal(?:es|mente)?|semanais"
+    r"|settimanal\w+|wekelijks\w*|tygodniow\w+|еженедельн\w*|недельн\w+|haftalık|haftada"
+    r"|أسبوعي\w*|週額|週給|每周|每週|毎週|주급",
+    "month": r"monthly|monatlich\w*|monats(?:beitr\w+|gebühr|mieten?|gehalt|rate|prämie|preis"
+    r"|abschlag|lohn|einkommen)|mensuel\w*|mensual(?:es|mente)?|mensil\w+|mensal(?:mente)?"
+    r"|mensais|maandelijks\w*|maand(?:bedrag|huur|salaris|premie|loon)|miesięczn\w+"
+    r"|ежемесячн\w*|месячн\w+|aylık|ayda|شهريا|شهرياً|شهريًا|شهري|شهرية|الشهري|الشهرية"
+    r"|月額|月給|月租|月薪|每月|每个月|毎月|월세|월급|매월",
+    "year": r"yearly|annual(?:ly)?|jährlich\w*|jahres(?:beitr\w+|gebühr|miete|gehalt|rate|prämie"
+    r"|preis|lohn|einkommen)|annuel\w*|anual(?:es|mente)?|annu[ao]l?[ei]?|annualmente|anuais"
+    r"|jaarlijks\w*|jaar(?:bedrag|huur|salaris|premie|loon|contributie)|roczn[aeiy]\w*|rocznie"
+    r"|ежегодн\w*|годов\w+|yıllık|yılda|senelik|سنويا|سنوياً|سنويًا|سنوي|سنوية|السنوي|السنوية"
+    r"|年額|年給|年薪|年费|每年|毎年|年会費|연봉|매년",
+}
+_PERIOD_NAMES: Mapping[str, str] = {
+    "second": r"second|sekunde|seconde|segundo|secondo|sekundę|секунду|saniyede|الثانية|ثانية",
+    "minute": r"minute|minuto|minuut|minutę|минуту|الدقيقة|دقيقة",
+    "hour": r"hour|hr|h|stunde|std|heure|hora|ora|uur|godzinę|час|saat|الساعة|ساعة",
+    "day": r"day|tag|jour|día|dia|giorno|dag|dzień|день|сутки|اليوم|يوم",
+    "week": r"week|woche|semaine|semana|settimana|tydzień|неделю|الأسبوع|أسبوع",
+    "month": r"month|monat|mois|mes|mese|maand|mês|miesiąc|месяц|الشهر|شهر",
+    "year": r"year|annum|jahr|an|année|año|anno|jaar|ano|rok|год|السنة|سنة|العام|عام",
+}
+_PER_WORD = "per|an?|each|every|pro|im|je|in|par|à|al|por|cada|all|alla|ao|na|в|за|كل|في"
+_PER = rf"(?:{_PER_WORD})(?:\s(?:der|la|l(?=['\u2019])))?[\s'\u2019]"
+_HAN = re.compile("[\u2e80-\uffff]")
+
+
+@lru_cache(maxsize=2)
+def _periods(*, is_spaced: bool) -> re.Pattern[str]:
+    """Return a pattern of the periods in scripts with spaces, or without."""
+    kinds = []
+    for name, names in _PERIOD_NAMES.items():
+        words = [one for one in _PERIODS.get(name, "").split("|") if one]
+        words = [one for one in words if bool(_HAN.match(one)) != is_spaced]
+        words += [f"{_PER}(?:{names})"] if is_spaced else []
+        kinds += [f"(?P<{name}>{'|'.join(words)})"] if words else []
+    return re.compile(f"(?:{'|'.join(kinds)})" + (r"(?!\w)" if is_spaced else ""))
+
+
+@lru_cache(maxsize=1)
+def _first_of_periods() -> re.Pattern[str]:
+    words = "|".join(_PERIODS.values()).replace("(?:", "(").split("|")
+    firsts = {re.split(r"[(\[\\?]", one)[0][:4] for one in words}
+    return re.compile("|".join(one for one in firsts if len(one) > 2) + rf"|(?:{_PER_WORD})\Z")
+
+
+_SENTENCE_CHARS, _NEXT_CHARS = 90, 16
+_ABBREVIATED = ("руб.", "грн.", "тыс.", "mio.", "mrd.", "std.")
+_NOT_NEXT = re.compile(r"\d|[.;:\n](?!\d)|,\s")
+
+
+_EARLY = (
+    r"in the morning|morgens|vormittags|früh|du matin|de la mañana|de la madrugada"
+    r"|d(?:el|i) mattin[ao]|della mattina|da manhã|da madrugada|['\u2019]s ochtends|ochtends"
+    r"|in de ochtend|rano|nad ranem|przed południem|утра|утром|sabah|صباحا|صباحاً|صباحًا|ص"
+    r"|午前|上午|早上|凌晨|清晨|오전|새벽|πμ|på morgonen|ráno"
+)
+_LATE = (
+    r"in the (?:afternoon|evening)|nachmittags|abends|de l['\u2019]après-midi|du soir"
+    r"|de la tarde|de la noche|d(?:el|i) pomeriggio|di sera|della sera|da tarde|da noite"
+    r"|['\u2019]s (?:middags|avonds)|avonds|in de (?:middag|avond)|po południu|wieczorem"
+    r"|дня|вечера|вечером|öğleden sonra|akşam|مساء|مساءً|بعد الظهر|عصرا|م"
+    r"|午後|下午|晚上|傍晚|오후|저녁|μμ|på (?:eftermiddagen|kvällen)|odpoledne|večer"
+)
+_HOURS = r"(?:\s?(?:uhr|uur|h|hs|heures?|horas?|час\w*|o['\u2019]clock))?"
+_PART_AFTER = re.compile(rf"{_HOURS}[\s,]{{0,2}}(?:(?P<early>{_EARLY})|(?P<late>{_LATE}))(?!\w)")
+_PART_BEFORE = re.compile(
+    rf"(?:(?P<early>{_EARLY})|(?P<late>{_LATE}))\s?(?:(?:um|at|om|saat|a las|alle|в|o|الساعة)\s)?\Z"
+)
+_PART_CHARS = 24
+
+
+def part_of_day(text: str, start: int, end: int) -> str:
+    """Return which half of the day is named next to a time in a lower-case text, if any.
+
+    >>> part_of_day("at 8 in the evening", 3, 4), part_of_day("午後3時", 2, 4)
+    ('late', 'late')
+    """
+    found = _PART_AFTER.match(text, end)
+    found = found or _PART_BEFORE.search(text, max(0, start - _PART_CHARS), start)
+    return str(found.lastgroup) if found is not None else ""
+
+
+_ARABIC_AND = re.compile(r"(?<!\w)[وف](?=\w{4})")
+_COMPARED_AFTER = re.compile(
+    r"[^\S\n]?(?:(?P<more>more|higher|mehr|höher|de plus|más|superior|più|superiore|mais|meer"
+    r"|hoger|więcej|wyż\w+|больше|выше|fazla|أكثر|多|高)"
+    r"|(?P<less>less|fewer|lower|weniger|niedriger|de moins|menos|inferior|meno|inferiore|minder"
+    r"|lager|mniej|niż\w+|меньше|ниже|eksik|أقل|少|低))(?!\w*[a-z])"
+)
+"""`6 % more`, which is a change; `more than 6 %` is a bound."""
 _CLAUSE = re.compile(
     r"[.!?;:\n,()、，。；：](?!\d)|\s(?:and|und|et|y|e|en|och|og|i|и|а|but|aber|mais|pero|ma|maar"
     r"|ve|while|whereas|während)\s"
@@ -150,7 +252,7 @@ _CLAUSE = re.compile(
 _STOP = re.compile(r"[.!?;\n。；](?!\d)")
 _LEVEL = re.compile(
     r"(?<![^\W_])(?:to|at|from|auf|bei|à|a|al|desde|hasta|naar|tot|op|para|em"
-    r"|do|na|z|до|til|till|från"
+    r"|do|na|z|إلى|الى|до|til|till|från"
     r"|fra|på|la|від|od|ze|su|da)[^\S\n](?:[$€£¥₹]|[a-z]{2,3}\$?[^\S\n])?\Z"
 )
 _LEVEL_CHARS = 12
@@ -168,6 +270,8 @@ class Direction:
     result: int = 0
     """-1 loss, 1 profit."""
 
+    periods: frozenset[str] = frozenset()
+    """Per what it is: `month`, `year`."""
     is_level: bool = False
     """It is where something rose or fell to, not by how much."""
 
@@ -182,6 +286,8 @@ class Direction:
         What rose or fell by so much must have done so there: verbs that are not known decide
         nothing.
         """
+        if self.periods and other.periods and self.periods.isdisjoint(other.periods):
+            return True
         if self.change and not self.is_level and not (other.change or other.result):
             return True
         pairs = zip(
@@ -203,23 +309,48 @@ class DirectionWords:
 
     def __init__(self, text: str) -> None:
         """Find them; `text` is in lower case."""
+        text = _ARABIC_AND.sub(" ", text)
         self._text = text
         found = [*matches_at_words(_spaced_directions(), _first_of_directions(), text)]
         if not text.isascii():
             found += _unspaced_directions().finditer(text)
         self._words = sorted((one.start(), one.end(), str(one.lastgroup)) for one in found)
         self._starts = [start for start, _, _ in self._words]
+        periods = [*matches_at_words(_periods(is_spaced=True), _first_of_periods(), text)]
+        if not text.isascii():
+            periods += _periods(is_spaced=False).finditer(text)
+        self._periods = sorted((*one.span(), str(one.lastgroup)) for one in periods)
 
     def of(self, start: int, end: int) -> Direction:
         """Return the direction of the number between two offsets."""
         first = bisect_left(self._starts, start - _BEFORE_CHARS)
-        if first == bisect_left(self._starts, end + _AFTER_CHARS):
-            return NO_DIRECTION  # no word of direction is near
+        periods = self._periods_of(start, end) if self._periods else frozenset()
+        if first == bisect_left(self._starts, end + _AFTER_CHARS):  # no word of direction is near
+            return Direction(periods=periods) if periods else NO_DIRECTION
+        compared = _COMPARED_AFTER.match(self._text, end)
+        change = self._nearest(start, end, "fall", "rise")
+        if compared is not None:
+            change = change or (1 if compared["more"] else -1)
         return Direction(
-            self._nearest(start, end, "fall", "rise"),
+            change,
             self._nearest(start, end, "most", "least"),
             self._nearest(start, end, "loss", "profit"),
+            periods,
             _LEVEL.search(self._text, max(0, start - _LEVEL_CHARS), start) is not None,
+        )
+
+    def _periods_of(self, start: int, end: int) -> frozenset[str]:
+        """Return the period directly after a number, else those of its sentence."""
+        end += self._text[end - 3 : end + 1] in _ABBREVIATED
+        first = bisect_left(self._periods, (start - _SENTENCE_CHARS,))
+        last = bisect_left(self._periods, (end + _SENTENCE_CHARS,))
+        near = self._periods[first:last]
+        for at, _, period in near:
+            if end <= at <= end + _NEXT_CHARS and not _NOT_NEXT.search(self._text, end, at):
+                return frozenset((period,))
+        spans = ((min(end, stop), max(start, at), period) for at, stop, period in near)
+        return frozenset(
+            period for one, two, period in spans if not _STOP.search(self._text, one, two)
         )
 
     def _nearest(self, start: int, end: int, less: str, more: str) -> int:

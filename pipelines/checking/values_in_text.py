@@ -26,7 +26,7 @@ from .numbers import (
     with_ascii_digits,
 )
 from .units import NO_UNIT
-from .value_words import alternatives
+from .value_words import alternatives, part_of_day
 
 Day = tuple[int | None, int, int | None]
 """Year, month, day; one of the two outer ones may be unknown."""
@@ -106,7 +106,7 @@ _LETTERS = regex.compile(r"(?:\p{L}\p{M}*)+")
 _BEFORE_CHARS = 40
 _CLOCKS = (
     re.compile(
-        r"(?<![^\W_T])(?<![:.,])(?P<h>[01]?\d|2[0-4])(?:[:h]|[点點时時])(?P<min>[0-5]\d)(?:分"
+        r"(?<![^\W_T])(?<![:.,])(?P<h>[01]?\d|2[0-4])(?::|\s?h\s?|[点點时時])(?P<min>[0-5]\d)(?:分"
         r"|(?::[0-5]\d))?(?![\d:])"
         r"(?:\s*(?P<half>[ap])\.?m\b\.?)?(?:\s?(?:Uhr|uur)\b)?",
         re.IGNORECASE | re.ASCII,
@@ -122,6 +122,12 @@ _CLOCKS = (
         re.IGNORECASE,
     ),
 )
+_HAN_CLOCK = re.compile(
+    r"(?<![\w:.,])(?P<h>[01]?\d|2[0-4])\s?(?:[时時點시]|点(?=[半整钟鐘])|(?<=[午上晨间夜]\d)点"
+    r"|(?<=[午上晨间夜]\d\d)点)(?P<min>半)?(?![間间간\d])",
+    re.ASCII,
+)
+_HOUR_SIGN = re.compile(r"\s?h\Z")
 _DECIMAL_CLOCK = re.compile(r"([01]?\d|2[0-4])\.([0-5]\d)", re.ASCII)
 _HOUR_BEFORE = re.compile(
     r"\b(?:at|by|until|till|from|before|after|since|um|gegen|bis|ab|vor|nach|à|vers|las|alle|ore|om"
@@ -195,7 +201,7 @@ class ValueIndex:
                 self._ordinals.setdefault(float(of_month), []).append(said)
             if year is not None:
                 self._take(NumberReading(float(year)), None, said)
-        for clock in said.clocks:
+        for clock in _written_clocks(said):
             self._clocks.setdefault(clock, []).append(said)
         number = said.number
         if number is None:
@@ -228,7 +234,7 @@ class ValueIndex:
         if number is None:
             return
         for code in filter(None, (number.code, number.written)):
-            yield from self._codes.get(code, ())
+            yield from self._find_code(code, number)
         for reading in number.readings:
             yield from self._find_number(reading, number, within)
         if number.roman:
@@ -245,6 +251,10 @@ class ValueIndex:
         ]
         if inner and all(self.holds(one, within) for one in inner):
             yield from self.find(inner[0], within)
+
+    def _find_code(self, code: str, number: Number) -> list[TextValue]:
+        found = self._codes.get(code, ())
+        return [one for one in found if one.number is None or _agree(number, one.number)]
 
     def _take(self, reading: NumberReading, number: Number | None, said: TextValue) -> None:
         has_unit = reading.unit != NO_UNIT
@@ -314,21 +324,21 @@ def values_in(
     for said, end in taken_days:
         yield said
         taken[said.start : end] = " " * (end - said.start)
-    for pattern in _CLOCKS:
+    lower = lower_case(text)
+    for pattern in (*_CLOCKS, _HAN_CLOCK):
         for found in pattern.finditer("".join(taken)):
-            clocks = frozenset(
-                _possible_clocks(found["h"], found["min"] or 0, found.groupdict().get("half"))
-            )
-            yield TextValue(found[0].strip(), found.start(), clocks=clocks)
+            minute = 30 if found["min"] == "半" else found["min"] or 0
+            clocks = frozenset(_possible_clocks(found["h"], minute, found.groupdict().get("half")))
+            said = TextValue(found[0].strip(), found.start(), clocks=clocks)
+            yield _in_part_of_day(said, lower)
             taken[found.start() : found.end()] = " " * len(found[0])
     for start, end, times in clocks_in(lower_case("".join(taken))):
-        yield TextValue(text[start:end], start, clocks=times)
+        yield _in_part_of_day(TextValue(text[start:end], start, clocks=times), lower)
         taken[start:end] = " " * (end - start)
     rest = "".join(taken)
     for number in numbers_in(rest, whole, fits):
-        yield TextValue(
-            number.text, number.start, number, clocks=frozenset(_maybe_clocks(rest, number))
-        )
+        clocks = frozenset(_maybe_clocks(rest, number))
+        yield _in_part_of_day(TextValue(number.text, number.start, number, clocks=clocks), lower)
 
 
 def value_index(text: str) -> ValueIndex:
@@ -589,16 +599,36 @@ def _day_of(found: re.Match[str]) -> int:
 
 
 def _possible_clocks(hour: str | int, minute: str | int, half: str | None) -> Iterator[Clock]:
+    is_exact = isinstance(hour, str) and hour[0] == "0" and len(hour) > 1 and not half
     hour, minute, half = int(hour), int(minute), (half or "").lower()
     if half != "p":
         yield hour % 12 if half == "a" else hour % 24, minute
-    if half != "a" and hour <= 12:
+    if half != "a" and hour <= 12 and not is_exact:
         yield hour % 12 + 12, minute
+
+
+def _in_part_of_day(said: TextValue, text: str) -> TextValue:
+    """Return a time as the part of the day next to it says: 7:45 in the evening is 19:45."""
+    part = part_of_day(text, *said.bare) if said.clocks else ""
+    is_late = part == "late"
+    clocks = frozenset(one for one in said.clocks if (one[0] >= 12) == is_late)
+    if not part or not clocks:
+        return said
+    return replace(said, clocks=clocks, number=None)
+
+
+def _written_clocks(said: TextValue) -> frozenset[Clock]:
+    """Return the times that a source says: 9:30 alone is not 21:30."""
+    is_in_digits = _HOUR_AND_MINUTE.match(said.text) is not None
+    return frozenset((min(said.clocks),)) if is_in_digits and said.clocks else said.clocks
+
+
+_HOUR_AND_MINUTE = re.compile(r"\d\d?\s?[:.h]\s?\d\d(?!\s?[ap]\.?m)", re.ASCII | re.IGNORECASE)
 
 
 def _maybe_clocks(text: str, number: Number) -> Iterator[Clock]:
     """Yield the possible times of a number: `9.30`, `at 9`, `9 h`."""
-    decimal = _DECIMAL_CLOCK.fullmatch(number.text)
+    decimal = _DECIMAL_CLOCK.fullmatch(_HOUR_SIGN.sub("", number.text))
     if decimal is not None:
         yield from _possible_clocks(decimal[1], decimal[2], None)
     for reading in number.readings:
@@ -610,7 +640,7 @@ def _maybe_clocks(text: str, number: Number) -> Iterator[Clock]:
             yield from _possible_clocks(int(reading.value), 0, None)
 
 
-_HOUR = r"(?P<h>[^\W_]+)"
+_HOUR = r"(?P<h>[^\W_]+)(?![^\W_]|[.:]\d)"
 _SPOKEN: tuple[tuple[str, int], ...] = (
     (rf"half past {_HOUR}|las {_HOUR} y media|le {_HOUR} e mezza|{_HOUR} heures? et demie?", 30),
     (
