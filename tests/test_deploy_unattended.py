@@ -213,7 +213,12 @@ def test_prefect_knows_every_setting_that_compose_gives_it() -> None:
 
 def test_prefect_s_server_is_tuned_as_our_own_is() -> None:
     given = service("prefect")["environment"]
-    ours = {name: value for name, value in TUNED.items() if name.startswith("PREFECT_SERVER_SERV")}
+    # How seldom a loop looks suits one machine: with several, Prefect's server hands out the runs.
+    ours = {
+        name: value
+        for name, value in TUNED.items()
+        if name.startswith("PREFECT_SERVER_SERV") and not name.endswith("LOOP_SECONDS")
+    }
     assert ours
     assert {name: given[name] for name in ours} == ours
 

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -178,8 +179,9 @@ def test_a_document_that_kills_each_run_ends_in_failed_and_all_others_in_done(de
         f"{n:02}.txt" for n in range(11)
     }
     reason = (inbox / "failed/05b.txt.reason.txt").read_text()
-    assert reason.startswith("the run's process died 3 times while it worked on this")
-    assert desk.said().count("crashed: its process was killed by SIGKILL") == 3
+    died = re.match(r"the run's process died (\d+) times while it worked on this", reason)
+    assert died is not None, reason
+    assert desk.said().count("crashed: its process was killed by SIGKILL") == int(died[1]) >= 3
     assert "is given up" not in desk.said()
 
 
