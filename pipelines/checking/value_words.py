@@ -93,7 +93,7 @@ _DIRECTIONS: Mapping[str, str] = {
     r"|shr[aiu]nk\w*|cuts?|slipp?\w*|cheaper|discount\w*|slump\w*|plung\w*|gesunken|sank"
     r"|sink\w*|fiel\w*|gefallen|fällt|rückgang\w*|verringer\w*|gesenkt|senk\w*"
     r"|reduzier\w*|minder\w*|abgenommen|baiss\w*|recul\w*|chut\w*|diminu\w*|réduit\w*"
-    r"|réduction\w*|négati\w*|baj[aoó]\w*|caíd\w*|cay\w*|cae[nr]?|descen\w*|redu[cj]\w*"
+    r"|réduction\w*|négati\w*|baj[aoó]\w*|caíd\w*|cay\w*|cae[nr]?|desc[ei]\w*|redu[cj]\w*"
     r"|disminu\w*|cal[aoò]\w*|cadut\w*|ridott\w*|riduc\w*|riduzion\w*|scend\w*|sces[aoie]"
     r"|gedaald\w*|daling\w*|daald\w*|daalt|verlaagd|gezakt|ca[ií]\w*|caiu|ca[ií]ram"
     r"|queda\w*|recuou|diminuiu|reduziu|spad\w*|zmniejsz\w*|obniż\w*|zmala\w*|сни[зж]\w*"
@@ -102,9 +102,10 @@ _DIRECTIONS: Mapping[str, str] = {
     r"|azal\w*|geril\w*|scăd\w*|scade\w*|csökken\w*|laski|lasku\w*|väheni\w*|turun"
     r"|menurun|giảm|انخفض\w*|تراجع\w*|هبط\w*|ירד\w*|ירידה|गिर\w*|घट\w*|कमी|下降"
     r"|减少|引き下げ|引下げ|値下"
-    r"|降低|下跌|跌|下調|減少|減|低下|下落|감소|하락|줄\w*|ลดลง|ลด|μείωσ\w*|μειώθ\w*"
-    r"|scăz\w*",
-    "rise": r"crept up|edged up|rall(?:ied|ies)|widen\w*|strengthen\w*|expand\w*|advanced"
+    r"|降低|下跌|跌|下調|減少|減|低下|下落|下调|调低|跌幅|감소|하락|줄\w*|ลดลง|ลด|μείωσ\w*|μειώθ\w*"
+    r"|scăz\w*|billiger|verbillig\w*|omlaag|abarat\w*|barate\w*|подешев\w*|ucuzla\w*",
+    "rise": r"teurer|verteuer\w*|omhoog|encarec\w*|подорож\w*|pahalı\w*|hauss\w*|relev[éè]\w*"
+    r"|上调|调高|涨幅|crept up|edged up|rall(?:ied|ies)|widen\w*|strengthen\w*|expand\w*|advanced"
     r"|rebound\w*"
     r"|kletter\w*|legten?|bondi\w*|repunt\w*|rise[ns]?|rising|rose|grow\w*|grew|increas\w*"
     r"|higher|climb\w*|jump\w*|soar\w*"
