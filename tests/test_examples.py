@@ -25,7 +25,8 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import PlanReport, Report
 from paddock.runner.review.decisions import ReviewDesk
 from paddock.runner.testing import suite_runner as trials
-from tests.fakes.papers import CONTRACTS, INVOICES, write
+from tests.benchmarks.first_run_documents import HELD_BACK, LOOK_ALIKES
+from tests.fakes.papers import CONTRACTS, INVOICES, pages, write
 from tests.fakes.pdf import pdf
 from tests.fakes.readers import read_here
 
@@ -373,6 +374,46 @@ def test_the_first_run_says_nothing_that_does_not_stand_in_the_documents(tmp_pat
         desk.decide(waiting.id, desk.get(waiting.id).question, "edit", {"kind": "other"}, by="ann")
     run(pipeline, options=RunOptions(local=True))
     assert "## Other\n\n**bees.md**" in (out / "DIGEST.md").read_text("utf-8")
+
+
+def test_the_words_of_the_first_run_are_right_or_leave_the_rest_to_a_person(tmp_path: Path) -> None:
+    """The two templates alone: what they leave open goes to the model and waits."""
+    pipeline = copied("first-run", tmp_path, "none")
+    text = pipeline.read_text("utf-8")
+    step = r"^ +- {{id: {}, .*\n"
+    found = re.search(step.format("found"), text, re.MULTILINE)
+    assert found
+    text = re.sub(r"^ +- id: guess(?s:.*)", found[0], text, flags=re.MULTILINE)
+    text = re.sub(step.format("extract"), "", text, flags=re.MULTILINE)
+    text = text.replace("steps.paper", "steps.text")
+    returns = (
+        "{file: doc.relpath, kind: (steps.signs.text | fromjson).kind, bill: steps.found.text}"
+    )
+    pipeline.write_text(
+        f"{text}    returns: {returns}\nreturns: {{all: steps.each.results}}\n", "utf-8"
+    )
+    template = pipeline.parent / "templates" / "bill.j2"
+    template.write_text(template.read_text("utf-8").replace("steps.paper", "steps.text"), "utf-8")
+    known = {one.name: one for one in (*HELD_BACK, *LOOK_ALIKES)}
+    for name, one in known.items():
+        content = pages(one.text) if name.endswith(".pdf") else one.text.encode()
+        (pipeline.parent / "inbox" / name).write_bytes(content)
+    report = run(pipeline, options=RunOptions(local=True))
+    told = {one["file"]: one for one in report.returns["all"]}
+    assert told.keys() == known.keys()
+    sure = {name: known[name] for name, one in told.items() if one["kind"] is not None}
+    assert {name: told[name]["kind"] for name in sure} == {
+        name: one.kind for name, one in sure.items()
+    }
+    bills = [
+        (known[name], bill)
+        for name, one in told.items()
+        if one["kind"] == "invoice" and None not in (bill := json.loads(one["bill"])).values()
+    ]
+    assert all((one.number, one.pay_by) == (bill["number"], bill["pay_by"]) for one, bill in bills)
+    assert all(f"{one.total:,.2f}" in bill["total"] for one, bill in bills)
+    n_right = sum(one in sure.values() for one in HELD_BACK if one.kind != "invoice")
+    assert n_right + sum(one in HELD_BACK for one, _ in bills) == 27
 
 
 def test_contracts_have_their_quotes_or_wait(tmp_path: Path) -> None:

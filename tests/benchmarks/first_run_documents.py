@@ -481,3 +481,161 @@ it lays along the bay.
 """,
     ),
 )  # fmt: skip
+
+LOOK_ALIKES = (
+    HeldBack(
+        "complaint.txt", "letter",
+        """Dear Sir or Madam,
+
+your invoice 24-9 of 3 May arrived today. The total of 120.00 EUR is wrong: we ordered one table and not two.
+Please send a corrected invoice. Until then we shall not pay by 1 June as you ask.
+
+Yours sincerely,
+Ada Cole
+""",
+    ),
+    HeldBack(
+        "quote.md", "",
+        """# Quotation 881
+
+Painting of two rooms
+Net: 500.00 EUR
+VAT 20 %: 100.00 EUR
+Total: 600.00 EUR
+
+This offer is valid until 30 June 2024. This is not an invoice.
+""",
+    ),
+    HeldBack(
+        "credit-note.txt", "",
+        """Credit note 77
+for invoice number 24-003 of 2 April 2024
+
+Returned: one lamp
+Total: -40.00 EUR
+VAT included. The amount will be paid to you by 1 May 2024.
+""",
+    ),
+    HeldBack(
+        "discount.txt", "invoice",
+        """Marsh & Sons
+Invoice number: 24-410
+
+Timber 100.00
+Total: 100.00 EUR
+Discount: 10.00 EUR
+Amount due: 90.00 EUR
+VAT 0 %
+Pay by: 5 July 2024
+""",
+        "24-410", 90.0, "5 July 2024",
+    ),
+    HeldBack(
+        "order-number.txt", "invoice",
+        """Ferry Print
+Order number: 5531
+Invoice no. A-17
+
+Posters, 200
+Total: 84.00 EUR incl. VAT
+Pay by: 12 July 2024
+""",
+        "A-17", 84.0, "12 July 2024",
+    ),
+    HeldBack(
+        "thirty-days.txt", "invoice",
+        """Quay Hardware
+Invoice number: 998-2
+
+Screws 4.00
+Total: 4.00 EUR, VAT included
+Pay by: 30 days after receipt
+""",
+        "998-2", 4.0, "",
+    ),
+    HeldBack(
+        "hours.txt", "invoice",
+        """Calder Gardeners
+Invoice number: G-12
+Total hours: 12
+Hourly rate: 45.00 EUR
+VAT 0 %
+Total: 540.00 EUR
+Pay by: 20 July 2024
+""",
+        "G-12", 540.0, "20 July 2024",
+    ),
+    HeldBack(
+        "last-invoice.txt", "invoice",
+        """North Water
+Invoice number: 7781
+Your last invoice, number 7702, total 61.00 EUR, was to be paid by 1 May 2024. Thank you.
+Water, May to June: 64.20 EUR
+Total: 64.20 EUR with VAT
+Pay by: 1 August 2024
+""",
+        "7781", 64.2, "1 August 2024",
+    ),
+    HeldBack(
+        "receipt.txt", "",
+        """RECEIPT
+Invoice 5512 paid in cash on 3 June 2024
+Total: 18.00 EUR
+VAT: 3.00 EUR
+Thank you!
+""",
+    ),
+    HeldBack(
+        "reminder.txt", "",
+        """Dear Mr Hale,
+
+REMINDER: our invoice number 24-301 of 2 March, total 75.00 EUR, was to be paid by 2 April 2024.
+With a fee of 5.00 EUR you now owe 80.00 EUR. Please pay by 20 April 2024.
+
+Yours sincerely, Ferry Print
+""",
+    ),
+    HeldBack(
+        "two-totals.txt", "invoice",
+        """Invoice number: S-1
+Total March: 30.00 EUR
+Total April: 50.00 EUR
+Total: 80.00 EUR
+VAT included
+Pay by: 03/04/2024
+""",
+        "S-1", 80.0, "03/04/2024",
+    ),
+    HeldBack(
+        "agenda.txt", "",
+        """Reading Room: agenda for 3 June
+1. Apologies
+2. The roof
+3. Any other business
+You are invited. The chair will be Mrs Rowe; next meeting in July.
+""",
+    ),
+    HeldBack(
+        "story.txt", "",
+        """"You must never turn the key," she said. Do not press the bell, warned the old man.
+He made sure that the lamp was out. A warning! The story ends here.
+""",
+    ),
+    HeldBack(
+        "contract.txt", "",
+        """Lease of the boat house
+The tenant agrees to pay by the first of each month a total of 40.00 EUR with VAT. Payable in cash. An invoice is not sent.
+The tenant shall never sublet and do not make sure of other rules.
+""",
+    ),
+    HeldBack(
+        "about-minutes.txt", "letter",
+        """Dear Ann,
+
+the minutes of our meeting are not ready. It was agreed that the chair writes them, and the agenda for the next meeting follows.
+
+Regards, Bo
+""",
+    ),
+)  # fmt: skip
+"""Written later, by another hand, to be taken for what they are not: none may be wrong and sure."""
