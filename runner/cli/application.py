@@ -58,7 +58,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "run": "Run a pipeline; the same command again continues.",
         "review": "Decide on the answers that wait for review.",
         "test": "Run a pipeline's tests; exit with 4 if one fails.",
-        "summarise": "Summarise every document in a folder, without a line of YAML.",
+        "summarise": "Summarise every document in a folder, or print the summary of one.",
         "graph": "Draw a pipeline with what its last run did: SVG, one page of HTML, or Mermaid.",
         "why": "Show where an output came from, and what changed since.",
         "runs": "List past and present runs, newest first.",

@@ -80,7 +80,7 @@ def _report_error(error: BaseException, *, as_json: bool) -> int:
     """Print an error to stderr, with `as_json` also to stdout, and return the exit status."""
     if isinstance(error, typer.Exit):
         return error.exit_code
-    if _wants_traceback() and not isinstance(error, KeyboardInterrupt):
+    if _wants_traceback() and not isinstance(error, KeyboardInterrupt | typer.Abort):
         traceback.print_exception(error)
     status, words = explain_error(error)
     console.print_err(words)
@@ -93,6 +93,8 @@ def _report_error(error: BaseException, *, as_json: bool) -> int:
 def explain_error(error: BaseException) -> tuple[int, str]:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED, "Interrupted."
+    if isinstance(error, typer.Abort):  # Ctrl-C or Ctrl-D at a question, whose line is still open
+        return INTERRUPTED, "\nInterrupted."
     for (module, name), status in _STATUS_OF_ERRORS.items():
         if isinstance(error, getattr(sys.modules.get(module), name, ())):
             return status, str(error)

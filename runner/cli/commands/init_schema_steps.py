@@ -43,7 +43,6 @@ _Name = TypeVar("_Name", bound=str)
 PIPELINE_FILE = "pipeline.yaml"
 PACKAGE_FILE = "pyproject.toml"
 SCHEMA_FILE = Path(".paddock") / "pipeline.schema.json"
-SMALLEST_TEMPLATE = "minimal"
 
 # Left behind by runs of a template in a clone.
 _NOT_COPIED = frozenset({".paddock", "__pycache__", "models", "out", "summaries", "build"})
@@ -75,14 +74,14 @@ def list_templates(examples: Path | None = None) -> tuple[PipelineTemplate, ...]
 
 
 def copy_template(
-    template: str | None, folder: Path, schema: Mapping[str, Any], *, examples: Path | None = None
+    template: str, folder: Path, schema: Mapping[str, Any], *, examples: Path | None = None
 ) -> tuple[Path, ...]:
-    """Copy a template, the smallest by default, and return the files that were written.
+    """Copy a template and return the files that were written.
 
     Raises:
         CommandError: an unknown template, or the folder is not empty.
     """
-    chosen = _find_template(template or SMALLEST_TEMPLATE, examples)
+    chosen = _find_template(template, examples)
     _refuse_full(folder)
     written = [_copy_file(file, chosen.folder, folder) for file in _template_files(chosen.folder)]
     return tuple(written) if chosen.is_package else (*written, write_schema(folder, schema))
@@ -188,39 +187,52 @@ def init(
     if list_:
         console.print_out(_template_list(known))
         return DONE
-    is_draft = have is not None or want is not None
-    if is_draft and folder is not None:
+    is_answered = have is not None or want is not None
+    if is_answered and folder is not None:
         raise CommandError("`--have` and `--want` draft a pipeline.\n  Leave the template out.")
-    if is_draft or template is None:
+    # One word is the folder; one that names a template is both.
+    is_copied = not is_answered and template in {one.name for one in known}
+    if folder is None and not is_copied:
         is_terminal = sys.stdin.isatty()
-        if not (is_draft or yes or is_terminal):
+        if not (is_answered or yes or is_terminal or template):
             raise CommandError(_template_list(known))
         answers, place = _ask(have, want, template, asks=is_terminal and not yes)
-        written = write_draft(answers, Path(place), installed_schema())
-        folder = place
+        written = write_draft(answers, place, installed_schema())
     else:
-        if folder is None:
-            # One word is the folder; one that names a template is both.
-            folder, template = template, template if template in {t.name for t in known} else None
-        written = copy_template(template, Path(folder), installed_schema())
-    console.print_out(f"Made '{folder}' with {counted(len(written), 'file')}.")
-    here = Path(folder) / PIPELINE_FILE
+        place = Path(folder or str(template)).expanduser()
+        written = copy_template(str(template), place, installed_schema())
+    console.print_out(f"Made '{place}' with {counted(len(written), 'file')}.")
+    here = place / PIPELINE_FILE
     command = f"paddock run {quote(str(here))}"
-    console.print_out(f"Next: {command if here.exists() else f'pip install -e {quote(folder)}'}")
+    install = f"pip install -e {quote(str(place))}"
+    console.print_out(f"Next: {command if here.exists() else install}")
     return DONE
 
 
 def _ask(
     have: Documents | None, want: Result | None, folder: str | None, *, asks: bool
-) -> tuple[DraftAnswers, str]:
+) -> tuple[DraftAnswers, Path]:
     """Return the answers and the folder; what is not given is asked, or the first choice."""
     first = DraftAnswers()
     documents = have or (_choice("What do you have?", DOCUMENTS) if asks else first.documents)
     result = want or (_choice("What do you want?", RESULTS) if asks else first.result)
-    place = folder or f"{documents}-{result}"
+    place = Path(folder or f"{documents}-{result}").expanduser()
     if asks and folder is None:
-        place = typer.prompt("Which folder shall be made?", default=place, err=True)
+        place = _new_folder(str(place))
     return DraftAnswers(documents, result), place
+
+
+def _new_folder(default: str) -> Path:
+    """Ask until the answer is a folder that can be made."""
+    while True:
+        answer = typer.prompt("Which folder shall be made?", default=default, err=True).strip()
+        place = Path(answer or default).expanduser()
+        try:
+            _refuse_full(place)
+        except CommandError as error:
+            console.print_err(str(error))
+        else:
+            return place
 
 
 def _choice(question: str, choices: Mapping[_Name, str]) -> _Name:

@@ -1,4 +1,4 @@
-"""`paddock summarise`: summarise a folder of documents without writing YAML.
+"""`paddock summarise`: summarise a folder of documents, or one, without writing YAML.
 
 The text of the pipeline contains only what was asked for; folders are inputs, so that no path is
 read as an expression. `--save` writes it to a file and transfers the results to that file: they are
@@ -9,14 +9,16 @@ so entries stay fresh if the steps are the same.
 from __future__ import annotations
 
 import asyncio
+import glob
 import hashlib
 import json
 import shlex
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -58,10 +60,19 @@ def register(app: typer.Typer) -> None:
 class SummariseFlags:
     """Arguments and options of `paddock summarise`."""
 
-    folder: Annotated[str, typer.Argument(metavar="DIR", help="Folder of documents.")]
-    out: Annotated[
-        str, typer.Option("-o", "--out", metavar="OUT", help="Folder for the summaries.")
+    documents: Annotated[
+        str, typer.Argument(metavar="DIR", help="Folder of documents, or one document.")
     ]
+    out: Annotated[
+        str | None,
+        typer.Option(
+            "-o", "--out", metavar="OUT", help="Folder for the summaries; one may be printed."
+        ),
+    ] = None
+    how: Annotated[
+        Literal["write", "extract"],
+        typer.Option(help="A model writes them, or they are the documents' own sentences."),
+    ] = "write"
     words: Annotated[int, typer.Option(min=1, max=10_000, help="About how many words each.")] = 80
     model: Annotated[
         str | None,
@@ -96,12 +107,15 @@ class SummariseFlags:
         Raises:
             CommandError: no such folder, or the output folder cannot be written.
         """
-        folder, out = self.folder, self.out
-        documents, target = Path(folder).expanduser(), Path(out).expanduser()
+        out = self.out
+        documents, include = Path(self.documents).expanduser(), self.include or INCLUDE
         if documents.is_file():
-            raise CommandError(f"'{folder}' is a file.\n  Name its folder; --include takes a name.")
+            documents, include = documents.parent, glob.escape(documents.name)
         if not documents.is_dir():
-            raise CommandError(f"There is no folder '{folder}'.")
+            raise CommandError(f"There is no folder '{self.documents}'.")
+        if out is None:
+            raise CommandError("There is no folder for the summaries.\n  Name one by `-o`.")
+        target = Path(out).expanduser()
         if target.exists() and not target.is_dir():
             raise CommandError(f"'{out}' is a file.\n  Name a folder for the summaries.")
         if (why := write_refusal(target)) is not None:
@@ -109,8 +123,8 @@ class SummariseFlags:
         model = self.model or ""
         if model.lower().endswith(".gguf"):
             model = str(Path(model).expanduser().absolute())
-        include = self.include or INCLUDE
-        return SummaryRequest(documents.resolve(), target.resolve(), self.words, model, include)
+        places = documents.resolve(), target.resolve()
+        return SummaryRequest(*places, self.words, model, include, self.how)
 
     def options(self) -> RunOptions:
         return RunOptions(
@@ -123,7 +137,14 @@ class SummariseFlags:
 
 
 def summarise(flags: SummariseFlags) -> int:
-    """Summarise every document in a folder, without a line of YAML."""
+    """Summarise every document in a folder, or print the summary of one."""
+    if flags.out is flags.save is None and Path(flags.documents).expanduser().is_file():
+        with tempfile.TemporaryDirectory(prefix="paddock-summary-") as out:
+            return _summarise(replace(flags, out=out), prints=True)
+    return _summarise(flags)
+
+
+def _summarise(flags: SummariseFlags, *, prints: bool = False) -> int:
     request, save = flags.request(), flags.save
     file = request.out / NAME if save is None else Path(save).absolute()
     text = pipeline_text(request, file.parent)
@@ -143,9 +164,14 @@ def summarise(flags: SummariseFlags) -> int:
             return api.run(file, request.inputs(), options, environment)
 
     ended = run_until_confirmed(go, flags.options())
-    print_closing(ended, str(file), is_apart=flags.as_json)
+    summaries = list(request.out.glob("*.md")) if prints else []
+    if not summaries:
+        print_closing(ended, str(file), is_apart=flags.as_json or prints)
     if flags.as_json:
         console.print_json(ended.as_json())
+    else:
+        for summary in summaries:
+            console.print_out(summary.read_text("utf-8").removesuffix("\n"))
     print_speed_advice(ended, settings)
     return ended.exit_status()
 
@@ -204,6 +230,7 @@ class SummaryRequest:
     words: int = 80
     model: str = ""
     include: str = INCLUDE
+    how: str = "write"
 
     def inputs(self) -> Mapping[str, str]:
         return {"folder": str(self.folder), "out": str(self.out)}
@@ -217,6 +244,9 @@ def pipeline_text(request: SummaryRequest, base: Path) -> str:
     model = (
         f"models:\n  writer: {{ref: {_yaml_quoted(request.model)}}}\n\n" if request.model else ""
     )
+    option = "params: {repeat_penalty: 1.1}  # small models repeat themselves"
+    if request.how == "extract":
+        option = "how: extract  # its own sentences, those that say most of it"
     return f"""\
 # yaml-language-server: $schema=./.paddock/pipeline.schema.json
 # Made by `paddock summarise`. Run it again: only what changed is done again.
@@ -238,7 +268,7 @@ inputs:
         with:
           file: "{{{{ doc.path }}}}"
           words: {request.words}
-          params: {{repeat_penalty: 1.1}}  # small models repeat themselves
+          {option}
       - uses: files.write
         with:
           path: "{{{{ inputs.out }}}}/{{{{ doc.relpath }}}}.md"

@@ -26,7 +26,7 @@ from paddock.runner.cli.pipeline_draft import (
     Result,
 )
 from tests.runner.cli.commands.shell import paddock
-from tests.runner.cli.commands.terminal import terminal
+from tests.runner.cli.commands.terminal import CTRL_C, CTRL_D, terminal
 
 SCHEMA = {"title": "A pipeline"}
 
@@ -83,11 +83,6 @@ def test_a_package_is_a_template_as_well(examples: Path, tmp_path: Path) -> None
     assert [file.name for file in written] == ["pyproject.toml"]
 
 
-def test_without_a_template_it_is_the_smallest_one(examples: Path, tmp_path: Path) -> None:
-    copy_template(None, tmp_path / "new", SCHEMA, examples=examples)
-    assert (tmp_path / "new/pipeline.yaml").read_text().startswith("# Summarise a folder.")
-
-
 def test_the_schema_lies_where_the_first_line_of_the_template_points(tmp_path: Path) -> None:
     copy_template("folder-digest", tmp_path / "new", SCHEMA)
     first = (tmp_path / "new/pipeline.yaml").read_text("utf-8").splitlines()[0]
@@ -102,7 +97,7 @@ def test_a_schema_can_be_written_again(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_filled(examples: Path, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
-    assert copy_template(None, tmp_path / "new", SCHEMA, examples=examples)
+    assert copy_template("minimal", tmp_path / "new", SCHEMA, examples=examples)
 
 
 def test_a_folder_with_something_in_it_is_left_alone(examples: Path, tmp_path: Path) -> None:
@@ -121,7 +116,7 @@ def test_a_folder_with_something_in_it_is_left_alone(examples: Path, tmp_path: P
 def test_a_file_is_no_folder(examples: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CommandError) as caught:
-        copy_template(None, tmp_path / "file", SCHEMA, examples=examples)
+        copy_template("minimal", tmp_path / "file", SCHEMA, examples=examples)
     assert str(caught.value) == (f"'{tmp_path / 'file'}' is a file.\n  Name a new folder.")
 
 
@@ -177,6 +172,44 @@ def test_every_draft_is_valid_and_finds_its_sample(
     ]
     assert validate(written[0]).faults == ()
     assert {one.state for one in plan(written[0]).items if one.step == "each"} == {"new"}
+
+
+def test_a_folder_that_is_no_template_is_the_place_of_a_draft(tmp_path: Path) -> None:
+    with terminal("init", "~/bills", environ={"HOME": str(tmp_path)}, cwd=tmp_path) as screen:
+        screen.wait_for("What do you have?")
+        screen.type("invoices\n")
+        screen.wait_for("What do you want?")
+        screen.type("fields\n")
+        screen.wait_for(f"Next: paddock run {tmp_path}/bills/pipeline.yaml")
+        assert screen.ended() == 0
+    made = paddock("init", "letters", cwd=tmp_path)  # no terminal: the first answers
+    assert "Made 'letters' with 3 files." in made.out
+
+
+def test_a_folder_that_cannot_be_made_is_asked_for_again(tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/mine.txt").write_text("mine")
+    with terminal("init", "--have", "mail", environ={}, cwd=tmp_path) as screen:
+        screen.wait_for("What do you want?")
+        screen.type("\n")
+        screen.wait_for("Which folder shall be made?")
+        screen.type("full\n")
+        screen.wait_for("'full' is not empty, so nothing was written.")
+        screen.wait_for("Which folder shall be made?")
+        screen.type("  \n")
+        screen.wait_for("Made 'mail-summaries' with 3 files.")
+        assert screen.ended() == 0
+
+
+@pytest.mark.parametrize("key", [CTRL_C, CTRL_D])
+def test_a_question_can_be_left(key: str, tmp_path: Path) -> None:
+    with terminal("init", environ={}, cwd=tmp_path) as screen:
+        screen.wait_for("Number or name [1]: ")
+        screen.rest()
+        screen.type(key)
+        screen.wait_for("\nInterrupted.")
+        assert screen.ended() == 130
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_three_questions_become_a_pipeline(tmp_path: Path) -> None:

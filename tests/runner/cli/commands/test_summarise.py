@@ -121,6 +121,24 @@ def test_where_an_output_came_from_is_known_after_it_was_handed_over(folder: Pat
     assert [call.kind for step in origin.steps for call in step.calls] == ["chat"]
 
 
+def test_one_document_is_summarised_alone_or_printed(folder: Path) -> None:
+    (folder / "in box" / "a[1].txt").write_text("Brackets are no pattern.")
+    written = paddock("summarise", "in box/a[1].txt", "-o", "out", "--local")
+    assert written.exit_code == 0, written.output
+    assert [path.name for path in (folder / "out").glob("*.md")] == ["a[1].txt.md"]
+    printed = paddock("summarise", "in box/a[1].txt", "--local")
+    assert printed.exit_code == 0
+    assert printed.stdout == f"{(folder / 'out/a[1].txt.md').read_text()}\n"
+
+
+def test_an_extract_is_the_documents_own_sentences(folder: Path) -> None:
+    sentences = ("The ferry leaves at nine from the old pier.", "On Sundays it does not go.")
+    (folder / "in box" / "a.txt").write_text(" ".join(sentences))
+    printed = paddock("summarise", "in box/a.txt", "--how", "extract", "--words", "9", "--local")
+    assert printed.exit_code == 0, printed.output
+    assert printed.stdout.strip() in sentences
+
+
 def test_a_folder_without_documents_is_told(folder: Path) -> None:
     result = paddock("summarise", "in box", "-o", "out", "--local", "--include", "*.pdf")
     assert result.exit_code == 0
@@ -133,8 +151,9 @@ def test_a_folder_without_documents_is_told(folder: Path) -> None:
     ("arguments", "told"),
     [
         (("nowhere", "-o", "out"), "There is no folder 'nowhere'.\n"),
-        (("in box/a.txt", "-o", "out"), "'in box/a.txt' is a file.\n"
-         "  Name its folder; --include takes a name.\n"),
+        (("in box",), "There is no folder for the summaries.\n  Name one by `-o`.\n"),
+        (("in box/a.txt", "--save", "s.yaml"), "There is no folder for the summaries.\n"
+         "  Name one by `-o`.\n"),
         (("in box", "-o", "in box/a.txt"), "'in box/a.txt' is a file.\n"
          "  Name a folder for the summaries.\n"),
         (("in box", "-o", "out", "--save", "in box"), "'FOLDER/in box' is a folder.\n"
