@@ -231,7 +231,9 @@ def test_every_argument_and_option_is_explained(group: str) -> None:
 def test_help_shows_arguments_as_they_are_written() -> None:
     shown = paddock("summarise", "--help").stdout
     assert shown.startswith("Usage: paddock summarise [OPTIONS] DIR\n")
-    assert re.search(r"  --words N +About how many words each.  \[default: 80; 1 to 10000\]\n", shown)
+    assert re.search(
+        r"  --words N +About how many words each.  \[default: 80; 1 to 10000\]\n", shown
+    )
     for command, usage in {
         "validate": "[OPTIONS] [FILE...]",
         "init": "[OPTIONS] [TEMPLATE] [DIR]",
