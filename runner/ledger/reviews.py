@@ -178,9 +178,10 @@ _LIST = f"select {', '.join(_COLUMNS)} from reviews"
 _WHOLE = f"select {', '.join((*_COLUMNS, *_LARGE))} from reviews"
 _OF_ID = " where id = :id"
 _MARK = (
-    "select state, count(*), sum(asked_at), sum(decided_at), sum(lease_until) from reviews "
-    "group by state order by state"
-)
+    "select state, scope, step, count(*), sum(asked_at), sum(decided_at), sum(lease_until), "
+    "sum(expires_at), sum(length(head)), min(head) from reviews group by state, scope, step "
+    "order by state, scope, step"
+)  # terms are those of a step: where they change, one of the heads shows it
 _OF_PLACE = " where scope = :scope and key = :key and step = :step"
 _EXPIRE = (
     "update reviews set state = 'expired', decided_at = :now, is_applied = 0, lease_by = null, "
@@ -229,7 +230,7 @@ class ReviewStore:
         return self._listed(f"where is_applied = 0 and {late} order by asked_at, id", False)
 
     def mark(self) -> str:
-        """Return a text that changes with every question, decision and lease; a cheap query."""
+        """Return a text that changes with every question, its terms, decision and lease."""
         return json.dumps([list(row) for row in self._rows(_MARK)])
 
     def get(self, id_: str) -> Review | None:

@@ -6,12 +6,15 @@ the item at the next run; nothing here calls a model or runs a step.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Literal
 
 from paddock.pipelines.checking.check import Check
@@ -39,7 +42,7 @@ LEASE_S = 120.0
 """How long a person who looks at an item keeps it to themselves; a page renews it meanwhile."""
 MOST_REASON_CHARS = 2000
 
-
+_FOLDER_ID_CHARS = 8
 SHORT_QUESTION_CHARS = 16
 """Of a question's digest, in lists: 64 bits tell one question of an item from the next."""
 
@@ -59,6 +62,14 @@ class ReviewDesk(ReviewStore):
 
     known_evidence: tuple[EvidenceRequest | None, Any] = (None, None)
     """The latest `evidence_request` of an edit, and what a reader process has found."""
+    shown_folder: str = ""
+    """What tells its folder from others that are shown with it."""
+
+    @cached_property
+    def folder_id(self) -> str:
+        """A short digest of the folder's path: a copy of a folder has questions of the same ids."""
+        folder = os.fsencode(self.ledger.folder.resolve())
+        return hashlib.sha256(folder).hexdigest()[:_FOLDER_ID_CHARS]
 
     def get(self, id_: str) -> Review:
         """Return a review with its whole subject.

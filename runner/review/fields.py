@@ -1,8 +1,9 @@
 """A review as text: the fields of its answer, an edited answer from texts, and words for people.
 
 The page, the terminal and CSV files show and take the same texts; the terminal, `paddock why` and
-reports use the same words. A text that was not changed leaves its value as it is, so that no number
-is rounded on its way through a form. Pure.
+reports use the same words. The page shows a window of a document's text, with the fields
+in it. A text that was not changed leaves its value as it is, so that no number is rounded on its
+way through a form. Pure.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from paddock.engine.system import units
@@ -31,6 +34,8 @@ _KIND_OF_TYPE: Mapping[str, FieldKind] = {
     "array": "json",
 }
 _MOST_REFERENCES = 16
+_MOST_LINE_CHARS = 300
+"""A window of a text begins up to so much earlier, at the beginning of a line."""
 
 
 class WrongField(ValueError):
@@ -367,3 +372,57 @@ class _SourceTexts:
         space = " " if text[start - 1 : start].isspace() else ""
         tail = " " if text[end : end + 1].isspace() else ""
         return f"{before}{space}[{one_line(text[start:end])}]{tail}{after}"
+
+
+_AT = re.compile(r"At /(?P<pointer>\S*?): (?P<words>.*)", re.DOTALL)
+_NAMED = re.compile(r"`(?P<name>[\w.]+)`: (?P<words>.*)", re.DOTALL)
+
+
+def placed_fault(sentence: str) -> dict[str, str]:
+    """Return a fault's field and its sentence, as schema and checks word them.
+
+    >>> placed_fault("At /items/0/price: 'x' is not of type 'number'.")
+    {'path': 'items.0.price', 'message': "'x' is not of type 'number'."}
+    >>> placed_fault("This must be true: output.a > 1.")
+    {'path': '', 'message': 'This must be true: output.a > 1.'}
+    """
+    if found := _AT.fullmatch(sentence):
+        return {"path": found["pointer"].replace("/", "."), "message": found["words"]}
+    if found := _NAMED.fullmatch(sentence):
+        return {"path": found["name"], "message": found["words"]}
+    return {"path": "", "message": sentence}
+
+
+Span = tuple[int, int, str]
+"""Start, end and field of a quote."""
+
+
+def field_spans(fields: Iterable[AnswerField], source: str) -> list[Span]:
+    """Return where fields stand in a source, by their evidence."""
+    found = ((one.path, one.evidence or {}) for one in fields)
+    return [
+        (evidence["start"], evidence["end"], path)
+        for path, evidence in found
+        if isinstance(evidence.get("start"), int)
+        and isinstance(evidence.get("end"), int)
+        and evidence.get("source") in (source, None)
+    ]
+
+
+def text_window(text: str, start: int, n: int, spans: Sequence[Span]) -> dict[str, Any]:
+    """Return a part of a text from the beginning of a line, cut where quotes begin and end.
+
+    >>> text_window("pay 84.00 now", 0, 100, [(4, 9, "total")])["parts"]
+    [['pay ', []], ['84.00', ['total']], [' now', []]]
+    """
+    start = max(0, min(start, len(text)))
+    end = min(len(text), start + n)
+    start = text.rfind("\n", max(0, start - _MOST_LINE_CHARS), start) + 1 or start
+    inside = [one for one in spans if one[0] < end and one[1] > start]
+    cuts = {start, end, *(max(start, one[0]) for one in inside), *(min(end, o[1]) for o in inside)}
+    ordered = sorted(cuts)
+    parts = [
+        [text[left:right], [path for first, last, path in inside if first <= left < last]]
+        for left, right in pairwise(ordered)
+    ]
+    return {"start": start, "end": end, "total": len(text), "parts": parts}

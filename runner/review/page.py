@@ -18,14 +18,12 @@ import hashlib
 import hmac
 import json
 import os
-import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs
@@ -54,7 +52,10 @@ from .fields import (
     answer_fields,
     answer_from_json,
     edited_answer,
+    field_spans,
+    placed_fault,
     subject_fields,
+    text_window,
     value_text,
 )
 
@@ -229,8 +230,6 @@ def _cookie_name(request: Request) -> str:
 _FOLDER = Path(__file__).resolve().parent / "web"
 
 WINDOW_CHARS, MOST_WINDOW_CHARS = 6_000, 40_000
-_MOST_LINE_CHARS = 300
-"""A window begins up to so much earlier, at the beginning of a line."""
 MOST_SIDE_PX = 1600
 """Of a page's picture."""
 MOST_TOGETHER = 20_000
@@ -264,8 +263,8 @@ class ReviewPage:
         self._texts: dict[str, str] = {}
         self._readers = ReaderPool()
         self._queue_rows = ("", b"[]")
-        self.n_decided = 0
-        """Decisions that were made here."""
+        self.decided_here: set[str] = set()
+        """Ids of the reviews whose decisions were made here and stand."""
 
     async def ask(self, work: Callable[[Sequence[ReviewDesk]], _T]) -> _T:
         """Call a function with the desks, in the thread that may use their ledgers."""
@@ -349,8 +348,8 @@ class ReviewPage:
         marks = dumps([[str(desk.ledger.folder), desk.mark()] for desk in desks])
         mark = hashlib.sha256(marks).hexdigest()[:20]
         if self._queue_rows[0] != mark:
-            reviews = (one for desk in desks for one in desk.waiting())
-            rows = [_row(one) for one in reviews if self._is_shown(one)]
+            waiting = ((desk, one) for desk in desks for one in desk.waiting())
+            rows = [_row(desk, one) for desk, one in waiting if self._is_shown(one)]
             # Of 5,000 rows, a third is names of values that are not there.
             short = [{name: value for name, value in row.items() if value} for row in rows]
             self._queue_rows = mark, dumps(short)
@@ -360,14 +359,15 @@ class ReviewPage:
         return {"rows": await self.ask(self._newest_decided)}
 
     def _newest_decided(self, desks: Sequence[ReviewDesk]) -> list[dict[str, Any]]:
-        reviews = (one for desk in desks for one in desk.decided()[:MOST_DECIDED])
-        shown = sorted(filter(self._is_shown, reviews), key=lambda one: -(one.decided_at or 0.0))
-        return [_row(one) for one in shown[:MOST_DECIDED]]
+        found = ((desk, one) for desk in desks for one in desk.decided()[:MOST_DECIDED])
+        shown = [(desk, one) for desk, one in found if self._is_shown(one)]
+        shown.sort(key=lambda pair: -(pair[1].decided_at or 0.0))
+        return [_row(desk, one) for desk, one in shown[:MOST_DECIDED]]
 
     async def _review(self, request: Request, by: str) -> Any:
         return await self._at(
             request,
-            lambda desk, review: {**_detail(review, by), "refusal": desk.refusal(review, by)},
+            lambda desk, one: {**_detail(desk, one, by), "refusal": desk.refusal(one, by)},
         )
 
     async def _text(self, request: Request, by: str) -> Any:
@@ -422,7 +422,7 @@ class ReviewPage:
 
     def _changing(self, change: Callable[[ReviewDesk, str, str], Review]) -> Act:
         async def act(request: Request, by: str) -> Any:
-            return await self._at(request, lambda desk, one: _row(change(desk, one.id, by)))
+            return await self._at(request, lambda desk, one: _row(desk, change(desk, one.id, by)))
 
         return act
 
@@ -469,8 +469,8 @@ class ReviewPage:
         def decide(desk: ReviewDesk, review: Review) -> dict[str, Any]:
             value = _edited(review, body) if verb == "edit" else None
             made = desk.decide(review.id, question, verb, value, reason=reason, by=by)
-            self.n_decided += 1
-            return _row(made)
+            self.decided_here.add(page_id(desk, made.id))
+            return _row(desk, made)
 
         if verb == "edit":
             try:
@@ -482,8 +482,8 @@ class ReviewPage:
     async def _undo(self, request: Request, by: str) -> Any:
         def undo(desk: ReviewDesk, review: Review) -> dict[str, Any]:
             made = desk.undo(review.id, by)
-            self.n_decided -= 1
-            return _row(made)
+            self.decided_here.discard(page_id(desk, made.id))
+            return _row(desk, made)
 
         return await self._at(request, undo)
 
@@ -492,19 +492,24 @@ class ReviewPage:
         asked = _pairs((await _body(request)).get("rows"))
 
         def accept(desks: Sequence[ReviewDesk]) -> dict[str, Any]:
-            left, ids, n = dict(asked), list[str](), 0
-            why: dict[str, str] = {}
+            ids, accepted, left = list[str](), set[str](), list[str]()
+            unknown = set(asked)
             for desk in desks:
-                own = [one.id for one in desk.waiting() if one.id in left]
-                if not own:
+                by_id = {one.id: page_id(desk, one.id) for one in desk.waiting()}
+                own = [(id_, asked[shown]) for id_, shown in by_id.items() if shown in asked]
+                unknown -= {by_id[id_] for id_, _ in own}
+                try:
+                    done = desk.accept_together(own, by) if own else None
+                except LedgerError as error:  # what other folders' ledgers took stands
+                    left += [str(error)] * len(own)
                     continue
-                done = desk.accept_together([(id_, left.pop(id_)) for id_ in own], by)
-                n += len(done.reviews)
-                ids += [done.id] if done.reviews else []
-                why.update(done.left)
-            why.update({id_: str(unknown_review(id_)) for id_ in left})
-            self.n_decided += n
-            return {"together": ids, "accepted": n, "left": list(why.values())}
+                if done is not None and done.reviews:
+                    ids.append(done.id)
+                    accepted |= {by_id[one.id] for one in done.reviews}
+                left += done.left.values() if done is not None else ()
+            left += [str(unknown_review(id_)) for id_ in sorted(unknown)]
+            self.decided_here |= accepted
+            return {"together": ids, "accepted": len(accepted), "left": left}
 
         return await self.ask(accept)
 
@@ -514,14 +519,17 @@ class ReviewPage:
         wanted = [one for one in given if isinstance(one, str)] if isinstance(given, list) else []
 
         def undo(desks: Sequence[ReviewDesk]) -> dict[str, Any]:
-            made: list[Review] = []
-            for desk in desks:
-                own = {one.together for one in desk.decided()} & {*wanted}
-                for together in sorted(filter(None, own)):
-                    made += desk.undo_together(together, by)
-            if not made:
+            found = [(desk, one) for desk in desks for one in desk.decided()
+                     if one.together in wanted]  # fmt: skip
+            if not found:
                 raise DecisionRefused("No such decision on several answers stands.")
-            self.n_decided -= len(made)
+            for why in (desk.refusal(one, by) for desk, one in found):
+                if why is not None:  # all or none, in other folders as well
+                    raise DecisionRefused(why)
+            made: set[str] = set()
+            for desk, together in {(desk, str(one.together)): None for desk, one in found}:
+                made |= {page_id(desk, one.id) for one in desk.undo_together(together, by)}
+            self.decided_here -= made
             return {"opened": len(made)}
 
         return await self.ask(undo)
@@ -537,15 +545,14 @@ class ReviewPage:
         return await self._work(partial(self._with_review, request.path_params["id"], act))
 
     def _with_review(self, id_: str, act: Callable[[ReviewDesk, Review], _T]) -> _T:
-        unknown = DecisionRefused("There is no ledger here: no pipeline with `review` has run yet.")
-        for desk in self._desks():
-            try:
-                review = desk.get(id_)
-            except DecisionRefused as error:
-                unknown = error
-                continue
-            return act(desk, review)
-        raise unknown
+        desks = self._desks()
+        if not desks:
+            raise DecisionRefused("There is no ledger here: no pipeline with `review` has run yet.")
+        folder, _, own = id_.rpartition("-")
+        for desk in desks:
+            if folder == desk.folder_id or (not folder and len(desks) == 1):
+                return act(desk, desk.get(own))
+        raise unknown_review(id_)
 
     async def _work(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
@@ -594,14 +601,21 @@ def _count(written: str | None, otherwise: int) -> int:
     return int(written) if written and written.isdecimal() and len(written) < 12 else otherwise
 
 
-def _row(review: Review) -> dict[str, Any]:
+def page_id(desk: ReviewDesk, id_: str) -> str:
+    """Return a review's id on a page that shows several folders."""
+    return f"{desk.folder_id}-{id_}"
+
+
+def _row(desk: ReviewDesk, review: Review) -> dict[str, Any]:
     """Return what lists show of a review."""
     subject = review.subject
     return {
-        "id": review.id,
+        "id": page_id(desk, review.id),
+        "folder": desk.shown_folder,
         "question": review.question[:SHORT_QUESTION_CHARS],
         "item": subject.get("item") or review.key,
-        "due": subject.get("due"),
+        "due": subject.get("due") or None,
+        "reviewers": subject.get("by") or None,
         "least": subject.get("least"),
         "together": review.together,
         "pipeline": subject.get("pipeline"),
@@ -618,13 +632,13 @@ def _row(review: Review) -> dict[str, Any]:
     }
 
 
-def _detail(review: Review, by: str) -> dict[str, Any]:
+def _detail(desk: ReviewDesk, review: Review, by: str) -> dict[str, Any]:
     """Return a whole review but for the texts of its sources."""
     subject = review.subject
     fields = subject_fields(review.subject)
     decided = answer_fields(review.value, subject.get("schema")) if review.is_decided else []
     return {
-        **_row(review),
+        **_row(desk, review),
         "question": review.question,
         "me": by,
         "document": subject.get("document"),
@@ -736,57 +750,3 @@ def _edited(review: Review, body: Mapping[str, Any]) -> Any:
     if not isinstance(changes, dict) or not all(isinstance(one, str) for one in changes.values()):
         raise ApiError(400, "An edit has `changes`, a text for each field, or `json`.")
     return edited_answer(review.subject.get("answer"), subject_fields(review.subject), changes)
-
-
-_AT = re.compile(r"At /(?P<pointer>\S*?): (?P<words>.*)", re.DOTALL)
-_NAMED = re.compile(r"`(?P<name>[\w.]+)`: (?P<words>.*)", re.DOTALL)
-
-
-def placed_fault(sentence: str) -> dict[str, str]:
-    """Return a fault's field and its sentence, as schema and checks word them.
-
-    >>> placed_fault("At /items/0/price: 'x' is not of type 'number'.")
-    {'path': 'items.0.price', 'message': "'x' is not of type 'number'."}
-    >>> placed_fault("This must be true: output.a > 1.")
-    {'path': '', 'message': 'This must be true: output.a > 1.'}
-    """
-    if found := _AT.fullmatch(sentence):
-        return {"path": found["pointer"].replace("/", "."), "message": found["words"]}
-    if found := _NAMED.fullmatch(sentence):
-        return {"path": found["name"], "message": found["words"]}
-    return {"path": "", "message": sentence}
-
-
-Span = tuple[int, int, str]
-"""Start, end and field of a quote."""
-
-
-def field_spans(fields: Iterable[AnswerField], source: str) -> list[Span]:
-    """Return where fields stand in a source, by their evidence."""
-    found = ((one.path, one.evidence or {}) for one in fields)
-    return [
-        (evidence["start"], evidence["end"], path)
-        for path, evidence in found
-        if isinstance(evidence.get("start"), int)
-        and isinstance(evidence.get("end"), int)
-        and evidence.get("source") in (source, None)
-    ]
-
-
-def text_window(text: str, start: int, n: int, spans: Sequence[Span]) -> dict[str, Any]:
-    """Return a part of a text from the beginning of a line, cut where quotes begin and end.
-
-    >>> text_window("pay 84.00 now", 0, 100, [(4, 9, "total")])["parts"]
-    [['pay ', []], ['84.00', ['total']], [' now', []]]
-    """
-    start = max(0, min(start, len(text)))
-    end = min(len(text), start + n)
-    start = text.rfind("\n", max(0, start - _MOST_LINE_CHARS), start) + 1 or start
-    inside = [one for one in spans if one[0] < end and one[1] > start]
-    cuts = {start, end, *(max(start, one[0]) for one in inside), *(min(end, o[1]) for o in inside)}
-    ordered = sorted(cuts)
-    parts = [
-        [text[left:right], [path for first, last, path in inside if first <= left < last]]
-        for left, right in pairwise(ordered)
-    ]
-    return {"start": start, "end": end, "total": len(text), "parts": parts}

@@ -59,7 +59,7 @@ class ReviewPageOptions:
 
 
 async def serve_review(desk: ReviewDesk, options: ReviewPageOptions) -> int:
-    """Serve the page until cancelled; return how many decisions were made on it.
+    """Serve the page until cancelled; return how many decisions were made on it and stand.
 
     Raises:
         PortTaken, CannotListen: nothing was served.
@@ -79,7 +79,7 @@ async def serve_review(desk: ReviewDesk, options: ReviewPageOptions) -> int:
     finally:
         listener.close()
         await page.close()
-    return page.n_decided
+    return len(page.decided_here)
 
 
 _HANDOVER_PREFIX = "paddock-review-"
@@ -189,6 +189,13 @@ def _listen(folder: Path, port: int | None) -> socket.socket:
         return listen(HOST, 0)
 
 
+def _shown_folder(folder: Path, common: str | None) -> str:
+    """Return what tells a folder from others, which have `common`; nothing of one alone."""
+    if common is None:
+        return ""
+    return folder.name if str(folder) == common else os.path.relpath(folder, common)
+
+
 def _open_browser(file: Path) -> None:
     with contextlib.suppress(Exception):  # the address was printed; without a screen that is all
         webbrowser.open(file.as_uri())
@@ -231,11 +238,16 @@ class FolderDesks:
             self._close(gone)
         found: list[ReviewDesk | None] = []
         faults: list[LedgerError] = []
+        common = os.path.commonpath(wanted) if len(wanted) > 1 else None
         for folder in wanted:
             try:
-                found.append(self._desk(folder))
+                desk = self._desk(folder)
             except LedgerError as error:  # the other folders' questions can be answered
                 faults.append(error)
+                continue
+            if desk is not None:
+                desk.shown_folder = _shown_folder(folder, common)
+            found.append(desk)
         if faults and not any(found):
             raise faults[0]
         return [desk for desk in found if desk is not None]

@@ -169,7 +169,7 @@ function listRows() {
   const all = page.view === "waiting" ? page.waiting : page.decided;
   const least = Number($("least").value);
   page.rows = all.filter((row) => (!least || (row.least ?? -1) >= least)
-    && (!wanted || `${row.item} ${row.step} ${row.pipeline} ${row.by || ""}`.toLowerCase().includes(wanted)));
+    && (!wanted || `${row.item} ${row.folder || ""} ${row.step} ${row.pipeline} ${row.by || ""}`.toLowerCase().includes(wanted)));
   const n = page.view === "waiting" ? page.rows.length : 0;
   $("accept-all").disabled = !n;
   $("accept-all").textContent = n ? `Accept all ${n.toLocaleString("en")}` : "Accept all";
@@ -222,7 +222,7 @@ function rowWords(row) {
   const again = row.is_again ? "asked again, " : "";
   const until = row.expires_at ? `, until ${date(row.expires_at)}` : "";
   const why = row.due?.length ? row.due.join("; ") : `${row.step}, ${row.pipeline}`;
-  return `${again}${why}${until}`;
+  return `${row.folder ? `${row.folder}: ` : ""}${again}${why}${until}`;
 }
 
 const isTaken = (row) => Boolean(row.lease && row.lease !== page.me && row.lease_until * 1000 > Date.now());
@@ -300,7 +300,7 @@ function take(review) {
   page.changes = draft.changes || {};
   page.asJson = draft.json !== undefined;
   $("document-name").textContent = review.item;
-  $("asked").textContent = `${review.step}, ${review.pipeline}`;
+  $("asked").textContent = [review.folder, review.step, review.pipeline].filter(Boolean).join(", ");
   drawSources();
   drawFields();
   drawEarlier();
@@ -360,11 +360,11 @@ function notice() {
   if (!review) return;
   const row = page.waiting.find((one) => one.id === review.id);
   words.push(...new Set([review.refusal, leaseWords].filter(Boolean)));
-  const isOld = review.state === "open" ? !row || !review.question.startsWith(row.question) : Boolean(row);
+  const isOld = review.state === "open" ? !row || !review.question.startsWith(row.question) || hasOtherTerms(review, row) : Boolean(row);
   const look = `${page.mark} ${review.id}`;
   if (isOld && page.mark && !page.isBusy && page.looked !== look) { // once for each state of the queue
     page.looked = look;
-    reload(row ? `${review.item} is asked again: its document, its answer or its decision was changed.` : "");
+    reload(row ? `${review.item} is asked again: its document, its answer, its decision or its terms were changed.` : "");
     return;
   }
   if (review.state !== "open") {
@@ -386,6 +386,10 @@ function notice() {
   }
   allow();
 }
+
+// Rows lack what has no value.
+const hasOtherTerms = (review, row) => ["reviewers", "due", "expires_at"]
+  .some((name) => JSON.stringify(review[name] ?? null) !== JSON.stringify(row[name] ?? null));
 
 // Why the open review cannot be decided by this person now.
 const refusal = () => page.review?.refusal || leaseWords;

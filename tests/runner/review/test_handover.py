@@ -70,7 +70,7 @@ def posted(page: Path) -> tuple[str, dict[str, str]]:
 
 
 def test_no_command_line_has_what_opens_the_page_and_its_file_is_private(tmp_path: Path) -> None:
-    (asked,) = ServedPage(tmp_path).ask("a.txt")
+    ServedPage(tmp_path).ask("a.txt")
     with watched_process_list() as seen, reviewing(tmp_path) as (page, token):
         assert page.parent == tmp_path / "home"
         assert not page.name.startswith(".")  # browsers in packages do not read hidden files
@@ -80,7 +80,7 @@ def test_no_command_line_has_what_opens_the_page_and_its_file_is_private(tmp_pat
             entered = one.post("/review", data=ticket, headers={"Origin": "null"})
             assert (entered.status_code, entered.headers["location"]) == (303, "/review")
             rows = one.get(f"{API}/queue").json()["rows"]
-            assert [row["id"] for row in rows] == [asked.id]
+            assert [row["item"] for row in rows] == ["a.txt"]
             (cookie,) = one.cookies.jar
             assert cookie.value not in (None, token, ticket["ticket"])
         with httpx.Client(base_url=address.removesuffix("/review"), trust_env=False) as other:

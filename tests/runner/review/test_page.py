@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews import ReviewStore, ReviewTerms
+from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.page import PageAccess, ReviewPage
+from paddock.runner.review.page_server import FolderDesks
 from paddock.steps.readers.reader_pool import EvidenceRequest
 from tests.runner.review.served_page import TEXT, ServedPage, client, quote
 
@@ -38,12 +45,12 @@ def of(id_: str, act: str = "") -> str:
     return f"{API}/reviews/{id_}{act}"
 
 
-def rows(one: httpx.Client) -> list[dict[str, Any]]:
+def rows(one: httpx.Client | TestClient) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = one.get(f"{API}/queue").json()["rows"]
     return found
 
 
-def decide(one: httpx.Client, id_: str, verb: str, **more: Any) -> httpx.Response:
+def decide(one: httpx.Client | TestClient, id_: str, verb: str, **more: Any) -> Any:
     question = one.get(of(id_)).json()["question"]
     return one.post(of(id_, "/decide"), json={"question": question, "verb": verb, **more})
 
@@ -304,7 +311,7 @@ def test_a_decision_is_undone_and_what_was_decided_before_is_shown(
 ) -> None:
     (asked,) = desk.ask("a.txt")
     assert decide(ann, asked.id, "edit", changes={"total": "12"}).status_code == 200
-    assert [row["id"] for row in ann.get(f"{API}/decided").json()["rows"]] == [asked.id]
+    assert [row["item"] for row in ann.get(f"{API}/decided").json()["rows"]] == ["a.txt"]
     assert rows(ann) == []
     assert ann.post(of(asked.id, "/undo"), json={}).json()["state"] == "open"
     assert ann.get(of(asked.id)).json()["earlier"] == []  # as if nothing had been decided
@@ -371,3 +378,92 @@ def test_all_that_are_shown_are_accepted_in_one_decision_and_undone_as_one(
         assert ann.post(f"{API}/accept", json={"rows": pairs}).status_code == 400
     short = ann.post(f"{API}/accept", json={"rows": [[shown[0][0], shown[0][1][:4]]]}).json()
     assert (short["accepted"], len(short["left"])) == (0, 1)
+
+
+# Several folders
+
+
+@contextmanager
+def shown(
+    root: Path, *folders: str, keys: Path | None = None
+) -> Iterator[tuple[TestClient, ReviewPage]]:
+    """Yield a client of the owner for the page of several folders, as `paddock up` has it."""
+    desks = FolderDesks(lambda: [root / name for name in folders])
+    page = ReviewPage(
+        desks, PageAccess("the-token-of-the-owner", "owner", "It is here.", keys=keys)
+    )
+    app = Starlette(routes=page.routes())
+    with TestClient(app, "http://localhost", follow_redirects=False) as one:
+        assert one.post("/review", data={"token": "the-token-of-the-owner"}).status_code == 303
+        yield one, page
+        assert one.portal is not None
+        one.portal.call(page.close, desks.close)
+
+
+def test_copies_of_a_folder_are_told_apart_and_decided_each_for_itself(tmp_path: Path) -> None:
+    desks = {name: ServedPage(tmp_path / name) for name in ("harbour", "old/harbour")}
+    for name, one in desks.items():
+        one.folder.mkdir(parents=True)
+        (asked,) = one.ask("a.txt", text=f"Total 84.50 of {name}")
+    with shown(tmp_path, *desks) as (page, _):
+        found = {row["folder"]: row["id"] for row in rows(page)}
+        assert sorted(found) == ["harbour", "old/harbour"]
+        for name, id_ in found.items():
+            text = page.get(of(id_, "/text")).json()["parts"][0][0]
+            assert text == f"Total 84.50 of {name}"
+            assert page.get(of(id_)).json()["folder"] == name
+        assert page.get(of(asked.id)).status_code == 409  # of which folder?
+        assert decide(page, found["old/harbour"], "accept").status_code == 200
+        assert [row["folder"] for row in rows(page)] == ["harbour"]
+        assert [desks[name].review(asked.id).state for name in desks] == ["open", "accepted"]
+        assert page.post(of(found["old/harbour"], "/undo"), json={}).status_code == 200
+        every = [[row["id"], row["question"]] for row in rows(page)]
+        told = page.post(f"{API}/accept", json={"rows": every}).json()
+        assert (told["accepted"], told["left"], len(told["together"])) == (2, [], 2)
+        undone = page.post(f"{API}/undo", json={"together": told["together"]}).json()
+        assert undone == {"opened": 2}
+        assert [desks[name].review(asked.id).state for name in desks] == ["open", "open"]
+
+
+def test_all_of_one_decision_are_undone_or_none_in_several_folders(tmp_path: Path) -> None:
+    desks = {"a": ServedPage(tmp_path / "a"), "b": ServedPage(tmp_path / "b")}
+    for by, one in zip(([], ["owner"]), desks.values(), strict=True):
+        one.folder.mkdir()
+        (asked,) = one.ask("a.txt", by=by)
+    keys = tmp_path / "keys"
+    keys.write_text("a-long-key-of-ben ben\n")
+    with shown(tmp_path, *desks, keys=keys) as (page, _):
+        every = [[row["id"], row["question"]] for row in rows(page)]
+        together = page.post(f"{API}/accept", json={"rows": every}).json()["together"]
+        as_ben = {"Authorization": "Bearer a-long-key-of-ben"}
+        page.cookies.clear()
+        refused = page.post(f"{API}/undo", json={"together": together}, headers=as_ben)
+        assert refused.json()["error"].startswith("'ben' may not decide on 'a.txt'")
+    assert [one.review(asked.id).state for one in desks.values()] == ["accepted", "accepted"]
+
+
+def test_new_terms_of_a_question_are_a_new_queue(desk: ServedPage, ann: httpx.Client) -> None:
+    (asked, _) = desk.ask("a.txt", "b.txt", by=["ben", "cyn"], pipeline="bills.yaml")
+    first = ann.get(f"{API}/queue")
+    assert first.json()["rows"][0]["reviewers"] == ["ben", "cyn"]
+    mark = {"If-None-Match": first.headers["etag"]}
+    terms = ReviewTerms(("ben", "ann"), None, "quarantine")
+    with Ledger(desk.folder / ".paddock") as ledger:
+        ReviewStore(ledger).renew({("bills.yaml", "each", "bill"): terms})
+    again = ann.get(f"{API}/queue", headers=mark)
+    assert again.status_code == 200
+    assert again.json()["rows"][0]["reviewers"] == ["ben", "ann"]
+    assert decide(ann, asked.id, "accept").status_code == 200
+
+
+def test_decisions_are_counted_once_and_only_those_that_were_made_here(desk: ServedPage) -> None:
+    first, second = desk.ask("a.txt", "b.txt")
+    with Ledger(desk.folder / ".paddock") as ledger:
+        ReviewDesk(ledger).decide(first.id, first.question, "accept", by="ann")
+    with shown(desk.folder.parent, desk.folder.name) as (one, page):
+        assert one.post(of(first.id, "/undo"), json={}).status_code == 200
+        n_decided = []
+        for _ in range(2):  # the second time as where the first answer did not arrive
+            assert decide(one, second.id, "accept").status_code == 200
+            n_decided.append(len(page.decided_here))
+    assert n_decided == [1, 1]

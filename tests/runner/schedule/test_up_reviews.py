@@ -70,7 +70,7 @@ def test_a_decision_anywhere_continues_its_item_at_once(desk: Desk, model: Clerk
         written = desk.until(lambda: desk.output("bills", "rope.txt.json"))
         assert json.loads(str(written))["total"] == 85.0
         with Ledger(desk.folder / "bills/.paddock") as ledger:  # another process
-            sail = ReviewDesk(ledger).get(by_item["sail.txt"]["id"])
+            sail = ReviewDesk(ledger).get(by_item["sail.txt"]["id"].rpartition("-")[2])
             ReviewDesk(ledger).decide(sail.id, sail.question, "accept", by="ben")
         written = desk.until(lambda: desk.output("bills", "sail.txt.json"))
         assert json.loads(str(written))["total"] == 84.5
