@@ -339,7 +339,7 @@ async function renew() {
   const review = page.review;
   if (Date.now() - usedAt > UNUSED_MS) return; // a forgotten page keeps no item from others
   leaseWords = "";
-  if (!review || review.state !== "open") return;
+  if (!review || review.state !== "open" || review.refusal) return;
   try {
     await write(ofReview(review.id, "/lease"));
     leased = review.id;

@@ -7,18 +7,22 @@ import contextlib
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
+from starlette.applications import Starlette
 
+from paddock.engine.api.server import listen, serving
+from paddock.engine.settings import ServiceSettings
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Question, Review, ReviewStore, review_id
 from paddock.runner.review.decisions import ReviewDesk
-from paddock.runner.review.page_server import ReviewPageOptions, serve_review
+from paddock.runner.review.page import PageAccess, ReviewPage
+from paddock.runner.review.page_server import FolderDesks, ReviewPageOptions, serve_review
 
 SCHEMA = {
     "type": "object",
@@ -119,29 +123,62 @@ class ServedPage:
     @contextmanager
     def served(self, by: str = "ann", **options: Any) -> Iterator[str]:
         """Serve the page until the block ends; yield its address with the token."""
-        told: list[str] = []
-        is_up, loops = threading.Event(), []
 
-        def tell(address: str, token: str) -> None:
-            told.append(f"{address}?token={token}")
-            is_up.set()
-
-        async def serve() -> None:
-            loops.append((asyncio.get_running_loop(), asyncio.current_task()))
+        async def serve(tell: Callable[[str, str], None]) -> None:
             with Ledger(self.folder / ".paddock") as ledger:
                 wish = ReviewPageOptions(by=by, opens_browser=False, tell=tell, **options)
                 await serve_review(ReviewDesk(ledger), wish)
 
-        thread = threading.Thread(target=lambda: asyncio.run(serve()), daemon=True)
-        thread.start()
-        assert is_up.wait(30)
+        with in_thread(serve) as address:
+            yield address
+
+
+@contextmanager
+def served_folders(*folders: Path, by: str = "ann") -> Iterator[str]:
+    """Serve the page of several folders, as `paddock up` does; yield its address with the token."""
+    desks, listener = FolderDesks(lambda: folders), listen("127.0.0.1", 0)
+
+    async def serve(tell: Callable[[str, str], None]) -> None:
+        page = ReviewPage(desks, PageAccess("a-long-token", by, "It is here."))
         try:
-            yield told[0]
+            async with serving(Starlette(routes=page.routes()), listener, ServiceSettings()):
+                tell(f"http://127.0.0.1:{listener.getsockname()[1]}/review", "a-long-token")
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
         finally:
-            loop, task = loops[0]
-            assert task is not None
-            loop.call_soon_threadsafe(task.cancel)
-            thread.join(30)
+            listener.close()
+            await page.close(desks.close)
+
+    with in_thread(serve) as address:
+        yield address
+
+
+@contextmanager
+def in_thread(
+    serve: Callable[[Callable[[str, str], None]], Coroutine[Any, Any, None]],
+) -> Iterator[str]:
+    """Serve in a loop of its own until the block ends; yield the address with the token."""
+    told: list[str] = []
+    is_up, loops = threading.Event(), []
+
+    def tell(address: str, token: str) -> None:
+        told.append(f"{address}?token={token}")
+        is_up.set()
+
+    async def noted() -> None:
+        loops.append((asyncio.get_running_loop(), asyncio.current_task()))
+        await serve(tell)
+
+    thread = threading.Thread(target=lambda: asyncio.run(noted()), daemon=True)
+    thread.start()
+    assert is_up.wait(30)
+    try:
+        yield told[0]
+    finally:
+        loop, task = loops[0]
+        assert task is not None
+        loop.call_soon_threadsafe(task.cancel)
+        thread.join(30)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from paddock.steps.readers import documents as documents_reader
 from tests.browser import Browser, Page, browser, needs_browser
 from tests.fakes import papers
 from tests.fakes.clerk import Said, clerk, pipeline
-from tests.runner.review.served_page import ServedPage, quote, sure
+from tests.runner.review.served_page import ServedPage, quote, served_folders, sure
 from tests.runner.world import settings
 
 pytestmark = [needs_browser, pytest.mark.timeout(240)]
@@ -662,6 +662,75 @@ def test_who_may_not_decide_finds_dead_buttons_and_the_reason(
             assert not page.ask("document.getElementById('reason-dialog').open")
         enter(page)
     assert desk.review(asked.id).state == "open"
+
+
+def test_changed_terms_reach_an_open_page(tmp_path: Path, chromium: Browser) -> None:
+    said = {"number": "R-7", "total": 84.5, "pay_by": "2026-01-31"}
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox/rope.txt").write_text("Invoice R-7\nTotal 84.50\nPay by 2026-01-31\n")
+    own = replace(settings(tmp_path), allow=frozenset(["network"]))
+    with clerk({"R-7": Said(said, {"total": (0.5, "84.0")})}) as model:
+
+        def run_with(review: str) -> Report:
+            (tmp_path / "bills.yaml").write_text(pipeline(model.url, review))
+            around = RunEnvironment(settings=own)
+            return run(tmp_path / "bills.yaml", None, RunOptions(local=True), around)
+
+        assert run_with("{by: [ben]}").counts["waiting"] == 1
+        with ServedPage(tmp_path).served("ann") as address:
+            page = opened(chromium, address)
+            notices = "document.getElementById('notices').textContent"
+            page.wait(f"{notices}.includes('Its reviewers are: ben.')")
+            assert page.ask("document.getElementById('accept').disabled")
+            run_with("{by: [ann]}")
+            page.wait("!document.getElementById('accept').disabled")
+            assert "Its reviewers" not in page.ask(notices)
+            run_with("{by: [ann], ttl: 9d, on_expiry: skip}")
+            page.wait(f"{notices}.includes('then it is skipped')")
+            run_with('{by: [ann], ttl: 9d, when: "output.total > 80"}')
+            page.wait(f"{notices}.includes('output.total > 80: output.total is 84.5')")
+            run_with("{by: [cyn]}")
+            page.wait(f"{notices}.includes('Its reviewers are: cyn.')")
+            enter(page)
+            page.wait("!document.getElementById('problem').hidden")
+            assert page.complaints() == []
+    assert len(model.asked) == 1
+    assert len(desk_open(ServedPage(tmp_path))) == 1
+
+
+def test_copies_of_a_folder_are_shown_each_with_its_own_documents(
+    tmp_path: Path, chromium: Browser
+) -> None:
+    folders = {name: ServedPage(tmp_path / name) for name in ("harbour", "old/harbour")}
+    for name_, one in folders.items():
+        one.folder.mkdir(parents=True)
+        (asked,) = one.ask("a.txt", text=f"Total 84.50 of {name_}", due=["total has 62 %"])
+    with served_folders(*(one.folder for one in folders.values())) as address:
+        page = opened(chromium, address)
+        for name_, key in (("harbour", "j"), ("old/harbour", "k")):
+            page.wait(f"document.getElementById('asked').textContent.startsWith('{name_},')")
+            page.wait(SHOWN)
+            assert page.ask("document.getElementById('text-parts').textContent").endswith(name_)
+            assert f"{name_}: total has 62 %" in page.text("[aria-selected=true].row")
+            page.press(key, text=key)
+        page.wait("document.getElementById('asked').textContent.startsWith('harbour,')")
+        page.wait(SHOWN)
+        page.press("x", text="x")
+        page.wait("document.getElementById('reason-dialog').open")
+        page.type("of the harbour")
+        page.press("Escape")
+        page.press("j", text="j")
+        page.wait("document.getElementById('asked').textContent.startsWith('old/harbour,')")
+        page.wait(SHOWN)
+        page.press("x", text="x")
+        page.wait("document.getElementById('reason-dialog').open")
+        assert page.ask("document.getElementById('reason').value") == ""
+        page.press("Escape")
+        enter(page)
+        page.wait("document.getElementById('n-waiting').textContent === '1'")
+        assert page.complaints() == []
+    decided = [one.review(asked.id).state for one in folders.values()]
+    assert decided == ["open", "accepted"]
 
 
 def test_a_second_value_is_shown_with_its_probability_and_not_far_behind(
