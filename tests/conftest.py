@@ -31,7 +31,7 @@ os.environ["PADDOCK_HOST"] = "127.0.0.1:1"
 LONGEST = (
     "runner/daemon/test_background.py", "runner/schedule/test_up.py", "test_examples.py",
     "engine/backends/test_local_pool.py", "soak/test_soak.py", "benchmarks/test_benchmarks.py",
-    "engine/decoding/test_loop.py", "cluster/test_three_workers.py",
+    "engine/decoding/test_loop.py", "cluster/test_three_workers.py", "cluster/test_shares.py",
     "engine/backends/test_local_pool_lost.py", "runner/core/test_work_claims.py",
     "engine/backends/test_local_pool_requests.py", "engine/api/test_status_page.py",
     "engine/api/test_under_load.py", "runner/core/test_killed.py", "runner/test_strangers.py",

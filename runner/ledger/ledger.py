@@ -508,6 +508,11 @@ class Ledger:
         query = "select run from runs where run = :job or parent = :job"
         return frozenset(row[0] for row in self.rows(query, job=job))
 
+    def run_of_process(self, job: str, pid: int) -> str | None:
+        """Return the last run that a process with this number began for a job."""
+        query = "where parent = :job and pid = :pid order by started desc limit 1"
+        return next((row.run for row in self._runs(query, job=job, pid=pid)), None)
+
     def running_without_attempts(self, since: float) -> list[RunRow]:
         """Return the runs begun since a time that work, or crashed, and have no item begun."""
         return self._runs(

@@ -259,9 +259,7 @@ def after_ending(ending: RunEnding, now: datetime, *, max_restarts: int) -> NoRe
         return RestartRun(now, ending.attempt, "continues after the end of `paddock up`")
     if ending.crash is None:
         return NoRestart()
-    # A run with progress comes to its end: the ledger bounds how often an item may end it.
-    attempt = 1 if ending.has_progressed else ending.attempt
-    once_more = next_restart(attempt, max_restarts)
+    once_more = next_restart(ending.attempt, max_restarts, has_progressed=ending.has_progressed)
     if once_more is None:
         return NoRestart(is_given_up=True)
     words = f"{ending.crash}; start {once_more.attempt} of at most {max_restarts + 1}"

@@ -32,11 +32,12 @@ from paddock.runner.core.retry_and_quarantine import next_restart
 from paddock.runner.core.session import new_run_name
 from paddock.runner.daemon.prefect_auth import Signer
 from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.prefect.run_tracking import TrackingError
 from paddock.runner.progress.drain import STOP_REQUESTED, StopGate
 from paddock.runner.progress.prefect_view import SHARE_TAG
 from paddock.runner.progress.report import Report
-from paddock.runner.settings import Settings
+from paddock.runner.settings import STATE_FOLDER, Settings
 from paddock.steps.base import StepError
 
 REPORTED_ERRORS = (EngineError, LedgerError, PipelineError, StepError)
@@ -89,6 +90,8 @@ class JobShare:
     message: str = ""
 
     is_suspended: bool = False
+    has_progressed: bool = False
+    """For a crash: it made progress before, or is known to have died of one item."""
 
     @property
     def is_done(self) -> bool:
@@ -173,7 +176,7 @@ def _next_attempt(share: JobShare, max_restarts: int) -> StartShare | None:
         return StartShare(share.number, share.attempt, share.id)
     if share.state != "Crashed":
         return None
-    once_more = next_restart(share.attempt, max_restarts)
+    once_more = next_restart(share.attempt, max_restarts, has_progressed=share.has_progressed)
     if once_more is None:
         return None
     return StartShare(share.number, once_more.attempt, share.id, once_more.pause_s)
@@ -189,7 +192,7 @@ def _job_end(shares: Sequence[JobShare]) -> JobEnd:
 
 
 ENTRYPOINT = "paddock.runner.workers.deployed_flow.run_pipeline"
-LOOK_S = 0.5  # a look costs Prefect's server some 5 ms
+LOOK_S = 0.25  # a look costs Prefect's server some 5 ms, however many shares there are
 AWAY_S = 300.0  # Prefect's server may restart; the shares continue meanwhile
 LEAVE_S = 60.0
 MOST_FOUND = 200
@@ -234,6 +237,7 @@ class SharedJob:
     retry_failed: bool = False
     n_shares: int | None = None
     max_restarts: int = 3
+    ledger_url: str = ""
 
 
 async def delegate_job(
@@ -374,7 +378,7 @@ class _Delegation:
         decided = decide_shares(
             self._shares,
             n_wanted=self._job.n_shares,
-            n_online=await self._n_online(),
+            n_online=await self._n_online(elapsed_s),
             elapsed_s=elapsed_s,
             max_restarts=self._job.max_restarts,
         )
@@ -429,32 +433,40 @@ class _Delegation:
         self._shares.append(JobShare(made["id"], begin.number, begin.attempt, "waiting"))
 
     async def _look(self) -> None:
-        """Read every share that has not ended yet."""
+        """Read every share that has not ended yet, by one request."""
+        alive = [share.id for share in self._shares if share.phase != "ended"]
+        if not alive:
+            return
+        body = {"flow_runs": {"id": {"any_": alive}}, "limit": MOST_FOUND}
+        found = {run["id"]: run for run in await self._ask("POST", "/flow_runs/filter", body)}
         for index, share in enumerate(self._shares):
             if share.phase == "ended":
                 continue
-            try:
-                run = await self._ask("GET", f"/flow_runs/{share.id}")
-            except httpx.HTTPStatusError as error:
-                if not _is_missing(error):
-                    raise
+            if (run := found.get(share.id)) is None:
                 words = f"Share {share.number} was deleted in Prefect."
                 now = replace(share, phase="ended", state="Cancelled", message=words)
             else:
                 now = _share_of_run(share, run)
+                if now.state == "Crashed":
+                    got_on = await asyncio.to_thread(_has_progressed, self._job, run)
+                    now = replace(now, has_progressed=got_on)
             self._shares[index] = now
             if now.phase == "ended" and now.state == "Failed":
                 self._note(f"share {share.number} failed: {now.message}")
             if now.is_suspended and not share.is_suspended:
                 self._note(f"share {share.number} is suspended in Prefect; resume it there")
 
-    async def _n_online(self) -> int:
+    async def _n_online(self, elapsed_s: float) -> int:
+        """Return the number of workers that are online; 0 while it decides nothing."""
+        if any(share.phase == "running" and not share.is_suspended for share in self._shares):
+            self._note("")
+        is_waiting = bool(self._shares) and all(one.phase == "waiting" for one in self._shares)
+        if not is_waiting and (self._job.n_shares or elapsed_s < HELP_AFTER_S):
+            return 0
         workers = await self._ask("POST", f"/work_pools/{self._job.work_pool}/workers/filter", {})
         n_online = [worker["status"] for worker in workers].count("ONLINE")
-        if not n_online and all(share.phase == "waiting" for share in self._shares):
+        if not n_online and is_waiting:
             self._note(f"no worker of '{self._job.work_pool}' is online; waiting for one")
-        elif any(share.phase == "running" and not share.is_suspended for share in self._shares):
-            self._note("")
         return n_online
 
     async def leave(self) -> None:
@@ -518,6 +530,17 @@ def _share_found(run: Mapping[str, Any]) -> JobShare | None:
     is_ending = run["state_type"] == "CANCELLING"
     is_of_use = number > 0 and not is_ending and (share.phase != "ended" or share.is_done)
     return share if is_of_use else None
+
+
+def _has_progressed(job: SharedJob, run: Mapping[str, Any]) -> bool:
+    """Return whether a crashed share made progress, or died of one item. Blocks."""
+    state = job.path.parent / STATE_FOLDER
+    try:
+        with Ledger(state, is_readonly=True, url=job.ledger_url) as ledger:
+            own = ledger.run_of_process(job.name, int(run["infrastructure_pid"] or 0))
+            return own is not None and ledger.has_progressed(own)
+    except (LedgerError, ValueError):
+        return False
 
 
 def _share_of_run(share: JobShare, run: Mapping[str, Any]) -> JobShare:

@@ -48,7 +48,7 @@ from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.events import MultiObserver, Observer, run_log
-from paddock.runner.progress.prefect_view import SUSPENDED
+from paddock.runner.progress.prefect_view import SUSPENDED, wish_of_state
 from paddock.runner.progress.report import Report, Status
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
@@ -161,6 +161,7 @@ async def run_pipeline(
                     name, Path(path), inputs, settings.unattended.work_pool, signer,
                     trigger=trigger, retry_failed=retry_failed,
                     max_restarts=settings.unattended.max_restarts,
+                    ledger_url=settings.ledger_url,
                 )  # fmt: skip
                 return await _delegated(orders, whole, observer)
             options = RunOptions(
@@ -187,9 +188,27 @@ async def run_pipeline(
             orders.report = Report("", Path(path).stem, "failed", {}, message=words)
         finally:
             await named.shown()
+    if share and orders.report.status == "interrupted":
+        orders.report = await _with_cancellation(orders.report)
     if orders.leaves_state():
         raise Pause(orders.stop_gate.words)  # a final state would take its place
     return flows.state_of(orders.report)
+
+
+async def _with_cancellation(report: Report) -> Report:
+    """Return the report of a share that was stopped, with what a person did to it in Prefect.
+
+    Prefect's worker passes a cancellation on by the same signal as the end of the machine's worker,
+    after which another machine takes the share.
+    """
+    context, wish = FlowRunContext.get(), None
+    with contextlib.suppress(PrefectException, httpx.HTTPError):
+        async with get_client() as client:
+            state = (await client.read_flow_run(context.flow_run.id)).state  # type: ignore
+            wish = wish_of_state(state.type.value, state.name or "") if state else None
+    if wish is None:
+        return report
+    return replace(report, message=(report.message or "").replace("Interrupted", wish[1], 1))
 
 
 RunCall = Callable[[Mapping[str, Any], StopGate, str, str], Awaitable[Report]]

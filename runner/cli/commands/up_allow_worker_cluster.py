@@ -262,6 +262,7 @@ def cluster_run(
         retry_failed=retry_failed,
         n_shares=shares,
         max_restarts=settings.unattended.max_restarts,
+        ledger_url=settings.ledger_url,
     )
 
     async def main() -> Report:

@@ -59,7 +59,7 @@ class Simulation:
         return self.quarantined - self.deadly.keys()
 
     def done(self) -> Simulation:
-        """Let processes live and die until nothing is left."""
+        """Run processes until nothing is left; return the simulation."""
         for number in range(MOST_LIVES):
             if not self._life(f"run{number}"):
                 return self
@@ -74,7 +74,7 @@ class Simulation:
         }
 
     def _life(self, run: str) -> bool:
-        """Let one process live; return whether it died."""
+        """Run one process; return whether it died."""
         histories = self._histories()
         for item, known in histories.items():
             if known.is_deadly(self.parallel, MAX_ATTEMPTS):
@@ -146,14 +146,17 @@ def test_a_deadly_item_is_found_after_its_group_was_halved(parallel: int, n_dead
 
 
 @pytest.mark.parametrize("n_deadly", [1, 2])
-@pytest.mark.parametrize("kill_every", [0.5, 1.5, 4.0])
+@pytest.mark.parametrize(
+    ("parallel", "kill_every"), [(6, 0.5), (6, 1.5), (6, 4.0), (16, 1.0), (16, 1.5)]
+)
 def test_among_kills_from_outside_deadly_items_are_quarantined_and_no_others(
-    kill_every: float, n_deadly: int
+    parallel: int, kill_every: float, n_deadly: int
 ) -> None:
+    n_most = MAX_ATTEMPTS + parallel.bit_length() - 1 + 3 * N_KILLS.bit_length()
     for seed in range(25):
-        one = Simulation(seed, n_deadly=n_deadly, kill_every=kill_every).done()
+        one = Simulation(seed, parallel, n_deadly, kill_every=kill_every).done()
         assert one.quarantined == one.deadly.keys()
-        assert one.n_deaths <= n_deadly * (MAX_ATTEMPTS + 2 + 2 * N_KILLS.bit_length())
+        assert one.n_deaths <= n_deadly * n_most
 
 
 def main() -> None:

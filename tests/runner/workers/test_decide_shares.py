@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -41,6 +42,11 @@ def test_a_crashed_share_is_asked_for_again_until_that_is_enough() -> None:
     last = share(1, "Crashed", "killed", attempt=4)
     assert decided(share(1, "Crashed"), last) == JobEnd("failed", "it crashed 4 times: killed")
     assert decided(last, share(2)) == []
+
+
+def test_a_share_that_gets_on_is_asked_for_again_however_often_it_crashed() -> None:
+    last = replace(share(1, "Crashed", "killed", attempt=4), has_progressed=True)
+    assert decided(last) == [StartShare(1, 2, "run1.4", 5.0)]
 
 
 def test_a_share_whose_worker_was_ended_is_anothers_and_counts_no_attempt() -> None:
