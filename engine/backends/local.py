@@ -229,7 +229,8 @@ class LocalPool:
         whole, usage = await self._computed(
             request, request.texts, facts, waits=waits, dimensions=request.dimensions
         )
-        return EmbedReply(whole.vectors, usage, facts.digest, whole.n_pieces, whole.n_cut_tokens)
+        digest = await self._digest_now(request.model, facts)
+        return EmbedReply(whole.vectors, usage, digest, whole.n_pieces, whole.n_cut_tokens)
 
     async def rerank(self, request: RerankRequest, *, waits: bool = True) -> RerankReply:
         """Score documents for a query.
@@ -390,7 +391,14 @@ class LocalPool:
         usage = ended.usage
         self.events.answered(facts.name, ended.reason, usage, answer.first_s)
         usage = replace(usage, load_s=load_s, queue_s=usage.queue_s + outside_s)
-        return answer.reply_of(replace(ended, usage=usage), facts.digest)
+        digest = await self._digest_now(request.model, facts)
+        return answer.reply_of(replace(ended, usage=usage), digest)
+
+    async def _digest_now(self, model: ModelSpec, before: ModelFacts) -> str:
+        """Return the digest after an answer: a worker that restarted has read the newer file."""
+        with suppress(EngineError):
+            return (await self._facts(model)).digest
+        return before.digest
 
 
 def _has_images(request: ChatRequest) -> bool:

@@ -189,6 +189,14 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         self._fence = fence
         self._pool = pool
         self._digests = digests
+        self._facts: dict[tuple[str, str, int | None], ModelFacts] = {}
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        """Return a model's facts, asked once for all that one step of one item does with it."""
+        key = (model.pool, model.ref, model.n_ctx_tokens)
+        if key not in self._facts:
+            self._facts[key] = await self._pool.facts(model)
+        return self._facts[key]
 
     async def pool_of(self, model: ModelSpec) -> Pool:
         return self._pool
@@ -230,7 +238,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
                 raise await verdict(
                     error, request.model.ref, plain, lambda: self._pool.embed(plain)
                 ) from error
-            await self._still(request.model, digest)
+            await self._still(request.model, digest, reply.digest)
             usage = {**asdict(reply.usage), "n_vectors": len(reply.vectors)}
             usage |= {"n_pieces": list(reply.n_pieces)} if reply.n_pieces else {}
             packed = array("f", [x for vector in reply.vectors for x in vector]).tobytes()
@@ -297,13 +305,15 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
                     yield chunk
             reply = self._without_secrets(await stream.reply())
         except BaseException as error:
-            self._caller.is_cut |= isinstance(error, PromptTooLong)
+            if isinstance(error, PromptTooLong):
+                self._caller.is_cut = True
+                call.usage = Usage()
             stream.cancel()
             if isinstance(error, BadRequest):
                 raise await self._chat_refusal(error, request) from error
             raise
         self._notice_limit(request, reply)
-        await self._still(request.model, digest)
+        await self._still(request.model, digest, reply.digest)
         row = replace(
             self._row(hash_, "chat", found.asked, request.model.ref, digest),
             reply=reply.text.encode(),
@@ -349,17 +359,17 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         logprobs = reply.logprobs if text == reply.text else ()  # its tokens spell the secret
         return replace(reply, text=text, reasoning=reasoning, tool_calls=calls, logprobs=logprobs)
 
-    async def _still(self, model: ModelSpec, digest: str) -> None:
+    async def _still(self, model: ModelSpec, digest: str, served_digest: str) -> None:
         """Check that a reply came from the model whose digest is its key.
-
-        Checked after the call: a worker that restarted in the middle has read the new file.
 
         Raises:
             ModelReplaced: its name stands for another one by now.
         """
-        facts = await self._pool.facts(model)
-        if facts.identity != digest:
-            raise ModelReplaced(model.ref)
+        facts = self._digests.known[(model.pool, model.ref)]
+        if facts.digest != served_digest:  # another file: a tuned copy that is new, or a new model
+            facts = await self._pool.facts(model)
+            if facts.identity != digest:
+                raise ModelReplaced(model.ref)
         self._note_fallback(model, facts.name)
 
     def _note_fallback(self, model: ModelSpec, name: str) -> None:

@@ -301,6 +301,11 @@ class RunStats:
     def tokens(self, n: int) -> None:
         self.observer.tokens(n)
 
+    @property
+    def has_asked(self) -> bool:
+        """Whether a model has answered in this run."""
+        return self._sums["calls"] > 0
+
     def call(self, step: str, key: str, usage: Usage, call: OpenCall | None) -> None:
         """Count a call that has ended; `call` is from `asked`, None: the ledger had its reply."""
         is_cached = call is None

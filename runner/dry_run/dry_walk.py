@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.backends import token_counting
-from paddock.engine.errors import EngineError
+from paddock.engine.errors import EngineError, PromptTooLong
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
@@ -184,9 +184,19 @@ class DryPool(LedgerPool):
             self.n_known += 1
             yield cached_reply(found.row)
             return
+        await self._check_fit(request)
         texts = [message.content for message in request.messages]
         self._counted(request.model.ref, found.hash, texts)
         yield Reply(_placeholder(request.constraint), "stop", Usage(), "")
+
+    async def _check_fit(self, request: ChatRequest) -> None:
+        """Raise PromptTooLong where the real pool would."""
+        n_tokens = await self.count_chat(request.model, request.messages, request.tools)
+        facts = await self.facts(request.model)
+        sampling = resolve_sampling(request.params, request.model.params)
+        reserved = reserved_tokens(sampling.max_tokens, facts.n_ctx_tokens)
+        if n_tokens + reserved > facts.n_ctx_tokens:
+            raise PromptTooLong(n_tokens, reserved, facts.n_ctx_tokens)
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Return the known vectors, or placeholders."""

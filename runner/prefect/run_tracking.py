@@ -419,6 +419,13 @@ class _MirrorFeed:
             end = end_of_run(last_state(report), *item_table(report))
         await self._update(end)
 
+    def _has_work(self) -> bool:
+        """Return whether a service is worth its start; answers from the ledger alone need none."""
+        session = self._tracked_run.session
+        if models_asked(session.bound):
+            return session.stats.has_asked
+        return any(chunk.label for chunk in self._chunks)
+
     async def _read(self) -> None:
         """Take the chunks as they begin, until the run has ended."""
         async for chunk in self._tracked_run.chunks:
@@ -431,7 +438,7 @@ class _MirrorFeed:
             **self._head,
             "tasks": {n: [self._chunks[n].name, *astuple(state)] for n, state in changed.items()},
             "percent": self._tracked_run.percent,
-            "has_work": any(chunk.label for chunk in self._chunks),
+            "has_work": self._has_work(),
             "end": end,
         }
         # Rows are the pipeline's own values: what JSON cannot represent becomes text.

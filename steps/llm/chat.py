@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import Message, Reply, Role
 from paddock.engine.system.no_links import open_file
 from paddock.pipelines.expressions import Template
@@ -155,12 +156,13 @@ class Chat:
             messages = await _with_images(messages, params.images, tools)
         if params.tools:
             return await self._with_tools(params, asker, messages)
-        overflow = await asker.overflow(messages)
-        if overflow and params.on_overflow == "error":
-            raise overflow
-        if overflow:
+        try:  # the pool counts: a prompt that fits crosses to it once
+            answer = await ask_checked(asker, messages, form=tools.reply)
+        except PromptTooLong as overflow:
+            if params.on_overflow == "error":
+                raise
             messages = await _fit_messages(params, asker, messages, str(overflow))
-        answer = await ask_checked(asker, messages, form=tools.reply)
+            answer = await ask_checked(asker, messages, form=tools.reply)
         calls = [asdict(call) for call in answer.reply.tool_calls]
         return _chat_output(asker, answer, answer.reply, calls)
 

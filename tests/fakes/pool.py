@@ -79,8 +79,8 @@ class FakePool:
 
     `answer` makes the text of a reply, or the calls that it asks for; it may raise an
     `EngineError`. `delay_s` is waited before
-    each reply. `chats` and `embeds` are the requests in the order in which they were taken,
-    `counted` the batches given to `count_texts`.
+    each reply. `chats` and `embeds` are the requests in the order in which they were taken, without
+    prompts that are too long; `counted` the batches given to `count_texts`.
     """
 
     def __init__(
@@ -150,6 +150,7 @@ class FakePool:
         n_prompt = await self.count_chat(request.model, request.messages, request.tools)
         n_answer = reserved_tokens(sampling.max_tokens, facts.n_ctx_tokens)
         if n_prompt + n_answer > facts.n_ctx_tokens:
+            self.chats.remove(request)
             raise PromptTooLong(n_prompt, n_answer, facts.n_ctx_tokens)
         answer = self.answer(request)
         calls = () if isinstance(answer, str) else tuple(answer)

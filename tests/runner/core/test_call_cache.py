@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from paddock.runner.core.call_cache import CallOrigin, LedgerPool, ModelDigests,
 from paddock.runner.core.run_records import RunStats
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import Observer
-from tests.fakes.pool import FakePool
+from tests.fakes.pool import FakePool, FakeStream
+from tests.runner.world import SUMMARIES, World
 
 CALL = ToolCall("look", {"where": "here"}, "c1")
 
@@ -132,3 +135,64 @@ def test_a_model_that_was_made_again_from_the_same_file_is_asked_again(tmp_path:
     for pool in [*pools, *pools]:
         asked(tmp_path, pool, request)
     assert [len(pool.chats) for pool in pools] == [1] * len(pools)
+
+
+class Counting(FakePool):
+    """Writes down what it is asked."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.asked: Counter[str] = Counter()
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        self.asked["facts"] += 1
+        return await super().facts(model)
+
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
+        self.asked["count"] += 1
+        return await super().count_chat(model, messages, tools)
+
+    def chat(self, request: ChatRequest) -> FakeStream:
+        self.asked["chat"] += 1
+        return super().chat(request)
+
+    async def answer_to(self, request: ChatRequest) -> Reply:
+        before = self.asked.copy()
+        try:
+            return await super().answer_to(request)
+        finally:
+            self.asked = before  # what it asks itself crosses no border
+
+
+def test_a_prompt_crosses_to_its_pool_twice_and_a_known_answer_not_at_all(tmp_path: Path) -> None:
+    world = World(tmp_path, SUMMARIES)
+    few, many = Counting(), Counting()
+    world.documents(10)
+    world.run(pool=few)
+    world.edit("Sum up", "Put shortly")
+    world.documents(30)
+    world.run(pool=many)
+    more = many.asked - few.asked
+    assert (few.asked["chat"], more["chat"], more["count"]) == (10 + 1, 20, 0)
+    assert 20 <= more["facts"] < 30, "once for each answer's limit, and some for the block"
+    world.edit("Put shortly", "Sum up")
+    for name in range(10, 30):
+        (tmp_path / f"inbox/{name}.txt").unlink()
+    again = Counting()
+    report = world.run(pool=again)
+    assert (report.calls, report.counts["stale"]) == (0, 10 + 1)
+    assert again.asked["chat"] == again.asked["count"] == 0
+
+
+def test_an_overlong_prompt_is_cut_after_the_pool_refused_it(tmp_path: Path) -> None:
+    chat = "uses: chat, with: {on_overflow: truncate, "
+    world = World(tmp_path, SUMMARIES.replace("sum, uses: chat, with: {", f"sum, {chat}"))
+    world.write("inbox/0.txt", " ".join(f"word{n}" for n in range(900)))
+    pool = Counting(n_ctx_tokens=400)
+    assert world.run(pool=pool).status == "completed"
+    cut, _ = pool.chats
+    assert "word0 " in cut.messages[-1].content
+    assert "[…]" in cut.messages[-1].content
+    assert "word899" in cut.messages[-1].content

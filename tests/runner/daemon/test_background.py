@@ -245,6 +245,25 @@ def test_a_run_without_work_starts_no_service_and_is_shown_by_the_next_one(home:
     until(lambda: home.shown(report["run"]) == "Completed")
 
 
+def test_answers_that_are_known_need_no_service_and_no_model(tmp_path: Path) -> None:
+    """A prompt is changed and changed back."""
+    with at_home(tmp_path) as home:
+        seed(home.state_dir / "prefect")
+        home.more(2)
+        pipeline = tmp_path / "pipeline.yaml"
+        first = pipeline.read_text("utf-8")
+        home.run()
+        pipeline.write_text(first.replace('prompt: "', 'prompt: "Mind this. '), "utf-8")
+        report, _ = home.run()
+        assert (report["calls"], report["counts"]["stale"]) == (2, 2)
+        assert home.paddock("service", "stop").returncode == 0
+        pipeline.write_text(first, "utf-8")
+        report, said = home.run()
+        assert (report["calls"], report["counts"]["stale"]) == (0, 2)
+        assert "Started" not in said
+        assert home.services() == []
+
+
 def test_two_first_runs_start_one_service_which_ends_by_itself(tmp_path: Path) -> None:
     with at_home(tmp_path) as home:
         seed(home.state_dir / "prefect")
