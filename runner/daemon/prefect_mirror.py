@@ -11,8 +11,7 @@ import json
 import logging
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +19,13 @@ from paddock.engine.system import http
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.tasks import TaskSet
 from paddock.runner.progress.prefect_view import (
+    LATE_S,
     PROGRESS_DESCRIPTION,
     SUSPEND_REFUSED,
+    PrefectState,
     artifact_key,
     crashed_end,
+    dated,
     wish_of_state,
 )
 
@@ -40,7 +42,6 @@ BACKOFF = Backoff(1.0, 15.0, factor=2.5)  # a server that has just started may r
 MOST_REFUSED = 4
 CLOSE_S = 2.0
 AT_ONCE = 4  # Prefect's SQLite database has one writer at a time
-LATE_S = 3.0
 STATE_POLL_S = 2.0
 NOT_FOUND = 404
 _ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
@@ -309,17 +310,12 @@ class _RunMirror:
             about = {"key": f"{artifact_key(self.head['pipeline'])}-results", "type": "table"}
             about |= {"description": end["description"], "flow_run_id": self._flow_run}
             await api.post("artifacts/", {**about, "data": json.dumps(end["rows"])})
-        state = dict(end["state"])
-        if self._is_late or time.time() - end["ended"] > LATE_S:  # Prefect dates states itself
-            when = f"It ran from {_when(self.head['began'])} to {_when(end['ended'])}."
-            state["message"] = f"{state['message'].removesuffix('.')}. {when}"
-        await api.set_state(f"flow_runs/{self._flow_run}", state)
+        state = PrefectState(**end["state"])
+        if self._is_late or time.time() - end["ended"] > LATE_S:
+            state = dated(state, self.head["began"], end["ended"])
+        await api.set_state(f"flow_runs/{self._flow_run}", asdict(state))
 
 
 def _is_transient(error: Exception) -> bool:
     """Return whether Prefect's server is away or busy, rather than refusing."""
     return isinstance(error, http.HttpFailure) or (isinstance(error, _Refused) and error.is_busy)
-
-
-def _when(unix_s: float) -> str:
-    return datetime.fromtimestamp(unix_s, UTC).isoformat(" ", "seconds")

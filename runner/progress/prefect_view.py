@@ -11,7 +11,8 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from paddock.runner.config.pipeline_secrets import Redact
@@ -211,6 +212,25 @@ def last_state(report: Report) -> PrefectState:
     if report.status == "budget":
         return PrefectState("COMPLETED", "Budget", report.message or words)
     return quarantined(words) if report.exit_status() else completed(words)
+
+
+LATE_S = 1.0
+"""A run that Prefect shows later than this has its times in the message of its last state."""
+
+
+def dated(state: PrefectState, began: float, ended: float) -> PrefectState:
+    """Return a run's last state with its times, in seconds since 1970.
+
+    Prefect's API dates each state itself, when it arrives, and takes no other time.
+
+    >>> dated(PrefectState("COMPLETED", "Completed", "2 new"), 0, 60).message
+    '2 new. It ran from 1970-01-01 00:00:00+00:00 to 1970-01-01 00:01:00+00:00.'
+    """
+    first, last = (
+        datetime.fromtimestamp(at, UTC).isoformat(" ", "seconds") for at in (began, ended)
+    )
+    words = f"{state.message.removesuffix('.')}. It ran from {first} to {last}."
+    return replace(state, message=words)
 
 
 def flow_parameters(bound: BoundPlan) -> dict[str, Any]:
