@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from .errors import Fault, PipelineError, did_you_mean
 from .expressions import Path, Reference, Value
@@ -220,6 +221,13 @@ class DependencyGraph:
             name = use.reference[1]
             remedy = did_you_mean(name, declared) if declared else "Declare it under `secrets`."
             self._fault(use, f"there is no secret '{name}'", remedy)
+        elif _is_command_line(use.at):
+            self._fault(
+                use,
+                f"every user of this machine can read a command line, so secret "
+                f"'{use.reference[1]}' cannot stand in one",
+                "Give it in a variable of `env`, or have the command read it from a file.",
+            )
 
     def _cycle(self, by_id: Mapping[str, Node]) -> None:
         """Report one cycle among nodes that depend on each other."""
@@ -268,6 +276,21 @@ def _uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator
     if node.review is not None:
         at = (*node.at, "review", "when")
         yield from _reads(node.review.when.references, at, names | REVIEW_NAMES)
+
+
+def _is_command_line(at: Path) -> bool:
+    """Return whether a text becomes words of a command line.
+
+    >>> [_is_command_line(one) for one in (("steps", 0, "with", "command", 2),
+    ...  ("steps", 0, "with", "env", "KEY"), ("mcpServers", "files", "args", 0))]
+    [True, False, True]
+    """
+    match at:
+        case ("mcpServers", _, *rest):
+            return "command" in rest or "args" in rest
+        case ("on", "notify", *rest):
+            return "command" in rest
+    return ("with", "command") in pairwise(at)
 
 
 def _uses_of_reply(reply: ReplySpec, at: Path, names: frozenset[str]) -> Iterator[ReferenceUse]:

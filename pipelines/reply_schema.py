@@ -263,7 +263,8 @@ _VALUE = re.compile(
 )
 _CLOSED = re.compile(rf"(?:{_DOUBLE}|{_SINGLE})", re.DOTALL)
 _QUOTED = 'Write for example enum[low, "New York, NY"].'
-_SCHEMA_KEYWORDS = ("$ref", "$schema", "$defs", "anyOf", "oneOf", "allOf", "const", "properties")
+_SCHEMA_KEYWORDS = ("$ref", "$dynamicRef", "$schema", "$defs", "anyOf", "oneOf", "allOf", "not",
+                    "const", "properties", "patternProperties")  # fmt: skip
 _TYPES = frozenset(("string", "integer", "number", "boolean", "object", "array", "null"))
 
 

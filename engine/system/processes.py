@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -39,6 +40,8 @@ MOST_ERROR_BYTES = 64 * 1024
 _INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR",
               "TERM", "SYSTEMROOT", "TEMP", "TMP", "PATHEXT", "COMSPEC", "USERPROFILE")  # fmt: skip
 
+_KEY_NAME = re.compile("KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH", re.IGNORECASE)
+_ADDRESS_WITH_PASSWORD = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 _OF_PYTHON = ("VIRTUAL_ENV", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
@@ -102,6 +105,22 @@ def python_environ(environ: Mapping[str, str]) -> dict[str, str]:
     """
     kept = {n: v for n, v in environ.items() if n.startswith("PYTHON") or n in _OF_PYTHON}
     return clean_environ({**kept, "PYTHONSAFEPATH": "1", "PYTHONIOENCODING": "utf-8"}, environ)
+
+
+def without_keys(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without what is a key by its name, or has a password in an address.
+
+    For processes of ours that work on what others wrote, and need variables of devices, of which
+    there is no list.
+
+    >>> without_keys({"CUDA_PATH": "/c", "HF_TOKEN": "x", "PADDOCK_SMTP": "smtp://me:x@host"})
+    {'CUDA_PATH': '/c'}
+    """
+    return {
+        name: value
+        for name, value in environ.items()
+        if not _KEY_NAME.search(name) and not _ADDRESS_WITH_PASSWORD.search(value)
+    }
 
 
 def find_program(program: str, cwd: Path, environ: Mapping[str, str]) -> Path | None:
@@ -317,6 +336,7 @@ class LineProcess:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
                     start_new_session=True,
+                    env=without_keys(os.environ),
                 )
             line = self._answer(order, within_s)
             if not line.endswith(b"\n"):
@@ -410,7 +430,7 @@ def json_subprocess(command: Sequence[str], order: Mapping[str, Any]) -> Iterato
             stderr=log,
             encoding="utf-8",
             start_new_session=True,  # Ctrl-C in the terminal is handled by this process
-            env={**os.environ, "PYTHONUTF8": "1"},
+            env={**without_keys(os.environ), "PYTHONUTF8": "1"},
         )
         try:
             assert process.stdin is not None

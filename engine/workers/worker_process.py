@@ -30,7 +30,7 @@ from paddock.engine.request import (
     Tool,
     Usage,
 )
-from paddock.engine.system.processes import start_in_session
+from paddock.engine.system.processes import start_in_session, without_keys
 
 from .crashes import death_reason, has_crashed, request_phase
 from .worker_protocol import (
@@ -85,7 +85,8 @@ def _now() -> float:
 def _worker_environment(load: WorkerOptions) -> dict[str, str]:
     """Return the environment of a worker, with the devices that it may use."""
     # CUDA's own order is fastest first: an index would mean another card than in `nvidia-smi`.
-    environment = {**os.environ, "PYTHONUTF8": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    own = {"PYTHONUTF8": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    environment = {**without_keys(os.environ), **own}
     # Where gdb is installed, its trace is longer than the lines that are kept: the reason was lost.
     environment["GGML_NO_BACKTRACE"] = "1"
     if load.visible_devices:

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.request import Constraint
 from paddock.engine.sampling import schema
+from paddock.engine.sampling.constraint import compile_error
 from paddock.engine.sampling.schema import json_pointer
 from paddock.pipelines import reply_schema
 from paddock.pipelines.checking.check import Check, CheckFunction
@@ -230,7 +233,11 @@ def schema_faults(document: YamlDocument, at: Place, base: Path) -> Iterator[Fau
     if form.faults:
         return
 
-    for problem in schema.check_schema(form.schema):
+    problems = schema.check_schema(form.schema)
+    if not problems and (why := compile_error(Constraint("json_schema", json.dumps(form.schema)))):
+        remedy = "Ask for less in one answer, or look at it afterwards with `check`."
+        problems = (schema.SchemaProblem((), why, remedy),)
+    for problem in problems:
         is_here = not form.file and not isinstance(written, str) and not form.is_short
         mark = document.key_mark((*place, *problem.path) if is_here else place)
         message = f"{_schema_place(form, problem.path)}: {problem.message}."

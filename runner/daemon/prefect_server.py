@@ -25,7 +25,7 @@ import psutil
 
 from paddock.engine.system import files, hosts, http
 from paddock.engine.system.files import LockTaken, lock_now
-from paddock.engine.system.processes import end_group, start_in_session
+from paddock.engine.system.processes import end_group, start_in_session, without_keys
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import end, wait_for_event
 
@@ -337,9 +337,9 @@ def server_environment(
     kept = {
         name: value
         for name, value in environ.items()
-        if not name.startswith("PREFECT_")
-        or name.startswith(("PREFECT_SERVER_", "PREFECT_API_DATABASE"))
+        if name.startswith(("PREFECT_SERVER_", "PREFECT_API_DATABASE"))
     }
+    others = {name: value for name, value in environ.items() if not name.startswith("PREFECT_")}
     own = {
         "PREFECT_HOME": str(home),
         "PREFECT_API_URL": _url(port),
@@ -348,7 +348,7 @@ def server_environment(
         # Pages of other origins must neither read it nor start runs.
         "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port},http://localhost:{port}",
     }
-    return {**TUNED, **retention_settings(keep_s), **kept, **own}
+    return {**TUNED, **retention_settings(keep_s), **without_keys(others), **kept, **own}
 
 
 def _url(port: int) -> str:

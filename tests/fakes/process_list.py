@@ -1,4 +1,4 @@
-"""What another user of the machine sees meanwhile: the command lines of all processes."""
+"""What other users of the machine see meanwhile, the command lines; and each one's environment."""
 
 from __future__ import annotations
 
@@ -13,16 +13,31 @@ class SeenCommandLines:
 
     def __init__(self) -> None:
         self.lines: set[bytes] = set()
+        self.environs: dict[tuple[str, bytes], bytes] = {}
+        """The environment of each process and command line, as its own user could read it."""
 
     def look(self) -> None:
-        for file in Path("/proc").glob("[0-9]*/cmdline"):
+        for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):  # it has ended
-                self.lines.add(file.read_bytes())
+                line = (folder / "cmdline").read_bytes()
+                self.lines.add(line)
+                if (folder.name, line) not in self.environs:
+                    environ = (folder / "environ").read_bytes()
+                    if (folder / "cmdline").read_bytes() == line:  # not that of the next program
+                        self.environs[folder.name, line] = environ
 
     def with_any(self, *secrets: str) -> list[bytes]:
         """Return the lines that have one of these."""
         assert all(secrets)
         return [line for line in self.lines if any(one.encode() in line for one in secrets)]
+
+    def environs_of(self, *words: str) -> list[bytes]:
+        """Return the environments of programs that have these words in their command lines."""
+        return [
+            environ
+            for (_, line), environ in self.environs.items()
+            if all(word.encode() in line for word in words)
+        ]
 
 
 @contextmanager

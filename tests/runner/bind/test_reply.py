@@ -53,6 +53,22 @@ def test_a_short_form_is_checked_too() -> None:
     assert fault.mark.snippet[fault.mark.column - 1 :].startswith('"lst[str]"')
 
 
+def test_what_the_decoder_cannot_compile_is_told_before_anything_runs() -> None:
+    (fault,) = faults(
+        "steps: [{uses: chat, reply: {schema: {type: integer, multipleOf: 999983, minimum: 1}}}]"
+    )
+    assert (fault.message, fault.remedy) == (
+        "`reply.schema`: the JSON Schema cannot be used: it is too large or too complex.",
+        "Ask for less in one answer, or look at it afterwards with `check`.",
+    )
+
+
+def test_a_keyword_at_the_top_makes_a_json_schema_of_a_form() -> None:
+    for keyword in ("not: {type: string}", "$dynamicRef: '#x'", "patternProperties: {a: 7}"):
+        (fault,) = faults(f"steps: [{{uses: chat, reply: {{schema: {{{keyword}}}}}}}]")
+        assert "is not a type" not in fault.message
+
+
 def test_a_sound_form_has_no_fault_and_a_step_without_one_neither() -> None:
     assert faults('steps: [{uses: chat, reply: {schema: {title: str, points: "list[str]"}}}]') == []
     assert faults("steps: [{uses: chat}]") == []

@@ -188,13 +188,17 @@ def shown_of(pipeline: Path, pool: FakePool) -> str:
 
 
 def test_what_prefect_shows_of_a_step_that_fails_has_no_secret(folder: Path) -> None:
-    failing = "{id: top, uses: run, with: {command: [sh, -c, 'exit 4 # {{ secrets.token }}']}}"
+    failing = (
+        "{id: top, uses: run, with: {command: [sh, -c, 'echo no $T >&2; exit 4'], "
+        "env: {T: '{{ secrets.token }}'}}}"
+    )
     (folder / "p.yaml").write_text(
         PIPELINE.split("  - {id: docs")[0] + f"  - {failing}\n  - {{id: docs, uses: files.scan, "
         'with: {root: "./inbox"}, needs: [top]}\n'
     )
     shown = shown_of(folder / "p.yaml", FakePool())
-    assert "`sh -c 'exit 4 # ***'` ended with code 4" in shown
+    assert "ended with code 4" in shown
+    assert "no ***" in shown
     assert TOKEN not in shown
 
 
@@ -272,3 +276,28 @@ def test_without_secrets_there_are_none_to_read(folder: Path) -> None:
     (folder / "p.yaml").write_text(text)
     messages = [fault.message for fault in validate(folder / "p.yaml").faults]
     assert "there is no secret 'token'." in messages
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "on: {notify: [{when: [failed], command: [curl, -H, '{{ secrets.token }}']}]}\n",
+        "on: {notify: [{when: [failed], command: 'curl {{ secrets.token }}'}]}\n",
+        "mcpServers: {far: {command: npx, args: [--key, '{{ secrets.token }}']}}\n",
+        "mcpServers: {file: mcp.json}\n",
+        "x-step: {uses: run, with: {command: [curl, -H, '{{ secrets.token }}']}}\n",
+    ],
+)
+def test_a_secret_in_a_command_line_is_refused(folder: Path, place: str) -> None:
+    server = {"command": "npx", "args": ["--key", "${THE_TOKEN}"]}
+    (folder / "mcp.json").write_text(json.dumps({"mcpServers": {"far": server}}))
+    step = place.removeprefix("x-step: ")
+    head, body = PIPELINE.split("steps:\n")
+    body = body if step == place else f"  - {step}{body}"
+    head = head + place if step == place else head
+    (folder / "p.yaml").write_text(f"{head}steps:\n{body}")
+    (fault,) = validate(folder / "p.yaml").faults
+    assert fault.message.startswith("every user of this machine can read a command line, so secret")
+    assert (
+        fault.remedy == "Give it in a variable of `env`, or have the command read it from a file."
+    )

@@ -1,0 +1,208 @@
+"""No command line has a secret, whatever our commands start; and few environments have one.
+
+All users of a machine read command lines. An environment is its own user's: of programs that work
+on what others wrote it has no secret but those that the pipeline gives them.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import secrets
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from paddock.runner.daemon.prefect_auth import password_file
+from tests.fakes.clerk import Said, clerk
+from tests.fakes.process_list import SeenCommandLines, watched_process_list
+from tests.runner.cli.commands.shell import paddock
+from tests.runner.review.test_page_of_serve import serving
+from tests.runner.schedule.up_process import Desk
+
+pytestmark = pytest.mark.timeout(280)
+
+MCP = Path(__file__).parents[1] / "fakes/mcp_server.py"
+BILLS = """\
+name: bills
+secrets:
+  hook: {env: HOOK_KEY}
+  model: {env: MODEL_KEY}
+  tool: {env: TOOL_KEY}
+  run: {env: RUN_KEY}
+  post: {env: POST_KEY}
+on:
+  webhook: [{path: /bills, secret: "{{ secrets.hook }}"}]
+  notify:
+    - {when: [quarantined], email: ops@example.org}
+    - {when: [quarantined], webhook: "http://127.0.0.1:9/{{ secrets.post }}"}
+    - {when: [quarantined], command: [sh, -c, "sleep 0.3; : told"]}
+mcpServers:
+  fake: {command: PYTHON, args: ["SERVER"], env: {FAKE_KEY: "{{ secrets.tool }}"}}
+models:
+  clerk: {ref: clerk, ctx: 8192, pool: {url: "URL", key: "{{ secrets.model }}"}}
+  vec: {ref: all-minilm, role: embed}
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: bill
+        uses: chat
+        with: {model: clerk, prompt: "{{ steps.text.text }}"}
+        reply: {schema: {number: str, total: float}, evidence: steps.text}
+      - {uses: embed, with: {model: vec, texts: ["{{ steps.bill.text }}"], store: out/index.lance}}
+      - {id: known, uses: tool, with: {name: fake.facts, args: {name: ferry}}}
+      - {id: clean, uses: tool, with: {name: "tools.py:clean", args: {text: "{{ doc.name }}"}}}
+      - uses: run
+        with: {command: [sh, -c, "sleep 0.3; test $KEY && exit 3"], env: {KEY: "{{ secrets.run }}"}}
+"""
+TOOLS = '''
+import os
+
+def clean(text: str) -> str:
+    """Clean a text."""
+    return text.strip() + str(sorted(os.environ))
+'''
+OF_THE_PIPELINE = ("HOOK_KEY", "MODEL_KEY", "TOOL_KEY", "RUN_KEY", "POST_KEY")
+OURS = ("PADDOCK_SMTP", "PADDOCK_API_KEY", "PADDOCK_POOL_KEY", "PADDOCK_LEDGER")
+
+
+@pytest.fixture
+def words() -> dict[str, str]:
+    """A secret for each place that takes one."""
+    names = (*OF_THE_PIPELINE, *OURS, "registry")
+    return {name: f"s3cr3t{secrets.token_hex(12)}" for name in names}
+
+
+def refuse_in(seen: SeenCommandLines, known: dict[str, str], *own: str) -> None:
+    """Fail where a command line has a secret, in any common spelling."""
+    spelled = [
+        text
+        for one in (*known.values(), *own)
+        for text in (one, base64.b64encode(one.encode()).decode(), one.encode().hex())
+    ]
+    assert seen.with_any(*spelled) == []
+
+
+def test_of_all_that_up_starts_no_command_line_has_a_secret(
+    tmp_path: Path, url: str, words: dict[str, str]
+) -> None:
+    said = {"total": Said({"number": "7", "total": 84.5})}
+    folder = tmp_path / "pipes"
+    folder.mkdir()
+    ledger = url.replace("//postgres@", f"//postgres:{words['PADDOCK_LEDGER']}@")
+    assert ledger != url
+    environ = {
+        **{name: words[name] for name in OF_THE_PIPELINE},
+        "PADDOCK_SMTP": f"smtp://me:{words['PADDOCK_SMTP']}@127.0.0.1:9",
+        "PADDOCK_API_KEY": words["PADDOCK_API_KEY"],
+        "PADDOCK_POOL_KEY": words["PADDOCK_POOL_KEY"],
+        "PADDOCK_LEDGER": ledger,
+        "PADDOCK_ALLOW": "run,tool,mcp,network,secrets",
+    }
+    desk = Desk(folder, environ=environ)
+    with clerk(said) as model, watched_process_list() as seen:
+        text = BILLS.replace("URL", model.url).replace("SERVER", str(MCP))
+        desk.write("bills/pipeline.yaml", text.replace("PYTHON", sys.executable))
+        desk.write("bills/tools.py", TOOLS)
+        desk.write("bills/inbox/a.html", "<p>Invoice 7, total 84.50</p>")
+        try:
+            desk.start()
+            home = tmp_path / "home"
+            password = password_file(home).read_text().strip()
+            token = (home / "review.token").read_text().strip()
+            body = json.dumps({"n": 1}).encode()
+            mac = hmac.new(words["HOOK_KEY"].encode(), body, hashlib.sha256).hexdigest()
+            signed = {"X-Hub-Signature-256": f"sha256={mac}"}
+            assert desk.post("/bills", body, signed)[0] == 202
+            desk.until(lambda: b": told" in b" ".join(seen.lines), 120)
+        finally:
+            desk.stop()
+    refuse_in(seen, words, password, token)
+    of_others = {
+        "a document's reader": ("reader_process",),
+        "a Python tool": ("function_worker",),
+        "an MCP server": (str(MCP),),
+        "a command": ("sh", "sleep 0.3; test"),
+        "a notification's command": (": told",),
+        "a model": ("worker_main",),
+        "Prefect's server": ("paddock.runner.daemon.prefect_process",),
+    }
+    its_own = {"an MCP server": words["TOOL_KEY"], "a command": words["RUN_KEY"]}
+    for what, line in of_others.items():
+        environs = seen.environs_of(*line)
+        assert environs, f"{what} was not seen"
+        for name, secret in words.items():
+            if its_own.get(what) != secret:
+                has = [one for one in environs if secret.encode() in one]
+                assert has == [], f"{what} has {name}"
+
+
+class _Registry(BaseHTTPRequestHandler):
+    """Asks for a password, and has no model."""
+
+    def do_GET(self) -> None:
+        told = self.headers.get("Authorization", "")
+        self.server.given.append(told)  # type: ignore[attr-defined]
+        self.send_response(404 if told else 401)
+        self.send_header("WWW-Authenticate", 'Basic realm="models"')
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing."""
+
+
+@contextmanager
+def registry() -> Iterator[tuple[str, list[str]]]:
+    """Serve a registry; yield its host and what it was given as `Authorization`."""
+    given: list[str] = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Registry) as server:
+        server.given = given  # type: ignore[attr-defined]
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}", given
+        server.shutdown()
+
+
+def test_no_command_puts_a_secret_into_a_command_line(
+    tmp_path: Path, url: str, words: dict[str, str], prefect_api: str
+) -> None:
+    key, home = words["PADDOCK_API_KEY"], tmp_path / "home"
+    keys, auth = tmp_path / "keys", tmp_path / "auth.json"
+    keys.write_text(f"{key} ann\n")
+    keys.chmod(0o600)
+    ledger = url.replace("//postgres@", f"//postgres:{words['PADDOCK_LEDGER']}@")
+    environ = {"PADDOCK_API_KEY": key, "PADDOCK_HOME": str(home), "PADDOCK_LEDGER": ledger,
+               "REGISTRY_AUTH_FILE": str(auth), "PREFECT_API_URL": prefect_api,
+               "PADDOCK_WORK_POOL": "quiet",
+               "PREFECT_API_KEY": words["PADDOCK_POOL_KEY"]}  # fmt: skip
+    (tmp_path / "pipeline.yaml").write_text(
+        "steps: [{uses: files.write, with: {path: out/a, text: done}}]\n"
+    )
+    with watched_process_list() as seen, registry() as (host, given):
+        login = base64.b64encode(f"me:{words['registry']}".encode()).decode()
+        auth.write_text(json.dumps({"auths": {host: {"auth": login}}}))
+        assert paddock("pull", f"http://{host}/x/y:z", "--insecure", environ=environ).status == 1
+        assert f"Basic {login}" in given
+        assert paddock("run", str(tmp_path), environ=environ).status == 0
+        paddock("cluster", "init", str(tmp_path), environ=environ)
+        with serving(tmp_path, "--api-keys", str(keys)) as address:
+            asks = {**environ, "PADDOCK_HOST": address}
+            assert paddock("list", environ=asks).status == 0
+            told = paddock("chat", "smollm2:135m", "Hi", environ=asks)
+            assert told.status == 0, told.err
+    refuse_in(seen, words, login)
+    models = seen.environs_of("worker_main")
+    assert models
+    assert not any(word.encode() in one for one in models for word in words.values())
