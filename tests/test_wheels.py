@@ -14,7 +14,12 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -326,13 +331,32 @@ def test_amx_tiles_are_configured_whole(scripts: Any, tmp_path: Path) -> None:
     assert {*missing} == {0}
 
 
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder, as a release's page is; yields its address."""
+    handler = partial(SimpleHTTPRequestHandler, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 @built
 @pytest.mark.timeout(1200)
-def test_without_a_compiler_it_is_installed_and_runs() -> None:
-    wheel("paddock_llm-*.whl")
-    wheel("llama_cpp_python-*+nolibs-*.whl")
-    command = [sys.executable, str(SCRIPTS / "tryout.py"), str(DIST.resolve())]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def test_from_a_releases_page_it_is_installed_without_a_compiler_and_does_the_first_run(
+    tmp_path: Path,
+) -> None:
+    for pattern in ("paddock_llm-*.whl", "llama_cpp_python-*+nolibs-*.whl", "paddock_llama-*.whl"):
+        shutil.copy(wheel(pattern), tmp_path)
+    with served(tmp_path) as address:
+        page = [str(SCRIPTS / "build.py"), "--out", str(tmp_path), "page", address.rstrip("/")]
+        subprocess.run([sys.executable, *page], check=True)
+        command = [sys.executable, str(SCRIPTS / "tryout.py"), address]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     version_of_ours = version("llama-cpp-python").partition("+")[0]

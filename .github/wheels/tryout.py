@@ -1,7 +1,8 @@
-"""Install Paddock from wheels where no compiler can be found, and run it: init, run, test, doctor.
+"""Install Paddock from wheels without a compiler, in an empty home, and do the first run.
 
     python .github/wheels/tryout.py dist              # what is missing there comes from the index
     python .github/wheels/tryout.py dist --extra cuda
+    python .github/wheels/tryout.py https://…/        # from a release's page
 
 Prints what each step took. Ends with the status of the first command that fails.
 """
@@ -19,21 +20,21 @@ from pathlib import Path
 
 # What compiles; none of it may be found, or the trial proves nothing.
 COMPILERS = ("cc", "c++", "gcc", "g++", "clang", "clang++", "cl", "cmake", "ninja", "make", "nvcc")
-# So that the example is a matter of seconds.
-KEPT = ("letters/reference.md", "notes/bees.md")
+# What the README shows of the first run.
+FOUND = 'boatyard.pdf,2024-118,"1,320.00 EUR",17 June 2024'
 
 
 def main() -> None:
     """Try the wheels of a folder."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("dist", type=Path)
+    parser.add_argument("dist", help="a folder of wheels, or the address of a page that lists them")
     parser.add_argument("--extra", default="", help="of paddock-llama, as in: vulkan")
     parser.add_argument("--folder", type=Path, help="is kept; a temporary one is not")
-    parser.add_argument("--all", action="store_true", help="every document of the example")
     args = parser.parse_args()
     folder = args.folder or Path(tempfile.mkdtemp())
     try:
-        Trial(folder.resolve()).all(args.dist.resolve(), args.extra, is_whole=args.all)
+        place = args.dist if "://" in args.dist else str(Path(args.dist).resolve())
+        Trial(folder.resolve()).all(place, args.extra)
     finally:
         if not args.folder:
             shutil.rmtree(folder, ignore_errors=True)
@@ -45,14 +46,16 @@ class Trial:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._bin = folder / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
-        kept = ("SYSTEMROOT", "TEMP", "TMP", "USERPROFILE", "HOME", "SSL_CERT_FILE")
+        kept = ("SYSTEMROOT", "TEMP", "TMP", "SSL_CERT_FILE")
         pip = [name for name in os.environ if name.startswith(("PIP_", "UV_"))]
         self._environ = {name: os.environ[name] for name in (*kept, *pip) if name in os.environ}
         self._environ |= {
-            "PATH": str(self._bin), "PADDOCK_HOME": str(folder / "home"), "PYTHONUTF8": "1",
+            "PATH": str(self._bin), "PYTHONUTF8": "1",
+            "HOME": str(folder / "home"), "USERPROFILE": str(folder / "home"),
         }  # fmt: skip
+        (folder / "home").mkdir(parents=True, exist_ok=True)
 
-    def all(self, dist: Path, extra: str, *, is_whole: bool) -> None:
+    def all(self, dist: str, extra: str) -> None:
         """Install, then use."""
         subprocess.run([sys.executable, "-m", "venv", str(self._folder / "venv")], check=True)
         found = [name for name in COMPILERS if shutil.which(name, path=str(self._bin))]
@@ -60,15 +63,13 @@ class Trial:
         llama = f"paddock-llama[{extra}]" if extra else "paddock-llama"
         self._call(
             "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-            "--find-links", str(dist), "paddock-llm[demo]", llama,
+            "--find-links", dist, "paddock-llm[demo]", llama,
         )  # fmt: skip
         self._call("paddock", "doctor")
-        self._call("paddock", "init", "folder-digest", "digest")
-        inbox = self._folder / "digest" / "inbox"
-        for path in [] if is_whole else [path for path in inbox.rglob("*") if path.is_file()]:
-            if path.relative_to(inbox).as_posix() not in KEPT:
-                path.unlink()
-        self._call("paddock", "run", "--local", "digest/pipeline.yaml")
+        self._call("paddock", "init", "first-run")
+        self._call("paddock", "run", "--local", "first-run")
+        table = (self._folder / "first-run" / "out" / "invoices.csv").read_text("utf-8")
+        assert FOUND in table, table
         self._call("paddock", "init", "ci-batch", "batch")
         self._call("paddock", "test", "batch/pipeline.yaml", "--replay")
 

@@ -1,11 +1,6 @@
-"""Record the folder digest in a real terminal, for the README.
+"""Record the first run in a real terminal, for the README.
 
-    uv run --with pyte python tests/recording/record.py             # minutes: the models work
-    uv run --with pyte python tests/recording/record.py --fast --out try.svg    # three documents
-
-The README shows it by this line:
-
-    ![A terminal: run; again, 0 calls; edit one; plan says why](tests/recording/folder-digest.svg)
+    uv run --with pyte python tests/recording/record.py             # a minute: the models work
 
 The commands run in a pseudo-terminal, in an empty home; what they write is real. The typing is
 played, and waiting is shortened, by as much as the corner says. A command that fails, or does not
@@ -14,7 +9,6 @@ say what its scene claims, ends the recording and nothing is written.
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import pty
@@ -34,8 +28,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.recording.film import COLUMNS, ROWS, Frame, Picture, Run, look, runs, shorten, svg, thin
 
-OUT = Path(__file__).with_name("folder-digest.svg")
-TITLE = "folder-digest · a 135M model on {cores} CPU cores · waiting is shortened"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "first-run"
+OUT = Path(__file__).with_name("first-run.svg")
+TITLE = "first run · no network, {cores} CPU cores · waiting is shortened"
 
 SAMPLE_S = 0.125  # the live table draws eight times a second
 QUIET_S = 0.02  # a picture is taken between two drawings, never within one
@@ -52,12 +47,13 @@ class Scene:
 
 
 SCENES = (
-    Scene("paddock init folder-digest digest", "Next: paddock run", 1.5),
-    Scene("paddock run digest", "Nothing failed.", 3.5),
-    Scene("paddock run digest", " 0 model calls", 4.0),
-    Scene('echo "P.S. The boiler is mended." >> digest/inbox/letters/boiler.txt', "", 0.5),
-    Scene("paddock plan digest", "(content changed)", 5.0),
-    Scene("paddock run digest", "items fresh", 6.0),
+    Scene("paddock run examples/first-run", "Nothing failed.", 4.0),
+    Scene("cat examples/first-run/out/invoices.csv", "boatyard.pdf,2024-118", 4.0),
+    Scene("grep -A 6 '## Mail' examples/first-run/out/DIGEST.md", "the fog bell", 5.0),
+    Scene("paddock run examples/first-run", " 0 model calls", 3.5),
+    Scene('echo "P.S. The boiler is mended." >> examples/first-run/inbox/boiler.txt', "", 0.5),
+    Scene("paddock plan examples/first-run", "(content changed)", 5.0),
+    Scene("paddock run examples/first-run", "items fresh", 5.0),
 )
 
 
@@ -98,7 +94,7 @@ class Terminal:
 
     def _carry_out(self, scene: Scene) -> Iterator[Frame]:
         """Run a command to its end; give every picture with the time that it stood."""
-        process = self._start(scene.command)
+        process = self.start(scene.command)
         began, picture, said, is_over = time.monotonic(), self._picture(), b"", False
         while not is_over:
             is_over = process.poll() is not None  # asked first: what it said last is still read
@@ -111,7 +107,7 @@ class Terminal:
             screen = "\n".join(self._screen.display).rstrip()
             sys.exit(f"{scene.command!r} failed or did not say {scene.claim!r}:\n{screen}")
 
-    def _start(self, command: str) -> subprocess.Popen[bytes]:
+    def start(self, command: str) -> subprocess.Popen[bytes]:
         env = {"PATH": os.environ["PATH"], "HOME": str(self._home), "LANG": "C.UTF-8"}
         env |= {"TERM": "xterm-256color", "PADDOCK_HOME": str(self._home / ".paddock")}
         tty = self._theirs
@@ -153,36 +149,27 @@ def _look(cell: Any) -> str:
     return look(cell.fg, bold=cell.bold, italic=cell.italics, underlined=cell.underscore)
 
 
-def record(*, is_fast: bool) -> Iterator[Frame]:
-    """Play every scene in one new terminal; the fast way only has the letters to read."""
-    with tempfile.TemporaryDirectory() as home, Terminal(Path(home)) as terminal:
-        for scene in SCENES:
-            print(scene.command)
-            yield from terminal.play(scene)
-            if is_fast and scene is SCENES[0]:
-                _keep_letters(Path(home, "digest", "inbox"))
-
-
-def _keep_letters(inbox: Path) -> None:
-    for path in inbox.iterdir():
-        if path.is_file():
-            path.unlink()
-        elif path.name != "letters":
-            shutil.rmtree(path)
+def record() -> Iterator[Frame]:
+    """Play every scene in one new terminal, beside a copy of the example."""
+    with tempfile.TemporaryDirectory(prefix="paddock-") as home, Terminal(Path(home)) as terminal:
+        left = shutil.ignore_patterns(".paddock", "out")
+        shutil.copytree(EXAMPLE, Path(home, "examples", "first-run"), ignore=left)
+        try:
+            for scene in SCENES:
+                print(scene.command)
+                yield from terminal.play(scene)
+        finally:
+            terminal.start("paddock service stop").wait()
 
 
 def main() -> None:
     """Record, write the SVG, say how long and how large it is."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--fast", action="store_true", help="three documents, to try this script")
-    parser.add_argument("--out", type=Path, default=OUT, help="the SVG to write")
-    options = parser.parse_args()
-    frames = tuple(record(is_fast=options.fast))
+    frames = tuple(record())
     about = "A recording of a terminal: " + "; ".join(scene.command for scene in SCENES)
     text = svg(frames, TITLE.format(cores=os.cpu_count()), about)
-    options.out.write_text(text, encoding="utf-8")
+    OUT.write_text(text, encoding="utf-8")
     seconds = sum(frame.seconds for frame in frames)
-    print(f"{options.out}: {len(frames)} frames, {seconds:.0f} s, {len(text) / 1000:.0f} kB")
+    print(f"{OUT}: {len(frames)} frames, {seconds:.0f} s, {len(text) / 1000:.0f} kB")
 
 
 if __name__ == "__main__":
