@@ -321,14 +321,17 @@ def proposal_text(machine: Machine, proposed: WellKnownModel | None, what: str) 
             units.size(model.size_bytes),
             f"{model.n_weights:.1f}B",
             model.licence,
-            "?" if machine.speed is None else units.duration(machine.speed.document_s(model)),
+            "?"
+            if machine.speed is None
+            else f"about {units.duration(machine.speed.document_s(model))}",
         )
         for model in fitting
     ]
     lines = [f"{what[0].upper()}{what[1:]}: {units.size(machine.memory_bytes)}."]
     if machine.speed is not None:
         lines.append(
-            "A document here is two pages, summarised in 150 words. Times are rough estimates."
+            "A document here is two pages, summarised in 150 words. Times are rough estimates for a "
+            "machine that does nothing else."
         )
     if n_large := len(WELL_KNOWN) - len(fitting):
         lines.append(f"{counted(n_large, 'larger model')} would not fit.")
