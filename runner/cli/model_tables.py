@@ -330,8 +330,8 @@ def proposal_text(machine: Machine, proposed: WellKnownModel | None, what: str) 
     lines = [f"{what[0].upper()}{what[1:]}: {units.size(machine.memory_bytes)}."]
     if machine.speed is not None:
         lines.append(
-            "A document here is two pages, summarised in 150 words. Times are rough estimates for a "
-            "machine that does nothing else."
+            "A document here is two pages, summarised in 150 words. Times are rough estimates for "
+            "a machine that does nothing else."
         )
     if n_large := len(WELL_KNOWN) - len(fitting):
         lines.append(f"{counted(n_large, 'larger model')} would not fit.")
