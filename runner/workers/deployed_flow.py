@@ -201,12 +201,13 @@ async def _with_cancellation(report: Report) -> Report:
     Prefect's worker passes a cancellation on by the same signal as the end of the machine's worker,
     after which another machine takes the share.
     """
-    context, wish = FlowRunContext.get(), None
-    with contextlib.suppress(PrefectException, httpx.HTTPError):
-        async with get_client() as client:
-            state = (await client.read_flow_run(context.flow_run.id)).state  # type: ignore
-            wish = wish_of_state(state.type.value, state.name or "") if state else None
-    if wish is None:
+    context, state = FlowRunContext.get(), None
+    if context is not None and context.flow_run is not None:
+        with contextlib.suppress(PrefectException, httpx.HTTPError):
+            async with get_client() as client:
+                state = (await client.read_flow_run(context.flow_run.id)).state
+    wish = wish_of_state(state.type.value, state.name or "") if state is not None else None
+    if wish is None or wish[0] != "stop":
         return report
     return replace(report, message=(report.message or "").replace("Interrupted", wish[1], 1))
 
