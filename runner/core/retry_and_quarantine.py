@@ -302,8 +302,8 @@ class CrashHistory:
         """
         n_halvings = 0 if self.was_given_up else n_parallel.bit_length() - 1
         max_attempts = max(max_attempts, 2 if n_halvings else 1)  # the first death alone is the 2nd
-        # With 2 for each, 15 innocent items of 540 simulated runs with 16 or 32 in parallel, and a
-        # kill in each 1 to 1.5 times of an item, were quarantined; with 3, 1.
+        # Of 2,400 simulated runs with 16 or 32 in parallel and a kill in each 1 to 1.5 times of an
+        # item: with 2 for each, 49 innocent items were quarantined; with 3, 4.
         return self.n_deaths >= max_attempts + n_halvings + 3 * self._n_by_chance
 
 
