@@ -460,8 +460,9 @@ def _text_diff(then: Any, now: Any) -> dict[str, list[str]]:
     words = {"parameters": others}
     if texts:
         words["prompt"] = list(dict.fromkeys(texts))
-    if is_function_reference(str(now.get("uses", ""))):
-        words["version"] = ["function changed"]
+    if is_function_reference(uses := str(now.get("uses", ""))):
+        file = uses.rpartition(":")[0]
+        words["version"] = [f"code of {file}, or of what it imports, changed"]
     reply_then, reply_now = then.get("reply"), now.get("reply")
     for part, names in (("schema", ("schema",)), ("check", ("check", "repair"))):
         if _is_same_reply(reply_then or {}, reply_now or {}, names):

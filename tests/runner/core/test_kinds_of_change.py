@@ -731,7 +731,7 @@ KINDS: dict[str, tuple[dict[str, str], Change, dict[str, str | None]]] = {
     "function": (
         CODE,
         edit("own.py", "lower(text)", "lower('x' + text)"),
-        _all("function changed (step 'own')"),
+        _all("code of own.py, or of what it imports, changed (step 'own')"),
     ),
     "comment in a function's file": (
         CODE,
@@ -741,23 +741,23 @@ KINDS: dict[str, tuple[dict[str, str], Change, dict[str, str | None]]] = {
     "module that a function imports": (
         CODE,
         edit("helper.py", "lower()", "upper()"),
-        _all("function changed (step 'own')"),
+        _all("code of own.py, or of what it imports, changed (step 'own')"),
     ),
     "comment in a module": (CODE, edit("helper.py", "def", "# Lower.\ndef"), {}),
     "package that a function imports": (
         CODE,
         edit("pack/__init__.py", "!", "?"),
-        _all("function changed (step 'own')"),
+        _all("code of own.py, or of what it imports, changed (step 'own')"),
     ),
     "module of a package": (
         CODE,
         edit("pack/part.py", "20", "18"),
-        _all("function changed (step 'own')"),
+        _all("code of own.py, or of what it imports, changed (step 'own')"),
     ),
     "module two levels up": (
         CODE,
         edit("pack/tail.py", "' .'", "' ,'"),
-        _all("function changed (step 'own')"),
+        _all("code of own.py, or of what it imports, changed (step 'own')"),
     ),
     "module that nothing imports": (CODE, edit("unused.py", "1", "2"), {}),
     "tool": (

@@ -291,7 +291,7 @@ def test_a_plan_names_what_changed_and_bounds_what_the_run_costs(
     assert not world.plan().has_work
 
 
-def test_another_function_in_the_same_file_is_named_so(tmp_path: Path) -> None:
+def test_changed_code_of_a_function_is_named_by_its_file(tmp_path: Path) -> None:
     world = World(
         tmp_path,
         "steps:\n"
@@ -307,7 +307,8 @@ def test_another_function_in_the_same_file_is_named_so(tmp_path: Path) -> None:
         environment=RunEnvironment(pool=FakePool(), settings=own),
     )
     edit("own.py", "+ 1", "+ 2")(world)
-    assert set(reasons(world.plan()).values()) == {"function changed (step 'up')"}
+    why = "code of own.py, or of what it imports, changed (step 'up')"
+    assert set(reasons(world.plan()).values()) == {why}
 
 
 def test_a_key_that_reads_more_of_the_item_is_named_as_the_reason(tmp_path: Path) -> None:
