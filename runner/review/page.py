@@ -22,13 +22,14 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import parse_qs
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
@@ -209,14 +210,22 @@ class PageAccess:
             )
 
 
+async def _content(request: Request, most_bytes: int) -> bytes | None:
+    """Return a request's body; None where it is larger, or the client disconnected."""
+    body = bytearray()
+    with suppress(ClientDisconnect):
+        async for part in request.stream():
+            body += part
+            if len(body) > most_bytes:
+                return None
+        return bytes(body)
+    return None
+
+
 async def _form(request: Request) -> dict[str, str]:
     """Return the first value of each field of a form; nothing of one that is too large."""
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _MOST_FORM_BYTES:
-            return {}
-    found = parse_qs(body.decode("utf-8", "replace"))
+    body = await _content(request, _MOST_FORM_BYTES)
+    found = parse_qs((body or b"").decode("utf-8", "replace"))
     return {name: values[0] for name, values in found.items()}
 
 
@@ -568,11 +577,9 @@ async def _body(request: Request) -> dict[str, Any]:
     Raises:
         ApiError: it is too large, or none.
     """
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _MOST_BODY_BYTES:
-            raise ApiError(413, "This is more than an answer can be: 4 MiB at most.")
+    body = await _content(request, _MOST_BODY_BYTES)
+    if body is None:
+        raise ApiError(413, "This is more than an answer can be: 4 MiB at most.")
     value = parse_json(body.decode("utf-8", "replace")) if body else {}
     if not isinstance(value, dict):
         raise ApiError(400, "The body must be a JSON object.")

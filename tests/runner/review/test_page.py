@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -118,6 +119,19 @@ def test_the_page_loads_nothing_but_its_own(ann: httpx.Client) -> None:
         assert "unsafe" not in policy
         assert "http" not in answer.text.replace("http://www.w3.org/2000/svg", "")
     assert "--paper:#0d1117" in ann.get("/review/page.css").text
+
+
+@pytest.mark.parametrize("path", ["/review", f"{API}/accept", f"{API}/reviews/x/decide"])
+def test_a_client_that_leaves_in_the_middle_of_its_request_is_no_fault(
+    address: str, ann: httpx.Client, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    host, _, port = address.partition("//")[2].partition("/")[0].partition(":")
+    head = f"Host: {host}:{port}\r\nAuthorization: Bearer {address.partition('token=')[2]}\r\n"
+    with socket.create_connection((host, int(port)), timeout=30) as one:
+        one.sendall(f"POST {path} HTTP/1.1\r\n{head}Content-Length: 999\r\n\r\n{{".encode())
+        assert ann.get(f"{API}/queue").status_code == 200  # it was read by then
+    assert ann.get(f"{API}/queue").status_code == 200
+    assert "Exception in ASGI application" not in caplog.text
 
 
 # Lists and documents
