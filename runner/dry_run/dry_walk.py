@@ -143,25 +143,19 @@ class DryPool(LedgerPool):
     ) -> int:
         """Count a prompt's tokens, roughly where it is far from the limit."""
         more = await self._more(model, [one.content for one in messages])
-        facts = await self.facts(model)
         bound = token_counting.most_in_chat(messages)
-        sampling = resolve_sampling({}, model.params)
-        is_usual = reserved_tokens(sampling.max_tokens, facts.n_ctx_tokens) <= (
-            facts.n_ctx_tokens // 4
-        )
         if self._is_exact(model) and not tools:
-            if is_usual and bound + more < _SURELY_FITS * facts.n_ctx_tokens:
+            reserved, room = await self._reserved(model, {})
+            if 4 * reserved <= room and bound + more < _SURELY_FITS * room:
                 return bound + more
             return more + await super().count_chat(model, messages, tools)
         return more + (bound if self._is_long else token_counting.least_in_chat(messages))
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
         more = [await self._more(model, [text]) for text in texts]
-        if self._is_exact(model):
-            counted = await super().count_texts(model, texts)
-        else:
-            count = token_counting.most_tokens if self._is_long else token_counting.least_tokens
-            counted = [count(text) for text in texts]
+        count = token_counting.most_tokens if self._is_long else token_counting.least_tokens
+        is_exact = self._is_exact(model)
+        counted = await super().count_texts(model, texts) if is_exact else list(map(count, texts))
         return [n + m for n, m in zip(counted, more, strict=True)]
 
     def _is_exact(self, model: ModelSpec) -> bool:
@@ -169,34 +163,30 @@ class DryPool(LedgerPool):
 
     async def _more(self, model: ModelSpec, texts: Sequence[str]) -> int:
         n = sum(text.count(UNKNOWN) for text in texts) if self._is_long else 0
-        if not n:
-            return 0
-        facts = await self.facts(model)
-        max_tokens = resolve_sampling({}, model.params).max_tokens
-        return n * reserved_tokens(max_tokens, facts.n_ctx_tokens)
+        return n * (await self._reserved(model, {}))[0] if n else 0
+
+    async def _reserved(self, model: ModelSpec, params: Mapping[str, Any]) -> tuple[int, int]:
+        """Return the tokens that are kept for an answer, and those of the context."""
+        n_ctx_tokens = (await self.facts(model)).n_ctx_tokens
+        max_tokens = resolve_sampling(params, model.params).max_tokens
+        return reserved_tokens(max_tokens, n_ctx_tokens), n_ctx_tokens
 
     # --- asking
 
     async def ask(self, request: ChatRequest, *, tells: bool) -> AsyncIterator[Chunk | Reply]:
-        """Yield the known reply, or a placeholder."""
+        """Yield the known reply, or a placeholder; raise PromptTooLong as the real pool would."""
         found = await self.looked_up(request)
         if found.row is not None:
             self.n_known += 1
             yield cached_reply(found.row)
             return
-        await self._check_fit(request)
+        n_tokens = await self.count_chat(request.model, request.messages, request.tools)
+        reserved, room = await self._reserved(request.model, request.params)
+        if n_tokens + reserved > room:
+            raise PromptTooLong(n_tokens, reserved, room)
         texts = [message.content for message in request.messages]
         self._counted(request.model.ref, found.hash, texts)
         yield Reply(_placeholder(request.constraint), "stop", Usage(), "")
-
-    async def _check_fit(self, request: ChatRequest) -> None:
-        """Raise PromptTooLong where the real pool would."""
-        n_tokens = await self.count_chat(request.model, request.messages, request.tools)
-        facts = await self.facts(request.model)
-        sampling = resolve_sampling(request.params, request.model.params)
-        reserved = reserved_tokens(sampling.max_tokens, facts.n_ctx_tokens)
-        if n_tokens + reserved > facts.n_ctx_tokens:
-            raise PromptTooLong(n_tokens, reserved, facts.n_ctx_tokens)
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Return the known vectors, or placeholders."""

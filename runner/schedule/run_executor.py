@@ -109,7 +109,7 @@ async def _run_task(task: RunTask, link: Connection) -> None:
     orders.began = lambda run: _send_message(link, RunBegan(run))
     orders.waits = lambda words: _send_message(link, RunWaits(words))
     is_unreachable = False
-    with deployed_flow.with_orders(orders), _taking_stop_requests(link, orders):
+    with deployed_flow.with_orders(orders), _taking_stop_requests(link, orders, task.api_url):
         try:
             words = await deployed_flow.run_queued_flow(task.flow_run, task.parameters)
         except deployed_flow.PrefectUnreachable as error:
@@ -120,9 +120,10 @@ async def _run_task(task: RunTask, link: Connection) -> None:
 
 
 @contextmanager
-def _taking_stop_requests(link: Connection, orders: RunOrders) -> Iterator[None]:
+def _taking_stop_requests(link: Connection, orders: RunOrders, api_url: str) -> Iterator[None]:
     """Handle stop requests from the pipe while its other end is open."""
     loop = asyncio.get_running_loop()
+    alone: list[asyncio.Task[None]] = []
 
     def hear() -> None:
         try:
@@ -130,6 +131,7 @@ def _taking_stop_requests(link: Connection, orders: RunOrders) -> Iterator[None]
         except (EOFError, OSError):
             loop.remove_reader(link.fileno())
             orders.is_continued = True  # by the next `paddock up`
+            alone.append(asyncio.create_task(_end_without_prefect(api_url, orders)))
             return
         orders.is_continued = True  # unless it was cancelled for good
         if isinstance(said, StopRequest) and said.is_gentle:
@@ -144,6 +146,31 @@ def _taking_stop_requests(link: Connection, orders: RunOrders) -> Iterator[None]
         yield
     finally:
         loop.remove_reader(link.fileno())
+        for task in alone:
+            task.cancel()
+
+
+_AWAY_S = 15.0  # longer than the next `paddock up` takes to start its server
+_DRAIN_S = 30.0
+
+
+async def _end_without_prefect(api_url: str, orders: RunOrders) -> None:
+    """End this process if Prefect's server stays away, now that its `paddock up` is gone.
+
+    The next one may have its server at another port, since a program took the one it had; Prefect's
+    client would ask there for minutes. It takes the run for one that was killed, and continues it.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _AWAY_S
+    while loop.time() < until:
+        await asyncio.sleep(1)
+        if await deployed_flow.is_reachable(api_url):
+            until = loop.time() + _AWAY_S
+    orders.stop_gate.close("Prefect's server is gone", "budget")
+    until = loop.time() + _DRAIN_S
+    while orders.report is None and loop.time() < until:  # noqa: ASYNC110 - no event tells of it
+        await asyncio.sleep(0.5)
+    os._exit(1)
 
 
 def _send_message(link: Connection, said: RunBegan | RunWaits | RunEnded) -> None:

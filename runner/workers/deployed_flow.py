@@ -58,6 +58,7 @@ log = logging.getLogger("paddock.up")
 
 REACH_S = 60.0  # our own server restarts within some seconds, 12 on a busy machine
 REACH_PAUSE_S = 1.0
+ANSWER_S = 5.0
 
 _PREFIX = re.compile(r"^Flow run encountered an exception:(?: \w+:)? ?")
 """Prefect's prefix of an error's message."""
@@ -388,6 +389,16 @@ async def run_queued_flow(flow_run: str, parameters: Mapping[str, Any]) -> str:
             raise
         raise PrefectUnreachable(str(error)) from error
     return _PREFIX.sub("", str(state.message or ""))
+
+
+async def is_reachable(api_url: str) -> bool:
+    """Return whether a server answers there, within seconds."""
+    try:
+        async with httpx.AsyncClient(trust_env=False, timeout=ANSWER_S) as client:
+            await client.get(f"{api_url.rstrip('/')}/health")
+    except httpx.HTTPError:
+        return False
+    return True
 
 
 async def _read(flow_run: UUID) -> FlowRun:

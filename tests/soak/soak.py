@@ -29,7 +29,7 @@ import httpx
 HOUSE = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(HOUSE))
 
-from tests.soak.arrivals import Arrivals, bomb, poison  # noqa: E402
+from tests.soak.arrivals import Arrivals, bomb, broken, poison  # noqa: E402
 from tests.soak.judge import Arrival, Verdict, table, verdict  # noqa: E402
 from tests.soak.killer import Killer  # noqa: E402
 from tests.soak.world import CALLS, World  # noqa: E402
@@ -138,7 +138,7 @@ async def _bad_times(
 ) -> None:
     async with asyncio.TaskGroup() as group:
         end = time.monotonic() + plan.arrive_s
-        group.create_task(_arrive(plan, arrivals, end))
+        group.create_task(_arrive(world, plan, arrivals, end))
         group.create_task(_kill(plan, killer, end))
         group.create_task(_poison(world, plan, arrivals))
         group.create_task(_bursts(world, plan, calls))
@@ -148,9 +148,12 @@ async def _bad_times(
             group.create_task(_run_by_hand(world, plan, end, by_hand))
 
 
-async def _arrive(plan: Plan, arrivals: Arrivals, end: float) -> None:
-    """Add files, many at a time: some of them take seconds."""
+async def _arrive(world: World, plan: Plan, arrivals: Arrivals, end: float) -> None:
+    """Add files, many at a time: some of them take seconds. The first cannot be read."""
     pace = random.Random(plan.seed)
+    texts = world.folders["texts"]
+    while not texts.known:
+        await arrivals.bad(broken, texts)
     async with asyncio.TaskGroup() as group:
         while time.monotonic() < end:
             group.create_task(arrivals.one())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -57,6 +58,37 @@ def test_a_run_that_could_not_reach_prefect_is_started_again_and_one_that_failed
     assert ProcessEnd(words=words, has_spoken=True).crash is None
     unreachable = ProcessEnd(words=words, has_spoken=True, is_unreachable=True)
     assert unreachable.crash == f"its process could not reach Prefect ({words})"
+
+
+ORPHAN = """
+import asyncio, socket
+from multiprocessing import Pipe
+from paddock.runner.schedule import run_executor
+from paddock.runner.workers.deployed_flow import RunOrders
+
+async def work(ours, theirs):
+    run_executor._AWAY_S = 0.5
+    orders = RunOrders()
+    with run_executor._taking_stop_requests(ours, orders, "http://127.0.0.1:{port}/api"):
+        theirs.close()
+        while not orders.stop_gate.is_closed:
+            await asyncio.sleep(0.02)
+        print(orders.stop_gate.words, flush=True)
+        orders.report = "done"
+        await asyncio.sleep(60)
+
+asyncio.run(work(*Pipe()))
+"""
+
+
+def test_a_run_whose_up_is_gone_ends_where_prefects_server_does_not_come_back() -> None:
+    """A program took the port and never answers: the next `up` has its server elsewhere."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        told = subprocess.run(
+            [sys.executable, "-c", ORPHAN.format(port=taken.getsockname()[1])],
+            stdout=subprocess.PIPE, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    assert (told.returncode, told.stdout) == (1, "Prefect's server is gone\n")
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells it so")
