@@ -156,6 +156,8 @@ def test_every_template_says_in_its_readme_how_it_is_used() -> None:
         assert lines[0].startswith("# "), template.name
         assert 5 <= len(lines) <= 30, template.name
         assert any("paddock " in line for line in lines), template.name
+        commands = [line for line in lines if line.startswith(("    ", "$ "))]
+        assert not [line for line in commands if "examples/" in line], "there are none in a copy"
         assert 10 <= len(template.description) <= 110, template.name
 
 
