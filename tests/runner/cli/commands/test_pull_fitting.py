@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from paddock.engine.memory.device_memory import Device
-from paddock.engine.models.well_known import Machine, MachineSpeed
+from paddock.engine.models.well_known import WELL_KNOWN, Machine, MachineSpeed
 from paddock.engine.settings import PoolSettings
 from paddock.runner.cli.application import application
 from paddock.runner.cli.commands import pull_push_create
+from tests.fakes.far_side import far_side, gguf
 from tests.fakes.gguf import LLAMA, write_gguf
 
 
@@ -86,6 +88,21 @@ def test_models_lists_what_fits_and_pull_alone_takes_the_proposed(
     pulled = paddock("pull")
     assert asked == ["llama3.2:3b"]
     assert "llama3.2:3b fits this machine: 2.0 GB, licence Llama 3 Community." in pulled.stderr
+
+
+def test_pull_alone_brings_the_proposed_model_from_a_registry(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    with far_side() as far:
+        far.publish("team/mini", "v1", model=gguf(100_000), template=b"{{ .Prompt }}")
+        here = replace(WELL_KNOWN[0], name=f"{far.host}/team/mini:v1")
+        monkeypatch.setattr(pull_push_create, "propose", lambda _: here)
+        pulled = paddock("pull", "--insecure")
+        assert pulled.exit_code == 0, pulled.stderr
+    listed = paddock("list")
+    assert f"{far.host}/team/mini:v1" in listed.stdout
 
 
 def test_pull_alone_says_when_no_well_known_model_fits(
