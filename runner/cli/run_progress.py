@@ -216,7 +216,7 @@ def progress_text(pace: StepProgress, now: float) -> str:
     if rate is not None:
         parts.append(f"{units.speed(rate)} tokens/s")
     if left_s is not None:
-        parts.append(f"about {units.duration(left_s)} to go")
+        parts.append(f"about {units.duration(max(1.0, left_s))} to go")
     return ", ".join(parts)
 
 
