@@ -5,6 +5,7 @@ dates, quotations, citations, evidence. Functions of other packages come from en
 caller passes the mapping of all of them. The only importer of `py3langid`.
 """
 
+# ruff: noqa: RUF001 - words of many scripts
 from __future__ import annotations
 
 import datetime
@@ -21,7 +22,7 @@ from paddock.engine.system.text import counted, listed, one_line, path_text
 from .check import CheckFunction
 from .evidence import Path, missing_keys
 from .text_index import TextIndex
-from .values_in_text import ValueIndex, is_month, values_in
+from .values_in_text import TextValue, ValueIndex, is_month, values_in
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier  # type: ignore[import-untyped]
@@ -369,11 +370,26 @@ def _language_identifier() -> LanguageIdentifier:
 
 _CITED = re.compile(r"\[(\d+(?:\s?[,;\u2013-]\s?\d+)*)\]")
 _MOST_CITED = 1000
+
+
 # A citation or a page follows text: `[450]` by itself is a number.
 _CITATION_MARK = re.compile(
     r"(?<=[^\s\[])(?:[^\S\n]?\[(?:(?:pp?|S|s)\.\s?\d{1,4}|\d{1,2})(?:\s?[,;\u2013-]\s?\d{1,4})*\])+"
 )
 _LIST_NUMBER = re.compile(r"^([^\S\n]*)(\d{1,3})([.)])[^\S\n]+(?=(\S+))", re.MULTILINE)
+_ITEM_END = re.compile(r"[.)](?:\s|\Z)")
+_ITEM_CHARS = 24
+_ITEM_NAME = re.compile(
+    r"(?:(?<![^\W_])(?:items?|points?|steps?|no|nos|nr|num|number|sections?|parts?|paragraphs?"
+    r"|questions?|rules?|tasks?|articles?|clauses?|top|punkte?|schritte?|nummer|ziffer|abschnitt"
+    r"|absatz|frage|aufgabe|étapes?|articles?|numéro|puntos?|pasos?|artículos?|número|punt[oi]|passo"
+    r"|passi|articol[oi]|numero|pontos?|passos?|artigos?|stap|stappen|punt|artikel|vraag"
+    r"|pkt|punkt\w*|krok\w*|poz|numer|madde|adım|soru|пункт\w*|шаг\w*|البند|النقطة|الخطوة|المادة)"
+    r"\.?[^\S\n]?|[№#§第(\[])\Z",
+    re.IGNORECASE,
+)
+_ITEM_NUMBER = re.compile(r"^[^\S\n]*(\d{1,3})[.)][^\S\n]+(?=([^\W\d_]\S*))", re.MULTILINE)
+_SENTENCE_BEFORE = re.compile(r"(?:\A|[.:;!?。：；！？)]\s*\n|\n[^\S\n]*\n)\s*\Z")
 
 
 def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
@@ -381,37 +397,33 @@ def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
 
     In digits or in words, in any notation; fractions, multiples, times of day, versions and Roman
     numerals as well. A sign counts, and opposite words around it: rose and fell, at least and at
-    most; so do the period (per month, per year) and the part of the day of a time. Per cent, a
-    currency or a unit counts if both texts have one; percentage points are no per
-    cent. List numbers and citations such as [1] are ignored. `within` is the share by which a
-    number may differ, such as 0.01 for rounded ones.
+    most, before and after a day; so do the period (per month, per year) and the part of the day
+    of a time. Per cent, a currency or a unit counts if both texts have one; percentage points are
+    no per cent. List numbers and citations such as [1] are ignored, and the number of a source's
+    item supports only what names the item. `within` is the share by which a number may differ,
+    such as 0.01 for rounded ones.
 
     >>> grounded("On 2024-05-03 it sold 1200 of 40.", source="3 May 2024: 1,200 sold.")
     'This is not in the source: 40. Use only what is in it.'
     """
     answer, text = without_list_numbers("\n\n".join(texts_in(value))), text_of(source)
-    values = TextIndex(text).values
-    missing = _unsupported_values(answer, values, within)
-    if missing:
-        # A source that has the same list gives its items the same numbers.
-        plain = without_list_numbers(text)
-        if plain != text:
-            for said in values_in(plain):
-                values.add(said)
-            missing = _unsupported_values(answer, values, within)
+    plain = without_item_numbers(text)
+    missing = _unsupported_values(answer, TextIndex(plain).values, within)
+    if missing and plain != text:  # the number of an item supports only what names that item
+        values = TextIndex(text).values
+        missing = [one for one in missing if not (_is_item(answer, one) and values.holds(one))]
     if not missing:
         return None
-    return f"This is not in the source: {listed(missing)}. Use only what is in it."
+    names = list(dict.fromkeys(one.text for one in missing))
+    return f"This is not in the source: {listed(names)}. Use only what is in it."
 
 
-def _unsupported_values(answer: str, values: ValueIndex, within: float) -> list[str]:
+def _unsupported_values(answer: str, values: ValueIndex, within: float) -> list[TextValue]:
     """Return the values of an answer that a source lacks, in order."""
-    missing = {
-        (said.start, said.text): None
-        for said in values_in(answer)
-        if said.is_sure and not values.holds(said, within)
-    }
-    return list(dict.fromkeys(text for _, text in sorted(missing)))
+    missing = (
+        said for said in values_in(answer) if said.is_sure and not values.holds(said, within)
+    )
+    return sorted(missing, key=lambda said: (said.start, said.text))
 
 
 def without_list_numbers(text: str) -> str:
@@ -448,6 +460,34 @@ def without_list_numbers(text: str) -> str:
     return "".join(signs)
 
 
+def without_item_numbers(text: str) -> str:
+    r"""Blank the numbers before a text's items, and those of its lists and citations.
+
+    >>> without_item_numbers("Plan.\n3. Hire two.\nIt costs\n9. Then")
+    'Plan.\n   Hire two.\nIt costs\n9. Then'
+    """
+    plain = without_list_numbers(text)
+    found = [one for one in _ITEM_NUMBER.finditer(plain) if not is_month(one[2])]
+    numbers = {int(one[1]) for one in found}
+    signs = list(plain)
+    for one in found:
+        number = int(one[1])
+        is_in_row = number - 1 in numbers or number + 1 in numbers
+        if is_in_row or _SENTENCE_BEFORE.search(text, max(0, one.start() - 8), one.start()):
+            signs[one.start(1) : one.end(1) + 1] = " " * (len(one[1]) + 1)
+    return "".join(signs)
+
+
+def _is_item(answer: str, said: TextValue) -> bool:
+    """Return whether a value is a day, or the number of an item, a section or the like."""
+    first = answer.rfind("\n", 0, said.start) + 1
+    is_at_start = not answer[first : said.start].strip()
+    is_item = is_at_start and _ITEM_END.match(answer, said.end) is not None
+    is_named = _ITEM_NAME.search(answer, max(0, said.start - _ITEM_CHARS), said.start)
+    is_ordinal = said.number is not None and said.number.is_ordinal
+    return is_item or is_named is not None or is_ordinal or bool(said.days)
+
+
 def quotes(value: Any, source: Any) -> str | None:
     """Check that each text of the answer is in the source word by word, in whole words.
 
@@ -461,7 +501,8 @@ def quotes(value: Any, source: Any) -> str | None:
     texts = texts_in(value, with_numbers=False)
     missing = [f'"{_short(one)}"' for one in texts if not index.find(one)]
     numbers = "\n\n".join(texts_in(value, with_texts=False))
-    missing += _unsupported_values(numbers, index.values, 0.0) if numbers else []
+    lacking = _unsupported_values(numbers, index.values, 0.0) if numbers else []
+    missing += dict.fromkeys(said.text for said in lacking)
     if not missing:
         return None
     return f"This is not in the source word by word: {listed(missing)}."

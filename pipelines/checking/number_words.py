@@ -113,17 +113,22 @@ _ORDINALS: Mapping[Language, str] = {
 
 
 _OTHER_SCALES: Mapping[float, str] = {
-    1e3: "tys tysiąc tysiące tysięcy тыс тысяч тысячи тис тисяч тисячі tusen tusind tusinde bin tis"
-    " tisíc tisíce mii ezer tuhatta ألف آلاف אלף हज़ार हजार ribu nghìn ngàn พัน",
+    1e3: "tys tysiąc tysiące tysięcy tysiąca тыс тысяч тысячи тис тисяч тисячі tusen tusind "
+    "tusinde bin tis"
+    " bine bini binden binlik tysiącom тысячам tisíc tisíce mii ezer tuhatta ألف آلاف אלף हज़ार "
+    "हजार ribu nghìn ngàn พัน",
     1e5: "लाख lakh",
-    1e6: "milhão milhões mi milion miliony milionów milionu млн миллион миллиона миллионов мільйон"
+    1e6: "milhão milhões mi milion miliony milionów milionu miliona млн миллион миллиона "
+    "миллионов мільйон"
     " мільйона мільйонів miljon miljoner mn mio millioner milyon milioane milion millió miljoonaa"
-    " مليون ملايين מיליון juta triệu ล้าน milionů mil",
+    " مليون ملايين מיליון juta triệu ล้าน milionů mil milyona milyonu milyonun milyonda milyondan"
+    " milyonluk milionom milionami milionach миллионам миллионами",
     1e7: "करोड़ crore",
     1e9: "bilhão bilhões bi miliard miliardy miliarda miliardów"
     " млрд миллиард миллиарда миллиардов мільярд"
     " мільярда мільярдів miljard miljarder mdr milliarder milyar miliarde milliárd miljardia mld"
-    " مليار מיליארד tỷ miliar",
+    " مليار מיליארד tỷ miliar milyara milyarı milyarın milyarda milyardan milyarlık"
+    " miliardom miliardami миллиардам",
 }
 """Of languages without a grammar here, after digits."""
 
@@ -155,6 +160,7 @@ _MOST_WORDS = 12  # of a number
 _GUESSED_CHARS = 4000
 _LETTERS = regex.compile(r"[\p{L}\p{M}]+")
 _JOIN = re.compile(r"\s{1,2}|-|\u2010|\u2011")
+_PER_CENT = frozenset(("cent", "cents", "ciento", "cento"))
 _PER = frozenset(("per", "pour", "por", "pro"))
 _COMMON: Mapping[Language, frozenset[str]] = {
     "en": _set_of("the of and to is was were are for with that it this by from has have"),
@@ -288,7 +294,7 @@ def _read_number(
         if word.role == "and" and not (number.is_open or number.total):
             break
         if word.role != "and":
-            is_per = name in ("cent", "cents") and _is_per(text, start)
+            is_per = name in _PER_CENT and _is_per(text, start)
             if is_per or not number.take(word, is_first=not n_read, is_after_and=before == "and"):
                 break
             n_read = here - at + 1

@@ -12,7 +12,13 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from .number_words import SpelledNumber, scale_at, spelled_numbers_in
+from .number_words import (
+    SpelledNumber,
+    hours_in_words,
+    is_number_word,
+    scale_at,
+    spelled_numbers_in,
+)
 from .units import CURRENCIES, NO_UNIT, PERCENT, Unit, is_unit, units_after, units_before
 from .value_words import NO_DIRECTION, Direction, DirectionWords, shares_in
 
@@ -29,6 +35,7 @@ _GROUPED_CODE = re.compile(
     r"|[0-9]+(?:-[0-9]+){2,}|[0-9]+[-\u2013][0-9]+)(?!\w|[.,:][0-9])"
 )
 _N_CODE_DIGITS = 6
+_N_LONG_DIGITS = 5  # of a range from 70 to 44,182 the second one is grouped
 _MOST_CODE_CHARS = 48
 _VERSION_BEFORE = re.compile(
     r"(?<![^\W_])(?:v|ver\.?|version\w*|versión|versão|wersj\w+|верси\w+|releases?|rel\.?|build"
@@ -56,7 +63,7 @@ _NUMBERED = re.compile(
 _LETTER_CODE = re.compile(
     r"(?<![^\W_])v?[0-9]+(?:\.[0-9]+){2,}(?![0-9])"
     r"|(?<![^\W_])v[0-9]+(?:\.[0-9]+)+(?![0-9])"
-    rf"|(?<![^\W_]){_LETTER}{{1,12}}[-\u2010\u2011]?[0-9]+(?:[-./]?[A-Za-z0-9]+)*"
+    rf"|(?<!{_LETTER})(?<![0-9_]){_LETTER}{{1,12}}[-\u2010\u2011]?[0-9]+(?:[-./]?[A-Za-z0-9]+)*"
     r"|(?<![0-9.,:])[0-9]{1,3}:[0-9]{1,3}(?::[0-9]{1,3})*(?![0-9])",
     re.IGNORECASE,
 )
@@ -96,23 +103,39 @@ _HAN_AFTER = re.compile(r"[^\S\n]?([十百千万萬亿億만억]+)")
 _HAN_PART = re.compile(r"([0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?)([億亿억万萬만千]?)[^\S\n]?")
 _HAN_MIXED = re.compile(
     rf"(?<![0-9,.])(?:{_HAN_PART.pattern.replace('?)[^', ')[^')})+"
-    r"(?:[0-9]{1,4}(?![0-9万萬만億亿억千]))?"
+    r"(?:(?:[0-9],[0-9]{3}|[0-9]{1,4}(?!,[0-9]))(?![0-9万萬만億亿억千]))?"
 )
 _HAN_MEASURES = "个個人名天年月日次家艘只隻条條岁歲元块塊倍位本台米公斤小分钟号"
 _PERCENT_BEFORE = re.compile(r"百分之\Z")
 _MINUS = re.compile(
     r"(?:^|(?<=[\s(\[{:=~≈<>|/\"'“«]))[-\u2212\u2013]\Z|(?<=[$€£])[-\u2212]\Z", re.M
 )
+_PLUS = re.compile(r"(?<![\w+])\+\Z")
 _CURRENCY_BEFORE = re.compile(r"(?:\b[A-Z]{2,3}|[A-Z]{0,2}[$€£¥₹₩₽]|\bRs)\.?[^\S\n]?\Z")
 _MINUS_WORD = re.compile(
     r"(?<!\w)(?<!\bal )(?<!\bau )(?<!lo )(?<!\bou )(?:minus|moins|menos|meno|min|negative"
-    r"|минус|eksi|miinus|minusz|负|負|マイナス|سالب|ناقص)"
+    r"|минус|eksi|miinus|minusz|负|負|マイナス|سالب|ناقص|零下|氷点下|영하"
+    r"|sıfırın altında)"
     r"[^\S\n]?\Z",
+    re.IGNORECASE,
+)
+_BELOW_ZERO = (
+    r"below (?:zero|freezing)|unter (?:null|dem gefrierpunkt)|(?:au-dessous de|sous) (?:de )?zéro"
+    r"|bajo cero|sotto (?:lo )?zero|(?:abaixo de|negativos) zero|negativos|onder (?:nul|het "
+    r"vriespunt)"
+    r"|poniżej zera|ниже нуля|تحت الصفر|under (?:noll|null|nul)|pod nulou|nulla alatt"
+)
+_BELOW_ZERO_AFTER = re.compile(
+    rf"[^\S\n]?(?:°[^\S\n]?[cf]?|degrees?|grad|grados?|degrés?|gradi|graus?|graden|stopni\w*|градус\w*"
+    rf"|درجات|درجة)?(?:[^\S\n]celsius|[^\S\n]مئوية)?[^\S\n]?(?:{_BELOW_ZERO})(?!\w)",
     re.IGNORECASE,
 )
 _CREDIT_AFTER = re.compile(r"[-\u2212\u2013](?=\s|\Z)")
 _THOUSANDS_GROUPED = re.compile(r"[0-9]{1,3}(?:[.,][0-9]{3})+")
 _IN_COLUMN = re.compile(r"(?:^|[ \t|])\(?[-0-9][0-9.,]*\)?(?=[ \t|]|$)")
+_WORD_BEFORE = re.compile(r"[^\W\d_]{2}[^\S\n]?\Z")
+_PROSE_AFTER = re.compile(r"[.,;:]|[^\S\n](?![\d(|])[^\s]")
+"""Of an amount in parentheses that explains the words before it."""
 _CENTS = re.compile(r"\d[.,]\d\d(?!\d)")
 _TWICE = re.compile(r"\b(?:both|pair|couple|beide[nr]?|paar)\b", re.IGNORECASE)
 _ORDINAL_MARK = re.compile(r"(?:st|nd|rd|th|er|ère|e|º|ª|de|ste)(?!\w)|\.(?!\d)")
@@ -189,6 +212,10 @@ def with_ascii_digits(text: str) -> str:
 
 
 _OF = re.compile(r"[^\S\n](?:de[^\S\n]|d['\u2019]|di[^\S\n])")
+_OF_UNIT = re.compile(
+    r"[^\S\n-]?-?(?:(?:of )?an? |of |de |d['\u2019]|di |do |van een |een |uma? |un |['\u2019])?",
+    re.IGNORECASE,
+)
 _ARABIC_MARK = re.compile(r"(?<=\d)[\u066b\u066c](?=\d)")
 
 
@@ -218,7 +245,8 @@ def numbers_in(
         elif prefix := _PREFIX.match(found[0]):
             take(found.start(), found.start() + prefix.end())
     words = DirectionWords(lower_case(text))
-    for numbers in (_digit_fractions_in, _of_han_scales, _shares_in):
+    _blank_added_halves(text, taken)
+    for numbers in (_digit_fractions_in, _of_han_scales, _of_halves, _shares_in):
         for number in numbers(text, "".join(taken), words):
             yield number
             take(number.start, number.end)
@@ -265,6 +293,22 @@ def _of_han_scales(text: str, rest: str, words: DirectionWords) -> Iterator[Numb
             yield _number_at(text, found.start(), end, (value,), words)
 
 
+HALF_WORD = re.compile(
+    r"(?<!\w)(?:(?:półtor(?:a|ej)|anderthalb(?:e[nrsm]?)?|anderhalve?|полтор[аы]|полутора|másfél"
+    r"|puolitoista|halvann(?:an|et)|půldruh\w+|bir\sbuçuk)"
+    r"|(?P<n>[^\W\d_]{2,16}?)(?:und)?(?:einhalb|(?:ën|en)(?:een)?half))(?!\w)",
+    re.IGNORECASE,
+)
+"""One and a half in one word, and the like: anderthalb, viereinhalb, drieënhalf."""
+
+
+def _of_halves(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
+    for found in HALF_WORD.finditer(rest):
+        whole = hours_in_words().get(found["n"].casefold(), 0) if found["n"] else 1
+        if whole:
+            yield _number_at(text, *found.span(), (whole + 0.5,), words)
+
+
 def _of_words(text: str, spelled: SpelledNumber, words: DirectionWords) -> Number:
     start, end, is_sure = spelled.start, spelled.end, spelled.is_sure
     if spelled.is_ordinal:
@@ -279,7 +323,12 @@ def _shares_in(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
     """Yield fractions and multiples in words; of those, doubled is more by 100 per cent as well."""
     for start, end, share, is_sure in shares_in(lower_case(rest)):
         percent = 100 * (share - 1 if share >= 2 else share)
-        readings = NumberReading(rounded(share)), NumberReading(rounded(percent), PERCENT)
+        readings = {NumberReading(rounded(share)), NumberReading(rounded(percent), PERCENT)}
+        of = _OF_UNIT.match(text, end)
+        units, last = units_after(text, of.end()) if of and share < 1 else ((), end)
+        if units and units[0].dimension not in _NOT_HALVED:
+            readings = {NumberReading(rounded(share), unit) for unit in units}
+            end = last
         yield Number(
             text[start:end], start, end, frozenset(readings), is_sure=is_sure,
             direction=words.of(start, end),
@@ -311,7 +360,8 @@ def _grouped_code(text: str) -> str:
         return digits if len(digits) >= _N_CODE_DIGITS else text
     is_padded = any(len(one) > 1 and one[0] == "0" for one in pair.groups())
     is_year = len(pair[2]) < len(pair[1]) == 4 and int(pair[1]) < 2200
-    if not is_padded and (int(pair[1]) <= int(pair[2]) or is_year):
+    is_uneven = len(pair[2]) >= _N_LONG_DIGITS > len(pair[1]) + 1
+    if not is_padded and not is_uneven and (int(pair[1]) <= int(pair[2]) or is_year):
         return ""
     return digits if len(digits) >= _N_CODE_DIGITS else text.replace("\u2013", "-")
 
@@ -398,11 +448,12 @@ def _number_at(
     """Add scale, unit, sign and direction to a number's values."""
     prefix = units_before(text, start)
     readings: set[NumberReading] = set()
+    end, found = _with_half(text, end, found)
     after_scale, scales = scale_at(text, end)
     bare_end = end
     han = _HAN_AFTER.match(text, end)
     if after_scale == end and han is not None:
-        after_scale, scales = han.end(), (_han_value("一" + han[1]),)
+        after_scale, scales = han.end(), (han_value("一" + han[1]),)
     short = _SHORT_SCALE.match(text, end)
     plain, plain_end = units_after(text, end)
     if after_scale > end:
@@ -413,6 +464,8 @@ def _number_at(
         plain = ()
     else:
         units, last = plain, plain_end
+    if last > end and units and units[0].dimension not in _NOT_HALVED:
+        last, found = _with_half(text, last, found)
     if _PERCENT_BEFORE.search(text, max(0, start - 3), start):
         units = (PERCENT,)
     for value in found:
@@ -429,15 +482,70 @@ def _number_at(
                 readings -= {NumberReading(value, unit) for unit in prefix or (NO_UNIT,)}
             readings |= {NumberReading(scaled, unit) for unit in prefix or (NO_UNIT,)}
     sign, first = _sign(text, start)
-    if _CREDIT_AFTER.match(text, bare_end) or _in_parentheses(text, first, last):
+    is_below = _BELOW_ZERO_AFTER.match(text, bare_end) or _CREDIT_AFTER.match(text, bare_end)
+    if is_below or _in_parentheses(text, first, last):
         sign = -1
     is_bare = not prefix and end == last
     written = text[start:end] if is_bare and _DECIMAL.fullmatch(text, start, end) else ""
     return Number(
         text[first:last].strip(), first, last, frozenset(readings), sign, parts=parts,
         is_ordinal=_is_ordinal(text, start, end), bare=(first if sign < 0 else start, bare_end),
-        direction=words.of(first, last), written=written,
+        direction=_direction_at(text, first, last, words), written=written,
     )  # fmt: skip
+
+
+_AND_HALF = re.compile(
+    r"[^\S\n-]?-?(?:(?P<half>and a half|und (?:ein|eine) halbe?[rs]?|et demie?|y medi[oa]|e "
+    r"mezz[oa]"
+    r"|e mei[oa]|en een half|i pół|с половиной|buçuk\w*|ونصف|och en halv|og en halv)"
+    r"|(?P<quarter>and a quarter|et quart|y cuarto|e un quarto|e um quarto|en een kwart|i ćwierć)"
+    r"|(?P<most>and three[ -]quarters|et trois quarts|y tres cuartos|e tre quarti))(?!\w)"
+    r"|[^\S\n]?(?P<han>[个個]?半(?=[^\W\d_]|[。、,.\s]|\Z))",
+    re.IGNORECASE,
+)
+_NOT_HALVED = frozenset(("percent", "percentage point"))
+
+
+def _with_half(text: str, at: int, values: tuple[float, ...]) -> tuple[int, tuple[float, ...]]:
+    """Add what follows a number or its unit: `and a half`. Return where that ends."""
+    found = _AND_HALF.match(text, at)
+    if found is None:
+        return at, values
+    share = {"quarter": 0.25, "most": 0.75}.get(str(found.lastgroup), 0.5)
+    return found.end(), tuple(one + share for one in values)
+
+
+def _blank_added_halves(text: str, taken: list[str]) -> None:
+    """Blank `and a half` where it belongs to the number before; `taken`: signs that are left."""
+    for found in _AND_HALF.finditer(text):
+        begin = max(0, found.start() - _MOST_BEFORE_CHARS)
+        if _is_after_number("".join(taken[begin : found.start()])):
+            taken[found.start() : found.end()] = " " * len(found[0])
+
+
+def _direction_at(text: str, start: int, end: int, words: DirectionWords) -> Direction:
+    """Return what the words around a number say, and its plus sign: (+5 %) is a rise."""
+    direction = words.of(start, end)
+    if _PLUS.search(text, max(0, start - 2), start) and not direction.change:
+        return replace(direction, change=1)
+    return direction
+
+
+def _is_after_number(text: str) -> bool:
+    """Return whether a text ends with a number, or one with its unit: four hours and a half."""
+    words = _WORDS_BEFORE.search(text)
+    if words is None:
+        return False
+    name = words["last"].casefold()
+    if name[-1].isdecimal() or is_number_word(name, with_one=True):
+        return True
+    first = (words["first"] or "").casefold()
+    is_number = first[-1:].isdecimal() or is_number_word(first, with_one=True)
+    return is_number and bool(units_after(f" {name}", 0)[0])
+
+
+_WORDS_BEFORE = re.compile(r"(?:(?P<first>[^\W_]+)[^\S\n])?(?P<last>[^\W_]+)\Z")
+_MOST_BEFORE_CHARS = 40
 
 
 def _is_ordinal(text: str, start: int, end: int) -> bool:
@@ -455,7 +563,7 @@ def _sign(text: str, start: int) -> tuple[int, int]:
     for place in (start, first):
         if _MINUS.search(text, max(0, place - 2), place):
             return -1, place - 1
-    word = _MINUS_WORD.search(text, max(0, first - 12), first)
+    word = _MINUS_WORD.search(text, max(0, first - 18), first)
     if word is not None:
         return -1, word.start()
     return 1, first
@@ -465,6 +573,10 @@ def _in_parentheses(text: str, start: int, end: int) -> bool:
     """Return whether an amount is written as a credit: `(84.00)`."""
     is_around = text[max(0, start - 1) : start] == "(" and text[end : end + 1] == ")"
     if not is_around or text[start:end].rstrip().endswith("%"):
+        return False
+    is_after_word = _WORD_BEFORE.search(text, max(0, start - 4), start - 1) is not None
+    has_unit = not (text[start].isdecimal() and text[end - 1].isdecimal())
+    if is_after_word and has_unit and _PROSE_AFTER.match(text, end + 1):
         return False
     is_grouped = _THOUSANDS_GROUPED.fullmatch(text, start, end) is not None
     return _CENTS.search(text, start, end) is not None or (is_grouped and _is_in_table(text, start))
@@ -513,7 +625,7 @@ def number_values(text: str) -> Iterator[float]:
 def han_numbers_in(text: str) -> Iterator[tuple[int, float]]:
     """Yield offset and value of what may be a number in Chinese numerals."""
     for found in _HAN.finditer(text):
-        yield found.start(), _han_value(found[2])
+        yield found.start(), han_value(found[2])
 
 
 def _in_han(text: str) -> Iterator[Number]:
@@ -531,14 +643,14 @@ def _in_han(text: str) -> Iterator[Number]:
         else:
             is_sure = bool(digits)
         unit = PERCENT if found[1] else NO_UNIT
-        reading = NumberReading(_han_value(signs), unit)
+        reading = NumberReading(han_value(signs), unit)
         yield Number(found[0], *found.span(), frozenset((reading,)), 0, is_sure=is_sure)
 
 
-def _han_value(signs: str) -> float:
+def han_value(signs: str) -> float:
     """Parse Chinese numerals, by place or digit by digit.
 
-    >>> _han_value("三百"), _han_value("二〇二四"), _han_value("一亿二千万")
+    >>> han_value("三百"), han_value("二〇二四"), han_value("一亿二千万")
     (300.0, 2024.0, 120000000.0)
     """
     if len(signs) > 1 and all(sign in _HAN_DIGITS for sign in signs):

@@ -68,12 +68,19 @@ _BORDER = regex.compile(r"(?w)\b")
 _HAN = r"\u2e80-\u2fdf\u3005-\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _IS_HAN = re.compile(f"[{_HAN}]")
 _SHORT_HAN = re.compile(f"[{_HAN}]{{1,3}}")
+_UNSPACED_PHRASE = re.compile(f"[{_HAN}\u3040-\u30ff]{{4,40}}")
+_JOINS_LINES = re.compile(f"[{_HAN}\u3040-\u30ff]\\Z")
+_LEAST_FULL_CHARS = 16  # of a line that goes on in the next one
 _HAN_BEFORE = re.compile(
-    "[的在是于於和与與及由从從到向给給为為对對被把将將让讓等至乃即叫名籍称稱住]\\Z"
+    "(?:民警|记者|記者|警察|警官|医生|醫生|教授|老师|老師|经理|經理|主任|局长|局長|市长|市長|总统|總統|主席|书记"
+    "|董事长|董事長|总裁|總裁|负责人|發言人|发言人|代表|律师|律師|法官|校长|校長|院长|院長|队长|隊長|站长|部长|先生|女士"
+    "|小姐|同学|居民|患者|业主|乘客|司机|作者|编辑|导演|演员|联系人|总经理|员工|社長|氏名|担当|担当者"
+    "|[的在是于於和与與及由从從到向给給为為对對被把将將让讓等至乃即叫名籍称稱住])\\Z"
 )
 _HAN_AFTER = re.compile(
     "[的在是于於和与與及由从從到向给給为為对對被把将將让讓等至了氏様殿君]"
-    "|先生|女士|小姐|教授|经理|博士|同志|老师|医生|社長|部長|課長"
+    "|先生|女士|小姐|教授|经理|博士|同志|老师|医生|社長|部長|課長|介绍|介紹|表示|说|說|称|稱|认为|認為|指出|透露"
+    "|告诉|告訴|报道|報道|宣布|强调|強調|回应|补充|解释|坦言|提醒|建议|摄|撰|担任|擔任|出席|主持|负责|負責|签字|签名"
 )
 _HAN_END = re.compile(
     "[都道府県省市区區县縣郡町村镇鎮路街号號室楼樓局部院所处處年月日元円圆圓人行社]\\Z"
@@ -92,6 +99,7 @@ _GENITIVE = re.compile(r"'(?:s\b|(?!\w))")
 _JOINED_AFTER = re.compile(r"[-.@&_]\w|:(?<=\d:)\d|(?<=[^\W\d])(?:\+\+|\+(?!\w)|#(?!\w))")
 _JOINED_BEFORE = re.compile(r"(?:\w[-.@&_]|\d:(?=\d)|(?<![\w)])\+(?=\d))\Z")
 _SLASH_AFTER, _SLASH_BEFORE = re.compile(r"[/?=~%]\w"), re.compile(r"\w[/?=~%]\Z")
+_CODED = re.compile(r"(?=\D*\d)[^\s/-]+(?:[/-][^\s/-]+)+")
 _WEB_ADDRESS = re.compile(r"://|\bwww\.|[^\W\d_]\.[a-z]{2,}/")
 _LETTERS_BEFORE, _LETTERS_AFTER = re.compile(r"[^\W\d_]+\Z"), re.compile(r"[^\W\d_]+")
 _DIGIT_GROUPS = re.compile(
@@ -254,6 +262,8 @@ class TextIndex:
         spans = self._find_folded(wanted) or self._find_folded(wanted.strip(_MARGIN))
         if not spans:
             spans = [span for span in _scan(self.text, bare) if is_whole(self.text, *span)]
+        if not spans and _UNSPACED_PHRASE.fullmatch(wanted):
+            spans = self._find_broken(wanted)
         quotes = [self._quote(start, end, bare) for start, end in spans]
         if any(map(str.isdecimal, bare)):
             quotes = [one for one in quotes if not is_in_code(self.text, one.start, one.end)]
@@ -261,6 +271,30 @@ class TextIndex:
             signs = _signs_of(bare)
             quotes = [one for one in quotes if _signs_of(self.text[one.start : one.end]) == signs]
         return quotes
+
+    def _find_broken(self, wanted: str) -> list[Span]:
+        """Return where a Chinese or Japanese phrase goes on in the next line.
+
+        Only where the line is full and has no mark at its end: cells and headings are no phrase.
+        """
+        whole = self._folded.text
+        pattern = re.compile(" ?".join(map(re.escape, wanted)))
+        starts = list(islice(self.starts_of_folded(wanted[0]), _MOST_CODE_PLACES))
+        found = []
+        for start in starts:
+            match = pattern.match(whole, start)
+            if match is None or not is_whole(whole, *match.span()):
+                continue
+            first, last = self._folded.original(*match.span())
+            lines = self.text[self.text.rfind("\n", 0, first) + 1 : last].split("\n")
+            is_full = len(lines) == 2 and len(lines[0].strip()) >= _LEAST_FULL_CHARS
+            if is_full and _JOINS_LINES.search(lines[0].rstrip()) and " " not in lines[0].strip():
+                found.append((first, last))
+        return found
+
+    def starts_of_folded(self, word: str) -> Iterator[int]:
+        """Yield the offsets in the folded text at which a folded word begins."""
+        return (self._word_starts[number] for number in self._positions.get(word, ()))
 
     def _quote(self, start: int, end: int, bare: str) -> Quote:
         """Return a quote, with the invisible signs at its ends if the text sought has them."""
@@ -495,7 +529,7 @@ def _is_in_address(text: str, at: int, start: int, end: int, sign: re.Pattern[st
     near = text[max(0, at - 2) : at] if sign is _SLASH_BEFORE else text[at : at + 2]
     if not sign.search(near):
         return False
-    if near[-1].isdecimal() or near[0].isdecimal():
+    if near[-1].isdecimal() or near[0].isdecimal() or _CODED.fullmatch(text, start, end):
         return True
     first = at
     while first > max(0, at - _MOST_TOKEN_CHARS) and not text[first - 1].isspace():
@@ -519,12 +553,16 @@ def _goes_on(text: str, start: int, end: int) -> bool:
 
 
 def _is_apart(text: str, start: int, end: int) -> bool:
-    """Return whether a short value in Han characters cannot be a part of a longer name."""
-    if not _SHORT_HAN.fullmatch(text, start, end):
-        return True
-    has_before = start > 0 and _IS_HAN.match(text, start - 1) is not None
-    has_after = end < len(text) and _IS_HAN.match(text, end) is not None
-    if has_before and not _HAN_BEFORE.search(text, max(0, start - 2), start):
+    """Return whether a short value in Han characters cannot be a part of a longer name.
+
+    Of a name that is written with a space, each end is such a value.
+    """
+    first, last = text.find(" ", start, end), text.rfind(" ", start, end) + 1
+    is_first = _SHORT_HAN.fullmatch(text, start, first if first > 0 else end) is not None
+    is_last = _SHORT_HAN.fullmatch(text, last or start, end) is not None
+    has_before = is_first and start > 0 and _IS_HAN.match(text, start - 1) is not None
+    has_after = is_last and end < len(text) and _IS_HAN.match(text, end) is not None
+    if has_before and not _HAN_BEFORE.search(text, max(0, start - 3), start):
         return False
     if not has_after or _HAN_AFTER.match(text, end):
         return True

@@ -103,7 +103,7 @@ _UNIT_NAMES: Mapping[tuple[str, float], str] = {
     ): "غرام غراما غرامات جرام грамм* г 克 g gram grams gramme grammes gramm "
     "gramo gramos grammo grammi",
     ("gram", 1000): "кг 公斤 千克 كغ كجم كيلوغرام كيلوغراما килограмм* "
-    "kg kilo kilos kilogram kilograms kilogramme kilogrammes kilogramm "
+    "quilo quilos quilogramas kg kilo kilos kilogram kilograms kilogramme kilogrammes kilogramm "
     "kilogramo kilogramos chilo chili chilogrammo chilogrammi",
     ("gram", 0.001): "мг 毫克 ملغ ملغم مغ ملليغرام миллиграмм* "
     "mg milligram milligrams milligramme milligrammes milligramm miligramos",
@@ -233,7 +233,7 @@ _PER_HOUR = re.compile(
     re.IGNORECASE,
 )
 _UNIT_BEFORE = re.compile(
-    r"(?:(?:US|AU?|CA?|HK|S|NZ|R)?\$|[€£¥₹₩₽₺₴₪฿￥]|%|(?<!\w)(?i:yüzde)"
+    r"(?:(?:US|AU?|CA?|HK|S|NZ|R)?\$|[€£¥₹₩₽₺₴₪฿￥]|(?<!\d)(?<!\d\s)%|(?<!\w)(?i:yüzde)"
     r"|(?<![^\W_])(?:USD|EUR|GBP|CHF|JPY|CNY|RMB|INR|Rs|SEK|NOK|DKK|PLN|CAD|AUD|BRL|MXN|KRW|RUB"
     r"|kr|Fr|TRY|TL|CZK|HUF|RON|ILS|THB|ZAR|AED|SAR|UAH|HKD|SGD|NZD)\.?)[^\S\n]?\Z"
 )

@@ -15,11 +15,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 
+from .clock_words import CLOCK_WORDS
 from .number_words import is_number_word, number_at, numbers_of
-from .numbers import han_numbers_in, loose_numbers_in, numbers_in, rounded, with_ascii_digits
+from .numbers import (
+    HALF_WORD,
+    han_numbers_in,
+    loose_numbers_in,
+    numbers_in,
+    rounded,
+    with_ascii_digits,
+)
 from .units import NO_UNIT, factors_of
 from .value_words import is_share_word, unspaced_shares_in
-from .values_in_text import CLOCK_WORDS, TextValue, ValueIndex, source_values, table_cells
+from .values_in_text import TextValue, ValueIndex, source_values, table_cells
 
 _LEAST_PART_CHARS, _MOST_PART_CHARS = 100, 400
 _REACH_CHARS = 40  # a number may go on in the next part
@@ -226,6 +234,7 @@ def _is_telling(word: str, *, has_one: bool) -> bool:
     return (
         is_number_word(word, with_one=has_one)
         or is_share_word(word)
+        or HALF_WORD.match(word) is not None
         or any(True for _ in loose_numbers_in(word))
     )
 

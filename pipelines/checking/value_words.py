@@ -1,7 +1,8 @@
 """Words that say what a number means: directions, fractions, multiples.
 
 A direction belongs to its number: the nearest word of the same clause with no other number between.
-Rose and fell are opposites, as are profit and loss, at least and at most. Fractions and multiples
+Rose and fell are opposites, as are profit and loss, at least and at most, and next to a day or a
+time before and after. Fractions and multiples
 are numbers: a quarter, zwei Drittel, doubled. Quarters of a year and of a town, half past nine and
 the second half are none.
 
@@ -44,7 +45,7 @@ def first_words(pattern: str) -> re.Pattern[str]:
     return re.compile("|".join({_FIRST.split(one, maxsplit=1)[0] for one in alternatives(pattern)}))
 
 
-_FIRST = re.compile(r"[\s]|\[\\s|-|\(\?: ")
+_FIRST = re.compile(r"[\s]|\[\\s|-|\(\?: |\(\?=")
 
 
 def alternatives(pattern: str) -> Iterator[str]:
@@ -59,34 +60,55 @@ def alternatives(pattern: str) -> Iterator[str]:
 
 
 _DIRECTIONS: Mapping[str, str] = {
-    "most": r"at most|no more than|not more than|up to|maximum|less than|fewer than|under|below"
-    r"|within|not exceed\w*|max|höchstens|maximal|bis zu|weniger als|unter|nicht mehr als"
-    r"|au plus|au maximum|moins de|maximum|inférieur\w*|como máximo|máximo|menos de|hasta"
-    r"|inferior\w*|al massimo|massimo|meno di|fino a|hoogstens|ten hoogste|maximaal"
-    r"|minder dan|no máximo|até|abaixo de|najwyżej|maksymalnie|mniej niż|poniżej|не более"
-    r"|максимум|менее|меньше|до|не больше|не більше|högst|max(?:imalt)?|mindre än|under"
-    r"|nejvýše|maximálně|en fazla|en çok|azami|最多|多くとも|多くても"
-    r"|不超过|至多|不到|以下|低于|以内"
-    r"|未満"
-    r"|최대|이하|미만|على الأكثر|أقل من|לכל היותר|פחות מ\w*|अधिकतम|से कम",
-    "least": r"at least|no less than|not less than|no fewer than|not fewer than|minimum|more than"
-    r"|over|above|exceed\w*|mindestens|mehr als|über|minimal|nicht weniger als|au moins"
-    r"|au minimum|plus de|minimum|supérieur\w*|al menos|por lo menos|como mínimo|mínimo"
-    r"|más de|superior\w*|almeno|minimo|più di|oltre|minstens|ten minste|meer dan"
-    r"|minimaal|pelo menos|no mínimo|mais de|acima de|co najmniej|przynajmniej|minimum"
-    r"|więcej niż|ponad|не менее|минимум|более|больше|свыше|щонайменше|не менше|понад"
-    r"|minst|mer än|över|nejméně|alespoň|více než|en az|asgari|至少|不少于|超过|以上|高于"
-    r"|最低|少なくとも|최소|이상|초과|على الأقل|أكثر من|לפחות|יותר מ\w*|न्यूनतम|कम से कम"
-    r"|से अधिक",
-    "loss": r"los(?:s|ses|t|e|es|ing)|negative|deficit\w*|verlust\w*|negativ\w*|perte\w*|perdu\w*"
-    r"|pérdida\w*|perdió|perdi\w*|perdit\w*|verlies|perda\w*|prejuízo\w*|strat\w*|убыт\w*"
+    "most": r"at most|up to|maximum|less than|fewer than|under|below|or (?:less|fewer|lower|under)"
+    r"|(?:lower|smaller|shorter) than|within|max|höchstens|maximal|bis zu|weniger als|unter"
+    r"|unterhalb|(?:kürzer|kleiner|niedriger|geringer) als|binnen|innerhalb|au plus"
+    r"|au maximum|moins de|maximum|inférieur\w*|en dessous|como máximo|máximo|menos de|hasta"
+    r"|inferior\w*|a lo sumo|debajo de|al massimo|massimo|meno di|fino a|al di sotto"
+    r"|hoogstens|ten hoogste|hooguit|maximaal|minder dan|onder|beneden|(?:lager|korter|kleiner) dan"
+    r"|no máximo|até|abaixo de|quando muito|najwyżej|maksymalnie|mniej niż|poniżej|do najwyżej"
+    r"|(?:niższ\w+|krótsz\w+|mniejsz\w+) niż|максимум|менее|меньше|до|ниже|högst"
+    r"|max(?:imalt)?|mindre än|under|nejvýše|maximálně|en fazla|en çok|azami|altında"
+    r"|(?:d[ae]n|t[ae]n) (?:daha )?(?:az|düşük|küçük|kısa)|aşma[myz]\w*|geçme[myz]\w*"
+    r"|最多|多くとも|多くても|至多|不到|以下|低于|低於|以内|以內|不足|上限|最高|最大"
+    r"|未満|少于|少於|超えない|超えず|최대|이하|미만|이내"
+    r"|على الأكثر|[أا]قل من|(?:كحد|بحد|الحد) [أا]قصى|الحد الأقصى|دون|تحت|[يت]قل عن"
+    r"|לכל היותר|פחות מ\w*|अधिकतम|से कम",
+    "least": r"at least|minimum|more than|over|above|exceed\w*|or (?:more|higher|over|longer)"
+    r"|(?:higher|larger|greater|longer|older) than|upwards of|mindestens|mehr als|über|minimal"
+    r"|oberhalb|(?:länger|größer|höher) als|wenigstens|übersteig\w*|überschr\w*|au moins"
+    r"|au minimum|plus de|minimum|supérieur\w*|dépass\w*|au dessus|au-dessus"
+    r"|al menos|por lo menos|como mínimo|mínimo|más de|superior\w*|encima de|cuando menos"
+    r"|super[ae]\w{0,2}|almeno|minimo|più di|oltre|al di sopra|minstens|ten minste|tenminste"
+    r"|meer dan|boven|(?:hoger|langer|groter) dan|op zijn minst|minimaal|pelo menos|no mínimo"
+    r"|mais de|acima de|exced\w*|ultrapass\w*|co najmniej|przynajmniej|minimum|minimalnie|powyżej"
+    r"|przekracz\w*|(?:wyższ\w+|dłuższ\w+|większ\w+) niż|więcej niż|ponad|минимум|более|больше"
+    r"|свыше|выше|щонайменше|понад|minst|mer än|över|nejméně|alespoň|více než|en az|asgari"
+    r"|(?:d[ae]n|t[ae]n) (?:daha )?(?:fazla|çok|yüksek|büyük|uzun)|üzerinde|üstünde|aşkın"
+    r"|aşan|aşarsa|aşması|aşı[yl]\w*|至少|超过|超過|超え|以上|高于|高於|多于|逾|最少|下限"
+    r"|最低|最小|少なくとも|최소|이상|초과"
+    r"|على الأقل|[أا]كثر من|(?:كحد|بحد|الحد) [أا]دنى|الحد الأدنى|فوق|[يت]تجاوز|تجاوز|[يت]زيد عن"
+    r"|[يت]زيد على|לפחות|יותר מ\w*|न्यूनतम|कम से कम|से अधिक",
+    "loss": r"los(?:s|ses)|negative|deficit\w*|verlust\w*|negativ\w*|perte\w*"
+    r"|pérdida\w*|perdit[ae]|verlies|perda\w*|prejuízo\w*|strat\w*|убыт\w*"
     r"|потер\w*|збит\w*|förlust\w*|underskud|ztrát\w*|zarar\w*|pierder\w*|veszteség\w*"
     r"|tappio\w*|rugi|lỗ|خسار\w*|הפסד\w*|हानि|亏损|損失|赤字|손실|적자|ขาดทุน|ζημι\w*",
-    "profit": r"gain\w*|profit\w*|surplus\w*|gewinn\w*|bénéfice\w*|gagn\w*|ganancia\w*|beneficio\w*"
-    r"|utile|guadagn\w*|winst|lucro\w*|ganh\w*|zysk\w*|прибыл\w*|прибут\w*|vinst\w*"
+    "profit": r"profit\w*|surplus\w*|gewinn\w*|bénéfice\w*|ganancia\w*|beneficio\w*"
+    r"|utile|winst|lucro\w*|zysk\w*|прибыл\w*|прибут\w*|vinst\w*"
     r"|overskud\w*|zisk\w*|k[âa]r|nyereség\w*|voitto\w*|laba|lãi|ربح|أرباح|רווח\w*|लाभ"
     r"|盈利|利润|黒字|利益|이익|흑자|กำไร|κέρδ\w*",
-    "fall": r"sl[iu]de?s?|sliding|dips?|dipped|tumbl\w*|narrow\w*|eas(?:ed|es)|weaken\w*"
+    "lost": r"los[et]s?|losing|verlor\w*|verlier\w*|perd(?:u\w*|re|ent|ait|ió|ieron|ido|eu|eram)"
+    r"|perso|persero|perdono|adelgaz\w*|dimagri\w*|emagre\w*|maigri\w*|afgevallen|stracił\w*"
+    r"|schud[łn]\w*|потерял\w*|kaybe[td]\w*|zayıfla\w*|خسر\w*|فقد\w*|نقص\w*|减重|瘦|痩せ|減量"
+    r"|提前|早(?=\d)",
+    "won": r"gain(?:s|ed|ing)?|gew(?:ann|onnen)\w*|gagn\w*|gan(?:ó|aron|ado)|guadagn\w*|ganh\w*"
+    r"|(?:a|ai|ont|avons|avait)\spris(?=\s\d[\d.,]*\s?(?:kg|kilos?|%|cm)\b)|grossir|engord\w*"
+    r"|ha\spreso(?=\s\d[\d.,]*\s?(?:kg|chili|%|cm)\b)|ingrass\w*|aangekomen|przyty\w*|zyska\w*"
+    r"|kazan[dm]\w*|كسب\w*|增重|胖|太っ|推迟|延迟|延后|晚(?=\d)",
+    "fall": r"(?:ging|gingen|geht|gehen)(?=[^.;:]{0,60}\szurück)|nahm(?:en)?(?=[^.;:]{0,60}\sab\b)"
+    r"|(?:nam|namen)(?=[^.;:]{0,60}\saf\b)|zak[kt]\w*|terugge\w*|lager|krimp\w*"
+    r"|indir(?:di|il|im|er)\w*|indi|düşür\w*|eksil\w*|küçül\w*|خفض\w*|[يت]نخفض\w*|[يت]تراجع\w*"
+    r"|انكمش\w*|تقلص\w*|下回|割り込|下が|下げ|落ち|縮小|回落|缩减|缩小|走低|sl[iu]de?s?|sliding|dips?|dipped|tumbl\w*|narrow\w*|eas(?:ed|es)|weaken\w*"
     r"|contract(?:ed|s)"
     r"|crashed|halbier\w*|schrumpf\w*|rutscht\w*|flaut\w*|recede\w*|krom[pm]\w*|f[ea]ll(?:en"
     r"|ing|s)?|dropp?\w*|decreas\w*|declin\w*|lower\w*|down|reduc\w*"
@@ -104,12 +126,14 @@ _DIRECTIONS: Mapping[str, str] = {
     r"|减少|引き下げ|引下げ|値下"
     r"|降低|下跌|跌|下調|減少|減|低下|下落|下调|调低|跌幅|감소|하락|줄\w*|ลดลง|ลด|μείωσ\w*|μειώθ\w*"
     r"|scăz\w*|billiger|verbillig\w*|omlaag|abarat\w*|barate\w*|подешев\w*|ucuzla\w*",
-    "rise": r"teurer|verteuer\w*|omhoog|encarec\w*|подорож\w*|pahalı\w*|hauss\w*|relev[éè]\w*"
+    "rise": r"nahm(?:en)?(?=[^.;:]{0,60}\szu\b)|(?:nam|namen)(?=[^.;:]{0,60}\stoe\b)|stegen|stijgt"
+    r"|toege\w*|hoger|[يت]رتفع\w*|[يت]زداد|ازداد\w*|نما|نمو\w*|صعد\w*|上回|上が|上げ|伸び|拡大|扩大"
+    r"|攀升|回升|走高|teurer|verteuer\w*|omhoog|encarec\w*|подорож\w*|pahalı\w*|hauss\w*|relev[éè]\w*"
     r"|上调|调高|涨幅|crept up|edged up|rall(?:ied|ies)|widen\w*|strengthen\w*|expand\w*|advanced"
     r"|rebound\w*"
     r"|kletter\w*|legten?|bondi\w*|repunt\w*|rise[ns]?|rising|rose|grow\w*|grew|increas\w*"
     r"|higher|climb\w*|jump\w*|soar\w*"
-    r"|surg\w*|up|rais\w*|dearer|stieg\w*|steig\w*|gestiegen|erhöh\w*|zunahm\w*"
+    r"|surg\w*|up|raise[ds]?|raising|dearer|stieg\w*|steig\w*|gestiegen|erhöh\w*|zunahm\w*"
     r"|zugenommen|wuchs\w*|gewachsen|zuwachs|anstieg|hausse|augment\w*|progress\w*"
     r"|croissance|accru\w*|grimp\w*|subi[óòd]\w*|sub[ei]\w*|aument\w*|crec\w*|alza"
     r"|cresc\w*|salit\w*|sal[eì]|rialz\w*|gestegen|steeg|stijg\w*|groei\w*|verhoogd|subiu"
@@ -153,7 +177,7 @@ _PERIODS: Mapping[str, str] = {
     r"|saatlik|时薪|時給|每小时|毎時|시급",
     "day": r"daily|täglich\w*|tages(?:satz|miete|preis|dosis|gebühr)\w*|quotidien\w*"
     r"|journali\w+|diari[oa]s?|giornalier\w+|dagelijks\w*|diári[oa]s?|dzienn\w+|codziennie"
-    r"|ежедневн\w*|суточн\w+|günlük|günde|يومي\w*|日額|日給|每日|每天|毎日|일당",
+    r"|ежедневн\w*|суточн\w+|günlük|günde|يومي\w*|日額|日給|日租|日薪|日均|每日|每天|毎日|일당",
     "week": r"weekly|wöchentlich\w*|hebdomadaires?|semanal(?:es|mente)?|semanais"
     r"|settimanal\w+|wekelijks\w*|tygodniow\w+|еженедельн\w*|недельн\w+|haftalık|haftada"
     r"|أسبوعي\w*|週額|週給|每周|每週|毎週|주급",
@@ -161,12 +185,12 @@ _PERIODS: Mapping[str, str] = {
     r"|abschlag|lohn|einkommen)|mensuel\w*|mensual(?:es|mente)?|mensil\w+|mensal(?:mente)?"
     r"|mensais|maandelijks\w*|maand(?:bedrag|huur|salaris|premie|loon)|miesięczn\w+"
     r"|ежемесячн\w*|месячн\w+|aylık|ayda|شهريا|شهرياً|شهريًا|شهري|شهرية|الشهري|الشهرية"
-    r"|月額|月給|月租|月薪|每月|每个月|毎月|월세|월급|매월",
+    r"|月額|月給|月租|月薪|月费|月供|月收入|月均|家賃月|每月|每个月|毎月|월세|월급|매월",
     "year": r"yearly|annual(?:ly)?|jährlich\w*|jahres(?:beitr\w+|gebühr|miete|gehalt|rate|prämie"
     r"|preis|lohn|einkommen)|annuel\w*|anual(?:es|mente)?|annu[ao]l?[ei]?|annualmente|anuais"
     r"|jaarlijks\w*|jaar(?:bedrag|huur|salaris|premie|loon|contributie)|roczn[aeiy]\w*|rocznie"
     r"|ежегодн\w*|годов\w+|yıllık|yılda|senelik|سنويا|سنوياً|سنويًا|سنوي|سنوية|السنوي|السنوية"
-    r"|年額|年給|年薪|年费|每年|毎年|年会費|연봉|매년",
+    r"|年額|年給|年薪|年费|年租|年收入|年均|年利率|年化|年俸|年収|每年|毎年|年会費|연봉|매년",
 }
 _PERIOD_NAMES: Mapping[str, str] = {
     "second": r"second|sekunde|seconde|segundo|secondo|sekundę|секунду|saniyede|الثانية|ثانية",
@@ -178,7 +202,11 @@ _PERIOD_NAMES: Mapping[str, str] = {
     "year": r"year|annum|jahr|an|année|año|anno|jaar|ano|rok|год|السنة|سنة|العام|عام",
 }
 _PER_WORD = "per|an?|each|every|pro|im|je|in|par|à|al|por|cada|all|alla|ao|na|в|за|كل|في"
-_PER = rf"(?:{_PER_WORD})(?:\s(?:der|la|l(?=['\u2019])))?[\s'\u2019]"
+_PER = (
+    rf"(?:{_PER_WORD})(?:\s(?:der|la|l(?=['\u2019])))?[\s'\u2019]"
+    r"(?:[^\s\d.,;]{1,12}[²³]?\s(?:und|and|et|y|e|en|i|и|ve)\s(?:(?:per|pro|je|par|por|al|an?)\s)?)?"
+)
+"""`je m² und Monat` is per month as well."""
 _HAN = re.compile("[\u2e80-\uffff]")
 
 
@@ -210,14 +238,16 @@ _EARLY = (
     r"in the morning|morgens|vormittags|früh|du matin|de la mañana|de la madrugada"
     r"|d(?:el|i) mattin[ao]|della mattina|da manhã|da madrugada|['\u2019]s ochtends|ochtends"
     r"|in de ochtend|rano|nad ranem|przed południem|утра|утром|sabah|صباحا|صباحاً|صباحًا|ص"
-    r"|午前|上午|早上|凌晨|清晨|오전|새벽|πμ|på morgonen|ráno"
+    r"|午前|上午|早上|凌晨|清晨|今早|朝|오전|새벽|πμ|på morgonen|ráno|(?:ال)?(?:صباح"
+    r"|فجر)[\u064b]?ا?[\u064b]?"
 )
 _LATE = (
     r"in the (?:afternoon|evening)|nachmittags|abends|de l['\u2019]après-midi|du soir"
     r"|de la tarde|de la noche|d(?:el|i) pomeriggio|di sera|della sera|da tarde|da noite"
     r"|['\u2019]s (?:middags|avonds)|avonds|in de (?:middag|avond)|po południu|wieczorem"
     r"|дня|вечера|вечером|öğleden sonra|akşam|مساء|مساءً|بعد الظهر|عصرا|م"
-    r"|午後|下午|晚上|傍晚|오후|저녁|μμ|på (?:eftermiddagen|kvällen)|odpoledne|večer"
+    r"|午後|下午|晚上|傍晚|今晚|夜|오후|저녁|μμ|på (?:eftermiddagen|kvällen)|odpoledne|večer"
+    r"|(?:ال)?(?:مساء|عصر|ليل|ظهر)[\u064b]?ا?[\u064b]?|بعد الظهر|akşamı|öğleden sonra"
 )
 _HOURS = r"(?:\s?(?:uhr|uur|h|hs|heures?|horas?|час\w*|o['\u2019]clock))?"
 _PART_AFTER = re.compile(rf"{_HOURS}[\s,]{{0,2}}(?:(?P<early>{_EARLY})|(?P<late>{_LATE}))(?!\w)")
@@ -238,14 +268,93 @@ def part_of_day(text: str, start: int, end: int) -> str:
     return str(found.lastgroup) if found is not None else ""
 
 
+_BEFORE_TIME = (
+    r"before|until|till|by|up to|no later than|at the latest on|prior to|vor|bis|spätestens|avant"
+    r"|jusqu['\u2019]au?|jusqu['\u2019]à|au plus tard|d['\u2019]ici|antes|hasta|a más tardar|prima"
+    r"|entro|fino|al più tardi|até|o mais tardar|voor|vóór|tot|tot en met|t/m|uiterlijk|przed|do"
+    r"|najpóźniej|en geç|قبل|حتى|أقصاه|до|перед|не позднее|截至|截止|不晚于|不迟于|至|到|遅くとも"
+)
+_AFTER_TIME = (
+    r"after|from|since|starting|beginning|as of|effective|no earlier than|nach|ab|seit|frühestens"
+    r"|après|à partir|à compter|dès|depuis|au plus tôt|después|a partir|desde|dopo|a partire|dal"
+    r"|dall['\u2019]|dalle|depois|após|na|vanaf|sinds|met ingang|op zijn vroegst|po|od|począwszy"
+    r"|najwcześniej|en erken|بعد|من|منذ|ابتداء|اعتبارا|после|с|начиная|自|从|由|早くとも"
+)
+_TIME_LINK = (
+    r"(?:the|on|dem|den|der|zum|am|le|la|el|il|o|a|au|du|de|del|al|dal|dnia|op|van|des|zu|um|las|les"
+    r"|los|os|as|às|alle|de la|kl|klokken|godz\.?|godziną|saat|o|the end of|يوم|الساعة|تاريخ|في|من"
+    r"|موعد|mon|tues?|wednes|thurs?|fri|satur|sun|[^\W\d_]{3,12}(?:day|tag|di|dag|feira)"
+    r"|lunes|martes|miércoles|jueves|viernes|sábado|domingo|[^\W\d_]{3,9}dì|sabato|domenica),?\s"
+)
+_TIME_BEFORE = re.compile(
+    rf"(?:(?<![^\W_])(?P<neg>not|nicht|pas|no|non|não|niet|nie|не|لا|不)?\s?)?(?<![^\W_])(?:"
+    rf"(?P<less>{_BEFORE_TIME})|(?P<more>{_AFTER_TIME}))(?:\s|(?<=[\u2e80-\uffff])|(?<=['\u2019]))"
+    rf"(?:{_TIME_LINK}){{0,3}}\Z"
+)
+_TIME_AFTER = re.compile(
+    r"(?:[^\W\d_]*['\u2019]?[^\W\d_]{0,4}\s)?(?:(?P<less>önce\w*|öncesi\w*|kadar|dek|or "
+    r"(?:earlier|before)"
+    r"|at the latest)|(?P<more>sonra\w*|itibaren|beri|or later|onwards?|at the earliest"
+    r"|oder später|ou plus tard|o más tarde))(?!\w)"
+    r"|[^\S\n]?(?:(?P<l>までに|まで|以前|之前|前|止|截止|까지|이전)|(?P<m>以降|以後|以后|から|より後|之后|之後"
+    r"|后|後|起|부터|이후))(?![後前])"
+)
+_TIME_CHARS = 40
+
+
+def time_bound(text: str, start: int, end: int) -> int:
+    """Return what is said of a day or a time in a lower-case text: -1 before it, 1 after it.
+
+    Until it counts as before, and from it as after; 0: neither, or both.
+
+    >>> time_bound("not before 3 may", 11, 16), time_bound("3 ekim'e kadar", 0, 6)
+    (1, -1)
+    """
+    before = _TIME_BEFORE.search(text, max(0, start - _TIME_CHARS), start)
+    after = _TIME_AFTER.match(text, end)
+    bound = 0
+    if before is not None:
+        bound = (-1 if before["less"] else 1) * (-1 if before["neg"] else 1)
+    if after is not None:
+        other = -1 if after["less"] or after["l"] else 1
+        bound = other if bound in (0, other) else 0
+    return bound
+
+
 _ARABIC_AND = re.compile(r"(?<!\w)[وف](?=\w{4})")
+_SIGNS = {"less": -1, "more": 1}
 _COMPARED_AFTER = re.compile(
-    r"[^\S\n]?(?:(?P<more>more|higher|mehr|höher|de plus|más|superior|più|superiore|mais|meer"
-    r"|hoger|więcej|wyż\w+|больше|выше|fazla|أكثر|多|高)"
-    r"|(?P<less>less|fewer|lower|weniger|niedriger|de moins|menos|inferior|meno|inferiore|minder"
-    r"|lager|mniej|niż\w+|меньше|ниже|eksik|أقل|少|低))(?!\w*[a-z])"
+    r"[^\S\n]?(?:(?P<more>more|higher|mehr|höher|de plus|en plus|más|superior|più|superiore|mais"
+    r"|meer|hoger|więcej|wyż\w+|больше|выше|fazla|daha (?:fazla|yüksek)|أكثر|多|高)"
+    r"|(?P<less>less|fewer|lower|weniger|niedriger|de moins|en moins|menos|inferior|meno|inferiore"
+    r"|minder|lager|mniej|niż\w+|меньше|ниже|eksik|daha (?:az|düşük)|أقل|少|低))"
+    r"(?:\s(?:than|als|que|di|do|dan|niż|чем|من))?(?!\w*[a-z])"
 )
 """`6 % more`, which is a change; `more than 6 %` is a bound."""
+_ORDER_AFTER = re.compile(
+    r"[^\S\n]?(?:(?P<more>later|warmer|hotter|longer|taller|older|später|wärmer|länger|älter|plus "
+    r"(?:tard|chaud|long\w*|âgée?)|más (?:tarde|cálid\w+|largo|larga)|después|più (?:tardi|cald\w+"
+    r"|lung\w+)|dopo|mais (?:tarde|quente\w*|long\w+)|depois|later|warmer|langer|później|cieple\w+"
+    r"|dłuż\w+|позже|теплее|дольше|(?:daha )?(?:sonra|geç|sıcak|uzun)|لاحق\w*|بعد ذلك|晚|后|後|遅"
+    r"|暖)"
+    r"|(?P<less>earlier|colder|cooler|shorter|younger|früher|kälter|kühler|kürzer|jünger|plus "
+    r"(?:tôt"
+    r"|froid\w*|court\w*|jeune)|más (?:temprano|fr[íi]\w+|cort\w+)|antes|più (?:presto|fredd\w+"
+    r"|cort\w+|breve)|prima|mais (?:cedo|fri\w+|curt\w+)|eerder|vroeger|kouder|korter|wcześniej"
+    r"|zimnie\w+|chłodnie\w+|krócej|раньше|холоднее|(?:daha )?(?:önce|erken|soğuk|kısa)|سابق\w*"
+    r"|قبل ذلك|早|前|寒))(?!\w*[a-z])"
+)
+"""Such words do not always say that something changed: a source may have others."""
+_NOT_BEFORE_WORD = re.compile(
+    r"(?:(?<![^\W_])(?:not?|never|nicht|kein\w*|pas|non|não|niet|geen|nie|не|لا|لم|ألا|no|sin|sans"
+    r"|senza|sem|without|ohne|zonder|bez)\s(?:[^\W\d_]+\s){0,2}|n['\u2019]"
+    r"|[不未没沒毋勿](?:得|能|可|应|應|会|會|宜|要|有)?)\Z"
+)
+_TO_LEVEL = re.compile(
+    r"[^\S\n](?:to|auf|à|a|al|tot|op|para|em|do|na|إلى|до|til|till|su)[^\S\n](?:[^\W\d_]+[^\S\n])?"
+    r"[$€£]?\d[\d.,]*(?:[^\S\n]?[^\W\d_]{1,12}(?=[^\S\n]))?"
+)
+"""`fell by 3 to 7 points`: where it went to is not what the word is about."""
 _CLAUSE = re.compile(
     r"[.!?;:\n,()、，。；：](?!\d)|\s(?:and|und|et|y|e|en|och|og|i|и|а|but|aber|mais|pero|ma|maar"
     r"|ve|while|whereas|während)\s"
@@ -257,6 +366,8 @@ _LEVEL = re.compile(
     r"|fra|på|la|від|od|ze|su|da)[^\S\n](?:[$€£¥₹]|[a-z]{2,3}\$?[^\S\n])?\Z"
 )
 _LEVEL_CHARS = 12
+_HAN_NUMBER_BEFORE = re.compile(r"\d[^\s\d。、，,.]*[\u2e80-\u9fff][^\s\d。、，,.]*\Z")
+"""Verbs follow their numbers in Chinese and Japanese: one between two is of the first."""
 _BEFORE_CHARS, _AFTER_CHARS = 60, 40
 
 
@@ -273,8 +384,8 @@ class Direction:
 
     periods: frozenset[str] = frozenset()
     """Per what it is: `month`, `year`."""
-    is_level: bool = False
-    """It is where something rose or fell to, not by how much."""
+    is_needed: bool = False
+    """A source must name a change as well: it rose or fell by so much, by a word for just that."""
 
     @property
     def is_less(self) -> bool:
@@ -289,7 +400,7 @@ class Direction:
         """
         if self.periods and other.periods and self.periods.isdisjoint(other.periods):
             return True
-        if self.change and not self.is_level and not (other.change or other.result):
+        if self.is_needed and not (other.change or other.result):
             return True
         pairs = zip(
             (self.change, self.bound, self.result),
@@ -315,29 +426,43 @@ class DirectionWords:
         found = [*matches_at_words(_spaced_directions(), _first_of_directions(), text)]
         if not text.isascii():
             found += _unspaced_directions().finditer(text)
-        self._words = sorted((one.start(), one.end(), str(one.lastgroup)) for one in found)
+        self._words = sorted((one.start(), one.end(), self._kind_of(one)) for one in found)
         self._starts = [start for start, _, _ in self._words]
         periods = [*matches_at_words(_periods(is_spaced=True), _first_of_periods(), text)]
         if not text.isascii():
             periods += _periods(is_spaced=False).finditer(text)
         self._periods = sorted((*one.span(), str(one.lastgroup)) for one in periods)
 
+    def _kind_of(self, found: re.Match[str]) -> str:
+        """Return what a word says; a bound that is negated is the opposite one."""
+        kind, start = str(found.lastgroup), found.start()
+        other = {"most": "least", "least": "most"}.get(kind)
+        is_not = other and _NOT_BEFORE_WORD.search(self._text, max(0, start - 30), start)
+        return other if other and is_not else kind
+
     def of(self, start: int, end: int) -> Direction:
         """Return the direction of the number between two offsets."""
-        first = bisect_left(self._starts, start - _BEFORE_CHARS)
         periods = self._periods_of(start, end) if self._periods else frozenset()
-        if first == bisect_left(self._starts, end + _AFTER_CHARS):  # no word of direction is near
-            return Direction(periods=periods) if periods else NO_DIRECTION
         compared = _COMPARED_AFTER.match(self._text, end)
-        change = self._nearest(start, end, "fall", "rise")
-        if compared is not None:
-            change = change or (1 if compared["more"] else -1)
+        order = _ORDER_AFTER.match(self._text, end)
+        first = bisect_left(self._starts, start - _BEFORE_CHARS)
+        has_words = first < bisect_left(self._starts, end + _AFTER_CHARS)
+        if not (has_words or compared or order):
+            return Direction(periods=periods) if periods else NO_DIRECTION
+        bound_end = compared.end() if compared is not None else end
+        change = _SIGNS[str(compared.lastgroup)] if compared is not None else 0
+        change = change or self._nearest(start, end, "fall", "rise")
+        is_level = _LEVEL.search(self._text, max(0, start - _LEVEL_CHARS), start)
+        is_level = is_level or _HAN_NUMBER_BEFORE.search(self._text, max(0, start - 16), start)
+        is_needed = change != 0 and is_level is None
+        change = change or (_SIGNS[str(order.lastgroup)] if order is not None else 0)
+        change = change or self._nearest(start, end, "lost", "won")
         return Direction(
             change,
-            self._nearest(start, end, "most", "least"),
+            self._nearest(start, bound_end, "most", "least"),
             self._nearest(start, end, "loss", "profit"),
             periods,
-            _LEVEL.search(self._text, max(0, start - _LEVEL_CHARS), start) is not None,
+            is_needed,
         )
 
     def _periods_of(self, start: int, end: int) -> frozenset[str]:
@@ -363,7 +488,7 @@ class DirectionWords:
             if one[2] in signs and one[1] <= start
         ][::-1]
         after = [
-            (self._text[end : one[0]], signs[one[2]])
+            (_TO_LEVEL.sub("", self._text[end : one[0]]), signs[one[2]])
             for one in self._near_after(end)
             if one[2] in signs
         ]
@@ -393,7 +518,7 @@ _COUNTS: Mapping[str, str] = {
 }
 _PARTS: Mapping[int, str] = {
     2: r"half|halves|halved|halving|hälfte|halbier\w*|moitié|mitad|metà|metade|helft"
-        r"|gehalveerd|połow[aęyą]"
+        r"|gehalveerd|połow[aęyą]|pół|yarım"
     r"|половин[аыуе]|вдвое меньше|hälften|halverad\w*|halvdelen|halveret|polovin[auy]"
     r"|půlk[auy]|yarısı\w*|yarıya|puolet"
     r"|fele|felét|jumătate\w*|setengah|separuh|половин[аиу]|نصف|आध[ाेी]|חצי|מחצית|ครึ่งหนึ่ง"
@@ -534,7 +659,8 @@ def is_share_word(word: str) -> bool:
 
 
 _UNSPACED_SHARES = re.compile(
-    "(?P<p2>一半|半数|半分|절반)|(?P<m2>两倍|翻倍|翻了一番|翻番|二倍|倍増|두 배)"
+    "(?P<p2>一半|半数|半分|절반|半(?=小时|小時|天|[个個]月|公斤|時間))|(?P<m2>两倍|翻倍|翻了一番"
+    "|翻番|二倍|倍増|두 배)"
     "|(?P<m3>三倍|세 배)|(?P<m4>四倍)|(?P<m10>十倍)"
 )
 _NOT_MULTIPLE = re.compile(

@@ -8,15 +8,15 @@ time and a number each count as a whole; of a date only its year is a number by 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from itertools import count
 from typing import Literal, TypeAlias
 
 import regex
 
-from .number_words import hours_in_words, months_by_first_word
+from .clock_words import clocks_in
+from .number_words import months_by_first_word
 from .numbers import (
     Number,
     NumberReading,
@@ -25,8 +25,8 @@ from .numbers import (
     numbers_in,
     with_ascii_digits,
 )
-from .units import NO_UNIT
-from .value_words import alternatives, part_of_day
+from .units import NO_UNIT, Unit
+from .value_words import part_of_day, time_bound
 
 Day = tuple[int | None, int, int | None]
 """Year, month, day; one of the two outer ones may be unknown."""
@@ -67,6 +67,17 @@ _DATES = (
     ),
     re.compile(rf"(?<![\d/.-])(?P<m>1[0-2]|0?[1-9])/{_YEAR}(?!\d)", re.ASCII),
     re.compile(
+        rf"(?:(?<=\bam )|(?<=\bvom )|(?<=\bbis )|(?<=\bzum )|(?<=\bden )|(?<=\bab )|(?<=\bod )"
+        rf"|(?<=\bdo )|(?<=\bder )|(?<=[-\u2013(|\t:])|(?<=[,.:\u2013-] )|^){_DAY}\.[ ]?"
+        r"(?P<m>1[0-2]|0?[1-9])\.(?!\d)",
+        re.ASCII | re.MULTILINE | re.IGNORECASE,
+    ),
+    re.compile(
+        r"(?:(?<=\ble )|(?<=\bel )|(?<=\bil )|(?<=\bem )|(?<=\bdu )|(?<=\bal )|(?<=\bau )"
+        r"|(?<=\bdia ))(?P<d>3[01]|[0-2]\d)/(?P<m>1[0-2]|0[1-9])(?![/\d])",
+        re.ASCII | re.IGNORECASE,
+    ),
+    re.compile(
         r"(?<![\w.])(?P<a>\d{1,2})(?P<s>[-/.])(?P<b>\d{1,2})(?P=s)(?P<yy>\d{2})(?![\w.]*\d)",
         re.ASCII,
     ),
@@ -96,8 +107,9 @@ _YEAR_BEFORE = re.compile(
     re.IGNORECASE,
 )
 _FIRST_DAY = re.compile(
-    rf"(?<![\d.,:/-]){_DAY}(?:st|nd|rd|th)?\.?{_WS}?(?:[-\u2010-\u2015]|\b(?:to|bis|au|al"
-    rf"|t/m)\b){_WS}?\Z",
+    rf"(?<![\d.,:/-]){_DAY}(?:st|nd|rd|th)?\.?{_WS}?(?:[-\u2010-\u2015]|\b(?:to|until|till|and|bis"
+    rf"|und|au|et|al|y|e|ao|até|a|tot|tot en met|en|t/m|do|i|až|до|по|и|ile|ila|til|till|إلى|الى"
+    rf"|حتى)\b){_WS}?\Z",
     re.IGNORECASE,
 )
 _LAST_DAY = re.compile(rf"{_WS}?[-\u2010-\u2015]{_WS}?{_DAY}(?:st|nd|rd|th)?\b(?![.,:]?\d)")
@@ -122,11 +134,6 @@ _CLOCKS = (
         re.IGNORECASE,
     ),
 )
-_HAN_CLOCK = re.compile(
-    r"(?<![\w:.,])(?P<h>[01]?\d|2[0-4])\s?(?:[时時點시]|点(?=[半整钟鐘])|(?<=[午上晨间夜]\d)点"
-    r"|(?<=[午上晨间夜]\d\d)点)(?P<min>半)?(?![間间간\d])",
-    re.ASCII,
-)
 _HOUR_SIGN = re.compile(r"\s?h\Z")
 _DECIMAL_CLOCK = re.compile(r"([01]?\d|2[0-4])\.([0-5]\d)", re.ASCII)
 _HOUR_BEFORE = re.compile(
@@ -149,6 +156,10 @@ class TextValue:
     number: Number | None = None
     days: frozenset[Day] = frozenset()
     clocks: frozenset[Clock] = frozenset()
+    bound: int = 0
+    """Of a day or a time: -1 before or until it, 1 after or from it."""
+    is_range: bool = False
+    """Of a day: it is the first or the last one of several."""
     is_loose: bool = False
     """It may also be only a part of what is there."""
 
@@ -182,6 +193,8 @@ class ValueIndex:
     _days: dict[tuple[int, int | None], list[tuple[Day, TextValue]]] = field(default_factory=dict)
     """By month and day, and by month alone."""
     _clocks: dict[Clock, list[TextValue]] = field(default_factory=dict)
+    _halved: dict[Clock, list[TextValue]] = field(default_factory=dict)
+    """Times after noon that are written with an hour before it: 2:30 pm."""
     _codes: dict[str, list[TextValue]] = field(default_factory=dict)
     _ordinals: dict[float, list[TextValue]] = field(default_factory=dict)
     """Days of months, which are numbers only for `the 3rd`."""
@@ -203,6 +216,8 @@ class ValueIndex:
                 self._take(NumberReading(float(year)), None, said)
         for clock in _written_clocks(said):
             self._clocks.setdefault(clock, []).append(said)
+            if _is_halved(said.text, clock):
+                self._halved.setdefault(clock, []).append(said)
         number = said.number
         if number is None:
             return
@@ -228,8 +243,8 @@ class ValueIndex:
         A unit and a sign count if both texts have one. A day without a year is in every year that
         the text has.
         """
-        yield from (found for day in said.days for found in self._find_day(day))
-        yield from (found for clock in said.clocks for found in self._clocks.get(clock, ()))
+        moments = (*self._find_days(said), *self._find_clocks(said))
+        yield from (found for found in moments if found.bound * said.bound >= 0)
         number = said.number
         if number is None:
             return
@@ -252,6 +267,18 @@ class ValueIndex:
         if inner and all(self.holds(one, within) for one in inner):
             yield from self.find(inner[0], within)
 
+    def _find_days(self, said: TextValue) -> Iterator[TextValue]:
+        return (found for day in said.days for found in self._find_day(day))
+
+    def _find_clocks(self, said: TextValue) -> Iterator[TextValue]:
+        """Yield the same times: 10:05 may be 10:05 pm, and is not 22:05."""
+        exact, number = _written_clocks(said), said.number
+        for clock in said.clocks:
+            clocks = self._clocks if clock in exact else self._halved
+            for found in clocks.get(clock, ()):
+                if number is None or found.number is None or _agree(number, found.number):
+                    yield found
+
     def _find_code(self, code: str, number: Number) -> list[TextValue]:
         found = self._codes.get(code, ())
         return [one for one in found if one.number is None or _agree(number, one.number)]
@@ -267,12 +294,19 @@ class ValueIndex:
         self, reading: NumberReading, number: Number, within: float
     ) -> Iterator[TextValue]:
         has_unit = reading.unit != NO_UNIT
+        if has_unit:
+            with_unit = [*self._find_with_unit(reading, within)]
+            yield from (said for found, said in with_unit if _agree(number, found))
+            if with_unit:
+                return  # what says something else about the same amount decides
         for value in self._near(reading.value, within):
             for other_has_unit, other, said in self._values[value]:
                 if not (has_unit and other_has_unit) and _agree(number, other):
                     yield said
-        if not has_unit:
-            return
+
+    def _find_with_unit(
+        self, reading: NumberReading, within: float
+    ) -> Iterator[tuple[Number | None, TextValue]]:
         dimension, base = reading.unit.dimension, reading.base
         bases = [(dimension, base)]
         if within:
@@ -282,9 +316,7 @@ class ValueIndex:
                 if name == dimension and abs(base - other) <= within * abs(other)
             ]
         for one in bases:
-            for found, said in self._bases.get(one, ()):
-                if _agree(number, found):
-                    yield said
+            yield from self._bases.get(one, ())
 
     def _near(self, value: float, within: float) -> list[float]:
         if not within:
@@ -312,33 +344,35 @@ def values_in(
     ['3 May 2024', '9:30', '1,200']
     """
     text = with_ascii_digits(text)
+    lower = lower_case(text)
     taken = list(text)
     orders = _orders_in(whole or text)
     for pattern in _DATES:
         for found in pattern.finditer("".join(taken)):
             days = frozenset(_possible_days(found, orders))
             if days:
-                yield TextValue(found[0].strip(" .,\n"), found.start(), days=days)
+                said = TextValue(found[0].strip(" .,\n"), found.start(), days=days)
+                yield replace(said, bound=time_bound(lower, *found.span()))
                 taken[found.start() : found.end()] = " " * len(found[0])
     taken_days = [*_named_dates("".join(taken))]
     for said, end in taken_days:
-        yield said
+        bound = 0 if said.is_range else time_bound(lower, said.start, end)
+        yield replace(said, bound=bound)
         taken[said.start : end] = " " * (end - said.start)
-    lower = lower_case(text)
-    for pattern in (*_CLOCKS, _HAN_CLOCK):
+    for pattern in _CLOCKS:
         for found in pattern.finditer("".join(taken)):
-            minute = 30 if found["min"] == "半" else found["min"] or 0
-            clocks = frozenset(_possible_clocks(found["h"], minute, found.groupdict().get("half")))
+            minute, half = found["min"] or 0, found.groupdict().get("half")
+            clocks = frozenset(_possible_clocks(found["h"], minute, half))
             said = TextValue(found[0].strip(), found.start(), clocks=clocks)
-            yield _in_part_of_day(said, lower)
+            yield _with_surroundings(said, lower)
             taken[found.start() : found.end()] = " " * len(found[0])
     for start, end, times in clocks_in(lower_case("".join(taken))):
-        yield _in_part_of_day(TextValue(text[start:end], start, clocks=times), lower)
+        yield _with_surroundings(TextValue(text[start:end], start, clocks=times), lower)
         taken[start:end] = " " * (end - start)
     rest = "".join(taken)
     for number in numbers_in(rest, whole, fits):
         clocks = frozenset(_maybe_clocks(rest, number))
-        yield _in_part_of_day(TextValue(number.text, number.start, number, clocks=clocks), lower)
+        yield _with_surroundings(TextValue(number.text, number.start, number, clocks=clocks), lower)
 
 
 def value_index(text: str) -> ValueIndex:
@@ -369,7 +403,7 @@ def table_cells(text: str) -> str:
     >>> table_cells("Sold:\na,12\nb,7")
     '     \na\n12\nb\n7'
     """
-    lines = text.split("\n")
+    lines = [_DECIMAL_COMMA.sub(".", line) for line in text.split("\n")]
     n_commas = [0 if ", " in line else line.count(",") for line in lines]
     is_row = [
         n > 0 and n in (*n_commas[at + 1 : at + 2], *n_commas[max(0, at - 1) : at])
@@ -381,6 +415,11 @@ def table_cells(text: str) -> str:
         line.replace(",", "\n") if is_one else " " * len(line)
         for line, is_one in zip(lines, is_row, strict=True)
     )
+
+
+_DECIMAL_COMMA = re.compile(
+    r"(?<=\d),(?=\d+[^\S\n]?[^\W\d_])|(?<=\.\d{3}),(?=\d)|(?<=\d),(?=\d+\s?[€$£%])"
+)
 
 
 def is_month(word: str) -> bool:
@@ -496,91 +535,19 @@ def _named_dates(text: str) -> Iterator[tuple[TextValue, int]]:
         said = TextValue(text[start:end].strip(" .,\n"), start)
         for one in days_of_month or (None,):
             days = frozenset((_year_of(year), month, one) for month in months)
-            yield replace(said, days=days), end
+            yield replace(said, days=days, is_range=len(days_of_month) > 1), end
 
 
 _SHORT_NAME = 4
-_SHORT_MONTHS = frozenset(
-    [
-        "jan",
-        "janv",
-        "ene",
-        "gen",
-        "feb",
-        "févr",
-        "fév",
-        "mar",
-        "mär",
-        "mars",
-        "apr",
-        "avr",
-        "abr",
-        "may",
-        "mai",
-        "mei",
-        "maj",
-        "maio",
-        "mag",
-        "giu",
-        "june",
-        "jun",
-        "juni",
-        "juin",
-        "juil",
-        "july",
-        "jul",
-        "juli",
-        "lug",
-        "luty",
-        "aug",
-        "ago",
-        "août",
-        "sep",
-        "sept",
-        "set",
-        "okt",
-        "oct",
-        "ott",
-        "out",
-        "nov",
-        "dec",
-        "dez",
-        "déc",
-        "dic",
-        "sty",
-        "kwi",
-        "lip",
-        "sie",
-        "wrz",
-        "paź",
-        "lis",
-        "gru",
-        "янв",
-        "фев",
-        "мар",
-        "апр",
-        "мая",
-        "май",
-        "июн",
-        "июл",
-        "авг",
-        "сен",
-        "окт",
-        "ноя",
-        "дек",
-        "1월",
-        "oca",
-        "şub",
-        "nis",
-        "haz",
-        "tem",
-        "ağu",
-        "eyl",
-        "eki",
-        "kas",
-        "ara",
-    ]
+_SHORT_MONTH_NAMES = (
+    "jan janv ene gen feb févr fév mar mär mars apr avr abr may mai mei maj maio mag giu "
+    "june jun juni juin juil july jul juli lug luty aug ago août sep sept set okt oct ott "
+    "out nov dec dez déc dic sty kwi lip sie wrz paź lis gru янв фев мар апр мая май июн "
+    "июл авг сен окт ноя дек 1월 oca şub nis haz tem ağu eyl eki kas ara märz maja mayo "
+    "ocak ekim mart مايو مارس آذار أيار آب تموز март"
 )
+_SHORT_MONTHS = frozenset(_SHORT_MONTH_NAMES.split())
+"""Of four letters or fewer, and hardly another word next to a day."""
 
 
 def _year_of(found: re.Match[str] | None) -> int | None:
@@ -607,9 +574,13 @@ def _possible_clocks(hour: str | int, minute: str | int, half: str | None) -> It
         yield hour % 12 + 12, minute
 
 
-def _in_part_of_day(said: TextValue, text: str) -> TextValue:
-    """Return a time as the part of the day next to it says: 7:45 in the evening is 19:45."""
-    part = part_of_day(text, *said.bare) if said.clocks else ""
+def _with_surroundings(said: TextValue, text: str) -> TextValue:
+    """Return a time as what is next to it says: 7:45 in the evening is 19:45; until 9."""
+    if not said.clocks:
+        return said
+    start, end = said.bare
+    said = replace(said, bound=time_bound(text, start, end))
+    part = part_of_day(text, start, end)
     is_late = part == "late"
     clocks = frozenset(one for one in said.clocks if (one[0] >= 12) == is_late)
     if not part or not clocks:
@@ -618,11 +589,17 @@ def _in_part_of_day(said: TextValue, text: str) -> TextValue:
 
 
 def _written_clocks(said: TextValue) -> frozenset[Clock]:
-    """Return the times that a source says: 9:30 alone is not 21:30."""
+    """Return the times that digits say: 9:30 alone is not 21:30."""
     is_in_digits = _HOUR_AND_MINUTE.match(said.text) is not None
     return frozenset((min(said.clocks),)) if is_in_digits and said.clocks else said.clocks
 
 
+def _is_halved(text: str, clock: Clock) -> bool:
+    hour = _FIRST_HOUR.search(text)
+    return hour is not None and int(hour[0]) % 24 != clock[0]
+
+
+_FIRST_HOUR = re.compile(r"\d\d?", re.ASCII)
 _HOUR_AND_MINUTE = re.compile(r"\d\d?\s?[:.h]\s?\d\d(?!\s?[ap]\.?m)", re.ASCII | re.IGNORECASE)
 
 
@@ -632,129 +609,18 @@ def _maybe_clocks(text: str, number: Number) -> Iterator[Clock]:
     if decimal is not None:
         yield from _possible_clocks(decimal[1], decimal[2], None)
     for reading in number.readings:
-        is_hour = reading.unit.dimension == "second" and reading.unit.factor == 3600
+        is_hour = reading.unit == _HOUR and _HOUR_NAME.search(number.text) is not None
         is_at = reading.unit == NO_UNIT and _HOUR_BEFORE.search(
             text, max(0, number.start - 10), number.start
         )
-        if (is_hour or is_at) and reading.value == int(reading.value) <= 24:
-            yield from _possible_clocks(int(reading.value), 0, None)
+        minutes = reading.value * 60
+        if (is_hour or (is_at and minutes % 60 == 0)) and minutes == int(minutes) <= 24 * 60:
+            yield from _possible_clocks(*divmod(int(minutes), 60), None)
 
 
-_HOUR = r"(?P<h>[^\W_]+)(?![^\W_]|[.:]\d)"
-_SPOKEN: tuple[tuple[str, int], ...] = (
-    (rf"half past {_HOUR}|las {_HOUR} y media|le {_HOUR} e mezza|{_HOUR} heures? et demie?", 30),
-    (
-        rf"(?:a )?quarter past {_HOUR}|viertel nach {_HOUR}|kwart over {_HOUR}|kvart (?:över"
-        rf"|over) {_HOUR}",
-        15,
-    ),
-    (rf"las {_HOUR} y cuarto|le {_HOUR} e un quarto|{_HOUR} heures? et quart", 15),
-    (rf"{_HOUR} horas e meia|às {_HOUR} e meia|{_HOUR} e meia(?= da)", 30),
-    (
-        rf"(?:a )?quarter to {_HOUR}|viertel vor {_HOUR}|kwart voor {_HOUR}|kvart i {_HOUR}"
-        rf"|dreiviertel {_HOUR}",
-        -15,
-    ),
-    (rf"las {_HOUR} menos cuarto|le {_HOUR} meno un quarto|{_HOUR} heures? moins le quart", -15),
-    (rf"halb {_HOUR}|half {_HOUR}(?= uur)|(?:om|tegen|rond) half {_HOUR}|halv {_HOUR}", -30),
-    (
-        rf"{_HOUR} o['\u2019]clock|{_HOUR} uhr|{_HOUR} uur|{_HOUR} heures?|{_HOUR} en punto"
-        rf"|le {_HOUR} in punto",
-        0,
-    ),
-    (
-        rf"(?:a las|às) {_HOUR}|alle {_HOUR}|klockan {_HOUR}|klokken {_HOUR}|{_HOUR} horas|um "
-        rf"{_HOUR} uhr",
-        0,
-    ),
+_HOUR = Unit("second", 3600)
+_HOUR_NAME = re.compile(
+    r"(?<![^\W\d_])(?:h|hs|heures?|horas?|uur|or[ae]|час\w*|ساعة|hodin\w*|godz\w*|kl)\b",
+    re.IGNORECASE,
 )
-CLOCK_WORDS = re.compile(
-    r"(?<!\w)(?:(?P<named>(?P<noon>noon|midday|mittags?|midi|mediodía|mezzogiorno|middag|meio-dia"
-    r"|południe|полдень)|midnight|mitternacht|minuit|medianoche|mezzanotte|middernacht|meia-noite"
-    r"|północ|полночь|midnatt)|half past|quarter (?:past|to)|viertel (?:nach|vor)|dreiviertel"
-    r"|hal[bfv]|kwart|kvart|o['\u2019]clock|uhr|uur|heures?|en punto|in punto|horas|y media"
-    r"|y cuarto|menos cuarto|e mezza|un quarto|e meia|a las|alle|klockan|klokken|às"
-    r"|(?:five|ten|twenty|twenty-five|fünf|zehn|zwanzig|vijf|tien|twintig|minutes) (?:past|to"
-    r"|nach|vor|over|voor)"
-    r"|(?:at|by|until|from|around|before|after) [a-z]+ (?:fifteen|thirty|forty|fifty|twenty"
-    r"|ten))(?!\w)"
-)
-_AROUND_CLOCK_CHARS = 30
-_PAST_OR_TO = re.compile(
-    rf"(?<!\w)(?P<m>[^\W\d_]+|\d\d?) (?:minutes? )?(?P<to>past|to|nach|vor|over|voor) {_HOUR}(?!\w)"
-)
-_AT_MINUTES = re.compile(
-    rf"(?<!\w)(?:at|by|until|from|around|before|after) {_HOUR} (?P<m>fifteen|thirty|forty-five"
-    rf"|twenty|ten|fifty|forty)(?!\w)(?! [a-z]+s\b)"
-)
-
-
-def clocks_in(text: str) -> Iterator[tuple[int, int, frozenset[tuple[int, int]]]]:
-    """Yield offsets and possible hours and minutes of the times in a lower-case text.
-
-    >>> [sorted(one[2]) for one in clocks_in("half past nine, halb zehn")]
-    [[(9, 30), (21, 30)], [(9, 30), (21, 30)]]
-    """
-    hours = hours_in_words()
-    last = -1
-    for trigger in CLOCK_WORDS.finditer(text):
-        if trigger["named"]:
-            minutes = 12 * 60 if trigger["noon"] else 0
-            yield *trigger.span(), frozenset(((minutes // 60, 0),))
-            continue
-        begin = max(last, trigger.start() - _AROUND_CLOCK_CHARS, 0)
-        for start, end, clocks in _clocks_near(
-            text, begin, trigger.end() + _AROUND_CLOCK_CHARS, hours
-        ):
-            if start >= last:
-                yield start, end, clocks
-                last = end
-                break
-
-
-def _clocks_near(
-    text: str, begin: int, end: int, hours: Mapping[str, int]
-) -> Iterator[tuple[int, int, frozenset[tuple[int, int]]]]:
-    """Yield the times in a part of a text, those with most words first."""
-    for pattern, offset in _patterns():
-        for found in pattern.finditer(text, begin, end):
-            hour = hours.get(found["h"])
-            if hour is not None:
-                yield *found.span(), _both(hour * 60 + offset)
-    for found in _PAST_OR_TO.finditer(text, begin, end):
-        hour, minute = hours.get(found["h"]), _minute_of(found["m"], hours)
-        if hour is None or minute is None or found["h"].isdecimal() or found["m"].isdecimal():
-            continue
-        sign = -1 if found["to"] in ("to", "vor", "voor") else 1
-        if minute % 5 == 0:
-            yield *found.span(), _both(hour * 60 + sign * minute)
-    for found in _AT_MINUTES.finditer(text, begin, end):
-        hour = hours.get(found["h"])
-        if hour is not None:
-            yield *found.span(), _both(hour * 60 + _MINUTE_WORDS[found["m"]])
-
-
-def _minute_of(word: str, hours: Mapping[str, int]) -> int | None:
-    return _MINUTE_WORDS.get(word, hours.get(word))
-
-
-_MINUTE_WORDS: Mapping[str, int] = {
-    "fifteen": 15, "thirty": 30, "forty-five": 45, "twenty": 20, "ten": 10, "fifty": 50, "forty": 40
-}  # fmt: skip
-
-
-def _both(minutes: int) -> frozenset[tuple[int, int]]:
-    """Return a time before noon and the one after; from 13 on there is one."""
-    hour, minute = divmod(minutes % 1440, 60)
-    return frozenset(
-        ((hour, minute), ((hour + 12) % 24, minute)) if hour <= 12 else ((hour, minute),)
-    )
-
-
-@lru_cache(maxsize=1)
-def _patterns() -> list[tuple[re.Pattern[str], int]]:
-    found = []
-    for pattern, offset in _SPOKEN:
-        for one in alternatives(pattern):
-            found.append((re.compile(rf"(?<!\w){one}(?!\w)"), offset))
-    return found
+"""Which are times of day as well as durations; hours and Stunden are durations only."""

@@ -122,7 +122,7 @@ NUMBERED = [
     "uk",
     "vi",
 ]
-_LEAST_NAME_CHARS = 4
+_LEAST_NAME_CHARS = 5  # four letters are a word of another language: hire, here, dame
 COUNTED = (
     *range(21), *range(30, 100, 10), *range(100, 1000, 100),
     *(n * scale for scale in (10**3, 10**6) for n in (1, 2, 5)), 10**9, 2 * 10**9,
@@ -180,9 +180,18 @@ _MORE: dict[str, dict[str, int]] = {
            "duas": 2, "duzentas": 200, "quatorze": 14, "bilhão": 10**9, "bilhões": 10**9,
            "cento": 100, "trezentas": 300},
     "pl": {"dwie": 2, "dwóch": 2, "trzech": 3, "czterech": 4, "pięciu": 5, "sześciu": 6,
-           "dziesięciu": 10, "sto": 100, "tysiące": 1000, "tysięcy": 1000, "miliard": 10**9},
+           "dziesięciu": 10, "sto": 100, "tysiące": 1000, "tysięcy": 1000, "miliard": 10**9,
+           "siedmiu": 7, "ośmiu": 8, "dziewięciu": 9, "jedenastu": 11, "dwunastu": 12,
+           "trzynastu": 13, "czternastu": 14, "piętnastu": 15, "szesnastu": 16, "siedemnastu": 17,
+           "osiemnastu": 18, "dziewiętnastu": 19, "dwudziestu": 20, "trzydziestu": 30,
+           "czterdziestu": 40, "pięćdziesięciu": 50, "sześćdziesięciu": 60,
+           "siedemdziesięciu": 70, "osiemdziesięciu": 80, "dziewięćdziesięciu": 90, "stu": 100,
+           "dwustu": 200, "trzystu": 300, "czterystu": 400, "dwiema": 2, "dwoma": 2, "trzema": 3,
+           "czterema": 4, "trzej": 3, "czterej": 4, "dwaj": 2},
     "ru": {"две": 2, "двух": 2, "трёх": 3, "трех": 3, "четырёх": 4, "пяти": 5, "шести": 6,
-           "десяти": 10, "тысяча": 1000, "тысячи": 1000, "тысяч": 1000, "миллиард": 10**9,
+           "семи": 7, "восьми": 8, "девяти": 9, "одиннадцати": 11, "двенадцати": 12, "двадцати": 20,
+           "тридцати": 30, "сорока": 40, "пятидесяти": 50, "десяти": 10,
+           "тысяча": 1000, "тысячи": 1000, "тысяч": 1000, "миллиард": 10**9,
            "миллиардов": 10**9},
     "uk": {"двох": 2, "трьох": 3, "тисяча": 1000, "тисячі": 1000, "тисяч": 1000},
     "cs": {"dvě": 2, "dvou": 2, "tří": 3, "tisíce": 1000, "tisíc": 1000},
