@@ -756,7 +756,9 @@ def number_at(words: Sequence[str], at: int) -> tuple[int, int, bool]:
         for here in range(at, len(words)):
             if words[here] in _ALSO and parts:
                 continue
-            more = numbers_of(words[here]).get(language)
+            word = words[here]
+            is_joined = bool(parts) and word[0] == "و"  # five-and twenty, in Arabic
+            more = numbers_of(word[is_joined:]).get(language)
             if more is None or _value_of_parts([*parts, *more]) is None:
                 break
             parts += more

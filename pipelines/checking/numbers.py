@@ -105,7 +105,7 @@ _HAN_MIXED = re.compile(
     rf"(?<![0-9,.])(?:{_HAN_PART.pattern.replace('?)[^', ')[^')})+"
     r"(?:(?:[0-9],[0-9]{3}|[0-9]{1,4}(?!,[0-9]))(?![0-9万萬만億亿억千]))?"
 )
-_HAN_MEASURES = "个個人名天年月日次家艘只隻条條岁歲元块塊倍位本台米公斤小分钟号"
+_HAN_MEASURES = "个個人名天年月日次周週家艘只隻条條岁歲元块塊倍位本台米公斤小分钟号"
 _PERCENT_BEFORE = re.compile(r"百分之\Z")
 _MINUS = re.compile(
     r"(?:^|(?<=[\s(\[{:=~≈<>|/\"'“«]))[-\u2212\u2013]\Z|(?<=[$€£])[-\u2212]\Z", re.M
@@ -130,7 +130,10 @@ _BELOW_ZERO_AFTER = re.compile(
     rf"|درجات|درجة)?(?:[^\S\n]celsius|[^\S\n]مئوية)?[^\S\n]?(?:{_BELOW_ZERO})(?!\w)",
     re.IGNORECASE,
 )
-_CREDIT_AFTER = re.compile(r"[-\u2212\u2013](?=\s|\Z)")
+_CREDIT_AFTER = re.compile(
+    r"(?<![^\d.,]\d)(?<!\A\d)(?<![^\d.,]\d\d)(?<!\A\d\d)[-\u2212\u2013](?=\s|\Z)(?!\s{4})"
+)
+"""Of an amount; 9- may be the beginning of hours."""
 _THOUSANDS_GROUPED = re.compile(r"[0-9]{1,3}(?:[.,][0-9]{3})+")
 _IN_COLUMN = re.compile(r"(?:^|[ \t|])\(?[-0-9][0-9.,]*\)?(?=[ \t|]|$)")
 _WORD_BEFORE = re.compile(r"[^\W\d_]{2}[^\S\n]?\Z")
@@ -301,8 +304,12 @@ HALF_WORD = re.compile(
 )
 """One and a half in one word, and the like: anderthalb, viereinhalb, drieënhalf."""
 
+_HAN_AND_HALF = re.compile("(?<![一二两兩三四五六七八九十])([一二两兩三四五六七八九十])[个個]半")
+
 
 def _of_halves(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
+    for found in _HAN_AND_HALF.finditer(rest):
+        yield _number_at(text, *found.span(), (han_value(found[1]) + 0.5,), words)
     for found in HALF_WORD.finditer(rest):
         whole = hours_in_words().get(found["n"].casefold(), 0) if found["n"] else 1
         if whole:

@@ -41,6 +41,7 @@ _UNIT_NAMES: Mapping[tuple[str, float], str] = {
         "percentage point",
         0.01,
     ): "bps bp basispunkt basispunkte basispunkten basispunten räntepunkter 基点 bips",
+    ("percent", 10): "割 成",
     ("permille", 1): "‰ promille",
     (
         "US dollar",
@@ -127,7 +128,7 @@ _UNIT_NAMES: Mapping[tuple[str, float], str] = {
     (
         "second",
         60,
-    ): "دقيقة دقائق dakika* минут* minuty minut минут минуты minuter dakika 分钟 分間 분 "
+    ): "دقيقة دقائق 分 dakika* минут* minuty minut минут минуты minuter dakika 分钟 分間 분 "
     "min mins minute minutes minuten minuto minutos minuti minuut",
     (
         "second",
@@ -209,7 +210,7 @@ _UNIT_AFTER = re.compile(
     r"|个?百分[点點]|パーセント|ポイント|ユーロ|ドル|トン|小时|分钟|人民币|[美欧]元|公[里斤]|千克"
     r"|毫克"
     r"|時間|分間|日間|週間|年間|か月|ヶ月|基点|퍼센트포인트|퍼센트|달러|유로|개월|시간|[원년일분주]"
-    r"|[元円天米克升吨周]|％|[₺₴₪฿￥]|п\.п\b"
+    r"|[元円天米克升吨周秒]|割(?![れりけっ])|成(?![立为為员員功本果交分绩績年长長])|分(?![之の引野析别店])|％|[₺₴₪฿￥]|п\.п\b"
     r"|[^\W\d_\u3040-\u9fff\uac00-\ud7af]+(?:[\u0900-\u0dff]+\w*)*)"
 )
 _PER_CENT = re.compile(

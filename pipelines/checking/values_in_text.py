@@ -46,6 +46,9 @@ _DAY_WORD = "|".join(word.replace("-", r"[-\s]") for word in sorted(_DAY_WORDS, 
 _WS = r"(?:[^\S\n]+|[^\S\n]*\n[^\S\n]*)"
 _OF = rf"(?:{_WS}(?:of|de|del|di|do|dl|da|a|г\.)|{_WS}d['\u2019])"
 _DASH = r"[-\u2010\u2011\u2013/.]"
+_LAST_HAN_DAY = (
+    r"(?:(?:至|到|から|[～〜~\u2013\u2014-]|、|和|と)(?P<e>3[01]|[12]\d|0?[1-9])[日号])?"
+)
 _DATES = (
     re.compile(rf"(?<!\d){_YEAR}[-/.](?P<m>1[0-2]|0?[1-9])[-/.]{_DAY}(?!\d)", re.ASCII),
     re.compile(rf"(?<![\d/.-]){_YEAR}-(?P<m>1[0-2]|0[1-9])(?![\d-])", re.ASCII),
@@ -60,8 +63,8 @@ _DATES = (
         r"|0?[1-9])日",
         re.ASCII,
     ),
-    re.compile(rf"{_YEAR}年(?P<m>1[0-2]|0?[1-9])月(?:{_DAY}[日号])?", re.ASCII),
-    re.compile(rf"(?<!\d)(?P<m>1[0-2]|0?[1-9])月{_DAY}[日号]", re.ASCII),
+    re.compile(rf"{_YEAR}年(?P<m>1[0-2]|0?[1-9])月(?:{_DAY}[日号]{_LAST_HAN_DAY})?", re.ASCII),
+    re.compile(rf"(?<!\d)(?P<m>1[0-2]|0?[1-9])月{_DAY}[日号]{_LAST_HAN_DAY}", re.ASCII),
     re.compile(
         rf"(?<!\d)(?P<a>\d{{1,2}})(?P<s>[-/.])\s?(?P<b>\d{{1,2}})(?P=s)\s?{_YEAR}(?!\d)", re.ASCII
     ),
@@ -352,7 +355,13 @@ def values_in(
             days = frozenset(_possible_days(found, orders))
             if days:
                 said = TextValue(found[0].strip(" .,\n"), found.start(), days=days)
-                yield replace(said, bound=time_bound(lower, *found.span()))
+                last = found.groupdict().get("e")
+                if not last:
+                    yield replace(said, bound=time_bound(lower, *found.span()))
+                else:
+                    ends = frozenset((year, month, int(last)) for year, month, _ in days)
+                    yield replace(said, is_range=True)
+                    yield replace(said, days=ends, is_range=True)
                 taken[found.start() : found.end()] = " " * len(found[0])
     taken_days = [*_named_dates("".join(taken))]
     for said, end in taken_days:
@@ -610,14 +619,24 @@ def _maybe_clocks(text: str, number: Number) -> Iterator[Clock]:
         yield from _possible_clocks(decimal[1], decimal[2], None)
     for reading in number.readings:
         is_hour = reading.unit == _HOUR and _HOUR_NAME.search(number.text) is not None
-        is_at = reading.unit == NO_UNIT and _HOUR_BEFORE.search(
-            text, max(0, number.start - 10), number.start
+        is_at = reading.unit == NO_UNIT and (
+            _HOUR_BEFORE.search(text, max(0, number.start - 10), number.start) is not None
+            or _has_part_of_day(text, number)
         )
         minutes = reading.value * 60
         if (is_hour or (is_at and minutes % 60 == 0)) and minutes == int(minutes) <= 24 * 60:
             yield from _possible_clocks(*divmod(int(minutes), 60), None)
 
 
+def _has_part_of_day(text: str, number: Number) -> bool:
+    """Return whether a part of the day is next to a number: 5 in the evening."""
+    lower = lower_case(text[max(0, number.start - 40) : number.end + 40])
+    start = number.start - max(0, number.start - 40)
+    end = start + len(number.text)
+    return bool(part_of_day(lower, start, end)) and not _SHORT_PART.match(lower, end)
+
+
+_SHORT_PART = re.compile(r"\s?[مص](?!\w)")
 _HOUR = Unit("second", 3600)
 _HOUR_NAME = re.compile(
     r"(?<![^\W\d_])(?:h|hs|heures?|horas?|uur|or[ae]|час\w*|ساعة|hodin\w*|godz\w*|kl)\b",
