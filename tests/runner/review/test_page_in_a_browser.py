@@ -698,6 +698,58 @@ def test_changed_terms_reach_an_open_page(tmp_path: Path, chromium: Browser) -> 
     assert len(desk_open(ServedPage(tmp_path))) == 1
 
 
+def test_an_edit_keeps_what_is_known_of_other_fields_and_undo_asks_nothing_again(
+    tmp_path: Path, chromium: Browser
+) -> None:
+    said = {"number": "R-7", "total": 84.5, "pay_by": "2026-01-31"}
+    known = (
+        "returns: {file: doc.relpath, bill: steps.bill.output, p: steps.bill.confidence.number.p, "
+        "least: steps.bill.confidence.min, missing: steps.bill.evidence.missing}"
+    )
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "inbox/rope.txt").write_text("Invoice R-7\nTotal 84.50\nPay by 2026-01-31\n")
+    own = RunEnvironment(settings=replace(settings(tmp_path), allow=frozenset(["network"])))
+    with clerk({"R-7": Said(said, {"total": (0.5, "84.0")})}) as model:
+        text = pipeline(model.url).replace(
+            "returns: {file: doc.relpath, bill: steps.bill.output}", known
+        )
+        assert known in text
+        (tmp_path / "bills.yaml").write_text(text)
+
+        def work() -> Report:
+            return run(tmp_path / "bills.yaml", None, RunOptions(local=True), own)
+
+        assert work().counts["waiting"] == 1
+        with ServedPage(tmp_path).served() as address:
+            page = opened(chromium, address)
+            assert "total has 50%" in page.text("#row-0")
+            page.press("e", text="e")
+            page.wait("document.activeElement.id === 'input-1'")  # the least sure one
+            page.type("85.25")
+            page.wait("document.getElementById('wrong-1').textContent === ''")
+            enter(page)
+            page.wait("!document.getElementById('queue-empty').hidden")
+            assert "waiting" not in work().counts
+            (row,) = json.loads((tmp_path / "out/all.json").read_text())
+            assert row["bill"] == {**said, "total": 85.25}
+            assert row["p"] == pytest.approx(0.99, abs=0.001)
+            assert row["least"] == pytest.approx(0.99, abs=0.001)
+            assert row["missing"] == ["total"]
+            page.press("u", text="u")
+            wait_for_item(page, "rope.txt")
+            again = work()
+            assert (again.counts["waiting"], again.calls) == (1, 0)
+            page.wait("!document.getElementById('accept').disabled")
+            assert page.text("#earlier") == ""
+            enter(page)
+            page.wait("!document.getElementById('queue-empty').hidden")
+            assert "waiting" not in work().counts
+            (row,) = json.loads((tmp_path / "out/all.json").read_text())
+            assert (row["bill"], row["least"]) == (said, pytest.approx(0.5, abs=0.001))
+            assert page.complaints() == []
+    assert len(model.asked) == 1
+
+
 def test_copies_of_a_folder_are_shown_each_with_its_own_documents(
     tmp_path: Path, chromium: Browser
 ) -> None:
