@@ -29,16 +29,20 @@ os.environ["PADDOCK_HOST"] = "127.0.0.1:1"
 
 # What takes longest begins first, so that no process is left alone with it at the end.
 LONGEST = (
-    "runner/daemon/test_background.py", "runner/schedule/test_up.py", "test_examples.py",
-    "engine/backends/test_local_pool.py", "soak/test_soak.py", "benchmarks/test_benchmarks.py",
-    "engine/decoding/test_loop.py", "cluster/test_three_workers.py", "cluster/test_shares.py",
-    "engine/backends/test_local_pool_lost.py", "runner/core/test_work_claims.py",
-    "engine/backends/test_local_pool_requests.py", "engine/api/test_status_page.py",
-    "engine/api/test_under_load.py", "runner/core/test_killed.py", "runner/test_strangers.py",
-    "runner/review/test_killed_deciding.py", "steps/tools/test_mcp_client.py",
-    "runner/cli/commands/test_completion.py", "runner/cli/commands/test_chat.py",
-    "steps/llm/test_confidence_model.py", "steps/readers/test_reader_pool.py",
-    "test_wheel.py", "test_house.py", "test_deploy.py", "test_plugin.py",
+    "runner/schedule/test_up.py", "test_examples.py", "runner/daemon/test_background.py",
+    "soak/test_soak.py", "benchmarks/test_benchmarks.py", "engine/backends/test_local_pool.py",
+    "test_tutorial.py", "runner/review/test_page_in_a_browser.py",
+    "runner/core/test_work_claims.py", "engine/backends/test_local_pool_lost.py",
+    "runner/test_strangers.py", "engine/backends/test_local_pool_fallback.py",
+    "engine/api/test_under_load.py", "cluster/test_three_workers.py", "cluster/test_shares.py",
+    "runner/test_swapped_files.py", "conformance/test_ollama_answers.py",
+    "runner/core/test_unreadable.py", "engine/decoding/test_loop.py",
+    "pipelines/checking/test_evidence.py", "engine/tuning/test_tuner.py",
+    "engine/workers/test_embed_service.py", "conformance/test_fuzz.py",
+    "runner/core/test_model_pools.py", "conformance/test_ollama_clients.py",
+    "runner/cli/commands/test_serve.py", "engine/backends/test_local_pool_requests.py",
+    "runner/core/test_run_context.py", "steps/tools/test_mcp_client.py", "test_wheel.py",
+    "steps/vectors/test_open_stores.py", "test_house.py",
 )  # fmt: skip
 
 # Files whose tests ask one Prefect server run in one process, which starts it once: a start takes
