@@ -32,7 +32,7 @@ from tests.fakes.pool import FakePool
 from tests.runner.world import World, settings
 
 SECOND_USER = 54321
-N_FILES = 2_000
+N_FILES = 500  # fewer are swapped more often each: as many are a link when a step opens them
 N_IMAGES, N_HOT, N_COMMANDS, N_STORES = 300, 60, 60, 30
 SECRET = "FOREIGN BYTES"
 COPIES = """\
