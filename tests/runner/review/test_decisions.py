@@ -15,7 +15,13 @@ import pytest
 
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.reviews import DecisionRefused, Question, Review, ReviewStore
+from paddock.runner.ledger.reviews import (
+    DecisionRefused,
+    Question,
+    Review,
+    ReviewStore,
+    ReviewTerms,
+)
 from paddock.runner.review.decisions import ReviewDesk
 
 SCHEMA = {
@@ -282,3 +288,11 @@ def test_reviews_move_to_postgresql_with_the_folder(url: str, tmp_path: Path) ->
         ReviewDesk(ledger).decide(one.id, one.question, "accept", by="ann")
     with Ledger(tmp_path, url=url) as ledger:
         assert ReviewDesk(ledger).get(one.id).by == "ann"
+        desk = ReviewDesk(ledger)
+        marks = [desk.mark()]
+        desk.undo(one.id, "ann")
+        marks.append(desk.mark())
+        desk.renew({("bills.yaml", "each", "bill"): ReviewTerms(("ben",), None, "quarantine")})
+        assert desk.get(one.id).subject["by"] == ["ben"]
+        marks.append(desk.mark())
+    assert len({*marks}) == 3
