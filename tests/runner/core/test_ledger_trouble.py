@@ -94,7 +94,7 @@ def test_a_disk_that_is_full_of_outputs(
 def test_a_disk_that_is_full_of_the_ledger(
     tmp_path: Path, on_a_small_disk: Callable[..., list[dict[str, Any]]]
 ) -> None:
-    first, second = on_a_small_disk(".paddock", "420k")
+    first, second = on_a_small_disk(".paddock", "600k")
     went_on(tmp_path, first, second)
     assert first["message"] == (
         "the ledger cannot be written (database or disk is full). Free some space and run again; "
