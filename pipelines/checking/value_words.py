@@ -327,7 +327,7 @@ def time_bound(text: str, start: int, end: int) -> int:
 
 
 _ARABIC_AND = re.compile(r"(?<!\w)[وف](?=\w{4})")
-_SIGNS = {"less": -1, "more": 1}
+_SIGNS = {"less": -1, "more": 1, "l": -1, "m": 1}
 _COMPARED_AFTER = re.compile(
     r"[^\S\n]?(?:[^\W\d_]{2,20}\s(?=(?:more|fewer|less|mehr|weniger|de plus|de moins|más|menos|più"
     r"|meno|mais|meer|minder|więcej|mniej)\s(?:than|als|que|di|do|dan|niż)\s))?(?:(?P<more>more"
@@ -350,18 +350,34 @@ _LIMIT_AFTER = re.compile(
     r"|(?P<less>or (?:younger|less|fewer|below)|oder (?:jünger|weniger)|et moins|ou moins|o menos"
     r"|o meno|ou menos|of (?:jonger|minder)|lub mniej|ve altı))(?!\w)"
 )
+_MORE_AFTER = re.compile(
+    r"[^\S\n]?(?:(?!o[rfu]\s|oder\s)[^\W\d_]{2,12}\s)?(?:(?P<more>warmer|hotter|longer|taller|older|faster|heavier|ahead"
+    r"|wärmer|länger|älter|schneller|schwerer|plus (?:chaud|long\w*|âgée?|rapide)|más (?:cálid\w+"
+    r"|larg[oa])|più (?:cald\w+|lung\w+)|in più|mais (?:quente\w*|long\w+)|a mais|langer|sneller"
+    r"|cieple\w*|dłuż\w+|теплее|дольше|(?:daha )?(?:sıcak|uzun)|度?[高暖]|長い)"
+    r"|(?P<less>colder|cooler|shorter|younger|slower|lighter|behind|kälter|kühler|kürzer|jünger"
+    r"|langsamer|leichter|plus (?:froid\w*|court\w*|jeune|lent\w*)|más (?:fr[íi]\w+|cort\w+)"
+    r"|più (?:fredd\w+|cort\w+|breve)|in meno|mais (?:fri\w+|curt\w+)|a menos|kouder|korter|trager"
+    r"|zimnie\w*|chłodnie\w+|krócej|холоднее|(?:daha )?(?:soğuk|kısa)|度?[低寒]|短い))(?!\w*[a-z])"
+)
+_LATER = (
+    r"after|later|nach|danach|später|après|plus tard|después|más tarde|dopo|più tardi|após|depois"
+    r"|mais tarde|(?<=en )na|(?<=uur )na|(?<=jaar )na|(?<=dag )na|later|po|później|после|позже"
+    r"|sonra|geç|بعد|لاحق\w*"
+)
+_EARLIER = (
+    r"before|earlier|prior|vor|zuvor|früher|avant|plus tôt|antes|más temprano|prima|più presto"
+    r"|mais cedo|voor|eerder|vroeger|przed|wcześniej|до|раньше|önce|erken|قبل|سابق\w*"
+)
 _ORDER_AFTER = re.compile(
-    r"[^\S\n]?(?:(?P<more>later|warmer|hotter|longer|taller|older|später|wärmer|länger|älter|plus "
-    r"(?:tard|chaud|long\w*|âgée?)|más (?:tarde|cálid\w+|largo|larga)|después|più (?:tardi|cald\w+"
-    r"|lung\w+)|dopo|mais (?:tarde|quente\w*|long\w+)|depois|later|warmer|langer|później|cieple\w+"
-    r"|dłuż\w+|позже|теплее|дольше|(?:daha )?(?:sonra|geç|sıcak|uzun)|لاحق\w*|بعد ذلك|晚|后|後|遅"
-    r"|暖)"
-    r"|(?P<less>earlier|colder|cooler|shorter|younger|früher|kälter|kühler|kürzer|jünger|plus "
-    r"(?:tôt"
-    r"|froid\w*|court\w*|jeune)|más (?:temprano|fr[íi]\w+|cort\w+)|antes|più (?:presto|fredd\w+"
-    r"|cort\w+|breve)|prima|mais (?:cedo|fri\w+|curt\w+)|eerder|vroeger|kouder|korter|wcześniej"
-    r"|zimnie\w+|chłodnie\w+|krócej|раньше|холоднее|(?:daha )?(?:önce|erken|soğuk|kısa)|سابق\w*"
-    r"|قبل ذلك|早|前|寒))(?!\w*[a-z])"
+    rf"[^\S\n]?(?:[^\W\d_]{{2,12}}\s)?(?:(?P<more>{_LATER})|(?P<less>{_EARLIER}))(?!\w)"
+    r"|[^\S\n]?[日天年月周週個个分秒时時間小以之か間间]{0,4}(?:(?P<m>[后後降]|晚)|(?P<l>[前早内內]))"
+)
+_ORDER_BEFORE = re.compile(
+    r"(?:(?<![^\W_])(?:(?P<more>after|nach|après|después de|al cabo de|dopo|após|depois de|na|po"
+    r"|после|بعد)|(?P<less>before|within|vor|innerhalb von|binnen|dans les|en un plazo de|entro"
+    r"|em até"
+    r"|w ciągu|przed|قبل|خلال))\s|(?P<m>[后後])|(?P<l>前))\Z"
 )
 """Such words do not always say that something changed: a source may have others."""
 _NOT_BEFORE_WORD = re.compile(
@@ -400,7 +416,8 @@ class Direction:
     """-1 at most, 1 at least."""
     result: int = 0
     """-1 loss, 1 profit."""
-
+    order: int = 0
+    """-1 before or within, 1 after."""
     periods: frozenset[str] = frozenset()
     """Per what it is: `month`, `year`."""
     is_needed: bool = False
@@ -422,8 +439,8 @@ class Direction:
         if self.is_needed and not (other.change or other.result):
             return True
         pairs = zip(
-            (self.change, self.bound, self.result),
-            (other.change, other.bound, other.result),
+            (self.change, self.bound, self.result, self.order),
+            (other.change, other.bound, other.result, other.order),
             strict=True,
         )
         if any(one * two < 0 for one, two in pairs):
@@ -463,25 +480,28 @@ class DirectionWords:
         """Return the direction of the number between two offsets."""
         periods = self._periods_of(start, end) if self._periods else frozenset()
         compared = _COMPARED_AFTER.match(self._text, end)
-        order = _ORDER_AFTER.match(self._text, end)
+        more = _MORE_AFTER.match(self._text, end)
         first = bisect_left(self._starts, start - _BEFORE_CHARS)
         has_words = first < bisect_left(self._starts, end + _AFTER_CHARS)
-        if not (has_words or compared or order):
-            limit = self._limit(start, end)
-            return Direction(bound=limit, periods=periods) if periods or limit else NO_DIRECTION
+        if not (has_words or compared or more):
+            limit, order = self._limit(start, end), self._order(start, end)
+            if not (periods or limit or order):
+                return NO_DIRECTION
+            return Direction(bound=limit, order=order, periods=periods)
         bound_end = compared.end() if compared is not None else end
         change = _SIGNS[str(compared.lastgroup)] if compared is not None else 0
         change = change or self._nearest(start, end, "fall", "rise")
         is_level = _LEVEL.search(self._text, max(0, start - _LEVEL_CHARS), start)
         is_level = is_level or _HAN_NUMBER_BEFORE.search(self._text, max(0, start - 16), start)
         is_needed = change != 0 and is_level is None
-        change = change or (_SIGNS[str(order.lastgroup)] if order is not None else 0)
+        change = change or (_SIGNS[str(more.lastgroup)] if more is not None else 0)
         change = change or self._nearest(start, end, "lost", "won")
         bound = self._nearest(start, bound_end, "most", "least")
         return Direction(
             change,
             bound or (0 if change else self._limit(start, end)),
             self._nearest(start, end, "loss", "profit"),
+            self._order(start, end),
             periods,
             is_needed,
         )
@@ -490,6 +510,12 @@ class DirectionWords:
         """Return whether a number is the last one (until 18) or the first one (from 18 on)."""
         before = _LIMIT_BEFORE.search(self._text, max(0, start - _LEVEL_CHARS - 4), start)
         found = before or _LIMIT_AFTER.match(self._text, end)
+        return _SIGNS[str(found.lastgroup)] if found is not None else 0
+
+    def _order(self, start: int, end: int) -> int:
+        """Return whether it is so long before or within something (-1), or after it (1)."""
+        after = _ORDER_AFTER.match(self._text, end)
+        found = after or _ORDER_BEFORE.search(self._text, max(0, start - _LEVEL_CHARS - 4), start)
         return _SIGNS[str(found.lastgroup)] if found is not None else 0
 
     def _periods_of(self, start: int, end: int) -> frozenset[str]:
