@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.request import Constraint
 from paddock.engine.sampling import schema
-from paddock.engine.sampling.constraint import compile_error
 from paddock.engine.sampling.schema import json_pointer
 from paddock.pipelines import reply_schema
 from paddock.pipelines.checking.check import Check, CheckFunction
@@ -234,7 +232,7 @@ def schema_faults(document: YamlDocument, at: Place, base: Path) -> Iterator[Fau
         return
 
     problems = schema.check_schema(form.schema)
-    if not problems and (why := compile_error(Constraint("json_schema", json.dumps(form.schema)))):
+    if not problems and (why := _compile_error(form.schema)):
         remedy = "Ask for less in one answer, or look at it afterwards with `check`."
         problems = (schema.SchemaProblem((), why, remedy),)
     for problem in problems:
@@ -242,6 +240,15 @@ def schema_faults(document: YamlDocument, at: Place, base: Path) -> Iterator[Fau
         mark = document.key_mark((*place, *problem.path) if is_here else place)
         message = f"{_schema_place(form, problem.path)}: {problem.message}."
         yield Fault(message, problem.remedy, mark)
+
+
+def _compile_error(form: Mapping[str, Any]) -> str:
+    """Return why the decoder cannot hold a model to a schema, or ""."""
+    # Slow to load, and only needed where a pipeline has schemas.
+    from paddock.engine.request import Constraint
+    from paddock.engine.sampling.constraint import compile_error
+
+    return compile_error(Constraint("json_schema", json.dumps(form)))
 
 
 def _schema_of(data: Any, at: Place) -> Any:
