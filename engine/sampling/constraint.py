@@ -26,7 +26,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from llguidance import LLExecutor, LLMatcher, LLTokenizer, TokenizerWrapper
@@ -458,6 +458,11 @@ def compile_error(constraint: Constraint) -> str:
     except BadRequest as error:
         return str(error)
     return ""
+
+
+def schema_error(value: Mapping[str, Any]) -> str:
+    """Return why no model can be held to a JSON Schema, or ""."""
+    return compile_error(Constraint("json_schema", json.dumps(value)))
 
 
 def _refusal(constraint: Constraint, why: str) -> BadRequest:

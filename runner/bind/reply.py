@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -232,7 +231,10 @@ def schema_faults(document: YamlDocument, at: Place, base: Path) -> Iterator[Fau
         return
 
     problems = schema.check_schema(form.schema)
-    if not problems and (why := _compile_error(form.schema)):
+    # Slow to load, and only needed where a pipeline has schemas.
+    from paddock.engine.sampling.constraint import schema_error
+
+    if not problems and (why := schema_error(form.schema)):
         remedy = "Ask for less in one answer, or look at it afterwards with `check`."
         problems = (schema.SchemaProblem((), why, remedy),)
     for problem in problems:
@@ -240,15 +242,6 @@ def schema_faults(document: YamlDocument, at: Place, base: Path) -> Iterator[Fau
         mark = document.key_mark((*place, *problem.path) if is_here else place)
         message = f"{_schema_place(form, problem.path)}: {problem.message}."
         yield Fault(message, problem.remedy, mark)
-
-
-def _compile_error(form: Mapping[str, Any]) -> str:
-    """Return why the decoder cannot hold a model to a schema, or ""."""
-    # Slow to load, and only needed where a pipeline has schemas.
-    from paddock.engine.request import Constraint
-    from paddock.engine.sampling.constraint import compile_error
-
-    return compile_error(Constraint("json_schema", json.dumps(form)))
 
 
 def _schema_of(data: Any, at: Place) -> Any:
