@@ -740,10 +740,14 @@ def _place(number: int) -> int:
     return place
 
 
-def is_number_word(word: str, *, with_one: bool) -> bool:
-    """Return whether a word in lower case may be a number by itself; one only if asked for."""
-    values = {one.values for one in _meanings(word).values() if one.role != "and"}
-    return bool(values if with_one else values - {(1,)}) or number_at([word], 0)[2]
+def values_of_word(word: str) -> frozenset[float]:
+    """Return the numbers that a word in lower case may be by itself, in any language."""
+    found: set[float] = set()
+    for language in _meanings(word):
+        n_words, values, _ = _read_number(word, [(0, len(word), word)], 0, language)
+        found.update(values if n_words else ())
+    _, value, is_sure = number_at([word], 0)
+    return frozenset((*found, float(value)) if is_sure else found)
 
 
 def number_at(words: Sequence[str], at: int) -> tuple[int, int, bool]:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from .number_words import (
     SpelledNumber,
     hours_in_words,
-    is_number_word,
     scale_at,
     spelled_numbers_in,
+    values_of_word,
 )
 from .units import CURRENCIES, NO_UNIT, PERCENT, Unit, is_unit, units_after, units_before
 from .value_words import NO_DIRECTION, Direction, DirectionWords, shares_in
@@ -222,6 +222,27 @@ _OF_UNIT = re.compile(
 _ARABIC_MARK = re.compile(r"(?<=\d)[\u066b\u066c](?=\d)")
 
 
+class Untaken:
+    """What is left of a text when parts of it were read: they are blank."""
+
+    def __init__(self, text: str) -> None:
+        self._signs = list(text)
+        self._text: str | None = text
+
+    @property
+    def text(self) -> str:
+        if self._text is None:
+            self._text = "".join(self._signs)
+        return self._text
+
+    def part(self, start: int, end: int) -> str:
+        return "".join(self._signs[start:end])
+
+    def take(self, start: int, end: int) -> None:
+        self._signs[start:end] = " " * (end - start)
+        self._text = None
+
+
 def numbers_in(
     text: str, whole: str = "", fits: Callable[[str], bool] | None = None
 ) -> Iterator[Number]:
@@ -232,38 +253,33 @@ def numbers_in(
     >>> [(one.text, sorted(r.value for r in one.readings)) for one in numbers_in("1,200 of 3 m")]
     [('1,200', [1.2, 1200.0]), ('3 m', [3.0, 3000000.0])]
     """
-    taken = list(text)
-
-    def take(start: int, end: int) -> None:
-        taken[start:end] = " " * (end - start)
-
+    rest = Untaken(text)
     for number in _codes_in(text):
         yield number
-        take(number.start, number.end)
-    for found in _LETTER_CODE.finditer("".join(taken)):
+        rest.take(number.start, number.end)
+    for found in _LETTER_CODE.finditer(rest.text):
         code = _code(found[0])
         if code is not None:
             yield Number(found[0], *found.span(), _readings_of_code(found[0]), code=code)
-            take(*found.span())
+            rest.take(*found.span())
         elif prefix := _PREFIX.match(found[0]):
-            take(found.start(), found.start() + prefix.end())
+            rest.take(found.start(), found.start() + prefix.end())
     words = DirectionWords(lower_case(text))
-    _blank_added_halves(text, taken)
+    _blank_added_halves(text, rest)
     for numbers in (_digit_fractions_in, _of_han_scales, _of_halves, _shares_in):
-        for number in numbers(text, "".join(taken), words):
+        for number in numbers(text, rest.text, words):
             yield number
-            take(number.start, number.end)
-    for found in _BODY.finditer("".join(taken)):
+            rest.take(number.start, number.end)
+    for found in _BODY.finditer(rest.text):
         if fits is not None and not fits(found[0]):
-            take(found.start(), _end_of_scale(text, found.end()))
+            rest.take(found.start(), _end_of_scale(text, found.end()))
             continue
         number = _of_digits(text, found, words)
         yield number
-        take(found.start(), number.end)
-    rest = "".join(taken)
-    for spelled in spelled_numbers_in(rest, whole):
+        rest.take(found.start(), number.end)
+    for spelled in spelled_numbers_in(rest.text, whole):
         yield _of_words(text, spelled, words)
-    for number in _in_han(rest):
+    for number in _in_han(rest.text):
         yield replace(number, direction=words.of(number.start, number.end))
 
 
@@ -501,7 +517,7 @@ def _number_at(
     )  # fmt: skip
 
 
-_AND_HALF = re.compile(
+AND_HALF = re.compile(
     r"[^\S\n-]?-?(?:(?P<half>and a half|und (?:ein|eine) halbe?[rs]?|et demie?|y medi[oa]|e "
     r"mezz[oa]"
     r"|e mei[oa]|en een half|i pół|с половиной|buçuk\w*|ونصف|och en halv|og en halv)"
@@ -515,19 +531,19 @@ _NOT_HALVED = frozenset(("percent", "percentage point"))
 
 def _with_half(text: str, at: int, values: tuple[float, ...]) -> tuple[int, tuple[float, ...]]:
     """Add what follows a number or its unit: `and a half`. Return where that ends."""
-    found = _AND_HALF.match(text, at)
+    found = AND_HALF.match(text, at)
     if found is None:
         return at, values
     share = {"quarter": 0.25, "most": 0.75}.get(str(found.lastgroup), 0.5)
     return found.end(), tuple(one + share for one in values)
 
 
-def _blank_added_halves(text: str, taken: list[str]) -> None:
-    """Blank `and a half` where it belongs to the number before; `taken`: signs that are left."""
-    for found in _AND_HALF.finditer(text):
+def _blank_added_halves(text: str, rest: Untaken) -> None:
+    """Blank `and a half` where it belongs to the number before."""
+    for found in AND_HALF.finditer(text):
         begin = max(0, found.start() - _MOST_BEFORE_CHARS)
-        if _is_after_number("".join(taken[begin : found.start()])):
-            taken[found.start() : found.end()] = " " * len(found[0])
+        if _is_after_number(rest.part(begin, found.start())):
+            rest.take(*found.span())
 
 
 def _direction_at(text: str, start: int, end: int, words: DirectionWords) -> Direction:
@@ -544,10 +560,10 @@ def _is_after_number(text: str) -> bool:
     if words is None:
         return False
     name = words["last"].casefold()
-    if name[-1].isdecimal() or is_number_word(name, with_one=True):
+    if name[-1].isdecimal() or values_of_word(name):
         return True
     first = (words["first"] or "").casefold()
-    is_number = first[-1:].isdecimal() or is_number_word(first, with_one=True)
+    is_number = first[-1:].isdecimal() or bool(first and values_of_word(first))
     return is_number and bool(units_after(f" {name}", 0)[0])
 
 

@@ -48,7 +48,8 @@ _UNSPACED = (
     "\U00020000-\U0003ffff"
 )
 """Scripts whose words have no spaces between; in Korean, particles follow without one."""
-_WORD = regex.compile(rf"[{_UNSPACED}]\p{{M}}*|(?:(?![{_UNSPACED}])\p{{L}}\p{{M}}*)+|\d+|\p{{M}}+")
+_LETTER = rf"[^\P{{L}}{_UNSPACED}]"
+_WORD = regex.compile(rf"[{_UNSPACED}]\p{{M}}*|{_LETTER}+(?:\p{{M}}+{_LETTER}*)*|\d+|\p{{M}}+")
 _JOINING = r"\u0300-\u036f\u3099\u309a\uff9e\uff9f\u1160-\u11ff"
 """Accents and parts of syllables that belong to the sign before."""
 _LINE_END = r"(?:[^\S\n]*\n\s*)"
@@ -232,12 +233,17 @@ class TextIndex:
         return value_index(self.text)
 
     @cached_property
-    def _word_starts(self) -> list[int]:
-        return [found.start() for found in _WORD.finditer(self._folded.text)]
+    def _words(self) -> list[str]:
+        return _WORD.findall(self._folded.text)
 
     @cached_property
-    def _words(self) -> list[str]:
-        return [found[0] for found in _WORD.finditer(self._folded.text)]
+    def _word_starts(self) -> list[int]:
+        """The first place after the word before: between two words is no sign of a word."""
+        starts, at = [], 0
+        for word in self._words:
+            starts.append(self._folded.text.find(word, at))
+            at = starts[-1] + len(word)
+        return starts
 
     @cached_property
     def _positions(self) -> dict[str, list[int]]:

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import pairwise
 
 from .clock_words import CLOCK_WORDS
-from .number_words import is_number_word, number_at, numbers_of
+from .number_words import number_at, numbers_of, values_of_word
 from .numbers import (
+    AND_HALF,
     HALF_WORD,
     han_numbers_in,
     loose_numbers_in,
@@ -26,8 +27,8 @@ from .numbers import (
     with_ascii_digits,
 )
 from .units import NO_UNIT, factors_of
-from .value_words import is_share_word, unspaced_shares_in
-from .values_in_text import TextValue, ValueIndex, source_values, table_cells
+from .value_words import is_share_word, shares_in, unspaced_shares_in
+from .values_in_text import TextValue, ValueIndex, cell_values, source_values, table_cells
 
 _LEAST_PART_CHARS, _MOST_PART_CHARS = 100, 400
 _REACH_CHARS = 40  # a number may go on in the next part
@@ -37,11 +38,12 @@ _FIRST_PARTS = 30
 """Of a value that is in very many."""
 _YEARS, _THAI_YEARS = range(1000, 2200), 543
 _MOST_NUMBER_CHARS = 10_000
-_END_OF_DIGITS = re.compile(r"\d*")
+_NO_DIGIT = re.compile(r"\D")
 _DIGITS, _WORDS = re.compile(r"[0-9]+"), re.compile(r"[^\W\d_]+")
 _MARKED = re.compile(r"[½¼¾⅓⅔⅛⅜⅝⅞⅕⅖⅗⅘⅙⅚]|[0-9][/\u2044][0-9]{1,3}(?![/0-9])|\b[XVI]+\b")
 _GAP = r"(?:[.,'\u2019\s/()-]{0,2}|[^\W\d_])"
 _BREAK = "\n\x00\n"
+_MOST_WORDS_BETWEEN = 4  # from one number word to the next: one out of every ten
 
 
 @dataclass
@@ -130,27 +132,39 @@ def index_of(text: str, values: Iterable[TextValue], most: int | None = None) ->
     wanted = _Wanted()
     for said in values:
         wanted.add(said)
-    borders = _borders_of(text)
-    cells = table_cells(text)
-    held = _parts_by_reason(with_ascii_digits(text), borders, wanted)
-    chosen = _chosen_parts(held, most)
+    borders, whole = _borders_of(text), with_ascii_digits(text)
+    chosen = _chosen_parts(_parts_by_reason(whole, borders, wanted), most)
+    runs = [*_runs(number in chosen for number in range(len(borders) - 1))]
     index = ValueIndex()
-    spans, texts, rows, starts, n = [], [], [], [], 0
-    for first, last in _runs(number in chosen for number in range(len(borders) - 1)):
+    for read, values_of in ((text, source_values), (table_cells(text), cell_values)):
+        for said in _values_at(
+            read, borders, runs, partial(values_of, whole=whole, fits=wanted.fits)
+        ):
+            index.add(said)
+    return index
+
+
+def _values_at(
+    text: str,
+    borders: Sequence[int],
+    runs: Iterable[tuple[int, int]],
+    values_of: Callable[[str], Iterator[TextValue]],
+) -> Iterator[TextValue]:
+    """Yield the values in runs of parts of a text, which are read with a part on either side."""
+    spans, texts, starts, n = [], [], [], 0
+    for first, last in runs:
         begin, end = borders[max(0, first - 1)], borders[min(len(borders) - 1, last + 1)]
-        spans.append((begin, borders[first], borders[last]))
-        texts.append(text[begin:end])
-        rows.append(cells[begin:end])
-        starts.append(n)
-        n += end - begin + len(_BREAK)
-    read = _BREAK.join(texts), _BREAK.join(rows) if cells else ""
-    for said in source_values(*read, whole=with_ascii_digits(text), fits=wanted.fits):
+        if not text[begin:end].isspace():
+            spans.append((begin, borders[first], borders[last]))
+            texts.append(text[begin:end])
+            starts.append(n)
+            n += end - begin + len(_BREAK)
+    for said in values_of(_BREAK.join(texts)) if any(texts) else ():
         at = bisect_right(starts, said.start) - 1
         begin, first, last = spans[at]
         start = begin + said.start - starts[at]
         if start < last and start + len(said.text) > first:  # else it is only context
-            index.add(said.moved(start - said.start))
-    return index
+            yield said.moved(start - said.start)
 
 
 def _borders_of(text: str) -> list[int]:
@@ -161,10 +175,15 @@ def _borders_of(text: str) -> list[int]:
         at = (
             text.find("\n", least, at + _MOST_PART_CHARS) + 1
             or text.rfind(" ", least, least + _LEAST_PART_CHARS) + 1
-            or least + len(_END_OF_DIGITS.findall(text, least, least + _MOST_NUMBER_CHARS)[0])
+            or min(_end_of_digits(text, least), least + _MOST_NUMBER_CHARS)
         )
         borders.append(at)
     return [*borders, len(text)]
+
+
+def _end_of_digits(text: str, start: int) -> int:
+    found = _NO_DIGIT.search(text, start, start + _MOST_NUMBER_CHARS)
+    return len(text) if found is None else found.start()
 
 
 def _runs(is_chosen: Iterable[bool]) -> Iterator[tuple[int, int]]:
@@ -201,18 +220,9 @@ def _parts_by_reason(
 
     With whether the digits are there without others.
     """
-    lower, has_one = text.lower(), "1" in wanted.digits
+    lower = text.lower()
     lower = lower if len(lower) == len(text) else text
-    vocabulary = set(_WORDS.findall(lower))
-    telling = {word for word in vocabulary if _is_telling(word, has_one=has_one)}
-    short = {word for word in vocabulary - telling if numbers_of(word)}
-
-    def has_number(row: Sequence[str]) -> bool:
-        if not telling.isdisjoint(row):
-            return True
-        found = () if short.isdisjoint(row) else enumerate(row)
-        return any(number_at(row, at)[2] for at, word in found if word in short)
-
+    words_of = _NumberWords.of(set(_WORDS.findall(lower)), wanted)
     held: dict[str, dict[int, bool]] = {}
     for number, (start, end) in enumerate(pairwise(borders)):
         runs = set(_DIGITS.findall(text, start, end))
@@ -221,8 +231,12 @@ def _parts_by_reason(
         years = held.setdefault("years", {})
         if len(years) < _MOST_YEAR_PARTS and not wanted.years.isdisjoint(map(_bare, runs)):
             years[number] = True
-        words = _WORDS.findall(lower, start, end)
-        if has_number(words) or _MARKED.search(text, start, end):
+        row = _WORDS.findall(lower, start, end)
+        if (
+            words_of.has_number(row)
+            or (words_of.has_share(row) and _has_share(lower[start : end + _REACH_CHARS]))
+            or _MARKED.search(text, start, end)
+        ):
             held.setdefault("words", {})[number] = True
     for at, reason in _other_places(text, lower, wanted):
         number = min(bisect_right(borders, at), len(borders) - 1) - 1
@@ -230,13 +244,62 @@ def _parts_by_reason(
     return held
 
 
-def _is_telling(word: str, *, has_one: bool) -> bool:
-    return (
-        is_number_word(word, with_one=has_one)
-        or is_share_word(word)
-        or HALF_WORD.match(word) is not None
-        or any(True for _ in loose_numbers_in(word))
-    )
+@dataclass
+class _NumberWords:
+    """The words of a text that may be numbers, by what they can be."""
+
+    telling: set[str]
+    """By themselves one of the numbers that are looked for."""
+    others: set[str]
+    """By themselves another number: three is none of seven, but it is of twenty-three."""
+    short: set[str]
+    """A number only in a row of them."""
+    shares: set[str]
+    """Words with which fractions and multiples begin."""
+
+    @classmethod
+    def of(cls, vocabulary: Iterable[str], wanted: _Wanted) -> _NumberWords:
+        found = cls(set(), set(), set(), set())
+        for word in vocabulary:
+            values = {*values_of_word(word), *_loose_values(word)}
+            if HALF_WORD.match(word) or not wanted.digits.isdisjoint(map(_significant, values)):
+                found.telling.add(word)
+            elif values:
+                found.others.add(word)
+            elif numbers_of(word):
+                found.short.add(word)
+            if is_share_word(word):
+                found.shares.add(word)
+        return found
+
+    @cached_property
+    def _in_rows(self) -> set[str]:
+        return self.others | self.short
+
+    def has_number(self, row: Sequence[str]) -> bool:
+        if not self.telling.isdisjoint(row):
+            return True
+        places = (
+            ()
+            if self._in_rows.isdisjoint(row)
+            else [at for at, word in enumerate(row) if word in self._in_rows]
+        )
+        return any(
+            row[at] in self.others
+            and (after - at <= _MOST_WORDS_BETWEEN or number_at(row, at)[0] > 1)
+            for at, after in pairwise((*places, len(row)))
+        ) or any(row[at] in self.short and number_at(row, at)[2] for at in places)
+
+    def has_share(self, row: Sequence[str]) -> bool:
+        return not self.shares.isdisjoint(row)
+
+
+def _loose_values(word: str) -> Iterator[float]:
+    return (one.value for number in loose_numbers_in(word) for one in number.readings)
+
+
+def _has_share(text: str) -> bool:
+    return AND_HALF.search(text) is not None or any(True for _ in shares_in(text))
 
 
 def _other_places(text: str, lower: str, wanted: _Wanted) -> Iterator[tuple[int, str]]:

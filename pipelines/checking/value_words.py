@@ -25,11 +25,14 @@ def matches_at_words(
     pattern: re.Pattern[str], first_words: re.Pattern[str], text: str
 ) -> Iterator[re.Match[str]]:
     """Yield the matches of a pattern at words that begin as `first_words`, without overlaps."""
-    hits = {word for word in set(_WORD.findall(text)) if first_words.match(word)}
-    last = 0
-    for word in _WORD.finditer(text) if hits else ():
-        if word[0] in hits and word.start() >= last:
-            found = pattern.match(text, word.start())
+    words = _WORD.findall(text)
+    hits = {word for word in {*words} if first_words.match(word)}
+    last = at = 0
+    for word in words if hits else ():
+        start = text.find(word, at)
+        at = start + len(word)
+        if word in hits and start >= last:
+            found = pattern.match(text, start)
             if found is not None:
                 last = found.end()
                 yield found

@@ -20,6 +20,7 @@ from .number_words import months_by_first_word
 from .numbers import (
     Number,
     NumberReading,
+    Untaken,
     loose_numbers_in,
     lower_case,
     numbers_in,
@@ -117,7 +118,7 @@ _FIRST_DAY = re.compile(
 )
 _LAST_DAY = re.compile(rf"{_WS}?[-\u2010-\u2015]{_WS}?{_DAY}(?:st|nd|rd|th)?\b(?![.,:]?\d)")
 """The other end of a range: `3. bis 5. Mai`, `May 3-5`."""
-_LETTERS = regex.compile(r"(?:\p{L}\p{M}*)+")
+_LETTERS = regex.compile(r"\p{L}+(?:\p{M}+\p{L}*)*")
 _BEFORE_CHARS = 40
 _CLOCKS = (
     re.compile(
@@ -347,11 +348,10 @@ def values_in(
     ['3 May 2024', '9:30', '1,200']
     """
     text = with_ascii_digits(text)
-    lower = lower_case(text)
-    taken = list(text)
+    lower, rest = lower_case(text), Untaken(text)
     orders = _orders_in(whole or text)
     for pattern in _DATES:
-        for found in pattern.finditer("".join(taken)):
+        for found in pattern.finditer(rest.text):
             days = frozenset(_possible_days(found, orders))
             if days:
                 said = TextValue(found[0].strip(" .,\n"), found.start(), days=days)
@@ -362,45 +362,48 @@ def values_in(
                     ends = frozenset((year, month, int(last)) for year, month, _ in days)
                     yield replace(said, is_range=True)
                     yield replace(said, days=ends, is_range=True)
-                taken[found.start() : found.end()] = " " * len(found[0])
-    taken_days = [*_named_dates("".join(taken))]
-    for said, end in taken_days:
+                rest.take(*found.span())
+    for said, end in [*_named_dates(rest.text)]:
         bound = 0 if said.is_range else time_bound(lower, said.start, end)
         yield replace(said, bound=bound)
-        taken[said.start : end] = " " * (end - said.start)
+        rest.take(said.start, end)
     for pattern in _CLOCKS:
-        for found in pattern.finditer("".join(taken)):
+        for found in pattern.finditer(rest.text):
             minute, half = found["min"] or 0, found.groupdict().get("half")
             clocks = frozenset(_possible_clocks(found["h"], minute, half))
             said = TextValue(found[0].strip(), found.start(), clocks=clocks)
             yield _with_surroundings(said, lower)
-            taken[found.start() : found.end()] = " " * len(found[0])
-    for start, end, times in clocks_in(lower_case("".join(taken))):
+            rest.take(*found.span())
+    for start, end, times in clocks_in(lower_case(rest.text)):
         yield _with_surroundings(TextValue(text[start:end], start, clocks=times), lower)
-        taken[start:end] = " " * (end - start)
-    rest = "".join(taken)
-    for number in numbers_in(rest, whole, fits):
-        clocks = frozenset(_maybe_clocks(rest, number))
+        rest.take(start, end)
+    for number in numbers_in(rest.text, whole, fits):
+        clocks = frozenset(_maybe_clocks(rest.text, number))
         yield _with_surroundings(TextValue(number.text, number.start, number, clocks=clocks), lower)
 
 
 def value_index(text: str) -> ValueIndex:
     """Return all readings of a source."""
     index = ValueIndex()
-    for said in source_values(text, table_cells(text)):
+    for said in (*source_values(text), *cell_values(table_cells(text))):
         index.add(said)
     return index
 
 
 def source_values(
-    text: str, cells: str, whole: str = "", fits: Callable[[str], bool] | None = None
+    text: str, whole: str = "", fits: Callable[[str], bool] | None = None
 ) -> Iterator[TextValue]:
-    """Yield the values of a source, and what it may also mean; `cells`: those of its tables."""
+    """Yield the values of a source, and what it may also mean."""
     yield from values_in(text, whole, fits)
-    for said in values_in(cells, whole, fits) if cells else ():
-        yield replace(said, is_loose=True)
     for number in loose_numbers_in(text):
         yield TextValue(number.text, number.start, number)
+
+
+def cell_values(
+    cells: str, whole: str = "", fits: Callable[[str], bool] | None = None
+) -> Iterator[TextValue]:
+    """Yield the values of the cells of a source's tables."""
+    return (replace(said, is_loose=True) for said in values_in(cells, whole, fits))
 
 
 def table_cells(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import random
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from paddock.pipelines.checking.evidence import SourceText, _said_by, locate, missing_paths
+from paddock.pipelines.checking.numbers import numbers_in
 from paddock.pipelines.checking.value_search import index_of
 from paddock.pipelines.checking.values_in_text import value_index
 
@@ -358,6 +360,30 @@ def test_the_parts_of_a_long_text_hold_what_the_whole_text_holds() -> None:
             for said in _said_by(value):
                 there = {(one.start, one.text) for one in whole.find(said)}
                 assert {(one.start, one.text) for one in index_of(text, [said]).find(said)} == there
+
+
+NUMBER_WORDS = (
+    "one two three nine ten eleven twenty thirty hundred thousand million dozen first third "
+    "half quarter thirds twice double both pair a and out of in every percent per cent "
+    "elf zwei drei und zwanzig hundert Drittel halb deux trois vingt cent quatre dix once dos "
+    "tres mil due venti cinque tjugo tre fem två sto dwa trzy двадцать три iki yüz יחד"
+)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_numbers_in_words_are_found_in_parts_as_in_the_whole_text(seed: int) -> None:
+    chance = random.Random(seed)
+    rest = ["report", "the", "tree", "treated", "tended", "none", "dosage", "7", "20,", "line\n"]
+    words: list[str] = []
+    for _ in range(40):
+        words += chance.choices(rest, k=chance.randint(5, 60))
+        words += chance.choices(NUMBER_WORDS.split(), k=chance.randint(1, 5))
+    text = " ".join(words)
+    whole = value_index(text)
+    values = {reading.value for number in numbers_in(text) for reading in number.readings}
+    for said in (said for value in chance.sample(sorted(values), 15) for said in _said_by(value)):
+        there = {(one.start, one.text) for one in whole.find(said)}
+        assert {(one.start, one.text) for one in index_of(text, [said]).find(said)} == there
 
 
 ODD_TEXTS = {
