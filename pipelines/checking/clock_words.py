@@ -37,7 +37,8 @@ _SPOKEN: tuple[tuple[str, int], ...] = (
     ),
     (rf"las {_HOUR} menos cuarto|le {_HOUR} meno un quarto|{_HOUR} heures? moins le quart", -15),
     (
-        rf"halb {_HOUR}|half {_HOUR}(?= uur)|(?:om|tegen|rond) half {_HOUR}|halv {_HOUR}"
+        rf"halb {_HOUR}|half {_HOUR}(?= uur)|(?:om|tegen|rond|en|tot|van|vanaf|voor|na) half "
+        rf"{_HOUR}|halv {_HOUR}"
         rf"|wpół do {_HOUR}|половин[аеу] {_HOUR}",
         -30,
     ),

@@ -227,7 +227,8 @@ def spelled_numbers_in(text: str, whole: str = "") -> Iterator[SpelledNumber]:
         n_words, values, language, is_ordinal = best
         start, end = words[at][0], words[at + n_words - 1][1]
         is_sure = n_words > 1 or _is_sure(words[at][2], languages)
-        is_sure = is_sure or _ONE_BEFORE.search(text, max(0, start - 4), start) is not None
+        is_one = language == "en" and _ONE_BEFORE.search(text, max(0, start - 4), start)
+        is_sure = (is_sure or bool(is_one)) and not _DUTCH_TEN.match(text, start)
         is_sure = is_sure and not (is_ordinal and _is_share(text, start, end))
         yield SpelledNumber(start, end, frozenset(values), is_ordinal, is_sure)
         at += n_words
@@ -390,6 +391,9 @@ def _is_per(text: str, at: int) -> bool:
     return bool(before) and before[-1].casefold() in _PER
 
 
+_DUTCH_TEN = re.compile(
+    r"ten\s(?:minste|hoogste|opzichte|gunste|slotte|eerste|tweede|derde|koste)\b", re.IGNORECASE
+)
 _ONE_BEFORE = re.compile(r"\ba[^\S\n]\Z", re.IGNORECASE)
 _SHARE_BEFORE = re.compile(r"\b(?:a|an|one|two|ein|zwei|un|une|deux)[\s-]+\Z", re.IGNORECASE)
 _SHARE_AFTER = re.compile(

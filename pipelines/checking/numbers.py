@@ -105,6 +105,7 @@ _HAN_MIXED = re.compile(
     rf"(?<![0-9,.])(?:{_HAN_PART.pattern.replace('?)[^', ')[^')})+"
     r"(?:(?:[0-9],[0-9]{3}|[0-9]{1,4}(?!,[0-9]))(?![0-9万萬만億亿억千]))?"
 )
+_TURKISH_THOUSANDS = re.compile(r"(?<![\d.,])([0-9]{1,3}) bin ([0-9]{1,3})(?![\d.,]*\d)")
 _HAN_MEASURES = "个個人名天年月日次周週家艘只隻条條岁歲元块塊倍位本台米公斤小分钟号"
 _PERCENT_BEFORE = re.compile(r"百分之\Z")
 _MINUS = re.compile(
@@ -300,7 +301,10 @@ def _digit_fractions_in(text: str, rest: str, words: DirectionWords) -> Iterator
 
 
 def _of_han_scales(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
-    """Yield numbers of several scales, such as 1億2000万 and 1万3500."""
+    """Yield numbers of several scales, such as 1億2000万, 1万3500 and, in Turkish, 102 bin 656."""
+    for found in _TURKISH_THOUSANDS.finditer(rest):
+        value = 1000.0 * int(found[1]) + int(found[2])
+        yield _number_at(text, *found.span(), (value,), words)
     for found in _HAN_MIXED.finditer(rest):
         parts = [
             float(digits.replace(",", "")) * _HAN_SCALES.get(scale, 1)

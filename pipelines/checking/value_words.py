@@ -114,7 +114,7 @@ _DIRECTIONS: Mapping[str, str] = {
     "fall": r"(?:umsatz|gewinn|preis|job)?minus(?=\svon)"
     r"|(?:ging|gingen|geht|gehen)(?=[^.;:]{0,60}\szurück)|nahm(?:en)?(?=[^.;:]{0,60}\sab\b)"
     r"|(?:nam|namen)(?=[^.;:]{0,60}\saf\b)|zak[kt]\w*|terugge\w*|lager|krimp\w*"
-    r"|indir(?:di|il|im|er)\w*|indi|düşür\w*|eksil\w*|küçül\w*|خفض\w*|[يت]نخفض\w*|[يت]تراجع\w*"
+    r"|indir(?:di|il|im|er)\w*|indi|düşür\w*|eksil\w*|küçül\w*|[يت]?خفض\w*|[يت]نخفض\w*|[يت]تراجع\w*"
     r"|انكمش\w*|تقلص\w*|下回|割り込|下が|下げ|落ち|縮小|回落|缩减|缩小|走低|sl[iu]de?s?|sliding|dips?|dipped|tumbl\w*|narrow\w*|eas(?:ed|es)|weaken\w*"
     r"|contract(?:ed|s)"
     r"|crashed|halbier\w*|schrumpf\w*|rutscht\w*|flaut\w*|recede\w*|krom[pm]\w*|f[ea]ll(?:en"
@@ -135,7 +135,7 @@ _DIRECTIONS: Mapping[str, str] = {
     r"|scăz\w*|billiger|verbillig\w*|omlaag|abarat\w*|barate\w*|подешев\w*|ucuzla\w*",
     "rise": r"(?:umsatz|gewinn|preis|job)?plus(?=\svon)|nahm(?:en)?(?=[^.;:]{0,60}\szu\b)"
     r"|(?:nam|namen)(?=[^.;:]{0,60}\stoe\b)|stegen|stijgt"
-    r"|toege\w*|hoger|[يت]رتفع\w*|[يت]زداد|ازداد\w*|نما|نمو\w*|صعد\w*|上回|上が|上げ|伸び|拡大|扩大"
+    r"|toege\w*|hoger|[يت]رتفع\w*|[يت]زداد|ازداد\w*|نما|نمو\w*|صعد\w*|[يت]?رفع\w*|上回|上が|上げ|伸び|拡大|扩大"
     r"|攀升|回升|走高|teurer|verteuer\w*|omhoog|encarec\w*|подорож\w*|pahalı\w*|hauss\w*|relev[éè]\w*"
     r"|上调|调高|涨幅|crept up|edged up|rall(?:ied|ies)|widen\w*|strengthen\w*|expand\w*|advanced"
     r"|rebound\w*"
@@ -212,7 +212,7 @@ _PERIOD_NAMES: Mapping[str, str] = {
 _PER_WORD = "per|an?|each|every|pro|im|je|in|par|à|al|por|cada|all|alla|ao|na|в|за|كل|في"
 _PER = (
     rf"(?:{_PER_WORD})(?:\s(?:der|la|l(?=['\u2019])))?[\s'\u2019]"
-    r"(?:[^\s\d.,;]{1,12}[²³]?\s(?:und|and|et|y|e|en|i|и|ve)\s(?:(?:per|pro|je|par|por|al|an?)\s)?)?"
+    r"(?:calendar\s)?(?:[^\s\d.,;]{1,12}[²³]?\s(?:und|and|et|y|e|en|i|и|ve)\s(?:(?:per|pro|je|par|por|al|an?)\s)?)?"
 )
 """`je m² und Monat` is per month as well."""
 _HAN = re.compile("[\u2e80-\uffff]")
@@ -237,6 +237,7 @@ def _first_of_periods() -> re.Pattern[str]:
     return re.compile("|".join(one for one in firsts if len(one) > 2) + rf"|(?:{_PER_WORD})\Z")
 
 
+_SHORT_PERIODS = re.compile(r"(?<!\w)(?:(?P<year>p\.\s?a\.)|(?P<month>pcm)(?!\w))")
 _SENTENCE_CHARS, _NEXT_CHARS = 90, 16
 _ABBREVIATED = ("руб.", "грн.", "тыс.", "mio.", "mrd.", "std.")
 _NOT_NEXT = re.compile(r"\d|[.;:\n](?!\d)|,\s")
@@ -329,7 +330,7 @@ def time_bound(text: str, start: int, end: int) -> int:
     return bound
 
 
-_ARABIC_AND = re.compile(r"(?<!\w)[وف](?=\w{4})")
+_ARABIC_AND = re.compile(r"(?<!\w)(?:و(?=\w{3})|ف(?=\w{4}))")
 _SIGNS = {"less": -1, "more": 1, "l": -1, "m": 1}
 _COMPARED_AFTER = re.compile(
     r"[^\S\n]?(?:[^\W\d_]{2,20}\s(?=(?:more|fewer|less|mehr|weniger|de plus|de moins|más|menos|più"
@@ -470,6 +471,7 @@ class DirectionWords:
         periods = [*matches_at_words(_periods(is_spaced=True), _first_of_periods(), text)]
         if not text.isascii():
             periods += _periods(is_spaced=False).finditer(text)
+        periods += _SHORT_PERIODS.finditer(text)
         self._periods = sorted((*one.span(), str(one.lastgroup)) for one in periods)
 
     def _kind_of(self, found: re.Match[str]) -> str:

@@ -57,11 +57,13 @@ def wrong(file: str) -> tuple[list[str], list[str], int]:
         ("judged_grounded_3.txt", MOST_FALSE_ALARMS),
         ("judged_grounded_4.txt", MOST_FALSE_ALARMS),
         ("judged_grounded_5.txt", MOST_FALSE_ALARMS),
+        ("judged_grounded_6.txt", MOST_FALSE_ALARMS),
         ("judged_evidence.txt", MOST_MISSES),
         ("judged_evidence_2.txt", MOST_MISSES),
         ("judged_evidence_3.txt", MOST_MISSES),
         ("judged_evidence_4.txt", MOST_MISSES),
         ("judged_evidence_5.txt", MOST_MISSES),
+        ("judged_evidence_6.txt", MOST_MISSES),
     ],
 )
 def test_nothing_is_found_that_is_not_there_and_little_is_missed(file: str, most: float) -> None:
