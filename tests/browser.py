@@ -126,7 +126,8 @@ class Page:
             if value:
                 return value
             time.sleep(0.05)
-        raise BrowserError(f"not within {patience_s:g} s: {expression}")
+        reads = str(self.ask("document.activeElement?.id + ': ' + document.body.innerText"))
+        raise BrowserError(f"not within {patience_s:g} s: {expression}; it reads {reads[:900]!r}")
 
     def text(self, selector: str) -> str:
         """Return what a person reads there."""
