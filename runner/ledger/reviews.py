@@ -208,16 +208,18 @@ class ReviewStore:
 
     def waiting(self, *, is_whole: bool = False) -> list[Review]:
         """Return what is open, the oldest first; in one query."""
-        return self._listed("where state = 'open' order by asked_at, id", is_whole)
+        return self._listed("where state = 'open' order by asked_at, key, id", is_whole)
 
     def decided(self, *, is_whole: bool = False) -> list[Review]:
         """Return what is decided, the newest first."""
-        return self._listed("where state <> 'open' order by decided_at desc, id", is_whole)
+        return self._listed("where state <> 'open' order by decided_at desc, key, id", is_whole)
 
     def pending(self, terms: TermsByPlace = MappingProxyType({})) -> list[Review]:
         """Return what is open, what no run has gone on with, and what is late, as expired."""
         query = _LIST.replace(" from", f", {self.ledger.now} from", 1)
-        found = self._rows(f"{query} where state = 'open' or is_applied = 0 order by asked_at")
+        found = self._rows(
+            f"{query} where state = 'open' or is_applied = 0 order by asked_at, key, id"
+        )
         reviews = ((_under(terms, self._review(row[:-1])), float(row[-1])) for row in found)
         return [
             replace(one, state="expired") if one.state == "open" and _is_late(one, now) else one
@@ -227,7 +229,7 @@ class ReviewStore:
     def undone(self) -> list[Review]:
         """Return what was decided, or is late, and no run has gone on with."""
         late = f"(state <> 'open' or expires_at <= {self.ledger.now})"
-        return self._listed(f"where is_applied = 0 and {late} order by asked_at, id", False)
+        return self._listed(f"where is_applied = 0 and {late} order by asked_at, key, id", False)
 
     def mark(self) -> str:
         """Return a text that changes with every question, its terms, decision and lease."""

@@ -80,6 +80,16 @@ def test_a_question_waits_until_it_is_decided_and_is_asked_once(ledger: Ledger) 
     assert asked(ledger).state == "accepted"
 
 
+def test_questions_of_one_tick_of_the_clock_stand_by_their_items(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paddock.runner.ledger.reviews.time.time", lambda: 1_800_000_000.0)
+    keys = [f"{letter}.pdf" for letter in "dbacfe"]
+    for key in keys:
+        asked(ledger, key)
+    assert [one.key for one in ReviewDesk(ledger).waiting()] == sorted(keys)
+
+
 def test_an_edit_becomes_the_value_and_a_rejection_needs_its_reason(ledger: Ledger) -> None:
     desk = ReviewDesk(ledger)
     one, two = asked(ledger, "a.pdf"), asked(ledger, "b.pdf")
