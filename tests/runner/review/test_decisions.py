@@ -83,7 +83,7 @@ def test_a_question_waits_until_it_is_decided_and_is_asked_once(ledger: Ledger) 
 def test_questions_of_one_tick_of_the_clock_stand_by_their_items(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.runner.ledger.reviews.time.time", lambda: 1_800_000_000.0)
+    monkeypatch.setattr(ReviewStore, "_now", lambda self, execute: 1_800_000_000.0)
     keys = [f"{letter}.pdf" for letter in "dbacfe"]
     for key in keys:
         asked(ledger, key)
