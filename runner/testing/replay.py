@@ -40,6 +40,7 @@ from paddock.engine.request import (
     Tool,
     ToolCall,
     Usage,
+    reserved_tokens,
     resolve_sampling,
 )
 from paddock.engine.system.text import canonical_json, map_texts
@@ -50,7 +51,7 @@ from paddock.steps.tools.tool import BUILT_IN_TOOLS
 from .cassette import CallKind, Cassette, CassetteError, call_difference, nearest_call
 from .sandbox_copy import SandboxCopy
 
-_REPEATABLE_REFUSALS = (PromptTooLong, TextTooLong, BadRequest)
+_REPEATABLE_REFUSALS = (TextTooLong, BadRequest)
 """Deterministic refusals, which are recorded like replies."""
 SAVE_EVERY_S = 10.0
 _DEFAULT_SAMPLING = asdict(Sampling())
@@ -173,9 +174,7 @@ class CassettePool:
     async def count_chat(
         self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> int:
-        said = [[one.role, one.content, len(one.images)] for one in messages]
-        # Longer than `SHORT_CHARS`, so that its key is a hash and never equals a short text.
-        text = canonical_json(["a conversation", said, [asdict(tool) for tool in tools]])
+        text = _conversation(messages, tools)
         n_tokens = self._tape.count(model.ref, text)
         if n_tokens is None and self._real is not None:
             n_tokens = await self._real.count_chat(model, messages, tools)
@@ -198,6 +197,7 @@ class CassettePool:
 
     async def _answer(self, request: ChatRequest) -> Reply:
         asked = _asked_json(request.model, chat_key(request, ""))
+        await self._check_fit(request)
         given, digest = await self._found("chat", asked, request.model)
         if given is not None:
             return self._read(_reply_from_json, given, digest)
@@ -205,6 +205,10 @@ class CassettePool:
             raise NotRecorded("nothing is recorded.")
         try:
             reply = await self._real.chat(request).reply()
+        except PromptTooLong as error:
+            text = _conversation(request.messages, request.tools)
+            self._tape.keep_count(request.model.ref, text, error.n_prompt_tokens)
+            raise
         except _REPEATABLE_REFUSALS as error:
             self._tape.keep("chat", asked, {"error": str(error)})
             raise
@@ -212,6 +216,18 @@ class CassettePool:
             reply = replace(reply, logprobs=())  # its tokens spell what is masked
         self._tape.keep("chat", asked, _reply_json(reply))
         return reply
+
+    async def _check_fit(self, request: ChatRequest) -> None:
+        """Raise PromptTooLong where the count of a prompt is recorded, and is too large."""
+        n_ctx_tokens = (await self.facts(request.model)).n_ctx_tokens
+        text = self._tape.masking.masked(_conversation(request.messages, request.tools))
+        n_tokens = self._tape.cassette.count(request.model.ref, text)
+        if n_tokens is None:
+            return
+        max_tokens = resolve_sampling(request.params, request.model.params).max_tokens
+        reserved = reserved_tokens(max_tokens, n_ctx_tokens)
+        if n_tokens + reserved > n_ctx_tokens:
+            raise PromptTooLong(n_tokens, reserved, n_ctx_tokens)
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Return the recorded vectors, or ask the real pool and record its vectors."""
@@ -246,6 +262,15 @@ class CassettePool:
         except (TypeError, ValueError, KeyError) as error:  # edited by hand
             what = f"a reply in {self._tape.shown} is damaged."
             raise NotRecorded(f"{what} Delete the file, and record it again.") from error
+
+
+def _conversation(messages: Sequence[Message], tools: Sequence[Tool]) -> str:
+    """Return the text under which a prompt's count is kept.
+
+    Longer than `SHORT_CHARS`, so that its key is a hash and never equals a short text.
+    """
+    said = [[one.role, one.content, len(one.images)] for one in messages]
+    return canonical_json(["a conversation", said, [asdict(tool) for tool in tools]])
 
 
 class ReseededPool(ForwardingPool):

@@ -156,9 +156,8 @@ class FakePool:
         calls = () if isinstance(answer, str) else tuple(answer)
         text, reason = _within(answer, n_answer) if isinstance(answer, str) else ("", "stop")
         usage = Usage(prompt_tokens=n_prompt, completion_tokens=count(text))
-        return Reply(
-            text=text, done_reason=reason, usage=usage, digest=facts.digest, tool_calls=calls
-        )
+        digest = (await self.facts(request.model)).digest  # as the real pool: that of the end
+        return Reply(text=text, done_reason=reason, usage=usage, digest=digest, tool_calls=calls)
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         self.embeds.append(request)

@@ -82,6 +82,7 @@ def test_with_keys_a_keys_name_is_the_reviewers(tmp_path: Path) -> None:
             page.press("Enter", text="\r")
             page.wait("document.querySelectorAll('.field').length")
             assert page.text("#who") == "You decide as ann."
+            page.wait("document.getElementById('document').getAttribute('aria-busy') === 'false'")
             page.press("Enter", text="\r")
             page.wait("document.getElementById('document-name').textContent === 'b.txt'")
     assert desk.review(first.id).by == "ann"

@@ -223,16 +223,27 @@ def test_lines_hold_what_a_person_reads(tmp_path: Path) -> None:
     head, *lines = bench.lines()
     assert head == {"cassette": 1, "test": "two documents"}
     kinds = [line["kind"] for line in lines]
-    assert kinds == ["model", "model", "counts", "chat", "chat", "embed"]
-    chat = lines[3]
+    assert kinds == ["model", "model", "chat", "chat", "embed"]
+    chat = lines[2]
     assert chat["asked"] == {
         "model": "smollm2:135m",
         "messages": [["user", "Sum up: Document 0, about the ferry. (plain)"]],
     }
     assert chat["given"]["done_reason"] == "stop"
     assert set(chat["given"]["usage"]) == {"prompt_tokens", "completion_tokens"}
-    assert all(isinstance(packed, str) for packed in lines[5]["given"]["vectors"])
+    assert all(isinstance(packed, str) for packed in lines[4]["given"]["vectors"])
     assert "/models/" not in json.dumps(lines), "no path of this machine"
+
+
+def test_a_prompt_that_is_too_long_is_recorded_as_such(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.edit("uses: chat, with: {", "uses: chat, with: {on_overflow: truncate, ")
+    bench.write("inbox/0.txt", " ".join(f"word{n}" for n in range(5000)))
+    case = bench.record()
+    assert case.passed, case.problems
+    for mode in ("replay", "auto"):
+        again = bench.case(mode, pool=Nobody())
+        assert (again.problems, again.notes) == ((), ())
 
 
 def _shown(bench: Bench) -> str:
