@@ -540,7 +540,7 @@ class ReviewFuzz:
     # --- several at once
 
     async def crowd(self, number: int) -> None:
-        """Let many people decide on the same reviews at once, and then undo at once."""
+        """Decide as many people on the same reviews at once, and then undo at once."""
         some, what = self.maker.some, f"{self.what} crowd {number}"
         for id_, one in self.reviews().items():
             desk = next(desk for desk in self.desks() if id_.startswith(desk.folder_id))
