@@ -303,15 +303,6 @@ def run_blocking(command: Sequence[str], *, timeout_s: float) -> CompletedComman
     return CompletedCommand(ended.returncode, ended.stdout, ended.stderr)
 
 
-def run_on_terminal(command: Sequence[str]) -> int:
-    """Run a program that owns the terminal until it ends, such as an editor; return its status.
-
-    Raises:
-        OSError: it cannot be started.
-    """
-    return subprocess.run(command, check=False).returncode
-
-
 class LineProcess:
     """A program that answers lines of JSON, restarted where it died. Any thread may ask."""
 

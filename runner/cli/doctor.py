@@ -1,4 +1,4 @@
-"""Checks of `paddock doctor`: llama.cpp, devices, models, disks, ports, servers, proxies, firewall.
+"""Checks of `paddock doctor`: llama.cpp, devices, models, disks, ports, servers, proxies.
 
 Reads the operating system, files and local ports; loads none of the user's models. What could hang
 or abort, such as the start of llama.cpp, runs in a subprocess with a time limit.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -229,7 +228,6 @@ def _url_without_password(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-TOOL_TIMEOUT_S = 3.0
 _PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
@@ -273,7 +271,6 @@ def service_findings(settings: Settings) -> Iterator[Finding]:
         yield Finding("service", "warning", text, remedy)
     else:
         yield Finding("service", "ok", f"{service.netloc}, for clients with a key")
-    yield from firewall_findings(service.port)
 
 
 def _key_file_finding(file: Path) -> Finding:
@@ -285,42 +282,6 @@ def _key_file_finding(file: Path) -> Finding:
         text = f"{file} can be read by others on this machine"
         return Finding("API keys", "warning", text, f"chmod 600 '{file}'")
     return Finding("API keys", "ok", str(file))
-
-
-def firewall_findings(port: int) -> Iterator[Finding]:
-    """Report what a firewall does with the port, as far as this user may know."""
-    rules = _tool_output("ufw", "status")
-    if "Status: active" in rules:
-        if re.search(rf"^{port}\b", rules, re.MULTILINE):
-            yield Finding("firewall", "ok", f"ufw has a rule for port {port}")
-        else:
-            text = f"ufw is active and has no rule for port {port}: others cannot reach it"
-            yield Finding("firewall", "warning", text, f"sudo ufw allow {port}/tcp")
-        return
-    closed = _blocking_filter(
-        _tool_output("nft", "list", "ruleset"), _tool_output("iptables", "-S", "INPUT"), port
-    )
-    if closed:
-        text = f"{closed} drops what no rule allows, and no rule names port {port}"
-        remedy = f"sudo iptables -I INPUT -p tcp --dport {port} -j ACCEPT"
-        yield Finding("firewall", "warning", text, remedy)
-
-
-def _blocking_filter(nft: str, iptables: str, port: int) -> str:
-    """Return the name of the packet filter that blocks the port; empty if none does."""
-    rule = re.compile(rf"dports? [^\n]*\b{port}\b")
-    if "-P INPUT DROP" in iptables and not rule.search(iptables):
-        return "iptables"
-    inputs = [part for part in nft.split("chain ")[1:] if "hook input" in part]
-    if any("policy drop" in part and not rule.search(part) for part in inputs):
-        return "nftables"
-    return ""
-
-
-def _tool_output(*command: str) -> str:
-    """Return a program's output; empty if it is missing or fails."""
-    ended = run_blocking(command, timeout_s=TOOL_TIMEOUT_S)
-    return "" if ended is None or ended.code else ended.stdout.decode("utf-8", "replace")
 
 
 NATIVE_TIMEOUT_S = 30.0  # llama.cpp with CUDA takes some seconds to start on a cold machine

@@ -13,12 +13,11 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from paddock.engine.system import units
 from paddock.engine.system.text import counted, one_line, path_text, resolve_ref
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.reviews import Review
@@ -256,43 +255,14 @@ def _json_or_none(text: str) -> Any:
     return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
-CONTEXT_CHARS = 40
-"""Of a source, shown on each side of a quote."""
 MAX_VALUE_CHARS = 60
 RIVAL = 0.1
 """A second value is shown from this part of the first one's probability on."""
-
-ReadSource = Callable[[Mapping[str, Any]], str | None]
-"""Returns the text of one of a review's sources; None if it is gone."""
 
 
 def shown_item(review: Review) -> str:
     """Return what a person knows an item by: its document, else its key."""
     return str(review.subject.get("document") or review.subject.get("item") or review.key)
-
-
-def review_text(review: Review, source_text: ReadSource, now: float) -> str:
-    """Return a whole review as a person reads it: item, why it was asked, fields with quotes."""
-    subject = review.subject
-    lines = [f"{shown_item(review)}: step '{review.step}' of {subject.get('pipeline')}"]
-    asked = f"asked {units.ago(now - review.asked_at)} by run '{review.run}'"
-    if review.expires_at is not None:
-        left = review.expires_at - now
-        asked += f", {units.duration(left)} left" if left > 0 else ", its time is over"
-    why = "; ".join(subject.get("due") or ()) or subject.get("when")
-    lines.append(f"  {asked}" + (f"; because {why}" if why else ""))
-    lines += [f"  {text}" for text in earlier_lines(review)]
-    fields = subject_fields(review.subject)
-    width = max((len(one.path) for one in fields), default=0)
-    texts = _SourceTexts(subject.get("sources") or (), source_text)
-    for one in fields:
-        lines += _field_lines(one, width, texts)
-    sure = [one.confidence for one in fields if one.confidence is not None]
-    known = [one.get("is_calibrated") is not False for one in sure if one.get("p") is not None]
-    if not all(known):
-        which = "Some of the" if any(known) else "The"
-        lines.append(f"  {which} percentages are not calibrated: they order fields, no more.")
-    return "\n".join(lines)
 
 
 def earlier_lines(review: Review) -> Iterator[str]:
@@ -310,13 +280,6 @@ def date_text(at: float | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(at)) if at else "?"
 
 
-def _field_lines(one: AnswerField, width: int, texts: _SourceTexts) -> Iterator[str]:
-    value = "null" if one.value is None else one_line(one.text, MAX_VALUE_CHARS)
-    yield f"  {one.path:<{width}}  {value}{sure_text(one.confidence)}".rstrip()
-    if one.evidence is not None:
-        yield f"  {'':<{width}}    {place_text(one.evidence, texts)}"
-
-
 def sure_text(confidence: Mapping[str, Any] | None) -> str:
     """Return how sure a value is, and its runner-up, in brackets; empty if it is not known."""
     if confidence is None or confidence.get("p") is None:
@@ -329,8 +292,8 @@ def sure_text(confidence: Mapping[str, Any] | None) -> str:
     return f"{words})"
 
 
-def place_text(evidence: Mapping[str, Any], texts: _SourceTexts | None = None) -> str:
-    """Return where a value stands, with the text around it."""
+def place_text(evidence: Mapping[str, Any]) -> str:
+    """Return where a value stands, with its quote."""
     if evidence.get("match") == "none" or evidence.get("quote") is None:
         return "not found in the document"
     is_hint = evidence.get("match") == "fuzzy"
@@ -339,39 +302,10 @@ def place_text(evidence: Mapping[str, Any], texts: _SourceTexts | None = None) -
         where += f", page {evidence['page']}"
     elif evidence.get("line") is not None:
         where += f", line {evidence['line']}"
-    quote = f'"{one_line(str(evidence["quote"]))}"' if texts is None else texts.excerpt(evidence)
+    quote = f'"{one_line(str(evidence["quote"]))}"'
     n_others = evidence.get("others") or 0
     others = f" and {counted(n_others, 'more place')}" if n_others else ""
     return f"{where.lstrip(', ')}: {quote}{others}".lstrip(": ")
-
-
-class _SourceTexts:
-    """The texts of a review's sources, each read once."""
-
-    def __init__(
-        self,
-        sources: Sequence[Mapping[str, Any]],
-        read: ReadSource,
-    ) -> None:
-        self._sources = {str(one.get("name")): one for one in sources}
-        self._read = read
-        self._texts: dict[str, str | None] = {}
-
-    def excerpt(self, evidence: Mapping[str, Any]) -> str:
-        """Return a quote with the text around it; the quote alone where the text is gone."""
-        quote, start, end = (evidence.get(name) for name in ("quote", "start", "end"))
-        name = str(evidence.get("source"))
-        if name not in self._texts:
-            source = self._sources.get(name)
-            self._texts[name] = None if source is None else self._read(source)
-        text = self._texts[name]
-        if text is None or not isinstance(start, int) or not isinstance(end, int):
-            return f"[{one_line(str(quote))}]"
-        before = one_line(text[max(0, start - CONTEXT_CHARS) : start].lstrip())
-        after = one_line(text[end : end + CONTEXT_CHARS].rstrip())
-        space = " " if text[start - 1 : start].isspace() else ""
-        tail = " " if text[end : end + 1].isspace() else ""
-        return f"{before}{space}[{one_line(text[start:end])}]{tail}{after}"
 
 
 _AT = re.compile(r"At /(?P<pointer>\S*?): (?P<words>.*)", re.DOTALL)

@@ -1,4 +1,4 @@
-"""`paddock review`: decide on answers that wait for a person: a page, the terminal, or files."""
+"""`paddock review`: decide on answers that wait for a person: a page, or files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import getpass
 import os
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from paddock.engine.system import files, processes, units
+from paddock.engine.system import files, units
 from paddock.engine.system.text import counted, one_line
 from paddock.runner.cli.arguments import (
     HERE,
@@ -42,8 +41,7 @@ from paddock.runner.review.exchange import (
     read_sheet,
     reviews_csv,
 )
-from paddock.runner.review.fields import WrongField, shown_item
-from paddock.runner.review.terminal import TerminalReview
+from paddock.runner.review.fields import shown_item
 from paddock.runner.settings import STATE_FOLDER, read_settings
 from paddock.steps.readers.text_encoding import NotText, decode_text
 
@@ -66,9 +64,6 @@ class ReviewFlags:
     file: Annotated[
         str, typer.Argument(metavar="[FILE]", help="A pipeline, or its folder; by default here.")
     ] = HERE
-    in_terminal: Annotated[
-        bool, typer.Option("--tty", help="Decide in this terminal instead of on a page.")
-    ] = False
     only_list: Annotated[bool, typer.Option("--list", help="Only list what waits.")] = False
     accept_all: Annotated[
         bool,
@@ -128,11 +123,11 @@ def review(flags: ReviewFlags) -> int:
     """
     file, export, imported = flags.file, flags.export, flags.imported
     given = export is not None, imported is not None, flags.undone is not None
-    own = flags.in_terminal, flags.only_list, flags.export_tests, flags.accept_all
+    own = flags.only_list, flags.export_tests, flags.accept_all
     if sum((*own, *given)) > 1:
         raise CommandError(
-            "Use one of `--tty`, `--list`, `--accept-all`, `--undo`, `--export`, `--export-tests` "
-            "and `--import`."
+            "Use one of `--list`, `--accept-all`, `--undo`, `--export`, `--export-tests` and "
+            "`--import`."
         )
     if _is_narrowed(flags) and not (flags.accept_all or flags.only_list):
         raise CommandError("`--least` and `--filter` belong to `--list` and `--accept-all`.")
@@ -152,8 +147,6 @@ def review(flags: ReviewFlags) -> int:
             return _undo(opened, flags.undone)
         if imported is not None:
             return _import(opened, imported, skip_bad=flags.skip_bad, as_json=flags.as_json)
-        if flags.in_terminal:
-            return _review_in_terminal(opened)
         return _serve(opened, flags.port, opens_browser=not flags.no_browser)
 
 
@@ -476,63 +469,6 @@ def _import_summary(
 
 
 # --- people
-
-
-def _review_in_terminal(opened: _DeskSession) -> int:
-    ids = [one.id for one in opened.waiting()]
-    if not ids:
-        console.print_err(NOTHING_WAITS)
-        return DONE
-    if sys.stdin is None or sys.stdin.closed:
-        raise CommandError(
-            "There is no terminal to decide in.\n"
-            "  Use `--list`, or `--export` and `--import` with a CSV."
-        )
-    is_person = sys.stdin.isatty()
-    session = TerminalReview(
-        opened.desk,
-        opened.by,
-        _read_line,
-        console.print_out,
-        opened.desk.source_text,
-        _edit_in_editor if is_person and _editor() else None,
-    )
-    totals = session.run(ids)
-    console.print_out(totals.text(session.n_left))
-    if totals.n_all:
-        console.print_err(_next_text(opened))
-    return DONE
-
-
-def _read_line(prompt: str) -> str:
-    console.write_out(prompt)
-    line = sys.stdin.readline()
-    if not line:
-        raise EOFError
-    return line.rstrip("\r\n")
-
-
-def _editor() -> str:
-    return os.environ.get("VISUAL") or os.environ.get("EDITOR") or ""
-
-
-def _edit_in_editor(text: str, suffix: str) -> str:
-    """Return a text as a person edited it in their editor.
-
-    Raises:
-        WrongField: the editor cannot be started, or failed.
-    """
-    with tempfile.TemporaryDirectory(prefix="paddock-review-") as folder:
-        file = Path(folder) / f"answer{suffix}"
-        files.write_private(file, f"{text}\n")
-        try:
-            status = processes.run_on_terminal([*shlex.split(_editor()), str(file)])
-            edited = file.read_text("utf-8")
-        except (OSError, ValueError) as error:
-            raise WrongField(f"The editor '{_editor()}' cannot be used: {error}.") from error
-    if status:
-        raise WrongField(f"The editor ended with status {status}; nothing was changed.")
-    return edited
 
 
 def _serve(opened: _DeskSession, port: int | None, *, opens_browser: bool) -> int:

@@ -1,4 +1,4 @@
-"""Proxies, keys and firewalls, as `paddock doctor` sees them."""
+"""Proxies and keys, as `paddock doctor` sees them."""
 
 from __future__ import annotations
 
@@ -61,40 +61,3 @@ def test_keys_that_others_can_read_are_a_warning(tmp_path: Path) -> None:
     assert next(iter(doctor.service_findings(wanted))).level == "ok"
     keys.unlink()
     assert next(iter(doctor.service_findings(wanted))).level == "warning"
-
-
-NFT = """table inet filter {
-	chain input {
-		type filter hook input priority filter; policy drop;
-		tcp dport { 22, 443 } accept
-	}
-	chain output { type filter hook output priority filter; policy accept; }
-}"""
-
-
-@pytest.mark.parametrize(
-    ("nft", "iptables", "who"),
-    [
-        ("", "", ""),
-        (NFT, "", "nftables"),
-        (NFT.replace("22, 443", "22, 11434"), "", ""),
-        (NFT.replace("policy drop", "policy accept"), "", ""),
-        ("", "-P INPUT DROP\n-A INPUT -p tcp --dport 22 -j ACCEPT", "iptables"),
-        ("", "-P INPUT DROP\n-A INPUT -p tcp --dport 11434 -j ACCEPT", ""),
-        ("", "-P INPUT ACCEPT", ""),
-    ],
-)
-def test_a_filter_that_keeps_others_out_is_named(nft: str, iptables: str, who: str) -> None:
-    assert doctor._blocking_filter(nft, iptables, 11434) == who
-
-
-def test_an_active_ufw_without_a_rule_is_told_with_the_rule(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    status = "Status: active\n\n22/tcp  ALLOW  Anywhere\n114340/tcp  ALLOW  Anywhere\n"
-    monkeypatch.setattr(doctor, "_tool_output", lambda *command: status)
-    (found,) = doctor.firewall_findings(11434)
-    assert found.remedy == "sudo ufw allow 11434/tcp"
-    monkeypatch.setattr(doctor, "_tool_output", lambda *command: status + "11434  ALLOW  Any\n")
-    (found,) = doctor.firewall_findings(11434)
-    assert found.level == "ok"

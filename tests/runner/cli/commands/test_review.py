@@ -1,4 +1,4 @@
-"""`paddock review`: list, terminal, CSV out and in, gold data."""
+"""`paddock review`: list, page, CSV out and in, gold data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from paddock.runner.ledger.calibration import reviewed_fields
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Question, Review, ReviewStore
 from paddock.runner.review.decisions import ReviewDesk
-from paddock.runner.review.terminal import TerminalReview
 from tests.runner.cli.commands.terminal import CTRL_C, terminal
 
 TEXT = "Invoice A-17\nTotal 84,00 EUR\nplease pay by 3 May 2024\n"
@@ -121,11 +119,10 @@ def test_a_program_reads_what_waits_as_one_object(folder: Path) -> None:
     assert row["expires"] is row["held_by"] is None
 
 
-@pytest.mark.parametrize("how", ["--list", "--tty"])
-def test_an_empty_queue_is_said_and_is_no_failure(folder: Path, how: str) -> None:
+def test_an_empty_queue_is_said_and_is_no_failure(folder: Path) -> None:
     with Ledger(folder / ".paddock"):
         pass
-    shown = paddock("review", how)
+    shown = paddock("review", "--list")
     assert (shown.exit_code, shown.stderr) == (0, "Nothing waits for review.\n")
 
 
@@ -161,11 +158,8 @@ def test_one_of_several_folders_with_reviews_must_be_named(folder: Path) -> None
 
 
 def test_two_ways_at_once_are_refused(folder: Path) -> None:
-    shown = paddock("review", "--list", "--tty")
-    assert (
-        "Use one of `--tty`, `--list`, `--accept-all`, `--undo`, `--export`, `--export-tests` and "
-        "`--import`." in shown.stderr
-    )
+    shown = paddock("review", "--list", "--accept-all")
+    assert "Use one of `--list`, `--accept-all`, `--undo`, " in shown.stderr
     assert "`--skip-bad` belongs to `--import`." in paddock("review", "--skip-bad").stderr
 
 
@@ -399,172 +393,13 @@ def test_all_that_are_shown_are_accepted_and_undone_as_one(folder: Path) -> None
     assert decided(folder) == {}
     again = paddock("review", "--undo", together)
     assert (again.exit_code, "There is no review" in again.stderr) == (2, True)
-    lost = paddock("review", "--tty", "--least", "0.9")
+    lost = paddock("review", "--no-browser", "--least", "0.9")
     assert "`--least` and `--filter` belong to `--list` and `--accept-all`." in lost.stderr
 
 
-# --- the terminal
-
-
-def test_the_terminal_shows_each_field_with_confidence_and_its_place(folder: Path) -> None:
-    ask(folder)
-    shown = paddock("review", "--tty", given="q\n").stdout
-    assert shown == (
-        "a accept, e edit, x reject, j next, k back, u undo, q quit, ? help\n"
-        "\n[1 of 1] inbox/a.txt: step 'bill' of bills.yaml\n"
-        "  asked just now by run 'swift-otter'; because confidence.min < 0.8\n"
-        "  number  A-17  (98%)\n"
-        "            a.txt, line 1: Invoice [A-17] Total 84,00 EUR please pay by 3 May 202 and "
-        "1 more place\n"
-        "  total   62.0  (62%; else 84.0 31%)\n"
-        "            not found in the document\n"
-        "  note    null\n"
-        "  The percentages are not calibrated: they order fields, no more.\n"
-        "> Nothing decided; 1 waits for review.\n"
-    )
-
-
-def test_a_session_in_the_terminal_decides_undoes_and_goes_on(folder: Path) -> None:
-    for key in ("a.txt", "b.txt", "c.txt", "d.txt"):
-        ask(folder, key)
-    keys = "a\nu\nj\ne total=84\nx\nno invoice\nx out of date\nq\n"
-    done = paddock("review", "--tty", given=keys)
-    assert done.stdout.endswith("> 1 edited, 2 rejected; 1 waits for review.\n")
-    found = decided(folder)
-    assert {key: one.state for key, one in found.items()} == {
-        "b.txt": "edited", "c.txt": "rejected", "d.txt": "rejected",
-    }  # fmt: skip
-    assert found["b.txt"].value["total"] == 84
-    assert {found["c.txt"].reason, found["d.txt"].reason} == {"no invoice", "out of date"}
-    assert done.stderr == "`paddock run` continues with what was decided.\n"
-
-
-def test_an_edit_that_violates_the_schema_is_refused_and_the_item_stays(folder: Path) -> None:
-    ask(folder)
-    done = paddock("review", "--tty", given="e total=much\ne sum=1\ne total\na\n")
-    assert "The edited value is not valid." in done.stdout
-    assert "the answer has no field 'sum'. Known: 'number', 'total', 'note'." in done.stdout
-    assert "Write `e FIELD=VALUE`, or `e` alone for the whole answer." in done.stdout
-    assert decided(folder)["a.txt"].state == "accepted"
-
-
-def test_without_an_editor_each_field_is_asked_for(folder: Path) -> None:
-    ask(folder)
-    done = paddock("review", "--tty", given="e\n\n84\nchecked by hand\n")
-    assert "  number [A-17]:   total [62.0]:   note []: " in done.stdout
-    assert decided(folder)["a.txt"].value == {
-        "number": "A-17", "total": 84, "note": "checked by hand",
-    }  # fmt: skip
-
-
-def test_what_another_person_looks_at_is_passed_over(folder: Path) -> None:
-    first = ask(folder)
-    ask(folder, "b.txt")
-    with Ledger(folder / ".paddock") as ledger:
-        ReviewDesk(ledger).take_lease(first.id, "bob")
-    done = paddock("review", "--tty", given="a\n")
-    assert "bob looks at 'a.txt' (step 'bill') until" in done.stdout
-    assert done.stdout.endswith("1 accepted; 1 waits for review.\n")
-    assert set(decided(folder)) == {"b.txt"}
-
-
-def test_an_earlier_decision_is_shown_when_the_document_changed(folder: Path) -> None:
-    ask(folder)
-    paddock("review", "--tty", given="x blurred scan\n")
-    ask(folder, document_sha256="d2")
-    shown = paddock("review", "--tty", given="q\n").stdout
-    assert "  earlier: rejected by ann, " in shown
-    assert ": blurred scan; the document has changed since\n" in shown
-
-
-def test_the_end_of_the_input_ends_the_session_and_leaves_no_lease(folder: Path) -> None:
-    asked = ask(folder)
-    done = paddock("review", "--tty", given="")
-    assert done.exit_code == 0
-    assert done.stdout.endswith("Nothing decided; 1 waits for review.\n")
-    with Ledger(folder / ".paddock", is_readonly=True) as ledger:
-        assert ReviewDesk(ledger).get(asked.id).lease_by is None
-
-
-def session(folder: Path, steps: list[Callable[[], str]]) -> str:
-    """Run a session in the terminal, whose lines are made when they are asked for."""
-    shown: list[str] = []
-    lines = iter(steps)
-
-    def read(prompt: str) -> str:
-        step = next(lines, None)
-        if step is None:
-            raise EOFError
-        return step()
-
-    with Ledger(folder / ".paddock") as ledger:
-        desk = ReviewDesk(ledger)
-        TerminalReview(desk, "ann", read, shown.append).run([one.id for one in desk.waiting()])
-    return "\n".join(shown)
-
-
-def test_an_answer_that_changes_while_a_person_looks_is_shown_again(folder: Path) -> None:
-    ask(folder)
-
-    def change() -> str:
-        ask(folder, answer={**ANSWER, "total": 99.0}, document_sha256="d2")
-        return "a"
-
-    shown = session(folder, [change, lambda: "a"])
-    assert "was changed meanwhile" in shown
-    assert shown.index("62.0") < shown.index("was changed meanwhile") < shown.index("99.0")
-    assert decided(folder)["a.txt"].value["total"] == 99.0
-
-
-def test_an_answer_that_another_person_decides_meanwhile_leaves_the_queue(folder: Path) -> None:
-    asked = ask(folder)
-    ask(folder, "b.txt")
-
-    def decide() -> str:
-        with Ledger(folder / ".paddock") as ledger:
-            desk = ReviewDesk(ledger)
-            desk.release(asked.id, "ann")
-            desk.decide(asked.id, asked.question, "accept", by="bob")
-        return "x no"
-
-    shown = session(folder, [decide, lambda: "a"])
-    assert "'a.txt' (step 'bill') was accepted by bob" in shown
-    assert {key: one.by for key, one in decided(folder).items()} == {"a.txt": "bob", "b.txt": "ann"}
-
-
 def test_control_characters_of_a_document_do_not_reach_the_terminal(folder: Path) -> None:
-    ask(folder, answer={"number": "\x1b[2Jgone", "total": 1.0}, evidence=None, confidence=None)
-    assert "\x1b" not in paddock("review", "--tty", given="q\n").stdout
-
-
-def test_an_answer_is_edited_in_the_persons_own_editor(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ask(folder)
-    monkeypatch.delenv("VISUAL", raising=False)
-    monkeypatch.setenv("EDITOR", "sed -i s/62.0/84.0/")
-    with terminal("review", "--tty", environ={}, cwd=folder) as screen:
-        screen.wait_for("> ")
-        screen.type("e\n")
-        screen.wait_for("1 edited; 0 wait for review.")
-        assert screen.ended() == 0
-    assert decided(folder)["a.txt"].value["total"] == 84.0
-
-
-def test_an_editor_that_fails_changes_nothing(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ask(folder)
-    monkeypatch.delenv("VISUAL", raising=False)
-    monkeypatch.setenv("EDITOR", "false")
-    with terminal("review", "--tty", environ={}, cwd=folder) as screen:
-        screen.wait_for("> ")
-        screen.type("e\n")
-        screen.wait_for("The editor ended with status 1; nothing was changed.")
-        screen.type("q\n")
-        screen.wait_for("1 waits for review.")
-        assert screen.ended() == 0
-    assert decided(folder) == {}
+    ask(folder, document="inbox/\x1b[2Jgone.txt")
+    assert "\x1b" not in paddock("review", "--list").stdout
 
 
 def test_starting_imports_no_engine_no_page_and_no_tests(folder: Path) -> None:
