@@ -1,7 +1,7 @@
-"""Terminal input and output of the chat: line editing with history, streamed text or Markdown.
+"""Terminal input and output of the chat: line editing with history, streamed answers.
 
-Questions of several lines stand between triple quotes. Answers are plain text in a pipe; on a
-terminal `rich_answers` draws them.
+Questions of several lines stand between triple quotes. In a pipe stands the answer alone; on a
+terminal the reasoning stands before it, and a spinner until it begins.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -29,19 +29,17 @@ MAX_HISTORY_LINES = 2000
 
 
 class LineInput:
-    """Line input with history and completion; the `with` block loads and saves the history."""
+    """Line input with history; the `with` block loads and saves it."""
 
     def __init__(
         self,
         history: Path,
-        words: Iterable[str] = (),
         *,
         keeps_history: bool = True,
         read: Callable[[str], str] = input,
     ) -> None:
         self.keeps_history = keeps_history
         self._history = history
-        self._words = tuple(sorted(words))
         self._read = read
         self._line: ModuleType | None = _readline_module()
         self._n_before = 0
@@ -53,10 +51,6 @@ class LineInput:
                 self._line.read_history_file(self._history)
             self._n_before = self._line.get_current_history_length()
             self._line.set_history_length(MAX_HISTORY_LINES)
-            self._line.set_completer(self._completed)
-            self._line.set_completer_delims(" \t\n")
-            is_editline = "libedit" in (self._line.__doc__ or "")
-            self._line.parse_and_bind("bind ^I rl_complete" if is_editline else "tab: complete")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -84,11 +78,6 @@ class LineInput:
             except EOFError:
                 break
         return without_marks(text)
-
-    def _completed(self, text: str, state: int) -> str | None:
-        """Return the `state`-th slash command with this prefix, as readline asks for it."""
-        matches = [word for word in self._words if text.startswith("/") and word.startswith(text)]
-        return matches[state] if state < len(matches) else None
 
 
 @contextlib.contextmanager
@@ -138,16 +127,14 @@ def _readline_module() -> ModuleType | None:
     return readline
 
 
-def answer_view(
-    *, draws_markdown: bool, environ: Mapping[str, str] | None = None
-) -> PlainAnswer | TerminalAnswer:
-    """Return the view for stdout: plain text for a pipe, else text or Markdown."""
-    environ = os.environ if environ is None else environ
-    if not (sys.stdout is not None and sys.stdout.isatty()) or environ.get("TERM") == "dumb":
+def answer_view() -> PlainAnswer | TerminalAnswer:
+    """Return the view for stdout: a terminal's, or plain text for a pipe."""
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    if not is_terminal or os.environ.get("TERM") == "dumb":
         return PlainAnswer()
-    from .rich_answers import terminal_answer
+    from .rich_answers import TerminalAnswer
 
-    return terminal_answer(draws_markdown=draws_markdown)
+    return TerminalAnswer()
 
 
 class PlainAnswer:

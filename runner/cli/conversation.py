@@ -54,7 +54,6 @@ class ChatConversation:
     keep_alive_s: float | None = None
     is_verbose: bool = False
     shows_thinking: bool = True
-    draws_markdown: bool = True
 
     @property
     def accepts_images(self) -> bool:
@@ -225,7 +224,6 @@ SLASH_SETTINGS = """\
   /set format json | FILE          answer as JSON, or by a JSON Schema;  /set noformat
   /set think [low|medium|high]     reason before answering;              /set nothink
   /set verbose                     show timings after each answer;       /set quiet
-  /set markdown                    render Markdown;                      /set nomarkdown
   /set history                     save the history of input lines;      /set nohistory"""
 
 _SHOW_PARTS = ("info", "license", "modelfile", "parameters", "system", "template")
@@ -250,10 +248,6 @@ class SlashCommands:
     session: ChatConversation
     keyboard: LineInput | None = None
     is_over: bool = False
-
-    def words(self) -> tuple[str, ...]:
-        """Return the names for completion."""
-        return tuple(f"/{name}" for name in self._commands())
 
     def execute(self, text: str) -> None:
         word, _, rest = text.strip().partition(" ")
@@ -350,8 +344,6 @@ class SlashCommands:
             "nothink": fixed("think", False, "The model answers without reasoning first."),
             "verbose": fixed("is_verbose", True, "Timings are shown after each answer."),
             "quiet": fixed("is_verbose", False, "Timings are not shown."),
-            "markdown": fixed("draws_markdown", True, "Markdown is rendered."),
-            "nomarkdown": fixed("draws_markdown", False, "Answers are shown as plain text."),
             "history": lambda _: self._history(is_kept=True),
             "nohistory": lambda _: self._history(is_kept=False),
         }
@@ -518,7 +510,7 @@ def converse(
 ) -> None:
     """Read questions and commands until the user leaves."""
     commands = SlashCommands(service, session)
-    keyboard = LineInput(history, commands.words(), keeps_history=keeps_history)
+    keyboard = LineInput(history, keeps_history=keeps_history)
     commands.keyboard = keyboard
     console.print_err(f"{session.model}. /? shows the commands, {HOW_TO_LEAVE}")
     with keyboard, _ended_by_sigterm():
@@ -545,7 +537,7 @@ def _handle_input(
         else:
             add_question(session, text)
             with echo_disabled():
-                stream_answer(service, session, answer_view(draws_markdown=session.draws_markdown))
+                stream_answer(service, session, answer_view())
     except (AnswerInterrupted, KeyboardInterrupt):
         console.print_err("(Stopped.)")
     except (ServiceError, CommandError, NotAnImage) as error:

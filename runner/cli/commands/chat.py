@@ -97,7 +97,6 @@ class ChatFlags:
     pull: Annotated[bool | None, typer.Option("--pull/--no-pull", hidden=True)] = None
     insecure: Annotated[bool, typer.Option("--insecure", hidden=True)] = False
     verbose: Annotated[bool, typer.Option("--verbose", help="Show timings.")] = False
-    plain: Annotated[bool, typer.Option("--plain", help="Do not draw Markdown.")] = False
 
     def conversation_options(self) -> dict[str, Any]:
         """Return what a `ChatConversation` takes besides its model.
@@ -114,7 +113,6 @@ class ChatFlags:
             "keep_alive_s": None if keep_alive is None else parse_keep_alive(keep_alive),
             "is_verbose": self.verbose,
             "shows_thinking": not self.hide_thinking,
-            "draws_markdown": not self.plain and self.format_ is None,
         }
 
 
@@ -162,8 +160,7 @@ def _answer_once(
 ) -> int:
     try:
         conversation.add_question(session, text, [Path(image) for image in images])
-        view = answer_view(draws_markdown=session.draws_markdown)
-        conversation.stream_answer(client, session, view)
+        conversation.stream_answer(client, session, answer_view())
     except conversation.AnswerInterrupted:
         return INTERRUPTED
     except conversation.NotAnImage as error:

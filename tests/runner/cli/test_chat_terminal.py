@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from paddock.runner.cli.chat_terminal import PlainAnswer, answer_view
-from paddock.runner.cli.rich_answers import MarkdownAnswer, TerminalAnswer, settled_length
+from paddock.runner.cli.rich_answers import TerminalAnswer
 
 
 def screen(height: int = 10) -> tuple[Console, io.StringIO]:
@@ -44,71 +44,7 @@ def seen(written: str, height: int = 10) -> str:
     return "\n".join(line.rstrip() for line in lines).strip("\n")
 
 
-def drawn(pieces: list[str], height: int = 10) -> str:
-    console, out = screen(height)
-    now = [0.0]
-    page = MarkdownAnswer(console, lambda: now[0])
-    page.wait("...")
-    for piece in pieces:
-        now[0] += 1  # each piece is drawn
-        assert page.add_text(piece)
-    page.end()
-    return seen(out.getvalue(), height)
-
-
-MARKDOWN = """\
-# Title
-
-One **bold** word.
-
-- a
-- b
-
-  still b
-
-1. one
-2. two
-
-```python
-def f():
-
-    return 1
-```
-
-The end."""
-
-
-@pytest.mark.parametrize("size", [1, 3, 1000])
-@pytest.mark.parametrize("height", [5, 40])
-def test_markdown_looks_the_same_in_whatever_pieces_it_comes(size: int, height: int) -> None:
-    pieces = [MARKDOWN[i : i + size] for i in range(0, len(MARKDOWN), size)]
-    text = drawn(pieces, height)
-    assert "**" not in text
-    words = [line.strip(" ┃│") for line in text.splitlines()]
-    for line in ("Title", "One bold word.", "• a", "• b", "still b", "1 one", "2 two", "The end."):
-        assert [word.strip() for word in words].count(line) == 1, (line, text)
-    assert text.count("return 1") == 1
-
-
-def test_a_block_longer_than_the_screen_is_whole_above_it() -> None:
-    lines = [f"- point {number}\n" for number in range(50)]
-    text = drawn(lines, height=8)
-    assert [line.strip(" •") for line in text.splitlines() if line.strip()] == [
-        f"point {number}" for number in range(50)
-    ]
-
-
-def test_two_answers_do_not_mix() -> None:
-    console, out = screen()
-    page = MarkdownAnswer(console)
-    for text in ("one", "two"):
-        page.add_text(text)
-        page.end()
-    assert seen(out.getvalue()) == "one\ntwo"
-
-
 def test_what_a_model_says_cannot_move_the_cursor() -> None:
-    assert "\\x1b[2J" in drawn(["a\x1b[2Jb"])
     console, out = screen()
     page = TerminalAnswer(console)
     page.add_text("a\x1b[2Jb")
@@ -128,7 +64,7 @@ def test_reasoning_stands_before_the_answer() -> None:
 
 
 def test_in_a_pipe_stands_the_answer_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    page = answer_view(draws_markdown=True)
+    page = answer_view()
     assert isinstance(page, PlainAnswer)
     page.wait("m ...")
     page.add_thinking("hm")
@@ -136,19 +72,3 @@ def test_in_a_pipe_stands_the_answer_alone(capsys: pytest.CaptureFixture[str]) -
     page.end()
     page.end()
     assert capsys.readouterr().out == "# Yes\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "end"),
-    [
-        ("one\n\ntwo words", 5),
-        ("one\n\n    code", 0),
-        ("- a\n\n- b and more", 0),
-        ("- a\n\nsomething else", 5),
-        ("```\na\n\nb and more", 0),
-        ("```\na\n```\n\nafter it", 11),
-        ("\n\none", 0),
-    ],
-)
-def test_a_block_is_settled_when_nothing_after_it_changes_it(text: str, end: int) -> None:
-    assert settled_length(text) == end

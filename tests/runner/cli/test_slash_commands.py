@@ -51,7 +51,6 @@ def test_settings_change_the_session(tmp_path: Path) -> None:
         f"/set format {schema}",
         "/set think high",
         "/set verbose",
-        "/set nomarkdown",
     ):
         one.execute(text)
     session = one.session
@@ -60,8 +59,7 @@ def test_settings_change_the_session(tmp_path: Path) -> None:
     assert session.format == {"type": "object"}
     assert session.think == "high"
     assert session.is_verbose
-    assert not session.draws_markdown
-    for text in ("/set noformat", "/set nothink", "/set quiet", "/set markdown", "/set system"):
+    for text in ("/set noformat", "/set nothink", "/set quiet", "/set system"):
         one.execute(text)
     assert session == ChatConversation(
         "m", frozenset({"thinking"}), options=session.options, think=False

@@ -60,7 +60,7 @@ def test_ctrl_c_stops_the_answer_and_keeps_the_conversation(
     environ: dict[str, str], live: Live, tmp_path: Path
 ) -> None:
     (tmp_path / "long.json").write_text(LONG)
-    asked = ("chat", CHAT, "--plain", "--format", "long.json")
+    asked = ("chat", CHAT, "--format", "long.json")
     with terminal(*asked, environ=environ, cwd=tmp_path) as screen:
         screen.wait_for(">>> ")
         screen.type("Write a very long story about a horse, a river and a king.\n")
