@@ -368,7 +368,7 @@ def guarded_roots(
     if not step.untrusted:
         return roots
     check = partial(_check_tainted_path, roots, step, scope, own_path)
-    return Roots(roots.base, roots.allowed, check)
+    return replace(roots, refuse=check)
 
 
 def _check_tainted_path(
