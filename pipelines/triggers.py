@@ -169,12 +169,18 @@ class NotifyKeys(Keys):
     )
     webhook: str | None = Field(None, description="A URL to post to.")
     email: str | None = Field(None, description="A mail address.")
+    service: str | None = Field(
+        None,
+        description="The address of a service as Apprise writes it: Slack, Teams, Telegram, ntfy …",
+        examples=["ntfy://ntfy.sh/topic", "tgram://{{ secrets.bot }}/12345"],
+    )
     command: list[str] | str | None = Field(None, description="A command to run.")
 
     @model_validator(mode="after")
     def _one_way(self) -> NotifyKeys:
-        if sum(way is not None for way in (self.webhook, self.email, self.command)) != 1:
-            raise ValueError("give exactly one of `webhook`, `email` and `command`")
+        ways = self.webhook, self.email, self.service, self.command
+        if sum(way is not None for way in ways) != 1:
+            raise ValueError("give exactly one of `webhook`, `email`, `service` and `command`")
         return self
 
 

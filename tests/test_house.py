@@ -48,6 +48,7 @@ ONLY_IN = {
     "regex": {"pipelines/checking/"},
     "jsonschema": {"pipelines/reply_schema.py"},
     "mcp_types": {"steps/tools/mcp_client.py"},
+    "apprise": {"runner/notify/channels.py"},
     "lxml": {"steps/readers/office_and_epub.py"},
 }
 

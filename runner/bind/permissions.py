@@ -306,6 +306,9 @@ def _notify_needs(bound: BoundPlan, own: str) -> Iterator[PermissionNeed]:
             yield PermissionNeed("run", f"run {shown} when a run has ended", mark, True, True)
         elif notify.email is not None:
             yield PermissionNeed("network", f"send mail to {notify.email}", mark, True, True)
+        elif notify.service is not None:
+            what = f"send a message by {notify.service} when a run has ended"
+            yield PermissionNeed("network", what, mark, True, True)
         elif notify.webhook is not None and is_remote(notify.webhook, own):
             what = f"call {remote_address_text(notify.webhook)} when a run has ended"
             yield PermissionNeed("network", what, mark, True, True)

@@ -1,1 +1,1 @@
-"""Notifications when a run ends: webhook, mail or command."""
+"""Notifications when a run ends: webhook, mail, command, or a service that Apprise knows."""

@@ -1,9 +1,9 @@
-"""Notification channels: webhook, mail and command.
+"""Notification channels: webhook, mail, command, and the services that Apprise knows.
 
-Each raises `NotDelivered` with a reason that holds none of the receiver's secrets. A webhook
-follows no redirect; mail runs in a thread, within a deadline; a command runs without a shell, with
-the JSON on its standard input and without this account's keys in its environment. Import it only
-when something is sent: it brings smtplib and ssl.
+Each raises `NotDelivered` with a reason that holds none of the receiver's secrets. Webhooks and
+services follow no redirect; mail and services run in a thread, within a deadline; a command runs
+without a shell, with the JSON on its standard input and without this account's keys in its
+environment. Import it only when something is sent: it brings smtplib and ssl.
 """
 
 from __future__ import annotations
@@ -12,18 +12,20 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
 import shlex
 import smtplib
 import socket
 import ssl
+import threading
 from collections.abc import Sequence
 from email.message import EmailMessage
 from email.utils import formatdate, getaddresses, make_msgid
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import httpx
 
@@ -248,3 +250,61 @@ class _SmtpDelivery:
 def _server_answer(answer: bytes | str) -> str:
     text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else answer
     return one_line(text, _SAID_CHARS)
+
+
+_SERVICES = "https://appriseit.com/services/"
+_SECRET_PART = re.compile(r"[^\s/:@?&=,]{4,}")
+"""A part of a service's address, any of which may be a token; shorter ones are words and ports."""
+
+
+async def send_by_service(address: str, message: Notification) -> None:
+    """Send a message by a service that Apprise knows, such as `ntfy://ntfy.sh/topic`.
+
+    Raises:
+        NotDelivered: no such service, or it was not accepted.
+    """
+    await with_retries(lambda: asyncio.to_thread(_send_by_apprise, address, message))
+
+
+def _send_by_apprise(address: str, message: Notification) -> None:
+    import apprise  # 0.9 s
+
+    kinds = apprise.NotifyType
+    kind = {"failed": kinds.FAILURE, "recovered": kinds.SUCCESS}.get(message.event, kinds.WARNING)
+    asset = apprise.AppriseAsset(app_id="Paddock", app_desc="Paddock", http_redirects=False)
+    with _WarningsOfThread(logging.getLogger("apprise")) as warnings:
+        service = apprise.Apprise.instantiate(address, asset=asset)
+        if service is None:
+            raise NotDelivered(f"the address is of none of the services in {_SERVICES}")
+        service.overflow_mode = apprise.OverflowMode.SPLIT  # else too long a text is refused
+        if service.notify(message.text, message.subject, kind):
+            return
+    said = warnings[-1] if warnings else "not accepted"
+    for part in sorted(_SECRET_PART.findall(unquote(address)), key=len, reverse=True):
+        said = said.replace(part, "***")
+    words = f"{service.service_name}: {one_line(said, _SAID_CHARS)}"
+    raise NotDelivered(words, is_passing=True)
+
+
+class _WarningsOfThread(logging.Handler):
+    """What this thread logs; nothing reaches another log, since an address may be in it."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+        self._thread = threading.get_ident()
+        self._logger = logger
+        logger.propagate = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.thread == self._thread:
+            self.texts.append(record.getMessage())
+
+    def __enter__(self) -> list[str]:
+        """Listen; return the list that grows."""
+        self._logger.addHandler(self)
+        return self.texts
+
+    def __exit__(self, *_: object) -> None:
+        """Stop listening."""
+        self._logger.removeHandler(self)

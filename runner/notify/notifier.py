@@ -153,6 +153,8 @@ class _Notifier:
             unattended = self._settings.unattended
             to = self._rendered(way.email)
             await channels.send_mail(unattended.smtp_url, unattended.mail_from, to, what)
+        elif way.service is not None:
+            await channels.send_by_service(self._rendered(way.service), what)
 
     def _rendered(self, text: str) -> str:
         try:
@@ -161,15 +163,17 @@ class _Notifier:
             raise NotDelivered(str(error)) from error
 
     def _complain(self, way: NotifyKeys, event: Event, why: str) -> None:
-        kind = "webhook" if way.webhook else "command" if way.command else "mail"
+        kind = next(name for name in _CHANNEL_WORDS if getattr(way, name) is not None)
         self.faults.append(
             self._redact(
-                f"the notification by {kind} that it {_EVENT_WORDS[event]} was not delivered: "
+                f"the notification by {_CHANNEL_WORDS[kind]} that it {_EVENT_WORDS[event]} was "
+                f"not delivered: "
                 f"{why.rstrip('.')}."
             )
         )
 
 
+_CHANNEL_WORDS = {"webhook": "webhook", "command": "command", "email": "mail", "service": "service"}
 _EVENT_WORDS: Mapping[Event, str] = {
     "failed": "failed",
     "quarantined": "has quarantined items",

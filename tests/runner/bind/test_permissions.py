@@ -36,6 +36,7 @@ on:
     - {when: [failed], webhook: "http://127.0.0.1:9/x"}
     - {when: [failed], command: [notify-send, Paddock]}
     - {when: [failed], email: me@example.org}
+    - {when: [failed], service: "ntfy://ntfy.sh/topic"}
 steps:
   - {id: a, uses: chat, with: {model: far, prompt: "{{ secrets.token }}"}}
   - {id: b, uses: chat, with: {model: near, prompt: Hi}}
@@ -98,6 +99,7 @@ def test_a_pipeline_that_wants_more_than_it_may_have_is_refused_with_the_list(fi
         ("network", f"call http://127.0.0.1:9/x{PROGRAM_HERE} when a run has ended"),
         ("run", f"run `notify-send Paddock`{where('notify-send')} when a run has ended"),
         ("network", "send mail to me@example.org"),
+        ("network", "send a message by ntfy://ntfy.sh/topic when a run has ended"),
     ]
     assert not (file.parent / ".paddock").exists()
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import logging
 import socket
 import sys
 from dataclasses import dataclass, replace
@@ -212,6 +214,60 @@ def test_a_command_that_reads_nothing_and_does_not_end_is_ended(
         "the notification by command that it failed was not delivered: 'sleep' did not end "
         "within 0.3 s.",
     )
+
+
+# A module of Apprise's that is not ours to mend
+APPRISE_LOADS = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated")
+
+
+@APPRISE_LOADS
+def test_a_service_of_apprise_gets_subject_and_text(tmp_path: Path) -> None:
+    with hook() as server:
+        address = server.url.replace("http://", "json://")
+        pipe = Pipe(tmp_path, f"{{when: [failed, recovered], service: '{address}'}}")
+        assert pipe.tell(ended("failed", message="no model größer")) == ()
+        assert pipe.tell(ended("completed")) == ()
+    first, second = server.got
+    assert first["title"].startswith("[paddock] digest: it failed")
+    assert "no model größer" in first["message"]
+    assert (first["type"], second["type"]) == ("failure", "success")
+
+
+@APPRISE_LOADS
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        (
+            "json://me:pa55word@127.0.0.1:PORT/t0ken-of-mine",
+            "JSON: Failed to send ",
+        ),
+        (
+            "slack://t0ken-of-mine",
+            "the address is of none of the services in https://appriseit.com/services/.",
+        ),
+        (
+            "json://me:pa55word@127.0.0.1:1/t0ken-of-mine",
+            "JSON: ",
+        ),
+    ],
+)
+def test_a_service_that_takes_nothing_is_told_of_and_no_secret_is_logged(
+    tmp_path: Path,
+    address: str,
+    words: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    log = logging.StreamHandler(io.StringIO())
+    logging.getLogger().addHandler(log)
+    with hook(403, 403, 403) as server:
+        address = address.replace("PORT", server.url.partition("127.0.0.1:")[2].partition("/")[0])
+        pipe = Pipe(tmp_path, f"{{when: [failed], service: '{address}'}}")
+        (said,) = pipe.tell(ended("failed", message="x"))
+    assert said.startswith(f"the notification by service that it failed was not delivered: {words}")
+    logging.getLogger().removeHandler(log)
+    written = capfd.readouterr()
+    seen = f"{written.out}{written.err}{said}{log.stream.getvalue()}"
+    assert ("t0ken" in seen, "pa55" in seen) == (False, False)
 
 
 def test_a_mail_arrives_with_subject_text_and_receivers(tmp_path: Path) -> None:
