@@ -39,7 +39,6 @@ from paddock.engine.request import (
     ModelSpec,
     Pool,
     Reply,
-    Sampling,
     Stream,
     TokenLogprob,
     Tool,
@@ -440,19 +439,11 @@ def chat_key(request: ChatRequest, digest: str) -> dict[str, Any]:
     sampling = resolve_sampling(request.params, request.model.params, request.defaults)
     return {
         "messages": [_message_key(message) for message in request.messages],
-        "sampling": _sampling_key(sampling),
+        "sampling": asdict(sampling),
         "digest": digest,
         "ctx": request.model.n_ctx_tokens if sampling.max_tokens is None else None,
         **_options_key(request),
     }
-
-
-def _sampling_key(sampling: Sampling) -> dict[str, Any]:
-    """Return sampling values; newer ones only where they are set, so that old keys stay valid."""
-    fields = asdict(sampling)
-    if sampling.typical_p == 1:
-        del fields["typical_p"]
-    return fields
 
 
 def _message_key(message: Message) -> list[Any]:
@@ -465,7 +456,7 @@ def _message_key(message: Message) -> list[Any]:
 
 
 def _options_key(request: ChatRequest) -> dict[str, Any]:
-    """Return the extras of a request; empty for plain ones, whose keys stay as they were."""
+    """Return the extras of a request; empty for plain ones."""
     wishes: dict[str, Any] = {}
     if request.tools:
         wishes["tools"] = [asdict(tool) for tool in request.tools]

@@ -299,7 +299,7 @@ def _is_compatible(
         # Installing OCR asks for files that could not be read, not for all of them again.
         more_can_be_read = {*(was or "").split("\n")} - {""} < {*is_now.split("\n")}
         return was is None or (is_done and more_can_be_read)
-    return name.endswith((".version", ".parameters")) and was in older.get(is_now, ())
+    return name.endswith(".version") and was in older.get(is_now, ())
 
 
 def context_part(n_ctx_tokens: int, default: int | None) -> str:
@@ -740,10 +740,10 @@ class DependencyIndex:
 
     def _is_as_read(self, stored: str, mark: Sequence[Any]) -> bool:
         path = self._index.absolute(stored)
-        size, mtime_ns, sha256, *more = mark  # an older Paddock recorded no more
+        size, mtime_ns, sha256, ctime_ns, inode = mark
         try:
             stamp = _stamp_of(path)
-            if stamp == (size, mtime_ns, *more):
+            if stamp == (size, mtime_ns, ctime_ns, inode):
                 return True
             return bool(stamp[0] == size and self.digest(path) == sha256)
         except OSError:

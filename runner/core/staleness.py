@@ -595,13 +595,10 @@ class Judge:
             besides = [await self._digests.of(spec) for spec in step.besides]
             parts[f"{step.id}.model"] = part_digest([digest, *besides] if besides else digest)
             written = parts[f"{step.id}.parameters"]
-            parts[f"{step.id}.parameters"] = own = part_digest([written, options])
+            parts[f"{step.id}.parameters"] = part_digest([written, options])
             if n_ctx is not None and is_apart:
                 default = await self._digests.default_context(step.model)
                 parts[f"{step.id}{CONTEXT}"] = context_part(n_ctx, default)
-                # As an older Paddock recorded it, with the context.
-                options[1] = n_ctx
-                self.older[own] = frozenset((part_digest([written, options]),))
         return parts
 
     async def _inner_parts(self, place: str, inner: BoundPlan) -> dict[str, str]:

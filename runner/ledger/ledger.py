@@ -37,7 +37,7 @@ from .entries import (
     RunRow,
     write_error,
 )
-from .ledger_tables import IS_ALIVE, KEYS, LATER_TABLES, Execute, Key, Pending, Row
+from .ledger_tables import IS_ALIVE, KEYS, Execute, Key, Pending, Row
 from .sqlite_file import SqliteDatabase
 
 if TYPE_CHECKING:
@@ -301,7 +301,7 @@ class Ledger:
             with files.lock_now(self.folder / "ledger.lock", wait_s=-1):
                 database = SqliteDatabase(files.private_database(self.file))
                 self._database = database
-                if not database.find_tables() or not all(map(database.has_table, LATER_TABLES)):
+                if not database.find_tables():
                     database.make_tables()
             self._transactions = SqliteDatabase(self.file)
             writing = SqliteDatabase(self.file, is_writer=True)
@@ -654,10 +654,6 @@ class Ledger:
     def now(self) -> str:
         """SQL: seconds since 1970 by the database's clock."""
         return self._database.now if self._database is not None else "0"
-
-    def has_table(self, name: str) -> bool:
-        """Return whether a table exists: one that is only read may be older than the table."""
-        return self._database is not None and self._database.has_table(name)
 
     def in_transaction(self, work: Callable[[Execute], T]) -> T:
         """Call `work` in one transaction of the database, not through the writer's queue. Blocks.

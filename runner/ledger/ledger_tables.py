@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from .entries import LedgerError
 
-VERSION = 1
+VERSION = 2
 """Of the tables. A ledger of any other version is refused."""
 
 Row = Mapping[str, Any]
@@ -91,8 +91,6 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 }
 """Each table with its primary key."""
 
-LATER_TABLES = ("reviews",)
-"""Tables that a ledger of this version may lack, since they were added to it later."""
 LASTING_TABLES = tuple(name for name in KEYS if name not in ("meta", "claims", "holders"))
 """Tables whose rows outlast the runs that are at work."""
 
@@ -129,10 +127,6 @@ class LedgerDatabase(Protocol):
         Raises:
             LedgerError: another version of Paddock made them; the database cannot be used.
         """
-        ...
-
-    def has_table(self, name: str) -> bool:
-        """Return whether a table exists; a ledger that an older Paddock made may lack some."""
         ...
 
     def in_transaction(self, work: Callable[[Execute], T]) -> T:

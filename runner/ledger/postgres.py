@@ -23,7 +23,6 @@ from paddock.engine.system.text import one_line
 
 from .entries import LedgerError
 from .ledger_tables import (
-    LATER_TABLES,
     SERVER_NOW,
     VERSION,
     Execute,
@@ -279,8 +278,6 @@ class PostgresConnection:
                 )
                 if not _has_tables(connection, self.server):
                     _make_tables(connection, self.server.schema, file)
-                elif not all(_has_table(connection, self.server, name) for name in LATER_TABLES):
-                    _create_tables(connection)
 
         self._retried(prepare)
 
@@ -338,9 +335,6 @@ class PostgresDatabase(PostgresConnection):
     listed_keys = "json_array_elements_text((:keys)::json)"
     now = SERVER_NOW
 
-    def has_table(self, name: str) -> bool:
-        return self._retried(lambda connection: _has_table(connection, self.server, name))
-
     def find_tables(self) -> bool:
         """Return whether the schema has its tables; refuse those of another version."""
         return self._retried(lambda connection: _has_tables(connection, self.server))
@@ -354,7 +348,8 @@ def _execute(
 
 
 def _has_tables(connection: psycopg.Connection[Any], server: PostgresServer) -> bool:
-    if not _has_table(connection, server, "meta"):
+    values = {"name": f"{server.schema}.meta"}
+    if not _execute(connection, "select 1 where to_regclass(:name) is not null", values):
         return False
     versions = _execute(connection, "select value from meta where name = 'version'", {})
     for (version,) in versions:
@@ -363,19 +358,10 @@ def _has_tables(connection: psycopg.Connection[Any], server: PostgresServer) -> 
     return bool(versions)
 
 
-def _has_table(connection: psycopg.Connection[Any], server: PostgresServer, name: str) -> bool:
-    values = {"name": f"{server.schema}.{name}"}
-    return bool(_execute(connection, "select 1 where to_regclass(:name) is not null", values))
-
-
-def _create_tables(connection: psycopg.Connection[Any]) -> None:
-    for statement in create_statements():
-        connection.execute(statement.encode())
-
-
 def _make_tables(connection: psycopg.Connection[Any], schema: str, file: Path) -> None:
     connection.execute(sql.SQL("create schema if not exists {}").format(sql.Identifier(schema)))
-    _create_tables(connection)
+    for statement in create_statements():
+        connection.execute(statement.encode())
     if file.exists():
         with closing(SqliteDatabase(file)) as database:
             for pending in database.lasting_rows():

@@ -188,7 +188,6 @@ class _Sweeper:
         self._is_dry = is_dry
         self._now = time.time()
         self._swept = SweepResult()
-        self._has_reviews = database.has_table("reviews")
 
     def sweep(self) -> SweepResult:
         self._runs()
@@ -265,8 +264,7 @@ class _Sweeper:
             for path in gone:
                 self._do(_DROP_OUTPUT, {**at, "path": path})
             self._do(_DROP_ITEM, at)
-            if self._has_reviews:
-                self._do(_DROP_REVIEWS, at)
+            self._do(_DROP_REVIEWS, at)
             if gone == paths:
                 self._do(_DROP_MADE, at)
         if rows and not self._is_dry:
@@ -316,13 +314,10 @@ class _Sweeper:
             for scope, key, digest in self._database.rows(query, {}):
                 if (scope, key) not in items:
                     yield digest
-        for scope, key, objects, value in self._reviews():
+        for scope, key, objects, value in self._database.rows(_REVIEW_OBJECTS, {}):
             if (scope, key) not in items:
                 yield from json.loads(objects)
                 yield from [] if value is None else [value]
-
-    def _reviews(self) -> Sequence[Sequence[Any]]:
-        return self._database.rows(_REVIEW_OBJECTS, {}) if self._has_reviews else ()
 
     def _logs(self) -> None:
         """Remove the logs of old runs, except of runs that may be running."""

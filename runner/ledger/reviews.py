@@ -195,7 +195,6 @@ class ReviewStore:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self._has_table = False
 
     # --- reading
 
@@ -250,8 +249,7 @@ class ReviewStore:
     def _rows(
         self, query: str, keys: Collection[str] | None = None, **values: Any
     ) -> Sequence[Sequence[Any]]:
-        self._has_table = self._has_table or self.ledger.has_table("reviews")
-        return self.ledger.rows_of_keys(query, keys, **values) if self._has_table else ()
+        return self.ledger.rows_of_keys(query, keys, **values)
 
     def _review(self, row: Sequence[Any]) -> Review:
         (scope, key, step, id_, state, question, run, asked_at, expires_at, by, decided_at,

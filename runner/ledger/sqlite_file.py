@@ -68,9 +68,6 @@ class SqliteDatabase:
             check_version(self._file, int(version), _REMEDY)
         return bool(versions)
 
-    def has_table(self, name: str) -> bool:
-        return bool(self.rows("select 1 from sqlite_master where name = :name", {"name": name}))
-
     def make_tables(self) -> None:
         """Make the tables that are missing; no other process may do so at the same time."""
         with self._explained():
@@ -112,8 +109,6 @@ class SqliteDatabase:
         """Yield the rows that outlast a run, some at a time; none without tables."""
         cursor = self._connection.cursor()
         for table in LASTING_TABLES if self.find_tables() else ():
-            if not self.has_table(table):
-                continue
             with self._explained():
                 cursor.execute(f"select * from {table}")
                 names = [column[0] for column in cursor.description]

@@ -160,9 +160,8 @@ class SentState:
         try:
             items = frozenset(str(mark) for mark in data["items"])
             failed_at = float(data["failed_at"])
-            waiting = frozenset(str(mark) for mark in data.get("waiting", ()))
-            # Older states have no such times.
-            times = (float(data.get(name, 0.0)) for name in ("quarantined_at", "waiting_at"))
+            waiting = frozenset(str(mark) for mark in data["waiting"])
+            times = (float(data[name]) for name in ("quarantined_at", "waiting_at"))
             quarantined_at, waiting_at = times
             bad, failure = str(data["bad"]), str(data["failure"])
             return cls(bad, failure, failed_at, items, quarantined_at, waiting, waiting_at)

@@ -104,7 +104,6 @@ class FilesRead:
     params: ClassVar[type[FilesReadParams]] = FilesReadParams
     output: ClassVar[type[FilesReadOutput]] = FilesReadOutput
     version: ClassVar[int] = 3
-    compatible_versions: ClassVar[frozenset[int]] = frozenset({1, 2})
     is_pure: ClassVar[bool] = False
     roles: ClassVar[frozenset[Role]] = frozenset()
 

@@ -159,7 +159,6 @@ class Summarise:
     params: ClassVar[type[SummariseParams]] = SummariseParams
     output: ClassVar[type[SummariseOutput]] = SummariseOutput
     version: ClassVar[int] = 3
-    compatible_versions: ClassVar[frozenset[int]] = frozenset({1, 2})
     is_pure: ClassVar[bool] = False
     roles: ClassVar[frozenset[Role]] = frozenset({"chat", "embed"})
     takes_reply: ClassVar[bool] = True

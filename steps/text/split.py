@@ -245,7 +245,6 @@ class Split:
     params: ClassVar[type[SplitParams]] = SplitParams
     output: ClassVar[type[SplitOutput]] = SplitOutput
     version: ClassVar[int] = 2
-    compatible_versions: ClassVar[frozenset[int]] = frozenset({1})
     is_pure: ClassVar[bool] = True
     roles: ClassVar[frozenset[Role]] = frozenset({"chat", "embed"})
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import sqlite3
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from paddock.runner.ledger.entries import LedgerError
@@ -265,31 +261,6 @@ def test_a_ledger_that_is_only_read_lists_but_does_not_decide(tmp_path: Path) ->
         assert [review.id for review in desk.waiting()] == [one.id]
         with pytest.raises(LedgerError, match="opened to be read only"):
             desk.decide(one.id, one.question, "accept", by="ann")
-
-
-def test_a_ledger_from_before_reviews_is_read_and_gets_the_table(tmp_path: Path) -> None:
-    with Ledger(tmp_path) as ledger:
-        asyncio.run(ledger.durable())
-    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as connection:
-        connection.execute("drop table reviews")
-    with Ledger(tmp_path, is_readonly=True) as ledger:
-        assert ReviewDesk(ledger).waiting() == []
-    with Ledger(tmp_path) as ledger:
-        one = asked(ledger)
-        assert ReviewDesk(ledger).get(one.id).state == "open"
-
-
-def test_a_ledger_in_postgresql_from_before_reviews_gets_the_table(
-    url: str, tmp_path: Path
-) -> None:
-    with Ledger(tmp_path, url=url):
-        pass
-    with psycopg.connect(url) as connection:
-        found = connection.execute("select schemaname from pg_tables where tablename = 'reviews'")
-        ((schema,),) = found.fetchall()
-        connection.execute(f'drop table "{schema}".reviews'.encode())
-    with Ledger(tmp_path, url=url) as ledger:
-        assert asked(ledger).state == "open"
 
 
 def test_reviews_move_to_postgresql_with_the_folder(url: str, tmp_path: Path) -> None:
