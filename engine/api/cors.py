@@ -16,8 +16,9 @@ import socket
 from collections.abc import Callable, Iterable
 
 import psutil
-from starlette.datastructures import Headers, MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.request_log import RefusingMiddleware, RequestLog
@@ -123,19 +124,17 @@ _ALWAYS_ALLOWED = (
 _ORIGIN = re.compile(
     r"[a-z][a-z0-9+.-]*://([^\s/@:?#\\\[\]]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", re.IGNORECASE
 )
-_ALLOWED_METHODS = "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS"
+_ALLOWED_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _STAINLESS_HEADERS = (
     "Arch", "Async", "Custom-Poll-Interval", "Helper-Method", "Lang", "Os", "Package-Version",
     "Poll-Helper", "Retry-Count", "Runtime", "Runtime-Version", "Timeout",
 )  # fmt: skip
 # Ollama's, then those of Anthropic's clients, then our own priority.
-_ALLOWED_HEADERS = ",".join(
-    (
-        "Authorization", "Content-Type", "User-Agent", "Accept", "X-Requested-With", "OpenAI-Beta",
-        *(f"X-Stainless-{name}" for name in _STAINLESS_HEADERS),
-        "X-Api-Key", "Anthropic-Version", "Anthropic-Beta",
-        "Anthropic-Dangerous-Direct-Browser-Access", "X-Paddock-Priority",
-    )
+_ALLOWED_HEADERS = (
+    "Authorization", "Content-Type", "User-Agent", "Accept", "X-Requested-With", "OpenAI-Beta",
+    *(f"X-Stainless-{name}" for name in _STAINLESS_HEADERS),
+    "X-Api-Key", "Anthropic-Version", "Anthropic-Beta",
+    "Anthropic-Dangerous-Direct-Browser-Access", "X-Paddock-Priority",
 )  # fmt: skip
 _MAX_AGE_S = 12 * 3600
 
@@ -172,11 +171,20 @@ def _origin_pattern(pattern: str) -> re.Pattern[str]:
 
 
 class OriginCheck(RefusingMiddleware):
-    """Answers preflights, adds the CORS headers, and refuses other origins with 403."""
+    """Refuses other origins with 403; Starlette answers preflights and adds the CORS headers."""
 
     def __init__(self, app: ASGIApp, *, origins: AllowedOrigins, request_log: RequestLog) -> None:
         super().__init__(app, request_log=request_log)
         self._origins = origins
+        self._cors = CORSMiddleware(
+            app,
+            allow_origins=["*"] if origins.is_any else (),
+            allow_origin_regex=".*",  # what comes here is allowed
+            allow_methods=_ALLOWED_METHODS,
+            allow_headers=_ALLOWED_HEADERS,
+            expose_headers=["Retry-After", "Warning"],
+            max_age=_MAX_AGE_S,
+        )
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -190,35 +198,9 @@ class OriginCheck(RefusingMiddleware):
             )
             error = ApiError(403, message, {"Vary": "Origin"})
             return await self._refuse("origin", error, scope, receive, send)
-        allowed = "*" if self._origins.is_any else origin
-        if scope["method"] == "OPTIONS":
-            return await _answer_preflight(send, allowed)
-        await self._app(scope, receive, _with_cors_headers(send, allowed))
+        await self._cors(scope, receive, send)
 
 
 def _same_origins(host: str) -> tuple[str, str]:
     """Return the origins of the service's own page, with or without a TLS proxy before it."""
     return f"http://{host}", f"https://{host}"
-
-
-async def _answer_preflight(send: Send, origin: str) -> None:
-    headers = MutableHeaders()
-    headers["access-control-allow-origin"] = origin
-    headers["access-control-allow-methods"] = _ALLOWED_METHODS
-    headers["access-control-allow-headers"] = _ALLOWED_HEADERS
-    headers["access-control-max-age"] = str(_MAX_AGE_S)
-    headers["vary"] = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"
-    await send({"type": "http.response.start", "status": 204, "headers": headers.raw})
-    await send({"type": "http.response.body"})
-
-
-def _with_cors_headers(send: Send, origin: str) -> Send:
-    async def send_with_headers(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            headers["access-control-allow-origin"] = origin
-            headers["access-control-expose-headers"] = "Retry-After, Warning"
-            headers.add_vary_header("Origin")
-        await send(message)
-
-    return send_with_headers

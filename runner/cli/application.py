@@ -2,8 +2,7 @@
 
 Commands are thin: they read the settings, call the API and print the result. Only the module of
 the command that is asked for is imported; `paddock --help` needs none of them. A new command goes
-into `GROUPS` and under one of `SECTIONS`. Help has whole sentences, and arguments as people write
-them: Typer's notation (`{FILE...}...`, `<int range>`) and messages are replaced.
+into `GROUPS` and under one of `SECTIONS`. Help and messages about options are Typer's.
 """
 
 from __future__ import annotations
@@ -11,15 +10,14 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-import re
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Annotated, Any, Literal
 
 import typer
 import typer.main
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperGroup
 
 from paddock.engine.system.distribution import OLLAMA_API, own_version
 from paddock.runner.progress import console
@@ -111,6 +109,7 @@ def application(command: str | None = None) -> typer.Typer:
     """Return the application with this command's group; without one, only what help shows."""
     app = typer.Typer(
         name="paddock",
+        cls=RootGroup,
         help="Declarative YAML pipelines for local language models.",
         add_completion=is_completion_request(os.environ),
         no_args_is_help=True,
@@ -126,7 +125,8 @@ def application(command: str | None = None) -> typer.Typer:
         for summaries in SECTIONS.values():
             for name, summary in summaries.items():
                 app.command(name, help=summary)(_help if name == "help" else _only_listed)
-    apply_help_layout(app)
+    for below in app.registered_groups:
+        below.cls = HelpGroup
     return app
 
 
@@ -155,7 +155,7 @@ def _root_options(
 
 def _help(
     command: Annotated[
-        list[str] | None, typer.Argument(metavar="[COMMAND...]", help="The command.")
+        list[str] | None, typer.Argument(metavar="COMMAND", help="The command.")
     ] = None,
 ) -> None:
     """Show what a command does; without one, list them all."""
@@ -203,53 +203,6 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
 
 # --- help
 
-_TYPER_TYPE = re.compile(r" <([^<>]*)>")
-_TYPE_NAMES = {"str": "TEXT", "int": "N", "int range": "N", "float": "NUMBER", "path": "PATH"}
-_TYPER_RANGE = re.compile(r"(\d+)<=x<=(\d+)")
-_PLAIN_USAGE_ERRORS = {
-    r"^Value error, ": "",
-    r"^Input should be greater than or equal to ": "it must be at least ",
-    r"^Input should be less than or equal to ": "it must be at most ",
-    r"^Input should be a valid integer, .*": "it must be a whole number",
-    r"^Input should be a valid number, .*": "it must be a number",
-    r"^Input should be ": "it must be ",
-}
-"""Pattern of Typer's message about a value → our words."""
-_TYPER_MINIMUM = re.compile(r"x>=(\d+)")
-
-
-class HelpCommand(TyperCommand):
-    """Command whose usage line shows arguments as they are typed."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the command line; reword the errors."""
-        try:
-            return super().parse_args(ctx, args)
-        except typer.BadParameter as error:
-            error.message = plain_usage_error(error.message)
-            raise
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        return [
-            "[OPTIONS]",
-            *(_usage_piece(param) for param in _argument_params(self.get_params(ctx))),
-        ]
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        arguments, options = [], []
-        for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
-            if record is None:
-                continue
-            if param.param_type_name == "argument":
-                arguments.append((_argument_name(param), _option_help(record[1])))
-            else:
-                options.append((_option_signature(record[0]), _option_help(record[1])))
-        for heading, rows in (("Arguments", arguments), ("Options", options)):
-            if rows:
-                with formatter.section(heading):
-                    formatter.write_dl(rows)
-
 
 class HelpGroup(TyperGroup):
     """Group whose help shows each command's first paragraph uncut."""
@@ -274,62 +227,6 @@ class RootGroup(HelpGroup):
     """Root group, with the headings of `SECTIONS`."""
 
     sections = SECTIONS
-
-
-def apply_help_layout(app: typer.Typer, kind: type[HelpGroup] = RootGroup) -> None:
-    """Use this layout for an application and the groups in it."""
-    app.info.cls = kind
-    for command in app.registered_commands:
-        if command.cls in (None, TyperCommand):
-            command.cls = HelpCommand
-    for group in app.registered_groups:
-        group.cls = HelpGroup
-        if group.typer_instance is not None:
-            apply_help_layout(group.typer_instance, HelpGroup)
-
-
-def plain_usage_error(message: str) -> str:
-    """Return Typer's message about a value in plain words.
-
-    >>> plain_usage_error("Input should be greater than or equal to 1")
-    'it must be at least 1.'
-    >>> plain_usage_error("Value error, 'x' is not one of 'new', 'any'.")
-    "'x' is not one of 'new', 'any'."
-    """
-    for theirs, ours in _PLAIN_USAGE_ERRORS.items():
-        message = re.sub(theirs, ours, message)
-    return message if not message or message.endswith((".", "?")) else f"{message}."
-
-
-def _argument_params(params: Iterable[Any]) -> Iterator[Any]:
-    return (param for param in params if param.param_type_name == "argument")
-
-
-def _argument_name(param: Any) -> str:
-    return str(param.metavar or param.name.upper()).strip("[].")
-
-
-def _usage_piece(param: Any) -> str:
-    name = _argument_name(param) + ("..." if param.nargs == -1 else "")
-    return name if param.required else f"[{name}]"
-
-
-def _option_signature(names: str) -> str:
-    """Return an option's names and its value's type.
-
-    >>> _option_signature("--words <int range>"), _option_signature("--for <editor|llm>")
-    ('--words N', '--for editor|llm')
-    """
-    return _TYPER_TYPE.sub(lambda found: f" {_TYPE_NAMES.get(found[1], found[1])}", names)
-
-
-def _option_help(text: str) -> str:
-    """Return an option's help with its bounds in words.
-
-    >>> _option_help("How many.  [default: 80; 1<=x<=100]"), _option_help("How many.  [x>=1]")
-    ('How many.  [default: 80; 1 to 100]', 'How many.  [1 or more]')
-    """
-    return _TYPER_MINIMUM.sub(r"\1 or more", _TYPER_RANGE.sub(r"\1 to \2", text))
 
 
 # --- completion in shells

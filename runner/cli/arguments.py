@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from paddock.runner.settings import Settings
 
 PrefixArgument = Annotated[
-    str, typer.Argument(metavar="[PREFIX]", help="Only models whose names begin with it.")
+    str, typer.Argument(metavar="PREFIX", help="Only models whose names begin with it.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 InputsOption = Annotated[

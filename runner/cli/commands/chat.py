@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from paddock.engine.models.modelfile import parse_parameter
 from paddock.runner.cli import conversation, model_arguments
-from paddock.runner.cli.application import HelpCommand
 from paddock.runner.cli.arguments import KeepAliveOption
 from paddock.runner.cli.chat_terminal import answer_view
 from paddock.runner.cli.conversation import NOT_FOUND
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from paddock.runner.settings import Settings
 
 
-class _ChatCommand(HelpCommand):
+class _ChatCommand(TyperCommand):
     """Accepts `--think` with and without a level, as `ollama run` does."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -65,7 +65,7 @@ class ChatFlags:
     model: ModelArgument
     prompt: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PROMPT...]", help="Answer this once; without it: a conversation."),
+        typer.Argument(metavar="PROMPT", help="Answer this once; without it: a conversation."),
     ] = None
     files: Annotated[
         list[str] | None,

@@ -34,7 +34,7 @@ class EmbedFlags:
 
     model: ModelArgument
     texts: Annotated[
-        list[str] | None, typer.Argument(metavar="[TEXT...]", help="Without any: standard input.")
+        list[str] | None, typer.Argument(metavar="TEXT", help="Without any: standard input.")
     ] = None
     files: Annotated[
         list[str] | None, typer.Option("--file", "-f", metavar="FILE", help="Embed a file's text.")

@@ -168,7 +168,7 @@ def register(app: typer.Typer) -> None:
 def init(
     template: Annotated[
         str | None,
-        typer.Argument(metavar="[TEMPLATE]", help="A name; `paddock init --list` shows them."),
+        typer.Argument(metavar="TEMPLATE", help="A name; `paddock init --list` shows them."),
     ] = None,
     folder: Annotated[str | None, typer.Argument(metavar="DIR", help="The folder to make.")] = None,
     have: Annotated[
@@ -312,7 +312,7 @@ def installed_schema() -> dict[str, Any]:
 
 def steps(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Show all of this step.")
+        str | None, typer.Argument(metavar="NAME", help="Show all of this step.")
     ] = None,
     as_json: JsonOption = False,
 ) -> int:

@@ -136,7 +136,7 @@ def check(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]",
+            metavar="MODEL",
             help="Only this one; all by default.",
             autocompletion=complete_model_names,
         ),

@@ -242,7 +242,7 @@ def pull(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]",
+            metavar="MODEL",
             help="A name, hf:OWNER/REPO[:QUANT], an URL or a file; "
             "by default what `paddock models` proposes.",
         ),

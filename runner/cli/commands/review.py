@@ -62,7 +62,7 @@ class ReviewFlags:
     """Arguments and options of `paddock review`."""
 
     file: Annotated[
-        str, typer.Argument(metavar="[FILE]", help="A pipeline, or its folder; by default here.")
+        str, typer.Argument(metavar="FILE", help="A pipeline, or its folder; by default here.")
     ] = HERE
     only_list: Annotated[bool, typer.Option("--list", help="Only list what waits.")] = False
     accept_all: Annotated[

@@ -52,7 +52,7 @@ FOLLOW_POLL_S = 0.3
 
 _PlacesArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[FOLDER|FILE]...", help="Pipelines; here and below by default."),
+    typer.Argument(metavar="FOLDER|FILE", help="Pipelines; here and below by default."),
 ]
 _FailedOption = Annotated[bool, typer.Option("--failed", help="Only failures.")]
 
@@ -163,9 +163,7 @@ def _watch_lines(look: Any, *, as_json: bool) -> None:
 
 
 def logs(
-    run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="The latest by default.")
-    ] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="The latest by default.")] = None,
     places: _PlacesArgument = None,
     failed: _FailedOption = False,
     follow: Annotated[
@@ -289,7 +287,7 @@ def why(
     ],
     places: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FOLDER|FILE]...", help="Pipelines; those around PATH by default."),
+        typer.Argument(metavar="FOLDER|FILE", help="Pipelines; those around PATH by default."),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Print whole prompts and replies.")] = False,
     as_json: JsonOption = False,
@@ -340,7 +338,7 @@ def _relative_path(path: str) -> str:
 def clean(
     places: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[FOLDER]...", help="Pipelines; here and below by default."),
+        typer.Argument(metavar="FOLDER", help="Pipelines; here and below by default."),
     ] = None,
     older_than: Annotated[
         str | None,

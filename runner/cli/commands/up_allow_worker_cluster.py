@@ -91,7 +91,7 @@ class UpFlags:
 
     folders: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[DIR]...", help="Folders; the current one by default."),
+        typer.Argument(metavar="DIR", help="Folders; the current one by default."),
     ] = None
     up_host: Annotated[
         str | None,
@@ -204,7 +204,7 @@ def worker(
 
 
 FolderArgument = Annotated[
-    Path, typer.Argument(metavar="[DIR]", help="The shared folder of the pipelines.")
+    Path, typer.Argument(metavar="DIR", help="The shared folder of the pipelines.")
 ]
 
 
