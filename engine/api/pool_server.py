@@ -20,11 +20,12 @@ from starlette.routing import Route
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.openai.requests import model_ref
 from paddock.engine.api.streaming import stream_response
-from paddock.engine.backends.rpc import BEAT, MEDIA_TYPE, PREFIX, CountRequest, PoolCodec, WireLine
+from paddock.engine.backends.rpc import BEAT, MEDIA_TYPE, PREFIX, CountRequest, WireLine, write_line
 from paddock.engine.errors import BadRequest, EngineError, pack_error
 from paddock.engine.memory.pool_stats import PoolStats
 from paddock.engine.request import ChatRequest, Chunk, EmbedRequest, ModelSpec, Pool
 from paddock.engine.system.tasks import end, wait_for_event
+from paddock.engine.wire import read_json
 
 BEAT_S = 5.0
 GATHER_S = 0.03  # chunks that come within it go as one line: each costs both sides 0.2 ms
@@ -80,7 +81,6 @@ class _PoolRoutes:
 
     def __init__(self, pool: ServedPool, *, names_only: bool) -> None:
         self._pool = pool
-        self._wire = PoolCodec()
         self._names_only = names_only
 
     def _checked(self, model: ModelSpec) -> ModelSpec:
@@ -96,14 +96,14 @@ class _PoolRoutes:
         return replace(model, ref=model_ref(model.ref))
 
     def _model(self, body: bytes) -> ModelSpec:
-        return self._checked(self._wire.read(ModelSpec, body))
+        return self._checked(read_json(ModelSpec, body))
 
     async def facts(self, body: bytes, _: TellChunk) -> WireLine:
         facts = await self._pool.facts(self._model(body))
         return WireLine(facts=replace(facts, path=facts.name) if self._names_only else facts)
 
     async def count(self, body: bytes, _: TellChunk) -> WireLine:
-        asked = self._wire.read(CountRequest, body)
+        asked = read_json(CountRequest, body)
         model = self._checked(asked.model)
         if asked.messages:
             n_tokens = await self._pool.count_chat(model, asked.messages, asked.tools)
@@ -111,7 +111,7 @@ class _PoolRoutes:
         return WireLine(numbers=tuple(await self._pool.count_texts(model, asked.texts)))
 
     async def embed(self, body: bytes, _: TellChunk) -> WireLine:
-        request = self._wire.read(EmbedRequest, body)
+        request = read_json(EmbedRequest, body)
         request = replace(request, model=self._checked(request.model))
         return WireLine(embedded=await self._pool.embed(request))
 
@@ -119,7 +119,7 @@ class _PoolRoutes:
         return WireLine(number=await self._pool.load(self._model(body)))
 
     async def unload(self, body: bytes, _: TellChunk) -> WireLine:
-        ref = self._wire.read(ModelSpec, body).ref
+        ref = read_json(ModelSpec, body).ref
         ref = model_ref(ref) if self._names_only else ref
         return WireLine(number=float(await self._pool.unload(ref)))
 
@@ -131,7 +131,7 @@ class _PoolRoutes:
         return WireLine(stats=stats)
 
     async def chat(self, body: bytes, tell: TellChunk) -> WireLine:
-        request = self._wire.read(ChatRequest, body)
+        request = read_json(ChatRequest, body)
         answer = self._pool.chat(replace(request, model=self._checked(request.model)))
         try:
             async for chunk in answer:
@@ -175,9 +175,7 @@ class _PoolRoutes:
 
     def _take_chunks(self, chunks: list[Chunk]) -> bytes:
         """Return the chunks so far, joined; empty the list."""
-        lines = b"".join(
-            self._wire.write_line(WireLine(chunk=chunk)) for chunk in _joined_text_chunks(chunks)
-        )
+        lines = b"".join(write_line(WireLine(chunk=chunk)) for chunk in _joined_text_chunks(chunks))
         chunks.clear()
         return lines
 
@@ -186,12 +184,12 @@ class _PoolRoutes:
             return b""
         error = task.exception()
         if error is None:
-            return self._wire.write_line(task.result())
+            return write_line(task.result())
         if isinstance(error, ValueError) and not isinstance(error, EngineError):
             error = BadRequest(f"this request cannot be read: {error}")
         if not isinstance(error, Exception):
             raise error
-        return self._wire.write_line(WireLine(error=pack_error(error)))
+        return write_line(WireLine(error=pack_error(error)))
 
 
 def _joined_text_chunks(chunks: Sequence[Chunk]) -> list[Chunk]:

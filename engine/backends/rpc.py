@@ -1,24 +1,18 @@
 """RPC: a pool in another process, over a Unix socket or over the network.
 
-`PoolCodec` is the wire format, used by this client and by the server (`engine.api.pool_server`).
-Images and vectors travel as base64; no pickle, so nothing can be executed. A request is
-idempotent: when its connection breaks, it is sent again to the pool that serves by then. Knows no
-settings and starts nothing.
+Requests and lines of answers are JSON (`engine.wire`), for this client and for the server
+(`engine.api.pool_server`). There is no pickle, so nothing can be executed. A request is idempotent:
+when its connection breaks, it is sent again to the pool that serves by then. Knows no settings and
+starts nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import json
-from array import array
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
-
-from pydantic import BaseModel, ConfigDict
-from pydantic_core import PydanticSerializationError
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.errors import EngineError, WorkerLost, read_error
 from paddock.engine.memory.pool_stats import LoadCount, PoolStats
@@ -45,6 +39,7 @@ from paddock.engine.system.light_http import (
 )
 from paddock.engine.system.tasks import end
 from paddock.engine.system.text import split_lines
+from paddock.engine.wire import read_json, write_json
 
 from .base import Answer, OpenAnswers
 
@@ -53,17 +48,6 @@ if TYPE_CHECKING:
 
 PREFIX = "/paddock/pool"
 MEDIA_TYPE = "application/x-ndjson"
-
-_T = TypeVar("_T")
-
-
-class _JsonValue(BaseModel, Generic[_T]):
-    """One value with its types, as JSON and back."""
-
-    model_config = ConfigDict(
-        ser_json_bytes="base64", val_json_bytes="base64", ser_json_inf_nan="constants"
-    )
-    value: _T
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +69,6 @@ class WireLine:
     reply: Reply | None = None
     facts: ModelFacts | None = None
     embedded: EmbedReply | None = None
-    vectors: bytes = b""
-    """Of `embedded`: one after the other, as float64."""
-    n_dimensions: int = 0
     stats: PoolStats | None = None
     number: float | None = None
     numbers: tuple[int, ...] | None = None
@@ -103,64 +84,17 @@ _BEAT_LINE = WireLine()
 BEAT = b"{}\n"
 
 
-class PoolCodec:
-    """Writes and reads; made once for each side, since its parts take some milliseconds to make."""
-
-    def __init__(self) -> None:
-        self._requests: dict[type, Any] = {
-            ChatRequest: _JsonValue[ChatRequest],
-            EmbedRequest: _JsonValue[EmbedRequest],
-            CountRequest: _JsonValue[CountRequest],
-            ModelSpec: _JsonValue[ModelSpec],
-        }
-        self._line = _JsonValue[WireLine]
-
-    def write(self, request: ChatRequest | EmbedRequest | CountRequest | ModelSpec) -> bytes:
-        return _dump_json(self._requests[type(request)](value=request))
-
-    def read(self, kind: type[_T], body: bytes) -> _T:
-        """Read a request of this kind; raise `ValueError` where it is none."""
-        request: _T = self._requests[kind].model_validate_json(body).value
-        return request
-
-    def write_line(self, line: WireLine) -> bytes:
-        if line.embedded is not None and line.embedded.vectors:
-            rows = line.embedded.vectors
-            packed = array("d", [value for row in rows for value in row]).tobytes()
-            bare = replace(line.embedded, vectors=())
-            line = replace(line, embedded=bare, vectors=packed, n_dimensions=len(rows[0]))
-        return _dump_json(self._line(value=line)) + b"\n"
-
-    def line(self, raw: bytes) -> WireLine:
-        """Read a line of an answer; raises `ValueError` where it is none."""
-        if raw.strip() == BEAT.strip():
-            return _BEAT_LINE
-        line = self._line.model_validate_json(raw).value
-        if line.facts is not None:
-            # Sampling values get their types again, which the facts' identity counts.
-            params = checked_sampling(line.facts.params)
-            return replace(line, facts=replace(line.facts, params=params))
-        if line.embedded is None or not line.n_dimensions:
-            return line
-        values, width = array("d", line.vectors), line.n_dimensions
-        rows = (values[start : start + width] for start in range(0, len(values), width))
-        whole = replace(line.embedded, vectors=tuple(map(tuple, rows)))
-        return replace(line, embedded=whole, vectors=b"")
+def write_line(line: WireLine) -> bytes:
+    return write_json(line) + b"\n"
 
 
-def _dump_json(model: BaseModel) -> bytes:
-    try:
-        return model.model_dump_json(exclude_defaults=True).encode()
-    except (PydanticSerializationError, UnicodeEncodeError):
-        # Halves of characters, which are no Unicode; a tokenizer could not read them either.
-        fields = model.model_dump(exclude_defaults=True)
-        return json.dumps(fields, default=_as_text, ensure_ascii=False).encode(errors="replace")
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, bytes):
-        return base64.urlsafe_b64encode(value).decode()
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
+def read_line(raw: bytes) -> WireLine:
+    """Read a line of an answer; raise `ValueError` where it is none."""
+    line = read_json(WireLine, raw)
+    if line.facts is None:
+        return line
+    # Sampling values get their types again, which the facts' identity counts.
+    return replace(line, facts=replace(line.facts, params=checked_sampling(line.facts.params)))
 
 
 SILENCE_S = 60.0  # the server sends a heartbeat every 5 s
@@ -235,7 +169,6 @@ class RemotePool:
 
     def __init__(self, find: FindPool) -> None:
         self._find = find
-        self._wire = PoolCodec()
         self._seat: _ConnectedPool | None = None
         self._old: list[_ConnectedPool] = []
         self._finding = asyncio.Lock()
@@ -273,7 +206,7 @@ class RemotePool:
         return replace(self._stats, loads=loads)
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        line = await self._ask("facts", self._wire.write(model), model.ref)
+        line = await self._ask("facts", write_json(model), model.ref)
         assert line.facts is not None
         return line.facts
 
@@ -287,10 +220,10 @@ class RemotePool:
         return await self._numbers(CountRequest(model, tuple(texts)))
 
     async def load(self, model: ModelSpec) -> float:
-        return (await self._ask("load", self._wire.write(model), model.ref)).number or 0.0
+        return (await self._ask("load", write_json(model), model.ref)).number or 0.0
 
     async def unload(self, ref: str) -> bool:
-        return bool((await self._ask("unload", self._wire.write(ModelSpec(ref)), ref)).number)
+        return bool((await self._ask("unload", write_json(ModelSpec(ref)), ref)).number)
 
     def chat(self, request: ChatRequest) -> Answer:
         self.first_call.set()
@@ -300,19 +233,19 @@ class RemotePool:
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         self.first_call.set()
         self._used.add(request.model.ref)
-        line = await self._ask("embed", self._wire.write(request), request.model.ref)
+        line = await self._ask("embed", write_json(request), request.model.ref)
         assert line.embedded is not None
         await self._after_load(line.embedded.usage)
         return line.embedded
 
     async def _numbers(self, asked: CountRequest) -> list[int]:
-        line = await self._ask("count", self._wire.write(asked), asked.model.ref)
+        line = await self._ask("count", write_json(asked), asked.model.ref)
         return list(line.numbers or ())
 
     async def _serve(self, answer: Answer) -> Reply:
         """Answer one chat; retry it from the start unless a part was read."""
         request = answer.request
-        lines = self._lines("chat", self._wire.write(request), request.model.ref)
+        lines = self._lines("chat", write_json(request), request.model.ref)
         async with aclosing(lines):
             async for line in lines:
                 if line.reply is not None:
@@ -367,7 +300,7 @@ class RemotePool:
             async for piece in pieces:
                 lines, rest = split_lines(rest, piece)
                 for raw in lines:
-                    yield self._wire.line(raw)
+                    yield read_line(raw)
         raise ConnectionBroken("its answer broke off")
 
     async def _seated(self) -> _ConnectedPool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence as Items
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -23,6 +23,7 @@ from paddock.engine.llama.llama_context import Context
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import DoneReason, Priority
 from paddock.engine.sampling.picker import PickedToken, Picker
+from paddock.engine.wire import to_plain
 
 from .batch import Sequence, SequencePiece
 from .drafts import LookupDrafter
@@ -35,10 +36,9 @@ class StepOutput:
     started: list[int] = field(default_factory=list)
     progressed: list[int] = field(default_factory=list)
     chunks: list[dict[str, Any]] = field(default_factory=list)
-    """Fields of `request.Chunk`, and `id`; empty ones are left out."""
+    """`request.Chunk` as `wire.to_plain` writes it, and `id`."""
     done: list[dict[str, Any]] = field(default_factory=list)
-    """`id`, `reason`, `usage`, `is_shortened`; `stop` if a stop string was met, `tokens` if
-    wanted."""
+    """`worker_protocol.AnswerEnd` as `to_plain` writes it, and `id`."""
     n_tokens: int = 0
     """Size of the decoded batch."""
     n_sequences: int = 0
@@ -69,9 +69,9 @@ class StepOutput:
         if delta.reasoning:
             fields["reasoning"] = delta.reasoning
         if delta.tool_calls:
-            fields["tool_calls"] = [asdict(call) for call in delta.tool_calls]
+            fields["tool_calls"] = to_plain(delta.tool_calls)
         if choice is not None and choice.logprob is not None:
-            fields["logprobs"] = [choice.logprob]
+            fields["logprobs"] = [to_plain(choice.logprob)]
         self.chunks.append(fields)
 
 

@@ -30,14 +30,13 @@ from paddock.engine.profile.context_layout import n_chat_slots
 from paddock.engine.profile.profile import Profile
 from paddock.engine.request import ChatRequest, Constraint, Sampling
 from paddock.engine.sampling.picker import Picker
+from paddock.engine.wire import from_plain
 
 from .worker_protocol import (
     ChatOrder,
     FrameHead,
     WorkerOptions,
-    pack_logprob,
     pack_refusal,
-    read_chat,
 )
 
 if TYPE_CHECKING:
@@ -163,7 +162,7 @@ class ChatService:
             self._load = replace(self._load, n_ctx_tokens=n_ctx_tokens)
             self._loop.post(WidenContext(head["id"], head["n_ctx_tokens"], head["n_cells"]))
         else:
-            self._take_chat(head["id"], read_chat(head, body))
+            self._take_chat(head["id"], from_plain(ChatOrder, head["order"], body))
 
     def _take_chat(self, request_id: int, order: ChatOrder) -> None:
         """Render and tokenise a request; post it, or queue it for its constraint."""
@@ -303,9 +302,6 @@ class ChatService:
         if self._contexts != self._reported_contexts:  # another one was made
             self._reported_contexts = self._contexts
             self._send({"event": "memory", "memory": self.memory()})
-        for chunk in output.chunks:
-            if "logprobs" in chunk:
-                chunk["logprobs"] = [pack_logprob(one) for one in chunk["logprobs"]]
         turns = self._outputs.add(output, time.monotonic())
         if turns:
             self._send({"event": "turns", "turns": turns})

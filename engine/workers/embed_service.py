@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.profile.profile import Profile, prefill_s
 from paddock.engine.request import OnOverflow, Priority
+from paddock.engine.wire import from_plain, to_plain
 
 from .embed_batches import (
     PACK_TOKENS,
@@ -34,7 +36,7 @@ from .embed_batches import (
     batch_size,
     n_tiles,
 )
-from .worker_protocol import FrameHead, WorkerOptions, pack_embedded, pack_refusal
+from .worker_protocol import Embedded, EmbedOrder, FrameHead, WorkerOptions, pack_refusal
 
 # A long text is divided in the last quarter of each part.
 _LOOK_BACK = 4
@@ -377,27 +379,27 @@ class EmbedService:
         elif head["op"] == "widen":  # every context already holds the model's longest text
             self._send({"event": "widened", "id": head["id"]}, b"")
         else:
-            self._inbox.put(self._read_request(head))
+            self._inbox.put(self._read_request(head["id"], from_plain(EmbedOrder, head["order"])))
 
-    def _read_request(self, head: FrameHead) -> _EmbedRequest:
-        dimensions = head["dimensions"]
+    def _read_request(self, request_id: int, order: EmbedOrder) -> _EmbedRequest:
+        dimensions = order.dimensions
         if dimensions is not None and not 0 < dimensions <= self._model.n_embedding:
             raise BadRequest(
                 f"{dimensions} dimensions are asked for, but the model's vectors have "
                 f"{self._model.n_embedding}"
             )
-        n_ctx_tokens = min(head.get("n_ctx_tokens") or self._n_ctx_tokens, self._n_ctx_tokens)
-        query, overflow = head["query"], head["on_overflow"]
+        n_ctx_tokens = min(order.n_ctx_tokens or self._n_ctx_tokens, self._n_ctx_tokens)
+        query, overflow = order.query, order.on_overflow
         if query is None:
-            texts = self._reader.read(head["texts"], n_ctx_tokens, overflow)
+            texts = self._reader.read(order.texts, n_ctx_tokens, overflow)
         else:
-            texts = self._reader.read_pairs(query, head["texts"], n_ctx_tokens, overflow)
+            texts = self._reader.read_pairs(query, order.texts, n_ctx_tokens, overflow)
         n_pieces = sum(len(text.pieces) for text in texts)
         rows = np.empty((n_pieces, self._n_pooled), np.float32)
-        priority = head.get("priority", "normal")
         return _EmbedRequest(
-            head["id"], texts, dimensions, priority, rows, n_pieces, is_rerank=query is not None
-        )
+            request_id, texts, dimensions, order.priority, rows, n_pieces,
+            is_rerank=query is not None,
+        )  # fmt: skip
 
     def run(self) -> None:
         """Run until `close` is called.
@@ -544,7 +546,7 @@ class EmbedService:
     def _answer(self, request: _EmbedRequest) -> None:
         sizes = [len(tokens) for text in request.texts for tokens in text.pieces]
         n_pieces = [len(text.pieces) for text in request.texts]
-        n_cut = [text.n_cut for text in request.texts]
+        n_cut = tuple(text.n_cut for text in request.texts)
         try:
             if request.is_rerank:
                 vectors = rerank_scores(request.rows)
@@ -553,7 +555,11 @@ class EmbedService:
         except TextRefused as error:
             self._send(pack_refusal(request.request_id, error), b"")
             return
-        self._send(*pack_embedded(request.request_id, vectors, sum(sizes), n_pieces, n_cut))
+        body = bytearray()
+        rows = np.ascontiguousarray(vectors, np.float32)
+        embedded = to_plain(Embedded(cast(Any, rows), sum(sizes), tuple(n_pieces), n_cut), body)
+        head = {"event": "embedded", "id": request.request_id, "vectors": embedded}
+        self._send(head, bytes(body))
 
 
 def _compute_batch(embedder: Embedder, batch: EmbedBatch) -> _ComputedBatch:

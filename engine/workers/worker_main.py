@@ -32,8 +32,9 @@ from paddock.engine.llama.llama_context import WARM_UP_CELLS, ContextOptions, wa
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.profile.measure import BenchOptions, Measurements, Unmeasured, measure_model
 from paddock.engine.profile.profile import Profile, ProfileUnreadable, read_profile
-from paddock.engine.request import Tool
+from paddock.engine.request import Message, Tool
 from paddock.engine.system.processes import run_and_exit
+from paddock.engine.wire import from_plain
 
 from .chat_service import ChatService
 from .embed_service import EmbedService
@@ -44,7 +45,6 @@ from .worker_protocol import (
     pack_frame,
     pack_refusal,
     read_frame,
-    read_messages,
 )
 
 if sys.platform == "linux":
@@ -238,7 +238,7 @@ def main() -> None:
     sender = _Sender(_take_stdout())
     library.quiet_logs()
     head, _ = read_frame(requests)
-    load = WorkerOptions(**head)
+    load = from_plain(WorkerOptions, head)
     try:
         model = Model(
             Path(load.path),
@@ -396,10 +396,8 @@ class _RequestReader:
 
 
 def _count_chat(head: FrameHead, prompter: PromptBuilder) -> int:
-    # Images are not sent for counting; their cells are not included.
-    texts = [{**message, "n_images": 0} for message in head["messages"]]
-    messages = read_messages(texts, [])
-    tools = [Tool(**tool) for tool in head["tools"]]
+    messages = from_plain(tuple[Message, ...], head["messages"])
+    tools = from_plain(tuple[Tool, ...], head["tools"])
     return prompter.count_chat(
         messages, head["template"], tools, head["think"], head["n_ctx_tokens"]
     )

@@ -14,7 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psutil
@@ -22,15 +22,16 @@ import psutil
 from paddock.engine.errors import EngineError, read_error
 from paddock.engine.request import (
     ChatRequest,
+    Chunk,
     Message,
     ModelFacts,
     ModelSpec,
     Sampling,
     Think,
     Tool,
-    Usage,
 )
 from paddock.engine.system.processes import start_in_session, without_keys
+from paddock.engine.wire import from_plain, to_plain
 
 from .crashes import death_reason, has_crashed, request_phase
 from .worker_protocol import (
@@ -45,11 +46,7 @@ from .worker_protocol import (
     WorkerGone,
     WorkerMemory,
     WorkerOptions,
-    pack_chat,
     pack_frame,
-    pack_messages,
-    read_chunk,
-    read_embedded,
     read_frame_async,
 )
 
@@ -189,11 +186,12 @@ class WorkerProcess:
             WorkerGone: the process died.
             EngineError: the request was refused.
         """
-        head, body = pack_chat(ChatOrder(request, sampling, n_ctx_tokens))
-        done = await self._ask({"op": "chat", **head}, pending, body)
-        tokens = tuple(done.get("tokens", ()))
-        usage, stop = Usage(**done["usage"]), done.get("stop", "")
-        return AnswerEnd(done["reason"], usage, done["is_shortened"], tokens, stop)
+        # A worker has one model, and its sampling is merged already.
+        request = replace(request, model=ModelSpec(""), params={}, defaults={})
+        body = bytearray()
+        order = to_plain(ChatOrder(request, sampling, n_ctx_tokens), body)
+        done = await self._ask({"op": "chat", "order": order}, pending, bytes(body))
+        return from_plain(AnswerEnd, done)
 
     async def count_chat(
         self,
@@ -205,9 +203,10 @@ class WorkerProcess:
     ) -> int:
         head = {
             "op": "count_chat",
-            "messages": pack_messages(messages),
+            # Images are not sent for counting; their cells are not included.
+            "messages": to_plain([replace(message, images=()) for message in messages]),
             "template": template,
-            "tools": [asdict(tool) for tool in tools],
+            "tools": to_plain(tools),
             "think": think,
             "n_ctx_tokens": n_ctx_tokens,
         }
@@ -237,7 +236,7 @@ class WorkerProcess:
             WorkerGone: the process died.
             EngineError: a text was refused, with its index.
         """
-        embedded: Embedded = await self._ask({"op": "embed", **asdict(order)}, pending)
+        embedded: Embedded = await self._ask({"op": "embed", "order": to_plain(order)}, pending)
         return embedded
 
     async def widen(self, n_ctx_tokens: int, n_cells: int) -> None:
@@ -297,7 +296,7 @@ class WorkerProcess:
 
     async def _await_ready(self) -> None:
         assert self._process.stdout is not None
-        self._send(asdict(self.load))
+        self._send(to_plain(self.load))
         try:
             head, _ = await read_frame_async(self._process.stdout)
             while head["event"] == "phase":
@@ -354,7 +353,7 @@ class WorkerProcess:
             case "widened":
                 pending.finish(None)
             case "embedded":
-                pending.finish(read_embedded(head, body))
+                pending.finish(from_plain(Embedded, head["vectors"], body))
 
     def _handle_step(self, head: FrameHead) -> None:
         self.last_turn_at = max(self.last_turn_at, _now())
@@ -374,7 +373,7 @@ class WorkerProcess:
         for chunk in head["chunks"]:
             pending = self._pending.get(chunk["id"])
             if pending is not None and pending.on_chunk is not None:
-                pending.on_chunk(read_chunk(chunk))
+                pending.on_chunk(from_plain(Chunk, chunk))
         for done in head["done"]:
             pending = self._pending.get(done["id"])
             if pending is not None:

@@ -1,38 +1,28 @@
 """Protocol of a worker: its options, the frames of its pipe, requests and answers in them.
 
 A frame is two little-endian 32-bit lengths, the head as UTF-8 JSON, and raw bytes (images,
-vectors). There is no pickle, so no code can run. Both ends use this module, which imports no
+vectors); `engine.wire` says how a value is written. Both ends use this module, which imports no
 llama_cpp. `PendingRequest` is the pool's side of one request inside a worker.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-import numpy as np
-
-from paddock.engine.arrays import Vectors
 from paddock.engine.errors import EngineError, pack_error
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
-    Constraint,
     DoneReason,
-    Message,
-    ModelSpec,
     OnOverflow,
     Priority,
     Role,
     Sampling,
-    TokenLogprob,
-    Tool,
-    ToolCall,
     Usage,
 )
 from paddock.engine.settings import CacheLayout, CacheType, SplitMode, Switch
@@ -187,100 +177,6 @@ class ChatOrder:
     n_ctx_tokens: int
 
 
-def pack_chat(order: ChatOrder) -> tuple[FrameHead, bytes]:
-    """Write an order; the body is all images, the prompt's own first."""
-    request = order.request
-    images = [*request.images, *(one for turn in request.messages for one in turn.images)]
-    bare = replace(request, messages=(), images=(), model=_ANY_MODEL, params={}, defaults={})
-    head = {
-        "request": {**asdict(bare), "messages": pack_messages(request.messages)},
-        "n_own_images": len(request.images),
-        "sampling": asdict(order.sampling),
-        "n_ctx_tokens": order.n_ctx_tokens,
-        "images": [len(image) for image in images],
-    }
-    return head, b"".join(images)
-
-
-_ANY_MODEL = ModelSpec("")  # a worker has one model, so its name is not sent
-
-
-def read_chat(head: FrameHead, body: bytes) -> ChatOrder:
-    fields = dict(head["request"])
-    fields["model"] = _ANY_MODEL
-    fields["tools"] = tuple(Tool(**tool) for tool in fields["tools"])
-    constraint = fields["constraint"]
-    fields["constraint"] = Constraint(**constraint) if constraint else None
-    fields["prompt_tokens"] = tuple(fields["prompt_tokens"])
-    images, n_own = _split_images(body, head["images"]), head["n_own_images"]
-    fields["images"] = tuple(images[:n_own])
-    fields["messages"] = read_messages(fields["messages"], images[n_own:])
-    sampling = dict(head["sampling"])
-    sampling["stop"] = tuple(sampling["stop"])
-    # JSON has no integer keys.
-    sampling["logit_bias"] = {int(key): value for key, value in sampling["logit_bias"].items()}
-    return ChatOrder(ChatRequest(**fields), Sampling(**sampling), head["n_ctx_tokens"])
-
-
-def pack_messages(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
-    """Write messages with the number of their images instead of these."""
-    packed = []
-    for message in messages:
-        fields = {
-            name: value for name, value in asdict(replace(message, images=())).items() if value
-        }
-        packed.append({**fields, "n_images": len(message.images)})
-    return packed
-
-
-def read_messages(packed: list[dict[str, Any]], images: list[bytes]) -> tuple[Message, ...]:
-    """Read messages; each takes its images from the front of the list."""
-    left = iter(images)
-    messages = []
-    for fields in packed:
-        own = tuple(next(left) for _ in range(fields["n_images"]))
-        calls = tuple(ToolCall(**call) for call in fields.get("tool_calls", ()))
-        rest = {k: v for k, v in fields.items() if k not in ("n_images", "tool_calls")}
-        rest.setdefault("role", "")
-        rest.setdefault("content", "")
-        messages.append(Message(**rest, images=own, tool_calls=calls))
-    return tuple(messages)
-
-
-def _split_images(body: bytes, lengths: list[int]) -> list[bytes]:
-    images, start = [], 0
-    for length in lengths:
-        images.append(body[start : start + length])
-        start += length
-    return images
-
-
-def pack_logprob(one: TokenLogprob) -> list[Any]:
-    """Write a token's log probabilities; bytes as base64."""
-    top = [[token, logprob, _base64_text(raw)] for token, logprob, raw in one.top]
-    return [one.token, one.logprob, _base64_text(one.raw), top]
-
-
-def read_chunk(fields: dict[str, Any]) -> Chunk:
-    return Chunk(
-        fields["text"],
-        fields["n_tokens"],
-        fields.get("reasoning", ""),
-        tuple(ToolCall(**call) for call in fields.get("tool_calls", ())),
-        tuple(_read_logprob(one) for one in fields.get("logprobs", ())),
-    )
-
-
-def _read_logprob(fields: list[Any]) -> TokenLogprob:
-    token, logprob, raw, top = fields
-    likeliest = tuple((text, value, base64.b64decode(data)) for text, value, data in top)
-    return TokenLogprob(token, logprob, base64.b64decode(raw), likeliest)
-
-
-def _base64_text(raw: bytes) -> str:
-    return base64.b64encode(raw).decode("ascii")
-
-
 @dataclass(frozen=True, slots=True)
 class EmbedOrder:
     """Texts to embed, or documents that a reranker scores for `query`."""
@@ -303,21 +199,6 @@ class Embedded:
     """For each text; 1: it was read whole. Of a whole reply, empty: every text was."""
     n_cut_tokens: tuple[int, ...]
     """For each text; 0: nothing was cut off. Of a whole reply, empty: nothing was."""
-
-
-def pack_embedded(
-    request_id: int, vectors: Vectors, n_tokens: int, n_pieces: list[int], n_cut: list[int]
-) -> tuple[FrameHead, bytes]:
-    """Write vectors; the body is their values."""
-    head: FrameHead = {"event": "embedded", "id": request_id, "shape": vectors.shape}
-    head.update(n_tokens=n_tokens, n_pieces=n_pieces, n_cut_tokens=n_cut)
-    return head, np.ascontiguousarray(vectors, np.float32).tobytes()
-
-
-def read_embedded(head: FrameHead, body: bytes) -> Embedded:
-    rows = np.frombuffer(body, np.float32).reshape(head["shape"]).tolist()
-    n_pieces, n_cut = tuple(head["n_pieces"]), tuple(head["n_cut_tokens"])
-    return Embedded(tuple(map(tuple, rows)), head["n_tokens"], n_pieces, n_cut)
 
 
 def pack_refusal(request_id: int, error: EngineError) -> FrameHead:

@@ -11,10 +11,9 @@ import hashlib
 import json
 import math
 import time
-from array import array
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar, cast
@@ -30,7 +29,6 @@ from paddock.engine.errors import BadRequest, EngineError, ModelReplaced, Prompt
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
-    DoneReason,
     EmbedReply,
     EmbedRequest,
     ForwardingPool,
@@ -42,12 +40,12 @@ from paddock.engine.request import (
     Stream,
     TokenLogprob,
     Tool,
-    ToolCall,
     Usage,
     reserved_tokens,
     resolve_sampling,
 )
 from paddock.engine.system.text import canonical_json
+from paddock.engine.wire import from_plain, to_plain
 from paddock.runner.ledger.entries import CallRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.time_left import OpenCall
@@ -238,15 +236,14 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
                     error, request.model.ref, plain, lambda: self._pool.embed(plain)
                 ) from error
             await self._still(request.model, digest, reply.digest)
-            usage = {**asdict(reply.usage), "n_vectors": len(reply.vectors)}
-            usage |= {"n_pieces": list(reply.n_pieces)} if reply.n_pieces else {}
-            packed = array("f", [x for vector in reply.vectors for x in vector]).tobytes()
+            packed = bytearray()
+            usage = to_plain(reply, packed)
             row = self._row(hash_, "embed", found.asked, request.model.ref, digest)
-            row = replace(row, reply=packed, served_digest=reply.digest, usage=usage)
+            row = replace(row, reply=bytes(packed), served_digest=reply.digest, usage=usage)
             self._ledger.record_call(row, self._stats.run)
             self._count(row, began, reply.usage, call)
         else:
-            self._count(row, began, _cached_usage(row))
+            self._count(row, began, cached_vectors(row).usage)
         # Unpacked in both cases: the ledger has float32, and a second run must see the same.
         return cached_vectors(row)
 
@@ -274,8 +271,8 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         found = await self.looked_up(request)
         digest, hash_, row = found.digest, found.hash, found.row
         if row is not None:
-            self._count(row, began, _cached_usage(row))
             reply = cached_reply(row)
+            self._count(row, began, reply.usage)
             self._notice_limit(request, reply)
             yield Chunk(
                 reply.text, reply.usage.completion_tokens, reply.reasoning, reply.tool_calls
@@ -313,17 +310,18 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
             raise
         self._notice_limit(request, reply)
         await self._still(request.model, digest, reply.digest)
+        # As recorded, so that a later run sees the same probabilities.
+        reply = replace(reply, logprobs=recorded_logprobs(reply))
         row = replace(
             self._row(hash_, "chat", found.asked, request.model.ref, digest),
             reply=reply.text.encode(),
             served_digest=reply.digest,
             done_reason=reply.done_reason,
-            usage={**asdict(reply.usage), **_reply_extras(reply)},
+            usage=to_plain(replace(reply, text="")),
         )
         self._ledger.record_call(row, self._stats.run)
         self._count(row, began, reply.usage, call)
-        # As recorded, so that a later run sees the same probabilities.
-        yield replace(reply, logprobs=read_logprobs(row.usage.get("logprobs", ())))
+        yield reply
 
     async def _chat_refusal(self, error: BadRequest, request: ChatRequest) -> EngineError:
         """Return the error of a chat that was refused: the document's, or the model's."""
@@ -430,134 +428,72 @@ class _LedgerStream:
 
 def embed_key(request: EmbedRequest, digest: str) -> dict[str, Any]:
     """Return the parts of a request that decide its vectors."""
-    wanted = {"texts": request.texts, "dimensions": request.dimensions, "digest": digest}
+    wanted: dict[str, Any] = {"texts": request.texts, "digest": digest}
+    wanted |= {} if request.dimensions is None else {"dimensions": request.dimensions}
     return wanted | ({"on_overflow": "split"} if request.on_overflow == "split" else {})
 
 
 def chat_key(request: ChatRequest, digest: str) -> dict[str, Any]:
     """Return what decides a request's answer; the context where it limits the length."""
     sampling = resolve_sampling(request.params, request.model.params, request.defaults)
+    wanted = to_plain(replace(request, messages=(), images=(), model=ModelSpec("")))
     return {
+        **{name: value for name, value in wanted.items() if name not in _UNDECISIVE_FIELDS},
         "messages": [_message_key(message) for message in request.messages],
-        "sampling": asdict(sampling),
+        "sampling": to_plain(sampling),
         "digest": digest,
         "ctx": request.model.n_ctx_tokens if sampling.max_tokens is None else None,
-        **_options_key(request),
+        **({"images": _image_digests(request.images)} if request.images else {}),
     }
 
 
+_UNDECISIVE_FIELDS = frozenset(
+    ("model", "params", "defaults", "priority", "total_s", "idle_s", "drafts", "shifts",
+     "wants_tokens")
+)  # fmt: skip
+"""Of a request: on these no answer depends, or its sampling has them."""
+
+
 def _message_key(message: Message) -> list[Any]:
-    """Return a message; fields besides role and text only where they are set."""
-    more = {name: value for name, value in asdict(message).items() if value}
-    more = {name: more[name] for name in more if name not in ("role", "content")}
+    """Return role, text, and the other fields where they are set."""
+    more = to_plain(replace(message, role="", content="", images=()))
+    del more["role"], more["content"]
     if message.images:
-        more["images"] = [hashlib.sha256(image).hexdigest() for image in message.images]
+        more["images"] = _image_digests(message.images)
     return [message.role, message.content, *([more] if more else [])]
 
 
-def _options_key(request: ChatRequest) -> dict[str, Any]:
-    """Return the extras of a request; empty for plain ones."""
-    wishes: dict[str, Any] = {}
-    if request.tools:
-        wishes["tools"] = [asdict(tool) for tool in request.tools]
-        wishes["tool_choice"] = request.tool_choice
-    if request.constraint is not None:
-        wishes["constraint"] = asdict(request.constraint)
-    if request.think is not None:
-        wishes["think"] = request.think
-    if request.n_logprobs is not None:  # a reply without them does not do
-        wishes["n_logprobs"] = request.n_logprobs
-    bare = ChatRequest(request.model, ())
-    for name in _RARE_FIELDS:
-        if getattr(request, name) != getattr(bare, name):
-            wishes[name] = getattr(request, name)
-    if request.images:
-        wishes["images"] = [hashlib.sha256(image).hexdigest() for image in request.images]
-    return wishes
+def _image_digests(images: Sequence[bytes]) -> list[str]:
+    return [hashlib.sha256(image).hexdigest() for image in images]
 
 
-_RARE_FIELDS = ("prompt", "prompt_tokens", "suffix", "template", "reserves_answer", "truncates",
-         "n_keep_tokens")  # fmt: skip
-"""Request options that no built-in step sets, and that decide an answer."""
+def recorded_logprobs(reply: Reply) -> tuple[TokenLogprob, ...]:
+    """Return what the confidence of an answer is made of: its text's tokens, rounded.
 
-
-def _reply_extras(reply: Reply) -> dict[str, Any]:
-    """Return the fields of a reply besides its text, recorded with its usage."""
-    said: dict[str, Any] = {}
-    if reply.reasoning:
-        said["reasoning"] = reply.reasoning
-    if reply.tool_calls:
-        said["tool_calls"] = [asdict(call) for call in reply.tool_calls]
-    if reply.is_shortened:
-        said["is_shortened"] = True
-    if reply.logprobs:
-        said["logprobs"] = pack_logprobs(reply)
-    return said
-
-
-def pack_logprobs(reply: Reply) -> list[list[Any]]:
-    """Return what the confidence of an answer is made of, for each token of its text.
-
-    A token is its bytes (one character for each), its log probability unless it is certain, and the
-    alternatives that count.
+    Each has the alternatives that count.
     """
-    packed: list[list[Any]] = []
-    for one in own_tokens(reply.text, reply.logprobs):
-        others = [
-            [raw.decode("latin-1"), round(logprob, 4)]
-            for _, logprob, raw in one.top
-            if raw != one.raw and math.exp(logprob) >= LEAST_ALTERNATIVE
-        ]
-        token = [one.raw.decode("latin-1"), round(one.logprob, 4), *others]
-        packed.append(token if others or token[1] else token[:1])
-    return packed
-
-
-def read_logprobs(packed: Sequence[Sequence[Any]]) -> tuple[TokenLogprob, ...]:
-    """Return what `pack_logprobs` packed."""
-    return tuple(_read_logprob(*one) for one in packed)
-
-
-def _read_logprob(text: str, logprob: float = 0.0, *others: Sequence[Any]) -> TokenLogprob:
-    raw, *alternatives = (one.encode("latin-1") for one in (text, *(other[0] for other in others)))
-    top = ((raw, logprob), *zip(alternatives, (other[1] for other in others), strict=True))
-    return TokenLogprob(
-        raw.decode(errors="replace"),
-        logprob,
-        raw,
-        tuple((one.decode(errors="replace"), value, one) for one, value in top),
+    return tuple(
+        replace(
+            one,
+            logprob=round(one.logprob, 4),
+            top=tuple(
+                (text, round(logprob, 4), raw)
+                for text, logprob, raw in one.top
+                if raw != one.raw and math.exp(logprob) >= LEAST_ALTERNATIVE
+            ),
+        )
+        for one in own_tokens(reply.text, reply.logprobs)
     )
 
 
 def cached_reply(row: CallRow) -> Reply:
     """Return a recorded reply."""
-    calls = tuple(ToolCall(**call) for call in row.usage.get("tool_calls", ()))
-    return Reply(
-        row.reply.decode(),
-        cast("DoneReason", row.done_reason or "stop"),
-        _cached_usage(row),
-        row.served_digest,
-        str(row.usage.get("reasoning", "")),
-        calls,
-        read_logprobs(row.usage.get("logprobs", ())),
-        is_shortened=bool(row.usage.get("is_shortened")),
-    )
-
-
-def _cached_usage(row: CallRow) -> Usage:
-    fields = {name: row.usage[name] for name in Usage.__slots__ if name in row.usage}
-    return Usage(**fields)
+    return replace(from_plain(Reply, row.usage), text=row.reply.decode())
 
 
 def cached_vectors(row: CallRow) -> EmbedReply:
     """Return recorded vectors."""
-    values = array("f")
-    values.frombytes(row.reply)
-    n_vectors = int(row.usage["n_vectors"])
-    width = len(values) // n_vectors if n_vectors else 0
-    vectors = tuple(tuple(values[i * width : (i + 1) * width]) for i in range(n_vectors))
-    n_pieces = tuple(row.usage.get("n_pieces", ()))
-    return EmbedReply(vectors, _cached_usage(row), row.served_digest, n_pieces)
+    return from_plain(EmbedReply, row.usage, row.reply)
 
 
 T = TypeVar("T")

@@ -180,6 +180,7 @@ class CallRow:
     reply: bytes
     done_reason: str | None
     usage: Mapping[str, Any]
+    """The reply's `usage` and other fields as `engine.wire` writes them, but what `reply` has."""
     scope: str
     step: str
     key: str

@@ -147,7 +147,7 @@ def _kept_call(kept: CallRow, run: str, call: run_records.CallRecord | None) -> 
         request=load_request(kept.request),
         reply=reply,
         done_reason=kept.done_reason,
-        usage=kept.usage,
+        usage=kept.usage.get("usage", {}),
     )
 
 

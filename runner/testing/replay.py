@@ -7,10 +7,8 @@ unrecorded call fails. Recorded are model calls, tools of MCP servers and instal
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import time
-from array import array
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -35,16 +33,15 @@ from paddock.engine.request import (
     ModelSpec,
     Pool,
     Reply,
-    Sampling,
     Stream,
     Tool,
-    ToolCall,
     Usage,
     reserved_tokens,
     resolve_sampling,
 )
 from paddock.engine.system.text import canonical_json, map_texts
-from paddock.runner.core.call_cache import chat_key, embed_key, pack_logprobs, read_logprobs
+from paddock.engine.wire import from_plain, to_plain
+from paddock.runner.core.call_cache import chat_key, embed_key, recorded_logprobs
 from paddock.steps.base import BoundTool, CallCache, StepError, ToolResult, Toolset
 from paddock.steps.tools.tool import BUILT_IN_TOOLS
 
@@ -54,7 +51,6 @@ from .sandbox_copy import SandboxCopy
 _REPEATABLE_REFUSALS = (TextTooLong, BadRequest)
 """Deterministic refusals, which are recorded like replies."""
 SAVE_EVERY_S = 10.0
-_DEFAULT_SAMPLING = asdict(Sampling())
 # Estimate for texts that were not recorded.
 _CHARS_PER_TOKEN = 4
 
@@ -200,7 +196,7 @@ class CassettePool:
         await self._check_fit(request)
         given, digest = await self._found("chat", asked, request.model)
         if given is not None:
-            return self._read(_reply_from_json, given, digest)
+            return self._read(Reply, given, digest)
         if self._real is None:
             raise NotRecorded("nothing is recorded.")
         try:
@@ -214,7 +210,8 @@ class CassettePool:
             raise
         if self._tape.masking.masked(reply.text) != reply.text:
             reply = replace(reply, logprobs=())  # its tokens spell what is masked
-        self._tape.keep("chat", asked, _reply_json(reply))
+        reply = replace(reply, logprobs=recorded_logprobs(reply))
+        self._tape.keep("chat", asked, _given_json(reply))
         return reply
 
     async def _check_fit(self, request: ChatRequest) -> None:
@@ -234,7 +231,7 @@ class CassettePool:
         asked = _asked_json(request.model, embed_key(request, ""))
         given, digest = await self._found("embed", asked, request.model)
         if given is not None:
-            return self._read(_vectors_from_json, given, digest)
+            return self._read(EmbedReply, given, digest)
         if self._real is None:
             raise NotRecorded("nothing is recorded.")
         try:
@@ -242,7 +239,7 @@ class CassettePool:
         except _REPEATABLE_REFUSALS as error:
             self._tape.keep("embed", asked, {"error": str(error)})
             raise
-        self._tape.keep("embed", asked, _vectors_json(reply))
+        self._tape.keep("embed", asked, _given_json(reply))
         return reply
 
     async def _found(
@@ -254,12 +251,12 @@ class CassettePool:
         given = self._tape.find(kind, asked)
         return given, (await self.facts(model)).digest
 
-    def _read(
-        self, read: Callable[[Mapping[str, Any], str], R], given: Mapping[str, Any], digest: str
-    ) -> R:
+    def _read(self, kind: type[R], given: Mapping[str, Any], digest: str) -> R:
+        if "error" in given:
+            raise RecordedRefusal(given["error"])
         try:
-            return read(given, digest)
-        except (TypeError, ValueError, KeyError) as error:  # edited by hand
+            return from_plain(kind, {**given, "digest": digest})
+        except ValueError as error:  # edited by hand
             what = f"a reply in {self._tape.shown} is damaged."
             raise NotRecorded(f"{what} Delete the file, and record it again.") from error
 
@@ -315,18 +312,8 @@ def _asked_json(model: ModelSpec, asked: Mapping[str, Any]) -> dict[str, Any]:
     plain = {"model": model.ref, **asked}
     del plain["digest"]
     if "sampling" in plain:
-        chosen = plain.pop("sampling").items()
-        chosen = {
-            name: value
-            for name, value in chosen
-            if _plain_json(value) != _plain_json(_DEFAULT_SAMPLING[name])
-        }
-        plain |= {"sampling": map_texts(chosen, str)} if chosen else {}
-    return {name: value for name, value in plain.items() if value is not None}
-
-
-def _plain_json(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+        plain |= {"sampling": map_texts(plain.pop("sampling"), str)}
+    return {name: value for name, value in plain.items() if value not in (None, {})}
 
 
 def _facts_json(model: ModelSpec, facts: ModelFacts) -> dict[str, Any]:
@@ -364,57 +351,12 @@ def _facts_from_json(tape: CassetteSession, name: str, model: ModelSpec) -> Mode
     )
 
 
-def _reply_json(reply: Reply) -> dict[str, Any]:
-    kept: dict[str, Any] = {"text": reply.text}
-    if reply.reasoning:
-        kept["reasoning"] = reply.reasoning
-    if reply.tool_calls:
-        kept["tool_calls"] = [asdict(call) for call in reply.tool_calls]
-    if reply.is_shortened:
-        kept["is_shortened"] = True
-    if reply.logprobs:
-        kept["logprobs"] = pack_logprobs(reply)
-    return {**kept, "done_reason": reply.done_reason, "usage": _usage_json(reply.usage)}
-
-
-def _usage_json(usage: Usage) -> dict[str, int]:
-    """Return the counts that are the same on every machine: no times, no cache hits."""
-    return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
-
-
-def _reply_from_json(given: Mapping[str, Any], digest: str) -> Reply:
-    if "error" in given:
-        raise RecordedRefusal(given["error"])
-    return Reply(
-        text=given["text"],
-        done_reason=given["done_reason"],
-        usage=Usage(**given["usage"]),
-        digest=digest,
-        reasoning=given.get("reasoning", ""),
-        tool_calls=tuple(ToolCall(**call) for call in given.get("tool_calls", ())),
-        is_shortened=given.get("is_shortened", False),
-        logprobs=read_logprobs(given.get("logprobs", ())),
-    )
-
-
-def _vectors_json(reply: EmbedReply) -> dict[str, Any]:
-    return {
-        "vectors": [base64.b64encode(array("f", one).tobytes()).decode() for one in reply.vectors],
-        "usage": _usage_json(reply.usage),
-        **({"n_pieces": list(reply.n_pieces)} if reply.n_pieces else {}),
-    }
-
-
-def _vectors_from_json(given: Mapping[str, Any], digest: str) -> EmbedReply:
-    if "error" in given:
-        raise RecordedRefusal(given["error"])
-    vectors = []
-    for packed in given["vectors"]:
-        values = array("f")
-        values.frombytes(base64.b64decode(packed, validate=True))
-        vectors.append(tuple(values))
-    usage = Usage(**given["usage"])
-    return EmbedReply(tuple(vectors), usage, digest, tuple(given.get("n_pieces", ())))
+def _given_json(reply: Reply | EmbedReply) -> dict[str, Any]:
+    """Return a reply as it is recorded: no times, no cache hits, no digest."""
+    usage = Usage(reply.usage.prompt_tokens, completion_tokens=reply.usage.completion_tokens)
+    given: dict[str, Any] = to_plain(replace(reply, usage=usage, digest=""))
+    del given["digest"]
+    return given
 
 
 T = TypeVar("T")

@@ -11,11 +11,12 @@ from starlette.applications import Starlette
 
 from paddock.engine.api.pool_server import pool_routes
 from paddock.engine.backends.model_servers import detect_server
-from paddock.engine.backends.rpc import PREFIX, CountRequest, PoolCodec, WireLine
+from paddock.engine.backends.rpc import PREFIX, CountRequest, WireLine, read_line
 from paddock.engine.errors import BadRequest, EngineError, InvalidName, ModelBroken, read_error
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.system.hosts import ServerAddress
+from paddock.engine.wire import write_json
 from tests.fakes.pool import FakePool
 from tests.in_loop import in_loop
 from tests.live import live_service
@@ -28,10 +29,9 @@ async def asked(
 ) -> WireLine:
     """Return the last line of the answer of a pool that takes names only."""
     app = Starlette(routes=pool_routes(pool, names_only=True))  # type: ignore[arg-type]
-    wire = PoolCodec()
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
-        answer = await client.post(f"{PREFIX}/{verb}", content=wire.write(value))
-    return wire.line(answer.content.splitlines()[-1])
+        answer = await client.post(f"{PREFIX}/{verb}", content=write_json(value))
+    return read_line(answer.content.splitlines()[-1])
 
 
 @pytest.mark.parametrize("ref", PATHS)

@@ -47,7 +47,6 @@ from paddock.engine.sampling.constraint import GrammarCompiler
 from paddock.engine.sampling.picker import Picker
 from paddock.engine.settings import CacheLayout
 from paddock.engine.system.hardware import MainMemory
-from paddock.engine.workers.worker_protocol import pack_logprob
 from tests.fakes import tiny
 
 NEWS = (
@@ -160,7 +159,7 @@ class Bench:
 
     def _hear(self, told: StepOutput) -> None:
         self.told.append(told)
-        json.dumps(told.as_head(), default=pack_logprob)  # it goes to the pool in a frame
+        json.dumps(told.as_head())  # it goes to the pool in a frame
         for chunk in told.chunks:
             self.texts[chunk["id"]] = self.texts.get(chunk["id"], "") + chunk["text"]
         for _, post in [one for one in self._later if one[0] == len(self.told)]:

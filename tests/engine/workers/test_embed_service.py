@@ -77,8 +77,7 @@ def test_contexts_side_by_side_give_the_same_vectors_and_forget_what_was_cancell
         service = EmbedService(model, load, send)
         assert len(service._sides) == (n_threads if n_threads > 1 else 0)
         for number in (0, 1):
-            head = {"op": "embed", "id": number, "texts": texts, "query": None}
-            service.take({**head, "dimensions": None, "on_overflow": "error"}, b"")
+            service.take({"op": "embed", "id": number, "order": {"texts": texts}}, b"")
         service._take_messages()
         with ThreadPoolExecutor(n_threads) as threads:
             service._start(threads)
@@ -224,8 +223,7 @@ def test_a_context_grows_with_the_longest_text_that_comes(tmp_path: Path) -> Non
     service = EmbedService(model, load, lambda head, _: said.append(head))
     first = service._context.options.n_batch_tokens
     for number, text in enumerate(("a b", "a b " * 450, "c d")):
-        head = {"op": "embed", "id": number, "texts": [text], "query": None}
-        service.take({**head, "dimensions": None, "on_overflow": "error"}, b"")
+        service.take({"op": "embed", "id": number, "order": {"texts": [text]}}, b"")
     service._take_messages()
     while len(service._queue):
         service._compute_here(service._queue.next_batch())
@@ -251,8 +249,8 @@ def test_a_text_for_which_memory_is_short_is_refused_and_the_next_one_may_find_i
     service = EmbedService(model, load, lambda head, _: said.append(head))
 
     def embed(number: int) -> list[FrameHead]:
-        head = {"op": "embed", "id": number, "texts": ["a b " * 450], "query": None}
-        service.take({**head, "dimensions": None, "on_overflow": "error"}, b"")
+        order = {"texts": ["a b " * 450]}
+        service.take({"op": "embed", "id": number, "order": order}, b"")
         service._take_messages()
         service._compute_here(service._queue.next_batch())
         new = [one for one in said if one["event"] != "turns"]
@@ -303,8 +301,7 @@ def test_a_text_may_come_while_the_context_grows(
                 service.close()
 
     def take(number: int, text: str) -> None:
-        head = {"op": "embed", "id": number, "texts": [text], "query": None}
-        service.take({**head, "dimensions": None, "on_overflow": "error"}, b"")
+        service.take({"op": "embed", "id": number, "order": {"texts": [text]}}, b"")
 
     def make(model: Model, options: ContextOptions) -> Context:
         if options.n_batch_tokens > embed_service.FIRST_BATCH_TOKENS:  # the first one is closed

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 
 from paddock.engine.errors import (
     BadRequest,
@@ -22,12 +21,11 @@ from paddock.engine.request import (
     Tool,
     ToolCall,
 )
+from paddock.engine.wire import from_plain, to_plain
 from paddock.engine.workers import worker_protocol
 from paddock.engine.workers.worker_protocol import (
     ChatOrder,
-    pack_chat,
     pack_refusal,
-    read_chat,
 )
 
 REQUEST = ChatRequest(
@@ -58,16 +56,10 @@ REQUEST = ChatRequest(
 
 def test_every_wish_of_a_request_arrives_in_the_worker() -> None:
     sampling = Sampling(0.5, stop=("a", "b"), max_tokens=-1, logit_bias={7: -1.5}, typical_p=0.4)
-    head, body = pack_chat(ChatOrder(REQUEST, sampling, 2048))
-    packed = worker_protocol.pack_frame({"op": "chat", "id": 1, **head}, body)
-    order = read_chat(*_unpacked(packed))
-    # What sampling values were merged from, and the model's name, stay behind.
-    assert order.request == replace(REQUEST, model=ModelSpec(""), params={}, defaults={})
-    assert (order.sampling, order.n_ctx_tokens) == (sampling, 2048)
-
-
-def _unpacked(raw: bytes) -> tuple[worker_protocol.FrameHead, bytes]:
-    return worker_protocol.read_frame(io.BytesIO(raw))
+    order, body = ChatOrder(REQUEST, sampling, 2048), bytearray()
+    packed = worker_protocol.pack_frame({"order": to_plain(order, body)}, bytes(body))
+    head, images = worker_protocol.read_frame(io.BytesIO(packed))
+    assert from_plain(ChatOrder, head["order"], images) == order
 
 
 def test_a_refusal_is_the_same_error_on_the_other_side() -> None:
