@@ -46,6 +46,7 @@ from paddock.runner.review.page_server import (
     token_file,
 )
 from paddock.runner.settings import STATE_FOLDER, Settings
+from paddock.runner.workers.cluster_machine import renew_crash_automation
 from paddock.runner.workers.deployed_flow import known_end, start_fork_server
 
 from .discovery import FolderLocks, FolderTaken, PipelineChanges, PipelineFinder
@@ -314,6 +315,8 @@ class Up:
             if self._is_ours:
                 url = await self._prefect()
                 set_prefect_environment(url, self._settings)
+            else:
+                await renew_crash_automation(url)
         except DaemonError as error:
             raise UpError(str(error)) from None
         return url

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -302,9 +302,12 @@ async def _online_workers(api: httpx.AsyncClient, name: str) -> str:
 
 
 async def _make_crash_automation(api: httpx.AsyncClient) -> ClusterFinding:
-    """Make the automation that marks silent shares as crashed, unless there is one."""
+    """Make the automation that marks silent shares as crashed, or replace an outdated one."""
     words = f"a share of a job that was silent for {SILENT_S} s is marked as crashed"
     found = await _crash_automations(api)
+    if await _replace_outdated(api, found):
+        words += "; an automation of an earlier version, which matched other runs, was replaced"
+        return ClusterFinding("lost machines", "made", words)
     if found:
         if any(one.get("enabled") for one in found):
             return ClusterFinding("lost machines", "ok", words)
@@ -317,7 +320,7 @@ async def _make_crash_automation(api: httpx.AsyncClient) -> ClusterFinding:
 
 
 async def _crash_automations(api: httpx.AsyncClient) -> list[dict[str, Any]]:
-    """Return the automations that this command made, also renamed ones."""
+    """Return the automations that this or an earlier version made, also renamed ones."""
     found: list[dict[str, Any]] = []
     while True:
         page = await api.post("/automations/filter", json={"limit": PAGE, "offset": len(found)})
@@ -326,6 +329,57 @@ async def _crash_automations(api: httpx.AsyncClient) -> list[dict[str, Any]]:
         if len(page.json()) < PAGE:
             return [one for one in found if one.get("name") == CRASH_AUTOMATION
                     or AUTOMATION_ORIGIN in (one.get("description") or "")]  # fmt: skip
+
+
+async def _replace_outdated(api: httpx.AsyncClient, found: Sequence[Mapping[str, Any]]) -> bool:
+    """Bring automations up to date; return whether one was outdated.
+
+    One that a person has paused stays paused.
+    """
+    outdated = [one for one in found if not _is_crash_automation(one)]
+    for one in outdated:
+        changed = {**_crash_automation(), "name": one["name"], "enabled": one.get("enabled", True)}
+        answer = await api.put(f"/automations/{one['id']}", json=changed)
+        answer.raise_for_status()
+    return bool(outdated)
+
+
+def _is_crash_automation(found: Mapping[str, Any]) -> bool:
+    """Return whether an automation does what ours does; Prefect returns sets in any order."""
+    wanted = _crash_automation()
+    return _comparable(found.get("actions"), wanted["actions"]) and _comparable(
+        found.get("trigger"), wanted["trigger"]
+    )
+
+
+def _comparable(found: Any, wanted: Any) -> bool:
+    """Return whether all that is wanted was found; Prefect adds its defaults."""
+    if isinstance(wanted, dict):
+        return isinstance(found, dict) and all(
+            _comparable(found.get(name), value) for name, value in wanted.items()
+        )
+    if isinstance(wanted, list) and isinstance(found, list) and len(wanted) == len(found):
+        if all(isinstance(one, str) for one in wanted):
+            return set(wanted) == set(found)
+        return all(map(_comparable, found, wanted))
+    return bool(found == wanted or found == [wanted] or [found] == wanted)
+
+
+async def renew_crash_automation(api_url: str) -> None:
+    """Replace the automation of an earlier version, which ended runs that are not ours."""
+    words, pauses = "", Pauses(BACKOFF)
+    for _ in range(N_LOOKS):  # its database may be locked for a moment
+        try:
+            async with http.client(
+                api_url.rstrip("/"), headers=headers_from(os.environ), timeout_s=ANSWER_S
+            ) as api:
+                if await _replace_outdated(api, await _crash_automations(api)):
+                    log.warning("Prefect: '%s' matched every flow run; replaced", CRASH_AUTOMATION)
+                return
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            words = str(error) or type(error).__name__
+            await pauses.wait()
+    log.warning("Prefect's automation '%s' cannot be checked: %s", CRASH_AUTOMATION, words)
 
 
 def _crash_automation() -> dict[str, Any]:
@@ -381,6 +435,7 @@ async def serve_work_pool(settings: Settings, name: str, api_url: str) -> int:
     """Serve the work pool until stopped; return the exit status."""
     stop = asyncio.Event()
     with stop_on_signals(stop):
+        await renew_crash_automation(api_url)
         async with serve_or_join(settings, kind="worker", wants_prefect=False):
             log.info(
                 "worker %s takes runs of '%s' from %s; they may access %s",

@@ -66,6 +66,25 @@ def test_a_real_cluster_is_made_and_found_ready_the_next_time(
     assert found["ledger's address"].state == "warning"
 
 
+FIRST_FORM = {
+    "name": cluster_machine.CRASH_AUTOMATION,
+    "description": "Made by `paddock cluster init`.",
+    "enabled": True,
+    "trigger": {
+        "type": "event",
+        "match": {"prefect.resource.id": ["prefect.flow-run.*"]},
+        "for_each": ["prefect.resource.id"],
+        "after": ["prefect.flow-run.heartbeat"],
+        "expect": ["prefect.flow-run.heartbeat", "prefect.flow-run.Completed"],
+        "posture": "Proactive",
+        "threshold": 1,
+        "within": 90,
+    },
+    "actions": [{"type": "change-flow-run-state", "state": "CRASHED", "name": "Crashed"}],
+}
+"""The automation as it was first made: every flow run of the server."""
+
+
 def automations(prefect_api: str) -> dict[str, Any]:
     """Return the server's automations by their ids."""
     found = httpx.post(f"{prefect_api}/automations/filter", json={}).raise_for_status()
@@ -79,20 +98,30 @@ def no_automations(prefect_api: str) -> None:
 
 
 @pytest.mark.usefixtures("no_automations")
-@pytest.mark.parametrize(
-    ("change", "state"), [({"name": "renamed by a person"}, "ok"), ({"enabled": False}, "warning")]
-)
-def test_an_automation_that_a_person_changed_is_known_again(
-    prefect_api: str, change: dict[str, Any], state: str
+@pytest.mark.parametrize("change", [{}, {"name": "renamed by a person"}, {"enabled": False}])
+def test_an_automation_of_an_earlier_version_is_replaced(
+    prefect_api: str, change: dict[str, Any]
 ) -> None:
-    asyncio.run(cluster_machine.check_prefect(prefect_api, "letters"))
-    (made,) = automations(prefect_api).values()
-    path = f"{prefect_api}/automations/{made['id']}"
-    changed = {**cluster_machine._crash_automation(), **change}
-    httpx.put(path, json=changed).raise_for_status()
+    made = httpx.post(f"{prefect_api}/automations/", json={**FIRST_FORM, **change})
+    foreign = {**FIRST_FORM, "name": "another team's", "description": ""}
+    httpx.post(f"{prefect_api}/automations/", json=foreign).raise_for_status()
+    before = automations(prefect_api)
+    asyncio.run(cluster_machine.renew_crash_automation(prefect_api))
+    after = automations(prefect_api)
+    assert set(after) == set(before)
+    changed = {id_ for id_ in after if after[id_]["trigger"] != before[id_]["trigger"]}
+    ours = made.json()["id"]
+    assert changed == {ours}
+    assert after[ours]["trigger"]["match_related"]["prefect.resource.id"] == [
+        "prefect.tag.paddock-share"
+    ]
+    assert (after[ours]["name"], after[ours]["enabled"]) == (
+        before[ours]["name"], before[ours]["enabled"]
+    )  # fmt: skip
     found = named(asyncio.run(cluster_machine.check_prefect(prefect_api, "letters")))
+    state = "warning" if change.get("enabled") is False else "ok"
     assert found["lost machines"].state == state
-    assert set(automations(prefect_api)) == {made["id"]}
+    assert set(automations(prefect_api)) == set(before)
 
 
 @pytest.mark.usefixtures("no_automations")
