@@ -132,6 +132,12 @@ class BoundBlock:
     """What is read within it, but for paths of files whose content alone is taken."""
     spec: str = ""
 
+    @classmethod
+    def of_step(cls, step: BoundStep) -> BoundBlock:
+        """Return the block of one item that a step outside of blocks is."""
+        over = Expression.of("[none]")
+        return cls(step.id, step.mark, "", over, (step,), max_parallel=1, on_error="fail")
+
 
 @dataclass(frozen=True, slots=True)
 class BoundPool:

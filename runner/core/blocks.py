@@ -1,43 +1,36 @@
 """Run a block: its items in chunks, within a bounded window, each in its own scope.
 
 An item that fails is quarantined, skipped or stops the run, as `on_error` says. A finished item is
-in the ledger before it counts as done. Output paths that two items share, or that cannot be
-written, are found before the first item begins, as far as paths are known then.
+in the ledger before it counts as done. A step outside of blocks that calls a model is a block of
+one item; what it fails with is its caller's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.system.retry import Pauses
 from paddock.engine.system.tasks import task_group
-from paddock.pipelines.errors import Fault, PipelineError
-from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
-    BoundPlan,
     BoundStep,
     all_steps,
     has_no_nested_items,
-    node_ids,
 )
 from paddock.runner.bind.inputs_and_parameters import Scope
 from paddock.runner.ledger.entries import Entry
-from paddock.runner.ledger.outputs import SAME_FILE_REMEDY, OutputIndex
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.events import ItemState
 from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
 from paddock.runner.progress.report import STATES, ItemReport, State
-from paddock.steps.paths import nearest_existing, write_refusal
 
 from .cleanup import NodeOutputs, OrphanCleaner, end_of_block
 from .concurrency import CLAIM_BACKOFF, ClaimLost, WorkClaims, state_done_elsewhere
@@ -51,6 +44,7 @@ from .items import (
     item_path,
     item_result,
 )
+from .output_conflicts import refuse_output_conflicts
 from .retry_and_quarantine import (
     UNLIMITED,
     CrashHistory,
@@ -68,95 +62,18 @@ from .retry_and_quarantine import (
 )
 from .review_questions import AwaitingReview, refuse_waiting
 from .run_context import ItemOutputs, RunContext, run_chunk_here
-from .staleness import NOT_ASKED, BlockWork, ItemWork, expected_tokens, longest_first
+from .staleness import (
+    NOT_ASKED,
+    BlockWork,
+    ItemWork,
+    expected_tokens,
+    longest_first,
+    values_digest,
+)
 
 ENDED_STATES = ("done", "skipped", "quarantined")
 """States in which an item waits for no decision."""
 MODEL_PARALLEL, PLAIN_PARALLEL, SEARCH_PARALLEL = 16, 32, 64
-
-
-_PATH_KEYS = {"files.write": "path", "embed": "store"}
-"""The parameter of each writing step that names its output."""
-
-
-def refuse_output_conflicts(
-    block: BoundBlock, items: BlockWork, scope: Scope, context: RunContext
-) -> None:
-    """Refuse items that would write the same file, or into folders that are not writable.
-
-    Raises:
-        PipelineError: two files are the same, or none of the folders can be written.
-    """
-    todo = [item for item in items.items if item.verdict.is_work]
-    if not todo:
-        return
-    index = context.index
-    for step, path in _output_paths(block):
-        taken: dict[str, str] = {}
-        folders: dict[str, None] = {}
-        for item in todo:
-            written = _rendered_path(path, item.seen(block, scope), index)
-            if written is None:
-                continue
-            if step.uses == "embed":
-                folders[written] = None
-                continue
-            folders[os.path.dirname(written)] = None  # noqa: PTH120 - for 10,000 items
-            other = taken.setdefault(written, item.key)
-            if other == item.key:
-                other = index.owner(items.scope, item.key, written) or item.key
-            if other != item.key:
-                raise PipelineError(
-                    [_same_file_fault(step, item.key, other, index.stored(written))]
-                )
-        refused = {one: why for one in folders if (why := write_refusal(Path(one))) is not None}
-        if not refused or len(refused) < len(folders):
-            continue  # one document's folder stops no other: its step fails
-        folder, why = next(iter(refused.items()))
-        if len(todo) > 1 or nearest_existing(Path(folder)).is_dir():
-            raise PipelineError([_not_writable_fault(step, folder, why, path, context.bound)])
-
-
-def _not_writable_fault(
-    step: BoundStep, folder: str, why: str, path: Value, bound: BoundPlan
-) -> Fault:
-    what = f"step '{step.id}' cannot write to '{folder}': {why}."
-    types = bound.input_types
-    named = (read[1] for read in sorted(path.references) if read[0] == "inputs" and read[1:])
-    name = next((name for name in named if types.get(name) in ("dir", "path")), None)
-    other = f"`-i {name}=DIR` names another folder" if name else "change the step to another folder"
-    return Fault(what, f"No item was begun. Make it writable, or {other}.", step.mark)
-
-
-def _output_paths(block: BoundBlock) -> Iterator[tuple[BoundStep, Value]]:
-    """Yield the output paths that depend on no step of the block."""
-    inner = set(node_ids(block.body))
-    for step in block.body:
-        if not isinstance(step, BoundStep) or step.uses not in _PATH_KEYS or step.if_ is not None:
-            continue
-        written = step.params.value.data.get(_PATH_KEYS[step.uses])
-        if written is None:
-            continue
-        path = Value.of(written)
-        if not any(
-            read[0] == "steps" and read[1:2] and read[1] in inner for read in path.references
-        ):
-            yield step, path
-
-
-def _rendered_path(path: Value, scope: Scope, index: OutputIndex) -> str | None:
-    """Return the absolute path; None: unknown, so that the step itself reports the error."""
-    try:
-        text = path.render(scope)
-    except ExpressionError:
-        return None
-    return os.path.normpath(index.absolute(text)) if isinstance(text, str) else None
-
-
-def _same_file_fault(step: BoundStep, key: str, other: str, path: str) -> Fault:
-    first, second = sorted((key, other))
-    what = f"'{first}' and '{second}' would write the same file '{path}'."
-    return Fault(what, SAME_FILE_REMEDY, step.mark)
 
 
 # Few enough that progress shows where each item takes seconds; many where one takes a millisecond.
@@ -176,6 +93,8 @@ class BlockState:
     """Index and key of each item that waits for a person's decision."""
     unasked: set[int] = field(default_factory=set)
     """Indexes of items that a person has to look at, and that the run was told to leave."""
+    wait: AwaitingReview | None = None
+    """Why the last one waits, or was left."""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STATES, 0))
     changed: list[dict[str, str]] = field(default_factory=list)
     passed: list[ItemWork] = field(default_factory=list)
@@ -200,6 +119,11 @@ class BlockState:
     @property
     def block(self) -> BoundBlock:
         return self.work.block
+
+    @property
+    def step(self) -> BoundStep | None:
+        """The step outside of blocks that is its one item."""
+        return self.work.step
 
     @property
     def outer(self) -> tuple[str, ...]:
@@ -260,6 +184,10 @@ class BlockState:
             "waiting": [key for _, key in sorted(self.waiting)],
         }
 
+    def shown(self, key: str) -> str:
+        """Return an item's key as progress shows it: none of a step outside of blocks."""
+        return "/".join(self.outer) if self.step else self.work.shown(key)
+
     def report(
         self, item: ItemWork, state: State, seconds: float, error: str | None = None
     ) -> ItemReport:
@@ -308,6 +236,22 @@ class BlockRunner:
         transient."""
         self.attempts = 0
 
+    async def run_step(self, step: BoundStep, scope: Scope, outer: tuple[str, ...] = ()) -> Any:
+        """Run a step outside of blocks, if it is stale; return its outputs, None: it was skipped.
+
+        Raises:
+            StepFailed: it did not succeed, which is not recorded.
+            AwaitingReview: a person has to decide first.
+            StopGateClosed: it was not begun.
+        """
+        run = await self.settle(step, scope, keeps_results=True, outer=outer)
+        run.around, run.parallel = self._around, self._context.parallel_around
+        await self._carried_out(run)
+        self.marks.update(run.marks)
+        if run.wait is not None:
+            raise run.wait
+        return run.results[0]
+
     async def run(
         self, block: BoundBlock, scope: Scope, *, keeps_results: bool, outer: tuple[str, ...] = ()
     ) -> dict[str, Any]:
@@ -337,7 +281,7 @@ class BlockRunner:
         block, outer = run.block, run.outer
         sizes = expected_tokens(run.todo(), run.work.items) if run.has_models else {}
         todo = self._in_order(run, sizes)
-        if not outer:
+        if not outer and run.step is None:
             n_fresh = sum(item.verdict.state in ("fresh", "held") for item in run.work.items)
             shown = {run.work.shown(key): size for key, size in sizes.items()}
             self._stats.step(block.id, n_fresh + len(todo), n_fresh, shown)
@@ -347,7 +291,7 @@ class BlockRunner:
         await self._chunks(run, todo)
         n_left = len(todo) - len(run.ended)
         if n_left:
-            self.n_left += 0 if outer else n_left
+            self.n_left += 0 if outer or run.step else n_left
             raise StopGateClosed
         if not self._context.options.only:
             renamed = {item.renamed_from for item in run.work.items}
@@ -362,11 +306,14 @@ class BlockRunner:
         self.attempts = max(self.attempts, run.attempts)
 
     async def settle(
-        self, block: BoundBlock, scope: Scope, *, keeps_results: bool, outer: tuple[str, ...] = ()
+        self, node: BoundNode, scope: Scope, *, keeps_results: bool, outer: tuple[str, ...] = ()
     ) -> BlockState:
-        """Judge a block's items, and count those that are not stale."""
-        work = await self._context.judge.block(block, scope, outer)
-        refuse_output_conflicts(block, work, scope, self._context)
+        """Judge the items of a block, or a step outside of blocks; count those not stale."""
+        if isinstance(node, BoundBlock):
+            work = await self._context.judge.block(node, scope, outer)
+            refuse_output_conflicts(node, work, scope, self._context)
+        else:
+            work = await self._context.judge.step(node, scope, outer)
         run = BlockState(work, scope, keeps_results, [None] * len(work.items))
         for item in work.items:
             if item.is_shared and item.entry is not None:
@@ -385,6 +332,7 @@ class BlockRunner:
             run.failed.append((item.index, {"key": item.key, "error": error}))
         elif state == "waiting":
             run.waiting.append((item.index, item.key))
+            run.wait = AwaitingReview(item.verdict.why or "")
         elif entry is not None:
             self._take_result(run, item, entry)
             if entry.state == "skipped" and entry.error:  # by `on_error: skip`
@@ -396,10 +344,13 @@ class BlockRunner:
             self._context.ledger.record(run.work.scope, replace(entry, gone=None), self._stats.run)
         report = replace(run.report(item, state, 0.0, error), is_known=True)
         self._count(run, item.key, report)
+        if run.step:
+            told: ItemState = state if state in ("skipped", "waiting") else "fresh"
+            self._stats.item_state(run.block.id, "", told, item.verdict.why)
 
     def _shared(self, run: BlockState, item: ItemWork, entry: Entry) -> None:
         """Count an item that another machine has done in this job."""
-        state, shown = state_done_elsewhere(entry), run.work.shown(item.key)
+        state, shown = state_done_elsewhere(entry), run.shown(item.key)
         error = entry.error
         if state == "quarantined" and run.block.on_error == "fail":
             raise RunStopped(f"'{shown}': {error}")
@@ -409,6 +360,7 @@ class BlockRunner:
             run.failed.append((item.index, {"key": item.key, "error": error or ""}))
         elif state == "waiting":
             run.waiting.append((item.index, item.key))
+            run.wait = AwaitingReview(error or "")
         else:
             self._take_result(run, item, entry)
         if item.verdict.is_work:
@@ -580,7 +532,7 @@ class BlockRunner:
                     group.create_task(self._item(run, item)).add_done_callback(over)
             return run.state_of(chunk)
 
-        runner = run_chunk_here if run.outer else self._context.run_chunk
+        runner = run_chunk_here if run.outer or run.step else self._context.run_chunk
         await runner(run.block.id, [item.key for item in chunk], work)
         if claims is not None:
             await claims.release(run.work.scope, [item.key for item in chunk])
@@ -611,7 +563,7 @@ class BlockRunner:
         suspects, deadly = self._context.suspects, None
         if known is not None and known.is_deadly(run.parallel, self._context.max_attempts):
             deadly = RepeatedCrash(run.block.id, known.n_deaths)
-        else:
+        elif run.step is None:
             around = run.around[-1] if run.around else None
             await suspects.begin(run.work.scope, item, around)
         try:
@@ -621,25 +573,25 @@ class BlockRunner:
 
     async def _steps(self, run: BlockState, item: ItemWork, deadly: RepeatedCrash | None) -> None:
         began = time.monotonic()
-        shown = run.work.shown(item.key)
-        self._stats.item_state(run.block.id, shown, "running")
         record = ItemRun(
             scope=run.work.scope,
             key=item.key,
-            shown_key=shown,
+            shown_key=run.shown(item.key),
             block=run.block.id,
             own_path=item_path(item.item),
-            outer=(*run.outer, item.key),
+            outer=run.outer if run.step else (*run.outer, item.key),
             outputs=ItemOutputs(self._context, run.work.scope, item.key),
             attempt=attempt_name(item),
-            node=run.block,
+            node=run.step or run.block,
             item=item.item,
             is_repeated_crash=deadly is not None,
             parallel=run.parallel,
             is_decided=item.verdict.is_decided,
             around=run.around,
             renamed_from=item.renamed_from,
+            values_read=values_digest(item) if run.step else "",
         )
+        self._stats.item_state(run.block.id, record.shown_key, "running")
         if record.is_decided and item.entry is not None:
             record.keep_marks(item.entry)
         try:
@@ -673,6 +625,7 @@ class BlockRunner:
         self, run: BlockState, item: ItemWork, record: ItemRun, wait: AwaitingReview, seconds: float
     ) -> None:
         """Record an item that waits for a person; or leave it, where no one is asked."""
+        run.wait = wait
         if wait.is_asked:
             run.waiting.append((item.index, item.key))
             report = replace(run.report(item, "waiting", seconds), why=wait.why)
@@ -688,6 +641,8 @@ class BlockRunner:
         self, run: BlockState, item: ItemWork, record: ItemRun, error: StepFailed, seconds: float
     ) -> None:
         """Record a failed item as `on_error` says."""
+        if run.step and not isinstance(error, LeftByReview):
+            raise error
         text = str(error)
         most = self._context.max_attempts
         kept, record.attempts = failure_state(item.attempts, most, item.cause(error.cause))

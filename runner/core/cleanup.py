@@ -254,6 +254,8 @@ class NodeOutputs:
         """Return what applies of a block; `is_open` are indexes of items that have work to do."""
         is_hot = any(source.is_hot for source in work.missing.sources)
         made = cls(work.block, is_list_sure=not (work.doubts or is_hot), work=work)
+        if work.step is not None:
+            made.node, made.work = work.step, None
         for item in work.items:
             entry = entries.get(item.key)
             made.add_item(work.scope, item.key, entry, is_open=item.index in is_open)

@@ -133,26 +133,6 @@ class WorkClaims:
                 f"what is done stays done."
             )
 
-    async def take_one(
-        self, scope: str, item: ItemWork, index: OutputIndex, stop_gate: StopGate
-    ) -> Entry | None:
-        """Claim an item and return None, or return its entry once another machine has done it.
-
-        Raises:
-            StopGateClosed: nothing new may begin meanwhile.
-            LedgerError: as `take` does.
-        """
-        pauses = Pauses(CLAIM_BACKOFF)
-        while True:
-            ours, done, _ = await self.take(scope, [item], index)
-            if done:
-                return done[0][1]
-            if ours:
-                return None
-            if stop_gate.is_closed:
-                raise StopGateClosed
-            await pauses.wait()
-
     @asynccontextmanager
     async def turn(
         self, scope: str, key: str, index: OutputIndex, stop_gate: StopGate

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from paddock.engine.system import tasks
 from paddock.engine.system.text import counted
@@ -21,20 +21,19 @@ from paddock.pipelines.keys import WrongInput
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep, with_inputs
 from paddock.runner.bind.inputs_and_parameters import Scope
 from paddock.runner.ledger.budget import Spent, budget_reached
-from paddock.runner.ledger.entries import Entry, LedgerError
+from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.prefect_view import PrefectState, completed, counts_text, quarantined
-from paddock.runner.progress.report import ItemReport, Report, State
+from paddock.runner.progress.report import ItemReport, Report
 from paddock.steps.base import StepError
 
 from .blocks import BlockRunner, is_block_skipped
 from .cleanup import NodeOutputs, OrphanCleaner, RowKeeper, find_outdated
-from .concurrency import ClaimLost, state_done_elsewhere
-from .fingerprints import ItemVerdict, entry_marks, held_paths, held_text
-from .items import ItemRun, attempt_name, sub_pipeline_context
+from .concurrency import ClaimLost
+from .fingerprints import held_paths, held_text
+from .items import ItemRun, sub_pipeline_context
 from .retry_and_quarantine import (
     ItemPlace,
-    LeftByReview,
     RunFailed,
     RunStopped,
     StepFailed,
@@ -43,7 +42,6 @@ from .retry_and_quarantine import (
 )
 from .review_questions import AwaitingReview
 from .run_context import RunContext
-from .staleness import ItemWork, values_digest
 
 SHARE_INTERVAL_S = 1.0
 
@@ -299,9 +297,7 @@ class _PlanRun:
             await self._skip(step)
             return None
         if step.kind.roles:
-            outputs = await self._model_step(step)
-            await self._note_end(step)
-            return outputs
+            return await self.blocks.run_step(step, self._scope, self._outer)
         self._stats.item_state(step.id, "", "running")
         scope_id = self._context.judge.scope_id(step.id, self._outer)
         record, outputs = await self._in_turn(step, scope_id)
@@ -338,15 +334,6 @@ class _PlanRun:
         if isinstance(node, BoundStep):
             await self.blocks.items.record_written(self._record(node))
 
-    async def _note_end(self, step: BoundStep) -> None:
-        """Note what applies of a step that has an entry."""
-        if self._outer:
-            return
-        ledger, scope = self._context.ledger, self._context.judge.scope_id(step.id)
-        entry = (await ledger.ask(ledger.entries, scope, [step.id])).get(step.id)
-        end = self.blocks.ends[step.id] = NodeOutputs(step)
-        end.add_item(scope, step.id, entry, is_open=False)
-
     async def _note_last(self, node: BoundNode) -> None:
         """Note what applies of a step without an entry that is left as it is."""
         if self._outer or isinstance(node, BoundBlock) or node.kind.roles or node.inner:
@@ -375,81 +362,6 @@ class _PlanRun:
             return await self.blocks.items.step(step, self._scope, record)
         async with self._context.room.entered():
             return await self.blocks.items.step(step, self._scope, record)
-
-    async def _model_step(self, step: BoundStep) -> Any:
-        scope_id, item = await self._context.judge.step(step, self._scope, self._outer)
-        if not item.verdict.is_work and item.entry is not None:
-            return self._known_step(step, item.entry, item.verdict, is_shared=item.is_shared)
-        claims = self._context.claims
-        if claims is None:
-            return await self._fresh_step(step, item, self._record(step))
-        while True:
-            entry = await claims.take_one(scope_id, item, self._context.index, self._stop_gate)
-            if entry is not None:
-                return self._known_step(step, entry, item.verdict, is_shared=True)
-            try:
-                claims.hold(scope_id, step.id)
-                return await self._fresh_step(step, item, self._record(step))
-            except ClaimLost:
-                self._stats.note(f"'{step.id}': another machine took it over meanwhile")
-            finally:
-                await claims.release(scope_id, [step.id])
-
-    def _known_step(
-        self, step: BoundStep, entry: Entry, verdict: ItemVerdict, *, is_shared: bool
-    ) -> Any:
-        state: State = state_done_elsewhere(entry) if is_shared else "fresh"
-        why = None
-        if verdict.state == "waiting" or state == "waiting":
-            raise self._waiting(step, AwaitingReview(verdict.why or entry.error or ""), 0.0)
-        if verdict.state == "held":
-            state, why = "held", verdict.why
-        self._keep_marks(entry_marks(entry, self._context.judge.scope_id(step.id, self._outer)))
-        self._stats.item(ItemReport(step.id, self._key(step), state, why=why))
-        self._stats.item_state(step.id, "", "skipped" if state == "skipped" else "fresh")
-        return self._context.ledger.value(entry.returns, entry.returns_object)
-
-    async def _fresh_step(self, step: BoundStep, item: ItemWork, record: ItemRun) -> Any:
-        if not await self._stop_gate.may_begin():
-            raise StopGateClosed
-        self._stats.item_state(step.id, "", "running")
-        began = time.monotonic()
-        record.attempt = attempt_name(item)
-        record.is_decided, record.values_read = item.verdict.is_decided, values_digest(item)
-        if record.is_decided and item.entry is not None:
-            record.keep_marks(item.entry)
-        try:
-            outputs = await self._beside_others(step, record)
-        except AwaitingReview as wait:
-            if wait.is_asked:
-                await self._context.fence()
-                seconds = time.monotonic() - began
-                await self.blocks.items.record(item, record, "waiting", wait.why, None, seconds)
-            raise self._waiting(step, wait, time.monotonic() - began) from wait
-        except LeftByReview:
-            outputs = None
-        finally:
-            self._stop_gate.end()
-        seconds = time.monotonic() - began
-        state = "skipped" if outputs is None else "done"
-        await self._context.fence()
-        await self.blocks.items.record(item, record, state, None, outputs, seconds)
-        await self._context.judge.reviews.forget(record.scope, [record.key])
-        self._keep_marks(record.marks())
-        shown = "skipped" if outputs is None else item.verdict.state
-        why = item.verdict.why
-        if held := record.held():
-            shown, why = "held", held_text(held)
-        self._stats.item(ItemReport(step.id, self._key(step), shown, seconds, why=why))
-        self._stats.item_state(step.id, "", "skipped" if outputs is None else "done")
-        return outputs
-
-    def _waiting(self, step: BoundStep, wait: AwaitingReview, seconds: float) -> AwaitingReview:
-        """Count a step that waits for a person's decision, or that is left undone."""
-        state: Literal["waiting", "skipped"] = "waiting" if wait.is_asked else "skipped"
-        self._stats.item(ItemReport(step.id, self._key(step), state, seconds, why=wait.why))
-        self._stats.item_state(step.id, "", state, wait.why)
-        return wait
 
     def _record(self, step: BoundStep) -> ItemRun:
         return replace(ItemRun.of(self._context, step, self._outer), around=self._around)

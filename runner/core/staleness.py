@@ -111,6 +111,8 @@ class ItemWork:
 
     def seen(self, block: BoundBlock, scope: Scope) -> Scope:
         """Return the scope of the item, in which its steps run."""
+        if not block.var:  # of a step outside of blocks
+            return scope
         return scope.child({block.var: self.item, "loop": loop_value(*self.place)})
 
     @property
@@ -149,6 +151,8 @@ class BlockWork:
     """Entries from before `where` left them out."""
     unsettled: frozenset[str] = frozenset()
     """Keys of items that the watch passes on once they have settled."""
+    step: BoundStep | None = None
+    """The step outside of blocks that is its one item."""
 
     def shown(self, key: str) -> str:
         """Return an item's key with those of the items around it."""
@@ -437,10 +441,8 @@ class Judge:
                 found[key] = "no longer in the list"
         return found
 
-    async def step(
-        self, step: BoundStep, scope: Scope, outer: Sequence[str] = ()
-    ) -> tuple[str, ItemWork]:
-        """Judge a top-level step that calls a model; return its scope and its one item."""
+    async def step(self, step: BoundStep, scope: Scope, outer: Sequence[str] = ()) -> BlockWork:
+        """Judge a step outside of blocks that calls a model: a block of one item."""
         scope_id = self.scope_id(step.id, outer)
         parts = await self._step_parts(step)
         parts.update(self._outer_parts(step.references, step.shown, scope))
@@ -461,7 +463,7 @@ class Judge:
         if entry is not None and not verdict.is_work and entry.state == "quarantined":
             verdict = ItemVerdict("stale", f"it failed before: {entry.error}")
         item = ItemWork(0, step.id, None, verdict, hash_, text, entry, is_shared=is_shared)
-        return scope_id, item
+        return BlockWork(BoundBlock.of_step(step), tuple(outer), scope_id, (item,), step=step)
 
     async def job_runs(self) -> frozenset[str]:
         """Return the runs of the same job, this one included."""

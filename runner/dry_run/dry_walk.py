@@ -718,7 +718,7 @@ class _BodyWalk:
             )
         # At the top of a pipeline a step that asks models is an item of its own, and may be fresh.
         outer = place.record.outer
-        _, item = await place.context.judge.step(step, self.scope, outer)
+        (item,) = (await place.context.judge.step(step, self.scope, outer)).items
         is_partly_unknown = bool(_steps_read(step.references) & self.unknown)
         if not item.verdict.is_work and item.entry is not None and not is_partly_unknown:
             if item.verdict.state == "waiting":

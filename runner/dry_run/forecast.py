@@ -354,10 +354,12 @@ class _Forecast:
                 self._ends[step.id] = NodeOutputs(step, is_skipped=True)
                 self._known(step, None)
                 return
-            scope, item = await self._judge.step(step, self._scope)
+            work = await self._judge.step(step, self._scope)
+            (item,) = work.items
             state, why, entry = item.verdict.state, item.verdict.why, item.entry
-            end = self._ends[step.id] = NodeOutputs(step)
-            end.add_item(scope, step.id, entry, is_open=item.verdict.is_work)
+            entries = {} if entry is None else {entry.key: entry}
+            is_open = {item.index} if item.verdict.is_work else set[int]()
+            self._ends[step.id] = NodeOutputs.of_block(work, entries, is_open)
             if not item.verdict.is_work and entry is not None:
                 self._items.append(PlanItem(step.id, step.id, state, why))
                 if state == "waiting":
