@@ -253,9 +253,7 @@ class NodeOutputs:
     ) -> NodeOutputs:
         """Return what applies of a block; `is_open` are indexes of items that have work to do."""
         is_hot = any(source.is_hot for source in work.missing.sources)
-        made = cls(work.block, is_list_sure=not (work.doubts or is_hot), work=work)
-        if work.step is not None:
-            made.node, made.work = work.step, None
+        made = cls(work.step or work.block, is_list_sure=not (work.doubts or is_hot), work=work)
         for item in work.items:
             entry = entries.get(item.key)
             made.add_item(work.scope, item.key, entry, is_open=item.index in is_open)
@@ -642,7 +640,7 @@ class OrphanCleaner:
     ) -> Sequence[OutdatedOutput]:
         """Return which outdated outputs of a top-level step or block are to be removed."""
         work = None if end is None else end.work
-        if end is None or work is None:
+        if end is None or work is None or work.step is not None:
             return outdated if self._prunes else ()
         if self._prunes:
             doubt = self._long_gone(work, outdated)
