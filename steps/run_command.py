@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, Field
 
 from paddock.engine.errors import DeadlineExceeded
 from paddock.engine.system import processes
-from paddock.engine.system.files import content_stamp
+from paddock.engine.system.files import content_stamp, existing_file
 from paddock.engine.system.text import last_part, shorten
 
 from .base import Output, Params, StepError, Tools
@@ -123,7 +123,7 @@ def files_named(words: Iterable[Any], cwd: Path, inside: Collection[Path]) -> It
         names = [word, *_words_within(word)]
         names += [f"{name.replace('.', '/')}{end}" for name in {word} & modules for end in _ENDS]
         for name in names:
-            path = _file_at(name, cwd)
+            path = existing_file(cwd, name)
             if path is None or not any(path.is_relative_to(folder) for folder in inside):
                 continue
             found |= dict.fromkeys(python_modules_of(path) if path.suffix == ".py" else [path])
@@ -143,14 +143,6 @@ def _words_within(word: str) -> Iterator[str]:
             yield from shlex.shlex(word, posix=True, punctuation_chars=True)
         except ValueError:  # a quotation mark without its end
             return
-
-
-def _file_at(name: str, cwd: Path) -> Path | None:
-    try:
-        path = (cwd / name).resolve()
-        return path if path.is_file() else None
-    except (OSError, ValueError, RuntimeError):  # no path: too long, a zero byte
-        return None
 
 
 def _stamps(paths: Iterable[Path]) -> dict[Path, tuple[int, ...]]:

@@ -18,7 +18,6 @@ from typing import TypeVar
 from paddock.engine.errors import (
     BadRequest,
     EngineError,
-    InvalidName,
     ModelUnusable,
     WorkerLost,
     WrongRole,
@@ -34,7 +33,7 @@ from paddock.engine.models.model_cards import (
     with_model_messages,
 )
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.models.model_names import parse_name
+from paddock.engine.models.model_names import canonical_name
 from paddock.engine.request import (
     ChatRequest,
     EmbedReply,
@@ -167,11 +166,11 @@ class LocalPool:
 
         Works for models that are not on disk any more. Other names of the same file go with it.
         """
-        name, key = _full_name(ref), ""
+        name, key = canonical_name(ref), ""
         with suppress(EngineError):
             key = (await self._ask(ModelSpec(ref))).key
         return await self._residents.dismiss(
-            lambda one: one.key == key or _full_name(one.facts.name) == name
+            lambda one: one.key == key or canonical_name(one.facts.name) == name
         )
 
     async def count_chat(
@@ -403,11 +402,3 @@ class LocalPool:
 
 def _has_images(request: ChatRequest) -> bool:
     return bool(request.images) or any(one.images for one in request.messages)
-
-
-def _full_name(ref: str) -> str:
-    """Write a name so that all ways to write it are the same."""
-    try:
-        return parse_name(ref).key
-    except InvalidName:
-        return ref

@@ -108,6 +108,14 @@ def parse_name(text: str) -> ModelName:
     return ModelName(host, namespace, model, tag, scheme)
 
 
+def canonical_name(ref: str) -> str:
+    """Return a name so that all ways to write it are the same; a path unchanged."""
+    try:
+        return parse_name(ref).key
+    except InvalidName:
+        return ref
+
+
 def _split_tag(text: str) -> tuple[str, str]:
     """Split off the tag; a colon before the last slash belongs to a port."""
     if ":" not in text.rsplit("/", 1)[-1]:

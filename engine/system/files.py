@@ -382,6 +382,15 @@ def content_stamp(facts: os.stat_result) -> tuple[int, int, int, int]:
     return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
 
 
+def existing_file(folder: Path, name: str) -> Path | None:
+    """Return the file that a text names, resolved; None: there is none."""
+    try:
+        file = (folder / name).resolve()
+        return file if file.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # too long, a zero byte, a circle of links
+        return None
+
+
 def read_text(path: Path, encoding: str = "utf-8") -> str:
     """Return a regular file's text; never wait for a pipe.
 

@@ -55,6 +55,22 @@ def listed(words: Sequence[str], n_most: int = 5) -> str:
     return shown if len(words) <= n_most else f"{shown} and {len(words) - n_most:,} more"
 
 
+def is_utf8(text: str) -> bool:
+    """Return whether a name is UTF-8; other bytes were decoded as surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def cell_text(value: Any) -> str:
+    """Return a value as a cell or a field shows it: texts plain, null empty, the rest as JSON.
+
+    >>> cell_text("a"), cell_text(None), cell_text(True), cell_text([1])
+    ('a', '', 'true', '[1]')
+    """
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def canonical_json(value: Any) -> str:
     """Return plain data as JSON, the same text for equal values."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

@@ -152,7 +152,7 @@ def _file_key_value(value: Any) -> Any:
 
 def _files(texts: Iterable[Any], base: Path) -> Iterator[Path]:
     for text in texts:
-        file = named_file(text, base) if isinstance(text, str) else None
+        file = files.existing_file(base, text) if isinstance(text, str) else None
         if file is not None:
             yield file
 
@@ -164,18 +164,9 @@ def _function_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
             names = [one.name for one in tools_used(step.uses, data)]
         for name in names:
             found = FUNCTION_REFERENCE.match(name)
-            file = named_file(found["file"], base) if found is not None else None
+            file = files.existing_file(base, found["file"]) if found is not None else None
             if file is not None:
                 yield file
-
-
-def named_file(text: str, base: Path) -> Path | None:
-    """Return the file that a text names, resolved; None: there is none."""
-    try:
-        file = (base / text).resolve()
-        return file if file.is_file() else None
-    except (OSError, ValueError, RuntimeError):  # too long, a zero byte, a circle of links
-        return None
 
 
 def scripts_named(words: Iterable[Any], base: Path) -> Iterator[Path]:

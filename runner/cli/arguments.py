@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from paddock.engine.system.text import is_utf8
 from paddock.runner.progress import console
 
 from .exit_status import CommandError
@@ -99,11 +100,6 @@ def named_file(text: str) -> Path | None:
     path = Path(text)
     names = (path, path.with_name(f"{path.name}.yaml"), path.with_name(f"{path.name}.yml"))
     return next((name for name in names[: 3 if path.name else 1] if name.exists()), None)
-
-
-def is_utf8(text: str) -> bool:
-    """Return whether a name is UTF-8; other bytes were decoded as surrogates."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _in_folder(folder: Path, command: str, *, with_prompts: bool) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.files import write_output
-from paddock.engine.system.text import one_line
+from paddock.engine.system.text import cell_text, one_line
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger.calibration import (
     LEAST_FIELDS,
@@ -37,7 +37,6 @@ from paddock.runner.review.fields import (
     shown_item,
     subject_fields,
     sure_text,
-    value_text,
 )
 from paddock.runner.settings import STATE_FOLDER
 
@@ -169,7 +168,7 @@ def _field_texts(subject: Mapping[str, Any]) -> tuple[tuple[str, str, str], ...]
 
 
 def _short(value: object) -> str:
-    return "null" if value is None else one_line(value_text(value), MAX_VALUE_CHARS)
+    return "null" if value is None else one_line(cell_text(value), MAX_VALUE_CHARS)
 
 
 def reliability_tables(

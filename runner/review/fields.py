@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from paddock.engine.system.text import counted, one_line, path_text, resolve_ref
+from paddock.engine.system.text import cell_text, counted, one_line, path_text, resolve_ref
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.reviews import Review
 
@@ -63,7 +63,7 @@ class AnswerField:
     @property
     def text(self) -> str:
         """The value as a person reads and writes it."""
-        return value_text(self.value)
+        return cell_text(self.value)
 
     def typed(self, text: str) -> Any:
         """Return the value that a person means by this text.
@@ -75,23 +75,12 @@ class AnswerField:
         if self.is_nullable and not text.strip():
             return None
         if self.kind == "choice":
-            return next((one for one in self.choices if value_text(one) == text.strip()), text)
+            return next((one for one in self.choices if cell_text(one) == text.strip()), text)
         if self.kind == "text":
             return text
         found = _json_or_none(text)
         is_number = isinstance(found, int | float) and not isinstance(found, bool)
         return text if found is None or (self.kind == "number" and not is_number) else found
-
-
-def value_text(value: Any) -> str:
-    """Return a value as a person reads it: texts plain, null empty, the rest as JSON.
-
-    >>> value_text("a"), value_text(None), value_text(True), value_text([1])
-    ('a', '', 'true', '[1]')
-    """
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def answer_fields(
@@ -122,7 +111,7 @@ def changed_fields(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
     return [
         (path, was.get(path), now.get(path))
         for path in dict.fromkeys((*was, *now))
-        if path not in was or path not in now or value_text(was[path]) != value_text(now[path])
+        if path not in was or path not in now or cell_text(was[path]) != cell_text(now[path])
     ]
 
 
@@ -287,7 +276,7 @@ def sure_text(confidence: Mapping[str, Any] | None) -> str:
     words = f"  ({confidence['p']:.0%}"
     second_p = confidence.get("second_p")
     if confidence.get("second") is not None and (second_p or 0.0) >= RIVAL * confidence["p"]:
-        other = one_line(value_text(confidence["second"]), MAX_VALUE_CHARS) or '""'
+        other = one_line(cell_text(confidence["second"]), MAX_VALUE_CHARS) or '""'
         words += f"; else {other} {second_p or 0.0:.0%}"
     return f"{words})"
 

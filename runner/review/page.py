@@ -39,6 +39,7 @@ from paddock.engine.api.errors import ApiError
 from paddock.engine.api.json_body import parse_json
 from paddock.engine.api.streaming import PAGE_HEADERS, dumps, json_response, page_route
 from paddock.engine.system import files, no_links
+from paddock.engine.system.text import cell_text
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.reviews import DecisionRefused, Review, unknown_review
 from paddock.runner.render.html_page import COLOUR_CSS
@@ -57,7 +58,6 @@ from .fields import (
     placed_fault,
     subject_fields,
     text_window,
-    value_text,
 )
 
 PAGE_PATH = "/review"
@@ -671,7 +671,7 @@ def _field(field: AnswerField) -> dict[str, Any]:
         "kind": field.kind,
         "text": field.text,
         "is_null": field.value is None,
-        "choices": [value_text(one) for one in field.choices],
+        "choices": [cell_text(one) for one in field.choices],
         "is_nullable": field.is_nullable,
         "description": field.description,
         "confidence": field.confidence,

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from paddock.engine.system.text import is_utf8
 from paddock.runner.bind.bound import BoundPlan
 from paddock.steps.files.scan import VECTOR_TABLE_SUFFIX, Globs
 
@@ -198,7 +199,8 @@ class WatchFilter:
     def wants_file(self, relpath: str) -> bool:
         """Return whether a file in a wanted folder counts."""
         folder, _, name = relpath.rpartition("/")
-        if is_temporary(name) or not _is_utf8(relpath):
+        # The step that lists files leaves names out that are not UTF-8: nothing would run
+        if is_temporary(name) or not is_utf8(relpath):
             return False
         if self._is_ignored(relpath) or (self.owned and self._prefix + relpath in self.owned):
             return False
@@ -227,15 +229,6 @@ class WatchFilter:
 
     def _is_ignored(self, relpath: str) -> bool:
         return bool(self._ignored) and self._prefix + relpath in self._ignored
-
-
-def _is_utf8(name: str) -> bool:
-    # The step that lists files leaves such names out, so a run would have nothing to do.
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def watch_specs(bound: BoundPlan) -> tuple[WatchSpec, ...]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from paddock.engine.system.no_links import NotRegularFile, read_file
+from paddock.engine.system.text import cell_text
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.keys import SizeBytes
 from paddock.steps.base import Output, Params, StepError, Tools
@@ -312,7 +313,7 @@ def _formula_escaped(value: Any) -> str:
     >>> _formula_escaped("=HYPERLINK(A1)"), _formula_escaped("-5,5 %"), _formula_escaped(-5)
     ("'=HYPERLINK(A1)", '-5,5 %', '-5')
     """
-    return f"'{value}" if _is_formula(value) else _cell(value)
+    return f"'{value}" if _is_formula(value) else cell_text(value)
 
 
 def without_formula_escape(text: str) -> str:
@@ -322,17 +323,6 @@ def without_formula_escape(text: str) -> str:
     ('=A1', "'tis")
     """
     return text[1:] if text.startswith("'") and _is_formula(text[1:]) else text
-
-
-def _cell(value: Any) -> str:
-    """Return a value as text: empty for null, JSON for lists and mappings.
-
-    >>> _cell(None), _cell(True), _cell(1.5), _cell(["a"]), _cell("x")
-    ('', 'true', '1.5', '["a"]', 'x')
-    """
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 _THREAD_FROM_BYTES = 256 * 1024

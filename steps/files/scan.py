@@ -20,7 +20,7 @@ from paddock.engine.system import no_links
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.no_links import facts_of, identity, open_folder
 from paddock.engine.system.tasks import in_left_thread
-from paddock.engine.system.text import listed
+from paddock.engine.system.text import is_utf8, listed
 from paddock.pipelines.keys import SizeBytes
 from paddock.steps.base import Output, Params, StepError, Tools
 from paddock.steps.paths import os_refusal, printable, resolve_path
@@ -215,7 +215,7 @@ class FolderWalk:
         relpath = folder.prefix + entry.name
         path = os.path.join(folder.path, entry.name)  # noqa: PTH118 - the hot path
         real = os.path.join(folder.real, entry.name)  # noqa: PTH118
-        if not _is_utf8(entry.name):
+        if not is_utf8(entry.name):
             self.not_utf8.append(relpath)
         elif entry.is_symlink():
             if self.allowed:
@@ -272,14 +272,6 @@ class FolderWalk:
         elif target.is_file() and str(target) not in self.left_out:
             place = relpath, path, str(target)
             self._file(place, lambda: facts_of(target), is_named=is_named)
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def listed_names(names: list[str]) -> str:

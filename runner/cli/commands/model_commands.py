@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from paddock.engine.errors import EngineError, InvalidName
+from paddock.engine.errors import EngineError
 from paddock.engine.models.model_cards import describe_model
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.models.model_names import is_path, parse_name
+from paddock.engine.models.model_names import canonical_name, is_path, parse_name
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
 from paddock.runner.cli import model_arguments, model_tables
@@ -291,7 +291,9 @@ class _LoadedModels:
     n_queued: int
 
     def has(self, ref: str) -> bool:
-        return any(_full_name(str(row.get("name", ""))) == _full_name(ref) for row in self.rows)
+        return any(
+            canonical_name(str(row.get("name", ""))) == canonical_name(ref) for row in self.rows
+        )
 
 
 def _loaded_models(settings: Settings) -> list[_LoadedModels]:
@@ -314,14 +316,6 @@ def _loaded_models(settings: Settings) -> list[_LoadedModels]:
     for fault in faults:
         console.print_err(str(fault))
     return held
-
-
-def _full_name(ref: str) -> str:
-    """Return the canonical form of a name; a path unchanged."""
-    try:
-        return parse_name(ref).key
-    except InvalidName:
-        return ref
 
 
 def stop(
