@@ -51,9 +51,9 @@ from .bound import (
     outputs_of,
     sub_plans,
 )
+from .document_folders import WatchBinder
 from .inputs_and_parameters import ABOUT_FIELDS, NAMES_OF_WHOLE, ParameterBinder
 from .pipeline_models import ModelBinder
-from .watch_folders import WatchBinder
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role

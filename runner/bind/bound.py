@@ -26,9 +26,9 @@ from paddock.steps.base import OutsideRoots, Roots, Step
 from paddock.steps.python_step import is_function_reference
 from paddock.steps.run_pipeline import RESULT_OUTPUT
 
+from .document_folders import BoundWatch
 from .inputs_and_parameters import BoundParams, read_inputs
 from .reply import BoundReply
-from .watch_folders import BoundWatch
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec, Priority, Role

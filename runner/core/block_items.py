@@ -25,19 +25,14 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep, node_ids
+from paddock.runner.bind.document_folders import PROCESSING, BoundWatch
 from paddock.runner.bind.inputs_and_parameters import Scope
-from paddock.runner.bind.watch_folders import PROCESSING, BoundWatch
+from paddock.runner.folders.deleted_files import is_mass_deletion, is_other_folder
+from paddock.runner.folders.folder_identity import FolderIdentity, folder_identity_at, known_folder
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import SAME_FILE_REMEDY, OutputIndex
-from paddock.runner.watch.watched_folder import (
-    FolderIdentity,
-    folder_identity_at,
-    is_mass_deletion,
-    is_other_folder,
-    known_folder,
-)
 from paddock.steps.base import OutsideRoots
 from paddock.steps.paths import nearest_existing, write_refusal
 

@@ -36,12 +36,12 @@ from paddock.runner.bind.bound import (
     paths_depend_on_item_alone,
     steps_of,
 )
+from paddock.runner.folders.deleted_files import is_mass_deletion
 from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import FileCondition, OutputIndex
 from paddock.runner.progress.report import ItemReport
-from paddock.runner.watch.watched_folder import is_mass_deletion
 from paddock.steps.base import ItemName, OutsideRoots, StepError
 from paddock.steps.vectors.open_stores import OpenStores
 

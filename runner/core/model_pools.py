@@ -8,8 +8,8 @@ all fresh starts nothing), or a pool inside this process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.engine.backends.token_counting import LocalTokenizer
 from paddock.engine.errors import EngineError
-from paddock.engine.memory.pool_stats import PoolStats
 from paddock.engine.request import (
     ChatRequest,
-    EmbedReply,
-    EmbedRequest,
     ForwardingPool,
     Message,
     ModelFacts,
@@ -48,80 +45,8 @@ if TYPE_CHECKING:
     from paddock.engine.backends.balancer import BalancedPool
     from paddock.engine.backends.local import LocalPool
     from paddock.engine.models.model_finder import ModelFinder
-    from paddock.runner.daemon.run_session import DaemonSession
 
-LookUpFacts = Callable[[ModelSpec], Awaitable[ModelFacts]]
-
-
-class OnDemandPool(ForwardingPool):
-    """A pool that opens at its first use; await `ready` before `chat`.
-
-    Without a service, it opens a pool inside this process.
-    """
-
-    def __init__(self, settings: Settings, tenant: DaemonSession, facts: LookUpFacts) -> None:
-        """`facts` looks models up while there is no pool."""
-        self._settings = settings
-        self._tenant = tenant
-        self._facts = facts
-        self._stack = AsyncExitStack()
-        self._pool: Any = None
-        self._opening: asyncio.Task[Pool] | None = None
-        self.first_call = asyncio.Event()
-        """Set at the first chat or embedding call."""
-
-    async def __aenter__(self) -> OnDemandPool:
-        """Use the service if it is running."""
-        if self._tenant.is_there:
-            await self._opened()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Close what was opened."""
-        if self._opening is not None:
-            self._opening.cancel()
-            await asyncio.wait({self._opening})
-        await self._stack.aclose()
-
-    async def ready(self, model: ModelSpec) -> None:
-        await self._opened()
-
-    def stats(self) -> PoolStats:
-        """Return the pool's stats; empty while there is no pool."""
-        stats: PoolStats = PoolStats((), {}) if self._pool is None else self._pool.stats()
-        return stats
-
-    async def facts(self, model: ModelSpec) -> ModelFacts:
-        return await (self._facts if self._pool is None else self._pool.facts)(model)
-
-    def chat(self, request: ChatRequest) -> Stream:
-        self.first_call.set()
-        stream: Stream = self._pool.chat(request)
-        return stream
-
-    async def embed(self, request: EmbedRequest) -> EmbedReply:
-        self.first_call.set()
-        return await super().embed(request)
-
-    async def pool_of(self, model: ModelSpec) -> Pool:
-        return await self._opened()
-
-    async def _opened(self) -> Pool:
-        """Return the pool, opened once for all callers; a cancelled caller stops nothing."""
-        if self._opening is None:
-            self._opening = asyncio.create_task(self._open())
-        return await asyncio.shield(self._opening)
-
-    async def _open(self) -> Pool:
-        pool: Any
-        if await self._tenant.start():
-            from paddock.engine.backends.rpc import RemotePool  # brings numpy, which a plan lacks
-
-            pool = RemotePool(self._tenant.place)
-        else:
-            pool = _local_pool(self._settings)
-        self._pool = await self._stack.enter_async_context(pool)
-        return self._pool  # type: ignore[no-any-return]
+OpenPool = Callable[[], AbstractAsyncContextManager[Pool]]
 
 
 _READ_LIMITS = "servers.json"
@@ -142,8 +67,8 @@ class PoolOptions:
     """Serves instead of any other."""
     home: Pool | None = None
     """Serves all models that name no servers."""
-    here: DaemonSession | None = None
-    """Finds or starts this machine's service, in place of a pool inside this process."""
+    here: OpenPool | None = None
+    """Opens the pool of this machine's service, in place of one inside this process."""
     is_plan: bool = False
     """Models are only looked up."""
     unasked: frozenset[str] = frozenset()
@@ -201,7 +126,7 @@ async def open_home_pool(settings: Settings) -> AsyncIterator[Pool]:
 
 @asynccontextmanager
 async def _home_pool(
-    settings: Settings, here: DaemonSession | None, is_plan: bool, servers: _Servers
+    settings: Settings, here: OpenPool | None, is_plan: bool, servers: _Servers
 ) -> AsyncIterator[Pool]:
     if settings.pool_urls:
         async with servers.pool(settings.pool_urls, settings.pool_key) as balanced:
@@ -210,14 +135,14 @@ async def _home_pool(
         async with aclosing(LookupPool(settings)) as looked_up:
             yield looked_up
     elif here is not None:
-        async with OnDemandPool(settings, here, LookupPool(settings).facts) as served:
+        async with here() as served:
             yield served
     else:
-        async with _local_pool(settings) as local:
+        async with local_pool(settings) as local:
             yield local
 
 
-def _local_pool(settings: Settings) -> LocalPool:
+def local_pool(settings: Settings) -> LocalPool:
     from paddock.engine.backends.local import LocalPool  # brings numpy, as `rpc` does
 
     return LocalPool(settings.pool)

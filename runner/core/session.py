@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mappi
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from paddock.engine.system import files, tasks
 from paddock.engine.system.text import canonical_json
@@ -33,16 +33,12 @@ from paddock.steps.vectors.open_stores import OpenStores
 
 from .call_cache import QueryBatches, no_fence
 from .concurrency import TurnWait, WorkClaims, group_turn, open_claims
-from .model_pools import LookupInterrupted, PoolOptions, open_pools
+from .model_pools import LookupInterrupted, OpenPool, PoolOptions, open_pools
 from .retry_and_quarantine import CrashSuspects
 from .run_context import RunContext, open_tool_runtime
 from .run_options import PreparedRun, RunEnvironment, RunOptions
 from .run_records import RunStats
 from .staleness import Judge
-
-if TYPE_CHECKING:
-    from paddock.runner.daemon.run_session import DaemonSession
-
 
 _ADJECTIVES = (
     "amber bold brave bright brisk calm clear clever crisp deft eager early fair fleet fond gentle "
@@ -171,12 +167,12 @@ async def open_session(
     options: RunOptions,
     environment: RunEnvironment,
     *,
-    daemon: DaemonSession | None = None,
+    service: OpenPool | None = None,
     is_plan: bool = False,
 ) -> AsyncIterator[RunSession]:
     """Open a session. A run has its group's turn and locks its folders; a plan only reads.
 
-    `daemon` is this machine's service, where it runs or may be started.
+    `service` opens the pool of this machine's service, where it runs or may be started.
 
     Raises:
         LedgerError: the ledger cannot be used, or (`Locked`) another run works on the same folders.
@@ -193,7 +189,7 @@ async def open_session(
         index = await opening.open_outputs(ledger, claims, has_crashed=has_crashed)
         pools = PoolOptions(
             given=environment.pool,
-            here=daemon,
+            here=service,
             is_plan=is_plan,
             unasked=_unasked_pools(prepared, options) if is_plan else frozenset(),
             ledger=ledger,

@@ -32,12 +32,12 @@ from paddock.runner.bind.bound import (
     steps_of,
 )
 from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import OutputIndex
 from paddock.runner.progress.report import ItemReport, State
-from paddock.runner.watch.seen_files import SettledFiles, is_watch_trigger
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .block_items import (

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from paddock.engine.system import http
@@ -26,6 +27,7 @@ from paddock.runner.core import run
 from paddock.runner.core.model_pools import models_asked
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.session import NOT_BEGUN, RunSession, open_session, report_not_begun
+from paddock.runner.daemon.on_demand_pool import OnDemandPool
 from paddock.runner.daemon.run_session import MirrorReply, daemon_session, is_daemon_running
 from paddock.runner.notify.notifier import notify_at_end
 from paddock.runner.progress.events import MultiObserver
@@ -234,9 +236,10 @@ async def run_prepared(
         )
         if mode.prefect == "api":
             await check_prefect_api(os.environ)
+        service = None if daemon is None else partial(OnDemandPool, settings, daemon)
         try:
             session = await stack.enter_async_context(
-                open_session(prepared, options, environment, daemon=daemon)
+                open_session(prepared, options, environment, service=service)
             )
         except NOT_BEGUN as error:
             report = outcome.report = report_not_begun(error, bound, environment)

@@ -29,20 +29,15 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.triggers import WebhookKeys
 from paddock.runner.config import pipeline_secrets
 from paddock.runner.core.concurrency import rendered_value
+from paddock.runner.folders.file_filter import WatchSpec, watch_specs
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Review
 from paddock.runner.progress.report import Report
 from paddock.runner.review.decisions import ReviewDesk
-from paddock.runner.watch.folder_watch import FolderWatch
-from paddock.runner.watch.seen_files import SeenFiles, batch_outcome
-from paddock.runner.watch.watch_spec import (
-    BatchOutcome,
-    BatchStatus,
-    WatchBatch,
-    WatchSpec,
-    watch_specs,
-)
+from paddock.runner.watch.batches import BatchOutcome, BatchStatus, WatchBatch, batch_outcome
+from paddock.runner.watch.handled_files import WatchLedger
+from paddock.runner.watch.watch_loop import FolderWatch
 
 from .cron import CronSchedule, missed, upcoming
 from .discovery import FolderLocks
@@ -209,7 +204,7 @@ class WatchManager:
 
         watch = FolderWatch(
             spec,
-            SeenFiles(spec.name, spec.root, triggered.file, opens),
+            WatchLedger(spec.name, spec.root, triggered.file, opens),
             submit,
             note=log.warning,
             max_attempts=self._max_attempts,

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING
 from watchdog import events
 from watchdog.observers import Observer
 
+from paddock.runner.folders.file_filter import HOT_FOLDERS, WatchSpec, is_temporary
+from paddock.runner.folders.folder_identity import needs_polling
+
 from .io_thread import IoThread
-from .watch_spec import HOT_FOLDERS, WatchSpec, is_temporary
-from .watched_folder import WatchMessages, needs_polling, polling_message
+from .watch_messages import WatchMessages, polling_message
 
 if TYPE_CHECKING:
     from watchdog.observers.api import BaseObserver, EventEmitter

@@ -8,23 +8,18 @@ finished, and one that changed after its claim is processed again.
 
 from __future__ import annotations
 
-import errno
 import os
-import signal
-import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from paddock.engine.system import files, no_links
 from paddock.engine.system.files import TemporaryFile
+from paddock.runner.folders.file_filter import DONE, FAILED, PROCESSING, WatchFilter, WatchSpec
+from paddock.runner.folders.file_versions import FileVersion, file_version_at
+from paddock.runner.folders.folder_listing import list_folder
+from paddock.runner.folders.unfinished_files import is_open_for_writing
 from paddock.steps.paths import fitted_name, numbered_name
-
-from .watch_spec import DONE, FAILED, PROCESSING, FileVersion, WatchFilter, WatchSpec
-from .watched_folder import file_version_at, list_folder
-
-if sys.platform == "linux":
-    import fcntl
 
 _MOST_NUMBERS = 100_000
 _REASON_SUFFIX = ".reason.txt"
@@ -121,31 +116,6 @@ def finish_files(
             refused[relpath] = error.strerror or type(error).__name__
     _remove_empty_folders(spec.processing, moved)
     return HotFolderMoves(moved, refused, changed)
-
-
-def is_open_for_writing(path: Path) -> bool:
-    """Return whether a program of this machine has a file open for writing, if that is known.
-
-    Linux grants a read lease only while no one has the file open for writing. Other systems, other
-    users' files and network shares grant none: then only a change of the file shows it.
-    """
-    if sys.platform != "linux":
-        return False
-    try:
-        file = no_links.open_file(path)
-    except OSError:
-        return False
-    fd = file.fileno()
-    try:
-        # A broken lease raises SIGIO, which ends a process; SIGURG is ignored.
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except OSError as error:
-        return error.errno == errno.EAGAIN
-    finally:
-        file.close()
-    return False
 
 
 def make_hot_folders(spec: WatchSpec) -> None:

@@ -33,12 +33,12 @@ from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import end, wait_for_event
 from paddock.runner.daemon.daemon_server import serve_or_join
 from paddock.runner.daemon.prefect_auth import headers_from
+from paddock.runner.folders.folder_identity import file_system_of
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.drain import stop_on_signals
 from paddock.runner.progress.prefect_view import SHARE_TAG
 from paddock.runner.settings import STATE_FOLDER, Settings
-from paddock.runner.watch.watched_folder import file_system_of
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.postgres import PostgresConnection

@@ -22,7 +22,7 @@ from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import UnattendedSettings
-from paddock.runner.watch.seen_files import batch_outcome
+from paddock.runner.watch.batches import batch_outcome
 from tests.fakes.pool import FakePool, echo
 from tests.runner.core.test_blocks import NESTED
 from tests.runner.world import World, settings, states

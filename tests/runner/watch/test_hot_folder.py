@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from paddock.runner.folders.file_filter import WatchFilter, WatchSpec
+from paddock.runner.folders.file_versions import FileVersion
+from paddock.runner.folders.folder_listing import list_folder
 from paddock.runner.watch import hot_folder
-from paddock.runner.watch.watch_spec import FileVersion, WatchFilter, WatchSpec
-from paddock.runner.watch.watched_folder import list_folder
 
 
 def opened(root: Path) -> WatchSpec:

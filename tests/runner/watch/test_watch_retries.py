@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.runner.watch.watch_spec import BatchOutcome, FileVersion, WatchBatch
-from paddock.runner.watch.watch_state import MOST_BACKOFF_S, WatchRetries
+from paddock.runner.folders.file_versions import FileVersion
+from paddock.runner.watch.batches import BatchOutcome, WatchBatch
+from paddock.runner.watch.watch_retries import MOST_BACKOFF_S, WatchRetries
 
 A, B = FileVersion("a", 1, 1), FileVersion("b", 2, 2)
 BATCH = WatchBatch("w", (A, B))

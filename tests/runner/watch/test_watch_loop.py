@@ -12,19 +12,15 @@ from typing import Any, cast
 
 import pytest
 
+from paddock.runner.folders.file_filter import WatchSpec
+from paddock.runner.folders.file_versions import FileIdentity
+from paddock.runner.folders.folder_identity import FolderIdentity, Mount, folder_identity_at
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.watch import hot_folder
-from paddock.runner.watch.folder_watch import FolderWatch
-from paddock.runner.watch.seen_files import HandledFiles, SeenFiles
-from paddock.runner.watch.watch_spec import (
-    BatchOutcome,
-    BatchStatus,
-    FileIdentity,
-    WatchBatch,
-    WatchSpec,
-)
-from paddock.runner.watch.watch_state import MOST_CHANGES
-from paddock.runner.watch.watched_folder import FolderIdentity, Mount, folder_identity_at
+from paddock.runner.watch.batches import BatchOutcome, BatchStatus, WatchBatch
+from paddock.runner.watch.handled_files import HandledFiles, WatchLedger
+from paddock.runner.watch.next_batch import MOST_CHANGES
+from paddock.runner.watch.watch_loop import FolderWatch
 
 DEADLINE_S = 30.0
 
@@ -87,7 +83,7 @@ class Watched:
     def __post_init__(self) -> None:
         self.watch = FolderWatch(
             self.spec,
-            cast(SeenFiles, self.book),
+            cast(WatchLedger, self.book),
             self._submit,
             note=self.notes.append,
             max_attempts=2,
@@ -464,7 +460,7 @@ def test_at_most_two_batches_are_out_and_what_comes_later_gathers(root: Path) ->
 def test_where_no_one_takes_a_batch_it_is_told_once_and_tried_again(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.runner.watch.watch_state.REFUSED_S", 0.1)
+    monkeypatch.setattr("paddock.runner.watch.next_batch.REFUSED_S", 0.1)
     (root / "a.txt").write_text("x")
 
     async def main() -> None:
@@ -484,8 +480,8 @@ def test_where_no_one_takes_a_batch_it_is_told_once_and_tried_again(
 def test_a_ledger_that_cannot_be_used_for_a_while_ends_nothing(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.runner.watch.watch_state.REFUSED_S", 0.1)
-    monkeypatch.setattr("paddock.runner.watch.folder_watch.REFUSED_S", 0.1)
+    monkeypatch.setattr("paddock.runner.watch.next_batch.REFUSED_S", 0.1)
+    monkeypatch.setattr("paddock.runner.watch.watch_loop.REFUSED_S", 0.1)
     (root / "a.txt").write_text("x")
     book = MemoryBook(error=LedgerError("the disk is full"))
 
@@ -573,7 +569,7 @@ def test_where_the_system_takes_no_more_watches_the_folder_is_polled(
         raise OSError(28, "inotify watch limit reached")
 
     monkeypatch.setattr("paddock.runner.watch.change_source.FolderEvents.start", refuse)
-    monkeypatch.setattr("paddock.runner.watch.folder_watch.POLL_S", 0.2)
+    monkeypatch.setattr("paddock.runner.watch.watch_loop.POLL_S", 0.2)
 
     async def main() -> None:
         async with Watched(spec(root)).running() as watched:
@@ -591,10 +587,10 @@ def test_where_the_system_takes_no_more_watches_the_folder_is_polled(
 
 def test_a_network_share_is_polled_and_said_so(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "paddock.runner.watch.watched_folder.mounted",
+        "paddock.runner.folders.folder_identity.mounted",
         lambda: [Mount("/", "ext4"), Mount(str(root), "nfs4")],
     )
-    monkeypatch.setattr("paddock.runner.watch.folder_watch.POLL_S", 0.2)
+    monkeypatch.setattr("paddock.runner.watch.watch_loop.POLL_S", 0.2)
 
     async def main() -> None:
         async with Watched(spec(root)).running() as watched:
@@ -616,7 +612,7 @@ def test_a_folder_that_hangs_is_told_and_the_watch_still_ends(
     hangs = threading.Event()
     monkeypatch.setattr("paddock.runner.watch.io_thread.SLOW_S", 0.2)
     monkeypatch.setattr(
-        "paddock.runner.watch.folder_watch.root_identity", lambda root: hangs.wait() and (1, 1)
+        "paddock.runner.watch.watch_loop.root_identity", lambda root: hangs.wait() and (1, 1)
     )
 
     async def main() -> None:

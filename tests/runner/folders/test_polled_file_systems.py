@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.watch.watched_folder import (
+from paddock.runner.folders.folder_identity import (
     FolderIdentity,
     Mount,
     file_system_of,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.runner.watch.watch_spec import is_temporary, is_temporary_path
+from paddock.runner.folders.file_filter import is_temporary, is_temporary_path
 
 
 @pytest.mark.parametrize(

@@ -18,18 +18,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from paddock.runner.folders.file_filter import WatchFilter, WatchSpec
+from paddock.runner.folders.file_versions import UNKNOWN_FILE, FileIdentity, FileVersion
+from paddock.runner.folders.folder_listing import list_folder, look_at_paths
 from paddock.runner.watch import hot_folder
-from paddock.runner.watch.watch_spec import (
-    UNKNOWN_FILE,
-    BatchOutcome,
-    FileIdentity,
-    FileVersion,
-    WatchBatch,
-    WatchFilter,
-    WatchSpec,
-)
-from paddock.runner.watch.watch_state import MOST_BATCHES_OUT, WatchState
-from paddock.runner.watch.watched_folder import list_folder, look_at_paths
+from paddock.runner.watch.batches import BatchOutcome, WatchBatch
+from paddock.runner.watch.next_batch import MOST_BATCHES_OUT, WatchState
 
 NAMES = ("a.txt", "sub/b.txt")
 names = st.sampled_from(NAMES)

@@ -8,7 +8,7 @@ import pytest
 
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.runner.bind.bind import bind, check, read_plan
-from paddock.runner.watch.watch_spec import WatchSpec, watch_specs
+from paddock.runner.folders.file_filter import WatchSpec, watch_specs
 
 HEAD = """\
 name: news

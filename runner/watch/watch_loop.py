@@ -1,7 +1,7 @@
 """Watch one folder for years.
 
 List, let files settle, collect a batch, submit it, record the outcome. Events are hints and a full
-listing is the truth; `watch_state` decides. No error of the folder ends the watch. Knows no
+listing is the truth; `next_batch` decides. No error of the folder ends the watch. Knows no
 Prefect and starts no run: `submit` does, and its caller calls `done` once for each batch.
 """
 
@@ -15,31 +15,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from paddock.engine.system.tasks import call_in, end, wait_for_event
+from paddock.runner.folders.file_filter import WatchFilter, WatchSpec
+from paddock.runner.folders.file_versions import UNKNOWN_FILE, FileIdentity, FileVersion
+from paddock.runner.folders.folder_listing import list_folder, look_at_paths, root_identity
 from paddock.runner.ledger.entries import LedgerError
 
+from .batches import BatchOutcome, WatchBatch
 from .change_source import POLL_S, POLL_SHARE, ChangeSource
+from .handled_files import WatchLedger
 from .hot_folder import claim_files, claimed_files, finish_files, make_hot_folders
 from .io_thread import SLOW_S, IoThread, WatchStopped
-from .seen_files import SeenFiles
-from .watch_spec import (
-    UNKNOWN_FILE,
-    BatchOutcome,
-    FileIdentity,
-    FileVersion,
-    WatchBatch,
-    WatchFilter,
-    WatchSpec,
-)
-from .watch_state import REFUSED_S, WatchState
-from .watched_folder import (
-    WatchMessages,
-    away_message,
-    list_folder,
-    look_at_paths,
-    other_folder_message,
-    root_identity,
-    some_names,
-)
+from .next_batch import REFUSED_S, WatchState
+from .watch_messages import WatchMessages, away_message, other_folder_message, some_names
 
 ROOT_S = 2.0
 """Interval of the checks whether the root is still there, and the same."""
@@ -70,7 +57,7 @@ class FolderWatch:
     def __init__(
         self,
         spec: WatchSpec,
-        book: SeenFiles,
+        ledger: WatchLedger,
         submit: Callable[[WatchBatch], Awaitable[None]],
         *,
         note: Callable[[str], None],
@@ -84,8 +71,8 @@ class FolderWatch:
         self._clock = clock
         self._notices = WatchMessages(spec.root, note)
         self._wake = asyncio.Event()
-        self._book = book
-        self._wanted = WatchFilter(spec)
+        self._ledger = ledger
+        self._filter = WatchFilter(spec)
         self._io = IoThread(f"watch {spec.root}", self._slow)
         self._change_source = ChangeSource(spec, self._io, self._notices, self._awake)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -186,7 +173,7 @@ class FolderWatch:
         """Read the ledger; wait while it cannot be read."""
         while self._state is None:
             try:
-                known = await self._io.ask(self._book.read)
+                known = await self._io.ask(self._ledger.read)
             except LedgerError as error:
                 self._notices.tell("ledger", str(error))
                 await self._io.sleep(REFUSED_S)
@@ -197,7 +184,7 @@ class FolderWatch:
                 known.done,
                 epoch=known.epoch,
                 roots=known.roots,
-                wants=self._wanted.wants,
+                wants=self._filter.wants,
                 max_attempts=self._max_attempts,
             )
 
@@ -262,7 +249,7 @@ class FolderWatch:
         assert self._state is not None  # `_begin` made it
         known = self._state.claimed()
         await self._io.ask(make_hot_folders, self.spec)
-        found = await self._io.ask(claimed_files, self.spec, self._wanted)
+        found = await self._io.ask(claimed_files, self.spec, self._filter)
         new = {relpath: seen for relpath, seen in found.items() if relpath not in known}
         self._state.found_claimed(new, self._clock())
 
@@ -272,7 +259,7 @@ class FolderWatch:
             state.disturb()
             self._look_soon()
         if hints.relpaths:
-            found = await self._io.ask(look_at_paths, self.spec.root, hints.relpaths, self._wanted)
+            found = await self._io.ask(look_at_paths, self.spec.root, hints.relpaths, self._filter)
             state.hint(found, self._clock())
             if None in found.values() and not self.spec.is_hot:
                 self._look_soon()  # only full listings show what is gone
@@ -283,7 +270,7 @@ class FolderWatch:
 
     async def _whole(self, state: WatchState) -> None:
         began = self._clock()
-        listing = await self._io.ask(list_folder, self.spec.root, self._wanted)
+        listing = await self._io.ask(list_folder, self.spec.root, self._filter)
         now = self._looked_at = self._clock()
         self._took_s = now - began
         n_absent = state.look(listing, now)
@@ -304,7 +291,7 @@ class FolderWatch:
     async def _confirmed(self, state: WatchState) -> bool:
         """Read again which folder it is: a run with `--yes` may have confirmed it."""
         try:
-            roots = (await self._io.ask(self._book.read)).roots
+            roots = (await self._io.ask(self._ledger.read)).roots
         except LedgerError as error:
             self._notices.tell("ledger", str(error))
             return False
@@ -321,7 +308,7 @@ class FolderWatch:
         self._notices.over("foreign")
         if state.is_root_new:
             try:
-                await self._io.ask(self._book.record_root, state.roots[0])
+                await self._io.ask(self._ledger.record_root, state.roots[0])
             except LedgerError as error:
                 self._notices.tell("ledger", str(error))
             else:
@@ -332,20 +319,20 @@ class FolderWatch:
         names = state.settling.to_check(self._clock())
         if names:
             found: dict[str, FileVersion | None] = dict.fromkeys(names)
-            found.update(await self._io.ask(look_at_paths, self.spec.root, names, self._wanted))
+            found.update(await self._io.ask(look_at_paths, self.spec.root, names, self._filter))
             state.check(found, self._clock())
 
     # --- batches
 
     async def _hand_on(self, state: WatchState) -> None:
         try:
-            self._wanted.owned = await self._io.ask(self._book.owned)
+            self._filter.owned = await self._io.ask(self._ledger.owned)
         except LedgerError as error:
             self._notices.tell("ledger", str(error))
             state.postpone(self._clock())
             return
         for relpath in state.settled():
-            if not self._wanted.wants_file(relpath):
+            if not self._filter.wants_file(relpath):
                 state.forget(relpath)
         batch = state.take(await self._claimed(state) if self.spec.is_hot else None)
         if batch is None:
@@ -354,7 +341,7 @@ class FolderWatch:
             if not self.spec.is_hot:
                 names = (*(seen.relpath for seen in batch.files), *batch.gone)
                 taken = dict.fromkeys(names, UNKNOWN_FILE)
-                await self._io.ask(self._book.record, "", taken, (), state.epoch)
+                await self._io.ask(self._ledger.record, "", taken, (), state.epoch)
             await self._submit(batch)
         except WatchStopped:
             raise
@@ -384,7 +371,7 @@ class FolderWatch:
             ended = self._ended[0]
             try:
                 await self._io.ask(
-                    self._book.record, ended.run, ended.files, ended.gone, ended.epoch
+                    self._ledger.record, ended.run, ended.files, ended.gone, ended.epoch
                 )
             except LedgerError as error:
                 self._notices.tell("ledger", str(error))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from paddock.runner.watch.watch_spec import FileVersion
-from paddock.runner.watch.watch_state import SettlingFiles
+from paddock.runner.folders.file_versions import FileVersion
+from paddock.runner.folders.unfinished_files import SettlingFiles
 
 A = FileVersion("a", 10, 1, 7)
 

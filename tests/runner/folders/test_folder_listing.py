@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from paddock.runner.watch.watch_spec import WatchFilter, WatchSpec
-from paddock.runner.watch.watched_folder import list_folder, look_at_paths
+from paddock.runner.folders.file_filter import WatchFilter, WatchSpec
+from paddock.runner.folders.folder_listing import list_folder, look_at_paths
 
 
 def filter_of(root: Path, **options: object) -> WatchFilter:

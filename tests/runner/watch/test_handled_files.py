@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from paddock.runner.folders.file_versions import UNKNOWN_FILE
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.watch.seen_files import (
-    HandledFiles,
-    SeenFiles,
-    batch_outcome,
-)
-from paddock.runner.watch.watch_spec import UNKNOWN_FILE, BatchOutcome
+from paddock.runner.watch.batches import BatchOutcome, batch_outcome
+from paddock.runner.watch.handled_files import HandledFiles, WatchLedger
 from tests.runner.world import World
 
 BAD = """\
@@ -25,11 +22,11 @@ steps:
 """
 
 
-def book_of(world: World) -> SeenFiles:
+def book_of(world: World) -> WatchLedger:
     def opens(is_readonly: bool) -> Ledger:
         return Ledger(world.folder / ".paddock", is_readonly=is_readonly)
 
-    return SeenFiles("w", world.folder / "inbox", world.file, opens)
+    return WatchLedger("w", world.folder / "inbox", world.file, opens)
 
 
 def test_a_book_that_no_one_has_written_is_empty(tmp_path: Path) -> None:

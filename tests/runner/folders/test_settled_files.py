@@ -10,11 +10,11 @@ import pytest
 from paddock.engine.settings import PoolSettings
 from paddock.runner.api import run_async
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.folders.file_versions import UNKNOWN_FILE
+from paddock.runner.folders.unfinished_files import is_watch_trigger
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings
-from paddock.runner.watch.seen_files import is_watch_trigger
-from paddock.runner.watch.watch_spec import UNKNOWN_FILE
 from tests.fakes.pool import FakePool
 from tests.runner.world import World
 

@@ -1,19 +1,15 @@
-"""Values of a folder watch: options, file versions, batches, filters.
+"""Which files of a folder a watch wants: its globs, temporary names, outputs of the pipeline.
 
-Pure values; touches no file. A file version is (watch, path below the root, size, mtime_ns); the
-inode only tells whether it is still the same file while it settles. The run that reads a file
-computes its sha256. Temporary names are ignored: their writer renames the file when it is
+Pure values; touches no file. Temporary names are ignored: their writer renames the file when it is
 complete.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Collection, Iterable, Mapping, Set
-from dataclasses import dataclass, field
+from collections.abc import Set
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from paddock.engine.system.text import is_utf8
 from paddock.runner.bind.bound import BoundPlan
@@ -21,15 +17,8 @@ from paddock.steps.files.scan import VECTOR_TABLE_SUFFIX, Globs
 
 _TEMPORARY_PREFIXES = (".", "~$", "#recycle", "#snapshot")
 _TEMPORARY_SUFFIXES = (
-    "~",
-    ".tmp",
-    ".temp",
-    ".part",
-    ".partial",
-    ".filepart",
-    ".crdownload",
-    ".download",
-)
+    "~", ".tmp", ".temp", ".part", ".partial", ".filepart", ".crdownload", ".download",
+)  # fmt: skip
 _TEMPORARY_NAMES = frozenset(
     (
         "4913",  # Vim, to test whether it may write here
@@ -60,15 +49,12 @@ def is_temporary_path(relpath: str) -> bool:
     return any(is_temporary(name) for name in relpath.split("/"))
 
 
-FileIdentity: TypeAlias = tuple[int, int]
-"""(size, mtime_ns) of one version of a file."""
-
-UNKNOWN_FILE: FileIdentity = (-1, -1)
-"""The version in the ledger of a file that a run has taken and not finished."""
-
 ALL_FILES = ("**/*",)
 
+
 PROCESSING, DONE, FAILED = "processing", "done", "failed"
+
+
 HOT_FOLDERS = (PROCESSING, DONE, FAILED)
 """Folders of a hot folder that hold no unclaimed documents."""
 
@@ -96,75 +82,6 @@ class WatchSpec:
     def processing(self) -> Path:
         """The folder with claimed documents."""
         return self.root / PROCESSING
-
-
-@dataclass(frozen=True, slots=True)
-class FileVersion:
-    """One version of a file, as it was seen. `relpath` has forward slashes."""
-
-    relpath: str
-    size: int
-    mtime_ns: int
-    inode: int = field(default=0, compare=False)
-
-    @property
-    def identity(self) -> FileIdentity:
-        """The part that the ledger keeps."""
-        return (self.size, self.mtime_ns)
-
-    def is_same(self, other: FileVersion) -> bool:
-        """Return whether nothing at all has happened to the file between two looks."""
-        return self == other and self.inode == other.inode
-
-
-@dataclass(frozen=True, slots=True)
-class WatchBatch:
-    """Settled files for one run."""
-
-    watch: str
-    files: tuple[FileVersion, ...]
-    gone: tuple[str, ...] = ()
-    """Files that were handled once and have been deleted since."""
-    idempotency_key: str = ""
-    """The same for the same change, so that submitting it twice starts one run."""
-    retries_failed: bool = False
-    """In a hot folder, a document that is dropped again is processed again."""
-
-
-BatchStatus: TypeAlias = Literal[
-    "completed", "quarantined", "failed", "crashed", "budget", "interrupted", "skipped"
-]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchOutcome:
-    """How the run of a batch ended."""
-
-    run: str
-    status: BatchStatus
-    failed: Mapping[str, str] = field(default_factory=dict)
-    """Items that failed, key → reason; in a block over files the key is the `relpath`."""
-    again: Collection[str] = frozenset()
-    """Those of them with a transient error: the next run tries them again."""
-    message: str = ""
-    """Why the run as a whole failed."""
-    waiting: Collection[str] = frozenset()
-    """Items that wait for a person's decision."""
-
-
-def batch_key(watch: str, epoch: int, files: Iterable[FileVersion], gone: Iterable[str]) -> str:
-    """Return a batch's idempotency key.
-
-    `epoch` counts what the watch has recorded, so that a version that comes back after another
-    one, or a retry, is a change of its own.
-    """
-    digest = hashlib.sha256(f"{watch}\0{epoch}\0".encode("utf-8", "surrogateescape"))
-    for seen in files:
-        text = f"{seen.relpath}\0{seen.size}\0{seen.mtime_ns}\0"
-        digest.update(text.encode("utf-8", "surrogateescape"))
-    for relpath in gone:
-        digest.update(f"{relpath}\0gone\0".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()[:32]
 
 
 class WatchFilter:

@@ -1,11 +1,8 @@
-"""State machine of a watch.
+"""Which files the next run of a watch takes.
 
 Which file versions are done, settling, ready, in a run, or waiting for a retry. No clock, no file,
 no ledger. While a batch is out nothing is known of its files: the run may read another version
-than the one that was seen. A file that fails is retried a bounded number of times; the ledger
-counts too, and does not retry what it quarantined. A run that fails as a whole (a missing share, a
-full disk) proves nothing about the files: it is retried with growing pauses for as long as it
-takes. Neither does a crashed process: the ledger knows which files it worked on, and how often.
+than the one that was seen.
 """
 
 from __future__ import annotations
@@ -13,244 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from paddock.engine.system.retry import Backoff
+from paddock.runner.folders.deleted_files import MissingFiles, is_other_folder
+from paddock.runner.folders.file_filter import WatchSpec
+from paddock.runner.folders.file_versions import UNKNOWN_FILE, FileIdentity, FileVersion
+from paddock.runner.folders.folder_identity import FolderIdentity, known_folder
+from paddock.runner.folders.folder_listing import FolderListing
+from paddock.runner.folders.unfinished_files import SettlingFiles
 
-from .watch_spec import (
-    UNKNOWN_FILE,
-    BatchOutcome,
-    FileIdentity,
-    FileVersion,
-    WatchBatch,
-    WatchSpec,
-    batch_key,
-)
-from .watched_folder import (
-    FolderIdentity,
-    FolderListing,
-    MissingFiles,
-    is_other_folder,
-    known_folder,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class UnsettledFile:
-    """A version that was first seen at `since` (seconds of a monotonic clock)."""
-
-    seen: FileVersion
-    since: float
-
-
-class SettlingFiles:
-    """The files that have not settled yet.
-
-    A file is complete only when a second look, after the settle time, shows the same: one look
-    proves nothing, however old its mtime.
-    """
-
-    def __init__(self, settle_s: float) -> None:
-        self._settle_s = settle_s
-        self._waiting: dict[str, UnsettledFile] = {}
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._waiting)
-
-    def __contains__(self, relpath: object) -> bool:
-        return relpath in self._waiting
-
-    def see(self, seen: FileVersion, now: float) -> None:
-        """Note a file's version; a change restarts its settle time."""
-        known = self._waiting.get(seen.relpath)
-        if known is None or not known.seen.is_same(seen):
-            self._waiting[seen.relpath] = UnsettledFile(seen, now)
-
-    def drop(self, relpath: str) -> None:
-        self._waiting.pop(relpath, None)
-
-    def keep(self, relpaths: Mapping[str, object]) -> None:
-        """Forget every file that is not among these."""
-        for relpath in [one for one in self._waiting if one not in relpaths]:
-            del self._waiting[relpath]
-
-    def to_check(self, now: float) -> list[str]:
-        """Return the files whose settle time is over: look at them again."""
-        return [
-            relpath
-            for relpath, waiting in self._waiting.items()
-            if now - waiting.since >= self._settle_s
-        ]
-
-    def settled(self, found: Mapping[str, FileVersion | None], now: float) -> Iterator[FileVersion]:
-        """Remove and yield the files that look the same as before; restart the others."""
-        for relpath, seen in found.items():
-            known = self._waiting.get(relpath)
-            if known is None:
-                continue
-            if seen is None:
-                del self._waiting[relpath]
-            elif not known.seen.is_same(seen):
-                self._waiting[relpath] = UnsettledFile(seen, now)
-            elif now - known.since >= self._settle_s:
-                del self._waiting[relpath]
-                yield seen
-
-    def next_at(self) -> float | None:
-        """Return when the first settle time is over."""
-        return min((one.since + self._settle_s for one in self._waiting.values()), default=None)
-
-
-_FIRST_BACKOFF_S = 10.0
-MOST_BACKOFF_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class RetryVerdict:
-    """What happens to a batch's files."""
-
-    is_through: bool
-    """The run looked at every file."""
-    held: frozenset[str] = frozenset()
-    given_up: Mapping[str, str] = field(default_factory=dict)
-    not_before: float = 0.0
-    """When to retry the run, if it did not finish."""
-
-
-@dataclass(frozen=True, slots=True)
-class _WaitingFile:
-    seen: FileVersion
-    until: float
-
-
-class WatchRetries:
-    """Failed files, and when each is retried."""
-
-    def __init__(self, max_attempts: int, batch_s: float, reconcile_s: float) -> None:
-        self._max_attempts = max_attempts
-        self._first_s = max(batch_s, _FIRST_BACKOFF_S)
-        self._backoff = Backoff(self._first_s, max(MOST_BACKOFF_S, reconcile_s))
-        self._reconcile_s = reconcile_s
-        self._held: dict[str, _WaitingFile] = {}
-        self._attempts: dict[str, tuple[FileIdentity, int]] = {}
-        self._n_failed_runs = 0
-        self.claimed: dict[str, FileVersion] = {}
-        """Files in a hot folder's `processing/`."""
-
-    def __len__(self) -> int:
-        """Return how many files wait for a retry."""
-        return len(self._held)
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over these files, and those in a hot folder's `processing/`."""
-        yield from self._held
-        yield from self.claimed
-
-    def changed(self, seen: FileVersion, until: float) -> None:
-        """Note that a file in `processing/` has changed; submit it again later."""
-        self.claimed[seen.relpath] = seen
-        self._held[seen.relpath] = _WaitingFile(seen, until)
-
-    def holds(self, seen: FileVersion) -> bool:
-        """Return whether this version waits; another version of the file ends the wait."""
-        held = self._held.get(seen.relpath)
-        if held is None:
-            return False
-        if held.seen.identity != seen.identity:
-            del self._held[seen.relpath]
-            return False
-        return True
-
-    def released(self, now: float) -> Iterator[FileVersion]:
-        """Remove and yield the files that have waited long enough."""
-        for relpath in [one for one, held in self._held.items() if now >= held.until]:
-            yield self._held.pop(relpath).seen
-
-    def next_at(self) -> float | None:
-        """Return when the first of them has waited long enough."""
-        return min((held.until for held in self._held.values()), default=None)
-
-    def judge(self, batch: WatchBatch, outcome: BatchOutcome, now: float) -> RetryVerdict:
-        """Decide what happens to the files of a batch whose run has ended."""
-        if outcome.status in ("completed", "quarantined"):
-            return self._after_success(batch, outcome, now)
-        if outcome.status in ("budget", "interrupted", "skipped"):
-            wait = self._reconcile_s if outcome.status == "budget" else self._first_s
-            return self._wait(batch.files, now + wait)
-        return self._after_failure(batch, outcome, now)
-
-    def _after_success(self, batch: WatchBatch, outcome: BatchOutcome, now: float) -> RetryVerdict:
-        self._n_failed_runs = 0
-        again, given_up = [], {}
-        for seen in batch.files:
-            if seen.relpath not in outcome.again:
-                self._attempts.pop(seen.relpath, None)
-            elif self._counted(seen):
-                again.append(seen)
-            else:
-                given_up[seen.relpath] = self._why(outcome, seen)
-        n_failures = max(map(self._n_of, again), default=1)
-        held = self._wait(again, now + self._backoff.pause_s(max(n_failures, 1))).held
-        # A hot folder's document stays in `processing/` until a person has decided.
-        waiting = [one for one in batch.files if one.relpath in outcome.waiting]
-        reviewed = [one for one in waiting if one.relpath in self.claimed]
-        held |= self._wait(reviewed, now + self._reconcile_s).held
-        return RetryVerdict(True, held, given_up)
-
-    def _after_failure(self, batch: WatchBatch, outcome: BatchOutcome, now: float) -> RetryVerdict:
-        self._n_failed_runs += 1
-        again, given_up = [], {}
-        for seen in batch.files:
-            if self._is_tried_again(outcome, seen):
-                again.append(seen)
-            else:
-                given_up[seen.relpath] = self._why(outcome, seen)
-        held = self._wait(again, now + self._backoff.pause_s(self._n_failed_runs))
-        return RetryVerdict(False, held.held, given_up, held.not_before)
-
-    def _is_tried_again(self, outcome: BatchOutcome, seen: FileVersion) -> bool:
-        """Return whether to retry a file of an ended batch; count its failure.
-
-        A run that died proves nothing about files that did not fail. The ledger counts the deaths
-        for each file, and quarantines it then.
-        """
-        if seen.relpath not in outcome.failed:
-            return True
-        if outcome.status == "crashed" and seen.relpath not in outcome.again:
-            return False
-        return self._counted(seen)
-
-    def _wait(self, files: Sequence[FileVersion], until: float) -> RetryVerdict:
-        for seen in files:
-            self._held[seen.relpath] = _WaitingFile(seen, until)
-        held = frozenset(seen.relpath for seen in files)
-        return RetryVerdict(False, held, not_before=until)
-
-    def _counted(self, seen: FileVersion) -> bool:
-        """Count a failure of this version; return whether it may be retried."""
-        n = self._n_of(seen) + 1
-        if n >= self._max_attempts:
-            self._attempts.pop(seen.relpath, None)
-            return False
-        self._attempts[seen.relpath] = (seen.identity, n)
-        return True
-
-    def _n_of(self, seen: FileVersion) -> int:
-        identity, n = self._attempts.get(seen.relpath, (seen.identity, 0))
-        return n if identity == seen.identity else 0
-
-    def _why(self, outcome: BatchOutcome, seen: FileVersion) -> str:
-        why = outcome.failed.get(seen.relpath) or outcome.message
-        return why or f"the run that took it ended as '{outcome.status}'"
-
+from .batches import BatchOutcome, WatchBatch, batch_key
+from .watch_retries import WatchRetries
 
 REFUSED_S = 5.0
 """Pause before a batch is submitted again, such as while Prefect restarts."""
-
 MOST_BATCHES_OUT = 2
 """Batches out at a time: one that runs and one that waits; later files gather."""
-
 MOST_CHANGES = 5
 """Runs in which a file of a hot folder may change before it is given up."""
 

@@ -1,0 +1,57 @@
+"""Versions of a file: (path below the root, size, mtime_ns).
+
+The inode only shows whether it is still the same file while it settles. The run that reads a file
+computes its sha256.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+FileIdentity: TypeAlias = tuple[int, int]
+"""(size, mtime_ns) of one version of a file."""
+
+
+UNKNOWN_FILE: FileIdentity = (-1, -1)
+"""The version in the ledger of a file that a run has taken and not finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileVersion:
+    """One version of a file, as it was seen. `relpath` has forward slashes."""
+
+    relpath: str
+    size: int
+    mtime_ns: int
+    inode: int = field(default=0, compare=False)
+
+    @property
+    def identity(self) -> FileIdentity:
+        """The part that the ledger keeps."""
+        return (self.size, self.mtime_ns)
+
+    def is_same(self, other: FileVersion) -> bool:
+        """Return whether nothing at all has happened to the file between two looks."""
+        return self == other and self.inode == other.inode
+
+
+def file_version_at(path: str, relpath: str) -> FileVersion | None:
+    """Return a file's version; None when it does not exist or is not a file."""
+    try:
+        facts = os.stat(path)  # noqa: PTH116 - 100,000 times in a look
+    except (OSError, ValueError):
+        return None  # gone since it was listed, or a dangling link
+    if not stat.S_ISREG(facts.st_mode):
+        return None
+    return FileVersion(relpath, facts.st_size, facts.st_mtime_ns, facts.st_ino)
+
+
+def file_identity_at(path: str) -> FileIdentity | None:
+    try:
+        facts = os.stat(path)  # noqa: PTH116 - many times in a run
+    except OSError:
+        return None  # it is gone: its reader reports that
+    return facts.st_size, facts.st_mtime_ns

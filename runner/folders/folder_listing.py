@@ -1,0 +1,129 @@
+"""List a watched folder.
+
+Links to folders are not followed; a folder that cannot be read proves nothing. Blocks; knows no
+clock.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .file_filter import WatchFilter
+from .file_versions import FileVersion, file_version_at
+from .folder_identity import FolderIdentity, folder_identity_at
+
+
+@dataclass
+class FolderListing:
+    """The files below a root at a time."""
+
+    root: FolderIdentity
+    """Which folder lay at the root: it may have been mounted, unmounted or made again."""
+    files: dict[str, FileVersion] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
+    """Folders that could not be read, with a slash at the end."""
+    n_folders: int = 0
+
+    def is_known(self, relpath: str, before: FolderIdentity | None = None) -> bool:
+        """Return whether a path that `files` lacks is known to be absent.
+
+        `before` is the folder in which it was seen: nothing is known below a lost mount.
+        """
+        lost = () if before is None else before.lost(self.root)
+        hidden = (*self.unreadable, *(f"{point}/" for point in lost))
+        return not any(relpath.startswith(folder) for folder in hidden)
+
+
+def list_folder(root: Path, wanted: WatchFilter) -> FolderListing:
+    """List every wanted file.
+
+    Raises:
+        OSError: the root is missing, not a folder, or cannot be read.
+    """
+    listing = FolderListing(folder_identity_at(root))
+    waiting = [(str(root), "")]
+    while waiting:
+        folder, prefix = waiting.pop()
+        try:
+            waiting += _entries(folder, prefix, wanted, listing)
+            listing.n_folders += 1
+        except OSError as error:
+            if not prefix:
+                raise
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                listing.unreadable.append(prefix)
+    return listing
+
+
+def _entries(
+    folder: str, prefix: str, wanted: WatchFilter, listing: FolderListing
+) -> list[tuple[str, str]]:
+    """Add the files of one folder to the listing; return the folders to list next."""
+    below: list[tuple[str, str]] = []
+    files = listing.files
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            relpath = prefix + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                if wanted.wants_folder(relpath):
+                    below.append((entry.path, f"{relpath}/"))
+            elif wanted.wants_file(relpath):
+                seen = file_version_at(entry.path, relpath)
+                if seen is not None:
+                    files[relpath] = seen
+    return below
+
+
+def look_at_paths(
+    root: Path, relpaths: Iterable[str], wanted: WatchFilter
+) -> dict[str, FileVersion | None]:
+    """Look at some paths; a folder stands for all files in it. None: it does not exist."""
+    found: dict[str, FileVersion | None] = {}
+    for relpath in relpaths:
+        path = f"{root}{os.sep}{relpath}"
+        if _is_folder(path):
+            found.update(_files_below(root, relpath, wanted))
+        elif wanted.wants(relpath):
+            found[relpath] = file_version_at(path, relpath)
+        elif not os.path.lexists(path):
+            found[relpath] = None
+    return found
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _files_below(root: Path, relpath: str, wanted: WatchFilter) -> dict[str, FileVersion]:
+    parts = relpath.split("/")
+    if not all(wanted.wants_folder("/".join(parts[: end + 1])) for end in range(len(parts))):
+        return {}
+    listing = FolderListing(FolderIdentity(""))
+    waiting = [(f"{root}{os.sep}{relpath}", f"{relpath}/")]
+    while waiting:
+        folder, prefix = waiting.pop()
+        try:
+            waiting += _entries(folder, prefix, wanted, listing)
+        except OSError:
+            continue  # the next full listing finds it
+    return listing.files
+
+
+def root_identity(root: Path) -> tuple[int, int]:
+    """Return the (st_dev, st_ino) of a watch's root.
+
+    Raises:
+        OSError: it is missing, not a folder, or cannot be read.
+    """
+    facts = os.stat(root)  # noqa: PTH116 - in the thread that may hang
+    if not stat.S_ISDIR(facts.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, "Not a directory")
+    return facts.st_dev, facts.st_ino

@@ -1,0 +1,90 @@
+"""Batches of settled files, and how their runs ended."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, cast, get_args
+
+from paddock.runner.folders.file_versions import FileVersion
+from paddock.runner.ledger.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class WatchBatch:
+    """Settled files for one run."""
+
+    watch: str
+    files: tuple[FileVersion, ...]
+    gone: tuple[str, ...] = ()
+    """Files that were handled once and have been deleted since."""
+    idempotency_key: str = ""
+    """The same for the same change, so that submitting it twice starts one run."""
+    retries_failed: bool = False
+    """In a hot folder, a document that is dropped again is processed again."""
+
+
+BatchStatus: TypeAlias = Literal[
+    "completed", "quarantined", "failed", "crashed", "budget", "interrupted", "skipped"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOutcome:
+    """How the run of a batch ended."""
+
+    run: str
+    status: BatchStatus
+    failed: Mapping[str, str] = field(default_factory=dict)
+    """Items that failed, key → reason; in a block over files the key is the `relpath`."""
+    again: Collection[str] = frozenset()
+    """Those of them with a transient error: the next run tries them again."""
+    message: str = ""
+    """Why the run as a whole failed."""
+    waiting: Collection[str] = frozenset()
+    """Items that wait for a person's decision."""
+
+
+def batch_key(watch: str, epoch: int, files: Iterable[FileVersion], gone: Iterable[str]) -> str:
+    """Return a batch's idempotency key.
+
+    `epoch` counts what the watch has recorded, so that a version that comes back after another
+    one, or a retry, is a change of its own.
+    """
+    digest = hashlib.sha256(f"{watch}\0{epoch}\0".encode("utf-8", "surrogateescape"))
+    for seen in files:
+        text = f"{seen.relpath}\0{seen.size}\0{seen.mtime_ns}\0"
+        digest.update(text.encode("utf-8", "surrogateescape"))
+    for relpath in gone:
+        digest.update(f"{relpath}\0gone\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()[:32]
+
+
+def batch_outcome(
+    ledger: Ledger, run: str, otherwise: BatchStatus = "crashed", message: str = ""
+) -> BatchOutcome:
+    """Return how a run ended; `otherwise` when the ledger does not know, since it was killed.
+
+    `run` may be the job of several machines: then their runs have each item's outcome, and
+    `otherwise` and `message` are the job's. When a run continued one that crashed, the crashed
+    run's rows count as well.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    row = ledger.run(run)
+    runs = ledger.runs_of(row.parent if row is not None and row.parent else run)
+    status = otherwise
+    if row is not None and row.status in get_args(BatchStatus):
+        status, message = cast(BatchStatus, row.status), row.message or ""
+    entries = [item.entry for one in runs for item in ledger.items_of(one)]
+    is_failed = ("quarantined", "failed")
+    failed = {entry.key: entry.error or "" for entry in entries if entry.state in is_failed}
+    again = frozenset(
+        entry.key
+        for entry in entries  # done, with attempts: a part of it failed, and may pass later
+        if entry.state == "failed" or (entry.state == "done" and entry.attempts)
+    )
+    waiting = frozenset(entry.key for entry in entries if entry.state == "waiting")
+    return BatchOutcome(run, status, failed, again, message, waiting)
