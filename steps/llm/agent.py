@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from paddock.engine.errors import BadRequest, ToolsRefused
+from paddock.engine.errors import BadRequest, PromptTooLong, ToolsRefused
 from paddock.engine.request import Message, Role, ToolCall, with_system_text
 from paddock.engine.system.tasks import run_concurrently, time_limit
 from paddock.pipelines.expressions import Template
@@ -415,15 +415,14 @@ class AgentConversation:
         while n_turns < self.max_turns and n_repeats < _MOST_REPEATS:
             n_turns += 1
             choice = self.first_choice if n_turns == 1 else "auto"
-            shown = await memory.shown()
             try:
-                said = await speech.ask(shown, choice=choice)
+                said = await _turn(speech, memory, choice)
             except (BadRequest, ToolsRefused) as error:
                 if facts.takes_tools is not None or n_turns > 1 or "tool" not in str(error).lower():
                     raise
                 # The server reports only on a request that its template has no tools.
                 speech, memory = self._begun(messages, takes_tools=False)
-                said = await speech.ask(await memory.shown(), choice=choice)
+                said = await _turn(speech, memory, choice)
             if not said.calls:
                 break
             said = _with_call_ids(said, n_turns)
@@ -482,18 +481,33 @@ class AgentConversation:
             return CheckedAnswer(said.text, None, said.reply)
         if said is not None:
             memory.turns.append(AgentTurn(said.message, (), said.text, said.text))
-        if speech.answers_without_tools:
-            asked = await memory.in_plain_words(messages)
-        else:
-            asked = await memory.shown(_OUT_OF_TURNS if said is None else _IN_FORM)
-        if form is None and not speech.answers_without_tools:
-            said = await speech.ask(asked, choice="none")
-            answer = CheckedAnswer(said.text, None, said.reply)
-        else:
-            answer = await ask_checked(self.asker, asked, form=form)
-        if not answer.text.strip():
+        closing = _OUT_OF_TURNS if said is None else _IN_FORM
+
+        async def answer(*, counts: bool) -> CheckedAnswer:
+            if speech.answers_without_tools:
+                asked = await memory.in_plain_words(messages, counts=counts)
+            else:
+                asked = await memory.shown(closing, counts=counts)
+            if form is None and not speech.answers_without_tools:
+                said = await speech.ask(asked, choice="none")
+                return CheckedAnswer(said.text, None, said.reply)
+            return await ask_checked(self.asker, asked, form=form)
+
+        try:
+            last = await answer(counts=False)
+        except PromptTooLong:
+            last = await answer(counts=True)
+        if not last.text.strip():
             raise empty_answer()
-        return answer
+        return last
+
+
+async def _turn(speech: ToolProtocol, memory: ConversationMemory, choice: str) -> ModelTurn:
+    """Ask for the next turn; only where the pool refuses it is it counted and shortened."""
+    try:
+        return await speech.ask(await memory.shown(counts=False), choice=choice)
+    except PromptTooLong:
+        return await speech.ask(await memory.shown(), choice=choice)
 
 
 async def _passes_checks(form: ReplyForm, text: str) -> bool:

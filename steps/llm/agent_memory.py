@@ -82,8 +82,10 @@ class ConversationMemory:
     turns: list[AgentTurn] = field(default_factory=list)
     _n_gone: int = 0
 
-    async def shown(self, closing: str = "") -> list[Message]:
-        """Return the messages of the next prompt, which fit; `closing` is the last one.
+    async def shown(self, closing: str = "", *, counts: bool = True) -> list[Message]:
+        """Return the messages of the next prompt; `closing` is the last one.
+
+        Without `counts` they may not fit, which the pool finds out.
 
         Raises:
             PromptTooLong: the beginning and the last turn alone do not fit.
@@ -91,7 +93,7 @@ class ConversationMemory:
         while True:
             about = self.turns[-1].words if self.turns else ""
             messages = self._beside(await self._words(about), self._n_gone, closing)
-            overflow = await self.asker.overflow(messages, self.tools)
+            overflow = await self.asker.overflow(messages, self.tools) if counts else None
             if overflow is None:
                 return messages
             if self._n_gone >= len(self.turns) - 1:
@@ -105,11 +107,13 @@ class ConversationMemory:
             raise overflow
         return bare  # what is kept of the others does not fit with the last turn
 
-    async def in_plain_words(self, messages: Sequence[Message]) -> list[Message]:
+    async def in_plain_words(
+        self, messages: Sequence[Message], *, counts: bool = True
+    ) -> list[Message]:
         """Return `messages` without tool calls, with results of tools in front of the task.
 
-        As many of the latest turns as fit. The task is last, since small models lose what is before
-        a long text (tried with 135M).
+        As many of the latest turns as fit; without `counts` all that are left. The task is last,
+        since small models lose what is before a long text (tried with 135M).
 
         Raises:
             PromptTooLong: not even the last turn fits.
@@ -120,7 +124,7 @@ class ConversationMemory:
             kept = await self._words(found)
             content = "\n\n".join(filter(None, [kept, found, last.content]))
             plain = [*messages[:-1], replace(last, content=content)]
-            overflow = await self.asker.overflow(plain)
+            overflow = await self.asker.overflow(plain) if counts else None
             if overflow is None:
                 self._n_gone = n_gone
                 return plain
@@ -150,8 +154,15 @@ class ConversationMemory:
 
     async def fitting(self, said: Message, given: Sequence[ToolCallResult]) -> list[ToolCallResult]:
         """Shorten results that would fill the context, with a note."""
-        room = await self.asker.room() - await self.asker.size([*self.head, said], self.tools)
-        limit = max(0, int(room * _MOST_RESULTS_SHARE)) // max(1, len(given))
+        head, room = [*self.head, said], await self.asker.room()
+        n_characters = max((len(one.text) for one in given), default=0)
+
+        def limit_beside(n_tokens: float) -> float:
+            return max(0, (room - n_tokens) * _MOST_RESULTS_SHARE) // max(1, len(given))
+
+        if n_characters <= limit_beside(self.asker.most(head, self.tools)):
+            return list(given)  # a token has at least one character
+        limit = int(limit_beside(await self.asker.size(head, self.tools)))
         return [await self._cut(one, limit) for one in given]
 
     async def _cut(self, given: ToolCallResult, limit: int) -> ToolCallResult:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -30,7 +31,7 @@ from paddock.engine.request import (
 )
 from paddock.engine.system.text import counted, one_line, resolve_ref
 from paddock.pipelines.reply_schema import TOO_DEEP, schema_mismatch
-from paddock.steps.base import Output, ReplyForm, StepError, Tools
+from paddock.steps.base import UNKNOWN, Output, ReplyForm, StepError, Tools
 
 from .confidence import N_ALTERNATIVES, confidence
 
@@ -191,6 +192,7 @@ class SchemaOnlyForm:
 
 
 CALLS_AT_ONCE = 8  # if a pool does not report its slots; it mixes calls of many documents
+_SURELY_FITS_SHARE = 0.8  # of the room; a template's own words take the rest
 _NEAR_LIMIT = 0.9  # of the limit, in tokens
 _CLOSING_TOKENS = 32  # a short limit's grammar may begin to close the answer so many before it
 OnTruncated = Literal["keep", "error", "continue", "more"]
@@ -274,13 +276,28 @@ class Asker:
         wanted = with_schema_hint(messages, self.tools.reply)
         return await self.tools.pool.count_chat(self.model, wanted, tools)
 
+    def most(self, messages: Sequence[Message], tools: Sequence[Tool] = ()) -> float:
+        """Return a number that the prompt's tokens do not exceed but for what its template adds.
+
+        A token has at least one byte. What a dry run does not know has no limit.
+        """
+        wanted = with_schema_hint(messages, self.tools.reply)
+        if any(one.images or UNKNOWN in one.content for one in wanted):
+            return math.inf
+        return sum(len(str(one).encode("utf-8", "replace")) for one in (*wanted, *tools))
+
     async def count(self, texts: Sequence[str]) -> list[int]:
         return await self.tools.pool.count_texts(self.model, texts)
 
     async def overflow(
         self, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> PromptTooLong | None:
-        """Return the error for a prompt that does not fit, or None."""
+        """Return the error for a prompt that does not fit, or None.
+
+        A short one is not counted, so that a known answer to it needs no model.
+        """
+        if self.most(messages, tools) <= _SURELY_FITS_SHARE * await self.room():
+            return None
         n_tokens, room = await self.size(messages, tools), await self.room()
         reserved = await self.reserved()
         return None if n_tokens <= room else PromptTooLong(n_tokens, reserved, room + reserved)

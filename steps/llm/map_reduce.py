@@ -248,10 +248,9 @@ class MapReduce(LevelReducer):
     name: str = "notes"
     remedy: str = "Set `words`, ask for less in `map` and `reduce`, or raise the model's `ctx`."
 
-    async def at_once(self, whole: TextPart) -> LastPrompt | None:
-        """Read the text in one call; None if it does not fit."""
-        messages = self.prompts.part(whole, 0, 1)
-        return None if await self.asker.overflow(messages) else LastPrompt(messages, (whole,))
+    def at_once(self, whole: TextPart) -> LastPrompt:
+        """Read the text in one call, whether it fits or not."""
+        return LastPrompt(self.prompts.part(whole, 0, 1), (whole,))
 
     async def truncated(self, text: str) -> LastPrompt:
         """Read the beginning, as much as fits, and note how much that is.

@@ -304,7 +304,6 @@ def _group_key(by: Template, item: Any, number: int) -> str:
 # --- the tree
 
 
-_SURELY_FITS_SHARE = 0.8  # of the context: what is estimated below it need not be counted exactly
 _NOTE_MARGIN_TOKENS = 8  # for each note, where texts meet
 _SHOWN_CHARS = 60
 
@@ -350,18 +349,12 @@ class TreeReducer(LevelReducer):
         return ReducedTree(await self._ask(left, level, self.asker.tools.reply), level + 1)
 
     async def groups(self, notes: Sequence[ReduceNote], level: int) -> list[IndexRange]:
-        sizes = await self.asker.count([note.text for note in notes])
-        empty = await self.asker.size(self.messages(notes[:1], level)) - sizes[0]
-        limit = await self.asker.room()
         ranges: list[IndexRange] = []
         for begin, end in content_groups([note.name for note in notes], self.fanin, level):
             waiting = [(begin, end)]
             while waiting:
                 first, last = waiting.pop(0)
-                estimate = empty + sum(sizes[first:last]) + _NOTE_MARGIN_TOKENS * (last - first)
-                overflow = None
-                if estimate > _SURELY_FITS_SHARE * limit:
-                    overflow = await self.asker.overflow(self.messages(notes[first:last], level))
+                overflow = await self.asker.overflow(self.messages(notes[first:last], level))
                 if overflow is None:
                     ranges.append((first, last))
                 elif last - first == 1:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import Role
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
@@ -191,8 +192,18 @@ class Summarise:
             return await _extracted(params, material, tools)
         model = tools.models.resolve(params.model, "chat")
         asker = Asker(tools, model, params.params.given(), on_truncated="more")
-        read = await _last_prompt(params, material, asker)
-        answer = await ask_checked(asker, read.messages, form=tools.reply)
+        reader, whole = _reader(params, asker), material.at_once(params)
+        if whole is None:
+            read = await _in_parts(params, material, reader)
+        else:
+            read = reader.at_once(whole)
+        try:  # the pool counts: a text that fits crosses to it once
+            answer = await ask_checked(asker, read.messages, form=tools.reply)
+        except PromptTooLong:
+            if whole is None:
+                raise
+            read = await _in_parts(params, material, reader)
+            answer = await ask_checked(asker, read.messages, form=tools.reply)
         text = answer.text.strip()
         if not text:
             raise empty_answer()
@@ -226,6 +237,12 @@ class _SummaryInput:
     """The author passed chunks."""
     pages: tuple[str, ...] = ()
     """The document's pages, if it was read here."""
+
+    def at_once(self, params: SummariseParams) -> TextPart | None:
+        """Return the whole text; None if the author asked for a note on each chunk."""
+        if self.is_cut and params.map is not None and len(self.parts) > 1:
+            return None
+        return self.parts[0] if len(self.parts) == 1 else to_part(self.text)
 
     def with_citations(self, summary: str) -> str:
         from paddock.steps.text import citations
@@ -306,10 +323,7 @@ async def _read_input(params: SummariseParams, tools: Tools) -> _SummaryInput:
     return _SummaryInput([whole], text, is_cut=False, pages=pages)
 
 
-async def _last_prompt(
-    params: SummariseParams, material: _SummaryInput, asker: Asker
-) -> LastPrompt:
-    """Read it at once if it fits and the author did not ask for a note on each chunk."""
+def _reader(params: SummariseParams, asker: Asker) -> MapReduce:
     instructions = params.instructions
     prompts = SummaryPrompts(
         words=params.words,
@@ -319,13 +333,13 @@ async def _last_prompt(
         reduce=params.reduce,
     )
     is_strict = params.on_overflow == "error"
-    reader = MapReduce(asker, prompts, params.context.previous, is_strict=is_strict)
-    wants_notes = material.is_cut and params.map is not None and len(material.parts) > 1
-    if not wants_notes:
-        only = material.parts[0] if len(material.parts) == 1 else to_part(material.text)
-        last = await reader.at_once(only)
-        if last is not None:
-            return last
+    return MapReduce(asker, prompts, params.context.previous, is_strict=is_strict)
+
+
+async def _in_parts(
+    params: SummariseParams, material: _SummaryInput, reader: MapReduce
+) -> LastPrompt:
+    """Read a text that does not fit, or of which the author wants a note on each chunk."""
     match params.on_overflow:
         case "truncate":
             return await reader.truncated(material.text)

@@ -523,11 +523,9 @@ async def request_tool_calls(
     facts = await asker.tools.pool.facts(asker.model)
     said = [one.said for one in found.values()]
     speech = tool_protocol_for(asker, said, facts.takes_tools, warns=False)
-    opened = speech.opened(messages)
-    overflow = await asker.overflow(opened, speech.tools)
-    if overflow is not None:
-        raise overflow
-    answer = await speech.ask(opened, choice=resolve_choice(choice, found.values()))
+    answer = await speech.ask(
+        speech.opened(messages), choice=resolve_choice(choice, found.values())
+    )
     calls = [
         _call_record(call.name, dict(call.arguments), number, found.get(call.name))
         for number, call in enumerate(answer.calls, start=1)

@@ -154,6 +154,10 @@ class Counting(FakePool):
         self.asked["count"] += 1
         return await super().count_chat(model, messages, tools)
 
+    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
+        self.asked["count"] += 1
+        return await super().count_texts(model, texts)
+
     def chat(self, request: ChatRequest) -> FakeStream:
         self.asked["chat"] += 1
         return super().chat(request)
@@ -184,6 +188,33 @@ def test_a_prompt_crosses_to_its_pool_twice_and_a_known_answer_not_at_all(tmp_pa
     report = world.run(pool=again)
     assert (report.calls, report.counts["stale"]) == (0, 10 + 1)
     assert again.asked["chat"] == again.asked["count"] == 0
+
+
+EACH_WAY_TO_ASK = """\
+name: ways
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: sum, uses: summarise, with: {file: "{{ doc.path }}", instructions: "Plainly."}}
+      - {id: act, uses: agent, with: {prompt: "Plainly: {{ doc.name }}", tools: [now]}}
+    returns: {sum: steps.sum.text, act: steps.act.text}
+  - {id: all, uses: reduce, with: {over: "{{ steps.each.results }}", prompt: "Plainly", fanin: 2}}
+returns: {all: steps.all.text}
+"""
+
+
+def test_known_answers_of_every_step_need_no_model(tmp_path: Path) -> None:
+    world, first, again = World(tmp_path, EACH_WAY_TO_ASK), Counting(), Counting()
+    world.documents(4)
+    assert world.run(pool=first).status == "completed"
+    world.edit("Plainly", "Shortly")
+    assert world.run().calls == len(first.chats) == 4 + 4 + 3
+    world.edit("Shortly", "Plainly")
+    report = world.run(pool=again)
+    assert (report.status, report.calls, report.counts["stale"]) == ("completed", 0, 5)
+    assert again.asked.keys() <= {"facts"}
 
 
 def test_an_overlong_prompt_is_cut_after_the_pool_refused_it(tmp_path: Path) -> None:
