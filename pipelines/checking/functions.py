@@ -22,7 +22,8 @@ from paddock.engine.system.text import counted, listed, one_line, path_text
 from .check import CheckFunction
 from .evidence import Path, missing_keys
 from .text_index import TextIndex
-from .values_in_text import TextValue, ValueIndex, is_month, values_in
+from .value_words import contradicts, sides_at
+from .values_in_text import TextValue, is_month, values_in
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier  # type: ignore[import-untyped]
@@ -408,7 +409,7 @@ def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
     """
     answer, text = without_list_numbers("\n\n".join(texts_in(value))), text_of(source)
     plain = without_item_numbers(text)
-    missing = _unsupported_values(answer, TextIndex(plain).values, within)
+    missing = _unsupported_values(answer, TextIndex(plain), within)
     if missing and plain != text:  # the number of an item supports only what names that item
         values = TextIndex(text).values
         missing = [one for one in missing if not (_is_item(answer, one) and values.holds(one))]
@@ -418,11 +419,17 @@ def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
     return f"This is not in the source: {listed(names)}. Use only what is in it."
 
 
-def _unsupported_values(answer: str, values: ValueIndex, within: float) -> list[TextValue]:
+def _unsupported_values(answer: str, source: TextIndex, within: float) -> list[TextValue]:
     """Return the values of an answer that a source lacks, in order."""
-    missing = (
-        said for said in values_in(answer) if said.is_sure and not values.holds(said, within)
-    )
+
+    def is_supported(said: TextValue) -> bool:
+        sides = sides_at(answer, said.bare[0], said.end)
+        return any(
+            not sides or not contradicts(sides, sides_at(source.text, found.bare[0], found.end))
+            for found in source.values.find(said, within)
+        )
+
+    missing = (said for said in values_in(answer) if said.is_sure and not is_supported(said))
     return sorted(missing, key=lambda said: (said.start, said.text))
 
 
@@ -501,7 +508,7 @@ def quotes(value: Any, source: Any) -> str | None:
     texts = texts_in(value, with_numbers=False)
     missing = [f'"{_short(one)}"' for one in texts if not index.find(one)]
     numbers = "\n\n".join(texts_in(value, with_texts=False))
-    lacking = _unsupported_values(numbers, index.values, 0.0) if numbers else []
+    lacking = _unsupported_values(numbers, index, 0.0) if numbers else []
     missing += dict.fromkeys(said.text for said in lacking)
     if not missing:
         return None

@@ -324,12 +324,20 @@ HALF_WORD = re.compile(
 )
 """One and a half in one word, and the like: anderthalb, viereinhalb, drieënhalf."""
 
+_ARABIC_DUAL = re.compile(
+    r"(?<!\w)[وفبلك]?(?:ال)?(?:(?P<n>يوم|[أا]سبوع|شهر|عام)|(?P<f>ثاني|دقيق|ساع|سن)ت)(?:ين|ان)(?!\w)"
+)
 _HAN_AND_HALF = re.compile("(?<![一二两兩三四五六七八九十])([一二两兩三四五六七八九十])[个個]半")
 
 
 def _of_halves(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
     for found in _HAN_AND_HALF.finditer(rest):
         yield _number_at(text, *found.span(), (han_value(found[1]) + 0.5,), words)
+    for found in _ARABIC_DUAL.finditer(rest):
+        units, _ = units_after(f" {found['n'] or found['f'] + 'ة'}", 0)
+        readings = frozenset(NumberReading(2.0, unit) for unit in units)
+        direction = words.of(*found.span())
+        yield Number(found[0], *found.span(), readings, direction=direction)
     for found in HALF_WORD.finditer(rest):
         whole = hours_in_words().get(found["n"].casefold(), 0) if found["n"] else 1
         if whole:
@@ -343,7 +351,8 @@ def _of_words(text: str, spelled: SpelledNumber, words: DirectionWords) -> Numbe
         name = text[start:end]
         return Number(name, start, end, readings, 0, is_ordinal=True, is_sure=is_sure)
     number = _number_at(text, start, end, tuple(spelled.values), words)
-    return replace(number, is_sure=is_sure, is_ordinal=False)
+    is_amount = any(one.unit != NO_UNIT and one.value > 1 for one in number.readings)
+    return replace(number, is_sure=is_sure or is_amount, is_ordinal=False)
 
 
 def _shares_in(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:

@@ -5,6 +5,9 @@ Rose and fell are opposites, as are profit and loss, at least and at most, and n
 time before and after. Fractions and multiples are numbers: a quarter, zwei Drittel, doubled.
 Quarters of a year and of a town, half past nine and the second half are none.
 
+Of a pair of opposed words, such as net and gross, those next to a number count, else those in its
+clause; where both are, nothing is decided.
+
 Each word of a text is tried once, wherever it occurs: a pattern of 300 words takes a fifth of the
 time that `finditer` takes.
 """
@@ -12,11 +15,14 @@ time that `finditer` takes.
 # ruff: noqa: RUF001 - words of many scripts
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -61,105 +67,22 @@ def alternatives(pattern: str) -> Iterator[str]:
     yield pattern[first:]
 
 
-_DIRECTIONS: Mapping[str, str] = {
-    "most": r"at most|up to|maximum|less than|fewer than|under|below|or (?:less|fewer|lower|under)"
-    r"|(?:lower|smaller|shorter) than|within|max|höchstens|maximal|bis zu|weniger als|unter"
-    r"|unterhalb|(?:kürzer|kleiner|niedriger|geringer) als|binnen|innerhalb|au plus"
-    r"|au maximum|moins de|maximum|inférieur\w*|en dessous|como máximo|máximo|menos de|hasta"
-    r"|inferior\w*|a lo sumo|debajo de|al massimo|massimo|meno di|fino a|al di sotto"
-    r"|hoogstens|ten hoogste|hooguit|maximaal|minder dan|onder|beneden|(?:lager|korter|kleiner) dan"
-    r"|no máximo|até|abaixo de|quando muito|najwyżej|maksymalnie|mniej niż|poniżej|do najwyżej"
-    r"|(?:niższ\w+|krótsz\w+|mniejsz\w+|krócej|niżej) niż|максимум|менее|меньше|до|ниже|högst"
-    r"|max(?:imalt)?|mindre än|under|nejvýše|maximálně|en fazla|en çok|azami|altında"
-    r"|\w*(?:d[ae]n|t[ae]n) (?:fazla|çok|uzun|yüksek) olma[my]\w*"
-    r"|\w*(?:d[ae]n|t[ae]n) (?:daha )?(?:az|düşük|küçük|kısa)|aşma[myz]\w*|geçme[myz]\w*"
-    r"|最多|多くとも|多くても|至多|不到|以下|低于|低於|以内|以內|不足|上限|最高|最大"
-    r"|未満|少于|少於|超えない|超えず|최대|이하|미만|이내"
-    r"|على الأكثر|[أا]قل من|(?:كحد|بحد|الحد) [أا]قصى|الحد الأقصى|دون|تحت|[يت]قل عن"
-    r"|לכל היותר|פחות מ\w*|अधिकतम|से कम",
-    "least": r"at least|minimum|more than|over|above|exceed\w*|or (?:more|higher|over|longer)"
-    r"|(?:higher|larger|greater|longer|older) than|upwards of|mindestens|mehr als|über|minimal"
-    r"|oberhalb|(?:länger|größer|höher) als|wenigstens|übersteig\w*|überschr\w*|au moins"
-    r"|au minimum|plus de|minimum|supérieur\w*|dépass\w*|au dessus|au-dessus"
-    r"|al menos|por lo menos|como mínimo|mínimo|más de|superior\w*|encima de|cuando menos"
-    r"|super[ae]\w{0,2}|almeno|minimo|più di|oltre|al di sopra|minstens|ten minste|tenminste"
-    r"|meer dan|boven|(?:hoger|langer|groter) dan|op zijn minst|minimaal|pelo menos|no mínimo"
-    r"|mais de|acima de|exced\w*|ultrapass\w*|co najmniej|przynajmniej|minimum|minimalnie|powyżej"
-    r"|przekracz\w*|(?:wyższ\w+|dłuższ\w+|większ\w+|dłużej|wyżej) niż|więcej niż|ponad|минимум"
-    r"|более|больше"
-    r"|свыше|выше|щонайменше|понад|minst|mer än|över|nejméně|alespoň|více než|en az|asgari"
-    r"|\w*(?:d[ae]n|t[ae]n) (?:daha )?(?:fazla|çok|yüksek|büyük|uzun)|üzerinde|üstünde|aşkın"
-    r"|aşan|aşarsa|aşması|aşı[yl]\w*|至少|超过|超過|超え|以上|高于|高於|多于|逾|最少|下限"
-    r"|最低|最小|少なくとも|최소|이상|초과"
-    r"|على الأقل|[أا]كثر من|(?:كحد|بحد|الحد) [أا]دنى|الحد الأدنى|فوق|[يت]تجاوز|تجاوز|[يت]زيد عن"
-    r"|[يت]زيد على|לפחות|יותר מ\w*|न्यूनतम|कम से कम|से अधिक",
-    "loss": r"los(?:s|ses)|negative|deficit\w*|verlust\w*|negativ\w*|perte\w*"
-    r"|pérdida\w*|perdit[ae]|verlies|perda\w*|prejuízo\w*|strat\w*|убыт\w*"
-    r"|потер\w*|збит\w*|förlust\w*|underskud|ztrát\w*|zarar\w*|pierder\w*|veszteség\w*"
-    r"|tappio\w*|rugi|lỗ|خسار\w*|הפסד\w*|हानि|亏损|損失|赤字|손실|적자|ขาดทุน|ζημι\w*",
-    "profit": r"profit\w*|surplus\w*|gewinn\w*|bénéfice\w*|ganancia\w*|beneficio\w*"
-    r"|utile|winst|lucro\w*|zysk\w*|прибыл\w*|прибут\w*|vinst\w*"
-    r"|overskud\w*|zisk\w*|k[âa]r|nyereség\w*|voitto\w*|laba|lãi|ربح|أرباح|רווח\w*|लाभ"
-    r"|盈利|利润|黒字|利益|이익|흑자|กำไร|κέρδ\w*",
-    "lost": r"cuts?|cutting|los[et]s?|losing|verlor\w*|verlier\w*"
-    r"|perd(?:u\w*|re|ent|ait|ió|ieron|ido|eu|eram)"
-    r"|perso|persero|perdono|adelgaz\w*|dimagri\w*|emagre\w*|maigri\w*|afgevallen|stracił\w*"
-    r"|schud[łn]\w*|потерял\w*|kaybe[td]\w*|zayıfla\w*|خسر\w*|فقد\w*|نقص\w*|减重|瘦|痩せ|減量"
-    r"|提前|早(?=\d)",
-    "won": r"raise[ds]?|raising|gain(?:s|ed|ing)?|gew(?:ann|onnen)\w*|gagn\w*|gan(?:ó|aron|ado)"
-    r"|guadagn\w*|ganh\w*"
-    r"|(?:a|ai|ont|avons|avait)\spris(?=\s\d[\d.,]*\s?(?:kg|kilos?|%|cm)\b)|grossir|engord\w*"
-    r"|ha\spreso(?=\s\d[\d.,]*\s?(?:kg|chili|%|cm)\b)|ingrass\w*|aangekomen|przyty\w*|zyska\w*"
-    r"|kazan[dm]\w*|كسب\w*|增重|胖|太っ|推迟|延迟|延后|晚(?=\d)",
-    "fall": r"(?:umsatz|gewinn|preis|job)?minus(?=\svon)"
-    r"|(?:ging|gingen|geht|gehen)(?=[^.;:]{0,60}\szurück)|nahm(?:en)?(?=[^.;:]{0,60}\sab\b)"
-    r"|(?:nam|namen)(?=[^.;:]{0,60}\saf\b)|zak[kt]\w*|terugge\w*|lager|krimp\w*"
-    r"|indir(?:di|il|im|er)\w*|indi|düşür\w*|eksil\w*|küçül\w*|[يت]?خفض\w*|[يت]نخفض\w*|[يت]تراجع\w*"
-    r"|انكمش\w*|تقلص\w*|下回|割り込|下が|下げ|落ち|縮小|回落|缩减|缩小|走低|sl[iu]de?s?|sliding|dips?|dipped|tumbl\w*|narrow\w*|eas(?:ed|es)|weaken\w*"
-    r"|contract(?:ed|s)"
-    r"|crashed|halbier\w*|schrumpf\w*|rutscht\w*|flaut\w*|recede\w*|krom[pm]\w*|f[ea]ll(?:en"
-    r"|ing|s)?|dropp?\w*|decreas\w*|declin\w*|lower\w*|down|reduc\w*"
-    r"|shr[aiu]nk\w*|slipp?\w*|cheaper|discount\w*|slump\w*|plung\w*|gesunken|sank"
-    r"|sink\w*|fiel\w*|gefallen|fällt|rückgang\w*|verringer\w*|gesenkt|senk\w*"
-    r"|reduzier\w*|minder\w*|abgenommen|baiss\w*|recul\w*|chut\w*|diminu\w*|réduit\w*"
-    r"|réduction\w*|négati\w*|baj[aoó]\w*|caíd\w*|cay\w*|cae[nr]?|desc[ei]\w*|redu[cj]\w*"
-    r"|disminu\w*|cal[aoò]\w*|cadut\w*|ridott\w*|riduc\w*|riduzion\w*|scend\w*|sces[aoie]"
-    r"|gedaald\w*|daling\w*|daald\w*|daalt|verlaagd|gezakt|ca[ií]\w*|caiu|ca[ií]ram"
-    r"|queda\w*|recuou|diminuiu|reduziu|spad\w*|zmniejsz\w*|obniż\w*|zmala\w*|сни[зж]\w*"
-    r"|упал\w*|падени\w*|уменьш\w*|сократи\w*|зни[зж]\w*|впа[вл]\w*|зменш\w*|minskad?\w*"
-    r"|sjönk|sjunk\w*|fald\w*|faldt|gikk ned|falt|kles\w*|pokles\w*|sníži\w*|düş\w*"
-    r"|azal\w*|geril\w*|scăd\w*|scade\w*|csökken\w*|laski|lasku\w*|väheni\w*|turun"
-    r"|menurun|giảm|انخفض\w*|تراجع\w*|هبط\w*|ירד\w*|ירידה|गिर\w*|घट\w*|कमी|下降"
-    r"|减少|引き下げ|引下げ|値下"
-    r"|降低|下跌|跌|下調|減少|減|低下|下落|下调|调低|跌幅|감소|하락|줄\w*|ลดลง|ลด|μείωσ\w*|μειώθ\w*"
-    r"|scăz\w*|billiger|verbillig\w*|omlaag|abarat\w*|barate\w*|подешев\w*|ucuzla\w*",
-    "rise": r"(?:umsatz|gewinn|preis|job)?plus(?=\svon)|nahm(?:en)?(?=[^.;:]{0,60}\szu\b)"
-    r"|(?:nam|namen)(?=[^.;:]{0,60}\stoe\b)|stegen|stijgt"
-    r"|toege\w*|hoger|[يت]رتفع\w*|[يت]زداد|ازداد\w*|نما|نمو\w*|صعد\w*|[يت]?رفع\w*|上回|上が|上げ|伸び|拡大|扩大"
-    r"|攀升|回升|走高|teurer|verteuer\w*|omhoog|encarec\w*|подорож\w*|pahalı\w*|hauss\w*|relev[éè]\w*"
-    r"|上调|调高|涨幅|crept up|edged up|rall(?:ied|ies)|widen\w*|strengthen\w*|expand\w*|advanced"
-    r"|rebound\w*"
-    r"|kletter\w*|legten?|bondi\w*|repunt\w*|rise[ns]?|rising|rose|grow\w*|grew|increas\w*"
-    r"|higher|climb\w*|jump\w*|soar\w*"
-    r"|surg\w*|up|dearer|stieg\w*|steig\w*|gestiegen|erhöh\w*|zunahm\w*"
-    r"|zugenommen|wuchs\w*|gewachsen|zuwachs|anstieg|hausse|augment\w*|progress\w*"
-    r"|croissance|accru\w*|grimp\w*|subi[óòd]\w*|sub[ei]\w*|aument\w*|crec\w*|alza"
-    r"|cresc\w*|salit\w*|sal[eì]|rialz\w*|gestegen|steeg|stijg\w*|groei\w*|verhoogd|subiu"
-    r"|subiram|cresceu|wzrost\w*|wzros\w*|wzrós\w*|zwiększ\w*|podni\w*|вырос\w*|рост\w*"
-    r"|увелич\w*|повы[сш]\w*|возрос\w*|зріс|зрос\w*|збільш\w*|підвищ\w*|ökad?\w*"
-    r"|öka[rtd]\w*|steg|stig\w*|høyere|øk\w*|vzrost\w*|stoupl\w*|zvýši\w*|art[ıt]\w*|artar\w*"
-    r"|artar\w*|artm\w*|yüksel\w*|büyü\w*|creșt\w*|nőtt|növe\w*|emelk\w*"
-    r"|nousi\w*|kasvo\w*|naik|meningkat"
-    r"|tăng|ارتفع\w*|زاد\w*|زياد\w*|עלה|עלת\w*|עלייה|बढ़\w*|वृद्धि|上升|增长|增加|上涨"
-    r"|提高|涨|增|増加|上昇|増|値上|引き上げ|引上げ|증가|상승|늘\w*|เพิ่มขึ้น|เพิ่ม|αυξ\w*|αύξη\w*",
-}
+@lru_cache(maxsize=1)
+def _data() -> Any:
+    """Return the words of directions and periods, and the pairs of opposed words.
+
+    Of an opposed word, a star is any ending and an underscore a space.
+    """
+    return json.loads(Path(__file__).with_name("value_words.json").read_text("utf-8"))
+
+
 _IS_UNSPACED = re.compile("[\u2e80-\uffff\u0900-\u0eff]")
 
 
 def _pattern(*, is_spaced: bool) -> re.Pattern[str]:
     """Return a pattern of the words of scripts with spaces, or without."""
     kinds = []
-    for kind, words in _DIRECTIONS.items():
+    for kind, words in _data()["directions"].items():
         chosen = [w for w in alternatives(words) if bool(_IS_UNSPACED.match(w)) != is_spaced]
         kinds.append(f"(?P<{kind}>{'|'.join(chosen)})")
     return re.compile(f"(?:{'|'.join(kinds)})" + (r"(?!\w)" if is_spaced else ""))
@@ -177,38 +100,9 @@ def _unspaced_directions() -> re.Pattern[str]:
 
 @lru_cache(maxsize=1)
 def _first_of_directions() -> re.Pattern[str]:
-    return first_words("|".join(_DIRECTIONS.values()))
+    return first_words("|".join(_data()["directions"].values()))
 
 
-_PERIODS: Mapping[str, str] = {
-    "hour": r"hourly|st[üu]ndlich\w*|horaires?|orari[oa]|uurloon|stundenlohn\w*|godzinow\w+"
-    r"|saatlik|时薪|時給|每小时|毎時|시급",
-    "day": r"daily|täglich\w*|tages(?:satz|miete|preis|dosis|gebühr)\w*|quotidien\w*"
-    r"|journali\w+|diari[oa]s?|giornalier\w+|dagelijks\w*|diári[oa]s?|dzienn\w+|codziennie"
-    r"|ежедневн\w*|суточн\w+|günlük|günde|يومي\w*|日額|日給|日租|日薪|日均|每日|每天|毎日|일당",
-    "week": r"weekly|wöchentlich\w*|hebdomadaires?|semanal(?:es|mente)?|semanais"
-    r"|settimanal\w+|wekelijks\w*|tygodniow\w+|еженедельн\w*|недельн\w+|haftalık|haftada"
-    r"|أسبوعي\w*|週額|週給|每周|每週|毎週|주급",
-    "month": r"monthly|monatlich\w*|monats(?:beitr\w+|gebühr|mieten?|gehalt|rate|prämie|preis"
-    r"|abschlag|lohn|einkommen)|mensuel\w*|mensual(?:es|mente)?|mensil\w+|mensal(?:mente)?"
-    r"|mensais|maandelijks\w*|maand(?:bedrag|huur|salaris|premie|loon)|miesięczn\w+"
-    r"|ежемесячн\w*|месячн\w+|aylık|ayda|شهريا|شهرياً|شهريًا|شهري|شهرية|الشهري|الشهرية"
-    r"|月額|月給|月租|月薪|月费|月供|月收入|月均|家賃月|每月|每个月|毎月|월세|월급|매월",
-    "year": r"yearly|annual(?:ly)?|jährlich\w*|jahres(?:beitr\w+|gebühr|miete|gehalt|rate|prämie"
-    r"|preis|lohn|einkommen)|annuel\w*|anual(?:es|mente)?|annu[ao]l?[ei]?|annualmente|anuais"
-    r"|jaarlijks\w*|jaar(?:bedrag|huur|salaris|premie|loon|contributie)|roczn[aeiy]\w*|rocznie"
-    r"|ежегодн\w*|годов\w+|yıllık|yılda|senelik|سنويا|سنوياً|سنويًا|سنوي|سنوية|السنوي|السنوية"
-    r"|年額|年給|年薪|年费|年租|年收入|年均|年利率|年化|年俸|年収|每年|毎年|年会費|연봉|매년",
-}
-_PERIOD_NAMES: Mapping[str, str] = {
-    "second": r"second|sekunde|seconde|segundo|secondo|sekundę|секунду|saniyede|الثانية|ثانية",
-    "minute": r"minute|minuto|minuut|minutę|минуту|الدقيقة|دقيقة",
-    "hour": r"hour|hr|h|stunde|std|heure|hora|ora|uur|godzinę|час|saat|الساعة|ساعة",
-    "day": r"day|tag|jour|día|dia|giorno|dag|dzień|день|сутки|اليوم|يوم",
-    "week": r"week|woche|semaine|semana|settimana|tydzień|неделю|الأسبوع|أسبوع",
-    "month": r"month|monat|mois|mes|mese|maand|mês|miesiąc|месяц|الشهر|شهر",
-    "year": r"year|annum|jahr|an|année|año|anno|jaar|ano|rok|год|السنة|سنة|العام|عام",
-}
 _PER_WORD = "per|an?|each|every|pro|im|je|in|par|à|al|por|cada|all|alla|ao|na|в|за|كل|في"
 _PER = (
     rf"(?:{_PER_WORD})(?:\s(?:der|la|l(?=['\u2019])))?[\s'\u2019]"
@@ -222,8 +116,8 @@ _HAN = re.compile("[\u2e80-\uffff]")
 def _periods(*, is_spaced: bool) -> re.Pattern[str]:
     """Return a pattern of the periods in scripts with spaces, or without."""
     kinds = []
-    for name, names in _PERIOD_NAMES.items():
-        words = [one for one in _PERIODS.get(name, "").split("|") if one]
+    for name, names in _data()["period names"].items():
+        words = [one for one in _data()["periods"].get(name, "").split("|") if one]
         words = [one for one in words if bool(_HAN.match(one)) != is_spaced]
         words += [f"{_PER}(?:{names})"] if is_spaced else []
         kinds += [f"(?P<{name}>{'|'.join(words)})"] if words else []
@@ -232,7 +126,7 @@ def _periods(*, is_spaced: bool) -> re.Pattern[str]:
 
 @lru_cache(maxsize=1)
 def _first_of_periods() -> re.Pattern[str]:
-    words = "|".join(_PERIODS.values()).replace("(?:", "(").split("|")
+    words = "|".join(_data()["periods"].values()).replace("(?:", "(").split("|")
     firsts = {re.split(r"[(\[\\?]", one)[0][:4] for one in words}
     return re.compile("|".join(one for one in firsts if len(one) > 2) + rf"|(?:{_PER_WORD})\Z")
 
@@ -336,7 +230,7 @@ _COMPARED_AFTER = re.compile(
     r"[^\S\n]?(?:[^\W\d_]{2,20}\s(?=(?:more|fewer|less|mehr|weniger|de plus|de moins|más|menos|più"
     r"|meno|mais|meer|minder|więcej|mniej)\s(?:than|als|que|di|do|dan|niż)\s))?(?:(?P<more>more"
     r"|higher|mehr|höher|de plus|en plus|más|superior|supérieure?s?|più|superiore|mais"
-    r"|meer|hoger|więcej|wyż\w+|больше|выше|fazla|daha (?:fazla|yüksek)|أكثر|多|高)"
+    r"|meer|hoger|więcej|wyż\w+|больше|выше|fazla(?! olma)|daha (?:fazla|yüksek)|أكثر|多|高)"
     r"|(?P<less>less|fewer|lower|weniger|niedriger|de moins|en moins|menos|inferior|inférieure?s?"
     r"|meno|inferiore"
     r"|minder|lager|mniej|niż\w+|меньше|ниже|eksik|daha (?:az|düşük)|أقل|少|低))"
@@ -354,16 +248,6 @@ _LIMIT_AFTER = re.compile(
     r"|(?P<less>or (?:younger|less|fewer|below)|oder (?:jünger|weniger)|et moins|ou moins|o menos"
     r"|o meno|ou menos|of (?:jonger|minder)|lub mniej|ve altı))(?!\w)"
 )
-_MORE_AFTER = re.compile(
-    r"[^\S\n]?(?:(?!o[rfu]\s|oder\s)[^\W\d_]{2,12}\s)?(?:(?P<more>warmer|hotter|longer|taller|older|faster|heavier|ahead"
-    r"|wärmer|länger|älter|schneller|schwerer|plus (?:chaud|long\w*|âgée?|rapide)|más (?:cálid\w+"
-    r"|larg[oa])|più (?:cald\w+|lung\w+)|in più|mais (?:quente\w*|long\w+)|a mais|langer|sneller"
-    r"|cieple\w*|dłuż\w+|теплее|дольше|(?:daha )?(?:sıcak|uzun)|度?[高暖]|長い)"
-    r"|(?P<less>colder|cooler|shorter|younger|slower|lighter|behind|kälter|kühler|kürzer|jünger"
-    r"|langsamer|leichter|plus (?:froid\w*|court\w*|jeune|lent\w*)|más (?:fr[íi]\w+|cort\w+)"
-    r"|più (?:fredd\w+|cort\w+|breve)|in meno|mais (?:fri\w+|curt\w+)|a menos|kouder|korter|trager"
-    r"|zimnie\w*|chłodnie\w+|krócej|холоднее|(?:daha )?(?:soğuk|kısa)|度?[低寒]|短い))(?!\w*[a-z])"
-)
 _LATER = (
     r"after|later|nach|danach|später|après|plus tard|después|más tarde|dopo|più tardi|após|depois"
     r"|mais tarde|(?<=en )na|(?<=uur )na|(?<=jaar )na|(?<=dag )na|later|po|później|после|позже"
@@ -371,11 +255,12 @@ _LATER = (
 )
 _EARLIER = (
     r"before|earlier|prior|vor|zuvor|früher|avant|plus tôt|antes|más temprano|prima|più presto"
-    r"|mais cedo|voor|eerder|vroeger|przed|wcześniej|до|раньше|önce|erken|قبل|سابق\w*"
+    r"|mais cedo|voor|eerder|vroeger|przed|wcześniej|до|раньше|önce|içinde|erken|قبل|سابق\w*"
 )
 _ORDER_AFTER = re.compile(
     rf"[^\S\n]?(?:[^\W\d_]{{2,12}}\s)?(?:(?P<more>{_LATER})|(?P<less>{_EARLIER}))(?!\w)"
-    r"|[^\S\n]?[日天年月周週個个分秒时時間小以之か間间]{0,4}(?:(?P<m>[后後降]|晚)|(?P<l>[前早内內]))"
+    r"|[^\S\n]?[日天年月周週個个分秒时時間小以之か間间末底初]{0,4}(?:(?P<m>[后後降]|晚|から)"
+    r"|(?P<l>[前早内內]|まで))"
 )
 _ORDER_BEFORE = re.compile(
     r"(?:(?<![^\W_])(?:(?P<more>after|nach|après|después de|al cabo de|dopo|após|depois de|na|po"
@@ -485,10 +370,9 @@ class DirectionWords:
         """Return the direction of the number between two offsets."""
         periods = self._periods_of(start, end) if self._periods else frozenset()
         compared = _COMPARED_AFTER.match(self._text, end)
-        more = _MORE_AFTER.match(self._text, end)
         first = bisect_left(self._starts, start - _BEFORE_CHARS)
         has_words = first < bisect_left(self._starts, end + _AFTER_CHARS)
-        if not (has_words or compared or more):
+        if not (has_words or compared):
             limit, order = self._limit(start, end), self._order(start, end)
             if not (periods or limit or order):
                 return NO_DIRECTION
@@ -499,7 +383,6 @@ class DirectionWords:
         is_level = _LEVEL.search(self._text, max(0, start - _LEVEL_CHARS), start)
         is_level = is_level or _HAN_NUMBER_BEFORE.search(self._text, max(0, start - 16), start)
         is_needed = change != 0 and is_level is None
-        change = change or (_SIGNS[str(more.lastgroup)] if more is not None else 0)
         change = change or self._nearest(start, end, "lost", "won")
         bound = self._nearest(start, bound_end, "most", "least")
         return Direction(
@@ -547,7 +430,7 @@ class DirectionWords:
         ][::-1]
         after = [
             (_TO_LEVEL.sub("", self._text[end : one[0]]), signs[one[2]])
-            for one in self._near_after(end)
+            for one in self._near_after(start, end)
             if one[2] in signs
         ]
         for pattern, places in ((_CLAUSE, before), (_CLAUSE, after), (_STOP, before)):
@@ -556,10 +439,11 @@ class DirectionWords:
                     return sign
         return 0
 
-    def _near_after(self, end: int) -> Sequence[tuple[int, int, str]]:
-        first = bisect_left(self._starts, end)
+    def _near_after(self, start: int, end: int) -> Sequence[tuple[int, int, str]]:
+        """Return the words after a number; one may begin with its unit: 2 haftadan fazla."""
+        first = bisect_left(self._starts, start)
         last = bisect_left(self._starts, end + _AFTER_CHARS)
-        return self._words[first:last]
+        return [one for one in self._words[first:last] if one[1] > end]
 
 
 _ONES = (
@@ -793,3 +677,108 @@ def _cjk(text: str) -> int:
     for sign in text:
         value = (value or 1) * 10 if sign == "十" else value + digits.index(sign)
     return value
+
+
+Side = tuple[int, int]
+"""The number of a pair of opposed words, and -1 or 1 for one of its sides."""
+_JOINED_WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+_ARABIC_PREFIX = re.compile(r"[وف]?(?:[بك]?ال|لل|[لبس])?(?=\w{3})")
+_PAUSE = re.compile(r"[.!?;\n,()\u3001\u3002\uff0c\uff1b\uff08\uff09](?!\d)")
+_BREAK = re.compile(
+    rf"{_PAUSE.pattern}|\d"
+    r"|\s(?:and|und|et|y|e|en|i|oraz|ve|but|aber|mais|pero|ma|maar|ale|while|whereas|während)\s"
+)
+_NEXT = re.compile(r"[^\S\n]?(?:[^\W\d_]+\.?[^\S\n])?[(\uff08]?")
+_SIDE_BEFORE_CHARS, _SIDE_AFTER_CHARS, _NOT_CHARS = 100, 50, 30
+
+
+def contradicts(answer: frozenset[Side], source: frozenset[Side]) -> bool:
+    """Return whether a source has only the other side of one that an answer has."""
+    return any(
+        (pair, -side) in source and (pair, side) not in source and (pair, -side) not in answer
+        for pair, side in answer
+    )
+
+
+def sides_at(text: str, start: int, end: int) -> frozenset[Side]:
+    """Return the sides of the opposed words that a number between two offsets is said with.
+
+    >>> sides_at("gross 3,200, net 2,410", 6, 11) == sides_at("3,200 brutto", 0, 5)
+    True
+    """
+    first = max(0, start - _SIDE_BEFORE_CHARS)
+    before, after = text[first:start], text[end : end + _SIDE_AFTER_CHARS]
+    if first and not before[0].isspace():  # it may begin inside a word
+        before = before.partition(" ")[2] or before
+    earlier, later = _sides_in(before), _sides_in(after)
+    near = {side for _, at, side in earlier if not _BREAK.search(before, at)}
+    near |= {side for at, _, side in later if _is_next(after, at)}
+    if near:
+        return frozenset(near)
+    found = {side for at, _, side in later if not _BREAK.search(after, 0, at)}
+    pairs = {pair for pair, _ in found}
+    for _, at, side in reversed(earlier):
+        if side[0] not in pairs and not _PAUSE.search(before, at):
+            found.add(side)
+            pairs.add(side[0])
+    return frozenset(found)
+
+
+def _is_next(after: str, at: int) -> bool:
+    """Return whether a word is directly after a number, and no conjunction between."""
+    is_near = _NEXT.fullmatch(after, 0, at) is not None
+    return is_near and after[at] != "و" and not _BREAK.search(after[:at].rstrip("(\uff08"))
+
+
+def _sides_in(text: str) -> Sequence[tuple[int, int, Side]]:
+    """Return where opposed words are in a text, in order; those that are negated are left out."""
+    lower = text.replace("İ", "i").lower()
+    found = [
+        (*word.span(), side) for word in _JOINED_WORD.finditer(lower) for side in _sides_of(word[0])
+    ]
+    if not lower.isascii() or _any_phrase().search(lower):
+        for side, phrases in _side_phrases():
+            found += ((*one.span(), side) for one in phrases.finditer(lower))
+    return sorted(
+        one
+        for one in found
+        if not _NOT_BEFORE_WORD.search(lower, max(0, one[0] - _NOT_CHARS), one[0])
+    )
+
+
+@lru_cache(maxsize=4096)
+def _sides_of(word: str) -> tuple[Side, ...]:
+    forms = {word, _ARABIC_PREFIX.sub("", word, count=1)}
+    return tuple(side for side, words in _side_words() if any(map(words.fullmatch, forms)))
+
+
+@lru_cache(maxsize=1)
+def _side_words() -> Sequence[tuple[Side, re.Pattern[str]]]:
+    return _side_patterns(is_phrase=False)
+
+
+@lru_cache(maxsize=1)
+def _side_phrases() -> Sequence[tuple[Side, re.Pattern[str]]]:
+    return _side_patterns(is_phrase=True)
+
+
+@lru_cache(maxsize=1)
+def _any_phrase() -> re.Pattern[str]:
+    return re.compile("|".join(one.pattern for _, one in _side_phrases()))
+
+
+def _side_patterns(*, is_phrase: bool) -> Sequence[tuple[Side, re.Pattern[str]]]:
+    """Return a pattern for each side: of its words, or of what is found inside longer text."""
+    found = []
+    for pair, sides in enumerate(_data()["opposites"]):
+        for side, words in zip((-1, 1), sides, strict=True):
+            chosen = []
+            for word in words.split():
+                is_unspaced = _HAN.match(word) is not None
+                if (is_unspaced or "_" in word) != is_phrase:
+                    continue
+                pattern = word.replace("*", "" if is_unspaced else r"\w*").replace("_", r"\s")
+                chosen.append(pattern if is_unspaced or not is_phrase else rf"\b{pattern}\b")
+            if chosen:
+                found.append(((pair, side), re.compile("|".join(chosen))))
+    return found

@@ -142,7 +142,7 @@ _HOUR_SIGN = re.compile(r"\s?h\Z")
 _DECIMAL_CLOCK = re.compile(r"([01]?\d|2[0-4])\.([0-5]\d)", re.ASCII)
 _HOUR_BEFORE = re.compile(
     r"\b(?:at|by|until|till|from|before|after|since|um|gegen|bis|ab|vor|nach|à|vers|las|alle|ore|om"
-    r"|tegen|vanaf|tot)\s\Z",
+    r"|tegen|vanaf|tot|van|od|do|dalle|das|às|between|zwischen|entre)\s\Z",
     re.IGNORECASE,
 )
 _IN_LOWER_CASE = frozenset(
@@ -371,7 +371,7 @@ def values_in(
         for found in pattern.finditer(rest.text):
             minute, half = found["min"] or 0, found.groupdict().get("half")
             clocks = frozenset(_possible_clocks(found["h"], minute, half))
-            said = TextValue(found[0].strip(), found.start(), clocks=clocks)
+            said = TextValue(found[0].strip(), found.start(), _duration(found), clocks=clocks)
             yield _with_surroundings(said, lower)
             rest.take(*found.span())
     for start, end, times in clocks_in(lower_case(rest.text)):
@@ -584,6 +584,14 @@ def _possible_clocks(hour: str | int, minute: str | int, half: str | None) -> It
         yield hour % 12 if half == "a" else hour % 24, minute
     if half != "a" and hour <= 12 and not is_exact:
         yield hour % 12 + 12, minute
+
+
+def _duration(found: re.Match[str]) -> Number | None:
+    """Return what a time is if it is a duration: 2 h 30."""
+    if not found["min"] or found.string[found.end("h") : found.start("min")].strip() not in "hH":
+        return None
+    readings = frozenset((NumberReading(int(found["h"]) + int(found["min"]) / 60, _HOUR),))
+    return Number(found[0].strip(), *found.span(), readings)
 
 
 def _with_surroundings(said: TextValue, text: str) -> TextValue:
