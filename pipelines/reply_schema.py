@@ -4,15 +4,13 @@ The short form names each field with its type: `{title: str, points: "list[str]"
 high]", score: "float?"}`. Every field is required; a field with `?` may be null. A value of `enum`
 that has a comma needs quotes. Mappings nest; a list with one entry is a list of such values.
 
-The only importer of `jsonschema`. Formats follow the grammar of local models (`engine/sampling`),
-so that answers of remote models are checked by the same rules, and patterns are matched by the same
-engine (`engine.system.ecma_patterns`). What the grammar allows is valid here.
+The only importer of `jsonschema`. Patterns and formats are matched by the engine that constrains
+local models (`engine.system.ecma_patterns`), so that answers of remote models are checked by the
+same rules. What the grammar allows is valid here.
 """
 
 from __future__ import annotations
 
-import datetime
-import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -54,8 +52,8 @@ def _error_finder() -> Callable[[Any, Any], Any]:
     from referencing import Registry
 
     checker = jsonschema.FormatChecker(formats=("json-pointer", "regex", "relative-json-pointer"))
-    for name, is_one in FORMAT_CHECKS.items():
-        checker.checks(name)(_for_texts_only(is_one))
+    for name in ecma_patterns.FORMATS:
+        checker.checks(name)(_for_texts_only(partial(_is_of_format, name)))
     kind = jsonschema.validators.extend(
         jsonschema.Draft202012Validator,
         {
@@ -124,113 +122,13 @@ def _has_match(pattern: str, text: str) -> bool:
         return False
 
 
+def _is_of_format(name: str, text: str) -> bool:
+    return ecma_patterns.of_format(name)(text)
+
+
 def _for_texts_only(is_one: Callable[[str], bool]) -> Callable[[Any], bool]:
     """Accept what is not text: `type` is responsible for that."""
     return lambda value: not isinstance(value, str) or is_one(value)
-
-
-_DATE = re.compile(r"(\d{4})-(\d\d)-(\d\d)", re.ASCII)
-_TIME = re.compile(
-    r"([01]\d|2[0-3]):([0-5]\d):([0-5]\d|60)(?:\.\d+)?"
-    r"(?:Z|([+-])([01]\d|2[0-3]):([0-5]\d))",
-    re.ASCII | re.IGNORECASE,
-)
-_CLOCK_PART = r"T(?:\d+H(?:\d+M(?:\d+S)?)?|\d+M(?:\d+S)?|\d+S)"
-_DAY_PART = r"(?:\d+Y(?:\d+M(?:\d+D)?)?|\d+M(?:\d+D)?|\d+D)"
-_DURATION = re.compile(rf"P(?:\d+W|{_DAY_PART}(?:{_CLOCK_PART})?|{_CLOCK_PART})", re.ASCII)
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_HOSTNAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-_MOST_HOST_CHARS = 253
-_LONG_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_DOMAIN = re.compile(rf"{_LONG_LABEL}(?:\.{_LONG_LABEL})*")
-"""Of an address: that a label has at most 63 characters is too much for a grammar of addresses."""
-_MOST_EMAIL_CHARS = 254
-_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
-_EMAIL = re.compile(rf"({_ATOM}(?:\.{_ATOM})*)@(?:\[([^\]]+)\]|(.+))")
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-_HEX = r"%[0-9A-Fa-f]{2}"
-_PLAIN = r"A-Za-z0-9._~!$&'()*+,;=:\-"
-_URI = re.compile(
-    r"[A-Za-z][A-Za-z0-9+.-]*:"
-    rf"(?://(?:(?:[{_PLAIN}]|{_HEX})*@)?(?:\[([^\]]*)\]|(?:[{_PLAIN.replace(':', '')}]|{_HEX})*)"
-    r"(?::\d*)?(?=[/?#]|\Z)|(?!//))"
-    rf"(?:[{_PLAIN}@/]|{_HEX})*(?:\?(?:[{_PLAIN}@/?]|{_HEX})*)?(?:#(?:[{_PLAIN}@/?]|{_HEX})*)?"
-)
-
-
-def _is_date(text: str) -> bool:
-    found = _DATE.fullmatch(text)
-    if found is None:
-        return False
-    year, month, day = map(int, found.groups())
-    try:
-        datetime.date(year or 2000, month, day)  # Python has no year 0; it is a leap year
-    except ValueError:
-        return False
-    return True
-
-
-def _is_time(text: str) -> bool:
-    found = _TIME.fullmatch(text)
-    if found is None:
-        return False
-    hour, minute, second = int(found[1]), int(found[2]), int(found[3])
-    if second < 60:
-        return True
-    offset = int(found[5] or 0) * 60 + int(found[6] or 0)
-    utc = hour * 60 + minute - (offset if found[4] == "+" else -offset)
-    return utc % (24 * 60) == 24 * 60 - 1
-
-
-def _is_date_time(text: str) -> bool:
-    return text[10:11] in ("T", "t") and _is_date(text[:10]) and _is_time(text[11:])
-
-
-def _is_hostname(text: str) -> bool:
-    return len(text) <= _MOST_HOST_CHARS and _HOSTNAME.fullmatch(text) is not None
-
-
-def _is_email(text: str) -> bool:
-    found = _EMAIL.fullmatch(text)
-    if found is None or len(text) > _MOST_EMAIL_CHARS:
-        return False
-    return _is_ipv4(found[2]) if found[2] else _DOMAIN.fullmatch(found[3]) is not None
-
-
-def _is_ipv4(text: str) -> bool:
-    try:
-        ipaddress.IPv4Address(text)
-    except ValueError:
-        return False
-    return text.isascii()
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
-        return False
-    return "%" not in text
-
-
-def _is_uri(text: str) -> bool:
-    found = _URI.fullmatch(text)
-    return found is not None and (found[1] is None or _is_ipv6(found[1]))
-
-
-FORMAT_CHECKS: Mapping[str, Callable[[str], bool]] = {
-    "date": _is_date,
-    "date-time": _is_date_time,
-    "duration": lambda text: _DURATION.fullmatch(text) is not None,
-    "email": _is_email,
-    "hostname": _is_hostname,
-    "ipv4": _is_ipv4,
-    "ipv6": _is_ipv6,
-    "time": _is_time,
-    "uri": _is_uri,
-    "uuid": lambda text: _UUID.fullmatch(text) is not None,
-}
-"""The check of each format."""
 
 
 def is_nested_too_deep(value: Any) -> bool:

@@ -60,10 +60,6 @@ HARMLESS_VALUES: Mapping[str, Any] = {
 }
 """Keywords that cannot be enforced, with the value that needs no enforcement."""
 
-SUPPORTED_FORMATS = frozenset(
-    ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
-)
-
 _CHECK_AFTERWARDS = "Remove it, and check the answer afterwards."
 _LIST_EACH_CASE = "Write each case out as an option of `anyOf`."
 KEYWORD_REMEDIES: Mapping[str, str] = {
@@ -390,8 +386,8 @@ def _keyword_problems(
         if is_binding(schema, keyword):
             what = f"`{keyword}` cannot be enforced while the answer is generated"
             yield SchemaProblem(at, what, KEYWORD_REMEDIES[keyword])
-    elif keyword == "format" and value not in SUPPORTED_FORMATS:
-        names = ", ".join(f"'{name}'" for name in sorted(SUPPORTED_FORMATS))
+    elif keyword == "format" and value not in ecma_patterns.FORMATS:
+        names = ", ".join(f"'{name}'" for name in sorted(ecma_patterns.FORMATS))
         yield SchemaProblem(
             at, f"the format '{value}' is not known", f"Known: {names}. Or use `pattern`."
         )
@@ -547,25 +543,6 @@ def _prepared(schema: Any, opened: Collection[int]) -> Any:
     return ready
 
 
-_LEAP_YEAR = r"(?:\d\d(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
-_REAL_DAY = rf"(?:\d{{4}}-(?:(?:0[13-9]|1[0-2])-|02-[01]|02-2[0-8])|{_LEAP_YEAR}-02-29)"
-_LEAP_SECONDS = "|".join(
-    rf"{(23 + sign * hours) % 24:02}:59:60(?:\.\d+)?[{'+' if sign > 0 else '-'}]{hours:02}:00"
-    for sign in (1, -1)
-    for hours in range(24)
-)
-_REAL_TIME = rf"(?:\d\d:\d\d:[0-5]|23:59:60(?:\.\d+)?[Zz]|{_LEAP_SECONDS})"
-_FORMAT_PATTERNS: Mapping[str, str] = {
-    "date": rf"^{_REAL_DAY}",
-    "date-time": rf"^{_REAL_DAY}\d*[Tt]{_REAL_TIME}",
-    "time": rf"^{_REAL_TIME}",
-}
-"""What llguidance's formats allow and no validation should: 29 February of every year, and a leap
-second at any time of day. It ends a day in UTC, by whole hours."""
-_FORMAT_LENGTHS: Mapping[str, int] = {"hostname": 253, "email": 254}
-"""Most characters of a name in DNS, and of an address with one."""
-
-
 def _with_patterns(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a schema whose patterns are llguidance's, and whose formats allow no more than ours.
 
@@ -582,16 +559,12 @@ def _with_patterns(schema: dict[str, Any]) -> dict[str, Any]:
                 name += "(?:)"
             named[name] = held
         ready["patternProperties"] = named
-    format_ = ready.get("format")
-    if isinstance(format_, str) and format_ in _FORMAT_LENGTHS:
-        most = ready.get("maxLength")
-        bound = _FORMAT_LENGTHS[format_]
-        ready["maxLength"] = min(most, bound) if isinstance(most, int) else bound
-    if isinstance(format_, str) and format_ in _FORMAT_PATTERNS:
-        own = ready.get("pattern")
-        both = [] if own is None else [*(ready.get("allOf") or ()), {"pattern": own}]
-        ready["pattern"] = ecma_patterns.translated(_FORMAT_PATTERNS[format_])
-        ready |= {"allOf": both} if both else {}
+    bounds = ecma_patterns.format_bounds(ready.get("format"))
+    if "maxLength" in bounds and isinstance(most := ready.get("maxLength"), int):
+        bounds["maxLength"] = min(most, bounds["maxLength"])
+    if "pattern" in bounds and "pattern" in ready:
+        bounds["allOf"] = [*(ready.get("allOf") or ()), {"pattern": ready["pattern"]}]
+    ready |= bounds
     return ready
 
 

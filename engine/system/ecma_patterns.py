@@ -1,8 +1,9 @@
-r"""Patterns of JSON Schema: ECMA-262 with Unicode, as llguidance's dialect, and matched by it.
+r"""Patterns and formats of JSON Schema, in llguidance's dialect, and matched by it.
 
 The decoder and the validation of answers ask the same engine for the same translation, so that what
-one produces the other accepts. `\d` and `\w` are ASCII, `\s` is ECMA's, a dot is no line end. What
-the engine cannot do (looking around, references back) or ECMA-262 does not know is refused.
+one produces the other accepts. Patterns are ECMA-262 with Unicode: `\d` and `\w` are ASCII, `\s` is
+ECMA's, a dot is no line end. What the engine cannot do (looking around, references back) or
+ECMA-262 does not know is refused.
 """
 
 from __future__ import annotations
@@ -248,6 +249,40 @@ def load_engine() -> Any:
     return llguidance
 
 
+FORMATS = frozenset(
+    ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")
+)
+"""The formats of JSON Schema that can be enforced."""
+_LEAP_YEAR = r"(?:\d\d(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
+_REAL_DAY = rf"(?:\d{{4}}-(?:(?:0[13-9]|1[0-2])-|02-[01]|02-2[0-8])|{_LEAP_YEAR}-02-29)"
+_LEAP_SECONDS = "|".join(
+    rf"{(23 + sign * hours) % 24:02}:59:60(?:\.\d+)?[{'+' if sign > 0 else '-'}]{hours:02}:00"
+    for sign in (1, -1)
+    for hours in range(24)
+)
+_REAL_TIME = rf"(?:\d\d:\d\d:[0-5]|23:59:60(?:\.\d+)?[Zz]|{_LEAP_SECONDS})"
+_FORMAT_PATTERNS = {
+    "date": rf"^{_REAL_DAY}",
+    "date-time": rf"^{_REAL_DAY}\d*[Tt]{_REAL_TIME}",
+    "time": rf"^{_REAL_TIME}",
+}
+"""What llguidance's formats allow and no validation should: 29 February of every year, and a leap
+second at any time of day. It ends a day in UTC, by whole hours."""
+_FORMAT_LENGTHS = {"hostname": 253, "email": 254}
+"""Most characters of a name in DNS, and of an address with one."""
+
+
+def format_bounds(name: object) -> dict[str, Any]:
+    """Return the keywords that keep llguidance's format from what no validation should allow."""
+    if not isinstance(name, str):
+        return {}
+    pattern, most = _FORMAT_PATTERNS.get(name), _FORMAT_LENGTHS.get(name)
+    return {
+        **({"pattern": translated(pattern)} if pattern else {}),
+        **({"maxLength": most} if most else {}),
+    }
+
+
 @lru_cache(maxsize=256)
 def matches(pattern: str) -> Callable[[str], bool]:
     r"""Return what tells whether a text has a match of a pattern, compiled once.
@@ -258,16 +293,29 @@ def matches(pattern: str) -> Callable[[str], bool]:
     Raises:
         UnknownPattern: as `translated`, or it is too complex.
     """
+    return _text_check({"type": "string", "pattern": translated(pattern)})
+
+
+@lru_cache(maxsize=len(FORMATS))
+def of_format(name: str) -> Callable[[str], bool]:
+    """Return what tells whether a text is of one of `FORMATS`, compiled once.
+
+    >>> [of_format("date")(text) for text in ("2024-02-29", "2023-02-29", "29.2.2024")]
+    [True, False, False]
+    """
+    return _text_check({"type": "string", "format": name, **format_bounds(name)})
+
+
+def _text_check(schema: dict[str, Any]) -> Callable[[str], bool]:
     guidance = load_engine()
     vocabulary = guidance.TokenizerWrapper(ByteVocabulary())
     tokens = guidance.LLTokenizer(vocabulary, n_vocab=END_SIGN + 1)
-    schema = {"type": "string", "pattern": translated(pattern)}
     grammar = json.dumps({"grammars": [{"json_schema": schema}]})
     whole = guidance.LLMatcher(tokens, grammar, log_level=0)
     if whole.is_error():
         raise UnknownPattern("it is too large or too complex")
 
-    def has_match(text: str) -> bool:
+    def is_accepted(text: str) -> bool:
         matcher = whole.deep_copy()
         # The grammar of JSON texts writes a DEL as an escape.
         spelt = json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
@@ -275,4 +323,4 @@ def matches(pattern: str) -> Callable[[str], bool]:
             matcher.consume_tokens([*spelt.encode("utf-8", "replace")]) and matcher.is_accepting()
         )
 
-    return has_match
+    return is_accepted

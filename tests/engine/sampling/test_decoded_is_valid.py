@@ -10,8 +10,8 @@ import pytest
 from llguidance import LLMatcher
 
 from paddock.engine.sampling.constraint import byte_tokeniser
-from paddock.engine.sampling.schema import SUPPORTED_FORMATS, check_schema, schema_grammar
-from paddock.engine.system.ecma_patterns import END_SIGN
+from paddock.engine.sampling.schema import check_schema, schema_grammar
+from paddock.engine.system.ecma_patterns import END_SIGN, FORMATS
 from paddock.pipelines.reply_schema import schema_mismatch
 
 MOST_BYTES = 400
@@ -22,7 +22,7 @@ PATTERNS = (
     r"^[&&~~]$", r"^[a[]$", r"^{a}$", r"^\/\.$", "^é$", r"^\0$", r"^(?:)$", "",
 )  # fmt: skip
 SCHEMAS: list[Any] = [
-    *({"type": "string", "format": name} for name in sorted(SUPPORTED_FORMATS)),
+    *({"type": "string", "format": name} for name in sorted(FORMATS)),
     *({"type": "string", "pattern": pattern} for pattern in PATTERNS),
     {"type": "string", "format": "date", "pattern": "02-29$"},
     {"type": "string", "format": "time", "pattern": "^23:59"},

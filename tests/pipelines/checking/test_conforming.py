@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
-from paddock.engine.sampling import schema as keywords
 from paddock.engine.sampling.schema import schema_grammar
-from paddock.pipelines.reply_schema import FORMAT_CHECKS, schema_mismatch
+from paddock.engine.system import ecma_patterns
+from paddock.pipelines.reply_schema import schema_mismatch
 
 RIGHT = {
     "date": ["2024-02-29", "2000-02-29", "1999-12-31", "0000-01-01"],
@@ -67,15 +67,14 @@ def test_what_is_not_of_its_format_is_named_with_its_place() -> None:
     assert schema_mismatch(["31 Febtember"], schema) == "At /0: '31 Febtember' is not a 'date'."
 
 
-@pytest.mark.parametrize("name", sorted(keywords.SUPPORTED_FORMATS))
+@pytest.mark.parametrize("name", sorted(ecma_patterns.FORMATS))
 def test_formats_are_checked_by_the_rules_of_the_grammar(name: str) -> None:
     grammar, bytes_only = schema_grammar({"type": "string", "format": name}), LLTokenizer("byte")
     for text in (*RIGHT[name], *WRONG[name], *OFTEN_ALLOWED.get(name, ())):
         matcher = LLMatcher(bytes_only, grammar)
         raw = list(json.dumps(text, ensure_ascii=False).encode())
         is_allowed = matcher.try_consume_tokens(raw) == len(raw) and matcher.is_accepting()
-        assert is_allowed == FORMAT_CHECKS[name](text), text
-    assert {*FORMAT_CHECKS} == keywords.SUPPORTED_FORMATS
+        assert is_allowed == ecma_patterns.of_format(name)(text), text
 
 
 @pytest.mark.parametrize("value", [None, 5, 1.5, True, [], {}])
