@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.errors import BadRequest, NoInsert, PromptTooLong
+from paddock.engine.errors import BadRequest, NoInsert
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import (
     ChatRequest,
@@ -27,13 +27,12 @@ from paddock.engine.request import (
     Sampling,
     Think,
     Tool,
-    reserved_tokens,
 )
 
 from .answer_format import answer_format, offered_tools, required_tools
 from .chat_template import ChatTemplate, TextPiece
 from .prompt_images import ImagePlaceholders, PlacedImage, check_image, place_images
-from .prompt_truncation import (
+from .prompt_overflow import (
     PromptLimit,
     cut_around_gap,
     cut_last_turn,
@@ -436,23 +435,3 @@ class PromptBuilder:
             BadRequest: the model has no such token.
         """
         return self._tokeniser.text(self._tokeniser.checked(ids))
-
-
-def answer_limit_tokens(
-    n_prompt_tokens: int, max_tokens: int | None, n_ctx_tokens: int, *, reserves: bool = True
-) -> int:
-    """Return the longest answer's tokens.
-
-    >>> answer_limit_tokens(1000, 3000, 2048, reserves=False), answer_limit_tokens(48, -1, 2048)
-    (1048, 2000)
-
-    Raises:
-        PromptTooLong: prompt and reserved answer together exceed the context.
-    """
-    n_reserved = reserved_tokens(max_tokens, n_ctx_tokens)
-    n_least = n_reserved if reserves else 1
-    if n_prompt_tokens + n_least > n_ctx_tokens or n_prompt_tokens == 0:
-        raise PromptTooLong(n_prompt_tokens, n_least, n_ctx_tokens)
-    n_left = n_ctx_tokens - n_prompt_tokens
-    has_end = max_tokens is None or max_tokens > 0
-    return min(n_reserved, n_left) if has_end else n_left

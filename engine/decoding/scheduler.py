@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable
 import numpy as np
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.chat.prompt_truncation import cut_middle
+from paddock.engine.chat.prompt_overflow import cut_middle
 from paddock.engine.request import PRIORITY_RANK
 
 from .batch import (

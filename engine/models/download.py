@@ -32,22 +32,21 @@ from paddock.engine.system.tasks import task_group
 
 from .blobs import free_disk_bytes, store_write_errors
 from .model_store import ModelStore
-from .transfer import (
-    DiskRanFull,
-    NotEnoughDiskSpace,
-    NoUsableModel,
-    ProgressLine,
-    ReportProgress,
-    SourceChanged,
-    TransferError,
-)
+from .transfer import ProgressLine, ReportProgress
 from .transfer_client import (
     HostAuth,
     TransferClient,
     TransferRequest,
     TransferRetries,
-    check_response,
     host_of,
+)
+from .transfer_errors import (
+    DiskRanFull,
+    NotEnoughDiskSpace,
+    NoUsableModel,
+    SourceChanged,
+    TransferError,
+    check_response,
 )
 
 P = ParamSpec("P")

@@ -29,7 +29,8 @@ from .manifests import (
 from .model_cards import weight_count_text, weights_format
 from .model_store import ModelStore
 from .modelfile import RecipeFile
-from .transfer import NoUsableModel, ProgressLine, ReportProgress
+from .transfer import ProgressLine, ReportProgress
+from .transfer_errors import NoUsableModel
 
 
 @dataclass(slots=True)

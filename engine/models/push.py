@@ -22,18 +22,18 @@ from .manifests import Manifest, ManifestLayer
 from .model_names import ModelName, parse_name
 from .model_store import ModelStore
 from .oci_registry import RegistryClient
-from .transfer import ProgressLine, ReportProgress, TransferOptions, TransferRefused
+from .transfer import ProgressLine, ReportProgress, TransferOptions
 from .transfer_client import (
     TRANSIENT_STATUSES,
     RequestBody,
     TransferClient,
     TransferRequest,
     TransferRetries,
-    check_response,
     host_of,
     parse_url,
     progress_lines,
 )
+from .transfer_errors import TransferRefused, check_response
 
 _READ_BYTES = 1024 * 1024
 _UPLOADED_RANGE = re.compile(r"(?:bytes=)?(\d+)-(\d+)")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -28,19 +27,16 @@ from paddock.engine.system.hosts import BadHost, is_public, read_host
 from paddock.engine.system.http import retry_after_s
 from paddock.engine.system.retry import Backoff
 
-from .transfer import (
+from .transfer import ProgressLine, ReportProgress, TransferOptions
+from .transfer_errors import (
     INSECURE_ADVICE,
     HostNotTrusted,
     HostUnreachable,
     NotEncrypted,
-    NotPublished,
-    ProgressLine,
     ProxyUnusable,
     RedirectsToPrivateHost,
-    ReportProgress,
     TransferError,
     TransferInterrupted,
-    TransferOptions,
     TransferRefused,
 )
 
@@ -147,45 +143,6 @@ def _is_permanent(error: httpx.HTTPError) -> bool:
     return isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError)) or (
         any(word in str(error) for word in ("CERTIFICATE_VERIFY_FAILED", *_NO_TLS_REASONS))
     )
-
-
-_MAX_SENTENCE_CHARS = 300
-
-
-def check_response(response: httpx.Response, what: str) -> None:
-    """Raise an error unless the status is 2xx; its body must have been read.
-
-    Raises:
-        NotPublished: 404, 410.
-        TransferRefused: any other status.
-    """
-    if response.status_code in (404, 410):
-        raise NotPublished(what)
-    if not response.is_success:
-        host = response.url.netloc.decode("ascii")
-        raise TransferRefused(host, response.status_code, error_sentence(response.text))
-
-
-def error_sentence(text: str) -> str:
-    """Return the message in an error's body: JSON of a registry, or a line; empty for HTML.
-
-    >>> error_sentence('{"errors":[{"code":"DENIED","message":"not yours"}]}')
-    'not yours'
-    """
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return (
-            ""
-            if "<" in text
-            else " ".join(text[: 4 * _MAX_SENTENCE_CHARS].split())[:_MAX_SENTENCE_CHARS]
-        )
-    try:
-        first = value["errors"][0] if "errors" in value else value
-        message = first.get("message") or first.get("error") or first.get("details") or ""
-    except (LookupError, TypeError, AttributeError):
-        return ""
-    return str(message)[:_MAX_SENTENCE_CHARS]
 
 
 async def progress_lines(

@@ -15,7 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from paddock.engine.chat.prompt_builder import BuiltPrompt, PromptBuilder, answer_limit_tokens
+from paddock.engine.chat.prompt_builder import BuiltPrompt, PromptBuilder
+from paddock.engine.chat.prompt_overflow import answer_limit_tokens
 from paddock.engine.decoding.batch import MOST_SEQ_IDS
 from paddock.engine.decoding.drafts import DraftModel, MtpHead
 from paddock.engine.decoding.kv_cache import CacheOptions, KvCache

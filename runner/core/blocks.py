@@ -35,7 +35,7 @@ from paddock.runner.progress.report import STATES, ItemReport, State
 from .block_items import refuse_output_conflicts
 from .cleanup import NodeOutputs, OrphanCleaner, end_of_block
 from .concurrency import CLAIM_BACKOFF, ClaimLost, WorkClaims, state_done_elsewhere
-from .fingerprints import entry_marks, held_text
+from .dependencies import entry_marks, held_text
 from .items import (
     ItemRun,
     ItemRunner,

@@ -46,7 +46,7 @@ from paddock.steps.base import ItemName, OutsideRoots, StepError
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .block_items import DeletionDoubt
-from .fingerprints import ROWS, WRITTEN, current_paths, nested_outputs
+from .dependencies import ROWS, WRITTEN, current_paths, nested_outputs
 from .run_context import ItemOutputs, RunContext
 from .run_records import WROTE
 from .staleness import BlockWork, OuterPipelines

@@ -35,7 +35,8 @@ from paddock.runner.progress.drain import StopGate, StopGateClosed
 from paddock.runner.progress.report import State
 from paddock.runner.settings import UnattendedSettings
 
-from .fingerprints import change_reasons, changed_parts
+from .fingerprints import changed_parts
+from .stale_reasons import change_reasons
 from .staleness import ItemWork
 
 if TYPE_CHECKING:

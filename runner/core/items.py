@@ -56,16 +56,8 @@ from paddock.steps.paths import resolve_path
 
 from .call_cache import CallOrigin
 from .cleanup import RowKeeper
-from .fingerprints import (
-    SCAN,
-    file_path_of,
-    held_paths,
-    is_file_value,
-    item_content,
-    limited_mark,
-    part_digest,
-    written_within,
-)
+from .dependencies import SCAN, held_paths, limited_mark, written_within
+from .fingerprints import file_path_of, is_file_value, item_content, part_digest
 from .retry_and_quarantine import (
     MISSING_PACKAGE,
     NOT_REVIEWED,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.engine.backends.token_counting import LocalTokenizer
 from paddock.engine.errors import EngineError
+from paddock.engine.models.context_length import DEFAULT_CTX_TOKENS
 from paddock.engine.request import (
     ChatRequest,
     ForwardingPool,
@@ -37,9 +38,6 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.settings import Settings
 
 from .call_cache import ModelDigests
-
-DEFAULT_CTX_TOKENS = 4096
-"""Of a model that no one told more of, as in `engine.models`, which a run imports late."""
 
 if TYPE_CHECKING:
     from paddock.engine.backends.balancer import BalancedPool

@@ -30,7 +30,7 @@ from paddock.steps.base import StepError
 from .blocks import BlockRunner, is_block_skipped
 from .cleanup import NodeOutputs, OrphanCleaner, RowKeeper, find_outdated
 from .concurrency import ClaimLost
-from .fingerprints import held_paths, held_text
+from .dependencies import held_paths, held_text
 from .items import ItemRun, sub_pipeline_context
 from .retry_and_quarantine import (
     ItemPlace,

@@ -74,7 +74,7 @@ from .call_cache import (
     no_fence,
 )
 from .concurrency import WorkClaims
-from .fingerprints import AWAY, STORE, held_mark
+from .dependencies import AWAY, STORE, held_mark
 from .retry_and_quarantine import CrashSuspects, SuspectRoom
 from .run_options import CallTape, RunOptions
 from .run_records import RunStats

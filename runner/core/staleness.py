@@ -52,26 +52,18 @@ from .block_items import (
     split_by_where,
 )
 from .call_cache import ModelDigests
+from .dependencies import EDITED_FILE, DependencyIndex, held_paths, held_text
 from .fingerprints import (
     CONTENT,
     CONTEXT,
-    EDITED_FILE,
     LOOP,
     READERS,
-    DependencyIndex,
-    ItemVerdict,
-    PastItem,
     Place,
-    SpecChanges,
-    compare_specs,
     context_part,
-    held_paths,
-    held_text,
     is_file_value,
     item_content,
     item_hash,
     item_place,
-    judge_item,
     outer_value,
     part_digest,
     spec_parts,
@@ -79,6 +71,7 @@ from .fingerprints import (
 )
 from .review_questions import PendingReview, RunReviews
 from .run_options import RunOptions
+from .stale_reasons import ItemVerdict, PastItem, SpecChanges, compare_specs, judge_item
 
 RETURNS = "(returns)"
 """A sub-pipeline's `returns`, among the parts of its step's hash; not a valid id."""

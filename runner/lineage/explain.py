@@ -36,19 +36,10 @@ from paddock.runner.bind.bound import (
 )
 from paddock.runner.core import cleanup, model_pools, run_records
 from paddock.runner.core.call_cache import ModelDigests
-from paddock.runner.core.fingerprints import (
-    CONTENT,
-    CONTEXT,
-    LISTED,
-    ROWS,
-    STORE,
-    DependencyIndex,
-    change_reasons,
-    compare_specs,
-    current_paths,
-    stale_parts,
-)
+from paddock.runner.core.dependencies import LISTED, ROWS, STORE, DependencyIndex, current_paths
+from paddock.runner.core.fingerprints import CONTENT, CONTEXT
 from paddock.runner.core.run_options import RunOptions
+from paddock.runner.core.stale_reasons import change_reasons, compare_specs, stale_parts
 from paddock.runner.core.staleness import Judge
 from paddock.runner.ledger.entries import CallRow, LedgerError
 from paddock.runner.ledger.ledger import Ledger

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from paddock.engine.system.files import sha256_of
 from paddock.engine.system.units import iso_time
-from paddock.runner.core.fingerprints import LISTED, ROWS, STORE, current_paths, is_file_mark
+from paddock.runner.core.dependencies import LISTED, ROWS, STORE, current_paths, is_file_mark
 from paddock.runner.core.run_records import WROTE, read_lineage
 from paddock.runner.ledger.entries import Entry, LineageRow
 from paddock.runner.ledger.ledger import Ledger

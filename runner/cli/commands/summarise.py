@@ -35,7 +35,7 @@ from paddock.runner.cli.arguments import (
 from paddock.runner.cli.exit_status import CommandError, with_exit_status
 from paddock.runner.cli.model_arguments import complete_model_names
 from paddock.runner.cli.run_display import run_observer
-from paddock.runner.core.fingerprints import HELD, held_mark, is_file_mark
+from paddock.runner.core.dependencies import HELD, held_mark, is_file_mark
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.outputs import OutputIndex

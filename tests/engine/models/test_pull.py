@@ -6,7 +6,8 @@ import pytest
 
 from paddock.engine.errors import DigestMismatch
 from paddock.engine.models.model_store import ModelStore
-from paddock.engine.models.transfer import NotPublished, NoUsableModel, ProgressLine
+from paddock.engine.models.transfer import ProgressLine
+from paddock.engine.models.transfer_errors import NotPublished, NoUsableModel
 from tests.engine.models.pulling import BIG, leftovers, model_of, named, pulled, statuses
 from tests.fakes.far_side import FarSide, digest_of, gguf
 

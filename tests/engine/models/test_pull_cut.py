@@ -15,10 +15,10 @@ from paddock.engine.models.manifests import Manifest
 from paddock.engine.models.model_names import ModelName
 from paddock.engine.models.model_store import ModelStore
 from paddock.engine.models.pull import pull
-from paddock.engine.models.transfer import (
+from paddock.engine.models.transfer import ProgressLine
+from paddock.engine.models.transfer_errors import (
     DiskRanFull,
     NotEnoughDiskSpace,
-    ProgressLine,
     TransferInterrupted,
 )
 from tests.engine.models.pulling import BIG, QUICK, leftovers, model_of, named, pulled

@@ -9,7 +9,7 @@ from paddock.engine.errors import EngineError, InvalidName, ModelBroken
 from paddock.engine.models.manifests import CONFIG_TYPE, MODEL_TYPE, PROJECTOR_TYPE
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.model_store import ModelStore
-from paddock.engine.models.transfer import (
+from paddock.engine.models.transfer_errors import (
     HostNotTrusted,
     NotEncrypted,
     NotPublished,

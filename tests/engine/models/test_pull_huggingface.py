@@ -14,7 +14,7 @@ from paddock.engine.models.manifests import MODEL_TYPE, PARAMS_TYPE, PROJECTOR_T
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.model_store import ModelStore
 from paddock.engine.models.pull import HubFile, choose_model_files, choose_projector
-from paddock.engine.models.transfer import (
+from paddock.engine.models.transfer_errors import (
     HostNotTrusted,
     HostUnreachable,
     NotPublished,

@@ -16,19 +16,19 @@ from paddock.engine.models.manifests import MODEL_TYPE
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.model_store import ModelStore
 from paddock.engine.models.pull import pull
-from paddock.engine.models.transfer import (
+from paddock.engine.models.transfer import RegistryCredentials
+from paddock.engine.models.transfer_client import TransferClient
+from paddock.engine.models.transfer_errors import (
     HostNotTrusted,
     HostUnreachable,
     NotEncrypted,
     NotPublished,
     NoUsableModel,
     RedirectsToPrivateHost,
-    RegistryCredentials,
     TransferError,
     TransferInterrupted,
     TransferRefused,
 )
-from paddock.engine.models.transfer_client import TransferClient
 from tests.engine.models.pulling import BIG, QUICK, leftovers, model_of, named, pulled, statuses
 from tests.fakes.far_side import FarSide, certificate, digest_of, far_side
 from tests.fakes.wires import http_proxy

@@ -20,13 +20,8 @@ from paddock.engine.models.manifests import (
 from paddock.engine.models.model_names import ModelName, parse_name
 from paddock.engine.models.model_store import ModelStore
 from paddock.engine.models.push import push
-from paddock.engine.models.transfer import (
-    HostUnreachable,
-    NotEncrypted,
-    NotPublished,
-    ProgressLine,
-    TransferOptions,
-)
+from paddock.engine.models.transfer import ProgressLine, TransferOptions
+from paddock.engine.models.transfer_errors import HostUnreachable, NotEncrypted, NotPublished
 from tests.engine.models.pulling import QUICK, model_of, pulled, statuses
 from tests.fakes.docker_registry import DockerRegistry, docker_registry
 from tests.fakes.far_side import digest_of, gguf

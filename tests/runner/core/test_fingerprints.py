@@ -4,15 +4,8 @@ from __future__ import annotations
 
 import json
 
-from paddock.runner.core.fingerprints import (
-    ItemVerdict,
-    PastItem,
-    default_key,
-    item_content,
-    judge_item,
-    outer_value,
-    spec_parts,
-)
+from paddock.runner.core.fingerprints import default_key, item_content, outer_value, spec_parts
+from paddock.runner.core.stale_reasons import ItemVerdict, PastItem, judge_item
 from paddock.runner.ledger.entries import Entry
 
 FILE = {

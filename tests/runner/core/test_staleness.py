@@ -10,7 +10,7 @@ import pytest
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.commands.validate_plan_run import resumed_run
 from paddock.runner.cli.exit_status import CommandError
-from paddock.runner.core.fingerprints import ItemVerdict, judge_item
+from paddock.runner.core.stale_reasons import ItemVerdict, judge_item
 from paddock.runner.ledger.entries import Entry
 from paddock.steps.llm.chat import Chat
 from tests.fakes.pool import FakePool

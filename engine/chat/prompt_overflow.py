@@ -1,4 +1,4 @@
-"""Truncate a prompt that does not fit: which turns go, and which tokens of a text. Pure.
+"""A prompt that does not fit: whether it is too long, and what of it is cut. Pure.
 
 The caller reports what was lost. Turns go in whole exchanges, the oldest first, because templates
 want a conversation to begin with a user turn and a tool result to follow its call.
@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from paddock.engine.arrays import Tokens
+from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import ChatRequest, Message, reserved_tokens
 
 # Text is tokenised differently at a cut, so a cut may miss its goal by some tokens.
@@ -140,3 +141,23 @@ def cut_around_gap(before: Tokens, after: Tokens, n_most: int) -> tuple[Tokens, 
     n_after = min(len(after), max(n_most // 4, n_most - len(before)))
     n_before = min(len(before), n_most - n_after)
     return before[len(before) - n_before :], after[:n_after]
+
+
+def answer_limit_tokens(
+    n_prompt_tokens: int, max_tokens: int | None, n_ctx_tokens: int, *, reserves: bool = True
+) -> int:
+    """Return the longest answer's tokens.
+
+    >>> answer_limit_tokens(1000, 3000, 2048, reserves=False), answer_limit_tokens(48, -1, 2048)
+    (1048, 2000)
+
+    Raises:
+        PromptTooLong: prompt and reserved answer together exceed the context.
+    """
+    n_reserved = reserved_tokens(max_tokens, n_ctx_tokens)
+    n_least = n_reserved if reserves else 1
+    if n_prompt_tokens + n_least > n_ctx_tokens or n_prompt_tokens == 0:
+        raise PromptTooLong(n_prompt_tokens, n_least, n_ctx_tokens)
+    n_left = n_ctx_tokens - n_prompt_tokens
+    has_end = max_tokens is None or max_tokens > 0
+    return min(n_reserved, n_left) if has_end else n_left

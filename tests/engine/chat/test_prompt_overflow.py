@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.chat.prompt_truncation import (
+from paddock.engine.chat.prompt_overflow import (
     PromptLimit,
     cut_around_gap,
     cut_last_turn,

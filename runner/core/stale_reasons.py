@@ -1,0 +1,349 @@
+"""Whether an item is stale, and the text of the reason. Pure.
+
+The recorded spec tells which parameters differ.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from paddock.pipelines.checking.check import Check
+from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value
+from paddock.runner.ledger.entries import Entry
+from paddock.runner.progress.report import State
+from paddock.steps.python_step import is_function_reference
+
+from .dependencies import LIMITED, is_loss
+from .fingerprints import (
+    CONTENT,
+    CONTEXT,
+    LOOP,
+    NOT_IN_RESULT,
+    PATH,
+    READERS,
+    TEXTS,
+    TIME,
+    changed_parts,
+)
+
+_NO_TEXTS: Mapping[str, Sequence[str]] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class PastItem:
+    """How an item was last done, besides its entry."""
+
+    content: str | None = None
+    """The digest that today's item would have had then."""
+    words: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Part of the hash → what of it changed since, in words."""
+    has_other_key: bool = False
+    """Whether the block's `key`, which reads the item too, is another expression."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemVerdict:
+    """State of an item, and why; `quarantined`: known to fail."""
+
+    state: State
+    why: str | None = None
+    is_decided: bool = False
+    """Whether a person has decided on an answer of the unchanged item since its last run."""
+
+    @property
+    def is_work(self) -> bool:
+        """Whether the item must run."""
+        return self.state in ("new", "changed", "stale")
+
+    @property
+    def is_remade(self) -> bool:
+        """Whether only outputs are missing."""
+        return self.state == "stale" and is_loss(self.why)
+
+
+def judge_item(
+    entry: Entry | None,
+    hash_: str,
+    parts: Mapping[str, str],
+    older: Mapping[str, Collection[str]] | None = None,
+    past: PastItem | None = None,
+) -> ItemVerdict:
+    """Compare an item with its entry; files are compared elsewhere.
+
+    `older`: by the version of a step, those whose results are as good; None: none is, and neither
+    is what was read before more could be read. `past` is what is known of how the item was done.
+    """
+    if entry is None:
+        return ItemVerdict("new")
+    if entry.hash != hash_:
+        before = json.loads(entry.parts)
+        names = stale_parts(before, parts, older, entry)
+        if names or not changed_parts(before, parts):
+            return _first_difference(names, before, parts, past or PastItem())
+    if entry.state == "quarantined":
+        return ItemVerdict("quarantined", entry.error)
+    if entry.state == "waiting":
+        return ItemVerdict("waiting", entry.error)
+    if entry.state == "failed":
+        return ItemVerdict("stale", f"it failed before: {entry.error}")
+    if entry.state == "done" and entry.attempts:
+        return ItemVerdict("stale", "what failed within it is tried again")
+    return ItemVerdict("fresh")
+
+
+def stale_parts(
+    before: Mapping[str, str],
+    now: Mapping[str, str],
+    older: Mapping[str, Collection[str]] | None,
+    entry: Entry,
+) -> list[str]:
+    """Return the names of parts that make a result stale."""
+    names = changed_parts(before, now)
+    return [n for n in names if not _is_compatible(before, now, n, older, entry)]
+
+
+def _is_compatible(
+    before: Mapping[str, str],
+    now: Mapping[str, str],
+    name: str,
+    older: Mapping[str, Collection[str]] | None,
+    entry: Entry,
+) -> bool:
+    """Return whether a part differs without making the result stale."""
+    if older is None or name.startswith(("inputs.", "steps.")):
+        return False
+    was, is_now, is_done = before.get(name), now.get(name, ""), entry.state == "done"
+    if name.endswith(CONTEXT):
+        has_fitted = is_done and not entry.marks(LIMITED)
+        return has_fitted and has_more_room(was, now.get(name))
+    if name.endswith(READERS):
+        # Installing OCR asks for files that could not be read, not for all of them again.
+        more_can_be_read = {*(was or "").split("\n")} - {""} < {*is_now.split("\n")}
+        return was is None or (is_done and more_can_be_read)
+    return name.endswith(".version") and was in older.get(is_now, ())
+
+
+def has_more_room(was: str | None, now: str | None) -> bool:
+    """Return whether a context is at least as large; None: the author sets none.
+
+    >>> has_more_room("2048 of 4096", "3072 of 4096"), has_more_room("2048 of 4096", None)
+    (True, True)
+    >>> has_more_room(None, "2048 of 4096"), has_more_room("2048 of", None)
+    (False, False)
+    """
+    told_was, _, default_was = (was or "").partition(" of ")
+    told_now, _, default_now = (now or "").partition(" of ")
+    default = default_now or default_was
+    sizes = [told.removesuffix(" of") or default for told in (told_was, told_now)]
+    return all(sizes) and int(sizes[0]) <= int(sizes[1])
+
+
+def _first_difference(
+    names: Sequence[str], before: Mapping[str, str], now: Mapping[str, str], past: PastItem
+) -> ItemVerdict:
+    """Return every difference. The content only changed where the part that was read then did."""
+    words = change_reasons((name for name in names if name != CONTENT), before, now, past.words)
+    if CONTENT in names and past.content != before.get(CONTENT):
+        return ItemVerdict("changed", "; ".join(["content changed", *words]))
+    rest = "`key` changed" if past.has_other_key else "what it reads of the item changed"
+    return ItemVerdict("stale", "; ".join(words) or rest)
+
+
+def change_reasons(
+    names: Iterable[str],
+    before: Mapping[str, str],
+    now: Mapping[str, str],
+    words: Mapping[str, Sequence[str]] = _NO_TEXTS,
+) -> list[str]:
+    """Return each difference once, in the order: prompt, model, parameters, version, values.
+
+    `words` says, by the part, what of it changed, as far as that is known.
+    """
+    found: dict[str, None] = {}
+    for name in sorted(names, key=_rank):
+        place, _, what = name.rpartition(".")
+        if name == CONTENT:
+            found["content changed"] = None
+        elif name in _ITEM_PARTS:
+            if name in before and name in now:  # else only what it says of it did
+                found[_ITEM_PARTS[name]] = None
+        elif what not in _PART_NAMES or name.startswith(("inputs.", "steps.")):
+            found[f"value changed: {name}"] = None
+        elif (came := _came_or_went(place, before, now)) is not None:
+            found[came] = None
+        else:
+            told = words[name] if name in words else (_PART_NAMES[what],)
+            found.update(dict.fromkeys(f"{one} (step '{place}')" for one in told))
+    return list(found)
+
+
+def _came_or_went(place: str, before: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """Return the words for a step that is new or gone; a block has no version."""
+    version, parameters = f"{place}.version", f"{place}.parameters"
+    if version not in before and version in now and parameters not in before:
+        return f"step '{place}' is new"
+    if version in before and version not in now and parameters not in now:
+        return f"step '{place}' was removed"
+    return None
+
+
+_ITEM_PARTS = {
+    LOOP: "its place in the list changed",
+    PATH: "its path changed",
+    TIME: "its time changed",
+}
+_PART_NAMES = {
+    "prompt": "prompt changed",
+    "schema": "schema changed",
+    "check": "checks changed",
+    "evidence": "sources of its evidence changed",
+    "confidence": "`confidence` changed",
+    "review": "`review.when` changed",
+    "model": "model changed",
+    "parameters": "parameters changed",
+    "ctx": "`ctx` of its model changed",
+    "version": "step version changed",
+    "readers": "what reads documents here changed",
+}
+
+
+def _rank(name: str) -> tuple[int, str]:
+    what = name.rpartition(".")[2]
+    order = list(_PART_NAMES)
+    return (order.index(what) if what in order else len(order), name)
+
+
+Spec = Mapping[str, Mapping[str, Any]]
+"""As `canonical_spec` has it: `{"blocks": {id: …}, "steps": {id: …}}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpecChanges:
+    """Differences between the recorded spec of an item and today's."""
+
+    has_item: bool
+    """Whether it was a block, whose items are read by a name."""
+    attributes: frozenset[str] | None
+    """Attributes of the item that were read then; None: all."""
+    words: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Part of the hash → what of it changed, in words."""
+    has_other_key: bool = False
+    """Whether the block's `key` is another expression."""
+
+
+def compare_specs(then: Spec, now: Spec, block: str) -> SpecChanges:
+    """Compare two specs; `block` is the outermost one, or the step."""
+    words = {
+        f"{name}.{part}": tuple(told)
+        for kind in ("blocks", "steps")
+        for name in {**then[kind], **now[kind]}
+        for part, told in _text_diff(then[kind].get(name), now[kind].get(name)).items()
+    }
+    written = then["blocks"].get(block)
+    if written is None:
+        return SpecChanges(False, None, words)
+    var = str(written.get("for_each", "")).partition(" in ")[0]
+    has_other_key = written.get("key") != now["blocks"].get(block, {}).get("key")
+    return SpecChanges(True, _spec_attributes(then, block, var), words, has_other_key)
+
+
+# --- which parameters differ
+
+
+def _text_diff(then: Any, now: Any) -> dict[str, list[str]]:
+    """Return, by part of the hash, which keys of a step or block differ."""
+    if not isinstance(then, Mapping) or not isinstance(now, Mapping):
+        return {}
+    texts: list[str] = []
+    own = (name for name in changed_parts(then, now) if name not in ("with", "reply"))
+    others = [
+        told
+        for name in own
+        for told in (
+            _tools_diff(then.get(name), now.get(name))
+            if name == "servers"
+            else [f"`{name}` changed"]
+        )
+    ]
+    given_then, given_now = then.get("with") or {}, now.get("with") or {}
+    for name in changed_parts(given_then, given_now):
+        if name in TEXTS:
+            texts.append("template changed" if name == "template" else "prompt changed")
+        elif name not in NOT_IN_RESULT:
+            others.append(f"`{name}` changed")
+    if not others and "with" in now:
+        others = ["`params` of its model changed"]
+    words = {"parameters": others}
+    if texts:
+        words["prompt"] = list(dict.fromkeys(texts))
+    if is_function_reference(uses := str(now.get("uses", ""))):
+        file = uses.rpartition(":")[0]
+        words["version"] = [f"code of {file}, or of what it imports, changed"]
+    reply_then, reply_now = then.get("reply"), now.get("reply")
+    for part, names in (("schema", ("schema",)), ("check", ("check", "repair"))):
+        if _is_same_reply(reply_then or {}, reply_now or {}, names):
+            words[part] = []  # only the other half of `reply` came or went
+    return words
+
+
+def _is_same_reply(then: Mapping[str, Any], now: Mapping[str, Any], names: Sequence[str]) -> bool:
+    if then and now:
+        return all(then.get(name) == now.get(name) for name in names)
+    return (then.get(names[0]) or None) == (now.get(names[0]) or None)
+
+
+def _tools_diff(then: Any, now: Any) -> list[str]:
+    """Return which files of a step's tools differ, else that its tools do."""
+    then, now = then or {}, now or {}
+    changed = changed_parts(then, now)
+    files = [name for name in changed if name.startswith("files of ") and name in then]
+    if not files or len(files) < len(changed):
+        return ["its tools changed"]
+    pairs = ((then[name], now.get(name) or {}) for name in files)
+    return [f"file changed: {file}" for pair in pairs for file in changed_parts(*pair)]
+
+
+# --- what was read of the item
+
+
+def _spec_attributes(spec: Spec, block: str, var: str) -> frozenset[str] | None:
+    read = [path for path in _spec_references(spec, block) if path[0] == var]
+    return None if any(len(path) == 1 for path in read) else frozenset(path[1] for path in read)
+
+
+def _spec_references(spec: Spec, block: str) -> Iterator[Reference]:
+    """Yield the references within a block; texts that no longer compile are left out."""
+    for name, one in spec["blocks"].items():
+        yield from _expression_references(one.get("key"))
+        yield from _value_references(one.get("returns"), bare=True)
+        if name != block:
+            yield from _expression_references(str(one.get("for_each", "")).partition(" in ")[2])
+            yield from _expression_references(one.get("where"))
+            yield from _expression_references(one.get("if"))
+    for one in spec["steps"].values():
+        yield from _value_references(one.get("with"))
+        yield from _expression_references(one.get("if"))
+        yield from _value_references(one.get("returns"), bare=True)
+        for check in (one.get("reply") or {}).get("check") or ():
+            try:
+                yield from Check.of(check).references
+            except ExpressionError:
+                continue
+        for source in ((one.get("reply") or {}).get("evidence") or {}).get("from") or ():
+            yield from _expression_references(source)
+        yield from _expression_references(one.get("review"))
+
+
+def _expression_references(source: Any) -> frozenset[Reference]:
+    try:
+        return Expression.of(source).references if source else frozenset()
+    except ExpressionError:
+        return frozenset()
+
+
+def _value_references(data: Any, *, bare: bool = False) -> frozenset[Reference]:
+    return Value.scan(data, bare=bare)[0].references
