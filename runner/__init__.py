@@ -1,7 +1,7 @@
 """Command line, runs, ledger, Prefect flows, daemon, watches and schedules.
 
 The Python API is `run`, `run_async`, `plan`, `plan_async` and `validate`, with `RunOptions` and
-`RunEnvironment`; each name is imported when it is first asked for.
+`RunEnvironment`, and `flow` for Prefect; each name is imported when it is first asked for.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .api import plan, plan_async, run, run_async, validate
     from .core.run_options import RunEnvironment, RunOptions
+    from .workers.pipeline_flow import PipelineRunFailed, flow
 
 __all__ = [
+    "PipelineRunFailed",
     "RunEnvironment",
     "RunOptions",
+    "flow",
     "plan",
     "plan_async",
     "run",
@@ -29,6 +32,10 @@ def __getattr__(name: str) -> object:
         from .core import run_options
 
         return getattr(run_options, name)
+    if name in ("PipelineRunFailed", "flow"):
+        from .workers import pipeline_flow
+
+        return getattr(pipeline_flow, name)
     if name in __all__:
         from . import api
 

@@ -140,10 +140,17 @@ async def run_async(
     options: RunOptions | None = None,
     environment: RunEnvironment | None = None,
 ) -> Report:
-    """Run a pipeline in a running loop; inside a Prefect flow run it becomes part of that."""
-    from paddock.runner.prefect.run_tracking import run_prepared
+    """Run a pipeline in a running loop; inside a Prefect flow run it is a sub-flow of that."""
+    from paddock.runner.prefect.run_tracking import is_within_flow_run, pipeline_flow, run_prepared
 
     options, environment = options or RunOptions(), environment or RunEnvironment()
+    if options.local is not True and is_within_flow_run():
+        flows = pipeline_flow()
+        if not flows.is_pipeline_run():
+            report: Report = await flows.run_as_subflow(
+                Path(path), inputs or {}, options, environment
+            )
+            return report
     prepared = prepare(Path(path), inputs, options, environment)
     bound = prepared.bound
     if options.agreed is not None:

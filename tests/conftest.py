@@ -50,6 +50,7 @@ LONGEST = (
 WITH_PREFECT = (
     "runner/schedule/test_up.py", "runner/schedule/test_up_reviews.py",
     "runner/prefect/test_flow.py", "runner/prefect/test_states_by_hand.py",
+    "runner/prefect/test_pipeline_flow.py",
     "runner/workers/test_delegation.py",
     "runner/workers/test_cluster_machine.py", "runner/schedule/test_run_manager.py",
     "runner/schedule/test_reconciler.py", "runner/daemon/test_prefect_retention.py",

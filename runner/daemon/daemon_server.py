@@ -435,7 +435,7 @@ async def hold_daemon(
             settings.state_dir, paths.socket, url, own_version(), os.getpid(), kind, time.time()
         )
         leases = Leases()
-        mirrors = PrefectMirrors(prefect, settings.state_dir)
+        mirrors = PrefectMirrors(prefect.client, settings.state_dir)
         stack.push_async_callback(mirrors.close)
         if wants_prefect:
             mirrors.take_kept()

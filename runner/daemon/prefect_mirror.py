@@ -1,7 +1,8 @@
-"""Mirror runs in Prefect's REST API: their processes report, the daemon sends at the server's pace.
+"""Mirror runs in Prefect's REST API: they report, and what they report is sent at its pace.
 
-The daemon outlives the runs, so no run waits for Prefect. A run whose process goes away without
-reporting its end is shown as crashed. Ended runs that are not shown yet are kept on disk.
+The daemon does so for its own server. It outlives the runs, so no run waits for Prefect. A run
+whose process goes away without reporting its end is shown as crashed. Ended runs that are not shown
+yet are kept on disk. For a server at `PREFECT_API_URL` the run's own process does it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import asyncio
 import json
 import logging
 import time
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,17 +23,17 @@ from paddock.engine.system.tasks import TaskSet
 from paddock.runner.progress.prefect_view import (
     LATE_S,
     PROGRESS_DESCRIPTION,
+    RUN_TAG,
     SUSPEND_REFUSED,
     PrefectState,
     artifact_key,
     crashed_end,
     dated,
+    prefect_name,
     wish_of_state,
 )
 
 from . import run_session
-from .prefect_auth import own_headers
-from .prefect_server import PrefectServer
 
 if TYPE_CHECKING:
     import httpx
@@ -53,9 +55,16 @@ log = logging.getLogger(__name__)
 class PrefectMirrors:
     """All runs that are mirrored."""
 
-    def __init__(self, server: PrefectServer, state_dir: Path) -> None:
-        self._server = server
+    def __init__(
+        self,
+        open_client: Callable[[], AbstractAsyncContextManager[httpx.AsyncClient]],
+        state_dir: Path | None = None,
+    ) -> None:
+        """`open_client` waits until the server is there; without `state_dir` nothing is kept."""
+        self._open_client = open_client
         self._state_dir = state_dir
+        self._is_reached = False
+        self._trouble = ""
         self._runs: dict[str, _RunMirror] = {}
         self._tasks = TaskSet()
         self._room = asyncio.Semaphore(AT_ONCE)
@@ -67,14 +76,13 @@ class PrefectMirrors:
 
     def take(self, update: dict[str, Any]) -> bool:
         """Take an update; return whether it is the run's first."""
-        self._server.want()
         mirror = self._runs.get(str(update["id"]))
         is_new = mirror is None
         if mirror is None:
             mirror = self._runs[str(update["id"])] = _RunMirror(str(update["id"]), update)
             self._tasks.start(self._show(mirror))
         mirror.take(update)
-        if is_new or mirror.end is not None:
+        if self._state_dir is not None and (is_new or mirror.end is not None):
             try:
                 run_session.keep_run(self._state_dir, {**update, "tasks": mirror.tasks})
             except OSError as error:
@@ -88,6 +96,7 @@ class PrefectMirrors:
 
     def take_kept(self) -> None:
         """Take the backlog: runs of earlier daemons, and runs that had none."""
+        assert self._state_dir is not None
         for update in run_session.kept_runs(self._state_dir):
             if str(update["id"]) not in self._runs:
                 self.take(update)
@@ -101,11 +110,16 @@ class PrefectMirrors:
 
     async def close(self) -> None:
         """Stop; the next daemon shows the ended runs that are left after a moment."""
-        if self.n_ended and self._server.told.state == "ready":
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLOSE_S):
-                    await self._tasks.drain()
+        if self.n_ended and self._is_reached:
+            await self.finish(CLOSE_S)
         await self._tasks.close()
+
+    async def finish(self, within_s: float) -> str:
+        """Wait until all ends are shown, within bounds; return why one is not, or nothing."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._tasks.drain()
+        return self._trouble or ("it was not there in time" if self._runs else "")
 
     async def _show(self, mirror: _RunMirror) -> None:
         """Update Prefect until the run's end is shown; retry when the server goes away."""
@@ -113,27 +127,23 @@ class PrefectMirrors:
         while not mirror.is_over:
             await mirror.changed.wait()
             mirror.changed.clear()
-            told = await self._server.ready()
             try:
-                async with (
-                    self._room,
-                    http.client(
-                        told.url, headers=own_headers(self._state_dir), trust_env=False
-                    ) as client,
-                ):
+                async with self._open_client() as client, self._room:
                     await mirror.show(_PrefectRest(client))
-                n_refused = 0
+                n_refused, self._trouble, self._is_reached = 0, "", True
             except (http.HttpFailure, _Refused, OSError, KeyError, TypeError, ValueError) as error:
+                self._trouble, self._is_reached = str(error) or type(error).__name__, False
                 is_refused = n_refused >= MOST_REFUSED and not _is_transient(error)
                 if is_refused or mirror.is_given_up:
-                    log.warning("Prefect does not show run %s: %s", mirror.head["run"], error)
+                    if self._state_dir is not None:  # else the run's report says so
+                        log.warning("Prefect does not show run %s: %s", mirror.head["run"], error)
                     mirror.is_over = is_refused
                     break
                 mirror.changed.set()
                 n_refused += 1
                 await asyncio.sleep(BACKOFF.pause_s(n_refused))
         self._runs.pop(mirror.id, None)
-        if mirror.is_over:
+        if mirror.is_over and self._state_dir is not None:
             run_session.forget_run(self._state_dir, mirror.id)
 
 
@@ -253,8 +263,9 @@ class _RunMirror:
     async def _begin(self, api: _PrefectRest) -> bool:
         """Find or make the flow run; return whether Prefect already shows its end."""
         head = self.head
-        flow = await api.post("flows/", {"name": head["pipeline"]})
+        flow = await api.post("flows/", {"name": prefect_name(head["pipeline"])})
         about = {"name": head["run"], "parameters": head["parameters"], "flow_id": flow["id"]}
+        about["tags"] = [RUN_TAG]
         # A daemon that ended in the middle may have made it.
         made = await api.post("flow_runs/", {**about, "idempotency_key": self.id})
         state = (made.get("state") or {}).get("type")

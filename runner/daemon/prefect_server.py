@@ -29,7 +29,7 @@ from paddock.engine.system.processes import end_group, start_in_session, without
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import end, wait_for_event
 
-from .prefect_auth import SERVER_VARIABLE, own_auth_string
+from .prefect_auth import SERVER_VARIABLE, own_auth_string, own_headers
 
 if TYPE_CHECKING:
     import httpx
@@ -153,6 +153,14 @@ class PrefectServer:
             async with asyncio.timeout(within_s), self._changed:
                 await self._changed.wait_for(lambda: self._told.state == "ready")
         return self._told
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[httpx.AsyncClient]:
+        """Wait for it, and yield a client of its API."""
+        told = await self.ready()
+        headers = own_headers(self._state_dir)
+        async with http.client(told.url, headers=headers, trust_env=False) as client:
+            yield client
 
     async def _say(self, state: PrefectServerState, pid: int | None = None, why: str = "") -> None:
         async with self._changed:

@@ -1,75 +1,56 @@
-"""A run as a Prefect flow: a task for each chunk of items, progress and results as artifacts.
+"""A run shown inside the current Prefect flow run: a task for each step or chunk, and artifacts.
 
-The only importer of Prefect in a run. Prefect's records are only for display: the ledger alone
-decides what is done, and a run does not depend on Prefect. Chunk tasks are awaited in the flow's
-own loop, since `.submit()` moves async tasks to other threads' loops, where an asyncio pool breaks.
+Prefect's records are only for display: the ledger alone decides what is done. Chunk tasks are
+awaited in the flow's own loop, since `.submit()` moves async tasks to other threads' loops, where
+an asyncio pool breaks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
-import threading
-import time
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-# Read by Prefect when it is imported, so they come first. No ephemeral server (8 to 13 s), no
-# telemetry, no result cache (the ledger has the key), and no log lines in the live table.
-SHIPPED = {
-    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_TASKS_DEFAULT_NO_CACHE": "true",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
-    # Else each event that an unreachable server misses is logged in full.
-    "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
-    # Waits 2, 4 and 8 s. What is lost then is not shown.
-    "PREFECT_CLIENT_MAX_RETRIES": "3",
-}
-for _name, _value in SHIPPED.items():
-    os.environ.setdefault(_name, _value)
-
-import httpx  # noqa: E402
-from prefect import flow, task  # noqa: E402
-from prefect.artifacts import (  # noqa: E402
+import httpx
+from prefect import task
+from prefect.artifacts import (
     acreate_progress_artifact,
     acreate_table_artifact,
     aupdate_progress_artifact,
 )
-from prefect.cache_policies import NO_CACHE  # noqa: E402
-from prefect.client.orchestration import PrefectClient, get_client  # noqa: E402
-from prefect.client.schemas.objects import State, StateType  # noqa: E402
-from prefect.context import FlowRunContext  # noqa: E402
-from prefect.exceptions import ObjectNotFound, Pause, PrefectException  # noqa: E402
-from prefect.flow_engine import run_flow  # noqa: E402
-from prefect.states import Running  # noqa: E402
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound, Pause, PrefectException
+from prefect.logging import get_run_logger
+from prefect.states import Running
 
-from paddock.engine.system.tasks import TaskSet, end  # noqa: E402
-from paddock.runner.core.run_records import RunStats  # noqa: E402
-from paddock.runner.core.session import RunSession  # noqa: E402
-from paddock.runner.progress.prefect_view import (  # noqa: E402
-    LATE_S,
+from paddock.engine.system.tasks import TaskSet, end
+from paddock.runner.config.pipeline_secrets import Redact
+from paddock.runner.core.run_records import RunStats
+from paddock.runner.core.session import RunSession
+from paddock.runner.progress.events import ItemState, MultiObserver, Observer
+from paddock.runner.progress.prefect_view import (
     PROGRESS_DESCRIPTION,
+    RUN_TAG,
     SUSPEND_REFUSED,
     SUSPENDED,
     PrefectState,
     TaskChunk,
     artifact_key,
-    dated,
-    flow_parameters,
     item_table,
     last_state,
     wish_of_state,
 )
-from paddock.runner.progress.report import Report  # noqa: E402
+from paddock.runner.progress.report import Report
 
-from .run_tracking import TrackedRun  # noqa: E402
+from .run_tracking import TrackedRun
 
 UPDATE_S = 1.0  # an artefact costs the server 4 to 7 ms
 SHOWN_AT_ONCE = 64
@@ -77,50 +58,12 @@ DRAIN_S = 15.0
 STATE_POLL_S = 2.0  # each look costs the server some 5 ms
 
 
-@dataclass
-class _FlowContext:
-    """Context of a flow run; a flow's parameters are only for display."""
-
-    tracked_run: TrackedRun
-    on_sigterm: Any
-    """The handler that was there before Prefect's."""
+def current_flow_run() -> FlowRun | None:
+    context = FlowRunContext.get()
+    return context.flow_run if context is not None else None
 
 
-_shown: ContextVar[_FlowContext] = ContextVar("shown")
 _seen_chunk: ContextVar[TaskChunk] = ContextVar("seen_chunk")
-
-
-async def follow_run(tracked_run: TrackedRun, began: Callable[[], None]) -> None:
-    """Show a running run as a flow run with the ledger's name, until it has ended.
-
-    `began` is called once the flow run is created. Errors of the run itself are for its caller;
-    those raised here are Prefect's, of many kinds.
-    """
-    session = tracked_run.session
-    token = _shown.set(_FlowContext(tracked_run, signal.getsignal(signal.SIGTERM)))
-    try:
-        name, run = session.bound.name, session.stats.run
-        named = run_pipeline.with_options(name=name)
-        parameters = flow_parameters(session.bound)
-        async with get_client() as client:
-            made = await client.create_flow_run(named, parameters=parameters, name=run)
-        began()
-        ended: Any = run_flow(named, flow_run=made, parameters=parameters, return_type="state")
-        async with _obeying(_StateFollower(made.id, tracked_run.stop, session.stats.note)):
-            await ended
-    finally:
-        _shown.reset(token)
-
-
-@flow(name="paddock", validate_parameters=False, persist_result=False)
-async def run_pipeline(path: str, inputs: dict[str, Any]) -> State[Any]:
-    """Run the pipeline that `path` names; the state says how it ended."""
-    shown, shown_at = _shown.get(), time.time()
-    _restore_sigterm(shown)
-    await _show_run(shown.tracked_run)
-    state, began = last_state(await shown.tracked_run.ended()), shown.tracked_run.session.began
-    is_late = shown_at - began > LATE_S
-    return _as_prefect_has_it(dated(state, began, time.time()) if is_late else state)
 
 
 async def run_in_current_flow(session: RunSession) -> Report:
@@ -129,23 +72,63 @@ async def run_in_current_flow(session: RunSession) -> Report:
     Raises:
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
+    stats = session.stats
+    stats.observer = MultiObserver(stats.observer, _RunLogger(stats.secrets.redact))
     tracked_run = TrackedRun.start(session)
-    current = FlowRunContext.get()
-    own = current.flow_run if current is not None else None
+    own = current_flow_run()
     gate = session.context.stop_gate
     follower = _StateFollower(
         own.id if own is not None else None,
         lambda words: gate.close(words, "interrupted"),
-        session.stats.note,
+        stats.note,
         # Who made its deployment starts it again when it is resumed.
         (lambda: gate.close(SUSPENDED)) if own is not None and own.deployment_id else None,
     )
     async with _obeying(follower):
         try:
+            await name_flow_run(stats.run)
             await _show_run(tracked_run)
         finally:
             report = await tracked_run.ended()
     return report
+
+
+_named: ContextVar[UUID | None] = ContextVar("named", default=None)
+
+
+async def name_flow_run(name: str) -> None:
+    """Rename the flow run after its first run in the ledger, and add our tag."""
+    flow_run = current_flow_run()
+    if flow_run is None or _named.get() == flow_run.id:
+        return
+    _named.set(flow_run.id)
+    tags = sorted({*flow_run.tags, RUN_TAG})
+    with contextlib.suppress(PrefectException, httpx.HTTPError):
+        async with get_client() as client:
+            await client.update_flow_run(flow_run.id, name=name, tags=tags)
+
+
+class _RunLogger(Observer):
+    """Logs a run's notes and failed items to the flow run."""
+
+    def __init__(self, redact: Redact) -> None:
+        self._redact = redact
+        self._logger = get_run_logger()
+
+    def step(self, step: str, total: int | None, fresh: int) -> None:
+        if total is not None:
+            self._log(logging.INFO, f"{step}: {total} items to do, {fresh} fresh")
+
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+        if state in ("failed", "quarantined"):
+            place = f"{step}: {key}" if key else step
+            self._log(logging.WARNING, f"{place} {state}: {detail or ''}")
+
+    def note(self, text: str) -> None:
+        self._log(logging.INFO, text)
+
+    def _log(self, level: int, text: str) -> None:
+        self._logger.log(level, "%s", self._redact(text))
 
 
 @dataclass(frozen=True)
@@ -182,6 +165,7 @@ class _StateFollower:
         if kind == "stop":
             self.stop(words)
         elif self.suspend is not None:
+            self.note(f"{words}; it goes on when it is resumed.")
             self.suspend()
         else:
             self.note(SUSPEND_REFUSED)
@@ -244,12 +228,6 @@ def _ignore_prefect_errors(stats: RunStats) -> Iterator[None]:
         pass
     except Exception as error:  # Prefect's, httpx's, websockets', anyio's: none may end the work
         stats.note(f"Prefect does not show all of this run: {error or type(error).__name__}")
-
-
-def _restore_sigterm(shown: _FlowContext) -> None:
-    """Restore the handler that Prefect replaced with one that ends the process at once."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, shown.on_sigterm)
 
 
 async def _show_chunk(chunk: TaskChunk, stats: RunStats) -> None:

@@ -1,8 +1,8 @@
 """Where a run is shown: by the local service's mirror, by Prefect, or nowhere.
 
-With `PREFECT_API_URL` it is shown on that server. Does not import Prefect itself, which takes a
-second or two: the first model call does not wait for it. An update takes the local service a
-millisecond, whatever Prefect's server does, so no run waits for it.
+With `PREFECT_API_URL` it is shown on that server, by this process. Does not import Prefect, which
+takes a second or two. An update takes the local service a millisecond, whatever Prefect's server
+does, so no run waits for it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import importlib
 import json
 import os
 import sys
-import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,13 +20,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from paddock.engine.system import http
-from paddock.engine.system.tasks import settle
 from paddock.runner.bind.bound import BoundPlan, progress_line_names
 from paddock.runner.core import run
 from paddock.runner.core.model_pools import models_asked
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.session import NOT_BEGUN, RunSession, open_session, report_not_begun
 from paddock.runner.daemon.on_demand_pool import OnDemandPool
+from paddock.runner.daemon.prefect_auth import headers_from
+from paddock.runner.daemon.prefect_mirror import PrefectMirrors
 from paddock.runner.daemon.run_session import MirrorReply, daemon_session, is_daemon_running
 from paddock.runner.notify.notifier import notify_at_end
 from paddock.runner.progress.events import MultiObserver
@@ -47,7 +47,11 @@ from paddock.runner.settings import Settings
 if TYPE_CHECKING:
     from paddock.runner.daemon.run_session import DaemonSession
 
-FLOW_MODULE = "paddock.runner.prefect.flow"  # imports Prefect, and this module
+# Both import Prefect, and this module.
+FLOW_MODULE, PIPELINE_FLOW_MODULE = (
+    "paddock.runner.prefect.flow",
+    "paddock.runner.workers.pipeline_flow",
+)
 CHECK_TIMEOUT_S = 4.0  # an API that cannot be reached is an error within 5 s
 
 
@@ -95,6 +99,11 @@ def is_ci(environ: Mapping[str, str]) -> bool:
 def is_within_flow_run() -> bool:
     context = sys.modules.get("prefect.context")
     return context is not None and context.FlowRunContext.get() is not None
+
+
+def pipeline_flow() -> Any:
+    """Return the module of pipelines as flows."""
+    return importlib.import_module(PIPELINE_FLOW_MODULE)
 
 
 async def check_prefect_api(environ: Mapping[str, str]) -> None:
@@ -184,22 +193,8 @@ class TrackedRun:
             raise
 
 
-FIRST_CALL_S = 1.0  # the import takes the processor from what prepares the first model call
 RECORD_END_S = 30.0
 RECORD_END_STOPPED_S = 15.0  # after a Ctrl-C; the second one ends at once
-CANCEL_SHOWING_S = 5.0
-MAX_SHOW_TRIES, SHOW_PAUSE_S = 5, 2.0
-
-
-@dataclass(eq=False)
-class _ShownInPrefect:
-    """What Prefect has recorded of a run."""
-
-    has_begun: bool = False
-    is_whole: bool = False
-    """The end is recorded, too."""
-    why: str = ""
-    """Why it is not."""
 
 
 async def run_prepared(
@@ -272,95 +267,29 @@ async def _run_shown(session: RunSession, mode: RunMode, daemon: DaemonSession |
     if mode.prefect == "api":
         return await _run_with_prefect(session)
     if mode.prefect == "within":
-        flow: Any = importlib.import_module(FLOW_MODULE)  # the current flow run imported Prefect
-        report: Report = await flow.run_in_current_flow(session)
+        report: Report = await importlib.import_module(FLOW_MODULE).run_in_current_flow(session)
         return report
     return await run.run(session.context)
 
 
 async def _run_with_prefect(session: RunSession) -> Report:
-    """Run an open session beside Prefect's record of it, which the run never waits for."""
-    tracked_run = TrackedRun.start(session)
-    shown = _ShownInPrefect()
-    showing = asyncio.create_task(_follow_in_prefect(tracked_run, shown))
+    """Run an open session and show it on the server at PREFECT_API_URL; the work never waits."""
+    url, headers = os.environ["PREFECT_API_URL"].strip().rstrip("/"), headers_from(os.environ)
+    display = PrefectMirrors(lambda: http.client(url, headers=headers))
+
+    async def send(update: dict[str, Any]) -> MirrorReply:
+        is_new = display.take(update)
+        return MirrorReply(is_new, display.stop_of(update))
+
     try:
-        return await tracked_run.ended()
+        report = await _run_with_mirror(session, send)
+        is_stopped = session.context.stop.is_set()
+        why = await display.finish(RECORD_END_STOPPED_S if is_stopped else RECORD_END_S)
+        if why:
+            session.stats.note(f"Prefect does not show all of this run: {why}")
     finally:
-        await _finish_showing(showing, tracked_run, shown)
-
-
-async def _follow_in_prefect(tracked_run: TrackedRun, shown: _ShownInPrefect) -> None:
-    """Import Prefect and have it follow the run; retry while it has not begun."""
-    await _wait_for_first_call(tracked_run)
-
-    def began() -> None:
-        shown.has_begun = True
-
-    for n_tries in range(MAX_SHOW_TRIES):
-        if shown.has_begun:
-            return
-        await asyncio.sleep(SHOW_PAUSE_S if n_tries else 0)
-        try:
-            flow = await _import_flow_in_thread()
-            await flow.follow_run(tracked_run, began)
-        except Exception as error:  # Prefect's, httpx's, websockets', anyio's: said at the end
-            shown.why = str(error) or type(error).__name__
-        else:
-            shown.is_whole = True
-            return
-
-
-async def _wait_for_first_call(tracked_run: TrackedRun) -> None:
-    """Wait until the first model call is on its way, or there is nothing to wait for."""
-    first: asyncio.Event | None = getattr(tracked_run.session.context.pool, "first_call", None)
-    if first is not None:
-        called = asyncio.create_task(first.wait())
-        await asyncio.wait(
-            {called, tracked_run.work}, timeout=FIRST_CALL_S, return_when=asyncio.FIRST_COMPLETED
-        )
-        called.cancel()
-
-
-async def _import_flow_in_thread() -> Any:
-    """Import `flow`, with Prefect, in a thread, so that the run goes on."""
-    imported: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-    def work(environ: dict[str, str]) -> None:
-        try:
-            settle(imported, _import_flow(environ))
-        except Exception as error:  # raised where it is awaited
-            settle(imported, error)
-
-    # Not a daemon: an interpreter that ends in the middle of an import may crash.
-    threading.Thread(target=work, args=(dict(os.environ),), name="import of prefect").start()
-    return await imported
-
-
-def _import_flow(environ: dict[str, str]) -> Any:
-    try:
-        return importlib.import_module(FLOW_MODULE)
-    finally:
-        # What we ship for Prefect is for this process alone, not for what it starts.
-        for name in [name for name in os.environ if name.startswith(("PREFECT_", "DO_NOT_TRACK"))]:
-            if name in environ:
-                os.environ[name] = environ[name]
-            else:
-                del os.environ[name]
-
-
-async def _finish_showing(
-    showing: asyncio.Task[None], tracked_run: TrackedRun, shown: _ShownInPrefect
-) -> None:
-    """Wait for Prefect to record the end, within bounds."""
-    is_stopped = tracked_run.session.context.stop.is_set()
-    await asyncio.wait({showing}, timeout=RECORD_END_STOPPED_S if is_stopped else RECORD_END_S)
-    if not showing.done():
-        showing.cancel()
-        await asyncio.wait({showing}, timeout=CANCEL_SHOWING_S)
-    failed = tracked_run.work.cancelled() or tracked_run.work.exception() is not None
-    if not shown.is_whole and not failed:  # else the error says more
-        why = shown.why or "it was not there in time"
-        tracked_run.session.stats.note(f"Prefect does not show all of this run: {why}")
+        await display.close()
+    return report
 
 
 UPDATE_INTERVAL_S = 1.0  # what is shown costs Prefect's server some milliseconds each time

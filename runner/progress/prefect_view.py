@@ -24,6 +24,8 @@ from .report import STATES, Report
 if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundPlan
 
+RUN_TAG = "paddock"
+"""Tag of every flow run of a pipeline."""
 SHARE_TAG = "paddock-share"
 """Tag of the flow runs that do one job on several machines."""
 MAX_WAITING_CHUNKS = 1000  # of 4 or 50 items each; more means that Prefect does not keep up
@@ -246,6 +248,11 @@ def item_table(report: Report) -> tuple[list[dict[str, Any]], str]:
     more = len(items) - len(items[:MAX_ROWS])
     description = f"{len(items)} items" + (f", {more} of them not shown" if more else "")
     return [item.as_json() for item in items[:MAX_ROWS]], description
+
+
+def prefect_name(name: str) -> str:
+    """Remove characters that Prefect does not allow in names."""
+    return re.sub(r"[/%&<>]+", " ", name).strip() or "pipeline"
 
 
 def artifact_key(name: str) -> str:

@@ -19,11 +19,7 @@ from uuid import UUID
 
 import httpx
 
-from paddock.runner.workers.delegation import (  # sets what Prefect reads, so it comes first
-    ENTRYPOINT,
-    deployment_name,
-    prefect_name,
-)
+from paddock.runner.prefect import client_settings  # noqa: F401 - first, see there
 
 # isort: split
 
@@ -56,10 +52,11 @@ from prefect.states import (
 )
 
 from paddock.runner.daemon.prefect_auth import Signer
+from paddock.runner.progress.prefect_view import RUN_TAG, prefect_name
+from paddock.runner.workers.delegation import ENTRYPOINT, deployment_name
 
 from .triggered_pipeline import deployed_parameters
 
-TAG = "paddock"
 ANSWER_S = 30.0  # a server on a busy machine took up to 8 s
 PAGE, MOST_READ = 200, 1_000
 MOST_NAME_LETTERS = 200
@@ -148,7 +145,14 @@ class PrefectQueue:
         self._client = await self._stack.enter_async_context(client)
         self.api_url = api_url
 
-    async def deploy(self, file: str, name: str, version: str, description: str) -> str:
+    async def deploy(
+        self,
+        file: str,
+        name: str,
+        version: str,
+        description: str,
+        schema: dict[str, Any] | None = None,
+    ) -> str:
         """Make or change the deployment of a pipeline's file; return its id."""
         async with _as_queue_error():
             flow = self._flows.get(name) or await self._client.create_flow_from_name(
@@ -161,8 +165,10 @@ class PrefectQueue:
                 version=version,
                 description=description,
                 parameters=deployed_parameters(file),
-                tags=[TAG],
+                tags=[RUN_TAG],
                 entrypoint=ENTRYPOINT,
+                # Where others use the server, what a person gives in the form is refused.
+                parameter_openapi_schema=schema if self._auth_string else None,
                 enforce_parameter_schema=False,
             )
         return str(made)
@@ -196,14 +202,14 @@ class PrefectQueue:
                 parameters=self._signer.signed(parameters, key),
                 state=Scheduled(scheduled_time=at, message=words),
                 idempotency_key=key,
-                tags=[TAG, *trigger],
+                tags=[RUN_TAG, *trigger],
             )
         return _queued_run(made)
 
     async def deployments(self) -> dict[str, str]:
         """Return the file of each of our deployments, by its id."""
         found = await self._read_deployments(
-            DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+            DeploymentFilter(tags=DeploymentFilterTags(all_=[RUN_TAG]))
         )
         return {str(one.id): str(one.parameters.get("path", "")) for one in found}
 

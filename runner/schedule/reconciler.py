@@ -38,6 +38,7 @@ from paddock.runner.review.decisions import ReviewDesk
 from paddock.runner.watch.batches import BatchOutcome, BatchStatus, WatchBatch, batch_outcome
 from paddock.runner.watch.handled_files import WatchLedger
 from paddock.runner.watch.watch_loop import FolderWatch
+from paddock.runner.workers.pipeline_flow import queue_schema
 
 from .cron import CronSchedule, missed, upcoming
 from .discovery import FolderLocks
@@ -488,8 +489,9 @@ class Reconciler:
     async def _put(self, key: str, triggered: TriggeredPipeline) -> None:
         """Put a pipeline in service, or replace its old form."""
         posts, pipeline = self._run_manager.posts, triggered.pipeline
+        schema = queue_schema(triggered.file, triggered.text)
         made = await self._prefect_queue.deploy(
-            key, pipeline.name, triggered.version, pipeline.description
+            key, pipeline.name, triggered.version, pipeline.description, schema
         )
         old, post = posts.get(key), Deployment(triggered, made)
         if old is not None and old.deployment != made:  # it has another name now

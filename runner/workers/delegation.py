@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -35,7 +34,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.prefect.run_tracking import TrackingError
 from paddock.runner.progress.drain import STOP_REQUESTED, StopGate
-from paddock.runner.progress.prefect_view import SHARE_TAG
+from paddock.runner.progress.prefect_view import SHARE_TAG, prefect_name
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER, Settings
 from paddock.steps.base import StepError
@@ -212,11 +211,6 @@ def deployment_name(file: str) -> str:
     """
     digest = hashlib.sha256(file.encode()).hexdigest()[:6]
     return f"{prefect_name(' '.join(file.strip('/').split('/')[-2:]))} {digest}"
-
-
-def prefect_name(name: str) -> str:
-    """Remove characters that Prefect does not allow in names."""
-    return re.sub(r"[/%&<>]+", " ", name).strip() or "pipeline"
 
 
 def new_job_name() -> str:

@@ -25,17 +25,14 @@ from uuid import UUID, uuid4
 
 import httpx
 
-from paddock.runner.prefect import (
-    flow as flows,  # sets what Prefect reads when it is imported, so it comes first
-)
+from paddock.runner.prefect import client_settings  # noqa: F401 - first, see there
 
 # isort: split
 
-from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, refresh_global_settings_context
-from prefect.exceptions import Pause, PrefectException
+from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL
 
@@ -46,12 +43,14 @@ from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, headers_from, signer_for
 from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.prefect import flow as flows
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.events import MultiObserver, Observer, run_log
-from paddock.runner.progress.prefect_view import SUSPENDED, wish_of_state
+from paddock.runner.progress.prefect_view import SUSPENDED
 from paddock.runner.progress.report import Report, Status
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
+from . import pipeline_flow
 from .delegation import REPORTED_ERRORS, SharedJob, delegate_job, failure_message
 
 log = logging.getLogger("paddock.up")
@@ -114,8 +113,7 @@ def with_orders(orders: RunOrders) -> Iterator[None]:
         _orders.reset(token)
 
 
-@flow(name="paddock", validate_parameters=False, persist_result=False)
-async def run_pipeline(
+async def _run_pipeline(
     path: str,
     inputs: dict[str, Any] | None = None,
     trigger: str = "Prefect",
@@ -145,10 +143,9 @@ async def run_pipeline(
             "`paddock worker`, not by another worker of Prefect's."
         )
     orders.has_begun = True
-    named = _FlowRunNamer(orders)
     settings = read_settings(Path(path).parent, flags=orders.flags)
     with stop_on_signals(orders.stop, orders.stop_gate), run_log(settings, trigger) as log:
-        observer = MultiObserver(named, log)
+        observer = MultiObserver(_OrdersObserver(orders), log)
 
         async def run_once(
             inputs: Mapping[str, Any], stop_gate: StopGate, job: str, call: str = ""
@@ -187,30 +184,16 @@ async def run_pipeline(
                 raise
             words = failure_message(error, socket.gethostname())
             orders.report = Report("", Path(path).stem, "failed", {}, message=words)
-        finally:
-            await named.shown()
     if share and orders.report.status == "interrupted":
-        orders.report = await _with_cancellation(orders.report)
+        orders.report = await pipeline_flow.with_cancellation(orders.report)
     if orders.leaves_state():
         raise Pause(orders.stop_gate.words)  # a final state would take its place
     return flows.state_of(orders.report)
 
 
-async def _with_cancellation(report: Report) -> Report:
-    """Return the report of a share that was stopped, with what a person did to it in Prefect.
-
-    Prefect's worker passes a cancellation on by the same signal as the end of the machine's worker,
-    after which another machine takes the share.
-    """
-    context, state = FlowRunContext.get(), None
-    if context is not None and context.flow_run is not None:
-        with contextlib.suppress(PrefectException, httpx.HTTPError):
-            async with get_client() as client:
-                state = (await client.read_flow_run(context.flow_run.id)).state
-    wish = wish_of_state(state.type.value, state.name or "") if state is not None else None
-    if wish is None or wish[0] != "stop":
-        return report
-    return replace(report, message=(report.message or "").replace("Interrupted", wish[1], 1))
+run_pipeline = pipeline_flow.PipelineFlow(
+    _run_pipeline, name="paddock", validate_parameters=False, persist_result=False
+)
 
 
 RunCall = Callable[[Mapping[str, Any], StopGate, str, str], Awaitable[Report]]
@@ -320,6 +303,7 @@ async def _delegated(orders: RunOrders, job: SharedJob, told: Observer) -> Repor
             orders.waits(words)
 
     told.began(job.name, job.path.parent.name, ())
+    await flows.name_flow_run(job.name)
     secret, key = PREFECT_API_AUTH_STRING.value(), PREFECT_API_KEY.value()
     headers = headers_from(
         {
@@ -418,13 +402,12 @@ async def _read(flow_run: UUID) -> FlowRun:
         await asyncio.sleep(REACH_PAUSE_S)
 
 
-class _FlowRunNamer(Observer):
-    """Sets the flow run's name to the ledger's name for the run."""
+class _OrdersObserver(Observer):
+    """Reports what the run waits for, and its name in the ledger, as the orders ask."""
 
     def __init__(self, orders: RunOrders) -> None:
         self._began, self._waits = orders.began, orders.waits
         self._has_begun = False
-        self._task: asyncio.Task[None] | None = None
 
     def note(self, text: str) -> None:
         """Report what it waits for before it begins: a run of its group, or in its folders."""
@@ -432,23 +415,8 @@ class _FlowRunNamer(Observer):
             self._waits(text)
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
-        """Set the name while the run works."""
         if self._waits is not None:
             self._waits("")
         self._has_begun = True
         if self._began is not None:
             self._began(run)
-        context = FlowRunContext.get()
-        if self._task is None and context is not None and context.flow_run is not None:
-            self._task = asyncio.create_task(_rename_flow_run(context.flow_run.id, run))
-
-    async def shown(self) -> None:
-        """Wait until the name is set; a failure does not matter."""
-        if self._task is not None:
-            await self._task
-
-
-async def _rename_flow_run(flow_run: Any, name: str) -> None:
-    with contextlib.suppress(PrefectException, httpx.HTTPError):
-        async with get_client() as client:
-            await client.update_flow_run(flow_run, name=name)

@@ -14,13 +14,13 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.report import Report, Status
 from paddock.runner.workers import deployed_flow
-from paddock.runner.workers.deployed_flow import PrefectUnreachable, RunOrders, _FlowRunNamer
+from paddock.runner.workers.deployed_flow import PrefectUnreachable, RunOrders, _OrdersObserver
 from tests.benchmarks.processes import free_port
 
 
 def test_what_a_run_waits_for_is_told_until_it_begins() -> None:
     told: list[str] = []
-    named = _FlowRunNamer(RunOrders(waits=told.append))
+    named = _OrdersObserver(RunOrders(waits=told.append))
     named.note("other machines know this folder")
     named.note("waiting for run 'calm-vole', which is of the same group")
     assert told == ["waiting for run 'calm-vole', which is of the same group"]

@@ -10,14 +10,15 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import httpx
 import pytest
 
+from paddock.engine.system import http
 from paddock.engine.system.retry import Backoff
 from paddock.runner.daemon import prefect_mirror, run_session
 from paddock.runner.daemon.prefect_mirror import PrefectMirrors
-from paddock.runner.daemon.prefect_server import PrefectServer, PrefectServerStatus
 from paddock.runner.progress.prefect_view import SUSPEND_REFUSED
 
 DONE = {"type": "COMPLETED", "name": "Completed", "message": "2 new"}
@@ -31,18 +32,9 @@ class Api:
         self.is_away = False
         self.n_refused = 0
         self.made: dict[str, dict[str, Any]] = {}
-        self.wanted = asyncio.Event()
 
-    @property
-    def told(self) -> PrefectServerStatus:
-        return PrefectServerStatus("ready", self.url)
-
-    def want(self) -> str:
-        self.wanted.set()
-        return self.url
-
-    async def ready(self, within_s: float = 0.0) -> PrefectServerStatus:
-        return self.told
+    def client(self) -> httpx.AsyncClient:
+        return http.client(self.url)
 
     async def __aenter__(self) -> Api:
         self._server = await asyncio.start_server(self._answer, "127.0.0.1", 0)
@@ -135,7 +127,7 @@ def show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
     def run(scene: Callable[[Api, PrefectMirrors, Path], Awaitable[None]]) -> None:
         async def main() -> None:
             async with Api() as api:
-                mirrors = PrefectMirrors(cast(PrefectServer, api), tmp_path)
+                mirrors = PrefectMirrors(api.client, tmp_path)
                 await scene(api, mirrors, tmp_path)
                 await mirrors.close()
 
@@ -200,7 +192,7 @@ def test_what_a_service_could_not_show_the_next_one_does(show: Callable[..., Non
         await until(lambda: api.n_refused)
         await mirrors.close()
         api.is_away = False
-        later = PrefectMirrors(cast(PrefectServer, api), state_dir)
+        later = PrefectMirrors(api.client, state_dir)
         later.take_kept()
         await until(lambda: not later.n_ended)
         (shown,) = [one for one in api.made.values() if one["kind"] == "flow_runs"]
@@ -219,7 +211,7 @@ def test_a_run_goes_on_with_another_service_where_it_was(show: Callable[..., Non
         mirrors.take(update())
         await until(lambda: api.data("ferries-progress"))
         await mirrors.close()
-        other = PrefectMirrors(cast(PrefectServer, api), state_dir)
+        other = PrefectMirrors(api.client, state_dir)
         assert other.take(ended())
         await until(lambda: not other.n_ended)
         assert api.data("ferries-progress") == [100.0]
@@ -238,7 +230,7 @@ def test_a_run_that_died_together_with_its_service_is_crashed(show: Callable[...
             mirrors.take(update(pid=run.pid, began=began + 60))
             await until(lambda: api.data("ferries-progress"))
             await mirrors.close()
-            later = PrefectMirrors(cast(PrefectServer, api), state_dir)
+            later = PrefectMirrors(api.client, state_dir)
             later.take_kept()
             assert not later.n_ended  # it runs, and tells of itself
         finally:

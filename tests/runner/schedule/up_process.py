@@ -162,7 +162,8 @@ class Desk:
         file = self.folder / name / "begun"
         return [int(line) for line in file.read_text().split()] if file.exists() else []
 
-    def start(self, *options: str) -> None:
+    def add_plugin(self) -> Path:
+        """Write a distribution with the steps `wait` and `die`; return its place."""
         plugin = self.folder.parent / "plugin"
         facts = plugin / "wait_step-1.0.dist-info"
         facts.mkdir(parents=True, exist_ok=True)
@@ -171,8 +172,11 @@ class Desk:
         (facts / "entry_points.txt").write_text(
             "[paddock.steps]\nwait = wait_step:Wait\ndie = wait_step:Die\n"
         )
+        return plugin
+
+    def start(self, *options: str) -> None:
         environ = {name: value for name, value in os.environ.items() if name != "CI"}
-        path = (str(plugin), environ.get("PYTHONPATH"))
+        path = (str(self.add_plugin()), environ.get("PYTHONPATH"))
         environ |= {
             "PADDOCK_HOME": str(self.folder.parent / "home"),
             "PYTHONPATH": os.pathsep.join(filter(None, path)),

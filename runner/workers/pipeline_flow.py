@@ -1,0 +1,268 @@
+"""A pipeline as a Prefect flow, whose parameters are the pipeline's inputs.
+
+Called, served, deployed or used as a sub-flow it is the same run as `paddock run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote, unquote
+
+import httpx
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateType
+from prefect.context import FlowRunContext
+from prefect.exceptions import Pause, PrefectException
+from prefect.types.entrypoint import EntrypointType
+from prefect.utilities.callables import generate_parameter_schema
+from pydantic import Field, SecretStr, WithJsonSchema
+
+from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.keys import Input
+from paddock.runner import api
+from paddock.runner.bind.bind import read_plan
+from paddock.runner.bind.inputs_and_parameters import read_inputs
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.prefect.flow import current_flow_run, state_of
+from paddock.runner.progress.drain import StopGate, stop_on_signals
+from paddock.runner.progress.prefect_view import (
+    SUSPENDED,
+    last_state,
+    prefect_name,
+    wish_of_state,
+)
+from paddock.runner.progress.report import Report
+
+MODULE = __name__
+
+
+class PipelineRunFailed(Exception):
+    """The run ended in a red state; `report` has everything."""
+
+    def __init__(self, report: Report) -> None:
+        super().__init__(last_state(report).message)
+        self.report = report
+
+
+class PipelineFlow(Flow[..., Any]):
+    """A flow whose runs are a pipeline's."""
+
+    secret_inputs: frozenset[str] = frozenset()
+
+    def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Return the parameters as Prefect stores them: secret ones as `***`."""
+        hidden = dict.fromkeys(self.secret_inputs & parameters.keys(), "***")
+        return super().serialize_parameters({**parameters, **hidden})
+
+    def with_options(self, *args: Any, **options: Any) -> PipelineFlow:
+        """Return a copy with other options."""
+        made: Any = super().with_options(*args, **options)
+        made.__class__ = PipelineFlow  # Prefect's own makes a plain flow
+        made.parameters = self.parameters
+        return made  # type: ignore[no-any-return]
+
+    def to_deployment(self, *args: Any, **options: Any) -> Any:
+        """Make a deployment that any Prefect worker can load, by the pipeline's path."""
+        return super().to_deployment(*args, **_loaded_by_path(options))
+
+    async def ato_deployment(self, *args: Any, **options: Any) -> Any:
+        """Make a deployment, in a running loop."""
+        return await super().ato_deployment(*args, **_loaded_by_path(options))
+
+
+def _loaded_by_path(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {**options, "entrypoint_type": EntrypointType.MODULE_PATH}
+
+
+def flow(path: str | Path, options: RunOptions | None = None) -> PipelineFlow:
+    """Return a pipeline as a Prefect flow, to be called, served, deployed or used as a sub-flow.
+
+    Calling it returns the run's `Report`, or raises `PipelineRunFailed` at a red state.
+
+    Raises:
+        PipelineError: the YAML is wrong.
+    """
+    return _flow_of(Path(path), options or RunOptions(trigger="Prefect"))
+
+
+def queue_schema(path: Path, text: str) -> dict[str, Any]:
+    """Return the schema of what a person may give to a run of `paddock up`, for Prefect's form.
+
+    Folders have no default there: a run that is given one may only name those in the pipeline's.
+    """
+    inputs = _flow_of(path, RunOptions(text=text)).parameters.model_dump()
+    for one in inputs["properties"].values():
+        if "path" in (one.get("format"), *(kind.get("format") for kind in one.get("anyOf", ()))):
+            one.pop("default", None)
+    again = {"type": "boolean", "title": "retry_failed", "default": False}
+    again["description"] = "Try quarantined items again"
+    return {
+        "type": "object",
+        "title": "Parameters",
+        "properties": {"inputs": {**inputs, "title": "inputs"}, "retry_failed": again},
+    }
+
+
+def __getattr__(name: str) -> PipelineFlow:
+    """Return the flow of the path that a deployment's entrypoint names."""
+    if "/" not in name:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return flow(unquote(name))
+
+
+def _flow_of(
+    path: Path,
+    options: RunOptions,
+    environment: RunEnvironment | None = None,
+    ended: Callable[[Report], None] = lambda _: None,
+) -> PipelineFlow:
+    path = path.absolute()
+    plan = read_plan(path, options.text)
+    pipeline = plan.pipeline
+    if faults := [*pipeline.faults, *plan.faults]:
+        raise PipelineError(faults)
+    base = path.resolve().parent
+    defaults = {name: _default(declared, base) for name, declared in pipeline.inputs.items()}
+
+    async def run(**values: Any) -> State[Any]:
+        given = {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value
+            for name, value in values.items()
+            if name not in defaults or value != defaults[name]
+        }
+        return await _run(path, given, options, environment, ended)
+
+    signature = inspect.Signature(
+        [_parameter(declared, defaults[name]) for name, declared in pipeline.inputs.items()]
+    )
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    # A deployment finds it by this name, see `__getattr__`; Prefect splits it at dots and colons.
+    run.__module__ = MODULE
+    run.__name__ = run.__qualname__ = quote(str(path)).replace(".", "%2E")
+    run.secret_inputs = frozenset(  # type: ignore[attr-defined]
+        name for name, declared in pipeline.inputs.items() if declared.is_secret
+    )
+    made = PipelineFlow(
+        run,
+        name=prefect_name(pipeline.name),
+        description=pipeline.description or f"The pipeline {path.name} in {path.parent}",
+        version=hashlib.sha256((options.text or path.read_text("utf-8")).encode()).hexdigest()[:16],
+        validate_parameters=False,  # the run does, with the messages of `-i`
+        persist_result=False,
+    )
+    about = {name: declared.description for name, declared in pipeline.inputs.items()}
+    made.parameters = generate_parameter_schema(signature, about)
+    return made
+
+
+_TYPES: dict[str, Any] = {
+    "str": str, "int": int, "float": float, "bool": bool, "path": Path, "dir": Path,
+    "list": list[Any],
+}  # fmt: skip
+
+
+def _is_missing(declared: Input) -> bool:
+    """Return whether a caller must give the input."""
+    return declared.is_required and not declared.has_default
+
+
+def _default(declared: Input, base: Path) -> Any:
+    """Return an input's default as Prefect's form shows it: a path as a whole, no secret."""
+    if declared.is_secret:
+        return None
+    if declared.type in ("path", "dir") and isinstance(declared.default, str):
+        return str(base / declared.default)
+    return declared.default
+
+
+def _parameter(declared: Input, default: Any) -> inspect.Parameter:
+    """Return an input as a parameter of a function, from which Prefect makes its schema."""
+    kind = SecretStr if declared.is_secret else _TYPES.get(declared.type, Any)
+    if declared.type == "enum":
+        kind = Annotated[Any, WithJsonSchema({"enum": list(declared.values)})]
+    kind = Annotated[kind, Field(ge=declared.min, le=declared.max)]
+    is_missing = _is_missing(declared)
+    return inspect.Parameter(
+        declared.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if is_missing else default,
+        annotation=kind if is_missing or default is not None else kind | None,
+    )
+
+
+async def _run(
+    path: Path,
+    given: Mapping[str, Any],
+    options: RunOptions,
+    environment: RunEnvironment | None,
+    ended: Callable[[Report], None],
+) -> State[Any]:
+    """Run the pipeline inside the current flow run; return the state of its end.
+
+    Raises:
+        Pause: it was suspended; the same flow run goes on when it is resumed.
+    """
+    around = environment or RunEnvironment(stop=asyncio.Event(), stop_gate=StopGate())
+    flow_run = current_flow_run()
+    is_process = environment is None and flow_run is not None and flow_run.deployment_id is not None
+    with stop_on_signals(around.stop, around.stop_gate) if is_process else contextlib.nullcontext():
+        report = await api.run_async(path, given, options, around)
+    if is_process and report.status == "interrupted":
+        report = await with_cancellation(report)
+    ended(report)
+    if around.stop_gate.words == SUSPENDED and report.status in ("budget", "interrupted"):
+        raise Pause(SUSPENDED)
+    state = state_of(report)
+    red = {StateType.FAILED: PipelineRunFailed(report), StateType.CANCELLED: None}
+    state.data = red.get(state.type, report)
+    return state
+
+
+def is_pipeline_run() -> bool:
+    """Return whether the current flow run is a pipeline's own, rather than one around it."""
+    context = FlowRunContext.get()
+    return context is not None and isinstance(context.flow, PipelineFlow)
+
+
+async def run_as_subflow(
+    path: Path, inputs: Mapping[str, Any], options: RunOptions, environment: RunEnvironment
+) -> Report:
+    """Run a pipeline as a sub-flow of the current flow run.
+
+    Raises:
+        PipelineError: the YAML or an input is wrong.
+    """
+    pipeline = read_plan(path, options.text).pipeline
+    cwd = Path.cwd()
+    if faults := read_inputs(pipeline, inputs, base=path.parent, cwd=cwd).faults:
+        raise PipelineError(faults)
+    reports: list[Report] = []
+    made = _flow_of(path, options, environment, reports.append)
+    state: State[Any] = await made(**inputs, return_state=True)  # type: ignore[misc]
+    if not reports:
+        await state.aresult()  # raises what ended it
+    return reports[0]
+
+
+async def with_cancellation(report: Report) -> Report:
+    """Return the report of a run that was stopped, with what a person did to it in Prefect.
+
+    Prefect passes a cancellation on by the same signal as the end of the process that runs it.
+    """
+    state, flow_run = None, current_flow_run()
+    if flow_run is not None:
+        with contextlib.suppress(PrefectException, httpx.HTTPError):
+            async with get_client() as client:
+                state = (await client.read_flow_run(flow_run.id)).state
+    wish = wish_of_state(state.type.value, state.name or "") if state is not None else None
+    if wish is None or wish[0] != "stop":
+        return report
+    return replace(report, message=(report.message or "").replace("Interrupted", wish[1], 1))

@@ -1,0 +1,342 @@
+"""A pipeline as a Prefect flow: called, as a sub-flow, served and deployed, on a real server."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import psutil
+import pytest
+
+from paddock.pipelines.errors import PipelineError
+from paddock.runner import flow
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.settings import STATE_FOLDER
+from tests.runner.prefect.test_flow import ROOT
+from tests.runner.prefect.test_states_by_hand import until
+from tests.runner.schedule.up_process import Desk
+
+pytestmark = pytest.mark.timeout(240)
+
+INPUTS = """\
+description: Notes of a folder
+inputs:
+  folder: {type: dir, default: ./inbox}
+  n: {type: int, default: 2, min: 1, max: 9, description: How many}
+  style: {type: enum, values: [plain, formal], default: plain}
+  title: {type: str, required: true}
+  token: {type: str, default: none, secret: true}
+"""
+
+NOTES = (
+    INPUTS
+    + """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: "{{ inputs.folder }}"}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - uses: files.write
+        with: {path: "out/{{ doc.relpath }}", text: "{{ inputs.title }}: {{ steps.text.text }}"}
+"""
+)
+
+CALLED = """
+import asyncio, sys
+from prefect import flow as prefect_flow
+from paddock.runner import flow, run_async
+
+notes = flow(sys.argv[1])
+
+@prefect_flow(name="around")
+async def around():
+    report = await notes(title="Sub", token="s3cret")
+    assert report.status == "completed", report
+    report = await run_async(sys.argv[1], {"title": "By function"})
+    assert report.status == "completed", report
+    try:
+        await notes(title="Bad", n=40)
+    except Exception as error:
+        assert "must be at most 9" in str(error), error
+    else:
+        raise AssertionError("40 is too many")
+
+async def main():
+    report = await notes(title="Called")
+    assert report.status == "completed", report
+    await around()
+
+asyncio.run(main())
+"""
+
+
+def _served() -> str:
+    """Return the program that the guide shows."""
+    _, _, rest = (ROOT / "examples" / "PREFECT.md").read_text().partition("```python\n# serve.py\n")
+    return rest.partition("```")[0]
+
+
+DEPLOYED = """
+import sys
+from paddock.runner import flow
+
+flow(sys.argv[1]).deploy(
+    name="pooled", work_pool_name=sys.argv[2], parameters={"title": "Pooled"},
+    print_next_steps=False,
+)
+"""
+
+
+@pytest.fixture
+def desk(tmp_path: Path, prefect_api: str) -> Desk:
+    folder = tmp_path / "pipes"
+    folder.mkdir()
+    return Desk(folder, prefect_api)
+
+
+def _notes(desk: Desk, name: str = "") -> Path:
+    name = name or f"notes-{uuid4().hex[:8]}"
+    for document in ("a.txt", "b.txt"):
+        desk.write(f"{name}/inbox/{document}", document)
+    return desk.write(f"{name}/pipeline.yaml", f"name: {name}\n{NOTES}")
+
+
+def _environ(desk: Desk) -> dict[str, str]:
+    home = desk.folder.parent / "home"
+    path = os.pathsep.join([str(desk.add_plugin()), os.environ.get("PYTHONPATH", "")])
+    # Not what this process has set for Prefect: a user's own program has its own settings.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return {
+        **own, "PREFECT_API_URL": desk.api, "PREFECT_HOME": str(home), "PYTHONPATH": path,
+        "PREFECT_RUNNER_POLL_FREQUENCY": "1", "PREFECT_WORKER_QUERY_SECONDS": "1",
+    }  # fmt: skip
+
+
+def _python(desk: Desk, code: str, *arguments: object) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], env=_environ(desk), cwd=ROOT,
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@contextmanager
+def _running(desk: Desk, *command: object) -> Iterator[subprocess.Popen[bytes]]:
+    log, *folders = desk.folder.parent / "process.log", *desk.folder.iterdir()
+    with (
+        log.open("wb") as out,
+        subprocess.Popen(
+            [*map(str, command)], env=_environ(desk), cwd=folders[0], stdout=out, stderr=out
+        ) as process,
+    ):
+        try:
+            yield process
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{log.read_text()[-6000:]}") from error
+        finally:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+
+
+class Prefect:
+    """The server's API."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def post(self, path: str, body: Any) -> Any:
+        answer = httpx.post(f"{self._url}/{path}", json=body, timeout=30)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def deployment(self, file: Path, name: str) -> Any:
+        try:
+            return httpx.get(f"{self._url}/deployments/name/{file.parent.name}/{name}").json()["id"]
+        except KeyError:
+            return None
+
+    def read(self, path: str) -> Any:
+        return httpx.get(f"{self._url}/{path}", timeout=30).raise_for_status().json()
+
+    def start(self, deployment: str, parameters: Mapping[str, Any] | None = None) -> str:
+        body = {"parameters": dict(parameters or {}), "state": {"type": "SCHEDULED"}}
+        return str(self.post(f"deployments/{deployment}/create_flow_run", body)["id"])
+
+    def state(self, run: str) -> Any:
+        return self.read(f"flow_runs/{run}")["state"]
+
+    def set_state(self, run: str, kind: str, name: str, **details: Any) -> None:
+        state = {"type": kind, "name": name, "state_details": details}
+        self.post(f"flow_runs/{run}/set_state", {"state": state, "force": False})
+
+    def logs(self, run: str) -> str:
+        found = self.post("logs/filter", {"logs": {"flow_run_id": {"any_": [run]}}})
+        return "\n".join(line["message"] for line in found)
+
+    def runs(self, file: Path) -> list[Any]:
+        name = {"flows": {"name": {"any_": [file.parent.name]}}}
+        return list(self.post("flow_runs/filter", {**name, "sort": "START_TIME_ASC"}))
+
+
+def test_a_flow_has_the_pipelines_name_and_its_inputs_as_typed_parameters(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(f"name: Notes & more\n{NOTES}")
+    notes = flow(file)
+    assert (notes.name, notes.description) == ("Notes   more", "Notes of a folder")
+    schema = notes.parameters.model_dump()
+    assert schema["required"] == ["title"]
+    found = schema["properties"]
+    assert found["folder"]["default"] == str(tmp_path / "inbox")
+    assert found["n"].items() >= {"type": "integer", "minimum": 1, "maximum": 9}.items()
+    assert found["n"]["description"] == "How many"
+    assert found["style"]["enum"] == ["plain", "formal"]
+    assert found["token"]["anyOf"][0]["format"] == "password"
+    assert found["token"]["default"] is None  # not the one of the YAML
+    stored = notes.with_options(retries=2).serialize_parameters({"token": "s3cret", "n": 3})
+    assert stored == {"token": "***", "n": 3}
+
+
+def test_a_deployment_names_the_pipelines_file_and_is_loaded_from_there(tmp_path: Path) -> None:
+    from prefect.flows import load_flow_from_entrypoint
+
+    file = tmp_path / "a b:c.d" / "pipeline.yaml"
+    file.parent.mkdir()
+    file.write_text(f"name: notes\n{NOTES}")
+    deployment = flow(file).to_deployment("nightly", cron="0 6 * * *")
+    assert deployment.entrypoint is not None
+    again: Any = load_flow_from_entrypoint(deployment.entrypoint)
+    assert (again.name, again.version) == ("notes", flow(file).version)
+
+
+def test_a_wrong_pipeline_is_refused_when_the_flow_is_made(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text("name: notes\nsteps:\n  - {id: docs, uses: files.scan, wiht: {}}\n")
+    with pytest.raises(PipelineError, match="wiht"):
+        flow(file)
+
+
+def test_a_flow_is_called_and_is_a_sub_flow_with_the_ledgers_names(
+    desk: Desk, prefect_api: str
+) -> None:
+    file, prefect = _notes(desk), Prefect(prefect_api)
+    _python(desk, CALLED, file)
+    called, sub, by_function, bad = prefect.runs(file)
+    assert [one["state_name"] for one in (called, sub, by_function, bad)] == [
+        "Completed", "Completed", "Completed", "Failed",
+    ]  # fmt: skip
+    assert called["parent_task_run_id"] is None and sub["parent_task_run_id"]
+    assert by_function["parent_task_run_id"]
+    assert (called["parameters"]["title"], sub["parameters"]["title"]) == ("Called", "Sub")
+    assert sub["parameters"]["token"] == "***"
+    assert by_function["parameters"]["title"] == "By function"
+    assert called["tags"] == ["paddock"]
+    assert called["state"]["message"] == "2 new"
+    with Ledger(file.parent / STATE_FOLDER, is_readonly=True) as ledger:
+        names = {run.run for run in ledger.runs()}
+    assert {called["name"], sub["name"], by_function["name"]} == names
+
+    own = {"flow_runs": {"id": {"any_": [called["id"]]}}}
+    until(lambda: len(prefect.post("task_runs/filter", own)) == 3)
+    tasks = {one["name"] for one in prefect.post("task_runs/filter", own)}
+    assert tasks == {"docs", "each", "each: a.txt and 1 more"}
+    until(lambda: "each: 2 items to do" in prefect.logs(called["id"]))
+    artefacts = prefect.post("artifacts/filter", own)
+    assert {one["type"] for one in artefacts} == {"progress", "table"}
+
+
+def test_a_served_flow_has_a_schedule_and_is_run_cancelled_and_retried_from_prefect(
+    desk: Desk, prefect_api: str
+) -> None:
+    name, prefect = f"slow-{uuid4().hex[:8]}", Prefect(prefect_api)
+    file = desk.waits(name, INPUTS)
+    for document in ("a.txt", "b.txt", "c.txt"):
+        desk.write(f"{name}/inbox/{document}", document)
+    program = desk.write(f"{name}/serve.py", _served())
+    with _running(desk, sys.executable, program):
+        id_ = until(lambda: prefect.deployment(file, "nightly"))
+        made = prefect.read(f"deployments/{id_}")
+        assert made["schedules"][0]["schedule"]["cron"] == "0 6 * * 1-5"
+        assert made["parameter_openapi_schema"]["properties"]["n"]["maximum"] == 9
+        with pytest.raises(httpx.HTTPStatusError):
+            prefect.start(id_, {"n": 40})
+
+        run = prefect.start(id_, {"n": 3})
+        until(lambda: len(desk.marks(name)) == 1)
+        assert prefect.read(f"flow_runs/{run}")["parameters"] == {"title": "Nightly", "n": 3}
+        prefect.set_state(run, "PAUSED", "Suspended", pause_reschedule=True)
+        until(lambda: "It was suspended in Prefect" in prefect.logs(run))
+        desk.write(f"{name}/go", "")
+        until(lambda: desk.output(name, "a.txt"))
+        assert prefect.state(run)["name"] == "Suspended"
+        assert desk.output(name, "c.txt") is None
+        prefect.post(f"flow_runs/{run}/resume", {})
+        until(lambda: prefect.state(run)["name"] == "Completed")
+        assert desk.output(name, "c.txt") == "done"
+
+        (file.parent / "go").unlink()
+        desk.write(f"{name}/inbox/d.txt", "d")
+        run = prefect.start(id_)
+        until(lambda: len(desk.marks(name)) == 4)
+        prefect.set_state(run, "CANCELLING", "Cancelling")
+        until(lambda: prefect.state(run)["name"] == "Cancelled")
+        assert (
+            prefect.state(run)["message"]
+            == "It was cancelled in Prefect; the same command continues."
+        )
+        assert desk.output(name, "d.txt") is None
+        desk.write(f"{name}/go", "")
+        prefect.set_state(run, "SCHEDULED", "AwaitingRetry")
+        until(lambda: prefect.state(run)["name"] == "Completed")
+        assert desk.output(name, "d.txt") == "done"
+        assert prefect.read(f"flow_runs/{run}")["run_count"] == 2
+
+        prefect.post("automations/", _automation(id_))
+        event = {"id": str(uuid4()), "event": "mail.came", "occurred": _now(), "payload": {}}
+        prefect.post("events", [event | {"resource": {"prefect.resource.id": "mail"}}])
+        last = until(lambda: [r for r in prefect.runs(file) if r["parameters"].get("n") == 5])
+        until(lambda: prefect.state(last[0]["id"])["name"] == "Completed")
+
+
+def _automation(deployment: str) -> dict[str, Any]:
+    """Return an automation that runs a deployment at an event."""
+    return {
+        "name": f"at mail {deployment}",
+        "trigger": {
+            "type": "event", "posture": "Reactive", "expect": ["mail.came"], "threshold": 1,
+            "within": 0,
+        },
+        "actions": [
+            {
+                "type": "run-deployment", "source": "selected", "deployment_id": deployment,
+                "parameters": {"n": 5},
+            }
+        ],
+    }  # fmt: skip
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat()
+
+
+def test_a_flow_runs_in_a_work_pool(desk: Desk, prefect_api: str) -> None:
+    file, prefect, pool = _notes(desk), Prefect(prefect_api), f"pool-{uuid4().hex[:8]}"
+    prefect.post("work_pools/", {"name": pool, "type": "process"})
+    _python(desk, DEPLOYED, file, pool)
+    id_ = prefect.deployment(file, "pooled")
+    run = prefect.start(id_)
+    command = Path(sys.executable).with_name("prefect")
+    with _running(desk, command, "worker", "start", "--pool", pool, "--limit", 1):
+        until(lambda: prefect.state(run)["type"] in ("COMPLETED", "FAILED", "CRASHED"))
+    assert prefect.state(run)["name"] == "Completed", prefect.state(run)
+    assert desk.output(file.parent.name, "a.txt") == "Pooled: a.txt"
