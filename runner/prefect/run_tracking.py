@@ -282,14 +282,13 @@ async def _run_with_prefect(session: RunSession) -> Report:
         return MirrorReply(is_new, display.stop_of(update))
 
     try:
-        report = await _run_with_mirror(session, send)
+        return await _run_with_mirror(session, send)
+    finally:
         is_stopped = session.context.stop.is_set()
         why = await display.finish(RECORD_END_STOPPED_S if is_stopped else RECORD_END_S)
         if why:
             session.stats.note(f"Prefect does not show all of this run: {why}")
-    finally:
         await display.close()
-    return report
 
 
 UPDATE_INTERVAL_S = 1.0  # what is shown costs Prefect's server some milliseconds each time
