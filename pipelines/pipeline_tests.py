@@ -110,7 +110,11 @@ class ExpectKeys(Keys):
             names = ", ".join(f"`{name}`" for name in EXPECTATION_KEYS[:-1])
             both = f", not {' and '.join(f'`{name}`' for name in claims)}" if claims else ""
             raise ValueError(f"give exactly one of {names} and `{EXPECTATION_KEYS[-1]}`{both}")
-        claim = claims[0]
+        return self
+
+    @model_validator(mode="after")
+    def _keys_of_claim(self) -> ExpectKeys:
+        claim = self.claim
         if self.value is None and claim != "equals":
             raise ValueError(f"give `{claim}` a value")
         if self.file is not None and self.of is not None:

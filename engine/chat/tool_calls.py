@@ -18,7 +18,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -646,9 +646,7 @@ def _calls_of_value(
     elif "python" in found:
         calls = [ToolCall(name, arguments) for name, arguments in found["python"]]
     else:
-        arguments: Any = next(
-            (found[key] for key in ("args", "params", "gemma") if key in found), {}
-        )
+        arguments = _first_of(found, ("args", "params", "gemma"))
         call_id = str(found.get("id", ""))
         # Kimi's ids are `functions.get_weather:0`.
         name = found.get("name") or _CALL_NUMBER.sub("", call_id).removeprefix("functions.")
@@ -684,12 +682,19 @@ def calls_in_json(value: Any, tools: Mapping[str, Tool] | None = None) -> list[T
         return calls_in_json(
             {**{key: value[key] for key in _ID_KEYS if key in value}, **inner}, tools
         )
+    return [_flat_call(value, tools or {})]
+
+
+def _flat_call(value: dict[str, Any], tools: Mapping[str, Tool]) -> ToolCall:
     name = next((value[key] for key in _NAME_KEYS if isinstance(value.get(key), str)), None)
     if name is None:
-        return [_keyed_call(value, tools or {})]
-    arguments: Any = next((value[key] for key in _ARGUMENTS_KEYS if key in value), {})
+        return _keyed_call(value, tools)
     call_id = next((str(value[key]) for key in _ID_KEYS if value.get(key)), "")
-    return [ToolCall(name, _arguments_object(arguments), call_id)]
+    return ToolCall(name, _arguments_object(_first_of(value, _ARGUMENTS_KEYS)), call_id)
+
+
+def _first_of(value: Mapping[str, Any], keys: Iterable[str]) -> Any:
+    return next((value[key] for key in keys if key in value), {})
 
 
 def _keyed_call(value: Mapping[str, Any], tools: Mapping[str, Tool]) -> ToolCall:

@@ -15,7 +15,7 @@ computing them again two seconds. Only keys, tokens and order are here; `kv_cach
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -236,11 +236,8 @@ class HostCache:
             if key != spare and shared_prefix_length(tokens, one) == len(one)
         ]
         others = [key for key in self._entries if key not in gone]
-        free = [key for key in others if key != spare]
-        order = [key for key in free if key in self._jobs]
-        order += [key for key in free if key not in self._jobs and not is_job]
         n_kept = sum(len(self._entries[key]) for key in others)
-        for key in order:
+        for key in self._eviction_order(others, spare, is_job=is_job):
             if n_kept + len(tokens) <= self.n_most_tokens:
                 break
             n_kept -= len(self._entries[key])
@@ -255,6 +252,11 @@ class HostCache:
         if is_job:
             self._jobs.add(self._n_keys)
         return self._n_keys, tuple(gone)
+
+    def _eviction_order(self, keys: Iterable[int], spare: int, *, is_job: bool) -> list[int]:
+        """Return the keys that an entry may evict, jobs' first and each kind's oldest first."""
+        may_go = (key for key in keys if key != spare and (key in self._jobs or not is_job))
+        return sorted(may_go, key=lambda key: key not in self._jobs)
 
     def limit(self, n_most_tokens: int) -> tuple[int, ...]:
         """Set the limit; return the evicted keys."""

@@ -409,7 +409,7 @@ class Slots:
         self._free(seq_id)
 
     def lose(self, sequence: Sequence) -> None:
-        """Free the seat of a sequence whose cells are lost."""
+        """Free the slot of a sequence whose cells are lost."""
         del self._running[sequence.seq_id]
         self._free(sequence.seq_id)
 

@@ -42,6 +42,11 @@ class MemoryAmount:
     host: int = 0
     gpus: tuple[int, ...] = ()
 
+    @property
+    def used_gpus(self) -> frozenset[int]:
+        """The devices of which it has any bytes."""
+        return frozenset(gpu for gpu, n_bytes in enumerate(self.gpus) if n_bytes)
+
     def __add__(self, other: MemoryAmount) -> MemoryAmount:
         return MemoryAmount(
             self.host + other.host, tuple(a + b for a, b in _gpu_pairs(self, other))

@@ -15,9 +15,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -118,6 +119,12 @@ def replica_key(model_key: str, number: int) -> str:
     ('a.gguf', 'a.gguf')
     """
     return f"{model_key}{_REPLICA}{number}" if number else model_key
+
+
+def unused_replica_key(model_key: str, taken: Collection[str]) -> str:
+    """Return the first key of a model's replicas that is not taken."""
+    names = (replica_key(model_key, number) for number in count())
+    return next(name for name in names if name not in taken)
 
 
 def model_key(key: str) -> str:

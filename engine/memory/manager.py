@@ -28,8 +28,8 @@ from .loader import (
     StartWorker,
     W,
     model_key,
-    replica_key,
     too_large,
+    unused_replica_key,
 )
 from .model_layout import LayoutRequest, MemoryProbe, ModelLayout
 from .policy import (
@@ -439,8 +439,7 @@ class ModelManager(Generic[W]):
                 gpu
                 for one in self.resident()
                 if one.users or one in replicas
-                for gpu, n_bytes in enumerate(one.room.gpus)
-                if n_bytes
+                for gpu in one.room.used_gpus
             }
             device = await self._memory.look()
             wanted = replace(
@@ -450,12 +449,10 @@ class ModelManager(Generic[W]):
             if len(self.resident()) >= self._limits().max_loaded_models:
                 return
             for way in ways:
-                gpus = [gpu for gpu, n_bytes in enumerate(way.room.gpus) if n_bytes]
-                is_apart = len(gpus) == 1 and gpus[0] not in busy
+                is_apart = len(way.room.used_gpus) == 1 and busy.isdisjoint(way.room.used_gpus)
                 if is_apart and way.is_good and self._memory.free.holds(way.room):
-                    taken = {one.key for one in replicas}
-                    names = (replica_key(overloaded.model_key, n) for n in range(len(taken) + 1))
-                    self._loader.load(next(n for n in names if n not in taken), wanted, way)
+                    key = unused_replica_key(overloaded.model_key, {one.key for one in replicas})
+                    self._loader.load(key, wanted, way)
                     break
 
     async def _decide_and_act(self) -> float | None:

@@ -12,7 +12,7 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -199,20 +199,24 @@ def _check_recipe(recipe: ModelRecipe) -> None:
         _check_template(recipe.template)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_IS_OF_KIND: Mapping[str, Callable[[Any], bool]] = {
+    "texts": lambda value: (
+        isinstance(value, str)
+        or (isinstance(value, list | tuple) and all(isinstance(text, str) for text in value))
+    ),
+    "boolean": lambda value: isinstance(value, bool),
+    "integer": lambda value: _is_number(value) and value % 1 == 0,
+    "number": lambda value: _is_number(value) and abs(value) < math.inf,
+}
+
+
 def _check_parameter(key: str, value: Any) -> None:
     kind = PARAMETER_KINDS.get(key)
-    numbers = (int,) if kind == "integer" else (int, float)
-    if kind == "texts":
-        texts = [value] if isinstance(value, str) else value
-        is_good = isinstance(texts, list | tuple) and all(isinstance(one, str) for one in texts)
-    elif kind == "boolean":
-        is_good = isinstance(value, bool)
-    else:
-        is_whole = kind == "integer" and isinstance(value, float) and value.is_integer()
-        is_number = isinstance(value, numbers) and not isinstance(value, bool)
-        is_endless = isinstance(value, float) and not math.isfinite(value)
-        is_good = kind is None or is_whole or (is_number and not is_endless)
-    if not is_good and kind is not None:
+    if kind is not None and not _IS_OF_KIND[kind](value):
         what = "a text or a list of texts" if kind == "texts" else KIND_WORDS[kind]
         raise RecipeRefused(f"parameter '{key}' must be {what}, not {value!r}")
 

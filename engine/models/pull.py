@@ -194,12 +194,7 @@ def choose_model_files(files: Sequence[HubFile], wanted: str, where: str) -> lis
     Raises:
         NoUsableModel: no file fits, with those that there are; or a part is missing.
     """
-    models = [
-        file
-        for file in files
-        if file.name.lower().endswith(".gguf") and not is_projector_file(file.name)
-        and "imatrix" not in file.name.lower()
-    ]  # fmt: skip
+    models = [file for file in files if _is_model_file(file.name)]
     if not models:
         raise NoUsableModel(
             where, "there is no GGUF file in it; look for a repository named …-GGUF"
@@ -209,16 +204,22 @@ def choose_model_files(files: Sequence[HubFile], wanted: str, where: str) -> lis
         raise NoUsableModel(where, f"it has no {wanted}; it has {_listed_labels(models)}")
     whole = [file for file in fitting if not _SPLIT_SUFFIX.search(file.name)]
     among = whole or fitting
-    one = next(
-        (file for file in among if quantisation_label(file.name) == PREFERRED_QUANTISATION),
-        among[0],
-    )
+    preferred = (one for one in among if quantisation_label(one.name) == PREFERRED_QUANTISATION)
+    return _all_parts(next(preferred, among[0]), models, where)
+
+
+def _is_model_file(name: str) -> bool:
+    small = name.lower()
+    return small.endswith(".gguf") and not is_projector_file(name) and "imatrix" not in small
+
+
+def _all_parts(chosen: HubFile, models: Sequence[HubFile], where: str) -> list[HubFile]:
+    """Return the parts of a split model; of another, its one file."""
     by_name = {file.name: file for file in models}
-    folder, slash, base = one.name.rpartition("/")
+    folder, slash, base = chosen.name.rpartition("/")
     names = [f"{folder}{slash}{name}" for name in split_file_names(base)]
-    missing = [name for name in names if name not in by_name]
-    if missing:
-        raise NoUsableModel(f"{where}: {one.name}", f"'{missing[0]}', a part of it, is missing")
+    if missing := [name for name in names if name not in by_name]:
+        raise NoUsableModel(f"{where}: {chosen.name}", f"'{missing[0]}', a part of it, is missing")
     return [by_name[name] for name in names]
 
 

@@ -344,7 +344,7 @@ class ConstrainedAnswer:
         is_fixed = self._ending_guard.is_active or self._has_failed
         return not (is_fixed or self.matcher.has_mask or self.matcher.forced_tokens())
 
-    def settled(self) -> int | None:
+    def only_token(self) -> int | None:
         """Return the next token if there is no choice, else None."""
         ending = self._ending_guard.ending
         if ending or self._has_failed or self._loop_escape is not None:

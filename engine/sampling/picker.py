@@ -180,7 +180,7 @@ class Picker:
         if self._penalties is not None:
             self._penalties.apply(row)
         scan = RowScan(logprobs=self._logprobs(row))
-        if self.constrained is not None and self.constrained.settled() is not None:
+        if self.constrained is not None and self.constrained.only_token() is not None:
             return scan
         k = self._sampling.top_k
         if self._chain is None:
@@ -213,7 +213,7 @@ class Picker:
         """
         if self.constrained is None:
             return None
-        token = self.constrained.settled()
+        token = self.constrained.only_token()
         if token is None or (self._n_logprobs is not None and not self.constrained.is_forced):
             return None
         token = self.constrained.take(token)
@@ -248,7 +248,7 @@ class Picker:
 
     def _pick_constrained(self, constrained: ConstrainedAnswer, row: Logits, scan: RowScan) -> int:
         """Choose an allowed token that leaves room for an ending."""
-        token = constrained.settled()
+        token = constrained.only_token()
         if token is None and self._chain is None:
             assert scan.token is not None
             token = constrained.likeliest(row, scan.token)

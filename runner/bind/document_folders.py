@@ -118,17 +118,8 @@ class WatchBinder:
                 if declared.type == "dir" and isinstance(value, str):
                     yield value, base, False
         for step, scope, base in self._all():
-            given = step.params.data
-            roots = [given.get("root")] if step.uses == "files.scan" else []
-            if step.uses in TOOL_STEPS:
-                roots = [one.options.get("root") for one in tools_used(step.uses, given)]
-            for root in roots:
-                if isinstance(root, str):
-                    yield _known_path(root, scope) or _UNKNOWN, base, False
-            written = given.get(_PATHS.get(step.uses, ""))
-            if isinstance(written, str):
-                text = _known_path(written, scope) or _UNKNOWN
-                yield text, base, step.uses != "embed"
+            for text, is_file in _step_paths(step):
+                yield _known_path(text, scope) or _UNKNOWN, base, is_file
 
     def _pipelines(self) -> Iterator[tuple[Pipeline, Mapping[str, Any], Path]]:
         yield self._pipeline, self._scope, self._roots.base
@@ -268,6 +259,18 @@ class WatchBinder:
 
     def _fault(self, at: Place, message: str, remedy: str) -> None:
         self.faults.append(Fault(message, remedy, self._pipeline.mark(at)))
+
+
+def _step_paths(step: StepNode) -> Iterator[tuple[str, bool]]:
+    """Yield the paths in a step's parameters, and whether each names a file."""
+    given = step.params.data
+    roots = [given.get("root")] if step.uses == "files.scan" else []
+    if step.uses in TOOL_STEPS:
+        roots = [tool.options.get("root") for tool in tools_used(step.uses, given)]
+    yield from ((root, False) for root in roots if isinstance(root, str))
+    written = given.get(_PATHS.get(step.uses, ""))
+    if isinstance(written, str):
+        yield written, step.uses != "embed"
 
 
 def _folder_of(text: str, *, is_file: bool) -> str | None:

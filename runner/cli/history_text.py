@@ -204,24 +204,25 @@ def _origin_lines(origin: Origin, *, is_full: bool) -> Iterator[str]:
         yield _labelled("document", _file_text(origin.source))
     for read in origin.reads:
         yield _labelled("read", _file_text(read))
-    if origin.looked_in:
-        yield _labelled("looked in", ", ".join(map(_short_path, origin.looked_in)))
-    if origin.made_of and origin.source is None:
-        yield _labelled("made of", ", ".join(f"'{step}'" for step in origin.made_of))
+    yield from _labelled_list("looked in", map(_short_path, origin.looked_in))
+    if origin.source is None:
+        yield from _labelled_list("made of", (f"'{step}'" for step in origin.made_of))
     for step in origin.steps:
         if step.calls or step.checks:
             yield from _step_lines(step, is_full=is_full)
     yield from _review_lines(origin.reviewed)
-    others = [path for path in origin.outputs if path != origin.path]
-    if others:
-        yield _labelled("also wrote", ", ".join(map(_short_path, others)))
-    stores = [path for path in origin.kept_in if path != origin.path]
-    if stores:
-        yield _labelled("rows in", ", ".join(map(_short_path, stores)))
+    for label, paths in (("also wrote", origin.outputs), ("rows in", origin.kept_in)):
+        others = (path for path in paths if path != origin.path)
+        yield from _labelled_list(label, map(_short_path, others))
     yield _labelled("now", _CONDITION_TEXT[origin.condition])
     for note in origin.notes:
         yield _labelled("note", note)
     yield from _change_lines(origin)
+
+
+def _labelled_list(label: str, texts: Iterable[str]) -> Iterator[str]:
+    if shown := ", ".join(texts):
+        yield _labelled(label, shown)
 
 
 def _change_lines(origin: Origin) -> Iterator[str]:

@@ -53,19 +53,13 @@ def _model_rows(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     details, info = card.get("details") or {}, card.get("model_info") or {}
     architecture = str(info.get("general.architecture") or details.get("family") or "")
     yield "architecture", architecture
-    if details.get("parameter_size"):
-        yield "parameters", str(details["parameter_size"])
+    facts = {"parameters": details.get("parameter_size")}
     for name in ("context_length", "embedding_length"):
-        value = info.get(f"{architecture}.{name}") or details.get(name)
-        if value:
-            yield name.replace("_", " "), f"{value}"
-    if details.get("quantization_level"):
-        yield "quantization", str(details["quantization_level"])
-    if card.get("size"):
-        yield "size", units.size(int(card["size"]))
-    for name, words in _FACTS_HERE.items():
-        if card.get(name):
-            yield words, str(card[name])
+        facts[name.replace("_", " ")] = info.get(f"{architecture}.{name}") or details.get(name)
+    facts["quantization"] = details.get("quantization_level")
+    facts["size"] = units.size(int(card["size"])) if card.get("size") else ""
+    facts |= {words: card.get(name) for name, words in _FACTS_HERE.items()}
+    yield from ((label, str(fact)) for label, fact in facts.items() if fact)
 
 
 def _projector_rows(info: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

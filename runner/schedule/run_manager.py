@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from paddock.engine.system.tasks import TaskSet
@@ -87,6 +88,11 @@ class ManagedRun:
         """Return the number of starts since the run's last progress, from 1."""
         return int(self.tracked.parameters.get("attempt") or 1)
 
+    @property
+    def calls(self) -> Sequence[Mapping[str, Any]]:
+        """The webhook calls that it answers; the ledger knows the end of each."""
+        return self.tracked.parameters.get("calls") or ()
+
     def as_json(self) -> dict[str, Any]:
         return {
             "run": self.running.run or None,
@@ -128,25 +134,26 @@ def is_superseded_by_schedule(job: ManagedRun, now: datetime) -> bool:
     )
 
 
+def _end_text(end: ProcessEnd, ending: RunEnding) -> str:
+    if ending.crash is not None:
+        return f"crashed: {ending.crash}"
+    if end.report is None:
+        return f"{ending.status}{': ' if end.words else ''}{end.words}"
+    counts = ", ".join(f"{n} {state}" for state, n in end.report.counts.items() if n)
+    is_told = end.report.message and not counts  # by the machines that did it, say
+    words = counts or ("" if is_told else end.report.done_in_words())
+    message = f": {end.report.message}" if end.report.message else ""
+    return f"{end.report.status}{f' ({words})' if words else ''}{message}"
+
+
 def log_end(
     job: ManagedRun, end: ProcessEnd, ending: RunEnding, next_: NoRestart | RestartRun
 ) -> None:
     """Log how a run ended, in one line."""
     name, run = job.post.triggered.pipeline.name, job.name
-    if ending.crash is not None:
-        what = f"crashed: {ending.crash}"
-    elif end.report is not None:
-        counts = ", ".join(f"{n} {state}" for state, n in end.report.counts.items() if n)
-        is_told = end.report.message and not counts  # by the machines that did it, say
-        words = counts or ("" if is_told else end.report.done_in_words())
-        message = f": {end.report.message}" if end.report.message else ""
-        what = f"{end.report.status}{f' ({words})' if words else ''}{message}"
-    else:
-        what = f"{ending.status}{': ' if end.words else ''}{end.words}"
-    level = logging.INFO
-    if ending.crash is not None or ending.status == "failed":
-        level = logging.ERROR
-    log.log(level, "%s: run %s %s", name, run, what)
+    is_error = ending.crash is not None or ending.status == "failed"
+    level = logging.ERROR if is_error else logging.INFO
+    log.log(level, "%s: run %s %s", name, run, _end_text(end, ending))
     if isinstance(next_, RestartRun):
         at = f"{next_.at.astimezone():%H:%M:%S}"
         log.info("%s: queued again for %s: %s", name, at, next_.words)
@@ -207,7 +214,7 @@ class RunManager:
         self._waiting: dict[str, OnEnd] = {}
         self._following: set[asyncio.Task[None]] = set()
         self._telling = TaskSet()
-        self._unsettled: list[Callable[[], Awaitable[None]]] = []
+        self._unrecorded: list[Callable[[], Awaitable[None]]] = []
 
     # --- called by others
 
@@ -260,7 +267,7 @@ class RunManager:
         Raises:
             QueueError: Prefect is away.
         """
-        await self._retry_unsettled()
+        await self._retry_unrecorded()
         by_id = {post.deployment: post for post in self.posts.values()}
         ours = set(self.jobs)  # a run that ends during this read was not left by a killed `up`
         found = await self._prefect_queue.open_runs(by_id)
@@ -274,7 +281,7 @@ class RunManager:
                 self.stop_job(self.jobs[run.id], "suspended", SUSPENDED)
         self.queue = [run for run in runs if run.phase == "waiting" and run.id not in self.jobs]
         if len(found) < MOST_READ:
-            await self._settle_unstarted({run.id for run in found}, by_id)
+            await self._finish_unstarted({run.id for run in found}, by_id)
         if self.is_stopping:
             return
         await self._decide(by_id)
@@ -298,7 +305,7 @@ class RunManager:
         process = self._signer.process(run.id, run.process)
         return replace(run, parameters=parameters, process=process)
 
-    async def _settle_unstarted(
+    async def _finish_unstarted(
         self, open_: Collection[str], by_id: Mapping[str, Deployment]
     ) -> None:
         """Report runs that ended before they began: cancelled or deleted in Prefect."""
@@ -324,15 +331,7 @@ class RunManager:
             ActiveRun(id_, job.name, job.post.triggered.key, job.group, job.stopped is not None)
             for id_, job in self.jobs.items()
         ]
-        paused = (
-            await self._prefect_queue.paused({waiting[one.id].deployment for one in due})
-            if due
-            else frozenset()
-        )
-        rules: dict[str, RunRule] = {
-            key: replace(post.triggered.rule, is_paused=post.deployment in paused)
-            for key, post in self.posts.items()
-        }
+        rules = await self._rules({waiting[one.id].deployment for one in due})
         for decision in dispatch(due, active, rules, now, self._options.max_runs):
             match decision:
                 case StartRun(id_):
@@ -345,6 +344,14 @@ class RunManager:
                     await self.skip_run(waiting[id_], by_id[waiting[id_].deployment], words)
                 case DrainRun(id_, words, is_again):
                     self.stop_job(self.jobs[id_], "window" if is_again else "cancelled", words)
+
+    async def _rules(self, deployments: Set[str]) -> dict[str, RunRule]:
+        """Return each pipeline's rule; of `deployments`, whether Prefect shows them as paused."""
+        paused = await self._prefect_queue.paused(deployments) if deployments else frozenset()
+        return {
+            key: replace(post.triggered.rule, is_paused=post.deployment in paused)
+            for key, post in self.posts.items()
+        }
 
     async def _due(self, run: QueuedRun, by_id: Mapping[str, Deployment]) -> DueRun | None:
         post = by_id[run.deployment]
@@ -437,60 +444,71 @@ class RunManager:
         for task in job.tasks:
             task.cancel()
 
-        async def settle() -> None:
-            await self._settle(job, end)
-
+        finish = partial(self._finish, job, end)
         try:
-            await settle()
+            await finish()
         except QueueError as error:
             log.warning("%s; the end of run %s is recorded later.", error, job.running.run)
-            self._unsettled.append(settle)
+            self._unrecorded.append(finish)
         except Exception:  # an error at one run's end must not stop the others
             log.exception("the end of run %s could not be handled", job.running.run)
             self.jobs.pop(job.tracked.id, None)
         finally:
             self.wake.set()
 
-    async def _retry_unsettled(self) -> None:
+    async def _retry_unrecorded(self) -> None:
         """Record the ends that failed while Prefect was away."""
-        while self._unsettled:
+        while self._unrecorded:
             try:
-                await self._unsettled[0]()
+                await self._unrecorded[0]()
             except QueueError:
                 raise
             except Exception:
                 log.exception("the end of a run could not be handled")
-            self._unsettled.pop(0)
+            self._unrecorded.pop(0)
 
-    async def _settle(self, job: ManagedRun, end: ProcessEnd) -> None:
-        """Record how a run ended, and restart it if that is due."""
-        shown = await self._prefect_queue.read(job.tracked.id)
-        run = job.name
-        calls = job.tracked.parameters.get("calls") or ()  # the ledger knows the end of each
-        if end.crash is not None and job.stopped is None and not calls:
+    async def _end_by_ledger(
+        self, job: ManagedRun, end: ProcessEnd, shown: QueuedRun | None
+    ) -> tuple[ProcessEnd, RunEnding]:
+        """Return how a run ended, with what the ledger knows of a crash."""
+        if end.crash is not None and job.stopped is None and not job.calls:
             # It may have ended normally while neither `up` nor Prefect was running.
-            report = await asyncio.to_thread(self._options.known_end, job.post, run)
+            report = await asyncio.to_thread(self._options.known_end, job.post, job.name)
             end = end if report is None else ProcessEnd(report, has_spoken=True)
         ending = self._ending(job, end, shown)
         if ending.crash is not None:
-            got_on = await asyncio.to_thread(self._options.has_progressed, job.post, run)
+            got_on = await asyncio.to_thread(self._options.has_progressed, job.post, job.name)
             ending = replace(ending, has_progressed=got_on)
-        if job.stopped == "suspended" and shown is not None and shown.phase != "ended":
+        return end, ending
+
+    def _next_after(
+        self, job: ManagedRun, ending: RunEnding
+    ) -> tuple[NoRestart | RestartRun, list[Sequence[Mapping[str, Any]]]]:
+        """Return what follows an end, and the groups of calls that runs of their own continue."""
+        now = datetime.now(UTC)
+        next_ = after_ending(ending, now, max_restarts=self._options.max_restarts)
+        if isinstance(next_, RestartRun):
+            return NoRestart() if is_superseded_by_schedule(job, now) else next_, [job.calls]
+        if next_.is_given_up and job.calls[1:]:  # one of them ends the process
+            words = f"{ending.crash}; its calls are runs of their own now"
+            return RestartRun(now, 1, words), [[call] for call in job.calls]
+        return next_, [job.calls]
+
+    async def _finish(self, job: ManagedRun, end: ProcessEnd) -> None:
+        """Record how a run ended, and restart it if that is due."""
+        shown = await self._prefect_queue.read(job.tracked.id)
+        is_open = shown is not None and shown.phase != "ended"
+        end, ending = await self._end_by_ledger(job, end, shown)
+        run = job.name
+        if job.stopped == "suspended" and is_open:
             self.jobs.pop(job.tracked.id, None)
             name = job.post.triggered.pipeline.name
             log.info("%s: run %s is suspended; it goes on when it is resumed in Prefect", name, run)
             return
-        now = datetime.now(UTC)
-        next_ = after_ending(ending, now, max_restarts=self._options.max_restarts)
-        if isinstance(next_, RestartRun) and is_superseded_by_schedule(job, now):
-            next_ = NoRestart()
-        groups = [calls]
-        if isinstance(next_, NoRestart) and next_.is_given_up and calls[1:]:
-            groups = [[call] for call in calls]  # one of them ends the process
-            next_ = RestartRun(now, 1, f"{ending.crash}; its calls are runs of their own now")
+        next_, groups = self._next_after(job, ending)
         if isinstance(next_, RestartRun):  # before its end is shown: an open run is not forgotten
             await self._again(job, next_, groups)
-        if shown is not None and shown.phase != "ended":
+        if is_open:
             await self._show(job, end, ending)
         self.jobs.pop(job.tracked.id, None)
         if end.report is not None:

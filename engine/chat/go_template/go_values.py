@@ -195,6 +195,10 @@ def _padded(spec: _FormatVerb, text: str) -> str:
     return text.rjust(spec.width)
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _formatted_value(spec: _FormatVerb, value: Any) -> str | None:
     """Return a value as a verb prints it; None: the verb does not fit."""
     match spec.verb:
@@ -207,12 +211,9 @@ def _formatted_value(spec: _FormatVerb, value: Any) -> str | None:
         case "t":
             return go_text(value) if isinstance(value, bool) else None
         case "s" | "q" | "x" | "X":
-            if isinstance(value, int) and not isinstance(value, bool):
-                return _formatted_integer(spec, value)
-            return _formatted_text(spec, value)
+            return (_formatted_integer if _is_whole(value) else _formatted_text)(spec, value)
         case "d" | "b" | "o" | "c" | "U":
-            is_whole = isinstance(value, int) and not isinstance(value, bool)
-            return _formatted_integer(spec, value) if is_whole else None
+            return _formatted_integer(spec, value) if _is_whole(value) else None
         case "e" | "E" | "f" | "F" | "g" | "G":
             return _formatted_float(spec, value) if isinstance(value, float) else None
     return None

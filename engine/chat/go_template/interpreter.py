@@ -124,8 +124,7 @@ def _slice(value: Any, *places: Any) -> Any:
         raise GoFunctionError(f"too many slice indexes: {len(places)}")
     whole = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
     edges = [_checked_index(place, len(whole)) for place in places]
-    start = edges[0] if edges else 0
-    end = edges[1] if len(edges) > 1 else len(whole)
+    start, end = (*edges[:2], *(0, len(whole))[len(edges) :])
     if start > end or (edges[2:] and end > edges[2]):
         raise GoFunctionError(f"invalid slice index: {start} > {end}")
     if isinstance(whole, bytes):

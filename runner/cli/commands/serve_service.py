@@ -124,15 +124,15 @@ def start(as_json: JsonOption = False) -> int:
     settings = read_settings(Path.cwd())
 
     async def ready() -> tuple[DaemonInfo, dict[str, Any]]:
-        residence = await ensure_daemon(settings, tell=console.print_err)
-        return residence, await DaemonLease(residence).prefect(150.0)
+        daemon = await ensure_daemon(settings, tell=console.print_err)
+        return daemon, await DaemonLease(daemon).prefect(150.0)
 
-    residence, prefect = asyncio.run(ready())
+    daemon, prefect = asyncio.run(ready())
     if as_json:
-        console.print_json({"pid": residence.pid, "prefect": prefect})
+        console.print_json({"pid": daemon.pid, "prefect": prefect})
     else:
         page = _prefect_page(prefect, settings.state_dir)
-        console.print_out(f"The local service runs (process {residence.pid}).{page}")
+        console.print_out(f"The local service runs (process {daemon.pid}).{page}")
     return DONE
 
 
@@ -140,8 +140,8 @@ def stop(as_json: JsonOption = False) -> int:
     """Stop it; a run that uses it starts another one and continues."""
     state_dir = read_settings(Path.cwd()).state_dir
     found = daemon_files.running_daemons(state_dir)
-    for residence in found:
-        daemon_client.ask_daemon(residence, "/stop", {})
+    for daemon in found:
+        daemon_client.ask_daemon(daemon, "/stop", {})
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while (left := daemon_files.running_daemons(state_dir)) and time.monotonic() < deadline:
         time.sleep(_POLL_S)
