@@ -15,6 +15,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,18 +116,19 @@ class DryPool(LedgerPool):
 
     def __init__(
         self,
-        real: LedgerPool,
+        *parts: Any,
         asked: AskedPrompts,
         item: str,
-        *,
+        looks_up: bool,
         counts_exactly: bool,
         is_long: bool = False,
         raises: bool = False,
     ) -> None:
-        """`raises`: an unknown reply is `ReplyNotCached`, for steps that have a `foresee`."""
-        super().__init__(real._pool, real._ledger, real._digests, real._stats, real._caller)
+        """`parts`: those of `LedgerPool`; `raises`: an unknown reply is `ReplyNotCached`."""
+        super().__init__(*parts)
         self._asked = asked
         self._item = item
+        self._looks_up = looks_up
         self._counts_exactly = counts_exactly
         self._is_long = is_long
         self._raises = raises
@@ -200,14 +202,13 @@ class DryPool(LedgerPool):
     def _counted(self, ref: str, hash_: str, texts: Sequence[str]) -> None:
         """Count a call whose reply is not known."""
         is_partly_unknown = any(UNKNOWN in text for text in texts)
-        looks_up = self._caller.looks_up
         by = self._asked.by.get(hash_)
-        if looks_up and by == self._item and hash_ not in self._own and not is_partly_unknown:
+        if self._looks_up and by == self._item and hash_ not in self._own and not is_partly_unknown:
             self.n_known += 1  # an earlier step of the item has its reply by then
             return
         self._asked.by.setdefault(hash_, self._item)
         has_twin = by is not None or (is_partly_unknown and self._asked.has_history)
-        is_sure = not looks_up or not has_twin
+        is_sure = not self._looks_up or not has_twin
         self._own.add(hash_)
         self.calls += CallBounds(int(is_sure), 1)
         self.n_unknown += 1
@@ -262,19 +263,10 @@ class DryReply(ScopedReply):
 class DryOutputs(ItemOutputs):
     """The files of one item: knows what was written, and notes nothing."""
 
-    async def intend(self, path: Path, sha256: str, size_bytes: int | None = None) -> None: ...
+    async def _ignore(self, *_: Any, **__: Any) -> None: ...
 
-    async def wrote(self, path: Path, sha256: str, size_bytes: int) -> None: ...
-
-    async def holds(self, path: Path, sha256: str) -> None: ...
-
-    async def note_removed(self, path: Path) -> None: ...
-
-    async def note_rows_kept(self, store: Path) -> None: ...
-
-    async def note_file_read(self, path: Path) -> None: ...
-
-    async def note_rows_read(self, store: Path) -> None: ...
+    intend = wrote = holds = note_removed = _ignore
+    note_rows_kept = note_file_read = note_rows_read = _ignore
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,11 +397,13 @@ class WalkPlace:
     @classmethod
     def of(cls, context: RunContext, node: BoundNode, outer: tuple[str, ...] = ()) -> WalkPlace:
         """Return the place of a top-level step or block."""
-        return cls(context, ItemRun.of(context, node, outer))
+        record = ItemRun.of(context, node, outer)
+        outputs = DryOutputs(context, record.scope, record.key)
+        return cls(context, replace(record, outputs=outputs))
 
     def item(self, run: BlockState, key: str) -> WalkPlace:
         """Return the place of an item of a block."""
-        scope, outputs = run.work.scope, ItemOutputs(self.context, run.work.scope, key)
+        scope, outputs = run.work.scope, DryOutputs(self.context, run.work.scope, key)
         outer = (*run.outer, key)
         record = ItemRun(scope, key, run.work.shown(key), run.block.id, None, outer, outputs)
         return replace(self, record=record)
@@ -600,25 +594,25 @@ class DryWalk:
     ) -> tuple[Tools, DryPool]:
         record, context = place.record, place.context
         caller = context.caller(record.scope, step, record.shown_key, record.block)
-        tools = item_tools(context, step, caller, record, scope)
-        assert isinstance(tools.pool, LedgerPool)
-        pool = DryPool(
-            tools.pool,
-            asked,
-            f"{record.scope}\n{record.key}",
+        make_pool = partial(
+            DryPool,
+            asked=asked,
+            item=f"{record.scope}\n{record.key}",
+            looks_up=caller.looks_up,
             counts_exactly=self._counts_exactly,
             is_long=is_long,
             raises=hasattr(step.kind, "foresee"),
         )
+        tools = item_tools(replace(context, make_pool=make_pool), step, caller, record, scope)
+        pool = tools.pool
+        assert isinstance(pool, DryPool)
         reply, form = None, step.reply
         if form is not None:
             finder = None
             with contextlib.suppress(StepError):  # what is not known yet may be no text
                 finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
             reply = DryReply(form, scope, finder, pool=pool)
-        outputs = DryOutputs(context, record.scope, record.key)
-        stores = DryStores(context.stores)
-        return replace(tools, pool=pool, reply=reply, outputs=outputs, stores=stores), pool
+        return replace(tools, reply=reply, stores=DryStores(context.stores)), pool
 
     # --- pipelines that steps run
 
@@ -717,17 +711,15 @@ class _BodyWalk:
                 step, self.scope, place, self.unknown, is_after_changes=self._has_changed
             )
         # At the top of a pipeline a step that asks models is an item of its own, and may be fresh.
-        outer = place.record.outer
-        (item,) = (await place.context.judge.step(step, self.scope, outer)).items
+        run = await self._settled(step)
         is_partly_unknown = bool(_steps_read(step.references) & self.unknown)
-        if not item.verdict.is_work and item.entry is not None and not is_partly_unknown:
-            if item.verdict.state == "waiting":
+        if not run.todo() and not is_partly_unknown:
+            if run.wait is not None:
                 raise ItemEnds
-            value = place.context.ledger.value
-            return WalkResult(outputs=value(item.entry.returns, item.entry.returns_object))
-        at = WalkPlace.of(place.context, step, outer)
+            return WalkResult(outputs=run.results[0])
+        at = WalkPlace.of(place.context, step, place.record.outer)
         walked = await self._dry.step(step, self.scope, at, self.unknown)
-        if is_partly_unknown and item.entry is not None:
+        if is_partly_unknown and run.work.items[0].entry is not None:
             walked = replace(walked, calls=walked.calls.perhaps())
         return walked
 
@@ -741,15 +733,17 @@ class _BodyWalk:
         try:
             if is_block_skipped(block, self.scope):
                 return WalkResult(outputs=None)
-            blocks = BlockRunner(self._place.context)
-            outer = self._place.record.outer
-            run = await blocks.settle(block, self.scope, keeps_results=True, outer=outer)
+            run = await self._settled(block)
         except (ExpressionError, PipelineError) as error:
             raise ItemEnds from error
         walked = await self._dry.block(run, self._place, frozenset(self.unknown))
         if is_partly_unknown:
             walked = replace(walked, calls=walked.calls.perhaps(), is_unknown=True)
         return walked
+
+    async def _settled(self, node: BoundNode) -> BlockState:
+        blocks, outer = BlockRunner(self._place.context), self._place.record.outer
+        return await blocks.settle(node, self.scope, keeps_results=True, outer=outer)
 
 
 def pipeline_outputs(step: BoundStep, bound: BoundPlan, inner: Scope, scope: Scope) -> Any:

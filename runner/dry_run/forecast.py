@@ -277,9 +277,7 @@ class _Forecast:
         for key in sorted(run.work.left_out):
             state: State = "deleted" if key in dropped else "skipped"
             self._items.append(PlanItem(block.id, key, state, LEFT_OUT_BY_WHERE))
-        entries = self._context.ledger.entries(run.work.scope)
-        todo = {item.index for item in run.todo()}
-        self._ends[block.id] = NodeOutputs.of_block(run.work, entries, todo)
+        self._note_end_of(run)
         offered = repeatable_output(run, self._context.ledger)
         if offered is not None:
             self._known(block, offered)
@@ -292,6 +290,11 @@ class _Forecast:
         self._guesses[block.id] = walked.outputs
         recorded = [item.entry for item in run.work.items if item.entry is not None]
         self._cost.add(walked.refs, walked.calls, recorded, len(run.todo()))
+
+    def _note_end_of(self, run: BlockState) -> None:
+        entries = self._context.ledger.entries(run.work.scope)
+        todo = {item.index for item in run.todo()}
+        self._ends[run.block.id] = NodeOutputs.of_block(run.work, entries, todo)
 
     async def _inner(self, step: BoundStep, inner: BoundPlan, cause: str | None) -> None:
         """Forecast a sub-pipeline, as far as its inputs are known."""
@@ -354,18 +357,16 @@ class _Forecast:
                 self._ends[step.id] = NodeOutputs(step, is_skipped=True)
                 self._known(step, None)
                 return
-            work = await self._judge.step(step, self._scope)
-            (item,) = work.items
+            run = await self._blocks.settle(step, self._scope, keeps_results=True)
+            self._note_end_of(run)
+            (item,) = run.work.items
             state, why, entry = item.verdict.state, item.verdict.why, item.entry
-            entries = {} if entry is None else {entry.key: entry}
-            is_open = {item.index} if item.verdict.is_work else set[int]()
-            self._ends[step.id] = NodeOutputs.of_block(work, entries, is_open)
-            if not item.verdict.is_work and entry is not None:
+            if not item.verdict.is_work:
                 self._items.append(PlanItem(step.id, step.id, state, why))
-                if state == "waiting":
+                if run.wait is not None:
                     self._waiting.add(step.id)
-                    return
-                self._known(step, self._context.ledger.value(entry.returns, entry.returns_object))
+                else:
+                    self._known(step, run.results[0])
                 return
             self._unknown[step.id] = step.id
         walked = await self._walked(step, is_pending=cause is not None)

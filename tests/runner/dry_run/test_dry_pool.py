@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Tool
-from paddock.runner.core.call_cache import CallOrigin, LedgerPool, ModelDigests
+from paddock.runner.core.call_cache import CallOrigin, ModelDigests
 from paddock.runner.core.run_records import RunStats
 from paddock.runner.dry_run.dry_walk import AskedPrompts, CallBounds, DryPool
 from paddock.runner.ledger.ledger import Ledger
@@ -36,8 +36,18 @@ def dry(folder: Path, pool: FakePool, *, exactly: bool = True, is_long: bool = F
     ledger = Ledger(folder / "none", is_readonly=True)
     caller = CallOrigin("scope", "step", "key", looks_up=True)
     tally = RunStats("run", "pipeline", Observer())
-    real = LedgerPool(pool, ledger, ModelDigests(pool.facts), tally, caller)
-    return DryPool(real, AskedPrompts(False), "item", counts_exactly=exactly, is_long=is_long)
+    return DryPool(
+        pool,
+        ledger,
+        ModelDigests(pool.facts),
+        tally,
+        caller,
+        asked=AskedPrompts(False),
+        item="item",
+        looks_up=True,
+        counts_exactly=exactly,
+        is_long=is_long,
+    )
 
 
 @pytest.mark.parametrize(
