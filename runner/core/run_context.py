@@ -133,8 +133,6 @@ class RunContext:
     """By file and step: embeds the queries of searches; None: the pool does."""
     room: SuspectRoom = field(default_factory=SuspectRoom)
     """Where items run together; one that may end the process, with few others."""
-    make_pool: Callable[..., LedgerPool] = LedgerPool
-    """Makes what the calls of one step of one item go through."""
     parallel_around: int = 1
     """How many items may be in flight of the block around a sub-pipeline."""
 
@@ -164,7 +162,7 @@ class RunContext:
         if step.uses == "search" and self.queries is not None:
             pool = self.queries[self.bound.file, step.id]
         return Tools(
-            pool=self.make_pool(pool, self.ledger, self.digests, self.stats, caller, self.fence),
+            pool=LedgerPool(pool, self.ledger, self.digests, self.stats, caller, self.fence),
             models=BoundModels(self.bound.models, self.bound.defaults, step.model),
             roots=roots,
             outputs=outputs,

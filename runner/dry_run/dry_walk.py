@@ -15,7 +15,6 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -594,8 +593,10 @@ class DryWalk:
     ) -> tuple[Tools, DryPool]:
         record, context = place.record, place.context
         caller = context.caller(record.scope, step, record.shown_key, record.block)
-        make_pool = partial(
-            DryPool,
+        tools = item_tools(context, step, caller, record, scope)
+        assert isinstance(tools.pool, LedgerPool)
+        pool = DryPool(
+            *tools.pool.parts,
             asked=asked,
             item=f"{record.scope}\n{record.key}",
             looks_up=caller.looks_up,
@@ -603,16 +604,13 @@ class DryWalk:
             is_long=is_long,
             raises=hasattr(step.kind, "foresee"),
         )
-        tools = item_tools(replace(context, make_pool=make_pool), step, caller, record, scope)
-        pool = tools.pool
-        assert isinstance(pool, DryPool)
         reply, form = None, step.reply
         if form is not None:
             finder = None
             with contextlib.suppress(StepError):  # what is not known yet may be no text
                 finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
             reply = DryReply(form, scope, finder, pool=pool)
-        return replace(tools, reply=reply, stores=DryStores(context.stores)), pool
+        return replace(tools, pool=pool, reply=reply, stores=DryStores(context.stores)), pool
 
     # --- pipelines that steps run
 
