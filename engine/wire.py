@@ -15,7 +15,6 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import cache
-from itertools import chain
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from .request import TokenLogprob
@@ -106,7 +105,7 @@ def _reader(hint: Any) -> _Read:
     if origin in (Union, types.UnionType):
         return _union_reader([_reader(arg) for arg in args])
     if origin is Literal:
-        return _checked(lambda plain: plain in args, hint)
+        return _literal_reader(args)
     if origin is tuple:
         item = _reader(args[0])
         return lambda plain, body: tuple([item(one, body) for one in _as(list, plain)])
@@ -120,8 +119,7 @@ def _reader(hint: Any) -> _Read:
         return _read_bytes
     if hint is Any:
         return lambda plain, _: plain
-    kinds = (int, float) if hint is float else type(None) if hint is None else hint
-    return _checked(lambda plain: isinstance(plain, kinds), hint)
+    return _scalar_reader((int, float) if hint is float else (hint,))
 
 
 def _dataclass_reader(kind: type) -> _Read:
@@ -149,11 +147,18 @@ def _union_reader(readers: Sequence[_Read]) -> _Read:
     return read
 
 
-def _checked(is_right: Callable[[Any], bool], hint: Any) -> _Read:
+def _literal_reader(known: tuple[Any, ...]) -> _Read:
     def read(plain: Any, _: bytes) -> Any:
-        if not is_right(plain):
-            raise TypeError(f"{str(plain)[:40]!r} is not {getattr(hint, '__name__', hint)}")
+        if plain not in known:
+            raise TypeError(f"{str(plain)[:40]!r} is none of {known}")
         return plain
+
+    return read
+
+
+def _scalar_reader(kinds: tuple[type, ...]) -> _Read:
+    def read(plain: Any, _: bytes) -> Any:
+        return plain if isinstance(plain, kinds) else _as(kinds[0], plain)
 
     return read
 
@@ -173,8 +178,10 @@ def _read_bytes(plain: Any, body: bytes) -> bytes:
 
 def _vectors_plain(rows: Any, body: bytearray | None) -> list[Any]:
     """Write vectors (rows of floats, or an array of float32) as their number and their values."""
-    is_array = hasattr(rows, "tobytes")
-    packed = rows.tobytes() if is_array else array("f", chain.from_iterable(rows)).tobytes()
+    if hasattr(rows, "tobytes"):
+        packed = rows.tobytes()
+    else:
+        packed = b"".join(array("f", row).tobytes() for row in rows)
     return [len(rows), to_plain(packed, body)]
 
 
