@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import re
+from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from paddock.engine.errors import PromptTooLong, TextTooLong
@@ -183,9 +184,9 @@ def _within(text: str, n_tokens: int) -> tuple[str, DoneReason]:
 
 
 def vector(text: str, n_dimensions: int) -> tuple[float, ...]:
-    """Return a unit vector that is the same for the same text."""
+    """Return a unit vector of float32, as a model's, that is the same for the same text."""
     values = [
         hashlib.sha256(f"{i} {text}".encode()).digest()[0] - 127.5 for i in range(n_dimensions)
     ]
     length = math.sqrt(sum(value * value for value in values))
-    return tuple(value / length for value in values)
+    return tuple(array("f", [value / length for value in values]))
