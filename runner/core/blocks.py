@@ -32,7 +32,6 @@ from paddock.runner.progress.events import ItemState
 from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
 from paddock.runner.progress.report import STATES, ItemReport, State
 
-from .block_items import refuse_output_conflicts
 from .cleanup import NodeOutputs, OrphanCleaner, end_of_block
 from .concurrency import CLAIM_BACKOFF, ClaimLost, WorkClaims, state_done_elsewhere
 from .dependencies import entry_marks, held_text
@@ -45,6 +44,7 @@ from .items import (
     item_path,
     item_result,
 )
+from .output_conflicts import refuse_output_conflicts
 from .retry_and_quarantine import (
     UNLIMITED,
     CrashHistory,

@@ -1,0 +1,100 @@
+"""Refuse a block whose items would write the same file, or where they may not write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep, node_ids
+from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.ledger.outputs import SAME_FILE_REMEDY, OutputIndex
+from paddock.steps.paths import nearest_existing, write_refusal
+
+from .run_context import RunContext
+from .staleness import BlockWork
+
+_PATH_KEYS = {"files.write": "path", "embed": "store"}
+"""The parameter of each writing step that names its output."""
+
+
+def refuse_output_conflicts(
+    block: BoundBlock, items: BlockWork, scope: Scope, context: RunContext
+) -> None:
+    """Refuse items that would write the same file, or into folders that are not writable.
+
+    Raises:
+        PipelineError: two files are the same, or none of the folders can be written.
+    """
+    todo = [item for item in items.items if item.verdict.is_work]
+    if not todo:
+        return
+    index = context.index
+    for step, path in _output_paths(block):
+        taken: dict[str, str] = {}
+        folders: dict[str, None] = {}
+        for item in todo:
+            written = _rendered_path(path, item.seen(block, scope), index)
+            if written is None:
+                continue
+            if step.uses == "embed":
+                folders[written] = None
+                continue
+            folders[os.path.dirname(written)] = None  # noqa: PTH120 - for 10,000 items
+            other = taken.setdefault(written, item.key)
+            if other == item.key:
+                other = index.owner(items.scope, item.key, written) or item.key
+            if other != item.key:
+                raise PipelineError(
+                    [_same_file_fault(step, item.key, other, index.stored(written))]
+                )
+        refused = {one: why for one in folders if (why := write_refusal(Path(one))) is not None}
+        if not refused or len(refused) < len(folders):
+            continue  # one document's folder stops no other: its step fails
+        folder, why = next(iter(refused.items()))
+        if len(todo) > 1 or nearest_existing(Path(folder)).is_dir():
+            raise PipelineError([_not_writable_fault(step, folder, why, path, context.bound)])
+
+
+def _not_writable_fault(
+    step: BoundStep, folder: str, why: str, path: Value, bound: BoundPlan
+) -> Fault:
+    what = f"step '{step.id}' cannot write to '{folder}': {why}."
+    types = bound.input_types
+    named = (read[1] for read in sorted(path.references) if read[0] == "inputs" and read[1:])
+    name = next((name for name in named if types.get(name) in ("dir", "path")), None)
+    other = f"`-i {name}=DIR` names another folder" if name else "change the step to another folder"
+    return Fault(what, f"No item was begun. Make it writable, or {other}.", step.mark)
+
+
+def _output_paths(block: BoundBlock) -> Iterator[tuple[BoundStep, Value]]:
+    """Yield the output paths that depend on no step of the block."""
+    inner = set(node_ids(block.body))
+    for step in block.body:
+        if not isinstance(step, BoundStep) or step.uses not in _PATH_KEYS or step.if_ is not None:
+            continue
+        written = step.params.value.data.get(_PATH_KEYS[step.uses])
+        if written is None:
+            continue
+        path = Value.of(written)
+        if not any(
+            read[0] == "steps" and read[1:2] and read[1] in inner for read in path.references
+        ):
+            yield step, path
+
+
+def _rendered_path(path: Value, scope: Scope, index: OutputIndex) -> str | None:
+    """Return the absolute path; None: unknown, so that the step itself reports the error."""
+    try:
+        text = path.render(scope)
+    except ExpressionError:
+        return None
+    return os.path.normpath(index.absolute(text)) if isinstance(text, str) else None
+
+
+def _same_file_fault(step: BoundStep, key: str, other: str, path: str) -> Fault:
+    first, second = sorted((key, other))
+    what = f"'{first}' and '{second}' would write the same file '{path}'."
+    return Fault(what, SAME_FILE_REMEDY, step.mark)
