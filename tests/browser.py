@@ -50,6 +50,7 @@ class Browser:
         self._from_it = from_it
         self._n_sent = 0
         self._unread = b""
+        self._contexts: list[str] = []
         self.events: list[dict[str, Any]] = []
 
     def send(self, method: str, session: str = "", **params: Any) -> dict[str, Any]:
@@ -84,6 +85,7 @@ class Browser:
     def page(self, url: str, *, width: int = 1200, height: int = 900) -> Page:
         """Open a page of its own, with its own storage."""
         context = self.send("Target.createBrowserContext")["browserContextId"]
+        self._contexts.append(context)
         target = self.send("Target.createTarget", url="about:blank", browserContextId=context)
         attached = self.send("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         page = Page(self, attached["sessionId"])
@@ -92,6 +94,12 @@ class Browser:
         page.resize(width, height)
         page.open(url)
         return page
+
+    def close_pages(self) -> None:
+        """Close every page, with its cookies and storage."""
+        while self._contexts:
+            self.send("Target.disposeBrowserContext", browserContextId=self._contexts.pop())
+        self.events.clear()
 
 
 class Page:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from tests.browser import Browser
     from tests.live import Live
 
 # A model that is new to a machine is measured for some seconds when it is loaded; tests, whose
@@ -117,13 +118,39 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Together(config, log)
 
 
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """Yield a running service with the bundled models, one for each test module."""
+@pytest.fixture(scope="session")
+def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """Yield a running service with the bundled models: starting one costs more than most tests."""
     from tests.live import live_service  # most tests need no server
 
     with live_service(tmp_path_factory.mktemp("live")) as service:
         yield service
+
+
+@pytest.fixture(scope="module")
+def live(shared_service: Live) -> Iterator[Live]:
+    """Yield the shared service as a test module finds it: with no model but the bundled ones.
+
+    A module whose tests count from nought, or need settings, starts one with `live_service`.
+    """
+    yield shared_service.since_now()
+    shared_service.remove_models()
+
+
+@pytest.fixture(scope="session")
+def shared_browser() -> Iterator[Browser]:
+    """Yield a Chromium that knows every name under `example` as this machine."""
+    from tests.browser import browser
+
+    with browser("--host-resolver-rules=MAP *.example 127.0.0.1") as running:
+        yield running
+
+
+@pytest.fixture
+def chromium(shared_browser: Browser) -> Iterator[Browser]:
+    """Yield the shared browser; its pages are closed when the test ends."""
+    yield shared_browser
+    shared_browser.close_pages()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """A live service for tests: the real pool and the real models behind a real socket, in a thread.
 
-One for each test module (the fixture `live` of `tests/conftest.py`): loading a model costs more
-than most tests. It has a store of its own, empty at first, and the bundled models.
+All test modules of a process share one (the fixture `live` of `tests/conftest.py`), with
+the bundled models and a store that is empty at first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +41,8 @@ class Live:
     service: Service
     loop: asyncio.AbstractEventLoop
     root: Path
+    n_earlier_deaths: int = 0
+    """Workers that had died before the test module began."""
 
     def call(self, work: Coroutine[Any, Any, _T], timeout_s: float = 120) -> _T:
         """Do something in the service's own event loop, such as asking its pool."""
@@ -57,6 +59,34 @@ class Live:
             return sum(one.n_users for one in self.service.pool.stats().resident)
 
         return self.call(count())
+
+    def run(self, work: Callable[[LocalPool], Awaitable[None]]) -> None:
+        """Do some work with the service's pool, in its event loop."""
+
+        async def main() -> None:
+            async with asyncio.timeout(200):
+                await work(self.service.pool)
+
+        self.call(main(), 240)
+
+    def n_deaths(self) -> int:
+        """Return how many workers died since the test module began."""
+
+        async def count() -> int:
+            models = self.service.pool.metrics.snapshot().values()
+            return sum(model.n_deaths for model in models)
+
+        return self.call(count()) - self.n_earlier_deaths
+
+    def since_now(self) -> Live:
+        """Return the same service with its counts from now on."""
+        return replace(self, n_earlier_deaths=self.n_earlier_deaths + self.n_deaths())
+
+    def remove_models(self) -> None:
+        """Delete what the tests have put into the store."""
+        with self.client() as client:
+            for model in client.get("/api/tags").json()["models"]:
+                client.request("DELETE", "/api/delete", json={"model": model["name"]})
 
     def n_users_within(self, seconds: float) -> int:
         """Wait until no request is left, at most so many seconds; return how many are."""

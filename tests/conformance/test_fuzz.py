@@ -122,11 +122,7 @@ def test_any_bytes_get_an_answer_that_can_be_read(client: httpx.Client, path: st
 
 
 def test_the_service_and_its_workers_live_on(live: Live, client: httpx.Client) -> None:
-    async def deaths() -> int:
-        models = live.service.pool.metrics.snapshot()
-        return sum(one.n_deaths for one in models.values())
-
-    assert live.call(deaths()) == 0
+    assert live.n_deaths() == 0
     assert live.n_users_within(5) == 0
     body = {"model": CHAT, "prompt": "Hi", "stream": False, "options": {"num_predict": 2}}
     assert client.post("/api/generate", json=body).json()["done"]

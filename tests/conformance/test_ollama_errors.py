@@ -277,14 +277,10 @@ def test_an_error_has_ollamas_status_and_words(client: httpx.Client, row: Row) -
 
 
 def test_no_worker_died_of_any_of_them(live: Live, client: httpx.Client) -> None:
-    async def deaths() -> int:
-        models = live.service.pool.metrics.snapshot()
-        return sum(one.n_deaths for one in models.values())
-
     answer = client.post("/api/generate", json={"model": CHAT, "prompt": "Hi", "stream": False,
                                                 "options": {"num_predict": 3}})  # fmt: skip
     assert answer.json()["response"]
-    assert live.call(deaths()) == 0
+    assert live.n_deaths() == 0
 
 
 HOSTILE = {

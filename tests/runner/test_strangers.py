@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from paddock.runner.daemon.prefect_auth import own_headers, password_file
-from tests.browser import browser, needs_browser
+from tests.browser import Browser, needs_browser
 from tests.runner.schedule.up_process import Desk
 
 SECOND_USER = 54321
@@ -315,16 +315,15 @@ def test_a_second_user_cannot_listen_where_prefect_is_started_again(desk: Desk) 
 
 
 @needs_browser
-def test_prefects_page_takes_the_password(desk: Desk) -> None:
+def test_prefects_page_takes_the_password(desk: Desk, chromium: Browser) -> None:
     password = password_file(home(desk)).read_text().strip()
-    with browser() as chromium:
-        page = chromium.page(api(desk).removesuffix("/api"))
-        page.wait("!!document.querySelector('input')")
-        page.ask("document.querySelector('input').focus()")
-        page.type(password)
-        page.ask("document.querySelector('form button').click()")
-        page.wait("location.pathname.endsWith('/dashboard')")
-        page.wait("document.body.innerText.includes('Deployments')")
+    page = chromium.page(api(desk).removesuffix("/api"))
+    page.wait("!!document.querySelector('input')")
+    page.ask("document.querySelector('input').focus()")
+    page.type(password)
+    page.ask("document.querySelector('form button').click()")
+    page.wait("location.pathname.endsWith('/dashboard')")
+    page.wait("document.body.innerText.includes('Deployments')")
 
 
 def prefect(desk: Desk) -> psutil.Process:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.live import CHAT, Live
+from tests.live import CHAT, Live, live_service
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -19,10 +20,12 @@ ASKED = {"model": CHAT, "prompt": "Why is the sky blue?", "stream": False,
 
 
 @pytest.fixture(scope="module")
-def loaded(live: Live) -> Live:
-    with live.client() as client:
-        assert client.post("/api/generate", json=ASKED).status_code == 200
-    return live
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """Yield a service of its own, which has had one request: its counts are the subject."""
+    with live_service(tmp_path_factory.mktemp("counted")) as live:
+        with live.client() as client:
+            assert client.post("/api/generate", json=ASKED).status_code == 200
+        yield live
 
 
 def numbers(live: Live) -> dict[str, float]:
@@ -91,19 +94,19 @@ def test_a_worker_that_hangs_is_told_with_the_reason(
         assert client.get("/healthz").status_code == 200
 
 
-def test_ready_means_that_requests_are_taken(live: Live) -> None:
-    with live.client() as client:
+def test_ready_means_that_requests_are_taken(loaded: Live) -> None:
+    with loaded.client() as client:
         assert client.get("/readyz").json() == {"status": "ready"}
-        live.service.is_stopping = True
+        loaded.service.is_stopping = True
         try:
             answer = client.get("/readyz")
         finally:
-            live.service.is_stopping = False
+            loaded.service.is_stopping = False
     assert (answer.status_code, answer.json()) == (503, {"status": "stopping"})
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
-def test_they_answer_head_and_refuse_the_rest(live: Live, path: str) -> None:
-    with live.client() as client:
+def test_they_answer_head_and_refuse_the_rest(loaded: Live, path: str) -> None:
+    with loaded.client() as client:
         assert client.head(path).status_code == 200
         assert client.post(path).status_code == 405

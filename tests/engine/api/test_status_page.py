@@ -17,7 +17,7 @@ import pytest
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Stream
 from paddock.engine.settings import PoolSettings, ServiceSettings
-from tests.browser import Browser, Page, browser, needs_browser
+from tests.browser import Browser, Page, needs_browser
 from tests.fakes.crashing import crashing
 from tests.live import CHAT, VECTORS, Live, live_service
 
@@ -32,25 +32,20 @@ STORY = {
 CHECKS = Path(__file__).with_name("page_checks.js").read_text("utf-8")
 PAGE = Path(__file__).resolve().parents[3] / "engine" / "api" / "page"
 # Names that only the browser knows: it asks no name server for them.
-STRANGERS = "--host-resolver-rules=MAP *.example 127.0.0.1"
 
 
 @pytest.fixture(scope="module")
-def busy(live: Live) -> Live:
-    """Return a service that has done something of each kind."""
-    with live.client() as client:
-        for n in range(3):
-            body = {"model": CHAT, "prompt": f"Count to {n + 5}.", "options": {"num_predict": 20}}
-            assert client.post("/api/generate", json=body).status_code == 200
-        assert client.post("/api/embed", json={"model": VECTORS, "input": ["one"]}).is_success
-        assert client.post("/api/chat", json={"model": "none-such"}).status_code == 404
-    return live
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser(STRANGERS) as one:
-        yield one
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """Yield a service of its own that has done something of each kind: its counts are shown."""
+    with live_service(tmp_path_factory.mktemp("busy")) as live:
+        with live.client() as client:
+            for n in range(3):
+                prompt = f"Count to {n + 5}."
+                body = {"model": CHAT, "prompt": prompt, "options": {"num_predict": 20}}
+                assert client.post("/api/generate", json=body).status_code == 200
+            assert client.post("/api/embed", json={"model": VECTORS, "input": ["one"]}).is_success
+            assert client.post("/api/chat", json={"model": "none-such"}).status_code == 404
+        yield live
 
 
 def state(live: Live) -> dict[str, Any]:
@@ -163,8 +158,8 @@ def test_the_page_shows_what_a_model_goes_without(broken: Live, chromium: Browse
     assert page.text(".fallback").startswith("It runs without extra buffer types, because ")
 
 
-def test_its_files_let_nothing_else_in(live: Live) -> None:
-    with live.client() as client:
+def test_its_files_let_nothing_else_in(busy: Live) -> None:
+    with busy.client() as client:
         for path, kind in (("/ui", "html"), ("/ui/page.css", "css"), ("/ui/page.js", "javascript")):
             answer = client.get(path)
             assert answer.status_code == 200

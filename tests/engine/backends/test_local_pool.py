@@ -27,12 +27,19 @@ from paddock.engine.models.modelfile import ModelRecipe
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec, Tool
 from tests.engine.pools import CHAT, SETTINGS, VECTORS, Run, ask, go, one_pool
 from tests.fakes.gguf import split_gguf
+from tests.live import Live
 
 
 @pytest.fixture(scope="module")
-def together() -> Iterator[Run]:
-    """Run work in the pool that other tests use as well."""
-    with one_pool() as run:
+def together(live: Live) -> Run:
+    """Return what runs work in the pool that all tests share."""
+    return live.run
+
+
+@pytest.fixture(scope="module")
+def alone() -> Iterator[Run]:
+    """Run work in a pool that answers one request at a time."""
+    with one_pool(replace(SETTINGS, num_parallel=1)) as run:
         yield run
 
 
@@ -43,8 +50,10 @@ async def nothing_left(pool: LocalPool) -> AsyncIterator[None]:
     assert all(one.n_users == 0 for one in pool.stats().resident)
 
 
-def test_many_chats_at_once_are_answered_and_share_their_beginning() -> None:
+def test_many_chats_at_once_are_answered_and_share_their_beginning(together: Run) -> None:
     async def work(pool: LocalPool) -> None:
+        await pool.chat(ask("Hello")).reply()
+        workers = pool.worker_pids()
         instructions = "Read what follows and answer in one short sentence. " * 8
         streams = [
             pool.chat(ask(f"{instructions}What is {n} plus {n}?", priority="batch"))
@@ -54,14 +63,14 @@ def test_many_chats_at_once_are_answered_and_share_their_beginning() -> None:
         assert all(reply.text for reply in replies)
         reused = [reply.usage.prompt_reused_tokens for reply in replies]
         assert sum(n > 80 for n in reused) == 9, "one computes the beginning, nine reuse it"
-        assert pool.stats().loads["smollm2:135m"].loads == 1
+        assert pool.worker_pids() == workers
         async with nothing_left(pool):
             pass
 
-    go(work)
+    together(work)
 
 
-def test_a_greedy_answer_is_the_same_each_time_and_a_seeded_one_too() -> None:
+def test_a_greedy_answer_is_the_same_each_time_and_a_seeded_one_too(alone: Run) -> None:
     async def work(pool: LocalPool) -> None:
         for params in ({}, {"temperature": 0.9, "seed": 42}):
             first = await pool.chat(ask("Describe a llama.", params=params)).reply()
@@ -73,12 +82,10 @@ def test_a_greedy_answer_is_the_same_each_time_and_a_seeded_one_too() -> None:
         assert other.text != first.text
 
     # One sequence at a time and no reuse of cells: the same arithmetic in the same order.
-    go(work, replace(SETTINGS, num_parallel=1))
+    alone(work)
 
 
-def test_chunks_come_as_they_are_made_and_make_up_the_reply(
-    together: Run,
-) -> None:
+def test_chunks_come_as_they_are_made_and_make_up_the_reply(together: Run) -> None:
     async def work(pool: LocalPool) -> None:
         stream = pool.chat(ask("Write one sentence about Peru."))
         chunks = [chunk async for chunk in stream]
@@ -90,7 +97,7 @@ def test_chunks_come_as_they_are_made_and_make_up_the_reply(
     together(work)
 
 
-def test_an_answer_ends_at_a_stop_string_or_at_its_limit() -> None:
+def test_an_answer_ends_at_a_stop_string_or_at_its_limit(alone: Run) -> None:
     async def work(pool: LocalPool) -> None:
         limited = await pool.chat(
             ask("Count from one to twenty.", params={"max_tokens": 5})
@@ -102,7 +109,7 @@ def test_an_answer_ends_at_a_stop_string_or_at_its_limit() -> None:
         assert cut.done_reason == "stop"
         assert cut.text == whole.text[: whole.text.index(mark)]
 
-    go(work, replace(SETTINGS, num_parallel=1))
+    alone(work)
 
 
 def test_characters_are_whole_whatever_the_locale(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,9 +126,7 @@ def test_characters_are_whole_whatever_the_locale(monkeypatch: pytest.MonkeyPatc
     go(work)
 
 
-def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(
-    together: Run,
-) -> None:
+def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(together: Run) -> None:
     async def work(pool: LocalPool) -> None:
         text = "word " * 3000
         n_tokens = await pool.count_chat(CHAT, ask(text).messages)
@@ -136,19 +141,7 @@ def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(
     together(work)
 
 
-def test_a_request_may_use_a_smaller_or_larger_context_than_the_one_before() -> None:
-    async def work(pool: LocalPool) -> None:
-        long = ask("word " * 700, model=replace(CHAT, n_ctx_tokens=1024))
-        with pytest.raises(PromptTooLong):
-            await pool.chat(ask("word " * 600, model=replace(CHAT, n_ctx_tokens=512))).reply()
-        assert (await pool.chat(long).reply()).usage.prompt_tokens > 700
-        with pytest.raises(PromptTooLong):
-            await pool.chat(ask("word " * 600, model=replace(CHAT, n_ctx_tokens=512))).reply()
-
-    go(work)
-
-
-def test_a_cancelled_chat_frees_its_place_at_the_next_step() -> None:
+def test_a_cancelled_chat_frees_its_place_at_the_next_step(alone: Run) -> None:
     async def work(pool: LocalPool) -> None:
         stream = pool.chat(ask("Tell a long story.", params={"max_tokens": 1500}))
         async for _ in stream:
@@ -161,10 +154,10 @@ def test_a_cancelled_chat_frees_its_place_at_the_next_step() -> None:
         n_spent = pool.stats().resident[0].n_decoded_tokens - n_before
         assert n_spent <= short.usage.prompt_tokens + 3 + 4
 
-    go(work, replace(SETTINGS, num_parallel=1))
+    alone(work)
 
 
-def test_deadlines_end_a_request_and_waiting_in_the_queue_does_not_count() -> None:
+def test_deadlines_end_a_request_and_waiting_in_the_queue_does_not_count(alone: Run) -> None:
     async def work(pool: LocalPool) -> None:
         await pool.chat(ask("Hello")).reply()
         endless = {"max_tokens": 1500, "temperature": 1.5, "seed": 1}
@@ -181,10 +174,10 @@ def test_deadlines_end_a_request_and_waiting_in_the_queue_does_not_count() -> No
         assert (await waiting.reply()).usage.queue_s > 0
         await first.reply()
 
-    go(work, replace(SETTINGS, num_parallel=1))
+    alone(work)
 
 
-def test_what_a_pool_holds_can_be_seen() -> None:
+def test_what_a_pool_holds_can_be_seen(alone: Run) -> None:
     async def work(pool: LocalPool) -> None:
         async with pool.lease([CHAT]):
             await pool.chat(ask("Hello", params={"max_tokens": 2})).reply()
@@ -197,7 +190,7 @@ def test_what_a_pool_holds_can_be_seen() -> None:
         assert held.expires_s is not None and 250 < held.expires_s <= 300
         assert held.pid in pool.worker_pids()
 
-    go(work)
+    alone(work)
 
 
 async def begun(answers: list[Answer]) -> None:
@@ -227,20 +220,25 @@ def test_a_caller_that_does_not_wait_is_told_when_the_queue_is_full() -> None:
     go(work, replace(SETTINGS, num_parallel=1, max_queue=2))
 
 
-def test_a_longer_context_does_not_load_the_weights_again() -> None:
+def test_a_longer_context_does_not_load_the_weights_again_nor_loosens_a_smaller_one() -> None:
     async def work(pool: LocalPool) -> None:
-        await pool.chat(ask("Hello", model=replace(CHAT, n_ctx_tokens=512))).reply()
+        small = replace(CHAT, n_ctx_tokens=512)
+        await pool.chat(ask("Hello", model=small)).reply()
         pids = pool.worker_pids()
+        with pytest.raises(PromptTooLong):
+            await pool.chat(ask("word " * 600, model=small)).reply()
         long = ask("word " * 600, model=replace(CHAT, n_ctx_tokens=1024))
         assert (await pool.chat(long).reply()).usage.prompt_tokens > 600
         assert pool.worker_pids() == pids
         assert pool.stats().loads["smollm2:135m"].loads == 1
         assert pool.stats().resident[0].n_ctx_tokens == 1024
+        with pytest.raises(PromptTooLong):
+            await pool.chat(ask("word " * 600, model=small)).reply()
 
     go(work)
 
 
-def test_an_idle_model_is_unloaded_when_its_time_is_up() -> None:
+def test_an_idle_model_is_unloaded_when_its_time_is_up(alone: Run) -> None:
     async def work(pool: LocalPool) -> None:
         await pool.chat(ask("Hello", model=replace(CHAT, keep_alive_s=0))).reply()
         while pool.stats().resident:  # noqa: ASYNC110 - the pool tells no one
@@ -249,7 +247,7 @@ def test_an_idle_model_is_unloaded_when_its_time_is_up() -> None:
         await asyncio.sleep(0.2)
         assert [one.state for one in pool.stats().resident] == ["ready"]
 
-    go(work)
+    alone(work)
 
 
 def test_two_models_take_turns_where_only_one_has_room() -> None:
@@ -264,9 +262,7 @@ def test_two_models_take_turns_where_only_one_has_room() -> None:
     go(work, replace(SETTINGS, max_loaded_models=1))
 
 
-def test_vectors_do_not_depend_on_what_else_is_in_the_batch(
-    together: Run,
-) -> None:
+def test_vectors_do_not_depend_on_what_else_is_in_the_batch(together: Run) -> None:
     async def work(pool: LocalPool) -> None:
         texts = tuple(f"Sentence number {n} is about {'llamas ' * (n % 40)}" for n in range(100))
         together = (await pool.embed(EmbedRequest(VECTORS, texts))).vectors
@@ -312,9 +308,7 @@ def test_a_model_is_asked_only_for_what_it_can(together: Run) -> None:
     together(work)
 
 
-def test_a_tool_that_must_be_called_is_called_by_a_model_that_knows_no_tools(
-    together: Run,
-) -> None:
+def test_a_tool_that_must_be_called_is_called_by_a_model_that_knows_no_tools(together: Run) -> None:
     parameters = {
         "properties": {"city": {"enum": ["Paris", "Rome"]}, "days": {"type": "integer"}},
         "required": ["city", "days"],
@@ -353,9 +347,7 @@ def test_a_tool_that_must_be_called_is_called_by_a_model_that_knows_no_tools(
     together(work)
 
 
-def test_a_model_without_a_projector_refuses_images_before_it_is_loaded(
-    together: Run,
-) -> None:
+def test_a_model_without_a_projector_refuses_images_before_it_is_loaded(together: Run) -> None:
     async def work(pool: LocalPool) -> None:
         request = ChatRequest(CHAT, (Message("user", "What is this?", images=(b"GIF89a",)),))
         with pytest.raises(BadRequest) as caught:

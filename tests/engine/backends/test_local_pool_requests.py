@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +25,9 @@ from paddock.engine.request import (
     Reply,
     Tool,
 )
-from tests.engine.pools import SETTINGS, VECTORS, Run, one_pool
+from tests.engine.pools import SETTINGS, VECTORS, Run
 from tests.fakes import tiny
+from tests.live import Live
 
 MODEL = ModelSpec("smollm2:135m", n_ctx_tokens=512)
 ENDS = {0: -100, 2: -100}
@@ -35,10 +36,9 @@ CHATML = "<|im_start|>{role}\n{content}<|im_end|>\n"
 
 
 @pytest.fixture(scope="module")
-def go() -> Iterator[Run]:
-    """Run work in the pool that other tests use as well."""
-    with one_pool() as run:
-        yield run
+def go(live: Live) -> Run:
+    """Return what runs work in the pool that all tests share."""
+    return live.run
 
 
 @asynccontextmanager

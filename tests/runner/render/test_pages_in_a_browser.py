@@ -9,7 +9,7 @@ from paddock.pipelines.plan import Plan
 from paddock.runner.bind.bind import read_plan
 from paddock.runner.lineage.decisions import write_named_run_report
 from paddock.runner.render.graph_drawing import draw_graph
-from tests.browser import Page, browser, needs_browser
+from tests.browser import Browser, Page, needs_browser
 from tests.runner.world import World
 
 BACKGROUND = "getComputedStyle(document.body).backgroundColor"
@@ -28,7 +28,9 @@ def addresses(page: Page) -> set[str]:
 
 
 @needs_browser
-def test_pages_work_by_keyboard_in_both_colours_and_ask_no_one(tmp_path: Path) -> None:
+def test_pages_work_by_keyboard_in_both_colours_and_ask_no_one(
+    tmp_path: Path, chromium: Browser
+) -> None:
     world = World(tmp_path)
     world.documents(12)
     world.write("inbox/broken <1>.pdf", "no PDF")
@@ -37,36 +39,35 @@ def test_pages_work_by_keyboard_in_both_colours_and_ask_no_one(tmp_path: Path) -
     for name, kind in (("g.html", "html"), ("g.svg", "svg")):
         write_output(tmp_path / name, draw_graph(plan, world.file, kind))  # type: ignore[arg-type]
     write_named_run_report(world.file, report.run, tmp_path / "run.html")
-    with browser() as chromium:
-        page = chromium.page((tmp_path / "g.html").as_uri(), width=390, height=800)
-        assert page.ask("document.querySelectorAll('svg.graph rect').length") == 7
-        page.press("Tab")  # the picture itself, which scrolls where it is wider than the screen
-        page.press("Tab")
-        assert page.ask("document.activeElement.getAttribute('aria-label')").startswith("docs:")
-        page.press("Enter", text="\r")
-        page.wait("location.hash === '#row-docs'")
-        assert page.ask("document.documentElement.scrollWidth <= innerWidth")
-        assert page.ask(NARROW)
-        seen = set()
-        for scheme in ("light", "dark"):
-            page.prefer(scheme)
-            seen.add(page.ask(BACKGROUND))
-        assert seen == {"rgb(255, 255, 255)", "rgb(13, 17, 23)"}
-        assert (page.complaints(), addresses(page)) == ([], {(tmp_path / "g.html").as_uri()})
+    page = chromium.page((tmp_path / "g.html").as_uri(), width=390, height=800)
+    assert page.ask("document.querySelectorAll('svg.graph rect').length") == 7
+    page.press("Tab")  # the picture itself, which scrolls where it is wider than the screen
+    page.press("Tab")
+    assert page.ask("document.activeElement.getAttribute('aria-label')").startswith("docs:")
+    page.press("Enter", text="\r")
+    page.wait("location.hash === '#row-docs'")
+    assert page.ask("document.documentElement.scrollWidth <= innerWidth")
+    assert page.ask(NARROW)
+    seen = set()
+    for scheme in ("light", "dark"):
+        page.prefer(scheme)
+        seen.add(page.ask(BACKGROUND))
+    assert seen == {"rgb(255, 255, 255)", "rgb(13, 17, 23)"}
+    assert (page.complaints(), addresses(page)) == ([], {(tmp_path / "g.html").as_uri()})
 
-        picture = chromium.page((tmp_path / "g.svg").as_uri())
-        assert picture.ask("document.documentElement.tagName") == "svg"
-        assert picture.ask(FILL) in ("rgb(255, 255, 255)", "rgb(13, 17, 23)")
-        assert picture.ask("document.querySelectorAll('[tabindex]').length") == 6
-        assert picture.complaints() == []
+    picture = chromium.page((tmp_path / "g.svg").as_uri())
+    assert picture.ask("document.documentElement.tagName") == "svg"
+    assert picture.ask(FILL) in ("rgb(255, 255, 255)", "rgb(13, 17, 23)")
+    assert picture.ask("document.querySelectorAll('[tabindex]').length") == 6
+    assert picture.complaints() == []
 
-        page = chromium.page((tmp_path / "run.html").as_uri(), width=390, height=800)
-        assert page.text("h2") == "Failed (1)"
-        assert page.text(".error a") == "broken <1>.pdf"
-        assert page.ask("document.querySelectorAll('.scroll>svg.chart').length") == 3
-        assert page.ask(WHOLE)
-        assert page.ask("document.documentElement.scrollWidth <= innerWidth")
-        assert page.ask(NARROW)
-        link = (tmp_path / "inbox/broken <1>.pdf").as_uri()
-        assert page.ask("document.querySelector('.error a').href") == link
-        assert (page.complaints(), addresses(page)) == ([], {(tmp_path / "run.html").as_uri()})
+    page = chromium.page((tmp_path / "run.html").as_uri(), width=390, height=800)
+    assert page.text("h2") == "Failed (1)"
+    assert page.text(".error a") == "broken <1>.pdf"
+    assert page.ask("document.querySelectorAll('.scroll>svg.chart').length") == 3
+    assert page.ask(WHOLE)
+    assert page.ask("document.documentElement.scrollWidth <= innerWidth")
+    assert page.ask(NARROW)
+    link = (tmp_path / "inbox/broken <1>.pdf").as_uri()
+    assert page.ask("document.querySelector('.error a').href") == link
+    assert (page.complaints(), addresses(page)) == ([], {(tmp_path / "run.html").as_uri()})

@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 
 from paddock.runner.review import page as review_page
 from paddock.runner.review.page import PageAccess, ReviewPage
-from tests.browser import browser, needs_browser
+from tests.browser import Browser, needs_browser
 from tests.fakes.process_list import watched_process_list
 from tests.runner.review.served_page import ServedPage
 
@@ -96,9 +96,9 @@ def test_no_command_line_has_what_opens_the_page_and_its_file_is_private(tmp_pat
 
 
 @needs_browser
-def test_a_real_browser_comes_from_the_file_to_the_page(tmp_path: Path) -> None:
+def test_a_real_browser_comes_from_the_file_to_the_page(tmp_path: Path, chromium: Browser) -> None:
     ServedPage(tmp_path).ask("a.txt")
-    with reviewing(tmp_path) as (page, _), browser() as chromium:
+    with reviewing(tmp_path) as (page, _):
         shown = chromium.page(page.as_uri())
         shown.wait("document.querySelectorAll('.field').length")
         assert shown.ask("location.pathname + location.search") == "/review"

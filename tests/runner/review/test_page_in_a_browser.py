@@ -25,7 +25,7 @@ from paddock.runner.ledger.reviews import ReviewStore
 from paddock.runner.progress.report import Report
 from paddock.runner.review import page as review_page
 from paddock.steps.readers import documents as documents_reader
-from tests.browser import Browser, Page, browser, needs_browser
+from tests.browser import Browser, Page, needs_browser
 from tests.fakes import papers
 from tests.fakes.clerk import Said, clerk, pipeline
 from tests.runner.review.served_page import ServedPage, quote, served_folders, sure
@@ -41,12 +41,6 @@ SHOWN = "document.getElementById('document').getAttribute('aria-busy') === 'fals
 HOSTILE = """</pre><script>window.hacked = 1</script><img src=x onerror="window.hacked = 2">
 "><svg onload=window.hacked=3> {{7*7}} \u202egnp.exe <mark>marked</mark> &lt;b&gt; javascript:hack()
 """
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as one:
-        yield one
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.review.page_server import FolderDesks
-from tests.browser import browser, needs_browser
+from tests.browser import Browser, needs_browser
 from tests.runner.review.served_page import ServedPage
 
 pytestmark = pytest.mark.timeout(120)
@@ -57,7 +57,7 @@ def test_without_keys_the_owners_token_opens_it(tmp_path: Path) -> None:
 
 
 @needs_browser
-def test_with_keys_a_keys_name_is_the_reviewers(tmp_path: Path) -> None:
+def test_with_keys_a_keys_name_is_the_reviewers(tmp_path: Path, chromium: Browser) -> None:
     desk = ServedPage(tmp_path)
     first, second = desk.ask("a.txt", "b.txt", by=["ann"])
     keys = tmp_path / "keys"
@@ -75,16 +75,15 @@ def test_with_keys_a_keys_name_is_the_reviewers(tmp_path: Path) -> None:
             assert refused.json()["error"] == (
                 "'ben' may not decide on 'a.txt' (step 'bill'). Its reviewers are: ann."
             )
-        with browser() as chromium:
-            page = chromium.page(f"{address}/review")
-            page.wait("document.getElementById('token-dialog').open")
-            page.type("a-long-key-of-ann")
-            page.press("Enter", text="\r")
-            page.wait("document.querySelectorAll('.field').length")
-            assert page.text("#who") == "You decide as ann."
-            page.wait("document.getElementById('document').getAttribute('aria-busy') === 'false'")
-            page.press("Enter", text="\r")
-            page.wait("document.getElementById('document-name').textContent === 'b.txt'")
+        page = chromium.page(f"{address}/review")
+        page.wait("document.getElementById('token-dialog').open")
+        page.type("a-long-key-of-ann")
+        page.press("Enter", text="\r")
+        page.wait("document.querySelectorAll('.field').length")
+        assert page.text("#who") == "You decide as ann."
+        page.wait("document.getElementById('document').getAttribute('aria-busy') === 'false'")
+        page.press("Enter", text="\r")
+        page.wait("document.getElementById('document-name').textContent === 'b.txt'")
     assert desk.review(first.id).by == "ann"
     assert desk.review(second.id).state == "open"
 
