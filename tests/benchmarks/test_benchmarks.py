@@ -306,7 +306,7 @@ def test_a_swapper_loads_again_whenever_the_other_model_is_asked(
     assert asyncio.run(main()) == 4
 
 
-def test_the_client_reads_plain_chunked_and_streamed_answers_and_tells_errors() -> None:
+async def test_the_client_reads_plain_chunked_and_streamed_answers_and_tells_errors() -> None:
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     answers = {
         "/plain": b'HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{"a": 1}',
@@ -323,16 +323,13 @@ def test_the_client_reads_plain_chunked_and_streamed_answers_and_tells_errors() 
         await writer.drain()
         writer.close()
 
-    async def main() -> None:
-        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
-            assert json.loads(await client.get(port, "/plain")) == {"a": 1}
-            assert await client.post(port, "/chunked", {}) == {"a": 2}
-            assert [event async for event in client.events(port, "/events", {})] == [{"b": 3}]
-            with pytest.raises(client.HttpError, match="HTTP 500: too bad"):
-                await client.get(port, "/wrong")
-
-    asyncio.run(main())
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert json.loads(await client.get(port, "/plain")) == {"a": 1}
+        assert await client.post(port, "/chunked", {}) == {"a": 2}
+        assert [event async for event in client.events(port, "/events", {})] == [{"b": 3}]
+        with pytest.raises(client.HttpError, match="HTTP 500: too bad"):
+            await client.get(port, "/wrong")
 
 
 def test_the_gauge_counts_only_steps_that_follow_one_another() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from paddock.engine.settings import ServiceSettings
 from paddock.engine.system.hosts import ServerAddress
 from paddock.engine.wire import write_json
 from tests.fakes.pool import FakePool
-from tests.in_loop import in_loop
 from tests.live import live_service
 
 PATHS = ["/etc/secret.gguf", "../x.gguf", "~/m.gguf", "C:\\m.gguf"]
@@ -39,7 +39,6 @@ def test_the_path_of_a_file_is_refused_whatever_is_asked(ref: str) -> None:
     pool, spec = FakePool(), ModelSpec(ref)
     messages = (Message("user", "a"),)
 
-    @in_loop
     async def errors() -> None:
         for verb, value in (
             ("facts", spec),
@@ -52,11 +51,10 @@ def test_the_path_of_a_file_is_refused_whatever_is_asked(ref: str) -> None:
             assert line.error is not None
             assert isinstance(read_error(line.error), InvalidName)
 
-    errors()
+    asyncio.run(errors())
     assert (pool.chats, pool.embeds, pool.counted) == ([], [], [])
 
 
-@in_loop
 async def test_adapters_are_refused_and_no_path_is_told() -> None:
     line = await asked(FakePool(), "facts", ModelSpec("smollm2:135m"))
     assert line.facts is not None and line.facts.path == "smollm2:135m"
@@ -88,11 +86,10 @@ def test_a_service_with_keys_shows_its_pool_to_those_who_have_one(tmp_path: Path
 
         results: list[str] = []
 
-        @in_loop
         async def both() -> None:
             results.extend([await asked("sk-of-this-service"), await asked("sk-of-another")])
 
-        both()
+        asyncio.run(both())
     assert len(results[0]) == 64
     assert results[1] == (
         f"{live.url}: the server refuses the key that it is shown (401). "

@@ -68,36 +68,30 @@ def test_a_piece_is_one_line_to_clients_that_know_more_line_ends() -> None:
     assert json.loads(dumps(value)) == value
 
 
-def test_an_error_before_the_first_piece_keeps_its_status() -> None:
+async def test_an_error_before_the_first_piece_keeps_its_status() -> None:
     async def items() -> AsyncGenerator[dict[str, Any], None]:
         raise Busy("full")
         yield {}
 
-    async def main() -> None:
-        client = Client()
-        with pytest.raises(Busy):
-            await told(client, items())
-        assert client.sent == []
-
-    asyncio.run(main())
+    client = Client()
+    with pytest.raises(Busy):
+        await told(client, items())
+    assert client.sent == []
 
 
-def test_an_error_after_the_first_piece_is_the_last_line() -> None:
+async def test_an_error_after_the_first_piece_is_the_last_line() -> None:
     async def items() -> AsyncGenerator[dict[str, Any], None]:
         yield {"n": 1}
         raise WorkerLost("m", "it was killed")
 
-    async def main() -> None:
-        client = Client()
-        await told(client, items())
-        assert client.sent[0]["status"] == 200
-        first, last = (json.loads(line) for line in client.body.splitlines())
-        assert first == {"n": 1}
-        assert last["error"].startswith("model runner has unexpectedly stopped")
-        assert last["error"].endswith(": it was killed")
-        assert client.sent[-1]["more_body"] is False
-
-    asyncio.run(main())
+    client = Client()
+    await told(client, items())
+    assert client.sent[0]["status"] == 200
+    first, last = (json.loads(line) for line in client.body.splitlines())
+    assert first == {"n": 1}
+    assert last["error"].startswith("model runner has unexpectedly stopped")
+    assert last["error"].endswith(": it was killed")
+    assert client.sent[-1]["more_body"] is False
 
 
 def test_what_no_one_foresaw_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -114,38 +108,32 @@ def test_what_no_one_foresaw_is_logged_and_not_told(caplog: pytest.LogCaptureFix
     assert "secret" in caplog.text
 
 
-def test_an_answer_that_the_pool_cancelled_is_told_as_such() -> None:
+async def test_an_answer_that_the_pool_cancelled_is_told_as_such() -> None:
     async def items() -> AsyncGenerator[dict[str, Any], None]:
         yield {"n": 1}
         raise asyncio.CancelledError
 
-    async def main() -> None:
-        client = Client()
-        await told(client, items())
-        assert json.loads(client.body.splitlines()[-1]) == {"error": "the server is shutting down"}
-
-    asyncio.run(main())
+    client = Client()
+    await told(client, items())
+    assert json.loads(client.body.splitlines()[-1]) == {"error": "the server is shutting down"}
 
 
-def test_events_end_in_the_dialects_own_error() -> None:
+async def test_events_end_in_the_dialects_own_error() -> None:
     async def events() -> AsyncGenerator[bytes, None]:
         yield sse_event({"n": 1})
         raise ApiError(500, "broken")
 
-    async def main() -> None:
-        client = Client()
-        response = await sse_response(
-            client.request, events(), lambda error: sse_event(error.message, "error")
-        )
-        await response(client.request.scope, client.receive, client.send)
-        assert client.body == b'data: {"n":1}\n\nevent: error\ndata: broken\n\n'
-        assert dict(client.sent[0]["headers"])[b"content-type"].startswith(b"text/event-stream")
-
-    asyncio.run(main())
+    client = Client()
+    response = await sse_response(
+        client.request, events(), lambda error: sse_event(error.message, "error")
+    )
+    await response(client.request.scope, client.receive, client.send)
+    assert client.body == b'data: {"n":1}\n\nevent: error\ndata: broken\n\n'
+    assert dict(client.sent[0]["headers"])[b"content-type"].startswith(b"text/event-stream")
 
 
 @pytest.mark.parametrize("n_before", [0, 3])
-def test_a_client_that_goes_ends_what_is_made_for_it(n_before: int) -> None:
+async def test_a_client_that_goes_ends_what_is_made_for_it(n_before: int) -> None:
     has_ended = asyncio.Event()
 
     async def items(client: Client) -> AsyncGenerator[dict[str, Any], None]:
@@ -157,38 +145,32 @@ def test_a_client_that_goes_ends_what_is_made_for_it(n_before: int) -> None:
         finally:
             has_ended.set()
 
-    async def main() -> None:
-        client = Client()
-        async with asyncio.timeout(5):
-            if n_before:
+    client = Client()
+    async with asyncio.timeout(5):
+        if n_before:
+            await told(client, items(client))
+        else:
+            with pytest.raises(ClientGone):
                 await told(client, items(client))
-            else:
-                with pytest.raises(ClientGone):
-                    await told(client, items(client))
-        assert has_ended.is_set()
-        assert client.body.count(b"\n") == n_before
-
-    asyncio.run(main())
+    assert has_ended.is_set()
+    assert client.body.count(b"\n") == n_before
 
 
-def test_work_for_a_client_that_goes_is_cancelled() -> None:
-    async def main() -> None:
-        client = Client()
-        was_cancelled = asyncio.Event()
+async def test_work_for_a_client_that_goes_is_cancelled() -> None:
+    client = Client()
+    was_cancelled = asyncio.Event()
 
-        async def work() -> None:
-            client.left.set()
-            try:
-                await asyncio.sleep(60)
-            except asyncio.CancelledError:
-                was_cancelled.set()
-                raise
+    async def work() -> None:
+        client.left.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            was_cancelled.set()
+            raise
 
-        with pytest.raises(ClientGone):
-            await while_connected(client.request, work())
-        assert was_cancelled.is_set()
-
-    asyncio.run(main())
+    with pytest.raises(ClientGone):
+        await while_connected(client.request, work())
+    assert was_cancelled.is_set()
 
 
 # Against the live service

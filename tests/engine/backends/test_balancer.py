@@ -30,7 +30,6 @@ from paddock.engine.request import (
     ToolCall,
 )
 from tests.fakes.far_servers import FarServer
-from tests.in_loop import in_loop
 
 M = ModelSpec("m")
 
@@ -60,7 +59,6 @@ async def until(holds: Callable[[], object], within_s: float = 20.0) -> None:
             await asyncio.sleep(0.01)
 
 
-@in_loop
 async def test_requests_are_divided_by_places_and_no_server_gets_more_than_it_has() -> None:
     large, small = FarServer("large", n_slots=4), FarServer("small", n_slots=1)
     async with opened([large, small]) as (pool, notes):
@@ -70,7 +68,6 @@ async def test_requests_are_divided_by_places_and_no_server_gets_more_than_it_ha
     assert notes == []
 
 
-@in_loop
 async def test_what_runs_at_a_server_that_dies_goes_to_the_others_and_each_once() -> None:
     dying, other = FarServer("dying"), FarServer("other")
     async with opened([dying, other]) as (pool, notes):
@@ -84,7 +81,6 @@ async def test_what_runs_at_a_server_that_dies_goes_to_the_others_and_each_once(
     assert notes == ["the connection to http://dying:1 broke: the others go on."]
 
 
-@in_loop
 async def test_the_places_of_all_servers_are_told_together() -> None:
     servers = [FarServer("one", n_slots=2), FarServer("two", n_slots=4), FarServer("mute")]
     servers[2].slots = None
@@ -92,7 +88,6 @@ async def test_the_places_of_all_servers_are_told_together() -> None:
         assert (await pool.facts(M)).n_parallel == 6
 
 
-@in_loop
 async def test_a_server_that_hangs_is_left_as_one_that_died() -> None:
     hanging, other = FarServer("hanging"), FarServer("other")
     async with opened([hanging, other]) as (pool, notes):
@@ -102,7 +97,6 @@ async def test_a_server_that_hangs_is_left_as_one_that_died() -> None:
     assert notes == ["http://hanging:1 does not answer any more: its requests go to others."]
 
 
-@in_loop
 async def test_a_server_that_is_back_is_asked_again() -> None:
     server = FarServer("only")
     async with opened([server]) as (pool, notes):
@@ -118,7 +112,6 @@ async def test_a_server_that_is_back_is_asked_again() -> None:
     ]
 
 
-@in_loop
 async def test_one_that_is_away_at_the_start_takes_part_when_it_comes() -> None:
     late, other = FarServer("late"), FarServer("other")
     late.die()
@@ -134,7 +127,6 @@ async def test_one_that_is_away_at_the_start_takes_part_when_it_comes() -> None:
     ]
 
 
-@in_loop
 async def test_where_no_server_is_there_at_the_start_one_is_told_at_once() -> None:
     one, other = FarServer("one"), FarServer("other")
     one.die()
@@ -149,7 +141,6 @@ async def test_where_no_server_is_there_at_the_start_one_is_told_at_once() -> No
     )
 
 
-@in_loop
 async def test_who_is_patient_waits_for_the_first_that_comes() -> None:
     one, other = FarServer("one"), FarServer("other")
     one.die()
@@ -166,7 +157,6 @@ async def test_who_is_patient_waits_for_the_first_that_comes() -> None:
     assert notes[0] == "http://one:1 cannot be reached; http://other:1 cannot be reached: waiting."
 
 
-@in_loop
 async def test_where_none_comes_back_in_time_the_run_stops() -> None:
     server = FarServer("only")
     async with opened([server], reach_s=0.3) as (pool, _):
@@ -180,7 +170,6 @@ async def test_where_none_comes_back_in_time_the_run_stops() -> None:
     )
 
 
-@in_loop
 async def test_one_that_only_just_loads_its_model_is_waited_for() -> None:
     server = FarServer("only")
     server.loads = 2
@@ -189,7 +178,6 @@ async def test_one_that_only_just_loads_its_model_is_waited_for() -> None:
     assert set(notes) == {"http://only:1 is busy: Loading model: waiting for it."}
 
 
-@in_loop
 async def test_a_request_that_brings_down_every_server_is_given_up() -> None:
     one, other = FarServer("one"), FarServer("other")
 
@@ -204,7 +192,6 @@ async def test_a_request_that_brings_down_every_server_is_given_up() -> None:
     assert sorted(one.asked + other.asked) == [NEUTRAL_TEXT, *["hello"] * 3]
 
 
-@in_loop
 async def test_a_server_that_fails_at_every_request_stops_the_run() -> None:
     server = FarServer("only")
 
@@ -217,7 +204,6 @@ async def test_a_server_that_fails_at_every_request_stops_the_run() -> None:
             await pool.chat(ask()).reply()
 
 
-@in_loop
 async def test_an_answer_of_which_a_part_was_read_is_not_begun_again() -> None:
     server = FarServer("only")
     async with opened([server]) as (pool, _):
@@ -231,7 +217,6 @@ async def test_an_answer_of_which_a_part_was_read_is_not_begun_again() -> None:
             await anext(chunks)
 
 
-@in_loop
 async def test_an_answer_that_was_only_heard_is_begun_again() -> None:
     dying, other = FarServer("dying"), FarServer("other")
     heard: list[str] = []
@@ -247,7 +232,6 @@ async def test_an_answer_that_was_only_heard_is_begun_again() -> None:
     assert heard == ["from ", "from ", "http://other:1"]
 
 
-@in_loop
 async def test_a_full_server_is_left_alone_for_as_long_as_it_says() -> None:
     full, other = FarServer("full", n_slots=None), FarServer("other", n_slots=None)
 
@@ -263,7 +247,6 @@ async def test_a_full_server_is_left_alone_for_as_long_as_it_says() -> None:
     assert notes == []
 
 
-@in_loop
 async def test_a_request_waits_for_a_full_server_where_there_is_no_other() -> None:
     server = FarServer("only")
     refusals = iter([ServerBusy("full", 0.05), ServerBusy("full", 0.05)])
@@ -277,7 +260,6 @@ async def test_a_request_waits_for_a_full_server_where_there_is_no_other() -> No
         assert (await pool.chat(ask()).reply()).text == "from http://only:1"
 
 
-@in_loop
 async def test_what_the_server_refuses_is_not_asked_again() -> None:
     server = FarServer("only")
 
@@ -299,7 +281,6 @@ def refuses(*texts: str, error: EngineError | None = None) -> Callable[[ChatRequ
     return refuse
 
 
-@in_loop
 async def test_a_server_that_refuses_every_document_stops_all_of_them() -> None:
     server = FarServer("only", n_slots=16)
     server.on_chat = refuses()
@@ -314,7 +295,6 @@ async def test_a_server_that_refuses_every_document_stops_all_of_them() -> None:
     assert server.asked.count(NEUTRAL_TEXT) == 1
 
 
-@in_loop
 async def test_a_server_that_refuses_every_document_is_left_to_the_others() -> None:
     broken, other = FarServer("broken"), FarServer("other")
     broken.on_chat = refuses()
@@ -326,7 +306,6 @@ async def test_a_server_that_refuses_every_document_is_left_to_the_others() -> N
     assert notes[0].endswith("It is left out: the others go on.")
 
 
-@in_loop
 async def test_a_server_that_was_mended_is_asked_again_by_the_next_request() -> None:
     server = FarServer("only")
     server.on_chat = refuses()
@@ -337,7 +316,6 @@ async def test_a_server_that_was_mended_is_asked_again_by_the_next_request() -> 
         assert (await pool.chat(ask()).reply()).text == "from http://only:1"
 
 
-@in_loop
 async def test_a_moderated_text_is_that_documents_fault_though_it_is_refused_as_a_key_is() -> None:
     server = FarServer("only")
     server.on_chat = refuses("hello", error=ModelBroken(server.url, "403: flagged"))
@@ -346,7 +324,6 @@ async def test_a_moderated_text_is_that_documents_fault_though_it_is_refused_as_
             await pool.chat(ask()).reply()
 
 
-@in_loop
 async def test_texts_that_a_server_refuses_to_embed_are_compared_with_a_neutral_one() -> None:
     server = FarServer("only")
     server.on_embed = lambda request: None if request.texts == (NEUTRAL_TEXT,) else no()
@@ -363,7 +340,6 @@ def no() -> None:
     raise BadRequest("no")
 
 
-@in_loop
 async def test_the_neutral_request_has_the_form_of_the_one_that_was_refused() -> None:
     server, seen = FarServer("only"), list[ChatRequest]()
 
@@ -389,7 +365,6 @@ async def test_the_neutral_request_has_the_form_of_the_one_that_was_refused() ->
     assert (neutral.params, neutral.tools) == (request.params, request.tools)
 
 
-@in_loop
 async def test_servers_with_other_models_are_asked_for_theirs_alone() -> None:
     one, two = FarServer("one", models=["m"]), FarServer("two", models=["n"])
     async with opened([one, two]) as (pool, _):
@@ -404,7 +379,6 @@ async def test_servers_with_other_models_are_asked_for_theirs_alone() -> None:
     )
 
 
-@in_loop
 async def test_a_server_with_another_model_under_the_same_name_is_left_out_and_named() -> None:
     one, other = FarServer("one"), FarServer("other", version="2")
     async with opened([one, other]) as (pool, notes):
@@ -415,7 +389,6 @@ async def test_a_server_with_another_model_under_the_same_name_is_left_out_and_n
     ]
 
 
-@in_loop
 async def test_a_server_that_comes_back_with_another_model_is_left_out() -> None:
     server = FarServer("only")
     async with opened([server], reach_s=2) as (pool, notes):
@@ -431,7 +404,6 @@ async def test_a_server_that_comes_back_with_another_model_is_left_out() -> None
     assert len(server.asked) == 1
 
 
-@in_loop
 async def test_a_cancelled_answer_leaves_its_place() -> None:
     server = FarServer("only", n_slots=1)
     async with opened([server]) as (pool, _):
@@ -446,7 +418,6 @@ async def test_a_cancelled_answer_leaves_its_place() -> None:
         assert (await pool.chat(ask("second")).reply()).text == "from http://only:1"
 
 
-@in_loop
 async def test_texts_to_embed_go_in_portions_over_all_servers() -> None:
     one, other = FarServer("one"), FarServer("other")
     spec = ModelSpec("m", "embed")
@@ -455,7 +426,6 @@ async def test_texts_to_embed_go_in_portions_over_all_servers() -> None:
     assert len(reply.vectors) == 200
 
 
-@in_loop
 async def test_counting_waits_behind_no_answer() -> None:
     server = FarServer("only", n_slots=1)
     async with opened([server]) as (pool, _):
@@ -467,7 +437,6 @@ async def test_counting_waits_behind_no_answer() -> None:
         stream.cancel()
 
 
-@in_loop
 async def test_a_key_that_is_refused_stops_at_once() -> None:
     server = FarServer("only")
 
@@ -480,7 +449,6 @@ async def test_a_key_that_is_refused_stops_at_once() -> None:
             await pool.chat(ask()).reply()
 
 
-@in_loop
 async def test_of_two_models_under_one_name_the_first_servers_counts_however_slow_it_is() -> None:
     first, quicker = FarServer("first"), FarServer("quicker", version="2")
     first.answers_after_s = 0.1
@@ -493,7 +461,6 @@ async def test_of_two_models_under_one_name_the_first_servers_counts_however_slo
     ]
 
 
-@in_loop
 async def test_one_that_says_nothing_at_the_start_is_not_waited_for_where_others_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

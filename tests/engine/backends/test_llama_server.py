@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -22,7 +23,6 @@ from paddock.engine.errors import (
 )
 from paddock.engine.request import ChatRequest, Constraint, EmbedRequest, Message, ModelSpec
 from paddock.engine.system.hosts import ServerAddress
-from tests.in_loop import in_loop
 from tests.llama_server import EMBEDDER, KEY, MODEL, LlamaServer, llama_server
 
 SPEC = ModelSpec(MODEL, params={"max_tokens": 12})
@@ -68,7 +68,6 @@ def asked(text: str, **more: object) -> ChatRequest:
     return ChatRequest(SPEC, (Message("user", text),), **more)  # type: ignore[arg-type]
 
 
-@in_loop
 async def test_a_model_is_known_by_what_the_server_tells_of_it(chatting: LlamaServer) -> None:
     async with opened(chatting) as pool:
         facts = await pool.facts(SPEC)
@@ -79,7 +78,6 @@ async def test_a_model_is_known_by_what_the_server_tells_of_it(chatting: LlamaSe
     assert (same.identity, same.n_ctx_tokens) == (facts.identity, 600)
 
 
-@in_loop
 async def test_prompts_are_counted_as_the_server_reads_them(chatting: LlamaServer) -> None:
     async with opened(chatting) as pool:
         messages = (Message("system", "Be brief."), Message("user", "Where is the ferry?"))
@@ -89,7 +87,6 @@ async def test_prompts_are_counted_as_the_server_reads_them(chatting: LlamaServe
     assert reply.usage.prompt_tokens == counted
 
 
-@in_loop
 async def test_an_answer_comes_in_pieces_and_the_same_again(chatting: LlamaServer) -> None:
     async with opened(chatting) as pool:
         stream = pool.chat(asked("Name a colour."))
@@ -103,7 +100,6 @@ async def test_an_answer_comes_in_pieces_and_the_same_again(chatting: LlamaServe
     assert again.usage.prompt_reused_tokens > 0
 
 
-@in_loop
 async def test_an_answer_matches_its_schema(chatting: LlamaServer) -> None:
     schema = '{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}'
     async with opened(chatting) as pool:
@@ -115,7 +111,6 @@ async def test_an_answer_matches_its_schema(chatting: LlamaServer) -> None:
     assert reply.text.lstrip().startswith("{")
 
 
-@in_loop
 async def test_a_prompt_that_does_not_fit_is_never_sent(chatting: LlamaServer) -> None:
     async with opened(chatting) as pool:
         with pytest.raises(PromptTooLong) as caught:
@@ -124,7 +119,6 @@ async def test_a_prompt_that_does_not_fit_is_never_sent(chatting: LlamaServer) -
     assert (error.n_prompt_tokens, error.n_reserved_tokens, error.n_ctx_tokens) == (2031, 12, 1024)
 
 
-@in_loop
 async def test_deadlines_hold(chatting: LlamaServer) -> None:
     async with opened(chatting) as pool:
         request = asked("Tell a long story.", params={"max_tokens": 900}, total_s=0.5)
@@ -145,7 +139,6 @@ async def test_deadlines_hold(chatting: LlamaServer) -> None:
 def test_what_the_server_refuses_is_said_in_its_words(
     chatting: LlamaServer, spec: ModelSpec, key: str, kind: type[EngineError], told: str
 ) -> None:
-    @in_loop
     async def refused() -> None:
         async with opened(chatting, key) as pool:
             with pytest.raises(kind) as caught:
@@ -154,10 +147,9 @@ def test_what_the_server_refuses_is_said_in_its_words(
                 await pool.chat(ChatRequest(spec, (Message("user", "x"),))).reply()
         assert told in str(caught.value)
 
-    refused()
+    asyncio.run(refused())
 
 
-@in_loop
 async def test_estimates_lie_around_what_the_tokenizer_says(chatting: LlamaServer) -> None:
     async with opened(chatting) as pool:
         counts = await pool.count_texts(SPEC, list(TEXTS.values()))
@@ -168,7 +160,6 @@ async def test_estimates_lie_around_what_the_tokenizer_says(chatting: LlamaServe
             assert least_in_chat(messages) <= n_chat <= most_in_chat(messages), name
 
 
-@in_loop
 async def test_vectors_have_length_one_and_come_in_the_order_of_their_texts(
     embedding: LlamaServer,
 ) -> None:
@@ -185,7 +176,6 @@ async def test_vectors_have_length_one_and_come_in_the_order_of_their_texts(
     assert reply.usage.prompt_tokens > 70
 
 
-@in_loop
 async def test_a_text_that_is_too_long_is_refused_or_read_in_pieces(embedding: LlamaServer) -> None:
     long = "The ferry leaves the harbour. " * 200
     async with opened(embedding) as pool:

@@ -91,54 +91,50 @@ def test_a_worker_that_makes_no_step_is_killed_and_started_again() -> None:
     go(work, replace(SETTINGS, step_timeout_s=2.0))
 
 
-def test_where_memory_lets_no_context_grow_fewer_requests_share_the_cells(tmp_path: Path) -> None:
+async def test_where_memory_lets_no_context_grow_fewer_requests_share_the_cells(
+    tmp_path: Path,
+) -> None:
     script = Path(__file__).parents[2] / "fakes" / "short_worker.py"
     command = (sys.executable, str(script), str(200 * 1024**2))
 
     def start(load: WorkerOptions, timeout_s: float) -> Awaitable[WorkerProcess]:
         return WorkerProcess.started(load, timeout_s, command)
 
-    async def main() -> None:
-        spec = replace(CHAT, n_ctx_tokens=8192)
-        settings = replace(
-            SETTINGS, cache_dir=tmp_path / "cache", num_parallel=8, cache_layout="split"
-        )
-        async with asyncio.timeout(100), LocalPool(settings, start=start) as pool:
-            assert (await pool.chat(ask("Hello", spec, {"max_tokens": 2})).reply()).text
-            (model,), pids = pool.stats().resident, pool.worker_pids()
-            # Streams of 2,048 tokens for all of them would be 550 MB, of which half is there.
-            story = ask("Once there were llamas. " * 180, spec, {"max_tokens": 2})
-            assert (await pool.chat(story).reply()).text
-            (later,) = pool.stats().resident
-            assert later.n_cells < model.n_cells
-            assert pool.worker_pids() == pids, "it is the same worker"
-
-    asyncio.run(main())
+    spec = replace(CHAT, n_ctx_tokens=8192)
+    settings = replace(SETTINGS, cache_dir=tmp_path / "cache", num_parallel=8, cache_layout="split")
+    async with asyncio.timeout(100), LocalPool(settings, start=start) as pool:
+        assert (await pool.chat(ask("Hello", spec, {"max_tokens": 2})).reply()).text
+        (model,), pids = pool.stats().resident, pool.worker_pids()
+        # Streams of 2,048 tokens for all of them would be 550 MB, of which half is there.
+        story = ask("Once there were llamas. " * 180, spec, {"max_tokens": 2})
+        assert (await pool.chat(story).reply()).text
+        (later,) = pool.stats().resident
+        assert later.n_cells < model.n_cells
+        assert pool.worker_pids() == pids, "it is the same worker"
 
 
-def test_a_worker_that_aborts_is_started_again_and_every_request_answered(tmp_path: Path) -> None:
+async def test_a_worker_that_aborts_is_started_again_and_every_request_answered(
+    tmp_path: Path,
+) -> None:
     script = Path(__file__).parents[2] / "fakes" / "aborting_worker.py"
     command = (sys.executable, str(script), str(tmp_path / "aborted"))
 
     def start(load: WorkerOptions, timeout_s: float) -> Awaitable[WorkerProcess]:
         return WorkerProcess.started(load, timeout_s, command)
 
-    async def main() -> None:
-        async with (
-            asyncio.timeout(100),
-            LocalPool(replace(SETTINGS, cache_dir=tmp_path / "cache"), start=start) as pool,
-        ):
-            requests = [ask(f"Tell a story about {n} llamas.") for n in range(6)]
-            read = pool.chat(ask("Tell a long story.", params={"max_tokens": 200}))
-            answers = asyncio.gather(*(pool.chat(one).reply() for one in requests))
-            with pytest.raises(WorkerLost) as caught:
-                async for _ in read:
-                    pass
-            assert caught.value.reason.startswith("killed by SIGABRT")
-            assert all(reply.text for reply in await answers)
-            assert pool.stats().loads["smollm2:135m"].loads == 2
-
-    asyncio.run(main())
+    async with (
+        asyncio.timeout(100),
+        LocalPool(replace(SETTINGS, cache_dir=tmp_path / "cache"), start=start) as pool,
+    ):
+        requests = [ask(f"Tell a story about {n} llamas.") for n in range(6)]
+        read = pool.chat(ask("Tell a long story.", params={"max_tokens": 200}))
+        answers = asyncio.gather(*(pool.chat(one).reply() for one in requests))
+        with pytest.raises(WorkerLost) as caught:
+            async for _ in read:
+                pass
+        assert caught.value.reason.startswith("killed by SIGABRT")
+        assert all(reply.text for reply in await answers)
+        assert pool.stats().loads["smollm2:135m"].loads == 2
 
 
 def test_each_worker_can_be_asked_whether_it_works() -> None:

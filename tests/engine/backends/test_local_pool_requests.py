@@ -260,84 +260,69 @@ def test_the_most_typical_token_alone_leaves_nothing_to_chance(go: Run) -> None:
 # Models that come and go
 
 
-def test_a_model_is_loaded_and_let_go_when_asked(tmp_path: Path) -> None:
+async def test_a_model_is_loaded_and_let_go_when_asked(tmp_path: Path) -> None:
     path = tmp_path / "mine.gguf"
     shutil.copy(ModelFinder(tmp_path, tmp_path).locate("all-minilm").path, path)
 
-    async def main() -> None:
-        async with another_pool() as pool:
-            mine = ModelSpec(str(path), role="embed")
-            assert not await pool.unload("all-minilm")
-            assert await pool.load(mine) > 0.05
-            assert await pool.load(mine) == 0
-            path.unlink()
-            assert await pool.unload(str(path)), "a model that is on disk no more"
-            assert pool.stats().resident == ()
-            await pool.load(VECTORS)
-            assert await pool.unload("ALL-minilm:latest"), "another way to write its name"
-            assert not await pool.unload("all-minilm")
-
-    asyncio.run(main())
+    async with another_pool() as pool:
+        mine = ModelSpec(str(path), role="embed")
+        assert not await pool.unload("all-minilm")
+        assert await pool.load(mine) > 0.05
+        assert await pool.load(mine) == 0
+        path.unlink()
+        assert await pool.unload(str(path)), "a model that is on disk no more"
+        assert pool.stats().resident == ()
+        await pool.load(VECTORS)
+        assert await pool.unload("ALL-minilm:latest"), "another way to write its name"
+        assert not await pool.unload("all-minilm")
 
 
-def test_a_model_in_use_goes_when_its_users_have_left() -> None:
-    async def main() -> None:
-        async with another_pool() as pool:
-            stream = pool.chat(raw("Once upon a time", {"max_tokens": 60, "logit_bias": ENDS}))
-            async for _ in stream:
-                break
-            assert await pool.unload("smollm2:135m")
-            assert len(pool.stats().resident) == 1
-            reply = await stream.reply()
-            assert reply.usage.completion_tokens > 10
-            await empty(pool)
-
-    asyncio.run(main())
+async def test_a_model_in_use_goes_when_its_users_have_left() -> None:
+    async with another_pool() as pool:
+        stream = pool.chat(raw("Once upon a time", {"max_tokens": 60, "logit_bias": ENDS}))
+        async for _ in stream:
+            break
+        assert await pool.unload("smollm2:135m")
+        assert len(pool.stats().resident) == 1
+        reply = await stream.reply()
+        assert reply.usage.completion_tokens > 10
+        await empty(pool)
 
 
-def test_a_keep_alive_is_overwritten_by_a_later_one_and_left_alone_without() -> None:
-    async def main() -> None:
-        async with another_pool(keep_alive_s=100) as pool:
-            stays = replace(VECTORS, keep_alive_s=1000)
-            await pool.load(stays)
-            await pool.embed(EmbedRequest(VECTORS, ("one",)))
-            assert 900 < (pool.stats().resident[0].expires_s or 0) <= 1000
-            await pool.embed(EmbedRequest(replace(VECTORS, keep_alive_s=-1), ("one",)))
-            assert pool.stats().resident[0].expires_s is None
-            await pool.load(replace(VECTORS, keep_alive_s=50))
-            assert 40 < (pool.stats().resident[0].expires_s or 0) <= 50
-            await pool.load(replace(VECTORS, keep_alive_s=0))
-            await empty(pool)
-
-    asyncio.run(main())
+async def test_a_keep_alive_is_overwritten_by_a_later_one_and_left_alone_without() -> None:
+    async with another_pool(keep_alive_s=100) as pool:
+        stays = replace(VECTORS, keep_alive_s=1000)
+        await pool.load(stays)
+        await pool.embed(EmbedRequest(VECTORS, ("one",)))
+        assert 900 < (pool.stats().resident[0].expires_s or 0) <= 1000
+        await pool.embed(EmbedRequest(replace(VECTORS, keep_alive_s=-1), ("one",)))
+        assert pool.stats().resident[0].expires_s is None
+        await pool.load(replace(VECTORS, keep_alive_s=50))
+        assert 40 < (pool.stats().resident[0].expires_s or 0) <= 50
+        await pool.load(replace(VECTORS, keep_alive_s=0))
+        await empty(pool)
 
 
-def test_waiting_for_a_load_is_told_apart_from_waiting_for_a_turn() -> None:
-    async def main() -> None:
-        async with another_pool(num_parallel=1) as pool:
-            first, second = pool.chat(raw("One")), pool.chat(raw("Two"))
-            usage = (await first.reply()).usage
-            assert usage.load_s > 0.05
-            assert usage.queue_s < usage.load_s
-            assert (await second.reply()).usage.load_s > 0.05
-            late = (await pool.chat(raw("Three")).reply()).usage
-            assert late.load_s == 0
-            vectors = await pool.embed(EmbedRequest(VECTORS, ("one",)))
-            assert vectors.usage.load_s > 0.02
-            again = await pool.embed(EmbedRequest(VECTORS, ("one",)))
-            assert again.usage.load_s == 0
-
-    asyncio.run(main())
+async def test_waiting_for_a_load_is_told_apart_from_waiting_for_a_turn() -> None:
+    async with another_pool(num_parallel=1) as pool:
+        first, second = pool.chat(raw("One")), pool.chat(raw("Two"))
+        usage = (await first.reply()).usage
+        assert usage.load_s > 0.05
+        assert usage.queue_s < usage.load_s
+        assert (await second.reply()).usage.load_s > 0.05
+        late = (await pool.chat(raw("Three")).reply()).usage
+        assert late.load_s == 0
+        vectors = await pool.embed(EmbedRequest(VECTORS, ("one",)))
+        assert vectors.usage.load_s > 0.02
+        again = await pool.embed(EmbedRequest(VECTORS, ("one",)))
+        assert again.usage.load_s == 0
 
 
-def test_vectors_are_refused_to_who_does_not_wait_where_the_queue_is_full() -> None:
-    async def main() -> None:
-        async with another_pool(max_queue=0) as pool:
-            with pytest.raises(Busy):
-                await pool.embed(EmbedRequest(VECTORS, ("one",)), waits=False)
-            assert len((await pool.embed(EmbedRequest(VECTORS, ("one",)))).vectors) == 1
-
-    asyncio.run(main())
+async def test_vectors_are_refused_to_who_does_not_wait_where_the_queue_is_full() -> None:
+    async with another_pool(max_queue=0) as pool:
+        with pytest.raises(Busy):
+            await pool.embed(EmbedRequest(VECTORS, ("one",)), waits=False)
+        assert len((await pool.embed(EmbedRequest(VECTORS, ("one",)))).vectors) == 1
 
 
 def test_a_text_may_be_cut_and_the_reply_says_by_how_much(go: Run) -> None:

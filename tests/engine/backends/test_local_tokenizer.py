@@ -17,7 +17,6 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Message, ModelSpec
 from paddock.engine.system.hosts import ServerAddress
 from tests.fakes.openai_server import OpenAIService
-from tests.in_loop import in_loop
 
 
 def path() -> Path:
@@ -33,7 +32,6 @@ async def opened(file: Path) -> AsyncIterator[LocalTokenizer]:
         await tokenizer.aclose()
 
 
-@in_loop
 async def test_it_counts_as_a_server_with_the_same_file_does() -> None:
     async with opened(path()) as tokenizer:
         assert await tokenizer.count_texts(["Hi there", "", "Paddock"]) == [2, 0, 3]
@@ -42,7 +40,6 @@ async def test_it_counts_as_a_server_with_the_same_file_does() -> None:
         assert await tokenizer.count_chat([Message("user", "Hi")]) == 31
 
 
-@in_loop
 async def test_many_may_ask_at_once_and_one_that_leaves_takes_no_answer_along() -> None:
     async with opened(path()) as tokenizer:
         texts = [["word " * n] for n in range(1, 30)]
@@ -54,7 +51,6 @@ async def test_many_may_ask_at_once_and_one_that_leaves_takes_no_answer_along() 
         assert counts == [[n + 1] for n in range(1, 30) if n != 4]
 
 
-@in_loop
 async def test_a_process_that_is_killed_is_started_again() -> None:
     async with opened(path()) as tokenizer:
         await tokenizer.count_texts(["a"])
@@ -64,7 +60,6 @@ async def test_a_process_that_is_killed_is_started_again() -> None:
         assert await tokenizer.count_texts(["Hi there"]) == [2]
 
 
-@in_loop
 async def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + b"\0" * 100)
@@ -74,7 +69,6 @@ async def test_a_file_that_is_no_model_is_named(tmp_path: Path) -> None:
     assert str(caught.value) == f"{broken}: its vocabulary cannot be read"
 
 
-@in_loop
 async def test_a_server_that_cannot_count_is_checked_by_it() -> None:
     service = OpenAIService("ollama")
     service.n_most_tokens = 30

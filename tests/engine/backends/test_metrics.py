@@ -28,44 +28,41 @@ def numbers(metrics: Metrics, model: str) -> Counter[str]:
     return found
 
 
-def test_a_real_pool_counts_what_it_did() -> None:
-    async def main() -> None:
-        settings = PoolSettings(n_threads=1, models_dir=Path("/nonexistent"), profile_s=0)
-        async with asyncio.timeout(200), LocalPool(settings) as pool:
-            rules = Message("system", "Read what follows and answer in one sentence. " * 6)
-            streams = [
-                pool.chat(ChatRequest(CHAT, (rules, Message("user", f"{n}?")), {"max_tokens": 8}))
-                for n in range(3)
-            ]
-            usages = [(await stream.reply()).usage for stream in streams]
-            reply = await pool.embed(EmbedRequest(VECTORS, ("one", "two", "three")))
-            seen = pool.metrics.snapshot()
-            text = pool.metrics.text().decode()
-            all_of_chat = numbers(pool.metrics, "smollm2:135m")
-            all_of_vectors = numbers(pool.metrics, "all-minilm")
-        chat, vectors = seen["smollm2:135m"], seen["all-minilm"]
-        assert (chat.n_loads, chat.n_answers, chat.n_evictions, chat.n_deaths) == (1, 3, 0, 0)
-        assert all_of_chat["load_seconds_total"] > 0
-        assert chat.prompt_tokens == sum(usage.prompt_tokens for usage in usages)
-        assert chat.prompt_reused_tokens == sum(usage.prompt_reused_tokens for usage in usages) > 0
-        completed = sum(usage.completion_tokens for usage in usages)
-        assert all_of_chat["completion_tokens_total"] == completed
-        waits = (all_of_chat["queue_seconds_count"], all_of_chat["outside_seconds_count"])
-        assert (chat.first_token_s.n, *waits) == (3, 3, 3)
-        assert 0 < chat.first_token_s.quantile(0.5) < 60
-        assert chat.between_tokens_s.n == completed - 3
-        assert chat.between_tokens_s.total > 0
-        assert chat.batch_tokens >= chat.prompt_tokens - chat.prompt_reused_tokens
-        assert all_of_chat["step_seconds_count"] == all_of_chat["batch_tokens_count"] > 0
-        assert chat.cells_used > 0
-        assert (vectors.n_texts, vectors.text_tokens) == (3, reply.usage.prompt_tokens)
-        assert vectors.batch_tokens == reply.usage.prompt_tokens
-        assert all_of_vectors["batch_sequences_sum"] == 3
-        names = {family.name for family in text_string_to_metric_families(text)}
-        assert {"paddock_loads", "paddock_first_token_seconds", "paddock_cells_used"} <= names
-        assert 'paddock_answers_total{model="smollm2:135m",reason="length"} ' in text
-
-    asyncio.run(main())
+async def test_a_real_pool_counts_what_it_did() -> None:
+    settings = PoolSettings(n_threads=1, models_dir=Path("/nonexistent"), profile_s=0)
+    async with asyncio.timeout(200), LocalPool(settings) as pool:
+        rules = Message("system", "Read what follows and answer in one sentence. " * 6)
+        streams = [
+            pool.chat(ChatRequest(CHAT, (rules, Message("user", f"{n}?")), {"max_tokens": 8}))
+            for n in range(3)
+        ]
+        usages = [(await stream.reply()).usage for stream in streams]
+        reply = await pool.embed(EmbedRequest(VECTORS, ("one", "two", "three")))
+        seen = pool.metrics.snapshot()
+        text = pool.metrics.text().decode()
+        all_of_chat = numbers(pool.metrics, "smollm2:135m")
+        all_of_vectors = numbers(pool.metrics, "all-minilm")
+    chat, vectors = seen["smollm2:135m"], seen["all-minilm"]
+    assert (chat.n_loads, chat.n_answers, chat.n_evictions, chat.n_deaths) == (1, 3, 0, 0)
+    assert all_of_chat["load_seconds_total"] > 0
+    assert chat.prompt_tokens == sum(usage.prompt_tokens for usage in usages)
+    assert chat.prompt_reused_tokens == sum(usage.prompt_reused_tokens for usage in usages) > 0
+    completed = sum(usage.completion_tokens for usage in usages)
+    assert all_of_chat["completion_tokens_total"] == completed
+    waits = (all_of_chat["queue_seconds_count"], all_of_chat["outside_seconds_count"])
+    assert (chat.first_token_s.n, *waits) == (3, 3, 3)
+    assert 0 < chat.first_token_s.quantile(0.5) < 60
+    assert chat.between_tokens_s.n == completed - 3
+    assert chat.between_tokens_s.total > 0
+    assert chat.batch_tokens >= chat.prompt_tokens - chat.prompt_reused_tokens
+    assert all_of_chat["step_seconds_count"] == all_of_chat["batch_tokens_count"] > 0
+    assert chat.cells_used > 0
+    assert (vectors.n_texts, vectors.text_tokens) == (3, reply.usage.prompt_tokens)
+    assert vectors.batch_tokens == reply.usage.prompt_tokens
+    assert all_of_vectors["batch_sequences_sum"] == 3
+    names = {family.name for family in text_string_to_metric_families(text)}
+    assert {"paddock_loads", "paddock_first_token_seconds", "paddock_cells_used"} <= names
+    assert 'paddock_answers_total{model="smollm2:135m",reason="length"} ' in text
 
 
 def test_time_between_tokens_is_shared_by_those_that_come_together() -> None:

@@ -32,7 +32,6 @@ from paddock.engine.request import (
 )
 from paddock.engine.system.hosts import ServerAddress
 from tests.fakes.openai_server import OpenAIService
-from tests.in_loop import in_loop
 
 KEY = "sk-12345678"
 M = ModelSpec("m", n_ctx_tokens=400)
@@ -75,17 +74,15 @@ async def said(server: ModelServer, request: ChatRequest) -> tuple[Any, list[Chu
 def test_each_program_is_known_by_what_it_tells(
     kind: str, n_ctx_tokens: int, told: list[str]
 ) -> None:
-    @in_loop
     async def known() -> None:
         async with opened(OpenAIService(kind)) as (server, notes):
             facts = await server.facts(M)
         assert (facts.architecture, facts.n_ctx_tokens) == (kind, n_ctx_tokens)
         assert notes == told
 
-    known()
+    asyncio.run(known())
 
 
-@in_loop
 async def test_where_no_one_says_how_long_a_prompt_may_be_the_author_must() -> None:
     async with opened(OpenAIService()) as (server, _):
         with pytest.raises(ModelBroken) as caught:
@@ -96,14 +93,12 @@ async def test_where_no_one_says_how_long_a_prompt_may_be_the_author_must() -> N
     )
 
 
-@in_loop
 async def test_a_usual_context_counts_where_neither_server_nor_author_tells_one() -> None:
     async with opened(OpenAIService(), usual_ctx_tokens=2048) as (server, _):
         assert (await server.facts(ModelSpec("m"))).n_ctx_tokens == 2048
         assert (await server.facts(M)).n_ctx_tokens == 400
 
 
-@in_loop
 async def test_the_key_is_shown_and_every_sampling_value_is_said() -> None:
     service = OpenAIService("vllm")
     async with opened(service) as (server, notes):
@@ -129,7 +124,6 @@ async def test_the_key_is_shown_and_every_sampling_value_is_said() -> None:
     assert notes == []
 
 
-@in_loop
 async def test_what_a_server_cannot_be_told_is_said_once() -> None:
     service = OpenAIService("ollama")
     async with opened(service) as (server, notes):
@@ -145,7 +139,6 @@ async def test_what_a_server_cannot_be_told_is_said_once() -> None:
 NO_LOGPROBS = "http://far:1 sends no log probabilities: how sure it was is not known."
 
 
-@in_loop
 async def test_a_server_that_sends_no_log_probabilities_answers_all_the_same() -> None:
     service = OpenAIService("vllm")
     wanted = ChatRequest(M, TWO_WORDS, n_logprobs=3)
@@ -165,7 +158,6 @@ async def test_a_server_that_sends_no_log_probabilities_answers_all_the_same() -
 @pytest.mark.parametrize(
     "content", [[{}], 7, [{"token": "a", "logprob": "x"}], [{"token": "a", "logprob": None}]]
 )
-@in_loop
 async def test_log_probabilities_of_another_form_are_left_out(content: Any) -> None:
     service = OpenAIService("vllm")
     choice = {"index": 0, "delta": {"content": "It"}, "logprobs": {"content": content}}
@@ -177,7 +169,6 @@ async def test_log_probabilities_of_another_form_are_left_out(content: Any) -> N
     assert NO_LOGPROBS in notes
 
 
-@in_loop
 async def test_a_prompt_that_a_server_cuts_is_a_failure_also_where_no_one_can_count() -> None:
     service = OpenAIService("ollama")
     service.n_most_tokens = 20
@@ -192,7 +183,6 @@ async def test_a_prompt_that_a_server_cuts_is_a_failure_also_where_no_one_can_co
     )
 
 
-@in_loop
 async def test_texts_that_a_server_cuts_are_a_failure() -> None:
     service = OpenAIService("ollama")
     service.n_most_tokens = 5
@@ -201,7 +191,6 @@ async def test_texts_that_a_server_cuts_are_a_failure() -> None:
             await server.embed(EmbedRequest(ModelSpec("m", "embed", 400), ("the ferry " * 4,)))
 
 
-@in_loop
 async def test_vectors_come_in_the_order_of_their_texts() -> None:
     spec = ModelSpec("m", "embed", 400)
     async with opened(OpenAIService("ollama")) as (server, _):
@@ -211,7 +200,6 @@ async def test_vectors_come_in_the_order_of_their_texts() -> None:
     assert [round(vector[1] / vector[0] * 3) for vector in told.vectors] == [0, 1, 2]
 
 
-@in_loop
 async def test_a_server_that_tells_no_usage_is_said_to() -> None:
     service = OpenAIService("vllm")
     service.tells_usage = False
@@ -223,7 +211,6 @@ async def test_a_server_that_tells_no_usage_is_said_to() -> None:
     ]
 
 
-@in_loop
 async def test_reasoning_and_tool_calls_are_heard() -> None:
     service = OpenAIService("vllm", answer="")
     service.delta = {
@@ -251,7 +238,6 @@ async def test_reasoning_and_tool_calls_are_heard() -> None:
         *[(word, "length") for word in ("length", "model_length", "MAX_TOKENS", "limit")],
     ],
 )
-@in_loop
 async def test_every_word_for_a_limit_is_known(finish: str, reason: str) -> None:
     service = OpenAIService("vllm")
     service.finish = finish
@@ -260,7 +246,6 @@ async def test_every_word_for_a_limit_is_known(finish: str, reason: str) -> None
     assert ended.reason == reason
 
 
-@in_loop
 async def test_an_answer_that_a_server_broke_off_is_no_answer() -> None:
     service = OpenAIService("vllm")
     service.finish = "abort"
@@ -313,7 +298,6 @@ def test_a_refusal_is_to_be_mended_or_waited_out_or_asked_elsewhere(
 ) -> None:
     service = OpenAIService("vllm")
 
-    @in_loop
     async def refused() -> None:
         async with opened(service) as (server, _):
             await server.facts(M)
@@ -324,7 +308,7 @@ def test_a_refusal_is_to_be_mended_or_waited_out_or_asked_elsewhere(
         if isinstance(caught.value, ServerBusy):
             assert caught.value.after_s == (7.0 if refusal[2] else None)
 
-    refused()
+    asyncio.run(refused())
 
 
 @pytest.mark.parametrize(
@@ -349,17 +333,15 @@ def test_an_answer_that_goes_wrong_in_the_middle_is_none(
     service = OpenAIService("vllm")
     service.events = events
 
-    @in_loop
     async def broken() -> None:
         async with opened(service) as (server, _):
             with pytest.raises(kind) as caught:
                 await said(server, ChatRequest(M, TWO_WORDS))
         assert told in str(caught.value)
 
-    broken()
+    asyncio.run(broken())
 
 
-@in_loop
 async def test_what_is_no_server_of_this_api_is_named() -> None:
     service = OpenAIService()
     service.refusal = (404, "no", {})
@@ -381,13 +363,12 @@ async def test_what_is_no_server_of_this_api_is_named() -> None:
     ],
 )
 def test_what_cannot_be_asked_of_others_is_refused(request_: ChatRequest, told: str) -> None:
-    @in_loop
     async def refused() -> None:
         async with opened(OpenAIService("ollama")) as (server, _):
             with pytest.raises(EngineError, match=told):
                 await said(server, request_)
 
-    refused()
+    asyncio.run(refused())
 
 
 @pytest.mark.parametrize("key", ["schlüssel", "two\nlines", "ends in a space ", "\x7f"])

@@ -16,7 +16,6 @@ from paddock.engine.errors import PromptCut
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
 from paddock.engine.system.hosts import ServerAddress
 from tests.fakes.openai_server import OpenAIService
-from tests.in_loop import in_loop
 
 M = ModelSpec("m", n_ctx_tokens=8192)
 VECTORS = ModelSpec("m", "embed", 512)
@@ -63,7 +62,6 @@ def test_a_long_prompt_of_any_kind_fails_where_the_server_cuts_it(
     service.count = three_bytes
     service.n_most_tokens, service.n_cut_tokens = 600, n_left
 
-    @in_loop
     async def cut() -> None:
         async with opened(service) as (server, _):
             with pytest.raises(PromptCut) as caught:
@@ -72,10 +70,9 @@ def test_a_long_prompt_of_any_kind_fails_where_the_server_cuts_it(
         assert [body["max_tokens"] for body in service.bodies] == [16]  # nothing but a probe
 
     assert three_bytes(DOCUMENTS[name]) > 1300
-    cut()
+    asyncio.run(cut())
 
 
-@in_loop
 async def test_the_failure_names_the_server_both_numbers_and_what_to_do() -> None:
     service = OpenAIService()
     service.n_most_tokens = 600
@@ -89,7 +86,6 @@ async def test_the_failure_names_the_server_both_numbers_and_what_to_do() -> Non
     )
 
 
-@in_loop
 async def test_a_server_that_reads_everything_is_probed_once_and_short_prompts_never() -> None:
     service = OpenAIService()
     async with opened(service) as (server, notes):
@@ -105,7 +101,6 @@ async def test_a_server_that_reads_everything_is_probed_once_and_short_prompts_n
     ]
 
 
-@in_loop
 async def test_what_was_confirmed_is_known_to_the_next_run_for_a_day(tmp_path: Path) -> None:
     service, now = OpenAIService(), [1000.0]
     long = "The ferry leaves the harbour. " * 100
@@ -129,7 +124,6 @@ def test_a_file_of_confirmations_that_cannot_be_read_only_costs_a_probe(
     assert ReadLimits(file).of("u", "d", "chat").n_tokens == 900
 
 
-@in_loop
 async def test_a_server_that_refuses_what_is_too_long_cuts_nothing() -> None:
     service = OpenAIService()
     service.n_most_known = 1000
@@ -137,7 +131,6 @@ async def test_a_server_that_refuses_what_is_too_long_cuts_nothing() -> None:
         assert await ask(server, "harbour " * 900) == "It leaves at noon."
 
 
-@in_loop
 async def test_a_server_that_reports_no_counts_is_named_once() -> None:
     service = OpenAIService()
     service.tells_usage, service.n_most_tokens = False, 600
@@ -149,7 +142,6 @@ async def test_a_server_that_reports_no_counts_is_named_once() -> None:
     )
 
 
-@in_loop
 async def test_a_server_that_counts_only_what_it_had_not_cached_is_no_false_alarm() -> None:
     service = OpenAIService("ollama")
     service.leaves_out_cached = True
@@ -159,7 +151,6 @@ async def test_a_server_that_counts_only_what_it_had_not_cached_is_no_false_alar
     assert len([body for body in service.bodies if body["max_tokens"] == 16]) == 2
 
 
-@in_loop
 async def test_a_server_that_comes_back_with_a_smaller_context_is_found_out() -> None:
     service = OpenAIService()
     service.count = three_bytes
@@ -171,7 +162,6 @@ async def test_a_server_that_comes_back_with_a_smaller_context_is_found_out() ->
             await ask(server, DOCUMENTS["Chinese"])
 
 
-@in_loop
 async def test_texts_to_embed_that_a_server_cuts_are_a_failure_also_among_many() -> None:
     service = OpenAIService("ollama")
     async with opened(service) as (server, _):

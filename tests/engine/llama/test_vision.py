@@ -163,7 +163,7 @@ def test_a_file_that_is_no_projector_is_refused(model: Model, tmp_path: Path) ->
         Projector(model, path, n_threads=1)
 
 
-def test_a_pool_shows_images_to_a_model_with_a_projector(tmp_path: Path) -> None:
+async def test_a_pool_shows_images_to_a_model_with_a_projector(tmp_path: Path) -> None:
     own = ModelFinder(tmp_path, tmp_path).find("smollm2:135m").path
     (tmp_path / "seeing.gguf").symlink_to(own)
     write_projector(tmp_path / "mmproj-seeing.gguf")
@@ -176,19 +176,16 @@ def test_a_pool_shows_images_to_a_model_with_a_projector(tmp_path: Path) -> None
         message = Message("user", "What colour is this?", images=images)
         return ChatRequest(spec, (message,), {"max_tokens": 12, "temperature": 0})
 
-    async def work() -> None:
-        async with LocalPool(settings) as pool:
-            wishes = (asked(png(0)), asked(png(255)), asked(), asked(png(0), png(255)))
-            replies = await asyncio.gather(*(pool.chat(one).reply() for one in wishes))
-            plain = replies[2].usage.prompt_tokens
-            assert [one.usage.prompt_tokens - plain for one in replies] == [4, 4, 0, 8]
-            again = await pool.chat(wishes[0]).reply()
-            assert again.text == replies[0].text
-            assert again.usage.prompt_reused_tokens >= 4  # what was seen once is kept
-            with pytest.raises(BadRequest) as caught:
-                await pool.chat(asked(b"RIFF\0\0\0\0WEBP")).reply()
-            assert str(caught.value) == (
-                "image 1 is no PNG, JPEG, GIF or BMP (it is a WebP; convert it to PNG)"
-            )
-
-    asyncio.run(work())
+    async with LocalPool(settings) as pool:
+        wishes = (asked(png(0)), asked(png(255)), asked(), asked(png(0), png(255)))
+        replies = await asyncio.gather(*(pool.chat(one).reply() for one in wishes))
+        plain = replies[2].usage.prompt_tokens
+        assert [one.usage.prompt_tokens - plain for one in replies] == [4, 4, 0, 8]
+        again = await pool.chat(wishes[0]).reply()
+        assert again.text == replies[0].text
+        assert again.usage.prompt_reused_tokens >= 4  # what was seen once is kept
+        with pytest.raises(BadRequest) as caught:
+            await pool.chat(asked(b"RIFF\0\0\0\0WEBP")).reply()
+        assert str(caught.value) == (
+            "image 1 is no PNG, JPEG, GIF or BMP (it is a WebP; convert it to PNG)"
+        )

@@ -65,19 +65,16 @@ class Made(ModelFinder):
         return replace(super().find(CHAT.ref, n_ctx_tokens), name="made", adapters=(self._adapter,))
 
 
-def test_an_adapter_for_another_model_is_named(tmp_path: Path) -> None:
+async def test_an_adapter_for_another_model_is_named(tmp_path: Path) -> None:
     foreign = write_adapter(tmp_path / "foreign.gguf", TENSOR, 64, 64, strength=1)
     settings = PoolSettings(n_threads=1, cache_dir=tmp_path / "cache", profile_s=0)
 
-    async def work() -> None:
-        async with asyncio.timeout(100), LocalPool(settings) as pool:
-            spec = replace(CHAT, adapters=(str(foreign),))
-            with pytest.raises(ModelBroken) as caught:
-                await pool.chat(ChatRequest(spec, (Message("user", "Hello"),))).reply()
-        assert f"llama.cpp cannot apply the adapter {foreign} to this model" in str(caught.value)
-        assert "maybe wrong base model?" in str(caught.value), "in llama.cpp's own words"
-
-    asyncio.run(work())
+    async with asyncio.timeout(100), LocalPool(settings) as pool:
+        spec = replace(CHAT, adapters=(str(foreign),))
+        with pytest.raises(ModelBroken) as caught:
+            await pool.chat(ChatRequest(spec, (Message("user", "Hello"),))).reply()
+    assert f"llama.cpp cannot apply the adapter {foreign} to this model" in str(caught.value)
+    assert "maybe wrong base model?" in str(caught.value), "in llama.cpp's own words"
 
 
 def test_an_adapter_that_is_missing_or_none_is_told_before_anything_is_loaded(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,39 +12,33 @@ from paddock.engine.workers.worker_protocol import WorkerMemory
 from tests.fakes.adapter import write_adapter
 
 
-def test_a_size_that_was_measured_is_used_by_the_next_pool(tmp_path: Path) -> None:
+async def test_a_size_that_was_measured_is_used_by_the_next_pool(tmp_path: Path) -> None:
     settings = PoolSettings(n_threads=1, cache_dir=tmp_path / "cache", n_gpu_layers=0)
     facts = ModelFinder(tmp_path, tmp_path / "cache").find("smollm2:135m")
     wanted = LayoutRequest(facts, 2048)
 
-    async def work() -> None:
-        survey = MachineProbe(settings)
-        device = await survey.look()
-        first = (await survey.layouts(wanted, device))[0]
-        assert first.room.host > facts.size_bytes
-        survey.learn(wanted, first.load, WorkerMemory(234_567_890), load_s=1.5)
-        again = (await MachineProbe(settings).layouts(wanted, device))[0]
-        assert (again.room.host, again.load_s) == (234_567_890, 1.5)
-        (_, *others) = await survey.layouts(wanted, device)
-        assert others[0].room.host != 234_567_890, "a size belongs to its layout"
-
-    asyncio.run(work())
+    survey = MachineProbe(settings)
+    device = await survey.look()
+    first = (await survey.layouts(wanted, device))[0]
+    assert first.room.host > facts.size_bytes
+    survey.learn(wanted, first.load, WorkerMemory(234_567_890), load_s=1.5)
+    again = (await MachineProbe(settings).layouts(wanted, device))[0]
+    assert (again.room.host, again.load_s) == (234_567_890, 1.5)
+    (_, *others) = await survey.layouts(wanted, device)
+    assert others[0].room.host != 234_567_890, "a size belongs to its layout"
 
 
-def test_what_is_loaded_next_to_a_model_counts(tmp_path: Path) -> None:
+async def test_what_is_loaded_next_to_a_model_counts(tmp_path: Path) -> None:
     settings = PoolSettings(cache_dir=tmp_path / "cache", n_gpu_layers=0)
     facts = ModelFinder(tmp_path, tmp_path / "cache").find("smollm2:135m")
     adapter = write_adapter(tmp_path / "lora.gguf", "blk.0.ffn_up.weight", 576, 1536, strength=1)
 
-    async def work() -> None:
-        survey = MachineProbe(settings)
-        device = await survey.look()
-        plain = (await survey.layouts(LayoutRequest(facts, 2048), device))[0]
-        laid = (await survey.layouts(LayoutRequest(facts, 2048, (str(adapter),)), device))[0]
-        assert laid.room.host - plain.room.host == adapter.stat().st_size
-        drafted = replace(facts, draft_path=facts.path)
-        with_draft = (await survey.layouts(LayoutRequest(drafted, 2048), device))[0]
-        cells = plain.load.n_cells * 30 * 3 * 128 * 2
-        assert with_draft.room.host - plain.room.host > facts.size_bytes + cells
-
-    asyncio.run(work())
+    survey = MachineProbe(settings)
+    device = await survey.look()
+    plain = (await survey.layouts(LayoutRequest(facts, 2048), device))[0]
+    laid = (await survey.layouts(LayoutRequest(facts, 2048, (str(adapter),)), device))[0]
+    assert laid.room.host - plain.room.host == adapter.stat().st_size
+    drafted = replace(facts, draft_path=facts.path)
+    with_draft = (await survey.layouts(LayoutRequest(drafted, 2048), device))[0]
+    cells = plain.load.n_cells * 30 * 3 * 128 * 2
+    assert with_draft.room.host - plain.room.host > facts.size_bytes + cells

@@ -153,27 +153,24 @@ def chat(pool: LocalPool, params: dict[str, Any], **more: Any) -> Coroutine[Any,
     return pool.chat(request).reply()
 
 
-def test_what_a_request_asks_of_sampling_is_carried_out_or_refused_in_plain_words() -> None:
-    async def work() -> None:
-        async with LocalPool(SETTINGS) as pool:
-            told = await chat(pool, {"repeat_penalty": 1.0}, n_logprobs=3)
-            assert b"".join(one.raw for one in told.logprobs).decode() == told.text
-            assert all(one.top[0][0] == one.token for one in told.logprobs)  # greedy
-            assert all(one.logprob <= 0 for one in told.logprobs)
+async def test_what_a_request_asks_of_sampling_is_carried_out_or_refused_in_plain_words() -> None:
+    async with LocalPool(SETTINGS) as pool:
+        told = await chat(pool, {"repeat_penalty": 1.0}, n_logprobs=3)
+        assert b"".join(one.raw for one in told.logprobs).decode() == told.text
+        assert all(one.top[0][0] == one.token for one in told.logprobs)  # greedy
+        assert all(one.logprob <= 0 for one in told.logprobs)
 
-            first = model().tokenise(told.text, with_special=False, parse_special=False)[0]
-            other = await chat(pool, {"logit_bias": {str(first): -100}, "repeat_penalty": 1.0})
-            assert other.text != told.text
+        first = model().tokenise(told.text, with_special=False, parse_special=False)[0]
+        other = await chat(pool, {"logit_bias": {str(first): -100}, "repeat_penalty": 1.0})
+        assert other.text != told.text
 
-            whole = await chat(pool, {"stop": ["a", '"']}, constraint=Constraint("json"))
-            assert isinstance(json.loads(whole.text), dict)
+        whole = await chat(pool, {"stop": ["a", '"']}, constraint=Constraint("json"))
+        assert isinstance(json.loads(whole.text), dict)
 
-            for params, more, text in REFUSED:
-                with pytest.raises(BadRequest) as caught:
-                    await chat(pool, params, **more)
-                assert str(caught.value) == text
-
-    asyncio.run(work())
+        for params, more, text in REFUSED:
+            with pytest.raises(BadRequest) as caught:
+                await chat(pool, params, **more)
+            assert str(caught.value) == text
 
 
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [

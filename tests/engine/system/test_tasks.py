@@ -18,14 +18,11 @@ async def soon(result: Any) -> Any:
     return result
 
 
-def test_the_result_or_the_error_of_work_that_ends_first_is_its_own() -> None:
-    async def main() -> None:
-        stop = asyncio.Event()
-        assert await tasks.unless(soon(3), stop) == 3
-        with pytest.raises(ValueError, match="own"):
-            await tasks.unless(soon(ValueError("own")), stop)
-
-    asyncio.run(main())
+async def test_the_result_or_the_error_of_work_that_ends_first_is_its_own() -> None:
+    stop = asyncio.Event()
+    assert await tasks.unless(soon(3), stop) == 3
+    with pytest.raises(ValueError, match="own"):
+        await tasks.unless(soon(ValueError("own")), stop)
 
 
 def test_a_stop_ends_the_work_before_it_is_raised() -> None:
@@ -51,43 +48,34 @@ def test_a_stop_ends_the_work_before_it_is_raised() -> None:
     asyncio.run(main())
 
 
-def test_cancelling_the_race_ends_the_work() -> None:
-    async def main() -> None:
-        work = asyncio.create_task(asyncio.sleep(600))
-        race = asyncio.create_task(tasks.unless(work, asyncio.Event()))
-        await asyncio.sleep(0.01)
-        race.cancel()
-        await asyncio.wait({race})
-        assert work.cancelled()
-
-    asyncio.run(main())
+async def test_cancelling_the_race_ends_the_work() -> None:
+    work = asyncio.create_task(asyncio.sleep(600))
+    race = asyncio.create_task(tasks.unless(work, asyncio.Event()))
+    await asyncio.sleep(0.01)
+    race.cancel()
+    await asyncio.wait({race})
+    assert work.cancelled()
 
 
-def test_an_ended_task_set_has_no_tasks_and_an_error_reaches_the_loops_handler() -> None:
-    async def main() -> None:
-        seen: list[dict[str, Any]] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context))
-        kept = tasks.TaskSet()
-        kept.start(soon(1))
-        kept.start(soon(ValueError("lost")))
-        await asyncio.sleep(0.01)
-        assert len(kept) == 0
-        assert [str(one["exception"]) for one in seen] == ["lost"]
-        kept.start(asyncio.sleep(600))
-        await kept.close()
-        assert len(kept) == 0
-
-    asyncio.run(main())
+async def test_an_ended_task_set_has_no_tasks_and_an_error_reaches_the_loops_handler() -> None:
+    seen: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context))
+    kept = tasks.TaskSet()
+    kept.start(soon(1))
+    kept.start(soon(ValueError("lost")))
+    await asyncio.sleep(0.01)
+    assert len(kept) == 0
+    assert [str(one["exception"]) for one in seen] == ["lost"]
+    kept.start(asyncio.sleep(600))
+    await kept.close()
+    assert len(kept) == 0
 
 
-def test_waiting_for_an_event_tells_whether_it_came() -> None:
-    async def main() -> None:
-        event = asyncio.Event()
-        assert not await tasks.wait_for_event(event, 0.001)
-        event.set()
-        assert await tasks.wait_for_event(event, 0)
-
-    asyncio.run(main())
+async def test_waiting_for_an_event_tells_whether_it_came() -> None:
+    event = asyncio.Event()
+    assert not await tasks.wait_for_event(event, 0.001)
+    event.set()
+    assert await tasks.wait_for_event(event, 0)
 
 
 def test_a_future_is_settled_once_and_a_closed_loop_is_left_alone() -> None:
@@ -107,11 +95,8 @@ def test_a_future_is_settled_once_and_a_closed_loop_is_left_alone() -> None:
     tasks.settle(asyncio.run(main()), 3)
 
 
-def test_a_task_group_raises_the_first_error_itself() -> None:
-    async def main() -> None:
-        with pytest.raises(ValueError, match="first"):
-            async with tasks.task_group() as group:
-                group.create_task(soon(ValueError("first")))
-                group.create_task(asyncio.sleep(600))
-
-    asyncio.run(main())
+async def test_a_task_group_raises_the_first_error_itself() -> None:
+    with pytest.raises(ValueError, match="first"):
+        async with tasks.task_group() as group:
+            group.create_task(soon(ValueError("first")))
+            group.create_task(asyncio.sleep(600))

@@ -25,7 +25,6 @@ from paddock.runner.ledger.entries import AttemptRow, Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.drain import StopGate
 from tests.fakes.pool import FakePool, echo
-from tests.in_loop import in_loop
 from tests.runner.world import SUMMARIES, World, settings, states
 
 FOUR = SUMMARIES.replace("for_each: doc", "max_parallel: 4\n    for_each: doc")
@@ -301,7 +300,6 @@ def item_of(key: str, hash_: str, entry: Entry | None = None) -> ItemWork:
     return ItemWork(0, key, None, ItemVerdict("new"), hash_, "{}", entry)
 
 
-@in_loop
 async def test_what_a_run_recorded_before_it_died_is_no_suspect(tmp_path: Path) -> None:
     with Ledger(tmp_path) as ledger:
         for key in ("a", "b"):
@@ -317,7 +315,6 @@ async def test_what_a_run_recorded_before_it_died_is_no_suspect(tmp_path: Path) 
         assert suspects.of("t", item_of("b", "h")) is None
 
 
-@in_loop
 async def test_a_quarantined_item_explains_the_crashes_that_it_caused(tmp_path: Path) -> None:
     """Crashes that nothing in the ledger explains count as kills from outside."""
     with Ledger(tmp_path) as ledger:
@@ -340,7 +337,6 @@ async def test_a_quarantined_item_explains_the_crashes_that_it_caused(tmp_path: 
         assert later.of("s", item_of("b", "h")) is None
 
 
-@in_loop
 async def test_a_suspect_is_with_as_many_others_as_it_may() -> None:
     room, inside, n_together = SuspectRoom(), list[int](), set[tuple[int, int]]()
 
@@ -359,7 +355,6 @@ async def test_a_suspect_is_with_as_many_others_as_it_may() -> None:
     assert max(n for _, n in n_together) > 1
 
 
-@in_loop
 async def test_who_is_cancelled_while_waiting_to_be_alone_lets_the_others_in() -> None:
     room = SuspectRoom()
     async with room.entered():

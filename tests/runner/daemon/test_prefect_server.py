@@ -91,36 +91,30 @@ def test_where_a_foreign_program_has_its_port_it_tells_another_address(
     )
 
 
-def test_the_next_holder_goes_on_at_the_same_address(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with AsyncExitStack() as stack:
-            first = await stack.enter_async_context(PrefectServer(tmp_path, tmp_path, 3601.0))
-            before = await first.ready(30.0)
-            async with PrefectServer(tmp_path, tmp_path, 3601.0) as second:
-                assert (await second.ready(30.0)).pid == before.pid
-                await stack.aclose()
-                async with asyncio.timeout(30):
-                    while second.told.pid == before.pid:  # noqa: ASYNC110
-                        await asyncio.sleep(0.02)
-                after = await second.ready(30.0)
-        assert (after.state, after.url) == ("ready", before.url)
-
-    asyncio.run(main())
+async def test_the_next_holder_goes_on_at_the_same_address(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(PrefectServer(tmp_path, tmp_path, 3601.0))
+        before = await first.ready(30.0)
+        async with PrefectServer(tmp_path, tmp_path, 3601.0) as second:
+            assert (await second.ready(30.0)).pid == before.pid
+            await stack.aclose()
+            async with asyncio.timeout(30):
+                while second.told.pid == before.pid:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            after = await second.ready(30.0)
+    assert (after.state, after.url) == ("ready", before.url)
 
 
-def test_it_is_started_again_after_it_could_not_be(tmp_path: Path) -> None:
+async def test_it_is_started_again_after_it_could_not_be(tmp_path: Path) -> None:
     in_the_way = tmp_path / "prefect.log"
     in_the_way.mkdir()
 
-    async def main() -> None:
-        async with PrefectServer(tmp_path, tmp_path, 3601.0) as server:
-            server.want()
-            while server.told.state != "failing":  # noqa: ASYNC110 - its states are few
-                await asyncio.sleep(0.02)
-            in_the_way.rmdir()
-            assert (await server.ready(30.0)).state == "ready"
-
-    asyncio.run(main())
+    async with PrefectServer(tmp_path, tmp_path, 3601.0) as server:
+        server.want()
+        while server.told.state != "failing":  # noqa: ASYNC110 - its states are few
+            await asyncio.sleep(0.02)
+        in_the_way.rmdir()
+        assert (await server.ready(30.0)).state == "ready"
 
 
 def test_it_starts_when_no_model_is_loading_any_more(

@@ -67,15 +67,12 @@ def test_no_text_is_sent_to_be_counted_elsewhere(
     assert all(0 < low < high for low, high in zip(least, most, strict=True))
 
 
-def test_an_unknown_answer_is_a_placeholder_and_counted_once(tmp_path: Path) -> None:
-    async def main() -> None:
-        pool = dry(tmp_path, FakePool())
-        assert (await pool.chat(HI).reply()).text == UNKNOWN
-        assert (pool.calls, pool.refs) == (CallBounds(1, 1), {"m"})
-        await pool.chat(HI).reply()  # at the same time perhaps, before the first has ended
-        assert pool.calls == CallBounds(1, 2)
-
-    asyncio.run(main())
+async def test_an_unknown_answer_is_a_placeholder_and_counted_once(tmp_path: Path) -> None:
+    pool = dry(tmp_path, FakePool())
+    assert (await pool.chat(HI).reply()).text == UNKNOWN
+    assert (pool.calls, pool.refs) == (CallBounds(1, 1), {"m"})
+    await pool.chat(HI).reply()  # at the same time perhaps, before the first has ended
+    assert pool.calls == CallBounds(1, 2)
 
 
 def test_a_placeholder_has_the_form_that_is_asked_for(tmp_path: Path) -> None:

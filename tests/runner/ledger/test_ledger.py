@@ -34,15 +34,12 @@ def test_awaited_rows_are_read_when_the_ledger_is_opened_again(tmp_path: Path) -
         assert [row.intended for row in ledger.outputs()] == [("x",)]
 
 
-def test_a_row_written_twice_before_a_commit_is_the_last_one(tmp_path: Path) -> None:
-    async def write() -> None:
-        with Ledger(tmp_path) as ledger:
-            for seconds in range(50):
-                ledger.record("scope", entry("a", seconds=float(seconds)), "run")
-            await ledger.durable()
-            assert ledger.entries("scope")["a"].seconds == 49
-
-    asyncio.run(write())
+async def test_a_row_written_twice_before_a_commit_is_the_last_one(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        for seconds in range(50):
+            ledger.record("scope", entry("a", seconds=float(seconds)), "run")
+        await ledger.durable()
+        assert ledger.entries("scope")["a"].seconds == 49
 
 
 def test_small_values_are_inline_and_large_ones_objects(tmp_path: Path) -> None:
@@ -57,22 +54,19 @@ def test_small_values_are_inline_and_large_ones_objects(tmp_path: Path) -> None:
             ledger.value(None, object_)
 
 
-def test_a_call_comes_back_with_its_raw_reply(tmp_path: Path) -> None:
-    async def write() -> None:
-        with Ledger(tmp_path) as ledger:
-            for hash_, reply in (("small", b"yes"), ("large", b"word " * 10_000)):
-                row = CallRow(
-                    hash_, "chat", "m", "d", "d", "{}", reply, "stop", {"prompt_tokens": 3},
-                    "scope", "step", "key",
-                )  # fmt: skip
-                ledger.record_call(row, "run")
-            await ledger.durable()
-            found = ledger.call("large")
-            assert found is not None and found.reply == b"word " * 10_000
-            assert found.usage == {"prompt_tokens": 3}
-            assert ledger.call("other") is None
-
-    asyncio.run(write())
+async def test_a_call_comes_back_with_its_raw_reply(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        for hash_, reply in (("small", b"yes"), ("large", b"word " * 10_000)):
+            row = CallRow(
+                hash_, "chat", "m", "d", "d", "{}", reply, "stop", {"prompt_tokens": 3},
+                "scope", "step", "key",
+            )  # fmt: skip
+            ledger.record_call(row, "run")
+        await ledger.durable()
+        found = ledger.call("large")
+        assert found is not None and found.reply == b"word " * 10_000
+        assert found.usage == {"prompt_tokens": 3}
+        assert ledger.call("other") is None
 
 
 @pytest.mark.parametrize("version", [0, 1, 3])
@@ -115,19 +109,16 @@ def test_reading_needs_no_ledger_and_makes_none(tmp_path: Path) -> None:
     assert not (tmp_path / ".paddock").exists()
 
 
-def test_a_failed_write_raises_where_it_is_awaited(tmp_path: Path) -> None:
-    async def write() -> None:
-        with Ledger(tmp_path) as ledger:
-            with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
-                connection.execute("drop table items")
-            connection.close()
-            ledger.record("scope", entry("a"), "run")
-            with pytest.raises(LedgerError, match="the ledger cannot be written"):
-                await ledger.durable()
-            with pytest.raises(LedgerError):
-                ledger.record("scope", entry("b"), "run")
-
-    asyncio.run(write())
+async def test_a_failed_write_raises_where_it_is_awaited(tmp_path: Path) -> None:
+    with Ledger(tmp_path) as ledger:
+        with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
+            connection.execute("drop table items")
+        connection.close()
+        ledger.record("scope", entry("a"), "run")
+        with pytest.raises(LedgerError, match="the ledger cannot be written"):
+            await ledger.durable()
+        with pytest.raises(LedgerError):
+            ledger.record("scope", entry("b"), "run")
 
 
 def test_a_ledger_that_is_just_being_made_can_be_read(tmp_path: Path) -> None:

@@ -34,52 +34,44 @@ def call(hash_: str, reply: bytes) -> CallRow:
     )
 
 
-def test_awaited_rows_are_read_on_another_machine(url: str, tmp_path: Path) -> None:
-    async def main() -> None:
-        with Ledger(tmp_path, url=url) as here, Ledger(tmp_path, url=url) as there:
-            here.record("scope", entry("a", seconds=1.5, has_inner_failures=True), "run")
-            output = OutputRow("scope", "out/a", "a", None, ("x",), 2**40, 2**62)
-            here.record_output(output, "run")
-            here.record_call(call("h", b"a NUL: \0"), "run")
-            here.record_run(
-                {"run": "r", "pipeline": "p", "file": "f", "started": 1.0, "status": "s"}
-            )
-            here.record_watched("w", "r", {"a": (1, 2**62), "b": (2, 2)})
-            await here.durable()
-            here.record_watched("w", "r", {}, gone=["b"])
-            await here.durable()
-            found = await there.ask(there.entries, "scope")
-            assert found == {"a": entry("a", seconds=1.5, has_inner_failures=True)}
-            assert found["a"].run == "run" and found["a"].at > 0
-            assert list(there.outputs()) == [output]
-            told = there.call("h")
-            assert told is not None and told.reply == b"a NUL: \0" and told.usage == {"n": 1}
-            assert [run.run for run in there.runs()] == ["r"]
-            assert there.watched("w") == {"a": (1, 2**62)}
-        with Ledger(tmp_path, url=url, is_readonly=True) as reading:
-            assert reading.run_names() == {"r"}
-        assert not (tmp_path / "ledger.sqlite").exists()
-
-    asyncio.run(main())
+async def test_awaited_rows_are_read_on_another_machine(url: str, tmp_path: Path) -> None:
+    with Ledger(tmp_path, url=url) as here, Ledger(tmp_path, url=url) as there:
+        here.record("scope", entry("a", seconds=1.5, has_inner_failures=True), "run")
+        output = OutputRow("scope", "out/a", "a", None, ("x",), 2**40, 2**62)
+        here.record_output(output, "run")
+        here.record_call(call("h", b"a NUL: \0"), "run")
+        here.record_run({"run": "r", "pipeline": "p", "file": "f", "started": 1.0, "status": "s"})
+        here.record_watched("w", "r", {"a": (1, 2**62), "b": (2, 2)})
+        await here.durable()
+        here.record_watched("w", "r", {}, gone=["b"])
+        await here.durable()
+        found = await there.ask(there.entries, "scope")
+        assert found == {"a": entry("a", seconds=1.5, has_inner_failures=True)}
+        assert found["a"].run == "run" and found["a"].at > 0
+        assert list(there.outputs()) == [output]
+        told = there.call("h")
+        assert told is not None and told.reply == b"a NUL: \0" and told.usage == {"n": 1}
+        assert [run.run for run in there.runs()] == ["r"]
+        assert there.watched("w") == {"a": (1, 2**62)}
+    with Ledger(tmp_path, url=url, is_readonly=True) as reading:
+        assert reading.run_names() == {"r"}
+    assert not (tmp_path / "ledger.sqlite").exists()
 
 
-def test_machines_that_write_the_same_rows_in_any_order_do_not_deadlock(
+async def test_machines_that_write_the_same_rows_in_any_order_do_not_deadlock(
     url: str, tmp_path: Path
 ) -> None:
-    async def main() -> None:
-        async def write(ledger: Ledger, number: int) -> None:
-            keys = [f"{n}" for n in range(40)]
-            for _ in range(10):
-                for key in keys if number % 2 else reversed(keys):
-                    ledger.record("scope", entry(key, calls=number), "run")
-                    ledger.record_scope(key, "f", "s", "{}")
-                await ledger.durable()
+    async def write(ledger: Ledger, number: int) -> None:
+        keys = [f"{n}" for n in range(40)]
+        for _ in range(10):
+            for key in keys if number % 2 else reversed(keys):
+                ledger.record("scope", entry(key, calls=number), "run")
+                ledger.record_scope(key, "f", "s", "{}")
+            await ledger.durable()
 
-        with Ledger(tmp_path, url=url) as a, Ledger(tmp_path, url=url) as b:
-            await asyncio.gather(write(a, 1), write(b, 2))
-            assert len(a.entries("scope")) == 40
-
-    asyncio.run(main())
+    with Ledger(tmp_path, url=url) as a, Ledger(tmp_path, url=url) as b:
+        await asyncio.gather(write(a, 1), write(b, 2))
+        assert len(a.entries("scope")) == 40
 
 
 def test_folders_have_ledgers_of_their_own_in_one_database(url: str, tmp_path: Path) -> None:
@@ -139,32 +131,29 @@ def fragile() -> Iterator[Postgres]:
         yield running
 
 
-def test_a_server_that_restarts_is_waited_for(fragile: Postgres, tmp_path: Path) -> None:
-    async def main() -> None:
-        told: list[str] = []
-        has_told = threading.Event()
+async def test_a_server_that_restarts_is_waited_for(fragile: Postgres, tmp_path: Path) -> None:
+    told: list[str] = []
+    has_told = threading.Event()
 
-        def tell(text: str) -> None:
-            told.append(text)
-            has_told.set()
+    def tell(text: str) -> None:
+        told.append(text)
+        has_told.set()
 
-        with Ledger(tmp_path, url=fragile.url()) as ledger:
-            ledger.on_wait = tell
-            ledger.record("scope", entry("a"), "run")
-            await ledger.durable()
-            fragile.stop()
-            ledger.record("scope", entry("b"), "run")
-            written = asyncio.create_task(ledger.durable())
-            read = asyncio.create_task(ledger.ask(ledger.entries, "scope"))
-            assert await asyncio.to_thread(has_told.wait, 20)
-            fragile.start()
-            await written
-            await read
-            assert set(ledger.entries("scope")) == {"a", "b"}
-        place = f"PostgreSQL's database 'postgres' at 127.0.0.1:{fragile.port}"
-        assert set(told) == {f"{place} went away; waiting for it"}
-
-    asyncio.run(main())
+    with Ledger(tmp_path, url=fragile.url()) as ledger:
+        ledger.on_wait = tell
+        ledger.record("scope", entry("a"), "run")
+        await ledger.durable()
+        fragile.stop()
+        ledger.record("scope", entry("b"), "run")
+        written = asyncio.create_task(ledger.durable())
+        read = asyncio.create_task(ledger.ask(ledger.entries, "scope"))
+        assert await asyncio.to_thread(has_told.wait, 20)
+        fragile.start()
+        await written
+        await read
+        assert set(ledger.entries("scope")) == {"a", "b"}
+    place = f"PostgreSQL's database 'postgres' at 127.0.0.1:{fragile.port}"
+    assert set(told) == {f"{place} went away; waiting for it"}
 
 
 def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path: Path) -> None:

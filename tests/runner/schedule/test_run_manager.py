@@ -98,76 +98,67 @@ class Ended(PrefectQueue):
 
 @pytest.mark.parametrize("n_writes", [0, 1, 2])
 @pytest.mark.parametrize("why", ["shutdown", "window", "crash"])
-def test_wherever_up_ends_a_run_that_did_not_finish_is_continued_once(
+async def test_wherever_up_ends_a_run_that_did_not_finish_is_continued_once(
     tmp_path: Path, prefect_api: str, why: str, n_writes: int
 ) -> None:
     """A run's end is two writes: the run that continues it, and then its final state."""
 
-    async def main() -> None:
-        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-            office = office_of(asked)
-            post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
-            calls = [{"id": f"{tmp_path}:{n}", "inputs": {}} for n in range(2)]
-            first = await office.submit(post, "webhook /x", f"{tmp_path}", calls=calls)
-            await client.set_flow_run_state(UUID(first.id), Running(), force=True)
-            office._prefect_queue = ended = copy(asked)
-            ended.__class__ = Ended
-            vars(ended)["n_writes"] = n_writes
-            job = ManagedRun(first, post, "", RunProcess(0))
-            if why != "crash":
-                job.stopped = why  # type: ignore[assignment]
-            job.running.ended.set_result(ProcessEnd())
-            office._take(job)
-            await asyncio.gather(*office._following)
+    async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+        office = office_of(asked)
+        post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+        calls = [{"id": f"{tmp_path}:{n}", "inputs": {}} for n in range(2)]
+        first = await office.submit(post, "webhook /x", f"{tmp_path}", calls=calls)
+        await client.set_flow_run_state(UUID(first.id), Running(), force=True)
+        office._prefect_queue = ended = copy(asked)
+        ended.__class__ = Ended
+        vars(ended)["n_writes"] = n_writes
+        job = ManagedRun(first, post, "", RunProcess(0))
+        if why != "crash":
+            job.stopped = why  # type: ignore[assignment]
+        job.running.ended.set_result(ProcessEnd())
+        office._take(job)
+        await asyncio.gather(*office._following)
 
-            stopped = {first.id} if why != "crash" else ()
-            for _ in range(2):  # and it is killed again, and started again
-                office = office_of(asked, max_runs=0, stopped=stopped)
-                await put(asked, office, post.triggered)
-                await office.round()
-                await asyncio.gather(*office._following)
-            (again,) = await asked.open_runs([post.deployment])
-            assert (again.parameters["parent"], again.parameters["calls"]) == (first.id, calls)
-            shown = await asked.read(first.id)
-            assert shown is not None
-            assert shown.end == ("crashed" if why == "crash" else "interrupted")
-
-    asyncio.run(main())
-
-
-def test_a_run_of_calls_that_crashes_too_often_leaves_each_call_a_run_of_its_own(
-    tmp_path: Path, prefect_api: str
-) -> None:
-    async def main() -> None:
-        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-            office = office_of(asked)
-            post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
-            calls = [{"id": f"{tmp_path}:{n}", "inputs": {}} for n in range(3)]
-            first = await office.submit(post, "webhook /x", f"{tmp_path}", calls=calls, attempt=2)
-            await client.set_flow_run_state(UUID(first.id), Running(), force=True)
+        stopped = {first.id} if why != "crash" else ()
+        for _ in range(2):  # and it is killed again, and started again
+            office = office_of(asked, max_runs=0, stopped=stopped)
+            await put(asked, office, post.triggered)
             await office.round()
             await asyncio.gather(*office._following)
-            there = await asked.open_runs([post.deployment])
-            assert [one.parameters["calls"] for one in there] == [[call] for call in calls]
-            assert {one.parameters["attempt"] for one in there} == {1}
+        (again,) = await asked.open_runs([post.deployment])
+        assert (again.parameters["parent"], again.parameters["calls"]) == (first.id, calls)
+        shown = await asked.read(first.id)
+        assert shown is not None
+        assert shown.end == ("crashed" if why == "crash" else "interrupted")
 
-    asyncio.run(main())
 
-
-def test_a_run_that_was_cancelled_while_up_was_away_is_not_continued(
+async def test_a_run_of_calls_that_crashes_too_often_leaves_each_call_a_run_of_its_own(
     tmp_path: Path, prefect_api: str
 ) -> None:
-    async def main() -> None:
-        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-            office = office_of(asked)
-            post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
-            first = await office.submit(post, "webhook /x", f"{tmp_path}")
-            await client.set_flow_run_state(UUID(first.id), Cancelling(), force=True)
-            await office.round()
-            await asyncio.gather(*office._following)
-            assert await asked.open_runs([post.deployment]) == []
+    async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+        office = office_of(asked)
+        post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+        calls = [{"id": f"{tmp_path}:{n}", "inputs": {}} for n in range(3)]
+        first = await office.submit(post, "webhook /x", f"{tmp_path}", calls=calls, attempt=2)
+        await client.set_flow_run_state(UUID(first.id), Running(), force=True)
+        await office.round()
+        await asyncio.gather(*office._following)
+        there = await asked.open_runs([post.deployment])
+        assert [one.parameters["calls"] for one in there] == [[call] for call in calls]
+        assert {one.parameters["attempt"] for one in there} == {1}
 
-    asyncio.run(main())
+
+async def test_a_run_that_was_cancelled_while_up_was_away_is_not_continued(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+        office = office_of(asked)
+        post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+        first = await office.submit(post, "webhook /x", f"{tmp_path}")
+        await client.set_flow_run_state(UUID(first.id), Cancelling(), force=True)
+        await office.round()
+        await asyncio.gather(*office._following)
+        assert await asked.open_runs([post.deployment]) == []
 
 
 def test_a_run_that_ended_while_no_one_could_be_told_is_not_run_again(
@@ -204,40 +195,35 @@ def test_a_run_that_ended_while_no_one_could_be_told_is_not_run_again(
     ("more", "n_missed", "n_again"),
     [("", 1, 0), (", catch_up: all", 6, 1), (", catch_up: none", 0, 1)],
 )
-def test_of_what_was_missed_the_latest_runs_once_also_where_one_was_under_way_before(
+async def test_of_what_was_missed_the_latest_runs_once_also_where_one_was_under_way_before(
     tmp_path: Path, prefect_api: str, more: str, n_missed: int, n_again: int
 ) -> None:
-    async def main() -> None:
-        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+    async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+        office = office_of(asked, max_runs=0)
+        every = f'{{cron: "0 * * * *", timezone: UTC{more}}}'
+        post = await put(asked, office, triggered(tmp_path, every))
+        now = datetime.now(UTC).replace(minute=30, second=0, microsecond=0)
+        (timed,) = post.triggered.schedules
+        at = now.replace(minute=0) - timedelta(hours=6)
+        await SchedulePlanner(asked, office).plan(at - timedelta(minutes=30))
+        first = await office.submit(
+            post, timed.key, f"{post.deployment}:{timed.key}:{at.isoformat()}", at=at
+        )
+        with subprocess.Popen(["sleep", "600"]) as run:  # noqa: ASYNC220
+            await asked.started(first.id, process_mark(run.pid))
+            await client.set_flow_run_state(UUID(first.id), Running(), force=True)
+            run.kill()  # with the whole machine, which comes back six hours later
+        for _ in range(3):  # `paddock up` is started again and again meanwhile
             office = office_of(asked, max_runs=0)
-            every = f'{{cron: "0 * * * *", timezone: UTC{more}}}'
-            post = await put(asked, office, triggered(tmp_path, every))
-            now = datetime.now(UTC).replace(minute=30, second=0, microsecond=0)
-            (timed,) = post.triggered.schedules
-            at = now.replace(minute=0) - timedelta(hours=6)
-            await SchedulePlanner(asked, office).plan(at - timedelta(minutes=30))
-            first = await office.submit(
-                post, timed.key, f"{post.deployment}:{timed.key}:{at.isoformat()}", at=at
-            )
-            with subprocess.Popen(["sleep", "600"]) as run:  # noqa: ASYNC220
-                await asked.started(first.id, process_mark(run.pid))
-                await client.set_flow_run_state(UUID(first.id), Running(), force=True)
-                run.kill()  # with the whole machine, which comes back six hours later
-            for _ in range(3):  # `paddock up` is started again and again meanwhile
-                office = office_of(asked, max_runs=0)
-                await put(asked, office, post.triggered)
-                await SchedulePlanner(asked, office).plan(now)
-                await office.round()
-                while office.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
-                    await asyncio.sleep(0.05)
-                await office.round()
-            there = await asked.open_runs([post.deployment])
-            assert sum("parent" in one.parameters for one in there) == n_again
-            assert (
-                sum(one.at <= now and "parent" not in one.parameters for one in there) == n_missed
-            )
-
-    asyncio.run(main())
+            await put(asked, office, post.triggered)
+            await SchedulePlanner(asked, office).plan(now)
+            await office.round()
+            while office.jobs:  # noqa: ASYNC110 - its end is seen to meanwhile
+                await asyncio.sleep(0.05)
+            await office.round()
+        there = await asked.open_runs([post.deployment])
+        assert sum("parent" in one.parameters for one in there) == n_again
+        assert sum(one.at <= now and "parent" not in one.parameters for one in there) == n_missed
 
 
 def test_a_run_that_ends_while_the_queue_is_read_is_not_taken_for_a_crashed_one(
@@ -278,40 +264,37 @@ def test_a_run_that_ends_while_the_queue_is_read_is_not_taken_for_a_crashed_one(
     asyncio.run(main())
 
 
-def test_who_submitted_a_run_hears_that_someone_cancelled_or_deleted_it(
+async def test_who_submitted_a_run_hears_that_someone_cancelled_or_deleted_it(
     tmp_path: Path, prefect_api: str
 ) -> None:
-    async def main() -> None:
-        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-            office, ends = office_of(asked), dict[str, str]()
-            post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
-            tomorrow = datetime.now(UTC) + timedelta(days=1)
-            ids: dict[str, UUID] = {}
+    async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+        office, ends = office_of(asked), dict[str, str]()
+        post = await put(asked, office, triggered(tmp_path, '{cron: "0 6 * * *"}'))
+        tomorrow = datetime.now(UTC) + timedelta(days=1)
+        ids: dict[str, UUID] = {}
 
-            async def submitted(name: str) -> None:
-                async def ended(job: ManagedRun | None, status: str, report: object) -> None:
-                    ends[name] = status
+        async def submitted(name: str) -> None:
+            async def ended(job: ManagedRun | None, status: str, report: object) -> None:
+                ends[name] = status
 
-                made = await office.submit(
-                    post, "watch inbox", f"{tmp_path}{name}", at=tomorrow, ended=ended
-                )
-                ids[name] = UUID(made.id)
+            made = await office.submit(
+                post, "watch inbox", f"{tmp_path}{name}", at=tomorrow, ended=ended
+            )
+            ids[name] = UUID(made.id)
 
-            for name in ("cancelled", "deleted", "left"):
-                await submitted(name)
-            await office.round()
-            assert ends == {}
-            await client.set_flow_run_state(ids["cancelled"], Cancelled(), force=True)
-            await client.delete_flow_run(ids["deleted"])
-            await office.round()
-            assert ends == {"cancelled": "interrupted", "deleted": "interrupted"}
+        for name in ("cancelled", "deleted", "left"):
+            await submitted(name)
+        await office.round()
+        assert ends == {}
+        await client.set_flow_run_state(ids["cancelled"], Cancelled(), force=True)
+        await client.delete_flow_run(ids["deleted"])
+        await office.round()
+        assert ends == {"cancelled": "interrupted", "deleted": "interrupted"}
 
-            await client.delete_deployment(UUID(post.deployment))
-            await put(asked, office, post.triggered)
-            await office.round()
-            assert ends.keys() == {"cancelled", "deleted", "left"}
-
-    asyncio.run(main())
+        await client.delete_deployment(UUID(post.deployment))
+        await put(asked, office, post.triggered)
+        await office.round()
+        assert ends.keys() == {"cancelled", "deleted", "left"}
 
 
 async def deployed(
@@ -332,65 +315,56 @@ def tomorrow() -> datetime:
         {"trigger": "watch inbox", "signature": "0" * 64},
     ],
 )  # fmt: skip
-def test_a_run_of_a_strangers_making_is_refused_and_says_why(
+async def test_a_run_of_a_strangers_making_is_refused_and_says_why(
     tmp_path: Path, prefect_api: str, caplog: pytest.LogCaptureFixture, theirs: dict[str, Any]
 ) -> None:
-    async def main() -> None:
-        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-            office, post = await deployed(asked, tmp_path)
-            made = await client.create_flow_run_from_deployment(
-                UUID(post.deployment), parameters=theirs, name="mine\nall well"
-            )
-            await office.round()
-            assert (office.queue, office.jobs) == ([], {})
-            state = (await client.read_flow_run(made.id)).state
+    async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+        office, post = await deployed(asked, tmp_path)
+        made = await client.create_flow_run_from_deployment(
+            UUID(post.deployment), parameters=theirs, name="mine\nall well"
+        )
+        await office.round()
+        assert (office.queue, office.jobs) == ([], {})
+        state = (await client.read_flow_run(made.id)).state
+        assert state is not None
+        assert state.is_failed()
+        assert str(state.message).startswith("Refused: ")
+        assert "run 'mineall well' of Prefect is refused: " in caplog.text
+
+
+async def test_a_run_that_a_stranger_changed_or_copied_is_refused(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+        office, post = await deployed(asked, tmp_path)
+        first = await office.submit(post, "watch inbox", f"{tmp_path}1", at=tomorrow())
+        second = await office.submit(post, "watch inbox", f"{tmp_path}2", at=tomorrow())
+        await office.round()
+        assert {run.id for run in office.queue} == {first.id, second.id}
+        changed = dict(first.parameters) | {"inputs": {"root": "/etc"}}
+        await client._client.patch(f"/flow_runs/{first.id}", json={"parameters": changed})
+        copied = await client.create_flow_run_from_deployment(
+            UUID(post.deployment), parameters=dict(second.parameters)
+        )
+        await office.round()
+        assert {run.id for run in office.queue} == {second.id}
+        for refused in (UUID(first.id), copied.id):
+            state = (await client.read_flow_run(refused)).state
             assert state is not None
             assert state.is_failed()
-            assert str(state.message).startswith("Refused: ")
-            assert "run 'mineall well' of Prefect is refused: " in caplog.text
-
-    asyncio.run(main())
 
 
-def test_a_run_that_a_stranger_changed_or_copied_is_refused(
+async def test_a_run_that_prefect_itself_starts_has_the_deployments_parameters_and_waits_its_turn(
     tmp_path: Path, prefect_api: str
 ) -> None:
-    async def main() -> None:
-        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-            office, post = await deployed(asked, tmp_path)
-            first = await office.submit(post, "watch inbox", f"{tmp_path}1", at=tomorrow())
-            second = await office.submit(post, "watch inbox", f"{tmp_path}2", at=tomorrow())
-            await office.round()
-            assert {run.id for run in office.queue} == {first.id, second.id}
-            changed = dict(first.parameters) | {"inputs": {"root": "/etc"}}
-            await client._client.patch(f"/flow_runs/{first.id}", json={"parameters": changed})
-            copied = await client.create_flow_run_from_deployment(
-                UUID(post.deployment), parameters=dict(second.parameters)
-            )
-            await office.round()
-            assert {run.id for run in office.queue} == {second.id}
-            for refused in (UUID(first.id), copied.id):
-                state = (await client.read_flow_run(refused)).state
-                assert state is not None
-                assert state.is_failed()
-
-    asyncio.run(main())
-
-
-def test_a_run_that_prefect_itself_starts_has_the_deployments_parameters_and_waits_its_turn(
-    tmp_path: Path, prefect_api: str
-) -> None:
-    async def main() -> None:
-        async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
-            office, post = await deployed(asked, tmp_path)
-            made = await client.create_flow_run_from_deployment(
-                UUID(post.deployment), state=Scheduled(scheduled_time=tomorrow())
-            )
-            await office.round()
-            assert [run.id for run in office.queue] == [str(made.id)]
-            assert dict(office.queue[0].parameters) == deployed_parameters(post.triggered.key)
-
-    asyncio.run(main())
+    async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+        office, post = await deployed(asked, tmp_path)
+        made = await client.create_flow_run_from_deployment(
+            UUID(post.deployment), state=Scheduled(scheduled_time=tomorrow())
+        )
+        await office.round()
+        assert [run.id for run in office.queue] == [str(made.id)]
+        assert dict(office.queue[0].parameters) == deployed_parameters(post.triggered.key)
 
 
 @pytest.mark.parametrize("auth_string", ["", "paddock:ours"])

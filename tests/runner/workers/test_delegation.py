@@ -141,24 +141,21 @@ def test_a_job_that_was_done_meanwhile_is_over_at_once(workers: Workers) -> None
     assert workers.states() == ["Cancelled", "Completed"]
 
 
-def test_a_job_that_is_stopped_stops_its_shares_and_begins_again_when_taken_up(
+async def test_a_job_that_is_stopped_stops_its_shares_and_begins_again_when_taken_up(
     workers: Workers,
 ) -> None:
-    async def main() -> None:
-        stop, first = begun(workers)
-        await workers.until(["Scheduled", "Scheduled"])
-        workers.say(1, "RUNNING")
-        stop.set()
-        await workers.until(["Cancelling", "Cancelled"])
-        workers.say(1, "CANCELLED", "Flow run was cancelled successfully.")
-        assert (await first).status == "interrupted"
+    stop, first = begun(workers)
+    await workers.until(["Scheduled", "Scheduled"])
+    workers.say(1, "RUNNING")
+    stop.set()
+    await workers.until(["Cancelling", "Cancelled"])
+    workers.say(1, "CANCELLED", "Flow run was cancelled successfully.")
+    assert (await first).status == "interrupted"
 
-        _, last = begun(workers)
-        await workers.until(["Cancelled", "Scheduled", "Cancelled", "Scheduled"])
-        workers.say(2, "COMPLETED")
-        assert (await last).status == "completed"
-
-    asyncio.run(main())
+    _, last = begun(workers)
+    await workers.until(["Cancelled", "Scheduled", "Cancelled", "Scheduled"])
+    workers.say(2, "COMPLETED")
+    assert (await last).status == "completed"
 
 
 @pytest.mark.parametrize("is_deleted", [False, True])
@@ -186,34 +183,28 @@ def test_a_share_that_a_person_ends_in_prefect_ends_the_job(
     assert report.message == ("Share 1 was deleted in Prefect." if is_deleted else words)
 
 
-def test_a_suspended_share_is_waited_for_and_said(workers: Workers) -> None:
-    async def main() -> None:
-        _, job = begun(workers)
-        await workers.until(["Scheduled", "Scheduled"])
-        workers.say(1, "RUNNING")
-        workers.say(1, "PAUSED")
-        async with asyncio.timeout(WITHIN_S):
-            while SUSPENDED_NOTE not in workers.notes:  # noqa: ASYNC110 - it looks by itself
-                await asyncio.sleep(0.1)
-        workers.say(1, "COMPLETED", "9 new")
-        assert (await job).status == "completed"
-
-    asyncio.run(main())
+async def test_a_suspended_share_is_waited_for_and_said(workers: Workers) -> None:
+    _, job = begun(workers)
+    await workers.until(["Scheduled", "Scheduled"])
+    workers.say(1, "RUNNING")
+    workers.say(1, "PAUSED")
+    async with asyncio.timeout(WITHIN_S):
+        while SUSPENDED_NOTE not in workers.notes:  # noqa: ASYNC110 - it looks by itself
+            await asyncio.sleep(0.1)
+    workers.say(1, "COMPLETED", "9 new")
+    assert (await job).status == "completed"
 
 
-def test_what_prefect_does_not_carry_out_is_refused_at_once(workers: Workers) -> None:
-    async def main() -> None:
-        stop, first = begun(workers)
-        await workers.until(["Scheduled", "Scheduled"])
-        workers.pause_deployment()
-        stop.set()
-        await first
-        _, second = begun(workers)
-        with pytest.raises(TrackingError, match="is paused in Prefect: resume it"):
-            await second
-        workers.job = replace(workers.job, work_pool="none", path=Path("/srv/other/p.yaml"))
-        _, third = begun(workers)
-        with pytest.raises(TrackingError, match="knows no work pool 'none'"):
-            await third
-
-    asyncio.run(main())
+async def test_what_prefect_does_not_carry_out_is_refused_at_once(workers: Workers) -> None:
+    stop, first = begun(workers)
+    await workers.until(["Scheduled", "Scheduled"])
+    workers.pause_deployment()
+    stop.set()
+    await first
+    _, second = begun(workers)
+    with pytest.raises(TrackingError, match="is paused in Prefect: resume it"):
+        await second
+    workers.job = replace(workers.job, work_pool="none", path=Path("/srv/other/p.yaml"))
+    _, third = begun(workers)
+    with pytest.raises(TrackingError, match="knows no work pool 'none'"):
+        await third

@@ -371,19 +371,16 @@ def test_two_programs_write_one_store_in_turns(tmp_path: Path) -> None:
     assert len(found) == len(set(found)) == 3 * 7
 
 
-def test_what_another_program_wrote_is_seen_by_who_looks_and_searches(tmp_path: Path) -> None:
-    async def main() -> None:
-        mine, other = OpenStores(tmp_path), OpenStores(tmp_path)
-        path = tmp_path / "index.lance"
-        here = await mine.open(path, None, MODEL)
-        await here.replace(item("a.md"), rows("one"))
-        there = await other.open(path, None, MODEL)
-        await there.replace(item("b.md"), rows("two"))
-        assert [hit.item for hit in await here.matching("two", 5)] == ["b.md"]
-        await mine.look([path])
-        assert mine.content(path) == other.content(path) != ""
-
-    asyncio.run(main())
+async def test_what_another_program_wrote_is_seen_by_who_looks_and_searches(tmp_path: Path) -> None:
+    mine, other = OpenStores(tmp_path), OpenStores(tmp_path)
+    path = tmp_path / "index.lance"
+    here = await mine.open(path, None, MODEL)
+    await here.replace(item("a.md"), rows("one"))
+    there = await other.open(path, None, MODEL)
+    await there.replace(item("b.md"), rows("two"))
+    assert [hit.item for hit in await here.matching("two", 5)] == ["b.md"]
+    await mine.look([path])
+    assert mine.content(path) == other.content(path) != ""
 
 
 def test_a_store_that_another_program_holds_is_waited_for_and_then_named(
