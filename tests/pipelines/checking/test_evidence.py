@@ -355,11 +355,10 @@ def test_the_parts_of_a_long_text_hold_what_the_whole_text_holds() -> None:
         sources = [line[2:].replace("\\n", "\n") for line in lines if line.startswith("= ")]
         text = ("\n" + "Nothing is said in these lines of a letter.\n" * 20).join(sources)
         whole = value_index(text)
-        for line in lines:
-            value = json.loads(line[2:].partition(" => ")[0]) if line[:2] in ("+ ", "- ") else ""
-            for said in _said_by(value):
-                there = {(one.start, one.text) for one in whole.find(said)}
-                assert {(one.start, one.text) for one in index_of(text, [said]).find(said)} == there
+        judged = [line[2:].partition(" => ")[0] for line in lines if line[:2] in ("+ ", "- ")]
+        for said in {said for value in judged for said in _said_by(json.loads(value))}:
+            there = {(one.start, one.text) for one in whole.find(said)}
+            assert {(one.start, one.text) for one in index_of(text, [said]).find(said)} == there
 
 
 NUMBER_WORDS = (
