@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.browser import Browser, browser
+
 if TYPE_CHECKING:
-    from tests.browser import Browser
     from tests.live import Live
 
 # A model that is new to a machine is measured for some seconds when it is loaded; tests, whose
@@ -152,8 +153,6 @@ def live(shared_service: Live) -> Iterator[Live]:
 @pytest.fixture(scope="session")
 def shared_browser() -> Iterator[Browser]:
     """Yield a Chromium that knows every name under `example` as this machine."""
-    from tests.browser import browser
-
     with browser("--host-resolver-rules=MAP *.example 127.0.0.1") as running:
         yield running
 

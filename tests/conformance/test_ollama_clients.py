@@ -198,7 +198,7 @@ def test_errors(client: ollama.Client) -> None:
         list(client.pull("127.0.0.1:9/library/none", insecure=True, stream=True))
 
 
-def test_the_asynchronous_client_streams_side_by_side_and_cancels(live: Live) -> None:
+async def test_the_asynchronous_client_streams_side_by_side_and_cancels(live: Live) -> None:
     async def one(client: ollama.AsyncClient, number: int) -> str:
         messages = [{"role": "user", "content": f"What is {number} plus {number}?"}]
         said = ""
@@ -206,19 +206,16 @@ def test_the_asynchronous_client_streams_side_by_side_and_cancels(live: Live) ->
             said += part.message.content or ""
         return said
 
-    async def main() -> None:
-        client = ollama.AsyncClient(host=live.url, trust_env=False)
-        said = await asyncio.gather(*(one(client, number) for number in range(8)))
-        assert all(said)
-        answer = await client.generate(CHAT, "Hi", options=SHORT)
-        assert answer.response
-        long = await client.generate(CHAT, "Tell a long story.", stream=True)
-        async for _ in long:
-            break
-        await long.aclose()  # type: ignore[attr-defined]
-        await client._client.aclose()
-
-    asyncio.run(main())
+    client = ollama.AsyncClient(host=live.url, trust_env=False)
+    said = await asyncio.gather(*(one(client, number) for number in range(8)))
+    assert all(said)
+    answer = await client.generate(CHAT, "Hi", options=SHORT)
+    assert answer.response
+    long = await client.generate(CHAT, "Tell a long story.", stream=True)
+    async for _ in long:
+        break
+    await long.aclose()  # type: ignore[attr-defined]
+    await client._client.aclose()
     assert live.n_users_within(5) == 0
 
 

@@ -150,26 +150,23 @@ def test_words_from_outside_make_no_new_series() -> None:
     assert len(lines) < 6
 
 
-def test_streams_go_through_every_door_piece_by_piece(tmp_path: Any) -> None:
+async def test_streams_go_through_every_door_piece_by_piece(tmp_path: Any) -> None:
     file = tmp_path / "keys"
     file.write_text("k\n")
     house = SmallService(ServiceSettings(api_keys_file=file, rate_per_minute=100, origins=("*",)))
     pieces: list[tuple[float, bytes]] = []
 
-    async def go() -> None:
-        loop = asyncio.get_running_loop()
-        body: asyncio.Queue[Message] = asyncio.Queue()
-        body.put_nowait({"type": "http.request", "body": b""})
-        receive = body.get  # then it waits, as for a client that stays
+    loop = asyncio.get_running_loop()
+    body: asyncio.Queue[Message] = asyncio.Queue()
+    body.put_nowait({"type": "http.request", "body": b""})
+    receive = body.get  # then it waits, as for a client that stays
 
-        async def send(message: Message) -> None:
-            if message.get("body"):
-                pieces.append((loop.time(), message["body"]))
+    async def send(message: Message) -> None:
+        if message.get("body"):
+            pieces.append((loop.time(), message["body"]))
 
-        headers = [(b"host", b"localhost"), (b"x-api-key", b"k"), (b"origin", b"http://a.example")]
-        asked = {**scope("/api/slow"), "method": "GET", "headers": headers}
-        await house.app({**asked, "query_string": b"", "server": ("localhost", 1)}, receive, send)
-
-    asyncio.run(go())
+    headers = [(b"host", b"localhost"), (b"x-api-key", b"k"), (b"origin", b"http://a.example")]
+    asked = {**scope("/api/slow"), "method": "GET", "headers": headers}
+    await house.app({**asked, "query_string": b"", "server": ("localhost", 1)}, receive, send)
     assert [piece for _, piece in pieces] == [b"one ", b"two ", b"three"]
     assert pieces[2][0] - pieces[0][0] >= 0.015

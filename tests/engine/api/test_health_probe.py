@@ -35,7 +35,7 @@ def test_others_are_told_everything() -> None:
     }
 
 
-def test_a_question_meanwhile_shares_the_answer() -> None:
+async def test_a_question_meanwhile_shares_the_answer() -> None:
     n_asked = 0
 
     async def probe(within_s: float) -> tuple[ProbeResult, ...]:
@@ -44,14 +44,11 @@ def test_a_question_meanwhile_shares_the_answer() -> None:
         await asyncio.sleep(0.05)
         return (WELL,)
 
-    async def go() -> None:
-        health = HealthProbe()
-        hasty = asyncio.create_task(health.ask(probe))
-        rest = [asyncio.create_task(health.ask(probe)) for _ in range(20)]
-        await asyncio.sleep(0.01)
-        hasty.cancel()  # one leaves; the others still get their answer
-        assert all(report.is_well for report in await asyncio.gather(*rest))
-        assert (await health.ask(probe)).is_well, "a report is good for a second"
-
-    asyncio.run(go())
+    health = HealthProbe()
+    hasty = asyncio.create_task(health.ask(probe))
+    rest = [asyncio.create_task(health.ask(probe)) for _ in range(20)]
+    await asyncio.sleep(0.01)
+    hasty.cancel()  # one leaves; the others still get their answer
+    assert all(report.is_well for report in await asyncio.gather(*rest))
+    assert (await health.ask(probe)).is_well, "a report is good for a second"
     assert n_asked == 1

@@ -35,23 +35,20 @@ async def asked(
 
 
 @pytest.mark.parametrize("ref", PATHS)
-def test_the_path_of_a_file_is_refused_whatever_is_asked(ref: str) -> None:
+async def test_the_path_of_a_file_is_refused_whatever_is_asked(ref: str) -> None:
     pool, spec = FakePool(), ModelSpec(ref)
     messages = (Message("user", "a"),)
 
-    async def errors() -> None:
-        for verb, value in (
-            ("facts", spec),
-            ("count", CountRequest(spec, messages=messages)),
-            ("count", CountRequest(spec, texts=("a",))),
-            ("chat", ChatRequest(spec, messages)),
-            ("embed", EmbedRequest(spec, ("a",))),
-        ):
-            line = await asked(pool, verb, value)
-            assert line.error is not None
-            assert isinstance(read_error(line.error), InvalidName)
-
-    asyncio.run(errors())
+    for verb, value in (
+        ("facts", spec),
+        ("count", CountRequest(spec, messages=messages)),
+        ("count", CountRequest(spec, texts=("a",))),
+        ("chat", ChatRequest(spec, messages)),
+        ("embed", EmbedRequest(spec, ("a",))),
+    ):
+        line = await asked(pool, verb, value)
+        assert line.error is not None
+        assert isinstance(read_error(line.error), InvalidName)
     assert (pool.chats, pool.embeds, pool.counted) == ([], [], [])
 
 

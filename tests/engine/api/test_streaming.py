@@ -94,17 +94,14 @@ async def test_an_error_after_the_first_piece_is_the_last_line() -> None:
     assert client.sent[-1]["more_body"] is False
 
 
-def test_what_no_one_foresaw_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_what_no_one_foresaw_is_logged_and_not_told(caplog: pytest.LogCaptureFixture) -> None:
     async def items() -> AsyncGenerator[dict[str, Any], None]:
         yield {"n": 1}
         raise ZeroDivisionError("secret")
 
-    async def main() -> None:
-        client = Client()
-        await told(client, items())
-        assert json.loads(client.body.splitlines()[-1]) == {"error": "internal server error"}
-
-    asyncio.run(main())
+    client = Client()
+    await told(client, items())
+    assert json.loads(client.body.splitlines()[-1]) == {"error": "internal server error"}
     assert "secret" in caplog.text
 
 

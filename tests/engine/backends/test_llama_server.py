@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -136,18 +135,15 @@ async def test_deadlines_hold(chatting: LlamaServer) -> None:
         (ModelSpec(MODEL, "embed"), KEY, ModelBroken, "does not support embeddings"),
     ],
 )
-def test_what_the_server_refuses_is_said_in_its_words(
+async def test_what_the_server_refuses_is_said_in_its_words(
     chatting: LlamaServer, spec: ModelSpec, key: str, kind: type[EngineError], told: str
 ) -> None:
-    async def refused() -> None:
-        async with opened(chatting, key) as pool:
-            with pytest.raises(kind) as caught:
-                if spec.role == "embed":
-                    await pool.embed(EmbedRequest(spec, ("a",)))
-                await pool.chat(ChatRequest(spec, (Message("user", "x"),))).reply()
-        assert told in str(caught.value)
-
-    asyncio.run(refused())
+    async with opened(chatting, key) as pool:
+        with pytest.raises(kind) as caught:
+            if spec.role == "embed":
+                await pool.embed(EmbedRequest(spec, ("a",)))
+            await pool.chat(ChatRequest(spec, (Message("user", "x"),))).reply()
+    assert told in str(caught.value)
 
 
 async def test_estimates_lie_around_what_the_tokenizer_says(chatting: LlamaServer) -> None:

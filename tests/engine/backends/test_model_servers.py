@@ -71,16 +71,13 @@ async def said(server: ModelServer, request: ChatRequest) -> tuple[Any, list[Chu
         ),
     ],
 )
-def test_each_program_is_known_by_what_it_tells(
+async def test_each_program_is_known_by_what_it_tells(
     kind: str, n_ctx_tokens: int, told: list[str]
 ) -> None:
-    async def known() -> None:
-        async with opened(OpenAIService(kind)) as (server, notes):
-            facts = await server.facts(M)
-        assert (facts.architecture, facts.n_ctx_tokens) == (kind, n_ctx_tokens)
-        assert notes == told
-
-    asyncio.run(known())
+    async with opened(OpenAIService(kind)) as (server, notes):
+        facts = await server.facts(M)
+    assert (facts.architecture, facts.n_ctx_tokens) == (kind, n_ctx_tokens)
+    assert notes == told
 
 
 async def test_where_no_one_says_how_long_a_prompt_may_be_the_author_must() -> None:
@@ -293,22 +290,19 @@ LATER = {"error": {"message": "slow down"}}
         ((418, "[" * 10_000, {}), BadRequest, "refuses the request (418: "),
     ],
 )
-def test_a_refusal_is_to_be_mended_or_waited_out_or_asked_elsewhere(
+async def test_a_refusal_is_to_be_mended_or_waited_out_or_asked_elsewhere(
     refusal: tuple[int, Any, dict[str, str]], kind: type[Exception], told: str
 ) -> None:
     service = OpenAIService("vllm")
 
-    async def refused() -> None:
-        async with opened(service) as (server, _):
-            await server.facts(M)
-            service.refusal = refusal
-            with pytest.raises(kind) as caught:
-                await said(server, ChatRequest(M, TWO_WORDS))
-        assert told in str(caught.value)
-        if isinstance(caught.value, ServerBusy):
-            assert caught.value.after_s == (7.0 if refusal[2] else None)
-
-    asyncio.run(refused())
+    async with opened(service) as (server, _):
+        await server.facts(M)
+        service.refusal = refusal
+        with pytest.raises(kind) as caught:
+            await said(server, ChatRequest(M, TWO_WORDS))
+    assert told in str(caught.value)
+    if isinstance(caught.value, ServerBusy):
+        assert caught.value.after_s == (7.0 if refusal[2] else None)
 
 
 @pytest.mark.parametrize(
@@ -327,19 +321,16 @@ def test_a_refusal_is_to_be_mended_or_waited_out_or_asked_elsewhere(
         ),
     ],
 )
-def test_an_answer_that_goes_wrong_in_the_middle_is_none(
+async def test_an_answer_that_goes_wrong_in_the_middle_is_none(
     events: list[bytes], kind: type[Exception], told: str
 ) -> None:
     service = OpenAIService("vllm")
     service.events = events
 
-    async def broken() -> None:
-        async with opened(service) as (server, _):
-            with pytest.raises(kind) as caught:
-                await said(server, ChatRequest(M, TWO_WORDS))
-        assert told in str(caught.value)
-
-    asyncio.run(broken())
+    async with opened(service) as (server, _):
+        with pytest.raises(kind) as caught:
+            await said(server, ChatRequest(M, TWO_WORDS))
+    assert told in str(caught.value)
 
 
 async def test_what_is_no_server_of_this_api_is_named() -> None:

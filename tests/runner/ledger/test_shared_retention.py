@@ -55,21 +55,18 @@ def test_a_folder_without_runs_has_nothing_to_clean(url: str, tmp_path: Path) ->
     assert sweep_ledger(tmp_path / ".paddock", url, EVERYTHING) == SweepResult()
 
 
-def test_a_run_of_another_machine_without_heartbeats_has_died(
+async def test_a_run_of_another_machine_without_heartbeats_has_died(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PADDOCK_LEDGER", url)
     ages = {"young": 10.0, "silent": 1_000.0}
 
-    async def write() -> None:
-        with Ledger(tmp_path / ".paddock", url=url) as ledger:
-            for run, age_s in ages.items():
-                row = {"run": run, "pipeline": "p", "file": "p.yaml", "status": "running"}
-                at = {"started": time.time() - age_s, "host": "elsewhere", "pid": 1}
-                ledger.record_run({**row, **at})
-            await ledger.durable()
-
-    asyncio.run(write())
+    with Ledger(tmp_path / ".paddock", url=url) as ledger:
+        for run, age_s in ages.items():
+            row = {"run": run, "pipeline": "p", "file": "p.yaml", "status": "running"}
+            at = {"started": time.time() - age_s, "host": "elsewhere", "pid": 1}
+            ledger.record_run({**row, **at})
+        await ledger.durable()
     found = {
         past.row.run: past.status for past in recent_runs(find_ledgers([tmp_path]), limit=5).runs
     }

@@ -250,26 +250,23 @@ def test_calls_of_one_trigger_and_group_are_one_run_in_their_order() -> None:
     assert numbers(large) == [[0]]
 
 
-def test_a_thousand_calls_at_once_are_all_on_the_disk_and_none_twice(tmp_path: Path) -> None:
-    async def main() -> None:
-        queue = WebhookQueue(tmp_path)
-        await queue.open()
-        calls = [AcceptedCall(f"k{n}", "p", "webhook /x", {"n": n}) for n in range(1_000)]
-        told = await asyncio.gather(*(queue.put(call) for call in [*calls, *calls[:100]]))
-        assert sum(one.is_known for one in told) == 100
-        (first, *_) = await queue.oldest("p", 5)
-        await queue.queued([first], "flow-run")
-        assert (await queue.put(first)).run == "flow-run"
-        await queue.close()
-        again = WebhookQueue(tmp_path)
-        await again.open()
-        assert again.waiting == {"p": 999}
-        assert again.arrived.is_set()
-        left = await again.oldest("p", 2_000)
-        assert sorted(one.inputs["n"] for one in left) == list(range(1, 1_000))
-        await again.close()
-
-    asyncio.run(main())
+async def test_a_thousand_calls_at_once_are_all_on_the_disk_and_none_twice(tmp_path: Path) -> None:
+    queue = WebhookQueue(tmp_path)
+    await queue.open()
+    calls = [AcceptedCall(f"k{n}", "p", "webhook /x", {"n": n}) for n in range(1_000)]
+    told = await asyncio.gather(*(queue.put(call) for call in [*calls, *calls[:100]]))
+    assert sum(one.is_known for one in told) == 100
+    (first, *_) = await queue.oldest("p", 5)
+    await queue.queued([first], "flow-run")
+    assert (await queue.put(first)).run == "flow-run"
+    await queue.close()
+    again = WebhookQueue(tmp_path)
+    await again.open()
+    assert again.waiting == {"p": 999}
+    assert again.arrived.is_set()
+    left = await again.oldest("p", 2_000)
+    assert sorted(one.inputs["n"] for one in left) == list(range(1, 1_000))
+    await again.close()
     assert (tmp_path / "webhooks.sqlite").stat().st_mode & 0o077 == 0
 
 

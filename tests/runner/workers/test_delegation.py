@@ -91,35 +91,32 @@ def begun(
     return stop, asyncio.create_task(coming)
 
 
-def test_a_job_that_is_passed_on_is_taken_up_with_the_shares_that_are_there(
+async def test_a_job_that_is_passed_on_is_taken_up_with_the_shares_that_are_there(
     workers: Workers,
 ) -> None:
-    async def main() -> None:
-        stop, first = begun(workers, is_handed_over=True)
-        await workers.until(["Scheduled", "Scheduled"])
-        await asyncio.sleep(1.5)
-        nobody = f"no worker of '{workers.pool}' is online; waiting for one"
-        assert set(workers.notes) == {nobody}
-        workers.say(1, "RUNNING")
-        async with asyncio.timeout(WITHIN_S):
-            while workers.notes[-1] != "":  # noqa: ASYNC110 - it looks by itself
-                await asyncio.sleep(0.1)
-        stop.set()
-        assert (await first).status == "interrupted"
-        assert workers.states() == ["Running", "Scheduled"]
+    stop, first = begun(workers, is_handed_over=True)
+    await workers.until(["Scheduled", "Scheduled"])
+    await asyncio.sleep(1.5)
+    nobody = f"no worker of '{workers.pool}' is online; waiting for one"
+    assert set(workers.notes) == {nobody}
+    workers.say(1, "RUNNING")
+    async with asyncio.timeout(WITHIN_S):
+        while workers.notes[-1] != "":  # noqa: ASYNC110 - it looks by itself
+            await asyncio.sleep(0.1)
+    stop.set()
+    assert (await first).status == "interrupted"
+    assert workers.states() == ["Running", "Scheduled"]
 
-        _, killed = begun(workers)  # and no one is told
-        await asyncio.sleep(1.5)
-        killed.cancel()
-        _, last = begun(workers)
-        await asyncio.sleep(1.5)
-        assert workers.states() == ["Running", "Scheduled"]
-        workers.say(1, "COMPLETED", "9 new")
-        report = await last
-        assert (report.run, report.status) == (workers.job.name, "completed")
-        assert report.message == "9 new"
-
-    asyncio.run(main())
+    _, killed = begun(workers)  # and no one is told
+    await asyncio.sleep(1.5)
+    killed.cancel()
+    _, last = begun(workers)
+    await asyncio.sleep(1.5)
+    assert workers.states() == ["Running", "Scheduled"]
+    workers.say(1, "COMPLETED", "9 new")
+    report = await last
+    assert (report.run, report.status) == (workers.job.name, "completed")
+    assert report.message == "9 new"
     # What no one has begun is not left for a worker that has time tomorrow.
     assert [(run["state_name"], run["state"]["message"]) for run in workers.shares()] == [
         ("Completed", "9 new"),
@@ -127,17 +124,14 @@ def test_a_job_that_is_passed_on_is_taken_up_with_the_shares_that_are_there(
     ]
 
 
-def test_a_job_that_was_done_meanwhile_is_over_at_once(workers: Workers) -> None:
-    async def main() -> None:
-        stop, first = begun(workers, is_handed_over=True)
-        await workers.until(["Scheduled", "Scheduled"])
-        stop.set()
-        await first
-        workers.say(2, "COMPLETED", "9 new")
-        _, last = begun(workers)
-        assert ((await last).status, (await last).message) == ("completed", "9 new")
-
-    asyncio.run(main())
+async def test_a_job_that_was_done_meanwhile_is_over_at_once(workers: Workers) -> None:
+    stop, first = begun(workers, is_handed_over=True)
+    await workers.until(["Scheduled", "Scheduled"])
+    stop.set()
+    await first
+    workers.say(2, "COMPLETED", "9 new")
+    _, last = begun(workers)
+    assert ((await last).status, (await last).message) == ("completed", "9 new")
     assert workers.states() == ["Cancelled", "Completed"]
 
 

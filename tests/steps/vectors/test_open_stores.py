@@ -349,24 +349,21 @@ def test_what_a_store_holds_is_known_without_opening_it(tmp_path: Path) -> None:
     assert asyncio.run(look(OpenStores(tmp_path))) == ("", "")
 
 
-def test_two_programs_write_one_store_in_turns(tmp_path: Path) -> None:
+async def test_two_programs_write_one_store_in_turns(tmp_path: Path) -> None:
     """Each with stores of its own, as two processes have; the lock on the disk is the same."""
 
-    async def main() -> None:
-        several = [OpenStores(tmp_path) for _ in range(3)]
-        path = tmp_path / "index.lance"
+    several = [OpenStores(tmp_path) for _ in range(3)]
+    path = tmp_path / "index.lance"
 
-        async def fill(who: int) -> None:
-            store = await several[who].open(path, None, MODEL)
-            for n in range(4):
-                await store.replace(item(f"{who}-{n}.md"), rows("one", "two"))
-            await store.replace(item(f"{who}-0.md"), rows("one"))
+    async def fill(who: int) -> None:
+        store = await several[who].open(path, None, MODEL)
+        for n in range(4):
+            await store.replace(item(f"{who}-{n}.md"), rows("one", "two"))
+        await store.replace(item(f"{who}-0.md"), rows("one"))
 
-        await asyncio.gather(*map(fill, range(3)))
-        for stores in several:
-            await stores.close()
-
-    asyncio.run(main())
+    await asyncio.gather(*map(fill, range(3)))
+    for stores in several:
+        await stores.close()
     found = texts_in(tmp_path)
     assert len(found) == len(set(found)) == 3 * 7
 
