@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from paddock.engine.context_length import DEFAULT_CTX_TOKENS, context_tokens
 from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound
 from paddock.engine.gguf import GgufHeader, check_file, join_headers, read_header, split_file_names
 from paddock.engine.request import ModelFacts
@@ -28,7 +29,6 @@ from paddock.engine.system.files import (
 )
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
 
-from .context_length import DEFAULT_CTX_TOKENS, context_tokens
 from .manifests import Manifest, StoredModel, read_stored_model
 from .model_names import ModelName, is_path, parse_name
 from .model_store import ModelStore

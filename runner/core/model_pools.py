@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.backends.token_counting import LocalTokenizer
+from paddock.engine.context_length import DEFAULT_CTX_TOKENS
 from paddock.engine.errors import EngineError
-from paddock.engine.models.context_length import DEFAULT_CTX_TOKENS
 from paddock.engine.request import (
     ChatRequest,
     ForwardingPool,
