@@ -18,7 +18,7 @@ from .value_words import alternatives
 _HOUR = r"(?P<h>[^\W_]+)(?![^\W_]|[.:]\d)"
 _ARABIC_HOUR = r"الساعة (?P<h>(?:الحادية|الثانية) عشرة?|[^\W_]+)"
 _SPOKEN: tuple[tuple[str, int], ...] = (
-    (rf"half past {_HOUR}|las {_HOUR} y media|le {_HOUR} e mezza", 30),
+    (rf"half past {_HOUR}|las {_HOUR} y media|{_HOUR} y media(?= de la)|le {_HOUR} e mezza", 30),
     (
         rf"(?:a )?quarter past {_HOUR}|viertel nach {_HOUR}|kwart over {_HOUR}|kvart (?:över"
         rf"|over) {_HOUR}|kwadrans po {_HOUR}|{_HOUR} çeyrek geç\w*",

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 from paddock.engine.system.text import path_text, resolve_ref
 
 from .numbers import MOST_DIGITS, Number, NumberReading, rounded
-from .text_index import Quote, Span, TextIndex, folded_words
+from .text_index import Quote, Span, TextIndex, folded_words, is_whole
 from .units import NO_UNIT, PERCENT, currency_names
 from .value_search import index_of
 from .values_in_text import TextValue, ValueIndex, values_in
@@ -393,7 +393,13 @@ class _Sources:
         exact = [one for one in quotes if one.match == "exact"]
         said = _said_by(text)
         if len(said) == 1 and said[0].text == text.strip().rstrip("."):
-            quotes = [*exact, *self._find_value(said[0])]
+            is_code = text.strip()[0].isalpha()  # EBM 4414 is not in EBM 4414F
+            found = self._find_value(said[0])
+            whole = self.index.text
+            quotes = [
+                *exact,
+                *(one for one in found if not is_code or is_whole(whole, one.start, one.end)),
+            ]
         elif exact:
             return exact
         elif not quotes and len(said) == 2:
@@ -419,7 +425,9 @@ class _Sources:
                 *after,
             ]:
                 start = first[0].start() if first else one.start
-                quotes.append(Quote(start, last[-1].end() if last else one.end, "normalised"))
+                end = last[-1].end() if last else one.end
+                if is_whole(whole, start, end):
+                    quotes.append(Quote(start, end, "normalised"))
         return quotes
 
     def _find_currency(self, text: str) -> list[Quote]:

@@ -22,7 +22,7 @@ from paddock.engine.system.text import counted, listed, one_line, path_text
 from .check import CheckFunction
 from .evidence import Path, missing_keys
 from .text_index import TextIndex
-from .value_words import contradicts, sides_at
+from .value_words import Side, contradicts, sides_at
 from .values_in_text import TextValue, is_month, values_in
 
 if TYPE_CHECKING:
@@ -422,10 +422,13 @@ def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
 def _unsupported_values(answer: str, source: TextIndex, within: float) -> list[TextValue]:
     """Return the values of an answer that a source lacks, in order."""
 
+    def sides_of(text: str, said: TextValue) -> frozenset[Side]:
+        return sides_at(text, said.bare[0], said.end, is_moment=said.is_moment)
+
     def is_supported(said: TextValue) -> bool:
-        sides = sides_at(answer, said.bare[0], said.end)
+        sides = sides_of(answer, said)
         return any(
-            not sides or not contradicts(sides, sides_at(source.text, found.bare[0], found.end))
+            not sides or not contradicts(sides, sides_of(source.text, found))
             for found in source.values.find(said, within)
         )
 

@@ -230,6 +230,7 @@ def spelled_numbers_in(text: str, whole: str = "") -> Iterator[SpelledNumber]:
         is_one = language == "en" and _ONE_BEFORE.search(text, max(0, start - 4), start)
         is_sure = (is_sure or bool(is_one)) and not _DUTCH_TEN.match(text, start)
         is_sure = is_sure and not (is_ordinal and _is_share(text, start, end))
+        is_sure = is_sure or (is_ordinal and _PART_OF_YEAR.match(text, end) is not None)
         yield SpelledNumber(start, end, frozenset(values), is_ordinal, is_sure)
         at += n_words
 
@@ -399,6 +400,11 @@ _SHARE_BEFORE = re.compile(r"\b(?:a|an|one|two|ein|zwei|un|une|deux)[\s-]+\Z", r
 _SHARE_AFTER = re.compile(
     r"s\b|[^\S\n]*(?![^\S\n]|[^\W\d_]|-[^\W\d_])|\s+(?:of|part\w*|person\w*)\b|-part|\s*,",
     re.IGNORECASE,
+)
+
+
+_PART_OF_YEAR = re.compile(
+    r"\s(?:quarter|quartal|trimest|kwarta|semest|half[- ]?year|halbjahr|halfjaar)", re.IGNORECASE
 )
 
 
@@ -618,7 +624,7 @@ _OTHER_MEANING = frozenset(
 )
 """Numbers that are words of other languages or names as well."""
 _LEAST_LATIN_CHARS = 4
-_SHORT_NUMBERS = frozenset(("iki", "üç", "beş", "dwa", "två"))
+_SHORT_NUMBERS = frozenset(("iki", "üç", "beş", "dwa", "två", "dez"))
 _LEAST_JOINED_CHARS, _MOST_JOINED_CHARS = 7, 50
 _LEAST_PART_CHARS = 2
 

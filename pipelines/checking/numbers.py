@@ -20,7 +20,7 @@ from .number_words import (
     values_of_word,
 )
 from .units import CURRENCIES, NO_UNIT, PERCENT, Unit, is_unit, units_after, units_before
-from .value_words import NO_DIRECTION, Direction, DirectionWords, shares_in
+from .value_words import NO_DIRECTION, Direction, DirectionWords, shares_in, time_bound
 
 _SPACES = "\u00a0\u202f\u2009"
 _GROUPS = "'\u2019" + _SPACES + " "
@@ -106,6 +106,17 @@ _HAN_MIXED = re.compile(
     r"(?:(?:[0-9],[0-9]{3}|[0-9]{1,4}(?!,[0-9]))(?![0-9万萬만億亿억千]))?"
 )
 _TURKISH_THOUSANDS = re.compile(r"(?<![\d.,])([0-9]{1,3}) bin ([0-9]{1,3})(?![\d.,]*\d)")
+_HUNDREDTHS = re.compile(
+    r"(?<![\w.,])([0-9]{1,6})[^\S\n]?(?:€|euros?|zł|m)(?:[^\S\n](?:e|et|y|con|und|and|en|i))?[^\S\n]"
+    r"([0-9]{2})(?=[^\S\n]?(?:[.,;:!?)\n]|\Z)(?![0-9])|\s(?:e|et|und|y|i|and|en|groß|hoch|lang)\b)",
+    re.IGNORECASE,
+)
+"""3 euro e 60, 1 m 80."""
+_YEAR = re.compile(r"(?:1[89]|20)[0-9]{2}", re.ASCII)
+_YEAR_BEFORE = re.compile(
+    r"(?:(?<!\w)(?:in|im|en|em|no|nel|de|of|since|depuis|desde|dal|seit|sinds|w|od|r\.|في|عام|سنة|منذ))[^\S\n]\Z",
+    re.IGNORECASE,
+)
 _HAN_MEASURES = "个個人名天年月日次周週家艘只隻条條岁歲元块塊倍位本台米公斤小分钟号"
 _PERCENT_BEFORE = re.compile(r"百分之\Z")
 _MINUS = re.compile(
@@ -301,7 +312,12 @@ def _digit_fractions_in(text: str, rest: str, words: DirectionWords) -> Iterator
 
 
 def _of_han_scales(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
-    """Yield numbers of several scales, such as 1億2000万, 1万3500 and, in Turkish, 102 bin 656."""
+    """Yield numbers of several scales: 1億2000万, 1万3500, 3 euro e 60, in Turkish 102 bin 656."""
+    for found in _HUNDREDTHS.finditer(rest):
+        value = rounded(int(found[1]) + int(found[2]) / 100)
+        units, _ = units_after(text, found.end(1))
+        readings = frozenset(NumberReading(value, unit) for unit in units)
+        yield Number(found[0], *found.span(), readings, direction=words.of(*found.span()))
     for found in _TURKISH_THOUSANDS.finditer(rest):
         value = 1000.0 * int(found[1]) + int(found[2])
         yield _number_at(text, *found.span(), (value,), words)
@@ -348,8 +364,12 @@ def _of_words(text: str, spelled: SpelledNumber, words: DirectionWords) -> Numbe
     start, end, is_sure = spelled.start, spelled.end, spelled.is_sure
     if spelled.is_ordinal:
         readings = frozenset(map(NumberReading, spelled.values))
-        name = text[start:end]
-        return Number(name, start, end, readings, 0, is_ordinal=True, is_sure=is_sure)
+        begin = max(0, start - _MOST_BEFORE_CHARS)
+        near = lower_case(text[begin : end + _MOST_BEFORE_CHARS])
+        return Number(
+            text[start:end], start, end, readings, 0, is_ordinal=True, is_sure=is_sure,
+            direction=Direction(bound=time_bound(near, start - begin, end - begin)),
+        )  # fmt: skip
     number = _number_at(text, start, end, tuple(spelled.values), words)
     is_amount = any(one.unit != NO_UNIT and one.value > 1 for one in number.readings)
     return replace(number, is_sure=is_sure or is_amount, is_ordinal=False)
@@ -562,6 +582,8 @@ def _blank_added_halves(text: str, rest: Untaken) -> None:
 def _direction_at(text: str, start: int, end: int, words: DirectionWords) -> Direction:
     """Return what the words around a number say, and its plus sign: (+5 %) is a rise."""
     direction = words.of(start, end)
+    if _YEAR.fullmatch(text, start, end) and _YEAR_BEFORE.search(text, max(0, start - 16), start):
+        return replace(direction, change=0, result=0, is_needed=False)  # when, not how much
     if _PLUS.search(text, max(0, start - 2), start) and not direction.change:
         return replace(direction, change=1)
     return direction

@@ -87,12 +87,23 @@ _UNIT_NAMES: Mapping[tuple[str, float], str] = {
         1,
     ): "متر مترا أمتار metre* м 米 m metre metres meter meters mètre mètres "
     "metern metro metros metri",
-    ("metre", 1000): "км 公里 كم كيلومتر كيلومترا quilómetros quilômetros quilómetro kilometre* "
+    (
+        "metre",
+        1000,
+    ): "км 公里 كم كيلومتر كيلومترا كيلومترات quilómetros quilômetros quilómetro kilometre* "
     "km kilometre kilometres kilometer kilometers kilomètre kilomètres kilometern "
     "kilómetro kilómetros chilometro chilometri kms",
-    ("metre", 0.01): "cm centimetre centimetres centimeter centimeters centimètre centimètres "
+    (
+        "metre",
+        0.01,
+    ): "سم سنتيمتر سنتيمترا سنتيمترات سنتمتر "
+    "cm centimetre centimetres centimeter centimeters centimètre centimètres "
     "zentimeter centímetro centímetros centimetro centimetri",
-    ("metre", 0.001): "mm millimetre millimetres millimeter millimeters millimètre millimètres",
+    (
+        "metre",
+        0.001,
+    ): "ملم مم مليمتر مليمترا مليمترات mm millimetre millimetres millimeter millimeters "
+    "millimètre millimètres",
     ("metre", 1609.344): "mi mile miles meile meilen milles millas miglia mijl",
     ("metre", 1852): "nm nmi seemeile seemeilen",
     ("metre", 0.3048): "ft foot feet fuß",
@@ -103,18 +114,22 @@ _UNIT_NAMES: Mapping[tuple[str, float], str] = {
         1,
     ): "غرام غراما غرامات جرام грамм* г 克 g gram grams gramme grammes gramm "
     "gramo gramos grammo grammi",
-    ("gram", 1000): "кг 公斤 千克 كغ كجم كيلوغرام كيلوغراما килограмм* "
+    (
+        "gram",
+        1000,
+    ): "кг 公斤 千克 كغ كجم كيلو كيلوغرام كيلوغراما كيلوغرامات كيلوجرام "
+    "كيلوجرامات килограмм* "
     "quilo quilos quilogramas kg kilo kilos kilogram kilograms kilogramme kilogrammes kilogramm "
     "kilogramo kilogramos chilo chili chilogrammo chilogrammi",
     ("gram", 0.001): "мг 毫克 ملغ ملغم مغ ملليغرام миллиграмм* "
     "mg milligram milligrams milligramme milligrammes milligramm miligramos",
     ("gram", 1e-6): "µg μg mcg microgram micrograms mikrogramm",
-    ("gram", 1e6): "т тонн тонны 吨 トン "
+    ("gram", 1e6): "т тонн тонны 吨 トン طن طنا أطنان "
     "t tonne tonnes ton tons tonnen tonelada toneladas tonnellata tonnellate",
     ("gram", 453.59237): "lb lbs pound pounds pfund libbra libbre libra libras livres funt*",
     ("gram", 28.349523125): "oz ounce ounces unzen onces",
-    ("litre", 1): "л 升 l litre litres liter liters litern litro litros litri",
-    ("litre", 0.001): "ml millilitre millilitres milliliter milliliters",
+    ("litre", 1): "لتر لترا لترات ليتر л 升 l litre litres liter liters litern litro litros litri",
+    ("litre", 0.001): "مل ملليلتر ml millilitre millilitres milliliter milliliters",
     ("litre", 0.01): "cl",
     ("litre", 100): "hl",
     ("litre", 3.785411784): "gal gallon gallons gallonen",
@@ -280,6 +295,10 @@ def is_unit(name: str) -> bool:
     return name in _UNITS_BY_NAME
 
 
+_COPULA = re.compile(r"[dt][ıiuü]r\Z")
+"""`Is` in Turkish: 30 aydır."""
+
+
 def units_after(text: str, at: int) -> tuple[tuple[Unit, ...], int]:
     """Return the possible units after a number, and where they end.
 
@@ -299,6 +318,7 @@ def units_after(text: str, at: int) -> tuple[tuple[Unit, ...], int]:
     units = _UNITS_BY_NAME.get(name)
     if units is None and (len(name) > 1 or not name.isalpha() or name in "MLGT"):
         units = _UNITS_BY_NAME.get(name.casefold()) or _inflected(name.casefold())
+        units = units or _UNITS_BY_NAME.get(_COPULA.sub("", name.casefold()))
     if not units:
         return (), at
     per_hour = _PER_HOUR.match(text, found.end())

@@ -18,11 +18,13 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from .units import Unit, units_after
 
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -69,7 +71,7 @@ def alternatives(pattern: str) -> Iterator[str]:
 
 @lru_cache(maxsize=1)
 def _data() -> Any:
-    """Return the words of directions and periods, and the pairs of opposed words.
+    """Return the words of directions, periods, fractions and multiples, and the opposed words.
 
     Of an opposed word, a star is any ending and an underscore a space.
     """
@@ -103,13 +105,19 @@ def _first_of_directions() -> re.Pattern[str]:
     return first_words("|".join(_data()["directions"].values()))
 
 
-_PER_WORD = "per|an?|each|every|pro|im|je|in|par|à|al|por|cada|all|alla|ao|na|в|за|كل|في"
+_PER_WORD = (
+    r"l(?=['\u2019](?!an\w*\s(?:derni|pass|proch|scors)))"
+    r"|per|an?|each|every|pro|im|je|in|par|à|al|por|cada|all|alla|ao|na|в|за|كل|في"
+)
 _PER = (
     rf"(?:{_PER_WORD})(?:\s(?:der|la|l(?=['\u2019])))?[\s'\u2019]"
     r"(?:calendar\s)?(?:[^\s\d.,;]{1,12}[²³]?\s(?:und|and|et|y|e|en|i|и|ve)\s(?:(?:per|pro|je|par|por|al|an?)\s)?)?"
 )
 """`je m² und Monat` is per month as well."""
 _HAN = re.compile("[\u2e80-\uffff]")
+_PER_UNIT = re.compile(
+    r"[^\S\n]?(?:/|(?:per|pro|je|par|por|al|el|le|il|lo|o|za|a|na|لل?ل?)(?=[^\S\n]))"
+)
 
 
 @lru_cache(maxsize=2)
@@ -119,7 +127,7 @@ def _periods(*, is_spaced: bool) -> re.Pattern[str]:
     for name, names in _data()["period names"].items():
         words = [one for one in _data()["periods"].get(name, "").split("|") if one]
         words = [one for one in words if bool(_HAN.match(one)) != is_spaced]
-        words += [f"{_PER}(?:{names})"] if is_spaced else []
+        words += [f"{_PER}(?:{names})(?!\\sالأ)"] if is_spaced else []
         kinds += [f"(?P<{name}>{'|'.join(words)})"] if words else []
     return re.compile(f"(?:{'|'.join(kinds)})" + (r"(?!\w)" if is_spaced else ""))
 
@@ -128,7 +136,7 @@ def _periods(*, is_spaced: bool) -> re.Pattern[str]:
 def _first_of_periods() -> re.Pattern[str]:
     words = "|".join(_data()["periods"].values()).replace("(?:", "(").split("|")
     firsts = {re.split(r"[(\[\\?]", one)[0][:4] for one in words}
-    return re.compile("|".join(one for one in firsts if len(one) > 2) + rf"|(?:{_PER_WORD})\Z")
+    return re.compile("|".join(one for one in firsts if len(one) > 2) + rf"|(?:l|{_PER_WORD})\Z")
 
 
 _SHORT_PERIODS = re.compile(r"(?<!\w)(?:(?P<year>p\.\s?a\.)|(?P<month>pcm)(?!\w))")
@@ -205,6 +213,13 @@ _TIME_AFTER = re.compile(
 _TIME_CHARS = 40
 
 
+_RANGE_BEFORE = re.compile(r"(?<![^\W_])(?:du|del|dal|do|vom|van|from|od)\s(?:dia\s)?\Z")
+_RANGE_AFTER = re.compile(r"\s(?:au|al|ao|bis|to|tot|do)\s(?:zum\s|dia\s|en met\s)?\d")
+_RANGE_END = re.compile(
+    r"(?<![^\W_])(?:du|del|dal|do|from)\s\d[^.;\n]{3,24}\s(?:au|al|ao|to)\s(?:dia\s)?\Z"
+)
+
+
 def time_bound(text: str, start: int, end: int) -> int:
     """Return what is said of a day or a time in a lower-case text: -1 before it, 1 after it.
 
@@ -216,6 +231,11 @@ def time_bound(text: str, start: int, end: int) -> int:
     before = _TIME_BEFORE.search(text, max(0, start - _TIME_CHARS), start)
     after = _TIME_AFTER.match(text, end)
     bound = 0
+    if before is None and after is None:
+        if _RANGE_AFTER.match(text, end) and _RANGE_BEFORE.search(text, max(0, start - 8), start):
+            return 1
+        if _RANGE_END.search(text, max(0, start - _TIME_CHARS), start):
+            return -1
     if before is not None:
         bound = (-1 if before["less"] else 1) * (-1 if before["neg"] else 1)
     if after is not None:
@@ -230,10 +250,11 @@ _COMPARED_AFTER = re.compile(
     r"[^\S\n]?(?:[^\W\d_]{2,20}\s(?=(?:more|fewer|less|mehr|weniger|de plus|de moins|más|menos|più"
     r"|meno|mais|meer|minder|więcej|mniej)\s(?:than|als|que|di|do|dan|niż)\s))?(?:(?P<more>more"
     r"|higher|mehr|höher|de plus|en plus|más|superior|supérieure?s?|più|superiore|mais"
-    r"|meer|hoger|więcej|wyż\w+|больше|выше|fazla(?! olma)|daha (?:fazla|yüksek)|أكثر|多|高)"
+    r"|meer|hoger|więcej|wyż\w+|больше|выше|in più|a mais|fazla(?! olma)"
+    r"|daha (?:fazla|yüksek)|أكثر|多|高)"
     r"|(?P<less>less|fewer|lower|weniger|niedriger|de moins|en moins|menos|inferior|inférieure?s?"
     r"|meno|inferiore"
-    r"|minder|lager|mniej|niż\w+|меньше|ниже|eksik|daha (?:az|düşük)|أقل|少|低))"
+    r"|in meno|a menos|minder|lager|mniej|niż\w+|меньше|ниже|eksik|daha (?:az|düşük)|أقل|少|低))"
     r"(?:\s(?:than|als|que|di|do|dan|niż|чем|من))?(?!\w*[a-z])"
 )
 """`6 % more`, which is a change; `more than 6 %` is a bound."""
@@ -274,13 +295,29 @@ _NOT_BEFORE_WORD = re.compile(
     r"|senza|sem|without|ohne|zonder|bez)\s(?:[^\W\d_]+\s){0,4}|n['\u2019]"
     r"|[不未没沒毋勿](?:得|能|可|应|應|会|會|宜|要|有)?)\Z"
 )
+_NEVER_NEGATED = re.compile(
+    r"at (?:least|most)|mindestens|wenigstens|minim|maxim|höchstens|au (?:moins|plus)|al menos"
+    r"|por lo"
+    r"|como m|almeno|al m|minstens|ten |tenminste|hoogstens|op zijn|pelo|no m|co najm|przyn|najw"
+    r"|en az"
+    r"|至少|最|少なくとも|على ال"
+)
+"""What `not` does not turn: if it is not ended at least 6 months before."""
 _TO_LEVEL = re.compile(
     r"[^\S\n](?:to|auf|à|a|al|tot|op|para|em|do|na|إلى|до|til|till|su)[^\S\n](?:[^\W\d_]+[^\S\n])?"
     r"[$€£]?\d[\d.,]*(?:[^\S\n]?[^\W\d_]{1,12}(?=[^\S\n]))?"
 )
 """`fell by 3 to 7 points`: where it went to is not what the word is about."""
+_FROM_LEVEL = re.compile(
+    r"(?<![^\W_])(?:from|von|vom|de|da|dal|dallo|van|z|ze|od|от|с|со|من)[^\S\n]"
+    r"[$€£]?[^\S\n]?\d[\d.,]*(?:[^\S\n]?[^\W_]{1,12}(?=[^\S\n])|[^\S\n]?[%€$£])?"
+    r"(?=[^\S\n](?:to|auf|à|aux?|a|al|ai|para|até|naar|tot|do|na|إلى|до|на)[^\S\n])"
+    r"|(?<![^\W_])(?:in|im|en|em|nel|no|w|в|في|عام)[^\S\n](?:[^\W\d_]{3,12}[^\S\n](?:de[^\S\n])?)?"
+    r"(?:19|20)\d\d(?![\d.,]*\d)(?:[^\S\n](?:r\.|roku|года))?"
+)
+"""`fell from 7 to 3`, `fell in 2023 to 3`: neither is where it went to."""
 _CLAUSE = re.compile(
-    r"[.!?;:\n,()、，。；：](?!\d)|\s(?:and|und|et|y|e|en|och|og|i|и|а|but|aber|mais|pero|ma|maar"
+    r"(?<!\s[rг])[.!?;:\n,()、，。；：](?!\d)|\s(?:and|und|et|y|e|en|och|og|i|и|а|but|aber|mais|pero|ma|maar"
     r"|ve|while|whereas|während)\s"
 )
 _STOP = re.compile(r"[.!?;\n。；](?!\d)")
@@ -309,6 +346,8 @@ class Direction:
     """-1 before or within, 1 after."""
     periods: frozenset[str] = frozenset()
     """Per what it is: `month`, `year`."""
+    per: frozenset[Unit] = frozenset()
+    """Per which measure it is: 7 euros a kilo."""
     is_needed: bool = False
     """A source must name a change as well: it rose or fell by so much, by a word for just that."""
 
@@ -324,6 +363,8 @@ class Direction:
         nothing.
         """
         if self.periods and other.periods and self.periods.isdisjoint(other.periods):
+            return True
+        if self.per and other.per and self.per.isdisjoint(other.per):
             return True
         if self.is_needed and not (other.change or other.result):
             return True
@@ -363,11 +404,18 @@ class DirectionWords:
         """Return what a word says; a bound that is negated is the opposite one."""
         kind, start = str(found.lastgroup), found.start()
         other = {"most": "least", "least": "most"}.get(kind)
+        other = other if not _NEVER_NEGATED.match(found[0]) else None
         is_not = other and _NOT_BEFORE_WORD.search(self._text, max(0, start - 60), start)
         return other if other and is_not else kind
 
     def of(self, start: int, end: int) -> Direction:
         """Return the direction of the number between two offsets."""
+        direction = self._direction_of(start, end)
+        per = _PER_UNIT.match(self._text, end)
+        units = frozenset(units_after(self._text, per.end())[0]) if per is not None else frozenset()
+        return replace(direction, per=units) if units else direction
+
+    def _direction_of(self, start: int, end: int) -> Direction:
         periods = self._periods_of(start, end) if self._periods else frozenset()
         compared = _COMPARED_AFTER.match(self._text, end)
         first = bisect_left(self._starts, start - _BEFORE_CHARS)
@@ -391,7 +439,7 @@ class DirectionWords:
             self._nearest(start, end, "loss", "profit"),
             self._order(start, end),
             periods,
-            is_needed,
+            is_needed=is_needed,
         )
 
     def _limit(self, start: int, end: int) -> int:
@@ -407,7 +455,7 @@ class DirectionWords:
         return _SIGNS[str(found.lastgroup)] if found is not None else 0
 
     def _periods_of(self, start: int, end: int) -> frozenset[str]:
-        """Return the period directly after a number, else those of its sentence."""
+        """Return the periods next to a number in its clause, else those of its sentence."""
         end += self._text[end - 3 : end + 1] in _ABBREVIATED
         first = bisect_left(self._periods, (start - _SENTENCE_CHARS,))
         last = bisect_left(self._periods, (end + _SENTENCE_CHARS,))
@@ -415,6 +463,13 @@ class DirectionWords:
         for at, _, period in near:
             if end <= at <= end + _NEXT_CHARS and not _NOT_NEXT.search(self._text, end, at):
                 return frozenset((period,))
+        before = {
+            period
+            for _, stop, period in near
+            if stop <= start and not _BREAK.search(self._text, stop, start)
+        }
+        if before:
+            return frozenset(before)
         spans = ((min(end, stop), max(start, at), period) for at, stop, period in near)
         return frozenset(
             period for one, two, period in spans if not _STOP.search(self._text, one, two)
@@ -424,7 +479,7 @@ class DirectionWords:
         signs = {less: -1, more: 1}
         first = bisect_left(self._starts, start - _BEFORE_CHARS)
         before = [
-            (self._text[one[1] : start], signs[one[2]])
+            (_FROM_LEVEL.sub("", self._text[one[1] : start]), signs[one[2]])
             for one in self._words[first : bisect_left(self._starts, start)]
             if one[2] in signs and one[1] <= start
         ][::-1]
@@ -446,45 +501,9 @@ class DirectionWords:
         return [one for one in self._words[first:last] if one[1] > end]
 
 
-_ONES = (
-    "a|an|one|ein|eine|einen|einem|einer|un|une|una|uno|één|een|um|uma|jedn[aąe]j?|одн[ауо]й?"
-    "|en|et|ett"
-    "|jedna|jedné|jednu"
-)
-_COUNTS: Mapping[str, str] = {
-    "1": _ONES,
-    "2": "two|zwei|deux|dos|due|twee|dois|duas|dwie|dwa|две|två|to|dvě",
-    "3": "three|drei|trois|tres|tre|drie|três|trzy|три|tre|tři",
-    "4": "four|vier|quatre|cuatro|quattro|quatro|cztery|четыре|fyra|fire|čtyři",
-    "5": "five|fünf|cinq|cinco|cinque|vijf|pięć|пять|fem|pět",
-}
-_PARTS: Mapping[int, str] = {
-    2: r"half|halves|halved|halving|hälfte|halbier\w*|moitié|mitad|metà|metade|helft"
-        r"|gehalveerd|połow[aęyą]|pół|yarım"
-    r"|половин[аыуе]|вдвое меньше|hälften|halverad\w*|halvdelen|halveret|polovin[auy]"
-    r"|půlk[auy]|yarısı\w*|yarıya|puolet"
-    r"|fele|felét|jumătate\w*|setengah|separuh|половин[аиу]|نصف|आध[ाेी]|חצי|מחצית|ครึ่งหนึ่ง"
-    r"|một nửa",
-    3: r"thirds?|drittel\w*|tiers|tercios?|terz[oi]|derden?|terços?|trzeci\w* częś\w*|trzecie"
-        r"|третья|третью|трети|треть"
-    r"|tredjedel\w*|třetin[auy]|kolmannes\w*|kolmasosa\w*|harmad\w*|treime|sepertiga"
-    r"|третин[аиу]|ثلث|ثلثي|ثلثا|तिहाई|שליש",
-    4: r"quarters?|viertel\w*|quarts?|cuartos?|quart[oi]|kwart|vierden?|ćwierć|czwart\w* "
-        r"częś\w*|czwarte|czwarta|четверт[ьи]"
-    r"|fjärdedel\w*|kvart|fjerdedel\w*|čtvrtin[auy]|neljännes\w*|neljäsosa\w*|negyed\w*|sfert"
-    r"|seperempat|чверт[ьі]|çeyre\w*|ربع|चौथाई|רבע",
-    5: r"fifths?|fünftel\w*|cinquièmes?|quintos?|quint[oi]|vijfde|piąt\w+ częś\w*|пят(?:ая|ую"
-        r"|ых)|femtedel\w*|pětin[auy]|viides\w*osa\w*|خمس",
-    6: r"sixths?|sechstel\w*|sixièmes?|zesde|sjättedel\w*|šestin[auy]",
-    8: r"eighths?|achtel\w*|huitièmes?|octavos?|ottav[oi]|achtste|osmin[auy]",
-    10: r"tenths?|zehntel\w*|dixièmes?|décimos?|decim[oi]|tiende|tiondel\w*|tiendedel\w*"
-        r"|desetin[auy]|kymmenes\w*",
-}  # fmt: skip
-
-
 @lru_cache(maxsize=1)
 def _first_of_fractions() -> re.Pattern[str]:
-    return first_words("|".join((*_COUNTS.values(), *_PARTS.values())))
+    return first_words("|".join((*_data()["numerators"].values(), *_data()["parts"].values())))
 
 
 _ALONE = frozenset((2,))
@@ -501,9 +520,9 @@ _TELLING_PART = re.compile(
 def _fractions() -> re.Pattern[str]:
     return re.compile(
         r"(?:(?:"
-        + "|".join(rf"(?P<c{n}>{words})" for n, words in _COUNTS.items())
+        + "|".join(rf"(?P<c{n}>{words})" for n, words in _data()["numerators"].items())
         + r")[\s-]+)?(?:(?:"
-        + "|".join(rf"(?P<p{n}>{words})" for n, words in _PARTS.items())
+        + "|".join(rf"(?P<p{n}>{words})" for n, words in _data()["parts"].items())
         + r"))(?!\w)"
     )
 
@@ -556,42 +575,25 @@ _NOT_AFTER = re.compile(
     r"|år|mile|final\w*|time|ly|earnings|results|place|floor|part(?:y|ies)|quarter|week|day"
     r"|year|van het jaar)(?!\w)|-(?!\w*$)\w+|\s*(?:19|20)\d\d)"
 )
-_MULTIPLES: Mapping[float, str] = {
-    2: r"twice|two-?fold|doubl(?:ed|es|ing)|double|zweimal|doppelt\w*|verdoppel\w*"
-        r"|zweifach\w*|deux fois|doubl[eé]\w*|dos veces"
-    r"|doble|duplic\w*|due volte|doppio|raddoppi\w*|tweemaal|twee keer|verdubbel\w*|duas "
-    r"vezes|dobro|dobr(?:ou|aram)|dwukrotn\w*"
-    r"|dwa razy|podwoi\w*|вдвое|дважды|удво\w*|fördubbl\w*|dubbelt|två gånger|fordobl\w*"
-    r"|dobbelt|dvojnásob\w*|zdvojnásob\w*|iki kat\w*"
-    r"|kaksinkertai\w*|kétszeres\w*|dublu|dublat|удвічі|вдвічі|ضعف\w*|दोगुन\w*|כפול|הוכפל\w*",
-    3: r"thrice|three-?fold|tripl(?:ed|es|ing)|triple|dreimal|dreifach\w*|verdreifach\w*"
-        r"|trois fois|tripl\w*|tres veces|triplic\w*"
-    r"|tre volte|driemaal|drie keer|verdrievoudig\w*|três vezes|trzykrotn\w*|trzy razy"
-    r"|potroi\w*|втрое|трижды|утро\w*|tredubbl\w*"
-    r"|tre gånger|tredobl\w*|trojnásob\w*|ztrojnásob\w*|üç kat\w*|तिगुन\w*|втричі|kolminkertai\w*",
-    4: r"quadrupl\w*|four-?fold|vervierfach\w*|vierfach\w*|quadrupl\w*|cuadruplic\w*"
-        r"|quadruplic\w*|verviervoudig\w*|czterokrotn\w*"
-    r"|вчетверо|fyrdubbl\w*|firedobl\w*|dört kat\w*",
-    10: r"ten-?fold|zehnfach\w*|verzehnfach\w*|decuplic\w*|tienvoud\w*|dziesięciokrotn\w*"
-        r"|десятикратн\w*|tiodubbl\w*",
-}  # fmt: skip
 
 
 @lru_cache(maxsize=1)
 def _multiples() -> re.Pattern[str]:
     return re.compile(
-        "(?:" + "|".join(rf"(?P<m{n}>{words})" for n, words in _MULTIPLES.items()) + r")(?!\w)"
+        "(?:"
+        + "|".join(rf"(?P<m{n}>{words})" for n, words in _data()["multiples"].items())
+        + r")(?!\w)"
     )
 
 
 @lru_cache(maxsize=1)
 def _first_of_multiples() -> re.Pattern[str]:
-    return first_words("|".join(_MULTIPLES.values()))
+    return first_words("|".join(_data()["multiples"].values()))
 
 
 @lru_cache(maxsize=1)
 def _first_of_parts() -> re.Pattern[str]:
-    return first_words("|".join(_PARTS.values()))
+    return first_words("|".join(_data()["parts"].values()))
 
 
 def is_share_word(word: str) -> bool:
@@ -689,6 +691,8 @@ _BREAK = re.compile(
     r"|\s(?:and|und|et|y|e|en|i|oraz|ve|but|aber|mais|pero|ma|maar|ale|while|whereas|während)\s"
 )
 _NEXT = re.compile(r"[^\S\n]?(?:[^\W\d_]+\.?[^\S\n])?[(\uff08]?")
+_APPENDED = re.compile(r"[^\S\n]?(?:[^\W\d_]+[^\S\n]?){0,2},[^\S\n]")
+"""680 € por mês, acrescido de IVA."""
 _SIDE_BEFORE_CHARS, _SIDE_AFTER_CHARS, _NOT_CHARS = 100, 50, 30
 
 
@@ -700,7 +704,7 @@ def contradicts(answer: frozenset[Side], source: frozenset[Side]) -> bool:
     )
 
 
-def sides_at(text: str, start: int, end: int) -> frozenset[Side]:
+def sides_at(text: str, start: int, end: int, *, is_moment: bool = False) -> frozenset[Side]:
     """Return the sides of the opposed words that a number between two offsets is said with.
 
     >>> sides_at("gross 3,200, net 2,410", 6, 11) == sides_at("3,200 brutto", 0, 5)
@@ -710,9 +714,13 @@ def sides_at(text: str, start: int, end: int) -> frozenset[Side]:
     before, after = text[first:start], text[end : end + _SIDE_AFTER_CHARS]
     if first and not before[0].isspace():  # it may begin inside a word
         before = before.partition(" ")[2] or before
-    earlier, later = _sides_in(before), _sides_in(after)
-    near = {side for _, at, side in earlier if not _BREAK.search(before, at)}
-    near |= {side for at, _, side in later if _is_next(after, at)}
+    n_pairs = len(_pairs()) if is_moment else len(_data()["opposites"])
+    earlier, later = (
+        [one for one in _sides_in(part) if one[2][0] < n_pairs] for part in (before, after)
+    )
+    label = before.rstrip(" :)\uff09")
+    near = {side for _, at, side in earlier if not _BREAK.search(label, at)}
+    near |= {side for at, stop, side in later if _is_next(after, at, stop)}
     if near:
         return frozenset(near)
     found = {side for at, _, side in later if not _BREAK.search(after, 0, at)}
@@ -724,8 +732,11 @@ def sides_at(text: str, start: int, end: int) -> frozenset[Side]:
     return frozenset(found)
 
 
-def _is_next(after: str, at: int) -> bool:
+def _is_next(after: str, at: int, stop: int) -> bool:
     """Return whether a word is directly after a number, and no conjunction between."""
+    is_phrase = " " in after[at:stop] and not after[stop : stop + 2].strip().isdecimal()
+    if is_phrase and _APPENDED.fullmatch(after, 0, at):
+        return True
     is_near = _NEXT.fullmatch(after, 0, at) is not None
     return is_near and after[at] != "و" and not _BREAK.search(after[:at].rstrip("(\uff08"))
 
@@ -767,10 +778,15 @@ def _any_phrase() -> re.Pattern[str]:
     return re.compile("|".join(one.pattern for _, one in _side_phrases()))
 
 
+def _pairs() -> Sequence[Sequence[str]]:
+    """Return the pairs of opposed words; the last ones are only about days and times."""
+    return (*_data()["opposites"], *_data()["opposed moments"])
+
+
 def _side_patterns(*, is_phrase: bool) -> Sequence[tuple[Side, re.Pattern[str]]]:
     """Return a pattern for each side: of its words, or of what is found inside longer text."""
     found = []
-    for pair, sides in enumerate(_data()["opposites"]):
+    for pair, sides in enumerate(_pairs()):
         for side, words in zip((-1, 1), sides, strict=True):
             chosen = []
             for word in words.split():

@@ -185,6 +185,13 @@ class TextValue:
         return (self.number and self.number.bare) or (self.start, self.end)
 
     @property
+    def is_moment(self) -> bool:
+        """Whether it is a day, a time, or a number that may be a year."""
+        number = self.number
+        years = number.readings if number is not None else ()
+        return bool(self.days or self.clocks) or any(1000 <= one.value < 2200 for one in years)
+
+    @property
     def is_sure(self) -> bool:
         """Whether it can only be a number, a date or a time."""
         return not self.is_loose and (self.number is None or self.number.is_sure)
@@ -262,7 +269,8 @@ class ValueIndex:
                     yield found
         if number.is_ordinal:
             for reading in number.readings:
-                yield from self._codes.get(f"roman{reading.value:.0f}", ())
+                for kind in ("roman", "q"):
+                    yield from self._codes.get(f"{kind}{reading.value:.0f}", ())
             for reading in number.readings:
                 yield from self._ordinals.get(reading.value, ())
         inner = [
@@ -297,16 +305,34 @@ class ValueIndex:
     def _find_number(
         self, reading: NumberReading, number: Number, within: float
     ) -> Iterator[TextValue]:
-        has_unit = reading.unit != NO_UNIT
+        """Yield the same numbers; what has the unit decides, else what has none.
+
+        A number without a unit may have any, but not one that may be an article, nor where the
+        same number has another unit of that kind: 4 months, where only 4 years are.
+        """
+        has_unit, dimension = reading.unit != NO_UNIT, reading.unit.dimension
         if has_unit:
             with_unit = [*self._find_with_unit(reading, within)]
             yield from (said for found, said in with_unit if _agree(number, found))
             if with_unit:
                 return  # what says something else about the same amount decides
         for value in self._near(reading.value, within):
-            for other_has_unit, other, said in self._values[value]:
-                if not (has_unit and other_has_unit) and _agree(number, other):
-                    yield said
+            places = self._values[value]
+            if number.is_ordinal:
+                places = [one for one in places if one[1] and one[1].is_ordinal] or places
+            if has_unit and any(_has_dimension(other, dimension) for _, other, _ in places):
+                continue
+            plain = [(other, said) for has_one, other, said in places if not has_one]
+            plain_ones = [
+                said
+                for other, said in plain
+                if _agree(number, other) and (not has_unit or other is None or other.is_sure)
+            ]
+            yield from plain_ones
+            if not has_unit and (plain_ones or not plain):
+                yield from (
+                    said for has_one, other, said in places if has_one and _agree(number, other)
+                )
 
     def _find_with_unit(
         self, reading: NumberReading, within: float
@@ -471,6 +497,11 @@ def _orders_in(text: str) -> frozenset[Order]:
         elif int(second) > 12 >= int(first) > 0:
             orders.add("month first")
     return frozenset(orders)
+
+
+def _has_dimension(number: Number | None, dimension: str) -> bool:
+    kinds = ("second", "month") if dimension in ("second", "month") else (dimension,)
+    return number is not None and any(one.unit.dimension in kinds for one in number.readings)
 
 
 def _agree(number: Number, other: Number | None) -> bool:

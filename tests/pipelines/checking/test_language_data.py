@@ -129,6 +129,13 @@ COUNTED = (
 )  # fmt: skip
 
 
+_IN_POLISH_MONTHS = (
+    "styczniu lutym marcu kwietniu maju czerwcu lipcu sierpniu wrześniu październiku listopadzie "
+    "grudniu"
+)
+"""As after `w`; CLDR has the nominative and the genitive."""
+
+
 def months() -> dict[str, list[int]]:
     """Return the months that a name may mean, by the name."""
     from babel import Locale
@@ -151,6 +158,8 @@ def months() -> dict[str, list[int]]:
                     names[name].add(month)
                     if language == "he":
                         names[f"ב{name}"].add(month)
+    for month, name in enumerate(_IN_POLISH_MONTHS.split(), 1):
+        names[name].add(month)
     return {name: sorted(found) for name, found in sorted(names.items())}
 
 
