@@ -28,7 +28,6 @@ ONLY_IN = {
     "llguidance": {"engine/sampling/", "engine/system/ecma_patterns.py"},
     "yaml": {"pipelines/yaml_source.py"},
     "prefect": {
-        "runner/prefect/flow.py",
         "runner/workers/deployed_flow.py",
         "runner/workers/prefect_worker.py",
         "runner/schedule/prefect_queue.py",

@@ -177,8 +177,6 @@ class RemotePool:
         self._first_loads: dict[str, LoadCount] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._used: set[str] = set()
-        self.first_call = asyncio.Event()
-        """Set when the first answer or vector is asked for."""
 
     async def __aenter__(self) -> RemotePool:
         """Connect, and keep the statistics up to date from now on."""
@@ -226,12 +224,10 @@ class RemotePool:
         return bool((await self._ask("unload", write_json(ModelSpec(ref)), ref)).number)
 
     def chat(self, request: ChatRequest) -> Answer:
-        self.first_call.set()
         self._used.add(request.model.ref)
         return self._answers.start(request, self._serve)
 
     async def embed(self, request: EmbedRequest) -> EmbedReply:
-        self.first_call.set()
         self._used.add(request.model.ref)
         line = await self._ask("embed", write_json(request), request.model.ref)
         assert line.embedded is not None

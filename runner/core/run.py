@@ -1,7 +1,7 @@
 """Run a bound plan: each step as soon as what it reads is there, within the run's budget.
 
 Knows no Prefect. A chunk of items is handed to `run_chunk`: with `--local` it is awaited,
-`runner.prefect.flow` makes a Prefect task of it. Steps, ledger and results are the same.
+`runner.prefect.run_tracking` makes a Prefect task of it. Steps, ledger and results are the same.
 """
 
 from __future__ import annotations

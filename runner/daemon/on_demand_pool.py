@@ -9,8 +9,6 @@ from typing import Any
 from paddock.engine.memory.pool_stats import PoolStats
 from paddock.engine.request import (
     ChatRequest,
-    EmbedReply,
-    EmbedRequest,
     ForwardingPool,
     ModelFacts,
     ModelSpec,
@@ -37,8 +35,6 @@ class OnDemandPool(ForwardingPool):
         self._stack = AsyncExitStack()
         self._pool: Any = None
         self._opening: asyncio.Task[Pool] | None = None
-        self.first_call = asyncio.Event()
-        """Set at the first chat or embedding call."""
 
     async def __aenter__(self) -> OnDemandPool:
         """Use the service if it is running."""
@@ -65,13 +61,8 @@ class OnDemandPool(ForwardingPool):
         return await (self._facts if self._pool is None else self._pool.facts)(model)
 
     def chat(self, request: ChatRequest) -> Stream:
-        self.first_call.set()
         stream: Stream = self._pool.chat(request)
         return stream
-
-    async def embed(self, request: EmbedRequest) -> EmbedReply:
-        self.first_call.set()
-        return await super().embed(request)
 
     async def pool_of(self, model: ModelSpec) -> Pool:
         return await self._opened()

@@ -253,7 +253,7 @@ class _RunMirror:
         found = await api.get(f"flow_runs/{self._flow_run}")
         state = found.get("state") if found is not None else {"type": "DELETED", "name": "deleted"}
         wish = wish_of_state(state["type"], state["name"]) if state else None
-        if wish is not None and wish[0] == "suspend":
+        if wish is not None and wish[0] == "suspend" and not self.head.get("is_resumable"):
             await api.set_state(
                 f"flow_runs/{self._flow_run}", {**_RUNNING, "message": SUSPEND_REFUSED}
             )
@@ -263,6 +263,9 @@ class _RunMirror:
     async def _begin(self, api: _PrefectRest) -> bool:
         """Find or make the flow run; return whether Prefect already shows its end."""
         head = self.head
+        if given := head.get("flow_run"):
+            self._artefact, self._flow_run = await self._artefact_of(api, given), given
+            return False
         flow = await api.post("flows/", {"name": prefect_name(head["pipeline"])})
         about = {"name": head["run"], "parameters": head["parameters"], "flow_id": flow["id"]}
         about["tags"] = [RUN_TAG]
@@ -296,7 +299,11 @@ class _RunMirror:
     async def _show_task(self, api: _PrefectRest, number: str, task: list[str]) -> None:
         name, type_, state, message = task
         if number not in self._task_runs:
-            about = {"name": name, "task_key": name.partition(": ")[0], "dynamic_key": number}
+            about = {
+                "name": name,
+                "task_key": name.partition(": ")[0],
+                "dynamic_key": f"{self.head['run']} {number}",
+            }
             made = await api.post(
                 "task_runs/", {**about, "flow_run_id": self._flow_run, "state": _RUNNING}
             )
@@ -321,6 +328,8 @@ class _RunMirror:
             about = {"key": f"{artifact_key(self.head['pipeline'])}-results", "type": "table"}
             about |= {"description": end["description"], "flow_run_id": self._flow_run}
             await api.post("artifacts/", {**about, "data": json.dumps(end["rows"])})
+        if self.head.get("flow_run"):
+            return  # it sets its own state
         state = PrefectState(**end["state"])
         if self._is_late or time.time() - end["ended"] > LATE_S:
             state = dated(state, self.head["began"], end["ended"])

@@ -1,1 +1,1 @@
-"""A run shown in Prefect: as a flow, or through the local service's mirror."""
+"""Where a run is shown: in Prefect, in a flow run of its own or in the current one, or nowhere."""

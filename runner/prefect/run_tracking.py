@@ -32,6 +32,7 @@ from paddock.runner.daemon.run_session import MirrorReply, daemon_session, is_da
 from paddock.runner.notify.notifier import notify_at_end
 from paddock.runner.progress.events import MultiObserver
 from paddock.runner.progress.prefect_view import (
+    SUSPENDED,
     ChunkTasks,
     PrefectState,
     ProgressMeter,
@@ -47,11 +48,7 @@ from paddock.runner.settings import Settings
 if TYPE_CHECKING:
     from paddock.runner.daemon.run_session import DaemonSession
 
-# Both import Prefect, and this module.
-FLOW_MODULE, PIPELINE_FLOW_MODULE = (
-    "paddock.runner.prefect.flow",
-    "paddock.runner.workers.pipeline_flow",
-)
+FLOW_MODULE = "paddock.runner.workers.pipeline_flow"  # imports Prefect, and this module
 CHECK_TIMEOUT_S = 4.0  # an API that cannot be reached is an error within 5 s
 
 
@@ -103,7 +100,7 @@ def is_within_flow_run() -> bool:
 
 def pipeline_flow() -> Any:
     """Return the module of pipelines as flows."""
-    return importlib.import_module(PIPELINE_FLOW_MODULE)
+    return importlib.import_module(FLOW_MODULE)
 
 
 async def check_prefect_api(environ: Mapping[str, str]) -> None:
@@ -193,6 +190,7 @@ class TrackedRun:
             raise
 
 
+NOWHERE: Mapping[str, Any] = {}
 RECORD_END_S = 30.0
 RECORD_END_STOPPED_S = 15.0  # after a Ctrl-C; the second one ends at once
 
@@ -267,22 +265,31 @@ async def _run_shown(session: RunSession, mode: RunMode, daemon: DaemonSession |
     if mode.prefect == "api":
         return await _run_with_prefect(session)
     if mode.prefect == "within":
-        report: Report = await importlib.import_module(FLOW_MODULE).run_in_current_flow(session)
+        report: Report = await pipeline_flow().run_in_current_flow(session)
         return report
     return await run.run(session.context)
 
 
 async def _run_with_prefect(session: RunSession) -> Report:
-    """Run an open session and show it on the server at PREFECT_API_URL; the work never waits."""
+    """Run an open session and show it on the server at PREFECT_API_URL."""
     url, headers = os.environ["PREFECT_API_URL"].strip().rstrip("/"), headers_from(os.environ)
-    display = PrefectMirrors(lambda: http.client(url, headers=headers))
+    return await run_displayed(session, PrefectMirrors(lambda: http.client(url, headers=headers)))
+
+
+async def run_displayed(
+    session: RunSession, display: PrefectMirrors, place: Mapping[str, Any] = NOWHERE
+) -> Report:
+    """Run an open session, and show it from this process; the work never waits for that.
+
+    `place`: the flow run that it belongs to, if it does not get one of its own.
+    """
 
     async def send(update: dict[str, Any]) -> MirrorReply:
-        is_new = display.take(update)
+        is_new = display.take({**update, **place})
         return MirrorReply(is_new, display.stop_of(update))
 
     try:
-        return await _run_with_mirror(session, send)
+        return await _run_with_mirror(session, send, is_gentle=bool(place))
     finally:
         is_stopped = session.context.stop.is_set()
         why = await display.finish(RECORD_END_STOPPED_S if is_stopped else RECORD_END_S)
@@ -296,10 +303,15 @@ UPDATE_INTERVAL_S = 1.0  # what is shown costs Prefect's server some millisecond
 SendUpdate = Callable[[dict[str, Any]], Awaitable[MirrorReply]]
 
 
-async def _run_with_mirror(session: RunSession, send: SendUpdate) -> Report:
-    """Run an open session and send its progress to the local service's mirror."""
+async def _run_with_mirror(
+    session: RunSession, send: SendUpdate, *, is_gentle: bool = False
+) -> Report:
+    """Run an open session and send its progress to a mirror.
+
+    `is_gentle`: items in flight finish when a person cancels it in Prefect.
+    """
     tracked_run = TrackedRun.start(session)
-    feed = _MirrorFeed(tracked_run, send)
+    feed = _MirrorFeed(tracked_run, send, is_gentle=is_gentle)
     sending = asyncio.create_task(feed.follow())
     try:
         return await tracked_run.ended()
@@ -312,7 +324,8 @@ async def _run_with_mirror(session: RunSession, send: SendUpdate) -> Report:
 class _MirrorFeed:
     """The updates of one run."""
 
-    def __init__(self, tracked_run: TrackedRun, send: SendUpdate) -> None:
+    def __init__(self, tracked_run: TrackedRun, send: SendUpdate, *, is_gentle: bool) -> None:
+        self._is_gentle = is_gentle
         self._tracked_run = tracked_run
         self._send = send
         session = tracked_run.session
@@ -375,5 +388,10 @@ class _MirrorFeed:
         # Rows are the pipeline's own values: what JSON cannot represent becomes text.
         reply = await self._send(json.loads(json.dumps(update, default=str)))
         self._sent = {} if reply.must_repeat else states
-        if reply.stop:
+        if reply.stop == SUSPENDED:
+            self._tracked_run.session.stats.note(f"{SUSPENDED}; it goes on when it is resumed.")
+            self._tracked_run.session.context.stop_gate.close(SUSPENDED)
+        elif reply.stop and self._is_gentle:
+            self._tracked_run.session.context.stop_gate.close(reply.stop, "interrupted")
+        elif reply.stop:
             self._tracked_run.stop(reply.stop)

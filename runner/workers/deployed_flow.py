@@ -43,7 +43,6 @@ from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, headers_from, signer_for
 from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.prefect import flow as flows
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.events import MultiObserver, Observer, run_log
 from paddock.runner.progress.prefect_view import SUSPENDED
@@ -188,7 +187,7 @@ async def _run_pipeline(
         orders.report = await pipeline_flow.with_cancellation(orders.report)
     if orders.leaves_state():
         raise Pause(orders.stop_gate.words)  # a final state would take its place
-    return flows.state_of(orders.report)
+    return pipeline_flow.state_of(orders.report)
 
 
 run_pipeline = pipeline_flow.PipelineFlow(
@@ -303,7 +302,7 @@ async def _delegated(orders: RunOrders, job: SharedJob, told: Observer) -> Repor
             orders.waits(words)
 
     told.began(job.name, job.path.parent.name, ())
-    await flows.name_flow_run(job.name)
+    await pipeline_flow.name_flow_run(job.name)
     secret, key = PREFECT_API_AUTH_STRING.value(), PREFECT_API_KEY.value()
     headers = headers_from(
         {

@@ -9,31 +9,41 @@ import asyncio
 import contextlib
 import hashlib
 import inspect
+import logging
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
+from uuid import UUID
 
 import httpx
 from prefect import Flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause, PrefectException
+from prefect.logging import get_run_logger
 from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.callables import generate_parameter_schema
 from pydantic import Field, SecretStr, WithJsonSchema
 
+from paddock.engine.system import http
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.keys import Input
 from paddock.runner import api
 from paddock.runner.bind.bind import read_plan
 from paddock.runner.bind.inputs_and_parameters import read_inputs
+from paddock.runner.config.pipeline_secrets import Redact
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.prefect.flow import current_flow_run, state_of
+from paddock.runner.core.session import RunSession
+from paddock.runner.daemon.prefect_mirror import PrefectMirrors
+from paddock.runner.prefect.run_tracking import run_displayed
 from paddock.runner.progress.drain import StopGate, stop_on_signals
+from paddock.runner.progress.events import ItemState, MultiObserver, Observer
 from paddock.runner.progress.prefect_view import (
+    RUN_TAG,
     SUSPENDED,
     last_state,
     prefect_name,
@@ -226,6 +236,17 @@ async def _run(
     return state
 
 
+def state_of(report: Report) -> State[Any]:
+    """Return the state in which Prefect shows the end of a run."""
+    state = last_state(report)
+    return State(type=StateType(state.type), name=state.name, message=state.message)
+
+
+def current_flow_run() -> FlowRun | None:
+    context = FlowRunContext.get()
+    return context.flow_run if context is not None else None
+
+
 def is_pipeline_run() -> bool:
     """Return whether the current flow run is a pipeline's own, rather than one around it."""
     context = FlowRunContext.get()
@@ -266,3 +287,66 @@ async def with_cancellation(report: Report) -> Report:
     if wish is None or wish[0] != "stop":
         return report
     return replace(report, message=(report.message or "").replace("Interrupted", wish[1], 1))
+
+
+async def run_in_current_flow(session: RunSession) -> Report:
+    """Run an open session inside the current flow run: steps and chunks are its tasks.
+
+    Raises:
+        PipelineError: the YAML turned out to be wrong for the data at hand.
+    """
+    stats, context = session.stats, FlowRunContext.get()
+    assert context is not None and context.flow_run is not None
+    stats.observer = MultiObserver(stats.observer, _RunLogger(stats.secrets.redact))
+    url, headers = str(context.client.api_url).rstrip("/"), context.client._client.headers
+    display = PrefectMirrors(lambda: http.client(url, headers=headers))
+    naming = name_flow_run(stats.run)
+    # Who made its deployment starts it again when it is resumed.
+    is_resumable = context.flow_run.deployment_id is not None
+    place = {"flow_run": str(context.flow_run.id), "is_resumable": is_resumable}
+    try:
+        return await run_displayed(session, display, place)
+    finally:
+        await naming
+
+
+_named: ContextVar[UUID | None] = ContextVar("named", default=None)
+
+
+def name_flow_run(name: str) -> asyncio.Task[None]:
+    """Start to rename the flow run after its first run in the ledger, and to add our tag."""
+    flow_run, named = current_flow_run(), _named.get()
+    _named.set(flow_run.id if flow_run is not None else None)
+    is_first = flow_run is not None and named != flow_run.id
+    return asyncio.create_task(_rename(FlowRunContext.get() if is_first else None, name))
+
+
+async def _rename(context: FlowRunContext | None, name: str) -> None:
+    if context is not None and context.flow_run is not None:
+        tags = sorted({*context.flow_run.tags, RUN_TAG})
+        with contextlib.suppress(PrefectException, httpx.HTTPError):
+            changed: Any = context.client.update_flow_run(context.flow_run.id, name=name, tags=tags)
+            await changed
+
+
+class _RunLogger(Observer):
+    """Logs a run's notes and failed items to the flow run."""
+
+    def __init__(self, redact: Redact) -> None:
+        self._redact = redact
+        self._logger = get_run_logger()
+
+    def step(self, step: str, total: int | None, fresh: int) -> None:
+        if total is not None:
+            self._log(logging.INFO, f"{step}: {total} items to do, {fresh} fresh")
+
+    def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
+        if state in ("failed", "quarantined"):
+            place = f"{step}: {key}" if key else step
+            self._log(logging.WARNING, f"{place} {state}: {detail or ''}")
+
+    def note(self, text: str) -> None:
+        self._log(logging.INFO, text)
+
+    def _log(self, level: int, text: str) -> None:
+        self._logger.log(level, "%s", self._redact(text))

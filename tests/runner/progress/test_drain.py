@@ -257,7 +257,7 @@ def test_sigusr1_closes_the_border_of_a_run(tmp_path: Path) -> None:
 
 
 def test_prefect_shows_a_budget_by_its_own_name() -> None:
-    from paddock.runner.prefect.flow import state_of
+    from paddock.runner.workers.pipeline_flow import state_of
 
     state = state_of(Report("r", "p", "budget", {"new": 2}, message="The budget is used up."))
     assert (state.name, state.message) == ("Budget", "The budget is used up.")
