@@ -291,8 +291,8 @@ async def run_displayed(
     try:
         return await _run_with_mirror(session, send, is_gentle=bool(place))
     finally:
-        is_stopped = session.context.stop.is_set()
-        why = await display.finish(RECORD_END_STOPPED_S if is_stopped else RECORD_END_S)
+        is_short = bool(place) or session.context.stop.is_set()  # the flow run has an end to set
+        why = await display.finish(RECORD_END_STOPPED_S if is_short else RECORD_END_S)
         if why:
             session.stats.note(f"Prefect does not show all of this run: {why}")
         await display.close()
