@@ -290,9 +290,16 @@ def numbers_in(
         yield number
         rest.take(found.start(), number.end)
     for spelled in spelled_numbers_in(rest.text, whole):
-        yield _of_words(text, spelled, words)
+        if fits is None or _may_fit(text, spelled, fits):
+            yield _of_words(text, spelled, words)
     for number in _in_han(rest.text):
         yield replace(number, direction=words.of(number.start, number.end))
+
+
+def _may_fit(text: str, spelled: SpelledNumber, fits: Callable[[str], bool]) -> bool:
+    """Return whether a number in words, or that and a half, may have the digits looked for."""
+    has_half = AND_HALF.search(text, spelled.end, spelled.end + _MOST_BEFORE_CHARS) is not None
+    return has_half or any(fits(f"{value:.15g}") for value in spelled.values)
 
 
 def _end_of_scale(text: str, at: int) -> int:
