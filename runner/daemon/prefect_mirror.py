@@ -302,7 +302,7 @@ class _RunMirror:
             about = {
                 "name": name,
                 "task_key": name.partition(": ")[0],
-                "dynamic_key": f"{self.head['run']} {number}",
+                "dynamic_key": f"{self.head['run']}-{number}",
             }
             made = await api.post(
                 "task_runs/", {**about, "flow_run_id": self._flow_run, "state": _RUNNING}
