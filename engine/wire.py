@@ -75,7 +75,7 @@ def from_plain(kind: type[T], plain: Any, body: bytes = b"") -> T:
     """
     try:
         return cast("T", _reader(cast("Any", kind))(plain, body))
-    except (TypeError, LookupError) as error:
+    except (TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"it is no {getattr(kind, '__name__', kind)}: {error}") from error
 
 
@@ -173,7 +173,10 @@ def _read_bytes(plain: Any, body: bytes) -> bytes:
     if isinstance(plain, str):
         return base64.b64decode(plain, validate=True)
     start, length = plain
-    return body[start : start + length]
+    found = body[start : start + length]
+    if start < 0 or len(found) != length:
+        raise ValueError("the body is cut")
+    return found
 
 
 def _vectors_plain(rows: Any, body: bytearray | None) -> list[Any]:
@@ -188,6 +191,8 @@ def _vectors_plain(rows: Any, body: bytearray | None) -> list[Any]:
 def _read_vectors(plain: Any, body: bytes) -> tuple[tuple[float, ...], ...]:
     n_rows, packed = _as(list, plain)
     values = array("f", _read_bytes(packed, body))
+    if n_rows < 0 or n_rows > len(values) or (n_rows and len(values) % n_rows):
+        raise ValueError(f"{len(values)} values are not {n_rows} vectors")
     width = len(values) // n_rows if n_rows else 0
     return tuple(tuple(values[row * width : (row + 1) * width]) for row in range(n_rows))
 
@@ -202,4 +207,4 @@ def _read_logprob(text: str, logprob: float = 0.0, *top: Sequence[Any]) -> Token
     raw = text.encode("latin-1")
     others = [(other.encode("latin-1"), float(value)) for other, value in top]
     alternatives = tuple((other.decode(errors="replace"), value, other) for other, value in others)
-    return TokenLogprob(raw.decode(errors="replace"), logprob, raw, alternatives)
+    return TokenLogprob(raw.decode(errors="replace"), float(logprob), raw, alternatives)

@@ -182,6 +182,7 @@ class OriginCheck(RefusingMiddleware):
             allow_origin_regex=".*",  # what comes here is allowed
             allow_methods=_ALLOWED_METHODS,
             allow_headers=_ALLOWED_HEADERS,
+            allow_private_network=True,  # a page of an allowed origin, from the network to here
             expose_headers=["Retry-After", "Warning"],
             max_age=_MAX_AGE_S,
         )

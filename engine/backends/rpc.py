@@ -46,7 +46,7 @@ from .base import Answer, OpenAnswers
 if TYPE_CHECKING:
     import httpx
 
-PREFIX = "/paddock/pool"
+PREFIX = "/paddock/pool/2"  # the number of the wire's form: another Paddock answers 404
 MEDIA_TYPE = "application/x-ndjson"
 
 

@@ -363,6 +363,8 @@ class BlockRunner:
             run.wait = AwaitingReview(error or "")
         else:
             self._take_result(run, item, entry)
+        if run.outer:
+            run.marks.update(entry_marks(entry, run.work.scope))
         if item.verdict.is_work:
             run.ended.add(item.index)
         run.attempts = max(run.attempts, entry.attempts)

@@ -42,7 +42,10 @@ T = TypeVar("T")
 # In a damaged file, the text of SQLite's own error may be no UTF-8: sqlite3 cannot make its error.
 _DAMAGE = (sqlite3.DatabaseError, UnicodeDecodeError)
 
-_REMEDY = "Use the Paddock that wrote it, or move the file away to start without it."
+_REMEDY = (
+    "Use the Paddock that wrote it, or move the file away to start without it: what pipelines "
+    "wrote stays (`run --take` replaces it), and people's decisions are lost."
+)
 
 
 class SqliteDatabase:

@@ -30,6 +30,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from paddock.engine.system import http, processes
+from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import last_part, one_line
 
 from .notification import (
@@ -253,6 +254,7 @@ def _server_answer(answer: bytes | str) -> str:
 
 
 _SERVICES = "https://appriseit.com/services/"
+_PASSING = re.compile(r"connection error|error=(408|429|5\d\d)\b", re.IGNORECASE)
 _SECRET_PART = re.compile(r"[^\s/:@?&=,]{4,}")
 """A part of a service's address, any of which may be a token; shorter ones are words and ports."""
 
@@ -263,7 +265,7 @@ async def send_by_service(address: str, message: Notification) -> None:
     Raises:
         NotDelivered: no such service, or it was not accepted.
     """
-    await with_retries(lambda: asyncio.to_thread(_send_by_apprise, address, message))
+    await with_retries(lambda: in_left_thread(_send_by_apprise, address, message))
 
 
 def _send_by_apprise(address: str, message: Notification) -> None:
@@ -276,14 +278,21 @@ def _send_by_apprise(address: str, message: Notification) -> None:
         service = apprise.Apprise.instantiate(address, asset=asset)
         if service is None:
             raise NotDelivered(f"the address is of none of the services in {_SERVICES}")
+        if len(service) > 1:
+            words = "the address names several receivers, and who got it is not known"
+            raise NotDelivered(f"{words}. Write a `service` for each")
         service.overflow_mode = apprise.OverflowMode.SPLIT  # else too long a text is refused
-        if service.notify(message.text, message.subject, kind):
-            return
+        try:
+            if service.notify(message.text, message.subject, kind):
+                return
+        except Exception as error:  # of any of its 100 services; the text may hold the address
+            warnings.append(type(error).__name__)
     said = warnings[-1] if warnings else "not accepted"
+    is_passing = _PASSING.search(said) is not None
     for part in sorted(_SECRET_PART.findall(unquote(address)), key=len, reverse=True):
         said = said.replace(part, "***")
     words = f"{service.service_name}: {one_line(said, _SAID_CHARS)}"
-    raise NotDelivered(words, is_passing=True)
+    raise NotDelivered(words, is_passing=is_passing)
 
 
 class _WarningsOfThread(logging.Handler):

@@ -155,19 +155,19 @@ class ConversationMemory:
     async def fitting(self, said: Message, given: Sequence[ToolCallResult]) -> list[ToolCallResult]:
         """Shorten results that would fill the context, with a note."""
         head, room = [*self.head, said], await self.asker.room()
-        n_characters = max((len(one.text) for one in given), default=0)
+        n_bytes = max((_n_bytes(one.text) for one in given), default=0)
 
         def limit_beside(n_tokens: float) -> float:
             return max(0, (room - n_tokens) * _MOST_RESULTS_SHARE) // max(1, len(given))
 
-        if n_characters <= limit_beside(self.asker.most(head, self.tools)):
-            return list(given)  # a token has at least one character
+        if n_bytes <= limit_beside(self.asker.most(head, self.tools)):
+            return list(given)
         limit = int(limit_beside(await self.asker.size(head, self.tools)))
         return [await self._cut(one, limit) for one in given]
 
     async def _cut(self, given: ToolCallResult, limit: int) -> ToolCallResult:
         text = given.text
-        if len(text) <= limit:  # a token has at least one character
+        if _n_bytes(text) <= limit:
             return given
 
         def shortened(n: int) -> str:
@@ -193,6 +193,11 @@ class ConversationMemory:
                 f"the conversation outgrew the context: its {self._n_gone} oldest {turns} "
                 f"{'left out' if self.kept is None else self.kept.told}."
             )
+
+
+def _n_bytes(text: str) -> int:
+    """Return the most tokens that a text can have."""
+    return len(text.encode("utf-8", "replace"))
 
 
 _NOTES_SYSTEM = "You keep the notes of a person who works on a task. You add nothing of your own."

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.request import ChatRequest, EmbedReply, Message, ModelSpec, Usage
+from paddock.engine.request import ChatRequest, EmbedReply, Message, ModelSpec, Reply, Usage
 from paddock.engine.wire import from_plain, read_json, to_plain, write_json
 
 REQUEST = ChatRequest(ModelSpec("m"), (Message("user", "Look.", images=(b"\x89PNG", b"")),))
+
+REPLY = Reply("Yes.", "stop", Usage(3), "d")
 
 
 def test_only_what_differs_from_its_default_is_written() -> None:
@@ -54,3 +56,25 @@ def test_a_name_that_is_not_known_is_passed_over() -> None:
 def test_what_is_none_of_the_kind_is_a_value_error(plain: Any) -> None:
     with pytest.raises(ValueError, match=r"."):
         from_plain(Message, plain)
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        {"vectors": [10**12, ""]},
+        {"vectors": [-1, ""]},
+        {"vectors": [2, "AAAAPw=="]},
+        {"vectors": [2, [0, 8]]},
+    ],
+)
+def test_vectors_that_are_cut_are_a_value_error(plain: Any) -> None:
+    with pytest.raises(ValueError, match=r"vectors|cut"):
+        from_plain(EmbedReply, {"usage": {}, "digest": "d", **plain})
+
+
+@pytest.mark.parametrize(
+    "logprobs", [[[5]], [["a", "x"]], [["a", 0.1, ["b", 10**400]]], [["a", 0.1, ["b"]]]]
+)
+def test_probabilities_that_are_none_are_a_value_error(logprobs: Any) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        from_plain(Reply, {**to_plain(REPLY), "logprobs": logprobs})

@@ -15,7 +15,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from paddock.engine.api import pool_server
-from paddock.engine.backends.rpc import RemotePool
+from paddock.engine.backends.rpc import PREFIX, RemotePool
 from paddock.engine.errors import EngineError, ModelNotFound, WorkerLost
 from paddock.engine.memory.pool_stats import LoadCount, ModelStats, PoolStats
 from paddock.engine.request import (
@@ -312,8 +312,8 @@ def test_what_a_load_made_of_a_model_is_known_with_the_answer_that_waited_for_it
 def test_what_is_no_request_is_refused_with_a_reason(tmp_path: Path) -> None:
     async def work(remote: RemotePool, way: Door) -> bytes:
         reader, writer = await asyncio.open_unix_connection(str(way.path))
-        writer.write(b"POST /paddock/pool/chat HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-                     b"Content-Length: 3\r\n\r\nabc")  # fmt: skip
+        head = f"POST {PREFIX}/chat HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        writer.write(f"{head}Content-Length: 3\r\n\r\nabc".encode())
         said = await reader.read()
         writer.close()
         return said

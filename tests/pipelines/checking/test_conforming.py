@@ -77,6 +77,12 @@ def test_formats_are_checked_by_the_rules_of_the_grammar(name: str) -> None:
         assert is_allowed == ecma_patterns.of_format(name)(text), text
 
 
+def test_an_ipv4_address_in_one_of_ipv6_is_right_though_the_grammar_writes_none() -> None:
+    is_right = ecma_patterns.of_format("ipv6")
+    assert (is_right("::ffff:192.0.2.1"), is_right("::1")) == (True, True)
+    assert (is_right("1.2.3.4"), is_right("::1.2.3.4%eth0")) == (False, False)
+
+
 @pytest.mark.parametrize("value", [None, 5, 1.5, True, [], {}])
 def test_a_format_says_nothing_of_what_is_no_text(value: Any) -> None:
     assert schema_mismatch(value, {"format": "date"}) is None

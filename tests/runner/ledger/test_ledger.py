@@ -82,7 +82,8 @@ def test_a_ledger_of_another_version_is_refused_by_every_verb_and_left_as_it_is(
     before = file.read_bytes()
     text = (
         f"{file}: this ledger has version {version}, and this Paddock reads version 2. "
-        f"Use the Paddock that wrote it, or move the file away to start without it."
+        "Use the Paddock that wrote it, or move the file away to start without it: what pipelines "
+        "wrote stays (`run --take` replaces it), and people's decisions are lost."
     )
     for verb in (
         world.run,
