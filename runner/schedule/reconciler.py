@@ -489,7 +489,11 @@ class Reconciler:
     async def _put(self, key: str, triggered: TriggeredPipeline) -> None:
         """Put a pipeline in service, or replace its old form."""
         posts, pipeline = self._run_manager.posts, triggered.pipeline
-        schema = queue_schema(triggered.file, triggered.text)
+        schema = None
+        try:
+            schema = queue_schema(triggered.file, triggered.text)
+        except Exception as error:  # of Prefect or Pydantic; a run does not need the form
+            self.warn(f"{key}: Prefect's form for a run does not show its inputs: {error}")
         made = await self._prefect_queue.deploy(
             key, pipeline.name, triggered.version, pipeline.description, schema
         )

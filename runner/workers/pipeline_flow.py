@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import inspect
+import keyword
 import logging
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -30,7 +31,7 @@ from prefect.utilities.callables import generate_parameter_schema
 from pydantic import Field, SecretStr, WithJsonSchema
 
 from paddock.engine.system import http
-from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.keys import Input
 from paddock.runner import api
 from paddock.runner.bind.bind import read_plan
@@ -52,6 +53,7 @@ from paddock.runner.progress.prefect_view import (
 from paddock.runner.progress.report import Report
 
 MODULE = __name__
+RESERVED = (*keyword.kwlist, "return_state", "wait_for")  # no flow can have such a parameter
 
 
 class PipelineRunFailed(Exception):
@@ -137,7 +139,12 @@ def _flow_of(
     path = path.absolute()
     plan = read_plan(path, options.text)
     pipeline = plan.pipeline
-    if faults := [*pipeline.faults, *plan.faults]:
+    reserved = [
+        Fault(f"the input '{name}' has a name that no Prefect flow can have.", "rename it")
+        for name in pipeline.inputs
+        if name in RESERVED
+    ]
+    if faults := [*pipeline.faults, *plan.faults, *reserved]:
         raise PipelineError(faults)
     base = path.resolve().parent
     defaults = {name: _default(declared, base) for name, declared in pipeline.inputs.items()}

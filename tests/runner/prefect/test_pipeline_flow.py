@@ -51,6 +51,8 @@ steps:
 """
 )
 
+STEPS = "steps: [{id: docs, uses: files.scan, with: {root: .}}]\n"
+
 CALLED = """
 import asyncio, sys
 from prefect import flow as prefect_flow
@@ -242,6 +244,14 @@ def test_a_wrong_pipeline_is_refused_when_the_flow_is_made(tmp_path: Path) -> No
     file = tmp_path / "pipeline.yaml"
     file.write_text("name: notes\nsteps:\n  - {id: docs, uses: files.scan, wiht: {}}\n")
     with pytest.raises(PipelineError, match="wiht"):
+        flow(file)
+
+
+@pytest.mark.parametrize("name", ["class", "from", "wait_for", "return_state"])
+def test_an_input_that_no_flow_can_have_is_refused_by_its_name(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(f"name: notes\ninputs: {{{name}: {{type: str, default: a}}}}\n{STEPS}")
+    with pytest.raises(PipelineError, match=f"the input '{name}'"):
         flow(file)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from paddock.engine.settings import PoolSettings
 from paddock.runner.daemon.prefect_auth import Signer
 from paddock.runner.schedule.prefect_queue import PrefectQueue, QueuedRun, QueueError, open_queue
-from paddock.runner.schedule.reconciler import SchedulePlanner
+from paddock.runner.schedule.reconciler import Reconciler, SchedulePlanner
 from paddock.runner.schedule.run_manager import Deployment, ManagerOptions, RunManager
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.settings import Settings
@@ -113,3 +114,20 @@ async def test_a_pipeline_that_is_new_has_missed_nothing(tmp_path: Path, prefect
         runs = await asked.open_runs([post.deployment])
         assert len(runs) == 3
         assert all(run.at > NOW for run in runs)
+
+
+async def test_a_pipeline_without_a_form_in_prefect_is_in_service_all_the_same(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    async def watched(post: Deployment) -> None: ...
+
+    text = "inputs: {class: {type: str, default: a}}\n"
+    text = f"name: {tmp_path.name}\n{text}on: {{schedule: [{{cron: '0 6 * * *'}}]}}\n{STEPS}"
+    one = read_triggered_pipeline(tmp_path / "p.yaml", text, Settings(PoolSettings(), tmp_path))
+    assert one is not None
+    async with open_queue(prefect_api, SIGNER) as asked:
+        office, parts = office_of(asked), SimpleNamespace(put=watched)
+        unused: Any = None
+        reconciler = Reconciler(asked, office, parts, unused, unused, is_open=False)  # type: ignore[arg-type]
+        await reconciler.reconcile({one.key: one})
+        assert list(office.posts) == [one.key]
