@@ -48,7 +48,7 @@ _FILE_TYPES = {name: kind for kind, name in FILE_TYPES.items()} | {
 }  # fmt: skip
 
 _TO_FLOAT = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64)
-_F16, _Q8_0, _Q8_0_BLOCK, _Q8_0_BYTES = 1, 8, 32, 34
+_F16, _BF16, _Q8_0, _Q8_0_BLOCK, _Q8_0_BYTES = 1, 30, 8, 32, 34
 
 
 class _Traits(ctypes.Structure):
@@ -294,7 +294,7 @@ def other_matrices(header: GgufHeader) -> tuple[GgufTensor, ...]:
 def write_widened(
     source: Path, target: Path, names: Collection[str], format_name: str, n_threads: int
 ) -> None:
-    """Write `source` to `target` with the tensors of these names in Q8_0 or F16.
+    """Write `source` to `target` with the tensors of these names in Q8_0, F16 or BF16.
 
     Q8_0 takes about a minute for each 10⁹ weights and thread.
 
@@ -303,7 +303,7 @@ def write_widened(
         OSError: the target cannot be written.
     """
     header = read_header(source)
-    kind = {"Q8_0": _Q8_0, "F16": _F16}[format_name]
+    kind = {"Q8_0": _Q8_0, "F16": _F16, "BF16": _BF16}[format_name]
     wanted = [replace(one, kind=kind) if one.name in names else one for one in header.tensors]
     with (
         source.open("rb") as file,
@@ -352,15 +352,23 @@ def _pieces(start: int, tensor: GgufTensor) -> tuple[Sequence[int], Sequence[int
 
 
 def _widened(data: mmap.mmap, kind: int, target: int, start: int, end: int) -> BlockBytes:
-    """Return a piece of ggml's type `kind` in Q8_0 or F16.
+    """Return a piece of ggml's type `kind` in Q8_0, F16 or BF16.
 
     Q8_0 is met exactly if the format has a reader, else by ggml's rounding.
     """
     raw = np.frombuffer(data[start:end], np.uint8)
     if target == _F16:
         return _values(raw, kind).astype(np.float16).view(np.uint8)
+    if target == _BF16:
+        return _to_bf16(_values(raw, kind)).view(np.uint8)
     reader = BLOCK_READERS.get(TYPE_NAMES.get(kind, ""))
     return lattice_to_q8_0(reader(raw)) if reader is not None else tensor_to_q8_0(raw, kind)
+
+
+def _to_bf16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Return the upper halves of the numbers, rounded to the nearest, a half to even."""
+    bits = values.view(np.uint32)
+    return ((bits + (0x7FFF + (bits >> 16 & 1))) >> 16).astype(np.uint16)
 
 
 def main() -> None:

@@ -160,8 +160,8 @@ def _check_room(folder: Path, request: TuningRequest) -> None:
     """Raise EngineError if the disk has too little space."""
     header = read_header(Path(request.facts.path))
     is_f16 = request.format is None and may_be_f16(header)
-    # Twice: a second file of about its size may be needed for a while.
-    needed = 2 * copy_bytes(header, "F16" if is_f16 else request.target) + _SPARE_BYTES
+    # Three times: the formats to choose from are there together for a while.
+    needed = 3 * copy_bytes(header, "F16" if is_f16 else request.target) + _SPARE_BYTES
     free = read_disk(folder).free_bytes
     if needed > free:
         mb = 10**6

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from paddock.engine.llama.quantise import (
 )
 from paddock.engine.profile import format_speeds
 from paddock.engine.profile.context_layout import workload_s
+from paddock.engine.profile.format_speeds import NEAR_LOSSLESS
 from paddock.engine.profile.measure import (
     Bench,
     BenchClock,
@@ -58,14 +59,19 @@ _N_PROMPT, _N_TOGETHER, _N_TIMES = 256, 8, 3
 _N_LONGEST, _N_SHORTEST = 512, 32
 
 
-def measure_speeds(path: Path, like: BenchOptions, texts: Sequence[str] = ()) -> CopySpeeds:
+def measure_speeds(
+    path: Path, like: BenchOptions, texts: Sequence[str] = (), *, counts_cpu: bool = False
+) -> CopySpeeds:
     """Measure one file, with the threads and kernels of `like`; takes a second or two.
 
     The prompts are from `texts`, with their median length up to 512 tokens, or else any 256 tokens.
+    With `counts_cpu`: processor seconds of one thread.
     """
+    if counts_cpu:
+        like = replace(like, n_threads=1)
     model = Model(path, ModelOptions(uses_extra_buffers=like.uses_extra_buffers))
     try:
-        clock = BenchClock(60.0, like.n_threads)
+        clock = BenchClock(60.0, like.n_threads, counts_cpu=counts_cpu)
         read = [_tokens(model, text) for text in texts]
         n_prompt = prompt_length([len(one) for one in read])
         n_cells = (_N_TOGETHER + 1) * 2 * n_prompt
@@ -181,8 +187,9 @@ def agreement_share(first: NDArray[np.int32], second: NDArray[np.int32]) -> floa
 
 # Formats are measured in turn this many times.
 _N_ROUNDS = 3
-_LEAST_SHARE = 0.1
 _NOTHING_LOW = "it has no matrices of fewer than 8 bits; others are changed only with `--format`"
+# Formats of 16 bits, in which a processor may have quick kernels (BF16: AVX512_BF16).
+WIDE_FORMATS = ("F16", "BF16")
 # Longest first reading of the user's documents.
 _COMPARED_S = 30.0
 
@@ -240,61 +247,100 @@ def main() -> None:
 
 
 def make_copy(order: TuningOrder, send: SendLine) -> None:
-    """Measure, write, measure again, compare; send `done` or `refused`."""
+    """Try, write, measure, compare; send `done` or `refused`."""
     source, target = Path(order.source), Path(order.target)
     header = read_header(source)
     if order.format is None and not low_bit_tensors(header):
         send({"event": "broken", "why": _NOTHING_LOW})
         return
-    prompts = order.texts if order.n_documents else ()
-    send({"event": "note", "text": "measuring the model as it is"})
-    before = measure_speeds(source, order.shape, prompts)
+    send({"event": "note", "text": "trying its formats"})
     points = () if library.supports_gpu() else measured_formats(order, header)
-    promised = expected_gain(order, header, before, points)
-    if promised is not None and promised < format_speeds.USEFUL_GAIN and not order.is_forced:
+    promised = expected_gain(order, header, points)
+    # A trial of a small model's wide formats is no quicker than the copies themselves.
+    tries_wide = order.format is None and bool(points) and format_speeds.may_be_f16(header)
+    if not (promised is None or _is_worth(order, promised) or tries_wide):
         send({"event": "refused", "gain": promised, "is_measured": False})
         return
     names = tensors_to_change(order, header, points)
-    send({"event": "note", "text": f"writing the copy{_copy_description(order, header, names)}"})
-    _write(order, names)
-    send({"event": "note", "text": "measuring the copy"})
-    after = measure_speeds(target, order.shape, prompts)
-    format_name = order.format or format_speeds.NEAR_LOSSLESS
-    if order.format is None and points and format_speeds.may_be_f16(header):
-        send({"event": "note", "text": "trying F16, which loses next to nothing"})
-        wider = _f16_if_as_quick(order, names, before, after)
-        if wider is not None:
-            format_name, after = "F16", wider
-    gain = _documents_s(before) / _documents_s(after)
-    # While other programs run, the trial models are more reliable than two separate measurements.
-    is_sure = promised is None or min(before.share, after.share) >= ENOUGH_CPU_SHARE
-    if gain < format_speeds.USEFUL_GAIN and is_sure and not order.is_forced:
-        send({"event": "refused", "gain": gain, "is_measured": True})
-        return
+    description = f" in {NEAR_LOSSLESS}, F16 and BF16, to choose from" if tries_wide else ""
+    description = description or _copy_description(order, header, names)
+    send({"event": "note", "text": f"writing the copy{description}"})
+    with _candidates(order, header, names, tries_wide=tries_wide) as candidates:
+        send({"event": "note", "text": "measuring it and the model"})
+        speeds = measured_speeds(order, (source, *candidates.values()))
+        format_name = _quickest(speeds, source, candidates)
+        before, after = speeds[source], speeds[candidates[format_name]]
+        gain = _documents_s(before) / _documents_s(after)
+        if not _is_worth(order, gain):
+            send({"event": "refused", "gain": gain, "is_measured": True})
+            return
+        if candidates[format_name] != target:
+            candidates[format_name].replace(target)
+            names = wide_tensors(header)
     send({"event": "note", "text": "comparing both on real text"})
     done = {"event": "done", "gain": gain, "before": asdict(before), "after": asdict(after)}
     changes = {"format": format_name, **_changed_matrices(order, header, names)}
     send({**done, **changes, **_compared(order, before), **_synced_file_facts(target)})
 
 
-def _f16_if_as_quick(
-    order: TuningOrder, names: frozenset[str], before: CopySpeeds, after: CopySpeeds
-) -> CopySpeeds | None:
-    """Put a copy in F16 in place of the one in Q8_0 and return its speeds; None: Q8_0 is quicker.
+def _is_worth(order: TuningOrder, gain: float) -> bool:
+    return order.is_forced or gain >= format_speeds.USEFUL_GAIN
 
-    It is nearer to the original, and twice as large. So one answer alone, for which memory counts
-    most, must not take longer than with the original. While other programs run, it is not known.
+
+@contextmanager
+def _candidates(
+    order: TuningOrder, header: GgufHeader, names: frozenset[str], *, tries_wide: bool
+) -> Iterator[dict[str, Path]]:
+    """Write the copies to choose from, by their format; those beside `target` go at the end."""
+    target = Path(order.target)
+    with ExitStack() as stack:
+        written = {}
+        if names or not tries_wide:
+            _write(order, names)
+            written[order.format or NEAR_LOSSLESS] = target
+        for name in WIDE_FORMATS if tries_wide else ():
+            written[name] = stack.enter_context(_temporary_file(target, name))
+            write_widened(
+                Path(order.source), written[name], wide_tensors(header), name, order.n_threads
+            )
+        yield written
+
+
+def wide_tensors(header: GgufHeader) -> frozenset[str]:
+    """Return the names of the matrices that a copy in F16 or BF16 changes: 8 bits or fewer."""
+    eights = (one.name for one in header.tensors if TYPE_NAMES.get(one.kind) == "Q8_0")
+    return low_bit_tensors(header).union(eights)
+
+
+def _quickest(
+    speeds: Mapping[Path, CopySpeeds], source: Path, candidates: Mapping[str, Path]
+) -> str:
+    """Return the format that reads documents fastest.
+
+    A wide one is as large as two of the near-lossless one. So one answer alone, for which memory
+    counts most, must not take longer than with the original.
     """
-    target, prompts = Path(order.target), order.texts if order.n_documents else ()
-    with _temporary_file(target) as wider:
-        write_widened(Path(order.source), wider, names, "F16", order.n_threads)
-        speeds = measure_speeds(wider, order.shape, prompts)
-        is_sure = min(after.share, speeds.share) >= ENOUGH_CPU_SHARE
-        is_slower_alone = speeds.answer * format_speeds.USEFUL_GAIN < before.answer
-        if not is_sure or is_slower_alone or _documents_s(speeds) > _documents_s(after):
-            return None
-        wider.replace(target)
-    return speeds
+    slowest = speeds[source].answer / format_speeds.USEFUL_GAIN
+    fit = [
+        name
+        for name, path in candidates.items()
+        if name not in WIDE_FORMATS or speeds[path].answer >= slowest
+    ]
+    return min(fit or candidates, key=lambda name: _documents_s(speeds[candidates[name]]))
+
+
+def measured_speeds(order: TuningOrder, paths: Sequence[Path]) -> dict[Path, CopySpeeds]:
+    """Measure each file.
+
+    While other programs run, in processor seconds of one thread: wall times of one file then
+    differ by a factor of 2, these by a twentieth.
+    """
+    prompts = order.texts if order.n_documents else ()
+    speeds = {path: measure_speeds(path, order.shape, prompts) for path in paths}
+    is_idle = min(one.share for one in speeds.values()) >= ENOUGH_CPU_SHARE
+    if is_idle or library.supports_gpu():
+        return speeds
+    return {path: measure_speeds(path, order.shape, prompts, counts_cpu=True) for path in paths}
 
 
 def _documents_s(speeds: CopySpeeds) -> float:
@@ -304,13 +350,12 @@ def _documents_s(speeds: CopySpeeds) -> float:
 def measured_formats(order: TuningOrder, header: GgufHeader) -> tuple[FormatPoint, ...]:
     """Measure the formats of the model and of the copy on trial models; the quickest counts.
 
-    In processor seconds of one thread, divided by the threads: with a load of 6 on 2 cores, wall
-    times of one format differ by a factor of 2, these by a twentieth.
+    In processor seconds of one thread, as `measured_speeds` on a busy machine.
     """
-    shape, n_threads = replace(order.shape, n_threads=1), order.shape.n_threads
+    shape = replace(order.shape, n_threads=1)
     names = [
         *format_speeds.formats_to_measure(format_speeds.count_weights(header)),
-        order.format or format_speeds.NEAR_LOSSLESS,
+        order.format or NEAR_LOSSLESS,
     ]
     best: dict[tuple[str, int], FormatPoint] = {}
     with tempfile.TemporaryDirectory(prefix="paddock-trial-") as folder:
@@ -322,28 +367,21 @@ def measured_formats(order: TuningOrder, header: GgufHeader) -> tuple[FormatPoin
         for _ in range(_N_ROUNDS):
             for name, path in paths.items():
                 clock = BenchClock(60.0, 1, counts_cpu=True)
-                for took in measure_format(path, name, shape, clock):
-                    one = replace(took, seconds=took.seconds / n_threads)
+                for one in measure_format(path, name, shape, clock):
                     key = (name, one.n_rows)
                     best[key] = min(best.get(key, one), one, key=lambda point: point.seconds)
     return tuple(best.values())
 
 
 def expected_gain(
-    order: TuningOrder, header: GgufHeader, before: CopySpeeds, points: tuple[FormatPoint, ...]
+    order: TuningOrder, header: GgufHeader, points: tuple[FormatPoint, ...]
 ) -> float | None:
-    """Return the predicted gain for reading documents; None if nothing was measured.
-
-    The model's speeds are scaled to an otherwise idle processor, as the trials count.
-    """
-    alone = 1 / max(before.share, _LEAST_SHARE)
-    scaled = replace(
-        before,
-        prompts=before.prompts * alone,
-        answer=before.answer * alone,
-        answers=before.answers * alone,
-    )
-    profile = _rough_profile(scaled, format_speeds.count_weights(header), points)
+    """Return the predicted gain for reading documents; None if nothing was measured."""
+    if not points:
+        return None
+    prompts = order.texts if order.n_documents else ()
+    before = measure_speeds(Path(order.source), order.shape, prompts, counts_cpu=True)
+    profile = _rough_profile(before, format_speeds.count_weights(header), points)
     return format_speeds.predicted_gain(profile, format_speeds.DOCUMENT_WORKLOAD, order.format)
 
 
@@ -364,10 +402,10 @@ def tensors_to_change(
 def _copy_description(order: TuningOrder, header: GgufHeader, names: frozenset[str]) -> str:
     changes = _changed_matrices(order, header, names)
     if not changes.get("n_kept"):
-        return f" in {order.format or format_speeds.NEAR_LOSSLESS}"
+        return f" in {order.format or NEAR_LOSSLESS}"
     return (
         f": {changes['n_changed']} matrices of {changes['changed_from']} in "
-        f"{format_speeds.NEAR_LOSSLESS}, {changes['n_kept']} as they are"
+        f"{NEAR_LOSSLESS}, {changes['n_kept']} as they are"
     )
 
 
@@ -400,20 +438,20 @@ def _rough_profile(
 def _write(order: TuningOrder, names: frozenset[str]) -> None:
     """Write the copy: low-bit tensors almost exactly, all other changes by llama.cpp."""
     source, target = Path(order.source), Path(order.target)
-    if order.format not in (None, format_speeds.NEAR_LOSSLESS):
+    if order.format not in (None, NEAR_LOSSLESS):
         quantise(source, target, order.format, order.n_threads)
         return
     if order.format is None or not other_matrices(read_header(source)):
-        write_widened(source, target, names, format_speeds.NEAR_LOSSLESS, order.n_threads)
+        write_widened(source, target, names, NEAR_LOSSLESS, order.n_threads)
         return
-    with _temporary_file(target) as half_way:
-        write_widened(source, half_way, names, format_speeds.NEAR_LOSSLESS, order.n_threads)
+    with _temporary_file(target, "half-way") as half_way:
+        write_widened(source, half_way, names, NEAR_LOSSLESS, order.n_threads)
         quantise(half_way, target, order.format, order.n_threads)
 
 
 @contextmanager
-def _temporary_file(target: Path) -> Iterator[Path]:
-    path = target.with_name(f"{target.name}.beside.part")
+def _temporary_file(target: Path, label: str) -> Iterator[Path]:
+    path = target.with_name(f"{target.name}.{label}.part")
     try:
         yield path
     finally:
@@ -435,7 +473,7 @@ def _compared(order: TuningOrder, before: CopySpeeds) -> dict[str, Any]:
     }
     if sum(one.n_weights for one in read_header(Path(order.source)).tensors) > MOST_EXACT:
         return result
-    with _temporary_file(Path(order.target)) as exact:
+    with _temporary_file(Path(order.target), "exact") as exact:
         quantise(Path(order.source), exact, "F16", order.n_threads)
         truth = _predictions(order, str(exact))
     return {

@@ -130,7 +130,9 @@ def tuned_copy_text(made: TunedCopy) -> list[str]:
     if made.format not in _LOSSLESS_FORMATS:
         sentences.append(f"{made.format} is lossy: answers differ from the original's more often.")
     if min(made.before.share, made.after.share) < _IDLE_MACHINE_SHARE:
-        sentences.append("Other programs used the processor, so the speeds are rough.")
+        sentences.append(
+            "Other programs used the processor: these are speeds of one thread, by processor time."
+        )
     sentences.append(f"The copy is used from now on; `paddock tune {made.name} --off` removes it.")
     return [console.printable_line(line) for line in sentences]
 

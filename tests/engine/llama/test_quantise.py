@@ -60,18 +60,19 @@ def test_blocks_are_read_as_llama_cpp_reads_them(tmp_path: Path, name: str) -> N
         assert np.abs(values - mine_values).max() < np.abs(values).max() / 127
 
 
+@pytest.mark.parametrize("wide", ["F16", "BF16"])
 @pytest.mark.parametrize("name", ["Q4_1", "Q6_K"])
-def test_f16_is_what_llama_cpp_makes_of_it(tmp_path: Path, name: str) -> None:
+def test_a_wide_format_is_what_llama_cpp_makes_of_it(tmp_path: Path, name: str, wide: str) -> None:
     plain, low, ours, theirs = (tmp_path / f"{n}.gguf" for n in ("plain", "low", "ours", "theirs"))
     write_trial_model(plain, "F32")
     _make_random(plain)
     quantise(plain, low, name, 1)
-    write_widened(low, ours, low_bit_tensors(read_header(low)), "F16", 2)
-    quantise(low, theirs, "F16", 1)
+    write_widened(low, ours, low_bit_tensors(read_header(low)), wide, 2)
+    quantise(low, theirs, wide, 1)
     for one in read_header(ours).tensors:
-        if TYPE_NAMES[one.kind] == "F16":
+        if TYPE_NAMES[one.kind] == wide:
             assert _data(ours, one.name).tobytes() == _data(theirs, one.name).tobytes(), one.name
-    assert {TYPE_NAMES[one.kind] for one in read_header(ours).tensors} >= {"F16", "F32"}
+    assert {TYPE_NAMES[one.kind] for one in read_header(ours).tensors} >= {wide, "F32"}
 
 
 def test_tensors_that_are_not_named_stay_bit_for_bit(tmp_path: Path) -> None:

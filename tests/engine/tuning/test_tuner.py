@@ -70,15 +70,17 @@ def test_a_real_model_gets_its_copy_and_serves_by_it(
         TuningRequest(facts, None, 1, documents, is_forced=True, n_documents=2), pool, notes.append
     )
     assert notes == [
-        "measuring the model as it is",
-        "writing the copy in Q8_0",
-        "measuring the copy",
-        "trying F16, which loses next to nothing",
+        "trying its formats",
+        "writing the copy in Q8_0, F16 and BF16, to choose from",
+        "measuring it and the model",
         "comparing both on real text",
     ]
-    more_mb, file_type = {"Q8_0": (47, 7), "F16": (146, 1)}[made.format]  # the quicker one
+    by_format = {
+        "Q8_0": (47, 7, "Q4_1"), "F16": (173, 1, "Q4_1, Q8_0"), "BF16": (173, 32, "Q4_1, Q8_0")
+    }  # fmt: skip
+    more_mb, file_type, changed_from = by_format[made.format]  # the quickest here
     assert (made.original, made.n_compared) == (facts.digest, 64)
-    assert (made.n_documents, made.changed_from, made.n_kept) == (2, "Q4_1", 0)
+    assert (made.n_documents, made.changed_from, made.n_kept) == (2, changed_from, 0)
     assert 80 <= made.before.n_prompt_tokens == made.after.n_prompt_tokens <= 160
     assert made.more_bytes == pytest.approx(1e6 * more_mb, abs=2e6)
     assert made.agreement > 0.85
@@ -197,7 +199,7 @@ def test_without_room_nothing_is_begun(
     with pytest.raises(EngineError) as caught:
         tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, silent)
     assert str(caught.value) == (
-        f"the copy of 'smollm2:135m' needs up to 353 MB, but {pool.models_dir}/blobs has "
+        f"the copy of 'smollm2:135m' needs up to 496 MB, but {pool.models_dir}/blobs has "
         f"100 MB left. Free disk space, or set PADDOCK_MODELS to another disk."
     )
 
@@ -232,16 +234,16 @@ def test_the_formats_are_those_that_can_be_written(tmp_path: Path) -> None:
 def test_a_format_of_which_trials_promise_nothing_is_not_even_written(
     facts: ModelFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow = CopySpeeds(100.0, 50.0, 80.0)
-    monkeypatch.setattr(tuning_process, "measure_speeds", lambda *_: slow)
     order = order_for(facts.path, tmp_path / "x")
     monkeypatch.setattr(tuning_process, "_N_ROUNDS", 1)
+    monkeypatch.setattr(format_speeds, "MOST_WEIGHTS_IN_F16", 1000)
     header = read_header(Path(facts.path))
     points = tuning_process.measured_formats(order, header)
     assert {one.format for one in points} == {"Q4_1", "Q8_0"}
-    expected = tuning_process.expected_gain(order, header, slow, points)
+    expected = tuning_process.expected_gain(order, header, points)
     assert expected is not None
     assert expected > 0
+    assert tuning_process.expected_gain(order, header, ()) is None
     monkeypatch.setattr(tuning_process, "expected_gain", lambda *_: 1.02)
     told: list[dict[str, object]] = []
     tuning_process.make_copy(order, told.append)
@@ -284,47 +286,61 @@ def test_only_tensors_that_measure_slow_are_changed_unless_there_are_none_and_it
     assert tuning_process.tensors_to_change(replace(order, format="Q8_0"), header, quick) == every
 
 
-@pytest.mark.parametrize(("share", "event"), [(0.95, "refused"), (0.3, "done")])
-def test_a_copy_that_measures_no_faster_is_refused_unless_others_disturbed_the_measurement(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, event: str
+def stand_in_speeds(monkeypatch: pytest.MonkeyPatch, **by_format: CopySpeeds) -> list[bool]:
+    """Let files have these speeds by their matrices' format; return which clocks were used."""
+    clocks = []
+
+    def speeds(path: Path, *_: object, counts_cpu: bool = False) -> CopySpeeds:
+        clocks.append(counts_cpu)
+        return by_format[matrix_format(path)]
+
+    monkeypatch.setattr(tuning_process, "measure_speeds", speeds)
+    monkeypatch.setattr(tuning_process, "expected_gain", lambda *_: 3.0)
+    monkeypatch.setattr(tuning_process, "measured_formats", lambda *_: points(Q6_K=900.0, Q8_0=2.0))
+    monkeypatch.setattr(tuning_process, "_compared", lambda *_: {})
+    return clocks
+
+
+@pytest.mark.parametrize(("share", "counts_cpu"), [(0.95, False), (0.3, True)])
+def test_a_copy_that_measures_no_faster_is_refused_on_a_busy_machine_by_processor_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, counts_cpu: bool
 ) -> None:
     source = tmp_path / "source.gguf"
     write_trial_model(source, "Q6_K")
     same = CopySpeeds(100.0, 50.0, 80.0, share)
-    monkeypatch.setattr(tuning_process, "measure_speeds", lambda *_: same)
-    monkeypatch.setattr(tuning_process, "measured_formats", lambda *_: points(Q6_K=900.0, Q8_0=2.0))
-    monkeypatch.setattr(tuning_process, "_compared", lambda *_: {})
+    clocks = stand_in_speeds(monkeypatch, Q6_K=same, Q8_0=same, F16=same, BF16=same)
     told: list[dict[str, object]] = []
     tuning_process.make_copy(order_for(source, tmp_path / "x"), told.append)
-    assert told[-1]["event"] == event
-    assert told[-1]["gain"] == pytest.approx(1.0)
+    assert told[-1] == {"event": "refused", "gain": pytest.approx(1.0), "is_measured": True}
+    assert clocks[-1] == counts_cpu
+    assert sorted(tmp_path.iterdir()) == [source, tmp_path / "x"], "the caller removes `x`"
+
+
+_TWICE, _THRICE = CopySpeeds(200.0, 50.0, 80.0), CopySpeeds(300.0, 50.0, 80.0)
+_NO_BETTER = CopySpeeds(190.0, 50.0, 80.0)
 
 
 @pytest.mark.parametrize(
-    ("halves", "format_name"),
+    ("halves", "brains", "format_name"),
     [
-        (CopySpeeds(300.0, 50.0, 80.0), "F16"),
-        (CopySpeeds(190.0, 50.0, 80.0), "Q8_0"),
-        (CopySpeeds(300.0, 40.0, 80.0), "Q8_0"),
-        (CopySpeeds(300.0, 50.0, 80.0, share=0.5), "Q8_0"),
+        (_THRICE, _TWICE, "F16"),
+        (_TWICE, _THRICE, "BF16"),
+        (_NO_BETTER, _NO_BETTER, "Q8_0"),
+        (CopySpeeds(300.0, 40.0, 80.0), CopySpeeds(400.0, 30.0, 80.0), "Q8_0"),
     ],
-    ids=["quicker", "slower with prompts", "slower alone", "disturbed"],
+    ids=["F16 is quickest", "BF16 is quickest", "slower with prompts", "slower alone"],
 )
-def test_a_small_model_is_written_in_f16_where_that_is_as_quick(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, halves: CopySpeeds, format_name: str
+def test_a_small_model_is_written_in_the_16_bits_that_are_quickest(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    halves: CopySpeeds,
+    brains: CopySpeeds,
+    format_name: str,
 ) -> None:
     source, target = tmp_path / "source.gguf", tmp_path / "x"
     write_trial_model(source, "Q6_K")
-    by_format = {
-        "Q6_K": CopySpeeds(100.0, 50.0, 80.0), "Q8_0": CopySpeeds(200.0, 50.0, 80.0), "F16": halves
-    }  # fmt: skip
-
-    def speeds(path: Path, *_: object) -> CopySpeeds:
-        return by_format[matrix_format(path)]
-
-    monkeypatch.setattr(tuning_process, "measure_speeds", speeds)
-    monkeypatch.setattr(tuning_process, "measured_formats", lambda *_: points(Q6_K=900.0, Q8_0=2.0))
-    monkeypatch.setattr(tuning_process, "_compared", lambda *_: {})
+    same = CopySpeeds(100.0, 50.0, 80.0)
+    stand_in_speeds(monkeypatch, Q6_K=same, Q8_0=_TWICE, F16=halves, BF16=brains)
     told: list[dict[str, object]] = []
     tuning_process.make_copy(order_for(source, target), told.append)
     assert told[-1]["format"] == matrix_format(target) == format_name
