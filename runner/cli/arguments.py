@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -50,6 +50,13 @@ LocalOption = Annotated[
     bool, typer.Option("--local", help="Run inside this process, without Prefect.")
 ]
 MaxRunsOption = Annotated[int | None, typer.Option("--max-runs", min=1, help="Concurrent runs.")]
+FailOnOption = Annotated[
+    Literal["new", "any", "never"],
+    typer.Option(
+        help="Exit with 3 for newly quarantined items, or if no item of a block is done; "
+        "for any quarantined; or never."
+    ),
+]
 LogOption = Annotated[
     bool,
     typer.Option("--log-json", help="Log one JSON object per line, with the items of runs."),

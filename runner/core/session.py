@@ -95,14 +95,8 @@ class RunSession:
             stats.observer.pool(pool_stats)
 
     def end(self, report: Report) -> None:
-        summary = {name: value for name, value in report.as_json().items() if name != "items"}
-        summary["steps"] = report.steps
-        n_outdated = len(summary.pop("outdated"))
-        changed = [len(report.written), report.n_removed, len(report.acted)]
-        summary["done"] = [*changed, n_outdated]
-        summary["returns"] = None  # may be large, or must not be stored
         row: dict[str, Any] = {"ended": time.time(), "status": report.status}
-        row["summary"] = json.dumps(summary)
+        row["summary"] = json.dumps(report.as_summary())
         row["message"] = report.message
         if self.context.ledger.error is None:
             self._record(row)

@@ -206,7 +206,7 @@ def notices_of(report: Report, before: SentState, now: float) -> tuple[Notice, .
         found.append(Notice("recovered", before))
     fresh = marks - before.items
     is_due = not 0 <= now - before.quarantined_at < AGAIN_S
-    if fresh or (is_due and report.steps_without_result()):
+    if fresh or (is_due and report.quarantine().without_result):
         before = replace(
             before, bad="quarantined", failure="", failed_at=0.0, items=marks, quarantined_at=now
         )

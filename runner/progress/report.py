@@ -6,7 +6,7 @@ The JSON keys are the contract of the language's page, "What machines read".
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
@@ -70,6 +70,27 @@ class ItemReport:
 
 
 @dataclass(frozen=True, slots=True)
+class QuarantineCounts:
+    """What of a run that came to its end makes its exit status 3."""
+
+    new: int = 0
+    known: int = 0
+    """Quarantined before and unchanged since."""
+    without_result: tuple[str, ...] = ()
+    """Blocks of which items failed, also by `on_error: skip`, and none is done."""
+
+    def plus(self, other: QuarantineCounts) -> QuarantineCounts:
+        names = dict.fromkeys((*self.without_result, *other.without_result))
+        return QuarantineCounts(self.new + other.new, self.known + other.known, tuple(names))
+
+    def is_failure(self, fail_on: FailOn) -> bool:
+        if fail_on == "never":
+            return False
+        n_counted = self.new + (self.known if fail_on == "any" else 0)
+        return bool(n_counted or self.without_result)
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """How a run ended."""
 
@@ -101,6 +122,8 @@ class Report:
     """The file with the tracebacks of unexpected errors, when there were any."""
     steps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By id of a step or block: how often, how long, its calls, its items by state."""
+    counted: QuarantineCounts | None = None
+    """Where the items are those of other processes and not here."""
 
     def exit_status(self, fail_on: FailOn = "new") -> int:
         """Return the process's exit status.
@@ -114,22 +137,21 @@ class Report:
         """
         if self.status in _STATUS_CODES:
             return _STATUS_CODES[self.status]
-        if fail_on == "never":
-            return 0
-        quarantined = [item for item in self.items if item.state == "quarantined"]
-        if fail_on == "new":
-            quarantined = [item for item in quarantined if not item.is_known]
-        return 3 if quarantined or self.steps_without_result() else 0
+        return 3 if self.quarantine().is_failure(fail_on) else 0
 
-    def steps_without_result(self) -> tuple[str, ...]:
-        """Return the blocks of which items failed, also by `on_error: skip`, and none is done."""
+    def quarantine(self) -> QuarantineCounts:
+        if self.counted is not None:
+            return self.counted
+        quarantined = [item for item in self.items if item.state == "quarantined"]
+        n_known = sum(item.is_known for item in quarantined)
         failed = {
             item.step: None
             for item in self.items
             if item.state == "quarantined" or (item.state == "skipped" and item.error)
         }
         done = {item.step for item in self.items if item.state in WITH_RESULT}
-        return tuple(step for step in failed if step not in done)
+        without_result = tuple(step for step in failed if step not in done)
+        return QuarantineCounts(len(quarantined) - n_known, n_known, without_result)
 
     def done_in_words(self) -> str:
         """Return the effects that items do not show, in words."""
@@ -155,6 +177,33 @@ class Report:
             "returns": self.returns,
         }
         return answer if self.message is None else {**answer, "message": self.message}
+
+    def as_summary(self) -> dict[str, Any]:
+        """Return the JSON that the ledger keeps of a run: all but items and values."""
+        summary = {name: value for name, value in self.as_json().items() if name != "items"}
+        n_outdated = len(summary.pop("outdated"))
+        changed = [len(self.written), self.n_removed, len(self.acted)]
+        return {
+            **summary,
+            "steps": self.steps,
+            "done": [*changed, n_outdated],
+            "quarantine": asdict(self.quarantine()),
+            "returns": None,  # may be large, or must not be stored
+        }
+
+    @classmethod
+    def of_summary(cls, summary: Mapping[str, Any]) -> Report:
+        """Return what a summary has: an ended run's counts, and what decides its exit status."""
+        found = summary.get("quarantine", {})
+        without_result = tuple(found.get("without_result", ()))
+        return cls(
+            summary["run"],
+            summary["pipeline"],
+            summary["status"],
+            summary["counts"],
+            message=summary.get("message"),
+            counted=QuarantineCounts(**found | {"without_result": without_result}),
+        )
 
 
 def outdated_in_words(n_outdated: int) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ from paddock.runner.bind.permissions import NotPermitted
 from paddock.runner.core.retry_and_quarantine import next_restart
 from paddock.runner.core.session import new_run_name
 from paddock.runner.daemon.prefect_auth import Signer
-from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.prefect.run_tracking import TrackingError
 from paddock.runner.progress.drain import STOP_REQUESTED, StopGate
@@ -251,6 +252,7 @@ async def delegate_job(
 
     Raises:
         TrackingError: Prefect's API cannot be used.
+        LedgerError: the job is done, and the ledger cannot be read.
     """
     desk = _Delegation(api, job, note)
     ending = asyncio.create_task(_wait_for_stop(stop, stop_gate))
@@ -263,7 +265,33 @@ async def delegate_job(
             over = JobEnd("interrupted", "Interrupted; the same command continues.")
     finally:
         await end(ending)
+    if over.status == "completed":
+        ended = await asyncio.to_thread(_ended_share, job)
+        if ended is not None:
+            return replace(
+                ended, run=job.name, pipeline=job.path.name, message=over.message or None
+            )
     return Report(job.name, job.path.name, over.status, {}, message=over.message or None)
+
+
+def _ended_share(job: SharedJob) -> Report | None:
+    """Return how a share of a job that is done ended. Blocks.
+
+    Which one does not matter: each counts what all of them did.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    with Ledger(job.path.parent / STATE_FOLDER, is_readonly=True, url=job.ledger_url) as ledger:
+        found = (known_end(row) for row in ledger.runs_that_continue([job.name]))
+        return next((end for end in found if end is not None and end.status != "failed"), None)
+
+
+def known_end(row: RunRow) -> Report | None:
+    """Return how a run ended in order, by its ledger; None: it was killed or stopped."""
+    if row.ended is None or row.status not in ("completed", "quarantined", "failed"):
+        return None
+    return Report.of_summary(json.loads(row.summary or "{}"))
 
 
 async def _wait_for_stop(stop: asyncio.Event, stop_gate: StopGate | None) -> None:

@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
@@ -41,16 +41,16 @@ from paddock.engine.system.tasks import end
 from paddock.runner import api
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, headers_from, signer_for
-from paddock.runner.ledger.entries import LedgerError, RunRow
+from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.events import MultiObserver, Observer, run_log
 from paddock.runner.progress.prefect_view import SUSPENDED
-from paddock.runner.progress.report import Report, Status
+from paddock.runner.progress.report import QuarantineCounts, Report
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
 from . import pipeline_flow
-from .delegation import REPORTED_ERRORS, SharedJob, delegate_job, failure_message
+from .delegation import REPORTED_ERRORS, SharedJob, delegate_job, failure_message, known_end
 
 log = logging.getLogger("paddock.up")
 
@@ -198,13 +198,6 @@ run_pipeline = pipeline_flow.PipelineFlow(
 RunCall = Callable[[Mapping[str, Any], StopGate, str, str], Awaitable[Report]]
 
 
-def known_end(row: RunRow) -> Report | None:
-    """Return how a run ended in order, by its ledger; None: it was killed or stopped."""
-    is_orderly = row.ended is not None and row.status in ("completed", "quarantined", "failed")
-    status = cast(Status, row.status)
-    return Report(row.run, row.pipeline, status, {}, message=row.message) if is_orderly else None
-
-
 def _ended_calls(
     path: str, settings: Settings, calls: Sequence[Mapping[str, Any]]
 ) -> dict[str, Report]:
@@ -261,13 +254,22 @@ def report_of_calls(reports: Sequence[Report], n_calls: int) -> Report:
     >>> done, failed = Report("a", "p", "completed", {"new": 2}), Report("b", "p", "failed", {})
     >>> report_of_calls([done, failed, done], 3).message
     '1 of 3 calls failed: failed'
+
+    A quarantined item of one call that was known before is no news in all of them:
+
+    >>> known = Report("c", "p", "quarantined", {}, counted=QuarantineCounts(known=1))
+    >>> [report_of_calls([known, done], 2).exit_status(fail_on) for fail_on in ("new", "any")]
+    [0, 3]
     """
     last = reports[-1]
     counts = Counter[str]()
     for report in reports:
         counts.update(report.counts)
     items = tuple(item for report in reports for item in report.items if item.error)
-    whole = replace(last, counts=dict(counts), items=items)
+    counted = QuarantineCounts()
+    for report in reports:
+        counted = counted.plus(report.quarantine())
+    whole = replace(last, counts=dict(counts), items=items, counted=counted)
     if last.status == "interrupted" or len(reports) < n_calls:
         status = last.status if last.status == "interrupted" else "budget"
         words = f"{last.message or last.status} {n_calls - len(reports)} calls are left."

@@ -23,6 +23,7 @@ from paddock.engine.system import http
 from paddock.runner.bind.bind import bind_without_inputs, read_plan
 from paddock.runner.bind.permissions import consent_digests, needs, permission_names
 from paddock.runner.cli.arguments import (
+    FailOnOption,
     InputsOption,
     JsonOption,
     LogOption,
@@ -240,6 +241,7 @@ def cluster_run(
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Retry quarantined items.")
     ] = False,
+    fail_on: FailOnOption = "new",
     as_json: JsonOption = False,
 ) -> int:
     """Run a pipeline on the workers, and wait for the end; Ctrl-C stops them."""
@@ -275,10 +277,11 @@ def cluster_run(
 
     report = asyncio.run(main())
     if as_json:
-        console.print_json({"job": job.name, "status": report.status, "message": report.message})
+        facts = {"job": job.name, "status": report.status, "counts": report.counts}
+        console.print_json({**facts, "message": report.message})
     else:
         console.print_out(f"{report.status}: {report.message or path.name}")
-    return report.exit_status("never")
+    return report.exit_status(fail_on)
 
 
 def _without_repeats(tell: Callable[[str], None]) -> Callable[[str], None]:

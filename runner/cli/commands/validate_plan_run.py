@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,6 +25,7 @@ from paddock.pipelines.yaml_source import to_yaml
 from paddock.runner import api
 from paddock.runner.cli.arguments import (
     HERE,
+    FailOnOption,
     InputsOption,
     JsonOption,
     LocalOption,
@@ -412,13 +413,7 @@ class RunFlags:
             "fail, skip or accept."
         ),
     ] = "ask"
-    fail_on: Annotated[
-        Literal["new", "any", "never"],
-        typer.Option(
-            help="Exit with 3 for newly quarantined items, or if no item of a block is done; "
-            "for any quarantined; or never."
-        ),
-    ] = "new"
+    fail_on: FailOnOption = "new"
     local: LocalOption = False
     as_json: JsonOption = False
     pool: PoolOption = None

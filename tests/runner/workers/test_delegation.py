@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,11 @@ import pytest
 
 from paddock.engine.system import http
 from paddock.runner.daemon.prefect_auth import Signer
+from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.prefect.run_tracking import TrackingError
 from paddock.runner.progress.prefect_view import SHARE_TAG
-from paddock.runner.progress.report import Report
+from paddock.runner.progress.report import FailOn, ItemReport, Report
+from paddock.runner.settings import STATE_FOLDER
 from paddock.runner.workers.delegation import SharedJob, delegate_job
 
 WITHIN_S = 60.0
@@ -133,6 +136,32 @@ async def test_a_job_that_was_done_meanwhile_is_over_at_once(workers: Workers) -
     _, last = begun(workers)
     assert ((await last).status, (await last).message) == ("completed", "9 new")
     assert workers.states() == ["Cancelled", "Completed"]
+
+
+@pytest.mark.parametrize(
+    ("is_known", "status_of"),
+    [(False, {"new": 3, "any": 3, "never": 0}), (True, {"new": 0, "any": 3, "never": 0})],
+)
+async def test_the_report_of_a_job_has_what_its_machines_quarantined(
+    workers: Workers, tmp_path: Path, is_known: bool, status_of: dict[FailOn, int]
+) -> None:
+    workers.job = replace(workers.job, path=tmp_path / "p.yaml", n_shares=1)
+    bad = ItemReport("each", "a.md", "quarantined", error="no text", is_known=is_known)
+    items = (bad, ItemReport("each", "b.md", "fresh"))
+    of_share = Report("owl", "p", "quarantined", {"fresh": 1, "quarantined": 1}, items=items)
+    with Ledger(tmp_path / STATE_FOLDER) as ledger:
+        ledger.record_run({
+            "run": "owl", "pipeline": "p", "file": "p.yaml", "started": 1.0, "ended": 2.0,
+            "parent": workers.job.name, "status": of_share.status,
+            "summary": json.dumps(of_share.as_summary()),
+        })  # fmt: skip
+    _, job = begun(workers)
+    await workers.until(["Scheduled"])
+    workers.say(1, "COMPLETED", "1 fresh, 1 quarantined")
+    report = await job
+    assert (report.status, report.message) == ("quarantined", "1 fresh, 1 quarantined")
+    assert report.counts["quarantined"] == 1
+    assert {on: report.exit_status(on) for on in status_of} == status_of
 
 
 async def test_a_job_that_is_stopped_stops_its_shares_and_begins_again_when_taken_up(
