@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from paddock.engine.system.samples import SEED, ItemSample
 from paddock.engine.system.text import is_utf8
 from paddock.runner.progress import console
 
@@ -45,6 +46,26 @@ YesOption = Annotated[
 ]
 TakeOption = Annotated[
     bool, typer.Option("--take", help="Replace outputs that were edited, or that others wrote.")
+]
+SampleOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=1, help="Only N random items of each top-level block, the same each time."
+    ),
+]
+LimitOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Only the first N items of each top-level block."),
+]
+SeedOption = Annotated[
+    int | None, typer.Option(metavar="S", help="With --sample: another seed takes other items.")
+]
+StratifyOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="EXPR",
+        help="With --sample: as many of each kind as there are of all, by `item.suffix`, say.",
+    ),
 ]
 LocalOption = Annotated[
     bool, typer.Option("--local", help="Run inside this process, without Prefect.")
@@ -215,6 +236,29 @@ def remove_old_reports(*targets: Path | None) -> None:
     for target in targets:
         if target is not None and target.is_file():
             target.unlink()
+
+
+def item_sample(
+    sample: int | None, limit: int | None, seed: int | None, stratify: str | None
+) -> ItemSample | None:
+    """Return the sample of `--sample`, `--limit`, `--seed` and `--stratify`; None: all items.
+
+    Raises:
+        CommandError: the options do not fit each other.
+    """
+    if sample is not None and limit is not None:
+        raise CommandError(
+            "`--sample` and `--limit` are both given.\n"
+            "  `--sample` takes random items, `--limit` the first ones: leave one out."
+        )
+    for name, value in (("--seed", seed), ("--stratify", stratify)):
+        if value is not None and sample is None:
+            raise CommandError(f"`{name}` belongs to `--sample`.\n  Add `--sample N`.")
+    if limit is not None:
+        return ItemSample(limit, is_first=True)
+    if sample is None:
+        return None
+    return ItemSample(sample, SEED if seed is None else seed, stratify or "")
 
 
 OLLAMA_PROGRAM = "ollama"

@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
-from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.expressions import Expression, ExpressionError, Value
 from paddock.pipelines.triggers import MOST_DELETED
 from paddock.runner.bind.bound import BoundBlock, BoundPlan, BoundStep
 from paddock.runner.bind.document_folders import PROCESSING, BoundWatch
@@ -76,6 +77,29 @@ def split_by_where(
             raise ExpressionError(message, error.remedy) from error
         (chosen if holds else left).append(item)
     return chosen, left
+
+
+def item_strata(block: BoundBlock, scope: Scope, listed: Sequence[Any], source: str) -> list[str]:
+    """Return each item's stratum, the value of an expression as JSON; nothing without one.
+
+    Raises:
+        PipelineError: it cannot be read, or failed for an item.
+    """
+    if not source:
+        return []
+    strata: list[str] = []
+    try:
+        stratum = Expression.of(source)
+        for item in listed:
+            inner = scope.child({block.var: item, "item": item})
+            strata.append(canonical_json(stratum.evaluate(inner)))
+    except ExpressionError as error:
+        n_read = len(strata)
+        at = f", {_item_label(listed[n_read], n_read)} of block '{block.id}'" if listed else ""
+        remedy = error.remedy or f"It reads an item as `item` or `{block.var}`."
+        what = f"`--stratify {source}`{at}: {error.message}."
+        raise PipelineError([Fault(what, remedy)]) from error
+    return strata
 
 
 def loop_value(number: int, length: int) -> dict[str, Any]:

@@ -63,7 +63,6 @@ from .retry_and_quarantine import (
 from .review_questions import AwaitingReview, refuse_waiting
 from .run_context import ItemOutputs, RunContext, run_chunk_here
 from .staleness import (
-    NOT_ASKED,
     BlockWork,
     ItemWork,
     expected_tokens,
@@ -168,8 +167,8 @@ class BlockState:
 
     @property
     def is_partial(self) -> bool:
-        """Whether `--only` left out items that have work to do."""
-        return any(item.verdict is NOT_ASKED for item in self.work.items)
+        """Whether `--only` or a sample left out items that have work to do."""
+        return any(item.verdict.is_left_out for item in self.work.items)
 
     def offered(self) -> dict[str, Any]:
         """Return the value of `steps.<block>`; items without a result are not in `results`."""
@@ -220,7 +219,7 @@ class BlockRunner:
         self._stats = context.stats
         self.items = ItemRunner(context, sub_pipelines)
         self.partial: set[str] = set()
-        """Blocks that `--only` did in part; what reads them is left as it is."""
+        """Blocks that `--only` or a sample did in part; what reads them is left as it is."""
         self.lacking: dict[str, LackingItems] = {}
         """Blocks of which items failed."""
         self.left: dict[str, str] = {}
@@ -293,7 +292,7 @@ class BlockRunner:
         if n_left:
             self.n_left += 0 if outer or run.step else n_left
             raise StopGateClosed
-        if not self._context.options.only:
+        if not self._context.options.leaves_out_items:
             renamed = {item.renamed_from for item in run.work.items}
             for entry in await OrphanCleaner(self._context).settled(run.work, run.done()):
                 if entry.key not in renamed:  # which is counted under its new name

@@ -738,5 +738,7 @@ def _sub_pipeline_options(
     force = {name.removeprefix(prefix) for name in options.force if name.startswith(prefix)}
     if step in options.force:
         force.update(callable_names(bound.nodes))
-    only = frozenset[str]() if is_nested else options.only  # the item around it is asked for
-    return replace(options, force=frozenset(force), only=only)
+    options = replace(options, force=frozenset(force))
+    if not is_nested:
+        return options
+    return replace(options, only=frozenset(), sample=None)  # the item around it is asked for

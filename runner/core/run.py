@@ -187,7 +187,7 @@ class _PlanRun:
 
     async def _sweep(self) -> None:
         """Handle what no longer applies of the nodes that have ended."""
-        if not (self._outer or self._context.options.only):
+        if not (self._outer or self._context.options.leaves_out_items):
             found = await find_outdated(self._context, self.blocks.ends)
             await OrphanCleaner(self._context).sweep(found, self.blocks.ends)
 
@@ -328,7 +328,7 @@ class _PlanRun:
             self._stats.note(f"'{step.id}' wrote without what waits: {items} for review.")
 
     async def _skip(self, node: BoundNode) -> None:
-        if self._outer or self._context.options.only:
+        if self._outer or self._context.options.leaves_out_items:
             return
         self.blocks.ends[node.id] = NodeOutputs(node, is_skipped=True)
         if isinstance(node, BoundStep):

@@ -12,6 +12,7 @@ from paddock.runner.progress.events import Observer
 
 if TYPE_CHECKING:
     from paddock.engine.request import Pool
+    from paddock.engine.system.samples import ItemSample
     from paddock.runner.bind.bound import BoundPlan
     from paddock.runner.config.pipeline_secrets import Secrets
     from paddock.runner.progress.report import ReviewMode
@@ -28,6 +29,8 @@ class RunOptions:
     if need be. None: as the environment says (`CI`, `PREFECT_API_URL`)."""
     only: frozenset[str] = frozenset()
     """Keys of items; empty for all."""
+    sample: ItemSample | None = None
+    """Which items of each top-level block are taken; None: all."""
     force: frozenset[str] = frozenset()
     """Ids of steps or blocks that run again in any case."""
     retry_failed: bool = False
@@ -59,6 +62,11 @@ class RunOptions:
     """What started the run: `hand`, `schedule`, `watch`, `webhook`."""
     job: str = ""
     """Names work that machines do together, or a run continued after crashes; empty: alone."""
+
+    @property
+    def leaves_out_items(self) -> bool:
+        """Whether only some items are looked at, so that nothing can be said of all."""
+        return bool(self.only) or self.sample is not None
 
     @property
     def notifies(self) -> bool:

@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from typing import Any
 
@@ -379,6 +379,7 @@ def _job_id(bound: BoundPlan, options: RunOptions) -> str:
     asked = [sorted(options.only), sorted(options.force), options.retry_failed, options.no_cache]
     asked += [options.refresh, options.prune] if options.refresh or options.prune else []
     asked += ["take"] if options.takes_over else []
+    asked += [astuple(options.sample)] if options.sample is not None else []
     return hashlib.sha256(canonical_json([run_lock_name(bound), asked]).encode()).hexdigest()[:32]
 
 

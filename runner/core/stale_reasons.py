@@ -53,6 +53,8 @@ class ItemVerdict:
     why: str | None = None
     is_decided: bool = False
     """Whether a person has decided on an answer of the unchanged item since its last run."""
+    is_left_out: bool = False
+    """Whether the item has work to do, and this run is not asked to do it."""
 
     @property
     def is_work(self) -> bool:

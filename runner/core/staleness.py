@@ -46,6 +46,7 @@ from .block_items import (
     MissingSources,
     block_list,
     item_keys,
+    item_strata,
     loop_value,
     raw_item_keys,
     renamed_items,
@@ -81,7 +82,7 @@ N_KEYS_NAMED = 3
 """Keys that a message names: there may be thousands."""
 WORK_STATES: tuple[State, ...] = ("new", "changed", "stale")
 SOURCE_GONE = "its source is gone"
-NOT_ASKED = ItemVerdict("skipped", "not asked for")
+NOT_ASKED = ItemVerdict("skipped", "not asked for", is_left_out=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +188,8 @@ class _JudgedBlock:
     """The parts of the items' hash that all share: a JSON object."""
     entries: Mapping[str, Entry]
     job_runs: frozenset[str]
-    is_nested: bool
+    asked: frozenset[str] | None
+    """Keys of the items that the run is asked to do; None: all."""
     place: Place
 
     def parts_of(self, item: Any, place: tuple[int, int]) -> str:
@@ -297,10 +299,7 @@ class Judge:
         scope_id = self.scope_id(block.id, outer)
         listed, left = split_by_where(block, scope, block_list(block, scope))
         keys = item_keys(block, scope, listed)
-        if self.options.only and not outer:
-            self.seen_keys.update(keys)
-            if self._is_only_block:
-                self.refuse_unknown_keys()
+        asked = None if outer else self._asked(block, scope, keys, listed)
         base = canonical_json(await self._block_parts(block, scope))
         entries = await self.ledger.ask(self.ledger.entries, scope_id)
         await self.dependencies.look(
@@ -311,9 +310,7 @@ class Judge:
             await self._settled.read()
         await self.reviews.load()
         items, held = self._judge_items(
-            _JudgedBlock(
-                block, scope_id, base, entries, job, is_nested=bool(outer), place=self.index.stored
-            ),
+            _JudgedBlock(block, scope_id, base, entries, job, asked, place=self.index.stored),
             keys,
             listed,
         )
@@ -328,7 +325,7 @@ class Judge:
             left_out=left_out,
             unsettled=frozenset(keys).difference(item.key for item in items),
         )
-        if self.options.only:
+        if self.options.leaves_out_items:
             return work
         there = [entry for entry in entries.values() if entry.gone is None or entry.gone in job]
         present = left_out.union(keys)
@@ -352,6 +349,30 @@ class Judge:
             dropped=tuple(one for one in there if one.key in left_out),
         )
 
+    def _asked(
+        self, block: BoundBlock, scope: Scope, keys: Sequence[str], listed: Sequence[Any]
+    ) -> frozenset[str] | None:
+        """Return the keys of a top-level block's items that the run is asked to do; None: all.
+
+        Naming an item asks for everything within it.
+        """
+        sample, only = self.options.sample, self.options.only
+        if sample is not None:
+            return sample.chosen(keys, item_strata(block, scope, listed, sample.by))
+        if not only:
+            return None
+        self.seen_keys.update(keys)
+        if self._is_only_block:
+            self.refuse_unknown_keys()
+        return only
+
+    def _left_out(self) -> ItemVerdict:
+        """Return the verdict of an item that has work to do, and that is not asked for."""
+        sample = self.options.sample
+        if sample is None:
+            return NOT_ASKED
+        return ItemVerdict("unsampled", sample.why_left_out, is_left_out=True)
+
     def _judge_items(
         self, block: _JudgedBlock, keys: Sequence[str], listed: Sequence[Any]
     ) -> tuple[list[ItemWork], list[str]]:
@@ -368,8 +389,7 @@ class Judge:
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
             entry = block.entries.get(key)
             is_shared = entry is not None and entry.hash == hash_ and entry.run in block.job_runs
-            # Naming an item in `only` asks for everything within it.
-            is_asked = block.is_nested or not self.options.only or key in self.options.only
+            is_asked = block.asked is None or key in block.asked
             if is_shared:
                 verdict = ItemVerdict("fresh")
             else:
@@ -382,7 +402,7 @@ class Judge:
             if self._settled is not None and verdict.is_work and self._settled.is_left(item):
                 continue  # the watch passes it on once it has settled
             if not is_asked and verdict.is_work:
-                verdict = NOT_ASKED
+                verdict = self._left_out()
             items.append(
                 ItemWork(len(items), key, item, verdict, hash_, parts, entry, place, is_shared)
             )

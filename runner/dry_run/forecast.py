@@ -139,6 +139,8 @@ class _Forecast:
         """By node that is unknown: its outputs, with placeholders; empty where there are none."""
         self._waiting: set[str] = set()
         """Steps that wait for a person's decision, and what reads them."""
+        self._partial: set[str] = set()
+        """Blocks of which only some items would be done, and what reads them."""
         self._ends: dict[str, NodeOutputs] = {}
         """What applies of each step and block, as far as it is known now."""
         self._items: list[PlanItem] = []
@@ -173,7 +175,9 @@ class _Forecast:
         )
 
     async def _note_outdated(self) -> None:
-        """Name what a run would remove, or keep and count."""
+        """Name what a run would remove, or keep and count; one of some items looks at neither."""
+        if self._context.options.leaves_out_items:
+            return
         stats, found = self._context.stats, await find_outdated(self._context, self._ends)
         stats.keeps({one.name: one.why for one in found})
         for note in kept_texts(found):
@@ -191,6 +195,11 @@ class _Forecast:
         before = self._bound.edges.get(node.id, frozenset())
         if self._waiting & before:
             self._waiting.add(node.id)
+            return
+        if partial := self._partial & before:
+            self._partial.add(node.id)
+            why = f"only some items of '{min(partial)}' are in the sample"
+            self._context.stats.note(f"'{self._prefix}{node.id}' is left as it is: {why}.")
             return
         cause = next(
             (self._unknown[name] for name in sorted(before) if name in self._unknown), None
@@ -279,7 +288,9 @@ class _Forecast:
             self._items.append(PlanItem(block.id, key, state, LEFT_OUT_BY_WHERE))
         self._note_end_of(run)
         offered = repeatable_output(run, self._context.ledger)
-        if offered is not None:
+        if run.is_partial:
+            self._partial.add(block.id)
+        elif offered is not None:
             self._known(block, offered)
             if run.work.deleted and _fills_a_store(block):
                 self._unknown[block.id] = block.id  # searches find less
@@ -319,6 +330,9 @@ class _Forecast:
         await within._note_outdated()
         self._items += [replace(one, step=f"{step.id}.{one.step}") for one in within._items]
         self._notes += within._notes
+        if within._partial:
+            self._partial.add(step.id)
+            return
         self._read_returns(step, bound, within)
 
     def _read_returns(self, step: BoundStep, bound: BoundPlan, within: _Forecast) -> None:

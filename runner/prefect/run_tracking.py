@@ -221,7 +221,8 @@ async def run_prepared(
                 observer,
                 prepared.secrets,
                 environment.stop,
-                wanted=options.notifies and not options.only,  # else most items were not looked at
+                # else most items were not looked at
+                wanted=options.notifies and not options.leaves_out_items,
             )
         )
         daemon = await stack.enter_async_context(

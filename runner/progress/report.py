@@ -20,6 +20,7 @@ State = Literal[
     "fresh",
     "held",
     "skipped",
+    "unsampled",
     "failed",
     "quarantined",
     "waiting",
@@ -27,8 +28,8 @@ State = Literal[
     "missing",
 ]
 """`waiting`: a person has to decide on an answer. `held`: done, but edited outputs, or files that
-are not ours, are kept. `missing`: a folder whose documents count as deleted only after a person
-confirms it."""
+are not ours, are kept. `unsampled`: it has work to do and is not in the sample. `missing`: a folder
+whose documents count as deleted only after a person confirms it."""
 CallsAre = Literal["exact", "at most", "about"]
 HELD_REMEDY = (
     "To have ours, delete the outputs, set `on_edited: overwrite`, or run again with `--take`."
@@ -244,11 +245,12 @@ def sums_by_outcome(counts: Mapping[str, Any]) -> dict[str, int]:
     """
     sums = {"done": 0}
     for state, n in counts.items():
-        outcome = "done" if state in MADE_STATES else state
+        outcome = "done" if state in MADE_STATES else _OUTCOMES.get(state, state)
         sums[outcome] = sums.get(outcome, 0) + int(n or 0)
     return {outcome: n for outcome, n in sums.items() if n}
 
 
+_OUTCOMES = {"unsampled": "not in the sample"}
 _STATUS_CODES = {"failed": 1, "budget": 5, "interrupted": 130}
 
 

@@ -66,7 +66,9 @@ def _summary_html(story: RunDetails) -> Iterator[str]:
         yield f'<div class="{kind}"><p>{escape(past.message)}</p></div>'
     facts = (*sums_by_outcome(story.counts).items(), *story.sums.items())
     chips = "".join(
-        f'<li class="s-{escape(name)}">{escape(name)} <b>{n:,}</b></li>' for name, n in facts if n
+        f'<li class="s-{escape(name.replace(" ", "-"))}">{escape(name)} <b>{n:,}</b></li>'
+        for name, n in facts
+        if n
     )
     yield f'<ul class="chips">{chips}</ul>'
     for name, loads in (past.summary.get("models") or {}).items():

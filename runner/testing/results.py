@@ -131,7 +131,7 @@ def suites_exit_status(suites: Iterable[SuiteResult]) -> int:
 
 
 def _skip_reason(item: ItemReport) -> str | None:
-    if item.state not in ("skipped", "held", "missing", "waiting"):
+    if item.state not in ("skipped", "unsampled", "held", "missing", "waiting"):
         return None
     return item.why or item.error or item.state
 

@@ -82,8 +82,9 @@ class World:
         }
         return run(self.file, inputs, *run_arguments(**{"local": True, **options, **around}))
 
-    def plan(self, inputs: Mapping[str, Any] | None = None) -> PlanReport:
-        return plan(self.file, inputs, pool=FakePool(), settings=settings(self.folder))
+    def plan(self, inputs: Mapping[str, Any] | None = None, **options: Any) -> PlanReport:
+        given = RunOptions(**options)
+        return plan(self.file, inputs, given, pool=FakePool(), settings=settings(self.folder))
 
     def output(self, name: str) -> str:
         return (self.folder / "out" / name).read_text(encoding="utf-8")

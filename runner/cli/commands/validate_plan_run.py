@@ -28,11 +28,16 @@ from paddock.runner.cli.arguments import (
     FailOnOption,
     InputsOption,
     JsonOption,
+    LimitOption,
     LocalOption,
     PoolOption,
+    SampleOption,
+    SeedOption,
+    StratifyOption,
     TakeOption,
     YesOption,
     given_settings,
+    item_sample,
     parse_inputs,
     pipeline_file,
     remove_old_reports,
@@ -98,7 +103,8 @@ def _group_lines(report: PlanReport) -> Iterator[str]:
     before = ""
     for (step, state, why), items in groups.items():
         shown = "" if step == before else step
-        what = counted(len(items), "item") if state == "fresh" else _item_names(items)
+        is_counted = state in ("fresh", "unsampled")
+        what = counted(len(items), "item") if is_counted else _item_names(items)
         line = f"  {shown.ljust(width)}  {state:<11}  {what}"
         because = f"  ({console.printable_message(why)})" if why and state != "fresh" else ""
         yield console.printable_line(line) + because
@@ -141,12 +147,21 @@ def closing_lines(report: Report, *, fail_hint: str, file: str = "") -> tuple[st
     """Return the lines that close a run: what was written, waits, is held, failed, and the cost."""
     return (
         _written_line(report),
+        *_unsampled_lines(report),
         *_waiting_lines(report, file),
         *_held_lines(report),
         *_outdated_lines(report),
         _failed_line(report, fail_hint),
         _cost_line(report),
     )
+
+
+def _unsampled_lines(report: Report) -> Iterator[str]:
+    n = report.counts.get("unsampled", 0)
+    if n:
+        does = "it" if n == 1 else "them"
+        what = f"{counted(n, 'item')} {'is' if n == 1 else 'are'} not in the sample"
+        yield f"{what}; a run of all does {does}."
 
 
 def _waiting_lines(report: Report, file: str) -> Iterator[str]:
@@ -307,7 +322,7 @@ _File = Annotated[str, typer.Argument(metavar="FILE", help="A pipeline, or a fol
 
 def register(app: typer.Typer) -> None:
     app.command("validate")(with_exit_status(validate))
-    app.command("plan")(with_exit_status(plan))
+    app.command("plan")(with_exit_status(plan, PlanFlags))
     app.command("run")(with_exit_status(run, RunFlags))
 
 
@@ -346,26 +361,38 @@ def _validate_file(file: str) -> ValidateReport:
         return ValidateReport(file, (Fault(message, remedy),))
 
 
-def plan(
-    file: _File = HERE,
-    inputs: InputsOption = None,
-    as_json: JsonOption = False,
-    pool: PoolOption = None,
-    allow: _Allow = None,
+@dataclass(frozen=True, slots=True)
+class PlanFlags:
+    """Arguments and options of `paddock plan`."""
+
+    file: _File = HERE
+    inputs: InputsOption = None
+    sample: SampleOption = None
+    limit: LimitOption = None
+    seed: SeedOption = None
+    stratify: StratifyOption = None
+    as_json: JsonOption = False
+    pool: PoolOption = None
+    allow: _Allow = None
     detailed_exitcode: Annotated[
         bool,
         typer.Option("--detailed-exitcode", help="Exit with 0: nothing to do, 10: work to do."),
-    ] = False,
-) -> int:
+    ] = False
+
+
+def plan(flags: PlanFlags) -> int:
     """Show what a run would do, and why."""
-    path = pipeline_file(file, "plan")
-    settings = read_settings(path.parent, flags=given_settings(pool=pool, allow=allow))
-    report = api.plan(path, inputs=parse_inputs(inputs), settings=settings)
-    if as_json:
+    path = pipeline_file(flags.file, "plan")
+    given = given_settings(pool=flags.pool, allow=flags.allow)
+    settings = read_settings(path.parent, flags=given)
+    sample = item_sample(flags.sample, flags.limit, flags.seed, flags.stratify)
+    options = RunOptions(sample=sample)
+    report = api.plan(path, parse_inputs(flags.inputs), options, settings=settings)
+    if flags.as_json:
         console.print_json(report.as_json())
     else:
         console.print_out(plan_text(report))
-    return EXIT_WORK_TO_DO if detailed_exitcode and report.has_work else DONE
+    return EXIT_WORK_TO_DO if flags.detailed_exitcode and report.has_work else DONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +409,10 @@ class RunFlags:
     only: Annotated[
         list[str] | None, typer.Option(metavar="KEY", help="Only this item; can be repeated.")
     ] = None
+    sample: SampleOption = None
+    limit: LimitOption = None
+    seed: SeedOption = None
+    stratify: StratifyOption = None
     force: Annotated[
         list[str] | None, typer.Option(metavar="STEP", help="Redo this step, even if it is fresh.")
     ] = None
@@ -449,9 +480,22 @@ class RunFlags:
         return pipeline_file(HERE if self.file is None else self.file, "run"), given
 
     def options(self) -> RunOptions:
+        """Return the run's options.
+
+        Raises:
+            CommandError: two of them do not fit each other.
+        """
+        sample = item_sample(self.sample, self.limit, self.seed, self.stratify)
+        if sample is not None and (self.only or self.prune):
+            name = "--limit" if sample.is_first else "--sample"
+            other, why = ("--only", "names the items") if self.only else _PRUNE_LOOKS_AT_ALL
+            raise CommandError(
+                f"`{name}` and `{other}` are both given.\n  `{other}` {why}: leave one out."
+            )
         return RunOptions(
             local=self.local or None,
             only=frozenset(self.only or ()),
+            sample=sample,
             force=frozenset(self.force or ()),
             no_cache=self.no_cache,
             retry_failed=self.retry_failed,
@@ -462,6 +506,9 @@ class RunFlags:
             takes_over=self.take,
             notify=self.notify,
         )
+
+
+_PRUNE_LOOKS_AT_ALL = ("--prune", "looks at all items, to remove what none of them makes")
 
 
 def run(flags: RunFlags) -> int:

@@ -30,6 +30,19 @@ def test_items_stand_in_groups_of_the_same_reason() -> None:
     )
 
 
+def test_what_is_not_in_the_sample_is_counted_and_not_listed() -> None:
+    items = (
+        PlanItem("each", "a.md", "new"),
+        *(PlanItem("each", f"{n}.md", "unsampled", "not in the sample") for n in range(1_999)),
+    )
+    assert plan_text(PlanReport("p", items, calls=1)) == (
+        "p: 1 of 2,000 items to do\n"
+        "  each  new          a.md\n"
+        "        unsampled    1,999 items  (not in the sample)\n"
+        "That would take 1 model call. How long that is, the run tells after its first document."
+    )
+
+
 def test_nothing_to_do_is_said_first() -> None:
     report = PlanReport("p", (PlanItem("each", "a.md", "fresh"),), calls=0, loads=0)
     assert plan_text(report) == "p: nothing to do\n  each  fresh        1 item"

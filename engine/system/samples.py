@@ -1,0 +1,85 @@
+"""Samples of items: which items of a list a run takes, by a keyed hash of their keys. Pure.
+
+Each key has a fixed number for a seed (`draw`), and a sample of `n` has the `n` lowest: it is the
+same each time, a larger one contains a smaller one, and a new document replaces at most one other.
+With strata each gets its share of the seats, so that figures of the sample need no weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+SEED = 0
+_BITS = 64
+
+
+def draw(seed: int, key: str) -> float:
+    """Return the number of a key: as good as random, uniform from 0 to below 1.
+
+    >>> draw(0, "a.md") == draw(0, "a.md"), draw(0, "a.md") == draw(1, "a.md")
+    (True, False)
+    """
+    digest = hashlib.sha256(f"{seed}\n{key}".encode("utf-8", "surrogatepass")).digest()
+    return (int.from_bytes(digest[: _BITS // 8], "big") >> 11) / (1 << 53)  # a float's 53 bits
+
+
+@dataclass(frozen=True, slots=True)
+class ItemSample:
+    """Which items of each top-level block a run takes; nested blocks are done whole."""
+
+    n_items: int
+    seed: int = SEED
+    by: str = ""
+    """A bare expression over an item (`item`, or the block's own name): its value is the item's
+    stratum. Empty: there is one."""
+    is_first: bool = False
+    """Take the first items of the list (`--limit`) instead of random ones."""
+
+    def __post_init__(self) -> None:
+        if self.n_items < 1:
+            raise ValueError(f"a sample of {self.n_items} items: it needs at least 1.")
+        if self.is_first and (self.by or self.seed != SEED):
+            raise ValueError("the first items of a list have no seed and no strata.")
+
+    @property
+    def why_left_out(self) -> str:
+        """The reason of an item that is not taken."""
+        return f"not among the first {self.n_items:,}" if self.is_first else "not in the sample"
+
+    def chosen(self, keys: Sequence[str], strata: Sequence[str] = ()) -> frozenset[str]:
+        """Return the keys that are taken; `strata` has each key's stratum, or is empty.
+
+        >>> sorted(ItemSample(2, is_first=True).chosen(["c", "a", "b"]))
+        ['a', 'c']
+        """
+        if self.is_first:
+            return frozenset(keys[: self.n_items])
+        members: dict[str, list[str]] = {}
+        for number, key in enumerate(keys):
+            members.setdefault(strata[number] if strata else "", []).append(key)
+        shares = seats({name: len(found) for name, found in members.items()}, self.n_items)
+        return frozenset(
+            key for name, found in members.items() for key in self._lowest(found, shares[name])
+        )
+
+    def _lowest(self, keys: Sequence[str], n_keys: int) -> Sequence[str]:
+        return sorted(keys, key=lambda key: (draw(self.seed, key), key))[:n_keys]
+
+
+def seats(sizes: Mapping[str, int], n_seats: int) -> dict[str, int]:
+    """Return each stratum's part of the seats, by the largest remainders (Hamilton's method).
+
+    >>> seats({"pdf": 90, "md": 8, "eml": 2}, 10)
+    {'pdf': 9, 'md': 1, 'eml': 0}
+    >>> seats({"pdf": 2, "md": 1}, 10)
+    {'pdf': 2, 'md': 1}
+    """
+    n_all = sum(sizes.values())
+    n_seats = min(n_seats, n_all)
+    parts = {name: divmod(size * n_seats, n_all) for name, size in sizes.items()}
+    n_left = n_seats - sum(whole for whole, _ in parts.values())
+    by_remainder = sorted(parts, key=lambda name: (-parts[name][1], name))
+    rounded_up = frozenset(by_remainder[:n_left])
+    return {name: whole + (name in rounded_up) for name, (whole, _) in parts.items()}
