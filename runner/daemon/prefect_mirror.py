@@ -18,8 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import http
-from paddock.engine.system.retry import Backoff
-from paddock.engine.system.tasks import TaskSet
+from paddock.engine.system.retry import Backoff, Pauses
+from paddock.engine.system.tasks import (
+    StopRequested,
+    TaskSet,
+    run_concurrently,
+    unless,
+    wait_for_event,
+)
 from paddock.runner.progress.prefect_view import (
     LATE_S,
     PROGRESS_DESCRIPTION,
@@ -43,7 +49,9 @@ GIVE_UP_S = 900.0
 BACKOFF = Backoff(1.0, 15.0, factor=2.5)  # a server that has just started may refuse connections
 MOST_REFUSED = 4
 CLOSE_S = 2.0
-AT_ONCE = 4  # Prefect's SQLite database has one writer at a time
+REQUESTS_AT_ONCE = 8  # 160 a second where one takes 50 ms; SQLite has one writer at a time
+TASKS_AFTER_END_S = 120.0
+"""How long tasks are still sent after a run's end, by a daemon, which outlives it."""
 STATE_POLL_S = 2.0
 NOT_FOUND = 404
 _ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
@@ -67,12 +75,12 @@ class PrefectMirrors:
         self._trouble = ""
         self._runs: dict[str, _RunMirror] = {}
         self._tasks = TaskSet()
-        self._room = asyncio.Semaphore(AT_ONCE)
+        self._room = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
     @property
     def n_ended(self) -> int:
         """Number of runs that have ended and are not shown yet."""
-        return sum(one.end is not None for one in self._runs.values())
+        return sum(mirror.end is not None for mirror in self._runs.values())
 
     def take(self, update: dict[str, Any]) -> bool:
         """Take an update; return whether it is the run's first."""
@@ -81,7 +89,9 @@ class PrefectMirrors:
         if mirror is None:
             mirror = self._runs[str(update["id"])] = _RunMirror(str(update["id"]), update)
             self._tasks.start(self._show(mirror))
-        mirror.take(update)
+        has_ended = mirror.take(update)
+        if has_ended and self._state_dir is not None:
+            asyncio.get_running_loop().call_later(TASKS_AFTER_END_S, mirror.too_late.set)
         if self._state_dir is not None and (is_new or mirror.end is not None):
             try:
                 run_session.keep_run(self._state_dir, {**update, "tasks": mirror.tasks})
@@ -115,7 +125,13 @@ class PrefectMirrors:
         await self._tasks.close()
 
     async def finish(self, within_s: float) -> str:
-        """Wait until all ends are shown, within bounds; return why one is not, or nothing."""
+        """Wait until all ends are shown, within bounds; return why one is not, or nothing.
+
+        Half of the time is for tasks, if no daemon shows the rest of them.
+        """
+        if self._state_dir is None:
+            for mirror in self._runs.values():
+                asyncio.get_running_loop().call_later(within_s / 2, mirror.too_late.set)
         with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await self._tasks.drain()
@@ -123,28 +139,43 @@ class PrefectMirrors:
 
     async def _show(self, mirror: _RunMirror) -> None:
         """Update Prefect until the run's end is shown; retry when the server goes away."""
-        n_refused = 0
+        n_refused, pauses = 0, Pauses(BACKOFF)
         while not mirror.is_over:
-            await mirror.changed.wait()
-            mirror.changed.clear()
             try:
-                async with self._open_client() as client, self._room:
-                    await mirror.show(_PrefectRest(client))
-                n_refused, self._trouble, self._is_reached = 0, "", True
+                async with self._open_client() as client:
+                    api = _PrefectRest(client, self._room)
+                    while not mirror.is_over:
+                        await mirror.changed.wait()
+                        mirror.changed.clear()
+                        await mirror.show(api)
+                        n_refused, self._trouble, self._is_reached = 0, mirror.missing_words, True
+                        pauses.succeeded()
             except (http.HttpFailure, _Refused, OSError, KeyError, TypeError, ValueError) as error:
                 self._trouble, self._is_reached = str(error) or type(error).__name__, False
-                is_refused = n_refused >= MOST_REFUSED and not _is_transient(error)
+                n_refused += not _is_transient(error)
+                # After the end of the run a process of its own does not ask for the same again.
+                n_most = 0 if self._state_dir is None and mirror.end is not None else MOST_REFUSED
+                is_refused = n_refused > n_most and not _is_transient(error)
                 if is_refused or mirror.is_given_up:
                     if self._state_dir is not None:  # else the run's report says so
                         log.warning("Prefect does not show run %s: %s", mirror.head["run"], error)
                     mirror.is_over = is_refused
                     break
                 mirror.changed.set()
-                n_refused += 1
-                await asyncio.sleep(BACKOFF.pause_s(n_refused))
+                await _pause(pauses, mirror)
+        if mirror.missing_words and self._state_dir is not None:
+            log.warning("Prefect, run %s: %s", mirror.head["run"], mirror.missing_words)
         self._runs.pop(mirror.id, None)
         if mirror.is_over and self._state_dir is not None:
             run_session.forget_run(self._state_dir, mirror.id)
+
+
+async def _pause(pauses: Pauses, mirror: _RunMirror) -> None:
+    """Wait before the next attempt; the run's end cuts it short."""
+    if mirror.ended.is_set():
+        await pauses.wait()
+    elif await wait_for_event(mirror.ended, pauses.failed()):
+        pauses.succeeded()
 
 
 class _Refused(Exception):
@@ -153,18 +184,22 @@ class _Refused(Exception):
     def __init__(self, answer: httpx.Response) -> None:
         status = answer.status_code
         self.is_busy = status >= 500 or status == 429
+        self.is_general = self.is_busy or status in (401, 403)
+        """It is not about this request alone."""
         super().__init__(f"{answer.url.path}: status {status}: {answer.text[:300]}")
 
 
 class _PrefectRest:
     """The part of Prefect's REST API that a run needs."""
 
-    def __init__(self, client: httpx.AsyncClient) -> None:
+    def __init__(self, client: httpx.AsyncClient, room: asyncio.Semaphore) -> None:
         self._client = client
+        self._room = room
 
     async def post(self, path: str, body: dict[str, Any], method: str = "POST") -> Any:
         with http.http_failures("Prefect's server"):
-            answer = await self._client.request(method, path, json=body)
+            async with self._room:
+                answer = await self._client.request(method, path, json=body)
         if answer.is_error:
             raise _Refused(answer)
         return answer.json() if answer.content else None
@@ -172,7 +207,8 @@ class _PrefectRest:
     async def get(self, path: str) -> Any:
         """Return an object; None when it was deleted."""
         with http.http_failures("Prefect's server"):
-            answer = await self._client.get(path)
+            async with self._room:
+                answer = await self._client.get(path)
         if answer.status_code == NOT_FOUND:
             return None
         if answer.is_error:
@@ -195,8 +231,13 @@ class _RunMirror:
     percent: float = 0.0
     end: dict[str, Any] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    too_late: asyncio.Event = field(default_factory=asyncio.Event)
+    """Once set, tasks are left out, so that the end is sent."""
     is_over: bool = False
     """Prefect shows the end."""
+    missing_words: str = ""
+    """How many tasks were left out at its end."""
     stop: str = ""
     """Why a person wants it to stop, by its state in Prefect."""
     _ended_at: float = 0.0
@@ -214,13 +255,18 @@ class _RunMirror:
         """Whether Prefect has refused the end for so long that another daemon must try."""
         return self.end is not None and time.monotonic() - self._ended_at > GIVE_UP_S
 
-    def take(self, update: dict[str, Any]) -> None:
+    def take(self, update: dict[str, Any]) -> bool:
+        """Take an update; return whether it is the first with the run's end."""
         self.lease = str(update.get("lease", ""))
         self.tasks |= update["tasks"]
         self.percent = update["percent"]
         if update["end"] is not None and self.end is None:
             self.end, self._ended_at = update["end"], time.monotonic()
+        has_ended = self.end is not None and not self.ended.is_set()
+        if has_ended:
+            self.ended.set()
         self.changed.set()
+        return has_ended
 
     async def show(self, api: _PrefectRest) -> None:
         """Bring Prefect up to date; after an error, the next call sends what is missing.
@@ -233,15 +279,15 @@ class _RunMirror:
         if not self._flow_run and await self._begin(api):
             self.is_over = end is not None
             return
-        for number, task in self._states(end).items():  # a copy: updates arrive meanwhile
-            if self._shown.get(number) != task:
-                await self._show_task(api, number, task)
-                self._shown[number] = task
+        until = self.ended if end is None else self.too_late
+        n_missing = await self._show_tasks(api, self._states(end), until)
         if self.percent != self._shown_percent:
             await self._show_progress(api)
         if end is not None:
             await self._show_end(api, end)
             self.is_over = True
+            if n_missing:
+                self.missing_words = f"{n_missing:,} of its {len(self.tasks):,} tasks are missing"
         else:
             await self._look(api)
 
@@ -295,6 +341,29 @@ class _RunMirror:
             number: [task[0], *state] if task[1] == "RUNNING" else task
             for number, task in self.tasks.items()
         }
+
+    async def _show_tasks(
+        self, api: _PrefectRest, states: dict[str, list[str]], until: asyncio.Event
+    ) -> int:
+        """Send tasks until an event, those that are shown as running first.
+
+        Returns how many Prefect does not show as they are.
+        """
+
+        async def show(number: str) -> None:
+            try:
+                await self._show_task(api, number, states[number])
+            except _Refused as error:
+                if error.is_general:
+                    raise
+            else:
+                self._shown[number] = states[number]
+
+        changed = [number for number, task in states.items() if self._shown.get(number) != task]
+        changed.sort(key=lambda number: number not in self._task_runs)
+        with suppress(StopRequested):
+            await unless(run_concurrently(show, changed, REQUESTS_AT_ONCE), until)
+        return sum(self._shown.get(number) != task for number, task in states.items())
 
     async def _show_task(self, api: _PrefectRest, number: str, task: list[str]) -> None:
         name, type_, state, message = task

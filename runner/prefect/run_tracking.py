@@ -293,10 +293,12 @@ async def run_displayed(
         return await _run_with_mirror(session, send, is_gentle=bool(place))
     finally:
         is_short = bool(place) or session.context.stop.is_set()  # the flow run has an end to set
-        why = await display.finish(RECORD_END_STOPPED_S if is_short else RECORD_END_S)
-        if why:
-            session.stats.note(f"Prefect does not show all of this run: {why}")
-        await display.close()
+        try:
+            why = await display.finish(RECORD_END_STOPPED_S if is_short else RECORD_END_S)
+            if why:
+                session.stats.note(f"Prefect does not show all of this run: {why}")
+        finally:
+            await display.close()
 
 
 UPDATE_INTERVAL_S = 1.0  # what is shown costs Prefect's server some milliseconds each time

@@ -17,9 +17,12 @@ import pytest
 
 from paddock.engine.system import http
 from paddock.engine.system.retry import Backoff
+from paddock.runner.api import run_async
 from paddock.runner.daemon import prefect_mirror, run_session
 from paddock.runner.daemon.prefect_mirror import PrefectMirrors
 from paddock.runner.progress.prefect_view import SUSPEND_REFUSED
+from tests.fakes.pool import FakePool
+from tests.runner.world import World, run_arguments, settings
 
 DONE = {"type": "COMPLETED", "name": "Completed", "message": "2 new"}
 ROWS = [{"step": "each", "key": "a.txt", "state": "new"}]
@@ -30,6 +33,9 @@ class Api:
 
     def __init__(self) -> None:
         self.is_away = False
+        self.delay_s = 0.0
+        self.refused: dict[str, int] = {}
+        """By the beginning of a path: the status with which it is refused."""
         self.n_refused = 0
         self.made: dict[str, dict[str, Any]] = {}
 
@@ -45,13 +51,22 @@ class Api:
         self._server.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        n_bytes = int(head.lower().partition("content-length: ")[2].split("\r\n")[0] or 0)
-        body = json.loads(await reader.readexactly(n_bytes) or b"{}")
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            n_bytes = int(head.lower().partition("content-length: ")[2].split("\r\n")[0] or 0)
+            body = json.loads(await reader.readexactly(n_bytes) or b"{}")
+        except asyncio.IncompleteReadError:  # the client gave up
+            writer.close()
+            return
         method, path, _ = head.split(" ", 2)
-        if self.is_away:
+        await asyncio.sleep(self.delay_s)
+        refused = (s for at, s in self.refused.items() if path.startswith(f"/api/{at}"))
+        status = 503 if self.is_away else next(refused, 200)
+        if status != 200:
             self.n_refused += 1
-            writer.write(b"HTTP/1.1 503 Away\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            writer.write(
+                b"HTTP/1.1 %d No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status
+            )
         else:
             said = json.dumps(self._told(method, path.removeprefix("/api/"), body)).encode()
             writer.write(
@@ -63,6 +78,8 @@ class Api:
 
     def _told(self, method: str, path: str, body: dict[str, Any]) -> Any:
         kind, _, rest = path.partition("/")
+        if kind == "health":
+            return True
         if rest == "filter":
             wanted = body[kind]["type"]["any_"]
             return [one for one in self.made.values() if one.get("type") in wanted]
@@ -179,7 +196,8 @@ def test_a_process_that_goes_without_an_end_is_crashed(show: Callable[..., None]
         assert api.of("flow_runs") == {
             "calm-jay": ("Crashed", words), "other": ("Completed", "2 new"),
         }  # fmt: skip
-        assert api.of("task_runs")["each: a"] == ("Crashed", words)
+        own = api.made["task_runs-calm-jay-1"]["state"]
+        assert (own["name"], _words(own)) == ("Crashed", words)
 
     show(scene)
 
@@ -300,3 +318,118 @@ def test_a_run_hears_what_a_person_does_with_it_in_prefect(
         assert mirrors.stop_of(update()) == words
 
     show(scene)
+
+
+def many_tasks(n: int) -> dict[str, list[str]]:
+    return {str(number): [f"each: {number}", "RUNNING", "Running", ""] for number in range(n)}
+
+
+async def test_the_end_is_sent_in_time_though_thousands_of_tasks_are_not() -> None:
+    async with Api() as api:
+        api.delay_s = 0.05
+        mirrors = PrefectMirrors(api.client)
+        mirrors.take(update(tasks=many_tasks(3000)))
+        await until(lambda: len(api.of("task_runs")) > 16)
+        mirrors.take(ended(tasks={}))
+        why = await mirrors.finish(8.0)
+        n_shown = sum(state == "Completed" for state, _ in api.of("task_runs").values())
+        n_missing = int(why.removesuffix(" of its 3,000 tasks are missing").replace(",", ""))
+        in_flight = prefect_mirror.REQUESTS_AT_ONCE
+        assert 3000 - n_shown <= n_missing <= 3000 - n_shown + in_flight < 3000
+        assert api.of("flow_runs") == {"calm-jay": ("Completed", "2 new")}
+        await mirrors.close()
+
+
+async def test_a_task_that_is_refused_does_not_keep_the_end_from_being_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Api() as api:
+        mirrors = PrefectMirrors(api.client)
+        mirrors.take(update())
+        await until(lambda: api.data("ferries-progress"))
+        api.refused["task_runs/"] = 422
+        mirrors.take(ended())
+        assert await mirrors.finish(60.0) == "1 of its 2 tasks are missing"
+        assert api.of("flow_runs") == {"calm-jay": ("Completed", "2 new")}
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_server_that_refuses_for_good_does_not_delay_the_end(status: int) -> None:
+    async with Api() as api:
+        api.refused[""] = status
+        mirrors = PrefectMirrors(api.client)
+        mirrors.take(update())
+        await until(lambda: api.n_refused)
+        mirrors.take(ended())
+        why = await mirrors.finish(600.0)
+        assert f"status {status}" in why
+        assert api.n_refused <= 3
+
+
+async def test_the_end_does_not_wait_for_the_pause_after_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prefect_mirror, "BACKOFF", Backoff(600.0, 600.0))
+    async with Api() as api:
+        api.is_away = True
+        mirrors = PrefectMirrors(api.client)
+        mirrors.take(update())
+        await until(lambda: api.n_refused)
+        await asyncio.sleep(0.2)
+        api.is_away = False
+        mirrors.take(ended())
+        assert await mirrors.finish(60.0) == ""
+        assert api.of("flow_runs") == {"calm-jay": ("Completed", "2 new")}
+
+
+async def test_a_server_that_was_away_is_not_one_that_refuses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(prefect_mirror, "BACKOFF", Backoff(0.01, 0.01))
+    async with Api() as api:
+        api.is_away = True
+        mirrors = PrefectMirrors(api.client, tmp_path)
+        mirrors.take(ended())
+        await until(lambda: api.n_refused > prefect_mirror.MOST_REFUSED)
+        api.refused[""], api.is_away, n_before = 404, False, api.n_refused
+        await until(lambda: not mirrors.n_ended)
+        assert api.n_refused - n_before > prefect_mirror.MOST_REFUSED
+        await mirrors.close()
+
+
+async def test_one_client_serves_a_whole_run() -> None:
+    async with Api() as api:
+        opened: list[httpx.AsyncClient] = []
+
+        def client() -> httpx.AsyncClient:
+            opened.append(api.client())
+            return opened[-1]
+
+        mirrors = PrefectMirrors(client)
+        for percent in (10.0, 20.0, 30.0):
+            mirrors.take(update(percent=percent))
+            await until(lambda: api.data("ferries-progress") == [percent])  # noqa: B023
+        mirrors.take(ended())
+        assert await mirrors.finish(60.0) == ""
+        assert len(opened) == 1
+
+
+async def test_a_run_that_is_cancelled_while_its_end_is_sent_leaves_no_task_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(tmp_path)
+    world.documents(1)
+    async with Api() as api:
+        monkeypatch.setenv("PREFECT_API_URL", api.url)
+        own = run_arguments(pool=FakePool(), settings=settings(tmp_path))
+        run = asyncio.create_task(run_async(world.file, None, *own))
+        api.refused["flow"] = 503
+        await until((tmp_path / "out" / "DIGEST.md").exists)
+        n_before = api.n_refused
+        await until(lambda: api.n_refused > n_before)
+        assert not run.done()
+        run.cancel()
+        await asyncio.wait({run})
+        assert run.cancelled()
+        left = [task for task in asyncio.all_tasks() if "_show" in repr(task.get_coro())]
+        assert not left
