@@ -63,6 +63,9 @@ class PipelineRunFailed(Exception):
         super().__init__(last_state(report).message)
         self.report = report
 
+    def __reduce__(self) -> tuple[type[PipelineRunFailed], tuple[Report]]:
+        return PipelineRunFailed, (self.report,)
+
 
 class PipelineFlow(Flow[..., Any]):
     """A flow whose runs are a pipeline's."""
@@ -226,10 +229,14 @@ async def _run(
 
     Raises:
         Pause: it was suspended; the same flow run goes on when it is resumed.
+        PipelineRunFailed: it failed, and Prefect tries again.
     """
     around = environment or RunEnvironment(stop=asyncio.Event(), stop_gate=StopGate())
     flow_run = current_flow_run()
     is_process = environment is None and flow_run is not None and flow_run.deployment_id is not None
+    retries, n_tries = _retries(flow_run)
+    if retries and n_tries > 1:  # else the items that failed are left out, and the run is green
+        options = replace(options, retry_failed=True)
     with stop_on_signals(around.stop, around.stop_gate) if is_process else contextlib.nullcontext():
         report = await api.run_async(path, given, options, around)
     if is_process and report.status == "interrupted":
@@ -238,9 +245,18 @@ async def _run(
     if around.stop_gate.words == SUSPENDED and report.status in ("budget", "interrupted"):
         raise Pause(SUSPENDED)
     state = state_of(report)
+    if state.type is StateType.FAILED and n_tries <= retries:
+        raise PipelineRunFailed(report)  # the server takes no final state, and Prefect needs this
     red = {StateType.FAILED: PipelineRunFailed(report), StateType.CANCELLED: None}
     state.data = red.get(state.type, report)
     return state
+
+
+def _retries(flow_run: FlowRun | None) -> tuple[int, int]:
+    """Return how often Prefect tries a flow run again, and which of its tries this is."""
+    if flow_run is None:
+        return 0, 1
+    return flow_run.empirical_policy.retries or 0, flow_run.run_count
 
 
 def state_of(report: Report) -> State[Any]:
@@ -265,6 +281,8 @@ async def run_as_subflow(
 ) -> Report:
     """Run a pipeline as a sub-flow of the current flow run.
 
+    A run that has ended has its report, whether or not Prefect's server could take its state.
+
     Raises:
         PipelineError: the YAML or an input is wrong.
     """
@@ -274,10 +292,17 @@ async def run_as_subflow(
         raise PipelineError(faults)
     reports: list[Report] = []
     made = _flow_of(path, options, environment, reports.append)
-    state: State[Any] = await made(**inputs, return_state=True)  # type: ignore[misc]
+    try:
+        state: State[Any] = await made(**inputs, return_state=True)  # type: ignore[misc]
+    except (PrefectException, httpx.HTTPError) as error:
+        if not reports:
+            raise
+        words = "Prefect does not show the end of this run of %s, which is %s: %s"
+        get_run_logger().warning(words, path, reports[-1].status, error)
+        return reports[-1]
     if not reports:
         await state.aresult()  # raises what ended it
-    return reports[0]
+    return reports[-1]
 
 
 async def with_cancellation(report: Report) -> Report:

@@ -82,6 +82,91 @@ asyncio.run(main())
 """
 
 
+RETRIED = """
+import asyncio, sys
+from pathlib import Path
+from paddock.runner import PipelineRunFailed, flow
+
+file, n_tries = Path(sys.argv[1]), 0
+
+def begins(flow, run, state):
+    global n_tries
+    n_tries += 1
+    if n_tries == 3:
+        Path(sys.argv[2]).rename(file.parent / "inbox")
+
+notes = flow(file).with_options(retries=int(sys.argv[3]), on_running=[begins])
+try:
+    report = asyncio.run(notes(title="Tried"))
+except PipelineRunFailed as error:
+    print(n_tries, "tries:", error.report.status, error)
+else:
+    print(n_tries, "tries:", report.status)
+"""
+
+# The server is there until the run has ended.
+LEFT_ALONE = """
+import asyncio, os, socket, sys, threading
+from urllib.parse import urlsplit
+
+server = urlsplit(os.environ["PREFECT_API_URL"])
+listening = socket.create_server(("127.0.0.1", 0))
+pairs = []
+
+def copy(source, target):
+    try:
+        while piece := source.recv(65536):
+            target.sendall(piece)
+    except OSError:
+        pass
+    for end in (source, target):
+        with __import__("contextlib").suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+def relay():
+    while True:
+        try:
+            ours, _ = listening.accept()
+        except OSError:
+            return
+        theirs = socket.create_connection((server.hostname, server.port))
+        pairs.append((ours, theirs))
+        for way in ((ours, theirs), (theirs, ours)):
+            threading.Thread(target=copy, args=way, daemon=True).start()
+
+threading.Thread(target=relay, daemon=True).start()
+os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{listening.getsockname()[1]}{server.path}"
+os.environ["PREFECT_CLIENT_MAX_RETRIES"] = "0"
+
+from prefect import flow as prefect_flow
+from paddock.runner import run_async
+from paddock.runner.core.run_options import RunEnvironment
+from paddock.runner.prefect import run_tracking
+from paddock.runner.progress.events import Observer
+
+run_tracking.RECORD_END_STOPPED_S = 1.0
+
+class Cut(Observer):
+    def ended(self, report):
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        for end in sum(pairs, ()):
+            with __import__("contextlib").suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+@prefect_flow(name="around")
+async def around():
+    report = await run_async(sys.argv[1], {"title": "Alone"}, None, RunEnvironment(observer=Cut()))
+    print("the report:", report.status, flush=True)
+
+try:
+    asyncio.run(around())
+except Exception as error:
+    print("around:", type(error).__name__, flush=True)
+os._exit(0)
+"""
+
+
 def _served() -> str:
     """Return the program that the guide shows."""
     _, _, rest = (ROOT / "examples" / "PREFECT.md").read_text().partition("```python\n# serve.py\n")
@@ -282,6 +367,30 @@ def test_a_flow_is_called_and_is_a_sub_flow_with_the_ledgers_names(
     until(lambda: "each: 2 items to do" in prefect.logs(called["id"]))
     artefacts = prefect.post("artifacts/filter", own)
     assert {one["type"] for one in artefacts} == {"progress", "table"}
+
+
+def test_a_failed_run_is_tried_again_and_the_last_try_shows_why(
+    desk: Desk, prefect_api: str
+) -> None:
+    file, prefect = _notes(desk), Prefect(prefect_api)
+    inbox, aside = file.parent / "inbox", file.parent / "aside"
+    inbox.rename(aside)
+    said = _python(desk, RETRIED, file, aside, 1)
+    reason = f"the folder '{inbox}' does not exist"
+    assert "2 tries: failed" in said and reason in said.rpartition("tries:")[2], said
+    assert "3 tries: completed" in _python(desk, RETRIED, file, aside, 2)
+    failed, retried = prefect.runs(file)
+    assert (failed["state_name"], failed["run_count"]) == ("Failed", 2)
+    assert reason in failed["state"]["message"]
+    assert (retried["state_name"], retried["run_count"]) == ("Completed", 3)
+
+
+def test_the_report_of_a_finished_run_is_not_lost_with_prefects_server(desk: Desk) -> None:
+    file = _notes(desk)
+    said = _python(desk, LEFT_ALONE, file)
+    assert "the report: completed" in said
+    assert f"Prefect does not show the end of this run of {file}, which is completed" in said
+    assert "around: " in said  # its own state could not be set
 
 
 def test_a_served_flow_has_a_schedule_and_is_run_cancelled_and_retried_from_prefect(
