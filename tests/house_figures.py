@@ -13,7 +13,7 @@ import re
 import statistics
 import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -117,8 +117,13 @@ def modules() -> tuple[Module, ...]:
     return tuple(module for module in all_modules() if module.path.name != "__init__.py")
 
 
-def product_lines() -> int:
-    return sum(module.text.count("\n") for module in modules())
+def product_lines(package: str = "") -> int:
+    """Count the lines of a package, or of all."""
+    return sum(m.text.count("\n") for m in modules() if m.place.startswith(package))
+
+
+def lines_of_tests() -> int:
+    return sum(path.read_text("utf-8").count("\n") for path in (ROOT / "tests").rglob("*.py"))
 
 
 def code_lines() -> int:
@@ -149,11 +154,6 @@ def modules_over_800_lines() -> int:
 def at_top_of_runner() -> list[str]:
     """Name runner's top-level modules, `__init__` included."""
     return sorted(path.name for path in (ROOT / "runner").glob("*.py"))
-
-
-def sub_packages() -> Counter[str]:
-    """Count the modules of each package and sub-package."""
-    return Counter(module.package for module in modules())
 
 
 def single_importers() -> dict[str, str]:
@@ -274,12 +274,13 @@ def _calling(pattern: re.Pattern[str]) -> list[str]:
 
 
 FIGURES: tuple[tuple[str, str, Callable[[], object]], ...] = (
-    ("product lines", "≤ 80,000", product_lines),
-    ("of these code", "≤ 50,000", code_lines),
+    ("product lines", "≤ 100,000", product_lines),
+    ("of these in runner/", "≤ 42,000", lambda: product_lines("runner")),
+    ("of these code", "", code_lines),
+    ("lines of tests", "≤ 75,000", lines_of_tests),
     ("median lines of a module", "≥ 200", median_lines),
     ("modules above 800 lines", "0", modules_over_800_lines),
     ("modules at the top of runner/", "4", lambda: len(at_top_of_runner())),
-    ("modules in the largest sub-package", "≤ 18", lambda: max(sub_packages().values())),
     ("modules imported by one sibling only", "≤ 30", lambda: len(single_importers())),
     ("class names used more than once", "≤ 10", lambda: len(repeated_class_names())),
     ("docstrings beginning with Give, Tell, Say, Let", "0", lambda: len(banned_openings())),
