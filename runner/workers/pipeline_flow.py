@@ -26,8 +26,10 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause, PrefectException
 from prefect.logging import get_run_logger
+from prefect.states import Failed, Running
 from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.callables import generate_parameter_schema
+from prefect.utilities.engine import propose_state
 from pydantic import Field, SecretStr, WithJsonSchema
 
 from paddock.engine.system import http
@@ -62,9 +64,6 @@ class PipelineRunFailed(Exception):
     def __init__(self, report: Report) -> None:
         super().__init__(last_state(report).message)
         self.report = report
-
-    def __reduce__(self) -> tuple[type[PipelineRunFailed], tuple[Report]]:
-        return PipelineRunFailed, (self.report,)
 
 
 class PipelineFlow(Flow[..., Any]):
@@ -227,36 +226,58 @@ async def _run(
 ) -> State[Any]:
     """Run the pipeline inside the current flow run; return the state of its end.
 
+    Where the flow has retries, failed runs are repeated here: Prefect's engine repeats a flow only
+    after an error, which it then raises though a later try has succeeded.
+
     Raises:
         Pause: it was suspended; the same flow run goes on when it is resumed.
-        PipelineRunFailed: it failed, and Prefect tries again.
     """
-    around = environment or RunEnvironment(stop=asyncio.Event(), stop_gate=StopGate())
-    flow_run = current_flow_run()
-    is_process = environment is None and flow_run is not None and flow_run.deployment_id is not None
-    retries, n_tries = _retries(flow_run)
-    if retries and n_tries > 1:  # else the items that failed are left out, and the run is green
-        options = replace(options, retry_failed=True)
-    with stop_on_signals(around.stop, around.stop_gate) if is_process else contextlib.nullcontext():
-        report = await api.run_async(path, given, options, around)
-    if is_process and report.status == "interrupted":
-        report = await with_cancellation(report)
-    ended(report)
-    if around.stop_gate.words == SUSPENDED and report.status in ("budget", "interrupted"):
-        raise Pause(SUSPENDED)
-    state = state_of(report)
-    if state.type is StateType.FAILED and n_tries <= retries:
-        raise PipelineRunFailed(report)  # the server takes no final state, and Prefect needs this
+    while True:
+        try:
+            report = await _run_once(path, given, options, environment)
+            ended(report)
+            state = state_of(report)
+            words = state.message if state.type is StateType.FAILED else None
+        except Exception as error:  # what ended the run, whatever it was, is tried again
+            if not await _is_tried_again(str(error) or type(error).__name__):
+                raise
+        else:
+            if words is None or not await _is_tried_again(words):
+                break
+        options = replace(options, retry_failed=True)  # else they are left out, and it is green
     red = {StateType.FAILED: PipelineRunFailed(report), StateType.CANCELLED: None}
     state.data = red.get(state.type, report)
     return state
 
 
-def _retries(flow_run: FlowRun | None) -> tuple[int, int]:
-    """Return how often Prefect tries a flow run again, and which of its tries this is."""
-    if flow_run is None:
-        return 0, 1
-    return flow_run.empirical_policy.retries or 0, flow_run.run_count
+async def _run_once(
+    path: Path, given: Mapping[str, Any], options: RunOptions, environment: RunEnvironment | None
+) -> Report:
+    around = environment or RunEnvironment(stop=asyncio.Event(), stop_gate=StopGate())
+    flow_run = current_flow_run()
+    is_process = environment is None and flow_run is not None and flow_run.deployment_id is not None
+    with stop_on_signals(around.stop, around.stop_gate) if is_process else contextlib.nullcontext():
+        report = await api.run_async(path, given, options, around)
+    if is_process and report.status == "interrupted":
+        report = await with_cancellation(report)
+    if around.stop_gate.words == SUSPENDED and report.status in ("budget", "interrupted"):
+        raise Pause(SUSPENDED)
+    return report
+
+
+async def _is_tried_again(words: str) -> bool:
+    """Wait until a failed flow run begins again, as its server decides; return whether it does."""
+    flow_run = current_flow_run()
+    if flow_run is None or not (retries := flow_run.empirical_policy.retries):
+        return False
+    async with get_client() as client:
+        if (await client.read_flow_run(flow_run.id)).run_count > retries:
+            return False
+        state = await propose_state(client, Failed(message=words), flow_run_id=flow_run.id)
+        if state.is_scheduled():
+            get_run_logger().warning("%s It is tried again.", words)
+            await propose_state(client, Running(), flow_run_id=flow_run.id)
+        return state.is_scheduled()
 
 
 def state_of(report: Report) -> State[Any]:

@@ -84,24 +84,15 @@ asyncio.run(main())
 
 RETRIED = """
 import asyncio, sys
-from pathlib import Path
 from paddock.runner import PipelineRunFailed, flow
 
-file, n_tries = Path(sys.argv[1]), 0
-
-def begins(flow, run, state):
-    global n_tries
-    n_tries += 1
-    if n_tries == 3:
-        Path(sys.argv[2]).rename(file.parent / "inbox")
-
-notes = flow(file).with_options(retries=int(sys.argv[3]), on_running=[begins])
+notes = flow(sys.argv[1]).with_options(retries=1, retry_delay_seconds=int(sys.argv[2]))
 try:
     report = asyncio.run(notes(title="Tried"))
 except PipelineRunFailed as error:
-    print(n_tries, "tries:", error.report.status, error)
+    print("failed:", error)
 else:
-    print(n_tries, "tries:", report.status)
+    print("the report:", report.status)
 """
 
 # The server is there until the run has ended.
@@ -375,14 +366,21 @@ def test_a_failed_run_is_tried_again_and_the_last_try_shows_why(
     file, prefect = _notes(desk), Prefect(prefect_api)
     inbox, aside = file.parent / "inbox", file.parent / "aside"
     inbox.rename(aside)
-    said = _python(desk, RETRIED, file, aside, 1)
     reason = f"the folder '{inbox}' does not exist"
-    assert "2 tries: failed" in said and reason in said.rpartition("tries:")[2], said
-    assert "3 tries: completed" in _python(desk, RETRIED, file, aside, 2)
-    failed, retried = prefect.runs(file)
+    assert "failed: " in (said := _python(desk, RETRIED, file, 0)) and reason in said
+    (failed,) = prefect.runs(file)
     assert (failed["state_name"], failed["run_count"]) == ("Failed", 2)
     assert reason in failed["state"]["message"]
-    assert (retried["state_name"], retried["run_count"]) == ("Completed", 3)
+
+    log = desk.folder.parent / "process.log"
+    with _running(desk, sys.executable, "-c", RETRIED, file, 20):
+        run = until(lambda: prefect.runs(file)[1:])[0]["id"]
+        until(lambda: prefect.state(run)["name"] == "AwaitingRetry")
+        aside.rename(inbox)
+        until(lambda: "the report: completed" in log.read_text())
+    retried = prefect.read(f"flow_runs/{run}")
+    assert (retried["state_name"], retried["run_count"]) == ("Completed", 2)
+    assert retried["state"]["message"] == "2 new"
 
 
 def test_the_report_of_a_finished_run_is_not_lost_with_prefects_server(desk: Desk) -> None:
