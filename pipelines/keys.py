@@ -250,6 +250,28 @@ class ReplyKeys(Keys):
         return self
 
 
+_PERCENT = re.compile(r"^([0-9]{1,3}(?:\.[0-9]{1,3})?)%\Z", re.ASCII)
+
+
+def parse_percentage(given: Any) -> float:
+    """Read a share of a whole.
+
+    >>> parse_percentage("50%"), parse_percentage("2.5%")
+    (0.5, 0.025)
+    """
+    match = _PERCENT.match(given) if isinstance(given, str) else None
+    if match is None or float(match[1]) > 100:
+        raise ValueError("must be a percentage such as 50%")
+    return float(match[1]) / 100
+
+
+Percentage = Annotated[
+    float,
+    BeforeValidator(parse_percentage),
+    WithJsonSchema({"type": "string", "pattern": _PERCENT.pattern.replace(r"\Z", "$")}),
+]
+
+
 class ReviewKeys(Keys):
     """When a person looks at an answer before anything is made of it."""
 
@@ -259,6 +281,12 @@ class ReviewKeys(Keys):
         "the step sees; where it is true, the item waits for a decision.",
         examples=["confidence.min < 0.8 or evidence.missing"],
     )
+    also: Annotated[Percentage, Field(gt=0)] | None = Field(
+        None,
+        description="A random share of the answers for which `when` is false, to be asked about as "
+        "well; without `when`, of all answers.",
+        examples=["5%"],
+    )
     by: TextList = Field([], description="The names of those who may decide; by default everyone.")
     ttl: Seconds | None = Field(
         None, gt=0, description="How long it waits; by default for ever.", examples=["14d"]
@@ -266,6 +294,20 @@ class ReviewKeys(Keys):
     on_expiry: Literal["quarantine", "accept", "skip"] = Field(
         "quarantine", description="What the next run does with an item that no one decided in time."
     )
+
+    @model_validator(mode="after")
+    def _also_leaves_some(self) -> ReviewKeys:
+        if self.also is not None and self.condition is True:
+            raise ValueError(
+                "`when: true` asks about every answer; remove `also`, or change `when`"
+            )
+        return self
+
+    @property
+    def condition(self) -> str | bool:
+        """`when`; without it, where `also` is given, nothing but the share is asked about."""
+        is_given = "when" in self.model_fields_set
+        return self.when if is_given or self.also is None else False
 
 
 class ControlKeys(Keys):

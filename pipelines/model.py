@@ -84,6 +84,8 @@ class ReviewSpec:
     """Who may decide; empty: everyone."""
     ttl_s: float | None = None
     on_expiry: Literal["quarantine", "accept", "skip"] = "quarantine"
+    also: float | None = None
+    """The random share of other answers that is asked about as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,10 +311,10 @@ class StepParser:
             keys = ReviewKeys.model_validate(data)
         except ValidationError:
             return None
-        when = self._checks.expression(keys.when, (*at, "when"))
+        when = self._checks.expression(keys.condition, (*at, "when"))
         if when is None:
             return None
-        return ReviewSpec(when, tuple(keys.by), keys.ttl, keys.on_expiry)
+        return ReviewSpec(when, tuple(keys.by), keys.ttl, keys.on_expiry, keys.also)
 
     def _evidence(self, keys: EvidenceKeys | None, data: Any, at: Path) -> EvidenceSpec | None:
         if keys is None:

@@ -9,9 +9,9 @@ import re
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from .keys import Keys, Seconds, TextList, Tokens
+from .keys import Keys, Percentage, Seconds, TextList, Tokens
 
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat")
@@ -24,7 +24,6 @@ _CRON_FIELDS: tuple[tuple[str, int, int, tuple[str, ...]], ...] = (
 )
 _CRON_PART = re.compile(r"(\*|(\w+)(?:-(\w+))?)(?:/(\d+))?\Z", re.ASCII)
 _TIME_OF_DAY = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
-_PERCENT = re.compile(r"^([0-9]{1,3})%\Z", re.ASCII)
 MOST_DELETED = 0.5
 """The share of a folder's files that may vanish at once before a person must confirm."""
 _CRON_MACROS = ("@hourly", "@daily", "@weekly", "@monthly", "@yearly")
@@ -93,22 +92,11 @@ class ScheduleKeys(Keys):
     )
 
 
-def _percent(given: Any) -> Any:
-    match = _PERCENT.match(given) if isinstance(given, str) else None
-    if match is None or int(match[1]) > 100:
-        raise ValueError("must be a percentage such as 50%")
-    return int(match[1]) / 100
-
-
 class DeletesKeys(Keys):
     """What happens to the outputs of deleted files."""
 
     prune: bool = Field(False, description="Remove the outputs of a deleted file.")
-    most: Annotated[
-        float,
-        BeforeValidator(_percent),
-        WithJsonSchema({"type": "string", "pattern": _PERCENT.pattern.replace(r"\Z", "$")}),
-    ] = Field(
+    most: Percentage = Field(
         f"{MOST_DELETED:.0%}",
         validate_default=True,
         description="The share of files that may vanish at once; above it a person must confirm.",

@@ -205,6 +205,8 @@ def step_spec(step: WrittenStep, reply: BoundReply | None = None, servers: Any =
     }
     if step.review is not None:
         written["review"] = step.review.when.source
+        if step.review.also is not None:
+            written["also"] = step.review.also
     if reply is not None:  # a spec without it stays as it was
         written["reply"] = replies.reply_spec(reply)
     if servers is not None:

@@ -90,15 +90,17 @@ def item_strata(block: BoundBlock, scope: Scope, listed: Sequence[Any], source: 
     strata: list[str] = []
     try:
         stratum = Expression.of(source)
+    except ExpressionError as error:
+        what = f"`--stratify {source}`: {error.message}."
+        raise PipelineError([Fault(what, error.remedy)]) from error
+    try:
         for item in listed:
             inner = scope.child({block.var: item, "item": item})
             strata.append(canonical_json(stratum.evaluate(inner)))
     except ExpressionError as error:
-        n_read = len(strata)
-        at = f", {_item_label(listed[n_read], n_read)} of block '{block.id}'" if listed else ""
-        remedy = error.remedy or f"It reads an item as `item` or `{block.var}`."
-        what = f"`--stratify {source}`{at}: {error.message}."
-        raise PipelineError([Fault(what, remedy)]) from error
+        label = _item_label(listed[len(strata)], len(strata))
+        what = f"`--stratify {source}`, {label} of block '{block.id}': {error.message}."
+        raise PipelineError([Fault(what, error.remedy)]) from error
     return strata
 
 

@@ -151,7 +151,7 @@ def spec_parts(step: str, spec: str) -> dict[str, str]:
         for name, value in written.items()
         if name not in NOT_IN_RESULT and name not in ("with", "do", "for_each")
     }
-    reply, review = control.pop("reply", None), control.pop("review", None)
+    reply, review, also = (control.pop(name, None) for name in ("reply", "review", "also"))
     parts = {f"{step}.parameters": part_digest([control, others])}
     if texts:
         parts[f"{step}.prompt"] = part_digest(texts)
@@ -163,6 +163,8 @@ def spec_parts(step: str, spec: str) -> dict[str, str]:
                 parts[f"{step}.{name}"] = part_digest(reply[name])
     if review is not None:
         parts[f"{step}.review"] = part_digest(review)
+    if also is not None:
+        parts[f"{step}.also"] = part_digest(also)
     return parts
 
 

@@ -77,13 +77,13 @@ from .review_questions import (
     NobodyAsked,
     accepted_unseen,
     answer_of,
+    asked_because,
     decided_outputs,
     decision_text,
     document_spec,
+    is_drawn,
     is_due,
-    least_sure,
     n_rejections,
-    reasons,
     source_texts,
     values_read,
 )
@@ -278,16 +278,19 @@ class AnswerReviewer:
 
         spec = step.review
 
+        # Where no one is asked, a sure answer is used as it would be without the share.
+        is_sampled = self._reviews.mode == "ask" and is_drawn(spec, step.id, subject["item"])
+
         async def whole() -> Question:
-            due = {"due": reasons(spec, scope, outputs), "least": least_sure(outputs)}
+            asked = asked_because(spec, scope, outputs, is_drawn=is_sampled)
             return self._question(
-                step, record, await self._whole(step, scope, {**subject, **due}, tools)
+                step, record, await self._whole(step, scope, {**subject, **asked}, tools)
             )
 
         while True:
             try:
                 due = is_due(spec, scope, outputs)
-                review = await self._reviews.settle(light, whole, is_due=due)
+                review = await self._reviews.settle(light, whole, is_due=due or is_sampled)
             except NobodyAsked as error:
                 raise StepFailed(step.id, str(error), cause=NOT_REVIEWED) from error
             except ExpressionError as error:

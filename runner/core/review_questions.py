@@ -16,6 +16,7 @@ from difflib import SequenceMatcher
 from functools import partial
 from typing import Any
 
+from paddock.engine.system.samples import SEED, draw
 from paddock.engine.system.text import canonical_json, counted, one_line, path_text
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.pipelines.model import EvidenceSpec, ReviewSpec
@@ -82,9 +83,28 @@ def is_due(spec: ReviewSpec, scope: Mapping[str, Any], outputs: Mapping[str, Any
     return bool(spec.when.evaluate({**scope, **review_names(outputs)}))
 
 
-def reasons(spec: ReviewSpec, scope: Mapping[str, Any], outputs: Mapping[str, Any]) -> list[str]:
-    """Return why a person has to look at a step's answer, in words."""
-    return due_reasons(spec.when, {**scope, **review_names(outputs)}, outputs)
+def is_drawn(spec: ReviewSpec, step: str, item: str) -> bool:
+    """Return whether an item belongs to the random share that is asked about: always the same."""
+    return spec.also is not None and draw(SEED, f"review\n{step}\n{item}") < spec.also
+
+
+def asked_because(
+    spec: ReviewSpec, scope: Mapping[str, Any], outputs: Mapping[str, Any], *, is_drawn: bool
+) -> dict[str, Any]:
+    """Return why an answer is asked about, as its question keeps it.
+
+    `share` is None for an answer that was decided on before, and would not be asked about now.
+    """
+    due = is_due(spec, scope, outputs)
+    why = due_reasons(spec.when, {**scope, **review_names(outputs)}, outputs) if due else []
+    if spec.also is not None and is_drawn and not due:
+        why = [f"a random check: {100 * spec.also:g}% of those that are sure"]
+    return {
+        "due": why,
+        "least": least_sure(outputs),
+        "share": spec.also if due or is_drawn else None,
+        "is_sampled": is_drawn and not due,
+    }
 
 
 # --- why it is due: of the parts of `when` that `or` joins, those that hold, and of what. Where

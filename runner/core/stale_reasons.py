@@ -205,6 +205,7 @@ _PART_NAMES = {
     "evidence": "sources of its evidence changed",
     "confidence": "`confidence` changed",
     "review": "`review.when` changed",
+    "also": "`review.also` changed",
     "model": "model changed",
     "parameters": "parameters changed",
     "ctx": "`ctx` of its model changed",

@@ -10,18 +10,23 @@ Nothing is said where nothing was reviewed: outside the probabilities that were 
 between them, in a tenth with few decisions, of a field with few decisions. A table belongs to one
 step, model, prompt and schema. An item's own decision never counts for its own confidence. Fits
 never decide whether an item is fresh.
+
+Answers that were in doubt are wrong more often than others. Where a random share of the sure ones
+was asked about as well (`review.also`), each of these stands for 1 / share answers, and each that
+was in doubt for itself (inverse probability weights, Horvitz and Thompson 1952); a number of them
+counts as so many of equal weight as know the share as well (Kish 1965). Decisions of before the
+share was asked about are left out once there are enough others.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from paddock.engine.system.text import counted, path_text
 from paddock.steps.llm.confidence import is_confidence
@@ -43,14 +48,60 @@ with ten values each."""
 _Z = 1.96
 """Of an interval that holds the true share in 95 of 100 cases."""
 
+
+class WeighedField(NamedTuple):
+    """The probability of a field as the model had it, whether the field was right, its weight."""
+
+    raw: float
+    is_right: bool
+    weight: float = 1.0
+
+
 Reviewed: TypeAlias = tuple[float, bool]
-"""The probability of a field as the model had it, and whether the field was right."""
+"""The same with a weight of 1."""
+K = TypeVar("K")
 FieldName: TypeAlias = tuple[str, ...]
 """Names from the answer down to a field; items of lists have none of their own."""
 
 
 def tenth_of(raw: float) -> int:
     return min(N_BINS - 1, int(raw * N_BINS))
+
+
+@dataclass(frozen=True, slots=True)
+class _Weights:
+    """Sums of the weights of some decisions, and what they say."""
+
+    all: float = 0.0
+    squares: float = 0.0
+    right: float = 0.0
+
+    @classmethod
+    def of(cls, fields: Iterable[WeighedField]) -> _Weights:
+        found = list(fields)
+        return cls(
+            sum(one.weight for one in found),
+            sum(one.weight**2 for one in found),
+            sum(one.weight for one in found if one.is_right),
+        )
+
+    def __add__(self, other: _Weights) -> _Weights:
+        return _Weights(
+            self.all + other.all, self.squares + other.squares, self.right + other.right
+        )
+
+    @property
+    def n(self) -> float:
+        """How many decisions of equal weight know the share as well.
+
+        >>> _Weights.of([WeighedField(0.9, True, 20.0)] * 10).n
+        10.0
+        """
+        return round(self.all**2 / self.squares, 6) if self.squares else 0.0
+
+    @property
+    def share(self) -> float:
+        return self.right / self.all
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +143,7 @@ class Calibration:
         return self.names is None or name in self.names
 
 
-def fit(reviewed: Iterable[Reviewed]) -> Calibration:
+def fit(reviewed: Iterable[Reviewed | WeighedField]) -> Calibration:
     """Return the isotonic regression of what was right on its probability.
 
     Each of its steps has 10 decisions or more, so that one decision never makes a share of 1.
@@ -103,19 +154,27 @@ def fit(reviewed: Iterable[Reviewed]) -> Calibration:
     Raises:
         ValueError: there is nothing to fit.
     """
-    pairs = sorted(reviewed)
-    if not pairs:
+    fields = sorted(WeighedField(*one) for one in reviewed)
+    if not fields:
         raise ValueError("no reviewed fields")
     pooled: list[_Pool] = []
-    for raw, equal in groupby(pairs, key=lambda pair: pair[0]):
-        rights = [is_right for _, is_right in equal]
-        pooled.append(_Pool(raw, raw, len(rights), sum(rights)))
+    for raw, equal in groupby(fields, key=lambda one: one.raw):
+        pooled.append(_Pool(raw, raw, _Weights.of(equal)))
         while len(pooled) > 1 and pooled[-2].share >= pooled[-1].share:
             _join_last(pooled)
     knots = [(raw, round(pool.share, 4)) for pool in _large(pooled) for raw in pool.edges]
-    n_of = Counter(tenth_of(raw) for raw, _ in pairs)
-    tenths = frozenset(tenth for tenth, n in n_of.items() if n >= LEAST_DECISIONS)
-    return Calibration(tuple(knots), tuple(sorted({raw for raw, _ in pairs})), tenths)
+    tenths = _enough_decided((tenth_of(one.raw), one) for one in fields)
+    return Calibration(tuple(knots), tuple(sorted({one.raw for one in fields})), tenths)
+
+
+def _enough_decided(fields: Iterable[tuple[K, WeighedField]]) -> frozenset[K]:
+    """Return the groups of which enough was decided; `fields` have their group in front."""
+    found: dict[K, list[WeighedField]] = {}
+    for group, one in fields:
+        found.setdefault(group, []).append(one)
+    return frozenset(
+        group for group, held in found.items() if _Weights.of(held).n >= LEAST_DECISIONS
+    )
 
 
 def _large(pools: Sequence[_Pool]) -> list[_Pool]:
@@ -141,19 +200,22 @@ class _Pool:
 
     low: float
     high: float
-    n: int
-    n_right: int
+    weights: _Weights
+
+    @property
+    def n(self) -> float:
+        return self.weights.n
 
     @property
     def share(self) -> float:
-        return self.n_right / self.n
+        return self.weights.share
 
     @property
     def edges(self) -> tuple[float, ...]:
         return (self.low,) if self.low == self.high else (self.low, self.high)
 
     def joined(self, other: _Pool) -> _Pool:
-        return _Pool(self.low, other.high, self.n + other.n, self.n_right + other.n_right)
+        return _Pool(self.low, other.high, self.weights + other.weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +226,12 @@ class ReliabilityBin:
     high: float
     n: int
     n_right: int
+    weights: _Weights | None = None
+    """Of decisions that do not count alike."""
+
+    @property
+    def _n_equal(self) -> float:
+        return self.n if self.weights is None else self.weights.n
 
     @property
     def label(self) -> str:
@@ -177,37 +245,42 @@ class ReliabilityBin:
         >>> [round(bound, 2) for bound in ReliabilityBin(0.9, 1.0, 10, 10).interval]
         [0.72, 1.0]
         """
-        of_n = _Z**2 / self.n
+        n = self._n_equal
+        of_n = _Z**2 / n
         middle = (self.share + of_n / 2) / (1 + of_n)
-        spread = self.share * (1 - self.share) / self.n + of_n / (4 * self.n)
+        spread = self.share * (1 - self.share) / n + of_n / (4 * n)
         half = _Z / (1 + of_n) * math.sqrt(spread)
         return max(0.0, middle - half), min(1.0, middle + half)
 
     @property
     def share(self) -> float:
-        return self.n_right / self.n
+        return self.n_right / self.n if self.weights is None else self.weights.share
 
     @property
     def bounds(self) -> str:
         """The interval in words; whether it is too wide to be used."""
         low, high = self.interval
-        too_few = "" if self.n >= LEAST_DECISIONS else "; too few to calibrate"
+        too_few = "" if self._n_equal >= LEAST_DECISIONS else "; too few to calibrate"
         return f"{low:.0%} to {high:.0%}{too_few}"
 
 
-def reliability(reviewed: Iterable[Reviewed]) -> list[ReliabilityBin]:
+def reliability(reviewed: Iterable[Reviewed | WeighedField]) -> list[ReliabilityBin]:
     """Return how often fields were right, by tenths of their probability, without empty ones.
 
     >>> [(one.label, one.n, one.n_right) for one in reliability([(0.93, True), (1.0, False)])]
     [('0.9 to 1.0', 2, 1)]
     """
-    found: dict[int, list[bool]] = {}
-    for raw, is_right in reviewed:
-        found.setdefault(tenth_of(raw), []).append(is_right)
-    return [
-        ReliabilityBin(number / N_BINS, (number + 1) / N_BINS, len(rights), sum(rights))
-        for number, rights in sorted(found.items())
-    ]
+    found: dict[int, list[WeighedField]] = {}
+    for one in reviewed:
+        found.setdefault(tenth_of(one[0]), []).append(WeighedField(*one))
+    return [_bin(number, fields) for number, fields in sorted(found.items())]
+
+
+def _bin(number: int, fields: Sequence[WeighedField]) -> ReliabilityBin:
+    n_right = sum(one.is_right for one in fields)
+    is_even = len({one.weight for one in fields}) == 1
+    weights = None if is_even else _Weights.of(fields)
+    return ReliabilityBin(number / N_BINS, (number + 1) / N_BINS, len(fields), n_right, weights)
 
 
 # What was decided
@@ -221,10 +294,6 @@ class DecidedField:
     raw: float
     is_right: bool
 
-    @property
-    def pair(self) -> Reviewed:
-        return self.raw, self.is_right
-
 
 @dataclass(frozen=True, slots=True)
 class DecidedAnswer:
@@ -234,6 +303,34 @@ class DecidedAnswer:
     """Scope and key."""
     document_sha256: str
     fields: tuple[DecidedField, ...]
+    share: float | None = None
+    """The share of sure answers that was asked about then; None: none of them was."""
+    is_sampled: bool = False
+    """Whether it was one of these."""
+
+    @property
+    def weight(self) -> float:
+        """How many answers it stands for."""
+        return 1 / self.share if self.is_sampled and self.share else 1.0
+
+    def weighed(self) -> Iterator[tuple[FieldName, WeighedField]]:
+        """Yield its fields with their names."""
+        for one in self.fields:
+            yield one.name, WeighedField(one.raw, one.is_right, self.weight)
+
+
+def comparable(answers: Iterable[DecidedAnswer]) -> list[DecidedAnswer]:
+    """Return the answers that say something together: all of those that weights make even.
+
+    Where a share of the sure answers was asked about, and enough fields were decided since, those
+    from before are left out. Else all count alike, and only those in doubt are known.
+    """
+    found = list(answers)
+    since = [one for one in found if one.share is not None]
+    is_enough = sum(len(one.fields) for one in since) >= LEAST_FIELDS
+    if is_enough and any(one.is_sampled for one in since):
+        return since
+    return [replace(one, share=None, is_sampled=False) for one in found]
 
 
 def reviewed_fields(review: Review) -> list[DecidedField]:
@@ -342,12 +439,10 @@ def _compared(
 
 def _fit_of(answers: Iterable[DecidedAnswer]) -> Calibration | None:
     """Return the fit of the fields of answers; None: there are too few."""
-    found = [one for answer in answers for one in answer.fields]
+    found = [one for answer in comparable(answers) for one in answer.weighed()]
     if len(found) < LEAST_FIELDS:
         return None
-    n_of = Counter(one.name for one in found)
-    names = frozenset(name for name, n in n_of.items() if n >= LEAST_DECISIONS)
-    return replace(fit(one.pair for one in found), names=names)
+    return replace(fit(one for _, one in found), names=_enough_decided(found))
 
 
 # Which item of a list has become which one of an edited list: an item that a person deleted or
@@ -473,6 +568,8 @@ class StepCalibration:
     answers: tuple[DecidedAnswer, ...] = field(repr=False)
     n_rejected: int = 0
     """Rejected answers whose reason names no field."""
+    is_of_all: bool = False
+    """Whether every answer was asked about, sure or not."""
 
     @property
     def n_fields(self) -> int:
@@ -507,7 +604,26 @@ class StepCalibration:
         """The reliability table; empty while too few fields were reviewed."""
         if self.n_fields < LEAST_FIELDS:
             return []
-        return reliability(one.pair for answer in self.answers for one in answer.fields)
+        return reliability(one for answer in self._compared for _, one in answer.weighed())
+
+    @cached_property
+    def _compared(self) -> list[DecidedAnswer]:
+        return comparable(self.answers)
+
+    @property
+    def basis(self) -> str:
+        """Which answers the table is of, in words."""
+        sampled = [one for one in self._compared if one.is_sampled]
+        n_doubtful = len(self._compared) - len(sampled)
+        if not sampled and self.is_of_all:
+            return "of all answers"
+        if not sampled:
+            return "of answers in doubt alone, which are wrong more often than the others"
+        shares = sorted({f"{100 * (one.share or 0):g}%" for one in sampled})
+        return (
+            f"of all answers: {counted(n_doubtful, 'answer')} in doubt, and {len(sampled):,} of a "
+            f"random {' or '.join(shares)} of the others, which count for as many as they stand for"
+        )
 
 
 def key_of(review: Review) -> CalibrationKey:
@@ -531,13 +647,24 @@ def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCal
     newest = max(reviews, key=lambda one: one.asked_at)
     decided = ((one, tuple(reviewed_fields(one))) for one in reviews)
     answers = [
-        DecidedAnswer((one.scope, one.key), str(one.subject.get("document_sha256") or ""), fields)
+        DecidedAnswer(
+            (one.scope, one.key),
+            str(one.subject.get("document_sha256") or ""),
+            fields,
+            one.share,
+            one.is_sampled,
+        )
         for one, fields in decided
         if fields
     ]
     n_rejected = sum(one.state == "rejected" and not reviewed_fields(one) for one in reviews)
     return StepCalibration(
-        key, str(newest.subject.get("model") or ""), newest.asked_at, tuple(answers), n_rejected
+        key,
+        str(newest.subject.get("model") or ""),
+        newest.asked_at,
+        tuple(answers),
+        n_rejected,
+        is_of_all=all(one.subject.get("when") in ("true", "True") for one in reviews),
     )
 
 

@@ -27,7 +27,7 @@ MOST_EARLIER = 20
 """Earlier decisions that are kept for each review."""
 HEAD_KEYS = (
     "pipeline", "block", "item", "document", "document_sha256", "model", "digest", "when", "due",
-    "least", "by", "on_expiry", "around",
+    "least", "by", "on_expiry", "around", "share", "is_sampled",
 )  # fmt: skip
 """What lists of reviews show of a subject; `around`: scope and key of each item around it."""
 
@@ -88,6 +88,16 @@ class Review:
         """The id of the decision that accepted this answer together with others, unseen."""
         found = _TOGETHER.fullmatch(self.reason or "")
         return found["id"] if found and self.state == "accepted" else None
+
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the answer was sure, and is asked about as one of a random share."""
+        return bool(self.subject.get("is_sampled"))
+
+    @property
+    def share(self) -> float | None:
+        """The share of sure answers that was asked about then; None: none of them was."""
+        return self.subject.get("share")
 
     @property
     def is_decided(self) -> bool:

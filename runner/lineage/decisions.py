@@ -186,6 +186,7 @@ def reliability_tables(
             n_fields=one.n_fields,
             n_needed=LEAST_FIELDS,
             rows=tuple(one.rows),
+            basis=one.basis,
             n_rejected=one.n_rejected,
             former="" if newest is one else key.changes(newest.key),
             n_former=sum(other.n_fields for other in former) if newest is one else 0,

@@ -114,6 +114,8 @@ class ReliabilityTable:
     """Fewer fields calibrate nothing."""
     rows: tuple[ReliabilityBin, ...] = ()
     """Empty below `n_needed`."""
+    basis: str = ""
+    """Which answers it is of, in words."""
     n_rejected: int = 0
     """Rejected answers whose reason names no field."""
     former: str = ""
@@ -133,6 +135,7 @@ class ReliabilityTable:
             of += f" with the earlier {self.former}"
         if self.is_calibrated:
             words = f"{of}: calibrated by {self.n_fields:,} reviewed fields"
+            words += f" {self.basis}" if self.basis else ""
         else:
             words = f"{of}: not calibrated: {self.n_fields:,} of {self.n_needed:,} fields reviewed"
         if self.n_rejected:

@@ -239,4 +239,6 @@ def _gold_row(review: Review) -> dict[str, Any]:
         "digest": subject.get("digest"),
         "confidence": subject.get("confidence"),
         "evidence": subject.get("evidence"),
+        "is_sampled": review.is_sampled,
+        "share": review.share,
     }

@@ -181,6 +181,15 @@ def test_a_stratum_that_an_item_does_not_have_is_refused_before_anything_is_done
     assert world.pool.chats == []
 
 
+def test_a_stratum_that_cannot_be_read_is_refused(world: World) -> None:
+    with pytest.raises(PipelineError) as caught:
+        world.plan(sample=ItemSample(3, by="item."))
+    (fault,) = caught.value.faults
+    assert fault.message == (
+        "`--stratify item.`: cannot read the expression 'item.': expected name or number."
+    )
+
+
 def test_each_top_level_block_takes_the_same_documents_and_nested_ones_are_done_whole(
     world: World,
 ) -> None:

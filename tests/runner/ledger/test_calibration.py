@@ -194,7 +194,7 @@ def test_what_people_decided_counts_field_by_field(tmp_path: Path) -> None:
 
 
 def pairs(found: StepCalibration) -> list[Reviewed]:
-    return sorted(one.pair for answer in found.answers for one in answer.fields)
+    return sorted((one.raw, one.is_right) for answer in found.answers for one in answer.fields)
 
 
 def decided(answer: Any, confidence: Any, state: str, value: Any = None, reason: str = "") -> Any:

@@ -1,0 +1,197 @@
+"""`review.also`: a random share of sure answers is asked about; figures say what they are of."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.system.samples import SEED, draw
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.ledger.calibration import (
+    LEAST_FIELDS,
+    CalibrationKey,
+    DecidedAnswer,
+    DecidedField,
+    StepCalibration,
+    comparable,
+    reliability,
+)
+from paddock.runner.review.exchange import gold_jsonl
+from tests.runner.core.test_waiting import BILLS, Bills
+from tests.runner.world import reasons, states
+
+SHARE = 0.2
+NAMES = [f"{number:02}" for number in range(40)]
+KEY = CalibrationKey("p", "bill", "m", "q", "s")
+
+
+def drawn(share: float) -> set[str]:
+    return {f"{name}.txt" for name in NAMES if draw(SEED, f"review\nbill\n{name}.txt") < share}
+
+
+@pytest.fixture
+def bills(tmp_path: Path) -> Bills:
+    text = BILLS.replace('when: "output.total > 50"', 'when: "output.total > 50", also: 20%')
+    bills = Bills(tmp_path, text)
+    bills.bills(**{name: 60 if name in ("00", "01") else 5 for name in NAMES})
+    return bills
+
+
+def test_a_random_share_of_sure_answers_is_asked_about_and_marked(bills: Bills) -> None:
+    report = bills.work()
+    waiting = bills.waiting()
+    assert set(waiting) == drawn(SHARE) | {"00.txt", "01.txt"}
+    assert report.counts["waiting"] == len(waiting)
+    assert {key for key, one in waiting.items() if one.is_sampled} == drawn(SHARE) - {
+        "00.txt",
+        "01.txt",
+    }
+    doubtful, sampled = waiting["00.txt"], waiting[min(drawn(SHARE) - {"00.txt", "01.txt"})]
+    assert (doubtful.is_sampled, doubtful.share) == (False, SHARE)
+    assert sampled.subject["due"] == ["a random check: 20% of those that are sure"]
+    bills.write("inbox/99.txt", "bill 99\ntotal 1\n")
+    bills.work()
+    assert set(bills.waiting()) - {"99.txt"} == set(waiting)
+
+
+def test_what_was_decided_of_the_share_is_told_in_the_gold_data(bills: Bills) -> None:
+    bills.work()
+    for key in bills.waiting():
+        bills.decide(key, "accept")
+    with bills.desk() as desk:
+        rows = [json.loads(line) for line in gold_jsonl(desk.decided(is_whole=True)).splitlines()]
+    marks = {row["item"]: (row["is_sampled"], row["share"]) for row in rows}
+    assert marks["00.txt"] == (False, SHARE)
+    assert sum(is_sampled for is_sampled, _ in marks.values()) == len(marks) - 2
+    report = bills.work()
+    assert (report.calls, report.counts.get("waiting", 0)) == (0, 0)
+
+
+@pytest.mark.parametrize("mode", ["skip", "fail", "accept"])
+def test_where_no_one_is_asked_a_sure_answer_is_used_as_without_the_share(
+    bills: Bills, mode: Any
+) -> None:
+    report = bills.work(review=mode)
+    assert {states(report)[f"{name}.txt"] for name in NAMES[2:]} == {"new"}
+    assert bills.waiting() == {}
+
+
+def test_a_share_that_changes_asks_about_more_at_no_call(bills: Bills) -> None:
+    bills.work()
+    before = set(bills.waiting())
+    bills.edit("also: 20%", "also: 50%")
+    assert set(reasons(bills.plan()).values()) == {"`review.also` changed (step 'bill')"}
+    assert bills.work().calls == 0
+    assert set(bills.waiting()) == before | drawn(0.5)
+
+
+def test_a_share_that_is_removed_withdraws_its_questions(bills: Bills) -> None:
+    bills.work()
+    bills.edit(", also: 20%", "")
+    assert bills.work().calls == 0
+    assert set(bills.waiting()) == {"00.txt", "01.txt"}
+
+
+def test_without_when_the_share_is_of_all_answers(bills: Bills) -> None:
+    bills.edit('when: "output.total > 50", also: 20%', "also: 20%")
+    bills.work()
+    assert set(bills.waiting()) == drawn(SHARE)
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("also: 0%", "'also' must be more than 0; it is '0%'."),
+        ("also: 0.05", "'also' must be a percentage such as 50%; it is '0.05'."),
+        ("also: 120%", "'also' must be a percentage such as 50%; it is '120%'."),
+        (
+            "when: true, also: 5%",
+            "`when: true` asks about every answer; remove `also`, or change `when`",
+        ),
+    ],
+)
+def test_a_share_that_cannot_be_is_a_fault(bills: Bills, written: str, words: str) -> None:
+    bills.edit('when: "output.total > 50", also: 20%', written)
+    with pytest.raises(PipelineError) as caught:
+        bills.work()
+    assert words in str(caught.value)
+
+
+# --- what figures are made of
+
+
+def answer(number: int, *, is_right: bool, is_sampled: bool, share: float | None) -> DecidedAnswer:
+    fields = (DecidedField(("total",), 0.97, is_right),)
+    return DecidedAnswer(("s", str(number)), f"d{number}", fields, share, is_sampled)
+
+
+def decided_population(seed: int, n_documents: int = 4_000) -> tuple[list[DecidedAnswer], float]:
+    """Return the decisions about one population, and the share of it that was really right.
+
+    A tenth of its documents is in doubt, and of these 60 % are right; of the others 98 %.
+    """
+    chance = random.Random(seed)
+    found, n_right = [], 0
+    for number in range(n_documents):
+        is_doubtful = chance.random() < 0.1
+        is_right = chance.random() < (0.6 if is_doubtful else 0.98)
+        n_right += is_right
+        if is_doubtful or chance.random() < 0.05:
+            found.append(answer(number, is_right=is_right, is_sampled=not is_doubtful, share=0.05))
+    return found, n_right / n_documents
+
+
+def table(answers: list[DecidedAnswer]) -> StepCalibration:
+    return StepCalibration(KEY, "m", 0.0, tuple(answers))
+
+
+def test_weights_make_the_share_that_was_right_that_of_all_answers() -> None:
+    weighed, plain, n_within = 0.0, 0.0, 0
+    for seed in range(200):
+        answers, truth = decided_population(seed)
+        (row,) = table(answers).rows
+        weighed += row.share - truth
+        plain += row.n_right / row.n - truth
+        n_within += row.interval[0] <= truth <= row.interval[1]
+    assert abs(weighed / 200) < 0.005
+    assert plain / 200 < -0.15  # what all decisions alike would say
+    assert n_within >= 185  # 95 % of 200, less three standard deviations
+
+
+def test_decisions_of_before_the_share_are_left_out_once_there_are_enough() -> None:
+    before = [answer(n, is_right=False, is_sampled=False, share=None) for n in range(100)]
+    since = [
+        answer(n, is_right=True, is_sampled=n % 2 == 0, share=0.05)
+        for n in range(100, 100 + LEAST_FIELDS)
+    ]
+    assert comparable([*before, *since]) == since
+    few = comparable([*before, *since[1:]])
+    assert len(few) == len(before) + len(since) - 1
+    assert {one.weight for one in few} == {1.0}
+
+
+def test_a_table_says_of_which_answers_it_is() -> None:
+    answers, _ = decided_population(1)
+    n_sampled = sum(one.is_sampled for one in answers)
+    assert table(answers).basis == (
+        f"of all answers: {len(answers) - n_sampled} answers in doubt, and {n_sampled} of a random "
+        "5% of the others, which count for as many as they stand for"
+    )
+    doubtful = [one for one in answers if not one.is_sampled]
+    assert table(doubtful).basis == (
+        "of answers in doubt alone, which are wrong more often than the others"
+    )
+
+
+def test_a_few_sampled_answers_say_less_than_as_many_of_equal_weight() -> None:
+    even = [(0.95, True)] * 20
+    (alike,) = reliability(even)
+    answers = [answer(n, is_right=True, is_sampled=n < 1, share=0.05) for n in range(20)]
+    (uneven,) = reliability(one for each in answers for _, one in each.weighed())
+    assert (uneven.n, uneven.n_right) == (20, 20)
+    assert uneven.interval[0] < alike.interval[0]
+    assert uneven.bounds.endswith("too few to calibrate")
