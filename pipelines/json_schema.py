@@ -87,7 +87,12 @@ def pipeline_schema(step_params: Mapping[str, type[BaseModel]]) -> Schema:
     }
     for name in ("inputs", "models", "secrets"):
         properties[name]["patternProperties"] = X_KEYS
-    properties["tests"]["items"] = _table(TestKeys, definitions)
+    test = _table(TestKeys, definitions)
+    single = {name: value for name, value in test.items() if name != "required"}
+    properties["tests"] = {
+        **_description_of(properties["tests"]),
+        **_either({"type": "array", "items": test}, single),
+    }
     properties["steps"]["items"] = {"$ref": f"{_REF}step"}
     definitions["step"] = _step(step_params, definitions)
     definitions["short form"] = SHORT_FORM

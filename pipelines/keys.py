@@ -458,7 +458,9 @@ class FileKeys(Keys):
     )
     steps: list[Any] = Field(description="The steps.", min_length=1)
     returns: Any = Field(None, description="Bare expressions: the outputs of a run.")
-    tests: list[Any] = Field([], description="Runs with known inputs.")
+    tests: list[Any] | dict[str, Any] = Field(
+        [], description="Runs with known inputs; a table is a single test, as of a data set."
+    )
 
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")

@@ -41,7 +41,7 @@ from .keys import (
     without_x_keys_nested,
 )
 from .mcp_servers import McpServer, read_servers, secret_of
-from .pipeline_tests import TestKeys, read_tests
+from .pipeline_tests import TestKeys, read_tests, written_tests
 from .prompt_file import TEXT_OR_FILE_PARAMETERS, is_file_reference, read_template_file
 from .triggers import BudgetKeys, ConcurrencyKeys, OnKeys
 from .validation import FaultCollector
@@ -167,6 +167,12 @@ class Pipeline:
     elsewhere: tuple[OutsideText, ...] = ()
     """Texts outside of the steps: in `models`, `on`, `concurrency` and `tests`."""
     faults: tuple[Fault, ...] = field(default=(), compare=False)
+
+    def place_of_test(self, name: str) -> Path:
+        """Return where a test is written: those that are faulty are not in `tests`."""
+        written = written_tests(self.document.data.get("tests"))
+        named = (at for at, one in written if isinstance(one, dict) and one.get("name") == name)
+        return next(named, ("tests",))
 
     def mark(self, at: Path) -> Mark:
         return self.document.mark(at)

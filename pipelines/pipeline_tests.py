@@ -6,7 +6,7 @@ Knows no model and no file: `paddock test` runs the tests.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -28,6 +28,8 @@ TEST_NAMES = frozenset(("inputs", "tmp"))
 NAMES_AFTER_RUN = TEST_NAMES | {"returns", "report"}
 NAMES_IN_CHECK = NAMES_AFTER_RUN | {"text", "output"}
 MOST_REPEATS = 100
+NAME_OF_SINGLE = "cases"
+"""Of a test that is written without a list and a name."""
 
 TextReader = Callable[..., None]
 """Keeps a text whose references are checked: value, path, and names known there."""
@@ -128,6 +130,17 @@ class ExpectKeys(Keys):
         return self
 
 
+class CasesKeys(Keys):
+    """A data set: the test runs once for each of its rows."""
+
+    from_: str = Field(
+        alias="from",
+        min_length=1,
+        description="A CSV, TSV, JSON or JSONL file; a row is `case` in `inputs` and `expect`.",
+        examples=["tests/cases.csv"],
+    )
+
+
 class TestKeys(Keys):
     """A run with known inputs, on a copy of the pipeline's folder, and what must hold after it."""
 
@@ -149,17 +162,36 @@ class TestKeys(Keys):
     pass_rate: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="The share of the repeats that must pass."
     )
+    cases: CasesKeys | None = Field(None, description="A data set, each row of which is a run.")
+    pass_: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, alias="pass", description="The share of the rows of `cases` that must pass."
+    )
     review: Literal["ask", "fail", "skip", "accept"] = Field(
         "ask", description="What becomes of answers whose `review` is due, as `run --review` says."
     )
     expect: list[ExpectKeys] = Field([], description="What must hold afterwards.")
 
+    @model_validator(mode="after")
+    def _of_cases(self) -> TestKeys:
+        if self.cases is None and "pass_" in self.model_fields_set:
+            raise ValueError("`pass` belongs to `cases`; of `repeat` it is `pass_rate`")
+        if self.cases is not None and self.repeat > 1:
+            raise ValueError("give `cases` or `repeat`, not both")
+        return self
+
+
+def written_tests(data: Any) -> Iterator[tuple[Path, Any]]:
+    """Yield each test as it is written, with its place; a table is a single test."""
+    if isinstance(data, dict):
+        yield ("tests",), {"name": NAME_OF_SINGLE, **data}
+    for index, item in enumerate(data if isinstance(data, list) else ()):
+        yield ("tests", index), item
+
 
 def read_tests(checks: FaultCollector, data: Any, text: TextReader) -> Iterator[TestKeys]:
     """Parse `tests`; faults go to `checks`, texts with expressions to `text`."""
     names: set[str] = set()
-    for index, item in enumerate(data if isinstance(data, list) else ()):
-        at: Path = ("tests", index)
+    for at, item in written_tests(data):
         test = checks.table(TestKeys, item, at)
         if test is None:
             continue
@@ -167,25 +199,27 @@ def read_tests(checks: FaultCollector, data: Any, text: TextReader) -> Iterator[
             what = f"two tests have the name '{test.name}'"
             checks.add((*at, "name"), what, "Give each its own.")
         names.add(test.name)
-        text(test.inputs, (*at, "inputs"), {"tmp"})
+        row: Set[str] = frozenset() if test.cases is None else {"case"}
+        text(test.inputs, (*at, "inputs"), {"tmp", *row})
         for number, claim in enumerate(test.expect):
-            _check_expectation(claim, (*at, "expect", number), text)
+            _check_expectation(claim, (*at, "expect", number), text, row)
         yield test
 
 
-def _check_expectation(claim: ExpectKeys, at: Path, text: TextReader) -> None:
+def _check_expectation(claim: ExpectKeys, at: Path, text: TextReader, row: Set[str]) -> None:
+    """Keep the texts of a claim; `row` has the name of a data set's row, if there is one."""
     if claim.claim in ("exists", "absent"):
-        text(claim.value, (*at, claim.claim), TEST_NAMES)
+        text(claim.value, (*at, claim.claim), TEST_NAMES | row)
     elif claim.claim == "check":
         if isinstance(claim.check, str):
-            names = NAMES_IN_CHECK | _names_called(claim.check)
+            names = NAMES_IN_CHECK | row | _names_called(claim.check)
             text(claim.check, (*at, "check"), names, bare=True)
     elif isinstance(claim.judge, JudgeKeys):
-        text(claim.judge.prompt, (*at, "judge", "prompt"), NAMES_IN_CHECK)
+        text(claim.judge.prompt, (*at, "judge", "prompt"), NAMES_IN_CHECK | row)
     elif claim.claim in ("equals", "contains", "lacks", "similar", "judge"):
-        text(claim.value, (*at, claim.claim), NAMES_AFTER_RUN)
-    text(claim.file, (*at, "file"), TEST_NAMES)
-    text(claim.of, (*at, "of"), NAMES_AFTER_RUN, bare=True)
+        text(claim.value, (*at, claim.claim), NAMES_AFTER_RUN | row)
+    text(claim.file, (*at, "file"), TEST_NAMES | row)
+    text(claim.of, (*at, "of"), NAMES_AFTER_RUN | row, bare=True)
 
 
 def _names_called(check: str) -> frozenset[str]:

@@ -8,11 +8,14 @@ With strata each gets its share of the seats, so that figures of the sample need
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 SEED = 0
 _BITS = 64
+_Z = 1.96
+"""Of an interval that holds the true share in 95 of 100 cases."""
 
 
 def draw(seed: int, key: str) -> float:
@@ -83,3 +86,17 @@ def seats(sizes: Mapping[str, int], n_seats: int) -> dict[str, int]:
     by_remainder = sorted(parts, key=lambda name: (-parts[name][1], name))
     rounded_up = frozenset(by_remainder[:n_left])
     return {name: whole + (name in rounded_up) for name, (whole, _) in parts.items()}
+
+
+def share_interval(share: float, n: float) -> tuple[float, float]:
+    """Return bounds of the share in all that a sample of `n` is from, right in 95 of 100 cases.
+
+    Wilson's interval: it is also right near 0 and 1, and for few.
+
+    >>> [round(bound, 2) for bound in share_interval(1.0, 10)]
+    [0.72, 1.0]
+    """
+    of_n = _Z**2 / n
+    middle = (share + of_n / 2) / (1 + of_n)
+    half = _Z / (1 + of_n) * math.sqrt(share * (1 - share) / n + of_n / (4 * n))
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -109,20 +109,12 @@ def never_due(cron: str) -> str | None:
 def test_claim_faults(pipeline: Pipeline, base: Path) -> Iterator[Fault]:
     """Yield what is wrong with the tests of a pipeline; `base` is its folder."""
     for test in pipeline.tests:
-        at = _test_place(pipeline, test)
+        at = pipeline.place_of_test(test.name)
         yield from _test_input_faults(pipeline, test, at)
         for number, claim in enumerate(test.expect):
             for more, message, remedy in _claim_faults(claim, pipeline, base):
                 mark = pipeline.mark((*at, "expect", number, *more))
                 yield Fault(f"{message}.", remedy, mark)
-
-
-def _test_place(pipeline: Pipeline, test: TestKeys) -> Place:
-    """Find a test in the file: those that are faulty are not among the pipeline's."""
-    for index, written in enumerate(pipeline.document.data["tests"]):
-        if isinstance(written, dict) and written.get("name") == test.name:
-            return ("tests", index)
-    return ("tests",)
 
 
 def _test_input_faults(pipeline: Pipeline, test: TestKeys, at: Place) -> Iterator[Fault]:

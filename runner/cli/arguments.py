@@ -50,12 +50,14 @@ TakeOption = Annotated[
 SampleOption = Annotated[
     int | None,
     typer.Option(
-        metavar="N", min=1, help="Only N random items of each top-level block, the same each time."
+        metavar="N",
+        min=1,
+        help="Only N random items of each top-level block, or rows of a test's data set.",
     ),
 ]
 LimitOption = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Only the first N items of each top-level block."),
+    typer.Option(metavar="N", min=1, help="Only the first N of them."),
 ]
 SeedOption = Annotated[
     int | None, typer.Option(metavar="S", help="With --sample: another seed takes other items.")

@@ -20,7 +20,6 @@ share was asked about are left out once there are enough others.
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+from paddock.engine.system.samples import share_interval
 from paddock.engine.system.text import counted, path_text
 from paddock.steps.llm.confidence import is_confidence
 
@@ -45,8 +45,6 @@ N_BINS = 10
 MOST_PAIRS = 40_000
 """Pairs of items that are compared, as of two lists of 200 that share no beginning or end; 0.2 s
 with ten values each."""
-_Z = 1.96
-"""Of an interval that holds the true share in 95 of 100 cases."""
 
 
 class WeighedField(NamedTuple):
@@ -245,12 +243,7 @@ class ReliabilityBin:
         >>> [round(bound, 2) for bound in ReliabilityBin(0.9, 1.0, 10, 10).interval]
         [0.72, 1.0]
         """
-        n = self._n_equal
-        of_n = _Z**2 / n
-        middle = (self.share + of_n / 2) / (1 + of_n)
-        spread = self.share * (1 - self.share) / n + of_n / (4 * n)
-        half = _Z / (1 + of_n) * math.sqrt(spread)
-        return max(0.0, middle - half), min(1.0, middle + half)
+        return share_interval(self.share, self._n_equal)
 
     @property
     def share(self) -> float:

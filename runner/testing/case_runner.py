@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from paddock.steps.base import StepError
 
 from . import expectations
 from .cassette import Cassette, CassetteError, changed_answers, read_cassette
+from .data_sets import DataRow, share_text
 from .expectations import FinishedRun
 from .replay import (
     CassettePool,
@@ -73,6 +74,10 @@ class CaseSpec:
     """Names of inputs that are files or folders."""
     text: str | None = None
     """Text to run instead of the file's own."""
+    rows: tuple[DataRow, ...] = ()
+    """Of a data set: it runs once for each."""
+    n_left_out: int = 0
+    """Rows that are not in the sample."""
 
     @property
     def shown_cassette(self) -> str:
@@ -110,6 +115,8 @@ class _Repetition:
     problems: tuple[CaseProblem, ...]
     notes: tuple[str, ...] = ()
     is_error: bool = False
+    row: str = ""
+    """The name of the row of a data set."""
 
 
 async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
@@ -131,6 +138,9 @@ async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
     case = CaseResult(subject.test.name, subject.group, source=source, notes=notes)
     if source == "record" and cassette is not None:
         case = replace(case, changed_answers=tuple(changed_answers(cassette)))
+    if subject.n_left_out:
+        told = f"{counted(subject.n_left_out, 'row')} of its data set left out by the sample"
+        case = replace(case, notes=(told, *notes))
     return replace(_combined_result(case, subject.test, turns), seconds=time.monotonic() - began)
 
 
@@ -142,12 +152,16 @@ def _combined_result(case: CaseResult, test: TestKeys, turns: list[_Repetition])
         for problem in dict.fromkeys(turn.problems):
             found.setdefault(problem, []).append(number)
     problems = [
-        replace(problem, message=_repetitions_text(numbers, len(turns)) + problem.message)
+        replace(problem, message=_turns_text(numbers, turns) + problem.message)
         for problem, numbers in found.items()
     ]
     notes = [note for turn in turns for note in turn.notes]
-    if len(turns) > 1:
-        words = f"{sum(passed)} of {len(turns)} turns passed, {test.pass_rate:.0%} must pass"
+    rows = tuple(turn.row for turn in turns if turn.row)
+    needed = test.pass_ if rows else test.pass_rate
+    if rows:
+        notes.insert(0, share_text(sum(passed), len(turns), needed))
+    elif len(turns) > 1:
+        words = f"{sum(passed)} of {len(turns)} turns passed, {needed:.0%} must pass"
         notes.insert(0, words)
     return replace(
         case,
@@ -155,26 +169,29 @@ def _combined_result(case: CaseResult, test: TestKeys, turns: list[_Repetition])
         is_error=all(turn.is_error for turn in turns),
         turns=passed,
         # An unrecorded call is not a model's randomness: every repetition must pass.
-        needed=1.0 if any(one.kind == "unseen" for one in problems) else test.pass_rate,
+        needed=1.0 if any(one.kind == "unseen" for one in problems) else needed,
+        rows=rows,
         notes=tuple(dict.fromkeys((*notes, *case.notes))),
     )
 
 
-def _repetitions_text(numbers: list[int], n_turns: int) -> str:
-    """Return the prefix that names the repetitions with a problem.
+def _turns_text(numbers: list[int], turns: Sequence[_Repetition]) -> str:
+    """Return the prefix that names the repetitions, or the rows, with a problem.
 
-    >>> _repetitions_text([2], 3), _repetitions_text([1, 3], 3), _repetitions_text([1, 2, 3], 3)
+    >>> three = [_Repetition(())] * 3
+    >>> _turns_text([2], three), _turns_text([1, 3], three), _turns_text([1, 2, 3], three)
     ('turn 2: ', 'turns 1 and 3: ', 'each turn: ')
     """
-    if n_turns == 1:
+    what = "row" if turns[0].row else "turn"
+    if len(turns) == 1 and what == "turn":
         return ""
-    if len(numbers) == n_turns:
-        return "each turn: "
+    if len(numbers) == len(turns) > 1:
+        return f"each {what}: "
     if len(numbers) > MAX_NAMED_REPETITIONS:
-        return f"{len(numbers)} turns: "
-    names = [str(number) for number in numbers]
+        return f"{len(numbers)} {what}s: "
+    names = [turns[number - 1].row.partition(":")[0] or str(number) for number in numbers]
     listed = ", ".join([*names[:-2], " and ".join(names[-2:])])
-    return f"turn{'s' if names[1:] else ''} {listed}: "
+    return f"{what}{'s' if names[1:] else ''} {listed}: "
 
 
 def _open_cassette(subject: CaseSpec, source: ReplySource) -> Cassette | None:
@@ -228,6 +245,8 @@ class _CaseRun:
     async def repetitions(self) -> list[_Repetition]:
         test = self.subject.test
         try:
+            if rows := self.subject.rows:
+                return [replace(await self._repetition(0, row), row=row.name) for row in rows]
             return [await self._repetition(number) for number in range(test.repeat)]
         except CaseInterrupted:
             if self.source == "record" and self.cassette is not None and self.cassette.calls:
@@ -235,12 +254,12 @@ class _CaseRun:
                 self.cassette.write(test.name, keeps_stale=True)
             raise
 
-    async def _repetition(self, number: int) -> _Repetition:
+    async def _repetition(self, number: int, row: DataRow | None = None) -> _Repetition:
         without = [self.subject.cassette.parent]
         copied = sandbox_copy(self.subject.file, wanted=self.subject.test.files, without=without)
         stage = await asyncio.to_thread(copied.__enter__)
         try:
-            return await self._in_sandbox(stage, number)
+            return await self._in_sandbox(stage, number, row)
         except _REPORTED_ERRORS as error:
             if self.how.stop.is_set():
                 raise CaseInterrupted from error
@@ -256,9 +275,11 @@ class _CaseRun:
         told = (f"{fault.message} {fault.remedy}".strip() for fault in error.faults)
         return f"{self.subject.file.name}: {' '.join(dict.fromkeys(told))}"
 
-    async def _in_sandbox(self, stage: SandboxCopy, number: int) -> _Repetition:
+    async def _in_sandbox(
+        self, stage: SandboxCopy, number: int, row: DataRow | None
+    ) -> _Repetition:
         subject, how = self.subject, self.how
-        inputs = case_inputs(subject, stage)
+        inputs = case_inputs(subject, stage, row)
         is_replay = self.source == "replay"
         allow = how.allow | UNUSED_IN_REPLAY if is_replay else how.allow
         options = RunOptions(
@@ -287,7 +308,9 @@ class _CaseRun:
                     raise CaseInterrupted
                 if tape is not None and tape.unseen:
                     return _Repetition(_unrecorded_problems(tape.unseen))
-                after = FinishedRun(stage, report, bound.inputs)
+                after = FinishedRun(
+                    stage, report, bound.inputs, None if row is None else row.values
+                )
                 how.on_finished(after)
                 models = BoundModels(bound.models, bound.defaults, None)
                 claims = subject.test.expect
@@ -327,14 +350,17 @@ def _judge_models(claims: Iterable[ExpectKeys], bound: BoundPlan) -> list[ModelS
     ]
 
 
-def case_inputs(subject: CaseSpec, stage: SandboxCopy) -> dict[str, Any]:
+def case_inputs(
+    subject: CaseSpec, stage: SandboxCopy, row: DataRow | None = None
+) -> dict[str, Any]:
     """Return a test's inputs with absolute paths, resolved in the sandbox.
 
     Raises:
         SandboxError: a path leads outside of the test's folders.
     """
     try:
-        inputs = Value.of(subject.test.inputs).render({"tmp": str(stage.tmp)})
+        scope = {"tmp": str(stage.tmp), **({"case": row.values} if row is not None else {})}
+        inputs = Value.of(subject.test.inputs).render(scope)
     except ExpressionError as error:
         raise SandboxError(f"`inputs`: {error.message}. {error.remedy}".strip()) from error
     for name in subject.paths.intersection(inputs):

@@ -42,6 +42,8 @@ class FinishedRun:
     stage: SandboxCopy
     report: Report
     inputs: Mapping[str, Any]
+    case: Mapping[str, Any] | None = None
+    """The row of a data set."""
 
     @property
     def scope(self) -> dict[str, Any]:
@@ -51,6 +53,7 @@ class FinishedRun:
             "tmp": str(self.stage.tmp),
             "returns": self.report.returns,
             "report": self.report.as_json(),
+            **({"case": dict(self.case)} if self.case is not None else {}),
         }
 
 

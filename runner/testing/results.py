@@ -56,15 +56,17 @@ class CaseResult:
     source: ReplySource | None = None
     """Source of the replies."""
     turns: tuple[bool, ...] = ()
-    """Of a repeated test: whether each repetition passed."""
+    """Of a repeated test, or one with a data set: whether each repetition, or row, passed."""
     needed: float = 1.0
-    """Of a repeated test: the share of repetitions that must pass."""
+    """Of these: the share that must pass."""
+    rows: tuple[str, ...] = ()
+    """Of a data set: the names of its rows, as `turns` has them."""
 
     @property
     def passed(self) -> bool:
         if self.is_error:
             return False
-        if len(self.turns) > 1:
+        if len(self.turns) > 1 or self.rows:
             return sum(self.turns) >= self.needed * len(self.turns) - 1e-9
         return not self.problems
 
@@ -82,6 +84,7 @@ class CaseResult:
             "seconds": round(self.seconds, 3),
             "source": self.source,
             "turns": list(self.turns),
+            **({"rows": list(self.rows), "pass": self.needed} if self.rows else {}),
             "problems": [asdict(problem) for problem in self.problems],
             "notes": list(self.notes),
             **({"changed_answers": list(self.changed_answers)} if self.changed_answers else {}),
@@ -318,7 +321,8 @@ def _safe_fence(text: str) -> str:
 def _repetitions_text(case: CaseResult) -> str:
     source = case.source or ""
     if len(case.turns) > 1:
-        return f"{source}, {sum(case.turns)} of {len(case.turns)} turns"
+        what = "rows" if case.rows else "turns"
+        return f"{source}, {sum(case.turns)} of {len(case.turns)} {what}"
     return source
 
 

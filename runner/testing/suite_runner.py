@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.request import Pool
+from paddock.engine.system.samples import ItemSample
 from paddock.engine.system.text import one_line
 from paddock.pipelines import prompt_file, yaml_source
 from paddock.pipelines.errors import Fault, PipelineError
@@ -45,6 +46,7 @@ from paddock.runner.settings import read_settings
 
 from .case_runner import CaseInterrupted, CaseOptions, CaseSpec, ReplayMode, run_case
 from .cassette import cassette_file_names
+from .data_sets import DataRow, read_data_set, sampled_rows
 from .results import CaseResult, SuiteResult
 
 CASSETTE_FOLDER = "tests/cassettes"
@@ -92,6 +94,12 @@ def case_specs(
         PipelineError: the cassette folder of a test is outside of the pipeline's folder.
     """
     faults = [*_test_faults(file, pipeline)]
+    rows: dict[str, tuple[DataRow, ...]] = {}
+    for test in pipeline.tests:
+        try:
+            rows[test.name] = read_data_set(file, pipeline, test)
+        except PipelineError as error:
+            faults += error.faults
     if faults:
         raise PipelineError(faults)
     names = cassette_file_names(stem, [test.name for test in pipeline.tests])
@@ -104,6 +112,7 @@ def case_specs(
             cassette=file.parent / (test.replay or cassettes) / names[test.name],
             paths=frozenset(paths),
             text=text,
+            rows=rows[test.name],
         )
         for test in pipeline.tests
     )
@@ -132,10 +141,10 @@ def _is_cassette(file: Path) -> bool:
 
 def _test_faults(file: Path, pipeline: Pipeline) -> Iterator[Fault]:
     base = file.absolute().parent.resolve()
-    for index, test in enumerate(pipeline.tests):
+    for test in pipeline.tests:
         if not (base / (test.replay or CASSETTE_FOLDER)).resolve().is_relative_to(base):
             what = f"the cassette folder of test '{test.name}' is outside the pipeline's folder."
-            mark = pipeline.mark(("tests", index, "replay"))
+            mark = pipeline.mark((*pipeline.place_of_test(test.name), "replay"))
             yield Fault(what, f"Name a folder in it, such as {CASSETTE_FOLDER}.", mark)
 
 
@@ -343,6 +352,8 @@ class SuiteOptions:
     """Gets the name of each test that starts."""
     only: Collection[str] = ()
     """Names of tests; empty: all."""
+    sample: ItemSample | None = None
+    """Which rows of each data set are taken; None: all."""
     flags: Mapping[str, object] = field(default_factory=dict)
     """Settings of the command line."""
     pool: Pool | None = None
@@ -392,6 +403,8 @@ def run_suites(files: Sequence[SuiteFile], options: SuiteOptions) -> tuple[Suite
         EngineError: this machine's pool cannot be opened.
     """
     _refuse_unknown_names(files, options.only)
+    if options.sample is not None:
+        files = [_sampled(file, options.sample) for file in files]
 
     async def main() -> tuple[SuiteResult, ...]:
         return tuple([await _run_suite(file, options) for file in files])
@@ -400,6 +413,15 @@ def run_suites(files: Sequence[SuiteFile], options: SuiteOptions) -> tuple[Suite
         return asyncio.run(main())
     except CaseInterrupted:
         raise KeyboardInterrupt from None
+
+
+def _sampled(file: SuiteFile, sample: ItemSample) -> SuiteFile:
+    subjects = (
+        replace(one, rows=sampled_rows(one.rows, sample), n_left_out=len(one.rows))
+        for one in file.subjects
+    )
+    counted = (replace(one, n_left_out=one.n_left_out - len(one.rows)) for one in subjects)
+    return replace(file, subjects=tuple(counted))
 
 
 @asynccontextmanager

@@ -15,8 +15,13 @@ from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import (
     HERE,
     JsonOption,
+    LimitOption,
     PoolOption,
+    SampleOption,
+    SeedOption,
+    StratifyOption,
     given_settings,
+    item_sample,
     pipeline_file,
     remove_old_reports,
     require_writable,
@@ -61,6 +66,10 @@ class PipelineTestFlags:
     only: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only this test; can be repeated.")
     ] = None
+    sample: SampleOption = None
+    limit: LimitOption = None
+    seed: SeedOption = None
+    stratify: StratifyOption = None
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML for CI.")] = (
         None
     )
@@ -112,6 +121,7 @@ def _test(flags: PipelineTestFlags) -> int:
                 printer.case,
                 printer.begin,
                 flags.only or (),
+                item_sample(flags.sample, flags.limit, flags.seed, flags.stratify),
                 given_settings(pool=flags.pool, allow=flags.allow),
             )
             suites = suite_runner.run_suites(tests, options)

@@ -1,0 +1,137 @@
+"""Data sets of tests: the rows of `cases`, which of them are taken, and what their number says.
+
+A row is a mapping of column names, known to the inputs and claims of its test as `case`. A test
+with rows passes if enough of them do; how many would of all such rows is an interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.system.no_links import NotRegularFile, read_file
+from paddock.engine.system.samples import ItemSample, share_interval
+from paddock.engine.system.text import canonical_json, cell_text, one_line
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.expressions import Expression, ExpressionError
+from paddock.pipelines.model import Pipeline
+from paddock.pipelines.pipeline_tests import TestKeys
+from paddock.steps.files.rows import FORMAT_OF_SUFFIX, UnreadableRows, parse_rows
+from paddock.steps.readers.text_encoding import NotText, decode_text
+
+MOST_BYTES = 64 << 20
+MOST_NAME_CHARS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class DataRow:
+    """One row of a data set; `number` counts from 1."""
+
+    number: int
+    values: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What reports call it: its number and its first value."""
+        first = next((cell_text(value) for value in self.values.values()), "")
+        return f"{self.number}: {one_line(first, MOST_NAME_CHARS)}".rstrip(": ")
+
+
+def read_data_set(file: Path, pipeline: Pipeline, test: TestKeys) -> tuple[DataRow, ...]:
+    """Return the rows of a test's `cases`; `file` is the pipeline's. Empty without `cases`.
+
+    Raises:
+        PipelineError: the file cannot be read, or has no rows.
+    """
+    if test.cases is None:
+        return ()
+    folder, written = file.absolute().parent.resolve(), test.cases.from_
+    try:
+        rows = list(_rows(folder, folder / written))
+    except _Unusable as error:
+        what = f"the cases of test '{test.name}': '{written}' {error}."
+        mark = pipeline.mark((*pipeline.place_of_test(test.name), "cases", "from"))
+        raise PipelineError([Fault(what, error.remedy, mark)]) from error
+    return tuple(DataRow(number, row) for number, row in enumerate(rows, 1))
+
+
+class _Unusable(Exception):
+    """Why a file is no data set; follows its name."""
+
+    def __init__(self, why: str, remedy: str = "") -> None:
+        super().__init__(why)
+        self.remedy = remedy
+
+
+def _rows(folder: Path, path: Path) -> Iterator[Mapping[str, Any]]:
+    if not path.resolve().is_relative_to(folder):
+        raise _Unusable("is outside the pipeline's folder", "Put it there.")
+    suffix = path.suffix.lower()
+    if suffix not in FORMAT_OF_SUFFIX:
+        known = ", ".join(f"'{one}'" for one in FORMAT_OF_SUFFIX)
+        raise _Unusable(f"has the suffix '{suffix}'", f"Known: {known}.")
+    try:
+        data = read_file(path, MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise _Unusable(f"is larger than {MOST_BYTES >> 20} MiB")
+        table = parse_rows(decode_text(data).text, FORMAT_OF_SUFFIX[suffix], None)
+    except (OSError, NotRegularFile) as error:
+        raise _Unusable(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except NotText as error:
+        raise _Unusable(f"is not text: {error}") from error
+    except UnreadableRows as error:
+        raise _Unusable(str(error), error.remedy) from error
+    if not table.rows:
+        raise _Unusable("has no rows")
+    yield from table.rows
+
+
+def sampled_rows(rows: Sequence[DataRow], sample: ItemSample | None) -> tuple[DataRow, ...]:
+    """Return the rows of a sample, in their order.
+
+    A row is known by its values, so that one that is added changes no other.
+
+    Raises:
+        PipelineError: the sample's expression cannot be read, or failed for a row.
+    """
+    if sample is None:
+        return tuple(rows)
+    seen: dict[str, int] = {}
+    keys = []
+    for row in rows:
+        text = canonical_json(row.values)
+        seen[text] = seen.get(text, 0) + 1
+        keys.append(f"{text}#{seen[text]}")
+    chosen = sample.chosen(keys, _strata(rows, sample.by))
+    return tuple(row for row, key in zip(rows, keys, strict=True) if key in chosen)
+
+
+def _strata(rows: Sequence[DataRow], source: str) -> list[str]:
+    if not source:
+        return []
+    row: DataRow | None = None
+    found = []
+    try:
+        expression = Expression.of(source)
+        for row in rows:
+            scope = {"case": dict(row.values), "item": dict(row.values)}
+            found.append(canonical_json(expression.evaluate(scope)))
+    except ExpressionError as error:
+        at = "" if row is None else f", row {row.number}"
+        what = f"`--stratify {source}`{at}: {error.message}."
+        raise PipelineError([Fault(what, error.remedy)]) from error
+    return found
+
+
+def share_text(n_passed: int, n_rows: int, needed: float) -> str:
+    """Return how many rows passed, and what that says of all such rows.
+
+    >>> share_text(94, 100, 0.9)
+    '94 of 100 rows passed (94%; of all such rows 88% to 97%, in 95 of 100 cases), 90% must pass'
+    """
+    low, high = share_interval(n_passed / n_rows, n_rows)
+    bounds = f"of all such rows {low:.0%} to {high:.0%}, in 95 of 100 cases"
+    told = f"{n_passed:,} of {n_rows:,} rows passed ({n_passed / n_rows:.0%}; {bounds})"
+    return f"{told}, {100 * needed:g}% must pass"

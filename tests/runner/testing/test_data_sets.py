@@ -1,0 +1,200 @@
+"""`cases`: a test runs once for each row of a data set, and enough rows must pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.request import ChatRequest
+from paddock.engine.system.samples import ItemSample
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.api import validate
+from paddock.runner.testing import suite_runner
+from paddock.runner.testing.case_runner import ReplayMode
+from paddock.runner.testing.results import CaseResult, junit_xml
+from tests.fakes.pool import FakePool
+from tests.runner.testing.bench import Nobody
+
+PIPELINE = """\
+name: labels
+inputs: {text: str}
+steps:
+  - {id: label, uses: chat, with: {prompt: "Label: {{ inputs.text }}"}}
+returns: steps.label.text
+tests:
+  cases: {from: tests/cases.csv}
+  pass: 0.75
+  inputs: {text: "{{ case.text }}"}
+  expect:
+    - {equals: "{{ case.label }}"}
+"""
+ROWS = "text,label\nthe ferry,boat\nthe bus,road\nthe canoe,boat\nthe tram,road\n"
+
+
+def labelled(request: ChatRequest) -> str:
+    """Take everything for a boat that is no bus."""
+    return "road" if "bus" in str(request) else "boat"
+
+
+class Data:
+    """A folder with a pipeline whose test has a data set."""
+
+    def __init__(self, folder: Path, text: str = PIPELINE, rows: str = ROWS) -> None:
+        self.folder, self.file = folder, folder / "pipeline.yaml"
+        (folder / "tests").mkdir(exist_ok=True)
+        self.file.write_text(text)
+        self.rows(rows)
+
+    def rows(self, text: str) -> None:
+        (self.folder / "tests/cases.csv").write_text(text)
+
+    def edit(self, old: str, new: str) -> None:
+        text = self.file.read_text()
+        assert old in text
+        self.file.write_text(text.replace(old, new))
+
+    def case(
+        self, mode: ReplayMode = "auto", pool: Any = None, sample: ItemSample | None = None
+    ) -> CaseResult:
+        self.pool = pool or FakePool(answer=labelled)
+        options = suite_runner.SuiteOptions(mode, sample=sample, pool=self.pool)
+        (suite,) = suite_runner.run_suites(suite_runner.read_suites([self.file]), options)
+        (case,) = suite.cases
+        return case
+
+
+def test_a_data_set_passes_where_enough_rows_do_and_says_what_that_is_worth(
+    tmp_path: Path,
+) -> None:
+    data = Data(tmp_path)
+    case = data.case()
+    assert (case.name, case.word, case.turns) == ("cases", "passed", (True, True, True, False))
+    assert case.rows == ("1: the ferry", "2: the bus", "3: the canoe", "4: the tram")
+    assert case.notes[0] == (
+        "3 of 4 rows passed (75%; of all such rows 30% to 95%, in 95 of 100 cases), 75% must pass"
+    )
+    (problem,) = case.problems
+    assert problem.message == "row 4: what the run returns is not equal to the expected value."
+    told = case.as_json()
+    assert (told["rows"][3], told["turns"][3], told["pass"]) == ("4: the tram", False, 0.75)
+    data.edit("pass: 0.75", "pass: 0.8")
+    assert data.case().word == "failed"
+
+
+def test_without_a_share_every_row_must_pass(tmp_path: Path) -> None:
+    data = Data(tmp_path, PIPELINE.replace("  pass: 0.75\n", ""))
+    assert data.case().word == "failed"
+    data.rows("text,label\nthe ferry,boat\n")
+    assert data.case().word == "passed"
+    data.rows("text,label\nthe ferry,road\n")
+    assert data.case().word == "failed"
+
+
+def test_all_rows_are_recorded_in_one_cassette_and_replayed(tmp_path: Path) -> None:
+    data = Data(tmp_path)
+    data.case("record")
+    assert len(data.pool.chats) == 4
+    (cassette,) = (tmp_path / "tests/cassettes").iterdir()
+    assert cassette.name == "pipeline.cases.jsonl"
+    assert data.case("replay", pool=Nobody()).turns == (True, True, True, False)
+    data.rows("text,label\nthe sledge,snow\n" + ROWS.partition("\n")[2])
+    data.case("record")
+    assert len(data.pool.chats) == 1, "a row in front changes no other"
+    data.rows(ROWS + "the kayak,boat\n")
+    case = data.case("replay", pool=Nobody())
+    assert (case.word, case.needed) == ("failed", 1.0), "a row that was not recorded"
+
+
+def test_a_sample_of_the_rows_is_the_same_each_time(tmp_path: Path) -> None:
+    data = Data(tmp_path)
+    case = data.case(sample=ItemSample(2))
+    assert len(case.rows) == 2
+    assert "2 rows of its data set left out by the sample" in case.notes
+    assert data.case(sample=ItemSample(2)).rows == case.rows
+    data.rows(ROWS.splitlines()[0] + "\n" + "\n".join(reversed(ROWS.splitlines()[1:])) + "\n")
+    again = data.case(sample=ItemSample(2)).rows
+    assert {row.partition(": ")[2] for row in again} == {
+        row.partition(": ")[2] for row in case.rows
+    }
+    by_label = data.case(sample=ItemSample(2, by="case.label"))
+    assert len(by_label.rows) == 2
+    with pytest.raises(PipelineError, match=r"`--stratify case\.colour`, row 1: "):
+        data.case(sample=ItemSample(2, by="case.colour"))
+
+
+def test_a_row_that_cannot_run_does_not_pass_and_the_others_go_on(tmp_path: Path) -> None:
+    data = Data(tmp_path)
+    data.edit("{text: str}", "{text: {type: int}}")
+    data.rows("text,label\n7,boat\nmany,boat\n8,boat\n9,boat\n")
+    case = data.case()
+    assert (case.word, case.turns) == ("passed", (True, False, True, True))
+    assert case.problems[0].message.startswith("row 2: ")
+
+
+def test_junit_has_the_data_set_as_a_case_with_its_rows_in_words(tmp_path: Path) -> None:
+    data = Data(tmp_path)
+    data.edit("pass: 0.75", "pass: 0.9")
+    options = suite_runner.SuiteOptions("auto", pool=FakePool(answer=labelled))
+    text = junit_xml(suite_runner.run_suites(suite_runner.read_suites([data.file]), options))
+    assert "row 4: what the run returns is not equal" in text
+    assert "3 of 4 rows passed" in text
+
+
+def test_a_list_of_tests_may_have_data_sets_too(tmp_path: Path) -> None:
+    Data(
+        tmp_path,
+        PIPELINE.partition("tests:")[0]
+        + """\
+tests:
+  - name: boats and roads
+    cases: {from: tests/cases.jsonl}
+    inputs: {text: "{{ case.text }}"}
+    expect: [{check: returns == case.label}]
+""",
+    )
+    (tmp_path / "tests/cases.jsonl").write_text(json.dumps({"text": "a", "label": "boat"}) + "\n")
+    (suite,) = suite_runner.run_suites(
+        suite_runner.read_suites([tmp_path / "pipeline.yaml"]),
+        suite_runner.SuiteOptions("auto", pool=FakePool(answer=labelled)),
+    )
+    assert [(case.name, case.word) for case in suite.cases] == [("boats and roads", "passed")]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("tests/cases.csv", "tests/none.csv", "'tests/none.csv' cannot be read: No such file"),
+        ("tests/cases.csv", "../cases.csv", "'../cases.csv' is outside the pipeline's folder."),
+        ("tests/cases.csv", "tests/cases.xlsx", "'tests/cases.xlsx' has the suffix '.xlsx'."),
+        ("pass: 0.75", "pass: 0", "'pass' must be more than 0"),
+        ("pass: 0.75", "pass: 90", "'pass' must be at most 1.0"),
+        ("pass: 0.75", "repeat: 3", "give `cases` or `repeat`, not both"),
+        ("cases: {from: tests/cases.csv}", "name: a", "`pass` belongs to `cases`"),
+    ],
+)
+def test_a_data_set_that_cannot_be_used_is_a_fault_with_its_place(
+    tmp_path: Path, old: str, new: str, words: str
+) -> None:
+    data = Data(tmp_path)
+    data.edit(old, new)
+    with pytest.raises(PipelineError) as caught:
+        suite_runner.read_suites([data.file])
+    assert words in str(caught.value)
+    assert "pipeline.yaml:" in str(caught.value)
+
+
+def test_an_empty_data_set_is_a_fault(tmp_path: Path) -> None:
+    data = Data(tmp_path, rows="text,label\n")
+    with pytest.raises(PipelineError, match=r"cases\.csv' has no rows"):
+        suite_runner.read_suites([data.file])
+
+
+def test_case_is_known_only_where_there_is_a_data_set(tmp_path: Path) -> None:
+    data = Data(tmp_path)
+    assert validate(data.file).ok
+    data.edit("  cases: {from: tests/cases.csv}\n  pass: 0.75\n", "  name: a\n")
+    (first, *_) = validate(data.file).faults
+    assert "'case'" in first.message
