@@ -310,6 +310,43 @@ class ReviewKeys(Keys):
         return self.when if is_given or self.also is None else False
 
 
+MetricName: TypeAlias = Literal["exact", "label", "number", "date", "list", "text"]
+"""How a field of an answer is compared with gold."""
+
+
+class NumberMetricKeys(Keys):
+    """A number that may be off."""
+
+    number: float = Field(ge=0, description="How far off is still right.")
+
+
+class GoldKeys(Keys):
+    """What is right, so that answers can be compared with it."""
+
+    from_: str = Field(
+        alias="from",
+        min_length=1,
+        description="`reviews` (what people decided here), the path of a CSV or JSON lines file, "
+        "or a bare expression over another step: `steps.big.output`.",
+        examples=["reviews", "gold.csv"],
+    )
+    key: str | None = Field(
+        None,
+        description="A bare expression over an item: what the column of the same last name "
+        "(`relpath`) has for it. By default the item's own key, in the column `item` or `key`, "
+        "else in the first.",
+        examples=["doc.relpath"],
+    )
+    step: str | None = Field(
+        None, description="The step whose answers are compared; by default the only one."
+    )
+    metrics: dict[str, MetricName | NumberMetricKeys] = Field(
+        {},
+        description="Fields and how they are compared: `exact`, `label`, `number`, `date`, `list` "
+        "(F1), `text` (edit distance) or `{number: 0.01}`; by default as schema and values say.",
+    )
+
+
 class ControlKeys(Keys):
     """What `defaults` may set for every step."""
 

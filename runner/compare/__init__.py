@@ -1,0 +1,1 @@
+"""Gold data, metrics, and variants of a pipeline that are compared on them."""

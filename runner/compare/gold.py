@@ -1,0 +1,183 @@
+"""Gold data: what is right for each item, from a file or from what people decided. Pure.
+
+A file is CSV, TSV or JSON lines: the item's key, and a column for each field; or decisions, as
+`paddock review --export jsonl` writes them. An empty cell says nothing about its field. What is
+wrong in it is a sentence with its place, and the rest counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+from typing import Any
+
+from paddock.engine.system.text import counted
+from paddock.pipelines.errors import did_you_mean
+from paddock.runner.ledger.reviews import Review
+from paddock.runner.review.exchange import gold_jsonl
+from paddock.steps.files.rows import FORMAT_OF_SUFFIX, UnreadableRows, parse_rows
+
+from .metrics import FieldMetric, GoldNotFitting
+
+REVIEWS = "reviews"
+"""The value of `gold.from` that stands for the decisions in the folder's ledger."""
+REVIEWS_WORDS = (
+    "items that people decided on: more doubtful ones than there are, and edits begin with the "
+    "words of the model that was asked then"
+)
+_KEY_COLUMNS = ("item", "key")
+_DECISION_COLUMNS = frozenset(("decision", "value", "step", "item"))
+_MOST_FAULTS = 20
+
+
+class UnreadableGold(Exception):
+    """A file that is no gold data; one sentence with its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoldRow:
+    """What is right for one item."""
+
+    key: str
+    fields: Mapping[str, Any]
+    """An answer that is a text has the one field ``."""
+    place: str
+    """Such as `gold.csv:3`."""
+    step: str = ""
+    """Whose answer it is about; empty: that of the comparison."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """Gold data as read, and sentences on what does not count."""
+
+    rows: tuple[GoldRow, ...]
+    origin: str
+    """What it is made of, for reports."""
+    notes: tuple[str, ...] = ()
+
+    def of_step(self, step: str, keys: Sequence[str], fields: Collection[str]) -> Gold:
+        """Return what is about a step's items and fields; `fields`: empty where any may be.
+
+        What is about an unknown item or field becomes a note.
+        """
+        kept: dict[str, GoldRow] = {}
+        notes: list[str] = []
+        known = frozenset(keys)
+        unknown = dict.fromkeys(
+            name for row in self.rows for name in row.fields if fields and name not in fields
+        )
+        for row in self.rows:
+            if row.step not in ("", step):
+                continue
+            if row.key not in known:
+                remedy = did_you_mean(row.key, keys)
+                notes.append(f"{row.place}: there is no item '{row.key}'. {remedy}")
+            elif row.key in kept:
+                first = kept[row.key].place
+                notes.append(f"{row.place}: item '{row.key}' is here twice; {first} counts.")
+            else:
+                own = {name: value for name, value in row.fields.items() if name not in unknown}
+                kept[row.key] = replace(row, fields=own)
+        columns = [
+            f"{self.origin}: '{name}' is no field of '{step}'. {did_you_mean(name, fields)}"
+            for name in unknown
+        ]
+        rows = tuple(row for row in kept.values() if row.fields)
+        return Gold(rows, self.origin, (*self.notes, *columns, *_bounded(notes)))
+
+    def fitting(self, metrics: Iterable[FieldMetric]) -> tuple[dict[str, dict[str, Any]], Gold]:
+        """Return item → field → value as the metrics compare it, and the gold with its faults."""
+        by_name = {one.name: one for one in metrics}
+        found: dict[str, dict[str, Any]] = {}
+        notes: list[str] = []
+        for row in self.rows:
+            for name, value in row.fields.items():
+                try:
+                    right = by_name[name].gold(value)
+                except GoldNotFitting as error:
+                    of = f"'{name}': " if name else ""
+                    notes.append(f"{row.place}: {of}{error}. Correct it, or name another metric.")
+                else:
+                    found.setdefault(row.key, {})[name] = right
+        return found, replace(self, notes=(*self.notes, *_bounded(notes)))
+
+    def values(self) -> dict[str, list[Any]]:
+        """Return the values of each field, in the order of the columns."""
+        found: dict[str, list[Any]] = {}
+        for row in self.rows:
+            for name, value in row.fields.items():
+                found.setdefault(name, []).append(value)
+        return found
+
+
+def _bounded(notes: Sequence[str]) -> Iterator[str]:
+    yield from notes[:_MOST_FAULTS]
+    if len(notes) > _MOST_FAULTS:
+        yield f"and {len(notes) - _MOST_FAULTS:,} more such lines."
+
+
+def read_gold(text: str, name: str, key_column: str = "") -> Gold:
+    """Read a file's text; `name` is the file's, `key_column` has the items' keys, if it is there.
+
+    Raises:
+        UnreadableGold: it is no table, or has no column besides the key's.
+    """
+    form = FORMAT_OF_SUFFIX.get(PurePath(name).suffix.lower())
+    if form is None:
+        known = ", ".join(sorted(FORMAT_OF_SUFFIX))
+        raise UnreadableGold(f"{name}: gold data must be a file of the kinds {known}.")
+    try:
+        table = parse_rows(text, form, None)
+    except UnreadableRows as error:
+        raise UnreadableGold(f"{name} {error}. {error.remedy}".strip()) from error
+    lines = table.lines or range(1, len(table.rows) + 1)
+    places = [f"{name}:{line}" for line in lines]
+    if set(table.columns) >= _DECISION_COLUMNS:
+        return _decisions(table.rows, places, name)
+    wanted = (key_column, *_KEY_COLUMNS)
+    column = next((one for one in wanted if one in table.columns), table.columns[0])
+    if len(table.columns) < 2:
+        raise UnreadableGold(f"{name}: there is no column besides '{column}'. Add the fields.")
+    rows = [
+        GoldRow(
+            str(row.get(column) or ""),
+            _fields_of({name: value for name, value in row.items() if name != column}),
+            place,
+        )
+        for row, place in zip(table.rows, places, strict=True)
+    ]
+    return Gold(tuple(rows), name)
+
+
+def _fields_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the cells that say something; one column `text` or `answer` is a text's answer."""
+    if len(row) == 1 and next(iter(row)) in ("text", "answer"):
+        row = {"": next(iter(row.values()))}
+    return {name: value for name, value in row.items() if value is not None and value != ""}
+
+
+def _decisions(rows: Sequence[Mapping[str, Any]], places: Sequence[str], name: str) -> Gold:
+    found: list[GoldRow] = []
+    n_rejected = 0
+    for row, place in zip(rows, places, strict=True):
+        value = row.get("value")
+        if value is None:
+            n_rejected += 1
+            continue
+        fields = value if isinstance(value, dict) else {"": value}
+        step = str(row.get("step") or "")
+        found.append(GoldRow(str(row.get("item") or ""), fields, place, step))
+    rejected = counted(n_rejected, "rejected answer")
+    notes = (f"{name}: {rejected} without a right one do not count.",) if n_rejected else ()
+    return Gold(tuple(found), f"{name} ({REVIEWS_WORDS})", notes)
+
+
+def gold_of_reviews(reviews: Iterable[Review], file: str) -> Gold:
+    """Return what people decided on the answers of a pipeline's file, from whole reviews."""
+    own = [one for one in reviews if one.subject.get("pipeline") == file]
+    text = gold_jsonl(own)
+    if not text.strip():
+        return Gold((), REVIEWS)
+    return read_gold(text, f"{REVIEWS}.jsonl")

@@ -1,0 +1,286 @@
+"""Metrics: how much of an answer agrees with gold, field by field. Pure.
+
+Each score is between 0 and 1. Fields are the first level of an answer; an answer without a schema
+is one field with an empty name. What a metric cannot read in the gold data is a fault with its
+place; what it cannot read in an answer is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+
+from paddock.engine.system.text import canonical_json, cell_text
+from paddock.pipelines.checking.functions import grounded
+from paddock.pipelines.checking.values_in_text import values_in
+from paddock.pipelines.keys import MetricName
+from paddock.runner.ledger.calibration import aligned
+from paddock.runner.ledger.reviews import is_same_value
+from paddock.runner.review.fields import AnswerField, answer_fields
+
+METRICS: tuple[MetricName, ...] = get_args(MetricName)
+MOST_EXACT_CHARS = 60
+"""A text field with longer gold is compared by edit distance."""
+MOST_EDIT_CHARS = 4_000
+"""Longer texts are compared by words: 4,000 characters take 60 ms."""
+_SHOWN = 40
+
+
+class GoldNotFitting(ValueError):
+    """A value of the gold data that its metric cannot use; the end of a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldMetric:
+    """How a field is compared."""
+
+    name: str
+    """Of the field; empty for an answer that is a text."""
+    kind: MetricName
+    tolerance: float = 0.0
+    """Of numbers: how far off is right."""
+    field: AnswerField | None = None
+    """What the schema says of it."""
+
+    def gold(self, value: Any) -> Any:
+        """Return a gold value as this metric compares it; a text of a CSV as the field's type.
+
+        Raises:
+            GoldNotFitting: it cannot be compared so.
+        """
+        if isinstance(value, str) and self.field is not None and self.kind != "list":
+            value = self.field.typed(value)
+        refuses = _REFUSALS.get(self.kind)
+        if self.kind == "list" and isinstance(value, str):
+            value = _list_in(value)
+        if refuses is not None and (what := refuses(value)):
+            shown = json.dumps(value, ensure_ascii=False)[:_SHOWN]
+            raise GoldNotFitting(f"{shown} {what}, so metric '{self.kind}' does not fit it")
+        return value
+
+    def score(self, answer: Any, gold: Any) -> float:
+        """Return how much of a value agrees with gold, as `gold` returned it."""
+        if self.kind == "number":
+            number = _number_in(answer)
+            return float(number is not None and abs(number - float(gold)) <= self.tolerance + 1e-12)
+        return _SCORES[self.kind](answer, gold)
+
+
+def field_metrics(
+    schema: Any,
+    golds: Mapping[str, Sequence[Any]],
+    chosen: Mapping[str, tuple[MetricName, float]],
+) -> list[FieldMetric]:
+    """Return the metrics of the fields that gold has, as chosen, else by schema and values."""
+    known = {
+        one.path: one for one in answer_fields(dict.fromkeys(golds), schema) if one.path in golds
+    }
+    found = []
+    for name, values in golds.items():
+        field = known.get(name) if schema is not None else None
+        kind, tolerance = chosen.get(name) or (_default_metric(schema, field, values), 0.0)
+        found.append(FieldMetric(name, kind, tolerance, field))
+    return found
+
+
+def _default_metric(schema: Any, field: AnswerField | None, golds: Sequence[Any]) -> MetricName:
+    kind = "json" if field is None else field.kind
+    if kind == "choice":
+        return "label"
+    if kind == "number" or (golds and all(_is_number(gold) for gold in golds)):
+        return "number"
+    if field is not None and _format_of(schema, field.path) == "date":
+        return "date"
+    if any(isinstance(gold, list | dict) for gold in golds) or (kind == "json" and field):
+        return "list" if any(isinstance(gold, list) for gold in golds) else "exact"
+    texts = [cell_text(gold) for gold in golds]
+    if any(len(text) > MOST_EXACT_CHARS or "\n" in text for text in texts):
+        return "text"
+    repeats = len({text.strip().casefold() for text in texts}) <= len(texts) / 2
+    return "label" if field is None and repeats else "exact"
+
+
+def _format_of(schema: Any, name: str) -> Any:
+    inner = schema.get("properties", {}).get(name, {}) if isinstance(schema, Mapping) else {}
+    return inner.get("format") if isinstance(inner, Mapping) else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _number_in(value: Any) -> float | None:
+    """Return a number, or the one that a text is."""
+    if _is_number(value):
+        return float(value)
+    try:
+        return float(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _list_in(text: str) -> Any:
+    """Return the list that a cell holds: JSON, or texts with `;` between them."""
+    if text.lstrip().startswith("["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
+    return [part.strip() for part in text.split(";") if part.strip()]
+
+
+def _has_date(value: Any) -> bool:
+    return isinstance(value, str) and any(one.days for one in values_in(value))
+
+
+_REFUSALS: Mapping[str, Callable[[Any], str]] = {
+    "number": lambda value: "" if _number_in(value) is not None else "is no number",
+    "date": lambda value: "" if _has_date(value) else "is no date",
+    "list": lambda value: "" if isinstance(value, list) else "is no list",
+    "text": lambda value: "" if isinstance(value, str) else "is no text",
+    "label": lambda value: "is no label" if isinstance(value, list | dict) else "",
+}
+"""By metric: what is wrong with a gold value; empty where it fits."""
+
+
+def _exact(answer: Any, gold: Any) -> float:
+    if isinstance(answer, str) and isinstance(gold, str):
+        return float(" ".join(answer.split()) == " ".join(gold.split()))
+    return float(is_same_value(answer, gold))
+
+
+def label_of(value: Any) -> str:
+    """Return a label as it is compared: without case, and spaces at its ends."""
+    return cell_text(value).strip().casefold()
+
+
+def _same_date(answer: Any, gold: Any) -> float:
+    """Compare dates in any notation: 3 May 2024 is 2024-05-03."""
+    if not _has_date(answer):
+        return 0.0
+    return float(grounded(answer, source=gold) is None and grounded(gold, source=answer) is None)
+
+
+def list_f1(answer: Any, gold: Sequence[Any]) -> float:
+    """Return F1 of a list: plain values in any order, objects aligned by their order.
+
+    A pair of objects counts as much as the share of fields that are the same.
+
+    >>> list_f1(["a", "b"], ["b", "c", "a", "d"]), list_f1([{"n": 1, "p": 2}], [{"n": 1, "p": 3}])
+    (0.6666666666666666, 0.5)
+    """
+    if not isinstance(answer, list):
+        return 0.0
+    if not answer and not gold:
+        return 1.0
+    return 2 * _n_shared(answer, gold) / (len(answer) + len(gold))
+
+
+def _n_shared(answer: Sequence[Any], gold: Sequence[Any]) -> float:
+    if any(isinstance(one, dict) for one in (*answer, *gold)):
+        partners = aligned(answer, gold, None)
+        if partners is not None:
+            return sum(map(_share_of_fields, answer, partners))
+    return (Counter(map(_plain_text, answer)) & Counter(map(_plain_text, gold))).total()
+
+
+def _plain_text(value: Any) -> str:
+    if isinstance(value, str):
+        return label_of(value)
+    return canonical_json(float(value) if _is_number(value) else value)
+
+
+def _share_of_fields(one: Any, other: Any) -> float:
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return _exact(one, other)
+    names = {**one, **other}
+    return sum(_exact(one.get(name), other.get(name)) for name in names) / len(names or (1,))
+
+
+def edit_similarity(answer: Any, gold: str) -> float:
+    """Return 1 less the share of characters (of long texts, words) to be edited (Levenshtein).
+
+    >>> edit_similarity("kitten", "sitting")
+    0.5714285714285714
+    """
+    if not isinstance(answer, str):
+        return 0.0
+    one: Sequence[str] = " ".join(answer.split())
+    other: Sequence[str] = " ".join(gold.split())
+    if max(len(one), len(other)) > MOST_EDIT_CHARS:
+        one, other = one.split(), other.split()  # type: ignore[attr-defined]
+    longest = max(len(one), len(other))
+    return 1 - _edit_distance(one, other) / longest if longest else 1.0
+
+
+def _edit_distance(one: Sequence[str], other: Sequence[str]) -> int:
+    """Return Levenshtein's distance, a row of the table at a time."""
+    numbers = {sign: number for number, sign in enumerate({*one, *other})}
+    signs = np.array([numbers[sign] for sign in other], dtype=np.int64)
+    steps = np.arange(len(other) + 1)
+    row = steps.copy()
+    for sign in one:
+        new = np.empty_like(row)
+        new[0] = row[0] + 1
+        new[1:] = np.minimum(row[1:] + 1, row[:-1] + (signs != numbers[sign]))
+        row = np.minimum.accumulate(new - steps) + steps  # an insertion costs 1 a place
+    return int(row[-1])
+
+
+_SCORES: Mapping[MetricName, Callable[[Any, Any], float]] = {
+    "exact": _exact,
+    "label": lambda answer, gold: float(label_of(answer) == label_of(gold)),
+    "date": _same_date,
+    "list": list_f1,
+    "text": edit_similarity,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFigures:
+    """How labels agree with gold."""
+
+    accuracy: float
+    macro_f1: float
+    """The mean of each label's F1, so that rare labels count as much as others."""
+    kappa: float | None
+    """Cohen's: 0 is what chance would give; None where gold and answers have one label alone."""
+    labels: tuple[str, ...]
+    confusion: Mapping[tuple[str, str], int]
+    """Gold label and answer → how often."""
+
+    def as_json(self) -> dict[str, Any]:
+        table = [
+            [self.confusion.get((gold, one), 0) for one in self.labels] for gold in self.labels
+        ]
+        figures = {"accuracy": self.accuracy, "macro_f1": self.macro_f1, "kappa": self.kappa}
+        rounded = {name: None if x is None else round(x, 4) for name, x in figures.items()}
+        return {**rounded, "labels": list(self.labels), "confusion": table}
+
+
+def label_figures(pairs: Sequence[tuple[Any, Any]]) -> LabelFigures:
+    """Return the figures of pairs of gold label and answer, of which there is at least one.
+
+    >>> figures = label_figures([("a", "a"), ("a", "b"), ("b", "b"), ("b", "b")])
+    >>> figures.accuracy, round(figures.macro_f1, 3), figures.kappa
+    (0.75, 0.733, 0.5)
+    """
+    confusion = Counter((label_of(gold), label_of(answer)) for gold, answer in pairs)
+    n = len(pairs)
+    golds, answers = Counter[str](), Counter[str]()
+    for (gold, answer), times in confusion.items():
+        golds[gold] += times
+        answers[answer] += times
+    labels = tuple(sorted({*golds, *answers}))
+    right = {label: confusion[label, label] for label in labels}
+    f1s = [2 * right[label] / (golds[label] + answers[label]) for label in labels if golds[label]]
+    accuracy = sum(right.values()) / n
+    chance = sum(golds[label] * answers[label] for label in labels) / n**2
+    kappa = None if chance == 1 else (accuracy - chance) / (1 - chance)
+    return LabelFigures(accuracy, sum(f1s) / len(f1s), kappa, labels, dict(confusion))
