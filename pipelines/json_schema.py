@@ -16,6 +16,7 @@ from .keys import (
     STEP_ALIASES,
     ControlKeys,
     FileKeys,
+    GoldKeys,
     InputKeys,
     Keys,
     ModelKeys,
@@ -76,7 +77,7 @@ def pipeline_schema(step_params: Mapping[str, type[BaseModel]]) -> Schema:
     )
     properties["secrets"]["additionalProperties"] = _table(SecretKeys, definitions)
     tables: dict[str, type[Keys]] = {"defaults": ControlKeys, "on": OnKeys}
-    tables |= {"concurrency": ConcurrencyKeys, "budget": BudgetKeys}
+    tables |= {"concurrency": ConcurrencyKeys, "budget": BudgetKeys, "gold": GoldKeys}
     for name, table in tables.items():
         properties[name] = {**_description_of(properties[name]), **_table(table, definitions)}
     servers = {"type": "object", "additionalProperties": _table(McpServerKeys, definitions)}

@@ -498,6 +498,7 @@ class FileKeys(Keys):
     tests: list[Any] | dict[str, Any] = Field(
         [], description="Runs with known inputs; a table is a single test, as of a data set."
     )
+    gold: Any = Field(None, description="What is right, for `paddock compare`.")
 
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")

@@ -24,6 +24,7 @@ from .keys import (
     ControlKeys,
     EvidenceKeys,
     FileKeys,
+    GoldKeys,
     Input,
     InputKeys,
     Keys,
@@ -160,6 +161,7 @@ class Pipeline:
     on: OnKeys | None = None
     concurrency: ConcurrencyKeys | None = None
     budget: BudgetKeys | None = None
+    gold: GoldKeys | None = None
     tests: tuple[TestKeys, ...] = ()
     secrets: Mapping[str, SecretKeys] = field(default_factory=dict)
     servers: Mapping[str, McpServer] = field(default_factory=dict)
@@ -506,7 +508,8 @@ class _PipelineParser:
             self._elsewhere.append(OutsideText(at, value, frozenset(names)))
 
     def _triggers(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        tables = {"on": OnKeys, "concurrency": ConcurrencyKeys, "budget": BudgetKeys}
+        tables: dict[str, type[Keys]] = {"on": OnKeys, "concurrency": ConcurrencyKeys}
+        tables |= {"budget": BudgetKeys, "gold": GoldKeys}
         return {name: self._part(table, data, name) for name, table in tables.items()}
 
     def _models(self, data: Any) -> Iterator[tuple[str, ModelKeys]]:

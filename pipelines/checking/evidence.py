@@ -107,20 +107,20 @@ def missing_paths(evidence: Any) -> list[str]:
 def missing_keys(evidence: Any) -> list[Path]:
     """Return where values are that are nowhere in the sources, as names and numbers of items."""
     is_found = ("exact", "normalised")
-    return [path for path, leaf in _located(evidence) if leaf not in is_found]
+    return [path for path, leaf in located_values(evidence) if leaf not in is_found]
 
 
-def _located(evidence: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+def located_values(evidence: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
     """Yield path and match of each value; fields of an object may be called `match` too."""
     if isinstance(evidence, Mapping):
         if isinstance(evidence.get("match"), str):
             yield path, evidence["match"]
             return
         for name, held in evidence.items():
-            yield from _located(held, (*path, name))
+            yield from located_values(held, (*path, name))
     elif isinstance(evidence, list | tuple):
         for at, held in enumerate(evidence):
-            yield from _located(held, (*path, at))
+            yield from located_values(held, (*path, at))
 
 
 def _mirror(answer: Any, path: Path, found: Mapping[Path, Any]) -> Any:

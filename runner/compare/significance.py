@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean, stdev
 from typing import Any, TypeVar
 
@@ -53,12 +53,23 @@ class PairedTest:
     """Mean of the second less that of the first."""
     p: float
     """The probability of such a difference, or a larger one, where there is none."""
-    more_items: int | None
-    """How many more would show a difference of this size; 0: it is shown, None: there is none."""
+    n_needed: int | None
+    """How many items would show a difference of this size; None: there is none."""
 
     @property
     def is_shown(self) -> bool:
         return self.p < ALPHA
+
+    @property
+    def more_items(self) -> int | None:
+        """How many more items that takes; 0: it is shown."""
+        if self.is_shown or self.n_needed is None:
+            return 0 if self.is_shown else None
+        return max(1, self.n_needed - self.n)
+
+    def corrected(self, p: float) -> PairedTest:
+        """Return the test with a p that is corrected for several tests."""
+        return replace(self, p=p)
 
     def words(self) -> str:
         """Return what the test says, for people."""
@@ -131,7 +142,7 @@ def paired_test(first: Sequence[float], second: Sequence[float]) -> PairedTest:
         p = mcnemar_p(differences.count(1), differences.count(-1))
     else:
         p = _bootstrap_p(differences)
-    return PairedTest(len(differences), fmean(differences), p, _more_items(differences, p))
+    return PairedTest(len(differences), fmean(differences), p, _n_needed(differences))
 
 
 def mcnemar_p(n_better: int, n_worse: int) -> float:
@@ -165,15 +176,13 @@ def _bootstrap_p(differences: Sequence[float]) -> float:
     return min(1.0, max(least, (1 + n_as_far) / (1 + N_DRAWS)))
 
 
-def _more_items(differences: Sequence[float], p: float) -> int | None:
-    """Return how many more items would show a difference of this size, with `POWER`."""
-    if p < ALPHA:
-        return 0
+def _n_needed(differences: Sequence[float]) -> int | None:
+    """Return how many items would show a difference of this size, with `POWER`."""
     mean = fmean(differences)
     if mean == 0 or len(differences) < 2:
         return None
     needed = ((_Z + NormalDist().inv_cdf(POWER)) * stdev(differences) / mean) ** 2
-    return max(1, math.ceil(needed) - len(differences))
+    return math.ceil(needed)
 
 
 def holm(ps: Mapping[Key, float]) -> dict[Key, float]:

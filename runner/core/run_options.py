@@ -58,6 +58,8 @@ class RunOptions:
     everything that is allowed."""
     text: str | None = None
     """The pipeline's text, where it was read before; None: read the file."""
+    variant_of: str = ""
+    """The name of the file of which `text` is a variant: what that file wrote is no document."""
     trigger: str = "hand"
     """What started the run: `hand`, `schedule`, `watch`, `webhook`."""
     job: str = ""

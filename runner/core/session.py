@@ -312,6 +312,8 @@ class _Opening:
         """Read the index of outputs; temporary files of crashed runs go when the run ends."""
         bound = self.prepared.bound
         scopes = await ledger.ask(ledger.scopes_of, bound.file.name)
+        if self.options.variant_of:
+            scopes |= await ledger.ask(ledger.scopes_of, self.options.variant_of)
         index = await ledger.ask(OutputIndex, ledger, bound.roots.base, scopes)
         if claims is not None:
             self.stack.push_async_callback(_clean_up_after_dead_machines, claims, index)

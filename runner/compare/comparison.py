@@ -1,0 +1,369 @@
+"""Comparison: figures of each variant, paired tests between them, and which are worth their time.
+
+Pure. Every figure is over the same items. An answer that is missing or invalid agrees with nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from typing import Any
+
+from paddock.engine.system.text import counted
+from paddock.pipelines.checking.evidence import located_values
+from paddock.pipelines.keys import MetricName
+from paddock.runner.ledger.reviews import is_same_value
+
+from .gold import Gold, GoldRow
+from .metrics import FieldMetric, LabelFigures, field_metrics, label_figures
+from .significance import Estimate, PairedTest, estimate, holm, paired_test
+from .variant_runs import ItemAnswer, VariantRun
+
+QUALITY_WORDS = {
+    "agreement": "agreement with gold",
+    "located": "located values",
+    "valid": "valid answers",
+}
+"""Of what variants are tested for, the first that is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldFigures:
+    """How one field agrees with gold."""
+
+    metric: FieldMetric
+    agreement: Estimate
+    labels: LabelFigures | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        found = {"metric": self.metric.kind, "agreement": self.agreement.as_json()}
+        return found if self.labels is None else {**found, "labels": self.labels.as_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class VariantFigures:
+    """What is known of one variant."""
+
+    run: VariantRun
+    n_items: int
+    valid: Estimate | None = None
+    """Answers that have their form and pass their checks."""
+    at_once: Estimate | None = None
+    """Of those, without a repair."""
+    located: Estimate | None = None
+    """Values that stand in their sources; None where no evidence is asked for."""
+    agreement: Estimate | None = None
+    fields: Mapping[str, FieldFigures] = field(default_factory=dict)
+    seconds: Estimate | None = None
+    """Of the models, for one item after another."""
+    prompt_tokens: float = 0.0
+    completion_tokens: float = 0.0
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Item → quality, which variants are tested for."""
+    is_on_front: bool = False
+    """No other variant is better and quicker."""
+
+    @property
+    def name(self) -> str:
+        return self.run.variant.name
+
+    @property
+    def per_minute(self) -> float | None:
+        """Items a minute, one after another."""
+        return 60 / self.seconds.mean if self.seconds is not None and self.seconds.mean else None
+
+    def as_json(self) -> dict[str, Any]:
+        shares = {name: getattr(self, name) for name in ("valid", "at_once", "located", "agreement")}
+        return {
+            "name": self.name,
+            "fault": self.run.fault,
+            "items": self.n_items,
+            **{name: None if one is None else one.as_json() for name, one in shares.items()},
+            "fields": {name or "answer": one.as_json() for name, one in self.fields.items()},
+            "seconds": None if self.seconds is None else self.seconds.as_json(),
+            "prompt_tokens": round(self.prompt_tokens, 1),
+            "completion_tokens": round(self.completion_tokens, 1),
+            "calls": self.run.calls,
+            "cached_calls": self.run.cached_calls,
+            "pareto": self.is_on_front,
+            "scores": {key: round(score, 4) for key, score in self.scores.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class VariantTest:
+    """A paired test of two variants; its p is corrected for all that were made."""
+
+    first: str
+    second: str
+    result: PairedTest
+
+    def as_json(self) -> dict[str, Any]:
+        one = self.result
+        return {
+            "first": self.first,
+            "second": self.second,
+            "items": one.n,
+            "difference": round(one.difference, 4),
+            "p": round(one.p, 4),
+            "shown": one.is_shown,
+            "more_items": one.more_items,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDifference:
+    """An item of which variants say different things."""
+
+    key: str
+    gold: Mapping[str, Any]
+    answers: Mapping[str, ItemAnswer]
+    """By variant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What a comparison found."""
+
+    pipeline: str
+    step: str
+    quality: str
+    """A key of `QUALITY_WORDS`."""
+    variants: tuple[VariantFigures, ...]
+    tests: tuple[VariantTest, ...]
+    differences: tuple[ItemDifference, ...]
+    gold: Gold | None
+    n_gold: int
+    """Items with gold, of those that were compared."""
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "pipeline": self.pipeline,
+            "step": self.step,
+            "quality": self.quality,
+            "gold": None if self.gold is None else {"from": self.gold.origin, "items": self.n_gold},
+            "variants": [one.as_json() for one in self.variants],
+            "tests": [one.as_json() for one in self.tests],
+            "differences": [
+                {
+                    "item": one.key,
+                    "gold": dict(one.gold),
+                    "answers": {name: said.output for name, said in one.answers.items()},
+                    "errors": {
+                        name: said.error for name, said in one.answers.items() if said.error
+                    },
+                }
+                for one in self.differences
+            ],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class GoldSource:
+    """Gold data as given, and how its fields are compared."""
+
+    given: Gold | None
+    """None: there is none, or another step says it."""
+    chosen: Mapping[str, tuple[MetricName, float]] = field(default_factory=dict)
+
+
+def compare(pipeline: str, step: str, runs: Sequence[VariantRun], source: GoldSource) -> Comparison:
+    """Return what the runs of variants say."""
+    sound = [run for run in runs if run.fault is None]
+    keys = list(dict.fromkeys(key for run in sound for key in run.items))
+    rights, metrics, gold = _rights(step, sound, keys, source)
+    figures = [_figures(run, keys, rights, metrics) for run in runs]
+    quality = "agreement" if rights else "located" if _all_have(figures, "located") else "valid"
+    figures = _with_front([_scored(one, quality, rights, metrics) for one in figures])
+    tests = _tests([one for one in figures if one.run.fault is None])
+    notes = [note for run in runs for note in run.notes]
+    notes += [f"{run.variant.name}: {run.fault}" for run in runs if run.fault is not None]
+    notes += gold.notes if gold is not None else ()
+    differences = tuple(_differences(sound, keys, rights))
+    notes += _remarks(sound, keys, differences)
+    return Comparison(
+        pipeline, step, quality, tuple(figures), tuple(tests), differences, gold, len(rights),
+        tuple(dict.fromkeys(notes)),
+    )  # fmt: skip
+
+
+_Rights = Mapping[str, Mapping[str, Any]]
+"""Item → field → what is right."""
+
+
+def _rights(
+    step: str, runs: Sequence[VariantRun], keys: Sequence[str], source: GoldSource
+) -> tuple[_Rights, Mapping[str, FieldMetric], Gold | None]:
+    """Return what is right for each item, the metrics of its fields, and the gold that counts."""
+    schema = next((run.schema for run in runs if run.schema is not None), None)
+    items = [one for run in runs for one in run.items.values()]
+    given, names = source.given, {one.gold_key: one.key for one in items if one.gold_key}
+    if given is None:
+        told = {one.key: one.gold for one in items if one.gold is not None}
+        rows = [GoldRow(key, _fields_of(value), f"item '{key}'") for key, value in told.items()]
+        if not rows:
+            return {}, {}, None
+        given, names = Gold(tuple(rows), "another step's answers"), {}
+    by_name = {name: key for name, key in names.items() if name is not None}
+    kept = given.of_step(step, [*(by_name or keys)], _properties(schema))
+    metrics = {one.name: one for one in field_metrics(schema, kept.values(), source.chosen)}
+    unknown = [name for name in source.chosen if name not in metrics]
+    remarks = [f"`gold.metrics`: no gold has the field '{name}'." for name in unknown]
+    rights, kept = kept.fitting(metrics.values())
+    found = {by_name.get(name, name): fields for name, fields in rights.items()}
+    ordered = {key: found[key] for key in keys if key in found}
+    return ordered, metrics, replace(kept, notes=(*kept.notes, *remarks))
+
+
+def _properties(schema: Any) -> tuple[str, ...]:
+    """Return the fields that an answer may have; empty where any may be."""
+    named = schema.get("properties") if isinstance(schema, Mapping) else None
+    return tuple(named) if isinstance(named, Mapping) else ()
+
+
+def _fields_of(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {"": value}
+
+
+def _said(answer: ItemAnswer, name: str) -> Any:
+    """Return a field of an answer; None where it has none."""
+    if not name:
+        return answer.output
+    return answer.output.get(name) if isinstance(answer.output, Mapping) else None
+
+
+def _figures(
+    run: VariantRun, keys: Sequence[str], rights: _Rights, metrics: Mapping[str, FieldMetric]
+) -> VariantFigures:
+    """Return the figures of one variant; without any if it has a fault."""
+    if run.fault is not None:
+        return VariantFigures(run, 0)
+    items = [run.items.get(key) or ItemAnswer(key, error="it was not done") for key in keys]
+    done = [one for one in items if one.is_done]
+    shares = [share for one in done if (share := _located_share(one.evidence)) is not None]
+    took = [one.seconds for one in items if one.seconds]
+    asked = [one for one in items if one.n_asked]
+    n = max(1, len(asked))
+    return VariantFigures(
+        run,
+        len(items),
+        valid=estimate([float(one.is_done) for one in items]),
+        at_once=estimate([float(one.n_asked <= 1) for one in done]) if run.checks_at_once else None,
+        located=estimate(shares),
+        fields=dict(_field_figures(items, rights, metrics)),
+        seconds=estimate(took, is_share=False),
+        prompt_tokens=sum(one.prompt_tokens for one in asked) / n,
+        completion_tokens=sum(one.completion_tokens for one in asked) / n,
+    )
+
+
+def _located_share(evidence: Any) -> float | None:
+    matches = [match for _, match in located_values(evidence)]
+    n_found = sum(match in ("exact", "normalised") for match in matches)
+    return n_found / len(matches) if matches else None
+
+
+def _field_figures(
+    items: Iterable[ItemAnswer], rights: _Rights, metrics: Mapping[str, FieldMetric]
+) -> Iterator[tuple[str, FieldFigures]]:
+    answers = [one for one in items if one.key in rights]
+    for name, metric in metrics.items():
+        pairs = [
+            (rights[one.key][name], _said(one, name)) for one in answers if name in rights[one.key]
+        ]
+        agreement = estimate([metric.score(said, right) for right, said in pairs])
+        if agreement is not None:
+            labels = label_figures(pairs) if metric.kind == "label" else None
+            yield name, FieldFigures(metric, agreement, labels)
+
+
+def _all_have(figures: Iterable[VariantFigures], name: str) -> bool:
+    sound = [one for one in figures if one.run.fault is None]
+    return bool(sound) and all(getattr(one, name) is not None for one in sound)
+
+
+def _scored(
+    one: VariantFigures, quality: str, rights: _Rights, metrics: Mapping[str, FieldMetric]
+) -> VariantFigures:
+    """Return the figures with the quality of each item."""
+    if one.run.fault is not None:
+        return one
+    scores: dict[str, float] = {}
+    for key, answer in one.run.items.items():
+        if quality == "agreement":
+            if key in rights:
+                scores[key] = agreement_of(answer, rights[key], metrics)
+        elif quality == "located":
+            scores[key] = (_located_share(answer.evidence) or 0.0) if answer.is_done else 0.0
+        else:
+            scores[key] = float(answer.is_done)
+    agreement = estimate([*scores.values()]) if quality == "agreement" else None
+    return replace(one, scores=scores, agreement=agreement)
+
+
+def agreement_of(
+    answer: ItemAnswer, right: Mapping[str, Any], metrics: Mapping[str, FieldMetric]
+) -> float:
+    """Return the mean score of an answer's fields that gold has."""
+    scores = [metrics[name].score(_said(answer, name), value) for name, value in right.items()]
+    return sum(scores) / len(scores) if scores and answer.is_done else 0.0
+
+
+def _with_front(figures: Sequence[VariantFigures]) -> list[VariantFigures]:
+    """Return the figures, marked where no other variant is as good and quicker, or better."""
+    points = {
+        one.name: (estimate([*one.scores.values()]), _cost(one)) for one in figures if one.scores
+    }
+    known = {name: (mean.mean, cost) for name, (mean, cost) in points.items() if mean is not None}
+
+    def is_on_front(name: str) -> bool:
+        own = known.get(name)
+        return own is not None and not any(
+            other[0] >= own[0] and other[1] <= own[1] and other != own for other in known.values()
+        )
+
+    return [replace(one, is_on_front=is_on_front(one.name)) for one in figures]
+
+
+def _cost(one: VariantFigures) -> float:
+    """Return the time of an item, or its tokens where no time is known."""
+    return one.seconds.mean if one.seconds is not None else one.completion_tokens
+
+
+def _tests(figures: Sequence[VariantFigures]) -> Iterator[VariantTest]:
+    """Yield the test of each pair, on the items that both have; p by Holm's correction."""
+    found: dict[tuple[str, str], PairedTest] = {}
+    for first, second in combinations(figures, 2):
+        shared = [key for key in first.scores if key in second.scores]
+        if shared:
+            scores = ([one.scores[key] for key in shared] for one in (first, second))
+            found[first.name, second.name] = paired_test(*scores)
+    adjusted = holm({pair: one.p for pair, one in found.items()})
+    for pair, one in found.items():
+        yield VariantTest(*pair, one.corrected(adjusted[pair]))
+
+
+def _differences(
+    runs: Sequence[VariantRun], keys: Iterable[str], rights: _Rights
+) -> Iterator[ItemDifference]:
+    """Yield the items of which variants do not all say the same."""
+    for key in keys:
+        answers = {run.variant.name: run.items[key] for run in runs if key in run.items}
+        first, *others = [(one.output, one.is_done) for one in answers.values()]
+        if not all(is_same_value(first[0], said) and first[1] == done for said, done in others):
+            yield ItemDifference(key, rights.get(key, {}), answers)
+
+
+def _remarks(
+    runs: Sequence[VariantRun], keys: Sequence[str], differences: Sequence[ItemDifference]
+) -> Iterator[str]:
+    """Yield what keeps a comparison from saying much."""
+    if len(keys) == 1:
+        yield "there is 1 item: nothing can be shown by it. Compare on more documents."
+    elif not keys and runs:
+        yield "there is no item to compare."
+    if len(runs) > 1 and keys and not differences:
+        yield f"all variants say the same of each of the {counted(len(keys), 'item')}."

@@ -1,0 +1,294 @@
+"""Run the compared part of each variant, and read from the ledger what became of each item.
+
+A variant is an ordinary run, with a text of its own and under a file name of its own. So a
+comparison that was interrupted goes on, and a call that the ledger knows is never made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.errors import EngineError
+from paddock.engine.request import Pool
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.plan import Plan
+from paddock.runner import api
+from paddock.runner.bind.bind import read_plan
+from paddock.runner.bind.bound import BoundPlan, BoundStep, steps_of
+from paddock.runner.core import model_pools
+from paddock.runner.core.call_cache import cached_reply
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.core.run_records import StepRecord, read_lineage
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.progress.drain import StopGate, stop_on_signals
+from paddock.runner.progress.events import Observer
+from paddock.runner.progress.report import WITH_RESULT, ItemReport, Report
+from paddock.runner.settings import STATE_FOLDER, Settings
+
+from .variants import ComparedPart, Variant, compared_part
+
+_READING_STEPS = frozenset(("files.read", "chat", "summarise", "summarize", "reduce", "search"))
+"""Steps that change nothing, besides those that are pure."""
+
+
+@dataclass(frozen=True, slots=True)
+class ItemAnswer:
+    """What one variant made of one item."""
+
+    key: str
+    output: Any = None
+    """The value of the step's schema, else its text; None: there is none."""
+    evidence: Any = None
+    error: str | None = None
+    """Why there is no answer."""
+    gold_key: str | None = None
+    """The item's name in gold data, by `gold.key`."""
+    gold: Any = None
+    """What another step said."""
+    n_asked: int = 0
+    """Calls of the compared step; more than one where an answer was repaired."""
+    seconds: float = 0.0
+    """Of the models, as recorded with the calls, without waiting."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def is_done(self) -> bool:
+        return self.error is None
+
+
+@dataclass(frozen=True, slots=True)
+class VariantRun:
+    """How the run of a variant ended."""
+
+    variant: Variant
+    items: Mapping[str, ItemAnswer] = field(default_factory=dict)
+    fault: str | None = None
+    """Why it could not be carried out, or not to its end; one sentence."""
+    notes: tuple[str, ...] = ()
+    calls: int = 0
+    cached_calls: int = 0
+    schema: Any = None
+    """Of the compared step's answer."""
+    checks_at_once: bool = False
+    """Whether `n_asked` tells of repairs: the step asks once for each item."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedPipeline:
+    """What is compared, and how it is run."""
+
+    file: Path
+    plan: Plan
+    step: str
+    inputs: Mapping[str, Any]
+    settings: Settings
+    key: str | None = None
+    """A bare expression: an item's name in gold data."""
+    gold: str | None = None
+    """A bare expression: what another step says is right."""
+    budget_s: float | None = None
+    pool: Pool | None = None
+    """Replaces this machine's."""
+
+
+Watch = Callable[[Variant], AbstractContextManager[Observer]]
+"""Returns the display of a variant's run."""
+
+
+def run_variants(
+    compared: ComparedPipeline, variants: Sequence[Variant], watch: Watch
+) -> list[VariantRun]:
+    """Run the variants in their order, with one pool of models.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C; what was answered is in the ledger.
+        LedgerError: the ledger cannot be used.
+    """
+    return asyncio.run(_Runner(compared, watch).all(variants))
+
+
+class _Interrupted(Exception):
+    """Ctrl-C, in a run."""
+
+
+class _Runner:
+    def __init__(self, compared: ComparedPipeline, watch: Watch) -> None:
+        self._compared = compared
+        self._watch = watch
+        self._stop = asyncio.Event()
+        self._until = None if compared.budget_s is None else time.monotonic() + compared.budget_s
+
+    async def all(self, variants: Sequence[Variant]) -> list[VariantRun]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(api.FILE_THREADS))
+        gate = StopGate()
+        found = []
+        async with AsyncExitStack() as stack:
+            stack.enter_context(stop_on_signals(self._stop, gate))
+            home = self._compared.pool
+            if home is None:
+                opened = model_pools.open_home_pool(self._compared.settings)
+                home = await stack.enter_async_context(opened)
+            for variant in variants:
+                found.append(await self._one(variant, home))
+                if self._stop.is_set() or gate.is_closed:
+                    raise KeyboardInterrupt
+        return found
+
+    async def _one(self, variant: Variant, home: Pool) -> VariantRun:
+        left_s = None if self._until is None else self._until - time.monotonic()
+        if left_s is not None and left_s < 1:
+            return VariantRun(variant, fault="it was not begun: the budget is used up.")
+        try:
+            part = self._part(variant)
+            return await self._run(variant, part, left_s, home)
+        except (PipelineError, EngineError, model_pools.LookupInterrupted) as error:
+            return VariantRun(variant, fault=_sentence(error))
+
+    def _part(self, variant: Variant) -> ComparedPart:
+        """Return what is run of a variant.
+
+        Raises:
+            PipelineError: the variant is no sound pipeline.
+        """
+        compared = self._compared
+        data = variant.data(compared.plan.pipeline.document.data)
+        plan = read_plan(compared.file, json.dumps(data))
+        if faults := (*plan.pipeline.faults, *plan.faults):
+            raise PipelineError(faults)
+        return compared_part(plan, compared.step, compared.key, compared.gold)
+
+    async def _run(
+        self, variant: Variant, part: ComparedPart, left_s: float | None, home: Pool
+    ) -> VariantRun:
+        compared = self._compared
+        budget = {} if left_s is None else {"budget": {"time": f"{int(left_s)}s"}}
+        options = RunOptions(
+            local=True,
+            text=json.dumps({**part.data, **budget}),
+            notify=False,
+            variant_of=compared.file.name,
+        )
+        file = part.file(compared.file, compared.inputs)
+        environment = RunEnvironment(settings=compared.settings, stop=self._stop)
+        prepared = api.prepare(file, compared.inputs, options, environment)
+        step = _refuse_effects(prepared.bound, part)
+        pools = model_pools.PoolOptions(home=home, secrets=prepared.secrets, stop=self._stop)
+        with self._watch(variant) as observer:
+            async with model_pools.open_pools(prepared.bound, compared.settings, pools) as (_, own):
+                environment = replace(environment, pool=own, observer=observer)
+                report = await api.run_async(file, compared.inputs, options, environment)
+        fault = report.message if report.status in ("failed", "budget", "interrupted") else None
+        items = await asyncio.to_thread(self._items, file, part, report)
+        skipped = [
+            f"'{name}' is not run: what it made before is used." for name in part.skipped
+        ]
+        return VariantRun(
+            variant,
+            items,
+            fault,
+            (*skipped, *report.notes),
+            report.calls,
+            report.cached_calls,
+            None if step.reply is None else step.reply.schema,
+            checks_at_once=step.uses == "chat",
+        )
+
+    def _items(self, file: Path, part: ComparedPart, report: Report) -> dict[str, ItemAnswer]:
+        """Return what became of each item, from the ledger."""
+        block = part.block or part.step
+        state = file.parent.absolute() / STATE_FOLDER
+        told = {one.key: one for one in report.items if one.step == block}
+        found = {}
+        with Ledger(state, is_readonly=True, url=self._compared.settings.ledger_url) as ledger:
+            query = "select scope from scopes where file = :file and step = :step"
+            for (scope,) in ledger.rows(query, file=file.name, step=block):
+                reader = _ScopeReader(ledger, str(scope), part.step)
+                found |= {key: reader.answer(told[key]) for key in reader.keys() if key in told}
+        return {key: found[key] for key in told if key in found}
+
+
+def _sentence(error: Exception) -> str:
+    """Return an error without places, which are those of a text that no one wrote."""
+    faults = error.faults if isinstance(error, PipelineError) else ()
+    words = dict.fromkeys(f"{fault.message} {fault.remedy}".strip() for fault in faults)
+    return " ".join(words) or " ".join(str(error).split())
+
+
+def _refuse_effects(bound: BoundPlan, part: ComparedPart) -> BoundStep:
+    """Return the compared step.
+
+    Raises:
+        PipelineError: a step that is needed may change something.
+    """
+    steps = {step.id: step for step in steps_of(bound.nodes)}
+    for step in steps.values():
+        if not step.kind.is_pure and step.uses not in _READING_STEPS:
+            what = f"'{part.step}' reads step '{step.id}' (`{step.uses}`), which may change something."
+            raise PipelineError([Fault(what, "A comparison runs only steps that change nothing.")])
+    return steps[part.step]
+
+
+class _ScopeReader:
+    """Reads the items of one scope."""
+
+    def __init__(self, ledger: Ledger, scope: str, step: str) -> None:
+        self._ledger = ledger
+        self._step = step
+        self._entries = ledger.entries(scope)
+        self._made = LineageStore(ledger).made_of(scope)
+
+    def keys(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def answer(self, item: ItemReport) -> ItemAnswer:
+        """Return what became of an item, and what its calls cost when they were made."""
+        entry, made = self._entries[item.key], self._made.get(item.key)
+        steps = () if made is None else read_lineage(made.made)[1]
+        answer = self._with_costs(ItemAnswer(item.key), steps)
+        if item.state not in WITH_RESULT:
+            error = item.error or entry.error or f"it is {item.state}"
+            return replace(answer, error=error)
+        result = self._ledger.value(entry.returns, entry.returns_object) or {}
+        said = result.get("answer")
+        if said is None:
+            return replace(answer, error="the step was skipped")
+        output = said.get("output")
+        return replace(
+            answer,
+            output=said.get("text") if output is None else output,
+            evidence=said.get("evidence"),
+            gold_key=None if result.get("key") is None else str(result["key"]),
+            gold=result.get("gold"),
+        )
+
+    def _with_costs(self, answer: ItemAnswer, steps: Sequence[StepRecord]) -> ItemAnswer:
+        n_asked, seconds, prompt, completion = 0, 0.0, 0, 0
+        for step in steps:
+            for call in step.calls:
+                row = self._ledger.call(call.hash) if call.kind == "chat" else None
+                if row is None:
+                    continue
+                usage = cached_reply(row).usage
+                took_s = usage.prefill_s + usage.decode_s
+                # Servers elsewhere do not say how long they computed.
+                seconds += took_s or (0.0 if call.is_known else call.seconds - call.queue_s)
+                prompt += usage.prompt_tokens
+                completion += usage.completion_tokens
+                n_asked += step.id == self._step
+        return replace(
+            answer,
+            n_asked=n_asked,
+            seconds=seconds,
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+        )
