@@ -74,7 +74,9 @@ class VariantFigures:
         return 60 / self.seconds.mean if self.seconds is not None and self.seconds.mean else None
 
     def as_json(self) -> dict[str, Any]:
-        shares = {name: getattr(self, name) for name in ("valid", "at_once", "located", "agreement")}
+        shares = {
+            name: getattr(self, name) for name in ("valid", "at_once", "located", "agreement")
+        }
         return {
             "name": self.name,
             "fault": self.run.fault,

@@ -29,6 +29,8 @@ MOST_EXACT_CHARS = 60
 """A text field with longer gold is compared by edit distance."""
 MOST_EDIT_CHARS = 4_000
 """Longer texts are compared by words: 4,000 characters take 60 ms."""
+MOST_CONFUSED = 30
+"""With more labels there is no confusion matrix: no one could read it."""
 _SHOWN = 40
 
 
@@ -256,12 +258,13 @@ class LabelFigures:
     """Gold label and answer → how often."""
 
     def as_json(self) -> dict[str, Any]:
-        table = [
-            [self.confusion.get((gold, one), 0) for one in self.labels] for gold in self.labels
-        ]
+        labels = self.labels[:MOST_CONFUSED]
+        table = [[self.confusion.get((gold, one), 0) for one in labels] for gold in labels]
         figures = {"accuracy": self.accuracy, "macro_f1": self.macro_f1, "kappa": self.kappa}
         rounded = {name: None if x is None else round(x, 4) for name, x in figures.items()}
-        return {**rounded, "labels": list(self.labels), "confusion": table}
+        if len(self.labels) > MOST_CONFUSED:  # texts rather than labels
+            return rounded
+        return {**rounded, "labels": list(labels), "confusion": table}
 
 
 def label_figures(pairs: Sequence[tuple[Any, Any]]) -> LabelFigures:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -77,6 +77,7 @@ class VariantRun:
     notes: tuple[str, ...] = ()
     calls: int = 0
     cached_calls: int = 0
+    is_over_budget: bool = False
     schema: Any = None
     """Of the compared step's answer."""
     checks_at_once: bool = False
@@ -147,7 +148,8 @@ class _Runner:
     async def _one(self, variant: Variant, home: Pool) -> VariantRun:
         left_s = None if self._until is None else self._until - time.monotonic()
         if left_s is not None and left_s < 1:
-            return VariantRun(variant, fault="it was not begun: the budget is used up.")
+            words = "it was not begun: the budget is used up. The same command goes on."
+            return VariantRun(variant, fault=words, is_over_budget=True)
         try:
             part = self._part(variant)
             return await self._run(variant, part, left_s, home)
@@ -189,9 +191,7 @@ class _Runner:
                 report = await api.run_async(file, compared.inputs, options, environment)
         fault = report.message if report.status in ("failed", "budget", "interrupted") else None
         items = await asyncio.to_thread(self._items, file, part, report)
-        skipped = [
-            f"'{name}' is not run: what it made before is used." for name in part.skipped
-        ]
+        skipped = [f"'{name}' is not run: what it made before is used." for name in part.skipped]
         return VariantRun(
             variant,
             items,
@@ -199,6 +199,7 @@ class _Runner:
             (*skipped, *report.notes),
             report.calls,
             report.cached_calls,
+            report.status == "budget",
             None if step.reply is None else step.reply.schema,
             checks_at_once=step.uses == "chat",
         )
@@ -208,18 +209,18 @@ class _Runner:
         block = part.block or part.step
         state = file.parent.absolute() / STATE_FOLDER
         told = {one.key: one for one in report.items if one.step == block}
-        found = {}
+        found: dict[str, ItemAnswer] = {}
         with Ledger(state, is_readonly=True, url=self._compared.settings.ledger_url) as ledger:
             query = "select scope from scopes where file = :file and step = :step"
             for (scope,) in ledger.rows(query, file=file.name, step=block):
                 reader = _ScopeReader(ledger, str(scope), part.step)
-                found |= {key: reader.answer(told[key]) for key in reader.keys() if key in told}
+                found |= {key: reader.answer(told[key]) for key in told if key in reader.keys}
         return {key: found[key] for key in told if key in found}
 
 
 def _sentence(error: Exception) -> str:
     """Return an error without places, which are those of a text that no one wrote."""
-    faults = error.faults if isinstance(error, PipelineError) else ()
+    faults: Sequence[Fault] = getattr(error, "faults", ())
     words = dict.fromkeys(f"{fault.message} {fault.remedy}".strip() for fault in faults)
     return " ".join(words) or " ".join(str(error).split())
 
@@ -233,7 +234,9 @@ def _refuse_effects(bound: BoundPlan, part: ComparedPart) -> BoundStep:
     steps = {step.id: step for step in steps_of(bound.nodes)}
     for step in steps.values():
         if not step.kind.is_pure and step.uses not in _READING_STEPS:
-            what = f"'{part.step}' reads step '{step.id}' (`{step.uses}`), which may change something."
+            what = (
+                f"'{part.step}' reads step '{step.id}' (`{step.uses}`), which may change something."
+            )
             raise PipelineError([Fault(what, "A comparison runs only steps that change nothing.")])
     return steps[part.step]
 
@@ -247,8 +250,9 @@ class _ScopeReader:
         self._entries = ledger.entries(scope)
         self._made = LineageStore(ledger).made_of(scope)
 
-    def keys(self) -> Iterator[str]:
-        return iter(self._entries)
+    @property
+    def keys(self) -> Container[str]:
+        return self._entries.keys()
 
     def answer(self, item: ItemReport) -> ItemAnswer:
         """Return what became of an item, and what its calls cost when they were made."""

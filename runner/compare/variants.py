@@ -30,9 +30,7 @@ MOST_VARIANTS = 100
 ANSWERING_STEPS = ("chat", "summarise", "summarize", "reduce")
 _NOT_RUN = ("on", "tests", "returns", "gold", "concurrency", "budget", "mcpServers")
 """Of a pipeline: what its compared part has no use for."""
-_ABOUT_STEP = frozenset(
-    field.alias or name for name, field in StepKeys.model_fields.items()
-)
+_ABOUT_STEP = frozenset(field.alias or name for name, field in StepKeys.model_fields.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,9 +318,7 @@ def _at(data: Any, place: Place) -> Any:
     return data
 
 
-def _kept_steps(
-    written: Sequence[Any], nodes: Iterable[Node], kept: frozenset[str]
-) -> list[Any]:
+def _kept_steps(written: Sequence[Any], nodes: Iterable[Node], kept: frozenset[str]) -> list[Any]:
     """Return the written steps that are kept, with what is kept of their bodies."""
     found = []
     for node in nodes:

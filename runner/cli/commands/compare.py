@@ -1,0 +1,206 @@
+"""`paddock compare`: run variants of a pipeline on the same documents, and say which is better."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from paddock.engine.system.files import write_output
+from paddock.pipelines.keys import NumberMetricKeys, parse_seconds
+from paddock.runner.bind.bind import check, read_plan
+from paddock.runner.cli.arguments import (
+    HERE,
+    InputsOption,
+    JsonOption,
+    PoolOption,
+    given_settings,
+    parse_inputs,
+    pipeline_file,
+    remove_old_reports,
+    require_writable,
+)
+from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
+from paddock.runner.cli.run_display import run_observer
+from paddock.runner.compare import comparison_page, comparison_text
+from paddock.runner.compare.comparison import Comparison, GoldSource, compare
+from paddock.runner.compare.gold import REVIEWS, Gold, UnreadableGold, gold_of_reviews, read_gold
+from paddock.runner.compare.variant_runs import ComparedPipeline, run_variants
+from paddock.runner.compare.variants import VariantOptions, compared_step
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews import ReviewStore
+from paddock.runner.progress import console
+from paddock.runner.settings import STATE_FOLDER, read_settings
+from paddock.runner.testing.results import junit_xml
+from paddock.steps.readers.text_encoding import NotText, decode_text
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from paddock.pipelines.keys import GoldKeys, MetricName
+    from paddock.pipelines.plan import Plan
+    from paddock.runner.compare.variants import Variant
+    from paddock.runner.progress.events import Observer
+    from paddock.runner.settings import Settings
+
+BUDGET_USED = 5
+
+
+def register(app: typer.Typer) -> None:
+    app.command("compare")(with_exit_status(compare_variants, CompareFlags))
+
+
+@dataclass(frozen=True, slots=True)
+class CompareFlags:
+    """Arguments and options of `paddock compare`."""
+
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FILE", help="A pipeline, or a folder with one; this folder by default."
+        ),
+    ] = None
+    inputs: InputsOption = None
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="NAME=MODEL,...", help="Models for a name under `models`."),
+    ] = None
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", metavar="STEP=FILE,...", help="Prompt files for a step."),
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="STEP.KEY=VALUE,...",
+            help="Values for a key of a step, such as bill.params.temperature=0,0.7.",
+        ),
+    ] = None
+    step: Annotated[
+        str | None, typer.Option(metavar="STEP", help="The step whose answers are compared.")
+    ] = None
+    gold: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="What is right: a CSV or JSON lines file, `reviews`, or steps.NAME.output.",
+        ),
+    ] = None
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Stop after this time; the same command goes on."),
+    ] = None
+    as_json: JsonOption = False
+    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML for CI.")] = (
+        None
+    )
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the comparison as one HTML page.")
+    ] = None
+    pool: PoolOption = None
+    allow: Annotated[
+        str | None,
+        typer.Option(metavar="NAME,...", help="Permissions: network, secrets."),
+    ] = None
+
+
+def compare_variants(flags: CompareFlags) -> int:
+    """Compare models, prompts and parameters on your documents; nothing is written or changed.
+
+    Each combination of values is a variant. Calls are never made twice: the same command goes on,
+    and a variant that is added costs only itself.
+    """
+    for target, example in ((flags.junit, "junit.xml"), (flags.html, "compare.html")):
+        if target is not None:
+            require_writable(target, example)
+    remove_old_reports(flags.junit, flags.html)
+    path = pipeline_file(HERE if flags.file is None else flags.file, "compare")
+    plan = read_plan(path)
+    check(plan)
+    # stdout carries one object: what a plug-in prints goes to stderr.
+    with redirect_stdout(sys.stderr) if flags.as_json else nullcontext():
+        found = _compared(flags, path, plan)
+    if flags.junit is not None:
+        write_output(flags.junit, junit_xml(comparison_text.comparison_suites(found, str(path))))
+    if flags.html is not None:
+        write_output(flags.html, comparison_page.comparison_page(found))
+    if flags.as_json:
+        console.print_json(found.as_json())
+    else:
+        console.print_out(comparison_text.comparison_text(found))
+    if any(one.run.is_over_budget for one in found.variants):
+        return BUDGET_USED
+    return FAILED if any(one.run.fault for one in found.variants) else DONE
+
+
+def _compared(flags: CompareFlags, path: Path, plan: Plan) -> Comparison:
+    own = given_settings(pool=flags.pool, allow=flags.allow)
+    settings = read_settings(path.parent, flags=own)
+    keys = plan.pipeline.gold
+    options = VariantOptions(flags.models or (), flags.prompts or (), flags.settings or ())
+    variants = options.variants(plan)
+    step = compared_step(plan, variants, flags.step or (keys.step if keys else None))
+    origin = flags.gold or (keys.from_ if keys else None)
+    is_expression = origin is not None and origin.startswith("steps.")
+    gold = None
+    if origin is not None and not is_expression:
+        folder = Path() if flags.gold else path.parent
+        gold = _read_gold(origin, folder, path, settings, keys)
+    compared = ComparedPipeline(
+        path, plan, step, parse_inputs(flags.inputs), settings,
+        key=keys.key if keys else None,
+        gold=origin if is_expression else None,
+        budget_s=_seconds(flags.budget),
+    )  # fmt: skip
+
+    def watch(variant: Variant) -> AbstractContextManager[Observer]:
+        console.print_err(console.printable_line(variant.name))
+        return run_observer(is_quiet_stdout=flags.as_json)
+
+    runs = run_variants(compared, variants, watch)
+    return compare(plan.pipeline.name, step, runs, GoldSource(gold, _metrics(keys)))
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        return None if text is None else parse_seconds(text)
+    except ValueError as error:
+        raise CommandError(f"'--budget {text}' {error}.") from None
+
+
+def _metrics(keys: GoldKeys | None) -> dict[str, tuple[MetricName, float]]:
+    written = {} if keys is None else keys.metrics
+    return {
+        name: ("number", one.number) if isinstance(one, NumberMetricKeys) else (one, 0.0)
+        for name, one in written.items()
+    }
+
+
+def _read_gold(
+    origin: str, folder: Path, pipeline: Path, settings: Settings, keys: GoldKeys | None
+) -> Gold:
+    """Return gold data of a file, or of the decisions in the ledger.
+
+    Raises:
+        CommandError: it cannot be read.
+    """
+    if origin == REVIEWS:
+        state = pipeline.parent.absolute() / STATE_FOLDER
+        with Ledger(state, is_readonly=True, url=settings.ledger_url) as ledger:
+            reviews = ReviewStore(ledger).decided(is_whole=True)
+            return gold_of_reviews(reviews, pipeline.name)
+    column = keys.key.rpartition(".")[2] if keys and keys.key else ""
+    file = folder / origin
+    try:
+        return read_gold(decode_text(file.read_bytes()).text, str(file), column)
+    except OSError as error:
+        raise CommandError(f"{file}: cannot be read: {error.strerror}.") from None
+    except NotText as error:
+        raise CommandError(f"{file}: {error}") from None
+    except UnreadableGold as error:
+        raise CommandError(str(error)) from None

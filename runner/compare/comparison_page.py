@@ -1,0 +1,182 @@
+"""A comparison as one HTML page that loads nothing: figures, tests, labels, differing answers."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from html import escape
+from itertools import islice
+
+from paddock.engine.system.text import cell_text
+from paddock.runner.render.html_page import html_cell, html_page, html_table
+
+from .comparison import QUALITY_WORDS, Comparison, ItemDifference, VariantFigures
+from .comparison_text import (
+    BOUNDS_WORDS,
+    SPEED_WORDS,
+    estimate_text,
+    figure_heads,
+    figure_row,
+    head_text,
+)
+from .metrics import MOST_CONFUSED, LabelFigures
+
+MOST_DIFFERENCES = 1_000
+_MOST_COMPARED_WORDS = 2_000
+"""Of each of two answers; longer ones stand without marks."""
+_WORDS = re.compile(r"\s+|\S+")
+
+
+def comparison_page(found: Comparison) -> str:
+    title = f"{found.pipeline}: variants of {found.step}"
+    return html_page(title, _parts(found))
+
+
+def _parts(found: Comparison) -> Iterator[str]:
+    yield f"<h1>{escape(found.pipeline)}</h1><p>{escape(head_text(found))}</p>"
+    for one in found.variants:
+        if one.run.fault is not None:
+            words = f"{one.name}: {one.run.fault}"
+            yield f'<div class="error"><p>{escape(words)}</p></div>'
+    heads = figure_heads(found)
+    rows = (_figure_cells(one, heads) for one in found.variants)
+    note = f"{BOUNDS_WORDS} {SPEED_WORDS}"
+    yield html_table("Variants", ("Variant", "Worth its time", *heads), rows, note=note)
+    yield from _tests_html(found)
+    yield from _fields_html(found)
+    yield from _differences_html(found)
+    if found.notes:
+        notes = "".join(f"<li>{escape(note)}</li>" for note in found.notes)
+        yield f"<h2>Notes</h2><ul>{notes}</ul>"
+
+
+def _figure_cells(one: VariantFigures, heads: Iterable[str]) -> Iterator[str]:
+    yield html_cell(one.name, "name")
+    is_worth = "not run" if one.run.fault else "yes" if one.is_on_front else "no"
+    yield html_cell(is_worth, "s-done" if one.is_on_front else "")
+    yield from (html_cell(cell) for cell in figure_row(one, heads))
+
+
+def _tests_html(found: Comparison) -> Iterator[str]:
+    if not found.tests:
+        return
+    yield f"<h2>Paired tests of {escape(QUALITY_WORDS[found.quality])}</h2>"
+    rows = (
+        (
+            html_cell(one.second, "name"),
+            html_cell(one.first, "name"),
+            html_cell(one.result.words()),
+            html_cell(f"{one.result.n:,}", "n"),
+        )
+        for one in found.tests
+    )
+    note = "McNemar's exact test where each item is right or wrong, else a paired bootstrap; p by "
+    note += "Holm's correction."
+    yield html_table("Tests", ("Variant", "Against", "Result", "#Items"), rows, note=note)
+
+
+def _fields_html(found: Comparison) -> Iterator[str]:
+    names = dict.fromkeys(name for one in found.variants for name in one.fields)
+    if not names:
+        return
+    yield "<h2>Fields</h2>"
+    rows = (
+        (
+            html_cell(name or "answer"),
+            html_cell(figures.metric.kind),
+            html_cell(one.name, "name"),
+            html_cell(estimate_text(figures.agreement)),
+            html_cell("" if figures.labels is None else f"{figures.labels.macro_f1:.2f}"),
+            html_cell(
+                ""
+                if figures.labels is None or figures.labels.kappa is None
+                else f"{figures.labels.kappa:.2f}"
+            ),
+        )
+        for name in names
+        for one in found.variants
+        if (figures := one.fields.get(name)) is not None
+    )
+    heads = ("Field", "Metric", "Variant", "Agreement", "Macro F1", "Kappa")
+    yield html_table("Fields", heads, rows)
+    for one in found.variants:
+        yield from _confusions_html(one)
+
+
+def _confusions_html(one: VariantFigures) -> Iterator[str]:
+    """Yield a table of gold and answers for each field of labels."""
+    for name, figures in one.fields.items():
+        labels = figures.labels
+        if labels is None or len(labels.labels) > MOST_CONFUSED:
+            continue
+        rows = (
+            (
+                html_cell(gold),
+                *(
+                    html_cell(str(labels.confusion.get((gold, said), "")), "n")
+                    for said in labels.labels
+                ),
+            )
+            for gold in labels.labels
+        )
+        title = f"{name or 'answer'}, {one.name}"
+        heads = ("Gold, below; answer, to the right", *(f"#{label}" for label in labels.labels))
+        yield f"<h3>{escape(title)}</h3>{html_table(title, heads, rows)}"
+
+
+def _count_cell(labels: LabelFigures, gold: str, said: str) -> str:
+    n = labels.confusion.get((gold, said), 0)
+    return html_cell(f"{n:,}" if n else "", "n")
+
+
+def _differences_html(found: Comparison) -> Iterator[str]:
+    n = len(found.differences)
+    if not n:
+        return
+    yield f"<h2>Different answers ({n:,})</h2>"
+    note = f"{n - MOST_DIFFERENCES:,} more; `--json` has all." * (n > MOST_DIFFERENCES)
+    names = next(iter(found.differences)).answers
+    rows = (_difference_cells(one, names) for one in islice(found.differences, MOST_DIFFERENCES))
+    heads = ("Item", "Gold", *names)
+    yield html_table("Different answers", heads, rows, note=note)
+
+
+def _difference_cells(one: ItemDifference, names: Iterable[str]) -> Iterator[str]:
+    """Yield an item, its gold, and each answer with what differs from the first one's words."""
+    yield html_cell(one.key, "name")
+    right = "\n".join(
+        f"{name}: {cell_text(value)}" if name else cell_text(value)
+        for name, value in one.gold.items()
+    )
+    yield html_cell(right, "name")
+    first: str | None = None
+    for name in names:
+        answer = one.answers.get(name)
+        if answer is None or answer.error is not None:
+            yield html_cell("" if answer is None else str(answer.error), "s-failed")
+            continue
+        said = cell_text(answer.output)
+        shown = escape(said) if first is None else word_differences(first, said)
+        first = said if first is None else first
+        yield f'<td class="name">{shown}</td>'
+
+
+def word_differences(before: str, after: str) -> str:
+    """Return a text as HTML, with the words that another one does not have, or has besides.
+
+    >>> word_differences("a red cat", "a big red dog")
+    'a <ins>big </ins>red <del>cat</del><ins>dog</ins>'
+    """
+    one, other = _WORDS.findall(before), _WORDS.findall(after)
+    if max(len(one), len(other)) > 2 * _MOST_COMPARED_WORDS:
+        return escape(after)
+    parts = []
+    for kind, i, i_end, j, j_end in difflib.SequenceMatcher(None, one, other, False).get_opcodes():
+        old, new = escape("".join(one[i:i_end])), escape("".join(other[j:j_end]))
+        if kind == "equal":
+            parts.append(new)
+        else:
+            parts += [f"<del>{old}</del>"] if old else []
+            parts += [f"<ins>{new}</ins>"] if new else []
+    return "".join(parts)

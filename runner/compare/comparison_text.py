@@ -1,0 +1,165 @@
+"""A comparison as text for people, and as cases for CI."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable, Iterator
+
+from paddock.engine.system.text import cell_text, counted, shorten
+from paddock.runner.progress import console
+from paddock.runner.testing.results import CaseProblem, CaseResult, SuiteResult
+
+from .comparison import QUALITY_WORDS, Comparison, VariantFigures
+from .significance import Estimate
+
+MOST_DIFFERENCES = 10
+"""Items that the terminal shows; the page and `--json` have all."""
+_ANSWER_CHARS = 100
+BOUNDS_WORDS = "In brackets: the bounds that hold the true figure in 95 of 100 cases."
+SPEED_WORDS = "Documents a minute are one after another, by the times recorded with the calls."
+
+
+def estimate_text(one: Estimate | None) -> str:
+    """Return a figure with its bounds; empty for none.
+
+    >>> estimate_text(Estimate(0.5, 0.25, 0.75, 12))
+    '0.50 (0.25 to 0.75)'
+    """
+    return "" if one is None else f"{one.mean:.2f} ({one.low:.2f} to {one.high:.2f})"
+
+
+def figure_heads(found: Comparison) -> tuple[str, ...]:
+    """Return the headings of `figure_row`; without columns of which nothing is known."""
+    known = {
+        name: any(getattr(one, name) is not None for one in found.variants)
+        for name in ("agreement", "located", "per_minute")
+    }
+    known["at_once"] = any(one.at_once and one.at_once.mean < 1 for one in found.variants)
+    heads = {
+        "agreement": "agreement", "valid": "valid", "at_once": "at once", "located": "located",
+        "per_minute": "a minute", "tokens": "tokens",
+    }  # fmt: skip
+    return tuple(words for name, words in heads.items() if known.get(name, True))
+
+
+def figure_row(one: VariantFigures, heads: Iterable[str]) -> tuple[str, ...]:
+    """Return the figures of a variant under these headings."""
+    speed = "" if one.per_minute is None else f"{one.per_minute:,.1f}"
+    cells = {
+        "agreement": estimate_text(one.agreement),
+        "valid": estimate_text(one.valid),
+        "at once": estimate_text(one.at_once),
+        "located": estimate_text(one.located),
+        "a minute": speed,
+        "tokens": f"{one.prompt_tokens:,.0f} + {one.completion_tokens:,.0f}",
+    }
+    return tuple("" if one.run.fault else cells[head] for head in heads)
+
+
+def comparison_text(found: Comparison) -> str:
+    """Return figures, tests, labels and the items of which variants differ."""
+    lines = [head_text(found), ""]
+    heads = figure_heads(found)
+    rows = [("", "", "variant", *heads)]
+    for letter, one in zip(letters(found).values(), found.variants, strict=True):
+        mark = "✗" if one.run.fault else "*" if one.is_on_front else ""
+        rows.append((mark, letter, one.name, *figure_row(one, heads)))
+    lines += [console.table(rows), "", f"* No other is better and quicker. {BOUNDS_WORDS}"]
+    lines += [SPEED_WORDS] if "a minute" in heads else []
+    for part in (_field_lines(found), _test_lines(found), _difference_lines(found)):
+        written = [*part]
+        lines += ["", *written] if written else []
+    lines += ["", *map(console.printable_line, found.notes)] if found.notes else []
+    return "\n".join(lines)
+
+
+def letters(found: Comparison) -> dict[str, str]:
+    """Return a short name for each variant: A, B, … Z, A2, …, by its name."""
+    return {
+        one.name: f"{string.ascii_uppercase[n % 26]}{n // 26 + 1 if n >= 26 else ''}"
+        for n, one in enumerate(found.variants)
+    }
+
+
+def head_text(found: Comparison) -> str:
+    """Return what was compared, on how many items, and with what it is compared."""
+    n_items = max((one.n_items for one in found.variants), default=0)
+    head = f"{found.pipeline}: {counted(len(found.variants), 'variant')} of '{found.step}'"
+    head += f" on {counted(n_items, 'item')}"
+    if found.gold is not None:
+        head += f"; gold for {found.n_gold:,} of them: {found.gold.origin}"
+    return console.printable_line(head)
+
+
+def _field_lines(found: Comparison) -> Iterator[str]:
+    """Yield the agreement of each field, and the figures of labels."""
+    names = dict.fromkeys(name for one in found.variants for name in one.fields)
+    short = letters(found)
+    for name in names:
+        for one in found.variants:
+            figures = one.fields.get(name)
+            if figures is None or (len(names) == 1 and figures.labels is None):
+                continue
+            words = f"{name or 'answer'} ({figures.metric.kind})"
+            line = f"{words}, {short[one.name]}: {estimate_text(figures.agreement)}"
+            if (labels := figures.labels) is not None:
+                kappa = "" if labels.kappa is None else f", kappa {labels.kappa:.2f}"
+                line += f", macro F1 {labels.macro_f1:.2f}{kappa}"
+            yield console.printable_line(line)
+
+
+def _test_lines(found: Comparison) -> Iterator[str]:
+    short = letters(found)
+    for one in found.tests:
+        line = f"{short[one.second]} against {short[one.first]}: {one.result.words()}"
+        yield console.printable_line(line)
+    if found.tests:
+        n = counted(len(found.tests), "paired test")
+        holm = "; p by Holm's correction" if found.tests[1:] else ""
+        yield f"({n} of {QUALITY_WORDS[found.quality]}{holm}.)"
+
+
+def _difference_lines(found: Comparison) -> Iterator[str]:
+    if not found.differences:
+        return
+    short = letters(found)
+    yield f"Different answers to {counted(len(found.differences), 'item')}:"
+    for one in found.differences[:MOST_DIFFERENCES]:
+        right = ", ".join(
+            f"{name}: {cell_text(value)}" if name else cell_text(value)
+            for name, value in one.gold.items()
+        )
+        gold = f" (gold: {right})" if right else ""
+        yield f"  {console.printable_line(shorten(f'{one.key}{gold}', 2 * _ANSWER_CHARS))}"
+        for name, answer in one.answers.items():
+            said = answer.error or cell_text(answer.output)
+            yield f"    {console.printable_line(f'{short[name]}: {shorten(said, _ANSWER_CHARS)}')}"
+    left = len(found.differences) - MOST_DIFFERENCES
+    if left > 0:
+        yield f"  and {left:,} more: `--html FILE` and `--json` have all."
+
+
+def comparison_suites(found: Comparison, file: str) -> list[SuiteResult]:
+    """Return each variant as a suite, in which each item is a case that passes where it is right.
+
+    What counts as right is the comparison's quality: all that gold says, all values located, or a
+    valid answer.
+    """
+    suites = []
+    for one in found.variants:
+        cases = [
+            CaseResult(key, one.name, problems=_problems(found.quality, score))
+            for key, score in one.scores.items()
+        ]
+        if one.run.fault is not None:
+            problem = CaseProblem("run", one.run.fault)
+            cases = [
+                CaseResult("the variant as a whole", one.name, problems=(problem,), is_error=True)
+            ]
+        suites.append(SuiteResult(one.name, file, tuple(cases), ()))
+    return suites
+
+
+def _problems(quality: str, score: float) -> tuple[CaseProblem, ...]:
+    words = f"{QUALITY_WORDS[quality]}: {score:.2f}"
+    return () if score == 1 else (CaseProblem(quality, words),)
