@@ -135,6 +135,8 @@ class Comparison:
     variants: tuple[VariantFigures, ...]
     tests: tuple[VariantTest, ...]
     differences: tuple[ItemDifference, ...]
+    n_items: int
+    n_unsampled: int
     gold: Gold | None
     n_gold: int
     """Items with gold, of those that were compared."""
@@ -145,6 +147,8 @@ class Comparison:
             "pipeline": self.pipeline,
             "step": self.step,
             "quality": self.quality,
+            "items": self.n_items,
+            "unsampled": self.n_unsampled,
             "gold": None if self.gold is None else {"from": self.gold.origin, "items": self.n_gold},
             "variants": [one.as_json() for one in self.variants],
             "tests": [one.as_json() for one in self.tests],
@@ -175,21 +179,29 @@ class GoldSource:
 def compare(pipeline: str, step: str, runs: Sequence[VariantRun], source: GoldSource) -> Comparison:
     """Return what the runs of variants say."""
     sound = [run for run in runs if run.fault is None]
-    keys = list(dict.fromkeys(key for run in sound for key in run.items))
+    keys = _shared_keys(sound)
     rights, metrics, gold = _rights(step, sound, keys, source)
     figures = [_figures(run, keys, rights, metrics) for run in runs]
     quality = "agreement" if rights else "located" if _all_have(figures, "located") else "valid"
-    figures = _with_front([_scored(one, quality, rights, metrics) for one in figures])
+    figures = _with_front([_scored(one, quality, keys, rights, metrics) for one in figures])
     tests = _tests([one for one in figures if one.run.fault is None])
     notes = [note for run in runs for note in run.notes]
     notes += [f"{run.variant.name}: {run.fault}" for run in runs if run.fault is not None]
     notes += gold.notes if gold is not None else ()
     differences = tuple(_differences(sound, keys, rights))
+    n_unsampled = max((run.n_unsampled for run in sound), default=0)
     notes += _remarks(sound, keys, differences)
     return Comparison(
-        pipeline, step, quality, tuple(figures), tuple(tests), differences, gold, len(rights),
-        tuple(dict.fromkeys(notes)),
+        pipeline, step, quality, tuple(figures), tuple(tests), differences, len(keys), n_unsampled,
+        gold, len(rights), tuple(dict.fromkeys(notes)),
     )  # fmt: skip
+
+
+def _shared_keys(runs: Sequence[VariantRun]) -> list[str]:
+    """Return the items; of a sample those of all variants: one may know more from before."""
+    keys = dict.fromkeys(key for run in runs for key in run.items)
+    parts = [run.items for run in runs if run.n_unsampled]
+    return [key for key in keys if all(key in items for items in parts)]
 
 
 _Rights = Mapping[str, Mapping[str, Any]]
@@ -210,7 +222,8 @@ def _rights(
             return {}, {}, None
         given, names = Gold(tuple(rows), "another step's answers"), {}
     by_name = {name: key for name, key in names.items() if name is not None}
-    kept = given.of_step(step, [*(by_name or keys)], _properties(schema))
+    is_part = any(run.n_unsampled for run in runs)  # gold of the other items is no fault
+    kept = given.of_step(step, [*(by_name or keys)], _properties(schema), is_part=is_part)
     metrics = {one.name: one for one in field_metrics(schema, kept.values(), source.chosen)}
     unknown = [name for name in source.chosen if name not in metrics]
     remarks = [f"`gold.metrics`: no gold has the field '{name}'." for name in unknown]
@@ -288,13 +301,18 @@ def _all_have(figures: Iterable[VariantFigures], name: str) -> bool:
 
 
 def _scored(
-    one: VariantFigures, quality: str, rights: _Rights, metrics: Mapping[str, FieldMetric]
+    one: VariantFigures,
+    quality: str,
+    keys: Sequence[str],
+    rights: _Rights,
+    metrics: Mapping[str, FieldMetric],
 ) -> VariantFigures:
     """Return the figures with the quality of each item."""
     if one.run.fault is not None:
         return one
     scores: dict[str, float] = {}
-    for key, answer in one.run.items.items():
+    for key in keys:
+        answer = one.run.items.get(key) or ItemAnswer(key, error="it was not done")
         if quality == "agreement":
             if key in rights:
                 scores[key] = agreement_of(answer, rights[key], metrics)

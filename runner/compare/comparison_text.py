@@ -83,9 +83,9 @@ def letters(found: Comparison) -> dict[str, str]:
 
 def head_text(found: Comparison) -> str:
     """Return what was compared, on how many items, and with what it is compared."""
-    n_items = max((one.n_items for one in found.variants), default=0)
     head = f"{found.pipeline}: {counted(len(found.variants), 'variant')} of '{found.step}'"
-    head += f" on {counted(n_items, 'item')}"
+    head += f" on {counted(found.n_items, 'item')}"
+    head += f" of {found.n_items + found.n_unsampled:,}" if found.n_unsampled else ""
     if found.gold is not None:
         head += f"; gold for {found.n_gold:,} of them: {found.gold.origin}"
     return console.printable_line(head)

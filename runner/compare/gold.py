@@ -57,10 +57,12 @@ class Gold:
     """What it is made of, for reports."""
     notes: tuple[str, ...] = ()
 
-    def of_step(self, step: str, keys: Sequence[str], fields: Collection[str]) -> Gold:
+    def of_step(
+        self, step: str, keys: Sequence[str], fields: Collection[str], *, is_part: bool = False
+    ) -> Gold:
         """Return what is about a step's items and fields; `fields`: empty where any may be.
 
-        What is about an unknown item or field becomes a note.
+        What is about an unknown item or field becomes a note; `is_part`: there are other items.
         """
         kept: dict[str, GoldRow] = {}
         notes: list[str] = []
@@ -70,6 +72,8 @@ class Gold:
         )
         for row in self.rows:
             if row.step not in ("", step):
+                continue
+            if row.key not in known and is_part:
                 continue
             if row.key not in known:
                 remedy = did_you_mean(row.key, keys)

@@ -75,7 +75,8 @@ class PairedTest:
         """Return what the test says, for people."""
         if self.is_shown:
             more = "better" if self.difference > 0 else "worse"
-            return f"{more} by {abs(self.difference):.3f} (p = {self.p:.3f})"
+            p = "< 0.001" if self.p < 0.001 else f"= {self.p:.3f}"
+            return f"{more} by {abs(self.difference):.3f} (p {p})"
         if self.more_items is None:
             return "no difference shown: the same on average"
         return f"no difference shown (p = {self.p:.2f}); about {self.more_items:,} more items"

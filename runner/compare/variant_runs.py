@@ -18,6 +18,7 @@ from typing import Any
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import Pool
+from paddock.engine.system.samples import ItemSample
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.plan import Plan
 from paddock.runner import api
@@ -78,6 +79,8 @@ class VariantRun:
     calls: int = 0
     cached_calls: int = 0
     is_over_budget: bool = False
+    n_unsampled: int = 0
+    """Items that are not in the sample."""
     schema: Any = None
     """Of the compared step's answer."""
     checks_at_once: bool = False
@@ -98,6 +101,7 @@ class ComparedPipeline:
     gold: str | None = None
     """A bare expression: what another step says is right."""
     budget_s: float | None = None
+    sample: ItemSample | None = None
     pool: Pool | None = None
     """Replaces this machine's."""
 
@@ -179,6 +183,7 @@ class _Runner:
             text=json.dumps({**part.data, **budget}),
             notify=False,
             variant_of=compared.file.name,
+            sample=compared.sample,
         )
         file = part.file(compared.file, compared.inputs)
         environment = RunEnvironment(settings=compared.settings, stop=self._stop)
@@ -200,6 +205,7 @@ class _Runner:
             report.calls,
             report.cached_calls,
             report.status == "budget",
+            sum(one.state == "unsampled" for one in report.items),
             None if step.reply is None else step.reply.schema,
             checks_at_once=step.uses == "chat",
         )
@@ -208,7 +214,12 @@ class _Runner:
         """Return what became of each item, from the ledger."""
         block = part.block or part.step
         state = file.parent.absolute() / STATE_FOLDER
-        told = {one.key: one for one in report.items if one.step == block}
+        left_out = ("unsampled", "skipped", "deleted", "missing")
+        told = {
+            one.key: one
+            for one in report.items
+            if one.step == block and (one.error or one.state not in left_out)
+        }
         found: dict[str, ItemAnswer] = {}
         with Ledger(state, is_readonly=True, url=self._compared.settings.ledger_url) as ledger:
             query = "select scope from scopes where file = :file and step = :step"
@@ -234,9 +245,8 @@ def _refuse_effects(bound: BoundPlan, part: ComparedPart) -> BoundStep:
     steps = {step.id: step for step in steps_of(bound.nodes)}
     for step in steps.values():
         if not step.kind.is_pure and step.uses not in _READING_STEPS:
-            what = (
-                f"'{part.step}' reads step '{step.id}' (`{step.uses}`), which may change something."
-            )
+            kind = f"'{step.id}' (`{step.uses}`)"
+            what = f"'{part.step}' reads {kind}, which may change something."
             raise PipelineError([Fault(what, "A comparison runs only steps that change nothing.")])
     return steps[part.step]
 

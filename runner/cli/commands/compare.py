@@ -17,8 +17,13 @@ from paddock.runner.cli.arguments import (
     HERE,
     InputsOption,
     JsonOption,
+    LimitOption,
     PoolOption,
+    SampleOption,
+    SeedOption,
+    StratifyOption,
     given_settings,
+    item_sample,
     parse_inputs,
     pipeline_file,
     remove_old_reports,
@@ -91,6 +96,10 @@ class CompareFlags:
             help="What is right: a CSV or JSON lines file, `reviews`, or steps.NAME.output.",
         ),
     ] = None
+    sample: SampleOption = None
+    limit: LimitOption = None
+    seed: SeedOption = None
+    stratify: StratifyOption = None
     budget: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Stop after this time; the same command goes on."),
@@ -156,6 +165,7 @@ def _compared(flags: CompareFlags, path: Path, plan: Plan) -> Comparison:
         key=keys.key if keys else None,
         gold=origin if is_expression else None,
         budget_s=_seconds(flags.budget),
+        sample=item_sample(flags.sample, flags.limit, flags.seed, flags.stratify),
     )  # fmt: skip
 
     def watch(variant: Variant) -> AbstractContextManager[Observer]:

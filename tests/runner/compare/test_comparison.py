@@ -1,0 +1,157 @@
+"""What a comparison says of its variants, in figures and words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from paddock.engine.request import ChatRequest
+from paddock.engine.system.samples import ItemSample
+from paddock.runner.compare.comparison_page import comparison_page
+from paddock.runner.compare.comparison_text import comparison_suites, comparison_text
+from paddock.runner.testing.results import junit_xml
+from tests.runner.compare.bills import N_BILLS, Bills, clerk
+
+MODELS = ("clerk=small,big",)
+
+
+@pytest.fixture
+def bills(tmp_path: Path) -> Bills:
+    return Bills(tmp_path)
+
+
+def test_the_better_variant_is_better_by_a_paired_test_and_in_each_field(bills: Bills) -> None:
+    found = bills.compare(models=MODELS)
+    small, big = found.variants
+    assert small.agreement is not None and big.agreement is not None
+    assert (small.agreement.mean, big.agreement.mean) == (0.75, 1.0)
+    assert small.agreement.low < 0.75 < small.agreement.high
+    assert small.fields["total"].agreement.mean == 1.0
+    labels = small.fields["kind"].labels
+    assert labels is not None
+    assert (labels.accuracy, labels.kappa) == (0.5, 0.0)
+    assert labels.confusion == {("food", "food"): 6, ("travel", "food"): 6}
+    assert small.located is not None and small.located.mean == 1.0
+    (test,) = found.tests
+    assert (test.first, test.second, test.result.is_shown) == ("clerk=small", "clerk=big", True)
+    assert [one.key for one in found.differences] == [f"{n:02}.txt" for n in range(1, 12, 2)]
+    assert found.gold is not None and (found.gold.origin, found.n_gold) == ("gold.csv", N_BILLS)
+
+
+def test_the_text_has_figures_tests_and_differing_answers(bills: Bills) -> None:
+    text = comparison_text(bills.compare(models=MODELS))
+    lines = text.splitlines()
+    assert lines[0] == "bills: 2 variants of 'bill' on 12 items; gold for 12 of them: gold.csv"
+    assert "clerk=small   0.75 (0." in lines[3]
+    assert "kind (label), A: 0.50 (0.25 to 0.75), macro F1 0.33, kappa 0.00" in lines
+    assert any(line.startswith("B against A: better by 0.250 (p = 0.0") for line in lines)
+    assert "Different answers to 6 items:" in lines
+    assert "  01.txt (gold: total: 1.5, kind: travel)" in lines
+
+
+def test_without_gold_variants_are_compared_by_where_their_values_stand(bills: Bills) -> None:
+    def inventing(request: ChatRequest) -> str:
+        answer = json.loads(clerk(request))
+        if request.model.ref == "small":
+            answer["number"] = "X-99"
+        return json.dumps(answer)
+
+    bills.answer = inventing
+    found = bills.compare(gold=None, models=MODELS)
+    assert found.quality == "located"
+    assert [one.located.mean for one in found.variants if one.located] == [0.5, 1.0]
+    assert found.tests[0].result.is_shown
+
+
+def test_another_steps_answers_can_be_gold(bills: Bills) -> None:
+    bills.edit(
+        "      - uses: files.write\n        with",
+        "      - id: sure\n        uses: chat\n"
+        "        with: {model: big, prompt: {file: prompts/a.md}}\n"
+        '        reply: {schema: {number: str, total: float, kind: "enum[food, travel]"}}\n'
+        "      - uses: files.write\n        with",
+    )
+    bills.edit("models:\n", "models:\n  big: big\n")
+    runs_of = bills.runs(models=MODELS, step="bill", gold="steps.sure.output")
+    assert runs_of[0].items["01.txt"].gold["kind"] == "travel"
+    # the answers that are gold are the same calls for both variants
+    assert [run.calls for run in runs_of] == [2 * N_BILLS, N_BILLS]
+
+
+def test_equal_variants_one_item_and_a_faulty_variant_are_a_sentence_each(bills: Bills) -> None:
+    same = bills.compare(prompts=("bill=prompts/a.md,prompts/b.md",))
+    assert same.notes == ("all variants say the same of each of the 12 items.",)
+    assert same.tests[0].result.words() == "no difference shown: the same on average"
+    one = bills.compare(models=MODELS, sample=ItemSample(1))
+    assert (
+        "there is 1 item: nothing can be shown by it. Compare on more documents." in one.notes
+    ) is (one.n_items == 1)
+    faulty = bills.compare(prompts=("bill=prompts/none.md,prompts/b.md",))
+    assert faulty.notes == (
+        "bill=prompts/none.md: there is no file 'prompts/none.md'. Paths are relative to the YAML; "
+        "create or correct it.",
+    )
+    assert "✗   A   bill=prompts/none.md" in comparison_text(faulty)
+
+
+def test_gold_of_unknown_items_and_fields_is_a_sentence_and_a_samples_rest_is_none(
+    bills: Bills,
+) -> None:
+    text = (bills.folder / "gold.csv").read_text("utf-8")
+    bills.write("gold.csv", text.replace("kind", "kin", 1) + "\nzz.txt,1.0,food\n")
+    found = bills.compare(models=MODELS)
+    assert found.notes[0] == (
+        "gold.csv: 'kin' is no field of 'bill'. Known: 'number', 'total', 'kind'. "
+        "Did you mean 'kind'?"
+    )
+    assert found.notes[1].startswith("gold.csv:14: there is no item 'zz.txt'. Known: '00.txt'")
+    bills.write("gold.csv", text)
+    fresh = Bills(bills.folder / "other").compare(models=MODELS, sample=ItemSample(5))
+    assert (fresh.n_items, fresh.n_gold, fresh.notes) == (5, 5, ())
+    assert "on 5 items of 12; gold for 5 of them" in comparison_text(fresh)
+
+
+def test_figures_of_a_sample_are_of_the_same_items_where_one_variant_knows_more(
+    bills: Bills,
+) -> None:
+    bills.compare(models=("clerk=small",))
+    found = bills.compare(models=MODELS, sample=ItemSample(5))
+    assert [one.n_items for one in found.variants] == [5, 5]
+    assert [one.valid.mean for one in found.variants if one.valid] == [1.0, 1.0]
+
+
+def test_the_quicker_and_better_variants_are_on_the_front(bills: Bills) -> None:
+    found = bills.compare(models=MODELS, settings=("bill.params.max_tokens=60",))
+    by_name = {one.name: one for one in found.variants}
+    assert by_name["clerk=big"].is_on_front
+    worse = by_name["clerk=small"]
+    assert worse.seconds is not None and by_name["clerk=big"].seconds is not None
+    assert worse.is_on_front == (worse.seconds.mean < by_name["clerk=big"].seconds.mean)
+
+
+def test_json_and_junit_have_each_item_of_each_variant(bills: Bills) -> None:
+    found = bills.compare(models=MODELS)
+    told = json.loads(json.dumps(found.as_json()))
+    assert told["variants"][1]["scores"]["01.txt"] == 1.0
+    assert told["variants"][0]["fields"]["kind"]["labels"]["confusion"] == [[6, 0], [6, 0]]
+    assert told["tests"][0]["shown"] is True
+    assert told["differences"][0]["answers"]["clerk=big"]["kind"] == "travel"
+    root = ET.fromstring(junit_xml(comparison_suites(found, "pipeline.yaml")))
+    assert [(one.get("name"), one.get("failures")) for one in root] == [
+        ("clerk=small", "6"), ("clerk=big", "0"),
+    ]  # fmt: skip
+
+
+def test_the_page_loads_nothing_and_marks_words_that_differ(bills: Bills) -> None:
+    def hostile(request: ChatRequest) -> str:
+        return clerk(request).replace('R-1"', '<script>alert(1)</script>"')
+
+    bills.answer = hostile
+    page = comparison_page(bills.compare(models=MODELS))
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "<del>" in page and "<ins>" in page
+    assert "Paired tests of agreement with gold" in page

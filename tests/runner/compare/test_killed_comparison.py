@@ -1,0 +1,60 @@
+"""`kill -9` in the middle of a comparison, again and again: no call is made twice."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.runner.compare.bills import N_BILLS
+
+ROOT = Path(__file__).resolve().parents[3]
+N_KILLS = 8
+Row = tuple[str, str, float]
+"""A call: its hash, the run that made it, when."""
+
+
+def calls(folder: Path) -> dict[str, Row]:
+    """Return the calls that are finished."""
+    file = folder / ".paddock/ledger.sqlite"
+    if not file.exists():
+        return {}
+    with contextlib.closing(sqlite3.connect(file, timeout=30)) as ledger:
+        try:
+            rows: list[Row] = ledger.execute("select hash, run, at from calls").fetchall()
+        except sqlite3.OperationalError:  # its tables are just being made
+            return {}
+    return {row[0]: row for row in rows}
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.runner.compare.comparing", str(folder)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def test_a_comparison_that_is_killed_again_and_again_makes_no_call_twice(tmp_path: Path) -> None:
+    draw, known = random.Random(28), dict[str, Row]()
+    n_in_the_middle = 0
+    for _ in range(N_KILLS):
+        process = start(tmp_path)
+        goal = len(known) + draw.randint(1, 3)
+        while len(found := calls(tmp_path)) < goal and process.poll() is None:
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
+        found = calls(tmp_path)
+        assert {hash_: found.get(hash_) for hash_ in known} == known, "a call was made again"
+        n_in_the_middle += 0 < len(found) < 2 * N_BILLS
+        known = found
+    assert n_in_the_middle >= 2
+    assert start(tmp_path).wait() == 0
+    found = calls(tmp_path)
+    assert len(found) == 2 * N_BILLS
+    assert {hash_: found[hash_] for hash_ in known} == known
+    again = len((tmp_path / "asked.log").read_text("utf-8").splitlines())
+    assert start(tmp_path).wait() == 0
+    assert len((tmp_path / "asked.log").read_text("utf-8").splitlines()) == again

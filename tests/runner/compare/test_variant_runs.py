@@ -1,0 +1,164 @@
+"""Variants of a pipeline are run without touching it, and no call is made twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.system.samples import ItemSample
+from paddock.pipelines.errors import PipelineError
+from tests.fakes.pool import FakePool
+from tests.runner.compare.bills import N_BILLS, Bills, clerk
+
+
+@pytest.fixture
+def bills(tmp_path: Path) -> Bills:
+    return Bills(tmp_path)
+
+
+def refusal(bills: Bills, **options: tuple[str, ...] | str) -> list[str]:
+    with pytest.raises(PipelineError) as caught:
+        bills.runs(**options)  # type: ignore[arg-type]
+    return [fault.in_one_line() for fault in caught.value.faults]
+
+
+def test_each_combination_is_a_variant_and_those_of_one_model_follow_each_other(
+    bills: Bills,
+) -> None:
+    runs = bills.runs(models=("clerk=small,big",), prompts=("bill=prompts/a.md,prompts/b.md",))
+    assert [run.variant.name for run in runs] == [
+        "clerk=small bill=prompts/a.md", "clerk=small bill=prompts/b.md",
+        "clerk=big bill=prompts/a.md", "clerk=big bill=prompts/b.md",
+    ]  # fmt: skip
+    refs = [request.model.ref for request in bills.made.chats]
+    assert refs == ["small"] * 2 * N_BILLS + ["big"] * 2 * N_BILLS
+    assert [len(run.items) for run in runs] == [N_BILLS] * 4
+    one = runs[0].items["03.txt"]
+    assert (one.output["number"], one.gold_key, one.n_asked) == ("R-3", "03.txt", 1)
+    assert one.evidence["number"]["match"] == "exact"
+
+
+def test_a_variant_that_equals_the_pipeline_costs_nothing_and_no_call_is_made_twice(
+    bills: Bills,
+) -> None:
+    bills.run(pool=FakePool(answer=clerk))
+    same, other = bills.runs(models=("clerk=small,big",))
+    assert (same.calls, same.cached_calls, other.calls) == (0, N_BILLS, N_BILLS)
+    assert {request.model.ref for request in bills.made.chats} == {"big"}
+    again = bills.runs(models=("clerk=small,big,third",))
+    assert [run.calls for run in again] == [0, 0, N_BILLS]
+    assert [len(run.items) for run in again] == [N_BILLS] * 3
+
+
+def test_a_comparison_changes_no_file_and_leaves_the_pipeline_as_it_was(bills: Bills) -> None:
+    bills.run(pool=FakePool(answer=clerk), review="accept")
+    before = bills.files()
+    planned = bills.plan().items
+    bills.runs(models=("clerk=small,big",), settings=("bill.params.temperature=0,0.5",))
+    assert bills.files() == before
+    assert bills.plan().items == planned
+    assert bills.run(pool=FakePool(answer=clerk), review="accept").calls == 0
+
+
+def test_what_the_pipeline_wrote_beside_its_documents_is_no_document_of_a_variant(
+    tmp_path: Path,
+) -> None:
+    bills = Bills(tmp_path)
+    bills.edit("out/{{ doc.relpath }}.json", "inbox/{{ doc.relpath }}.json")
+    bills.run(pool=FakePool(answer=clerk), review="accept")
+    assert len([*(tmp_path / "inbox").iterdir()]) == 2 * N_BILLS
+    (run,) = bills.runs(models=("clerk=big",))
+    assert len(run.items) == N_BILLS
+
+
+def test_a_variant_that_cannot_be_run_is_a_sentence_and_the_others_go_on(bills: Bills) -> None:
+    missing, sound = bills.runs(prompts=("bill=prompts/none.md,prompts/b.md",))
+    assert missing.fault == (
+        "there is no file 'prompts/none.md'. Paths are relative to the YAML; create or correct it."
+    )
+    assert (sound.fault, len(sound.items)) == (None, N_BILLS)
+    (wrong,) = bills.runs(settings=("bill.params.temperature=hot",))
+    assert wrong.fault is not None and "'hot'" in wrong.fault
+    assert "pipeline." not in wrong.fault  # no place in a text that no one wrote
+
+
+def test_an_item_without_a_sound_answer_has_its_error_and_the_others_are_done(
+    bills: Bills,
+) -> None:
+    bills.edit("          evidence: steps.text\n", "          check: output.number != 'R-3'\n")
+    bills.edit("        review: {when: evidence.missing}\n", "")
+    (run,) = bills.runs(models=("clerk=big",))
+    errors = {key: one.error for key, one in run.items.items() if not one.is_done}
+    assert list(errors) == ["03.txt"]
+    assert run.items["03.txt"].n_asked == 2
+    assert run.fault is None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"models": ("clark=a",)}, "there is no model 'clark' under `models`. Known: 'clerk'. "
+         "Did you mean 'clerk'?"),
+        ({"models": ("clerk",)}, "'--model clerk' is no NAME=VALUE,…. Write for example "
+         "clerk=qwen3:8b,llama3.2:3b."),
+        ({"prompts": ("bil=a.md",)}, "there is no step 'bil'. Known: 'docs', 'text', 'bill'. "
+         "Did you mean 'bill'?"),
+        ({"settings": ("bill=1",)}, "'--set bill' names no key of the step. Write "
+         "`STEP.KEY=VALUE`."),
+        ({"settings": tuple(f"bill.params.{name}=0,1,2" for name in "abcdefg")},
+         "these are more than 100 variants. Compare fewer values."),
+        ({"step": "text"}, "there is no step 'text' that answers. Known: 'bill'."),
+    ],
+)  # fmt: skip
+def test_an_option_that_names_nothing_is_refused(
+    bills: Bills, options: dict[str, tuple[str, ...]], words: str
+) -> None:
+    assert refusal(bills, **options) == [words]
+
+
+def test_several_answering_steps_need_a_name_unless_an_option_has_one(bills: Bills) -> None:
+    bills.edit(
+        "      - uses: files.write\n        with",
+        "      - id: title\n        uses: chat\n"
+        '        with: {prompt: "Name it: {{ steps.text.text }}"}\n'
+        "      - uses: files.write\n        with",
+    )
+    assert refusal(bills) == [
+        "several steps answer: 'bill', 'title'. Name one: `--step NAME`, or `gold.step`."
+    ]
+    (run,) = bills.runs(models=("clerk=big",))
+    assert run.items["00.txt"].output["number"] == "R-0"
+    (named,) = bills.runs(step="title")
+    assert isinstance(named.items["00.txt"].output, str)
+
+
+def test_a_step_that_may_change_something_is_not_run(bills: Bills) -> None:
+    bills.edit(
+        '      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}\n',
+        '      - {id: moved, uses: files.move, with: {path: "{{ doc.path }}", to: out}}\n'
+        '      - {id: text, uses: files.read, with: {path: "{{ steps.moved.path }}"}}\n',
+    )
+    (run,) = bills.runs(models=("clerk=big",))
+    assert run.fault == (
+        "'bill' reads 'moved' (`files.move`), which may change something. "
+        "A comparison runs only steps that change nothing."
+    )
+    assert len([*(bills.folder / "inbox").iterdir()]) == N_BILLS
+
+
+def test_a_sample_is_the_same_items_of_each_variant(bills: Bills) -> None:
+    small, big = bills.runs(models=("clerk=small,big",), sample=ItemSample(5))
+    assert list(small.items) == list(big.items)
+    assert (len(small.items), small.n_unsampled) == (5, N_BILLS - 5)
+
+
+def test_a_budget_that_is_used_up_leaves_variants_for_the_next_time(bills: Bills) -> None:
+    runs = bills.runs(models=("clerk=small,big",), budget_s=0.5)
+    assert {run.fault for run in runs} == {
+        "it was not begun: the budget is used up. The same command goes on."
+    }
+    assert all(run.is_over_budget for run in runs)
+    assert [run.fault for run in bills.runs(models=("clerk=small,big",), budget_s=600)] == [
+        None
+    ] * 2
