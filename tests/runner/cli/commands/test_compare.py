@@ -1,0 +1,110 @@
+"""`paddock compare` as a person and as CI see it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from paddock.engine.request import Pool
+from paddock.runner.cli.application import application
+from paddock.runner.core import model_pools
+from tests.fakes.pool import FakePool
+from tests.runner.compare.bills import N_BILLS, Bills, clerk
+
+
+@pytest.fixture
+def bills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bills:
+    """A folder of bills, the current one; models answer from a pool in this process."""
+    bills = Bills(tmp_path / "bills")
+
+    @asynccontextmanager
+    async def opened(settings: Any) -> AsyncIterator[Pool]:
+        yield bills.made
+
+    bills.made = FakePool(answer=clerk)
+    monkeypatch.setattr(model_pools, "open_home_pool", opened)
+    monkeypatch.chdir(bills.folder)
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    return bills
+
+
+def compare(*arguments: str) -> Result:
+    return CliRunner().invoke(application("compare"), ["compare", *arguments])
+
+
+def test_a_person_reads_which_variant_is_better(bills: Bills) -> None:
+    done = compare(".", "--model", "clerk=small,big")
+    assert done.exit_code == 0, done.output
+    assert "B against A: better by 0.250" in done.stdout
+    assert "gold for 12 of them: gold.csv" in done.stdout
+    again = compare(".", "--model", "clerk=small,big")
+    assert again.exit_code == 0
+    assert len(bills.made.chats) == 2 * N_BILLS
+
+
+def test_programs_get_one_object_junit_and_a_page(bills: Bills) -> None:
+    done = compare(
+        "pipeline.yaml", "--model", "clerk=small,big", "--sample", "5", "--json",
+        "--junit", "junit.xml", "--html", "compare.html",
+    )  # fmt: skip
+    told = json.loads(done.stdout)
+    assert [one["name"] for one in told["variants"]] == ["clerk=small", "clerk=big"]
+    assert (told["items"], told["unsampled"]) == (5, N_BILLS - 5)
+    assert "<testsuites" in (bills.folder / "junit.xml").read_text("utf-8")
+    assert "Paired tests" in (bills.folder / "compare.html").read_text("utf-8")
+
+
+def test_a_faulty_variant_is_status_1_and_a_used_up_budget_5(bills: Bills) -> None:
+    faulty = compare(".", "--prompt", "bill=prompts/none.md,prompts/b.md")
+    assert (faulty.exit_code, "prompts/none.md: there is no file" in faulty.stdout) == (1, True)
+    assert compare(".", "--budget", "500ms").exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--gold", "none.csv"), "none.csv: cannot be read: No such file or directory."),
+        (("--gold", "pipeline.yaml"), "pipeline.yaml: gold data must be a file of the kinds"),
+        (("--budget", "soon"), "'--budget soon' must be a duration such as 300ms"),
+        (("--model", "clark=a"), "there is no model 'clark' under `models`."),
+        (("--seed", "1"), "`--seed` belongs to `--sample`."),
+    ],
+)
+def test_a_wrong_option_is_a_sentence_and_status_2(
+    bills: Bills, arguments: tuple[str, ...], words: str
+) -> None:
+    done = compare(".", *arguments)
+    assert (done.exit_code, words in done.stderr) == (2, True), done.stderr
+    assert bills.made.chats == []
+
+
+def test_what_people_decided_is_gold(bills: Bills) -> None:
+    from paddock.runner.ledger.ledger import Ledger
+    from paddock.runner.ledger.reviews import ReviewStore
+    from paddock.runner.review.decisions import ReviewDesk
+
+    bills.edit("evidence.missing", "output.kind == 'food'")
+    assert bills.run(pool=FakePool(answer=clerk)).counts["waiting"] == N_BILLS
+    with Ledger(bills.folder / ".paddock") as ledger:
+        desk = ReviewDesk(ledger)
+        for review in ReviewStore(ledger).waiting(is_whole=True)[:4]:
+            answer = {**review.subject["answer"], "kind": "travel"}
+            desk.decide(review.id, review.question, "edit", by="ann", value=answer)
+    done = compare(".", "--model", "clerk=small,big", "--gold", "reviews")
+    assert done.exit_code == 0, done.output
+    assert "gold for 4 of them: reviews.jsonl (items that people decided on: more doubtful" in (
+        done.stdout
+    )
+
+
+def test_gold_is_checked_with_the_file(bills: Bills) -> None:
+    bills.edit("metrics: {total: {number: 0.01}}", "metrics: {total: roughly}")
+    done = compare(".")
+    assert done.exit_code == 2
+    assert "pipeline.yaml:26:" in done.stderr and "'roughly'" in done.stderr
