@@ -166,7 +166,7 @@ def word_differences(before: str, after: str) -> str:
     """Return a text as HTML, with the words that another one does not have, or has besides.
 
     >>> word_differences("a red cat", "a big red dog")
-    'a <ins>big </ins>red <del>cat</del><ins>dog</ins>'
+    'a<ins> big</ins> red <del>cat</del><ins>dog</ins>'
     """
     one, other = _WORDS.findall(before), _WORDS.findall(after)
     if max(len(one), len(other)) > 2 * _MOST_COMPARED_WORDS:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from paddock.runner.ledger.calibration import share_interval
+from paddock.engine.system.samples import share_interval
 
 ALPHA = 0.05
 POWER = 0.8
