@@ -2,8 +2,8 @@
 
 A variant is the pipeline's data with some values replaced. What is run of it is a part: the step
 whose answers are compared, and what that step reads. So nothing is written, and nothing behind the
-step is done. The part has a file name of its own in the ledger, hence scopes of its own; a model call is
-found by its request, also where another variant or the pipeline itself made it.
+step is done. The part has a file name of its own in the ledger, hence scopes of its own; a model
+call is found by its request, also where another variant or the pipeline itself made it.
 """
 
 from __future__ import annotations
