@@ -52,21 +52,6 @@ def own_headers(state_dir: Path) -> dict[str, str]:
     return basic_auth_headers(own_auth_string(state_dir))
 
 
-def headers_from(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the HTTP headers for the server at PREFECT_API_URL, as Prefect's client makes them.
-
-    >>> headers_from({"PREFECT_API_KEY": "k"}), headers_from({})
-    ({'Authorization': 'Bearer k'}, {})
-    >>> headers_from({"PREFECT_API_AUTH_STRING": "ada:secret", "PREFECT_API_KEY": "k"})
-    {'Authorization': 'Basic YWRhOnNlY3JldA=='}
-    """
-    if auth_string := environ.get(CLIENT_VARIABLE, "").strip():
-        return basic_auth_headers(auth_string)
-    if api_key := environ.get("PREFECT_API_KEY", "").strip():
-        return {"Authorization": f"Bearer {api_key}"}
-    return {}
-
-
 def basic_auth_headers(auth_string: str) -> dict[str, str]:
     """Return the header of HTTP basic authentication."""
     return {"Authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"}

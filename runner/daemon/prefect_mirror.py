@@ -186,7 +186,8 @@ class _Refused(Exception):
         self.is_busy = status >= 500 or status == 429
         self.is_general = self.is_busy or status in (401, 403)
         """It is not about this request alone."""
-        super().__init__(f"{answer.url.path}: status {status}: {answer.text[:300]}")
+        to = f", a redirect to {answer.headers.get('location')}" if answer.is_redirect else ""
+        super().__init__(f"{answer.url.path}: status {status}{to}: {answer.text[:300]}")
 
 
 class _PrefectRest:
@@ -200,7 +201,7 @@ class _PrefectRest:
         with http.http_failures("Prefect's server"):
             async with self._room:
                 answer = await self._client.request(method, path, json=body)
-        if answer.is_error:
+        if not answer.is_success:
             raise _Refused(answer)
         return answer.json() if answer.content else None
 
@@ -211,7 +212,7 @@ class _PrefectRest:
                 answer = await self._client.get(path)
         if answer.status_code == NOT_FOUND:
             return None
-        if answer.is_error:
+        if not answer.is_success:
             raise _Refused(answer)
         return answer.json()
 

@@ -29,7 +29,8 @@ from paddock.engine.system.processes import end_group, start_in_session, without
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import end, wait_for_event
 
-from .prefect_auth import SERVER_VARIABLE, own_auth_string, own_headers
+from .prefect_auth import CLIENT_VARIABLE, SERVER_VARIABLE, own_auth_string
+from .prefect_client import client_options
 
 if TYPE_CHECKING:
     import httpx
@@ -158,8 +159,8 @@ class PrefectServer:
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
         """Wait for it, and yield a client of its API."""
         told = await self.ready()
-        headers = own_headers(self._state_dir)
-        async with http.client(told.url, headers=headers, trust_env=False) as client:
+        password = {CLIENT_VARIABLE: own_auth_string(self._state_dir)}
+        async with http.client(**client_options(told.url, password), trust_env=False) as client:
             yield client
 
     async def _say(self, state: PrefectServerState, pid: int | None = None, why: str = "") -> None:

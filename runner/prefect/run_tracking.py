@@ -26,7 +26,7 @@ from paddock.runner.core.model_pools import models_asked
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.session import NOT_BEGUN, RunSession, open_session, report_not_begun
 from paddock.runner.daemon.on_demand_pool import OnDemandPool
-from paddock.runner.daemon.prefect_auth import headers_from
+from paddock.runner.daemon.prefect_client import client_options
 from paddock.runner.daemon.prefect_mirror import PrefectMirrors
 from paddock.runner.daemon.run_session import MirrorReply, daemon_session, is_daemon_running
 from paddock.runner.notify.notifier import notify_at_end
@@ -111,14 +111,20 @@ async def check_prefect_api(environ: Mapping[str, str]) -> None:
     """
     url = environ["PREFECT_API_URL"].strip().rstrip("/")
     try:
+        options = client_options(url, environ)
         with http.http_failures(f"Prefect's API at {url}"):
-            async with http.client(connect_s=CHECK_TIMEOUT_S, timeout_s=CHECK_TIMEOUT_S) as client:
-                await client.get(f"{url}/health")
-    except http.HttpFailure as error:
+            async with http.client(
+                **options, connect_s=CHECK_TIMEOUT_S, timeout_s=CHECK_TIMEOUT_S
+            ) as client:
+                answer = await client.get("/health")
+    except (http.HttpFailure, OSError, ValueError) as error:
         raise TrackingError(
             f"{error}. Start it with `prefect server start`, correct PREFECT_API_URL, "
             f"or use `--local` to run without it."
         ) from error
+    if answer.is_redirect:  # the keys would go to another server
+        to = answer.headers.get("location")
+        raise TrackingError(f"Prefect's API at {url} redirects to '{to}'. Correct PREFECT_API_URL.")
 
 
 @asynccontextmanager
@@ -273,8 +279,8 @@ async def _run_shown(session: RunSession, mode: RunMode, daemon: DaemonSession |
 
 async def _run_with_prefect(session: RunSession) -> Report:
     """Run an open session and show it on the server at PREFECT_API_URL."""
-    url, headers = os.environ["PREFECT_API_URL"].strip().rstrip("/"), headers_from(os.environ)
-    return await run_displayed(session, PrefectMirrors(lambda: http.client(url, headers=headers)))
+    options = client_options(os.environ["PREFECT_API_URL"], os.environ)
+    return await run_displayed(session, PrefectMirrors(lambda: http.client(**options)))
 
 
 async def run_displayed(

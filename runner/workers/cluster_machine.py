@@ -32,7 +32,7 @@ from paddock.engine.system.processes import start_in_session
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import end, wait_for_event
 from paddock.runner.daemon.daemon_server import serve_or_join
-from paddock.runner.daemon.prefect_auth import headers_from
+from paddock.runner.daemon.prefect_client import client_options
 from paddock.runner.folders.folder_identity import file_system_of
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
@@ -207,7 +207,7 @@ async def check_prefect(api_url: str, work_pool: str) -> list[ClusterFinding]:
     url = api_url.rstrip("/")
     try:
         async with http.client(
-            url, headers=headers_from(os.environ), timeout_s=ANSWER_S, connect_s=ANSWER_S
+            **client_options(url, os.environ), timeout_s=ANSWER_S, connect_s=ANSWER_S
         ) as api:
             version = await api.get("/admin/version")
             if version.status_code == httpx.codes.UNAUTHORIZED:
@@ -222,7 +222,7 @@ async def check_prefect(api_url: str, work_pool: str) -> list[ClusterFinding]:
                 await _check_work_pool(api, work_pool),
                 await _make_crash_automation(api),
             ]
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
         words = f"its API at {url} cannot be used ({error or type(error).__name__})."
         remedy = "Start it with `prefect server start --host 0.0.0.0`, or correct PREFECT_API_URL."
         return [ClusterFinding("Prefect", "wrong", words, remedy)]
@@ -371,12 +371,12 @@ async def renew_crash_automation(api_url: str) -> None:
     for _ in range(N_LOOKS):  # its database may be locked for a moment
         try:
             async with http.client(
-                api_url.rstrip("/"), headers=headers_from(os.environ), timeout_s=ANSWER_S
+                **client_options(api_url, os.environ), timeout_s=ANSWER_S
             ) as api:
                 if await _replace_outdated(api, await _crash_automations(api)):
                     log.warning("Prefect: '%s' matched every flow run; replaced", CRASH_AUTOMATION)
                 return
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             words = str(error) or type(error).__name__
             await pauses.wait()
     log.warning("Prefect's automation '%s' cannot be checked: %s", CRASH_AUTOMATION, words)

@@ -34,13 +34,13 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext, refresh_global_settings_context
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
-from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL
 
 from paddock.engine.system import http
 from paddock.engine.system.tasks import end
 from paddock.runner import api
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, headers_from, signer_for
+from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, signer_for
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.drain import StopGate, stop_on_signals
@@ -305,14 +305,8 @@ async def _delegated(orders: RunOrders, job: SharedJob, told: Observer) -> Repor
 
     told.began(job.name, job.path.parent.name, ())
     await pipeline_flow.name_flow_run(job.name)
-    secret, key = PREFECT_API_AUTH_STRING.value(), PREFECT_API_KEY.value()
-    headers = headers_from(
-        {
-            CLIENT_VARIABLE: secret.get_secret_value() if secret else "",
-            "PREFECT_API_KEY": key.get_secret_value() if key else "",
-        }
-    )
-    async with http.client(PREFECT_API_URL.value() or "", headers=headers) as api:
+    options = pipeline_flow.api_options(PREFECT_API_URL.value() or "")
+    async with http.client(**options) as api:
         return await delegate_job(
             api,
             job,

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import inspect
+import json
 import keyword
 import logging
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause, PrefectException
 from prefect.logging import get_run_logger
+from prefect.settings import get_current_settings
 from prefect.states import Failed, Running
 from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.callables import generate_parameter_schema
@@ -41,6 +43,8 @@ from paddock.runner.bind.inputs_and_parameters import read_inputs
 from paddock.runner.config.pipeline_secrets import Redact
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.session import RunSession
+from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE
+from paddock.runner.daemon.prefect_client import client_options
 from paddock.runner.daemon.prefect_mirror import PrefectMirrors
 from paddock.runner.prefect.run_tracking import run_displayed
 from paddock.runner.progress.drain import StopGate, stop_on_signals
@@ -342,6 +346,20 @@ async def with_cancellation(report: Report) -> Report:
     return replace(report, message=(report.message or "").replace("Interrupted", wish[1], 1))
 
 
+def api_options(url: str) -> dict[str, Any]:
+    """Return the options of `http.client` for a server, with the settings of Prefect's client."""
+    settings = get_current_settings()
+    api, key, auth = settings.api, settings.api.key, settings.api.auth_string
+    environ = {
+        CLIENT_VARIABLE: auth.get_secret_value() if auth else "",
+        "PREFECT_API_KEY": key.get_secret_value() if key else "",
+        "PREFECT_API_SSL_CERT_FILE": api.ssl_cert_file or "",
+        "PREFECT_API_TLS_INSECURE_SKIP_VERIFY": str(api.tls_insecure_skip_verify),
+        "PREFECT_CLIENT_CUSTOM_HEADERS": json.dumps(settings.client.custom_headers),
+    }
+    return client_options(url, environ)
+
+
 async def run_in_current_flow(session: RunSession) -> Report:
     """Run an open session inside the current flow run: steps and chunks are its tasks.
 
@@ -351,8 +369,8 @@ async def run_in_current_flow(session: RunSession) -> Report:
     stats, context = session.stats, FlowRunContext.get()
     assert context is not None and context.flow_run is not None
     stats.observer = MultiObserver(stats.observer, _RunLogger(stats.secrets.redact))
-    url, headers = str(context.client.api_url).rstrip("/"), context.client._client.headers
-    display = PrefectMirrors(lambda: http.client(url, headers=headers))
+    options = api_options(str(context.client.api_url))
+    display = PrefectMirrors(lambda: http.client(**options))
     naming = name_flow_run(stats.run)
     # Who made its deployment starts it again when it is resumed.
     is_resumable = context.flow_run.deployment_id is not None

@@ -34,7 +34,8 @@ from paddock.runner.cli.arguments import (
     pipeline_file,
 )
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
-from paddock.runner.daemon.prefect_auth import headers_from, signer_for
+from paddock.runner.daemon.prefect_auth import signer_for
+from paddock.runner.daemon.prefect_client import client_options
 from paddock.runner.progress import console, events
 from paddock.runner.progress.drain import stop_on_signals
 from paddock.runner.schedule.triggered_pipeline import Consents
@@ -271,8 +272,7 @@ def cluster_run(
         stop = asyncio.Event()
         with stop_on_signals(stop):
             note = _without_repeats(console.print_err)
-            headers = headers_from(os.environ)
-            async with http.client(api_url.rstrip("/"), headers=headers) as api:
+            async with http.client(**client_options(api_url, os.environ)) as api:
                 return await delegation.delegate_job(api, job, stop=stop, note=note)
 
     report = asyncio.run(main())

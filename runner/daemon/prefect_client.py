@@ -1,0 +1,94 @@
+"""HTTP clients of a Prefect API, with the settings that Prefect's own client has.
+
+Its password or key, headers, certificates and CSRF tokens are sent to no other host: redirects are
+not followed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import uuid
+from collections.abc import AsyncGenerator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from paddock.engine.system import http
+
+from .prefect_auth import CLIENT_VARIABLE, basic_auth_headers
+
+if TYPE_CHECKING:
+    import httpx
+
+CUSTOM_HEADERS = "PREFECT_CLIENT_CUSTOM_HEADERS"
+FORBIDDEN = 403
+
+
+def client_options(url: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the options of `http.client` for a server; `environ` is as for Prefect's client.
+
+    Raises:
+        OSError: the file with certificates cannot be used.
+        ValueError: the headers are not a JSON object.
+    """
+    url, headers = url.strip().rstrip("/"), headers_from(environ)
+    auth = _csrf_auth(f"{url}/csrf-token", headers)
+    return {"url": url, "headers": headers, "verify": _verify(environ), "auth": auth}
+
+
+def headers_from(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers, as Prefect's client makes them.
+
+    >>> headers_from({"PREFECT_API_KEY": "k"}), headers_from({})
+    ({'Authorization': 'Bearer k'}, {})
+    >>> headers_from({"PREFECT_API_AUTH_STRING": "ada:secret", "PREFECT_API_KEY": "k"})
+    {'Authorization': 'Basic YWRhOnNlY3JldA=='}
+    >>> headers_from({"PREFECT_CLIENT_CUSTOM_HEADERS": '{"X-Team": "a"}'})
+    {'X-Team': 'a'}
+    """
+    headers: dict[str, str] = {}
+    if auth_string := environ.get(CLIENT_VARIABLE, "").strip():
+        headers = basic_auth_headers(auth_string)
+    elif api_key := environ.get("PREFECT_API_KEY", "").strip():
+        headers = {"Authorization": f"Bearer {api_key}"}
+    custom = http.json_object(environ.get(CUSTOM_HEADERS, "").strip().encode() or b"{}")
+    if custom is None:
+        raise ValueError(f'{CUSTOM_HEADERS} is not JSON such as {{"name": "value"}}')
+    return headers | {str(name): str(value) for name, value in custom.items()}
+
+
+def _verify(environ: Mapping[str, str]) -> ssl.SSLContext | bool:
+    unverified = environ.get("PREFECT_API_TLS_INSECURE_SKIP_VERIFY", "").strip().lower()
+    if unverified in ("1", "true", "yes", "on", "t", "y"):
+        return False
+    file = environ.get("PREFECT_API_SSL_CERT_FILE", "").strip()
+    return ssl.create_default_context(cafile=file) if file else True
+
+
+def _csrf_auth(url: str, headers: Mapping[str, str]) -> httpx.Auth:
+    """Return what asks for a CSRF token at `url` once the server refuses a request without one."""
+    import httpx  # takes 170 ms
+
+    class CsrfAuth(httpx.Auth):
+        def __init__(self) -> None:
+            self._own = {"Prefect-Csrf-Client": str(uuid.uuid4())}
+            self._asking = asyncio.Lock()
+
+        async def async_auth_flow(
+            self, request: httpx.Request
+        ) -> AsyncGenerator[httpx.Request, httpx.Response]:
+            sent = self._own
+            request.headers.update(sent)
+            answer = yield request
+            if answer.status_code != FORBIDDEN or b"CSRF token" not in await answer.aread():
+                return
+            async with self._asking:  # a new token ends the one before
+                if self._own is sent:
+                    client = {"client": sent["Prefect-Csrf-Client"]}
+                    answer = yield httpx.Request("GET", url, params=client, headers=headers)
+                    if answer.is_success:
+                        await answer.aread()
+                        self._own = {**sent, "Prefect-Csrf-Token": str(answer.json()["token"])}
+            request.headers.update(self._own)
+            yield request
+
+    return CsrfAuth()

@@ -1,0 +1,96 @@
+"""Prefect's API by plain HTTP, with the settings that Prefect's own client has."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.system import http
+from paddock.runner.daemon.prefect_client import client_options
+from paddock.runner.daemon.prefect_mirror import PrefectMirrors
+from paddock.runner.prefect.run_tracking import TrackingError, check_prefect_api
+from tests.fakes.far_side import certificate
+from tests.prefect_server import server
+from tests.runner.daemon.test_prefect_mirror import ended, update
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\ntrue"
+
+
+@asynccontextmanager
+async def answering(
+    answer: bytes, heads: list[str], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
+    """Serve one answer to all requests, whose heads are kept; yield the address."""
+
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append((await reader.readuntil(b"\r\n\r\n")).decode().lower())
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(respond, "127.0.0.1", 0, ssl=tls) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        yield f"http{'s' if tls else ''}://127.0.0.1:{port}/api"
+
+
+@pytest.mark.timeout(240)
+async def test_a_server_that_asks_for_csrf_tokens_shows_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_SERVER_CSRF_PROTECTION_ENABLED", "true")
+    with server(tmp_path) as url:
+        options = client_options(url, {})
+        mirrors = PrefectMirrors(lambda: http.client(**options))
+        mirrors.take(update())
+        mirrors.take(ended())
+        assert await mirrors.finish(120.0) == ""
+        async with http.client(**options) as api:
+            (run,) = (await api.post("/flow_runs/filter", json={})).json()
+        assert (run["name"], run["state_name"]) == ("calm-jay", "Completed")
+
+
+async def test_a_private_certificate_is_trusted_by_its_file_or_not_looked_at(
+    tmp_path: Path,
+) -> None:
+    file = certificate(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(file)
+    async with answering(OK, [], tls) as url:
+        with pytest.raises(TrackingError, match="certificate verify failed"):
+            await check_prefect_api({"PREFECT_API_URL": url})
+        for more in (
+            {"PREFECT_API_SSL_CERT_FILE": str(file)},
+            {"PREFECT_API_TLS_INSECURE_SKIP_VERIFY": "true"},
+        ):
+            await check_prefect_api({"PREFECT_API_URL": url, **more})
+    with pytest.raises(TrackingError, match="No such file"):
+        await check_prefect_api(
+            {"PREFECT_API_URL": url, "PREFECT_API_SSL_CERT_FILE": str(tmp_path / "none.pem")}
+        )
+
+
+async def test_headers_of_a_gateway_are_sent_and_a_redirect_gets_none_of_them() -> None:
+    theirs: list[str] = []
+    own: list[str] = []
+    environ = {"PREFECT_API_KEY": "k3y", "PREFECT_CLIENT_CUSTOM_HEADERS": '{"X-Gate": "op3n"}'}
+    async with answering(OK, theirs) as elsewhere:
+        to = b"HTTP/1.1 307 Moved\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n" % elsewhere.encode()
+        async with answering(to, own) as url:
+            with pytest.raises(TrackingError, match=f"redirects to '{elsewhere}'"):
+                await check_prefect_api({"PREFECT_API_URL": url, **environ})
+            mirrors = PrefectMirrors(lambda: http.client(**client_options(url, environ)))
+            mirrors.take(ended())
+            assert f"a redirect to {elsewhere}" in await mirrors.finish(60.0)
+    assert not theirs
+    assert all("x-gate: op3n" in head and "bearer k3y" in head for head in own)
+
+
+async def test_headers_that_are_no_json_are_an_error_that_names_the_variable() -> None:
+    environ = {"PREFECT_CLIENT_CUSTOM_HEADERS": "X-Gate=open", "PREFECT_API_URL": "http://x/api"}
+    with pytest.raises(TrackingError, match="PREFECT_CLIENT_CUSTOM_HEADERS is not JSON"):
+        await check_prefect_api(environ)
