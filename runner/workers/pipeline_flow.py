@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
@@ -156,10 +157,13 @@ def _flow_of(
     defaults = {name: _default(declared, base) for name, declared in pipeline.inputs.items()}
 
     async def run(**values: Any) -> State[Any]:
+        # The YAML may have changed since. What Prefect shows counts, but for inputs that are gone.
+        now = read_plan(path, options.text).pipeline.inputs
         given = {
             name: value.get_secret_value() if isinstance(value, SecretStr) else value
             for name, value in values.items()
-            if name not in defaults or value != defaults[name]
+            if not _is_same(value, _default(now[name], base) if name in now else defaults[name])
+            and not (value is None and defaults[name] is None)
         }
         return await _run(path, given, options, environment, ended)
 
@@ -204,6 +208,16 @@ def _default(declared: Input, base: Path) -> Any:
     if declared.type in ("path", "dir") and isinstance(declared.default, str):
         return str(base / declared.default)
     return declared.default
+
+
+def _is_same(value: Any, default: Any) -> bool:
+    """Return whether a parameter has its default's value and type.
+
+    >>> _is_same(Path("/in"), "/in"), _is_same(True, 1), _is_same([1], [True])
+    (True, False, False)
+    """
+    plain = partial(json.dumps, default=str, sort_keys=True)
+    return bool(plain(value) == plain(default))
 
 
 def _parameter(declared: Input, default: Any) -> inspect.Parameter:

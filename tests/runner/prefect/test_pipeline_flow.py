@@ -331,6 +331,39 @@ def test_an_input_that_no_flow_can_have_is_refused_by_its_name(tmp_path: Path, n
         flow(file)
 
 
+@pytest.mark.parametrize(
+    ("declared", "changed", "given", "seen"),
+    [
+        ("{type: int, default: 2}", "{type: int, default: 3}", 2, "2"),
+        ("{type: int, default: 2}", "{type: int, default: 3}", 3, "3"),
+        ("{type: bool, default: true}", "{type: bool, default: false}", True, "True"),
+        ("{type: json, default: 1}", "{type: json, default: 1}", True, "True"),
+        ("{type: json, default: [1]}", "{type: json, default: [1]}", [True], "[True]"),
+    ],
+)
+async def test_a_run_has_the_parameters_that_prefect_shows(
+    tmp_path: Path, declared: str, changed: str, given: Any, seen: str
+) -> None:
+    file, step = tmp_path / "pipeline.yaml", '{uses: files.write, with: {path: out, text: "%s"}}'
+    text = f"name: notes\ninputs: {{n: %s}}\nsteps: [{step % 'n is {{ inputs.n }}'}]\n"
+    file.write_text(text % declared)
+    notes = flow(file)
+    file.write_text(text % changed)
+    state = await notes.fn(n=given)
+    assert state.name == "Completed", state
+    assert (tmp_path / "out").read_text() == f"n is {seen}"
+
+
+async def test_an_input_that_the_yaml_has_no_more_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(f"name: notes\ninputs: {{n: {{type: int, default: 2}}}}\n{STEPS}")
+    notes = flow(file)
+    file.write_text(f"name: notes\n{STEPS}")
+    assert (await notes.fn(n=2)).name == "Completed"
+    with pytest.raises(PipelineError, match="'n'"):
+        await notes.fn(n=3)
+
+
 def test_a_flow_is_called_and_is_a_sub_flow_with_the_ledgers_names(
     desk: Desk, prefect_api: str
 ) -> None:
