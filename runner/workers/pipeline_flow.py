@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import inspect
 import json
@@ -60,6 +61,10 @@ from paddock.runner.progress.prefect_view import (
 from paddock.runner.progress.report import Report
 
 MODULE = __name__
+BY_PATH = {"entrypoint_type": EntrypointType.MODULE_PATH}
+KEPT = ("retries", "retry_delay_seconds", "timeout_seconds")
+HOOKS = ("on_running", "on_completion", "on_failure", "on_cancellation", "on_crashed")
+PREFECT_OPTIONS = RunOptions(trigger="Prefect")
 RESERVED = (*keyword.kwlist, "return_state", "wait_for")  # no flow can have such a parameter
 
 
@@ -75,6 +80,7 @@ class PipelineFlow(Flow[..., Any]):
     """A flow whose runs are a pipeline's."""
 
     secret_inputs: frozenset[str] = frozenset()
+    options = RunOptions()
 
     def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Return the parameters as Prefect stores them: secret ones as `***`."""
@@ -90,15 +96,48 @@ class PipelineFlow(Flow[..., Any]):
 
     def to_deployment(self, *args: Any, **options: Any) -> Any:
         """Make a deployment that any Prefect worker can load, by the pipeline's path."""
-        return super().to_deployment(*args, **_loaded_by_path(options))
+        return self._loaded_by_path(super().to_deployment(*args, **options | BY_PATH))
 
     async def ato_deployment(self, *args: Any, **options: Any) -> Any:
         """Make a deployment, in a running loop."""
-        return await super().ato_deployment(*args, **_loaded_by_path(options))
+        return self._loaded_by_path(await super().ato_deployment(*args, **options | BY_PATH))
 
+    def deploy(self, *args: Any, **options: Any) -> Any:
+        """Deploy it to a work pool.
 
-def _loaded_by_path(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {**options, "entrypoint_type": EntrypointType.MODULE_PATH}
+        Raises:
+            ValueError: it has what no worker can load.
+        """
+        self._refuse_unloadable()
+        return super().deploy(*args, **options)
+
+    async def adeploy(self, *args: Any, **options: Any) -> Any:
+        """Deploy it to a work pool, in a running loop."""
+        self._refuse_unloadable()
+        return await super().adeploy(*args, **options)
+
+    def _loaded_by_path(self, deployment: Any) -> Any:
+        """Have a worker load the flow with the options that it has here, see `__getattr__`."""
+        fields = (
+            (field.name, getattr(self.options, field.name))
+            for field in dataclasses.fields(RunOptions)
+        )
+        own = {name: value for name, value in fields if value != getattr(PREFECT_OPTIONS, name)}
+        kept = {name: getattr(self, name) for name in KEPT if getattr(self, name)}
+        if own or kept:
+            words = quote(json.dumps([own, kept], default=sorted, separators=(",", ":")), safe="")
+            deployment.entrypoint += f"?{words.replace('.', '%2E')}"
+        return deployment
+
+    def _refuse_unloadable(self) -> None:
+        hooks = [kind for kind in HOOKS if getattr(self, f"{kind}_hooks")]
+        what = hooks or [name for name in ("text",) if self.options.text is not None]
+        if what:
+            raise ValueError(
+                f"`deploy` cannot carry {' and '.join(map(repr, what))}: a worker loads the flow "
+                f"by the pipeline's path. Serve it, or make the flow in a module of your own and "
+                f"use `Flow.from_source(source, 'flows.py:name').deploy(…)`."
+            )
 
 
 def flow(path: str | Path, options: RunOptions | None = None) -> PipelineFlow:
@@ -109,7 +148,7 @@ def flow(path: str | Path, options: RunOptions | None = None) -> PipelineFlow:
     Raises:
         PipelineError: the YAML is wrong.
     """
-    return _flow_of(Path(path), options or RunOptions(trigger="Prefect"))
+    return _flow_of(Path(path), options or PREFECT_OPTIONS)
 
 
 def queue_schema(path: Path, text: str) -> dict[str, Any]:
@@ -131,10 +170,15 @@ def queue_schema(path: Path, text: str) -> dict[str, Any]:
 
 
 def __getattr__(name: str) -> PipelineFlow:
-    """Return the flow of the path that a deployment's entrypoint names."""
+    """Return the flow of the path that a deployment's entrypoint names, with its options."""
     if "/" not in name:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    return flow(unquote(name))
+    path, _, options = name.partition("?")
+    own, kept = json.loads(unquote(options) or "[{}, {}]")
+    given: dict[str, Any] = {
+        key: frozenset(value) if isinstance(value, list) else value for key, value in own.items()
+    }
+    return flow(unquote(path), replace(PREFECT_OPTIONS, **given)).with_options(**kept)
 
 
 def _flow_of(
@@ -174,6 +218,7 @@ def _flow_of(
     # A deployment finds it by this name, see `__getattr__`; Prefect splits it at dots and colons.
     run.__module__ = MODULE
     run.__name__ = run.__qualname__ = quote(str(path)).replace(".", "%2E")
+    run.options = options  # type: ignore[attr-defined]
     run.secret_inputs = frozenset(  # type: ignore[attr-defined]
         name for name, declared in pipeline.inputs.items() if declared.is_secret
     )

@@ -19,6 +19,7 @@ import pytest
 
 from paddock.pipelines.errors import PipelineError
 from paddock.runner import flow
+from paddock.runner.core.run_options import RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.settings import STATE_FOLDER
 from tests.runner.prefect.test_flow import ROOT
@@ -314,6 +315,32 @@ def test_a_deployment_names_the_pipelines_file_and_is_loaded_from_there(tmp_path
     assert deployment.entrypoint is not None
     again: Any = load_flow_from_entrypoint(deployment.entrypoint)
     assert (again.name, again.version) == ("notes", flow(file).version)
+
+
+def test_a_deployment_has_the_options_and_retries_of_its_flow(tmp_path: Path) -> None:
+    from prefect.flows import load_flow_from_entrypoint
+
+    file = tmp_path / "v1.2" / "pipeline.yaml"
+    file.parent.mkdir()
+    file.write_text(f"name: notes\n{NOTES}")
+    options = RunOptions(force=frozenset({"a.b", "c?"}), retry_failed=True, wait_s=1.5)
+    made = flow(file, options).with_options(retries=2, retry_delay_seconds=[1, 2.5])
+    again: Any = load_flow_from_entrypoint(made.to_deployment("nightly").entrypoint or "")
+    assert again.options == options
+    assert (again.retries, again.retry_delay_seconds) == (2, [1, 2.5])
+    once_more: Any = load_flow_from_entrypoint(again.to_deployment("b").entrypoint)
+    assert once_more.options == options
+
+
+@pytest.mark.parametrize("name", ["on_running", "on_failure", "on_cancellation"])
+def test_hooks_that_no_worker_could_load_are_refused_by_deploy(tmp_path: Path, name: Any) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(f"name: notes\n{NOTES}")
+    made = flow(file).with_options(**{name: [print]})
+    with pytest.raises(ValueError, match=f"`deploy` cannot carry '{name}'"):
+        made.deploy("nightly", work_pool_name="pool")
+    with pytest.raises(ValueError, match="`deploy` cannot carry 'text'"):
+        flow(file, RunOptions(text=file.read_text())).deploy("nightly", work_pool_name="pool")
 
 
 def test_a_wrong_pipeline_is_refused_when_the_flow_is_made(tmp_path: Path) -> None:
