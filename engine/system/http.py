@@ -60,10 +60,14 @@ def client(
     """Return a client that opens as many connections as needed and follows no redirects.
 
     `timeout_s` is that of each read and write; `n_idle` connections stay open for `idle_s` after
-    their last request. `options` are httpx's.
+    their last request. `options` are httpx's; `auth_flow` is the method of its `Auth`, which may
+    send a request once more.
     """
     import httpx
 
+    if auth_flow := options.pop("auth_flow", None):
+        options["auth"] = auth = httpx.Auth()
+        auth.async_auth_flow = auth_flow  # type: ignore[method-assign]
     return httpx.AsyncClient(
         base_url=url,
         headers=dict(headers or {}),

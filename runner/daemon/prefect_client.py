@@ -31,8 +31,9 @@ def client_options(url: str, environ: Mapping[str, str]) -> dict[str, Any]:
         ValueError: the headers are not a JSON object.
     """
     url, headers = url.strip().rstrip("/"), headers_from(environ)
-    auth = _csrf_auth(f"{url}/csrf-token", headers)
-    return {"url": url, "headers": headers, "verify": _verify(environ), "auth": auth}
+    tokens = CsrfTokens(f"{url}/csrf-token", headers)
+    verify = _verify(environ)
+    return {"url": url, "headers": headers, "verify": verify, "auth_flow": tokens.auth_flow}
 
 
 def headers_from(environ: Mapping[str, str]) -> dict[str, str]:
@@ -64,31 +65,32 @@ def _verify(environ: Mapping[str, str]) -> ssl.SSLContext | bool:
     return ssl.create_default_context(cafile=file) if file else True
 
 
-def _csrf_auth(url: str, headers: Mapping[str, str]) -> httpx.Auth:
-    """Return what asks for a CSRF token at `url` once the server refuses a request without one."""
-    import httpx  # takes 170 ms
+class CsrfTokens:
+    """Asks for a CSRF token once the server refuses a request without one."""
 
-    class CsrfAuth(httpx.Auth):
-        def __init__(self) -> None:
-            self._own = {"Prefect-Csrf-Client": str(uuid.uuid4())}
-            self._asking = asyncio.Lock()
+    def __init__(self, url: str, headers: Mapping[str, str]) -> None:
+        """`url`: where tokens are made; `headers`: those of the client."""
+        self._url = url
+        self._client_headers = headers
+        self._own = {"Prefect-Csrf-Client": str(uuid.uuid4())}
+        self._asking = asyncio.Lock()
 
-        async def async_auth_flow(
-            self, request: httpx.Request
-        ) -> AsyncGenerator[httpx.Request, httpx.Response]:
-            sent = self._own
-            request.headers.update(sent)
-            answer = yield request
-            if answer.status_code != FORBIDDEN or b"CSRF token" not in await answer.aread():
-                return
-            async with self._asking:  # a new token ends the one before
-                if self._own is sent:
-                    client = {"client": sent["Prefect-Csrf-Client"]}
-                    answer = yield httpx.Request("GET", url, params=client, headers=headers)
-                    if answer.is_success:
-                        await answer.aread()
-                        self._own = {**sent, "Prefect-Csrf-Token": str(answer.json()["token"])}
-            request.headers.update(self._own)
-            yield request
-
-    return CsrfAuth()
+    async def auth_flow(
+        self, request: httpx.Request
+    ) -> AsyncGenerator[httpx.Request, httpx.Response]:
+        """Yield the request, and if need be one for a token and the request again."""
+        sent = self._own
+        request.headers.update(sent)
+        answer = yield request
+        if answer.status_code != FORBIDDEN or b"CSRF token" not in await answer.aread():
+            return
+        async with self._asking:  # a new token ends the one before
+            if self._own is sent:
+                client = {"client": sent["Prefect-Csrf-Client"]}
+                headers = self._client_headers
+                answer = yield type(request)("GET", self._url, params=client, headers=headers)
+                if answer.is_success:
+                    token = http.json_object(await answer.aread()) or {}
+                    self._own = {**sent, "Prefect-Csrf-Token": str(token.get("token"))}
+        request.headers.update(self._own)
+        yield request

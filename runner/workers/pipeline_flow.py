@@ -37,6 +37,7 @@ from prefect.utilities.engine import propose_state
 from pydantic import Field, SecretStr, WithJsonSchema
 
 from paddock.engine.system import http
+from paddock.engine.system.samples import ItemSample
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.keys import Input
 from paddock.runner import api
@@ -125,7 +126,7 @@ class PipelineFlow(Flow[..., Any]):
         own = {name: value for name, value in fields if value != getattr(PREFECT_OPTIONS, name)}
         kept = {name: getattr(self, name) for name in KEPT if getattr(self, name)}
         if own or kept:
-            words = quote(json.dumps([own, kept], default=sorted, separators=(",", ":")), safe="")
+            words = quote(json.dumps([own, kept], default=_as_json), safe="")
             deployment.entrypoint += f"?{words.replace('.', '%2E')}"
         return deployment
 
@@ -169,6 +170,10 @@ def queue_schema(path: Path, text: str) -> dict[str, Any]:
     }
 
 
+def _as_json(value: frozenset[str] | ItemSample) -> Any:
+    return sorted(value) if isinstance(value, frozenset) else dataclasses.asdict(value)
+
+
 def __getattr__(name: str) -> PipelineFlow:
     """Return the flow of the path that a deployment's entrypoint names, with its options."""
     if "/" not in name:
@@ -178,6 +183,8 @@ def __getattr__(name: str) -> PipelineFlow:
     given: dict[str, Any] = {
         key: frozenset(value) if isinstance(value, list) else value for key, value in own.items()
     }
+    if sample := given.get("sample"):
+        given["sample"] = ItemSample(**sample)
     return flow(unquote(path), replace(PREFECT_OPTIONS, **given)).with_options(**kept)
 
 

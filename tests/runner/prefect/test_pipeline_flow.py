@@ -17,6 +17,7 @@ import httpx
 import psutil
 import pytest
 
+from paddock.engine.system.samples import ItemSample
 from paddock.pipelines.errors import PipelineError
 from paddock.runner import flow
 from paddock.runner.core.run_options import RunOptions
@@ -323,7 +324,12 @@ def test_a_deployment_has_the_options_and_retries_of_its_flow(tmp_path: Path) ->
     file = tmp_path / "v1.2" / "pipeline.yaml"
     file.parent.mkdir()
     file.write_text(f"name: notes\n{NOTES}")
-    options = RunOptions(force=frozenset({"a.b", "c?"}), retry_failed=True, wait_s=1.5)
+    options = RunOptions(
+        force=frozenset({"a.b", "c?"}),
+        retry_failed=True,
+        wait_s=1.5,
+        sample=ItemSample(3, 7, "x.y"),
+    )
     made = flow(file, options).with_options(retries=2, retry_delay_seconds=[1, 2.5])
     again: Any = load_flow_from_entrypoint(made.to_deployment("nightly").entrypoint or "")
     assert again.options == options
