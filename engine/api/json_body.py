@@ -1,22 +1,19 @@
-"""Read a request's body as JSON, and its fields by type, with the error texts of Ollama's API.
+"""Read a request's body as JSON; `body_models` reads its fields by type.
 
 What is wrong raises ApiError (400).
 `Content-Type` is ignored: `curl -d` sends a wrong one. Keys are matched without regard to case;
 half a surrogate pair and bad UTF-8 become U+FFFD. Both are as in Go's decoder, which Ollama uses.
-The middleware `BodyLimit` limits the size. OpenAI's endpoints read fields by
-`openai.requests.Fields`, because their clients know other error texts and fields by their path.
+The middleware `BodyLimit` limits the size.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import json
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 from starlette.requests import Request
 
@@ -33,18 +30,15 @@ _HUGE_NUMBER = re.compile(r"[0-9]{309}|[eE]\+?[0-9]{3}")
 """Occurs in every number beyond the range of a double."""
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_JSON_TYPES = {
-    bool: "true or false",
-    int: "a number",
+_TYPE_NAMES: Mapping[type, str] = {
+    bool: "a boolean",
+    int: "an integer",
     float: "a number",
-    str: "a text",
-    list: "a list",
+    str: "a string",
+    list: "an array",
     dict: "an object",
     type(None): "null",
 }
-
-
-_T = TypeVar("_T")
 
 
 async def read_body(request: Request) -> bytes:
@@ -82,7 +76,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ApiError(400, f"the body must be a JSON object, not {_JSON_TYPES[type(value)]}")
+        raise ApiError(400, f"the body must be a JSON object, not {type_name(value)}")
     return lower_case_keys(value)
 
 
@@ -157,91 +151,11 @@ def _without_surrogates(value: Any) -> Any:
     return value
 
 
+def type_name(value: Any) -> str:
+    """Return the name of a JSON value's type, with its article."""
+    return _TYPE_NAMES[type(value)]
+
+
 def lower_case_keys(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return an object with its names in lower case; of equal names the last counts."""
     return {name.lower(): one for name, one in value.items()}
-
-
-# Fields by type. Absent and null fields have the default. A value of another type raises ApiError
-# (400), which names the field.
-
-
-def _typed(
-    body: Mapping[str, Any], name: str, kind: type[_T] | tuple[type[_T], ...], wanted: str
-) -> _T | None:
-    value = body.get(name)
-    if value is None:
-        return None
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise _wrong_type(name, wanted, value)
-    return value
-
-
-def text_of(body: Mapping[str, Any], name: str) -> str:
-    """Return a text; empty where there is none."""
-    return _typed(body, name, str, "a text") or ""
-
-
-def flag_of(body: Mapping[str, Any], name: str, default: bool = False) -> bool:
-    value = _typed(body, name, bool, "true or false")
-    return default if value is None else value
-
-
-def integer_of(body: Mapping[str, Any], name: str) -> int | None:
-    """Return a whole number (`2.0` is one)."""
-    value = body.get(name)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return _typed(body, name, int, "a whole number")
-
-
-def number_of(body: Mapping[str, Any], name: str) -> float | None:
-    value = _typed(body, name, (int, float), "a number")
-    try:
-        return None if value is None else float(value)
-    except OverflowError:
-        raise ApiError(400, f"`{name}` is too large a number") from None
-
-
-def object_of(body: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return an object as it is; empty where there is none."""
-    return _typed(body, name, dict, "an object") or {}
-
-
-def list_of(body: Mapping[str, Any], name: str) -> list[Any]:
-    """Return a list of any values; empty where there is none."""
-    return _typed(body, name, list, "a list") or []
-
-
-def texts_of(body: Mapping[str, Any], name: str) -> list[str]:
-    return _list_of_type(body, name, str, "a text")
-
-
-def objects_of(body: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    return _list_of_type(body, name, dict, "an object")
-
-
-def integers_of(body: Mapping[str, Any], name: str) -> list[int]:
-    return _list_of_type(body, name, int, "a whole number")
-
-
-def _list_of_type(body: Mapping[str, Any], name: str, kind: type[_T], wanted: str) -> list[_T]:
-    values = list_of(body, name)
-    for value in values:
-        if not isinstance(value, kind) or isinstance(value, bool):
-            raise _wrong_type(f"{name}[]", wanted, value)
-    return values
-
-
-def _wrong_type(name: str, wanted: str, value: Any) -> ApiError:
-    found = _JSON_TYPES[type(value)]
-    return ApiError(400, f"`{name}` must be {wanted}, not {found}", param=name)
-
-
-def decode_base64(text: str, name: str) -> bytes:
-    """Return the bytes of a base64 text, padded or not."""
-    bare = "".join(text.split())
-    try:
-        return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise ApiError(400, f"`{name}` is not base64: illegal base64 data", param=name) from None

@@ -47,9 +47,9 @@ BODIES = [
         Row("many digits", ask, b'{"model": ' + b"9" * 5000 + b"}", 400,
             re.compile("malformed JSON: ")),
         Row("bytes", ask, bytes(range(256)), 400, re.compile("malformed JSON: ")),
-        Row("a list", ask, b"[]", 400, error="the body must be a JSON object, not a list"),
-        Row("a text", ask, b'"x"', 400, error="the body must be a JSON object, not a text"),
-        Row("a number", ask, b"7", 400, error="the body must be a JSON object, not a number"),
+        Row("a list", ask, b"[]", 400, error="the body must be a JSON object, not an array"),
+        Row("a text", ask, b'"x"', 400, error="the body must be a JSON object, not a string"),
+        Row("a number", ask, b"7", 400, error="the body must be a JSON object, not an integer"),
     )
 ]  # fmt: skip
 
@@ -76,7 +76,7 @@ GENERATE = [
     Row("null is an empty object", "POST /api/generate", b"null", 404, error="model '' not found"),
     Row("missing model", "POST /api/generate", {"model": "x"}, 404, error="model 'x' not found"),
     Row("of another type", "POST /api/generate", {"model": 7}, 400,
-        error="`model` must be a text, not a number"),
+        error="model: must be a string, not an integer"),
     *(
         Row(f"raw with {name}", "POST /api/generate",
             {"model": CHAT, "prompt": "Hi", "raw": True, name: value}, 400,
@@ -127,14 +127,14 @@ GENERATE = [
         error=TOO_LONG),
     Row("images that are no base64", "POST /api/generate",
         {"model": CHAT, "prompt": "Hi", "images": ["!!"]}, 400,
-        error="`images` is not base64: illegal base64 data"),
+        error="images.0: illegal base64 data"),
     Row("images where there are no eyes", "POST /api/generate",
         {"model": CHAT, "prompt": "Hi", "images": ["aGk="]}, 400,
         error="model 'smollm2:135m' cannot see images: it has no projector"),
     Row("a bad template", "POST /api/generate",
         {"model": CHAT, "prompt": "Hi", "template": "{{ .Prompt "}, 500, re.compile("error")),
     Row("a prompt of another type", "POST /api/generate", {"model": CHAT, "prompt": ["Hi"]}, 400,
-        error="`prompt` must be a text, not a list"),
+        error="prompt: must be a string, not an array"),
     *(
         Row(f"keep_alive {value!r}", "POST /api/generate", {"model": CHAT, "keep_alive": value},
             400, error=error)
@@ -173,21 +173,21 @@ CHATS = [
         {"model": CHAT, "messages": [{"role": "user", "content": LONG}], "shift": False,
          "options": {"num_ctx": 512}}, 400, error=TOO_LONG),
     Row("messages of another type", "POST /api/chat", {"model": CHAT, "messages": "Hi"}, 400,
-        error="`messages` must be a list, not a text"),
+        error="messages: must be an array, not a string"),
     Row("a turn of another type", "POST /api/chat", {"model": CHAT, "messages": ["Hi"]}, 400,
-        error="`messages[]` must be an object, not a text"),
+        error="messages.0: must be an object, not a string"),
     Row("content of another type", "POST /api/chat",
         {"model": CHAT, "messages": [{"role": "user", "content": [{"type": "text"}]}]}, 400,
-        error="`content` must be a text, not a list"),
+        error="messages.0.content: must be a string, not an array"),
     Row("images", "POST /api/chat",
         {"model": CHAT, "messages": [{"role": "user", "content": "?", "images": ["aGk="]}]}, 400,
         error="model 'smollm2:135m' cannot see images: it has no projector"),
     Row("images that are no base64", "POST /api/chat",
         {"model": CHAT, "messages": [{"role": "user", "content": "?", "images": ["é"]}]}, 400,
-        error="`images` is not base64: illegal base64 data"),
+        error="messages.0.images.0: illegal base64 data"),
     Row("a tool without a name", "POST /api/chat",
         {"model": CHAT, "messages": TURN, "tools": [{"type": "function"}]}, 400,
-        error="a tool needs a `function` with a `name`"),
+        error="tools.0.function is required"),
 ]  # fmt: skip
 
 ODD_INPUTS: tuple[object, ...] = (5, True, {}, [1], ["a", None], [["a"]])

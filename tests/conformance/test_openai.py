@@ -109,7 +109,7 @@ OTHERS = [
     Row("an empty prompt", "POST /v1/completions", {"model": CHAT, "prompt": [], "max_tokens": 1},
         400, error("invalid prompt", "prompt")),
     Row("nothing to answer", "POST /v1/responses", {"model": CHAT}, 400,
-        error("Missing required parameter: 'input'.", "input")),
+        error("Missing required parameter: 'input'.", "input", "missing_required_parameter")),
     Row("a model's page", f"GET /v1/models/{CHAT}", None, 200, re.compile('"owned_by":"library"')),
     Row("nobody's page", "GET /v1/models/nobody", None, 404,
         error("model 'nobody' not found", "model", "model_not_found", "not_found_error")),

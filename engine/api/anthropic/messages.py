@@ -19,24 +19,16 @@ import json
 import secrets
 from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
+from pydantic import BeforeValidator, Field, field_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
+from paddock.engine.api.body_models import Base64, Body, Items, Needed, TextOr, Tree, Whole, refused
 from paddock.engine.api.errors import ApiError, error_body
-from paddock.engine.api.json_body import (
-    decode_base64,
-    flag_of,
-    integer_of,
-    number_of,
-    object_of,
-    objects_of,
-    read_json,
-    text_of,
-    texts_of,
-)
+from paddock.engine.api.json_body import read_json
 from paddock.engine.api.request_log import note_model
 from paddock.engine.api.service import Service, priority_of, service_of
 from paddock.engine.api.streaming import (
@@ -229,164 +221,177 @@ def model_value(name: str, card: ModelCard) -> dict[str, Any]:
     }
 
 
-_ROLES = ("user", "assistant", "system")
+class _Fields(Body):
+    dialect = "anthropic"
 
 
-def read_messages(body: Mapping[str, Any]) -> tuple[Message, ...]:
-    """Return `system` and `messages`."""
-    messages: list[Message] = []
-    system = _text_only(body.get("system"), "system")
-    if system:
-        messages.append(Message("system", system))
-    given = body.get("messages")
-    if given is None or given == []:
-        raise ApiError(400, "messages is required", param="messages")
-    if not isinstance(given, list):
-        _refuse("messages", "must be a list")
-    for number, raw in enumerate(given):
-        where = f"messages.{number}"
-        if not isinstance(raw, dict):
-            _refuse(where, "must be an object")
-        messages += _read_message(raw, where)
-    return with_tool_names(messages)
+class _TextBlock(_Fields):
+    type: Literal["text"]
+    text: str = ""
 
 
-@dataclass(slots=True)
-class _BlockContents:
-    """The contents of one message's blocks."""
+class _ImageSource(_Fields):
+    type: Literal["base64", "url"]
+    data: Base64 = b""
 
-    texts: list[str] = field(default_factory=list)
-    images: list[bytes] = field(default_factory=list)
-    calls: list[ToolCall] = field(default_factory=list)
-    thoughts: list[str] = field(default_factory=list)
-    results: list[Message] = field(default_factory=list)
-
-    @property
-    def text(self) -> str:
-        return "\n\n".join(filter(None, self.texts))
+    @field_validator("type")
+    @classmethod
+    def _is_here(cls, kind: str) -> str:
+        if kind == "url":
+            raise refused("image URLs are not fetched; send the image itself as base64")
+        return kind
 
 
-def _read_message(raw: Mapping[str, Any], where: str) -> list[Message]:
-    role = text_of(raw, "role").lower()
-    if role not in _ROLES:
-        _refuse(f"{where}.role", f"must be 'user' or 'assistant', not {_short(role)}")
-    content = raw.get("content")
-    if isinstance(content, str):
-        return [Message(role, content)]
-    found = _BlockContents()
-    for place, block in _each_block(content, f"{where}.content"):
-        _collect_block(block, place, found)
-    messages = list(found.results)
-    if found.texts or found.images or found.calls or found.thoughts or not messages:
-        reasoning = "\n\n".join(found.thoughts)
-        images, calls = tuple(found.images), tuple(found.calls)
-        messages.append(Message(role, found.text, reasoning, images, calls))
-    return messages
+class _ImageBlock(_Fields):
+    type: Literal["image"]
+    source: _ImageSource
 
 
-def _each_block(content: Any, where: str) -> Iterable[tuple[str, Mapping[str, Any]]]:
-    """Yield each block with its path."""
-    if not isinstance(content, list):
-        _refuse(where, "must be a string or a list of content blocks")
-    for number, block in enumerate(content):
-        if not isinstance(block, dict):
-            _refuse(f"{where}.{number}", "must be an object")
-        yield f"{where}.{number}", block
+def _as_blocks(content: Any) -> Any:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-def _collect_block(block: Mapping[str, Any], where: str, found: _BlockContents) -> None:
-    match block.get("type"):
-        case "text":
-            found.texts.append(text_of(block, "text"))
-        case "image":
-            found.images.append(_image(block, where))
-        case "document":
-            found.texts.append(_document(block, where))
-        case "search_result":
-            found.texts.append(
-                _with_title(block, _text_only(block.get("content"), f"{where}.content"))
-            )
-        case "tool_use":
-            found.calls.append(_tool_call(block, where))
-        case "tool_result":
-            found.results.append(_tool_result(block, where))
-        case "thinking":
-            found.thoughts.append(text_of(block, "thinking"))
-        case "redacted_thinking":
-            pass  # only Anthropic can read it
-        case other:
-            _refuse(f"{where}.type", f"content blocks of type {_short(other)} are not supported")
+_Texts = Annotated[Items[_TextBlock], BeforeValidator(_as_blocks)]
+"""A string, or text blocks."""
 
 
-def _tool_call(block: Mapping[str, Any], where: str) -> ToolCall:
-    for name in ("id", "name"):
-        if not text_of(block, name):
-            _refuse(where, f"tool_use block missing required '{name}' field")
-    return ToolCall(text_of(block, "name"), object_of(block, "input"), text_of(block, "id"))
+def _joined(texts: _Texts) -> str:
+    return _paragraphs(one.text for one in texts)
 
 
-def _tool_result(block: Mapping[str, Any], where: str) -> Message:
-    content = block.get("content")
-    found = _BlockContents()
-    if isinstance(content, str):
-        found.texts.append(content)
-    elif content is not None:
-        for place, one in _each_block(content, f"{where}.content"):
-            if one.get("type") in ("tool_use", "tool_result", "thinking", "redacted_thinking"):
-                _refuse(f"{place}.type", "is not possible within a tool's result")
-            _collect_block(one, place, found)
-    text = found.text
-    if flag_of(block, "is_error"):
-        text = f"Error: {text}" if text else "Error"
-    return Message(
-        "tool", text, images=tuple(found.images), tool_call_id=text_of(block, "tool_use_id")
-    )
-
-
-def _image(block: Mapping[str, Any], where: str) -> bytes:
-    source = object_of(block, "source")
-    kind = source.get("type")
-    if kind == "base64":
-        return decode_base64(text_of(source, "data"), f"{where}.source.data")
-    if kind == "url":
-        _refuse(f"{where}.source", "image URLs are not fetched; send the image itself as base64")
-    _refuse(f"{where}.source.type", f"must be 'base64', not {_short(kind)}")
-
-
-def _document(block: Mapping[str, Any], where: str) -> str:
-    source = object_of(block, "source")
-    match source.get("type"):
-        case "text":
-            return _with_title(block, text_of(source, "data"))
-        case "content":
-            return _with_title(block, _text_only(source.get("content"), f"{where}.source.content"))
-    kind = source.get("media_type") or source.get("type")
-    _refuse(f"{where}.source", f"documents of type {_short(kind)} are not supported; send text")
-
-
-def _with_title(block: Mapping[str, Any], text: str) -> str:
-    return "\n\n".join(filter(None, (text_of(block, "title"), text)))
-
-
-def _text_only(content: Any, where: str) -> str:
-    """Return the text of a string or of text blocks."""
-    if content is None or isinstance(content, str):
-        return content or ""
-    texts = []
-    for place, block in _each_block(content, where):
-        if block.get("type") != "text":
-            _refuse(f"{place}.type", f"must be 'text', not {_short(block.get('type'))}")
-        texts.append(text_of(block, "text"))
+def _paragraphs(texts: Iterable[str]) -> str:
     return "\n\n".join(filter(None, texts))
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+class _DocumentSource(_Fields):
+    type: Literal["text", "content"]
+    data: str = ""
+    content: _Texts = ()
+
+    @property
+    def text(self) -> str:
+        return self.data if self.type == "text" else _joined(self.content)
 
 
-def _refuse(where: str, why: str) -> NoReturn:
-    raise ApiError(400, f"{where}: {why}", param=where)
+class _DocumentBlock(_Fields):
+    type: Literal["document"]
+    title: str = ""
+    source: _DocumentSource
+
+    @property
+    def text(self) -> str:
+        return _paragraphs((self.title, self.source.text))
+
+
+class _SearchResultBlock(_Fields):
+    type: Literal["search_result"]
+    title: str = ""
+    content: _Texts = ()
+
+    @property
+    def text(self) -> str:
+        return _paragraphs((self.title, _joined(self.content)))
+
+
+_WRITTEN_BLOCKS = (_TextBlock, _DocumentBlock, _SearchResultBlock)
+_Contents = _TextBlock | _ImageBlock | _DocumentBlock | _SearchResultBlock
+
+
+def _text_and_images(blocks: Iterable[Body]) -> tuple[str, tuple[bytes, ...]]:
+    texts = [
+        one for one in blocks if isinstance(one, _TextBlock | _DocumentBlock | _SearchResultBlock)
+    ]
+    images = tuple(one.source.data for one in blocks if isinstance(one, _ImageBlock))
+    return _paragraphs(one.text for one in texts), images
+
+
+class _ToolUseBlock(_Fields):
+    type: Literal["tool_use"]
+    id: Needed
+    name: Needed
+    input: dict[str, Any] = Field(default_factory=dict)
+
+
+class _ToolResultBlock(_Fields):
+    type: Literal["tool_result"]
+    tool_use_id: str = ""
+    content: Annotated[
+        Items[Annotated[_Contents, Field(discriminator="type")]], BeforeValidator(_as_blocks)
+    ] = ()
+    is_error: bool = False
+
+    def message(self) -> Message:
+        text, images = _text_and_images(self.content)
+        if self.is_error:
+            text = f"Error: {text}" if text else "Error"
+        return Message("tool", text, images=images, tool_call_id=self.tool_use_id)
+
+
+class _ThinkingBlock(_Fields):
+    type: Literal["thinking", "redacted_thinking"]
+    thinking: str = ""
+
+
+_Block = Annotated[
+    _Contents | _ToolUseBlock | _ToolResultBlock | _ThinkingBlock, Field(discriminator="type")
+]
+
+
+def _lower(text: Any) -> Any:
+    return text.strip().lower() if isinstance(text, str) else text
+
+
+class _Turn(_Fields):
+    role: Annotated[Literal["user", "assistant", "system"], BeforeValidator(_lower)]
+    content: TextOr[_Block]
+
+    def messages(self) -> list[Message]:
+        """Return tool results, then all else as one message."""
+        if isinstance(self.content, str):
+            return [Message(self.role, self.content)]
+        results = [one.message() for one in self.content if isinstance(one, _ToolResultBlock)]
+        unread = ("tool_result", "redacted_thinking")  # only Anthropic can read the latter
+        blocks = [one for one in self.content if one.type not in unread]
+        if not blocks and results:
+            return results
+        text, images = _text_and_images(blocks)
+        reasoning = _paragraphs(one.thinking for one in blocks if isinstance(one, _ThinkingBlock))
+        uses = (one for one in blocks if isinstance(one, _ToolUseBlock))
+        calls = tuple(ToolCall(one.name, one.input, one.id) for one in uses)
+        return [*results, Message(self.role, text, reasoning, images, calls)]
+
+
+class _ToolFields(_Fields):
+    type: Literal["custom"] = "custom"
+    name: Needed
+    description: str = ""
+    input_schema: dict[str, Any] = Field(default_factory=dict)
+
+
+class _Thinking(_Fields):
+    type: Literal["enabled", "adaptive", "between_tools", "disabled"] | None = None
+    display: str = ""
+
+
+class _Format(_Fields):
+    type: Literal["json_schema"]
+    schema_: Tree = Field(alias="schema")
+
+
+class _OutputConfig(_Fields):
+    effort: Annotated[
+        Literal["low", "medium", "high", "xhigh", "max"] | None, BeforeValidator(_lower)
+    ] = None
+    format: _Format | None = None
+
+
+_EFFORT_LEVELS: Mapping[str | None, Think] = {
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "high",
+    "max": "high",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -401,20 +406,45 @@ class MessagesPrompt:
     think: Think
 
 
-def read_prompt(body: Mapping[str, Any]) -> MessagesPrompt:
-    model = _read_model(body)
-    # Parsed, because clients may not name a model by a file's path.
-    spec = ModelSpec(parse_name(model).short)
-    messages = read_messages(body)
-    tools = tuple(_read_tool(one, f"tools.{n}") for n, one in enumerate(objects_of(body, "tools")))
-    return MessagesPrompt(model, spec, messages, tools, _read_think(body))
+class PromptBody(_Fields):
+    """The fields of both endpoints."""
+
+    model: Needed
+    system: _Texts = ()
+    messages: Annotated[Items[_Turn], Field(min_length=1)]
+    tools: Items[_ToolFields] = ()
+    thinking: _Thinking = _Thinking()
+    output_config: _OutputConfig = _OutputConfig()
+
+    def prompt(self) -> MessagesPrompt:
+        # Parsed, because clients may not name a model by a file's path.
+        spec = ModelSpec(parse_name(self.model).short)
+        system = _joined(self.system)
+        messages = [Message("system", system)] if system else []
+        messages += (message for turn in self.messages for message in turn.messages())
+        tools = tuple(Tool(one.name, one.description, one.input_schema) for one in self.tools)
+        return MessagesPrompt(self.model, spec, with_tool_names(messages), tools, self._think())
+
+    def _think(self) -> Think:
+        """Return the reasoning effort; as in Anthropic's API, the default is no reasoning."""
+        if self.thinking.type == "disabled":
+            return False
+        return _EFFORT_LEVELS.get(self.output_config.effort) or self.thinking.type is not None
 
 
-def _read_model(body: Mapping[str, Any]) -> str:
-    model = text_of(body, "model")
-    if not model:
-        raise ApiError(400, "model is required", param="model")
-    return model
+_TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+
+
+class _ToolChoice(_Fields):
+    type: Literal["auto", "any", "none", "tool"] = "auto"
+    name: str = ""
+    disable_parallel_tool_use: bool = False
+
+    def choice(self) -> str:
+        """Return the choice in the engine's words."""
+        if self.type == "tool" and not self.name:
+            raise ApiError(400, "tool_choice.name is required", param="tool_choice.name")
+        return _TOOL_CHOICES.get(self.type, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,101 +457,52 @@ class MessagesRequest:
     format: MessageFormat
 
 
-def read_messages_request(body: Mapping[str, Any], priority: Priority) -> MessagesRequest:
-    _read_model(body)
-    max_tokens = integer_of(body, "max_tokens")
-    if max_tokens is None or max_tokens <= 0:
-        raise ApiError(400, "max_tokens is required and must be positive", param="max_tokens")
-    prompt = read_prompt(body)
-    choice = object_of(body, "tool_choice")
-    params = {
-        "max_tokens": max_tokens,
-        "temperature": number_of(body, "temperature"),
-        "top_p": number_of(body, "top_p"),
-        "top_k": integer_of(body, "top_k"),
-        "stop": tuple(filter(None, texts_of(body, "stop_sequences"))),
-    }
-    request = ChatRequest(
-        prompt.spec,
-        prompt.messages,
-        {name: value for name, value in params.items() if value is not None},
-        priority,
-        tools=prompt.tools,
-        tool_choice=_read_tool_choice(choice),
-        constraint=_read_constraint(body),
-        think=prompt.think,
-        reserves_answer=False,
-        defaults={"temperature": 1.0, "top_p": 1.0, "seed": secrets.randbelow(2**31 - 1)},
-    )
-    format_ = MessageFormat(
-        prompt.model,
-        max_tokens,
-        calls_in_parallel=not flag_of(choice, "disable_parallel_tool_use"),
-        shows_thinking=text_of(object_of(body, "thinking"), "display") != "omitted",
-    )
-    return MessagesRequest(prompt, request, flag_of(body, "stream"), format_)
+class MessagesBody(PromptBody):
+    """The fields of a request for a message."""
 
+    max_tokens: Whole = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: Whole | None = None
+    stop_sequences: Items[str] = ()
+    stream: bool = False
+    tool_choice: _ToolChoice = _ToolChoice()
+    output_format: _Format | None = None
+    """The older name of `output_config.format`."""
 
-def _read_tool(raw: Mapping[str, Any], where: str) -> Tool:
-    kind = text_of(raw, "type")
-    if kind not in ("", "custom"):
-        _refuse(f"{where}.type", f"tools of type '{kind[:60]}' are not supported here")
-    name = text_of(raw, "name")
-    if not name:
-        _refuse(f"{where}.name", "is required")
-    return Tool(name, text_of(raw, "description"), object_of(raw, "input_schema"))
-
-
-_TOOL_CHOICES = {"": "auto", "auto": "auto", "any": "required", "none": "none"}
-
-
-def _read_tool_choice(raw: Mapping[str, Any]) -> str:
-    kind = text_of(raw, "type")
-    if kind == "tool":
-        name = text_of(raw, "name")
-        if not name:
-            _refuse("tool_choice.name", "is required")
-        return name
-    if kind not in _TOOL_CHOICES:
-        _refuse("tool_choice.type", "must be 'auto', 'any', 'tool' or 'none'")
-    return _TOOL_CHOICES[kind]
-
-
-_EFFORT_LEVELS: Mapping[str, Think] = {
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "xhigh": "high",
-    "max": "high",
-}
-
-
-def _read_think(body: Mapping[str, Any]) -> Think:
-    """Return the reasoning effort; as in Anthropic's API, the default is no reasoning."""
-    wanted = text_of(object_of(body, "output_config"), "effort").strip().lower()
-    if wanted not in ("", *_EFFORT_LEVELS):
-        known = ", ".join(f"'{one}'" for one in _EFFORT_LEVELS)
-        _refuse("output_config.effort", f"must be one of {known}")
-    effort = _EFFORT_LEVELS.get(wanted)
-    kind = text_of(object_of(body, "thinking"), "type")
-    if kind not in ("", "enabled", "adaptive", "between_tools", "disabled"):
-        _refuse("thinking.type", "must be 'enabled', 'adaptive' or 'disabled'")
-    if kind == "disabled":
-        return False
-    return effort or bool(kind)
-
-
-def _read_constraint(body: Mapping[str, Any]) -> Constraint | None:
-    """Return the constraint of `output_config.format`, or of the older `output_format`."""
-    format_ = object_of(object_of(body, "output_config"), "format") or object_of(
-        body, "output_format"
-    )
-    if not format_:
-        return None
-    schema = format_.get("schema")
-    if format_.get("type") != "json_schema" or not isinstance(schema, dict):
-        _refuse("output_config.format", "must be a 'json_schema' with its 'schema'")
-    return Constraint("json_schema", json.dumps(schema, ensure_ascii=False))
+    def messages_request(self, priority: Priority) -> MessagesRequest:
+        if self.max_tokens <= 0:
+            said = "max_tokens is required and must be positive"
+            raise ApiError(400, said, param="max_tokens")
+        prompt, format_ = self.prompt(), self.output_config.format or self.output_format
+        params = {
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "stop": tuple(filter(None, self.stop_sequences)),
+        }
+        request = ChatRequest(
+            prompt.spec,
+            prompt.messages,
+            {name: value for name, value in params.items() if value is not None},
+            priority,
+            tools=prompt.tools,
+            tool_choice=self.tool_choice.choice(),
+            constraint=Constraint("json_schema", json.dumps(format_.schema_, ensure_ascii=False))
+            if format_
+            else None,
+            think=prompt.think,
+            reserves_answer=False,
+            defaults={"temperature": 1.0, "top_p": 1.0, "seed": secrets.randbelow(2**31 - 1)},
+        )
+        written = MessageFormat(
+            prompt.model,
+            self.max_tokens,
+            calls_in_parallel=not self.tool_choice.disable_parallel_tool_use,
+            shows_thinking=self.thinking.display != "omitted",
+        )
+        return MessagesRequest(prompt, request, self.stream, written)
 
 
 # A prompt is counted while its prefill runs; the answer waits no longer for the number.
@@ -530,8 +511,8 @@ COUNT_TIMEOUT_S = 0.25
 
 async def create_message(request: Request) -> Response:
     service = service_of(request)
-    body = await read_json(request)
-    messages = read_messages_request(body, priority_of(request))
+    body = MessagesBody.read(await read_json(request))
+    messages = body.messages_request(priority_of(request))
     await _check_model(service, messages.prompt)
     headers = {"request-id": f"req_{secrets.token_hex(12)}"}
     if messages.streams:
@@ -543,8 +524,7 @@ async def create_message(request: Request) -> Response:
 async def count_tokens(request: Request) -> Response:
     """Handle POST /v1/messages/count_tokens; tools are counted, images are not."""
     service = service_of(request)
-    body = await read_json(request)
-    prompt = read_prompt(body)
+    prompt = PromptBody.read(await read_json(request)).prompt()
     await _check_model(service, prompt)
     n_tokens = await while_connected(request, _count_prompt(service, prompt))
     return json_response({"input_tokens": n_tokens})

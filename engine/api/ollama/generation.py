@@ -19,20 +19,15 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import PlainValidator
 from starlette.requests import Request
 from starlette.responses import Response
 
+from paddock.engine.api.body_models import Base64, Items, Needed, Whole
 from paddock.engine.api.errors import ApiError
-from paddock.engine.api.json_body import (
-    flag_of,
-    integer_of,
-    integers_of,
-    objects_of,
-    read_json,
-    text_of,
-)
+from paddock.engine.api.json_body import read_json
 from paddock.engine.api.streaming import (
     dumps,
     json_response,
@@ -53,22 +48,23 @@ from paddock.engine.request import (
     EmbedRequest,
     Message,
     Reply,
+    Think,
     TokenLogprob,
     Usage,
 )
 
 from .requests import (
+    AnswerBody,
+    MessageBody,
+    ModelBody,
     ModelRequest,
+    ToolBody,
     capabilities_of,
     chat_request,
     full_name,
     message_value,
-    read_images,
-    read_message,
     read_model_request,
     read_think,
-    read_tools,
-    read_top_logprobs,
     require_capability,
 )
 
@@ -233,41 +229,51 @@ async def load_or_unload(request: Request, asked: ModelRequest) -> dict[str, Any
     return {**response_head(asked.model), "done": True, "done_reason": reason}
 
 
+class _GenerateBody(AnswerBody):
+    prompt: str = ""
+    suffix: str = ""
+    system: str = ""
+    template: str = ""
+    context: Items[int] = ()
+    raw: bool = False
+    images: Items[Base64] = ()
+
+    def request(self, asked: ModelRequest, think: Think | None) -> ChatRequest:
+        template = self.template or None
+        wanted = replace(
+            chat_request(asked, self, (), think),
+            prompt_tokens=self.context,
+            wants_tokens=not self.raw,
+        )
+        if self.raw:
+            return replace(wanted, prompt=self.prompt, images=self.images)
+        if self.suffix:
+            return replace(wanted, prompt=self.prompt, suffix=self.suffix, template=template)
+        system = (Message("system", self.system),) if self.system else ()
+        turn = Message("user", self.prompt, images=self.images)
+        return replace(wanted, messages=(*system, turn), template=template)
+
+
 async def generate(request: Request) -> Response:
-    body = await read_json(request)
-    read_top_logprobs(body)
+    body = _GenerateBody.read(await read_json(request))
     asked = await read_model_request(request, body)
-    is_raw = flag_of(body, "raw")
-    template, system = text_of(body, "template"), text_of(body, "system")
-    context = integers_of(body, "context")
-    if is_raw and (template or system or context):
+    if body.raw and (body.template or body.system or body.context):
         raise ApiError(400, "raw mode does not support template, system, or context")
-    prompt, suffix = text_of(body, "prompt"), text_of(body, "suffix")
-    images = read_images(body)
-    if not prompt and asked.is_unload:
+    if not body.prompt and asked.is_unload:
         return json_response({**await load_or_unload(request, asked), "response": ""})
     abilities = await capabilities_of(asked)
     require_capability(asked, abilities, "completion", "generate")
-    think = read_think(body.get("think"), asked.model, abilities)
-    if suffix:
+    think = read_think(body.think, asked.model, abilities)
+    if body.suffix:
         require_capability(asked, abilities, "insert")
-    if not prompt:
+    if not body.prompt:
         return json_response({**await load_or_unload(request, asked), "response": ""})
-    if template:
-        await asyncio.to_thread(_check_template, template)
-    wanted = chat_request(asked, (), think)
-    if is_raw:
-        wanted = replace(wanted, prompt=prompt, images=images)
-    elif suffix:
-        wanted = replace(wanted, prompt=prompt, suffix=suffix, template=template or None)
-    else:
-        system_message = (Message("system", system),) if system else ()
-        messages = (*system_message, Message("user", prompt, images=images))
-        wanted = replace(wanted, messages=messages, template=template or None)
-    wanted = replace(wanted, prompt_tokens=tuple(context), wants_tokens=not is_raw)
-    if flag_of(body, "_debug_render_only"):
+    if body.template:
+        await asyncio.to_thread(_check_template, body.template)
+    wanted = body.request(asked, think)
+    if body.only_renders:
         return json_response({**await render_prompt(request, asked, wanted), "response": ""})
-    return await _respond_generate(request, asked, wanted, is_raw=is_raw)
+    return await _respond_generate(request, asked, wanted, is_raw=body.raw)
 
 
 def _check_template(source: str) -> None:
@@ -295,25 +301,28 @@ def _generate_chunk(chunk: Chunk) -> dict[str, Any]:
     return {"response": chunk.text, **thinking, **logprobs_value(chunk)}
 
 
+class _ChatBody(AnswerBody):
+    model: Needed
+    messages: Items[MessageBody] = ()
+    tools: Items[ToolBody] = ()
+
+
 async def chat(request: Request) -> Response:
-    body = await read_json(request)
-    read_top_logprobs(body)
-    if not text_of(body, "model"):
-        raise ApiError(400, "model is required")
-    messages = tuple(read_message(one) for one in objects_of(body, "messages"))
-    tools = read_tools(objects_of(body, "tools"))
+    body = _ChatBody.read(await read_json(request))
+    messages = tuple(one.message() for one in body.messages)
+    tools = tuple(one.tool() for one in body.tools)
     asked = await read_model_request(request, body)
     if not messages and asked.is_unload:
         return json_response(_with_empty_message(await load_or_unload(request, asked)))
     abilities = await capabilities_of(asked)
     require_capability(asked, abilities, "completion", "chat")
-    think = read_think(body.get("think"), asked.model, abilities)
+    think = read_think(body.think, asked.model, abilities)
     if tools:
         require_capability(asked, abilities, "tools")
     if not messages:
         return json_response(_with_empty_message(await load_or_unload(request, asked)))
-    wanted = replace(chat_request(asked, messages, think), tools=tools)
-    if flag_of(body, "_debug_render_only"):
+    wanted = replace(chat_request(asked, body, messages, think), tools=tools)
+    if body.only_renders:
         return json_response(_with_empty_message(await render_prompt(request, asked, wanted)))
     call_numbers = itertools.count()
 
@@ -327,15 +336,28 @@ def _with_empty_message(value: dict[str, Any]) -> dict[str, Any]:
     return {**value, "message": {"role": "assistant", "content": ""}}
 
 
+def _texts(value: Any) -> tuple[str, ...]:
+    """Return the texts of `input`; a single empty one counts as none."""
+    texts = ([value] if value else []) if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise ApiError(400, "invalid input type")
+    return tuple(texts)
+
+
+class _EmbedBody(ModelBody):
+    input: Annotated[tuple[str, ...], PlainValidator(_texts)] = ()
+    truncate: bool = True
+    dimensions: Whole = 0
+
+
 async def embed(request: Request) -> Response:
-    body = await read_json(request)
+    body = _EmbedBody.read(await read_json(request))
     asked = await _read_embed_request(request, body)
-    texts = _read_texts(body.get("input"))
-    if not texts:
+    if not body.input:
         await _load_model(request, asked)
         return json_response({"model": asked.model, "embeddings": []})
     found_s = time.monotonic() - asked.began
-    reply = await _embed(request, asked, texts)
+    reply = await _embed(request, asked, body)
     value: dict[str, Any] = {
         "total_duration": nanoseconds(time.monotonic() - asked.began),
         "load_duration": nanoseconds(found_s + reply.usage.load_s),
@@ -352,51 +374,42 @@ async def embed(request: Request) -> Response:
     return json_response(raw, headers=warning_header(asked, n_original if n_cut else None))
 
 
+class _EmbedLegacyBody(_EmbedBody):
+    model: Needed
+    prompt: str = ""
+
+
 async def embed_legacy(request: Request) -> Response:
     """Handle POST /api/embeddings, Ollama's older form."""
-    body = await read_json(request)
-    if not text_of(body, "model"):
-        raise ApiError(400, "model is required")
-    prompt = text_of(body, "prompt")
+    body = _EmbedLegacyBody.read(await read_json(request))
     asked = await _read_embed_request(request, body)
-    if not prompt:
+    if not body.prompt:
         await _load_model(request, asked)
         return json_response({"embedding": []})
-    reply = await _embed(request, asked, (prompt,))
+    reply = await _embed(request, asked, body.model_copy(update={"input": (body.prompt,)}))
     return json_response(b'{"embedding":%b}' % vectors_json(reply.vectors)[1:-1])
 
 
-async def _read_embed_request(request: Request, body: Mapping[str, Any]) -> ModelRequest:
+async def _read_embed_request(request: Request, body: _EmbedBody) -> ModelRequest:
     try:
         return await read_model_request(request, body, "embed")
     except ApiError as error:
         if error.status != 404:
             raise
-        model = text_of(body, "model")
-        raise ApiError(404, f'model "{model}" not found, try pulling it first') from None
-
-
-def _read_texts(value: Any) -> tuple[str, ...]:
-    """Return the texts of `input`; a single empty one counts as none."""
-    if value is None or value == "":
-        return ()
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise ApiError(400, "invalid input type")
-    return tuple(texts)
+        raise ApiError(404, f'model "{body.model}" not found, try pulling it first') from None
 
 
 async def _load_model(request: Request, asked: ModelRequest) -> None:
     await while_connected(request, asked.service.pool.load(asked.spec))
 
 
-async def _embed(request: Request, asked: ModelRequest, texts: tuple[str, ...]) -> EmbedReply:
+async def _embed(request: Request, asked: ModelRequest, body: _EmbedBody) -> EmbedReply:
     wanted = EmbedRequest(
         asked.spec,
-        texts,
-        await _read_dimensions(asked),
+        body.input,
+        await _n_dimensions(asked, body.dimensions),
         asked.priority,
-        on_overflow="cut" if flag_of(asked.body, "truncate", True) else "error",
+        on_overflow="cut" if body.truncate else "error",
     )
     try:
         reply = await while_connected(request, asked.service.pool.embed(wanted, waits=False))
@@ -408,9 +421,8 @@ async def _embed(request: Request, asked: ModelRequest, texts: tuple[str, ...]) 
     return reply
 
 
-async def _read_dimensions(asked: ModelRequest) -> int | None:
+async def _n_dimensions(asked: ModelRequest, n: int) -> int | None:
     """Return the requested dimensions; None: all of the model's."""
-    n = integer_of(asked.body, "dimensions") or 0
     if n <= 0:
         return None
     files, path = asked.service.finder.files, Path(asked.facts.path)

@@ -7,14 +7,14 @@ to Ollama's: queue depth, tokens per second, cache use.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from paddock.engine.api.body_models import Body
 from paddock.engine.api.errors import ApiError
-from paddock.engine.api.json_body import flag_of, read_json, text_of
+from paddock.engine.api.json_body import read_json
 from paddock.engine.api.service import Service, service_of
 from paddock.engine.api.streaming import dumps, expires_at, json_response, rfc3339
 from paddock.engine.backends.metrics import ModelMetrics
@@ -70,14 +70,33 @@ def details_value(details: ModelDetails) -> dict[str, Any]:
     return value
 
 
+class NamedModelBody(Body):
+    """A request on one model; older clients name it by `name`."""
+
+    model: str = ""
+    name: str = ""
+
+    @property
+    def needed_name(self) -> str:
+        """The model's name; raises ApiError (400) where there is none."""
+        if not (self.model or self.name):
+            raise ApiError(400, "model is required")
+        return self.model or self.name
+
+
+class _ShowBody(NamedModelBody):
+    system: str = ""
+    verbose: bool = False
+
+
 async def show_model(request: Request) -> Response:
-    body = await read_json(request)
-    model = required_name(body)
-    system, is_verbose = text_of(body, "system"), flag_of(body, "verbose")
+    body = _ShowBody.read(await read_json(request))
+    model = body.needed_name
     finder, ref = service_of(request).finder, service_of(request).ref(model)
 
     def describe() -> bytes:  # a vocabulary takes a quarter of a second
-        return dumps(_show_value(describe_model(finder, ref, is_verbose=is_verbose), system))
+        card = describe_model(finder, ref, is_verbose=body.verbose)
+        return dumps(_show_value(card, body.system))
 
     try:
         value = await asyncio.to_thread(describe)
@@ -112,10 +131,15 @@ def _show_value(card: ModelCard, system: str) -> dict[str, Any]:
     return value
 
 
+class _CopyBody(Body):
+    source: str = ""
+    destination: str = ""
+
+
 async def copy_model(request: Request) -> Response:
     """Handle POST /api/copy: add a second name to a model."""
-    body = await read_json(request)
-    source, destination = text_of(body, "source"), text_of(body, "destination")
+    body = _CopyBody.read(await read_json(request))
+    source, destination = body.source, body.destination
     from_name = _valid_name(source, f'source "{source}" is invalid')
     to_name = _valid_name(destination, f'destination "{destination}" is invalid')
     try:
@@ -128,8 +152,7 @@ async def copy_model(request: Request) -> Response:
 
 async def delete_model(request: Request) -> Response:
     """Handle /api/delete: remove a model's name, and the blobs that no other name uses."""
-    body = await read_json(request)
-    model = required_name(body)
+    model = NamedModelBody.read(await read_json(request)).needed_name
     name = _valid_name(model, f'name "{model}" is invalid')
     try:
         await asyncio.to_thread(_delete_files, service_of(request), name)
@@ -145,14 +168,6 @@ def _delete_files(service: Service, name: ModelName) -> None:
         found = service.finder.named(name)
         why = f"model '{name.short}' is not in the store, but in {found.path}: remove it there"
         raise ApiError(400, why) from None
-
-
-def required_name(body: Mapping[str, Any]) -> str:
-    """Return the model's name in a request; raise ApiError (400) where there is none."""
-    model = text_of(body, "model") or text_of(body, "name")
-    if not model:
-        raise ApiError(400, "model is required")
-    return model
 
 
 def _valid_name(text: str, message: str) -> ModelName:

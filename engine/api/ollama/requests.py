@@ -19,25 +19,17 @@ import math
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import AfterValidator, BeforeValidator, Field
 from starlette.requests import Request
 
+from paddock.engine.api.body_models import Base64, Body, Items, Needed, Whole
 from paddock.engine.api.errors import ApiError
-from paddock.engine.api.json_body import (
-    decode_base64,
-    flag_of,
-    integer_of,
-    lower_case_keys,
-    object_of,
-    objects_of,
-    parse_json,
-    text_of,
-    texts_of,
-)
+from paddock.engine.api.json_body import parse_json
 from paddock.engine.api.service import Service, priority_of, service_of
 from paddock.engine.errors import InvalidName, ModelNotFound
 from paddock.engine.models.model_cards import model_capabilities
@@ -255,8 +247,16 @@ def parse_go_duration(text: str) -> float:
     return -seconds if text.startswith("-") else seconds
 
 
-MOST_TOP_LOGPROBS = 20
 _LOCAL_SUFFIX = ":local"
+
+
+class ModelBody(Body):
+    """The fields of every request that uses a model."""
+
+    model: str = ""
+    keep_alive: Any = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    stream: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,6 @@ class ModelRequest:
     """The common fields of every request that uses a model."""
 
     service: Service
-    body: Mapping[str, Any]
     model: str
     """As the client wrote it, for the answer."""
     spec: ModelSpec
@@ -282,23 +281,20 @@ class ModelRequest:
 
 
 async def read_model_request(
-    request: Request, body: Mapping[str, Any], role: Role = "chat"
+    request: Request, body: ModelBody, role: Role = "chat"
 ) -> ModelRequest:
     """Parse the common fields and find the model."""
     began = time.monotonic()
-    service = service_of(request)
-    model = text_of(body, "model")
-    keep_alive_s = read_keep_alive(body.get("keep_alive"))
-    options = read_options(object_of(body, "options"))
-    streams = flag_of(body, "stream", True)
+    service, model, priority = service_of(request), body.model, priority_of(request)
+    keep_alive_s = read_keep_alive(body.keep_alive)
+    options = read_options(body.options)
     for ref in possible_refs(service.ref, model):
         spec = ModelSpec(ref, role, options.n_ctx_tokens, keep_alive_s)
         try:
             facts = await service.pool.facts(spec)
         except ModelNotFound:
             continue
-        priority = priority_of(request)
-        return ModelRequest(service, body, model, spec, facts, options, streams, priority, began)
+        return ModelRequest(service, model, spec, facts, options, body.stream, priority, began)
     raise model_not_found(model)
 
 
@@ -333,34 +329,45 @@ def model_not_found(model: str) -> ApiError:
     return ApiError(404, f"model '{model}' not found")
 
 
+MOST_TOP_LOGPROBS = 20
+
+
+def _in_range(n_logprobs: int) -> int:
+    if not 0 <= n_logprobs <= MOST_TOP_LOGPROBS:
+        raise ApiError(400, f"top_logprobs must be between 0 and {MOST_TOP_LOGPROBS}")
+    return n_logprobs
+
+
+class AnswerBody(ModelBody):
+    """The common fields of requests for an answer."""
+
+    top_logprobs: Annotated[Whole, AfterValidator(_in_range)] = 0
+    logprobs: bool = False
+    format: Any = None
+    think: Any = None
+    truncate: bool = True
+    shift: bool | None = None
+    only_renders: bool = Field(False, alias="_debug_render_only")
+
+
 def chat_request(
-    asked: ModelRequest, messages: tuple[Message, ...], think: Think | None
+    asked: ModelRequest, body: AnswerBody, messages: tuple[Message, ...], think: Think | None
 ) -> ChatRequest:
-    body, options = asked.body, asked.options
-    n_logprobs = read_top_logprobs(body)
     return ChatRequest(
         asked.spec,
         messages,
-        options.params,
+        asked.options.params,
         asked.priority,
-        constraint=read_format(body.get("format")),
+        constraint=read_format(body.format),
         think=think,
-        n_logprobs=n_logprobs if flag_of(body, "logprobs") else None,
-        drafts=options.drafts,
+        n_logprobs=body.top_logprobs if body.logprobs else None,
+        drafts=asked.options.drafts,
         reserves_answer=False,
-        truncates=flag_of(body, "truncate", True),
-        shifts=flag_of(body, "shift") if body.get("shift") is not None else None,
-        n_keep_tokens=options.n_keep_tokens,
+        truncates=body.truncate,
+        shifts=body.shift,
+        n_keep_tokens=asked.options.n_keep_tokens,
         defaults=default_sampling(),
     )
-
-
-def read_top_logprobs(body: Mapping[str, Any]) -> int:
-    """Return how many alternatives to send for each token."""
-    n = integer_of(body, "top_logprobs") or 0
-    if not 0 <= n <= MOST_TOP_LOGPROBS:
-        raise ApiError(400, f"top_logprobs must be between 0 and {MOST_TOP_LOGPROBS}")
-    return n
 
 
 def read_format(value: Any) -> Constraint | None:
@@ -405,10 +412,6 @@ def _parse_think(value: Any) -> Think | None:
     return _THINK_LEVELS[value]
 
 
-def read_images(body: Mapping[str, Any]) -> tuple[bytes, ...]:
-    return tuple(decode_base64(text, "images") for text in texts_of(body, "images"))
-
-
 async def capabilities_of(asked: ModelRequest) -> frozenset[str]:
     """Return some of completion, tools, insert, vision, embedding, thinking."""
     return frozenset(await asyncio.to_thread(model_capabilities, asked.service.finder, asked.facts))
@@ -430,42 +433,63 @@ def require_capability(
     raise ApiError(400, f"{full_name(asked.spec.ref)} does not support {ability}")
 
 
-def read_message(raw: Mapping[str, Any]) -> Message:
-    body = lower_case_keys(raw)
-    return Message(
-        text_of(body, "role").lower(),
-        text_of(body, "content"),
-        text_of(body, "thinking"),
-        read_images(body),
-        tuple(_read_tool_call(one) for one in objects_of(body, "tool_calls")),
-        text_of(body, "tool_name") or text_of(body, "name"),
-        text_of(body, "tool_call_id"),
+def _parsed_arguments(value: Any) -> Any:
+    """Return a call's arguments; a text is OpenAI's form, which many programs pass on."""
+    return parse_json(value or "{}") if isinstance(value, str) else value
+
+
+class _CalledFunction(Body):
+    name: str = ""
+    arguments: Annotated[dict[str, Any], BeforeValidator(_parsed_arguments)] = Field(
+        default_factory=dict
     )
 
 
-def _read_tool_call(raw: Mapping[str, Any]) -> ToolCall:
-    body = lower_case_keys(raw)
-    function = lower_case_keys(object_of(body, "function"))
-    arguments = function.get("arguments")
-    if isinstance(arguments, str):  # OpenAI's form, which many programs pass on
-        arguments = parse_json(arguments or "{}")
-    if arguments is None:
-        arguments = {}
-    if not isinstance(arguments, dict):
-        raise ApiError(400, "the `arguments` of a tool call must be an object")
-    return ToolCall(text_of(function, "name"), arguments, text_of(body, "id"))
+class _ToolCallBody(Body):
+    id: str = ""
+    function: _CalledFunction = _CalledFunction()
 
 
-def read_tools(tools: Iterable[Mapping[str, Any]]) -> tuple[Tool, ...]:
-    return tuple(_read_tool(lower_case_keys(one)) for one in tools)
+class MessageBody(Body):
+    """One turn."""
+
+    role: str = ""
+    content: str = ""
+    thinking: str = ""
+    images: Items[Base64] = ()
+    tool_calls: Items[_ToolCallBody] = ()
+    tool_name: str = ""
+    name: str = ""
+    tool_call_id: str = ""
+
+    def message(self) -> Message:
+        calls = (
+            ToolCall(one.function.name, one.function.arguments, one.id) for one in self.tool_calls
+        )
+        return Message(
+            self.role.lower(),
+            self.content,
+            self.thinking,
+            self.images,
+            tuple(calls),
+            self.tool_name or self.name,
+            self.tool_call_id,
+        )
 
 
-def _read_tool(body: Mapping[str, Any]) -> Tool:
-    function = lower_case_keys(object_of(body, "function"))
-    name = text_of(function, "name")
-    if not name:
-        raise ApiError(400, "a tool needs a `function` with a `name`")
-    return Tool(name, text_of(function, "description"), object_of(function, "parameters"))
+class _OfferedFunction(Body):
+    name: Needed
+    description: str = ""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+
+
+class ToolBody(Body):
+    """A tool that is offered."""
+
+    function: _OfferedFunction
+
+    def tool(self) -> Tool:
+        return Tool(self.function.name, self.function.description, self.function.parameters)
 
 
 def message_value(chunk: Chunk, call_numbers: Iterator[int]) -> dict[str, Any]:

@@ -9,24 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
+from paddock.engine.api.body_models import Items, Texts
 from paddock.engine.api.errors import ApiError
-from paddock.engine.api.json_body import (
-    flag_of,
-    lower_case_keys,
-    object_of,
-    objects_of,
-    read_json,
-    text_of,
-    texts_of,
-)
+from paddock.engine.api.json_body import read_json
 from paddock.engine.api.service import Service, service_of
 from paddock.engine.api.streaming import json_response, ndjson_response, while_connected
 from paddock.engine.errors import InvalidName, ModelNotFound
@@ -40,7 +34,8 @@ from paddock.engine.models.transfer import ProgressLine, ReportProgress, Transfe
 from paddock.engine.request import Message
 from paddock.engine.system.tasks import call_in
 
-from .models import required_name
+from .models import NamedModelBody
+from .requests import MessageBody
 
 
 async def respond_with_progress(
@@ -123,27 +118,33 @@ async def progress_from_thread(
         raise error
 
 
+class _PushBody(NamedModelBody):
+    insecure: bool = False
+    stream: bool = True
+
+
+class _PullBody(_PushBody):
+    own_name: str = Field("", alias="as")
+
+
 async def pull_model(request: Request) -> Response:
     """Handle POST /api/pull; `as` is another name for a model that is not from a registry."""
-    body = await read_json(request)
-    service = service_of(request)
-    source = text_of(body, "model") or text_of(body, "name")
-    options = await transfer_options(service, insecure=flag_of(body, "insecure"))
-    own_name = text_of(body, "as") or None
+    body = _PullBody.read(await read_json(request))
+    service, source, own_name = service_of(request), body.model or body.name, body.own_name or None
+    options = await transfer_options(service, insecure=body.insecure)
     if isinstance(parse_source(source, own_name), FileSource):
         raise InvalidName(source, "it is the path of a file")  # on this machine
     lines = pull(service.store, source, options=options, as_name=own_name)
-    return await respond_with_progress(request, lines, streams=flag_of(body, "stream", True))
+    return await respond_with_progress(request, lines, streams=body.stream)
 
 
 async def push_model(request: Request) -> Response:
     """Handle POST /api/push: send a model to the registry in its name."""
-    body = await read_json(request)
-    service = service_of(request)
-    name = parse_name(required_name(body))
-    options = await transfer_options(service, insecure=flag_of(body, "insecure"))
+    body = _PushBody.read(await read_json(request))
+    service, name = service_of(request), parse_name(body.needed_name)
+    options = await transfer_options(service, insecure=body.insecure)
     lines = push(service.store, name, options=options)
-    return await respond_with_progress(request, lines, streams=flag_of(body, "stream", True))
+    return await respond_with_progress(request, lines, streams=body.stream)
 
 
 async def transfer_options(service: Service, *, insecure: bool = False) -> TransferOptions:
@@ -153,51 +154,57 @@ async def transfer_options(service: Service, *, insecure: bool = False) -> Trans
     )
 
 
+def _texts(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class CreateBody(NamedModelBody):
+    """How a model is made."""
+
+    base: str = Field("", alias="from")
+    files: Texts = Field(default_factory=dict)
+    """Digests by file name; never a path of this machine."""
+    adapters: Texts = Field(default_factory=dict)
+    template: str = ""
+    system: str = ""
+    license: Annotated[Items[str], BeforeValidator(_texts)] = ()
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    messages: Items[MessageBody] = ()
+    quantize: str = ""
+    quantization: str = ""
+    renderer: str = ""
+    parser: str = ""
+    requires: str = ""
+    stream: bool = True
+
+    def recipe(self) -> ModelRecipe:
+        name = self.model or self.name
+        for one in (name, self.base) if self.base else (name,):
+            try:
+                parse_name(one)
+            except InvalidName:
+                raise ApiError(400, "invalid model name") from None
+        return ModelRecipe(
+            name=name,
+            base=parse_name(self.base).short if self.base else None,
+            files=self.files,
+            adapters=self.adapters,
+            template=self.template,
+            system=self.system,
+            licenses=tuple(filter(None, self.license)),
+            parameters=self.parameters,
+            messages=tuple(Message(one.role, one.content) for one in self.messages),
+            quantize=self.quantize or self.quantization,
+            renderer=self.renderer,
+            parser=self.parser,
+            requires=self.requires,
+        )
+
+
 async def create_model(request: Request) -> Response:
-    body = await read_json(request)
-    recipe = read_recipe(body)
-    lines = _create_or_pull(service_of(request), recipe)
-    return await respond_with_progress(request, lines, streams=flag_of(body, "stream", True))
-
-
-def read_recipe(body: Mapping[str, Any]) -> ModelRecipe:
-    name, base = text_of(body, "model") or text_of(body, "name"), text_of(body, "from")
-    for one in (name, base) if base else (name,):
-        try:
-            parse_name(one)
-        except InvalidName:
-            raise ApiError(400, "invalid model name") from None
-    return ModelRecipe(
-        name=name,
-        base=parse_name(base).short if base else None,
-        files=_read_digests(body, "files"),
-        adapters=_read_digests(body, "adapters"),
-        template=text_of(body, "template"),
-        system=text_of(body, "system"),
-        licenses=_read_licenses(body),
-        parameters=object_of(body, "parameters"),
-        messages=tuple(
-            Message(text_of(one, "role"), text_of(one, "content"))
-            for one in map(lower_case_keys, objects_of(body, "messages"))
-        ),
-        quantize=text_of(body, "quantize") or text_of(body, "quantization"),
-        renderer=text_of(body, "renderer"),
-        parser=text_of(body, "parser"),
-        requires=text_of(body, "requires"),
-    )
-
-
-def _read_digests(body: Mapping[str, Any], name: str) -> dict[str, str]:
-    """Return digests by file name; never a path of this machine."""
-    files = object_of(body, name)
-    return {file: text_of(files, file) for file in files}
-
-
-def _read_licenses(body: Mapping[str, Any]) -> tuple[str, ...]:
-    one = body.get("license")
-    if isinstance(one, str):
-        return (one,) if one else ()
-    return tuple(texts_of(body, "license"))
+    body = CreateBody.read(await read_json(request))
+    lines = _create_or_pull(service_of(request), body.recipe())
+    return await respond_with_progress(request, lines, streams=body.stream)
 
 
 async def _create_or_pull(

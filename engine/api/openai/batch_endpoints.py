@@ -11,13 +11,15 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
+from pydantic import AfterValidator, Field
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import FileResponse, Response
 
+from paddock.engine.api.body_models import Needed, Texts, Whole, invalid_value, refused, shown
 from paddock.engine.api.errors import ApiError, InvalidValue, NoSuchObject
 from paddock.engine.api.service import service_of
 from paddock.engine.api.streaming import json_response
@@ -26,7 +28,7 @@ from paddock.engine.models.blobs import store_write_errors
 from .batches import BatchRecord, BatchRunner, FileRecord, FileStore
 from .chat_completions import new_id
 from .endpoints import BATCH_ENDPOINTS
-from .requests import Fields, read_fields
+from .requests import OpenAIBody, read_fields
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -277,60 +279,69 @@ def batch_runner_of(request: HTTPConnection) -> BatchRunner:
     return cast(BatchRunner, request.app.state.batches)
 
 
+def _known_endpoint(endpoint: str) -> str:
+    if endpoint not in BATCH_ENDPOINTS:
+        known = ", ".join(f"'{one}'" for one in BATCH_ENDPOINTS)
+        raise refused(f"'{shown(endpoint)}'. Supported values are: {known}.")
+    return endpoint
+
+
+def _known_window(window: str) -> str:
+    found = _COMPLETION_WINDOW.fullmatch(window)
+    if found is None or int(found[1]) == 0:
+        raise refused("expected a time such as '24h'.")
+    return window
+
+
+def _short_pairs(pairs: dict[str, str]) -> dict[str, str]:
+    if len(pairs) > 16:
+        raise refused("at most 16 pairs are kept.")
+    if any(len(name) > 64 or len(value) > 512 for name, value in pairs.items()):
+        raise refused("names have at most 64 characters, values 512.")
+    return pairs
+
+
+class _Expiry(OpenAIBody):
+    seconds: Whole | None = Field(None, ge=0)
+
+
+class _BatchBody(OpenAIBody):
+    endpoint: Annotated[Needed, AfterValidator(_known_endpoint)]
+    input_file_id: Needed
+    completion_window: Annotated[str, AfterValidator(_known_window)] = "24h"
+    """OpenAI's `24h`, or another number of `m`, `h`, `d`."""
+    metadata: Annotated[Texts, AfterValidator(_short_pairs)] = Field(default_factory=dict)
+    output_expires_after: _Expiry | None = None
+
+    def record(self) -> BatchRecord:
+        now_ns, window = time.time_ns(), self.completion_window
+        expiry = self.output_expires_after
+        return BatchRecord(
+            new_id("batch_"),
+            self.endpoint,
+            self.input_file_id,
+            window,
+            now_ns,
+            now_ns // 1_000_000_000 + int(window[:-1]) * _UNIT_S[window[-1]],
+            self.metadata,
+            read_expiry(expiry.seconds) if expiry else None,
+        )
+
+
 async def create_batch(request: Request) -> Response:
     """Handle POST /v1/batches: start a batch of an uploaded file."""
-    body = await read_fields(request)
+    body = _BatchBody.read(await read_fields(request))
     batches = batch_runner_of(request)
-    record = _read_batch(body)
+    record = body.record()
     file = await asyncio.to_thread(batches.files.find, record.input_file_id)
     if file is None:
         said = f"there is no file '{record.input_file_id[:80]}'."
-        raise body.refused("input_file_id", said, "invalid_file")
+        raise invalid_value("input_file_id", said, "invalid_file")
     if file.purpose != "batch":
         said = f"its purpose is '{file.purpose}', not 'batch'."
-        raise body.refused("input_file_id", said, "invalid_file_purpose")
+        raise invalid_value("input_file_id", said, "invalid_file_purpose")
     await batches.create(record, batches.files.data_path(file.id))
     return json_response(record.value())
-
-
-def _read_batch(body: Fields) -> BatchRecord:
-    endpoint = body.needed_text("endpoint")
-    if endpoint not in BATCH_ENDPOINTS:
-        known = ", ".join(f"'{one}'" for one in BATCH_ENDPOINTS)
-        raise body.refused("endpoint", f"'{endpoint[:80]}'. Supported values are: {known}.")
-    expiry = body.object("output_expires_after")
-    now_ns = time.time_ns()
-    window = body.text("completion_window", "24h")
-    return BatchRecord(
-        new_id("batch_"),
-        endpoint,
-        body.needed_text("input_file_id"),
-        window,
-        now_ns,
-        now_ns // 1_000_000_000 + _window_s(body, window),
-        _metadata(body),
-        read_expiry(expiry.whole("seconds", 0)) if expiry else None,
-    )
-
-
-def _window_s(body: Fields, window: str) -> int:
-    """Return the time limit of a batch: OpenAI's `24h`, or another number of `m`, `h`, `d`."""
-    found = _COMPLETION_WINDOW.fullmatch(window)
-    if found is None or int(found[1]) == 0:
-        raise body.refused("completion_window", "expected a time such as '24h'.")
-    return int(found[1]) * _UNIT_S[found[2]]
-
-
-def _metadata(body: Fields) -> dict[str, str]:
-    found = body.object("metadata")
-    if found is None:
-        return {}
-    if len(found.values) > 16:
-        raise body.refused("metadata", "at most 16 pairs are kept.")
-    for name in found.values:
-        if len(name) > 64 or len(found.text(name)) > 512:
-            raise body.refused("metadata", "names have at most 64 characters, values 512.")
-    return {name: found.text(name) for name in found.values}
 
 
 async def list_batches(request: Request) -> Response:

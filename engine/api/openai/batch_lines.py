@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.api.body_models import shown
 from paddock.engine.api.errors import ApiError, openai_error_body
 from paddock.engine.api.json_body import lower_case_keys, parse_object
 from paddock.engine.api.streaming import dumps
@@ -27,7 +28,6 @@ from paddock.engine.system.tasks import end
 
 from .chat_completions import ApiCaller, new_id
 from .endpoints import BATCH_ENDPOINTS, answer_batch_line
-from .requests import shown
 
 MAX_FAULTS = 100
 """Reported for one file: a mistake in all its lines need not be reported for each."""

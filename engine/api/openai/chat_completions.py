@@ -10,14 +10,18 @@ chat template; each prompt has `n` choices, one after the other.
 
 from __future__ import annotations
 
+import itertools
 import json
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
+from pydantic import Field, PlainValidator
+
+from paddock.engine.api.body_models import Items, Whole, invalid_value, refused
 from paddock.engine.api.errors import InvalidValue, openai_error_body
 from paddock.engine.api.streaming import nanoseconds, sse_event
 from paddock.engine.request import (
@@ -28,20 +32,19 @@ from paddock.engine.request import (
     TokenLogprob,
     ToolCall,
     Usage,
+    with_tool_names,
 )
 
 from .requests import (
     MAX_CHOICES,
     MAX_LOGPROBS,
     OPENAI_DEFAULTS,
-    Fields,
-    chat_messages,
-    read_model,
-    read_response_format,
-    read_sampling,
-    read_think,
-    read_tool_choice,
-    read_tools,
+    ChatMessage,
+    Limit,
+    OpenAIBody,
+    ResponseFormat,
+    SamplingBody,
+    ToolsBody,
 )
 
 Body = dict[str, Any]
@@ -306,46 +309,50 @@ class ChatCall(_ChoicesCall):
         return _ChatStreamWriter(self, stamp)
 
 
-def read_chat(body: Fields, caller: ApiCaller) -> ChatCall:
-    model, spec = read_model(body, "chat")
-    messages = chat_messages(body)
-    tools = read_tools(body)
-    choice, tools = read_tool_choice(body, tools)
-    n = body.whole("n", 1, MAX_CHOICES) or 1
-    n_logprobs = _n_logprobs(body)
-    options = body.object("stream_options")
+class _StreamOptions(OpenAIBody):
+    include_usage: bool = False
+
+
+class _ChatBody(ToolsBody):
+    messages: Items[ChatMessage] = ()
+    max_completion_tokens: Limit | None = None
+    max_tokens: Limit | None = None
+    n: Whole = Field(1, ge=1, le=MAX_CHOICES)
+    logprobs: bool = False
+    response_format: ResponseFormat | None = None
+    stream_options: _StreamOptions = _StreamOptions()
+
+
+def read_chat(fields: Mapping[str, Any], caller: ApiCaller) -> ChatCall:
+    body = _ChatBody.read(fields)
+    if not body.messages:
+        raise InvalidValue("[] is too short - 'messages'", "messages")
+    if body.top_logprobs and not body.logprobs:
+        raise invalid_value("top_logprobs", "it needs `logprobs` to be true.")
+    choice, tools = body.offered_tools()
     request = ChatRequest(
-        spec,
-        messages,
-        read_sampling(body, "max_completion_tokens", "max_tokens"),
+        body.spec("chat"),
+        with_tool_names(one.message() for one in body.messages),
+        body.sampling(body.max_completion_tokens or body.max_tokens),
         priority=caller.priority,
         tools=tools,
         tool_choice=choice,
-        constraint=read_response_format(body.object("response_format")),
-        think=read_think(body),
-        n_logprobs=n_logprobs,
+        constraint=body.response_format.constraint() if body.response_format else None,
+        think=body.think,
+        n_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         reserves_answer=False,
-        truncates=body.flag("truncate"),
+        truncates=body.truncate,
         defaults=OPENAI_DEFAULTS,
     )
     return ChatCall(
-        model,
-        requests_for_choices(request, n),
-        n,
-        streams=body.flag("stream"),
-        includes_usage=options is not None and options.flag("include_usage"),
-        calls_in_parallel=body.flag("parallel_tool_calls", default=True),
-        wants_logprobs=n_logprobs is not None,
+        body.model,
+        requests_for_choices(request, body.n),
+        body.n,
+        streams=body.stream,
+        includes_usage=body.stream_options.include_usage,
+        calls_in_parallel=body.parallel_tool_calls,
+        wants_logprobs=body.logprobs,
     )
-
-
-def _n_logprobs(body: Fields) -> int | None:
-    n_top = body.whole("top_logprobs", 0, MAX_LOGPROBS)
-    if body.flag("logprobs"):
-        return n_top or 0
-    if n_top:
-        raise body.refused("top_logprobs", "it needs `logprobs` to be true.")
-    return None
 
 
 def chat_logprobs_value(logprobs: Sequence[TokenLogprob]) -> Body:
@@ -427,43 +434,72 @@ class CompletionCall(_ChoicesCall):
         return _CompletionStreamWriter(self, stamp)
 
 
-def read_completion(body: Fields, caller: ApiCaller) -> CompletionCall:
-    model, spec = read_model(body, "chat")
-    prompts = read_prompts(body, "prompt")
-    n = body.whole("n", 1, MAX_CHOICES) or 1
-    if len(prompts) * n > MAX_ANSWERS:
-        raise body.refused("prompt", f"at most {MAX_ANSWERS} answers are made at once.")
-    n_logprobs = body.whole("logprobs", 0, MAX_LOGPROBS)
-    echoes = body.flag("echo")
-    if body.whole("best_of", 1, MAX_CHOICES) not in (None, n):
-        raise body.refused("best_of", "only as many answers are made as `n` asks for.")
-    if echoes and n_logprobs is not None:
-        raise body.refused("echo", "log probabilities of a prompt's own tokens are not computed.")
-    options = body.object("stream_options")
-    suffix = body.text("suffix") or None
+def _prompts(value: Any) -> tuple[Prompt, ...]:
+    """Return prompts: a text, a list of texts, token ids, or a list of those."""
+    if isinstance(value, str):
+        return (value,)
+    if isinstance(value, list):
+        if all(isinstance(one, str) for one in value):
+            return tuple(value)
+        rows = value if isinstance(value[0], list) else [value]
+        if all(isinstance(row, list) and row and _are_tokens(row) for row in rows):
+            return tuple(map(tuple, rows))
+    raise refused(
+        "expected a string, an array of strings, an array of token ids (whole numbers from 0 on), "
+        "or an array of those."
+    )
+
+
+def _are_tokens(values: list[Any]) -> bool:
+    return all(type(one) is int and 0 <= one < 2**31 for one in values)
+
+
+Prompts = Annotated[tuple[Prompt, ...], PlainValidator(_prompts)]
+
+
+class _CompletionBody(SamplingBody):
+    prompt: Prompts = ()
+    suffix: str = ""
+    max_tokens: Limit | None = None
+    n: Whole = Field(1, ge=1, le=MAX_CHOICES)
+    best_of: Whole | None = Field(None, ge=1, le=MAX_CHOICES)
+    logprobs: Whole | None = Field(None, ge=0, le=MAX_LOGPROBS)
+    echo: bool = False
+    stream_options: _StreamOptions = _StreamOptions()
+
+
+def read_completion(fields: Mapping[str, Any], caller: ApiCaller) -> CompletionCall:
+    body = _CompletionBody.read(fields)
+    if not body.prompt:
+        raise InvalidValue("invalid prompt", "prompt")
+    if len(body.prompt) * body.n > MAX_ANSWERS:
+        raise invalid_value("prompt", f"at most {MAX_ANSWERS} answers are made at once.")
+    if body.best_of not in (None, body.n):
+        raise invalid_value("best_of", "only as many answers are made as `n` asks for.")
+    if body.echo and body.logprobs is not None:
+        raise invalid_value("echo", "log probabilities of a prompt's own tokens are not computed.")
     request = ChatRequest(
-        spec,
+        body.spec("chat"),
         (),
-        read_sampling(body, "max_tokens"),
+        body.sampling(body.max_tokens),
         priority=caller.priority,
-        n_logprobs=n_logprobs,
-        suffix=suffix,
+        n_logprobs=body.logprobs,
+        suffix=body.suffix or None,
         reserves_answer=False,
-        truncates=body.flag("truncate"),
+        truncates=body.truncate,
         defaults=OPENAI_DEFAULTS,
     )
+    requests = (
+        requests_for_choices(_with_prompt(request, prompt), body.n) for prompt in body.prompt
+    )
     return CompletionCall(
-        model,
-        tuple(
-            one
-            for prompt in prompts
-            for one in requests_for_choices(_with_prompt(request, prompt), n)
-        ),
-        n,
-        streams=body.flag("stream"),
-        includes_usage=options is not None and options.flag("include_usage"),
-        wants_logprobs=n_logprobs is not None,
-        echoes=echoes,
+        body.model,
+        tuple(itertools.chain.from_iterable(requests)),
+        body.n,
+        streams=body.stream,
+        includes_usage=body.stream_options.include_usage,
+        wants_logprobs=body.logprobs is not None,
+        echoes=body.echo,
     )
 
 
@@ -471,39 +507,6 @@ def _with_prompt(request: ChatRequest, prompt: Prompt) -> ChatRequest:
     if isinstance(prompt, str):
         return replace(request, prompt=prompt)
     return replace(request, prompt="", prompt_tokens=prompt)
-
-
-def read_prompts(body: Fields, name: str) -> tuple[Prompt, ...]:
-    """Return the prompts of a field: a text, a list of texts, token ids, or a list of those."""
-    value = body.any(name)
-    if isinstance(value, str):
-        return (value,)
-    if value is None or value == []:
-        raise InvalidValue(f"invalid {name}", body.place(name))
-    if not isinstance(value, list):
-        raise _invalid_prompt(body, name)
-    if _are_tokens(value):
-        return (_tokens(body, name, value),)
-    if all(isinstance(one, str) for one in value):
-        return tuple(value)
-    if all(isinstance(one, list) and one and _are_tokens(one) for one in value):
-        return tuple(_tokens(body, name, one) for one in value)
-    raise _invalid_prompt(body, name)
-
-
-def _are_tokens(values: list[Any]) -> bool:
-    return all(isinstance(one, int) and not isinstance(one, bool) for one in values)
-
-
-def _tokens(body: Fields, name: str, values: list[int]) -> tuple[int, ...]:
-    if not all(0 <= one < 2**31 for one in values):
-        raise body.refused(name, "token ids are whole numbers from 0 on.")
-    return tuple(values)
-
-
-def _invalid_prompt(body: Fields, name: str) -> InvalidValue:
-    why = "expected a string, an array of strings, an array of token ids, or an array of those."
-    return body.refused(name, why)
 
 
 def _completion_logprobs_value(logprobs: Sequence[TokenLogprob], start: int) -> Body:

@@ -23,9 +23,10 @@ from collections.abc import (
 )
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import numpy as np
+from pydantic import PlainValidator
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -34,6 +35,7 @@ from paddock.engine.api.anthropic.messages import (
     model_list_value,
     model_value,
 )
+from paddock.engine.api.body_models import Items, Needed, invalid_value, refused, shown
 from paddock.engine.api.errors import ApiError, InvalidValue, openai_errors
 from paddock.engine.api.request_log import note_model
 from paddock.engine.api.service import Service, priority_of, service_of
@@ -66,13 +68,13 @@ from .chat_completions import (
     CompletionCall,
     GenerationCall,
     Prompt,
+    Prompts,
     Stamp,
     error_event,
     read_chat,
     read_completion,
-    read_prompts,
 )
-from .requests import Fields, model_ref, read_fields, read_model
+from .requests import Limit, ModelBody, model_ref, read_fields
 from .responses_api import read_response
 
 Encoding = Literal["float", "base64"]
@@ -89,24 +91,30 @@ class EmbeddingCall:
     encoding: Encoding
 
 
-def read_embedding(body: Fields, caller: ApiCaller) -> EmbeddingCall:
-    model, spec = read_model(body, "embed")
-    encoding = body.text("encoding_format", "float")
-    if encoding not in _ENCODINGS:
+class _EmbeddingBody(ModelBody):
+    input: Prompts = ()
+    encoding_format: str = "float"
+    dimensions: Limit | None = None
+
+
+def read_embedding(fields: Mapping[str, Any], caller: ApiCaller) -> EmbeddingCall:
+    body = _EmbeddingBody.read(fields)
+    if body.encoding_format not in _ENCODINGS:
         raise InvalidValue(
-            f"Invalid value for 'encoding_format' = {encoding[:80]}. "
+            f"Invalid value for 'encoding_format' = {shown(body.encoding_format)}. "
             "Supported values: ['float', 'base64'].",
             "encoding_format",
         )
-    inputs = read_prompts(body, "input")
+    if not body.input:
+        raise InvalidValue("invalid input", "input")
     request = EmbedRequest(
-        spec,
+        body.spec("embed"),
         (),
-        dimensions=body.whole("dimensions", 1),
+        dimensions=body.dimensions,
         priority=caller.priority,
-        on_overflow="cut" if body.flag("truncate") else "error",
+        on_overflow="cut" if body.truncate else "error",
     )
-    return EmbeddingCall(model, inputs, request, cast(Encoding, encoding))
+    return EmbeddingCall(body.model, body.input, request, cast(Encoding, body.encoding_format))
 
 
 async def run_embedding(pool: LocalPool, call: EmbeddingCall, caller: ApiCaller) -> EmbedReply:
@@ -155,29 +163,34 @@ class RerankCall:
     returns_documents: bool
 
 
-def read_rerank(body: Fields, caller: ApiCaller) -> RerankCall:
-    model, spec = read_model(body, "rerank")
-    values = body.list("documents")
-    if not values:
-        raise body.refused("documents", "at least one document is needed")
-    documents = tuple(_document_text(body, *one) for one in enumerate(values))
-    request = RerankRequest(
-        spec,
-        body.needed_text("query"),
-        documents,
-        priority=caller.priority,
-        on_overflow="cut" if body.flag("truncate") else "error",
-    )
-    top_n = body.whole("top_n", 1) or len(documents)
-    return RerankCall(model, request, top_n, body.flag("return_documents"))
-
-
-def _document_text(body: Fields, number: int, value: Any) -> str:
+def _document_text(value: Any) -> str:
     """Return a document's text: the document itself, or its `text`."""
     text = value.get("text") if isinstance(value, dict) else value
     if not isinstance(text, str):
-        raise body.refused(f"documents[{number}]", "a document is a string or has a `text`")
+        raise refused("a document is a string or has a `text`")
     return text
+
+
+class _RerankBody(ModelBody):
+    query: Needed
+    documents: Items[Annotated[str, PlainValidator(_document_text)]] = ()
+    top_n: Limit | None = None
+    return_documents: bool = False
+
+
+def read_rerank(fields: Mapping[str, Any], caller: ApiCaller) -> RerankCall:
+    body = _RerankBody.read(fields)
+    if not body.documents:
+        raise invalid_value("documents", "at least one document is needed")
+    request = RerankRequest(
+        body.spec("rerank"),
+        body.query,
+        body.documents,
+        priority=caller.priority,
+        on_overflow="cut" if body.truncate else "error",
+    )
+    top_n = body.top_n or len(body.documents)
+    return RerankCall(body.model, request, top_n, body.return_documents)
 
 
 async def run_rerank(pool: LocalPool, call: RerankCall, caller: ApiCaller) -> RerankReply:
@@ -335,7 +348,7 @@ async def _prompt_text(pool: LocalPool, request: ChatRequest) -> str:
 
 
 _T = TypeVar("_T")
-CallReader = Callable[[Fields, ApiCaller], GenerationCall]
+CallReader = Callable[[Mapping[str, Any], ApiCaller], GenerationCall]
 
 GENERATION_ENDPOINTS: Mapping[str, CallReader] = {
     "/v1/chat/completions": read_chat,
@@ -385,7 +398,7 @@ async def answer_batch_line(
     pool: LocalPool, url: str, fields: Mapping[str, Any], caller: ApiCaller
 ) -> dict[str, Any]:
     """Return the answer of a body's endpoint, not streamed; raise ApiError for an error answer."""
-    body = Fields({**fields, "stream": False})
+    body = {**fields, "stream": False}
     if url == EMBEDDINGS_PATH:
         call = _read_call(read_embedding, body, caller)
         reply = await run_embedding(pool, call, caller)
@@ -395,17 +408,20 @@ async def answer_batch_line(
     return value
 
 
-async def _read_request(request: Request) -> tuple[Service, ApiCaller, Fields]:
+async def _read_request(request: Request) -> tuple[Service, ApiCaller, dict[str, Any]]:
     service = service_of(request)
     caller = ApiCaller(priority_of(request))
-    body = await read_fields(request)
-    note_model(body.text("model"))
-    return service, caller, body
+    fields = await read_fields(request)
+    model = fields.get("model")
+    note_model(model if isinstance(model, str) else "")
+    return service, caller, fields
 
 
-def _read_call(read: Callable[[Fields, ApiCaller], _T], body: Fields, caller: ApiCaller) -> _T:
+def _read_call(
+    read: Callable[[Mapping[str, Any], ApiCaller], _T], fields: Mapping[str, Any], caller: ApiCaller
+) -> _T:
     with openai_errors():
-        return read(body, caller)
+        return read(fields, caller)
 
 
 async def list_models(request: Request) -> Response:

@@ -1,15 +1,12 @@
-"""Parse OpenAI requests: body, fields by type, model, sampling, format, tools, messages, images.
+"""OpenAI requests: body, model, sampling, format, tools, messages, images.
 
-What is wrong raises InvalidValue, which names the field by its path and the type that was found;
-so do all functions that read fields. `null` counts as absent, because clients write it for what
-they leave out; unknown fields are ignored. Codex and others compress bodies with zstd; the
-decompressed size counts against the same limit.
+What is wrong raises InvalidValue, which names the field by its path and the type that was found.
+Codex and others compress bodies with zstd; the decompressed size counts against the same limit.
 
-Chat, completions and Responses have the same names but for a few, which are arguments. A value
-that the request lacks comes from the model's own defaults, then from OpenAI's. In Responses one
-answer is several items (reasoning, text, each tool call), but one message here, so its items are
-merged. Images are `data:` URIs only: fetching a caller's URL could reach into the private network
-(SSRF).
+Chat, completions and Responses have the same names but for a few. A value that the request lacks
+comes from the model's own defaults, then from OpenAI's. In Responses one answer is several items
+(reasoning, text, each tool call), but one message here, so its items are merged. Images are `data:`
+URIs only: fetching a caller's URL could reach into the private network (SSRF).
 """
 
 from __future__ import annotations
@@ -19,12 +16,24 @@ import base64
 import binascii
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, Self
 
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
 from starlette.requests import Request
 
+from paddock.engine.api.body_models import (
+    MOST_SCHEMA_LEVELS,
+    Body,
+    Items,
+    Needed,
+    TextOr,
+    Tree,
+    Whole,
+    refused,
+    shown,
+)
 from paddock.engine.api.errors import ApiError, InvalidValue
 from paddock.engine.api.json_body import is_shallow, parse_object, read_body, read_json
 from paddock.engine.api.request_limits import body_too_large
@@ -38,155 +47,17 @@ from paddock.engine.request import (
     Think,
     Tool,
     ToolCall,
-    with_tool_names,
 )
 from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
 
-MOST_SCHEMA_LEVELS = 64
-"""Nesting of a JSON Schema, or of a tool call's arguments."""
 
-_T = TypeVar("_T")
+class OpenAIBody(Body):
+    """One object of a request."""
 
-
-class Fields:
-    """One JSON object of a request, with its path in the request."""
-
-    def __init__(self, values: Mapping[str, Any], at: str = "") -> None:
-        self.values = values
-        self.at = at
-
-    def place(self, name: str) -> str:
-        """Return a field's path in the request: `messages[0].role`."""
-        return f"{self.at}.{name}" if self.at else name
-
-    def refused(self, name: str, why: str, code: str | None = None) -> InvalidValue:
-        """Return the error "Invalid value for 'n': why"."""
-        place = self.place(name)
-        return InvalidValue(f"Invalid value for '{place}': {why}", place, code=code)
-
-    def _wrong(self, name: str, wanted: str) -> InvalidValue:
-        return _invalid_type(self.place(name), wanted, self.values[name])
-
-    def has(self, name: str) -> bool:
-        """Return whether a field is present and not null."""
-        return self.values.get(name) is not None
-
-    def any(self, name: str) -> Any:
-        """Return a field's value of any type; None where it is absent."""
-        return self.values.get(name)
-
-    def _missing(self, name: str) -> InvalidValue:
-        said = f"Missing required parameter: '{self.place(name)}'."
-        return InvalidValue(said, self.place(name), code="missing_required_parameter")
-
-    def _typed(self, name: str, kind: type[_T] | tuple[type[_T], ...], wanted: str) -> _T | None:
-        value = self.values.get(name)
-        if value is None:
-            return None
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self._wrong(name, wanted)
-        return value
-
-    def text(self, name: str, default: str = "") -> str:
-        value = self._typed(name, str, "a string")
-        return default if value is None else value
-
-    def needed_text(self, name: str) -> str:
-        """Return a text that must be there and not be empty."""
-        value = self.text(name)
-        if not value:
-            raise self._missing(name)
-        return value
-
-    def one_of(self, name: str, known: tuple[str, ...], default: str) -> str:
-        value = self.text(name, default)
-        if value not in known:
-            words = ", ".join(f"'{word}'" for word in known)
-            raise self.refused(name, f"'{shown(value)}'. Supported values are: {words}.")
-        return value
-
-    def flag(self, name: str, *, default: bool = False) -> bool:
-        value = self._typed(name, bool, "a boolean")
-        return default if value is None else value
-
-    def number(self, name: str, least: float, most: float) -> float | None:
-        value = self._typed(name, (int, float), "a number")
-        if value is None:
-            return None
-        if not least <= value <= most:
-            raise self.refused(name, f"expected a number from {least:g} to {most:g}, not {value}.")
-        return float(value)
-
-    def whole(self, name: str, least: int, most: int = 2**31 - 1) -> int | None:
-        value = self._typed(name, (int, float), "an integer")
-        if value is None:
-            return None
-        if isinstance(value, float) and not value.is_integer():
-            raise self._wrong(name, "an integer")
-        if not least <= value <= most:
-            raise self.refused(name, f"expected an integer from {least} to {most}, not {value}.")
-        return int(value)
-
-    def object(self, name: str) -> Fields | None:
-        value = self._typed(name, dict, "an object")
-        return None if value is None else Fields(value, self.place(name))
-
-    def needed_object(self, name: str) -> Fields:
-        found = self.object(name)
-        if found is None:
-            raise self._missing(name)
-        return found
-
-    def tree(self, name: str) -> dict[str, Any] | None:
-        """Return an object that is passed on as it is, such as a schema; None where it is absent.
-
-        Its depth is limited, so that recursive functions can read it.
-        """
-        found = self.object(name)
-        if found is None:
-            return None
-        if not is_shallow(found.values, MOST_SCHEMA_LEVELS):
-            raise self.refused(name, f"it is nested more than {MOST_SCHEMA_LEVELS} levels deep.")
-        return dict(found.values)
-
-    def list(self, name: str) -> list[Any]:
-        """Return an array; empty where it is absent."""
-        return self._typed(name, list, "an array") or []
-
-    def objects(self, name: str) -> Iterator[Fields]:
-        """Yield an array's objects, each with its path."""
-        for number, value in enumerate(self.list(name)):
-            at = f"{self.place(name)}[{number}]"
-            if not isinstance(value, Mapping):
-                raise _invalid_type(at, "an object", value)
-            yield Fields(value, at)
+    dialect = "openai"
 
 
-def _invalid_type(place: str, wanted: str, value: Any) -> InvalidValue:
-    found = _type_name(value)
-    said = f"Invalid type for '{place}': expected {wanted}, but got {found} instead."
-    return InvalidValue(said, place, code="invalid_type")
-
-
-def _type_name(value: Any) -> str:
-    """Return the name of a JSON value's type, with its article."""
-    kinds: tuple[tuple[type | tuple[type, ...], str], ...] = (
-        (bool, "a boolean"),
-        (str, "a string"),
-        (int, "an integer"),
-        (float, "a number"),
-        (list, "an array"),
-        (Mapping, "an object"),
-    )
-    return next((name for kind, name in kinds if isinstance(value, kind)), "null")
-
-
-def shown(text: str) -> str:
-    """Return a text of the client, shortened, for an error."""
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-async def read_fields(request: Request) -> Fields:
+async def read_fields(request: Request) -> dict[str, Any]:
     """Return the fields of a request's body.
 
     Raises:
@@ -195,11 +66,11 @@ async def read_fields(request: Request) -> Fields:
     """
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     if encoding in ("", "identity"):
-        return Fields(await read_json(request))
+        return await read_json(request)
     if encoding != "zstd":
         raise _unsupported_encoding(encoding)
     body, max_bytes = await read_body(request), service_of(request).settings.max_body_bytes
-    return Fields(await asyncio.to_thread(lambda: parse_object(_decompress(body, max_bytes))))
+    return await asyncio.to_thread(lambda: parse_object(_decompress(body, max_bytes)))
 
 
 def _unsupported_encoding(encoding: str) -> ApiError:
@@ -237,11 +108,8 @@ OPENAI_DEFAULTS: Mapping[str, Any] = {"temperature": 1.0, "top_p": 1.0, "max_tok
 MAX_CHOICES = 128
 MAX_LOGPROBS = 20
 
-# Not OpenAI's, but sent by clients of local servers.
-_EXTRA_INTEGERS = ("top_k", "repeat_last_n")
-_EXTRA_NUMBERS = ("min_p", "typical_p", "repeat_penalty")
-
-_REASONING_EFFORTS: Mapping[str, Think] = {
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max", "ultra"]
+_REASONING_EFFORTS: Mapping[Effort, Think] = {
     "none": False,
     "minimal": "low",
     "low": "low",
@@ -253,10 +121,14 @@ _REASONING_EFFORTS: Mapping[str, Think] = {
 }
 
 
-def read_model(body: Fields, role: Role) -> tuple[str, ModelSpec]:
-    """Return the model's name in the request, and its specification."""
-    model = body.needed_text("model")
-    return model, ModelSpec(model_ref(model), role)
+class ModelBody(OpenAIBody):
+    """The fields of every request that uses a model."""
+
+    model: Needed
+    truncate: bool = False
+
+    def spec(self, role: Role) -> ModelSpec:
+        return ModelSpec(model_ref(self.model), role)
 
 
 def model_ref(model: str) -> str:
@@ -270,286 +142,388 @@ def model_ref(model: str) -> str:
     return name.short if model.lower().endswith(".gguf") else model
 
 
-def read_sampling(body: Fields, *limits: str) -> dict[str, Any]:
-    """Return the sampling parameters; `limits` are names of `max_tokens`, the first counts."""
-    params: dict[str, Any] = {
-        "temperature": body.number("temperature", 0, 2),
-        "top_p": body.number("top_p", 0, 1),
-        "frequency_penalty": body.number("frequency_penalty", -2, 2),
-        "presence_penalty": body.number("presence_penalty", -2, 2),
-        "seed": body.whole("seed", -(2**63), 2**63 - 1),
-        "stop": _read_stop(body),
-        "logit_bias": _read_logit_bias(body),
-        "max_tokens": next((body.whole(name, 1) for name in limits if body.has(name)), None),
-        **{name: body.whole(name, *INTEGER_RANGES[name]) for name in _EXTRA_INTEGERS},
-        **{name: body.number(name, *NUMBER_RANGES[name]) for name in _EXTRA_NUMBERS},
-    }
-    return {name: value for name, value in params.items() if value is not None}
-
-
-def _read_stop(body: Fields) -> tuple[str, ...] | None:
-    value = body.any("stop")
-    if value is None:
-        return None
+def _stop_marks(value: Any) -> tuple[str, ...]:
     marks = [value] if isinstance(value, str) else value
     if not isinstance(marks, list) or not all(isinstance(mark, str) for mark in marks):
-        raise body.refused("stop", "expected a string or an array of strings.")
+        raise refused("expected a string or an array of strings.")
     return tuple(mark for mark in marks if mark)
 
 
-def _read_logit_bias(body: Fields) -> dict[str, float] | None:
-    found = body.object("logit_bias")
-    if found is None:
-        return None
-    for token in found.values:
+def _logit_bias(value: Any) -> dict[str, float]:
+    """Return the bias of each token; checked here, as Pydantic would report every fault."""
+    if not isinstance(value, dict):
+        raise refused("expected an object.")
+    for token, bias in value.items():
         if not (token.isascii() and token.isdigit() and len(token) < 10):
-            raise found.refused(token[:40], "keys must be token ids.")
-    return {token: found.number(token, -100, 100) or 0.0 for token in found.values}
+            raise refused(f"'{shown(token)}' is no token id.")
+        if isinstance(bias, bool) or not isinstance(bias, int | float) or not -100 <= bias <= 100:
+            raise refused(f"the bias of {token} must be a number from -100 to 100.")
+    return {token: float(bias) for token, bias in value.items()}
 
 
-def read_think(body: Fields) -> Think | None:
-    """Return the reasoning effort: `reasoning_effort`, or `reasoning.effort`."""
-    reasoning = body.object("reasoning")
-    if body.has("reasoning_effort"):
-        found, name = body, "reasoning_effort"
-    elif reasoning is not None and reasoning.has("effort"):
-        found, name = reasoning, "effort"
-    else:
-        return None
-    return _REASONING_EFFORTS[found.one_of(name, tuple(_REASONING_EFFORTS), "")]
+Limit = Annotated[Whole, Field(ge=1, le=2**31 - 1)]
+"""A number of tokens."""
 
 
-def read_response_format(format_: Fields | None) -> Constraint | None:
-    """Return the constraint of a format, of chat (nested `json_schema`) or Responses (flat)."""
-    if format_ is None:
-        return None
-    kind = format_.one_of("type", ("text", "json_object", "json_schema"), "")
-    if kind == "text":
-        return None
-    if kind == "json_object":
-        return Constraint("json")
-    named = format_.object("json_schema") or format_
-    schema = named.tree("schema")
-    if schema is None:
-        raise named.refused("schema", "expected a JSON Schema as an object.")
-    return Constraint("json_schema", json.dumps(schema, ensure_ascii=False))
+def _ranged(ends: tuple[float, float]) -> Any:
+    return Field(None, ge=ends[0], le=ends[1])
 
 
-def read_tools(body: Fields) -> tuple[Tool, ...]:
-    """Return `tools`, of chat (nested `function`) or Responses (flat), without web searches.
-
-    Tools that only OpenAI's servers have are refused.
-    """
-    tools: list[Tool] = []
-    for one in body.objects("tools"):
-        in_namespace = one.needed_text("type") == "namespace"
-        for tool in one.objects("tools") if in_namespace else (one,):
-            kind = tool.needed_text("type")
-            if kind == "function":
-                tools.append(_read_tool(tool.object("function") or tool))
-            elif not kind.startswith("web_search"):  # some clients always send it
-                raise tool.refused("type", f"tools of type '{kind[:40]}' are not supported here.")
-    return tuple(tools)
+class _Reasoning(OpenAIBody):
+    effort: Effort | None = None
 
 
-def _read_tool(function: Fields) -> Tool:
-    name, description = function.needed_text("name"), function.text("description")
-    return Tool(name, description, function.tree("parameters") or {})
+class SamplingBody(ModelBody):
+    """The fields of every request for an answer."""
+
+    temperature: float | None = _ranged((0, 2))
+    top_p: float | None = _ranged((0, 1))
+    frequency_penalty: float | None = _ranged((-2, 2))
+    presence_penalty: float | None = _ranged((-2, 2))
+    seed: Whole | None = _ranged((-(2**63), 2**63 - 1))
+    stop: Annotated[tuple[str, ...], PlainValidator(_stop_marks)] | None = None
+    logit_bias: Annotated[dict[str, float], PlainValidator(_logit_bias)] | None = None
+    # Not OpenAI's, but sent by clients of local servers.
+    top_k: Whole | None = _ranged(INTEGER_RANGES["top_k"])
+    repeat_last_n: Whole | None = _ranged(INTEGER_RANGES["repeat_last_n"])
+    min_p: float | None = _ranged(NUMBER_RANGES["min_p"])
+    typical_p: float | None = _ranged(NUMBER_RANGES["typical_p"])
+    repeat_penalty: float | None = _ranged(NUMBER_RANGES["repeat_penalty"])
+    stream: bool = False
+    reasoning_effort: Effort | None = None
+    reasoning: _Reasoning = _Reasoning()
+
+    def sampling(self, max_tokens: int | None) -> dict[str, Any]:
+        given = {name: getattr(self, name) for name in _SAMPLING_NAMES} | {"max_tokens": max_tokens}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def think(self) -> Think | None:
+        effort = self.reasoning_effort or self.reasoning.effort
+        return _REASONING_EFFORTS[effort] if effort else None
 
 
-def read_tool_choice(body: Fields, tools: tuple[Tool, ...]) -> tuple[str, tuple[Tool, ...]]:
-    """Return `tool_choice` as the engine has it, and the allowed tools."""
-    value = body.any("tool_choice")
-    if value is None or isinstance(value, str):
-        choice = body.one_of("tool_choice", ("none", "auto", "required"), "auto")
-        return _checked_choice(body, choice, tools), tools
-    found = body.needed_object("tool_choice")
-    kind = found.needed_text("type")
-    if kind == "allowed_tools":
-        return _allowed_tools(found.object("allowed_tools") or found, tools)
-    if kind != "function":
-        raise found.refused("type", f"'{kind[:40]}' is not supported here.")
-    name = (found.object("function") or found).needed_text("name")
-    _check_offered(found, name, tools)
-    return name, tools
+_SAMPLING_NAMES = (
+    "temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "stop", "logit_bias",
+    "top_k", "repeat_last_n", "min_p", "typical_p", "repeat_penalty",
+)  # fmt: skip
 
 
-def _allowed_tools(found: Fields, tools: tuple[Tool, ...]) -> tuple[str, tuple[Tool, ...]]:
-    names = [(one.object("function") or one).needed_text("name") for one in found.objects("tools")]
-    for name in names:
-        _check_offered(found, name, tools)
-    kept = tuple(tool for tool in tools if tool.name in names)
-    return _checked_choice(found, found.one_of("mode", ("auto", "required"), "auto"), kept), kept
+class _NamedSchema(OpenAIBody):
+    schema_: Tree = Field(alias="schema")
 
 
-def _checked_choice(body: Fields, choice: str, tools: tuple[Tool, ...]) -> str:
-    if choice == "required" and not tools:
-        place = body.place("tool_choice")
-        raise InvalidValue("a tool must be called ('required'), but none is offered.", place)
-    return choice
+class ResponseFormat(OpenAIBody):
+    """The form of an answer, of chat (nested `json_schema`) or Responses (flat)."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: _NamedSchema | None = None
+    schema_: Tree | None = Field(None, alias="schema")
+
+    @model_validator(mode="after")
+    def _has_schema(self) -> Self:
+        if self.type == "json_schema" and self.schema_ is None and self.json_schema is None:
+            raise refused("expected a JSON Schema as an object, as its `schema`.")
+        return self
+
+    def constraint(self) -> Constraint | None:
+        if self.type == "text":
+            return None
+        if self.type == "json_object":
+            return Constraint("json")
+        schema = self.json_schema.schema_ if self.json_schema else self.schema_
+        return Constraint("json_schema", json.dumps(schema, ensure_ascii=False))
 
 
-def _check_offered(found: Fields, name: str, tools: tuple[Tool, ...]) -> None:
+class _Nested(OpenAIBody):
+    """An object whose fields are in it, as in Responses, or nested under its type, as in chat."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nested(cls, value: Any) -> Any:
+        kind = value.get("type") or "function" if isinstance(value, dict) else None
+        if kind in ("function", "allowed_tools") and value.get(kind) is None:
+            return {"type": kind, kind: value}
+        return value
+
+
+class _NamedFunction(OpenAIBody):
+    name: Needed
+
+
+class _OfferedFunction(_NamedFunction):
+    description: str = ""
+    parameters: Tree = Field(default_factory=dict)
+
+
+def _supported(kind: str) -> str:
+    """Refuse tools that only OpenAI's servers have, but web searches: some clients send them."""
+    if kind not in ("function", "namespace") and not kind.startswith("web_search"):
+        raise refused(f"tools of type '{shown(kind)}' are not supported here.")
+    return kind
+
+
+class _OfferedTool(_Nested):
+    type: Annotated[Needed, AfterValidator(_supported)]
+    function: _OfferedFunction | None = None
+
+
+class _ToolOrNamespace(_OfferedTool):
+    tools: Items[_OfferedTool] = ()
+
+
+class _NamedTool(_Nested):
+    function: _NamedFunction
+
+
+class _AllowedTools(OpenAIBody):
+    mode: Literal["auto", "required"] = "auto"
+    tools: Items[_NamedTool] = ()
+
+
+class _ToolChoice(_Nested):
+    type: Literal["none", "auto", "required", "function", "allowed_tools"]
+    function: _NamedFunction | None = None
+    allowed_tools: _AllowedTools | None = None
+
+
+def _as_choice(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+class ToolsBody(SamplingBody):
+    """The fields of requests whose answers may call tools."""
+
+    tools: Items[_ToolOrNamespace] = ()
+    tool_choice: Annotated[_ToolChoice, BeforeValidator(_as_choice)] | None = None
+    parallel_tool_calls: bool = True
+    top_logprobs: Whole | None = _ranged((0, MAX_LOGPROBS))
+
+    def offered_tools(self) -> tuple[str, tuple[Tool, ...]]:
+        """Return `tool_choice` as the engine has it, and the tools that may be called."""
+        functions = (
+            tool.function for one in self.tools for tool in (one, *one.tools) if tool.function
+        )
+        tools = tuple(Tool(one.name, one.description, one.parameters) for one in functions)
+        found = self.tool_choice
+        if found is None:
+            return "auto", tools
+        if found.function is not None:
+            _check_offered(found.function.name, tools)
+            return found.function.name, tools
+        choice: str = found.type
+        if found.allowed_tools is not None:
+            choice, names = found.allowed_tools.mode, set[str]()
+            for one in found.allowed_tools.tools:
+                _check_offered(one.function.name, tools)
+                names.add(one.function.name)
+            tools = tuple(tool for tool in tools if tool.name in names)
+        if choice == "required" and not tools:
+            said = "a tool must be called ('required'), but none is offered."
+            raise InvalidValue(said, "tool_choice")
+        return choice, tools
+
+
+def _check_offered(name: str, tools: tuple[Tool, ...]) -> None:
     if all(tool.name != name for tool in tools):
         known = ", ".join(f"'{tool.name}'" for tool in tools) or "none"
-        said = f"the tool '{name[:80]}' must be called, but is not offered. Known: {known}."
-        raise InvalidValue(said, found.place("name"))
+        said = f"the tool '{shown(name)}' must be called, but is not offered. Known: {known}."
+        raise InvalidValue(said, "tool_choice.name")
 
 
-def read_data_uri(fields: Fields, name: str) -> bytes:
+def _image_bytes(address: Any) -> Any:
     """Return the bytes of an image in a base64 `data:` URI."""
-    address = fields.needed_text(name)
+    if not isinstance(address, str):
+        return address
     head, comma, data = address.partition(",")
     if not address.startswith("data:") or not comma:
-        raise fields.refused(
-            name,
+        raise refused(
             "image URLs are not fetched; send the image itself as a base64 data: URI "
-            "(`data:image/png;base64,…`).",
+            "(`data:image/png;base64,…`)."
         )
     if not head.endswith(";base64"):
-        raise fields.refused(name, "the data: URI must be base64 (`data:image/png;base64,…`).")
+        raise refused("the data: URI must be base64 (`data:image/png;base64,…`).")
     try:
         return base64.b64decode("".join(data.split()), validate=True)
     except (binascii.Error, ValueError):
-        raise fields.refused(name, "the image is not valid base64.") from None
+        raise refused("the image is not valid base64.") from None
 
 
-_ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-    "function": "tool",
-}
-_TEXT_PARTS = ("text", "input_text", "output_text", "reasoning_text", "summary_text")
+_Image = Annotated[bytes, BeforeValidator(_image_bytes)]
 
 
-def chat_messages(body: Fields) -> tuple[Message, ...]:
-    """Return `messages` of chat/completions."""
-    messages = tuple(_read_message(one) for one in body.objects("messages"))
-    if not messages:
-        raise InvalidValue("[] is too short - 'messages'", "messages")
-    return with_tool_names(messages)
+class _ImageUrl(OpenAIBody):
+    url: _Image
 
 
-def _read_message(fields: Fields) -> Message:
-    role = read_role(fields)
-    text, images = read_content(fields, "content")
-    if role == "assistant" and not text:
-        text = fields.text("refusal")
-    return Message(
-        role,
-        text,
-        reasoning=fields.text("reasoning") or fields.text("reasoning_content"),
-        images=images,
-        tool_calls=tuple(_read_tool_call(one) for one in fields.objects("tool_calls")),
-        tool_name=fields.text("name") if role == "tool" else "",
-        tool_call_id=fields.text("tool_call_id"),
-    )
+class _TextPart(OpenAIBody):
+    type: Literal["text", "input_text", "output_text", "reasoning_text", "summary_text"]
+    text: str = ""
 
 
-def read_role(fields: Fields) -> str:
-    """Return a message's role; `developer` is `system`."""
-    fields.needed_text("role")
-    return _ROLES[fields.one_of("role", tuple(_ROLES), "")]
+class _RefusalPart(OpenAIBody):
+    type: Literal["refusal"]
+    refusal: str = ""
 
 
-def read_content(fields: Fields, name: str) -> tuple[str, tuple[bytes, ...]]:
-    """Return the text and images of a content; other parts (audio, files) are refused."""
-    value = fields.any(name)
-    if isinstance(value, str) or value is None:
-        return value or "", ()
+class _ChatImage(OpenAIBody):
+    type: Literal["image_url"]
+    image_url: Annotated[
+        _ImageUrl, BeforeValidator(lambda it: {"url": it} if isinstance(it, str) else it)
+    ]
+
+
+class _InputImage(OpenAIBody):
+    type: Literal["input_image"]
+    image_url: _Image
+
+
+Part = Annotated[_TextPart | _RefusalPart | _ChatImage | _InputImage, Field(discriminator="type")]
+Content = TextOr[Part]
+
+
+def text_and_images(content: Content) -> tuple[str, tuple[bytes, ...]]:
+    if isinstance(content, str):
+        return content, ()
     texts: list[str] = []
     images: list[bytes] = []
-    for part in fields.objects(name):
-        kind = part.needed_text("type")
-        if kind in _TEXT_PARTS:
-            texts.append(part.text("text"))
-        elif kind == "refusal":
-            texts.append(part.text("refusal"))
-        elif kind == "image_url":
-            images.append(_image_url(part))
-        elif kind == "input_image":
-            images.append(_input_image(part))
-        else:
-            raise part.refused("type", f"parts of type '{kind[:40]}' are not supported.")
+    for part in content:
+        match part:
+            case _TextPart():
+                texts.append(part.text)
+            case _RefusalPart():
+                texts.append(part.refusal)
+            case _ChatImage():
+                images.append(part.image_url.url)
+            case _InputImage():
+                images.append(part.image_url)
     return "\n".join(filter(None, texts)), tuple(images)
 
 
-def _image_url(part: Fields) -> bytes:
-    """Return an image of chat: `{"url": "data:…"}`, or the URI alone."""
-    if isinstance(part.any("image_url"), str):
-        return read_data_uri(part, "image_url")
-    return read_data_uri(part.needed_object("image_url"), "url")
-
-
-def _input_image(part: Fields) -> bytes:
-    """Return an image of Responses."""
-    if part.has("file_id"):
-        raise part.refused("file_id", "images are read from `image_url` alone.")
-    return read_data_uri(part, "image_url")
-
-
-def _read_tool_call(fields: Fields) -> ToolCall:
-    function = fields.needed_object("function")
-    return ToolCall(
-        function.needed_text("name"), read_arguments(function, "arguments"), fields.text("id")
-    )
-
-
-def read_arguments(fields: Fields, name: str) -> Mapping[str, Any]:
+def _arguments(text: Any) -> Any:
     """Return a call's arguments, the text of a JSON object or empty."""
-    text = fields.text(name)
-    if not text.strip():
+    if isinstance(text, str) and not text.strip():
         return {}
     try:
         value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise fields.refused(name, "invalid tool call arguments: not valid JSON.") from None
+    except (ValueError, RecursionError, TypeError):
+        raise refused("invalid tool call arguments: not valid JSON.") from None
     if not isinstance(value, dict) or not is_shallow(value, MOST_SCHEMA_LEVELS):
-        raise fields.refused(name, "invalid tool call arguments: not a JSON object.")
+        raise refused("invalid tool call arguments: not a JSON object.")
     return value
 
 
-def response_messages(body: Fields) -> tuple[Message, ...]:
-    """Return `instructions` and `input` as messages."""
-    instructions = body.text("instructions")
-    system = (Message("system", instructions),) if instructions else ()
-    value = body.any("input")
-    if isinstance(value, str):
-        return (*system, Message("user", value))
-    messages: list[Message] = []
-    for message in filter(None, map(_item_message, body.objects("input"))):
-        if messages and messages[-1].role == message.role == "assistant":
-            messages[-1] = _merged(messages[-1], message)
-        else:
-            messages.append(message)
-    if not messages:
-        raise InvalidValue("Missing required parameter: 'input'.", "input")
-    return with_tool_names((*system, *messages))
+_Arguments = Annotated[dict[str, Any], PlainValidator(_arguments)]
 
 
-def _item_message(item: Fields) -> Message | None:
-    """Return an item as a message or a part of one; None: it is nothing for a model."""
-    kind = item.text("type", "message")
-    if kind == "message":
-        text, images = read_content(item, "content")
-        return Message(read_role(item), text, images=images)
-    if kind == "function_call":
-        name = item.needed_text("name")
-        call = ToolCall(name, read_arguments(item, "arguments"), item.text("call_id"))
+class _CalledFunction(OpenAIBody):
+    name: Needed
+    arguments: _Arguments = Field(default_factory=dict)
+
+
+class _ToolCall(OpenAIBody):
+    id: str = ""
+    function: _CalledFunction
+
+
+_Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
+_ROLES: Mapping[str, str] = {"developer": "system", "function": "tool"}
+
+
+class ChatMessage(OpenAIBody):
+    """One of the `messages` of chat/completions."""
+
+    role: _Role
+    content: Content = ""
+    refusal: str = ""
+    reasoning: str = ""
+    reasoning_content: str = ""
+    tool_calls: Items[_ToolCall] = ()
+    name: str = ""
+    tool_call_id: str = ""
+
+    def message(self) -> Message:
+        text, images = text_and_images(self.content)
+        role = _ROLES.get(self.role, self.role)
+        calls = (
+            ToolCall(one.function.name, one.function.arguments, one.id) for one in self.tool_calls
+        )
+        return Message(
+            role,
+            text or (self.refusal if role == "assistant" else ""),
+            self.reasoning or self.reasoning_content,
+            images,
+            tuple(calls),
+            self.name if role == "tool" else "",
+            self.tool_call_id,
+        )
+
+
+class _MessageItem(OpenAIBody):
+    type: Literal["message"]
+    role: _Role
+    content: Content = ""
+
+    def message(self) -> Message:
+        text, images = text_and_images(self.content)
+        return Message(_ROLES.get(self.role, self.role), text, images=images)
+
+
+class _CallItem(OpenAIBody):
+    type: Literal["function_call"]
+    name: Needed
+    arguments: _Arguments = Field(default_factory=dict)
+    call_id: str = ""
+
+    def message(self) -> Message:
+        call = ToolCall(self.name, self.arguments, self.call_id)
         return Message("assistant", "", tool_calls=(call,))
-    if kind == "function_call_output":
-        text, images = read_content(item, "output")
-        return Message("tool", text, images=images, tool_call_id=item.needed_text("call_id"))
-    if kind == "reasoning":
-        summary, _ = read_content(item, "summary")
-        content, _ = read_content(item, "content")
-        return Message("assistant", "", reasoning=text) if (text := content or summary) else None
-    if kind == "web_search_call":  # its result is in the answer
-        return None
-    raise item.refused("type", f"items of type '{kind[:40]}' are not supported.")
+
+
+class _CallOutputItem(OpenAIBody):
+    type: Literal["function_call_output"]
+    output: Content = ""
+    call_id: Needed
+
+    def message(self) -> Message:
+        text, images = text_and_images(self.output)
+        return Message("tool", text, images=images, tool_call_id=self.call_id)
+
+
+class _ReasoningItem(OpenAIBody):
+    type: Literal["reasoning", "web_search_call"]  # the latter's result is in the answer
+    summary: Content = ""
+    content: Content = ""
+
+    def message(self) -> Message | None:
+        text = text_and_images(self.content)[0] or text_and_images(self.summary)[0]
+        return Message("assistant", "", reasoning=text) if text else None
+
+
+def _with_type(item: Any) -> Any:
+    return {"type": "message", **item} if isinstance(item, dict) else item
+
+
+InputItem = Annotated[
+    Annotated[
+        _MessageItem | _CallItem | _CallOutputItem | _ReasoningItem, Field(discriminator="type")
+    ],
+    BeforeValidator(_with_type),
+]
+
+
+def input_messages(items: Sequence[InputItem]) -> Iterator[Message]:
+    """Yield the items as messages, those of one answer as one message."""
+    last: Message | None = None
+    for message in filter(None, (one.message() for one in items)):
+        if last is not None and last.role == message.role == "assistant":
+            last = _merged(last, message)
+            continue
+        if last is not None:
+            yield last
+        last = message
+    if last is not None:
+        yield last
 
 
 def _merged(before: Message, after: Message) -> Message:

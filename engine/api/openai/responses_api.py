@@ -12,9 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from paddock.engine.api.errors import InvalidValue, as_openai_error, openai_error_body
+from pydantic import Field
+
+from paddock.engine.api.body_models import Items, TextOr, Tree, invalid_value, missing_parameter
+from paddock.engine.api.errors import as_openai_error, openai_error_body
 from paddock.engine.api.streaming import nanoseconds, sse_event
-from paddock.engine.request import ChatRequest, Chunk, Reply, ToolCall
+from paddock.engine.request import ChatRequest, Chunk, Message, Reply, ToolCall, with_tool_names
 
 from .chat_completions import (
     ApiCaller,
@@ -31,16 +34,13 @@ from .chat_completions import (
     truncation_fields,
 )
 from .requests import (
-    MAX_LOGPROBS,
     OPENAI_DEFAULTS,
-    Fields,
-    read_model,
-    read_response_format,
-    read_sampling,
-    read_think,
-    read_tool_choice,
-    read_tools,
-    response_messages,
+    InputItem,
+    Limit,
+    OpenAIBody,
+    ResponseFormat,
+    ToolsBody,
+    input_messages,
 )
 
 
@@ -339,53 +339,68 @@ class ResponseCall(GenerationCall):
         return _ResponseStreamWriter(self.context, stamp)
 
 
-def read_response(body: Fields, caller: ApiCaller) -> ResponseCall:
-    body.tree("metadata")
+class _TextOptions(OpenAIBody):
+    format: ResponseFormat | None = None
+
+
+class _ResponseBody(ToolsBody):
+    input: TextOr[InputItem]
+    instructions: str = ""
+    max_output_tokens: Limit | None = None
+    metadata: Tree = Field(default_factory=dict)
+    text: _TextOptions = _TextOptions()
+    truncation: Literal["auto", "disabled"] = "disabled"
+    include: Items[str] = ()
+    background: bool = False
+
+    def messages(self) -> tuple[Message, ...]:
+        """Return `instructions` and `input` as messages."""
+        system = (Message("system", self.instructions),) if self.instructions else ()
+        if isinstance(self.input, str):
+            return (*system, Message("user", self.input))
+        messages = tuple(input_messages(self.input))
+        if not messages:
+            raise missing_parameter("input")
+        return with_tool_names((*system, *messages))
+
+    @property
+    def n_logprobs(self) -> int | None:
+        """How many top log probabilities to send; None: no log probabilities."""
+        if "message.output_text.logprobs" in self.include:
+            return self.top_logprobs or 0
+        return self.top_logprobs or None
+
+
+def read_response(fields: Mapping[str, Any], caller: ApiCaller) -> ResponseCall:
     for name in _STATEFUL_FIELDS:
-        if body.has(name):
-            raise body.refused(
+        if fields.get(name) is not None:
+            raise invalid_value(
                 name, "nothing is stored here; send the whole conversation as `input`."
             )
-    if body.flag("background"):
-        raise body.refused("background", "answers are not stored here; ask for a stream.")
-    model, spec = read_model(body, "chat")
-    tools = read_tools(body)
-    choice, tools = read_tool_choice(body, tools)
-    n_logprobs = _read_n_logprobs(body)
-    text = body.object("text")
-    truncates = body.one_of("truncation", ("auto", "disabled"), "disabled") == "auto"
+    body = _ResponseBody.read(fields)
+    if body.background:
+        raise invalid_value("background", "answers are not stored here; ask for a stream.")
+    choice, tools = body.offered_tools()
     request = ChatRequest(
-        spec,
-        response_messages(body),
-        read_sampling(body, "max_output_tokens"),
+        body.spec("chat"),
+        body.messages(),
+        body.sampling(body.max_output_tokens),
         priority=caller.priority,
         tools=tools,
         tool_choice=choice,
-        constraint=read_response_format(text.object("format") if text else None),
-        think=read_think(body),
-        n_logprobs=n_logprobs,
+        constraint=body.text.format.constraint() if body.text.format else None,
+        think=body.think,
+        n_logprobs=body.n_logprobs,
         reserves_answer=False,
-        truncates=truncates or body.flag("truncate"),
+        truncates=body.truncation == "auto" or body.truncate,
         defaults=OPENAI_DEFAULTS,
     )
     context = ResponseContext(
-        model,
-        {name: body.any(name) for name in _REPEATED_FIELDS},
-        calls_in_parallel=body.flag("parallel_tool_calls", default=True),
-        wants_logprobs=n_logprobs is not None,
+        body.model,
+        {name: fields.get(name) for name in _REPEATED_FIELDS},
+        calls_in_parallel=body.parallel_tool_calls,
+        wants_logprobs=body.n_logprobs is not None,
         truncates=request.truncates,
     )
-    return ResponseCall(
-        model, requests_for_choices(request, 1), 1, streams=body.flag("stream"), context=context
-    )
-
-
-def _read_n_logprobs(body: Fields) -> int | None:
-    """Return how many top log probabilities to send; None: no log probabilities."""
-    n_top = body.whole("top_logprobs", 0, MAX_LOGPROBS)
-    includes = body.list("include")
-    if not all(isinstance(one, str) for one in includes):
-        raise InvalidValue("Invalid type for 'include': expected strings.", "include")
-    if "message.output_text.logprobs" in includes:
-        return n_top or 0
-    return n_top or None
+    requests = requests_for_choices(request, 1)
+    return ResponseCall(body.model, requests, 1, streams=body.stream, context=context)

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
 from paddock.engine.api.errors import ApiError
-from paddock.engine.api.json_body import (
-    decode_base64,
-    flag_of,
-    integer_of,
-    integers_of,
-    list_of,
-    number_of,
-    object_of,
-    objects_of,
-    parse_json,
-    parse_object,
-    text_of,
-    texts_of,
-)
+from paddock.engine.api.json_body import parse_json, parse_object
 
 
 def test_names_are_matched_in_any_case_and_the_last_counts() -> None:
@@ -60,45 +46,6 @@ def test_any_bytes_are_read_or_refused(body: bytes) -> None:
     except ApiError as error:
         assert error.status == 400
         assert error.message
-
-
-@pytest.mark.parametrize(
-    ("read", "value", "wanted"),
-    [
-        (text_of, 1, "a text, not a number"),
-        (flag_of, "true", "true or false, not a text"),
-        (integer_of, 1.5, "a whole number, not a number"),
-        (integer_of, True, "a whole number, not true or false"),
-        (number_of, "1", "a number, not a text"),
-        (object_of, [], "an object, not a list"),
-        (list_of, {}, "a list, not an object"),
-    ],
-)
-def test_a_field_of_another_type_is_named(read: Any, value: Any, wanted: str) -> None:
-    with pytest.raises(ApiError) as caught:
-        read({"x": value}, "x")
-    assert (caught.value.status, caught.value.message) == (400, f"`x` must be {wanted}")
-
-
-@pytest.mark.parametrize(
-    ("read", "value"), [(texts_of, ["a", 1]), (objects_of, [{}, "a"]), (integers_of, [1, 1.5])]
-)
-def test_a_list_of_other_things_is_refused(read: Any, value: Any) -> None:
-    with pytest.raises(ApiError, match=r"`x\[\]` must be "):
-        read({"x": value}, "x")
-
-
-@pytest.mark.parametrize("read", [text_of, flag_of, object_of, list_of, integer_of, number_of])
-def test_null_is_as_if_it_were_not_there(read: Any) -> None:
-    assert read({"x": None}, "x") == read({}, "x")
-
-
-def test_base64_is_read_with_and_without_its_padding() -> None:
-    assert decode_base64("aGk=", "x") == decode_base64("aGk", "x") == b"hi"
-    assert decode_base64("aG\nk=", "x") == b"hi"
-    for text in ("!!", "a", "é", "aGk=aGk="):
-        with pytest.raises(ApiError, match="illegal base64 data"):
-            decode_base64(text, "images")
 
 
 @pytest.mark.parametrize(

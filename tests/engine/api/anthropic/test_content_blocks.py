@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.api.anthropic.messages import read_messages
+from paddock.engine.api.anthropic.messages import PromptBody
 from paddock.engine.api.errors import ApiError
 from paddock.engine.request import Message, ToolCall
 
@@ -14,6 +14,10 @@ PICTURE = base64.b64encode(b"GIF89a").decode()
 
 def turns(*messages: Any, system: Any = None) -> tuple[Message, ...]:
     return read_messages({"messages": list(messages), "system": system})
+
+
+def read_messages(fields: dict[str, Any]) -> tuple[Message, ...]:
+    return PromptBody.read({"model": "m", **fields}).prompt().messages
 
 
 def user(*blocks: Any) -> dict[str, Any]:
@@ -82,30 +86,28 @@ def test_an_answer_that_is_begun_stays_the_last_turn() -> None:
     [
         ({}, "messages is required"),
         ({"messages": []}, "messages is required"),
-        ({"messages": "x"}, "messages: must be a list"),
-        ({"messages": ["x"]}, "messages.0: must be an object"),
+        ({"messages": "x"}, "messages: must be an array, not a string"),
+        ({"messages": ["x"]}, "messages.0: must be an object, not a string"),
         ({"messages": [{"role": "tool", "content": ""}]},
-         """messages.0.role: must be 'user' or 'assistant', not "tool\""""),
-        ({"messages": [{"role": "user"}]},
-         "messages.0.content: must be a string or a list of content blocks"),
-        ({"messages": [user(3)]}, "messages.0.content.0: must be an object"),
+         "messages.0.role: 'tool'. Supported values are: 'user', 'assistant' or 'system'."),
+        ({"messages": [{"role": "user"}]}, "messages.0.content is required"),
+        ({"messages": [user(3)]}, "messages.0.content.0: must be an object, not an integer"),
         ({"messages": [user({"type": "video"})]},
-         'messages.0.content.0.type: content blocks of type "video" are not supported'),
+         "messages.0.content.0.type: 'video' is not supported here."),
         ({"messages": [user({"type": "image", "source": {"type": "url", "url": "http://x"}})]},
-         "messages.0.content.0.source: image URLs are not fetched; "
+         "messages.0.content.0.source.type: image URLs are not fetched; "
          "send the image itself as base64"),
         ({"messages": [user({"type": "image", "source": {"type": "base64", "data": "%"}})]},
-         "`messages.0.content.0.source.data` is not base64: illegal base64 data"),
+         "messages.0.content.0.source.data: illegal base64 data"),
         ({"messages": [user({"type": "document", "source":
                              {"type": "base64", "media_type": "application/pdf", "data": ""}})]},
-         'messages.0.content.0.source: documents of type "application/pdf" are not supported; '
-         "send text"),
+         "messages.0.content.0.source.type: 'base64'. Supported values are: 'text' or 'content'."),
         ({"messages": [user({"type": "tool_use", "name": "f"})]},
-         "messages.0.content.0: tool_use block missing required 'id' field"),
+         "messages.0.content.0.id is required"),
         ({"messages": [user({"type": "tool_result", "content": [{"type": "thinking"}]})]},
-         "messages.0.content.0.content.0.type: is not possible within a tool's result"),
+         "messages.0.content.0.content.0.type: 'thinking' is not supported here."),
         ({"messages": [user(text("x"))], "system": [{"type": "image"}]},
-         """system.0.type: must be 'text', not "image\""""),
+         "system.0.type: 'image'. Supported values are: 'text'."),
     ],
 )  # fmt: skip
 def test_what_cannot_be_used_is_told_with_its_place(body: dict[str, Any], wanted: str) -> None:

@@ -5,12 +5,16 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.api.anthropic.messages import read_messages_request
+from paddock.engine.api.anthropic.messages import MessagesBody, MessagesRequest
 from paddock.engine.api.errors import ApiError
-from paddock.engine.request import Constraint, Message, Tool
+from paddock.engine.request import Constraint, Message, Priority, Tool
 
 HI = {"model": "smol", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
 SCHEMA = {"type": "object", "properties": {"x": {"type": "integer"}}}
+
+
+def read_messages_request(body: dict[str, Any], priority: Priority) -> MessagesRequest:
+    return MessagesBody.read(body).messages_request(priority)
 
 
 def test_a_wish_becomes_a_request() -> None:
@@ -87,29 +91,31 @@ def test_an_answer_may_have_to_match_a_schema() -> None:
         ({"model": ""}, "model is required"),
         ({"max_tokens": None}, "max_tokens is required and must be positive"),
         ({"max_tokens": 0}, "max_tokens is required and must be positive"),
-        ({"max_tokens": "9"}, "`max_tokens` must be a whole number, not a text"),
+        ({"max_tokens": "9"}, "max_tokens: must be an integer, not a string"),
         ({"messages": []}, "messages is required"),
-        ({"tools": [{"name": ""}]}, "tools.0.name: is required"),
+        ({"tools": [{"name": ""}]}, "tools.0.name is required"),
         (
             {"tools": [{"type": "bash_20250124", "name": "bash"}]},
-            "tools.0.type: tools of type 'bash_20250124' are not supported here",
+            "tools.0.type: 'bash_20250124'. Supported values are: 'custom'.",
         ),
         (
             {"tool_choice": {"type": "all"}},
-            "tool_choice.type: must be 'auto', 'any', 'tool' or 'none'",
+            "tool_choice.type: 'all'. Supported values are: 'auto', 'any', 'none' or 'tool'.",
         ),
-        ({"tool_choice": {"type": "tool"}}, "tool_choice.name: is required"),
+        ({"tool_choice": {"type": "tool"}}, "tool_choice.name is required"),
         (
             {"thinking": {"type": "on"}},
-            "thinking.type: must be 'enabled', 'adaptive' or 'disabled'",
+            "thinking.type: 'on'. Supported values are: 'enabled', 'adaptive', 'between_tools' or "
+            "'disabled'.",
         ),
         (
             {"output_config": {"effort": "some"}},
-            "output_config.effort: must be one of 'low', 'medium', 'high', 'xhigh', 'max'",
+            "output_config.effort: 'some'. Supported values are: 'low', 'medium', 'high', 'xhigh' "
+            "or 'max'.",
         ),
         (
             {"output_format": {"type": "xml"}},
-            "output_config.format: must be a 'json_schema' with its 'schema'",
+            "output_format.type: 'xml'. Supported values are: 'json_schema'.",
         ),
     ],
 )

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from paddock.engine.api.ollama.requests import _tool_call_value, read_message, read_tools
+from paddock.engine.api.ollama.requests import MessageBody, ToolBody, _tool_call_value
 from paddock.engine.request import ToolCall
 
 
 def test_a_turn_is_read_with_its_calls_and_images() -> None:
     call = {"id": "call_1", "function": {"name": "f", "arguments": {"b": 1, "a": 2}}}
     as_text = {"function": {"Name": "g", "arguments": '{"x": 1}'}}
-    turn = read_message(
+    turn = MessageBody.read(
         {"Role": "ASSISTANT", "content": None, "thinking": "hm", "images": ["aGk="],
          "tool_calls": [call, as_text]},
-    )  # fmt: skip
+    ).message()  # fmt: skip
     assert (turn.role, turn.content, turn.reasoning, turn.images) == (
         "assistant", "", "hm", (b"hi",),
     )  # fmt: skip
     assert turn.tool_calls == (ToolCall("f", {"b": 1, "a": 2}, "call_1"), ToolCall("g", {"x": 1}))
     assert list(turn.tool_calls[0].arguments) == ["b", "a"], "in their order"
-    result = read_message({"role": "tool", "content": "1", "tool_name": "f", "tool_call_id": "c"})
+    fields = {"role": "tool", "content": "1", "tool_name": "f", "tool_call_id": "c"}
+    result = MessageBody.read(fields).message()
     assert (result.tool_name, result.tool_call_id) == ("f", "c")
 
 
 def test_a_tool_needs_nothing_but_a_name() -> None:
-    [tool] = read_tools([{"function": {"name": "f"}}])
+    tool = ToolBody.read({"function": {"name": "f"}}).tool()
     assert (tool.name, tool.description, tool.parameters) == ("f", "", {})
 
 

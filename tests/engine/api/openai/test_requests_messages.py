@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from paddock.engine.api.errors import InvalidValue
-from paddock.engine.api.openai.requests import Fields, chat_messages, response_messages
+from paddock.engine.api.openai.chat_completions import ApiCaller, read_chat
+from paddock.engine.api.openai.responses_api import read_response
 from paddock.engine.request import Message, ToolCall
 
 PIXEL = b"\x89PNG\r\n\x1a\n and so on"
@@ -16,7 +17,7 @@ URI = f"data:image/png;base64,{base64.b64encode(PIXEL).decode()}"
 
 
 def chat(*messages: Any) -> tuple[Message, ...]:
-    return chat_messages(Fields({"messages": list(messages)}))
+    return read_chat({"model": "m", "messages": list(messages)}, ApiCaller()).requests[0].messages
 
 
 def refused(*messages: Any) -> tuple[str, str | None]:
@@ -26,7 +27,7 @@ def refused(*messages: Any) -> tuple[str, str | None]:
 
 
 def items(value: Any, **more: Any) -> tuple[Message, ...]:
-    return response_messages(Fields({"input": value, **more}))
+    return read_response({"model": "m", "input": value, **more}, ApiCaller()).requests[0].messages
 
 
 def test_a_developer_speaks_as_the_system() -> None:
@@ -52,7 +53,7 @@ def test_parts_become_one_text_and_its_images() -> None:
         ("file:///etc/passwd", "image URLs are not fetched"),
         ("data:image/png,raw", "the data: URI must be base64"),
         ("data:image/png;base64,###", "the image is not valid base64."),
-        ("", "Missing required parameter"),
+        ("", "image URLs are not fetched"),
     ],
 )
 def test_an_image_that_is_not_in_the_request_is_refused(url: str, why: str) -> None:
@@ -65,7 +66,7 @@ def test_an_image_that_is_not_in_the_request_is_refused(url: str, why: str) -> N
 @pytest.mark.parametrize("kind", ["input_audio", "file", "video"])
 def test_a_part_that_no_model_reads_is_refused_by_name(kind: str) -> None:
     said, param = refused({"role": "user", "content": [{"type": kind}]})
-    assert f"parts of type '{kind}' are not supported" in said
+    assert f"'{kind}' is not supported here" in said
     assert param == "messages[0].content[0].type"
 
 

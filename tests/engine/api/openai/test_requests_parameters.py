@@ -13,9 +13,7 @@ from paddock.engine.api.openai.chat_completions import (
     ApiCaller,
     read_chat,
     read_completion,
-    read_prompts,
 )
-from paddock.engine.api.openai.requests import Fields
 from paddock.engine.errors import InvalidName
 from paddock.engine.request import ChatRequest, Constraint, resolve_sampling
 
@@ -25,11 +23,16 @@ OTHER = {"type": "function", "function": {"name": "subtract"}}
 
 def asked(**fields: Any) -> tuple[ChatRequest, ...]:
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}
-    return read_chat(Fields(body), ApiCaller()).requests
+    return read_chat(body, ApiCaller()).requests
 
 
 def first(**fields: Any) -> ChatRequest:
     return asked(**fields)[0]
+
+
+def prompts_of(value: Any) -> tuple[Any, ...]:
+    call = read_completion({"model": "m", "prompt": value}, ApiCaller())
+    return tuple(one.prompt_tokens or one.prompt for one in call.requests)
 
 
 def refused(**fields: Any) -> InvalidValue:
@@ -63,9 +66,12 @@ def test_every_choice_has_dice_of_its_own() -> None:
 
 def test_tokens_may_be_favoured_by_their_ids() -> None:
     assert first(logit_bias={"50": -100, "7": 2.5}).params["logit_bias"] == {"50": -100, "7": 2.5}
-    assert refused(logit_bias={"fifty": 1}).param == "logit_bias.fifty"
-    assert refused(logit_bias={"5": 101}).param == "logit_bias.5"
-    assert refused(logit_bias={"5": True}).param == "logit_bias.5"
+    for bias, why in (
+        ({"fifty": 1}, "'fifty' is no token id."),
+        ({"5": 101}, "the bias of 5 must be a number from -100 to 100."),
+        ({"5": True}, "the bias of 5 must be a number from -100 to 100."),
+    ):
+        assert refused(logit_bias=bias).message == f"Invalid value for 'logit_bias': {why}"
 
 
 @pytest.mark.parametrize(
@@ -94,8 +100,8 @@ def test_a_format_is_a_constraint() -> None:
     assert (constraint.kind, json.loads(constraint.source)) == ("json_schema", schema)
     assert first(response_format={"type": "json_object"}).constraint == Constraint("json")
     assert first(response_format={"type": "text"}).constraint is None
-    flat = Fields({"type": "json_schema", "name": "x", "schema": schema})
-    assert requests.read_response_format(flat) == constraint
+    flat = {"type": "json_schema", "name": "x", "schema": schema}
+    assert requests.ResponseFormat.read(flat).constraint() == constraint
 
 
 @pytest.mark.parametrize(
@@ -142,23 +148,22 @@ def test_probabilities_are_wanted_by_two_fields() -> None:
     ("fields", "said"),
     [
         ({"temperature": 3},
-         "Invalid value for 'temperature': expected a number from 0 to 2, not 3."),
+         "Invalid value for 'temperature': expected at most 2, not 3."),
         ({"temperature": "hot"},
          "Invalid type for 'temperature': expected a number, but got a string instead."),
-        ({"n": 0}, "Invalid value for 'n': expected an integer from 1 to 128, not 0."),
+        ({"n": 0}, "Invalid value for 'n': expected at least 1, not 0."),
         ({"n": 1.5}, "Invalid type for 'n': expected an integer, but got a number instead."),
         ({"max_tokens": 0},
-         "Invalid value for 'max_tokens': expected an integer from 1 to 2147483647, not 0."),
+         "Invalid value for 'max_tokens': expected at least 1, not 0."),
         ({"stream": "yes"},
          "Invalid type for 'stream': expected a boolean, but got a string instead."),
         ({"stop": [1]}, "Invalid value for 'stop': expected a string or an array of strings."),
         ({"tools": {}}, "Invalid type for 'tools': expected an array, but got an object instead."),
         ({"response_format": {"type": "xml"}},
          "Invalid value for 'response_format.type': 'xml'. Supported values are: 'text', "
-         "'json_object', 'json_schema'."),
+         "'json_object' or 'json_schema'."),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x"}}},
-         "Invalid value for 'response_format.json_schema.schema': expected a JSON Schema as an "
-         "object."),
+         "Missing required parameter: 'response_format.json_schema.schema'."),
         ({"model": ""}, "Missing required parameter: 'model'."),
         ({"model": 7}, "Invalid type for 'model': expected a string, but got an integer instead."),
     ],
@@ -186,19 +191,19 @@ def test_a_model_is_a_name_and_never_a_path() -> None:
     ],
 )
 def test_a_prompt_has_four_forms(value: Any, prompts: Any) -> None:
-    assert read_prompts(Fields({"prompt": value}), "prompt") == prompts
+    assert prompts_of(value) == prompts
 
 
 @pytest.mark.parametrize("value", [None, [], 7, ["a", 1], [[]], [1.5], [-1], [True], {"a": 1}])
 def test_other_prompts_are_refused(value: Any) -> None:
     with pytest.raises(InvalidValue) as caught:
-        read_prompts(Fields({"prompt": value}), "prompt")
+        prompts_of(value)
     assert caught.value.param == "prompt"
 
 
 def test_each_prompt_of_a_completion_has_its_choices_next_to_one_another() -> None:
     body = {"model": "m", "prompt": ["a", "b"], "n": 2, "seed": 1}
-    call = read_completion(Fields(body), ApiCaller())
+    call = read_completion(body, ApiCaller())
     told = [(one.prompt, one.params["seed"]) for one in call.requests]
     assert told == [("a", 1), ("a", 2), ("b", 1), ("b", 2)]
 
@@ -206,4 +211,4 @@ def test_each_prompt_of_a_completion_has_its_choices_next_to_one_another() -> No
 def test_what_cannot_be_told_of_a_prompt_is_refused() -> None:
     for fields in ({"echo": True, "logprobs": 1}, {"best_of": 3}):
         with pytest.raises(InvalidValue):
-            read_completion(Fields({"model": "m", "prompt": "a", **fields}), ApiCaller())
+            read_completion({"model": "m", "prompt": "a", **fields}, ApiCaller())

@@ -12,7 +12,6 @@ from paddock.engine.api.openai.chat_completions import (
     read_chat,
     read_completion,
 )
-from paddock.engine.api.openai.requests import Fields
 from paddock.engine.api.openai.responses_api import read_response
 from paddock.engine.errors import WorkerLost
 from paddock.engine.request import Chunk, Reply, TokenLogprob, ToolCall, Usage
@@ -26,15 +25,15 @@ LOGPROB = TokenLogprob("Hi", -0.5, b"Hi", (("Hi", -0.5, b"Hi"), ("Ho", -1.5, b"H
 
 def chat(**fields: Any) -> GenerationCall:
     body = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], **fields}
-    return read_chat(Fields(body), ApiCaller())
+    return read_chat(body, ApiCaller())
 
 
 def completion(**fields: Any) -> GenerationCall:
-    return read_completion(Fields({"model": "m", "prompt": "Hi", **fields}), ApiCaller())
+    return read_completion({"model": "m", "prompt": "Hi", **fields}, ApiCaller())
 
 
 def response(**fields: Any) -> GenerationCall:
-    return read_response(Fields({"model": "m", "input": "Hi", **fields}), ApiCaller())
+    return read_response({"model": "m", "input": "Hi", **fields}, ApiCaller())
 
 
 def reply(text: str = "", **more: Any) -> Reply:

@@ -1,0 +1,196 @@
+"""Base of the Pydantic models of request bodies; their faults in the words of each API.
+
+Types are strict, as in the APIs. `null` counts as absent, because clients write it for what they
+leave out; unknown fields are ignored; names are matched in any case, as in Go's decoder. An array
+is read up to its first fault: a million of them would fill the memory. What only one model knows
+to be wrong is `refused(why)` in a validator of its own; an ApiError that is raised there is sent
+as it is.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from paddock.engine.api.errors import ApiError, Dialect, InvalidValue
+from paddock.engine.api.json_body import is_shallow, type_name
+
+MOST_SCHEMA_LEVELS = 64
+"""Nesting of a JSON Schema, or of a tool call's arguments."""
+
+_T = TypeVar("_T")
+
+
+class Body(BaseModel):
+    """One object of a request."""
+
+    model_config = ConfigDict(strict=True, frozen=True, defer_build=True)
+    dialect: ClassVar[Dialect] = "ollama"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {name.lower(): field for name, field in value.items() if field is not None}
+
+    @classmethod
+    def read(cls, fields: Mapping[str, Any]) -> Self:
+        """Return the fields by their types; raise ApiError (400), which names the first fault."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            raise _api_error(cls.dialect, _path_in(fields, fault), fault) from None
+
+
+def refused(why: str) -> PydanticCustomError:
+    """Return the error of a validator: the field's value cannot be used."""
+    return PydanticCustomError("refused", "{why}", {"why": why})
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _shallow(value: dict[str, Any]) -> dict[str, Any]:
+    if not is_shallow(value, MOST_SCHEMA_LEVELS):
+        raise refused(f"it is nested more than {MOST_SCHEMA_LEVELS} levels deep.")
+    return value
+
+
+def _of_texts(value: Any) -> Any:
+    """Refuse other values at once: Pydantic would report each one of an object."""
+    if isinstance(value, dict) and not all(isinstance(one, str) for one in value.values()):
+        raise refused("its values must be strings.")
+    return value
+
+
+def _base64_bytes(value: Any) -> Any:
+    return decode_base64(value) if isinstance(value, str) else value
+
+
+def decode_base64(text: str) -> bytes:
+    """Return the bytes of a base64 text, padded or not; raise `refused` for another."""
+    bare = "".join(text.split())
+    try:
+        return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise refused("illegal base64 data") from None
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+"""An integer; `2.0` is one."""
+Needed = Annotated[str, Field(min_length=1)]
+"""A string that must be there and not be empty."""
+Items = Annotated[tuple[_T, ...], Field(strict=False, fail_fast=True)]
+TextOr = Annotated[
+    Annotated[str, Tag("text")] | Annotated[Items[_T], Tag("array")],
+    Discriminator(lambda value: "text" if isinstance(value, str) else "array"),
+]
+"""A string, or an array."""
+Tree = Annotated[dict[str, Any], AfterValidator(_shallow)]
+"""An object that is passed on as it is, such as a schema; recursive functions can read it."""
+Texts = Annotated[dict[str, str], BeforeValidator(_of_texts)]
+"""An object of strings."""
+Base64 = Annotated[bytes, BeforeValidator(_base64_bytes)]
+
+# By Pydantic's types of errors.
+_TYPES = {
+    **dict.fromkeys(("string_type", "string_unicode", "bytes_type"), "a string"),
+    **{"bool_type": "a boolean", "int_type": "an integer", "float_type": "a number"},
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "an object"),
+    **dict.fromkeys(("list_type", "tuple_type"), "an array"),
+}
+_BOUNDS = {"greater_than_equal": ("at least", "ge"), "less_than_equal": ("at most", "le")}
+_MISSING = frozenset(("missing", "string_too_short", "too_short", "union_tag_not_found"))
+
+
+_ABSENT = object()
+
+
+def _path_in(value: Any, fault: ErrorDetails) -> list[str | int]:
+    """Return an error's path in the request, without the names of a union's alternatives."""
+    path: list[str | int] = []
+    for name in fault["loc"]:
+        inner = _inner(value, name)
+        if inner is not _ABSENT:
+            value = inner
+        elif fault["type"] != "missing" or name != fault["loc"][-1]:
+            continue
+        path.append(name)
+    if "discriminator" in fault.get("ctx", {}):
+        path.append(fault["ctx"]["discriminator"].strip("'"))
+    return path
+
+
+def _inner(value: Any, name: str | int) -> Any:
+    if isinstance(value, list):
+        return value[name] if isinstance(name, int) and name < len(value) else _ABSENT
+    if not isinstance(value, dict):
+        return _ABSENT
+    return next((one for key, one in value.items() if key.lower() == name), _ABSENT)
+
+
+def _api_error(dialect: Dialect, path: list[str | int], fault: ErrorDetails) -> ApiError:
+    kind, found = fault["type"], type_name(fault["input"])
+    if dialect != "openai":
+        place = ".".join(map(str, path))
+        if kind in _TYPES:
+            said = f"{place}: must be {_TYPES[kind]}, not {found}"
+        else:
+            said = f"{place} is required" if kind in _MISSING else f"{place}: {_reason(fault)}"
+        return ApiError(400, said, param=place)
+    place = "".join(f"[{one}]" if isinstance(one, int) else f".{one}" for one in path).lstrip(".")
+    if kind in _TYPES:
+        said = f"Invalid type for '{place}': expected {_TYPES[kind]}, but got {found} instead."
+        return InvalidValue(said, place, code="invalid_type")
+    if kind in _MISSING:
+        return missing_parameter(place)
+    return invalid_value(place, _reason(fault))
+
+
+def invalid_value(place: str, why: str, code: str | None = None) -> InvalidValue:
+    return InvalidValue(f"Invalid value for '{place}': {why}", place, code=code)
+
+
+def missing_parameter(place: str) -> InvalidValue:
+    said = f"Missing required parameter: '{place}'."
+    return InvalidValue(said, place, code="missing_required_parameter")
+
+
+def _reason(fault: ErrorDetails) -> str:
+    """Return why a value of the right type cannot be used."""
+    context, given = fault.get("ctx", {}), fault["input"]
+    match fault["type"]:
+        case "refused":
+            return str(context["why"])
+        case "literal_error":
+            return f"'{shown(str(given))}'. Supported values are: {context['expected']}."
+        case "union_tag_invalid":
+            return f"'{shown(context['tag'])}' is not supported here."
+        case bound if bound in _BOUNDS:
+            words, name = _BOUNDS[bound]
+            return f"expected {words} {context[name]:.15g}, not {given}."
+        case _:
+            return str(fault["msg"])
+
+
+def shown(text: str) -> str:
+    """Return a text of the client, shortened, for an error."""
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,104 @@
+"""Models of bodies: strict types, faults with their place, little work for a hostile body."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import Field
+
+from paddock.engine.api.body_models import Base64, Body, Items, Needed, Texts, Tree, Whole
+from paddock.engine.api.errors import ApiError, Dialect
+
+
+class Inner(Body):
+    text: str = ""
+    needed: Needed = "x"
+
+
+class Outer(Body):
+    text: str = ""
+    flag: bool = False
+    whole: Whole = 0
+    number: float | None = Field(None, ge=0, le=2)
+    tree: Tree = Field(default_factory=dict)
+    texts: Texts = Field(default_factory=dict)
+    items: Items[Inner] = ()
+    image: Base64 = b""
+
+
+class OpenAIOuter(Outer):
+    dialect = "openai"
+
+
+def refused(fields: dict[str, Any], dialect: Dialect = "ollama") -> str:
+    model = OpenAIOuter if dialect == "openai" else Outer
+    with pytest.raises(ApiError) as caught:
+        model.read(fields)
+    assert caught.value.status == 400
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({"text": 1}, "text: must be a string, not an integer"),
+        ({"flag": "true"}, "flag: must be a boolean, not a string"),
+        ({"whole": 1.5}, "whole: must be an integer, not a number"),
+        ({"whole": True}, "whole: must be an integer, not a boolean"),
+        ({"number": "1"}, "number: must be a number, not a string"),
+        ({"number": True}, "number: must be a number, not a boolean"),
+        ({"number": 3}, "number: expected at most 2, not 3."),
+        ({"tree": []}, "tree: must be an object, not an array"),
+        ({"texts": {"a": 1}}, "texts: its values must be strings."),
+        ({"items": {}}, "items: must be an array, not an object"),
+        ({"items": ["a"]}, "items.0: must be an object, not a string"),
+        ({"items": [{}, {"Text": 1}]}, "items.1.text: must be a string, not an integer"),
+        ({"items": [{"needed": ""}]}, "items.0.needed is required"),
+        ({"image": "!!"}, "image: illegal base64 data"),
+    ],
+)
+def test_a_fault_is_named_by_its_place_and_type(fields: dict[str, Any], wanted: str) -> None:
+    assert refused(fields) == wanted
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({"whole": "1"},
+         "Invalid type for 'whole': expected an integer, but got a string instead."),
+        ({"items": [{}, {"text": 1}]},
+         "Invalid type for 'items[1].text': expected a string, but got an integer instead."),
+        ({"items": [{"needed": ""}]}, "Missing required parameter: 'items[0].needed'."),
+    ],
+)  # fmt: skip
+def test_openais_clients_read_a_fault_in_its_words(fields: dict[str, Any], wanted: str) -> None:
+    assert refused(fields, "openai") == wanted
+
+
+@pytest.mark.parametrize("name", Outer.model_fields)
+def test_null_is_as_if_it_were_not_there(name: str) -> None:
+    assert Outer.read({name: None}) == Outer.read({})
+
+
+def test_names_are_matched_in_any_case_and_unknown_ones_ignored() -> None:
+    found = Outer.read({"Items": [{"TEXT": "a", "what": "ever"}], "Whole": 2.0, "number": 1})
+    assert (found.items[0].text, found.whole, found.number) == ("a", 2, 1.0)
+
+
+def test_base64_is_read_with_and_without_its_padding() -> None:
+    assert Outer.read({"image": "aGk="}).image == Outer.read({"image": "aG\nk"}).image == b"hi"
+    for text in ("!!", "a", "é", "aGk=aGk="):
+        assert refused({"image": text}) == "image: illegal base64 data"
+
+
+def test_an_object_that_is_passed_on_is_shallow() -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(80):
+        deep = {"a": deep}
+    assert refused({"tree": deep}) == "tree: it is nested more than 64 levels deep."
+
+
+def test_a_list_of_a_million_faults_is_refused_at_its_first() -> None:
+    assert refused({"items": [1] * 1_000_000}) == "items.0: must be an object, not an integer"
+    assert refused({"texts": dict.fromkeys(map(str, range(100_000)), 1)}).startswith("texts: ")
