@@ -435,7 +435,7 @@ class PromptBody(_Fields):
 _TOOL_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
-class _ToolChoice(_Fields):
+class _MessagesToolChoice(_Fields):
     type: Literal["auto", "any", "none", "tool"] = "auto"
     name: str = ""
     disable_parallel_tool_use: bool = False
@@ -466,7 +466,7 @@ class MessagesBody(PromptBody):
     top_k: Whole | None = None
     stop_sequences: Items[str] = ()
     stream: bool = False
-    tool_choice: _ToolChoice = _ToolChoice()
+    tool_choice: _MessagesToolChoice = _MessagesToolChoice()
     output_format: _Format | None = None
     """The older name of `output_config.format`."""
 

@@ -56,8 +56,8 @@ from paddock.engine.request import (
 from .requests import (
     AnswerBody,
     MessageBody,
-    ModelBody,
     ModelRequest,
+    OllamaBody,
     ToolBody,
     capabilities_of,
     chat_request,
@@ -301,14 +301,14 @@ def _generate_chunk(chunk: Chunk) -> dict[str, Any]:
     return {"response": chunk.text, **thinking, **logprobs_value(chunk)}
 
 
-class _ChatBody(AnswerBody):
+class _OllamaChatBody(AnswerBody):
     model: Needed
     messages: Items[MessageBody] = ()
     tools: Items[ToolBody] = ()
 
 
 async def chat(request: Request) -> Response:
-    body = _ChatBody.read(await read_json(request))
+    body = _OllamaChatBody.read(await read_json(request))
     messages = tuple(one.message() for one in body.messages)
     tools = tuple(one.tool() for one in body.tools)
     asked = await read_model_request(request, body)
@@ -344,7 +344,7 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(texts)
 
 
-class _EmbedBody(ModelBody):
+class _EmbedBody(OllamaBody):
     input: Annotated[tuple[str, ...], PlainValidator(_texts)] = ()
     truncate: bool = True
     dimensions: Whole = 0

@@ -250,7 +250,7 @@ def parse_go_duration(text: str) -> float:
 _LOCAL_SUFFIX = ":local"
 
 
-class ModelBody(Body):
+class OllamaBody(Body):
     """The fields of every request that uses a model."""
 
     model: str = ""
@@ -281,7 +281,7 @@ class ModelRequest:
 
 
 async def read_model_request(
-    request: Request, body: ModelBody, role: Role = "chat"
+    request: Request, body: OllamaBody, role: Role = "chat"
 ) -> ModelRequest:
     """Parse the common fields and find the model."""
     began = time.monotonic()
@@ -338,7 +338,7 @@ def _in_range(n_logprobs: int) -> int:
     return n_logprobs
 
 
-class AnswerBody(ModelBody):
+class AnswerBody(OllamaBody):
     """The common fields of requests for an answer."""
 
     top_logprobs: Annotated[Whole, AfterValidator(_in_range)] = 0
@@ -438,7 +438,7 @@ def _parsed_arguments(value: Any) -> Any:
     return parse_json(value or "{}") if isinstance(value, str) else value
 
 
-class _CalledFunction(Body):
+class _FunctionCallBody(Body):
     name: str = ""
     arguments: Annotated[dict[str, Any], BeforeValidator(_parsed_arguments)] = Field(
         default_factory=dict
@@ -447,7 +447,7 @@ class _CalledFunction(Body):
 
 class _ToolCallBody(Body):
     id: str = ""
-    function: _CalledFunction = _CalledFunction()
+    function: _FunctionCallBody = _FunctionCallBody()
 
 
 class MessageBody(Body):
@@ -477,7 +477,7 @@ class MessageBody(Body):
         )
 
 
-class _OfferedFunction(Body):
+class _FunctionBody(Body):
     name: Needed
     description: str = ""
     parameters: dict[str, Any] = Field(default_factory=dict)
@@ -486,7 +486,7 @@ class _OfferedFunction(Body):
 class ToolBody(Body):
     """A tool that is offered."""
 
-    function: _OfferedFunction
+    function: _FunctionBody
 
     def tool(self) -> Tool:
         return Tool(self.function.name, self.function.description, self.function.parameters)
