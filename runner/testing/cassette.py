@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -269,6 +269,8 @@ def cassette_file_names(stem: str, tests: Iterable[str]) -> dict[str, str]:
 
 MAX_CHANGED_ANSWERS = 20
 MAX_ANSWER_CHARS = 60
+MAX_ANSWER_CHANGES = 400
+N_WORDS_AROUND = 4
 MAX_DIFFERENCE_LINES = 60
 MAX_LINE_CHARS = 160
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")  # the latter end Chinese ones
@@ -298,15 +300,44 @@ def changed_answers(cassette: Cassette) -> Iterator[str]:
         if before.given.get("text") != call.given.get("text"):
             changed.append((before, call))
     for before, call in changed[:MAX_CHANGED_ANSWERS]:
-        texts = (
-            one_line(str(one.given.get("text", "")), MAX_ANSWER_CHARS) for one in (before, call)
-        )
+        texts = (str(one.given.get("text", "")) for one in (before, call))
         prompt = one_line(
             call_lines({"messages": call.asked["messages"][-1:]})[-1], MAX_ANSWER_CHARS
         )
-        yield "answer changed: '{}' → '{}' (to '{}')".format(*texts, prompt)
+        yield f"answer changed: {answer_difference(*texts)} (to '{prompt}')"
     if len(changed) > MAX_CHANGED_ANSWERS:
         yield f"{len(changed) - MAX_CHANGED_ANSWERS:,} more answers changed"
+
+
+def answer_difference(before: str, after: str) -> str:
+    """Return what changed in an answer, with a few words around it.
+
+    >>> answer_difference("The ferry leaves at nine.", "The bus leaves at nine or ten.")
+    'The [ferry → bus] leaves at [nine. → nine or ten.]'
+    """
+    old, new = before.split(), after.split()
+    if old == new:
+        return "only its white space"
+    parts = []
+    for kind, i, i_end, j, j_end in difflib.SequenceMatcher(None, old, new, False).get_opcodes():
+        if kind == "equal":
+            parts.append(_cut_words(old[i:i_end], is_first=i == 0, is_last=i_end == len(old)))
+            continue
+        gone, come = (
+            one_line(" ".join(one), MAX_ANSWER_CHARS) for one in (old[i:i_end], new[j:j_end])
+        )
+        changes = {"replace": f"{gone} → {come}", "delete": f"- {gone}", "insert": f"+ {come}"}
+        parts.append(f"[{changes[kind]}]")
+    return shorten(" ".join(parts), MAX_ANSWER_CHANGES)
+
+
+def _cut_words(words: Sequence[str], *, is_first: bool, is_last: bool) -> str:
+    """Return a few words next to a change, of words that stayed."""
+    if len(words) <= 2 * N_WORDS_AROUND:
+        return " ".join(words)
+    before = () if is_last else words[-N_WORDS_AROUND:]
+    after = () if is_first else words[:N_WORDS_AROUND]
+    return " ".join((*after, "…", *before))
 
 
 def call_difference(asked: Mapping[str, Any], recorded: Mapping[str, Any] | None) -> str:

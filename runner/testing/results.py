@@ -17,6 +17,7 @@ from xml.etree import ElementTree as ET
 
 from paddock.engine.system.files import write_output
 from paddock.engine.system.text import one_line, shorten
+from paddock.pipelines.errors import PipelineError
 from paddock.runner.progress.report import STATES, ItemReport, Report
 
 ReplySource = Literal["live", "record", "replay"]
@@ -171,8 +172,13 @@ def run_as_suite(report: Report, file: str) -> SuiteResult:
 def error_as_suite(error: Exception, file: str) -> SuiteResult:
     """Return what kept the tests of some files from running as a case with an error."""
     words = str(error) or type(error).__name__
-    problem = CaseProblem("fault", one_line(words, MOST_FAULT_CHARS), words)
-    case = CaseResult("the file as a whole", file, problems=(problem,), is_error=True)
+    problems = [CaseProblem("fault", one_line(words, MOST_FAULT_CHARS), words)]
+    if isinstance(error, PipelineError):
+        problems = [
+            CaseProblem("fault", one_line(fault.in_one_line(), MOST_FAULT_CHARS), fault.render())
+            for fault in error.faults
+        ]
+    case = CaseResult("the file as a whole", file, problems=tuple(problems), is_error=True)
     return SuiteResult(file, file, (case,))
 
 

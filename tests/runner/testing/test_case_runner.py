@@ -98,9 +98,35 @@ def test_recording_a_changed_prompt_tells_which_answers_are_others(tmp_path: Pat
     case = bench.record()
     assert len(case.changed_answers) == 2
     first = min(case.changed_answers)
-    assert first.startswith("answer changed: '[") and "] Sum up: Document 0" in first
-    assert "] Please sum up: Document 0" in first
+    assert first.startswith("answer changed: [[")
+    assert "Sum → " in first and "Please sum] up: Document 0," in first
     assert bench.record().changed_answers == ()
+
+
+def test_of_a_long_answer_the_words_that_changed_are_told(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, n_documents=1)
+    bench.edit("returns.n == 2", "returns.n == 1")
+    many = " ".join(f"word{n}" for n in range(200))
+    bench.case("record", pool=FakePool(answer=lambda _: f"{many} and the ferry at nine."))
+    bench.edit("Sum up:", "Please sum up:")
+    case = bench.case("record", pool=FakePool(answer=lambda _: f"{many} and a bus at nine."))
+    (changed,) = case.changed_answers
+    assert changed == (
+        "answer changed: … word197 word198 word199 and [the ferry → a bus] at nine. (to '(plain)')"
+    )
+
+
+def test_what_a_run_costs_can_be_claimed_and_is_the_same_when_replayed(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.edit(
+        "check: returns.n == 2",
+        'check: "report.calls == 3 and 0 < report.tokens.completion <= 60"',
+    )
+    assert bench.record().word == "passed"
+    assert bench.case("replay", pool=Nobody()).word == "passed"
+    bench.edit("<= 60", "<= 1")
+    (problem,) = bench.case("replay", pool=Nobody()).problems
+    assert "report.tokens.completion = " in problem.detail
 
 
 def test_replies_that_no_one_asks_for_are_told(tmp_path: Path) -> None:

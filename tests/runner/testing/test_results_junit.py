@@ -8,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree  # type: ignore[import-untyped]
 
+from paddock.pipelines.errors import Fault, Mark, PipelineError
 from paddock.runner.progress.report import ItemReport, Report
 from paddock.runner.testing.results import (
     CaseProblem,
     CaseResult,
     SuiteResult,
+    error_as_suite,
     junit_xml,
     run_as_suite,
 )
@@ -122,3 +124,16 @@ def test_any_text_makes_valid_xml(name: str, message: str, detail: str) -> None:
         name, message, problems=(CaseProblem(detail, message, detail),), notes=(detail,)
     )
     read(junit_xml([SuiteResult(name, name, (case,), (message,))]))
+
+
+def test_each_fault_of_a_file_is_told_with_its_place() -> None:
+    mark = Mark("p.yaml", 3, 5, 4, "    uses: chta")
+    faults = [Fault("there is no step 'chta'.", "Did you mean 'chat'?", mark), Fault("no steps.")]
+    suite = error_as_suite(PipelineError(faults), "p.yaml")
+    (found,) = etree.fromstring(junit_xml([suite]).encode()).iter("testcase")
+    told = [(one.get("message"), one.text) for one in found.iter("error")]
+    assert [message for message, _ in told] == [
+        "no steps.",
+        "p.yaml:3:5: there is no step 'chta'. Did you mean 'chat'?",
+    ]
+    assert "    uses: chta" in str(told[1][1])
