@@ -91,14 +91,18 @@ tr:has(:target){background:var(--block);outline:2px solid var(--fresh)}
 .legend{display:flex;flex-wrap:wrap;gap:.2rem 1.2rem;padding:0;margin:.3rem 0;list-style:none;
 color:var(--soft);font-size:.85rem}
 .legend svg{vertical-align:-2px}
-.s-done,.s-new,.s-changed,.s-stale,.s-completed,.s-accepted,.s-edited{color:var(--done)}
+.s-done,.s-new,.s-changed,.s-stale,.s-completed,.s-passed,.s-accepted,.s-edited{color:var(--done)}
 .s-fresh,.s-skipped{color:var(--fresh)}
-.s-failed,.s-quarantined,.s-rejected,.s-expired{color:var(--failed);font-weight:600}
+.s-failed,.s-error,.s-quarantined,.s-rejected,.s-expired{color:var(--failed);font-weight:600}
 .s-running,.s-held,.s-interrupted,.s-budget,.s-died,.s-open,.s-waiting{color:var(--running)}
 .s-left,.s-deleted,.s-none{color:var(--left)}
 ul.fields{margin:0;padding:0 0 0 1rem}
 .error{border-left:4px solid var(--failed);padding:.2rem .8rem;margin:.6rem 0}
 .error p{overflow-wrap:anywhere}
+h3{font-size:1rem;margin:1.2rem 0 .4rem}
+pre{margin:.3rem 0;padding:.5rem .8rem;background:var(--box);border-radius:8px;font-size:.85rem;
+white-space:pre-wrap}
+pre del{color:var(--failed);text-decoration:none}pre ins{color:var(--done);text-decoration:none}
 @media (max-width:40rem){
 table,tbody,tr,td,th[scope=row],caption{display:block}
 thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}

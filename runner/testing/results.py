@@ -359,9 +359,12 @@ def write_reports(
     *,
     junit: Path | None = None,
     summary: Path | None = None,
+    page: tuple[Path, str] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> None:
     """Write the requested reports, and the summary also where GitHub Actions asks for one.
+
+    `page`: the target and the text of an HTML page.
 
     Raises:
         OSError: one cannot be written.
@@ -371,6 +374,8 @@ def write_reports(
         write_output(junit, junit_xml(suites))
     if summary is not None:
         write_output(summary, markdown)
+    if page is not None:
+        write_output(*page)
     if environ.get(GITHUB_SUMMARY_VARIABLE):
         # Appended to other steps' summaries; a failure must not fail the job.
         with (

@@ -76,6 +76,9 @@ class PipelineTestFlags:
     summary: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write a summary in Markdown.")
     ] = None
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a report as one HTML page.")
+    ] = None
     as_json: JsonOption = False
     pool: PoolOption = None
     allow: Annotated[
@@ -86,26 +89,36 @@ class PipelineTestFlags:
 
 def test(flags: PipelineTestFlags) -> int:
     """Run a pipeline's tests; exit with 4 if one fails."""
-    record, junit, summary = flags.record, flags.junit, flags.summary
-    if record and flags.replay:
+    junit, summary, report = flags.junit, flags.summary, flags.report
+    if flags.record and flags.replay:
         raise CommandError("Use `--record` or `--replay`, not both.")
-    for target, example in ((junit, "junit.xml"), (summary, "summary.md")):
+    for target, example in (
+        (junit, "junit.xml"),
+        (summary, "summary.md"),
+        (report, "tests.html"),
+    ):
         if target is not None:
             require_writable(target, example)
-    remove_old_reports(junit, summary)
+    remove_old_reports(junit, summary, report)
     try:
         return _test(flags)
     except Exception as error:  # a report for CI tells any error, then it is raised
-        suite = results.error_as_suite(error, ", ".join(flags.files or (HERE,)))
-        results.write_reports(
-            [suite], results.suites_markdown([suite]), junit=junit, summary=summary
-        )
+        _write_reports(flags, [results.error_as_suite(error, ", ".join(flags.files or (HERE,)))])
         raise
 
 
+def _write_reports(flags: PipelineTestFlags, suites: Sequence[SuiteResult]) -> None:
+    page = None
+    if flags.report is not None:
+        from paddock.runner.testing.results_page import suites_page
+
+        page = (flags.report, suites_page(suites))
+    markdown = results.suites_markdown(suites)
+    results.write_reports(suites, markdown, junit=flags.junit, summary=flags.summary, page=page)
+
+
 def _test(flags: PipelineTestFlags) -> int:
-    record, junit, summary = flags.record, flags.junit, flags.summary
-    mode: ReplayMode = "record" if record else "replay" if flags.replay else "auto"
+    mode: ReplayMode = "record" if flags.record else "replay" if flags.replay else "auto"
     paths = [pipeline_file(file, "test", with_prompts=True) for file in flags.files or (HERE,)]
     tests = suite_runner.read_suites(paths)
     if not any(file.subjects for file in tests):
@@ -128,7 +141,7 @@ def _test(flags: PipelineTestFlags) -> int:
     except suite_runner.UnknownCase as error:
         raise CommandError(str(error)) from error
     printer.end(suites)
-    results.write_reports(suites, results.suites_markdown(suites), junit=junit, summary=summary)
+    _write_reports(flags, suites)
     status = results.suites_exit_status(suites)
     if flags.as_json:
         totals, found = results.count_cases(suites), [suite.as_json() for suite in suites]

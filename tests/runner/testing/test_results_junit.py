@@ -133,7 +133,7 @@ def test_each_fault_of_a_file_is_told_with_its_place() -> None:
     (found,) = etree.fromstring(junit_xml([suite]).encode()).iter("testcase")
     told = [(one.get("message"), one.text) for one in found.iter("error")]
     assert [message for message, _ in told] == [
-        "no steps.",
         "p.yaml:3:5: there is no step 'chta'. Did you mean 'chat'?",
+        "no steps.",
     ]
-    assert "    uses: chta" in str(told[1][1])
+    assert "    uses: chta" in str(told[0][1])

@@ -1,0 +1,113 @@
+"""Test results as one HTML page, in the frame of the reports of runs: failures first.
+
+The size is bounded: of a large data set the rows that did not pass are listed, and the first of the
+others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from html import escape
+
+from paddock.engine.system.text import counted
+from paddock.runner.render.html_page import html_cell, html_page, html_table, seconds_text
+
+from .results import CaseProblem, CaseResult, SuiteResult, count_cases
+
+MAX_FAILURES, MAX_ROWS, MAX_DETAIL_CHARS = 200, 500, 8_000
+_TEST_HEADS = ("Test", "Outcome", "Replies", "#Passed", "#Took", "Notes")
+
+
+def suites_page(suites: Sequence[SuiteResult]) -> str:
+    """Return the page."""
+    return html_page("Paddock tests", _page_parts(suites))
+
+
+def _page_parts(suites: Sequence[SuiteResult]) -> Iterator[str]:
+    totals = count_cases(suites)
+    chips = "".join(
+        f'<li class="s-{word}">{word} <b>{n:,}</b></li>' for word, n in totals.items() if n
+    )
+    took = seconds_text(sum(suite.seconds for suite in suites))
+    yield f"<h1>Paddock tests</h1>\n<p>{counted(len(suites), 'file')}, {took}</p>"
+    yield f'<ul class="chips">{chips}</ul>'
+    yield from _failures_html(suites)
+    for suite in suites:
+        yield from _suite_html(suite)
+
+
+def _failures_html(suites: Iterable[SuiteResult]) -> Iterator[str]:
+    bad = [
+        (suite, case)
+        for suite in suites
+        for case in suite.cases
+        if case.skipped is None and not case.passed
+    ]
+    if bad:
+        yield f"<h2>Failed ({len(bad):,})</h2>"
+    for suite, case in bad[:MAX_FAILURES]:
+        problems = "".join(map(_problem_html, case.problems))
+        what = f"<b>{escape(case.name)}</b> of {escape(suite.file)}, {_word_html(case)}"
+        yield f'<div class="error"><p>{what}</p>{problems}</div>'
+    if len(bad) > MAX_FAILURES:
+        yield f"<p>{len(bad) - MAX_FAILURES:,} more; <code>--json</code> has all of them.</p>"
+
+
+def _problem_html(problem: CaseProblem) -> str:
+    told = f"<p>{escape(problem.kind)}: {escape(problem.message)}</p>"
+    if not problem.detail:
+        return told
+    lines = "\n".join(map(_line_html, problem.detail[:MAX_DETAIL_CHARS].split("\n")))
+    return f"{told}<pre>{lines}</pre>"
+
+
+def _line_html(line: str) -> str:
+    """Return a line of a difference, or of an excerpt."""
+    tag = {"-": "del", "+": "ins"}.get(line[:1])
+    return f"<{tag}>{escape(line)}</{tag}>" if tag else escape(line)
+
+
+def _suite_html(suite: SuiteResult) -> Iterator[str]:
+    yield f"<h2>{escape(suite.name)}</h2>\n<p>{escape(suite.file)}</p>"
+    yield html_table(suite.name, _TEST_HEADS, map(_test_row, suite.cases))
+    yield from (f'<p class="soft">{escape(note)}</p>' for note in suite.notes)
+    for case in suite.cases:
+        if case.rows:
+            yield from _data_set_html(case)
+
+
+def _test_row(case: CaseResult) -> tuple[str, ...]:
+    passed = f"{sum(case.turns):,} of {len(case.turns):,}" if len(case.turns) > 1 else ""
+    told = [case.skipped, *case.notes, *case.changed_answers]
+    items = "".join(f"<li>{escape(note)}</li>" for note in told if note)
+    notes = f'<ul class="fields">{items}</ul>' if items else ""
+    return (
+        f'<td class="name">{escape(case.name)}</td>',
+        f"<td>{_word_html(case)}</td>",
+        html_cell(case.source or ""),
+        html_cell(passed, "n"),
+        html_cell(seconds_text(case.seconds), "n"),
+        f'<td class="name">{notes}</td>',
+    )
+
+
+def _data_set_html(case: CaseResult) -> Iterator[str]:
+    """Yield the rows of a data set, those that did not pass first."""
+    rows = sorted(zip(case.turns, case.rows, strict=True), key=lambda row: row[0])
+    n_left = len(rows) - MAX_ROWS
+    shown = (
+        (f'<td class="name">{escape(name)}</td>', f"<td>{_passed_html(is_passed)}</td>")
+        for is_passed, name in rows[:MAX_ROWS]
+    )
+    note = f"{n_left:,} more rows" * (n_left > 0)
+    yield f"<h3>Rows of {escape(case.name)}</h3>"
+    yield html_table(f"Rows of {case.name}", ("Row", "Outcome"), shown, note=note)
+
+
+def _passed_html(is_passed: bool) -> str:
+    word = "passed" if is_passed else "failed"
+    return f'<span class="s-{word}">{word}</span>'
+
+
+def _word_html(case: CaseResult) -> str:
+    return f'<span class="s-{case.word}">{case.word}</span>'
