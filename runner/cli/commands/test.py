@@ -29,6 +29,7 @@ from paddock.runner.cli.arguments import (
 from paddock.runner.cli.exit_status import CommandError, with_exit_status
 from paddock.runner.progress import console
 from paddock.runner.testing import results, suite_runner
+from paddock.runner.testing.results_page import suites_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,11 +109,7 @@ def test(flags: PipelineTestFlags) -> int:
 
 
 def _write_reports(flags: PipelineTestFlags, suites: Sequence[SuiteResult]) -> None:
-    page = None
-    if flags.report is not None:
-        from paddock.runner.testing.results_page import suites_page
-
-        page = (flags.report, suites_page(suites))
+    page = None if flags.report is None else (flags.report, suites_page(suites))
     markdown = results.suites_markdown(suites)
     results.write_reports(suites, markdown, junit=flags.junit, summary=flags.summary, page=page)
 
