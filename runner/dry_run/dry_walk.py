@@ -34,6 +34,7 @@ from paddock.engine.request import (
     reserved_tokens,
     resolve_sampling,
 )
+from paddock.engine.system.samples import SEED, draw
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Reference
 from paddock.pipelines.keys import WrongInput
@@ -67,34 +68,23 @@ from paddock.steps.base import (
     Vector,
     VectorRow,
 )
-from paddock.steps.llm.ask_and_repair import most_asked_again
 from paddock.steps.run_pipeline import named_outputs
 from paddock.steps.vectors.open_stores import OpenStores, StoreHandle
 from paddock.steps.vectors.where_filter import Where
 
+from .call_bounds import (
+    NO_CALLS,
+    CallBounds,
+    between_lengths,
+    bound_step,
+    bound_steps,
+    unbounded_steps,
+    with_repairs,
+)
+
 _SURELY_FITS = 0.25
 """Of a context: a prompt whose upper estimate is below it is not counted with the vocabulary,
 which takes a second to load. An answer keeps at most as much free unless its author said more."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallBounds:
-    """How many calls are made: exactly so many, or at most; `most` None: no bound is known."""
-
-    least: int = 0
-    most: int | None = 0
-    repairs: int = 0  # at most so many more, where answers fail their checks or are cut off
-
-    def __add__(self, other: CallBounds) -> CallBounds:
-        most = None if self.most is None or other.most is None else self.most + other.most
-        return CallBounds(self.least + other.least, most, self.repairs + other.repairs)
-
-    def perhaps(self) -> CallBounds:
-        """Return the calls of something that may not be done."""
-        return replace(self, least=0)
-
-
-NO_CALLS = CallBounds()
 
 
 @dataclass
@@ -297,81 +287,10 @@ class DryStore(StoreHandle):
         return [] if len(vector) != self.dimensions else await super().nearest(vector, k, where)
 
 
-def bound_steps(body: Iterable[BoundNode]) -> CallBounds:
-    """Bound the calls of steps by their kinds alone."""
-    total = CallBounds()
-    for node in body:
-        total += unbounded_steps(node.body) if isinstance(node, BoundBlock) else bound_step(node)
-    return total
-
-
-def unbounded_steps(body: Iterable[BoundNode]) -> CallBounds:
-    """Return the calls of a body that runs for an unknown number of items."""
-    asks = any(step.kind.roles for step in all_steps(body))
-    return CallBounds(0, None) if asks else CallBounds()
-
-
-def bound_step(step: BoundStep) -> CallBounds:
-    if step.inner is not None:
-        return bound_steps(step.inner.nodes)
-    if not step.kind.roles:
-        return CallBounds()
-    return with_repairs(step, CallBounds(0, _max_calls(step)))
-
-
-def _max_calls(step: BoundStep) -> int | None:
-    written = step.params.value.data
-    if step.uses == "agent":
-        return _max_agent_calls(step, written)
-    if step.uses == "search":
-        return int(written.get("mode") != "text")
-    if step.uses in ("chat", "summarise", "summarize"):
-        usual = "error" if step.uses == "chat" else "map-reduce"
-        has_parts = written.get("on_overflow", usual) in ("map-reduce", "refine")
-        return None if has_parts or "map" in step.params.templates else 1
-    if step.uses == "embed" and "store" not in written:
-        return 1
-    return None
-
-
-def _max_agent_calls(step: BoundStep, written: Mapping[str, Any]) -> int | None:
-    """Bound an agent: its turns, the answer without tools, and what it does to remember."""
-    n_turns = written.get("max_turns", step.kind.params.model_fields["max_turns"].default)
-    if not isinstance(n_turns, int):
-        return None  # an expression
-    memory = written.get("memory", "window")
-    kept = {"window": 0, "summary": n_turns, "store": 3 * n_turns + 3}.get(memory)
-    return None if kept is None else n_turns + 1 + kept
-
-
-def with_repairs(step: BoundStep, calls: CallBounds, *, holds_forms: bool = False) -> CallBounds:
-    """Add what checks may cost: an answer that does not pass them is asked for again.
-
-    `holds_forms`: the model is served on this machine, where it cannot leave a form.
-    """
-    if not calls.most:
-        return calls
-    most = calls.most
-    is_held = holds_forms and step.model is not None and not step.model.pool
-    if step.reply is not None and (step.reply.checks or not is_held):
-        most += step.reply.repair * (most if hasattr(step.kind, "foresee") else 1)
-    of_model = step.model.params if step.model else {}
-    n_again = most_asked_again(step.uses, step.params.value.data, of_model)
-    most *= (1 + times(step.retry, "check")) * (1 + n_again)
-    return replace(calls, repairs=most - calls.most)
-
-
 def with_tree(surely: CallBounds, n_new: int, asked: AskedPrompts) -> CallBounds:
     """Add the calls of a tree whose prompts have parts that are not known yet."""
     n_later = n_new - (surely.most or 0)
     return CallBounds(surely.least + (0 if asked.has_history else n_later), n_new)
-
-
-def between_lengths(shortest: CallBounds, longest: CallBounds) -> CallBounds:
-    """Bound what depends on how long answers are."""
-    bounds = [one.most for one in (shortest, longest) if one.most is not None]
-    most, repairs = max(bounds, default=0), max(shortest.repairs, longest.repairs)
-    return CallBounds(min(shortest.least, longest.least), most if bounds[1:] else None, repairs)
 
 
 MAX_WALK_S = 5.0
@@ -422,6 +341,8 @@ class WalkResult:
     """Calls, and how many of them have replies; None where the step could not be walked."""
     refs: frozenset[str] = frozenset()
     """Names of the models that would be asked."""
+    is_estimate: bool = False
+    """Whether some of `calls` are those of other items, on average."""
 
 
 class ItemEnds(Exception):
@@ -436,35 +357,42 @@ class DryWalk:
         self._fills_stores = fills_stores
         self._asked = AskedPrompts(ledger_has_calls)
         self._counts_exactly = counts_exactly
-        self._ends_at = asyncio.get_running_loop().time() + MAX_WALK_S
+        self._ends_at: float | None = None  # set by the first item: to read a folder takes time
 
     # --- blocks
 
     async def block(self, run: BlockState, place: WalkPlace, unknown: frozenset[str]) -> WalkResult:
-        """Walk every stale item; those left when the time is over are estimated.
+        """Walk every stale item; those left when the time is over are bounded or estimated.
 
+        In a random order, so that those that were walked speak for the others.
         `unknown` are the steps around the block whose outputs are placeholders.
         """
-        calls, refs = CallBounds(), set[str]()
-        results = list(run.results)
-        for item in run.todo():
+        calls, refs, n_left = CallBounds(), set[str](), 0
+        results, todo = list(run.results), run.todo()
+        for item in sorted(todo, key=lambda item: draw(SEED, item.key)):
             scope = item.seen(run.block, run.scope)
             body = _BodyWalk(self, scope, place.item(run, item.key), set(unknown))
             walked = await self._in_time(run.block, body, item.key)
             refs |= body.refs
             if walked is None:
-                walked = bound_steps(run.block.body), _unknown_result(item.key)
+                n_left += 1
+                walked = NO_CALLS, _unknown_result(item.key)
                 refs |= _models_used(run.block.body)
             calls += walked[0]
             results[item.index] = walked[1]
+        rest, n_walked = bound_steps(run.block.body).of_items(n_left), len(todo) - n_left
+        is_estimate = rest.most is None and calls.most is not None and n_walked > 0
+        calls += calls.estimate(n_left / n_walked) if is_estimate else rest
         offered = {**run.offered(), "results": [one for one in results if one is not None]}
-        return WalkResult(calls, offered, is_unknown=bool(run.todo()), refs=frozenset(refs))
+        return WalkResult(calls, offered, bool(todo), refs=frozenset(refs), is_estimate=is_estimate)
 
     async def _in_time(
         self, block: BoundBlock, body: _BodyWalk, key: str
     ) -> tuple[CallBounds, Any] | None:
         """Walk one item; return its calls and its result, None where the time is over."""
-        if asyncio.get_running_loop().time() >= self._ends_at:
+        now = asyncio.get_running_loop().time()
+        self._ends_at = self._ends_at or now + MAX_WALK_S
+        if now >= self._ends_at:
             return None  # asked as well: where nothing waits, a timeout never comes
         try:
             async with asyncio.timeout_at(self._ends_at):

@@ -40,10 +40,9 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport, State
 from paddock.steps.base import OutsideRoots
 
+from .call_bounds import NO_CALLS, CallBounds
 from .dry_walk import (
     MAX_WALK_S,
-    NO_CALLS,
-    CallBounds,
     DryWalk,
     ItemEnds,
     WalkPlace,
@@ -300,6 +299,7 @@ class _Forecast:
         walked = await self._dry.block(run, place, frozenset())
         self._guesses[block.id] = walked.outputs
         recorded = [item.entry for item in run.work.items if item.entry is not None]
+        self._cost.is_estimate |= walked.is_estimate
         self._cost.add(walked.refs, walked.calls, recorded, len(run.todo()))
 
     def _note_end_of(self, run: BlockState) -> None:

@@ -129,6 +129,8 @@ def _cost_text(report: PlanReport) -> str:
         else:
             likely = counted(report.likely_calls, "model call")
             parts.append(f"{likely} ({bound}{report.calls:,} if answers are asked for again)")
+    elif report.loads:
+        parts.append("model calls, how many is not known yet")
     if report.tokens is not None:
         parts.append(f"about {report.tokens:,} tokens")
     if report.loads is not None:

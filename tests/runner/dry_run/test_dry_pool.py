@@ -11,7 +11,8 @@ import pytest
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Tool
 from paddock.runner.core.call_cache import CallOrigin, ModelDigests
 from paddock.runner.core.run_records import RunStats
-from paddock.runner.dry_run.dry_walk import AskedPrompts, CallBounds, DryPool
+from paddock.runner.dry_run.call_bounds import CallBounds
+from paddock.runner.dry_run.dry_walk import AskedPrompts, DryPool
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import Observer
 from paddock.steps.base import UNKNOWN

@@ -429,6 +429,27 @@ def test_a_plan_whose_time_is_over_bounds_what_is_left_or_estimates_it(
     assert (told.calls, told.calls_are) == (4, "about"), "as in the run before"
 
 
+def test_items_that_a_plan_has_no_time_for_are_estimated_by_those_that_it_walked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from paddock.runner.dry_run import dry_walk
+
+    summarised = SUM.replace('chat, with: {prompt: "Sum up: ', 'summarise, with: {text: "')
+    world = World(tmp_path, EACH + summarised + WRITE)
+    world.documents(40)
+    walked: list[str] = []
+    walk = dry_walk.DryWalk._in_time
+
+    async def walk_ten(self: Any, block: Any, body: Any, key: str) -> Any:
+        walked.append(key)
+        return await walk(self, block, body, key) if len(walked) <= 10 else None
+
+    monkeypatch.setattr(dry_walk.DryWalk, "_in_time", walk_ten)
+    told = world.plan()
+    assert (told.likely_calls, told.calls_are, told.loads) == (40, "about", 1)
+    assert walked != sorted(walked), "not only those of the first folder"
+
+
 EXAMPLES = (
     "ask", "ci-batch", "first-run", "folder-digest", "invoices", "minimal", "minutes",
     "translate-folder", "watched-inbox",

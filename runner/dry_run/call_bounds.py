@@ -1,0 +1,114 @@
+"""Bounds of how many model calls steps make, by their kinds and parameters alone. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
+from paddock.runner.core.retry_and_quarantine import times
+from paddock.steps.llm.ask_and_repair import most_asked_again
+
+
+@dataclass(frozen=True, slots=True)
+class CallBounds:
+    """How many calls are made: exactly so many, or at most; `most` None: no bound is known."""
+
+    least: int = 0
+    most: int | None = 0
+    repairs: int = 0  # at most so many more, where answers fail their checks or are cut off
+
+    def __add__(self, other: CallBounds) -> CallBounds:
+        most = None if self.most is None or other.most is None else self.most + other.most
+        return CallBounds(self.least + other.least, most, self.repairs + other.repairs)
+
+    def of_items(self, n_items: int) -> CallBounds:
+        """Return the calls of so many items, each like this one."""
+        if not n_items:
+            return NO_CALLS
+        most = None if self.most is None else self.most * n_items
+        return CallBounds(self.least * n_items, most, self.repairs * n_items)
+
+    def estimate(self, share: float) -> CallBounds:
+        """Return what `share` times as many items take, if they are like these on average."""
+        return CallBounds(0, math.ceil((self.most or 0) * share), math.ceil(self.repairs * share))
+
+    def perhaps(self) -> CallBounds:
+        """Return the calls of something that may not be done."""
+        return replace(self, least=0)
+
+
+NO_CALLS = CallBounds()
+
+
+def bound_steps(body: Iterable[BoundNode]) -> CallBounds:
+    """Bound the calls of steps by their kinds alone."""
+    total = CallBounds()
+    for node in body:
+        total += unbounded_steps(node.body) if isinstance(node, BoundBlock) else bound_step(node)
+    return total
+
+
+def unbounded_steps(body: Iterable[BoundNode]) -> CallBounds:
+    """Return the calls of a body that runs for an unknown number of items."""
+    asks = any(step.kind.roles for step in all_steps(body))
+    return CallBounds(0, None) if asks else CallBounds()
+
+
+def bound_step(step: BoundStep) -> CallBounds:
+    if step.inner is not None:
+        return bound_steps(step.inner.nodes)
+    if not step.kind.roles:
+        return CallBounds()
+    return with_repairs(step, CallBounds(0, _max_calls(step)))
+
+
+def _max_calls(step: BoundStep) -> int | None:
+    written = step.params.value.data
+    if step.uses == "agent":
+        return _max_agent_calls(step, written)
+    if step.uses == "search":
+        return int(written.get("mode") != "text")
+    if step.uses in ("chat", "summarise", "summarize"):
+        usual = "error" if step.uses == "chat" else "map-reduce"
+        has_parts = written.get("on_overflow", usual) in ("map-reduce", "refine")
+        return None if has_parts or "map" in step.params.templates else 1
+    if step.uses == "embed" and "store" not in written:
+        return 1
+    return None
+
+
+def _max_agent_calls(step: BoundStep, written: Mapping[str, Any]) -> int | None:
+    """Bound an agent: its turns, the answer without tools, and what it does to remember."""
+    n_turns = written.get("max_turns", step.kind.params.model_fields["max_turns"].default)
+    if not isinstance(n_turns, int):
+        return None  # an expression
+    memory = written.get("memory", "window")
+    kept = {"window": 0, "summary": n_turns, "store": 3 * n_turns + 3}.get(memory)
+    return None if kept is None else n_turns + 1 + kept
+
+
+def with_repairs(step: BoundStep, calls: CallBounds, *, holds_forms: bool = False) -> CallBounds:
+    """Add what checks may cost: an answer that does not pass them is asked for again.
+
+    `holds_forms`: the model is served on this machine, where it cannot leave a form.
+    """
+    if not calls.most:
+        return calls
+    most = calls.most
+    is_held = holds_forms and step.model is not None and not step.model.pool
+    if step.reply is not None and (step.reply.checks or not is_held):
+        most += step.reply.repair * (most if hasattr(step.kind, "foresee") else 1)
+    of_model = step.model.params if step.model else {}
+    n_again = most_asked_again(step.uses, step.params.value.data, of_model)
+    most *= (1 + times(step.retry, "check")) * (1 + n_again)
+    return replace(calls, repairs=most - calls.most)
+
+
+def between_lengths(shortest: CallBounds, longest: CallBounds) -> CallBounds:
+    """Bound what depends on how long answers are."""
+    bounds = [one.most for one in (shortest, longest) if one.most is not None]
+    most, repairs = max(bounds, default=0), max(shortest.repairs, longest.repairs)
+    return CallBounds(min(shortest.least, longest.least), most if bounds[1:] else None, repairs)
