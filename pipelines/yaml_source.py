@@ -40,6 +40,20 @@ _WORDS: dict[str, Any] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class YamlSpan:
+    """Where a value stands in a text, as offsets in characters."""
+
+    start: int
+    end: int
+    """Of a text over several lines: behind its last line end."""
+    is_flow: bool
+    """It is a scalar, or in brackets."""
+    is_mapping: bool
+    column: int
+    """Of a mapping's keys, from 0."""
+
+
 @dataclass(frozen=True)
 class YamlDocument:
     """A file's plain values, and the position of each key and value."""
@@ -56,6 +70,22 @@ class YamlDocument:
     def key_mark(self, path: Path) -> Mark:
         """Return the position of the last key of `path`; in a list, of the item."""
         return self.mark_of(self._find(path)[0])
+
+    def span(self, path: Path) -> YamlSpan | None:
+        """Return where the value at `path` stands in the text; None: there is none."""
+        node = self._root
+        for name in path:
+            found = _child(node, name)
+            if found is None:
+                return None
+            node = found[1]
+        if node is None:
+            return None
+        is_flow = isinstance(node, ScalarNode) or bool(getattr(node, "flow_style", False))
+        keys = [key for key, _ in node.value] if isinstance(node, MappingNode) else []
+        column = keys[0].start_mark.column if keys else 0
+        end = _last_of(node).end_mark.index
+        return YamlSpan(node.start_mark.index, end, is_flow, isinstance(node, MappingNode), column)
 
     def _find(self, path: Path) -> tuple[Node | None, Node | None]:
         key = value = self._root
@@ -76,6 +106,14 @@ class YamlDocument:
             first = node.value[0]
             return self.mark_of(first[0] if isinstance(first, tuple) else first)
         return _mark(self.file, self._lines, start.line, start.column, length)
+
+
+def _last_of(node: Node) -> Node:
+    """Return the node with which a block's text ends, without comments below it."""
+    while isinstance(node, MappingNode | SequenceNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        node = last[1] if isinstance(last, tuple) else last
+    return node
 
 
 def _child(node: Node | None, name: str | int) -> tuple[Node, Node] | None:

@@ -57,8 +57,8 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "run": "Run a pipeline; the same command again continues.",
         "review": "Decide on the answers that wait for review.",
         "test": "Run a pipeline's tests; exit with 4 if one fails.",
-        "compare": "Compare models, prompts and parameters on your documents; nothing is written "
-        "or changed.",
+        "compare": "Compare models, prompts and parameters on your documents; outputs stay as they "
+        "are.",
         "summarise": "Summarise every document in a folder, or print the summary of one.",
         "graph": "Draw a pipeline with what its last run did: SVG, one page of HTML, or Mermaid.",
         "why": "Show where an output came from, and what changed since.",

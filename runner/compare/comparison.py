@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
+from statistics import fmean
 from typing import Any
 
 from paddock.engine.system.text import counted
@@ -26,6 +27,10 @@ QUALITY_WORDS = {
     "valid": "valid answers",
 }
 """Of what variants are tested for, the first that is known."""
+
+
+_ROUNDED = 5e-5
+"""Scores in JSON have four digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +170,38 @@ class Comparison:
             ],
             "notes": list(self.notes),
         }
+
+    def losses(self, earlier: Mapping[str, Any], allowed: float) -> Iterator[str]:
+        """Yield a sentence for each variant that is worse than in an earlier result's JSON.
+
+        Variants are compared by their names; one alone with one alone, whatever their names.
+
+        Raises:
+            NothingShared: no variant, or no item, is in both.
+        """
+        if earlier["quality"] != self.quality:
+            words = QUALITY_WORDS[self.quality]
+            raise NothingShared(f"it has no '{self.quality}' ({words}) to compare with.")
+        before = {one["name"]: one["scores"] for one in earlier["variants"]}
+        sound = [one for one in self.variants if one.run.fault is None]
+        if len(before) == len(sound) == 1:
+            before = {sound[0].name: next(iter(before.values()))}
+        pairs = [(one, before[one.name]) for one in sound if one.name in before]
+        shared = [(one, old, [key for key in one.scores if key in old]) for one, old in pairs]
+        if sound and not any(keys for _, _, keys in shared):
+            raise NothingShared("no variant and item of it is in this comparison.")
+        for one, old, keys in shared:
+            test = paired_test([old[key] for key in keys], [one.scores[key] for key in keys])
+            if -test.difference > allowed + _ROUNDED:
+                words, n = QUALITY_WORDS[self.quality], counted(len(keys), "item")
+                yield (
+                    f"{one.name}: {words} fell by {-test.difference:.3f} on {n}, more than the "
+                    f"{allowed:g} that is allowed (p = {test.p:.3f})."
+                )
+
+
+class NothingShared(Exception):
+    """Two results that cannot be compared; the end of a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,11 +370,19 @@ def agreement_of(
 
 
 def _with_front(figures: Sequence[VariantFigures]) -> list[VariantFigures]:
-    """Return the figures, marked where no other variant is as good and quicker, or better."""
-    points = {
-        one.name: (estimate([*one.scores.values()]), _cost(one)) for one in figures if one.scores
+    """Return the figures, marked where no other variant is as good and quicker, or better.
+
+    Where the time of one is not known, by the tokens of their answers.
+    """
+    scored = [one for one in figures if one.scores]
+    is_timed = all(one.seconds is not None for one in scored)
+    known = {
+        one.name: (
+            fmean(one.scores.values()),
+            one.seconds.mean if is_timed and one.seconds is not None else one.completion_tokens,
+        )
+        for one in scored
     }
-    known = {name: (mean.mean, cost) for name, (mean, cost) in points.items() if mean is not None}
 
     def is_on_front(name: str) -> bool:
         own = known.get(name)
@@ -346,11 +391,6 @@ def _with_front(figures: Sequence[VariantFigures]) -> list[VariantFigures]:
         )
 
     return [replace(one, is_on_front=is_on_front(one.name)) for one in figures]
-
-
-def _cost(one: VariantFigures) -> float:
-    """Return the time of an item, or its tokens where no time is known."""
-    return one.seconds.mean if one.seconds is not None else one.completion_tokens
 
 
 def _tests(figures: Sequence[VariantFigures]) -> Iterator[VariantTest]:

@@ -61,7 +61,7 @@ def comparison_text(found: Comparison) -> str:
     lines = [head_text(found), ""]
     heads = figure_heads(found)
     rows = [("", "", "variant", *heads)]
-    for letter, one in zip(letters(found).values(), found.variants, strict=True):
+    for letter, one in zip(_letters_of(found).values(), found.variants, strict=True):
         mark = "✗" if one.run.fault else "*" if one.is_on_front else ""
         rows.append((mark, letter, one.name, *figure_row(one, heads)))
     lines += [console.table(rows), "", f"* No other is better and quicker. {BOUNDS_WORDS}"]
@@ -73,12 +73,16 @@ def comparison_text(found: Comparison) -> str:
     return "\n".join(lines)
 
 
-def letters(found: Comparison) -> dict[str, str]:
+def letters(names: Iterable[str]) -> dict[str, str]:
     """Return a short name for each variant: A, B, … Z, A2, …, by its name."""
     return {
-        one.name: f"{string.ascii_uppercase[n % 26]}{n // 26 + 1 if n >= 26 else ''}"
-        for n, one in enumerate(found.variants)
+        name: f"{string.ascii_uppercase[n % 26]}{n // 26 + 1 if n >= 26 else ''}"
+        for n, name in enumerate(names)
     }
+
+
+def _letters_of(found: Comparison) -> dict[str, str]:
+    return letters(one.name for one in found.variants)
 
 
 def head_text(found: Comparison) -> str:
@@ -94,7 +98,7 @@ def head_text(found: Comparison) -> str:
 def _field_lines(found: Comparison) -> Iterator[str]:
     """Yield the agreement of each field, and the figures of labels."""
     names = dict.fromkeys(name for one in found.variants for name in one.fields)
-    short = letters(found)
+    short = _letters_of(found)
     for name in names:
         for one in found.variants:
             figures = one.fields.get(name)
@@ -109,7 +113,7 @@ def _field_lines(found: Comparison) -> Iterator[str]:
 
 
 def _test_lines(found: Comparison) -> Iterator[str]:
-    short = letters(found)
+    short = _letters_of(found)
     for one in found.tests:
         line = f"{short[one.second]} against {short[one.first]}: {one.result.words()}"
         yield console.printable_line(line)
@@ -122,7 +126,7 @@ def _test_lines(found: Comparison) -> Iterator[str]:
 def _difference_lines(found: Comparison) -> Iterator[str]:
     if not found.differences:
         return
-    short = letters(found)
+    short = _letters_of(found)
     yield f"Different answers to {counted(len(found.differences), 'item')}:"
     for one in found.differences[:MOST_DIFFERENCES]:
         right = ", ".join(

@@ -67,7 +67,9 @@ class Variant:
 
 def _replace(data: Any, at: Place, value: Any) -> None:
     for name in at[:-1]:
-        data = data.setdefault(name, {}) if isinstance(data, dict) else data[name]
+        if isinstance(data, dict) and data.get(name) is None:
+            data[name] = {}
+        data = data[name]
     data[at[-1]] = value
 
 
@@ -136,9 +138,14 @@ def _changes(option: Option, text: str, plan: Plan) -> list[Change]:
 
 
 def _value(option: Option, word: str) -> Any:
-    if option == "set":
-        return parse_yaml(word, "--set").data
-    return {"file": word} if option == "prompt" else word
+    if option != "set":
+        return {"file": word} if option == "prompt" else word
+    try:
+        value = parse_yaml(word, "--set").data
+    except PipelineError:
+        return word
+    is_text = isinstance(value, str | dict | list) and word[0] not in "[{'\""
+    return word if is_text else value
 
 
 def _place(option: Option, target: str, plan: Plan) -> Place:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from paddock.engine.system.files import write_output
 from paddock.pipelines.keys import NumberMetricKeys, parse_seconds
+from paddock.runner import api
 from paddock.runner.bind.bind import check, read_plan
 from paddock.runner.cli.arguments import (
     HERE,
@@ -29,10 +31,12 @@ from paddock.runner.cli.arguments import (
     remove_old_reports,
     require_writable,
 )
+from paddock.runner.cli.commands.validate_plan_run import plan_text
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
 from paddock.runner.cli.run_display import run_observer
 from paddock.runner.compare import comparison_page, comparison_text
-from paddock.runner.compare.comparison import Comparison, GoldSource, compare
+from paddock.runner.compare.adoption import CannotAdopt, adopted_text
+from paddock.runner.compare.comparison import Comparison, GoldSource, NothingShared, compare
 from paddock.runner.compare.gold import REVIEWS, Gold, UnreadableGold, gold_of_reviews, read_gold
 from paddock.runner.compare.variant_runs import ComparedPipeline, run_variants
 from paddock.runner.compare.variants import VariantOptions, compared_step
@@ -40,10 +44,11 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import ReviewStore
 from paddock.runner.progress import console
 from paddock.runner.settings import STATE_FOLDER, read_settings
-from paddock.runner.testing.results import junit_xml
+from paddock.runner.testing.results import EXIT_TESTS_FAILED, junit_xml
 from paddock.steps.readers.text_encoding import NotText, decode_text
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from paddock.pipelines.keys import GoldKeys, MetricName
@@ -104,6 +109,24 @@ class CompareFlags:
         str | None,
         typer.Option(metavar="TIME", help="Stop after this time; the same command goes on."),
     ] = None
+    against: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="An earlier result of --json; exit with 4 if this one is worse."
+        ),
+    ] = None
+    allow_loss: Annotated[
+        float,
+        typer.Option(
+            metavar="X", min=0, max=1, help="With --against: how much worse is not worse."
+        ),
+    ] = 0.0
+    adopt: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VARIANT", help="Write this variant, by its letter or name, into the YAML."
+        ),
+    ] = None
     as_json: JsonOption = False
     junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML for CI.")] = (
         None
@@ -119,7 +142,7 @@ class CompareFlags:
 
 
 def compare_variants(flags: CompareFlags) -> int:
-    """Compare models, prompts and parameters on your documents; nothing is written or changed.
+    """Compare models, prompts and parameters on your documents; outputs stay as they are.
 
     Each combination of values is a variant. Calls are never made twice: the same command goes on,
     and a variant that is added costs only itself.
@@ -131,9 +154,13 @@ def compare_variants(flags: CompareFlags) -> int:
     path = pipeline_file(HERE if flags.file is None else flags.file, "compare")
     plan = read_plan(path)
     check(plan)
+    options = VariantOptions(flags.models or (), flags.prompts or (), flags.settings or ())
+    variants = options.variants(plan)
+    chosen = None if flags.adopt is None else _chosen(flags.adopt, variants)
+    earlier = None if flags.against is None else _earlier(flags.against)
     # stdout carries one object: what a plug-in prints goes to stderr.
     with redirect_stdout(sys.stderr) if flags.as_json else nullcontext():
-        found = _compared(flags, path, plan)
+        found = _compared(flags, path, plan, variants)
     if flags.junit is not None:
         write_output(flags.junit, junit_xml(comparison_text.comparison_suites(found, str(path))))
     if flags.html is not None:
@@ -142,17 +169,88 @@ def compare_variants(flags: CompareFlags) -> int:
         console.print_json(found.as_json())
     else:
         console.print_out(comparison_text.comparison_text(found))
+    losses = [] if earlier is None else [*_losses(found, earlier, flags)]
+    for loss in losses:
+        console.print_err(console.printable_line(loss))
+    if chosen is not None:
+        _adopt(chosen, found, path, flags)
     if any(one.run.is_over_budget for one in found.variants):
         return BUDGET_USED
-    return FAILED if any(one.run.fault for one in found.variants) else DONE
+    if any(one.run.fault for one in found.variants):
+        return FAILED
+    return EXIT_TESTS_FAILED if losses else DONE
 
 
-def _compared(flags: CompareFlags, path: Path, plan: Plan) -> Comparison:
+def _chosen(name: str, variants: Sequence[Variant]) -> Variant:
+    """Return the variant of a letter or name.
+
+    Raises:
+        CommandError: there is none.
+    """
+    short = comparison_text.letters([one.name for one in variants])
+    for one in variants:
+        if name in (one.name, short[one.name]):
+            return one
+    known = ", ".join(f"{letter} ('{full}')" for full, letter in short.items())
+    raise CommandError(f"There is no variant '{name}' to adopt.\n  There are: {known}.")
+
+
+def _adopt(chosen: Variant, found: Comparison, path: Path, flags: CompareFlags) -> None:
+    """Write a variant into the pipeline's file, and print what becomes stale.
+
+    Raises:
+        CommandError: it could not be run, or the file cannot be changed.
+    """
+    fault = next(one.run.fault for one in found.variants if one.run.variant == chosen)
+    if fault is not None:
+        raise CommandError(f"'{chosen.name}' is not adopted: {fault}")
+    try:
+        new = adopted_text(path.read_bytes().decode("utf-8"), str(path), chosen)
+    except CannotAdopt as error:
+        raise CommandError(str(error)) from None
+    write_output(path, new)
+    write = console.print_err if flags.as_json else console.print_out
+    write(f"\n{console.printable_line(f'{path}: adopted {chosen.name}.')}")
+    own = given_settings(pool=flags.pool, allow=flags.allow)
+    settings = read_settings(path.parent, flags=own)
+    write(plan_text(api.plan(path, parse_inputs(flags.inputs), settings=settings)))
+
+
+def _earlier(file: Path) -> Mapping[str, Any]:
+    """Return an earlier result.
+
+    Raises:
+        CommandError: the file has none.
+    """
+    try:
+        told = json.loads(file.read_text("utf-8"))
+        if isinstance(told, dict) and told["variants"] and told["quality"]:
+            return told
+    except OSError as error:
+        raise CommandError(f"{file}: cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError):
+        pass
+    raise CommandError(f"{file}: this is no result of `paddock compare --json`.")
+
+
+def _losses(found: Comparison, earlier: Mapping[str, Any], flags: CompareFlags) -> Iterator[str]:
+    """Yield what is worse than before.
+
+    Raises:
+        CommandError: the two cannot be compared.
+    """
+    try:
+        yield from found.losses(earlier, flags.allow_loss)
+    except NothingShared as error:
+        raise CommandError(f"{flags.against}: {error}") from None
+
+
+def _compared(
+    flags: CompareFlags, path: Path, plan: Plan, variants: Sequence[Variant]
+) -> Comparison:
     own = given_settings(pool=flags.pool, allow=flags.allow)
     settings = read_settings(path.parent, flags=own)
     keys = plan.pipeline.gold
-    options = VariantOptions(flags.models or (), flags.prompts or (), flags.settings or ())
-    variants = options.variants(plan)
     step = compared_step(plan, variants, flags.step or (keys.step if keys else None))
     origin = flags.gold or (keys.from_ if keys else None)
     is_expression = origin is not None and origin.startswith("steps.")

@@ -24,11 +24,11 @@ def bills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bills:
     bills = Bills(tmp_path / "bills")
 
     @asynccontextmanager
-    async def opened(settings: Any) -> AsyncIterator[Pool]:
+    async def opened(*_: Any) -> AsyncIterator[Pool]:
         yield bills.made
 
     bills.made = FakePool(answer=clerk)
-    monkeypatch.setattr(model_pools, "open_home_pool", opened)
+    monkeypatch.setattr(model_pools, "_home_pool", opened)
     monkeypatch.chdir(bills.folder)
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
     return bills
@@ -108,3 +108,68 @@ def test_gold_is_checked_with_the_file(bills: Bills) -> None:
     done = compare(".")
     assert done.exit_code == 2
     assert "pipeline.yaml:26:" in done.stderr and "'roughly'" in done.stderr
+
+
+def test_the_adopted_variant_is_written_into_the_file_and_what_becomes_stale_is_said(
+    bills: Bills,
+) -> None:
+    bills.run(pool=FakePool(answer=clerk), review="accept")
+    done = compare(".", "--model", "clerk=small,big", "--adopt", "B")
+    assert done.exit_code == 0, done.output
+    assert "pipeline.yaml: adopted clerk=big." in done.stdout
+    assert done.stdout.endswith(
+        "(model changed (step 'bill'))\nThat would take 0 model calls, about 0 tokens, "
+        "0 model loads.\n"
+    )
+    text = bills.file.read_text("utf-8")
+    assert text == bills.text.replace("ref: small", "ref: big")
+    # the answers of the comparison are those of the pipeline now
+    assert bills.run(pool=(pool := FakePool(answer=clerk)), review="accept").calls == 0
+    assert pool.chats == []
+
+
+def test_a_variant_that_is_not_there_or_could_not_be_run_is_not_adopted(bills: Bills) -> None:
+    unknown = compare(".", "--model", "clerk=small,big", "--adopt", "C")
+    assert (unknown.exit_code, bills.made.chats) == (2, [])
+    assert unknown.stderr == (
+        "There is no variant 'C' to adopt.\n  There are: A ('clerk=small'), B ('clerk=big').\n"
+    )
+    faulty = compare(".", "--prompt", "bill=prompts/none.md", "--adopt", "A")
+    assert faulty.exit_code == 2
+    assert "'bill=prompts/none.md' is not adopted: there is no file" in faulty.stderr
+    assert bills.file.read_text("utf-8") == bills.text
+
+
+def test_a_result_that_is_worse_than_an_earlier_one_is_status_4(bills: Bills) -> None:
+    before = compare(".", "--model", "clerk=big", "--json")
+    (bills.folder / "main.json").write_text(before.stdout, "utf-8")
+    same = compare(".", "--model", "clerk=big", "--against", "main.json")
+    assert same.exit_code == 0
+    worse = compare(".", "--against", "main.json")  # the pipeline's own model is the small one
+    assert worse.exit_code == 4
+    assert worse.stderr.splitlines()[-1].startswith(
+        "as it is: agreement with gold fell by 0.250 on 12 items, more than the 0 that is allowed"
+    )
+    assert compare(".", "--against", "main.json", "--allow-loss", "0.3").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[]", "main.json: this is no result of `paddock compare --json`."),
+        (
+            json.dumps({"quality": "valid", "variants": [{"name": "a", "scores": {}}]}),
+            "main.json: it has no 'agreement' (agreement with gold) to compare with.",
+        ),
+        (
+            json.dumps({"quality": "agreement", "variants": [{"name": "a", "scores": {"x": 1}}]}),
+            "main.json: no variant and item of it is in this comparison.",
+        ),
+    ],
+)
+def test_an_earlier_result_that_cannot_be_compared_is_a_sentence(
+    bills: Bills, text: str, words: str
+) -> None:
+    (bills.folder / "main.json").write_text(text, "utf-8")
+    done = compare(".", "--against", "main.json")
+    assert (done.exit_code, words in done.stderr) == (2, True), done.stderr
