@@ -291,9 +291,9 @@ class ValueIndex:
                 if number is None or found.number is None or _agree(number, found.number):
                     yield found
 
-    def _find_code(self, code: str, number: Number) -> list[TextValue]:
+    def _find_code(self, code: str, number: Number) -> Iterator[TextValue]:
         found = self._codes.get(code, ())
-        return [one for one in found if one.number is None or _agree(number, one.number)]
+        return (one for one in found if one.number is None or _agree(number, one.number))
 
     def _take(self, reading: NumberReading, number: Number | None, said: TextValue) -> None:
         has_unit = reading.unit != NO_UNIT
@@ -323,13 +323,12 @@ class ValueIndex:
             if has_unit and any(_has_dimension(other, dimension) for _, other, _ in places):
                 continue
             plain = [(other, said) for has_one, other, said in places if not has_one]
-            plain_ones = [
-                said
-                for other, said in plain
-                if _agree(number, other) and (not has_unit or other is None or other.is_sure)
-            ]
-            yield from plain_ones
-            if not has_unit and (plain_ones or not plain):
+            is_found = False
+            for other, said in plain:  # lazy: most callers need the first one
+                if _agree(number, other) and (not has_unit or other is None or other.is_sure):
+                    is_found = True
+                    yield said
+            if not has_unit and (is_found or not plain):
                 yield from (
                     said for has_one, other, said in places if has_one and _agree(number, other)
                 )
