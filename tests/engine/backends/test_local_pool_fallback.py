@@ -18,25 +18,36 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import ModelUnusable, WorkerLost
 from paddock.engine.llama.build import LlamaBuild
 from paddock.engine.memory.loader import WorkerStarter
-from paddock.engine.request import EmbedRequest
+from paddock.engine.request import ChatRequest, EmbedRequest, ModelSpec
 from paddock.engine.workers.crashes import FallbackStore, rebuild_command, sound_build_gain
 from paddock.engine.workers.worker_process import WORKER_COMMAND, WorkerProcess
 from paddock.engine.workers.worker_protocol import WorkerOptions
 from tests.engine.pools import SETTINGS, VECTORS, ask
+from tests.fakes import tiny
 from tests.fakes.crashing import With, crashing
 
 REBUILD = rebuild_command()
 
 
 class Machine:
-    """Pools of one machine, the starts of their workers, and what it remembers."""
+    """Pools of one machine, the starts of their workers, and what it remembers.
+
+    Its chat model is a tiny one: each test starts several workers.
+    """
 
     def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self.settings = replace(SETTINGS, cache_dir=folder / "cache")
         self.starts: list[int] = []
         self.command: tuple[str, ...] = WORKER_COMMAND
+        self.model = ModelSpec(str(tiny.llama(folder / "tiny.gguf")), n_ctx_tokens=2048)
         self._patch = patch
+
+    def ask(self, text: str = "Hello", n_tokens: int = 4) -> ChatRequest:
+        return ask(text, self.model, {"max_tokens": n_tokens})
+
+    async def answer(self, pool: LocalPool) -> None:
+        assert (await pool.chat(self.ask()).reply()).usage.completion_tokens
 
     def crashes(self, with_: With, number: signal.Signals = signal.SIGSEGV, after: int = 0) -> None:
         for name, value in crashing(self.folder, with_, number, after).items():
@@ -68,10 +79,6 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(tmp_path, monkeypatch)
 
 
-async def _answer(pool: LocalPool) -> None:
-    assert (await pool.chat(ask("Hello", params={"max_tokens": 4})).reply()).text
-
-
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGILL, signal.SIGABRT])
 def test_a_model_whose_first_decode_crashes_runs_without_extra_buffers(
     machine: Machine, number: signal.Signals
@@ -79,7 +86,7 @@ def test_a_model_whose_first_decode_crashes_runs_without_extra_buffers(
     machine.crashes("extra", number)
 
     async def work(pool: LocalPool) -> None:
-        await _answer(pool)
+        await machine.answer(pool)
         (one,) = pool.stats().resident
         assert one.fallback == (
             f"runs without extra buffer types, because its worker was killed by {number.name} "
@@ -96,10 +103,10 @@ def test_what_helped_is_remembered_for_every_model_until_the_build_changes(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     machine.crashes("extra")
-    machine.go(_answer)
+    machine.go(machine.answer)
 
     async def both(pool: LocalPool) -> None:
-        await _answer(pool)
+        await machine.answer(pool)
         assert (await pool.embed(EmbedRequest(VECTORS, ("text",)))).vectors
 
     machine.starts.clear()
@@ -108,7 +115,7 @@ def test_what_helped_is_remembered_for_every_model_until_the_build_changes(
     other = LlamaBuild("llama-cpp-python", tmp_path, "1.2.3")
     monkeypatch.setattr("paddock.engine.workers.crashes.find_build", lambda: other)
     machine.starts.clear()
-    machine.go(_answer)
+    machine.go(machine.answer)
     assert machine.starts == [0, 1], "of another build nothing is known"
 
 
@@ -130,7 +137,7 @@ def test_where_that_does_not_help_it_goes_without_more(
 ) -> None:
     machine.crashes(with_)
     machine.settings = replace(machine.settings, n_threads=n_threads)
-    machine.go(_answer)
+    machine.go(machine.answer)
     assert machine.starts == starts
     ((fallback, _),) = machine.remembered().values()
     assert fallback == starts[-1]
@@ -143,9 +150,9 @@ def test_a_model_that_nothing_helps_is_refused_at_once_and_nothing_is_remembered
 
     async def work(pool: LocalPool) -> None:
         with pytest.raises(ModelUnusable) as caught:
-            await _answer(pool)
+            await machine.answer(pool)
         assert str(caught.value) == (
-            "model 'smollm2:135m' cannot be used on this machine: its worker was killed by "
+            f"model '{machine.model.ref}' cannot be used on this machine: its worker was killed by "
             "SIGSEGV while warming up, also without extra buffer types and flash attention. "
             "`paddock doctor` tries llama.cpp's kernels; this builds llama.cpp again: " + REBUILD
         )
@@ -158,7 +165,7 @@ def test_a_model_that_nothing_helps_is_refused_at_once_and_nothing_is_remembered
 def test_a_crash_while_the_model_is_measured_is_followed_alike(machine: Machine) -> None:
     machine.crashes("extra", after=2)  # as many decodes as warm it up
     machine.settings = replace(machine.settings, profile_s=1.0)
-    machine.go(_answer)
+    machine.go(machine.answer)
     assert machine.starts == [0, 1]
     ((_, reason),) = machine.remembered().values()
     assert reason == "killed by SIGSEGV while measuring its speed"
@@ -168,9 +175,10 @@ def test_a_crash_in_the_first_decodes_costs_no_request_an_attempt(machine: Machi
     machine.crashes("flash", after=4)
 
     async def work(pool: LocalPool) -> None:
-        texts = [ask(f"Tell a story about {n} llamas.") for n in range(4)]
+        # What repeats is guessed: this takes more steps than a worker needs to prove itself.
+        texts = [machine.ask(f"Tell a story about {n} llamas.", 400) for n in range(4)]
         replies = await asyncio.gather(*(pool.chat(one).reply() for one in texts))
-        assert all(reply.text for reply in replies)
+        assert all(reply.usage.completion_tokens for reply in replies)
 
     machine.go(work)
     assert machine.starts == [0, 1, 2]
@@ -186,7 +194,7 @@ def test_a_build_that_crashes_in_every_answer_is_no_fault_of_the_request(
 
     async def work(pool: LocalPool) -> None:
         with pytest.raises(ModelUnusable, match="killed by SIGSEGV while answering request 1"):
-            await _answer(pool)
+            await machine.answer(pool)
 
     machine.go(work)
     assert machine.remembered() == {}
@@ -200,9 +208,9 @@ def test_a_request_that_crashes_every_worker_is_given_up_and_the_model_stays_as_
 
     async def work(pool: LocalPool) -> None:
         with pytest.raises(WorkerLost) as caught:
-            await pool.chat(ask("POISON")).reply()
+            await pool.chat(machine.ask("POISON")).reply()
         assert caught.value.reason.startswith("killed by SIGABRT while answering request 1")
-        await _answer(pool)
+        await machine.answer(pool)
         (one,) = pool.stats().resident
         assert one.fallback == ""
 
@@ -217,7 +225,7 @@ def test_a_worker_that_others_kill_while_it_warms_up_goes_without_nothing(
 
     async def work(pool: LocalPool) -> None:
         with pytest.raises(WorkerLost) as caught:
-            await _answer(pool)
+            await machine.answer(pool)
         words = "killed by SIGKILL while warming up; it was started 3 times"
         assert caught.value.reason == words
 
