@@ -33,7 +33,8 @@ os.environ["PADDOCK_HOST"] = "127.0.0.1:1"
 
 # What takes longest begins first, so that no process is left alone with it at the end.
 LONGEST = (
-    "runner/schedule/test_up.py", "test_examples.py", "runner/daemon/test_background.py",
+    "runner/schedule/test_up_killed.py", "runner/schedule/test_up.py",
+    "runner/prefect/test_flow.py", "test_examples.py", "runner/daemon/test_background.py",
     "soak/test_soak.py", "benchmarks/test_benchmarks.py", "engine/backends/test_local_pool.py",
     "test_tutorial.py", "runner/review/test_page_in_a_browser.py",
     "runner/core/test_work_claims.py", "engine/backends/test_local_pool_lost.py",
@@ -50,15 +51,19 @@ LONGEST = (
 )  # fmt: skip
 
 # Files whose tests ask one Prefect server run in one process, which starts it once: a start takes
-# 12 s of a processor.
-WITH_PREFECT = (
-    "runner/schedule/test_up.py", "runner/schedule/test_up_reviews.py",
-    "runner/prefect/test_flow.py", "runner/prefect/test_states_by_hand.py",
-    "runner/prefect/test_pipeline_flow.py",
-    "runner/workers/test_delegation.py",
-    "runner/workers/test_cluster_machine.py", "runner/schedule/test_run_manager.py",
-    "runner/schedule/test_reconciler.py", "runner/daemon/test_prefect_retention.py",
-)  # fmt: skip
+# 4 s of a processor, and what waits for it the rest of 12. Three groups, so that none is the end.
+WITH_PREFECT = {
+    "up": ("runner/schedule/test_up.py",),
+    "up that is killed": (
+        "runner/schedule/test_up_killed.py", "runner/schedule/test_up_reviews.py",
+        "runner/workers/test_delegation.py", "runner/workers/test_cluster_machine.py",
+    ),
+    "flows": (
+        "runner/prefect/test_flow.py", "runner/prefect/test_states_by_hand.py",
+        "runner/prefect/test_pipeline_flow.py", "runner/schedule/test_run_manager.py",
+        "runner/schedule/test_reconciler.py", "runner/daemon/test_prefect_retention.py",
+    ),
+}  # fmt: skip
 
 
 # Tests that meet most of the errors that a person can cause: none may have stray marks.
@@ -123,10 +128,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         return None
     from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
 
+    groups = {file: name for name, files in WITH_PREFECT.items() for file in files}
+
     class Together(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            file = super()._split_scope(nodeid)
-            return "prefect" if file.removeprefix("tests/") in WITH_PREFECT else file
+            file: str = super()._split_scope(nodeid)
+            return groups.get(file.removeprefix("tests/"), file)
 
     return Together(config, log)
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+import httpx
 import pytest
 
 from paddock.engine.system.files import lock_now, open_private, private_folder
@@ -68,6 +69,24 @@ def server(home: Path) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+class _AskingAgain(httpx.HTTPTransport):
+    """Sends a request again while the server's database is locked (503), as Prefect's does."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        deadline = time.monotonic() + 60
+        while (answer := super().handle_request(request)).status_code == 503:
+            if time.monotonic() > deadline:
+                break
+            answer.close()
+            time.sleep(0.3)
+        return answer
+
+
+def prefect_client(url: str) -> httpx.Client:
+    """Return a client of a server's API."""
+    return httpx.Client(base_url=url, transport=_AskingAgain(), timeout=60)
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], home: Path) -> None:

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.prefect_server import seed
+
 TUTORIAL = Path(__file__).resolve().parents[1] / "examples" / "TUTORIAL.md"
 MOST_S = 300  # of a command, on a busy machine
 _BLOCK = re.compile(r"^```(console|diff)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -106,12 +108,13 @@ def test_a_page_is_read_as_commands_with_output_and_edits() -> None:
 
 @pytest.mark.timeout(1200)  # minutes on busy cores
 def test_the_tutorial_can_be_followed_to_the_letter(tmp_path: Path) -> None:
-    folder = tmp_path / "work"
+    folder, home = tmp_path / "work", tmp_path / "home"
     folder.mkdir()
+    seed(home / "prefect")
     environ = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PADDOCK_HOME": str(tmp_path / "home"),
+        "PADDOCK_HOME": str(home),
         "COLUMNS": "200",
         "PYTHONUNBUFFERED": "1",  # both streams in the order in which a terminal shows them
     }

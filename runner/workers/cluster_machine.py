@@ -180,6 +180,7 @@ ANSWER_S = 15.0
 HEARTBEAT_S = 30
 SILENT_S = 90
 N_LOOKS = 3
+LOOK_PAUSES_S = (0.0, 1.0, 4.0)
 PAGE = 200
 CRASH_AUTOMATION = "Paddock: a run whose machine is silent has crashed"
 AUTOMATION_ORIGIN = "Made by `paddock cluster init`."
@@ -367,8 +368,9 @@ def _comparable(found: Any, wanted: Any) -> bool:
 
 async def renew_crash_automation(api_url: str) -> None:
     """Replace the automation of an earlier version, which ended runs that are not ours."""
-    words, pauses = "", Pauses(BACKOFF)
-    for _ in range(N_LOOKS):  # its database may be locked for a moment
+    words = ""
+    for pause_s in LOOK_PAUSES_S:  # its database may be locked for a moment
+        await asyncio.sleep(pause_s)
         try:
             async with http.client(
                 **client_options(api_url, os.environ), timeout_s=ANSWER_S
@@ -378,7 +380,8 @@ async def renew_crash_automation(api_url: str) -> None:
                 return
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             words = str(error) or type(error).__name__
-            await pauses.wait()
+            if isinstance(error, httpx.ConnectError):
+                break  # no server is there: `up` and workers wait for it by themselves
     log.warning("Prefect's automation '%s' cannot be checked: %s", CRASH_AUTOMATION, words)
 
 

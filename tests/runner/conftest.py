@@ -1,13 +1,15 @@
-"""One PostgreSQL for the tests that need one, a database for each test."""
+"""One PostgreSQL for the tests that need one, a database for each test; folders for `up`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
 import pytest
 
 from tests.postgres import Postgres, postgres
+from tests.runner.schedule.up_process import Desk
 
 _numbers = count()
 
@@ -21,3 +23,13 @@ def server() -> Iterator[Postgres]:
 @pytest.fixture
 def url(server: Postgres) -> str:
     return server.make(f"ledger{next(_numbers)}")
+
+
+@pytest.fixture
+def desk(tmp_path: Path, prefect_api: str) -> Iterator[Desk]:
+    """Yield a folder of pipelines; the `paddock up` that the test starts ends with it."""
+    folder = tmp_path / "pipes"
+    folder.mkdir()
+    made = Desk(folder, prefect_api)
+    yield made
+    made.stop()

@@ -23,6 +23,7 @@ import pytest
 from paddock.runner.daemon.prefect_auth import password_file
 from tests.fakes.clerk import Said, clerk
 from tests.fakes.process_list import SeenCommandLines, watched_process_list
+from tests.prefect_server import seed
 from tests.runner.cli.commands.shell import paddock
 from tests.runner.review.test_page_of_serve import serving
 from tests.runner.schedule.up_process import Desk
@@ -115,9 +116,10 @@ def test_of_all_that_up_starts_no_command_line_has_a_secret(
         desk.write("bills/pipeline.yaml", text.replace("PYTHON", sys.executable))
         desk.write("bills/tools.py", TOOLS)
         desk.write("bills/inbox/a.html", "<p>Invoice 7, total 84.50</p>")
+        home = tmp_path / "home"
+        seed(home / "prefect")
         try:
             desk.start()
-            home = tmp_path / "home"
             password = password_file(home).read_text().strip()
             token = (home / "review.token").read_text().strip()
             body = json.dumps({"n": 1}).encode()

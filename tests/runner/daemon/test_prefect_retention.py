@@ -15,6 +15,7 @@ import pytest
 from paddock.runner.daemon import prefect_server
 from paddock.runner.daemon.prefect_server import delete_old_runs, retention_settings
 from tests.fakes.answers import serving
+from tests.prefect_server import prefect_client
 
 READ = """
 import json
@@ -54,24 +55,17 @@ def test_less_than_prefect_takes_is_the_least_that_it_takes() -> None:
     assert read_by_prefect(kept)["runs"] == 3601
 
 
-def posted(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Send something, again where the server's database is busy (503), as Prefect's client does."""
-    for _ in range(20):
-        answer = client.post(path, json=body)
-        if answer.status_code != 503:
-            break
-        time.sleep(1.0)
-    return dict(answer.raise_for_status().json())
-
-
 def made(api: str, name: str, state: str | None) -> str:
-    with httpx.Client(base_url=api) as client:
-        flow = posted(client, "/flows/", {"name": "kept"})["id"]
+    with prefect_client(api) as client:
+
+        def posted(path: str, body: dict[str, Any]) -> dict[str, Any]:
+            return dict(client.post(path, json=body).raise_for_status().json())
+
+        flow = posted("/flows/", {"name": "kept"})["id"]
         asked = {"name": name, "flow_id": flow, "state": {"type": "RUNNING"}}
-        run = posted(client, "/flow_runs/", asked)["id"]
+        run = posted("/flow_runs/", asked)["id"]
         if state is not None:
-            wanted = {"state": {"type": state}, "force": True}
-            posted(client, f"/flow_runs/{run}/set_state", wanted)
+            posted(f"/flow_runs/{run}/set_state", {"state": {"type": state}, "force": True})
         return str(run)
 
 

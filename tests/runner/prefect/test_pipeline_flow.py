@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import psutil
 import pytest
 
@@ -23,6 +22,7 @@ from paddock.runner import flow
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.settings import STATE_FOLDER
+from tests.prefect_server import prefect_client
 from tests.runner.prefect.test_flow import ROOT
 from tests.runner.schedule.up_process import Desk
 
@@ -241,32 +241,25 @@ def until(is_so: Callable[[], Any]) -> Any:
 
 
 class Prefect:
-    """The server's API; it answers 503 while its database is locked."""
+    """The server's API."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     def post(self, path: str, body: Any) -> Any:
-        def answered() -> httpx.Response | None:
-            answer = httpx.post(f"{self._url}/{path}", json=body, timeout=60)
-            return None if answer.status_code == 503 else answer
-
-        answer = until(answered)
+        with prefect_client(self._url) as api:
+            answer = api.post(path, json=body)
         assert not answer.is_error, answer.text
         return answer.json() if answer.content else None
 
     def deployment(self, file: Path, name: str) -> Any:
-        try:
-            return httpx.get(f"{self._url}/deployments/name/{file.parent.name}/{name}").json()["id"]
-        except KeyError:
-            return None
+        with prefect_client(self._url) as api:
+            found = api.get(f"deployments/name/{file.parent.name}/{name}").json()
+        return found.get("id")
 
     def read(self, path: str) -> Any:
-        def answered() -> httpx.Response | None:
-            answer = httpx.get(f"{self._url}/{path}", timeout=60)
-            return None if answer.status_code == 503 else answer
-
-        return until(answered).raise_for_status().json()
+        with prefect_client(self._url) as api:
+            return api.get(path).raise_for_status().json()
 
     def start(self, deployment: str, parameters: Mapping[str, Any] | None = None) -> str:
         body = {"parameters": dict(parameters or {}), "state": {"type": "SCHEDULED"}}

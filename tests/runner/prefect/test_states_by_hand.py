@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.prefect_view import SUSPEND_REFUSED
 from paddock.runner.settings import STATE_FOLDER
+from tests.prefect_server import prefect_client
 from tests.runner.prefect.test_flow import ROOT, SLOW
 from tests.runner.schedule.up_process import Desk
 from tests.runner.world import World
@@ -26,25 +27,18 @@ HOOK = "on: {webhook: [{path: /%s}]}"
 pytestmark = pytest.mark.timeout(240)
 
 
-@pytest.fixture
-def desk(tmp_path: Path, prefect_api: str) -> Iterator[Desk]:
-    folder = tmp_path / "pipes"
-    folder.mkdir()
-    made = Desk(folder, prefect_api)
-    yield made
-    made.stop()
-
-
 def runs_of(api: str, key: str, path: Path) -> list[dict[str, Any]]:
     """Return the flow runs of a pipeline's file, the oldest first; `key`: what to sort by."""
-    found = httpx.post(f"{api}/flow_runs/filter", json={"sort": "START_TIME_DESC"}, timeout=30)
+    with prefect_client(api) as client:
+        found = client.post("/flow_runs/filter", json={"sort": "START_TIME_DESC"})
     own = (one for one in found.json() if one["parameters"].get("path") == str(path))
     return sorted(own, key=lambda one: str(one[key]))
 
 
 def set_state(api: str, run: str, kind: str, name: str) -> None:
     state = {"state": {"type": kind, "name": name}, "force": True}
-    httpx.post(f"{api}/flow_runs/{run}/set_state", json=state).raise_for_status()
+    with prefect_client(api) as client:
+        client.post(f"/flow_runs/{run}/set_state", json=state).raise_for_status()
 
 
 def until(is_so: Callable[[], Any]) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 import re
@@ -16,7 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.prefect_server import prefect_client
+
 ROOT = Path(__file__).resolve().parents[3]
+WATCH = "on: {watch: [{path: ./inbox, settle: 200ms, batch: 200ms}]}"
+HOOK = "on: {webhook: [{path: /%s, secret: hush}]}"
 CLI = "from paddock.runner.cli.application import main; main()"
 STEP = '''
 import asyncio, os
@@ -113,6 +119,12 @@ steps:
         with: {{path: "out/{{{{ doc.relpath }}}}", text: "{{{{ steps.said.stdout }}}}"}}
 """
 Answer = TypeVar("Answer")
+
+
+def signed(body: bytes) -> dict[str, str]:
+    """Return the headers of a call of `HOOK`."""
+    mac = hmac.new(b"hush", body, hashlib.sha256).hexdigest()
+    return {"X-Hub-Signature-256": f"sha256={mac}"}
 
 
 @dataclass
@@ -243,6 +255,19 @@ class Desk:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, json.load(error)
+
+    def call(self, name: str, **payload: Any) -> None:
+        """Call a pipeline's webhook (`HOOK`)."""
+        body = json.dumps(payload).encode()
+        status, answer = self.post(f"/{name}", body, signed(body))
+        assert (status, answer["is_known"], answer["run"]) == (202, False, None), answer
+
+    def flow_runs(self, name: str) -> list[dict[str, Any]]:
+        """Return the flow runs of a pipeline, the oldest first."""
+        body = {"flows": {"name": {"any_": [name]}}, "sort": "START_TIME_ASC", "limit": 200}
+        with prefect_client(self.api) as api:
+            answer = api.post("/flow_runs/filter", json=body).raise_for_status()
+        return sorted(answer.json(), key=lambda run: run["created"])
 
     def output(self, name: str, document: str) -> str | None:
         file = self.folder / name / "out" / document

@@ -21,6 +21,7 @@ from paddock.runner.progress.prefect_view import SHARE_TAG
 from paddock.runner.progress.report import FailOn, ItemReport, Report
 from paddock.runner.settings import STATE_FOLDER
 from paddock.runner.workers.delegation import SharedJob, delegate_job
+from tests.prefect_server import prefect_client
 
 WITHIN_S = 60.0
 SUSPENDED_NOTE = "share 1 is suspended in Prefect; resume it there"
@@ -77,7 +78,7 @@ class Workers:
 
 @pytest.fixture
 def workers(prefect_api: str) -> Iterator[Workers]:
-    with httpx.Client(base_url=prefect_api, timeout=30) as api:
+    with prefect_client(prefect_api) as api:
         yield Workers(api)
 
 
