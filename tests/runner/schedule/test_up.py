@@ -77,6 +77,7 @@ def test_files_that_come_schedules_and_calls_start_runs_and_changed_files_are_pi
     assert desk.process is not None
     assert f"`paddock up` (process {desk.process.pid}, since " in second.stderr
     assert "serves this folder.\n  End it, or name other folders." in second.stderr
+    desk.until(lambda: not desk.get()["running"])  # the run of c.txt, after its output
     assert desk.signal(signal.SIGTERM) == 0
     assert desk.said().endswith("Stopping; once more stops at once.\nStopped.\n")
 
