@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.commands import test as test_command
 from paddock.runner.cli.exit_status import CommandError
 from paddock.steps import registry
 from tests.runner.cli.commands.shell import paddock
 
+HOOKS = Path(__file__).resolve().parents[4] / ".pre-commit-hooks.yaml"
 PIPELINE = """\
 name: greeting
 steps:
@@ -133,3 +137,33 @@ def test_a_file_that_is_wrong_is_an_error_for_ci_and_no_older_report_is_left(fil
     file.unlink()
     assert paddock("run", ".", "--junit", "j.xml", cwd=file.parent).status != 0
     assert "promt" not in Path("j.xml").read_text()
+
+
+@pytest.mark.parametrize(
+    "hook", yaml.safe_load(HOOKS.read_text("utf-8")), ids=lambda one: one["id"]
+)
+def test_a_hook_of_pre_commit_passes_a_sound_pipeline_and_stops_a_faulty_one(
+    file: Path, hook: dict[str, Any]
+) -> None:
+    program, *arguments = hook["entry"].split()
+    assert program == "paddock"
+    assert re.search(hook.get("files", ""), "bills/pipeline.yaml")
+    file.write_text(
+        PIPELINE.replace("Goodbye", "harbour").replace("  - {name", "  - {replay: c, name")
+    )
+    paddock("test", "--record", cwd=file.parent)
+    assert paddock(*arguments, str(file), cwd=file.parent).status == 0
+    file.write_text(PIPELINE.replace("uses: prompt", "uses: promt"))
+    assert paddock(*arguments, str(file), cwd=file.parent).status == 2
+
+
+def test_a_report_is_one_page_also_of_a_file_that_cannot_be_read(file: Path) -> None:
+    target = file.parent / "tests.html"
+    assert command([str(file)], report=target) == 4
+    text = target.read_text("utf-8")
+    assert "says goodbye" in text
+    assert "does not contain &#x27;Goodbye&#x27;" in text
+    file.write_text(PIPELINE.replace("uses: prompt", "uses: promt"))
+    with pytest.raises(PipelineError):
+        command([str(file)], report=target)
+    assert "there is no step called &#x27;promt&#x27;" in target.read_text("utf-8")
