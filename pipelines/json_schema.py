@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from .keys import (
     STEP_ALIASES,
+    ChooseKeys,
     ControlKeys,
     FileKeys,
     GoldKeys,
@@ -44,7 +45,7 @@ FUNCTION = r"\.py:[A-Za-z_][A-Za-z0-9_]*$"
 _SHORT_TYPE = r"(str|int|float|bool|date|list\[.+\]|enum\[.+\])\s*\??"
 SHORT_FORM: Schema = {
     "description": "A field's type (str, int, float, bool, date, list[str], enum[a, b]; a `?` at "
-    "the end: or null), fields by their names, or a list of one thing.",
+    "the end: or null), fields by their names, a list of one thing, or a label of a list.",
     "anyOf": [
         {"type": "string", "pattern": rf"^\s*{_SHORT_TYPE}\s*$"},
         {
@@ -53,6 +54,7 @@ SHORT_FORM: Schema = {
             "additionalProperties": {"$ref": f"{_REF}short form"},
         },
         {"type": "array", "items": {"$ref": f"{_REF}short form"}, "minItems": 1, "maxItems": 1},
+        {"$ref": f"{_REF}ChooseKeys"},
     ],
 }
 JSON_SCHEMA: Schema = {
@@ -97,6 +99,7 @@ def pipeline_schema(step_params: Mapping[str, type[BaseModel]]) -> Schema:
     properties["steps"]["items"] = {"$ref": f"{_REF}step"}
     definitions["step"] = _step(step_params, definitions)
     definitions["short form"] = SHORT_FORM
+    definitions["ChooseKeys"] = _table(ChooseKeys, definitions)
     definitions["ReplyKeys"]["properties"]["schema"] |= _either(
         {"$ref": f"{_REF}short form"}, FILE_REFERENCE, JSON_SCHEMA
     )

@@ -210,6 +210,36 @@ class EvidenceKeys(Keys):
     )
 
 
+class ChooseKeys(Keys):
+    """A field whose value is a label of a list that a step, an input or a file has."""
+
+    choose: str = Field(
+        description="A bare expression: a list of texts, or of rows.",
+        examples=["steps.tags.rows"],
+    )
+    by: str | None = Field(None, min_length=1, description="The column of rows with the label.")
+    describe: str | None = Field(
+        None, min_length=1, description="The column with what a label means, for the model to read."
+    )
+    unknown: str | None = Field(
+        None, min_length=1, description="One label more, for what none of the list fits."
+    )
+    most: PositiveInt | None = Field(
+        None, description="The answer is a list of at most so many labels, none of them twice."
+    )
+    relabel: Literal["affected", "all"] = Field(
+        "affected",
+        description="What a changed list makes stale: items whose label is gone or that a new one "
+        "may fit, or all.",
+    )
+
+    @model_validator(mode="after")
+    def _has_rows(self) -> ChooseKeys:
+        if self.describe is not None and self.by is None:
+            raise ValueError("`describe` needs `by`: only rows have columns")
+        return self
+
+
 class ReplyKeys(Keys):
     """What a model's answer must be."""
 

@@ -41,9 +41,11 @@ from .keys import (
     without_x_keys,
     without_x_keys_nested,
 )
+from .label_choices import Choice
 from .mcp_servers import McpServer, read_servers, secret_of
 from .pipeline_tests import TestKeys, read_tests, written_tests
 from .prompt_file import TEXT_OR_FILE_PARAMETERS, is_file_reference, read_template_file
+from .reply_schema import read_reply_schema
 from .triggers import BudgetKeys, ConcurrencyKeys, OnKeys
 from .validation import FaultCollector
 from .yaml_source import YamlDocument
@@ -74,6 +76,8 @@ class ReplySpec:
     repair: int
     evidence: EvidenceSpec | None = None
     wants_confidence: bool = False
+    choices: tuple[Choice, ...] = ()
+    """The fields of `schema` whose values are labels of a list."""
 
 
 @dataclass(frozen=True)
@@ -311,7 +315,9 @@ class StepParser:
             if (check := self._checks.check(source, (*at, "check", index))) is not None
         }
         evidence = self._evidence(keys.evidence, data.get("evidence"), (*at, "evidence"))
-        return ReplySpec(keys.schema_, checks, keys.repair, evidence, keys.confidence)
+        base = FilePath(self._checks.document.file).parent
+        choices = read_reply_schema(keys.schema_, base).choices if keys.schema_ else ()
+        return ReplySpec(keys.schema_, checks, keys.repair, evidence, keys.confidence, choices)
 
     def _review(self, data: Any, at: Path) -> ReviewSpec | None:
         """Parse `review`; faults of its keys were reported with the step."""

@@ -298,6 +298,8 @@ def _uses_of_reply(reply: ReplySpec, at: Path, names: frozenset[str]) -> Iterato
         yield from _reads(check.references, (*at, "check", index), names | ANSWER_NAMES)
     if reply.evidence is not None:
         yield from _reads(reply.evidence.references, (*at, "evidence"), names)
+    for choice in reply.choices:
+        yield from _reads(choice.source.reads, (*at, "schema", *choice.at, "choose"), names)
 
 
 def _uses(value: Value, at: Path, names: frozenset[str]) -> Iterator[ReferenceUse]:

@@ -2,7 +2,8 @@
 
 The short form names each field with its type: `{title: str, points: "list[str]", risk: "enum[low,
 high]", score: "float?"}`. Every field is required; a field with `?` may be null. A value of `enum`
-that has a comma needs quotes. Mappings nest; a list with one entry is a list of such values.
+that has a comma needs quotes. Mappings nest; a list with one entry is a list of such values. With
+`{choose: steps.tags.rows, …}` a field is a label of a list (`label_choices`).
 
 The only importer of `jsonschema`. Patterns and formats are matched by the engine that constrains
 local models (`engine.system.ecma_patterns`), so that answers of remote models are checked by the
@@ -14,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path as FilePath
 from typing import Any, TypeAlias
@@ -24,6 +25,7 @@ from paddock.engine.system import ecma_patterns
 from . import prompt_file, yaml_source
 from .errors import PipelineError, did_you_mean
 from .expressions import ExpressionError, Path
+from .label_choices import Choice, WrongLabels, read_choice
 
 _MOST_CHARS = 160
 _MOST_LEVELS = 64  # as in YAML; deeper values end in a RecursionError
@@ -184,6 +186,8 @@ class ReplySchema:
     is_short: bool = False
     file: str = ""
     """Its file, if it is not in the pipeline itself."""
+    choices: tuple[Choice, ...] = ()
+    """The fields whose values are labels of a list."""
 
 
 def read_reply_schema(value: Any, base: FilePath) -> ReplySchema:
@@ -217,15 +221,17 @@ def _of_text(text: str, what: str, file: str) -> ReplySchema:
         return ReplySchema(
             None, (ReplySchemaFault((), message, "Write it as JSON or YAML."),), file=file
         )
-    made = _of_data(data)
-    return ReplySchema(made.schema, made.faults, made.is_short, file)
+    return replace(_of_data(data), file=file)
 
 
 def _of_data(data: Any) -> ReplySchema:
     if isinstance(data, bool) or (isinstance(data, dict) and is_json_schema(data)):
         return ReplySchema(data)
-    faults: list[ReplySchemaFault] = []
-    return ReplySchema(_expand_short_form(data, (), faults), tuple(faults), is_short=True)
+    found: list[ReplySchemaFault | Choice] = []
+    schema = _expand_short_form(data, (), found)
+    faults = tuple(one for one in found if isinstance(one, ReplySchemaFault))
+    choices = tuple(one for one in found if isinstance(one, Choice))
+    return ReplySchema(schema, faults, is_short=True, choices=choices)
 
 
 def is_json_schema(data: Mapping[str, Any]) -> bool:
@@ -250,45 +256,65 @@ def _is_short_type(value: Any) -> bool:
     return word in SCALAR_TYPES or bool(_CONTAINER_TYPE.match(word))
 
 
-def _expand_short_form(data: Any, path: Path, faults: list[ReplySchemaFault]) -> Any:
+def _expand_short_form(data: Any, path: Path, found: list[ReplySchemaFault | Choice]) -> Any:
+    """Return the JSON Schema of a short form; add what is wrong, and the fields to choose."""
+    if isinstance(data, dict) and _is_choice(data):
+        return _schema_of_choice(data, path, found)
     if isinstance(data, dict):
         return {
             "type": "object",
             "properties": {
-                str(name): _expand_short_form(held, (*path, name), faults)
+                str(name): _expand_short_form(held, (*path, name), found)
                 for name, held in data.items()
             },
             "required": [str(name) for name in data],
             "additionalProperties": False,
         }
     if isinstance(data, list) and len(data) == 1:
-        return {"type": "array", "items": _expand_short_form(data[0], (*path, 0), faults)}
+        return {"type": "array", "items": _expand_short_form(data[0], (*path, 0), found)}
     if isinstance(data, str):
-        return _schema_of_word(data.strip(), path, faults)
+        return _schema_of_word(data.strip(), path, found)
     what = "a field needs a type, such as str"
-    faults.append(
+    found.append(
         ReplySchemaFault(path, what, 'Write for example {title: str, points: "list[str]"}.')
     )
     return True
 
 
-def _schema_of_word(word: str, path: Path, faults: list[ReplySchemaFault]) -> Any:
+def _is_choice(data: Mapping[str, Any]) -> bool:
+    """Return whether a mapping is one field that is chosen, not a field called `choose`."""
+    return isinstance(data.get("choose"), str) and not _is_short_type(data["choose"])
+
+
+def _schema_of_choice(
+    data: Mapping[str, Any], path: Path, found: list[ReplySchemaFault | Choice]
+) -> Any:
+    try:
+        schema, choice = read_choice(data, path)
+    except WrongLabels as error:
+        found.append(ReplySchemaFault(path, error.message, error.remedy))
+        return True
+    found.append(choice)
+    return schema
+
+
+def _schema_of_word(word: str, path: Path, found: list[ReplySchemaFault | Choice]) -> Any:
     if word.endswith("?"):
-        return _or_null(_schema_of_word(word[:-1].rstrip(), path, faults))
+        return _or_null(_schema_of_word(word[:-1].rstrip(), path, found))
     if word in SCALAR_TYPES:
         return dict(SCALAR_TYPES[word])
     held = _CONTAINER_TYPE.match(word)
     if held and held[1] == "list":
-        return {"type": "array", "items": _schema_of_word(held[2].strip(), path, faults)}
+        return {"type": "array", "items": _schema_of_word(held[2].strip(), path, found)}
     if held:
         values = _enum_values(held[2])
         if isinstance(values, str):
-            faults.append(ReplySchemaFault(path, f"'{word}' cannot be parsed: {values}", _QUOTED))
+            found.append(ReplySchemaFault(path, f"'{word}' cannot be parsed: {values}", _QUOTED))
             return True
         if values:
             return {"enum": values}
     names = (*SCALAR_TYPES, "list[…]", "enum[…, …]")
-    faults.append(ReplySchemaFault(path, f"'{word}' is not a type", did_you_mean(word, names)))
+    found.append(ReplySchemaFault(path, f"'{word}' is not a type", did_you_mean(word, names)))
     return True
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from threading import Event
 
     from paddock.engine.request import ModelSpec, Pool, Priority, Role
+    from paddock.pipelines.label_choices import ToldList
 
 MAX_PLAIN_FOLDERS = 1_000
 PLAIN_FOR_S = 1.0  # 10,000 documents in 100 folders: 2 lstat each instead of 6
@@ -525,6 +526,10 @@ class ReplyForm(Protocol):
     @property
     def schema(self) -> Any:
         """The JSON Schema that the answer must match, as plain data; None: free text."""
+
+    @property
+    def lists(self) -> Sequence[ToldList]:
+        """The lists of labels that the prompt has to tell."""
 
     @property
     def repair(self) -> int:

@@ -310,18 +310,38 @@ def max_growth_bytes(schema: Any) -> int:
     """Return the most bytes that a single token may add to the shortest ending of an answer.
 
     What a token opens is at most as long as the schema itself, times the repetitions that it asks
-    for. Definitions are part of the schema, so references are counted with them.
+    for. Definitions are part of the schema, so references are counted with them. Of the values of
+    an `enum`, of which there may be 10,000, it opens one.
     """
-    own = len(json.dumps(schema, ensure_ascii=False).encode())
+    return _growth_bytes(_with_longest_values(schema))
+
+
+def _with_longest_values(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_with_longest_values(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    values = _list_under(schema, "enum")
+    least = {"enum": [max(values, key=_size_bytes)]} if values else {}
+    rest = {name: _with_longest_values(one) for name, one in schema.items() if name not in least}
+    return rest | least
+
+
+def _growth_bytes(schema: Any) -> int:
+    own = _size_bytes(schema)
     if not isinstance(schema, dict):
         return own
-    inner = {below: max_growth_bytes(child) for below, child in subschemas(schema)}
+    inner = {below: _growth_bytes(child) for below, child in subschemas(schema)}
     items = sum(n for below, n in inner.items() if below[0] in ("items", "additionalProperties"))
     n_items = max(_number(schema, "minItems"), _number(schema, "minProperties"))
     pattern = sum(int(n) for n in re.findall(r"\d{1,6}", str(schema.get("pattern", ""))))
     if "pattern" in schema or "format" in schema:
         pattern = (pattern + 64) * max(1, len(str(schema.get("pattern", ""))))
     return own + sum(inner.values()) + n_items * items + _number(schema, "minLength") + pattern
+
+
+def _size_bytes(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode())
 
 
 def _number(schema: Mapping[str, Any], keyword: str) -> int:

@@ -299,6 +299,7 @@ class PlanBinder:
             reply=reply,
             references=taint_analysis.step_references(step, names),
             after_answer=taint_analysis.after_answer(step, names),
+            of_lists=taint_analysis.list_references(step, names),
             review=step.review,
             shown=taint_analysis.shown_references(step),
             spec=taint_analysis.step_spec(step, reply, servers),

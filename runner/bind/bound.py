@@ -80,6 +80,8 @@ class BoundStep:
     """What it reads of inputs, other steps and loop variables, in template files too."""
     after_answer: frozenset[Reference] = frozenset()
     """Those of `references` that only the sources of `reply.evidence` or `review.when` read."""
+    of_lists: frozenset[Reference] = frozenset()
+    """Those of `references` that only lists of labels read: a new list makes few items stale."""
     review: ReviewSpec | None = None
     """When its answer waits for a person."""
     shown: frozenset[Reference] = frozenset()
@@ -401,7 +403,7 @@ def outer_references(block: BoundBlock) -> frozenset[Reference]:
     variables = {block.var}
     found: set[Reference] = set(block.returns.references) if block.returns else set()
     for step in steps_of(block.body):
-        found.update(step.references)
+        found.update(step.references - step.of_lists)
     for nested in blocks_of(block.body):
         variables.add(nested.var)
         found.update(nested.over.references)

@@ -18,6 +18,7 @@ from paddock.pipelines.checking.check import Check, CheckFunction
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.label_choices import Choice, LabelList, ToldList
 from paddock.pipelines.model import EvidenceSpec
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.yaml_source import YamlDocument
@@ -42,6 +43,8 @@ class BoundReply:
     """What the checks may call."""
     evidence: EvidenceSpec | None = None
     wants_confidence: bool = False
+    choices: tuple[Choice, ...] = ()
+    """The fields of `schema` whose values are labels of a list that only a run knows."""
 
 
 def bind_reply(step: WrittenStep, base: Path) -> BoundReply | None:
@@ -58,6 +61,7 @@ def bind_reply(step: WrittenStep, base: Path) -> BoundReply | None:
         CHECK_FUNCTIONS,
         step.reply.evidence,
         step.reply.wants_confidence,
+        step.reply.choices,
     )
 
 
@@ -264,6 +268,16 @@ CHECK_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
+class OfferedLabels:
+    """The schema of an answer with the labels of a run, and the lists that its prompt tells."""
+
+    schema: Any
+    lists: tuple[ToldList, ...] = ()
+    left_out: tuple[LabelList, ...] = ()
+    """Lists that are too long for its prompt."""
+
+
+@dataclass(frozen=True, slots=True)
 class ScopedReply:
     """The step's `reply`, over the scope of the item that it works on."""
 
@@ -271,11 +285,18 @@ class ScopedReply:
     scope: Scope
     finder: EvidenceFinder | None = None
     """Finds the fields of an answer, where evidence is asked for."""
+    labels: OfferedLabels | None = None
+    """What its chosen fields may be; None where it has none, or these are not known yet."""
 
     @property
     def schema(self) -> Any:
         """The JSON Schema of the answer; None: it is free text."""
-        return self.reply.schema
+        return self.reply.schema if self.labels is None else self.labels.schema
+
+    @property
+    def lists(self) -> Sequence[ToldList]:
+        """The lists of labels that the prompt has to tell."""
+        return () if self.labels is None else self.labels.lists
 
     @property
     def repair(self) -> int:

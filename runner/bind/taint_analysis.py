@@ -39,6 +39,9 @@ def _step_references(step: WrittenStep) -> Iterator[Reference]:
             yield reference
     for check in step.reply.checks.values() if step.reply else ():
         yield from (one for one in check.references if one[0] not in ANSWER_NAMES)
+    for choice in step.reply.choices if step.reply else ():
+        if choice.relabels_all:
+            yield from choice.source.references
 
 
 def step_references(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
@@ -48,11 +51,27 @@ def step_references(step: WrittenStep, names: frozenset[str]) -> frozenset[Refer
 
 def after_answer(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
     """Return those of a step's references that are only read once its answer is there."""
-    return step_references(step, names) - frozenset(_step_references(step))
+    return step_references(step, names) - {*_step_references(step), *_list_references(step)}
+
+
+def list_references(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:
+    """Return what only lists of labels read, of which a change makes few items stale."""
+    besides = {*_step_references(step), *_after_answer(step)}
+    return frozenset(one for one in _list_references(step) if one[0] in names) - besides
+
+
+def _list_references(step: WrittenStep) -> Iterator[Reference]:
+    for choice in step.reply.choices if step.reply else ():
+        yield from choice.source.references
 
 
 def _all_references(step: WrittenStep) -> Iterator[Reference]:
     yield from _step_references(step)
+    yield from _list_references(step)
+    yield from _after_answer(step)
+
+
+def _after_answer(step: WrittenStep) -> Iterator[Reference]:
     if step.review is not None:
         yield from step.review.when.references
     if step.reply is not None and step.reply.evidence is not None:
@@ -277,6 +296,7 @@ class _TaintMarker:
             or step.uses not in PASS_THROUGH_STEPS
             or _has_untrusted_output(step)
             or bool(self._untrusted(_evidence_references(step)))
+            or bool(self._untrusted(_labels_read(step)))
         )
         self._trusted.add(("steps", step.id, "skipped"))
         if step.returns is not None:
@@ -338,6 +358,12 @@ def _evidence_references(step: BoundStep) -> frozenset[Reference]:
     """Return the sources of a step's `evidence`, which it quotes."""
     evidence = None if step.reply is None else step.reply.evidence
     return frozenset() if evidence is None else evidence.references
+
+
+def _labels_read(step: BoundStep) -> frozenset[Reference]:
+    """Return where the labels come from of which a step's answer is made."""
+    choices = () if step.reply is None else step.reply.choices
+    return frozenset[Reference]().union(*(one.source.references for one in choices))
 
 
 def _has_untrusted_output(step: BoundStep) -> bool:

@@ -22,6 +22,7 @@ from paddock.engine.system.tasks import in_left_thread, time_limit
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
+from paddock.pipelines.label_choices import LabelList
 from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
@@ -34,6 +35,7 @@ from paddock.runner.bind.bound import (
 )
 from paddock.runner.bind.evidence_sources import EvidenceFinder, read_sources
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
+from paddock.runner.bind.label_lists import LABELS, choices_of, label_mark
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.bind.taint_analysis import guarded_roots
 from paddock.runner.ledger.calibration import CalibrationKey, calibrated, start_text
@@ -123,6 +125,8 @@ class ItemRun:
     steps: list[StepRecord] = field(default_factory=list)
     callers: list[CallOrigin] = field(default_factory=list)
     reads: dict[str, list[Any]] = field(default_factory=dict)
+    lists: dict[str, LabelList] = field(default_factory=dict)
+    """The lists of labels that its answers were chosen from, by name."""
     has_inner_failures: bool = False
     entry: Entry | None = None
     """The entry sent to the ledger; it may not be durable yet."""
@@ -379,7 +383,7 @@ class AnswerReviewer:
             "digest": None if key is None else key.model_digest,
             "prompt_digest": None if key is None else key.prompt_digest,
             "schema_digest": None if key is None else key.schema_digest,
-            "schema": None if reply is None else reply.schema,
+            "schema": None if tools.reply is None else tools.reply.schema,
             "checks": [check.source for check in checks],
             "scope": values_read(sorted(paths), scope),
             "evidence_only": [] if spec is None else list(spec.only),
@@ -442,8 +446,8 @@ class ItemRunner:
         self._origins = LineageStore(context.ledger)
         self._row_keeper = RowKeeper(context)
         self._reviewer = AnswerReviewer(context)
-        self._specs: dict[str, tuple[str, str]] = {}
-        """Block or step → digest and text of its spec."""
+        self._specs: dict[tuple[str, ...], tuple[str, str]] = {}
+        """Block or step, and digests of lists of labels → digest and text of its spec."""
 
     async def step(self, step: BoundStep, scope: Scope, record: ItemRun) -> Any:
         """Run one step of an item; return its outputs, None: it was skipped.
@@ -520,6 +524,7 @@ class ItemRunner:
     ) -> Any:
         params = step.params.render(scope)
         await self._note_reads(record, step.kind().reads(params), tools.roots)
+        tools = await self._with_labels(step, scope, record, tools)
         outputs = None
         if step.review is not None and record.is_decided and not caller.looks_up:
             outputs = await self._reviewer.recorded(step, record)
@@ -529,10 +534,30 @@ class ItemRunner:
             outputs = await self._reviewer.calibrated(step, scope, record, outputs)
         if step.review is not None:
             outputs = await self._reviewer.reviewed(step, scope, record, outputs, tools)
+        self._mark_labels(step, scope, record, outputs)
         record.steps[-1].note_answer(outputs)
         if step.returns is None:
             return outputs
         return step.returns.render(scope.with_step(step.id, outputs))
+
+    async def _with_labels(
+        self, step: BoundStep, scope: Scope, record: ItemRun, tools: Tools
+    ) -> Tools:
+        """Return tools whose reply knows the labels of this run."""
+        if not choices_of(step) or not isinstance(tools.reply, ScopedReply):
+            return tools
+        self._mark_labels(step, scope, record, None)  # if it fails, any other list may help
+        labels = await self._context.judge.labels.offered(step, scope, tools)
+        return replace(tools, reply=replace(tools.reply, labels=labels))
+
+    def _mark_labels(
+        self, step: BoundStep, scope: Scope, record: ItemRun, outputs: Mapping[str, Any] | None
+    ) -> None:
+        judge, answer = self._context.judge, None if outputs is None else outputs.get("output")
+        for place, found in judge.labels.of_step(step, scope).items():
+            name = judge.list_name(step, place)
+            record.lists[name] = found
+            record.reads.update(label_mark(name, found, answer, place))
 
     async def _calls_before(self, step: BoundStep, record: ItemRun) -> list[CallRecord]:
         """Return the calls of the run that made an answer which is not asked for again."""
@@ -678,7 +703,7 @@ class ItemRunner:
         """Record an item's lineage; it is committed with the next entry."""
         if record.node is None:
             return
-        digest, text = self._spec(record.node)
+        digest, text = self._spec(record.node, record.lists)
         stored = record.own_path and self._context.index.stored(record.own_path)
         source = source_of(record.item, stored)
         self._origins.record(
@@ -697,11 +722,16 @@ class ItemRunner:
             text,
         )
 
-    def _spec(self, node: BoundNode) -> tuple[str, str]:
-        if node.id not in self._specs:
-            text = self._stats.secrets.redact(canonical_spec(node))
-            self._specs[node.id] = (hashlib.sha256(text.encode()).hexdigest(), text)
-        return self._specs[node.id]
+    def _spec(self, node: BoundNode, lists: Mapping[str, LabelList]) -> tuple[str, str]:
+        key = (node.id, *(lists[name].digest for name in sorted(lists)))
+        if key not in self._specs:
+            text = canonical_spec(node)
+            if lists:  # so that a later run knows which of the labels are new
+                labels = {name: dict(found.labels) for name, found in lists.items()}
+                text = canonical_json({**json.loads(text), LABELS: labels})
+            text = self._stats.secrets.redact(text)
+            self._specs[key] = (hashlib.sha256(text.encode()).hexdigest(), text)
+        return self._specs[key]
 
 
 def item_tools(

@@ -13,6 +13,7 @@ from typing import Any
 
 from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference, Value
+from paddock.pipelines.label_choices import CHOOSE
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.report import State
 from paddock.steps.python_step import is_function_reference
@@ -339,6 +340,17 @@ def _spec_references(spec: Spec, block: str) -> Iterator[Reference]:
         for source in ((one.get("reply") or {}).get("evidence") or {}).get("from") or ():
             yield from _expression_references(source)
         yield from _expression_references(one.get("review"))
+        for written in _choices_in((one.get("reply") or {}).get("schema")):
+            yield from _expression_references(written.get("choose"))
+
+
+def _choices_in(schema: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield the fields of a schema that are chosen from a list, as written."""
+    if isinstance(schema, Mapping) and isinstance(schema.get(CHOOSE), Mapping):
+        yield schema[CHOOSE]
+    held = schema.values() if isinstance(schema, Mapping) else schema
+    for one in held if isinstance(schema, Mapping | list) else ():
+        yield from _choices_in(one)
 
 
 def _expression_references(source: Any) -> frozenset[Reference]:

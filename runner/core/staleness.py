@@ -13,12 +13,12 @@ import json
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import median
 from typing import Any
 
 from paddock.engine.system.text import canonical_json, listed
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Reference
+from paddock.pipelines.label_choices import LabelList
 from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
@@ -32,6 +32,13 @@ from paddock.runner.bind.bound import (
     steps_of,
 )
 from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.bind.label_lists import (
+    LABELS,
+    LabelLists,
+    Labels,
+    label_difference,
+    list_name,
+)
 from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
@@ -53,7 +60,7 @@ from .block_items import (
     split_by_where,
 )
 from .call_cache import ModelDigests
-from .dependencies import EDITED_FILE, DependencyIndex, held_paths, held_text
+from .dependencies import EDITED_FILE, DependencyIndex, held_paths, held_text, is_loss
 from .fingerprints import (
     CONTENT,
     CONTEXT,
@@ -191,6 +198,8 @@ class _JudgedBlock:
     asked: frozenset[str] | None
     """Keys of the items that the run is asked to do; None: all."""
     place: Place
+    lists: Mapping[str, LabelList]
+    """The lists of labels that its steps choose from, by name."""
 
     def parts_of(self, item: Any, place: tuple[int, int]) -> str:
         """Return the parts of an item's hash as JSON; for 10,000 items, so text is joined."""
@@ -214,6 +223,7 @@ class _Candidate:
     parts: str
     past: _PastItems
     item: Any
+    lists: Mapping[str, LabelList]
 
 
 class Judge:
@@ -246,6 +256,7 @@ class Judge:
         self._settled = SettledFiles(bound, self.ledger) if watches else None
         self._is_only_block = _has_one_block(bound)
         self.reviews = RunReviews(index.ledger, bound, options.review)
+        self.labels = LabelLists()
 
     # --- scopes
 
@@ -273,7 +284,7 @@ class Judge:
         made._outer = OuterPipelines(outer.file, steps, places)
         made.seen_keys, made.dependencies = self.seen_keys, self.dependencies
         made._is_only_block = False
-        made._settled, made.reviews = self._settled, self.reviews
+        made._settled, made.reviews, made.labels = self._settled, self.reviews, self.labels
         return made
 
     @property
@@ -281,6 +292,22 @@ class Judge:
         """What the scopes of this pipeline's steps, and of those within them, begin with."""
         outer = self._outer
         return OuterPipelines(outer.file, outer.steps, (*outer.places, self.place()))
+
+    def list_name(self, step: BoundStep, field: str) -> str:
+        """Return the name of the list that a step's field is chosen from, in marks and specs."""
+        return list_name(self._outer.steps, step.id, field)
+
+    def _lists(self, body: Iterable[BoundNode], scope: Scope) -> dict[str, LabelList]:
+        """Return the lists of labels that are known before any item, by name.
+
+        Raises:
+            PipelineError: a list is no list of labels.
+        """
+        return {
+            self.list_name(step, field): found
+            for step in steps_of(body)
+            for field, found in self.labels.known(step, scope).items()
+        }
 
     def place(self) -> dict[str, str]:
         """Return the `dir` and `path` inputs, relative to the pipeline where they lie beside it."""
@@ -310,7 +337,16 @@ class Judge:
             await self._settled.read()
         await self.reviews.load()
         items, held = self._judge_items(
-            _JudgedBlock(block, scope_id, base, entries, job, asked, place=self.index.stored),
+            _JudgedBlock(
+                block,
+                scope_id,
+                base,
+                entries,
+                job,
+                asked,
+                self.index.stored,
+                self._lists(block.body, scope),
+            ),
             keys,
             listed,
         )
@@ -395,7 +431,7 @@ class Judge:
             else:
                 is_taken = overwrites or (self.options.takes_over and is_asked)
                 verdict = self._verdict(
-                    _Candidate(block.scope, entry, hash_, parts, past, item),
+                    _Candidate(block.scope, entry, hash_, parts, past, item, block.lists),
                     None if is_taken else held,
                     is_forced=is_forced and is_asked,
                 )
@@ -458,7 +494,7 @@ class Judge:
         """Judge a step outside of blocks that calls a model: a block of one item."""
         scope_id = self.scope_id(step.id, outer)
         parts = await self._step_parts(step)
-        parts.update(self._outer_parts(step.references, step.shown, scope))
+        parts.update(self._outer_parts(step.references - step.of_lists, step.shown, scope))
         entries = await self.ledger.ask(self.ledger.entries, scope_id)
         entry = entries.get(step.id)
         await self.dependencies.look([entry] if entry is not None else (), self.bound.roots)
@@ -469,7 +505,15 @@ class Judge:
         is_shared = entry is not None and entry.hash == hash_ and entry.run in job
         is_forced = step.id in self.options.force and not is_shared
         verdict = self._verdict(
-            _Candidate(scope_id, entry, hash_, text, _PastItems(self.ledger, scope_id, step), None),
+            _Candidate(
+                scope_id,
+                entry,
+                hash_,
+                text,
+                _PastItems(self.ledger, scope_id, step),
+                None,
+                self._lists([step], scope),
+            ),
             None if self.options.takes_over else [],
             is_forced=is_forced,
         )
@@ -517,13 +561,16 @@ class Judge:
             return ItemVerdict("stale", "what failed is tried again")
         pending = self.reviews.of_item(candidate.scope, entry.key)
         if pending is not None or verdict.state == "waiting":
-            return self._of_review(candidate.scope, entry, pending)
+            return self._of_review(candidate, entry, pending)
         if verdict.state == "quarantined":
+            relabelled = self._of_lists(candidate, entry)
+            if relabelled is not None:
+                return ItemVerdict("stale", relabelled)
             return self._of_failed(entry, verdict, is_taken=held is None)
         if verdict.state != "fresh":
             return verdict
         edited: list[str] = []
-        difference = self.dependencies.difference(candidate.scope, entry, edited)
+        difference = self._difference(candidate, entry, edited)
         if difference is None and edited and held is None:
             difference = f"{EDITED_FILE}{edited[0]}"
         if difference is not None:
@@ -542,9 +589,25 @@ class Judge:
         past = None if entry is None else candidate.past.of(entry.key, candidate.item)
         return judge_item(entry, hash_, json.loads(candidate.parts), older, past)
 
-    def _of_review(self, scope: str, entry: Entry, pending: PendingReview | None) -> ItemVerdict:
+    def _difference(self, candidate: _Candidate, entry: Entry, edited: list[str]) -> str | None:
+        """Return what changed of an item's dependencies; None: nothing. See `DependencyIndex`."""
+        difference = self.dependencies.difference(candidate.scope, entry, edited)
+        if difference is not None and not is_loss(difference):
+            return difference
+        return self._of_lists(candidate, entry) or difference
+
+    def _of_lists(self, candidate: _Candidate, entry: Entry) -> str | None:
+        """Return why an item must be labelled again: a list that it was chosen from changed."""
+        marks = entry.marks(LABELS)
+        if not marks:
+            return None
+        return label_difference(marks, candidate.lists, candidate.past.lists(entry.key))
+
+    def _of_review(
+        self, candidate: _Candidate, entry: Entry, pending: PendingReview | None
+    ) -> ItemVerdict:
         """Judge an item that waits for a decision, or has got one since its last run."""
-        difference = self.dependencies.difference(scope, entry, [])
+        difference = self._difference(candidate, entry, [])
         if difference is not None:
             return ItemVerdict("stale", difference)
         if pending is not None and pending.is_open and self.reviews.mode == "ask":
@@ -570,7 +633,7 @@ class Judge:
             parts = await self._block_parts(node, scope)
         else:
             parts = await self._step_parts(node)
-            parts.update(self._outer_parts(node.references, node.shown, scope))
+            parts.update(self._outer_parts(node.references - node.of_lists, node.shown, scope))
         return {name: parts[name] for name in parts if not name.startswith("steps.")}
 
     async def _block_parts(self, block: BoundBlock, scope: Scope) -> dict[str, str]:
@@ -669,6 +732,8 @@ class _PastItems:
         self._specs: Mapping[str, str] | None = None
         """Key → digest of the spec with which an item was done."""
         self._changes: dict[str, SpecChanges | None] = {}
+        self._lists: dict[str, Mapping[str, Labels]] = {}
+        """By the same digest, the lists of labels that the items were chosen from."""
 
     def had_other_key(self, key: str) -> bool:
         """Return whether the block's `key` has changed since an item was done."""
@@ -684,6 +749,11 @@ class _PastItems:
         content = part_digest(item_content(item, read)) if changes.has_item else None
         return PastItem(content, changes.words, changes.has_other_key)
 
+    def lists(self, key: str) -> Mapping[str, Labels]:
+        """Return the lists that an item was chosen from, by name."""
+        self._changes_since(key)
+        return self._lists.get((self._specs or {}).get(key, ""), {})
+
     def _changes_since(self, key: str) -> SpecChanges | None:
         origins = LineageStore(self._ledger)
         if self._specs is None:
@@ -693,9 +763,11 @@ class _PastItems:
             return None
         if digest not in self._changes:
             text = origins.spec(digest)
+            then = None if text is None else json.loads(text)
             now = json.loads(canonical_spec(self._node))
-            found = None if text is None else compare_specs(json.loads(text), now, self._node.id)
+            found = None if then is None else compare_specs(then, now, self._node.id)
             self._changes[digest] = found
+            self._lists[digest] = (then or {}).get(LABELS, {})
         return self._changes[digest]
 
 
@@ -737,49 +809,3 @@ def _known_keys(key: str, keys: Collection[str]) -> str:
 def _compatible_versions(step: BoundStep) -> frozenset[str]:
     versions: Iterable[int] = getattr(step.kind, "compatible_versions", ())
     return frozenset(part_digest([step.uses, version]) for version in versions)
-
-
-def longest_first(todo: Sequence[ItemWork], sizes: Mapping[str, float]) -> list[ItemWork]:
-    """Return the items to do, the longest first by powers of two, else in their own order.
-
-    In a simulation with document lengths (24 to 64 items, log-normal, 8 slots) a batch takes 2 to
-    6 % less time.
-    """
-    return sorted(todo, key=lambda item: -int(sizes[item.key]).bit_length())
-
-
-def expected_tokens(todo: Sequence[ItemWork], items: Iterable[ItemWork]) -> dict[str, float]:
-    """Return how long each item to do will be, by key: the tokens of its last run.
-
-    Else its size times the tokens per byte of other items with the same kind of file.
-    """
-    rates = _tokens_per_byte(items)
-    return {item.key: _expected_tokens(item, rates) for item in todo}
-
-
-def _expected_tokens(item: ItemWork, rates: Mapping[str, float]) -> float:
-    return _recorded_tokens(item) or _size_bytes(item) * rates.get(_file_kind(item), rates[""])
-
-
-def _tokens_per_byte(items: Iterable[ItemWork]) -> dict[str, float]:
-    """Return tokens per byte by kind of file; `""`: of all files."""
-    found: dict[str, list[float]] = {}
-    for item in items:
-        if tokens := _recorded_tokens(item):
-            rate = tokens / max(1, _size_bytes(item))
-            for kind in {"", _file_kind(item)}:
-                found.setdefault(kind, []).append(rate)
-    return {"": 1.0} | {kind: median(rates) for kind, rates in found.items()}
-
-
-def _recorded_tokens(item: ItemWork) -> int:
-    return item.entry.tokens if item.entry is not None else 0
-
-
-def _file_kind(item: ItemWork) -> str:
-    return str(item.item.get("suffix", "")) if isinstance(item.item, Mapping) else ""
-
-
-def _size_bytes(item: ItemWork) -> int:
-    size = item.item.get("size") if isinstance(item.item, Mapping) else None
-    return size if isinstance(size, int) else len(canonical_json(item.item))

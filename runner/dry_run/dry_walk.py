@@ -470,7 +470,7 @@ class DryWalk:
             ItemEnds: it surely fails.
         """
         foresees = hasattr(step.kind, "foresee")
-        tools, pool = self._tools(step, scope, place, asked, is_long=is_long)
+        tools, pool = await self._tools(step, scope, place, asked, is_long=is_long)
         try:
             params = step.params.render(scope)
         except BindError as error:
@@ -516,7 +516,7 @@ class DryWalk:
             refs=frozenset(pool.refs) or (_models_used([step]) if calls.most else frozenset()),
         )
 
-    def _tools(
+    async def _tools(
         self, step: BoundStep, scope: Scope, place: WalkPlace, asked: AskedPrompts, *, is_long: bool
     ) -> tuple[Tools, DryPool]:
         record, context = place.record, place.context
@@ -534,10 +534,12 @@ class DryWalk:
         )
         reply, form = None, step.reply
         if form is not None:
-            finder = None
+            finder = labels = None
             with contextlib.suppress(StepError):  # what is not known yet may be no text
                 finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
-            reply = DryReply(form, scope, finder, pool=pool)
+            with contextlib.suppress(StepError):  # nor some list of labels
+                labels = await context.judge.labels.offered(step, scope, tools)
+            reply = DryReply(form, scope, finder, labels, pool=pool)
         return replace(tools, pool=pool, reply=reply, stores=DryStores(context.stores)), pool
 
     # --- pipelines that steps run

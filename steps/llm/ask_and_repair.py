@@ -30,6 +30,7 @@ from paddock.engine.request import (
     resolve_sampling,
 )
 from paddock.engine.system.text import counted, one_line, resolve_ref
+from paddock.pipelines.label_choices import CHOOSE, ToldList, without_choice_marks
 from paddock.pipelines.reply_schema import TOO_DEEP, schema_mismatch
 from paddock.steps.base import UNKNOWN, Output, ReplyForm, StepError, Tools
 
@@ -99,10 +100,25 @@ _TYPE_WORDS = {
 
 
 def with_schema_hint(messages: Sequence[Message], form: ReplyForm | None) -> list[Message]:
-    """Return messages with a hint of the answer's schema."""
+    """Return messages with the labels to choose from, and a hint of the answer's schema."""
     if form is None or form.schema is None:
         return list(messages)
-    return with_ending(messages, schema_hint(form.schema))
+    told = with_beginning(messages, "\n\n".join(one.text for one in form.lists))
+    return with_ending(told, schema_hint(form.schema))
+
+
+def with_beginning(messages: Sequence[Message], words: str) -> list[Message]:
+    """Put text where prompts of many items are still the same: their KV cache is shared.
+
+    That is the end of a system message, else the beginning of the conversation.
+    """
+    if not words or not messages:
+        return list(messages)
+    first, is_system = messages[0], messages[0].role == "system"
+    parts = (first.content.rstrip(), words) if is_system else (words, first.content)
+    if not is_system and first.role != "user":
+        return [Message("user", words), *messages]
+    return [replace(first, content="\n\n".join(parts)), *messages[1:]]
 
 
 def with_ending(messages: Sequence[Message], words: str) -> list[Message]:
@@ -146,6 +162,8 @@ def _sketch_of(schema: Any, root: Any, depth: int) -> str:
 def _object_sketch(schema: Mapping[str, Any], root: Any, depth: int) -> str:
     if "const" in schema:
         return _compact_json(schema["const"])
+    if CHOOSE in schema:
+        return "label"
     if isinstance(schema.get("enum"), list):
         return " or ".join(map(_compact_json, schema["enum"]))
     if "$ref" in schema:
@@ -182,6 +200,7 @@ class SchemaOnlyForm:
     repair: int = 0
 
     wants_confidence: bool = False
+    lists: Sequence[ToldList] = ()
 
     async def failures(self, output: Any, text: str) -> list[str]:
         """Find nothing: the decoder holds to the schema."""
@@ -607,7 +626,7 @@ async def ask_checked(
 
 
 def schema_constraint(schema: Any) -> Constraint:
-    return Constraint("json_schema", json.dumps(schema, ensure_ascii=False))
+    return Constraint("json_schema", json.dumps(without_choice_marks(schema), ensure_ascii=False))
 
 
 async def _ask_once(

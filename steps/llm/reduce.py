@@ -366,7 +366,7 @@ class TreeReducer(LevelReducer):
     async def combine(self, notes: Sequence[ReduceNote], level: int) -> ReduceNote:
         """Ask for one answer to some notes, by the form of the last one without its checks."""
         last = self.asker.tools.reply
-        form = None if last is None else SchemaOnlyForm(last.schema, last.repair)
+        form = None if last is None else SchemaOnlyForm(last.schema, last.repair, lists=last.lists)
         most = await self.most_note_tokens()
         answer = await self._ask(notes, level, form, most)
         value = answer.text if answer.output is None else answer.output

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from paddock.pipelines.label_choices import ToldList
 
 
 @dataclass
@@ -18,6 +20,7 @@ class FakeForm:
     places: Any = None
     """What `evidence` finds."""
     wants_confidence: bool = False
+    lists: Sequence[ToldList] = ()
 
     async def failures(self, output: Any, text: str) -> list[str]:
         self.seen.append((output, text))

@@ -51,6 +51,9 @@ def test_it_is_a_schema_of_draft_7(made: dict[str, Any]) -> None:
         "steps: [{uses: chat, with: {prompt: x}, reply: {schema: {type: object, properties: "
         "{a: {type: string, maxLength: 3}}}, check: 'words(text) < 3'}}]",
         "steps: [{uses: chat, with: {prompt: x}, reply: {schema: {file: form.json}}}]",
+        "steps: [{uses: chat, with: {prompt: x}, reply: {schema: {a: {choose: steps.tags.rows, "
+        "by: name, describe: note, unknown: none, relabel: all}, b: [{c: {choose: inputs.x, "
+        "most: 3}}]}}}]",
         "steps: [{uses: chat, with: {prompt: x}, reply: {schema: {a: str}, evidence: steps.text, "
         "confidence: true}}]",
         "steps: [{uses: chat, with: {prompt: x}, reply: {schema: {a: str}, evidence: [a, b]}}]",

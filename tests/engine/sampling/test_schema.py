@@ -143,3 +143,5 @@ def test_the_heft_counts_what_is_asked_for_repeatedly() -> None:
     assert max_growth_bytes({"type": "string", "minLength": 500}) > 500
     assert max_growth_bytes({"type": "array", "minItems": 100, "items": {"type": "string"}}) > 1_000
     assert max_growth_bytes({"type": "object", "properties": {"a": {"type": "string"}}}) < 200
+    labels = {"enum": [f"label {number}" for number in range(10_000)]}
+    assert max_growth_bytes({"properties": {"a": labels, "b": {"items": labels}}}) < 300

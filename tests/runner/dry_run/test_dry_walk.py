@@ -451,7 +451,7 @@ def test_items_that_a_plan_has_no_time_for_are_estimated_by_those_that_it_walked
 
 
 EXAMPLES = (
-    "ask", "ci-batch", "first-run", "folder-digest", "invoices", "minimal", "minutes",
+    "ask", "ci-batch", "first-run", "folder-digest", "invoices", "labels", "minimal", "minutes",
     "translate-folder", "watched-inbox",
 )  # fmt: skip
 """Those that run without tools and commands."""

@@ -1,0 +1,183 @@
+"""The lists of labels that fields are chosen from: read once a run, and what a new list changes.
+
+The mark of an item (`LABELS`, among its dependencies) has the digest of the list and the labels of
+its answer; the recorded spec has the whole list. So a changed list makes only those items stale
+whose label is gone, or has another description, or that a new label may fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from paddock.engine.system.text import listed
+from paddock.pipelines.errors import Fault, PipelineError
+from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.label_choices import (
+    Choice,
+    LabelList,
+    ToldList,
+    WrongLabels,
+    chosen_labels,
+    schema_with_labels,
+    told_lists,
+)
+from paddock.steps.base import StepError, Tools
+
+from .bound import BoundStep
+from .inputs_and_parameters import Scope
+from .reply import BoundReply, OfferedLabels
+
+LABELS = "labels"
+"""First word of the mark of a field that was chosen from a list."""
+TOLD_SHARE = 0.5
+"""Of a context; a longer list is left out of the prompt: the documents need room as well."""
+_SHOWN_LABELS = 3
+
+Labels = Mapping[str, str]
+"""Each label of a list, with its description."""
+
+
+def choices_of(step: BoundStep) -> tuple[Choice, ...]:
+    return () if step.reply is None else step.reply.choices
+
+
+class LabelLists:
+    """The lists of one run, each read and checked once. Of the run's event loop."""
+
+    def __init__(self) -> None:
+        self._lists: dict[int, tuple[Choice, Sequence[Any], LabelList]] = {}
+        """By a choice's identity: the values that its expression reads, and its list."""
+        self._offered: dict[tuple[Any, ...], tuple[BoundReply, OfferedLabels]] = {}
+
+    def of_step(self, step: BoundStep, scope: Scope) -> dict[str, LabelList]:
+        """Return the lists that a step's fields are chosen from, by field.
+
+        Raises:
+            StepError: one cannot be read, or is no list of labels.
+        """
+        return {choice.field: self._list(choice, scope) for choice in choices_of(step)}
+
+    def known(self, step: BoundStep, scope: Scope) -> dict[str, LabelList]:
+        """Return those of the lists that do not depend on an item.
+
+        Raises:
+            PipelineError: a list is no list of labels.
+        """
+        found: dict[str, LabelList] = {}
+        for choice in choices_of(step):
+            try:
+                if choice.source.evaluate(scope) is not None:  # the output of a skipped step
+                    found[choice.field] = self._list(choice, scope)
+            except ExpressionError:
+                continue
+            except StepError as error:
+                at = ("reply", "schema", *choice.at, "choose")
+                raise PipelineError([Fault(str(error), mark=step.mark_of(*at))]) from error
+        return found
+
+    def _list(self, choice: Choice, scope: Scope) -> LabelList:
+        roots = [_root(path, scope) for path in sorted(choice.source.references)]
+        known = self._lists.get(id(choice))
+        if known is not None and all(a is b for a, b in zip(known[1], roots, strict=True)):
+            return known[2]
+        try:
+            made = LabelList.of(choice.source.evaluate(scope), choice)
+        except ExpressionError as error:
+            raise StepError(f"`choose`: {error}") from error
+        except WrongLabels as error:
+            raise StepError(f"`choose`: {error.message}.", remedy=error.remedy) from error
+        self._lists[id(choice)] = choice, roots, made
+        return made
+
+    async def offered(self, step: BoundStep, scope: Scope, tools: Tools) -> OfferedLabels | None:
+        """Return the schema of a step's answer with its labels, and the lists that are told.
+
+        Raises:
+            StepError: a list cannot be read, or is no list of labels.
+        """
+        reply, lists = step.reply, self.of_step(step, scope)
+        if reply is None or not lists:
+            return None
+        key = (id(reply), *(one.digest for one in lists.values()))
+        if key not in self._offered:
+            told = told_lists(reply.choices, lists)
+            fits = [one for one in told if await self._fits(step, one, tools)]
+            left_out = tuple(lists[one.fields[0]] for one in told if one not in fits)
+            made = OfferedLabels(schema_with_labels(reply.schema, lists), tuple(fits), left_out)
+            self._offered[key] = reply, made
+        for one in self._offered[key][1].left_out:
+            what = f"without the {len(one.labels):,} labels of {one.source}, which take"
+            tools.log.tally("prompt", f"{what} more than half of the context")
+        return self._offered[key][1]
+
+    async def _fits(self, step: BoundStep, told: ToldList, tools: Tools) -> bool:
+        """Return whether a list takes little enough of the model's context for the prompt."""
+        if step.model is None:
+            return True
+        most = TOLD_SHARE * (await tools.pool.facts(step.model)).n_ctx_tokens
+        if len(told.text.encode()) <= most:  # a token has at least one byte
+            return True
+        (n_tokens,) = await tools.pool.count_texts(step.model, [told.text])
+        return n_tokens <= most
+
+
+def _root(path: Sequence[str], scope: Scope) -> Any:
+    """Return the value from which a reference is followed: it stays the same object in a run."""
+    if path[0] == "steps" and len(path) > 1:
+        return scope["steps"].get(path[1])
+    return scope.get(path[0])
+
+
+# --- what an item was chosen from
+
+
+def list_name(prefix: str, step: str, field: str) -> str:
+    """Return the name of a list in marks and specs; `prefix`: the steps that lead to its step."""
+    return f"{prefix}{step}/{field}"
+
+
+def label_mark(name: str, found: LabelList, answer: Any, field: str) -> dict[str, list[Any]]:
+    """Mark the list of a field, and the labels that an answer has of it; None: no answer yet."""
+    chosen = None if answer is None else sorted({*chosen_labels(answer, field)})
+    return {f"{LABELS} {name}": [LABELS, found.digest, chosen]}
+
+
+def label_difference(
+    marks: Mapping[str, Sequence[Any]], now: Mapping[str, LabelList], then: Mapping[str, Labels]
+) -> str | None:
+    """Return why an item must be labelled again, or None; `then` are the lists of its answer.
+
+    All are by the list's name.
+    """
+    for key, (_, digest, chosen) in marks.items():
+        name = key.removeprefix(f"{LABELS} ")
+        found, before = now.get(name), then.get(name)
+        if found is None or found.digest == digest:
+            continue
+        if before is None or chosen is None:
+            return f"labels changed: {found.source} (step '{_step_of(name)}')"
+        reason = next(_differences(found, before, chosen), None)
+        if reason is not None:
+            return f"{reason} (step '{_step_of(name)}')"
+    return None
+
+
+def _step_of(name: str) -> str:
+    return name.partition("/")[0]
+
+
+def _differences(found: LabelList, before: Labels, chosen: Sequence[str]) -> Iterator[str]:
+    gone = [label for label in chosen if label in before and label not in found.labels]
+    if gone:
+        yield f"its label is gone: {_quoted(gone)}"
+    changed = [label for label in chosen if before.get(label, "") != found.labels.get(label, "")]
+    if changed:
+        yield f"the description of its label changed: {_quoted(changed)}"
+    new = [label for label in found.labels if label not in before]
+    if new:
+        yield f"new in {found.source}: {_quoted(new)}"
+
+
+def _quoted(labels: Sequence[str]) -> str:
+    return listed([f"'{one}'" for one in labels], _SHOWN_LABELS)

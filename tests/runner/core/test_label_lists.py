@@ -1,0 +1,329 @@
+"""`choose`: labels that a list has at run time, and what a changed list makes stale."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.request import ChatRequest
+from paddock.pipelines.errors import PipelineError
+from tests.fakes.pool import FakePool
+from tests.runner.world import World, reasons, states
+
+PIPELINE = """\
+name: labels
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - {id: tags, uses: files.rows, with: {path: tags.csv}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: label
+        uses: chat
+        with: {prompt: "{{ steps.text.text }}"}
+        reply:
+          schema:
+            tag: {choose: steps.tags.rows, by: name, describe: note, unknown: none of these}
+    returns: {file: doc.relpath, tag: steps.label.output.tag}
+returns: steps.each.results
+"""
+TAGS = {"ferry": "boats that carry people", "bridge": "ways over water", "tram": "rails in a town"}
+
+
+def written(tags: dict[str, str]) -> str:
+    return "name,note\n" + "".join(f"{name},{note}\n" for name, note in tags.items())
+
+
+def world(folder: Path, tags: dict[str, str] | None = None, n: int = 3) -> World:
+    made = World(folder, PIPELINE)
+    made.write("tags.csv", written(tags or TAGS))
+    for number, word in enumerate(["ferry", "bridge", "tram"][:n]):
+        made.write(f"inbox/{number}.txt", f"About a {word}.")
+    return made
+
+
+def clerk(request: ChatRequest) -> str:
+    """Answer with the first label that the document mentions, else with the last one."""
+    labels = enum_of(request)
+    text = request.messages[-1].content.partition("About a")[2].partition("\n")[0]
+    tag = next((one for one in labels if re.search(rf"\b{one}\b", text)), labels[-1])
+    return json.dumps({"tag": tag})
+
+
+def enum_of(request: ChatRequest) -> list[str]:
+    assert request.constraint is not None
+    schema = json.loads(request.constraint.source)
+    found: list[str] = schema["properties"]["tag"]["enum"]
+    return found
+
+
+def labelled(report: Any) -> dict[str, str]:
+    return {one["file"]: one["tag"] for one in report.returns}
+
+
+def test_the_decoder_can_say_the_labels_of_the_list_and_nothing_else(tmp_path: Path) -> None:
+    pool = FakePool(answer=clerk)
+    report = world(tmp_path).run(pool=pool)
+    assert labelled(report) == {"0.txt": "ferry", "1.txt": "bridge", "2.txt": "tram"}
+    constraints = {request.constraint for request in pool.chats}
+    assert len(constraints) == 1, "all items share one, which is compiled once"
+    (constraint,) = constraints
+    assert constraint is not None
+    assert json.loads(constraint.source)["properties"] == {
+        "tag": {"enum": [*TAGS, "none of these"]}
+    }
+
+
+def test_labels_are_told_where_the_prompts_of_all_items_are_still_the_same(tmp_path: Path) -> None:
+    pool = FakePool(answer=clerk)
+    world(tmp_path, n=1).run(pool=pool)
+    (request,) = pool.chats
+    assert [(one.role, one.content) for one in request.messages] == [
+        (
+            "user",
+            'Labels for "tag":\n- ferry: boats that carry people\n- bridge: ways over water\n'
+            '- tram: rails in a town\nWhere none of them fits, "tag" is "none of these".\n\n'
+            'About a ferry.\n\nAnswer with JSON of this form: {"tag": label}',
+        )
+    ]
+
+
+def test_they_stand_behind_a_system_prompt(tmp_path: Path) -> None:
+    here, pool = world(tmp_path, n=1), FakePool(answer=clerk)
+    here.edit('with: {prompt: "', 'with: {system: You are a clerk., prompt: "')
+    here.run(pool=pool)
+    system, _ = pool.chats[0].messages
+    assert system.content.startswith('You are a clerk.\n\nLabels for "tag":\n- ferry')
+
+
+def test_a_short_list_without_descriptions_is_told_like_an_enum(tmp_path: Path) -> None:
+    here, pool = world(tmp_path, n=1), FakePool(answer=clerk)
+    here.edit(", describe: note, unknown: none of these", "")
+    here.run(pool=pool)
+    assert pool.chats[0].messages[0].content == (
+        'About a ferry.\n\nAnswer with JSON of this form: {"tag": "ferry" or "bridge" or "tram"}'
+    )
+
+
+def test_a_list_that_takes_more_than_half_of_the_context_is_not_told(tmp_path: Path) -> None:
+    tags = TAGS | {f"tag {number}": "one of very many" for number in range(400)}
+    pool = FakePool(answer=clerk, n_ctx_tokens=2000)
+    report = world(tmp_path, tags).run(pool=pool)
+    assert labelled(report)["1.txt"] == "bridge"
+    assert "- bridge" not in pool.chats[0].messages[0].content
+    assert (
+        "'label': 3 prompts without the 403 labels of steps.tags.rows, which take more "
+        "than half of the context (0.txt, 1.txt, 2.txt)."
+    ) in report.notes
+
+
+def test_a_second_run_does_nothing_and_the_order_of_the_list_does_not_count(
+    tmp_path: Path,
+) -> None:
+    here = world(tmp_path)
+    here.run(pool=FakePool(answer=clerk))
+    assert here.run().counts == {"fresh": 3}
+    here.write("tags.csv", written(dict(reversed(TAGS.items()))))
+    assert here.run().counts == {"fresh": 3}
+
+
+def test_a_label_that_is_gone_makes_its_own_items_stale(tmp_path: Path) -> None:
+    here = world(tmp_path)
+    here.run(pool=FakePool(answer=clerk))
+    here.write("tags.csv", written({name: TAGS[name] for name in ("ferry", "tram")}))
+    told = {"1.txt": "its label is gone: 'bridge' (step 'label')"}
+    assert reasons(here.plan()) == told
+    report = here.run(pool=FakePool(answer=clerk))
+    assert (reasons(report), report.calls) == (told, 1)
+    assert labelled(report)["1.txt"] == "none of these"
+    assert here.run().counts == {"fresh": 3}
+
+
+def test_a_new_label_may_fit_any_item_and_a_new_description_those_of_its_label(
+    tmp_path: Path,
+) -> None:
+    here = world(tmp_path)
+    here.run(pool=FakePool(answer=clerk))
+    here.write("tags.csv", written(TAGS | {"tram": "and on roads"}))
+    assert reasons(here.plan()) == {
+        "2.txt": "the description of its label changed: 'tram' (step 'label')"
+    }
+    here.write("tags.csv", written(TAGS | {"canal": "water ways"}))
+    why = "new in steps.tags.rows: 'canal' (step 'label')"
+    assert reasons(here.plan()) == {f"{number}.txt": why for number in range(3)}
+    assert reasons(here.run(pool=FakePool(answer=clerk))) == reasons(here.plan()) | {
+        f"{number}.txt": why for number in range(3)
+    }
+    assert states(here.plan()) == {}
+
+
+def test_relabel_all_makes_everything_stale_when_the_list_changes(tmp_path: Path) -> None:
+    here = world(tmp_path)
+    here.edit("unknown: none of these}", "unknown: none of these, relabel: all}")
+    here.run(pool=FakePool(answer=clerk))
+    here.write("tags.csv", written({name: TAGS[name] for name in ("ferry", "tram")}))
+    assert set(reasons(here.plan()).values()) == {"value changed: steps.tags.rows"}
+    assert len(reasons(here.run(pool=FakePool(answer=clerk)))) == 3
+
+
+def test_how_a_list_is_relabelled_makes_nothing_stale_and_its_columns_do(tmp_path: Path) -> None:
+    here = world(tmp_path)
+    here.run(pool=FakePool(answer=clerk))
+    here.edit("unknown: none of these}", "unknown: nothing}")
+    assert set(reasons(here.plan()).values()) == {"schema changed (step 'label')"}
+
+
+def test_a_document_that_failed_is_tried_again_with_another_list(tmp_path: Path) -> None:
+    here = world(tmp_path, n=1)
+    report = here.run(pool=FakePool(answer=lambda _: '{"tag": "tunnel"}'))
+    assert report.status == "quarantined"
+    assert states(here.plan()) == {"0.txt": "quarantined"}
+    here.write("tags.csv", written(TAGS | {"tunnel": "under water"}))
+    assert reasons(here.plan()) == {"0.txt": "labels changed: steps.tags.rows (step 'label')"}
+    report = here.run(pool=FakePool(answer=lambda _: '{"tag": "tunnel"}'))
+    assert labelled(report) == {"0.txt": "tunnel"}
+
+
+def test_an_input_and_a_field_of_the_item_are_lists_too(tmp_path: Path) -> None:
+    here = World(
+        tmp_path,
+        """\
+inputs:
+  tags: {type: list, default: [ferry, bridge]}
+steps:
+  - {id: rows, uses: files.rows, with: {path: rows.json}}
+  - id: each
+    for_each: row in steps.rows.rows
+    do:
+      - id: label
+        uses: chat
+        with: {prompt: "About a {{ row.text }}"}
+        reply: {schema: {tag: {choose: inputs.tags}, own: {choose: row.may_be, most: 2}}}
+    returns: steps.label.output
+returns: steps.each.results
+""",
+    )
+    rows = [{"text": "ferry", "may_be": ["x", "y"]}, {"text": "bridge", "may_be": ["z"]}]
+    here.write("rows.json", json.dumps(rows))
+
+    def answer(request: ChatRequest) -> str:
+        assert request.constraint is not None
+        own = json.loads(request.constraint.source)["properties"]["own"]
+        assert own["maxItems"] == 2
+        return json.dumps({**json.loads(clerk(request)), "own": own["items"]["enum"]})
+
+    report = here.run(pool=FakePool(answer=answer))
+    assert report.returns == [
+        {"tag": "ferry", "own": ["x", "y"]},
+        {"tag": "bridge", "own": ["z"]},
+    ]
+    assert here.run().counts == {"fresh": 2}
+    rows[1]["may_be"] = ["z", "w"]
+    here.write("rows.json", json.dumps(rows))
+    assert set(reasons(here.plan()).values()) == {None, "no longer in the list"}
+    rows[1]["may_be"] = ["z"]
+    here.write("rows.json", json.dumps(rows))
+    assert list(reasons(here.plan({"tags": ["ferry"]})).values()) == [
+        "its label is gone: 'bridge' (step 'label')"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ("name,note\n", "'steps.tags.rows' is an empty list: there is no label to choose."),
+        (
+            "name,note\na,x\nb,y\na,z\n",
+            "'steps.tags.rows' has the label 'a' twice, as number 1 and 3. Remove one of them.",
+        ),
+        (
+            "name,note\nTax return,x\ntax  return,y\n",
+            "the labels 'Tax return' and 'tax  return' of 'steps.tags.rows' (numbers 1 and 2) "
+            "differ by case or space only. Keep one of them.",
+        ),
+        (
+            "nmae,note\na,x\n",
+            "`by`: row 1 of 'steps.tags.rows' has no column 'name'. "
+            "Known: 'nmae', 'note'. Did you mean 'nmae'?",
+        ),
+        (
+            "name,nota\na,x\n",
+            "`describe`: row 1 of 'steps.tags.rows' has no column 'note'. "
+            "Known: 'name', 'nota'. Did you mean 'nota'?",
+        ),
+        ("name,note\n,x\n", "label 1 of 'steps.tags.rows' is empty; a label is a text."),
+        (
+            "name,note\na,x\nNone of these,x\n",
+            "`unknown`: 'none of these' is a label of 'steps.tags.rows' as well. "
+            "Choose other words.",
+        ),
+    ],
+)
+def test_a_list_that_is_none_of_labels_stops_the_run_and_its_plan_with_one_sentence(
+    tmp_path: Path, tags: str, message: str
+) -> None:
+    here = world(tmp_path)
+    here.write("tags.csv", tags)
+    for go in (here.plan, here.run):
+        with pytest.raises(PipelineError) as caught:
+            go()
+        (fault,) = caught.value.faults
+        assert fault.message == f"`choose`: {message}"
+        assert fault.mark is not None
+        assert fault.mark.line == 14
+
+
+BLOCK = "    for_each: doc in steps.docs.files\n"
+
+
+def test_what_is_wrong_with_a_choice_is_told_before_anything_runs(tmp_path: Path) -> None:
+    here = world(tmp_path)
+    for old, new, message in [
+        ("choose: steps.tags.rows", "choose: steps.tag.rows", "there is no step 'tag'."),
+        ("choose: steps.tags.rows", "choose: steps.tags.row", "step 'tags' has no output 'row'."),
+        ("choose: steps.tags.rows", "choose: inputs.tags", "there is no input 'tags'."),
+        ("by: name, ", "", "`reply.schema`, at /tag: `describe` needs `by`: only rows have "
+                           "columns."),
+        ("by: name", "bye: name", "`reply.schema`, at /tag: `choose` has no key 'bye'."),
+        ("unknown: none of these", "most: 0", "`reply.schema`, at /tag: `most` must be a whole "
+                                              "number above 0; it is '0'."),
+        ("unknown: none of these", "relabel: some",
+         "`reply.schema`, at /tag: `relabel` must be 'affected' or 'all'; it is 'some'."),
+        ("choose: steps.tags.rows", "choose: 'steps.tags.rows['",
+         "`reply.schema`, at /tag: cannot read the expression 'steps.tags.rows['"),
+    ]:  # fmt: skip
+        here.edit(old, new)
+        with pytest.raises(PipelineError) as caught:
+            here.plan()
+        (fault,) = caught.value.faults
+        assert fault.message.startswith(message), fault.message
+        assert fault.mark is not None
+        assert fault.mark.line == 14
+        here.edit(new, old) if new else here.edit("rows, desc", "rows, by: name, desc")
+
+
+def test_a_list_that_only_a_run_can_read_is_unknown_in_its_plan(tmp_path: Path) -> None:
+    here = world(tmp_path)
+    here.edit(
+        "{id: tags, uses: files.rows, with: {path: tags.csv}}",
+        "{id: tags, uses: 'tags.py:tags', with: {}}",
+    )
+    here.edit(", by: name, describe: note", "")
+    here.edit("steps.tags.rows", "steps.tags.result")
+    here.write("tags.py", "def tags() -> list[str]:\n    return ['ferry', 'bridge', 'tram']\n")
+    assert here.plan().notes == ("What 'each' has to do is unknown until 'tags' has run.",)
+
+
+def test_an_answer_of_other_labels_is_asked_for_again(tmp_path: Path) -> None:
+    pool = FakePool(answer=lambda one: '{"tag": "x"}' if len(one.messages) == 1 else clerk(one))
+    world(tmp_path, n=1).run(pool=pool)
+    assert pool.chats[1].messages[-1].content == (
+        "This is wrong with your answer:\n"
+        "- At /tag: 'x' is not one of ['ferry', 'bridge', 'tram', 'none of these'].\n"
+        "Give the whole answer again."
+    )
