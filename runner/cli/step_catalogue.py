@@ -442,9 +442,10 @@ TEMPLATE_HEAD = """\
 # - Paths are relative to this file and must stay in its folder, or under a `dir` or `path` input.
 # - Long texts stand in files: `prompt: {file: prompts/x.md}`; template, system, map, reduce, too.
 # - `reply.schema` makes the model answer in that form: JSON Schema, or short: str, int, float,
-#   bool, date, list[str], enum[a, b], a `?` for "or null", mappings. The value is steps.x.output,
-#   its JSON steps.x.text. `reply.evidence: steps.text` (outputs of files.read) finds each field in
-#   the document: steps.x.evidence.FIELD has quote, page, match. `reply.confidence: true`:
+#   bool, date, list[str], enum[a, b], a `?` for "or null", mappings, {choose: steps.tags.rows, by:
+#   name} for a label of a list. The value is steps.x.output, its JSON steps.x.text.
+#   `reply.evidence: steps.text` (outputs of files.read) finds each field in the document:
+#   steps.x.evidence.FIELD has quote, page, match. `reply.confidence: true`:
 #   steps.x.confidence.FIELD has p. `review: {when: "confidence.min < 0.8 or evidence.missing"}`
 #   next to `reply` lets a person decide; the item waits.
 # - YAML 1.2: no tags, no `<<`; `on`, `yes`, `017` and `12:30` are text. {{ }} and texts with ': '
