@@ -15,15 +15,16 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system.text import canonical_json
+from paddock.engine.system.text import canonical_json, listed
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError, Value
 from paddock.pipelines.triggers import MOST_DELETED
@@ -44,6 +45,10 @@ from .run_records import RENAMED
 
 if TYPE_CHECKING:
     from .staleness import ItemWork
+
+
+N_KEYS_NAMED = 3
+"""Keys that a message names: there may be thousands."""
 
 
 def block_list(block: BoundBlock, scope: Scope) -> Sequence[Any]:
@@ -411,6 +416,17 @@ def _mounted_folder(root: Path) -> FolderIdentity | None:
         return folder_identity_at(root)
     except OSError:
         return None
+
+
+def nearest_keys(key: str, keys: Collection[str]) -> str:
+    """Return a hint with the nearest keys, or the first ones."""
+    near = difflib.get_close_matches(key, sorted(keys), n=N_KEYS_NAMED)
+    if near:
+        return "Did you mean " + " or ".join(f"'{one}'" for one in near) + "?"
+    if not keys:
+        return "There are no items."
+    named = [f"'{one}'" for one in sorted(keys)]
+    return f"Known: {listed(named, N_KEYS_NAMED)}."
 
 
 def longest_first(todo: Sequence[ItemWork], sizes: Mapping[str, float]) -> list[ItemWork]:

@@ -7,7 +7,6 @@ list may be the output of an earlier step.
 from __future__ import annotations
 
 import asyncio
-import difflib
 import hashlib
 import json
 import os
@@ -15,7 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from paddock.engine.system.text import canonical_json, listed
+from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Reference
 from paddock.pipelines.label_choices import LabelList
@@ -55,6 +54,7 @@ from .block_items import (
     item_keys,
     item_strata,
     loop_value,
+    nearest_keys,
     raw_item_keys,
     renamed_items,
     split_by_where,
@@ -85,8 +85,6 @@ RETURNS = "(returns)"
 """A sub-pipeline's `returns`, among the parts of its step's hash; not a valid id."""
 _MEASURING_STEPS = frozenset(("chat", "reduce", "split", "summarise", "summarize"))
 """Steps that ask whether a prompt fits and take no other notice of the context."""
-N_KEYS_NAMED = 3
-"""Keys that a message names: there may be thousands."""
 WORK_STATES: tuple[State, ...] = ("new", "changed", "stale")
 SOURCE_GONE = "its source is gone"
 NOT_ASKED = ItemVerdict("skipped", "not asked for", is_left_out=True)
@@ -533,7 +531,7 @@ class Judge:
             PipelineError: a fault for each, with the nearest key.
         """
         faults = [
-            Fault(f"no item has the key '{key}'.", _known_keys(key, self.seen_keys))
+            Fault(f"no item has the key '{key}'.", nearest_keys(key, self.seen_keys))
             for key in sorted(self.options.only - self.seen_keys)
         ]
         if faults:
@@ -793,17 +791,6 @@ def _has_one_block(bound: BoundPlan) -> bool:
     n_blocks = sum(isinstance(node, BoundBlock) for node in bound.nodes)
     inner = (step.inner for step in bound.nodes if isinstance(step, BoundStep))
     return n_blocks == 1 and all(plan is None for plan in inner)
-
-
-def _known_keys(key: str, keys: Collection[str]) -> str:
-    """Return a hint with the nearest keys, or the first ones."""
-    near = difflib.get_close_matches(key, sorted(keys), n=N_KEYS_NAMED)
-    if near:
-        return "Did you mean " + " or ".join(f"'{one}'" for one in near) + "?"
-    if not keys:
-        return "There are no items."
-    named = [f"'{one}'" for one in sorted(keys)]
-    return f"Known: {listed(named, N_KEYS_NAMED)}."
 
 
 def _compatible_versions(step: BoundStep) -> frozenset[str]:
