@@ -10,7 +10,6 @@
   once, a person is asked first.
 - Outputs: paths that two items share, or that cannot be written, are found before the first item
   begins, as far as paths are known then.
-- Order: the longest first, by the tokens of their last run or by their size.
 """
 
 from __future__ import annotations
@@ -21,10 +20,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from paddock.engine.system.text import canonical_json, listed
+from paddock.engine.system.text import listed
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError, Value
 from paddock.pipelines.triggers import MOST_DELETED
@@ -42,10 +40,6 @@ from paddock.steps.paths import nearest_existing
 
 from .fingerprints import default_key, file_path_of
 from .run_records import RENAMED
-
-if TYPE_CHECKING:
-    from .staleness import ItemWork
-
 
 N_KEYS_NAMED = 3
 """Keys that a message names: there may be thousands."""
@@ -427,49 +421,3 @@ def nearest_keys(key: str, keys: Collection[str]) -> str:
         return "There are no items."
     named = [f"'{one}'" for one in sorted(keys)]
     return f"Known: {listed(named, N_KEYS_NAMED)}."
-
-
-def longest_first(todo: Sequence[ItemWork], sizes: Mapping[str, float]) -> list[ItemWork]:
-    """Return the items to do, the longest first by powers of two, else in their own order.
-
-    In a simulation with document lengths (24 to 64 items, log-normal, 8 slots) a batch takes 2 to
-    6 % less time.
-    """
-    return sorted(todo, key=lambda item: -int(sizes[item.key]).bit_length())
-
-
-def expected_tokens(todo: Sequence[ItemWork], items: Iterable[ItemWork]) -> dict[str, float]:
-    """Return how long each item to do will be, by key: the tokens of its last run.
-
-    Else its size times the tokens per byte of other items with the same kind of file.
-    """
-    rates = _tokens_per_byte(items)
-    return {item.key: _expected_tokens(item, rates) for item in todo}
-
-
-def _expected_tokens(item: ItemWork, rates: Mapping[str, float]) -> float:
-    return _recorded_tokens(item) or _size_bytes(item) * rates.get(_file_kind(item), rates[""])
-
-
-def _tokens_per_byte(items: Iterable[ItemWork]) -> dict[str, float]:
-    """Return tokens per byte by kind of file; `""`: of all files."""
-    found: dict[str, list[float]] = {}
-    for item in items:
-        if tokens := _recorded_tokens(item):
-            rate = tokens / max(1, _size_bytes(item))
-            for kind in {"", _file_kind(item)}:
-                found.setdefault(kind, []).append(rate)
-    return {"": 1.0} | {kind: median(rates) for kind, rates in found.items()}
-
-
-def _recorded_tokens(item: ItemWork) -> int:
-    return item.entry.tokens if item.entry is not None else 0
-
-
-def _file_kind(item: ItemWork) -> str:
-    return str(item.item.get("suffix", "")) if isinstance(item.item, Mapping) else ""
-
-
-def _size_bytes(item: ItemWork) -> int:
-    size = item.item.get("size") if isinstance(item.item, Mapping) else None
-    return size if isinstance(size, int) else len(canonical_json(item.item))
