@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from paddock.engine.system.text import listed
+from paddock.engine.system.text import canonical_json, listed
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError, Value
 from paddock.pipelines.triggers import MOST_DELETED
