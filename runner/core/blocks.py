@@ -32,10 +32,10 @@ from paddock.runner.progress.events import ItemState
 from paddock.runner.progress.prefect_view import PrefectState, completed, quarantined
 from paddock.runner.progress.report import STATES, ItemReport, State
 
+from .block_work import BlockWork, ItemWork, expected_tokens, longest_first
 from .cleanup import NodeOutputs, OrphanCleaner, end_of_block
 from .concurrency import CLAIM_BACKOFF, ClaimLost, WorkClaims, state_done_elsewhere
 from .dependencies import entry_marks, held_text
-from .item_order import expected_tokens, longest_first
 from .items import (
     ItemRun,
     ItemRunner,
@@ -64,8 +64,6 @@ from .retry_and_quarantine import (
 from .review_questions import AwaitingReview, refuse_waiting
 from .run_context import ItemOutputs, RunContext, run_chunk_here
 from .staleness import (
-    BlockWork,
-    ItemWork,
     values_digest,
 )
 

@@ -35,9 +35,9 @@ from paddock.runner.progress.drain import StopGate, StopGateClosed
 from paddock.runner.progress.report import State
 from paddock.runner.settings import UnattendedSettings
 
+from .block_work import ItemWork
 from .fingerprints import changed_parts
 from .stale_reasons import change_reasons
-from .staleness import ItemWork
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -56,6 +56,7 @@ from paddock.steps.base import (
 )
 from paddock.steps.paths import resolve_path
 
+from .block_work import ItemWork
 from .call_cache import CallOrigin
 from .cleanup import RowKeeper
 from .dependencies import SCAN, held_paths, limited_mark, written_within
@@ -99,7 +100,6 @@ from .run_records import (
     read_lineage,
     source_of,
 )
-from .staleness import ItemWork
 
 CANCEL_GRACE_S = 2.0
 """How long a cancelled item waits for the ledger, to know whether it is recorded."""

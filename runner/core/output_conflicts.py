@@ -13,8 +13,8 @@ from paddock.runner.bind.inputs_and_parameters import Scope
 from paddock.runner.ledger.outputs import SAME_FILE_REMEDY, OutputIndex
 from paddock.steps.paths import nearest_existing, write_refusal
 
+from .block_work import BlockWork
 from .run_context import RunContext
-from .staleness import BlockWork
 
 _PATH_KEYS = {"files.write": "path", "embed": "store"}
 """The parameter of each writing step that names its output."""

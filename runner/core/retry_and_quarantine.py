@@ -58,7 +58,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.run_history import DIED, run_status
 from paddock.steps.base import StepError
 
-from .staleness import ItemWork
+from .block_work import ItemWork
 
 RESTART_BACKOFF = Backoff(first_s=5.0, longest_s=300.0, factor=3.0)
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.engine.system.text import canonical_json
@@ -43,12 +43,11 @@ from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import OutputIndex
-from paddock.runner.progress.report import ItemReport, State
+from paddock.runner.progress.report import State
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .block_items import (
     DeletionDetector,
-    DeletionDoubt,
     MissingSources,
     block_list,
     item_keys,
@@ -59,6 +58,7 @@ from .block_items import (
     renamed_items,
     split_by_where,
 )
+from .block_work import BlockWork, ItemWork
 from .call_cache import ModelDigests
 from .dependencies import EDITED_FILE, DependencyIndex, held_paths, held_text, is_loss
 from .fingerprints import (
@@ -88,87 +88,6 @@ _MEASURING_STEPS = frozenset(("chat", "reduce", "split", "summarise", "summarize
 WORK_STATES: tuple[State, ...] = ("new", "changed", "stale")
 SOURCE_GONE = "its source is gone"
 NOT_ASKED = ItemVerdict("skipped", "not asked for", is_left_out=True)
-
-
-@dataclass(frozen=True, slots=True)
-class ItemWork:
-    """One item with its verdict and its entry."""
-
-    index: int
-    key: str
-    item: Any
-    verdict: ItemVerdict
-    hash: str
-    parts: str
-    entry: Entry | None
-    place: tuple[int, int] = (0, 1)
-    """Its index in the block's list, and the list's length."""
-    is_shared: bool = False
-    """Whether another machine has done it in this job: it counts as done now."""
-    renamed_from: str | None = None
-    """The key of a deleted item with the same content."""
-
-    def seen(self, block: BoundBlock, scope: Scope) -> Scope:
-        """Return the scope of the item, in which its steps run."""
-        if not block.var:  # of a step outside of blocks
-            return scope
-        return scope.child({block.var: self.item, "loop": loop_value(*self.place)})
-
-    @property
-    def attempts(self) -> int:
-        """Failures in a row of this unchanged item, for transient reasons."""
-        entry = self.entry
-        return entry.attempts if entry is not None and entry.hash == self.hash else 0
-
-    def cause(self, cause: str) -> str:
-        """Return the cause under which its failure is recorded.
-
-        A file that was not readable when it was listed is not retried in each run: once it is
-        readable it has a digest, and so another hash.
-        """
-        is_unreadable = isinstance(self.item, Mapping) and self.item.get("sha256", "") is None
-        return "other" if cause == "io" and is_unreadable else cause
-
-
-@dataclass(frozen=True, slots=True)
-class BlockWork:
-    """All items of a block, in the order of its list."""
-
-    block: BoundBlock
-    outer: tuple[str, ...]
-    """Keys of the items around a nested block."""
-    scope: str
-    items: tuple[ItemWork, ...]
-    missing: MissingSources = field(default_factory=MissingSources)
-    absences: Mapping[str, str] = field(default_factory=dict)
-    """Key of each deleted item → why the list has it no more."""
-    held: tuple[str, ...] = ()
-    """Stored paths of edited outputs that are kept."""
-    left_out: frozenset[str] = frozenset()
-    """Keys of items that `where` leaves out."""
-    dropped: tuple[Entry, ...] = ()
-    """Entries from before `where` left them out."""
-    unsettled: frozenset[str] = frozenset()
-    """Keys of items that the watch passes on once they have settled."""
-    step: BoundStep | None = None
-    """The step outside of blocks that is its one item."""
-
-    def shown(self, key: str) -> str:
-        """Return an item's key with those of the items around it."""
-        return "/".join((*self.outer, key))
-
-    def deletion(self, key: str) -> ItemReport:
-        """Return what is reported of a deleted item."""
-        return ItemReport(self.block.id, self.shown(key), "deleted", why=self.absences.get(key))
-
-    @property
-    def deleted(self) -> tuple[Entry, ...]:
-        return self.missing.deleted
-
-    @property
-    def doubts(self) -> tuple[DeletionDoubt, ...]:
-        """Why other missing sources do not count as deleted."""
-        return self.missing.doubts
 
 
 @dataclass(frozen=True, slots=True)

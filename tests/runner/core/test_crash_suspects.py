@@ -17,10 +17,10 @@ import pytest
 
 from paddock.engine.request import ChatRequest, Reply
 from paddock.runner.api import run_async
+from paddock.runner.core.block_work import ItemWork
 from paddock.runner.core.retry_and_quarantine import CrashHistory, CrashSuspects, SuspectRoom
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.stale_reasons import ItemVerdict
-from paddock.runner.core.staleness import ItemWork
 from paddock.runner.ledger.entries import AttemptRow, Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.drain import StopGate
