@@ -103,6 +103,18 @@ class BlockWork:
         return self.missing.doubts
 
 
+@dataclass(frozen=True, slots=True)
+class OuterPipelines:
+    """The pipelines around a sub-pipeline; empty for the outermost."""
+
+    file: str
+    """Name of the outermost pipeline's file."""
+    steps: str
+    """Ids of the steps that lead here, such as `clean.`."""
+    places: tuple[Mapping[str, str], ...]
+    """Their `dir` and `path` inputs, outermost first."""
+
+
 def longest_first(todo: Sequence[ItemWork], sizes: Mapping[str, float]) -> list[ItemWork]:
     """Return the items to do, the longest first by powers of two, else in their own order.
 

@@ -46,11 +46,10 @@ from paddock.steps.base import ItemName, OutsideRoots, StepError
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .block_items import DeletionDoubt
-from .block_work import BlockWork
+from .block_work import BlockWork, OuterPipelines
 from .dependencies import ROWS, WRITTEN, current_paths, nested_outputs
 from .run_context import ItemOutputs, RunContext
 from .run_records import WROTE
-from .staleness import OuterPipelines
 
 DONE_STATES = frozenset(("done", "skipped"))
 """States in which an item keeps only the rows of this run."""

@@ -58,7 +58,7 @@ from .block_items import (
     renamed_items,
     split_by_where,
 )
-from .block_work import BlockWork, ItemWork
+from .block_work import BlockWork, ItemWork, OuterPipelines
 from .call_cache import ModelDigests
 from .dependencies import EDITED_FILE, DependencyIndex, held_paths, held_text, is_loss
 from .fingerprints import (
@@ -88,18 +88,6 @@ _MEASURING_STEPS = frozenset(("chat", "reduce", "split", "summarise", "summarize
 WORK_STATES: tuple[State, ...] = ("new", "changed", "stale")
 SOURCE_GONE = "its source is gone"
 NOT_ASKED = ItemVerdict("skipped", "not asked for", is_left_out=True)
-
-
-@dataclass(frozen=True, slots=True)
-class OuterPipelines:
-    """The pipelines around a sub-pipeline; empty for the outermost."""
-
-    file: str
-    """Name of the outermost pipeline's file."""
-    steps: str
-    """Ids of the steps that lead here, such as `clean.`."""
-    places: tuple[Mapping[str, str], ...]
-    """Their `dir` and `path` inputs, outermost first."""
 
 
 @dataclass(frozen=True, slots=True)
