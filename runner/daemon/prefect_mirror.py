@@ -49,7 +49,9 @@ GIVE_UP_S = 900.0
 BACKOFF = Backoff(1.0, 15.0, factor=2.5)  # a server that has just started may refuse connections
 MOST_REFUSED = 4
 CLOSE_S = 2.0
-REQUESTS_AT_ONCE = 8  # 160 a second where one takes 50 ms; SQLite has one writer at a time
+REQUESTS_AT_ONCE = 4  # 80 a second where one takes 50 ms
+FEW_TASKS = 32
+"""So many go one by one: with two writers at once, SQLite answers that it is locked (503)."""
 TASKS_AFTER_END_S = 120.0
 """How long tasks are still sent after a run's end, by a daemon, which outlives it."""
 STATE_POLL_S = 2.0
@@ -250,6 +252,8 @@ class _RunMirror:
     """The run began long before Prefect's server was reached."""
     _artefact: str = ""
     _shown_percent: float = -1.0
+    _is_contended: bool = False
+    """The server was busy: tasks go one by one."""
 
     @property
     def is_given_up(self) -> bool:
@@ -352,9 +356,12 @@ class _RunMirror:
         """
 
         async def show(number: str) -> None:
+            if until.is_set():  # a request that is cancelled and sent again is a conflict
+                return
             try:
                 await self._show_task(api, number, states[number])
             except _Refused as error:
+                self._is_contended |= error.is_busy
                 if error.is_general:
                     raise
             else:
@@ -362,8 +369,10 @@ class _RunMirror:
 
         changed = [number for number, task in states.items() if self._shown.get(number) != task]
         changed.sort(key=lambda number: number not in self._task_runs)
+        is_serial = self._is_contended or len(changed) <= FEW_TASKS
+        n_at_once = 1 if is_serial else REQUESTS_AT_ONCE
         with suppress(StopRequested):
-            await unless(run_concurrently(show, changed, REQUESTS_AT_ONCE), until)
+            await unless(run_concurrently(show, changed, n_at_once), self.too_late)
         return sum(self._shown.get(number) != task for number, task in states.items())
 
     async def _show_task(self, api: _PrefectRest, number: str, task: list[str]) -> None:

@@ -34,6 +34,8 @@ class Api:
     def __init__(self) -> None:
         self.is_away = False
         self.delay_s = 0.0
+        self.has_one_writer = False
+        self._n_at_work = 0
         self.refused: dict[str, int] = {}
         """By the beginning of a path: the status with which it is refused."""
         self.n_refused = 0
@@ -59,9 +61,12 @@ class Api:
             writer.close()
             return
         method, path, _ = head.split(" ", 2)
+        is_locked = self.has_one_writer and self._n_at_work > 0
+        self._n_at_work += 1
         await asyncio.sleep(self.delay_s)
+        self._n_at_work -= 1
         refused = (s for at, s in self.refused.items() if path.startswith(f"/api/{at}"))
-        status = 503 if self.is_away else next(refused, 200)
+        status = 503 if self.is_away or is_locked else next(refused, 200)
         if status != 200:
             self.n_refused += 1
             writer.write(
@@ -338,6 +343,20 @@ async def test_the_end_is_sent_in_time_though_thousands_of_tasks_are_not() -> No
         assert 3000 - n_shown <= n_missing <= 3000 - n_shown + in_flight < 3000
         assert api.of("flow_runs") == {"calm-jay": ("Completed", "2 new")}
         await mirrors.close()
+
+
+@pytest.mark.parametrize(("n_tasks", "n_locked"), [(20, 0), (200, prefect_mirror.REQUESTS_AT_ONCE)])
+async def test_a_database_with_one_writer_gets_all_tasks(
+    monkeypatch: pytest.MonkeyPatch, n_tasks: int, n_locked: int
+) -> None:
+    monkeypatch.setattr(prefect_mirror, "BACKOFF", Backoff(0.01, 0.01))
+    async with Api() as api:
+        api.delay_s, api.has_one_writer = 0.005, True
+        mirrors = PrefectMirrors(api.client)
+        mirrors.take(ended(tasks=many_tasks(n_tasks)))
+        assert await mirrors.finish(120.0) == ""
+        assert len(api.of("task_runs")) == n_tasks
+        assert api.n_refused <= n_locked
 
 
 async def test_a_task_that_is_refused_does_not_keep_the_end_from_being_shown(
