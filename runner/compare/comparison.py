@@ -17,6 +17,7 @@ from paddock.pipelines.keys import MetricName
 from paddock.runner.ledger.reviews import is_same_value
 
 from .gold import Gold, GoldRow
+from .judge import Judgement
 from .metrics import FieldMetric, LabelFigures, field_metrics, label_figures
 from .significance import Estimate, PairedTest, estimate, holm, paired_test
 from .variant_runs import ItemAnswer, VariantRun
@@ -146,6 +147,7 @@ class Comparison:
     n_gold: int
     """Items with gold, of those that were compared."""
     notes: tuple[str, ...]
+    judgement: Judgement | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -157,6 +159,7 @@ class Comparison:
             "gold": None if self.gold is None else {"from": self.gold.origin, "items": self.n_gold},
             "variants": [one.as_json() for one in self.variants],
             "tests": [one.as_json() for one in self.tests],
+            "judge": None if self.judgement is None else self.judgement.as_json(),
             "differences": [
                 {
                     "item": one.key,
@@ -213,7 +216,13 @@ class GoldSource:
     chosen: Mapping[str, tuple[MetricName, float]] = field(default_factory=dict)
 
 
-def compare(pipeline: str, step: str, runs: Sequence[VariantRun], source: GoldSource) -> Comparison:
+def compare(
+    pipeline: str,
+    step: str,
+    runs: Sequence[VariantRun],
+    source: GoldSource,
+    judgement: Judgement | None = None,
+) -> Comparison:
     """Return what the runs of variants say."""
     sound = [run for run in runs if run.fault is None]
     keys = _shared_keys(sound)
@@ -225,12 +234,13 @@ def compare(pipeline: str, step: str, runs: Sequence[VariantRun], source: GoldSo
     notes = [note for run in runs for note in run.notes]
     notes += [f"{run.variant.name}: {run.fault}" for run in runs if run.fault is not None]
     notes += gold.notes if gold is not None else ()
+    notes += judgement.notes if judgement is not None else ()
     differences = tuple(_differences(sound, keys, rights))
     n_unsampled = max((run.n_unsampled for run in sound), default=0)
     notes += _remarks(sound, keys, differences)
     return Comparison(
         pipeline, step, quality, tuple(figures), tuple(tests), differences, len(keys), n_unsampled,
-        gold, len(rights), tuple(dict.fromkeys(notes)),
+        gold, len(rights), tuple(dict.fromkeys(notes)), judgement,
     )  # fmt: skip
 
 

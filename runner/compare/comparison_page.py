@@ -44,6 +44,7 @@ def _parts(found: Comparison) -> Iterator[str]:
     note = f"{BOUNDS_WORDS} {SPEED_WORDS}"
     yield html_table("Variants", ("Variant", "Worth its time", *heads), rows, note=note)
     yield from _tests_html(found)
+    yield from _judgement_html(found)
     yield from _fields_html(found)
     yield from _differences_html(found)
     if found.notes:
@@ -74,6 +75,23 @@ def _tests_html(found: Comparison) -> Iterator[str]:
     note = "McNemar's exact test where each item is right or wrong, else a paired bootstrap; p by "
     note += "Holm's correction."
     yield html_table("Tests", ("Variant", "Against", "Result", "#Items"), rows, note=note)
+
+
+def _judgement_html(found: Comparison) -> Iterator[str]:
+    if found.judgement is None or not found.judgement.preferences:
+        return
+    yield f"<h2>Preferences of {escape(found.judgement.model)}</h2>"
+    rows = (
+        (
+            html_cell(one.second, "name"),
+            html_cell(one.first, "name"),
+            html_cell(one.words()),
+            html_cell(estimate_text(one.share)),
+        )
+        for one in found.judgement.preferences
+    )
+    heads = ("Variant", "Against", "Preferred in both orders", "Share of the decided")
+    yield html_table("Preferences", heads, rows)
 
 
 def _fields_html(found: Comparison) -> Iterator[str]:

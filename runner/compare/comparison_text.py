@@ -121,6 +121,11 @@ def _test_lines(found: Comparison) -> Iterator[str]:
         n = counted(len(found.tests), "paired test")
         holm = "; p by Holm's correction" if found.tests[1:] else ""
         yield f"({n} of {QUALITY_WORDS[found.quality]}{holm}.)"
+    judgement = found.judgement
+    for preference in judgement.preferences if judgement is not None else ():
+        names = f"{short[preference.second]} against {short[preference.first]}"
+        model = judgement.model if judgement is not None else ""
+        yield console.printable_line(f"{names} by judge {model}: {preference.words()}")
 
 
 def _difference_lines(found: Comparison) -> Iterator[str]:

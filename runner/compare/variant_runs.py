@@ -26,7 +26,7 @@ from paddock.runner.bind.bind import read_plan
 from paddock.runner.bind.bound import BoundPlan, BoundStep, steps_of
 from paddock.runner.core import model_pools
 from paddock.runner.core.call_cache import cached_reply
-from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.run_records import StepRecord, read_lineage
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
@@ -55,6 +55,8 @@ class ItemAnswer:
     """The item's name in gold data, by `gold.key`."""
     gold: Any = None
     """What another step said."""
+    asked: str = ""
+    """The hash of the compared step's first call."""
     n_asked: int = 0
     """Calls of the compared step; more than one where an answer was repaired."""
     seconds: float = 0.0
@@ -155,36 +157,17 @@ class _Runner:
             words = "it was not begun: the budget is used up. The same command goes on."
             return VariantRun(variant, fault=words, is_over_budget=True)
         try:
-            part = self._part(variant)
+            part = _part_of(self._compared, variant)
             return await self._run(variant, part, left_s, home)
         except (PipelineError, EngineError, model_pools.LookupInterrupted) as error:
-            return VariantRun(variant, fault=_sentence(error))
-
-    def _part(self, variant: Variant) -> ComparedPart:
-        """Return what is run of a variant.
-
-        Raises:
-            PipelineError: the variant is no sound pipeline.
-        """
-        compared = self._compared
-        data = variant.data(compared.plan.pipeline.document.data)
-        plan = read_plan(compared.file, json.dumps(data))
-        if faults := (*plan.pipeline.faults, *plan.faults):
-            raise PipelineError(faults)
-        return compared_part(plan, compared.step, compared.key, compared.gold)
+            return VariantRun(variant, fault=sentence(error))
 
     async def _run(
         self, variant: Variant, part: ComparedPart, left_s: float | None, home: Pool
     ) -> VariantRun:
         compared = self._compared
         budget = {} if left_s is None else {"budget": {"time": f"{int(left_s)}s"}}
-        options = RunOptions(
-            local=True,
-            text=json.dumps({**part.data, **budget}),
-            notify=False,
-            variant_of=compared.file.name,
-            sample=compared.sample,
-        )
+        options = _options(compared, {**part.data, **budget})
         file = part.file(compared.file, compared.inputs)
         environment = RunEnvironment(settings=compared.settings, stop=self._stop)
         prepared = api.prepare(file, compared.inputs, options, environment)
@@ -229,7 +212,42 @@ class _Runner:
         return {key: found[key] for key in told if key in found}
 
 
-def _sentence(error: Exception) -> str:
+def _part_of(compared: ComparedPipeline, variant: Variant) -> ComparedPart:
+    """Return what is run of a variant.
+
+    Raises:
+        PipelineError: the variant is no sound pipeline.
+    """
+    data = variant.data(compared.plan.pipeline.document.data)
+    plan = read_plan(compared.file, json.dumps(data))
+    if faults := (*plan.pipeline.faults, *plan.faults):
+        raise PipelineError(faults)
+    return compared_part(plan, compared.step, compared.key, compared.gold)
+
+
+def _options(compared: ComparedPipeline, data: Mapping[str, Any]) -> RunOptions:
+    return RunOptions(
+        local=True,
+        text=json.dumps(data),
+        notify=False,
+        variant_of=compared.file.name,
+        sample=compared.sample,
+    )
+
+
+def prepared_part(compared: ComparedPipeline, variant: Variant) -> PreparedRun:
+    """Return what is run of a variant, checked and bound.
+
+    Raises:
+        PipelineError: the variant is no sound pipeline.
+    """
+    part = _part_of(compared, variant)
+    file = part.file(compared.file, compared.inputs)
+    environment = RunEnvironment(settings=compared.settings)
+    return api.prepare(file, compared.inputs, _options(compared, part.data), environment)
+
+
+def sentence(error: Exception) -> str:
     """Return an error without places, which are those of a text that no one wrote."""
     faults: Sequence[Fault] = getattr(error, "faults", ())
     words = dict.fromkeys(f"{fault.message} {fault.remedy}".strip() for fault in faults)
@@ -286,7 +304,7 @@ class _ScopeReader:
         )
 
     def _with_costs(self, answer: ItemAnswer, steps: Sequence[StepRecord]) -> ItemAnswer:
-        n_asked, seconds, prompt, completion = 0, 0.0, 0, 0
+        n_asked, seconds, prompt, completion, asked = 0, 0.0, 0, 0, ""
         for step in steps:
             for call in step.calls:
                 row = self._ledger.call(call.hash) if call.kind == "chat" else None
@@ -298,9 +316,11 @@ class _ScopeReader:
                 seconds += took_s or (0.0 if call.is_known else call.seconds - call.queue_s)
                 prompt += usage.prompt_tokens
                 completion += usage.completion_tokens
-                n_asked += step.id == self._step
+                if step.id == self._step:
+                    n_asked, asked = n_asked + 1, asked or call.hash
         return replace(
             answer,
+            asked=asked,
             n_asked=n_asked,
             seconds=seconds,
             prompt_tokens=prompt,

@@ -38,6 +38,7 @@ from paddock.runner.compare import comparison_page, comparison_text
 from paddock.runner.compare.adoption import CannotAdopt, adopted_text
 from paddock.runner.compare.comparison import Comparison, GoldSource, NothingShared, compare
 from paddock.runner.compare.gold import REVIEWS, Gold, UnreadableGold, gold_of_reviews, read_gold
+from paddock.runner.compare.judge import judge_variants
 from paddock.runner.compare.variant_runs import ComparedPipeline, run_variants
 from paddock.runner.compare.variants import VariantOptions, compared_step
 from paddock.runner.ledger.ledger import Ledger
@@ -99,6 +100,13 @@ class CompareFlags:
         typer.Option(
             metavar="PATH",
             help="What is right: a CSV or JSON lines file, `reviews`, or steps.NAME.output.",
+        ),
+    ] = None
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A model that says which of two answers is better; each against the first.",
         ),
     ] = None
     sample: SampleOption = None
@@ -271,7 +279,8 @@ def _compared(
         return run_observer(is_quiet_stdout=flags.as_json)
 
     runs = run_variants(compared, variants, watch)
-    return compare(plan.pipeline.name, step, runs, GoldSource(gold, _metrics(keys)))
+    judgement = judge_variants(compared, runs, flags.judge) if flags.judge else None
+    return compare(plan.pipeline.name, step, runs, GoldSource(gold, _metrics(keys)), judgement)
 
 
 def _seconds(text: str | None) -> float | None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from paddock.engine.request import Pool
+from paddock.engine.request import ChatRequest, Pool
 from paddock.runner.cli.application import application
 from paddock.runner.core import model_pools
 from tests.fakes.pool import FakePool
@@ -173,3 +173,17 @@ def test_an_earlier_result_that_cannot_be_compared_is_a_sentence(
     (bills.folder / "main.json").write_text(text, "utf-8")
     done = compare(".", "--against", "main.json")
     assert (done.exit_code, words in done.stderr) == (2, True), done.stderr
+
+
+def test_a_judge_is_asked_about_the_answers_that_differ(bills: Bills) -> None:
+    def answer(request: ChatRequest) -> str:
+        if request.model.ref != "judge:1b":
+            return clerk(request)
+        # the second answer of the two is about travelling, in one order and in the other
+        is_second = "travel" in request.messages[-1].content.rpartition("<answer>")[2]
+        return json.dumps({"reason": "r", "better": "2" if is_second else "1"})
+
+    bills.made.answer = answer
+    done = compare(".", "--model", "clerk=small,big", "--judge", "judge:1b")
+    assert done.exit_code == 0, done.output
+    assert "B against A by judge judge:1b: 6 better, 0 worse, 6 equal (p = 0.031)" in done.stdout
