@@ -15,7 +15,8 @@ Answers that were in doubt are wrong more often than others. Where a random shar
 was asked about as well (`review.also`), each of these stands for 1 / share answers, and each that
 was in doubt for itself (inverse probability weights, Horvitz and Thompson 1952); a number of them
 counts as so many of equal weight as know the share as well (Kish 1965). Decisions of before the
-share was asked about are left out once there are enough others.
+share was asked about are left out once there are enough others. The weights take it that of what
+was asked, as much was decided of the one kind as of the other.
 """
 
 from __future__ import annotations

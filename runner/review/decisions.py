@@ -189,7 +189,8 @@ class ReviewDesk(ReviewStore):
         """Accept several answers in one decision, which `undo_together` takes back as one.
 
         `asked`: id and question of each, as it was seen; of the question its beginning is enough.
-        What cannot be accepted, since it has changed or another person looks at it, is left.
+        What cannot be accepted, since it has changed or another person looks at it, is left; so is
+        what is asked about as a random check.
         """
         questions, left = dict(asked), dict[str, str]()
         together = secrets.token_hex(6)
@@ -197,6 +198,9 @@ class ReviewDesk(ReviewStore):
         def accept(reviews: Sequence[Review], now: float) -> list[Review]:
             sound: list[Review] = []
             for one in reviews:
+                if one.is_sampled:  # figures rest on what a person has seen of these
+                    left[one.id] = f"{_name(one)} is a random check, which a person has to look at."
+                    continue
                 try:
                     question = _whole_question(one, questions[one.id])
                     decided = self._deciding(one, question, "accept", None, "", by)(one, now)

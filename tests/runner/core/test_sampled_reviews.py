@@ -71,6 +71,19 @@ def test_what_was_decided_of_the_share_is_told_in_the_gold_data(bills: Bills) ->
     assert (report.calls, report.counts.get("waiting", 0)) == (0, 0)
 
 
+def test_a_random_check_is_not_accepted_together_with_others_unseen(bills: Bills) -> None:
+    bills.work()
+    with bills.desk() as desk:
+        asked = [(one.id, one.question) for one in desk.waiting()]
+        done = desk.accept_together(asked, "ann")
+    assert {one.key for one in done.reviews} == {"00.txt", "01.txt"}
+    assert set(done.left.values()) == {
+        f"'{key}' is a random check, which a person has to look at."
+        for key in drawn(SHARE) - {"00.txt", "01.txt"}
+    }
+    assert set(bills.waiting()) == drawn(SHARE) - {"00.txt", "01.txt"}
+
+
 @pytest.mark.parametrize("mode", ["skip", "fail", "accept"])
 def test_where_no_one_is_asked_a_sure_answer_is_used_as_without_the_share(
     bills: Bills, mode: Any
