@@ -78,7 +78,7 @@ def test_a_random_check_is_not_accepted_together_with_others_unseen(bills: Bills
         done = desk.accept_together(asked, "ann")
     assert {one.key for one in done.reviews} == {"00.txt", "01.txt"}
     assert set(done.left.values()) == {
-        f"'{key}' is a random check, which a person has to look at."
+        f"'{key}' (step 'bill') is a random check, which a person has to look at."
         for key in drawn(SHARE) - {"00.txt", "01.txt"}
     }
     assert set(bills.waiting()) == drawn(SHARE) - {"00.txt", "01.txt"}
