@@ -18,7 +18,7 @@ from typing import Any
 
 from paddock.engine.errors import BadRequest, EngineError, ModelBroken
 from paddock.engine.request import Message, Tool
-from paddock.engine.system.processes import LineProcess
+from paddock.engine.system.processes import FrameProcess
 
 from .openai_client import ServedModel, ServerConnection
 from .openai_codec import messages_body as as_json
@@ -114,7 +114,7 @@ class LocalTokenizer:
     def __init__(self, path: Path, parts: Sequence[str] = ()) -> None:
         """`parts` are the files of a split model after the first."""
         self.path = path
-        self._process = LineProcess([sys.executable, "-m", _TOKENIZER_MODULE, str(path), *parts])
+        self._process = FrameProcess([sys.executable, "-m", _TOKENIZER_MODULE, str(path), *parts])
         self._turn = asyncio.Lock()
 
     async def count_chat(self, messages: Sequence[Message]) -> int:

@@ -35,7 +35,8 @@ from numpy.typing import NDArray
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
 from paddock.engine.system.ecma_patterns import END_SIGN, ByteVocabulary
-from paddock.engine.system.processes import LineProcess
+from paddock.engine.system.frames import FrameHead, answer_frames, pack_frame, take_pipes
+from paddock.engine.system.processes import FrameProcess
 
 from . import schema
 
@@ -185,7 +186,7 @@ class ConstraintTrials:
     """Try constraints, one after the other. Thread-safe."""
 
     def __init__(self) -> None:
-        self._process = LineProcess(TRIAL_COMMAND)
+        self._process = FrameProcess(TRIAL_COMMAND)
 
     def check(self, constraint: Constraint) -> None:
         """Compile a constraint in the subprocess.
@@ -538,16 +539,15 @@ def _grammar(constraint: Constraint) -> str:
     return LLMatcher.grammar_from_lark(constraint.source)
 
 
-# The trial subprocess: one line of JSON in, one out, until the input ends
+# The trial subprocess
 
 STACK_BYTES = 2 * 1024 * 1024
 """Of the compiling thread. A worker's has 16 MiB: what passes here cannot end the worker."""
 
 
 def main() -> None:
-    """Answer each line of the input with one line, until it ends."""
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no answer
+    """Answer each frame of the input with one frame, until it ends."""
+    requests, answers = take_pipes()
     compile_error(Constraint("json"))  # loads the libraries, before memory is limited
     _limit_memory()
     threading.stack_size(STACK_BYTES)
@@ -559,14 +559,15 @@ def main() -> None:
         except BaseException:  # a panic of Rust is no Exception; all of them mean the same
             result[0] = "the schema or grammar is too large or too complex"
 
-    for line in requests:
+    def answer(request: FrameHead) -> bytes:
         _limit_time()
         result = [""]
-        thread = threading.Thread(target=try_constraint, args=(json.loads(line), result))
+        thread = threading.Thread(target=try_constraint, args=(request, result))
         thread.start()
         thread.join()
-        answers.write(json.dumps({"why": result[0]}).encode() + b"\n")
-        answers.flush()
+        return pack_frame({"why": result[0]})
+
+    answer_frames(requests, answers, answer)
 
 
 def _limit_memory() -> None:

@@ -11,7 +11,6 @@ import contextlib
 import json
 import os
 import re
-import select
 import shutil
 import signal
 import socket
@@ -19,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from . import no_links
+from .frames import FrameHead, FramePipes, PipeClosed, pack_frame
 from .process_guard import CANNOT_START, GRACE_S, guarded_command
 
 EXIT_BROKEN = 70  # EX_SOFTWARE
@@ -167,7 +168,7 @@ async def run(
 
 
 async def start_guarded(
-    command: Sequence[str], *, cwd: Path | None = None, environ: Mapping[str, str], **kept: Any
+    command: Sequence[str], *, cwd: Path | None = None, environ: Mapping[str, str]
 ) -> GuardedProcess:
     """Start a program with pipes to its standard streams; nothing of it outlives us.
 
@@ -190,7 +191,6 @@ async def start_guarded(
                 stderr=asyncio.subprocess.PIPE,
                 start_new_session=True,  # with all that it starts, so that it can be ended whole
                 pass_fds=(theirs.fileno(),),
-                **kept,
             )
     except BaseException:
         ours.close()
@@ -235,7 +235,6 @@ class GuardedPipes:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self.stdin, self.stdout = self._process.stdin.fileno(), self._process.stdout.fileno()
-        os.set_blocking(self.stdin, False)
 
     def wait(self) -> int:
         """Return the exit status of a program that has closed its output; 0 if it lives on."""
@@ -303,63 +302,65 @@ def run_blocking(command: Sequence[str], *, timeout_s: float) -> CompletedComman
     return CompletedCommand(ended.returncode, ended.stdout, ended.stderr)
 
 
-class LineProcess:
-    """A program that answers lines of JSON, restarted where it died. Any thread may ask."""
+class FrameProcess:
+    """A program that answers frames of JSON, restarted where it died. Any thread may ask."""
 
     def __init__(self, command: Sequence[str]) -> None:
         self._command = command
         self._turn = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
+        self._pipes: FramePipes | None = None
 
     @property
     def is_running(self) -> bool:
         """Whether it runs, so that the next answer needs no start."""
         return self._process is not None and self._process.poll() is None
 
-    def ask(self, order: Mapping[str, Any], within_s: float) -> dict[str, Any] | None:
+    def ask(self, order: Mapping[str, Any], within_s: float) -> FrameHead | None:
         """Return its answer; None: it ended, or took too long and was ended."""
+        ends = time.monotonic() + within_s
+
+        def check() -> None:
+            if time.monotonic() > ends:
+                raise PipeClosed
+
         with self._turn:
-            if not self.is_running:
-                self.close()  # it was killed between two answers
-                self._process = subprocess.Popen(
-                    self._command,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.DEVNULL,
-                    start_new_session=True,
-                    env=without_keys(os.environ),
-                )
-            line = self._answer(order, within_s)
-            if not line.endswith(b"\n"):
-                self.close()
+            try:
+                answer, _ = self._running().ask(pack_frame(dict(order)), check)
+            except (PipeClosed, ValueError):
+                self._end()
                 return None
-            answer: dict[str, Any] = json.loads(line)
             return answer
 
-    def _answer(self, order: Mapping[str, Any], within_s: float) -> bytes:
-        process = self._process
-        assert process is not None
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(order).encode() + b"\n")
-            process.stdin.flush()
-            is_there, _, _ = select.select([process.stdout], [], [], within_s)
-            return process.stdout.readline() if is_there else b""
-        except (OSError, ValueError):  # it ended, or another thread closed its pipes
-            return b""
+    def _running(self) -> FramePipes:
+        if self._pipes is None or not self.is_running:
+            self._end()  # it was killed between two answers
+            self._process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                env=without_keys(os.environ),
+                bufsize=0,
+            )
+            assert self._process.stdin is not None
+            assert self._process.stdout is not None
+            self._pipes = FramePipes(self._process.stdin.fileno(), self._process.stdout.fileno())
+        return self._pipes
 
     def close(self) -> None:
         """End it; a thread that waits for its answer gets none."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        if (process := self._process) is not None:
+            process.kill()
+        with self._turn:
+            self._end()
+
+    def _end(self) -> None:
+        process, self._process, self._pipes = self._process, None, None
+        if process is not None:
+            process.kill()
+            process.communicate()
 
 
 def how_it_ended(status: int) -> str:

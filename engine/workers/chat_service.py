@@ -31,11 +31,11 @@ from paddock.engine.profile.context_layout import n_chat_slots
 from paddock.engine.profile.profile import Profile
 from paddock.engine.request import ChatRequest, Constraint, Sampling
 from paddock.engine.sampling.picker import Picker
+from paddock.engine.system.frames import FrameHead
 from paddock.engine.wire import from_plain
 
 from .worker_protocol import (
     ChatOrder,
-    FrameHead,
     WorkerOptions,
     pack_refusal,
 )

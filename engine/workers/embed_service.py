@@ -25,6 +25,7 @@ from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.profile.profile import Profile, prefill_s
 from paddock.engine.request import OnOverflow, Priority
+from paddock.engine.system.frames import FrameHead
 from paddock.engine.wire import from_plain, to_plain
 
 from .embed_batches import (
@@ -36,7 +37,7 @@ from .embed_batches import (
     batch_size,
     n_tiles,
 )
-from .worker_protocol import Embedded, EmbedOrder, FrameHead, WorkerOptions, pack_refusal
+from .worker_protocol import Embedded, EmbedOrder, WorkerOptions, pack_refusal
 
 # A long text is divided in the last quarter of each part.
 _LOOK_BACK = 4

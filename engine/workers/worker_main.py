@@ -33,19 +33,13 @@ from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.profile.measure import BenchOptions, Measurements, Unmeasured, measure_model
 from paddock.engine.profile.profile import Profile, ProfileUnreadable, read_profile
 from paddock.engine.request import Message, Tool
+from paddock.engine.system.frames import FrameHead, PipeClosed, pack_frame, read_frame, send_frame
 from paddock.engine.system.processes import run_and_exit
 from paddock.engine.wire import from_plain
 
 from .chat_service import ChatService
 from .embed_service import EmbedService
-from .worker_protocol import (
-    FrameHead,
-    PipeClosed,
-    WorkerOptions,
-    pack_frame,
-    pack_refusal,
-    read_frame,
-)
+from .worker_protocol import WorkerOptions, pack_refusal
 
 if sys.platform == "linux":
     import fcntl
@@ -226,8 +220,7 @@ class _Sender:
 
     def send(self, head: FrameHead, body: bytes = b"") -> None:
         with self._lock:
-            self._stream.write(pack_frame(head, body))
-            self._stream.flush()
+            send_frame(self._stream, pack_frame(head, body))
 
 
 def main() -> None:

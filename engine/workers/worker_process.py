@@ -30,6 +30,7 @@ from paddock.engine.request import (
     Think,
     Tool,
 )
+from paddock.engine.system.frames import FrameHead, PipeClosed, pack_frame, read_frame_async
 from paddock.engine.system.processes import start_in_session, without_keys
 from paddock.engine.wire import from_plain, to_plain
 
@@ -39,15 +40,11 @@ from .worker_protocol import (
     ChatOrder,
     Embedded,
     EmbedOrder,
-    FrameHead,
     LoadBroken,
     PendingRequest,
-    PipeClosed,
     WorkerGone,
     WorkerMemory,
     WorkerOptions,
-    pack_frame,
-    read_frame_async,
 )
 
 _N_KEPT_LINES = 50

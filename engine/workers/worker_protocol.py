@@ -8,11 +8,9 @@ llama_cpp. `PendingRequest` is the pool's side of one request inside a worker.
 from __future__ import annotations
 
 import asyncio
-import json
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any
 
 from paddock.engine.errors import EngineError, pack_error
 from paddock.engine.request import (
@@ -26,6 +24,7 @@ from paddock.engine.request import (
     Usage,
 )
 from paddock.engine.settings import CacheLayout, CacheType, SplitMode, Switch
+from paddock.engine.system.frames import FrameHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,60 +111,6 @@ class WorkerMemory:
     host_growth_bytes: int = 0
     """Part for cells that the context does not have yet: it grows with the requests."""
     device_growth_bytes: int = 0
-
-
-FrameHead = dict[str, Any]
-
-_LENGTHS = struct.Struct("<II")
-MAX_FRAME_BYTES = 1 << 30
-
-
-class PipeClosed(Exception):
-    """The other end has closed the pipe."""
-
-
-def pack_frame(head: FrameHead, body: bytes = b"") -> bytes:
-    raw = json.dumps(head, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
-    return _LENGTHS.pack(len(raw), len(body)) + raw + body
-
-
-def read_frame(stream: BinaryIO) -> tuple[FrameHead, bytes]:
-    """Wait for a frame and return its head and body.
-
-    Raises:
-        PipeClosed: the stream has ended.
-    """
-    n_head, n_body = _lengths(_exactly(stream, _LENGTHS.size))
-    head: FrameHead = json.loads(_exactly(stream, n_head))
-    return head, _exactly(stream, n_body)
-
-
-async def read_frame_async(stream: asyncio.StreamReader) -> tuple[FrameHead, bytes]:
-    """Wait for a frame and return its head and body.
-
-    Raises:
-        PipeClosed: the stream has ended.
-    """
-    try:
-        n_head, n_body = _lengths(await stream.readexactly(_LENGTHS.size))
-        head: FrameHead = json.loads(await stream.readexactly(n_head))
-        return head, await stream.readexactly(n_body)
-    except (asyncio.IncompleteReadError, ConnectionError) as error:
-        raise PipeClosed from error
-
-
-def _lengths(raw: bytes) -> tuple[int, int]:
-    n_head, n_body = _LENGTHS.unpack(raw)
-    if n_head + n_body > MAX_FRAME_BYTES:
-        raise PipeClosed
-    return n_head, n_body
-
-
-def _exactly(stream: BinaryIO, n_bytes: int) -> bytes:
-    raw = stream.read(n_bytes)
-    if len(raw) < n_bytes:
-        raise PipeClosed
-    return raw
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ import contextlib
 import json
 import math
 import os
-import select
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +25,13 @@ from typing import Any, Protocol, TypeVar
 
 import psutil
 
+from paddock.engine.system.frames import (
+    FrameHead,
+    FramePipes,
+    FrameTooLarge,
+    PipeClosed,
+    pack_frame,
+)
 from paddock.engine.system.hardware import read_cpu, read_memory
 from paddock.engine.system.processes import GuardedPipes, how_it_ended, python_environ
 from paddock.engine.system.text import canonical_json
@@ -33,13 +39,10 @@ from paddock.engine.system.text import canonical_json
 from .reader import Document, LineBox, PageBox, QuoteSpan, Unreadable
 from .reader_process import (
     FAILURE,
-    HEADER,
     OUT_OF_MEMORY,
     PROGRESS,
-    REQUEST,
     SourceParts,
     locate_values,
-    pack_frame,
 )
 
 MOST_PROCESSES = 4
@@ -50,8 +53,6 @@ _START_S = 60.0
 _MOST_PROGRESS_PARTS = 30
 """The limit of a document, in time limits of a page: an hour by default."""
 _CPU_SHARE = 4.0  # OCR works with two threads; this limit is for a run that has been stopped
-_POLL_S = 0.05  # memory grows by 50 to 100 MB in that time
-_PIECE_BYTES = 1024**2
 _MOST_BYTES_A_CHARACTER = 4
 _MOST_BYTES_A_PIXEL = 4
 _SMALL_CHARS = 10_000
@@ -371,11 +372,11 @@ class _ReaderProcess:
     def __init__(self, bounds: _ReadLimits) -> None:
         command = [sys.executable, "-m", f"{__package__}.reader_process", str(bounds.memory_bytes)]
         self._pipes = GuardedPipes(command, environ=python_environ(os.environ))
+        self._frames = FramePipes(self._pipes.stdin, self._pipes.stdout)
         self._watched: psutil.Process | None = None
-        self._received = bytearray()
         try:
             started = replace(bounds, timeout_s=math.inf)  # a page's time is not that of Python
-            _, ready, _ = self._frame(b"", started, monotonic() + _START_S)
+            ready, _ = self._frame(b"", started, monotonic() + _START_S)
             with contextlib.suppress(psutil.Error):
                 self._watched = psutil.Process(int(ready["pid"]))
         except BaseException as error:
@@ -395,13 +396,12 @@ class _ReaderProcess:
         """
         asked, data_sent = request.frame()
         asked["cpu_s"] = None if math.isinf(bounds.total_s) else bounds.total_s * _CPU_SHARE
-        sent = pack_frame(REQUEST, asked, data_sent)
+        sent = pack_frame(asked, data_sent, errors="surrogatepass")
         ends = monotonic() + bounds.total_s
-        kind = PROGRESS
-        while kind == PROGRESS:
-            kind, meta, data = self._frame(sent, bounds, ends, request.most_answer_bytes)
-            sent = b""
-        if kind != FAILURE:
+        meta, data = self._frame(sent, bounds, ends, request.most_answer_bytes)
+        while meta["event"] == PROGRESS:
+            meta, data = self._frame(b"", bounds, ends, request.most_answer_bytes)
+        if meta["event"] != FAILURE:
             return request.answer(meta, data)
         if meta["why"] == OUT_OF_MEMORY:
             raise _ReaderEnded(None)
@@ -410,53 +410,25 @@ class _ReaderProcess:
         return (MissingDocument if meta["is_missing"] else Unreadable)(meta["why"], meta["remedy"])
 
     def _frame(
-        self, sent: bytes, bounds: _ReadLimits, ends: float, most_bytes: int = 0
-    ) -> tuple[bytes, dict[str, Any], memoryview]:
+        self, sent: bytes, bounds: _ReadLimits, ends: float, max_bytes: int = 0
+    ) -> tuple[FrameHead, memoryview]:
         """Send data, and wait for one frame within the limits."""
         slow = min(monotonic() + bounds.timeout_s, ends)
-        left = memoryview(sent)
-        while (found := self._taken(bounds, most_bytes)) is None:
-            left = self._exchange(left)
+
+        def check() -> None:
             if bounds.is_unwanted():
                 raise ReadAbandoned
             if monotonic() > slow:
                 raise bounds.too_slow(is_part=slow < ends)
             if self._used_bytes() > bounds.memory_bytes:
                 raise bounds.too_large()
-        return found
 
-    def _taken(
-        self, bounds: _ReadLimits, most_bytes: int
-    ) -> tuple[bytes, dict[str, Any], memoryview] | None:
-        """Return a received frame; None: it is incomplete."""
-        if len(self._received) < HEADER.size:
-            return None
-        kind, n_meta, n_data = HEADER.unpack_from(self._received)
-        if n_meta > _MOST_META_BYTES or n_data > most_bytes:
-            raise bounds.too_large()  # larger than any regular frame
-        begins, ends = HEADER.size + n_meta, HEADER.size + n_meta + n_data
-        if len(self._received) < ends:
-            return None
-        found, self._received = memoryview(self._received), self._received[ends:]
-        return kind, json.loads(bytes(found[HEADER.size : begins])), found[begins:ends]
-
-    def _exchange(self, left: memoryview) -> memoryview:
-        """Wait a moment for bytes in either direction; return what is still to be sent.
-
-        Raises:
-            _ReaderEnded: the process has ended.
-        """
-        wanted = [self._pipes.stdin] if left else []
-        can_read, can_write, _ = select.select([self._pipes.stdout], wanted, [], _POLL_S)
-        if can_write:
-            with contextlib.suppress(BrokenPipeError, BlockingIOError):
-                left = left[os.write(self._pipes.stdin, left[:_PIECE_BYTES]) :]
-        if can_read:
-            piece = os.read(self._pipes.stdout, _PIECE_BYTES)
-            if not piece:
-                raise _ReaderEnded(self._pipes.wait())
-            self._received += piece
-        return left
+        try:
+            return self._frames.ask(sent, check, max_bytes)
+        except FrameTooLarge:
+            raise bounds.too_large() from None
+        except PipeClosed:
+            raise _ReaderEnded(self._pipes.wait()) from None
 
     def _used_bytes(self) -> int:
         with contextlib.suppress(psutil.Error):

@@ -1,9 +1,8 @@
 """Read documents, each with the reader of its kind; and the process that does so within limits.
 
 Run as a module, it reads one document after the other, within limits on memory and CPU. Requests
-come on standard input, answers go to standard output. Both are frames: a letter, two lengths, a
-JSON object and bytes. Never pickles: a document that takes over this process must not reach the
-run's. It ends when its input ends, when it was idle for `IDLE_S`, or when `reader_pool` kills it.
+come on standard input, answers go to standard output, both as frames. It ends when its input ends,
+when it was idle for `IDLE_S`, or when `reader_pool` kills it.
 
 In the run's own process only small texts are read (`read_small`). Imports no step, so that a reader
 process starts quickly. Whatever cannot be read raises `Unreadable` with the reason, or the system's
@@ -31,6 +30,13 @@ from time import monotonic, process_time
 from typing import Any, BinaryIO, TypeAlias
 
 from paddock.engine.system import no_links
+from paddock.engine.system.frames import (
+    PipeClosed,
+    pack_frame,
+    read_frame,
+    send_frame,
+    take_pipes,
+)
 
 from . import reader, text_files
 from .reader import (
@@ -50,9 +56,8 @@ from .reader import (
 SMALL_BYTES = 256 * 1024
 """A text of this size takes at most 0.1 s and 10 MB (measured with odd encodings and deep JSON)."""
 _SMALL_KINDS = text_files.TEXT_KINDS - {"html"}
-HEADER = struct.Struct(">cQQ")
-"""Kind of frame, bytes of its JSON, bytes after it."""
-REQUEST, READY, PROGRESS, RESULT, FAILURE = b"Q", b"R", b"P", b"D", b"F"
+READY, PROGRESS, RESULT, FAILURE = "ready", "progress", "result", "failure"
+"""Events of a reader's frames."""
 IDLE_S = 30.0
 OUT_OF_MEMORY = "memory"
 """The reason of a failure when memory runs out."""
@@ -283,19 +288,14 @@ _READERS: Mapping[str, tuple[str, str]] = {
 # --- the process
 
 
-def pack_frame(kind: bytes, meta: Mapping[str, Any], data: bytes = b"") -> bytes:
-    head = json.dumps(meta).encode()
-    return b"".join((HEADER.pack(kind, len(head), len(data)), head, data))
+def _frame(event: str, meta: Mapping[str, Any], data: bytes = b"") -> bytes:
+    return pack_frame({"event": event, **meta}, data, errors="surrogatepass")
 
 
 def main(memory_bytes: int) -> None:
-    requests, answers = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb")
-    # Libraries and plug-ins have no standard streams.
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(nothing, stream)
+    requests, answers = take_pipes()  # libraries and plug-ins print to nowhere
     _limit_memory(memory_bytes)
-    _send_frame(answers, pack_frame(READY, {"pid": os.getpid()}))
+    send_frame(answers, _frame(READY, {"pid": os.getpid()}))
     while (request := _next_request(requests)) is not None:
         _answer(answers, *request)
 
@@ -321,24 +321,10 @@ def _next_request(requests: BinaryIO) -> tuple[dict[str, Any], bytes] | None:
     """Read one request; None: input ended, or the process was idle."""
     if not select.select([requests], [], [], IDLE_S)[0]:
         return None
-    head = _read_exactly(requests, HEADER.size)
-    if len(head) < HEADER.size:
+    try:
+        return read_frame(requests)
+    except PipeClosed:
         return None
-    _, n_meta, n_data = HEADER.unpack(head)
-    meta, data = _read_exactly(requests, n_meta), _read_exactly(requests, n_data)
-    return json.loads(meta), data
-
-
-def _read_exactly(file: BinaryIO, n: int) -> bytes:
-    found = bytearray()
-    while len(found) < n and (piece := file.read(min(n - len(found), 1024**2))):
-        found += piece
-    return bytes(found)
-
-
-def _send_frame(answers: BinaryIO, data: bytes) -> None:
-    answers.write(data)
-    answers.flush()
 
 
 def _answer(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> None:
@@ -348,9 +334,9 @@ def _answer(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> None:
         answer = _carried_out(answers, asked, data)
     except MemoryError:
         reserve = None
-        answer = pack_frame(FAILURE, {"why": OUT_OF_MEMORY})
+        answer = _frame(FAILURE, {"why": OUT_OF_MEMORY})
     del reserve
-    _send_frame(answers, answer)
+    send_frame(answers, answer)
 
 
 def _carried_out(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> bytes:
@@ -361,7 +347,7 @@ def _carried_out(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> by
         nonlocal last
         if monotonic() - last > _PROGRESS_EVERY_S:
             last = monotonic()
-            _send_frame(answers, pack_frame(PROGRESS, {}))
+            send_frame(answers, _frame(PROGRESS, {}))
 
     try:
         match asked["do"]:
@@ -370,21 +356,21 @@ def _carried_out(answers: BinaryIO, asked: Mapping[str, Any], data: bytes) -> by
             case "draw":
                 path, most_px = Path(asked["path"]), asked["most_side_px"]
                 page = draw_page(path, asked["page"], most_px, asked["max_bytes"])
-                return pack_frame(RESULT, {}, page)
+                return _frame(RESULT, {}, page)
             case "find":
                 quotes = [QuoteSpan(*one) for one in json.loads(data)]
                 boxes = find_boxes(Path(asked["path"]), quotes, check, asked["max_bytes"])
-                return pack_frame(RESULT, {"boxes": boxes})
+                return _frame(RESULT, {"boxes": boxes})
             case "locate":
                 return _located_frame(asked, data)
             case other:
-                return pack_frame(FAILURE, {"errno": 0, "why": f"nothing is called {other}"})
+                return _frame(FAILURE, {"errno": 0, "why": f"nothing is called {other}"})
     except Unreadable as error:
         is_missing = isinstance(error, BrokenReader) and error.is_missing
         told = {"why": str(error), "remedy": error.remedy, "is_missing": is_missing}
-        return pack_frame(FAILURE, told)
+        return _frame(FAILURE, told)
     except OSError as error:
-        return pack_frame(FAILURE, {"errno": error.errno or 0, "why": error.strerror or str(error)})
+        return _frame(FAILURE, {"errno": error.errno or 0, "why": error.strerror or str(error)})
 
 
 def _read_document(asked: Mapping[str, Any], data: bytes, check: Callable[[], None]) -> Document:
@@ -415,7 +401,7 @@ def _located_frame(asked: Mapping[str, Any], data: bytes) -> bytes:
         sources.append((name, text, page_starts))
         at += n_bytes
     found = locate_values(asked["answer"], asked["schema"], asked["only"], sources)
-    return pack_frame(RESULT, {}, json.dumps(found).encode())
+    return _frame(RESULT, {}, json.dumps(found).encode())
 
 
 def _document_frame(document: Document) -> bytes:
@@ -430,7 +416,7 @@ def _document_frame(document: Document) -> bytes:
         "why_empty": document.why_empty,
         "line_boxes": document.line_boxes if has_room else (),
     }
-    return pack_frame(RESULT, meta, b"".join(pages))
+    return _frame(RESULT, meta, b"".join(pages))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 Functions are called one after the other.
 
-Requests come as lines of JSON on the original standard input, answers go to the original standard
-output; what the functions print goes to standard error. The process ends when its input ends, and
+Requests come as frames on the original standard input, answers go to the original standard output;
+what the functions print goes to standard error. The process ends when its input ends, and
 a function that never returns is ended by the guard that started the process. Type hints become the
 JSON Schema of the arguments, the docstring their descriptions.
 """
@@ -29,10 +29,18 @@ from importlib.machinery import (
 )
 from pathlib import Path
 from types import CodeType, ModuleType
-from typing import Annotated, Any, BinaryIO, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+from paddock.engine.system.frames import (
+    FrameHead,
+    answer_frames,
+    pack_frame,
+    send_frame,
+    take_pipes,
+)
 
 _DOC_SECTION = re.compile(r"^(\w[\w ]*):\s*$")
 _GOOGLE_ARGUMENT = re.compile(r"^\s+\*{0,2}(\w+)\s*(?:\([^)]*\))?\s*:\s*(.*)$")
@@ -157,27 +165,18 @@ class FunctionRefused(Exception):
 
 
 def main() -> None:
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    # Functions and their subprocesses print to standard error and have no input: requests are not
-    # for them.
-    os.dup2(2, 1)
-    with Path(os.devnull).open("rb") as nothing:
-        os.dup2(nothing.fileno(), 0)
-    sys.stdout = sys.stderr
-
-    _send_line(answers, {"ready": __name__})
+    requests, answers = take_pipes()
+    send_frame(answers, pack_frame({"ready": __name__}))
     loaded: dict[str, ModuleType] = {}
-    for line in requests:
-        _send_line(answers, _answer_request(json.loads(line), loaded))
+    answer_frames(requests, answers, lambda asked: _answer_frame(_answer_request(asked, loaded)))
 
 
-def _send_line(answers: BinaryIO, answer: Mapping[str, Any]) -> None:
-    line = json.dumps(answer, ensure_ascii=False).encode("utf-8", "replace")
-    if len(line) > MOST_MESSAGE_BYTES:
-        what = f"it gave {len(line):,} bytes; at most {MOST_MESSAGE_BYTES:,} are allowed."
-        line = json.dumps({"refused": what}).encode()
-    answers.write(line + b"\n")
-    answers.flush()
+def _answer_frame(answer: FrameHead) -> bytes:
+    frame = pack_frame(answer)
+    if len(frame) <= MOST_MESSAGE_BYTES:
+        return frame
+    what = f"it gave {len(frame):,} bytes; at most {MOST_MESSAGE_BYTES:,} are allowed."
+    return pack_frame({"refused": what})
 
 
 def _answer_request(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -> dict[str, Any]:

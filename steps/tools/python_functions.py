@@ -11,7 +11,6 @@ import ast
 import asyncio
 import contextlib
 import importlib.util
-import json
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from paddock.engine.system import processes
+from paddock.engine.system.frames import FrameHead, PipeClosed, pack_frame, read_frame_async
 from paddock.engine.system.text import last_part
 from paddock.pipelines.errors import did_you_mean
 from paddock.steps.base import StepError, ToolResult
@@ -242,11 +242,8 @@ class _FunctionProcess:
     @classmethod
     async def started(cls) -> _FunctionProcess:
         try:
-            held = await processes.start_guarded(
-                _COMMAND,
-                environ=processes.python_environ(os.environ),
-                limit=function_worker.MOST_MESSAGE_BYTES + 1024,
-            )
+            environ = processes.python_environ(os.environ)
+            held = await processes.start_guarded(_COMMAND, environ=environ)
         except OSError as error:
             raise StepError(f"Python cannot be started: {error.strerror or error}.") from error
         made = cls(held)
@@ -261,9 +258,15 @@ class _FunctionProcess:
         return made
 
     async def ready(self) -> None:
+        try:
+            await self._received()
+        except (PipeClosed, ValueError):
+            raise StepError(f"Python ended at its start: {self._last_words()}") from None
+
+    async def _received(self) -> FrameHead:
         assert self._process.stdout is not None
-        if not await self._process.stdout.readline():
-            raise StepError(f"Python ended at its start: {self._last_words()}")
+        head, _ = await read_frame_async(self._process.stdout, function_worker.MOST_MESSAGE_BYTES)
+        return head
 
     async def asked(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the answer to one request.
@@ -272,22 +275,19 @@ class _FunctionProcess:
             StepError: it died, or its answer cannot be read.
         """
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._said.clear()
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            self._process.stdin.write(pack_frame(dict(request), errors="surrogatepass"))
             await self._process.stdin.drain()
         try:
-            line = await self._process.stdout.readline()
-            answer: Mapping[str, Any] = json.loads(line)
-        except ValueError:
+            return await self._received()
+        except (PipeClosed, ValueError):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await asyncio.shield(self._hearing)
             said = self._last_words()
             what = f"'{request['of']}:{request['name']}' ended its process"
             raise StepError(what + (f": {said}" if said else ".")) from None
-        return answer
 
     def _last_words(self) -> str:
         return last_part(bytes(self._said).decode("utf-8", "replace"), 300)

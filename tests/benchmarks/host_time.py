@@ -45,7 +45,7 @@ from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.request import Constraint, Sampling
 from paddock.engine.sampling.constraint import GrammarCompiler
 from paddock.engine.sampling.picker import Picker
-from paddock.engine.workers import worker_protocol
+from paddock.engine.system.frames import pack_frame
 from tests.benchmarks import arena
 from tests.benchmarks.harness import circumstances, n_threads, percentile, table
 from tests.fakes.gguf import write_gguf
@@ -276,7 +276,7 @@ def _framed(n_left: int, close: Callable[[], None]) -> Callable[[StepOutput], No
 
     def tell(told: StepOutput) -> None:
         nonlocal n_left
-        worker_protocol.pack_frame({"event": "turn", **told.as_head()})
+        pack_frame({"event": "turn", **told.as_head()})
         n_left -= len(told.done)
         if not n_left:
             close()

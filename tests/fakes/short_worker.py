@@ -10,9 +10,9 @@ import resource
 import sys
 from pathlib import Path
 
+from paddock.engine.system.frames import FrameHead
 from paddock.engine.workers import worker_main
 from paddock.engine.workers.chat_service import ChatService
-from paddock.engine.workers.worker_protocol import FrameHead
 
 _memory = ChatService.memory
 

@@ -1,4 +1,4 @@
-"""Subprocesses: output, ends, and processes that answer lines."""
+"""Subprocesses: their output, and how they end."""
 
 from __future__ import annotations
 
@@ -8,16 +8,7 @@ import sys
 
 import pytest
 
-from paddock.engine.system.processes import LineProcess, OutputTooLarge, run, run_blocking
-
-ECHO = """
-import json, os, sys
-for line in sys.stdin:
-    order = json.loads(line)
-    if order == "die":
-        os._exit(1)
-    print(json.dumps({"pid": os.getpid(), "order": order}), flush=True)
-"""
+from paddock.engine.system.processes import OutputTooLarge, run, run_blocking
 
 
 def test_a_program_gets_its_input_and_returns_both_outputs() -> None:
@@ -42,19 +33,3 @@ def test_a_blocking_run_that_is_late_or_missing_is_none() -> None:
     ended = run_blocking(["sh", "-c", "echo out; exit 2"], timeout_s=60)
     assert ended is not None
     assert (ended.code, ended.stdout) == (2, b"out\n")
-
-
-def test_a_line_process_answers_and_is_restarted_where_it_died() -> None:
-    process = LineProcess([sys.executable, "-c", ECHO])
-    try:
-        first = process.ask({"n": 1}, 60)
-        assert first is not None
-        assert first["order"] == {"n": 1}
-        assert process.is_running
-        assert process.ask("die", 60) is None  # type: ignore[arg-type]
-        assert not process.is_running
-        second = process.ask({"n": 2}, 60)
-        assert second is not None
-        assert second["pid"] != first["pid"]
-    finally:
-        process.close()

@@ -22,9 +22,10 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile.profile import PrefillPoint, Profile
 from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.frames import FrameHead
 from paddock.engine.workers import embed_service
 from paddock.engine.workers.embed_service import EmbedService, gpu_batch_tokens
-from paddock.engine.workers.worker_protocol import FrameHead, WorkerOptions
+from paddock.engine.workers.worker_protocol import WorkerOptions
 from tests.fakes import tiny
 
 VECTORS = ModelSpec("all-minilm", role="embed")

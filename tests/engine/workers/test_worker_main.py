@@ -10,13 +10,13 @@ import time
 
 import pytest
 
+from paddock.engine.system.frames import FrameHead
 from paddock.engine.workers.worker_main import (
     LONG_CHARACTERS,
     _LongRequests,
     _n_characters,
     widen_pipe,
 )
-from paddock.engine.workers.worker_protocol import FrameHead
 
 
 def test_a_long_request_is_done_in_a_thread_of_its_own_and_can_be_cancelled() -> None:

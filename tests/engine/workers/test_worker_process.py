@@ -22,7 +22,7 @@ MEMORY = {"device_bytes": 700, "n_cells": 512, "cell_bytes": [0, 100]}
 READY = f"read_frame(sys.stdin.buffer); send({{'event': 'ready', 'memory': {MEMORY}}})"
 SCRIPT = """
 import os, sys, time
-from paddock.engine.workers.worker_protocol import pack_frame, read_frame
+from paddock.engine.system.frames import pack_frame, read_frame
 def send(head):
     sys.stdout.buffer.write(pack_frame(head))
     sys.stdout.buffer.flush()

@@ -21,8 +21,8 @@ from paddock.engine.request import (
     Tool,
     ToolCall,
 )
+from paddock.engine.system.frames import pack_frame, read_frame
 from paddock.engine.wire import from_plain, to_plain
-from paddock.engine.workers import worker_protocol
 from paddock.engine.workers.worker_protocol import (
     ChatOrder,
     pack_refusal,
@@ -57,8 +57,8 @@ REQUEST = ChatRequest(
 def test_every_wish_of_a_request_arrives_in_the_worker() -> None:
     sampling = Sampling(0.5, stop=("a", "b"), max_tokens=-1, logit_bias={7: -1.5}, typical_p=0.4)
     order, body = ChatOrder(REQUEST, sampling, 2048), bytearray()
-    packed = worker_protocol.pack_frame({"order": to_plain(order, body)}, bytes(body))
-    head, images = worker_protocol.read_frame(io.BytesIO(packed))
+    packed = pack_frame({"order": to_plain(order, body)}, bytes(body))
+    head, images = read_frame(io.BytesIO(packed))
     assert from_plain(ChatOrder, head["order"], images) == order
 
 

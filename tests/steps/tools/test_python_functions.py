@@ -165,7 +165,7 @@ def test_what_goes_wrong_in_a_function_is_told_with_its_line(folder: Path) -> No
             call(hands, of(folder, "nan"), {})
         )
         large = await call(hands, of(folder, "large"), {})
-        assert large.text == "it gave 17,000,013 bytes; at most 16,777,216 are allowed."
+        assert large.text == "it gave 17,000,028 bytes; at most 16,777,216 are allowed."
         assert await failure(hands.described(of(folder, "any_number"))) == (
             "'any_number' takes `*numbers`; arguments of a tool need names."
         )

@@ -1,0 +1,139 @@
+"""Frames: whatever the other process does, it is answered or refused, and never waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paddock.engine.system.frames import (
+    FrameHead,
+    FramePipes,
+    FrameTooLarge,
+    PipeClosed,
+    pack_frame,
+    read_frame,
+    read_frame_async,
+)
+from paddock.engine.system.processes import FrameProcess
+
+HEADS = st.dictionaries(st.text(), st.none() | st.integers() | st.text() | st.lists(st.text()))
+CHILD = """
+import os, subprocess, sys, time
+from paddock.engine.system.frames import answer_frames, pack_frame, send_frame, take_pipes
+requests, answers = take_pipes()
+def answer(order):
+    match order["do"]:
+        case "die":
+            os._exit(1)
+        case "print":
+            print("noise")
+            os.write(1, b"more noise")
+            subprocess.run(["echo", "and a child's"])
+        case "half":
+            send_frame(answers, pack_frame({"a": "b" * 1000})[:500])
+            time.sleep(600)
+        case "endless":
+            while True:
+                send_frame(answers, b"x" * 65536)
+        case "garbage":
+            return (3).to_bytes(8, "little") + (0).to_bytes(8, "little") + b"{]}"
+    return pack_frame({"pid": os.getpid(), "do": order["do"], "n": len(order.get("text", ""))})
+answer_frames(requests, answers, answer)
+"""
+
+
+@pytest.fixture
+def child() -> Iterator[FrameProcess]:
+    process = FrameProcess([sys.executable, "-c", CHILD])
+    yield process
+    process.close()
+
+
+@given(HEADS, st.binary())
+def test_what_is_packed_is_read(head: FrameHead, body: bytes) -> None:
+    kept = read_frame(io.BytesIO(pack_frame(head)))[0]  # what UTF-8 cannot say is replaced
+    assert read_frame(io.BytesIO(pack_frame(kept, body))) == (kept, body)
+    whole = pack_frame(head, body, errors="surrogatepass")
+    assert read_frame(io.BytesIO(whole)) == (head, body)
+
+
+@given(HEADS, st.binary(), st.data())
+def test_a_broken_pipe_is_an_end_and_nothing_else(
+    head: FrameHead, body: bytes, data: st.DataObject
+) -> None:
+    raw = pack_frame(head, body)
+    cut = raw[: data.draw(st.integers(0, len(raw) - 1))]
+    with pytest.raises(PipeClosed):
+        read_frame(io.BytesIO(cut))
+
+    async def read() -> None:
+        stream = asyncio.StreamReader()
+        stream.feed_data(cut)
+        stream.feed_eof()
+        await read_frame_async(stream)
+
+    with pytest.raises(PipeClosed):
+        asyncio.run(read())
+
+
+def test_a_frame_of_nonsense_lengths_is_refused() -> None:
+    with pytest.raises(FrameTooLarge):
+        read_frame(io.BytesIO(b"\xff" * 64))
+
+
+@pytest.mark.parametrize("deed", ["die", "half", "endless", "garbage"])
+def test_a_hostile_child_is_ended_and_the_next_order_answered(
+    child: FrameProcess, deed: str
+) -> None:
+    first = child.ask({"do": "work"}, 60)
+    assert first is not None
+    assert child.ask({"do": deed}, 2 if deed == "half" else 60) is None
+    assert not child.is_running
+    second = child.ask({"do": "work"}, 60)
+    assert second is not None
+    assert second["pid"] != first["pid"]
+
+
+def test_what_a_child_prints_stands_in_no_answer(child: FrameProcess) -> None:
+    answers = [child.ask({"do": do}, 60) for do in ("print", "work")]
+    assert [one and one["do"] for one in answers] == ["print", "work"]
+
+
+def test_an_order_larger_than_the_pipes_is_sent_and_answered(child: FrameProcess) -> None:
+    answer = child.ask({"do": "work", "text": "x" * 5_000_000}, 60)
+    assert answer is not None
+    assert answer["n"] == 5_000_000
+
+
+def test_a_child_that_is_closed_by_another_thread_gives_no_answer(child: FrameProcess) -> None:
+    child.ask({"do": "work"}, 60)
+    answers: list[FrameHead | None] = []
+    asking = threading.Thread(target=lambda: answers.append(child.ask({"do": "half"}, 600)))
+    asking.start()
+    time.sleep(0.2)
+    child.close()
+    asking.join(60)
+    assert answers == [None]
+
+
+def test_an_answer_beyond_its_limit_is_refused_before_it_is_read() -> None:
+    frame = pack_frame({}, b"x" * 1000)
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as cat:
+        assert cat.stdin is not None
+        assert cat.stdout is not None
+        pipes = FramePipes(cat.stdin.fileno(), cat.stdout.fileno())
+        assert pipes.ask(frame, lambda: None, 1000)[1] == b"x" * 1000
+        with pytest.raises(FrameTooLarge):
+            pipes.ask(frame[: len(frame) // 2], lambda: None, 999)
+        cat.kill()
+    assert os.WIFSIGNALED(cat.returncode) or cat.returncode
