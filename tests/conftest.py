@@ -53,7 +53,10 @@ LONGEST = (
 # Files whose tests ask one Prefect server run in one process, which starts it once: a start takes
 # 4 s of a processor, and what waits for it the rest of 12. Three groups, so that none is the end.
 WITH_PREFECT = {
-    "up": ("runner/schedule/test_up.py",),
+    "up": (
+        "runner/schedule/test_up.py", "runner/test_no_secret_in_a_command_line.py",
+        "runner/daemon/test_prefect_client.py",
+    ),
     "up that is killed": (
         "runner/schedule/test_up_killed.py", "runner/schedule/test_up_reviews.py",
         "runner/workers/test_delegation.py", "runner/workers/test_cluster_machine.py",

@@ -225,7 +225,7 @@ class Desk:
                 self.process.kill()
                 self.process.wait(10)
 
-    def until(self, is_so: Callable[[], Answer], within_s: float = 60.0) -> Answer:
+    def until(self, is_so: Callable[[], Answer], within_s: float = 120.0) -> Answer:
         """Wait until something is so."""
         deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
