@@ -122,6 +122,13 @@ def _test(flags: PipelineTestFlags) -> int:
         names = ", ".join(str(file.file) for file in tests)
         remedy = "Write some under `tests:`; in a .prompt.yml, under `testData`."
         raise CommandError(f"There are no tests in {names}.\n  {remedy}")
+    sample = item_sample(flags.sample, flags.limit, flags.seed, flags.stratify)
+    if sample is not None and not any(one.rows for file in tests for one in file.subjects):
+        name = "--limit" if sample.is_first else "--sample"
+        remedy = "Leave it out, or give a test `cases: {from: …}`."
+        raise CommandError(
+            f"`{name}` takes rows of a data set, and no test here has one.\n  {remedy}"
+        )
     printer = _CasePrinter(console.print_err if flags.as_json else console.print_out)
     try:
         # stdout carries one object: what a plug-in prints goes to stderr.
@@ -131,7 +138,7 @@ def _test(flags: PipelineTestFlags) -> int:
                 printer.case,
                 printer.begin,
                 flags.only or (),
-                item_sample(flags.sample, flags.limit, flags.seed, flags.stratify),
+                sample,
                 given_settings(pool=flags.pool, allow=flags.allow),
             )
             suites = suite_runner.run_suites(tests, options)

@@ -167,3 +167,12 @@ def test_a_report_is_one_page_also_of_a_file_that_cannot_be_read(file: Path) -> 
     with pytest.raises(PipelineError):
         command([str(file)], report=target)
     assert "there is no step called &#x27;promt&#x27;" in target.read_text("utf-8")
+
+
+def test_a_sample_without_a_data_set_is_refused(file: Path) -> None:
+    with pytest.raises(CommandError) as caught:
+        command([str(file)], sample=3)
+    assert str(caught.value) == (
+        "`--sample` takes rows of a data set, and no test here has one.\n"
+        "  Leave it out, or give a test `cases: {from: …}`."
+    )
