@@ -5,6 +5,7 @@ Pure. Every figure is over the same items. An answer that is missing or invalid 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -61,8 +62,8 @@ class VariantFigures:
     """Values that stand in their sources; None where no evidence is asked for."""
     agreement: Estimate | None = None
     fields: Mapping[str, FieldFigures] = field(default_factory=dict)
-    seconds: Estimate | None = None
-    """Of the models, for one item after another."""
+    seconds: float | None = None
+    """For an item, of the time in which models computed for any of them."""
     prompt_tokens: float = 0.0
     completion_tokens: float = 0.0
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -76,8 +77,8 @@ class VariantFigures:
 
     @property
     def per_minute(self) -> float | None:
-        """Items a minute, one after another."""
-        return 60 / self.seconds.mean if self.seconds is not None and self.seconds.mean else None
+        """Items a minute, of the time in which models computed."""
+        return 60 / self.seconds if self.seconds else None
 
     def as_json(self) -> dict[str, Any]:
         shares = {
@@ -89,7 +90,7 @@ class VariantFigures:
             "items": self.n_items,
             **{name: None if one is None else one.as_json() for name, one in shares.items()},
             "fields": {name or "answer": one.as_json() for name, one in self.fields.items()},
-            "seconds": None if self.seconds is None else self.seconds.as_json(),
+            "seconds": None if self.seconds is None else round(self.seconds, 4),
             "prompt_tokens": round(self.prompt_tokens, 1),
             "completion_tokens": round(self.completion_tokens, 1),
             "calls": self.run.calls,
@@ -306,7 +307,7 @@ def _figures(
     items = [run.items.get(key) or ItemAnswer(key, error="it was not done") for key in keys]
     done = [one for one in items if one.is_done]
     shares = [share for one in done if (share := _located_share(one.evidence)) is not None]
-    took = [one.seconds for one in items if one.seconds]
+    timed = [one.busy for one in items if one.busy]
     asked = [one for one in items if one.n_asked]
     n = max(1, len(asked))
     return VariantFigures(
@@ -316,10 +317,23 @@ def _figures(
         at_once=estimate([float(one.n_asked <= 1) for one in done]) if run.checks_at_once else None,
         located=estimate(shares),
         fields=dict(_field_figures(items, rights, metrics)),
-        seconds=estimate(took, is_share=False),
+        seconds=_busy_s([span for busy in timed for span in busy]) / len(timed) if timed else None,
         prompt_tokens=sum(one.prompt_tokens for one in asked) / n,
         completion_tokens=sum(one.completion_tokens for one in asked) / n,
     )
+
+
+def _busy_s(spans: Sequence[tuple[float, float]]) -> float:
+    """Return for how long at least one call was computed.
+
+    >>> _busy_s([(0.0, 2.0), (1.0, 3.0), (10.0, 11.0)])
+    4.0
+    """
+    total, until = 0.0, -math.inf
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total
 
 
 def _located_share(evidence: Any) -> float | None:
@@ -389,7 +403,7 @@ def _with_front(figures: Sequence[VariantFigures]) -> list[VariantFigures]:
     known = {
         one.name: (
             fmean(one.scores.values()),
-            one.seconds.mean if is_timed and one.seconds is not None else one.completion_tokens,
+            one.seconds if is_timed and one.seconds is not None else one.completion_tokens,
         )
         for one in scored
     }

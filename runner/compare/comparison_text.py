@@ -16,7 +16,7 @@ MOST_DIFFERENCES = 10
 """Items that the terminal shows; the page and `--json` have all."""
 _ANSWER_CHARS = 100
 BOUNDS_WORDS = "In brackets: the bounds that hold the true figure in 95 of 100 cases."
-SPEED_WORDS = "Documents a minute are one after another, by the times recorded with the calls."
+SPEED_WORDS = "Documents a minute: of the time in which models computed, as recorded then."
 
 
 def estimate_text(one: Estimate | None) -> str:

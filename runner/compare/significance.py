@@ -82,10 +82,8 @@ class PairedTest:
         return f"no difference shown (p = {self.p:.2f}); about {self.more_items:,} more items"
 
 
-def estimate(values: Sequence[float], *, is_share: bool = True) -> Estimate | None:
-    """Return the mean of values with its interval; None without values.
-
-    `is_share`: the values are between 0 and 1, and so are the bounds.
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """Return the mean of values between 0 and 1 with its interval; None without values.
 
     >>> estimate([1, 1, 1, 0]).mean, round(estimate([1, 1, 1, 0]).low, 2)
     (0.75, 0.3)
@@ -94,14 +92,12 @@ def estimate(values: Sequence[float], *, is_share: bool = True) -> Estimate | No
     if not n:
         return None
     mean = fmean(values)
-    if is_share and all(value in (0, 1) for value in values):
+    if all(value in (0, 1) for value in values):
         return Estimate(mean, *share_interval(mean, n), n)
     if n == 1:
-        return Estimate(mean, *((0.0, 1.0) if is_share else (mean, mean)), n)
+        return Estimate(mean, 0.0, 1.0, n)
     low, high = _bootstrap_bounds(np.asarray(values, dtype=float))
-    return Estimate(
-        mean, max(0.0, low) if is_share else low, min(1.0, high) if is_share else high, n
-    )
+    return Estimate(mean, max(0.0, low), min(1.0, high), n)
 
 
 def _bootstrap_bounds(values: Any) -> tuple[float, float]:

@@ -59,8 +59,8 @@ class ItemAnswer:
     """The hash of the compared step's first call."""
     n_asked: int = 0
     """Calls of the compared step; more than one where an answer was repaired."""
-    seconds: float = 0.0
-    """Of the models, as recorded with the calls, without waiting."""
+    busy: tuple[tuple[float, float], ...] = ()
+    """From when to when models computed for it, as recorded with the calls, without waiting."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
@@ -304,7 +304,8 @@ class _ScopeReader:
         )
 
     def _with_costs(self, answer: ItemAnswer, steps: Sequence[StepRecord]) -> ItemAnswer:
-        n_asked, seconds, prompt, completion, asked = 0, 0.0, 0, 0, ""
+        n_asked, prompt, completion, asked = 0, 0, 0, ""
+        busy: list[tuple[float, float]] = []
         for step in steps:
             for call in step.calls:
                 row = self._ledger.call(call.hash) if call.kind == "chat" else None
@@ -313,7 +314,10 @@ class _ScopeReader:
                 usage = cached_reply(row).usage
                 took_s = usage.prefill_s + usage.decode_s
                 # Servers elsewhere do not say how long they computed.
-                seconds += took_s or (0.0 if call.is_known else call.seconds - call.queue_s)
+                if took_s:
+                    busy.append((row.at - took_s, row.at))
+                elif not call.is_known:
+                    busy.append((call.began + call.queue_s, call.began + call.seconds))
                 prompt += usage.prompt_tokens
                 completion += usage.completion_tokens
                 if step.id == self._step:
@@ -322,7 +326,7 @@ class _ScopeReader:
             answer,
             asked=asked,
             n_asked=n_asked,
-            seconds=seconds,
+            busy=tuple(busy),
             prompt_tokens=prompt,
             completion_tokens=completion,
         )
