@@ -358,9 +358,14 @@ class FrameProcess:
 
     def _end(self) -> None:
         process, self._process, self._pipes = self._process, None, None
-        if process is not None:
-            process.kill()
-            process.communicate()
+        if process is None:
+            return
+        if process.returncode is None:  # its number is still its own
+            _signal_group(process.pid, signal.SIGKILL)
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            assert pipe is not None
+            pipe.close()
 
 
 def how_it_ended(status: int) -> str:

@@ -36,9 +36,12 @@ def answer(order):
         case "die":
             os._exit(1)
         case "print":
-            print("noise")
+            print("noise", flush=True)
             os.write(1, b"more noise")
             subprocess.run(["echo", "and a child's"])
+        case "leave":
+            subprocess.Popen(["sleep", "600"], stdout=answers)
+            os._exit(1)
         case "half":
             send_frame(answers, pack_frame({"a": "b" * 1000})[:500])
             time.sleep(600)
@@ -91,13 +94,13 @@ def test_a_frame_of_nonsense_lengths_is_refused() -> None:
         read_frame(io.BytesIO(b"\xff" * 64))
 
 
-@pytest.mark.parametrize("deed", ["die", "half", "endless", "garbage"])
+@pytest.mark.parametrize("deed", ["die", "leave", "half", "endless", "garbage"])
 def test_a_hostile_child_is_ended_and_the_next_order_answered(
     child: FrameProcess, deed: str
 ) -> None:
     first = child.ask({"do": "work"}, 60)
     assert first is not None
-    assert child.ask({"do": deed}, 2 if deed == "half" else 60) is None
+    assert child.ask({"do": deed}, 2 if deed in ("half", "leave") else 60) is None
     assert not child.is_running
     second = child.ask({"do": "work"}, 60)
     assert second is not None
