@@ -225,7 +225,12 @@ class ChooseKeys(Keys):
         None, min_length=1, description="One label more, for what none of the list fits."
     )
     most: PositiveInt | None = Field(
-        None, description="The answer is a list of at most so many labels, none of them twice."
+        None, description="The field is a list of at most so many labels."
+    )
+    narrow: Annotated[int, Field(ge=2)] | None = Field(
+        None,
+        description="Where the whole list is too long for the prompt: how many labels, the nearest "
+        "to the text by embeddings, may be chosen for it.",
     )
     relabel: Literal["affected", "all"] = Field(
         "affected",

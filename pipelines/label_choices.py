@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -85,7 +85,11 @@ def _wrong_key(error: Any, data: Mapping[str, Any]) -> WrongLabels:
         return WrongLabels(f"`choose` has no key '{name}'", did_you_mean(name, known))
     if error["type"] == "value_error":
         return WrongLabels(str(error["ctx"]["error"]))
-    words = {"most": "a whole number above 0", "relabel": "'affected' or 'all'"}
+    words = {
+        "most": "a whole number above 0",
+        "narrow": "a whole number above 1",
+        "relabel": "'affected' or 'all'",
+    }
     shown = one_line(str(data.get(name)), _SHOWN_CHARS)
     return WrongLabels(f"`{name}` must be {words.get(name, 'a text')}; it is '{shown}'")
 
@@ -121,6 +125,10 @@ class LabelList:
         labels = dict(pairs)
         text = json.dumps(sorted(pairs), ensure_ascii=False)
         return cls(source, labels, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+    def part(self, labels: Sequence[str]) -> LabelList:
+        """Return the list of some of its labels, in this order."""
+        return replace(self, labels={one: self.labels[one] for one in labels})
 
     @property
     def is_short(self) -> bool:

@@ -7,8 +7,13 @@ whose label is gone, or has another description, or that a new label may fit.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from paddock.engine.system.text import listed
 from paddock.pipelines.errors import Fault, PipelineError
@@ -22,17 +27,29 @@ from paddock.pipelines.label_choices import (
     schema_with_labels,
     told_lists,
 )
-from paddock.steps.base import StepError, Tools
+from paddock.steps.base import StepError, Tools, Vector
+from paddock.steps.vectors.embed import REQUEST_TEXTS, embed_texts
 
 from .bound import BoundStep
-from .inputs_and_parameters import Scope
+from .inputs_and_parameters import BindError, Scope
 from .reply import BoundReply, OfferedLabels
+
+if TYPE_CHECKING:
+    from paddock.engine.request import ModelSpec
 
 LABELS = "labels"
 """First word of the mark of a field that was chosen from a list."""
 TOLD_SHARE = 0.5
 """Of a context; a longer list is left out of the prompt: the documents need room as well."""
 _SHOWN_LABELS = 3
+
+_LEAST_DIMENSIONS = 2
+"""Of a vector; while planning, a placeholder has one."""
+BORDER_SHARE = 0.1
+"""Of the nearest labels: an answer among the last of them says that `narrow` may be too small."""
+BORDER = "at the border of `narrow`: a label among the farthest tenth of those that were offered"
+_NONE: Mapping[str, Sequence[str]] = {}
+Matrix: TypeAlias = NDArray[np.float32]
 
 Labels = Mapping[str, str]
 """Each label of a list, with its description."""
@@ -42,12 +59,51 @@ def choices_of(step: BoundStep) -> tuple[Choice, ...]:
     return () if step.reply is None else step.reply.choices
 
 
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """A text to which labels are near, and what stays on offer besides."""
+
+    text: str
+    last: Mapping[str, Sequence[str]]
+    tools: Tools
+
+
+async def _embedded(tools: Tools, model: ModelSpec, texts: Sequence[str]) -> Sequence[Vector]:
+    return (await embed_texts(tools, model, texts, on_overflow="split")).vectors
+
+
+def _unit(vectors: Sequence[Vector]) -> Matrix:
+    """Return vectors of length 1, a row for each."""
+    rows = np.asarray(vectors, np.float32)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: Matrix = rows / np.maximum(lengths, np.float32(1e-9))
+    return unit
+
+
+def _text_of(step: BoundStep, scope: Scope) -> str:
+    """Return the longest text that a step's prompt inserts: that of the document."""
+    try:
+        params = step.params.render(scope)
+    except (BindError, ExpressionError):
+        return ""  # not known yet, or the step fails for it
+    prompt, texts = getattr(params, "prompt", None), []
+    if prompt is not None and hasattr(prompt, "texts"):
+        texts = prompt.texts(**getattr(params, "vars", {}))
+        texts = texts or [prompt.render(**getattr(params, "vars", {}))]
+    texts += [one.content for one in getattr(params, "messages", None) or ()]
+    texts += [one for one in (getattr(params, "text", None),) if isinstance(one, str)]
+    return max(texts, key=len, default="")
+
+
 class LabelLists:
     """The lists of one run, each read and checked once. Of the run's event loop."""
 
     def __init__(self) -> None:
         self._lists: dict[int, tuple[Choice, Sequence[Any], LabelList]] = {}
         """By a choice's identity: the values that its expression reads, and its list."""
+        self._vectors: dict[tuple[str, str], Matrix] = {}
+        """By the list's digest and the model's name, a row for each label."""
+        self._embedding = asyncio.Lock()
         self._offered: dict[tuple[Any, ...], tuple[BoundReply, OfferedLabels]] = {}
 
     def of_step(self, step: BoundStep, scope: Scope) -> dict[str, LabelList]:
@@ -90,11 +146,16 @@ class LabelLists:
         self._lists[id(choice)] = choice, roots, made
         return made
 
-    async def offered(self, step: BoundStep, scope: Scope, tools: Tools) -> OfferedLabels | None:
-        """Return the schema of a step's answer with its labels, and the lists that are told.
+    async def offered(
+        self, step: BoundStep, scope: Scope, tools: Tools, last: Mapping[str, Sequence[str]] = _NONE
+    ) -> OfferedLabels | None:
+        """Return the schema of a step's answer with its labels, and the lists of its prompt.
+
+        `last` are the labels of the item's last answer, by field: these stay on offer.
 
         Raises:
             StepError: a list cannot be read, or is no list of labels.
+            EngineError: a text cannot be embedded.
         """
         reply, lists = step.reply, self.of_step(step, scope)
         if reply is None or not lists:
@@ -106,10 +167,67 @@ class LabelLists:
             left_out = tuple(lists[one.fields[0]] for one in told if one not in fits)
             made = OfferedLabels(schema_with_labels(reply.schema, lists), tuple(fits), left_out)
             self._offered[key] = reply, made
-        for one in self._offered[key][1].left_out:
+        offered = self._offered[key][1]
+        if any(choice.keys.narrow for choice in reply.choices) and offered.left_out:
+            text = _text_of(step, scope)
+            offered = await self._narrowed(reply, lists, offered, Nearest(text, last, tools))
+        for one in offered.left_out:
             what = f"without the {len(one.labels):,} labels of {one.source}, which take"
             tools.log.tally("prompt", f"{what} more than half of the context")
-        return self._offered[key][1]
+        return offered
+
+    async def _narrowed(
+        self,
+        reply: BoundReply,
+        lists: Mapping[str, LabelList],
+        offered: OfferedLabels,
+        near: Nearest,
+    ) -> OfferedLabels:
+        """Offer the nearest labels where a list is too long for the prompt, as `narrow` says."""
+        found: dict[str, LabelList] = {}
+        nearest: dict[str, tuple[str, ...]] = {}
+        digests = {one.digest for one in offered.left_out}
+        for choice in reply.choices:
+            whole, n = lists[choice.field], choice.keys.narrow
+            if n is None or whole.digest not in digests or not near.text:
+                continue
+            ranked = await self._ranked(whole, near)
+            if ranked is None:
+                continue
+            nearest[choice.field] = ranked[:n]
+            more = [one for one in near.last.get(choice.field, ()) if one in whole.labels]
+            labels = [*dict.fromkeys((*ranked[:n], *more))]
+            found[choice.field] = replace(whole.part(labels), digest=f"{whole.digest} {labels}")
+            what = f"with the {n:,} of {len(whole.labels):,} labels of {whole.source} that are"
+            near.tools.log.tally("prompt", f"{what} nearest to the text")
+        if not found:
+            return offered
+        narrowed = tuple(one for one in reply.choices if one.field in found)
+        left_out = {one.digest: one for one in offered.left_out}
+        for choice in narrowed:
+            left_out.pop(lists[choice.field].digest, None)
+        schema = schema_with_labels(reply.schema, {**lists, **found})
+        told = (*offered.lists, *told_lists(narrowed, found))
+        return OfferedLabels(schema, told, tuple(left_out.values()), nearest)
+
+    async def _ranked(self, whole: LabelList, near: Nearest) -> tuple[str, ...] | None:
+        """Return the labels, the nearest to the text first; None while planning without vectors."""
+        model = near.tools.models.resolve(None, "embed")
+        async with self._embedding:  # items that come meanwhile wait for the same vectors
+            matrix = self._vectors.get((whole.digest, model.ref))
+            if matrix is None:
+                texts = [f"{one}: {words}" if words else one for one, words in whole.labels.items()]
+                vectors: list[Vector] = []
+                for first in range(0, len(texts), REQUEST_TEXTS):
+                    part = texts[first : first + REQUEST_TEXTS]
+                    vectors += await _embedded(near.tools, model, part)
+                matrix = self._vectors[whole.digest, model.ref] = _unit(vectors)
+        (vector,) = _unit(await _embedded(near.tools, model, [near.text]))
+        if matrix.shape[1] != len(vector) or len(vector) < _LEAST_DIMENSIONS:
+            return None
+        order = np.argsort(-(matrix @ vector), kind="stable")
+        labels = [*whole.labels]
+        return tuple(labels[place] for place in order)
 
     async def _fits(self, step: BoundStep, told: ToldList, tools: Tools) -> bool:
         """Return whether a list takes little enough of the model's context for the prompt."""
@@ -181,3 +299,17 @@ def _differences(found: LabelList, before: Labels, chosen: Sequence[str]) -> Ite
 
 def _quoted(labels: Sequence[str]) -> str:
     return listed([f"'{one}'" for one in labels], _SHOWN_LABELS)
+
+
+def last_labels(marks: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[str]]:
+    """Return the labels of an item's last answer, by the list's name."""
+    return {key.removeprefix(f"{LABELS} "): mark[2] or () for key, mark in marks.items()}
+
+
+def n_at_border(offered: OfferedLabels, answer: Any) -> int:
+    """Return how many labels of an answer are among the last of the nearest ones."""
+    n = 0
+    for name, nearest in offered.nearest.items():
+        border = nearest[-max(1, round(BORDER_SHARE * len(nearest))) :]
+        n += sum(one in border for one in chosen_labels(answer, name))
+    return n

@@ -84,7 +84,9 @@ class ModelBinder:
     def besides(self, step: StepNode, kind: type[Any]) -> tuple[ModelSpec, ...]:
         """Return the models that a step asks besides its own: defaults of their roles."""
         roles_besides = getattr(kind, "roles_besides", None)
-        roles = roles_besides(step.params.data) if roles_besides is not None else ()
+        roles = {*roles_besides(step.params.data)} if roles_besides is not None else set()
+        if step.reply is not None and any(one.keys.narrow for one in step.reply.choices):
+            roles.add("embed")
         return tuple(
             self.defaults[role] for role in ROLES if role in roles and role in self.defaults
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -275,6 +275,8 @@ class OfferedLabels:
     lists: tuple[ToldList, ...] = ()
     left_out: tuple[LabelList, ...] = ()
     """Lists that are too long for its prompt."""
+    nearest: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By field, the only labels that are offered for the text, the nearest first."""
 
 
 @dataclass(frozen=True, slots=True)

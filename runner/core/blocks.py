@@ -26,6 +26,7 @@ from paddock.runner.bind.bound import (
     has_no_nested_items,
 )
 from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.bind.label_lists import LABELS, last_labels
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.events import ItemState
@@ -588,6 +589,7 @@ class BlockRunner:
             around=run.around,
             renamed_from=item.renamed_from,
             values_read=values_digest(item) if run.step else "",
+            last_labels=last_labels(item.entry.marks(LABELS)) if item.entry is not None else {},
         )
         self._stats.item_state(run.block.id, record.shown_key, "running")
         if record.is_decided and item.entry is not None:

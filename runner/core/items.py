@@ -35,7 +35,13 @@ from paddock.runner.bind.bound import (
 )
 from paddock.runner.bind.evidence_sources import EvidenceFinder, read_sources
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
-from paddock.runner.bind.label_lists import LABELS, choices_of, label_mark
+from paddock.runner.bind.label_lists import (
+    BORDER,
+    LABELS,
+    choices_of,
+    label_mark,
+    n_at_border,
+)
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.bind.taint_analysis import guarded_roots
 from paddock.runner.ledger.calibration import CalibrationKey, calibrated, start_text
@@ -127,6 +133,8 @@ class ItemRun:
     reads: dict[str, list[Any]] = field(default_factory=dict)
     lists: dict[str, LabelList] = field(default_factory=dict)
     """The lists of labels that its answers were chosen from, by name."""
+    last_labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The labels of its last answers, by the list's name."""
     has_inner_failures: bool = False
     entry: Entry | None = None
     """The entry sent to the ledger; it may not be durable yet."""
@@ -535,6 +543,9 @@ class ItemRunner:
         if step.review is not None:
             outputs = await self._reviewer.reviewed(step, scope, record, outputs, tools)
         self._mark_labels(step, scope, record, outputs)
+        labels = tools.reply.labels if isinstance(tools.reply, ScopedReply) else None
+        for _ in range(n_at_border(labels, outputs.get("output")) if labels is not None else 0):
+            tools.log.tally("answer", BORDER)
         record.steps[-1].note_answer(outputs)
         if step.returns is None:
             return outputs
@@ -546,8 +557,11 @@ class ItemRunner:
         """Return tools whose reply knows the labels of this run."""
         if not choices_of(step) or not isinstance(tools.reply, ScopedReply):
             return tools
+        judge = self._context.judge
+        last = {one.field: record.last_labels.get(judge.list_name(step, one.field), ())
+                for one in choices_of(step)}  # fmt: skip
         self._mark_labels(step, scope, record, None)  # if it fails, any other list may help
-        labels = await self._context.judge.labels.offered(step, scope, tools)
+        labels = await judge.labels.offered(step, scope, tools, last)
         return replace(tools, reply=replace(tools.reply, labels=labels))
 
     def _mark_labels(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
+from paddock.runner.bind.label_lists import choices_of
 from paddock.runner.core.retry_and_quarantine import times
 from paddock.steps.llm.ask_and_repair import most_asked_again
 
@@ -69,6 +70,8 @@ def _max_calls(step: BoundStep) -> int | None:
     written = step.params.value.data
     if step.uses == "agent":
         return _max_agent_calls(step, written)
+    if any(choice.keys.narrow for choice in choices_of(step)):
+        return None  # the labels are embedded, which may be many
     if step.uses == "search":
         return int(written.get("mode") != "text")
     if step.uses in ("chat", "summarise", "summarize"):

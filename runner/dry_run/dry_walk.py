@@ -538,7 +538,7 @@ class DryWalk:
             with contextlib.suppress(StepError):  # what is not known yet may be no text
                 finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
             with contextlib.suppress(StepError):  # nor some list of labels
-                labels = await context.judge.labels.offered(step, scope, tools)
+                labels = await context.judge.labels.offered(step, scope, replace(tools, pool=pool))
             reply = DryReply(form, scope, finder, labels, pool=pool)
         return replace(tools, pool=pool, reply=reply, stores=DryStores(context.stores)), pool
 

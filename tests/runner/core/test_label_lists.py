@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -327,3 +328,72 @@ def test_an_answer_of_other_labels_is_asked_for_again(tmp_path: Path) -> None:
         "- At /tag: 'x' is not one of ['ferry', 'bridge', 'tram', 'none of these'].\n"
         "Give the whole answer again."
     )
+
+
+MANY = TAGS | {f"tag {number}": "one of very many" for number in range(400)}
+
+
+def narrowed_world(folder: Path) -> World:
+    made = world(folder, MANY)
+    made.edit("unknown: none of these", "unknown: none of these, narrow: 20")
+    return made
+
+
+def few(answer: Callable[[ChatRequest], str]) -> FakePool:
+    return FakePool(answer=answer, n_ctx_tokens=2000)
+
+
+def nth(place: int) -> Callable[[ChatRequest], str]:
+    return lambda request: json.dumps({"tag": enum_of(request)[place]})
+
+
+def test_the_nearest_labels_are_offered_where_the_list_is_too_long(tmp_path: Path) -> None:
+    here, pool = narrowed_world(tmp_path), few(nth(0))
+    report = here.run(pool=pool)
+    assert [len(enum_of(one)) for one in pool.chats] == [21, 21, 21]
+    for request in pool.chats:
+        told = request.messages[0].content.split("Where none")[0]
+        assert all(f"- {label}: {MANY[label]}\n" in told for label in enum_of(request)[:20])
+        assert told.count("\n- ") == 20
+    assert (
+        "'label': 3 prompts with the 20 of 403 labels of steps.tags.rows that are nearest to the "
+        "text (0.txt, 1.txt, 2.txt)."
+    ) in report.notes
+    assert not [note for note in report.notes if "border" in note or "without" in note]
+    assert sum(len(one.texts) for one in pool.embeds) == 403 + 3, "the list is embedded once"
+    assert here.run(pool=few(nth(0))).counts == {"fresh": 3}
+
+
+def test_an_answer_at_the_border_of_what_was_offered_is_counted(tmp_path: Path) -> None:
+    report = narrowed_world(tmp_path).run(pool=few(nth(19)))
+    assert (
+        "'label': 3 answers at the border of `narrow`: a label among the farthest tenth of those "
+        "that were offered (0.txt, 1.txt, 2.txt)."
+    ) in report.notes
+
+
+def test_a_new_label_that_is_near_no_text_costs_no_call_of_the_chat_model(tmp_path: Path) -> None:
+    here, pool = narrowed_world(tmp_path), few(nth(0))
+    here.run(pool=pool)
+    offered = {label for one in pool.chats for label in enum_of(one)}
+    far = next(label for label in MANY if label not in offered)
+    here.write("tags.csv", written({one: MANY[one] for one in MANY if one != far}))
+    assert states(here.plan()) == {}
+    here.run(pool=few(nth(0)), force=["label"])
+    here.write("tags.csv", written(MANY))
+    pool = few(nth(0))
+    report = here.run(pool=pool)
+    assert set(reasons(report).values()) == {f"new in steps.tags.rows: '{far}' (step 'label')"}
+    assert pool.chats == [], "what is offered is the same, and so is the ledger's reply"
+
+
+def test_the_label_of_the_last_answer_stays_on_offer(tmp_path: Path) -> None:
+    here, pool = narrowed_world(tmp_path), few(nth(0))
+    here.run(pool=pool)
+    first = {enum_of(one)[0] for one in pool.chats}
+    for number in range(3):
+        here.write(f"inbox/{number}.txt", f"Something else altogether, number {number}.")
+    pool = few(nth(0))
+    here.run(pool=pool)
+    assert len(pool.chats) == 3
+    assert all(first & {*enum_of(request)} for request in pool.chats)
