@@ -537,7 +537,7 @@ class DryWalk:
             finder = labels = None
             with contextlib.suppress(StepError):  # what is not known yet may be no text
                 finder = EvidenceFinder.of(form.evidence, form.schema, scope, tools)
-            with contextlib.suppress(StepError):  # nor some list of labels
+            with contextlib.suppress(*_STEP_ERRORS):  # nor some list of labels, or vectors
                 labels = await context.judge.labels.offered(step, scope, replace(tools, pool=pool))
             reply = DryReply(form, scope, finder, labels, pool=pool)
         return replace(tools, pool=pool, reply=reply, stores=DryStores(context.stores)), pool

@@ -397,3 +397,11 @@ def test_the_label_of_the_last_answer_stays_on_offer(tmp_path: Path) -> None:
     here.run(pool=pool)
     assert len(pool.chats) == 3
     assert all(first & {*enum_of(request)} for request in pool.chats)
+
+
+def test_a_plan_counts_the_calls_that_narrow_makes(tmp_path: Path) -> None:
+    here = narrowed_world(tmp_path)
+    here.edit("steps:\n", "models: {clerk: {ref: m, ctx: 2k}}\nsteps:\n")
+    told = here.plan()
+    report = here.run(pool=few(nth(0)))
+    assert (told.calls, report.calls) == (8, 8), "3 texts, 3 answers, 2 batches of labels"
