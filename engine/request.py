@@ -63,8 +63,9 @@ def with_tool_names(messages: Iterable[Message]) -> tuple[Message, ...]:
     names: dict[str, str] = {}
     named: list[Message] = []
     for one in messages:
-        names.update((call.id, call.name) for call in one.tool_calls if call.id)
-        name = names.get(one.tool_call_id, "") if one.role == "tool" else ""
+        for call in one.tool_calls:
+            names[call.id] = call.name
+        name = names.get(one.tool_call_id) if one.role == "tool" and one.tool_call_id else None
         named.append(replace(one, tool_name=name) if name and not one.tool_name else one)
     return tuple(named)
 

@@ -354,11 +354,16 @@ class _Turn(_Fields):
         blocks = [one for one in self.content if one.type not in unread]
         if not blocks and results:
             return results
-        text, images = _text_and_images(blocks)
-        reasoning = _paragraphs(one.thinking for one in blocks if isinstance(one, _ThinkingBlock))
-        uses = (one for one in blocks if isinstance(one, _ToolUseBlock))
-        calls = tuple(ToolCall(one.name, one.input, one.id) for one in uses)
-        return [*results, Message(self.role, text, reasoning, images, calls)]
+        return [*results, _spoken(self.role, blocks)]
+
+
+def _spoken(role: str, blocks: Sequence[Body]) -> Message:
+    """Return all but tool results as one message."""
+    text, images = _text_and_images(blocks)
+    reasoning = _paragraphs(one.thinking for one in blocks if isinstance(one, _ThinkingBlock))
+    uses = (one for one in blocks if isinstance(one, _ToolUseBlock))
+    calls = tuple(ToolCall(one.name, one.input, one.id) for one in uses)
+    return Message(role, text, reasoning, images, calls)
 
 
 class _ToolFields(_Fields):
@@ -421,7 +426,8 @@ class PromptBody(_Fields):
         spec = ModelSpec(parse_name(self.model).short)
         system = _joined(self.system)
         messages = [Message("system", system)] if system else []
-        messages += (message for turn in self.messages for message in turn.messages())
+        for turn in self.messages:
+            messages += turn.messages()
         tools = tuple(Tool(one.name, one.description, one.input_schema) for one in self.tools)
         return MessagesPrompt(self.model, spec, with_tool_names(messages), tools, self._think())
 

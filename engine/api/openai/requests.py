@@ -301,11 +301,7 @@ class ToolsBody(SamplingBody):
 
     def offered_tools(self) -> tuple[str, tuple[Tool, ...]]:
         """Return `tool_choice` as the engine has it, and the tools that may be called."""
-        functions = (
-            tool.function for one in self.tools for tool in (one, *one.tools) if tool.function
-        )
-        tools = tuple(Tool(one.name, one.description, one.parameters) for one in functions)
-        found = self.tool_choice
+        tools, found = tuple(self._tools()), self.tool_choice
         if found is None:
             return "auto", tools
         if found.function is not None:
@@ -322,6 +318,12 @@ class ToolsBody(SamplingBody):
             said = "a tool must be called ('required'), but none is offered."
             raise InvalidValue(said, "tool_choice")
         return choice, tools
+
+    def _tools(self) -> Iterator[Tool]:
+        for outer in self.tools:
+            for tool in (outer, *outer.tools):
+                if (one := tool.function) is not None:
+                    yield Tool(one.name, one.description, one.parameters)
 
 
 def _check_offered(name: str, tools: tuple[Tool, ...]) -> None:
