@@ -12,6 +12,9 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.fields import subject_fields
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, reasons, states
 
@@ -401,7 +404,37 @@ def test_the_label_of_the_last_answer_stays_on_offer(tmp_path: Path) -> None:
 
 def test_a_plan_counts_the_calls_that_narrow_makes(tmp_path: Path) -> None:
     here = narrowed_world(tmp_path)
-    here.edit("steps:\n", "models: {clerk: {ref: m, ctx: 2k}}\nsteps:\n")
+    here.edit("steps:\n", "models: {clerk: {ref: m, ctx: 2000}}\nsteps:\n")
     told = here.plan()
     report = here.run(pool=few(nth(0)))
     assert (told.calls, report.calls) == (8, 8), "3 texts, 3 answers, 2 batches of labels"
+
+
+def test_a_person_chooses_from_the_list_and_is_asked_again_when_that_label_is_gone(
+    tmp_path: Path,
+) -> None:
+    here = world(tmp_path, n=1)
+    here.edit("    returns: {file", '        review: {when: "true"}\n    returns: {file')
+    here.run(pool=FakePool(answer=clerk))
+    decide(here, {"tag": "tunnel"}, is_refused=True)
+    decide(here, {"tag": "tram"})
+    assert labelled(here.run()) == {"0.txt": "tram"}
+    assert here.run().counts == {"fresh": 1}
+    here.write("tags.csv", written({name: TAGS[name] for name in ("tram", "bridge")}))
+    assert states(here.plan()) == {}, "the label that the model had given does not count"
+    here.write("tags.csv", written({"bridge": TAGS["bridge"]}))
+    assert reasons(here.plan()) == {"0.txt": "its label is gone: 'tram' (step 'label')"}
+    assert here.run(pool=FakePool(answer=clerk)).counts == {"waiting": 1}
+
+
+def decide(here: World, value: Any, *, is_refused: bool = False) -> None:
+    with Ledger(next(here.folder.rglob("ledger.sqlite")).parent) as ledger:
+        desk = ReviewDesk(ledger)
+        (review,) = desk.waiting()
+        (one,) = subject_fields(desk.get(review.id).subject)
+        assert (one.kind, one.choices) == ("choice", (*TAGS, "none of these"))
+        if is_refused:
+            (fault,) = desk.faults(desk.get(review.id), value)
+            assert "is not one of" in fault
+        else:
+            desk.decide(review.id, review.question, "edit", value=value, by="ann")
