@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -22,8 +22,9 @@ from paddock.engine.system.text import counted, listed, one_line, path_text
 from .check import CheckFunction
 from .evidence import Path, missing_keys
 from .text_index import TextIndex
+from .value_search import index_of
 from .value_words import Side, contradicts, sides_at
-from .values_in_text import TextValue, is_month, values_in
+from .values_in_text import TextValue, ValueIndex, is_month, value_index, values_in
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier  # type: ignore[import-untyped]
@@ -409,9 +410,9 @@ def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
     """
     answer, text = without_list_numbers("\n\n".join(texts_in(value))), text_of(source)
     plain = without_item_numbers(text)
-    missing = _unsupported_values(answer, TextIndex(plain), within)
+    missing = _unsupported_values(answer, plain, within)
     if missing and plain != text:  # the number of an item supports only what names that item
-        values = TextIndex(text).values
+        values = _index_of(text, missing, within)
         missing = [one for one in missing if not (_is_item(answer, one) and values.holds(one))]
     if not missing:
         return None
@@ -419,8 +420,10 @@ def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
     return f"This is not in the source: {listed(names)}. Use only what is in it."
 
 
-def _unsupported_values(answer: str, source: TextIndex, within: float) -> list[TextValue]:
+def _unsupported_values(answer: str, source: str, within: float) -> list[TextValue]:
     """Return the values of an answer that a source lacks, in order."""
+    sought = [said for said in values_in(answer) if said.is_sure]
+    values = _index_of(source, sought, within)
 
     def sides_of(text: str, said: TextValue) -> frozenset[Side]:
         return sides_at(text, said.bare[0], said.end, is_moment=said.is_moment)
@@ -428,12 +431,17 @@ def _unsupported_values(answer: str, source: TextIndex, within: float) -> list[T
     def is_supported(said: TextValue) -> bool:
         sides = sides_of(answer, said)
         return any(
-            not sides or not contradicts(sides, sides_of(source.text, found))
-            for found in source.values.find(said, within)
+            not sides or not contradicts(sides, sides_of(source, found))
+            for found in values.find(said, within)
         )
 
-    missing = (said for said in values_in(answer) if said.is_sure and not is_supported(said))
+    missing = (said for said in sought if not is_supported(said))
     return sorted(missing, key=lambda said: (said.start, said.text))
+
+
+def _index_of(source: str, sought: Sequence[TextValue], within: float) -> ValueIndex:
+    """Return an index in which values are found; those that may differ can have any digits."""
+    return value_index(source) if within else index_of(source, sought)
 
 
 def without_list_numbers(text: str) -> str:
@@ -511,7 +519,7 @@ def quotes(value: Any, source: Any) -> str | None:
     texts = texts_in(value, with_numbers=False)
     missing = [f'"{_short(one)}"' for one in texts if not index.find(one)]
     numbers = "\n\n".join(texts_in(value, with_texts=False))
-    lacking = _unsupported_values(numbers, index, 0.0) if numbers else []
+    lacking = _unsupported_values(numbers, index.text, 0.0) if numbers else []
     missing += dict.fromkeys(said.text for said in lacking)
     if not missing:
         return None

@@ -619,6 +619,8 @@ _SCALE = re.compile(
 _ALSO = frozenset(
     ("e", "y", "și", "og", "och", "и", "і", "i", "a", "va", "و", "ו", "in", "o", "ja")
 )
+JOINING_WORDS = _ALSO.union(_AND.values())
+"""Between the words of one number: one hundred and five."""
 _OTHER_MEANING = frozenset(
     ["fire", "atten", "lima", "elli", "firs", "nova", "pero", "sade", "otte", "tres", "dinou"]
 )
@@ -750,14 +752,23 @@ def _place(number: int) -> int:
     return place
 
 
-def values_of_word(word: str) -> frozenset[float]:
-    """Return the numbers that a word in lower case may be by itself, in any language."""
-    found: set[float] = set()
-    for language in _meanings(word):
-        n_words, values, _ = _read_number(word, [(0, len(word), word)], 0, language)
-        found.update(values if n_words else ())
-    _, value, is_sure = number_at([word], 0)
-    return frozenset((*found, float(value)) if is_sure else found)
+@lru_cache(maxsize=16384)
+def numbers_at_words(text: str) -> Sequence[tuple[int, float]]:
+    """Return the numbers that begin at each of some words, of any language, and their offsets.
+
+    >>> numbers_at_words("ninety and one")
+    ((0, 91.0), (0, 90.0), (11, 1.0))
+    """
+    words = [(one.start(), one.end(), one[0].casefold()) for one in _LETTERS.finditer(text)]
+    names = [name for _, _, name in words]
+    found: dict[tuple[int, float], None] = {}
+    for at, (start, _, name) in enumerate(words):
+        for language in _meanings(name):
+            n_words, values, _ = _read_number(text, words, at, language)
+            found.update(((start, value), None) for value in values[: n_words and None])
+        _, value, is_sure = number_at(names, at)
+        found.update([((start, float(value)), None)] if is_sure else ())
+    return tuple(found)
 
 
 def number_at(words: Sequence[str], at: int) -> tuple[int, int, bool]:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from .number_words import (
     SpelledNumber,
     hours_in_words,
+    numbers_at_words,
     scale_at,
     spelled_numbers_in,
-    values_of_word,
 )
 from .units import CURRENCIES, NO_UNIT, PERCENT, Unit, is_unit, units_after, units_before
 from .value_words import NO_DIRECTION, Direction, DirectionWords, shares_in, time_bound
@@ -283,7 +283,7 @@ def numbers_in(
             yield number
             rest.take(number.start, number.end)
     for found in _BODY.finditer(rest.text):
-        if fits is not None and not fits(found[0]):
+        if fits is not None and not (fits(found[0]) or _has_half_after(text, found.end())):
             rest.take(found.start(), _end_of_scale(text, found.end()))
             continue
         number = _of_digits(text, found, words)
@@ -298,8 +298,14 @@ def numbers_in(
 
 def _may_fit(text: str, spelled: SpelledNumber, fits: Callable[[str], bool]) -> bool:
     """Return whether a number in words, or that and a half, may have the digits looked for."""
-    has_half = AND_HALF.search(text, spelled.end, spelled.end + _MOST_BEFORE_CHARS) is not None
-    return has_half or any(fits(f"{value:.15g}") for value in spelled.values)
+    return _has_half_after(text, spelled.end) or any(
+        fits(f"{value:.15g}") for value in spelled.values
+    )
+
+
+def _has_half_after(text: str, end: int) -> bool:
+    """Return whether a half may belong to a number, also behind its unit: 3 hours and a half."""
+    return AND_HALF.search(text, end, end + _MOST_BEFORE_CHARS) is not None
 
 
 def _end_of_scale(text: str, at: int) -> int:
@@ -350,7 +356,14 @@ HALF_WORD = re.compile(
 _ARABIC_DUAL = re.compile(
     r"(?<!\w)[وفبلك]?(?:ال)?(?:(?P<n>يوم|[أا]سبوع|شهر|عام)|(?P<f>ثاني|دقيق|ساع|سن)ت)(?:ين|ان)(?!\w)"
 )
+ADDED_HALF = re.compile("halv|половиной|buçuk|ونصف")
+"""Which are no halves by themselves, but after a number."""
 _HAN_AND_HALF = re.compile("(?<![一二两兩三四五六七八九十])([一二两兩三四五六七八九十])[个個]半")
+
+
+def is_half_word(word: str) -> bool:
+    """Return whether a word is a number and a half, or two of something in Arabic."""
+    return any(pattern.match(word) for pattern in (HALF_WORD, _ARABIC_DUAL))
 
 
 def _of_halves(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
@@ -602,10 +615,10 @@ def _is_after_number(text: str) -> bool:
     if words is None:
         return False
     name = words["last"].casefold()
-    if name[-1].isdecimal() or values_of_word(name):
+    if name[-1].isdecimal() or numbers_at_words(name):
         return True
     first = (words["first"] or "").casefold()
-    is_number = first[-1:].isdecimal() or bool(first and values_of_word(first))
+    is_number = first[-1:].isdecimal() or bool(first and numbers_at_words(first))
     return is_number and bool(units_after(f" {name}", 0)[0])
 
 

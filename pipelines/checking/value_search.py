@@ -6,6 +6,7 @@ between; numbers in words, fractions and times of day are read wherever such a w
 the parts that are left holds the same places as one of the whole text.
 """
 
+# ruff: noqa: RUF001 - words of many scripts
 from __future__ import annotations
 
 import re
@@ -16,11 +17,12 @@ from functools import cached_property, partial
 from itertools import pairwise
 
 from .clock_words import CLOCK_WORDS
-from .number_words import number_at, numbers_of, values_of_word
+from .number_words import JOINING_WORDS, numbers_at_words, numbers_of
 from .numbers import (
+    ADDED_HALF,
     AND_HALF,
-    HALF_WORD,
     han_numbers_in,
+    is_half_word,
     loose_numbers_in,
     numbers_in,
     rounded,
@@ -38,12 +40,17 @@ _FIRST_PARTS = 30
 """Of a value that is in very many."""
 _YEARS, _THAI_YEARS = range(1000, 2200), 543
 _MOST_NUMBER_CHARS = 10_000
-_NO_DIGIT = re.compile(r"\D")
+_NO_DIGIT = re.compile(r"[^\d零〇一二两兩三四五六七八九十百千万萬亿億]")
 _DIGITS, _WORDS = re.compile(r"[0-9]+"), re.compile(r"[^\W\d_]+")
-_MARKED = re.compile(r"[½¼¾⅓⅔⅛⅜⅝⅞⅕⅖⅗⅘⅙⅚]|[0-9][/\u2044][0-9]{1,3}(?![/0-9])|\b[XVI]+\b")
+_MARKED = re.compile(
+    r"[½¼¾⅓⅔⅛⅜⅝⅞⅕⅖⅗⅘⅙⅚]|[0-9][/\u2044][0-9]{1,3}(?![/0-9])|\b[XVI]+\b|[0-9]\s?[hH]\s?[0-5][0-9]"
+)
+"""Fractions, Roman numerals, and 2 h 30."""
 _GAP = r"(?:[.,'\u2019\s/()-]{0,2}|[^\W\d_])"
 _BREAK = "\n\x00\n"
-_MOST_WORDS_BETWEEN = 4  # from one number word to the next: one out of every ten
+_JOIN = re.compile(
+    rf"(?:\s{{1,2}}|[-\u2010\u2011])(?:(?:{'|'.join(JOINING_WORDS)})(?:\s{{1,2}}|-))?"
+)
 
 
 @dataclass
@@ -223,17 +230,22 @@ def _parts_by_reason(
     lower = text.lower()
     lower = lower if len(lower) == len(text) else text
     words_of = _NumberWords.of(set(_WORDS.findall(lower)), wanted)
+    in_words: dict[int, set[str]] = {}
+    for at, digits in words_of.digits_in(lower):
+        in_words.setdefault(bisect_right(borders, at) - 1, set()).add(digits)
     held: dict[str, dict[int, bool]] = {}
     for number, (start, end) in enumerate(pairwise(borders)):
         runs = set(_DIGITS.findall(text, start, end))
         for digits in wanted.digits_in(runs, text[start : end + _REACH_CHARS]):
             held.setdefault(digits, {})[number] = digits in runs
+        for digits in in_words.get(number, ()):
+            held.setdefault(digits, {})[number] = True
         years = held.setdefault("years", {})
         if len(years) < _MOST_YEAR_PARTS and not wanted.years.isdisjoint(map(_bare, runs)):
             years[number] = True
         row = _WORDS.findall(lower, start, end)
         if (
-            words_of.has_number(row)
+            words_of.has_half(row)
             or (words_of.has_share(row) and _has_share(lower[start : end + _REACH_CHARS]))
             or _MARKED.search(text, start, end)
         ):
@@ -248,47 +260,44 @@ def _parts_by_reason(
 class _NumberWords:
     """The words of a text that may be numbers, by what they can be."""
 
-    telling: set[str]
-    """By themselves one of the numbers that are looked for."""
-    others: set[str]
-    """By themselves another number: three is none of seven, but it is of twenty-three."""
-    short: set[str]
-    """A number only in a row of them."""
+    digits: Mapping[str, set[str]]
+    """Of each word, those that are looked for: none of three, which is a part of twenty-three."""
+    halves: set[str]
     shares: set[str]
     """Words with which fractions and multiples begin."""
+    wanted: _Wanted
 
     @classmethod
     def of(cls, vocabulary: Iterable[str], wanted: _Wanted) -> _NumberWords:
-        found = cls(set(), set(), set(), set())
+        digits, halves, shares = dict[str, set[str]](), set[str](), set[str]()
         for word in vocabulary:
-            values = {*values_of_word(word), *_loose_values(word)}
-            if HALF_WORD.match(word) or not wanted.digits.isdisjoint(map(_significant, values)):
-                found.telling.add(word)
-            elif values:
-                found.others.add(word)
-            elif numbers_of(word):
-                found.short.add(word)
-            if is_share_word(word):
-                found.shares.add(word)
-        return found
+            values = {*(value for _, value in numbers_at_words(word)), *_loose_values(word)}
+            if values or numbers_of(word) or (word[0] == "و" and numbers_of(word[1:])):
+                digits[word] = wanted.digits & {*map(_significant, values)}
+            if is_half_word(word):
+                halves.add(word)
+            if is_share_word(word) or ADDED_HALF.match(word):
+                shares.add(word)
+        return cls(digits, halves, shares, wanted)
 
-    @cached_property
-    def _in_rows(self) -> set[str]:
-        return self.others | self.short
+    def digits_in(self, text: str) -> Iterator[tuple[int, str]]:
+        """Yield the offsets of number words, and the digits looked for that they may have."""
+        places = [one.span() for one in _WORDS.finditer(text) if one[0] in self.digits]
+        first = 0
+        for at, (start, end) in enumerate(places):
+            for digits in self.digits[text[start:end]]:
+                yield start, digits
+            after = places[at + 1][0] if at + 1 < len(places) else None
+            if after is not None and _JOIN.fullmatch(text, end, after):
+                continue
+            begin = places[first][0]
+            for offset, value in numbers_at_words(text[begin:end]) if first < at else ():
+                if (digits := _significant(value)) in self.wanted.digits:
+                    yield begin + offset, digits
+            first = at + 1
 
-    def has_number(self, row: Sequence[str]) -> bool:
-        if not self.telling.isdisjoint(row):
-            return True
-        places = (
-            ()
-            if self._in_rows.isdisjoint(row)
-            else [at for at, word in enumerate(row) if word in self._in_rows]
-        )
-        return any(
-            row[at] in self.others
-            and (after - at <= _MOST_WORDS_BETWEEN or number_at(row, at)[0] > 1)
-            for at, after in pairwise((*places, len(row)))
-        ) or any(row[at] in self.short and number_at(row, at)[2] for at in places)
+    def has_half(self, row: Sequence[str]) -> bool:
+        return not self.halves.isdisjoint(row)
 
     def has_share(self, row: Sequence[str]) -> bool:
         return not self.shares.isdisjoint(row)

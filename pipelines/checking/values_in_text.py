@@ -410,7 +410,7 @@ def values_in(
 def value_index(text: str) -> ValueIndex:
     """Return all readings of a source."""
     index = ValueIndex()
-    for said in (*source_values(text), *cell_values(table_cells(text))):
+    for said in (*source_values(text, text), *cell_values(table_cells(text), text)):
         index.add(said)
     return index
 
