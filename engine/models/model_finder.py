@@ -16,11 +16,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from paddock.engine.context_length import DEFAULT_CTX_TOKENS, context_tokens
 from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound
 from paddock.engine.gguf import GgufHeader, check_file, join_headers, read_header, split_file_names
 from paddock.engine.request import ModelFacts
 from paddock.engine.sampling_values import SAMPLING_NAMES, checked_sampling
+from paddock.engine.settings import DEFAULT_CTX_TOKENS, context_tokens
 from paddock.engine.system.files import (
     content_stamp,
     read_json_object,

@@ -21,9 +21,10 @@ from paddock.engine.system.text import counted, listed, one_line, path_text
 
 from .check import CheckFunction
 from .evidence import Path, missing_keys
+from .numbers import pairs_in
+from .opposed_words import Side, contradicts, sides_at
 from .text_index import TextIndex
 from .value_search import index_of
-from .value_words import Side, contradicts, sides_at
 from .values_in_text import TextValue, ValueIndex, is_month, value_index, values_in
 
 if TYPE_CHECKING:
@@ -423,7 +424,8 @@ def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
 def _unsupported_values(answer: str, source: str, within: float) -> list[TextValue]:
     """Return the values of an answer that a source lacks, in order."""
     sought = [said for said in values_in(answer) if said.is_sure]
-    values = _index_of(source, sought, within)
+    pairs = [TextValue(one.text, one.start, one) for one in pairs_in(answer)]
+    values = _index_of(source, (*sought, *pairs), within)
 
     def sides_of(text: str, said: TextValue) -> frozenset[Side]:
         return sides_at(text, said.bare[0], said.end, is_moment=said.is_moment)
@@ -435,7 +437,11 @@ def _unsupported_values(answer: str, source: str, within: float) -> list[TextVal
             for found in values.find(said, within)
         )
 
-    missing = (said for said in sought if not is_supported(said))
+    def is_in_pair(said: TextValue) -> bool:
+        around = (one for one in pairs if one.start <= said.start and said.end <= one.end)
+        return any(values.holds(one, within) for one in around)
+
+    missing = (said for said in sought if not (is_supported(said) or is_in_pair(said)))
     return sorted(missing, key=lambda said: (said.start, said.text))
 
 

@@ -4,24 +4,21 @@ Tables of words up to 999 are generated, since German, Dutch and Italian write t
 small grammar joins hundreds and scales. Words that mean something else in most texts (articles,
 `once`, `due`) are marked, so that a reader of an answer does not look for them.
 
-Numbers of other languages, and names of months, are in a file that is made from num2words and CLDR
-(`tests/pipelines/checking/test_language_data.py`); they are put together as most languages do:
-units after tens, hundreds before thousands.
+Numbers of other languages are those of `language_data`.
 """
 
 # ruff: noqa: RUF001 - words of many scripts
 from __future__ import annotations
 
-import json
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import regex
+
+from .language_data import ALSO, number_at, numbers_of, small_numbers
 
 Language: TypeAlias = Literal["en", "de", "fr", "es", "it", "nl"]
 Role: TypeAlias = Literal["number", "hundred", "scale", "ordinal", "and", "twenty", "dozen"]
@@ -97,6 +94,8 @@ _SCALES: Mapping[Language, Mapping[str, tuple[float, ...]]] = {
 _AND: Mapping[Language, str] = {
     "en": "and", "de": "und", "fr": "et", "es": "y", "it": "e", "nl": "en"
 }  # fmt: skip
+JOINING_WORDS = ALSO.union(_AND.values())
+"""Between the words of one number: one hundred and five."""
 _ORDINALS: Mapping[Language, str] = {
     "en": "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth "
     "thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth",
@@ -190,6 +189,8 @@ class SpelledNumber:
     is_ordinal: bool
     is_sure: bool
     """It can be nothing but a number in this text."""
+    is_article: bool = False
+    """It may be an article: it counts only before a unit."""
 
 
 def spelled_numbers_in(text: str, whole: str = "") -> Iterator[SpelledNumber]:
@@ -250,10 +251,11 @@ def _more_numbers(text: str, words: list[tuple[int, int, str]]) -> Iterator[Spel
                 break
             row.append(names[here])
         n_words, value, is_sure = number_at(row, 0)
-        if is_sure:
+        if is_sure or (value == 1 and n_words == 1):  # one may be an article
             last = at + n_words
             end = words[last - 1][1]
-            yield SpelledNumber(start, end, frozenset((float(value),)), False, True)
+            values = frozenset((float(value),))
+            yield SpelledNumber(start, end, values, False, is_sure, is_article=not is_sure)
 
 
 def _is_sure(word: str, languages: frozenset[Language]) -> bool:
@@ -616,148 +618,12 @@ _SCALE = re.compile(
 )
 
 
-_ALSO = frozenset(
-    ("e", "y", "și", "og", "och", "и", "і", "i", "a", "va", "و", "ו", "in", "o", "ja")
-)
-JOINING_WORDS = _ALSO.union(_AND.values())
-"""Between the words of one number: one hundred and five."""
-_OTHER_MEANING = frozenset(
-    ["fire", "atten", "lima", "elli", "firs", "nova", "pero", "sade", "otte", "tres", "dinou"]
-)
-"""Numbers that are words of other languages or names as well."""
-_LEAST_LATIN_CHARS = 4
-_SHORT_NUMBERS = frozenset(("iki", "üç", "beş", "dwa", "två", "dez"))
-_LEAST_JOINED_CHARS, _MOST_JOINED_CHARS = 7, 50
-_LEAST_PART_CHARS = 2
-
-
-@lru_cache(maxsize=1)
-def _data() -> Any:
-    name = "language_data.json"
-    return json.loads((files("paddock.pipelines.checking") / name).read_text("utf-8"))
-
-
-@lru_cache(maxsize=1)
-def months_by_first_word() -> Mapping[str, Sequence[tuple[str, tuple[int, ...]]]]:
-    """Return names of months and what they may be, the longest first, by their first letters."""
-    names: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
-    for name, numbers in _data()["months"].items():
-        names.setdefault(first_letters(name), []).append((name, tuple(numbers)))
-    return {first: sorted(found, key=lambda one: -len(one[0])) for first, found in names.items()}
-
-
-def first_letters(text: str) -> str:
-    """Return a text up to its first sign that is no letter and no part of one.
-
-    >>> first_letters("thg 5"), first_letters("พ.ค")
-    ('thg', 'พ')
-    """
-    for at, sign in enumerate(text):
-        if not (sign.isalpha() or is_mark(sign)):
-            return text[:at]
-    return text
-
-
-def is_mark(sign: str) -> bool:
-    """Return whether a sign is a vowel or an accent of the letter before it."""
-    return sign > "\u02ff" and unicodedata.category(sign)[0] == "M"
-
-
-@lru_cache(maxsize=1)
-def _numbers_by_word() -> Mapping[str, Mapping[str, int]]:
-    words: dict[str, dict[str, int]] = {}
-    for language, values in _data()["numbers"].items():
-        for word, value in values.items():
-            words.setdefault(word, {})[language] = value
-    return words
-
-
-def small_numbers(most: int) -> Mapping[str, int]:
-    """Return the words of numbers from 1 on, of all languages."""
-    return {
-        word: max(values.values())
-        for word, values in _numbers_by_word().items()
-        if 1 <= max(values.values()) <= most
-    }
-
-
-@lru_cache(maxsize=1)
-def _beginnings() -> frozenset[str]:
-    return frozenset(word[:3] for word in _numbers_by_word() if len(word) > 2)
-
-
-@lru_cache(maxsize=65536)
-def numbers_of(word: str) -> Mapping[str, tuple[int, ...]]:
-    """Return the numbers that a word in lower case is put together of, by language."""
-    known = _numbers_by_word().get(word)
-    if known is not None:
-        return {language: (value,) for language, value in known.items()}
-    if not _LEAST_JOINED_CHARS <= len(word) <= _MOST_JOINED_CHARS or word[:3] not in _beginnings():
-        return {}
-    found = {}
-    for language, values in _data()["numbers"].items():
-        parts = _parts_of(word, values)
-        if len(parts) > 1 and _value_of_parts(parts) is not None:
-            found[language] = tuple(parts)
-    return found
-
-
-def _parts_of(word: str, values: Mapping[str, int]) -> list[int]:
-    """Return the numbers of which a word consists, with `og` and the like between; [] if none."""
-    best: dict[int, list[int]] = {0: []}
-    for start in range(len(word)):
-        if start not in best:
-            continue
-        for end in range(start + _LEAST_PART_CHARS, len(word) + 1):
-            part = word[start:end]
-            if part in values:
-                best.setdefault(end, [*best[start], values[part]])
-            elif best[start] and part in ("og", "in"):
-                best.setdefault(end, best[start])
-    return best.get(len(word), [])
-
-
-def _value_of_parts(parts: Sequence[int]) -> int | None:
-    """Return the number that parts in a row are; None: they are several.
-
-    >>> _value_of_parts([2, 1000, 20, 4]), _value_of_parts([5, 30]), _value_of_parts([3, 2])
-    (2024, 35, None)
-    """
-    total = current = 0
-    for part in parts:
-        if part >= 1000 and part % 1000 == 0 and part in (10**3, 10**6, 10**9):
-            total += (current or 1) * part
-            current = 0
-        elif part == 100 and 0 < current < 10:
-            current *= 100
-        elif part == 10 and 1 < current < 10:  # mươi, puluh
-            current += part if current == 0 else current * 9
-        elif (
-            not current
-            or part < 10 <= _place(current)
-            or part < 100 <= _place(current)
-            or (0 < current < 10 and 20 <= part < 100 and part % 10 == 0)
-        ):
-            current += part
-        else:
-            return None
-    return total + current
-
-
-def _place(number: int) -> int:
-    """Return the place of a number's last digit that is not 0; 1 to 20 are units."""
-    place = 1
-    while number and number % (place * 10) == 0:
-        place *= 10
-    return place
-
-
 @lru_cache(maxsize=16384)
 def numbers_at_words(text: str) -> Sequence[tuple[int, float]]:
     """Return the numbers that begin at each of some words, of any language, and their offsets.
 
-    >>> numbers_at_words("ninety and one")
-    ((0, 91.0), (0, 90.0), (11, 1.0))
+    >>> numbers_at_words("one hundred and five")
+    ((0, 105.0), (4, 105.0), (16, 5.0))
     """
     words = [(one.start(), one.end(), one[0].casefold()) for one in _LETTERS.finditer(text)]
     names = [name for _, _, name in words]
@@ -766,39 +632,7 @@ def numbers_at_words(text: str) -> Sequence[tuple[int, float]]:
         for language in _meanings(name):
             n_words, values, _ = _read_number(text, words, at, language)
             found.update(((start, value), None) for value in values[: n_words and None])
-        _, value, is_sure = number_at(names, at)
-        found.update([((start, float(value)), None)] if is_sure else ())
+        n_words, value, is_sure = number_at(names, at)
+        is_one = value == n_words == 1
+        found.update([((start, float(value)), None)] if is_sure or is_one else ())
     return tuple(found)
-
-
-def number_at(words: Sequence[str], at: int) -> tuple[int, int, bool]:
-    """Return how many words are one number of some language, its value, and if it is only that."""
-    best = (0, 0, False)
-    for language in numbers_of(words[at]):
-        parts: list[int] = []
-        names: list[str] = []
-        found = (0, 0, False)
-        for here in range(at, len(words)):
-            if words[here] in _ALSO and parts:
-                continue
-            word = words[here]
-            is_joined = bool(parts) and word[0] == "و"  # five-and twenty, in Arabic
-            more = numbers_of(word[is_joined:]).get(language)
-            if more is None or _value_of_parts([*parts, *more]) is None:
-                break
-            parts += more
-            names.append(words[here])
-            value = _value_of_parts(parts) or 0
-            is_sure = value > 1 and any(map(_is_telling, names))
-            is_sure = is_sure or (value > 20 and len(names) > 1)
-            found = here - at + 1, value, is_sure
-        best = max(best, found)
-    return best
-
-
-def _is_telling(word: str) -> bool:
-    """Return whether a word can hardly be one of another language."""
-    if word.isascii() or max(word) < "\u0250":
-        is_long = len(word) >= _LEAST_LATIN_CHARS or word in _SHORT_NUMBERS
-        return is_long and word not in _OTHER_MEANING
-    return len(word) > 2

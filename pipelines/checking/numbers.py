@@ -9,9 +9,19 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from .codes import (
+    CENTURY,
+    LETTER,
+    LETTER_CODE,
+    PREFIX,
+    VERSION_BEFORE,
+    grouped_codes_in,
+    letter_code,
+    roman_numerals_in,
+)
 from .number_words import (
     SpelledNumber,
     hours_in_words,
@@ -19,59 +29,15 @@ from .number_words import (
     scale_at,
     spelled_numbers_in,
 )
-from .units import CURRENCIES, NO_UNIT, PERCENT, Unit, is_unit, units_after, units_before
+from .units import NO_UNIT, PERCENT, Unit, units_after, units_before
 from .value_words import NO_DIRECTION, Direction, DirectionWords, shares_in, time_bound
 
 _SPACES = "\u00a0\u202f\u2009"
 _GROUPS = "'\u2019" + _SPACES + " "
-_LETTER = r"[^\W\d_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
-_GROUPED_CODE = re.compile(
-    r"(?<![\w.,+$€£:/-])(?<![0-9] )(?:\+[0-9]{1,3}(?:[ ./-]?\(?[0-9]+\)?){2,}"
-    r"|[A-ZÄÖÜ]{1,3}-[A-Z]{1,2} [0-9]{1,4}|[0-9]+/0[0-9]+|[0-9]{1,5}[abcefijnopqruvxyz](?!\w)"
-    r"|[0-9]{1,6}-[A-Z]{1,4}(?:-[A-Za-z0-9]+)*|0[0-9](?:[. ][0-9]{2}){4}"
-    r"|\(0[0-9]{1,5}\)[ /-]{0,3}[0-9]+(?:[ /-][0-9]+)*"
-    r"|0[0-9]{2,}(?:(?: / |[ /-])[0-9]{2,})+"
-    r"|[A-Z]{2}[0-9]{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,4})?|[0-9]{4}(?: [0-9]{4}){3}"
-    r"|[0-9]+(?:-[0-9]+){2,}|[0-9]+[-\u2013][0-9]+)(?!\w|[.,:][0-9])"
-)
-_N_CODE_DIGITS = 6
-_N_LONG_DIGITS = 5  # of a range from 70 to 44,182 the second one is grouped
-_MOST_CODE_CHARS = 48
-_VERSION_BEFORE = re.compile(
-    r"(?<![^\W_])(?:v|ver\.?|version\w*|versión|versão|wersj\w+|верси\w+|releases?|rel\.?|build"
-    r"|python|ios|ipados|android|windows|macos|java|ubuntu|debian|fedora|node|node\.js|gpt|llama"
-    r"|kernel|linux|firmware|api|php|ruby|rust|go|postgresql|postgres|mysql|bluetooth|usb|http|tls"
-    r"|angular|react|django|claude|gemini|qwen|mistral|gemma|phi|cuda|llvm|gcc|chapter|section"
-    r"|clause|§|article|figure|fig\.|table|abschnitt|kapitel|ziffer|chapitre|capítulo"
-    r"|sección)[ -]?\Z"
-    r"|(?:版本|バージョン|第)[ ]?\Z",
-    re.IGNORECASE,
-)
 _DECIMAL = re.compile(r"[0-9]+\.[0-9]+")
-_ROMAN = re.compile(
-    r"(?<![\w.-])(?:(?P<name>[^\W\d_]{3,}\.?)[ ])?"
-    r"(?P<roman>(?=[XVI])X{0,3}(?:IX|IV|V?I{0,3}))(?![\w-])(?!\.\w)"
-)
-_NUMBERED = re.compile(
-    r"(?:part|chapter|book|volume|vol|article|section|phase|type|class|annex|appendix|act|grade"
-    r"|stage|level|title|schedule|kapitel|teil|band|anhang|artikel|abschnitt|klasse|stufe|typ"
-    r"|partie"
-    r"|chapitre|tome|annexe|livre|capítulo|tomo|parte|título|capitolo|allegato|deel|hoofdstuk"
-    r"|bijlage|rozdział|tom|część|załącznik|глава|том|часть|раздел|del|bilaga|bölüm|kısım)\.?",
-    re.IGNORECASE,
-)
-_LETTER_CODE = re.compile(
-    r"(?<![^\W_])v?[0-9]+(?:\.[0-9]+){2,}(?![0-9])"
-    r"|(?<![^\W_])v[0-9]+(?:\.[0-9]+)+(?![0-9])"
-    rf"|(?<!{_LETTER})(?<![0-9_]){_LETTER}{{1,12}}[-\u2010\u2011]?[0-9]+(?:[-./]?[A-Za-z0-9]+)*"
-    r"|(?<![0-9.,:])[0-9]{1,3}:[0-9]{1,3}(?::[0-9]{1,3})*(?![0-9])",
-    re.IGNORECASE,
-)
-_PREFIX = re.compile(rf"{_LETTER}+")
 _SPACED_DIGITS = re.compile(r"(?<=\s)[0-9]+(?![^\W_])")
-_NAME_BEFORE = re.compile(rf"(?<![^\W_])({_LETTER}{{1,12}})\.?[^\S\n]\Z")
+_NAME_BEFORE = re.compile(rf"(?<![^\W_])({LETTER}{{1,12}})\.?[^\S\n]\Z")
 _NAME_CHARS = 16
-_THOUSANDS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+")
 _BODY = re.compile(
     rf"(?<![^\W_\u3040-\u9fff\uac00-\ud7af])(?:"
     rf"(?<![0-9])[1-9][0-9]{{0,2}}(?:(?P<group>[.,{_GROUPS}])[0-9]{{3}})(?:(?P=group)[0-9]{{3}})*(?![0-9])"
@@ -154,6 +120,7 @@ _PROSE_AFTER = re.compile(r"[.,;:]|[^\S\n](?![\d(|])[^\s]")
 _CENTS = re.compile(r"\d[.,]\d\d(?!\d)")
 _TWICE = re.compile(r"\b(?:both|pair|couple|beide[nr]?|paar)\b", re.IGNORECASE)
 _ORDINAL_MARK = re.compile(r"(?:st|nd|rd|th|er|ère|e|º|ª|de|ste)(?!\w)|\.(?!\d)")
+_CENTURY_AFTER = re.compile(rf"\.[^\S\n]?{CENTURY}(?!\w)", re.IGNORECASE)
 _ORDINAL_BEFORE = re.compile(r"\b(?:am|vom|zum|der|dem|den|bis)[^\S\n]\Z", re.IGNORECASE)
 
 
@@ -269,16 +236,16 @@ def numbers_in(
     for number in _codes_in(text):
         yield number
         rest.take(number.start, number.end)
-    for found in _LETTER_CODE.finditer(rest.text):
-        code = _code(found[0])
+    for found in LETTER_CODE.finditer(rest.text):
+        code = letter_code(found[0])
         if code is not None:
             yield Number(found[0], *found.span(), _readings_of_code(found[0]), code=code)
             rest.take(*found.span())
-        elif prefix := _PREFIX.match(found[0]):
+        elif prefix := PREFIX.match(found[0]):
             rest.take(found.start(), found.start() + prefix.end())
     words = DirectionWords(lower_case(text))
     _blank_added_halves(text, rest)
-    for numbers in (_digit_fractions_in, _of_han_scales, _of_halves, _shares_in):
+    for numbers in (_digit_fractions_in, _of_han_scales, _of_halves, _lasting_in, _shares_in):
         for number in numbers(text, rest.text, words):
             yield number
             rest.take(number.start, number.end)
@@ -291,7 +258,9 @@ def numbers_in(
         rest.take(found.start(), number.end)
     for spelled in spelled_numbers_in(rest.text, whole):
         if fits is None or _may_fit(text, spelled, fits):
-            yield _of_words(text, spelled, words)
+            number = _of_words(text, spelled, words)
+            if not (spelled.is_article and all(one.unit == NO_UNIT for one in number.readings)):
+                yield number
     for number in _in_han(rest.text):
         yield replace(number, direction=words.of(number.start, number.end))
 
@@ -361,9 +330,37 @@ ADDED_HALF = re.compile("halv|половиной|buçuk|ونصف")
 _HAN_AND_HALF = re.compile("(?<![一二两兩三四五六七八九十])([一二两兩三四五六七八九十])[个個]半")
 
 
+_LASTING = re.compile(
+    r"(?<!\w)(?P<n>[^\W\d_]{2,12}?)"
+    r"(?:(?P<month>monatig|miesięczn|месячн|mesečn|měsíčn)|(?P<year>jährig|letni|roczn|летн)"
+    r"|(?P<week>wöchig|tygodniow|недельн|týdenn)|(?P<day>tägig|dniow|дневн|denn)"
+    r"|(?P<hour>stündig|godzinn|часов))\w{0,4}(?!\w)",
+    re.IGNORECASE,
+)
+"""Of so many months and the like, in one word: dreimonatig, dwumiesięczny, трёхдневный."""
+_STEMS: Mapping[str, int] = {
+    "dwu": 2, "trzy": 3, "trój": 3, "cztero": 4, "pięcio": 5, "sześcio": 6, "siedmio": 7,
+    "ośmio": 8, "dziewięcio": 9, "dziesięcio": 10, "dwunasto": 12, "двух": 2, "трёх": 3, "трех": 3,
+    "четырёх": 4, "четырех": 4, "пяти": 5, "шести": 6, "семи": 7, "восьми": 8, "девяти": 9,
+    "десяти": 10, "двенадцати": 12, "dvou": 2, "tří": 3, "čtyř": 4, "pěti": 5, "šesti": 6,
+}  # fmt: skip
+
+
+def _lasting_in(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
+    """Yield the numbers of adjectives; an answer's are not looked for."""
+    for found in _LASTING.finditer(rest):
+        name = found["n"].casefold()
+        value = _STEMS.get(name) or hours_in_words().get(name, 0)
+        if value > 1:
+            units, _ = units_after(f" {found.lastgroup}", 0)
+            readings = frozenset(NumberReading(float(value), unit) for unit in units)
+            direction = words.of(*found.span())
+            yield Number(found[0], *found.span(), readings, is_sure=False, direction=direction)
+
+
 def is_half_word(word: str) -> bool:
-    """Return whether a word is a number and a half, or two of something in Arabic."""
-    return any(pattern.match(word) for pattern in (HALF_WORD, _ARABIC_DUAL))
+    """Return whether a word is a number and a half, two of something in Arabic, or so many days."""
+    return any(pattern.match(word) for pattern in (HALF_WORD, _ARABIC_DUAL, _LASTING))
 
 
 def _of_halves(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
@@ -413,48 +410,11 @@ def _shares_in(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
 
 def _codes_in(text: str) -> Iterator[Number]:
     """Yield codes of several groups of digits, and Roman numerals."""
-    for found in _GROUPED_CODE.finditer(text):
-        if code := _grouped_code(found[0]):
-            yield Number(found[0], *found.span(), frozenset(), code=code)
-    for found in _ROMAN.finditer(text):
-        roman, name = found["roman"], found["name"]
-        is_numbered = name is not None and _NUMBERED.fullmatch(name) is not None
-        if len(roman) > 1 or is_numbered:
-            start, end = found.span("roman")
-            value = _roman_value(roman)
-            yield Number(roman, start, end, frozenset(), 0, code=f"roman{value}", roman=value)
-
-
-def _grouped_code(text: str) -> str:
-    """Return a number plate, a telephone number or a score without its gaps; "": a range."""
-    pair = re.fullmatch(r"([0-9]+)[-\u2013]([0-9]+)", text)
-    digits = re.sub(r"[^0-9A-Za-z]", "", text).casefold()
-    if pair is None:
-        name = text.rpartition("-")[2]
-        if is_unit(name.casefold()):
-            return ""
-        return digits if len(digits) >= _N_CODE_DIGITS else text
-    is_padded = any(len(one) > 1 and one[0] == "0" for one in pair.groups())
-    is_year = len(pair[2]) < len(pair[1]) == 4 and int(pair[1]) < 2200
-    is_uneven = len(pair[2]) >= _N_LONG_DIGITS > len(pair[1]) + 1
-    if not is_padded and not is_uneven and (int(pair[1]) <= int(pair[2]) or is_year):
-        return ""
-    return digits if len(digits) >= _N_CODE_DIGITS else text.replace("\u2013", "-")
-
-
-def is_in_code(text: str, start: int, end: int) -> bool:
-    """Return whether a place is a part of a telephone number, an IBAN or the like."""
-    begin = max(0, start - _MOST_CODE_CHARS)
-    return any(
-        found.start() <= start and end <= found.end() and found.end() - found.start() > end - start
-        for found in _GROUPED_CODE.finditer(text, begin, end + _MOST_CODE_CHARS)
-        if _grouped_code(found[0])
-    )
-
-
-def _roman_value(text: str) -> int:
-    digits = [{"I": 1, "V": 5, "X": 10}[sign] for sign in text]
-    return sum(-one if one < max(digits[at:]) else one for at, one in enumerate(digits))
+    for start, end, code in grouped_codes_in(text):
+        yield Number(text[start:end], start, end, frozenset(), code=code)
+    for start, end, value in roman_numerals_in(text):
+        name = f"roman{value}"
+        yield Number(text[start:end], start, end, frozenset(), 0, code=name, roman=value)
 
 
 _LOOSE_WORDS = ((_TWICE, frozenset((NumberReading(2.0),))),)
@@ -466,8 +426,35 @@ def lower_case(text: str) -> str:
     return lower if len(lower) == len(text) else "".join(sign.lower()[0] for sign in text)
 
 
+_OUT_OF = r"out of(?: every| the)?|von(?: je)?|sur|su|de cada|em cada|op de|van de|na|av|из"
+_PAIR = re.compile(
+    rf"(?<![\w.,:/+-])(?:(?P<n>[0-9]{{1,3}})[^\S\n](?:{_OUT_OF})[^\S\n](?P<of>[0-9]{{1,3}})"
+    r"|(?<!from )(?<!von )(?<!vom )(?<!de )(?<!da )(?<!van )(?<!od )(?<!z )(?<!ze )(?<!с )(?<!от )"
+    r"(?P<won>[0-9]{1,2})[^\S\n](?:to|zu|à|a|tegen|do|mot|til)[^\S\n](?P<lost>[0-9]{1,2}))"
+    r"(?![\w%]|[.,:/-]\w|[^\S\n][%€$£])"
+)
+OUT_OF = re.compile(rf"[0-9][^\S\n](?:{_OUT_OF})[^\S\n][0-9]")
+
+
+def pairs_in(text: str) -> Iterator[Number]:
+    """Yield what two numbers are together, where they may be: a share (7 out of 10), a score.
+
+    >>> [(one.code, len(one.readings)) for one in pairs_in("won 5 to 3, as did 7 out of 10")]
+    [('5-3', 0), ('', 2)]
+    """
+    for found in _PAIR.finditer(text):
+        if found["n"] and 0 < int(found["n"]) < int(found["of"]):
+            share = int(found["n"]) / int(found["of"])
+            readings = {NumberReading(rounded(share)), NumberReading(rounded(100 * share), PERCENT)}
+            yield Number(found[0], *found.span(), frozenset(readings), 0, is_sure=False)
+        elif found["won"] and int(found["won"]) > int(found["lost"]):
+            code = f"{found['won']}-{found['lost']}"
+            yield Number(found[0], *found.span(), frozenset(), 0, code=code, is_sure=False)
+
+
 def loose_numbers_in(text: str) -> Iterator[Number]:
     """Yield what a source may also mean: halves and pairs, and codes such as `Section 5`."""
+    yield from pairs_in(text)
     for pattern, readings in _LOOSE_WORDS:
         for found in pattern.finditer(text):
             yield Number(found[0], *found.span(), readings, 0, is_sure=False)
@@ -479,20 +466,10 @@ def loose_numbers_in(text: str) -> Iterator[Number]:
             yield Number(text[start:end], start, end, frozenset(), code=code, is_sure=False)
 
 
-def _code(text: str) -> str | None:
-    """Normalise a code; None: it is a number with a currency, or with thousands."""
-    prefix = _PREFIX.match(text)
-    if prefix is not None and prefix[0].upper() in (*CURRENCIES, "RS", "US"):
-        return None
-    if _THOUSANDS.fullmatch(text):
-        return None
-    return re.sub(r"[-\u2010\u2011\s]", "", text).casefold().removeprefix("v")
-
-
 def _readings_of_code(text: str) -> frozenset[NumberReading]:
     """Return the numbers of `INV-10025` and `mid-24`, but not of `GPT-4`."""
     found = re.fullmatch(
-        rf"{_LETTER}+[-\u2010\u2011]([0-9]{{3,}})|[a-z]+[-\u2010\u2011]([0-9]+)",
+        rf"{LETTER}+[-\u2010\u2011]([0-9]{{3,}})|[a-z]+[-\u2010\u2011]([0-9]+)",
         text,
     )
     if found is None:
@@ -505,7 +482,7 @@ def _of_digits(text: str, found: re.Match[str], words: DirectionWords) -> Number
     if sum(map(str.isdecimal, body)) > MOST_DIGITS:
         return Number(body, *found.span(), frozenset(), code=re.sub(r"[^0-9]", "", body))
     start = found.start()
-    if _DECIMAL.fullmatch(body) and _VERSION_BEFORE.search(text, max(0, start - 16), start):
+    if _DECIMAL.fullmatch(body) and VERSION_BEFORE.search(text, max(0, start - 16), start):
         return Number(body, *found.span(), frozenset(), code=body)
     parts: tuple[str, ...] = ()
     if found["group"] == " " and _is_in_columns(text, found.start(), found.end()):
@@ -631,7 +608,8 @@ def _is_ordinal(text: str, start: int, end: int) -> bool:
     mark = _ORDINAL_MARK.match(text, end)
     if mark is None:
         return False
-    return mark[0] != "." or _ORDINAL_BEFORE.search(text, max(0, start - 5), start) is not None
+    is_before = _ORDINAL_BEFORE.search(text, max(0, start - 5), start) is not None
+    return mark[0] != "." or is_before or _CENTURY_AFTER.match(text, end) is not None
 
 
 def _sign(text: str, start: int) -> tuple[int, int]:

@@ -25,7 +25,7 @@ from typing import Literal, TypeAlias
 
 import regex
 
-from .numbers import is_in_code
+from .codes import is_in_code
 from .units import is_unit
 from .values_in_text import ValueIndex, value_index
 

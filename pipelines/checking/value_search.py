@@ -17,10 +17,12 @@ from functools import cached_property, partial
 from itertools import pairwise
 
 from .clock_words import CLOCK_WORDS
-from .number_words import JOINING_WORDS, numbers_at_words, numbers_of
+from .language_data import numbers_of
+from .number_words import JOINING_WORDS, numbers_at_words
 from .numbers import (
     ADDED_HALF,
     AND_HALF,
+    OUT_OF,
     han_numbers_in,
     is_half_word,
     loose_numbers_in,
@@ -43,7 +45,7 @@ _MOST_NUMBER_CHARS = 10_000
 _NO_DIGIT = re.compile(r"[^\d零〇一二两兩三四五六七八九十百千万萬亿億]")
 _DIGITS, _WORDS = re.compile(r"[0-9]+"), re.compile(r"[^\W\d_]+")
 _MARKED = re.compile(
-    r"[½¼¾⅓⅔⅛⅜⅝⅞⅕⅖⅗⅘⅙⅚]|[0-9][/\u2044][0-9]{1,3}(?![/0-9])|\b[XVI]+\b|[0-9]\s?[hH]\s?[0-5][0-9]"
+    r"[½¼¾⅓⅔⅛⅜⅝⅞⅕⅖⅗⅘⅙⅚]|[0-9][/\u2044][0-9]{1,3}(?![/0-9])|\b[XVI]+(?:er?|i?ème)?\b|[0-9]\s?[hH]\s?[0-5][0-9]"
 )
 """Fractions, Roman numerals, and 2 h 30."""
 _GAP = r"(?:[.,'\u2019\s/()-]{0,2}|[^\W\d_])"
@@ -248,6 +250,7 @@ def _parts_by_reason(
             words_of.has_half(row)
             or (words_of.has_share(row) and _has_share(lower[start : end + _REACH_CHARS]))
             or _MARKED.search(text, start, end)
+            or OUT_OF.search(text, start, end)
         ):
             held.setdefault("words", {})[number] = True
     for at, reason in _other_places(text, lower, wanted):

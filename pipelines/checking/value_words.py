@@ -5,9 +5,6 @@ Rose and fell are opposites, as are profit and loss, at least and at most, and n
 time before and after. Fractions and multiples are numbers: a quarter, zwei Drittel, doubled.
 Quarters of a year and of a town, half past nine and the second half are none.
 
-Of a pair of opposed words, such as net and gross, those next to a number count, else those in its
-clause; where both are, nothing is decided.
-
 Each word of a text is tried once, wherever it occurs: a pattern of 300 words takes a fifth of the
 time that `finditer` takes.
 """
@@ -70,7 +67,7 @@ def alternatives(pattern: str) -> Iterator[str]:
 
 
 @lru_cache(maxsize=1)
-def _data() -> Any:
+def word_data() -> Any:
     """Return the words of directions, periods, fractions and multiples, and the opposed words.
 
     Of an opposed word, a star is any ending and an underscore a space.
@@ -84,7 +81,7 @@ _IS_UNSPACED = re.compile("[\u2e80-\uffff\u0900-\u0eff]")
 def _pattern(*, is_spaced: bool) -> re.Pattern[str]:
     """Return a pattern of the words of scripts with spaces, or without."""
     kinds = []
-    for kind, words in _data()["directions"].items():
+    for kind, words in word_data()["directions"].items():
         chosen = [w for w in alternatives(words) if bool(_IS_UNSPACED.match(w)) != is_spaced]
         kinds.append(f"(?P<{kind}>{'|'.join(chosen)})")
     return re.compile(f"(?:{'|'.join(kinds)})" + (r"(?!\w)" if is_spaced else ""))
@@ -102,7 +99,7 @@ def _unspaced_directions() -> re.Pattern[str]:
 
 @lru_cache(maxsize=1)
 def _first_of_directions() -> re.Pattern[str]:
-    return first_words("|".join(_data()["directions"].values()))
+    return first_words("|".join(word_data()["directions"].values()))
 
 
 _PER_WORD = (
@@ -114,7 +111,7 @@ _PER = (
     r"(?:calendar\s)?(?:[^\s\d.,;]{1,12}[²³]?\s(?:und|and|et|y|e|en|i|и|ve)\s(?:(?:per|pro|je|par|por|al|an?)\s)?)?"
 )
 """`je m² und Monat` is per month as well."""
-_HAN = re.compile("[\u2e80-\uffff]")
+HAN = re.compile("[\u2e80-\uffff]")
 _PER_UNIT = re.compile(
     r"[^\S\n]?(?:/|(?:per|pro|je|par|por|al|el|le|il|lo|o|za|a|na|لل?ل?)(?=[^\S\n]))"
 )
@@ -124,9 +121,9 @@ _PER_UNIT = re.compile(
 def _periods(*, is_spaced: bool) -> re.Pattern[str]:
     """Return a pattern of the periods in scripts with spaces, or without."""
     kinds = []
-    for name, names in _data()["period names"].items():
-        words = [one for one in _data()["periods"].get(name, "").split("|") if one]
-        words = [one for one in words if bool(_HAN.match(one)) != is_spaced]
+    for name, names in word_data()["period names"].items():
+        words = [one for one in word_data()["periods"].get(name, "").split("|") if one]
+        words = [one for one in words if bool(HAN.match(one)) != is_spaced]
         words += [f"{_PER}(?:{names})(?!\\sالأ)"] if is_spaced else []
         kinds += [f"(?P<{name}>{'|'.join(words)})"] if words else []
     return re.compile(f"(?:{'|'.join(kinds)})" + (r"(?!\w)" if is_spaced else ""))
@@ -134,11 +131,16 @@ def _periods(*, is_spaced: bool) -> re.Pattern[str]:
 
 @lru_cache(maxsize=1)
 def _first_of_periods() -> re.Pattern[str]:
-    words = "|".join(_data()["periods"].values()).replace("(?:", "(").split("|")
+    words = "|".join(word_data()["periods"].values()).replace("(?:", "(").split("|")
     firsts = {re.split(r"[(\[\\?]", one)[0][:4] for one in words}
     return re.compile("|".join(one for one in firsts if len(one) > 2) + rf"|(?:l|{_PER_WORD})\Z")
 
 
+PAUSE = re.compile(r"[.!?;\n,()\u3001\u3002\uff0c\uff1b\uff08\uff09](?!\d)")
+BREAK = re.compile(
+    rf"{PAUSE.pattern}|\d"
+    r"|\s(?:and|und|et|y|e|en|i|oraz|ve|but|aber|mais|pero|ma|maar|ale|while|whereas|während)\s"
+)
 _SHORT_PERIODS = re.compile(r"(?<!\w)(?:(?P<year>p\.\s?a\.)|(?P<month>pcm)(?!\w))")
 _SENTENCE_CHARS, _NEXT_CHARS = 90, 16
 _ABBREVIATED = ("руб.", "грн.", "тыс.", "mio.", "mrd.", "std.")
@@ -290,7 +292,7 @@ _ORDER_BEFORE = re.compile(
     r"|w ciągu|przed|قبل|خلال))\s|(?P<m>[后後])|(?P<l>前))\Z"
 )
 """Such words do not always say that something changed: a source may have others."""
-_NOT_BEFORE_WORD = re.compile(
+NEGATION_BEFORE = re.compile(
     r"(?:(?<![^\W_])(?:not?|never|nicht|kein\w*|pas|non|não|niet|geen|nie|не|لا|لم|ألا|no|sin|sans"
     r"|senza|sem|without|ohne|zonder|bez)\s(?:[^\W\d_]+\s){0,4}|n['\u2019]"
     r"|[不未没沒毋勿](?:得|能|可|应|應|会|會|宜|要|有)?)\Z"
@@ -405,7 +407,7 @@ class DirectionWords:
         kind, start = str(found.lastgroup), found.start()
         other = {"most": "least", "least": "most"}.get(kind)
         other = other if not _NEVER_NEGATED.match(found[0]) else None
-        is_not = other and _NOT_BEFORE_WORD.search(self._text, max(0, start - 60), start)
+        is_not = other and NEGATION_BEFORE.search(self._text, max(0, start - 60), start)
         return other if other and is_not else kind
 
     def of(self, start: int, end: int) -> Direction:
@@ -466,7 +468,7 @@ class DirectionWords:
         before = {
             period
             for _, stop, period in near
-            if stop <= start and not _BREAK.search(self._text, stop, start)
+            if stop <= start and not BREAK.search(self._text, stop, start)
         }
         if before:
             return frozenset(before)
@@ -503,7 +505,9 @@ class DirectionWords:
 
 @lru_cache(maxsize=1)
 def _first_of_fractions() -> re.Pattern[str]:
-    return first_words("|".join((*_data()["numerators"].values(), *_data()["parts"].values())))
+    return first_words(
+        "|".join((*word_data()["numerators"].values(), *word_data()["parts"].values()))
+    )
 
 
 _ALONE = frozenset((2,))
@@ -520,9 +524,9 @@ _TELLING_PART = re.compile(
 def _fractions() -> re.Pattern[str]:
     return re.compile(
         r"(?:(?:"
-        + "|".join(rf"(?P<c{n}>{words})" for n, words in _data()["numerators"].items())
+        + "|".join(rf"(?P<c{n}>{words})" for n, words in word_data()["numerators"].items())
         + r")[\s-]+)?(?:(?:"
-        + "|".join(rf"(?P<p{n}>{words})" for n, words in _data()["parts"].items())
+        + "|".join(rf"(?P<p{n}>{words})" for n, words in word_data()["parts"].items())
         + r"))(?!\w)"
     )
 
@@ -581,19 +585,19 @@ _NOT_AFTER = re.compile(
 def _multiples() -> re.Pattern[str]:
     return re.compile(
         "(?:"
-        + "|".join(rf"(?P<m{n}>{words})" for n, words in _data()["multiples"].items())
+        + "|".join(rf"(?P<m{n}>{words})" for n, words in word_data()["multiples"].items())
         + r")(?!\w)"
     )
 
 
 @lru_cache(maxsize=1)
 def _first_of_multiples() -> re.Pattern[str]:
-    return first_words("|".join(_data()["multiples"].values()))
+    return first_words("|".join(word_data()["multiples"].values()))
 
 
 @lru_cache(maxsize=1)
 def _first_of_parts() -> re.Pattern[str]:
-    return first_words("|".join(_data()["parts"].values()))
+    return first_words("|".join(word_data()["parts"].values()))
 
 
 def is_share_word(word: str) -> bool:
@@ -679,122 +683,3 @@ def _cjk(text: str) -> int:
     for sign in text:
         value = (value or 1) * 10 if sign == "十" else value + digits.index(sign)
     return value
-
-
-Side = tuple[int, int]
-"""The number of a pair of opposed words, and -1 or 1 for one of its sides."""
-_JOINED_WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
-_ARABIC_PREFIX = re.compile(r"[وف]?(?:[بك]?ال|لل|[لبس])?(?=\w{3})")
-_PAUSE = re.compile(r"[.!?;\n,()\u3001\u3002\uff0c\uff1b\uff08\uff09](?!\d)")
-_BREAK = re.compile(
-    rf"{_PAUSE.pattern}|\d"
-    r"|\s(?:and|und|et|y|e|en|i|oraz|ve|but|aber|mais|pero|ma|maar|ale|while|whereas|während)\s"
-)
-_NEXT = re.compile(r"[^\S\n]?(?:[^\W\d_]+\.?[^\S\n])?[(\uff08]?")
-_APPENDED = re.compile(r"[^\S\n]?(?:[^\W\d_]+[^\S\n]?){0,2},[^\S\n]")
-"""680 € por mês, acrescido de IVA."""
-_SIDE_BEFORE_CHARS, _SIDE_AFTER_CHARS, _NOT_CHARS = 100, 50, 30
-
-
-def contradicts(answer: frozenset[Side], source: frozenset[Side]) -> bool:
-    """Return whether a source has only the other side of one that an answer has."""
-    return any(
-        (pair, -side) in source and (pair, side) not in source and (pair, -side) not in answer
-        for pair, side in answer
-    )
-
-
-def sides_at(text: str, start: int, end: int, *, is_moment: bool = False) -> frozenset[Side]:
-    """Return the sides of the opposed words that a number between two offsets is said with.
-
-    >>> sides_at("gross 3,200, net 2,410", 6, 11) == sides_at("3,200 brutto", 0, 5)
-    True
-    """
-    first = max(0, start - _SIDE_BEFORE_CHARS)
-    before, after = text[first:start], text[end : end + _SIDE_AFTER_CHARS]
-    if first and not before[0].isspace():  # it may begin inside a word
-        before = before.partition(" ")[2] or before
-    n_pairs = len(_pairs()) if is_moment else len(_data()["opposites"])
-    earlier, later = (
-        [one for one in _sides_in(part) if one[2][0] < n_pairs] for part in (before, after)
-    )
-    label = before.rstrip(" :)\uff09")
-    near = {side for _, at, side in earlier if not _BREAK.search(label, at)}
-    near |= {side for at, stop, side in later if _is_next(after, at, stop)}
-    if near:
-        return frozenset(near)
-    found = {side for at, _, side in later if not _BREAK.search(after, 0, at)}
-    pairs = {pair for pair, _ in found}
-    for _, at, side in reversed(earlier):
-        if side[0] not in pairs and not _PAUSE.search(before, at):
-            found.add(side)
-            pairs.add(side[0])
-    return frozenset(found)
-
-
-def _is_next(after: str, at: int, stop: int) -> bool:
-    """Return whether a word is directly after a number, and no conjunction between."""
-    is_phrase = " " in after[at:stop] and not after[stop : stop + 2].strip().isdecimal()
-    if is_phrase and _APPENDED.fullmatch(after, 0, at):
-        return True
-    is_near = _NEXT.fullmatch(after, 0, at) is not None
-    return is_near and after[at] != "و" and not _BREAK.search(after[:at].rstrip("(\uff08"))
-
-
-def _sides_in(text: str) -> Sequence[tuple[int, int, Side]]:
-    """Return where opposed words are in a text, in order; those that are negated are left out."""
-    lower = text.replace("İ", "i").lower()
-    found = [
-        (*word.span(), side) for word in _JOINED_WORD.finditer(lower) for side in _sides_of(word[0])
-    ]
-    if not lower.isascii() or _any_phrase().search(lower):
-        for side, phrases in _side_phrases():
-            found += ((*one.span(), side) for one in phrases.finditer(lower))
-    return sorted(
-        one
-        for one in found
-        if not _NOT_BEFORE_WORD.search(lower, max(0, one[0] - _NOT_CHARS), one[0])
-    )
-
-
-@lru_cache(maxsize=4096)
-def _sides_of(word: str) -> tuple[Side, ...]:
-    forms = {word, _ARABIC_PREFIX.sub("", word, count=1)}
-    return tuple(side for side, words in _side_words() if any(map(words.fullmatch, forms)))
-
-
-@lru_cache(maxsize=1)
-def _side_words() -> Sequence[tuple[Side, re.Pattern[str]]]:
-    return _side_patterns(is_phrase=False)
-
-
-@lru_cache(maxsize=1)
-def _side_phrases() -> Sequence[tuple[Side, re.Pattern[str]]]:
-    return _side_patterns(is_phrase=True)
-
-
-@lru_cache(maxsize=1)
-def _any_phrase() -> re.Pattern[str]:
-    return re.compile("|".join(one.pattern for _, one in _side_phrases()))
-
-
-def _pairs() -> Sequence[Sequence[str]]:
-    """Return the pairs of opposed words; the last ones are only about days and times."""
-    return (*_data()["opposites"], *_data()["opposed moments"])
-
-
-def _side_patterns(*, is_phrase: bool) -> Sequence[tuple[Side, re.Pattern[str]]]:
-    """Return a pattern for each side: of its words, or of what is found inside longer text."""
-    found = []
-    for pair, sides in enumerate(_pairs()):
-        for side, words in zip((-1, 1), sides, strict=True):
-            chosen = []
-            for word in words.split():
-                is_unspaced = _HAN.match(word) is not None
-                if (is_unspaced or "_" in word) != is_phrase:
-                    continue
-                pattern = word.replace("*", "" if is_unspaced else r"\w*").replace("_", r"\s")
-                chosen.append(pattern if is_unspaced or not is_phrase else rf"\b{pattern}\b")
-            if chosen:
-                found.append(((pair, side), re.compile("|".join(chosen))))
-    return found

@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import regex
 
 from .clock_words import clocks_in
-from .number_words import months_by_first_word
+from .language_data import months_by_first_word
 from .numbers import (
     Number,
     NumberReading,

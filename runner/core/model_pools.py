@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.backends.token_counting import LocalTokenizer
-from paddock.engine.context_length import DEFAULT_CTX_TOKENS
 from paddock.engine.errors import EngineError
 from paddock.engine.request import (
     ChatRequest,
@@ -28,6 +27,7 @@ from paddock.engine.request import (
     Stream,
     Tool,
 )
+from paddock.engine.settings import DEFAULT_CTX_TOKENS
 from paddock.engine.system.hosts import ServerAddress
 from paddock.engine.system.tasks import StopRequested, unless
 from paddock.pipelines.errors import Fault, PipelineError

@@ -101,8 +101,8 @@ async def test_a_job_that_is_passed_on_is_taken_up_with_the_shares_that_are_ther
     stop, first = begun(workers, is_handed_over=True)
     await workers.until(["Scheduled", "Scheduled"])
     await asyncio.sleep(1.5)
-    nobody = f"no worker of '{workers.pool}' is online; waiting for one"
-    assert set(workers.notes) == {nobody}
+    no_worker = f"no worker of '{workers.pool}' is online; waiting for one"
+    assert set(workers.notes) == {no_worker}
     workers.say(1, "RUNNING")
     async with asyncio.timeout(WITHIN_S):
         while workers.notes[-1] != "":  # noqa: ASYNC110 - it looks by itself

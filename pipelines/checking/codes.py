@@ -1,0 +1,136 @@
+"""Codes in a text, which are no amounts: versions, telephone numbers, plates, scores, numerals.
+
+A code must be in a source unchanged, but for the gaps between its groups.
+"""
+
+# ruff: noqa: RUF001 - words of many scripts
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from .units import CURRENCIES, is_unit
+
+LETTER = r"[^\W\d_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+CENTURY = (
+    r"(?:centur(?:y|ies)|c\.|jahrhunderts?|jh\.?|siècles?|s\.|siglos?|secol[oi]|séculos?|eeuw\w*|wiek\w*"
+    r"|век\w*|столет\w*|столітт\w*|stolet\w*|století|stor\.|száza\w*|yüzyıl\w*|secole?|sajand\w*)"
+)
+_GROUPED_CODE = re.compile(
+    r"(?<![\w.,+$€£:/-])(?<![0-9] )(?:\+[0-9]{1,3}(?:[ ./-]?\(?[0-9]+\)?){2,}"
+    r"|[A-ZÄÖÜ]{1,3}-[A-Z]{1,2} [0-9]{1,4}|[0-9]+/0[0-9]+"
+    rf"|[0-9]{{1,5}}(?!e\.?[ ]{CENTURY})[abcefijnopqruvxyz](?!\w)"
+    r"|[0-9]{1,6}-[A-Z]{1,4}(?:-[A-Za-z0-9]+)*|0[0-9](?:[. ][0-9]{2}){4}"
+    r"|\(0[0-9]{1,5}\)[ /-]{0,3}[0-9]+(?:[ /-][0-9]+)*"
+    r"|0[0-9]{2,}(?:(?: / |[ /-])[0-9]{2,})+"
+    r"|[A-Z]{2}[0-9]{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,4})?|[0-9]{4}(?: [0-9]{4}){3}"
+    r"|[0-9]+(?:-[0-9]+){2,}|[0-9]+[-\u2013][0-9]+)(?!\w|[.,:][0-9])"
+)
+_N_CODE_DIGITS = 6
+_N_LONG_DIGITS = 5  # of a range from 70 to 44,182 the second one is grouped
+_MOST_CODE_CHARS = 48
+VERSION_BEFORE = re.compile(
+    r"(?<![^\W_])(?:v|ver\.?|version\w*|versión|versão|wersj\w+|верси\w+|releases?|rel\.?|build"
+    r"|python|ios|ipados|android|windows|macos|java|ubuntu|debian|fedora|node|node\.js|gpt|llama"
+    r"|kernel|linux|firmware|api|php|ruby|rust|go|postgresql|postgres|mysql|bluetooth|usb|http|tls"
+    r"|angular|react|django|claude|gemini|qwen|mistral|gemma|phi|cuda|llvm|gcc|chapter|section"
+    r"|clause|§|article|figure|fig\.|table|abschnitt|kapitel|ziffer|chapitre|capítulo"
+    r"|sección)[ -]?\Z"
+    r"|(?:版本|バージョン|第)[ ]?\Z",
+    re.IGNORECASE,
+)
+_ROMAN = re.compile(
+    r"(?<![\w.-])(?:(?P<name>[^\W\d_]{3,}\.?)[ ])?"
+    r"(?P<roman>(?=[XVI])X{0,3}(?:IX|IV|V?I{0,3}))(?:er?|ème|ième|º|ª)?(?![\w-])(?!\.\w)"
+    rf"(?P<century>\.?[ ]{CENTURY}(?!\w))?",
+)
+_NUMBERED = re.compile(
+    r"(?:part|chapter|book|volume|vol|article|section|phase|type|class|annex|appendix|act|grade"
+    r"|stage|level|title|schedule|kapitel|teil|band|anhang|artikel|abschnitt|klasse|stufe|typ"
+    r"|partie"
+    r"|chapitre|tome|annexe|livre|capítulo|tomo|parte|título|capitolo|allegato|deel|hoofdstuk"
+    r"|bijlage|rozdział|tom|część|załącznik|глава|том|часть|раздел|del|bilaga|bölüm|kısım"
+    rf"|{CENTURY})\.?",
+    re.IGNORECASE,
+)
+LETTER_CODE = re.compile(
+    r"(?<![^\W_])v?[0-9]+(?:\.[0-9]+){2,}(?![0-9])"
+    r"|(?<![^\W_])v[0-9]+(?:\.[0-9]+)+(?![0-9])"
+    rf"|(?<!{LETTER})(?<![0-9_]){LETTER}{{1,12}}[-\u2010\u2011]?[0-9]+(?:[-./]?[A-Za-z0-9]+)*"
+    r"|(?<![0-9.,:])[0-9]{1,3}:[0-9]{1,3}(?::[0-9]{1,3})*(?![0-9])",
+    re.IGNORECASE,
+)
+PREFIX = re.compile(rf"{LETTER}+")
+_THOUSANDS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{3})+")
+
+
+def _grouped_code(text: str) -> str:
+    """Return a number plate, a telephone number or a score without its gaps; "": a range."""
+    pair = re.fullmatch(r"([0-9]+)[-\u2013]([0-9]+)", text)
+    digits = re.sub(r"[^0-9A-Za-z]", "", text).casefold()
+    if pair is None:
+        name = text.rpartition("-")[2]
+        if is_unit(name.casefold()):
+            return ""
+        return digits if len(digits) >= _N_CODE_DIGITS else text
+    is_padded = any(len(one) > 1 and one[0] == "0" for one in pair.groups())
+    is_year = len(pair[2]) < len(pair[1]) == 4 and int(pair[1]) < 2200
+    is_uneven = len(pair[2]) >= _N_LONG_DIGITS > len(pair[1]) + 1
+    if not is_padded and not is_uneven and (int(pair[1]) <= int(pair[2]) or is_year):
+        return ""
+    return digits if len(digits) >= _N_CODE_DIGITS else text.replace("\u2013", "-")
+
+
+def grouped_codes_in(text: str) -> Iterator[tuple[int, int, str]]:
+    """Yield offsets and code of plates, telephone numbers, scores and the like.
+
+    >>> [*grouped_codes_in("won 5-3 in 1-2 days")]
+    [(4, 7, '5-3')]
+    """
+    for found in _GROUPED_CODE.finditer(text):
+        if code := _grouped_code(found[0]):
+            yield *found.span(), code
+
+
+def roman_numerals_in(text: str) -> Iterator[tuple[int, int, int]]:
+    """Yield offsets and value of Roman numerals; of one letter, only those with a name.
+
+    >>> [*roman_numerals_in("I saw chapter V and the XIXe siècle")]
+    [(14, 15, 5), (24, 27, 19)]
+    """
+    for found in _ROMAN.finditer(text):
+        roman, name = found["roman"], found["name"]
+        is_numbered = name is not None and _NUMBERED.fullmatch(name) is not None
+        if len(roman) > 1 or is_numbered or found["century"]:
+            yield *found.span("roman"), _roman_value(roman)
+
+
+def is_in_code(text: str, start: int, end: int) -> bool:
+    """Return whether a place is a part of a telephone number, an IBAN or the like."""
+    begin = max(0, start - _MOST_CODE_CHARS)
+    return any(
+        found.start() <= start and end <= found.end() and found.end() - found.start() > end - start
+        for found in _GROUPED_CODE.finditer(text, begin, end + _MOST_CODE_CHARS)
+        if _grouped_code(found[0])
+    )
+
+
+def _roman_value(text: str) -> int:
+    digits = [{"I": 1, "V": 5, "X": 10}[sign] for sign in text]
+    return sum(-one if one < max(digits[at:]) else one for at, one in enumerate(digits))
+
+
+_SCORE = re.compile(r"([0-9]{1,2}):([0-9])")
+
+
+def letter_code(text: str) -> str | None:
+    """Normalise a code; None: it is a number with a currency, or with thousands."""
+    prefix = PREFIX.match(text)
+    if prefix is not None and prefix[0].upper() in (*CURRENCIES, "RS", "US"):
+        return None
+    if _THOUSANDS.fullmatch(text):
+        return None
+    score = _SCORE.fullmatch(text)
+    if score is not None and int(score[1]) > int(score[2]):
+        return f"{score[1]}-{score[2]}"
+    return re.sub(r"[-\u2010\u2011\s]", "", text).casefold().removeprefix("v")
