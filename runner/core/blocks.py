@@ -34,7 +34,7 @@ from paddock.runner.progress.prefect_view import PrefectState, completed, quaran
 from paddock.runner.progress.report import STATES, ItemReport, State
 
 from .block_work import BlockWork, ItemWork, expected_tokens, longest_first
-from .cleanup import NodeOutputs, OrphanCleaner, end_of_block
+from .cleanup import OrphanCleaner
 from .concurrency import CLAIM_BACKOFF, ClaimLost, WorkClaims, state_done_elsewhere
 from .dependencies import entry_marks, held_text
 from .items import (
@@ -46,6 +46,7 @@ from .items import (
     item_path,
     item_result,
 )
+from .outdated_outputs import NodeOutputs, end_of_block
 from .output_conflicts import refuse_output_conflicts
 from .retry_and_quarantine import (
     UNLIMITED,

@@ -28,10 +28,11 @@ from paddock.runner.progress.report import ItemReport, Report
 from paddock.steps.base import StepError
 
 from .blocks import BlockRunner, is_block_skipped
-from .cleanup import NodeOutputs, OrphanCleaner, RowKeeper, find_outdated
+from .cleanup import OrphanCleaner, RowKeeper
 from .concurrency import ClaimLost
 from .dependencies import held_paths, held_text
 from .items import ItemRun, sub_pipeline_context
+from .outdated_outputs import NodeOutputs, find_outdated
 from .retry_and_quarantine import (
     ItemPlace,
     RunFailed,

@@ -27,10 +27,10 @@ from paddock.runner.bind.bound import (
 )
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped
-from paddock.runner.core.cleanup import NodeOutputs, find_outdated, kept_texts
 from paddock.runner.core.dependencies import held_text
 from paddock.runner.core.items import ItemRun, sub_pipeline_context
 from paddock.runner.core.model_pools import models_asked
+from paddock.runner.core.outdated_outputs import NodeOutputs, find_outdated, kept_texts
 from paddock.runner.core.retry_and_quarantine import RunStopped, StepFailed, is_step_skipped
 from paddock.runner.core.run_context import RunContext
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions

@@ -34,7 +34,7 @@ from paddock.runner.bind.bound import (
     node_ids,
     owning_plan,
 )
-from paddock.runner.core import cleanup, model_pools, run_records
+from paddock.runner.core import model_pools, outdated_outputs, run_records
 from paddock.runner.core.call_cache import ModelDigests
 from paddock.runner.core.dependencies import LISTED, ROWS, STORE, DependencyIndex, current_paths
 from paddock.runner.core.fingerprints import CONTENT, CONTEXT
@@ -425,9 +425,9 @@ class _PathInLedger:
 
 
 _OUTDATED_TEXT = {
-    cleanup.SKIPPED: "its step is skipped now",
-    cleanup.LEFT_OUT: "`where` leaves out its item now",
-    cleanup.GONE: "its item is gone",
+    outdated_outputs.SKIPPED: "its step is skipped now",
+    outdated_outputs.LEFT_OUT: "`where` leaves out its item now",
+    outdated_outputs.GONE: "its item is gone",
 }
 
 

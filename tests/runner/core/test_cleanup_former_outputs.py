@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.core.cleanup import ELSEWHERE
+from paddock.runner.core.outdated_outputs import ELSEWHERE
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.lineage.explain import explain_path

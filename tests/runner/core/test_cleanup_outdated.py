@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from paddock.runner.bind.bound import paths_depend_on_item_alone
-from paddock.runner.core import cleanup
+from paddock.runner.core import outdated_outputs
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.review.decisions import ReviewDesk
@@ -59,7 +59,7 @@ def test_a_step_whose_condition_became_false_leaves_an_outdated_file(world: Worl
     (first,) = {why(world, "out/a")[0]}
     world.write("inbox/a", "drop")
     report = world.run()
-    assert report.outdated == {"out/a": cleanup.NOT_MADE}
+    assert report.outdated == {"out/a": outdated_outputs.NOT_MADE}
     assert report.notes == (
         "kept, though their items no longer make them: out/a (`--prune` removes)",
     )
@@ -93,7 +93,7 @@ def test_so_does_an_item_that_fails_and_why_says_so(world: World) -> None:
     world.edit("      - {id: kind", fails + "      - {id: kind")
     report = world.run()
     assert report.counts["quarantined"] == 1
-    assert report.outdated == world.run().outdated == {"out/a": cleanup.NOT_MADE}
+    assert report.outdated == world.run().outdated == {"out/a": outdated_outputs.NOT_MADE}
     run, changes = why(world, "out/a")
     assert run != report.run
     assert changes[0] == f"it is no longer an output: run '{report.run}' quarantined its item"
@@ -104,7 +104,7 @@ def test_so_does_an_item_that_fails_and_why_says_so(world: World) -> None:
 def test_so_does_a_step_of_its_own_that_is_skipped(world: World) -> None:
     world.edit("length > 1", "length > 5")
     report = world.run()
-    assert report.outdated == world.plan().outdated == {"out/INDEX": cleanup.SKIPPED}
+    assert report.outdated == world.plan().outdated == {"out/INDEX": outdated_outputs.SKIPPED}
     run, changes = why(world, "out/INDEX")
     assert run != report.run
     assert changes[0] == "it is no longer an output: its step does not write it any more"
@@ -116,7 +116,7 @@ def test_and_a_block_that_is_skipped(world: World) -> None:
     world.edit("    for_each: doc in", '    if: "false"\n    for_each: doc in')
     report = world.run()
     assert report.outdated == dict.fromkeys(
-        ["out/INDEX", "out/a", "out/b", "out/c"], cleanup.SKIPPED
+        ["out/INDEX", "out/a", "out/b", "out/c"], outdated_outputs.SKIPPED
     )
     assert world.plan().outdated == report.outdated
     assert "it no longer applies: its step is skipped now" in why(world, "out/a")[1]
@@ -136,7 +136,7 @@ def test_and_a_step_or_block_that_was_renamed_or_removed(world: World) -> None:
     world.edit(world.text[start:], "")
     report = world.run()
     assert report.outdated.keys() == {"out/a", "out/b", "out/c", "out/INDEX"}
-    assert report.outdated["out/INDEX"] == cleanup.NO_STEP
+    assert report.outdated["out/INDEX"] == outdated_outputs.NO_STEP
     world.run(prune=True)
     assert outputs(world) == ["a.md", "b.md", "c.md"]
 
@@ -265,7 +265,7 @@ def test_an_item_that_waits_for_review_decides_nothing_and_a_rejected_one_does(
         desk.decide(review.id, review.question, "reject", reason="no", by="ann")
     report = world.run()
     assert report.counts["quarantined"] == 1
-    assert report.outdated == {"out/a": cleanup.NOT_MADE}
+    assert report.outdated == {"out/a": outdated_outputs.NOT_MADE}
     world.run(prune=True)
     assert "a" not in outputs(world)
 

@@ -1,0 +1,418 @@
+"""Outdated outputs: files and vector rows that nothing makes any more, found and named.
+
+What applies is what the entries of present items name, and what top-level steps wrote last
+(`LiveOutputs`). All else that this pipeline wrote in these folders is outdated, whatever came
+before: a condition that is false now, a failed item, another path, a renamed step, a deleted
+document. An item that waits for review, or is tried again, is undecided: its outputs stay, as do
+paths that name more than their item. `cleanup` removes what is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.system import files, text
+from paddock.runner.bind.bound import (
+    BoundBlock,
+    BoundNode,
+    BoundPlan,
+    BoundStep,
+    blocks_of,
+    callable_names,
+    canonical_spec,
+    find_node,
+    owning_plan,
+    paths_depend_on_item_alone,
+    steps_of,
+)
+from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.outputs import OutputIndex
+from paddock.steps.base import ItemName
+from paddock.steps.vectors.open_stores import OpenStores
+
+from .block_work import BlockWork, OuterPipelines
+from .dependencies import ROWS, WRITTEN, current_paths
+from .run_context import RunContext
+from .run_records import WROTE
+
+GONE = "what they were made of is gone"
+LEFT_OUT = "`where` leaves out what they were made of"
+ELSEWHERE = "they are written elsewhere now"
+NOT_MADE = "their items no longer make them"
+SKIPPED = "their step is skipped"
+NO_STEP = "no step makes them any more"
+
+UNDECIDED_STATES = frozenset(("waiting", "failed"))
+"""States of an item on whose outputs another run or a person decides."""
+
+
+@dataclass(slots=True)
+class LiveOutputs:
+    """What applies now."""
+
+    paths: set[str] = field(default_factory=set)
+    rows: set[tuple[str, str, str]] = field(default_factory=set)
+    """Scope, store and key."""
+    writers: set[tuple[str, str]] = field(default_factory=set)
+    """Scope and key of each item with a file."""
+
+    def add(self, scope: str, entry: Entry) -> None:
+        """Add the outputs of an item, and of those within it."""
+        self.paths |= current_paths(entry)
+        if entry.output_paths:
+            self.writers.add((scope, entry.key))
+        for mark in entry.marks(WRITTEN, ROWS).values():
+            if mark[0] == WRITTEN:
+                self.writers.add((mark[1], mark[2]))
+            else:
+                self.rows.add((mark[4], mark[1], mark[5]))
+
+
+@dataclass(slots=True)
+class NodeOutputs:
+    """What of a top-level step or block applies, once it has ended."""
+
+    node: BoundNode
+    is_skipped: bool = False
+    live: LiveOutputs = field(default_factory=LiveOutputs)
+    done: set[str] = field(default_factory=set)
+    """Keys of present items that ended; of a step its id."""
+    undecided: set[str] = field(default_factory=set)
+    gone: dict[str, str] = field(default_factory=dict)
+    """Key → why, of items that are no longer there."""
+    failing: set[str] = field(default_factory=set)
+    """Keys of items in which others failed."""
+    is_list_sure: bool = True
+    """Whether an item that is not listed is surely gone."""
+    writing: set[str] = field(default_factory=set)
+    """Keys of items with a file, or with one of an item within."""
+    work: BlockWork | None = None
+    """The items of a block."""
+    renamed: set[str] = field(default_factory=set)
+    """Former keys of items that are done under another one."""
+
+    @classmethod
+    def of_block(
+        cls, work: BlockWork, entries: Mapping[str, Entry], is_open: Collection[int]
+    ) -> NodeOutputs:
+        """Return what applies of a block; `is_open` are indexes of items that have work to do."""
+        is_hot = any(source.is_hot for source in work.missing.sources)
+        made = cls(work.step or work.block, is_list_sure=not (work.doubts or is_hot), work=work)
+        for item in work.items:
+            entry = entries.get(item.key)
+            made.add_item(work.scope, item.key, entry, is_open=item.index in is_open)
+            if item.renamed_from and item.key in made.done and entry and entry.state == "done":
+                made.renamed.add(item.renamed_from)
+        present = made.done | made.undecided
+        deleted = {entry.key for entry in work.deleted}
+        for key, entry in entries.items():
+            if key in present:
+                continue
+            if key in work.left_out:
+                made.gone[key] = LEFT_OUT
+            elif key not in work.unsettled and (key in deleted or entry.gone is not None):
+                made.gone[key] = GONE
+            else:
+                made.add_item(work.scope, key, entry, is_open=True)
+        made.undecided |= work.unsettled
+        return made
+
+    @classmethod
+    def of_step(
+        cls, step: BoundStep, scope: str, paths: Iterable[str], stores: Iterable[str]
+    ) -> NodeOutputs:
+        """Return what applies of a step without an entry: what it wrote last."""
+        made = cls(step, done={step.id})
+        made.live.paths.update(paths)
+        made.live.rows.update((scope, store, step.id) for store in stores)
+        if made.live.paths:
+            made.live.writers.add((scope, step.id))
+        return made
+
+    @classmethod
+    def of_last_run(cls, step: BoundStep, scope: str, index: OutputIndex) -> NodeOutputs | None:
+        """Return what applies of a step without an entry that is left as it is; None: not known."""
+        origins = LineageStore(index.ledger)
+        made = origins.made(scope, step.id)
+        if made is None:  # a killed run may have written, and no other one
+            written = [row.path for row in index.rows() if row.scope == scope]
+            return cls.of_step(step, scope, written, ())
+        if made.spec is None or origins.spec(made.spec) != canonical_spec(step):
+            return None
+        return cls.of_step(step, scope, made.made.get(WROTE, ()), ())
+
+    def add_item(self, scope: str, key: str, entry: Entry | None, *, is_open: bool) -> None:
+        """Add an item that is listed now; `is_open`: it is still to be done."""
+        is_open = is_open or entry is None or entry.state in UNDECIDED_STATES
+        (self.undecided if is_open else self.done).add(key)
+        if entry is not None:
+            self.live.add(scope, entry)
+            if current_paths(entry):
+                self.writing.add(key)
+            if entry.has_inner_failures or entry.attempts:
+                self.failing.add(key)
+
+
+@dataclass(frozen=True, slots=True)
+class OutdatedOutput:
+    """A file, or an item's rows in a store, that nothing makes any more."""
+
+    scope: str
+    key: str
+    stored: str
+    """Path of the file, or of the store."""
+    node: str
+    """The top-level step or block that made it; empty: the pipeline no longer has it."""
+    item: str
+    """Key of the top-level item that it belongs to."""
+    why: str
+    is_edited: bool = False
+    n_rows: int | None = None
+    """Of rows in a store."""
+
+    @property
+    def name(self) -> str:
+        """Return what people read."""
+        if self.n_rows is None:
+            return self.stored
+        return f"{self.n_rows} {'row' if self.n_rows == 1 else 'rows'} of {self.stored}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A scope of the pipeline."""
+
+    step: str
+    """Without the steps that lead to the pipeline."""
+    node: str
+    """The top-level step or block; empty: the pipeline no longer has it."""
+    outer: tuple[str, ...]
+    """Keys of the items around."""
+
+
+class OutdatedFinder:
+    """Finds the outdated outputs of one pipeline in its folders. Blocking."""
+
+    def __init__(
+        self,
+        bound: BoundPlan,
+        place: OuterPipelines,
+        index: OutputIndex,
+        stores: OpenStores,
+        ends: Mapping[str, NodeOutputs],
+    ) -> None:
+        """`ends`: by its id, each top-level step or block that has ended."""
+        self._bound = bound
+        self._index = index
+        self._stores = stores
+        self._ends = ends
+        self._ledger: Ledger = index.ledger
+        self._origins = LineageStore(index.ledger)
+        self._left = [node for node in bound.nodes if node.id not in ends]
+        self._places = dict(self._scopes(place))
+        self._rules: dict[str, bool] = {}
+
+    def stores_to_look_at(self) -> set[Path]:
+        """Return the stores whose contents `find` compares."""
+        return {Path(self._index.absolute(row.path)) for row, _ in self._stored()}
+
+    def find(self) -> list[OutdatedOutput]:
+        """Return what is outdated and still there; `stores_to_look_at` have been looked at."""
+        found = list(self._rows())
+        paths = dict.fromkeys(
+            row.path
+            for row in self._index.rows()
+            if row.scope in self._places and not self._is_live(row.path)
+        )
+        candidates = [one for path in paths if (one := self._file(path)) is not None]
+        if candidates:  # compared as files, for case-insensitive disks
+            live = (path for end in self._ends.values() for path in end.live.paths)
+            absolute = self._index.absolute
+            now = set(filter(None, (files.identity(absolute(path)) for path in live)))
+            found += [one for one in candidates if files.identity(absolute(one.stored)) not in now]
+        return sorted(found, key=lambda one: one.stored)
+
+    # --- scopes
+
+    def _scopes(self, place: OuterPipelines) -> Iterator[tuple[str, _Place]]:
+        nodes = self._bound.nodes
+        names = {name: node.id for node in nodes for name in callable_names([node])}
+        n = len(place.places)
+        query = "select scope, step, inputs from scopes where file = :file"
+        for scope, step, written in self._ledger.rows(query, file=place.file):
+            inputs = json.loads(written)
+            if not step.startswith(place.steps) or inputs[:n] != list(place.places):
+                continue
+            name = step.removeprefix(place.steps)
+            outer = tuple(key for key in inputs[n:] if isinstance(key, str))
+            yield scope, _Place(name, names.get(name, ""), outer)
+
+    def _why(self, scope: str, key: str) -> tuple[_Place, str, str] | None:
+        """Return where an item's outputs belong, its top-level item, and why they are outdated."""
+        place = self._places.get(scope)
+        if place is None:
+            return None
+        top = place.outer[0] if place.outer else key
+        if not place.node:
+            is_own = key == place.step  # else it is of an item, which no top-level step makes
+            makers = (is_own or isinstance(one, BoundBlock) or one.inner for one in self._left)
+            return None if any(makers) else (place, top, NO_STEP)
+        end = self._ends.get(place.node)
+        why = None if end is None else self._why_of(end, place, scope, key, top)
+        return None if why is None else (place, top, why)
+
+    def _why_of(
+        self, end: NodeOutputs, place: _Place, scope: str, key: str, top: str
+    ) -> str | None:
+        if end.is_skipped:
+            return SKIPPED
+        if not isinstance(end.node, BoundBlock) and place.step != end.node.id:
+            return None  # the pipeline that the step runs decides
+        if top in end.undecided:
+            return None
+        if top in end.gone:
+            return end.gone[top]
+        if top not in end.done:
+            return GONE if end.is_list_sure else None
+        if top in end.failing and self._is_tried_again(scope, key):
+            return None
+        return ELSEWHERE if (scope, key) in end.live.writers else NOT_MADE
+
+    def _is_tried_again(self, scope: str, key: str) -> bool:
+        entry = self._ledger.entries(scope, [key]).get(key)
+        return entry is not None and entry.state in UNDECIDED_STATES
+
+    # --- files
+
+    def _is_live(self, path: str) -> bool:
+        return any(path in end.live.paths for end in self._ends.values())
+
+    def _file(self, path: str) -> OutdatedOutput | None:
+        """Return a file that is outdated for all that ever wrote it; None: it is not, or gone."""
+        whys = []
+        for row in self._index.rows_at(path):
+            why = self._why(row.scope, row.key)
+            if why is None or not self._is_of_item_alone(row, why[0]):
+                return None
+            whys.append((row, *why))
+        conditions = {self._index.condition(row.scope, path): row.scope for row, *_ in whys}
+        if conditions.keys() <= {"missing"}:
+            return None
+        row, place, top, why_text = whys[-1]
+        is_edited = not conditions.keys() & {"same", "interrupted"}
+        return OutdatedOutput(row.scope, row.key, path, place.node, top, why_text, is_edited)
+
+    def _is_of_item_alone(self, row: OutputRow, place: _Place) -> bool:
+        """Return whether the path names nothing but its item, by the step that writes it."""
+        if place.node:
+            if place.step not in self._rules:
+                self._rules[place.step] = self._names_item_alone(place.step)
+            return self._rules[place.step]
+        text = self._recorded_spec(row, place)
+        if text is None:  # only killed runs wrote it, and none recorded an item of the step
+            return True
+        spec = json.loads(text)
+        if place.outer:  # it may read steps around it
+            spec["steps"] = self._steps_of_items() | spec["steps"]
+        types = self._bound.input_types
+        return paths_depend_on_item_alone(spec, types, is_within_item=bool(place.outer))
+
+    def _recorded_spec(self, row: OutputRow, place: _Place) -> str | None:
+        """Return the step as it made this item, else as it made another one last."""
+        made = self._origins.made(row.scope, row.key)
+        if made is not None and made.spec is not None:
+            return self._origins.spec(made.spec)
+        scopes = [scope for scope, one in self._places.items() if one.step == place.step]
+        rows = [one for scope in scopes for one in self._origins.made_of(scope).values()]
+        known = sorted((one.at, one.spec) for one in rows if one.spec is not None)
+        return self._origins.spec(known[-1][1]) if known else None
+
+    def _names_item_alone(self, name: str) -> bool:
+        node = find_node(self._bound.nodes, name)
+        if node is None:
+            return False
+        plan = owning_plan(self._bound, node)
+        spec: dict[str, dict[str, Any]] = {"blocks": {}, "steps": {}}
+        for top in plan.nodes:
+            if any(one is node for one in (top, *steps_of([top]), *blocks_of([top]))):
+                spec = json.loads(canonical_spec(top))
+        return paths_depend_on_item_alone(spec, plan.input_types)
+
+    def _steps_of_items(self) -> dict[str, Any]:
+        blocks = [node for node in self._bound.nodes if isinstance(node, BoundBlock)]
+        return {
+            name: step
+            for block in blocks
+            for name, step in json.loads(canonical_spec(block))["steps"].items()
+        }
+
+    # --- rows
+
+    def _stored(self) -> Iterator[tuple[StoredRow, tuple[_Place, str, str]]]:
+        for row in self._origins.stored_by_scopes(self._places):
+            if any((row.scope, row.path, row.key) in e.live.rows for e in self._ends.values()):
+                continue
+            why = self._why(row.scope, row.key)
+            if why is not None:
+                yield row, why
+
+    def _rows(self) -> Iterator[OutdatedOutput]:
+        for row, (place, top, why) in self._stored():
+            path = Path(self._index.absolute(row.path))
+            owner = self._stores.owner(ItemName(owner=f"{row.scope}\n{row.key}"), path)
+            n_rows = int(self._stores.holds(path, owner).partition(":")[0] or 0)
+            if n_rows:
+                yield OutdatedOutput(
+                    row.scope, row.key, row.path, place.node, top, why, n_rows=n_rows
+                )
+
+
+async def end_of_block(
+    context: RunContext, work: BlockWork, is_open: Collection[int]
+) -> NodeOutputs:
+    """Return what applies of a block that has ended; `is_open`: indexes of items left undone."""
+    ledger = context.ledger
+    await ledger.durable()
+    return NodeOutputs.of_block(work, await ledger.ask(ledger.entries, work.scope), is_open)
+
+
+async def find_outdated(
+    context: RunContext, ends: Mapping[str, NodeOutputs]
+) -> list[OutdatedOutput]:
+    """Return the outdated outputs of a pipeline; `ends`: its steps and blocks that have ended."""
+    await context.ledger.durable()
+    make = partial(OutdatedFinder, context.bound, context.judge.scopes_within, context.index)
+    finder = await context.ledger.ask(make, context.stores, ends)
+    await context.stores.look(finder.stores_to_look_at())
+    return await context.ledger.ask(finder.find)
+
+
+def kept_texts(outdated: Iterable[OutdatedOutput]) -> Iterator[str]:
+    """Yield notes on outdated outputs, and how to remove them, one for each reason.
+
+    >>> pages = [OutdatedOutput("", "", f"out/{n}", "", "", "they moved", n > 1) for n in (1, 2)]
+    >>> [text.partition(":")[0] for text in kept_texts(pages)]
+    ['kept, though they moved', 'edited by hand, and kept though they moved']
+    """
+    by_why: dict[tuple[str, bool], list[str]] = {}
+    for one in outdated:
+        by_why.setdefault((one.why, one.is_edited), []).append(one.name)
+    for (why, is_edited), names in by_why.items():
+        if is_edited:
+            yield f"edited by hand, and kept though {why}: {listed_names(names)}"
+        else:
+            yield f"kept, though {why}: {listed_names(names)} (`--prune` removes)"
+
+
+_MOST_NAMES = 3
+
+
+def listed_names(names: Iterable[str]) -> str:
+    return text.listed(sorted(names), _MOST_NAMES)
