@@ -233,16 +233,7 @@ def numbers_in(
     [('1,200', [1.2, 1200.0]), ('3 m', [3.0, 3000000.0])]
     """
     rest = Untaken(text)
-    for number in _codes_in(text):
-        yield number
-        rest.take(number.start, number.end)
-    for found in LETTER_CODE.finditer(rest.text):
-        code = letter_code(found[0])
-        if code is not None:
-            yield Number(found[0], *found.span(), _readings_of_code(found[0]), code=code)
-            rest.take(*found.span())
-        elif prefix := PREFIX.match(found[0]):
-            rest.take(found.start(), found.start() + prefix.end())
+    yield from _codes_in(text, rest)
     words = DirectionWords(lower_case(text))
     _blank_added_halves(text, rest)
     for numbers in (_digit_fractions_in, _of_han_scales, _of_halves, _lasting_in, _shares_in):
@@ -408,13 +399,22 @@ def _shares_in(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
         )  # fmt: skip
 
 
-def _codes_in(text: str) -> Iterator[Number]:
-    """Yield codes of several groups of digits, and Roman numerals."""
+def _codes_in(text: str, rest: Untaken) -> Iterator[Number]:
+    """Yield codes of several groups of digits, Roman numerals, and codes with letters."""
     for start, end, code in grouped_codes_in(text):
         yield Number(text[start:end], start, end, frozenset(), code=code)
+        rest.take(start, end)
     for start, end, value in roman_numerals_in(text):
         name = f"roman{value}"
         yield Number(text[start:end], start, end, frozenset(), 0, code=name, roman=value)
+        rest.take(start, end)
+    for found in LETTER_CODE.finditer(rest.text):
+        letters = letter_code(found[0])
+        if letters is not None:
+            yield Number(found[0], *found.span(), _readings_of_code(found[0]), code=letters)
+            rest.take(*found.span())
+        elif prefix := PREFIX.match(found[0]):
+            rest.take(found.start(), found.start() + prefix.end())
 
 
 _LOOSE_WORDS = ((_TWICE, frozenset((NumberReading(2.0),))),)
