@@ -297,12 +297,47 @@ def test_a_try_after_a_failure_asks_for_another_run() -> None:
         assert world.queue[0].idempotency_key not in world.ended
 
 
-class Folder(RuleBasedStateMachine):
-    """Versions come, go and come back; events get lost; runs fail; the watch is killed."""
+class _Watched(RuleBasedStateMachine):
+    """Time passes, runs begin and end, the watch is killed at any moment."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_hot: bool = False) -> None:
         super().__init__()
-        self.world = World()
+        self.world = World(is_hot=is_hot)
+
+    @rule()
+    def a_round_later(self) -> None:
+        self.world.round()
+        self.world.now += 1
+
+    @rule()
+    def all_goes_out(self) -> None:
+        self.world.go_out()
+
+    @rule()
+    def a_run_begins(self) -> None:
+        self.world.begin()
+
+    @rule(status=st.sampled_from(["completed", "completed", "failed", "crashed", "interrupted"]))
+    def a_run_ends(self, status: str) -> None:
+        self.world.end(status)
+
+    @rule()
+    def the_watch_is_killed(self) -> None:
+        self.world.kill()
+
+    def teardown(self) -> None:
+        try:
+            self.come_to_rest()
+        finally:
+            self.world.close()
+
+    def come_to_rest(self) -> None:
+        """Pass time, and check what has become of the files."""
+        raise NotImplementedError
+
+
+class Folder(_Watched):
+    """Versions come, go and come back; events get lost."""
 
     @initialize(there=st.sets(names))
     def files_are_there_at_the_start(self, there: set[str]) -> None:
@@ -325,27 +360,6 @@ class Folder(RuleBasedStateMachine):
         shutil.rmtree(self.world.root)
         self.world.root.mkdir()
 
-    @rule()
-    def a_round_later(self) -> None:
-        self.world.round()
-        self.world.now += 1
-
-    @rule()
-    def all_goes_out(self) -> None:
-        self.world.go_out()
-
-    @rule()
-    def a_run_begins(self) -> None:
-        self.world.begin()
-
-    @rule(status=st.sampled_from(["completed", "completed", "completed", "failed", "crashed"]))
-    def a_run_ends(self, status: str) -> None:
-        self.world.end(status)
-
-    @rule()
-    def the_watch_is_killed(self) -> None:
-        self.world.kill()
-
     @invariant()
     def few_batches_are_out(self) -> None:
         assert self.world.state.counts()["batches_out"] <= MOST_BATCHES_OUT
@@ -354,11 +368,8 @@ class Folder(RuleBasedStateMachine):
         if is_heard:
             self.world.hint([name])
 
-    def teardown(self) -> None:
-        try:
-            come_to_rest(self.world)
-        finally:
-            self.world.close()
+    def come_to_rest(self) -> None:
+        come_to_rest(self.world)
 
 
 def come_to_rest(world: World) -> None:
@@ -377,12 +388,11 @@ def come_to_rest(world: World) -> None:
         assert all(one != two for one, two in itertools.pairwise(of_it))
 
 
-class HotFolder(RuleBasedStateMachine):
-    """Documents are dropped under names that come again; the watch is killed at any moment."""
+class HotFolder(_Watched):
+    """Documents are dropped under names that come again."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.world = World(is_hot=True)
+        super().__init__(is_hot=True)
         hot_folder.make_hot_folders(self.world.spec)
         self.n = 0
         self.dropped: list[str] = []
@@ -398,42 +408,18 @@ class HotFolder(RuleBasedStateMachine):
         self.dropped.append(f"version {self.n}")
 
     @rule()
-    def a_round_later(self) -> None:
-        self.world.round()
-        self.world.now += 1
-
-    @rule()
-    def all_goes_out(self) -> None:
-        self.world.go_out()
-
-    @rule()
     def killed_in_the_middle_of_claiming(self) -> None:
         settled = self.world.state.settled()
         hot_folder.claim_files(self.world.spec, settled, self.world.state.claimed())
         self.world.kill()
 
-    @rule()
-    def a_run_begins(self) -> None:
-        self.world.begin()
-
-    @rule(status=st.sampled_from(["completed", "completed", "failed", "crashed", "interrupted"]))
-    def a_run_ends(self, status: str) -> None:
-        self.world.end(status)
-
-    @rule()
-    def the_watch_is_killed(self) -> None:
-        self.world.kill()
-
-    def teardown(self) -> None:
-        try:
-            self.world.calm()
-            assert sorted(text or "" for _, text in self.world.done) == sorted(self.dropped)
-            done = self.world.contents(self.world.root / "done")
-            assert sorted(done.values()) == sorted(self.dropped)
-            assert self.world.contents(self.world.spec.processing) == {}
-            assert self.world.contents() == {}
-        finally:
-            self.world.close()
+    def come_to_rest(self) -> None:
+        self.world.calm()
+        assert sorted(text or "" for _, text in self.world.done) == sorted(self.dropped)
+        done = self.world.contents(self.world.root / "done")
+        assert sorted(done.values()) == sorted(self.dropped)
+        assert self.world.contents(self.world.spec.processing) == {}
+        assert self.world.contents() == {}
 
 
 _few = settings(
