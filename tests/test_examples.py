@@ -430,15 +430,16 @@ def test_contracts_have_their_quotes_or_wait(tmp_path: Path) -> None:
 def test_minutes_become_actions_of_people_and_days_that_stand_in_them(tmp_path: Path) -> None:
     pipeline = copied("minutes", tmp_path, "ferry-office.txt")
     report = run(pipeline, options=RunOptions(local=True))
-    # Models differ by processor in what they say, so the minutes may also be quarantined.
-    assert report.exit_status() in (0, 3), report.message
-    minutes = (pipeline.parent / "inbox" / "ferry-office.txt").read_text(encoding="utf-8")
-    text = (pipeline.parent / "out" / "ACTIONS.md").read_text(encoding="utf-8")
-    actions = re.findall(r"^- ([\w ]+): .+ \(by (\d+ \w+)\)$", text, re.MULTILINE)
-    assert len(actions) == text.count("\n- ")
-    assert bool(actions) == (report.exit_status() == 0)
-    assert all(who in minutes and due in minutes for who, due in actions)
     assert report.calls <= 4, "asked once and mended at most three times"
+    file = pipeline.parent / "out" / "ACTIONS.md"
+    # Models differ by processor in what they say, so the only minutes may also be quarantined.
+    assert report.exit_status() == (0 if file.exists() else 3), report.message
+    if file.exists():
+        minutes = (pipeline.parent / "inbox" / "ferry-office.txt").read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
+        actions = re.findall(r"^- ([\w ]+): .+ \(by (\d+ \w+)\)$", text, re.MULTILINE)
+        assert len(actions) == text.count("\n- ") > 0
+        assert all(who in minutes and due in minutes for who, due in actions)
 
 
 def test_a_folder_is_translated_part_by_part_into_the_language_that_is_checked(
