@@ -235,13 +235,14 @@ def numbers_in(
     rest = Untaken(text)
     yield from _codes_in(text, rest)
     words = DirectionWords(lower_case(text))
-    _blank_added_halves(text, rest)
+    has_halves = _blank_added_halves(text, rest)
     for numbers in (_digit_fractions_in, _of_han_scales, _of_halves, _lasting_in, _shares_in):
         for number in numbers(text, rest.text, words):
             yield number
             rest.take(number.start, number.end)
     for found in _BODY.finditer(rest.text):
-        if fits is not None and not (fits(found[0]) or _has_half_after(text, found.end())):
+        is_halved = has_halves and _has_half_after(text, found.end())
+        if fits is not None and not (is_halved or fits(found[0])):
             rest.take(found.start(), _end_of_scale(text, found.end()))
             continue
         number = _of_digits(text, found, words)
@@ -568,12 +569,14 @@ def _with_half(text: str, at: int, values: tuple[float, ...]) -> tuple[int, tupl
     return found.end(), tuple(one + share for one in values)
 
 
-def _blank_added_halves(text: str, rest: Untaken) -> None:
-    """Blank `and a half` where it belongs to the number before."""
-    for found in AND_HALF.finditer(text):
-        begin = max(0, found.start() - _MOST_BEFORE_CHARS)
-        if _is_after_number(rest.part(begin, found.start())):
-            rest.take(*found.span())
+def _blank_added_halves(text: str, rest: Untaken) -> bool:
+    """Blank `and a half` where it belongs to the number before; return whether there is one."""
+    found = [*AND_HALF.finditer(text)]
+    for one in found:
+        begin = max(0, one.start() - _MOST_BEFORE_CHARS)
+        if _is_after_number(rest.part(begin, one.start())):
+            rest.take(*one.span())
+    return bool(found)
 
 
 def _direction_at(text: str, start: int, end: int, words: DirectionWords) -> Direction:
