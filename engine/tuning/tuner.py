@@ -114,10 +114,10 @@ def tune(request: TuningRequest, settings: PoolSettings, report: ReportPhase) ->
     store = TunedCopyStore(settings.cache_dir)
     with _tuning_lock(store.folder, request.facts):
         folder = _blob_folder(settings)
-        _check_room(folder, request)
         stem = f".{request.facts.digest[:12]}-tuned"
         for left in folder.glob(f"{stem}.*part"):  # of runs that were killed
             left.unlink(missing_ok=True)
+        _check_room(folder, request)
         temporary = folder / f"{stem}.{os.getpid()}.part"
         try:
             result = _run_with_fallbacks(

@@ -204,6 +204,18 @@ def test_without_room_nothing_is_begun(
     )
 
 
+def test_what_a_killed_tune_left_makes_room_before_room_is_looked_for(
+    pool: PoolSettings, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_by_a_killed_one = pool.models_dir / "blobs" / f".{facts.digest[:12]}-tuned.1.part.F16.part"
+    left_by_a_killed_one.parent.mkdir(parents=True)
+    left_by_a_killed_one.touch()
+    monkeypatch.setattr(tuner, "read_disk", lambda folder: Disk(folder, 10**9, 10**8))
+    with pytest.raises(EngineError, match="needs up to"):
+        tune(TuningRequest(facts, "Q8_0", 1, (TEXT,)), pool, silent)
+    assert not left_by_a_killed_one.exists()
+
+
 def test_a_store_that_is_read_only_leaves_the_copy_in_the_cache(
     pool: PoolSettings, facts: ModelFacts, stand_in: Path, tmp_path: Path
 ) -> None:
@@ -325,10 +337,17 @@ _NO_BETTER = CopySpeeds(190.0, 50.0, 80.0)
     [
         (_THRICE, _TWICE, "F16"),
         (_TWICE, _THRICE, "BF16"),
+        (_THRICE, CopySpeeds(310.0, 50.0, 80.0), "F16"),
         (_NO_BETTER, _NO_BETTER, "Q8_0"),
         (CopySpeeds(300.0, 40.0, 80.0), CopySpeeds(400.0, 30.0, 80.0), "Q8_0"),
     ],
-    ids=["F16 is quickest", "BF16 is quickest", "slower with prompts", "slower alone"],
+    ids=[
+        "F16 is quickest",
+        "BF16 is quickest",
+        "BF16 by noise",
+        "slower with prompts",
+        "slower alone",
+    ],
 )
 def test_a_small_model_is_written_in_the_16_bits_that_are_quickest(
     tmp_path: Path,
@@ -349,6 +368,21 @@ def test_a_small_model_is_written_in_the_16_bits_that_are_quickest(
     monkeypatch.setattr(format_speeds, "MOST_WEIGHTS_IN_F16", 1000)
     tuning_process.make_copy(order_for(source, target), told.append)
     assert told[-1]["format"] == "Q8_0", "of a larger model it would be too large"
+
+
+def test_a_copy_that_only_reads_faster_and_answers_slower_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source.gguf"
+    write_trial_model(source, "Q6_K")
+    same, slow = CopySpeeds(100.0, 50.0, 80.0), CopySpeeds(300.0, 25.0, 80.0)
+    stand_in_speeds(monkeypatch, Q6_K=same, F16=slow, BF16=slow)
+    monkeypatch.setattr(tuning_process, "tensors_to_change", lambda *_: frozenset())
+    sent: list[dict[str, object]] = []
+    tuning_process.make_copy(order_for(source, tmp_path / "x"), sent.append)
+    assert sent[-1]["event"] == "broken"
+    assert "write one answer more slowly; nothing was made." in str(sent[-1]["why"])
+    assert sorted(tmp_path.iterdir()) == [source]
 
 
 def matrix_format(path: Path) -> str:
