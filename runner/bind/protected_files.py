@@ -34,6 +34,17 @@ _SCRIPTS = (".py", ".sh", ".bash", ".zsh", ".js", ".mjs", ".ts", ".rb", ".pl", "
             ".awk", ".jq", ".sql", ".ps1", ".bat", ".cmd", ".jar")  # fmt: skip
 _ELF = b"\x7fELF"
 
+PAGE_START = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="generator" content="Paddock">
+"""
+JUNIT_START = '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="paddock" '
+TESTS_START, RUN_START = "## Paddock tests: ", "## Paddock run of "
+REPORT_STARTS = (PAGE_START, JUNIT_START, TESTS_START, RUN_START)
+"""By which a file is known as an earlier report, which a new one may replace."""
+
 
 @dataclass(frozen=True)
 class WriteRefusal:
@@ -191,3 +202,24 @@ def output_refusal(path: Path, example: str) -> str | None:
     if not os.access(path, os.W_OK) and (why := write_refusal(path.parent)) is not None:
         return f"'{path}' cannot be written: {why}.\n  Name another place."
     return None
+
+
+def report_refusal(path: Path, example: str, inputs: Iterable[str | Path]) -> str | None:
+    """Return why a report may not replace what is at a path, and a remedy; None: it may."""
+    remedy = f"Name another file, such as '{example}'"
+    own = files.identity(path)
+    if own is not None and own in map(files.identity, inputs):
+        return f"'{path}' is read by this command.\n  {remedy}."
+    if path.is_file() and not _is_empty_or_report(path):
+        return f"'{path}' exists, and is no report of Paddock.\n  {remedy}, or remove it."
+    return None
+
+
+def _is_empty_or_report(file: Path) -> bool:
+    starts = tuple(start.encode() for start in REPORT_STARTS)
+    try:
+        with file.open("rb") as stream:
+            head = stream.read(max(map(len, starts)))
+    except OSError:
+        return False
+    return not head or head.startswith(starts)

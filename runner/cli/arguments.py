@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -216,21 +216,37 @@ def _similar_file(path: Path) -> str:
     return f"\n  Did you mean '{path.parent / near[0]}'?" if near else ""
 
 
-def require_writable(target: Path, example: str) -> Path:
-    """Return the target of an output option.
+def require_writable(
+    target: Path, example: str, *, reads: Iterable[str | Path] | None = None
+) -> Path:
+    """Return the target of an output option; with `reads`, the command's inputs, of a report.
 
     Raises:
-        CommandError: it is a folder, a reserved or YAML file, or its folder is not writable.
+        CommandError: it is a folder, a reserved or YAML file, or its folder is not writable. Of a
+            report: it is an input, or exists and is no report of ours.
     """
-    from paddock.runner.bind.protected_files import output_refusal
+    from paddock.runner.bind.protected_files import output_refusal, report_refusal
 
-    if (refusal := output_refusal(target, example)) is not None:
+    refusal = output_refusal(target, example)
+    if refusal is None and reads is not None:
+        refusal = report_refusal(target, example, reads)
+    if refusal is not None:
         raise CommandError(refusal)
     return target
 
 
+def require_reports(targets: Mapping[str, Path | None], reads: Iterable[str | Path] = ()) -> None:
+    """Check the targets of reports, each with an example of a name, as `require_writable`."""
+    inputs = list(reads)
+    for example, target in targets.items():
+        if target is not None:
+            require_writable(target, example, reads=inputs)
+
+
 def remove_old_reports(*targets: Path | None) -> None:
     """Remove reports of earlier runs: one that ends before it writes its own leaves none.
+
+    `require_reports` was called before.
 
     Raises:
         OSError: one cannot be removed.
@@ -340,6 +356,12 @@ def parse_inputs(given: list[str] | None) -> dict[str, str]:
             raise CommandError(f"Input '{name}' is given twice.\n  Leave one of them out.")
         inputs[name] = value
     return inputs
+
+
+def option_values(given: Sequence[str] | None) -> list[str]:
+    """Return the values of `name=value,value` options, whole and apart, before these are read."""
+    values = [pair.partition("=")[2] for pair in given or ()]
+    return [*values, *(one for value in values for one in value.split(","))]
 
 
 def given_settings(**options: object) -> dict[str, object]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
+from paddock.runner.bind.protected_files import PAGE_START
+
 COLOUR_CSS = """
 :root{--paper:#fff;--ink:#1c2128;--soft:#59636e;--line:#818b98;--box:#f6f8fa;--block:#fbfcfd;
 --done:#1a7f37;--fresh:#0969da;--failed:#cf222e;--running:#9a6700;--left:#656d76;--wait:#c9d1d9;
@@ -119,11 +121,7 @@ td::before{content:attr(data-head) ": ";color:var(--soft)}
 def html_page(title: str, parts: Iterable[str]) -> str:
     """Return a page with these parts, which must be escaped already."""
     body = "\n".join(parts)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{_CONTENT_POLICY}">
+    return f"""{PAGE_START}<meta http-equiv="Content-Security-Policy" content="{_CONTENT_POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <title>{escape(title)}</title>

@@ -18,6 +18,7 @@ from xml.etree import ElementTree as ET
 from paddock.engine.system.files import write_output
 from paddock.engine.system.text import one_line, shorten
 from paddock.pipelines.errors import PipelineError
+from paddock.runner.bind.protected_files import JUNIT_START, RUN_START, TESTS_START
 from paddock.runner.progress.report import STATES, ItemReport, Report
 
 ReplySource = Literal["live", "record", "replay"]
@@ -190,11 +191,12 @@ MAX_CASE_CHARS = 20_000  # of one case: GitLab refuses reports that are too larg
 def junit_xml(suites: Iterable[SuiteResult]) -> str:
     found = list(suites)
     total = count_cases(found)
-    root = ET.Element("testsuites", _total_attributes(total, sum(suite.seconds for suite in found)))
+    numbers = _total_attributes(total, sum(suite.seconds for suite in found))
+    root = ET.Element("testsuites", {"name": "paddock"} | numbers)
     for suite in found:
         _add_suite(root, suite)
     ET.indent(root)
-    head = '<?xml version="1.0" encoding="UTF-8"?>\n'
+    head = JUNIT_START.partition("<testsuites")[0]
     return head + ET.tostring(root, encoding="unicode") + "\n"
 
 
@@ -247,7 +249,7 @@ MAX_SUMMARY_CHARS = 200_000  # GitHub takes 1 MiB from a step
 def suites_markdown(suites: Iterable[SuiteResult]) -> str:
     """Return a summary of tests, failures first."""
     found = list(suites)
-    lines = [f"## Paddock tests: {counts_text(found) or 'no tests'}", ""]
+    lines = [f"{TESTS_START}{counts_text(found) or 'no tests'}", ""]
     cases = [(suite, case) for suite in found for case in suite.cases]
     cases.sort(key=lambda one: one[1].word not in ("failed", "error"))
     rows = [
@@ -271,7 +273,7 @@ def suites_markdown(suites: Iterable[SuiteResult]) -> str:
 
 def run_markdown(report: Report) -> str:
     """Return a summary of a run: failures, then numbers."""
-    lines = [f"## {_table_cell(report.pipeline)}: {report.status}", ""]
+    lines = [f"{RUN_START}{_table_cell(report.pipeline)}: {report.status}", ""]
     if report.message:
         lines += [_table_cell(report.message), ""]
     bad = [item for item in report.items if item.state in ("failed", "quarantined")]

@@ -26,10 +26,11 @@ from paddock.runner.cli.arguments import (
     StratifyOption,
     given_settings,
     item_sample,
+    option_values,
     parse_inputs,
     pipeline_file,
     remove_old_reports,
-    require_writable,
+    require_reports,
 )
 from paddock.runner.cli.commands.validate_plan_run import plan_text
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
@@ -155,10 +156,9 @@ def compare_variants(flags: CompareFlags) -> int:
     Each combination of values is a variant. Calls are never made twice: the same command goes on,
     and a variant that is added costs only itself.
     """
-    for target, example in ((flags.junit, "junit.xml"), (flags.html, "compare.html")):
-        if target is not None:
-            require_writable(target, example)
-    remove_old_reports(flags.junit, flags.html)
+    reads = [*option_values(flags.inputs), *option_values(flags.prompts)]
+    reads += [str(file) for file in (flags.gold, flags.against) if file is not None]
+    require_reports({"junit.xml": flags.junit, "compare.html": flags.html}, reads)
     path = pipeline_file(HERE if flags.file is None else flags.file, "compare")
     plan = read_plan(path)
     check(plan)
@@ -273,6 +273,8 @@ def _compared(
         budget_s=_seconds(flags.budget),
         sample=item_sample(flags.sample, flags.limit, flags.seed, flags.stratify),
     )  # fmt: skip
+
+    remove_old_reports(flags.junit, flags.html)
 
     def watch(variant: Variant) -> AbstractContextManager[Observer]:
         console.print_err(console.printable_line(variant.name))

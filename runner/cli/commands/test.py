@@ -24,7 +24,7 @@ from paddock.runner.cli.arguments import (
     item_sample,
     pipeline_file,
     remove_old_reports,
-    require_writable,
+    require_reports,
 )
 from paddock.runner.cli.exit_status import CommandError, with_exit_status
 from paddock.runner.progress import console
@@ -93,13 +93,8 @@ def test(flags: PipelineTestFlags) -> int:
     junit, summary, report = flags.junit, flags.summary, flags.report
     if flags.record and flags.replay:
         raise CommandError("Use `--record` or `--replay`, not both.")
-    for target, example in (
-        (junit, "junit.xml"),
-        (summary, "summary.md"),
-        (report, "tests.html"),
-    ):
-        if target is not None:
-            require_writable(target, example)
+    targets = {"junit.xml": junit, "summary.md": summary, "tests.html": report}
+    require_reports(targets, flags.files or ())
     remove_old_reports(junit, summary, report)
     try:
         return _test(flags)

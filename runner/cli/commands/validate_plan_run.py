@@ -38,10 +38,11 @@ from paddock.runner.cli.arguments import (
     YesOption,
     given_settings,
     item_sample,
+    option_values,
     parse_inputs,
     pipeline_file,
     remove_old_reports,
-    require_writable,
+    require_reports,
     warn_of_model_with_same_name,
 )
 from paddock.runner.cli.exit_status import DONE, FAILED, WRONG, CommandError, with_exit_status
@@ -520,9 +521,8 @@ def run(flags: RunFlags) -> int:
     YAML; the summary of the run then goes to stderr, too.
     """
     junit, summary, report = flags.junit, flags.summary, flags.report
-    for target, name in ((report, "run.html"), (junit, "junit.xml"), (summary, "summary.md")):
-        if target is not None:
-            require_writable(target, name)
+    targets = {"run.html": report, "junit.xml": junit, "summary.md": summary}
+    require_reports(targets, option_values(flags.inputs))
     remove_old_reports(report, junit, summary)
     with CiReports(Path(flags.file or HERE), junit, summary).written_on_error():
         return _run(flags)

@@ -36,7 +36,7 @@ def test_githubs_own_summary_is_added_to(tmp_path: Path) -> None:
     write_reports([run_as_suite(RUN, "p.yaml")], run_markdown(RUN), environ=environ)
     text = place.read_text("utf-8")
     assert text.startswith("# before\n## Paddock tests")
-    assert "## digest: completed" in text
+    assert "## Paddock run of digest: completed" in text
     write_reports(
         [SUITE],
         suites_markdown([SUITE]),

@@ -55,6 +55,7 @@ FORM = """\
       <xs:attribute name="skipped" type="xs:nonNegativeInteger" use="required"/>
       <xs:attributeGroup ref="numbers"/>
     </xs:complexType></xs:element></xs:sequence>
+    <xs:attribute name="name" type="xs:string"/>
     <xs:attributeGroup ref="numbers"/>
   </xs:complexType></xs:element>
 </xs:schema>"""
@@ -78,7 +79,13 @@ def test_each_case_says_how_it_went() -> None:
     root = read(
         junit_xml([SuiteResult("p", "p.yaml", cases, ("stale",)), SuiteResult("q", "q.yaml", ())])
     )
-    assert dict(root.attrib) == {"tests": "5", "failures": "1", "errors": "1", "time": "1.500"}
+    assert dict(root.attrib) == {
+        "name": "paddock",
+        "tests": "5",
+        "failures": "1",
+        "errors": "1",
+        "time": "1.500",
+    }
     told = {
         case.get("name"): [(one.tag, one.get("message"), one.text) for one in case]
         for case in root[0]

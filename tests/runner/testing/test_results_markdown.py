@@ -53,7 +53,7 @@ def test_a_run_tells_what_was_not_done_and_its_numbers() -> None:
         notes=("a note",),
     )
     assert run_markdown(report) == (
-        "## digest: quarantined\n\n"
+        "## Paddock run of digest: quarantined\n\n"
         "| not done | state | why |\n|---|---|---|\n"
         "| b\\|c.pdf | quarantined | it is \\`encrypted\\`. |\n\n"
         "| new | quarantined |\n|---|---|\n| 1 | 1 |\n\n"

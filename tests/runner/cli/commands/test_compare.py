@@ -84,6 +84,38 @@ def test_a_wrong_option_is_a_sentence_and_status_2(
     assert bills.made.chats == []
 
 
+@pytest.mark.parametrize("target", ["gold.csv", "prompts/b.md", "earlier.json", "inbox/00.txt"])
+@pytest.mark.parametrize("option", ["--junit", "--html"])
+def test_a_report_never_replaces_a_file_that_is_no_report(
+    bills: Bills, option: str, target: str
+) -> None:
+    file = bills.folder / target
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        file.write_text('{"variants": [], "quality": "valid"}\n')
+    before = file.read_bytes()
+    done = compare(".", option, target)
+    assert done.exit_code == 2
+    assert f"'{target}' exists, and is no report of Paddock." in done.stderr
+    assert (file.read_bytes(), bills.made.chats) == (before, [])
+
+
+def test_a_report_never_replaces_what_the_command_reads(bills: Bills) -> None:
+    (bills.folder / "prompts" / "empty.md").write_text("")
+    done = compare(".", "--prompt", "bill=prompts/b.md,prompts/empty.md", "--html",
+                   "prompts/../prompts/empty.md")  # fmt: skip
+    assert done.exit_code == 2
+    assert "is read by this command." in done.stderr
+
+
+def test_a_wrong_option_leaves_an_earlier_report(bills: Bills) -> None:
+    assert compare(".", "--html", "compare.html", "--junit", "j.xml").exit_code == 0
+    assert compare(".", "--html", "compare.html", "--prompt", "nope=x.md").exit_code == 2
+    assert compare(".", "--junit", "j.xml", "--seed", "1").exit_code == 2
+    assert (bills.folder / "compare.html").exists() and (bills.folder / "j.xml").exists()
+    assert compare(".", "--html", "compare.html", "--junit", "j.xml").exit_code == 0
+
+
 def test_what_people_decided_is_gold(bills: Bills) -> None:
     from paddock.runner.ledger.ledger import Ledger
     from paddock.runner.ledger.reviews import ReviewStore

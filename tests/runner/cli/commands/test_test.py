@@ -139,6 +139,29 @@ def test_a_file_that_is_wrong_is_an_error_for_ci_and_no_older_report_is_left(fil
     assert "promt" not in Path("j.xml").read_text()
 
 
+@pytest.mark.parametrize("verb", ["test", "run"])
+@pytest.mark.parametrize("option", ["--junit", "--report", "--summary"])
+def test_a_report_never_replaces_a_file_that_is_no_report(
+    file: Path, verb: str, option: str
+) -> None:
+    other = file.parent / "cases.csv"
+    other.write_text("name\nharbour\n")
+    ended = paddock(verb, ".", option, "cases.csv", cwd=file.parent)
+    assert ended.status == 2
+    assert "'cases.csv' exists, and is no report of Paddock." in ended.err
+    assert "or remove it." in ended.err
+    assert other.read_text() == "name\nharbour\n"
+
+
+@pytest.mark.parametrize("flag", ["junit", "report", "summary"])
+def test_a_report_replaces_an_earlier_one_and_an_empty_file(file: Path, flag: str) -> None:
+    target = file.parent / "report"
+    target.touch()
+    assert command(["."], only=["says hello"], **{flag: target}) == 0
+    assert command(["."], **{flag: target}) == 4
+    assert "says goodbye" in target.read_text("utf-8")
+
+
 @pytest.mark.parametrize(
     "hook", yaml.safe_load(HOOKS.read_text("utf-8")), ids=lambda one: one["id"]
 )
