@@ -212,11 +212,12 @@ def _save_cassette(
     """Write the cassette when recording; return notes, for example about stale replies."""
     if cassette is None:
         return ()
-    stale = len(cassette.unused)
+    is_part = bool(subject.n_left_out)  # replies that others of its rows need are no stale ones
+    stale = 0 if is_part else len(cassette.unused)
     if source == "record":
         if any(turn.is_error for turn in turns):
             return ("nothing was recorded, because the test could not run",)
-        if not cassette.write(subject.test.name):
+        if not cassette.write(subject.test.name, keeps_stale=is_part):
             return ()
         dropped = f", {_replies_text(stale)} removed" if stale else ""
         return (f"recorded {subject.shown_cassette}{dropped}",)

@@ -125,6 +125,18 @@ def test_a_sample_of_the_rows_is_the_same_each_time(tmp_path: Path) -> None:
         data.case(sample=ItemSample(2, by="case.colour"))
 
 
+def test_a_sample_keeps_the_recorded_replies_of_rows_that_are_left_out(tmp_path: Path) -> None:
+    data = Data(tmp_path)
+    data.case("record")
+    for sample in (ItemSample(1), ItemSample(1, is_first=True)):
+        assert not any("removed" in note for note in data.case("record", sample=sample).notes)
+        replayed = data.case("replay", pool=Nobody(), sample=sample)
+        assert not any("stale" in note for note in replayed.notes)
+        assert data.case("replay", pool=Nobody()).turns == (True, True, True, False)
+    data.rows(ROWS.replace("the tram,road\n", ""))
+    assert "1 recorded reply removed" in data.case("record", sample=ItemSample(9)).notes[-1]
+
+
 def test_a_row_that_cannot_run_does_not_pass_and_the_others_go_on(tmp_path: Path) -> None:
     data = Data(tmp_path)
     data.edit("{text: str}", "{text: {type: int}}")
