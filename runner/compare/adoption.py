@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from paddock.pipelines.errors import PipelineError
@@ -24,13 +25,23 @@ class CannotAdopt(Exception):
     """The file is written in a way that cannot be changed safely; one sentence."""
 
 
-def adopted_text(text: str, file: str, variant: Variant) -> str:
-    """Return the text of a pipeline's file with a variant's values.
+def adopted_text(text: str, file: str, variant: Variant, compared: Mapping[str, Any]) -> str:
+    """Return the text of a pipeline's file with a variant's values; `compared`: its data then.
 
     Raises:
-        CannotAdopt: it has to be changed by hand.
+        CannotAdopt: it has to be changed by hand, or was changed since: a change's place, such as
+            the second step, may be another step's now.
     """
-    wanted = variant.data(parse_yaml(text, file).data)
+    try:
+        is_same = parse_yaml(text, file).data == compared
+    except PipelineError:
+        is_same = False
+    if not is_same:
+        raise CannotAdopt(
+            f"{file} was changed while its variants were compared, so '{variant.name}' is not "
+            "adopted. Compare again: known calls are not made again."
+        )
+    wanted = variant.data(compared)
     new = text
     try:
         for change in variant.changes:

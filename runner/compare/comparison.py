@@ -31,10 +31,6 @@ QUALITY_WORDS = {
 """Of what variants are tested for, the first that is known."""
 
 
-_ROUNDED = 5e-5
-"""Scores in JSON have four digits."""
-
-
 @dataclass(frozen=True, slots=True)
 class FieldFigures:
     """How one field agrees with gold."""
@@ -175,38 +171,6 @@ class Comparison:
             "notes": list(self.notes),
         }
 
-    def losses(self, earlier: Mapping[str, Any], allowed: float) -> Iterator[str]:
-        """Yield a sentence for each variant that is worse than in an earlier result's JSON.
-
-        Variants are compared by their names; one alone with one alone, whatever their names.
-
-        Raises:
-            NothingShared: no variant, or no item, is in both.
-        """
-        if earlier["quality"] != self.quality:
-            words = QUALITY_WORDS[self.quality]
-            raise NothingShared(f"it has no '{self.quality}' ({words}) to compare with.")
-        before = {one["name"]: one["scores"] for one in earlier["variants"]}
-        sound = [one for one in self.variants if one.run.fault is None]
-        if len(before) == len(sound) == 1:
-            before = {sound[0].name: next(iter(before.values()))}
-        pairs = [(one, before[one.name]) for one in sound if one.name in before]
-        shared = [(one, old, [key for key in one.scores if key in old]) for one, old in pairs]
-        if sound and not any(keys for _, _, keys in shared):
-            raise NothingShared("no variant and item of it is in this comparison.")
-        for one, old, keys in shared:
-            test = paired_test([old[key] for key in keys], [one.scores[key] for key in keys])
-            if -test.difference > allowed + _ROUNDED:
-                words, n = QUALITY_WORDS[self.quality], counted(len(keys), "item")
-                yield (
-                    f"{one.name}: {words} fell by {-test.difference:.3f} on {n}, more than the "
-                    f"{allowed:g} that is allowed (p = {test.p:.3f})."
-                )
-
-
-class NothingShared(Exception):
-    """Two results that cannot be compared; the end of a sentence."""
-
 
 @dataclass(frozen=True, slots=True)
 class GoldSource:
@@ -261,24 +225,44 @@ def _rights(
 ) -> tuple[_Rights, Mapping[str, FieldMetric], Gold | None]:
     """Return what is right for each item, the metrics of its fields, and the gold that counts."""
     schema = next((run.schema for run in runs if run.schema is not None), None)
+    if not keys:  # a gold row whose item could not be run is no fault of the gold
+        return {}, {}, source.given
     items = [one for run in runs for one in run.items.values()]
-    given, names = source.given, {one.gold_key: one.key for one in items if one.gold_key}
+    given, by_name = source.given, dict[str, dict[str, None]]()  # gold key → its items
+    for one in items:
+        if one.gold_key:
+            by_name.setdefault(one.gold_key, {})[one.key] = None
     if given is None:
         told = {one.key: one.gold for one in items if one.gold is not None}
         rows = [GoldRow(key, _fields_of(value), f"item '{key}'") for key, value in told.items()]
         if not rows:
             return {}, {}, None
-        given, names = Gold(tuple(rows), "another step's answers"), {}
-    by_name = {name: key for name, key in names.items() if name is not None}
+        given, by_name = Gold(tuple(rows), "another step's answers"), {}
     is_part = any(run.n_unsampled for run in runs)  # gold of the other items is no fault
     kept = given.of_step(step, [*(by_name or keys)], _properties(schema), is_part=is_part)
     metrics = {one.name: one for one in field_metrics(schema, kept.values(), source.chosen)}
     unknown = [name for name in source.chosen if name not in metrics]
     remarks = [f"`gold.metrics`: no gold has the field '{name}'." for name in unknown]
     rights, kept = kept.fitting(metrics.values())
-    found = {by_name.get(name, name): fields for name, fields in rights.items()}
+    doubled = {name: [*by_name[name]] for name in rights if len(by_name.get(name, ())) > 1}
+    remarks += [*_doubled_remarks(doubled, kept.origin)]
+    found = {
+        key: fields
+        for name, fields in rights.items()
+        if name not in doubled
+        for key in by_name.get(name, (name,))
+    }
     ordered = {key: found[key] for key in keys if key in found}
     return ordered, metrics, replace(kept, notes=(*kept.notes, *remarks))
+
+
+def _doubled_remarks(doubled: Mapping[str, Sequence[str]], origin: str) -> Iterator[str]:
+    for name, (first, second, *_) in [*doubled.items()][:1]:
+        n = counted(len(doubled), "row")
+        yield (
+            f"{origin}: {n} that may be about several items do not count, such as '{name}': "
+            f"'{first}' or '{second}'. Write a `gold.key` that differs for each, as `doc.relpath`."
+        )
 
 
 def _properties(schema: Any) -> tuple[str, ...]:

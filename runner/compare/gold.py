@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
-from paddock.engine.system.text import counted
+from paddock.engine.system.text import cell_text, counted
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.reviews import Review
 from paddock.runner.review.exchange import gold_jsonl
@@ -29,6 +29,7 @@ REVIEWS_WORDS = (
 _KEY_COLUMNS = ("item", "key")
 _DECISION_COLUMNS = frozenset(("decision", "value", "step", "item"))
 _MOST_FAULTS = 20
+_MOST_ABSENT = 3
 
 
 class UnreadableGold(Exception):
@@ -65,6 +66,7 @@ class Gold:
         What is about an unknown item or field becomes a note; `is_part`: there are other items.
         """
         kept: dict[str, GoldRow] = {}
+        absent: list[GoldRow] = []
         notes: list[str] = []
         known = frozenset(keys)
         unknown = dict.fromkeys(
@@ -73,11 +75,8 @@ class Gold:
         for row in self.rows:
             if row.step not in ("", step):
                 continue
-            if row.key not in known and is_part:
-                continue
             if row.key not in known:
-                remedy = did_you_mean(row.key, keys)
-                notes.append(f"{row.place}: there is no item '{row.key}'. {remedy}")
+                absent += [] if is_part else [row]
             elif row.key in kept:
                 first = kept[row.key].place
                 notes.append(f"{row.place}: item '{row.key}' is here twice; {first} counts.")
@@ -89,7 +88,9 @@ class Gold:
             for name in unknown
         ]
         rows = tuple(row for row in kept.values() if row.fields)
-        return Gold(rows, self.origin, (*self.notes, *columns, *_bounded(notes)))
+        return Gold(
+            rows, self.origin, (*self.notes, *columns, *_absent(absent, keys), *_bounded(notes))
+        )
 
     def fitting(self, metrics: Iterable[FieldMetric]) -> tuple[dict[str, dict[str, Any]], Gold]:
         """Return item → field → value as the metrics compare it, and the gold with its faults."""
@@ -116,6 +117,15 @@ class Gold:
         return found
 
 
+def _absent(rows: Sequence[GoldRow], keys: Sequence[str]) -> Iterator[str]:
+    """Yield sentences on rows whose items are not there; a nearest name takes its time."""
+    for row in rows[:_MOST_ABSENT]:
+        yield f"{row.place}: there is no item '{row.key}'. {did_you_mean(row.key, keys)}"
+    if len(rows) > _MOST_ABSENT:
+        more = counted(len(rows) - _MOST_ABSENT, "more row")
+        yield f"{rows[0].place.rpartition(':')[0]}: the items of {more} are not there."
+
+
 def _bounded(notes: Sequence[str]) -> Iterator[str]:
     yield from notes[:_MOST_FAULTS]
     if len(notes) > _MOST_FAULTS:
@@ -140,13 +150,15 @@ def read_gold(text: str, name: str, key_column: str = "") -> Gold:
     places = [f"{name}:{line}" for line in lines]
     if set(table.columns) >= _DECISION_COLUMNS:
         return _decisions(table.rows, places, name)
+    if not table.columns:
+        raise UnreadableGold(f"{name} is empty: it has no row.")
     wanted = (key_column, *_KEY_COLUMNS)
     column = next((one for one in wanted if one in table.columns), table.columns[0])
     if len(table.columns) < 2:
         raise UnreadableGold(f"{name}: there is no column besides '{column}'. Add the fields.")
     rows = [
         GoldRow(
-            str(row.get(column) or ""),
+            cell_text(row.get(column)),
             _fields_of({name: value for name, value in row.items() if name != column}),
             place,
         )
@@ -172,7 +184,7 @@ def _decisions(rows: Sequence[Mapping[str, Any]], places: Sequence[str], name: s
             continue
         fields = value if isinstance(value, dict) else {"": value}
         step = str(row.get("step") or "")
-        found.append(GoldRow(str(row.get("item") or ""), fields, place, step))
+        found.append(GoldRow(cell_text(row.get("item")), fields, place, step))
     rejected = counted(n_rejected, "rejected answer")
     notes = (f"{name}: {rejected} without a right one do not count.",) if n_rejected else ()
     return Gold(tuple(found), f"{name} ({REVIEWS_WORDS})", notes)

@@ -8,7 +8,7 @@ place; what it cannot read in an answer is wrong.
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -114,17 +114,18 @@ def _format_of(schema: Any, name: str) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether it is a number that a float can hold: integers of JSON have no bounds."""
+    is_numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_numeric and abs(value) <= sys.float_info.max
 
 
 def _number_in(value: Any) -> float | None:
     """Return a number, or the one that a text is."""
-    if _is_number(value):
-        return float(value)
     try:
-        return float(value) if isinstance(value, str) else None
+        number = float(value) if isinstance(value, str) else value
     except ValueError:
         return None
+    return float(number) if _is_number(number) else None
 
 
 def _list_in(text: str) -> Any:

@@ -19,6 +19,7 @@ from typing import Any
 from paddock.engine.errors import EngineError
 from paddock.engine.request import Pool
 from paddock.engine.system.samples import ItemSample
+from paddock.engine.system.text import cell_text
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.plan import Plan
 from paddock.runner import api
@@ -299,7 +300,7 @@ class _ScopeReader:
             answer,
             output=said.get("text") if output is None else output,
             evidence=said.get("evidence"),
-            gold_key=None if result.get("key") is None else str(result["key"]),
+            gold_key=None if result.get("key") is None else cell_text(result["key"]),
             gold=result.get("gold"),
         )
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import ValidationError
 
 from paddock.engine.system.files import write_output
 from paddock.pipelines.keys import NumberMetricKeys, parse_seconds
@@ -37,9 +37,15 @@ from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit
 from paddock.runner.cli.run_display import run_observer
 from paddock.runner.compare import comparison_page, comparison_text
 from paddock.runner.compare.adoption import CannotAdopt, adopted_text
-from paddock.runner.compare.comparison import Comparison, GoldSource, NothingShared, compare
+from paddock.runner.compare.comparison import Comparison, GoldSource, compare
 from paddock.runner.compare.gold import REVIEWS, Gold, UnreadableGold, gold_of_reviews, read_gold
 from paddock.runner.compare.judge import judge_variants
+from paddock.runner.compare.result_change import (
+    EarlierResult,
+    NothingShared,
+    ResultChange,
+    result_change,
+)
 from paddock.runner.compare.variant_runs import ComparedPipeline, run_variants
 from paddock.runner.compare.variants import VariantOptions, compared_step
 from paddock.runner.ledger.ledger import Ledger
@@ -50,7 +56,7 @@ from paddock.runner.testing.results import EXIT_TESTS_FAILED, junit_xml
 from paddock.steps.readers.text_encoding import NotText, decode_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from paddock.pipelines.keys import GoldKeys, MetricName
@@ -177,16 +183,16 @@ def compare_variants(flags: CompareFlags) -> int:
         console.print_json(found.as_json())
     else:
         console.print_out(comparison_text.comparison_text(found))
-    losses = [] if earlier is None else [*_losses(found, earlier, flags)]
-    for loss in losses:
-        console.print_err(console.printable_line(loss))
+    change = None if earlier is None else _changes(found, earlier, flags)
+    for line in () if change is None else (*change.shared, *change.losses):
+        console.print_err(console.printable_line(line))
     if chosen is not None:
-        _adopt(chosen, found, path, flags)
+        _adopt(chosen, found, plan, flags)
     if any(one.run.is_over_budget for one in found.variants):
         return BUDGET_USED
     if any(one.run.fault for one in found.variants):
         return FAILED
-    return EXIT_TESTS_FAILED if losses else DONE
+    return EXIT_TESTS_FAILED if change is not None and change.losses else DONE
 
 
 def _chosen(name: str, variants: Sequence[Variant]) -> Variant:
@@ -203,7 +209,7 @@ def _chosen(name: str, variants: Sequence[Variant]) -> Variant:
     raise CommandError(f"There is no variant '{name}' to adopt.\n  There are: {known}.")
 
 
-def _adopt(chosen: Variant, found: Comparison, path: Path, flags: CompareFlags) -> None:
+def _adopt(chosen: Variant, found: Comparison, plan: Plan, flags: CompareFlags) -> None:
     """Write a variant into the pipeline's file, and print what becomes stale.
 
     Raises:
@@ -212,8 +218,11 @@ def _adopt(chosen: Variant, found: Comparison, path: Path, flags: CompareFlags) 
     fault = next(one.run.fault for one in found.variants if one.run.variant == chosen)
     if fault is not None:
         raise CommandError(f"'{chosen.name}' is not adopted: {fault}")
+    document = plan.pipeline.document
+    path = Path(document.file)
     try:
-        new = adopted_text(path.read_bytes().decode("utf-8"), str(path), chosen)
+        text = path.read_bytes().decode("utf-8")
+        new = adopted_text(text, str(path), chosen, document.data)
     except CannotAdopt as error:
         raise CommandError(str(error)) from None
     write_output(path, new)
@@ -224,31 +233,32 @@ def _adopt(chosen: Variant, found: Comparison, path: Path, flags: CompareFlags) 
     write(plan_text(api.plan(path, parse_inputs(flags.inputs), settings=settings)))
 
 
-def _earlier(file: Path) -> Mapping[str, Any]:
+def _earlier(file: Path) -> EarlierResult:
     """Return an earlier result.
 
     Raises:
         CommandError: the file has none.
     """
     try:
-        told = json.loads(file.read_text("utf-8"))
-        if isinstance(told, dict) and told["variants"] and told["quality"]:
-            return told
+        return EarlierResult.model_validate_json(file.read_bytes(), strict=True)
     except OSError as error:
         raise CommandError(f"{file}: cannot be read: {error.strerror}.") from None
-    except (ValueError, KeyError):
-        pass
-    raise CommandError(f"{file}: this is no result of `paddock compare --json`.")
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(map(str, first["loc"]))
+        what = f" ({at}: {first['msg']})" if at else ""
+        words = f"{file}: this is no result of `paddock compare --json`{what}."
+        raise CommandError(words) from None
 
 
-def _losses(found: Comparison, earlier: Mapping[str, Any], flags: CompareFlags) -> Iterator[str]:
-    """Yield what is worse than before.
+def _changes(found: Comparison, earlier: EarlierResult, flags: CompareFlags) -> ResultChange:
+    """Return what is worse than before.
 
     Raises:
         CommandError: the two cannot be compared.
     """
     try:
-        yield from found.losses(earlier, flags.allow_loss)
+        return result_change(found, earlier, flags.allow_loss)
     except NothingShared as error:
         raise CommandError(f"{flags.against}: {error}") from None
 

@@ -99,6 +99,7 @@ class Bills(World):
         prompts: tuple[str, ...] = (),
         settings: tuple[str, ...] = (),
         step: str | None = None,
+        key: str = "doc.relpath",
         **options: Any,
     ) -> list[VariantRun]:
         """Run variants; `made` has the requests of this comparison."""
@@ -111,7 +112,7 @@ class Bills(World):
             compared_step(plan, variants, step),
             {},
             self.settings(),
-            key="doc.relpath",
+            key=key,
             pool=self.made,
             **options,
         )

@@ -29,8 +29,9 @@ steps:
 
 def adopted(text: str, folder: Path, **options: list[str]) -> str:
     file = folder / "pipeline.yaml"
-    (variant,) = VariantOptions(**options).variants(read_plan(file, text))
-    return adopted_text(text, str(file), variant)
+    plan = read_plan(file, text)
+    (variant,) = VariantOptions(**options).variants(plan)
+    return adopted_text(text, str(file), variant, plan.pipeline.document.data)
 
 
 def lines_changed(before: str, after: str) -> list[str]:
@@ -115,3 +116,14 @@ def test_a_layout_that_cannot_be_kept_is_a_sentence(tmp_path: Path) -> None:
         f"{tmp_path}/pipeline.yaml cannot be changed without losing its layout. Write by hand: "
         f"`bill.params.temperature=0.5`."
     )
+
+
+def test_a_file_that_was_changed_during_the_comparison_is_not_written(tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    plan = read_plan(file, BILLS)
+    (variant,) = VariantOptions(prompts=["bill=prompts/b.md"]).variants(plan)
+    other = "      - {id: lang, uses: chat, with: {model: clerk, prompt: {file: prompts/a.md}}}\n"
+    moved = BILLS.replace("      - id: bill\n", f"{other}      - id: bill\n")
+    for text in (moved, "steps: ["):
+        with pytest.raises(CannotAdopt, match="was changed while its variants were compared"):
+            adopted_text(text, str(file), variant, plan.pipeline.document.data)

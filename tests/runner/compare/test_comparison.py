@@ -12,6 +12,7 @@ from paddock.engine.request import ChatRequest
 from paddock.engine.system.samples import ItemSample
 from paddock.runner.compare.comparison_page import comparison_page
 from paddock.runner.compare.comparison_text import comparison_suites, comparison_text
+from paddock.runner.compare.result_change import EarlierResult, result_change
 from paddock.runner.testing.results import junit_xml
 from tests.runner.compare.bills import N_BILLS, Bills, clerk
 
@@ -155,3 +156,34 @@ def test_the_page_loads_nothing_and_marks_words_that_differ(bills: Bills) -> Non
     assert "http" not in page.replace("http-equiv", "")
     assert "<del>" in page and "<ins>" in page
     assert "Paired tests of agreement with gold" in page
+
+
+def test_a_gold_row_that_may_be_about_two_items_counts_for_neither(bills: Bills) -> None:
+    bills.write("inbox/more/00.txt", "Bill R-0: 0.50 for food.")
+    bills.edit("doc.relpath, metrics", "doc.name, metrics")
+    found = bills.compare(key="doc.name", models=MODELS)
+    assert (found.n_items, found.n_gold) == (N_BILLS + 1, N_BILLS - 1)
+    assert found.notes == (
+        "gold.csv: 1 row that may be about several items do not count, such as '00.txt': "
+        "'00.txt' or 'more/00.txt'. Write a `gold.key` that differs for each, as `doc.relpath`.",
+    )
+
+
+def test_where_no_variant_could_be_run_nothing_is_said_of_the_gold(bills: Bills) -> None:
+    found = bills.compare(prompts=("bill=prompts/none.md",))
+    assert [note.partition(":")[0] for note in found.notes] == ["bill=prompts/none.md"]
+
+
+def test_an_item_or_a_variant_that_only_the_earlier_result_has_is_a_loss(bills: Bills) -> None:
+    before = EarlierResult.model_validate(bills.compare(models=MODELS).as_json())
+    for n in range(2, N_BILLS):
+        (bills.folder / f"inbox/{n:02}.txt").unlink()
+    now = bills.compare(models=("clerk=small,other",))
+    change = result_change(now, before, 0.0)
+    assert change.shared == ("clerk=small: compared on 2 of 12 earlier items.",)
+    assert change.losses == (
+        "clerk=big: this variant of the earlier result is missing.",
+        "clerk=small: 10 earlier items missing, such as '02.txt'.",
+    )
+    sampled = Bills(bills.folder / "other").compare(models=MODELS, sample=ItemSample(5))
+    assert result_change(sampled, before, 0.0).losses == ()

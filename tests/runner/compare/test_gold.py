@@ -67,6 +67,8 @@ def test_json_lines_may_have_lists_and_a_text_answer_has_one_column() -> None:
         ("gold.txt", "x", "gold.txt: gold data must be a file of the kinds .csv, .json, .jsonl, "
          ".ndjson, .tsv."),
         ("gold.csv", "", "gold.csv is empty: it has no row."),
+        ("gold.json", "[]", "gold.json is empty: it has no row."),
+        ("gold.jsonl", "\n\n", "gold.jsonl is empty: it has no row."),
         ("gold.csv", "item\na\n", "gold.csv: there is no column besides 'item'. Add the fields."),
     ],
 )  # fmt: skip
@@ -74,6 +76,19 @@ def test_a_file_that_is_no_gold_is_a_sentence(name: str, text: str, words: str) 
     with pytest.raises(UnreadableGold) as caught:
         read_gold(text, name)
     assert str(caught.value) == words
+
+
+def test_numbers_and_booleans_are_keys_as_they_are_written() -> None:
+    lines = [f'{{"item": {key}, "n": 1}}' for key in ("0", "1.5", "true", '"a"')]
+    assert [*rows(read_gold("\n".join(lines), "gold.jsonl"))] == ["0", "1.5", "true", "a"]
+
+
+def test_many_rows_of_unknown_items_are_three_sentences_and_a_number() -> None:
+    lines = [f"{n}.txt,1" for n in range(5_000)]
+    keys = [f"{n}.pdf" for n in range(5_000)]
+    gold = read_gold("\n".join(["item,total", *lines]), "gold.csv").of_step("bill", keys, ())
+    assert gold.notes[0].startswith("gold.csv:2: there is no item '0.txt'.")
+    assert gold.notes[3:] == ("gold.csv: the items of 4,997 more rows are not there.",)
 
 
 @pytest.fixture

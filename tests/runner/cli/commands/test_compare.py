@@ -177,6 +177,7 @@ def test_a_result_that_is_worse_than_an_earlier_one_is_status_4(bills: Bills) ->
     (bills.folder / "main.json").write_text(before.stdout, "utf-8")
     same = compare(".", "--model", "clerk=big", "--against", "main.json")
     assert same.exit_code == 0
+    assert "clerk=big: compared on 12 of 12 earlier items." in same.stderr
     worse = compare(".", "--against", "main.json")  # the pipeline's own model is the small one
     assert worse.exit_code == 4
     assert worse.stderr.splitlines()[-1].startswith(
@@ -189,6 +190,19 @@ def test_a_result_that_is_worse_than_an_earlier_one_is_status_4(bills: Bills) ->
     ("text", "words"),
     [
         ("[]", "main.json: this is no result of `paddock compare --json`."),
+        ("no JSON", "main.json: this is no result of `paddock compare --json`."),
+        (
+            json.dumps({"quality": "valid", "variants": [1]}),
+            "main.json: this is no result of `paddock compare --json` (variants.0: Input should",
+        ),
+        (
+            json.dumps({"quality": "valid", "variants": [{"name": "a"}]}),
+            "(variants.0.scores: Field required).",
+        ),
+        (
+            json.dumps({"quality": "valid", "variants": [{"name": "a", "scores": {"x": None}}]}),
+            "(variants.0.scores.x: Input should be a valid number).",
+        ),
         (
             json.dumps({"quality": "valid", "variants": [{"name": "a", "scores": {}}]}),
             "main.json: it has no 'agreement' (agreement with gold) to compare with.",
@@ -205,6 +219,8 @@ def test_an_earlier_result_that_cannot_be_compared_is_a_sentence(
     (bills.folder / "main.json").write_text(text, "utf-8")
     done = compare(".", "--against", "main.json")
     assert (done.exit_code, words in done.stderr) == (2, True), done.stderr
+    if "this is no result" in done.stderr:
+        assert bills.made.chats == []
 
 
 def test_a_judge_is_asked_about_the_answers_that_differ(bills: Bills) -> None:

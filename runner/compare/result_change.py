@@ -1,0 +1,101 @@
+"""Change of results: what is worse than in an earlier result of `paddock compare --json`. Pure.
+
+Variants are compared by name, one alone with one alone, on the items that both results have. A
+variant or an item that only the earlier result has is a loss too: a change that loses documents
+does not pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field
+
+from paddock.engine.system.text import counted
+
+from .comparison import QUALITY_WORDS, Comparison, VariantFigures
+from .significance import paired_test
+
+_ROUNDED = 5e-5
+"""Scores in JSON have four digits."""
+
+
+class EarlierVariant(BaseModel):
+    """A variant of an earlier result."""
+
+    name: str
+    scores: dict[str, Annotated[float, Field(ge=0, le=1)]]
+
+
+class EarlierResult(BaseModel):
+    """What is read of an earlier result's JSON."""
+
+    quality: Literal["agreement", "located", "valid"]
+    variants: Annotated[list[EarlierVariant], Field(min_length=1)]
+
+
+class NothingShared(Exception):
+    """Two results that cannot be compared; the end of a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultChange:
+    """How a result differs from an earlier one, in sentences."""
+
+    shared: tuple[str, ...]
+    """On how many items each variant is compared."""
+    losses: tuple[str, ...]
+
+
+def result_change(found: Comparison, earlier: EarlierResult, allowed: float) -> ResultChange:
+    """Return the change since an earlier result; `allowed`: how much worse is not worse.
+
+    Variants that could not be run are compared with nothing: their fault is reported.
+
+    Raises:
+        NothingShared: no variant, or no item, is in both.
+    """
+    sound = [one for one in found.variants if one.run.fault is None]
+    if not sound:
+        return ResultChange((), ())
+    if earlier.quality != found.quality:
+        words = QUALITY_WORDS[found.quality]
+        raise NothingShared(f"it has no '{found.quality}' ({words}) to compare with.")
+    before = {one.name: one.scores for one in earlier.variants if one.scores}
+    if len(before) == len(found.variants) == 1:
+        before = {sound[0].name: next(iter(before.values()))}
+    pairs = [(one, before[one.name]) for one in sound if one.name in before]
+    if not any(one.scores.keys() & old.keys() for one, old in pairs):
+        raise NothingShared("no variant and item of it is in this comparison.")
+    names = {one.name for one in found.variants}
+    losses = [
+        f"{name}: this variant of the earlier result is missing."
+        for name in sorted(before.keys() - names)
+    ]
+    shared = []
+    for one, old in pairs:
+        n = len(one.scores.keys() & old.keys())
+        shared.append(f"{one.name}: compared on {n:,} of {counted(len(old), 'earlier item')}.")
+        losses += _losses(one, old, found, allowed)
+    return ResultChange(tuple(shared), tuple(losses))
+
+
+def _losses(
+    one: VariantFigures, old: Mapping[str, float], found: Comparison, allowed: float
+) -> Iterator[str]:
+    missing = [key for key in old if key not in one.scores]
+    if missing and not found.n_unsampled:  # of a sample, items are left out on purpose
+        n = counted(len(missing), "earlier item")
+        yield f"{one.name}: {n} missing, such as '{missing[0]}'."
+    keys = [key for key in one.scores if key in old]
+    if not keys:
+        return
+    test = paired_test([old[key] for key in keys], [one.scores[key] for key in keys])
+    if -test.difference > allowed + _ROUNDED:
+        words, n = QUALITY_WORDS[found.quality], counted(len(keys), "item")
+        yield (
+            f"{one.name}: {words} fell by {-test.difference:.3f} on {n}, more than the "
+            f"{allowed:g} that is allowed (p = {test.p:.3f})."
+        )
