@@ -65,7 +65,7 @@ class VariantFigures:
     scores: Mapping[str, float] = field(default_factory=dict)
     """Item → quality, which variants are tested for."""
     is_on_front: bool = False
-    """No other variant is better and quicker."""
+    """No other variant is as good and quicker, or better and as quick; see `is_timed`."""
 
     @property
     def name(self) -> str:
@@ -145,6 +145,11 @@ class Comparison:
     """Items with gold, of those that were compared."""
     notes: tuple[str, ...]
     judgement: Judgement | None = None
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether variants are weighed by their time; else by the tokens of their answers."""
+        return _is_timed(self.variants)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -377,13 +382,16 @@ def agreement_of(
     return sum(scores) / len(scores) if scores and answer.is_done else 0.0
 
 
+def _is_timed(figures: Iterable[VariantFigures]) -> bool:
+    return all(one.seconds is not None for one in figures if one.scores)
+
+
 def _with_front(figures: Sequence[VariantFigures]) -> list[VariantFigures]:
     """Return the figures, marked where no other variant is as good and quicker, or better.
 
     Where the time of one is not known, by the tokens of their answers.
     """
-    scored = [one for one in figures if one.scores]
-    is_timed = all(one.seconds is not None for one in scored)
+    scored, is_timed = [one for one in figures if one.scores], _is_timed(figures)
     known = {
         one.name: (
             fmean(one.scores.values()),
@@ -404,11 +412,12 @@ def _with_front(figures: Sequence[VariantFigures]) -> list[VariantFigures]:
 def _tests(figures: Sequence[VariantFigures]) -> Iterator[VariantTest]:
     """Yield the test of each pair, on the items that both have; p by Holm's correction."""
     found: dict[tuple[str, str], PairedTest] = {}
-    for first, second in combinations(figures, 2):
+    pairs = [*combinations([one for one in figures if one.scores], 2)]
+    for first, second in pairs:
         shared = [key for key in first.scores if key in second.scores]
         if shared:
-            scores = ([one.scores[key] for key in shared] for one in (first, second))
-            found[first.name, second.name] = paired_test(*scores)
+            scores = [[one.scores[key] for key in shared] for one in (first, second)]
+            found[first.name, second.name] = paired_test(*scores, n_tests=len(pairs))
     adjusted = holm({pair: one.p for pair, one in found.items()})
     for pair, one in found.items():
         yield VariantTest(*pair, one.corrected(adjusted[pair]))

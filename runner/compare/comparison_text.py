@@ -15,7 +15,7 @@ from .significance import Estimate
 MOST_DIFFERENCES = 10
 """Items that the terminal shows; the page and `--json` have all."""
 _ANSWER_CHARS = 100
-BOUNDS_WORDS = "In brackets: the bounds that hold the true figure in 95 of 100 cases."
+BOUNDS_WORDS = "In brackets: the bounds that hold the true figure in at least 95 of 100 cases."
 SPEED_WORDS = "Documents a minute: of the time in which models computed, as recorded then."
 
 
@@ -64,7 +64,8 @@ def comparison_text(found: Comparison) -> str:
     for letter, one in zip(_letters_of(found).values(), found.variants, strict=True):
         mark = "✗" if one.run.fault else "*" if one.is_on_front else ""
         rows.append((mark, letter, one.name, *figure_row(one, heads)))
-    lines += [console.table(rows), "", f"* No other is better and quicker. {BOUNDS_WORDS}"]
+    cost = "quicker" if found.is_timed else "shorter"
+    lines += [console.table(rows), "", f"* No other is better and {cost}. {BOUNDS_WORDS}"]
     lines += [SPEED_WORDS] if "a minute" in heads else []
     for part in (_field_lines(found), _test_lines(found), _difference_lines(found)):
         written = [*part]

@@ -95,7 +95,8 @@ def _losses(
     test = paired_test([old[key] for key in keys], [one.scores[key] for key in keys])
     if -test.difference > allowed + _ROUNDED:
         words, n = QUALITY_WORDS[found.quality], counted(len(keys), "item")
+        chance = f" (p = {test.p:.3f})" if test.is_testable else ", but may be chance"
         yield (
             f"{one.name}: {words} fell by {-test.difference:.3f} on {n}, more than the "
-            f"{allowed:g} that is allowed (p = {test.p:.3f})."
+            f"{allowed:g} that is allowed{chance}."
         )

@@ -1,31 +1,39 @@
 """Statistics of a comparison: 95 % intervals, paired tests, and how many more items they need.
 
-Pure. Draws of the bootstrap are seeded: the same scores give the same figures. The intervals of
-shares are Wilson's, those of means the expanded percentile bootstrap (Hesterberg 2015, "What
-teachers should know about the bootstrap"): plain percentiles are too narrow for few items. Labels
-are tested by McNemar's exact test, scores by a bootstrap of the studentized mean difference, and
-several variants by Holm's correction.
+Pure. Draws of the bootstrap are seeded: the same scores give the same figures. Intervals are
+Wilson's: right for shares, and wide enough for other scores between 0 and 1, which spread less.
+Labels are tested by McNemar's exact test, scores by a bootstrap of the studentized mean difference
+(Hesterberg 2015, "What teachers should know about the bootstrap"), and several variants by Holm's
+correction.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import NormalDist, fmean, stdev
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from paddock.engine.system.samples import share_interval
+from paddock.engine.system.text import counted
 
 ALPHA = 0.05
 POWER = 0.8
 """Of a difference as large as the one that was seen, the share of comparisons that show it."""
 N_DRAWS = 2_000
-"""Of a bootstrap: its bounds then vary by less than a tenth of their distance."""
+"""Of a bootstrap: a p of 0.05 then varies by 0.005."""
+_DRAWN_AT_ONCE = 1_000_000
+"""Values of a bootstrap in memory: 8 MB each of a few arrays."""
+MIN_SCORED = 20
+"""With fewer scores nothing is shown: a bootstrap knows of no rare big loss that it lacks."""
+_MOST_NEEDED = 100_000
+"""A larger number of items is not named: a few other answers would change it."""
 SEED = 20_24
-_Z = NormalDist().inv_cdf(1 - ALPHA / 2)
+_Z_POWER = NormalDist().inv_cdf(POWER)
 
 Key = TypeVar("Key")
 
@@ -52,24 +60,21 @@ class PairedTest:
     difference: float
     """Mean of the second less that of the first."""
     p: float
-    """The probability of such a difference, or a larger one, where there is none."""
-    n_needed: int | None
-    """How many items would show a difference of this size; None: there is none."""
+    """The probability of such a difference, or a larger one, where there is none; 1 where too few
+    items are scored to say."""
+    more_items: int | None
+    """How many more items would show a difference of this size, with `POWER`; None: that cannot be
+    foretold."""
+    is_testable: bool = True
+    """False for scores of fewer than `MIN_SCORED` items."""
 
     @property
     def is_shown(self) -> bool:
         return self.p < ALPHA
 
-    @property
-    def more_items(self) -> int | None:
-        """How many more items that takes; 0: it is shown."""
-        if self.is_shown or self.n_needed is None:
-            return 0 if self.is_shown else None
-        return max(1, self.n_needed - self.n)
-
     def corrected(self, p: float) -> PairedTest:
         """Return the test with a p that is corrected for several tests."""
-        return replace(self, p=p)
+        return replace(self, p=p, more_items=0 if p < ALPHA else self.more_items)
 
     def words(self) -> str:
         """Return what the test says, for people."""
@@ -77,9 +82,11 @@ class PairedTest:
             more = "better" if self.difference > 0 else "worse"
             p = "< 0.001" if self.p < 0.001 else f"= {self.p:.3f}"
             return f"{more} by {abs(self.difference):.3f} (p {p})"
-        if self.more_items is None:
+        if not self.difference:
             return "no difference shown: the same on average"
-        return f"no difference shown (p = {self.p:.2f}); about {self.more_items:,} more items"
+        p = f"p = {self.p:.2f}" if self.is_testable else f"scores of fewer than {MIN_SCORED} items"
+        more = counted(self.more_items, "more item") if self.more_items else ""
+        return f"no difference shown ({p})" + (f"; about {more}" if more else "")
 
 
 def estimate(values: Sequence[float]) -> Estimate | None:
@@ -88,44 +95,14 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     >>> estimate([1, 1, 1, 0]).mean, round(estimate([1, 1, 1, 0]).low, 2)
     (0.75, 0.3)
     """
-    n = len(values)
-    if not n:
+    if not values:
         return None
-    mean = fmean(values)
-    if all(value in (0, 1) for value in values):
-        return Estimate(mean, *share_interval(mean, n), n)
-    if n == 1:
-        return Estimate(mean, 0.0, 1.0, n)
-    low, high = _bootstrap_bounds(np.asarray(values, dtype=float))
-    return Estimate(mean, max(0.0, low), min(1.0, high), n)
+    mean = min(1.0, fmean(values))
+    return Estimate(mean, *share_interval(mean, len(values)), len(values))
 
 
-def _bootstrap_bounds(values: Any) -> tuple[float, float]:
-    n = len(values)
-    draws = np.random.default_rng(SEED).integers(0, n, (N_DRAWS, n))
-    tail = NormalDist().cdf(-math.sqrt(n / (n - 1)) * _t_quantile(n - 1))
-    low, high = np.quantile(values[draws].mean(axis=1), (tail, 1 - tail))
-    return float(low), float(high)
-
-
-def _t_quantile(n: int) -> float:
-    """Return Student's two-sided 95 % quantile for `n` degrees of freedom (Hill 1970).
-
-    >>> [round(_t_quantile(n), 2) for n in (4, 10, 100)]
-    [2.77, 2.23, 1.98]
-    """
-    z = _Z
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    powers = [term / n**power for power, term in enumerate(terms, 1)]
-    return z + math.fsum(powers)
-
-
-def paired_test(first: Sequence[float], second: Sequence[float]) -> PairedTest:
-    """Test two lists of scores of the same items, in the same order.
+def paired_test(first: Sequence[float], second: Sequence[float], *, n_tests: int = 1) -> PairedTest:
+    """Test two lists of scores of the same items, in the same order; one of `n_tests`.
 
     Scores of 0 and 1 alone, as of labels, by McNemar's exact test; others by the bootstrap.
 
@@ -133,53 +110,85 @@ def paired_test(first: Sequence[float], second: Sequence[float]) -> PairedTest:
     'better by 0.667 (p = 0.008)'
     """
     differences = [b - a for a, b in zip(first, second, strict=True)]
+    n, level = len(differences), ALPHA / n_tests
     if not any(differences):
-        return PairedTest(len(differences), 0.0, 1.0, None)
+        return PairedTest(n, 0.0, 1.0, None)
+    difference, is_testable = fmean(differences), True
     if all(value in (0, 1) for value in (*first, *second)):
-        p = mcnemar_p(differences.count(1), differences.count(-1))
+        n_better, n_worse = differences.count(1), differences.count(-1)
+        p = mcnemar_p(n_better, n_worse)
+        n_needed = _n_labels(n, n_better, n_worse, level)
     else:
-        p = _bootstrap_p(differences)
-    return PairedTest(len(differences), fmean(differences), p, _n_needed(differences))
+        is_testable = n >= MIN_SCORED
+        p = _bootstrap_p(differences) if is_testable else 1.0
+        n_needed = _n_scores(differences, level)
+    more = None if n_needed is None or n_needed <= n or n < 2 else n_needed - n
+    return PairedTest(n, difference, p, 0 if p < level else more, is_testable)
 
 
 def mcnemar_p(n_better: int, n_worse: int) -> float:
     """Return the two-sided p of McNemar's exact test, by the pairs that differ.
 
-    >>> mcnemar_p(6, 0), mcnemar_p(3, 3)
+    >>> round(mcnemar_p(6, 0), 5), mcnemar_p(3, 3)
     (0.03125, 1.0)
     """
-    n, least = n_better + n_worse, min(n_better, n_worse)
-    n_as_far: int = 2 * sum(math.comb(n, k) for k in range(least + 1))
-    return min(1.0, n_as_far / (1 << n))
+    n, k = n_better + n_worse, min(n_better, n_worse)
+    logs = (math.lgamma(n + 1), math.lgamma(k + 1), math.lgamma(n - k + 1), n * math.log(2))
+    term = math.exp(logs[0] - math.fsum(logs[1:]))  # the probability of k, then of k - 1, ...
+    total = 0.0
+    while term > total * 1e-17:
+        total += term
+        term *= k / (n - k + 1)
+        k -= 1
+    return min(1.0, 2 * total)
 
 
 def _bootstrap_p(differences: Sequence[float]) -> float:
     """Return the two-sided p of a mean difference: draws about 0, as multiples of their error."""
     values = np.asarray(differences, dtype=float)
     n, mean = len(values), values.mean()
-    n_signs = len([value for value in differences if value])
+    n_signs = int(np.count_nonzero(values))
     least = 2 * 0.5**n_signs  # what the signs alone can show: a bootstrap of few items knows less
-    error = values.std(ddof=1) / math.sqrt(n) if n > 1 else 0.0
+    error = values.std(ddof=1) / math.sqrt(n)
     if error == 0:
         return min(1.0, least)
-    draws = values[np.random.default_rng(SEED).integers(0, n, (N_DRAWS, n))]
-    errors = draws.std(axis=1, ddof=1) / math.sqrt(n)
-    distances = np.abs(draws.mean(axis=1) - mean)
-    # A draw of equal values has no error of its own: it counts as far as it can be.
-    ratios = np.divide(
-        distances, errors, out=np.where(distances > 0, np.inf, 0.0), where=errors > 0
-    )
-    n_as_far = int((ratios >= abs(mean) / error - 1e-12).sum())
+    draw, n_as_far, n_at_once = np.random.default_rng(SEED), 0, max(1, _DRAWN_AT_ONCE // n)
+    for start in range(0, N_DRAWS, n_at_once):
+        draws = values[draw.integers(0, n, (min(n_at_once, N_DRAWS - start), n))]
+        errors = draws.std(axis=1, ddof=1) / math.sqrt(n)
+        distances = np.abs(draws.mean(axis=1) - mean)
+        # A draw of equal values has no error of its own: it counts as far as it can be.
+        ratios = np.divide(
+            distances, errors, out=np.where(distances > 0, np.inf, 0.0), where=errors > 0
+        )
+        n_as_far += int((ratios >= abs(mean) / error - 1e-12).sum())
     return min(1.0, max(least, (1 + n_as_far) / (1 + N_DRAWS)))
 
 
-def _n_needed(differences: Sequence[float]) -> int | None:
-    """Return how many items would show a difference of this size, with `POWER`."""
-    mean = fmean(differences)
-    if mean == 0 or len(differences) < 2:
+def _n_labels(n: int, n_better: int, n_worse: int, level: float) -> int | None:
+    """Return at how many items McNemar's test reaches the level with `POWER`, at the rates seen."""
+    less, more = min(n_better, n_worse) / n, max(n_better, n_worse) / n
+    if less == more:
         return None
-    needed = ((_Z + NormalDist().inv_cdf(POWER)) * stdev(differences) / mean) ** 2
-    return math.ceil(needed)
+    spread = _Z_POWER * math.sqrt(less + more - (more - less) ** 2)
+
+    def is_enough(n_items: int) -> bool:
+        n_less = round(n_items * less)
+        n_ahead = math.floor(n_items * (more - less) - spread * math.sqrt(n_items) + 1e-9)
+        return n_ahead > 0 and mcnemar_p(n_less + n_ahead, n_less) < level
+
+    n_needed = 1 + bisect_left(range(1, _MOST_NEEDED), True, key=is_enough)
+    return n_needed if n_needed < _MOST_NEEDED else None
+
+
+def _n_scores(differences: Sequence[float], level: float) -> int | None:
+    """Return at how many items a mean of this size is shown at the level, with `POWER`."""
+    mean = fmean(differences)
+    if not mean or len(differences) < 2:
+        return None
+    z = NormalDist().inv_cdf(1 - level / 2) + _Z_POWER
+    n_needed = max(MIN_SCORED, math.ceil((z * stdev(differences) / mean) ** 2))
+    return n_needed if n_needed <= _MOST_NEEDED else None
 
 
 def holm(ps: Mapping[Key, float]) -> dict[Key, float]:

@@ -48,7 +48,7 @@ steps:
   - {uses: files.write, with: {path: out/bills.csv, rows: "{{ steps.each.results }}"}}
 gold: {from: gold.csv, key: doc.relpath, metrics: {total: {number: 0.01}}}
 """
-N_BILLS = 12
+N_BILLS = 20
 
 
 def kind_of(n: int) -> str:

@@ -34,22 +34,22 @@ def test_the_better_variant_is_better_by_a_paired_test_and_in_each_field(bills: 
     labels = small.fields["kind"].labels
     assert labels is not None
     assert (labels.accuracy, labels.kappa) == (0.5, 0.0)
-    assert labels.confusion == {("food", "food"): 6, ("travel", "food"): 6}
+    assert labels.confusion == {("food", "food"): 10, ("travel", "food"): 10}
     assert small.located is not None and small.located.mean == 1.0
     (test,) = found.tests
     assert (test.first, test.second, test.result.is_shown) == ("clerk=small", "clerk=big", True)
-    assert [one.key for one in found.differences] == [f"{n:02}.txt" for n in range(1, 12, 2)]
+    assert [one.key for one in found.differences] == [f"{n:02}.txt" for n in range(1, 20, 2)]
     assert found.gold is not None and (found.gold.origin, found.n_gold) == ("gold.csv", N_BILLS)
 
 
 def test_the_text_has_figures_tests_and_differing_answers(bills: Bills) -> None:
     text = comparison_text(bills.compare(models=MODELS))
     lines = text.splitlines()
-    assert lines[0] == "bills: 2 variants of 'bill' on 12 items; gold for 12 of them: gold.csv"
+    assert lines[0] == "bills: 2 variants of 'bill' on 20 items; gold for 20 of them: gold.csv"
     assert "clerk=small   0.75 (0." in lines[3]
-    assert "kind (label), A: 0.50 (0.25 to 0.75), macro F1 0.33, kappa 0.00" in lines
+    assert "kind (label), A: 0.50 (0.30 to 0.70), macro F1 0.33, kappa 0.00" in lines
     assert any(line.startswith("B against A: better by 0.250 (p = 0.0") for line in lines)
-    assert "Different answers to 6 items:" in lines
+    assert "Different answers to 10 items:" in lines
     assert "  01.txt (gold: total: 1.5, kind: travel)" in lines
 
 
@@ -84,7 +84,7 @@ def test_another_steps_answers_can_be_gold(bills: Bills) -> None:
 
 def test_equal_variants_one_item_and_a_faulty_variant_are_a_sentence_each(bills: Bills) -> None:
     same = bills.compare(prompts=("bill=prompts/a.md,prompts/b.md",))
-    assert same.notes == ("all variants say the same of each of the 12 items.",)
+    assert same.notes == ("all variants say the same of each of the 20 items.",)
     assert same.tests[0].result.words() == "no difference shown: the same on average"
     one = bills.compare(models=MODELS, sample=ItemSample(1))
     assert (
@@ -108,11 +108,11 @@ def test_gold_of_unknown_items_and_fields_is_a_sentence_and_a_samples_rest_is_no
         "gold.csv: 'kin' is no field of 'bill'. Known: 'number', 'total', 'kind'. "
         "Did you mean 'kind'?"
     )
-    assert found.notes[1].startswith("gold.csv:14: there is no item 'zz.txt'. Known: '00.txt'")
+    assert found.notes[1].startswith("gold.csv:22: there is no item 'zz.txt'. Did you mean")
     bills.write("gold.csv", text)
     fresh = Bills(bills.folder / "other").compare(models=MODELS, sample=ItemSample(5))
     assert (fresh.n_items, fresh.n_gold, fresh.notes) == (5, 5, ())
-    assert "on 5 items of 12; gold for 5 of them" in comparison_text(fresh)
+    assert "on 5 items of 20; gold for 5 of them" in comparison_text(fresh)
 
 
 def test_figures_of_a_sample_are_of_the_same_items_where_one_variant_knows_more(
@@ -137,12 +137,12 @@ def test_json_and_junit_have_each_item_of_each_variant(bills: Bills) -> None:
     found = bills.compare(models=MODELS)
     told = json.loads(json.dumps(found.as_json()))
     assert told["variants"][1]["scores"]["01.txt"] == 1.0
-    assert told["variants"][0]["fields"]["kind"]["labels"]["confusion"] == [[6, 0], [6, 0]]
+    assert told["variants"][0]["fields"]["kind"]["labels"]["confusion"] == [[10, 0], [10, 0]]
     assert told["tests"][0]["shown"] is True
     assert told["differences"][0]["answers"]["clerk=big"]["kind"] == "travel"
     root = ET.fromstring(junit_xml(comparison_suites(found, "pipeline.yaml")))
     assert [(one.get("name"), one.get("failures")) for one in root] == [
-        ("clerk=small", "6"), ("clerk=big", "0"),
+        ("clerk=small", "10"), ("clerk=big", "0"),
     ]  # fmt: skip
 
 
@@ -180,10 +180,10 @@ def test_an_item_or_a_variant_that_only_the_earlier_result_has_is_a_loss(bills: 
         (bills.folder / f"inbox/{n:02}.txt").unlink()
     now = bills.compare(models=("clerk=small,other",))
     change = result_change(now, before, 0.0)
-    assert change.shared == ("clerk=small: compared on 2 of 12 earlier items.",)
+    assert change.shared == ("clerk=small: compared on 2 of 20 earlier items.",)
     assert change.losses == (
         "clerk=big: this variant of the earlier result is missing.",
-        "clerk=small: 10 earlier items missing, such as '02.txt'.",
+        "clerk=small: 18 earlier items missing, such as '02.txt'.",
     )
     sampled = Bills(bills.folder / "other").compare(models=MODELS, sample=ItemSample(5))
     assert result_change(sampled, before, 0.0).losses == ()

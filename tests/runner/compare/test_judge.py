@@ -48,9 +48,10 @@ def fair(request: ChatRequest) -> str:
 def test_each_differing_item_is_asked_in_both_orders_and_once_only(bills: Bills) -> None:
     found, pool = judged(bills, fair)
     (one,) = found.preferences
-    assert (one.n_better, one.n_worse, one.n_equal) == (6, 0, 6)
-    assert (one.p, found.notes) == (0.03125, ())
-    assert len(pool.chats) == 2 * 6
+    assert (one.n_better, one.n_worse, one.n_equal) == (10, 0, 10)
+    assert found.notes == ()
+    assert one.p == pytest.approx(2 / 2**10)
+    assert len(pool.chats) == 2 * 10
     assert "Bill R-1: 1.50 for travel." in pool.chats[0].messages[-1].content  # the task
     again, other = judged(bills, fair)
     assert (again, other.chats) == (found, [])
@@ -59,16 +60,16 @@ def test_each_differing_item_is_asked_in_both_orders_and_once_only(bills: Bills)
 def test_a_judge_that_prefers_what_stands_first_prefers_nothing(bills: Bills) -> None:
     found, _ = judged(bills, lambda _: json.dumps({"reason": "first", "better": "1"}))
     (one,) = found.preferences
-    assert (one.n_better, one.n_worse, one.n_equal, one.share) == (0, 0, 12, None)
-    assert one.words() == "0 better, 0 worse, 12 equal (p = 1.000; no preference shown)"
+    assert (one.n_better, one.n_worse, one.n_equal, one.share) == (0, 0, 20, None)
+    assert one.words() == "0 better, 0 worse, 20 equal (p = 1.000; no preference shown)"
 
 
 def test_a_judge_that_answers_nonsense_is_a_sentence(bills: Bills) -> None:
     found, _ = judged(bills, lambda _: "I like both.")
     assert found.notes == (
-        "judge judge:1b: 12 verdicts could not be read and count as equal. It said: I like both.",
+        "judge judge:1b: 20 verdicts could not be read and count as equal. It said: I like both.",
     )
-    assert found.preferences[0].n_equal == 12
+    assert found.preferences[0].n_equal == 20
 
 
 def test_an_invalid_answer_loses_without_a_judge(bills: Bills) -> None:
@@ -77,13 +78,13 @@ def test_an_invalid_answer_loses_without_a_judge(bills: Bills) -> None:
 
     bills.answer = refusing
     found, pool = judged(bills, fair)
-    assert (found.preferences[0].n_better, pool.chats) == (12, [])
+    assert (found.preferences[0].n_better, pool.chats) == (20, [])
 
 
 def test_text_json_and_page_have_the_preferences(bills: Bills) -> None:
     found, _ = judged(bills, fair)
     whole = compare("bills", "bill", bills.runs(models=MODELS), GoldSource(None), found)
-    line = "B against A by judge judge:1b: 6 better, 0 worse, 6 equal (p = 0.031)"
+    line = "B against A by judge judge:1b: 10 better, 0 worse, 10 equal (p = 0.002)"
     assert line in comparison_text(whole).splitlines()
-    assert whole.as_json()["judge"]["preferences"][0]["better"] == 6
+    assert whole.as_json()["judge"]["preferences"][0]["better"] == 10
     assert "Preferences of judge:1b" in comparison_page(whole)

@@ -123,6 +123,14 @@ def test_a_long_text_is_compared_by_words() -> None:
     assert edit_similarity(changed, " ".join(words)) == pytest.approx(0.9)
 
 
+@pytest.mark.parametrize("text", ["中文" * 4_000, "wörd " * 9_000, '{"a":[1,2]},' * 700])
+def test_one_other_character_in_a_very_long_text_costs_little_with_or_without_spaces(
+    text: str,
+) -> None:
+    assert 0.999 < edit_similarity(text + "x", text) < 1.0
+    assert edit_similarity("q" * len(text), text) < 0.1
+
+
 def test_rare_labels_and_chance_count_in_the_figures_of_labels() -> None:
     pairs = [("ham", "ham")] * 95 + [("spam", "ham")] * 5
     figures = label_figures(pairs)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
-from paddock.runner.compare.significance import estimate, holm, paired_test
+from paddock.runner.compare.significance import estimate, holm, mcnemar_p, paired_test
 
 N_WORLDS = 1_000
 DRAW = np.random.default_rng
@@ -31,7 +33,22 @@ def test_the_interval_of_a_mean_holds_the_true_one_in_95_of_100_draws(n: int) ->
     draw, true = DRAW(2), 0.6 + 0.4 * 0.5
     found = [estimate(scores(draw, n, 0.6)) for _ in range(N_WORLDS)]
     held = sum(one is not None and one.low <= true <= one.high for one in found)
-    assert 0.93 <= held / N_WORLDS <= 0.98
+    assert held / N_WORLDS >= 0.93
+
+
+@pytest.mark.parametrize("n", [5, 50, 200])
+def test_the_interval_of_scores_that_rarely_differ_holds_the_true_mean(n: int) -> None:
+    draw, shares = DRAW(7), (0.96, 0.03, 0.01)
+    worlds = draw.choice((1.0, 0.67, 0.0), (N_WORLDS, n), p=shares)
+    found = [estimate(world.tolist()) for world in worlds]
+    held = sum(one is not None and one.low <= 0.9801 <= one.high for one in found)
+    assert held / N_WORLDS >= 0.94
+
+
+@pytest.mark.parametrize("values", [[0.5] * 3, [1.0] * 9 + [0.99], [0.4], [1.0]])
+def test_no_interval_is_without_width(values: list[float]) -> None:
+    one = estimate(values)
+    assert one is not None and one.high - one.low > 0.1
 
 
 @pytest.mark.parametrize("n", [20, 60])
@@ -77,12 +94,45 @@ def test_a_test_says_what_it_shows_and_what_it_does_not() -> None:
     same = paired_test([0.5, 1.0], [0.5, 1.0])
     assert (same.p, same.more_items) == (1.0, None)
     assert same.words() == "no difference shown: the same on average"
-    worse = paired_test([0.9, 0.8, 0.95, 0.9, 0.85, 0.8, 0.9, 0.7], [0.1, 0.2, 0.15] * 2 + [0.1, 0])
+    first = [0.9, 0.8, 0.95, 0.9, 0.85, 0.8, 0.9, 0.7]
+    second = [0.1, 0.2, 0.15] * 2 + [0.1, 0]
+    few = paired_test(first, second)
+    assert few.words() == "no difference shown (scores of fewer than 20 items); about 12 more items"
+    worse = paired_test(first * 3, second * 3)
     assert worse.is_shown and worse.words().startswith("worse by 0.7")
 
 
 def test_one_item_shows_nothing() -> None:
     assert paired_test([0.2], [0.9]).p == 1.0
-    one = estimate([0.4])
-    assert one is not None and (one.low, one.high) == (0.0, 1.0)
     assert estimate([]) is None
+
+
+@pytest.mark.parametrize(
+    ("n", "n_better", "n_tests", "more"), [(2, 2, 1, 4), (40, 7, 6, 20), (40, 1, 1, 297)]
+)
+def test_the_items_that_are_missing_are_those_at_which_the_exact_test_shows_it(
+    n: int, n_better: int, n_tests: int, more: int
+) -> None:
+    found = paired_test([0.0] * n, [1.0] * n_better + [0.0] * (n - n_better), n_tests=n_tests)
+    assert found.corrected(min(1.0, found.p * n_tests)).more_items == more
+
+
+def test_where_the_number_of_items_cannot_be_foretold_none_is_named() -> None:
+    scores = [0.01 if n % 2 else -0.0099 for n in range(60)]
+    found = paired_test([0.5] * 60, [0.5 + one for one in scores])
+    assert (found.more_items, "more item" in found.words()) == (None, False)
+
+
+@pytest.mark.parametrize("n", [8, 19])
+def test_few_scores_never_show_that_a_rare_big_loss_is_missing(n: int) -> None:
+    worlds = DRAW(8).choice((0.1, -0.9), (200, n), p=(0.9, 0.1))
+    assert not any(paired_test([0.0] * n, world.tolist()).is_shown for world in worlds)
+
+
+def test_mcnemars_p_is_that_of_the_exact_sum_for_few_and_many() -> None:
+    for n_better, n_worse in ((0, 0), (5, 0), (1, 7), (40, 60), (520, 480)):
+        n, least = n_better + n_worse, min(n_better, n_worse)
+        exact = min(1.0, 2 * sum(math.comb(n, k) for k in range(least + 1)) / 2**n)
+        assert mcnemar_p(n_better, n_worse) == pytest.approx(exact, rel=1e-9)
+    assert mcnemar_p(9_900, 10_100) == pytest.approx(0.1594, abs=1e-4)
+    assert mcnemar_p(10, 1_000_000) == 0.0

@@ -42,7 +42,7 @@ def test_a_person_reads_which_variant_is_better(bills: Bills) -> None:
     done = compare(".", "--model", "clerk=small,big")
     assert done.exit_code == 0, done.output
     assert "B against A: better by 0.250" in done.stdout
-    assert "gold for 12 of them: gold.csv" in done.stdout
+    assert "gold for 20 of them: gold.csv" in done.stdout
     again = compare(".", "--model", "clerk=small,big")
     assert again.exit_code == 0
     assert len(bills.made.chats) == 2 * N_BILLS
@@ -177,11 +177,11 @@ def test_a_result_that_is_worse_than_an_earlier_one_is_status_4(bills: Bills) ->
     (bills.folder / "main.json").write_text(before.stdout, "utf-8")
     same = compare(".", "--model", "clerk=big", "--against", "main.json")
     assert same.exit_code == 0
-    assert "clerk=big: compared on 12 of 12 earlier items." in same.stderr
+    assert "clerk=big: compared on 20 of 20 earlier items." in same.stderr
     worse = compare(".", "--against", "main.json")  # the pipeline's own model is the small one
     assert worse.exit_code == 4
     assert worse.stderr.splitlines()[-1].startswith(
-        "as it is: agreement with gold fell by 0.250 on 12 items, more than the 0 that is allowed"
+        "as it is: agreement with gold fell by 0.250 on 20 items, more than the 0 that is allowed"
     )
     assert compare(".", "--against", "main.json", "--allow-loss", "0.3").exit_code == 0
 
@@ -234,4 +234,4 @@ def test_a_judge_is_asked_about_the_answers_that_differ(bills: Bills) -> None:
     bills.made.answer = answer
     done = compare(".", "--model", "clerk=small,big", "--judge", "judge:1b")
     assert done.exit_code == 0, done.output
-    assert "B against A by judge judge:1b: 6 better, 0 worse, 6 equal (p = 0.031)" in done.stdout
+    assert "B against A by judge judge:1b: 10 better, 0 worse, 10 equal (p = 0.002)" in done.stdout
