@@ -2,15 +2,18 @@
 
 Each key has a fixed number for a seed (`draw`), and a sample of `n` has the `n` lowest: it is the
 same each time, a larger one contains a smaller one, and a new document replaces at most one other.
-With strata each gets its share of the seats, so that figures of the sample need no weights.
+With strata each gets its share of the seats, so that figures of the sample need no weights; there,
+too, a larger sample contains a smaller one.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 SEED = 0
 _BITS = 64
@@ -72,20 +75,27 @@ class ItemSample:
 
 
 def seats(sizes: Mapping[str, int], n_seats: int) -> dict[str, int]:
-    """Return each stratum's part of the seats, by the largest remainders (Hamilton's method).
+    """Return each stratum's part of the seats, one after the other: Webster's divisor method.
+
+    The next seat is the stratum's that has the most items for each of 2 n + 1, with n seats. So
+    one more seat takes none from any (with the largest remainders it could).
 
     >>> seats({"pdf": 90, "md": 8, "eml": 2}, 10)
     {'pdf': 9, 'md': 1, 'eml': 0}
     >>> seats({"pdf": 2, "md": 1}, 10)
     {'pdf': 2, 'md': 1}
     """
-    n_all = sum(sizes.values())
-    n_seats = min(n_seats, n_all)
-    parts = {name: divmod(size * n_seats, n_all) for name, size in sizes.items()}
-    n_left = n_seats - sum(whole for whole, _ in parts.values())
-    by_remainder = sorted(parts, key=lambda name: (-parts[name][1], name))
-    rounded_up = frozenset(by_remainder[:n_left])
-    return {name: whole + (name in rounded_up) for name, (whole, _) in parts.items()}
+    found = dict.fromkeys(sizes, 0)
+    waiting = [(Fraction(-size), name) for name, size in sizes.items() if size]
+    heapq.heapify(waiting)
+    for _ in range(min(n_seats, sum(sizes.values()))):
+        _, name = waiting[0]
+        found[name] += 1
+        if found[name] == sizes[name]:
+            heapq.heappop(waiting)
+        else:
+            heapq.heapreplace(waiting, (Fraction(-sizes[name], 2 * found[name] + 1), name))
+    return found
 
 
 def share_interval(share: float, n: float) -> tuple[float, float]:

@@ -63,6 +63,21 @@ def test_seats_add_up_and_no_stratum_has_more_than_it_has_items(
     assert all(found[name] <= size for name, size in sizes.items())
 
 
+@given(st.dictionaries(st.text(max_size=3), st.integers(0, 30), min_size=1), st.integers(1, 100))
+def test_a_larger_sample_of_strata_loses_no_item(sizes: dict[str, int], n_items: int) -> None:
+    strata = [name for name, size in sizes.items() for _ in range(size)]
+    keys = [str(number) for number in range(len(strata))]
+    smaller = ItemSample(n_items).chosen(keys, strata)
+    assert smaller <= ItemSample(n_items + 1).chosen(keys, strata)
+
+
+def test_one_more_seat_takes_none_where_the_largest_remainders_would() -> None:
+    sizes = {"a": 6, "b": 6, "c": 2}
+    assert seats(sizes, 10) == {"a": 5, "b": 4, "c": 1}
+    assert seats(sizes, 11) == {"a": 5, "b": 5, "c": 1}
+    assert seats(sizes, 12) == {"a": 5, "b": 5, "c": 2}
+
+
 def test_a_sample_of_more_than_there_are_is_all() -> None:
     assert ItemSample(1_000).chosen(KEYS) == set(KEYS)
     assert ItemSample(1_000, is_first=True).chosen(KEYS) == set(KEYS)
