@@ -78,6 +78,8 @@ class CaseSpec:
     """Of a data set: it runs once for each."""
     n_left_out: int = 0
     """Rows that are not in the sample."""
+    has_first_rows: bool = False
+    """Whether the sample is the first rows, which say nothing of the others."""
 
     @property
     def shown_cassette(self) -> str:
@@ -141,11 +143,12 @@ async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
     if subject.n_left_out:
         told = f"{counted(subject.n_left_out, 'row')} of its data set left out by the sample"
         case = replace(case, notes=(told, *notes))
-    return replace(_combined_result(case, subject.test, turns), seconds=time.monotonic() - began)
+    return replace(_combined_result(case, subject, turns), seconds=time.monotonic() - began)
 
 
-def _combined_result(case: CaseResult, test: TestKeys, turns: list[_Repetition]) -> CaseResult:
+def _combined_result(case: CaseResult, subject: CaseSpec, turns: list[_Repetition]) -> CaseResult:
     """Return the result of all repetitions; a problem of several of them appears once."""
+    test, are_random = subject.test, not (subject.has_first_rows and subject.n_left_out)
     passed = tuple(not turn.problems for turn in turns)
     found: dict[CaseProblem, list[int]] = {}
     for number, turn in enumerate(turns, 1):
@@ -159,7 +162,7 @@ def _combined_result(case: CaseResult, test: TestKeys, turns: list[_Repetition])
     rows = tuple(turn.row for turn in turns if turn.row)
     needed = test.pass_ if rows else test.pass_rate
     if rows:
-        notes.insert(0, share_text(sum(passed), len(turns), needed))
+        notes.insert(0, share_text(sum(passed), len(turns), needed, are_random=are_random))
     elif len(turns) > 1:
         words = f"{sum(passed)} of {len(turns)} turns passed, {needed:.0%} must pass"
         notes.insert(0, words)

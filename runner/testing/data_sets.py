@@ -125,13 +125,13 @@ def _strata(rows: Sequence[DataRow], source: str) -> list[str]:
     return found
 
 
-def share_text(n_passed: int, n_rows: int, needed: float) -> str:
-    """Return how many rows passed, and what that says of all such rows.
+def share_text(n_passed: int, n_rows: int, needed: float, *, are_random: bool = True) -> str:
+    """Return how many rows passed, and what that says of all such rows, if they are random ones.
 
     >>> share_text(94, 100, 0.9)
     '94 of 100 rows passed (94%; of all such rows 88% to 97%, in 95 of 100 cases), 90% must pass'
     """
     low, high = share_interval(n_passed / n_rows, n_rows)
-    bounds = f"of all such rows {low:.0%} to {high:.0%}, in 95 of 100 cases"
-    told = f"{n_passed:,} of {n_rows:,} rows passed ({n_passed / n_rows:.0%}; {bounds})"
+    bounds = f"; of all such rows {low:.0%} to {high:.0%}, in 95 of 100 cases" if are_random else ""
+    told = f"{n_passed:,} of {n_rows:,} rows passed ({n_passed / n_rows:.0%}{bounds})"
     return f"{told}, {100 * needed:g}% must pass"

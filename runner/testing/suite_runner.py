@@ -417,7 +417,12 @@ def run_suites(files: Sequence[SuiteFile], options: SuiteOptions) -> tuple[Suite
 
 def _sampled(file: SuiteFile, sample: ItemSample) -> SuiteFile:
     subjects = (
-        replace(one, rows=sampled_rows(one.rows, sample), n_left_out=len(one.rows))
+        replace(
+            one,
+            rows=sampled_rows(one.rows, sample),
+            n_left_out=len(one.rows),
+            has_first_rows=sample.is_first,
+        )
         for one in file.subjects
     )
     counted = (replace(one, n_left_out=one.n_left_out - len(one.rows)) for one in subjects)

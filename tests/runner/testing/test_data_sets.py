@@ -125,6 +125,16 @@ def test_a_sample_of_the_rows_is_the_same_each_time(tmp_path: Path) -> None:
         data.case(sample=ItemSample(2, by="case.colour"))
 
 
+def test_the_first_rows_say_nothing_of_all_such_rows(tmp_path: Path) -> None:
+    data = Data(tmp_path)
+    first, random = (
+        data.case(sample=ItemSample(2, is_first=one)).notes[0] for one in (True, False)
+    )
+    assert first == "2 of 2 rows passed (100%), 75% must pass"
+    assert "of all such rows" in random
+    assert "of all such rows" in data.case(sample=ItemSample(4, is_first=True)).notes[0]
+
+
 def test_a_sample_keeps_the_recorded_replies_of_rows_that_are_left_out(tmp_path: Path) -> None:
     data = Data(tmp_path)
     data.case("record")
