@@ -14,15 +14,14 @@ never decide whether an item is fresh.
 Answers that were in doubt are wrong more often than others. Where a random share of the sure ones
 was asked about as well (`review.also`), each of these stands for 1 / share answers, and each that
 was in doubt for itself (inverse probability weights, Horvitz and Thompson 1952); a number of them
-counts as so many of equal weight as know the share as well (Kish 1965). Decisions of before the
-share was asked about are left out once there are enough others. The weights take it that of what
-was asked, as much was decided of the one kind as of the other.
+counts as so many of equal weight as know the share as well (Kish 1965). Draws are nested, so the
+largest share is that of all. Of each kind, what is decided stands for what is still open as well.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
@@ -297,15 +296,12 @@ class DecidedAnswer:
     """Scope and key."""
     document_sha256: str
     fields: tuple[DecidedField, ...]
-    share: float | None = None
-    """The share of sure answers that was asked about then; None: none of them was."""
     is_sampled: bool = False
-    """Whether it was one of these."""
-
-    @property
-    def weight(self) -> float:
-        """How many answers it stands for."""
-        return 1 / self.share if self.is_sampled and self.share else 1.0
+    """Whether it was sure, and one of the random share that is asked about."""
+    is_in_doubt: bool = True
+    """Whether it would be asked about now without that share, if it is not of it."""
+    weight: float = 1.0
+    """How many answers it stands for."""
 
     def weighed(self) -> Iterator[tuple[FieldName, WeighedField]]:
         """Yield its fields with their names."""
@@ -313,18 +309,33 @@ class DecidedAnswer:
             yield one.name, WeighedField(one.raw, one.is_right, self.weight)
 
 
-def comparable(answers: Iterable[DecidedAnswer]) -> list[DecidedAnswer]:
-    """Return the answers that say something together: all of those that weights make even.
+@dataclass(frozen=True, slots=True)
+class AskedShare:
+    """What was asked about a step's answers, besides those that are decided."""
 
-    Where a share of the sure answers was asked about, and enough fields were decided since, those
-    from before are left out. Else all count alike, and only those in doubt are known.
+    share: float | None = None
+    """The largest share of sure answers that was asked about; None: none of them was."""
+    n_open_doubtful: int = 0
+    n_open_sampled: int = 0
+
+
+def comparable(answers: Iterable[DecidedAnswer], asked: AskedShare) -> list[DecidedAnswer]:
+    """Return the answers that say something together, with their weights.
+
+    Where enough of a share of the sure answers is decided, these are all of which it is known how
+    probably they were asked about. Else only those in doubt are known, and they count alike.
     """
     found = list(answers)
-    since = [one for one in found if one.share is not None]
-    is_enough = sum(len(one.fields) for one in since) >= LEAST_FIELDS
-    if is_enough and any(one.is_sampled for one in since):
-        return since
-    return [replace(one, share=None, is_sampled=False) for one in found]
+    sampled = [one for one in found if one.is_sampled]
+    doubtful = [one for one in found if one.is_in_doubt and not one.is_sampled]
+    n_sampled, n_doubtful = (sum(len(one.fields) for one in kind) for kind in (sampled, doubtful))
+    is_enough = n_sampled >= LEAST_DECISIONS and n_sampled + n_doubtful >= LEAST_FIELDS
+    if asked.share is None or not is_enough:
+        return [one for one in found if not one.is_sampled]
+    of_sampled = (1 + asked.n_open_sampled / len(sampled)) / asked.share
+    of_doubtful = 1 + asked.n_open_doubtful / max(1, len(doubtful))
+    weights = {True: of_sampled, False: of_doubtful}
+    return [replace(one, weight=weights[one.is_sampled]) for one in (*doubtful, *sampled)]
 
 
 def reviewed_fields(review: Review) -> list[DecidedField]:
@@ -433,7 +444,7 @@ def _compared(
 
 def _fit_of(answers: Iterable[DecidedAnswer]) -> Calibration | None:
     """Return the fit of the fields of answers; None: there are too few."""
-    found = [one for answer in comparable(answers) for one in answer.weighed()]
+    found = [one for answer in answers for one in answer.weighed()]
     if len(found) < LEAST_FIELDS:
         return None
     return replace(fit(one for _, one in found), names=_enough_decided(found))
@@ -564,6 +575,7 @@ class StepCalibration:
     """Rejected answers whose reason names no field."""
     is_of_all: bool = False
     """Whether every answer was asked about, sure or not."""
+    asked: AskedShare = AskedShare()
 
     @property
     def n_fields(self) -> int:
@@ -580,7 +592,7 @@ class StepCalibration:
         if own.isdisjoint(self._decided):
             return self._whole
         return _fit_of(
-            one for one in self.answers if own.isdisjoint((one.item, one.document_sha256))
+            one for one in self._compared if own.isdisjoint((one.item, one.document_sha256))
         )
 
     @cached_property
@@ -591,7 +603,7 @@ class StepCalibration:
 
     @cached_property
     def _whole(self) -> Calibration | None:
-        return _fit_of(self.answers)
+        return _fit_of(self._compared)
 
     @property
     def rows(self) -> list[ReliabilityBin]:
@@ -602,7 +614,7 @@ class StepCalibration:
 
     @cached_property
     def _compared(self) -> list[DecidedAnswer]:
-        return comparable(self.answers)
+        return comparable(self.answers, self.asked)
 
     @property
     def basis(self) -> str:
@@ -613,11 +625,18 @@ class StepCalibration:
             return "of all answers"
         if not sampled:
             return "of answers in doubt alone, which are wrong more often than the others"
-        shares = sorted({f"{100 * (one.share or 0):g}%" for one in sampled})
+        share, n_open = self.asked.share or 1, self.asked.n_open_doubtful
+        what = "sure answers alone" if n_open and not n_doubtful else "all answers"
         return (
-            f"of all answers: {counted(n_doubtful, 'answer')} in doubt, and {len(sampled):,} of a "
-            f"random {' or '.join(shares)} of the others, which count for as many as they stand for"
+            f"of {what}: {counted(n_doubtful, 'answer')} in doubt{_open_text(n_doubtful, n_open)}, "
+            f"and {len(sampled):,} of a random {100 * share:g}% of the others"
+            f"{_open_text(len(sampled), self.asked.n_open_sampled)}, "
+            "which count for as many as they stand for"
         )
+
+
+def _open_text(n_decided: int, n_open: int) -> str:
+    return f" ({n_decided:,} of {n_decided + n_open:,} decided)" if n_open else ""
 
 
 def key_of(review: Review) -> CalibrationKey:
@@ -639,14 +658,18 @@ def calibrations_of(reviews: Iterable[Review]) -> dict[CalibrationKey, StepCalib
 
 def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCalibration:
     newest = max(reviews, key=lambda one: one.asked_at)
+    shares = [one.share for one in reviews if one.share is not None]
+    when = {one.subject.get("when") for one in reviews if one.share is not None}
+    undecided = [one for one in reviews if not one.is_decided or one.state == "expired"]
+    undecided += [one for one in reviews if one.together is not None]
     decided = ((one, tuple(reviewed_fields(one))) for one in reviews)
     answers = [
         DecidedAnswer(
             (one.scope, one.key),
             str(one.subject.get("document_sha256") or ""),
             fields,
-            one.share,
             one.is_sampled,
+            _is_in_doubt(one, when),
         )
         for one, fields in decided
         if fields
@@ -659,7 +682,23 @@ def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCal
         tuple(answers),
         n_rejected,
         is_of_all=all(one.subject.get("when") in ("true", "True") for one in reviews),
+        asked=AskedShare(
+            max(shares, default=None),
+            sum(_is_in_doubt(one, when) and not one.is_sampled for one in undecided),
+            sum(one.is_sampled for one in undecided),
+        ),
     )
+
+
+def _is_in_doubt(review: Review, when: Collection[Any]) -> bool:
+    """Return whether an answer would be asked about now without `also`.
+
+    One that was asked about before there was a share is, while `when` is as it was; `when` has
+    its texts since then.
+    """
+    if review.share is not None:
+        return not review.is_sampled
+    return bool(review.subject.get("due")) and review.subject.get("when") in when
 
 
 def former_tables(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import pytest
 from paddock.engine.system.samples import SEED, draw
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.ledger.calibration import (
+    LEAST_DECISIONS,
     LEAST_FIELDS,
+    AskedShare,
     CalibrationKey,
     DecidedAnswer,
     DecidedField,
     StepCalibration,
-    comparable,
+    calibrations_of,
     reliability,
 )
 from paddock.runner.review.exchange import gold_jsonl
@@ -25,6 +28,7 @@ from tests.runner.core.test_waiting import BILLS, Bills
 from tests.runner.world import reasons, states
 
 SHARE = 0.2
+SURE = {"total": {"p": 0.97, "raw": 0.97, "second": None, "second_p": None}}
 NAMES = [f"{number:02}" for number in range(40)]
 KEY = CalibrationKey("p", "bill", "m", "q", "s")
 
@@ -137,73 +141,124 @@ def test_a_share_that_cannot_be_is_a_fault(bills: Bills, written: str, words: st
 # --- what figures are made of
 
 
-def answer(number: int, *, is_right: bool, is_sampled: bool, share: float | None) -> DecidedAnswer:
+def answer(
+    number: int, *, is_right: bool, is_sampled: bool, is_in_doubt: bool = False
+) -> DecidedAnswer:
     fields = (DecidedField(("total",), 0.97, is_right),)
-    return DecidedAnswer(("s", str(number)), f"d{number}", fields, share, is_sampled)
+    return DecidedAnswer(
+        ("s", str(number)), f"d{number}", fields, is_sampled, is_in_doubt or not is_sampled
+    )
 
 
-def decided_population(seed: int, n_documents: int = 4_000) -> tuple[list[DecidedAnswer], float]:
-    """Return the decisions about one population, and the share of it that was really right.
+def decided_population(
+    seed: int, n_documents: int = 4_000, decided: tuple[float, float] = (1, 1)
+) -> tuple[StepCalibration, float]:
+    """Return the table of one population, and the share of it that was really right.
 
-    A tenth of its documents is in doubt, and of these 60 % are right; of the others 98 %.
+    A tenth of its documents is in doubt, and of these 60 % are right; of the others 98 %, and 5 %
+    are asked about. `decided`: how much of both kinds is.
     """
     chance = random.Random(seed)
-    found, n_right = [], 0
+    found, n_right, n_open = [], 0, [0, 0]
     for number in range(n_documents):
         is_doubtful = chance.random() < 0.1
         is_right = chance.random() < (0.6 if is_doubtful else 0.98)
         n_right += is_right
         if is_doubtful or chance.random() < 0.05:
-            found.append(answer(number, is_right=is_right, is_sampled=not is_doubtful, share=0.05))
-    return found, n_right / n_documents
+            if chance.random() < decided[not is_doubtful]:
+                found.append(answer(number, is_right=is_right, is_sampled=not is_doubtful))
+            else:
+                n_open[not is_doubtful] += 1
+    return table(found, AskedShare(0.05, *n_open)), n_right / n_documents
 
 
-def table(answers: list[DecidedAnswer]) -> StepCalibration:
-    return StepCalibration(KEY, "m", 0.0, tuple(answers))
+def table(answers: list[DecidedAnswer], asked: AskedShare) -> StepCalibration:
+    return StepCalibration(KEY, "m", 0.0, tuple(answers), asked=asked)
 
 
-def test_weights_make_the_share_that_was_right_that_of_all_answers() -> None:
+@pytest.mark.parametrize("decided", [(1, 1), (1, 0.4), (0.4, 1)])
+def test_weights_make_the_share_that_was_right_that_of_all_answers(
+    decided: tuple[float, float],
+) -> None:
     weighed, plain, n_within = 0.0, 0.0, 0
     for seed in range(200):
-        answers, truth = decided_population(seed)
-        (row,) = table(answers).rows
+        made, truth = decided_population(seed, decided=decided)
+        (row,) = made.rows
         weighed += row.share - truth
         plain += row.n_right / row.n - truth
         n_within += row.interval[0] <= truth <= row.interval[1]
-    assert abs(weighed / 200) < 0.005
-    assert plain / 200 < -0.15  # what all decisions alike would say
-    assert n_within >= 185  # 95 % of 200, less three standard deviations
+    assert abs(weighed / 200) < 0.006
+    assert plain / 200 < -0.08  # what all decisions alike would say
+    assert n_within >= 181  # 95 % of 200, less three standard deviations
 
 
-def test_decisions_of_before_the_share_are_left_out_once_there_are_enough() -> None:
-    before = [answer(n, is_right=False, is_sampled=False, share=None) for n in range(100)]
-    since = [
-        answer(n, is_right=True, is_sampled=n % 2 == 0, share=0.05)
-        for n in range(100, 100 + LEAST_FIELDS)
-    ]
-    assert comparable([*before, *since]) == since
-    few = comparable([*before, *since[1:]])
-    assert len(few) == len(before) + len(since) - 1
-    assert {one.weight for one in few} == {1.0}
+def test_answers_in_doubt_of_before_the_share_count_and_others_do_not() -> None:
+    before = [answer(n, is_right=n % 2 == 0, is_sampled=False) for n in range(100)]
+    sampled = [answer(n, is_right=True, is_sampled=True) for n in range(100, 150)]
+    no_more = replace(answer(150, is_right=True, is_sampled=False), is_in_doubt=False)
+    (row,) = table([*before, *sampled, no_more], AskedShare(0.1)).rows
+    assert row.n == 150
+    assert row.share == pytest.approx((50 + 500) / 600)
+
+
+def test_a_few_of_the_share_say_nothing_yet_of_all_answers() -> None:
+    doubtful = [answer(n, is_right=False, is_sampled=False) for n in range(LEAST_FIELDS)]
+    sampled = [answer(100 + n, is_right=True, is_sampled=True) for n in range(LEAST_DECISIONS)]
+    few = table([*doubtful, *sampled[1:]], AskedShare(0.05))
+    assert few.rows[0].n == LEAST_FIELDS
+    assert few.basis.startswith("of answers in doubt alone")
+    assert table([*doubtful, *sampled], AskedShare(0.05)).basis.startswith("of all answers: ")
 
 
 def test_a_table_says_of_which_answers_it_is() -> None:
-    answers, _ = decided_population(1)
-    n_sampled = sum(one.is_sampled for one in answers)
-    assert table(answers).basis == (
-        f"of all answers: {len(answers) - n_sampled} answers in doubt, and {n_sampled} of a random "
-        "5% of the others, which count for as many as they stand for"
+    made, _ = decided_population(1)
+    n_sampled = sum(one.is_sampled for one in made.answers)
+    assert made.basis == (
+        f"of all answers: {len(made.answers) - n_sampled} answers in doubt, and {n_sampled} of a "
+        "random 5% of the others, which count for as many as they stand for"
     )
-    doubtful = [one for one in answers if not one.is_sampled]
-    assert table(doubtful).basis == (
+    doubtful = [one for one in made.answers if not one.is_sampled]
+    assert table(doubtful, made.asked).basis == (
         "of answers in doubt alone, which are wrong more often than the others"
     )
+    partly = table([*made.answers], AskedShare(0.05, n_open_sampled=40))
+    assert f"of the others ({n_sampled} of {n_sampled + 40} decided), which" in partly.basis
+
+
+def decide_all(bills: Bills) -> StepCalibration:
+    for key, one in bills.waiting().items():
+        bills.decide(key, "accept") if one.state == "open" else None
+    with bills.desk() as desk:
+        found = [
+            replace(one, subject={**one.subject, "confidence": SURE, "answer": {"total": 1}})
+            for one in desk.decided(is_whole=True)
+        ]
+    (made,) = calibrations_of(found).values()
+    return made
+
+
+def test_decisions_of_before_the_share_and_of_a_smaller_one_weigh_as_those_of_now(
+    bills: Bills,
+) -> None:
+    bills.edit(", also: 20%", "")
+    bills.work()
+    made = decide_all(bills)
+    assert (len(made.answers), made.asked.share) == (2, None)
+    for share, old, new in ((0.2, '50"', '50", also: 20%'), (0.5, "also: 20%", "also: 50%")):
+        bills.edit(old, new)
+        bills.work()
+        made = decide_all(bills)
+        n_sampled = len(drawn(share) - {"00.txt", "01.txt"})
+        assert sum(one.is_sampled for one in made.answers) == n_sampled
+        assert sum(one.is_in_doubt for one in made.answers) == 2
+        assert made.asked == AskedShare(share)
 
 
 def test_a_few_sampled_answers_say_less_than_as_many_of_equal_weight() -> None:
     even = [(0.95, True)] * 20
     (alike,) = reliability(even)
-    answers = [answer(n, is_right=True, is_sampled=n < 1, share=0.05) for n in range(20)]
+    answers = [answer(n, is_right=True, is_sampled=n < 1) for n in range(20)]
+    answers[0] = replace(answers[0], weight=20.0)
     (uneven,) = reliability(one for each in answers for _, one in each.weighed())
     assert (uneven.n, uneven.n_right) == (20, 20)
     assert uneven.interval[0] < alike.interval[0]
