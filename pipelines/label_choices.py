@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
@@ -25,11 +26,17 @@ CHOOSE = "x-choose"
 """Marks the schema of such a field; a keyword without effect."""
 _STAND_IN = {"enum": ["label"]}
 MOST_LABELS = 20_000
-"""In one list; their constraint is compiled in 0.6 s."""
+"""In one list; their constraint was compiled in 1.0 s on two busy cores."""
 _MOST_LABEL_CHARS = 200
 _SHORT_LIST_CHARS = 300
 """Of labels without descriptions: these are told with the form of the answer, as an `enum` is."""
 _SHOWN_CHARS = 60
+_UNSAYABLE = {"Cc", "Cs", "Zl", "Zp"}
+"""Categories of control characters, line breaks and halves of surrogate pairs."""
+_VARIATIONS = range(0xFE00, 0xFE10)
+
+FieldPath: TypeAlias = tuple[str, ...]
+"""The names that lead to a field of an answer, whatever lists are on the way."""
 
 
 class WrongLabels(ValueError):
@@ -44,17 +51,19 @@ class WrongLabels(ValueError):
 class Choice:
     """A field that is chosen from a list."""
 
-    field: str
-    """Its path in the answer with dots, as in `items.tag`."""
     at: Path
     """Its path in the schema as written."""
     source: Expression
     keys: ChooseKeys
 
     @property
-    def relabels_all(self) -> bool:
-        """Whether any change of the list makes every item stale."""
-        return self.keys.relabel == "all"
+    def field(self) -> FieldPath:
+        return tuple(name for name in self.at if isinstance(name, str))
+
+    @property
+    def shown(self) -> str:
+        """The field with dots, as in `items.tag`; two fields may have the same."""
+        return ".".join(self.field)
 
 
 def read_choice(data: Mapping[str, Any], at: Path) -> tuple[Any, Choice]:
@@ -70,9 +79,11 @@ def read_choice(data: Mapping[str, Any], at: Path) -> tuple[Any, Choice]:
         raise _wrong_key(error.errors(include_url=False)[0], data) from None
     except ExpressionError as error:
         raise WrongLabels(error.message, error.remedy) from None
-    choice = Choice(".".join(one for one in at if isinstance(one, str)), at, source, keys)
+    if keys.unknown is not None:
+        _refuse_unsayable(keys.unknown, "`unknown`")
+    choice = Choice(at, source, keys)
     written = keys.model_dump(exclude_none=True, exclude={"relabel"})
-    node: Any = {**_STAND_IN, CHOOSE: written | {"field": choice.field}}
+    node: Any = {**_STAND_IN, CHOOSE: written | {"field": [*choice.field]}}
     if keys.most is not None:
         node = {"type": "array", "items": node, "maxItems": keys.most}
     return node, choice
@@ -86,6 +97,7 @@ def _wrong_key(error: Any, data: Mapping[str, Any]) -> WrongLabels:
     if error["type"] == "value_error":
         return WrongLabels(str(error["ctx"]["error"]))
     words = {
+        "unknown": "a text that is not empty",
         "most": "a whole number above 0",
         "narrow": "a whole number above 1",
         "relabel": "'affected' or 'all'",
@@ -103,6 +115,8 @@ class LabelList:
     labels: Mapping[str, str]
     """Each label with its description, which may be empty."""
     digest: str
+    relabels_all: bool = False
+    """Whether any change of it makes every item stale."""
 
     @classmethod
     def of(cls, value: Any, choice: Choice) -> LabelList:
@@ -124,7 +138,8 @@ class LabelList:
         _refuse_alike([label for label, _ in pairs], source, keys.unknown)
         labels = dict(pairs)
         text = json.dumps(sorted(pairs), ensure_ascii=False)
-        return cls(source, labels, hashlib.sha256(text.encode()).hexdigest()[:16])
+        digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+        return cls(source, labels, digest, keys.relabel == "all")
 
     def part(self, labels: Sequence[str]) -> LabelList:
         """Return the list of some of its labels, in this order."""
@@ -148,6 +163,8 @@ def _pair(one: Any, number: int, source: str, keys: ChooseKeys) -> tuple[str, st
         if keys.describe is not None:
             found = _cell(one, keys.describe, "describe", number, source)
             words = one_line(str(found)) if found is not None else ""
+            if words:
+                _refuse_unsayable(words, f"the description of label {number} of '{source}'")
     elif keys.by is not None:
         raise WrongLabels(
             f"`by` names a column, but element {number} of '{source}' is {_kind_of(one)}",
@@ -162,7 +179,33 @@ def _pair(one: Any, number: int, source: str, keys: ChooseKeys) -> tuple[str, st
             f"label {number} of '{source}' has {len(label):,} characters, and at most "
             f"{_MOST_LABEL_CHARS} can be chosen: '{shown}'"
         )
+    _refuse_unsayable(label, f"label {number} of '{source}'")
     return label, words
+
+
+def _refuse_unsayable(text: str, what: str) -> None:
+    """Refuse a text that shows nothing, or that has more than one line of characters."""
+    if any(unicodedata.category(char) in _UNSAYABLE for char in text):
+        shown = one_line("".join(map(_visible, text)), _SHOWN_CHARS)
+        raise WrongLabels(
+            f"{what} has a line break, a control character or half of a surrogate pair: '{shown}'",
+            "Remove it.",
+        )
+    if not _look(text):
+        raise WrongLabels(f"{what} has only characters that cannot be seen")
+
+
+def _visible(char: str) -> str:
+    return f"<U+{ord(char):04X}>" if unicodedata.category(char) in {*_UNSAYABLE, "Cf"} else char
+
+
+def _look(text: str) -> str:
+    """Return what texts have in common that people and models cannot tell apart."""
+    seen = (
+        char for char in text if unicodedata.category(char) != "Cf" and ord(char) not in _VARIATIONS
+    )
+    folded = unicodedata.normalize("NFKC", "".join(seen)).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).split())
 
 
 def _cell(row: Mapping[str, Any], column: str, key: str, number: int, source: str) -> Any:
@@ -176,18 +219,21 @@ def _refuse_alike(labels: Sequence[str], source: str, unknown: str | None) -> No
     """Refuse labels that are the same, or that people and models cannot tell apart."""
     seen: dict[str, tuple[str, int]] = {}
     for number, label in enumerate(labels, 1):
-        first, place = seen.setdefault(" ".join(label.split()).casefold(), (label, number))
+        first, place = seen.setdefault(_look(label), (label, number))
         if place == number:
             continue
         if first == label:
             what = f"'{source}' has the label '{label}' twice, as number {place} and {number}"
             raise WrongLabels(what, "Remove one of them.")
+        folded = {" ".join(text.split()).casefold() for text in (first, label)}
+        by = "case or space" if len(folded) == 1 else "the form or by invisible characters"
+        shown = [f"'{''.join(map(_visible, text))}'" for text in (first, label)]
         raise WrongLabels(
-            f"the labels '{first}' and '{label}' of '{source}' (numbers {place} and {number}) "
-            f"differ by case or space only",
+            f"the labels {' and '.join(shown)} of '{source}' (numbers {place} and {number}) "
+            f"differ by {by} only",
             "Keep one of them.",
         )
-    if unknown is not None and " ".join(unknown.split()).casefold() in seen:
+    if unknown is not None and _look(unknown) in seen:
         what = f"`unknown`: '{unknown}' is a label of '{source}' as well"
         raise WrongLabels(what, "Choose other words.")
 
@@ -199,7 +245,7 @@ def _kind_of(value: Any) -> str:
     return kinds.get(type(value), "a number")
 
 
-def schema_with_labels(schema: Any, lists: Mapping[str, LabelList]) -> Any:
+def schema_with_labels(schema: Any, lists: Mapping[FieldPath, LabelList]) -> Any:
     """Return a schema with an `enum` of labels for each chosen field; `lists` are by field.
 
     A field of a long list stays marked: its labels are told elsewhere.
@@ -209,7 +255,7 @@ def schema_with_labels(schema: Any, lists: Mapping[str, LabelList]) -> Any:
     if not isinstance(schema, dict):
         return schema
     written = schema.get(CHOOSE)
-    found = lists.get(written["field"]) if isinstance(written, dict) else None
+    found = lists.get(tuple(written["field"])) if isinstance(written, dict) else None
     if written is None or found is None:
         return {name: schema_with_labels(one, lists) for name, one in schema.items()}
     unknown = written.get("unknown")
@@ -217,20 +263,20 @@ def schema_with_labels(schema: Any, lists: Mapping[str, LabelList]) -> Any:
     return {"enum": enum} if found.is_short else {"enum": enum, CHOOSE: written}
 
 
-def chosen_labels(output: Any, field: str) -> list[str]:
+def chosen_labels(output: Any, field: FieldPath) -> list[str]:
     """Return the labels that an answer has in a field, also in lists of it.
 
-    >>> chosen_labels({"items": [{"tag": "a"}, {"tag": ["b", "c"]}]}, "items.tag")
+    >>> chosen_labels({"items": [{"tag": "a"}, {"tag": ["b", "c"]}]}, ("items", "tag"))
     ['a', 'b', 'c']
     """
-    return [one for one in _values_at(output, field.split(".")) if isinstance(one, str)]
+    return [one for one in _values_at(output, field) if isinstance(one, str)]
 
 
 def _values_at(value: Any, names: Sequence[str]) -> Iterator[Any]:
     if isinstance(value, list):
         for one in value:
             yield from _values_at(one, names)
-    elif not names or names == [""]:
+    elif not names:
         yield value
     elif isinstance(value, Mapping) and names[0] in value:
         yield from _values_at(value[names[0]], names[1:])
@@ -252,12 +298,14 @@ class ToldList:
     """A list of labels as a prompt tells it."""
 
     digest: str
-    fields: tuple[str, ...]
+    fields: tuple[FieldPath, ...]
     """The fields that are chosen from it."""
     text: str
 
 
-def told_lists(choices: Sequence[Choice], lists: Mapping[str, LabelList]) -> tuple[ToldList, ...]:
+def told_lists(
+    choices: Sequence[Choice], lists: Mapping[FieldPath, LabelList]
+) -> tuple[ToldList, ...]:
     """Return the long lists, each once, with the fields that are chosen from them."""
     made: dict[str, list[Choice]] = {}
     for choice in choices:
@@ -268,11 +316,11 @@ def told_lists(choices: Sequence[Choice], lists: Mapping[str, LabelList]) -> tup
 
 def _told(found: LabelList, choices: Sequence[Choice]) -> ToldList:
     fields = tuple(one.field for one in choices)
-    names = " and ".join(f'"{one}"' for one in fields if one)
+    names = " and ".join(f'"{one.shown}"' for one in choices if one.field)
     lines = [f"Labels for {names}:" if names else "Labels:"]
     lines += [f"- {one}: {words}" if words else f"- {one}" for one, words in found.labels.items()]
     lines += [
-        f'Where none of them fits, "{one.field or "the answer"}" is "{one.keys.unknown}".'
+        f'Where none of them fits, "{one.shown or "the answer"}" is "{one.keys.unknown}".'
         for one in choices
         if one.keys.unknown is not None
     ]

@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from paddock.engine.sampling.schema import json_pointer
 from paddock.engine.system.text import listed
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.label_choices import (
     Choice,
+    FieldPath,
     LabelList,
     ToldList,
     WrongLabels,
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
 LABELS = "labels"
 """First word of the mark of a field that was chosen from a list."""
 TOLD_SHARE = 0.5
-"""Of a context; a longer list is left out of the prompt: the documents need room as well."""
+"""Of a context, for all lists of a prompt: the documents need room as well."""
 _SHOWN_LABELS = 3
 
 _LEAST_DIMENSIONS = 2
@@ -48,7 +51,7 @@ _LEAST_DIMENSIONS = 2
 BORDER_SHARE = 0.1
 """Of the nearest labels: an answer among the last of them says that `narrow` may be too small."""
 BORDER = "at the border of `narrow`: a label among the farthest tenth of those that were offered"
-_NONE: Mapping[str, Sequence[str]] = {}
+_NONE: Mapping[FieldPath, Sequence[str]] = {}
 Matrix: TypeAlias = NDArray[np.float32]
 
 Labels = Mapping[str, str]
@@ -64,7 +67,7 @@ class Nearest:
     """A text to which labels are near, and what stays on offer besides."""
 
     text: str
-    last: Mapping[str, Sequence[str]]
+    last: Mapping[FieldPath, Sequence[str]]
     tools: Tools
 
 
@@ -106,7 +109,7 @@ class LabelLists:
         self._embedding = asyncio.Lock()
         self._offered: dict[tuple[Any, ...], tuple[BoundReply, OfferedLabels]] = {}
 
-    def of_step(self, step: BoundStep, scope: Scope) -> dict[str, LabelList]:
+    def of_step(self, step: BoundStep, scope: Scope) -> dict[FieldPath, LabelList]:
         """Return the lists that a step's fields are chosen from, by field.
 
         Raises:
@@ -114,13 +117,13 @@ class LabelLists:
         """
         return {choice.field: self._list(choice, scope) for choice in choices_of(step)}
 
-    def known(self, step: BoundStep, scope: Scope) -> dict[str, LabelList]:
+    def known(self, step: BoundStep, scope: Scope) -> dict[FieldPath, LabelList]:
         """Return those of the lists that do not depend on an item.
 
         Raises:
             PipelineError: a list is no list of labels.
         """
-        found: dict[str, LabelList] = {}
+        found: dict[FieldPath, LabelList] = {}
         for choice in choices_of(step):
             try:
                 if choice.source.evaluate(scope) is not None:  # the output of a skipped step
@@ -147,7 +150,11 @@ class LabelLists:
         return made
 
     async def offered(
-        self, step: BoundStep, scope: Scope, tools: Tools, last: Mapping[str, Sequence[str]] = _NONE
+        self,
+        step: BoundStep,
+        scope: Scope,
+        tools: Tools,
+        last: Mapping[FieldPath, Sequence[str]] = _NONE,
     ) -> OfferedLabels | None:
         """Return the schema of a step's answer with its labels, and the lists of its prompt.
 
@@ -163,29 +170,31 @@ class LabelLists:
         key = (id(reply), *(one.digest for one in lists.values()))
         if key not in self._offered:
             told = told_lists(reply.choices, lists)
-            fits = [one for one in told if await self._fits(step, one, tools)]
+            fits = await self._fitting(step, told, tools)
             left_out = tuple(lists[one.fields[0]] for one in told if one not in fits)
-            made = OfferedLabels(schema_with_labels(reply.schema, lists), tuple(fits), left_out)
+            made = OfferedLabels(schema_with_labels(reply.schema, lists), fits, left_out)
             self._offered[key] = reply, made
         offered = self._offered[key][1]
+        n_lists = len(offered.lists) + len(offered.left_out)
         if any(choice.keys.narrow for choice in reply.choices) and offered.left_out:
             text = _text_of(step, scope)
             offered = await self._narrowed(reply, lists, offered, Nearest(text, last, tools))
         for one in offered.left_out:
-            what = f"without the {len(one.labels):,} labels of {one.source}, which take"
+            lists_take = "which take" if n_lists == 1 else "as all its lists take"
+            what = f"without the {len(one.labels):,} labels of {one.source}, {lists_take}"
             tools.log.tally("prompt", f"{what} more than half of the context")
         return offered
 
     async def _narrowed(
         self,
         reply: BoundReply,
-        lists: Mapping[str, LabelList],
+        lists: Mapping[FieldPath, LabelList],
         offered: OfferedLabels,
         near: Nearest,
     ) -> OfferedLabels:
         """Offer the nearest labels where a list is too long for the prompt, as `narrow` says."""
-        found: dict[str, LabelList] = {}
-        nearest: dict[str, tuple[str, ...]] = {}
+        found: dict[FieldPath, LabelList] = {}
+        nearest: dict[FieldPath, tuple[str, ...]] = {}
         digests = {one.digest for one in offered.left_out}
         for choice in reply.choices:
             whole, n = lists[choice.field], choice.keys.narrow
@@ -203,12 +212,11 @@ class LabelLists:
         if not found:
             return offered
         narrowed = tuple(one for one in reply.choices if one.field in found)
-        left_out = {one.digest: one for one in offered.left_out}
-        for choice in narrowed:
-            left_out.pop(lists[choice.field].digest, None)
+        whole_lists = {lists[one.field].digest for one in reply.choices if one.field not in found}
+        left_out = tuple(one for one in offered.left_out if one.digest in whole_lists)
         schema = schema_with_labels(reply.schema, {**lists, **found})
         told = (*offered.lists, *told_lists(narrowed, found))
-        return OfferedLabels(schema, told, tuple(left_out.values()), nearest)
+        return replace(offered, schema=schema, lists=told, left_out=left_out, nearest=nearest)
 
     async def _ranked(self, whole: LabelList, near: Nearest) -> tuple[str, ...] | None:
         """Return the labels, the nearest to the text first; None while planning without vectors."""
@@ -229,15 +237,20 @@ class LabelLists:
         labels = [*whole.labels]
         return tuple(labels[place] for place in order)
 
-    async def _fits(self, step: BoundStep, told: ToldList, tools: Tools) -> bool:
-        """Return whether a list takes little enough of the model's context for the prompt."""
-        if step.model is None:
-            return True
+    async def _fitting(
+        self, step: BoundStep, told: tuple[ToldList, ...], tools: Tools
+    ) -> tuple[ToldList, ...]:
+        """Return the lists that together leave room in the model's context, the shortest first."""
+        if step.model is None or not told:
+            return told
         most = TOLD_SHARE * (await tools.pool.facts(step.model)).n_ctx_tokens
-        if len(told.text.encode()) <= most:  # a token has at least one byte
-            return True
-        (n_tokens,) = await tools.pool.count_texts(step.model, [told.text])
-        return n_tokens <= most
+        if sum(len(one.text.encode()) for one in told) <= most:  # a token has at least one byte
+            return told
+        counts = await tools.pool.count_texts(step.model, [one.text for one in told])
+        by_length = sorted(range(len(told)), key=lambda place: counts[place])
+        sums = accumulate(counts[place] for place in by_length)
+        fits = {place for place, total in zip(by_length, sums, strict=True) if total <= most}
+        return tuple(one for place, one in enumerate(told) if place in fits)
 
 
 def _root(path: Sequence[str], scope: Scope) -> Any:
@@ -250,12 +263,12 @@ def _root(path: Sequence[str], scope: Scope) -> Any:
 # --- what an item was chosen from
 
 
-def list_name(prefix: str, step: str, field: str) -> str:
+def list_name(prefix: str, step: str, field: FieldPath) -> str:
     """Return the name of a list in marks and specs; `prefix`: the steps that lead to its step."""
-    return f"{prefix}{step}/{field}"
+    return f"{prefix}{step}{json_pointer(field)}"
 
 
-def label_mark(name: str, found: LabelList, answer: Any, field: str) -> dict[str, list[Any]]:
+def label_mark(name: str, found: LabelList, answer: Any, field: FieldPath) -> dict[str, list[Any]]:
     """Mark the list of a field, and the labels that an answer has of it; None: no answer yet."""
     chosen = None if answer is None else sorted({*chosen_labels(answer, field)})
     return {f"{LABELS} {name}": [LABELS, found.digest, chosen]}
@@ -276,6 +289,8 @@ def label_difference(
         if before is None or chosen is None:
             return f"labels changed: {found.source} (step '{_step_of(name)}')"
         reason = next(_differences(found, before, chosen), None)
+        if reason is None and found.relabels_all:
+            reason = f"labels changed: {found.source}"
         if reason is not None:
             return f"{reason} (step '{_step_of(name)}')"
     return None

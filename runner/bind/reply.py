@@ -18,7 +18,7 @@ from paddock.pipelines.checking.check import Check, CheckFunction
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.expressions import Path as Place
-from paddock.pipelines.label_choices import Choice, LabelList, ToldList
+from paddock.pipelines.label_choices import Choice, FieldPath, LabelList, ToldList
 from paddock.pipelines.model import EvidenceSpec
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.yaml_source import YamlDocument
@@ -275,7 +275,7 @@ class OfferedLabels:
     lists: tuple[ToldList, ...] = ()
     left_out: tuple[LabelList, ...] = ()
     """Lists that are too long for its prompt."""
-    nearest: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    nearest: Mapping[FieldPath, tuple[str, ...]] = field(default_factory=dict)
     """By field, the only labels that are offered for the text, the nearest first."""
 
 

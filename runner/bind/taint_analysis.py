@@ -39,9 +39,6 @@ def _step_references(step: WrittenStep) -> Iterator[Reference]:
             yield reference
     for check in step.reply.checks.values() if step.reply else ():
         yield from (one for one in check.references if one[0] not in ANSWER_NAMES)
-    for choice in step.reply.choices if step.reply else ():
-        if choice.relabels_all:
-            yield from choice.source.references
 
 
 def step_references(step: WrittenStep, names: frozenset[str]) -> frozenset[Reference]:

@@ -17,7 +17,7 @@ from typing import Any
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Reference
-from paddock.pipelines.label_choices import LabelList
+from paddock.pipelines.label_choices import FieldPath, LabelList
 from paddock.runner.bind.bound import (
     BoundBlock,
     BoundNode,
@@ -198,7 +198,7 @@ class Judge:
         outer = self._outer
         return OuterPipelines(outer.file, outer.steps, (*outer.places, self.place()))
 
-    def list_name(self, step: BoundStep, field: str) -> str:
+    def list_name(self, step: BoundStep, field: FieldPath) -> str:
         """Return the name of the list that a step's field is chosen from, in marks and specs."""
         return list_name(self._outer.steps, step.id, field)
 

@@ -171,8 +171,19 @@ def test_relabel_all_makes_everything_stale_when_the_list_changes(tmp_path: Path
     here.edit("unknown: none of these}", "unknown: none of these, relabel: all}")
     here.run(pool=FakePool(answer=clerk))
     here.write("tags.csv", written({name: TAGS[name] for name in ("ferry", "tram")}))
-    assert set(reasons(here.plan()).values()) == {"value changed: steps.tags.rows"}
+    changed = "labels changed: steps.tags.rows (step 'label')"
+    gone = "its label is gone: 'bridge' (step 'label')"
+    assert [*reasons(here.plan()).values()] == [changed, gone, changed]
     assert len(reasons(here.run(pool=FakePool(answer=clerk)))) == 3
+
+
+def test_with_relabel_all_neither_the_order_nor_another_column_counts(tmp_path: Path) -> None:
+    here = world(tmp_path)
+    here.edit("unknown: none of these}", "unknown: none of these, relabel: all}")
+    here.run(pool=FakePool(answer=clerk))
+    rows = "".join(f"{name},{TAGS[name]},x\n" for name in reversed(TAGS))
+    here.write("tags.csv", f"name,note,other\n{rows}")
+    assert states(here.plan()) == {}
 
 
 def test_how_a_list_is_relabelled_makes_nothing_stale_and_its_columns_do(tmp_path: Path) -> None:
@@ -262,6 +273,32 @@ returns: steps.each.results
         ),
         ("name,note\n,x\n", "label 1 of 'steps.tags.rows' is empty; a label is a text."),
         (
+            "name,note\n\u200b,x\n",
+            "label 1 of 'steps.tags.rows' has only characters that cannot be seen.",
+        ),
+        (
+            'name,note\n"a\n- b",x\n',
+            "label 1 of 'steps.tags.rows' has a line break, a control character or half of a "
+            "surrogate pair: 'a<U+000A>- b'. Remove it.",
+        ),
+        (
+            "name,note\na,x\nb,y\x1bz\n",
+            "the description of label 2 of 'steps.tags.rows' has a line break, a control "
+            "character or half of a surrogate pair: 'y<U+001B>z'. Remove it.",
+        ),
+        *(
+            (
+                f"name,note\n{first},x\n{second},y\n",
+                f"the labels '{first}' and '{shown}' of 'steps.tags.rows' (numbers 1 and 2) "
+                "differ by the form or by invisible characters only. Keep one of them.",
+            )
+            for first, second, shown in [
+                ("caf\u00e9", "cafe\u0301", "cafe\u0301"),
+                ("AB", "\uff21\uff22", "\uff21\uff22"),
+                ("a", "a\u200b", "a<U+200B>"),
+            ]
+        ),
+        (
             "name,note\na,x\nNone of these,x\n",
             "`unknown`: 'none of these' is a label of 'steps.tags.rows' as well. "
             "Choose other words.",
@@ -282,6 +319,76 @@ def test_a_list_that_is_none_of_labels_stops_the_run_and_its_plan_with_one_sente
         assert fault.mark.line == 14
 
 
+@pytest.mark.parametrize("label", ["\ud800x", "a\n- b", "a\0", "a\u2028b"])
+def test_a_label_of_more_than_a_line_of_characters_is_refused(tmp_path: Path, label: str) -> None:
+    here = world(tmp_path)
+    here.edit("name: labels\n", "name: labels\ninputs: {tags: {type: list}}\n")
+    here.edit("choose: steps.tags.rows, by: name, describe: note", "choose: inputs.tags")
+    with pytest.raises(PipelineError) as caught:
+        here.plan({"tags": [label, "b"]})
+    (fault,) = caught.value.faults
+    place = "`choose`: label 1 of 'inputs.tags' has a line break, a control character or half of"
+    assert fault.message.startswith(place)
+
+
+TWO_LISTS = """\
+inputs:
+  ones: {type: list, default: [alpha, omega]}
+  twos: {type: list, default: [beta, gamma]}
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - id: label
+        uses: chat
+        with: {prompt: "{{ doc.relpath }}"}
+        reply: {schema: SCHEMA}
+    returns: steps.label.output
+returns: steps.each.results
+"""
+
+
+def fields_answered(request: ChatRequest) -> str:
+    """Answer each field with the last label that its schema allows."""
+    assert request.constraint is not None
+
+    def filled(schema: Any) -> Any:
+        if "enum" in schema:
+            return schema["enum"][-1]
+        return {name: filled(one) for name, one in schema["properties"].items()}
+
+    return json.dumps(filled(json.loads(request.constraint.source)))
+
+
+def two_lists(folder: Path, schema: str) -> World:
+    made = World(folder, TWO_LISTS.replace("SCHEMA", schema))
+    made.write("inbox/0.txt", "x")
+    return made
+
+
+def test_fields_whose_names_with_dots_are_equal_have_each_their_own_list(tmp_path: Path) -> None:
+    schema = "{a.b: {choose: inputs.ones}, a: {b: {choose: inputs.twos}}}"
+    here = two_lists(tmp_path, schema)
+    report = here.run(pool=FakePool(answer=fields_answered))
+    assert report.returns == [{"a.b": "omega", "a": {"b": "gamma"}}]
+    assert reasons(here.plan({"ones": ["alpha"], "twos": ["beta", "gamma"]})) == {
+        "0.txt": "its label is gone: 'omega' (step 'label')"
+    }
+
+
+@pytest.mark.parametrize("name", ["mail.tag", "mail/tag", "''", "'~1'", "."])
+def test_a_label_that_is_gone_is_noticed_whatever_its_field_is_called(
+    tmp_path: Path, name: str
+) -> None:
+    here = two_lists(tmp_path, f"{{{name}: {{choose: inputs.ones}}}}")
+    here.run(pool=FakePool(answer=fields_answered))
+    assert states(here.plan()) == {}
+    assert reasons(here.plan({"ones": ["alpha"]})) == {
+        "0.txt": "its label is gone: 'omega' (step 'label')"
+    }
+
+
 BLOCK = "    for_each: doc in steps.docs.files\n"
 
 
@@ -296,6 +403,12 @@ def test_what_is_wrong_with_a_choice_is_told_before_anything_runs(tmp_path: Path
         ("by: name", "bye: name", "`reply.schema`, at /tag: `choose` has no key 'bye'."),
         ("unknown: none of these", "most: 0", "`reply.schema`, at /tag: `most` must be a whole "
                                               "number above 0; it is '0'."),
+        ("unknown: none of these", "unknown: ''", "`reply.schema`, at /tag: `unknown` must be a "
+                                                  "text that is not empty; it is ''."),
+        ("unknown: none of these", "unknown: '  '", "`reply.schema`, at /tag: `unknown` has only "
+                                                    "characters that cannot be seen."),
+        ("unknown: none of these", 'unknown: "a\\n- b"', "`reply.schema`, at /tag: `unknown` has a "
+                                                       "line break"),
         ("unknown: none of these", "relabel: some",
          "`reply.schema`, at /tag: `relabel` must be 'affected' or 'all'; it is 'some'."),
         ("choose: steps.tags.rows", "choose: 'steps.tags.rows['",
@@ -365,6 +478,37 @@ def test_the_nearest_labels_are_offered_where_the_list_is_too_long(tmp_path: Pat
     assert not [note for note in report.notes if "border" in note or "without" in note]
     assert sum(len(one.texts) for one in pool.embeds) == 403 + 3, "the list is embedded once"
     assert here.run(pool=few(nth(0))).counts == {"fresh": 3}
+
+
+def test_a_list_that_is_narrowed_for_one_field_is_left_out_for_the_other(tmp_path: Path) -> None:
+    here = narrowed_world(tmp_path)
+    tag = "narrow: 20}\n"
+    here.edit(
+        tag, f"{tag}            other: {{choose: steps.tags.rows, by: name, describe: note}}\n"
+    )
+    report = here.run(pool=few(fields_answered))
+    assert [note for note in report.notes if "labels of steps.tags.rows" in note] == [
+        "'label': 3 prompts with the 20 of 403 labels of steps.tags.rows that are nearest to the "
+        "text (0.txt, 1.txt, 2.txt).",
+        "'label': 3 prompts without the 403 labels of steps.tags.rows, which take more than half "
+        "of the context (0.txt, 1.txt, 2.txt).",
+    ]
+
+
+def test_lists_that_only_together_take_too_much_leave_out_the_longest(tmp_path: Path) -> None:
+    ones, twos = (
+        [f"{word} number {n}" for n in range(last)] for word, last in [("a", 40), ("b", 50)]
+    )
+    here = two_lists(tmp_path, "{one: {choose: inputs.ones}, two: {choose: inputs.twos}}")
+    pool = FakePool(answer=fields_answered, n_ctx_tokens=500)
+    report = here.run({"ones": ones, "twos": twos}, pool=pool)
+    (request,) = pool.chats
+    assert "- a number 39" in request.messages[0].content
+    assert "- b number" not in request.messages[0].content
+    assert (
+        "'label': 1 prompt without the 50 labels of inputs.twos, as all its lists take more than "
+        "half of the context (0.txt)."
+    ) in report.notes
 
 
 def test_an_answer_at_the_border_of_what_was_offered_is_counted(tmp_path: Path) -> None:
