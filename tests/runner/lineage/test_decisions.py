@@ -113,7 +113,8 @@ def test_why_shows_how_often_confidence_was_right_once_50_fields_were_reviewed(
     )
     decide_many(world, 49)
     assert review_part(paddock("why", "out/0.txt").stdout)[-4:] == [
-        "              confidence of 'sum' (m): calibrated by 50 reviewed fields",
+        "              confidence of 'sum' (m): calibrated by 50 reviewed fields "
+        "of answers in doubt alone, which are wrong more often than the others",
         "                          0.3 to 0.4: 12 of 25 right (48%), 30% to 67%",
         "                          0.6 to 0.7: 1 of 1 right (100%), 21% to 100%; "
         "too few to calibrate",
