@@ -13,9 +13,6 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
 from paddock.engine.sampling.schema import json_pointer
 from paddock.engine.system.text import listed
 from paddock.pipelines.errors import Fault, PipelineError
@@ -38,6 +35,9 @@ from .inputs_and_parameters import BindError, Scope
 from .reply import BoundReply, OfferedLabels
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from paddock.engine.request import ModelSpec
 
 LABELS = "labels"
@@ -52,7 +52,7 @@ BORDER_SHARE = 0.1
 """Of the nearest labels: an answer among the last of them says that `narrow` may be too small."""
 BORDER = "at the border of `narrow`: a label among the farthest tenth of those that were offered"
 _NONE: Mapping[FieldPath, Sequence[str]] = {}
-Matrix: TypeAlias = NDArray[np.float32]
+Matrix: TypeAlias = "NDArray[np.float32]"
 
 Labels = Mapping[str, str]
 """Each label of a list, with its description."""
@@ -73,14 +73,6 @@ class Nearest:
 
 async def _embedded(tools: Tools, model: ModelSpec, texts: Sequence[str]) -> Sequence[Vector]:
     return (await embed_texts(tools, model, texts, on_overflow="split")).vectors
-
-
-def _unit(vectors: Sequence[Vector]) -> Matrix:
-    """Return vectors of length 1, a row for each."""
-    rows = np.asarray(vectors, np.float32)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: Matrix = rows / np.maximum(lengths, np.float32(1e-9))
-    return unit
 
 
 def _text_of(step: BoundStep, scope: Scope) -> str:
@@ -220,6 +212,8 @@ class LabelLists:
 
     async def _ranked(self, whole: LabelList, near: Nearest) -> tuple[str, ...] | None:
         """Return the labels, the nearest to the text first; None while planning without vectors."""
+        from paddock.steps.llm.extract import unit_rows  # numpy, which other plans do without
+
         model = near.tools.models.resolve(None, "embed")
         async with self._embedding:  # items that come meanwhile wait for the same vectors
             matrix = self._vectors.get((whole.digest, model.ref))
@@ -229,11 +223,11 @@ class LabelLists:
                 for first in range(0, len(texts), REQUEST_TEXTS):
                     part = texts[first : first + REQUEST_TEXTS]
                     vectors += await _embedded(near.tools, model, part)
-                matrix = self._vectors[whole.digest, model.ref] = _unit(vectors)
-        (vector,) = _unit(await _embedded(near.tools, model, [near.text]))
+                matrix = self._vectors[whole.digest, model.ref] = unit_rows(vectors)
+        (vector,) = unit_rows(await _embedded(near.tools, model, [near.text]))
         if matrix.shape[1] != len(vector) or len(vector) < _LEAST_DIMENSIONS:
             return None
-        order = np.argsort(-(matrix @ vector), kind="stable")
+        order = (-(matrix @ vector)).argsort(kind="stable")
         labels = [*whole.labels]
         return tuple(labels[place] for place in order)
 

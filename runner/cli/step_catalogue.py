@@ -452,10 +452,11 @@ TEMPLATE_HEAD = """\
 #   or '?' need quotes. Keys that begin with `x-` are free, for anchors: `x-common: &c {…}`, then
 #   `with: *c`.
 # - Top level: pipeline name description inputs models mcpServers defaults on concurrency budget
-#   secrets steps returns tests; only `steps` is needed. Control keys of a step: id uses with needs
-#   if retry timeout cache reply review returns; of a block: id for_each where do key max_parallel
-#   on_error needs if retry timeout cache returns. `retry.on`: timeout worker busy io check.
-#   `timeout`: total or idle. `cache`: auto or off. Durations 30s 5m 2h, sizes 64MiB, contexts 16k.
+#   secrets steps gold returns tests; only `steps` is needed. Control keys of a step: id uses with
+#   needs if retry timeout cache reply review returns; of a block: id for_each where do key
+#   max_parallel on_error needs if retry timeout cache returns. `retry.on`: timeout worker busy io
+#   check. `timeout`: total or idle. `cache`: auto or off. Durations 30s 5m 2h, sizes 64MiB,
+#   contexts 16k.
 # - `params` of a model or a step: temperature top_p top_k min_p repeat_penalty presence_penalty
 #   frequency_penalty seed stop max_tokens. An answer that ends at its limit is an error unless
 #   `max_tokens` is set. A step without `model` takes the only one of its role.

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paddock.engine.request import ModelSpec
 from paddock.engine.system.text import counted
@@ -98,6 +99,13 @@ async def central_sentences(
     return sorted(compared[index] for index in chosen), usage
 
 
+def unit_rows(vectors: Sequence[Vector]) -> NDArray[np.float32]:
+    """Return vectors of length 1, a row for each."""
+    rows = np.asarray(vectors, np.float32)
+    unit: NDArray[np.float32] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    return unit
+
+
 def most_central(vectors: Sequence[Vector], sizes: Sequence[int], n_words: int) -> list[int]:
     """Return indices by maximal marginal relevance, best first, as long as they fit.
 
@@ -106,8 +114,7 @@ def most_central(vectors: Sequence[Vector], sizes: Sequence[int], n_words: int) 
     >>> most_central([(1, 0), (1, 0.1), (0, 1)], [9, 9, 5], 10)
     [1]
     """
-    rows = np.asarray(vectors, dtype=np.float32)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+    rows = unit_rows(vectors)
     counts, chosen = np.asarray(sizes), list[int]()
     centrality = rows @ (counts @ rows) * np.minimum(1, counts / _WHOLE_WORDS)
     centrality /= max(float(centrality.max()), 1e-9)

@@ -122,7 +122,7 @@ def test_why_shows_how_often_confidence_was_right_once_50_fields_were_reviewed(
     ]
     paddock("logs", "--report", "run.html")
     page = (world.folder / "run.html").read_text("utf-8")
-    assert "confidence of &#x27;sum&#x27; (m): calibrated by 50 reviewed fields." in page
+    assert "calibrated by 50 reviewed fields of answers in doubt alone" in page
     assert '>0.3 to 0.4</td><td data-head="Fields" class="n">25</td>' in page
 
 

@@ -26,7 +26,7 @@ def test_what_a_copy_is_worth_is_said_in_lines_a_person_can_weigh(tmp_path: Path
     )
     busy = replace(made, after=replace(made.after, share=0.5))
     assert tuned_copy_text(busy)[2] == (
-        "Other programs used the processor, so the speeds are rough."
+        "Other programs used the processor: these are speeds of one thread, by processor time."
     )
 
 
