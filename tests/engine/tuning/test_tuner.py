@@ -299,7 +299,7 @@ def test_only_tensors_that_measure_slow_are_changed_unless_there_are_none_and_it
 
 
 def stand_in_speeds(monkeypatch: pytest.MonkeyPatch, **by_format: CopySpeeds) -> list[bool]:
-    """Let files have these speeds by their matrices' format; return which clocks were used."""
+    """Replace speeds by these, by the matrices' format; return which clocks were used."""
     clocks = []
 
     def speeds(path: Path, *_: object, counts_cpu: bool = False) -> CopySpeeds:

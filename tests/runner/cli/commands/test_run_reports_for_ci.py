@@ -21,7 +21,7 @@ def test_a_run_that_could_not_begin_is_an_error_for_ci(
     with pytest.raises(RuntimeError), reports.written_on_error():
         raise RuntimeError("there is no model.")
     assert '<error message="there is no model." type="failed">' in (tmp_path / "j.xml").read_text()
-    assert place.read_text() == "## digest: failed\n\nthere is no model.\n\n"
+    assert place.read_text() == "## Paddock run of digest: failed\n\nthere is no model.\n\n"
 
 
 def test_a_report_that_cannot_be_written_is_told_and_the_run_all_the_same(
