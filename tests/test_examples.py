@@ -239,7 +239,7 @@ def test_what_the_ci_files_tell_a_shell_is_carried_out(tmp_path: Path) -> None:
         (folder / "inbox" / name).unlink()
     carried_out(folder, github["batch"], GITHUB_STEP_SUMMARY=str(summary))
     assert cases_of(folder / "junit.xml") == [("ci-batch.each", "kind-crew.txt", ["system-out"])]
-    assert "## ci-batch: completed" in summary.read_text("utf-8")
+    assert "## Paddock run of ci-batch: completed" in summary.read_text("utf-8")
 
     # The next night: a fresh checkout elsewhere, and what was kept of the ledger.
     later = copied("ci-batch", tmp_path / "later", "kind-crew.txt").parent
