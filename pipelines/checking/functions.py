@@ -21,7 +21,7 @@ from paddock.engine.system.text import counted, listed, one_line, path_text
 
 from .check import CheckFunction
 from .evidence import Path, missing_keys
-from .numbers import pairs_in
+from .numbers import pairs_in, without_turned_scores
 from .opposed_words import Side, contradicts, sides_at
 from .text_index import TextIndex
 from .value_search import index_of
@@ -424,8 +424,17 @@ def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
 def _unsupported_values(answer: str, source: str, within: float) -> list[TextValue]:
     """Return the values of an answer that a source lacks, in order."""
     sought = [said for said in values_in(answer) if said.is_sure]
-    pairs = [TextValue(one.text, one.start, one) for one in pairs_in(answer)]
+    numbers = [*pairs_in(answer)]
+    pairs = [TextValue(one.text, one.start, one) for one in numbers]
     values = _index_of(source, (*sought, *pairs), within)
+    turned = [
+        one.code
+        for one, pair in zip(numbers, pairs, strict=True)
+        if one.code and not values.holds(pair, within)
+    ]
+    if turned:
+        source = without_turned_scores(source, turned)
+        values = _index_of(source, (*sought, *pairs), within)
 
     def sides_of(text: str, said: TextValue) -> frozenset[Side]:
         return sides_at(text, said.bare[0], said.end, is_moment=said.is_moment)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from .codes import (
@@ -427,11 +427,12 @@ def lower_case(text: str) -> str:
     return lower if len(lower) == len(text) else "".join(sign.lower()[0] for sign in text)
 
 
+_AGAINST = "to|zu|à|a|tegen|do|mot|til"
 _OUT_OF = r"out of(?: every| the)?|von(?: je)?|sur|su|de cada|em cada|op de|van de|na|av|из"
 _PAIR = re.compile(
     rf"(?<![\w.,:/+-])(?:(?P<n>[0-9]{{1,3}})[^\S\n](?:{_OUT_OF})[^\S\n](?P<of>[0-9]{{1,3}})"
     r"|(?<!from )(?<!von )(?<!vom )(?<!de )(?<!da )(?<!van )(?<!od )(?<!z )(?<!ze )(?<!с )(?<!от )"
-    r"(?P<won>[0-9]{1,2})[^\S\n](?:to|zu|à|a|tegen|do|mot|til)[^\S\n](?P<lost>[0-9]{1,2}))"
+    rf"(?P<won>[0-9]{{1,2}})[^\S\n](?:{_AGAINST})[^\S\n](?P<lost>[0-9]{{1,2}}))"
     r"(?![\w%]|[.,:/-]\w|[^\S\n][%€$£])"
 )
 OUT_OF = re.compile(rf"[0-9][^\S\n](?:{_OUT_OF})[^\S\n][0-9]")
@@ -451,6 +452,20 @@ def pairs_in(text: str) -> Iterator[Number]:
         elif found["won"] and int(found["won"]) > int(found["lost"]):
             code = f"{found['won']}-{found['lost']}"
             yield Number(found[0], *found.span(), frozenset(), 0, code=code, is_sure=False)
+
+
+def without_turned_scores(text: str, codes: Iterable[str]) -> str:
+    """Blank what has these scores the other way round: 3 to 5 says nothing of 5 to 3.
+
+    >>> without_turned_scores("It ended 3:5, after 3 hours.", ["5-3"])
+    'It ended    , after 3 hours.'
+    """
+    for code in codes:
+        won, _, lost = code.partition("-")
+        between = rf"(?:[^\S\n](?:{_AGAINST})[^\S\n]|[:\u2013-])"
+        turned = re.compile(rf"(?<![\w.,:]){lost}{between}{won}(?!\w|[.,:][0-9])", re.IGNORECASE)
+        text = turned.sub(lambda found: " " * len(found[0]), text)
+    return text
 
 
 def loose_numbers_in(text: str) -> Iterator[Number]:
