@@ -219,6 +219,17 @@ class NoServer(EngineError):
         )
 
 
+class ServersFull(NoServer):
+    """A model's servers refused a request for long, and served no other meanwhile."""
+
+    def __init__(self, ref: str, reason: str, waited_s: float) -> None:
+        super().__init__(ref, reason, waited_s)
+        self.args = (
+            f"the servers of model '{ref}' took no request for {waited_s:g} s: {reason}. "
+            f"Free one, or start another; the same command goes on.",
+        )
+
+
 class PromptCut(EngineError):
     """A server read less of a prompt than it was sent, and reported no error."""
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from .errors import ModelBroken, NoModelFile
+from .system.no_links import open_file
 
 GgufScalar = str | int | float | bool
 
@@ -342,9 +343,9 @@ def check_file(path: Path, ref: str) -> None:
         has = f"it has {', '.join(map(repr, names[:3]))}" if names else "it has no GGUF file"
         raise ModelBroken(ref, f"this is a folder, and a model is one file; {has}")
     try:
-        with path.open("rb") as file:
+        with open_file(path, follows_links=True) as file:
             magic = file.read(4)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a path has no null
         raise NoModelFile(ref) from None
     except OSError as error:
         raise ModelBroken(ref, f"the file cannot be read: {error.strerror or error}") from None
@@ -395,7 +396,7 @@ def read_header(path: Path, *, has_all_arrays: bool = False) -> GgufHeader:
         ModelBroken: the file is not GGUF, truncated or corrupt; with the path and the reason.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path, follows_links=True) as file:
             if path.stat().st_size < 24:
                 raise ModelBroken(str(path), f"too short for a model ({path.stat().st_size} bytes)")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

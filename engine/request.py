@@ -121,6 +121,7 @@ class ModelFacts:
     """A smaller model's file that guesses ahead for this one."""
     projector: str | None = None
     """The file by which it sees images; None: it does not."""
+    projector_digest: str = ""
     template: str | None = None
     """A chat template (Jinja's or Go's) in place of the file's own, as a Modelfile names it."""
     system: str = ""
@@ -150,11 +151,22 @@ class ModelFacts:
     @property
     def identity(self) -> str:
         """A digest of what answers depend on: the file, and a Modelfile's settings, if any."""
+        return self._with_settings(self.named_digest)
+
+    @property
+    def served_digest(self) -> str:
+        """As `identity`, but of the file that computes: where it serves, of the tuned copy."""
+        return self._with_settings(self.digest)
+
+    def _with_settings(self, digest: str) -> str:
         params = sorted(self.params.items())
-        own = (self.template, self.system, self.messages, self.adapters, params)
+        own: tuple[object, ...] = (
+            self.template, self.system, self.messages, self.adapters, params
+        )  # fmt: skip
+        own += (self.projector_digest,) if self.projector_digest else ()
         if not any(own):
-            return self.named_digest
-        return hashlib.sha256(repr((self.named_digest, *own)).encode()).hexdigest()
+            return digest
+        return hashlib.sha256(repr((digest, *own)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +265,8 @@ class ChatRequest:
     shifts: bool | None = None
     """True: an answer that reaches the end of the context goes on, after half of what came before
     was dropped (`Usage.shifted_tokens`). False: no text is cut in its middle either, so that
-    `truncates` drops whole turns only. None: texts are cut, and such an answer ends by `length`."""
+    `truncates` drops whole turns only. None: texts are cut, and such an answer ends by `length`,
+    as any about images does."""
     n_keep_tokens: int = 4
     """Of a shortened or shifted prompt, how many stay at its beginning."""
     wants_tokens: bool = False
@@ -321,7 +334,7 @@ class Reply:
     done_reason: DoneReason
     usage: Usage
     digest: str
-    """Of the model file that really served it."""
+    """`ModelFacts.served_digest` of the model that really served it."""
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()

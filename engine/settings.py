@@ -11,6 +11,7 @@ from paddock.engine.system.hosts import is_loopback
 
 CacheType = Literal["f16", "q8_0", "q4_0"]
 Switch = Literal["auto", "on", "off"]
+TuneMode = Literal["auto", "ask", "off"]
 CacheLayout = Literal["auto", "unified", "split"]
 SplitMode = Literal["none", "layer", "row", "tensor"]
 
@@ -85,6 +86,11 @@ class PoolSettings:
     """Main memory of one model for finished conversations that may be continued; None: decided."""
     profile_s: float = 12.0
     """How long a model is measured when a device first loads it; 0: not at all."""
+    tune: TuneMode = "auto"
+    """Whether services make faster copies of models while they are idle; `ask`: they only measure
+    what a copy would gain."""
+    is_exact: bool = False
+    """Whether models are computed in their own form, though they have a tuned copy."""
     load_timeout_s: float = 300.0
     step_timeout_s: float = 120.0
     """A worker that has work and makes no step within it is killed and started again."""

@@ -49,10 +49,7 @@ def to_plain(value: Any, body: bytearray | None = None) -> Any:
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, bytes):
-        if body is None:
-            return base64.b64encode(value).decode()
-        body += value
-        return [len(body) - len(value), len(value)]
+        return _bytes_plain(value, body)
     if isinstance(value, Mapping):
         return {name: to_plain(inner, body) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -96,10 +93,8 @@ def _default(one: Field[Any]) -> Any:
 def _reader(hint: Any) -> _Read:
     """Return what reads values of a type."""
     origin, args = get_origin(hint), get_args(hint)
-    if hint is TokenLogprob:
-        return lambda plain, _: _read_logprob(*plain)
-    if hint == _VECTORS:
-        return _read_vectors
+    if hint in _READERS:
+        return _READERS[hint]
     if isinstance(hint, type) and is_dataclass(hint):
         return _dataclass_reader(hint)
     if origin in (Union, types.UnionType):
@@ -110,16 +105,16 @@ def _reader(hint: Any) -> _Read:
         item = _reader(args[0])
         return lambda plain, body: tuple([item(one, body) for one in _as(list, plain)])
     if origin in (dict, Mapping):
-        value, has_numbers = _reader(args[1]), args[0] is int  # JSON has no numbers as keys
-        return lambda plain, body: {
-            int(name) if has_numbers else name: value(one, body)
-            for name, one in _as(dict, plain).items()
-        }
-    if hint is bytes:
-        return _read_bytes
-    if hint is Any:
-        return lambda plain, _: plain
+        return _mapping_reader(*args)
     return _scalar_reader((int, float) if hint is float else (hint,))
+
+
+def _mapping_reader(key: Any, hint: Any) -> _Read:
+    value, has_numbers = _reader(hint), key is int  # JSON has no numbers as keys
+    return lambda plain, body: {
+        int(name) if has_numbers else name: value(one, body)
+        for name, one in _as(dict, plain).items()
+    }
 
 
 def _dataclass_reader(kind: type) -> _Read:
@@ -169,6 +164,13 @@ def _as(kind: type[T], plain: Any) -> T:
     return plain
 
 
+def _bytes_plain(value: bytes, body: bytearray | None) -> Any:
+    if body is None:
+        return base64.b64encode(value).decode()
+    body += value
+    return [len(body) - len(value), len(value)]
+
+
 def _read_bytes(plain: Any, body: bytes) -> bytes:
     if isinstance(plain, str):
         return base64.b64decode(plain, validate=True)
@@ -208,3 +210,12 @@ def _read_logprob(text: str, logprob: float = 0.0, *top: Sequence[Any]) -> Token
     others = [(other.encode("latin-1"), float(value)) for other, value in top]
     alternatives = tuple((other.decode(errors="replace"), value, other) for other, value in others)
     return TokenLogprob(raw.decode(errors="replace"), float(logprob), raw, alternatives)
+
+
+_READERS: Mapping[Any, _Read] = {
+    TokenLogprob: lambda plain, _: _read_logprob(*plain),
+    _VECTORS: _read_vectors,
+    bytes: _read_bytes,
+    Any: lambda plain, _: plain,
+}
+"""Of types that are not read by their fields or parts."""

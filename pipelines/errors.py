@@ -49,7 +49,7 @@ def _columns_of(char: str) -> int:
     return 2 if unicodedata.east_asian_width(char) in "WF" else 1
 
 
-MOST_LISTED_NAMES = 17  # the keys of a step; with more, only the nearest name is shown
+MOST_LISTED_NAMES = 18  # the keys of a step; with more, only the nearest name is shown
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ when compiling or running, is an `ExpressionError`. Knows no steps and no files.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, TypeAlias
 
 from jinja2 import TemplateSyntaxError, nodes
@@ -103,20 +103,25 @@ def element_reads(tree: nodes.Template | nodes.Expr) -> frozenset[Reference]:
 
 
 def _element_reads(tree: nodes.Template | nodes.Expr) -> Iterator[Reference]:
-    for read in [tree, *tree.find_all((nodes.Getattr, nodes.Getitem))]:
-        if isinstance(read, nodes.Getattr | nodes.Getitem):
-            path, name = _list_of(read.node), _name_read(read)
-            if path is not None and name is not None and name not in _METHODS:
-                yield (*path, LIST_ELEMENT, name)
-    for filter_ in [tree, *tree.find_all(nodes.Filter)]:
-        if isinstance(filter_, nodes.Filter) and filter_.node is not None:
-            path, name = chain_of(filter_.node), _attribute_of(filter_)
-            if path is not None and name:
-                yield (*path, LIST_ELEMENT, name.split(".")[0])
-    for loop in tree.find_all(nodes.For):
-        path = chain_of(loop.iter)
-        if path is not None and isinstance(loop.target, nodes.Name):
-            yield from ((*path, LIST_ELEMENT, name) for name in _read_in(loop, loop.target.name))
+    kinds = (nodes.Getattr, nodes.Getitem, nodes.Filter, nodes.For)
+    for node in [tree, *tree.find_all(kinds)]:
+        path, names = _list_read(node)
+        if path is not None:
+            yield from ((*path, LIST_ELEMENT, name) for name in names)
+
+
+def _list_read(node: nodes.Node) -> tuple[Reference | None, Iterable[str]]:
+    """Return the path of a list, and the names that a node reads of its items."""
+    match node:
+        case nodes.Getattr() | nodes.Getitem():
+            name = _name_read(node)
+            return _list_of(node.node), {name} - _METHODS if name is not None else ()
+        case nodes.Filter(node=nodes.Node() as filtered):
+            name = _attribute_of(node)
+            return chain_of(filtered), [name.split(".")[0]] if name else ()
+        case nodes.For(target=nodes.Name() as item):
+            return chain_of(node.iter), _read_in(node, item.name)
+    return None, ()
 
 
 def _list_of(node: nodes.Node) -> Reference | None:
@@ -286,6 +291,7 @@ def _excerpt(source: str, line_number: int | None = None) -> str:
     return one_line(source, 80)
 
 
+@lru_cache(maxsize=512)  # checks, taint analysis and binding of a pipeline compile the same texts
 def compile_text(source: str, *, bare: bool) -> CompiledText:
     """Compile a template, or with `bare` an expression without braces."""
     if len(source) > MAX_SOURCE_CHARS:

@@ -12,12 +12,12 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from .comparison_keys import CompareKeys, GoldKeys
 from .keys import (
     STEP_ALIASES,
     ChooseKeys,
     ControlKeys,
     FileKeys,
-    GoldKeys,
     InputKeys,
     Keys,
     ModelKeys,
@@ -80,6 +80,7 @@ def pipeline_schema(step_params: Mapping[str, type[BaseModel]]) -> Schema:
     properties["secrets"]["additionalProperties"] = _table(SecretKeys, definitions)
     tables: dict[str, type[Keys]] = {"defaults": ControlKeys, "on": OnKeys}
     tables |= {"concurrency": ConcurrencyKeys, "budget": BudgetKeys, "gold": GoldKeys}
+    tables["compare"] = CompareKeys
     for name, table in tables.items():
         properties[name] = {**_description_of(properties[name]), **_table(table, definitions)}
     servers = {"type": "object", "additionalProperties": _table(McpServerKeys, definitions)}

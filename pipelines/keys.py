@@ -15,14 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from paddock.engine.system.text import shorten
 from paddock.engine.system.units import BYTES_PER_UNIT, SECONDS_PER_UNIT
@@ -214,8 +207,7 @@ class ChooseKeys(Keys):
     """A field whose value is a label of a list that a step, an input or a file has."""
 
     choose: str = Field(
-        description="A bare expression: a list of texts, or of rows.",
-        examples=["steps.tags.rows"],
+        description="A bare expression: a list of texts, or of rows.", examples=["steps.tags.rows"]
     )
     by: str | None = Field(None, min_length=1, description="The column of rows with the label.")
     describe: str | None = Field(
@@ -345,41 +337,35 @@ class ReviewKeys(Keys):
         return self.when if is_given or self.also is None else False
 
 
-MetricName: TypeAlias = Literal["exact", "label", "number", "date", "list", "text"]
-"""How a field of an answer is compared with gold."""
+class EscalateKeys(Keys):
+    """Which answers another model gives in place of the step's own."""
 
-
-class NumberMetricKeys(Keys):
-    """A number that may be off."""
-
-    number: float = Field(ge=0, description="How far off is still right.")
-
-
-class GoldKeys(Keys):
-    """What is right, so that answers can be compared with it."""
-
-    from_: str = Field(
-        alias="from",
-        min_length=1,
-        description="`reviews` (what people decided here), the path of a CSV or JSON lines file, "
-        "or a bare expression over another step: `steps.big.output`.",
-        examples=["reviews", "gold.csv"],
+    to: str = Field(
+        min_length=1, description="The name of that model, under `models`.", examples=["big"]
     )
-    key: str | None = Field(
+    when: str | bool = Field(
+        description="A bare expression, as that of `review`, over the answer of the step's own "
+        "model; where it is true, or that answer fails its checks, the other model is asked the "
+        "same, and its answer is the step's.",
+        examples=["confidence.min < 0.8 or evidence.missing"],
+    )
+    also: Annotated[Percentage, Field(gt=0)] | None = Field(
         None,
-        description="A bare expression over an item: what the column of the same last name "
-        "(`relpath`) has for it. By default the item's own key, in the column `item` or `key`, "
-        "else in the first.",
-        examples=["doc.relpath"],
+        description="A random share of the other answers, of which the larger model is asked, too: "
+        "how often does it say something else?",
+        examples=["2%"],
     )
-    step: str | None = Field(
-        None, description="The step whose answers are compared; by default the only one."
+    target: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None,
+        description="The agreement that `paddock compare --calibrate` promised; a run says when "
+        "the answers of `also` no longer show it.",
     )
-    metrics: dict[str, MetricName | NumberMetricKeys] = Field(
-        {},
-        description="Fields and how they are compared: `exact`, `label`, `number`, `date`, `list` "
-        "(F1), `text` (edit distance) or `{number: 0.01}`; by default as schema and values say.",
-    )
+
+    @model_validator(mode="after")
+    def _target_is_checked(self) -> EscalateKeys:
+        if self.target is not None and self.also is None:
+            raise ValueError("`target` needs `also`, such as 2%: by these answers it is checked")
+        return self
 
 
 class ControlKeys(Keys):
@@ -425,6 +411,9 @@ class StepKeys(ControlKeys):
     returns: Any = Field(None, description="Bare expressions: outputs in place of the step's own.")
     reply: ReplyKeys | None = Field(
         None, description="What the model's answer must be: schema and checks."
+    )
+    escalate: EscalateKeys | None = Field(
+        None, description="The larger model that answers where the step's own is not sure enough."
     )
     review: ReviewKeys | None = Field(
         None, description="When the answer waits for a person, who decides, and for how long."
@@ -534,6 +523,7 @@ class FileKeys(Keys):
         [], description="Runs with known inputs; a table is a single test, as of a data set."
     )
     gold: Any = Field(None, description="What is right, for `paddock compare`.")
+    compare: Any = Field(None, description="What `paddock compare` varies without its options.")
 
 
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")

@@ -17,14 +17,15 @@ from pydantic import ValidationError
 
 from paddock.pipelines.checking.check import Check
 
+from .comparison_keys import CompareKeys, GoldKeys
 from .errors import Fault, Mark, PipelineError
 from .expressions import Expression, ExpressionError, Path, Reference, Template, Value
 from .keys import (
     ID_PATTERN,
     ControlKeys,
+    EscalateKeys,
     EvidenceKeys,
     FileKeys,
-    GoldKeys,
     Input,
     InputKeys,
     Keys,
@@ -93,6 +94,18 @@ class ReviewSpec:
     """The random share of other answers that is asked about as well."""
 
 
+@dataclass(frozen=True)
+class EscalationSpec:
+    """Which answers another model gives in place of the step's own."""
+
+    to: str
+    when: Expression
+    also: float | None = None
+    """The random share of other answers of which it is asked as well."""
+    target: float | None = None
+    """The agreement that these answers are to show."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _NodeKeys:
     """What steps and blocks have in common. `at` is the path in the document."""
@@ -119,6 +132,7 @@ class StepNode(_NodeKeys):
     files: Mapping[str, Template] = field(default_factory=dict)
     """Parameters that name a template file, with its content."""
     reply: ReplySpec | None = None
+    escalate: EscalationSpec | None = None
     review: ReviewSpec | None = None
     broken: frozenset[str] = frozenset()
     """Parameters in which a fault was found."""
@@ -166,6 +180,7 @@ class Pipeline:
     concurrency: ConcurrencyKeys | None = None
     budget: BudgetKeys | None = None
     gold: GoldKeys | None = None
+    compare: CompareKeys | None = None
     tests: tuple[TestKeys, ...] = ()
     secrets: Mapping[str, SecretKeys] = field(default_factory=dict)
     servers: Mapping[str, McpServer] = field(default_factory=dict)
@@ -201,6 +216,7 @@ _NOT_FOR_BLOCKS = {
     "uses": "Move the step into the block's `do`.",
     "with": "Parameters belong to the steps in `do`.",
     "reply": "It belongs to the step in `do` that asks a model.",
+    "escalate": "It belongs to the step in `do` that asks a model.",
     "review": "It belongs to the step in `do` that asks a model.",
 }
 _RESERVED_NAMES = frozenset(
@@ -299,6 +315,7 @@ class StepParser:
             has_own_id=has_own,
             **self._controls(data, keys, at),
             reply=self._reply(data.get("reply"), (*at, "reply")),
+            escalate=self._escalate(data.get("escalate"), (*at, "escalate")),
             review=self._review(data.get("review"), (*at, "review")),
             broken=frozenset(str(error.path[0]) for error in errors),
         )
@@ -318,6 +335,15 @@ class StepParser:
         base = FilePath(self._checks.document.file).parent
         choices = read_reply_schema(keys.schema_, base).choices if keys.schema_ else ()
         return ReplySpec(keys.schema_, checks, keys.repair, evidence, keys.confidence, choices)
+
+    def _escalate(self, data: Any, at: Path) -> EscalationSpec | None:
+        """Parse `escalate`; faults of its keys were reported with the step."""
+        try:
+            keys = EscalateKeys.model_validate(data)
+        except ValidationError:
+            return None
+        when = self._checks.expression(keys.when, (*at, "when"))
+        return None if when is None else EscalationSpec(keys.to, when, keys.also, keys.target)
 
     def _review(self, data: Any, at: Path) -> ReviewSpec | None:
         """Parse `review`; faults of its keys were reported with the step."""
@@ -493,6 +519,9 @@ class _PipelineParser:
             servers=servers,
             defaults=self._part(ControlKeys, data, "defaults") or ControlKeys.model_validate({}),
             **self._triggers(data),
+            compare=None
+            if data.get("compare") is None
+            else checks.table(CompareKeys, data["compare"], ("compare",)),
             tests=tuple(read_tests(checks, data.get("tests"), self._text)),
             steps=steps.read(data.get("steps"), ("steps",)),
             returns=checks.returns(data.get("returns"), ()),

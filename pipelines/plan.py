@@ -8,37 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 
 from .errors import Fault, PipelineError, did_you_mean
-from .expressions import Path, Reference, Value
-from .model import Block, Node, Pipeline, ReplySpec
-
-BASE_NAMES = frozenset(("inputs", "steps"))
-"""Names that every expression sees."""
-STEP_NAMES = frozenset(("secrets",))
-"""Names that only a step's parameters and its `if` see: their values are not stored."""
-
-LOOP_NAMES = frozenset(("loop",))
-"""Names in a block besides its item: the position in the list, as in Jinja."""
-
-ANSWER_NAMES = frozenset(("output", "text", "evidence"))
-"""Names in a `check` of an answer: its value by the schema, its text, and where it was found."""
-
-
-REVIEW_NAMES = ANSWER_NAMES | {"confidence"}
-"""Names in `review.when`: those of a check, and the probabilities of the answer's fields."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceUse:
-    """One use of a reference. `names` are known at that place."""
-
-    at: Path
-    reference: Reference
-    names: frozenset[str]
-    is_open: bool = False
-    """The step may add names of its own; `runner.bind` checks those."""
+from .expressions import Path
+from .model import Block, Node, Pipeline
+from .references import (
+    BASE_NAMES,
+    LOOP_NAMES,
+    STEP_NAMES,
+    ReferenceUse,
+    unknown_name,
+    uses_in,
+    uses_of,
+)
 
 
 @dataclass(frozen=True)
@@ -106,10 +88,10 @@ class DependencyGraph:
         top = _PlanLevel({node.id: node for node in pipeline.steps})
         self._level(top, BASE_NAMES)
         if pipeline.returns is not None:
-            for use in _uses(pipeline.returns, ("returns",), BASE_NAMES):
+            for use in uses_in(pipeline.returns, ("returns",), BASE_NAMES):
                 self._resolve(use, top, None)
         for text in pipeline.elsewhere:
-            for use in _uses(text.text, text.at, text.names):
+            for use in uses_in(text.text, text.at, text.names):
                 self._name(use)
 
     def faults(self) -> tuple[Fault, ...]:
@@ -139,7 +121,7 @@ class DependencyGraph:
     def _level(self, level: _PlanLevel, names: frozenset[str]) -> None:
         for node in level.nodes.values():
             own = names | STEP_NAMES if self._pipeline.secrets else names
-            for use in _uses_of(node, names, own):
+            for use in uses_of(node, names, own):
                 self._resolve(use, level, node)
             for index, step_id in enumerate(node.needs):
                 at: Path = (*node.at, "needs", index)
@@ -149,7 +131,7 @@ class DependencyGraph:
                 inside = names | {node.var} | LOOP_NAMES
                 self._level(body, inside)
                 if node.returns is not None:
-                    for use in _uses(node.returns, (*node.at, "returns"), inside):
+                    for use in uses_in(node.returns, (*node.at, "returns"), inside):
                         self._resolve(use, body, None)
 
     def _resolve(self, use: ReferenceUse, level: _PlanLevel, node: Node | None) -> None:
@@ -192,42 +174,8 @@ class DependencyGraph:
         self._fault(use, f"there is no step '{wanted}'", did_you_mean(wanted, ids))
 
     def _name(self, use: ReferenceUse) -> None:
-        """Check the first name of a reference, and that an input is declared."""
-        root = use.reference[0]
-        if root not in use.names:
-            if root == "secrets" and self._pipeline.secrets:
-                remedy = "Secrets are read under `with` and `if`, in `pool.key`, and in `on`."
-                self._fault(use, "a secret cannot be read here", remedy)
-            elif root == "secrets" and not use.is_open:
-                self._secret(use)
-            elif not use.is_open:
-                self._fault(
-                    use, f"'{root}' is not known here", did_you_mean(root, sorted(use.names))
-                )
-        elif root == "inputs" and len(use.reference) > 1:
-            name = use.reference[1]
-            if name not in self._pipeline.inputs:
-                remedy = did_you_mean(name, self._pipeline.inputs)
-                remedy = remedy if self._pipeline.inputs else "Declare it under `inputs`."
-                self._fault(use, f"there is no input '{name}'", remedy)
-        elif root == "secrets":
-            self._secret(use)
-
-    def _secret(self, use: ReferenceUse) -> None:
-        declared = self._pipeline.secrets
-        if len(use.reference) == 1:
-            self._fault(use, "`secrets` alone names no secret", "Write `secrets.<name>`.")
-        elif use.reference[1] not in declared:
-            name = use.reference[1]
-            remedy = did_you_mean(name, declared) if declared else "Declare it under `secrets`."
-            self._fault(use, f"there is no secret '{name}'", remedy)
-        elif _is_command_line(use.at):
-            self._fault(
-                use,
-                f"every user of this machine can read a command line, so secret "
-                f"'{use.reference[1]}' cannot stand in one",
-                "Give it in a variable of `env`, or have the command read it from a file.",
-            )
+        if (found := unknown_name(use, self._pipeline)) is not None:
+            self._fault(use, *found)
 
     def _cycle(self, by_id: Mapping[str, Node]) -> None:
         """Report one cycle among nodes that depend on each other."""
@@ -249,66 +197,3 @@ class DependencyGraph:
     def _fault(self, use: ReferenceUse, message: str, remedy: str) -> None:
         fault = Fault(f"{message}.", remedy, self._pipeline.mark(use.at))
         self._found.setdefault((use.at, message), fault)
-
-
-def _uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator[ReferenceUse]:
-    """Yield what a node's own keys read, without its body; `own`: names under `with` and `if`."""
-    if node.if_ is not None:
-        yield from _reads(node.if_.reads, (*node.at, "if"), own)
-    if isinstance(node, Block):
-        yield from _reads(node.over.reads, (*node.at, "for_each"), names)
-        for name, one in (("where", node.where), ("key", node.key)):
-            if one is not None:
-                yield from _reads(one.reads, (*node.at, name), names | {node.var})
-        return
-    for path, references in node.params.reads().items():
-        at = (*node.at, "with", *path)
-        yield from _reads(references, at, own, is_open=len(path) == 1)
-    for name, template in node.files.items():
-        at = (*node.at, "with", name, "file")
-        yield from _reads(template.reads, at, own, is_open=True)
-    if node.returns is not None:
-        for use in _uses(node.returns, (*node.at, "returns"), names):
-            if use.reference[:2] != ("steps", node.id):
-                yield use
-    if node.reply is not None:
-        yield from _uses_of_reply(node.reply, (*node.at, "reply"), names)
-    if node.review is not None:
-        at = (*node.at, "review", "when")
-        yield from _reads(node.review.when.references, at, names | REVIEW_NAMES)
-
-
-def _is_command_line(at: Path) -> bool:
-    """Return whether a text becomes words of a command line.
-
-    >>> [_is_command_line(one) for one in (("steps", 0, "with", "command", 2),
-    ...  ("steps", 0, "with", "env", "KEY"), ("mcpServers", "files", "args", 0))]
-    [True, False, True]
-    """
-    match at:
-        case ("mcpServers", _, *rest):
-            return "command" in rest or "args" in rest
-        case ("on", "notify", *rest):
-            return "command" in rest
-    return ("with", "command") in pairwise(at)
-
-
-def _uses_of_reply(reply: ReplySpec, at: Path, names: frozenset[str]) -> Iterator[ReferenceUse]:
-    for index, check in reply.checks.items():
-        yield from _reads(check.references, (*at, "check", index), names | ANSWER_NAMES)
-    if reply.evidence is not None:
-        yield from _reads(reply.evidence.references, (*at, "evidence"), names)
-    for choice in reply.choices:
-        yield from _reads(choice.source.reads, (*at, "schema", *choice.at, "choose"), names)
-
-
-def _uses(value: Value, at: Path, names: frozenset[str]) -> Iterator[ReferenceUse]:
-    for path, references in value.reads().items():
-        yield from _reads(references, (*at, *path), names)
-
-
-def _reads(
-    references: frozenset[Reference], at: Path, names: frozenset[str], *, is_open: bool = False
-) -> Iterator[ReferenceUse]:
-    for reference in sorted(references):
-        yield ReferenceUse(at, reference, names, is_open)

@@ -107,13 +107,13 @@ def _additional_properties_errors(
         for name in value
         if name not in named and not any(_has_match(pattern, name) for pattern in patterns)
     ]
-    if rest is False and extra:
+    if rest is not False:
+        for name in extra:
+            yield from validator.descend(value[name], rest, path=name)
+    elif extra:
         verb = "was" if len(extra) == 1 else "were"
         names = ", ".join(map(repr, sorted(extra)))
         yield error(f"Additional properties are not allowed ({names} {verb} unexpected)")
-    elif rest is not False:
-        for name in extra:
-            yield from validator.descend(value[name], rest, path=name)
 
 
 def _has_match(pattern: str, text: str) -> bool:

@@ -384,12 +384,17 @@ def misuses(node: nodes.Filter) -> Iterator[tuple[str, str]]:
     except TypeError as error:
         yield f"`{node.name}` {_reworded(str(error))}", ""
         return
-    hints = _hints(node.name)
-    for name, value in bound.arguments.items():
+    yield from _type_misuses(node.name, bound.arguments)
+
+
+def _type_misuses(filter_name: str, given: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield sentence and remedy for each constant of a type that a filter does not take."""
+    hints = _hints(filter_name)
+    for name, value in given.items():
         wanted = hints.get(name, frozenset())
         if wanted and isinstance(value, nodes.Node) and not _may_have_type(value, wanted):
             kinds = " or ".join(_KINDS[kind] for kind in _KINDS if kind in wanted)
-            yield f"`{name}` of `{node.name}` must be {kinds}", _REMEDIES.get(node.name, "")
+            yield f"`{name}` of `{filter_name}` must be {kinds}", _REMEDIES.get(filter_name, "")
 
 
 def _is_named(node: nodes.Node) -> TypeGuard[nodes.Keyword]:

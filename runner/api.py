@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.runner.bind import permissions, requirements
-from paddock.runner.bind.bind import bind, bind_without_inputs, read_plan
+from paddock.runner.bind.bind import bind, bind_for_comparison, read_plan
 from paddock.runner.bind.bound import BoundPlan, all_plans, callable_names, ignored_key_notes
 from paddock.runner.bind.checks import prefix_sharing_advice
+from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.config.pipeline_secrets import read_secrets, trigger_secrets
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
-from paddock.runner.notify.notification import undeliverable_channels
+from paddock.runner.notify.delivery import undeliverable_channels
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.report import PlanReport, Report, ValidateReport
 from paddock.runner.settings import Settings, read_settings
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 def validate(path: str | Path) -> ValidateReport:
     """Check a pipeline and return every fault; touches no model and no document."""
     try:
-        bound = bind_without_inputs(read_plan(Path(path)))
+        bound = bind_for_comparison(read_plan(Path(path)))
         requirements.refuse_missing(bound)
         notes = (*ignored_key_notes(bound), *prefix_sharing_advice(bound))
         return ValidateReport(str(path), notes=(*notes, *_undeliverable(bound)))
@@ -101,7 +102,8 @@ async def plan_async(
     _refuse_unknown_steps(bound, options.force)
     allow = settings.allow.union(options.allow)
     wants = permissions.permission_advice(bound, allow, settings.address.url)
-    more = (*ignored_key_notes(bound), *prefix_sharing_advice(bound), *((wants,) if wants else ()))
+    notes = (*ignored_key_notes(bound), *prefix_sharing_advice(bound))
+    more = (*notes, *comparison_notes(bound.pipeline), *((wants,) if wants else ()))
     report = await forecast_run(prepared, options, environment)
     return replace(report, advice=(*report.advice, *more))
 

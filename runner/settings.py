@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.settings import PoolSettings, ServiceSettings
 from paddock.engine.system.files import read_text
 from paddock.runner.config import setting_values
-from paddock.runner.config.setting_values import ServiceAddress, service_address
+from paddock.runner.config.setting_values import OtelMode, ServiceAddress, service_address
 
 if TYPE_CHECKING:
     from paddock.engine.request import Role
@@ -65,6 +65,8 @@ class UnattendedSettings:
 
 
 FILE_NAME = "paddock.toml"
+KEYS_FILE_NAME = "api-keys"
+"""In the state folder, where commands propose to make a file of keys."""
 
 
 class SettingsError(Exception):
@@ -106,6 +108,8 @@ class Settings:
     read_memory_bytes: int | None = None
     """What reading one document may take; None: what this machine has room for."""
     unattended: UnattendedSettings = field(default_factory=UnattendedSettings)
+    otel: OtelMode = "off"
+    """Whether runs are sent to OpenTelemetry's collector, and with prompts and answers."""
     is_debug: bool = False
     """Log each request, load and eviction of the service."""
     keeps_no_history: bool = False
@@ -166,6 +170,8 @@ SETTING_SPECS: Mapping[str, _SettingSpec] = {
     "num_batch": _SettingSpec(setting_values.count, "pool.n_batch_tokens"),
     "num_thread": _SettingSpec(setting_values.count_or_auto, "pool.n_threads"),
     "profile_s": _SettingSpec(setting_values.seconds, "pool.profile_s"),
+    "tune": _SettingSpec(setting_values.tune_mode, "pool.tune"),
+    "exact": _SettingSpec(setting_values.flag, "pool.is_exact"),
     "load_timeout": _SettingSpec(setting_values.seconds, "pool.load_timeout_s", in_ollama=True),
     "host": _SettingSpec(service_address, "address", in_ollama=True),
     "origins": _SettingSpec(setting_values.text_list, "service.origins", in_ollama=True),
@@ -202,6 +208,7 @@ SETTING_SPECS: Mapping[str, _SettingSpec] = {
     "keep_calls": _SettingSpec(setting_values.seconds, "unattended.keep_calls_s"),
     "keep_tracking": _SettingSpec(setting_values.seconds, "unattended.keep_tracking_s"),
     "max_ledger": _SettingSpec(setting_values.size, "unattended.max_ledger_bytes"),
+    "otel": _SettingSpec(setting_values.otel_mode, "otel"),
     "nohistory": _SettingSpec(setting_values.flag, "keeps_no_history", in_ollama=True),
     "debug": _SettingSpec(setting_values.flag, "is_debug", in_ollama=True),
 }
@@ -295,7 +302,7 @@ def _all_values(
             # An empty variable counts as none, as Ollama has it.
             if value and (known.in_ollama or prefix == "PADDOCK_"):
                 yield name, prefix + name.upper(), value
-    config = _config_folder(environ, home)
+    config = config_folder(environ, home)
     for file in _settings_files(folder, config):
         parsed = _parsed_toml(file)
         if not _is_same(file.parent, config):
@@ -329,7 +336,8 @@ def _settings_files(folder: Path | None, config: Path) -> Iterator[Path]:
             yield place / FILE_NAME
 
 
-def _config_folder(environ: Mapping[str, str], home: Path) -> Path:
+def config_folder(environ: Mapping[str, str], home: Path) -> Path:
+    """Return the folder of the person's settings file."""
     return Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "paddock"
 
 

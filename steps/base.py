@@ -17,7 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -225,12 +225,7 @@ class VectorStores(Protocol):
     """The stores of a run: each path is opened once, and has one writer at a time."""
 
     async def open(
-        self,
-        path: Path,
-        dimensions: int | None,
-        model: EmbedModel,
-        *,
-        is_new_allowed: bool = True,
+        self, path: Path, dimensions: int | None, model: EmbedModel, *, is_new_allowed: bool = True
     ) -> VectorStore:
         """Open the store in a folder; a new one is created with its first row.
 
@@ -499,12 +494,7 @@ class NoVectorStores:
     """No stores, such as during planning."""
 
     async def open(
-        self,
-        path: Path,
-        dimensions: int | None,
-        model: EmbedModel,
-        *,
-        is_new_allowed: bool = True,
+        self, path: Path, dimensions: int | None, model: EmbedModel, *, is_new_allowed: bool = True
     ) -> VectorStore:
         raise StepError(f"the store '{path}' cannot be opened: this step has no stores.")
 
@@ -587,6 +577,13 @@ class DocumentReaders(Protocol):
         """Read a document once a process is free; `begun` is called then."""
 
 
+class Example(NamedTuple):
+    """A text and the answer that a person stands by, for a prompt."""
+
+    text: str
+    answer: str
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What the runner passes to a step besides its parameters."""
@@ -614,6 +611,8 @@ class Tools:
     """Vector stores on the disk."""
     item: ItemName = field(default_factory=ItemName)
     """The item that the step works on."""
+    examples: tuple[Example, ...] = ()
+    """For the prompt, the nearest last; those that its parameter `examples` asks for."""
     readers: DocumentReaders | None = None
     """Processes that read documents; None: one is started for each document."""
     untrusted: tuple[str, ...] = ()
@@ -626,7 +625,7 @@ O = TypeVar("O", bound=Output, covariant=True)  # noqa: E741 - the letter of the
 
 
 class Step(Protocol[P, O]):
-    """One unit of work. Instances have no state.
+    """One unit of work. Instances have no state. A class may inherit from it, for its defaults.
 
     `params` and `output` are the Pydantic models of the two sides. The runner renders every
     field before `run`, except those typed `Template`, which the step renders itself.
@@ -634,20 +633,25 @@ class Step(Protocol[P, O]):
 
     params: ClassVar[type[Any]]
     output: ClassVar[type[Any]]
-    version: ClassVar[int]
+    version: ClassVar[int] = 1
     """Part of the ledger's key. A class may name `compatible_versions: ClassVar[frozenset[int]]`,
     earlier ones whose results stay fresh unless a run says `--refresh`. With `takes_reply:
     ClassVar[bool] = True` a step respects `Tools.reply`; any other step may have no `reply`."""
-    is_pure: ClassVar[bool]
+    is_pure: ClassVar[bool] = False
     """Whether it may run during planning: it only reads files, and calls no model."""
-    roles: ClassVar[frozenset[Role]]
+    roles: ClassVar[frozenset[Role]] = frozenset()
     """Roles of the models that it calls. If parameters decide which of them its own model has, a
     static method `own_roles(written)` returns that; if they decide that it also calls the default
     model of another role, `roles_besides(written)` returns those, so that the run opens their pools
     before it starts."""
 
     def reads(self, params: P) -> Sequence[str]:
-        """Return the files that the result depends on, as written in the parameters."""
+        """Return the files that the result depends on, as written in the parameters.
+
+        Not those that are known only while it runs, as of a folder, a store, a tool or a command:
+        these are recorded when they are read.
+        """
+        return ()
 
     async def run(self, params: P, tools: Tools) -> O:
         """Do the work.

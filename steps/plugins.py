@@ -6,7 +6,7 @@ when it is loaded. Reader processes import this module, so it imports next to no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from typing import Any, ClassVar
@@ -66,6 +66,13 @@ def own_plugins(group: str) -> Mapping[str, tuple[EntryPoint, ...]]:
 
 def package_of(point: EntryPoint) -> str:
     return point.dist.name if point.dist else "unknown"
+
+
+def lacking(kind: type[Any], values: Sequence[str], methods: Sequence[str]) -> str:
+    """Return which attributes of a contract a class lacks, in words that follow its name."""
+    missing = [word for word in values if not hasattr(kind, word)]
+    missing += [word for word in methods if not callable(getattr(kind, word, None))]
+    return f"lacks {', '.join(f'`{word}`' for word in missing)}" if missing else ""
 
 
 def load_plugin(point: EntryPoint) -> Any:

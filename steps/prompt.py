@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 from pydantic import Field
 
 from paddock.pipelines.expressions import ExpressionError, Template
 
-from .base import Output, Params, StepError, Tools
-
-if TYPE_CHECKING:
-    from paddock.engine.request import Role
+from .base import Output, Params, Step, StepError, Tools
 
 
 class PromptParams(Params):
@@ -28,18 +24,12 @@ class PromptOutput(Output):
     text: str
 
 
-class Prompt:
+class Prompt(Step[PromptParams, PromptOutput]):
     """Render a template to text."""
 
-    params: ClassVar[type[PromptParams]] = PromptParams
-    output: ClassVar[type[PromptOutput]] = PromptOutput
-    version: ClassVar[int] = 1
-    is_pure: ClassVar[bool] = True
-    roles: ClassVar[frozenset[Role]] = frozenset()
-
-    def reads(self, params: PromptParams) -> Sequence[str]:
-        """Return nothing: the template's text is part of the step."""
-        return ()
+    params = PromptParams
+    output = PromptOutput
+    is_pure = True
 
     async def run(self, params: PromptParams, tools: Tools) -> PromptOutput:
         """Render it.

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Union
+from typing import Any, ClassVar, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -26,9 +26,6 @@ from paddock.steps.tools.tool import (
 from .base import Output, Params, Step, StepError, Tools
 from .run_pipeline import named_outputs
 
-if TYPE_CHECKING:
-    from paddock.engine.request import Role
-
 DEFAULT_TIMEOUT_S = 600.0  # ten times a tool's: no person waits for it
 _PLAIN_TYPES: dict[str, Any] = {
     **{"str": str, "int": int, "float": float, "bool": bool, "None": None},
@@ -43,20 +40,14 @@ class FunctionOutput(Output):
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
 
-class PythonStep:
+class PythonStep(Step[Params, FunctionOutput]):
     """A function of a Python file, called in another process."""
 
     uses: ClassVar[str] = ""
-    params: ClassVar[type[Params]] = Params
-    output: ClassVar[type[FunctionOutput]] = FunctionOutput
-    version: ClassVar[int] = 0
+    params = Params
+    output = FunctionOutput
+    version = 0
     """From the code of the file and of what it imports beside it: a change makes results stale."""
-    is_pure: ClassVar[bool] = False
-    roles: ClassVar[frozenset[Role]] = frozenset()
-
-    def reads(self, params: Params) -> Sequence[str]:
-        """Return nothing: the function depends on its arguments alone."""
-        return ()
 
     async def run(self, params: Params, tools: Tools) -> FunctionOutput:
         limit_s = tools.total_s or DEFAULT_TIMEOUT_S
@@ -184,17 +175,16 @@ def _type_of_hint(node: ast.expr | None) -> Any:
 
 
 def _generic_type(node: ast.Subscript) -> Any:
-    holder = node.value.attr if isinstance(node.value, ast.Attribute) else None
-    holder = node.value.id if isinstance(node.value, ast.Name) else holder
-    inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-    if holder in ("list", "List", "Sequence", "Iterable") and len(inner) == 1:
-        return list[_type_of_hint(inner[0])]  # type: ignore[misc]  # a type that is made here
-    if holder in ("dict", "Dict", "Mapping") and len(inner) == 2:
-        return dict[str, _type_of_hint(inner[1])]  # type: ignore[misc]
-    if holder == "Optional" and len(inner) == 1:
-        return Union[_type_of_hint(inner[0]), None]  # noqa: UP007
-    if holder == "Annotated":
-        return _type_of_hint(inner[0])
-    if holder == "Literal" and all(isinstance(one, ast.Constant) for one in inner):
-        return Literal[tuple(one.value for one in inner if isinstance(one, ast.Constant))]
+    holder = getattr(node.value, "id", getattr(node.value, "attr", ""))
+    match holder, node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]:
+        case "list" | "List" | "Sequence" | "Iterable", [item]:
+            return list[_type_of_hint(item)]  # type: ignore[misc]  # a type that is made here
+        case "dict" | "Dict" | "Mapping", [_, value]:
+            return dict[str, _type_of_hint(value)]  # type: ignore[misc]
+        case "Optional", [inner]:
+            return Union[_type_of_hint(inner), None]  # noqa: UP007
+        case "Annotated", [inner, *_]:
+            return _type_of_hint(inner)
+        case "Literal", values if all(isinstance(one, ast.Constant) for one in values):
+            return Literal[tuple(one.value for one in values if isinstance(one, ast.Constant))]
     return Any

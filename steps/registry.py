@@ -23,6 +23,7 @@ from .plugins import (
     STEP_GROUP,
     BrokenPlugin,
     PluginImportError,
+    lacking,
     load_plugin,
     own_plugins,
     package_of,
@@ -140,18 +141,13 @@ def _step_fault(kind: object) -> str:
         given = getattr(kind, field, None)
         if not (inspect.isclass(given) and issubclass(given, base)):
             return f"has no `{field}` that is a subclass of {base.__module__}.{base.__name__}"
-    missing = [word for word in ("version", "is_pure", "roles") if not hasattr(kind, word)]
-    missing += [word for word in ("reads", "run") if not callable(getattr(kind, word, None))]
-    if missing:
-        return f"lacks {', '.join(f'`{word}`' for word in missing)}"
-    return next(
-        (
-            f"has a `{word}` that is no {form.__name__}"
-            for word, form in (("version", int), ("is_pure", bool), ("roles", frozenset))
-            if not isinstance(getattr(kind, word), form)
-        ),
-        "",
-    )
+    forms = {"version": int, "is_pure": bool, "roles": frozenset}
+    if lacks := lacking(kind, tuple(forms), ("reads", "run")):
+        return lacks
+    for word, form in forms.items():
+        if not isinstance(getattr(kind, word), form):
+            return f"has a `{word}` that is no {form.__name__}"
+    return ""
 
 
 class BrokenCheck(BrokenPlugin):

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
@@ -22,12 +22,9 @@ from paddock.engine.system import processes
 from paddock.engine.system.files import content_stamp, existing_file
 from paddock.engine.system.text import last_part, shorten
 
-from .base import Output, Params, StepError, Tools
+from .base import Output, Params, Step, StepError, Tools
 from .paths import printable, resolve_path
 from .tools.tool import python_modules_of
-
-if TYPE_CHECKING:
-    from paddock.engine.request import Role
 
 DEFAULT_TIMEOUT_S = 600.0
 MOST_BYTES = 16 * 1024 * 1024
@@ -74,18 +71,11 @@ class RunOutput(Output):
     code: int
 
 
-class RunCommand:
+class RunCommand(Step[RunParams, RunOutput]):
     """A command without a shell; it needs `--allow run`."""
 
-    params: ClassVar[type[RunParams]] = RunParams
-    output: ClassVar[type[RunOutput]] = RunOutput
-    version: ClassVar[int] = 1
-    is_pure: ClassVar[bool] = False
-    roles: ClassVar[frozenset[Role]] = frozenset()
-
-    def reads(self, params: RunParams) -> Sequence[str]:
-        """Return nothing: those that it names are known once its folder is."""
-        return ()
+    params = RunParams
+    output = RunOutput
 
     async def run(self, params: RunParams, tools: Tools) -> RunOutput:
         cwd = resolve_path(tools.roots, params.cwd or ".")
@@ -110,14 +100,13 @@ def _cache_request(params: RunParams) -> dict[str, Any]:
     return {"tool": "run", **asked, **({"env": sorted(params.env)} if params.env else {})}
 
 
-def files_named(words: Iterable[Any], cwd: Path, inside: Collection[Path]) -> Iterator[Path]:
+def files_named(words: Sequence[str], cwd: Path, inside: Collection[Path]) -> Iterator[Path]:
     """Yield the files below some folders that the words of a command name; blocking.
 
     With the modules that a Python script imports from its folder. A word may be an option with a
     value, or a whole command of a shell.
     """
     found: dict[Path, None] = {}
-    words = [word for word in words if isinstance(word, str)]
     modules = {after for word, after in pairwise(words) if word == "-m"}
     for word in words:
         names = [word, *_words_within(word)]

@@ -6,15 +6,11 @@ models and permissions are checked before anything runs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from .base import Output, Params, StepError, Tools
-
-if TYPE_CHECKING:
-    from paddock.engine.request import Role
+from .base import Output, Params, Step, StepError, Tools
 
 RESULT_OUTPUT = "result"
 """The output for a `returns` that is a single expression."""
@@ -39,18 +35,11 @@ class PipelineOutput(Output):
     model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
 
-class RunPipeline:
+class RunPipeline(Step[PipelineParams, PipelineOutput]):
     """Another pipeline file as a step: same models in memory, same ledger."""
 
-    params: ClassVar[type[PipelineParams]] = PipelineParams
-    output: ClassVar[type[PipelineOutput]] = PipelineOutput
-    version: ClassVar[int] = 1
-    is_pure: ClassVar[bool] = False
-    roles: ClassVar[frozenset[Role]] = frozenset()
-
-    def reads(self, params: PipelineParams) -> Sequence[str]:
-        """Return nothing: the file's text is part of its steps' hashes."""
-        return ()
+    params = PipelineParams
+    output = PipelineOutput
 
     async def run(self, params: PipelineParams, tools: Tools) -> PipelineOutput:
         if tools.pipelines is None:

@@ -35,7 +35,7 @@ _FLAGS = (
     "--disable-extensions", "--disable-dev-shm-usage", "--hide-scrollbars", "--mute-audio",
     "--remote-debugging-pipe",
 )  # fmt: skip
-_PATIENCE_S = 30.0
+_PATIENCE_S = 100.0
 
 
 class BrowserError(Exception):
@@ -130,7 +130,12 @@ class Page:
         """Wait until an expression is true; gives its value."""
         until = time.monotonic() + patience_s
         while time.monotonic() < until:
-            value = self.ask(expression)
+            try:
+                value = self.ask(expression)
+            except BrowserError as error:  # the page that was asked gave way to the next
+                if "navigated" not in str(error):
+                    raise
+                value = None
             if value:
                 return value
             time.sleep(0.05)
@@ -229,7 +234,7 @@ def _pipe() -> tuple[int, int]:
 
 
 def _wait(pid: int) -> None:
-    until = time.monotonic() + 10
+    until = time.monotonic() + 120
     while time.monotonic() < until:
         if os.waitpid(pid, os.WNOHANG)[0]:
             return

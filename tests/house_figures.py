@@ -105,10 +105,16 @@ def _dotted(node: ast.expr) -> str:
 
 
 @cache
+def module_at(path: Path) -> Module:
+    """Return the module of a file, which is read and parsed once."""
+    return Module(path)
+
+
+@cache
 def all_modules() -> tuple[Module, ...]:
     """Return the product's modules, packages' `__init__` too."""
     found = (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))
-    return tuple(map(Module, found))
+    return tuple(map(module_at, found))
 
 
 @cache

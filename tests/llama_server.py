@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import httpx
 import pytest
 
 from paddock.engine.models.model_finder import ModelFinder
+from tests.benchmarks.processes import free_port
 
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 EMBEDDER = "all-minilm-l6-v2.gguf"
@@ -73,17 +73,9 @@ def _wait(server: LlamaServer) -> None:
     until = time.monotonic() + 120
     while time.monotonic() < until and server.process.poll() is None:
         try:
-            if httpx.get(f"{server.url}/health", trust_env=False).status_code == 200:
+            if httpx.get(f"{server.url}/health", trust_env=False, timeout=60).status_code == 200:
                 return
         except httpx.HTTPError:
             pass
         time.sleep(0.1)
     raise AssertionError(f"llama-server did not come up: {server.process.poll()}")
-
-
-def free_port() -> int:
-    """Return a port that no one has at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
+
+from tests.benchmarks.processes import free_port
 
 START_S = 60.0
 _SETTINGS = "-c fsync=off -c max_connections=200 -c shared_buffers=64MB"
@@ -57,9 +57,7 @@ def postgres() -> Iterator[Postgres]:
         shutil.chown(folder, "nobody")
     _pg(folder, "initdb", "-D", f"{folder}/data", "-U", "postgres", "-A", "trust", "-E", "UTF8",
         "--no-locale", "--no-sync")  # fmt: skip
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     server = Postgres(folder, port)
     server.start()
     try:
@@ -67,18 +65,6 @@ def postgres() -> Iterator[Postgres]:
     finally:
         server.stop()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def gone(process_id: int, within_s: float = 20.0) -> bool:
-    """Wait until a process has ended."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        try:
-            os.kill(process_id, 0)
-        except ProcessLookupError:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def _pg(folder: Path, program: str, *arguments: str) -> None:

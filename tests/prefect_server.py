@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from paddock.engine.system.files import lock_now, open_private, private_folder
-from paddock.runner.daemon.prefect_server import TUNED
+from paddock.runner.daemon.prefect_server import BACKLOG, COMMAND, TUNED
 
 MADE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "prefect"
 MIGRATE = """
@@ -50,32 +50,32 @@ def seed(home: Path) -> None:
 
 @contextmanager
 def server(home: Path) -> Iterator[str]:
-    """Run a Prefect server of its own, with the settings that Paddock ships."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
-    environ = {**os.environ, **TUNED, "PREFECT_HOME": str(home)}
+    """Run a Prefect server of its own, in the process and with the settings that Paddock ships.
+
+    `prefect server start` takes 4.7 s of a processor in place of 4, and 1.7 % of one while idle.
+    """
     seed(home)
-    with (home / "log").open("wb") as log:
-        process = subprocess.Popen(
-            [str(Path(sys.executable).with_name(command[0])), *command[1:]],
-            env=environ, stdout=log, stderr=log,
-        )  # fmt: skip
-    try:
-        url = f"http://127.0.0.1:{port}/api"
-        _wait_for(url, process, home)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)
+    with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as door:
+        url = f"http://127.0.0.1:{door.getsockname()[1]}/api"
+        own = {"PREFECT_HOME": str(home), "PREFECT_API_URL": url}
+        with (home / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [*COMMAND, str(door.fileno())], env={**os.environ, **TUNED, **own},
+                pass_fds=(door.fileno(),), stdin=subprocess.PIPE, stdout=log, stderr=log,
+            )  # fmt: skip
+        try:
+            _wait_for(url, process, home)
+            yield url
+        finally:
+            process.terminate()
+            process.communicate(timeout=120)
 
 
 class _AskingAgain(httpx.HTTPTransport):
     """Sends a request again while the server's database is locked (503), as Prefect's does."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while (answer := super().handle_request(request)).status_code == 503:
             if time.monotonic() > deadline:
                 break
@@ -84,9 +84,9 @@ class _AskingAgain(httpx.HTTPTransport):
         return answer
 
 
-def prefect_client(url: str) -> httpx.Client:
+def prefect_client(url: str, auth: tuple[str, str] | None = None) -> httpx.Client:
     """Return a client of a server's API; it loads no certificates, which takes 20 ms."""
-    return httpx.Client(base_url=url, transport=_AskingAgain(verify=False), timeout=60)
+    return httpx.Client(base_url=url, transport=_AskingAgain(verify=False), timeout=60, auth=auth)
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], home: Path) -> None:

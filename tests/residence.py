@@ -18,7 +18,7 @@ import psutil
 
 from paddock.runner.daemon import daemon_client, daemon_files
 from paddock.runner.daemon.daemon_files import DaemonError, DaemonInfo
-from paddock.runner.daemon.prefect_auth import own_headers
+from paddock.runner.daemon.prefect_auth import basic_auth_headers, own_auth_string
 
 CLI = "from paddock.runner.cli.application import main; main()"
 PIPELINE = """\
@@ -37,6 +37,11 @@ steps:
       - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.text.text }}"}}
 """
 END_S = 120.0
+
+
+def own_headers(state_dir: Path) -> dict[str, str]:
+    """Return the HTTP headers that our own server needs."""
+    return basic_auth_headers(own_auth_string(state_dir))
 
 
 @dataclass
@@ -66,8 +71,10 @@ class Home:
     def started(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
         """Start a command."""
         return subprocess.Popen(
-            [sys.executable, "-c", CLI, *arguments], cwd=self.root, env=self.environ(**environ),
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            # As the script `paddock`: without the current folder among the places of modules.
+            [sys.executable, "-P", "-c", CLI, *arguments], cwd=self.root,
+            env=self.environ(**environ), text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
 
     def paddock(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -91,6 +98,19 @@ class Home:
     def process(self) -> psutil.Process:
         (residence,) = self.services()
         return psutil.Process(residence.pid)
+
+    @contextmanager
+    def standing_model(self) -> Iterator[None]:
+        """Hold the loaded model's worker still, so that no run ends meanwhile."""
+        service = self.process()
+        (worker,) = (
+            process for process in service.children() if "worker_main" in str(process.cmdline())
+        )
+        worker.suspend()
+        try:
+            yield
+        finally:
+            worker.resume()  # also where its service is gone, so that it ends
 
     def api(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """Ask the service's Prefect server."""

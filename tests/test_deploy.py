@@ -11,12 +11,14 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,19 +27,23 @@ import httpx
 import pytest
 import yaml
 
+from paddock.engine.backends.metrics import Metrics
 from paddock.engine.settings import ServiceSettings
 from paddock.runner.settings import read_settings
+from tests.benchmarks.processes import free_port
 from tests.live import CHAT, Live, live_service
+from tests.runner.cli.live_console import console_of
 
 pytestmark = pytest.mark.timeout(240)
 
 HOUSE = Path(__file__).resolve().parents[1]
 DEPLOY = HOUSE / "examples" / "deploy"
 SECRET = "correct-horse-battery"
-# Greedily answered, this goes on for as long as it may.
+# No model can end this before it is given up.
 STORY = {
     "prompt": "Write a very long story about a ferry.",
-    "options": {"num_predict": 600, "temperature": 0},
+    "format": {"type": "array", "items": {"type": "integer"}, "minItems": 4000},
+    "options": {"num_predict": 4000},
 }
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -278,6 +284,21 @@ def test_the_command_that_makes_a_key_makes_one_that_is_known(tmp_path: Path) ->
     assert key.name == "alice"
 
 
+# Grafana
+
+
+def test_the_dashboard_asks_for_numbers_that_the_pool_has() -> None:
+    panels = json.loads((DEPLOY / "grafana.json").read_text("utf-8"))["panels"]
+    queries = [target["expr"] for panel in panels for target in panel["targets"]]
+    named = set(re.findall(r"paddock_\w+", " ".join(queries)))
+    lines = Metrics().text().decode().splitlines()
+    kinds = dict(line.split()[2:] for line in lines if line.startswith("# TYPE"))
+    ends = {"counter": ("",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+    has = {f"{name}{end}" for name, kind in kinds.items() for end in ends[kind]}
+    assert named and named <= has
+    assert all(query.count("(") == query.count(")") for query in queries)
+
+
 # nginx
 
 
@@ -287,11 +308,7 @@ def nginx(folder: Path, upstream: int) -> Iterator[int]:
 
     Only ports, paths and the certificate are changed, as the file itself asks.
     """
-    ports = []
-    for _ in range(2):
-        with socket.socket() as one:
-            one.bind(("127.0.0.1", 0))
-            ports.append(one.getsockname()[1])
+    ports = [free_port(), free_port()]
     make = (
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 "
         "-subj /CN=models.example.org -addext subjectAltName=DNS:localhost "
@@ -337,11 +354,11 @@ def nginx(folder: Path, upstream: int) -> Iterator[int]:
         yield ports[1]
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(120)
 
 
 def _wait_for(port: int) -> None:
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while True:
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -360,7 +377,7 @@ def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Cl
     (folder / "keys").write_text(f"{SECRET} alice\n")
     settings = ServiceSettings(api_keys_file=folder / "keys")
     with (
-        live_service(folder, service=settings) as live,
+        live_service(folder, service=settings, routes=console_of(folder)) as live,
         nginx(folder, live.service.settings.port) as port,
     ):
         trusted = ssl.create_default_context(cafile=str(folder / "fullchain.pem"))
@@ -386,17 +403,37 @@ def test_behind_nginx_a_key_is_needed(outside: tuple[httpx.Client, Live]) -> Non
 
 @needs_nginx
 def test_behind_nginx_a_stream_comes_in_pieces(outside: tuple[httpx.Client, Live]) -> None:
-    client, _ = outside
-    body = {"model": CHAT, "prompt": "Tell a long story.", "options": {"num_predict": 60}}
+    client, live = outside
+    body = {"model": CHAT, **STORY}
     client.post("/api/generate", json={"model": CHAT}, headers=KEY)  # loads it
-    came: list[float] = []
-    with client.stream("POST", "/api/generate", json=body, headers=KEY) as answer:
-        assert answer.headers["content-type"] == "application/x-ndjson"
-        for line in answer.iter_lines():
-            assert json.loads(line)["model"] == CHAT
-            came.append(time.monotonic())
-    assert len(came) > 40
-    assert came[len(came) // 2] - came[0] > 0.3 * (came[-1] - came[0]) > 0.02
+
+    async def worker() -> tuple[int, int]:
+        (model,), (pid,) = live.service.pool.stats().resident, live.service.pool.worker_pids()
+        return model.n_decoded_tokens, pid
+
+    n_before, pid = live.call(worker())
+
+    def stop_in_the_middle() -> None:
+        said, until = {n_before}, time.monotonic() + 100
+        while len(said) < 6:  # the prompt, and some pieces
+            assert time.monotonic() < until, said
+            time.sleep(0.01)
+            said.add(live.call(worker())[0])
+        os.kill(pid, signal.SIGSTOP)
+
+    try:
+        with ThreadPoolExecutor() as threads:
+            stopping = threads.submit(stop_in_the_middle)
+            with client.stream("POST", "/api/generate", json=body, headers=KEY) as answer:
+                assert answer.headers["content-type"] == "application/x-ndjson"
+                lines = answer.iter_lines()
+                stopping.result()
+                assert json.loads(next(lines))["model"] == CHAT, "it comes though nothing follows"
+                os.kill(pid, signal.SIGCONT)
+                assert json.loads(next(lines))["model"] == CHAT
+    finally:
+        os.kill(pid, signal.SIGCONT)  # or no test after this one would get an answer
+    assert live.n_users_within(60) == 0
     events = {"model": CHAT, "messages": [{"role": "user", "content": "Count."}],
               "stream": True, "max_tokens": 60}  # fmt: skip
     with client.stream("POST", "/v1/chat/completions", json=events, headers=KEY) as answer:
@@ -415,7 +452,7 @@ def test_behind_nginx_a_client_that_leaves_frees_its_place(
         lines = answer.iter_lines()
         next(lines)  # kept, or the connection would be closed
         assert live.n_users() == 1
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while live.n_users() and time.monotonic() < until:
         time.sleep(0.02)
     assert live.n_users() == 0
@@ -434,8 +471,13 @@ def test_behind_nginx_a_model_s_file_may_be_large(outside: tuple[httpx.Client, L
 
 
 @needs_nginx
-def test_behind_nginx_the_status_page_is_there(outside: tuple[httpx.Client, Live]) -> None:
+def test_behind_nginx_the_console_is_there(outside: tuple[httpx.Client, Live]) -> None:
     client, _ = outside
-    assert "Paddock" in client.get("/ui").text
+    refused = client.get("/ui", follow_redirects=True)
+    assert (refused.status_code, "Sign in" in refused.text) == (401, True)
+    assert "Models" in client.get("/ui/models", headers=KEY).text
     assert client.get("/ui/state.json").status_code == 401
-    assert client.get("/ui/state.json", headers=KEY).json()["models"]
+    loaded = client.post("/api/generate", json={"model": CHAT}, headers=KEY)
+    assert loaded.status_code == 200
+    (model,) = client.get("/ui/state.json", headers=KEY).json()["models"]
+    assert model["name"] == CHAT

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from paddock.engine.settings import PoolSettings
 from paddock.pipelines.checking.functions import language
 from paddock.pipelines.yaml_source import read_yaml
 from paddock.runner.api import plan, run, run_async, validate
@@ -24,11 +25,15 @@ from paddock.runner.core.run_options import RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.report import PlanReport, Report
 from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.settings import Settings
 from paddock.runner.testing import suite_runner as trials
-from tests.benchmarks.first_run_documents import HELD_BACK, LOOK_ALIKES
-from tests.fakes.papers import CONTRACTS, INVOICES, pages, write
+from tests.benchmarks.first_run import HELD_BACK, LOOK_ALIKES
+from tests.fakes.eyes import write_family
+from tests.fakes.papers import CONTRACTS, INVOICES, write
 from tests.fakes.pdf import pdf
 from tests.fakes.readers import read_here
+from tests.live import Live
+from tests.runner.world import run_arguments
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 # A run of an example in a clone may have left these next to it.
@@ -43,6 +48,14 @@ KINDS = (
 HANDBOOK_PAGES = 3
 SHORTER = {"tokens: 1500": "tokens: 700", "max_tokens: 200": "max_tokens: 60"}
 N_TEA_CHARACTERS = 250  # two or three tokens each
+
+
+@pytest.fixture(autouse=True)
+def _shared_models(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have runs of this process ask the service of all tests: a load takes longer than most."""
+    if "tmp_path" in request.fixturenames:
+        live: Live = request.getfixturevalue("live")
+        monkeypatch.setenv("PADDOCK_POOL", live.url)
 
 
 def copied(name: str, to: Path, *documents: str) -> Path:
@@ -141,9 +154,7 @@ def test_the_whole_digest_and_then_only_what_changes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "file",
-    sorted(EXAMPLES.glob("*/pipeline.yaml")),
-    ids=lambda file: file.parent.name,
+    "file", sorted(EXAMPLES.glob("*/pipeline.yaml")), ids=lambda file: file.parent.name
 )
 def test_every_examples_tests_pass_without_a_model_and_without_consent(file: Path) -> None:
     (suite,) = trials.run_suites([trials.read_suite(file)], trials.SuiteOptions("replay"))
@@ -396,8 +407,7 @@ def test_the_words_of_the_first_run_are_right_or_leave_the_rest_to_a_person(tmp_
     template.write_text(template.read_text("utf-8").replace("steps.paper", "steps.text"), "utf-8")
     known = {one.name: one for one in (*HELD_BACK, *LOOK_ALIKES)}
     for name, one in known.items():
-        content = pages(one.text) if name.endswith(".pdf") else one.text.encode()
-        (pipeline.parent / "inbox" / name).write_bytes(content)
+        (pipeline.parent / "inbox" / name).write_bytes(one.content)
     report = run(pipeline, options=RunOptions(local=True))
     told = {one["file"]: one for one in report.returns["all"]}
     assert told.keys() == known.keys()
@@ -440,6 +450,22 @@ def test_minutes_become_actions_of_people_and_days_that_stand_in_them(tmp_path: 
         actions = re.findall(r"^- ([\w ]+): .+ \(by (\d+ \w+)\)$", text, re.MULTILINE)
         assert len(actions) == text.count("\n- ") > 0
         assert all(who in minutes and due in minutes for who, due in actions)
+
+
+def test_pictures_are_described_by_a_model_that_sees_and_filed_under_a_kind(tmp_path: Path) -> None:
+    model, _ = write_family("llava", tmp_path)
+    pipeline = copied("pictures", tmp_path)
+    pipeline.write_text(pipeline.read_text("utf-8").replace("qwen2.5vl:3b", str(model)), "utf-8")
+    settings = Settings(
+        pool=PoolSettings(n_threads=1, cache_dir=tmp_path, models_dir=tmp_path, profile_s=0),
+        state_dir=tmp_path / "state",
+    )
+    for n_calls in (3, 0):
+        report = run(pipeline, None, *run_arguments(local=True, settings=settings))
+        assert (report.status, report.calls) == ("completed", n_calls)
+    pages = {page.relative_to(pipeline.parent / "out") for page in tmp_path.rglob("out/*/*.md")}
+    assert {page.name.removesuffix(".md") for page in pages} == documents(pipeline)
+    assert {page.parent.name for page in pages} <= {"photograph", "receipt", "letter", "other"}
 
 
 def test_a_folder_is_translated_part_by_part_into_the_language_that_is_checked(

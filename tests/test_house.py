@@ -42,11 +42,11 @@ ONLY_IN = {
     "pypdfium2": {"steps/readers/pdf.py"},
     "rapidocr": {"steps/readers/ocr.py"},
     "PIL": {"steps/readers/ocr.py"},
-    "mcp": {"steps/tools/mcp_client.py"},
+    "mcp": {"steps/tools/mcp_client.py", "runner/cli/mcp_server.py"},
     "py3langid": {"pipelines/checking/functions.py"},
     "regex": {"pipelines/checking/"},
     "jsonschema": {"pipelines/reply_schema.py"},
-    "mcp_types": {"steps/tools/mcp_client.py"},
+    "mcp_types": {"runner/cli/mcp_server.py"},
     "apprise": {"runner/notify/channels.py"},
     "lxml": {"steps/readers/office_and_epub.py"},
 }
@@ -77,7 +77,7 @@ def module_name(file: Path) -> str:
 def imported(file: Path) -> tuple[str, ...]:
     """Name every module that a file imports by its full name, wherever it stands in the file."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+    for node in figures.module_at(file).nodes:
         if isinstance(node, ast.Import):
             names += (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
@@ -163,10 +163,8 @@ def test_the_runner_has_few_modules_at_its_top() -> None:
 
 
 def test_every_module_says_its_duty_first() -> None:
-    silent = [
-        file for file in modules() if not ast.get_docstring(ast.parse(file.read_text("utf-8")))
-    ]
-    assert silent == []
+    found = figures.all_modules()
+    assert [module.place for module in found if not ast.get_docstring(module.tree)] == []
 
 
 def test_test_folders_mirror_the_packages() -> None:

@@ -154,10 +154,7 @@ print(json.dumps([reason, n_rows]))
 def test_a_model_is_measured_against_the_devices_memory(
     environ: dict[str, str], n_ctx_tokens: int, fits: bool
 ) -> None:
-    n_bytes, placed, holds = computed(
-        environ,
-        f"n_ctx_tokens = {n_ctx_tokens}\n{_MEASURE}",
-    )
+    n_bytes, placed, holds = computed(environ, f"n_ctx_tokens = {n_ctx_tokens}\n{_MEASURE}")
     assert placed.startswith("31 of 31 layers on llvmpipe")
     assert (holds, n_bytes <= 2 * GIB) == (fits, fits)
 

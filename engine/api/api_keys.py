@@ -34,14 +34,11 @@ _KEY_NAME = re.compile(r"[\w.@+-]{1,64}")
 
 _IN_SCOPE = "paddock.key"
 
-# Monitors, load balancers and clients that look for a server have no key. The pages of `/ui` and
-# `/review` are empty without what they ask for, which needs a key.
-_PAGES = ("/ui", "/review")
-_PAGE_WITH_SESSIONS = "/review/"
-PATHS_WITHOUT_KEY = frozenset(
-    ["/", "/healthz", "/readyz"]
-    + [path + end for path in _PAGES for end in ("", "/", "/page.css", "/page.js")]
-)
+# Monitors, load balancers and clients that look for a server have no key. The console's pages take
+# a session in place of one, and refuse what has neither.
+_PATHS_WITHOUT_KEY = frozenset(["/", "/healthz", "/readyz", "/ui", "/review"])
+_PATHS_WITH_SESSIONS = ("/ui/", "/review/")
+STATE_PATH = "/ui/state.json"
 
 
 class InvalidKeyFile(EngineError):
@@ -152,7 +149,7 @@ def _file_signature(file: Path) -> object:
 
 
 class KeyCheck(RefusingMiddleware):
-    """Answers 401 to requests without a known key, but for `PATHS_WITHOUT_KEY`."""
+    """Answers 401 to requests without a known key, but for pages and health checks."""
 
     def __init__(self, app: ASGIApp, *, ring: KeyRing, request_log: RequestLog) -> None:
         super().__init__(app, request_log=request_log)
@@ -177,11 +174,9 @@ class KeyCheck(RefusingMiddleware):
 
 
 def _is_without_key(path: str, *, has_key: bool) -> bool:
-    """Return whether a request needs no known key here; `has_key`: it brings an unknown one.
-
-    The review page takes a session in place of a key, and refuses what has neither.
-    """
-    return path in PATHS_WITHOUT_KEY or (not has_key and path.startswith(_PAGE_WITH_SESSIONS))
+    """Return whether a request needs no known key here; `has_key`: it brings an unknown one."""
+    has_session = path.startswith(_PATHS_WITH_SESSIONS) and path != STATE_PATH
+    return path in _PATHS_WITHOUT_KEY or (not has_key and has_session)
 
 
 def key_name_of(scope: MutableMapping[str, Any]) -> str:

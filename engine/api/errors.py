@@ -28,7 +28,6 @@ from paddock.engine.errors import (
     DigestMismatch,
     EngineError,
     InvalidName,
-    ManifestBroken,
     ModelBroken,
     ModelNotFound,
     ModelTooLarge,
@@ -103,7 +102,15 @@ def shutting_down() -> ApiError:
 
 
 # A retry would fail again.
-_FINAL_ERRORS = (ModelBroken, ManifestBroken, ModelTooLarge, ModelUnusable, AdapterBroken)
+_FINAL_ERRORS = (
+    AdapterBroken, ModelBroken, ModelTooLarge, ModelUnusable, StoreFull, StoreReadOnly,
+)  # fmt: skip
+_STATUS_OF_OWN_TEXT = {
+    400: (BadDigest, BadRequest, BlobMissing, DigestMismatch),
+    503: (NoPlace,),
+    504: (DeadlineExceeded,),
+    507: (StoreFull, StoreReadOnly),
+}
 
 
 def as_api_error(error: EngineError) -> ApiError:
@@ -117,23 +124,17 @@ def as_api_error(error: EngineError) -> ApiError:
         case WrongRole():
             asked = "embeddings" if error.asked == "embed" else error.asked
             return ApiError(400, f'"{error.ref}" does not support {asked}{error.hint}')
-        case BadRequest() | BadDigest() | DigestMismatch() | BlobMissing():
-            return ApiError(400, str(error))
         case InvalidName():
             return ApiError(400, "invalid model name")
         case Busy():
             return ApiError(503, SERVER_BUSY)
-        case NoPlace():
-            return ApiError(503, str(error))
-        case DeadlineExceeded():
-            return ApiError(504, str(error))
         case WorkerLost():
             return ApiError(500, f"{WORKER_LOST}: {error.reason}")
-        case StoreFull() | StoreReadOnly():
-            return ApiError(507, str(error), {"x-should-retry": "false"})
         case _:
+            of_text = _STATUS_OF_OWN_TEXT.items()
+            status = next((status for status, kinds in of_text if isinstance(error, kinds)), 500)
             is_final = isinstance(error, _FINAL_ERRORS)
-            return ApiError(500, str(error), {"x-should-retry": "false"} if is_final else None)
+            return ApiError(status, str(error), {"x-should-retry": "false"} if is_final else None)
 
 
 def api_error(error: Exception) -> ApiError:

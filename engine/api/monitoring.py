@@ -1,8 +1,7 @@
-"""Monitoring endpoints: /metrics, /healthz, /readyz and the status page /ui. Read only.
+"""Monitoring endpoints: /metrics, /healthz, /readyz and /ui/state.json. Read only.
 
 The health check asks every worker for one real token; concurrent callers share one probe, so they
-put no load on a model. The status page is three static files in `page/` that poll
-`/ui/state.json`: no build step, no other server.
+put no load on a model. `/ui/state.json` is what the console's page on models shows.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -20,10 +18,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from paddock.engine.api.api_keys import key_name_of
+from paddock.engine.api.api_keys import STATE_PATH, key_name_of
 from paddock.engine.api.request_log import Exchange, is_monitoring_path
 from paddock.engine.api.service import Service, service_of
-from paddock.engine.api.streaming import json_response, page_route
+from paddock.engine.api.streaming import json_response
 from paddock.engine.backends.metrics import HistogramReading, ModelMetrics
 from paddock.engine.memory.pool_stats import ModelStats
 from paddock.engine.system.hardware import read_gpus, read_memory, visible_gpus
@@ -96,30 +94,15 @@ class HealthProbe:
         return self._report
 
 
-# Resolved, because an editable install is a tree of links that lacks the data files.
-_PAGE_FOLDER = Path(__file__).resolve().parent / "page"
-
-_PAGE_FILES = {
-    "/ui": "status.html",
-    "/ui/page.css": "status.css",
-    "/ui/page.js": "status.js",
-}
-
-# Open pages share the numbers; each polls once a second.
+# Clients share the numbers; each asks once a second.
 _STATE_FRESH_S = 0.4
 # Starts a vendor's tool, which takes a tenth of a second and more.
 _DEVICES_FRESH_S = 5.0
 _N_RECENT = 30
 
 
-def _status_page_routes() -> list[BaseRoute]:
-    numbers = _StatusNumbers()
-    pages = [page_route(path, _PAGE_FOLDER / file) for path, file in _PAGE_FILES.items()]
-    return [*pages, Route("/ui/state.json", numbers.endpoint)]
-
-
-class _StatusNumbers:
-    """The numbers of the page, cached for `_STATE_FRESH_S`."""
+class ServiceState:
+    """The state of a service, cached for `_STATE_FRESH_S`."""
 
     def __init__(self) -> None:
         self._known: dict[str, Any] | None = None
@@ -127,13 +110,12 @@ class _StatusNumbers:
         self._devices: list[dict[str, Any]] = []
         self._devices_read_at = float("-inf")
 
-    async def endpoint(self, request: Request) -> Response:
+    async def read(self, service: Service) -> dict[str, Any]:
         now = time.monotonic()
         if self._known is None or now - self._read_at >= _STATE_FRESH_S:
             self._read_at = now
-            service = service_of(request)
             self._known = await service_state(service, await self._used_devices(service, now))
-        return json_response(self._known, headers={"Cache-Control": "no-store"})
+        return self._known
 
     async def _used_devices(self, service: Service, now: float) -> list[dict[str, Any]]:
         """Return the GPUs' memory where a model uses one."""
@@ -262,8 +244,8 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 
 def monitoring_routes() -> list[BaseRoute]:
-    """Return the routes of /metrics, /healthz, /readyz and /ui, with their state."""
-    health = HealthProbe()
+    """Return the routes of /metrics, /healthz, /readyz and /ui/state.json."""
+    health, state = HealthProbe(), ServiceState()
 
     async def get_health(request: Request) -> Response:
         service = service_of(request)
@@ -273,11 +255,14 @@ def monitoring_routes() -> list[BaseRoute]:
             return json_response(value, headers=_NO_STORE)
         return json_response(value, 503, {**_NO_STORE, "Retry-After": "5"})
 
+    async def get_state(request: Request) -> Response:
+        return json_response(await state.read(service_of(request)), headers=_NO_STORE)
+
     return [
         Route("/metrics", get_metrics),
         Route("/healthz", get_health),
         Route("/readyz", get_readiness),
-        *_status_page_routes(),
+        Route(STATE_PATH, get_state),
     ]
 
 

@@ -1,8 +1,7 @@
-"""Responses: JSON, NDJSON, server-sent events, pages; cancellation when a client disconnects.
+"""Responses: JSON, NDJSON, server-sent events; cancellation when a client disconnects.
 
 The first piece of a stream is awaited before the headers are sent, so an error before it still has
-its status. A disconnect closes the iterator at once, which must cancel the answer. Pages are plain
-files without a build step: the status page here, the review page of the runner.
+its status. A disconnect closes the iterator at once, which must cancel the answer.
 """
 
 from __future__ import annotations
@@ -12,12 +11,10 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 from starlette.types import Message, Receive, Scope, Send
 
 from paddock.engine.api.errors import ApiError, ClientGone, api_error, shutting_down
@@ -236,35 +233,3 @@ class _StreamedResponse(Response):
 async def _send_piece(send: Send, piece: bytes) -> None:
     if piece:  # a client that reads nothing is ended by `server.DeadlineProtocol`
         await send({"type": "http.response.body", "body": piece, "more_body": True})
-
-
-PAGE_HEADERS: Mapping[str, str] = {
-    # Only the page's own files and what it asks for; no frames. `blob:`: a picture that it loaded.
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src data: blob:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cache-Control": "no-cache",
-}
-
-_MEDIA_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-}
-
-
-def page_route(path: str, file: Path, *, before: str = "") -> BaseRoute:
-    """Return the route of one file of a page; `before` is text that goes in front of it."""
-
-    async def endpoint(request: Request) -> Response:
-        content = before.encode() + await asyncio.to_thread(file.read_bytes)
-        headers = {**PAGE_HEADERS, "Content-Type": _MEDIA_TYPES[file.suffix]}
-        return Response(content, headers=headers)
-
-    return Route(path, endpoint, name=file.name)

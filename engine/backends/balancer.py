@@ -10,6 +10,7 @@ alone is that document's fault. Lives in one event loop.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -26,6 +27,7 @@ from paddock.engine.errors import (
     NotServed,
     PromptCut,
     ServerLost,
+    ServersFull,
     ToolsRefused,
     WrongRole,
 )
@@ -498,6 +500,9 @@ class BalancedPool:
         self._facts: dict[ModelKey, ModelFacts] = {}
         self._looking = asyncio.Lock()
         self._answers = OpenAnswers()
+        self._answered_at: dict[ModelKey, float] = {}
+        self._attempts: dict[object, tuple[ModelKey, float]] = {}
+        """Requests at a server, but for brief ones: their model, and since when."""
 
     async def __aenter__(self) -> BalancedPool:
         self._roster.start()
@@ -570,7 +575,9 @@ class BalancedPool:
         async with total_deadline(request.total_s):
             whole = await embed_in_portions(request.texts, send)
         usage = Usage(whole.n_tokens, prefill_s=time.monotonic() - began)
-        return EmbedReply(whole.vectors, usage, facts.digest, whole.n_pieces, whole.n_cut_tokens)
+        return EmbedReply(
+            whole.vectors, usage, facts.served_digest, whole.n_pieces, whole.n_cut_tokens
+        )
 
     async def _serve(self, answer: Answer) -> Reply:
         request = answer.request
@@ -580,7 +587,7 @@ class BalancedPool:
 
         async def work(member: ServerMember) -> Reply:
             ended = await (await member.server()).chat(request, answer.add)
-            return answer.reply_of(ended, facts.digest)
+            return answer.reply_of(ended, facts.served_digest)
 
         async def neutral(member: ServerMember) -> None:
             server = await member.server()
@@ -603,14 +610,21 @@ class BalancedPool:
         at it, the fault is the server's.
         """
         await self.facts(model)
-        n_lost, failed_at = 0, set[ServerMember]()
-        until = asyncio.get_running_loop().time() + BUSY_S
+        n_lost, failed_at, key = 0, set[ServerMember](), model_key_of(model)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         while True:
             member = await self._roster.take(model, failed_at, is_brief=is_brief)
+            attempt = object()
+            if not is_brief:
+                self._attempts[attempt] = key, loop.time()
             try:
                 done = await self._attempt(member, model, work, neutral)
             except ServerBusy as error:
-                if asyncio.get_running_loop().time() >= until:
+                if loop.time() >= began + BUSY_S:
+                    self._attempts.pop(attempt, None)
+                    if self._served_at(key) < began:
+                        raise ServersFull(model.ref, error.reason, BUSY_S) from None
                     raise Busy(f"{error.reason}, for {BUSY_S:g} s. Try again later.") from None
                 self._roster.pause(member, error)
             except ServerAway as error:
@@ -627,9 +641,19 @@ class BalancedPool:
                 self._leave_out(member, model, error.fault)
             else:
                 member.succeeded()
+                if not is_brief:
+                    self._answered_at[key] = loop.time()
                 return done
             finally:
+                self._attempts.pop(attempt, None)
                 self._roster.give_back(member, is_brief=is_brief)
+
+    def _served_at(self, key: ModelKey) -> float:
+        """Return when a model last answered, or was at work on an answer: a refusal comes soon."""
+        now = asyncio.get_running_loop().time()
+        begins = [began for other, began in self._attempts.values() if other == key]
+        is_at_work = any(now - began > BUSY_S / 20 for began in begins)
+        return now if is_at_work else self._answered_at.get(key, -math.inf)
 
     async def _attempt(
         self,

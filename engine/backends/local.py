@@ -1,20 +1,24 @@
 """The pool of this process: models in worker processes on this machine.
 
-Knows no YAML and no HTTP. A request that was in a worker when it died is sent again, at most
-twice, unless its reader has already seen a part of the answer. A death after which the next worker
-is started with a fallback of llama.cpp does not count.
+Knows no YAML and no HTTP. A request that was in a worker when it died is sent again, unless its
+reader has already seen a part of the answer. One that was being computed then is a suspect: it
+waits for the others, and is given up when workers died while they computed nothing else. A death
+after which the next worker is started with a fallback of llama.cpp does not count.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
+from paddock.engine.chat.prompt_images import check_image
 from paddock.engine.errors import (
     BadRequest,
     EngineError,
@@ -35,6 +39,7 @@ from paddock.engine.models.model_cards import (
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import canonical_name
 from paddock.engine.request import (
+    PRIORITY_RANK,
     ChatRequest,
     EmbedReply,
     EmbedRequest,
@@ -46,12 +51,12 @@ from paddock.engine.request import (
     RerankReply,
     RerankRequest,
     Role,
-    Sampling,
     Think,
     Tool,
     Usage,
 )
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.crash_suspects import Crash, CrashRecord
 from paddock.engine.workers.crashes import has_crashed, rebuild_command
 from paddock.engine.workers.worker_process import (
     FIRST_TURNS,
@@ -65,10 +70,12 @@ from .base import Answer, OpenAnswers, deadlines, embed_in_portions, total_deadl
 
 _T = TypeVar("_T")
 
-MAX_ATTEMPTS = 3
-# Those that were not being computed when their worker died are not to blame, but a worker that dies
-# each time before it has begun would be started for ever.
-MAX_SENDINGS = 8
+
+class _ModelChanged(Exception):
+    """A model's files were replaced since a request was made out for them; nothing was sent."""
+
+
+MAX_ATTEMPTS = 3  # of a request alone
 PROBE_S = 60.0
 
 
@@ -90,7 +97,9 @@ class LocalPool:
         from .metrics import Metrics  # prometheus_client: 50 ms that most commands need not pay
 
         self.settings = settings
-        self.models = models or ModelFinder(settings.models_dir, settings.cache_dir)
+        self.models = models or ModelFinder(
+            settings.models_dir, settings.cache_dir, is_exact=settings.is_exact
+        )
         self.metrics = Metrics()
         self.events = self.metrics if events is None else fan_out(self.metrics, events)
         self._residents = ModelManager(
@@ -101,6 +110,10 @@ class LocalPool:
         )
         self._catalogue = ModelFactsCache(self.models, settings)
         self._answers = OpenAnswers()
+        self._crashes: defaultdict[str, CrashRecord] = defaultdict(CrashRecord)
+        """By the keys of models."""
+        self.on_request: Callable[[str, Sequence[str]], None] = lambda _ref, _texts: None
+        """Called with a model and the texts that it is to read, at each use of it."""
 
     async def __aenter__(self) -> LocalPool:
         """Open the pool; nothing is loaded yet."""
@@ -208,6 +221,8 @@ class LocalPool:
 
         A caller that does not wait gets `Busy` when `max_queue` requests are before it.
         """
+        texts = [one.content for one in request.messages]
+        self.on_request(request.model.ref, [*texts, request.prompt] if request.prompt else texts)
         return self._answers.start(request, partial(self._serve, waits=waits))
 
     async def embed(self, request: EmbedRequest, *, waits: bool = True) -> EmbedReply:
@@ -225,10 +240,9 @@ class LocalPool:
         facts = await self._facts_of(request.model, "embed")
         if request.dimensions is not None and request.dimensions < 1:
             raise BadRequest(f"{request.dimensions} dimensions are asked for; at least 1 is needed")
-        whole, usage = await self._computed(
+        whole, usage, digest = await self._computed(
             request, request.texts, facts, waits=waits, dimensions=request.dimensions
         )
-        digest = await self._digest_now(request.model, facts)
         return EmbedReply(whole.vectors, usage, digest, whole.n_pieces, whole.n_cut_tokens)
 
     async def rerank(self, request: RerankRequest, *, waits: bool = True) -> RerankReply:
@@ -241,10 +255,10 @@ class LocalPool:
         """
         facts = await self._facts_of(request.model, "rerank")
         async with total_deadline(request.total_s):
-            whole, usage = await self._computed(
+            whole, usage, digest = await self._computed(
                 request, request.documents, facts, waits=waits, query=request.query
             )
-        return RerankReply(tuple(score for (score,) in whole.vectors), usage, facts.digest)
+        return RerankReply(tuple(score for (score,) in whole.vectors), usage, digest)
 
     async def _facts_of(self, model: ModelSpec, role: Role) -> ModelFacts:
         facts = await self._facts(model)
@@ -261,54 +275,83 @@ class LocalPool:
         waits: bool,
         dimensions: int | None = None,
         query: str | None = None,
-    ) -> tuple[Embedded, Usage]:
-        """Return the vectors of texts, or their scores, and what they took."""
+    ) -> tuple[Embedded, Usage, str]:
+        """Return the vectors of texts, or their scores, what they took, and the served digest."""
         began = time.monotonic()
         load_s = 0.0
 
         async def send(texts: tuple[str, ...], start: int) -> Embedded:
-            nonlocal load_s
-            ask = await self._ask(
-                request.model, priority=request.priority, waits=waits or start > 0
-            )
             since = self._residents.now()
             order = EmbedOrder(
                 texts, query, dimensions, facts.n_ctx_tokens, request.priority, request.on_overflow
             )
 
-            async def work(worker: WorkerProcess) -> Embedded:
+            async def work(worker: WorkerProcess, ask: ModelUse) -> Embedded:
                 nonlocal load_s
                 load_s = max(load_s, self._residents.awaited_load_s(ask.key, since))
-                return await worker.embed(order, PendingRequest())
+                embedded = await worker.embed(order, PendingRequest())
+                served_by.add(ask.facts.served_digest)
+                return embedded
 
-            return await self._repeatedly(request.model, ask, work)
+            return await self._repeatedly(
+                request.model, work, priority=request.priority, waits=waits or start > 0
+            )
 
-        whole = await embed_in_portions(texts, send)
+        while True:
+            served_by = set[str]()
+            whole = await embed_in_portions(texts, send)
+            if len(served_by) < 2:  # else the model was replaced between two portions
+                break
         seconds = time.monotonic() - began
         self.events.embedded(facts.name, len(texts), whole.n_tokens, seconds)
         usage = Usage(whole.n_tokens, load_s=load_s, prefill_s=max(0.0, seconds - load_s))
-        return whole, usage
+        return whole, usage, next(iter(served_by), facts.served_digest)
 
     async def _briefly(
         self, model: ModelSpec, work: Callable[[WorkerProcess], Awaitable[_T]]
     ) -> _T:
         """Run in a model's worker what needs no sequence."""
-        return await self._repeatedly(model, await self._ask(model, is_brief=True), work)
+        return await self._repeatedly(model, lambda worker, _: work(worker), is_brief=True)
 
     async def _repeatedly(
-        self, model: ModelSpec, ask: ModelUse, work: Callable[[WorkerProcess], Awaitable[_T]]
+        self,
+        model: ModelSpec,
+        work: Callable[[WorkerProcess, ModelUse], Awaitable[_T]],
+        *,
+        priority: Priority = "normal",
+        is_brief: bool = False,
+        waits: bool = True,
+        on_death: Callable[[WorkerGone], EngineError | None] = lambda _: None,
     ) -> _T:
-        """Run something short in a model's worker, again where the worker dies."""
-        n_lost = 0
+        """Work in a model's worker, again where it dies: at once, but in the end as a suspect."""
+        crashes: list[Crash] = []
+        rank = 0 if is_brief else PRIORITY_RANK[priority]
         while True:
+            ask = await self._ask(model, priority=priority, is_brief=is_brief, waits=waits)
+            record = self._crashes[ask.key]
             try:
-                async with self._residents.use(ask) as worker:
-                    return await work(worker)
+                # Only those that are in the worker count, not all that wait for it.
+                async with (
+                    self._using(model, ask) as worker,
+                    record.room.entered(record.n_together(crashes), rank),
+                ):
+                    done = await work(worker, ask)
+            except _ModelChanged:
+                continue
             except WorkerGone as gone:
-                n_lost += not gone.has_fallback
-                if n_lost == MAX_ATTEMPTS:
-                    raise await self._given_up(ask, model.ref, gone, n_lost) from None
+                crashes += [gone.crash] if gone.crash is not None else []
+                if (lost := on_death(gone)) is not None:
+                    record.done(crashes)
+                    raise lost from None
+                if gone.crash is not None and record.is_deadly(crashes, MAX_ATTEMPTS):
+                    raise await self._given_up(ask, model.ref, gone, len(crashes)) from None
                 self.events.requeued(ask.facts.name)
+            except BaseException:
+                record.done(crashes)  # refused, too late, or cancelled
+                raise
+            else:
+                record.done(crashes)
+                return done
 
     async def _ask(
         self,
@@ -319,51 +362,62 @@ class LocalPool:
         waits: bool = True,
     ) -> ModelUse:
         """Return what the model manager needs to know of a request."""
+        self.on_request(model.ref, ())
         ask = await self._asked(model, await self._facts(model))
         return replace(ask, priority=priority, is_brief=is_brief, waits=waits)
 
-    @staticmethod
-    async def _asked(model: ModelSpec, facts: ModelFacts) -> ModelUse:
+    async def _asked(self, model: ModelSpec, facts: ModelFacts) -> ModelUse:
         refs = (*facts.adapters, *model.adapters)
-        adapters = await asyncio.to_thread(resolve_adapters, refs) if refs else ()
-        return ModelUse(facts, adapters, model.keep_alive_s, model.is_pinned)
+        paths, digests = await asyncio.to_thread(self._adapters, refs) if refs else ((), ())
+        return ModelUse(facts, paths, digests, model.keep_alive_s, model.is_pinned)
+
+    def _adapters(self, refs: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return the adapters' paths and their digests."""
+        paths = resolve_adapters(refs)
+        return paths, tuple(self.models.files.digest(Path(path)) for path in paths)
+
+    @asynccontextmanager
+    async def _using(self, model: ModelSpec, ask: ModelUse) -> AsyncIterator[WorkerProcess]:
+        """Use a model's worker, if it has read the files that `ask` names.
+
+        Raises:
+            _ModelChanged: they were replaced meanwhile, so that a new worker may have others.
+        """
+        async with self._residents.use(ask) as worker:
+            with suppress(EngineError):  # it is gone from the disk, but not from memory
+                if (await self._asked(model, await self._facts(model))).key != ask.key:
+                    raise _ModelChanged
+            yield worker
 
     async def _serve(self, answer: Answer, *, waits: bool) -> Reply:
-        """Answer one request, again where a worker dies."""
-        request = answer.request
-        ask = await self._ask(request.model, priority=request.priority, waits=waits)
-        if ask.facts.role != "chat":
-            raise WrongRole(request.model.ref, "chat", ask.facts.role)
-        if ask.facts.projector is None and _has_images(request):
-            raise BadRequest(f"model '{ask.facts.name}' cannot see images: it has no projector")
-        sampling = merged_sampling(request, ask.facts)
-        n_lost = n_sent = 0
-        while True:
-            ticket = PendingRequest(on_chunk=answer.add, on_shortened=answer.shortened)
-            try:
-                return await self._attempt(answer, ask, sampling, ticket)
-            except WorkerGone as gone:
-                # A death counts only against those that were being computed, and only where the
-                # next worker is started as this one was.
-                n_sent += not gone.has_fallback
-                n_lost += ticket.has_started and not gone.has_fallback
-                if answer.was_read:
-                    reason = (
-                        f"{gone.reason}; a part of the answer was read, so it is not sent again"
-                    )
-                    raise WorkerLost(request.model.ref, reason) from None
-                if n_lost == MAX_ATTEMPTS or n_sent == MAX_SENDINGS:
-                    raise await self._given_up(ask, request.model.ref, gone, n_sent) from None
-                answer.forget()
-                self.events.requeued(ask.facts.name)
+        """Answer one request."""
+        request, began = answer.request, self._residents.now()
+        await _check_images(request, await self._facts_of(request.model, "chat"))
+
+        def forget(gone: WorkerGone) -> EngineError | None:
+            nonlocal began
+            if answer.was_read:
+                reason = f"{gone.reason}; a part of the answer was read, so it is not sent again"
+                return WorkerLost(request.model.ref, reason)
+            answer.forget()
+            began = self._residents.now()  # what was lost is no waiting
+            return None
+
+        return await self._repeatedly(
+            request.model,
+            lambda worker, ask: self._attempt(answer, began, worker, ask),
+            priority=request.priority,
+            waits=waits,
+            on_death=forget,
+        )
 
     async def _given_up(
-        self, ask: ModelUse, ref: str, gone: WorkerGone, n_sent: int
+        self, ask: ModelUse, ref: str, gone: WorkerGone, n_crashes: int
     ) -> EngineError:
         """Return the error of a request that is not sent again: the model's fault, or its own."""
         if has_crashed(gone.reason) and not await self._answers_at_all(ask):
             return ModelUnusable(ask.facts.name, gone.reason, rebuild_command())
-        return WorkerLost(ref, f"{gone.reason}; it was sent {n_sent} times, and is given up")
+        return WorkerLost(ref, f"{gone.reason}; it was in {n_crashes} crashes, and is given up")
 
     async def _answers_at_all(self, ask: ModelUse) -> bool:
         """Return whether a model answers a plain request, in a worker that crashed before."""
@@ -377,28 +431,30 @@ class LocalPool:
         return probed.is_well or not has_crashed(probed.why)
 
     async def _attempt(
-        self, answer: Answer, ask: ModelUse, sampling: Sampling, ticket: PendingRequest
+        self, answer: Answer, began: float, worker: WorkerProcess, ask: ModelUse
     ) -> Reply:
-        facts = ask.facts
+        """Send a request, which came at `began`, to a worker."""
+        facts, sampling = ask.facts, merged_sampling(answer.request, ask.facts)
         request = with_model_defaults(answer.request, facts)
-        began = self._residents.now()
-        async with self._residents.use(ask) as worker:
-            load_s = self._residents.awaited_load_s(ask.key, began)
-            outside_s = self._residents.now() - began - load_s
-            async with deadlines(request.total_s, request.idle_s) as ticket.on_step:
-                ended = await worker.chat(request, sampling, ticket, facts.n_ctx_tokens)
+        load_s = self._residents.awaited_load_s(ask.key, began)
+        outside_s = self._residents.now() - began - load_s
+        ticket = PendingRequest(on_chunk=answer.add, on_shortened=answer.shortened)
+        async with deadlines(request.total_s, request.idle_s) as ticket.on_step:
+            ended = await worker.chat(request, sampling, ticket, facts.n_ctx_tokens)
         usage = ended.usage
         self.events.answered(facts.name, ended.reason, usage, answer.first_s)
         usage = replace(usage, load_s=load_s, queue_s=usage.queue_s + outside_s)
-        digest = await self._digest_now(request.model, facts)
-        return answer.reply_of(replace(ended, usage=usage), digest)
-
-    async def _digest_now(self, model: ModelSpec, before: ModelFacts) -> str:
-        """Return the digest after an answer: a worker that restarted has read the newer file."""
-        with suppress(EngineError):
-            return (await self._facts(model)).digest
-        return before.digest
+        return answer.reply_of(replace(ended, usage=usage), facts.served_digest)
 
 
-def _has_images(request: ChatRequest) -> bool:
-    return bool(request.images) or any(one.images for one in request.messages)
+async def _check_images(request: ChatRequest, facts: ModelFacts) -> None:
+    """Check images by their first bytes, before a model is loaded or others are computed.
+
+    Raises:
+        BadRequest: one cannot be read or is too large, or the model sees none.
+    """
+    images = [*request.images, *(image for one in request.messages for image in one.images)]
+    if images and facts.projector is None:
+        raise BadRequest(f"model '{facts.name}' cannot see images: it has no projector")
+    for number, image in enumerate(images, start=1):
+        await asyncio.to_thread(check_image, image, number)

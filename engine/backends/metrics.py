@@ -52,7 +52,7 @@ class HistogramReading:
 
 @dataclass(frozen=True, slots=True)
 class ModelMetrics:
-    """Numbers of one model since the pool was opened, for the status page and `ps`."""
+    """Numbers of one model since the pool was opened, for the console and `ps`."""
 
     n_loads: int
     n_evictions: int

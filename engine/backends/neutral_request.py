@@ -114,11 +114,7 @@ class RefusalCheck:
         self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def verdict(
-        self,
-        refusal: BadRequest,
-        ref: str,
-        neutral: object,
-        ask: Callable[[], Awaitable[object]],
+        self, refusal: BadRequest, ref: str, neutral: object, ask: Callable[[], Awaitable[object]]
     ) -> EngineError:
         """Return the error that counts: the model's where it refuses `neutral`, too."""
         form = f"{ref} {neutral!r}"

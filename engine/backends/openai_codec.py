@@ -234,11 +234,14 @@ class StreamDecoder:
             yield Chunk(text, 1, reasoning, logprobs=logprobs)
         finish = choice.get("finish_reason")
         if finish is not None:
-            if finish == "content_filter":
-                raise BadRequest("the server withheld the answer (content_filter)")
-            self.reason = _done_reason(str(finish).lower())
-            if self._calls:
-                yield Chunk("", 0, tool_calls=tuple(map(_tool_call, self._calls.values())))
+            yield from self._finish(str(finish))
+
+    def _finish(self, finish: str) -> Iterator[Chunk]:
+        if finish == "content_filter":
+            raise BadRequest("the server withheld the answer (content_filter)")
+        self.reason = _done_reason(finish.lower())
+        if self._calls:
+            yield Chunk("", 0, tool_calls=tuple(map(_tool_call, self._calls.values())))
 
     def ended(self) -> Usage:
         """Return the usage; where the server reports none, a chunk counts as a token."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 
 from paddock.engine.errors import BadRequest, EngineError, ModelBroken
 from paddock.engine.request import Message, Tool
-from paddock.engine.system.processes import FrameProcess
+from paddock.engine.system.processes import FrameProcess, python_command
 
 from .openai_client import ServedModel, ServerConnection
 from .openai_codec import messages_body as as_json
@@ -114,7 +113,7 @@ class LocalTokenizer:
     def __init__(self, path: Path, parts: Sequence[str] = ()) -> None:
         """`parts` are the files of a split model after the first."""
         self.path = path
-        self._process = FrameProcess([sys.executable, "-m", _TOKENIZER_MODULE, str(path), *parts])
+        self._process = FrameProcess(python_command("-m", _TOKENIZER_MODULE, str(path), *parts))
         self._turn = asyncio.Lock()
 
     async def count_chat(self, messages: Sequence[Message]) -> int:

@@ -94,16 +94,17 @@ class JinjaSandbox(MeteredEnvironment):
         return self.made(super().call_binop(context, operator, left, right))
 
     def _before_binop(self, operator: str, left: Any, right: Any) -> None:
-        if operator == "*":
-            for one, times in ((left, right), (right, left)):
-                if isinstance(one, str | list | tuple) and isinstance(times, int):
-                    self._meter.add_text(len(one) * max(times, 0))
-        elif operator == "**" and isinstance(left, int) and isinstance(right, int):
-            check_bits(left.bit_length() * abs(right))
-        elif operator == "%" and isinstance(left, str):
-            _check_format(left)
-        elif operator == "+" and isinstance(left, str) and isinstance(right, str):
-            self._meter.add_text(len(left) + len(right))
+        match left, operator, right:
+            case str() | list() | tuple(), "*", int():
+                self._meter.add_text(len(left) * max(right, 0))
+            case int(), "*", str() | list() | tuple():
+                self._meter.add_text(len(right) * max(left, 0))
+            case int(), "**", int():
+                check_bits(left.bit_length() * abs(right))
+            case str(), "%", _:
+                _check_format(left)
+            case str(), "+", str():
+                self._meter.add_text(len(left) + len(right))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **named: Any) -> Any:
         owner, name = _method_owner(__obj), getattr(__obj, "__name__", "")

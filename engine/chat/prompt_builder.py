@@ -20,18 +20,11 @@ import numpy as np
 from paddock.engine.arrays import Tokens
 from paddock.engine.errors import BadRequest, NoInsert
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.request import (
-    ChatRequest,
-    Constraint,
-    Message,
-    Sampling,
-    Think,
-    Tool,
-)
+from paddock.engine.request import ChatRequest, Constraint, Message, Sampling, Think, Tool
 
 from .answer_format import answer_format, offered_tools, required_tools
 from .chat_template import ChatTemplate, TextPiece
-from .prompt_images import ImagePlaceholders, PlacedImage, check_image, place_images
+from .prompt_images import ImagePlaceholders, PlacedImage, place_images
 from .prompt_overflow import (
     PromptLimit,
     cut_around_gap,
@@ -92,7 +85,7 @@ class PromptTokeniser:
             else self._tokenise_literal(piece.text)
             for number, piece in enumerate(pieces)
         ]  # fmt: skip
-        return np.concatenate(parts) if parts else _NO_TOKENS
+        return np.concatenate([_NO_TOKENS, *parts])
 
     def _tokenise_literal(self, text: str) -> Tokens:
         """Return the tokens of a text that spells a special token and must stay text.
@@ -228,7 +221,7 @@ class PromptBuilder:
         if n_original is not None:
             pieces = render(request.messages)
         is_inside = bool(pieces) and template.opens_reasoning(pieces[-1].text)
-        tokens, images = self._with_images(pieces, request)
+        tokens, images = self._with_images(pieces, request, n_ctx_tokens)
         special_ids = self._tokeniser.special_ids
         parser, visible_tokens, constraint = answer_format(
             request, sampling, template.chat_format, required, special_ids, is_inside=is_inside
@@ -277,7 +270,7 @@ class PromptBuilder:
     # Images
 
     def _with_images(
-        self, pieces: Sequence[TextPiece], request: ChatRequest
+        self, pieces: Sequence[TextPiece], request: ChatRequest, n_ctx_tokens: int
     ) -> tuple[Tokens, tuple[PlacedImage, ...]]:
         """Tokenise a prompt with its images in their places, behind the earlier tokens."""
         before, tokenise = self._tokeniser.earlier(request.prompt_tokens), self._tokeniser.tokenise
@@ -285,18 +278,18 @@ class PromptBuilder:
         if not images:
             return np.concatenate([before, tokenise(pieces, begins=not len(before))]), ()
         first, *others = self._tokenise_between_images(pieces, begins=not len(before))
-        return self._place_images([np.concatenate([before, first]), *others], images)
+        parts = [np.concatenate([before, first]), *others]
+        return self._place_images(parts, images, n_ctx_tokens)
 
     def _place_images(
-        self, parts: Sequence[Tokens], images: Sequence[bytes]
+        self, parts: Sequence[Tokens], images: Sequence[bytes], n_ctx_tokens: int
     ) -> tuple[Tokens, tuple[PlacedImage, ...]]:
         if not images:
             return np.concatenate(parts), ()
         if self._projector is None:
             raise BadRequest("this model cannot see images: it has no projector")
-        for number, image in enumerate(images, start=1):
-            check_image(image, number)
-        return place_images(parts, images, self._projector.look, self._placeholders)
+        look = self._projector.look
+        return place_images(parts, images, look, self._placeholders, n_ctx_tokens)
 
     def _tokenise_between_images(
         self, pieces: Sequence[TextPiece], *, begins: bool
@@ -339,12 +332,17 @@ class PromptBuilder:
             _NO_TOKENS, PlainTextParser(sampling.stop), constraint=request.constraint
         )
         if request.suffix is None:
-            return self._continuation(request, prompt, limit, built)
+            return self._continuation(request, prompt, limit, built, n_ctx_tokens)
         texts = (prompt, request.suffix)
         return self._fill_in_middle(request, texts, limit, built, n_ctx_tokens)
 
     def _continuation(
-        self, request: ChatRequest, prompt: str, limit: PromptLimit | None, built: BuiltPrompt
+        self,
+        request: ChatRequest,
+        prompt: str,
+        limit: PromptLimit | None,
+        built: BuiltPrompt,
+        n_ctx_tokens: int,
     ) -> BuiltPrompt:
         """Add a text as it is, behind the request's earlier tokens and images."""
         earlier = self._tokeniser.earlier(request.prompt_tokens)
@@ -354,7 +352,7 @@ class PromptBuilder:
             n_begin = 0 if len(earlier) else self._tokeniser.n_bos(text)
             gaps = [text[:0]] * (len(request.images) - 1)
             parts = [np.concatenate([earlier, text[:n_begin]]), *gaps, text[n_begin:]]
-        tokens, images = self._place_images(parts, request.images)
+        tokens, images = self._place_images(parts, request.images, n_ctx_tokens)
         if not len(tokens):
             raise BadRequest("the prompt is empty")
         n_images_end = max((one.start + len(one.piece.rows) for one in images), default=0)

@@ -184,6 +184,8 @@ class HarmonyParser(StreamParser):
         self._new_id = new_id
         self._header: str | None = None
         """None: the header is still being read."""
+        self._recipient = ""
+        """The tool that the header names; empty: the message is for the reader."""
 
     def _advance(self, *, is_end: bool) -> AnswerDelta:
         text, reasoning = "", ""
@@ -203,6 +205,8 @@ class HarmonyParser(StreamParser):
         header, found, rest = self._buffer.partition(_HARMONY_BODY)
         if found:
             self._header, self._buffer = header, rest
+            named = _HARMONY_RECIPIENT.search(header)
+            self._recipient = named[1] if named and named[1] != "assistant" else ""
             return AnswerDelta()
         if is_end and self._buffer and "<|" not in self._buffer:
             text, self._buffer = self._buffer, ""
@@ -211,41 +215,30 @@ class HarmonyParser(StreamParser):
 
     def _body(self, is_end: bool) -> AnswerDelta | None:
         """Read a message's body, as far as it is certain."""
-        assert self._header is not None
-        recipient = _HARMONY_RECIPIENT.search(self._header)
-        if recipient and recipient.group(1) == "assistant":
-            recipient = None
         ends = [(at, mark) for mark in _HARMONY_ENDS if (at := self._buffer.find(mark)) >= 0]
         if ends:
             at, mark = min(ends)
-            body, header = self._buffer[:at], self._header
+            delta = self._body_delta(self._buffer[:at])
             # The next header may begin with its channel, without `<|start|>`.
             keeps_mark = mark == "<|channel|>"
             self._buffer = self._buffer[at + (0 if keeps_mark else len(mark)) :]
             self._header = None
-            return (
-                self._call_delta(recipient.group(1), body)
-                if recipient
-                else self._message_delta(header, body)
-            )
-        if not self._buffer:
+            return delta
+        if self._recipient and not is_end:
             return None
-        if recipient:
-            if not is_end:
-                return None
-            body, self._buffer, self._header = self._buffer, "", None
-            return self._call_delta(recipient.group(1), body)
         held = 0 if is_end else partial_mark_length(self._buffer, _HARMONY_ENDS)
         sure = self._buffer[: len(self._buffer) - held]
         self._buffer = self._buffer[len(sure) :]
-        return self._message_delta(self._header, sure) if sure else None
+        return self._body_delta(sure) if sure else None
 
-    def _message_delta(self, header: str, body: str) -> AnswerDelta:
-        if _HARMONY_CHANNEL.findall(header)[-1:] == ["analysis"]:
+    def _body_delta(self, body: str) -> AnswerDelta:
+        if self._recipient:
+            return self._call_delta(body)
+        if _HARMONY_CHANNEL.findall(self._header or "")[-1:] == ["analysis"]:
             return AnswerDelta(reasoning=body)
         return AnswerDelta(self._text.add(body))
 
-    def _call_delta(self, recipient: str, body: str) -> AnswerDelta:
+    def _call_delta(self, body: str) -> AnswerDelta:
         try:
             arguments = json.loads(body, strict=False) if body.strip() else {}
         except (ValueError, RecursionError):
@@ -253,7 +246,7 @@ class HarmonyParser(StreamParser):
         if not isinstance(arguments, dict):
             return AnswerDelta(self._text.add(body))
         before = self._text.add("", is_end=True)
-        name = recipient.removeprefix("functions.")
+        name = self._recipient.removeprefix("functions.")
         return AnswerDelta(before, "", (ToolCall(name, arguments, self._new_id()),))
 
 
@@ -307,9 +300,6 @@ class MarkupParser(StreamParser):
         self._is_waiting = False
         """The buffer begins with an incomplete call."""
         self._bare = [call_format for call_format in markup.formats if call_format.is_bare]
-        self._continuing = [
-            call_format for call_format in markup.formats if call_format.continues_bare
-        ]
         self._triggers = tuple(
             {one for call_format in markup.formats for one in call_format.triggers}
         )
@@ -404,33 +394,36 @@ class MarkupParser(StreamParser):
         Some models call a tool without closing their reasoning. Where the reasoning goes on, they
         only thought of the call.
         """
-        found = self._try_call(self._buffer, at, self._markup.formats, is_end)
-        thought = self._buffer[:at].rstrip()
-        rest = self._skip_closing_words(self._buffer[found[1] :]) if found else ""
-        if found is None or (found and not rest and not is_end):
-            self._add_reasoning(thought, delta)
-            self._buffer = self._buffer[len(thought) :]
+        text = self._buffer
+        n_thought = len(text[:at].rstrip())
+        found = self._try_call(text, at, self._markup.formats, is_end)
+        if found is None:
+            self._take_reasoning(n_thought, delta)
             return False
-        is_known = found and all(call.name in self._markup.tools for call in found[0])
-        if found and is_known and (not rest or rest.startswith(self._inner)):
-            self._add_reasoning(thought, delta)
-            self._take_calls(*found, delta, self._buffer)
+        if not found:
+            self._take_reasoning(at + len(mark), delta)
             return True
-        if found and not is_end and any(one.startswith(rest) for one in self._waits_for):
-            self._add_reasoning(thought, delta)
-            self._buffer = self._buffer[len(thought) :]
-            return False
-        end = found[1] if found else at + len(mark)
-        self._add_reasoning(self._buffer[:end], delta)
-        self._buffer = self._buffer[end:]
-        return True
+        calls, end = found
+        rest = self._skip_closing_words(text[end:])
+        is_known = all(call.name in self._markup.tools for call in calls)
+        if is_known and (rest.startswith(self._inner) or (not rest and is_end)):
+            self._take_reasoning(n_thought, delta)
+            self._take_calls(calls, end, delta, text)
+            return True
+        waits = not is_end and (not rest or any(one.startswith(rest) for one in self._waits_for))
+        self._take_reasoning(n_thought if waits else end, delta)
+        return not waits
 
     def _skip_closing_words(self, text: str) -> str:
         """Return what follows the closing words of a call."""
         text = text.lstrip()
-        while word := next((one for one in self._closing if text.startswith(one)), ""):
+        while word := _first_word(text, self._closing):
             text = text[len(word) :].lstrip()
         return text
+
+    def _take_reasoning(self, end: int, delta: _DeltaBuilder) -> None:
+        self._add_reasoning(self._buffer[:end], delta)
+        self._buffer = self._buffer[end:]
 
     def _add_reasoning(self, text: str, delta: _DeltaBuilder) -> None:
         if text:
@@ -480,26 +473,30 @@ class MarkupParser(StreamParser):
         self._buffer = rest = self._buffer.lstrip()
         if not rest:
             return False
-        word = next((one for one in self._leftovers if rest.startswith(one)), "")
         longer = (*self._leftovers, self._markup.tags.opens, *self._triggers)
         if not is_end and any(one.startswith(rest) and one != rest for one in longer):
             return False
         if rest.startswith(self._markup.tags.opens):
             self._enter_reasoning(rest[len(self._markup.tags.opens) :])
             return True
-        if rest.startswith(self._triggers) or (self._continuing and rest[0] in "{["):
-            formats = self._markup.formats if rest.startswith(self._triggers) else self._continuing
-            found = self._try_call(rest, 0, formats, is_end)
-            if found is None:
-                return False
-            if found:
-                self._take_calls(*found, delta, rest)
-                return True
-        if word:
+        formats = self._formats_after_call(rest)
+        found = self._try_call(rest, 0, formats, is_end) if formats else ()
+        if found is None:
+            return False
+        if found:
+            self._take_calls(*found, delta, rest)
+        elif word := _first_word(rest, self._leftovers):
             self._buffer = rest[len(word) :]
-            return True
-        self._state = "text"
+        else:
+            self._state = "text"
         return True
+
+    def _formats_after_call(self, text: str) -> Sequence[ToolCallFormat]:
+        """Return the formats of another call that a text may begin with."""
+        if text.startswith(self._triggers):
+            return self._markup.formats
+        is_bare = text[0] in "{["
+        return [one for one in self._markup.formats if is_bare and one.continues_bare]
 
     def _try_call(
         self, text: str, at: int, formats: Sequence[ToolCallFormat], is_end: bool
@@ -536,6 +533,10 @@ class MarkupParser(StreamParser):
         sure = self._text.add(text, is_end=is_end)
         if sure:
             delta.text.append(sure)
+
+
+def _first_word(text: str, words: Sequence[str]) -> str:
+    return next((word for word in words if text.startswith(word)), "")
 
 
 def _earliest_mark(text: str, marks: Sequence[str], *, is_end: bool) -> tuple[int, str]:

@@ -239,7 +239,7 @@ _QWEN_PARAMETER = ParameterFormat("<parameter=", ">\n", "\n</parameter>\n")
 _QWEN_CODER, _QWEN_CODER_OPEN = (
     written_format(
         f"{opens}<function=", "name", ">\n", "params",
-        closes="</function>\n</tool_call>", param=_QWEN_PARAMETER,
+        closes="</function>\n</tool_call>", param=_QWEN_PARAMETER
     )
     for opens in ("<tool_call>\n", "")  # Qwen3-Coder sometimes forgets the outer tag
 )  # fmt: skip

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddock.engine.arrays import Tokens
+from paddock.engine.chat.prompt_images import n_positions, next_piece_length
 from paddock.engine.request import PRIORITY_RANK, Priority
 
 SequenceStatus = Literal["waiting", "prefill", "decode", "finished"]
@@ -59,6 +60,22 @@ class Sequence:
     drafts: list[int] = field(default_factory=list)
     is_open: bool = False
     """Whether `max_tokens` is the context's end rather than an expected length."""
+    has_images: bool = False
+
+    def position(self, index: int) -> int:
+        """Return the position of a token: its place, unless rows of an image before it share one.
+
+        Within such an image, the one that would come next.
+        """
+        if not self.has_images:
+            return index
+        return n_positions(self.prompt[:index]) + max(0, index - len(self.prompt))
+
+    def next_piece_length(self, n_most: int) -> int:
+        """Return how many of the next `n_most` tokens of its prompt can be computed together."""
+        if not self.has_images:
+            return n_most
+        return next_piece_length(self.prompt[self.n_computed :], n_most)
 
     @property
     def due(self) -> tuple[float, int]:
@@ -195,11 +212,11 @@ class TrimCells:
 
 @dataclass(frozen=True, slots=True)
 class CopyPrefix:
-    """Copy the first `n_tokens` of `source` to `target`, which is empty."""
+    """Copy the first `n_positions` of `source` to `target`, which is empty."""
 
     source: int
     target: int
-    n_tokens: int
+    n_positions: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +246,7 @@ class DropFromHost:
 class SequenceMove:
     """Move of a running sequence to a sequence id of another context.
 
-    Its first `n_shared` tokens are shared with `donor`, a sequence that was moved before.
+    Its first `n_shared` positions are shared with `donor`, a sequence that was moved before.
     """
 
     source: int
@@ -244,7 +261,7 @@ CacheOperation = TrimCells | CopyPrefix | SaveToHost | RestoreFromHost | DropFro
 
 @dataclass(frozen=True, slots=True)
 class SequencePiece:
-    """Consecutive tokens of one sequence in a batch.
+    """Consecutive tokens of one sequence in a batch, or rows of one image; `start` is their place.
 
     `n_rows` rows of logits are wanted: none within a prompt, one after its last token or an
     answer's, and one after each draft.
@@ -252,8 +269,12 @@ class SequencePiece:
 
     sequence: Sequence
     tokens: Tokens
-    pos: int
+    start: int
     n_rows: int
+
+    @property
+    def is_image(self) -> bool:
+        return bool(self.tokens[0] < 0)
 
     @property
     def n_drafts(self) -> int:

@@ -19,6 +19,7 @@ of the token before, has cells of its own, and continues from its own hidden sta
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from collections import OrderedDict
@@ -46,7 +47,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 8, 64
 N_SAME_TOKENS = 48
 # Tokens kept of the answers to such requests, and number of such steps.
 MOST_KEPT_TOKENS, MOST_STEPS = 8192, 8
-_ANSWER_END = -1  # separates answers
+_ANSWER_END = -1  # separates answers; rows of images are negative, too
 
 # Prior: of nine tokens, eight were right.
 _FIRST_RIGHT, _FIRST_WRONG = 8.0, 1.0
@@ -101,7 +102,7 @@ class _NgramIndex:
         self._n_indexed = N_GRAM
 
     def followed(self, last: tuple[int, ...], n_tokens: int) -> list[int]:
-        """Return what last followed these tokens, up to the end of that answer."""
+        """Return what last followed these tokens, up to the end of that answer or an image."""
         for end in range(self._n_indexed, len(self.tokens)):
             self.after[tuple(self.tokens[end - N_GRAM : end])] = end
         self._n_indexed = max(self._n_indexed, len(self.tokens))
@@ -109,7 +110,7 @@ class _NgramIndex:
         if start is None:
             return []
         found = self.tokens[start : start + n_tokens]
-        return found[: found.index(_ANSWER_END)] if _ANSWER_END in found else found
+        return list(itertools.takewhile(lambda token: token >= 0, found))
 
 
 class SimilarAnswers:

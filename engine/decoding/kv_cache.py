@@ -161,8 +161,8 @@ class KvCache:
             match one:
                 case TrimCells(seq_id, n_keep):
                     self.context.trim(seq_id, n_keep)
-                case CopyPrefix(source, target, n_tokens):
-                    self._copy(source, target, n_tokens, may_wait=place in may_wait)
+                case CopyPrefix(source, target, n_positions):
+                    self._copy(source, target, n_positions, may_wait=place in may_wait)
                 case SaveToHost(seq_id, key):
                     self._saved[key] = save_cells(self.context, seq_id)
                 case RestoreFromHost(key, seq_id):
@@ -220,21 +220,21 @@ class KvCache:
             restore_cells(self.context, seq_id, state)
         self.n_computed = cells.n_used
 
-    def _copy(self, source: int, target: int, n_tokens: int, *, may_wait: bool) -> None:
-        """Copy the first `n_tokens` of a sequence to an empty one, at once unless it `may_wait`."""
+    def _copy(self, source: int, target: int, n_positions: int, *, may_wait: bool) -> None:
+        """Copy a sequence's first positions to an empty one, at once unless it `may_wait`."""
         if self.limits.is_unified:
-            self.context.copy(source, target, n_tokens)
+            self.context.copy(source, target, n_positions)
             return
         if self.model.memory == "window" or (self._cache_options.is_gpu and may_wait):
             # The whole stream, on its device, just before the next decode. A saved state would go
             # through main memory (4,000 tokens of 8 billion weights take 100 to 300 ms), and lacks
             # what a window has passed.
             self.context.copy(source, target, -1)
-            self.context.trim(target, n_tokens)
+            self.context.trim(target, n_positions)
             return
         # llama.cpp copies streams only as a whole, unused cells included.
         restore_cells(self.context, target, save_cells(self.context, source))
-        self.context.trim(target, n_tokens)
+        self.context.trim(target, n_positions)
 
     @property
     def drafts_keep_answers(self) -> bool | None:

@@ -20,13 +20,7 @@ from paddock.engine.sampling.picker import RowScan, RowScanner, start_masks
 from .batch import MOST_MTP_SEQUENCES, ScheduledStep, Sequence, SequencePiece, batch_arrays
 from .drafts import DraftModel, DraftRequest, HiddenStates, LookupDrafter, MtpHead, PastAnswers
 from .kv_cache import KvCache
-from .running_request import (
-    DecodeRequest,
-    RunningRequest,
-    StepOutput,
-    drop_image_cells,
-    prefill_images,
-)
+from .running_request import DecodeRequest, RunningRequest, StepOutput, decode_image_piece
 from .scheduler import Scheduler, StepSizer
 
 # Number of greedy answers from which the device chooses their tokens, and down to which it goes on.
@@ -83,6 +77,8 @@ class DecodeLoop:
         self._model = cache.model
         self._scheduler = Scheduler(cache.limits)
         self._on_step = on_step
+        self.on_started: Callable[[list[int]], None] = lambda _: None
+        """Gets requests before their first step: the process may die of it."""
         self._on_widened = on_widened
         self._on_refused = on_refused
         self._draft_model = draft_model if isinstance(draft_model, DraftModel) else None
@@ -177,6 +173,7 @@ class DecodeLoop:
             max_tokens,
             request.priority,
             is_open=request.is_open,
+            has_images=bool(request.images),
         )
         drafter = None
         if self._may_draft(request):
@@ -273,7 +270,7 @@ class DecodeLoop:
 
     def _step(self, step: ScheduledStep) -> None:
         output = StepOutput(n_tokens=step.n_tokens, n_sequences=len(step.pieces))
-        self._note_started(step, output)
+        self._note_started(step)
         pickers = [
             self._answers[p.sequence.request_id].request.picker for p in step.pieces if p.n_rows
         ]
@@ -282,10 +279,9 @@ class DecodeLoop:
         self._keep_states()
         began = time.perf_counter()
         try:
-            text_step = self._prefill_images(step)
+            text_step = self._decode_images(step)
             n_rows = self._decode(text_step.pieces) if text_step.pieces else 0
         except CacheFull:
-            drop_image_cells(self._cache.context, step.pieces)
             self._free_cells()
             return
         finally:
@@ -298,8 +294,7 @@ class DecodeLoop:
             self._cache.wait()
         output.step_s = time.perf_counter() - began
         self._step_sizer.note(step.n_tokens, output.step_s)
-        self._cache.n_computed += step.n_tokens
-        self._scheduler.computed(step)
+        self._note_computed(text_step)
         if logits is not None:
             self._pick(text_step, logits, output)
         self._guess(text_step)
@@ -354,32 +349,30 @@ class DecodeLoop:
         self._scheduler.start_over()
         self._cache.clear()
 
-    def _note_started(self, step: ScheduledStep, output: StepOutput) -> None:
+    def _note_started(self, step: ScheduledStep) -> None:
         now = time.monotonic()
-        for piece in step.pieces:
-            request_id = piece.sequence.request_id
-            if self._answers[request_id].start(now):
-                output.started.append(request_id)
+        ids = [piece.sequence.request_id for piece in step.pieces]
+        new = [request_id for request_id in ids if self._answers[request_id].start(now)]
+        if new:
+            self.on_started(new)
 
-    def _prefill_images(self, step: ScheduledStep) -> ScheduledStep:
-        """Compute the step's images; return the rest of the step."""
-        images = {
-            answer.request.request_id: answer.request.images
-            for answer in self._answers.values()
-            if answer.request.images
-        }
-        if not images:
-            return step
-        left = []
-        for piece in step.pieces:
-            own = images.get(piece.sequence.request_id, ())
-            left.append(prefill_images(self._cache.context, piece, own))
-        return replace(step, pieces=tuple(piece for piece in left if len(piece.tokens)))
+    def _decode_images(self, step: ScheduledStep) -> ScheduledStep:
+        """Compute the step's rows of images, each image by itself; return the rest of the step."""
+        seen = tuple(piece for piece in step.pieces if piece.is_image)
+        for piece in seen:
+            images = self._answers[piece.sequence.request_id].request.images
+            decode_image_piece(self._cache.context, piece, images)
+            self._note_computed(ScheduledStep((), (piece,)))  # even if no cells are left for others
+        return replace(step, pieces=tuple(p for p in step.pieces if not p.is_image))
+
+    def _note_computed(self, step: ScheduledStep) -> None:
+        self._cache.n_computed += step.n_tokens
+        self._scheduler.computed(step)
 
     def _decode(self, pieces: tuple[SequencePiece, ...]) -> int:
         arrays = batch_arrays(
             [piece.tokens for piece in pieces],
-            [piece.pos for piece in pieces],
+            [piece.sequence.position(piece.start) for piece in pieces],
             [piece.sequence.seq_id for piece in pieces],
             [piece.n_rows for piece in pieces],
         )
@@ -490,7 +483,7 @@ class DecodeLoop:
         """Keep hidden states for the MTP head while few sequences run and some have drafts."""
         if self._mtp_head is not None:
             running = [self._answers[one.request_id] for one in self._scheduler.running]
-            has_drafts = any(answer.drafter is not None for answer in running)
+            has_drafts = any(answer.has_model_guesses for answer in running)
             is_wanted = self._mtp_head.is_open and len(running) <= MOST_MTP_SEQUENCES
             self._cache.context.keep_states(is_wanted and has_drafts)
 
@@ -501,13 +494,13 @@ class DecodeLoop:
         states, end, found = self._cache.context.states(step.n_tokens), 0, []
         for piece in step.pieces:
             start, end = end, end + len(piece.tokens)
-            n_right = min(len(piece.tokens), piece.sequence.n_computed - piece.pos)
+            n_right = min(len(piece.tokens), piece.sequence.n_computed - piece.start)
             answer = self._answers.get(piece.sequence.request_id)
-            if answer is not None and answer.drafter is not None and n_right > 0:
+            if answer and answer.drafter and answer.has_model_guesses and n_right > 0:
                 tokens = answer.drafter.tokens
                 request_id = answer.request.request_id
                 rows = states[start : start + n_right]
-                found.append(HiddenStates(request_id, tokens, piece.pos, rows))
+                found.append(HiddenStates(request_id, tokens, piece.start, rows))
         return found
 
     def _fill_totals(self, step: ScheduledStep, output: StepOutput) -> None:
@@ -518,7 +511,7 @@ class DecodeLoop:
         output.n_preempted = self._scheduler.n_preempted - self._n_preempted_sent
         self._n_preempted_sent = self._scheduler.n_preempted
         is_job = all(piece.sequence.priority == "batch" for piece in step.pieces)
-        output.is_urgent |= bool(output.started or output.done)
+        output.is_urgent |= bool(output.done)
         output.is_read = not is_job
 
 
@@ -528,7 +521,7 @@ def _asked(
     """Return the answers without drafts for which guessing pays, and how far ahead."""
     asked = {}
     for request_id, answer in answers.items():
-        if answer.drafter is not None and not answer.sequence.drafts:
+        if answer.drafter and answer.has_model_guesses and not answer.sequence.drafts:
             n_most = min(most - (answer.sequence.n_pending - 1), answer.n_left)
             n_ahead = answer.drafter.n_worth(n_most, price)
             if n_ahead:

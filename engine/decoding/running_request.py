@@ -1,22 +1,17 @@
 """One running request: its answer so far, the images of its prompt, and the output of a step.
 
-Images are rows of embeddings, which no batch of tokens can hold. If a piece has placeholders of an
-image (negative numbers), everything up to its last image is computed separately; the rest goes into
-the step's batch with the others. A `StepOutput` goes into one frame, so it holds plain lists.
+Images are rows of embeddings, which no batch of tokens can hold, so they are computed in a call of
+their own. A `StepOutput` goes into one frame, so it holds plain lists.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from paddock.engine.arrays import Tokens, Vectors
+from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_images import PlacedImage
 from paddock.engine.chat.stream_parser import AnswerDelta, StreamParser
 from paddock.engine.llama.llama_context import Context
@@ -33,7 +28,6 @@ from .drafts import LookupDrafter
 class StepOutput:
     """Output of one step for all requests."""
 
-    started: list[int] = field(default_factory=list)
     progressed: list[int] = field(default_factory=list)
     chunks: list[dict[str, Any]] = field(default_factory=list)
     """`request.Chunk` as `wire.to_plain` writes it, and `id`."""
@@ -52,7 +46,7 @@ class StepOutput:
     step_s: float = 0.0
     """Duration of the forward pass alone."""
     is_urgent: bool = False
-    """Whether a request waits for it: for its start, a chat's first token, or its end."""
+    """Whether a request waits for it: for a chat's first token, or its end."""
     is_read: bool = False
     """Whether it has a part of a streamed answer."""
 
@@ -75,60 +69,18 @@ class StepOutput:
         self.chunks.append(fields)
 
 
-def prefill_images(
-    context: Context, piece: SequencePiece, images: Items[PlacedImage]
-) -> SequencePiece:
-    """Compute a piece up to its last image; return the rest, which may be empty.
+def decode_image_piece(context: Context, piece: SequencePiece, images: Items[PlacedImage]) -> None:
+    """Compute rows of one image.
 
     Raises:
-        CacheFull: no free cells; a part of the piece may be in the cache (`drop_image_cells`).
+        CacheFull: no free cells; nothing was computed.
     """
-    are_rows = piece.tokens < 0
-    if not are_rows.any():
-        return piece
-    n_seen = int(np.flatnonzero(are_rows)[-1]) + 1
-    for start, end in _text_and_image_runs(are_rows[:n_seen]):
-        _prefill_run(context, piece, start, end, images)
-    return replace(piece, tokens=piece.tokens[n_seen:], pos=piece.pos + n_seen)
-
-
-def drop_image_cells(context: Context, pieces: Items[SequencePiece]) -> None:
-    """Free the cells of pieces with images after a failed step."""
-    for piece in pieces:
-        if (piece.tokens < 0).any():
-            context.trim(piece.sequence.seq_id, piece.pos)
-
-
-def _text_and_image_runs(are_rows: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return the (start, end) of each run of text or image rows."""
-    edges = [0, *(np.flatnonzero(np.diff(are_rows)) + 1).tolist(), len(are_rows)]
-    return list(pairwise(edges))
-
-
-def _prefill_run(
-    context: Context, piece: SequencePiece, start: int, end: int, images: Items[PlacedImage]
-) -> None:
-    tokens = piece.tokens[start:end]
-    seq_id, pos = piece.sequence.seq_id, piece.pos + start
-    if tokens[0] >= 0:
-        slots = np.arange(pos, pos + len(tokens), dtype=np.int32)
-        ids, wanted = np.full(len(tokens), seq_id, np.int32), np.zeros(len(tokens), np.int8)
-        context.decode(tokens, slots, ids, wanted)
-        return
-    for first, rows in _image_rows_between(images, pos, pos + len(tokens)):
-        context.decode_image(rows, first, seq_id)
-
-
-def _image_rows_between(
-    images: Items[PlacedImage], start: int, end: int
-) -> list[tuple[int, Vectors]]:
-    """Return the image rows between two positions, each with its first position."""
-    found = []
-    for image in images:
-        first, last = max(start, image.start), min(end, image.start + len(image.piece.rows))
-        if first < last:
-            found.append((first, image.piece.rows[first - image.start : last - image.start]))
-    return found
+    sequence = piece.sequence
+    placed = max((one for one in images if one.start <= piece.start), key=lambda one: one.start)
+    own = slice(piece.start - placed.start, piece.start - placed.start + len(piece.tokens))
+    image, start = placed.piece, sequence.position(placed.start)
+    pos = image.positions_from(start)[:, own]
+    context.decode_image(image.rows[own], pos, sequence.seq_id, is_causal=image.is_causal)
 
 
 def text_tokens(prompt: Tokens) -> Tokens:
@@ -213,6 +165,11 @@ class RunningRequest:
         if forced or self.drafter is None:
             return forced
         return self.drafter.guess(most, price)
+
+    @property
+    def has_model_guesses(self) -> bool:
+        """Whether a draft model or an MTP head may guess: they cannot read images."""
+        return self.drafter is not None and not self.request.images
 
     @property
     def n_left(self) -> int:

@@ -443,10 +443,10 @@ class Scheduler:
             self.is_outgrown = True
 
     def _n_least_wanted(self) -> int:
-        """Return the least cells for progress: those of all answers, or one for a prompt."""
+        """Return the least cells for progress: those of all answers, or a prompt's next ones."""
         answers = [one for one in self.running if one.state == "decode"]
         n_tokens = sum(_n_least_cells(one) + len(one.drafts) for one in answers)
-        return n_tokens or min(1, len(self.running))
+        return n_tokens or min(map(_n_least_cells, self.running), default=0)
 
     # The batch
 
@@ -489,7 +489,13 @@ class Scheduler:
             n_least=self.limits.least_piece_tokens,
             has_separate_passes=self.limits.has_separate_passes,
         )
-        return [_prefill_piece(one, n) for one, n in shares if n]
+        n_free, pieces = self.slots.cells.n_free - n_decoded, list[SequencePiece]()
+        for sequence, n_share in shares:
+            n_tokens = sequence.next_piece_length(n_share) if n_share else 0
+            if 0 < n_tokens <= n_free:
+                pieces.append(_prefill_piece(sequence, n_tokens))
+                n_free -= n_tokens
+        return pieces
 
     def _n_for_chats(self, prompts: list[Sequence], most: int) -> int:
         """Return the budget that reads short chats in one step, since their first tokens wait."""
@@ -515,8 +521,8 @@ def _prefix_order(sequence: Sequence) -> tuple[int, int]:
 
 
 def _n_least_cells(sequence: Sequence) -> int:
-    """Return the least cells for a sequence's next step; a prompt is read in any pieces."""
-    return sequence.n_pending if sequence.state == "decode" else 1
+    """Return the least cells for a sequence's next step; a prompt's text is read in any pieces."""
+    return sequence.n_pending if sequence.state == "decode" else sequence.next_piece_length(1)
 
 
 def _decode_piece(sequence: Sequence) -> SequencePiece:

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from paddock.engine.arrays import Tokens
+from paddock.engine.chat.prompt_images import n_positions, whole_prefix
 
 from .batch import (
     CacheOperation,
@@ -124,18 +125,16 @@ class Slots:
         # The last token is always computed: its logits are wanted.
         most = len(sequence.prompt) - 1
         seq_id, n_tokens = self.cells.best(sequence.prompt)
+        n_tokens = whole_prefix(sequence.prompt[: min(n_tokens, most)])
         least = 1 if self.limits.is_unified else WORTH_COPYING_TOKENS
-        resident = (
-            PrefixSource(min(n_tokens, most), seq_id)
-            if min(n_tokens, most) >= least
-            else PrefixSource()
-        )
+        resident = PrefixSource(n_tokens, seq_id) if n_tokens >= least else PrefixSource()
         key, n_kept = self.host_cache.best(sequence.prompt)
-        if min(n_kept, most) < resident.n_tokens + WORTH_RESTORING_TOKENS:
+        n_kept = whole_prefix(sequence.prompt[: min(n_kept, most)])
+        if n_kept < resident.n_tokens + WORTH_RESTORING_TOKENS:
             return resident
         if len(self.host_cache.tokens(key)) > self._n_free_at_best():
             return resident
-        return PrefixSource(min(n_kept, most), key=key)
+        return PrefixSource(n_kept, key=key)
 
     def _find_whole(self, sequence: Sequence) -> PrefixSource:
         """Find the longest idle or saved sequence that is wholly a prefix of the prompt."""
@@ -272,9 +271,10 @@ class Slots:
             self.cells.trim(seq_id, 0)
 
     def cut(self, seq_id: int, n_keep: int) -> None:
-        """Free a sequence's cells from position `n_keep` on."""
+        """Free a sequence's cells of all but its first `n_keep` tokens."""
         if n_keep < self.cells.n_tokens(seq_id):
-            self._operations.append(TrimCells(seq_id, n_keep))
+            n_positions_kept = n_positions(self.cells.computed(seq_id)[:n_keep])
+            self._operations.append(TrimCells(seq_id, n_positions_kept))
             self.cells.trim(seq_id, n_keep)
 
     # Starting and ending sequences
@@ -356,7 +356,8 @@ class Slots:
             self._copy(source.seq_id, seq_id, source.n_tokens)
 
     def _copy(self, source: int, target: int, n_tokens: int) -> None:
-        self._operations.append(CopyPrefix(source, target, n_tokens))
+        n_copied = n_positions(self.cells.computed(source)[:n_tokens])
+        self._operations.append(CopyPrefix(source, target, n_copied))
         self.cells.share(source, target, n_tokens)
 
     def close_gaps(self) -> None:
@@ -477,11 +478,12 @@ class Slots:
         donor, n_shared = -1, 0
         if self.limits.is_unified and self.limits.can_share:
             donor, n_shared = self.cells.best(tokens)
+            n_shared = whole_prefix(tokens[:n_shared])
         if n_shared:
             self.cells.share(donor, move.target, n_shared)
         if n_shared < len(tokens):
             self.cells.extend(move.target, tokens[n_shared:])
-        return replace(move, donor=donor, n_shared=n_shared)
+        return replace(move, donor=donor, n_shared=n_positions(tokens[:n_shared]))
 
 
 def _has_free_slot(sequence: Sequence, others: Collection[Sequence], limits: ContextLimits) -> bool:

@@ -250,7 +250,6 @@ class LoadedLibrary:
 
 
 def describe_library() -> LoadedLibrary:
-    """Return what was loaded."""
     system_info = lib.llama_print_system_info().decode(errors="replace")
     features = tuple(re.findall(r"(\w+) = 1\b", system_info))
     return LoadedLibrary(supports_gpu(), features, _variant(), tuple(_unusable()))

@@ -38,13 +38,16 @@ from paddock.engine.system.retry import Backoff, Pauses
 from .library import LOG, CacheFull, DecodeFailed, LoadFailed, ext, lib
 from .llama_model import Model
 
+# Of a position: time, row, column and one that is reserved (M-RoPE).
+MOST_COMPONENTS = 4
+
 
 class BatchBuffers:
     """A `llama_batch` whose arrays are NumPy's."""
 
     def __init__(self, n_max: int) -> None:
         self._tokens = np.zeros(n_max, np.int32)
-        self._pos = np.zeros(n_max, np.int32)
+        self._pos = np.zeros(MOST_COMPONENTS * n_max, np.int32)
         self._n_seq_ids = np.ones(n_max, np.int32)
         self._seq_ids = np.zeros(n_max, np.int32)
         self._wanted = np.zeros(n_max, np.int8)
@@ -67,12 +70,12 @@ class BatchBuffers:
         rows: Vectors | None = None,
     ) -> Any:
         """Return the filled `llama_batch`, valid until the next call and while `rows` lives."""
-        n = len(pos)
+        n = len(seq_ids)
         self._struct.token = None if tokens is None else self._token_pointer
         self._struct.embd = None if rows is None else _array_pointer(rows, "embd")
         if tokens is not None:
             self._tokens[:n] = tokens
-        self._pos[:n] = pos
+        self._pos[: pos.size] = pos.ravel()
         self._seq_ids[:n] = seq_ids
         self._wanted[:n] = wanted
         self._struct.n_tokens = n
@@ -393,7 +396,8 @@ class Context:
 
         Args:
             tokens: token ids, shape (n,); None: `rows` stand for them.
-            pos: position of each within its sequence, shape (n,).
+            pos: position of each within its sequence, shape (n,); of rows of an image with its
+                components, shape (n_components, n).
             seq_ids: sequence of each, shape (n,).
             wanted: 1 where logits or an embedding are wanted, shape (n,).
             rows: embeddings instead of tokens; in an MTP context the hidden state of the token
@@ -410,7 +414,7 @@ class Context:
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
         status = lib.llama_decode(self.pointer, batch)
         cpu_s = time.process_time() - began_cpu_s
-        self._govern(time.perf_counter() - began_s, cpu_s, len(pos))
+        self._govern(time.perf_counter() - began_s, cpu_s, len(seq_ids))
         if status == 1:
             raise CacheFull
         if status != 0:
@@ -418,11 +422,20 @@ class Context:
             raise DecodeFailed(f"llama_decode answered {status}{to_what}")
         return int(np.count_nonzero(wanted))
 
-    def decode_image(self, rows: Vectors, position: int, seq_id: int) -> None:
-        """Decode rows of an image into a sequence's cells; raises as `decode`."""
+    def decode_image(
+        self, rows: Vectors, pos: NDArray[np.int32], seq_id: int, *, is_causal: bool = True
+    ) -> None:
+        """Decode rows of an image into a sequence's cells; raises as `decode`.
+
+        `pos` has shape (n_components, n). Not `is_causal`: each row sees all of them, so they must
+        fit into one pass; llama.cpp ends the process if they do not.
+        """
         n = len(rows)
-        pos = np.arange(position, position + n, dtype=np.int32)
-        self.decode(None, pos, np.full(n, seq_id, np.int32), np.zeros(n, np.int8), rows)
+        lib.llama_set_causal_attn(self.pointer, is_causal)
+        try:
+            self.decode(None, pos, np.full(n, seq_id, np.int32), np.zeros(n, np.int8), rows)
+        finally:
+            lib.llama_set_causal_attn(self.pointer, True)
 
     def _govern(self, wall_s: float, cpu_s: float, n_tokens: int) -> None:
         if self._governor is None:

@@ -1,28 +1,49 @@
 """Multimodal projector: an image becomes rows of embeddings, by libmtmd.
 
-The rows are part of a sequence like tokens, so that the scheduler may cut them anywhere, and
-prompts that begin with the same image share its cells. That holds for models that read images in
-order. Models with non-causal attention over an image, or two-dimensional positions, are refused.
+The rows are part of a sequence like tokens, and prompts that begin with the same image share its
+cells. What differs between families is data of a piece: how wide its rows are (Qwen3-VL adds a part
+for each of some layers, DeepStack), how many components a position has (time, row and column in
+M-RoPE), how far the text after it goes on, and whether its rows see one another in both directions.
 """
 
 from __future__ import annotations
 
 import ctypes
 import hashlib
-from collections.abc import Callable
+import os
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paddock.engine.arrays import Tokens, Vectors
+from paddock.engine.gguf import TYPE_NAMES, read_header
+from paddock.engine.system.image_headers import (
+    DAMAGED,
+    Pixels,
+    alpha_strips,
+    check_png_size,
+    exif_orientation,
+    transparent_colour,
+    with_white_for_transparent,
+    without_padding,
+)
 
 from .library import LOG, LOG_CALLBACK, LoadFailed, lib
 from .llama_model import Model
 
 # isort: split
 import llama_cpp.mtmd_cpp as mtmd  # after .library, which names the folder of libmtmd
+
+_STRIP_BYTES = 1 << 20
+
+# libmtmd's helper asks `ffprobe` and `ffmpeg` of the PATH what it cannot decode itself.
+_NO_FOLDER = os.devnull.encode()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,10 +53,71 @@ class ImagePiece:
     digest: str
     """sha256 of the file, and the part's index in it: equal parts have equal rows."""
     rows: Vectors = field(repr=False)
-    """Shape (n, n_embedding), float32; each row has a position and a cell of its own."""
+    """Shape (n, n_embedding), float32; each row has a cell of its own."""
+    positions: NDArray[np.int32] = field(repr=False)
+    """Relative to the image's beginning, shape (n_components, n), as llama.cpp orders them."""
+    n_positions: int
+    """How far the text after the image goes on: M-RoPE counts its longer side, not its rows."""
+    is_causal: bool = True
+    """Whether a row sees only those before it; else all rows are computed in one pass."""
+
+    def positions_from(self, start: int) -> NDArray[np.int32]:
+        """Return the rows' positions if the image begins at `start`."""
+        moved = self.positions + np.int32(start)
+        moved[3:] = 0  # reserved; libmtmd leaves it at zero
+        return moved
 
 
 PromptPiece = Tokens | ImagePiece
+
+
+class _KeptImages:
+    """Pieces of the images that were seen last, by their files' digests."""
+
+    def __init__(self, n_most_bytes: int) -> None:
+        self._n_most_bytes = n_most_bytes
+        self._n_bytes = 0
+        self._pieces: OrderedDict[str, tuple[PromptPiece, ...]] = OrderedDict()
+
+    def get(self, digest: str) -> tuple[PromptPiece, ...] | None:
+        if digest in self._pieces:
+            self._pieces.move_to_end(digest)
+        return self._pieces.get(digest)
+
+    def put(self, digest: str, pieces: tuple[PromptPiece, ...]) -> None:
+        self._pieces[digest] = pieces
+        self._n_bytes += _n_bytes(pieces)
+        while self._n_bytes > self._n_most_bytes:
+            _, gone = self._pieces.popitem(last=False)
+            self._n_bytes -= _n_bytes(gone)
+
+
+def _n_bytes(pieces: Iterable[PromptPiece]) -> int:
+    return sum(piece.rows.nbytes for piece in pieces if isinstance(piece, ImagePiece))
+
+
+def _n_rows(piece: PromptPiece) -> int:
+    return len(piece.rows if isinstance(piece, ImagePiece) else piece)
+
+
+def _check_room(n_rows: int, n_most: int) -> None:
+    if n_rows >= n_most:
+        raise ValueError(f"it takes {n_rows} tokens, and the context has room for {max(0, n_most)}"
+                         ": make it smaller, or the context longer")  # fmt: skip
+
+
+def line_end(path: Path) -> Vectors | None:
+    """Return the row of a projector's file that ends each line of Pixtral's images.
+
+    libmtmd clears the memory that it is added to by a multiplication by 0, and 0 times what was
+    left there may be no number.
+    """
+    header = read_header(path)
+    for tensor in header.tensors:
+        if (tensor.name, TYPE_NAMES.get(tensor.kind)) == ("v.token_embd.img_break", "F32"):
+            place = header.data_at + tensor.offset
+            return np.fromfile(path, np.float32, tensor.n_weights, offset=place)
+    return None
 
 
 class Projector:
@@ -47,8 +129,15 @@ class Projector:
         path: Path,
         *,
         n_threads: int,
+        n_pass_tokens: int,
         uses_gpu: bool = True,
+        n_kept_bytes: int = 0,
     ) -> None:
+        """Load it.
+
+        `n_pass_tokens`: the least size of a pass through the model; `n_kept_bytes`: how many bytes
+        of rows are kept for the next request with the same image.
+        """
         self.on_part: Callable[[int], None] = lambda _: None
         """Called before each part of an image, with its number of rows; may raise to give up."""
         mtmd.mtmd_log_set(LOG_CALLBACK, None)
@@ -63,7 +152,11 @@ class Projector:
             words = f"libmtmd cannot load the projector {path} for this model"
             raise LoadFailed(said.explain(words))
         self._pointer: Any = pointer
+        self._line_end = line_end(path)
         self._n_row = int(lib.llama_model_n_embd_inp(model.pointer))
+        self._n_pass_tokens = n_pass_tokens
+        self._kept = _KeptImages(n_kept_bytes)
+        self._n_components = 4 if mtmd.mtmd_decode_use_mrope(pointer) else 1
         if not mtmd.mtmd_support_vision(pointer):
             self.close()
             raise LoadFailed(f"the projector {path} is not for images")
@@ -73,18 +166,24 @@ class Projector:
             mtmd.mtmd_free(self._pointer)
             self._pointer = None
 
-    def look(self, image: bytes) -> list[PromptPiece]:
-        """Cut an image into pieces, and compute their embeddings.
+    def look(self, image: bytes, n_most_rows: int = sys.maxsize) -> tuple[PromptPiece, ...]:
+        """Cut an image into pieces, and compute their embeddings, unless they are kept.
 
         Returns the pieces with the tokens that the model wants around them. Uses the projector
         alone, not the context; not thread-safe.
 
         Raises:
-            ValueError: the image cannot be decoded, or this kind of model is not supported.
+            ValueError: the image cannot be decoded, or has more rows than `n_most_rows` or a pass.
         """
-        if mtmd.mtmd_decode_use_mrope(self._pointer):
-            raise ValueError("models that count an image's positions in two dimensions (M-RoPE) "
-                             "are not served with images")  # fmt: skip
+        digest = hashlib.sha256(image).hexdigest()
+        pieces = self._kept.get(digest)
+        if pieces is None:
+            pieces = self._computed(image, digest, n_most_rows)
+            self._kept.put(digest, pieces)
+        _check_room(sum(map(_n_rows, pieces)), n_most_rows)
+        return pieces
+
+    def _computed(self, image: bytes, digest: str, n_most_rows: int) -> tuple[PromptPiece, ...]:
         bitmap = self._bitmap(image)
         chunks = mtmd.mtmd_input_chunks_init()
         try:
@@ -92,37 +191,114 @@ class Projector:
             part.bitmap = bitmap
             parts = (ctypes.POINTER(mtmd.mtmd_input_part) * 1)(ctypes.pointer(part))
             if mtmd.mtmd_tokenize_from_parts(self._pointer, chunks, parts, 1, False) != 0:
-                raise ValueError("libmtmd cannot cut this image")
-            digest = hashlib.sha256(image).hexdigest()
+                raise ValueError("this model cannot divide it; cut it nearer to a square")
+            mtmd.mtmd_bitmap_free(bitmap)  # what is computed is made of it already
+            bitmap = None
             n_chunks = mtmd.mtmd_input_chunks_size(chunks)
-            return [
-                self._piece(mtmd.mtmd_input_chunks_get(chunks, index), f"{digest}/{index}")
-                for index in range(n_chunks)
-            ]
+            every = [mtmd.mtmd_input_chunks_get(chunks, index) for index in range(n_chunks)]
+            n_rows = sum(mtmd.mtmd_input_chunk_get_n_tokens(one) for one in every)
+            _check_room(n_rows, n_most_rows)
+            return tuple(self._piece(one, f"{digest}/{n}") for n, one in enumerate(every))
         finally:
             mtmd.mtmd_input_chunks_free(chunks)
-            mtmd.mtmd_bitmap_free(bitmap)
+            if bitmap is not None:
+                mtmd.mtmd_bitmap_free(bitmap)
 
     def _bitmap(self, image: bytes) -> Any:
-        buffer = (ctypes.c_uint8 * len(image)).from_buffer_copy(image)
-        bitmap = mtmd.mtmd_helper_bitmap_init_from_buf(self._pointer, buffer, len(image), False)
+        check_png_size(image)
+        bitmap = self._decoded(with_white_for_transparent(without_padding(image)))
+        try:
+            self._draw_on_white(_pixels(bitmap), image)
+        except ValueError:
+            mtmd.mtmd_bitmap_free(bitmap)
+            raise
+        turn = _TURNS.get(exif_orientation(image))
+        return _turned(bitmap, turn) if turn is not None else bitmap
+
+    def _draw_on_white(self, pixels: Pixels, image: bytes) -> None:
+        """Draw a picture on white where it is transparent, as Ollama does."""
+        for rows, columns, opacity in alpha_strips(image, self._grey):
+            part = pixels[rows, columns]
+            part[:] = 255 - (255 - part.astype(np.uint16)) * opacity[:, :, None] // 255
+        colour = transparent_colour(image)
+        n_strip = max(1, _STRIP_BYTES // (3 * pixels.shape[1]))
+        for at in range(0, len(pixels), n_strip) if colour is not None else ():
+            part = pixels[at : at + n_strip]
+            part[(part == colour).all(axis=2)] = 255
+
+    def _grey(self, image: bytes) -> Pixels:
+        """Return the pixels of a grey picture, of shape (height, width)."""
+        bitmap = self._decoded(image)
+        pixels = _pixels(bitmap)[:, :, 0].copy()
+        mtmd.mtmd_bitmap_free(bitmap)
+        return pixels
+
+    def _decoded(self, image: bytes) -> Any:
+        kind = ctypes.POINTER(ctypes.c_uint8 * len(image))
+        buffer = ctypes.cast(ctypes.c_char_p(image), kind).contents  # no copy of up to 32 MiB
+        options = mtmd.mtmd_helper_init_opt_default()
+        options.video_params.ffmpeg_bin_dir = _NO_FOLDER
+        decode = mtmd.mtmd_helper_bitmap_init_from_buf
+        bitmap = decode(self._pointer, buffer, len(image), False, options)
         if not bitmap:
-            raise ValueError("libmtmd cannot decode this image")
+            raise ValueError(DAMAGED)
         return bitmap
 
     def _piece(self, chunk: Any, digest: str) -> PromptPiece:
         if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_TEXT:
             return _text_tokens(chunk)
-        if mtmd.mtmd_decode_use_non_causal(self._pointer, chunk):
-            raise ValueError("models that look at an image as a whole (non-causal attention) "
-                             "are not served with images")  # fmt: skip
+        is_causal = not mtmd.mtmd_decode_use_non_causal(self._pointer, chunk)
         n_rows = mtmd.mtmd_input_chunk_get_n_tokens(chunk)
+        if not is_causal and n_rows > self._n_pass_tokens:
+            raise ValueError(f"this model reads an image in one pass, and its {n_rows} rows exceed "
+                             f"the {self._n_pass_tokens} of `n_batch_tokens`")  # fmt: skip
         self.on_part(n_rows)
         if mtmd.mtmd_encode_chunk(self._pointer, chunk) != 0:
             raise ValueError("libmtmd could not compute this image")
         shape = (n_rows, self._n_row)
-        rows = np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(self._pointer), shape)
-        return ImagePiece(digest, rows.copy())
+        rows = np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(self._pointer), shape).copy()
+        if self._line_end is not None:  # the first row ends no line
+            np.copyto(rows, self._line_end, where=np.isnan(rows) & ~np.isnan(rows[0]))
+        if not np.isfinite(rows).all():
+            raise ValueError("its projector computes what is no number for it")
+        n_positions = mtmd.mtmd_input_chunk_get_n_pos(chunk)
+        positions = self._positions(chunk, n_rows)
+        return ImagePiece(digest, rows, positions, n_positions, is_causal)
+
+    def _positions(self, chunk: Any, n_rows: int) -> NDArray[np.int32]:
+        """Return the positions of an image's rows, relative to its beginning."""
+        found = np.empty((n_rows, 4), np.int32)
+        pointer = found.ctypes.data_as(ctypes.POINTER(mtmd.mtmd_decoder_pos))
+        image = mtmd.mtmd_input_chunk_get_tokens_image(chunk)
+        mtmd.mtmd_helper_image_get_decoder_pos(image, 0, pointer)
+        time, column, row, reserved = found.T
+        return np.stack([time, row, column, reserved])[: self._n_components]
+
+
+# By EXIF's orientation: what makes pixels of shape (height, width, 3) upright.
+_TURNS: Mapping[int, Callable[[Pixels], Pixels]] = {
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: np.rot90(pixels, -1),
+    7: lambda pixels: np.rot90(pixels, 2).swapaxes(0, 1),
+    8: np.rot90,
+}
+
+
+def _pixels(bitmap: Any) -> Pixels:
+    """Return a bitmap's own memory, of shape (height, width, 3)."""
+    shape = mtmd.mtmd_bitmap_get_ny(bitmap), mtmd.mtmd_bitmap_get_nx(bitmap), 3
+    return np.ctypeslib.as_array(mtmd.mtmd_bitmap_get_data(bitmap), shape)
+
+
+def _turned(bitmap: Any, turn: Callable[[Pixels], Pixels]) -> Any:
+    """Return a turned copy of a bitmap, which is freed."""
+    upright = turn(_pixels(bitmap)).copy()
+    mtmd.mtmd_bitmap_free(bitmap)
+    pointer = upright.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+    return mtmd.mtmd_bitmap_init(upright.shape[1], upright.shape[0], pointer)
 
 
 def _text_tokens(chunk: Any) -> Tokens:
@@ -130,4 +306,8 @@ def _text_tokens(chunk: Any) -> Tokens:
     tokens = mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(n_tokens))
     if not tokens or not n_tokens.value:
         return np.empty(0, np.int32)
-    return np.ctypeslib.as_array(tokens, (n_tokens.value,)).astype(np.int32)
+    found: Tokens = np.ctypeslib.as_array(tokens, (n_tokens.value,)).astype(np.int32)
+    if found.min() < 0:
+        raise ValueError("the model lacks a token that its projector puts around images: they do "
+                         "not belong together")  # fmt: skip
+    return found

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -26,7 +25,7 @@ from paddock.engine.system.hardware import (
     read_oom_kills,
     visible_gpus,
 )
-from paddock.engine.system.processes import run_blocking
+from paddock.engine.system.processes import python_command, run_blocking
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,30 +135,30 @@ class Device:
 
 def this_device() -> Device:
     """Read this machine, in some milliseconds; in a second where llama.cpp must be asked."""
-    cpu = read_cpu()
+    cpu, memory = read_cpu(), read_memory()
     n_threads = max(1, min(cpu.n_cores, cpu.n_usable))
-    memory = read_memory()
-    free_bytes = memory.free_bytes
-    n_kills = read_oom_kills()
     backends = find_build().backends
-    if not backends:
-        return Device(n_threads, free_bytes, False, (), "", n_kills, memory.total_bytes)
+    is_gpu, gpus, why = _graphics_devices(backends) if backends else (False, (), "")
+    return Device(
+        n_threads, memory.free_bytes, is_gpu, gpus, why, read_oom_kills(), memory.total_bytes
+    )
+
+
+def _graphics_devices(backends: Sequence[str]) -> tuple[bool, tuple[GpuMemory, ...], str]:
+    """Return `is_gpu`, `gpus` and `why_no_gpu` of a device."""
     listed, hidden = read_gpus(), hidden_gpus(os.environ)
     gpus = usable_gpus(visible_gpus(listed, os.environ), backends)
-    is_gpu = bool(gpus) or "metal" in backends
-    why = ""
-    is_asked = bool({*UNLISTED_BACKENDS} & {*backends} or (listed and not hidden))
-    if not gpus and is_asked and "metal" not in backends:
+    if gpus or "metal" in backends:
+        return True, gpus, ""
+    if not {*UNLISTED_BACKENDS}.isdisjoint(backends) or (listed and not hidden):
         asked = ask_devices()
-        is_gpu = bool(asked)
         own = tuple(room for room, is_integrated in asked if not is_integrated)
-        if all(one.total_bytes for one in own):
-            gpus = own
-        else:  # planned as if its memory were main memory, so that nothing fits unseen
-            why = "it does not tell how much memory it has"
-    if not is_gpu:
-        why = hidden or "the build finds no graphics device"
-    return Device(n_threads, free_bytes, is_gpu, gpus, why, n_kills, memory.total_bytes)
+        if not all(room.total_bytes for room in own):
+            # Planned as if its memory were main memory, so that nothing fits unseen.
+            return True, (), "it does not tell how much memory it has"
+        if asked:
+            return True, own, ""
+    return False, (), hidden or "the build finds no graphics device"
 
 
 def usable_gpus(gpus: Sequence[Gpu], backends: Sequence[str]) -> tuple[GpuMemory, ...]:
@@ -190,7 +189,7 @@ def ask_devices() -> tuple[tuple[GpuMemory, bool], ...]:
         "print(json.dumps([[one.name, one.free_bytes, one.total_bytes, one.context_bytes, "
         "one.is_integrated] for one in graphics_devices()]))"
     )
-    done = run_blocking([sys.executable, "-P", "-c", code], timeout_s=ASK_DEVICES_S)
+    done = run_blocking(python_command("-c", code), timeout_s=ASK_DEVICES_S)
     try:
         found = json.loads(done.stdout.splitlines()[-1]) if done and done.code == 0 else ()
     except (IndexError, ValueError):

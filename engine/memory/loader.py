@@ -109,7 +109,7 @@ class ModelWorker(Protocol):
 
 W = TypeVar("W", bound=ModelWorker)
 
-_REPLICA = "\0\0"  # in no `ModelUse.key`: no adapter has an empty path
+_REPLICA = "\0\0"  # in no `ModelUse.key`: no part of it is empty
 
 
 def replica_key(model_key: str, number: int) -> str:
@@ -138,6 +138,7 @@ class ModelUse:
 
     facts: ModelFacts
     adapters: tuple[str, ...] = ()
+    adapter_digests: tuple[str, ...] = ()
     keep_alive_s: float | None = None
     is_pinned: bool = False
     priority: Priority = "normal"
@@ -148,7 +149,16 @@ class ModelUse:
 
     @property
     def key(self) -> str:
-        return "\0".join((self.facts.path, *self.adapters))
+        """The key of its worker: the files and their contents, by which answers are computed."""
+        facts = self.facts
+        digests = (facts.digest, facts.projector_digest, *self.adapter_digests)
+        return "\0".join((*worker_files(facts, self.adapters), *filter(None, digests)))
+
+
+def worker_files(facts: ModelFacts, adapters: Sequence[str]) -> tuple[str, ...]:
+    """Return the paths of what a worker loads; of a split model, the first file's."""
+    besides = (*adapters, facts.projector or "", facts.draft_path)
+    return (facts.path, *filter(None, besides))
 
 
 @dataclass(slots=True, eq=False)

@@ -20,6 +20,7 @@ from typing import Any, Generic
 from paddock.engine.errors import Busy, EngineError, NoPlace
 from paddock.engine.request import PRIORITY_RANK, Priority
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.hardware import peak_bytes
 
 from .loader import (
     LoadedModel,
@@ -30,6 +31,7 @@ from .loader import (
     model_key,
     too_large,
     unused_replica_key,
+    worker_files,
 )
 from .model_layout import LayoutRequest, MemoryProbe, ModelLayout
 from .policy import (
@@ -206,7 +208,9 @@ class ModelManager(Generic[W]):
             is_leased=self.is_leased(one.key),
             adapters=one.wanted.adapters,
             digest=one.facts.digest,
+            tuned_from=one.facts.tuned_from or "",
             pid=worker.pid if worker else None,
+            peak_bytes=peak_bytes(worker.pid) if worker else None,
             role=one.facts.role,
             n_cells=worker.load.n_cells if worker and one.facts.role == "chat" else 0,
             fallback=worker.load.fallback_note if worker else "",
@@ -275,15 +279,28 @@ class ModelManager(Generic[W]):
         Returns when the idle ones are gone. A request that comes before a model has gone may keep
         it with its own `keep_alive`.
         """
+        going = self._dismissed(is_meant)
+        leaving = [one.leaving for one in going if one.leaving is not None]
+        if leaving:
+            await asyncio.wait(leaving)
+        return bool(going)
+
+    def _dismissed(self, is_meant: Callable[[LoadedModel[W]], bool]) -> list[LoadedModel[W]]:
         going = [one for one in self.resident() if is_meant(one)]
         for one in going:
             one.keep_alive_s = 0
             if not self.n_waiting(one.model_key):
                 self._loader.start_idle_timer(one)
-        leaving = [one.leaving for one in going if one.leaving is not None]
-        if leaving:
-            await asyncio.wait(leaving)
-        return bool(going)
+        return going
+
+    def _dismiss_replaced(self, ask: ModelUse) -> None:
+        """Unload workers that have read these files as they were before, also pinned ones."""
+        paths, key = worker_files(ask.facts, ask.adapters), ask.key
+        self._dismissed(
+            lambda one: (
+                one.model_key != key and worker_files(one.facts, one.wanted.adapters) == paths
+            )
+        )
 
     async def close(self) -> None:
         if self._managing is not None:
@@ -295,6 +312,7 @@ class ModelManager(Generic[W]):
 
     async def _acquire(self, ask: ModelUse) -> LoadedModel[W]:
         self._start_managing()
+        self._dismiss_replaced(ask)
         queue = self._queues.setdefault(ask.key, WaitQueue())
         if not ask.waits and self._is_full(ask, queue):
             self._events.refused(ask.facts.name, "busy")

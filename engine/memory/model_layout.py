@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Protocol
 
 from paddock.engine.decoding.batch import MOST_MTP_SEQUENCES, ContextLimits
-from paddock.engine.gguf import GgufHeader, join_headers, read_header
+from paddock.engine.gguf import GgufHeader
+from paddock.engine.models.model_finder import ModelFiles
 from paddock.engine.profile.context_layout import (
     CPU_BATCH,
     GPU_BATCH,
@@ -31,7 +32,7 @@ from paddock.engine.profile.profile import PoolProfiles, Profile
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import CacheType, PoolSettings
 from paddock.engine.system.files import read_json_object, write_json_atomically
-from paddock.engine.workers.worker_protocol import WorkerMemory, WorkerOptions
+from paddock.engine.workers.worker_protocol import IMAGE_BYTES, WorkerMemory, WorkerOptions
 
 from .device_memory import Device, MemoryAmount, Placement, gpu_groups, placements, this_device
 
@@ -175,7 +176,8 @@ def size_key(digest: str, load: WorkerOptions, device: str) -> str:
         *([f"devices={n_devices}"] if n_devices > 1 else ()),
         *(["mtp"] if load.uses_mtp else ()),
     )
-    return " ".join((digest[:16], device, *parts, *load.adapters))
+    besides = filter(None, (*load.adapters, load.projector, load.draft_path))
+    return " ".join((digest[:16], device, *parts, *besides))
 
 
 class MeasuredSizes:
@@ -276,7 +278,7 @@ class LayoutRequest:
     n_cells_at_most: int | None = None
     """After it ran out of memory."""
     extra_bytes: int = 0
-    """Of the files that are loaded with it: adapters, a projector, a draft model."""
+    """Of what is loaded with it: adapters, a projector and its images, a draft model."""
     draft: GgufHeader | None = None
     """Header of the draft model, which has as many cells."""
     others_bytes: int = 0
@@ -311,9 +313,7 @@ def layouts(
         device = _as_processor(device, "num_gpu is 0")
     load = replace(_load_of(wanted, settings, device, profile), has_mtp=header.has_mtp)
     good, sizes = _cell_counts(load, wanted, header, settings, device)
-    per_cell = cell_bytes(header, load.kv_cache_type)
-    n_host_cache = int(_host_cache_bytes(settings, device) / max(1.0, per_cell))
-    n_host_cache = n_host_cache if load.role == "chat" else 0
+    n_host_cache = _host_cache_tokens(load, header, settings, device)
     ways: list[ModelLayout] = []
     for size in sizes:
         n_parallel = load.n_parallel
@@ -345,12 +345,17 @@ def _may_spill(settings: PoolSettings, device: Device) -> bool:
     return settings.allow_cpu and settings.n_gpu_layers < 0 and bool(device.gpus)
 
 
-def _host_cache_bytes(settings: PoolSettings, device: Device) -> int:
-    """Return how much main memory finished conversations may take; none of it is reserved."""
-    if settings.shelf_bytes is not None:
-        return settings.shelf_bytes
-    total_bytes = device.total_bytes or device.free_bytes
-    return min(int(_SHELF_SHARE * total_bytes), _MOST_SHELF_BYTES)
+def _host_cache_tokens(
+    load: WorkerOptions, header: GgufHeader, settings: PoolSettings, device: Device
+) -> int:
+    """Return how many tokens of finished conversations main memory may take; none is reserved."""
+    if load.role != "chat":
+        return 0
+    shelf_bytes = settings.shelf_bytes
+    if shelf_bytes is None:
+        total_bytes = device.total_bytes or device.free_bytes
+        shelf_bytes = min(int(_SHELF_SHARE * total_bytes), _MOST_SHELF_BYTES)
+    return int(shelf_bytes / max(1.0, cell_bytes(header, load.kv_cache_type)))
 
 
 def wider(
@@ -536,8 +541,6 @@ def _load_of(
 
 @dataclass(frozen=True, slots=True)
 class _LoadNeeds:
-    """What a load takes."""
-
     spread_bytes: int
     """Weights and cells: they lie where their layers do."""
     compute_bytes: int
@@ -565,12 +568,10 @@ def _layouts_of(
     load_s = size / _READ_BYTES_PER_S
     n_there = n_layers if load.n_gpu_layers < 0 else min(load.n_gpu_layers, n_layers)
     here = MemoryAmount(needs.spread_bytes + needs.compute_bytes + _RUNTIME_BYTES)
-    if not device.is_gpu:
-        why = f"; {device.why_no_gpu}" if device.why_no_gpu else ""
-        placed = f"all {n_layers} layers on the processor{why}"
-        return [ModelLayout(replace(load, placed=placed), here, load_s, is_good)]
-    if not device.gpus:  # it shares main memory
-        placed = _placement_text(n_there, n_layers, "")
+    if not device.gpus:
+        placed = f"all {n_layers} layers on the processor"
+        if device.is_gpu:  # it shares main memory
+            placed = _placement_text(n_there, n_layers, "")
         placed += f"; {device.why_no_gpu}" if device.why_no_gpu else ""
         return [ModelLayout(replace(load, placed=placed), here, load_s, is_good)]
     found = _on_devices(load, needs, n_there, device, settings)
@@ -657,14 +658,10 @@ def _placed_load(load: WorkerOptions, way: Placement, device: Device) -> WorkerO
     """Write a placement into a load: by UUIDs, since CUDA may count devices in another order."""
     uuids = [device.gpus[i].uuid for i in way.gpus]
     if all(uuids):  # the worker sees its own devices only, and so takes no memory on the others
-        alone = len(uuids) == 1
-        split = () if alone else way.shares
-        return replace(
-            load,
-            visible_devices=",".join(uuids),
-            split_mode="layer" if alone else way.split_mode,
-            tensor_split=split,
-        )
+        load = replace(load, visible_devices=",".join(uuids), split_mode="layer", tensor_split=())
+        if len(uuids) > 1:
+            load = replace(load, split_mode=way.split_mode, tensor_split=way.shares)
+        return load
     if len(device.gpus) < 2:
         return load
     shares = [0.0] * len(device.gpus)
@@ -691,22 +688,20 @@ def as_placed(taken: WorkerMemory, planned: MemoryAmount) -> tuple[MemoryAmount,
 
     It is spread over the devices as it was planned: only its sum is known.
     """
-    on_devices = sum(planned.gpus)
-
-    def spread(n_bytes: int) -> tuple[int, ...]:
-        return tuple(n_bytes * one // on_devices for one in planned.gpus) if on_devices else ()
-
-    gpus = spread(taken.device_bytes) if taken.device_bytes else planned.gpus
-    growth = MemoryAmount(taken.host_growth_bytes, spread(taken.device_growth_bytes))
+    gpus = _shares(planned, taken.device_bytes) if taken.device_bytes else planned.gpus
+    growth = MemoryAmount(taken.host_growth_bytes, _shares(planned, taken.device_growth_bytes))
     return MemoryAmount(taken.host_bytes or planned.host, gpus), growth
 
 
 def _spread_like(room: MemoryAmount, n_bytes: int) -> MemoryAmount:
     """Spread bytes as a room is spread: on the devices where there are any, else in main memory."""
+    gpus = _shares(room, n_bytes)
+    return MemoryAmount(0, gpus) if gpus else MemoryAmount(n_bytes)
+
+
+def _shares(room: MemoryAmount, n_bytes: int) -> tuple[int, ...]:
     on_devices = sum(room.gpus)
-    if not on_devices:
-        return MemoryAmount(n_bytes)
-    return MemoryAmount(0, tuple(n_bytes * one // on_devices for one in room.gpus))
+    return tuple(n_bytes * one // on_devices for one in room.gpus) if on_devices else ()
 
 
 class MemoryProbe(Protocol):
@@ -739,7 +734,7 @@ class MachineProbe:
         self._settings = settings
         self._book = MeasuredSizes(settings.cache_dir / "sizes.json")
         self._profiles = PoolProfiles(settings)
-        self._headers: dict[str, GgufHeader] = {}
+        self._files = ModelFiles(settings.cache_dir)
         self._device_name = ""
 
     async def look(self) -> Device:
@@ -780,19 +775,16 @@ class MachineProbe:
         return await self._header(own) if _is_file(own.path) else None
 
     async def _header(self, facts: ModelFacts) -> GgufHeader:
-        known = self._headers.get(facts.path)
-        if known is None:
-            paths = [Path(path) for path in (facts.path, *facts.parts)]
-            known = join_headers([await asyncio.to_thread(read_header, path) for path in paths])
-            self._headers[facts.path] = known
-        return known
+        parts = tuple(map(Path, facts.parts))
+        return await asyncio.to_thread(self._files.header, Path(facts.path), parts)
 
 
 def _extra_bytes(wanted: LayoutRequest) -> int:
-    """Return the sizes of the files loaded with the model; the worker reports missing ones."""
+    """Return what is loaded with the model; the worker reports missing files."""
     facts = wanted.facts
     paths = (*wanted.adapters, facts.projector or "", facts.draft_path)
-    return sum(Path(path).stat().st_size for path in paths if _is_file(path))
+    n_bytes = sum(Path(path).stat().st_size for path in paths if _is_file(path))
+    return n_bytes + (IMAGE_BYTES if facts.projector else 0)
 
 
 def _is_file(path: str) -> bool:

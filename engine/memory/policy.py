@@ -306,15 +306,22 @@ def _evict_for(
     others = [one for one in loaded if not one.is_leaving and not one.is_pinned]
     if choose_victims([_candidate(one, now) for one in others], missing, n_missing) is None:
         return None
-    # A model that requests wait for can be evicted only once it is loaded.
-    times = {one.key: may_evict_at(one, wanted, limits) for one in others if one.state == "ready"}
-    times |= {o.key: now for o in others if o.state == "loading" and not o.n_waiting}
-    for time in (now, *sorted(t for t in times.values() if t > now)):
+    times = _eviction_times(others, wanted, limits, now)
+    for time in sorted({max(now, time) for time in (now, *times.values())}):
         willing = [_candidate(o, now) for o in others if times.get(o.key, time + 1) <= time]
         going = choose_victims(willing, missing, n_missing)
         if going is not None:
             return EvictModels(going) if time <= now else WaitForChange(time)
     return WaitForChange()
+
+
+def _eviction_times(
+    models: Sequence[LoadedState], wanted: WaitingModel, limits: MemoryLimits, now: float
+) -> dict[str, float]:
+    """Return when models may be evicted; one that requests wait for only once it is loaded."""
+    ready = (one for one in models if one.state == "ready")
+    times = {one.key: may_evict_at(one, wanted, limits) for one in ready}
+    return times | {o.key: now for o in models if o.state == "loading" and not o.n_waiting}
 
 
 def _candidate(model: LoadedState, now: float) -> EvictionCandidate:

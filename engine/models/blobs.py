@@ -30,6 +30,7 @@ from paddock.engine.errors import (
 from paddock.engine.system.files import (
     LockTaken,
     TemporaryFile,
+    is_part_held,
     lock_now,
     remove_stale_files,
     sha256_of,
@@ -191,13 +192,18 @@ class BlobStore:
             path = self.folder / name
             for pattern, max_age_s in _INCOMPLETE_FILES:
                 with suppress(OSError):
-                    if pattern.fullmatch(name) and time.time() - path.stat().st_mtime > max_age_s:
+                    is_old = pattern.fullmatch(name) and _age_s(path) > max_age_s
+                    if is_old and not is_part_held(path):
                         path.unlink(missing_ok=True)
 
     def _names(self) -> list[str]:
         with suppress(OSError):
             return sorted(os.listdir(self.folder))  # noqa: PTH208 - only the names are needed
         return []
+
+
+def _age_s(path: Path) -> float:
+    return time.time() - path.stat().st_mtime
 
 
 class BlobWriter:

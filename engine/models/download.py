@@ -33,13 +33,7 @@ from paddock.engine.system.tasks import task_group
 from .blobs import free_disk_bytes, store_write_errors
 from .model_store import ModelStore
 from .transfer import ProgressLine, ReportProgress
-from .transfer_client import (
-    HostAuth,
-    TransferClient,
-    TransferRequest,
-    TransferRetries,
-    host_of,
-)
+from .transfer_client import HostAuth, TransferClient, TransferRequest, TransferRetries, host_of
 from .transfer_errors import (
     DiskRanFull,
     NotEnoughDiskSpace,

@@ -97,11 +97,7 @@ def add_gguf_files(
     headers: dict[str, GgufHeader] = {}
     for name in sorted(files):
         report(ProgressLine("parsing GGUF"))
-        given = files[name]
-        path = given if isinstance(given, Path) else draft.store.blobs.path(given)
-        if not path.is_file() and isinstance(given, str):
-            raise BlobMissing(given)
-        headers[name] = _read_header(name, path)
+        headers[name] = _read_header(name, _path_of(files[name], draft.store))
     _check_split(headers)
     for name in sorted(headers, key=lambda one: headers[one].part):
         given, header = files[name], headers[name]
@@ -120,6 +116,15 @@ def add_gguf_files(
             draft.config = config_of_header(draft.config, whole)
         elif kind == manifests.PROJECTOR_TYPE:
             draft.config = _with_family(draft.config, header.architecture)
+
+
+def _path_of(given: RecipeFile, store: ModelStore) -> Path:
+    if isinstance(given, Path):
+        return given
+    path = store.blobs.path(given)
+    if not path.is_file():
+        raise BlobMissing(given)
+    return path
 
 
 def _read_header(name: str, path: Path) -> GgufHeader:

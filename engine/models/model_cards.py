@@ -435,25 +435,37 @@ class ModelFactsCache:
     def _looked_up(self, ref: str, known: _CachedFacts | None) -> _CachedFacts:
         if known is not None and known.stamps == self._stamps(ref, known.facts):
             return known
+        facts = self._found(ref)
+        while True:  # what is replaced while it is read gets no stamp that is newer than its facts
+            stamps, before = self._stamps(ref, facts), facts
+            facts = self._found(ref)
+            if facts == before:
+                break
+        if facts.role == "chat":
+            facts = replace(facts, takes_tools="tools" in model_capabilities(self._models, facts))
+        return _CachedFacts(facts, stamps)
+
+    def _found(self, ref: str) -> ModelFacts:
         facts = self._models.find(ref, self._settings.n_ctx_tokens)
         draft = self._settings.draft_models.get(facts.name)
         if draft is not None:
             facts = replace(facts, draft_path=str(self._models.locate(draft).path))
-        if facts.role == "chat":
-            facts = replace(facts, takes_tools="tools" in model_capabilities(self._models, facts))
-        return _CachedFacts(facts, self._stamps(ref, facts))
+        return facts
 
     def _stamps(self, ref: str, facts: ModelFacts) -> _FileStamps:
         """Return the stamps of the files that a name depends on; takes 50 µs."""
+        names_it: tuple[Path | None, ...]
         try:
-            manifest = self._store.manifest_path(parse_name(ref))
-        except InvalidName:  # the path of a file
-            manifest = None
-        files = (manifest, Path(facts.path), self._models.tuned.folder)
-        return tuple(_stamp_or_none(file) for file in files)
+            names_it = (self._store.manifest_path(parse_name(ref)),)
+        except InvalidName:  # the path of a file, next to which a projector may come and go
+            path = Path(ref).expanduser()
+            names_it = (path, path.parent)
+        others = (facts.projector, facts.draft_path, *facts.parts)
+        files = (facts.path, *others, self._models.tuned.folder, *names_it)
+        return tuple(_stamp_or_none(Path(file)) if file else None for file in files)
 
 
-def _stamp_or_none(path: Path | None) -> FileStamp | None:
+def _stamp_or_none(path: Path) -> FileStamp | None:
     with suppress(OSError):
-        return file_stamp(path) if path is not None else None
+        return file_stamp(path)
     return None

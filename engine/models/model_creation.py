@@ -11,7 +11,6 @@ import json
 import math
 import re
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -21,7 +20,7 @@ from typing import Any
 from paddock.engine.chat.chat_template import read_template
 from paddock.engine.errors import BadRequest, EngineError, RecipeRefused, StoreFull
 from paddock.engine.gguf import GgufHeader, read_header
-from paddock.engine.system.processes import json_subprocess
+from paddock.engine.system.processes import json_subprocess, python_command
 from paddock.engine.tuning.tuner import copy_bytes
 
 from . import manifests
@@ -32,7 +31,7 @@ from .model_cards import weights_format
 from .model_finder import ModelFinder
 from .model_names import ModelName, parse_name
 from .model_store import ModelStore
-from .modelfile import KIND_WORDS, PARAMETER_KINDS, POOL_SETTINGS, ModelRecipe
+from .modelfile import KIND_WORDS, PARAMETER_KINDS, POOL_SETTINGS, ModelRecipe, RecipeFile
 from .transfer import ProgressLine, ReportProgress
 
 QUANTISATION_FORMATS = (
@@ -41,7 +40,7 @@ QUANTISATION_FORMATS = (
 )  # fmt: skip
 QUANTISABLE_FORMATS = ("F16", "BF16", "F32")
 
-_QUANTISER_COMMAND = (sys.executable, "-m", "paddock.engine.llama.quantise")
+_QUANTISER_COMMAND = python_command("-m", "paddock.engine.llama.quantise")
 _FORMAT_ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M"}
 _SPARE_BYTES = 16 * 1024 * 1024
 _POLL_S = 0.2
@@ -183,10 +182,7 @@ def _check_recipe(recipe: ModelRecipe) -> None:
     if not recipe.base and not recipe.files:
         raise RecipeRefused("neither 'from' or 'files' was specified")
     for file, source in {**recipe.files, **recipe.adapters}.items():
-        if not file or _ABSOLUTE_PATH.match(file) or ".." in re.split(r"[/\\]", file):
-            raise RecipeRefused("file path must be relative")
-        if isinstance(source, str) and re.fullmatch(r"sha256[:-][0-9a-fA-F]{64}", source) is None:
-            raise RecipeRefused("invalid digest format")
+        _check_file(file, source)
     if len(recipe.adapters) > 1:
         raise RecipeRefused("only one adapter is currently supported")
     if recipe.quantize:
@@ -197,6 +193,13 @@ def _check_recipe(recipe: ModelRecipe) -> None:
         _check_parameter(key, value)
     if recipe.template:
         _check_template(recipe.template)
+
+
+def _check_file(name: str, source: RecipeFile) -> None:
+    if not name or _ABSOLUTE_PATH.match(name) or ".." in re.split(r"[/\\]", name):
+        raise RecipeRefused("file path must be relative")
+    if isinstance(source, str) and re.fullmatch(r"sha256[:-][0-9a-fA-F]{64}", source) is None:
+        raise RecipeRefused("invalid digest format")
 
 
 def _is_number(value: Any) -> bool:
@@ -295,15 +298,7 @@ def _apply_recipe(draft: ModelDraft, recipe: ModelRecipe) -> None:
     for text in dict.fromkeys(recipe.licenses):
         if text not in _draft_contents(draft).licenses:
             draft.add_text(manifests.LICENSE_TYPE, text)
-    known = {
-        key: _stored_parameter(key, value)
-        for key, value in recipe.parameters.items()
-        if key in PARAMETER_KINDS
-    }
-    if known:
-        params = {**_draft_contents(draft).params, **known}
-        draft.drop(manifests.PARAMS_TYPE)
-        draft.add_json(manifests.PARAMS_TYPE, dict(sorted(params.items())))
+    _apply_parameters(draft, recipe.parameters)
     if recipe.messages:
         draft.drop(manifests.MESSAGES_TYPE)
         draft.add_json(
@@ -317,6 +312,15 @@ def _apply_recipe(draft: ModelDraft, recipe: ModelRecipe) -> None:
         parser=recipe.parser or draft.config.parser,
         requires=recipe.requires.removeprefix("v") or draft.config.requires,
     )
+
+
+def _apply_parameters(draft: ModelDraft, parameters: Mapping[str, Any]) -> None:
+    given = parameters.items()
+    known = {key: _stored_parameter(key, one) for key, one in given if key in PARAMETER_KINDS}
+    if known:
+        params = {**_draft_contents(draft).params, **known}
+        draft.drop(manifests.PARAMS_TYPE)
+        draft.add_json(manifests.PARAMS_TYPE, dict(sorted(params.items())))
 
 
 def _ignored_parameters(recipe: ModelRecipe) -> Iterator[str]:

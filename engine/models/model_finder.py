@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -27,7 +28,7 @@ from paddock.engine.system.files import (
     sha256_of,
     write_json_atomically,
 )
-from paddock.engine.tuning.tuned_copies import TunedCopyStore
+from paddock.engine.tuning.tuned_copies import TunedCopy, TunedCopyStore
 
 from .manifests import Manifest, StoredModel, read_stored_model
 from .model_names import ModelName, is_path, parse_name
@@ -62,17 +63,27 @@ class ModelFiles:
         return join_headers([self._header(file) for file in (path, *parts)])
 
     def _header(self, path: Path) -> GgufHeader:
-        try:
-            stamp = file_stamp(path)
-        except OSError as error:
-            why = error.strerror or str(error)
-            raise ModelBroken(str(path), f"the file cannot be read: {why}") from error
-        return self._header_of(stamp)
+        with _broken_if_unreadable(path):
+            return self._header_of(file_stamp(path))
 
     def digest(self, path: Path, parts: Sequence[Path] = ()) -> str:
         """Return a file's sha256, hexadecimal; of a split model, that of its parts' digests."""
-        digests = [self._digests.of(file) for file in (path, *parts)]
+        digests = [self._digest(file) for file in (path, *parts)]
         return hashlib.sha256("".join(digests).encode()).hexdigest() if parts else digests[0]
+
+    def _digest(self, path: Path) -> str:
+        with _broken_if_unreadable(path):
+            return self._digests.of(path)
+
+
+@contextmanager
+def _broken_if_unreadable(path: Path) -> Iterator[None]:
+    """Raise ModelBroken with the system's reason where a model's file cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise ModelBroken(str(path), f"the file cannot be read: {why}") from error
 
 
 def file_stamp(path: Path) -> FileStamp:
@@ -90,9 +101,9 @@ class _DigestCache:
         if path.parent.name == "blobs" and path.name.startswith("sha256-"):
             return path.name.removeprefix("sha256-")  # verified before the file got its name
         name, *stamp = file_stamp(path)
-        known: dict[str, list[object]] = read_json_object(self._file)
+        known = read_json_object(self._file)
         entry = known.get(name)
-        if entry is not None and entry[:-1] == stamp:
+        if isinstance(entry, list) and entry[:-1] == stamp:
             return str(entry[-1])
         digest = sha256_of(path)
         with suppress(OSError):  # a cache that cannot be written is no error
@@ -134,8 +145,10 @@ class FoundModel:
 class ModelFinder:
     """Finds models: in the store, then in installed packages, then among the bundled ones."""
 
-    def __init__(self, models_dir: Path, cache_dir: Path) -> None:
+    def __init__(self, models_dir: Path, cache_dir: Path, *, is_exact: bool = False) -> None:
+        """Find models; `is_exact`: without their tuned copies."""
         self.models_dir = models_dir
+        self.is_exact = is_exact
         self.store = ModelStore(models_dir)
         self.files = ModelFiles(cache_dir)
         self.tuned = TunedCopyStore(cache_dir)
@@ -151,7 +164,7 @@ class ModelFinder:
             ModelBroken: the file is not a complete GGUF file.
         """
         facts = self.find_original(ref, n_ctx_tokens)
-        copy = self.tuned.find(facts.digest)
+        copy = None if self.is_exact else self.tuned.find(facts.digest)
         if copy is None:
             return facts
         return replace(
@@ -177,7 +190,7 @@ class ModelFinder:
             ModelBroken: the path is no GGUF file, or a manifest or blob cannot be used.
         """
         if is_path(ref):
-            path = Path(ref).expanduser()
+            path = Path(os.path.expanduser(ref))  # noqa: PTH111 - an unknown user is no error here
             check_file(path, ref)
             parts = tuple(
                 path.with_name(name).resolve() for name in split_file_names(path.name)[1:]
@@ -212,6 +225,15 @@ class ModelFinder:
     def needed_digests(self) -> set[str]:
         """Return the digests of blobs that are needed though no manifest names them."""
         return {copy.digest for copy in self.tuned.all()}
+
+    def forget_copies_of_gone_models(self) -> list[TunedCopy]:
+        """Remove the tuned copies of models that are not there any more; return their records."""
+        if not self.tuned.folder.is_dir():
+            return []
+        known = {facts.digest for _, facts in self.list()}
+        return self.tuned.forget_others(
+            lambda original, path: original in known or Path(path).is_file()
+        )
 
     def names(self) -> tuple[str, ...]:
         return tuple(sorted({found.name for found in self.everything()}))
@@ -266,6 +288,7 @@ class ModelFinder:
             n_ctx_tokens=context_tokens(header.role, n_train, found.params, n_ctx_tokens),
             params=sampling_params(found.params),
             projector=str(found.projector) if found.projector else None,
+            projector_digest=self._projector_digest(found),
             template=own.own_template,
             system=own.system,
             messages=own.messages,
@@ -273,8 +296,12 @@ class ModelFinder:
             parts=tuple(map(str, found.parts)),
         )
 
+    def _projector_digest(self, found: FoundModel) -> str:
+        if found.projector is None or not found.projector.is_file():
+            return ""
+        return self.files.digest(found.projector)
+
     def _stored(self, name: ModelName) -> FoundModel | None:
-        """Find a model in the store."""
         there = self.store.find(name)
         manifest = self.store.manifest(there) if there else None
         if there is None or manifest is None:

@@ -267,18 +267,19 @@ def _parse_hub_source(host: str, rest: str, own: ModelName | None) -> HubSource:
     """Parse `owner/repo[:quant]`, `owner/repo/file.gguf`, or the path of a page on the hub."""
     path, _, wanted = rest.partition(":")
     steps = [unquote(step) for step in path.strip("/").split("/")]
-    if len(steps) < 2 or not all(steps):
-        raise InvalidName(f"{host}/{rest}", "a repository there is owner/repo")
     repository, revision = "/".join(steps[:2]), None
     is_file = "/" in wanted
-    if len(steps) > 4 and steps[2] in _HUB_FILE_STEPS:
-        revision, wanted = steps[3], "/".join(steps[4:])
-    elif len(steps) == 4 and steps[2] == "tree":
-        revision = steps[3]
-    elif len(steps) > 2 and steps[-1].lower().endswith(".gguf") and not wanted:
-        wanted, is_file = "/".join(steps[2:]), True
-    elif len(steps) > 2:
-        raise InvalidName(f"{host}/{rest}", "a repository there is owner/repo")
+    match steps if all(steps) else []:
+        case [_, _]:
+            pass
+        case [_, _, step, commit, _, *_] if step in _HUB_FILE_STEPS:
+            revision, wanted = commit, "/".join(steps[4:])
+        case [_, _, "tree", commit]:
+            revision = commit
+        case [_, _, _, *_] if steps[-1].lower().endswith(".gguf") and not wanted:
+            wanted, is_file = "/".join(steps[2:]), True
+        case _:
+            raise InvalidName(f"{host}/{rest}", "a repository there is owner/repo")
     tag = quantisation_label(wanted) if is_file or revision else wanted
     name = own or parse_name(f"{host}/{repository}:{tag or 'latest'}")
     return HubSource(name, repository, wanted, revision)

@@ -408,15 +408,19 @@ def _files_of_value(value: str, folder: Path) -> list[Path]:
     except (OSError, RuntimeError, ValueError):  # an unknown home, or too long for a path
         return []
     if is_file:
-        parts = [place.with_name(name) for name in split_file_names(place.name)]
-        if missing := [part.name for part in parts if not part.is_file()]:
-            raise ValueError(f"'{missing[0]}', a part of '{value}', is missing")
-        return parts
+        return _parts_of_file(place, value)
     if is_folder and (is_path or any(place.glob("*.gguf"))):
         return _files_in_folder(place, value)
     if is_path:
         raise ValueError(f"there is no file '{value}'")
     return []
+
+
+def _parts_of_file(place: Path, value: str) -> list[Path]:
+    parts = [place.with_name(name) for name in split_file_names(place.name)]
+    if missing := [part.name for part in parts if not part.is_file()]:
+        raise ValueError(f"'{missing[0]}', a part of '{value}', is missing")
+    return parts
 
 
 def _files_in_folder(place: Path, value: str) -> list[Path]:

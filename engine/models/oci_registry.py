@@ -35,13 +35,7 @@ from cryptography.hazmat.primitives.serialization import (
 from .manifests import MANIFEST_TYPE, Manifest, parse_manifest
 from .model_names import ModelName
 from .transfer import RegistryCredentials
-from .transfer_client import (
-    TransferClient,
-    TransferRequest,
-    host_of,
-    parse_url,
-    url_origin,
-)
+from .transfer_client import TransferClient, TransferRequest, host_of, parse_url, url_origin
 from .transfer_errors import NotEncrypted, NoUsableModel, TransferRefused, check_response
 
 

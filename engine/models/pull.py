@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import httpx
 from huggingface_hub import constants
@@ -59,13 +60,7 @@ from .model_names import (
 from .model_store import ModelStore
 from .oci_registry import RegistryClient
 from .transfer import ProgressLine, ReportProgress, TransferOptions
-from .transfer_client import (
-    TransferClient,
-    TransferRequest,
-    parse_url,
-    progress_lines,
-    url_origin,
-)
+from .transfer_client import TransferClient, TransferRequest, parse_url, progress_lines, url_origin
 from .transfer_errors import (
     OFFLINE_ADVICE,
     PROXY_ADVICE,
@@ -134,32 +129,13 @@ def list_hub_files(repository: str, revision: str | None, options: TransferOptio
     """
     from huggingface_hub import HfApi, errors, get_token, hf_hub_url  # takes a second
 
-    # The base classes are those of huggingface_hub's HTTP library.
-    unreached: tuple[type[Exception], ...] = (*errors.HfHubHTTPError.__bases__, OSError)
     hub, token = hub_address(options), get_token()
     host = httpx.URL(hub).netloc.decode("ascii")
-    where = f"{host}/{repository}"
-    try:
+    with _hub_errors(errors, host, repository, revision):
         api = HfApi(endpoint=hub, token=token or False)
         info = api.model_info(
             repository, revision=revision, files_metadata=True, timeout=options.stall_s
         )
-    except errors.GatedRepoError as error:
-        raise TransferRefused(host, 403, "", _accept_terms_advice(where)) from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise NotPublished(
-            f"{where}{f' at {revision}' if revision else ''}", _PRIVATE_ADVICE
-        ) from error
-    except errors.HFValidationError as error:
-        raise TransferError(f"{where}: {error}") from error
-    except errors.HfHubHTTPError as error:
-        if error.response.status_code == 404:
-            raise NotPublished(where, _PRIVATE_ADVICE) from error
-        raise TransferRefused(
-            host, error.response.status_code, error.server_message or ""
-        ) from error
-    except unreached as error:
-        raise HostUnreachable(host, str(error).partition("] ")[2] or str(error)) from error
     files = tuple(
         HubFile(
             one.rfilename,
@@ -170,6 +146,32 @@ def list_hub_files(repository: str, revision: str | None, options: TransferOptio
         for one in info.siblings or ()
     )
     return HubListing(files, HubAuth(token, hub))
+
+
+@contextmanager
+def _hub_errors(
+    errors: ModuleType, host: str, repository: str, revision: str | None
+) -> Iterator[None]:
+    """Convert huggingface_hub's errors."""
+    # The base classes are those of huggingface_hub's HTTP library.
+    unreached: tuple[type[Exception], ...] = (*errors.HfHubHTTPError.__bases__, OSError)
+    where = f"{host}/{repository}"
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise TransferRefused(host, 403, "", _accept_terms_advice(where)) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        missing = f"{where} at {revision}" if revision else where
+        raise NotPublished(missing, _PRIVATE_ADVICE) from error
+    except errors.HFValidationError as error:
+        raise TransferError(f"{where}: {error}") from error
+    except errors.HfHubHTTPError as error:
+        status, said = error.response.status_code, error.server_message or ""
+        if status == 404:
+            raise NotPublished(where, _PRIVATE_ADVICE) from error
+        raise TransferRefused(host, status, said) from error
+    except unreached as error:
+        raise HostUnreachable(host, str(error).partition("] ")[2] or str(error)) from error
 
 
 def _accept_terms_advice(where: str) -> str:
@@ -199,7 +201,7 @@ def choose_model_files(files: Sequence[HubFile], wanted: str, where: str) -> lis
         raise NoUsableModel(
             where, "there is no GGUF file in it; look for a repository named …-GGUF"
         )
-    fitting = [file for file in models if not wanted or _fits_request(file.name, wanted)]
+    fitting = [file for file in models if _fits_request(file.name, wanted)]
     if not fitting:
         raise NoUsableModel(where, f"it has no {wanted}; it has {_listed_labels(models)}")
     whole = [file for file in fitting if not _SPLIT_SUFFIX.search(file.name)]
@@ -234,14 +236,8 @@ def choose_projector(files: Sequence[HubFile]) -> HubFile | None:
 
 
 def _fits_request(name: str, wanted: str) -> bool:
-    asked = wanted.lower()
-    base = name.rsplit("/", 1)[-1].lower()
-    return asked in (
-        quantisation_label(name).lower(),
-        name.lower(),
-        base,
-        base.removesuffix(".gguf"),
-    )
+    label, base = quantisation_label(name).lower(), name.rsplit("/", 1)[-1].lower()
+    return not wanted or wanted.lower() in (label, name.lower(), base, base.removesuffix(".gguf"))
 
 
 def _listed_labels(files: Sequence[HubFile]) -> str:

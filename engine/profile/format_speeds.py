@@ -34,6 +34,9 @@ _LEAST_TIME_SHARE = 0.2
 
 MOST_WEIGHTS_IN_F16 = 5 * 10**8
 """Largest model of which a copy may be in F16: 1 GB, all of which is read for each token."""
+MOST_WEIGHTS_JUDGED = 2 * 10**9
+"""Largest model of which a copy is compared with exact arithmetic, which takes another copy of
+4 GB and minutes."""
 
 DOCUMENT_WORKLOAD = Workload(
     n_sequences=16, n_prompt_tokens=700, n_answer_tokens=80, n_shared_tokens=60
@@ -99,6 +102,11 @@ def slow_tensors(header: GgufHeader, slow: SlowFormats) -> frozenset[str]:
 def may_be_f16(header: GgufHeader) -> bool:
     """Return whether a model is small enough for a tuned copy in F16."""
     return sum(one.n_weights for one in header.tensors) <= MOST_WEIGHTS_IN_F16
+
+
+def can_be_judged(header: GgufHeader) -> bool:
+    """Return whether a model is small enough for a comparison with exact arithmetic."""
+    return sum(one.n_weights for one in header.tensors) <= MOST_WEIGHTS_JUDGED
 
 
 def count_weights(header: GgufHeader) -> tuple[Weights, ...]:

@@ -36,7 +36,7 @@ from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
 from paddock.engine.system.ecma_patterns import END_SIGN, ByteVocabulary
 from paddock.engine.system.frames import FrameHead, answer_frames, pack_frame, take_pipes
-from paddock.engine.system.processes import FrameProcess
+from paddock.engine.system.processes import FrameProcess, python_command
 
 from . import schema
 
@@ -172,7 +172,7 @@ TRIAL_WALL_S = 60.0
 """The same on a busy machine."""
 TRIAL_MEMORY_BYTES = 512 * 1024 * 1024
 """Beyond what the process has at its start."""
-TRIAL_COMMAND = (sys.executable, "-m", "paddock.engine.sampling.constraint")
+TRIAL_COMMAND = python_command("-m", "paddock.engine.sampling.constraint")
 
 _CONSTRAINT_NAMES = {
     "json": "JSON",

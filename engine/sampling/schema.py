@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -161,20 +161,15 @@ def _ends(node: Mapping[str, Any], root: Any, ending: set[int]) -> bool:
 
     if "enum" in node or "const" in node:
         return True
-    if "$ref" in node:
-        named = resolve_ref(root, str(node["$ref"]))
-        if named is not None and not is_known(named):
-            return False
+    if "$ref" in node and not is_known(resolve_ref(root, str(node["$ref"]))):
+        return False
     if not all(map(is_known, _list_under(node, "allOf"))):
         return False
     for name in ("anyOf", "oneOf"):
         options = _list_under(node, name)
         if options and not any(map(is_known, options)):
             return False
-    kinds = node.get("type")
-    kinds = (
-        kinds if isinstance(kinds, list) else [kinds] if isinstance(kinds, str) else _types_of(node)
-    )
+    kinds = _types_of(node)
     return not kinds or any(_type_ends(kind, node, is_known) for kind in kinds)
 
 
@@ -193,7 +188,10 @@ def _type_ends(kind: str, node: Mapping[str, Any], is_known: Any) -> bool:
 
 
 def _types_of(node: Mapping[str, Any]) -> list[str]:
-    """Return the types that llguidance assumes for a schema without `type`."""
+    """Return a schema's types; without `type` those that llguidance assumes."""
+    kinds = node.get("type")
+    if isinstance(kinds, list | str):
+        return kinds if isinstance(kinds, list) else [kinds]
     return ["object"] if "properties" in node else []
 
 
@@ -406,25 +404,34 @@ def _keyword_problems(
         if is_binding(schema, keyword):
             what = f"`{keyword}` cannot be enforced while the answer is generated"
             yield SchemaProblem(at, what, KEYWORD_REMEDIES[keyword])
-    elif keyword == "format" and value not in ecma_patterns.FORMATS:
-        names = ", ".join(f"'{name}'" for name in sorted(ecma_patterns.FORMATS))
-        yield SchemaProblem(
-            at, f"the format '{value}' is not known", f"Known: {names}. Or use `pattern`."
-        )
-    elif keyword == "$ref" and not (isinstance(value, str) and value.startswith("#")):
-        yield SchemaProblem(at, f"'{value}' lies outside the schema", "Copy it under `$defs`.")
-    elif keyword == "pattern" and isinstance(value, str):
-        yield from _pattern_problems(value, at)
-    elif keyword == "patternProperties" and isinstance(value, dict):
-        for pattern in value:
-            yield from _pattern_problems(str(pattern), (*at, pattern))
+    elif keyword in _VALUE_PROBLEMS:
+        yield from _VALUE_PROBLEMS[keyword](value, at)
     elif keyword not in SUPPORTED_KEYWORDS | ANNOTATION_KEYWORDS and not keyword.startswith("x-"):
         near = get_close_matches(keyword, SUPPORTED_KEYWORDS, n=1, cutoff=0.7)
         hint = f"Did you mean `{near[0]}`?" if near else "Remove it, or begin its name with `x-`."
         yield SchemaProblem(at, f"`{keyword}` is not a keyword that is known", hint)
 
 
-def _pattern_problems(pattern: str, at: SchemaPath) -> Iterator[SchemaProblem]:
+def _format_problems(value: Any, at: SchemaPath) -> Iterator[SchemaProblem]:
+    if value not in ecma_patterns.FORMATS:
+        names = ", ".join(f"'{name}'" for name in sorted(ecma_patterns.FORMATS))
+        what = f"the format '{value}' is not known"
+        yield SchemaProblem(at, what, f"Known: {names}. Or use `pattern`.")
+
+
+def _ref_problems(value: Any, at: SchemaPath) -> Iterator[SchemaProblem]:
+    if not (isinstance(value, str) and value.startswith("#")):
+        yield SchemaProblem(at, f"'{value}' lies outside the schema", "Copy it under `$defs`.")
+
+
+def _property_pattern_problems(value: Any, at: SchemaPath) -> Iterator[SchemaProblem]:
+    for pattern in value if isinstance(value, dict) else ():
+        yield from _pattern_problems(str(pattern), (*at, pattern))
+
+
+def _pattern_problems(pattern: Any, at: SchemaPath) -> Iterator[SchemaProblem]:
+    if not isinstance(pattern, str):
+        return
     try:
         ecma_patterns.translated(pattern)
         error = _grammar_error({"type": "string", "pattern": pattern})
@@ -433,6 +440,14 @@ def _pattern_problems(pattern: str, at: SchemaPath) -> Iterator[SchemaProblem]:
     if error is not None:
         what = f"the pattern cannot be used: {plain_error(error)}"
         yield SchemaProblem(at, what, "Write it otherwise.")
+
+
+_VALUE_PROBLEMS: Mapping[str, Callable[[Any, SchemaPath], Iterator[SchemaProblem]]] = {
+    "format": _format_problems,
+    "$ref": _ref_problems,
+    "pattern": _pattern_problems,
+    "patternProperties": _property_pattern_problems,
+}
 
 
 def _count_problems(schema: Mapping[str, Any], path: SchemaPath) -> Iterator[SchemaProblem]:
@@ -456,21 +471,28 @@ def _locate_problem(schema: Any, why: str) -> SchemaProblem:
     path: SchemaPath = ()
     part = schema
     while isinstance(part, dict):
-        inner = [(below, child, _error_of_part(child, schema)) for below, child in subschemas(part)]
-        refused = [one for one in inner if one[2] is not None]
+        refused = [
+            (below, child, error)
+            for below, child in subschemas(part)
+            if (error := _error_of_part(child, schema)) is not None
+        ]
         same = [one for one in refused if one[2] == why] or [
             one for one in refused if one[0][0] not in ("$defs", "definitions")
         ]
         if not same:
             break
-        below, part, own_error = same[0]
-        path, why = (*path, *below), own_error or why
-    wrong_type = _WRONG_TYPE.match(why)
-    if wrong_type:
-        what = "a number" if wrong_type[1] == "f64" else f"a {wrong_type[1]}"
-        message = f"`{wrong_type[2]}` must be {what}, not {wrong_type[3]}"
-        return SchemaProblem((*path, wrong_type[2]), message.replace("a array", "a list"))
-    return SchemaProblem(path, *_plain_problem(why))
+        below, part, why = same[0]
+        path = (*path, *below)
+    return _type_problem(why, path) or SchemaProblem(path, *_plain_problem(why))
+
+
+def _type_problem(why: str, path: SchemaPath) -> SchemaProblem | None:
+    found = _WRONG_TYPE.match(why)
+    if found is None:
+        return None
+    what = "a number" if found[1] == "f64" else f"a {found[1]}"
+    message = f"`{found[2]}` must be {what}, not {found[3]}"
+    return SchemaProblem((*path, found[2]), message.replace("a array", "a list"))
 
 
 _WRONG_TYPE = re.compile(r"Expected ([\w ]+) for '(\w+)'(?: item)?, got (.+)", re.DOTALL)
@@ -545,22 +567,26 @@ def _prepared(schema: Any, opened: Collection[int]) -> Any:
     """
     if not isinstance(schema, dict):
         return schema
-    ready = {name: value for name, value in schema.items() if not _is_left_out(name)}
-    for name in SCHEMA_MAPS:
-        if isinstance(ready.get(name), dict):
-            held = ready[name].items()
-            ready[name] = {key: _prepared(child, opened) for key, child in held}
-    for name in (*SCHEMA_LISTS, *SINGLE_SCHEMAS):
-        if isinstance(ready.get(name), list):
-            ready[name] = [_prepared(child, opened) for child in ready[name]]
-        elif name in SINGLE_SCHEMAS and name in ready:
-            ready[name] = _prepared(ready[name], opened)
-    ready = _with_patterns(ready)
+    ready = _with_patterns(
+        {
+            name: _prepared_value(name, value, opened)
+            for name, value in schema.items()
+            if not _is_left_out(name)
+        }
+    )
     closes = id(schema) not in opened
     if closes and "properties" in ready and not {"patternProperties", "enum", "const"} & set(ready):
         ready = {"type": "object", **ready}
         ready.setdefault("additionalProperties", False)
     return ready
+
+
+def _prepared_value(keyword: str, value: Any, opened: Collection[int]) -> Any:
+    if keyword in SCHEMA_MAPS and isinstance(value, dict):
+        return {name: _prepared(child, opened) for name, child in value.items()}
+    if keyword in (*SCHEMA_LISTS, *SINGLE_SCHEMAS) and isinstance(value, list):
+        return [_prepared(child, opened) for child in value]
+    return _prepared(value, opened) if keyword in SINGLE_SCHEMAS else value
 
 
 def _with_patterns(schema: dict[str, Any]) -> dict[str, Any]:

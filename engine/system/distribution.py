@@ -1,9 +1,10 @@
-"""The installed distribution: name, version, editable clone or not.
+"""The installed distribution: name, version, examples, editable clone or not.
 
 On the package index `paddock` belongs to another project, so the distribution is `paddock-llm`.
 The import name and the command stay `paddock`.
 """
 
+import importlib.util
 import json
 from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
@@ -22,6 +23,13 @@ def own_version() -> str:
         return version(DISTRIBUTION)
     except PackageNotFoundError:
         return "0"
+
+
+def examples_folder() -> Path | None:
+    """Return the folder of `paddock.examples`; None: this installation has none."""
+    # Resolved, because an editable install is a tree of links that lacks data files.
+    spec = importlib.util.find_spec("paddock.examples")
+    return Path(spec.origin).resolve().parent if spec is not None and spec.origin else None
 
 
 def is_clone() -> bool:

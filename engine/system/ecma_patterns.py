@@ -26,6 +26,8 @@ _ANYTHING = r"[\x{0}-\x{10ffff}]"
 _QUANTIFIER = re.compile(r"(?:[*+?]|\{\d+(?:,\d*)?\})")
 _PROPERTY = re.compile(r"\{[A-Za-z_]+(?:=[A-Za-z0-9_]+)?\}")
 _NAME = re.compile(r"\?<[^>=!]+>")
+_CLASS_SIGNS = frozenset("dDwWsSpP")
+_CONTROL_LETTER = re.compile("c([A-Za-z])")
 _HEX = re.compile(r"x([0-9A-Fa-f]{2})|u([0-9A-Fa-f]{4})|u\{([0-9A-Fa-f]+)\}")
 _LOW_SURROGATE = re.compile(r"\\u([Dd][C-Fc-f][0-9A-Fa-f]{2})")
 _LAST_CODE = 0x10FFFF
@@ -79,7 +81,7 @@ class _Translation:
         self._at += 1
         match sign:
             case "\\":
-                return self._escape(is_in_class=False)
+                return self._escape()
             case "[":
                 return self._class()
             case "(":
@@ -121,12 +123,8 @@ class _Translation:
             if self._at >= len(self._pattern):
                 raise UnknownPattern(f"'[' at {start} is not closed")
             first = self._class_member()
-            if self._pattern.startswith("-", self._at) and self._pattern[self._at + 1 :][
-                :1
-            ] not in (
-                "]",
-                "",
-            ):
+            follows = self._pattern[self._at + 1 : self._at + 2]
+            if self._pattern.startswith("-", self._at) and follows not in ("]", ""):
                 self._at += 1
                 last = self._class_member()
                 parts.append(_range(first, last))
@@ -147,9 +145,9 @@ class _Translation:
         code = self._code(is_in_class=True)
         return self._escaped_class(is_in_class=True) if code is None else code
 
-    def _escape(self, *, is_in_class: bool) -> str:
-        code = self._code(is_in_class=is_in_class)
-        return self._escaped_class(is_in_class=is_in_class) if code is None else _literal(code)
+    def _escape(self) -> str:
+        code = self._code(is_in_class=False)
+        return self._escaped_class(is_in_class=False) if code is None else _literal(code)
 
     def _escaped_class(self, *, is_in_class: bool) -> str:
         sign = self._pattern[self._at]
@@ -169,14 +167,14 @@ class _Translation:
         """Return the code of an escape, and go behind it; None before a class of characters."""
         rest = self._pattern[self._at :]
         sign = rest[:1]
-        if sign and sign in "dDwWsSpP":
+        if sign in _CLASS_SIGNS:
             return None
         if found := _HEX.match(rest):
             self._at += found.end()
             return self._with_surrogate(int(next(filter(None, found.groups())), 16))
-        if sign == "c" and rest[1:2].isascii() and rest[1:2].isalpha():
-            self._at += 2
-            return ord(rest[1]) % 32
+        if found := _CONTROL_LETTER.match(rest):
+            self._at += found.end()
+            return ord(found[1]) % 32
         self._at += 1
         if sign in _CONTROLS:
             return _CONTROLS[sign]
@@ -184,12 +182,8 @@ class _Translation:
             return 0
         if is_in_class and sign == "b":
             return 8
-        if sign and sign in "bB":
-            raise UnknownPattern("'\\b' looks around, which is not supported")
-        if sign.isdigit() or sign == "k":
-            raise UnknownPattern(f"'\\{sign}' refers back, which is not supported")
         if not sign or sign.isalnum():
-            raise UnknownPattern(f"'\\{sign}' is not known in ECMA-262")
+            raise UnknownPattern(_unsupported_escape(sign))
         return ord(sign)
 
     def _with_surrogate(self, code: int) -> int:
@@ -205,6 +199,14 @@ class _Translation:
         is_there = self._pattern.startswith(sign, self._at)
         self._at += is_there
         return is_there
+
+
+def _unsupported_escape(sign: str) -> str:
+    if sign and sign in "bB":
+        return "'\\b' looks around, which is not supported"
+    if sign.isdigit() or sign == "k":
+        return f"'\\{sign}' refers back, which is not supported"
+    return f"'\\{sign}' is not known in ECMA-262"
 
 
 def _literal(code: int) -> str:

@@ -476,13 +476,44 @@ def _temporary_files(folder: Path) -> Iterator[Path]:
 
 def _is_stale(file: Path) -> bool:
     try:
-        # A lock over the network needs the right to write.
-        handle = os.open(file, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        is_young = abs(time.time() - file.lstat().st_mtime) < _YOUNG_S
     except OSError:
         return False
+    return not is_young and not is_held(file)
+
+
+@contextmanager
+def held_file(path: Path) -> Iterator[Path]:
+    """Make an empty file that is locked until it is removed at the end, or this process dies.
+
+    Raises:
+        OSError: it cannot be made, or is there.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        is_young = abs(time.time() - os.fstat(handle).st_mtime) < _YOUNG_S
-        return not is_young and _try_lock(handle)
+        _try_lock(handle)
+        yield path
+    finally:
+        os.close(handle)
+        path.unlink(missing_ok=True)
+
+
+def is_part_held(part: Path) -> bool:
+    """Return whether a process is at work on `NAME.part….part`: it holds `NAME.part`."""
+    return is_held(part.with_name(part.name.partition(".part")[0] + ".part"))
+
+
+def is_held(file: Path) -> bool:
+    """Return whether a process holds a file's lock, or might: this one cannot open it."""
+    try:
+        # A lock over the network needs the right to write.
+        handle = os.open(file, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        return not _try_lock(handle)
     finally:
         os.close(handle)
 

@@ -173,6 +173,12 @@ def _used_bytes(folder: Path, files: _MemoryFiles) -> int:
     return (int(used) if used.isdigit() else 0) - cached
 
 
+def peak_bytes(pid: int, proc: Path = Path("/proc")) -> int | None:
+    """Return the most memory that a process had at once; None where the system does not say."""
+    kilobytes = _proc_field(_text_or_empty(proc / str(pid) / "status"), "VmHWM")
+    return int(kilobytes.split()[0]) * 1024 if kilobytes else None
+
+
 def read_oom_kills(root: Path = Path("/")) -> int:
     """Count the processes that the kernel has ended for want of memory; 0 where it does not tell.
 
@@ -337,14 +343,17 @@ def visible_gpus(gpus: Sequence[Gpu], environ: Mapping[str, str]) -> tuple[Gpu, 
     cuda = [gpu for gpu in gpus if gpu.kind == "cuda"]
     chosen: list[Gpu] = []
     for name in (part.strip() for part in value.split(",")):
-        if name.isdigit():
-            named = cuda[int(name) : int(name) + 1]
-        else:
-            named = [gpu for gpu in cuda if name and gpu.uuid.startswith(name)][:1]
-        if not named:
+        named = _named_gpu(cuda, name)
+        if named is None:
             break
-        chosen += named
+        chosen.append(named)
     return (*chosen, *(gpu for gpu in gpus if gpu.kind != "cuda"))
+
+
+def _named_gpu(gpus: Sequence[Gpu], name: str) -> Gpu | None:
+    if name.isdigit():
+        return gpus[int(name)] if int(name) < len(gpus) else None
+    return next((gpu for gpu in gpus if name and gpu.uuid.startswith(name)), None)
 
 
 def _tool_output(*command: str) -> str:

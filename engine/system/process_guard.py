@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
     status = _wait_status(pid, ended, fd)
     if fd == 0:
         os.killpg(0, signal.SIGKILL)  # with what the server may have left behind
-    _end_as(status)
+    _end_as(status, fd)
 
 
 def _report_failure(fd: int, program: str, error: OSError | ValueError) -> None:
@@ -93,10 +93,24 @@ def _wait_status(pid: int, ended: int, fd: int) -> int:
             os.killpg(0, signal.SIGKILL)
 
 
-def _end_as(status: int) -> None:
+def _report_bytes(fd: int) -> None:
+    """Report the most memory that the program held.
+
+    The process that started the guard cannot know: its own memory counts as its child's.
+    """
+    used = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    try:
+        os.write(fd, str(used if sys.platform == "darwin" else used * 1024).encode())
+    except OSError:
+        return  # nothing waits for it
+
+
+def _end_as(status: int, fd: int) -> None:
     """End with the program's code, or by the signal that ended it."""
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
+        if fd != 0:
+            _report_bytes(fd)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the program has left its own
         if -code != signal.SIGKILL:
             signal.signal(-code, signal.SIG_DFL)

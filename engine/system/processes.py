@@ -84,6 +84,15 @@ class GuardedProcess:
             self.line.close()
 
 
+def python_command(*arguments: str) -> tuple[str, ...]:
+    """Return a command of this Python that imports nothing from the folder where it is started.
+
+    >>> python_command("-m", "json.tool")[1:]
+    ('-P', '-m', 'json.tool')
+    """
+    return (sys.executable, "-P", *arguments)
+
+
 def clean_environ(added: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a command: what any program needs, and what the author adds.
 
@@ -236,12 +245,16 @@ class GuardedPipes:
         assert self._process.stdout is not None
         self.stdin, self.stdout = self._process.stdin.fileno(), self._process.stdout.fileno()
 
-    def wait(self) -> int:
-        """Return the exit status of a program that has closed its output; 0 if it lives on."""
+    def wait(self) -> tuple[int, int]:
+        """Return the exit status of a program that has closed its output; 0 if it lives on.
+
+        The second is the most memory in bytes that it held, where a signal ended it; else 0.
+        """
         try:
-            return self._process.wait(GRACE_S)
+            code = self._process.wait(GRACE_S)
+            return code, int(self._line.recv(1000) or 0) if code < 0 else 0
         except subprocess.TimeoutExpired:
-            return 0
+            return 0, 0
 
     def end(self) -> None:
         """End it and what it started: it has `GRACE_S`, then it is killed."""
@@ -272,23 +285,39 @@ async def start_in_session(
     )
 
 
-def spawn_detached(command: Sequence[str], stderr_file: Path) -> int:
+def spawn_detached(
+    command: Sequence[str],
+    stderr_file: Path,
+    stdin: int | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> int:
     """Start a process that outlives us, in a session of its own; return its number.
 
-    Its standard error goes to a private file, which is emptied first.
+    Its standard error goes to a private file, which is emptied first. `stdin` is an open file,
+    `environ` its environment; None: ours.
     """
+    no_input = (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     return os.posix_spawn(
         command[0],
         list(command),
-        os.environ,
+        os.environ if environ is None else environ,
         file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            no_input if stdin is None else (os.POSIX_SPAWN_DUP2, stdin, 0),
             (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
             (os.POSIX_SPAWN_OPEN, 2, str(stderr_file), flags, 0o600),
         ],
         setsid=True,
     )
+
+
+def handles_signal(pid: int, number: signal.Signals) -> bool | None:
+    """Return whether a process has a handler for a signal; None where the system does not say."""
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
+        caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+        return bool(int(caught.split()[1], 16) >> (number - 1) & 1)
+    return None
 
 
 def run_blocking(command: Sequence[str], *, timeout_s: float) -> CompletedCommand | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import SystemRandom
 from typing import TypeVar
 
 _T = TypeVar("_T")
@@ -33,7 +33,8 @@ class Backoff:
             return 0.0
         power = min(n_failures - 1, _MOST_POWERS)
         pause_s = min(self.first_s * self.factor**power, self.longest_s)
-        return pause_s * random.uniform(1 - self.spread, 1 + self.spread)
+        # The system's numbers: a thread that pauses leaves the caller's seeded ones as they are.
+        return pause_s * SystemRandom().uniform(1 - self.spread, 1 + self.spread)
 
 
 class Pauses:

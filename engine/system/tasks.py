@@ -121,7 +121,7 @@ def call_in(loop: asyncio.AbstractEventLoop, act: Callable[..., Any], *args: Any
 
 
 async def in_left_thread(work: Callable[..., _T], *args: Any) -> _T:
-    """Call what only reads in a thread of its own, and return its result.
+    """Call what may be cut off in a thread of its own, and return its result.
 
     If the waiting task is cancelled, the thread is left alone, and the process does not wait for it
     when it ends, as it would for one of `asyncio.to_thread`: a file may be of any size.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 
@@ -69,6 +71,53 @@ def cell_text(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def json_size(value: Any) -> int:
+    """Return how many bytes a value takes as JSON."""
+    return len(json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "replace"))
+
+
+_LEAST_BYTES, _NAME_BYTES = 16, 128
+_FRAME_BYTES = 40  # brackets, and how many members are left out
+
+
+def fit_json(value: Any, n_bytes: int) -> Any:
+    """Return a value that takes at most `n_bytes` as JSON, 16 or more; itself if it does already.
+
+    Members share the room: what needs less than its share is whole, and leaves the rest to others.
+
+    >>> fit_json({"n": 3, "texts": ["a" * 200, "b"]}, 160)
+    {'n': 3, 'texts': ['aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…', 'b']}
+    >>> fit_json([*range(99)], 80)
+    [0, 1, '… 97 more']
+    """
+    if json_size(value) <= n_bytes:
+        return value
+    is_mapping = isinstance(value, Mapping)
+    if not (is_mapping or isinstance(value, list | tuple)) or n_bytes < _FRAME_BYTES:
+        return _fit_text(value, n_bytes) if isinstance(value, str) else "…"
+    names = [fit_json(str(name), _NAME_BYTES) for name in value] if is_mapping else []
+    inner = list(value.values() if is_mapping else value)
+    used = list(accumulate([4 + json_size(name) for name in names] or [2] * len(inner)))
+    left = n_bytes - _FRAME_BYTES
+    n_kept = sum(size + _LEAST_BYTES * n <= left for n, size in enumerate(used, start=1))
+    left -= used[n_kept - 1] if n_kept else 0
+    kept = inner[:n_kept]
+    for n, at in enumerate(sorted(range(n_kept), key=lambda at: json_size(inner[at]))):
+        kept[at] = fit_json(inner[at], left // (n_kept - n))
+        left -= json_size(kept[at])
+    more = f"{len(inner) - n_kept:,} more"
+    if is_mapping:
+        return dict(zip(names, kept, strict=False)) | ({"…": more} if n_kept < len(inner) else {})
+    return [*kept, f"… {more}"] if n_kept < len(inner) else kept
+
+
+def _fit_text(text: str, n_bytes: int) -> str:
+    def size(n_chars: int) -> int:
+        return json_size(shorten(text, n_chars))
+
+    return shorten(text, bisect_right(range(1, len(text) + 1), n_bytes, key=size))
 
 
 def canonical_json(value: Any) -> str:

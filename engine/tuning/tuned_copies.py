@@ -1,4 +1,4 @@
-"""Records of tuned copies: which model has one, where it is, what was measured.
+"""Records of tuned copies: which model has one, where, what was measured; which has none, and why.
 
 Imports no llama_cpp. A copy is a blob of its own in the model store, under its own digest; the
 original stays. The record is in the cache folder, since it is valid for this machine. A copy whose
@@ -7,14 +7,16 @@ file was removed does not count.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import TypeVar
 
 from paddock.engine.system import files
+from paddock.engine.wire import from_plain
 
-_FOLDER = "tuned"
+_FOLDER, _VERDICT = "tuned", ".verdict"
 RECORD_VERSION = 1
 
 
@@ -69,6 +71,8 @@ class TunedCopy:
     """Low-bit matrices that stay bit for bit, since their format is quick on this machine."""
     is_ours: bool = True
     """Whether the blob was made for this record."""
+    original_path: str = ""
+    """The model's file."""
     version: int = RECORD_VERSION
 
     @property
@@ -90,6 +94,32 @@ class TunedCopy:
     def answers_ratio(self) -> float:
         """How many times as fast the copy writes eight answers at once."""
         return self.after.answers / self.before.answers
+
+
+@dataclass(frozen=True, slots=True)
+class TuningVerdict:
+    """Why a model has no tuned copy, so that it is not tried again and again."""
+
+    name: str
+    """The model's name."""
+    place: str
+    """Device and build of llama.cpp for which it holds; "": for all."""
+    text: str = ""
+    """Why there is none; "": trials have begun, and none has ended."""
+    is_advice: bool = False
+    """Whether a copy would help, and is made when the user asks for it."""
+    n_attempts: int = 0
+    """Number of trials in the background that have begun."""
+    original_path: str = ""
+    """The model's file."""
+
+    @property
+    def sentence(self) -> str:
+        remedy = f"; `paddock tune {self.name}` makes one" if self.is_advice else ""
+        return f"{self.name} has no tuned copy: {self.text}{remedy}"
+
+
+_Record = TypeVar("_Record", TunedCopy, TuningVerdict)
 
 
 class TunedCopyStore:
@@ -115,13 +145,21 @@ class TunedCopyStore:
         there = (one for one in read if one is not None and self.find(one.original) == one)
         yield from sorted(there, key=lambda one: one.name)
 
+    def damaged(self) -> list[Path]:
+        """Return the records and verdicts of this version that cannot be read."""
+        found = [file for file in self.folder.glob("*.json") if _read_record(file) is None]
+        found += [file for file in self.folder.glob(f"*{_VERDICT}") if _read_verdict(file) is None]
+        own = (None, RECORD_VERSION)
+        return [one for one in sorted(found) if files.read_json_object(one).get("version") in own]
+
     def keep(self, tuned: TunedCopy) -> None:
-        """Write a record; remove a copy that it replaces.
+        """Write a record; remove a copy that it replaces, and the verdict.
 
         Raises:
             OSError: the folder cannot be written.
         """
         before = _read_record(self._file(tuned.original))
+        self._verdict_file(tuned.original).unlink(missing_ok=True)
         files.write_json_atomically(self._file(tuned.original), asdict(tuned), is_durable=True)
         if before is not None and before.path != tuned.path:
             self._remove_blob(before)
@@ -133,6 +171,44 @@ class TunedCopyStore:
         if tuned is not None:
             self._remove_blob(tuned)
         return tuned
+
+    def verdict(self, original: str, place: str | None = None) -> TuningVerdict | None:
+        """Return why a model's file has no copy on this device and build; None: unknown.
+
+        Without `place`, the last one.
+        """
+        found = _read_verdict(self._verdict_file(original))
+        if found is None or (place is not None and found.place not in ("", place)):
+            return None
+        return found
+
+    def verdicts(self) -> Iterator[TuningVerdict]:
+        """Yield every verdict that says why, sorted by the name of its model."""
+        read = map(_read_verdict, self.folder.glob(f"*{_VERDICT}"))
+        yield from sorted((one for one in read if one and one.text), key=lambda one: one.name)
+
+    def keep_verdict(self, original: str, verdict: TuningVerdict) -> None:
+        """Write a verdict.
+
+        Raises:
+            OSError: the folder cannot be written.
+        """
+        files.write_json_atomically(self._verdict_file(original), asdict(verdict), is_durable=True)
+
+    def forget_others(self, is_there: Callable[[str, str], bool]) -> list[TunedCopy]:
+        """Remove copies and verdicts of models that are gone, by digest and path; return them."""
+        gone = [one for one in self.all() if not is_there(one.original, one.original_path)]
+        for copy in gone:
+            self.forget(copy.original)
+        for file in self.folder.glob(f"*{_VERDICT}"):
+            verdict = _read_verdict(file)
+            original = file.name.removesuffix(_VERDICT)
+            if verdict is None or not is_there(original, verdict.original_path):
+                file.unlink(missing_ok=True)
+        return gone
+
+    def _verdict_file(self, original: str) -> Path:
+        return self.folder / f"{original}{_VERDICT}"
 
     def _remove_blob(self, tuned: TunedCopy) -> None:
         path = Path(tuned.path)
@@ -156,12 +232,21 @@ def _is_named_by_manifest(blob: Path) -> bool:
 
 
 def _read_record(file: Path) -> TunedCopy | None:
-    data = files.read_json_object(file)
-    if data.get("version") != RECORD_VERSION:
+    tuned = _read(TunedCopy, file)
+    if tuned is None or tuned.version != RECORD_VERSION:
         return None
+    return tuned if min(tuned.before.prompts, tuned.before.answer) > 0 else None
+
+
+def _read_verdict(file: Path) -> TuningVerdict | None:
+    return _read(TuningVerdict, file)
+
+
+def _read(kind: type[_Record], file: Path) -> _Record | None:
+    """Return what a file holds; None where it is damaged: a name or a type is another one."""
+    data = files.read_json_object(file)
+    known = {field.name for field in fields(kind)}
     try:
-        speeds = {name: CopySpeeds(**data[name]) for name in ("before", "after")}
-        tuned = TunedCopy(**{**data, **speeds})
-        return tuned if min(tuned.before.prompts, tuned.before.answer) > 0 else None
-    except (TypeError, KeyError):
+        return from_plain(kind, data) if data.keys() <= known else None
+    except ValueError:
         return None

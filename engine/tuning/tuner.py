@@ -2,29 +2,33 @@
 
 A subprocess (`tuning_process`) writes and judges the copy under a temporary name; one rename
 finishes it. An interrupted run leaves nothing, and the next run removes what a killed one left.
+`paddock tune` and `backends.background_tuning` both come here.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
+import secrets
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from paddock.engine.errors import EngineError, ModelUnusable
 from paddock.engine.gguf import TYPE_BLOCKS, TYPE_NAMES, GgufHeader, GgufTensor, read_header
-from paddock.engine.profile.format_speeds import NEAR_LOSSLESS, may_be_f16
+from paddock.engine.profile.format_speeds import NEAR_LOSSLESS, USEFUL_GAIN, may_be_f16
+from paddock.engine.profile.profile import this_device_build
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
-from paddock.engine.system import files
+from paddock.engine.system import distribution, files
 from paddock.engine.system.files import LockTaken, lock_now
 from paddock.engine.system.hardware import read_disk
-from paddock.engine.system.processes import JsonSubprocess, json_subprocess
+from paddock.engine.system.processes import JsonSubprocess, json_subprocess, python_command
 from paddock.engine.workers.crashes import (
     Fallback,
     FallbackStore,
@@ -38,17 +42,20 @@ from paddock.engine.workers.crashes import (
 )
 from paddock.engine.workers.worker_protocol import WorkerOptions
 
-from .tuned_copies import CopySpeeds, TunedCopy, TunedCopyStore
+from .tuned_copies import CopySpeeds, TunedCopy, TunedCopyStore, TuningVerdict
 
 TUNING_FORMATS = (
     "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL",
     "IQ4_XS", "F16", "BF16", "F32",
 )  # fmt: skip
-# Compared positions: in the text that comes with Paddock, and in the user's documents if the model
-# reads them in time.
-N_COMPARED, N_COMPARED_OWN = 768, 4096
+# Compared positions at least, and at most, in the user's documents if the model reads them in time.
+# By chance, a share of 0.98 of 2,048 differs by 0.003.
+N_COMPARED, N_COMPARED_OWN = 2048, 4096
+# Documents of the package on which a copy is compared with its original.
+_EXAMPLE_TEXTS = "folder-digest/inbox"
+_TEXT_SUFFIXES = (".md", ".txt", ".html")
 _WRITING_PHASE = "writing the copy"
-_COMMAND = (sys.executable, "-m", "paddock.engine.tuning.tuning_process")
+_COMMAND = python_command("-m", "paddock.engine.tuning.tuning_process")
 _SPARE_BYTES = 64 * 1024 * 1024
 # llama.cpp makes mixtures of formats; these are upper bounds of their bytes for each weight.
 _MOST_BYTES_EACH = {
@@ -64,18 +71,40 @@ ReportPhase = Callable[[str], None]
 
 
 class TuningRefused(EngineError):
-    """A copy would not help; none was made."""
+    """A copy would not help, or is only to be tried; none was made."""
 
-    def __init__(
-        self, name: str, format_name: str | None, gain: float, *, is_measured: bool
-    ) -> None:
-        self.gain = gain
-        what = f"a copy of '{name}' in {format_name}" if format_name else f"a copy of '{name}'"
-        how = "was" if is_measured else "would be"
-        super().__init__(
-            f"{what} {how} {gain:.1f} times as fast at reading documents on this machine, "
-            f"which is not worth it; nothing was made. `--force` makes it anyway."
-        )
+    def __init__(self, message: str, reason: str, gain: float = 0.0) -> None:
+        self.reason, self.gain = reason, gain
+        super().__init__(message)
+
+
+class TuningBusy(EngineError):
+    """Another process is making a copy of the same model."""
+
+
+class TuningInterrupted(EngineError):
+    """`TuningStop` ended it."""
+
+
+class TuningStop:
+    """Ends the subprocess at once, from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self.is_set = False
+
+    def set(self) -> None:
+        with self._lock:
+            self.is_set = True
+            if self._process is not None:
+                self._process.kill()
+
+    def watch(self, process: subprocess.Popen[str]) -> None:
+        with self._lock:
+            self._process = process
+            if self.is_set:
+                process.kill()
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,42 +121,101 @@ class TuningRequest:
     is_forced: bool = False
     n_documents: int = 0
     """Number of the user's documents in `texts`; 0: they come with Paddock."""
+    least_gain: float = USEFUL_GAIN
+    is_background: bool = False
+    """Whether no person asked for it: with the least priority, a bounded number of times."""
+    is_trial: bool = False
+    """Whether only the gain is measured."""
+    stop: TuningStop = field(default_factory=TuningStop)
 
     @property
     def target(self) -> str:
         return self.format or NEAR_LOSSLESS
 
 
+def example_texts() -> tuple[str, ...]:
+    """Return the texts of the package's example documents that are UTF-8."""
+    examples = distribution.examples_folder()
+    found = []
+    for file in sorted((examples / _EXAMPLE_TEXTS).rglob("*")) if examples else ():
+        if file.suffix in _TEXT_SUFFIXES:
+            with suppress(UnicodeDecodeError):
+                found.append(file.read_text("utf-8"))
+    return tuple(found)
+
+
+def tuning_place(settings: PoolSettings, n_threads: int) -> str:
+    """Return the device and the build of llama.cpp for which a verdict holds."""
+    here = this_device_build(settings, n_threads)
+    return f"{here.device} {here.build}"
+
+
 def tune(request: TuningRequest, settings: PoolSettings, report: ReportPhase) -> TunedCopy:
-    """Make, judge and record a copy; pools that start later use it.
+    """Make, judge and record a copy, which pools that start later use; or record why there is none.
 
     Raises:
         TuningRefused: it does not help.
+        TuningBusy: another process is making one.
+        TuningInterrupted: `request.stop` was set.
         ModelUnusable: llama.cpp crashes with the model, with every fallback.
-        EngineError: no disk space, another process is making one, or llama.cpp cannot.
+        EngineError: no disk space, or llama.cpp cannot.
     """
-    if request.facts.parts:
+    facts = request.facts
+    if facts.parts:
         raise EngineError(
-            f"'{request.facts.name}' is split into {len(request.facts.parts) + 1} files, but a "
+            f"'{facts.name}' is split into {len(facts.parts) + 1} files, but a "
             f"tuned copy is made of one. Join them with llama.cpp's `llama-gguf-split --merge`."
         )
     store = TunedCopyStore(settings.cache_dir)
-    with _tuning_lock(store.folder, request.facts):
+    with _tuning_lock(store.folder, facts):
         folder = _blob_folder(settings)
-        stem = f".{request.facts.digest[:12]}-tuned"
-        for left in folder.glob(f"{stem}.*part"):  # of runs that were killed
-            left.unlink(missing_ok=True)
-        _check_room(folder, request)
-        temporary = folder / f"{stem}.{os.getpid()}.part"
-        try:
-            result = _run_with_fallbacks(
-                request, temporary, report, FallbackStore(settings.cache_dir)
-            )
+        with _temporary_target(folder, facts) as temporary:
+            _check_room(folder, request)
+            place = tuning_place(settings, request.n_threads)
+            verdict = store.verdict(facts.digest, place) or TuningVerdict(facts.name, place)
+            verdict = replace(verdict, original_path=facts.path)
+            if request.is_background:
+                verdict = replace(verdict, n_attempts=verdict.n_attempts + 1)
+                store.keep_verdict(facts.digest, verdict)
+            try:
+                result = _run_with_fallbacks(
+                    request, temporary, report, FallbackStore(settings.cache_dir)
+                )
+            except TuningRefused as refusal:
+                if request.format is None:
+                    is_advice = request.is_trial and refusal.gain >= request.least_gain
+                    known = replace(verdict, text=refusal.reason, is_advice=is_advice)
+                    store.keep_verdict(facts.digest, known)
+                raise
             tuned = _store_copy(request, temporary, folder, result)
-        finally:
-            temporary.unlink(missing_ok=True)
         store.keep(tuned)
     return tuned
+
+
+def remove_left_parts(settings: PoolSettings) -> None:
+    """Remove what killed processes left of copies; other users' may be at work on theirs."""
+    for root in (settings.models_dir, settings.cache_dir):
+        _remove_parts(root / "blobs")
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove parts of copies that no process is making: it would hold the file `….part`."""
+    for left in folder.glob(".*-tuned.*.part"):
+        if not files.is_part_held(left):
+            with suppress(OSError):  # it is another user's
+                left.unlink(missing_ok=True)
+
+
+@contextmanager
+def _temporary_target(folder: Path, facts: ModelFacts) -> Iterator[Path]:
+    """Yield a path; what lies there, or beside it under its name, goes before and after."""
+    _remove_parts(folder)
+    held = folder / f".{facts.digest[:12]}-tuned.{secrets.token_hex(4)}.part"
+    try:
+        with files.held_file(held):
+            yield held.with_name(f"{held.name}.copy.part")
+    finally:
+        _remove_parts(folder)
 
 
 @contextmanager
@@ -137,7 +225,7 @@ def _tuning_lock(folder: Path, facts: ModelFacts) -> Iterator[None]:
             stack.enter_context(lock_now(folder / f"{facts.digest}.lock"))
         except LockTaken:
             text = f"another `paddock tune` is making a copy of '{facts.name}'; wait for it"
-            raise EngineError(text) from None
+            raise TuningBusy(text) from None
         except OSError as error:
             raise EngineError(f"{folder} cannot be written: {error.strerror}") from error
         yield
@@ -160,8 +248,10 @@ def _check_room(folder: Path, request: TuningRequest) -> None:
     """Raise EngineError if the disk has too little space."""
     header = read_header(Path(request.facts.path))
     is_f16 = request.format is None and may_be_f16(header)
-    # Three times: the formats to choose from are there together for a while.
-    needed = 3 * copy_bytes(header, "F16" if is_f16 else request.target) + _SPARE_BYTES
+    # For a while the formats to choose from are there together, and an exact copy to judge them by.
+    needed = (4 if is_f16 else 3) * copy_bytes(
+        header, "F16" if is_f16 else request.target
+    ) + _SPARE_BYTES
     free = read_disk(folder).free_bytes
     if needed > free:
         mb = 10**6
@@ -217,10 +307,25 @@ def _run_with_fallbacks(
             fallback = higher
     if fallback > (known.fallback if known else 0):
         store.keep(request.facts.digest, Fallback(Path(request.facts.path).name, fallback, reason))
+    if result["event"] == "unfit":
+        text = f"'{request.facts.name}' cannot be tuned: {result['why']}"
+        raise TuningRefused(text, result["why"])
     if result["event"] == "refused":
-        gain, is_measured = result["gain"], result["is_measured"]
-        raise TuningRefused(request.facts.name, request.format, gain, is_measured=is_measured)
+        raise _refusal(request, result["gain"], is_measured=result["is_measured"])
     return result
+
+
+def _refusal(request: TuningRequest, gain: float, *, is_measured: bool) -> TuningRefused:
+    copy = f"a copy of '{request.facts.name}'"
+    if request.format:
+        copy += f" in {request.format}"
+    message = (
+        f"{copy} {'was' if is_measured else 'would be'} {gain:.1f} times as fast at reading "
+        f"documents on this machine, which is not worth it; nothing was made. "
+        f"`--force` makes it anyway."
+    )
+    reason = f"it would read documents {gain:.2f} times as fast on this machine"
+    return TuningRefused(message, reason, gain)
 
 
 def _run_once(
@@ -237,8 +342,12 @@ def _run_once(
         "n_documents": request.n_documents,
         "is_forced": request.is_forced,
         "texts": list(request.texts),
+        "least_gain": request.least_gain,
+        "is_background": request.is_background,
+        "is_trial": request.is_trial,
     }
     with json_subprocess(_COMMAND, order) as process:
+        request.stop.watch(process.process)
         return _read_result(process, request, report)
 
 
@@ -251,10 +360,12 @@ def _read_result(
         if result["event"] == "note":
             phase = result["text"]
             report(phase)
-        elif result["event"] in ("done", "refused"):
+        elif result["event"] in ("done", "refused", "unfit"):
             return result
         else:
             raise EngineError(f"'{request.facts.name}' cannot be tuned: {result['why']}")
+    if request.stop.is_set:
+        raise TuningInterrupted(f"the trial of '{request.facts.name}' was interrupted")
     reason = death_reason(process.process.wait(), phase, process.log_lines())
     if has_crashed(reason) and not phase.startswith(
         _WRITING_PHASE
@@ -283,5 +394,6 @@ def _store_copy(
         more_bytes=result["size_bytes"] - request.facts.size_bytes,
         made_at=time.time(),
         is_ours=not is_there,
+        original_path=request.facts.path,
         **measured,
     )

@@ -7,10 +7,11 @@ and how often they agree on the next token.
 
 from __future__ import annotations
 
-import tempfile
+import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -197,8 +198,10 @@ WIDE_FORMATS = ("F16", "BF16")
 # Longest first reading of the user's documents.
 _COMPARED_S = 30.0
 
-# For larger models the exact copy would take more than 2 GB of disk and minutes to compute.
-MOST_EXACT = 10**9
+_FARTHER = (
+    "copies that read documents faster are farther from exact arithmetic; nothing was made. "
+    "`--force` makes one anyway"
+)
 
 SendLine = Callable[[dict[str, Any]], None]
 
@@ -225,6 +228,11 @@ class TuningOrder:
     is_forced: bool
     """Whether to make it even if it does not help."""
     texts: tuple[str, ...]
+    least_gain: float = format_speeds.USEFUL_GAIN
+    is_background: bool = False
+    """Whether all other processes go first."""
+    is_trial: bool = False
+    """Whether only the gain is measured."""
 
     @property
     def shape(self) -> BenchOptions:
@@ -233,65 +241,93 @@ class TuningOrder:
             WorkerOptions(self.source, "chat", 0, 0, 1, 0, self.n_threads), self.fallback
         )
         return BenchOptions(
-            0,
-            0,
-            load.n_threads,
-            load.flash_attention,
-            uses_extra_buffers=load.uses_extra_buffers,
+            0, 0, load.n_threads, load.flash_attention, uses_extra_buffers=load.uses_extra_buffers
         )
 
 
 def main() -> None:
-    order, send = take_order()
+    values, send = take_order()
+    order = TuningOrder(**values)
     library.quiet_logs()
+    if order.is_background:
+        _yield_to_others()
     try:
-        make_copy(TuningOrder(**order), send)
+        make_copy(order, send)
     except (LoadFailed, QuantiseFailed, OSError) as error:
         send({"event": "broken", "why": str(error)})
+
+
+def _yield_to_others() -> None:
+    """Take the least priority, and be the first to go when the machine has no memory left."""
+    if hasattr(os, "nice"):
+        os.nice(19)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
 
 
 def make_copy(order: TuningOrder, send: SendLine) -> None:
     """Try, write, measure, compare; send `done` or `refused`."""
     source, target = Path(order.source), Path(order.target)
     header = read_header(source)
-    if order.format is None and not low_bit_tensors(header):
-        send({"event": "broken", "why": _NOTHING_LOW})
+    may_be_wide = format_speeds.may_be_f16(header) and not library.supports_gpu()
+    if order.format is None and not (wide_tensors if may_be_wide else low_bit_tensors)(header):
+        send({"event": "unfit", "why": _NOTHING_LOW})
         return
     send({"event": "note", "text": "trying its formats"})
     points = () if library.supports_gpu() else measured_formats(order, header)
     promised = expected_gain(order, header, points)
     # A trial of a small model's wide formats is no quicker than the copies themselves.
-    tries_wide = order.format is None and bool(points) and format_speeds.may_be_f16(header)
+    tries_wide = order.format is None and bool(points) and may_be_wide
     if not (promised is None or _is_worth(order, promised) or tries_wide):
         send({"event": "refused", "gain": promised, "is_measured": False})
         return
     names = tensors_to_change(order, header, points)
-    description = f" in {NEAR_LOSSLESS}, F16 and BF16, to choose from" if tries_wide else ""
-    description = description or _copy_description(order, header, names)
+    description = _copy_description(order, header, names, tries_wide=tries_wide)
     send({"event": "note", "text": f"writing the copy{description}"})
     with _candidates(order, header, names, tries_wide=tries_wide) as candidates:
         send({"event": "note", "text": "measuring it and the model"})
-        speeds = measured_speeds(order, (source, *candidates.values()))
-        format_name = _quickest(speeds, source, candidates)
-        if not format_name:
-            send({"event": "broken", "why": _SLOWER_ALONE})
+        chosen = _choose(order, candidates, send)
+        if chosen is None:
             return
-        before, after = speeds[source], speeds[candidates[format_name]]
-        gain = _documents_s(before) / _documents_s(after)
-        if not _is_worth(order, gain):
-            send({"event": "refused", "gain": gain, "is_measured": True})
-            return
-        if candidates[format_name] != target:
-            candidates[format_name].replace(target)
+        if candidates[chosen["format"]] != target:
+            candidates[chosen["format"]].replace(target)
             names = wide_tensors(header)
+    changes = _changed_matrices(order, header, names)
+    send({"event": "done", **chosen, **changes, **_synced_file_facts(target)})
+
+
+def _choose(
+    order: TuningOrder, candidates: Mapping[str, Path], send: SendLine
+) -> dict[str, Any] | None:
+    """Return what was measured of the quickest faithful copy; None: there is none, and why is sent.
+
+    A format that the user named, and what is forced, need not be faithful.
+    """
+    source = Path(order.source)
+    speeds = measured_speeds(order, (source, *candidates.values()))
+    before = speeds[source]
+    ranked = _quickest_first(speeds, source, candidates)
+    gains = {name: _documents_s(before) / _documents_s(speeds[candidates[name]]) for name in ranked}
+    worth = [name for name in ranked if _is_worth(order, gains[name])]
+    if not ranked:
+        send({"event": "unfit", "why": _SLOWER_ALONE})
+        return None
+    if order.is_trial or not worth:
+        send({"event": "refused", "gain": gains[ranked[0]], "is_measured": True})
+        return None
     send({"event": "note", "text": "comparing both on real text"})
-    done = {"event": "done", "gain": gain, "before": asdict(before), "after": asdict(after)}
-    changes = {"format": format_name, **_changed_matrices(order, header, names)}
-    send({**done, **changes, **_compared(order, before), **_synced_file_facts(target)})
+    compared = _compared(order, [candidates[name] for name in worth], before)
+    for name, comparison in zip(worth, compared, strict=True):
+        is_faithful = comparison.pop("is_as_near", True)
+        if is_faithful or order.is_forced or order.format:
+            speed = {"before": asdict(before), "after": asdict(speeds[candidates[name]])}
+            return {"format": name, "gain": gains[name], **speed, **comparison}
+    send({"event": "unfit", "why": _FARTHER})
+    return None
 
 
 def _is_worth(order: TuningOrder, gain: float) -> bool:
-    return order.is_forced or gain >= format_speeds.USEFUL_GAIN
+    return order.is_forced or gain >= order.least_gain
 
 
 @contextmanager
@@ -319,10 +355,10 @@ def wide_tensors(header: GgufHeader) -> frozenset[str]:
     return low_bit_tensors(header).union(eights)
 
 
-def _quickest(
+def _quickest_first(
     speeds: Mapping[Path, CopySpeeds], source: Path, candidates: Mapping[str, Path]
-) -> str:
-    """Return the format that reads documents fastest; "" if none will do.
+) -> list[str]:
+    """Return the formats that will do, the one that reads documents fastest first.
 
     A wide one is as large as two of the near-lossless one. So one answer alone, for which memory
     counts most, must not take longer than with the original. BF16 is farther from exact arithmetic
@@ -334,7 +370,7 @@ def _quickest(
         for name, path in candidates.items()
         if name not in WIDE_FORMATS or speeds[path].answer >= slowest
     }
-    return min(took_s, key=lambda name: took_s[name], default="")
+    return sorted(took_s, key=lambda name: took_s[name])
 
 
 def measured_speeds(order: TuningOrder, paths: Sequence[Path]) -> dict[Path, CopySpeeds]:
@@ -366,9 +402,11 @@ def measured_formats(order: TuningOrder, header: GgufHeader) -> tuple[FormatPoin
         order.format or NEAR_LOSSLESS,
     ]
     best: dict[tuple[str, int], FormatPoint] = {}
-    with tempfile.TemporaryDirectory(prefix="paddock-trial-") as folder:
+    with ExitStack() as stack:
+        target = Path(order.target)
         paths = {
-            name: Path(folder) / f"{name}.gguf" for name in filter(can_write_trial_model, names)
+            name: stack.enter_context(_temporary_file(target, f"trial-{name}"))
+            for name in filter(can_write_trial_model, names)
         }
         for name, path in paths.items():
             write_trial_model(path, name)
@@ -407,7 +445,11 @@ def tensors_to_change(
     return slow or (every if order.is_forced else slow)
 
 
-def _copy_description(order: TuningOrder, header: GgufHeader, names: frozenset[str]) -> str:
+def _copy_description(
+    order: TuningOrder, header: GgufHeader, names: frozenset[str], *, tries_wide: bool
+) -> str:
+    if tries_wide:
+        return f" in {NEAR_LOSSLESS}, F16 and BF16, to choose from"
     changes = _changed_matrices(order, header, names)
     if not changes.get("n_kept"):
         return f" in {order.format or NEAR_LOSSLESS}"
@@ -466,33 +508,54 @@ def _temporary_file(target: Path, label: str) -> Iterator[Path]:
         path.unlink(missing_ok=True)
 
 
-def _compared(order: TuningOrder, before: CopySpeeds) -> dict[str, Any]:
-    """Return how often both agree; of a small model also, how often each agrees with exact results.
+def _compared(
+    order: TuningOrder, copies: Sequence[Path], before: CopySpeeds
+) -> Iterator[dict[str, Any]]:
+    """Yield how often each copy and the original agree, and each of both with exact results.
+
+    The latter not of a large model.
 
     The processor's kernels round activations to 8 bits, also with the original. A copy in F16 is
     computed in single precision, so it is the reference.
     """
     n_in_time = max(order.n_least, int(before.prompts * _COMPARED_S))
     order = replace(order, n_compared=min(order.n_compared, n_in_time))
-    predicted = [_predictions(order, order.source), _predictions(order, order.target)]
-    result: dict[str, Any] = {
-        "agreement": agreement_share(*predicted),
-        "n_compared": len(predicted[0]),
-    }
-    if sum(one.n_weights for one in read_header(Path(order.source)).tensors) > MOST_EXACT:
-        return result
-    with _temporary_file(Path(order.target), "exact") as exact:
-        quantise(Path(order.source), exact, "F16", order.n_threads)
-        truth = _predictions(order, str(exact))
-    return {
-        **result,
-        "exact_before": agreement_share(truth, predicted[0]),
-        "exact_after": agreement_share(truth, predicted[1]),
-    }
+    original, truth = _predictions(order, Path(order.source)), None
+    if format_speeds.can_be_judged(read_header(Path(order.source))):
+        with _temporary_file(Path(order.target), "exact") as exact:
+            quantise(Path(order.source), exact, "F16", order.n_threads)
+            truth = _predictions(order, exact)
+    for path in copies:
+        copy = _predictions(order, path)
+        result: dict[str, Any] = {
+            "agreement": agreement_share(original, copy),
+            "n_compared": len(original),
+        }
+        if truth is not None:
+            result["exact_before"] = agreement_share(truth, original)
+            result["exact_after"] = agreement_share(truth, copy)
+            result["is_as_near"] = is_as_near(truth, original, copy)
+        yield result
 
 
-def _predictions(order: TuningOrder, path: str) -> NDArray[np.int32]:
-    return predicted_tokens(Path(path), order.texts, order.n_compared, order.shape)
+def is_as_near(
+    truth: NDArray[np.int32], before: NDArray[np.int32], after: NDArray[np.int32]
+) -> bool:
+    """Return whether a copy predicts the true tokens as often as the original, but for chance.
+
+    Only positions count at which one of them is right: of n such, chance makes a difference of √n.
+
+    >>> truth, before = np.zeros(100, np.int32), np.arange(100, dtype=np.int32) % 2
+    >>> is_as_near(truth, before, truth), is_as_near(truth, truth, before)
+    (True, False)
+    """
+    n_lost = int(np.sum((before == truth) & (after != truth)))
+    n_gained = int(np.sum((before != truth) & (after == truth)))
+    return n_lost - n_gained <= math.sqrt(n_lost + n_gained)
+
+
+def _predictions(order: TuningOrder, path: Path) -> NDArray[np.int32]:
+    return predicted_tokens(path, order.texts, order.n_compared, order.shape)
 
 
 def _synced_file_facts(path: Path) -> dict[str, Any]:

@@ -34,11 +34,7 @@ from paddock.engine.sampling.picker import Picker
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.wire import from_plain
 
-from .worker_protocol import (
-    ChatOrder,
-    WorkerOptions,
-    pack_refusal,
-)
+from .worker_protocol import ChatOrder, WorkerOptions, pack_refusal
 
 if TYPE_CHECKING:
     from paddock.engine.sampling.constraint import GrammarCompiler, TokenMatcher
@@ -119,6 +115,7 @@ class ChatService:
             self._draft_model,
             step_sizer,
         )
+        self._loop.on_started = self._send_started
 
     def run(self) -> None:
         """Run until `close` is called.
@@ -285,7 +282,7 @@ class ChatService:
             picker,
             prompt.parser,
             prompt.visible_tokens,
-            False if prompt.images or shifts else request.drafts,
+            False if shifts else request.drafts,
             images=prompt.images,
             shift_at=n_ctx_tokens if shifts else 0,
             n_keep_tokens=self._n_keep(request, prompt) if shifts else 0,
@@ -306,6 +303,9 @@ class ChatService:
         turns = self._outputs.add(output, time.monotonic())
         if turns:
             self._send({"event": "turns", "turns": turns})
+
+    def _send_started(self, request_ids: list[int]) -> None:
+        self._send({"event": "started", "ids": request_ids})
 
     def _send_widened(self, request_id: int) -> None:
         self._send({"event": "widened", "id": request_id})

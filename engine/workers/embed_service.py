@@ -425,6 +425,7 @@ class EmbedService:
                 self._compute_here(batch)
                 continue
             self._free.pop()
+            self._note_started(batch)
             threads.submit(_compute_batch, embedder, batch).add_done_callback(self._inbox.put)
 
     @property
@@ -460,9 +461,19 @@ class EmbedService:
         if expected_s > self._load.step_s:  # a text cannot be computed in parts
             self._send({"event": "alive", "for_s": 2 * expected_s}, b"")
         if self._has_room(batch):
+            self._note_started(batch)
             computed = _compute_batch(self._embedder, batch)
             self._s_per_token = computed.took_s / max(1, n_tokens)
             self._finish(computed)
+
+    def _note_started(self, batch: EmbedBatch) -> None:
+        """Report requests before their first batch: the process may die of it."""
+        ids = dict.fromkeys(piece.request_id for piece in batch.pieces)
+        new = [number for number in ids if not self._requests[number].has_started]
+        for number in new:
+            self._requests[number].has_started = True
+        if new:
+            self._send({"event": "started", "ids": new}, b"")
 
     def _finish(self, computed: _ComputedBatch) -> None:
         """Store a batch's vectors, and answer complete requests."""
@@ -531,11 +542,7 @@ class EmbedService:
 
     def _send_step(self, batch: EmbedBatch, progressed: list[_EmbedRequest], took_s: float) -> None:
         ids = dict.fromkeys(request.request_id for request in progressed)
-        new = dict.fromkeys(request.request_id for request in progressed if not request.has_started)
-        for request in progressed:
-            request.has_started = True
         output = StepOutput(
-            started=list(new),
             progressed=list(ids),
             n_tokens=sum(len(piece.tokens) for piece in batch.pieces),
             n_sequences=len(batch.pieces),

@@ -8,6 +8,11 @@ and the process ends. A model without a profile is measured before the worker is
 
 from __future__ import annotations
 
+import gc
+
+if __name__ == "__main__":  # until it is ready: a seventh of the imports' time
+    gc.disable()
+
 import contextlib
 import os
 import queue
@@ -30,6 +35,7 @@ from paddock.engine.llama import library
 from paddock.engine.llama.library import DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import WARM_UP_CELLS, ContextOptions, warm_up
 from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.profile.context_layout import GPU_PASSES
 from paddock.engine.profile.measure import BenchOptions, Measurements, Unmeasured, measure_model
 from paddock.engine.profile.profile import Profile, ProfileUnreadable, read_profile
 from paddock.engine.request import Message, Tool
@@ -39,7 +45,7 @@ from paddock.engine.wire import from_plain
 
 from .chat_service import ChatService
 from .embed_service import EmbedService
-from .worker_protocol import WorkerOptions, pack_refusal
+from .worker_protocol import KEPT_IMAGE_BYTES, WorkerOptions, pack_refusal
 
 if sys.platform == "linux":
     import fcntl
@@ -217,10 +223,17 @@ class _Sender:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._lock = threading.Lock()
+        self._taken: list[int] = []
+        """Requests that the process did not die of taking; the next frame names them."""
 
     def send(self, head: FrameHead, body: bytes = b"") -> None:
         with self._lock:
-            send_frame(self._stream, pack_frame(head, body))
+            taken, self._taken = self._taken, []
+            send_frame(self._stream, pack_frame({**head, "taken": taken}, body))
+
+    def note_taken(self, request_id: int) -> None:
+        with self._lock:
+            self._taken.append(request_id)
 
 
 def main() -> None:
@@ -267,6 +280,8 @@ def main() -> None:
         return
     ready: FrameHead = {"event": "ready", "pid": os.getpid(), "memory": service.memory()}
     sender.send({**ready, "step_s": warm_s, **profiled.as_head()})
+    gc.freeze()
+    gc.enable()
     reader = _RequestReader(prompter, projector, sender, service.take)
     reader.start(requests, at_end=service.close)
     service.run()
@@ -297,7 +312,15 @@ def _load_projector(load: WorkerOptions, model: Model) -> Projector | None:
 
     uses_gpu = load.is_gpu and load.n_gpu_layers != 0
     path = Path(load.projector)
-    return Projector(model, path, n_threads=load.n_threads, uses_gpu=uses_gpu)
+    n_pass_tokens = min(load.n_batch_tokens, GPU_PASSES[0] if load.is_gpu else load.n_batch_tokens)
+    return Projector(
+        model,
+        path,
+        n_threads=load.n_threads,
+        n_pass_tokens=n_pass_tokens,
+        uses_gpu=uses_gpu,
+        n_kept_bytes=KEPT_IMAGE_BYTES,
+    )
 
 
 def _take_stdout() -> BinaryIO:
@@ -367,6 +390,7 @@ class _RequestReader:
                 self._sender.send({"event": "told", "id": head["id"], "result": result})
             else:
                 self._take(head, body)
+                self._sender.note_taken(head["id"])
         except EngineError as error:
             self._sender.send(pack_refusal(head["id"], error))
         except Exception:

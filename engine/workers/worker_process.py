@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -30,12 +29,14 @@ from paddock.engine.request import (
     Think,
     Tool,
 )
+from paddock.engine.system.crash_suspects import Crash
 from paddock.engine.system.frames import FrameHead, PipeClosed, pack_frame, read_frame_async
-from paddock.engine.system.processes import start_in_session, without_keys
+from paddock.engine.system.processes import python_command, start_in_session, without_keys
 from paddock.engine.wire import from_plain, to_plain
 
 from .crashes import death_reason, has_crashed, request_phase
 from .worker_protocol import (
+    IMAGE_BYTES,
     AnswerEnd,
     ChatOrder,
     Embedded,
@@ -66,7 +67,7 @@ async def _stderr_lines(stream: asyncio.StreamReader) -> AsyncIterator[str]:
             yield line
 
 
-WORKER_COMMAND = (sys.executable, "-m", "paddock.engine.workers.worker_main")
+WORKER_COMMAND = python_command("-m", "paddock.engine.workers.worker_main")
 _STOP_S = 5.0
 # After this many steps the build of llama.cpp works; a later crash has another cause.
 FIRST_TURNS = 16
@@ -107,7 +108,7 @@ class WorkerProcess:
         self.on_proven: Callable[[], None] | None = None
         """Called once, after `FIRST_TURNS` steps."""
         self.mapped_bytes = 0
-        self._most_bytes = 0
+        self._most_bytes = self._most_bytes_with_images = 0
         self._memory: Mapping[str, Any] = {}
         """Its last report of buffers (`memory` of its service)."""
         self._process = process
@@ -246,17 +247,20 @@ class WorkerProcess:
         self.load = replace(self.load, n_ctx_tokens=n_ctx_tokens, n_cells=n_cells)
 
     def measure(self) -> WorkerMemory:
-        """Return the peak of its memory so far, plus the growth of its context."""
+        """Return the peak of its memory so far, plus the growth of its context and by images."""
         try:
             memory = psutil.Process(self.pid).memory_info()
         except psutil.Error:
             memory = None
         if memory is not None:
             self.mapped_bytes = int(getattr(memory, "shared", 0))
+            if self.load.projector and not self._most_bytes:  # it has not seen any yet
+                self._most_bytes_with_images = int(memory.rss) + IMAGE_BYTES
             self._most_bytes = max(self._most_bytes, int(memory.rss))
         n_cells = self._memory.get("n_cells", self.load.n_cells)
         more = max(0, self.load.n_cells - n_cells) / n_cells
         host, device = (int(n * more) for n in self._memory.get("cell_bytes", (0, 0)))
+        host += max(0, self._most_bytes_with_images - self._most_bytes)
         device_bytes = self._memory.get("device_bytes", 0)
         return WorkerMemory(self._most_bytes + host, device_bytes + device, host, device)
 
@@ -321,6 +325,8 @@ class WorkerProcess:
             self._end_requests(f"its output cannot be read: {error!r}")
 
     def _handle_frame(self, head: FrameHead, body: bytes) -> None:
+        for pending in self._those(head.get("taken", ())):
+            pending.was_taken = True
         match head["event"]:
             case "turns":
                 for step in head["turns"]:
@@ -329,14 +335,22 @@ class WorkerProcess:
                 self._memory = head["memory"]
                 self.load = replace(self.load, n_cells=self._memory["n_cells_at_most"])
                 self._stderr.clear()
+            case "started":
+                if not self.n_running:
+                    self.last_turn_at = max(self.last_turn_at, _now())
+                for pending in self._those(head["ids"]):
+                    pending.has_started = True
             case "alive":  # its present work is no step, and takes at most `for_s`
                 self.last_turn_at = max(self.last_turn_at, _now() + head["for_s"])
             case event:
                 if not self.n_running:  # otherwise only steps show that it does not hang
                     self.last_turn_at = max(self.last_turn_at, _now())
-                pending = self._pending.get(head["id"])
-                if pending is not None:
+                for pending in self._those([head["id"]]):
                     self._handle_answer(event, head, body, pending)
+
+    def _those(self, ids: Sequence[int]) -> list[PendingRequest]:
+        """Return the requests of these numbers that have not ended."""
+        return [self._pending[number] for number in ids if number in self._pending]
 
     @staticmethod
     def _handle_answer(event: str, head: FrameHead, body: bytes, pending: PendingRequest) -> None:
@@ -361,19 +375,15 @@ class WorkerProcess:
         self._n_turns += 1
         if self._n_turns == FIRST_TURNS and self.on_proven is not None:
             self.on_proven()
-        for request_id in head["progressed"]:
-            pending = self._pending.get(request_id)
-            if pending is not None:
-                pending.has_started = True
-                if pending.on_step is not None:
-                    pending.on_step()
+        for pending in self._those(head["progressed"]):
+            if pending.on_step is not None:
+                pending.on_step()
         for chunk in head["chunks"]:
-            pending = self._pending.get(chunk["id"])
-            if pending is not None and pending.on_chunk is not None:
-                pending.on_chunk(from_plain(Chunk, chunk))
+            for pending in self._those([chunk["id"]]):
+                if pending.on_chunk is not None:
+                    pending.on_chunk(from_plain(Chunk, chunk))
         for done in head["done"]:
-            pending = self._pending.get(done["id"])
-            if pending is not None:
+            for pending in self._those([done["id"]]):
                 pending.finish(done)
 
     # The end
@@ -412,8 +422,14 @@ class WorkerProcess:
             self.gone.set_result(reason)
         words = self.gone.result()
         has_fallback = self.has_fallback and not self.is_proven and has_crashed(words)
-        for pending in tuple(self._pending.values()):
-            pending.fail(WorkerGone(words, has_fallback=has_fallback))
+        everyone = list(self._pending.values())
+        suspects = [one for one in everyone if one.has_started or not one.was_taken]
+        # One batch after another has the texts of one request alone: kills would always hit one.
+        if not suspects or self.load.role != "chat":
+            suspects = everyone
+        crash = None if has_fallback else Crash(len(suspects))
+        for pending in everyone:
+            pending.fail(WorkerGone(words, crash if pending in suspects else None))
 
     async def _exit_reason(self) -> str:
         """Return how the process ended, in which phase, and llama.cpp's last line."""

@@ -11,8 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
-from .number_words import hours_in_words
-from .numbers import han_value
+from .number_words import han_value, hours_in_words
 from .value_words import alternatives
 
 _HOUR = r"(?P<h>[^\W_]+)(?![^\W_]|[.:]\d)"
@@ -143,17 +142,24 @@ def _clocks_near(
             if hour is not None:
                 yield *found.span(), _both(hour * 60 + offset)
     for found in _PAST_OR_TO.finditer(text, begin, end):
-        hour, minute = hours.get(found["h"]), _minute_of(found["m"], hours)
-        if hour is None or minute is None or found["h"].isdecimal() or found["m"].isdecimal():
-            continue
-        sign = -1 if found["to"] in ("to", "vor", "voor") else 1
-        if minute % 5 == 0:
-            yield *found.span(), _both(hour * 60 + sign * minute)
+        at = _past_or_to(found, hours)
+        if at is not None:
+            yield *found.span(), _both(at)
     for found in _AT_MINUTES.finditer(text, begin, end):
         hour = hours.get(found["h"] or found["h2"])
         minute = _minute_of(found["m"] or found["m2"], hours)
         if hour is not None and minute is not None:
             yield *found.span(), _both(hour * 60 + minute)
+
+
+def _past_or_to(found: re.Match[str], hours: Mapping[str, int]) -> int | None:
+    """Return the minute of the day of `ten past nine`, five minutes or several of them."""
+    hour, minute = hours.get(found["h"]), _minute_of(found["m"], hours)
+    if hour is None or minute is None or minute % 5:
+        return None
+    if found["h"].isdecimal() or found["m"].isdecimal():
+        return None
+    return hour * 60 + (-minute if found["to"] in ("to", "vor", "voor") else minute)
 
 
 def _han_clocks_in(
@@ -169,14 +175,18 @@ def _han_clocks_in(
         if text[found.end() : found.end() + 1].isdecimal():
             continue
         hour = int(found["h"]) if is_digits else int(han_value(found["h"]))
-        minute = 30 if found["half"] else 0
-        if found["quarters"]:
-            minute = 15 if found["quarters"] == "一" else 45
-        elif found["min"]:
-            minute = int(han_value(found["min"]))
+        minute = _han_minute(found)
         if hour <= 24 and minute < 60:
             start = found.start("h")
             yield start, found.end(), _both(hour * 60 + minute)
+
+
+def _han_minute(found: re.Match[str]) -> int:
+    if found["quarters"]:
+        return 15 if found["quarters"] == "一" else 45
+    if found["min"]:
+        return int(han_value(found["min"]))
+    return 30 if found["half"] else 0
 
 
 def _minute_of(word: str, hours: Mapping[str, int]) -> int | None:

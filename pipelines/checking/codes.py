@@ -81,6 +81,57 @@ def _grouped_code(text: str) -> str:
     return digits if len(digits) >= _N_CODE_DIGITS else text.replace("\u2013", "-")
 
 
+_NUMBERING_BEFORE = re.compile(
+    r"(?<![^\W_])(?:age[ds]?|bus(?:es)?|trams?|trains?|flights?|routes?|lines?|piers?|platforms?|gates?"
+    r"|rooms?|apartments?|floors?|seats?|tables?|units?|users?|lots?|houses?|pages?|pp?\.?|sections?"
+    r"|phases?|steps?|stages?|groups?|class(?:es)?|grades?|types?|models?|series|mark|mk|items?|levels?"
+    r"|weeks?|days?|years?|numbers?|n[or]s?\.?|n[°º]|parts?|chapters?|volumes?|clauses?|articles?|tasks?"
+    r"|zug|züge|gleis|flug|linien?|seiten?|s\.|phasen?|zimmer|alter|ligne|quai|âge|vol|chambre|étape"
+    r"|línea|páginas?|fase|edad|linea|pagin[ae]|lijn|blz\.?|bladzijden?|leeftijd|linia|stron[ay]"
+    r"|страниц[аы]|автобус):?[^\S\n]\Z|[#№§][^\S\n]?\Z",
+    re.IGNORECASE,
+)
+_CAPITALISED_BEFORE = re.compile(r"(?<![^\W_])([^\W\d_]+)[^\S\n]\Z")
+_OPENING = re.compile(
+    "about|almost|approximately|around|at|between|from|in|just|nearly|of|only|over|roughly|some|the"
+    "|to|etwa|fast|rund|über|von|zwischen|à|de|des|entre|environ|près|da|dai|tra|fra|circa|quasi|van"
+    "|tussen|od|około|między|от|около|между|mellan|mellem|mellom|från|på|unos|casi",
+    re.IGNORECASE,
+)
+"""Words that a sentence may begin with before an amount."""
+_SENTENCE_START = re.compile(r"(?:\A|[.!?:;\n•-])\s*\Z")
+
+
+def is_after_noun(text: str, at: int) -> bool:
+    """Return whether the noun before a number is one that numbers: bus 2, version 2."""
+    begin = max(0, at - 24)
+    return any(one.search(text, begin, at) for one in (VERSION_BEFORE, _NUMBERING_BEFORE))
+
+
+def is_numbered(text: str, at: int, *, is_multiple: bool = False) -> bool:
+    """Return whether the word before a number says that it only names: bus 2, Boeing 7, ver. 2.
+
+    Before a multiple, what begins a sentence is no name: `Runs 2x faster`.
+    """
+    if is_after_noun(text, at):
+        return True
+    found = _CAPITALISED_BEFORE.search(text, max(0, at - 24), at)
+    if found is None or not found[1][0].isupper() or found[1] in CURRENCIES:
+        return False
+    if is_multiple and not (len(found[1]) > 1 and found[1].isupper()):
+        return _SENTENCE_START.search(text[max(0, found.start() - 4) : found.start()]) is None
+    return _OPENING.fullmatch(found[1]) is None
+
+
+_ARTICLE = re.compile(r"(?i)(?<!\w)(?:l[ae]s?|aux?|du|des?|het|een|une?|s(?:a|es|on))\s\Z")
+_LOWER_NOUN = re.compile(r"[^\S\n][a-zà-ÿ]{3}")
+"""Before and after ordinals such as 5e."""
+
+
+def _is_multiple(text: str, found: re.Match[str]) -> bool:
+    return found[0][-1] == "x" and not is_numbered(text, found.start(), is_multiple=True)
+
+
 def grouped_codes_in(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield offsets and code of plates, telephone numbers, scores and the like.
 
@@ -88,8 +139,29 @@ def grouped_codes_in(text: str) -> Iterator[tuple[int, int, str]]:
     [(4, 7, '5-3')]
     """
     for found in _GROUPED_CODE.finditer(text):
-        if code := _grouped_code(found[0]):
+        begin = max(0, found.start() - 8)
+        is_ordinal = found[0][-1] == "e" and (
+            _ARTICLE.search(text, begin, found.start()) is not None
+            or (_LOWER_NOUN.match(text, found.end()) and not is_numbered(text, found.start()))
+        )
+        is_code = not is_ordinal and not _is_multiple(text, found)
+        if is_code and (code := _grouped_code(found[0]) or _reference(text, found)):
             yield *found.span(), code
+
+
+_REFERENCE_BEFORE = re.compile(
+    r"(?<![^\W_])(?:n[or]\.?|n\.?[º°]|num\w*\.?|núm\w*\.?|ref\w*\.?|invoice|note|order|contract|file|case"
+    r"|\w*(?:rechnung|vertrag|auftrag|bestellung|nummer)|akten?\w*|az\.?|facture|commande|contrat|dossier"
+    r"|factura|pedido|contrato|expediente|fattura|ordine|contratto|pratica|factuur|faktura|umow[ay]"
+    r"|договор|№):?[^\S\n]?\Z",
+    re.IGNORECASE,
+)
+
+
+def _reference(text: str, found: re.Match[str]) -> str:
+    """Return the number of a document that looks like a range: invoice 24-118."""
+    begin = max(0, found.start() - 24)
+    return found[0] if _REFERENCE_BEFORE.search(text, begin, found.start()) else ""
 
 
 def roman_numerals_in(text: str) -> Iterator[tuple[int, int, int]]:
@@ -102,7 +174,7 @@ def roman_numerals_in(text: str) -> Iterator[tuple[int, int, int]]:
         roman, name = found["roman"], found["name"]
         is_numbered = name is not None and _NUMBERED.fullmatch(name) is not None
         if len(roman) > 1 or is_numbered or found["century"]:
-            yield *found.span("roman"), _roman_value(roman)
+            yield *found.span("roman"), roman_value(roman)
 
 
 def is_in_code(text: str, start: int, end: int) -> bool:
@@ -111,11 +183,11 @@ def is_in_code(text: str, start: int, end: int) -> bool:
     return any(
         found.start() <= start and end <= found.end() and found.end() - found.start() > end - start
         for found in _GROUPED_CODE.finditer(text, begin, end + _MOST_CODE_CHARS)
-        if _grouped_code(found[0])
+        if (_grouped_code(found[0]) or _reference(text, found)) and not _is_multiple(text, found)
     )
 
 
-def _roman_value(text: str) -> int:
+def roman_value(text: str) -> int:
     digits = [{"I": 1, "V": 5, "X": 10}[sign] for sign in text]
     return sum(-one if one < max(digits[at:]) else one for at, one in enumerate(digits))
 

@@ -402,12 +402,14 @@ class _Sources:
             ]
         elif exact:
             return exact
-        elif not quotes and len(said) == 2:
-            quotes = self._find_moment(text, said)
-        elif not quotes and not said:
-            quotes = self._find_currency(text)
-        quotes = quotes or self.index.find_code(text) or self._find_phrase(text, said)
-        return quotes or self.index.find_similar(text)
+        return (
+            quotes
+            or self._find_moment(text, said)
+            or ([] if said else self._find_currency(text))
+            or self.index.find_code(text)
+            or self._find_phrase(text, said)
+            or self.index.find_similar(text)
+        )
 
     def _find_phrase(self, text: str, said: Sequence[TextValue]) -> list[Quote]:
         """Return where the same words are around one value in another notation."""
@@ -457,6 +459,8 @@ class _Sources:
 
     def _find_moment(self, text: str, said: Sequence[TextValue]) -> list[Quote]:
         """Return where a day and a time next to it are."""
+        if len(said) != 2:
+            return []
         day, clock = sorted(said, key=lambda one: not one.days)
         rest = text.replace(day.text, "").replace(clock.text, "")
         if not (day.days and clock.clocks) or not _MOMENT_REST.fullmatch(rest):

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -20,12 +20,21 @@ from pydantic_core import SchemaError, SchemaValidator, ValidationError
 from paddock.engine.system.text import counted, listed, one_line, path_text
 
 from .check import CheckFunction
+from .contradictions import (
+    Side,
+    are_kinds_opposed,
+    contradicts,
+    is_in_other_range,
+    is_opposite_result,
+    sides_at,
+)
 from .evidence import Path, missing_keys
-from .numbers import pairs_in, without_turned_scores
-from .opposed_words import Side, contradicts, sides_at
+from .loose_numbers import is_score_of, pairs_in, wrong_scores_in
+from .table_units import caption_scales, has_unit_of
 from .text_index import TextIndex
-from .value_search import index_of
-from .values_in_text import TextValue, ValueIndex, is_month, value_index, values_in
+from .units import units_named
+from .value_search import missing_in
+from .values_in_text import TextValue, is_month, value_index, values_in
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier  # type: ignore[import-untyped]
@@ -67,6 +76,53 @@ def text_of(value: Any) -> str:
     return text
 
 
+def source_text(value: Any) -> str:
+    r"""Return the texts of a source as one; numbers of data with what says their unit.
+
+    That is the key, else a unit or a currency that stands next to it: a number whose key says
+    neither has none.
+
+    >>> source_text({"price_eur": 40, "items": [{"qty": "3", "unit": "kg"}]})
+    'price eur: 40\n\nqty: 3 | kg\n\nkg'
+    """
+    text = "\n".join(_labelled_texts(value, "", ()))
+    if len(text) > MOST_CHECKED_CHARS:
+        raise ValueError(f"a check reads at most {MOST_CHECKED_CHARS:,} characters")
+    return text
+
+
+_KEY_BREAK = re.compile(r"[^\w€$£¥%°²³]+|_+|(?<=[a-z])(?=[A-Z])")
+_UNIT_KEY = re.compile(
+    r"unit|currenc|einheit|währung|devise|unidad|moneda|unità|valuta|eenheid|unidade|moeda|jednostk"
+    r"|walut|enhet|yksikkö|birim|единиц|валют|单位|單位|単位|货币|通貨|단위|통화|وحدة|عملة",
+    re.IGNORECASE,
+)
+
+
+def _labelled_texts(value: Any, label: str, units: Sequence[str]) -> Iterator[str]:
+    """Yield the texts of data, and its numbers with their key or the units next to them."""
+    if isinstance(value, Mapping):
+        named = [one for key, one in value.items() if _UNIT_KEY.search(str(key))]
+        units = [one for one in named if isinstance(one, str) and units_named(one)] or units
+        for key, held in value.items():
+            words = _KEY_BREAK.sub(" ", str(key)).strip()
+            yield from _labelled_texts(held, _DEGREES.get(words[-2:], words), units)
+    elif isinstance(value, list | tuple):
+        for held in value:
+            yield from _labelled_texts(held, label, units)
+    else:
+        for text in texts_in(value):
+            if not label or _NO_NUMBER.search(text) or not _HAS_DIGIT.search(text):
+                yield text
+                continue
+            has_unit = any(map(units_named, label.split()))
+            others = () if has_unit else units
+            lines = [f"{label}: {text} | {unit}\n" for unit in others] or [f"{label}: {text}\n"]
+            yield from lines  # with an empty one: a word below a number may be its unit
+
+
+_NO_NUMBER, _HAS_DIGIT = re.compile(r"[^\d.,+ \u00a0\u202f-]"), re.compile(r"\d")
+_DEGREES = {" c": "°C", " f": "°F"}
 _COUNTED_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|\w+(?:['\u2019.,:/@-]\w+)*")
 _SENTENCE_END = re.compile(
     r"(?<![.!?…])[.!?…]+[\"'\u201d\u2019»)\]]*(?=\s|$)|[\u3002\uff01\uff1f]+|\n{2,}"
@@ -402,19 +458,21 @@ def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
     numerals as well. A sign counts, and opposite words around it: rose and fell, at least and at
     most, before and after a day; so do the period (per month, per year) and the part of the day
     of a time. Per cent, a currency or a unit counts if both texts have one; percentage points are
-    no per cent. List numbers and citations such as [1] are ignored, and the number of a source's
-    item supports only what names the item. `within` is the share by which a number may differ,
-    such as 0.01 for rounded ones.
+    no per cent, and half the staff is not 50. An end of a range is no end of another one. List
+    numbers and citations such as [1] are ignored, and the number of a source's item supports only
+    what names the item. `within` is the share by which a number may differ, such as 0.01 for
+    rounded ones.
 
     >>> grounded("On 2024-05-03 it sold 1200 of 40.", source="3 May 2024: 1,200 sold.")
     'This is not in the source: 40. Use only what is in it.'
     """
-    answer, text = without_list_numbers("\n\n".join(texts_in(value))), text_of(source)
+    answer, text = without_list_numbers("\n\n".join(texts_in(value))), source_text(source)
     plain = without_item_numbers(text)
     missing = _unsupported_values(answer, plain, within)
-    if missing and plain != text:  # the number of an item supports only what names that item
-        values = _index_of(text, missing, within)
-        missing = [one for one in missing if not (_is_item(answer, one) and values.holds(one))]
+    items = [one for one in missing if _is_item(answer, one)] if plain != text else []
+    if items:  # the number of an item supports only what names that item
+        lacking = _missing_in(text, items, lambda said, one: True, within)
+        missing = [one for one in missing if one not in items or one in lacking]
     if not missing:
         return None
     names = list(dict.fromkeys(one.text for one in missing))
@@ -424,39 +482,65 @@ def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
 def _unsupported_values(answer: str, source: str, within: float) -> list[TextValue]:
     """Return the values of an answer that a source lacks, in order."""
     sought = [said for said in values_in(answer) if said.is_sure]
-    numbers = [*pairs_in(answer)]
-    pairs = [TextValue(one.text, one.start, one) for one in numbers]
-    values = _index_of(source, (*sought, *pairs), within)
-    turned = [
-        one.code
-        for one, pair in zip(numbers, pairs, strict=True)
-        if one.code and not values.holds(pair, within)
-    ]
-    if turned:
-        source = without_turned_scores(source, turned)
-        values = _index_of(source, (*sought, *pairs), within)
+    pairs = [TextValue(one.text, one.start, one) for one in pairs_in(answer)]
+    lost: set[int] = set()  # where scores are with which the source has the other side win
 
-    def sides_of(text: str, said: TextValue) -> frozenset[Side]:
-        return sides_at(text, said.bare[0], said.end, is_moment=said.is_moment)
-
-    def is_supported(said: TextValue) -> bool:
-        sides = sides_of(answer, said)
-        return any(
-            not sides or not contradicts(sides, sides_of(source, found))
-            for found in values.find(said, within)
+    def is_place_of(said: TextValue, one: TextValue, scale: float = 1.0) -> bool:
+        is_score = said in pairs or (said.number is not None and bool(said.number.code))
+        if is_score and is_opposite_result(answer, said, source, one):
+            lost.add(said.start)
+            return False
+        if said in pairs:
+            return True
+        if are_kinds_opposed(answer, said, source, one) or not has_unit_of(
+            source, one, said, scale
+        ):
+            return False
+        sides = _sides_of(answer, said)
+        return not is_in_other_range(answer, said, source, one) and (
+            not sides or not contradicts(sides, _sides_of(source, one))
         )
 
-    def is_in_pair(said: TextValue) -> bool:
+    def is_elsewhere(said: TextValue) -> bool:
+        """Return whether a pair supports a number, a score, or a caption's scale."""
         around = (one for one in pairs if one.start <= said.start and said.end <= one.end)
-        return any(values.holds(one, within) for one in around)
+        if any(one not in missing for one in around):
+            return True
+        number = said.number
+        if number is None or said.start in lost:
+            return False
+        return is_score_of(answer, number, source) or any(
+            not _missing_in(
+                source, [said.divided(scale)], partial(is_place_of, scale=scale), within
+            )
+            for scale in caption_scales(source)
+        )
 
-    missing = (said for said in sought if not (is_supported(said) or is_in_pair(said)))
-    return sorted(missing, key=lambda said: (said.start, said.text))
+    missing = _missing_in(source, (*sought, *pairs), is_place_of, within)
+    lacking = [one for one in missing if one not in pairs and not is_elsewhere(one)]
+    lacking += (TextValue(one.text, one.start, one) for one in wrong_scores_in(answer, source))
+    return sorted(lacking, key=lambda said: (said.start, said.text))
 
 
-def _index_of(source: str, sought: Sequence[TextValue], within: float) -> ValueIndex:
-    """Return an index in which values are found; those that may differ can have any digits."""
-    return value_index(source) if within else index_of(source, sought)
+def _sides_of(text: str, said: TextValue) -> frozenset[Side]:
+    return sides_at(text, said.bare[0], said.end, is_moment=said.is_moment)
+
+
+def _missing_in(
+    source: str,
+    sought: Sequence[TextValue],
+    is_place_of: Callable[[TextValue, TextValue], bool],
+    within: float,
+) -> list[TextValue]:
+    """Return the values that a source does not support; those that may differ have any digits."""
+    if not within:
+        return missing_in(source, sought, is_place_of)
+    values = value_index(source)
+    return [
+        said
+        for said in sought
+        if not any(is_place_of(said, one) for one in values.find(said, within))
+    ]
 
 
 def without_list_numbers(text: str) -> str:
@@ -534,7 +618,7 @@ def quotes(value: Any, source: Any) -> str | None:
     texts = texts_in(value, with_numbers=False)
     missing = [f'"{_short(one)}"' for one in texts if not index.find(one)]
     numbers = "\n\n".join(texts_in(value, with_texts=False))
-    lacking = _unsupported_values(numbers, index.text, 0.0) if numbers else []
+    lacking = _unsupported_values(numbers, source_text(source), 0.0) if numbers else []
     missing += dict.fromkeys(said.text for said in lacking)
     if not missing:
         return None

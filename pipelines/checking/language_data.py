@@ -22,9 +22,11 @@ _OTHER_MEANING = frozenset(
 )
 """Numbers that are words of other languages or names as well."""
 _LEAST_LATIN_CHARS = 4
-_SHORT_NUMBERS = frozenset(("iki", "üç", "beş", "dwa", "två", "dez"))
+_SHORT_NUMBERS = frozenset(("iki", "üç", "beş", "dwa", "två", "dez", "két", "öt"))
 _LEAST_JOINED_CHARS, _MOST_JOINED_CHARS = 7, 50
 _LEAST_PART_CHARS = 2
+_TEN_ADDED = ("ar", "he")
+"""Eight and ten are 18, not 80."""
 
 
 @lru_cache(maxsize=1)
@@ -98,7 +100,7 @@ def numbers_of(word: str) -> Mapping[str, tuple[int, ...]]:
     found = {}
     for language, values in _data()["numbers"].items():
         parts = _parts_of(word, values)
-        if len(parts) > 1 and _value_of_parts(parts) is not None:
+        if len(parts) > 1 and _value_of_parts(parts, language) is not None:
             found[language] = tuple(parts)
     return found
 
@@ -118,7 +120,7 @@ def _parts_of(word: str, values: Mapping[str, int]) -> list[int]:
     return best.get(len(word), [])
 
 
-def _value_of_parts(parts: Sequence[int]) -> int | None:
+def _value_of_parts(parts: Sequence[int], language: str = "") -> int | None:
     """Return the number that parts in a row are; None: they are several.
 
     >>> _value_of_parts([2, 1000, 20, 4]), _value_of_parts([5, 30]), _value_of_parts([3, 2])
@@ -131,8 +133,10 @@ def _value_of_parts(parts: Sequence[int]) -> int | None:
             current = 0
         elif part == 100 and 0 < current < 10:
             current *= 100
+        elif part == 10 and language in _TEN_ADDED and 0 < current < 10:
+            current += part
         elif part == 10 and 1 < current < 10:  # mươi, puluh
-            current += part if current == 0 else current * 9
+            current *= part
         elif (
             not current
             or part < 10 <= _place(current)
@@ -166,16 +170,31 @@ def number_at(words: Sequence[str], at: int) -> tuple[int, int, bool]:
             word = words[here]
             is_joined = bool(parts) and word[0] == "و"  # five-and twenty, in Arabic
             more = numbers_of(word[is_joined:]).get(language)
-            if more is None or _value_of_parts([*parts, *more]) is None:
+            if more is None or _value_of_parts([*parts, *more], language) is None:
                 break
             parts += more
             names.append(words[here])
-            value = _value_of_parts(parts) or 0
+            value = _value_of_parts(parts, language) or 0
             is_sure = value > 1 and any(map(_is_telling, names))
             is_sure = is_sure or (value > 20 and len(names) > 1)
             found = here - at + 1, value, is_sure
         best = max(best, found)
     return best
+
+
+def ordinal_of(word: str) -> int:
+    """Return the ordinal that a word in lower case is in some language; 0: none."""
+    return int(_data()["ordinals"].get(word, 0))
+
+
+def ordinal_at(words: Sequence[str], at: int) -> tuple[int, int]:
+    """Return how many words are one ordinal, and its value: двадцать третий, vigésimo terceiro."""
+    first = ordinal_of(words[at])
+    ten = first or max((value for value, *_ in numbers_of(words[at]).values()), default=0)
+    last = ordinal_of(words[at + 1]) if at + 1 < len(words) else 0
+    if 20 <= ten < 100 and ten % 10 == 0 < last < 10:
+        return 2, ten + last
+    return int(bool(first)), first
 
 
 def _is_telling(word: str) -> bool:

@@ -18,7 +18,14 @@ from typing import Literal, TypeAlias
 
 import regex
 
-from .language_data import ALSO, number_at, numbers_of, small_numbers
+from .language_data import (
+    ALSO,
+    number_at,
+    numbers_of,
+    ordinal_at,
+    ordinal_of,
+    small_numbers,
+)
 
 Language: TypeAlias = Literal["en", "de", "fr", "es", "it", "nl"]
 Role: TypeAlias = Literal["number", "hundred", "scale", "ordinal", "and", "twenty", "dozen"]
@@ -112,6 +119,8 @@ _ORDINALS: Mapping[Language, str] = {
 
 
 _OTHER_SCALES: Mapping[float, str] = {
+    12.0: "dozen dozens dutzend douzaine douzaines docena docenas dozzina dozzine dozijn dúzia "
+    "dúzias tuzin tuziny tuzinów дюжина дюжины дюжин düzine dussin",
     1e3: "tys tysiąc tysiące tysięcy tysiąca тыс тысяч тысячи тис тисяч тисячі tusen tusind "
     "tusinde bin tis"
     " bine bini binden binlik tysiącom тысячам tisíc tisíce mii ezer tuhatta ألف آلاف אלף हज़ार "
@@ -136,15 +145,20 @@ def _set_of(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-# Articles, pronouns and what orders sentences: seldom meant as a number.
+# Articles, pronouns, weekdays, third parties, what orders sentences: seldom meant as a number.
 _NEVER_SURE = _set_of(
     "neuf one ein eine einen einem einer eines eins un une uno una een één null nul zero zéro cero "
     "thousand thousands million millions billion billions hundreds dozens cents "
     "first second erste erster erstes ersten erstem premier première primero primera primo prima "
     "segundo segunda secondo seconda eerste tweede cuarto cuarta cuartos cuartas quarto quarta "
-    "quarti quarte zweite zweiter zweites zweiten zweitem vierte tercio décimo"
+    "quarti quarte zweite zweiter zweites zweiten zweitem vierte tercio décimo "
+    "quinta quintas sexta sextas terceiros terceiras trzecie trzecich trzecim trzecimi третьи "
+    "третьих третьим третьими треті третіх третім"
 )
 # What is a number in one language and something else in the others.
+_SHORT_BEFORE_UNITS = _set_of("sex sju tio fem tre nio ni ti syv hat tíz öt šest pět pet")
+"""Numbers of three letters or so, which are other words as well: they count before a unit."""
+_TURKISH_LINE = re.compile(r"hat (?:gün|ay|yıl|saat|hafta|dakika)", re.IGNORECASE)
 _ONLY_IN: Mapping[str, frozenset[Language]] = {
     "once": frozenset(("es",)), "due": frozenset(("it",)), "cent": frozenset(("fr",)),
     "elf": frozenset(("de", "nl")), "sei": frozenset(("it",)), "otto": frozenset(("it",)),
@@ -200,7 +214,7 @@ def spelled_numbers_in(text: str, whole: str = "") -> Iterator[SpelledNumber]:
     [[14.0], [105.0]]
     """
     table = _word_table()
-    every = [(found.start(), found.end(), found[0].casefold()) for found in _LETTERS.finditer(text)]
+    every = [(found.start(), found.end(), _lower(found[0])) for found in _LETTERS.finditer(text)]
     others = list(_more_numbers(text, every))
     yield from others
     ends = {place for one in others for place in range(one.start, one.end)}
@@ -212,35 +226,61 @@ def spelled_numbers_in(text: str, whole: str = "") -> Iterator[SpelledNumber]:
     languages = languages_of(whole or text)
     at = 0
     while at < len(words):
-        best: tuple[int, tuple[float, ...], Language, bool] | None = None
-        for language in _meanings(words[at][2]):
-            n_words, values, is_ordinal = _read_number(text, words, at, language)
-            # Where several languages read as much, the text's own one comes first.
-            if n_words and (
-                best is None
-                or n_words > best[0]
-                or (n_words == best[0] and language in languages and best[2] not in languages)
-            ):
-                best = n_words, values, language, is_ordinal
-        if best is None:
-            at += 1
-            continue
-        n_words, values, language, is_ordinal = best
-        start, end = words[at][0], words[at + n_words - 1][1]
-        is_sure = n_words > 1 or _is_sure(words[at][2], languages)
-        is_one = language == "en" and _ONE_BEFORE.search(text, max(0, start - 4), start)
-        is_sure = (is_sure or bool(is_one)) and not _DUTCH_TEN.match(text, start)
-        is_sure = is_sure and not (is_ordinal and _is_share(text, start, end))
-        is_sure = is_sure or (is_ordinal and _PART_OF_YEAR.match(text, end) is not None)
-        yield SpelledNumber(start, end, frozenset(values), is_ordinal, is_sure)
-        at += n_words
+        number = _longest_number(text, words, at, languages)
+        if number is not None:
+            yield _spelled(text, words, at, number, languages)
+        at += number[0] if number is not None else 1
+
+
+_Reading: TypeAlias = tuple[int, tuple[float, ...], bool, Language]
+"""How many words a number has, its values, whether it is an ordinal, and its language."""
+
+
+def _longest_number(
+    text: str, words: list[tuple[int, int, str]], at: int, languages: frozenset[Language]
+) -> _Reading | None:
+    """Read a number; where several languages read as much, the text's own one comes first."""
+    best: _Reading | None = None
+    for language in _meanings(words[at][2]):
+        n_words, values, is_ordinal = _read_number(text, words, at, language)
+        if n_words and (
+            best is None
+            or n_words > best[0]
+            or (n_words == best[0] and language in languages and best[3] not in languages)
+        ):
+            best = n_words, values, is_ordinal, language
+    return best
+
+
+def _spelled(
+    text: str,
+    words: list[tuple[int, int, str]],
+    at: int,
+    number: _Reading,
+    languages: frozenset[Language],
+) -> SpelledNumber:
+    n_words, values, is_ordinal, language = number
+    start, end = words[at][0], words[at + n_words - 1][1]
+    is_sure = n_words > 1 or _is_sure(words[at][2], languages)
+    is_one = language == "en" and _ONE_BEFORE.search(text, max(0, start - 4), start)
+    is_sure = (is_sure or bool(is_one)) and not _DUTCH_TEN.match(text, start)
+    is_part = is_ordinal and n_words == 1 and values[0] <= _MOST_SHARE
+    is_sure = is_sure and not (is_part and _is_share(text, start, end))
+    is_sure = is_sure or (is_ordinal and _PART_OF_YEAR.match(text, end) is not None)
+    return SpelledNumber(start, end, frozenset(values), is_ordinal, is_sure)
+
+
+def _lower(word: str) -> str:
+    return word.replace("İ", "i").casefold()
 
 
 def _more_numbers(text: str, words: list[tuple[int, int, str]]) -> Iterator[SpelledNumber]:
     """Yield the numbers in words of the languages without a grammar here."""
     names = [name for _, _, name in words]
     table = _word_table()
-    candidates = {name for name in {*names} if name not in table and numbers_of(name)}
+    candidates = {
+        name for name in {*names} if name not in table and (numbers_of(name) or ordinal_of(name))
+    }
     last = 0
     for at, (start, _, name) in enumerate(words):
         if at < last or name not in candidates:
@@ -250,8 +290,17 @@ def _more_numbers(text: str, words: list[tuple[int, int, str]]) -> Iterator[Spel
             if not _JOIN.fullmatch(text, words[here - 1][1], words[here][0]):
                 break
             row.append(names[here])
+        n_ordinal, ordinal = ordinal_at(row, 0)
+        if n_ordinal:
+            last = at + n_ordinal
+            is_sure = ordinal > 2 and name not in _NEVER_SURE
+            values = frozenset((float(ordinal),))
+            yield SpelledNumber(start, words[last - 1][1], values, True, is_sure)
+            continue
         n_words, value, is_sure = number_at(row, 0)
-        if is_sure or (value == 1 and n_words == 1):  # one may be an article
+        is_before_unit = value == n_words == 1 or (n_words == 1 and name in _SHORT_BEFORE_UNITS)
+        is_before_unit = is_before_unit and not _TURKISH_LINE.match(text, start)
+        if is_sure or is_before_unit:  # one may be an article, six another word
             last = at + n_words
             end = words[last - 1][1]
             values = frozenset((float(value),))
@@ -265,6 +314,7 @@ def _is_sure(word: str, languages: frozenset[Language]) -> bool:
     return word not in _NEVER_SURE
 
 
+@lru_cache(maxsize=1)
 def languages_of(text: str) -> frozenset[Language]:
     """Guess the languages of a text by its most common words; none where nothing speaks for one."""
     counts = dict.fromkeys(_COMMON, 0)
@@ -278,10 +328,12 @@ def languages_of(text: str) -> frozenset[Language]:
 
 def scale_at(text: str, at: int) -> tuple[int, tuple[float, ...]]:
     """Return where a scale (`million`, `Tsd.`) ends that follows digits, and what it may be."""
-    found = _SCALE.match(text, at)
+    found = SCALE.match(text, at) if _MAYBE_SCALE.match(text, at) else None
     if found is None:
         return at, (1.0,)
-    return found.end(), tuple(sorted({value for _, value in _scales()[found[1].casefold()]}))
+    name = found[1].replace("İ", "i").casefold()
+    values = {value for _, value in _scales().get(name, ())}
+    return (found.end(), tuple(sorted(values))) if values else (at, (1.0,))
 
 
 def _read_number(
@@ -404,6 +456,8 @@ _SHARE_AFTER = re.compile(
     re.IGNORECASE,
 )
 
+
+_MOST_SHARE = 12  # what is written `a twelfth of`
 
 _PART_OF_YEAR = re.compile(
     r"\s(?:quarter|quartal|trimest|kwarta|semest|half[- ]?year|halbjahr|halfjaar)", re.IGNORECASE
@@ -612,10 +666,14 @@ def _scales() -> Mapping[str, list[tuple[Language, float]]]:
     return scales
 
 
-_SCALE = re.compile(
+SCALE = re.compile(
     rf"[^\S\n]?\n?(?:de[^\S\n])?({'|'.join(sorted(_scales(), key=len, reverse=True))})\b\.?",
     re.IGNORECASE,
 )
+_MAYBE_SCALE = re.compile(
+    rf"[^\S\n]?\n?[d{re.escape(''.join({one[0] for one in _scales()}))}]", re.IGNORECASE
+)
+"""What a scale begins with: to try all of them takes 10 µs, and most numbers have none."""
 
 
 @lru_cache(maxsize=16384)
@@ -633,6 +691,66 @@ def numbers_at_words(text: str) -> Sequence[tuple[int, float]]:
             n_words, values, _ = _read_number(text, words, at, language)
             found.update(((start, value), None) for value in values[: n_words and None])
         n_words, value, is_sure = number_at(names, at)
-        is_one = value == n_words == 1
+        is_one = value == n_words == 1 or (n_words == 1 and name in _SHORT_BEFORE_UNITS)
         found.update([((start, float(value)), None)] if is_sure or is_one else ())
+        n_words, value = ordinal_at(names, at)
+        found.update([((start, float(value)), None)] if n_words else ())
     return tuple(found)
+
+
+HAN_SCALES = {
+    "十": 10, "百": 100, "千": 1000, "万": 10_000, "萬": 10_000, "亿": 10**8, "億": 10**8,
+    "만": 10_000, "억": 10**8, "천": 1000, "백": 100, "십": 10,
+}  # fmt: skip
+HAN_DIGITS = {sign: value for value, sign in enumerate("零一二三四五六七八九")}
+HAN_DIGITS |= {"\u3007": 0, "两": 2, "兩": 2}
+_FINANCIAL = "壹贰貳叁參肆伍陆陸柒捌玖拾佰仟"
+_PLAIN = str.maketrans(_FINANCIAL, "一二二三三四五六六七八九十百千")
+_FINANCIAL_NUMBER = re.compile(f"[{_FINANCIAL}零〇万萬亿億]{{2,}}")
+
+
+def with_plain_numerals(text: str) -> str:
+    """Convert Chinese numerals of contracts and cheques; one by itself is part of other words.
+
+    >>> with_plain_numerals("叁万伍仟捌佰元, 队伍")
+    '三万五千八百元, 队伍'
+    """
+    return _FINANCIAL_NUMBER.sub(lambda found: found[0].translate(_PLAIN), text)
+
+
+HAN_NUMBER = re.compile(r"(百分之)?([零〇一二两兩三四五六七八九十廿卅百千万萬亿億]+)")
+
+
+def han_numbers_in(text: str) -> Iterator[tuple[int, float]]:
+    """Yield offset and value of what may be a number in Chinese numerals."""
+    for found in HAN_NUMBER.finditer(text):
+        yield found.start(), han_value(found[2])
+
+
+def han_value(signs: str) -> float:
+    """Parse Chinese numerals, by place or digit by digit.
+
+    >>> han_value("三百"), han_value("二〇二四"), han_value("一亿二千万")
+    (300.0, 2024.0, 120000000.0)
+    """
+    if len(signs) > 1 and all(sign in HAN_DIGITS for sign in signs):
+        return float("".join(str(HAN_DIGITS[sign]) for sign in signs))
+    total, section, digit = 0, 0, 0
+    for sign in signs.replace("廿", "二十").replace("卅", "三十"):
+        if sign in HAN_DIGITS:
+            digit = HAN_DIGITS[sign]
+            continue
+        scale = HAN_SCALES[sign]
+        if scale >= 10_000:
+            group = section + digit
+            total = (total + group) * scale if scale == 10**8 else total + (group or 1) * scale
+            section = 0
+        else:
+            section += (digit or 1) * scale
+        digit = 0
+    return float(total + section + digit)
+
+
+def plain_number(text: str) -> int:
+    """Parse digits or Chinese numerals."""
+    return int(text) if text.isdecimal() else int(han_value(text))

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from .codes import (
     CENTURY,
@@ -19,24 +21,50 @@ from .codes import (
     PREFIX,
     VERSION_BEFORE,
     grouped_codes_in,
+    is_after_noun,
+    is_numbered,
     letter_code,
     roman_numerals_in,
 )
 from .number_words import (
+    HAN_DIGITS,
+    HAN_NUMBER,
+    HAN_SCALES,
+    SCALE,
     SpelledNumber,
+    han_value,
     hours_in_words,
     numbers_at_words,
     scale_at,
     spelled_numbers_in,
+    with_plain_numerals,
 )
-from .units import NO_UNIT, PERCENT, Unit, units_after, units_before
-from .value_words import NO_DIRECTION, Direction, DirectionWords, shares_in, time_bound
+from .units import (
+    CURRENCIES,
+    NO_UNIT,
+    NOT_TIMES,
+    PERCENT,
+    TIMES,
+    Unit,
+    is_money,
+    is_side,
+    units_after,
+    units_before,
+)
+from .value_words import (
+    AND_HALF,
+    FROM_BEFORE,
+    NO_DIRECTION,
+    Direction,
+    DirectionWords,
+    halves_in,
+    shares_in,
+    time_bound,
+)
 
 _SPACES = "\u00a0\u202f\u2009"
 _GROUPS = "'\u2019" + _SPACES + " "
 _DECIMAL = re.compile(r"[0-9]+\.[0-9]+")
-_SPACED_DIGITS = re.compile(r"(?<=\s)[0-9]+(?![^\W_])")
-_NAME_BEFORE = re.compile(rf"(?<![^\W_])({LETTER}{{1,12}})\.?[^\S\n]\Z")
 _NAME_CHARS = 16
 _BODY = re.compile(
     rf"(?<![^\W_\u3040-\u9fff\uac00-\ud7af])(?:"
@@ -45,34 +73,44 @@ _BODY = re.compile(
     r"|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}(?![0-9])(?:\.[0-9]+)?"  # lakhs and crores
     r"|(?<![0-9])[0-9]+(?:[.,][0-9]+)?|(?<![0-9])\.[0-9]+)(?:[eE][+-]?[0-9]{1,2}(?![^\W_]))?"
 )
+_MAYBE_SCALE = re.compile(r"[^\S\n]?[kmbt](?![^\W_])", re.IGNORECASE)
 _SHORT_SCALES = {"k": 1e3, "K": 1e3, "M": 1e6, "m": 1e6, "B": 1e9, "b": 1e9, "T": 1e12}
 _SHORT_SCALE = re.compile(r"[^\S\n]?([kKmMbBT])(?![^\W_])")
 _VULGAR = re.compile(r"(?:(?<![0-9])([0-9]{1,4})[^\S\n]?)?([½¼¾⅓⅔⅛⅜⅝⅞⅕⅖⅗⅘⅙⅚])")
 _FRACTION = re.compile(
     r"(?<![0-9/.,])(?:([0-9]{1,2})[^\S\n])?([0-9]{1,2})[/\u2044]([0-9]{1,3})(?![0-9/])"
 )
-_HAN_SCALES = {
-    "十": 10,
-    "百": 100,
-    "千": 1000,
-    "万": 10_000,
-    "萬": 10_000,
-    "亿": 10**8,
-    "億": 10**8,
-    "만": 10_000,
-    "억": 10**8,
-}
-_HAN_DIGITS = {sign: value for value, sign in enumerate("零一二三四五六七八九")}
-_HAN_DIGITS |= {"\u3007": 0, "两": 2, "兩": 2}
-_HAN = re.compile(r"(百分之)?([零〇一二两兩三四五六七八九十百千万萬亿億]+)")
-_HAN_AFTER = re.compile(r"[^\S\n]?([十百千万萬亿億만억]+)")
-_HAN_PART = re.compile(r"([0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?)([億亿억万萬만千]?)[^\S\n]?")
+_HAN_RING = re.compile("(?<=[〇一二三四五六七八九])○(?=[〇○一二三四五六七八九])")
+_HAN_AFTER = re.compile(r"[^\S\n]?([十百千万萬亿億십백천만억]+)")
+_HAN_PART = re.compile(
+    r"([0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?)([億亿억]|[十百千십백천]?[万萬만]|[千천백])?[^\S\n]?"
+)
 _HAN_MIXED = re.compile(
-    rf"(?<![0-9,.])(?:{_HAN_PART.pattern.replace('?)[^', ')[^')})+"
+    rf"(?<![0-9,.])(?:{_HAN_PART.pattern.replace(')?[^', ')[^')})+"
     r"(?:(?:[0-9],[0-9]{3}|[0-9]{1,4}(?!,[0-9]))(?![0-9万萬만億亿억千]))?"
 )
-_TURKISH_THOUSANDS = re.compile(r"(?<![\d.,])([0-9]{1,3}) bin ([0-9]{1,3})(?![\d.,]*\d)")
-_HUNDREDTHS = re.compile(
+DIGIT_NEXT = r"(?= [$€£¥]?\d)"
+RANGE_TO = (
+    r"(?:[^\S\n]?(?:[-\u2010-\u2015~〜～至到]|から|에서|부터)[^\S\n]?"
+    r"|[^\S\n](?:to|till?|until|through|bis(?: zu[mr]?)?|(?:à|aux?|al?|ao|do)"
+    + DIGIT_NEXT
+    + r"|até|hasta|fino a|tot(?: en met)?|t/m|до|по|إلى|الى|حتى|ile{})[^\S\n])[$€£¥]?"
+)
+RANGE_AND = "|(?P<and>and|und|et|y|e|en|i|и|و|ve|och|og)"
+BETWEEN = re.compile(
+    r"(?<!\w)(?:between|zwischen|entre|tra|fra|tussen|(?:po)?między|между|بين|mellan|mellem|mellom)\s"
+    r"(?:the\s|les\s|las?\s|los\s|den\s)?[$€£¥]?(?P<first>[^.;:\n]{0,24})\Z",
+    re.IGNORECASE,
+)
+_RANGE_SCALE = re.compile(
+    rf"{RANGE_TO.format(RANGE_AND)}(?:(?P<digits>[0-9]+(?:[.,][0-9]+)*)"
+    rf"|(?P<word>(?:{LETTER}+[ -]){{0,2}}?{LETTER}+))"
+    rf"(?={SCALE.pattern}|[万萬亿億만억]|[^\S\n]?[kmbt](?![^\W_]))",
+    re.IGNORECASE,
+)
+"""After the first number of a range, when only the last one is written with a scale."""
+TURKISH_THOUSANDS = re.compile(r"(?<![\d.,])([0-9]{1,3}) bin ([0-9]{1,3})(?![\d.,]*\d)")
+HUNDREDTHS = re.compile(
     r"(?<![\w.,])([0-9]{1,6})[^\S\n]?(?:€|euros?|zł|m)(?:[^\S\n](?:e|et|y|con|und|and|en|i))?[^\S\n]"
     r"([0-9]{2})(?=[^\S\n]?(?:[.,;:!?)\n]|\Z)(?![0-9])|\s(?:e|et|und|y|i|and|en|groß|hoch|lang)\b)",
     re.IGNORECASE,
@@ -118,8 +156,9 @@ _WORD_BEFORE = re.compile(r"[^\W\d_]{2}[^\S\n]?\Z")
 _PROSE_AFTER = re.compile(r"[.,;:]|[^\S\n](?![\d(|])[^\s]")
 """Of an amount in parentheses that explains the words before it."""
 _CENTS = re.compile(r"\d[.,]\d\d(?!\d)")
-_TWICE = re.compile(r"\b(?:both|pair|couple|beide[nr]?|paar)\b", re.IGNORECASE)
-_ORDINAL_MARK = re.compile(r"(?:st|nd|rd|th|er|ère|e|º|ª|de|ste)(?!\w)|\.(?!\d)")
+_ORDINAL_MARK = re.compile(
+    r"(?:st|nd|rd|th|er|ère|e|º|ª|de|ste|-?[йяюе]|-(?:ый|ий|ой|ая|ое|ую|го|му|ом|ми|ым|ых|та|ша|га))(?!\w)|\.(?!\d)"
+)
 _CENTURY_AFTER = re.compile(rf"\.[^\S\n]?{CENTURY}(?!\w)", re.IGNORECASE)
 _ORDINAL_BEFORE = re.compile(r"\b(?:am|vom|zum|der|dem|den|bis)[^\S\n]\Z", re.IGNORECASE)
 
@@ -161,6 +200,8 @@ class Number:
     written: str = ""
     """Its digits, where it may be a version."""
     roman: int = 0
+    is_share: bool = False
+    """Its per cent are those of a part in words: half the staff may be 50 %, and is not 50."""
 
     def agrees(self, other: Number) -> bool:
         """Return whether the signs and directions of two equal numbers may be the same."""
@@ -189,6 +230,7 @@ def with_ascii_digits(text: str) -> str:
     """
     if text.isascii():
         return text
+    text = with_plain_numerals(_HAN_RING.sub("〇", text))
     text = _ARABIC_MARK.sub(lambda found: "." if found[0] == "\u066b" else ",", text)
     return re.sub(r"(?![0-9])\d", lambda found: str(unicodedata.decimal(found[0])), text)
 
@@ -198,6 +240,8 @@ _OF_UNIT = re.compile(
     r"[^\S\n-]?-?(?:(?:of )?an? |of |de |d['\u2019]|di |do |van een |een |uma? |un |['\u2019])?",
     re.IGNORECASE,
 )
+_JOINED_SCALE = re.compile(r"(?<=\w)(?:milli|милли|тысяч)\w+\Z", re.IGNORECASE)
+"""Viertelmillion, полмиллиона."""
 _ARABIC_MARK = re.compile(r"(?<=\d)[\u066b\u066c](?=\d)")
 
 
@@ -233,23 +277,26 @@ def numbers_in(
     [('1,200', [1.2, 1200.0]), ('3 m', [3.0, 3000000.0])]
     """
     rest = Untaken(text)
-    yield from _codes_in(text, rest)
+    yield from _codes_in(text, rest, fits)
     words = DirectionWords(lower_case(text))
-    has_halves = _blank_added_halves(text, rest)
+    halves = _blank_added_halves(text, rest)
     for numbers in (_digit_fractions_in, _of_han_scales, _of_halves, _lasting_in, _shares_in):
         for number in numbers(text, rest.text, words):
             yield number
             rest.take(number.start, number.end)
     for found in _BODY.finditer(rest.text):
-        is_halved = has_halves and _has_half_after(text, found.end())
-        if fits is not None and not (is_halved or fits(found[0])):
+        if fits is not None and not (_has_half_after(halves, found.end()) or fits(found[0])):
             rest.take(found.start(), _end_of_scale(text, found.end()))
             continue
         number = _of_digits(text, found, words)
         yield number
         rest.take(found.start(), number.end)
     for spelled in spelled_numbers_in(rest.text, whole):
-        if fits is None or _may_fit(text, spelled, fits):
+        if (
+            fits is None
+            or _has_half_after(halves, spelled.end)
+            or any(fits(f"{value:.15g}") for value in spelled.values)
+        ):
             number = _of_words(text, spelled, words)
             if not (spelled.is_article and all(one.unit == NO_UNIT for one in number.readings)):
                 yield number
@@ -257,21 +304,69 @@ def numbers_in(
         yield replace(number, direction=words.of(number.start, number.end))
 
 
-def _may_fit(text: str, spelled: SpelledNumber, fits: Callable[[str], bool]) -> bool:
-    """Return whether a number in words, or that and a half, may have the digits looked for."""
-    return _has_half_after(text, spelled.end) or any(
-        fits(f"{value:.15g}") for value in spelled.values
-    )
-
-
-def _has_half_after(text: str, end: int) -> bool:
+def _has_half_after(halves: Sequence[int], end: int) -> bool:
     """Return whether a half may belong to a number, also behind its unit: 3 hours and a half."""
-    return AND_HALF.search(text, end, end + _MOST_BEFORE_CHARS) is not None
+    at = bisect_left(halves, end)
+    return at < len(halves) and halves[at] < end + _MOST_BEFORE_CHARS
 
 
 def _end_of_scale(text: str, at: int) -> int:
+    if text[at : at + 1] in NO_SCALE:
+        return at
     han = _HAN_AFTER.match(text, at)
     return han.end() if han is not None else scale_at(text, at)[0]
+
+
+def is_scaled(text: str, at: int) -> bool:
+    """Return whether a scale may be after a number, such as million or k, or after a range."""
+    return _end_of_scale(text, at) > at or any(
+        pattern.match(text, at) for pattern in (_MAYBE_SCALE, _RANGE_SCALE)
+    )
+
+
+def _range_scales(
+    text: str, start: int, end: int, values: Sequence[float], *, is_money: bool
+) -> tuple[float, ...]:
+    """Return by what a number without a scale may be multiplied: `2 to 3 million`.
+
+    Not of a year or of what only names, nor where the range falls: bus 2 to 3 million people.
+    """
+    found = _RANGE_SCALE.match(text, end)
+    if found is None or (found["and"] and not _is_between(text, start)):
+        return (1.0,)
+    in_words = numbers_at_words((found["word"] or "").casefold())
+    last = [*number_values(found["digits"])] if found["digits"] else [one for _, one in in_words]
+    is_joined = len(last) > 1 and found["word"] and last[-1] >= 100 > 10 * min(values)
+    is_from = FROM_BEFORE.search(text, max(0, start - 16), start) is not None
+    is_rising = bool(last) and (is_from or min(values) < max(last))
+    if (
+        is_joined
+        or not is_rising
+        or _PLAIN_YEAR.fullmatch(text, start, end)
+        or is_numbered(text, start)
+    ):
+        return (1.0,)
+    short = _SHORT_SCALE.match(text, found.end())
+    if short:
+        is_word = short[0] != short[1] and text[short.end() : short.end() + 1] == "."
+        is_sure = _is_sure_scale(short, (NO_UNIT,) if is_money else ())
+        return (1.0, _SHORT_SCALES[short[1]]) if is_sure and not is_word else (1.0,)
+    after, scales = _scale_after(text, found.end())
+    return (1.0,) if _HYPHEN.match(text, after) else (1.0, *scales)
+
+
+def _is_between(text: str, at: int) -> bool:
+    found = BETWEEN.search(text, max(0, at - 40), at)
+    if found is None or is_after_noun(text, found.start()):
+        return False
+    return found["first"].strip() in ("", *CURRENCIES)
+
+
+_PLAIN_YEAR = re.compile("[12][0-9]{3}")
+NO_SCALE = frozenset(",;:|()")
+"""Signs after a number behind which there is no scale or unit of it."""
+_HYPHEN = re.compile(r"[-\u2010\u2011]\w")
+"""After the scale of what only describes: million-euro losses."""
 
 
 def _digit_fractions_in(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
@@ -287,17 +382,17 @@ def _digit_fractions_in(text: str, rest: str, words: DirectionWords) -> Iterator
 
 def _of_han_scales(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
     """Yield numbers of several scales: 1億2000万, 1万3500, 3 euro e 60, in Turkish 102 bin 656."""
-    for found in _HUNDREDTHS.finditer(rest):
+    for found in HUNDREDTHS.finditer(rest):
         value = rounded(int(found[1]) + int(found[2]) / 100)
         units, _ = units_after(text, found.end(1))
         readings = frozenset(NumberReading(value, unit) for unit in units)
         yield Number(found[0], *found.span(), readings, direction=words.of(*found.span()))
-    for found in _TURKISH_THOUSANDS.finditer(rest):
+    for found in TURKISH_THOUSANDS.finditer(rest):
         value = 1000.0 * int(found[1]) + int(found[2])
         yield _number_at(text, *found.span(), (value,), words)
     for found in _HAN_MIXED.finditer(rest):
         parts = [
-            float(digits.replace(",", "")) * _HAN_SCALES.get(scale, 1)
+            float(digits.replace(",", "")) * prod(map(HAN_SCALES.__getitem__, scale))
             for digits, scale in _HAN_PART.findall(found[0])
         ]
         end = found.start() + len(found[0].rstrip())
@@ -314,6 +409,7 @@ HALF_WORD = re.compile(
 )
 """One and a half in one word, and the like: anderthalb, viereinhalb, drieënhalf."""
 
+_HALF_WORD_HINT = re.compile("pół|hal[bfv]|полт|полут|másf|puolit|půld|buçuk", re.IGNORECASE)
 _ARABIC_DUAL = re.compile(
     r"(?<!\w)[وفبلك]?(?:ال)?(?:(?P<n>يوم|[أا]سبوع|شهر|عام)|(?P<f>ثاني|دقيق|ساع|سن)ت)(?:ين|ان)(?!\w)"
 )
@@ -322,12 +418,14 @@ ADDED_HALF = re.compile("halv|половиной|buçuk|ونصف")
 _HAN_AND_HALF = re.compile("(?<![一二两兩三四五六七八九十])([一二两兩三四五六七八九十])[个個]半")
 
 
+_LASTING_KINDS = (
+    "(?P<month>monatig|miesięczn|месячн|mesečn|měsíčn)|(?P<year>jährig|letni|roczn|летн)"
+    "|(?P<week>wöchig|tygodniow|недельн|týdenn)|(?P<day>tägig|dniow|дневн|denn)"
+    "|(?P<hour>stündig|godzinn|часов)"
+)
+_LASTING_HINT = re.compile(_LASTING_KINDS)
 _LASTING = re.compile(
-    r"(?<!\w)(?P<n>[^\W\d_]{2,12}?)"
-    r"(?:(?P<month>monatig|miesięczn|месячн|mesečn|měsíčn)|(?P<year>jährig|letni|roczn|летн)"
-    r"|(?P<week>wöchig|tygodniow|недельн|týdenn)|(?P<day>tägig|dniow|дневн|denn)"
-    r"|(?P<hour>stündig|godzinn|часов))\w{0,4}(?!\w)",
-    re.IGNORECASE,
+    rf"(?<!\w)(?P<n>[^\W\d_]{{2,12}}?)(?:{_LASTING_KINDS})\w{{0,4}}(?!\w)", re.IGNORECASE
 )
 """Of so many months and the like, in one word: dreimonatig, dwumiesięczny, трёхдневный."""
 _STEMS: Mapping[str, int] = {
@@ -339,15 +437,15 @@ _STEMS: Mapping[str, int] = {
 
 
 def _lasting_in(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
-    """Yield the numbers of adjectives; an answer's are not looked for."""
-    for found in _LASTING.finditer(rest):
+    """Yield the numbers of adjectives."""
+    for found in _LASTING.finditer(rest) if _LASTING_HINT.search(lower_case(rest)) else ():
         name = found["n"].casefold()
         value = _STEMS.get(name) or hours_in_words().get(name, 0)
         if value > 1:
             units, _ = units_after(f" {found.lastgroup}", 0)
             readings = frozenset(NumberReading(float(value), unit) for unit in units)
             direction = words.of(*found.span())
-            yield Number(found[0], *found.span(), readings, is_sure=False, direction=direction)
+            yield Number(found[0], *found.span(), readings, direction=direction)
 
 
 def is_half_word(word: str) -> bool:
@@ -363,7 +461,7 @@ def _of_halves(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
         readings = frozenset(NumberReading(2.0, unit) for unit in units)
         direction = words.of(*found.span())
         yield Number(found[0], *found.span(), readings, direction=direction)
-    for found in HALF_WORD.finditer(rest):
+    for found in HALF_WORD.finditer(rest) if _HALF_WORD_HINT.search(rest) else ():
         whole = hours_in_words().get(found["n"].casefold(), 0) if found["n"] else 1
         if whole:
             yield _number_at(text, *found.span(), (whole + 0.5,), words)
@@ -381,29 +479,61 @@ def _of_words(text: str, spelled: SpelledNumber, words: DirectionWords) -> Numbe
         )  # fmt: skip
     number = _number_at(text, start, end, tuple(spelled.values), words)
     is_amount = any(one.unit != NO_UNIT and one.value > 1 for one in number.readings)
+    is_amount = is_amount or (_is_long_time(number) and not _is_when(text, number))
     return replace(number, is_sure=is_sure or is_amount, is_ordinal=False)
+
+
+def _is_long_time(number: Number) -> bool:
+    """Return whether it is a week, a month or a year: of these, one is no mere article."""
+    units = {one.unit for one in number.readings}
+    return any(one.dimension == "month" or one == _WEEK for one in units)
+
+
+def _is_when(text: str, number: Number) -> bool:
+    """Return whether it says when something was, or how often: a year ago, later, `jeden Monat`."""
+    start, end = number.start, number.end
+    return (
+        number.direction.order != 0
+        or _AGO_AFTER.match(text, end) is not None
+        or _AGO_BEFORE.search(text, max(0, start - _NAME_CHARS), start) is not None
+        or text[start : start + 5].casefold() == "jeden"
+    )
+
+
+_WEEK = Unit("second", 604800)
+_AGO_AFTER = re.compile(
+    r"[^\S\n](?:ago|fa|geleden|temu|назад|atrás|siden|sedan|sonra|önce)(?!\w)", re.IGNORECASE
+)
+_AGO_BEFORE = re.compile(r"(?<!\w)(?:hace|il y a|há)[^\S\n]\Z", re.IGNORECASE)
 
 
 def _shares_in(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
     """Yield fractions and multiples in words; of those, doubled is more by 100 per cent as well."""
     for start, end, share, is_sure in shares_in(lower_case(rest)):
         percent = 100 * (share - 1 if share >= 2 else share)
-        readings = {NumberReading(rounded(share)), NumberReading(rounded(percent), PERCENT)}
-        of = _OF_UNIT.match(text, end)
+        bare = NumberReading(share, TIMES) if share >= 2 else NumberReading(rounded(share))
+        readings = {bare, NumberReading(rounded(percent), PERCENT)}
+        joined = _JOINED_SCALE.search(text, start, end)
+        of = _OF_UNIT.match(text, joined.start() if joined else end)
+        if of and share < 1 and scale_at(text, of.end())[0] > of.end():
+            yield _number_at(text, start, of.end(), (share,), words)
+            continue
         units, last = units_after(text, of.end()) if of and share < 1 else ((), end)
-        if units and units[0].dimension not in _NOT_HALVED:
+        is_share = not units or units[0].dimension in _NOT_HALVED
+        if not is_share:
             readings = {NumberReading(rounded(share), unit) for unit in units}
             end = last
         yield Number(
             text[start:end], start, end, frozenset(readings), is_sure=is_sure,
-            direction=words.of(start, end),
+            direction=words.of(start, end), is_share=is_share,
         )  # fmt: skip
 
 
-def _codes_in(text: str, rest: Untaken) -> Iterator[Number]:
+def _codes_in(text: str, rest: Untaken, fits: Callable[[str], bool] | None) -> Iterator[Number]:
     """Yield codes of several groups of digits, Roman numerals, and codes with letters."""
     for start, end, code in grouped_codes_in(text):
-        yield Number(text[start:end], start, end, frozenset(), code=code)
+        if fits is None or fits(text[start:end]):
+            yield Number(text[start:end], start, end, frozenset(), code=code)
         rest.take(start, end)
     for start, end, value in roman_numerals_in(text):
         name = f"roman{value}"
@@ -412,74 +542,17 @@ def _codes_in(text: str, rest: Untaken) -> Iterator[Number]:
     for found in LETTER_CODE.finditer(rest.text):
         letters = letter_code(found[0])
         if letters is not None:
-            yield Number(found[0], *found.span(), _readings_of_code(found[0]), code=letters)
+            if fits is None or fits(found[0]):
+                readings = _readings_of_code(found[0])
+                yield Number(found[0], *found.span(), readings, code=letters)
             rest.take(*found.span())
         elif prefix := PREFIX.match(found[0]):
             rest.take(found.start(), found.start() + prefix.end())
 
 
-_LOOSE_WORDS = ((_TWICE, frozenset((NumberReading(2.0),))),)
-
-
 def lower_case(text: str) -> str:
     """Return a text in lower case and of the same length; searching that is five times faster."""
-    lower = text.lower()
-    return lower if len(lower) == len(text) else "".join(sign.lower()[0] for sign in text)
-
-
-_AGAINST = "to|zu|à|a|tegen|do|mot|til"
-_OUT_OF = r"out of(?: every| the)?|von(?: je)?|sur|su|de cada|em cada|op de|van de|na|av|из"
-_PAIR = re.compile(
-    rf"(?<![\w.,:/+-])(?:(?P<n>[0-9]{{1,3}})[^\S\n](?:{_OUT_OF})[^\S\n](?P<of>[0-9]{{1,3}})"
-    r"|(?<!from )(?<!von )(?<!vom )(?<!de )(?<!da )(?<!van )(?<!od )(?<!z )(?<!ze )(?<!с )(?<!от )"
-    rf"(?P<won>[0-9]{{1,2}})[^\S\n](?:{_AGAINST})[^\S\n](?P<lost>[0-9]{{1,2}}))"
-    r"(?![\w%]|[.,:/-]\w|[^\S\n][%€$£])"
-)
-OUT_OF = re.compile(rf"[0-9][^\S\n](?:{_OUT_OF})[^\S\n][0-9]")
-
-
-def pairs_in(text: str) -> Iterator[Number]:
-    """Yield what two numbers are together, where they may be: a share (7 out of 10), a score.
-
-    >>> [(one.code, len(one.readings)) for one in pairs_in("won 5 to 3, as did 7 out of 10")]
-    [('5-3', 0), ('', 2)]
-    """
-    for found in _PAIR.finditer(text):
-        if found["n"] and 0 < int(found["n"]) < int(found["of"]):
-            share = int(found["n"]) / int(found["of"])
-            readings = {NumberReading(rounded(share)), NumberReading(rounded(100 * share), PERCENT)}
-            yield Number(found[0], *found.span(), frozenset(readings), 0, is_sure=False)
-        elif found["won"] and int(found["won"]) > int(found["lost"]):
-            code = f"{found['won']}-{found['lost']}"
-            yield Number(found[0], *found.span(), frozenset(), 0, code=code, is_sure=False)
-
-
-def without_turned_scores(text: str, codes: Iterable[str]) -> str:
-    """Blank what has these scores the other way round: 3 to 5 says nothing of 5 to 3.
-
-    >>> without_turned_scores("It ended 3:5, after 3 hours.", ["5-3"])
-    'It ended    , after 3 hours.'
-    """
-    for code in codes:
-        won, _, lost = code.partition("-")
-        between = rf"(?:[^\S\n](?:{_AGAINST})[^\S\n]|[:\u2013-])"
-        turned = re.compile(rf"(?<![\w.,:]){lost}{between}{won}(?!\w|[.,:][0-9])", re.IGNORECASE)
-        text = turned.sub(lambda found: " " * len(found[0]), text)
-    return text
-
-
-def loose_numbers_in(text: str) -> Iterator[Number]:
-    """Yield what a source may also mean: halves and pairs, and codes such as `Section 5`."""
-    yield from pairs_in(text)
-    for pattern, readings in _LOOSE_WORDS:
-        for found in pattern.finditer(text):
-            yield Number(found[0], *found.span(), readings, 0, is_sure=False)
-    for digits in _SPACED_DIGITS.finditer(text):
-        name = _NAME_BEFORE.search(text, max(0, digits.start() - _NAME_CHARS), digits.start())
-        if name is not None:
-            start, end = name.start(), digits.end()
-            code = f"{name[1]}{digits[0]}".casefold()
-            yield Number(text[start:end], start, end, frozenset(), code=code, is_sure=False)
+    return text.replace("İ", "i").lower()
 
 
 def _readings_of_code(text: str) -> frozenset[NumberReading]:
@@ -506,6 +579,26 @@ def _of_digits(text: str, found: re.Match[str], words: DirectionWords) -> Number
     return _number_at(text, found.start(), found.end(), tuple(number_values(body)), words, parts)
 
 
+def _scale_after(text: str, at: int) -> tuple[int, tuple[float, ...]]:
+    after, scales = scale_at(text, at)
+    han = _HAN_AFTER.match(text, at) if after == at else None
+    return (after, scales) if han is None else (han.end(), (han_value("一" + han[1]),))
+
+
+def _is_sure_scale(short: re.Match[str], prefix: tuple[Unit, ...]) -> bool:
+    return bool(prefix) or short[1] in "kKMBT"
+
+
+def _short_scaled(
+    readings: set[NumberReading], value: float, short: re.Match[str], prefix: tuple[Unit, ...]
+) -> set[NumberReading]:
+    """Add a number with the scale that a sign may be, in place of the number where it must be."""
+    units, scaled = prefix or (NO_UNIT,), rounded(value * _SHORT_SCALES[short[1]])
+    if _is_sure_scale(short, prefix):
+        readings = readings - {NumberReading(value, unit) for unit in units}
+    return readings | {NumberReading(scaled, unit) for unit in units}
+
+
 def _number_at(
     text: str,
     start: int,
@@ -516,40 +609,32 @@ def _number_at(
 ) -> Number:
     """Add scale, unit, sign and direction to a number's values."""
     prefix = units_before(text, start)
-    readings: set[NumberReading] = set()
     end, found = _with_half(text, end, found)
-    after_scale, scales = scale_at(text, end)
-    bare_end = end
-    han = _HAN_AFTER.match(text, end)
-    if after_scale == end and han is not None:
-        after_scale, scales = han.end(), (han_value("一" + han[1]),)
-    short = _SHORT_SCALE.match(text, end)
-    plain, plain_end = units_after(text, end)
-    if after_scale > end:
-        of = _OF.match(text, after_scale)
-        units, last = units_after(text, of.end() if of else after_scale)
-        last = max(last, after_scale)
-        bare_end = after_scale
-        plain = ()
-    else:
-        units, last = plain, plain_end
+    after_scale, scales = _scale_after(text, end)
+    of = _OF.match(text, after_scale) if after_scale > end else None
+    units, last = units_after(text, of.end() if of else after_scale)
+    last, bare_end = max(last, after_scale), after_scale
     if last > end and units and units[0].dimension not in _NOT_HALVED:
         last, found = _with_half(text, last, found)
     if _PERCENT_BEFORE.search(text, max(0, start - 3), start):
         units = (PERCENT,)
+    units = prefix or units or (NO_UNIT,)
+    if _THOUSANDS_OF_MONEY.fullmatch(text, start, end) and any(map(is_money, units)):
+        found = (max(found),)
+    short = _SHORT_SCALE.match(text, end) if after_scale == end else None
+    if last == end and short is None:
+        scales = _range_scales(text, start, end, found, is_money=bool(prefix))
+    if last == end and is_side(text, start, end):
+        units = (*units, NOT_TIMES)
+    if short is not None:
+        last = max(last, short.end())
+        bare_end = short.end() if _is_sure_scale(short, prefix) else bare_end
+    readings: set[NumberReading] = set()
     for value in found:
-        for scale in scales:
-            readings |= {
-                NumberReading(value if scale == 1 else rounded(value * scale), unit)
-                for unit in prefix or units or (NO_UNIT,)
-            }
-        if short is not None and after_scale == end:
-            last = max(last, short.end())
-            scaled = rounded(value * _SHORT_SCALES[short[1]])
-            if prefix or short[1] in "kKMBT":
-                bare_end = short.end()
-                readings -= {NumberReading(value, unit) for unit in prefix or (NO_UNIT,)}
-            readings |= {NumberReading(scaled, unit) for unit in prefix or (NO_UNIT,)}
+        scaled = [value if scale == 1 else rounded(value * scale) for scale in scales]
+        readings |= {NumberReading(one, unit) for one in scaled for unit in units}
+        if short is not None:
+            readings = _short_scaled(readings, value, short, prefix)
     sign, first = _sign(text, start)
     is_below = _BELOW_ZERO_AFTER.match(text, bare_end) or _CREDIT_AFTER.match(text, bare_end)
     if is_below or _in_parentheses(text, first, last):
@@ -563,15 +648,8 @@ def _number_at(
     )  # fmt: skip
 
 
-AND_HALF = re.compile(
-    r"[^\S\n-]?-?(?:(?P<half>and a half|und (?:ein|eine) halbe?[rs]?|et demie?|y medi[oa]|e "
-    r"mezz[oa]"
-    r"|e mei[oa]|en een half|i pół|с половиной|buçuk\w*|ونصف|och en halv|og en halv)"
-    r"|(?P<quarter>and a quarter|et quart|y cuarto|e un quarto|e um quarto|en een kwart|i ćwierć)"
-    r"|(?P<most>and three[ -]quarters|et trois quarts|y tres cuartos|e tre quarti))(?!\w)"
-    r"|[^\S\n]?(?P<han>[个個]?半(?=[^\W\d_]|[。、,.\s]|\Z))",
-    re.IGNORECASE,
-)
+_THOUSANDS_OF_MONEY = re.compile(r"[1-9][0-9]{1,2}[.,][0-9]{3}")
+"""24.500 euro are no 24 and a half; 1.849 may be the price of a litre."""
 _NOT_HALVED = frozenset(("percent", "percentage point"))
 
 
@@ -584,14 +662,15 @@ def _with_half(text: str, at: int, values: tuple[float, ...]) -> tuple[int, tupl
     return found.end(), tuple(one + share for one in values)
 
 
-def _blank_added_halves(text: str, rest: Untaken) -> bool:
-    """Blank `and a half` where it belongs to the number before; return whether there is one."""
-    found = [*AND_HALF.finditer(text)]
-    for one in found:
+def _blank_added_halves(text: str, rest: Untaken) -> list[int]:
+    """Blank `and a half` where it belongs to the number before; return where it is."""
+    starts = []
+    for one in halves_in(text):
+        starts.append(one.start())
         begin = max(0, one.start() - _MOST_BEFORE_CHARS)
         if _is_after_number(rest.part(begin, one.start())):
             rest.take(*one.span())
-    return bool(found)
+    return starts
 
 
 def _direction_at(text: str, start: int, end: int, words: DirectionWords) -> Direction:
@@ -696,17 +775,11 @@ def number_values(text: str) -> Iterator[float]:
         yield rounded(value * power, MOST_DIGITS)
 
 
-def han_numbers_in(text: str) -> Iterator[tuple[int, float]]:
-    """Yield offset and value of what may be a number in Chinese numerals."""
-    for found in _HAN.finditer(text):
-        yield found.start(), han_value(found[2])
-
-
 def _in_han(text: str) -> Iterator[Number]:
     """Yield numbers in Chinese numerals; single ones are part of many words."""
-    for found in _HAN.finditer(text):
+    for found in HAN_NUMBER.finditer(text):
         signs, end = found[2], found.end()
-        digits = [sign for sign in signs if sign in _HAN_DIGITS]
+        digits = [sign for sign in signs if sign in HAN_DIGITS]
         before = text[found.start() - 1 : found.start()]
         if not (digits or signs[0] == "十") or before.isdecimal():
             continue
@@ -716,30 +789,11 @@ def _in_han(text: str) -> Iterator[Number]:
             is_sure = is_sure and not (signs == "十" and after == "分")
         else:
             is_sure = bool(digits)
-        unit = PERCENT if found[1] else NO_UNIT
-        reading = NumberReading(han_value(signs), unit)
-        yield Number(found[0], *found.span(), frozenset((reading,)), 0, is_sure=is_sure)
-
-
-def han_value(signs: str) -> float:
-    """Parse Chinese numerals, by place or digit by digit.
-
-    >>> han_value("三百"), han_value("二〇二四"), han_value("一亿二千万")
-    (300.0, 2024.0, 120000000.0)
-    """
-    if len(signs) > 1 and all(sign in _HAN_DIGITS for sign in signs):
-        return float("".join(str(_HAN_DIGITS[sign]) for sign in signs))
-    total, section, digit = 0, 0, 0
-    for sign in signs:
-        if sign in _HAN_DIGITS:
-            digit = _HAN_DIGITS[sign]
-            continue
-        scale = _HAN_SCALES[sign]
-        if scale >= 10_000:
-            group = section + digit
-            total = (total + group) * scale if scale == 10**8 else total + (group or 1) * scale
-            section = 0
-        else:
-            section += (digit or 1) * scale
-        digit = 0
-    return float(total + section + digit)
+        units, last = units_after(text, end)
+        if found[1] or after.isspace():
+            units, last = (PERCENT,) if found[1] else (), end
+        readings = frozenset(NumberReading(han_value(signs), one) for one in units or (NO_UNIT,))
+        yield Number(
+            text[found.start() : last], found.start(), last, readings, 0, is_sure=is_sure,
+            bare=(found.start(), end),
+        )  # fmt: skip

@@ -264,13 +264,7 @@ class TextIndex:
         It must not begin or end inside a word or a number.
         """
         bare = text.strip()
-        wanted = folded(bare).text.strip()
-        spans = self._find_folded(wanted) or self._find_folded(wanted.strip(_MARGIN))
-        if not spans:
-            spans = [span for span in _scan(self.text, bare) if is_whole(self.text, *span)]
-        if not spans and _UNSPACED_PHRASE.fullmatch(wanted):
-            spans = self._find_broken(wanted)
-        quotes = [self._quote(start, end, bare) for start, end in spans]
+        quotes = [self._quote(start, end, bare) for start, end in self._find_spans(bare)]
         if any(map(str.isdecimal, bare)):
             quotes = [one for one in quotes if not is_in_code(self.text, one.start, one.end)]
         if _ADDRESS.search(bare):  # a hyphen counts there
@@ -328,6 +322,15 @@ class TextIndex:
                 return [Quote(*span, "normalised") for span in found]
         return []
 
+    def _find_spans(self, text: str) -> Sequence[tuple[int, int]]:
+        wanted = folded(text).text.strip()
+        spans = self._find_folded(wanted) or self._find_folded(wanted.strip(_MARGIN))
+        if not spans:
+            spans = [span for span in _scan(self.text, text) if is_whole(self.text, *span)]
+        if not spans and _UNSPACED_PHRASE.fullmatch(wanted):
+            spans = self._find_broken(wanted)
+        return spans
+
     def find_similar(self, text: str) -> list[Quote]:
         """Return the first place that may be a misspelling of a text: a hint, and no evidence.
 
@@ -342,22 +345,33 @@ class TextIndex:
         free = [at for at, word in enumerate(words) if not self._is_fixed(word, bare)]
         if not free or len(words) > _MOST_SIMILAR_WORDS:
             return []
-        fixed = [at for at in range(len(words)) if at not in free]
-        lists = [(self._positions.get(words[at], ()), at) for at in fixed]
-        lists += [(self._misread.get(wanted[at], ()), at) for at in free]
-        numbers, offset = min(lists, key=lambda one: len(one[0]))
+        for first in self._similar_places(words, wanted, free):
+            start, end = self._folded_span(first, first + len(words) - 1)
+            if is_whole(self._folded.text, start, end):
+                ratio = SequenceMatcher(None, exact, self._folded.text[start:end]).ratio()
+                return [Quote(*self._folded.original(start, end), "fuzzy", round(ratio, 3))]
+        return []
+
+    def _similar_places(
+        self, words: Sequence[str], misread: Sequence[str], free: Sequence[int]
+    ) -> Iterator[int]:
+        """Yield the number of the first word where words stand; those in `free` may be misread."""
+        lists = [
+            (
+                self._misread.get(misread[at], ()) if at in free else self._positions.get(word, ()),
+                at,
+            )
+            for at, word in enumerate(words)
+        ]
+        numbers, offset = min(lists, key=lambda one: (len(one[0]), one[1] in free))
         for number in islice(numbers, _MOST_CODE_PLACES):
             first = number - offset
             found = self._words[first : first + len(words)] if first >= 0 else []
             if len(found) == len(words) and all(
-                other == word or (at in free and _as_misread(other) == wanted[at])
+                other == word or (at in free and _as_misread(other) == misread[at])
                 for at, (word, other) in enumerate(zip(words, found, strict=True))
             ):
-                start, end = self._folded_span(first, first + len(words) - 1)
-                if is_whole(self._folded.text, start, end):
-                    ratio = SequenceMatcher(None, exact, self._folded.text[start:end]).ratio()
-                    return [Quote(*self._folded.original(start, end), "fuzzy", round(ratio, 3))]
-        return []
+                yield first
 
     def _is_fixed(self, word: str, text: str) -> bool:
         """Return whether a word must be there unchanged."""

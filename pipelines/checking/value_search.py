@@ -14,41 +14,69 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 
 from .clock_words import CLOCK_WORDS
-from .language_data import numbers_of
-from .number_words import JOINING_WORDS, numbers_at_words
+from .codes import LETTER, roman_value
+from .language_data import months_by_first_word, numbers_of
+from .loose_numbers import OUT_OF, TWICE, pairs_in
+from .number_words import JOINING_WORDS, han_numbers_in, numbers_at_words, plain_number
 from .numbers import (
     ADDED_HALF,
-    AND_HALF,
-    OUT_OF,
-    han_numbers_in,
+    HUNDREDTHS,
+    NO_SCALE,
+    TURKISH_THOUSANDS,
+    Number,
     is_half_word,
-    loose_numbers_in,
+    is_scaled,
+    lower_case,
     numbers_in,
     rounded,
     with_ascii_digits,
 )
-from .units import NO_UNIT, factors_of
-from .value_words import is_share_word, shares_in, unspaced_shares_in
-from .values_in_text import TextValue, ValueIndex, cell_values, source_values, table_cells
+from .units import NO_UNIT, PERCENT, factors_of, units_after, units_before
+from .value_words import halves_in, is_share_word, shares_in, unspaced_shares_in
+from .values_in_text import (
+    DAY_IN_WORDS,
+    HAN_MONTH,
+    TextValue,
+    ValueIndex,
+    cell_values,
+    month_at,
+    source_values,
+    table_cells,
+)
 
 _LEAST_PART_CHARS, _MOST_PART_CHARS = 100, 400
 _REACH_CHARS = 40  # a number may go on in the next part
+_AROUND_CHARS = 120  # a number's period, the farthest of its words, is at most 90 away
+_SPACE = re.compile(r"\s+")
 _MOST_YEAR_PARTS = 20
 """Parts with a year of its own, which days without a year may be of."""
 _FIRST_PARTS = 30
 """Of a value that is in very many."""
+_MOST_PAIR_DIGITS = 8
+_MOST_PLACES = 1000
+"""Of a value; where so many equal numbers say something else, the check is not worth seconds."""
 _YEARS, _THAI_YEARS = range(1000, 2200), 543
+_SHORT_YEARS, _LONG_THAI_YEARS = range(1970, 2070), range(2400, 2600)
 _MOST_NUMBER_CHARS = 10_000
 _NO_DIGIT = re.compile(r"[^\d零〇一二两兩三四五六七八九十百千万萬亿億]")
+_HAN_WORD = re.compile("[\u2e80-\ua4cf\uf900-\ufaff\U00020000-\U0003ffff]")
 _DIGITS, _WORDS = re.compile(r"[0-9]+"), re.compile(r"[^\W\d_]+")
 _MARKED = re.compile(
-    r"[½¼¾⅓⅔⅛⅜⅝⅞⅕⅖⅗⅘⅙⅚]|[0-9][/\u2044][0-9]{1,3}(?![/0-9])|\b[XVI]+(?:er?|i?ème)?\b|[0-9]\s?[hH]\s?[0-5][0-9]"
+    r"[½¼¾⅓⅔⅛⅜⅝⅞⅕⅖⅗⅘⅙⅚]|[0-9][/\u2044][0-9]{1,3}(?![/0-9])|[0-9]\s?[hH]\s?[0-5][0-9]"
+    r"|\b[Aa][ -](?:week|month|year)\b"
 )
-"""Fractions, Roman numerals, and 2 h 30."""
-_GAP = r"(?:[.,'\u2019\s/()-]{0,2}|[^\W\d_])"
+"""Fractions, 2 h 30, and a year."""
+_ROMAN = re.compile(r"\b([XVI]+)(?:er?|i?ème|º|ª)?\b")
+_GAP = r"(?:[^\W\d_]?[.,'\u2019\s/()-]{0,2})"
+_ZEROS_AFTER = re.compile(r"[^0-9]{1,2}0+(?![0-9])|[eE]")
+_ZEROS_BEFORE = re.compile(r"(?<![0-9])(?<![0-9][.,])0+[^0-9]{1,2}\Z|\.\Z")
+_NAMED, _NAME = re.compile(r"[^\W\d_]+[0-9]+"), re.compile(rf"{LETTER}[^\w\n]{{0,2}}\Z")
+_NUMBER_END = re.compile(
+    r"(?:[0-9.,'\u2019 \u00a0\u202f\u2009]{0,20}[0-9])?(?:[eE][+-]?[0-9]{1,2})?"
+)
 _BREAK = "\n\x00\n"
 _JOIN = re.compile(
     rf"(?:\s{{1,2}}|[-\u2010\u2011])(?:(?:{'|'.join(JOINING_WORDS)})(?:\s{{1,2}}|-))?"
@@ -61,71 +89,181 @@ class _Wanted:
 
     digits: set[str] = field(default_factory=set)
     """Of the numbers, without zeros at their ends."""
+    codes: set[str] = field(default_factory=set)
+    """Digits that are no values: those of codes, and hours with minutes."""
+    named: set[str] = field(default_factory=set)
+    """Digits of codes that begin with letters."""
+    plain: set[str] = field(default_factory=set)
+    """Those of the digits that need no unit after them."""
+    united: set[str] = field(default_factory=set)
+    """Those that may be without their unit where no number has it."""
+    values: set[str] = field(default_factory=set)
+    """Of the numbers, in each unit; in words a number is one of them, or has a scale after it."""
     years: set[str] = field(default_factory=set)
+    days: dict[int, set[int]] = field(default_factory=dict)
+    """By month, the days or the years that are next to it."""
+    pairs: set[tuple[int, int]] = field(default_factory=set)
+    """Numbers that are next to each other: in dates, scores and times of day."""
     has_clocks: bool = False
+    has_scores: bool = False
+    has_any_year: bool = False
+    """Whether a day has no year: it is in every year."""
+    _fitting: dict[str, bool] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, values: Iterable[TextValue]) -> _Wanted:
+        wanted = cls()
+        for said in values:
+            wanted.add(said)
+        return wanted
 
     def add(self, said: TextValue) -> None:
         self.has_clocks = self.has_clocks or bool(said.clocks)
-        hours = {hour + more for hour, _ in said.clocks for more in (-12, 0, 12, 24)}
-        self.digits |= {_bare(str(hour)) for hour in hours if 0 < hour <= 24}
-        for year, _, day in said.days:
+        for hour, minute in said.clocks:
+            hours = [hour + more for more in (-12, 0, 12, 24) if 0 <= hour + more <= 24]
+            if minute:
+                self.pairs |= {(one, part) for one in hours for part in (minute, minute * 5 // 3)}
+                self.codes |= {f"{one}{minute:02}" for one in hours}
+            else:
+                self._add_values(hours, self.plain)
+        for year, month, day in said.days:
+            self.has_any_year = self.has_any_year or year is None
             years = {*_years_like(year)} if year is not None else set()
-            self.years |= years
-            self.digits |= years if day is None else {_bare(str(day))}
-        self.digits |= {*_digits_of(said)}
+            self.years |= {_bare(str(one)) for one in years}
+            next_to = years if day is None else {day}
+            self.days.setdefault(month, set()).update(next_to)
+            self.pairs |= {pair for one in next_to for pair in ((month, one), (one, month))}
+        score = _SCORE.fullmatch(said.number.code) if said.number is not None else None
+        if score is not None:
+            self.pairs.add((int(score[1]), int(score[2])))
+            self.has_scores = True
+        else:
+            for is_named, digits in _codes_of(said):
+                (self.named if is_named else self.codes).add(digits)
+        self.plain |= {*map(_bare, self.codes | self.named)}
+        self.digits |= self.plain
+        for number in _numbers_of(said) if score is None else ():
+            self._add_number(number)
 
-    def fits(self, text: str) -> bool:
-        """Return whether a number in digits may be one of them."""
-        runs = {*map(_bare, _DIGITS.findall(text))}
-        runs.add(_bare("".join(_DIGITS.findall(text))))
-        return not runs.isdisjoint(self.digits) or not runs.isdisjoint(self.years)
+    def _add_number(self, number: Number) -> None:
+        self._add_values((float(number.roman),) if number.roman else (), self.plain)
+        for reading in number.readings:
+            values = [reading.value]
+            if reading.value in _YEARS:
+                values += map(float, _years_like(int(reading.value)))
+            if reading.unit == NO_UNIT:
+                self._add_values(values, self.plain)
+                continue
+            is_part = number.is_share and reading.unit == PERCENT
+            self._add_values(values, set() if is_part else self.united)
+            factors = factors_of(reading.unit.dimension)
+            self._add_values([rounded(reading.base / factor, 11) for factor in factors], set())
+
+    def _add_values(self, values: Iterable[float], kind: set[str]) -> None:
+        written = {*map(_written, values)}
+        self.values |= written
+        digits = {*map(_bare_digits, written)}
+        self.digits |= digits
+        kind |= digits
+
+    def fits(self, text: str, month: int = 0) -> bool:
+        """Return whether a number in digits, or the year and the day of a month, may be one."""
+        if month in self.days:
+            return True
+        known = self._fitting.get(text)
+        if known is None:
+            runs = _DIGITS.findall(text)
+            bare = {*map(_bare, runs), _bare("".join(runs))}
+            known = not (bare.isdisjoint(self.digits) and bare.isdisjoint(self.years))
+            is_pair = len(runs) == 2 and max(map(len, runs)) < _MOST_PAIR_DIGITS
+            known = known or (is_pair and (int(runs[0]), int(runs[1])) in self.pairs)
+            self._fitting[text] = known
+        return known
 
     @cached_property
-    def _patterns(self) -> dict[str, re.Pattern[str]]:
-        return {one: re.compile(_GAP.join(one)) for one in self.digits if len(one) > 1}
+    def patterns(self) -> dict[str, re.Pattern[str]]:
+        return {one: re.compile(_GAP.join(one)) for one in self.digits}
 
     @cached_property
     def _beginnings(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for one in self._patterns:
+        for one in self.patterns:
             for n in range(1, len(one)):
                 found.setdefault(_bare(one[:n]), []).append(one)
         return found
 
-    def digits_in(self, runs: Iterable[str], text: str) -> Iterator[str]:
-        """Yield the values that may begin with one of these digits of a text."""
-        for run in map(_bare, runs):
-            if run in self.digits:
-                yield run
-            for one in self._beginnings.get(run, ()):
-                if self._patterns[one].search(text):
+    def month_words(self) -> set[str]:
+        """Return the words with which the names of these months begin, in lower case."""
+        found = set()
+        for first, names in months_by_first_word().items() if self.days else ():
+            letters = _WORDS.match(first)
+            if letters is not None and any(
+                not self.days.keys().isdisjoint(one) for _, one in names
+            ):
+                found |= {letters[0], letters[0].replace("ı", "i")}  # KASIM in lower case
+        return found
+
+    def digits_in(self, runs: Iterable[str], text: str, start: int, end: int) -> Iterator[str]:
+        """Yield the values that may begin with one of these digits of a part of a text."""
+        for run in runs:
+            bare = _bare(run)
+            if bare in self.digits and self._may_be(run, text, start, end):
+                yield bare
+            for one in self._beginnings.get(bare, ()):
+                if self.patterns[one].search(text, start, end + _REACH_CHARS):
                     yield one
 
+    def _may_be(self, run: str, text: str, start: int, end: int) -> bool:
+        """Return whether digits are a value, or may be with the zeros or the scale next to them."""
+        return (
+            run in self.codes
+            or _written(float(run)) in self.values
+            or any(
+                _ZEROS_AFTER.match(text, found.end())
+                or _ZEROS_BEFORE.search(text, max(0, found.start() - 8), found.start())
+                or is_scaled(text, found.end())
+                or (
+                    run in self.named
+                    and _NAME.search(text, max(0, found.start() - 4), found.start())
+                )
+                for found in _DIGITS.finditer(text, start, end)
+                if found[0] == run
+            )
+        )
 
-def _digits_of(said: TextValue) -> Iterator[str]:
-    """Yield the digits that a number has in each notation."""
-    number = said.number
-    if number is None:
-        return
-    for inner in (number, *(one for part in number.parts for one in numbers_in(part))):
-        for reading in inner.readings:
-            yield _significant(reading.value)
-            if reading.value in _YEARS:
-                yield from _years_like(int(reading.value))
-            if reading.unit != NO_UNIT:
-                for factor in factors_of(reading.unit.dimension):
-                    yield _significant(rounded(reading.base / factor, 11))
-        for code in (inner.code, inner.written):
-            yield from map(_bare, sorted(_DIGITS.findall(code), key=len)[-1:])
+
+def _numbers_of(said: TextValue) -> Iterator[Number]:
+    if said.number is not None:
+        yield said.number
+        yield from (one for part in said.number.parts for one in numbers_in(part))
 
 
-def _years_like(year: int) -> Iterator[str]:
-    """Yield the digits of a year in a date: all of them, two, or as Thailand counts."""
-    yield from (_bare(str(year)), _bare(str(year)[-2:]), _bare(str(year + _THAI_YEARS)))
+def _codes_of(said: TextValue) -> Iterator[tuple[bool, str]]:
+    """Yield the digits of codes and versions, and whether there are letters before them."""
+    for number in _numbers_of(said):
+        if digits := sorted(_DIGITS.findall(number.code), key=len)[-1:]:
+            yield _NAMED.fullmatch(number.code) is not None, digits[0]
+
+
+def _years_like(year: int) -> Iterator[int]:
+    """Yield what a year may be in a date: all of it, two digits, or as Thailand counts."""
+    yield year
+    if year in _SHORT_YEARS:
+        yield year % 100
+    if year + _THAI_YEARS in _LONG_THAI_YEARS:
+        yield year + _THAI_YEARS
+
+
+def _written(value: float) -> str:
+    return f"{abs(value):.15g}"
+
+
+def _bare_digits(written: str) -> str:
+    return _bare(written.partition("e")[0].replace(".", ""))
 
 
 def _significant(value: float) -> str:
-    return _bare(f"{abs(value):.15g}".partition("e")[0].replace(".", ""))
+    return _bare_digits(_written(value))
 
 
 def _bare(digits: str) -> str:
@@ -138,19 +276,104 @@ def index_of(text: str, values: Iterable[TextValue], most: int | None = None) ->
     `most`: if more parts than that can hold them, numbers that are in many are looked for only in
     the first ones, those with just their digits before others, and near other values.
     """
-    wanted = _Wanted()
-    for said in values:
-        wanted.add(said)
-    borders, whole = _borders_of(text), with_ascii_digits(text)
-    chosen = _chosen_parts(_parts_by_reason(whole, borders, wanted), most)
-    runs = [*_runs(number in chosen for number in range(len(borders) - 1))]
-    index = ValueIndex()
-    for read, values_of in ((text, source_values), (table_cells(text), cell_values)):
-        for said in _values_at(
-            read, borders, runs, partial(values_of, whole=whole, fits=wanted.fits)
-        ):
-            index.add(said)
-    return index
+    reader = _PartReader(text, [*values])
+    reader.read(_chosen_parts(reader.held, most), reader.wanted)
+    return reader.index
+
+
+def missing_in(
+    text: str, values: Sequence[TextValue], is_place_of: Callable[[TextValue, TextValue], bool]
+) -> list[TextValue]:
+    """Return the values that a text does not support at any place where they may be.
+
+    The text is read from its beginning, and only for values that what was read does not support:
+    those that are frequent are found early. Of numbers with a unit, those that have one are read
+    first. Each place is looked at once.
+    """
+    reader, left = _PartReader(text, values), [*values]
+    seen: dict[int, set[int]] = {id(one): set() for one in values}
+
+    def is_missing(said: TextValue) -> bool:
+        places = seen[id(said)]
+        for found in reader.index.find(said):
+            if id(found) not in places and len(places) < _MOST_PLACES:
+                places.add(id(found))
+                if is_place_of(said, found):
+                    return False
+        return True
+
+    reader.index.is_partial = True
+    is_long = any(len(one.text) >= _LEAST_PART_CHARS for one in values)
+    for reader.index.lacks_units in (True, False):
+        first, n_parts = 0, reader.n_parts if is_long else _FIRST_PARTS
+        while left and first < reader.n_parts:
+            wanted = _Wanted.of(left)
+            reader.read(reader.parts_of(wanted, range(first, first + n_parts)), wanted)
+            left = [*filter(is_missing, left)]
+            first, n_parts = first + n_parts, 2 * n_parts
+    reader.index.is_partial = False
+    return [*filter(is_missing, left)]
+
+
+class _PartReader:
+    """Reads parts of a text into an index."""
+
+    def __init__(self, text: str, values: Sequence[TextValue]) -> None:
+        self.index = ValueIndex()
+        self.wanted = _Wanted.of(values)
+        self._text, self._cells = text, with_ascii_digits(table_cells(text))
+        self._borders, self._whole = _borders_of(text), with_ascii_digits(text)
+        self.n_parts = len(self._borders) - 1
+        self._in_words = set[tuple[str, int]]()
+        self.held = _parts_by_reason(self._whole, self._borders, self.wanted, self._in_words)
+        self._read = set[int]()
+
+    def parts_of(self, wanted: _Wanted, among: range) -> set[int]:
+        """Return which parts that were not read may hold values, of numbers with a unit in it."""
+        others = (("years", wanted.years), ("moments", wanted.has_clocks or wanted.pairs))
+        found = {*self.held.get("words", ())}
+        found.update(*(self.held.get(reason, ()) for reason, is_sought in others if is_sought))
+        for digits in wanted.digits:
+            is_any = digits in wanted.plain
+            is_any = is_any or (digits in wanted.united and not self.index.lacks_units)
+            parts = self.held.get(digits, ())
+            found.update(
+                one
+                for one in parts
+                if one in among and (is_any or self._may_have_unit(digits, one, wanted))
+            )
+        return found.intersection(among) - self._read
+
+    def _may_have_unit(self, digits: str, part: int, wanted: _Wanted) -> bool:
+        if (digits, part) in self._in_words or not digits:
+            return True
+        start, end = self._borders[part : part + 2]
+        return any(
+            _may_have_unit(text, *found.span())
+            for text in (self._whole, self._cells)
+            for found in wanted.patterns[digits].finditer(text, start, end + _REACH_CHARS)
+        )
+
+    def read(self, parts: set[int], wanted: _Wanted) -> None:
+        """Add the values of some parts that are among those looked for."""
+        self._read |= parts
+        runs = [*_runs(number in parts for number in range(self.n_parts))]
+        for text, values_of in ((self._text, source_values), (self._cells, cell_values)):
+            reading = partial(values_of, whole=self._whole, fits=wanted.fits)
+            for said in _values_at(text, self._borders, runs, reading):
+                self.index.add(said)
+
+
+def _may_have_unit(text: str, start: int, end: int) -> bool:
+    """Return whether a number that has some digits of a text may have a unit or a scale."""
+    before = text[max(0, start - _REACH_CHARS) : start]
+    start -= len(before) - len(before.rstrip("0123456789.,"))
+    last = _NUMBER_END.match(text, end)
+    end = last.end() if last is not None else end
+    is_after = text[end : end + 1] not in NO_SCALE and (
+        is_scaled(text, end) or bool(units_after(text, end)[0])
+    )
+    return is_after or bool(units_before(text, start)) or text[start - 1 : start] == "之"
 
 
 def _values_at(
@@ -159,10 +382,10 @@ def _values_at(
     runs: Iterable[tuple[int, int]],
     values_of: Callable[[str], Iterator[TextValue]],
 ) -> Iterator[TextValue]:
-    """Yield the values in runs of parts of a text, which are read with a part on either side."""
+    """Yield the values in runs of parts of a text, which are read with what is around them."""
     spans, texts, starts, n = [], [], [], 0
     for first, last in runs:
-        begin, end = borders[max(0, first - 1)], borders[min(len(borders) - 1, last + 1)]
+        begin, end = _around(text, borders, first, last)
         if not text[begin:end].isspace():
             spans.append((begin, borders[first], borders[last]))
             texts.append(text[begin:end])
@@ -174,6 +397,19 @@ def _values_at(
         start = begin + said.start - starts[at]
         if start < last and start + len(said.text) > first:  # else it is only context
             yield said.moved(start - said.start)
+
+
+def _around(text: str, borders: Sequence[int], first: int, last: int) -> tuple[int, int]:
+    """Return where the whole words begin and end that are read around parts of a text."""
+    least, most = borders[max(0, first - 1)], borders[min(len(borders) - 1, last + 1)]
+    begin, end = borders[first] - _AROUND_CHARS, borders[last] + _AROUND_CHARS
+    if begin > least:
+        gap = _SPACE.search(text, begin, borders[first])
+        least = gap.end() if gap is not None else least
+    if end < most:
+        gap = _SPACE.search(text, end, most)
+        most = gap.start() if gap is not None else most
+    return least, most
 
 
 def _borders_of(text: str) -> list[int]:
@@ -208,119 +444,199 @@ def _runs(is_chosen: Iterable[bool]) -> Iterator[tuple[int, int]]:
 
 def _chosen_parts(held: Mapping[str, Mapping[int, bool]], most: int | None) -> set[int]:
     """Return which parts are read, of those that can hold each of the values."""
-    chosen: set[int] = set()
+    chosen, exact = set[int](), set[int]()
     near: set[int] | None = None
     for reason, parts in sorted(held.items(), key=lambda one: (one[0].isdecimal(), len(one[1]))):
         is_read = most is None or len(chosen) + len(parts) <= most or not reason.isdecimal()
         if near is None and is_read:
             chosen.update(parts)
+            exact.update(parts if reason.isdecimal() else ())
             continue
         if near is None:
-            near = {one + step for one in chosen for step in (-1, 0, 1)}
+            near = {one + step for one in exact for step in (-1, 0, 1)}
         alone = [one for one, is_alone in parts.items() if is_alone]
         chosen.update(alone[:_FIRST_PARTS], [*parts][:_FIRST_PARTS], near.intersection(parts))
     return chosen
 
 
 def _parts_by_reason(
-    text: str, borders: Sequence[int], wanted: _Wanted
+    text: str, borders: Sequence[int], wanted: _Wanted, words: set[tuple[str, int]]
 ) -> Mapping[str, Mapping[int, bool]]:
     """Return which parts have the digits of a value, or words and signs that may be one.
 
-    With whether the digits are there without others.
+    With whether the digits are there without others. `words`: those in words are added to it.
     """
-    lower = text.lower()
-    lower = lower if len(lower) == len(text) else text
-    words_of = _NumberWords.of(set(_WORDS.findall(lower)), wanted)
+    lower = lower_case(text)
+    words_of = _TellingWords.of(set(_WORDS.findall(lower)), wanted)
+    places = words_of.places_in(lower)
     in_words: dict[int, set[str]] = {}
-    for at, digits in words_of.digits_in(lower):
+    for at, digits in words_of.digits_in(lower, places):
         in_words.setdefault(bisect_right(borders, at) - 1, set()).add(digits)
     held: dict[str, dict[int, bool]] = {}
     for number, (start, end) in enumerate(pairwise(borders)):
         runs = set(_DIGITS.findall(text, start, end))
-        for digits in wanted.digits_in(runs, text[start : end + _REACH_CHARS]):
+        for digits in wanted.digits_in(runs, text, start, end):
             held.setdefault(digits, {})[number] = digits in runs
         for digits in in_words.get(number, ()):
             held.setdefault(digits, {})[number] = True
+            words.add((digits, number))
         years = held.setdefault("years", {})
         if len(years) < _MOST_YEAR_PARTS and not wanted.years.isdisjoint(map(_bare, runs)):
             years[number] = True
-        row = _WORDS.findall(lower, start, end)
-        if (
-            words_of.has_half(row)
-            or (words_of.has_share(row) and _has_share(lower[start : end + _REACH_CHARS]))
-            or _MARKED.search(text, start, end)
-            or OUT_OF.search(text, start, end)
-        ):
-            held.setdefault("words", {})[number] = True
-    for at, reason in _other_places(text, lower, wanted):
+    months = words_of.months_in(text, lower, places)
+    others = {
+        "words": chain(words_of.shares_in(lower, places), _other_places(text, lower, wanted)),
+        "moments": chain(months, _moment_places(text, lower, wanted)),
+    }
+    for reason, offsets in others.items():
+        for at in offsets:
+            number = min(bisect_right(borders, at), len(borders) - 1) - 1
+            held.setdefault(reason, {})[number] = True
+    for at, digits in _han_places(text, wanted):
         number = min(bisect_right(borders, at), len(borders) - 1) - 1
-        held.setdefault(reason, {})[number] = True
+        held.setdefault(digits, {})[number] = True
+        words.add((digits, number))
     return held
 
 
 @dataclass
-class _NumberWords:
-    """The words of a text that may be numbers, by what they can be."""
+class _TellingWords:
+    """The words of a text that may be numbers or months, by what they can be."""
 
-    digits: Mapping[str, set[str]]
-    """Of each word, those that are looked for: none of three, which is a part of twenty-three."""
+    digits: Mapping[str, tuple[set[str], set[str]]]
+    """Of each word, those that are looked for, and those that are where a scale follows."""
     halves: set[str]
     shares: set[str]
     """Words with which fractions and multiples begin."""
+    months: set[str]
+    """Words with which the names of months begin."""
     wanted: _Wanted
 
     @classmethod
-    def of(cls, vocabulary: Iterable[str], wanted: _Wanted) -> _NumberWords:
-        digits, halves, shares = dict[str, set[str]](), set[str](), set[str]()
+    def of(cls, vocabulary: Iterable[str], wanted: _Wanted) -> _TellingWords:
+        digits, halves, shares = dict[str, tuple[set[str], set[str]]](), set[str](), set[str]()
+        months, names = set[str](), wanted.month_words()
         for word in vocabulary:
-            values = {*(value for _, value in numbers_at_words(word)), *_loose_values(word)}
+            if word in names or word.casefold() in names:
+                months.add(word)
+            if _HAN_WORD.match(word):  # a clause; its numerals are in `_han_places`
+                continue
+            values = {value for _, value in numbers_at_words(word)}
+            values |= {2.0} if TWICE.match(word) else set()
             if values or numbers_of(word) or (word[0] == "و" and numbers_of(word[1:])):
-                digits[word] = wanted.digits & {*map(_significant, values)}
+                found = {_bare_digits(one) for one in map(_written, values) if one in wanted.values}
+                digits[word] = found, (wanted.digits & {*map(_significant, values)}) - found
             if is_half_word(word):
                 halves.add(word)
             if is_share_word(word) or ADDED_HALF.match(word):
                 shares.add(word)
-        return cls(digits, halves, shares, wanted)
+        return cls(digits, halves, shares, months, wanted)
 
-    def digits_in(self, text: str) -> Iterator[tuple[int, str]]:
+    def places_in(self, text: str) -> Sequence[re.Match[str]]:
+        """Return where such words are in a lower-case text, in order."""
+        telling = {*self.digits, *self.halves, *self.months}
+        return [one for one in _WORDS.finditer(text) if one[0] in telling] if telling else []
+
+    def digits_in(self, text: str, words: Iterable[re.Match[str]]) -> Iterator[tuple[int, str]]:
         """Yield the offsets of number words, and the digits looked for that they may have."""
-        places = [one.span() for one in _WORDS.finditer(text) if one[0] in self.digits]
+        places = [one.span() for one in words if one[0] in self.digits]
         first = 0
         for at, (start, end) in enumerate(places):
-            for digits in self.digits[text[start:end]]:
+            sure, scaled = self.digits[text[start:end]]
+            for digits in sure | scaled if scaled and is_scaled(text, end) else sure:
                 yield start, digits
             after = places[at + 1][0] if at + 1 < len(places) else None
             if after is not None and _JOIN.fullmatch(text, end, after):
                 continue
             begin = places[first][0]
             for offset, value in numbers_at_words(text[begin:end]) if first < at else ():
-                if (digits := _significant(value)) in self.wanted.digits:
+                if (digits := _significant(value)) in self.wanted.digits and (
+                    _written(value) in self.wanted.values or is_scaled(text, end)
+                ):
                     yield begin + offset, digits
             first = at + 1
 
-    def has_half(self, row: Sequence[str]) -> bool:
-        return not self.halves.isdisjoint(row)
+    def shares_in(self, text: str, words: Iterable[re.Match[str]]) -> Iterator[int]:
+        """Yield offsets of halves, fractions and multiples in a lower-case text."""
+        yield from (one.start() for one in words if one[0] in self.halves)
+        if self.shares:
+            yield from (start for start, *_ in shares_in(text))
+            yield from (found.start() for found in halves_in(text))
 
-    def has_share(self, row: Sequence[str]) -> bool:
-        return not self.shares.isdisjoint(row)
+    def months_in(self, text: str, lower: str, words: Iterable[re.Match[str]]) -> Iterator[int]:
+        """Yield where months are named that are looked for, with one of their days or years."""
+        for word in words:
+            start = word.start()
+            named = month_at(text, start) if word[0] in self.months else None
+            if named is None:
+                continue
+            numbers, end = named
+            days = {day for number in numbers for day in self.wanted.days.get(number, ())}
+            gap = _GAP_AFTER.match(text, end)
+            begin, stop = max(0, start - _REACH_CHARS), gap.end() if gap is not None else end
+            near = {*map(int, _SHORT_RUN.findall(text, begin, stop + _REACH_CHARS))}
+            is_year = max(days, default=0) > _MOST_DAYS  # each of its days is in it
+            is_near = bool(near) if is_year else not near.isdisjoint(days)
+            if is_near or (days and DAY_IN_WORDS.search(lower, begin, end + _REACH_CHARS)):
+                yield start
 
 
-def _loose_values(word: str) -> Iterator[float]:
-    return (one.value for number in loose_numbers_in(word) for one in number.readings)
+_NEXT_TO = re.compile(r"(?<![0-9])0*([0-9]{1,4})(?=(?!\s+[0-9])[^0-9]{1,9}0*([0-9]{1,4})(?![0-9]))")
+_SHORT_RUN = re.compile(r"(?<![0-9])[0-9]{1,4}(?![0-9])")
+_GAP_AFTER = re.compile(r"[.,]*\s*")
+_SCORE = re.compile(r"([0-9]+)-([0-9]+)")
+_YEAR_BEFORE = re.compile(r"(?<![0-9])([0-9]{4})[-/.年]\Z")
+_YEAR_AFTER = re.compile(r"[-/.][ ]?([0-9]{4})(?![0-9])")
+_HAN_YEAR = re.compile("[一二][零〇一二三四五六七八九]{3}(?=年)")
+_MONTH_SIGNS, _MOST_DAYS = ("月", "월"), 31
+_DAYS = re.compile(r"[0-9]{1,2}[日号][^0-9]{1,2}[0-9]")
+"""A range, of which the last day is not next to its month."""
 
 
-def _has_share(text: str) -> bool:
-    return AND_HALF.search(text) is not None or any(True for _ in shares_in(text))
-
-
-def _other_places(text: str, lower: str, wanted: _Wanted) -> Iterator[tuple[int, str]]:
-    """Yield offsets of times of day in words, and of numbers in scripts without spaces."""
+def _moment_places(text: str, lower: str, wanted: _Wanted) -> Iterator[int]:
+    """Yield offsets of days, scores and times of day."""
+    for found in _NEXT_TO.finditer(text) if wanted.pairs else ():
+        pair = int(found[1]), int(found[2])
+        if pair in wanted.pairs or (
+            pair[0] in wanted.days
+            and text[found.end() : found.end() + 1] in _MONTH_SIGNS
+            and (max(wanted.days[pair[0]]) > _MOST_DAYS or _DAYS.match(text, found.end() + 1))
+        ):
+            year = _YEAR_AFTER.match(text, found.end(2)) or _YEAR_BEFORE.search(
+                text, max(0, found.start() - 6), found.start()
+            )
+            if year is None or wanted.has_any_year or _bare(year[1]) in wanted.years:
+                yield found.start()
+    if wanted.has_scores:
+        yield from (one.start for one in pairs_in(lower))
     if wanted.has_clocks:
-        yield from ((found.start(), "words") for found in CLOCK_WORDS.finditer(lower))
-    if text.isascii():
-        return
-    yield from ((start, "words") for start, *_ in unspaced_shares_in(lower))
-    for start, value in han_numbers_in(text):
-        if _significant(value) in wanted.digits:
-            yield start, _significant(value)
+        yield from (found.start() for found in CLOCK_WORDS.finditer(lower))
+    for found in HAN_MONTH.finditer(text) if wanted.days else ():
+        days = {plain_number(one) for one in found.group("d", "e") if one}
+        known = wanted.days.get(plain_number(found["m"]), ())
+        if known and (max(known) > _MOST_DAYS or not days.isdisjoint(known)):
+            yield found.start()
+    years = (
+        found.start()
+        for found in _HAN_YEAR.finditer(text if wanted.years else "")
+        if _bare(str(plain_number(found[0]))) in wanted.years
+    )
+    yield from islice(years, _MOST_YEAR_PARTS)
+
+
+def _other_places(text: str, lower: str, wanted: _Wanted) -> Iterator[int]:
+    """Yield offsets of fractions in signs and in scripts without spaces, and Roman numerals."""
+    for pattern in (_MARKED, OUT_OF, HUNDREDTHS, TURKISH_THOUSANDS):
+        yield from (found.start() for found in pattern.finditer(text))
+    for found in _ROMAN.finditer(text):
+        if _written(float(roman_value(found[1]))) in wanted.values:
+            yield found.start()
+    if not text.isascii():
+        yield from (start for start, *_ in unspaced_shares_in(lower))
+
+
+def _han_places(text: str, wanted: _Wanted) -> Iterator[tuple[int, str]]:
+    """Yield offsets of Chinese numerals, and the digits looked for that they may have."""
+    for start, value in han_numbers_in(text) if not text.isascii() else ():
+        if (written := _written(value)) in wanted.values:
+            yield start, _bare_digits(written)

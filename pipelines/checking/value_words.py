@@ -15,12 +15,13 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from .number_words import hours_in_words, plain_number
 from .units import Unit, units_after
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -30,17 +31,21 @@ def matches_at_words(
     pattern: re.Pattern[str], first_words: re.Pattern[str], text: str
 ) -> Iterator[re.Match[str]]:
     """Yield the matches of a pattern at words that begin as `first_words`, without overlaps."""
-    words = _WORD.findall(text)
-    hits = {word for word in {*words} if first_words.match(word)}
-    last = at = 0
-    for word in words if hits else ():
-        start = text.find(word, at)
-        at = start + len(word)
-        if word in hits and start >= last:
-            found = pattern.match(text, start)
-            if found is not None:
-                last = found.end()
-                yield found
+    places = _places_of_words(text)
+    last = 0
+    for start in sorted(at for word in places if first_words.match(word) for at in places[word]):
+        found = pattern.match(text, start) if start >= last else None
+        if found is not None:
+            last = found.end()
+            yield found
+
+
+@lru_cache(maxsize=1)
+def _places_of_words(text: str) -> Mapping[str, Sequence[int]]:
+    places: dict[str, list[int]] = {}
+    for found in _WORD.finditer(text):
+        places.setdefault(found[0], []).append(found.start())
+    return places
 
 
 def first_words(pattern: str) -> re.Pattern[str]:
@@ -200,7 +205,8 @@ _TIME_LINK = (
     r"|lunes|martes|miércoles|jueves|viernes|sábado|domingo|[^\W\d_]{3,9}dì|sabato|domenica),?\s"
 )
 _TIME_BEFORE = re.compile(
-    rf"(?:(?<![^\W_])(?P<neg>not|nicht|pas|no|non|não|niet|nie|не|لا|不)?\s?)?(?<![^\W_])(?:"
+    rf"(?:(?<![^\W_])(?P<neg>not|nicht|pas|no|non|não|niet|nie|не|لا|不)?"
+    r"\s?(?:(?:however|jedoch|aber|schon|bereits|etwa|cependant|toutefois|però|echter)\s)?)?(?<![^\W_])(?:"
     rf"(?P<less>{_BEFORE_TIME})|(?P<more>{_AFTER_TIME}))(?:\s|(?<=[\u2e80-\uffff])|(?<=['\u2019]))"
     rf"(?:{_TIME_LINK}){{0,3}}\Z"
 )
@@ -257,7 +263,7 @@ _COMPARED_AFTER = re.compile(
     r"|(?P<less>less|fewer|lower|weniger|niedriger|de moins|en moins|menos|inferior|inférieure?s?"
     r"|meno|inferiore"
     r"|in meno|a menos|minder|lager|mniej|niż\w+|меньше|ниже|eksik|daha (?:az|düşük)|أقل|少|低))"
-    r"(?:\s(?:than|als|que|di|do|dan|niż|чем|من))?(?!\w*[a-z])"
+    r"(?:\s(?:than|als|que|di|do|dan|niż|чем|من))?(?!\w*[a-z])(?!\s(?:iva|tva|vat|tax))"
 )
 """`6 % more`, which is a change; `more than 6 %` is a bound."""
 _LIMIT_BEFORE = re.compile(
@@ -293,7 +299,8 @@ _ORDER_BEFORE = re.compile(
 )
 """Such words do not always say that something changed: a source may have others."""
 NEGATION_BEFORE = re.compile(
-    r"(?:(?<![^\W_])(?:not?|never|nicht|kein\w*|pas|non|não|niet|geen|nie|не|لا|لم|ألا|no|sin|sans"
+    r"(?:(?<![^\W_])(?:no(?:t|body)?|never|nicht|kein\w*|pas|non|não|niet|geen|nie|не|لا|لم|ألا|no|sin|sans"
+    r"|none|niemand|personne|nadie|nessuno|ninguém|nikt|никто|ніхто|ingen"
     r"|senza|sem|without|ohne|zonder|bez)\s(?:[^\W\d_]+\s){0,4}|n['\u2019]"
     r"|[不未没沒毋勿](?:得|能|可|应|應|会|會|宜|要|有)?)\Z"
 )
@@ -310,14 +317,21 @@ _TO_LEVEL = re.compile(
     r"[$€£]?\d[\d.,]*(?:[^\S\n]?[^\W\d_]{1,12}(?=[^\S\n]))?"
 )
 """`fell by 3 to 7 points`: where it went to is not what the word is about."""
+_FROM = (
+    r"(?<![^\W_])(?:from|von|vom|de|da|dal|dallo|van|z|ze|s|sa|od|от|с|со|са|från|fra|من)[^\S\n]"
+)
+FROM_BEFORE = re.compile(rf"{_FROM}[$€£]?[^\S\n]?\Z", re.IGNORECASE)
 _FROM_LEVEL = re.compile(
-    r"(?<![^\W_])(?:from|von|vom|de|da|dal|dallo|van|z|ze|od|от|с|со|من)[^\S\n]"
+    rf"{_FROM}"
     r"[$€£]?[^\S\n]?\d[\d.,]*(?:[^\S\n]?[^\W_]{1,12}(?=[^\S\n])|[^\S\n]?[%€$£])?"
-    r"(?=[^\S\n](?:to|auf|à|aux?|a|al|ai|para|até|naar|tot|do|na|إلى|до|на)[^\S\n])"
+    r"(?=[^\S\n](?:to|auf|à|aux?|a|al|ai|para|até|naar|tot|do|na|till?|إلى|до|на)[^\S\n])"
     r"|(?<![^\W_])(?:in|im|en|em|nel|no|w|в|في|عام)[^\S\n](?:[^\W\d_]{3,12}[^\S\n](?:de[^\S\n])?)?"
     r"(?:19|20)\d\d(?![\d.,]*\d)(?:[^\S\n](?:r\.|roku|года))?"
 )
 """`fell from 7 to 3`, `fell in 2023 to 3`: neither is where it went to."""
+_PERCENT_AFTER = re.compile(r"[^\S\n]?%")
+"""What fell by 3 % (de 3 %) to 57 euros did not fall from 3."""
+_DIGITS, _GROUP = re.compile(r"\d+(?:[.,]\d+)*"), re.compile(r"[.,](?=\d{3}(?!\d)|\d+[.,])")
 _CLAUSE = re.compile(
     r"(?<!\s[rг])[.!?;:\n,()、，。；：](?!\d)|\s(?:and|und|et|y|e|en|och|og|i|и|а|but|aber|mais|pero|ma|maar"
     r"|ve|while|whereas|während)\s"
@@ -346,6 +360,8 @@ class Direction:
     """-1 loss, 1 profit."""
     order: int = 0
     """-1 before or within, 1 after."""
+    levels: int = 0
+    """-1 or 1 of the first one of two levels: from 7 to 3."""
     periods: frozenset[str] = frozenset()
     """Per what it is: `month`, `year`."""
     per: frozenset[Unit] = frozenset()
@@ -368,7 +384,11 @@ class Direction:
             return True
         if self.per and other.per and self.per.isdisjoint(other.per):
             return True
-        if self.is_needed and not (other.change or other.result):
+        if self.is_needed and not (
+            other.change or other.result or self.levels == other.levels != 0
+        ):
+            return True
+        if self.change * other.levels < 0 or self.levels * other.change < 0:
             return True
         pairs = zip(
             (self.change, self.bound, self.result, self.order),
@@ -422,11 +442,12 @@ class DirectionWords:
         compared = _COMPARED_AFTER.match(self._text, end)
         first = bisect_left(self._starts, start - _BEFORE_CHARS)
         has_words = first < bisect_left(self._starts, end + _AFTER_CHARS)
+        levels = self._change_of_levels(start)
         if not (has_words or compared):
             limit, order = self._limit(start, end), self._order(start, end)
-            if not (periods or limit or order):
+            if not (periods or limit or order or levels):
                 return NO_DIRECTION
-            return Direction(bound=limit, order=order, periods=periods)
+            return Direction(bound=limit, order=order, levels=levels, periods=periods)
         bound_end = compared.end() if compared is not None else end
         change = _SIGNS[str(compared.lastgroup)] if compared is not None else 0
         change = change or self._nearest(start, end, "fall", "rise")
@@ -440,9 +461,24 @@ class DirectionWords:
             bound or (0 if change else self._limit(start, end)),
             self._nearest(start, end, "loss", "profit"),
             self._order(start, end),
+            levels,
             periods,
             is_needed=is_needed,
         )
+
+    def _change_of_levels(self, start: int) -> int:
+        """Return how the levels differ whose first one a number is: -1 for `from 7 to 3`."""
+        found = FROM_BEFORE.search(self._text, max(0, start - _LEVEL_CHARS), start)
+        first = _FROM_LEVEL.match(self._text, found.start()) if found is not None else None
+        last = first and _DIGITS.search(self._text, first.end(), first.end() + _LEVEL_CHARS)
+        if not first or not last:
+            return 0
+        before, after = (
+            float(_GROUP.sub("", one).replace(",", "."))
+            for one in (_DIGITS.findall(first[0])[0], last[0])
+        )
+        is_other = "%" in first[0] and not _PERCENT_AFTER.match(self._text, last.end())
+        return 0 if is_other else (after > before) - (after < before)
 
     def _limit(self, start: int, end: int) -> int:
         """Return whether a number is the last one (until 18) or the first one (from 18 on)."""
@@ -515,7 +551,7 @@ _ALONE = frozenset((2,))
 _TELLING_PART = re.compile(
     r"drittel|viertel|fünftel|sechstel|achtel|zehntel|tiers|terços?|tredjedel|fjärdedel"
     r"|fjerdedel|třetin|čtvrtin"
-    r"|femtedel|sepertiga|seperempat|kolmannes|neljännes|treime|четверт|трет[иь]|ثلث|ربع"
+    r"|femtedel|sepertiga|seperempat|kolmannes|neljännes|treime|четверт|трет[иь]\b|ثلث|ربع"
     r"|तिहाई|चौथाई|שליש|çeyre"
 )
 
@@ -543,28 +579,10 @@ _TURKISH = re.compile(
     r"(?<!\w)(üçte|dörtte|beşte|onda|ikide)[\s]+(bir|iki|üç|dört)(?:[iuıüs]\w*)?(?!\w)"
 )
 _TURKISH_SHARE = re.compile("üçte|dörtte|beşte|onda|ikide")
-_TURKISH_NUMBERS = {
-    "ikide": 2,
-    "üçte": 3,
-    "dörtte": 4,
-    "beşte": 5,
-    "onda": 10,
-    "bir": 1,
-    "iki": 2,
-    "üç": 3,
-    "dört": 4,
-}
 _IN = re.compile(
     r"(?<!\w)(one|two|three|four|nine) (?:in|out of) (?:every )?(three|four|five|six|eight"
     r"|ten)(?!\w)"
     r"(?! (?:year|day|month|minute|hour|week)s?)"
-)
-_ENGLISH = dict(
-    zip(
-        ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"],
-        range(1, 11),
-        strict=True,
-    )
 )
 _NOT_BEFORE = re.compile(
     r"(?:first|second|1st|2nd|third|fourth|last|next|this|per|each|every|previous|prior"
@@ -630,10 +648,11 @@ def shares_in(text: str) -> Iterator[tuple[int, int, float, bool]]:
     for found in _ONE_WORD.finditer(text):
         yield *found.span(), 0.75 if found[1] else 0.5, bool(found[1])
     yield from unspaced_shares_in(text)
+    hours = hours_in_words()
     for found in _TURKISH.finditer(text):
-        yield *found.span(), _TURKISH_NUMBERS[found[2]] / _TURKISH_NUMBERS[found[1]], True
+        yield *found.span(), hours[found[2]] / hours[found[1][:-2]], True
     for found in _IN.finditer(text):
-        yield *found.span(), _ENGLISH[found[1]] / _ENGLISH[found[2]], True
+        yield *found.span(), hours[found[1]] / hours[found[2]], True
     for found in matches_at_words(_multiples(), _first_of_multiples(), text):
         if not _NOT_MULTIPLE.match(text, found.end()):
             yield *found.span(), float(str(found.lastgroup)[1:]), True
@@ -641,31 +660,59 @@ def shares_in(text: str) -> Iterator[tuple[int, int, float, bool]]:
 
 def unspaced_shares_in(text: str) -> Iterator[tuple[int, int, float, bool]]:
     """Yield the fractions and multiples of scripts without spaces."""
-    for found in _CJK.finditer(text):
-        below, above = _cjk(found[1]), _cjk(found[2])
+    for found in _CJK.finditer(text) if "分" in text or "분" in text else ():
+        below, above = plain_number(found[1]), plain_number(found[2])
         if below and below != 100:
             yield *found.span(), above / below, True
-    for found in _UNSPACED_SHARES.finditer(text) if not text.isascii() else ():
+    for found in _UNSPACED_SHARES.finditer(text) if HAN.search(text) else ():
         kind = str(found.lastgroup)
         yield *found.span(), 0.5 if kind == "p2" else float(kind[1:]), True
+
+
+AND_HALF = re.compile(
+    r"[^\S\n-]?-?(?:(?P<half>and a half|und (?:ein|eine) halbe?[rs]?|et demie?|y medi[oa]|e "
+    r"mezz[oa]"
+    r"|e mei[oa]|en een half|i pół|с половиной|buçuk\w*|ونصف|och en halv|og en halv)"
+    r"|(?P<quarter>and a quarter|et quart|y cuarto|e un quarto|e um quarto|en een kwart|i ćwierć)"
+    r"|(?P<most>and three[ -]quarters|et trois quarts|y tres cuartos|e tre quarti))(?!\w)"
+    r"|[^\S\n]?(?P<han>[个個]?半(?=[^\W\d_]|[。、,.\s]|\Z))",
+    re.IGNORECASE,
+)
+_HALF_HINT = re.compile(
+    "hal[bfv]|demi|medi|mezz|mei[oa]|pół|полов|buçuk|نصف|半|[qk][uw]art|cuart|ćwierć"
+)
+_AROUND_HALF_CHARS = 40
+
+
+def halves_in(text: str) -> Iterator[re.Match[str]]:
+    """Yield where `and a half` and the like are."""
+    last = 0
+    for hint in _HALF_HINT.finditer(text.replace("İ", "i").lower()):
+        begin, end = hint.start() - _AROUND_HALF_CHARS, hint.end() + _AROUND_HALF_CHARS
+        found = AND_HALF.search(text, max(last, begin), end)
+        if found is not None:
+            last = found.end()
+            yield found
 
 
 def _fractions_in(text: str) -> Iterator[tuple[int, int, float, bool]]:
     for found in matches_at_words(_fractions(), _first_of_fractions(), text):
         kinds = {name[0]: int(name[1:]) for name, part in found.groupdict().items() if part}
         below, above = kinds["p"], kinds.get("c", 0)
-        is_alone = not above
-        if is_alone and below not in _ALONE and not _TELLING_PART.match(text, found.start()):
-            continue
-        if _NOT_BEFORE.search(text, max(0, found.start() - _AROUND), found.start()):
-            continue
-        if _NOT_AFTER.match(text, found.end()):
-            continue
-        is_plain = text[found.end() - 1] != "s" and above > 1 and found[0].isascii()
-        if is_plain and found[0].rsplit(maxsplit=1)[-1] in ("third", "fifth", "sixth", "eighth"):
-            continue  # `two third places`
-        is_part = below in _ALONE or above > 1 or not _is_party(text, found.end())
-        yield *found.span(), (above or 1) / below, is_part
+        if _is_fraction(found, above, below):
+            is_part = below in _ALONE or above > 1 or not _is_party(text, found.end())
+            yield *found.span(), (above or 1) / below, is_part
+
+
+def _is_fraction(found: re.Match[str], above: int, below: int) -> bool:
+    text, start, end = found.string, found.start(), found.end()
+    if not above and below not in _ALONE and not _TELLING_PART.match(text, start):
+        return False
+    if _NOT_BEFORE.search(text, max(0, start - _AROUND), start) or _NOT_AFTER.match(text, end):
+        return False
+    is_plain = text[end - 1] != "s" and above > 1 and found[0].isascii()
+    ordinal = found[0].rsplit(maxsplit=1)[-1]
+    return not (is_plain and ordinal in ("third", "fifth", "sixth", "eighth"))  # two third places
 
 
 def _is_party(text: str, at: int) -> bool:
@@ -673,13 +720,3 @@ def _is_party(text: str, at: int) -> bool:
         re.match(r"\s+(?:part|person|time|countr|option|floor|day|year|person)", text[at : at + 12])
         is not None
     )
-
-
-def _cjk(text: str) -> int:
-    if text.isdecimal():
-        return int(text)
-    digits = "〇一二三四五六七八九十"
-    value = 0
-    for sign in text:
-        value = (value or 1) * 10 if sign == "十" else value + digits.index(sign)
-    return value

@@ -8,8 +8,9 @@ time and a number each count as a whole; of a date only its year is a number by 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import count
 from typing import Literal, TypeAlias
 
@@ -17,21 +18,24 @@ import regex
 
 from .clock_words import clocks_in
 from .language_data import months_by_first_word
+from .loose_numbers import loose_numbers_in
+from .number_words import languages_of, plain_number
 from .numbers import (
     Number,
     NumberReading,
     Untaken,
-    loose_numbers_in,
     lower_case,
     numbers_in,
+    rounded,
     with_ascii_digits,
 )
-from .units import NO_UNIT, Unit
+from .units import NO_UNIT, PERCENT, Unit, units_after
 from .value_words import part_of_day, time_bound
 
 Day = tuple[int | None, int, int | None]
 """Year, month, day; one of the two outer ones may be unknown."""
 Clock = tuple[int, int]
+Fits: TypeAlias = Callable[..., bool]
 
 _YEAR = r"(?P<y>1\d{3}|20\d{2}|21\d{2})"
 _DAY = r"(?P<d>3[01]|[12]\d|0?[1-9])"
@@ -44,14 +48,23 @@ _DAYS_IN_WORDS = (
 _DAY_WORDS = dict(zip(_DAYS_IN_WORDS.split(), count(1), strict=False))
 _DAY_WORDS |= {"premier": 1, "primo": 1, "primero": 1, "ersten": 1, "erster": 1}
 _DAY_WORD = "|".join(word.replace("-", r"[-\s]") for word in sorted(_DAY_WORDS, key=len)[::-1])
+DAY_IN_WORDS = re.compile(rf"\b(?:{_DAY_WORD})\b")
 _WS = r"(?:[^\S\n]+|[^\S\n]*\n[^\S\n]*)"
 _OF = rf"(?:{_WS}(?:of|de|del|di|do|dl|da|a|г\.)|{_WS}d['\u2019])"
 _DASH = r"[-\u2010\u2011\u2013/.]"
-_LAST_HAN_DAY = (
-    r"(?:(?:至|到|から|[～〜~\u2013\u2014-]|、|和|と)(?P<e>3[01]|[12]\d|0?[1-9])[日号])?"
+_HAN_DIGIT = "[零〇一二三四五六七八九]"
+_HAN_MONTH = r"(?P<m>1[0-2]|0?[1-9]|十[一二]?|[一二三四五六七八九])月"
+_OF_HAN_MONTH = rf"(?:3[01]|[12]\d|0?[1-9]|(?:[二三]?十|廿|卅){_HAN_DIGIT}?|{_HAN_DIGIT})"
+_HAN_DAY = (
+    rf"(?P<d>{_OF_HAN_MONTH})[日号號]"
+    rf"(?:(?:至|到|から|[～〜~\u2013\u2014-]|、|和|と)(?P<e>{_OF_HAN_MONTH})[日号號])?"
 )
-_DATES = (
-    re.compile(rf"(?<!\d){_YEAR}[-/.](?P<m>1[0-2]|0?[1-9])[-/.]{_DAY}(?!\d)", re.ASCII),
+_HAN_DATE = rf"(?<!\d)(?<!{_HAN_DIGIT}){_HAN_MONTH}{_HAN_DAY}"
+HAN_MONTH = re.compile(rf"{_HAN_MONTH}(?:{_HAN_DAY})?", re.ASCII)
+_DATE_PATTERNS = (
+    re.compile(
+        rf"(?<!\d){_YEAR}(?:[-/.]|\. )(?P<m>1[0-2]|0?[1-9])(?:[-/.]|\. ){_DAY}(?!\d)", re.ASCII
+    ),
     re.compile(rf"(?<![\d/.-]){_YEAR}-(?P<m>1[0-2]|0[1-9])(?![\d-])", re.ASCII),
     re.compile(rf"{_YEAR}\s?년\s?(?P<m>1[0-2]|0?[1-9])\s?월(?:\s?{_DAY}\s?일)?", re.ASCII),
     re.compile(rf"(?<!\d)(?P<m>1[0-2]|0?[1-9])월\s?{_DAY}일", re.ASCII),
@@ -60,24 +73,27 @@ _DATES = (
         re.ASCII | re.IGNORECASE,
     ),
     re.compile(
-        r"(?P<era>令和|平成|昭和|民國|民国)(?P<n>元|\d{1,3})年(?P<m>1[0-2]|0?[1-9])月(?P<d>3[01]|[12]\d"
-        r"|0?[1-9])日",
+        r"(?P<era>令和|平成|昭和|民國|民国)(?P<n>元|\d{1,3}|[百十零〇一二三四五六七八九]{1,6})年"
+        rf"{_HAN_MONTH}{_HAN_DAY}",
         re.ASCII,
     ),
-    re.compile(rf"{_YEAR}年(?P<m>1[0-2]|0?[1-9])月(?:{_DAY}[日号]{_LAST_HAN_DAY})?", re.ASCII),
-    re.compile(rf"(?<!\d)(?P<m>1[0-2]|0?[1-9])月{_DAY}[日号]{_LAST_HAN_DAY}", re.ASCII),
+    re.compile(
+        rf"(?P<y>1\d{{3}}|20\d{{2}}|21\d{{2}}|[一二]{_HAN_DIGIT}{{3}})年{_HAN_MONTH}(?:{_HAN_DAY})?",
+        re.ASCII,
+    ),
+    re.compile(_HAN_DATE, re.ASCII),
     re.compile(
         rf"(?<!\d)(?P<a>\d{{1,2}})(?P<s>[-/.])\s?(?P<b>\d{{1,2}})(?P=s)\s?{_YEAR}(?!\d)", re.ASCII
     ),
     re.compile(rf"(?<![\d/.-])(?P<m>1[0-2]|0?[1-9])/{_YEAR}(?!\d)", re.ASCII),
     re.compile(
-        rf"(?:(?<=\bam )|(?<=\bvom )|(?<=\bbis )|(?<=\bzum )|(?<=\bden )|(?<=\bab )|(?<=\bod )"
-        rf"|(?<=\bdo )|(?<=\bder )|(?<=[-\u2013(|\t:])|(?<=[,.:\u2013-] )|^){_DAY}\.[ ]?"
+        rf"(?=\d)(?:(?<=\bam )|(?<=\bvom )|(?<=\bbis )|(?<=\bzum )|(?<=\bden )|(?<=\bab )"
+        rf"|(?<=\bod )|(?<=\bdo )|(?<=\bder )|(?<=[-\u2013(|\t:])|(?<=[,.:\u2013-] )|^){_DAY}\.[ ]?"
         r"(?P<m>1[0-2]|0?[1-9])\.(?!\d)",
         re.ASCII | re.MULTILINE | re.IGNORECASE,
     ),
     re.compile(
-        r"(?:(?<=\ble )|(?<=\bel )|(?<=\bil )|(?<=\bem )|(?<=\bdu )|(?<=\bal )|(?<=\bau )"
+        r"(?=\d)(?:(?<=\ble )|(?<=\bel )|(?<=\bil )|(?<=\bem )|(?<=\bdu )|(?<=\bal )|(?<=\bau )"
         r"|(?<=\bdia ))(?P<d>3[01]|[0-2]\d)/(?P<m>1[0-2]|0[1-9])(?![/\d])",
         re.ASCII | re.IGNORECASE,
     ),
@@ -86,6 +102,8 @@ _DATES = (
         re.ASCII,
     ),
 )
+_DATES = [(next(filter(one.pattern.count, "년월月"), ""), one) for one in _DATE_PATTERNS]
+"""With a sign that each of them must have: a search of a long text costs more."""
 _ERAS = {"令和": 2018, "平成": 1988, "昭和": 1925, "民國": 1911, "民国": 1911}
 _DAY_BEFORE = re.compile(
     rf"(?<![\d.,])(?:{_DAY}(?:st|nd|rd|th|er|º|°|ª|-?[аея]?[йегоя]{{1,2}})?\.?"
@@ -138,11 +156,23 @@ _CLOCKS = (
         re.IGNORECASE,
     ),
 )
+_DIGIT = re.compile(r"\d")
 _HOUR_SIGN = re.compile(r"\s?h\Z")
 _DECIMAL_CLOCK = re.compile(r"([01]?\d|2[0-4])\.([0-5]\d)", re.ASCII)
 _HOUR_BEFORE = re.compile(
     r"\b(?:at|by|until|till|from|before|after|since|um|gegen|bis|ab|vor|nach|à|vers|las|alle|ore|om"
     r"|tegen|vanaf|tot|van|od|do|dalle|das|às|between|zwischen|entre)\s\Z",
+    re.IGNORECASE,
+)
+_OPEN_BEFORE = re.compile(
+    r"\b(?:open|opening hours|hours|geöffnet|öffnungszeiten|ouvert\w*|abiert\w*|apert\w*|geopend"
+    r"|öppet|åbent|otwart\w*|godz|godzinach|kl|klockan|klokken|horaires?|horarios?|orari[oe]?)\W{1,3}(?:[^\W\d_]{2,12}\s)?"
+    r"(?:\d{1,2}\s?(?:-|–|to|bis|à|a|alle|tot|do|till|til)\s?)?\Z",
+    re.IGNORECASE,
+)
+_HOURS_AFTER = re.compile(
+    r"\s?(?:-|–|bis|to|till|until|à|a|tot|do|til|to)\s?\d{1,2}(?:[:.]\d\d)?\s?"
+    r"(?:uhr|uur|h|[ap]\.?m\.?|o['\u2019]clock|heures)(?!\w)",
     re.IGNORECASE,
 )
 _IN_LOWER_CASE = frozenset(
@@ -184,6 +214,14 @@ class TextValue:
         """Where it is without currency and unit."""
         return (self.number and self.number.bare) or (self.start, self.end)
 
+    def divided(self, scale: float) -> TextValue:
+        """Return a number as a table writes it whose caption has a scale: in thousands."""
+        number = self.number
+        if number is None:
+            return self
+        readings = {replace(one, value=rounded(one.value / scale)) for one in number.readings}
+        return replace(self, number=replace(number, readings=frozenset(readings)))
+
     @property
     def is_moment(self) -> bool:
         """Whether it is a day, a time, or a number that may be a year."""
@@ -195,6 +233,10 @@ class TextValue:
     def is_sure(self) -> bool:
         """Whether it can only be a number, a date or a time."""
         return not self.is_loose and (self.number is None or self.number.is_sure)
+
+
+_Place: TypeAlias = tuple[bool, Number | None, TextValue]
+"""Whether a number has a unit, the number, and the value."""
 
 
 @dataclass(slots=True)
@@ -209,12 +251,16 @@ class ValueIndex:
     _codes: dict[str, list[TextValue]] = field(default_factory=dict)
     _ordinals: dict[float, list[TextValue]] = field(default_factory=dict)
     """Days of months, which are numbers only for `the 3rd`."""
-    _values: dict[float, list[tuple[bool, Number | None, TextValue]]] = field(default_factory=dict)
-    """For each number as written: whether it has a unit, the number, and the value."""
+    _values: dict[float, list[_Place]] = field(default_factory=dict)
+    """By the numbers as written."""
     _bases: dict[tuple[str, float], list[tuple[Number | None, TextValue]]] = field(
         default_factory=dict
     )
     """For each dimension and number in its base unit: the number, and the value."""
+    lacks_units: bool = False
+    """Whether numbers with a unit are to be added."""
+    is_partial: bool = False
+    """Whether more of the text is to be added: found is only what that cannot change."""
 
     def add(self, said: TextValue) -> None:
         for day in said.days:
@@ -263,6 +309,15 @@ class ValueIndex:
             yield from self._find_code(code, number)
         for reading in number.readings:
             yield from self._find_number(reading, number, within)
+        yield from self._find_ordinal(number)
+        inner = [
+            TextValue(one.text, number=one) for part in number.parts for one in numbers_in(part)
+        ]
+        if inner and all(self.holds(one, within) for one in inner):
+            yield from self.find(inner[0], within)
+
+    def _find_ordinal(self, number: Number) -> Iterator[TextValue]:
+        """Yield ordinals for a Roman numeral; Roman numerals, quarters and days for an ordinal."""
         if number.roman:
             for _, other, found in self._values.get(float(number.roman), ()):
                 if other is not None and other.is_ordinal:
@@ -273,11 +328,6 @@ class ValueIndex:
                     yield from self._codes.get(f"{kind}{reading.value:.0f}", ())
             for reading in number.readings:
                 yield from self._ordinals.get(reading.value, ())
-        inner = [
-            TextValue(one.text, number=one) for part in number.parts for one in numbers_in(part)
-        ]
-        if inner and all(self.holds(one, within) for one in inner):
-            yield from self.find(inner[0], within)
 
     def _find_days(self, said: TextValue) -> Iterator[TextValue]:
         return (found for day in said.days for found in self._find_day(day))
@@ -297,7 +347,8 @@ class ValueIndex:
 
     def _take(self, reading: NumberReading, number: Number | None, said: TextValue) -> None:
         has_unit = reading.unit != NO_UNIT
-        self._values.setdefault(reading.value, []).append((has_unit, number, said))
+        if not (reading.unit == PERCENT and number is not None and number.is_share):
+            self._values.setdefault(reading.value, []).append((has_unit, number, said))
         if has_unit:
             base = (reading.unit.dimension, reading.base)
             self._bases.setdefault(base, []).append((number, said))
@@ -314,24 +365,19 @@ class ValueIndex:
         if has_unit:
             with_unit = [*self._find_with_unit(reading, within)]
             yield from (said for found, said in with_unit if _agree(number, found))
-            if with_unit:
+            is_known = any(found is None or found.is_sure for found, _ in with_unit)
+            is_part = number.is_share and reading.unit == PERCENT
+            if self.lacks_units or is_known or is_part:
                 return  # what says something else about the same amount decides
         for value in self._near(reading.value, within):
-            places = self._values[value]
+            places: Sequence[_Place] = self._values[value]
             if number.is_ordinal:
-                places = [one for one in places if one[1] and one[1].is_ordinal] or places
-            if has_unit and any(_has_dimension(other, dimension) for _, other, _ in places):
-                continue
-            plain = [(other, said) for has_one, other, said in places if not has_one]
-            is_found = False
-            for other, said in plain:  # lazy: most callers need the first one
-                if _agree(number, other) and (not has_unit or other is None or other.is_sure):
-                    is_found = True
-                    yield said
-            if not has_unit and (is_found or not plain):
-                yield from (
-                    said for has_one, other, said in places if has_one and _agree(number, other)
-                )
+                ordinals = [one for one in places if one[1] and one[1].is_ordinal]
+                places = ordinals or ([] if self.is_partial else places)
+            if not has_unit:
+                yield from _same_bare_numbers(number, places, is_partial=self.is_partial)
+            elif not any(_has_dimension(other, dimension) for _, other, _ in places):
+                yield from _numbers_without_unit(number, places)
 
     def _find_with_unit(
         self, reading: NumberReading, within: float
@@ -361,13 +407,32 @@ class ValueIndex:
             yield from (said for (other, _, _), said in same if other is None)
 
 
-def values_in(
-    text: str, whole: str = "", fits: Callable[[str], bool] | None = None
+def _numbers_without_unit(number: Number, places: Iterable[_Place]) -> Iterator[TextValue]:
+    """Yield what may be a number with a unit, though its own has none and may be no article."""
+    for has_unit, other, said in places:
+        if not has_unit and _agree(number, other) and (other is None or other.is_sure):
+            yield said
+
+
+def _same_bare_numbers(
+    number: Number, places: Sequence[_Place], *, is_partial: bool
 ) -> Iterator[TextValue]:
+    """Yield numbers without a unit; then those with one, unless all that have none differ."""
+    plain = [(other, said) for has_unit, other, said in places if not has_unit]
+    is_found = False
+    for other, said in plain:  # lazy: most callers need the first one
+        if _agree(number, other):
+            is_found = True
+            yield said
+    if is_found or not (plain or is_partial):
+        yield from (said for has_unit, other, said in places if has_unit and _agree(number, other))
+
+
+def values_in(text: str, whole: str = "", fits: Fits | None = None) -> Iterator[TextValue]:
     """Yield each number, date and time of a text, dates before the numbers in them.
 
     `whole`: the text that it is of, which decides about languages and the order of day and month.
-    `fits`: whether a number with these digits is looked for; None: all are.
+    `fits`: whether a number with these digits, or a day of a month, is looked for; None: all are.
 
     >>> [one.text for one in values_in("On 3 May 2024 at 9:30, 1,200 of them.")]
     ['3 May 2024', '9:30', '1,200']
@@ -375,26 +440,24 @@ def values_in(
     text = with_ascii_digits(text)
     lower, rest = lower_case(text), Untaken(text)
     orders = _orders_in(whole or text)
-    for pattern in _DATES:
-        for found in pattern.finditer(rest.text):
+    has_digits = "月" in text or _DIGIT.search(text) is not None
+    for sign, pattern in _DATES if has_digits else ():
+        for found in pattern.finditer(rest.text) if sign in lower else ():
             days = frozenset(_possible_days(found, orders))
             if days:
-                said = TextValue(found[0].strip(" .,\n"), found.start(), days=days)
-                last = found.groupdict().get("e")
-                if not last:
-                    yield replace(said, bound=time_bound(lower, *found.span()))
-                else:
-                    ends = frozenset((year, month, int(last)) for year, month, _ in days)
-                    yield replace(said, is_range=True)
-                    yield replace(said, days=ends, is_range=True)
+                yield from _dates_of(found, days, lower, fits)
                 rest.take(*found.span())
     for said, end in [*_named_dates(rest.text)]:
-        bound = 0 if said.is_range else time_bound(lower, said.start, end)
-        yield replace(said, bound=bound)
+        if _is_sought(said.days, fits):
+            bound = 0 if said.is_range else time_bound(lower, said.start, end)
+            yield replace(said, bound=bound)
         rest.take(said.start, end)
-    for pattern in _CLOCKS:
+    for pattern in _CLOCKS if has_digits else ():
         for found in pattern.finditer(rest.text):
             minute, half = found["min"] or 0, found.groupdict().get("half")
+            if fits is not None and ":" in found[0] and not fits(found[0]):
+                rest.take(*found.span())
+                continue
             clocks = frozenset(_possible_clocks(found["h"], minute, half))
             said = TextValue(found[0].strip(), found.start(), _duration(found), clocks=clocks)
             yield _with_surroundings(said, lower)
@@ -403,8 +466,27 @@ def values_in(
         yield _with_surroundings(TextValue(text[start:end], start, clocks=times), lower)
         rest.take(start, end)
     for number in numbers_in(rest.text, whole, fits):
-        clocks = frozenset(_maybe_clocks(rest.text, number))
+        clocks = frozenset(_maybe_clocks(text, number))
         yield _with_surroundings(TextValue(number.text, number.start, number, clocks=clocks), lower)
+
+
+def _is_sought(days: Iterable[Day], fits: Fits | None) -> bool:
+    return fits is None or any(fits(f"{year} {day}", month) for year, month, day in days)
+
+
+def _dates_of(
+    found: re.Match[str], days: frozenset[Day], lower: str, fits: Fits | None
+) -> Iterator[TextValue]:
+    """Yield a date in digits; of a range, both ends."""
+    said = TextValue(found[0].strip(" .,\n"), found.start(), days=days)
+    last = found.groupdict().get("e")
+    if not last:
+        if _is_sought(days, fits):
+            yield replace(said, bound=time_bound(lower, *found.span()))
+        return
+    ends = frozenset((year, month, plain_number(last)) for year, month, _ in days)
+    yield replace(said, is_range=True)
+    yield replace(said, days=ends, is_range=True)
 
 
 def value_index(text: str) -> ValueIndex:
@@ -415,18 +497,14 @@ def value_index(text: str) -> ValueIndex:
     return index
 
 
-def source_values(
-    text: str, whole: str = "", fits: Callable[[str], bool] | None = None
-) -> Iterator[TextValue]:
+def source_values(text: str, whole: str = "", fits: Fits | None = None) -> Iterator[TextValue]:
     """Yield the values of a source, and what it may also mean."""
     yield from values_in(text, whole, fits)
     for number in loose_numbers_in(text):
         yield TextValue(number.text, number.start, number)
 
 
-def cell_values(
-    cells: str, whole: str = "", fits: Callable[[str], bool] | None = None
-) -> Iterator[TextValue]:
+def cell_values(cells: str, whole: str = "", fits: Fits | None = None) -> Iterator[TextValue]:
     """Yield the values of the cells of a source's tables."""
     return (replace(said, is_loose=True) for said in values_in(cells, whole, fits))
 
@@ -460,25 +538,27 @@ _DECIMAL_COMMA = re.compile(
 
 
 def is_month(word: str) -> bool:
-    return bool(_months_of(word.rstrip(".,"), 0))
+    return bool(month_at(word.rstrip(".,"), 0))
 
 
 _TURKISH = str.maketrans({"I": "ı", "İ": "i"})
 _MOST_NAME_CHARS = 40
 
 
-def _months_of(text: str, at: int) -> tuple[tuple[int, ...], int] | None:
+def month_at(text: str, at: int) -> tuple[tuple[int, ...], int] | None:
     """Return what the name at an offset may be, and where it ends."""
     letters = _LETTERS.match(text, at)
     if letters is None:
         return None
     known = months_by_first_word()
-    for word in (letters[0].casefold(), letters[0].translate(_TURKISH).casefold()):
+    near = text[at : at + _MOST_NAME_CHARS].casefold()
+    for word in dict.fromkeys((letters[0].casefold(), letters[0].translate(_TURKISH).casefold())):
         for name, months in known.get(word, ()):
             if name == word:
                 return months, letters.end()
             end = at + len(name)
-            if text[at:end].casefold() == name and not _LETTERS.match(text, end):
+            is_there = near.startswith(name) and text[at:end].casefold() == name
+            if is_there and not _LETTERS.match(text, end):
                 return months, end
     return None
 
@@ -487,20 +567,28 @@ Order: TypeAlias = Literal["day first", "month first"]
 _NUMERIC = re.compile(r"(?<![\d/.-])(\d{1,2})([-/])(\d{1,2})\2(?:\d{4}|\d{2})(?![\d/-])", re.ASCII)
 
 
+@lru_cache(maxsize=1)
 def _orders_in(text: str) -> frozenset[Order]:
-    """Return in which orders days and months are written, by the dates that have only one."""
+    """Return in which orders days and months are written: as in dates that have only one.
+
+    Else the day comes first, but in English, where either may.
+    """
     orders: set[Order] = set()
     for first, _, second in _NUMERIC.findall(text):
         if int(first) > 12 >= int(second) > 0:
             orders.add("day first")
         elif int(second) > 12 >= int(first) > 0:
             orders.add("month first")
+    if not orders and (languages := languages_of(text)) and "en" not in languages:
+        orders.add("day first")
     return frozenset(orders)
 
 
 def _has_dimension(number: Number | None, dimension: str) -> bool:
     kinds = ("second", "month") if dimension in ("second", "month") else (dimension,)
-    return number is not None and any(one.unit.dimension in kinds for one in number.readings)
+    if number is None or not number.is_sure:  # "a week" says nothing of a 1 elsewhere
+        return False
+    return any(one.unit.dimension in kinds for one in number.readings)
 
 
 def _agree(number: Number, other: Number | None) -> bool:
@@ -509,14 +597,9 @@ def _agree(number: Number, other: Number | None) -> bool:
 
 
 def _possible_days(found: re.Match[str], orders: Collection[Order]) -> Iterator[Day]:
-    parts = found.groupdict()
-    year = int(parts["y"]) if parts.get("y") else None
-    if parts.get("yy"):
-        year = _long_year(parts["yy"])
-    if parts.get("era"):
-        year = _ERAS[parts["era"]] + (1 if parts["n"] == "元" else int(parts["n"]))
+    parts, year = found.groupdict(), _year_of(found)
     if parts.get("m"):
-        yield year, int(parts["m"]), int(parts["d"]) if parts.get("d") else None
+        yield year, plain_number(parts["m"]), plain_number(parts["d"]) if parts.get("d") else None
         return
     first, second = int(parts["a"]), int(parts["b"])
     days = {"day first": (second, first), "month first": (first, second)}
@@ -539,45 +622,56 @@ def _named_dates(text: str) -> Iterator[tuple[TextValue, int]]:
     known = months_by_first_word()
     for name in _LETTERS.finditer(text):
         word = name[0].casefold()
-        if name.start() < last or (word not in known and name[0].isascii() and "I" not in name[0]):
-            continue
-        named = _months_of(text, name.start())
+        is_known = word in known or not name[0].isascii() or "I" in name[0]
+        named = month_at(text, name.start()) if is_known and name.start() >= last else None
         if named is None:
             continue
         months, end = named
-        start, is_short = name.start(), end - name.start() <= _SHORT_NAME
+        is_short = end - name.start() <= _SHORT_NAME
         end += text[end : end + 1] == "."
-        day = _DAY_BEFORE.search(text, max(last, start - _BEFORE_CHARS), start)
-        year: re.Match[str] | None = None
-        if day is not None:
-            start = day.start()
-            other = _FIRST_DAY.search(text, max(last, start - _BEFORE_CHARS), start)
-            start = other.start() if other is not None else start
-        else:
-            day = _DAY_AFTER.match(text, end)
-            end = day.end() if day is not None else end
-            other = _LAST_DAY.match(text, end) if day is not None else None
-            end = other.end() if other is not None else end
-        year = _YEAR_AFTER.match(text, end)
-        if year is None and day is not None:
-            year = _YEAR_BEFORE.search(text, max(last, start - _BEFORE_CHARS), start)
-            start = year.start() if year is not None else start
-        if year is None and day is not None:
-            year = _SHORT_YEAR_AFTER.match(text, end)
+        start, end, found = _days_around(text, last, name.start(), end)
+        year = _year_around(text, last, start, end, has_day=bool(found))
         if year is not None:
-            end = max(end, year.end())
+            start, end = min(start, year.start()), max(end, year.end())
         needs_both = is_short and word not in _SHORT_MONTHS
-        if (day is None or needs_both) and (year is None or (needs_both and day is None)):
+        if (not found) + (year is None) + needs_both > 1:
             continue
         is_doubtful = year is None or year.end() <= start + 6
         if is_doubtful and name[0] in _IN_LOWER_CASE:
             continue
         last = end
-        days_of_month = [_day_of(one) for one in (day, other) if one is not None]
-        said = TextValue(text[start:end].strip(" .,\n"), start)
-        for one in days_of_month or (None,):
-            days = frozenset((_year_of(year), month, one) for month in months)
-            yield replace(said, days=days, is_range=len(days_of_month) > 1), end
+        said = TextValue(text[start:end].strip(" .,\n"), start, is_range=len(found) > 1)
+        for of_month in [*map(_day_of, found)] or (None,):
+            days = frozenset((_year_of(year), month, of_month) for month in months)
+            yield replace(said, days=days), end
+
+
+def _days_around(
+    text: str, last: int, start: int, end: int
+) -> tuple[int, int, list[re.Match[str]]]:
+    """Return where a date begins and ends with its days, and the days: of a range, both."""
+    day = _DAY_BEFORE.search(text, max(last, start - _BEFORE_CHARS), start)
+    if day is not None:
+        start = day.start()
+        other = _FIRST_DAY.search(text, max(last, start - _BEFORE_CHARS), start)
+        return (start, end, [day]) if other is None else (other.start(), end, [day, other])
+    day = _DAY_AFTER.match(text, end)
+    if day is None:
+        return start, end, []
+    other = _LAST_DAY.match(text, day.end())
+    return (start, day.end(), [day]) if other is None else (start, other.end(), [day, other])
+
+
+def _year_around(
+    text: str, last: int, start: int, end: int, *, has_day: bool
+) -> re.Match[str] | None:
+    year = _YEAR_AFTER.match(text, end)
+    if year is not None or not has_day:
+        return year
+    before = _YEAR_BEFORE.search(text, max(last, start - _BEFORE_CHARS), start)
+    short = _SHORT_YEAR_AFTER.match(text, end)
+    is_amount = short is not None and bool(units_after(text, short.end())[0])
+    return before or (None if is_amount else short)
 
 
 _SHORT_NAME = 4
@@ -598,7 +692,11 @@ def _year_of(found: re.Match[str] | None) -> int | None:
     parts = found.groupdict()
     if parts.get("be"):
         return int(parts["be"]) - 543
-    return int(parts["y"]) if parts.get("y") else _long_year(parts["yy"])
+    if parts.get("era"):
+        return _ERAS[parts["era"]] + (1 if parts["n"] == "元" else plain_number(parts["n"]))
+    if parts.get("yy"):
+        return _long_year(parts["yy"])
+    return plain_number(parts["y"]) if parts.get("y") else None
 
 
 def _day_of(found: re.Match[str]) -> int:
@@ -650,7 +748,9 @@ def _is_halved(text: str, clock: Clock) -> bool:
 
 
 _FIRST_HOUR = re.compile(r"\d\d?", re.ASCII)
-_HOUR_AND_MINUTE = re.compile(r"\d\d?\s?[:.h]\s?\d\d(?!\s?[ap]\.?m)", re.ASCII | re.IGNORECASE)
+_HOUR_AND_MINUTE = re.compile(
+    r"\d\d?\s?(?:[:.h]\s?\d\d(?!\s?[ap]\.?m)|h\Z)", re.ASCII | re.IGNORECASE
+)
 
 
 def _maybe_clocks(text: str, number: Number) -> Iterator[Clock]:
@@ -659,13 +759,21 @@ def _maybe_clocks(text: str, number: Number) -> Iterator[Clock]:
     if decimal is not None:
         yield from _possible_clocks(decimal[1], decimal[2], None)
     for reading in number.readings:
-        is_hour = reading.unit == _HOUR and _HOUR_NAME.search(number.text) is not None
-        is_at = reading.unit == NO_UNIT and (
-            _HOUR_BEFORE.search(text, max(0, number.start - 10), number.start) is not None
-            or _has_part_of_day(text, number)
-        )
         minutes = reading.value * 60
-        if (is_hour or (is_at and minutes % 60 == 0)) and minutes == int(minutes) <= 24 * 60:
+        if minutes > 24 * 60 or minutes != int(minutes) or reading.unit not in (NO_UNIT, _HOUR):
+            continue
+        is_hour = reading.unit == _HOUR and _HOUR_NAME.search(number.text) is not None
+        is_at = (
+            reading.unit == NO_UNIT
+            and minutes % 60 == 0
+            and (
+                _HOUR_BEFORE.search(text, max(0, number.start - 10), number.start) is not None
+                or _has_part_of_day(text, number)
+                or _HOURS_AFTER.match(text, number.end) is not None
+                or _OPEN_BEFORE.search(text, max(0, number.start - 40), number.start) is not None
+            )
+        )
+        if is_hour or is_at:
             yield from _possible_clocks(*divmod(int(minutes), 60), None)
 
 

@@ -21,7 +21,8 @@ from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.keys import RetryKeys, TimeoutKeys, WrongInput
 from paddock.pipelines.model import Block, Node, Pipeline
 from paddock.pipelines.model import StepNode as WrittenStep
-from paddock.pipelines.plan import BASE_NAMES, LOOP_NAMES, Plan
+from paddock.pipelines.plan import Plan
+from paddock.pipelines.references import BASE_NAMES, LOOP_NAMES
 from paddock.pipelines.template_sandbox import METHODS
 from paddock.runner.ledger.budget import RunBudget
 from paddock.steps import python_step, registry
@@ -34,6 +35,7 @@ from . import (
     protected_files,
     requirements,
     taint_analysis,
+    variations,
 )
 from . import reply as replies
 from .bound import (
@@ -65,11 +67,7 @@ BLOCK_OUTPUTS = ("results", "counts", "changed", "failed", "waiting")
 
 
 def bind(
-    plan: Plan,
-    inputs: Mapping[str, Any],
-    *,
-    cwd: Path,
-    default_models: Mapping[Role, str],
+    plan: Plan, inputs: Mapping[str, Any], *, cwd: Path, default_models: Mapping[Role, str]
 ) -> BoundPlan:
     """Return the plan with each step's class and typed parameters, and each input's value.
 
@@ -89,8 +87,29 @@ def bind_without_inputs(plan: Plan, within: SharedPlans | None = None) -> BoundP
     Raises:
         PipelineError: with every fault, those of the plan and its pipeline included.
     """
-    context = BindContext(within or SharedPlans())
-    return PlanBinder(plan, None, Path.cwd(), {}, context).checked()
+    return PlanBinder(plan, None, Path.cwd(), {}, BindContext(within or SharedPlans())).checked()
+
+
+def bind_for_comparison(plan: Plan) -> BoundPlan:
+    """Bind a plan as `bind_without_inputs` does; `compare` and `gold` must be sound too.
+
+    Raises:
+        PipelineError: with every fault; those of values under `compare` where there is no other.
+    """
+    binder = PlanBinder(plan, None, Path.cwd(), {})
+    bound = binder.bound()
+    faults = [*binder.faults, *variations.varied_name_faults(plan.pipeline)]
+    if faults := faults or [*variations.variation_faults(plan.pipeline, _faults_in)]:
+        raise PipelineError(faults)
+    return bound
+
+
+def _faults_in(document: yaml_source.YamlDocument) -> list[Fault]:
+    binder = PlanBinder(
+        plans.plan_with_faults(model.parse_pipeline(document)), None, Path.cwd(), {}
+    )
+    binder.bound()
+    return binder.faults
 
 
 def check(plan: Plan, within: SharedPlans | None = None) -> tuple[str, ...]:
@@ -260,6 +279,7 @@ class PlanBinder:
         self._outputs[step.id] = None
         kind = self._kind(step)
         self._own += replies.reply_faults(self._pipeline.document, step, self._base, kind)
+        self._own += replies.escalate_faults(self._pipeline.document, step, self._base, kind)
         self._own += replies.review_faults(self._pipeline.document, step, self._base, kind)
         if kind is None:
             return None
@@ -300,6 +320,7 @@ class PlanBinder:
             references=taint_analysis.step_references(step, names),
             after_answer=taint_analysis.after_answer(step, names),
             of_lists=taint_analysis.list_references(step, names),
+            escalate=self._models.escalation(step, kind),
             review=step.review,
             shown=taint_analysis.shown_references(step),
             spec=taint_analysis.step_spec(step, reply, servers),
@@ -402,9 +423,12 @@ class PlanBinder:
             what = f"`steps.{reference[1]}.{reference[2]}` is null"
             remedy = f"Add `{reference[2]}` under the `reply` of step '{reference[1]}'."
             self._fault(at, what, remedy)
-        is_mirror = reference[2] in ("output", *ABOUT_FIELDS)
-        answer = self._answers.get(reference[1]) if is_mirror else None
-        if answer is None or len(reference) < 4:
+        if reference[2] in ("output", *ABOUT_FIELDS) and len(reference) > 3:
+            self._check_answer_field(at, reference)
+
+    def _check_answer_field(self, at: Place, reference: Reference) -> None:
+        answer = self._answers.get(reference[1])
+        if answer is None:
             return
         known = (*answer, *NAMES_OF_WHOLE.get(reference[2], ()))
         if reference[3] not in known:

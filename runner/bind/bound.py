@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,7 +19,7 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Mark, did_you_mean
 from paddock.pipelines.expressions import Expression, Reference, Value
 from paddock.pipelines.keys import Input, OnError, WrongInput
-from paddock.pipelines.model import Pipeline, ReviewSpec
+from paddock.pipelines.model import EscalationSpec, Pipeline, ReviewSpec
 from paddock.pipelines.plan import Plan
 from paddock.runner.ledger.budget import RunBudget
 from paddock.steps import registry
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from paddock.engine.request import ModelSpec, Priority, Role
 
 PIPELINE_STEP = "pipeline"
+_READING_STEPS = frozenset(("files.read", "chat", "summarise", "summarize", "reduce", "search"))
+"""Steps that change nothing, besides those that are pure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,22 @@ class BoundTimeout:
 
     total_s: float | None = None
     idle_s: float | None = None
+
+
+@dataclass(frozen=True)
+class BoundEscalation:
+    """Which answers another model gives in place of the step's own."""
+
+    spec: EscalationSpec
+    to: ModelSpec
+
+    @property
+    def alias(self) -> str:
+        return self.spec.to
+
+    @property
+    def when(self) -> Expression:
+        return self.spec.when
 
 
 @dataclass(frozen=True)
@@ -79,9 +98,11 @@ class BoundStep:
     references: frozenset[Reference] = frozenset()
     """What it reads of inputs, other steps and loop variables, in template files too."""
     after_answer: frozenset[Reference] = frozenset()
-    """Those of `references` that only the sources of `reply.evidence` or `review.when` read."""
+    """Those of `references` that only the sources of `reply.evidence`, `escalate.when` or
+    `review.when` read."""
     of_lists: frozenset[Reference] = frozenset()
     """Those of `references` that only lists of labels read: a new list makes few items stale."""
+    escalate: BoundEscalation | None = None
     review: ReviewSpec | None = None
     """When its answer waits for a person."""
     shown: frozenset[Reference] = frozenset()
@@ -103,9 +124,17 @@ class BoundStep:
         """Return the place of one of its keys in the file."""
         return self.params.document.mark((*self.params.step.at, *at))
 
+    @cached_property
+    def escalated(self) -> BoundStep:
+        """The same step with the model that it escalates to."""
+        assert self.escalate is not None
+        params = self.params.with_model(self.escalate.alias)
+        return replace(self, model=self.escalate.to, params=params, escalate=None)
+
     @property
     def models(self) -> tuple[ModelSpec, ...]:
-        return self.besides if self.model is None else (self.model, *self.besides)
+        own = () if self.model is None else (self.model,)
+        return (*own, *(() if self.escalate is None else (self.escalate.to,)), *self.besides)
 
 
 @dataclass(frozen=True)
@@ -185,12 +214,20 @@ class BoundPlan:
     """The names of the inputs that the caller gave."""
     priority: Priority = "batch"
     """Whose requests the pool takes first."""
+    inputs_by_item: frozenset[str] = frozenset()
+    """Inputs of a sub-pipeline whose values follow from the item that it is run for."""
 
     @property
     def folder_inputs(self) -> dict[str, str]:
         """The `dir` and `path` inputs: they name what a run works on."""
         types = self.input_types
-        return {n: str(v) for n, v in self.inputs.items() if types.get(n) in ("dir", "path")}
+        return {n: str(v) for n, v in self.inputs.items() if types.get(n) in _PATH_TYPES}
+
+    @property
+    def inputs_in_paths(self) -> frozenset[str]:
+        """The inputs that may be named in the path of an output that belongs to its item."""
+        paths = {name for name, kind in self.input_types.items() if kind in _PATH_TYPES}
+        return self.inputs_by_item | paths
 
 
 @dataclass
@@ -219,6 +256,11 @@ class BindContext:
     def label(self) -> str:
         """What the names of its models' pools begin with, so that none is another's."""
         return "".join(f"{step}." for step in self.steps)
+
+
+def only_reads(step: BoundStep) -> bool:
+    """Return whether a step only reads and asks, so that it can be done twice."""
+    return step.kind.is_pure or step.uses in _READING_STEPS
 
 
 def sub_plans(nodes: Iterable[BoundNode]) -> Iterator[BoundPlan]:
@@ -374,29 +416,6 @@ def blocks_of(body: Iterable[BoundNode]) -> Iterator[BoundBlock]:
             yield from blocks_of(node.body)
 
 
-def find_node(nodes: Sequence[BoundNode], step: str) -> BoundNode | None:
-    """Return a block or step, also a nested one or one of a sub-pipeline (`clean.each`)."""
-    for node in nodes:
-        if node.id == step:
-            return node
-        found = None
-        if isinstance(node, BoundBlock):
-            found = find_node(node.body, step)
-        elif node.inner is not None and step.startswith(f"{node.id}."):
-            found = find_node(node.inner.nodes, step.removeprefix(f"{node.id}."))
-        if found is not None:
-            return found
-    return None
-
-
-def owning_plan(bound: BoundPlan, node: BoundNode) -> BoundPlan:
-    """Return the plan that contains a block or step: this one, or that of a sub-pipeline."""
-    for plan in all_plans(bound):
-        if any(one is node for one in (*steps_of(plan.nodes), *plan.nodes, *blocks_of(plan.nodes))):
-            return plan
-    return bound
-
-
 def outer_references(block: BoundBlock) -> frozenset[Reference]:
     """Return what the body of a block reads from outside of it; its own list is not among it."""
     inner = set(node_ids(block.body))
@@ -460,15 +479,32 @@ _PATH_OF = {"files.write": "path", "files.move": "to"}
 
 
 def paths_depend_on_item_alone(
-    spec: Mapping[str, Mapping[str, Any]], types: Mapping[str, str], *, is_within_item: bool = False
+    spec: Mapping[str, Mapping[str, Any]], inputs: Collection[str], *, is_within_item: bool = False
 ) -> bool:
     """Return whether the paths of all written files depend on nothing but the items.
 
-    `spec` is that of a block with all within it, or of a step. `dir` and `path` inputs may be
-    named: the ledger has a scope for each; `types` are the types of the inputs. Answers of the
-    item's own steps may be named, unless they depend on more. False for steps of plug-ins, where
+    `spec` is that of a block with all within it, or of a step. `inputs` may be named. So may
+    answers of the item's own steps, unless they depend on more. False for steps of plug-ins, where
     it is not known. `is_within_item`: variables of blocks around may be named.
     """
+    for step in spec["steps"].values():
+        uses = str(step.get("uses"))
+        if not is_function_reference(uses) and registry.step_package(uses) != DISTRIBUTION:
+            return False
+        path = (step.get("with") or {}).get(_PATH_OF.get(uses, ""))
+        if not _follows_from_item(path, spec, inputs, is_within_item=is_within_item):
+            return False
+    return True
+
+
+def _follows_from_item(
+    written: Any,
+    spec: Mapping[str, Mapping[str, Any]],
+    inputs: Collection[str],
+    *,
+    is_within_item: bool = False,
+) -> bool:
+    """Return whether a parameter depends on nothing but the item; see the function before."""
     steps: Mapping[str, Any] = spec["steps"]
     own = {"loop", *map(_loop_variable, spec["blocks"].values())}
 
@@ -476,7 +512,7 @@ def paths_depend_on_item_alone(
         """Return whether a value follows from the item; `seen` are the steps that lead to it."""
         name = str(path[1]) if len(path) > 1 else ""
         if path[0] == "inputs":
-            return types.get(name) in _PATH_TYPES
+            return name in inputs
         if path[0] != "steps":
             # Within other steps it may be a name that the step adds for its template.
             return path[0] in own or is_within_item or bool(seen)
@@ -487,14 +523,36 @@ def paths_depend_on_item_alone(
         read = [*_read_by(steps[name].get("with")), *_read_by(steps[name].get("returns"), True)]
         return all(follows(one, seen | {name}) for one in read)
 
-    for step in steps.values():
-        uses = str(step.get("uses"))
-        if not is_function_reference(uses) and registry.step_package(uses) != DISTRIBUTION:
-            return False
-        path = (step.get("with") or {}).get(_PATH_OF.get(uses, ""))
-        if not all(follows(one, frozenset()) for one in _read_by(path)):
-            return False
-    return True
+    return all(follows(one, frozenset()) for one in _read_by(written))
+
+
+def called_plan(outer: BoundPlan, caller: BoundStep) -> BoundPlan | None:
+    """Return the pipeline that a step runs, with the names of its `inputs_by_item`."""
+    inner = caller.inner
+    if inner is None:
+        return None
+    top = next(one for one in outer.nodes if caller.id in (step.id for step in steps_of([one])))
+    spec = json.loads(canonical_spec(top))
+    given = caller.written.get("inputs", {})
+    by_item = (
+        name
+        for name in inner.pipeline.inputs
+        if isinstance(given, Mapping)  # else an expression makes all of them
+        and _follows_from_item(given.get(name), spec, outer.inputs_in_paths)
+    )
+    return replace(inner, inputs_by_item=frozenset(by_item))
+
+
+def find_in_plans(bound: BoundPlan, name: str) -> tuple[BoundPlan, BoundNode] | None:
+    """Return a block or step by the name that a caller has for it (`clean.each`), and its plan."""
+    nodes: tuple[BoundNode, ...] = (*steps_of(bound.nodes), *blocks_of(bound.nodes))
+    for node in nodes:
+        if node.id == name:
+            return bound, node
+        if isinstance(node, BoundStep) and name.startswith(f"{node.id}."):
+            inner = called_plan(bound, node)
+            return find_in_plans(inner, name.removeprefix(f"{node.id}.")) if inner else None
+    return None
 
 
 def _loop_variable(block: Mapping[str, Any]) -> str:

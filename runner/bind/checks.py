@@ -257,3 +257,8 @@ def _advice_for(document: str, readings: list[_DocumentPrompt]) -> Iterator[str]
                 f"`{one.varies_by}`. Put it first in `prompt`: it is then computed once for all of "
                 f"them. Prompts in another order may get other answers."
             )
+
+
+def step_nodes(pipeline: Pipeline) -> Iterator[StepNode]:
+    """Yield the steps that are written, those in blocks included."""
+    return (node for node in pipeline.nodes() if isinstance(node, StepNode))

@@ -291,7 +291,7 @@ def _folder_of(text: str, *, is_file: bool) -> str | None:
         return folder or "/"
     last = tail.rpartition("/")[2]
     suffix = os.path.splitext(f"x{last}")[1].lower()  # noqa: PTH122 - the end of a template
-    is_other_kind = bool(suffix) and _UNKNOWN not in last and suffix not in YAML_SUFFIXES
+    is_other_kind = _UNKNOWN not in last and suffix not in ("", *YAML_SUFFIXES)
     if is_file and (not unknown or is_other_kind):
         return None
     return "."

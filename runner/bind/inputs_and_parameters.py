@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from types import new_class
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from pydantic import ValidationError
 
+from paddock.engine.system.text import counted
 from paddock.pipelines.errors import Fault, Mark, did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Template, Value
 from paddock.pipelines.keys import Input, WrongInput
@@ -29,6 +30,9 @@ from paddock.steps.llm.confidence import is_confidence
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+_MOST_UNKNOWN_INPUTS = 20
+"""Named in an error: a program or a form may send thousands."""
 
 
 class Scope(dict[str, Any]):
@@ -149,7 +153,7 @@ def as_expressions_see(outputs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def review_names(outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the names of `review.when` for a step's outputs.
+    """Return the names of `escalate.when` and `review.when` for a step's outputs.
 
     >>> review_names({"output": {"a": 1}, "text": "", "confidence": {"a": {"p": 0.5, "raw": 0.5}}})[
     ...     "confidence"]["min"]
@@ -230,11 +234,29 @@ def read_inputs(
     return given
 
 
+def paths_outside(
+    pipeline: Pipeline, given: Collection[str], values: Mapping[str, Any], folder: Path, what: str
+) -> list[Fault]:
+    """Return the given inputs whose paths lead out of a folder: for callers from elsewhere.
+
+    What a person opens by `-i folder=`, such a call cannot. `what` names the folder.
+    """
+    return [
+        Fault(f"input '{name}' leads outside {what}.", "")
+        for name in given
+        if name in values
+        and pipeline.inputs[name].type in ("dir", "path")
+        and not _lies_under(Path(values[name]), folder)
+    ]
+
+
 def _unknown_inputs(pipeline: Pipeline, inputs: Mapping[str, Any]) -> Iterator[Fault]:
-    for name in inputs:
-        if name not in pipeline.inputs:
-            remedy = did_you_mean(name, pipeline.inputs) if pipeline.inputs else "It takes none."
-            yield Fault(f"the pipeline has no input '{name}'.", remedy)
+    unknown = [name for name in inputs if name not in pipeline.inputs]
+    for name in unknown[:_MOST_UNKNOWN_INPUTS]:
+        remedy = did_you_mean(name, pipeline.inputs) if pipeline.inputs else "It takes none."
+        yield Fault(f"the pipeline has no input '{name}'.", remedy)
+    if (n_left := len(unknown) - _MOST_UNKNOWN_INPUTS) > 0:
+        yield Fault(f"the pipeline has none of {counted(n_left, 'more input')} either.")
 
 
 def _read_value(given: GivenInputs, declared: Input, value: Any, cwd: Path) -> None:
@@ -335,6 +357,10 @@ class BoundParams:
             fault = next(faults_of(details, self.table, given, self.document, at))
             raise BindError(fault) from error
 
+    def with_model(self, alias: str) -> BoundParams:
+        constant = self.constant and self.constant.model_copy(update={"model": alias})
+        return replace(self, value=Value.of({**self.value.data, "model": alias}), constant=constant)
+
 
 class ParameterBinder:
     """Checks what stands under a step's `with` against the step's own type."""
@@ -429,27 +455,17 @@ class ParameterBinder:
     def _checked(self, value: Value, templates: Mapping[str, Template]) -> Params | None:
         """Check what is written out, with stand-ins for what comes later or is broken."""
         given = {name: item for name, item in value.data.items() if name in self._fields}
+        required = {name for name, field in self._fields.items() if field.is_required()}
         later = {str(path[0]) for path in value.places()} | self._step.broken
-        later |= {name for name, field in self._fields.items() if field.is_required()} - set(
-            (*given, *templates)
-        )
+        later |= required - {*given, *templates}
         later &= self._fields.keys()
         given |= dict(templates) | {name: _KnownAtRunTime() for name in later}
         has_faults = bool(self._table.faults(self._step.params.data))
         table = _loosened(self._table, frozenset(later)) if later or has_faults else self._table
         made, details = _validated(table, given, strict=False)
-        said = {detail["loc"][:1] for detail in details}
-        _, stricter = _validated(table, given, strict=True)
-        details += [
-            one
-            for one in stricter
-            if one["type"] in _STRICT
-            and isinstance(one["input"], str | int | float)
-            and one["loc"][:1] not in said
-        ]
+        details += _strict_details(table, given, {detail["loc"][:1] for detail in details})
         details = [detail for detail in details if not _is_about(detail, later)]
-        if details:
-            self.faults += faults_of(details, self._table, given, self._document, self._at)
+        self.faults += faults_of(details, self._table, given, self._document, self._at)
         return made
 
 
@@ -462,6 +478,16 @@ def _validated(
         return None, error.errors(include_url=False)
     except (TypeError, AttributeError):
         return None, []  # a check of the step's own met a stand-in
+
+
+def _strict_details(
+    table: type[Params], given: Any, known: Collection[tuple[int | str, ...]]
+) -> Iterator[ErrorDetails]:
+    """Yield which values are of another type, but for parameters with a fault that is known."""
+    for detail in _validated(table, given, strict=True)[1]:
+        is_constant = isinstance(detail["input"], str | int | float)
+        if detail["type"] in _STRICT and is_constant and detail["loc"][:1] not in known:
+            yield detail
 
 
 def _is_about(detail: ErrorDetails, later: set[str]) -> bool:

@@ -71,16 +71,19 @@ class Nearest:
     tools: Tools
 
 
+def unit_matrix(vectors: Sequence[Vector]) -> Matrix:
+    """Return vectors of length 1, a row for each."""
+    from paddock.steps.llm.extract import unit_rows  # numpy, which other plans do without
+
+    return unit_rows(vectors)
+
+
 async def _embedded(tools: Tools, model: ModelSpec, texts: Sequence[str]) -> Sequence[Vector]:
     return (await embed_texts(tools, model, texts, on_overflow="split")).vectors
 
 
-def _text_of(step: BoundStep, scope: Scope) -> str:
+def inserted_text(params: Any) -> str:
     """Return the longest text that a step's prompt inserts: that of the document."""
-    try:
-        params = step.params.render(scope)
-    except (BindError, ExpressionError):
-        return ""  # not known yet, or the step fails for it
     prompt, texts = getattr(params, "prompt", None), []
     if prompt is not None and hasattr(prompt, "texts"):
         texts = prompt.texts(**getattr(params, "vars", {}))
@@ -88,6 +91,13 @@ def _text_of(step: BoundStep, scope: Scope) -> str:
     texts += [one.content for one in getattr(params, "messages", None) or ()]
     texts += [one for one in (getattr(params, "text", None),) if isinstance(one, str)]
     return max(texts, key=len, default="")
+
+
+def _text_of(step: BoundStep, scope: Scope) -> str:
+    try:
+        return inserted_text(step.params.render(scope))
+    except (BindError, ExpressionError):
+        return ""  # not known yet, or the step fails for it
 
 
 class LabelLists:
@@ -190,30 +200,33 @@ class LabelLists:
         digests = {one.digest for one in offered.left_out}
         for choice in reply.choices:
             whole, n = lists[choice.field], choice.keys.narrow
-            if n is None or whole.digest not in digests or not near.text:
+            if n is None or whole.digest not in digests:
                 continue
             ranked = await self._ranked(whole, near)
             if ranked is None:
                 continue
             nearest[choice.field] = ranked[:n]
-            more = [one for one in near.last.get(choice.field, ()) if one in whole.labels]
-            labels = [*dict.fromkeys((*ranked[:n], *more))]
+            kept = filter(whole.labels.__contains__, near.last.get(choice.field, ()))
+            labels = [*dict.fromkeys((*ranked[:n], *kept))]
             found[choice.field] = replace(whole.part(labels), digest=f"{whole.digest} {labels}")
             what = f"with the {n:,} of {len(whole.labels):,} labels of {whole.source} that are"
             near.tools.log.tally("prompt", f"{what} nearest to the text")
         if not found:
             return offered
-        narrowed = tuple(one for one in reply.choices if one.field in found)
-        whole_lists = {lists[one.field].digest for one in reply.choices if one.field not in found}
-        left_out = tuple(one for one in offered.left_out if one.digest in whole_lists)
+        narrowed = [one for one in reply.choices if one.field in found]
+        others = {lists[field].digest for field in lists.keys() - found.keys()}
+        left_out = tuple(one for one in offered.left_out if one.digest in others)
         schema = schema_with_labels(reply.schema, {**lists, **found})
         told = (*offered.lists, *told_lists(narrowed, found))
         return replace(offered, schema=schema, lists=told, left_out=left_out, nearest=nearest)
 
     async def _ranked(self, whole: LabelList, near: Nearest) -> tuple[str, ...] | None:
-        """Return the labels, the nearest to the text first; None while planning without vectors."""
-        from paddock.steps.llm.extract import unit_rows  # numpy, which other plans do without
+        """Return the labels, the nearest to the text first.
 
+        None: there is no text, or no vectors while planning.
+        """
+        if not near.text:
+            return None
         model = near.tools.models.resolve(None, "embed")
         async with self._embedding:  # items that come meanwhile wait for the same vectors
             matrix = self._vectors.get((whole.digest, model.ref))
@@ -223,8 +236,8 @@ class LabelLists:
                 for first in range(0, len(texts), REQUEST_TEXTS):
                     part = texts[first : first + REQUEST_TEXTS]
                     vectors += await _embedded(near.tools, model, part)
-                matrix = self._vectors[whole.digest, model.ref] = unit_rows(vectors)
-        (vector,) = unit_rows(await _embedded(near.tools, model, [near.text]))
+                matrix = self._vectors[whole.digest, model.ref] = unit_matrix(vectors)
+        (vector,) = unit_matrix(await _embedded(near.tools, model, [near.text]))
         if matrix.shape[1] != len(vector) or len(vector) < _LEAST_DIMENSIONS:
             return None
         order = (-(matrix @ vector)).argsort(kind="stable")
@@ -308,11 +321,6 @@ def _differences(found: LabelList, before: Labels, chosen: Sequence[str]) -> Ite
 
 def _quoted(labels: Sequence[str]) -> str:
     return listed([f"'{one}'" for one in labels], _SHOWN_LABELS)
-
-
-def last_labels(marks: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[str]]:
-    """Return the labels of an item's last answer, by the list's name."""
-    return {key.removeprefix(f"{LABELS} "): mark[2] or () for key, mark in marks.items()}
 
 
 def n_at_border(offered: OfferedLabels, answer: Any) -> int:

@@ -105,20 +105,20 @@ def command_text(
     A text that needs more than the inputs, such as an item or a secret, stands as it is written.
     Values of variables are not shown: they may be secrets.
     """
-    filled = [_filled_in(word, bound) for word in words]
-    line = " ".join(shlex.quote(text) for text, _ in filled).replace("\n", " ")
+    texts, are_known = zip(*(_filled_in(word, bound) for word in words), strict=True)
+    line = shlex.join(texts).replace("\n", " ")
     if len(line) > MAX_COMMAND_CHARS:
         line = f"{line[:MAX_COMMAND_CHARS]}… ({len(line) - MAX_COMMAND_CHARS:,} characters more)"
-    folder, is_folder_known = (".", True) if cwd is None else _filled_in(cwd, bound)
+    folder, is_folder_known = _filled_in("." if cwd is None else cwd, bound)
     added = dict(env) if isinstance(env, Mapping) else {}
     shown = [f"`{line}`"]
-    if is_folder_known and filled[0][1]:
-        shown += _program(filled[0][0], folder, added, bound)
+    if is_folder_known and are_known[0]:
+        shown += _program(texts[0], folder, added, bound)
     if cwd is not None:
         shown.append(f"in '{folder}'")
     if added:
         shown.append(f"with {', '.join(map(str, added))} set")
-    if not is_folder_known or not all(is_known for _, is_known in filled):
+    if not (is_folder_known and all(are_known)):
         shown.append("(what stands in braces is filled in when it runs)")
     return " ".join(shown)
 

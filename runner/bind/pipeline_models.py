@@ -23,7 +23,7 @@ from paddock.pipelines.model import Pipeline, StepNode
 from paddock.pipelines.validation import faults_of
 from paddock.steps.registry import own_roles
 
-from .bound import BindContext, BoundPlan, BoundPool, all_plans, all_steps
+from .bound import BindContext, BoundEscalation, BoundPlan, BoundPool, all_plans, all_steps
 
 if TYPE_CHECKING:
     from paddock.engine.request import ModelFacts, ModelSpec, Role
@@ -65,6 +65,25 @@ class ModelBinder:
         at: Place = (*step.at, "with", "model")
         if not isinstance(written, str):
             return None  # its type is reported with the parameters
+        return self._named(step, written, at, roles)
+
+    def escalation(self, step: StepNode, kind: type[Any]) -> BoundEscalation | None:
+        """Return which answers of a step another model gives; None: none, or that is a fault."""
+        if step.escalate is None:
+            return None
+        at, alias = (*step.at, "escalate", "to"), step.escalate.to
+        to = self._named(step, alias, at, frozenset({"chat"}))
+        if to is None:
+            return None
+        if to == self.of(step, kind):
+            what = f"`escalate.to`: '{alias}' is the model that step '{_step_label(step)}' has"
+            self._fault(at, what, "Name a larger one.")
+        return BoundEscalation(step.escalate, to)
+
+    def _named(
+        self, step: StepNode, written: str, at: Place, roles: frozenset[Role]
+    ) -> ModelSpec | None:
+        """Return the model of a name that a step has; None where it is a fault."""
         if "{{" in written:
             remedy = "Use two steps with `if`."
             self._fault(

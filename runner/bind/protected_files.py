@@ -139,12 +139,7 @@ def _steps_with_parameters(pipeline: Pipeline) -> Iterator[tuple[StepNode, Mappi
 def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
     """Yield the files that a pipeline names as parts of itself."""
     for step, data in _steps_with_parameters(pipeline):
-        schema = step.reply.schema if step.reply is not None else None
-        texts = [_file_key_value(one) for one in (*data.values(), schema)]
-        texts += [data.get("file")] if step.uses == "pipeline" else []
-        yield from _files(texts, base)
-        command = data.get("command") if step.uses == "run" else None
-        yield from scripts_named(command if isinstance(command, list) else (), base)
+        yield from _step_files(step, data, base)
     written = pipeline.document.data
     servers = written.get("mcpServers") if isinstance(written, Mapping) else None
     yield from _files([_file_key_value(servers) or servers], base)
@@ -154,6 +149,15 @@ def _named_files(pipeline: Pipeline, base: Path) -> Iterator[Path]:
         yield from scripts_named([texts.get("command"), *texts.get("args", ())], base)
     for notify in pipeline.on.notify if pipeline.on is not None else ():
         yield from scripts_named(notify.command if isinstance(notify.command, list) else (), base)
+
+
+def _step_files(step: StepNode, data: Mapping[str, Any], base: Path) -> Iterator[Path]:
+    schema = step.reply.schema if step.reply is not None else None
+    texts = [_file_key_value(value) for value in (*data.values(), schema)]
+    texts += [data.get("file")] if step.uses == "pipeline" else []
+    yield from _files(texts, base)
+    command = data.get("command") if step.uses == "run" else None
+    yield from scripts_named(command if isinstance(command, list) else (), base)
 
 
 def _file_key_value(value: Any) -> Any:
@@ -206,7 +210,7 @@ def output_refusal(path: Path, example: str) -> str | None:
 
 def report_refusal(path: Path, example: str, inputs: Iterable[str | Path]) -> str | None:
     """Return why a report may not replace what is at a path, and a remedy; None: it may."""
-    remedy = f"Name another file, such as '{example}'"
+    remedy = f"Name another file, such as '{'new-' * (path.name == example)}{example}'"
     own = files.identity(path)
     if own is not None and own in map(files.identity, inputs):
         return f"'{path}' is read by this command.\n  {remedy}."

@@ -16,10 +16,10 @@ from paddock.engine.sampling.schema import json_pointer
 from paddock.pipelines import reply_schema
 from paddock.pipelines.checking.check import Check, CheckFunction
 from paddock.pipelines.errors import Fault, did_you_mean
-from paddock.pipelines.expressions import ExpressionError
+from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.label_choices import Choice, FieldPath, LabelList, ToldList
-from paddock.pipelines.model import EvidenceSpec
+from paddock.pipelines.model import EvidenceSpec, ReplySpec
 from paddock.pipelines.model import StepNode as WrittenStep
 from paddock.pipelines.yaml_source import YamlDocument
 from paddock.steps.base import Step, StepError
@@ -93,7 +93,7 @@ def reply_fields(bound: BoundReply | None) -> tuple[str, ...] | None:
 _OPEN_TABLES = ("additionalProperties", "patternProperties")
 
 
-_ANSWERING_STEPS = "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
+_ANSWERING_REMEDY = "It belongs to steps such as 'chat', 'summarise', 'reduce' and 'agent'."
 
 
 def _has_no_answer(step: WrittenStep, kind: type[Step[Any, Any]] | None) -> bool:
@@ -112,7 +112,7 @@ def reply_faults(
     at = (*step.at, "reply")
     if _has_no_answer(step, kind):
         what = f"step '{step.uses}' gives no answer of a model, so `reply` has nothing to look at."
-        yield Fault(what, _ANSWERING_STEPS, document.key_mark(at))
+        yield Fault(what, _ANSWERING_REMEDY, document.key_mark(at))
         return
     yield from schema_faults(document, step.at, base)
     answer = reply_fields(bind_reply(step, base))
@@ -139,17 +139,15 @@ def _reads_evidence(check: Check) -> bool:
 
 def _unknown_only_faults(only: Sequence[str], schema: Any) -> Iterator[tuple[str, str]]:
     """Yield which fields that evidence is asked for the answer will never have."""
-    tables = list(_tables_in(schema))
-    names = {name: None for table in tables for name in table.get("properties") or ()}
-    if not names or any(table.get(word) for table in tables for word in _OPEN_TABLES):
-        return
-    for wanted in only:
-        parts = [part for part in wanted.split(".") if not part.isdigit()]
-        if any(part not in names for part in parts):
-            yield (
-                f"`evidence.only`: the answer has no field '{wanted}'.",
-                did_you_mean(wanted, names),
-            )
+    names: dict[str, None] = {}
+    for table in _tables_in(schema):
+        if any(table.get(word) for word in _OPEN_TABLES):
+            return
+        names |= dict.fromkeys(table.get("properties") or ())
+    for wanted in only if names else ():
+        if any(part not in names for part in wanted.split(".") if not part.isdigit()):
+            what = f"`evidence.only`: the answer has no field '{wanted}'."
+            yield what, did_you_mean(wanted, names)
 
 
 def _tables_in(schema: Any) -> Iterator[Mapping[str, Any]]:
@@ -172,29 +170,76 @@ def review_faults(
     at = (*step.at, "review")
     if _has_no_answer(step, kind):
         what = f"step '{step.uses}' gives no answer of a model, so `review` has nothing to show."
-        yield Fault(what, _ANSWERING_STEPS, document.key_mark(at))
+        yield Fault(what, _ANSWERING_REMEDY, document.key_mark(at))
         return
     mark = document.mark((*at, "when"))
-    reply, read = step.reply, step.review.when.references
+    for what, remedy in _when_faults("review.when", step.review.when, step, base):
+        yield Fault(what, remedy, mark)
+
+
+ANSWERING_STEPS = ("chat", "summarise", "summarize", "reduce")
+"""Steps that do nothing but ask: another model can be asked the same."""
+
+
+def escalate_faults(
+    document: YamlDocument, step: WrittenStep, base: Path, kind: type[Step[Any, Any]] | None
+) -> Iterator[Fault]:
+    """Yield what is wrong with the `escalate` of a step, but for its model's name."""
+    if step.escalate is None or kind is None:
+        return
+    at = (*step.at, "escalate")
+    if step.uses not in ANSWERING_STEPS or _has_no_answer(step, kind):
+        what = f"step '{step.uses}' cannot `escalate`: no other model can be asked the same."
+        remedy = "It belongs to 'chat', 'summarise' (without `how: extract`) and 'reduce'."
+        yield Fault(what, remedy, document.key_mark(at))
+        return
+    mark = document.mark((*at, "when"))
+    for what, remedy in _when_faults("escalate.when", step.escalate.when, step, base):
+        yield Fault(what, remedy, mark)
+
+
+_ROOTS_OF_ANSWER = {
+    "output": "schema: …", "confidence": "confidence: true", "evidence": "evidence: …"
+}  # fmt: skip
+"""What a condition reads of an answer, and the key of `reply` that asks for it."""
+
+
+def _when_faults(
+    key: str, when: Expression, step: WrittenStep, base: Path
+) -> Iterator[tuple[str, str]]:
+    """Yield what a condition over an answer reads that the step does not have."""
     answer = reply_fields(bind_reply(step, base))
-    told = {
-        "output": (reply is not None and reply.schema is not None, "schema: …", ()),
-        "confidence": (reply is not None and reply.wants_confidence, "confidence: true",
-                       (*NAMES_OF_WHOLE["confidence"], ALL_FIELDS)),
-        "evidence": (reply is not None and reply.evidence is not None, "evidence: …",
-                     (*NAMES_OF_WHOLE["evidence"], ALL_FIELDS)),
-    }  # fmt: skip
-    for root, (is_there, key, besides) in told.items():
-        paths = [path[1:] for path in read if path[0] == root]
-        paths += [path[1:] for path in paths if besides and path[:1] == (ALL_FIELDS,)]
-        names = {path[0] for path in paths if path}
-        if not is_there and any(path[0] == root for path in read):
-            what = f"`review.when` reads `{root}`, which this step does not have."
-            yield Fault(what, f"Add `{key}` under `reply`.", mark)
-        elif answer is not None:
-            for name in sorted(names - {*answer, *besides}):
-                what = f"`review.when`: `{root}` has no field '{name}'."
-                yield Fault(what, did_you_mean(name, [*besides, *answer]), mark)
+    for root, name_of_key in _ROOTS_OF_ANSWER.items():
+        paths = [path[1:] for path in when.references if path[0] == root]
+        if paths and not _has_part(step.reply, root):
+            what = f"`{key}` reads `{root}`, which this step does not have."
+            yield what, f"Add `{name_of_key}` under `reply`."
+            continue
+        for name, known in _unknown_fields(root, paths, answer):
+            yield f"`{key}`: `{root}` has no field '{name}'.", did_you_mean(name, known)
+
+
+def _has_part(reply: ReplySpec | None, root: str) -> bool:
+    if reply is None:
+        return False
+    return {
+        "output": reply.schema is not None,
+        "confidence": reply.wants_confidence,
+        "evidence": reply.evidence is not None,
+    }[root]
+
+
+def _unknown_fields(
+    root: str, paths: Sequence[Reference], answer: tuple[str, ...] | None
+) -> Iterator[tuple[str, Sequence[str]]]:
+    """Yield the names under a root that no answer has, with those that it may have."""
+    if answer is None:
+        return
+    besides = (*NAMES_OF_WHOLE[root], ALL_FIELDS) if root in NAMES_OF_WHOLE else ()
+    of_all = [path[1:] for path in paths if besides and path[:1] == (ALL_FIELDS,)]
+    names = {path[0] for path in (*paths, *of_all) if path}
+    for name in sorted(names - {*answer, *besides}):
+        yield name, [*besides, *answer]
 
 
 def _check_faults(check: Check) -> Iterator[tuple[str, str]]:
@@ -234,18 +279,22 @@ def schema_faults(document: YamlDocument, at: Place, base: Path) -> Iterator[Fau
     if form.faults:
         return
 
-    problems = schema.check_schema(form.schema)
-    # Slow to load, and only needed where a pipeline has schemas.
-    from paddock.engine.sampling.constraint import schema_error
-
-    if not problems and (why := schema_error(form.schema)):
-        remedy = "Ask for less in one answer, or look at it afterwards with `check`."
-        problems = (schema.SchemaProblem((), why, remedy),)
-    for problem in problems:
+    for problem in _schema_problems(form.schema):
         is_here = not form.file and not isinstance(written, str) and not form.is_short
         mark = document.key_mark((*place, *problem.path) if is_here else place)
         message = f"{_schema_place(form, problem.path)}: {problem.message}."
         yield Fault(message, problem.remedy, mark)
+
+
+def _schema_problems(form: Any) -> Sequence[schema.SchemaProblem]:
+    # Slow to load, and only needed where a pipeline has schemas.
+    from paddock.engine.sampling.constraint import schema_error
+
+    problems = schema.check_schema(form)
+    if not problems and (why := schema_error(form)):
+        remedy = "Ask for less in one answer, or look at it afterwards with `check`."
+        return (schema.SchemaProblem((), why, remedy),)
+    return problems
 
 
 def _schema_of(data: Any, at: Place) -> Any:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import processes
 from paddock.engine.system.files import sha256_of
@@ -42,6 +42,9 @@ from paddock.steps.tools.tool import (
 from . import pipeline_models
 from .bound import BoundBlock, BoundNode, BoundPlan, BoundStep
 from .inputs_and_parameters import Scope
+
+if TYPE_CHECKING:
+    from paddock.steps.tools.builtin_tools import BuiltinTool
 
 
 def has_tools(step: StepNode) -> bool:
@@ -77,7 +80,8 @@ def _server_file_digests(server: McpServer, base: Path) -> Iterator[tuple[str, s
     texts = server.texts.data
     if not server.is_command:
         return
-    words = [texts["command"], *texts.get("args", ())]
+    written = (texts["command"], *texts.get("args", ()))
+    words = [word for word in written if isinstance(word, str)]
     folder, inside = base / str(texts.get("cwd", ".")), base.resolve()
     for path in files_named(words, folder.resolve(), (inside,)):
         with suppress(OSError):
@@ -117,8 +121,9 @@ def _function_faults(named: Any, base: Path, pipeline: Pipeline, at: Place) -> I
 
 
 def _built_in_faults(step: StepNode, one: Any, pipeline: Pipeline, at: Place) -> Iterator[Fault]:
-    from paddock.steps.tools import builtin_tools
+    from paddock.steps.tools.builtin_tools import BUILT_IN_FUNCTIONS
 
+    tool = BUILT_IN_FUNCTIONS[one.name]
     allowed = TOOL_OPTIONS.get(one.name, frozenset())
     yield from _option_faults(one, allowed, pipeline, at)
     if one.name == "http.get" and not one.options.get("hosts"):
@@ -128,20 +133,28 @@ def _built_in_faults(step: StepNode, one: Any, pipeline: Pipeline, at: Place) ->
         yield from wrong_hosts
     elif not _has_run_time_values(one.options):
         own = {name: value for name, value in one.options.items() if name != "timeout"}
-        wrong = builtin_tools.argument_faults(one.name, "options", own)
+        wrong = tool.fault("options", own)
         if wrong is not None and set(one.options) <= {*allowed, "timeout"}:
             yield Fault(f"`options`: {wrong}", "", pipeline.mark(at))
+    if step.uses == "tool":
+        yield from _argument_faults(step, one.name, tool, pipeline)
+
+
+def _argument_faults(
+    step: StepNode, tool_name: str, tool: BuiltinTool, pipeline: Pipeline
+) -> Iterator[Fault]:
+    """Find what is wrong with the `args` of a step that calls a built-in tool."""
     args = step.params.data.get("args")
-    if step.uses != "tool" or not isinstance(args, Mapping):
+    if not isinstance(args, Mapping):
         return
-    names = tuple(builtin_tools.BUILT_IN_FUNCTIONS[one.name].arguments.model_fields)
+    names = tuple(tool.arguments.model_fields)
     for name in args:
         if name not in names:
-            what = f"the tool '{one.name}' takes no '{name}'."
+            what = f"the tool '{tool_name}' takes no '{name}'."
             mark = pipeline.document.key_mark((*step.at, "with", "args", name))
             yield Fault(what, did_you_mean(str(name), names), mark)
     if not _has_run_time_values(args) and set(args) <= set(names):
-        wrong = builtin_tools.argument_faults(one.name, "arguments", args)
+        wrong = tool.fault("arguments", args)
         if wrong is not None:
             yield Fault(f"`args`: {wrong}", "", pipeline.mark((*step.at, "with", "args")))
 

@@ -19,7 +19,7 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.expressions import TEMPLATE_START, Reference, Value
 from paddock.pipelines.model import Block, Pipeline
 from paddock.pipelines.model import StepNode as WrittenStep
-from paddock.pipelines.plan import ANSWER_NAMES
+from paddock.pipelines.references import ANSWER_NAMES
 from paddock.steps import registry
 from paddock.steps.base import Roots, StepError
 from paddock.steps.paths import printable
@@ -69,8 +69,8 @@ def _all_references(step: WrittenStep) -> Iterator[Reference]:
 
 
 def _after_answer(step: WrittenStep) -> Iterator[Reference]:
-    if step.review is not None:
-        yield from step.review.when.references
+    for spec in (step.escalate, step.review):
+        yield from spec.when.references if spec is not None else ()
     if step.reply is not None and step.reply.evidence is not None:
         yield from step.reply.evidence.references
 
@@ -219,6 +219,10 @@ def step_spec(step: WrittenStep, reply: BoundReply | None = None, servers: Any =
         "if": step.if_.source if step.if_ else None,
         "returns": step.returns.data if step.returns else None,
     }
+    if step.escalate is not None:
+        written["escalate"] = step.escalate.when.source
+        if step.escalate.also is not None:
+            written["escalate_also"] = step.escalate.also
     if step.review is not None:
         written["review"] = step.review.when.source
         if step.review.also is not None:
@@ -424,18 +428,22 @@ def _pieces_of(
     for place, written in _texts_of(step.params.value.data):
         pieces = list(_pieces(written, scope, step.untrusted))
         made_of = frozenset[str]().union(*(names for _, names in pieces))
-        texts = [one for value, _ in pieces for one in _leaf_texts(value)]
-        whole = "".join(str(value) for value, _ in pieces)
-        name = f"`{'.'.join(map(str, place))}` is"
-        if made_of and whole == text:
-            return name, [(str(value), bool(names)) for value, names in pieces], made_of
-        if made_of and text in texts:  # one of a list
-            return name, [(text, True)], made_of
-        is_written = is_written or text in (whole, *texts)
+        found = _pieces_in(text, pieces)
+        if made_of and found is not None:
+            return f"`{'.'.join(map(str, place))}` is", found, made_of
+        is_written = is_written or found is not None
         values |= {one: names for value, names in pieces if names for one in _leaf_texts(value)}
     if is_written:
         return "", [(text, False)], frozenset()
-    return "the path is", *_marked(text, {one: values[one] for one in values if one in text})
+    return "the path is", *_marked(text, values)
+
+
+def _pieces_in(text: str, pieces: Sequence[tuple[Any, frozenset[str]]]) -> list[PathPiece] | None:
+    """Return the pieces of a path that is all of a written text, or one of a list in it."""
+    if text == "".join(str(value) for value, _ in pieces):
+        return [(str(value), bool(names)) for value, names in pieces]
+    leaves = (leaf for value, _ in pieces for leaf in _leaf_texts(value))
+    return [(text, True)] if text in leaves else None
 
 
 def _texts_of(data: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
@@ -458,9 +466,9 @@ def _marked(
     text: str, values: Mapping[str, frozenset[str]]
 ) -> tuple[list[PathPiece], frozenset[str]]:
     """Return a text in pieces, by where these untrusted values are in it, and what they are of."""
-    if not values:
+    longest_first = sorted((value for value in values if value in text), key=len, reverse=True)
+    if not longest_first:
         return [(text, False)], frozenset()
-    longest_first = sorted(values, key=len, reverse=True)
     pieces = re.split(f"({'|'.join(map(re.escape, longest_first))})", text)
     found = frozenset[str]().union(*(values.get(piece, frozenset()) for piece in pieces))
     return [(piece, piece in values) for piece in pieces], found
@@ -486,7 +494,7 @@ def path_refusal(pieces: Sequence[PathPiece]) -> str | None:
     """
     text = "".join(piece for piece, _ in pieces)
     untrusted = [flag for piece, flag in pieces for _ in piece]
-    first = untrusted.index(True) if True in untrusted else len(text)
+    first = [*untrusted, True].index(True)
     constant = text[: text.rfind("/", 0, first) + 1]
     n_constant = len(_visible_names(constant))
     depth, at = 0, 0

@@ -2,17 +2,20 @@
 
 Commands are thin: they read the settings, call the API and print the result. Only the module of
 the command that is asked for is imported; `paddock --help` needs none of them. A new command goes
-into `GROUPS` and under one of `SECTIONS`. Help and messages about options are Typer's.
+into `GROUPS` and under one of `SECTIONS`; one that is not there is hidden. Help and messages about
+options are Typer's.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
+import itertools
 import os
 import signal
 import sys
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -43,11 +46,21 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "commands.tune": ("tune",),
     "commands.serve_service": ("serve", "service"),
     "commands.up_allow_worker_cluster": ("up", "allow", "worker", "cluster"),
+    "commands.setup": ("setup",),
     "commands.runs_logs_why_clean": ("runs", "logs", "why", "clean"),
-    "commands.review": ("review",),
+    "commands.review": ("review", "console"),
+    "commands.mcp": ("mcp",),
     "application": ("completion",),
 }
-"""Module whose `register` adds commands → those commands."""
+"""Module → its commands, functions or groups of these names."""
+_FUNCTIONS = {
+    "list": "list_",
+    "ls": "list_",
+    "summarize": "summarise",
+    "compare": "compare_variants",
+    "console": "show_console",
+}
+"""Commands whose functions have other names."""
 
 SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Pipelines": {
@@ -61,6 +74,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "are.",
         "summarise": "Summarise every document in a folder, or print the summary of one.",
         "graph": "Draw a pipeline with what its last run did: SVG, one page of HTML, or Mermaid.",
+        "console": "Show pipelines, runs, what waits for review, models and settings as pages.",
         "why": "Show where an output came from, and what changed since.",
         "runs": "List past and present runs, newest first.",
         "logs": "Show what a run did: its items, failures and notes.",
@@ -69,6 +83,8 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Unattended, on one machine or several": {
         "up": "Run the schedules, watches and webhooks of the pipelines below DIR.",
         "allow": "Allow pipeline files what they ask for, for `paddock up`.",
+        "setup": "Keep `paddock up` running under systemd, with mail and a key.",
+        "mcp": "Serve the pipelines of FOLDER to agents as tools (Model Context Protocol).",
         "service": "Local service: one pool and one Prefect server for all runs on this machine.",
         "worker": "Take runs from a work pool, with this machine's models, until it is stopped.",
         "cluster": "Several machines on the same pipelines.",
@@ -95,7 +111,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Installation": {
         "steps": "List the installed steps, tools, check functions and readers with parameters.",
         "tools": "List the tools that steps can call, with their arguments.",
-        "schema": "Print the JSON Schema of pipelines, or a template for a coding assistant.",
+        "schema": "Print the JSON Schema of pipelines, or what a coding assistant reads.",
         "config": "Show each setting, and where it came from.",
         "doctor": "Check this machine: llama.cpp, devices, models, disks, ports.",
         "completion": "Print the script that completes commands, options and models in a shell.",
@@ -123,7 +139,7 @@ def application(command: str | None = None) -> typer.Typer:
     app.callback()(_root_options)
     group = next((group for group, names in GROUPS.items() if command in names), None)
     if group is not None:
-        importlib.import_module(f"paddock.runner.cli.{group}").register(app)
+        _add_commands(app, group)
     else:
         for summaries in SECTIONS.values():
             for name, summary in summaries.items():
@@ -131,6 +147,19 @@ def application(command: str | None = None) -> typer.Typer:
     for below in app.registered_groups:
         below.cls = HelpGroup
     return app
+
+
+def _add_commands(app: typer.Typer, group: str) -> None:
+    """Add a module's commands; its class `Command`, if there is one, parses their arguments."""
+    module: Any = importlib.import_module(f"paddock.runner.cli.{group}")
+    listed = set(itertools.chain(*SECTIONS.values()))
+    for name in GROUPS[group]:
+        found = getattr(module, _FUNCTIONS.get(name, name))
+        if isinstance(found, typer.Typer):
+            app.add_typer(found)
+        else:
+            parser, is_hidden = getattr(module, "Command", None), name not in listed
+            app.command(name, cls=parser, hidden=is_hidden)(with_exit_status(found))
 
 
 def _only_listed() -> None:
@@ -242,74 +271,8 @@ REQUEST_VARIABLE, _LINE = "_PADDOCK_COMPLETE", "_TYPER_COMPLETE_ARGS"
 
 _ASK = f'env {REQUEST_VARIABLE}=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args {_LINE}="$line"'
 
-_BASH = (
-    """\
-# Completion of paddock for bash: eval "$(paddock completion bash)" in ~/.bashrc
-_paddock() {
-    local line=${COMP_LINE:0:COMP_POINT} item
-    local word=${line##*[[:space:]]} before=""
-    # Bash splits words at a colon.
-    if [[ $word == *:* && $COMP_WORDBREAKS == *:* ]]; then before=${word%"${word##*:}"}; fi
-    COMPREPLY=()
-    while IFS= read -r item; do
-        item=${item%%$'\\t'*}
-        if [[ -n $item ]]; then COMPREPLY+=("${item#"$before"}"); fi
-    done < <("""
-    + _ASK
-    + """ "${1/#\\~/$HOME}" 2>/dev/null)
-}
-complete -o bashdefault -o default -F _paddock paddock
-"""
-)
-
-_ZSH = (
-    """\
-#compdef paddock
-# Completion of paddock for zsh: eval "$(paddock completion zsh)" in ~/.zshrc, after compinit
-_paddock() {
-    local line="${(j: :)words[1,CURRENT-1]} $PREFIX" item value
-    local -a items
-    for item in "${(@f)$("""
-    + _ASK
-    + """ ${~words[1]} 2>/dev/null)}"; do
-        value=${item%%$'\\t'*}
-        [[ -z $value ]] && continue
-        if [[ $item == *$'\\t'* ]]; then
-            items+=("${value//:/\\\\:}:${item#*$'\\t'}")
-        else
-            items+=("${value//:/\\\\:}")
-        fi
-    done
-    if (( $#items )); then _describe -V paddock items; else _files; fi
-}
-if [[ $funcstack[1] == _paddock ]]; then _paddock "$@"; else compdef _paddock paddock; fi
-"""
-)
-
-_FISH = (
-    """\
-# Completion of paddock for fish: paddock completion fish > ~/.config/fish/completions/paddock.fish
-function __paddock_complete
-    set -l line (commandline -cp)
-    set -l program (string replace -r '^~' $HOME -- (commandline -opc)[1])
-    set -l items ("""
-    + _ASK
-    + """ $program 2>/dev/null | string match -r '.+')
-    if test (count $items) -gt 0
-        printf '%s\\n' $items
-    else
-        __fish_complete_path (commandline -ct)
-    end
-end
-complete --command paddock --no-files --arguments '(__paddock_complete)'
-"""
-)
-
-_SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
-
-
-def register(app: typer.Typer) -> None:
-    app.command("completion")(with_exit_status(completion))
+# Resolved, because an editable install is a tree of links that lacks the data files.
+_TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
 def completion(
@@ -320,7 +283,8 @@ def completion(
     In ~/.bashrc: eval "$(paddock completion bash)". In ~/.zshrc, after compinit: eval "$(paddock
     completion zsh)". For fish, write it to ~/.config/fish/completions/paddock.fish once.
     """
-    console.print_out(_SCRIPTS[shell].rstrip("\n"))
+    script = (_TEMPLATES / f"completion.{shell}").read_text("utf-8")
+    console.print_out(script.replace("{ask}", _ASK).rstrip("\n"))
     return DONE
 
 

@@ -7,11 +7,13 @@ command is known, so it may import nothing slow at module level.
 from __future__ import annotations
 
 import difflib
+import json
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,6 +24,7 @@ from paddock.runner.progress import console
 from .exit_status import CommandError
 
 if TYPE_CHECKING:
+    from paddock.runner.ledger.run_history import PastRun
     from paddock.runner.settings import Settings
 
 PrefixArgument = Annotated[
@@ -47,27 +50,12 @@ YesOption = Annotated[
 TakeOption = Annotated[
     bool, typer.Option("--take", help="Replace outputs that were edited, or that others wrote.")
 ]
-SampleOption = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        help="Only N random items of each top-level block, or rows of a test's data set.",
-    ),
+JunitOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML for CI.")]
+SummaryOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write a summary in Markdown.")
 ]
-LimitOption = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="Only the first N of them."),
-]
-SeedOption = Annotated[
-    int | None, typer.Option(metavar="S", help="With --sample: another seed takes other items.")
-]
-StratifyOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="EXPR",
-        help="With --sample: as many of each kind as there are of all, by `item.suffix`, say.",
-    ),
+ReportOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write a report as one HTML page.")
 ]
 LocalOption = Annotated[
     bool, typer.Option("--local", help="Run inside this process, without Prefect.")
@@ -141,7 +129,7 @@ def _in_folder(folder: Path, command: str, *, with_prompts: bool) -> Path:
     if (folder / STANDARD_NAME).is_file():
         return folder / STANDARD_NAME
     files = _yaml_files(folder)
-    found = [file for file in files if _has_steps(file)]
+    found = [file for file in files if has_steps(file)]
     what = "pipelines"
     if not found and with_prompts:
         from paddock.pipelines.prompt_file import is_prompt_file
@@ -161,6 +149,21 @@ def _in_folder(folder: Path, command: str, *, with_prompts: bool) -> Path:
         f"{name} has no pipeline.{others}\n"
         f"  Name one: `paddock {command} FILE`. `paddock init minimal DIR` makes one."
     )
+
+
+def existing_folder(text: str, command: str) -> Path:
+    """Return the folder of a DIR argument.
+
+    Raises:
+        CommandError: it is not a folder.
+    """
+    path = Path(text)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CommandError(f"'{text}' is a file; `paddock {command}` takes folders.\n"
+                           f"  paddock {command} {path.parent}")  # fmt: skip
+    raise CommandError(f"There is no folder '{text}'.")
 
 
 def _yaml_files(folder: Path) -> list[Path]:
@@ -184,7 +187,7 @@ def _yaml_files(folder: Path) -> list[Path]:
     ]
 
 
-def _has_steps(file: Path) -> bool:
+def has_steps(file: Path) -> bool:
     """Return whether a YAML file has a top-level `steps`, even if its YAML is broken."""
     try:
         with file.open("rb") as stream:
@@ -256,27 +259,63 @@ def remove_old_reports(*targets: Path | None) -> None:
             target.unlink()
 
 
-def item_sample(
-    sample: int | None, limit: int | None, seed: int | None, stratify: str | None
-) -> ItemSample | None:
-    """Return the sample of `--sample`, `--limit`, `--seed` and `--stratify`; None: all items.
+@dataclass(frozen=True)
+class PipelineFlags:
+    """Options of the commands that run a pipeline, its tests or its variants, or plan it."""
 
-    Raises:
-        CommandError: the options do not fit each other.
-    """
-    if sample is not None and limit is not None:
-        raise CommandError(
-            "`--sample` and `--limit` are both given.\n"
-            "  `--sample` takes random items, `--limit` the first ones: leave one out."
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Only N random items of each top-level block, or rows of a test's data set.",
+        ),
+    ] = None
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Only the first N of them.")
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option(metavar="S", help="With --sample: another seed takes other items.")
+    ] = None
+    stratify: Annotated[
+        str | None,
+        typer.Option(
+            metavar="EXPR",
+            help="With --sample: as many of each kind as there are of all, by `item.suffix`, say.",
+        ),
+    ] = None
+    as_json: JsonOption = False
+    pool: PoolOption = None
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME,...", help="Permissions: run, tool, mcp, network, secrets."),
+    ] = None
+
+    def given_settings(self, **more: object) -> dict[str, object]:
+        """Return the settings that were given, with some of the command's own."""
+        return given_settings(pool=self.pool, allow=self.allow, **more)
+
+    def item_sample(self) -> ItemSample | None:
+        """Return which items are taken; None: all.
+
+        Raises:
+            CommandError: the options do not fit each other.
+        """
+        if self.sample is not None and self.limit is not None:
+            raise CommandError(
+                "`--sample` and `--limit` are both given.\n"
+                "  `--sample` takes random items, `--limit` the first ones: leave one out."
+            )
+        for name, value in (("--seed", self.seed), ("--stratify", self.stratify)):
+            if value is not None and self.sample is None:
+                raise CommandError(f"`{name}` belongs to `--sample`.\n  Add `--sample N`.")
+        if self.limit is not None:
+            return ItemSample(self.limit, is_first=True)
+        if self.sample is None:
+            return None
+        return ItemSample(
+            self.sample, SEED if self.seed is None else self.seed, self.stratify or ""
         )
-    for name, value in (("--seed", seed), ("--stratify", stratify)):
-        if value is not None and sample is None:
-            raise CommandError(f"`{name}` belongs to `--sample`.\n  Add `--sample N`.")
-    if limit is not None:
-        return ItemSample(limit, is_first=True)
-    if sample is None:
-        return None
-    return ItemSample(sample, SEED if seed is None else seed, stratify or "")
 
 
 OLLAMA_PROGRAM = "ollama"
@@ -365,9 +404,14 @@ def option_values(given: Sequence[str] | None) -> list[str]:
 
 
 def given_settings(**options: object) -> dict[str, object]:
-    """Return the settings of the options that were given; a flag that was not is False."""
+    """Return the settings of the options that were given; a flag that was not is False.
+
+    An option that was given several times is as one with commas.
+    """
     return {
-        name: value for name, value in options.items() if value is not None and value is not False
+        name: ",".join(value) if isinstance(value, list) else value
+        for name, value in options.items()
+        if value is not None and value is not False and value != []
     }
 
 
@@ -382,3 +426,29 @@ def existing_paths(texts: Sequence[str] | None) -> list[Path]:
         if not path.exists():
             raise CommandError(f"There is no file or folder '{text}'.")
     return paths
+
+
+def recorded_inputs(
+    past: PastRun, file: Path | None, by_hand: Mapping[str, str]
+) -> tuple[Path, dict[str, Any]]:
+    """Return a run's pipeline, or `file`, and its inputs; inputs of `by_hand` win.
+
+    Raises:
+        CommandError: its inputs were not recorded.
+    """
+    name, path = past.row.run, file or past.place.folder / past.row.file
+    if past.row.given is None:
+        raise CommandError(
+            f"The inputs of run '{name}' were not recorded.\n"
+            f"  Give them: `paddock run {path} -i …`; finished items stay finished."
+        )
+    given = json.loads(past.row.given)
+    missing = [name for name in given["hidden"] if name not in by_hand]
+    if missing:
+        names = ", ".join(f"'{name}'" for name in missing)
+        options = " ".join(f"-i {name}=…" for name in missing)
+        raise CommandError(
+            f"Run '{name}' had the input {names}, which is secret and was not recorded.\n"
+            f"  Give it again: `paddock run --resume {name} {options}`."
+        )
+    return path, {**given["inputs"], **by_hand}

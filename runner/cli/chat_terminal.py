@@ -32,11 +32,7 @@ class LineInput:
     """Line input with history; the `with` block loads and saves it."""
 
     def __init__(
-        self,
-        history: Path,
-        *,
-        keeps_history: bool = True,
-        read: Callable[[str], str] = input,
+        self, history: Path, *, keeps_history: bool = True, read: Callable[[str], str] = input
     ) -> None:
         self.keeps_history = keeps_history
         self._history = history

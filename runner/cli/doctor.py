@@ -26,7 +26,7 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.system import hardware, light_http, units
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.hardware import Cpu
-from paddock.engine.system.processes import how_it_ended, run_blocking
+from paddock.engine.system.processes import how_it_ended, python_command, run_blocking
 from paddock.engine.system.text import counted
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
 from paddock.engine.workers.crashes import (
@@ -86,7 +86,7 @@ def findings_text(findings: Sequence[Finding]) -> str:
 
 # Takes 1 s; llama.cpp with CUDA takes some seconds to start on a cold machine.
 _KERNEL_TRIAL_TIMEOUT_S = 60.0
-_KERNEL_TRIAL_COMMAND = (sys.executable, "-P", "-m", "paddock.engine.profile.measure")
+_KERNEL_TRIAL_COMMAND = python_command("-m", "paddock.engine.profile.measure")
 
 
 def kernel_findings(settings: Settings, cpu: Cpu) -> Iterator[Finding]:
@@ -367,7 +367,7 @@ def probe_native() -> NativeBuild | str:
         "import dataclasses, json; from paddock.engine.llama import library; "
         "print(json.dumps(dataclasses.asdict(library.describe_library())))"
     )
-    command = [sys.executable, "-P", "-c", code]
+    command = python_command("-c", code)
     ended = run_blocking(command, timeout_s=NATIVE_TIMEOUT_S)
     if ended is None:
         return f"it did not start within {NATIVE_TIMEOUT_S:g} s"
@@ -413,12 +413,7 @@ def gpu_findings(
             remedy = f"pip install paddock-llama=={release_version(build.bindings)}"
         yield Finding("llama.cpp", "fault", f"{name} cannot be used: {native}", remedy)
         return
-    built_for = " and ".join(name.upper() for name in native.backends) or "a graphics device"
-    is_gpu_build = native.supports_gpu or native.backends
-    purpose = f"for {built_for}" if is_gpu_build else "for the processor only"
-    if native.variant:
-        purpose += f", on this processor as {native.variant}"
-    yield Finding("llama.cpp", "ok", f"{name}, built {purpose}; {' '.join(native.features)}")
+    yield Finding("llama.cpp", "ok", f"{name}, built {_purpose_text(native)}")
     for reason in native.unusable:
         yield Finding(
             "graphics",
@@ -436,6 +431,16 @@ def gpu_findings(
     if hidden and any(gpu.kind == "cuda" for gpu in gpus):
         text = f"{hidden} hides every CUDA device, so models run on the processor"
         yield Finding("graphics", "warning", text, "unset CUDA_VISIBLE_DEVICES")
+
+
+def _purpose_text(native: NativeBuild) -> str:
+    """Return what llama.cpp was built for, and with which features."""
+    purpose = "for the processor only"
+    if native.supports_gpu or native.backends:
+        purpose = f"for {' and '.join(map(str.upper, native.backends)) or 'a graphics device'}"
+    if native.variant:
+        purpose += f", on this processor as {native.variant}"
+    return f"{purpose}; {' '.join(native.features)}"
 
 
 def _gpu_finding(
@@ -526,9 +531,15 @@ def model_findings(settings: Settings) -> Iterator[Finding]:
 
 def tuned_copy_findings(settings: Settings) -> Iterator[Finding]:
     """Report tuned copies, measured speeds, and models that a tuned copy would make faster."""
+    for file in TunedCopyStore(settings.pool.cache_dir).damaged():
+        text = f"{file}: this record of `paddock tune` is damaged and not used"
+        yield Finding("models", "warning", text, "Remove the file, and tune the model again.")
     for copy in TunedCopyStore(settings.pool.cache_dir).all():
         text = f"{copy.name} is served by its tuned copy: {tuned_copy_summary(copy)}"
         yield Finding("models", "ok", text)
+    for verdict in TunedCopyStore(settings.pool.cache_dir).verdicts():
+        remedy = f"paddock tune {verdict.name}" if verdict.is_advice else ""
+        yield Finding("models", "ok", verdict.sentence, remedy)
     speeds = SpeedBook(settings.pool)
     for name, why in speeds.excuses():
         yield Finding("models", "ok", f"the speed of {name} is not known yet: {why}")

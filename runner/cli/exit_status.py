@@ -14,9 +14,9 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import typer
 
@@ -51,13 +51,15 @@ class CommandError(Exception):
     """Wrong command line: a missing file, options that exclude one another."""
 
 
-def with_exit_status(command: Callable[..., int], flags: type | None = None) -> Callable[..., None]:
+def with_exit_status(command: Callable[..., int]) -> Callable[..., None]:
     """Return a Typer command for a function that returns its exit status.
 
-    A function with many arguments and options takes one object of the dataclass `flags`: Typer sees
+    A function with many arguments and options takes one object, `flags`, of a dataclass: Typer sees
     its fields as the command's parameters. With `as_json`, an error is also printed as one object
     on stdout, so that a program that reads stdout always gets an object.
     """
+    takes_flags = list(inspect.signature(command).parameters) == ["flags"]
+    flags: type[Any] | None = get_type_hints(command)["flags"] if takes_flags else None
 
     @functools.wraps(command)
     def run(**kwargs: Any) -> None:
@@ -72,8 +74,21 @@ def with_exit_status(command: Callable[..., int], flags: type | None = None) -> 
         raise typer.Exit(status)
 
     if flags is not None:
-        run.__signature__ = inspect.signature(flags, eval_str=True)  # type: ignore[attr-defined]
+        kinds, signature = get_type_hints(flags, include_extras=True), inspect.signature(flags)
+        fields = [one.replace(annotation=kinds[name]) for name, one in signature.parameters.items()]
+        fields.sort(key=lambda one: one.name not in flags.__annotations__)  # shared ones last
+        run.__signature__ = signature.replace(parameters=fields)  # type: ignore[attr-defined]
     return run
+
+
+def command_group(
+    name: str, summary: str, commands: Mapping[str, Callable[..., int]]
+) -> typer.Typer:
+    """Return a command that has commands of its own."""
+    group = typer.Typer(name=name, help=summary, no_args_is_help=True, rich_markup_mode=None)
+    for own_name, command in commands.items():
+        group.command(own_name)(with_exit_status(command))
+    return group
 
 
 def _report_error(error: BaseException, *, as_json: bool) -> int:

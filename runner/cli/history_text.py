@@ -1,4 +1,4 @@
-"""Text of `paddock runs`, `logs` and `why`: past runs, journals, origins of outputs. Pure."""
+"""Text of `paddock runs`, `logs` and `why`: past runs, journals, origins of outputs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from paddock.runner.ledger.entries import ItemRow
 from paddock.runner.ledger.run_history import PastRun
 from paddock.runner.lineage.traces import LineageCall, LineageFile, LineageStep, Origin, PathLineage
 from paddock.runner.progress import console
+from paddock.runner.progress.events import JournalProgress
 from paddock.runner.progress.report import done_in_words, outdated_in_words, sums_by_outcome
 from paddock.runner.render.run_details import ReviewRecord
 
@@ -50,6 +51,25 @@ def run_time_text(past: PastRun, now: float) -> str:
     if past.status == "running":
         return units.duration(max(0.0, now - past.row.started))
     return units.duration(past.row.ended - past.row.started) if past.row.ended else ""
+
+
+def run_progress_text(progress: JournalProgress, now: float | None) -> str:
+    """Return how far a run is, how fast, and how long it takes yet; `now` is None if it died."""
+    n_ended, n_all = progress.update()
+    parts = [f"{n_ended:,} of {n_all:,}"] if n_all else []
+    if progress.n_bad:
+        parts.append(f"{progress.n_bad:,} failed")
+    if now is None:
+        return ", ".join(parts)
+    if (speed := progress.speed()) is not None:
+        parts.append(f"{units.speed(speed)} tokens/s")
+    if progress.is_stopping:
+        parts.append("stopping after items in flight")
+    elif (left_s := progress.seconds_left(now)) is not None:
+        parts.append(f"about {units.duration(max(1.0, left_s))} to go")
+    elif n_ended < n_all:
+        parts.append("time to go not known yet")
+    return ", ".join(parts)
 
 
 def run_result_text(past: PastRun) -> str:
@@ -164,7 +184,7 @@ _CONDITION_TEXT = {
     "edited": "edited by hand since",
     "missing": "deleted since",
 }
-_FILE_STATE_TEXT = {"same": "unchanged", "changed": "changed since", "gone": "deleted since"}
+FILE_STATE_TEXT = {"same": "unchanged", "changed": "changed since", "gone": "deleted since"}
 
 
 def lineage_text(answer: PathLineage, *, is_full: bool) -> str:
@@ -186,27 +206,24 @@ def lineage_text(answer: PathLineage, *, is_full: bool) -> str:
     return "\n".join(lines)
 
 
-def _origin_brief(origin: Origin) -> Iterator[str]:
+def _origin_head(origin: Origin) -> str:
     rows = "" if origin.n_rows is None else f", {counted(origin.n_rows, 'row')}"
-    yield f"{_short_path(origin.path)}{rows}"
+    return f"{_short_path(origin.path)}{rows}"
+
+
+def _origin_brief(origin: Origin) -> Iterator[str]:
+    yield _origin_head(origin)
     yield _labelled("from", f"{_origin_item(origin)}, run '{origin.run}'")
     yield _labelled("since", "; ".join(_changed_since(origin)) or "nothing changed")
 
 
 def _origin_lines(origin: Origin, *, is_full: bool) -> Iterator[str]:
-    rows = "" if origin.n_rows is None else f", {counted(origin.n_rows, 'row')}"
-    yield f"{_short_path(origin.path)}{rows}"
+    yield _origin_head(origin)
     yield _labelled("from", f"{_origin_item(origin)} of {_short_path(str(origin.pipeline))}")
     yield _labelled("run", f"{origin.run}, {_date_text(origin.at)}")
     if origin.error:
         yield _labelled("state", f"{origin.state}: {console.printable_message(origin.error)}")
-    if origin.source is not None:
-        yield _labelled("document", _file_text(origin.source))
-    for read in origin.reads:
-        yield _labelled("read", _file_text(read))
-    yield from _labelled_list("looked in", map(_short_path, origin.looked_in))
-    if origin.source is None:
-        yield from _labelled_list("made of", (f"'{step}'" for step in origin.made_of))
+    yield from _input_lines(origin)
     for step in origin.steps:
         if step.calls or step.checks:
             yield from _step_lines(step, is_full=is_full)
@@ -218,6 +235,16 @@ def _origin_lines(origin: Origin, *, is_full: bool) -> Iterator[str]:
     for note in origin.notes:
         yield _labelled("note", note)
     yield from _change_lines(origin)
+
+
+def _input_lines(origin: Origin) -> Iterator[str]:
+    if origin.source is not None:
+        yield _labelled("document", _file_text(origin.source))
+    for read in origin.reads:
+        yield _labelled("read", _file_text(read))
+    yield from _labelled_list("looked in", map(_short_path, origin.looked_in))
+    if origin.source is None:
+        yield from _labelled_list("made of", (f"'{step}'" for step in origin.made_of))
 
 
 def _labelled_list(label: str, texts: Iterable[str]) -> Iterator[str]:
@@ -300,7 +327,7 @@ def _call_lines(call: LineageCall, *, is_full: bool) -> Iterator[str]:
     n_in, n_out = (call.usage.get(f"{side}_tokens", 0) for side in ("prompt", "completion"))
     known = ", cached from an earlier call" if call.is_known else ""
     yield _labelled_inner(call.kind, f"{call.model}{digest}: {n_in} + {n_out} tokens{known}")
-    for text in _request_lines(call):
+    for text in request_lines(call):
         yield from _excerpt_lines("asked", text, is_full=is_full)
     if call.reply:
         yield from _excerpt_lines("answered", call.reply, is_full=is_full)
@@ -308,7 +335,7 @@ def _call_lines(call: LineageCall, *, is_full: bool) -> Iterator[str]:
         yield _labelled_inner("", _CUT_OFF.get(call.done_reason, f"ended by: {call.done_reason}"))
 
 
-def _request_lines(call: LineageCall) -> Iterator[str]:
+def request_lines(call: LineageCall) -> Iterator[str]:
     """Yield the messages of a request to a model or tool."""
     messages = call.request.get("messages")
     if isinstance(messages, list):
@@ -340,7 +367,7 @@ def _excerpt_lines(name: str, text: str, *, is_full: bool) -> Iterator[str]:
 
 
 def _file_text(file: LineageFile) -> str:
-    return f"{_short_path(file.path)}, {_FILE_STATE_TEXT[file.state]}"
+    return f"{_short_path(file.path)}, {FILE_STATE_TEXT[file.state]}"
 
 
 def _labelled(name: str, text: str) -> str:
@@ -362,3 +389,30 @@ def _short_path(path: str) -> str:
 
 def _date_text(at: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at else "?"
+
+
+def unknown_path_text(path: str, answer: PathLineage) -> str:
+    """Return the message for an unknown path, with similar ones."""
+    is_there = Path(path).exists()
+    path = console.printable_line(path)
+    what = "no pipeline here has written it or read it"
+    if not is_there:
+        what = "there is no such file, and no pipeline here has written one of this name"
+    if answer.same_as:
+        same = _relative_path(answer.same_as[0])
+        remedy = f"It has the content that was written as '{same}': `paddock why {same}`."
+        return f"'{path}': {what}.\n  {remedy}"
+    if answer.near:
+        near = ", ".join(f"'{_relative_path(one)}'" for one in answer.near)
+        return f"'{path}': {what}.\n  Did you mean {near}?"
+    return (
+        f"'{path}': {what}.\n"
+        f"  Name a pipeline that may have, or its folder: `paddock why {path} FOLDER`."
+    )
+
+
+def _relative_path(path: str) -> str:
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path

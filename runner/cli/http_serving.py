@@ -1,4 +1,4 @@
-"""`paddock serve`: models and the review page over HTTP, until Ctrl-C.
+"""`paddock serve`: models, the console and the review page over HTTP, until Ctrl-C.
 
 Imports the HTTP application, so only the command that serves imports it.
 """
@@ -13,18 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from paddock.engine.api import api_keys, request_log, server
+from paddock.engine.api.monitoring import ServiceState
+from paddock.engine.backends.background_tuning import BackgroundTuner
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.daemon_server import offer_pool
 from paddock.runner.daemon.embedded_service import hosted_service
 from paddock.runner.progress import console
 from paddock.runner.review.page_server import FolderDesks, mounted_page
-from paddock.runner.settings import Settings
+from paddock.runner.settings import KEYS_FILE_NAME, Settings
 
+from .console_actions import ConsoleSources
 from .doctor import is_systemd_unit, port_holder
 from .exit_status import CommandError
-
-KEYS_FILE_NAME = "api-keys"
-"""Proposed name of a key file in the state folder."""
+from .web_console import WebConsole
 
 
 def serve_models(settings: Settings, port: int | None) -> None:
@@ -127,10 +128,16 @@ def _run_server(settings: Settings, listener: socket.socket) -> None:
     async def run() -> None:
         async with (
             hosted_service(settings) as service,
+            BackgroundTuner(service.pool),
             offer_pool(settings, service.pool),
             pages as page,
         ):
-            service.extra_routes = [*service.extra_routes, *page.routes()]
+            state = ServiceState()
+            sources = ConsoleSources(
+                lambda: [folder], settings, own_state=lambda: state.read(service)
+            )
+            console_routes = WebConsole(page.access, sources).routes()
+            service.extra_routes = [*service.extra_routes, *page.routes(), *console_routes]
             await server.serve(service, listener, lambda bound: _print_address(settings, bound))
 
     with request_log.access_log_to_stream() if settings.service.access_log else nullcontext():

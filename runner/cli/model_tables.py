@@ -133,7 +133,7 @@ def tuned_copy_text(made: TunedCopy) -> list[str]:
         sentences.append(
             "Other programs used the processor: these are speeds of one thread, by processor time."
         )
-    sentences.append(f"The copy is used from now on; `paddock tune {made.name} --off` removes it.")
+    sentences.append(f"The copy is used from now on; `paddock tune {made.name} --undo` removes it.")
     return [console.printable_line(line) for line in sentences]
 
 

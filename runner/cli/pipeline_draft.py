@@ -7,6 +7,7 @@ a document, a label from a list, short fields with evidence. Comments say what t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from jinja2 import Environment, StrictUndefined
@@ -51,91 +52,9 @@ _FIELDS: dict[Documents, str] = {
     "table": "name: str, place: str",
 }
 
-# `<<` and `<%` are ours, so that `{{` stays the pipeline's.
-_TEMPLATE = """\
-# yaml-language-server: $schema=./.paddock/pipeline.schema.json
-name: << name >>
-description: << description >>
-
-inputs:
-<% if is_table %>
-  table: {type: path, default: ./inbox/<< sample >>}   # another: paddock run -i table=PATH
-<% else %>
-  folder: {type: dir, default: ./inbox}   # another: paddock run -i folder=PATH
-<% endif %>
-
-<% if result != "summaries" %>
-models:   # small; `paddock models` proposes a better one for this machine
-  clerk: {ref: smollm2:135m, ctx: 4k, params: {max_tokens: 80}}
-
-<% endif %>
-steps:
-<% if is_table %>
-  - {id: docs, uses: files.rows, with: {path: "{{ inputs.table }}"}}
-<% else %>
-  - {id: docs, uses: files.scan, with: {root: "{{ inputs.folder }}", include: ["<< include >>"]}}
-<% endif %>
-
-  - id: each
-<% if is_table %>
-    for_each: doc in steps.docs.rows
-    do:
-      - {id: text, uses: prompt, with: {template: "{{ doc.values() | join(', ') }}"}}
-<% else %>
-    for_each: doc in steps.docs.files
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
-<% endif %>
-<% if result == "summaries" %>
-      - id: short   # its most telling sentences, word for word; `how: write` needs a larger model
-        uses: summarise
-        with: {text: "{{ steps.text.text }}", how: extract, words: 60}
-    returns: {<< item >>, text: steps.short.text}
-
-  - id: page
-    uses: files.write
-    with:
-      path: out/SUMMARIES.md
-      vars: {docs: "{{ steps.each.results }}"}
-      template: |
-        {% for doc in docs %}
-        ## {{ doc.<< 'row' if is_table else 'file' >> }}
-
-        {{ doc.text }}
-
-        {% endfor %}
-<% elif result == "labels" %>
-      - id: label
-        uses: chat
-        with: {model: clerk, prompt: "{{ steps.text.text }}\\n\\nWhat kind of text is this?"}
-        reply:
-          schema: {label: "enum[<< labels >>]"}   # the labels: change them
-          confidence: true
-        review: {when: confidence.label.p < 0.6}   # `paddock review` asks a person about these
-    returns: {<< item >>, label: steps.label.output.label}
-<% else %>
-      - id: found
-        uses: chat
-        with: {model: clerk, prompt: "{{ steps.text.text }}\\n\\nName the fields: << names >>."}
-        reply:
-          schema: {<< fields >>}   # the fields: change them
-          evidence: steps.text     # where each value stands in the document
-          confidence: true
-        review: {when: confidence.min < 0.8 or evidence.missing}   # `paddock review` asks a person
-    returns: {<< item >>, << returned >>}
-<% endif %>
-<% if result != "summaries" %>
-
-  - id: table
-    uses: files.write
-    with:
-      path: out/<< result >>.csv
-      rows: "{{ steps.each.results }}"
-      waiting: "{{ steps.each.waiting }}"   # those that wait for a person are marked
-<% endif %>
-
-returns: {counts: steps.each.counts}
-"""
+# `<<` and `<%` in it are ours, so that `{{` stays the pipeline's. Resolved, because an editable
+# install is a tree of links that lacks the data files.
+_TEMPLATE = Path(__file__).resolve().parent / "templates" / "draft.yaml.j2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +86,7 @@ def draft_pipeline(answers: DraftAnswers) -> str:
     documents, result = answers.documents, answers.result
     names = [field.partition(":")[0].strip() for field in _FIELDS[documents].split(",")]
     is_table = documents == "table"
-    return environment.from_string(_TEMPLATE).render(
+    return environment.from_string(_TEMPLATE.read_text("utf-8")).render(
         name=f"{documents}-{result}",
         description=f"{RESULTS[result][0].upper()}{RESULTS[result][1:]}.",
         result=result,

@@ -27,10 +27,7 @@ LINE_EVERY_S = 5.0  # keeps logs of long runs readable
 
 
 def run_observer(
-    *,
-    environ: Mapping[str, str] | None = None,
-    is_quiet_stdout: bool = False,
-    is_log: bool = False,
+    *, environ: Mapping[str, str] | None = None, is_quiet_stdout: bool = False, is_log: bool = False
 ) -> AbstractContextManager[Observer]:
     """Return the observer for stderr; leave its context before writing anything else.
 

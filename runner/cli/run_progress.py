@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
 from paddock.runner.progress import console
-from paddock.runner.progress.events import ItemState, Observer
+from paddock.runner.progress.events import ItemState, ModelCall, Observer
 
 if TYPE_CHECKING:
     from paddock.engine.memory.pool_stats import PoolStats
-    from paddock.engine.request import Usage
 
 
 Clock = Callable[[], float]
@@ -147,11 +146,11 @@ class RunProgress(Observer):
         with self.lock:
             self._step(step).ends_at = self.clock() + seconds
 
-    def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
+    def call(self, step: str, key: str, call: ModelCall) -> None:
         """Count a call's tokens if several steps run: `tokens` does not know their step."""
-        if not is_cached and len(self._at_work()) > 1:
+        if not call.is_cached and len(self._at_work()) > 1:
             with self.lock:
-                self._step(step).meter.add(usage.completion_tokens)
+                self._step(step).meter.add(call.usage.completion_tokens)
 
     def tokens(self, n: int) -> None:
         """Count tokens as they are decoded, for the running step if there is only one."""

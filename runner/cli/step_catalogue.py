@@ -264,7 +264,6 @@ def _step_text(row: StepRow) -> str:
 
 
 def _with_default(param: ParamRow) -> str:
-    """Return a parameter with its default, if it has one."""
     default = plain_default(param)
     if default is None:
         return param.name
@@ -379,7 +378,7 @@ def schema_type_text(schema: dict[str, Any]) -> str:
     'text'
     """
     if "enum" in schema:
-        return " or ".join(str(value) for value in schema["enum"])
+        return " or ".join(map(str, schema["enum"]))
     if "const" in schema:
         return str(schema["const"])
     if "anyOf" in schema:
@@ -388,9 +387,8 @@ def schema_type_text(schema: dict[str, Any]) -> str:
     if list(schema.get("properties", ())) == ["file"]:
         return "{file: PATH}"
     if schema.get("type") == "array":
-        items = schema.get("items")
-        inner = schema_type_text(items) if isinstance(items, dict) and items else ""
-        return f"list of {inner}" if inner and inner != "anything" else "list"
+        inner = schema_type_text(schema.get("items") or {})
+        return "list" if inner == "anything" else f"list of {inner}"
     return _TYPE_WORDS.get(
         str(schema.get("type", "")), "mapping" if "$ref" in schema else "anything"
     )
@@ -420,151 +418,15 @@ def _example_id(name: str) -> str:
 
 
 _TEMPLATE_WIDTH = 100
-
-TEMPLATE_HEAD = """\
-# A Paddock pipeline. This file is a template: keep what the task needs, remove the rest.
-# After each change run `paddock validate FILE`, which prints every fault with line and column. Then
-# `paddock plan FILE` (what would be done, and why) and `paddock run FILE` (repeat it to continue).
-#
-# Rules
-# - One step shape: `id`, `uses`, `with`, and control keys. A step's parameters stand only under
-#   `with`. ids match [a-z][a-z0-9_]*, are unique in the file, and may be left out where nothing
-#   refers to them.
-# - Jinja2 in a sandbox. Text under `with`: "{{ steps.x.y }}", in quotes. A text that is exactly
-#   one {{ }} keeps the value's type (list, number). `if`, `for_each`, `where`, `key`, `check`,
-#   `returns` take a bare expression WITHOUT braces. `steps.x.y` alone under `with` is a fault.
-# - Order follows from references. A step runs as soon as what it reads is there; use `needs` for
-#   dependencies without a reference.
-# - A list is worked on by `for_each: NAME in EXPRESSION` with `do:`, never by a loop in a template.
-#   `where: EXPRESSION` leaves items out; `loop` has index (from 1), index0, first, last, length.
-#   Inside `do`, `steps.…` sees the item's own steps and those outside the block. A block `b` offers
-#   steps.b.results (in order), .counts, .changed, .failed, .waiting.
-# - Paths are relative to this file and must stay in its folder, or under a `dir` or `path` input.
-# - Long texts stand in files: `prompt: {file: prompts/x.md}`; template, system, map, reduce, too.
-# - `reply.schema` makes the model answer in that form: JSON Schema, or short: str, int, float,
-#   bool, date, list[str], enum[a, b], a `?` for "or null", mappings, {choose: steps.tags.rows, by:
-#   name} for a label of a list. The value is steps.x.output, its JSON steps.x.text.
-#   `reply.evidence: steps.text` (outputs of files.read) finds each field in the document:
-#   steps.x.evidence.FIELD has quote, page, match. `reply.confidence: true`:
-#   steps.x.confidence.FIELD has p. `review: {when: "confidence.min < 0.8 or evidence.missing"}`
-#   next to `reply` lets a person decide; the item waits.
-# - YAML 1.2: no tags, no `<<`; `on`, `yes`, `017` and `12:30` are text. {{ }} and texts with ': '
-#   or '?' need quotes. Keys that begin with `x-` are free, for anchors: `x-common: &c {…}`, then
-#   `with: *c`.
-# - Top level: pipeline name description inputs models mcpServers defaults on concurrency budget
-#   secrets steps gold returns tests; only `steps` is needed. Control keys of a step: id uses with
-#   needs if retry timeout cache reply review returns; of a block: id for_each where do key
-#   max_parallel on_error needs if retry timeout cache returns. `retry.on`: timeout worker busy io
-#   check. `timeout`: total or idle. `cache`: auto or off. Durations 30s 5m 2h, sizes 64MiB,
-#   contexts 16k.
-# - `params` of a model or a step: temperature top_p top_k min_p repeat_penalty presence_penalty
-#   frequency_penalty seed stop max_tokens. An answer that ends at its limit is an error unless
-#   `max_tokens` is set. A step without `model` takes the only one of its role.
-# - A step skipped by `if` gives nulls; what reads more of it than `steps.x.skipped` is skipped too.
-#   In `returns`: `steps.x.output.y if not steps.x.skipped else none`.
-# - A Python function as a step: `uses: "./my_steps.py:name"`, its parameters under `with`.
-# - Tests claim, each in a mapping: exists, absent, check, status; or of a `file:` or an expression
-#   `of:` contains, lacks, equals, regex, schema, similar (with `at_least`), judge.
-# - Filters: {filters}.
-# - Commands, Python functions, MCP servers, other machines, other ports of this one and secrets
-#   need the caller's consent:
-#   `paddock run FILE --allow run,tool,mcp,network,secrets`. Nothing in the YAML can give it.
-"""
-
-TEMPLATE_PIPELINE = """\
-pipeline: 1
-name: template
-description: Read a folder of documents, take out facts in a fixed form, write them down, sum up.
-
-inputs:                                   # `paddock run FILE -i folder=./other -i words=40`
-  folder: {type: dir, default: ./inbox}   # types: str int float bool path dir enum list json
-  out: {type: dir, default: ./out}
-  words: {type: int, default: 80, min: 10, max: 400}
-  tone: {type: enum, values: [plain, formal], default: plain}
-
-models:                                   # a stored name or the path of a GGUF file
-  writer: {ref: "smollm2:135m", ctx: 4k, params: {temperature: 0}}
-  # vec: {ref: all-minilm, role: embed}
-
-defaults: {retry: {times: 2, on: [timeout, worker]}, timeout: {idle: 60s}}
-
-# budget: {time: 2h, tokens: 500000}      # it stops at an item's border; the same command goes on
-# secrets: {key: {env: API_KEY}}          # then "{{ secrets.key }}"
-# mcpServers: {file: mcp.json}            # for `tool` and `agent`
-# on:                                     # only `paddock up` reads it
-#   schedule: [{cron: "0 6 * * 1-5", timezone: Europe/Paris}]
-#   watch: [{path: ./inbox, settle: 2s}]
-
-steps:
-  - id: docs
-    uses: files.scan
-    with: {root: "{{ inputs.folder }}", include: ["**/*.{md,txt,html,pdf}"]}
-
-  # doc has path relpath name stem suffix size modified sha256; unchanged ones cost nothing later
-  - id: each
-    for_each: doc in steps.docs.files
-    on_error: quarantine                  # or fail, skip
-    do:
-      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
-      - id: facts
-        uses: chat
-        with:
-          model: writer
-          system: You take facts out of documents. You add nothing.
-          prompt: |
-            Take the facts out of this document, in a {{ inputs.tone }} tone.
-
-            {{ steps.text.text }}
-          on_overflow: truncate           # or error (the default), map-reduce, refine
-        reply:
-          schema: {title: str, points: "list[str]", kind: "enum[letter, other]", year: "int?"}
-          check: ["words(output.title) <= 12", "grounded(output.points, source=steps.text.text)"]
-          repair: 1
-      - id: sum
-        uses: summarise                   # any length: it splits the text by itself
-        with: {model: writer, text: "{{ steps.text.text }}", words: "{{ inputs.words }}"}
-      - uses: files.write
-        if: steps.facts.output.points | length > 0
-        with:
-          path: "{{ inputs.out }}/{{ doc.relpath }}.md"
-          text: |
-            # {{ steps.facts.output.title }}
-
-            {{ steps.sum.text }}
-            {% for point in steps.facts.output.points %}
-            - {{ point }}
-            {% endfor %}
-    returns: {file: doc.relpath, kind: steps.facts.output.kind, summary: steps.sum.text}
-
-  - id: digest
-    uses: summarise
-    with:
-      model: writer
-      chunks: "{{ steps.each.results | map(attribute='summary') | list }}"
-      words: 120
-  - id: report
-    uses: files.write
-    with: {path: "{{ inputs.out }}/DIGEST.md", text: "{{ steps.digest.text }}"}
-
-returns: {report: steps.report.path, counts: steps.each.counts}
-
-tests:                                    # `paddock test FILE --record`, then `--replay` in CI
-  - name: nothing fails
-    inputs: {folder: ./inbox, out: "{{ tmp }}"}
-    replay: tests/cassettes
-    expect:
-      - {exists: "{{ tmp }}/DIGEST.md"}
-      - {check: returns.counts.failed == 0}
-"""
+# Resolved, because an editable install is a tree of links that lacks the data files.
+_TEMPLATE = Path(__file__).resolve().parent / "templates" / "assistants.yaml"
 
 
 def llm_template(found: InstalledParts) -> str:
     """Return the template with the whole catalogue."""
     filters = "\n#   ".join(textwrap.wrap(" ".join(sorted(FILTERS)), _TEMPLATE_WIDTH - 14))
-    head = TEMPLATE_HEAD.replace("{filters}", filters)
     lines = [
-        head,
-        TEMPLATE_PIPELINE,
+        _TEMPLATE.read_text("utf-8").replace("{filters}", filters),
         "# Every installed step: its parameters under `with`, and its outputs.",
     ]
     for row in found.steps:

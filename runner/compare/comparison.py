@@ -8,19 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations
+from itertools import chain
+from operator import attrgetter
 from statistics import fmean
 from typing import Any
 
 from paddock.engine.system.text import counted
 from paddock.pipelines.checking.evidence import located_values
-from paddock.pipelines.keys import MetricName
+from paddock.pipelines.comparison_keys import MetricName
 from paddock.runner.ledger.reviews import is_same_value
 
-from .gold import Gold, GoldRow
+from .escalation_threshold import CalibratedThreshold
+from .gold import Gold, gold_of_answers
 from .judge import Judgement
 from .metrics import FieldMetric, LabelFigures, field_metrics, label_figures
-from .significance import Estimate, PairedTest, estimate, holm, paired_test
+from .significance import Estimate, PairedTest, estimate, pairwise_tests
 from .variant_runs import ItemAnswer, VariantRun
 
 QUALITY_WORDS = {
@@ -72,6 +74,10 @@ class VariantFigures:
         return self.run.variant.name
 
     @property
+    def memory_bytes(self) -> int | None:
+        return self.run.memory_bytes
+
+    @property
     def per_minute(self) -> float | None:
         """Items a minute, of the time in which models computed."""
         return 60 / self.seconds if self.seconds else None
@@ -89,6 +95,7 @@ class VariantFigures:
             "seconds": None if self.seconds is None else round(self.seconds, 4),
             "prompt_tokens": round(self.prompt_tokens, 1),
             "completion_tokens": round(self.completion_tokens, 1),
+            "memory_bytes": self.run.memory_bytes,
             "calls": self.run.calls,
             "cached_calls": self.run.cached_calls,
             "pareto": self.is_on_front,
@@ -110,6 +117,7 @@ class VariantTest:
             "first": self.first,
             "second": self.second,
             "items": one.n,
+            "method": one.method,
             "difference": round(one.difference, 4),
             "p": round(one.p, 4),
             "shown": one.is_shown,
@@ -125,6 +133,8 @@ class ItemDifference:
     gold: Mapping[str, Any]
     answers: Mapping[str, ItemAnswer]
     """By variant."""
+    prompt: str = ""
+    """What was asked, with the document; empty where it was not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +155,8 @@ class Comparison:
     """Items with gold, of those that were compared."""
     notes: tuple[str, ...]
     judgement: Judgement | None = None
+    threshold: CalibratedThreshold | None = None
+    """From which confidence on the step's own model answers, in the last variant."""
 
     @property
     def is_timed(self) -> bool:
@@ -161,6 +173,7 @@ class Comparison:
             "gold": None if self.gold is None else {"from": self.gold.origin, "items": self.n_gold},
             "variants": [one.as_json() for one in self.variants],
             "tests": [one.as_json() for one in self.tests],
+            "threshold": None if self.threshold is None else self.threshold.as_json(),
             "judge": None if self.judgement is None else self.judgement.as_json(),
             "differences": [
                 {
@@ -200,18 +213,22 @@ def compare(
     figures = [_figures(run, keys, rights, metrics) for run in runs]
     quality = "agreement" if rights else "located" if _all_have(figures, "located") else "valid"
     figures = _with_front([_scored(one, quality, keys, rights, metrics) for one in figures])
-    tests = _tests([one for one in figures if one.run.fault is None])
-    notes = [note for run in runs for note in run.notes]
-    notes += [f"{run.variant.name}: {run.fault}" for run in runs if run.fault is not None]
-    notes += gold.notes if gold is not None else ()
+    scores = {one.name: [*one.scores.values()] for one in figures if one.run.fault is None}
+    tests = [VariantTest(*pair, one) for pair, one in pairwise_tests(scores).items()]
+    notes = [*_run_notes(runs), *(() if gold is None else gold.notes)]
     notes += judgement.notes if judgement is not None else ()
     differences = tuple(_differences(sound, keys, rights))
-    n_unsampled = max((run.n_unsampled for run in sound), default=0)
+    n_unsampled = max(map(attrgetter("n_unsampled"), sound), default=0)
     notes += _remarks(sound, keys, differences)
     return Comparison(
         pipeline, step, quality, tuple(figures), tuple(tests), differences, len(keys), n_unsampled,
         gold, len(rights), tuple(dict.fromkeys(notes)), judgement,
     )  # fmt: skip
+
+
+def _run_notes(runs: Sequence[VariantRun]) -> Iterator[str]:
+    yield from chain.from_iterable(run.notes for run in runs)
+    yield from (f"{run.variant.name}: {run.fault}" for run in runs if run.fault is not None)
 
 
 def _shared_keys(runs: Sequence[VariantRun]) -> list[str]:
@@ -229,36 +246,46 @@ def _rights(
     step: str, runs: Sequence[VariantRun], keys: Sequence[str], source: GoldSource
 ) -> tuple[_Rights, Mapping[str, FieldMetric], Gold | None]:
     """Return what is right for each item, the metrics of its fields, and the gold that counts."""
-    schema = next((run.schema for run in runs if run.schema is not None), None)
     if not keys:  # a gold row whose item could not be run is no fault of the gold
         return {}, {}, source.given
-    items = [one for run in runs for one in run.items.values()]
-    given, by_name = source.given, dict[str, dict[str, None]]()  # gold key → its items
-    for one in items:
-        if one.gold_key:
-            by_name.setdefault(one.gold_key, {})[one.key] = None
+    given, by_name = _gold_of(source, [one for run in runs for one in run.items.values()])
     if given is None:
-        told = {one.key: one.gold for one in items if one.gold is not None}
-        rows = [GoldRow(key, _fields_of(value), f"item '{key}'") for key, value in told.items()]
-        if not rows:
-            return {}, {}, None
-        given, by_name = Gold(tuple(rows), "another step's answers"), {}
+        return {}, {}, None
     is_part = any(run.n_unsampled for run in runs)  # gold of the other items is no fault
+    schema = _schema_of(runs)
     kept = given.of_step(step, [*(by_name or keys)], _properties(schema), is_part=is_part)
     metrics = {one.name: one for one in field_metrics(schema, kept.values(), source.chosen)}
     unknown = [name for name in source.chosen if name not in metrics]
     remarks = [f"`gold.metrics`: no gold has the field '{name}'." for name in unknown]
     rights, kept = kept.fitting(metrics.values())
-    doubled = {name: [*by_name[name]] for name in rights if len(by_name.get(name, ())) > 1}
-    remarks += [*_doubled_remarks(doubled, kept.origin)]
-    found = {
-        key: fields
-        for name, fields in rights.items()
-        if name not in doubled
-        for key in by_name.get(name, (name,))
-    }
-    ordered = {key: found[key] for key in keys if key in found}
-    return ordered, metrics, replace(kept, notes=(*kept.notes, *remarks))
+    doubled = {name: by_name[name] for name in rights if len(by_name.get(name, ())) > 1}
+    remarks += _doubled_remarks(doubled, kept.origin)
+    by_item = _by_item({name: rights[name] for name in rights.keys() - doubled}, by_name, keys)
+    return by_item, metrics, replace(kept, notes=(*kept.notes, *remarks))
+
+
+def _schema_of(runs: Iterable[VariantRun]) -> Any:
+    return next((run.schema for run in runs if run.schema is not None), None)
+
+
+def _by_item(rights: _Rights, by_name: Mapping[str, Sequence[str]], keys: Sequence[str]) -> _Rights:
+    """Return what is right by the items' keys in their order; `by_name`: gold key → its items."""
+    found = {by_name.get(name, [name])[0]: fields for name, fields in rights.items()}
+    return {key: found[key] for key in keys if key in found}
+
+
+def _gold_of(
+    source: GoldSource, items: Sequence[ItemAnswer]
+) -> tuple[Gold | None, Mapping[str, Sequence[str]]]:
+    """Return the gold as given, else another step's answers; and the items of each gold key."""
+    if source.given is None:
+        answers = {item.key: item.gold for item in items if item.gold is not None}
+        return (gold_of_answers(answers, "another step's answers") if answers else None), {}
+    by_name: dict[str, dict[str, None]] = {}
+    for item in items:
+        if item.gold_key:
+            by_name.setdefault(item.gold_key, {})[item.key] = None
+    return source.given, {name: [*keys] for name, keys in by_name.items()}
 
 
 def _doubled_remarks(doubled: Mapping[str, Sequence[str]], origin: str) -> Iterator[str]:
@@ -276,10 +303,6 @@ def _properties(schema: Any) -> tuple[str, ...]:
     return tuple(named) if isinstance(named, Mapping) else ()
 
 
-def _fields_of(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {"": value}
-
-
 def _said(answer: ItemAnswer, name: str) -> Any:
     """Return a field of an answer; None where it has none."""
     if not name:
@@ -295,21 +318,23 @@ def _figures(
         return VariantFigures(run, 0)
     items = [run.items.get(key) or ItemAnswer(key, error="it was not done") for key in keys]
     done = [one for one in items if one.is_done]
-    shares = [share for one in done if (share := _located_share(one.evidence)) is not None]
-    timed = [one.busy for one in items if one.busy]
     asked = [one for one in items if one.n_asked]
-    n = max(1, len(asked))
     return VariantFigures(
         run,
         len(items),
         valid=estimate([float(one.is_done) for one in items]),
         at_once=estimate([float(one.n_asked <= 1) for one in done]) if run.checks_at_once else None,
-        located=estimate(shares),
+        located=estimate(_located_shares(done)),
         fields=dict(_field_figures(items, rights, metrics)),
-        seconds=_busy_s([span for busy in timed for span in busy]) / len(timed) if timed else None,
-        prompt_tokens=sum(one.prompt_tokens for one in asked) / n,
-        completion_tokens=sum(one.completion_tokens for one in asked) / n,
+        seconds=_seconds_per_item(items),
+        prompt_tokens=sum(map(attrgetter("prompt_tokens"), asked)) / max(1, len(asked)),
+        completion_tokens=sum(map(attrgetter("completion_tokens"), asked)) / max(1, len(asked)),
     )
+
+
+def _seconds_per_item(items: Iterable[ItemAnswer]) -> float | None:
+    timed = [item.busy for item in items if item.busy]
+    return _busy_s([*chain.from_iterable(timed)]) / len(timed) if timed else None
 
 
 def _busy_s(spans: Sequence[tuple[float, float]]) -> float:
@@ -323,6 +348,11 @@ def _busy_s(spans: Sequence[tuple[float, float]]) -> float:
         total += max(0.0, end - max(start, until))
         until = max(until, end)
     return total
+
+
+def _located_shares(items: Iterable[ItemAnswer]) -> list[float]:
+    shares = (_located_share(item.evidence) for item in items)
+    return [share for share in shares if share is not None]
 
 
 def _located_share(evidence: Any) -> float | None:
@@ -407,20 +437,6 @@ def _with_front(figures: Sequence[VariantFigures]) -> list[VariantFigures]:
         )
 
     return [replace(one, is_on_front=is_on_front(one.name)) for one in figures]
-
-
-def _tests(figures: Sequence[VariantFigures]) -> Iterator[VariantTest]:
-    """Yield the test of each pair, on the items that both have; p by Holm's correction."""
-    found: dict[tuple[str, str], PairedTest] = {}
-    pairs = [*combinations([one for one in figures if one.scores], 2)]
-    for first, second in pairs:
-        shared = [key for key in first.scores if key in second.scores]
-        if shared:
-            scores = [[one.scores[key] for key in shared] for one in (first, second)]
-            found[first.name, second.name] = paired_test(*scores, n_tests=len(pairs))
-    adjusted = holm({pair: one.p for pair, one in found.items()})
-    for pair, one in found.items():
-        yield VariantTest(*pair, one.corrected(adjusted[pair]))
 
 
 def _differences(

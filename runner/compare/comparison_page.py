@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from html import escape
 from itertools import islice
 
-from paddock.engine.system.text import cell_text
+from paddock.engine.system.text import cell_text, shorten
 from paddock.runner.render.html_page import html_cell, html_page, html_table
 
 from .comparison import QUALITY_WORDS, Comparison, ItemDifference, VariantFigures
@@ -19,13 +20,18 @@ from .comparison_text import (
     figure_heads,
     figure_row,
     head_text,
+    method_words,
 )
-from .metrics import MOST_CONFUSED, LabelFigures
+from .metrics import MOST_CONFUSED
 
 MOST_DIFFERENCES = 1_000
+MOST_PROMPT_CHARS = 4_000
+"""Of the prompt with the document, for each item."""
 _MOST_COMPARED_WORDS = 2_000
 """Of each of two answers; longer ones stand without marks."""
-_WORDS = re.compile(r"\s+|\S+")
+MOST_EQUAL_PAIRS = 60_000
+"""Of words of two answers that are alike: 0.5 s where they are periodic, 0.02 s of prose."""
+_WORDS = re.compile(r"\s*\S+")
 
 
 def comparison_page(found: Comparison) -> str:
@@ -47,8 +53,9 @@ def _parts(found: Comparison) -> Iterator[str]:
     yield from _judgement_html(found)
     yield from _fields_html(found)
     yield from _differences_html(found)
-    if found.notes:
-        notes = "".join(f"<li>{escape(note)}</li>" for note in found.notes)
+    remarks = [*([found.threshold.words()] if found.threshold else []), *found.notes]
+    if remarks:
+        notes = "".join(f"<li>{escape(note)}</li>" for note in remarks)
         yield f"<h2>Notes</h2><ul>{notes}</ul>"
 
 
@@ -72,8 +79,7 @@ def _tests_html(found: Comparison) -> Iterator[str]:
         )
         for one in found.tests
     )
-    note = "McNemar's exact test where each item is right or wrong, else a paired bootstrap; p by "
-    note += "Holm's correction."
+    note = f"By {method_words(found)}; p by Holm's correction."
     yield html_table("Tests", ("Variant", "Against", "Result", "#Items"), rows, note=note)
 
 
@@ -143,11 +149,6 @@ def _confusions_html(one: VariantFigures) -> Iterator[str]:
         yield f"<h3>{escape(title)}</h3>{html_table(title, heads, rows)}"
 
 
-def _count_cell(labels: LabelFigures, gold: str, said: str) -> str:
-    n = labels.confusion.get((gold, said), 0)
-    return html_cell(f"{n:,}" if n else "", "n")
-
-
 def _differences_html(found: Comparison) -> Iterator[str]:
     n = len(found.differences)
     if not n:
@@ -162,7 +163,7 @@ def _differences_html(found: Comparison) -> Iterator[str]:
 
 def _difference_cells(one: ItemDifference, names: Iterable[str]) -> Iterator[str]:
     """Yield an item, its gold, and each answer with what differs from the first one's words."""
-    yield html_cell(one.key, "name")
+    yield f'<td class="name">{escape(one.key)}{_prompt_html(one.prompt)}</td>'
     right = "\n".join(
         f"{name}: {cell_text(value)}" if name else cell_text(value)
         for name, value in one.gold.items()
@@ -180,17 +181,26 @@ def _difference_cells(one: ItemDifference, names: Iterable[str]) -> Iterator[str
         yield f'<td class="name">{shown}</td>'
 
 
+def _prompt_html(prompt: str) -> str:
+    if not prompt:
+        return ""
+    shown = escape(shorten(prompt, MOST_PROMPT_CHARS))
+    return f"<details><summary>what was asked</summary><pre>{shown}</pre></details>"
+
+
 def word_differences(before: str, after: str) -> str:
     """Return a text as HTML, with the words that another one does not have, or has besides.
 
     >>> word_differences("a red cat", "a big red dog")
-    'a<ins> big</ins> red <del>cat</del><ins>dog</ins>'
+    'a<ins> big</ins> red<del> cat</del><ins> dog</ins>'
     """
-    one, other = _WORDS.findall(before), _WORDS.findall(after)
-    if max(len(one), len(other)) > 2 * _MOST_COMPARED_WORDS:
+    if n_equal_pairs(before, after) > MOST_EQUAL_PAIRS:
         return escape(after)
+    one, other = _WORDS.findall(before), _WORDS.findall(after)
+    words, others = ([word.strip() for word in found] for found in (one, other))
+    matcher = difflib.SequenceMatcher(None, words, others, False)
     parts = []
-    for kind, i, i_end, j, j_end in difflib.SequenceMatcher(None, one, other, False).get_opcodes():
+    for kind, i, i_end, j, j_end in matcher.get_opcodes():
         old, new = escape("".join(one[i:i_end])), escape("".join(other[j:j_end]))
         if kind == "equal":
             parts.append(new)
@@ -198,3 +208,18 @@ def word_differences(before: str, after: str) -> str:
             parts += [f"<del>{old}</del>"] if old else []
             parts += [f"<ins>{new}</ins>"] if new else []
     return "".join(parts)
+
+
+def n_equal_pairs(before: str, after: str) -> int:
+    """Return how many pairs of words are alike, which is what a comparison costs.
+
+    Too many, where a text has more words than are compared.
+
+    >>> n_equal_pairs("so so so", "so it is so")
+    6
+    """
+    one, other = before.split(), after.split()
+    if max(len(one), len(other)) > _MOST_COMPARED_WORDS:
+        return MOST_EQUAL_PAIRS + 1
+    counts = Counter(other)
+    return sum(n * counts[word] for word, n in Counter(one).items())

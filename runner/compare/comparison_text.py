@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterable, Iterator
+from statistics import fmean
 
-from paddock.engine.system.text import cell_text, counted, shorten
+from paddock.engine.system.text import cell_text, counted, listed, shorten
+from paddock.engine.system.units import size
 from paddock.runner.progress import console
 from paddock.runner.testing.results import CaseProblem, CaseResult, SuiteResult
 
-from .comparison import QUALITY_WORDS, Comparison, VariantFigures
+from .comparison import QUALITY_WORDS, Comparison, VariantFigures, VariantTest
 from .significance import Estimate
 
 MOST_DIFFERENCES = 10
 """Items that the terminal shows; the page and `--json` have all."""
+MOST_TESTS = 21
+"""Of more, those of 8 variants, the terminal shows the best variant's alone."""
+_MOST_LETTERS = 10
+_METHOD_WORDS = {
+    "McNemar": "McNemar's exact test, as items are right or wrong",
+    "bootstrap": "a bootstrap of the mean difference, as scores are between 0 and 1",
+}
 _ANSWER_CHARS = 100
 BOUNDS_WORDS = "In brackets: the bounds that hold the true figure in at least 95 of 100 cases."
 SPEED_WORDS = "Documents a minute: of the time in which models computed, as recorded then."
@@ -32,12 +41,13 @@ def figure_heads(found: Comparison) -> tuple[str, ...]:
     """Return the headings of `figure_row`; without columns of which nothing is known."""
     known = {
         name: any(getattr(one, name) is not None for one in found.variants)
-        for name in ("agreement", "located", "per_minute")
+        for name in ("agreement", "located", "per_minute", "memory_bytes")
     }
     known["at_once"] = any(one.at_once and one.at_once.mean < 1 for one in found.variants)
     heads = {
         "agreement": "agreement", "valid": "valid", "at_once": "at once", "located": "located",
         "per_minute": "a minute", "tokens": "tokens",
+        "memory_bytes": "memory",
     }  # fmt: skip
     return tuple(words for name, words in heads.items() if known.get(name, True))
 
@@ -52,6 +62,7 @@ def figure_row(one: VariantFigures, heads: Iterable[str]) -> tuple[str, ...]:
         "located": estimate_text(one.located),
         "a minute": speed,
         "tokens": f"{one.prompt_tokens:,.0f} + {one.completion_tokens:,.0f}",
+        "memory": "" if one.memory_bytes is None else size(one.memory_bytes),
     }
     return tuple("" if one.run.fault else cells[head] for head in heads)
 
@@ -70,7 +81,8 @@ def comparison_text(found: Comparison) -> str:
     for part in (_field_lines(found), _test_lines(found), _difference_lines(found)):
         written = [*part]
         lines += ["", *written] if written else []
-    lines += ["", *map(console.printable_line, found.notes)] if found.notes else []
+    remarks = [*([found.threshold.words()] if found.threshold else []), *found.notes]
+    lines += ["", *map(console.printable_line, remarks)] if remarks else []
     return "\n".join(lines)
 
 
@@ -115,18 +127,34 @@ def _field_lines(found: Comparison) -> Iterator[str]:
 
 def _test_lines(found: Comparison) -> Iterator[str]:
     short = _letters_of(found)
-    for one in found.tests:
+    shown = found.tests if len(found.tests) <= MOST_TESTS else _tests_of_best(found)
+    for one in shown:
         line = f"{short[one.second]} against {short[one.first]}: {one.result.words()}"
         yield console.printable_line(line)
+    if left := len(found.tests) - len(shown):
+        yield f"and {left:,} more: `--report FILE` and `--json` have all."
     if found.tests:
-        n = counted(len(found.tests), "paired test")
+        n, methods = counted(len(found.tests), "paired test"), method_words(found)
         holm = "; p by Holm's correction" if found.tests[1:] else ""
-        yield f"({n} of {QUALITY_WORDS[found.quality]}{holm}.)"
+        yield f"({n} of {QUALITY_WORDS[found.quality]}: {methods}{holm}.)"
     judgement = found.judgement
     for preference in judgement.preferences if judgement is not None else ():
         names = f"{short[preference.second]} against {short[preference.first]}"
         model = judgement.model if judgement is not None else ""
         yield console.printable_line(f"{names} by judge {model}: {preference.words()}")
+
+
+def method_words(found: Comparison) -> str:
+    """Return by which tests pairs were tested."""
+    used = {one.result.method for one in found.tests}
+    return " and ".join(words for method, words in _METHOD_WORDS.items() if method in used)
+
+
+def _tests_of_best(found: Comparison) -> list[VariantTest]:
+    """Return the tests of the variant with the highest mean."""
+    scored = [one for one in found.variants if one.scores]
+    best = max(scored, key=lambda one: fmean(one.scores.values())).name
+    return [one for one in found.tests if best in (one.first, one.second)]
 
 
 def _difference_lines(found: Comparison) -> Iterator[str]:
@@ -141,12 +169,15 @@ def _difference_lines(found: Comparison) -> Iterator[str]:
         )
         gold = f" (gold: {right})" if right else ""
         yield f"  {console.printable_line(shorten(f'{one.key}{gold}', 2 * _ANSWER_CHARS))}"
+        by_answer: dict[str, list[str]] = {}
         for name, answer in one.answers.items():
-            said = answer.error or cell_text(answer.output)
-            yield f"    {console.printable_line(f'{short[name]}: {shorten(said, _ANSWER_CHARS)}')}"
+            by_answer.setdefault(answer.error or cell_text(answer.output), []).append(short[name])
+        for said, who in by_answer.items():
+            line = f"{listed(who, _MOST_LETTERS)}: {shorten(said, _ANSWER_CHARS)}"
+            yield f"    {console.printable_line(line)}"
     left = len(found.differences) - MOST_DIFFERENCES
     if left > 0:
-        yield f"  and {left:,} more: `--html FILE` and `--json` have all."
+        yield f"  and {left:,} more: `--report FILE` and `--json` have all."
 
 
 def comparison_suites(found: Comparison, file: str) -> list[SuiteResult]:

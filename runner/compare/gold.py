@@ -16,7 +16,7 @@ from paddock.engine.system.text import cell_text, counted
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.reviews import Review
 from paddock.runner.review.exchange import gold_jsonl
-from paddock.steps.files.rows import FORMAT_OF_SUFFIX, UnreadableRows, parse_rows
+from paddock.steps.files.rows import FORMAT_OF_SUFFIX, RowTable, UnreadableRows, parse_rows
 
 from .metrics import FieldMetric, GoldNotFitting
 
@@ -69,9 +69,7 @@ class Gold:
         absent: list[GoldRow] = []
         notes: list[str] = []
         known = frozenset(keys)
-        unknown = dict.fromkeys(
-            name for row in self.rows for name in row.fields if fields and name not in fields
-        )
+        unknown = self._columns_besides(fields) if fields else {}
         for row in self.rows:
             if row.step not in ("", step):
                 continue
@@ -91,6 +89,9 @@ class Gold:
         return Gold(
             rows, self.origin, (*self.notes, *columns, *_absent(absent, keys), *_bounded(notes))
         )
+
+    def _columns_besides(self, fields: Collection[str]) -> dict[str, None]:
+        return dict.fromkeys(name for row in self.rows for name in row.fields if name not in fields)
 
     def fitting(self, metrics: Iterable[FieldMetric]) -> tuple[dict[str, dict[str, Any]], Gold]:
         """Return item → field → value as the metrics compare it, and the gold with its faults."""
@@ -138,14 +139,7 @@ def read_gold(text: str, name: str, key_column: str = "") -> Gold:
     Raises:
         UnreadableGold: it is no table, or has no column besides the key's.
     """
-    form = FORMAT_OF_SUFFIX.get(PurePath(name).suffix.lower())
-    if form is None:
-        known = ", ".join(sorted(FORMAT_OF_SUFFIX))
-        raise UnreadableGold(f"{name}: gold data must be a file of the kinds {known}.")
-    try:
-        table = parse_rows(text, form, None)
-    except UnreadableRows as error:
-        raise UnreadableGold(f"{name} {error}. {error.remedy}".strip()) from error
+    table = _parsed(text, name)
     lines = table.lines or range(1, len(table.rows) + 1)
     places = [f"{name}:{line}" for line in lines]
     if set(table.columns) >= _DECISION_COLUMNS:
@@ -165,6 +159,17 @@ def read_gold(text: str, name: str, key_column: str = "") -> Gold:
         for row, place in zip(table.rows, places, strict=True)
     ]
     return Gold(tuple(rows), name)
+
+
+def _parsed(text: str, name: str) -> RowTable:
+    form = FORMAT_OF_SUFFIX.get(PurePath(name).suffix.lower())
+    if form is None:
+        known = ", ".join(sorted(FORMAT_OF_SUFFIX))
+        raise UnreadableGold(f"{name}: gold data must be a file of the kinds {known}.")
+    try:
+        return parse_rows(text, form, None)
+    except UnreadableRows as error:
+        raise UnreadableGold(f"{name} {error}. {error.remedy}".strip()) from error
 
 
 def _fields_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,3 +202,12 @@ def gold_of_reviews(reviews: Iterable[Review], file: str) -> Gold:
     if not text.strip():
         return Gold((), REVIEWS)
     return read_gold(text, f"{REVIEWS}.jsonl")
+
+
+def gold_of_answers(answers: Mapping[str, Any], origin: str) -> Gold:
+    """Return gold data that answers are, by their items."""
+    rows = (
+        GoldRow(key, value if isinstance(value, Mapping) else {"": value}, f"item '{key}'")
+        for key, value in answers.items()
+    )
+    return Gold(tuple(rows), origin)

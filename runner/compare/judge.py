@@ -19,15 +19,21 @@ from paddock.engine.system.text import cell_text, counted, shorten
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.core import model_pools
 from paddock.runner.core.call_cache import CallOrigin, LedgerPool, ModelDigests
-from paddock.runner.core.run_records import RunStats
+from paddock.runner.core.run_stats import RunStats
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import Observer
-from paddock.runner.settings import STATE_FOLDER
 from paddock.runner.testing.expectations import JUDGE_TIMEOUT_S, MAX_VERDICT_TOKENS
 from paddock.steps.llm.ask_and_repair import CALLS_AT_ONCE
 
 from .significance import ALPHA, Estimate, estimate, holm, mcnemar_p
-from .variant_runs import ComparedPipeline, ItemAnswer, VariantRun, prepared_part, sentence
+from .variant_runs import (
+    ComparedPipeline,
+    ItemAnswer,
+    VariantRun,
+    answered_prompt,
+    prepared_part,
+    sentence,
+)
 
 _SHOWN = 80
 
@@ -103,13 +109,9 @@ def judge_variants(compared: ComparedPipeline, runs: Sequence[VariantRun], name:
 async def _judged(compared: ComparedPipeline, runs: Sequence[VariantRun], name: str) -> Judgement:
     prepared = prepared_part(compared, runs[0].variant)
     model = prepared.bound.models.get(name) or ModelSpec(name)
-    state = compared.file.parent.absolute() / STATE_FOLDER
     async with AsyncExitStack() as stack:
-        ledger = stack.enter_context(Ledger(state, url=compared.settings.ledger_url))
-        home = compared.pool
-        if home is None:
-            opened = model_pools.open_home_pool(compared.settings)
-            home = await stack.enter_async_context(opened)
+        ledger = stack.enter_context(compared.ledger(is_readonly=False))
+        home = await stack.enter_async_context(compared.home_pool())
         options = model_pools.PoolOptions(home=home, secrets=prepared.secrets, besides=(model,))
         pools = model_pools.open_pools(prepared.bound, compared.settings, options)
         digests, pool = await stack.enter_async_context(pools)
@@ -153,16 +155,10 @@ class _Judge:
         said, other = cell_text(first.output), cell_text(second.output)
         if not first.is_done or said == other:
             return 0.5
-        task = await self._ledger.ask(self._task, first)
+        task = await self._ledger.ask(answered_prompt, self._ledger, first)
         one = await self._ask(first.key, task, said, other)
         two = await self._ask(first.key, task, other, said)
         return 1.0 if (one, two) == ("2", "1") else 0.0 if (one, two) == ("1", "2") else 0.5
-
-    def _task(self, answer: ItemAnswer) -> str:
-        """Return the prompt that was answered."""
-        row = self._ledger.call(answer.asked, is_whole=True)
-        messages = [] if row is None else json.loads(row.request).get("messages", [])
-        return "\n\n".join(str(message[1]) for message in messages)
 
     async def _ask(self, key: str, task: str, one: str, two: str) -> str:
         """Return `1`, `2` or `equal`; an answer that cannot be read counts as `equal`."""

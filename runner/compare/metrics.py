@@ -13,19 +13,18 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from paddock.engine.system.text import canonical_json, cell_text
 from paddock.pipelines.checking.functions import grounded
 from paddock.pipelines.checking.values_in_text import values_in
-from paddock.pipelines.keys import MetricName
+from paddock.pipelines.comparison_keys import MetricName
 from paddock.runner.ledger.calibration import aligned
 from paddock.runner.ledger.reviews import is_same_value
 from paddock.runner.review.fields import AnswerField, answer_fields
 
-METRICS: tuple[MetricName, ...] = get_args(MetricName)
 MOST_EXACT_CHARS = 60
 """A text field with longer gold is compared by edit distance."""
 MOST_EDIT_CHARS = 4_000
@@ -79,9 +78,7 @@ class FieldMetric:
 
 
 def field_metrics(
-    schema: Any,
-    golds: Mapping[str, Sequence[Any]],
-    chosen: Mapping[str, tuple[MetricName, float]],
+    schema: Any, golds: Mapping[str, Sequence[Any]], chosen: Mapping[str, tuple[MetricName, float]]
 ) -> list[FieldMetric]:
     """Return the metrics of the fields that gold has, as chosen, else by schema and values."""
     known = {
@@ -99,17 +96,26 @@ def _default_metric(schema: Any, field: AnswerField | None, golds: Sequence[Any]
     kind = "json" if field is None else field.kind
     if kind == "choice":
         return "label"
-    if kind == "number" or (golds and all(_is_number(gold) for gold in golds)):
+    if kind == "number" or (golds and all(map(_is_number, golds))):
         return "number"
     if field is not None and _format_of(schema, field.path) == "date":
         return "date"
-    if any(isinstance(gold, list | dict) for gold in golds) or (kind == "json" and field):
-        return "list" if any(isinstance(gold, list) for gold in golds) else "exact"
-    texts = [cell_text(gold) for gold in golds]
+    if _have(golds, list):
+        return "list"
+    if _have(golds, dict) or (kind == "json" and field is not None):
+        return "exact"
+    return _metric_of_texts([cell_text(gold) for gold in golds], may_be_label=field is None)
+
+
+def _have(values: Sequence[Any], kind: type) -> bool:
+    return any(isinstance(value, kind) for value in values)
+
+
+def _metric_of_texts(texts: Sequence[str], *, may_be_label: bool) -> MetricName:
     if any(len(text) > MOST_EXACT_CHARS or "\n" in text for text in texts):
         return "text"
     repeats = len({text.strip().casefold() for text in texts}) <= len(texts) / 2
-    return "label" if field is None and repeats else "exact"
+    return "label" if may_be_label and repeats else "exact"
 
 
 def _format_of(schema: Any, name: str) -> Any:

@@ -63,9 +63,7 @@ def result_change(found: Comparison, earlier: EarlierResult, allowed: float) -> 
     if earlier.quality != found.quality:
         words = QUALITY_WORDS[found.quality]
         raise NothingShared(f"it has no '{found.quality}' ({words}) to compare with.")
-    before = {one.name: one.scores for one in earlier.variants if one.scores}
-    if len(before) == len(found.variants) == 1:
-        before = {sound[0].name: next(iter(before.values()))}
+    before = _earlier_scores(earlier, found)
     pairs = [(one, before[one.name]) for one in sound if one.name in before]
     if not any(one.scores.keys() & old.keys() for one, old in pairs):
         raise NothingShared("no variant and item of it is in this comparison.")
@@ -80,6 +78,15 @@ def result_change(found: Comparison, earlier: EarlierResult, allowed: float) -> 
         shared.append(f"{one.name}: compared on {n:,} of {counted(len(old), 'earlier item')}.")
         losses += _losses(one, old, found, allowed)
     return ResultChange(tuple(shared), tuple(losses))
+
+
+def _earlier_scores(earlier: EarlierResult, found: Comparison) -> dict[str, Mapping[str, float]]:
+    """Return the scores of the earlier variants; a single one has the name of the single one."""
+    scores: dict[str, Mapping[str, float]]
+    scores = {one.name: one.scores for one in earlier.variants if one.scores}
+    if len(scores) == len(found.variants) == 1:
+        return {found.variants[0].name: scores.popitem()[1]}
+    return scores
 
 
 def _losses(

@@ -13,10 +13,12 @@ import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist, fmean, stdev
-from typing import TypeVar
+from itertools import combinations
+from statistics import NormalDist, fmean
+from typing import Literal, TypeAlias, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from paddock.engine.system.samples import share_interval
 from paddock.engine.system.text import counted
@@ -26,8 +28,9 @@ POWER = 0.8
 """Of a difference as large as the one that was seen, the share of comparisons that show it."""
 N_DRAWS = 2_000
 """Of a bootstrap: a p of 0.05 then varies by 0.005."""
-_DRAWN_AT_ONCE = 1_000_000
-"""Values of a bootstrap in memory: 8 MB each of a few arrays."""
+_VALUES_AT_ONCE = 1_000_000
+"""Of a bootstrap in memory: 8 MB each of a few arrays."""
+_ROUNDING = 1e-12
 MIN_SCORED = 20
 """With fewer scores nothing is shown: a bootstrap knows of no rare big loss that it lacks."""
 _MOST_NEEDED = 100_000
@@ -36,6 +39,7 @@ SEED = 20_24
 _Z_POWER = NormalDist().inv_cdf(POWER)
 
 Key = TypeVar("Key")
+Scores: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class PairedTest:
     foretold."""
     is_testable: bool = True
     """False for scores of fewer than `MIN_SCORED` items."""
+    method: Literal["McNemar", "bootstrap"] = "McNemar"
 
     @property
     def is_shown(self) -> bool:
@@ -109,21 +114,50 @@ def paired_test(first: Sequence[float], second: Sequence[float], *, n_tests: int
     >>> paired_test([0] * 8 + [1] * 4, [1] * 8 + [1] * 4).words()
     'better by 0.667 (p = 0.008)'
     """
-    differences = [b - a for a, b in zip(first, second, strict=True)]
-    n, level = len(differences), ALPHA / n_tests
-    if not any(differences):
-        return PairedTest(n, 0.0, 1.0, None)
-    difference, is_testable = fmean(differences), True
-    if all(value in (0, 1) for value in (*first, *second)):
-        n_better, n_worse = differences.count(1), differences.count(-1)
-        p = mcnemar_p(n_better, n_worse)
-        n_needed = _n_labels(n, n_better, n_worse, level)
-    else:
-        is_testable = n >= MIN_SCORED
-        p = _bootstrap_p(differences) if is_testable else 1.0
-        n_needed = _n_scores(differences, level)
-    more = None if n_needed is None or n_needed <= n or n < 2 else n_needed - n
-    return PairedTest(n, difference, p, 0 if p < level else more, is_testable)
+    (found,) = _tested(np.array([first], float), np.array([second], float), ALPHA / n_tests)
+    return found
+
+
+def pairwise_tests(scores: Mapping[Key, Sequence[float]]) -> dict[tuple[Key, Key], PairedTest]:
+    """Test each two lists of scores of the same items, in the same order; p by Holm's correction.
+
+    Measured: a comparison of 100 lists of 2,000 scores, 4,950 pairs, took 8 s and 320 MB in all.
+    """
+    rows = {name: np.asarray(values, float) for name, values in scores.items() if values}
+    pairs = [*combinations(rows, 2)]
+    tests: list[PairedTest] = []
+    n_at_once = max(1, _VALUES_AT_ONCE // max(map(len, rows.values()), default=1))
+    for start in range(0, len(pairs), n_at_once):
+        some = pairs[start : start + n_at_once]
+        first, second = (np.stack([rows[pair[side]] for pair in some]) for side in (0, 1))
+        tests += _tested(first, second, ALPHA / len(pairs))
+    adjusted = holm(dict(zip(pairs, (one.p for one in tests), strict=True)))
+    return {pair: one.corrected(adjusted[pair]) for pair, one in zip(pairs, tests, strict=True)}
+
+
+def _tested(first: Scores, second: Scores, level: float) -> list[PairedTest]:
+    """Test each row of scores with that of the other, (n_pairs, n_items)."""
+    differences = second - first
+    n = differences.shape[1]
+    are_labels = [bool(np.isin(rows, (0.0, 1.0)).all()) for rows in zip(first, second, strict=True)]
+    ps = np.ones(len(differences))
+    if n >= MIN_SCORED:
+        ps[~np.array(are_labels)] = _bootstrap_ps(differences[~np.array(are_labels)])
+    tests = []
+    for row, p, is_label in zip(differences, ps.tolist(), are_labels, strict=True):
+        n_better, n_worse = int((row > 0).sum()), int((row < 0).sum())
+        method: Literal["McNemar", "bootstrap"] = "McNemar" if is_label else "bootstrap"
+        if not n_better + n_worse:
+            tests.append(PairedTest(n, 0.0, 1.0, None, method=method))
+            continue
+        p = mcnemar_p(n_better, n_worse) if is_label else p
+        more: int | None = 0
+        if p >= level:
+            n_needed = _n_labels(n, n_better, n_worse, level) if is_label else _n_scores(row, level)
+            more = n_needed - n if n_needed is not None and n_needed > n > 1 else None
+        is_testable = is_label or n >= MIN_SCORED
+        tests.append(PairedTest(n, float(row.mean()), p, more, is_testable, method))
+    return tests
 
 
 def mcnemar_p(n_better: int, n_worse: int) -> float:
@@ -143,26 +177,39 @@ def mcnemar_p(n_better: int, n_worse: int) -> float:
     return min(1.0, 2 * total)
 
 
-def _bootstrap_p(differences: Sequence[float]) -> float:
-    """Return the two-sided p of a mean difference: draws about 0, as multiples of their error."""
-    values = np.asarray(differences, dtype=float)
-    n, mean = len(values), values.mean()
-    n_signs = int(np.count_nonzero(values))
-    least = 2 * 0.5**n_signs  # what the signs alone can show: a bootstrap of few items knows less
-    error = values.std(ddof=1) / math.sqrt(n)
-    if error == 0:
-        return min(1.0, least)
-    draw, n_as_far, n_at_once = np.random.default_rng(SEED), 0, max(1, _DRAWN_AT_ONCE // n)
+def _bootstrap_ps(differences: Scores) -> Scores:
+    """Return the two-sided p of each row's mean: draws about 0, as multiples of their error.
+
+    All rows have the same draws, as weights of the items: (n_draws, n_items) @ (n_items, n_rows).
+    """
+    n = differences.shape[1]
+    means, errors = _mean_and_error(np.full((1, n), 1 / n), differences)
+    n_signs = np.count_nonzero(differences, axis=1)
+    least = np.minimum(1.0, 2 * 0.5**n_signs)  # what signs alone show: few draws know less
+    is_equal = errors[0] == 0
+    far = np.abs(means) / np.where(is_equal, 1.0, errors) - _ROUNDING
+    draw, n_as_far = np.random.default_rng(SEED), np.zeros(len(differences))
+    n_at_once = max(1, _VALUES_AT_ONCE // n)
     for start in range(0, N_DRAWS, n_at_once):
-        draws = values[draw.integers(0, n, (min(n_at_once, N_DRAWS - start), n))]
-        errors = draws.std(axis=1, ddof=1) / math.sqrt(n)
-        distances = np.abs(draws.mean(axis=1) - mean)
+        n_draws = min(n_at_once, N_DRAWS - start)
+        drawn = draw.integers(0, n, (n_draws, n)) + n * np.arange(n_draws)[:, None]
+        weights = np.bincount(drawn.ravel(), minlength=n * n_draws).reshape(n_draws, n) / n
+        own_means, own_errors = _mean_and_error(weights, differences)
+        distances = np.abs(own_means - means)
         # A draw of equal values has no error of its own: it counts as far as it can be.
-        ratios = np.divide(
-            distances, errors, out=np.where(distances > 0, np.inf, 0.0), where=errors > 0
-        )
-        n_as_far += int((ratios >= abs(mean) / error - 1e-12).sum())
-    return min(1.0, max(least, (1 + n_as_far) / (1 + N_DRAWS)))
+        at_most = np.where(distances > _ROUNDING, np.inf, 0.0)
+        ratios = np.divide(distances, own_errors, out=at_most, where=own_errors > 0)
+        n_as_far += (ratios >= far).sum(axis=0)
+    found: Scores = np.minimum(1.0, np.maximum(least, (1 + n_as_far) / (1 + N_DRAWS)))
+    return np.where(is_equal, least, found)
+
+
+def _mean_and_error(weights: Scores, differences: Scores) -> tuple[Scores, Scores]:
+    """Return mean and standard error of each row of differences under each row of weights."""
+    n = differences.shape[1]
+    means = weights @ differences.T
+    variances = weights @ (differences * differences).T - means * means
+    return means, np.sqrt(np.where(variances > _ROUNDING, variances, 0.0) / max(1, n - 1))
 
 
 def _n_labels(n: int, n_better: int, n_worse: int, level: float) -> int | None:
@@ -181,13 +228,13 @@ def _n_labels(n: int, n_better: int, n_worse: int, level: float) -> int | None:
     return n_needed if n_needed < _MOST_NEEDED else None
 
 
-def _n_scores(differences: Sequence[float], level: float) -> int | None:
+def _n_scores(differences: Scores, level: float) -> int | None:
     """Return at how many items a mean of this size is shown at the level, with `POWER`."""
-    mean = fmean(differences)
+    mean = float(differences.mean())
     if not mean or len(differences) < 2:
         return None
     z = NormalDist().inv_cdf(1 - level / 2) + _Z_POWER
-    n_needed = max(MIN_SCORED, math.ceil((z * stdev(differences) / mean) ** 2))
+    n_needed = max(MIN_SCORED, math.ceil((z * float(differences.std(ddof=1)) / mean) ** 2))
     return n_needed if n_needed <= _MOST_NEEDED else None
 
 

@@ -9,9 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, AsyncExitStack
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    AsyncExitStack,
+    nullcontext,
+)
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,22 +29,20 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.plan import Plan
 from paddock.runner import api
 from paddock.runner.bind.bind import read_plan
-from paddock.runner.bind.bound import BoundPlan, BoundStep, steps_of
+from paddock.runner.bind.bound import BoundPlan, BoundStep, only_reads, steps_of
 from paddock.runner.core import model_pools
 from paddock.runner.core.call_cache import cached_reply
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.run_records import StepRecord, read_lineage
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.prefect.run_tracking import shared_home_pool
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import WITH_RESULT, ItemReport, Report
 from paddock.runner.settings import STATE_FOLDER, Settings
 
 from .variants import ComparedPart, Variant, compared_part
-
-_READING_STEPS = frozenset(("files.read", "chat", "summarise", "summarize", "reduce", "search"))
-"""Steps that change nothing, besides those that are pure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,9 @@ class ItemAnswer:
     key: str
     output: Any = None
     """The value of the step's schema, else its text; None: there is none."""
+    text: str = ""
     evidence: Any = None
+    confidence: Any = None
     error: str | None = None
     """Why there is no answer."""
     gold_key: str | None = None
@@ -59,7 +64,7 @@ class ItemAnswer:
     asked: str = ""
     """The hash of the compared step's first call."""
     n_asked: int = 0
-    """Calls of the compared step; more than one where an answer was repaired."""
+    """Calls of the compared step's last model; more than one where an answer was repaired."""
     busy: tuple[tuple[float, float], ...] = ()
     """From when to when models computed for it, as recorded with the calls, without waiting."""
     prompt_tokens: int = 0
@@ -86,6 +91,8 @@ class VariantRun:
     """Items that are not in the sample."""
     schema: Any = None
     """Of the compared step's answer."""
+    memory_bytes: int | None = None
+    """The peak of the models that it asks and that were loaded at its end; None: none was."""
     checks_at_once: bool = False
     """Whether `n_asked` tells of repairs: the step asks once for each item."""
 
@@ -108,6 +115,17 @@ class ComparedPipeline:
     pool: Pool | None = None
     """Replaces this machine's."""
 
+    def ledger(self, *, is_readonly: bool = True) -> Ledger:
+        """Return the ledger of the pipeline, not yet opened."""
+        state = self.file.parent.absolute() / STATE_FOLDER
+        return Ledger(state, is_readonly=is_readonly, url=self.settings.ledger_url)
+
+    def home_pool(self) -> AbstractAsyncContextManager[Pool]:
+        """Open the pool of models that name no servers."""
+        if self.pool is not None:
+            return nullcontext(self.pool)
+        return shared_home_pool(self.settings, self.plan.pipeline.name)
+
 
 Watch = Callable[[Variant], AbstractContextManager[Observer]]
 """Returns the display of a variant's run."""
@@ -125,10 +143,6 @@ def run_variants(
     return asyncio.run(_Runner(compared, watch).all(variants))
 
 
-class _Interrupted(Exception):
-    """Ctrl-C, in a run."""
-
-
 class _Runner:
     def __init__(self, compared: ComparedPipeline, watch: Watch) -> None:
         self._compared = compared
@@ -142,10 +156,7 @@ class _Runner:
         found = []
         async with AsyncExitStack() as stack:
             stack.enter_context(stop_on_signals(self._stop, gate))
-            home = self._compared.pool
-            if home is None:
-                opened = model_pools.open_home_pool(self._compared.settings)
-                home = await stack.enter_async_context(opened)
+            home = await stack.enter_async_context(self._compared.home_pool())
             for variant in variants:
                 found.append(await self._one(variant, home))
                 if self._stop.is_set() or gate.is_closed:
@@ -178,6 +189,7 @@ class _Runner:
             async with model_pools.open_pools(prepared.bound, compared.settings, pools) as (_, own):
                 environment = replace(environment, pool=own, observer=observer)
                 report = await api.run_async(file, compared.inputs, options, environment)
+                memory_bytes = await _memory_bytes(home, prepared.bound)
         fault = report.message if report.status in ("failed", "budget", "interrupted") else None
         items = await asyncio.to_thread(self._items, file, part, report)
         skipped = [f"'{name}' is not run: what it made before is used." for name in part.skipped]
@@ -191,13 +203,13 @@ class _Runner:
             report.status == "budget",
             sum(one.state == "unsampled" for one in report.items),
             None if step.reply is None else step.reply.schema,
+            memory_bytes=memory_bytes,
             checks_at_once=step.uses == "chat",
         )
 
     def _items(self, file: Path, part: ComparedPart, report: Report) -> dict[str, ItemAnswer]:
         """Return what became of each item, from the ledger."""
         block = part.block or part.step
-        state = file.parent.absolute() / STATE_FOLDER
         left_out = ("unsampled", "skipped", "deleted", "missing")
         told = {
             one.key: one
@@ -205,12 +217,25 @@ class _Runner:
             if one.step == block and (one.error or one.state not in left_out)
         }
         found: dict[str, ItemAnswer] = {}
-        with Ledger(state, is_readonly=True, url=self._compared.settings.ledger_url) as ledger:
+        with self._compared.ledger() as ledger:
             query = "select scope from scopes where file = :file and step = :step"
             for (scope,) in ledger.rows(query, file=file.name, step=block):
                 reader = _ScopeReader(ledger, str(scope), part.step)
                 found |= {key: reader.answer(told[key]) for key in told if key in reader.keys}
         return {key: found[key] for key in told if key in found}
+
+
+async def _memory_bytes(home: Pool, bound: BoundPlan) -> int | None:
+    """Return the most that the asked models of this machine took, of those that are loaded.
+
+    What is planned for one whose peak the system does not say.
+    """
+    stats = getattr(home, "stats", None)  # other pools need not count
+    loaded = {one.name: one for one in stats().resident} if stats is not None else {}
+    asked = [spec for step in steps_of(bound.nodes) for spec in step.models if not spec.pool]
+    names = {(await home.facts(spec)).name for spec in asked} if loaded else set()
+    found = [loaded[name] for name in names & loaded.keys()]
+    return sum((one.peak_bytes or one.host_bytes) + one.device_bytes for one in found) or None
 
 
 def _part_of(compared: ComparedPipeline, variant: Variant) -> ComparedPart:
@@ -263,11 +288,24 @@ def _refuse_effects(bound: BoundPlan, part: ComparedPart) -> BoundStep:
     """
     steps = {step.id: step for step in steps_of(bound.nodes)}
     for step in steps.values():
-        if not step.kind.is_pure and step.uses not in _READING_STEPS:
+        if not only_reads(step):
             kind = f"'{step.id}' (`{step.uses}`)"
             what = f"'{part.step}' reads {kind}, which may change something."
             raise PipelineError([Fault(what, "A comparison runs only steps that change nothing.")])
     return steps[part.step]
+
+
+def answered_prompt(ledger: Ledger, answer: ItemAnswer) -> str:
+    """Return the messages to which an answer was given; empty where there were none."""
+    row = ledger.call(answer.asked, is_whole=True)
+    messages = [] if row is None else json.loads(row.request).get("messages", [])
+    return "\n\n".join(str(message[1]) for message in messages)
+
+
+def answered_prompts(compared: ComparedPipeline, answers: Iterable[ItemAnswer]) -> dict[str, str]:
+    """Return by item what was asked about it, from the ledger."""
+    with compared.ledger() as ledger:
+        return {one.key: answered_prompt(ledger, one) for one in answers}
 
 
 class _ScopeReader:
@@ -299,13 +337,16 @@ class _ScopeReader:
         return replace(
             answer,
             output=said.get("text") if output is None else output,
+            text=said.get("text") or "",
             evidence=said.get("evidence"),
+            confidence=said.get("confidence"),
             gold_key=None if result.get("key") is None else cell_text(result["key"]),
             gold=result.get("gold"),
         )
 
     def _with_costs(self, answer: ItemAnswer, steps: Sequence[StepRecord]) -> ItemAnswer:
-        n_asked, prompt, completion, asked = 0, 0, 0, ""
+        prompt, completion, asked = 0, 0, ""
+        models: list[str] = []
         busy: list[tuple[float, float]] = []
         for step in steps:
             for call in step.calls:
@@ -322,11 +363,12 @@ class _ScopeReader:
                 prompt += usage.prompt_tokens
                 completion += usage.completion_tokens
                 if step.id == self._step:
-                    n_asked, asked = n_asked + 1, asked or call.hash
+                    asked = asked or call.hash
+                    models.append(row.model)
         return replace(
             answer,
             asked=asked,
-            n_asked=n_asked,
+            n_asked=models.count(models[-1]) if models else 0,
             busy=tuple(busy),
             prompt_tokens=prompt,
             completion_tokens=completion,

@@ -11,42 +11,32 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from paddock.engine.system.text import canonical_json
+from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Expression
 from paddock.pipelines.expressions import Path as Place
-from paddock.pipelines.keys import StepKeys
 from paddock.pipelines.model import Block, Node, StepNode
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.yaml_source import parse_yaml
+from paddock.runner.bind.checks import step_nodes
+from paddock.runner.bind.reply import ANSWERING_STEPS
+from paddock.runner.bind.variations import (
+    Change,
+    VariedOption,
+    answering_steps,
+    changed,
+    dimensions,
+    not_answering,
+)
 
-Option = Literal["model", "prompt", "set"]
-MOST_VARIANTS = 100
-ANSWERING_STEPS = ("chat", "summarise", "summarize", "reduce")
-_NOT_RUN = ("on", "tests", "returns", "gold", "concurrency", "budget", "mcpServers")
+_NOT_RUN = ("on", "tests", "returns", "gold", "compare", "concurrency", "budget", "mcpServers")
 """Of a pipeline: what its compared part has no use for."""
-_ABOUT_STEP = frozenset(field.alias or name for name, field in StepKeys.model_fields.items())
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One value of a pipeline that a variant replaces."""
-
-    option: Option
-    target: str
-    """As written: an alias, a step, or a step with a path."""
-    at: Place
-    value: Any
-
-    @property
-    def name(self) -> str:
-        value = self.value["file"] if self.option == "prompt" else self.value
-        return f"{self.target}={value}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,53 +49,54 @@ class Variant:
 
     def data(self, written: Mapping[str, Any]) -> dict[str, Any]:
         """Return the whole pipeline's data."""
-        made = copy.deepcopy(dict(written))
-        for change in self.changes:
-            _replace(made, change.at, change.value)
-        return made
+        return changed(written, self.changes)
 
 
-def _replace(data: Any, at: Place, value: Any) -> None:
-    for name in at[:-1]:
-        if isinstance(data, dict) and data.get(name) is None:
-            data[name] = {}
-        data = data[name]
-    data[at[-1]] = value
+def variants_of(keys: CompareKeys, plan: Plan) -> list[Variant]:
+    """Return each combination of values, those with the same models behind each other.
+
+    Without values: the pipeline as it is.
+
+    Raises:
+        PipelineError: with every entry that names nothing of the pipeline, or no value.
+    """
+    varied = dimensions(keys, plan.pipeline)
+    return [_variant(changes, varied) for changes in itertools.product(*varied)]
 
 
-@dataclass(frozen=True, slots=True)
-class VariantOptions:
-    """What the command line varies: `NAME=VALUE,VALUE`, as written."""
+def varied_values(option: VariedOption, texts: Iterable[str]) -> dict[str, list[Any]]:
+    """Read `NAME=VALUE,VALUE` of the command line, as `compare` in a file has it.
 
-    models: Sequence[str] = ()
-    prompts: Sequence[str] = ()
-    settings: Sequence[str] = ()
+    Raises:
+        PipelineError: with every text that is something else.
+    """
+    found: dict[str, list[Any]] = {}
+    faults: list[Fault] = []
+    for text in texts:
+        target, equals, values = text.partition("=")
+        words = [word.strip() for word in values.split(",") if word.strip()]
+        target = target.strip()
+        if equals and target and words:
+            found.setdefault(target, []).extend(_value(option, word) for word in words)
+            continue
+        example = {"model": "clerk=qwen3:8b,llama3.2:3b", "prompt": "bill=a.md,b.md"}
+        shown = example.get(option, "bill.params.temperature=0,0.7")
+        what = f"'--{option} {text}' is no NAME=VALUE,…."
+        faults.append(Fault(what, f"Write for example {shown}."))
+    if faults:
+        raise PipelineError(faults)
+    return found
 
-    def variants(self, plan: Plan) -> list[Variant]:
-        """Return each combination, ordered so that those with the same models follow each other.
 
-        Without options, the pipeline as it is.
-
-        Raises:
-            PipelineError: with every option that names nothing of the pipeline.
-        """
-        faults: list[Fault] = []
-        dimensions: list[list[Change]] = []
-        given: list[tuple[Option, Sequence[str]]] = [
-            ("model", self.models), ("prompt", self.prompts), ("set", self.settings)
-        ]  # fmt: skip
-        for option, texts in given:
-            for text in texts:
-                try:
-                    dimensions.append(_changes(option, text, plan))
-                except PipelineError as error:
-                    faults += error.faults
-        if faults:
-            raise PipelineError(faults)
-        n = len(list(itertools.product(*dimensions))) if len(dimensions) < 8 else MOST_VARIANTS + 1
-        if n > MOST_VARIANTS:
-            raise _fault(f"these are more than {MOST_VARIANTS} variants.", "Compare fewer values.")
-        return [_variant(changes, dimensions) for changes in itertools.product(*dimensions)]
+def _value(option: VariedOption, word: str) -> Any:
+    if option != "set":
+        return word
+    try:
+        value = parse_yaml(word, "--set").data
+    except PipelineError:
+        return word
+    is_text = isinstance(value, str | dict | list) and word[0] not in "[{'\""
+    return word if is_text else value
 
 
 def _variant(changes: Sequence[Change], dimensions: Sequence[Sequence[Change]]) -> Variant:
@@ -120,62 +111,49 @@ def _fault(message: str, remedy: str) -> PipelineError:
     return PipelineError([Fault(message, remedy)])
 
 
-def _changes(option: Option, text: str, plan: Plan) -> list[Change]:
-    """Return the changes of one option.
+def _step_of(plan: Plan, step: str) -> StepNode:
+    return next(one for one in step_nodes(plan.pipeline) if one.id == step)
+
+
+def escalating_step(plan: Plan) -> str | None:
+    """Return the only step that escalates; None where there are several, or none."""
+    found = [
+        one.id for one in step_nodes(plan.pipeline) if one.escalate is not None and one.has_own_id
+    ]
+    return found[0] if len(found) == 1 else None
+
+
+def model_variants(plan: Plan, step: str) -> list[Variant]:
+    """Return a step that escalates as two variants: its own model alone, the larger one alone.
 
     Raises:
-        PipelineError: it is not `NAME=VALUE,…`, or names nothing of the pipeline.
+        PipelineError: it does not escalate, or has no confidence to escalate by.
     """
-    target, equals, values = text.partition("=")
-    words = [word.strip() for word in values.split(",") if word.strip()]
-    target = target.strip()
-    if not equals or not target or not words:
-        example = {"model": "clerk=qwen3:8b,llama3.2:3b", "prompt": "bill=a.md,b.md"}
-        shown = example.get(option, "bill.params.temperature=0,0.7")
-        raise _fault(f"'--{option} {text}' is no NAME=VALUE,….", f"Write for example {shown}.")
-    at = _place(option, target, plan)
-    return [Change(option, target, at, _value(option, word)) for word in dict.fromkeys(words)]
+    node = _step_of(plan, step)
+    if node.escalate is None:
+        remedy = "Add `escalate: {to: MODEL, when: confidence.min < 0.8}`."
+        raise _fault(f"step '{step}' has no `escalate`, of which a threshold is found.", remedy)
+    if node.reply is None or not node.reply.wants_confidence:
+        remedy = "Add `confidence: true` under `reply`."
+        raise _fault(f"step '{step}' has no confidence, of which a threshold is found.", remedy)
+    alone = Change("set", f"{step}.escalate", (*node.at, "escalate"), None)
+    larger = Change("set", f"{step}.model", (*node.at, "with", "model"), node.escalate.to)
+    own = str(node.params.data.get("model"))
+    return [Variant(f"{own} alone", (alone,)), Variant(f"{larger.value} alone", (alone, larger))]
 
 
-def _value(option: Option, word: str) -> Any:
-    if option != "set":
-        return {"file": word} if option == "prompt" else word
-    try:
-        value = parse_yaml(word, "--set").data
-    except PipelineError:
-        return word
-    is_text = isinstance(value, str | dict | list) and word[0] not in "[{'\""
-    return word if is_text else value
+def escalation_condition(plan: Plan, step: str) -> Expression:
+    """Return the present `escalate.when` of a step that has one."""
+    escalate = _step_of(plan, step).escalate
+    assert escalate is not None
+    return escalate.when
 
 
-def _place(option: Option, target: str, plan: Plan) -> Place:
-    """Return where a target's value stands in the pipeline's data.
-
-    Raises:
-        PipelineError: there is no such model, or step.
-    """
-    if option == "model":
-        models = plan.pipeline.models
-        if target not in models:
-            remedy = did_you_mean(target, models) if models else "Declare it under `models`."
-            raise _fault(f"there is no model '{target}' under `models`.", remedy)
-        written = plan.pipeline.document.data["models"][target]
-        return ("models", target) if isinstance(written, str) else ("models", target, "ref")
-    step, *path = target.split(".")
-    node = next((one for one in _steps(plan) if one.id == step), None)
-    if node is None:
-        names = [one.id for one in _steps(plan) if one.has_own_id]
-        raise _fault(f"there is no step '{step}'.", did_you_mean(step, names))
-    if option == "prompt":
-        return (*node.at, "with", "prompt")
-    if not path:
-        raise _fault(f"'--set {target}' names no key of the step.", "Write `STEP.KEY=VALUE`.")
-    inner = path if path[0] in _ABOUT_STEP else ["with", *path]
-    return (*node.at, *inner)
-
-
-def _steps(plan: Plan) -> Iterator[StepNode]:
-    return (node for node in plan.pipeline.nodes() if isinstance(node, StepNode))
+def escalation_variant(plan: Plan, step: str, when: str | bool) -> Variant:
+    """Return the pipeline with another condition to escalate a step."""
+    at = (*_step_of(plan, step).at, "escalate", "when")
+    change = Change("set", f"{step}.escalate.when", at, when)
+    return Variant(change.name, (change,))
 
 
 def compared_step(plan: Plan, variants: Sequence[Variant], named: str | None) -> str:
@@ -184,29 +162,34 @@ def compared_step(plan: Plan, variants: Sequence[Variant], named: str | None) ->
     Raises:
         PipelineError: there is none, or several.
     """
-    steps = {one.id: one for one in _steps(plan) if one.uses in ANSWERING_STEPS and one.has_own_id}
+    steps = answering_steps(plan.pipeline)
     if named is not None:
         if named not in steps:
-            raise _fault(f"there is no step '{named}' that answers.", did_you_mean(named, steps))
+            raise PipelineError([not_answering(named, plan.pipeline)])
         return named
-    changed = {
-        change.target.partition(".")[0]
-        for variant in variants
-        for change in variant.changes
-        if change.option != "model"
-    }
-    aliases = {
-        change.target for one in variants for change in one.changes if change.option == "model"
-    }
-    using = {id_ for id_, one in steps.items() if one.params.data.get("model") in aliases}
-    for found in (changed & steps.keys(), using, steps.keys()):
+    for found in (*_steps_meant(steps, variants), steps.keys()):
         if len(found) == 1:
             return next(iter(found))
+    raise _not_one_step(steps)
+
+
+def _steps_meant(
+    steps: Mapping[str, StepNode], variants: Sequence[Variant]
+) -> tuple[Set[str], Set[str]]:
+    """Return the steps that are changed, and those whose models are."""
+    changes = [*itertools.chain.from_iterable(one.changes for one in variants)]
+    changed = {one.target.partition(".")[0] for one in changes if one.option != "model"}
+    models = {one.target for one in changes if one.option == "model"}
+    using = {name for name, one in steps.items() if one.params.data.get("model") in models}
+    return changed & steps.keys(), using
+
+
+def _not_one_step(steps: Collection[str]) -> PipelineError:
     if not steps:
         kinds = ", ".join(f"`{name}`" for name in ANSWERING_STEPS if name != "summarize")
-        raise _fault("no step answers: there is nothing to compare.", f"Add one of {kinds}.")
+        return _fault("no step answers: there is nothing to compare.", f"Add one of {kinds}.")
     known = ", ".join(f"'{name}'" for name in steps)
-    raise _fault(f"several steps answer: {known}.", "Name one: `--step NAME`, or `gold.step`.")
+    return _fault(f"several steps answer: {known}.", "Name one: `--step NAME`, or `gold.step`.")
 
 
 # --- the part of a variant that is run
@@ -249,23 +232,29 @@ def compared_part(plan: Plan, step: str, key: str | None, gold: str | None) -> C
     data = copy.deepcopy(plan.pipeline.document.data)
     results = {"answer": f"steps.{step}", "key": key, "gold": gold}
     results = {name: text for name, text in results.items() if text is not None}
-    skipped: list[str] = []
-    for node, _ in _with_blocks(plan.pipeline.steps, ()):
-        written = _at(data, node.at)
-        written.pop("review", None)  # answers are compared as the model gave them
-        if "needs" in written:
-            written["needs"] = [name for name in node.needs if name in kept]
-            skipped += [name for name in node.needs if name not in kept and node.id in kept]
-        if block is not None and node.id == block.id:
-            written |= {"returns": results, "on_error": "quarantine"}
-        elif node.id == step:
-            written.pop("returns", None)
-            written |= {} if block is not None else {"returns": results}
+    skipped = _without_reviews(data, plan, kept)
+    written = _at(data, _step_of(plan, step).at)
+    written.pop("returns", None)
+    if block is None:
+        written["returns"] = results
+    else:
+        _at(data, block.at).update({"returns": results, "on_error": "quarantine"})
     data["steps"] = _kept_steps(data["steps"], plan.pipeline.steps, kept)
     for name in _NOT_RUN:
         data.pop(name, None)
-    home = "" if block is None else block.id
-    return ComparedPart(data, home, step, tuple(dict.fromkeys(skipped)))
+    return ComparedPart(data, block.id if block else "", step, tuple(dict.fromkeys(skipped)))
+
+
+def _without_reviews(data: Any, plan: Plan, kept: Collection[str]) -> list[str]:
+    """Compare answers as the model gave them; return the steps in `needs` that are not run."""
+    skipped: list[str] = []
+    for node in plan.pipeline.nodes():
+        written = _at(data, node.at)
+        written.pop("review", None)
+        if "needs" in written:
+            written["needs"] = [name for name in node.needs if name in kept]
+            skipped += [name for name in node.needs if name not in kept and node.id in kept]
+    return skipped
 
 
 def _steps_named(expression: str | None) -> list[str]:
@@ -306,15 +295,13 @@ def _read_by(
 def _reads_of(plan: Plan, node: Node, *, with_results: bool) -> Iterator[str]:
     """Yield the steps that a node reads; of a block, its own keys, and what makes its results."""
     n = len(node.at)
+    others = {"needs", "review"}
+    if isinstance(node, Block):
+        others |= {"do"} if with_results else {"do", "returns"}
     for use in plan.uses:
-        if use.at[:n] != node.at or use.reference[0] != "steps" or len(use.reference) < 2:
-            continue
-        key = use.at[n]
-        is_block = isinstance(node, Block)
-        if key in ("needs", "review") or (is_block and key == "do"):
-            continue
-        if not is_block or key != "returns" or with_results:
-            yield use.reference[1]
+        root, *path = use.reference
+        if use.at[:n] == node.at and root == "steps" and path and use.at[n] not in others:
+            yield path[0]
     if isinstance(node, Block) and with_results and node.returns is None:
         yield node.body[-1].id
 

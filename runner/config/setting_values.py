@@ -12,16 +12,15 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, get_args
 
-from paddock.engine.settings import CacheLayout, CacheType, SplitMode, Switch
+from paddock.engine.settings import CacheLayout, CacheType, SplitMode, Switch, TuneMode
 from paddock.engine.system.hosts import BadAddress, base_url
 from paddock.engine.system.units import SECONDS_PER_UNIT
 
-_T = TypeVar("_T")
 _FOREVER_S = -1.0
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|[smhd]))+")
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhd])")
@@ -238,33 +237,35 @@ def switch(value: object) -> Switch:
     raise BadValue("is not a switch", "Give 'auto', 1 or 0.")
 
 
-def split_mode(value: object) -> SplitMode:
-    """Return how a model is spread over several devices."""
-    known: tuple[SplitMode, ...] = get_args(SplitMode)
-    remedy = "Give 'none', 'layer', 'row' or 'tensor'."
-    return _one_of(known, value, "is not a way to split a model", remedy)
+def _one_of(kind: Any, problem: str, remedy: str) -> Callable[[object], Any]:
+    """Return what reads one of the words of a `Literal`."""
+
+    def read(value: object) -> Any:
+        written = str(value).strip().lower()
+        if written not in get_args(kind):
+            raise BadValue(problem, remedy)
+        return written
+
+    return read
 
 
-def cache_type(value: object) -> CacheType:
-    """Return the type of the key and value cache."""
-    known: tuple[CacheType, ...] = get_args(CacheType)
-    problem = "is not a type of cache that this version has"
-    return _one_of(known, value, problem, "Give 'f16', 'q8_0' or 'q4_0'.")
-
-
-def cache_layout(value: object) -> CacheLayout:
-    """Return how sequences share the key and value cache."""
-    known: tuple[CacheLayout, ...] = get_args(CacheLayout)
-    remedy = "Give 'auto', 'unified' or 'split'."
-    return _one_of(known, value, "is not a layout of the cache", remedy)
-
-
-def _one_of(known: Sequence[_T], value: object, problem: str, remedy: str) -> _T:
-    written = str(value).strip().lower()
-    for one in known:
-        if one == written:
-            return one
-    raise BadValue(problem, remedy)
+OtelMode = Literal["off", "on", "content"]
+"""Whether runs are sent to OpenTelemetry's collector, and with prompts and answers."""
+split_mode = _one_of(
+    SplitMode, "is not a way to split a model", "Give 'none', 'layer', 'row' or 'tensor'."
+)
+cache_type = _one_of(
+    CacheType, "is not a type of cache that this version has", "Give 'f16', 'q8_0' or 'q4_0'."
+)
+cache_layout = _one_of(
+    CacheLayout, "is not a layout of the cache", "Give 'auto', 'unified' or 'split'."
+)
+tune_mode = _one_of(TuneMode, "is no way to tune models", "Give 'auto', 'ask' or 'off'.")
+otel_mode = _one_of(
+    OtelMode,
+    "is no way to send spans",
+    "Give 'off', 'on', or 'content' to send prompts and answers, too.",
+)
 
 
 def model_pairs(value: object) -> dict[str, str]:

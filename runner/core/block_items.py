@@ -18,7 +18,7 @@ import difflib
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -311,27 +311,30 @@ class DeletionDetector:
         deleted = tuple(
             one for one in absent if not any(source.cannot_list(one.key) for source in sources)
         )
+        n_absent, seen = len(absent), {one.stored: one.now for one in sources if one.now}
         if any(source.is_hot for source in sources):
             return MissingSources((), (), sources)
         if self.is_confirmed:
-            seen = {source.stored: source.now for source in sources if source.now is not None}
             return MissingSources(deleted, (), sources, seen)
-        doubts: list[DeletionDoubt] = []
-        seen = {}
         for source in sources:
-            n_present = n_known - len(absent)
             if source.now is None or is_other_folder(
-                source.before, source.now, len(absent), n_present
+                source.before, source.now, n_absent, n_known - n_absent
             ):
-                return MissingSources((), (self._foreign(source, len(absent)),), sources)
+                return MissingSources((), (self._foreign(source, n_absent),), sources)
+        return self._below_mounts(MissingSources(deleted, (), sources, seen))
+
+    def _below_mounts(self, missing: MissingSources) -> MissingSources:
+        """Keep what was seen on a mount below a folder that is not there now."""
+        deleted, doubts, seen = missing.deleted, list[DeletionDoubt](), dict(missing.seen)
+        for source in missing.sources:
             hidden = {one.key: source.unmounted(one.key) for one in deleted}
             lost = {at for at in hidden.values() if at is not None}
             deleted = tuple(one for one in deleted if hidden[one.key] is None)
-            kept = {} if source.before is None else source.before.mounts
-            mounts = {**source.now.mounts, **{at: kept[at] for at in lost}}
-            seen[source.stored] = FolderIdentity(source.now.identity, mounts)
+            kept = {at: source.before.mounts[at] for at in lost} if source.before else {}
+            now = seen[source.stored]
+            seen[source.stored] = replace(now, mounts={**now.mounts, **kept})
             doubts += [self._unmounted(source, at) for at in sorted(lost)]
-        return MissingSources(deleted, tuple(doubts), sources, seen)
+        return MissingSources(deleted, tuple(doubts), missing.sources, seen)
 
     def many(
         self, missing: MissingSources, n_deleted: int, n_known: int, *, prunes: bool

@@ -47,10 +47,14 @@ class ItemWork:
         return scope.child({block.var: self.item, "loop": loop_value(*self.place)})
 
     @property
+    def unchanged_entry(self) -> Entry | None:
+        """Its entry, if the item is as it was then."""
+        return self.entry if self.entry is not None and self.entry.hash == self.hash else None
+
+    @property
     def attempts(self) -> int:
         """Failures in a row of this unchanged item, for transient reasons."""
-        entry = self.entry
-        return entry.attempts if entry is not None and entry.hash == self.hash else 0
+        return 0 if self.unchanged_entry is None else self.unchanged_entry.attempts
 
     def cause(self, cause: str) -> str:
         """Return the cause under which its failure is recorded.

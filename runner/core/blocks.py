@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paddock.engine.errors import EngineError
+from paddock.engine.system.crash_suspects import UNLIMITED
 from paddock.engine.system.retry import Pauses
 from paddock.engine.system.tasks import task_group
 from paddock.pipelines.expressions import ExpressionError
@@ -26,7 +27,6 @@ from paddock.runner.bind.bound import (
     has_no_nested_items,
 )
 from paddock.runner.bind.inputs_and_parameters import Scope
-from paddock.runner.bind.label_lists import LABELS, last_labels
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.runner.progress.events import ItemState
@@ -34,22 +34,16 @@ from paddock.runner.progress.prefect_view import PrefectState, completed, quaran
 from paddock.runner.progress.report import STATES, ItemReport, State
 
 from .block_work import BlockWork, ItemWork, expected_tokens, longest_first
-from .cleanup import OrphanCleaner
+from .call_cache import PutOff
 from .concurrency import CLAIM_BACKOFF, ClaimLost, WorkClaims, state_done_elsewhere
 from .dependencies import entry_marks, held_text
-from .items import (
-    ItemRun,
-    ItemRunner,
-    SubPipelinesFor,
-    attempt_name,
-    expect_queries,
-    item_path,
-    item_result,
-)
+from .escalation import EscalationPass, broken_promises
+from .item_run import ItemRun, attempt_name, item_path, last_examples, last_labels
+from .items import ItemRunner, SubPipelinesFor, expect_queries, item_result
 from .outdated_outputs import NodeOutputs, end_of_block
 from .output_conflicts import refuse_output_conflicts
+from .pruning import OrphanCleaner
 from .retry_and_quarantine import (
-    UNLIMITED,
     CrashHistory,
     ItemPlace,
     LackingItems,
@@ -63,11 +57,10 @@ from .retry_and_quarantine import (
     refuse_empty_results,
     suspects_text,
 )
-from .review_questions import AwaitingReview, refuse_waiting
 from .run_context import ItemOutputs, RunContext, run_chunk_here
-from .staleness import (
-    values_digest,
-)
+from .run_records import StepRecord
+from .run_reviews import AwaitingReview, refuse_waiting
+from .staleness import values_digest
 
 ENDED_STATES = ("done", "skipped", "quarantined")
 """States in which an item waits for no decision."""
@@ -113,6 +106,12 @@ class BlockState:
     """Recorded dependencies of its items, for the item around it."""
     attempts: int = 0
     """Above zero where items failed for a transient reason: the next run retries them."""
+    turn: EscalationPass = field(default_factory=EscalationPass)
+    """The pass over the items of the outermost block."""
+    put_off: list[ItemWork] = field(default_factory=list)
+    """Items that are done in the next pass."""
+    begun: dict[int, list[StepRecord]] = field(default_factory=dict)
+    """By index, the steps that were done of items that were put off."""
 
     @property
     def block(self) -> BoundBlock:
@@ -128,18 +127,23 @@ class BlockState:
         return self.work.outer
 
     @property
+    def is_outermost(self) -> bool:
+        """Whether it is a block that is in no item of another one."""
+        return not self.outer and self.step is None
+
+    @property
     def has_models(self) -> bool:
         """Whether any step calls a model, in sub-pipelines too."""
         return any(step.kind.roles for step in all_steps(self.block.body))
 
     @property
     def chunk_items(self) -> int:
-        """How many items a chunk has."""
         return MODEL_CHUNK_ITEMS if self.has_models else PLAIN_CHUNK_ITEMS
 
     def hand_to_other_machine(self, item: ItemWork) -> None:
         """Forget what was done of an item that another machine has taken over."""
         self.passed.append(item)
+        self.put_off = [one for one in self.put_off if one is not item]
         self.results[item.index] = None
         self.with_result.discard(item.index)
         self.failed = [failure for failure in self.failed if failure[0] != item.index]
@@ -160,6 +164,14 @@ class BlockState:
         error = self.failed[0][1]["error"] if self.failed else ""
         n_all = len(keys) + len(self.with_result)
         return LackingItems(self.block.id, tuple(keys), n_all, error, self.attempts > 0)
+
+    def next_pass(self) -> list[ItemWork]:
+        """Return the items that were put off, to be done in the next pass."""
+        if self.is_within_item or not self.put_off:
+            return []
+        left, self.put_off = self.put_off, []
+        self.turn = self.turn.next()
+        return left
 
     def todo(self) -> list[ItemWork]:
         return [item for item in self.work.items if item.verdict.is_work]
@@ -264,6 +276,10 @@ class BlockRunner:
         run.around, run.parallel = self._around, self._context.parallel_around
         await self._carried_out(run)
         self.marks.update(run.marks)
+        if run.ended:
+            ledger = self._context.ledger
+            for text in await broken_promises(ledger, run.block.body, run.work.scope):
+                self._stats.note(text)
         if outer:
             refuse_waiting(block.id, len(run.waiting), has_unasked=bool(run.unasked))
         if lacking := run.lacking(await self._rejected(run)):
@@ -275,33 +291,43 @@ class BlockRunner:
         return await self._context.judge.reviews.rejected(run.work.scope) if has_failures else ()
 
     async def _carried_out(self, run: BlockState) -> None:
+        """Run the items to do, and handle those whose source is gone."""
         await asyncio.to_thread(self._context.judge.sources.keep, run.work.scope, run.work.missing)
-        block, outer = run.block, run.outer
         sizes = expected_tokens(run.todo(), run.work.items) if run.has_models else {}
         todo = self._in_order(run, sizes)
-        if not outer and run.step is None:
-            n_fresh = sum(item.verdict.state in ("fresh", "held") for item in run.work.items)
-            shown = {run.work.shown(key): size for key, size in sizes.items()}
-            self._stats.step(block.id, n_fresh + len(todo), n_fresh, shown)
-        if run.work.held:
-            self._stats.note(held_text(run.work.held))
-        expect_queries(self._context, block, todo, run.scope)
+        self._show_todo(run, sizes)
+        expect_queries(self._context, run.block, todo, run.scope)
         await self._chunks(run, todo)
         n_left = len(todo) - len(run.ended)
+        if run.put_off and not self._stop_gate.is_closed:
+            raise PutOff  # the item around it begins again
         if n_left:
-            self.n_left += 0 if outer or run.step else n_left
+            self.n_left += n_left if run.is_outermost else 0
             raise StopGateClosed
         if not self._context.options.leaves_out_items:
-            renamed = {item.renamed_from for item in run.work.items}
-            for entry in await OrphanCleaner(self._context).settled(run.work, run.done()):
-                if entry.key not in renamed:  # which is counted under its new name
-                    self._count(run, entry.key, run.work.deletion(entry.key))
-            if not outer:
-                self.ends[block.id] = await end_of_block(self._context, run.work, run.unasked)
+            await self._clean(run)
         if run.is_partial:
-            self.partial.add(block.id)
+            self.partial.add(run.block.id)
         self.has_failures = self.has_failures or bool(run.failed)
         self.attempts = max(self.attempts, run.attempts)
+
+    def _show_todo(self, run: BlockState, sizes: Mapping[str, float]) -> None:
+        if run.is_outermost:
+            n_fresh = sum(item.verdict.state in ("fresh", "held") for item in run.work.items)
+            shown = {run.work.shown(key): size for key, size in sizes.items()}
+            self._stats.step(run.block.id, n_fresh + len(run.todo()), n_fresh, shown)
+        if run.work.held:
+            self._stats.note(held_text(run.work.held))
+
+    async def _clean(self, run: BlockState) -> None:
+        """Handle the items whose source is gone; note what applies of the block."""
+        renamed = {item.renamed_from for item in run.work.items}
+        for entry in await OrphanCleaner(self._context).settled(run.work, run.done()):
+            if entry.key not in renamed:  # which is counted under its new name
+                self._count(run, entry.key, run.work.deletion(entry.key))
+        if not run.outer:
+            end = await end_of_block(self._context, run.work, run.unasked)
+            self.ends[run.block.id] = end
 
     async def settle(
         self, node: BoundNode, scope: Scope, *, keeps_results: bool, outer: tuple[str, ...] = ()
@@ -313,6 +339,8 @@ class BlockRunner:
         else:
             work = await self._context.judge.step(node, scope, outer)
         run = BlockState(work, scope, keeps_results, [None] * len(work.items))
+        if isinstance(node, BoundBlock):
+            run.turn = EscalationPass.first(node.body)
         for item in work.items:
             if item.is_shared and item.entry is not None:
                 self._shared(run, item, item.entry)
@@ -327,19 +355,15 @@ class BlockRunner:
         state, error, entry = item.verdict.state, None, item.entry
         if state == "quarantined":
             error = item.verdict.why or ""
-            run.failed.append((item.index, {"key": item.key, "error": error}))
-        elif state == "waiting":
-            run.waiting.append((item.index, item.key))
-            run.wait = AwaitingReview(item.verdict.why or "")
-        elif entry is not None:
-            self._take_result(run, item, entry)
-            if entry.state == "skipped" and entry.error:  # by `on_error: skip`
+        if entry is not None:
+            self._take(run, item, entry, state, item.verdict.why)
+            is_result = state not in ("quarantined", "waiting")
+            if is_result and entry.state == "skipped" and entry.error:  # by `on_error: skip`
                 state, error = "skipped", entry.error
-        if run.outer and entry is not None:
-            run.marks.update(entry_marks(entry, run.work.scope))
-        if entry is not None and entry.gone is not None:
-            # Its source is back after a deletion; the next deletion is a new one.
-            self._context.ledger.record(run.work.scope, replace(entry, gone=None), self._stats.run)
+            if entry.gone is not None:
+                # Its source is back after a deletion; the next deletion is a new one.
+                entry = replace(entry, gone=None)
+                self._context.ledger.record(run.work.scope, entry, self._stats.run)
         report = replace(run.report(item, state, 0.0, error), is_known=True)
         self._count(run, item.key, report)
         if run.step:
@@ -354,15 +378,7 @@ class BlockRunner:
             raise RunStopped(f"'{shown}': {error}")
         if state == "quarantined" and run.block.on_error == "skip":
             state = "skipped"
-        if state == "quarantined":
-            run.failed.append((item.index, {"key": item.key, "error": error or ""}))
-        elif state == "waiting":
-            run.waiting.append((item.index, item.key))
-            run.wait = AwaitingReview(error or "")
-        else:
-            self._take_result(run, item, entry)
-        if run.outer:
-            run.marks.update(entry_marks(entry, run.work.scope))
+        self._take(run, item, entry, state, error)
         if item.verdict.is_work:
             run.ended.add(item.index)
         run.attempts = max(run.attempts, entry.attempts)
@@ -370,14 +386,24 @@ class BlockRunner:
         told: ItemState = state if state in ("skipped", "quarantined", "waiting") else "done"
         self._stats.item_state(run.block.id, shown, told, error)
 
-    def _take_result(self, run: BlockState, item: ItemWork, entry: Entry) -> None:
-        if entry.state != "done":
+    def _take(
+        self, run: BlockState, item: ItemWork, entry: Entry, state: State, why: str | None
+    ) -> None:
+        """Take an item's recorded result, or why it has none."""
+        if state == "quarantined":
+            run.failed.append((item.index, {"key": item.key, "error": why or ""}))
+        elif state == "waiting":
+            run.waiting.append((item.index, item.key))
+            run.wait = AwaitingReview(why or "")
+        elif entry.state != "done":
             run.skipped_failures += [item.key] if entry.error else []
-            return
-        run.with_result.add(item.index)
-        if run.keeps_results:
-            value = self._context.ledger.value(entry.returns, entry.returns_object)
-            run.results[item.index] = value
+        elif entry.has_result:
+            run.with_result.add(item.index)
+            if run.keeps_results:
+                value = self._context.ledger.value(entry.returns, entry.returns_object)
+                run.results[item.index] = value
+        if run.outer:
+            run.marks.update(entry_marks(entry, run.work.scope))
 
     def _count(
         self, run: BlockState, key: str, report: ItemReport, was: State | None = None
@@ -414,12 +440,9 @@ class BlockRunner:
             run.passed.clear()
             for most, items in self._by_company(run, left):
                 size = run.chunk_items if most >= run.parallel else 1
-                if claims is None:
-                    await self._window(run, _batches(items, size), most)
-                    continue
-                fair = await claims.fair_share_size(len(items))
+                fair = UNLIMITED if claims is None else await claims.fair_share_size(len(items))
                 chunks = _batches(items, min(size, fair))
-                if fair < len(items):
+                if claims is not None and fair < len(items):
                     chunks = claims.in_machine_order(chunks)
                 await self._window(run, chunks, min(fair, most))
             left = list(run.passed)
@@ -428,6 +451,7 @@ class BlockRunner:
                 if len(run.ended) > n_before:
                     pauses.succeeded()
                 await pauses.wait()
+            left = left or run.next_pass()
 
     def _by_company(
         self, run: BlockState, items: Sequence[ItemWork]
@@ -590,8 +614,13 @@ class BlockRunner:
             around=run.around,
             renamed_from=item.renamed_from,
             values_read=values_digest(item) if run.step else "",
-            last_labels=last_labels(item.entry.marks(LABELS)) if item.entry is not None else {},
+            turn=run.turn,
+            before=run.begun.pop(item.index, ()),
+            last_labels=last_labels(item),
+            last_examples=last_examples(item),
         )
+        for made in record.before:
+            self._stats.forget(made, record.shown_key)
         self._stats.item_state(run.block.id, record.shown_key, "running")
         if record.is_decided and item.entry is not None:
             record.keep_marks(item.entry)
@@ -603,23 +632,33 @@ class BlockRunner:
             result = self._stats.secrets.redacted(item_result(run.block, scope, record.last))
         except StopGateClosed:  # in a nested block; its finished items are in the ledger
             return
+        except PutOff:
+            run.put_off.append(item)
+            run.begun[item.index] = record.steps
+            return
         except StepFailed as error:
             await self._failed(run, item, record, error, time.monotonic() - began)
             return
         except AwaitingReview as wait:
             await self._waits(run, item, record, wait, time.monotonic() - began)
             return
+        await self._done(run, item, record, result, time.monotonic() - began)
+
+    async def _done(
+        self, run: BlockState, item: ItemWork, record: ItemRun, result: Any, seconds: float
+    ) -> None:
+        """Record an item that went well, or of which all steps were skipped."""
         if run.keeps_results:
             run.results[item.index] = result
-        seconds = time.monotonic() - began
-        if result is None and record.is_last_skipped:
+        if result is None and not record.has_run:
             report = run.report(item, "skipped", seconds)
             await self._end(run, item, record, report, "skipped", None)
-        else:
-            report = run.report(item, item.verdict.state, seconds)
-            if held := record.held():
-                report = replace(report, state="held", why=held_text(held))
-            await self._end(run, item, record, report, "done", result)
+            return
+        report = run.report(item, item.verdict.state, seconds)
+        if held := record.held():
+            report = replace(report, state="held", why=held_text(held))
+        await self._end(run, item, record, report, "done", result)
+        if result is not None:
             run.with_result.add(item.index)
 
     async def _waits(
@@ -707,17 +746,13 @@ class BlockRunner:
                 outputs = await self._inner(node, scope, record, lacking)
             else:
                 outputs = await self.items.step(node, scope, record)
-            record.is_last_skipped = outputs is None
+            record.has_run = record.has_run or outputs is not None
             record.last = outputs
             scope = scope.with_step(node.id, outputs)
         return scope
 
     async def _inner(
-        self,
-        block: BoundBlock,
-        scope: Scope,
-        record: ItemRun,
-        lacking: dict[str, LackingItems],
+        self, block: BoundBlock, scope: Scope, record: ItemRun, lacking: dict[str, LackingItems]
     ) -> dict[str, Any] | None:
         """Run a nested block for one item of the outer one; note in `lacking` what failed."""
         try:
@@ -725,6 +760,7 @@ class BlockRunner:
                 return None
             run = await self.settle(block, scope, keeps_results=True, outer=record.outer)
             run.around, run.is_within_item = record.with_those_around, True
+            run.turn = record.turn
             run.parallel = record.parallel
             await self._carried_out(run)
         except ExpressionError as error:

@@ -13,10 +13,12 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar, cast
+from weakref import WeakValueDictionary
 
 from paddock.engine.backends.neutral_request import (
     RefusalCheck,
@@ -44,15 +46,19 @@ from paddock.engine.request import (
     reserved_tokens,
     resolve_sampling,
 )
+from paddock.engine.system.tasks import end
 from paddock.engine.system.text import canonical_json
 from paddock.engine.wire import from_plain, to_plain
 from paddock.runner.ledger.entries import CallRow
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.progress.events import ModelCall
 from paddock.runner.progress.time_left import OpenCall
 from paddock.steps.llm.confidence import LEAST_ALTERNATIVE, own_tokens
 
-from .run_records import CallRecord, RunStats
+from .run_records import CallRecord
+from .run_stats import RunStats
 
+ChunkListener = Callable[[Chunk], None]
 ClaimFence = Callable[[], Awaitable[None]]
 """Raises `ClaimLost` where another machine has taken over the current item."""
 
@@ -61,14 +67,26 @@ async def no_fence() -> None:
     """Every item is this machine's."""
 
 
+@dataclass(slots=True, weakref_slot=True)
+class CallInFlight:
+    """A call that some items make at the same time."""
+
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the item that asks."""
+    has_failed: bool = False
+    """Whether the model or its server failed: the items that wait then ask all at once."""
+
+
 class ModelDigests:
-    """What a run knows of its models: their digests, looked up once, and what they refuse."""
+    """What a run knows of its models: their digests, what they refuse, and the calls in flight."""
 
     def __init__(self, facts: Callable[[ModelSpec], Awaitable[ModelFacts]]) -> None:
         self._facts = facts
         self.refusals = RefusalCheck()
         self.known: dict[tuple[str, str], ModelFacts] = {}
         """Models that were looked up, by pool and name."""
+        self.in_flight: WeakValueDictionary[str, CallInFlight] = WeakValueDictionary()
+        """By the hash of a call."""
         self._contexts: dict[tuple[str, str], int | None] = {}
 
     async def of(self, spec: ModelSpec) -> str:
@@ -94,6 +112,10 @@ class ModelDigests:
         return self._contexts[name]
 
 
+class PutOff(Exception):
+    """An item is left for a later pass over its block: see `runner.core.escalation`."""
+
+
 @dataclass(slots=True)
 class CallOrigin:
     """The step and item that make calls, and their totals."""
@@ -112,6 +134,12 @@ class CallOrigin:
     """Tokens of the longest prompt that was counted."""
     n_ctx_tokens: int = 0
     max_tokens: int | None = None
+    may_ask: bool = True
+    """False: a call whose reply the ledger does not have is `PutOff`."""
+    before: dict[str, list[CallRecord]] = field(default_factory=dict)
+    """By hash, calls that the item made in this run before it was put off: none is made again."""
+    n_asked: int = 0
+    """Calls that were made now."""
 
     @property
     def is_limited(self) -> bool:
@@ -142,9 +170,18 @@ class _RecordedCalls:
         self._caller = caller
 
     async def _known(self, hash_: str) -> CallRow | None:
-        if not self._caller.looks_up:
+        if not (self._caller.looks_up or self._caller.before.get(hash_)):
             return None
         return await self._ledger.ask(self._ledger.call, hash_)
+
+    def _made(self, hash_: str, kind: str, began: float, usage: Usage, *, is_known: bool) -> bool:
+        """Keep a call that has ended; return False if the item made it before it was put off."""
+        before = self._caller.before.get(hash_) if is_known else None
+        if before:
+            self._caller.made.append(before.pop(0))
+            return False
+        self._caller.made.append(CallRecord.of(hash_, kind, began, usage, is_known=is_known))
+        return True
 
     def _row(self, hash_: str, kind: str, asked: str, model: str, digest: str = "") -> CallRow:
         """Return a call's row without its reply."""
@@ -224,30 +261,57 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
     async def embed(self, request: EmbedRequest) -> EmbedReply:
         """Return the known vectors, or ask the pool for them."""
         began = time.time()
-        found = await self.looked_up_vectors(request)
-        digest, hash_, row = found.digest, found.hash, found.row
-        if row is None:
-            await self._fence()
-            call = self._begun(request.texts)
-            try:
-                reply = await self._pool.embed(request)
-            except BadRequest as error:
-                plain = neutral_embed(request)
-                verdict = self._digests.refusals.verdict
-                raise await verdict(
-                    error, request.model.ref, plain, lambda: self._pool.embed(plain)
-                ) from error
-            await self._still(request.model, digest, reply.digest)
-            packed = bytearray()
-            usage = to_plain(reply, packed)
-            row = self._row(hash_, "embed", found.asked, request.model.ref, digest)
-            row = replace(row, reply=bytes(packed), served_digest=reply.digest, usage=usage)
-            self._ledger.record_call(row, self._stats.run)
-            self._count(row, began, reply.usage, call)
-        else:
-            self._count(row, began, cached_vectors(row).usage)
+        async with self._once(await self.looked_up_vectors(request)) as found:
+            row = found.row
+            if row is None:
+                row = await self._embedded(request, found, began)
+            else:
+                self._count(row, began, cached_vectors(row).usage)
         # Unpacked in both cases: the ledger has float32, and a second run must see the same.
         return cached_vectors(row)
+
+    async def _embedded(self, request: EmbedRequest, found: KnownCall, began: float) -> CallRow:
+        """Ask the pool for vectors, and record them."""
+        await self._fence()
+        call = self._begun(request.texts)
+        try:
+            reply = await self._pool.embed(request)
+        except BadRequest as error:
+            plain = neutral_embed(request)
+            verdict = self._digests.refusals.verdict
+            raise await verdict(
+                error, request.model.ref, plain, lambda: self._pool.embed(plain)
+            ) from error
+        await self._still(request.model, found.digest, reply.digest)
+        packed = bytearray()
+        usage = to_plain(reply, packed)
+        row = self._row(found.hash, "embed", found.asked, request.model.ref, found.digest)
+        row = replace(row, reply=bytes(packed), served_digest=reply.digest, usage=usage)
+        self._ledger.record_call(row, self._stats.run)
+        self._count(row, began, reply.usage, call)
+        return row
+
+    @asynccontextmanager
+    async def _once(self, found: KnownCall) -> AsyncIterator[KnownCall]:
+        """Wait while this run makes an equal call; yield the call, with its reply if it has one.
+
+        Where an item's call ends without a reply, the next one asks; where the model or its server
+        failed, the others ask at once: they may fail one after the other otherwise.
+        """
+        if found.row is not None or not self._caller.looks_up:
+            yield found
+            return
+        flight = self._digests.in_flight.setdefault(found.hash, CallInFlight())
+        async with flight.turn:
+            found = replace(found, row=await self._known(found.hash))
+            if found.row is None and not flight.has_failed:
+                try:
+                    yield found
+                except EngineError:
+                    flight.has_failed = True
+                    raise
+                return
+        yield found
 
     async def looked_up(self, request: ChatRequest) -> KnownCall:
         """Return a chat call, with its row if the ledger has a reply."""
@@ -267,40 +331,48 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         hash_ = _call_hash(kind, asked)
         return KnownCall(digest, asked, hash_, await self._known(hash_))
 
-    async def ask(self, request: ChatRequest, *, tells: bool) -> AsyncIterator[Chunk | Reply]:
-        """Yield the chunks of an answer if `tells`, and last its reply."""
+    async def ask(self, request: ChatRequest, hear: ChunkListener | None = None) -> Reply:
+        """Return an answer's reply; call `hear` with each chunk before."""
         began = time.time()
         found = await self.looked_up(request)
-        digest, hash_, row = found.digest, found.hash, found.row
-        if row is not None:
-            reply = cached_reply(row)
-            self._count(row, began, reply.usage)
-            self._notice_limit(request, reply)
-            yield Chunk(
-                reply.text, reply.usage.completion_tokens, reply.reasoning, reply.tool_calls
-            )
-            yield reply
-            return
+        if found.row is None and not self._caller.may_ask:
+            raise PutOff
+        async with self._once(found) as found:
+            if found.row is None:
+                return await self._asked(request, found, began, hear)
+        reply = cached_reply(found.row)
+        self._count(found.row, began, reply.usage)
+        self._notice_limit(request, reply)
+        if hear is not None:
+            n_tokens = reply.usage.completion_tokens
+            hear(Chunk(reply.text, n_tokens, reply.reasoning, reply.tool_calls))
+        return reply
+
+    async def _asked(
+        self, request: ChatRequest, found: KnownCall, began: float, hear: ChunkListener | None
+    ) -> Reply:
+        """Ask the pool as `ask` does, and record the reply."""
         ready = getattr(self._pool, "ready", None)
         if ready is not None:  # a pool that opens at first use
             await ready(request.model)
         await self._fence()
         call = self._begun([message.content for message in request.messages])
 
-        def hear(chunk: Chunk) -> None:
+        def count(chunk: Chunk) -> None:
             call.hear(chunk.n_tokens)
             self._stats.tokens(chunk.n_tokens)
 
         stream = self._pool.chat(request)
         # A callback leaves the pool free to restart a request when a worker or server dies.
-        hears = None if tells else getattr(stream, "on_chunk", None)
+        counts = getattr(stream, "on_chunk", None) if hear is None else None
         try:
-            if hears is not None:
-                hears(hear)
+            if counts is not None:
+                counts(count)
             else:
                 async for chunk in stream:
-                    hear(chunk)
-                    yield chunk
+                    count(chunk)
+                    if hear is not None:
+                        hear(chunk)
             reply = self._without_secrets(await stream.reply())
         except BaseException as error:
             if isinstance(error, PromptTooLong):
@@ -311,11 +383,11 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
                 raise await self._chat_refusal(error, request) from error
             raise
         self._notice_limit(request, reply)
-        await self._still(request.model, digest, reply.digest)
+        await self._still(request.model, found.digest, reply.digest)
         # As recorded, so that a later run sees the same probabilities.
         reply = replace(reply, logprobs=recorded_logprobs(reply))
         row = replace(
-            self._row(hash_, "chat", found.asked, request.model.ref, digest),
+            self._row(found.hash, "chat", found.asked, request.model.ref, found.digest),
             reply=reply.text.encode(),
             served_digest=reply.digest,
             done_reason=reply.done_reason,
@@ -323,7 +395,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         )
         self._ledger.record_call(row, self._stats.run)
         self._count(row, began, reply.usage, call)
-        yield reply
+        return reply
 
     async def _chat_refusal(self, error: BadRequest, request: ChatRequest) -> EngineError:
         """Return the error of a chat that was refused: the document's, or the model's."""
@@ -365,10 +437,16 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
             ModelReplaced: its name stands for another one by now.
         """
         facts = self._digests.known[(model.pool, model.ref)]
-        if facts.digest != served_digest:  # another file: a tuned copy that is new, or a new model
+        if facts.served_digest != served_digest:  # a tuned copy that is new, or a new model
             facts = await self._pool.facts(model)
             if facts.identity != digest:
                 raise ModelReplaced(model.ref)
+            self._digests.known[(model.pool, model.ref)] = facts
+        if facts.tuned_from is not None:
+            self._stats.note(
+                f"{facts.name} was computed by its tuned copy, {facts.digest[:12]}; "
+                "`--exact` keeps to the original"
+            )
         self._note_fallback(model, facts.name)
 
     def _note_fallback(self, model: ModelSpec, name: str) -> None:
@@ -387,45 +465,78 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         self, row: CallRow, began: float, usage: Usage, call: OpenCall | None = None
     ) -> None:
         """Count a call that has ended; without `call`, the ledger had its reply."""
-        made = CallRecord.of(row.hash, row.kind, began, usage, is_known=call is None)
-        self._caller.made.append(made)
-        self._caller.n_calls += 1
-        self._caller.n_tokens += usage.prompt_tokens + usage.completion_tokens
-        self._stats.call(self._caller.step, self._caller.key, usage, call)
+        caller, is_known = self._caller, call is None
+        caller.n_calls += 1
+        caller.n_asked += not is_known
+        caller.n_tokens += usage.prompt_tokens + usage.completion_tokens
+        if self._made(row.hash, row.kind, began, usage, is_known=is_known):
+            ended = ModelCall(
+                hash=row.hash,
+                kind=row.kind,
+                model=row.model,
+                usage=usage,
+                began=began,
+                is_cached=is_known,
+                request=row.request,
+                answer=row.reply.decode() if row.kind == "chat" else "",
+                done_reason=row.done_reason,
+            )
+            self._stats.call(caller.step, caller.key, ended, call)
 
 
 class _LedgerStream:
-    """Implements `paddock.engine.request.Stream`; asks on first use."""
+    """Implements `paddock.engine.request.Stream`; asks on first use.
+
+    In a task of its own: an iteration that is not continued keeps no equal call waiting.
+    """
 
     def __init__(self, pool: LedgerPool, request: ChatRequest) -> None:
         self._pool = pool
         self._request = request
-        self._events: AsyncIterator[Chunk | Reply] | None = None
-        self._reply: Reply | None = None
+        self._tasks: list[asyncio.Task[Reply | SystemExit]] = []
+        """Those that were not left."""
         self._is_cancelled = False
 
     async def __aiter__(self) -> AsyncIterator[Chunk]:
-        self._events = self._events or self._pool.ask(self._request, tells=True)
-        async for event in self._events:
-            if self._is_cancelled:
-                await self._events.aclose()  # type: ignore[attr-defined]
-                raise asyncio.CancelledError
-            if isinstance(event, Reply):
-                self._reply = event
-            else:
-                yield event
+        """Yield the chunks in order; to leave before the end ends the call."""
+        chunks: asyncio.Queue[Chunk | None] = asyncio.Queue()
+        task = self._begun(chunks.put_nowait)
+        task.add_done_callback(lambda _: chunks.put_nowait(None))
+        try:
+            while (chunk := await chunks.get()) is not None:
+                yield chunk
+            _reply_of(task.result())
+        except GeneratorExit:
+            self._tasks.remove(task)
+            raise
+        finally:
+            await end(task)
 
     async def reply(self) -> Reply:
-        if self._reply is None:
-            self._events = self._events or self._pool.ask(self._request, tells=False)
-            async for _ in self:
-                pass
-        if self._reply is None:
-            raise asyncio.CancelledError
-        return self._reply
+        return _reply_of(await (self._tasks[-1] if self._tasks else self._begun()))
 
     def cancel(self) -> None:
         self._is_cancelled = True
+        for task in self._tasks:
+            task.cancel()
+
+    def _begun(self, hear: ChunkListener | None = None) -> asyncio.Task[Reply | SystemExit]:
+        if self._is_cancelled:
+            raise asyncio.CancelledError
+        self._tasks.append(asyncio.create_task(self._asked(hear)))
+        return self._tasks[-1]
+
+    async def _asked(self, hear: ChunkListener | None) -> Reply | SystemExit:
+        try:
+            return await self._pool.ask(self._request, hear)
+        except SystemExit as error:  # raised in a task, it would end the event loop
+            return error
+
+
+def _reply_of(outcome: Reply | SystemExit) -> Reply:
+    if isinstance(outcome, SystemExit):
+        raise outcome
+    return outcome
 
 
 def embed_key(request: EmbedRequest, digest: str) -> dict[str, Any]:
@@ -532,8 +643,7 @@ class ToolCallCache(_RecordedCalls):
             reply = json.dumps(result, ensure_ascii=False).encode("utf-8", "replace")
             made = self._row(hash_, kind, text, str(asked.get("tool") or ""))
             self._ledger.record_call(replace(made, reply=reply), self._stats.run)
-        is_known = row is not None
-        self._caller.made.append(CallRecord.of(hash_, kind, began, _NO_USAGE, is_known=is_known))
+        self._made(hash_, kind, began, _NO_USAGE, is_known=row is not None)
         return cast("T", result)
 
     def _own_place(self, text: str) -> str:
@@ -607,47 +717,52 @@ class QueryBatches(ForwardingPool):
 
     async def _send(self, kind: str, waiting: list[_WaitingQuery]) -> None:
         """Send what waits, at most so many texts; the first request is always among it."""
-        batch: list[_WaitingQuery] = []
-        n_texts = 0
-        for one in waiting:
-            n_texts += len(one.request.texts)
-            if batch and n_texts > MOST_QUERY_TEXTS:
-                break
-            batch.append(one)
-        asked = tuple(text for one in batch for text in one.request.texts)
-        more = islice(self._expected, max(0, MOST_QUERY_TEXTS - len(asked)))
-        expected = tuple(text for text in dict.fromkeys(more) if text not in asked)
-        request = replace(batch[0].request, texts=asked + expected)
+        batch = _first_queries(waiting)
+        texts = tuple(text for query in batch for text in query.request.texts)
+        more = islice(self._expected, max(0, MOST_QUERY_TEXTS - len(texts)))
+        expected = tuple(text for text in dict.fromkeys(more) if text not in texts)
+        request = replace(batch[0].request, texts=texts + expected)
         try:
             whole = await self._pool.embed(request)
         except EngineError as error:
             if expected:  # one of these may be the reason
                 self._expected = iter(())
-                return
-            if len(batch) == 1:
+            elif len(batch) == 1:
                 batch[0].reply.set_exception(error)
                 waiting.remove(batch[0])
-                return
-            for one in batch:
-                await self._send_alone(one)
-                waiting.remove(one)
+            else:
+                await self._send_alone(batch, waiting)
             return
-        sizes = [*(len(one.request.texts) for one in batch), *(1 for _ in expected)]
-        replies = _divided(whole, request.texts, sizes)
-        for one, reply in zip(batch, replies, strict=False):
-            if one in waiting:  # else it was cancelled meanwhile
-                one.reply.set_result(reply)
-                waiting.remove(one)
-        kept = {
-            (kind, text): reply for text, reply in zip(expected, replies[len(batch) :], strict=True)
-        }
+        sizes = [len(query.request.texts) for query in batch] + [1] * len(expected)
+        replies = iter(_divided(whole, request.texts, sizes))
+        for query, reply in zip(batch, replies, strict=False):
+            if query in waiting:  # else it was cancelled meanwhile
+                query.reply.set_result(reply)
+                waiting.remove(query)
+        kept = {(kind, text): reply for text, reply in zip(expected, replies, strict=True)}
         self._ready = dict(islice(self._ready.items(), MOST_QUERY_TEXTS)) | kept
 
-    async def _send_alone(self, one: _WaitingQuery) -> None:
-        try:
-            one.reply.set_result(await self._pool.embed(one.request))
-        except EngineError as error:
-            one.reply.set_exception(error)
+    async def _send_alone(
+        self, batch: Sequence[_WaitingQuery], waiting: list[_WaitingQuery]
+    ) -> None:
+        for query in batch:
+            try:
+                query.reply.set_result(await self._pool.embed(query.request))
+            except EngineError as error:
+                query.reply.set_exception(error)
+            waiting.remove(query)
+
+
+def _first_queries(waiting: Sequence[_WaitingQuery]) -> list[_WaitingQuery]:
+    """Return as many as one request holds: the first at least."""
+    batch: list[_WaitingQuery] = []
+    n_texts = 0
+    for query in waiting:
+        n_texts += len(query.request.texts)
+        if batch and n_texts > MOST_QUERY_TEXTS:
+            break
+        batch.append(query)
+    return batch
 
 
 def _divided(whole: EmbedReply, texts: Sequence[str], sizes: Sequence[int]) -> list[EmbedReply]:

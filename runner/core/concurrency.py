@@ -104,21 +104,21 @@ class WorkClaims:
         keys = [item.key for item in items]
         won = await self._do(self._claims.claim, scope, keys)
         entries = await self._do(self._ledger.entries, scope, keys)
+        ours: list[ItemWork] = []
+        done: list[tuple[ItemWork, Entry]] = []
+        passed: list[ItemWork] = []
         for item in items:
-            if item.key in entries and differs_by_machine(item, entries[item.key]):
-                await self._refuse_other(item, entries[item.key])
-        done = [
-            (item, entries[item.key])
-            for item in items
-            if item.key in entries and is_newly_done(item, entries[item.key])
-        ]
-        over = {item.key for item, _ in done}
-        if won & over:
-            await self.release(scope, won & over)
-        ours = [item for item in items if item.key in won and item.key not in over]
+            entry = entries.get(item.key)
+            if entry is not None and differs_by_machine(item, entry):
+                await self._refuse_other(item, entry)
+            if entry is not None and is_newly_done(item, entry):
+                done.append((item, entry))
+            else:
+                (ours if item.key in won else passed).append(item)
+        if over := won.intersection(item.key for item, _ in done):
+            await self.release(scope, over)
         if ours:  # a machine that died may have written files that we don't know
             await self._learn(index, scope, [item.key for item in ours])
-        passed = [item for item in items if item.key not in won and item.key not in over]
         return ours, done, passed
 
     async def _refuse_other(self, item: ItemWork, entry: Entry) -> None:

@@ -23,6 +23,7 @@ from paddock.steps.base import Roots, StepError
 from paddock.steps.files.scan import FilesScanParams, scan_folder
 from paddock.steps.vectors.open_stores import OpenStores
 
+from .decided_examples import EXAMPLES
 from .fingerprints import part_digest
 
 LOST_FILE, LOST_ROWS = "output is missing: ", "its rows are missing in the store: "
@@ -64,6 +65,7 @@ def is_file_mark(mark: Sequence[Any]) -> bool:
         HELD,
         LIMITED,
         LABELS,
+        EXAMPLES,
     )
 
 
@@ -229,21 +231,21 @@ class DependencyIndex:
         return None
 
     def _of_mark(self, path: str, mark: Sequence[Any], edited: list[str]) -> str | None:
-        if mark[0] in (LIMITED, LABELS):
+        if mark[0] in (LIMITED, LABELS, EXAMPLES):
             return None
         if mark[0] == WRITTEN:
             return self._of_output(mark[1], path, edited)
         if mark[0] == HELD:
             return self._of_held(mark[1], mark[2], edited)
         if mark[0] == LISTED:
-            folder = path.removesuffix("/")
-            same = all(
-                self._listings.get(_listing_key(folder, given)) == was for given, was in mark[1:]
-            )
-            return None if same else f"folder changed: {folder}"
+            return self._of_listings(path.removesuffix("/"), mark[1:])
         if mark[0] == ROWS:
             held = self._stores.holds(Path(self._index.absolute(mark[1])), mark[2])
             return None if held == mark[3] else f"{LOST_ROWS}{mark[1]}"
+        return self._of_read(path, mark)
+
+    def _of_read(self, path: str, mark: Sequence[Any]) -> str | None:
+        """Return what became of a store or file that was read, or was looked for."""
         if mark[0] == STORE:
             content = self._stores.content(Path(self._index.absolute(path)))
             return None if content == mark[1] else f"store changed: {path}"
@@ -254,6 +256,12 @@ class DependencyIndex:
             return None
         is_there = os.path.lexists(self._index.absolute(path))
         return f"file changed: {path}" if is_there else f"file is gone: {path}"
+
+    def _of_listings(self, folder: str, listings: Sequence[Sequence[str]]) -> str | None:
+        for given, was in listings:
+            if self._listings.get(_listing_key(folder, given)) != was:
+                return f"folder changed: {folder}"
+        return None
 
     def _is_as_read(self, stored: str, mark: Sequence[Any]) -> bool:
         path = self._index.absolute(stored)

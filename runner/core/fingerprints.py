@@ -30,6 +30,8 @@ TEXTS = frozenset(("prompt", "template", "map", "reduce", "system", "instruction
 NOT_IN_RESULT = frozenset(
     ("retry", "timeout", "cache", "needs", "max_parallel", "on_error", "id", "mark", "model")
 )
+_AFTER_ANSWER = ("escalate", "escalate_also", "review", "also")
+"""Keys of a spec that decide what becomes of an answer."""
 # A file's attributes that change without its content; its digest stands for them.
 _VOLATILE = frozenset(("path", "modified", "size"))
 
@@ -140,19 +142,12 @@ def spec_parts(step: str, spec: str) -> dict[str, str]:
     if not isinstance(written, dict):
         return {f"{step}.parameters": part_digest(written)}
     given = written.get("with")
-    texts, others = {}, {}
-    for name, value in given.items() if isinstance(given, dict) else ():
-        if name in TEXTS:
-            texts[name] = value
-        elif name not in NOT_IN_RESULT:
-            others[name] = value
-    control = {
-        name: value
-        for name, value in written.items()
-        if name not in NOT_IN_RESULT and name not in ("with", "do", "for_each")
-    }
-    reply, review, also = (control.pop(name, None) for name in ("reply", "review", "also"))
-    parts = {f"{step}.parameters": part_digest([control, others])}
+    values = _counting(given if isinstance(given, dict) else {})
+    texts = {name: values.pop(name) for name in TEXTS if name in values}
+    control = _counting(written, besides=("with", "do", "for_each"))
+    reply = control.pop("reply", None)
+    later = {name: control.pop(name, None) for name in _AFTER_ANSWER}
+    parts = {f"{step}.parameters": part_digest([control, values])}
     if texts:
         parts[f"{step}.prompt"] = part_digest(texts)
     if isinstance(reply, dict):
@@ -161,11 +156,19 @@ def spec_parts(step: str, spec: str) -> dict[str, str]:
         for name in ("evidence", "confidence"):
             if name in reply:  # a step without it keeps its parts
                 parts[f"{step}.{name}"] = part_digest(reply[name])
-    if review is not None:
-        parts[f"{step}.review"] = part_digest(review)
-    if also is not None:
-        parts[f"{step}.also"] = part_digest(also)
+    for name, value in later.items():
+        if value is not None:
+            parts[f"{step}.{name}"] = part_digest(value)
     return parts
+
+
+def _counting(written: Mapping[str, Any], besides: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the keys that a result depends on."""
+    return {
+        name: value
+        for name, value in written.items()
+        if name not in NOT_IN_RESULT and name not in besides
+    }
 
 
 def changed_parts(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -12,12 +12,13 @@ import contextlib
 import hashlib
 import itertools
 import json
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from random import SystemRandom
 from typing import Any
 
 from paddock.engine.errors import DeadlineExceeded, EngineError
+from paddock.engine.system.crash_suspects import SuspectRoom
 from paddock.engine.system.tasks import in_left_thread, time_limit
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import PipelineError
@@ -31,27 +32,17 @@ from paddock.runner.bind.bound import (
     callable_names,
     canonical_spec,
     node_ids,
-    prompt_digest,
 )
-from paddock.runner.bind.evidence_sources import EvidenceFinder, read_sources
+from paddock.runner.bind.evidence_sources import EvidenceFinder
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
-from paddock.runner.bind.label_lists import (
-    BORDER,
-    LABELS,
-    choices_of,
-    label_mark,
-    n_at_border,
-)
+from paddock.runner.bind.label_lists import BORDER, LABELS, choices_of, label_mark, n_at_border
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.bind.taint_analysis import guarded_roots
-from paddock.runner.ledger.calibration import CalibrationKey, calibrated, start_text
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow
 from paddock.runner.ledger.lineage import LineageStore
-from paddock.runner.ledger.outputs import OutputIndex
-from paddock.runner.ledger.reviews import Question, Review
+from paddock.runner.ledger.reviews import review_id
 from paddock.runner.progress.drain import StopGateClosed
 from paddock.steps.base import (
-    ItemName,
     Output,
     OutsideRoots,
     Roots,
@@ -62,43 +53,28 @@ from paddock.steps.base import (
 )
 from paddock.steps.paths import resolve_path
 
+from .answer_reviewer import AnswerReviewer
 from .block_work import ItemWork
-from .call_cache import CallOrigin
-from .cleanup import RowKeeper
-from .dependencies import SCAN, held_paths, limited_mark, written_within
-from .fingerprints import file_path_of, is_file_value, item_content, part_digest
+from .call_cache import CallOrigin, PutOff
+from .decided_examples import EXAMPLES, TaughtItem, is_taught, is_variant, step_name
+from .dependencies import SCAN, limited_mark
+from .escalation import escalated, escalation_mark
+from .item_run import ItemRun, document_digest
+from .pruning import RowKeeper
 from .retry_and_quarantine import (
     MISSING_PACKAGE,
-    NOT_REVIEWED,
-    ItemPlace,
-    LeftByReview,
     RunStopped,
     StepFailed,
-    SuspectRoom,
     cause_of,
     is_step_skipped,
     retry_pause_s,
     stop_if_fatal,
     times,
 )
-from .review_questions import (
-    AwaitingReview,
-    NobodyAsked,
-    accepted_unseen,
-    answer_of,
-    asked_because,
-    decided_outputs,
-    decision_text,
-    document_spec,
-    is_drawn,
-    is_due,
-    n_rejections,
-    source_texts,
-    values_read,
-)
-from .run_context import ItemOutputs, RunContext
+from .run_context import RunContext
 from .run_options import RunOptions
 from .run_records import (
+    INPUTS_BY_ITEM,
     WROTE,
     CallRecord,
     StepRecord,
@@ -106,304 +82,14 @@ from .run_records import (
     read_lineage,
     source_of,
 )
+from .run_reviews import AwaitingReview
 
 CANCEL_GRACE_S = 2.0
 """How long a cancelled item waits for the ledger, to know whether it is recorded."""
 
 
-@dataclass
-class ItemRun:
-    """Records of one item's steps, collected while they run."""
-
-    scope: str
-    key: str
-    shown_key: str
-    block: str
-    own_path: str | None
-    outer: tuple[str, ...]
-    outputs: ItemOutputs
-    attempt: str = ""
-    """Id of this attempt: see `ItemName`."""
-    node: BoundNode | None = None
-    """The item's block or step; None: no lineage is recorded."""
-    item: Any = None
-    renamed_from: str | None = None
-    steps: list[StepRecord] = field(default_factory=list)
-    callers: list[CallOrigin] = field(default_factory=list)
-    reads: dict[str, list[Any]] = field(default_factory=dict)
-    lists: dict[str, LabelList] = field(default_factory=dict)
-    """The lists of labels that its answers were chosen from, by name."""
-    last_labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """The labels of its last answers, by the list's name."""
-    has_inner_failures: bool = False
-    entry: Entry | None = None
-    """The entry sent to the ledger; it may not be durable yet."""
-    attempts: int = 0
-    """Failures in a row for a transient reason, of the item or one within it."""
-    last: Any = None
-    is_last_skipped: bool = False
-    around: tuple[ItemPlace, ...] = ()
-    """The items around it, outermost first."""
-    values_read: str = ""
-    """Digest of what a top-level step reads, which has no document."""
-    is_decided: bool = False
-    """A person has decided on an answer of the unchanged item since its last run."""
-    is_repeated_crash: bool = False
-    parallel: int = 1
-    """How many items may be in flight, of its block or of one around it."""
-    """It is given up untried: several processes died of it."""
-
-    @classmethod
-    def of(cls, context: RunContext, node: BoundNode, outer: tuple[str, ...] = ()) -> ItemRun:
-        """Return the records of a top-level step or block as an item of its own."""
-        scope, key = context.judge.scope_id(node.id, outer), node.id
-        outputs = ItemOutputs(context, scope, key)
-        return cls(scope, key, "/".join(outer), key, None, outer, outputs, node=node)
-
-    @property
-    def with_those_around(self) -> tuple[ItemPlace, ...]:
-        """The items around it, and itself."""
-        return (*self.around, (self.scope, self.key))
-
-    def keep_marks(self, entry: Entry) -> None:
-        """Take over the dependencies of its last run: its answers may not be asked for again."""
-        self.reads.update(entry.marks())
-
-    def marks(self) -> dict[str, list[Any]]:
-        """Return its dependencies, for the item around it."""
-        within = written_within(self.scope, self.key, self.outputs.written)
-        return self.reads | self.outputs.searched | within
-
-    def name(self, step: str, scope: Scope, index: OutputIndex) -> ItemName:
-        """Return the item as a step knows it; its file is the innermost loop variable with one."""
-        files = (one for one in reversed(scope.values()) if file_path_of(one) is not None)
-        file: Mapping[str, Any] = next(files, {})
-        path, relpath = file.get("path"), file.get("relpath")
-        stored = index.stored(path) if isinstance(path, str) else ""
-        source = relpath if isinstance(relpath, str) and relpath else stored
-        owner = f"{self.scope}\n{self.key}"
-        return ItemName(step, self.shown_key or self.key, source, stored, owner, self.attempt)
-
-    def wrote(self) -> list[str]:
-        """Return the stored paths of the files that it wrote or kept."""
-        return [*self.outputs.written, *held_paths(self.outputs.searched)]
-
-    def held(self) -> list[str]:
-        """Return the stored paths of edited outputs that were kept."""
-        return held_paths(self.reads | self.outputs.searched)
-
-
-def attempt_name(item: ItemWork) -> str:
-    """Return the id of an attempt: the same until it is done, also over kills and failures."""
-    entry = item.entry
-    return f"{item.hash} {entry.run if entry is not None and entry.state == 'done' else ''}"
-
-
-def item_path(item: Any) -> str | None:
-    """Return the path of an item that is a file."""
-    path = item.get("path") if isinstance(item, Mapping) else None
-    return path if isinstance(path, str) else None
-
-
 SubPipelinesFor = Callable[[BoundStep, ItemRun], SubPipelines]
 """(step, the item for which it runs) → runner of its sub-pipeline."""
-
-
-class AnswerReviewer:
-    """Has a person decide on the answers of steps with `review`, or applies what was decided."""
-
-    def __init__(self, context: RunContext) -> None:
-        self._context = context
-        self._reviews = context.judge.reviews
-        self._prompts: dict[str, str] = {}
-        """Step → digest of what it asks."""
-
-    async def calibrated(
-        self, step: BoundStep, scope: Scope, record: ItemRun, outputs: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Return outputs with the confidence as people's decisions have it, where these suffice.
-
-        Recorded as it was at that time: later decisions make no item stale. What was decided about
-        this item, or about its document elsewhere, does not count.
-        """
-        if step.model is None or step.reply is None or outputs.get("confidence") is None:
-            return outputs
-        key = await self._calibration_key(step)
-        tables = await self._reviews.calibrations()
-        if (changed := start_text(key, tables)) is not None:
-            self._context.stats.note(changed)
-        if key not in tables:
-            return outputs
-        item = (record.scope, record.key)
-        line = tables[key].calibration(item, self._document(scope, record))
-        if line is None:
-            return outputs
-        return {**outputs, "confidence": calibrated(outputs["confidence"], line)}
-
-    async def _calibration_key(self, step: BoundStep) -> CalibrationKey:
-        assert step.model is not None
-        bound = self._context.bound
-        if step.id not in self._prompts:
-            self._prompts[step.id] = prompt_digest(step, bound)
-        schema = None if step.reply is None else step.reply.schema
-        model = await self._context.digests.of(step.model)
-        return CalibrationKey(
-            bound.file.name,
-            step.id,
-            model,
-            self._prompts[step.id],
-            hashlib.sha256(canonical_json(schema).encode()).hexdigest(),
-        )
-
-    async def n_rejected(self, step: BoundStep, scope: Scope, record: ItemRun) -> int:
-        """Return how many rejected answers were tried again: another one is wanted."""
-        if step.review is None:
-            return 0
-        try:
-            review = await self._reviews.at(record.scope, record.key, step.id)
-        except LedgerError as error:
-            raise RunStopped(str(error)) from error
-        again = self._context.options.retry_failed
-        return n_rejections(review, self._document(scope, record), is_tried_again=again)
-
-    async def recorded(self, step: BoundStep, record: ItemRun) -> dict[str, Any] | None:
-        """Return the outputs that a person decided on, without asking the model again."""
-        review = await self._reviews.at(record.scope, record.key, step.id)
-        if review is None or not review.is_decided:
-            return None
-        outputs = review.subject.get("outputs")
-        return dict(outputs) if isinstance(outputs, Mapping) else None
-
-    async def reviewed(
-        self, step: BoundStep, scope: Scope, record: ItemRun, outputs: dict[str, Any], tools: Tools
-    ) -> dict[str, Any]:
-        """Return a step's outputs as decided.
-
-        Raises:
-            AwaitingReview: a person has to decide first.
-            StepFailed: the answer was rejected, or no one may be asked.
-        """
-        assert step.review is not None
-        names = ("document_sha256", "answer")
-        subject = await self._subject(step, scope, record, outputs)
-        light = self._question(step, record, {name: subject[name] for name in names})
-
-        spec = step.review
-
-        # Where no one is asked, a sure answer is used as it would be without the share.
-        is_sampled = self._reviews.mode == "ask" and is_drawn(spec, step.id, subject["item"])
-
-        async def whole() -> Question:
-            asked = asked_because(spec, scope, outputs, is_drawn=is_sampled)
-            return self._question(
-                step, record, await self._whole(step, scope, {**subject, **asked}, tools)
-            )
-
-        while True:
-            try:
-                due = is_due(spec, scope, outputs)
-                review = await self._reviews.settle(light, whole, is_due=due or is_sampled)
-            except NobodyAsked as error:
-                raise StepFailed(step.id, str(error), cause=NOT_REVIEWED) from error
-            except ExpressionError as error:
-                raise StepFailed(step.id, f"`review.when`: {error}") from error
-            if review is None:
-                return accepted_unseen(outputs) if due else outputs
-            if await self._reviews.apply(review):
-                return await self._decided(step, review, outputs, tools)
-
-    async def _decided(
-        self, step: BoundStep, review: Review, outputs: dict[str, Any], tools: Tools
-    ) -> dict[str, Any]:
-        assert step.review is not None
-        ends = step.review.on_expiry
-        if review.state == "rejected" or (review.state == "expired" and ends == "quarantine"):
-            raise StepFailed(step.id, decision_text(review))
-        if review.state == "expired" and ends == "skip":
-            raise LeftByReview(step.id, decision_text(review))
-        has_schema = step.reply is not None and step.reply.schema is not None
-        evidence = None
-        if review.state == "edited" and tools.reply is not None and has_schema:
-            evidence = await tools.reply.evidence(review.value)
-        return decided_outputs(outputs, review, has_schema=has_schema, evidence=evidence)
-
-    def _question(self, step: BoundStep, record: ItemRun, subject: Mapping[str, Any]) -> Question:
-        assert step.review is not None
-        return Question(
-            record.scope,
-            record.key,
-            step.id,
-            self._context.stats.run,
-            self._context.stats.secrets.redacted(subject),
-            step.review.ttl_s,
-            tuple(one["text_object"] for one in subject.get("sources", ()) if "text_object" in one),
-            record.renamed_from,
-            self._context.options.retry_failed,
-        )
-
-    def _document(self, scope: Scope, record: ItemRun) -> str:
-        """Return what tells a changed document from an unchanged one."""
-        files = (one for one in reversed(scope.values()) if is_file_value(one))
-        file = next(files, None)
-        if file is not None and file is record.item:
-            return str(file["sha256"])
-        parts = [] if file is None else [file["sha256"]]
-        return part_digest([*parts, item_content(record.item, None), record.values_read])
-
-    async def _subject(
-        self, step: BoundStep, scope: Scope, record: ItemRun, outputs: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """Return what a question is about, without the texts that the answer was made of."""
-        assert step.review is not None
-        name = record.name(step.id, scope, self._context.index)
-        return {
-            "pipeline": self._context.bound.file.name,
-            "block": record.block if record.item is not None else "",
-            "item": record.shown_key or record.key,
-            "document": name.path or None,
-            "document_sha256": self._document(scope, record),
-            "around": [list(place) for place in record.around],
-            "answer": answer_of(outputs),
-            "evidence": outputs.get("evidence"),
-            "confidence": outputs.get("confidence"),
-            "outputs": outputs,
-            "when": step.review.when.source,
-            "by": list(step.review.by),
-            "on_expiry": step.review.on_expiry,
-        }
-
-    async def _whole(
-        self, step: BoundStep, scope: Scope, subject: Mapping[str, Any], tools: Tools
-    ) -> dict[str, Any]:
-        reply = step.reply
-        checks = () if reply is None else reply.checks
-        paths = {path for check in checks for path in check.references}
-        ledger = self._context.ledger
-        sources = tools.reply.sources() if isinstance(tools.reply, ScopedReply) else ()
-        if not sources:  # no evidence is asked for: the documents that were read
-            read = document_spec(scope)
-            sources = read_sources(read, scope, tools.roots.base) if read.sources else ()
-        spec = None if reply is None else reply.evidence
-        key = None if step.model is None else await self._calibration_key(step)
-        return {
-            **subject,
-            "model": None if step.model is None else step.model.ref,
-            "digest": None if key is None else key.model_digest,
-            "prompt_digest": None if key is None else key.prompt_digest,
-            "schema_digest": None if key is None else key.schema_digest,
-            "schema": None if tools.reply is None else tools.reply.schema,
-            "checks": [check.source for check in checks],
-            "scope": values_read(sorted(paths), scope),
-            "evidence_only": [] if spec is None else list(spec.only),
-            "sources": await asyncio.to_thread(source_texts, sources, ledger, self._stored),
-        }
-
-    def _stored(self, path: str) -> str:
-        """Return a document's path as the ledger writes it, without links."""
-        try:
-            return self._context.index.stored(self._context.bound.roots.resolve(path))
-        except (OutsideRoots, OSError, RuntimeError, ValueError):
-            return self._context.index.stored(path)
 
 
 def item_result(block: BoundBlock, scope: Scope, last: Any) -> Any:
@@ -467,6 +153,7 @@ class ItemRunner:
         if step.kind.roles:
             self._stats.item_state(record.block, record.shown_key, "running", step.id)
         caller = self._context.caller(record.scope, step, record.shown_key, record.block)
+        caller.before = record.calls_before(step.id)
         record.callers.append(caller)
         ref = None if step.model is None else step.model.ref
         made = StepRecord(step.id, step.uses, step.kind.version, ref, calls=caller.made)
@@ -512,15 +199,18 @@ class ItemRunner:
                 if turn >= times(step.retry, cause):
                     raise StepFailed(step.id, str(error), cause=cause) from error
                 n_refused += cause == "check"
-                pause_s = retry_pause_s(cause, turn, step.retry.backoff_s, random.random())
+                pause_s = retry_pause_s(cause, turn, step.retry.backoff_s, SystemRandom().random())
                 await asyncio.sleep(pause_s)
             except (ExpressionError, BindError, OutsideRoots) as error:
                 raise StepFailed(step.id, str(error)) from error
             except LedgerError as error:
                 raise RunStopped(str(error)) from error
-            except (StepFailed, RunStopped, StopGateClosed, PipelineError, AwaitingReview):
+            except (StepFailed, RunStopped, StopGateClosed, PipelineError, AwaitingReview, PutOff):
                 raise  # of the pipeline that the step runs
             except (Exception, SystemExit) as error:  # a bug of the step: its traceback is logged
+                damage = self._context.ledger.damage_behind(error)
+                if damage is not None:
+                    raise RunStopped(str(damage)) from error
                 self._stats.unexpected(f"{record.shown_key}, step '{step.id}'", error)
                 cause = MISSING_PACKAGE if isinstance(error, ModuleNotFoundError) else "other"
                 what = f"{type(error).__name__}: {error}"
@@ -533,23 +223,36 @@ class ItemRunner:
         params = step.params.render(scope)
         await self._note_reads(record, step.kind().reads(params), tools.roots)
         tools = await self._with_labels(step, scope, record, tools)
-        outputs = None
-        if step.review is not None and record.is_decided and not caller.looks_up:
-            outputs = await self._reviewer.recorded(step, record)
-            caller.made.extend(await self._calls_before(step, record) if outputs else ())
+        if is_taught(step):
+            tools = await taught_tools(self._context, step, params, tools, (scope, record))
+        outputs = await self._decided(step, record, caller)
         if outputs is None:
-            outputs = await self._answer(step, params, tools)
-            outputs = await self._reviewer.calibrated(step, scope, record, outputs)
+            outputs = await self._answer(step, params, tools, scope, record)
+        if outputs.get("escalated") is not None and step.escalate is not None:
+            record.steps[-1].model = step.escalate.to.ref
+            record.steps[-1].escalated = escalation_mark(outputs)
+            step = step.escalated
         if step.review is not None:
             outputs = await self._reviewer.reviewed(step, scope, record, outputs, tools)
         self._mark_labels(step, scope, record, outputs)
-        labels = tools.reply.labels if isinstance(tools.reply, ScopedReply) else None
-        for _ in range(n_at_border(labels, outputs.get("output")) if labels is not None else 0):
-            tools.log.tally("answer", BORDER)
+        if isinstance(tools.reply, ScopedReply) and tools.reply.labels is not None:
+            for _ in range(n_at_border(tools.reply.labels, outputs.get("output"))):
+                tools.log.tally("answer", BORDER)
         record.steps[-1].note_answer(outputs)
         if step.returns is None:
             return outputs
         return step.returns.render(scope.with_step(step.id, outputs))
+
+    async def _decided(
+        self, step: BoundStep, record: ItemRun, caller: CallOrigin
+    ) -> dict[str, Any] | None:
+        """Return the recorded outputs that a person has decided on since."""
+        if step.review is None or not record.is_decided or caller.looks_up:
+            return None
+        outputs = await self._reviewer.recorded(step, record)
+        if outputs:
+            caller.made.extend(await self._calls_before(step, record))
+        return outputs
 
     async def _with_labels(
         self, step: BoundStep, scope: Scope, record: ItemRun, tools: Tools
@@ -580,7 +283,49 @@ class ItemRunner:
         calls = (call for one in steps if one.id == step.id for call in one.calls)
         return [replace(call, is_known=True) for call in calls]
 
-    async def _answer(self, step: BoundStep, params: Any, tools: Tools) -> dict[str, Any]:
+    async def _answer(
+        self, step: BoundStep, params: Any, tools: Tools, scope: Scope, record: ItemRun
+    ) -> dict[str, Any]:
+        """Return the outputs of a step; those of its larger model where that has to answer.
+
+        Raises:
+            PutOff: that is asked in another pass over the items.
+        """
+        if step.escalate is None:
+            return await self._calibrated(step, params, tools, scope, record)
+        found = None
+        try:  # a refused answer is asked for again of the larger model alone
+            own = replace(tools, n_refused=0)
+            found = await self._calibrated(step, params, own, scope, record)
+        except StepError as error:
+            if error.kind != "check":
+                raise
+        try:
+            why = escalated(step, scope, record.shown_key or record.key, found, tools.n_refused)
+        except ExpressionError as error:
+            raise StepFailed(step.id, f"`escalate.when`: {error}") from error
+        if why is None and found is not None:
+            return found
+        assert why is not None
+        larger = step.escalated
+        try:
+            with record.turn.asks(record.callers[-1], step.id):
+                params = larger.params.render(scope)
+                outputs = await self._calibrated(larger, params, tools, scope, record)
+        except StepError as error:
+            what = f"it was escalated to '{why.alias}': {error.reason}"
+            raise StepError(
+                what, remedy=error.remedy, is_fatal=error.is_fatal, kind=error.kind
+            ) from error
+        return why.outputs(tools.log, outputs)
+
+    async def _calibrated(
+        self, step: BoundStep, params: Any, tools: Tools, scope: Scope, record: ItemRun
+    ) -> dict[str, Any]:
+        outputs = await self._once(step, params, tools)
+        return await self._reviewer.calibrated(step, scope, record, outputs)
+
+    async def _once(self, step: BoundStep, params: Any, tools: Tools) -> dict[str, Any]:
         # A model's time counts from when the pool takes the request, so the pool enforces it.
         limit_s = None if step.kind.roles else step.timeout.total_s
         try:
@@ -720,6 +465,7 @@ class ItemRunner:
         digest, text = self._spec(record.node, record.lists)
         stored = record.own_path and self._context.index.stored(record.own_path)
         source = source_of(record.item, stored)
+        inputs = self._context.bound.inputs_by_item
         self._origins.record(
             LineageRow(
                 scope=record.scope,
@@ -731,6 +477,7 @@ class ItemRunner:
                 made=self._stats.secrets.redacted(
                     lineage_as_json(source, record.steps, record.renamed_from)
                     | ({WROTE: record.wrote()} if record.entry is None else {})
+                    | ({INPUTS_BY_ITEM: sorted(inputs)} if inputs else {})
                 ),
             ),
             text,
@@ -755,6 +502,28 @@ def item_tools(
     roots = guarded_roots(context.bound.roots, step, scope, record.own_path)
     item = record.name(step.id, scope, context.index)
     return context.tools(step, caller, record.outputs, item, roots)
+
+
+async def taught_tools(
+    context: RunContext, step: BoundStep, params: Any, tools: Tools, place: tuple[Scope, ItemRun]
+) -> Tools:
+    """Return tools with the decisions that are nearest to an item's text, and mark the item."""
+    if not params.examples.k:
+        return tools
+    scope, record = place
+    outer = context.judge.scopes_within
+    name = step_name(outer.file, f"{outer.steps}{step.id}")
+    own_id = review_id(record.scope, record.key, step.id)
+    last = record.last_examples.get(f"{EXAMPLES} {own_id}")
+    document = record.name(step.id, scope, context.index).path
+    shown = (record.shown_key or record.key) if is_variant(outer.file) else ""
+    item = TaughtItem(name, own_id, document_digest(scope, record), document or "", last, shown)
+    chosen = await context.judge.reviews.examples(step, params, tools, item)
+    if chosen is None:
+        return tools
+    record.reads.update({name: [*mark] for name, mark in chosen.mark.items()})
+    record.vectors[step.id] = chosen.vector
+    return replace(tools, examples=chosen.examples)
 
 
 def sub_pipeline_context(
@@ -785,7 +554,7 @@ def _sub_pipeline_options(
     force = {name.removeprefix(prefix) for name in options.force if name.startswith(prefix)}
     if step in options.force:
         force.update(callable_names(bound.nodes))
-    options = replace(options, force=frozenset(force))
+    options = replace(options, force=frozenset(force), variant_of="")
     if not is_nested:
         return options
     return replace(options, only=frozenset(), sample=None)  # the item around it is asked for

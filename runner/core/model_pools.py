@@ -100,7 +100,8 @@ async def open_pools(
     servers = _Servers(settings, options.is_patient, options.note)
     async with AsyncExitStack() as stack:
         home = options.home
-        if home is None and any(not spec.pool for spec in specs):
+        named = {spec.pool for spec in specs}
+        if home is None and "" in named:
             near = _home_pool(settings, options.here, options.is_plan, servers)
             home = await stack.enter_async_context(near)
         elsewhere: dict[str, Pool] = {}
@@ -108,7 +109,7 @@ async def open_pools(
             elsewhere = dict.fromkeys(options.unasked, RecordedPool(options.ledger, settings))
         for plan in all_plans(bound):
             for name, pool in plan.pools.items():
-                if name not in elsewhere and any(spec.pool == name for spec in specs):
+                if name in named - elsewhere.keys():
                     far = await _pool_elsewhere(plan, pool, options.secrets, servers)
                     elsewhere[name] = await stack.enter_async_context(far)
         whole = home if home is not None and not elsewhere else RoutedPool(home, elsewhere)

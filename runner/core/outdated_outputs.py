@@ -4,7 +4,7 @@ What applies is what the entries of present items name, and what top-level steps
 (`LiveOutputs`). All else that this pipeline wrote in these folders is outdated, whatever came
 before: a condition that is false now, a failed item, another path, a renamed step, a deleted
 document. An item that waits for review, or is tried again, is undecided: its outputs stay, as do
-paths that name more than their item. `cleanup` removes what is asked for.
+paths that name more than their item. `pruning` removes what is asked for.
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ from paddock.runner.bind.bound import (
     blocks_of,
     callable_names,
     canonical_spec,
-    find_node,
-    owning_plan,
+    find_in_plans,
     paths_depend_on_item_alone,
     steps_of,
 )
-from paddock.runner.ledger.entries import Entry, OutputRow, StoredRow
+from paddock.runner.ledger.entries import Entry, LineageRow, OutputRow, StoredRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import OutputIndex
@@ -40,7 +39,7 @@ from paddock.steps.vectors.open_stores import OpenStores
 from .block_work import BlockWork, OuterPipelines
 from .dependencies import ROWS, WRITTEN, current_paths
 from .run_context import RunContext
-from .run_records import WROTE
+from .run_records import INPUTS_BY_ITEM, WROTE
 
 GONE = "what they were made of is gone"
 LEFT_OUT = "`where` leaves out what they were made of"
@@ -110,19 +109,23 @@ class NodeOutputs:
             made.add_item(work.scope, item.key, entry, is_open=item.index in is_open)
             if item.renamed_from and item.key in made.done and entry and entry.state == "done":
                 made.renamed.add(item.renamed_from)
-        present = made.done | made.undecided
+        made._add_absent(work, entries)
+        made.undecided |= work.unsettled
+        return made
+
+    def _add_absent(self, work: BlockWork, entries: Mapping[str, Entry]) -> None:
+        """Add the items that the list no longer has."""
+        present = self.done | self.undecided
         deleted = {entry.key for entry in work.deleted}
         for key, entry in entries.items():
             if key in present:
                 continue
             if key in work.left_out:
-                made.gone[key] = LEFT_OUT
+                self.gone[key] = LEFT_OUT
             elif key not in work.unsettled and (key in deleted or entry.gone is not None):
-                made.gone[key] = GONE
+                self.gone[key] = GONE
             else:
-                made.add_item(work.scope, key, entry, is_open=True)
-        made.undecided |= work.unsettled
-        return made
+                self.add_item(work.scope, key, entry, is_open=True)
 
     @classmethod
     def of_step(
@@ -195,6 +198,10 @@ class _Place:
     """The top-level step or block; empty: the pipeline no longer has it."""
     outer: tuple[str, ...]
     """Keys of the items around."""
+
+
+def _when_made(row: LineageRow) -> float:
+    return row.at
 
 
 class OutdatedFinder:
@@ -315,35 +322,35 @@ class OutdatedFinder:
             if place.step not in self._rules:
                 self._rules[place.step] = self._names_item_alone(place.step)
             return self._rules[place.step]
-        text = self._recorded_spec(row, place)
-        if text is None:  # only killed runs wrote it, and none recorded an item of the step
+        made = self._recorded(row, place)
+        text = made and made.spec and self._origins.spec(made.spec)
+        if made is None or not text:  # only killed runs wrote it; none recorded an item of the step
             return True
         spec = json.loads(text)
         if place.outer:  # it may read steps around it
             spec["steps"] = self._steps_of_items() | spec["steps"]
-        types = self._bound.input_types
-        return paths_depend_on_item_alone(spec, types, is_within_item=bool(place.outer))
+        inputs = self._bound.inputs_in_paths.union(made.made.get(INPUTS_BY_ITEM, ()))
+        return paths_depend_on_item_alone(spec, inputs, is_within_item=bool(place.outer))
 
-    def _recorded_spec(self, row: OutputRow, place: _Place) -> str | None:
-        """Return the step as it made this item, else as it made another one last."""
+    def _recorded(self, row: OutputRow, place: _Place) -> LineageRow | None:
+        """Return how the step made this item, else how it made another one last."""
         made = self._origins.made(row.scope, row.key)
         if made is not None and made.spec is not None:
-            return self._origins.spec(made.spec)
+            return made
         scopes = [scope for scope, one in self._places.items() if one.step == place.step]
         rows = [one for scope in scopes for one in self._origins.made_of(scope).values()]
-        known = sorted((one.at, one.spec) for one in rows if one.spec is not None)
-        return self._origins.spec(known[-1][1]) if known else None
+        return max((one for one in rows if one.spec is not None), key=_when_made, default=None)
 
     def _names_item_alone(self, name: str) -> bool:
-        node = find_node(self._bound.nodes, name)
-        if node is None:
+        found = find_in_plans(self._bound, name)
+        if found is None:
             return False
-        plan = owning_plan(self._bound, node)
+        plan, node = found
         spec: dict[str, dict[str, Any]] = {"blocks": {}, "steps": {}}
         for top in plan.nodes:
             if any(one is node for one in (top, *steps_of([top]), *blocks_of([top]))):
                 spec = json.loads(canonical_spec(top))
-        return paths_depend_on_item_alone(spec, plan.input_types)
+        return paths_depend_on_item_alone(spec, plan.inputs_in_paths)
 
     def _steps_of_items(self) -> dict[str, Any]:
         blocks = [node for node in self._bound.nodes if isinstance(node, BoundBlock)]

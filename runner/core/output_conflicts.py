@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from paddock.pipelines.errors import Fault, PipelineError
@@ -33,29 +33,40 @@ def refuse_output_conflicts(
         return
     index = context.index
     for step, path in _output_paths(block):
-        taken: dict[str, str] = {}
-        folders: dict[str, None] = {}
-        for item in todo:
-            written = _rendered_path(path, item.seen(block, scope), index)
-            if written is None:
-                continue
-            if step.uses == "embed":
-                folders[written] = None
-                continue
-            folders[os.path.dirname(written)] = None  # noqa: PTH120 - for 10,000 items
-            other = taken.setdefault(written, item.key)
-            if other == item.key:
-                other = index.owner(items.scope, item.key, written) or item.key
-            if other != item.key:
-                raise PipelineError(
-                    [_same_file_fault(step, item.key, other, index.stored(written))]
-                )
-        refused = {one: why for one in folders if (why := write_refusal(Path(one))) is not None}
-        if not refused or len(refused) < len(folders):
-            continue  # one document's folder stops no other: its step fails
-        folder, why = next(iter(refused.items()))
-        if len(todo) > 1 or nearest_existing(Path(folder)).is_dir():
-            raise PipelineError([_not_writable_fault(step, folder, why, path, context.bound)])
+        rendered = {item.key: _rendered_path(path, item.seen(block, scope), index) for item in todo}
+        paths = {key: text for key, text in rendered.items() if text is not None}
+        folders: Iterable[str] = paths.values()
+        if step.uses != "embed":
+            _refuse_same_file(step, items.scope, paths, index)
+            folders = map(os.path.dirname, folders)
+        refusal = _common_refusal(dict.fromkeys(folders))
+        if refusal and (len(todo) > 1 or nearest_existing(Path(refusal[0])).is_dir()):
+            raise PipelineError([_not_writable_fault(step, *refusal, path, context.bound)])
+
+
+def _refuse_same_file(
+    step: BoundStep, scope: str, paths: Mapping[str, str], index: OutputIndex
+) -> None:
+    """Refuse two items, by their keys, with one path; also one of another block."""
+    taken: dict[str, str] = {}
+    for key, path in paths.items():
+        other = taken.setdefault(path, key)
+        if other == key:
+            other = index.owner(scope, key, path) or key
+        if other != key:
+            raise PipelineError([_same_file_fault(step, key, other, index.stored(path))])
+
+
+def _common_refusal(folders: Iterable[str]) -> tuple[str, str] | None:
+    """Return the first folder and why it cannot be written, if none can.
+
+    One document's folder stops no other: its step fails.
+    """
+    refusals = [(folder, write_refusal(Path(folder))) for folder in folders]
+    first = next(iter(refusals), None)
+    if first is None or any(why is None for _, why in refusals):
+        return None
+    return first[0], first[1] or ""
 
 
 def _not_writable_fault(

@@ -9,10 +9,9 @@ why, and is not started again.
 The ledger notes each item before its steps begin, and removes the note however the item ends:
 done, failed, cancelled, stopped. A note of a run that is gone therefore names an item that was in
 flight when the process was killed: a crash suspect. Suspects run after the others, those with the
-fewest crashes first: after one crash as many together as ever, since most were only in flight with
-the one that kills, or the kill came from outside; then half as many after each further crash, until
-one runs alone. What is done is a suspect no longer. An item is quarantined once it died alone
-`max_attempts` - 1 times, and once at least.
+fewest crashes first, with as many others as `engine.system.crash_suspects` says. What is done is a
+suspect no longer. An item is quarantined once it died alone `max_attempts` - 1 times, and once at
+least.
 
 A crashed run without suspects, since all that was in flight has been done by another, was killed
 from outside. Where that happens often, an item also dies often by chance: it may have more crashes
@@ -26,12 +25,11 @@ failed, the run says which are missing (`LackingItems`).
 
 from __future__ import annotations
 
-import asyncio
-import sys
 import time
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from math import inf
 from types import MappingProxyType
 from typing import Literal
 
@@ -47,9 +45,9 @@ from paddock.engine.errors import (
     NoServer,
     WorkerLost,
 )
+from paddock.engine.system.crash_suspects import KILLS_COUNT_FOR_S, n_by_chance, n_together
 from paddock.engine.system.retry import Backoff
 from paddock.engine.system.text import listed
-from paddock.engine.system.units import DAY_S
 from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import BoundRetry, BoundStep
 from paddock.runner.bind.inputs_and_parameters import Scope
@@ -242,8 +240,6 @@ ItemPlace = tuple[str, str]
 
 GIVEN_UP = ""
 """The run of a note without a crash: the item was quarantined for its crashes until then."""
-UNLIMITED = sys.maxsize
-KILLS_COUNT_FOR_S = DAY_S
 
 
 class RepeatedCrash(StepFailed):
@@ -275,22 +271,9 @@ class CrashHistory:
     n_kills: int = 0
     """How many runs were killed from outside lately."""
 
-    @property
-    def _n_by_chance(self) -> int:
-        """How many crashes an item may have by chance: halvings of the kills from outside."""
-        return self.n_kills.bit_length()
-
     def n_together(self, n_parallel: int) -> int:
-        """Return with how many others it may run, itself included, of `n_parallel` at most.
-
-        >>> [CrashHistory(n, ("owl",) * n).n_together(6) for n in range(1, 5)]
-        [6, 3, 1, 1]
-        >>> CrashHistory(3, ("owl",) * 3, n_kills=3).n_together(6)
-        6
-        """
-        if self.was_given_up:
-            return 1
-        return max(1, n_parallel >> max(0, len(self.runs) - 1 - self._n_by_chance))
+        """Return with how many others it may run, itself included, of `n_parallel` at most."""
+        return n_together(n_parallel, len(self.runs), self.n_kills) if not self.was_given_up else 1
 
     def is_deadly(self, n_parallel: int, max_attempts: int) -> bool:
         """Return whether it is quarantined now: the last of its deaths it had alone.
@@ -304,7 +287,7 @@ class CrashHistory:
         max_attempts = max(max_attempts, 2 if n_halvings else 1)  # the first death alone is the 2nd
         # Of 2,400 simulated runs with 16 or 32 in parallel and a kill in each 1 to 1.5 times of an
         # item: with 2 for each, 49 innocent items were quarantined; with 3, 4.
-        return self.n_deaths >= max_attempts + n_halvings + 3 * self._n_by_chance
+        return self.n_deaths >= max_attempts + n_halvings + 3 * n_by_chance(self.n_kills)
 
 
 class CrashSuspects:
@@ -346,23 +329,19 @@ class CrashSuspects:
         An item that changed since, or that the same run recorded, is no suspect.
         """
         place = (scope, item.key)
-        entry = item.entry
-        recorded = entry.run if entry is not None and entry.hash == item.hash else None
-        rows = [
-            row
-            for row in self._left.get(place, ())
-            if row.hash == item.hash and row.run != recorded
-        ]
+        recorded = item.unchanged_entry.run if item.unchanged_entry is not None else None
+        notes = self._left.get(place, ())
+        rows = [row for row in notes if row.hash == item.hash and row.run != recorded]
         within = self._within.get(place, set())
         if not rows and not within:
             return None
-        given_up = [row.at for row in rows if row.run == GIVEN_UP]
-        crashes = {row.run for row in rows if not given_up or row.at > max(given_up)}
+        given_up_at = max((row.at for row in rows if row.run == GIVEN_UP), default=-inf)
+        crashes = {row.run for row in rows if row.at > given_up_at}
         return CrashHistory(
             # A crash of a nested item is counted there.
             n_deaths=len(crashes - within),
             runs=tuple(sorted(crashes | within - {GIVEN_UP})),
-            was_given_up=bool(given_up) or GIVEN_UP in within,
+            was_given_up=given_up_at > -inf or GIVEN_UP in within,
             n_kills=self._n_kills,
         )
 
@@ -405,30 +384,6 @@ class CrashSuspects:
         self._is_stopped = True
         for scope, key in list(self._begun):
             self.end(scope, key)
-
-
-class SuspectRoom:
-    """Where items run together, a suspect with as many others as it may. Lives in one loop."""
-
-    def __init__(self) -> None:
-        self._inside: list[int] = []
-        """Of each item inside, how many may be there with it, itself included."""
-        self._turn = asyncio.Lock()
-        self._has_left = asyncio.Event()
-
-    @asynccontextmanager
-    async def entered(self, most: int = UNLIMITED) -> AsyncIterator[None]:
-        """Enter once at most `most` are inside then; in the order of arrival."""
-        async with self._turn:
-            while len(self._inside) >= min([most, *self._inside]):
-                self._has_left.clear()
-                await self._has_left.wait()
-            self._inside.append(most)
-        try:
-            yield
-        finally:
-            self._inside.remove(most)
-            self._has_left.set()
 
 
 def suspects_text(suspects: Sequence[tuple[str, CrashHistory]], n_parallel: int) -> str:

@@ -1,74 +1,26 @@
-"""When an answer waits for a person, what is asked, and what the decision makes of the answer.
-
-`RunReviews` belongs to one run. It knows what waits and what was decided since, asks new questions,
-and never asks one twice: the ledger decides that in one transaction (`runner.ledger.reviews`).
-"""
+"""When an answer waits for a person, what is asked, and what the decision makes of the answer."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import SequenceMatcher
-from functools import partial
 from typing import Any
 
 from paddock.engine.system.samples import SEED, draw
-from paddock.engine.system.text import canonical_json, counted, one_line, path_text
+from paddock.engine.system.text import canonical_json, one_line, path_text
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.pipelines.model import EvidenceSpec, ReviewSpec
-from paddock.runner.bind.bound import BoundPlan, all_plans, steps_with_blocks
 from paddock.runner.bind.evidence_sources import EvidenceSource
 from paddock.runner.bind.inputs_and_parameters import evidence_of_whole, review_names
-from paddock.runner.ledger.calibration import CalibrationKey, StepCalibration, calibrations_of
 from paddock.runner.ledger.ledger import INLINE_CHARS, Ledger
-from paddock.runner.ledger.reviews import (
-    Question,
-    Review,
-    ReviewStore,
-    ReviewTerms,
-    is_same_value,
-    stands,
-)
-from paddock.runner.progress.report import ReviewMode
+from paddock.runner.ledger.reviews import Review, is_same_value
 from paddock.steps.llm.confidence import is_confidence
 
 MODE_OPTION = "--review accept"
 """Who decided, where a run was told to accept everything."""
-
-
-class AwaitingReview(Exception):
-    """An item waits for a decision: nothing behind the step is carried out."""
-
-    def __init__(self, why: str, *, is_asked: bool = True) -> None:
-        self.why = why
-        self.is_asked = is_asked
-        """False: the run was told to leave such items (`--review skip`)."""
-        super().__init__(why)
-
-
-class NobodyAsked(Exception):
-    """A review is due, and the run was told to fail then."""
-
-
-def refuse_waiting(block: str, n_waiting: int, *, has_unasked: bool) -> None:
-    """Raise `AwaitingReview` where an item of a nested block waits: the item around it does too."""
-    if n_waiting:
-        verb = "waits" if n_waiting == 1 else "wait"
-        raise AwaitingReview(f"{counted(n_waiting, 'item')} of '{block}' {verb} for review")
-    if has_unasked:
-        raise AwaitingReview(f"a review in '{block}' is due", is_asked=False)
-
-
-@dataclass(frozen=True, slots=True)
-class PendingReview:
-    """What is known of an item's reviews that are open, or decided and not applied yet."""
-
-    is_open: bool
-    why: str
 
 
 # --- when a review is due
@@ -124,7 +76,7 @@ _IN_DOUBT = 0.85
 _MOST_CHARS = 40
 """Of a value."""
 _TOKEN = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\w+|\s+|.""", re.DOTALL)
-_LEAST = re.compile(r"\s*confidence\.min\s*(<=?)\s*(\d*\.?\d+)\s*")
+LEAST_CONFIDENCE = re.compile(r"\s*confidence\.min\s*(<=?)\s*(\d*\.?\d+)\s*")
 _MISSING = re.compile(
     r"\s*evidence\.missing\s*(?:\|\s*(?:length|count)\s*(?:>\s*0|!=\s*0|>=\s*1)?)?\s*"
 )
@@ -135,11 +87,15 @@ def due_reasons(
 ) -> list[str]:
     """Return why an answer is due, a short sentence each; `scope` has the names of `when`."""
     found: list[str] = []
-    for part in split_at(when.source, "or"):
-        if _holds(part, scope):
-            found += _of_part(part, scope, outputs)
+    for part in parts_that_hold(when, scope):
+        found += _of_part(part, scope, outputs)
     found = found or list(doubts(outputs))
     return [one_line(one, MOST_REASON_CHARS) for one in dict.fromkeys(found)][:MOST_REASONS]
+
+
+def parts_that_hold(when: Expression, scope: Mapping[str, Any]) -> list[str]:
+    """Return the parts of a condition that `or` joins and that are true."""
+    return [part for part in split_at(when.source, "or") if _holds(part, scope)]
 
 
 def doubts(outputs: Mapping[str, Any]) -> Iterator[str]:
@@ -198,7 +154,7 @@ def _of_part(part: str, scope: Mapping[str, Any], outputs: Mapping[str, Any]) ->
                 if _holds(inner, scope)
                 for words in _of_part(inner, scope, outputs)
             )
-        elif found := _LEAST.fullmatch(one):
+        elif found := LEAST_CONFIDENCE.fullmatch(one):
             yield from _unsure(outputs, float(found[2]), is_equal_too=found[1] == "<=")
         elif _MISSING.fullmatch(one):
             yield _missing_text(evidence_of_whole(outputs.get("evidence"))["missing"])
@@ -321,6 +277,12 @@ def source_texts(
     return found
 
 
+def text_objects(subject: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the objects of the ledger with the texts of a question."""
+    texts = [*subject.get("sources", ()), subject.get("prompt_text") or {}]
+    return tuple(one["text_object"] for one in texts if "text_object" in one)
+
+
 def document_spec(scope: Mapping[str, Any]) -> EvidenceSpec:
     """Return the outputs of `files.read` in a scope as sources of evidence.
 
@@ -408,12 +370,18 @@ def _after_edit(before: Any, new: Any, was: Any, value: Any) -> Any:
             for name, one in value.items()
         }
     if all(isinstance(one, list) for one in (before, was, value)) and len(before) == len(was):
-        others = [*new, *[None] * len(value)] if isinstance(new, list) else [None] * len(value)
-        return [
-            other if origin is None else _after_edit(before[origin], other, was[origin], one)
-            for origin, other, one in zip(_origins(was, value), others, value, strict=False)
-        ]
+        return _list_after_edit(before, new if isinstance(new, list) else (), was, value)
     return new
+
+
+def _list_after_edit(
+    before: Sequence[Any], new: Sequence[Any], was: Sequence[Any], value: Sequence[Any]
+) -> list[Any]:
+    others = [*new, *[None] * len(value)]
+    return [
+        other if origin is None else _after_edit(before[origin], other, was[origin], element)
+        for origin, other, element in zip(_origins(was, value), others, value, strict=False)
+    ]
 
 
 def _origins(was: Sequence[Any], now: Sequence[Any]) -> list[int | None]:
@@ -442,7 +410,6 @@ def iso_time(at: float | None) -> str | None:
 
 
 def decision_text(review: Review) -> str:
-    """Return what was decided, in words."""
     if review.state == "expired":
         return "no one decided in time"
     words = f"{review.state} by {review.by}"
@@ -460,140 +427,3 @@ def n_rejections(review: Review | None, document: str, *, is_tried_again: bool) 
     if is_tried_again:
         told.append((review.state, review.subject.get("document_sha256")))
     return told.count(("rejected", document))
-
-
-def terms_of(bound: BoundPlan) -> dict[tuple[str, str, str], ReviewTerms]:
-    """Return who may decide, and for how long, by file, block and step; of sub-pipelines too.
-
-    Files of one name in two folders may say different things: of those nothing is known.
-    """
-    found: dict[tuple[str, str, str], set[ReviewTerms]] = {}
-    for plan in all_plans(bound):
-        for block, step in steps_with_blocks(plan.nodes):
-            if step.review is not None:
-                spec = step.review
-                terms = ReviewTerms(tuple(spec.by), spec.ttl_s, spec.on_expiry)
-                found.setdefault((plan.file.name, block, step.id), set()).add(terms)
-    return {place: terms.pop() for place, terms in found.items() if len(terms) == 1}
-
-
-# --- the reviews of a run
-
-Place = tuple[str, str]
-"""Scope and key of an item."""
-
-
-class RunReviews:
-    """The reviews of one run or plan. Lives in one loop."""
-
-    def __init__(self, ledger: Ledger, bound: BoundPlan, mode: ReviewMode = "ask") -> None:
-        """With a ledger that is only read nothing is asked and nothing is closed."""
-        self._bound = bound
-        self.mode = mode
-        self.is_dry = ledger.is_readonly
-        self._ledger = ledger
-        self._store = ReviewStore(ledger)
-        self._pending: dict[Place, list[Review]] | None = None
-        self._calibrations: dict[CalibrationKey, StepCalibration] | None = None
-        self._loading = asyncio.Lock()
-
-    async def calibrations(self) -> Mapping[CalibrationKey, StepCalibration]:
-        """Return what people had decided about each step's fields as the run first asked."""
-        async with self._loading:
-            if self._calibrations is None:
-                decided = await self._ledger.ask(partial(self._store.decided, is_whole=True))
-                waiting = await self._ledger.ask(partial(self._store.waiting, is_whole=True))
-                self._calibrations = calibrations_of([*decided, *waiting])
-        return self._calibrations
-
-    async def load(self) -> None:
-        """Read what waits and what was decided since, once; close what is late."""
-        async with self._loading:
-            if self._pending is not None:
-                return
-            terms = terms_of(self._bound)
-            if not self.is_dry:
-                await asyncio.to_thread(self._store.renew, terms)
-                await asyncio.to_thread(self._store.expire)
-            found: dict[Place, list[Review]] = {}
-            for review in await self._ledger.ask(self._store.pending, terms):
-                for place in (
-                    (review.scope, review.key),
-                    *(tuple(one) for one in review.subject.get("around") or ()),
-                ):
-                    found.setdefault(place, []).append(review)
-            self._pending = found
-
-    def of_item(self, scope: str, key: str) -> PendingReview | None:
-        """Return what of an item waits, or was decided since the last run; after `load`."""
-        reviews = (self._pending or {}).get((scope, key), ())
-        decided = [one for one in reviews if one.is_decided]
-        if decided:
-            return PendingReview(False, decision_text(decided[0]))
-        if not reviews:
-            return None
-        own = [one for one in reviews if (one.scope, one.key) == (scope, key)]
-        if own:
-            since = iso_time(own[0].asked_at)
-            return PendingReview(True, f"waits for review since {since}")
-        verb = "waits" if len(reviews) == 1 else "wait"
-        return PendingReview(True, f"{counted(len(reviews), 'answer')} within it {verb} for review")
-
-    async def at(self, scope: str, key: str, step: str) -> Review | None:
-        """Return the review of a step's answer for an item, whole."""
-        return await self._ledger.ask(self._store.at, scope, key, step)
-
-    async def rejected(self, scope: str) -> set[str]:
-        """Return the keys of the items of which a person rejected an answer."""
-        found = await self._ledger.ask(self._store.of_scope, scope)
-        return {key for (key, _), review in found.items() if review.state == "rejected"}
-
-    async def settle(
-        self, light: Question, whole: Callable[[], Awaitable[Question]], *, is_due: bool
-    ) -> Review | None:
-        """Return the decision on an answer; None: it needs none. Asks where no one has decided.
-
-        `light` has only what tells questions apart; `whole` returns everything that a person sees.
-
-        Raises:
-            AwaitingReview: a person has to decide first.
-            NobodyAsked: a person would have to, and the run was told to fail then.
-        """
-        old = await self.at(light.scope, light.key, light.step)
-        is_decided = old is not None and old.is_decided and stands(light, old)
-        if not is_decided and not is_due:
-            if old is not None and not old.is_decided:
-                await self._withdraw(old)
-            return None
-        if not is_decided and self.mode != "ask":
-            await self._without_asking(old)
-            return None
-        review = await asyncio.to_thread(self._store.ask, await whole())
-        if not review.is_decided:
-            raise AwaitingReview(f"waits for review since {iso_time(review.asked_at)}")
-        return review
-
-    async def _without_asking(self, old: Review | None) -> None:
-        if self.mode == "skip":
-            raise AwaitingReview("a review is due (`--review skip`)", is_asked=False)
-        if self.mode == "fail":
-            raise NobodyAsked("a review is due (`--review fail`)")
-        if old is not None and not old.is_decided:
-            await self._withdraw(old)
-
-    async def apply(self, review: Review) -> bool:
-        """Mark that the run goes on with a decision; return False if it was undone meanwhile."""
-        return await asyncio.to_thread(self._store.apply, review) is not None
-
-    async def _withdraw(self, review: Review) -> None:
-        await asyncio.to_thread(self._store.withdraw, review)
-
-    async def forget(self, scope: str, keys: Collection[str]) -> None:
-        """Remove the open questions of items that are deleted, or ended without asking them.
-
-        Those of the items within them go too; what this run asked stays.
-        """
-        found = [one for key in keys for one in (self._pending or {}).get((scope, key), ())]
-        for one in found:
-            if not one.is_decided:
-                await self._withdraw(one)

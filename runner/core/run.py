@@ -18,7 +18,14 @@ from paddock.engine.system.text import counted
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.keys import WrongInput
-from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundPlan, BoundStep, with_inputs
+from paddock.runner.bind.bound import (
+    BoundBlock,
+    BoundNode,
+    BoundPlan,
+    BoundStep,
+    called_plan,
+    with_inputs,
+)
 from paddock.runner.bind.inputs_and_parameters import Scope
 from paddock.runner.ledger.budget import Spent, budget_reached
 from paddock.runner.ledger.entries import LedgerError
@@ -28,11 +35,12 @@ from paddock.runner.progress.report import ItemReport, Report
 from paddock.steps.base import StepError
 
 from .blocks import BlockRunner, is_block_skipped
-from .cleanup import OrphanCleaner, RowKeeper
 from .concurrency import ClaimLost
 from .dependencies import held_paths, held_text
-from .items import ItemRun, sub_pipeline_context
+from .item_run import ItemRun
+from .items import sub_pipeline_context
 from .outdated_outputs import NodeOutputs, find_outdated
+from .pruning import OrphanCleaner, RowKeeper
 from .retry_and_quarantine import (
     ItemPlace,
     RunFailed,
@@ -41,8 +49,8 @@ from .retry_and_quarantine import (
     is_step_skipped,
     lacking_of,
 )
-from .review_questions import AwaitingReview
 from .run_context import RunContext
+from .run_reviews import AwaitingReview
 
 SHARE_INTERVAL_S = 1.0
 
@@ -121,9 +129,10 @@ async def run(context: RunContext) -> Report:
         walk.cancel()
         await asyncio.wait({walk, sharing})
     if walk.cancelled():
-        words = stop_gate.words if stop_gate.status == "interrupted" else ""
+        words = stop_gate.words if stop_gate.status in ("interrupted", "suspended") else ""
         message = f"{words or 'Interrupted'}; the same command continues."
-        return stats.report("interrupted", message=message)
+        is_suspended = stop_gate.status == "suspended"
+        return stats.report("suspended" if is_suspended else "interrupted", message=message)
     try:
         returns = walk.result()
         if walker.has_left:
@@ -292,8 +301,9 @@ class _PlanRun:
 
     async def _step(self, step: BoundStep) -> Any:
         """Run a top-level step; one that calls a model is an item of its own in the ledger."""
-        self._stats.step(step.id, 1, 0)
-        if is_step_skipped(step, self._scope):
+        is_skipped = is_step_skipped(step, self._scope)
+        self._stats.step(step.id, 1 if step.kind.roles and not is_skipped else None, 0)
+        if is_skipped:
             self._stats.item_state(step.id, "", "skipped")
             await self._skip(step)
             return None
@@ -399,10 +409,11 @@ class _SubPipelineRun:
             StopGateClosed: something in it was not begun.
         """
         step, record = self.step, self.record
-        if step.inner is None or file != step.written.get("file"):
+        inner = called_plan(self.context.bound, step)
+        if inner is None or file != step.written.get("file"):
             raise StepError(f"the pipeline '{file}' was not checked before the run.")
         try:
-            bound = with_inputs(step.inner, inputs, self.context.bound.roots)
+            bound = with_inputs(inner, inputs, self.context.bound.roots)
         except WrongInput as error:
             raise StepError(f"{error.message}.", remedy=error.remedy) from error
         context = sub_pipeline_context(self.context, step, record, bound)
@@ -420,22 +431,26 @@ class _SubPipelineRun:
             raise StepFailed(step.id, error.faults[0].in_one_line()) from error
         finally:
             self.blocks.n_left += walker.blocks.n_left
-        record.reads.update(walker.blocks.marks)
-        record.has_inner_failures = record.has_inner_failures or walker.blocks.has_failures
-        record.attempts = max(record.attempts, walker.blocks.attempts)
+        self._note_end(walker)
+        return returns
+
+    def _note_end(self, walker: _PlanRun) -> None:
+        """Note what the items depend on, and what failed or was left; raise what has to wait."""
+        step, record, inner = self.step, self.record, walker.blocks
+        record.reads.update(inner.marks)
+        record.has_inner_failures = record.has_inner_failures or inner.has_failures
+        record.attempts = max(record.attempts, inner.attempts)
         if walker.has_left:
             raise StopGateClosed
         if walker.awaited:
             raise next(iter(walker.awaited.values()))
-        if walker.blocks.partial:
+        if inner.partial:
             self.blocks.partial.add(step.id)
-        if left := walker.blocks.left:
-            why = next(iter(left.values()))
+        if inner.left:
+            why = next(iter(inner.left.values()))
             if record.outer:
-                is_transient = walker.blocks.attempts > 0
-                raise StepFailed(step.id, why, cause="io" if is_transient else "other")
+                raise StepFailed(step.id, why, cause="io" if inner.attempts > 0 else "other")
             self.blocks.left[step.id] = why
-        return returns
 
     async def _run_chunk(
         self, block: str, keys: Sequence[str], run: Callable[[], Awaitable[PrefectState]]

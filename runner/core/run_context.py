@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.request import ModelSpec, Pool, Role
+from paddock.engine.system.crash_suspects import SuspectRoom
 from paddock.engine.system.tasks import time_limit
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import ExpressionError
@@ -75,9 +76,9 @@ from .call_cache import (
 )
 from .concurrency import WorkClaims
 from .dependencies import AWAY, STORE, held_mark
-from .retry_and_quarantine import CrashSuspects, SuspectRoom
+from .retry_and_quarantine import CrashSuspects
 from .run_options import CallTape, RunOptions
-from .run_records import RunStats
+from .run_stats import RunStats
 from .staleness import Judge
 
 if TYPE_CHECKING:
@@ -309,11 +310,7 @@ class ItemToolset:
     """Implements `paddock.steps.base.Toolset` for one step of one item."""
 
     def __init__(
-        self,
-        bound: BoundPlan,
-        tool_runtime: ToolRuntime,
-        memo: CallCache,
-        within: ToolContext,
+        self, bound: BoundPlan, tool_runtime: ToolRuntime, memo: CallCache, within: ToolContext
     ) -> None:
         self._bound = bound
         self._tool_runtime = tool_runtime

@@ -11,7 +11,13 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Container, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import astuple, dataclass
 from functools import partial
 from typing import Any
@@ -21,13 +27,14 @@ from paddock.engine.system.text import canonical_json
 from paddock.runner.bind.bound import BoundPlan, all_plans, progress_line_names
 from paddock.runner.bind.permissions import unasked_pools
 from paddock.runner.bind.protected_files import ProtectedFiles
+from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.ledger import run_locks
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger, has_folder_identity
 from paddock.runner.ledger.outputs import OutputIndex
-from paddock.runner.progress.events import LineWriter, MultiObserver, RunJournal
+from paddock.runner.progress.events import LineWriter, MultiObserver, Observer, RunJournal
 from paddock.runner.progress.report import Report
-from paddock.runner.settings import STATE_FOLDER
+from paddock.runner.settings import STATE_FOLDER, SettingsError
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from paddock.steps.vectors.open_stores import OpenStores
 
@@ -37,7 +44,7 @@ from .model_pools import LookupInterrupted, OpenPool, PoolOptions, open_pools
 from .retry_and_quarantine import CrashSuspects
 from .run_context import RunContext, open_tool_runtime
 from .run_options import PreparedRun, RunEnvironment, RunOptions
-from .run_records import RunStats
+from .run_stats import RunStats
 from .staleness import Judge
 
 _ADJECTIVES = (
@@ -180,6 +187,8 @@ async def open_session(
         if not is_plan:
             claims = await opening.join_other_machines(stats, ledger)
             has_crashed = await opening.wait_for_turn(stats, claims)
+            for words in comparison_notes(bound.pipeline):
+                stats.note(words)
         index = await opening.open_outputs(ledger, claims, has_crashed=has_crashed)
         pools = PoolOptions(
             given=environment.pool,
@@ -230,6 +239,20 @@ async def open_session(
         yield RunSession(context, time.time())
 
 
+def _otel_spans(prepared: PreparedRun, observer: Observer) -> AbstractContextManager[Observer]:
+    """Return what sends a run's spans, if they are wanted."""
+    settings, redact = prepared.settings, prepared.secrets.redact
+    if settings.otel == "off":
+        return nullcontext(Observer())
+    try:
+        from paddock.runner.progress.otel_spans import otel_spans
+    except ImportError as error:
+        remedy = "Install it: `pip install 'paddock-llm[otel]'`."
+        problem = f"'{settings.otel}' needs the extra 'otel', which is not installed."
+        raise SettingsError("PADDOCK_OTEL", problem, remedy) from error
+    return otel_spans(observer.note, redact, is_with_content=settings.otel == "content")
+
+
 @dataclass(frozen=True, slots=True)
 class _Opening:
     """Opens the parts of a session, in order; `stack` closes them."""
@@ -251,7 +274,8 @@ class _Opening:
         if not self.is_plan:
             lines = self.stack.enter_context(LineWriter(state / "runs" / f"{run}.jsonl"))
             journal = RunJournal(lines, secrets.redact, trigger=self.options.trigger)
-            observer = MultiObserver(observer, journal)
+            spans = self.stack.enter_context(_otel_spans(self.prepared, observer))
+            observer = MultiObserver(observer, journal, spans)
         stats = RunStats(run, bound.name, observer, state / "runs" / f"{run}.log", secrets)
         ledger.on_wait = partial(tasks.call_in, asyncio.get_running_loop(), stats.note)
         return stats, ledger

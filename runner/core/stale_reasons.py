@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -119,14 +120,14 @@ def _is_compatible(
     """Return whether a part differs without making the result stale."""
     if older is None or name.startswith(("inputs.", "steps.")):
         return False
-    was, is_now, is_done = before.get(name), now.get(name, ""), entry.state == "done"
+    was, is_now = before.get(name), now.get(name, "")
     if name.endswith(CONTEXT):
-        has_fitted = is_done and not entry.marks(LIMITED)
+        has_fitted = entry.state == "done" and not entry.marks(LIMITED)
         return has_fitted and has_more_room(was, now.get(name))
     if name.endswith(READERS):
         # Installing OCR asks for files that could not be read, not for all of them again.
         more_can_be_read = {*(was or "").split("\n")} - {""} < {*is_now.split("\n")}
-        return was is None or (is_done and more_can_be_read)
+        return was is None or (entry.has_result and more_can_be_read)
     return name.endswith(".version") and was in older.get(is_now, ())
 
 
@@ -167,8 +168,11 @@ def change_reasons(
     `words` says, by the part, what of it changed, as far as that is known.
     """
     found: dict[str, None] = {}
+    names = frozenset(names)
     for name in sorted(names, key=_rank):
         place, _, what = name.rpartition(".")
+        if place in names:  # of `escalate`, which came, went or is another
+            continue
         if name == CONTENT:
             found["content changed"] = None
         elif name in _ITEM_PARTS:
@@ -205,6 +209,8 @@ _PART_NAMES = {
     "check": "checks changed",
     "evidence": "sources of its evidence changed",
     "confidence": "`confidence` changed",
+    "escalate": "`escalate` changed",
+    "escalate_also": "`escalate.also` changed",
     "review": "`review.when` changed",
     "also": "`review.also` changed",
     "model": "model changed",
@@ -262,19 +268,28 @@ def _text_diff(then: Any, now: Any) -> dict[str, list[str]]:
     """Return, by part of the hash, which keys of a step or block differ."""
     if not isinstance(then, Mapping) or not isinstance(now, Mapping):
         return {}
+    words = _parameters_diff(then, now)
+    if is_function_reference(uses := str(now.get("uses", ""))):
+        file = uses.rpartition(":")[0]
+        words["version"] = [f"code of {file}, or of what it imports, changed"]
+    if ("examples" in _given(then)) != ("examples" in _given(now)):
+        words["model"] = []  # the embedding model came or went with it
+    reply_then, reply_now = then.get("reply") or {}, now.get("reply") or {}
+    for part, names in (("schema", ("schema",)), ("check", ("check", "repair"))):
+        if _is_same_reply(reply_then, reply_now, names):
+            words[part] = []  # only the other half of `reply` came or went
+    return words
+
+
+def _parameters_diff(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[str]]:
     texts: list[str] = []
-    own = (name for name in changed_parts(then, now) if name not in ("with", "reply"))
-    others = [
-        told
-        for name in own
-        for told in (
-            _tools_diff(then.get(name), now.get(name))
-            if name == "servers"
-            else [f"`{name}` changed"]
-        )
-    ]
-    given_then, given_now = then.get("with") or {}, now.get("with") or {}
-    for name in changed_parts(given_then, given_now):
+    others: list[str] = []
+    for name in changed_parts(then, now):
+        if name == "servers":
+            others += _tools_diff(then.get(name), now.get(name))
+        elif name not in ("with", "reply"):
+            others.append(f"`{name}` changed")
+    for name in changed_parts(_given(then), _given(now)):
         if name in TEXTS:
             texts.append("template changed" if name == "template" else "prompt changed")
         elif name not in NOT_IN_RESULT:
@@ -284,14 +299,11 @@ def _text_diff(then: Any, now: Any) -> dict[str, list[str]]:
     words = {"parameters": others}
     if texts:
         words["prompt"] = list(dict.fromkeys(texts))
-    if is_function_reference(uses := str(now.get("uses", ""))):
-        file = uses.rpartition(":")[0]
-        words["version"] = [f"code of {file}, or of what it imports, changed"]
-    reply_then, reply_now = then.get("reply"), now.get("reply")
-    for part, names in (("schema", ("schema",)), ("check", ("check", "repair"))):
-        if _is_same_reply(reply_then or {}, reply_now or {}, names):
-            words[part] = []  # only the other half of `reply` came or went
     return words
+
+
+def _given(written: Mapping[str, Any]) -> Mapping[str, Any]:
+    return written.get("with") or {}
 
 
 def _is_same_reply(then: Mapping[str, Any], now: Mapping[str, Any], names: Sequence[str]) -> bool:
@@ -321,27 +333,30 @@ def _spec_attributes(spec: Spec, block: str, var: str) -> frozenset[str] | None:
 
 def _spec_references(spec: Spec, block: str) -> Iterator[Reference]:
     """Yield the references within a block; texts that no longer compile are left out."""
-    for name, one in spec["blocks"].items():
-        yield from _expression_references(one.get("key"))
-        yield from _value_references(one.get("returns"), bare=True)
+    for name, written in spec["blocks"].items():
+        sources = [written.get("key")]
         if name != block:
-            yield from _expression_references(str(one.get("for_each", "")).partition(" in ")[2])
-            yield from _expression_references(one.get("where"))
-            yield from _expression_references(one.get("if"))
-    for one in spec["steps"].values():
-        yield from _value_references(one.get("with"))
-        yield from _expression_references(one.get("if"))
-        yield from _value_references(one.get("returns"), bare=True)
-        for check in (one.get("reply") or {}).get("check") or ():
-            try:
-                yield from Check.of(check).references
-            except ExpressionError:
-                continue
-        for source in ((one.get("reply") or {}).get("evidence") or {}).get("from") or ():
+            listed = str(written.get("for_each", "")).partition(" in ")[2]
+            sources += [listed, written.get("where"), written.get("if")]
+        for source in sources:
             yield from _expression_references(source)
-        yield from _expression_references(one.get("review"))
-        for written in _choices_in((one.get("reply") or {}).get("schema")):
-            yield from _expression_references(written.get("choose"))
+        yield from _value_references(written.get("returns"), bare=True)
+    for written in spec["steps"].values():
+        for name in ("if", "escalate", "review"):
+            yield from _expression_references(written.get(name))
+        yield from _value_references(written.get("with"))
+        yield from _value_references(written.get("returns"), bare=True)
+        yield from _reply_references(written.get("reply") or {})
+
+
+def _reply_references(reply: Mapping[str, Any]) -> Iterator[Reference]:
+    for check in reply.get("check") or ():
+        with suppress(ExpressionError):
+            yield from Check.of(check).references
+    for source in (reply.get("evidence") or {}).get("from") or ():
+        yield from _expression_references(source)
+    for choice in _choices_in(reply.get("schema")):
+        yield from _expression_references(choice.get("choose"))
 
 
 def _choices_in(schema: Any) -> Iterator[Mapping[str, Any]]:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, 
 from dataclasses import dataclass, replace
 from typing import Any
 
+from paddock.engine.request import ModelSpec
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Reference
@@ -31,13 +32,7 @@ from paddock.runner.bind.bound import (
     steps_of,
 )
 from paddock.runner.bind.inputs_and_parameters import Scope
-from paddock.runner.bind.label_lists import (
-    LABELS,
-    LabelLists,
-    Labels,
-    label_difference,
-    list_name,
-)
+from paddock.runner.bind.label_lists import LABELS, LabelLists, Labels, label_difference, list_name
 from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
@@ -60,6 +55,7 @@ from .block_items import (
 )
 from .block_work import BlockWork, ItemWork, OuterPipelines
 from .call_cache import ModelDigests
+from .decided_examples import EXAMPLES, examples_difference
 from .dependencies import EDITED_FILE, DependencyIndex, held_paths, held_text, is_loss
 from .fingerprints import (
     CONTENT,
@@ -77,8 +73,8 @@ from .fingerprints import (
     spec_parts,
     without_time,
 )
-from .review_questions import PendingReview, RunReviews
 from .run_options import RunOptions
+from .run_reviews import PendingReview, RunReviews
 from .stale_reasons import ItemVerdict, PastItem, SpecChanges, compare_specs, judge_item
 
 RETURNS = "(returns)"
@@ -129,6 +125,10 @@ class _Candidate:
     past: _PastItems
     item: Any
     lists: Mapping[str, LabelList]
+
+    def was_done_in(self, runs: Collection[str]) -> bool:
+        """Return whether it was done as it is now in one of these runs."""
+        return self.entry is not None and self.entry.hash == self.hash and self.entry.run in runs
 
 
 class Judge:
@@ -237,24 +237,15 @@ class Judge:
         await self.dependencies.look(
             map(entries.__getitem__, entries.keys() & keys), self.bound.roots
         )
-        job = frozenset() if outer else await self.job_runs()
-        if self._settled is not None and not outer:
-            await self._settled.read()
+        job: frozenset[str] = frozenset()
+        if not outer:
+            job = await self.job_runs()
+            if self._settled is not None:
+                await self._settled.read()
         await self.reviews.load()
-        items, held = self._judge_items(
-            _JudgedBlock(
-                block,
-                scope_id,
-                base,
-                entries,
-                job,
-                asked,
-                self.index.stored,
-                self._lists(block.body, scope),
-            ),
-            keys,
-            listed,
-        )
+        lists = self._lists(block.body, scope)
+        judged = _JudgedBlock(block, scope_id, base, entries, job, asked, self.index.stored, lists)
+        items, held = self._judge_items(judged, keys, listed)
         self.index.set_fresh(scope_id, (w.key for w in items if not w.verdict.is_work))
         left_out = frozenset(raw_item_keys(block, scope, left)).difference(keys)
         work = BlockWork(
@@ -268,27 +259,28 @@ class Judge:
         )
         if self.options.leaves_out_items:
             return work
-        there = [entry for entry in entries.values() if entry.gone is None or entry.gone in job]
-        present = left_out.union(keys)
+        return await self._with_absent(work, scope, entries.values(), job)
+
+    async def _with_absent(
+        self, work: BlockWork, scope: Scope, entries: Collection[Entry], job: Collection[str]
+    ) -> BlockWork:
+        """Add which items were left out, deleted or renamed, and why the list lacks them."""
+        there = [entry for entry in entries if entry.gone is None or entry.gone in job]
+        work = replace(work, dropped=tuple(one for one in there if one.key in work.left_out))
+        present = work.left_out.union(work.unsettled, (item.key for item in work.items))
         absent = [entry for entry in there if entry.key not in present]
         missing = await asyncio.to_thread(
-            self.sources.missing, block, scope, scope_id, len(there), absent
+            self.sources.missing, work.block, scope, work.scope, len(there), absent
         )
-        absences: Mapping[str, str] = {}
-        if missing.deleted:
-            past = _PastItems(self.ledger, scope_id, block)
-            items = await self.ledger.ask(
-                self._with_renames, scope_id, items, missing.deleted, past
-            )
-            missing = self._asked_about(missing, items, entries.values())
-            absences = await self.ledger.ask(self._absences, scope_id, items, missing.deleted, past)
-        return replace(
-            work,
-            items=tuple(items),
-            missing=missing,
-            absences=absences,
-            dropped=tuple(one for one in there if one.key in left_out),
+        if not missing.deleted:
+            return replace(work, missing=missing)
+        past = _PastItems(self.ledger, work.scope, work.block)
+        items = await self.ledger.ask(
+            self._with_renames, work.scope, work.items, missing.deleted, past
         )
+        missing = self._asked_about(missing, items, entries)
+        absences = await self.ledger.ask(self._absences, work.scope, items, missing.deleted, past)
+        return replace(work, items=tuple(items), missing=missing, absences=absences)
 
     def _asked(
         self, block: BoundBlock, scope: Scope, keys: Sequence[str], listed: Sequence[Any]
@@ -329,25 +321,27 @@ class Judge:
             parts = block.parts_of(item, place)
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
             entry = block.entries.get(key)
-            is_shared = entry is not None and entry.hash == hash_ and entry.run in block.job_runs
+            candidate = _Candidate(block.scope, entry, hash_, parts, past, item, block.lists)
+            is_shared = candidate.was_done_in(block.job_runs)
             is_asked = block.asked is None or key in block.asked
             if is_shared:
                 verdict = ItemVerdict("fresh")
             else:
                 is_taken = overwrites or (self.options.takes_over and is_asked)
                 verdict = self._verdict(
-                    _Candidate(block.scope, entry, hash_, parts, past, item, block.lists),
-                    None if is_taken else held,
-                    is_forced=is_forced and is_asked,
+                    candidate, None if is_taken else held, is_forced=is_forced and is_asked
                 )
-            if self._settled is not None and verdict.is_work and self._settled.is_left(item):
+            if verdict.is_work and self._is_unsettled(item):
                 continue  # the watch passes it on once it has settled
-            if not is_asked and verdict.is_work:
+            if verdict.is_work and not is_asked:
                 verdict = self._left_out()
             items.append(
                 ItemWork(len(items), key, item, verdict, hash_, parts, entry, place, is_shared)
             )
         return items, held
+
+    def _is_unsettled(self, item: Any) -> bool:
+        return self._settled is not None and self._settled.is_left(item)
 
     def _asked_about(
         self, missing: MissingSources, items: Iterable[ItemWork], entries: Iterable[Entry]
@@ -363,7 +357,7 @@ class Judge:
         return replace(missing, deleted=deleted, doubts=(*missing.doubts, doubt))
 
     def _with_renames(
-        self, scope: str, items: list[ItemWork], deleted: Sequence[Entry], past: _PastItems
+        self, scope: str, items: Sequence[ItemWork], deleted: Sequence[Entry], past: _PastItems
     ) -> list[ItemWork]:
         """Set which deleted item a new one was renamed from."""
         new = {i.key: i.item for i in items if i.verdict.state == "new" and is_file_value(i.item)}
@@ -407,21 +401,12 @@ class Judge:
         await self.reviews.load()
         text = canonical_json(parts)
         hash_ = item_hash(parts)
-        is_shared = entry is not None and entry.hash == hash_ and entry.run in job
+        past, lists = _PastItems(self.ledger, scope_id, step), self._lists([step], scope)
+        candidate = _Candidate(scope_id, entry, hash_, text, past, None, lists)
+        is_shared = candidate.was_done_in(job)
         is_forced = step.id in self.options.force and not is_shared
-        verdict = self._verdict(
-            _Candidate(
-                scope_id,
-                entry,
-                hash_,
-                text,
-                _PastItems(self.ledger, scope_id, step),
-                None,
-                self._lists([step], scope),
-            ),
-            None if self.options.takes_over else [],
-            is_forced=is_forced,
-        )
+        held = None if self.options.takes_over else list[str]()
+        verdict = self._verdict(candidate, held, is_forced=is_forced)
         if entry is not None and not verdict.is_work and entry.state == "quarantined":
             verdict = ItemVerdict("stale", f"it failed before: {entry.error}")
         item = ItemWork(0, step.id, None, verdict, hash_, text, entry, is_shared=is_shared)
@@ -468,22 +453,8 @@ class Judge:
         if pending is not None or verdict.state == "waiting":
             return self._of_review(candidate, entry, pending)
         if verdict.state == "quarantined":
-            relabelled = self._of_lists(candidate, entry)
-            if relabelled is not None:
-                return ItemVerdict("stale", relabelled)
-            return self._of_failed(entry, verdict, is_taken=held is None)
-        if verdict.state != "fresh":
-            return verdict
-        edited: list[str] = []
-        difference = self._difference(candidate, entry, edited)
-        if difference is None and edited and held is None:
-            difference = f"{EDITED_FILE}{edited[0]}"
-        if difference is not None:
-            return ItemVerdict("stale", difference)
-        if edited and held is not None:
-            held += edited
-            return ItemVerdict("held", held_text(edited))
-        return verdict
+            return self._of_failed(candidate, entry, verdict, is_taken=held is None)
+        return self._of_done(candidate, entry, held) if verdict.state == "fresh" else verdict
 
     def _verdict_by_hash(self, candidate: _Candidate) -> ItemVerdict:
         """Compare an item with its entry alone."""
@@ -499,7 +470,8 @@ class Judge:
         difference = self.dependencies.difference(candidate.scope, entry, edited)
         if difference is not None and not is_loss(difference):
             return difference
-        return self._of_lists(candidate, entry) or difference
+        examples = examples_difference(entry.marks(EXAMPLES), self.reviews.decisions)
+        return self._of_lists(candidate, entry) or examples or difference
 
     def _of_lists(self, candidate: _Candidate, entry: Entry) -> str | None:
         """Return why an item must be labelled again: a list that it was chosen from changed."""
@@ -521,9 +493,24 @@ class Judge:
         was: State = next((state for state in WORK_STATES if state == entry.was), "stale")
         return ItemVerdict(was, why, is_decided=True)
 
-    def _of_failed(self, entry: Entry, verdict: ItemVerdict, *, is_taken: bool) -> ItemVerdict:
-        """Judge a failed item: an edited output that blocked it may be gone."""
-        reason = self.dependencies.released(entry)
+    def _of_done(self, candidate: _Candidate, entry: Entry, held: list[str] | None) -> ItemVerdict:
+        """Judge an item that is as it was, by its dependencies and outputs."""
+        edited: list[str] = []
+        difference = self._difference(candidate, entry, edited)
+        if difference is None and edited and held is None:
+            difference = f"{EDITED_FILE}{edited[0]}"
+        if difference is not None:
+            return ItemVerdict("stale", difference)
+        if edited and held is not None:
+            held += edited
+            return ItemVerdict("held", held_text(edited))
+        return ItemVerdict("fresh")
+
+    def _of_failed(
+        self, candidate: _Candidate, entry: Entry, verdict: ItemVerdict, *, is_taken: bool
+    ) -> ItemVerdict:
+        """Judge a failed item: its labels may be others, an edited output may be gone."""
+        reason = self._of_lists(candidate, entry) or self.dependencies.released(entry)
         if reason is None and is_taken:
             paths = held_paths(entry.marks())
             reason = f"{EDITED_FILE}{paths[0]}" if paths else None
@@ -567,22 +554,27 @@ class Judge:
             parts.update(await self._inner_parts(step.id, step.inner))
         if step.model is not None:
             digest = await self._digests.of(step.model)
-            n_ctx = step.model.n_ctx_tokens
-            is_apart = n_ctx is not None and step.uses in _MEASURING_STEPS
-            options: list[Any] = [
-                step.model.role,
-                None if is_apart else n_ctx,
-                dict(step.model.params),
-                *([] if step.model.keeps_reasoning else ["drop"]),
-            ]
             besides = [await self._digests.of(spec) for spec in step.besides]
             parts[f"{step.id}.model"] = part_digest([digest, *besides] if besides else digest)
             written = parts[f"{step.id}.parameters"]
+            options, context = await self._options(step, step.model)
             parts[f"{step.id}.parameters"] = part_digest([written, options])
-            if n_ctx is not None and is_apart:
-                default = await self._digests.default_context(step.model)
-                parts[f"{step.id}{CONTEXT}"] = context_part(n_ctx, default)
+            parts |= {f"{step.id}{CONTEXT}": one for one in context}
+        if step.escalate is not None:
+            place, to = f"{step.id}.escalate", step.escalate.to
+            options, context = await self._options(step, to)
+            parts[f"{place}.model"] = await self._digests.of(to)
+            parts[f"{place}.parameters"] = part_digest(options)
+            parts |= {f"{place}{CONTEXT}": one for one in context}
         return parts
+
+    async def _options(self, step: BoundStep, model: ModelSpec) -> tuple[object, list[str]]:
+        """Return what of a model's options decides results, and its context where that may not."""
+        n_ctx = model.n_ctx_tokens
+        if n_ctx is None or step.uses not in _MEASURING_STEPS:
+            return _model_options(model, n_ctx), []
+        default = await self._digests.default_context(model)
+        return _model_options(model, None), [context_part(n_ctx, default)]
 
     async def _inner_parts(self, place: str, inner: BoundPlan) -> dict[str, str]:
         """Return the hash parts of a sub-pipeline, without its inputs."""
@@ -627,6 +619,12 @@ def values_digest(item: ItemWork) -> str:
     parts: Mapping[str, str] = json.loads(item.parts)
     read = {name: parts[name] for name in parts if name.startswith(("steps.", "inputs."))}
     return part_digest(read)
+
+
+def _model_options(model: ModelSpec, n_ctx_tokens: int | None) -> list[Any]:
+    """Return what of a model decides its answers, besides its file."""
+    drops = [] if model.keeps_reasoning else ["drop"]
+    return [model.role, n_ctx_tokens, dict(model.params), *drops]
 
 
 class _PastItems:

@@ -9,7 +9,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -25,7 +24,7 @@ from paddock.engine.system.light_http import (
     UnixClient,
     ask_unix,
 )
-from paddock.engine.system.processes import spawn_detached
+from paddock.engine.system.processes import python_command, spawn_detached
 from paddock.engine.system.tasks import end
 from paddock.engine.system.units import duration
 from paddock.runner.settings import Settings
@@ -209,7 +208,7 @@ async def _spawn_and_wait(
     """Start the daemon's process and wait until its socket is open."""
     stderr_file = paths.folder / f"{paths.name}.err"
     text = daemon_files.encode_start_options(daemon_files.StartOptions(settings, wants_prefect))
-    command = (sys.executable, "-m", "paddock.runner.daemon.background", text)
+    command = python_command("-m", "paddock.runner.daemon.background", text)
     pid = await asyncio.to_thread(spawn_detached, command, stderr_file)
     while time.monotonic() < deadline:
         daemon = daemon_files.daemon_at(paths)

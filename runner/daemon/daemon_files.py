@@ -198,7 +198,6 @@ class StartOptions:
 
 
 def encode_start_options(order: StartOptions) -> str:
-    """Return the options as JSON."""
     settings = order.settings
     value = {
         "state_dir": settings.state_dir,
@@ -219,8 +218,7 @@ def decode_start_options(text: str) -> StartOptions:
         pool=TypeAdapter(PoolSettings).validate_python(value["pool"]),
         state_dir=Path(value["state_dir"]),
         unattended=UnattendedSettings(
-            service_idle_s=float(value["idle_s"]),
-            keep_tracking_s=float(value["keep_tracking_s"]),
+            service_idle_s=float(value["idle_s"]), keep_tracking_s=float(value["keep_tracking_s"])
         ),
     )
     return StartOptions(settings, bool(value["wants_prefect"]))

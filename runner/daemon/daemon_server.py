@@ -25,9 +25,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from paddock.engine.api.api_keys import STATE_PATH
 from paddock.engine.api.pool_server import pool_routes
 from paddock.engine.api.streaming import stream_response
 from paddock.engine.backends import rpc
+from paddock.engine.backends.background_tuning import BackgroundTuner
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.system import files
 from paddock.engine.system.distribution import own_version
@@ -290,7 +292,7 @@ class _RequestCounter:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        app = self._api if path.startswith(API) else self._own
+        app = self._api if path.startswith((API, STATE_PATH)) else self._own
         only_looks = path.endswith(("/stats", "/api/ps"))
         if only_looks or not path.startswith((rpc.PREFIX, API)):
             return await app(scope, receive, send)
@@ -308,18 +310,14 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def serve_or_join(
-    settings: Settings,
-    *,
-    kind: DaemonKind = "up",
-    pool: LocalPool | None = None,
-    wants_prefect: bool = True,
+    settings: Settings, *, kind: DaemonKind = "up", wants_prefect: bool = True
 ) -> AsyncIterator[DaemonInfo]:
     """Yield the local daemon, served by this process or by another one.
 
     Raises:
         DaemonError: its folder or socket cannot be used.
     """
-    seat = _ServeOrJoin(settings, kind, pool, wants_prefect)
+    seat = _ServeOrJoin(settings, kind, wants_prefect)
     task = asyncio.create_task(seat.keep())
     try:
         yield await seat.ready(task)
@@ -352,12 +350,9 @@ async def _keep_offering(settings: Settings, pool: LocalPool) -> None:
 class _ServeOrJoin:
     """Hold the daemon, or use another process's until that one ends."""
 
-    def __init__(
-        self, settings: Settings, kind: DaemonKind, pool: LocalPool | None, wants_prefect: bool
-    ) -> None:
+    def __init__(self, settings: Settings, kind: DaemonKind, wants_prefect: bool) -> None:
         self._settings = settings
         self._kind = kind
-        self._pool = pool
         self._wants_prefect = wants_prefect
         self._paths = make_daemon_folders(paths_of(settings))
         self._ready: asyncio.Future[DaemonInfo] = asyncio.get_running_loop().create_future()
@@ -376,11 +371,7 @@ class _ServeOrJoin:
         while True:
             try:
                 async with hold_daemon(
-                    self._settings,
-                    self._paths,
-                    kind=self._kind,
-                    pool=self._pool,
-                    wants_prefect=self._wants_prefect,
+                    self._settings, self._paths, kind=self._kind, wants_prefect=self._wants_prefect
                 ) as state:
                     self._tell(state.daemon)
                     await asyncio.Event().wait()
@@ -428,6 +419,7 @@ async def hold_daemon(
         url = prefect.want() if wants_prefect else ""
         if pool is None:
             pool = await stack.enter_async_context(LocalPool(settings.pool))
+            await stack.enter_async_context(BackgroundTuner(pool))
         if kind == "background":
             stats = pool.stats
             prefect.defer_while(lambda: any(one.state == "loading" for one in stats().resident))
@@ -466,7 +458,7 @@ async def _serve_socket(paths: DaemonPaths, state: DaemonState) -> AsyncIterator
         uvicorn.Config(
             make_daemon_app(state), lifespan="off", log_config=None, access_log=False, ws="none",
             server_header=False, timeout_graceful_shutdown=STOP_S, backlog=BACKLOG,
-            timeout_keep_alive=60,
+            timeout_keep_alive=60
         )
     )  # fmt: skip
     serving = asyncio.create_task(server.serve(sockets=[door]))

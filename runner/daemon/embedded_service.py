@@ -23,7 +23,6 @@ from paddock.engine.api.request_log import RequestLogEvents
 from paddock.engine.api.server import HttpServer, make_server
 from paddock.engine.api.service import Service
 from paddock.engine.backends.local import LocalPool
-from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_store import ModelStore
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.system.distribution import own_version
@@ -36,12 +35,11 @@ _MOST_LETTERS = 60
 @asynccontextmanager
 async def hosted_service(settings: Settings, *, is_owners: bool = False) -> AsyncIterator[Service]:
     """Open the pool and yield the handlers' state; `is_owners`: only this user can reach it."""
-    finder = ModelFinder(settings.pool.models_dir, settings.pool.cache_dir)
-    async with LocalPool(settings.pool, models=finder, events=RequestLogEvents()) as pool:
+    async with LocalPool(settings.pool, events=RequestLogEvents()) as pool:
         yield Service(
             pool,
             ModelStore(settings.pool.models_dir),
-            finder,
+            pool.models,
             settings.service,
             own_version(),
             extra_routes=pool_routes(pool, names_only=True),

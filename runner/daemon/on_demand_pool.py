@@ -7,14 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from paddock.engine.memory.pool_stats import PoolStats
-from paddock.engine.request import (
-    ChatRequest,
-    ForwardingPool,
-    ModelFacts,
-    ModelSpec,
-    Pool,
-    Stream,
-)
+from paddock.engine.request import ChatRequest, ForwardingPool, ModelFacts, ModelSpec, Pool, Stream
 from paddock.runner.core.model_pools import LookupPool, local_pool
 from paddock.runner.settings import Settings
 

@@ -43,15 +43,6 @@ def own_auth_string(state_dir: Path) -> str:
     return stored_secret(password_file(state_dir), prefix=f"{USER}:")
 
 
-def own_headers(state_dir: Path) -> dict[str, str]:
-    """Return the HTTP headers that our own server needs.
-
-    Raises:
-        OSError: the password file cannot be read or written.
-    """
-    return basic_auth_headers(own_auth_string(state_dir))
-
-
 def basic_auth_headers(auth_string: str) -> dict[str, str]:
     """Return the header of HTTP basic authentication."""
     return {"Authorization": f"Basic {base64.b64encode(auth_string.encode()).decode()}"}

@@ -10,9 +10,12 @@ import asyncio
 import ssl
 import uuid
 from collections.abc import AsyncGenerator, Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paddock.engine.system import http
+from paddock.engine.system.retry import Backoff
 
 from .prefect_auth import CLIENT_VARIABLE, basic_auth_headers
 
@@ -20,7 +23,60 @@ if TYPE_CHECKING:
     import httpx
 
 CUSTOM_HEADERS = "PREFECT_CLIENT_CUSTOM_HEADERS"
-FORBIDDEN = 403
+FORBIDDEN, NOT_FOUND, TOO_MANY = 403, 404, 429
+TRIES = 4
+BACKOFF = Backoff(0.5, 4.0)  # the server's database may be locked for a moment
+
+
+class PrefectRefusal(Exception):
+    """Prefect's server answers with an error."""
+
+    def __init__(self, answer: httpx.Response) -> None:
+        self.status = answer.status_code
+        self.is_busy = self.status >= 500 or self.status == TOO_MANY
+        self.is_general = self.is_busy or self.status in (401, FORBIDDEN)
+        """It is not about this request alone."""
+        to = f", a redirect to {answer.headers.get('location')}" if answer.is_redirect else ""
+        super().__init__(f"{answer.url.path}: status {self.status}{to}: {answer.text[:300]}")
+
+
+PREFECT_ERRORS = (http.HttpFailure, PrefectRefusal)
+
+
+def is_passing(error: Exception) -> bool:
+    """Return whether Prefect's server is away or busy, rather than refusing."""
+    return isinstance(error, http.HttpFailure) or (
+        isinstance(error, PrefectRefusal) and error.is_busy
+    )
+
+
+async def ask(api: httpx.AsyncClient, method: str, path: str, body: Any = None) -> Any:
+    """Return the JSON that Prefect's API answers.
+
+    Raises:
+        HttpFailure: it does not answer.
+        PrefectRefusal: it answers with an error.
+    """
+    with http.http_failures("Prefect's server"):
+        answer = await api.request(method, path, json=body)
+    if not answer.is_success:
+        raise PrefectRefusal(answer)
+    return answer.json() if answer.content else None
+
+
+async def ask_again(
+    api: httpx.AsyncClient, method: str, path: str, body: Any = None, *, n_busy: int = TRIES
+) -> Any:
+    """Return what `ask` does; try again what may pass, a busy server `n_busy` times in all."""
+    for n_tried in range(1, n_busy):
+        try:
+            return await ask(api, method, path, body)
+        except PREFECT_ERRORS as error:
+            is_away = isinstance(error, http.HttpFailure)
+            if not is_passing(error) or (is_away and n_tried >= TRIES):
+                raise
+        await asyncio.sleep(BACKOFF.pause_s(n_tried))
+    return await ask(api, method, path, body)
 
 
 def client_options(url: str, environ: Mapping[str, str]) -> dict[str, Any]:
@@ -62,7 +118,13 @@ def _verify(environ: Mapping[str, str]) -> ssl.SSLContext | bool:
     if unverified in ("1", "true", "yes", "on", "t", "y"):
         return False
     file = environ.get("PREFECT_API_SSL_CERT_FILE", "").strip()
-    return ssl.create_default_context(cafile=file) if file else True
+    return _trusting(file, Path(file).stat().st_mtime_ns) if file else True
+
+
+@lru_cache(maxsize=1)
+def _trusting(file: str, _mtime_ns: int) -> ssl.SSLContext:
+    """Read the usual file once: it takes 20 ms, and Prefect's settings name it for each run."""
+    return ssl.create_default_context(cafile=file)
 
 
 class CsrfTokens:

@@ -11,13 +11,12 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paddock.engine.system import http
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import (
     StopRequested,
@@ -36,10 +35,12 @@ from paddock.runner.progress.prefect_view import (
     crashed_end,
     dated,
     prefect_name,
+    stop_of_parents,
     wish_of_state,
 )
 
 from . import run_session
+from .prefect_client import PREFECT_ERRORS, PrefectRefusal, ask, is_passing
 
 if TYPE_CHECKING:
     import httpx
@@ -48,6 +49,7 @@ GIVE_UP_S = 900.0
 """Time after the end of a run; then the next daemon tries again."""
 BACKOFF = Backoff(1.0, 15.0, factor=2.5)  # a server that has just started may refuse connections
 MOST_REFUSED = 4
+MOST_AWAY = 3  # so often in a row, while a command waits for it: 3.5 s
 CLOSE_S = 2.0
 REQUESTS_AT_ONCE = 4  # 80 a second where one takes 50 ms
 FEW_TASKS = 32
@@ -55,7 +57,6 @@ FEW_TASKS = 32
 TASKS_AFTER_END_S = 120.0
 """How long tasks are still sent after a run's end, by a daemon, which outlives it."""
 STATE_POLL_S = 2.0
-NOT_FOUND = 404
 _ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 _RUNNING = {"type": "RUNNING", "name": "Running"}
 
@@ -104,7 +105,20 @@ class PrefectMirrors:
     def stop_of(self, update: dict[str, Any]) -> str:
         """Return why a run must stop, as a person wants in Prefect; empty: it need not."""
         mirror = self._runs.get(str(update["id"]))
-        return mirror.stop if mirror is not None else ""
+        return mirror.wish.stop if mirror is not None else ""
+
+    async def stop_while_waiting(self, place: Mapping[str, Any]) -> str:
+        """Wait until a run that waits to begin must stop, as `stop_of`; return why.
+
+        `place`: its flow run, and whether that is resumable.
+        """
+        wish = _Wish(is_resumable=place["is_resumable"])
+        while not wish.stop:
+            await asyncio.sleep(STATE_POLL_S)
+            with suppress(*PREFECT_ERRORS, OSError, KeyError, TypeError, ValueError):
+                async with self._open_client() as client:
+                    await wish.look(_PrefectRest(client, self._room), place["flow_run"])
+        return wish.stop
 
     def take_kept(self) -> None:
         """Take the backlog: runs of earlier daemons, and runs that had none."""
@@ -141,7 +155,7 @@ class PrefectMirrors:
 
     async def _show(self, mirror: _RunMirror) -> None:
         """Update Prefect until the run's end is shown; retry when the server goes away."""
-        n_refused, pauses = 0, Pauses(BACKOFF)
+        pauses = Pauses(BACKOFF)
         while not mirror.is_over:
             try:
                 async with self._open_client() as client:
@@ -150,18 +164,14 @@ class PrefectMirrors:
                         await mirror.changed.wait()
                         mirror.changed.clear()
                         await mirror.show(api)
-                        n_refused, self._trouble, self._is_reached = 0, mirror.missing_words, True
+                        self._trouble, self._is_reached = mirror.missing_words, True
+                        mirror.n_refused = 0
                         pauses.succeeded()
-            except (http.HttpFailure, _Refused, OSError, KeyError, TypeError, ValueError) as error:
+            except (*PREFECT_ERRORS, OSError, KeyError, TypeError, ValueError) as error:
                 self._trouble, self._is_reached = str(error) or type(error).__name__, False
-                n_refused += not _is_transient(error)
-                # After the end of the run a process of its own does not ask for the same again.
-                n_most = 0 if self._state_dir is None and mirror.end is not None else MOST_REFUSED
-                is_refused = n_refused > n_most and not _is_transient(error)
-                if is_refused or mirror.is_given_up:
+                if self._gives_up(mirror, error):
                     if self._state_dir is not None:  # else the run's report says so
                         log.warning("Prefect does not show run %s: %s", mirror.head["run"], error)
-                    mirror.is_over = is_refused
                     break
                 mirror.changed.set()
                 await _pause(pauses, mirror)
@@ -170,6 +180,17 @@ class PrefectMirrors:
         self._runs.pop(mirror.id, None)
         if mirror.is_over and self._state_dir is not None:
             run_session.forget_run(self._state_dir, mirror.id)
+
+    def _gives_up(self, mirror: _RunMirror, error: Exception) -> bool:
+        """Return whether an update that failed is the last; a refused run is over."""
+        # After the end of the run a process of its own does not ask for the same again.
+        has_waiter = self._state_dir is None and mirror.end is not None
+        mirror.n_refused += not is_passing(error)
+        mirror.n_away += has_waiter
+        most_refused = 0 if has_waiter else MOST_REFUSED
+        is_refused = mirror.n_refused > most_refused and not is_passing(error)
+        mirror.is_over |= is_refused
+        return is_refused or mirror.n_away == MOST_AWAY or mirror.is_given_up
 
 
 async def _pause(pauses: Pauses, mirror: _RunMirror) -> None:
@@ -180,18 +201,6 @@ async def _pause(pauses: Pauses, mirror: _RunMirror) -> None:
         pauses.succeeded()
 
 
-class _Refused(Exception):
-    """Prefect's server answers with an error."""
-
-    def __init__(self, answer: httpx.Response) -> None:
-        status = answer.status_code
-        self.is_busy = status >= 500 or status == 429
-        self.is_general = self.is_busy or status in (401, 403)
-        """It is not about this request alone."""
-        to = f", a redirect to {answer.headers.get('location')}" if answer.is_redirect else ""
-        super().__init__(f"{answer.url.path}: status {status}{to}: {answer.text[:300]}")
-
-
 class _PrefectRest:
     """The part of Prefect's REST API that a run needs."""
 
@@ -200,26 +209,51 @@ class _PrefectRest:
         self._room = room
 
     async def post(self, path: str, body: dict[str, Any], method: str = "POST") -> Any:
-        with http.http_failures("Prefect's server"):
-            async with self._room:
-                answer = await self._client.request(method, path, json=body)
-        if not answer.is_success:
-            raise _Refused(answer)
-        return answer.json() if answer.content else None
-
-    async def get(self, path: str) -> Any:
-        """Return an object; None when it was deleted."""
-        with http.http_failures("Prefect's server"):
-            async with self._room:
-                answer = await self._client.get(path)
-        if answer.status_code == NOT_FOUND:
-            return None
-        if not answer.is_success:
-            raise _Refused(answer)
-        return answer.json()
+        async with self._room:
+            return await ask(self._client, method, path, body)
 
     async def set_state(self, path: str, state: dict[str, Any]) -> None:
         await self.post(f"{path}/set_state", {"state": state, "force": True})
+
+
+@dataclass(eq=False)
+class _Wish:
+    """What a person wants with a run that goes on, by the state of its flow run."""
+
+    is_resumable: bool
+    stop: str = ""
+    """Why it must stop; empty: it need not."""
+    _looked_at: float = 0.0
+    _ids: list[str] = field(default_factory=list)
+    """The flow run and its parents, once they were looked at."""
+
+    async def look(self, api: _PrefectRest, flow_run: str) -> None:
+        """Read the state, unless that was just done; a run may not be resumable."""
+        if self.stop or time.monotonic() - self._looked_at < STATE_POLL_S:
+            return
+        self._looked_at = time.monotonic()
+        states = await self._family(api, flow_run)
+        state = states.pop(flow_run, {"type": "DELETED", "name": "deleted"})
+        wish = wish_of_state(state["type"], state["name"]) if state else None
+        if wish is not None and wish[0] == "suspend" and not self.is_resumable:
+            await api.set_state(f"flow_runs/{flow_run}", {**_RUNNING, "message": SUSPEND_REFUSED})
+        elif wish is not None:
+            self.stop = wish[1]
+        else:
+            self.stop = stop_of_parents(state["type"] for state in states.values() if state)
+
+    async def _family(self, api: _PrefectRest, flow_run: str) -> dict[str, Any]:
+        """Return the states of the flow run and of its parents, by id, in one request.
+
+        The first time it takes one request for each, to find them.
+        """
+        is_known, ids = bool(self._ids), self._ids or [flow_run]
+        found = batch = await api.post("flow_runs/filter", {"flow_runs": {"id": {"any_": ids}}})
+        while not is_known and batch and (task := batch[0]["parent_task_run_id"]):
+            batch = await api.post("flow_runs/filter", {"task_runs": {"id": {"any_": [task]}}})
+            found = [*found, *batch]
+        self._ids = [run["id"] for run in found]
+        return {run["id"]: run["state"] for run in found}
 
 
 @dataclass(eq=False)
@@ -241,10 +275,11 @@ class _RunMirror:
     """Prefect shows the end."""
     missing_words: str = ""
     """How many tasks were left out at its end."""
-    stop: str = ""
-    """Why a person wants it to stop, by its state in Prefect."""
+    n_refused: int = 0
+    """Updates that Prefect has refused since the last that it took."""
+    n_away: int = 0
+    """Updates that failed while a process waited for the end to be shown."""
     _ended_at: float = 0.0
-    _looked_at: float = 0.0
     _flow_run: str = ""
     _task_runs: dict[str, str] = field(default_factory=dict)
     _shown: dict[str, list[str]] = field(default_factory=dict)
@@ -259,6 +294,9 @@ class _RunMirror:
     def is_given_up(self) -> bool:
         """Whether Prefect has refused the end for so long that another daemon must try."""
         return self.end is not None and time.monotonic() - self._ended_at > GIVE_UP_S
+
+    def __post_init__(self) -> None:
+        self.wish = _Wish(is_resumable=bool(self.head.get("is_resumable")))
 
     def take(self, update: dict[str, Any]) -> bool:
         """Take an update; return whether it is the first with the run's end."""
@@ -278,7 +316,7 @@ class _RunMirror:
 
         Raises:
             HttpFailure: its server does not answer.
-            _Refused: it answers with an error.
+            PrefectRefusal: it answers with an error.
         """
         end = self.end
         if not self._flow_run and await self._begin(api):
@@ -294,22 +332,7 @@ class _RunMirror:
             if n_missing:
                 self.missing_words = f"{n_missing:,} of its {len(self.tasks):,} tasks are missing"
         else:
-            await self._look(api)
-
-    async def _look(self, api: _PrefectRest) -> None:
-        """See what a person wants by the run's state; it cannot be suspended and resumed here."""
-        if self.stop or time.monotonic() - self._looked_at < STATE_POLL_S:
-            return
-        self._looked_at = time.monotonic()
-        found = await api.get(f"flow_runs/{self._flow_run}")
-        state = found.get("state") if found is not None else {"type": "DELETED", "name": "deleted"}
-        wish = wish_of_state(state["type"], state["name"]) if state else None
-        if wish is not None and wish[0] == "suspend" and not self.head.get("is_resumable"):
-            await api.set_state(
-                f"flow_runs/{self._flow_run}", {**_RUNNING, "message": SUSPEND_REFUSED}
-            )
-        elif wish is not None:
-            self.stop = wish[1]
+            await self.wish.look(api, self._flow_run)
 
     async def _begin(self, api: _PrefectRest) -> bool:
         """Find or make the flow run; return whether Prefect already shows its end."""
@@ -323,9 +346,9 @@ class _RunMirror:
         # A daemon that ended in the middle may have made it.
         made = await api.post("flow_runs/", {**about, "idempotency_key": self.id})
         state = (made.get("state") or {}).get("type")
-        self._is_late = state not in ("RUNNING", *_ENDED) and time.time() - head["began"] > LATE_S
         if state != "RUNNING" and state not in _ENDED:
-            await api.set_state(f"flow_runs/{made['id']}", _RUNNING)
+            await api.set_state(f"flow_runs/{made['id']}", _RUNNING)  # Prefect's start is its time
+            self._is_late = time.time() - head["began"] > LATE_S
         if state == "RUNNING":
             self._artefact = await self._artefact_of(api, made["id"])
         self._flow_run = made["id"]
@@ -360,7 +383,7 @@ class _RunMirror:
                 return
             try:
                 await self._show_task(api, number, states[number])
-            except _Refused as error:
+            except PrefectRefusal as error:
                 self._is_contended |= error.is_busy
                 if error.is_general:
                     raise
@@ -377,6 +400,9 @@ class _RunMirror:
 
     async def _show_task(self, api: _PrefectRest, number: str, task: list[str]) -> None:
         name, type_, state, message = task
+        is_over = type_ != "RUNNING"
+        now = {"type": type_, "name": state, "message": message} if is_over else _RUNNING
+        shown = "RUNNING"
         if number not in self._task_runs:
             about = {
                 "name": name,
@@ -384,12 +410,12 @@ class _RunMirror:
                 "dynamic_key": f"{self.head['run']}-{number}",
             }
             made = await api.post(
-                "task_runs/", {**about, "flow_run_id": self._flow_run, "state": _RUNNING}
+                "task_runs/", {**about, "flow_run_id": self._flow_run, "state": now}
             )
             self._task_runs[number] = made["id"]
-        if type_ != "RUNNING":
-            ended = {"type": type_, "name": state, "message": message}
-            await api.set_state(f"task_runs/{self._task_runs[number]}", ended)
+            shown = made["state"]["type"]  # an earlier daemon may have made it
+        if type_ != shown:
+            await api.set_state(f"task_runs/{self._task_runs[number]}", now)
 
     async def _show_progress(self, api: _PrefectRest) -> None:
         percent = self.percent
@@ -413,8 +439,3 @@ class _RunMirror:
         if self._is_late or time.time() - end["ended"] > LATE_S:
             state = dated(state, self.head["began"], end["ended"])
         await api.set_state(f"flow_runs/{self._flow_run}", asdict(state))
-
-
-def _is_transient(error: Exception) -> bool:
-    """Return whether Prefect's server is away or busy, rather than refusing."""
-    return isinstance(error, http.HttpFailure) or (isinstance(error, _Refused) and error.is_busy)

@@ -7,6 +7,7 @@ no other user can listen at its port. Its standard input stays open as long as t
 
 from __future__ import annotations
 
+import gc
 import hmac
 import json
 import os
@@ -38,6 +39,7 @@ def main() -> None:
     """Serve until the parent is gone or a signal ends it."""
     door = socket.socket(fileno=int(sys.argv[1]))
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    gc.disable()  # looking through what is imported took a fifth of a start
     from prefect.server.api import background_workers, server
 
     jobs: Any = background_workers
@@ -52,6 +54,8 @@ def main() -> None:
         timeout_graceful_shutdown=3,
         server_header=False,
     )
+    gc.freeze()
+    gc.enable()
     _Server(config).run(sockets=[door])
 
 

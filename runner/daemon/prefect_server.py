@@ -12,12 +12,12 @@ import asyncio
 import logging
 import os
 import socket
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,19 +25,24 @@ import psutil
 
 from paddock.engine.system import files, hosts, http
 from paddock.engine.system.files import LockTaken, lock_now
-from paddock.engine.system.processes import end_group, start_in_session, without_keys
+from paddock.engine.system.processes import (
+    end_group,
+    python_command,
+    start_in_session,
+    without_keys,
+)
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import end, wait_for_event
 
 from .prefect_auth import CLIENT_VARIABLE, SERVER_VARIABLE, own_auth_string
-from .prefect_client import client_options
+from .prefect_client import NOT_FOUND, PREFECT_ERRORS, PrefectRefusal, ask_again, client_options
 
 if TYPE_CHECKING:
     import httpx
 
 HOST = "127.0.0.1"
 BACKLOG = 2048
-COMMAND = (sys.executable, "-m", "paddock.runner.daemon.prefect_process")
+COMMAND = python_command("-m", "paddock.runner.daemon.prefect_process")
 START_S = 120.0  # a new database takes 12 s, on a busy machine
 LOOK_S, STEADY_LOOK_S = 2.0, 15.0  # each look costs both processes some milliseconds
 ANSWER_S = 10.0
@@ -159,8 +164,7 @@ class PrefectServer:
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
         """Wait for it, and yield a client of its API."""
         told = await self.ready()
-        password = {CLIENT_VARIABLE: own_auth_string(self._state_dir)}
-        async with http.client(**client_options(told.url, password), trust_env=False) as client:
+        async with _own_client(told.url, self._state_dir) as client:
             yield client
 
     async def _say(self, state: PrefectServerState, pid: int | None = None, why: str = "") -> None:
@@ -400,8 +404,7 @@ async def _is_healthy(port: int) -> bool:
 MIN_RETENTION_S = 3601.0  # Prefect accepts nothing below an hour
 HEARTBEAT_RETENTION_S = 86_400.0  # two a minute and run: most of the events, useless after the run
 BATCH_SIZE = 200
-BUSY_TRIES = 20  # 503: its database is locked for a moment; Prefect's own client retries, too
-BUSY_WAIT_S = 1.0
+BUSY_TRIES = 8  # over 20 s: its database is locked for a moment
 
 
 def retention_settings(keep_s: float) -> dict[str, str]:
@@ -416,8 +419,13 @@ def retention_settings(keep_s: float) -> dict[str, str]:
     }
 
 
-def delete_old_runs(
-    api_url: str, before: float, headers: Mapping[str, str], *, is_dry: bool = False
+def _own_client(url: str, state_dir: Path) -> httpx.AsyncClient:
+    password = {CLIENT_VARIABLE: own_auth_string(state_dir)}
+    return http.client(**client_options(url, password), trust_env=False)
+
+
+async def delete_old_runs(
+    api_url: str, before: float, state_dir: Path, *, is_dry: bool = False
 ) -> int:
     """Delete the runs that ended before a time from our own server; return their number.
 
@@ -426,37 +434,30 @@ def delete_old_runs(
     Raises:
         OSError: the server does not answer.
     """
-    import httpx
-
+    ended = _ended_before(before)
+    batch = {**ended, "limit": BATCH_SIZE, "sort": "END_TIME_DESC"}
+    n_deleted = 0
     try:
-        with http.blocking_client(api_url.rstrip("/"), headers=headers, trust_env=False) as client:
+        async with _own_client(api_url, state_dir) as api:
+            ask = partial(ask_again, api, n_busy=BUSY_TRIES)
             if is_dry:
-                counted = _request(client, "POST", "/flow_runs/count", json=_ended_before(before))
-                return int(counted.raise_for_status().json())
-            return sum(iter(lambda: _delete_batch(client, before), 0))
-    except (httpx.HTTPError, ValueError) as error:
+                return int(await ask("POST", "/flow_runs/count", ended))
+            while found := await ask("POST", "/flow_runs/filter", batch):
+                for run in found:
+                    await _delete(ask("DELETE", f"/flow_runs/{run['id']}"))
+                n_deleted += len(found)
+    except (*PREFECT_ERRORS, ValueError) as error:
         raise OSError(None, f"Prefect's server does not answer ({error})", api_url) from error
+    return n_deleted
 
 
-def _delete_batch(client: httpx.Client, before: float) -> int:
-    """Delete one batch and return its size; 0 if no run is left."""
-    query = {**_ended_before(before), "limit": BATCH_SIZE, "sort": "END_TIME_DESC"}
-    found = _request(client, "POST", "/flow_runs/filter", json=query).raise_for_status().json()
-    for run in found:
-        answer = _request(client, "DELETE", f"/flow_runs/{run['id']}")
-        if answer.status_code not in (204, 404):
-            answer.raise_for_status()
-    return len(found)
-
-
-def _request(client: httpx.Client, method: str, path: str, **asked: Any) -> httpx.Response:
-    """Send a request; retry at most `BUSY_TRIES` times while the server's database is busy."""
-    for _ in range(BUSY_TRIES - 1):
-        answer = client.request(method, path, **asked)
-        if answer.status_code != 503:
-            return answer
-        time.sleep(BUSY_WAIT_S)
-    return client.request(method, path, **asked)
+async def _delete(request: Awaitable[object]) -> None:
+    """Send a request to delete something that another process may have deleted already."""
+    try:
+        await request
+    except PrefectRefusal as error:
+        if error.status != NOT_FOUND:
+            raise
 
 
 def _ended_before(before: float) -> dict[str, Any]:

@@ -66,10 +66,13 @@ class ServiceClient:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._http.close()
 
-    def get(self, path: str) -> dict[str, Any]:
-        return self._ask("GET", path)
+    def get(self, path: str, within_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
+        return self._ask("GET", path, timeout=_timeouts(within_s))
 
     def post(
         self, path: str, body: Mapping[str, Any], within_s: float = ANSWER_TIMEOUT_S

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from paddock.runner.bind.bound import BoundBlock, BoundNode, BoundStep, all_steps
@@ -17,28 +18,34 @@ from paddock.steps.llm.ask_and_repair import most_asked_again
 class CallBounds:
     """How many calls are made: exactly so many, or at most; `most` None: no bound is known."""
 
-    least: int = 0
     most: int | None = 0
     repairs: int = 0  # at most so many more, where answers fail their checks or are cut off
+    sure: Counter[str] = field(default_factory=Counter)
+    """By model: the calls that are made in any case."""
+
+    @property
+    def least(self) -> int:
+        return self.sure.total()
 
     def __add__(self, other: CallBounds) -> CallBounds:
         most = None if self.most is None or other.most is None else self.most + other.most
-        return CallBounds(self.least + other.least, most, self.repairs + other.repairs)
+        return CallBounds(most, self.repairs + other.repairs, self.sure + other.sure)
 
     def of_items(self, n_items: int) -> CallBounds:
         """Return the calls of so many items, each like this one."""
         if not n_items:
             return NO_CALLS
         most = None if self.most is None else self.most * n_items
-        return CallBounds(self.least * n_items, most, self.repairs * n_items)
+        sure = Counter({model: n * n_items for model, n in self.sure.items()})
+        return CallBounds(most, self.repairs * n_items, sure)
 
     def estimate(self, share: float) -> CallBounds:
         """Return what `share` times as many items take, if they are like these on average."""
-        return CallBounds(0, math.ceil((self.most or 0) * share), math.ceil(self.repairs * share))
+        return CallBounds(math.ceil((self.most or 0) * share), math.ceil(self.repairs * share))
 
     def perhaps(self) -> CallBounds:
         """Return the calls of something that may not be done."""
-        return replace(self, least=0)
+        return replace(self, sure=Counter())
 
 
 NO_CALLS = CallBounds()
@@ -55,7 +62,7 @@ def bound_steps(body: Iterable[BoundNode]) -> CallBounds:
 def unbounded_steps(body: Iterable[BoundNode]) -> CallBounds:
     """Return the calls of a body that runs for an unknown number of items."""
     asks = any(step.kind.roles for step in all_steps(body))
-    return CallBounds(0, None) if asks else CallBounds()
+    return CallBounds(None) if asks else CallBounds()
 
 
 def bound_step(step: BoundStep) -> CallBounds:
@@ -63,7 +70,7 @@ def bound_step(step: BoundStep) -> CallBounds:
         return bound_steps(step.inner.nodes)
     if not step.kind.roles:
         return CallBounds()
-    return with_repairs(step, CallBounds(0, _max_calls(step)))
+    return with_repairs(step, CallBounds(_max_calls(step)))
 
 
 def _max_calls(step: BoundStep) -> int | None:
@@ -114,4 +121,4 @@ def between_lengths(shortest: CallBounds, longest: CallBounds) -> CallBounds:
     """Bound what depends on how long answers are."""
     bounds = [one.most for one in (shortest, longest) if one.most is not None]
     most, repairs = max(bounds, default=0), max(shortest.repairs, longest.repairs)
-    return CallBounds(min(shortest.least, longest.least), most if bounds[1:] else None, repairs)
+    return CallBounds(most if bounds[1:] else None, repairs, shortest.sure & longest.sure)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,16 @@ from paddock.runner.bind.bound import (
     BoundPlan,
     BoundStep,
     all_steps,
+    called_plan,
     steps_of,
     with_inputs,
 )
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
+from paddock.runner.core.block_work import BlockWork
 from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped
 from paddock.runner.core.dependencies import held_text
-from paddock.runner.core.items import ItemRun, sub_pipeline_context
+from paddock.runner.core.item_run import ItemRun
+from paddock.runner.core.items import sub_pipeline_context
 from paddock.runner.core.model_pools import models_asked
 from paddock.runner.core.outdated_outputs import NodeOutputs, find_outdated, kept_texts
 from paddock.runner.core.retry_and_quarantine import RunStopped, StepFailed, is_step_skipped
@@ -41,15 +45,8 @@ from paddock.runner.progress.report import CallsAre, PlanItem, PlanReport, State
 from paddock.steps.base import OutsideRoots
 
 from .call_bounds import NO_CALLS, CallBounds
-from .dry_walk import (
-    MAX_WALK_S,
-    DryWalk,
-    ItemEnds,
-    WalkPlace,
-    WalkResult,
-    bound_of_step,
-    pipeline_outputs,
-)
+from .dry_pool import WalkPlace
+from .dry_walk import MAX_WALK_S, DryWalk, ItemEnds, WalkResult, bound_of_step, pipeline_outputs
 
 if TYPE_CHECKING:
     from paddock.engine.profile.context_layout import Workload
@@ -68,34 +65,39 @@ class _CostForecast:
     is_estimate: bool = False
     """Whether a part of `calls` is what earlier items took, since it has no bound."""
     tokens: float | None = 0
-    models: set[str] = field(default_factory=set)
+    models: dict[str, float] = field(default_factory=dict)
+    """By model: its calls, as far as they are bounded."""
     by_model: dict[str, list[float]] = field(default_factory=dict)
-    """Calls and tokens, as far as they are one model's alone."""
+    """Calls and tokens, as far as they are known."""
 
     def add(
-        self, refs: Collection[str], calls: CallBounds, entries: Sequence[Entry], n_items: int
+        self, refs: Counter[str], calls: CallBounds, entries: Sequence[Entry], n_items: int
     ) -> None:
-        """Add calls; `entries` are what was recorded of the same items, or of others like them."""
+        """Add calls, divided as `refs` are; `entries`: of the same items or others like them."""
         known = [entry for entry in entries if entry.state == "done" and entry.calls]
+        n_calls = sum(entry.calls for entry in known)
         if calls.most is None and known:
             self.is_estimate = True
-            usual = math.ceil(n_items * sum(entry.calls for entry in known) / len(known))
+            usual = math.ceil(n_items * n_calls / len(known))
             calls = replace(calls, most=max(usual, calls.least))
         self.calls += calls
-        if not calls.most and calls.most is not None:
+        if calls.most == 0:
             return
-        self.models |= set(refs)
-        if calls.most is None or not known:
+        shares = {ref: n / refs.total() for ref, n in refs.items()}
+        most = calls.most or 0
+        for ref, share in shares.items():
+            self.models[ref] = self.models.get(ref, 0.0) + share * most
+        if known:
+            self._add_tokens(shares, most, most * sum(one.tokens for one in known) / n_calls)
+        else:
             self.tokens = None
-            return
-        n_calls = sum(entry.calls for entry in known)
-        tokens = calls.most * sum(entry.tokens for entry in known) / n_calls
+
+    def _add_tokens(self, shares: dict[str, float], n_calls: int, tokens: float) -> None:
         self.tokens = None if self.tokens is None else self.tokens + tokens
-        if len(refs) == 1:
-            (ref,) = refs
+        for ref, share in shares.items():
             mine = self.by_model.setdefault(ref, [0.0, 0.0])
-            mine[0] += calls.most
-            mine[1] += tokens
+            mine[0] += share * n_calls
+            mine[1] += share * tokens
 
 
 async def forecast_run(
@@ -165,8 +167,11 @@ class _Forecast:
             calls=None if is_vague else _with_repairs(cost.calls),
             calls_are=_count_kind(cost),
             likely_calls=None if is_vague else cost.calls.most,
+            least_calls=None if is_vague else cost.calls.least,
             tokens=tokens,
             loads=None if is_vague else len(cost.models),
+            models={} if is_vague else {ref: round(n) for ref, n in cost.models.items()},
+            least_models={} if is_vague else dict(cost.calls.sure),
             seconds=self._seconds(tokens),
             notes=tuple(self._notes),
             advice=tuple(self._advice()),
@@ -207,8 +212,8 @@ class _Forecast:
             await self._block(node, cause)
         elif node.kind.roles:
             await self._model_step(node, cause)
-        elif node.inner is not None:
-            await self._inner(node, node.inner, cause)
+        elif (inner := called_plan(self._bound, node)) is not None:
+            await self._inner(node, inner, cause)
         elif cause is not None or not self._can_be_read(node):
             self._unknown[node.id] = cause or node.id
             self._note_end(node, is_reached=cause is None)
@@ -272,19 +277,7 @@ class _Forecast:
             self._known(block, None)
             return
         run = await self._blocks.settle(block, self._scope, keeps_results=True)
-        for item in run.work.items:
-            self._items.append(PlanItem(block.id, item.key, item.verdict.state, item.verdict.why))
-        renamed = {item.renamed_from for item in run.work.items}
-        for entry in (one for one in run.work.deleted if one.key not in renamed):
-            self._items.append(
-                PlanItem(block.id, entry.key, "deleted", run.work.absences[entry.key])
-            )
-        for doubt in run.work.doubts:
-            self._items.append(PlanItem(block.id, doubt.folder, "missing", doubt.text))
-        dropped = {entry.key for entry in run.work.dropped}
-        for key in sorted(run.work.left_out):
-            state: State = "deleted" if key in dropped else "skipped"
-            self._items.append(PlanItem(block.id, key, state, LEFT_OUT_BY_WHERE))
+        self._items += _plan_items(run.work)
         self._note_end_of(run)
         offered = repeatable_output(run, self._context.ledger)
         if run.is_partial:
@@ -389,8 +382,8 @@ class _Forecast:
             calls = calls.perhaps()  # what it reads may come out as it was
         seen = walked.seen
         if seen is not None and seen.n_known:
-            told = f"{seen.n_calls - seen.n_known} of its {seen.n_calls} calls are to be made"
-            why = told if why is None else f"{why}; {told}"
+            n_new = f"{seen.n_calls - seen.n_known} of its {seen.n_calls} calls are to be made"
+            why = "; ".join(filter(None, (why, n_new)))
         self._items.append(PlanItem(step.id, step.id, state, why))
         self._cost.add(walked.refs, calls, [entry] if entry is not None else [], 1)
 
@@ -438,7 +431,7 @@ class _Forecast:
         """Add up what the models' profiles say; None where one is missing."""
         speeds = self._speeds
         known = sum(n_tokens for _, n_tokens in self._cost.by_model.values())
-        if speeds is None or math.ceil(known) != tokens:
+        if speeds is None or math.ceil(known - 1e-6) != tokens:
             return None
         total = 0.0
         for ref, work in self._workloads(speeds):
@@ -468,6 +461,22 @@ class _Forecast:
                 gain = speeds.gain(ref, known.get(ref))
                 if gain is not None:
                     yield gain.sentence()
+
+
+def _plan_items(work: BlockWork) -> Iterator[PlanItem]:
+    """Yield what a block has to do, item by item, with those that its list no longer has."""
+    block = work.block.id
+    for item in work.items:
+        yield PlanItem(block, item.key, item.verdict.state, item.verdict.why)
+    renamed = {item.renamed_from for item in work.items}
+    for entry in work.deleted:
+        if entry.key not in renamed:
+            yield PlanItem(block, entry.key, "deleted", work.absences[entry.key])
+    for doubt in work.doubts:
+        yield PlanItem(block, doubt.folder, "missing", doubt.text)
+    dropped = {entry.key for entry in work.dropped}
+    for key in sorted(work.left_out):
+        yield PlanItem(block, key, "deleted" if key in dropped else "skipped", LEFT_OUT_BY_WHERE)
 
 
 def _with_repairs(calls: CallBounds) -> int | None:

@@ -328,7 +328,7 @@ def comparable(answers: Iterable[DecidedAnswer], asked: AskedShare) -> list[Deci
     found = list(answers)
     sampled = [one for one in found if one.is_sampled]
     doubtful = [one for one in found if one.is_in_doubt and not one.is_sampled]
-    n_sampled, n_doubtful = (sum(len(one.fields) for one in kind) for kind in (sampled, doubtful))
+    n_sampled, n_doubtful = _n_fields(sampled), _n_fields(doubtful)
     is_enough = n_sampled >= LEAST_DECISIONS and n_sampled + n_doubtful >= LEAST_FIELDS
     if asked.share is None or not is_enough:
         return [one for one in found if not one.is_sampled]
@@ -336,6 +336,10 @@ def comparable(answers: Iterable[DecidedAnswer], asked: AskedShare) -> list[Deci
     of_doubtful = 1 + asked.n_open_doubtful / max(1, len(doubtful))
     weights = {True: of_sampled, False: of_doubtful}
     return [replace(one, weight=weights[one.is_sampled]) for one in (*doubtful, *sampled)]
+
+
+def _n_fields(answers: Iterable[DecidedAnswer]) -> int:
+    return sum(len(answer.fields) for answer in answers)
 
 
 def reviewed_fields(review: Review) -> list[DecidedField]:
@@ -433,8 +437,9 @@ def _compared(
             is_right = is_same_value(answer, decided)
             yield DecidedField(name, float(confidence["raw"]), is_right)
     elif isinstance(confidence, Mapping) and isinstance(answer, Mapping):
-        for key in (one for one in answer if one in confidence):
-            within = decided.get(key, _REMOVED) if isinstance(decided, Mapping) else _REMOVED
+        values = decided if isinstance(decided, Mapping) else {}
+        for key in filter(confidence.__contains__, answer):
+            within = values.get(key, _REMOVED)
             yield from _compared(confidence[key], answer[key], within, (*name, key))
     elif isinstance(confidence, list) and isinstance(answer, list):
         partners = aligned(answer, decided if isinstance(decided, list) else [], _REMOVED)
@@ -657,24 +662,18 @@ def calibrations_of(reviews: Iterable[Review]) -> dict[CalibrationKey, StepCalib
 
 
 def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCalibration:
-    newest = max(reviews, key=lambda one: one.asked_at)
-    shares = [one.share for one in reviews if one.share is not None]
-    when = {one.subject.get("when") for one in reviews if one.share is not None}
-    undecided = [one for one in reviews if not one.is_decided or one.state == "expired"]
-    undecided += [one for one in reviews if one.together is not None]
-    decided = ((one, tuple(reviewed_fields(one))) for one in reviews)
-    answers = [
-        DecidedAnswer(
-            (one.scope, one.key),
-            str(one.subject.get("document_sha256") or ""),
-            fields,
-            one.is_sampled,
-            _is_in_doubt(one, when),
-        )
-        for one, fields in decided
-        if fields
-    ]
-    n_rejected = sum(one.state == "rejected" and not reviewed_fields(one) for one in reviews)
+    newest = max(reviews, key=lambda review: review.asked_at)
+    when = {review.subject.get("when") for review in reviews if review.share is not None}
+    answers: list[DecidedAnswer] = []
+    n_rejected = 0
+    for review in reviews:
+        if fields := tuple(reviewed_fields(review)):
+            place = (review.scope, review.key)
+            document = str(review.subject.get("document_sha256") or "")
+            is_in_doubt = _is_in_doubt(review, when)
+            answers.append(DecidedAnswer(place, document, fields, review.is_sampled, is_in_doubt))
+        else:
+            n_rejected += review.state == "rejected"
     return StepCalibration(
         key,
         str(newest.subject.get("model") or ""),
@@ -682,11 +681,18 @@ def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCal
         tuple(answers),
         n_rejected,
         is_of_all=all(one.subject.get("when") in ("true", "True") for one in reviews),
-        asked=AskedShare(
-            max(shares, default=None),
-            sum(_is_in_doubt(one, when) and not one.is_sampled for one in undecided),
-            sum(one.is_sampled for one in undecided),
-        ),
+        asked=_asked_share(reviews, when),
+    )
+
+
+def _asked_share(reviews: Sequence[Review], when: Collection[Any]) -> AskedShare:
+    shares = [review.share for review in reviews if review.share is not None]
+    undecided = [one for one in reviews if not one.is_decided or one.state == "expired"]
+    undecided += [one for one in reviews if one.together is not None]
+    return AskedShare(
+        max(shares, default=None),
+        sum(_is_in_doubt(one, when) and not one.is_sampled for one in undecided),
+        sum(one.is_sampled for one in undecided),
     )
 
 

@@ -54,7 +54,8 @@ def read_error(file: object, cause: object) -> LedgerError:
         return write_error("the disk is full" if _is_full(file) else cause)
     return LedgerError(
         f"{file}: the ledger cannot be read ({cause}). "
-        f"Move the file away to start without it; what pipelines wrote stays."
+        f"Move the file away to start without it; what pipelines wrote stays, and "
+        f"people's decisions are lost."
     )
 
 
@@ -97,6 +98,16 @@ class Entry:
     """The run that recorded it; the ledger fills it in."""
     at: float = field(default=0.0, compare=False)
     """When, in seconds since 1970, by the clock of the machine that recorded it."""
+
+    @property
+    def has_result(self) -> bool:
+        """Whether it was done, with a result: it has none where its last step was skipped."""
+        return self.state == "done" and self.returns != "null"
+
+    @property
+    def is_tried_again(self) -> bool:
+        """Whether the next run tries it, or what failed within it, once more."""
+        return self.state == "failed" or (self.state == "done" and bool(self.attempts))
 
     @property
     def output_paths(self) -> tuple[str, ...]:

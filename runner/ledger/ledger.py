@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID, uuid4
 
 from paddock.engine.system import files
+from paddock.engine.system.units import iso_time
 
 from .entries import (
     AttemptRow,
@@ -35,6 +36,7 @@ from .entries import (
     LedgerError,
     OutputRow,
     RunRow,
+    read_error,
     write_error,
 )
 from .ledger_tables import IS_ALIVE, KEYS, Execute, Key, Pending, Row
@@ -64,6 +66,7 @@ class Writer:
         self._note = note
         self._wake = threading.Condition()
         self._pending: dict[str, dict[Key, Row | None]] = {}
+        self._committing: Pending = {}
         self._waiters: list[_Waiter] = []
         self._error: LedgerError | None = None
         self._is_busy = False
@@ -83,6 +86,12 @@ class Writer:
                 raise self._error
             self._pending.setdefault(table, {})[values] = row
             self._wake.notify()
+
+    def queued(self, table: str, key: Key) -> Row | None:
+        """Return a row that is not committed yet; None: there is none."""
+        with self._wake:
+            parts: tuple[Pending, ...] = (self._pending, self._committing)
+            return next((part[table][key] for part in parts if key in part.get(table, ())), None)
 
     async def durable(self) -> None:
         """Wait until everything queued so far is committed.
@@ -117,12 +126,13 @@ class Writer:
     def _work(self) -> None:
         while True:
             with self._wake:
-                self._is_busy = False
+                self._is_busy, self._committing = False, {}
                 while not self._pending and not self._waiters and not self._is_closed:
                     self._wake.wait()
                 if self._is_closed and not self._pending and not self._waiters:
                     return
-                pending, self._pending = self._pending, {}
+                self._committing = pending = self._pending
+                self._pending = {}
                 waiters, self._waiters = self._waiters, []
                 self._is_busy = True
             error = self._try(pending)
@@ -314,7 +324,7 @@ class Ledger:
             ) from error
 
     def _open_shared_for_writing(self) -> None:
-        postgres = _postgres()
+        postgres = postgres_module()
         server = postgres.postgres_server(self.url, folder_identity(self.folder))
         database = postgres.PostgresDatabase(server, self._note, retry_s=postgres.OPEN_S)
         self._database = database
@@ -337,12 +347,23 @@ class Ledger:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Commit what is left and close it."""
+        """Commit what is left and close it.
+
+        Raises:
+            LedgerError: the file is damaged, and `error` is one that damage may have caused.
+        """
         if self._writer is not None:
             self._writer.close()
+        damage = None if error is None else self.damage_behind(error)
         for database in (self._transactions, self._database):
             if database is not None:
                 database.close()
+        if damage is not None:
+            raise damage from error
+
+    def damage_behind(self, error: BaseException) -> LedgerError | None:
+        """Return the damage that may be the reason of an unexpected error; None: there is none."""
+        return None if self._database is None else self._database.damage_behind(error)
 
     @property
     def error(self) -> LedgerError | None:
@@ -422,10 +443,15 @@ class Ledger:
         """
         columns: tuple[str, ...] = (*_CALL_COLUMNS, "run", "at", "usage", "reply", "reply_object")
         columns += ("request", "request_object") if is_whole else ()
-        found = self.rows(f"select {', '.join(columns)} from calls where hash = :hash", hash=hash_)
-        if not found:
-            return None
-        row = dict(zip(columns, found[0], strict=True))
+        queued = None if self._writer is None else self._writer.queued("calls", (hash_,))
+        if queued is not None:
+            row = {name: queued[name] for name in columns}
+        else:
+            query = f"select {', '.join(columns)} from calls where hash = :hash"
+            found = self.rows(query, hash=hash_)
+            if not found:
+                return None
+            row = dict(zip(columns, found[0], strict=True))
         reply = self._content(row.pop("reply"), row.pop("reply_object"))
         request = self._content(row.pop("request", ""), row.pop("request_object", None))
         if reply is None or request is None:
@@ -485,16 +511,31 @@ class Ledger:
         """Write a run's row, at its start and at its end; missing columns get their defaults."""
         self.put("runs", {**_NEW_RUN, **row})
 
-    def runs(self, limit: int = 100) -> list[RunRow]:
-        """Return the latest runs, newest first."""
-        return self._runs("order by started desc limit :limit", limit=limit)
+    def runs(
+        self, limit: int = 100, *, file: str | None = None, before: float | None = None
+    ) -> list[RunRow]:
+        """Return the latest runs, newest first: of all files or one, that began before a time."""
+        of_file = "1 = 1" if file is None else "file = :file"
+        until = "" if before is None else "and started < :before"
+        which = f"where {of_file} {until} order by started desc limit :limit"
+        found = {"file": file, "before": before, "limit": limit}
+        return self._runs(which, **{name: one for name, one in found.items() if one is not None})
 
     def run(self, name: str) -> RunRow | None:
         return next(iter(self._runs("where run = :run", run=name)), None)
 
     def _runs(self, which: str, **values: Any) -> list[RunRow]:
         query = f"select {', '.join(RunRow.__slots__)} from runs {which}"
-        return [RunRow(*row) for row in self.rows(query, **values)]
+        rows = [RunRow(*row) for row in self.rows(query, **values)]
+        for row in rows:  # it is read where the ledger may be closed
+            try:
+                json.loads(row.summary or "{}")
+                json.loads(row.given or "{}")
+                for at in (row.started, row.started if row.ended is None else row.ended):
+                    iso_time(at)
+            except (ValueError, TypeError, OverflowError, OSError) as error:
+                raise read_error(self.file, f"run '{row.run}' is damaged: {error}") from error
+        return rows
 
     def runs_that_continue(self, jobs: Sequence[str]) -> list[RunRow]:
         """Return the runs whose `parent` is one of these."""
@@ -612,11 +653,7 @@ class Ledger:
         return {path: (size, mtime) for path, size, mtime in self.rows(query, watch=watch)}
 
     def record_watched(
-        self,
-        watch: str,
-        run: str,
-        files: Mapping[str, tuple[int, int]],
-        gone: Iterable[str] = (),
+        self, watch: str, run: str, files: Mapping[str, tuple[int, int]], gone: Iterable[str] = ()
     ) -> None:
         """Write the files, path → (size, mtime_ns), that `run` has processed; forget those `gone`.
 
@@ -693,7 +730,7 @@ def open_existing(folder: Path, url: str) -> LedgerDatabase | None:
     """
     database: LedgerDatabase
     if url:
-        postgres = _postgres()
+        postgres = postgres_module()
         identity = known_folder_identity(folder)
         if identity is None:
             return None
@@ -713,7 +750,8 @@ def open_existing(folder: Path, url: str) -> LedgerDatabase | None:
     return database
 
 
-def _postgres() -> ModuleType:
+def postgres_module() -> ModuleType:
+    """Return the module that knows psycopg, if that is installed."""
     try:
         from . import postgres
     except ImportError as error:

@@ -90,6 +90,11 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     name: tuple(key.split()) for name, (key, _) in _TABLES.items()
 }
 """Each table with its primary key."""
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    name: (*KEYS[name], *(column.split()[0] for column in columns.split(", ")))
+    for name, (_, columns) in _TABLES.items()
+}
+"""Each table with its columns, those of the primary key first."""
 
 LASTING_TABLES = tuple(name for name in KEYS if name not in ("meta", "claims", "holders"))
 """Tables whose rows outlast the runs that are at work."""
@@ -147,18 +152,22 @@ class LedgerDatabase(Protocol):
         """
         ...
 
+    def damage_behind(self, error: BaseException) -> LedgerError | None:
+        """Return the damage that may be the reason of an unexpected error; None: there is none."""
+        ...
+
     def close(self) -> None:
         """Close the connection."""
         ...
 
 
-def check_version(place: object, found: int, remedy: str) -> None:
+def check_version(place: object, found: object, remedy: str) -> None:
     """Refuse a ledger that another version of Paddock wrote.
 
     Raises:
         LedgerError: its version is not ours.
     """
-    if found != VERSION:
+    if str(found) != str(VERSION):
         raise LedgerError(
             f"{place}: this ledger has version {found}, and this Paddock reads version {VERSION}. "
             f"{remedy}"

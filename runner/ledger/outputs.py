@@ -126,7 +126,6 @@ class OutputIndex:
         return is_of_item and self.condition(scope, stored) == "same"
 
     def rows(self) -> Sequence[OutputRow]:
-        """Return all outputs."""
         return tuple(self._rows.values())
 
     def rows_at(self, stored: str) -> Sequence[OutputRow]:

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import json
 import os
-import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -126,7 +125,7 @@ async def clean_in_subprocess(settings: Settings, folders: Sequence[Path]) -> tu
     """
     if not folders:
         return ()
-    command = [sys.executable, "-c", _MAIN_CODE, "clean", "--json", *map(str, folders)]
+    command = processes.python_command("-c", _MAIN_CODE, "clean", "--json", *map(str, folders))
     environ = {**os.environ, "PADDOCK_HOME": str(settings.state_dir)}
     try:
         async with asyncio.timeout(SUBPROCESS_TIMEOUT_S):
@@ -166,7 +165,13 @@ def sweep_ledger(
             if database is None:
                 return SweepResult()
             with contextlib.closing(database):
-                swept = _Sweeper(state, database, limits, is_dry=is_dry).sweep()
+                try:
+                    swept = _Sweeper(state, database, limits, is_dry=is_dry).sweep()
+                except Exception as error:  # what a damaged row causes may be of any kind
+                    damage = database.damage_behind(error)
+                    if damage is not None:
+                        raise damage from error
+                    raise
             if not url and not is_dry:
                 compact_file(state / LEDGER_FILE)
             return swept
@@ -223,19 +228,17 @@ class _Sweeper:
         rows = self._database.rows(_CALLS_BY_AGE, before)
         needed = self._needed_calls() if rows else frozenset()
         found = [row for row in rows if row[0] not in needed]
-        old = {hash_: size for hash_, at, size, *_ in found if at < limits.calls_before}
-        removed, n_bytes = set(old), sum(old.values())
+        removed = {hash_: size for hash_, at, size, *_ in found if at < limits.calls_before}
         if limits.max_bytes:
-            too_much = self._size() - n_bytes - limits.max_bytes
+            too_much = self._size() - sum(removed.values()) - limits.max_bytes
             for hash_, at, size, *objects in found:
                 if too_much <= 0 or at >= too_large:
                     break
                 if hash_ not in removed:
-                    removed.add(hash_)
-                    n_bytes += size
-                    too_much -= size + sum(self._size_of(one) for one in objects if one)
+                    removed[hash_] = size
+                    too_much -= size + sum(map(self._size_of, filter(None, objects)))
         self._swept.calls = len(removed)
-        self._swept.n_bytes += n_bytes
+        self._swept.n_bytes += sum(removed.values())
         self._delete("calls", "hash", sorted(removed))
         return frozenset(removed)
 

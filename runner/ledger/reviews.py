@@ -253,6 +253,13 @@ class ReviewStore:
         found = self._rows(_WHOLE + _OF_PLACE, scope=scope, key=key, step=step)
         return next(map(self._review, found), None)
 
+    def source_text(self, source: Mapping[str, Any]) -> str | None:
+        """Return the text of one of a subject's `sources`; None if its object is missing."""
+        if "text_object" not in source:
+            return str(source.get("text") or "")
+        stored = self.ledger.objects.get(source["text_object"])
+        return None if stored is None else stored.decode()
+
     def _listed(self, which: str, is_whole: bool) -> list[Review]:
         return [*map(self._review, self._rows(f"{_WHOLE if is_whole else _LIST} {which}"))]
 

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from paddock.engine.system.units import iso_time
-from paddock.runner.settings import STATE_FOLDER, read_settings
+from paddock.runner.settings import STATE_FOLDER, SettingsError, read_settings
 
 from .entries import ItemRow, LedgerError, RunRow
 from .ledger import LEDGER_FILE, Ledger
@@ -80,8 +80,17 @@ def is_state_folder(folder: Path) -> bool:
     return (folder / LEDGER_FILE).exists() or (folder / "id").exists()
 
 
+def is_emptied(place: LedgerFolder) -> bool:
+    """Return whether a ledger's file holds nothing, where runs left their journals."""
+    file = place.state / LEDGER_FILE
+    try:
+        return not file.stat().st_size and any((place.state / "runs").glob("*.jsonl"))
+    except OSError:
+        return False
+
+
 DIED = "died"
-BAD_STATUSES = ("failed", "quarantined", "interrupted", "budget", DIED)
+BAD_STATUSES = ("failed", "quarantined", "interrupted", "budget", "suspended", DIED)
 MAX_RUNS_SEARCHED = 100_000  # if only some of them are wanted
 SILENT_S = 180.0  # machines that share a ledger send a heartbeat every 30 s
 _CLOCK_TOLERANCE_S = 5.0  # a process starts before its run, but clocks differ
@@ -146,16 +155,23 @@ class RunHistory:
 
     runs: tuple[PastRun, ...]
     faults: tuple[str, ...] = ()
+    has_wrong_settings: bool = False
+    """Whether one of the faults is of a folder's settings."""
 
 
 def recent_runs(
-    places: Iterable[LedgerFolder], *, limit: int, failed_only: bool = False
+    places: Iterable[LedgerFolder],
+    *,
+    limit: int,
+    failed_only: bool = False,
+    before: float | None = None,
 ) -> RunHistory:
-    """Return the latest runs of all ledgers, newest first."""
-    found = _history(
-        places,
-        lambda place, ledger: _runs_of_ledger(place, ledger, limit, failed_only=failed_only),
-    )
+    """Return the latest runs of all ledgers, newest first; only those begun before a time."""
+
+    def read(place: LedgerFolder, ledger: Ledger) -> Iterator[PastRun]:
+        return _runs_of_ledger(place, ledger, limit, failed_only=failed_only, before=before)
+
+    found = _history(places, read)
     return replace(found, runs=found.runs[:limit])
 
 
@@ -175,21 +191,28 @@ def _history(
 ) -> RunHistory:
     found: list[PastRun] = []
     faults: list[str] = []
+    has_wrong_settings = False
     for place in places:
         try:
             with open_for_reading(place) as ledger:
                 found += read(place, ledger)
-        except LedgerError as error:
+        except (LedgerError, SettingsError) as error:
             faults.append(str(error))
+            has_wrong_settings |= isinstance(error, SettingsError)
+        if is_emptied(place):
+            faults.append(
+                f"{place.state / LEDGER_FILE}: this ledger is empty, though there were runs. "
+                "Copy it back, or let the next run begin a new one."
+            )
     found.sort(key=lambda past: past.row.started, reverse=True)
-    return RunHistory(tuple(found), tuple(faults))
+    return RunHistory(tuple(found), tuple(faults), has_wrong_settings)
 
 
 def unknown_run_text(places: Iterable[LedgerFolder], name: str) -> str:
     """Return the message for a run that does not exist, with a similar name."""
     known: set[str] = set()
     for place in places:
-        with suppress(LedgerError), open_for_reading(place) as ledger:
+        with suppress(LedgerError, SettingsError), open_for_reading(place) as ledger:
             known |= ledger.run_names()
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean '{near[0]}'?" if near else "`paddock runs` lists all runs."
@@ -234,14 +257,14 @@ def is_process_alive(pid: int, started: float) -> bool:
 
 
 def _runs_of_ledger(
-    place: LedgerFolder, ledger: Ledger, limit: int, *, failed_only: bool
+    place: LedgerFolder, ledger: Ledger, limit: int, *, failed_only: bool, before: float | None
 ) -> Iterator[PastRun]:
     """Yield the latest runs of one ledger that match the file and, if asked, have failed."""
-    is_filtered = failed_only or place.file is not None
     n_found = 0
-    for row in ledger.runs(MAX_RUNS_SEARCHED if is_filtered else limit):
+    n_searched = MAX_RUNS_SEARCHED if failed_only else limit
+    for row in ledger.runs(n_searched, file=place.file, before=before):
         status = run_status(row, ledger)
-        if place.file not in (None, row.file) or (failed_only and status not in BAD_STATUSES):
+        if failed_only and status not in BAD_STATUSES:
             continue
         yield PastRun(place, row, status)
         n_found += 1
@@ -251,6 +274,12 @@ def _runs_of_ledger(
 
 @contextmanager
 def open_for_reading(place: LedgerFolder) -> Iterator[Ledger]:
+    """Open the ledger of a folder.
+
+    Raises:
+        LedgerError: it cannot be read.
+        SettingsError: the folder's settings are wrong.
+    """
     url = read_settings(place.folder).ledger_url
     with Ledger(place.state, is_readonly=True, url=url) as ledger:
         yield ledger

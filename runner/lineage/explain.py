@@ -16,6 +16,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,8 @@ from paddock.runner.bind.bound import (
     BoundNode,
     BoundPlan,
     canonical_spec,
-    find_node,
+    find_in_plans,
     node_ids,
-    owning_plan,
 )
 from paddock.runner.core import model_pools, outdated_outputs, run_records
 from paddock.runner.core.call_cache import ModelDigests
@@ -203,8 +203,6 @@ def _ledgers_around(path: Path, given: Sequence[Path]) -> Iterator[LedgerFolder]
 
 
 class _PathInLedger:
-    """One path in one ledger."""
-
     def __init__(self, ledger: Ledger, base: Path, path: Path) -> None:
         self._ledger = ledger
         self._base = base
@@ -214,7 +212,7 @@ class _PathInLedger:
         self._index = OutputIndex(ledger, base, set())
         self._around = SurroundingChanges(ledger, base)
         self._before = UpstreamChanges()
-        self._bounds: dict[str, BoundPlan] = {}
+        self._pipelines: dict[str, _PipelineNow] = {}
 
     def answer(self) -> PathLineage:
         stored = self._stored()
@@ -324,33 +322,29 @@ class _PathInLedger:
         self, trace: ItemTrace, spec: Mapping[str, Any], subject: str = "it"
     ) -> tuple[list[LineageChange], list[str]]:
         """Compare the item with the current pipeline; `subject` names it in sentences."""
-        notes: list[str] = []
-        changes = [
-            change
-            for read in trace.read_files(self._base)
-            for change in self._of_file(f"a file that {subject} read", read)
-        ]
-        if not self._has_pipeline(trace):
-            return [*changes, LineageChange(f"the pipeline was deleted: {trace.place.file}")], notes
+        changes: list[LineageChange] = []
+        for read in trace.read_files(self._base):
+            changes += self._of_file(f"a file that {subject} read", read)
         try:
-            settings = read_settings(self._base)
-            _, hidden = self._given(trace)
-            bound = self._bound(trace, settings)
-            node = find_node(bound.nodes, trace.place.step)
-            if node is None:
-                gone = LineageChange(f"the pipeline no longer has '{trace.place.step}'")
-                return [*changes, gone], notes
-            parts, older = asyncio.run(_hash_parts(bound, node, self._index, settings))
+            now = self._now(trace)
+            if now is None:
+                changes.append(LineageChange(f"the pipeline was deleted: {trace.place.file}"))
+                return changes, []
+            found = find_in_plans(now.bound, trace.place.step)
+            if found is None:
+                gone = f"the pipeline no longer has '{trace.place.step}'"
+                return [*changes, LineageChange(gone)], []
+            owner, node = found
+            parts, older = asyncio.run(_hash_parts(now, owner, node, self._index))
         except PipelineError as error:
             what = f"the current pipeline is invalid: {error.faults[0].message}"
-            return [*changes, LineageChange(what)], notes
+            return [*changes, LineageChange(what)], []
         except EngineError as error:
-            return [*changes, LineageChange(f"a model is no longer usable: {error}")], notes
-        if _uses_other_servers(bound, settings):
-            notes.append("its models are on other servers: whether they changed is not checked")
-        known = {name: parts[name] for name in parts.keys() - {f"inputs.{one}" for one in hidden}}
-        roots = owning_plan(bound, node).roots
-        changes += asyncio.run(self._around.changes(trace, roots, subject))
+            return [*changes, LineageChange(f"a model is no longer usable: {error}")], []
+        notes = [_ELSEWHERE_NOTE] if now.is_elsewhere else []
+        hidden = {f"inputs.{name}" for name in now.hidden}
+        known = {name: parts[name] for name in parts.keys() - hidden}
+        changes += asyncio.run(self._around.changes(trace, owner.roots, subject))
         changes += pipeline_changes(trace, node, spec, known, older)
         for step in _upstream_references(spec):
             n_newer = self._traces.newer(trace.place.file, step, trace.at)
@@ -366,64 +360,77 @@ class _PathInLedger:
 
         A plan decides that, so it is unknown if other servers or secrets are involved.
         """
-        if not self._has_pipeline(trace):
+        now = self._valid_now(trace)
+        if now is None or not upstream_names(now.bound, trace.place.step):
             return [], []
-        try:
-            settings = read_settings(self._base)
-            given, hidden = self._given(trace)
-            bound = self._bound(trace, settings)
-        except PipelineError:
-            return [], []
-        if not upstream_names(bound, trace.place.step):
-            return [], []
-        if _uses_other_servers(bound, settings) or hidden:
+        if not now.can_be_planned:
             return [], ["whether the steps before it are up to date is not checked"]
-        given = {name: value for name, value in given.items() if name in bound.inputs}
-        return self._before.changes(bound, trace.place.step, given, settings, explained), []
+        return self._before.changes(now, trace.place.step, explained), []
 
     def _outdated(self, trace: ItemTrace) -> str | None:
         """Return why an output is none any more by a plan, where the pipeline may say so."""
-        if not self._has_pipeline(trace):
+        now = self._valid_now(trace)
+        if now is None or not now.can_be_planned:
             return None
-        try:
-            settings = read_settings(self._base)
-            given, hidden = self._given(trace)
-            bound = self._bound(trace, settings)
-        except PipelineError:
+        name = _top_level_name(now.bound, trace.place.step)
+        node = next((one for one in now.bound.nodes if one.id == name), None)
+        if node is None:
             return None
-        name = _top_level_name(bound, trace.place.step)
-        node = next((one for one in bound.nodes if one.id == name), None)
-        if node is None or _uses_other_servers(bound, settings) or hidden:
-            return None
-        is_always_done = node.if_ is None and not upstream_names(bound, name)
+        is_always_done = node.if_ is None and not upstream_names(now.bound, name)
         if is_always_done and not (isinstance(node, BoundBlock) and node.where):
             return None
-        given = {name: value for name, value in given.items() if name in bound.inputs}
-        why = self._before.outdated(bound.file, given, settings).get(trace.path)
+        why = self._before.outdated(now).get(trace.path)
         return None if why is None else _OUTDATED_TEXT.get(why, "nothing makes it any more")
 
-    def _has_pipeline(self, trace: ItemTrace) -> bool:
-        return bool(trace.place.file) and (self._base / trace.place.file).exists()
+    def _valid_now(self, trace: ItemTrace) -> _PipelineNow | None:
+        with contextlib.suppress(PipelineError):
+            return self._now(trace)
+        return None
 
-    def _given(self, trace: ItemTrace) -> tuple[dict[str, Any], list[str]]:
-        """Return the recorded inputs of its run, and the names of secret ones."""
+    def _now(self, trace: ItemTrace) -> _PipelineNow | None:
+        """Return the pipeline of an item as it is now; None: it was deleted.
+
+        Raises:
+            PipelineError: it is invalid.
+        """
+        file = self._base / trace.place.file
+        if not trace.place.file or not file.exists():
+            return None
         row = self._ledger.run(trace.run)
-        given = json.loads(row.given) if row is not None and row.given else {}
-        return given.get("inputs", {}), given.get("hidden", [])
-
-    def _bound(self, trace: ItemTrace, settings: Settings) -> BoundPlan:
-        """Bind the pipeline with the inputs of its run that it still has."""
-        given, hidden = self._given(trace)
+        recorded = json.loads(row.given) if row is not None and row.given else {}
+        given, hidden = recorded.get("inputs", {}), recorded.get("hidden", [])
         name = canonical_json([trace.place.file, given, hidden])
-        if name not in self._bounds:
-            file = self._base / trace.place.file
-            plan, values = read_plan(file), {**given, **dict.fromkeys(hidden, "")}
-            kept = {name: value for name, value in values.items() if name in plan.pipeline.inputs}
+        if name not in self._pipelines:
+            settings, plan = read_settings(self._base), read_plan(file)
+            known = {name: given[name] for name in given if name in plan.pipeline.inputs}
+            secret = dict.fromkeys((one for one in hidden if one in plan.pipeline.inputs), "")
             models = settings.default_models
-            self._bounds[name] = bind(plan, kept, cwd=file.parent, default_models=models)
-        return self._bounds[name]
+            bound = bind(plan, {**known, **secret}, cwd=file.parent, default_models=models)
+            self._pipelines[name] = _PipelineNow(bound, settings, known, hidden)
+        return self._pipelines[name]
 
 
+@dataclass(frozen=True, slots=True)
+class _PipelineNow:
+    """A pipeline as it is now, with the inputs of an item's run that it still has."""
+
+    bound: BoundPlan
+    settings: Settings
+    given: Mapping[str, Any]
+    hidden: Sequence[str]
+    """Names of the inputs that are secret, and so not recorded."""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether other servers are asked."""
+        return bool(self.bound.pools or self.settings.pool_urls)
+
+    @property
+    def can_be_planned(self) -> bool:
+        return not (self.is_elsewhere or self.hidden)
+
+
+_ELSEWHERE_NOTE = "its models are on other servers: whether they changed is not checked"
 _OUTDATED_TEXT = {
     outdated_outputs.SKIPPED: "its step is skipped now",
     outdated_outputs.LEFT_OUT: "`where` leaves out its item now",
@@ -460,17 +467,15 @@ class _NoRemoteDigests(ModelDigests):
 
 
 async def _hash_parts(
-    bound: BoundPlan, node: BoundNode, index: OutputIndex, settings: Settings
+    now: _PipelineNow, owner: BoundPlan, node: BoundNode, index: OutputIndex
 ) -> tuple[dict[str, str], Mapping[str, frozenset[str]]]:
     """Return the current parts of the item's hash, as far as known.
 
     Also returns, by version of a step, the earlier versions whose results are as good.
     """
-    is_elsewhere = _uses_other_servers(bound, settings)
-    digests = (
-        _NoRemoteDigests() if is_elsewhere else ModelDigests(model_pools.LookupPool(settings).facts)
-    )
-    owner = owning_plan(bound, node)
+    digests: ModelDigests = _NoRemoteDigests()
+    if not now.is_elsewhere:
+        digests = ModelDigests(model_pools.LookupPool(now.settings).facts)
     judge = Judge(owner, RunOptions(), index, digests)
     parts = await judge.parts_of(node)
     # Inputs of a sub-pipeline may be known only during a run.
@@ -478,13 +483,9 @@ async def _hash_parts(
     known = {
         name: parts[name]
         for name in parts.keys() - unknown
-        if not (is_elsewhere and name.endswith(".model"))
+        if not (now.is_elsewhere and name.endswith(".model"))
     }
     return known, judge.older
-
-
-def _uses_other_servers(bound: BoundPlan, settings: Settings) -> bool:
-    return bool(bound.pools or settings.pool_urls)
 
 
 def _unwatched_notes(steps: Sequence[LineageStep]) -> Iterator[str]:
@@ -630,18 +631,13 @@ class UpstreamChanges:
         self._plans: dict[str, PlanReport | str] = {}
 
     def changes(
-        self,
-        bound: BoundPlan,
-        step: str,
-        given: Mapping[str, Any],
-        settings: Settings,
-        explained: Collection[str] = (),
+        self, now: _PipelineNow, step: str, explained: Collection[str] = ()
     ) -> list[LineageChange]:
         """Return upstream blocks and steps with work to do, except `explained` ones."""
-        names = [name for name in upstream_names(bound, step) if name not in explained]
+        names = [name for name in upstream_names(now.bound, step) if name not in explained]
         if not names:
             return []
-        planned = self._planned(bound.file, given, settings)
+        planned = self._planned(now)
         if isinstance(planned, str):
             return [LineageChange(f"the steps before it cannot be checked: {planned}")]
         return [
@@ -650,27 +646,24 @@ class UpstreamChanges:
             for words in _work_text([one for one in planned.items if _is_item_of(one, name)])
         ]
 
-    def outdated(
-        self, file: Path, given: Mapping[str, Any], settings: Settings
-    ) -> Mapping[str, str]:
+    def outdated(self, now: _PipelineNow) -> Mapping[str, str]:
         """Return the outputs that no longer apply, and why; none where no plan can be made."""
-        planned = self._planned(file, given, settings)
+        planned = self._planned(now)
         return {} if isinstance(planned, str) else planned.outdated
 
-    def _planned(
-        self, file: Path, given: Mapping[str, Any], settings: Settings
-    ) -> PlanReport | str:
-        name = canonical_json([str(file), dict(given)])
+    def _planned(self, now: _PipelineNow) -> PlanReport | str:
+        name = canonical_json([str(now.bound.file), dict(now.given)])
         if name not in self._plans:
-            self._plans[name] = _plan_of(file, given, settings)
+            self._plans[name] = _plan_of(now)
         return self._plans[name]
 
 
-def _plan_of(file: Path, given: Mapping[str, Any], settings: Settings) -> PlanReport | str:
+def _plan_of(now: _PipelineNow) -> PlanReport | str:
     """Return a plan, or the error."""
     try:
-        pool = model_pools.LookupPool(settings)
-        return asyncio.run(plan_async(file, given, settings=settings, pool=pool))
+        pool = model_pools.LookupPool(now.settings)
+        plan = plan_async(now.bound.file, now.given, settings=now.settings, pool=pool)
+        return asyncio.run(plan)
     except PipelineError as error:
         return error.faults[0].message
     except (EngineError, LedgerError, OSError) as error:

@@ -47,7 +47,7 @@ class LineageCall:
     digest: str
     """Of the requested model."""
     served_digest: str
-    """Of the model file that answered."""
+    """Of the model that answered: its file, and a Modelfile's settings, if any."""
     is_known: bool
     """Whether an earlier call had the same request."""
     at: float
@@ -270,6 +270,11 @@ class LedgerTraces:
         self._base = base
         self._origins = LineageStore(ledger)
         self._places: dict[str, ScopeOwner] = {}
+
+    def of_item(self, scope: str, key: str) -> ItemTrace | None:
+        """Return an item as it was done last; None: the ledger has none."""
+        trace = self._trace(scope, key, "", "", 0.0)
+        return None if trace.entry is None else trace
 
     def written(self, stored: str) -> ItemTrace | None:
         """Return the item that wrote a file last."""

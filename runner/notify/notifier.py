@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +25,9 @@ from paddock.runner.core.session import run_lock_name
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER
 
-from .notification import (
-    Event,
-    NotDelivered,
-    Notification,
-    SentState,
-    notices_of,
-    notification_of,
-    undeliverable_channels,
-    without_ended_items,
-)
+from .delivery import NotDelivered, undeliverable_channels
+from .due_notices import Event, SentState, notices_of, without_ended_items
+from .notification import Notification, notification_of
 
 if TYPE_CHECKING:
     from paddock.pipelines.triggers import NotifyKeys
@@ -47,11 +40,11 @@ HOLD_S = 90.0  # longer than all messages of one run may take
 _POLL_S = 0.05
 
 
-def _sent_states(file: Path) -> dict[str, SentState] | None:
-    """Return what was sent to each receiver; None without a file, and for a broken one."""
+def _sent_states(file: Path) -> dict[str, SentState]:
+    """Return what was sent to each receiver; nothing for a broken file."""
     data = files.read_json(file)
     if not isinstance(data, Mapping):
-        return None
+        return {}
     return {str(name): SentState.of_json(one) for name, one in data.items()}
 
 
@@ -60,43 +53,23 @@ _ID_CHARS = 16
 
 
 async def notify_of_end(
-    bound: BoundPlan,
-    report: Report,
-    previous_status: str | None,
-    settings: Settings,
-    secrets: Secrets | None = None,
+    bound: BoundPlan, report: Report, settings: Settings, secrets: Secrets | None = None
 ) -> tuple[str, ...]:
     """Send the notifications of a run's end; return what was not delivered, one sentence each.
 
-    `previous_status` is how the run before ended; it counts while nothing has been sent yet. Takes
-    two minutes at most, and no time when there is nothing to send.
+    Takes two minutes at most, and no time when there is nothing to send.
     """
     on = bound.pipeline.on
     if on is None or not on.notify:
         return ()
     bell = _Notifier(bound, report, settings, secrets)
-    was_told = False
     folder, name = bound.roots.base / STATE_FOLDER / SENT_FOLDER, run_lock_name(bound)
     try:
         # When several machines carry out one run, each reaches its end: the first one sends.
         async with lock_soon(folder / f"{name}.lock", wait_s=HOLD_S, poll_s=_POLL_S):
-            file = folder / f"{name}.json"
-            before, first = _sent_states(file), SentState()
-            if before is None and previous_status in ("failed", "quarantined"):
-                first = SentState(bad=previous_status)
-            told = {
-                receiver_key(way): (before or {}).get(receiver_key(way), first) for way in on.notify
-            }
-            was_told = True
-            ends = await asyncio.gather(
-                *(bell.tell(way, told[receiver_key(way)]) for way in on.notify)
-            )
-            after = {receiver_key(way): end for way, end in zip(on.notify, ends, strict=True)}
-            if after != (before or {}):
-                value = {receiver: state.as_json() for receiver, state in after.items()}
-                files.write_json_atomically(file, value, is_durable=True)
+            await bell.tell_all(on.notify, folder / f"{name}.json")
     except (OSError, LockTaken) as error:
-        if not was_told:  # better twice than never: a full disk is itself worth a message
+        if not bell.has_told:  # better twice than never: a full disk is itself worth a message
             await asyncio.gather(*(bell.tell(way, SentState()) for way in on.notify))
         why = getattr(error, "strerror", None) or str(error) or "another process holds it"
         return (*bell.faults, f"cannot record which notifications were sent: {folder}: {why}.")
@@ -125,6 +98,23 @@ class _Notifier:
             "secrets": dict(secrets.values) if secrets else {},
         }
         self.faults: list[str] = []
+        self.has_told = False
+        """Whether anything was sent, or tried."""
+
+    async def tell_all(self, ways: Sequence[NotifyKeys], file: Path) -> None:
+        """Send each receiver what `file` says that it has not had yet; record it there.
+
+        Raises:
+            OSError: the file cannot be read or written.
+        """
+        sent, receivers = _sent_states(file), [receiver_key(way) for way in ways]
+        states = [sent.get(receiver, SentState()) for receiver in receivers]
+        self.has_told = True
+        ends = await asyncio.gather(*map(self.tell, ways, states))
+        after = dict(zip(receivers, ends, strict=True))
+        if after != sent:
+            value = {receiver: state.as_json() for receiver, state in after.items()}
+            files.write_json_atomically(file, value, is_durable=True)
 
     async def tell(self, way: NotifyKeys, told: SentState) -> SentState:
         """Send one receiver the events that it wants; return its new state."""
@@ -230,5 +220,5 @@ async def notify_at_end(
 async def _note_undelivered(
     bound: BoundPlan, report: Report, settings: Settings, observer: Observer, secrets: Secrets
 ) -> None:
-    for words in await notify_of_end(bound, report, None, settings, secrets):
+    for words in await notify_of_end(bound, report, settings, secrets):
         observer.note(words)

@@ -14,15 +14,22 @@ import os
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    nullcontext,
+)
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from paddock.engine.request import Pool
 from paddock.engine.system import http
+from paddock.engine.system.tasks import end
 from paddock.runner.bind.bound import BoundPlan, progress_line_names
 from paddock.runner.core import run
-from paddock.runner.core.model_pools import models_asked
+from paddock.runner.core.model_pools import models_asked, open_home_pool
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
 from paddock.runner.core.session import NOT_BEGUN, RunSession, open_session, report_not_begun
 from paddock.runner.daemon.on_demand_pool import OnDemandPool
@@ -30,13 +37,13 @@ from paddock.runner.daemon.prefect_client import client_options
 from paddock.runner.daemon.prefect_mirror import PrefectMirrors
 from paddock.runner.daemon.run_session import MirrorReply, daemon_session, is_daemon_running
 from paddock.runner.notify.notifier import notify_at_end
+from paddock.runner.progress.drain import STOP_REQUESTED
 from paddock.runner.progress.events import MultiObserver
 from paddock.runner.progress.prefect_view import (
     SUSPENDED,
     ChunkTasks,
     PrefectState,
     ProgressMeter,
-    TaskChunk,
     end_of_run,
     flow_parameters,
     item_table,
@@ -146,6 +153,20 @@ async def _local_service(
         yield daemon
 
 
+@asynccontextmanager
+async def shared_home_pool(settings: Settings, name: str) -> AsyncIterator[Pool]:
+    """Yield one pool for several runs: where a run would use this machine's service, that."""
+    note = partial(print, file=sys.stderr)
+    is_alone = run_mode(None, os.environ).service == "none"
+    if is_alone or settings.pool_urls or settings.pool.is_exact:  # it may have tuned copies
+        async with open_home_pool(settings) as pool:
+            yield pool
+    else:
+        session = daemon_session(settings, pipeline=name, wants_prefect=False, tell=note)
+        async with session as daemon, OnDemandPool(settings, daemon) as pool:
+            yield pool
+
+
 def _needs_service(mode: RunMode, bound: BoundPlan, settings: Settings) -> bool:
     return mode.prefect == "service" or (
         not settings.pool_urls and any(not spec.pool for spec in models_asked(bound))
@@ -169,7 +190,6 @@ class TrackedRun:
         progress = ProgressMeter(progress_line_names(session.bound.nodes))
         session.stats.observer = MultiObserver(session.stats.observer, progress)
         work = asyncio.create_task(run.run(replace(session.context, run_chunk=chunks)))
-        work.add_done_callback(lambda _: chunks.close())
         return cls(session, chunks, progress, work)
 
     def stop(self, words: str) -> None:
@@ -236,11 +256,17 @@ async def run_prepared(
         )
         if mode.prefect == "api":
             await check_prefect_api(os.environ)
-        service = None if daemon is None else partial(OnDemandPool, settings, daemon)
+        service = None
+        if daemon is not None and not settings.pool.is_exact:  # the service may have tuned copies
+            service = partial(OnDemandPool, settings, daemon)
+        waiting: AbstractAsyncContextManager[None] = nullcontext()
+        if mode.prefect == "within":
+            waiting = pipeline_flow().stopped_while_waiting(environment.stop_gate)
         try:
-            session = await stack.enter_async_context(
-                open_session(prepared, options, environment, service=service)
-            )
+            async with waiting:
+                session = await stack.enter_async_context(
+                    open_session(prepared, options, environment, service=service)
+                )
         except NOT_BEGUN as error:
             report = outcome.report = report_not_begun(error, bound, environment)
             observer.ended(report)
@@ -256,14 +282,26 @@ async def _run_tracked(session: RunSession, mode: RunMode, daemon: DaemonSession
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
     session.begin()
+    stopping = asyncio.create_task(_note_stop(session))
     try:
         report = await _run_shown(session, mode, daemon)
     except Exception as error:
-        session.end(session.stats.report("failed", message=str(error) or type(error).__name__))
+        cause = session.context.ledger.damage_behind(error) or error
+        session.end(session.stats.report("failed", message=str(cause) or type(error).__name__))
         raise
+    finally:
+        await end(stopping)
     report = replace(report, models=session.model_loads())
     session.end(report)
     return report
+
+
+async def _note_stop(session: RunSession) -> None:
+    """Note it for those who watch the run when its stop is requested."""
+    gate = session.context.stop_gate
+    await gate.wait()
+    if gate.words == STOP_REQUESTED:
+        session.stats.observer.note(f"{STOP_REQUESTED}: items in flight end, no other begins.")
 
 
 async def _run_shown(session: RunSession, mode: RunMode, daemon: DaemonSession | None) -> Report:
@@ -296,7 +334,7 @@ async def run_displayed(
         return MirrorReply(is_new, display.stop_of(update))
 
     try:
-        return await _run_with_mirror(session, send, is_gentle=bool(place))
+        return await _run_with_mirror(session, send, is_within=bool(place))
     finally:
         is_short = bool(place) or session.context.stop.is_set()  # the flow run has an end to set
         try:
@@ -313,14 +351,14 @@ SendUpdate = Callable[[dict[str, Any]], Awaitable[MirrorReply]]
 
 
 async def _run_with_mirror(
-    session: RunSession, send: SendUpdate, *, is_gentle: bool = False
+    session: RunSession, send: SendUpdate, *, is_within: bool = False
 ) -> Report:
     """Run an open session and send its progress to a mirror.
 
-    `is_gentle`: items in flight finish when a person cancels it in Prefect.
+    `is_within`: its flow run was there before; items in flight finish when it is cancelled there.
     """
     tracked_run = TrackedRun.start(session)
-    feed = _MirrorFeed(tracked_run, send, is_gentle=is_gentle)
+    feed = _MirrorFeed(tracked_run, send, is_within=is_within)
     sending = asyncio.create_task(feed.follow())
     try:
         return await tracked_run.ended()
@@ -333,8 +371,8 @@ async def _run_with_mirror(
 class _MirrorFeed:
     """The updates of one run."""
 
-    def __init__(self, tracked_run: TrackedRun, send: SendUpdate, *, is_gentle: bool) -> None:
-        self._is_gentle = is_gentle
+    def __init__(self, tracked_run: TrackedRun, send: SendUpdate, *, is_within: bool) -> None:
+        self._is_within = is_within
         self._tracked_run = tracked_run
         self._send = send
         session = tracked_run.session
@@ -346,20 +384,23 @@ class _MirrorFeed:
             "parameters": flow_parameters(session.bound),
             "began": session.began,
         }
-        self._chunks: list[TaskChunk] = []
+        self._chunks = tracked_run.chunks.begun
         self._sent: dict[int, PrefectState] = {}
         """What the receiver knows, by number of the chunk."""
-        self._reading = asyncio.create_task(self._read())
 
     async def follow(self) -> None:
-        """Send what has changed, at most once in `UPDATE_INTERVAL_S`, until cancelled."""
+        """Send what has changed, at most once in `UPDATE_INTERVAL_S`, until cancelled.
+
+        Of a run that is over sooner, only its end is sent where its flow run is there already.
+        """
+        if self._is_within:
+            await asyncio.sleep(UPDATE_INTERVAL_S)
         while True:
             await self._update()
             await asyncio.sleep(UPDATE_INTERVAL_S)
 
     async def end(self) -> None:
         """Send the end of the run, with all tasks."""
-        await self._reading
         self._sent.clear()
         work = self._tracked_run.work
         if work.cancelled():
@@ -379,11 +420,6 @@ class _MirrorFeed:
             return session.stats.has_asked
         return any(chunk.label for chunk in self._chunks)
 
-    async def _read(self) -> None:
-        """Take the chunks as they begin, until the run has ended."""
-        async for chunk in self._tracked_run.chunks:
-            self._chunks.append(chunk)
-
     async def _update(self, end: dict[str, Any] | None = None) -> None:
         states = {number: chunk.state() for number, chunk in enumerate(self._chunks)}
         changed = {n: state for n, state in states.items() if self._sent.get(n) != state}
@@ -399,8 +435,9 @@ class _MirrorFeed:
         self._sent = {} if reply.must_repeat else states
         if reply.stop == SUSPENDED:
             self._tracked_run.session.stats.note(f"{SUSPENDED}; it goes on when it is resumed.")
-            self._tracked_run.session.context.stop_gate.close(SUSPENDED)
-        elif reply.stop and self._is_gentle:
+            self._tracked_run.session.context.stop_gate.close(SUSPENDED, "suspended")
+        elif reply.stop and self._is_within:
+            self._tracked_run.session.stats.note(f"{reply.stop}; items in flight are finished.")
             self._tracked_run.session.context.stop_gate.close(reply.stop, "interrupted")
         elif reply.stop:
             self._tracked_run.stop(reply.stop)

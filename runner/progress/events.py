@@ -16,9 +16,9 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -29,6 +29,7 @@ from paddock.runner.config.pipeline_secrets import Redact, unredacted
 from paddock.runner.settings import Settings
 
 from . import console
+from .drain import STOP_REQUESTED
 
 if TYPE_CHECKING:
     from paddock.engine.memory.pool_stats import PoolStats
@@ -37,6 +38,27 @@ if TYPE_CHECKING:
     from .report import Report
 
 ItemState = Literal["running", "done", "fresh", "skipped", "quarantined", "failed", "waiting"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall:
+    """A model call that has ended."""
+
+    hash: str
+    kind: str
+    """`chat` or `embed`."""
+    model: str
+    """As the step names it."""
+    usage: Usage
+    began: float
+    """Seconds since the epoch."""
+    is_cached: bool
+    """Whether the ledger had its reply."""
+    request: str = ""
+    """What decides the answer, as JSON; without secrets."""
+    answer: str = ""
+    """Of a chat; without secrets."""
+    done_reason: str | None = None
 
 
 class Observer:
@@ -51,7 +73,8 @@ class Observer:
     def step(self, step: str, total: int | None, fresh: int) -> None:
         """The size of a step or block is known: `total` items, `fresh` of them need nothing.
 
-        Items that are known to fail, or not asked for, do not count.
+        None: a step outside of blocks, which is no item, or not one yet. Items that are known to
+        fail, or not asked for, do not count.
         """
 
     def item(self, step: str, key: str, state: ItemState, detail: str | None) -> None:
@@ -61,8 +84,8 @@ class Observer:
         inner step, or the reason of a failure.
         """
 
-    def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
-        """A model call ended; `is_cached` when the ledger had its reply."""
+    def call(self, step: str, key: str, call: ModelCall) -> None:
+        """A model call ended, or was found in the ledger."""
 
     def tokens(self, n: int) -> None:
         """So many tokens were just generated."""
@@ -99,9 +122,9 @@ class MultiObserver(Observer):
         for observer in self._observers:
             observer.item(step, key, state, detail)
 
-    def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
+    def call(self, step: str, key: str, call: ModelCall) -> None:
         for observer in self._observers:
-            observer.call(step, key, usage, is_cached)
+            observer.call(step, key, call)
 
     def tokens(self, n: int) -> None:
         for observer in self._observers:
@@ -138,11 +161,13 @@ _LEVELS = {"failed": "error", "quarantined": "warning"}
 
 @dataclass(slots=True)
 class _ItemInFlight:
-    """A running item."""
-
     began: float
     n_calls: int = 0
     n_tokens: int = 0
+    chats: list[str] = field(default_factory=list)
+    """Their hashes, in order."""
+    is_cached: bool = False
+    """Whether the ledger had the answer of one: then an earlier run made the call."""
 
 
 class RunJournal(Observer):
@@ -155,6 +180,7 @@ class RunJournal(Observer):
         self._head: dict[str, Any] = {}
         """Run and pipeline; empty until the run has begun."""
         self._underway: dict[tuple[str, str], _ItemInFlight] = {}
+        self._n_written = 0
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
         self._head = {"run": run, "pipeline": self._redact(pipeline)}
@@ -181,17 +207,28 @@ class RunJournal(Observer):
             seconds=round(seconds, 3),
             calls=was.n_calls if was else 0,
             tokens=was.n_tokens if was else 0,
+            chats=was.chats if was and was.is_cached else None,
             error=self._text(detail, LONGEST_TEXT),
         )
 
-    def call(self, step: str, key: str, usage: Usage, is_cached: bool) -> None:
+    def call(self, step: str, key: str, call: ModelCall) -> None:
         was = self._underway.get((step, key))
-        if was is not None and not is_cached:
+        if was is None:
+            return
+        was.is_cached |= call.is_cached
+        if call.kind == "chat":
+            was.chats.append(call.hash)
+        if not call.is_cached:
             was.n_calls += 1
-            was.n_tokens += usage.prompt_tokens + usage.completion_tokens
+            was.n_tokens += call.usage.prompt_tokens + call.usage.completion_tokens
+
+    def tokens(self, n: int) -> None:
+        self._n_written += n
 
     def time_left(self, step: str, seconds: float) -> None:
-        self._line("time_left", "often", step=step, seconds=round(seconds, 1))
+        """Write it with the tokens that the run has generated so far."""
+        left_s = round(seconds, 1)
+        self._line("time_left", "often", step=step, seconds=left_s, written=self._n_written)
 
     def note(self, text: str) -> None:
         self._line("note", "often", text=self._text(text, LONGEST_TEXT))
@@ -338,6 +375,9 @@ def _parsed_line(text: bytes) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+_SPEED_SPAN_S = 10.0
+
+
 class JournalProgress:
     """Progress of a running run, from its journal."""
 
@@ -345,7 +385,11 @@ class JournalProgress:
         self._tail = JournalTail(file)
         self._totals: dict[str, int] = {}
         self._ended: Counter[str] = Counter()
+        self._ends_at: dict[str, float] = {}
+        self._written: deque[tuple[float, int]] = deque()
+        """When, and how many tokens the run had generated by then."""
         self.n_bad = 0
+        self.is_stopping = False
 
     def update(self) -> tuple[int, int]:
         """Read new lines; return how many items have ended, and how many are known."""
@@ -358,7 +402,32 @@ class JournalProgress:
                 self._ended[step] += 1
             if line.get("event") == "item" and line.get("state") in ("failed", "quarantined"):
                 self.n_bad += 1
+            elif line.get("event") == "time_left":
+                with contextlib.suppress(KeyError, TypeError, ValueError):  # no line of ours
+                    self._note_time_left(step, line)
+            elif line.get("event") == "note":
+                self.is_stopping |= str(line.get("text")).startswith(STOP_REQUESTED)
         return sum(self._ended.values()), sum(self._totals.values())
+
+    def _note_time_left(self, step: str, line: Mapping[str, Any]) -> None:
+        at = datetime.fromisoformat(line["time"]).timestamp()
+        self._ends_at[step] = at + float(line["seconds"])
+        self._written.append((at, int(line["written"])))
+        while len(self._written) > 2 and self._written[1][0] <= at - _SPEED_SPAN_S:
+            self._written.popleft()
+
+    def seconds_left(self, now: float) -> float | None:
+        """Return the run's own estimate for the step whose items go on; None: none yet."""
+        open_steps = [one for one, n in self._totals.items() if self._ended[one] < n]
+        ends = [self._ends_at[one] for one in open_steps if one in self._ends_at]
+        return max(0.0, max(ends) - now) if ends else None
+
+    def speed(self) -> float | None:
+        """Return the tokens generated in a second, over the last 10 s; None: not known."""
+        if len(self._written) < 2:
+            return None
+        (since, n_then), (until, n_now) = self._written[0], self._written[-1]
+        return (n_now - n_then) / (until - since) if until > since and n_now > n_then else None
 
 
 LOGGER = "paddock"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +28,6 @@ RUN_TAG = "paddock"
 """Tag of every flow run of a pipeline."""
 SHARE_TAG = "paddock-share"
 """Tag of the flow runs that do one job on several machines."""
-MAX_WAITING_CHUNKS = 1000  # of 4 or 50 items each; more means that Prefect does not keep up
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +89,11 @@ class TaskChunk:
 
 
 class ChunkTasks:
-    """Implements `paddock.runner.core.run_context.ChunkRunner`; iterate to get the chunks."""
+    """Implements `paddock.runner.core.run_context.ChunkRunner`; keeps what has begun."""
 
     def __init__(self, redact: Redact) -> None:
         self._redact = redact
-        self._begun: asyncio.Queue[TaskChunk | None] = asyncio.Queue(MAX_WAITING_CHUNKS + 1)
-        self.n_unseen = 0
-        """Chunks that began faster than they could be shown."""
+        self.begun: list[TaskChunk] = []
 
     async def __call__(
         self, block: str, keys: Sequence[str], work: Callable[[], Awaitable[PrefectState]]
@@ -104,24 +101,13 @@ class ChunkTasks:
         """Run a chunk; without keys it is the whole of a step or block."""
         label = f"{keys[0]} and {len(keys) - 1} more" if keys[1:] else "".join(keys)
         running = asyncio.ensure_future(work())
-        if self._begun.qsize() < MAX_WAITING_CHUNKS:
-            self._begun.put_nowait(TaskChunk(block, self._redact(label), running, self._redact))
-        else:
-            self.n_unseen += 1
+        self.begun.append(TaskChunk(block, self._redact(label), running, self._redact))
         try:
             await asyncio.shield(running)
         except asyncio.CancelledError:
             running.cancel()
             await asyncio.wait({running})
             raise
-
-    def close(self) -> None:
-        self._begun.put_nowait(None)
-
-    async def __aiter__(self) -> AsyncIterator[TaskChunk]:
-        """Yield the chunks as they begin, until closed."""
-        while (chunk := await self._begun.get()) is not None:
-            yield chunk
 
 
 class ProgressMeter(Observer):
@@ -193,6 +179,20 @@ def wish_of_state(kind: str, name: str) -> tuple[StateWish, str] | None:
     return "stop", f"It was set to '{name}' in Prefect"
 
 
+def stop_of_parents(kinds: Iterable[str]) -> str:
+    """Return why a run stops, by the states of its parent flow runs; empty: it goes on.
+
+    A parent that completes or fails may leave a run that it started to itself.
+
+    >>> stop_of_parents(["COMPLETED", "CANCELLING"])
+    'A parent flow run was cancelled in Prefect'
+    """
+    ended = {"CANCELLING", "CANCELLED", "CRASHED"}.intersection(kinds)
+    if ended == {"CRASHED"}:
+        return "A parent flow run crashed"
+    return "A parent flow run was cancelled in Prefect" if ended else ""
+
+
 def crashed_end(pid: int) -> dict[str, Any]:
     """Return the end of a run whose process is gone."""
     words = f"Its process {pid} is gone; the same command continues."
@@ -211,8 +211,8 @@ def last_state(report: Report) -> PrefectState:
         return PrefectState("FAILED", "Failed", report.message or words)
     if report.status == "interrupted":
         return PrefectState("CANCELLED", "Cancelled", report.message or words)
-    if report.status == "budget":
-        return PrefectState("COMPLETED", "Budget", report.message or words)
+    if report.status in ("budget", "suspended"):
+        return PrefectState("COMPLETED", report.status.capitalize(), report.message or words)
     return quarantined(words) if report.exit_status() else completed(words)
 
 

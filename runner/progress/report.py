@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 if TYPE_CHECKING:
     from paddock.pipelines.errors import Fault
 
-Status = Literal["completed", "failed", "quarantined", "budget", "interrupted"]
+Status = Literal["completed", "failed", "quarantined", "budget", "suspended", "interrupted"]
 State = Literal[
     "new",
     "changed",
@@ -27,7 +27,8 @@ State = Literal[
     "deleted",
     "missing",
 ]
-"""`waiting`: a person has to decide on an answer. `held`: done, but edited outputs, or files that
+"""`skipped`: none of its steps ran, or it failed under `on_error: skip`, or was not asked for.
+`waiting`: a person has to decide on an answer. `held`: done, but edited outputs, or files that
 are not ours, are kept. `unsampled`: it has work to do and is not in the sample. `missing`: a folder
 whose documents count as deleted only after a person confirms it."""
 CallsAre = Literal["exact", "at most", "about"]
@@ -59,6 +60,10 @@ class ItemReport:
     """Why it is `changed` or `stale`, or the outputs for which it is `held`."""
     is_known: bool = False
     """Quarantined before and unchanged since: not tried again."""
+
+    @property
+    def has_failed(self) -> bool:
+        return self.state == "quarantined" or bool(self.state == "skipped" and self.error)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -145,11 +150,7 @@ class Report:
             return self.counted
         quarantined = [item for item in self.items if item.state == "quarantined"]
         n_known = sum(item.is_known for item in quarantined)
-        failed = {
-            item.step: None
-            for item in self.items
-            if item.state == "quarantined" or (item.state == "skipped" and item.error)
-        }
+        failed = dict.fromkeys(item.step for item in self.items if item.has_failed)
         done = {item.step for item in self.items if item.state in WITH_RESULT}
         without_result = tuple(step for step in failed if step not in done)
         return QuarantineCounts(len(quarantined) - n_known, n_known, without_result)
@@ -251,7 +252,7 @@ def sums_by_outcome(counts: Mapping[str, Any]) -> dict[str, int]:
 
 
 _OUTCOMES = {"unsampled": "not in the sample"}
-_STATUS_CODES = {"failed": 1, "budget": 5, "interrupted": 130}
+_STATUS_CODES = {"failed": 1, "budget": 5, "suspended": 5, "interrupted": 130}
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,8 +279,14 @@ class PlanReport:
     """`about`: estimated from earlier runs, since nothing bounds them."""
     likely_calls: int | None = None
     """As many as there are where each answer passes its checks at once."""
+    least_calls: int | None = None
+    """Fewer, where `calls_are` is `at most`: steps may be skipped, or their answers be known."""
     tokens: int | None = None
     loads: int | None = None
+    models: Mapping[str, int] = field(default_factory=dict)
+    """By name: how many of `likely_calls` are its."""
+    least_models: Mapping[str, int] = field(default_factory=dict)
+    """By name: how many of `least_calls` are its."""
     seconds: float | None = None
     notes: tuple[str, ...] = ()
     """What is unknown until a step has run, one sentence each."""
@@ -304,8 +311,11 @@ class PlanReport:
             "calls": self.calls,
             "calls_are": None if self.calls is None else self.calls_are,
             "likely_calls": self.likely_calls,
+            "least_calls": self.least_calls,
             "tokens": self.tokens,
             "loads": self.loads,
+            "models": dict(self.models),
+            "least_models": dict(self.least_models),
             "seconds": self.seconds,
         }
 

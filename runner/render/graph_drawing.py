@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -27,14 +27,7 @@ from .graph_model import (
     pipeline_graph,
     read_last_run,
 )
-from .html_page import (
-    COLOUR_CSS,
-    html_cell,
-    html_page,
-    html_table,
-    number_cell,
-    seconds_text,
-)
+from .html_page import COLOUR_CSS, html_cell, html_page, html_table, number_cell, seconds_text
 
 # --- layout: layers from top to bottom, order within a layer, coordinates of boxes and edges. Pure.
 
@@ -115,20 +108,19 @@ def layout_graph(boxes: Sequence[GraphBox]) -> GraphLayout:
     sized = {box.id: _size_box(box) for box in boxes}
     layers = _assign_layers(boxes)
     chains = _edge_chains(boxes, layers)
-    slots = {box.id: _LayerSlot(box.id, sized[box.id].width, sized[box.id].height) for box in boxes}
     rows: dict[int, list[str]] = {}
-    for box in boxes:
-        rows.setdefault(layers[box.id], []).append(box.id)
-    for points in chains.values():
-        for layer, name in points:
-            slots[name] = _LayerSlot(name, BEND)
-            rows[layer].append(name)
+    slots: dict[str, _LayerSlot] = {}
+    for name, box in sized.items():
+        slots[name] = _LayerSlot(name, box.width, box.height)
+        rows.setdefault(layers[name], []).append(name)
+    for layer, name in chain.from_iterable(chains.values()):
+        slots[name] = _LayerSlot(name, BEND)
+        rows[layer].append(name)
     links = _slot_neighbours(chains)
     ordered = _order_layers([rows[layer] for layer in sorted(rows)], links)
     _assign_positions(ordered, slots, links)
     placed = tuple(
-        sized[box.id].moved(slots[box.id].x - slots[box.id].width / 2, slots[box.id].top)
-        for box in boxes
+        box.moved(slots[name].x - box.width / 2, slots[name].top) for name, box in sized.items()
     )
     arrows = tuple(
         PlacedEdge(*ends, _edge_points(*ends, [name for _, name in points], slots))
@@ -235,15 +227,7 @@ def _assign_positions(
     links: Mapping[str, tuple[list[str], list[str]]],
 ) -> None:
     """Assign x positions: side by side first, then moved towards the neighbours."""
-    y = 0.0
-    for row in rows:
-        height = max(slots[name].height for name in row)
-        x = 0.0
-        for name in row:
-            slot = slots[name]
-            slot.x, slot.top, slot.bottom = x + slot.width / 2, y, y + height
-            x += slot.width + GAP_X
-        y += height + GAP_Y
+    _place_side_by_side([[slots[name] for name in row] for row in rows])
     for sweep in range(2 * SWEEPS):
         for row in rows if sweep % 2 == 0 else reversed(rows):
             wanted = [
@@ -254,6 +238,16 @@ def _assign_positions(
     left = min((s.x - s.width / 2 for s in slots.values()), default=0.0)
     for slot in slots.values():
         slot.x -= left
+
+
+def _place_side_by_side(rows: Sequence[Sequence[_LayerSlot]]) -> None:
+    y = 0.0
+    for row in rows:
+        height, x = max(slot.height for slot in row), 0.0
+        for slot in row:
+            slot.x, slot.top, slot.bottom = x + slot.width / 2, y, y + height
+            x += slot.width + GAP_X
+        y += height + GAP_Y
 
 
 def _separate(row: Sequence[_LayerSlot], wanted: Sequence[float]) -> None:
@@ -355,20 +349,17 @@ def _box_title(box: GraphBox) -> str:
 
 def _svg_box(placed: PlacedBox, *, is_inline: bool) -> Iterator[str]:
     box = placed.box
-    kind = "block" if box.is_block else "step"
     words = _box_title(box)
     words += f", model {box.model}" if box.model else ""
     words += f". {box_text(box)}" if box_text(box) else ""
-    link = f'href="#row-{element_id(box.id)}"' if is_inline else 'tabindex="0"'
-    tag = "a" if is_inline else "g"
-    conditional = " conditional" if box.is_conditional else ""
-    role = "" if is_inline else ' role="img"'
-    if not box.is_block or is_inline:
-        yield f'<{tag} {link}{role} class="{kind} {box.last.state}{conditional}" ' + (
-            f'aria-label="{escape(words)}">'
-        )
-    else:  # a role would hide its content from screen readers
-        yield f'<g class="{kind} {box.last.state}{conditional}" aria-label="{escape(words)}">'
+    about = f'class="{"block" if box.is_block else "step"} {box.last.state}'
+    about += f'{" conditional" if box.is_conditional else ""}" aria-label="{escape(words)}"'
+    if is_inline:
+        yield f'<a href="#row-{element_id(box.id)}" {about}>'
+    elif box.is_block:  # a role would hide its content from screen readers
+        yield f"<g {about}>"
+    else:
+        yield f'<g tabindex="0" role="img" {about}>'
     yield f"<title>{escape(words)}</title>"
     yield (
         f'<rect x="{placed.x:.1f}" y="{placed.y:.1f}" width="{placed.width:.1f}" '

@@ -287,7 +287,7 @@ def _add_journal_line(found: dict[str, dict[str, Any]], line: str) -> None:
     sums = found.setdefault(step, {"seconds": 0.0, "calls": 0, "n": 0, "counts": {}, "left": 0})
     if event == "step":
         n_fresh = told.get("fresh", 0)
-        sums["left"] += told.get("items", 0) - n_fresh
+        sums["left"] += told.get("items", 1) - n_fresh
         if n_fresh:
             sums["counts"]["fresh"] = n_fresh
         return

@@ -17,9 +17,16 @@ from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import quote
 
-from paddock.runner.progress.report import HELD_REMEDY, MADE_STATES, sums_by_outcome
+from paddock.runner.progress.report import HELD_REMEDY, sums_by_outcome
 
-from .html_page import html_cell, html_page, html_table, number_cell, seconds_text
+from .html_page import (
+    html_cell,
+    html_page,
+    html_table,
+    number_cell,
+    seconds_text,
+    state_html,
+)
 from .run_details import (
     ReviewedAnswer,
     ReviewRecord,
@@ -44,7 +51,7 @@ def run_report_page(story: RunDetails, target: Path) -> str:
 
 
 def _page_parts(story: RunDetails, folder: Path) -> Iterator[str]:
-    yield from _summary_html(story)
+    yield from run_summary_html(story)
     yield from _failures_html(story, folder)
     yield from _reviews_html(story.reviewed)
     yield from _charts_html(story)
@@ -52,19 +59,23 @@ def _page_parts(story: RunDetails, folder: Path) -> Iterator[str]:
     yield from _documents_html(story, folder)
 
 
-def _summary_html(story: RunDetails) -> Iterator[str]:
+def run_summary_html(story: RunDetails, progress: str | None = None) -> Iterator[str]:
+    """Yield how a run went; of one that goes on its `progress` in place of items by state."""
     past, row = story.past, story.past.row
     began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.started))
     yield f"<h1>{escape(row.pipeline)}</h1>"
     yield (
         f"<p>Run <b>{escape(row.run)}</b> of {escape(str(past.place.folder / row.file))}, {began}, "
-        f"{seconds_text(story.seconds)}: {_state_html(past.status)}"
+        f"{seconds_text(story.seconds)}: {state_html(past.status)}"
         f"</p>"
     )
     if past.message:
         kind = "error" if past.status == "failed" else "note"
         yield f'<div class="{kind}"><p>{escape(past.message)}</p></div>'
-    facts = (*sums_by_outcome(story.counts).items(), *story.sums.items())
+    if progress:
+        yield f"<p>{escape(progress)}</p>"
+    outcomes = sums_by_outcome(story.counts) if progress is None else {}
+    facts = (*outcomes.items(), *story.sums.items())
     chips = "".join(
         f'<li class="s-{escape(name.replace(" ", "-"))}">{escape(name)} <b>{n:,}</b></li>'
         for name, n in facts
@@ -91,8 +102,8 @@ def _failures_html(story: RunDetails, folder: Path) -> Iterator[str]:
         error = (item.error or "").strip()[:MAX_ERROR_CHARS]
         yield (
             f'<div class="error"><p><b>{name}</b> of {escape(item.step)}, '
-            f"{_state_html(item.state)}</p>"
-            f"<p>{escape(error)}</p>{_later_run_text(item)}</div>"
+            f"{state_html(item.state)}</p>"
+            f"<p>{escape(error)}</p>{later_run_html(item)}</div>"
         )
     if len(bad) > MAX_FAILURES:
         n_left = len(bad) - MAX_FAILURES
@@ -161,13 +172,7 @@ def _changed_html(value: str, after: str | None) -> str:
     return f"<del>{escape(value)}</del> <ins>{escape(after)}</ins>"
 
 
-def _state_html(state: str) -> str:
-    """Return what became of an item; one that was done also with what it was before."""
-    words = f"done ({state})" if state in MADE_STATES else state
-    return f'<span class="s-{escape(state)}">{escape(words)}</span>'
-
-
-def _later_run_text(item: RunItem) -> str:
+def later_run_html(item: RunItem) -> str:
     """Return the result of an item in a later run."""
     if item.later is None:
         return ""
@@ -272,7 +277,7 @@ def _item_row(item: RunItem, folder: Path) -> tuple[str, ...]:
     return (
         f'<td class="name">{_file_link(item.key, item.source, folder)}</td>',
         html_cell(item.step),
-        f"<td>{_state_html(item.state)}{_later_run_text(item)}</td>",
+        f"<td>{state_html(item.state)}{later_run_html(item)}</td>",
         html_cell(seconds_text(item.seconds) if item.seconds >= 0.05 else "", "n"),
         number_cell(item.calls),
         number_cell(item.known_calls),

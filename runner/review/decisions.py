@@ -290,13 +290,6 @@ class ReviewDesk(ReviewStore):
         only = tuple(subject.get("evidence_only") or ())
         return EvidenceRequest(value, subject.get("schema"), only, sources)
 
-    def source_text(self, source: Mapping[str, Any]) -> str | None:
-        """Return the text of one of a subject's `sources`; None if its object is missing."""
-        if "text_object" not in source:
-            return str(source.get("text") or "")
-        stored = self.ledger.objects.get(source["text_object"])
-        return None if stored is None else stored.decode()
-
     def _decided(self, review: Review, verb: Verb, value: Any, reason: str, by: str) -> Review:
         """Return a review as a decision would leave it, if the decision is sound by itself."""
         if verb not in VERBS:

@@ -7,18 +7,14 @@ the caller asks for its sound decisions alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from paddock.engine.system.units import iso_time
 from paddock.runner.ledger.reviews import DecisionRefused, Review
-from paddock.steps.files.rows import (
-    UnreadableRows,
-    format_rows,
-    parse_rows,
-    without_formula_escape,
-)
+from paddock.steps.files.rows import UnreadableRows, format_rows, parse_rows, without_formula_escape
 
 from .decisions import VERBS, Verb
 from .fields import WrongField, edited_answer, shown_item, subject_fields
@@ -118,12 +114,18 @@ def read_sheet(text: str) -> tuple[list[SheetDecision], list[SheetFault]]:
             _add_row(found, line, cells)
         except WrongField as error:
             faults.append(SheetFault(line, str(error), cells["id"]))
-    wrong = {fault.id for fault in faults}
-    for one in found.values():
+    faults += _rejected_without_reason(found.values(), {fault.id for fault in faults})
+    return list(found.values()), sorted(faults, key=lambda fault: fault.line)
+
+
+def _rejected_without_reason(
+    decisions: Iterable[SheetDecision], wrong: Collection[str]
+) -> Iterator[SheetFault]:
+    """Yield a fault for each, but for reviews with another fault."""
+    for one in decisions:
         if one.verb == "reject" and not one.reason and one.id not in wrong:
             what = "'reject' needs a reason. Write it under `reason`."
-            faults.append(SheetFault(one.line, what, one.id))
-    return list(found.values()), sorted(faults, key=lambda fault: fault.line)
+            yield SheetFault(one.line, what, one.id)
 
 
 def _add_row(found: dict[str, SheetDecision], line: int, cells: Mapping[str, str]) -> None:
@@ -241,4 +243,23 @@ def _gold_row(review: Review) -> dict[str, Any]:
         "evidence": subject.get("evidence"),
         "is_sampled": review.is_sampled,
         "share": review.share,
+    }
+
+
+def review_json(review: Review) -> dict[str, Any]:
+    """Return the head of a review as a JSON object."""
+    names = ("pipeline", "block", "item", "document", "document_sha256", "model", "when", "due",
+             "least", "by", "share", "is_sampled")  # fmt: skip
+    held = review.lease_by if (review.lease_until or 0) > time.time() else None
+    left = review.expires_at
+    return {
+        "id": review.id,
+        "question": review.question,
+        "step": review.step,
+        **{name: review.subject.get(name) for name in names},
+        "run": review.run,
+        "asked": iso_time(review.asked_at),
+        "expires": None if left is None else iso_time(left),
+        "held_by": held,
+        "earlier": len(review.earlier),
     }

@@ -174,14 +174,8 @@ def _inner_schema(schema: Any, key: str | int) -> Any:
 
 def _kind(schema: Any, value: Any) -> tuple[FieldKind, tuple[Any, ...], bool]:
     """Return a field's kind, its choices, and whether it may be null."""
-    choices: list[Any] = []
-    types: list[str] = []
-    for one in _alternatives(schema):
-        named = one.get("type", [])
-        types += [named] if isinstance(named, str) else named if isinstance(named, list) else []
-        choices += one.get("enum", ()) if isinstance(one.get("enum"), list) else ()
-        choices += [one["const"]] if "const" in one else []
-    is_nullable = "null" in types or any(one is None for one in choices)
+    types, choices = _types_and_choices(schema)
+    is_nullable = "null" in types or None in choices
     if "boolean" in types and not choices:
         choices = [True, False]
     if choices:
@@ -190,6 +184,17 @@ def _kind(schema: Any, value: Any) -> tuple[FieldKind, tuple[Any, ...], bool]:
     if len(kinds) == 1:
         return kinds.pop(), (), is_nullable
     return ("text" if isinstance(value, str) else "json"), (), is_nullable or value is None
+
+
+def _types_and_choices(schema: Any) -> tuple[list[str], list[Any]]:
+    types: list[str] = []
+    choices: list[Any] = []
+    for form in _alternatives(schema):
+        named, values = form.get("type"), form.get("enum")
+        types += [named] if isinstance(named, str) else named if isinstance(named, list) else []
+        choices += values if isinstance(values, list) else []
+        choices += [form["const"]] if "const" in form else []
+    return types, choices
 
 
 def edited_answer(answer: Any, fields: Sequence[AnswerField], changes: Mapping[str, str]) -> Any:

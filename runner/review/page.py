@@ -1,48 +1,39 @@
-"""The review page: its files, who may use it, and the JSON API under `/review/api` that it asks.
+"""The review page: its files and the JSON API under `/review/api` that it asks.
 
 The page loads nothing from elsewhere. Documents may have ten million characters, so their texts
 are sent in windows, cut into parts with the fields that stand there; the page writes them as text,
 never as markup. All ledgers are read and written in one thread.
-
-It shows documents and takes decisions, so it is closed even on an address of this machine,
-which every local user reaches. What a person has (a token, an API key) or what their browser is
-handed (a ticket) is exchanged for a session: a random value in a cookie that scripts cannot read
-and other sites do not get. Sessions end with this process. So nothing of lasting value is in a
-command line, or is sent by a page that stayed open to another program at the same port.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import hmac
 import json
 import os
-import secrets
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
-from urllib.parse import parse_qs
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from paddock.engine.api.api_keys import KeyRing, digest_of, given_keys, key_name_of, read_keys
-from paddock.engine.api.cors import has_own_host_name
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.json_body import parse_json
-from paddock.engine.api.streaming import PAGE_HEADERS, dumps, json_response, page_route
+from paddock.engine.api.streaming import dumps, json_response
 from paddock.engine.system import files, no_links
 from paddock.engine.system.text import cell_text
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.reviews import DecisionRefused, Review, unknown_review
-from paddock.runner.render.html_page import COLOUR_CSS
+from paddock.runner.render.console_page import (
+    COLOURS_JS,
+    CONSOLE_CSS,
+    PAGE_HEADERS,
+    page_route,
+)
 from paddock.steps.base import StepError
 from paddock.steps.readers.documents import locate_values, render_page
 from paddock.steps.readers.reader_pool import EvidenceRequest, ReaderPool
@@ -59,181 +50,7 @@ from .fields import (
     subject_fields,
     text_window,
 )
-
-PAGE_PATH = "/review"
-TICKET_S = 120.0
-"""How long a browser may take to start."""
-_MISSING = "This page needs a token."
-_UNKNOWN = "This token is not known: it has expired, or is another page's."
-_USED = "This ticket was used, or is too old."
-_ASIDE = ("same-origin", "none", "")
-"""Values of `Sec-Fetch-Site` of the page's own requests, and of clients that send none."""
-_SECRET_BYTES = 24
-_MOST_SESSIONS = 1000
-_MOST_FORM_BYTES = 8192
-
-
-class AccessRefused(Exception):
-    """A request that may not use the page: an HTTP status and a sentence."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        self.status = status
-        super().__init__(sentence)
-
-
-@dataclass(frozen=True, slots=True)
-class Ticket:
-    """What opens the page once, for a short time, in the owner's name."""
-
-    value: str
-    until: float
-    """By the monotonic clock."""
-    is_used: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-class PageAccess:
-    """Decides who a request is from. Lives in one loop."""
-
-    def __init__(
-        self,
-        token: str | None,
-        owner: str,
-        remedy: str,
-        *,
-        keys: Path | None = None,
-        is_open: bool = False,
-    ) -> None:
-        """Read the keys once, so that a file that cannot be used is found at the start.
-
-        Args:
-            token: the owner's; None: only keys open the page.
-            owner: who decides by it.
-            remedy: a sentence that says where the token is.
-            keys: the file of API keys.
-            is_open: other machines reach the address; without keys it is closed to all.
-
-        Raises:
-            InvalidKeyFile: the keys cannot be used.
-        """
-        self._token = None if token is None else token.encode()
-        self._owner = owner
-        self._remedy = remedy
-        self._is_closed = is_open and keys is None
-        self._ring = None
-        self._tickets: dict[bytes, Ticket] = {}
-        self._sessions: dict[bytes, bytes] = {}
-        """Digest of a cookie → the token or key that it was given for, which is checked again."""
-        if keys is not None:
-            read_keys(keys)
-            self._ring = KeyRing(keys)
-
-    def reviewer(self, request: Request) -> str:
-        """Return the name of the person that a request is from.
-
-        Raises:
-            AccessRefused: it names no one who may review, or is from a page of another origin.
-        """
-        self._refuse_strangers(request)
-        if name := key_name_of(request.scope):  # checked by the service's middleware
-            return name
-        cookie = request.cookies.get(_cookie_name(request), "").encode("utf-8", "replace")
-        given = given_keys(request.headers)
-        session = self._sessions.get(digest_of(cookie))
-        for secret in (*given, *filter(None, [session])):
-            if found := self._name_of(secret):
-                return found
-        raise AccessRefused(401, f"{_UNKNOWN if given or cookie else _MISSING} {self._remedy}")
-
-    # --- from a token, a key or a ticket to a session
-
-    def new_ticket(self) -> Ticket:
-        """Return what the owner's browser opens the page with, once."""
-        assert self._token is not None
-        ticket = Ticket(secrets.token_urlsafe(_SECRET_BYTES), time.monotonic() + TICKET_S)
-        self._tickets[digest_of(ticket.value.encode())] = ticket
-        return ticket
-
-    async def entered(self, request: Request) -> Response | None:
-        """Return the answer to a request that brings a secret: its cookie; None without one."""
-        if request.method == "POST":
-            form = await _form(request)
-            if "ticket" in form:
-                return self._with_ticket(request, form["ticket"])
-            given = form.get("token", "")
-        elif "token" in request.query_params:
-            given = request.query_params["token"]
-        else:
-            return None
-        secret = given.encode("utf-8", "replace")
-        if not self._name_of(secret):
-            return PlainTextResponse(f"{_UNKNOWN} {self._remedy}\n", 403)
-        return self._admitted(request, secret)
-
-    def _with_ticket(self, request: Request, given: str) -> Response:
-        # Removed before it is looked at: of two requests with one ticket, one is refused.
-        ticket = self._tickets.pop(digest_of(given.encode("utf-8", "replace")), None)
-        if ticket is None or ticket.until < time.monotonic() or self._token is None:
-            return PlainTextResponse(f"{_USED} {self._remedy}\n", 403)
-        ticket.is_used.set()
-        return self._admitted(request, self._token)
-
-    def _admitted(self, request: Request, secret: bytes) -> Response:
-        if not has_own_host_name(request.headers):
-            return PlainTextResponse("Use 'localhost' or this machine's address.\n", 403)
-        value = secrets.token_urlsafe(_SECRET_BYTES)
-        while len(self._sessions) >= _MOST_SESSIONS:
-            del self._sessions[next(iter(self._sessions))]
-        self._sessions[digest_of(value.encode())] = secret
-        answer = RedirectResponse(PAGE_PATH, 303, {"Cache-Control": "no-store"})
-        answer.set_cookie(
-            _cookie_name(request), value, path=PAGE_PATH, httponly=True, samesite="strict"
-        )
-        return answer
-
-    def _name_of(self, secret: bytes) -> str | None:
-        if self._token is not None and hmac.compare_digest(secret, self._token):
-            return self._owner
-        found = self._ring.find(secret) if self._ring else None
-        return None if found is None else found.name
-
-    def _refuse_strangers(self, request: Request) -> None:
-        if not has_own_host_name(request.headers):
-            raise AccessRefused(403, "Use 'localhost' or this machine's address.")
-        origin, host = request.headers.get("origin", ""), request.headers.get("host", "")
-        is_own = origin in ("", f"http://{host}", f"https://{host}")
-        # Ports do not count for `SameSite`: another local page's requests have the cookie.
-        if not is_own or request.headers.get("sec-fetch-site", "") not in _ASIDE:
-            raise AccessRefused(403, "Pages of other origins may not use the review page.")
-        if self._is_closed:
-            raise AccessRefused(
-                403, "Other machines reach this address: set `api_keys` to a file of keys."
-            )
-
-
-async def _content(request: Request, most_bytes: int) -> bytes | None:
-    """Return a request's body; None where it is larger, or the client disconnected."""
-    body = bytearray()
-    with suppress(ClientDisconnect):
-        async for part in request.stream():
-            body += part
-            if len(body) > most_bytes:
-                return None
-        return bytes(body)
-    return None
-
-
-async def _form(request: Request) -> dict[str, str]:
-    """Return the first value of each field of a form; nothing of one that is too large."""
-    body = await _content(request, _MOST_FORM_BYTES)
-    found = parse_qs((body or b"").decode("utf-8", "replace"))
-    return {name: values[0] for name, values in found.items()}
-
-
-def _cookie_name(request: Request) -> str:
-    """Return the cookie's name: browsers share cookies between the ports of a host."""
-    server = request.scope.get("server") or ("", 0)
-    return f"paddock-review-{server[1]}"
-
+from .page_access import PAGE_PATH, AccessRefused, PageAccess, request_body
 
 # Resolved, because an editable install is a tree of links that lacks the data files.
 _FOLDER = Path(__file__).resolve().parent / "web"
@@ -266,11 +83,12 @@ class ReviewPage:
     ) -> None:
         """`desks` is called in the page's thread; `is_shown` chooses the reviews to list."""
         self._desks = desks
-        self._access = access
+        self.access = access
         self._is_shown = is_shown
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="review")
         self._texts: dict[str, str] = {}
         self._readers = ReaderPool()
+        self._html = page_route(PAGE_PATH, _FOLDER / "review.html", current="Review").endpoint
         self._queue_rows = ("", b"[]")
         self.decided_here: set[str] = set()
         """Ids of the reviews whose decisions were made here and stand."""
@@ -307,8 +125,8 @@ class ReviewPage:
             Route(f"{api}/undo", self._endpoint(self._undo_all), methods=["POST"]),
             Route(PAGE_PATH, self._entrance, methods=["GET", "POST"], name="review"),
             Route(f"{PAGE_PATH}/", lambda _: RedirectResponse(PAGE_PATH)),
-            page_route(f"{PAGE_PATH}/page.css", _FOLDER / "review.css", before=COLOUR_CSS + "\n"),
-            page_route(f"{PAGE_PATH}/page.js", _FOLDER / "review.js"),
+            page_route(f"{PAGE_PATH}/page.css", _FOLDER / "review.css", before=CONSOLE_CSS),
+            page_route(f"{PAGE_PATH}/page.js", _FOLDER / "review.js", before=COLOURS_JS),
             *(Route(path, self._endpoint(act)) for path, act in reads.items()),
             *(
                 Route(f"{one}/{name}", self._endpoint(act), methods=["POST"])
@@ -317,15 +135,13 @@ class ReviewPage:
         ]
 
     async def _entrance(self, request: Request) -> Response:
-        if (entered := await self._access.entered(request)) is not None:
-            return entered
-        content = await asyncio.to_thread((_FOLDER / "review.html").read_bytes)
-        return Response(content, headers=PAGE_HEADERS, media_type="text/html")
+        entered = await self.access.entered(request)
+        return await self._html(request) if entered is None else entered
 
     def _endpoint(self, act: Act) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             try:
-                found = await act(request, self._access.reviewer(request))
+                found = await act(request, self.access.reviewer(request))
             except AccessRefused as error:
                 return _refusal(error.status, str(error))
             except (DecisionRefused, StepError) as error:
@@ -577,7 +393,7 @@ async def _body(request: Request) -> dict[str, Any]:
     Raises:
         ApiError: it is too large, or none.
     """
-    body = await _content(request, _MOST_BODY_BYTES)
+    body = await request_body(request, _MOST_BODY_BYTES)
     if body is None:
         raise ApiError(413, "This is more than an answer can be: 4 MiB at most.")
     value = parse_json(body.decode("utf-8", "replace")) if body else {}

@@ -1,6 +1,6 @@
-"""Where the review page is served: by `paddock review` until Ctrl-C, and within other services.
+"""Where the review page is served: by `paddock review` and `console`, and within other services.
 
-Each start of `paddock review` has its own token. Its browser is handed a ticket in a file that
+Each start of these two has its own token. Its browser is handed a ticket in a file that
 only its owner can read: a command line is in the process list, which every user sees. The port is
 the folder's own where it is free, so that a page that stayed open goes on after a restart.
 `paddock up` and `paddock serve` show the page behind their API keys, and behind a token in a file
@@ -18,25 +18,29 @@ import socket
 import tempfile
 import webbrowser
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.routing import BaseRoute
 
 from paddock.engine.api.server import PortTaken, listen, serving
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.system import files
+from paddock.engine.system.tasks import StopRequested, unless
 from paddock.pipelines.model import Pipeline, StepNode
 from paddock.runner.daemon.prefect_auth import stored_secret
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger, has_folder_identity
 from paddock.runner.ledger.reviews import Review
+from paddock.runner.progress.drain import stop_on_signals
 from paddock.runner.settings import STATE_FOLDER
 
 from .decisions import ReviewDesk
-from .page import PAGE_PATH, TICKET_S, PageAccess, ReviewPage, Ticket
+from .page import ReviewPage
+from .page_access import PAGE_PATH, TICKET_S, PageAccess, Ticket
 
 HOST = "127.0.0.1"
 _FIRST_PORT, _N_PORTS = 21_000, 10_000  # below the ports that systems give to clients
@@ -53,33 +57,59 @@ class ReviewPageOptions:
     port: int | None = None
     """None: the folder's own, or any free one."""
     opens_browser: bool = True
+    remedy: str = REMEDY
+    """A sentence that says where the token is."""
+    start: str = PAGE_PATH
+    """The path that a browser opens."""
     is_shown: Callable[[Review], bool] = lambda review: True
+    more: Callable[[PageAccess], Sequence[BaseRoute]] = lambda access: ()
+    """Returns the routes of other pages behind the same access."""
     tell: Callable[[str, str], None] = print
     """Called with the address and the token that it asks for, once it answers."""
 
 
 async def serve_review(desk: ReviewDesk, options: ReviewPageOptions) -> int:
-    """Serve the page until cancelled; return how many decisions were made on it and stand.
+    """Serve the page of one desk until cancelled; see `serve_pages`."""
+    return await serve_pages(lambda: (desk,), desk.ledger.folder, options)
+
+
+async def serve_pages(
+    desks: Callable[[], Sequence[ReviewDesk]],
+    folder: Path,
+    options: ReviewPageOptions,
+    close: Callable[[], None] = lambda: None,
+) -> int:
+    """Serve the pages until a signal; return how many decisions were made there and stand.
+
+    `folder` decides the port; `close` is called at the end, in the thread of the desks.
 
     Raises:
         PortTaken, CannotListen: nothing was served.
     """
     token = secrets.token_urlsafe(_TOKEN_BYTES)
-    access = PageAccess(token, options.by, REMEDY)
-    page = ReviewPage(lambda: (desk,), access, options.is_shown)
-    listener = _listen(desk.ledger.folder, options.port)
-    address = f"http://{HOST}:{listener.getsockname()[1]}{PAGE_PATH}"
+    access = PageAccess(token, options.by, options.remedy)
+    page = ReviewPage(desks, access, options.is_shown)
+    listener = _listen(folder, options.port)
+    address = f"http://{HOST}:{listener.getsockname()[1]}{options.start}"
+    routes = [*page.routes(), *options.more(access)]
     try:
-        async with serving(Starlette(routes=page.routes()), listener, ServiceSettings()):
-            options.tell(address, token)
-            if options.opens_browser:
-                await _hand_over(address, access.new_ticket())
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.Event().wait()
+        async with serving(Starlette(routes=routes), listener, ServiceSettings()):
+            stop = asyncio.Event()
+            # Raised as an exception, a signal could be lost in the answer to a request.
+            with stop_on_signals(stop), contextlib.suppress(asyncio.CancelledError, StopRequested):
+                await unless(_shown(address, token, access, options), stop)
     finally:
         listener.close()
-        await page.close()
+        await page.close(close)
     return len(page.decided_here)
+
+
+async def _shown(address: str, token: str, access: PageAccess, options: ReviewPageOptions) -> None:
+    """Announce the address, open a browser if asked to, and wait."""
+    options.tell(address, token)
+    if options.opens_browser:
+        await _hand_over(address, access.new_ticket())
+    await asyncio.Event().wait()
 
 
 _HANDOVER_PREFIX = "paddock-review-"
@@ -189,7 +219,7 @@ def _listen(folder: Path, port: int | None) -> socket.socket:
         return listen(HOST, 0)
 
 
-def _shown_folder(folder: Path, common: str | None) -> str:
+def shown_folder(folder: Path, common: str | None) -> str:
     """Return what tells a folder from others, which have `common`; nothing of one alone."""
     if common is None:
         return ""
@@ -246,7 +276,7 @@ class FolderDesks:
                 faults.append(error)
                 continue
             if desk is not None:
-                desk.shown_folder = _shown_folder(folder, common)
+                desk.shown_folder = shown_folder(folder, common)
             found.append(desk)
         if faults and not any(found):
             raise faults[0]

@@ -15,7 +15,7 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,6 +24,7 @@ from pathlib import Path
 from paddock.engine.system import files
 from paddock.engine.system.files import LockTaken, lock_now
 from paddock.pipelines.errors import PipelineError
+from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.settings import STATE_FOLDER, SettingsError, read_settings
 
 from .triggered_pipeline import (
@@ -178,23 +179,12 @@ class PipelineFinder:
         allowed = self._allowed()
         agrees = self._agrees(allowed, is_first=is_first)
         seen = dict(self._files())
-        due: dict[Path, str | None] = {}
-        for path, stamp in seen.items():
-            known = self._known.get(path)
-            if known is None:
-                known = self._known[path] = _KnownFile(stamp, now, self._n_looks)
-            elif known.stamp != stamp:
-                known.stamp, known.since, known.read_at = stamp, now, None
-            known.n_missed = 0
-            if self._is_to_be_read(known, now, at_once=is_first or agrees):
-                known.read_at = now
-                due[path] = _text_of(path)
-                known.folders = work_folders(path, due[path] or "")
+        due = self._texts_to_read(seen, now, at_once=is_first or agrees)
         left_out = self._left_out(seen)
         for path in seen:
-            known, words = self._known[path], left_out.get(path, "")
-            was_left_out, known.left_out = bool(known.left_out), words
-            if words:
+            known = self._known[path]
+            was_left_out, known.left_out = bool(known.left_out), left_out.get(path, "")
+            if known.left_out:
                 if path in due or not was_left_out:
                     self._leave_out(path, known)
             elif path in due:
@@ -202,13 +192,44 @@ class PipelineFinder:
             elif was_left_out:
                 known.read_at = None
         self._gone(set(seen))
-        if self.consents is not None and allowed is not None:
-            with suppress(OSError):  # the next scan consents again, which changes nothing
-                self.consents.note(self.folders, allowed)
+        self._note_consent(allowed)
         standing = tuple(known.triggered for known in self._known.values() if known.triggered)
         return PipelineChanges(
             standing, tuple(self._added), tuple(self._removed), tuple(self._told)
         )
+
+    def _note_consent(self, allowed: frozenset[str] | None) -> None:
+        if self.consents is not None and allowed is not None:
+            with suppress(OSError):  # the next scan consents again, which changes nothing
+                self.consents.note(self.folders, allowed)
+
+    def _texts_to_read(
+        self, seen: Mapping[Path, FileStamp], now: float, *, at_once: bool
+    ) -> dict[Path, str | None]:
+        """Return the files to be read now, each with its text; None: it cannot be read."""
+        due: dict[Path, str | None] = {}
+        for path, stamp in seen.items():
+            known = self._known.setdefault(path, _KnownFile(stamp, now, self._n_looks))
+            if known.stamp != stamp:
+                known.stamp, known.since, known.read_at = stamp, now, None
+            known.n_missed = 0
+            if self._is_to_be_read(known, now, at_once=at_once):
+                known.read_at = now
+                due[path] = _text_of(path)
+                known.folders = work_folders(path, due[path] or "")
+        return due
+
+    def pipeline_files(self) -> dict[Path, FileStamp]:
+        """Return the files that may be pipelines, without those in folders of documents.
+
+        Only to be shown: every file in a pipeline's own folder is one of them.
+        """
+        self._begin_scan()
+        seen = dict(self._files())
+        self._texts_to_read(seen, self.clock(), at_once=True)
+        self._gone(set(seen))
+        left_out = self._left_out(seen)
+        return {path: stamp for path, stamp in seen.items() if path not in left_out}
 
     def faults(self) -> dict[str, str]:
         """Return the current faults by file or folder."""
@@ -235,21 +256,15 @@ class PipelineFinder:
 
     def _left_out(self, seen: Iterable[Path]) -> dict[Path, str]:
         """Return the files in folders of documents, each with the reason to ignore it."""
-        by_folder: dict[Path | tuple[int, int], list[tuple[Path, Path]]] = {}
-        for path, known in self._known.items():
-            running = known.triggered.bound if known.triggered else None
-            for folder in {*known.folders, *(running.folders if running else ())}:
-                for name in (folder, files.identity(folder)):
-                    if name is not None:
-                        by_folder.setdefault(name, []).append((folder, path))
+        by_folder = self._work_folders()
         if not by_folder:
             return {}
-        names: dict[Path, tuple[Path | tuple[int, int], ...]] = {}
+        names: dict[Path, tuple[_FolderName, ...]] = {}
 
         def around(path: Path) -> Iterator[tuple[Path, Path]]:
             for folder in path.parents:
                 if folder not in names:
-                    names[folder] = (folder, *filter(None, (files.identity(folder),)))
+                    names[folder] = _names_of(folder)
                 for name in names[folder]:
                     yield from by_folder.get(name, ())
 
@@ -262,6 +277,16 @@ class PipelineFinder:
                     found[path] = _why_left_out(path, folder, owner, is_own=is_own)
                     break
         return found
+
+    def _work_folders(self) -> dict[_FolderName, list[tuple[Path, Path]]]:
+        """Return the folders of documents, by path and identity, each with its pipeline's file."""
+        by_folder: dict[_FolderName, list[tuple[Path, Path]]] = {}
+        for path, known in self._known.items():
+            running = known.triggered.bound if known.triggered else None
+            for folder in {*known.folders, *(running.folders if running else ())}:
+                for name in _names_of(folder):
+                    by_folder.setdefault(name, []).append((folder, path))
+        return by_folder
 
     def _leave_out(self, path: Path, known: _KnownFile) -> None:
         """Drop a file in a folder of documents; report one that is a pipeline."""
@@ -293,6 +318,7 @@ class PipelineFinder:
         old, known.triggered = known.triggered, made
         if made is not None and (old is None or old.text != made.text):
             self._added.append(made)
+            self._told += comparison_notes(made.pipeline)
         elif made is None and old is not None:
             self._removed.append(old)
 
@@ -319,7 +345,7 @@ class PipelineFinder:
                 self._tell(str(folder), f"{folder}: this folder cannot be read. {kept}")
                 continue
             self._said.pop(str(folder), None)
-            for path, stamp in _walk(folder):
+            for path, stamp in walk_yaml_files(folder):
                 n_files += 1
                 if n_files > MOST_FILES:
                     words = f"{folder}: has more than {MOST_FILES} YAML files; the rest is ignored."
@@ -342,7 +368,7 @@ def _is_folder_there(folder: Path) -> bool:
         return False
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, FileStamp]]:
+def walk_yaml_files(folder: Path) -> Iterator[tuple[Path, FileStamp]]:
     """Yield the YAML files below a folder; links to folders are not followed (cycles)."""
     stack = [folder]
     while stack:
@@ -388,6 +414,15 @@ def _why_left_out(path: Path, folder: Path, owner: Path, *, is_own: bool) -> str
         f"{path}: is ignored: it lies in '{folder}', where documents of {owner} arrive or are "
         f"written.\n  If it is a pipeline, move it into another folder."
     )
+
+
+_FolderName = Path | tuple[int, int]
+"""A folder's path, or its identity: file system and inode."""
+
+
+def _names_of(folder: Path) -> tuple[_FolderName, ...]:
+    identity = files.identity(folder)
+    return (folder,) if identity is None else (folder, identity)
 
 
 def _words(path: Path, error: Exception) -> str:

@@ -248,8 +248,11 @@ class RestartRun:
     words: str
 
 
+_NOT_FINISHED = ("interrupted", "budget", "suspended")
+
+
 def after_ending(ending: RunEnding, now: datetime, *, max_restarts: int) -> NoRestart | RestartRun:
-    has_finished = ending.crash is None and ending.status not in ("interrupted", "budget")
+    has_finished = ending.crash is None and ending.status not in _NOT_FINISHED
     if has_finished or ending.stopped == "cancelled":
         return NoRestart()
     if ending.stopped == "window":

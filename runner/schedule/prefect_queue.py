@@ -180,13 +180,7 @@ class PrefectQueue:
                 await self._client.delete_deployment(UUID(deployment))
 
     async def submit(
-        self,
-        deployment: str,
-        parameters: Mapping[str, Any],
-        *,
-        key: str,
-        at: datetime,
-        words: str,
+        self, deployment: str, parameters: Mapping[str, Any], *, key: str, at: datetime, words: str
     ) -> QueuedRun:
         """Sign a run and put it into the queue, or return the one that has this key already.
 
@@ -218,6 +212,14 @@ class PrefectQueue:
         ids = DeploymentFilterId(any_=[UUID(one) for one in deployments])
         found = await self._read_deployments(DeploymentFilter(id=ids))
         return frozenset(str(one.id) for one in found if one.paused)
+
+    async def pause(self, deployment: str, *, is_paused: bool) -> None:
+        """Hold back the runs of a deployment, or no longer, as a person does on Prefect's page."""
+        async with _as_queue_error():
+            if is_paused:
+                await self._client.pause_deployment(deployment)
+            else:
+                await self._client.resume_deployment(deployment)
 
     async def _read_deployments(self, wanted: DeploymentFilter) -> list[DeploymentResponse]:
         found: list[DeploymentResponse] = []
@@ -364,7 +366,7 @@ def _queued_run(run: FlowRun) -> QueuedRun:
     at = run.expected_start_time or run.created or datetime.now(UTC)
     return QueuedRun(
         id=str(run.id),
-        name="".join(filter(str.isprintable, run.name or ""))[:MOST_NAME_LETTERS],
+        name="".join(filter(str.isprintable, run.name))[:MOST_NAME_LETTERS],
         deployment=str(run.deployment_id or ""),
         phase=_PHASES.get(kind, "ended"),
         shown=f"{run.state_name}: {run.state.message or ''}" if run.state else "",
@@ -372,7 +374,7 @@ def _queued_run(run: FlowRun) -> QueuedRun:
         next_at=run.next_scheduled_start_time or at,
         is_held=run.state_name == HELD_STATE,
         process=run.infrastructure_pid or "",
-        parameters=dict(run.parameters or {}),
+        parameters=dict(run.parameters),
         key=run.idempotency_key or "",
         end=_run_end(kind, run.state_name or ""),
     )

@@ -63,8 +63,6 @@ log = logging.getLogger("paddock.up")
 
 @dataclass
 class _SchedulePlan:
-    """State of one schedule."""
-
     deployment: str
     owed: list[datetime] = field(default_factory=list)
     """Moments whose runs are not in the queue yet, the oldest first."""
@@ -106,6 +104,12 @@ class SchedulePlanner:
         if plan is None or plan.deployment != post.deployment:
             plan = await self._begun(post, timed, now)
             self._plans[key, timed.key] = plan
+        await self._add_owed(plan, timed, now)
+        for _ in range(min(MOST_AT_ONCE, len(plan.owed))):
+            await self._submit(post, timed, plan.owed[0])
+            plan.planned = plan.owed.pop(0)
+
+    async def _add_owed(self, plan: _SchedulePlan, timed: CronSchedule, now: datetime) -> None:
         last = plan.owed[-1] if plan.owed else plan.planned
         ahead = upcoming(timed, now)
         if last is not None and last < now:  # the machine slept, or its clock was set forward
@@ -113,9 +117,6 @@ class SchedulePlanner:
         elif last is not None and ahead and last > ahead[-1]:
             last = None  # the clock was set back; runs in the queue are not queued twice
         plan.owed += [moment for moment in ahead if last is None or moment > last]
-        for _ in range(min(MOST_AT_ONCE, len(plan.owed))):
-            await self._submit(post, timed, plan.owed[0])
-            plan.planned = plan.owed.pop(0)
 
     async def _begun(self, post: Deployment, timed: CronSchedule, now: datetime) -> _SchedulePlan:
         """Return the plan of a new schedule, with the moments missed while `up` was not running."""

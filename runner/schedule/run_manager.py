@@ -21,7 +21,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.daemon.prefect_auth import Signer
 from paddock.runner.progress.drain import STOP_REQUESTED
 from paddock.runner.progress.prefect_view import SUSPENDED
-from paddock.runner.progress.report import Report
+from paddock.runner.progress.report import Report, Status
 
 from .cron import missed
 from .dispatch import (
@@ -49,7 +49,7 @@ from .prefect_queue import (
     QueueError,
     ShownState,
 )
-from .run_executor import ProcessEnd, RunExecutor, RunProcess, RunTask, is_other_machine
+from .run_processes import ProcessEnd, RunExecutor, RunProcess, RunTask, is_other_machine
 from .triggered_pipeline import NotAdmitted, TriggeredPipeline, admitted_parameters
 
 GENTLE_S = 900.0  # an item may be a long document; after this time it is cut off and done again
@@ -93,6 +93,10 @@ class ManagedRun:
         """The webhook calls that it answers; the ledger knows the end of each."""
         return self.tracked.parameters.get("calls") or ()
 
+    def active(self, id_: str) -> ActiveRun:
+        is_stopping = self.stopped is not None
+        return ActiveRun(id_, self.name, self.post.triggered.key, self.group, is_stopping)
+
     def as_json(self) -> dict[str, Any]:
         return {
             "run": self.running.run or None,
@@ -106,9 +110,12 @@ class ManagedRun:
         }
 
 
-async def drain_run(running: RunProcess, words: str, *, is_cancelled: bool) -> None:
+_STATUS_OF_STOP: Mapping[str, Status] = {"cancelled": "interrupted", "suspended": "suspended"}
+
+
+async def drain_run(running: RunProcess, words: str, why: StopReason) -> None:
     """Drain a run; after a while stop it at once, in the end kill it."""
-    running.halt(words, is_gentle=True, is_interrupted=is_cancelled)
+    running.halt(words, is_gentle=True, status=_STATUS_OF_STOP.get(why, "budget"))
     await asyncio.sleep(GENTLE_S)
     stop_now(running)
     await asyncio.sleep(AT_ONCE_S)
@@ -273,18 +280,24 @@ class RunManager:
         found = await self._prefect_queue.open_runs(by_id)
         runs = [run for one in found if (run := await self._admitted(one, by_id)) is not None]
         for run in runs:
-            if run.phase in ("running", "cancelling") and run.id not in (ours | self.jobs.keys()):
-                await self._found(run, by_id[run.deployment])
-            elif run.phase == "cancelling" and run.id in self.jobs:
-                self.stop_job(self.jobs[run.id], "cancelled", "it was cancelled in Prefect")
-            elif run.phase in ("suspended", "waiting") and run.id in ours & self.jobs.keys():
-                self.stop_job(self.jobs[run.id], "suspended", SUSPENDED)
+            await self._act_on(run, by_id[run.deployment], was_ours=run.id in ours)
         self.queue = [run for run in runs if run.phase == "waiting" and run.id not in self.jobs]
         if len(found) < MOST_READ:
             await self._finish_unstarted({run.id for run in found}, by_id)
         if self.is_stopping:
             return
         await self._decide(by_id)
+
+    async def _act_on(self, run: QueuedRun, post: Deployment, *, was_ours: bool) -> None:
+        """Adopt a run that a killed `up` left; stop one that was cancelled or suspended."""
+        job = self.jobs.get(run.id)
+        if job is None:
+            if run.phase in ("running", "cancelling") and not was_ours:
+                await self._found(run, post)
+        elif run.phase == "cancelling":
+            self.stop_job(job, "cancelled", "it was cancelled in Prefect")
+        elif run.phase in ("suspended", "waiting") and was_ours:
+            self.stop_job(job, "suspended", SUSPENDED)
 
     async def _admitted(self, run: QueuedRun, by_id: Mapping[str, Deployment]) -> QueuedRun | None:
         """Return a run with its verified parameters; None when it was refused."""
@@ -319,31 +332,31 @@ class RunManager:
 
     async def _decide(self, by_id: Mapping[str, Deployment]) -> None:
         now = datetime.now(UTC)
-        waiting = {
-            run.id: run
-            for run in self.queue
-            # One that continues another begins when that one's end is recorded.
-            if (run.is_held or run.at <= now) and run.parameters.get("parent") not in self.jobs
-        }
-        due = [one for run in waiting.values() if (one := await self._due(run, by_id)) is not None]
-        groups = {one.id: one.group for one in due}
-        active = [
-            ActiveRun(id_, job.name, job.post.triggered.key, job.group, job.stopped is not None)
-            for id_, job in self.jobs.items()
-        ]
-        rules = await self._rules({waiting[one.id].deployment for one in due})
-        for decision in dispatch(due, active, rules, now, self._options.max_runs):
-            match decision:
-                case StartRun(id_):
-                    run = waiting[id_]
-                    await self._start(run, by_id[run.deployment], groups[id_])
-                case HoldRun(id_, words, until):
-                    if waiting[id_].shown != f"{HELD_STATE}: {words}":
-                        await self._prefect_queue.hold(id_, words, until)
-                case SkipRun(id_, words):
-                    await self.skip_run(waiting[id_], by_id[waiting[id_].deployment], words)
-                case DrainRun(id_, words, is_again):
-                    self.stop_job(self.jobs[id_], "window" if is_again else "cancelled", words)
+        waiting = {run.id: run for run in self.queue if self._may_begin(run, now)}
+        due = {id_: one for id_, run in waiting.items() if (one := await self._due(run, by_id))}
+        active = [job.active(id_) for id_, job in self.jobs.items()]
+        rules = await self._rules({waiting[id_].deployment for id_ in due})
+        for decision in dispatch([*due.values()], active, rules, now, self._options.max_runs):
+            if isinstance(decision, DrainRun):
+                reason: StopReason = "window" if decision.is_again else "cancelled"
+                self.stop_job(self.jobs[decision.id], reason, decision.words)
+                continue
+            run = waiting[decision.id]
+            post = by_id[run.deployment]
+            if isinstance(decision, StartRun):
+                await self._start(run, post, due[run.id].group)
+            elif isinstance(decision, SkipRun):
+                await self.skip_run(run, post, decision.words)
+            else:
+                await self._hold(run, decision)
+
+    async def _hold(self, run: QueuedRun, decision: HoldRun) -> None:
+        if run.shown != f"{HELD_STATE}: {decision.words}":
+            await self._prefect_queue.hold(run.id, decision.words, decision.until)
+
+    def _may_begin(self, run: QueuedRun, now: datetime) -> bool:
+        """Return whether its time has come, and the run that it continues, if any, has ended."""
+        return (run.is_held or run.at <= now) and run.parameters.get("parent") not in self.jobs
 
     async def _rules(self, deployments: Set[str]) -> dict[str, RunRule]:
         """Return each pipeline's rule; of `deployments`, whether Prefect shows them as paused."""
@@ -435,7 +448,7 @@ class RunManager:
             return
         job.stopped = why
         log.info("%s: run %s stops: %s", job.post.triggered.pipeline.name, job.name, words)
-        task = asyncio.create_task(drain_run(job.running, words, is_cancelled=why == "cancelled"))
+        task = asyncio.create_task(drain_run(job.running, words, why))
         job.tasks.add(task)
         task.add_done_callback(job.tasks.discard)
 
@@ -499,11 +512,10 @@ class RunManager:
         shown = await self._prefect_queue.read(job.tracked.id)
         is_open = shown is not None and shown.phase != "ended"
         end, ending = await self._end_by_ledger(job, end, shown)
-        run = job.name
         if job.stopped == "suspended" and is_open:
             self.jobs.pop(job.tracked.id, None)
-            name = job.post.triggered.pipeline.name
-            log.info("%s: run %s is suspended; it goes on when it is resumed in Prefect", name, run)
+            words = "%s: run %s is suspended; it goes on when it is resumed in Prefect"
+            log.info(words, job.post.triggered.pipeline.name, job.name)
             return
         next_, groups = self._next_after(job, ending)
         if isinstance(next_, RestartRun):  # before its end is shown: an open run is not forgotten
@@ -517,11 +529,16 @@ class RunManager:
         self.wants_rest = self.wants_rest or job.stopped == "window"
         log_end(job, end, ending, next_)
         if isinstance(next_, NoRestart):
-            if next_.is_given_up:
-                self._telling.start(self._options.given_up(job.post, run, ending.crash or ""))
-            status = "crashed" if ending.crash else ending.status
-            job.running.run = run
-            await self._tell(job.tracked.id, job, status, end.report)
+            await self._tell_end(job, end, ending, is_given_up=next_.is_given_up)
+
+    async def _tell_end(
+        self, job: ManagedRun, end: ProcessEnd, ending: RunEnding, *, is_given_up: bool
+    ) -> None:
+        if is_given_up:
+            self._telling.start(self._options.given_up(job.post, job.name, ending.crash or ""))
+        job.running.run = job.name
+        status = "crashed" if ending.crash else ending.status
+        await self._tell(job.tracked.id, job, status, end.report)
 
     def _ending(self, job: ManagedRun, end: ProcessEnd, shown: QueuedRun | None) -> RunEnding:
         """Return how a run ended: by its own report, else by Prefect's state."""
@@ -541,7 +558,7 @@ class RunManager:
             state, words = "crashed", ending.crash
         elif report is not None and report.status in ("completed", "quarantined"):
             state, words = "completed", report.message or ""
-        elif ending.status == "budget":
+        elif ending.status in ("budget", "suspended"):
             state, words = "budget", (report and report.message) or STOP_REQUESTED
         elif ending.status == "interrupted":
             state, words = "interrupted", "It was asked to stop."

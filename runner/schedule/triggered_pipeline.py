@@ -28,7 +28,7 @@ from paddock.pipelines.model import Pipeline
 from paddock.pipelines.plan import Plan
 from paddock.pipelines.triggers import ConcurrencyKeys, WebhookKeys
 from paddock.runner.bind import inputs_and_parameters, permissions
-from paddock.runner.bind.bind import bind, bind_without_inputs, check, document_folders
+from paddock.runner.bind.bind import bind, bind_without_inputs, document_folders
 from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.core.concurrency import rendered_value
 from paddock.runner.daemon.prefect_auth import SIGNATURE, Signer
@@ -116,15 +116,10 @@ class TriggeredPipeline:
         Raises:
             PipelineError: one is missing, unknown, of the wrong kind, or leads elsewhere.
         """
-        values, declared = self.inputs(given_inputs), self.pipeline.inputs
-        base = self.file.parent.resolve()
-        faults = [
-            Fault(f"input '{name}' leads outside the pipeline's folder.", "")
-            for name in given_inputs
-            if declared[name].type in ("dir", "path")
-            and not Path(values[name]).resolve().is_relative_to(base)
-        ]
-        if faults:
+        values = self.inputs(given_inputs)
+        if faults := inputs_and_parameters.paths_outside(
+            self.pipeline, given_inputs, values, self.file.parent, "the pipeline's folder"
+        ):
             raise PipelineError(faults)
         return {name: values[name] for name in given_inputs}
 
@@ -166,19 +161,12 @@ def read_triggered_pipeline(
     Raises:
         PipelineError: it is meant to be one, and has faults.
     """
-    if not was_pipeline and not looks_triggered(text):
+    plan = _plan_of(file, text, was_pipeline=was_pipeline)
+    if plan is None:
         return None
-    document = yaml_source.parse_yaml(text, str(file))
-    names = document.data.keys() if isinstance(document.data, dict) else set()
-    if was_pipeline and "steps" not in names:
-        remedy = "Save the complete file; or remove `on`, or the file, to end its service."
-        raise PipelineError([Fault("there are no `steps` any more.", remedy, document.mark(()))])
-    if not {"on", "steps"} <= names:
-        return None
-    plan = plans.plan_with_faults(model.parse_pipeline(document))
     on = plan.pipeline.on
     if on is None or not (on.schedule or on.watch or on.webhook):
-        check(plan)
+        bind_without_inputs(plan)
         return None
     stored = list(_secrets_in_queue(plan.pipeline))
     if stored:
@@ -192,6 +180,20 @@ def read_triggered_pipeline(
     agreed = _agreed(whole, file, settings, consents, agrees=agrees)
     schedules = tuple(CronSchedule(one.cron, one.timezone, one.catch_up) for one in on.schedule)
     return TriggeredPipeline(file, text, plan.pipeline, schedules, bound, agreed)
+
+
+def _plan_of(file: Path, text: str, *, was_pipeline: bool) -> Plan | None:
+    """Return the plan of a text with `on` and `steps`; None where it is no such pipeline."""
+    if not was_pipeline and not looks_triggered(text):
+        return None
+    document = yaml_source.parse_yaml(text, str(file))
+    names = document.data.keys() if isinstance(document.data, dict) else set()
+    if was_pipeline and "steps" not in names:
+        remedy = "Save the complete file; or remove `on`, or the file, to end its service."
+        raise PipelineError([Fault("there are no `steps` any more.", remedy, document.mark(()))])
+    if not {"on", "steps"} <= names:
+        return None
+    return plans.plan_with_faults(model.parse_pipeline(document))
 
 
 def _agreed(
@@ -296,15 +298,20 @@ def admitted_parameters(
             "Paddock did not put it into the queue, and on a Prefect server that others use it "
             "may have no parameters but those of the deployment."
         )
+    admitted = {**deployed, "inputs": _checked_inputs(parameters, triggered)}
+    if parameters.get("retry_failed") is True:
+        admitted["retry_failed"] = True
+    return admitted
+
+
+def _checked_inputs(parameters: Mapping[str, Any], triggered: TriggeredPipeline) -> dict[str, Any]:
     inputs = parameters.get("inputs") or {}
     if not isinstance(inputs, Mapping):
         raise NotAdmitted("its inputs are not an object with names.")
     try:
-        checked = triggered.inputs_from_elsewhere(inputs)
+        return triggered.inputs_from_elsewhere(inputs)
     except PipelineError as error:
         raise NotAdmitted(" ".join(fault.message for fault in error.faults)) from None
-    is_retry = parameters.get("retry_failed") is True
-    return {**deployed, "inputs": checked, **({"retry_failed": True} if is_retry else {})}
 
 
 def deployed_parameters(file: str) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from paddock.engine.api.server import PortTaken, listen, serving
@@ -38,7 +39,7 @@ from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import clean_in_subprocess
 from paddock.runner.progress.report import Report
-from paddock.runner.review.page import PAGE_PATH
+from paddock.runner.review.page_access import CONSOLE_PATH, PAGE_PATH, PageAccess
 from paddock.runner.review.page_server import (
     FolderDesks,
     asks_people,
@@ -149,6 +150,8 @@ class UpOptions:
     flags: dict[str, object] = field(default_factory=dict)
     ready: Callable[[str], None] = lambda text: None
     """Called once everything has started."""
+    pages: Callable[[PageAccess, Up], Sequence[BaseRoute]] = lambda access, up: ()
+    """Returns the routes of more pages behind the review page's access."""
     is_attended: bool = False
     """Whether a person started it and is present: their permissions cover all existing files."""
 
@@ -255,7 +258,8 @@ class Up:
             mounted_page(desks, self._settings.state_dir, keys=keys, is_open=is_open)
         )
         self._review_runs = ReviewRuns(self._run_manager, page.ask)
-        return make_status_app(self._ready, self.status, hooks.answer, reader, page.routes())
+        routes = [*page.routes(), *self._wishes.pages(page.access, self)]
+        return make_status_app(self._ready, self.status, hooks.answer, reader, routes)
 
     def _pipeline_folders(
         self, chosen: Callable[[Pipeline], bool] = lambda pipeline: True
@@ -311,7 +315,7 @@ class Up:
             self._is_ours, url = not url, url or self._residence.prefect_api_url
             set_prefect_environment(url, self._settings)
             await start_fork_server(
-                "paddock.runner.schedule.run_executor"
+                "paddock.runner.schedule.run_processes"
             )  # takes as long as Prefect's server
             if self._is_ours:
                 url = await self._prefect()
@@ -408,6 +412,9 @@ class Up:
                 await asyncio.sleep(AWAY_S)
             except WebhookQueueBroken as error:
                 self._reconciler.warn(str(error))
+                await asyncio.sleep(AWAY_S)
+            except Exception:  # an unexpected error ends this round, not the service
+                log.exception("webhook calls could not be submitted")
                 await asyncio.sleep(AWAY_S)
 
     def _pause_s(self) -> float:
@@ -534,6 +541,23 @@ class Up:
             "webhooks": not self._calls.fault,
         }
 
+    async def paused(self, file: Path, change: bool | None = None) -> bool | None:
+        """Return whether a person holds back the runs of a pipeline, after a change, if any.
+
+        None: it is not served.
+
+        Raises:
+            QueueError: Prefect is away.
+        """
+        posts = self._run_manager.posts.values()
+        post = next((one for one in posts if one.triggered.file.resolve() == file), None)
+        if post is None:
+            return None
+        if change is not None:
+            await self._prefect_queue.pause(post.deployment, is_paused=change)
+            self._run_manager.wake.set()
+        return bool(await self._prefect_queue.paused([post.deployment]))
+
     def status(self) -> dict[str, Any]:
         told = status_of(self._run_manager, self._reconciler)
         return {
@@ -556,17 +580,18 @@ class Up:
         api = os.environ.get("PREFECT_API_URL", "").removesuffix("/api")
         password = password_file(self._settings.state_dir) if self._is_ours else None
         asks = f"\n  That page needs the password in {password}." if password else ""
-        asks += self._review_words(f"http://{host}:{port}{PAGE_PATH}")
+        asks += self._page_words(f"http://{host}:{port}")
         return (
             f"Paddock serves {what}.\n"
             f"  http://{host}:{port}/status shows its state; {api} shows the runs.{asks}"
         )
 
-    def _review_words(self, address: str) -> str:
-        if not self._pipeline_folders(asks_people):
-            return ""
+    def _page_words(self, address: str) -> str:
+        asks = bool(self._pipeline_folders(asks_people))
+        review = f"\n  {address}{PAGE_PATH} shows what waits for review." if asks else ""
         file = token_file(self._settings.state_dir)
-        return f"\n  {address} shows what waits for review. It needs the token in {file}."
+        needs = f"{'They need' if asks else 'It needs'} the token in {file}."
+        return f"\n  {address}{CONSOLE_PATH} shows pipelines and runs.{review} {needs}"
 
     def _tell_ready(self) -> None:
         """Report once that everything has started."""

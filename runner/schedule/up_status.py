@@ -1,9 +1,9 @@
 """Status of `paddock up`: `/healthz`, `/readyz`, `/status`; health of the ledgers; alerts.
 
 `/healthz` answers while the process lives, `/readyz` whether it can take work, `/status` shows
-everything to permitted clients. A broken ledger stops every run of its folder: it is logged and
-sent to `on.notify` once, shown by `/status`, and `/readyz` answers 503 until it is repaired. That a
-run crashed too often, which it cannot report itself, is sent too.
+everything to permitted clients, and sends browsers to the console. A broken ledger stops every run
+of its folder: it is logged and sent to `on.notify` once, shown by `/status`, and `/readyz` answers
+503 until it is repaired. That a run crashed too often, which it cannot report itself, is sent too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from paddock.engine.api.api_keys import KeyRing, given_keys, read_keys
@@ -30,6 +30,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.config.pipeline_secrets import read_secrets
 from paddock.runner.ledger.entries import ROOM_BYTES, LedgerError, write_error
 from paddock.runner.notify.notifier import crash_report, notify_of_end
+from paddock.runner.review.page_access import CONSOLE_PATH
 from paddock.runner.settings import STATE_FOLDER, read_settings
 
 from .prefect_queue import QueuedRun
@@ -129,9 +130,11 @@ def make_status_app(
         return JSONResponse({"ready": is_ready, **parts}, 200 if is_ready else 503)
 
     async def told(request: Request) -> Response:
-        if (refusal := reader.refusal(request)) is not None:
-            return refusal
-        return JSONResponse(dict(status()))
+        refusal = reader.refusal(request)
+        is_browser = "text/html" in request.headers.get("accept", "")
+        if is_browser and (refusal is None or refusal.status_code == 401):
+            return RedirectResponse(CONSOLE_PATH)  # where people sign in
+        return JSONResponse(dict(status())) if refusal is None else refusal
 
     get = ["GET", "HEAD"]
     return Starlette(
@@ -218,9 +221,7 @@ async def alert_trouble(
     except PipelineError as error:
         log.warning("%s: notification not delivered: %s", name, error)
         return
-    for untold in await notify_of_end(
-        bound, crash_report(name, run, words), None, settings, secrets
-    ):
+    for untold in await notify_of_end(bound, crash_report(name, run, words), settings, secrets):
         log.warning("%s: %s", name, untold)
 
 

@@ -17,6 +17,8 @@ import asyncio
 import hashlib
 import hmac
 import json
+import logging
+import re
 import sqlite3
 import time
 import uuid
@@ -24,6 +26,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +36,14 @@ from starlette.responses import JSONResponse, Response
 
 from paddock.engine.api.cors import has_own_host_name
 from paddock.engine.system import files
+from paddock.engine.system.text import one_line
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.triggers import WebhookKeys
 from paddock.runner.core.concurrency import rendered_value
 
 from .triggered_pipeline import TriggeredPipeline
 
+log = logging.getLogger("paddock.up")
 GITHUB_HEADER, OWN_HEADER = "x-hub-signature-256", "x-paddock-signature"
 MOST_APART_S = 300.0
 """The largest difference between the caller's clock and ours."""
@@ -94,6 +100,8 @@ def _is_same(given: str, right: str) -> bool:
 QUEUE_FILE = "webhooks.sqlite"
 MOST_WAITING = 10_000
 """Calls of one pipeline that Prefect has not taken yet; further calls get 429."""
+DAMAGED = "damaged: "
+"""Begins the pipeline of a damaged call."""
 KEPT_S = 7 * 86_400.0
 LOCK_S = 10.0
 
@@ -152,7 +160,7 @@ class WebhookQueue:
         Deletes rows that Prefect took long ago.
         """
         try:
-            self.waiting = await self._do(self._counted)
+            await self._do(lambda db: None)
         except WebhookQueueBroken:
             return
         if self.waiting.total():
@@ -184,10 +192,19 @@ class WebhookQueue:
     async def oldest(self, pipeline: str, n: int) -> list[AcceptedCall]:
         """Return the oldest calls of a pipeline that Prefect has not taken yet.
 
+        Damaged ones are reported and set aside: their rows stay, and are no calls any more.
+
         Raises:
             WebhookQueueBroken: the table cannot be read.
         """
-        calls: list[AcceptedCall] = await self._do(lambda db: _oldest_calls(db, pipeline, n))
+        calls: list[AcceptedCall]
+        calls, damaged = await self._do(lambda db: _oldest_calls(db, pipeline, n))
+        for id_ in damaged:
+            self.waiting[pipeline] -= 1
+            log.warning(
+                "%s: the webhook call '%s' of %s is damaged and becomes no run; its row stays "
+                "there, as one of '%s%s'.", self._file, id_, pipeline, DAMAGED, pipeline
+            )  # fmt: skip
         return calls
 
     async def queued(self, calls: Sequence[AcceptedCall], run: str) -> None:
@@ -226,19 +243,26 @@ class WebhookQueue:
             WebhookQueueBroken: the file or the disk failed.
         """
 
-        def act() -> Any:
+        def act() -> tuple[Any, Counter[str] | None]:
+            waiting = None
             if self._connection is None:
                 self._connection = _open_queue(self._file)
+                with self._connection:
+                    waiting = self._counted(self._connection)
             with self._connection:
-                return work(self._connection)
+                return work(self._connection), waiting
 
         try:
-            done = await asyncio.get_running_loop().run_in_executor(self._thread, act)
-        except (sqlite3.Error, OSError) as error:
-            self.fault = f"{self._file}: webhook calls cannot be stored ({error})."
+            done, waiting = await asyncio.get_running_loop().run_in_executor(self._thread, act)
+        except (sqlite3.Error, OSError, ValueError, TypeError) as error:
+            self.fault = f"{self._file}: webhook calls cannot be stored ({one_line(str(error))})."
+            if not isinstance(error, OSError) and not _PASSING.search(str(error)):
+                self.fault += " Move the file away to go on without the calls that wait in it."
             await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
             raise WebhookQueueBroken(self.fault) from error
         self.fault = ""
+        if waiting is not None:
+            self.waiting = waiting
         return done
 
     def _close(self) -> None:
@@ -250,12 +274,18 @@ class WebhookQueue:
     def _counted(db: sqlite3.Connection) -> Counter[str]:
         db.execute("DELETE FROM calls WHERE queued_at < ?", (time.time() - KEPT_S,))
         waiting = "SELECT pipeline, count(*) FROM calls WHERE queued_at IS NULL GROUP BY pipeline"
-        return Counter(dict(db.execute(waiting).fetchall()))
+        rows = db.execute(waiting).fetchall()
+        return Counter({key: n for key, n in rows if not key.startswith(DAMAGED)})
+
+
+_PASSING = re.compile("locked|busy|full|disk I/O|unable to open|readonly")
+"""In SQLite's errors: they are of the disk or of another program, not of the file."""
 
 
 def _open_queue(file: Path) -> sqlite3.Connection:
     files.private_folder(file.parent)
     db = sqlite3.connect(files.private_database(file), timeout=LOCK_S, check_same_thread=False)
+    db.text_factory = partial(str, encoding="utf-8", errors="replace")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")  # an answered call survives a power cut
     with db:
@@ -280,14 +310,32 @@ def _insert_calls(db: sqlite3.Connection, calls: Sequence[AcceptedCall]) -> list
     return answers
 
 
-def _oldest_calls(db: sqlite3.Connection, pipeline: str, n: int) -> list[AcceptedCall]:
+def _oldest_calls(
+    db: sqlite3.Connection, pipeline: str, n: int
+) -> tuple[list[AcceptedCall], list[str]]:
+    """Return calls, and the ids of damaged ones, which are set aside."""
     rows = db.execute(
-        "SELECT id, pipeline, trigger, inputs, received_at FROM calls "
+        "SELECT rowid, id, pipeline, trigger, inputs, received_at FROM calls "
         "WHERE pipeline = ? AND queued_at IS NULL ORDER BY received_at, rowid LIMIT ?",
         (pipeline, n),
-    )
-    return [AcceptedCall(id_, key, trigger, json.loads(inputs), at)
-            for id_, key, trigger, inputs, at in rows]  # fmt: skip
+    ).fetchall()
+    calls, damaged = [], []
+    for rowid, id_, key, trigger, inputs, at in rows:
+        try:
+            datetime.fromtimestamp(at, UTC)
+            calls.append(AcceptedCall(id_, key, trigger, _read_inputs(inputs), at))
+        except (ValueError, TypeError, OverflowError, OSError):
+            damaged.append(str(id_))
+            aside = (f"{DAMAGED}{pipeline}", rowid)
+            db.execute("UPDATE calls SET pipeline = ? WHERE rowid = ?", aside)
+    return calls, damaged
+
+
+def _read_inputs(text: str) -> Mapping[str, Any]:
+    inputs = json.loads(text)
+    if not isinstance(inputs, dict) or not text.isascii():  # written with escapes
+        raise ValueError("these are no inputs")
+    return inputs
 
 
 MOST_BODY_BYTES = 1 << 19
@@ -296,7 +344,7 @@ _OTHER_BYTES = 4096
 """Reserve for a run's other parameters."""
 MOST_INPUT_BYTES = MOST_BODY_BYTES - _OTHER_BYTES
 BODY_S = 20.0
-RESERVED = ("/healthz", "/readyz", "/status", "/review")
+RESERVED = ("/healthz", "/readyz", "/status", "/review", "/ui")
 _KEYS = ("x-idempotency-key", "idempotency-key", "x-github-delivery")
 
 
@@ -359,16 +407,8 @@ class Webhooks:
         hook = self.hooks.get(request.url.path)
         if hook is None:
             return _error_response(404, "there is no webhook at this path.")
-        if request.method != "POST":
-            return _error_response(405, "a webhook is called by POST.")
-        if hook.secret is None and not has_own_host_name(request.headers):
-            return _error_response(
-                403, "there is no secret: use 'localhost' or this machine's address."
-            )
-        media_type = request.headers.get("content-type", "").partition(";")[0]
-        if media_type.strip().lower() != "application/json":
-            return _error_response(415, "the body must be JSON: Content-Type: application/json.")
         try:
+            _refuse_request(request, hook)
             body = await _read_body(request)
             call = self._call(hook, request.headers, body)
             answer = await self._accept(call)
@@ -449,6 +489,16 @@ class _BadCall(Exception):
     def __init__(self, status: int, words: str) -> None:
         self.status = status
         super().__init__(words)
+
+
+def _refuse_request(request: Request, hook: ServedWebhook) -> None:
+    if request.method != "POST":
+        raise _BadCall(405, "a webhook is called by POST.")
+    if hook.secret is None and not has_own_host_name(request.headers):
+        raise _BadCall(403, "there is no secret: use 'localhost' or this machine's address.")
+    media_type = request.headers.get("content-type", "").partition(";")[0]
+    if media_type.strip().lower() != "application/json":
+        raise _BadCall(415, "the body must be JSON: Content-Type: application/json.")
 
 
 async def _read_body(request: Request) -> bytes:

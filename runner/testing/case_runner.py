@@ -5,9 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -146,19 +155,22 @@ async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
     return replace(_combined_result(case, subject, turns), seconds=time.monotonic() - began)
 
 
-def _combined_result(case: CaseResult, subject: CaseSpec, turns: list[_Repetition]) -> CaseResult:
-    """Return the result of all repetitions; a problem of several of them appears once."""
-    test, are_random = subject.test, not (subject.has_first_rows and subject.n_left_out)
-    passed = tuple(not turn.problems for turn in turns)
+def _problems_of(turns: list[_Repetition]) -> Iterator[CaseProblem]:
+    """Yield the problems of repetitions; one of several of them once, with their numbers."""
     found: dict[CaseProblem, list[int]] = {}
     for number, turn in enumerate(turns, 1):
         for problem in dict.fromkeys(turn.problems):
             found.setdefault(problem, []).append(number)
-    problems = [
-        replace(problem, message=_turns_text(numbers, turns) + problem.message)
-        for problem, numbers in found.items()
-    ]
-    notes = [note for turn in turns for note in turn.notes]
+    for problem, numbers in found.items():
+        yield replace(problem, message=_turns_text(numbers, turns) + problem.message)
+
+
+def _combined_result(case: CaseResult, subject: CaseSpec, turns: list[_Repetition]) -> CaseResult:
+    """Return the result of all repetitions; a problem of several of them appears once."""
+    test, are_random = subject.test, not (subject.has_first_rows and subject.n_left_out)
+    passed = tuple(not turn.problems for turn in turns)
+    problems = tuple(_problems_of(turns))
+    notes = list(chain.from_iterable(turn.notes for turn in turns))
     rows = tuple(turn.row for turn in turns if turn.row)
     needed = test.pass_ if rows else test.pass_rate
     if rows:
@@ -168,7 +180,7 @@ def _combined_result(case: CaseResult, subject: CaseSpec, turns: list[_Repetitio
         notes.insert(0, words)
     return replace(
         case,
-        problems=tuple(problems),
+        problems=problems,
         is_error=all(turn.is_error for turn in turns),
         turns=passed,
         # An unrecorded call is not a model's randomness: every repetition must pass.
@@ -284,25 +296,10 @@ class _CaseRun:
     ) -> _Repetition:
         subject, how = self.subject, self.how
         inputs = case_inputs(subject, stage, row)
-        is_replay = self.source == "replay"
-        allow = how.allow | UNUSED_IN_REPLAY if is_replay else how.allow
-        options = RunOptions(
-            local=True, allow=allow, text=subject.text, notify=False, review=subject.test.review
-        )
-        environment = RunEnvironment(
-            settings=replace(how.settings, ledger_url=""),
-            stop=how.stop,
-            environ=PlaceholderSecrets() if is_replay else how.environ,
-            has_group_turn=False,
-        )
+        options, environment = self._options()
         made = api.prepare(stage.file, inputs, options, environment)
         bound, secrets = made.bound, made.secrets
-        tape = None
-        if self.cassette is not None:
-            masking = TextMasking(stage, secrets.redact)
-            tape = CassetteSession(
-                self.cassette, masking, is_replay, subject.shown_cassette, test=subject.test.name
-            )
+        tape = self._open_tape(TextMasking(stage, secrets.redact))
         tools = None if tape is None else CassetteTools(tape, number)
         with secrets.guarded():
             async with self._open_pool(tape, bound, secrets, number) as pool:
@@ -325,6 +322,28 @@ class _CaseRun:
             raise CaseInterrupted
         found = map_texts([[p.kind, p.message, p.detail] for p in problems], secrets.redact)
         return _Repetition(tuple(CaseProblem(*one) for one in found))
+
+    def _options(self) -> tuple[RunOptions, RunEnvironment]:
+        """Return how the case is run; while replaying, secrets and permissions are not needed."""
+        subject, how, is_replay = self.subject, self.how, self.source == "replay"
+        allow = how.allow | UNUSED_IN_REPLAY if is_replay else how.allow
+        options = RunOptions(
+            local=True, allow=allow, text=subject.text, notify=False, review=subject.test.review
+        )
+        environment = RunEnvironment(
+            settings=replace(how.settings, ledger_url=""),
+            stop=how.stop,
+            environ=PlaceholderSecrets() if is_replay else how.environ,
+            has_group_turn=False,
+        )
+        return options, environment
+
+    def _open_tape(self, masking: TextMasking) -> CassetteSession | None:
+        if self.cassette is None:
+            return None
+        shown, name = self.subject.shown_cassette, self.subject.test.name
+        is_replay = self.source == "replay"
+        return CassetteSession(self.cassette, masking, is_replay, shown, test=name)
 
     @asynccontextmanager
     async def _open_pool(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from paddock.engine.system.files import write_output
+from paddock.engine.system.files import read_text, write_output
 from paddock.engine.system.text import canonical_json, one_line, shorten
 
 VERSION = 1
@@ -125,7 +125,6 @@ class Cassette:
         return tuple(call for key, call in self.calls.items() if key not in self._used)
 
     def of_kind(self, kind: CallKind) -> Iterator[RecordedCall]:
-        """Yield the recorded calls of a kind."""
         return (call for call in self.calls.values() if call.kind == kind)
 
     def write(self, test: str, *, keeps_stale: bool = False) -> bool:
@@ -136,7 +135,7 @@ class Cassette:
         """
         text = "".join(f"{_json_line(one)}\n" for one in self._lines(test, keeps_stale))
         try:
-            if self.is_there and self.file.read_text("utf-8") == text:
+            if self.is_there and read_text(self.file) == text:
                 return False
             write_output(self.file, text)
         except (OSError, UnicodeError) as error:
@@ -169,7 +168,7 @@ def read_cassette(file: Path) -> Cassette:
     try:
         if file.stat().st_size > MAX_CASSETTE_BYTES:
             raise CassetteError(f"{file}: is larger than {MAX_CASSETTE_BYTES // 2**20} MiB.")
-        lines = file.read_text("utf-8").split("\n")  # never at U+2028 and the like
+        lines = read_text(file).split("\n")  # never at U+2028 and the like
     except FileNotFoundError:
         return cassette
     except (OSError, UnicodeDecodeError) as error:

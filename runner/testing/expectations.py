@@ -10,7 +10,7 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,12 +103,17 @@ def _status_problems(claims: Sequence[ExpectKeys], after: FinishedRun) -> list[C
     if report.status == wanted:
         return []
     what = f"the run ended as '{report.status}', not as '{wanted}'."
-    lines = [report.message] if report.message else []
+    return [CaseProblem("status", what, after.stage.for_person("\n".join(_failures_of(report))))]
+
+
+def _failures_of(report: Report) -> Iterator[str]:
+    if report.message:
+        yield report.message
     bad = [item for item in report.items if item.state in ("quarantined", "failed")]
     bad = [item for item in bad if (item.error or "") not in (report.message or "")]
-    lines += [f"{item.step} {item.key}: {item.error}" for item in bad[:5]]
-    lines += [f"… and {len(bad) - 5:,} more"] if len(bad) > 5 else []
-    return [CaseProblem("status", what, after.stage.for_person("\n".join(lines)))]
+    yield from (f"{item.step} {item.key}: {item.error}" for item in bad[:5])
+    if len(bad) > 5:
+        yield f"… and {len(bad) - 5:,} more"
 
 
 def claim_subject(claim: ExpectKeys, after: FinishedRun) -> ClaimSubject:

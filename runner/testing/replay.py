@@ -249,7 +249,7 @@ class CassettePool:
         if self._real is not None:
             await self.facts(model)  # first drops replies of another model of this name
         given = self._tape.find(kind, asked)
-        return given, (await self.facts(model)).digest
+        return given, (await self.facts(model)).served_digest
 
     def _read(self, kind: type[R], given: Mapping[str, Any], digest: str) -> R:
         if "error" in given:

@@ -276,13 +276,13 @@ def run_markdown(report: Report) -> str:
     lines = [f"{RUN_START}{_table_cell(report.pipeline)}: {report.status}", ""]
     if report.message:
         lines += [_table_cell(report.message), ""]
-    bad = [item for item in report.items if item.state in ("failed", "quarantined")]
+    bad = [
+        (_table_cell(item.key), item.state, _table_cell(item.error or ""))
+        for item in report.items
+        if item.state in ("failed", "quarantined")
+    ]
     if bad:
-        rows = [
-            (_table_cell(item.key), item.state, _table_cell(item.error or ""))
-            for item in bad[:MAX_TABLE_ROWS]
-        ]
-        lines += _table_lines(("not done", "state", "why"), rows, len(bad))
+        lines += _table_lines(("not done", "state", "why"), bad[:MAX_TABLE_ROWS], len(bad))
     states = [state for state in STATES if report.counts.get(state)]
     if states:
         lines += _table_lines(states, [tuple(f"{report.counts[state]:,}" for state in states)], 1)

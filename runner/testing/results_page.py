@@ -19,7 +19,6 @@ _TEST_HEADS = ("Test", "Outcome", "Replies", "#Passed", "#Took", "Notes")
 
 
 def suites_page(suites: Sequence[SuiteResult]) -> str:
-    """Return the page."""
     return html_page("Paddock tests", _page_parts(suites))
 
 

@@ -44,7 +44,8 @@ from paddock.runner.core.call_cache import (
     cached_reply,
     cached_vectors,
 )
-from paddock.runner.core.run_records import RunStats, read_lineage
+from paddock.runner.core.run_records import read_lineage
+from paddock.runner.core.run_stats import RunStats
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.reviews import Review, ReviewStore, is_same_value
@@ -325,12 +326,17 @@ def claims_for(value: Any, after: FinishedRun) -> list[dict[str, Any]]:
             return [{"of": expression, "equals": _literal(value)}]
     texts = [text for text in _texts(value) if text.strip()]
     for name, path in files:
-        if path.suffix == ".jsonl" or (path.suffix == ".json" and _json_of(path) is None):
-            continue  # a claim on such a file fails unless it is valid
-        written = _text_of(path)
-        if texts and written and all(text in written for text in texts):
+        if texts and _contains(path, texts):
             return [{"file": name, "contains": [_literal(text) for text in texts]}]
     return []
+
+
+def _contains(path: Path, texts: Iterable[str]) -> bool:
+    """Return whether a file has all of these texts; none in JSON that is not valid."""
+    if path.suffix == ".jsonl" or (path.suffix == ".json" and _json_of(path) is None):
+        return False  # a claim on such a file fails unless it is valid
+    written = _text_of(path)
+    return all(text in written for text in texts)
 
 
 def _written_files(after: FinishedRun) -> Iterator[tuple[str, Path]]:

@@ -186,6 +186,21 @@ def prompt_file_suite(file: Path) -> SuiteFile:
 
 def _prompt_file_faults(found: PromptFile, document: yaml_source.YamlDocument) -> Iterator[Fault]:
     """Yield faults of the data and the evaluators."""
+    yield from _test_data_faults(found, document)
+    for index, one in enumerate(found.evaluators):
+        yield from _string_evaluator_faults(found, index, one, document)
+        if one.llm is not None and len({choice.choice for choice in one.llm.choices}) < 2:
+            mark = document.mark(("evaluators", index, "llm", "choices"))
+            what = "a judge with a single choice decides nothing."
+            yield Fault(what, "Give it at least two different choices.", mark)
+        name = (one.uses or "").removeprefix("github/")
+        if one.uses is not None and name not in ("similarity", *JUDGED_QUALITIES):
+            names = ", ".join(f"'github/{known}'" for known in ("similarity", *JUDGED_QUALITIES))
+            mark = document.mark(("evaluators", index, "uses"))
+            yield Fault(f"there is no evaluator '{one.uses}'.", f"Known: {names}.", mark)
+
+
+def _test_data_faults(found: PromptFile, document: yaml_source.YamlDocument) -> Iterator[Fault]:
     for index, row in enumerate(found.test_data):
         for name in found.variables:
             if name not in row:
@@ -199,17 +214,6 @@ def _prompt_file_faults(found: PromptFile, document: yaml_source.YamlDocument) -
                 what = f"'{name}' cannot be the name of a variable."
                 remedy = "Use only letters, digits and `_`, also in the messages."
                 yield Fault(what, remedy, document.key_mark(("testData", index, name)))
-    for index, one in enumerate(found.evaluators):
-        yield from _string_evaluator_faults(found, index, one, document)
-        if one.llm is not None and len({choice.choice for choice in one.llm.choices}) < 2:
-            mark = document.mark(("evaluators", index, "llm", "choices"))
-            what = "a judge with a single choice decides nothing."
-            yield Fault(what, "Give it at least two different choices.", mark)
-        name = (one.uses or "").removeprefix("github/")
-        if one.uses is not None and name not in ("similarity", *JUDGED_QUALITIES):
-            names = ", ".join(f"'github/{known}'" for known in ("similarity", *JUDGED_QUALITIES))
-            mark = document.mark(("evaluators", index, "uses"))
-            yield Fault(f"there is no evaluator '{one.uses}'.", f"Known: {names}.", mark)
 
 
 def _string_evaluator_faults(

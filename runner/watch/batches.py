@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Literal, TypeAlias, cast, get_args
 
 from paddock.runner.folders.file_versions import FileVersion
@@ -26,7 +27,7 @@ class WatchBatch:
 
 
 BatchStatus: TypeAlias = Literal[
-    "completed", "quarantined", "failed", "crashed", "budget", "interrupted", "skipped"
+    "completed", "quarantined", "failed", "crashed", "budget", "suspended", "interrupted", "skipped"
 ]
 
 
@@ -78,13 +79,15 @@ def batch_outcome(
     status = otherwise
     if row is not None and row.status in get_args(BatchStatus):
         status, message = cast(BatchStatus, row.status), row.message or ""
-    entries = [item.entry for one in runs for item in ledger.items_of(one)]
-    is_failed = ("quarantined", "failed")
-    failed = {entry.key: entry.error or "" for entry in entries if entry.state in is_failed}
-    again = frozenset(
-        entry.key
-        for entry in entries  # done, with attempts: a part of it failed, and may pass later
-        if entry.state == "failed" or (entry.state == "done" and entry.attempts)
-    )
-    waiting = frozenset(entry.key for entry in entries if entry.state == "waiting")
-    return BatchOutcome(run, status, failed, again, message, waiting)
+    failed: dict[str, str] = {}
+    again: set[str] = set()
+    waiting: set[str] = set()
+    for item in chain.from_iterable(map(ledger.items_of, runs)):
+        entry = item.entry
+        if entry.state in ("quarantined", "failed"):
+            failed[entry.key] = entry.error or ""
+        if entry.is_tried_again:
+            again.add(entry.key)
+        if entry.state == "waiting":
+            waiting.add(entry.key)
+    return BatchOutcome(run, status, failed, frozenset(again), message, frozenset(waiting))

@@ -18,7 +18,7 @@ from paddock.runner.folders.folder_listing import FolderListing
 from paddock.runner.folders.unfinished_files import SettlingFiles
 
 from .batches import BatchOutcome, WatchBatch, batch_key
-from .watch_retries import WatchRetries
+from .watch_retries import RetryVerdict, WatchRetries
 
 REFUSED_S = 5.0
 """Pause before a batch is submitted again, such as while Prefect restarts."""
@@ -255,16 +255,11 @@ class WatchState:
         if self._out.pop(batch.idempotency_key, None) is None:
             return None
         verdict = self._retries.judge(batch, outcome, now)
-        files: dict[str, FileIdentity] = {}
-        for seen in batch.files:
-            relpath = seen.relpath
-            is_latest = self._latest.get(relpath) is seen
-            if is_latest:
-                del self._latest[relpath]
-            if relpath in verdict.held or self._spec.is_hot:
-                continue
-            if is_latest and relpath not in self._disturbed:
-                files[relpath] = self.done[relpath] = seen.identity
+        latest = [seen for seen in batch.files if self._latest.get(seen.relpath) is seen]
+        files = {seen.relpath: seen.identity for seen in latest if not self._is_open(seen, verdict)}
+        self.done.update(files)
+        for seen in latest:
+            del self._latest[seen.relpath]
         gone = tuple(one for one in batch.gone if verdict.is_through and one not in self._latest)
         for relpath in gone:
             self.done.pop(relpath, None)
@@ -273,6 +268,11 @@ class WatchState:
         self._disturbed.intersection_update(self._latest)
         self.epoch += 1
         return WatchUpdate(files, gone, verdict.given_up, tuple(sorted(verdict.held)))
+
+    def _is_open(self, seen: FileVersion, verdict: RetryVerdict) -> bool:
+        """Return whether a file is not done by its run: it is tried again, or it was changed."""
+        relpath = seen.relpath
+        return self._spec.is_hot or relpath in verdict.held or relpath in self._disturbed
 
     def left(self, relpaths: Mapping[str, object]) -> None:
         """Note that files of a hot folder have left `processing/`."""

@@ -89,8 +89,8 @@ class WatchRetries:
         """Decide what happens to the files of a batch whose run has ended."""
         if outcome.status in ("completed", "quarantined"):
             return self._after_success(batch, outcome, now)
-        if outcome.status in ("budget", "interrupted", "skipped"):
-            wait = self._reconcile_s if outcome.status == "budget" else self._first_s
+        if outcome.status in ("budget", "suspended", "interrupted", "skipped"):
+            wait = self._reconcile_s if outcome.status in ("budget", "suspended") else self._first_s
             return self._wait(batch.files, now + wait)
         return self._after_failure(batch, outcome, now)
 

@@ -13,7 +13,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,14 +27,14 @@ import httpx
 import psutil
 
 from paddock.engine.system import files, http
-from paddock.engine.system.processes import start_in_session
+from paddock.engine.system.processes import python_command, start_in_session
 from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import end, wait_for_event
 from paddock.runner.daemon.daemon_server import serve_or_join
-from paddock.runner.daemon.prefect_client import client_options
+from paddock.runner.daemon.prefect_client import PREFECT_ERRORS, ask_again, client_options
 from paddock.runner.folders.folder_identity import file_system_of
 from paddock.runner.ledger.entries import LedgerError
-from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.ledger import Ledger, postgres_module
 from paddock.runner.progress.drain import stop_on_signals
 from paddock.runner.progress.prefect_view import SHARE_TAG
 from paddock.runner.settings import STATE_FOLDER, Settings
@@ -78,22 +77,16 @@ def check_database(url: str, state: Path) -> list[ClusterFinding]:
         words = "it is a file, which only one machine at a time can use."
         remedy = "Set PADDOCK_LEDGER=postgresql://user:password@host/database on every machine."
         return [ClusterFinding("ledger", "wrong", words, remedy)]
-    from paddock.runner.ledger.postgres import (
-        PostgresConnection,
-        database_host,
-        database_name,
-        postgres_server,
-    )
-
-    place = database_name(url)
     try:
+        postgres = postgres_module()
+        place = postgres.database_name(url)
         with Ledger(state, url=url) as ledger:
             n_runs = len(ledger.run_names())
-        link = PostgresConnection(postgres_server(url, ""))
+        link = postgres.PostgresConnection(postgres.postgres_server(url, ""))
         try:
             return [
                 ClusterFinding("ledger", "ok", f"{place}, {n_runs} runs so far"),
-                *_check_host(database_host(url)),
+                *_check_host(postgres.database_host(url)),
                 _check_connections(link),
                 _check_database_clock(link),
             ]
@@ -181,6 +174,7 @@ HEARTBEAT_S = 30
 SILENT_S = 90
 N_LOOKS = 3
 LOOK_PAUSES_S = (0.0, 1.0, 4.0)
+_API_ERRORS = (*PREFECT_ERRORS, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError)
 PAGE = 200
 CRASH_AUTOMATION = "Paddock: a run whose machine is silent has crashed"
 AUTOMATION_ORIGIN = "Made by `paddock cluster init`."
@@ -223,7 +217,7 @@ async def check_prefect(api_url: str, work_pool: str) -> list[ClusterFinding]:
                 await _check_work_pool(api, work_pool),
                 await _make_crash_automation(api),
             ]
-    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+    except _API_ERRORS as error:
         words = f"its API at {url} cannot be used ({error or type(error).__name__})."
         remedy = "Start it with `prefect server start --host 0.0.0.0`, or correct PREFECT_API_URL."
         return [ClusterFinding("Prefect", "wrong", words, remedy)]
@@ -289,8 +283,7 @@ async def _check_work_pool(api: httpx.AsyncClient, name: str) -> ClusterFinding:
             remedy = f"prefect work-pool resume {name}"
             return ClusterFinding("work pool", "warning", f"'{name}' is paused", remedy)
         return ClusterFinding("work pool", "ok", f"'{name}'{await _online_workers(api, name)}")
-    made = await api.post("/work_pools/", json={"name": name, "type": "process"})
-    made.raise_for_status()
+    await ask_again(api, "POST", "/work_pools/", {"name": name, "type": "process"})
     return ClusterFinding("work pool", "made", f"'{name}'")
 
 
@@ -315,8 +308,7 @@ async def _make_crash_automation(api: httpx.AsyncClient) -> ClusterFinding:
         words = f"the automation '{CRASH_AUTOMATION}' is paused in Prefect"
         remedy = "Resume it on Prefect's page; until then a lost machine's items wait for ever."
         return ClusterFinding("lost machines", "warning", words, remedy)
-    made = await api.post("/automations/", json=_crash_automation())
-    made.raise_for_status()
+    await ask_again(api, "POST", "/automations/", _crash_automation())
     return ClusterFinding("lost machines", "made", words)
 
 
@@ -340,8 +332,7 @@ async def _replace_outdated(api: httpx.AsyncClient, found: Sequence[Mapping[str,
     outdated = [one for one in found if not _is_crash_automation(one)]
     for one in outdated:
         changed = {**_crash_automation(), "name": one["name"], "enabled": one.get("enabled", True)}
-        answer = await api.put(f"/automations/{one['id']}", json=changed)
-        answer.raise_for_status()
+        await ask_again(api, "PUT", f"/automations/{one['id']}", changed)
     return bool(outdated)
 
 
@@ -378,7 +369,7 @@ async def renew_crash_automation(api_url: str) -> None:
                 if await _replace_outdated(api, await _crash_automations(api)):
                     log.warning("Prefect: '%s' matched every flow run; replaced", CRASH_AUTOMATION)
                 return
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+        except _API_ERRORS as error:
             words = str(error) or type(error).__name__
             if isinstance(error, httpx.ConnectError):
                 break  # no server is there: `up` and workers wait for it by themselves
@@ -475,14 +466,14 @@ async def _keep_worker(settings: Settings, name: str, api_url: str, stop: asynci
         await wait_for_event(stop, pause_s)
 
 
-def worker_command(settings: Settings, name: str) -> list[str]:
+def worker_command(settings: Settings, name: str) -> tuple[str, ...]:
     """Return the command line of Prefect's worker."""
     unattended = settings.unattended
-    return [
+    return python_command(
         # Not by `-m`: each run's process would execute the module once more.
-        sys.executable, "-c", "from paddock.runner.workers.prefect_worker import main; main()",
+        "-c", "from paddock.runner.workers.prefect_worker import main; main()",
         unattended.work_pool, name, str(unattended.max_runs),
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def worker_environment(environ: Mapping[str, str], state_dir: Path, api_url: str) -> dict[str, str]:

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -23,7 +25,6 @@ from uuid import uuid4
 import httpx
 
 from paddock.engine.errors import EngineError
-from paddock.engine.system.retry import Backoff
 from paddock.engine.system.tasks import StopRequested, end, unless
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.bind import bind, read_plan
@@ -31,6 +32,12 @@ from paddock.runner.bind.permissions import NotPermitted
 from paddock.runner.core.retry_and_quarantine import next_restart
 from paddock.runner.core.session import new_run_name
 from paddock.runner.daemon.prefect_auth import Signer
+from paddock.runner.daemon.prefect_client import (
+    NOT_FOUND,
+    PREFECT_ERRORS,
+    PrefectRefusal,
+    ask_again,
+)
 from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.prefect.run_tracking import TrackingError
@@ -76,6 +83,10 @@ it in Prefect's server."""
 MOST_SHARES = 32
 
 SharePhase = Literal["waiting", "running", "ended"]
+ShareOutcome = Literal["open", "done", "sent away", "spent", "cancelled", "crashed", "failed"]
+_OUTCOMES: Mapping[str, ShareOutcome] = {
+    "Budget": "spent", "Cancelled": "cancelled", "Crashed": "crashed",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,28 +106,20 @@ class JobShare:
     """For a crash: it made progress before, or is known to have died of one item."""
 
     @property
-    def is_done(self) -> bool:
-        """Whether it has finished the whole plan: then the job is done."""
-        return self.phase == "ended" and self.state in ("Completed", "Quarantined")
+    def outcome(self) -> ShareOutcome:
+        """How it ended, if it has.
 
-    @property
-    def is_spent(self) -> bool:
-        """Whether it stopped because the budget is used up."""
-        has_drained = self.phase == "ended" and self.state == "Budget"
-        return has_drained and not self.was_sent_away
-
-    @property
-    def was_sent_away(self) -> bool:
-        """Whether its worker was stopped, which says nothing about the job."""
-        return self.phase == "ended" and (
-            self.message.startswith(STOP_REQUESTED)
-            or (self.state == "Cancelled" and self.message.startswith("Interrupted"))
-        )
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether a person ended it in Prefect."""
-        return self.phase == "ended" and self.state == "Cancelled" and not self.was_sent_away
+        "done" has finished the whole plan, "spent" has used up the budget, a person has "cancelled"
+        it. "sent away": its worker was stopped, which says nothing about the job.
+        """
+        if self.phase != "ended":
+            return "open"
+        if self.state in ("Completed", "Quarantined"):
+            return "done"
+        is_interrupted = self.state == "Cancelled" and self.message.startswith("Interrupted")
+        if is_interrupted or self.message.startswith(STOP_REQUESTED):
+            return "sent away"
+        return _OUTCOMES.get(self.state, "failed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,31 +154,32 @@ def decide_shares(
     `n_wanted` is the number of machines, None for all that are online once the job has run for a
     while.
     """
-    by_number = {share.number: share for share in shares}  # of each its last attempt
-    latest = [by_number[number] for number in sorted(by_number)]
-    done = next((share for share in latest if share.is_done), None)
-    if done is not None:
-        return JobEnd("completed", done.message)
-    is_alive = any(share.phase != "ended" for share in latest)
-    cancelled = next((share for share in latest if share.is_cancelled), None)
-    if cancelled is not None and is_alive:
-        return JobEnd("interrupted", cancelled.message)
-    ended = [share for share in latest if share.phase == "ended"]
-    begins = [next_ for share in ended if (next_ := _next_attempt(share, max_restarts))]
+    last_attempts = {share.number: share for share in sorted(shares, key=attrgetter("number"))}
+    latest = [*last_attempts.values()]
+    first = {share.outcome: share for share in reversed(latest)}
+    if "done" in first:
+        return JobEnd("completed", first["done"].message)
+    if {"cancelled", "open"} <= first.keys():
+        return JobEnd("interrupted", first["cancelled"].message)
     n = n_wanted or (1 if elapsed_s < HELP_AFTER_S else max(1, min(n_online, MOST_SHARES)))
-    if any(share.is_spent for share in latest):  # all shares have one budget
-        return [] if is_alive else _job_end(latest)
-    begins += [StartShare(number, 1, "") for number in range(1, n + 1) if number not in by_number]
-    has_failed = any(share.phase == "ended" and share.state == "Failed" for share in latest)
-    if is_alive or (begins and not has_failed):
-        return begins
+    # All shares have one budget.
+    starts = [] if "spent" in first else _starts(last_attempts, n, max_restarts)
+    has_failed = any(share.state == "Failed" for share in latest)
+    if "open" in first or (starts and not has_failed):
+        return starts
     return _job_end(latest)
 
 
+def _starts(latest: Mapping[int, JobShare], n: int, max_restarts: int) -> list[StartShare]:
+    again = (_next_attempt(share, max_restarts) for share in latest.values())
+    new = (StartShare(number, 1, "") for number in range(1, n + 1) if number not in latest)
+    return [start for start in (*again, *new) if start is not None]
+
+
 def _next_attempt(share: JobShare, max_restarts: int) -> StartShare | None:
-    if share.was_sent_away:
+    if share.outcome == "sent away":
         return StartShare(share.number, share.attempt, share.id)
-    if share.state != "Crashed":
+    if share.outcome != "crashed":
         return None
     once_more = next_restart(share.attempt, max_restarts, has_progressed=share.has_progressed)
     if once_more is None:
@@ -197,8 +201,6 @@ LOOK_S = 0.25  # a look costs Prefect's server some 5 ms, however many shares th
 AWAY_S = 300.0  # Prefect's server may restart; the shares continue meanwhile
 LEAVE_S = 60.0
 MOST_FOUND = 200
-TRIES = 4
-BACKOFF = Backoff(0.5, 4.0)  # the server's database may be locked for a moment
 ENDED_TYPES = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
 
@@ -303,7 +305,7 @@ class _Delegation:
     """Starts shares in Prefect and follows them."""
 
     def __init__(self, api: httpx.AsyncClient, job: SharedJob, note: Callable[[str], None]) -> None:
-        self._api = api
+        self._ask = partial(ask_again, api)
         self._job = job
         self._note = note
         self._shares: list[JobShare] = []
@@ -313,26 +315,6 @@ class _Delegation:
         self._own = uuid4().hex
         self._began = time.monotonic()
         self._answered = time.monotonic()
-
-    async def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        """Return the JSON that Prefect's API answers; try again what may pass.
-
-        Raises:
-            httpx.HTTPError: it does not answer, or refuses.
-        """
-        for n_tried in range(1, TRIES + 1):
-            is_last = n_tried == TRIES
-            try:
-                answer = await self._api.request(method, path, json=body)
-            except httpx.TransportError:
-                if is_last:
-                    raise
-            else:
-                is_busy = answer.status_code == httpx.codes.TOO_MANY_REQUESTS
-                if is_last or not (answer.is_server_error or is_busy):
-                    return answer.raise_for_status().json() if answer.content else None
-            await asyncio.sleep(BACKOFF.pause_s(n_tried))
-        return None
 
     async def _take_up(self) -> None:
         """Find or make the deployment of this file, and find the job's shares."""
@@ -380,7 +362,7 @@ class _Delegation:
         while not ending.done():
             try:
                 over = await self._once()
-            except (httpx.HTTPError, ValueError) as error:
+            except (*PREFECT_ERRORS, ValueError) as error:
                 self._still_patient(error)
             else:
                 self._answered = time.monotonic()
@@ -474,7 +456,7 @@ class _Delegation:
                     got_on = await asyncio.to_thread(_has_progressed, self._job, run)
                     now = replace(now, has_progressed=got_on)
             self._shares[index] = now
-            if now.phase == "ended" and now.state == "Failed":
+            if now.state == "Failed":
                 self._note(f"share {share.number} failed: {now.message}")
             if now.is_suspended and not share.is_suspended:
                 self._note(f"share {share.number} is suspended in Prefect; resume it there")
@@ -496,7 +478,7 @@ class _Delegation:
         """Stop the shares, and wait for them in bounded time."""
         deadline = time.monotonic() + LEAVE_S
         # Otherwise they continue to their end.
-        with suppress(httpx.HTTPError, ValueError):
+        with suppress(*PREFECT_ERRORS, ValueError):
             await self._look()
             await self._take_back("Interrupted before it began.")
             for share in self._shares:
@@ -510,7 +492,7 @@ class _Delegation:
 
     async def _take_back(self, words: str) -> None:
         """Cancel shares that no worker has begun."""
-        with suppress(httpx.HTTPError):  # otherwise it finds everything done
+        with suppress(*PREFECT_ERRORS):  # otherwise it finds everything done
             for share in self._shares:
                 if share.phase == "waiting" or share.is_suspended:
                     await self._set(share, "CANCELLED", words)
@@ -519,8 +501,8 @@ class _Delegation:
         body = {"state": {"type": kind, "message": words}, "force": False}
         try:
             await self._ask("POST", f"/flow_runs/{share.id}/set_state", body)
-        except httpx.HTTPStatusError as error:
-            if not _is_missing(error):
+        except PrefectRefusal as error:
+            if error.status != NOT_FOUND:
                 raise
 
     @contextmanager
@@ -528,21 +510,15 @@ class _Delegation:
         """Raise what Prefect refuses as a `TrackingError`."""
         try:
             yield
-        except httpx.HTTPStatusError as error:
-            answer = error.response
-            if _is_missing(error):
+        except PrefectRefusal as error:
+            if error.status == NOT_FOUND:
                 raise TrackingError(
                     f"Prefect knows no work pool '{self._job.work_pool}'. "
                     "Make it with `paddock cluster init`."
                 ) from error
-            if answer.is_client_error:
-                words = f"Prefect's API refuses {answer.url.path}: {answer.text[:300]}"
-                raise TrackingError(words) from error
+            if not error.is_busy:
+                raise TrackingError(f"Prefect's API refuses {error}") from error
             raise
-
-
-def _is_missing(error: httpx.HTTPStatusError) -> bool:
-    return error.response.status_code == httpx.codes.NOT_FOUND
 
 
 def _share_found(run: Mapping[str, Any]) -> JobShare | None:
@@ -551,7 +527,7 @@ def _share_found(run: Mapping[str, Any]) -> JobShare | None:
     number, attempt = int(facts.get("share") or 0), int(facts.get("attempt") or 1)
     share = _share_of_run(JobShare(run["id"], number, attempt, "waiting"), run)
     is_ending = run["state_type"] == "CANCELLING"
-    is_of_use = number > 0 and not is_ending and (share.phase != "ended" or share.is_done)
+    is_of_use = number > 0 and not is_ending and share.outcome in ("open", "done")
     return share if is_of_use else None
 
 

@@ -12,13 +12,14 @@ import logging
 import multiprocessing
 import os
 import re
+import signal
 import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -43,10 +44,9 @@ from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, signer_for
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.progress.drain import StopGate, stop_on_signals
+from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import MultiObserver, Observer, run_log
-from paddock.runner.progress.prefect_view import SUSPENDED
-from paddock.runner.progress.report import QuarantineCounts, Report
+from paddock.runner.progress.report import QuarantineCounts, Report, Status
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
 from . import pipeline_flow
@@ -90,13 +90,6 @@ class RunOrders:
     """`paddock up` is stopping, and its next start continues the run."""
     is_continued: bool = False
     """If it stops, another flow run continues it, before which its own must not end."""
-
-    def leaves_state(self) -> bool:
-        """Return whether the flow run stays open: `paddock up` ends it once its rest is queued."""
-        if self.report is None or self.report.status not in ("budget", "interrupted"):
-            return False
-        is_cancelled = self.stop_gate.is_closed and self.stop_gate.status == "interrupted"
-        return self.stop_gate.words == SUSPENDED or (self.is_continued and not is_cancelled)
 
 
 _orders: ContextVar[RunOrders] = ContextVar("orders")
@@ -143,7 +136,7 @@ async def _run_pipeline(
         )
     orders.has_begun = True
     settings = read_settings(Path(path).parent, flags=orders.flags)
-    with stop_on_signals(orders.stop, orders.stop_gate), run_log(settings, trigger) as log:
+    with run_log(settings, trigger) as log:
         observer = MultiObserver(_OrdersObserver(orders), log)
 
         async def run_once(
@@ -165,33 +158,41 @@ async def _run_pipeline(
                 retry_failed=retry_failed, trigger=trigger, job=job,
                 text=orders.text, agreed=orders.agreed,
             )  # fmt: skip
-            environment = RunEnvironment(
-                settings=settings, observer=observer, stop=orders.stop, stop_gate=stop_gate
-            )
+            environment = replace(around, stop_gate=stop_gate)
             return await api.run_async(path, inputs, options, environment)
 
-        try:
-            if calls:
-                over: Mapping[str, Report] = {}
-                if parent:
-                    over = await asyncio.to_thread(_ended_calls, path, settings, calls)
-                orders.report = await _run_calls(orders, calls, over, run_once)
-            else:
-                orders.report = await run_once(inputs or {}, orders.stop_gate, job)
-        except REPORTED_ERRORS as error:
-            if not share:
-                raise
-            words = failure_message(error, socket.gethostname())
-            orders.report = Report("", Path(path).stem, "failed", {}, message=words)
-    if share and orders.report.status == "interrupted":
-        orders.report = await pipeline_flow.with_cancellation(orders.report)
-    if orders.leaves_state():
-        raise Pause(orders.stop_gate.words)  # a final state would take its place
-    return pipeline_flow.state_of(orders.report)
+        async def one_try(*_: object) -> Report:
+            try:
+                if calls:
+                    over: Mapping[str, Report] = {}
+                    if parent:
+                        over = await asyncio.to_thread(_ended_calls, path, settings, calls)
+                    orders.report = await _run_calls(orders, calls, over, run_once)
+                else:
+                    orders.report = await run_once(inputs or {}, orders.stop_gate, job)
+            except REPORTED_ERRORS as error:
+                if not share:
+                    raise
+                words = failure_message(error, socket.gethostname())
+                orders.report = Report("", Path(path).stem, "failed", {}, message=words)
+            return orders.report
+
+        around = RunEnvironment(
+            settings=settings, observer=observer, stop=orders.stop, stop_gate=orders.stop_gate
+        )
+        body = pipeline_flow.FlowBody(
+            one_try=one_try, environment=around, is_process=True,
+            is_continued=lambda: orders.is_continued,
+        )  # fmt: skip
+        return await body.run()
 
 
 run_pipeline = pipeline_flow.PipelineFlow(
-    _run_pipeline, name="paddock", validate_parameters=False, persist_result=False
+    _run_pipeline,
+    name="paddock",
+    retries=0,  # what starts a run decides that: `paddock up`, or the job of a share
+    validate_parameters=False,
+    persist_result=False,
 )
 
 
@@ -236,7 +237,7 @@ async def _run_calls(
         finally:
             await end(closing)
         reports.append(report)
-        if gate.is_closed and (report.status == "interrupted" or gate.words == SUSPENDED):
+        if gate.is_closed and (report.status == "interrupted" or gate.status == "suspended"):
             orders.stop_gate.close(gate.words, gate.status)
         if orders.stop.is_set() or orders.stop_gate.is_closed:
             break
@@ -262,24 +263,30 @@ def report_of_calls(reports: Sequence[Report], n_calls: int) -> Report:
     [0, 3]
     """
     last = reports[-1]
-    counts = Counter[str]()
+    counts, counted = Counter[str](), QuarantineCounts()
     for report in reports:
         counts.update(report.counts)
-    items = tuple(item for report in reports for item in report.items if item.error)
-    counted = QuarantineCounts()
-    for report in reports:
         counted = counted.plus(report.quarantine())
-    whole = replace(last, counts=dict(counts), items=items, counted=counted)
-    if last.status == "interrupted" or len(reports) < n_calls:
-        status = last.status if last.status == "interrupted" else "budget"
-        words = f"{last.message or last.status} {n_calls - len(reports)} calls are left."
-        return replace(whole, status=status, message=words)
+    items = tuple(item for report in reports for item in report.items if item.error)
+    status, words = _end_of_calls(reports, n_calls)
+    return replace(
+        last, status=status, message=words, counts=dict(counts), items=items, counted=counted
+    )
+
+
+def _end_of_calls(reports: Sequence[Report], n_calls: int) -> tuple[Status, str | None]:
+    """Return status and message of several calls."""
+    last, n_left = reports[-1], n_calls - len(reports)
+    if last.status == "interrupted" or n_left:
+        is_stopped = last.status in ("interrupted", "suspended")
+        status: Status = last.status if is_stopped else "budget"
+        return status, f"{last.message or last.status} {n_left} calls are left."
     failed = [report for report in reports if report.status == "failed"]
     if failed:
         words = f"{len(failed)} of {n_calls} calls failed: {failed[0].message or 'failed'}"
-        return replace(whole, status="failed", message=words)
+        return "failed", words
     worst = next((one for one in reports if one.status in ("budget", "quarantined")), last)
-    return replace(whole, status=worst.status, message=worst.message)
+    return worst.status, worst.message
 
 
 def _job_name(path: Path, root: str) -> str:
@@ -328,8 +335,26 @@ PRELOAD = (
 
 async def start_fork_server(*modules: str) -> None:
     """Start the process that runs are forked from, with its imports and today's environment."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # it would import from this folder; commands don't get this
     multiprocessing.get_context("forkserver").set_forkserver_preload([*PRELOAD, *modules])
-    await asyncio.to_thread(forkserver.ensure_running)
+    await asyncio.to_thread(_start_without_interrupts)
+
+
+def _start_without_interrupts() -> None:
+    """Start it with SIGINT blocked: Ctrl-C at the terminal is for its parent, in the first instant.
+
+    What is forked from it calls `take_interrupts`.
+    """
+    resource_tracker.ensure_running()  # which unblocks the signal
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # of this thread; it is inherited
+    try:
+        forkserver.ensure_running()
+    finally:
+        take_interrupts()
+
+
+def take_interrupts() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def use_server(api_url: str = "", auth_string: str = "") -> None:
@@ -373,7 +398,7 @@ async def run_queued_flow(flow_run: str, parameters: Mapping[str, Any]) -> str:
 async def is_reachable(api_url: str) -> bool:
     """Return whether a server answers there, within seconds."""
     try:
-        async with httpx.AsyncClient(trust_env=False, timeout=ANSWER_S) as client:
+        async with http.client(trust_env=False, timeout_s=ANSWER_S) as client:
             await client.get(f"{api_url.rstrip('/')}/health")
     except httpx.HTTPError:
         return False

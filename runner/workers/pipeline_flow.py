@@ -13,9 +13,9 @@ import inspect
 import json
 import keyword
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,6 +28,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.context import FlowRunContext
 from prefect.exceptions import Pause, PrefectException
+from prefect.flow_engine import AsyncFlowRunEngine
 from prefect.logging import get_run_logger
 from prefect.settings import get_current_settings
 from prefect.states import Failed, Running
@@ -38,6 +39,7 @@ from pydantic import Field, SecretStr, WithJsonSchema
 
 from paddock.engine.system import http
 from paddock.engine.system.samples import ItemSample
+from paddock.engine.system.tasks import end
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.keys import Input
 from paddock.runner import api
@@ -96,26 +98,18 @@ class PipelineFlow(Flow[..., Any]):
         return made  # type: ignore[no-any-return]
 
     def to_deployment(self, *args: Any, **options: Any) -> Any:
-        """Make a deployment that any Prefect worker can load, by the pipeline's path."""
-        return self._loaded_by_path(super().to_deployment(*args, **options | BY_PATH))
-
-    async def ato_deployment(self, *args: Any, **options: Any) -> Any:
-        """Make a deployment, in a running loop."""
-        return self._loaded_by_path(await super().ato_deployment(*args, **options | BY_PATH))
-
-    def deploy(self, *args: Any, **options: Any) -> Any:
-        """Deploy it to a work pool.
+        """Make a deployment that any Prefect worker can load, by the pipeline's path.
 
         Raises:
             ValueError: it has what no worker can load.
         """
-        self._refuse_unloadable()
-        return super().deploy(*args, **options)
+        self._refuse_unloadable(options)
+        return self._loaded_by_path(super().to_deployment(*args, **options | BY_PATH))
 
-    async def adeploy(self, *args: Any, **options: Any) -> Any:
-        """Deploy it to a work pool, in a running loop."""
-        self._refuse_unloadable()
-        return await super().adeploy(*args, **options)
+    async def ato_deployment(self, *args: Any, **options: Any) -> Any:
+        """Make a deployment, in a running loop."""
+        self._refuse_unloadable(options)
+        return self._loaded_by_path(await super().ato_deployment(*args, **options | BY_PATH))
 
     def _loaded_by_path(self, deployment: Any) -> Any:
         """Have a worker load the flow with the options that it has here, see `__getattr__`."""
@@ -130,14 +124,16 @@ class PipelineFlow(Flow[..., Any]):
             deployment.entrypoint += f"?{words.replace('.', '%2E')}"
         return deployment
 
-    def _refuse_unloadable(self) -> None:
+    def _refuse_unloadable(self, options: Mapping[str, Any]) -> None:
+        if "entrypoint_type" in options and "job_variables" not in options:
+            return  # `serve` of this flow, which runs the object itself
         hooks = [kind for kind in HOOKS if getattr(self, f"{kind}_hooks")]
         what = hooks or [name for name in ("text",) if self.options.text is not None]
         if what:
             raise ValueError(
-                f"`deploy` cannot carry {' and '.join(map(repr, what))}: a worker loads the flow "
-                f"by the pipeline's path. Serve it, or make the flow in a module of your own and "
-                f"use `Flow.from_source(source, 'flows.py:name').deploy(…)`."
+                f"a deployment cannot carry {' and '.join(map(repr, what))}: its runs load the "
+                f"flow by the pipeline's path. Use `serve` of the flow, or make the flow in a "
+                f"module of your own and use `Flow.from_source(source, 'flows.py:name')`."
             )
 
 
@@ -216,7 +212,17 @@ def _flow_of(
             if not _is_same(value, _default(now[name], base) if name in now else defaults[name])
             and not (value is None and defaults[name] is None)
         }
-        return await _run(path, given, options, environment, ended)
+
+        async def one_try(around: RunEnvironment, is_repeated: bool) -> Report:
+            asked = replace(options, retry_failed=options.retry_failed or is_repeated)
+            report = await api.run_async(path, given, asked, around)
+            ended(report)
+            return report
+
+        flow_run = current_flow_run()
+        is_deployed = flow_run is not None and flow_run.deployment_id is not None
+        is_process = environment is None and is_deployed
+        return await FlowBody(one_try=one_try, environment=environment, is_process=is_process).run()
 
     signature = inspect.Signature(
         [_parameter(declared, defaults[name]) for name, declared in pipeline.inputs.items()]
@@ -287,52 +293,62 @@ def _parameter(declared: Input, default: Any) -> inspect.Parameter:
     )
 
 
-async def _run(
-    path: Path,
-    given: Mapping[str, Any],
-    options: RunOptions,
-    environment: RunEnvironment | None,
-    ended: Callable[[Report], None],
-) -> State[Any]:
-    """Run the pipeline inside the current flow run; return the state of its end.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowBody:
+    """What the flow run of a pipeline carries out."""
 
-    Where the flow has retries, failed runs are repeated here: Prefect's engine repeats a flow only
-    after an error, which it then raises though a later try has succeeded.
+    one_try: Callable[[RunEnvironment, bool], Awaitable[Report]]
+    """Runs the pipeline; with True it tries quarantined items again in any case."""
+    environment: RunEnvironment | None
+    """Has what stops it; None: each try has its own, for a limit may have closed the gate."""
+    is_process: bool
+    """Signals to this process are for the run."""
+    is_continued: Callable[[], bool] = lambda: False
+    """Whether another flow run continues it if it stops."""
 
-    Raises:
-        Pause: it was suspended; the same flow run goes on when it is resumed.
-    """
-    while True:
-        try:
-            report = await _run_once(path, given, options, environment)
-            ended(report)
-            state = state_of(report)
-            words = state.message if state.type is StateType.FAILED else None
-        except Exception as error:  # what ended the run, whatever it was, is tried again
-            if not await _is_tried_again(str(error) or type(error).__name__):
-                raise
-        else:
-            if words is None or not await _is_tried_again(words):
-                break
-        options = replace(options, retry_failed=True)  # else they are left out, and it is green
-    red = {StateType.FAILED: PipelineRunFailed(report), StateType.CANCELLED: None}
-    state.data = red.get(state.type, report)
-    return state
+    async def run(self) -> State[Any]:
+        """Run the pipeline inside the current flow run; return the state of its end.
+
+        Where the flow has retries, failed runs are repeated here: Prefect's engine repeats a flow
+        only after an error, which it then raises though a later try has succeeded.
+
+        Raises:
+            Pause: the flow run stays open: it is resumed, or another one continues it.
+        """
+        is_repeated = False
+        while True:
+            try:
+                report = await self._try(is_repeated)
+                state = state_of(report)
+                words = state.message if state.type is StateType.FAILED else None
+            except Exception as error:  # what ended the run, whatever it was, is tried again
+                if not await _is_tried_again(str(error) or type(error).__name__):
+                    raise
+            else:
+                if words is None or not await _is_tried_again(words):
+                    break
+            is_repeated = True  # else quarantined items are left out, and it is green
+        red = {StateType.FAILED: PipelineRunFailed(report), StateType.CANCELLED: None}
+        state.data = red.get(state.type, report)
+        return state
+
+    async def _try(self, is_repeated: bool) -> Report:
+        around = self.environment or RunEnvironment()
+        stop, gate = around.stop, around.stop_gate
+        with stop_on_signals(stop, gate) if self.is_process else contextlib.nullcontext():
+            report = await self.one_try(around, is_repeated)
+        if stays_open(report, gate, is_continued=self.is_continued()):
+            raise Pause(gate.words)  # a final state would take its place
+        if self.is_process and report.status == "interrupted":
+            report = await with_cancellation(report)
+        return report
 
 
-async def _run_once(
-    path: Path, given: Mapping[str, Any], options: RunOptions, environment: RunEnvironment | None
-) -> Report:
-    around = environment or RunEnvironment(stop=asyncio.Event(), stop_gate=StopGate())
-    flow_run = current_flow_run()
-    is_process = environment is None and flow_run is not None and flow_run.deployment_id is not None
-    with stop_on_signals(around.stop, around.stop_gate) if is_process else contextlib.nullcontext():
-        report = await api.run_async(path, given, options, around)
-    if is_process and report.status == "interrupted":
-        report = await with_cancellation(report)
-    if around.stop_gate.words == SUSPENDED and report.status in ("budget", "interrupted"):
-        raise Pause(SUSPENDED)
-    return report
+def stays_open(report: Report, stop_gate: StopGate, *, is_continued: bool) -> bool:
+    """Return whether a flow run does not end with its run, which was stopped."""
+    is_cancelled = stop_gate.is_closed and stop_gate.status == "interrupted"
+    is_stopped = report.status in ("budget", "suspended", "interrupted")
+    return is_stopped and (stop_gate.status == "suspended" or (is_continued and not is_cancelled))
 
 
 async def _is_tried_again(words: str) -> bool:
@@ -346,7 +362,10 @@ async def _is_tried_again(words: str) -> bool:
         state = await propose_state(client, Failed(message=words), flow_run_id=flow_run.id)
         if state.is_scheduled():
             get_run_logger().warning("%s It is tried again.", words)
-            await propose_state(client, Running(), flow_run_id=flow_run.id)
+            running = await propose_state(client, Running(), flow_run_id=flow_run.id)
+            context: Any = FlowRunContext.get()
+            engine: Any = AsyncFlowRunEngine(flow=context.flow, flow_run=flow_run)
+            await engine.call_hooks(running)
         return state.is_scheduled()
 
 
@@ -432,19 +451,41 @@ async def run_in_current_flow(session: RunSession) -> Report:
     Raises:
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
-    stats, context = session.stats, FlowRunContext.get()
-    assert context is not None and context.flow_run is not None
+    stats = session.stats
     stats.observer = MultiObserver(stats.observer, _RunLogger(stats.secrets.redact))
-    options = api_options(str(context.client.api_url))
-    display = PrefectMirrors(lambda: http.client(**options))
+    display, place = _display()
     naming = name_flow_run(stats.run)
-    # Who made its deployment starts it again when it is resumed.
-    is_resumable = context.flow_run.deployment_id is not None
-    place = {"flow_run": str(context.flow_run.id), "is_resumable": is_resumable}
     try:
         return await run_displayed(session, display, place)
     finally:
         await naming
+
+
+@contextlib.asynccontextmanager
+async def stopped_while_waiting(stop_gate: StopGate) -> AsyncIterator[None]:
+    """Close the gate as a person wants by the current flow run's state, before its run begins."""
+
+    async def watch() -> None:
+        words = await display.stop_while_waiting(place)
+        stop_gate.close(words, "suspended" if words == SUSPENDED else "interrupted")
+
+    display, place = _display()
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        await end(watching)
+
+
+def _display() -> tuple[PrefectMirrors, dict[str, Any]]:
+    """Return what shows the current flow run on its server, and its place there."""
+    context = FlowRunContext.get()
+    assert context is not None and context.flow_run is not None
+    options = api_options(str(context.client.api_url))
+    # Who made its deployment starts it again when it is resumed.
+    is_resumable = context.flow_run.deployment_id is not None
+    place = {"flow_run": str(context.flow_run.id), "is_resumable": is_resumable}
+    return PrefectMirrors(lambda: http.client(**options)), place
 
 
 _named: ContextVar[UUID | None] = ContextVar("named", default=None)

@@ -126,6 +126,7 @@ async def _run_forked(
 
 
 def _run_in_fork(environ: dict[str, str], folder: str) -> None:
+    deployed_flow.take_interrupts()
     os.environ.clear()
     os.environ.update(environ)
     os.chdir(folder)

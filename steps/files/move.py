@@ -15,18 +15,15 @@ import os
 import stat
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from paddock.engine.system import files, no_links
 from paddock.engine.system.files import TemporaryFile
 from paddock.engine.system.tasks import in_left_thread
-from paddock.steps.base import Output, Params, StepError, Tools
+from paddock.steps.base import Output, Params, Step, StepError, Tools
 from paddock.steps.paths import file_sha256, numbered_name, os_refusal, printable, resolve_path
-
-if TYPE_CHECKING:
-    from paddock.engine.request import Role
 
 _MOST_NAMES = 1000
 
@@ -64,14 +61,11 @@ class FilesMoveOutput(Output):
     path: str
 
 
-class FilesMove:
+class FilesMove(Step[FilesMoveParams, FilesMoveOutput]):
     """Move, copy or delete a file, across devices too."""
 
-    params: ClassVar[type[FilesMoveParams]] = FilesMoveParams
-    output: ClassVar[type[FilesMoveOutput]] = FilesMoveOutput
-    version: ClassVar[int] = 1
-    is_pure: ClassVar[bool] = False
-    roles: ClassVar[frozenset[Role]] = frozenset()
+    params = FilesMoveParams
+    output = FilesMoveOutput
 
     def reads(self, params: FilesMoveParams) -> Sequence[str]:
         """Return the file if it stays."""

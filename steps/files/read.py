@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from paddock.pipelines.keys import SizeBytes
-from paddock.steps.base import Output, Params, StepError, StepSkipped, Tools
+from paddock.steps.base import Output, Params, Step, StepError, StepSkipped, Tools
 from paddock.steps.paths import printable, resolve_path
 from paddock.steps.readers import reader
 from paddock.steps.readers.reader import MEDIA_TYPES, Document
 from paddock.steps.readers.text_encoding import is_known_encoding
-
-if TYPE_CHECKING:
-    from paddock.engine.request import Role
 
 DEFAULT_MAX_FILE_BYTES = 64 * 1024 * 1024
 
@@ -51,8 +48,7 @@ class FilesReadParams(Params):
         description="A larger document is a failure. Default: 64MiB.",
     )
     ocr: Literal["auto", "off"] = Field(
-        default="auto",
-        description="Whether scans and pictures are read, with the extra `ocr`.",
+        default="auto", description="Whether scans and pictures are read, with the extra `ocr`."
     )
 
     @field_validator("type")
@@ -94,18 +90,16 @@ class FilesReadOutput(Output):
     )
 
 
-class FilesRead:
+class FilesRead(Step[FilesReadParams, FilesReadOutput]):
     """Text of one document: plain text in any encoding, HTML, PDF.
 
     With the extra `documents` also Word, PowerPoint and Excel; mails and electronic books; with
     the extra `ocr` scans and pictures. Other kinds come from plug-ins (`paddock.readers`).
     """
 
-    params: ClassVar[type[FilesReadParams]] = FilesReadParams
-    output: ClassVar[type[FilesReadOutput]] = FilesReadOutput
-    version: ClassVar[int] = 3
-    is_pure: ClassVar[bool] = False
-    roles: ClassVar[frozenset[Role]] = frozenset()
+    params = FilesReadParams
+    output = FilesReadOutput
+    version = 3
 
     def reads(self, params: FilesReadParams) -> Sequence[str]:
         return (params.path,)

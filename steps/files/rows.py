@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -23,14 +23,11 @@ from paddock.engine.system.no_links import NotRegularFile, read_file
 from paddock.engine.system.text import cell_text
 from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.keys import SizeBytes
-from paddock.steps.base import Output, Params, StepError, Tools
+from paddock.steps.base import Output, Params, Step, StepError, Tools
 from paddock.steps.paths import os_refusal, printable, resolve_path
 from paddock.steps.readers.text_encoding import NotText, decode_text
 
 from .read import DEFAULT_MAX_FILE_BYTES
-
-if TYPE_CHECKING:
-    from paddock.engine.request import Role
 
 FORMAT_OF_SUFFIX = {
     ".csv": "csv",
@@ -367,14 +364,12 @@ class FilesRowsOutput(Output):
     count: int
 
 
-class FilesRows:
+class FilesRows(Step[FilesRowsParams, FilesRowsOutput]):
     """The rows of a CSV, TSV, JSONL or JSON file; delimiter and encoding are detected."""
 
-    params: ClassVar[type[FilesRowsParams]] = FilesRowsParams
-    output: ClassVar[type[FilesRowsOutput]] = FilesRowsOutput
-    version: ClassVar[int] = 1
-    is_pure: ClassVar[bool] = True
-    roles: ClassVar[frozenset[Role]] = frozenset()
+    params = FilesRowsParams
+    output = FilesRowsOutput
+    is_pure = True
 
     def reads(self, params: FilesRowsParams) -> Sequence[str]:
         return (params.path,)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, field_validator
 
@@ -22,11 +21,8 @@ from paddock.engine.system.no_links import facts_of, identity, open_folder
 from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import is_utf8, listed
 from paddock.pipelines.keys import SizeBytes
-from paddock.steps.base import Output, Params, StepError, Tools
+from paddock.steps.base import Output, Params, Step, StepError, Tools
 from paddock.steps.paths import os_refusal, printable, resolve_path
-
-if TYPE_CHECKING:
-    from paddock.engine.request import Role
 
 
 class BadPattern(ValueError):
@@ -346,18 +342,12 @@ class FilesScanOutput(Output):
     files: list[ScannedFile]
 
 
-class FilesScan:
+class FilesScan(Step[FilesScanParams, FilesScanOutput]):
     """List the files under a root; hidden ones and the pipeline's own outputs are left out."""
 
-    params: ClassVar[type[FilesScanParams]] = FilesScanParams
-    output: ClassVar[type[FilesScanOutput]] = FilesScanOutput
-    version: ClassVar[int] = 1
-    is_pure: ClassVar[bool] = True
-    roles: ClassVar[frozenset[Role]] = frozenset()
-
-    def reads(self, params: FilesScanParams) -> Sequence[str]:
-        """Return nothing: each run lists the folder again."""
-        return ()
+    params = FilesScanParams
+    output = FilesScanOutput
+    is_pure = True
 
     async def run(self, params: FilesScanParams, tools: Tools) -> FilesScanOutput:
         root, owned = resolve_path(tools.roots, params.root), tools.outputs.owned()

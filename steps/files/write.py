@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,14 +19,11 @@ from paddock.engine.system import no_links
 from paddock.engine.system.files import TemporaryFile
 from paddock.engine.system.tasks import in_left_thread
 from paddock.pipelines.expressions import Template
-from paddock.steps.base import Output, Params, StepError, Tools
+from paddock.steps.base import Output, Params, Step, StepError, Tools
 from paddock.steps.paths import file_sha256, os_refusal, printable, resolve_path
 from paddock.steps.prompt import render_template
 
 from .rows import FORMAT_OF_SUFFIX, UnreadableRows, format_rows
-
-if TYPE_CHECKING:
-    from paddock.engine.request import Role
 
 _THREAD_FROM_ROWS = 1_000  # about 5 ms
 
@@ -67,18 +63,11 @@ class FilesWriteOutput(Output):
     changed: bool
 
 
-class FilesWrite:
+class FilesWrite(Step[FilesWriteParams, FilesWriteOutput]):
     """Text, a template or rows (CSV, TSV, JSONL, JSON) to a file, atomically."""
 
-    params: ClassVar[type[FilesWriteParams]] = FilesWriteParams
-    output: ClassVar[type[FilesWriteOutput]] = FilesWriteOutput
-    version: ClassVar[int] = 1
-    is_pure: ClassVar[bool] = False
-    roles: ClassVar[frozenset[Role]] = frozenset()
-
-    def reads(self, params: FilesWriteParams) -> Sequence[str]:
-        """Return nothing: earlier content does not change the result."""
-        return ()
+    params = FilesWriteParams
+    output = FilesWriteOutput
 
     async def run(self, params: FilesWriteParams, tools: Tools) -> FilesWriteOutput:
         """Write it, unless it has this content already or was edited."""

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -19,7 +19,16 @@ from paddock.engine.request import Message, Role, ToolCall, with_system_text
 from paddock.engine.system.tasks import run_concurrently, time_limit
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
-from paddock.steps.base import BoundTool, Output, Params, ReplyForm, StepError, ToolResult, Tools
+from paddock.steps.base import (
+    BoundTool,
+    Output,
+    Params,
+    ReplyForm,
+    Step,
+    StepError,
+    ToolResult,
+    Tools,
+)
 from paddock.steps.paths import resolve_path
 from paddock.steps.prompt import render_template
 
@@ -111,25 +120,19 @@ class AgentOutput(AnswerOutput):
     usage: UsageOutput
 
 
-class Agent:
+class Agent(Step[AgentParams, AgentOutput]):
     """A model that may call the listed tools for at most `max_turns` turns."""
 
-    params: ClassVar[type[AgentParams]] = AgentParams
-    output: ClassVar[type[AgentOutput]] = AgentOutput
-    version: ClassVar[int] = 1
-    is_pure: ClassVar[bool] = False
-    roles: ClassVar[frozenset[Role]] = frozenset({"chat"})
-    takes_reply: ClassVar[bool] = True
+    params = AgentParams
+    output = AgentOutput
+    roles = frozenset({"chat"})
+    takes_reply = True
 
     @staticmethod
     def roles_besides(written: Mapping[str, Any]) -> frozenset[Role]:
         """Return the role of the embedding model for `memory: store`."""
         keeps_texts = written.get("memory", "window") not in ("window", "summary")
         return frozenset({"embed"}) if keeps_texts else frozenset()
-
-    def reads(self, params: AgentParams) -> Sequence[str]:
-        """Return nothing: files that tools read are recorded when called."""
-        return ()
 
     async def run(self, params: AgentParams, tools: Tools) -> AgentOutput:
         model = tools.models.resolve(params.model, "chat")
@@ -265,11 +268,16 @@ class ToolCaller:
             self._tell_refusal(tool)
             refused = _failed_call(call, output, _not_allowed_text(call.name))
             return replace(refused, is_repeated=_call_key(call) in self._tried)
+        return await self._run(tool, offer.root, call, output)
+
+    async def _run(
+        self, tool: BoundTool, root: str, call: ToolCall, output: CallOutput
+    ) -> CallResult:
         result = await self._called(tool, call)
         if result.is_error:
             is_repeated = _call_key(call) in self._tried  # a retry may succeed, but not forever
             return replace(_failed_call(call, output, result.text), is_repeated=is_repeated)
-        for path in _documents_read_by(tool, offer.root, result.value):
+        for path in _documents_read_by(tool, root, result.value):
             await self.tools.outputs.note_file_read(resolve_path(self.tools.roots, path))
         return CallResult(call, result.text, output.model_copy(update={"result": result.value}))
 
@@ -402,40 +410,42 @@ class AgentConversation:
         """
         tools = self.asker.tools
         hands = ToolCaller(
-            tools,
-            {one.said.name: one for one in self.offered},
-            dict.fromkeys(tools.untrusted),
+            tools, {one.said.name: one for one in self.offered}, dict.fromkeys(tools.untrusted)
         )
         if tools.untrusted:
             messages = with_system_text(messages, DOCUMENTS_ONLY)
-        facts = await tools.pool.facts(self.asker.model)
-        speech, memory = self._begun(messages, facts.takes_tools)
+        speech, memory, said = await self._first_turn(messages)
         outputs: list[CallOutput] = []
-        said, n_turns, n_repeats = None, 0, 0
-        while n_turns < self.max_turns and n_repeats < _MOST_REPEATS:
-            n_turns += 1
-            choice = self.first_choice if n_turns == 1 else "auto"
-            try:
-                said = await _turn(speech, memory, choice)
-            except (BadRequest, ToolsRefused) as error:
-                if facts.takes_tools is not None or n_turns > 1 or "tool" not in str(error).lower():
-                    raise
-                # The server reports only on a request that its template has no tools.
-                speech, memory = self._begun(messages, takes_tools=False)
-                said = await _turn(speech, memory, choice)
-            if not said.calls:
-                break
+        n_turns, n_repeats = 1, 0
+        while said is not None and said.calls:
             said = _with_call_ids(said, n_turns)
             done = await hands.carry_out(said.calls, n_turns)
             outputs += [one.output for one in done]
             n_repeats = n_repeats + 1 if all(one.is_repeated for one in done) else 0
             await self._remember(speech, memory, said, done)
-        else:
-            said = None
-            self._tell_end(n_turns, n_repeats)
+            if n_turns < self.max_turns and n_repeats < _MOST_REPEATS:
+                said = await _turn(speech, memory, "auto")
+                n_turns += 1
+            else:
+                said = None
+                self._tell_end(n_turns, n_repeats)
         answer = await self._answer(messages, speech, memory, said, form)
         memory.tell()
         return AgentResult(answer, tuple(outputs), n_turns)
+
+    async def _first_turn(
+        self, messages: Sequence[Message]
+    ) -> tuple[ToolProtocol, ConversationMemory, ModelTurn | None]:
+        facts = await self.asker.tools.pool.facts(self.asker.model)
+        speech, memory = self._begun(messages, facts.takes_tools)
+        try:
+            return speech, memory, await _turn(speech, memory, self.first_choice)
+        except (BadRequest, ToolsRefused) as error:
+            if facts.takes_tools is not None or "tool" not in str(error).lower():
+                raise
+        # The server reports only on a request that its template has no tools.
+        speech, memory = self._begun(messages, takes_tools=False)
+        return speech, memory, await _turn(speech, memory, self.first_choice)
 
     def _begun(
         self, messages: Sequence[Message], takes_tools: bool | None

@@ -168,16 +168,16 @@ def _object_sketch(schema: Mapping[str, Any], root: Any, depth: int) -> str:
         return " or ".join(map(_compact_json, schema["enum"]))
     if "$ref" in schema:
         return _sketch_of(resolve_ref(root, str(schema["$ref"])), root, depth + 1)
-    for name in ("anyOf", "oneOf"):
-        if isinstance(schema.get(name), list):
-            return " or ".join(_sketch_of(one, root, depth + 1) for one in schema[name])
+    options = schema.get("anyOf", schema.get("oneOf"))
+    if isinstance(options, list):
+        return " or ".join(_sketch_of(one, root, depth + 1) for one in options)
     names = schema.get("properties")
     if isinstance(names, dict):
         inner = (f"{_compact_json(k)}: {_sketch_of(v, root, depth + 1)}" for k, v in names.items())
         return "{" + ", ".join(inner) + "}"
-    kinds = schema.get("type") or []
+    kinds = schema.get("type") or [""]
     several = kinds if isinstance(kinds, list) else [kinds]
-    return " or ".join(_scalar_sketch(str(kind), schema, root, depth) for kind in several) or "…"
+    return " or ".join(_scalar_sketch(str(kind), schema, root, depth) for kind in several)
 
 
 def _scalar_sketch(kind: str, schema: Mapping[str, Any], root: Any, depth: int) -> str:
@@ -234,6 +234,11 @@ class AnswerOutput(Output):
     confidence: Any = Field(
         default=None,
         description="The probability of each field of `output`: null without `reply.confidence`.",
+    )
+    escalated: Any = Field(
+        default=None,
+        description="`{to, why, was}` of an answer of the larger model, with that of the step's "
+        "own: null where `escalate` was not due.",
     )
     review: Any = Field(
         default=None,
@@ -603,8 +608,10 @@ async def ask_checked(
     """
     wanted = with_schema_hint(messages, form)
     answer, wrong = await _ask_once(asker, wanted, form, most_tokens)
+    if form is None:
+        return answer
     n_repairs, is_parrot = 0, False
-    while wrong and form is not None and n_repairs < form.repair:
+    while wrong and n_repairs < form.repair:
         again = await _repair_messages(asker, wanted, None if is_parrot else answer, wrong)
         if again is None:
             break
@@ -617,7 +624,7 @@ async def ask_checked(
             is_parrot = True  # small models repeat what they see: leave it out
     if wrong:
         raise _repair_failed(answer, wrong, n_repairs)
-    if form is None or form.schema is None:
+    if form.schema is None:
         return answer
     likely = None
     if form.wants_confidence:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -17,7 +17,7 @@ from paddock.engine.system.no_links import open_file
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.pipelines.prompt_file import ConversationTemplate
-from paddock.steps.base import Params, StepError, Tools
+from paddock.steps.base import Example, Params, Step, StepError, Tools
 from paddock.steps.paths import os_refusal, printable, resolve_path
 from paddock.steps.prompt import render_template
 from paddock.steps.text.split import to_part
@@ -32,12 +32,7 @@ from .ask_and_repair import (
     without_middle,
 )
 from .map_reduce import DivisiblePrompt, MapReduce
-from .tool_protocol import (
-    ChatTools,
-    refuse_duplicates,
-    refuse_unknown_choice,
-    request_tool_calls,
-)
+from .tool_protocol import ChatTools, refuse_duplicates, refuse_unknown_choice, request_tool_calls
 
 MOST_IMAGE_BYTES = 32 * 1024 * 1024  # as the engine's
 MOST_IMAGES = 32
@@ -51,6 +46,21 @@ class MessageParam(BaseModel):
 
     role: Literal["system", "user", "assistant"] = Field(description="Whose message it is.")
     content: str = Field(description="The text.")
+
+
+class ExamplesParam(BaseModel):
+    """Where examples of answers come from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    source: Literal["reviews"] = Field(
+        default="reviews",
+        alias="from",
+        description="`reviews`: answers that people accepted or edited.",
+    )
+    k: int = Field(
+        default=4, ge=0, le=16, description="How many at most, the nearest to the text; 0: none."
+    )
 
 
 class ChatParams(Params):
@@ -68,6 +78,11 @@ class ChatParams(Params):
     model: str | None = Field(default=None, description="Which model answers.")
     system: Template | None = Field(default=None, description="The system prompt.")
     vars: dict[str, Any] = Field(default={}, description="More names that the templates may use.")
+    examples: ExamplesParam | None = Field(
+        default=None,
+        description="Decisions of people on other items stand before the prompt, as a text and its "
+        "answer: those whose texts are nearest by the default embedding model.",
+    )
     images: list[str] = Field(
         default=[],
         description="Image files (PNG, JPEG, GIF, BMP) for the last message of the user.",
@@ -108,6 +123,8 @@ class ChatParams(Params):
                 raise ValueError(f"{wish} needs `prompt`: {why}")
             if self.images or self.tools:
                 raise ValueError(f"{wish} cannot be combined with `images` or `tools`")
+        if self.examples is not None and self.tools:
+            raise ValueError("`examples` cannot be combined with `tools`")
         refuse_duplicates(self.tools)
         if isinstance(self.tool_choice, str):  # else known only when the step runs
             if self.tool_choice not in ("auto", "none") and not self.tools:
@@ -131,15 +148,18 @@ class ChatOutput(AnswerOutput):
     )
 
 
-class Chat:
+class Chat(Step[ChatParams, ChatOutput]):
     """Messages or a prompt to a model."""
 
-    params: ClassVar[type[ChatParams]] = ChatParams
-    output: ClassVar[type[ChatOutput]] = ChatOutput
-    version: ClassVar[int] = 1
-    is_pure: ClassVar[bool] = False
-    roles: ClassVar[frozenset[Role]] = frozenset({"chat"})
-    takes_reply: ClassVar[bool] = True
+    params = ChatParams
+    output = ChatOutput
+    roles = frozenset({"chat"})
+    takes_reply = True
+
+    @staticmethod
+    def roles_besides(written: Mapping[str, Any]) -> frozenset[Role]:
+        """Return the roles of the models that it asks besides its own."""
+        return frozenset({"embed"} if written.get("examples") else ())
 
     def reads(self, params: ChatParams) -> Sequence[str]:
         return params.images
@@ -157,7 +177,7 @@ class Chat:
         if params.tools:
             return await self._with_tools(params, asker, messages)
         try:  # the pool counts: a prompt that fits crosses to it once
-            answer = await ask_checked(asker, messages, form=tools.reply)
+            answer = await self._answer(asker, messages)
         except PromptTooLong as overflow:
             if params.on_overflow == "error":
                 raise
@@ -165,6 +185,17 @@ class Chat:
             answer = await ask_checked(asker, messages, form=tools.reply)
         calls = [asdict(call) for call in answer.reply.tool_calls]
         return _chat_output(asker, answer, answer.reply, calls)
+
+    async def _answer(self, asker: Asker, messages: list[Message]) -> CheckedAnswer:
+        """Ask with examples, and without them where they leave no room."""
+        tools = asker.tools
+        if tools.examples:
+            try:
+                taught = _with_examples(messages, tools.examples)
+                return await ask_checked(asker, taught, form=tools.reply)
+            except PromptTooLong:
+                tools.log.tally("prompt", "without its examples, with which it does not fit")
+        return await ask_checked(asker, messages, form=tools.reply)
 
     async def _with_tools(
         self, params: ChatParams, asker: Asker, messages: list[Message]
@@ -206,6 +237,17 @@ def _messages_of(params: ChatParams) -> list[Message]:
             remedy="Remove one of them.",
         )
     return [Message("system", render_template(params.system, "system", params.vars)), *messages]
+
+
+def _with_examples(messages: list[Message], examples: Sequence[Example]) -> list[Message]:
+    """Put examples behind what the prompts of all items share: the system message."""
+    n_system = int(messages[0].role == "system")
+    turns = [
+        message
+        for one in examples
+        for message in (Message("user", one.text), Message("assistant", one.answer))
+    ]
+    return [*messages[:n_system], *turns, *messages[n_system:]]
 
 
 async def _with_images(

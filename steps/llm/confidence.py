@@ -129,6 +129,7 @@ def is_confidence(mirror: Any) -> bool:
 
 _SIGNS = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+')
 _NUMBER_START = b"-0123456789"
+_FIRST_KEY: Mapping[bytes, int | None] = {b"{": None, b"[": 0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +153,8 @@ def leaf_spans(text: bytes) -> dict[Path, LeafSpan]:
     path: list[str | int | None] = []  # None: the name of the next field is not known yet
     for found in _SIGNS.finditer(text):
         sign = found[0]
-        if sign in (b"{", b"["):
-            path.append(None if sign == b"{" else 0)
+        if sign in _FIRST_KEY:
+            path.append(_FIRST_KEY[sign])
         elif sign in (b"}", b"]"):
             path.pop()
         elif sign == b",":

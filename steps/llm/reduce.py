@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from paddock.engine.errors import PromptTooLong
-from paddock.engine.request import Message, Reply, Role, Usage
+from paddock.engine.request import Message, Reply, Usage
 from paddock.engine.system.tasks import run_concurrently
 from paddock.engine.system.text import one_line
 from paddock.pipelines.expressions import ExpressionError, Template
@@ -29,6 +29,7 @@ from paddock.steps.base import (
     Params,
     ReplyForm,
     ReplyNotCached,
+    Step,
     StepError,
     StepSkipped,
     Tools,
@@ -47,12 +48,7 @@ from .ask_and_repair import (
     empty_answer,
     first_part,
 )
-from .map_reduce import (
-    IndexRange,
-    LevelReducer,
-    ReduceNote,
-    cut_limits,
-)
+from .map_reduce import IndexRange, LevelReducer, ReduceNote, cut_limits
 
 ITEM_SEPARATOR = "\n\n"
 _NAME_FIELDS = ("key", "id", "relpath", "path", "file", "name", "title")
@@ -125,18 +121,13 @@ class ReduceOutput(AnswerOutput):
     usage: UsageOutput
 
 
-class Reduce:
+class Reduce(Step[ReduceParams, ReduceOutput]):
     """Many items combined by a prompt, as a tree of cached replies."""
 
-    params: ClassVar[type[ReduceParams]] = ReduceParams
-    output: ClassVar[type[ReduceOutput]] = ReduceOutput
-    version: ClassVar[int] = 1
-    is_pure: ClassVar[bool] = False
-    roles: ClassVar[frozenset[Role]] = frozenset({"chat"})
-    takes_reply: ClassVar[bool] = True
-
-    def reads(self, params: ReduceParams) -> Sequence[str]:
-        return ()
+    params = ReduceParams
+    output = ReduceOutput
+    roles = frozenset({"chat"})
+    takes_reply = True
 
     async def run(self, params: ReduceParams, tools: Tools) -> ReduceOutput:
         return await _reduce(params, tools)
@@ -170,10 +161,7 @@ async def _reduce(
     if folded is None:
         return _grouped_output(groups, n_levels, asker.usage())
     return ReduceOutput(
-        **folded.answer.outputs(),
-        groups=groups,
-        levels=folded.n_levels,
-        usage=asker.usage(),
+        **folded.answer.outputs(), groups=groups, levels=folded.n_levels, usage=asker.usage()
     )
 
 

@@ -17,7 +17,7 @@ from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import Role
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
-from paddock.steps.base import UNKNOWN, Output, Params, StepError, Tools
+from paddock.steps.base import UNKNOWN, Output, Params, Step, StepError, Tools
 from paddock.steps.files.read import FilesReadParams, read_document
 from paddock.steps.prompt import render_template
 from paddock.steps.readers.reader import page_offsets, reader_versions
@@ -154,15 +154,14 @@ class SummariseOutput(AnswerOutput):
     usage: UsageOutput
 
 
-class Summarise:
+class Summarise(Step[SummariseParams, SummariseOutput]):
     """A text, chunks or a file of any length: one shot, map-reduce, refine, or an extract."""
 
-    params: ClassVar[type[SummariseParams]] = SummariseParams
-    output: ClassVar[type[SummariseOutput]] = SummariseOutput
-    version: ClassVar[int] = 3
-    is_pure: ClassVar[bool] = False
-    roles: ClassVar[frozenset[Role]] = frozenset({"chat", "embed"})
-    takes_reply: ClassVar[bool] = True
+    params = SummariseParams
+    output = SummariseOutput
+    version = 3
+    roles = frozenset({"chat", "embed"})
+    takes_reply = True
 
     @staticmethod
     def own_roles(written: Mapping[str, Any]) -> frozenset[Role]:

@@ -71,8 +71,7 @@ class ChatTool(ToolParam):
 
     description: str | None = Field(default=None, description="What it does, for the model.")
     parameters: dict[str, Any] | None = Field(
-        default=None,
-        description="JSON Schema of its arguments; then the tool need not exist.",
+        default=None, description="JSON Schema of its arguments; then the tool need not exist."
     )
 
     @model_validator(mode="after")

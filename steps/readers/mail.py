@@ -1,7 +1,8 @@
 """Mails: sender, recipients and date, the text, and attachments. Standard library's parser.
 
 The mail is the first page. Each attachment that can be read is one or several pages after it; the
-others are named. A mail within a mail is read in the same way.
+others are named. A mail within a mail is read in the same way. Of a text in several forms the plain
+one is read, and what only the others say is noted.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import email
 import email.policy
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.message import EmailMessage, MIMEPart
 from io import BytesIO
@@ -25,12 +27,18 @@ from .reader import (
     Unreadable,
     after_name,
     kind_within,
+    text_sample,
 )
 
 _SHOWN_HEADERS = ("From", "To", "Cc", "Date", "Subject")
 _MOST_DEPTH = 4  # of mails within mails; each may hold hundreds
 _MOST_ATTACHMENTS = 100
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")
+_WORD = re.compile(r"\w+")
+_UNSAID = re.compile(r"!\[[^\]]*\]|\]\([^)\s]*(?:[ ]\"[^\"\n]*\")?\)|(?<!\S)\[[ x]\](?!\S)")
+"""Signs of Markdown that are no words: pictures, addresses, check boxes."""
+_NUMBERS = re.compile(r"^[ >-]*\d+\.(?=\s)", re.MULTILINE)  # of items in Markdown
+_WITHIN_WORDS = re.compile(r"[*_^~`]")  # signs of Markdown for formats
 
 
 def read_mail(file: BinaryIO, wish: ReadRequest) -> Document:
@@ -57,29 +65,31 @@ class _MailText:
         self.wish.check()
         index = len(self.pages)
         self.pages.append("")
-        body = message.get_body(("plain", "html"))
-        listed = [self._attached(part, depth) for part in _attachments(message, body)]
+        body, unread = _best_form(message), list[MIMEPart]()
+        listed = [self._attached(part, depth) for part in _attachments(message, body, unread)]
         heads = [f"{name}: {text}" for name in _SHOWN_HEADERS if (text := _header(message, name))]
         blocks = ["\n".join(heads), self._body(body) if body is not None else ""]
         if listed:
             blocks.append("Attachments:\n" + "\n".join(f"- {line}" for line in listed))
         self.pages[index] = "\n\n".join(block for block in blocks if block)
+        self._note_other_words(unread, "\n".join(self.pages[index:]))
 
     def _body(self, part: MIMEPart) -> str:
-        kind = "html" if part.get_content_subtype() == "html" else "txt"
-        data = part.get_payload(decode=True)
-        charset = part.get_content_charset() or "auto"
-        if not isinstance(data, bytes):
+        document = _document_of(part)
+        if document is None:
+            self.notes.append(": its text has an unknown encoding and was not read")
             return ""
-        for encoding in (charset, "auto"):  # the declared encoding is often wrong
-            try:
-                document = text_files.read_text_file(data, kind, encoding)
-            except (Unreadable, LookupError):
-                continue
-            self.notes += document.notes
-            return document.text.strip()
-        self.notes.append(": its text has an unknown encoding and was not read")
-        return ""
+        self.notes += document.notes
+        return document.text.strip()
+
+    def _note_other_words(self, forms: list[MIMEPart], text: str) -> None:
+        """Note the words of forms that are not read which the text does not have."""
+        known = _words(text)
+        written = (piece for form in forms for piece in _written(form))
+        others = [piece for piece in written if not known.issuperset(_words(piece))]
+        if others:
+            what = text_sample([" ".join(others)])
+            self.notes.append(f": words of its other form (HTML) are not read ({what})")
 
     def _attached(self, part: MIMEPart, depth: int) -> str:
         """Read an attachment; return the line that names it."""
@@ -126,12 +136,62 @@ class _MailText:
         return f"{line}, not read"
 
 
-def _attachments(message: MIMEPart, body: MIMEPart | None) -> Iterator[MIMEPart]:
-    """Yield all parts but the body, other forms of it, and the pictures that it shows."""
-    page = message.get_body(("html",))
+def _document_of(part: MIMEPart) -> Document | None:
+    """Return a text or a page of a mail; None if its encoding is unknown."""
+    kind = "html" if part.get_content_subtype() == "html" else "txt"
+    data = part.get_payload(decode=True)
+    if not isinstance(data, bytes):
+        return Document(("",), "", MEDIA_TYPES[kind])
+    for encoding in (part.get_content_charset() or "auto", "auto"):  # the declared one may be wrong
+        with suppress(Unreadable, LookupError, ValueError):
+            return text_files.read_text_file(data, kind, encoding)
+    return None
+
+
+def _written(form: MIMEPart) -> list[str]:
+    """Return what stands between the blanks of a text or a page, without signs of Markdown."""
+    document = _document_of(form)
+    if document is None:
+        return []
+    text, data = _UNSAID.sub(" ", document.text), form.get_payload(decode=True)
+    if isinstance(data, bytes) and b"<ol" in data.lower():
+        text = _NUMBERS.sub("", text)
+    return [piece.replace("**", "").strip("*~`|[]#>") for piece in text.split()]
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(_WITHIN_WORDS.sub("", text.casefold())))
+
+
+def _form(part: MIMEPart, kind: str) -> MIMEPart | None:
+    """Return the text of a kind; None also where a `multipart/related` has no boundary.
+
+    The standard library's search fails there.
+    """
+    with suppress(AttributeError):
+        return part.get_body((kind,))
+    return None
+
+
+def _best_form(part: MIMEPart) -> MIMEPart | None:
+    """Return the plain text, or the page where there is none or an empty one."""
+    plain, page = _form(part, "plain"), _form(part, "html")
+    data = plain.get_payload(decode=True) if plain is not None else b""
+    is_empty = isinstance(data, bytes) and not data.strip()
+    return page if is_empty and page is not None else plain
+
+
+def _attachments(
+    message: MIMEPart, body: MIMEPart | None, unread: list[MIMEPart]
+) -> Iterator[MIMEPart]:
+    """Yield all parts but the body, the pictures that it shows, and other forms of a text.
+
+    These go to `unread`.
+    """
+    page = _form(message, "html")
     data = page.get_payload(decode=True) if page is not None else b""
     markup = data if isinstance(data, bytes) else b""
-    for part in _leaves(message):
+    for part in _leaves(message, unread):
         cited = str(part.get("Content-ID", "")).strip(" <>")
         is_shown = (
             part.get_content_maintype() == "image" and cited and (f"cid:{cited}".encode() in markup)
@@ -140,17 +200,22 @@ def _attachments(message: MIMEPart, body: MIMEPart | None) -> Iterator[MIMEPart]
             yield part
 
 
-def _leaves(part: MIMEPart) -> Iterator[MIMEPart]:
-    """Yield the parts that hold something themselves; of a text in several forms the best one."""
+def _leaves(part: MIMEPart, unread: list[MIMEPart]) -> Iterator[MIMEPart]:
+    """Yield the parts that hold something themselves; of a text in several forms the best one.
+
+    The others go to `unread`.
+    """
     if part.get_content_maintype() != "multipart" or not part.is_multipart():
         yield part
         return
-    best = part.get_body(("plain", "html"))
+    best = _best_form(part)
     is_choice = part.get_content_subtype() == "alternative"
-    for leaf in (leaf for inner in part.iter_parts() for leaf in _leaves(inner)):
+    for leaf in (leaf for inner in part.iter_parts() for leaf in _leaves(inner, unread)):
         is_form = leaf.get_content_type() in ("text/plain", "text/html")
         if not (is_choice and is_form) or leaf is best or leaf.is_attachment():
             yield leaf
+        else:
+            unread.append(leaf)
 
 
 def _parts_as_written(part: MIMEPart) -> bytes:

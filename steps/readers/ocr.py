@@ -99,35 +99,25 @@ def _gutter(boxes: Sequence[TextBox]) -> float | None:
     if len(boxes) < 2 * _LEAST_LINES:
         return None
     start, end = min(box.left for box in boxes), max(box.right for box in boxes)
-    places = [start + (end - start) * share / 100 for share in range(35, 66)]
-
-    def n_crossing(at: float) -> int:
-        return sum(box.left < at < box.right for box in boxes)
-
-    fewest = min(map(n_crossing, places))
-    free = [at for at in places if n_crossing(at) == fewest]
+    places = (start + (end - start) * share / 100 for share in range(35, 66))
+    n_crossing = {at: sum(box.left < at < box.right for box in boxes) for at in places}
+    fewest = min(n_crossing.values())
+    free = [at for at, n in n_crossing.items() if n == fewest]
     at = free[len(free) // 2]
-    left = [box.right - box.left for box in boxes if box.right <= at]
-    right = [box.right - box.left for box in boxes if box.left >= at]
-    is_text = _is_running(left, at - start) and _is_running(right, end - at)
+    is_text = _is_column(boxes, start, at) and _is_column(boxes, at, end)
     return at if is_text and fewest <= _MOST_CROSSING * len(boxes) else None
 
 
-def _is_running(lengths: Sequence[float], width: float) -> bool:
-    """Return whether lines of these lengths are text that fills a column of this width."""
-    return len(lengths) >= _LEAST_LINES and sum(lengths) > _FILLED * width * len(lengths)
+def _is_column(boxes: Sequence[TextBox], start: float, end: float) -> bool:
+    """Return whether the lines between two places are text that fills a column there."""
+    widths = [box.right - box.left for box in boxes if start <= box.left and box.right <= end]
+    return len(widths) >= _LEAST_LINES and sum(widths) > _FILLED * (end - start) * len(widths)
 
 
 def _pieces(boxes: Sequence[TextBox]) -> Iterator[tuple[str, TextBox]]:
     """Yield boxes in reading order, each with the white space before it."""
-    lines: list[list[TextBox]] = []
-    for box in sorted(boxes, key=lambda one: (one.top + one.bottom, one.left)):
-        if lines and _is_in_line(lines[-1], box):
-            lines[-1].append(box)
-        else:
-            lines.append([box])
     reached = None
-    for line in lines:
+    for line in _lines(boxes):
         top = min(box.top for box in line)
         height = sum(box.height for box in line) / len(line)
         is_apart = reached is not None and top - reached > _PARAGRAPH_GAP * height
@@ -137,6 +127,16 @@ def _pieces(boxes: Sequence[TextBox]) -> Iterator[tuple[str, TextBox]]:
         for last, box in pairwise(ordered):
             yield ("\t" if box.left - last.right > _WIDE_GAP * box.height else " "), box
         reached = max(box.bottom for box in line)
+
+
+def _lines(boxes: Sequence[TextBox]) -> list[list[TextBox]]:
+    lines: list[list[TextBox]] = []
+    for box in sorted(boxes, key=lambda one: (one.top + one.bottom, one.left)):
+        if lines and _is_in_line(lines[-1], box):
+            lines[-1].append(box)
+        else:
+            lines.append([box])
+    return lines
 
 
 def _is_in_line(line: Sequence[TextBox], box: TextBox) -> bool:

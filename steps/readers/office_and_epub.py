@@ -20,11 +20,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import zip_longest
 from typing import Any, BinaryIO
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from paddock.engine.system.text import counted
+from paddock.engine.system.text import counted, listed
 
 from . import text_files
 from .reader import (
@@ -120,9 +121,12 @@ def damage_errors(what: str) -> Iterator[None]:
 
 
 _EMBEDDED = frozenset(
-    ("oleObject", "package", "video", "audio", "media", "control", "ctrlProp", "aFChunk", "chartEx")
+    (
+        *("oleObject", "package", "video", "audio", "media", "control", "ctrlProp"),
+        *("aFChunk", "subDocument", "chartEx"),
+    )
 )
-"""Kinds of parts that are not read: files, films, sounds, controls, charts of the newest kind."""
+"""Kinds of parts that are not read: files, films, sounds, controls, other documents, new charts."""
 
 
 def embedded_notes(kinds: Iterable[str]) -> tuple[str, ...]:
@@ -169,18 +173,11 @@ def markdown_table(rows: Iterable[Sequence[str]]) -> str:
     | --- | --- |
     | Slates red | 5\|6 |
     """
-    kept = [list(row) for row in rows if any(cell.strip() for cell in row)]
-    if not kept:
-        return ""
-    width = max(map(len, kept))
-    filled = [row + [""] * (width - len(row)) for row in kept]
-    used = [any(row[column].strip() for row in filled) for column in range(width)]
-    lines = [
-        _markdown_row(cell for cell, is_used in zip(row, used, strict=True) if is_used)
-        for row in filled
-    ]
-    rule = _markdown_row("---" for is_used in used if is_used)
-    return "\n".join([lines[0], rule, *lines[1:]])
+    kept = (row for row in rows if any(map(str.strip, row)))
+    columns = [c for c in zip_longest(*kept, fillvalue="") if any(map(str.strip, c))]
+    lines = list(map(_markdown_row, zip(*columns, strict=True)))
+    rule = _markdown_row("---" for _ in columns)
+    return "\n".join([lines[0], rule, *lines[1:]]) if lines else ""
 
 
 def _markdown_row(cells: Iterable[str]) -> str:
@@ -199,6 +196,7 @@ _TEXT_BOX = f"{_WORD_NS}txbxContent"
 # Not text: tracked deletions, formatting, the fallback copy of text boxes.
 _SKIPPED_TAGS = frozenset((f"{_WORD_NS}moveFrom", f"{_WORD_NS}pPr", f"{_WORD_NS}rPr", _FALLBACK))
 _PICTURE = "{http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing}docPr"
+_DRAWN_RUN = "{http://schemas.openxmlformats.org/drawingml/2006/main}t"
 _VML_NS = "{urn:schemas-microsoft-com:vml}"
 _OFF = ("0", "false", "off")
 _SYMBOLS = {
@@ -209,10 +207,6 @@ _SYMBOLS = {
     | {0xB7: "•", 0xB9: "≠", 0xBB: "≈", 0xA5: "∞"},
 }
 """What fonts of symbols show in place of their characters."""
-_SPECIAL_TAGS = {
-    **{f"{_WORD_NS}tab": "\t", f"{_WORD_NS}br": "\n", f"{_WORD_NS}cr": "\n"},
-    **{f"{_WORD_NS}noBreakHyphen": "-"},
-}
 _NUMBERED = re.compile(r"heading (\d)", re.IGNORECASE)
 _NOTES = (("footnotes", "footnote", ""), ("endnotes", "endnote", ""), ("comments", "comment", "c"))
 """Kind of part, its elements, and what stands before their numbers."""
@@ -225,10 +219,7 @@ def read_docx(file: BinaryIO, wish: ReadRequest) -> Document:
     file.seek(0)
     with damage_errors(_WORD_DOCUMENT):
         document = docx.Document(file)
-        styles = {style.style_id: style.name or "" for style in document.styles}
-        vanish = f"{_WORD_NS}rPr/{_WORD_NS}vanish"
-        hiding = (one.style_id for one in document.styles if one.element.find(vanish) is not None)
-        lines = _DocxLines(styles, wish, frozenset(hiding))
+        lines = _DocxLines.of_document(document, wish)
         blocks = [block for block in lines.of(document.element.body) if block]
         notes = _docx_notes(document, lines)
         top, bottom = _headers_and_footers(document, lines)
@@ -236,17 +227,17 @@ def read_docx(file: BinaryIO, wish: ReadRequest) -> Document:
         relations = [one for one in document.part.rels.values() if not one.is_external]
         drawn = [text for one in relations for text in _drawn_texts(one) if text]
     text = "\n\n".join([*top, *_joined_blocks(blocks), *drawn, *notes, *bottom])
-    if not text and any(relation.reltype.endswith("/image") for relation in relations):
+    kinds = [one.reltype for one in document.part.rels.values()]
+    _refuse_only_pictures(text, kinds)
+    hidden = hidden_text_note("the document", lines.hidden)
+    losses = (*hidden, *embedded_notes(kinds), *lines.unread_notes())
+    return Document((text,), title or lines.title, MEDIA_TYPES["docx"], losses)
+
+
+def _refuse_only_pictures(text: str, kinds: Iterable[str]) -> None:
+    """Raise for a document without text that has pictures, by the types of its relations."""
+    if not text and any(kind.endswith("/image") for kind in kinds):
         raise Unreadable("has no text, only pictures", SAVE_AS_PDF)
-    losses = [
-        *hidden_text_note("the document", lines.hidden),
-        *embedded_notes(relation.reltype for relation in relations),
-    ]
-    if lines.deleted:
-        losses.append(f": text that was deleted is not read ({text_sample(lines.deleted)})")
-    if lines.n_symbols:
-        losses.append(f": {counted(lines.n_symbols, 'symbol')} of special fonts cannot be read")
-    return Document((text,), title or lines.title, MEDIA_TYPES["docx"], tuple(losses))
 
 
 @dataclass
@@ -266,6 +257,19 @@ class _DocxLines:
     n_symbols: int = 0
     """Unknown characters of symbol fonts."""
     _boxes: list[Any] = field(default_factory=list)
+
+    @classmethod
+    def of_document(cls, document: Any, wish: ReadRequest) -> _DocxLines:
+        styles = {style.style_id: style.name or "" for style in document.styles}
+        vanish = f"{_WORD_NS}rPr/{_WORD_NS}vanish"
+        hiding = (one.style_id for one in document.styles if one.element.find(vanish) is not None)
+        return cls(styles, wish, frozenset(hiding))
+
+    def unread_notes(self) -> Iterator[str]:
+        if self.deleted:
+            yield f": text that was deleted is not read ({text_sample(self.deleted)})"
+        if self.n_symbols:
+            yield f": {counted(self.n_symbols, 'symbol')} of special fonts cannot be read"
 
     def of(self, parent: Any) -> Iterator[str]:
         """Yield each paragraph and table in order, also in containers."""
@@ -301,26 +305,19 @@ class _DocxLines:
 
     def _text(self, element: Any) -> Iterator[str]:
         for child in element:
-            if child.tag in (f"{_WORD_NS}t", f"{_MATH_NS}t"):
-                yield child.text or ""
-            elif child.tag in _SPECIAL_TAGS:
-                yield _SPECIAL_TAGS[child.tag]
+            if child.tag in _SHOWN_TAGS:
+                yield _SHOWN_TAGS[child.tag](child)
             elif child.tag == _TEXT_BOX:
                 self._boxes.append(child)
             elif child.tag == f"{_WORD_NS}del":
-                self.deleted += [one.text or "" for one in child.iter(f"{_WORD_NS}delText")]
-            elif child.tag in _SHOWN_TAGS:
-                yield _SHOWN_TAGS[child.tag](child)
+                texts = map(_own_text, child.iter(f"{_WORD_NS}delText", f"{_WORD_NS}t"))
+                self.deleted += filter(None, texts)
             elif child.tag == f"{_WORD_NS}sym":
                 yield self._symbol(child)
-            elif child.tag in (f"{_WORD_NS}footnoteReference", f"{_WORD_NS}endnoteReference"):
-                yield f"[^{child.get(f'{_WORD_NS}id')}]"
-            elif child.tag == f"{_WORD_NS}commentReference":
-                yield f"[^c{child.get(f'{_WORD_NS}id')}]"
             elif child.tag == f"{_WORD_NS}r" and self._is_hidden(child):
-                texts = list(self._text(child))
-                self.hidden += [text for text in texts if text.strip()]
-                yield from texts
+                shown = list(self._text(child))
+                self.hidden += [text for text in shown if text.strip()]
+                yield from shown
             elif child.tag not in _SKIPPED_TAGS and isinstance(child.tag, str):
                 yield from self._text(child)
 
@@ -358,6 +355,14 @@ class _DocxLines:
         return named.get(f"{_WORD_NS}val", "") if named is not None else ""
 
 
+def _own_text(element: Any) -> str:
+    return element.text or ""
+
+
+def _note_mark(reference: Any) -> str:
+    return f"[^{reference.get(f'{_WORD_NS}id')}]"
+
+
 def _is_on(switch: Any) -> bool:
     return switch.get(f"{_WORD_NS}val", "1") not in _OFF
 
@@ -376,13 +381,19 @@ def _chosen_entry(choice: Any) -> str:
 
 
 _SHOWN_TAGS: dict[str, Callable[[Any], str]] = {
+    **dict.fromkeys((f"{_WORD_NS}t", f"{_MATH_NS}t", _DRAWN_RUN), _own_text),
+    f"{_WORD_NS}tab": lambda _: "\t",
+    **dict.fromkeys((f"{_WORD_NS}br", f"{_WORD_NS}cr"), lambda _: "\n"),
+    f"{_WORD_NS}noBreakHyphen": lambda _: "-",
+    **dict.fromkeys((f"{_WORD_NS}footnoteReference", f"{_WORD_NS}endnoteReference"), _note_mark),
+    f"{_WORD_NS}commentReference": lambda comment: f"[^c{comment.get(f'{_WORD_NS}id')}]",
     f"{_WORD_NS}checkBox": _check_box,
     f"{_WORD_NS}ddList": _chosen_entry,
     _PICTURE: described,
     f"{_VML_NS}imagedata": lambda picture: described(picture.getparent(), "alt"),
     f"{_VML_NS}textpath": lambda watermark: watermark.get("string", ""),
 }
-"""Elements whose attributes are shown as text: old form fields, pictures, watermarks."""
+"""Elements that are shown as text: by their own, or by their attributes."""
 
 
 def _heading_level(style: str) -> int:
@@ -462,7 +473,6 @@ def _headers_and_footers(document: Any, lines: _DocxLines) -> tuple[list[str], l
 
 _PRESENTATION = "a presentation"
 DRAWN_TEXT = "{http://schemas.openxmlformats.org/drawingml/2006/main}p"
-_TEXT_TAG = "{http://schemas.openxmlformats.org/drawingml/2006/main}t"
 _MOST_GROUP_DEPTH = 20
 _LINE_EMU = 200_000  # shapes whose tops differ by less than half a centimetre are in one row
 
@@ -477,20 +487,19 @@ def read_pptx(file: BinaryIO, wish: ReadRequest) -> Document:
         pages: list[str] = []
         hidden: list[str] = []
         kinds: list[str] = []
+        repeated: set[str] = set()
         for slide in presentation.slides:
             wish.check()
             blocks = [*_slide_blocks(slide, hidden), _slide_comments(slide, authors)]
+            repeated_here = dict.fromkeys(_layout_blocks(slide, hidden))
+            blocks += [text for text in repeated_here if text not in repeated]
+            repeated.update(repeated_here)
             pages.append("\n\n".join(filter(None, blocks)))
             kinds += [one.reltype for one in slide.part.rels.values()]
-        slides = [
-            str(n)
-            for n, slide in enumerate(presentation.slides, 1)
-            if slide._element.get("show") in _OFF
-        ]
-        shows = any(kind.endswith("/image") for kind in kinds)
+        numbered = enumerate(presentation.slides, 1)
+        slides = [str(n) for n, slide in numbered if slide._element.get("show") in _OFF]
         title = (presentation.core_properties.title or "").strip()
-    if shows and not any(pages):
-        raise Unreadable("has no text, only pictures", SAVE_AS_PDF)
+    _refuse_only_pictures("".join(pages), kinds)
     if title.lower() == "powerpoint presentation":
         title = ""  # the program's default title
     notes = [f": hidden slides are read as well ({', '.join(slides)})"] if slides else []
@@ -501,26 +510,50 @@ def read_pptx(file: BinaryIO, wish: ReadRequest) -> Document:
 def _slide_blocks(slide: Any, hidden: list[str]) -> Iterator[str]:
     """Yield a slide's texts; those of shapes that it does not show go to `hidden` as well."""
     title = slide.shapes.title
-    if title is not None and title.has_text_frame and title.text_frame.text.strip():
-        yield f"# {' '.join(title.text_frame.text.split())}"
-    others = [s for s in slide.shapes if title is None or s.shape_id != title.shape_id]
-    for shape in _in_reading_order(others):
-        blocks = [block for block in _shape_blocks(shape, 0) if block]
-        yield from blocks
-        hidden += blocks if _properties(shape).get("hidden") in ("1", "true") else []
+    if title is not None and title.has_text_frame:
+        text = _paragraph_text(title.text_frame)
+        yield f"# {text}" if text else ""
+    title_id = getattr(title, "shape_id", None)
+    for shape in _in_reading_order(s for s in slide.shapes if s.shape_id != title_id):
+        yield from filter(None, _shape_blocks(shape, 0, hidden))
     for chosen in slide._element.iter(_CHOICE):  # newer shapes, such as formulas
         yield "\n".join(filter(None, map(text_of, chosen.iter(DRAWN_TEXT))))
     for relation in slide.part.rels.values():
         if not relation.is_external and relation.reltype.endswith("/diagramData"):
             yield from _drawn_texts(relation)
-    if slide.has_notes_slide and slide.notes_slide.notes_text_frame is not None:
-        notes = slide.notes_slide.notes_text_frame.text.strip()
-        yield f"Notes: {notes}" if notes else ""
+    yield _speaker_notes(slide)
+
+
+def _layout_blocks(slide: Any, hidden: list[str]) -> Iterator[str]:
+    """Yield what a slide shows of its layout and master: all but the places for its own text."""
+    owner = slide
+    for kind, name in (("/slideLayout", "slide_layout"), ("/slideMaster", "slide_master")):
+        if owner._element.get("showMasterSp") in _OFF:
+            return
+        relations = [one for one in owner.part.rels.values() if one.reltype.endswith(kind)]
+        parts = [one.target_part for one in relations if not one.is_external]
+        if not parts or not hasattr(parts[0], name):  # some programs write none
+            return
+        owner = getattr(parts[0], name)
+        if owner._element.find("{*}cSld/{*}spTree") is None:
+            continue
+        for shape in _in_reading_order(s for s in owner.shapes if not s.is_placeholder):
+            yield from filter(None, _shape_blocks(shape, 0, hidden))
+
+
+def _speaker_notes(slide: Any) -> str:
+    if not slide.has_notes_slide:
+        return ""
+    page = slide.notes_slide
+    boxes = [s.text_frame for s in page.shapes if s.has_text_frame and not s.is_placeholder]
+    frames = filter(None, (page.notes_text_frame, *boxes))
+    notes = "\n".join(filter(None, (frame.text.strip() for frame in frames)))
+    return f"Notes: {notes}" if notes else ""
 
 
 def _properties(shape: Any) -> Any:
     """Return the element with a shape's alternative text and whether it is hidden."""
-    return next(shape._element.iter("{*}cNvPr"))
+    return next(shape._element.iter("{*}cNvPr"), {})
 
 
 def _comment_authors(presentation: Any) -> dict[str, str]:
@@ -538,9 +571,8 @@ def _slide_comments(slide: Any, authors: dict[str, str]) -> str:
     for relation in slide.part.rels.values():
         if not relation.is_external and relation.reltype.endswith("/comments"):
             for one in _part_tree(relation).iter("{*}cm", "{*}reply"):
-                said = (
-                    one.find("{*}text") if one.find("{*}txBody") is None else one.find("{*}txBody")
-                )
+                said = one.find("{*}txBody")
+                said = one.find("{*}text") if said is None else said
                 text = text_of(said) if said is not None else ""
                 author = authors.get(one.get("authorId", ""), "")
                 lines += [f"- {text} ({author})" if author else f"- {text}"] if text else []
@@ -549,17 +581,34 @@ def _slide_comments(slide: Any, authors: dict[str, str]) -> str:
 
 def _in_reading_order(shapes: Iterable[Any]) -> list[Any]:
     """Sort shapes in reading order: from top to bottom, in a row from left to right."""
-    return sorted(shapes, key=lambda shape: ((shape.top or 0) // _LINE_EMU, shape.left or 0))
+    return sorted(shapes, key=_place)
 
 
-def _shape_blocks(shape: Any, depth: int) -> Iterator[str]:
+def _place(shape: Any) -> tuple[int, int]:
+    with suppress(Exception):  # damaged in many ways, or that of a layout which is missing
+        return (shape.top or 0) // _LINE_EMU, shape.left or 0
+    return 0, 0
+
+
+def _shape_blocks(shape: Any, depth: int, hidden: list[str]) -> Iterator[str]:
+    """Yield a shape's texts; those that the slide does not show go to `hidden` as well."""
+    if _properties(shape).get("hidden") in ("1", "true"):
+        blocks = list(_shown_blocks(shape, depth, []))
+        hidden += filter(None, blocks)
+        yield from blocks
+    else:
+        yield from _shown_blocks(shape, depth, hidden)
+
+
+def _shown_blocks(shape: Any, depth: int, hidden: list[str]) -> Iterator[str]:
     if depth < _MOST_GROUP_DEPTH and hasattr(shape, "shapes"):
         for inner in _in_reading_order(shape.shapes):
-            yield from _shape_blocks(inner, depth + 1)
+            yield from _shape_blocks(inner, depth + 1, hidden)
     elif getattr(shape, "has_table", False) and shape.has_table:
         yield markdown_table([cell.text for cell in row.cells] for row in shape.table.rows)
     elif getattr(shape, "has_chart", False) and shape.has_chart:
-        yield from _chart_blocks(shape.chart._chartSpace)
+        with suppress(KeyError):  # the chart itself is missing
+            yield from _chart_blocks(shape.chart._chartSpace)
     elif shape.has_text_frame:
         yield _frame_text(shape.text_frame)
     if not hasattr(shape, "shapes"):
@@ -603,7 +652,7 @@ def chart_titles(chart: Any) -> str:
         " ".join((one.text or "").split())
         for title in chart.iter(f"{_CHART_NS}title")
         for one in title.iter()
-        if one.tag in (_TEXT_TAG, f"{_CHART_NS}v") and one.text
+        if one.tag in (_DRAWN_RUN, f"{_CHART_NS}v") and one.text
     )
 
 
@@ -652,6 +701,7 @@ _PROTECTION = "META-INF/encryption.xml"
 _FONT_OBFUSCATION = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
 """Font obfuscation; the text is not protected."""
 _MOST_XML_BYTES = 16 * 1024 * 1024
+_LISTS = re.compile(rb"<nav\b.*?(?:</nav\s*>|\Z)", re.IGNORECASE | re.DOTALL)
 
 
 def read_epub(file: BinaryIO, wish: ReadRequest) -> Document:
@@ -660,9 +710,17 @@ def read_epub(file: BinaryIO, wish: ReadRequest) -> Document:
         folder, package = _epub_package(book)
         pages: list[str] = []
         notes: list[str] = []
-        for name in _reading_order(package):
+        for item, is_chapter in _reading_order(package, notes):
             wish.check()
-            chapter = _chapter(book, posixpath.normpath(posixpath.join(folder, name)))
+            name = unquote(item.get("href", ""))
+            path = posixpath.normpath(posixpath.join(folder, name))
+            try:
+                chapter = _chapter(book, path, is_contents=_is_contents(item))
+            except Unreadable:
+                if is_chapter:
+                    raise
+                notes.append(f": part '{name}' of its reading order is not read")
+                continue
             notes += [f": part '{name}'{after_name(note)}" for note in chapter.notes]
             if text := chapter.text.strip():
                 pages.append(text)
@@ -673,13 +731,8 @@ def read_epub(file: BinaryIO, wish: ReadRequest) -> Document:
 def _refuse_protected(book: zipfile.ZipFile) -> None:
     if _PROTECTION not in book.namelist():
         return
-    methods = [
-        method.get("Algorithm", "")
-        for method in _epub_xml(book, _PROTECTION).iterfind(
-            ".//{*}EncryptedData/{*}EncryptionMethod"
-        )
-    ]
-    if any(method not in _FONT_OBFUSCATION for method in methods):
+    methods = _epub_xml(book, _PROTECTION).iterfind(".//{*}EncryptedData/{*}EncryptionMethod")
+    if any(one.get("Algorithm", "") not in _FONT_OBFUSCATION for one in methods):
         raise Unreadable("has DRM and cannot be read")
 
 
@@ -694,22 +747,47 @@ def _epub_package(book: zipfile.ZipFile) -> tuple[str, ElementTree.Element]:
     return posixpath.dirname(path), _epub_xml(book, path)
 
 
-def _reading_order(package: ElementTree.Element) -> list[str]:
-    """Return the files in reading order, without the table of contents."""
-    parts = {
-        item.get("id", ""): item
-        for item in package.iterfind(".//{*}manifest/{*}item")
-        if "html" in item.get("media-type", "") and "nav" not in item.get("properties", "").split()
-    }
-    order = [one.get("idref", "") for one in package.iterfind(".//{*}spine/{*}itemref")]
-    return [unquote(parts[name].get("href", "")) for name in order if name in parts]
+def _reading_order(
+    package: ElementTree.Element, notes: list[str]
+) -> Iterator[tuple[ElementTree.Element, bool]]:
+    """Yield the files in reading order; note what of it cannot be read, and what is not in it.
+
+    With each, whether it is a chapter: not a drawing, the table of contents or a fallback.
+    """
+    parts = {item.get("id", ""): item for item in package.iterfind(".//{*}manifest/{*}item")}
+    unread = {name for name, item in parts.items() if _is_page(item) and not _is_contents(item)}
+    for one in package.iterfind(".//{*}spine/{*}itemref"):
+        name, seen = one.get("idref", ""), set[str]()
+        while name in parts and name not in seen and not _is_page(parts[name]):
+            seen.add(name)
+            name = parts[name].get("fallback", name)
+        if name in parts and _is_page(parts[name]):
+            unread.discard(name)
+            is_chapter = "html" in parts[name].get("media-type", "") and not seen
+            yield parts[name], is_chapter and not _is_contents(parts[name])
+        else:
+            href = parts[name].get("href", "") if name in parts else name
+            notes.append(f": part '{href}' of its reading order is not read")
+    if unread:
+        names = [parts[name].get("href", "") for name in parts if name in unread]
+        notes.append(f": parts outside its reading order are not read ({listed(names)})")
 
 
-def _chapter(book: zipfile.ZipFile, name: str) -> Document:
+def _is_page(item: ElementTree.Element) -> bool:
+    return any(kind in item.get("media-type", "") for kind in ("html", "svg"))
+
+
+def _is_contents(item: ElementTree.Element) -> bool:
+    return "nav" in item.get("properties", "").split()
+
+
+def _chapter(book: zipfile.ZipFile, name: str, *, is_contents: bool) -> Document:
+    """Read a part; of the table of contents what is not in its lists."""
     if name not in book.namelist():
         raise Unreadable(f"is damaged: its part '{name}' is missing")
     try:
-        return text_files.read_text_file(book.read(name), "html")
+        data = book.read(name)
+        return text_files.read_text_file(_LISTS.sub(b"", data) if is_contents else data, "html")
     except Unreadable as error:
         raise Unreadable(f"is damaged: its part '{name}' {error}") from error
 

@@ -1,8 +1,9 @@
 """PDF documents: the text of each page, and scanned pages by OCR where it is installed.
 
 After a page's own text stand the fields of forms with their values, the texts that were typed over
-it, and comments. What is not read is noted: attached files, dynamic (XFA) forms, passwords. The
-only module that knows pypdfium2.
+it, and comments. What is not read is noted: attached files, dynamic (XFA) forms, passwords. Text
+beyond the page's borders and of layers that are not drawn is read and noted. The only module that
+knows pypdfium2.
 
 PDFium keeps global state and is not thread-safe, so every call into it happens under one lock, a
 page at a time: a long document does not hold up the short ones.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from ctypes import POINTER, byref, c_int, c_ushort, cast, create_string_buffer
+from ctypes import POINTER, byref, c_float, c_int, c_ulong, c_ushort, cast, create_string_buffer
 from dataclasses import dataclass, field
 from itertools import accumulate
 from threading import Lock
@@ -49,6 +50,7 @@ _POINTS_AN_INCH = 72
 _DOTS_AN_INCH = 200  # enough for small print; an A4 page has 1,654 x 2,339 pixels
 _MOST_SIDE_PX = 2400
 _BOX_UNITS = 1_000_000  # of a side, in which PDFium returns points as whole numbers
+_LAYER_MARK = "OC\0".encode("utf-16-le")  # "optional content"
 _LAST_OF_PLANE = 0xFFFF  # of the characters that are one unit of UTF-16
 
 PageOcr = Callable[[Any], ocr.SeenText]
@@ -226,9 +228,64 @@ def _page_text(document: Any, index: int, losses: _Losses) -> tuple[str, bool, _
         textpage = page.get_textpage()
         text = _clean_text(textpage.get_text_range())
         laid_over = _Annotations(page, textpage, losses).joined()
+        losses.hidden += _undrawn_texts(page, textpage)
         textpage.close()
         is_picture = not text and next(page.get_objects(max_depth=1), None) is not None
         return text, is_picture, laid_over
+
+
+def _undrawn_texts(page: Any, textpage: Any) -> Iterator[str]:
+    """Yield an open page's texts beyond its borders, and those of layers that are switched off."""
+    left, bottom, right, top = page.get_bbox()
+    if left >= right or bottom >= top:  # a damaged crop box, which most programs leave out
+        return
+    sides = tuple(c_float() for _ in range(4))
+    pixels: Any = None
+    for index in range(raw.FPDFPage_CountObjects(page)):
+        piece = raw.FPDFPage_GetObject(page, index)
+        if raw.FPDFPageObj_GetType(piece) != raw.FPDF_PAGEOBJ_TEXT:
+            continue
+        raw.FPDFPageObj_GetBounds(piece, *sides)
+        x_0, y_0, x_1, y_1 = (side.value for side in sides)
+        if x_0 >= x_1 or y_0 >= y_1:  # such as spaces
+            continue
+        is_hidden = x_1 <= left or x_0 >= right or y_1 <= bottom or y_0 >= top
+        if not is_hidden and _is_of_layer(piece):
+            pixels = _low_pixels(page) if pixels is None else pixels
+            is_hidden = not _is_drawn(page, raw.FS_RECTF(x_0, y_1, x_1, y_0), pixels)
+        if is_hidden:
+            yield from filter(None, [_utf16(raw.FPDFTextObj_GetText, piece, textpage)])
+
+
+def _is_of_layer(piece: Any) -> bool:
+    for index in range(raw.FPDFPageObj_CountMarks(piece)):
+        mark = raw.FPDFPageObj_GetMark(piece, index)
+        name, n_bytes = create_string_buffer(len(_LAYER_MARK)), c_ulong()
+        raw.FPDFPageObjMark_GetName(mark, cast(name, POINTER(c_ushort)), len(name), n_bytes)
+        if name.raw == _LAYER_MARK:
+            return True
+    return False
+
+
+def _low_pixels(page: Any) -> Any:
+    scale = min(1.0, _MOST_SIDE_PX / max(*page.get_size(), 1.0))
+    bitmap = page.render(scale=scale, may_draw_forms=False)
+    pixels = bitmap.to_numpy()[:, :, :3].copy()
+    bitmap.close()
+    return pixels
+
+
+def _is_drawn(page: Any, rect: Any, pixels: Any) -> bool:
+    """Return whether there is anything but one colour where a text stands."""
+    shown = _shown_box(page, rect)
+    if shown is None:
+        return False
+    height, width = pixels.shape[:2]
+    left, top, right, bottom = shown
+    part = pixels[int(top * height) : int(bottom * height) + 1, int(left * width) :][
+        :, : int((right - left) * width) + 1
+    ]
+    return bool((part != part[:1, :1]).any())
 
 
 def _page_pixels(document: Any, index: int, most_side_px: int, *, shows_forms: bool = True) -> Any:
@@ -340,24 +397,23 @@ class _Annotations:
             self._losses.n_unread += not text
         else:
             self._losses.n_unread += kind in _MEDIA_ANNOTATIONS
-            self._comments += [[(one, box)] for one in self._comment(annotation, kind, text)]
+            comment = self._comment(annotation, kind, text)
+            self._comments += [[(comment, box)]] if comment else []
         if is_hidden and text:
             self._losses.hidden.append(text)
 
-    def _comment(self, annotation: Any, kind: int, text: str) -> Iterator[str]:
-        """Yield what a mark says, with its author and the words that it marks."""
+    def _comment(self, annotation: Any, kind: int, text: str) -> str:
+        """Return what a mark says, with its author and the words that it marks."""
         author = _annotation_text(annotation, "T")
         said = f"{text} ({author})" if text and author else text
+        is_struck = kind == raw.FPDF_ANNOT_STRIKEOUT
+        what = ""
         if kind == raw.FPDF_ANNOT_STAMP:
-            said = said or _annotation_text(annotation, "Name")
-            yield f"stamp: {said}" if said else "stamp"
-        elif kind in _MARKING_ANNOTATIONS and (marked := self._marked(annotation)):
-            is_struck = kind == raw.FPDF_ANNOT_STRIKEOUT
-            if said or is_struck:
-                words = f"{'struck out' if is_struck else 'on'} '{one_line(marked, _SHOWN_CHARS)}'"
-                yield f"{words}: {said}" if said else words
-        elif said:
-            yield said
+            what, said = "stamp", said or _annotation_text(annotation, "Name")
+        elif kind in _MARKING_ANNOTATIONS and (said or is_struck):
+            marked = one_line(self._marked(annotation), _SHOWN_CHARS)
+            what = f"{'struck out' if is_struck else 'on'} '{marked}'" if marked else ""
+        return ": ".join(filter(None, (what, said)))
 
     def _marked(self, annotation: Any) -> str:
         """Return the words of the page that an annotation marks."""
@@ -374,25 +430,26 @@ class _Annotations:
         return " ".join(_clean_text(" ".join(words)).split())
 
     def _add_field(self, annotation: Any, *, is_hidden: bool) -> None:
-        form = self._form
-        kind = raw.FPDFAnnot_GetFormFieldType(form, annotation) if form else -1
+        kind = raw.FPDFAnnot_GetFormFieldType(self._form, annotation) if self._form else -1
         if kind < 0:  # it belongs to no form, as after pages of several files were joined
             name, label, value = (_annotation_text(annotation, key) for key in ("T", "TU", "V"))
-            is_password = False
         else:
             name = self._field_text(raw.FPDFAnnot_GetFormFieldName, annotation)
             label = self._field_text(raw.FPDFAnnot_GetFormFieldAlternateName, annotation)
             value = self._value(annotation, kind)
-            flags = raw.FPDFAnnot_GetFormFieldFlags(form, annotation)
-            is_text = kind == raw.FPDF_FORMFIELD_TEXTFIELD
-            is_password = is_text and bool(flags & raw.FPDF_FORMFLAG_TEXT_PASSWORD)
-        if value and (is_hidden or is_password):
+        if value and (is_hidden or self._is_password(annotation, kind)):
             self._losses.n_unshown += 1
         elif value:
             shown = one_line(label or name, _SHOWN_CHARS) or "field"
             pieces = self._fields.setdefault((name, shown), [(f"{shown}:", None)])
             is_new = all(value != known for known, _ in pieces[1:])
             pieces += [(value, self._box(annotation))] if is_new else []
+
+    def _is_password(self, annotation: Any, kind: int) -> bool:
+        if kind != raw.FPDF_FORMFIELD_TEXTFIELD:
+            return False
+        flags = raw.FPDFAnnot_GetFormFieldFlags(self._form, annotation)
+        return bool(flags & raw.FPDF_FORMFLAG_TEXT_PASSWORD)
 
     def _value(self, annotation: Any, kind: int) -> str:
         """Return a field's value; of a choice that is one of several, which one it is."""
@@ -486,19 +543,19 @@ def read_pdf(file: BinaryIO, wish: ReadRequest) -> Document:
     if nothing:
         why = f"{nothing}, and OCR found nothing to read on them"
         return Document(found.pages, found.title, MEDIA_TYPES["pdf"], found.losses, why)
-    notes: list[str] = []
-    if found.seen:
-        notes.append(f": {_page_ranges(found.seen)} read from a picture by OCR")
-    if found.pictures and sees:
-        notes.append(
-            f": nothing to read was found on {_page_ranges(found.pictures)}, which show pictures"
-        )
-    elif found.pictures:
-        notes.append(f": no text layer on {_page_ranges(found.pictures)}{_remedy(wish.ocr)}")
-    notes += found.losses
+    notes = (*_picture_notes(found, "" if sees else _remedy(wish.ocr)), *found.losses)
     title = "" if found.title.lower() == "untitled" else found.title
-    boxes = found.line_boxes
-    return Document(found.pages, title, MEDIA_TYPES["pdf"], tuple(notes), line_boxes=boxes)
+    return Document(found.pages, title, MEDIA_TYPES["pdf"], notes, line_boxes=found.line_boxes)
+
+
+def _picture_notes(found: PdfText, remedy: str) -> Iterator[str]:
+    """Yield which pages OCR has read and which have no text; `remedy`: how it could read them."""
+    if found.seen:
+        yield f": {_page_ranges(found.seen)} read from a picture by OCR"
+    if found.pictures and remedy:
+        yield f": no text layer on {_page_ranges(found.pictures)}{remedy}"
+    elif found.pictures:
+        yield f": nothing to read was found on {_page_ranges(found.pictures)}, which show pictures"
 
 
 def _why_empty(found: PdfText) -> str:

@@ -20,6 +20,7 @@ from typing import BinaryIO, ClassVar, Protocol, TypeAlias
 from paddock.steps.plugins import (
     READER_GROUP,
     PluginImportError,
+    lacking,
     load_plugin,
     package_of,
     plugins,
@@ -244,9 +245,7 @@ def _reader_fault(kind: object) -> str:
         for suffix in suffixes
     ):
         return "has no `suffixes` that is a tuple of texts such as '.odt'"
-    missing = [word for word in ("media_type", "version") if not hasattr(kind, word)]
-    missing += [] if callable(getattr(kind, "read", None)) else ["read"]
-    return f"lacks {', '.join(f'`{word}`' for word in missing)}" if missing else ""
+    return lacking(kind, ("media_type", "version"), ("read",))
 
 
 MEDIA_TYPES: dict[str, str] = {
@@ -347,6 +346,12 @@ def kind_of(path: PurePath, head: bytes) -> str:
         return "epub"
     if _is_image(head, suffix):
         return "image"
+    _refuse_unread(suffix, head)
+    return named or "txt"
+
+
+def _refuse_unread(suffix: str, head: bytes) -> None:
+    """Raise for what no reader reads, by its name or its first bytes."""
     if suffix in _OLD_OFFICE or head.startswith(b"{\\rtf"):
         what, as_what = _OLD_OFFICE.get(suffix, _OLD_OFFICE[".rtf"])
         raise UnknownKind(f"{what}, which is not read", f"Save it as `{as_what}`.")
@@ -362,7 +367,6 @@ def kind_of(path: PurePath, head: bytes) -> str:
         raise UnknownKind("damaged: a picture by its name, but not by its content")
     if suffix in _MEDIA_SUFFIXES:
         raise UnknownKind(f"{_MEDIA_SUFFIXES[suffix]} by its name, not text")
-    return named or "txt"
 
 
 def kind_within(name: str, media_type: str, head: bytes) -> str:

@@ -13,7 +13,6 @@ import json
 import math
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -33,17 +32,16 @@ from paddock.engine.system.frames import (
     pack_frame,
 )
 from paddock.engine.system.hardware import read_cpu, read_memory
-from paddock.engine.system.processes import GuardedPipes, how_it_ended, python_environ
+from paddock.engine.system.processes import (
+    GuardedPipes,
+    how_it_ended,
+    python_command,
+    python_environ,
+)
 from paddock.engine.system.text import canonical_json
 
 from .reader import Document, LineBox, PageBox, QuoteSpan, Unreadable
-from .reader_process import (
-    FAILURE,
-    OUT_OF_MEMORY,
-    PROGRESS,
-    SourceParts,
-    locate_values,
-)
+from .reader_process import FAILURE, OUT_OF_MEMORY, PROGRESS, SourceParts, locate_values
 
 MOST_PROCESSES = 4
 _MIB = 1024**2
@@ -370,7 +368,8 @@ class _ReaderProcess:
     """One process, used by one thread at a time."""
 
     def __init__(self, bounds: _ReadLimits) -> None:
-        command = [sys.executable, "-m", f"{__package__}.reader_process", str(bounds.memory_bytes)]
+        module = f"{__package__}.reader_process"
+        command = python_command("-m", module, str(bounds.memory_bytes))
         self._pipes = GuardedPipes(command, environ=python_environ(os.environ))
         self._frames = FramePipes(self._pipes.stdin, self._pipes.stdout)
         self._watched: psutil.Process | None = None
@@ -428,7 +427,10 @@ class _ReaderProcess:
         except FrameTooLarge:
             raise bounds.too_large() from None
         except PipeClosed:
-            raise _ReaderEnded(self._pipes.wait()) from None
+            code, most_bytes = self._pipes.wait()
+            # A library in C++ aborts where memory is short, and grows too fast to be seen at it.
+            is_too_large = code < 0 and code != -signal.SIGKILL and most_bytes > bounds.memory_bytes
+            raise _ReaderEnded(None if is_too_large else code) from None
 
     def _used_bytes(self) -> int:
         with contextlib.suppress(psutil.Error):

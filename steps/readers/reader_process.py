@@ -30,13 +30,7 @@ from time import monotonic, process_time
 from typing import Any, BinaryIO, TypeAlias
 
 from paddock.engine.system import no_links
-from paddock.engine.system.frames import (
-    PipeClosed,
-    pack_frame,
-    read_frame,
-    send_frame,
-    take_pipes,
-)
+from paddock.engine.system.frames import PipeClosed, pack_frame, read_frame, send_frame, take_pipes
 
 from . import reader, text_files
 from .reader import (

@@ -11,6 +11,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from html import unescape
 from typing import Any, BinaryIO
@@ -61,30 +62,10 @@ def _workbook_text(
     pages: list[str] = []
     unshown: list[str] = []
     kinds: list[str] = []
-    n_cells = n_bare = n_rounded = 0
+    cells = _CellReader(wish.check)
     hidden = [sheet.title for sheet in values.worksheets if sheet.sheet_state != "visible"]
     for sheet, behind in zip(values.worksheets, formulas.worksheets, strict=True):
-        rows: list[list[str]] = []
-        for index, (row, written) in enumerate(_row_pairs(sheet, behind)):
-            if index % _CHECK_EACH_ROWS == 0:
-                wish.check()
-            bare = [
-                value is None and formula is not None
-                for value, formula in zip(row, written, strict=False)
-            ]
-            n_bare += sum(bare)
-            n_rounded += sum(map(_is_rounded, row))
-            cells = [
-                _cell_text(written[column] if is_bare else value)
-                for column, (value, is_bare) in enumerate(zip(row, bare, strict=False))
-            ]
-            while cells and not cells[-1]:
-                cells.pop()
-            n_cells += len(cells)
-            if n_cells > _MOST_CELLS:
-                raise Unreadable(f"has more than {_MOST_CELLS:,} cells, which is the maximum")
-            if cells:
-                rows.append(cells)
+        rows = cells.rows(sheet, behind)
         path = sheet._worksheet_path
         parts, margins = _sheet_markup(archive, path, wish.check)
         blocks = [markdown_table(rows), *_sheet_comments(archive, path), margins]
@@ -94,21 +75,32 @@ def _workbook_text(
         kinds += [kind for kind, _ in _related_parts(archive, path)]
     for name in archive.namelist():
         if name.startswith("xl/chartsheets/sheet"):
-            pages += filter(None, _sheet_comments(archive, name))
-    notes = [*_hidden_notes(hidden, unshown), *embedded_notes(kinds)]
-    if n_bare:
-        notes.insert(
-            0,
-            f": {n_bare:,} of its formulas have no stored value and are shown as they are written; "
-            f"open and save it in a spreadsheet program to have their values",
-        )
-    if n_rounded:
-        notes.append(
-            f": {counted(n_rounded, 'number has', 'numbers have')} more than 15 digits, which is "
-            f"what a spreadsheet program keeps of a number; store them as text to keep all digits"
-        )
+            pages += _sheet_comments(archive, name)
+    notes = (
+        *_formula_notes(cells.n_bare),
+        *_hidden_notes(hidden, unshown),
+        *embedded_notes(kinds),
+        *_rounded_notes(cells.n_rounded),
+    )
     title = (values.properties.title or "").strip()
-    return Document(tuple(pages), title, MEDIA_TYPES["xlsx"], tuple(notes))
+    return Document(tuple(pages), title, MEDIA_TYPES["xlsx"], notes)
+
+
+def _formula_notes(n_bare: int) -> Iterator[str]:
+    if n_bare:
+        yield (
+            f": {n_bare:,} of its formulas have no stored value and are shown as they are written; "
+            f"open and save it in a spreadsheet program to have their values"
+        )
+
+
+def _rounded_notes(n_rounded: int) -> Iterator[str]:
+    if n_rounded:
+        numbers = counted(n_rounded, "number has", "numbers have")
+        yield (
+            f": {numbers} more than 15 digits, which is what a spreadsheet program keeps of a "
+            f"number; store them as text to keep all digits"
+        )
 
 
 def _hidden_notes(sheets: list[str], parts: list[str]) -> list[str]:
@@ -116,6 +108,40 @@ def _hidden_notes(sheets: list[str], parts: list[str]) -> list[str]:
     if parts:
         notes.append(f": hidden rows and columns are read as well ({'; '.join(parts)})")
     return notes
+
+
+@dataclass
+class _CellReader:
+    """Reads the cells of a workbook's sheets as texts, and counts them."""
+
+    check: Callable[[], None]
+    n_cells: int = 0
+    n_bare: int = 0
+    """Formulas without a stored value."""
+    n_rounded: int = 0
+
+    def rows(self, sheet: Any, behind: Any) -> list[list[str]]:
+        """Return a sheet's rows without empty ones; `behind` is the same sheet with formulas."""
+        rows: list[list[str]] = []
+        for index, (values, formulas) in enumerate(_row_pairs(sheet, behind)):
+            if index % _CHECK_EACH_ROWS == 0:
+                self.check()
+            self.n_rounded += sum(map(_is_rounded, values))
+            cells = list(map(self._text, values, formulas))
+            while cells and not cells[-1]:
+                cells.pop()
+            self.n_cells += len(cells)
+            if self.n_cells > _MOST_CELLS:
+                raise Unreadable(f"has more than {_MOST_CELLS:,} cells, which is the maximum")
+            if cells:
+                rows.append(cells)
+        return rows
+
+    def _text(self, value: Any, formula: Any) -> str:
+        if value is not None or formula is None:
+            return _cell_text(value)
+        self.n_bare += 1
+        return _cell_text(formula)
 
 
 def _row_pairs(sheet: Any, behind: Any) -> Iterator[tuple[Sequence[Any], Sequence[Any]]]:
@@ -166,29 +192,25 @@ _MARGIN_CODE = re.compile(r'&(?:"[^"]*"|K[0-9A-Fa-f]{2}[0-9A-Fa-f+-]{4}|\d+|[A-Z
 
 
 def _sheet_comments(archive: zipfile.ZipFile, sheet: str) -> Iterator[str]:
-    """Yield the comments of a sheet by their cells, and the texts of its boxes and shapes."""
+    """Yield the comments of a sheet by their cells, the texts of its boxes, and charts' titles."""
     comments: list[str] = []
     texts: list[str] = []
     charts: list[str] = []
     for kind, path in _related_parts(archive, sheet):
         if kind == "comments":
-            root = ElementTree.fromstring(archive.read(path))
-            authors = [text_of(one) for one in root.iterfind("{*}authors/{*}author")]
-            comments += [_comment(one, authors) for one in root.iter() if _is(one, "comment")]
+            comments += _comment_lines(_part_tree(archive, path))
         elif kind == "drawing":
-            root = ElementTree.fromstring(archive.read(path))
-            texts += [text for one in root.iter(DRAWN_TEXT) if (text := text_of(one))]
-            texts += filter(None, (described(one) for one in root.iter() if _is(one, "cNvPr")))
-            for what, chart in _related_parts(archive, path):
-                if what == "chart":
-                    charts.append(chart_titles(ElementTree.fromstring(archive.read(chart))))
-    yield "\n".join(["Comments:", *comments]) if comments else ""
-    yield "\n".join(["Text boxes:", *(f"- {text}" for text in texts)]) if texts else ""
-    yield (
-        "\n".join(["Charts:", *(f"- {text or 'without a title'}" for text in charts)])
-        if charts
-        else ""
-    )
+            texts += _drawn_lines(_part_tree(archive, path))
+            parts = [part for what, part in _related_parts(archive, path) if what == "chart"]
+            titles = (chart_titles(_part_tree(archive, part)) for part in parts)
+            charts += [f"- {title or 'without a title'}" for title in titles]
+    for name, lines in (("Comments", comments), ("Text boxes", texts), ("Charts", charts)):
+        if lines:
+            yield "\n".join([f"{name}:", *lines])
+
+
+def _part_tree(archive: zipfile.ZipFile, path: str) -> ElementTree.Element:
+    return ElementTree.fromstring(archive.read(path))
 
 
 def _sheet_markup(
@@ -235,10 +257,22 @@ def _related_parts(archive: zipfile.ZipFile, sheet: str) -> Iterator[tuple[str, 
     present = set(archive.namelist())
     if relations not in present:
         return
-    for one in ElementTree.fromstring(archive.read(relations)):
+    for one in _part_tree(archive, relations):
         target = posixpath.normpath(posixpath.join("/", folder, one.get("Target", "")))[1:]
         if target in present:
             yield posixpath.basename(one.get("Type", "")), target
+
+
+def _drawn_lines(drawing: ElementTree.Element) -> list[str]:
+    """Return the texts of boxes and shapes, and the alternative texts of pictures."""
+    pictures = drawing.iterfind(".//{*}cNvPr")
+    texts = (*map(text_of, drawing.iter(DRAWN_TEXT)), *map(described, pictures))
+    return [f"- {text}" for text in texts if text]
+
+
+def _comment_lines(comments: ElementTree.Element) -> list[str]:
+    authors = [text_of(one) for one in comments.iterfind("{*}authors/{*}author")]
+    return [_comment(one, authors) for one in comments.iterfind(".//{*}comment")]
 
 
 def _comment(element: ElementTree.Element, authors: list[str]) -> str:
@@ -247,7 +281,3 @@ def _comment(element: ElementTree.Element, authors: list[str]) -> str:
     text = text_of(element)
     is_named = not author or text.startswith(f"{author}:")  # spreadsheet programs write it there
     return f"- {element.get('ref', '')}: {text}" + ("" if is_named else f" ({author})")
-
-
-def _is(element: ElementTree.Element, name: str) -> bool:
-    return element.tag.rpartition("}")[2] == name

@@ -18,11 +18,12 @@ from typing import Any
 from paddock.engine.system.text import counted
 
 from . import text_encoding
-from .reader import MEDIA_TYPES, Document, Unreadable, hidden_text_note
+from .reader import MEDIA_TYPES, Document, Unreadable, hidden_text_note, text_sample
 
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w:.-]{1,40})", re.IGNORECASE)
 _DECLARATION = re.compile(r"\A\s*<\?xml[^>]*>")  # XHTML; BeautifulSoup would take it for XML
-_SKIPPED_TAGS = ("script", "style", "noscript", "template", "iframe", "head")
+_UNREAD_TAGS = ("noscript", "template")
+_SKIPPED_TAGS = ("script", "style", "title", "iframe", *_UNREAD_TAGS)
 _HEAD_BYTES = 4096
 # What pages call by the name of a subset (source: the WHATWG Encoding Standard).
 _CHARSET_ALIASES = {
@@ -33,24 +34,29 @@ _CHARSET_ALIASES = {
     **dict.fromkeys(("utf-16", "utf-16le", "utf-16be"), "utf-8"),
 }
 _MAX_TAGS = 1_000_000  # opening and closing ones; each takes 600 bytes and 0.1 ms
+_MOST_BLANKS = 200
+_LONG_BLANK = re.compile(rf"[^\S\n]{{{_MOST_BLANKS},}}")  # markdownify's time is their square
 _MAX_DEPTH = 200  # markdownify goes down by recursion; Python's stack ends near 1,000 calls
 
 _BLOCKS = (
-    *("address", "aside", "details", "dialog", "fieldset", "figure", "footer", "form", "header"),
-    *("legend", "main", "nav", "summary"),
+    *("address", "aside", "details", "dialog", "fieldset", "figure", "footer", "form", "head"),
+    *("header", "legend", "main", "nav", "summary"),
 )
-"""Blocks that markdownify takes for inline text: two in a row would be one word."""
+"""Blocks that markdownify takes for inline text: two in a row would be one word.
+
+Where the end of `head` is left out, which is allowed, the whole page is in it.
+"""
 _HIDING = re.compile(
     r"(?:^|[;\s])(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse)"
     r"|(?:font-size|opacity)\s*:\s*0*\.?0+(?:px|pt|r?em|%)?\s*(?:[;!]|$)"
     r"|(?:text-indent|left|top)\s*:\s*-\d{3,}|mso-hide\s*:\s*all|font-size\s*:\s*1p[xt]\b"
-    r"|max-height\s*:\s*0(?:px)?\s*(?:[;!]|$)|clip\s*:\s*rect\(\s*[01](?:px)?\b)",
+    r"|(?:max-)?height\s*:\s*0(?:px)?\s*(?:[;!]|$)|clip\s*:\s*rect\(\s*[01](?:px)?\b"
+    r"|color\s*:\s*transparent\b|clip-path\s*:\s*inset\(\s*(?:50|100)%"
+    r"|transform\s*:\s*scale\(\s*0\s*\)|content-visibility\s*:\s*hidden)",
     re.IGNORECASE,
 )
 _RAISED = re.compile(r"(?:^|[;\s])vertical-align\s*:\s*(super|sub)\b", re.IGNORECASE)
-_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
-_MEDIA_RULE = re.compile(r"@[\w-]+[^{};]*\{(?:[^{}]*\{[^{}]*\})*[^{}]*\}")
-_RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
+_COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
 _SIMPLE_SELECTOR = re.compile(r"[\w-]*[.#]?[\w-]+")
 _MOST_STYLE_CHARS = 200_000
 _ORDINALS = frozenset(
@@ -58,6 +64,16 @@ _ORDINALS = frozenset(
 )
 _MARKS = frozenset(("tm", "sm", "®", "™", "℠", "©"))
 _CHOICES = ("checkbox", "radio")
+_ROWS = ("thead", "tbody", "tfoot", "tr")
+_ENDED_BY = {
+    **dict.fromkeys(("dt", "dd"), ("dt", "dd")),
+    **dict.fromkeys(("td", "th"), ("td", "th")),
+    **dict.fromkeys(_ROWS[:3], _ROWS),
+    **{name: (name,) for name in ("li", "tr", "option", "select")},
+    "optgroup": ("option", "optgroup"),
+}
+"""By the name of a tag, the open elements that it ends: their end tags may be left out."""
+_END_TAG_CONTAINERS = ("table", "ul", "ol", "menu", "dl", "select")
 _UNSHOWN = ("hidden", "password")
 
 
@@ -86,30 +102,58 @@ def html_to_markdown(html: str) -> HtmlText:
     """
     if html.count("<") > _MAX_TAGS:
         raise _unreadable_html(f"it has more than {_MAX_TAGS:,} tags, which is the maximum")
-    soup = _parsed_html(_DECLARATION.sub("", html))
+    tags, end, rest = _DECLARATION.sub("", html).rpartition(">")  # in the rest are no tags
+    plain = tags + end + rest.replace("<", "&lt;")
+    soup = _parsed_html(_LONG_BLANK.sub(lambda found: found[0][:_MOST_BLANKS], plain))
     styles = _HidingStyles(soup)
     notes = tuple(_unread_notes(soup))
+    hidden = styles.hidden_texts(soup)
     _replace_drawings(soup)
     title = _html_title(soup)
-    for element in soup.find_all(_SKIPPED_TAGS):
-        element.decompose()
-    notes += hidden_text_note("the page", styles.hidden_texts(soup))
+    notes += (*_skipped_notes(soup), *hidden_text_note("the page", hidden))
     _replace_pictures(soup)
     _replace_forms(soup)
     _mark_formulas(soup)
     _mark_raised(soup)
     for element in soup.find_all(_BLOCKS):
         element.name = "div"
-    text = soup.get_text("\n") if _is_deep(soup) else _markdown(soup)
-    lines = (line.rstrip() for line in text.split("\n"))
+    lines = (line.rstrip() for line in _markdown(soup).split("\n"))
     return HtmlText(re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip(), title, notes)
 
 
 def _parsed_html(html: str) -> Any:
     import bs4
 
+    class Element(bs4.Tag):
+        _last = 0
+
+        def index(self, element: Any) -> int:
+            """Look near the child that was found before: one after the other takes linear time."""
+            n, last = len(self.contents), self._last
+            for distance in range(n + 1):
+                for at in (last + distance, last - distance):
+                    if 0 <= at < n and self.contents[at] is element:
+                        self._last = at
+                        return at
+            return super().index(element)
+
+    class Soup(Element, bs4.BeautifulSoup):
+        def handle_starttag(self, name: str, *args: Any, **options: Any) -> Any:
+            ended = _ENDED_BY.get(name, ())
+            closed = None
+            for tag in reversed(self.tagStack) if ended else ():
+                closed = tag.name if tag.name in ended else closed
+                if tag.name in _END_TAG_CONTAINERS:
+                    break
+            if closed is not None:
+                self.handle_endtag(closed)
+            if len(self.tagStack) > _MAX_DEPTH:  # as browsers do: elements go on as siblings
+                self.endData()
+                self.popTag()
+            return super().handle_starttag(name, *args, **options)
+
     try:
-        return bs4.BeautifulSoup(html, "html.parser")
+        return Soup(html, "html.parser", element_classes={bs4.Tag: Element})
     except bs4.exceptions.ParserRejectedMarkup as error:
         raise _unreadable_html("its markup cannot be parsed") from error
 
@@ -129,10 +173,9 @@ class _HidingStyles:
 
     def __init__(self, soup: Any) -> None:
         styles = "\n".join(element.get_text() for element in soup.find_all("style"))
-        rules = _MEDIA_RULE.sub("", _COMMENT.sub("", styles[:_MOST_STYLE_CHARS]))
         self._selectors = {
             selector.strip()
-            for selectors, declarations in _RULE.findall(rules)
+            for selectors, declarations in _rules_of(_COMMENT.sub("", styles[:_MOST_STYLE_CHARS]))
             if _HIDING.search(declarations)
             for selector in selectors.split(",")
             if _SIMPLE_SELECTOR.fullmatch(selector.strip())
@@ -146,8 +189,9 @@ class _HidingStyles:
             if node.name is None:
                 if within and type(node).__name__ == "NavigableString" and node.strip():
                     texts.append(node)
-            elif within or self._hides(node):
+            elif node.name not in _SKIPPED_TAGS and (within or self._hides(node)):
                 hidden.add(id(node))
+                texts += filter(None, [_own_words(node)])
         return texts
 
     def _hides(self, element: Any) -> bool:
@@ -160,6 +204,27 @@ class _HidingStyles:
         name, marks = element.name, [f"#{_attribute(element, 'id')}"]
         marks += [f".{one}" for one in _attribute(element, "class").split()]
         return not self._selectors.isdisjoint([name, *marks, *(f"{name}{one}" for one in marks)])
+
+
+def _own_words(element: Any) -> str:
+    """Return what a picture or a field of a form shows without having text in it."""
+    if element.name == "input" and _attribute(element, "type").lower() not in _CHOICES:
+        return _input_text(element).strip()
+    return _attribute(element, "alt") if element.name in ("img", "area") else ""
+
+
+def _rules_of(styles: str) -> Iterator[tuple[str, str]]:
+    """Yield selectors and declarations of the rules that are in no other one, such as `@media`."""
+    open_rules: list[str] = []
+    at = 0
+    for brace in re.finditer("[{}]", styles):
+        text, at = styles[at : brace.start()], brace.end()
+        if brace[0] == "{":
+            open_rules.append(text)
+        elif open_rules:
+            selectors = open_rules.pop()
+            if not open_rules:
+                yield selectors, text
 
 
 def _attribute(element: Any, name: str) -> str:
@@ -181,6 +246,19 @@ def _unread_notes(soup: Any) -> Iterator[str]:
     n_unshown = sum(1 for one in inputs if _attribute(one, "value"))
     if n_unshown:
         yield f": values of {counted(n_unshown, 'hidden or password field')} are not read"
+
+
+def _skipped_notes(soup: Any) -> Iterator[str]:
+    """Remove what is no text of the page; yield a note on text that some browsers would show."""
+    for shown in soup.find_all("template", shadowrootmode=True):
+        shown.name = "div"
+    unread = list[str]()
+    for element in soup.find_all(_SKIPPED_TAGS):
+        if element.name in _UNREAD_TAGS and not element.decomposed:
+            unread += filter(None, [" ".join(element.get_text(" ").split())])
+        element.decompose()
+    if unread:
+        yield f": text of `noscript` and `template` is not read ({text_sample(unread)})"
 
 
 def _replace_drawings(soup: Any) -> None:
@@ -212,26 +290,26 @@ def _replace_forms(soup: Any) -> None:
         element.insert_after(" ")
     for element in soup.find_all(("meter", "progress", "data")):
         if not element.get_text(strip=True):
-            element.string = _attribute(element, "value")
+            element.string = f" {_attribute(element, 'value')} "
 
 
 def _replace_options(soup: Any) -> None:
     for group in soup.find_all("optgroup"):
         group.insert(0, f" {_attribute(group, 'label')}: ")
-    for option in soup.find_all("option"):
-        if outer := option.find_parent("option"):  # its end tag may be left out
-            outer.insert_after(option)
     for choice in soup.find_all("select"):
-        options = choice.find_all("option")
-        chosen = [one for one in options if one.has_attr("selected")]
-        if not chosen and not choice.has_attr("multiple"):
-            chosen = options[:1]  # as a browser shows it
-        marked = {id(one) for one in chosen}
-        for one in options:
-            one.string = _choice(id(one) in marked) + _option_text(one)
+        _mark_chosen(choice)
     for one in soup.find_all("option"):
         if one.find_parent("select") is None:
             one.string = f" {_option_text(one)}"
+
+
+def _mark_chosen(choice: Any) -> None:
+    options = choice.find_all("option")
+    chosen = {id(one) for one in options if one.has_attr("selected")}
+    if not chosen and not choice.has_attr("multiple"):
+        chosen = {id(one) for one in options[:1]}  # as a browser shows it
+    for one in options:
+        one.string = _choice(id(one) in chosen) + _option_text(one)
 
 
 def _input_text(field: Any) -> str:
@@ -318,19 +396,16 @@ def _text_after(element: Any) -> str:
     return str(node)[:2] if node.name is None else node.get_text()[:2]
 
 
-def _is_deep(soup: Any) -> bool:
-    """Return whether elements are nested deeper than in real pages."""
-    level = [soup]
-    for _ in range(_MAX_DEPTH):
-        level = [child for element in level for child in element.find_all(recursive=False)]
-        if not level:
-            return False
-    return True
-
-
 def _markdown(soup: Any) -> str:
     from markdownify import MarkdownConverter
 
+    # What it counts for each item and row again is known here.
+    for items in soup.find_all("ol"):
+        for n, item in enumerate(items.find_all("li", recursive=False)):
+            item.find_previous_siblings = lambda _, n=n: range(n)
+    for head in soup.find_all("thead"):
+        rows = head.find_all("tr")
+        head.find_all = lambda _, rows=rows: rows
     soup.smooth()
     converter = MarkdownConverter(
         heading_style="ATX",

@@ -14,6 +14,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from paddock.pipelines.checking.functions import words
 
@@ -174,35 +175,37 @@ def _goes_on(line: str, following: str, widest: int) -> bool:
 
 def _marked_lines(text: str, running_titles: Collection[str]) -> Iterator[_Line]:
     tables = [(table.header[0], table.rows[-1][1]) for table in find_tables(text)]
-    starts = [start for start, _ in tables]
     is_fenced = is_signature = has_begun = False
     """`has_begun`: a sentence came before, so that "Dear Sir," is past."""
     for match in re.finditer(r"[^\n]*\n?", text):
         line = match[0].rstrip("\n")
         bare = line.strip()
-        if _FENCE.match(line):
-            is_fenced = not is_fenced
-        index = bisect_right(starts, match.start()) - 1
+        is_fenced ^= _FENCE.match(line) is not None
+        index = bisect_right(tables, match.start(), key=itemgetter(0)) - 1
         in_table = index >= 0 and match.start() <= tables[index][1]
-        rest = len(text) - match.start()
-        is_signature = is_signature or (
-            has_begun and rest <= _CLOSING_CHARS and bool(_SIGNATURE.match(line) or _closes(bare))
-        )
+        n_left = len(text) - match.start()
+        is_signature = is_signature or (has_begun and _is_closing(line, n_left))
         is_prose = not (
-            not bare
-            or is_fenced
+            is_fenced
             or in_table
             or (is_signature and not bare.upper().startswith(("PS", "P.S.")))
-            or _NOT_PROSE.match(line)
-            or _without_numbers(bare) in running_titles
+            or _is_apart(line, running_titles)
         )
         has_begun = has_begun or (is_prose and bool(_END.search(bare[-4:])))
         yield _Line(line, match.start(), is_prose)
 
 
-def _closes(line: str) -> bool:
-    """Return whether a line is the closing of a letter; a name follows below it."""
-    return line.endswith(",") and len(line.split()) <= _CLOSING_WORDS
+def _is_apart(line: str, running_titles: Collection[str]) -> bool:
+    """Return whether a line is blank, a heading, a quote, a rule, or a running title."""
+    bare = line.strip()
+    is_marked = not bare or _NOT_PROSE.match(line) is not None
+    return is_marked or _without_numbers(bare) in running_titles
+
+
+def _is_closing(line: str, n_left: int) -> bool:
+    """Return whether a line closes a letter, so that names and addresses follow below it."""
+    is_greeting = line.strip().endswith(",") and len(line.split()) <= _CLOSING_WORDS
+    return n_left <= _CLOSING_CHARS and (is_greeting or _SIGNATURE.match(line) is not None)
 
 
 def _running_titles(pages: Sequence[str]) -> frozenset[str]:

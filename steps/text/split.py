@@ -11,19 +11,16 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from paddock.pipelines.keys import Tokens
-from paddock.steps.base import Output, Params, Tools
+from paddock.steps.base import Output, Params, Step, Tools
 from paddock.steps.files.read import DocumentPage
 from paddock.steps.readers.reader import PAGE_BREAK, join_pages, page_offsets
 
 from .chunker import cut_text
-
-if TYPE_CHECKING:
-    from paddock.engine.request import Role
 
 _HEADING_LINE = r"^(?:(?P<fence> {0,3}(?:`{3,}|~{3,}))|(?P<level>#{1,6})[ \t]+(?P<title>.*))"
 
@@ -236,20 +233,17 @@ class SplitOutput(Output):
     chunks: list[SplitChunk]
 
 
-class Split:
+class Split(Step[SplitParams, SplitOutput]):
     """Chunks by tokens of a given model, along headings, paragraphs, sentences.
 
     Rows of tables stay whole; a chunk that goes on with a table begins with its header again.
     """
 
-    params: ClassVar[type[SplitParams]] = SplitParams
-    output: ClassVar[type[SplitOutput]] = SplitOutput
-    version: ClassVar[int] = 2
-    is_pure: ClassVar[bool] = True
-    roles: ClassVar[frozenset[Role]] = frozenset({"chat", "embed"})
-
-    def reads(self, params: SplitParams) -> Sequence[str]:
-        return ()
+    params = SplitParams
+    output = SplitOutput
+    version = 2
+    is_pure = True
+    roles = frozenset({"chat", "embed"})
 
     async def run(self, params: SplitParams, tools: Tools) -> SplitOutput:
         """Cut it; a blank text has no chunks."""

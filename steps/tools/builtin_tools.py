@@ -12,13 +12,13 @@ import decimal
 import math
 import operator
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -117,7 +117,7 @@ def _value(node: ast.AST, context: decimal.Context) -> Number:
     if isinstance(node, ast.Name) and node.id.lower() in _CONSTANTS:
         return _CONSTANTS[node.id.lower()]
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
-        return _bounded(_function_value(node, context))
+        return _bounded(_function_value(node, node.func.id.lower(), context))
     raise CalculationError(f"'{ast.unparse(node)[:80]}' is not arithmetic.")
 
 
@@ -197,29 +197,25 @@ _OPERATORS: Mapping[type[ast.operator], Callable[[Number, Number, decimal.Contex
 }
 
 
-def _function_value(node: ast.Call, context: decimal.Context) -> Number:
-    name = node.func.id.lower() if isinstance(node.func, ast.Name) else ""
+def _function_value(node: ast.Call, name: str, context: decimal.Context) -> Number:
     given = [_value(argument, context) for argument in node.args]
-    if name in _MANY and given:
-        return _MANY[name](given)
+    if name in _OF_MANY and given:
+        return _OF_MANY[name](given)
+    if name in _OF_ONE and len(given) == 1:
+        return _OF_ONE[name](given[0], context)
     if name == "round" and len(given) in (1, 2):
         return _rounded(given[0], int(given[1]) if given[1:] else 0)
-    if name == "abs" and len(given) == 1:
-        return -given[0] if given[0] < 0 else given[0]
-    if name == "sqrt" and len(given) == 1:
-        return context.sqrt(Decimal(given[0]))
-    if name in _WHOLE and len(given) == 1:
-        rounding = _WHOLE[name]
-        return int(Decimal(given[0]).to_integral_value(rounding, context))
-    if name in _REAL and len(given) == 1:
-        return _decimal(_REAL[name](float(given[0])))
     if name == "factorial" and len(given) == 1 and isinstance(given[0], int):
-        if not 0 <= given[0] <= _MOST_FACTORIAL:
-            raise CalculationError(f"factorial takes 0 to {_MOST_FACTORIAL}.")
-        return math.factorial(given[0])
+        return _factorial(given[0])
     raise CalculationError(
         f"'{ast.unparse(node)[:80]}' is not a known function; known: {', '.join(FUNCTION_NAMES)}."
     )
+
+
+def _factorial(value: int) -> int:
+    if not 0 <= value <= _MOST_FACTORIAL:
+        raise CalculationError(f"factorial takes 0 to {_MOST_FACTORIAL}.")
+    return math.factorial(value)
 
 
 def _rounded(value: Number, places: int) -> Number:
@@ -229,18 +225,32 @@ def _rounded(value: Number, places: int) -> Number:
     return Decimal(value).quantize(unit, decimal.ROUND_HALF_UP)
 
 
+_OfOne: TypeAlias = Callable[[Number, decimal.Context], Number]
+
+
+def _real(function: Callable[[float], float]) -> _OfOne:
+    return lambda value, _: _decimal(function(float(value)))
+
+
+def _whole(rounding: str) -> _OfOne:
+    return lambda value, context: int(Decimal(value).to_integral_value(rounding, context))
+
+
 _MOST_FACTORIAL = 300
-_MANY: Mapping[str, Callable[[list[Number]], Number]] = {
+_OF_MANY: Mapping[str, Callable[[list[Number]], Number]] = {
     "max": lambda given: max(given),
     "min": lambda given: min(given),
     "sum": lambda given: sum(given, start=0),
 }
-_WHOLE: Mapping[str, Any] = {"ceil": decimal.ROUND_CEILING, "floor": decimal.ROUND_FLOOR}
-_REAL: Mapping[str, Callable[[float], float]] = {
-    "cos": math.cos, "exp": math.exp, "ln": math.log, "log": math.log, "log10": math.log10,
-    "log2": math.log2, "sin": math.sin, "tan": math.tan,
-}  # fmt: skip
-FUNCTION_NAMES = tuple(sorted({*_MANY, *_WHOLE, *_REAL, "abs", "round", "sqrt", "factorial"}))
+_OF_ONE: Mapping[str, _OfOne] = {
+    "abs": lambda value, _: -value if value < 0 else value,
+    "sqrt": lambda value, context: context.sqrt(Decimal(value)),
+    **{"ceil": _whole(decimal.ROUND_CEILING), "floor": _whole(decimal.ROUND_FLOOR)},
+    **{"cos": _real(math.cos), "sin": _real(math.sin), "tan": _real(math.tan)},
+    **{"exp": _real(math.exp), "ln": _real(math.log), "log": _real(math.log)},
+    **{"log10": _real(math.log10), "log2": _real(math.log2)},
+}
+FUNCTION_NAMES = tuple(sorted({*_OF_MANY, *_OF_ONE, "round", "factorial"}))
 
 
 _MOST_DOCUMENT_BYTES = 16 * 1024 * 1024
@@ -291,23 +301,16 @@ async def _search_folder(
         StepError: the folder itself cannot be used.
     """
     folder = resolve_path(within.roots, options.root)
-    query, most = given.query, given.limit
     try:
         globs = Globs.of([given.pattern])
     except BadPattern as error:
         return tool_refusal(f"{error}.")
     found = await asyncio.to_thread(_visible_files, folder, globs)
-    hits: list[dict[str, Any]] = []
     unread: list[str] = []
-    if not query.strip():
-        hits = [{"path": relpath, "bytes": size} for relpath, size in found[:most]]
-    for index, (relpath, size) in enumerate(found if query.strip() else ()):
-        if len(hits) >= most:
-            break
-        is_read = index < _MOST_SEARCHED and size <= _SEARCHED_BYTES
-        text = await _searched_text(folder / relpath, within) if is_read else None
-        hits += _hits_in(text or "", relpath, query, most - len(hits))
-        unread += [relpath] if text is None else []
+    if given.query.strip():
+        hits = await _search_texts(found, given, folder, within, unread)
+    else:
+        hits = [{"path": relpath, "bytes": size} for relpath, size in found[: given.limit]]
     lines = list(map(_hit_line, hits)) or ["Nothing was found."]
     if unread:
         many = counted(len(unread), "document was", "documents were")
@@ -315,6 +318,25 @@ async def _search_folder(
         within.log.note(f"'{printable(options.root)}': {note}.")
         lines.append(f"[{note}]")
     return tool_result(hits, "\n".join(lines))
+
+
+async def _search_texts(
+    files: Sequence[tuple[str, int]],
+    given: SearchArguments,
+    folder: Path,
+    within: ToolContext,
+    unread: list[str],
+) -> list[dict[str, Any]]:
+    """Return lines that contain the words; documents that are not searched go to `unread`."""
+    hits: list[dict[str, Any]] = []
+    for index, (relpath, size) in enumerate(files):
+        if len(hits) >= given.limit:
+            break
+        is_read = index < _MOST_SEARCHED and size <= _SEARCHED_BYTES
+        text = await _searched_text(folder / relpath, within) if is_read else None
+        hits += _hits_in(text or "", relpath, given.query, given.limit - len(hits))
+        unread += [relpath] if text is None else []
+    return hits
 
 
 def _path_within(folder: Path, path: str) -> Path:
@@ -340,11 +362,7 @@ async def _searched_text(file: Path, within: ToolContext) -> str | None:
     """Return a document's text; None for an image or a broken file."""
     try:
         document = await documents.load_document(
-            file,
-            _WITHOUT_OCR,
-            readers=within.readers,
-            log=within.log,
-            max_bytes=_SEARCHED_BYTES,
+            file, _WITHOUT_OCR, readers=within.readers, log=within.log, max_bytes=_SEARCHED_BYTES
         )
     except StepError:
         return None
@@ -448,6 +466,11 @@ class BuiltinTool:
     keeps: bool = False
     timeout_s: float = 30.0
 
+    def fault(self, part: Literal["arguments", "options"], given: Mapping[str, Any]) -> str | None:
+        """Return the fault of literal arguments or options, or None."""
+        found = _checked_arguments(self.arguments if part == "arguments" else self.options, given)
+        return found if isinstance(found, str) else None
+
 
 async def _calculator_tool(
     given: CalculatorArguments, options: NoOptions, within: ToolContext
@@ -484,17 +507,17 @@ BUILT_IN_FUNCTIONS: Mapping[str, BuiltinTool] = {
         CalculatorArguments,
         _calculator_tool,
         keeps=True,
-        timeout_s=5.0,
+        timeout_s=5.0
     ),
     "now": BuiltinTool("Return date, time and day of the week.", NowArguments, _now_tool),
     # A request sends data to a server: text from a document must not cause that.
     "http.get": BuiltinTool(
         "Fetch a page or data from an allowed server.",
-        FetchArguments, _fetch_tool, FetchOptions, has_effects=True,
+        FetchArguments, _fetch_tool, FetchOptions, has_effects=True
     ),
     "files.search": BuiltinTool(
         "Find documents by name, and the lines in them that contain some words.",
-        SearchArguments, _search_folder, FolderOptions, timeout_s=60.0,
+        SearchArguments, _search_folder, FolderOptions, timeout_s=60.0
     ),
     "files.read": BuiltinTool(
         "Read the text of a document.", ReadArguments, _read_file, FolderOptions, timeout_s=60.0
@@ -538,15 +561,6 @@ def arguments_schema_of(arguments: type[BaseModel]) -> dict[str, Any]:
         one.pop("title", None)
     made = {"type": "object", "properties": properties, "additionalProperties": False}
     return {**made, **({"required": schema["required"]} if "required" in schema else {})}
-
-
-def argument_faults(
-    name: str, part: Literal["arguments", "options"], given: Mapping[str, Any]
-) -> str | None:
-    """Return the fault of literal arguments or options, or None."""
-    tool = BUILT_IN_FUNCTIONS[name]
-    found = _checked_arguments(tool.arguments if part == "arguments" else tool.options, given)
-    return found if isinstance(found, str) else None
 
 
 def _checked_arguments(table: type[ToolArguments], given: Mapping[str, Any]) -> ToolArguments | str:

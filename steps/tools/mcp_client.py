@@ -1,6 +1,6 @@
 """MCP client: sessions with the servers of a run, over standard streams or HTTP.
 
-The only module that knows `mcp`.
+The only module that asks servers by `mcp`; `runner.cli.mcp_server` serves it.
 
 One session per server, opened at first use and reopened if it died. A session lives in its own
 task: the caller of a tool only waits. Standard error of a server, and lines that are not messages,
@@ -293,11 +293,7 @@ class McpSession:
         # 0: its standard input
         command, *args = process_guard.guarded_command([spec.command, *spec.args], 0)
         server = self._library.StdioServerParameters(
-            command=command,
-            args=args,
-            env=environ,
-            cwd=spec.cwd,
-            encoding_error_handler="replace",
+            command=command, args=args, env=environ, cwd=spec.cwd, encoding_error_handler="replace"
         )
         async with stderr_file(self._heard) as errors:
             transport = self._library.stdio_client(server, errlog=errors)
@@ -353,13 +349,7 @@ class McpSession:
             return tool_refusal(f"the result of '{name}' cannot be used: {error}")
         except Exception as error:  # connection errors of several libraries
             raise self._failure(error) from error
-        text = "\n".join(map(_block_text, found.content))
-        if found.is_error:
-            return tool_refusal(text or f"'{name}' failed without a message.")
-        value = found.structured_content
-        if wraps and isinstance(value, Mapping) and set(value) == {"result"}:
-            value = value["result"]
-        return tool_result(text if value is None else value, text or json.dumps(value))
+        return _read_result(found, name, wraps=wraps)
 
     def _failure(self, error: BaseException) -> StepError:
         first = first_error(error)
@@ -379,6 +369,16 @@ class McpSession:
         self._heard.is_over = True
         why = one_line(str(first)) or type(first).__name__
         return SessionLost(f"{self.spec} cannot be asked: {why.rstrip('.')}.", kind="io")
+
+
+def _read_result(found: Any, name: str, *, wraps: bool) -> ToolResult:
+    text = "\n".join(map(_block_text, found.content))
+    if found.is_error:
+        return tool_refusal(text or f"'{name}' failed without a message.")
+    value = found.structured_content
+    if wraps and isinstance(value, Mapping) and set(value) == {"result"}:
+        value = value["result"]
+    return tool_result(text if value is None else value, text or json.dumps(value))
 
 
 def _block_text(block: Any) -> str:

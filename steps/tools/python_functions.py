@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import importlib.util
 import os
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -41,7 +40,7 @@ from .tool import (
 MOST_FUNCTION_PROCESSES = 4
 _START_S = 60.0
 _KEPT_BYTES = 4096
-_COMMAND = (sys.executable, "-m", "paddock.steps.tools.function_worker")
+_COMMAND = processes.python_command("-m", "paddock.steps.tools.function_worker")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, 
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -31,15 +31,13 @@ from paddock.steps.base import (
     Output,
     Params,
     Roots,
+    Step,
     StepError,
     StepLog,
     ToolResult,
     Tools,
 )
 from paddock.steps.plugins import TOOL_GROUP, plugins
-
-if TYPE_CHECKING:
-    from paddock.engine.request import Role
 
 TOOL_STEPS = ("tool", "agent", "chat")
 """Steps that name tools."""
@@ -360,14 +358,11 @@ class ToolOutput(Output):
     text: str
 
 
-class CallTool:
+class CallTool(Step[ToolParams, ToolOutput]):
     """One call of a tool; some tools need the caller's consent."""
 
-    params: ClassVar[type[ToolParams]] = ToolParams
-    output: ClassVar[type[ToolOutput]] = ToolOutput
-    version: ClassVar[int] = 1
-    is_pure: ClassVar[bool] = False
-    roles: ClassVar[frozenset[Role]] = frozenset()
+    params = ToolParams
+    output = ToolOutput
 
     def reads(self, params: ToolParams) -> Sequence[str]:
         """Return the file that it reads; the code of a function is a part of the step's spec."""

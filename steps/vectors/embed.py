@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec, OnOverflow, Role
-from paddock.steps.base import EmbedModel, Output, Params, StepError, Tools, Vector, VectorRow
+from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec, OnOverflow
+from paddock.steps.base import EmbedModel, Output, Params, Step, StepError, Tools, Vector, VectorRow
 from paddock.steps.text.split import TextPart, to_part
 
 REQUEST_TEXTS = 256
@@ -52,17 +52,12 @@ class EmbedOutput(Output):
     store: str | None = Field(default=None, description="The store's path; null without one.")
 
 
-class Embed:
+class Embed(Step[EmbedParams, EmbedOutput]):
     """Vectors for texts or chunks."""
 
-    params: ClassVar[type[EmbedParams]] = EmbedParams
-    output: ClassVar[type[EmbedOutput]] = EmbedOutput
-    version: ClassVar[int] = 1
-    is_pure: ClassVar[bool] = False
-    roles: ClassVar[frozenset[Role]] = frozenset({"embed"})
-
-    def reads(self, params: EmbedParams) -> Sequence[str]:
-        return ()
+    params = EmbedParams
+    output = EmbedOutput
+    roles = frozenset({"embed"})
 
     async def run(self, params: EmbedParams, tools: Tools) -> EmbedOutput:
         parts = _input_parts(params)

@@ -17,14 +17,7 @@ from typing import TypeVar
 from paddock.engine.system.files import LockTaken, lock_soon
 from paddock.engine.system.no_links import HeldFolder
 from paddock.engine.system.tasks import settle
-from paddock.steps.base import (
-    EmbedModel,
-    ItemName,
-    SearchHit,
-    StepError,
-    Vector,
-    VectorRow,
-)
+from paddock.steps.base import EmbedModel, ItemName, SearchHit, StepError, Vector, VectorRow
 
 from . import lance_table
 from .lance_table import LanceTable, MissingTable, StoreFormat, StoreManifest, refuse_other_model
@@ -486,12 +479,7 @@ class OpenStores:
         self._manifests: dict[Path, tuple[str, StoreManifest]] = {}
 
     async def open(
-        self,
-        path: Path,
-        dimensions: int | None,
-        model: EmbedModel,
-        *,
-        is_new_allowed: bool = True,
+        self, path: Path, dimensions: int | None, model: EmbedModel, *, is_new_allowed: bool = True
     ) -> StoreHandle:
         _refuse_non_store(path)
         writer = await self._writer(path)

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, WithJsonSchema, field_validator
 
-from paddock.engine.request import Role
 from paddock.pipelines.expressions import Template
 from paddock.steps.base import (
     EmbedModel,
     Output,
     Params,
     SearchHit,
+    Step,
     StepError,
     Tools,
     VectorStore,
@@ -118,18 +118,12 @@ class SearchOutput(Output):
     hits: list[FoundRow]
 
 
-class Search:
+class Search(Step[SearchParams, SearchOutput]):
     """The nearest items of a store: vector, text or both."""
 
-    params: ClassVar[type[SearchParams]] = SearchParams
-    output: ClassVar[type[SearchOutput]] = SearchOutput
-    version: ClassVar[int] = 1
-    is_pure: ClassVar[bool] = False
-    roles: ClassVar[frozenset[Role]] = frozenset({"embed"})
-
-    def reads(self, params: SearchParams) -> Sequence[str]:
-        """Return nothing: a store is not a file; `note_rows_read` records it."""
-        return ()
+    params = SearchParams
+    output = SearchOutput
+    roles = frozenset({"embed"})
 
     async def run(self, params: SearchParams, tools: Tools) -> SearchOutput:
         if not params.query.strip():

@@ -89,7 +89,7 @@ def measure(n_documents: int, n_participants: int) -> dict[str, float]:
         processes = [
             subprocess.Popen(
                 [sys.executable, "-c", RUN, home, url],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )
             for _ in range(n_participants)
         ]  # fmt: skip

@@ -20,8 +20,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from paddock.engine.backends.local import LocalPool
@@ -30,7 +28,7 @@ from paddock.engine.settings import PoolSettings
 from paddock.runner.ledger.calibration import Reviewed, fit, reliability
 from paddock.steps.llm.confidence import N_ALTERNATIVES, confidence
 from tests.benchmarks import arena
-from tests.benchmarks.harness import percentile, table
+from tests.benchmarks.harness import percentile, processor_s, table
 
 FULL = {"texts": 150, "rounds": 20, "answer_tokens": 128}
 QUICK = {"texts": 60, "rounds": 6, "answer_tokens": 96}
@@ -203,13 +201,6 @@ def reliability_table(found: Sequence[Labelled]) -> str:
     )
 
 
-def _processor_s() -> float:
-    """Return the processor time of this process and its children so far."""
-    own = psutil.Process()
-    times = [one.cpu_times() for one in (own, *own.children(recursive=True))]
-    return sum(one.user + one.system for one in times)
-
-
 async def cost(pool: Pool, n_rounds: int, n_tokens: int) -> str:
     """Return the processor time a token with confidence and without."""
 
@@ -223,9 +214,9 @@ async def cost(pool: Pool, n_rounds: int, n_tokens: int) -> str:
             n_logprobs=n_logprobs,
             drafts=False,
         )
-        began = _processor_s()
+        began = processor_s()
         usage = (await pool.chat(request).reply()).usage
-        return 1000 * (_processor_s() - began) / max(1, usage.completion_tokens)
+        return 1000 * (processor_s() - began) / max(1, usage.completion_tokens)
 
     pairs = []
     for number in range(n_rounds):

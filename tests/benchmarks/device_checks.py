@@ -52,9 +52,7 @@ async def answers(bench: Bench) -> None:
 
 
 def alike(
-    alone: Sequence[Sequence[object]],
-    found: Sequence[Sequence[object]],
-    unit: str = "characters",
+    alone: Sequence[Sequence[object]], found: Sequence[Sequence[object]], unit: str = "characters"
 ) -> str:
     """Return how many are the same, and where the earliest parts.
 

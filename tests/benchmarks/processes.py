@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from tests.benchmarks import client
 
 READY_S = 300.0
 _STOP_S = 5.0
+_NOT_CHOSEN_BY_THE_SYSTEM = range(20_000, 32_000)  # Linux's begin at 32,768, macOS's at 49,152
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +50,12 @@ async def serve(
 
 
 def free_port() -> int:
-    """Find a port that no one listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that is free, and is given to no other program that lets the system choose."""
+    while True:
+        port = secrets.choice(_NOT_CHOSEN_BY_THE_SYSTEM)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextlib.contextmanager
@@ -59,11 +63,7 @@ def _child(
     command: Sequence[str], log: IO[bytes], env: dict[str, str] | None
 ) -> Iterator[subprocess.Popen[bytes]]:
     child = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        env={**os.environ, **(env or {})},
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **(env or {})}
     )
     try:
         yield child

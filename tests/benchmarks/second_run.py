@@ -42,7 +42,12 @@ def main() -> None:
     n_runs = parser.parse_args().runs
     with tempfile.TemporaryDirectory(prefix="paddock-second-") as folder:
         root = Path(folder)
-        environ = {**os.environ, "PADDOCK_HOME": str(root / "home"), "PADDOCK_PROFILE_S": "0"}
+        environ = {
+            **os.environ,
+            "PADDOCK_HOME": str(root / "home"),
+            "PADDOCK_PROFILE_S": "0",
+            "PADDOCK_TUNE": "off",
+        }
         environ.pop("CI", None)
         environ.pop("PREFECT_API_URL", None)
         settings = read_settings(root, environ=environ)

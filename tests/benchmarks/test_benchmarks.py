@@ -38,6 +38,7 @@ from tests.benchmarks import (
     idle,
     job,
     kill,
+    labels,
     loads,
     overflow,
     peers,
@@ -58,10 +59,13 @@ from tests.benchmarks.harness import (
 )
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.setup import Said, Setup
+from tests.fakes.tiny import write_llm
 
 HERE = Path(__file__).resolve().parent
 TINY = "--threads 1 --set profile_s=0"
 FEW = f"--only paddock --documents 2 --answer-tokens 4 --words 40 {TINY}"
+# Of no matter what it says: a load takes a sixth of the bundled model's, and each token less.
+ANY = "--model {model}"
 
 
 def test_contenders_take_turns() -> None:
@@ -139,7 +143,7 @@ COMMANDS = {
         "--sequences 1,2 --steps 3 --rounds 1 --vocabulary 50000 --only greedy;sampled",
         "| sampled |",
     ),
-    "job": (job, f"--rounds 1 --alone 1 {FEW}", "| paddock |"),
+    "job": (job, f"--rounds 1 --alone 1 {FEW} {ANY}", "| paddock |"),
     "job-forms": (
         job,
         f"--load b --rounds 1 --alone 1 {FEW.replace('-tokens 4', '-tokens 40')}",
@@ -147,13 +151,13 @@ COMMANDS = {
     ),
     "chat": (
         chat,
-        f"--rounds 1 --in-flight 2 --chat-tokens 3 --every-ms 3000 {FEW}",
+        f"--rounds 1 --in-flight 2 --chat-tokens 3 --every-ms 3000 {FEW} {ANY}",
         "| paddock |",
     ),
     "embed": (embed, f"--only paddock --texts 12 --rounds 1 {TINY}", "| paddock |"),
     "swap": (
         swap,
-        f"--in-flight 1 --rounds 1 {FEW}",
+        f"--in-flight 1 --rounds 1 {FEW} {ANY}",
         "| paddock | 2 |",
     ),
     "overflow": (
@@ -161,19 +165,20 @@ COMMANDS = {
         f"--only paddock --documents 5 --cells 512 --answer-tokens 2 --words 20 {TINY}",
         "| paddock | 5 of 5 |",
     ),
-    "gone": (gone, f"--only paddock --rounds 1 --words 300 {TINY}", "| paddock |"),
+    "gone": (gone, f"--only paddock --rounds 1 --words 300 {TINY} {ANY}", "| paddock |"),
     "kill": (
         kill,
-        f"--documents 3 --answer-tokens 4 --words 40 {TINY}",
+        f"--documents 3 --answer-tokens 4 --words 40 {TINY} {ANY}",
         "| killed once | 3 of 3 |",
     ),
-    "idle": (idle, f"--rounds 1 --chats 1 {FEW}", "| paddock |"),
+    "idle": (idle, f"--rounds 1 --chats 1 {FEW} {ANY}", "| paddock |"),
     "evidence": (evidence, "--pages 4 --fields 20 --rounds 1", "| 4 |"),
     "confidence": (
         confidence,
         f"--texts 9 --rounds 1 --answer-tokens 8 {TINY}",
         "| with |",
     ),
+    "labels": (labels, f"--rounds 1 --answers 1 {TINY} {ANY}", "| 10,000 |"),
     "same_answers": (
         same_answers,
         f"--only split-on --prompts 2 --answer-tokens 4 --at-once 2 {TINY}",
@@ -189,13 +194,20 @@ def no_peers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     yield
 
 
+@pytest.fixture(scope="module")
+def endless(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a model of some kilobytes which never ends its answer."""
+    return write_llm(tmp_path_factory.mktemp("models") / "endless.gguf", "llama", {})
+
+
 @pytest.mark.usefixtures("no_peers")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_measures_our_pool_and_prints_one_table(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, endless: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command, options, wanted = COMMANDS[name]
-    monkeypatch.setattr(sys, "argv", [name, "--quick", *options.split()])
+    words = options.format(model=endless).split()
+    monkeypatch.setattr(sys, "argv", [name, "--quick", *words])
     command.main()
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith(wanted) for line in lines), lines

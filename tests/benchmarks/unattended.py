@@ -181,7 +181,12 @@ async def running(root: Path) -> AsyncIterator[Up]:
     for name, text in (("talk", TALK), ("plain", PLAIN), ("five", FIVE), ("called", CALLED)):
         (root / "pipes" / name / "inbox").mkdir(parents=True)
         (root / "pipes" / name / "pipeline.yaml").write_text(text)
-    environ = {"PADDOCK_HOME": str(root / "home"), "PADDOCK_PROFILE_S": "0", "CI": ""}
+    environ = {
+        "PADDOCK_HOME": str(root / "home"),
+        "PADDOCK_PROFILE_S": "0",
+        "PADDOCK_TUNE": "off",
+        "CI": "",
+    }
     settings = read_settings(root, environ={**os.environ, **environ})
     port = free_port()
     paddock = str(Path(sys.executable).with_name("paddock"))

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
 import psutil
 import pytest
 from starlette.requests import Request
@@ -17,6 +16,7 @@ from starlette.responses import Response
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.prefect_view import SHARE_TAG
 from tests.cluster.three_workers import AUTH, PIPELINE, WAIT_S, Cluster, Counting, cluster, until
+from tests.prefect_server import prefect_client
 
 PARALLEL = 16
 POISON = "0005"
@@ -106,7 +106,7 @@ def test_a_share_that_is_cancelled_in_prefect_leaves_nothing_lost_or_done_twice(
     job = Job(made, models, "cancelled", N_CANCELLED)
     first = job.run()
     until(lambda: len(job.outputs()) >= PARALLEL, "the first documents", made.home / "laptop.log")
-    with httpx.Client(base_url=made.environment["PREFECT_API_URL"], auth=AUTH, timeout=30) as api:
+    with prefect_client(made.environment["PREFECT_API_URL"], AUTH) as api:
         tagged = {
             "flow_runs": {"tags": {"all_": [SHARE_TAG]}, "state": {"type": {"any_": ["RUNNING"]}}}
         }

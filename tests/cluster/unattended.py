@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ import httpx
 import psutil
 import psycopg
 
+from tests.benchmarks.processes import free_port
 from tests.cluster.three_workers import AUTH, PIPELINE, Cluster, Counting, cluster, kill_all, until
 
 BOOKED_S = 10.0
@@ -63,9 +63,7 @@ class Desk:
     def start(self) -> None:
         """Start `paddock up`, and wait until it is ready."""
         if not self.port:
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                self.port = free.getsockname()[1]
+            self.port = free_port()
         self.process = self.made.paddock(
             "up", str(self.made.shared), "--listen", f"127.0.0.1:{self.port}", state="up"
         )

@@ -37,7 +37,8 @@ from paddock.engine.api.app import make_app, make_middleware
 from paddock.engine.api.request_log import RequestLog
 from paddock.engine.settings import ServiceSettings
 from paddock.runner.ledger.reviews import Review
-from paddock.runner.review.page import PageAccess, ReviewPage, page_id
+from paddock.runner.review.page import ReviewPage, page_id
+from paddock.runner.review.page_access import PageAccess
 from paddock.runner.review.page_server import FolderDesks
 from paddock.runner.schedule.up_status import make_status_app
 from tests.live import CHAT, VECTORS, Live, live_service
@@ -593,6 +594,8 @@ class ReviewFuzz:
         for id_, one in self.reviews().items():
             if _decision(one) != _decision(self.asked[id_]):
                 self.tally.wrong.append(f"{what}: undone, and not as before: {one}")
+            elif id_ in ids:
+                self.tally.by_route["review open"] += 1
 
     def count(self, what: str, of: str, told: int, real: int) -> None:
         if told != real:
@@ -703,7 +706,6 @@ def fuzz(live: Live, folder: Path, seed: int, seconds: float, most: int, n_clien
     for client in clients:
         client.start()
     fuzz_up(folder, tally, seed, min(most, 2_000))
-    fuzz_review(folder / "reviews", tally, seed, min(most, 1_000))
     for client in clients:
         client.join()
     if died := deaths(live):
@@ -722,6 +724,7 @@ def main() -> None:
     settings = ServiceSettings(trusted_hosts=("127.0.0.1",))
     with live_service(root, service=settings) as live:
         tally = fuzz(live, root, given.seed, given.minutes * 60, 1_000_000, given.clients)
+        fuzz_review(root / "reviews", tally, given.seed, 1_000)
     print(f"seed {given.seed}: {tally.n:,} requests in {given.minutes:g} minutes")
     print("statuses:", dict(sorted(tally.statuses.items())))
     print("500 in Ollama's words:", dict(tally.ollamas))

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.conformance.rows import Row, check
-from tests.live import Live
 
 VECTORS = "all-minilm"
-
-
-@pytest.fixture(scope="module")
-def client(live: Live) -> Iterator[httpx.Client]:
-    with live.client() as client:
-        yield client
 
 
 def embed(client: httpx.Client, **body: Any) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -28,12 +27,6 @@ SENT: dict[str, dict[str, Any]] = {
 def error(message: str, param: str | None = None, code: str | None = None, kind: str = "") -> Any:
     kind = kind or "invalid_request_error"
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-@pytest.fixture(scope="module")
-def client(live: Live) -> Iterator[httpx.Client]:
-    with live.client() as client:
-        yield client
 
 
 EVERYWHERE = [
@@ -186,7 +179,7 @@ VALUES = st.recursive(
     | st.dictionaries(
         st.sampled_from(["type", "role", "content", "text", "url", "image_url", "function", "name",
                          "arguments", "schema", "json_schema", "format", "effort", "x"]),
-        inner, max_size=4,
+        inner, max_size=4
     ),
     max_leaves=12,
 )  # fmt: skip

@@ -14,7 +14,8 @@ from openai import OpenAI
 from pydantic import BaseModel
 
 from tests.conformance.openai_client import HI, speaking_to
-from tests.live import CHAT, VECTORS, Live
+from tests.engine.pools import SURE_PROMPT
+from tests.live import CHAT, COUNTING, VECTORS, Live
 
 WEATHER: Any = {
     "type": "function",
@@ -77,7 +78,7 @@ def test_a_chat_is_answered(client: OpenAI) -> None:
 
 
 def test_a_stream_says_what_the_whole_answer_says(client: OpenAI) -> None:
-    asked: Any = {"model": CHAT, "messages": HI, "max_tokens": 12, "temperature": 0}
+    asked: Any = {"model": CHAT, "messages": COUNTING, "max_tokens": 12, "temperature": 0}
     whole = client.chat.completions.create(**asked)
     chunks = list(
         client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
@@ -111,7 +112,7 @@ def test_choices_are_several_and_differ(client: OpenAI) -> None:
 
 
 def test_stop_ends_an_answer_before_it(client: OpenAI) -> None:
-    asked: Any = {"model": CHAT, "messages": HI, "max_tokens": 20, "temperature": 0}
+    asked: Any = {"model": CHAT, "messages": COUNTING, "max_tokens": 16, "temperature": 0}
     text = client.chat.completions.create(**asked).choices[0].message.content or ""
     mark = text[5:8]
     (choice,) = client.chat.completions.create(**asked, stop=[mark]).choices
@@ -120,7 +121,7 @@ def test_stop_ends_an_answer_before_it(client: OpenAI) -> None:
 
 
 def test_probabilities_are_told_and_tokens_can_be_forbidden(client: OpenAI, live: Live) -> None:
-    asked: Any = {"model": CHAT, "messages": HI, "max_tokens": 3, "temperature": 0,
+    asked: Any = {"model": CHAT, "messages": COUNTING, "max_tokens": 3, "temperature": 0,
                   "logprobs": True, "top_logprobs": 2}  # fmt: skip
     (choice,) = client.chat.completions.create(**asked).choices
     assert choice.logprobs is not None and choice.logprobs.content is not None
@@ -218,18 +219,17 @@ def test_an_answer_may_go_up_to_the_end_of_the_context(client: OpenAI) -> None:
 
 def test_completions_go_on_with_a_text(client: OpenAI) -> None:
     asked: Any = {"model": CHAT, "max_tokens": 6, "temperature": 0}
-    counted = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10,"  # any processor goes on alike
-    one = client.completions.create(prompt=counted, **asked)
+    one = client.completions.create(prompt=SURE_PROMPT, **asked)
     assert one.id.startswith("cmpl-")
     assert one.object == "text_completion"
-    assert one.choices[0].text.startswith(" 11")
-    echoed = client.completions.create(prompt=counted, echo=True, **asked)
-    assert echoed.choices[0].text == counted + one.choices[0].text
+    assert one.choices[0].text.startswith(" e f g")
+    echoed = client.completions.create(prompt=SURE_PROMPT, echo=True, **asked)
+    assert echoed.choices[0].text == SURE_PROMPT + one.choices[0].text
     many = client.completions.create(prompt=["One, two,", "A, B,"], n=2, **asked)
     assert [choice.index for choice in many.choices] == [0, 1, 2, 3]
     streamed = "".join(
         chunk.choices[0].text
-        for chunk in client.completions.create(prompt=counted, stream=True, echo=True, **asked)
+        for chunk in client.completions.create(prompt=SURE_PROMPT, stream=True, echo=True, **asked)
     )
     assert streamed == echoed.choices[0].text
 
@@ -237,12 +237,11 @@ def test_completions_go_on_with_a_text(client: OpenAI) -> None:
 def test_completions_take_token_ids_and_tell_probabilities(client: OpenAI, live: Live) -> None:
     from paddock.engine.request import ModelSpec
 
-    text = "The capital of France is"
-    ids = live.call(live.service.pool.tokenise(ModelSpec(CHAT), text))
+    ids = live.call(live.service.pool.tokenise(ModelSpec(CHAT), SURE_PROMPT))
     asked: Any = {"model": CHAT, "max_tokens": 4, "temperature": 0}
-    (by_text,) = client.completions.create(prompt=text, logprobs=2, **asked).choices
+    (by_text,) = client.completions.create(prompt=SURE_PROMPT, logprobs=2, **asked).choices
     (by_ids,) = client.completions.create(prompt=ids, echo=True, **asked).choices
-    assert by_ids.text == text + by_text.text
+    assert by_ids.text == SURE_PROMPT + by_text.text
     assert by_text.logprobs is not None
     assert len(by_text.logprobs.tokens or ()) == 4
     assert by_text.logprobs.text_offset is not None and by_text.logprobs.text_offset[0] == 0
@@ -306,7 +305,7 @@ def test_a_text_that_is_too_long_is_refused_unless_it_may_be_cut(client: OpenAI)
 
 
 def test_a_response_is_answered_and_streamed(client: OpenAI) -> None:
-    asked: Any = {"model": CHAT, "input": "Say hello.", "instructions": "Be brief.",
+    asked: Any = {"model": CHAT, "input": COUNTING, "instructions": "Be brief.",
                   "max_output_tokens": 12, "temperature": 0}  # fmt: skip
     whole = client.responses.create(**asked)
     assert whole.id.startswith("resp_")
@@ -357,7 +356,13 @@ def test_what_a_model_thinks_is_told_apart_from_what_it_says(client: OpenAI, liv
     made = {"model": "thinker", "from": CHAT, "template": THINKER, "stream": False}
     with live.client() as http:
         assert http.post("/api/create", json=made).status_code == 200
-    asked: Any = {"model": "thinker", "messages": HI, "max_tokens": 8, "temperature": 0}
+    # So that it thinks on, and the same each time, by 3 in logits; no token is a space alone.
+    said = "<think>1,2,3,4,5,6,7,8,9"
+    counting: Any = [
+        {**turn, "content": said if turn["role"] == "assistant" else turn["content"]}
+        for turn in COUNTING
+    ]
+    asked: Any = {"model": "thinker", "messages": counting, "max_tokens": 8, "temperature": 0}
     whole = client.chat.completions.create(**asked)
     thought = whole.choices[0].message.model_dump()["reasoning"]
     assert thought and whole.choices[0].message.content == ""
@@ -369,7 +374,7 @@ def test_what_a_model_thinks_is_told_apart_from_what_it_says(client: OpenAI, liv
     spoken = client.chat.completions.create(**asked, reasoning_effort="none")
     assert spoken.choices[0].message.content
     with client.responses.stream(
-        model="thinker", input="Say hello.", max_output_tokens=8, temperature=0
+        model="thinker", input=counting, max_output_tokens=8, temperature=0
     ) as stream:
         events = list(stream)
     last: Any = events[-1]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.errors import ModelBroken
-from paddock.engine.gguf import read_arrays, read_header
+from paddock.engine.gguf import check_file, read_arrays, read_header
 from paddock.engine.models.model_finder import ModelFinder
 from tests.fakes.gguf import LLAMA, Value, write_gguf
 
@@ -78,6 +79,15 @@ def test_arrays_within_arrays_without_end_are_refused(tmp_path: Path) -> None:
     head = b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + struct.pack("<Q", 1) + b"k"
     content = head + struct.pack("<I", 9) + struct.pack("<IQ", 9, 1) * 100_000
     assert fault(tmp_path / "m.gguf", content) == "the file is corrupt: arrays within arrays"
+
+
+def test_a_pipe_in_place_of_a_model_is_refused_at_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "m.gguf"
+    os.mkfifo(pipe)
+    with pytest.raises(ModelBroken, match="it is a device or a pipe"):
+        check_file(pipe, "./m.gguf")
+    with pytest.raises(ModelBroken, match="it is a device or a pipe"):
+        read_header(pipe)
 
 
 def test_a_truncated_file_is_named_with_both_numbers(tmp_path: Path) -> None:

@@ -1,16 +1,20 @@
 """A real worker that calls `abort()` in its fifth decode, as llama.cpp does on many of its errors.
 
 Run as a script, with a file's path: only who can make that file aborts, so the next one lives.
+With the argument `stands`, it stands still in its 40th decode until it is killed.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 from paddock.engine.llama.llama_context import Context
 from paddock.engine.workers import worker_main
+
+_STANDS = sys.argv[2:] == ["stands"]
 
 _decode = Context.decode
 _n_decodes = 0
@@ -19,12 +23,14 @@ _n_decodes = 0
 def _aborting(self: Context, *args: object, **more: object) -> int:
     global _n_decodes
     _n_decodes += 1
-    if _n_decodes == 5:
+    if _n_decodes == (40 if _STANDS else 5):
         try:
             Path(sys.argv[1]).touch(exist_ok=False)
         except FileExistsError:
             pass
         else:
+            if _STANDS:
+                threading.Event().wait()
             os.abort()
     return _decode(self, *args, **more)  # type: ignore[arg-type]
 

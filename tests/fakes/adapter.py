@@ -13,13 +13,7 @@ _ALIGNMENT = 32
 
 
 def write_adapter(
-    path: Path,
-    tensor: str,
-    n_in: int,
-    n_out: int,
-    *,
-    strength: float,
-    architecture: str = "llama",
+    path: Path, tensor: str, n_in: int, n_out: int, *, strength: float, architecture: str = "llama"
 ) -> Path:
     """Write an adapter that adds a random matrix of rank 1 to one tensor; 0 adds nothing."""
     random = np.random.default_rng(7)

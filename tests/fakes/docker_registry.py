@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.benchmarks.processes import free_port
+
 
 @dataclass(frozen=True)
 class DockerRegistry:
@@ -38,8 +40,7 @@ def docker_registry(folder: Path) -> Iterator[DockerRegistry]:
     program = shutil.which("docker-registry")
     if program is None:
         pytest.skip("needs Debian's registry: apt-get install docker-registry")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    port = free_port()
     config = folder / "registry.yml"
     config.write_text(
         f"version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: "
@@ -54,11 +55,11 @@ def docker_registry(folder: Path) -> Iterator[DockerRegistry]:
             yield DockerRegistry(port, log)
         finally:
             process.terminate()
-            process.wait(timeout=20)
+            process.wait(timeout=120)
 
 
 def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(400):
+    for _ in range(2400):
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         assert process.poll() is None, "the registry ended at once"

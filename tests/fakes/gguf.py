@@ -11,7 +11,7 @@ import numpy as np
 
 from paddock.engine.gguf import read_header
 
-Value = str | int | float | bool | Sequence[str] | Sequence[int]
+Value = str | int | float | bool | np.int32 | Sequence[str] | Sequence[int] | Sequence[float]
 
 _ALIGNMENT = 32
 _U32, _I32, _F32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
@@ -73,7 +73,7 @@ def split_gguf(source: Path, path: Path) -> tuple[Path, Path]:
         n_all = 3 + (0 if number else n_values)
         head = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), n_all) + values + own
         head += _text("split.no") + struct.pack("<IH", 2, number)
-        at, body = 0, b""
+        at, body = 0, bytearray()
         for one in tensors:
             head += _text(one.name) + struct.pack(f"<I{len(one.axes)}Q", len(one.axes), *one.axes)
             head += struct.pack("<IQ", one.kind, at)
@@ -103,12 +103,17 @@ def _value(value: Value) -> bytes:
         return struct.pack("<I?", _BOOL, value)
     if isinstance(value, str):
         return struct.pack("<I", _STRING) + _text(value)
+    if isinstance(value, np.int32):
+        return struct.pack("<Ii", _I32, value)
     if isinstance(value, int):
         return struct.pack("<II", _U32, value)
     if isinstance(value, float):
         return struct.pack("<If", _F32, value)
-    kind = _STRING if value and isinstance(value[0], str) else _I32
-    items = (_text(one) if isinstance(one, str) else struct.pack("<I", one) for one in value)
+    kind = {str: _STRING, float: _F32}.get(type(value[0]) if value else int, _I32)
+    items = (
+        _text(one) if isinstance(one, str) else struct.pack("<f" if kind == _F32 else "<I", one)
+        for one in value
+    )
     return struct.pack("<IIQ", _ARRAY, kind, len(value)) + b"".join(items)
 
 

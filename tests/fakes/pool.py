@@ -79,9 +79,9 @@ class FakePool:
     """Implements `paddock.engine.request.Pool`.
 
     `answer` makes the text of a reply, or the calls that it asks for; it may raise an
-    `EngineError`. `delay_s` is waited before
-    each reply. `chats` and `embeds` are the requests in the order in which they were taken, without
-    prompts that are too long; `counted` the batches given to `count_texts`.
+    `EngineError`. `delay_s` is waited before each reply, and none comes before `together` calls
+    were under way at once. `chats` and `embeds` are the requests in the order in which they were
+    taken, without prompts that are too long; `counted` the batches given to `count_texts`.
     """
 
     def __init__(
@@ -93,6 +93,7 @@ class FakePool:
         delay_s: float = 0.0,
         takes_tools: bool | None = True,
         n_parallel: int = 0,
+        together: int = 0,
     ) -> None:
         self.answer = answer
         self.n_ctx_tokens = n_ctx_tokens
@@ -100,6 +101,7 @@ class FakePool:
         self.delay_s = delay_s
         self.takes_tools = takes_tools
         self.n_parallel = n_parallel
+        self.together = together
         self.chats: list[ChatRequest] = []
         self.embeds: list[EmbedRequest] = []
         self.counted: list[tuple[str, ...]] = []
@@ -141,6 +143,8 @@ class FakePool:
         self.n_running_most = max(self.n_running_most, self.n_running)
         try:
             await asyncio.sleep(self.delay_s)
+            while self.n_running_most < self.together:  # noqa: ASYNC110 - a stand-in waits simply
+                await asyncio.sleep(0.005)
             return await self._reply(request)
         finally:
             self.n_running -= 1

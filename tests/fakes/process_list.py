@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from io import FileIO
 
 
 class SeenCommandLines:
@@ -17,14 +18,14 @@ class SeenCommandLines:
         """The environment of each process and command line, as its own user could read it."""
 
     def look(self) -> None:
-        for folder in Path("/proc").glob("[0-9]*"):
+        for process in (found.name for found in os.scandir("/proc") if found.name.isdecimal()):
             with suppress(OSError):  # it has ended
-                line = (folder / "cmdline").read_bytes()
+                line = _read(process, "cmdline")
                 self.lines.add(line)
-                if (folder.name, line) not in self.environs:
-                    environ = (folder / "environ").read_bytes()
-                    if (folder / "cmdline").read_bytes() == line:  # not that of the next program
-                        self.environs[folder.name, line] = environ
+                if (process, line) not in self.environs:
+                    environ = _read(process, "environ")
+                    if _read(process, "cmdline") == line:  # not that of the next program
+                        self.environs[process, line] = environ
 
     def with_any(self, *secrets: str) -> list[bytes]:
         """Return the lines that have one of these."""
@@ -35,9 +36,15 @@ class SeenCommandLines:
         """Return the environments of programs that have these words in their command lines."""
         return [
             environ
-            for (_, line), environ in self.environs.items()
+            for (_, line), environ in [*self.environs.items()]  # the watcher adds some meanwhile
             if all(word.encode() in line for word in words)
         ]
+
+
+def _read(process: str, name: str) -> bytes:
+    """Return a file of a process, for half of what `Path` takes: it is done 100 times a second."""
+    with FileIO(f"/proc/{process}/{name}") as file:
+        return file.readall()
 
 
 @contextmanager

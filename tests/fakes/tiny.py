@@ -5,7 +5,7 @@ They know every byte as a token of its own, so any text can be asked for; what t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +106,42 @@ def llama(path: Path, seed: int = 1) -> Path:
         "attention.head_count_kv": 2,
     }
     return _write(path, "llama", values, axes, seed)
+
+
+def write_llm(
+    path: Path,
+    architecture: str,
+    values: Mapping[str, Value],
+    *,
+    n_embd: int = N_EMBD,
+    extra_norms: Sequence[str] = (),
+    has_biases: bool = False,
+    is_gate_fused: bool = False,
+    control: Sequence[str] = (),
+) -> Path:
+    """Write an ordinary model of an architecture, which never ends its answer.
+
+    `control` are tokens besides those of a turn.
+    """
+    n_vocab = len(_tokens()) + len(control)
+    axes: Axes = {name: (n_embd, n_vocab) for name in ("token_embd.weight", "output.weight")}
+    axes["output_norm.weight"] = (n_embd,)
+    for layer in range(2):
+        own = {"attn_norm.weight": (n_embd,), **_attention(n_embd), **_feed_forward(n_embd)}
+        own |= {f"{name}.weight": (32 if name.endswith(("q_norm", "k_norm")) else n_embd,)
+                for name in extra_norms}  # fmt: skip
+        if has_biases:
+            own |= {f"attn_{part}.bias": (n_embd,) for part in ("q", "k", "v")}
+        if is_gate_fused:
+            del own["ffn_gate.weight"]
+            own["ffn_up.weight"] = (n_embd, 2 * N_FF)
+        axes |= _named(layer, own)
+    heads = {"attention.head_count": 2, "attention.head_count_kv": 2, "feed_forward_length": N_FF}
+    heads["embedding_length"] = n_embd
+    _write(path, architecture, {**heads, **values}, axes, control=control)
+    output = np.random.default_rng(2).normal(0, n_embd**-0.5, (n_vocab, n_embd))
+    output[_tokens().index("<|im_end|>")] = 0
+    return _fill(path, {"output.weight": output})
 
 
 def copying(path: Path) -> Path:
@@ -369,16 +405,16 @@ def _outer() -> Axes:
     return {"token_embd.weight": (N_EMBD, len(_tokens())), "output_norm.weight": (N_EMBD,)}
 
 
-def _attention() -> Axes:
-    return {f"attn_{part}.weight": (N_EMBD, N_EMBD) for part in ("q", "k", "v", "output")}
+def _attention(n_embd: int = N_EMBD) -> Axes:
+    return {f"attn_{part}.weight": (n_embd, n_embd) for part in ("q", "k", "v", "output")}
 
 
-def _feed_forward() -> Axes:
+def _feed_forward(n_embd: int = N_EMBD) -> Axes:
     return {
-        "ffn_norm.weight": (N_EMBD,),
-        "ffn_gate.weight": (N_EMBD, N_FF),
-        "ffn_up.weight": (N_EMBD, N_FF),
-        "ffn_down.weight": (N_FF, N_EMBD),
+        "ffn_norm.weight": (n_embd,),
+        "ffn_gate.weight": (n_embd, N_FF),
+        "ffn_up.weight": (n_embd, N_FF),
+        "ffn_down.weight": (N_FF, n_embd),
     }
 
 
@@ -387,7 +423,12 @@ def _named(layer: int, own: Axes) -> Axes:
 
 
 def _write(
-    path: Path, architecture: str, values: Mapping[str, Value], axes: Axes, seed: int | None = 1
+    path: Path,
+    architecture: str,
+    values: Mapping[str, Value],
+    axes: Axes,
+    seed: int | None = 1,
+    control: Sequence[str] = (),
 ) -> Path:
     every: dict[str, Value] = {
         "block_count": 2,
@@ -396,7 +437,7 @@ def _write(
         "attention.layer_norm_rms_epsilon": 1e-5,
         **values,
     }
-    tokens = _tokens()
+    tokens = [*_tokens(), *control]
     header: dict[str, Value] = {
         "general.architecture": architecture,
         **{f"{architecture}.{key}": value for key, value in every.items()},

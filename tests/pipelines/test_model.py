@@ -118,8 +118,8 @@ def test_an_unknown_key_reads_as_people_expect() -> None:
         "       2 |   - {id: a, uses: x, fro_each: b}\n"
         "         |                      ^^^^^^^^\n"
         "  Known: 'id', 'uses', 'with', 'needs', 'if', 'for_each', 'do', 'where', 'key', "
-        "'returns', 'reply', 'review', 'retry', 'timeout', 'cache', 'max_parallel', 'on_error'. "
-        "Did you mean 'for_each'?"
+        "'returns', 'reply', 'escalate', 'review', 'retry', 'timeout', 'cache', 'max_parallel', "
+        "'on_error'. Did you mean 'for_each'?"
     )
 
 
@@ -286,8 +286,7 @@ def test_yaml_words_that_are_text_here_work_as_keys_and_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "kind"),
-    [("x", "str"), (5, "int"), (1.5, "float"), (True, "bool"), ([1], "list")],
+    ("written", "kind"), [("x", "str"), (5, "int"), (1.5, "float"), (True, "bool"), ([1], "list")]
 )
 def test_an_input_may_be_just_its_default(written: Any, kind: str) -> None:
     shown = {True: "true"}.get(written, written) if not isinstance(written, list) else "[1]"

@@ -3,8 +3,7 @@
     python tests/recording/pages.py          # next to this file, as the README has them
     python tests/recording/pages.py /tmp/x   # elsewhere
 
-The run is real: eight documents of the example, and one that cannot be read. It needs Chromium;
-with `pngquant` installed the pictures are a third as large.
+The run is real: eight documents of the example, and one that cannot be read. It needs Chromium.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.browser import Browser, browser
-from tests.recording.status_page import smaller
+from tests.recording.models_page import smaller
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = (

@@ -3,8 +3,7 @@
     python tests/recording/review_page.py          # next to this file, as they have it
     python tests/recording/review_page.py /tmp/x   # light, dark, narrow and while editing
 
-The run is that of `examples/first-run`, by its small model. It needs Chromium; with `pngquant`
-installed the pictures are a third as large.
+The run is that of `examples/first-run`, by its small model. It needs Chromium.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from paddock.runner.api import run
 from paddock.runner.core.run_options import RunOptions
 from tests.browser import Page, browser
-from tests.recording.status_page import smaller
+from tests.recording.models_page import smaller
 from tests.runner.review.served_page import ServedPage
 
 OUT = Path(__file__).with_name("review-page.png")

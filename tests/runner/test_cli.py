@@ -21,6 +21,7 @@ from paddock.runner.cli.application import GROUPS, SECTIONS, application
 from paddock.runner.cli.arguments import parse_inputs
 from paddock.runner.cli.exit_status import CommandError, with_exit_status
 from paddock.runner.progress import console
+from tests.runner.cli.commands.shell import invoke
 
 # Imports that would make a command slow, or drag in what it has no business with.
 SLOW = ("prefect", "llama_cpp", "httpx", "sqlalchemy", "rich", "fastapi", "numpy")
@@ -37,10 +38,6 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     folder = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("PADDOCK_HOME", str(folder))
     return folder
-
-
-def paddock(*arguments: str) -> Result:
-    return CliRunner().invoke(application(arguments[0]), list(arguments))
 
 
 def imported_by(*arguments: str, cwd: Path) -> set[str]:
@@ -128,16 +125,16 @@ def test_what_a_pipeline_returns_is_all_that_a_run_prints_on_stdout(
         "steps: [{id: letter, uses: files.read, with: {path: letter.txt}}]\n"
         f"returns: {written}\n"
     )
-    ran = paddock("run", "--local", str(tmp_path))
+    ran = invoke("run", "--local", str(tmp_path))
     assert (ran.exit_code, ran.stdout) == (0, printed)
     assert "Wrote nothing new.\nNothing failed.\nTook " in ran.stderr
-    logged = paddock("run", "--local", "--log-json", str(tmp_path))
+    logged = invoke("run", "--local", "--log-json", str(tmp_path))
     assert logged.stdout == printed
     assert all(line.startswith("{") for line in logged.stderr.splitlines())
 
 
 def test_a_run_that_returns_nothing_prints_its_summary_on_stdout(no_model: Path) -> None:
-    ran = paddock("run", "--local", str(no_model))
+    ran = invoke("run", "--local", str(no_model))
     assert ran.stdout.startswith("Wrote ")
     assert "Took " in ran.stdout
 
@@ -146,11 +143,11 @@ def test_an_empty_inbox_gives_a_hint(no_model: Path) -> None:
     text = no_model.read_text().replace("root: ./inbox", "root: ./inbox, include: ['*.md']")
     no_model.write_text(text)
     hint = "docs: ./inbox: 1 file is there, and none matches `include` ('*.md'): 'a.txt'.\n"
-    ran, planned = paddock("run", "--local", str(no_model)), paddock("plan", str(no_model))
+    ran, planned = invoke("run", "--local", str(no_model)), invoke("plan", str(no_model))
     assert (ran.exit_code, planned.exit_code) == (0, 0)
     assert hint in ran.stderr
     assert planned.stdout.endswith(f": nothing to do\n{hint}")
-    assert paddock("plan", "--detailed-exitcode", str(no_model)).exit_code == 0
+    assert invoke("plan", "--detailed-exitcode", str(no_model)).exit_code == 0
 
 
 @pytest.mark.parametrize("line", ["paddock ", "paddock run --", "paddock chat "])
@@ -165,23 +162,23 @@ def test_completion_imports_nothing_slow(
 
 @pytest.mark.parametrize("option", ["--version", "-V"])
 def test_the_version_is_told(option: str) -> None:
-    assert re.fullmatch(r"paddock \d+\.\d+\.\d+\S*\n", paddock(option).stdout)
+    assert re.fullmatch(r"paddock \d+\.\d+\.\d+\S*\n", invoke(option).stdout)
 
 
 @pytest.mark.parametrize("words", [(), ("run",), ("cluster",), ("cluster", "run")])
 def test_help_as_a_command_is_the_option(words: tuple[str, ...]) -> None:
-    asked, option = paddock("help", *words), paddock(*words, "--help")
+    asked, option = invoke("help", *words), invoke(*words, "--help")
     assert (asked.exit_code, asked.stdout) == (0, option.stdout)
 
 
 def test_help_of_what_is_no_command_says_so() -> None:
-    result = paddock("help", "rum")
+    result = invoke("help", "rum")
     assert result.exit_code == 2
     assert result.stderr.endswith("Error: No such command 'rum'. Did you mean 'rm', 'run'?\n")
 
 
 def test_a_missing_argument_is_told_without_a_stray_dot() -> None:
-    assert paddock("chat").stderr.endswith("\n\nError: Missing argument 'MODEL'.\n")
+    assert invoke("chat").stderr.endswith("\n\nError: Missing argument 'MODEL'.\n")
 
 
 def test_help_names_every_command_once_below_its_heading() -> None:
@@ -191,7 +188,7 @@ def test_help_names_every_command_once_below_its_heading() -> None:
     assert isinstance(there, typer.core.TyperGroup)
     named = [name for names in SECTIONS.values() for name in names]
     assert sorted(named) == sorted(n for n, one in there.commands.items() if not one.hidden)
-    shown = paddock("--help").stdout.partition("\n\nPipelines:\n")[2]
+    shown = invoke("--help").stdout.partition("\n\nPipelines:\n")[2]
     assert re.findall(r"^  (\w+) ", shown, re.MULTILINE) == named
     assert "..." not in shown
 
@@ -229,7 +226,7 @@ def test_every_argument_and_option_is_explained(group: str) -> None:
 
 
 def test_the_help_of_a_group_cuts_no_sentence_short() -> None:
-    assert "exit with 1 if none runs." in " ".join(paddock("service", "--help").stdout.split())
+    assert "exit with 1 if none runs." in " ".join(invoke("service", "--help").stdout.split())
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -244,11 +241,11 @@ def test_a_command_is_found_in_its_group(group: str) -> None:
 
 @pytest.mark.parametrize("arguments", [("run",), ("frobnicate",), ("plan", "--frob", "x")])
 def test_a_wrong_command_line_ends_with_2(arguments: tuple[str, ...]) -> None:
-    assert paddock(*arguments).exit_code == 2
+    assert invoke(*arguments).exit_code == 2
 
 
 def test_a_value_that_an_option_does_not_take_is_told_with_its_option() -> None:
-    result = paddock("run", "x.yaml", "--fail-on", "maybe")
+    result = invoke("run", "x.yaml", "--fail-on", "maybe")
     assert result.exit_code == 2
     assert (
         "Invalid value for '--fail-on': Value error, 'maybe' is not one of 'new', 'any',"
@@ -260,7 +257,7 @@ def test_a_file_that_is_not_there_hides_no_fault_of_another(tmp_path: Path) -> N
     (tmp_path / "a.yaml").write_text("steps: []")
     (tmp_path / "b.yaml").symlink_to("nowhere")
     names = [str(tmp_path / name) for name in ("none.yaml", "a.yaml", "b.yaml")]
-    result = paddock("validate", "--json", *names, "")
+    result = invoke("validate", "--json", *names, "")
     assert result.exit_code == 2
     faults = json.loads(result.stdout)["faults"]
     assert [(fault["message"], fault["line"]) for fault in faults] == [
@@ -291,24 +288,24 @@ def test_an_input_that_is_none_is_told(given: list[str], words: str) -> None:
 
 def test_a_bad_setting_ends_with_2_and_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PADDOCK_MAX_QUEUE", "lots")
-    result = paddock("list", "--json")
+    result = invoke("list", "--json")
     assert result.exit_code == 2
     assert result.stderr.startswith("PADDOCK_MAX_QUEUE: 'lots' is not a whole number")
     assert json.loads(result.stdout) == {"ok": False, "error": result.stderr.rstrip("\n")}
 
 
 def test_models_are_listed_as_ollama_does() -> None:
-    lines = paddock("list").stdout.splitlines()
+    lines = invoke("list").stdout.splitlines()
     assert lines[0].split() == ["NAME", "ID", "SIZE", "MODIFIED", "ROLE", "FROM"]
     assert lines[1].startswith("all-minilm")
-    models = json.loads(paddock("list", "--json").stdout)["models"]
+    models = json.loads(invoke("list", "--json").stdout)["models"]
     assert {"name", "digest", "size", "modified", "role", "from", "path"} == set(models[0])
 
 
 def test_steps_are_listed_with_what_they_take() -> None:
-    shown = paddock("steps").stdout
+    shown = invoke("steps").stdout
     assert "files.scan" in shown
-    steps = {step["name"]: step for step in json.loads(paddock("steps", "--json").stdout)["steps"]}
+    steps = {step["name"]: step for step in json.loads(invoke("steps", "--json").stdout)["steps"]}
     assert steps["files.scan"]["package"] == "paddock-llm"
     assert steps["files.scan"]["params"]["root"]["required"]
     assert steps["files.scan"]["params"]["follow_links"]["default"] is False
@@ -316,8 +313,8 @@ def test_steps_are_listed_with_what_they_take() -> None:
 
 
 def test_the_schema_knows_every_installed_step(tmp_path: Path) -> None:
-    assert "files.scan" in paddock("schema").stdout
-    result = paddock("schema", "--write", str(tmp_path))
+    assert "files.scan" in invoke("schema").stdout
+    result = invoke("schema", "--write", str(tmp_path))
     assert result.exit_code == 0
     assert (tmp_path / ".paddock/pipeline.schema.json").is_file()
 
@@ -325,14 +322,14 @@ def test_the_schema_knows_every_installed_step(tmp_path: Path) -> None:
 def test_init_makes_a_pipeline_that_is_valid(tmp_path: Path) -> None:
     for arguments in ((), ("folder-digest",)):
         folder = tmp_path / "-".join(("new", *arguments))
-        result = paddock("init", *arguments, str(folder))
+        result = invoke("init", *arguments, str(folder))
         assert result.exit_code == 0, result.stderr
         assert result.stdout.endswith(f"Next: paddock run {folder / 'pipeline.yaml'}\n")
-        assert paddock("validate", str(folder)).exit_code == 0
+        assert invoke("validate", str(folder)).exit_code == 0
 
 
 def test_init_without_a_folder_lists_the_templates() -> None:
-    result = paddock("init")
+    result = invoke("init")
     assert result.exit_code == 2
     assert result.stderr.startswith("`paddock init TEMPLATE DIR` copies one of these templates:\n")
     listed = " ".join(result.stderr.split())
@@ -343,7 +340,7 @@ def test_init_without_a_folder_lists_the_templates() -> None:
 def test_what_comes_next_after_init_can_be_pasted(tmp_path: Path) -> None:
     for template, words in (("minimal", "paddock run"), ("plugin", "pip install -e")):
         folder = tmp_path / f"a $HOME {template}"
-        said = paddock("init", template, str(folder)).stdout.rpartition("Next: ")[2]
+        said = invoke("init", template, str(folder)).stdout.rpartition("Next: ")[2]
         last = folder / "pipeline.yaml" if template == "minimal" else folder
         assert said == f"{words} '{last}'\n"
 
@@ -432,13 +429,13 @@ def test_names_that_no_letters_stand_for_are_told(tmp_path: Path, no_model: Path
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/b\xe4d"))
     odd.mkdir()
     shutil.copy(no_model, odd)
-    result = paddock("plan", str(odd))
+    result = invoke("plan", str(odd))
     assert result.exit_code == 2
     assert result.stderr == (
         f"'{console.printable_line(str(odd))}' has a name that is not UTF-8.\n"
         "  Rename it, or set a locale that has its letters, such as LC_ALL=C.UTF-8.\n"
     )
-    result = paddock("plan", str(no_model), "-i", "a=\udce4")
+    result = invoke("plan", str(no_model), "-i", "a=\udce4")
     assert result.stderr == "Input 'a' is not UTF-8.\n  Give it in that encoding.\n"
 
 

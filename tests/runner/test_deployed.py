@@ -15,6 +15,7 @@ from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.report import Report, Status
 from paddock.runner.workers import deployed_flow
 from paddock.runner.workers.deployed_flow import PrefectUnreachable, RunOrders, _OrdersObserver
+from paddock.runner.workers.pipeline_flow import stays_open
 from tests.benchmarks.processes import free_port
 
 
@@ -72,10 +73,11 @@ def test_a_run_that_reaches_no_server_has_begun_nothing(monkeypatch: pytest.Monk
 def test_a_run_that_another_one_continues_does_not_end_its_flow_run_itself(
     status: Status, is_continued: bool, is_cancelled: bool, is_left: bool
 ) -> None:
-    orders = RunOrders(is_continued=is_continued, report=Report("a", "p", status, {}))
+    gate = StopGate()
     if is_cancelled:
-        orders.stop_gate.close("it was cancelled in Prefect", "interrupted")
-    assert orders.leaves_state() is is_left
+        gate.close("it was cancelled in Prefect", "interrupted")
+    report = Report("a", "p", status, {})
+    assert stays_open(report, gate, is_continued=is_continued) is is_left
 
 
 def test_calls_that_are_over_are_not_run_again_and_those_left_are_told() -> None:

@@ -44,7 +44,8 @@ on:
   notify:
     - {when: [quarantined], email: ops@example.org}
     - {when: [quarantined], webhook: "http://127.0.0.1:9/{{ secrets.post }}"}
-    - {when: [quarantined], command: [sh, -c, "sleep 0.3; : told"]}
+    - when: [quarantined]
+      command: [sh, -c, "until [ -e SEEN/notice ]; do sleep 0.1; done; : told"]
 mcpServers:
   fake: {command: PYTHON, args: ["SERVER"], env: {FAKE_KEY: "{{ secrets.tool }}"}}
 models:
@@ -64,7 +65,9 @@ steps:
       - {id: known, uses: tool, with: {name: fake.facts, args: {name: ferry}}}
       - {id: clean, uses: tool, with: {name: "tools.py:clean", args: {text: "{{ doc.name }}"}}}
       - uses: run
-        with: {command: [sh, -c, "sleep 0.3; test $KEY && exit 3"], env: {KEY: "{{ secrets.run }}"}}
+        with:
+          command: [sh, -c, "until [ -e SEEN/command ]; do sleep 0.1; done; test $KEY && exit 3"]
+          env: {KEY: "{{ secrets.run }}"}
 """
 TOOLS = '''
 import os
@@ -113,6 +116,7 @@ def test_of_all_that_up_starts_no_command_line_has_a_secret(
     desk = Desk(folder, environ=environ)
     with clerk(said) as model, watched_process_list() as seen:
         text = BILLS.replace("URL", model.url).replace("SERVER", str(MCP))
+        text = text.replace("SEEN", str(tmp_path))
         desk.write("bills/pipeline.yaml", text.replace("PYTHON", sys.executable))
         desk.write("bills/tools.py", TOOLS)
         desk.write("bills/inbox/a.html", "<p>Invoice 7, total 84.50</p>")
@@ -126,7 +130,10 @@ def test_of_all_that_up_starts_no_command_line_has_a_secret(
             mac = hmac.new(words["HOOK_KEY"].encode(), body, hashlib.sha256).hexdigest()
             signed = {"X-Hub-Signature-256": f"sha256={mac}"}
             assert desk.post("/bills", body, signed)[0] == 202
-            desk.until(lambda: b": told" in b" ".join(seen.lines), 120)
+            desk.until(lambda: seen.environs_of("sh", "; test"))  # it ends when it was seen
+            (tmp_path / "command").touch()
+            desk.until(lambda: seen.environs_of("; : told"))
+            (tmp_path / "notice").touch()
         finally:
             desk.stop()
     refuse_in(seen, words, password, token)
@@ -134,8 +141,8 @@ def test_of_all_that_up_starts_no_command_line_has_a_secret(
         "a document's reader": ("reader_process",),
         "a Python tool": ("function_worker",),
         "an MCP server": (str(MCP),),
-        "a command": ("sh", "sleep 0.3; test"),
-        "a notification's command": (": told",),
+        "a command": ("sh", "; test"),
+        "a notification's command": ("; : told",),
         "a model": ("worker_main",),
         "Prefect's server": ("paddock.runner.daemon.prefect_process",),
     }

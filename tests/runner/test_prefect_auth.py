@@ -9,12 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.runner.daemon.prefect_auth import (
-    own_auth_string,
-    own_headers,
-    password_file,
-    stored_secret,
-)
+from paddock.runner.daemon.prefect_auth import own_auth_string, password_file, stored_secret
 
 ASK = """
 import sys
@@ -29,13 +24,12 @@ def test_processes_that_ask_at_the_same_time_get_one_password(tmp_path: Path) ->
         subprocess.Popen([sys.executable, "-c", ASK, tmp_path], stdout=subprocess.PIPE, text=True)
         for _ in range(4)
     ]
-    found = {process.communicate(timeout=60)[0].strip() for process in asking}
+    found = {process.communicate(timeout=120)[0].strip() for process in asking}
     assert found == {own_auth_string(tmp_path)}
     assert found.pop().startswith("paddock:")
     file = password_file(tmp_path)
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert [one.name for one in file.parent.iterdir()] == [file.name]
-    assert own_headers(tmp_path)["Authorization"].startswith("Basic ")
 
 
 def test_under_any_umask_and_after_a_chmod_it_is_the_owners_alone(tmp_path: Path) -> None:

@@ -11,20 +11,25 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import psutil
 import pytest
 
-from paddock.runner.daemon.prefect_auth import own_headers, password_file
+from paddock.runner.daemon.prefect_auth import password_file
 from tests.browser import Browser, needs_browser
+from tests.residence import own_headers
 from tests.runner.schedule.up_process import Desk
 
 SECOND_USER = 54321
+ANSWER_S = 120.0  # a server that was killed answers when it is there again
+Found = TypeVar("Found")
 NOTES = """\
 name: notes
 on: {schedule: [{cron: "0 6 1 1 *"}]}
@@ -75,7 +80,7 @@ def api(desk: Desk) -> str:
 
 
 def asked(desk: Desk, path: str, body: dict[str, Any], **headers: str) -> httpx.Response:
-    with httpx.Client(trust_env=False, timeout=30) as client:
+    with httpx.Client(trust_env=False, timeout=ANSWER_S) as client:
         return client.post(f"{api(desk)}{path}", json=body, headers=headers)
 
 
@@ -132,15 +137,16 @@ def test_web_sockets_are_refused_to_pages_of_others_and_without_the_password(
     from websockets.sync.client import connect
 
     url = f"{api(desk).replace('http', 'ws', 1)}/{path}"
+    connected = partial(connect, url, proxy=None, open_timeout=ANSWER_S)
     with pytest.raises(InvalidStatus, match="403"):
-        connect(url, additional_headers={"Origin": "http://evil.example"}, proxy=None)
+        connected(additional_headers={"Origin": "http://evil.example"})
     for wish in ({"type": "auth"}, {"type": "auth", "token": "guess"}):
         with (
-            connect(url, subprotocols=["prefect"], proxy=None) as door,  # type: ignore[list-item]
+            connected(subprotocols=["prefect"]) as door,  # type: ignore[list-item]
             pytest.raises(ConnectionClosed),
         ):
             door.send(json.dumps(wish))
-            door.recv(timeout=10)
+            door.recv(timeout=ANSWER_S)
 
 
 def test_a_run_of_prefects_page_has_its_inputs_checked_and_never_another_path(desk: Desk) -> None:
@@ -159,16 +165,27 @@ def test_a_run_of_prefects_page_has_its_inputs_checked_and_never_another_path(de
     assert "of Prefect is refused: its path is not that of the deployed pipeline." in desk.said()
 
 
-def processes(desk: Desk) -> list[tuple[list[str], str]]:
-    """Return the command lines and environments of `up` and what it runs."""
+def of_processes(desk: Desk, look: Callable[[psutil.Process], Found]) -> list[Found]:
+    """Return what `look` finds of `up` and of each process that it runs."""
     assert desk.process is not None
     up = psutil.Process(desk.process.pid)
     found = []
     for process in (up, *up.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):  # it has ended since, and has neither any more
-            found.append((process.cmdline(), "".join(process.environ().values())))
+        with suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            found.append(look(process))
+    return found
+
+
+def processes(desk: Desk) -> list[tuple[list[str], str]]:
+    """Return the command lines and environments of `up` and what it runs."""
+    found = of_processes(desk, lambda one: (one.cmdline(), "".join(one.environ().values())))
     assert len(found) > 1
     return found
+
+
+def files_of(folder: Path) -> list[Path]:
+    """Return what is below a folder, from which running processes may remove some meanwhile."""
+    return [Path(place, name) for place, _, names in os.walk(folder) for name in names]
 
 
 def test_the_password_is_in_no_command_line_no_log_and_no_ledger(desk: Desk) -> None:
@@ -177,9 +194,10 @@ def test_the_password_is_in_no_command_line_no_log_and_no_ledger(desk: Desk) -> 
     secret = password.partition(":")[2].encode()
     for command, _ in processes(desk):
         assert secret not in " ".join(command).encode()
-    for place in (desk.folder.parent, *desk.folder.parent.rglob("*")):
-        if place.is_file() and place != password_file(home(desk)):
-            assert secret not in place.read_bytes(), place
+    for file in files_of(desk.folder.parent):
+        if file.is_file() and file != password_file(home(desk)):
+            with suppress(FileNotFoundError):  # it was removed since it was listed
+                assert secret not in file.read_bytes(), file
     assert f"That page needs the password in {password_file(home(desk))}." in desk.said()
 
 
@@ -214,7 +232,10 @@ def test_a_second_user_reads_no_state_and_opens_no_socket(desk: Desk) -> None:
         print(found)
         """,
         places=[str(home(desk))],
-        sockets=[*map(str, home(desk).rglob("*.sock")), *unix_sockets(desk)],
+        sockets=[
+            *(str(file) for file in files_of(home(desk)) if file.suffix == ".sock"),
+            *unix_sockets(desk),
+        ],
     )
     assert said == "[]\n"
 
@@ -227,7 +248,7 @@ def test_a_second_user_reads_no_page_that_names_folders_or_versions(desk: Desk) 
         """
         for port, paths in asked:
             for path in paths:
-                call = http.client.HTTPConnection('127.0.0.1', port, timeout=30)
+                call = http.client.HTTPConnection('127.0.0.1', port, timeout=120)
                 call.request('GET', path)
                 answer = call.getresponse()
                 print(path, answer.status, b'pipes' in answer.read())
@@ -248,7 +269,7 @@ def test_a_second_user_reads_no_page_that_names_folders_or_versions(desk: Desk) 
         "//docs 401 False", "/api/health 200 False",
     ]  # fmt: skip
     assert desk.get()["pipelines"]
-    with httpx.Client(trust_env=False, timeout=30) as client:
+    with httpx.Client(trust_env=False, timeout=ANSWER_S) as client:
         page = api(desk).removesuffix("/api")
         assert client.get(f"{page}/docs", headers=own_headers(home(desk))).status_code == 200
 
@@ -258,22 +279,14 @@ def test_a_second_user_reads_no_page_that_names_folders_or_versions(desk: Desk) 
 )
 def test_a_second_user_starts_nothing_at_any_port(desk: Desk) -> None:
     """All ports of `up` and its processes, with each request that could start a run."""
-    assert desk.process is not None
-    up = psutil.Process(desk.process.pid)
-    ports = sorted(
-        {
-            link.laddr.port
-            for process in (up, *up.children(recursive=True))
-            for link in process.net_connections("tcp")
-            if link.status == "LISTEN"
-        }
-    )
+    links = of_processes(desk, lambda process: process.net_connections("tcp"))
+    ports = sorted({one.laddr.port for one in chain(*links) if one.status == "LISTEN"})
     said = as_second_user(
         """
         for port in ports:
             for path in ('/run', '/runs', '/api/flow_runs/', '/api/deployments/filter', '/notes',
                          '/paddock/residence/stop', '/paddock/residence/mirror', '/api/generate'):
-                call = http.client.HTTPConnection('127.0.0.1', port, timeout=10)
+                call = http.client.HTTPConnection('127.0.0.1', port, timeout=120)
                 try:
                     call.request('POST', path, '{}', {'Content-Type': 'application/json'})
                     print(call.getresponse().status)
@@ -331,24 +344,17 @@ def prefect(desk: Desk) -> psutil.Process:
     assert desk.process is not None
 
     def found() -> psutil.Process | None:
-        for process in psutil.Process(desk.process.pid).children() if desk.process else ():
-            if "paddock.runner.daemon.prefect_process" in process.cmdline():
-                return process
-        return None
+        named = of_processes(desk, lambda process: (process, process.cmdline()))
+        module = "paddock.runner.daemon.prefect_process"
+        return next((process for process, words in named if module in words), None)
 
     return desk.until(found)  # type: ignore[return-value]
 
 
 def unix_sockets(desk: Desk) -> list[str]:
     """Return the Unix sockets of `up` and of what it started."""
-    assert desk.process is not None
-    up = psutil.Process(desk.process.pid)
-    return [
-        str(link.laddr)
-        for process in (up, *up.children(recursive=True))
-        for link in process.net_connections("unix")
-        if link.laddr
-    ]
+    links = of_processes(desk, lambda process: process.net_connections("unix"))
+    return [str(one.laddr) for one in chain(*links) if one.laddr]
 
 
 def as_second_user(code: str, **names: Any) -> str:
@@ -360,7 +366,7 @@ def as_second_user(code: str, **names: Any) -> str:
     done = subprocess.run(
         ["/usr/bin/env", "python3", "-I", "-c", head + given + textwrap.dedent(code)],
         user=SECOND_USER, group=SECOND_USER, extra_groups=[], cwd="/", env={"PATH": os.defpath},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ steps:
   - {id: report, uses: files.write, with: {path: out/DIGEST.md, text: "{{ steps.digest.text }}"}}
 returns: {report: steps.report.path, counts: steps.each.counts}
 """
+ALL = frozenset(("run", "tool", "mcp", "network", "secrets"))
+"""What a pipeline can be allowed."""
 
 
 @dataclass
@@ -90,6 +92,26 @@ class World:
         return (self.folder / "out" / name).read_text(encoding="utf-8")
 
 
+class Notes(Observer):
+    """Keeps the notes of a run."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def carried_out(world: World, **wishes: Any) -> Report:
+    """Run a world whose pipeline may reach everything."""
+    own = replace(settings(world.folder), allow=ALL)
+    return run(
+        world.file,
+        wishes.pop("inputs", None),
+        *run_arguments(local=True, pool=FakePool(), settings=own, **wishes),
+    )
+
+
 def run_arguments(**given: Any) -> tuple[RunOptions, RunEnvironment]:
     """Divide keywords into a run's options and its environment; lists become sets."""
     names = {one.name for one in fields(RunOptions)}
@@ -100,6 +122,10 @@ def run_arguments(**given: Any) -> tuple[RunOptions, RunEnvironment]:
     }
     environment = {name: one for name, one in given.items() if name not in names}
     return RunOptions(**options), RunEnvironment(**environment)
+
+
+def outputs(world: World) -> list[str]:
+    return sorted(path.name for path in (world.folder / "out").iterdir())
 
 
 def settings(folder: Path) -> Settings:

@@ -226,6 +226,8 @@ def _loaded_value(
         "running": one.n_running,
         "queue_depth": one.n_waiting,
     }
+    if one.tuned_from:
+        value |= {"tuned_from": one.tuned_from, "computed_by": one.digest}
     if one.fallback:
         value["fallback"] = one.fallback
     if metrics is not None:

@@ -98,21 +98,19 @@ def read_options(options: Mapping[str, Any]) -> OllamaOptions:
     for name, value in options.items():
         if value is not None and (typed := _typed(name, value)) is not None:
             known[name] = typed
-    params = {name: known[name] for name in _SAMPLING_OPTIONS if name in known}
-    params = {name: _SAMPLING_OPTIONS[name](value) for name, value in params.items()}
+    read = _SAMPLING_OPTIONS.items()
+    params = {name: convert(known[name]) for name, convert in read if name in known}
     if "num_predict" in params:
         params["max_tokens"] = params.pop("num_predict")
     if params.get("seed") == -1:
         del params["seed"]
-    n_ctx = known.get("num_ctx")
+    n_ctx = known.get("num_ctx", 0)
     return OllamaOptions(
         params,
-        None if n_ctx is None or n_ctx <= 0 else max(n_ctx, MIN_CTX_TOKENS),
+        max(n_ctx, MIN_CTX_TOKENS) if n_ctx > 0 else None,
         min(known.get("num_keep", 4), _INT32),
         known["draft_num_predict"] != 0 if "draft_num_predict" in known else None,
-        tuple(
-            name for name in options if name not in _SAMPLING_OPTIONS and name not in _MODEL_OPTIONS
-        ),
+        tuple(name for name in options if name not in {*_SAMPLING_OPTIONS, *_MODEL_OPTIONS}),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -282,9 +283,8 @@ async def run_lines(
     if total is None:
         total = await asyncio.to_thread(check_lines, source, BATCH_ENDPOINTS)
     done = await asyncio.to_thread(recover_results, results)
-    n_good = sum(done.values())
-    n_bad = len(done) - n_good
-    yield BatchProgress(total, n_good, n_bad)
+    counts = Counter(done.values())
+    yield BatchProgress(total, counts[True], counts[False])
     left = _PendingLines(read_lines(source, done))
     coming: asyncio.Queue[tuple[bytes, bool] | None] = asyncio.Queue()
     runners = [
@@ -302,10 +302,9 @@ async def run_lines(
             if new:
                 # One flush for all that came meanwhile.
                 await asyncio.to_thread(_append, results, b"".join(text for text, _ in new))
-                n_good += sum(is_good for _, is_good in new)
-                n_bad += sum(not is_good for _, is_good in new)
-                yield BatchProgress(total, n_good, n_bad)
-        if n_good + n_bad < total:
+                counts.update(is_good for _, is_good in new)
+                yield BatchProgress(total, counts[True], counts[False])
+        if counts.total() < total:
             raise BatchInterrupted
     finally:
         await end(*runners)

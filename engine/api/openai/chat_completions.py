@@ -524,8 +524,6 @@ def _completion_logprobs_value(logprobs: Sequence[TokenLogprob], start: int) -> 
 
 
 class _CompletionStreamWriter(_ChoicesStreamWriter):
-    """Writes one stream."""
-
     def __init__(self, call: CompletionCall, stamp: Stamp) -> None:
         super().__init__(call, "text_completion", stamp)
         n_echoes = len(call.requests) if call.echoed else 0

@@ -30,11 +30,7 @@ from pydantic import PlainValidator
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paddock.engine.api.anthropic.messages import (
-    is_anthropic_client,
-    model_list_value,
-    model_value,
-)
+from paddock.engine.api.anthropic.messages import is_anthropic_client, model_list_value, model_value
 from paddock.engine.api.body_models import Items, Needed, invalid_value, refused, shown
 from paddock.engine.api.errors import ApiError, InvalidValue, openai_errors
 from paddock.engine.api.request_log import note_model

@@ -39,15 +39,7 @@ from paddock.engine.api.json_body import is_shallow, parse_object, read_body, re
 from paddock.engine.api.request_limits import body_too_large
 from paddock.engine.api.service import service_of
 from paddock.engine.models.model_names import parse_name
-from paddock.engine.request import (
-    Constraint,
-    Message,
-    ModelSpec,
-    Role,
-    Think,
-    Tool,
-    ToolCall,
-)
+from paddock.engine.request import Constraint, Message, ModelSpec, Role, Think, Tool, ToolCall
 from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
 
 

@@ -162,6 +162,20 @@ def _formatted_part(found: re.Match[str], left: list[Any], making: Callable[[int
         return "%!(NOVERB)"
     if found["verb"] == "%":
         return "%"
+    spec, faults = _read_verb(found, left)
+    if not left:
+        return f"{faults}%!{spec.verb}(MISSING)"
+    value = left.pop(0)
+    text = _formatted_value(spec, value)
+    making(max(len(text or ""), spec.width or 0))
+    if text is None:
+        shown = "" if value is None else f"{type_name(value)}="
+        return f"{faults}%!{spec.verb}({shown}{_padded(spec, go_text(value))})"
+    return faults + _padded(spec, text)
+
+
+def _read_verb(found: re.Match[str], left: list[Any]) -> tuple[_FormatVerb, str]:
+    """Return a verb, and what Go prints for its faults; `*` takes a number from `left`."""
     spec, faults = _FormatVerb(found["flags"], None, None, found["verb"]), ""
     for name in ("width", "precision"):
         text = found[name]
@@ -174,15 +188,7 @@ def _formatted_part(found: re.Match[str], left: list[Any], making: Callable[[int
             spec.width, spec.flags = abs(number), spec.flags + ("-" if number < 0 else "")
         else:
             spec.precision = max(number, 0)
-    if not left:
-        return f"{faults}%!{spec.verb}(MISSING)"
-    value = left.pop(0)
-    text = _formatted_value(spec, value)
-    making(max(len(text or ""), spec.width or 0))
-    if text is None:
-        shown = "" if value is None else f"{type_name(value)}="
-        return f"{faults}%!{spec.verb}({shown}{_padded(spec, go_text(value))})"
-    return faults + _padded(spec, text)
+    return spec, faults
 
 
 def _padded(spec: _FormatVerb, text: str) -> str:

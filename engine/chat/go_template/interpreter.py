@@ -12,10 +12,7 @@ from functools import cached_property
 from types import FunctionType
 from typing import Any, Literal, cast
 
-from paddock.engine.system.template_limits import (
-    TemplateLimitExceeded,
-    TemplateMeter,
-)
+from paddock.engine.system.template_limits import TemplateLimitExceeded, TemplateMeter
 from paddock.engine.system.text import shorten
 
 from . import syntax

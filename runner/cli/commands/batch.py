@@ -28,7 +28,7 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.system import http
 from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import JsonOption
-from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError, with_exit_status
+from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import READ_TIMEOUT_S, ServiceClient, ServiceError
 from paddock.runner.progress import console
@@ -39,10 +39,6 @@ TALLY_EVERY_S = 5.0
 
 PAUSE_S, MOST_PAUSE_S = 2.0, 30.0
 """Before a busy service is asked again: where it does not say when, and at most."""
-
-
-def register(app: typer.Typer) -> None:
-    app.command("batch")(with_exit_status(batch))
 
 
 def batch(

@@ -17,7 +17,7 @@ from paddock.runner.cli import conversation, model_arguments
 from paddock.runner.cli.arguments import KeepAliveOption
 from paddock.runner.cli.chat_terminal import answer_view
 from paddock.runner.cli.conversation import NOT_FOUND
-from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError, with_exit_status
+from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
 from paddock.runner.cli.model_arguments import (
     ModelArgument,
     parse_keep_alive,
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from paddock.runner.settings import Settings
 
 
-class _ChatCommand(TyperCommand):
-    """Accepts `--think` with and without a level, as `ollama run` does."""
+class Command(TyperCommand):
+    """Parser of its arguments: accepts `--think` with and without a level, as `ollama run` does."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, [_think_option(arg) for arg in args])
@@ -52,10 +52,6 @@ def _think_option(arg: str) -> str:
         return arg
     plain = {"true": "--think", "false": "--no-think", "none": "--no-think"}
     return plain.get(value.lower(), f"--effort={value}")
-
-
-def register(app: typer.Typer) -> None:
-    app.command("chat", cls=_ChatCommand)(with_exit_status(chat, ChatFlags))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +183,7 @@ def _assemble_prompt(prompt: list[str], files: list[str]) -> str | None:
     Raises:
         CommandError: a file or stdin is not text, or the prompt is empty.
     """
-    parts = [" ".join(prompt)] if prompt else []
-    parts += [read_document_text(file) for file in files]
+    parts = [" ".join(prompt), *(read_document_text(file) for file in files)]
     is_terminal = sys.stdin is not None and sys.stdin.isatty()
     if not is_terminal and sys.stdin is not None and not (prompt and _is_idle_stdin()):
         parts.append(read_stdin())

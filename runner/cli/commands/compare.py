@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from pydantic import ValidationError
 
 from paddock.engine.system.files import write_output
-from paddock.pipelines.keys import NumberMetricKeys, parse_seconds
+from paddock.engine.system.no_links import open_file
+from paddock.engine.system.samples import ItemSample
+from paddock.engine.system.text import counted
+from paddock.pipelines.comparison_keys import CompareKeys, NumberMetricKeys
+from paddock.pipelines.yaml_source import parse_yaml
 from paddock.runner import api
-from paddock.runner.bind.bind import check, read_plan
+from paddock.runner.bind.bind import bind_for_comparison, read_plan
+from paddock.runner.bind.checks import step_nodes
 from paddock.runner.cli.arguments import (
     HERE,
     InputsOption,
-    JsonOption,
-    LimitOption,
-    PoolOption,
-    SampleOption,
-    SeedOption,
-    StratifyOption,
-    given_settings,
-    item_sample,
+    JunitOption,
+    PipelineFlags,
+    ReportOption,
     option_values,
     parse_inputs,
     pipeline_file,
@@ -33,11 +33,13 @@ from paddock.runner.cli.arguments import (
     require_reports,
 )
 from paddock.runner.cli.commands.validate_plan_run import plan_text
-from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
+from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.cli.run_display import run_observer
 from paddock.runner.compare import comparison_page, comparison_text
 from paddock.runner.compare.adoption import CannotAdopt, adopted_text
+from paddock.runner.compare.calibration import calibrated_comparison
 from paddock.runner.compare.comparison import Comparison, GoldSource, compare
+from paddock.runner.compare.escalation_threshold import AgreementGoal
 from paddock.runner.compare.gold import REVIEWS, Gold, UnreadableGold, gold_of_reviews, read_gold
 from paddock.runner.compare.judge import judge_variants
 from paddock.runner.compare.result_change import (
@@ -46,8 +48,15 @@ from paddock.runner.compare.result_change import (
     ResultChange,
     result_change,
 )
-from paddock.runner.compare.variant_runs import ComparedPipeline, run_variants
-from paddock.runner.compare.variants import VariantOptions, compared_step
+from paddock.runner.compare.variant_runs import ComparedPipeline, answered_prompts, run_variants
+from paddock.runner.compare.variants import (
+    compared_step,
+    escalating_step,
+    model_variants,
+    variants_of,
+    varied_values,
+)
+from paddock.runner.core.decided_examples import StepDecisions, known_decisions, step_name
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import ReviewStore
 from paddock.runner.progress import console
@@ -56,24 +65,25 @@ from paddock.runner.testing.results import EXIT_TESTS_FAILED, junit_xml
 from paddock.steps.readers.text_encoding import NotText, decode_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from paddock.pipelines.keys import GoldKeys, MetricName
+    from paddock.pipelines.comparison_keys import GoldKeys, MetricName
     from paddock.pipelines.plan import Plan
+    from paddock.runner.bind.variations import VariedOption
     from paddock.runner.compare.variants import Variant
     from paddock.runner.progress.events import Observer
     from paddock.runner.settings import Settings
 
 BUDGET_USED = 5
+_EXCLUSIVE = ("model", "prompt", "set", "calibrate")
+"""Keys of `compare` of which an option for one replaces all."""
+_LEAST_EXAMPLES = 5
+"""Decisions from which on it is proposed to show some in the prompt."""
 
 
-def register(app: typer.Typer) -> None:
-    app.command("compare")(with_exit_status(compare_variants, CompareFlags))
-
-
-@dataclass(frozen=True, slots=True)
-class CompareFlags:
+@dataclass(frozen=True)
+class CompareFlags(PipelineFlags):
     """Arguments and options of `paddock compare`."""
 
     file: Annotated[
@@ -116,10 +126,14 @@ class CompareFlags:
             help="A model that says which of two answers is better; each against the first.",
         ),
     ] = None
-    sample: SampleOption = None
-    limit: LimitOption = None
-    seed: SeedOption = None
-    stratify: StratifyOption = None
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="target=T,delta=D",
+            help="Propose a step's `escalate.when`: with it the step agrees with what is right, "
+            "else with the larger model, at least as often as T, with probability 1 - D.",
+        ),
+    ] = None
     budget: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Stop after this time; the same command goes on."),
@@ -131,29 +145,19 @@ class CompareFlags:
         ),
     ] = None
     allow_loss: Annotated[
-        float,
+        float | None,
         typer.Option(
             metavar="X", min=0, max=1, help="With --against: how much worse is not worse."
         ),
-    ] = 0.0
+    ] = None
     adopt: Annotated[
         str | None,
         typer.Option(
             metavar="VARIANT", help="Write this variant, by its letter or name, into the YAML."
         ),
     ] = None
-    as_json: JsonOption = False
-    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML for CI.")] = (
-        None
-    )
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the comparison as one HTML page.")
-    ] = None
-    pool: PoolOption = None
-    allow: Annotated[
-        str | None,
-        typer.Option(metavar="NAME,...", help="Permissions: network, secrets."),
-    ] = None
+    junit: JunitOption = None
+    report: ReportOption = None
 
 
 def compare_variants(flags: CompareFlags) -> int:
@@ -164,35 +168,113 @@ def compare_variants(flags: CompareFlags) -> int:
     """
     reads = [*option_values(flags.inputs), *option_values(flags.prompts)]
     reads += [str(file) for file in (flags.gold, flags.against) if file is not None]
-    require_reports({"junit.xml": flags.junit, "compare.html": flags.html}, reads)
+    require_reports({"junit.xml": flags.junit, "compare.html": flags.report}, reads)
     path = pipeline_file(HERE if flags.file is None else flags.file, "compare")
     plan = read_plan(path)
-    check(plan)
-    options = VariantOptions(flags.models or (), flags.prompts or (), flags.settings or ())
-    variants = options.variants(plan)
-    chosen = None if flags.adopt is None else _chosen(flags.adopt, variants)
-    earlier = None if flags.against is None else _earlier(flags.against)
+    bind_for_comparison(plan)
+    keys = _compare_keys(flags, plan)
+    variants = _variants(flags, keys, plan)
+    result = None if keys.against is None else _folder(flags.against, path) / keys.against
+    earlier = None if result is None else _earlier(result)
     # stdout carries one object: what a plug-in prints goes to stderr.
     with redirect_stdout(sys.stderr) if flags.as_json else nullcontext():
-        found = _compared(flags, path, plan, variants)
+        found = _compared(flags, keys, path, plan, variants)
+    _write_results(found, path, flags)
+    change = None
+    if result is not None and earlier is not None:
+        change = _changes(found, earlier, result, keys.allow_loss)
+    for line in () if change is None else (*change.shared, *change.losses):
+        console.print_err(console.printable_line(line))
+    if flags.adopt is not None:
+        chosen = _chosen(flags.adopt, [one.run.variant for one in found.variants])
+        _adopt(chosen, found, plan, flags)
+    return _exit_status(found, change, is_calibrated=keys.calibrate is not None)
+
+
+def _compare_keys(flags: CompareFlags, plan: Plan) -> CompareKeys:
+    """Return `compare` of the file, with the options of the command in place of its keys.
+
+    Raises:
+        CommandError, PipelineError: an option is wrong.
+    """
+    written = dict(plan.pipeline.document.data.get("compare") or {})
+    varied = {"model": flags.models, "prompt": flags.prompts, "set": flags.settings}
+    given: dict[str, Any] = {
+        option: varied_values(cast("VariedOption", option), texts)
+        for option, texts in varied.items()
+        if texts
+    }
+    given |= {} if flags.calibrate is None else {"calibrate": _goal_given(flags.calibrate)}
+    if given:
+        written = {key: value for key, value in written.items() if key not in _EXCLUSIVE}
+    for name in ("step", "judge", "budget", "against", "allow_loss"):
+        if (value := getattr(flags, name)) is not None:
+            given[name] = str(value) if isinstance(value, Path) else value
+    try:
+        return CompareKeys.model_validate({**written, **given})
+    except ValidationError as error:
+        raise CommandError(_option_fault(flags, error)) from None
+
+
+def _goal_given(text: str) -> dict[str, Any]:
+    parts = (part.partition("=") for part in text.split(","))
+    return {name.strip(): parse_yaml(value, "--calibrate").data for name, _, value in parts}
+
+
+def _option_fault(flags: CompareFlags, error: ValidationError) -> str:
+    """Return the sentence of an option that `compare` could not have."""
+    first = error.errors()[0]
+    if not first["loc"]:
+        return (
+            "`--calibrate` compares a step's own model with that of its `escalate`.\n"
+            "  Leave out --model, --prompt and --set."
+        )
+    name = str(first["loc"][0])
+    what = first.get("ctx", {}).get("error", first["msg"])
+    if name == "calibrate":
+        what = "is no target=T,delta=D with numbers between 0 and 1. "
+        what += "Write for example target=0.95,delta=0.05"
+    return f"'--{name.replace('_', '-')} {getattr(flags, name)}' {what}."
+
+
+def _folder(option: object, pipeline: Path) -> Path:
+    """Return where a path begins: an option's here, one of the file at the file."""
+    return pipeline.parent if option is None else Path()
+
+
+def _variants(flags: CompareFlags, keys: CompareKeys, plan: Plan) -> list[Variant]:
+    """Return the variants, none for a threshold, which has two of its own.
+
+    Raises:
+        CommandError: `--adopt` names no variant.
+        PipelineError: an option names nothing of the pipeline.
+    """
+    if keys.calibrate is not None:
+        return []
+    variants = variants_of(keys, plan)
+    if flags.adopt is not None:
+        _chosen(flags.adopt, variants)  # before anything is run
+    return variants
+
+
+def _exit_status(found: Comparison, change: ResultChange | None, *, is_calibrated: bool) -> int:
+    if any(one.run.is_over_budget for one in found.variants):
+        return BUDGET_USED
+    is_open = is_calibrated and found.threshold is None
+    if is_open or any(one.run.fault for one in found.variants):
+        return FAILED
+    return EXIT_TESTS_FAILED if change is not None and change.losses else DONE
+
+
+def _write_results(found: Comparison, path: Path, flags: CompareFlags) -> None:
     if flags.junit is not None:
         write_output(flags.junit, junit_xml(comparison_text.comparison_suites(found, str(path))))
-    if flags.html is not None:
-        write_output(flags.html, comparison_page.comparison_page(found))
+    if flags.report is not None:
+        write_output(flags.report, comparison_page.comparison_page(found))
     if flags.as_json:
         console.print_json(found.as_json())
     else:
         console.print_out(comparison_text.comparison_text(found))
-    change = None if earlier is None else _changes(found, earlier, flags)
-    for line in () if change is None else (*change.shared, *change.losses):
-        console.print_err(console.printable_line(line))
-    if chosen is not None:
-        _adopt(chosen, found, plan, flags)
-    if any(one.run.is_over_budget for one in found.variants):
-        return BUDGET_USED
-    if any(one.run.fault for one in found.variants):
-        return FAILED
-    return EXIT_TESTS_FAILED if change is not None and change.losses else DONE
 
 
 def _chosen(name: str, variants: Sequence[Variant]) -> Variant:
@@ -228,9 +310,21 @@ def _adopt(chosen: Variant, found: Comparison, plan: Plan, flags: CompareFlags) 
     write_output(path, new)
     write = console.print_err if flags.as_json else console.print_out
     write(f"\n{console.printable_line(f'{path}: adopted {chosen.name}.')}")
-    own = given_settings(pool=flags.pool, allow=flags.allow)
-    settings = read_settings(path.parent, flags=own)
+    settings = read_settings(path.parent, flags=flags.given_settings())
     write(plan_text(api.plan(path, parse_inputs(flags.inputs), settings=settings)))
+
+
+def _content(file: Path) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        CommandError: it cannot be read; a pipe, which might never end, is not.
+    """
+    try:
+        with open_file(file, follows_links=True) as opened:
+            return opened.read()
+    except OSError as error:
+        raise CommandError(f"{file}: cannot be read: {error.strerror}.") from None
 
 
 def _earlier(file: Path) -> EarlierResult:
@@ -240,9 +334,7 @@ def _earlier(file: Path) -> EarlierResult:
         CommandError: the file has none.
     """
     try:
-        return EarlierResult.model_validate_json(file.read_bytes(), strict=True)
-    except OSError as error:
-        raise CommandError(f"{file}: cannot be read: {error.strerror}.") from None
+        return EarlierResult.model_validate_json(_content(file), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(map(str, first["loc"]))
@@ -251,55 +343,83 @@ def _earlier(file: Path) -> EarlierResult:
         raise CommandError(words) from None
 
 
-def _changes(found: Comparison, earlier: EarlierResult, flags: CompareFlags) -> ResultChange:
+def _changes(
+    found: Comparison, earlier: EarlierResult, file: Path, allow_loss: float
+) -> ResultChange:
     """Return what is worse than before.
 
     Raises:
         CommandError: the two cannot be compared.
     """
     try:
-        return result_change(found, earlier, flags.allow_loss)
+        return result_change(found, earlier, allow_loss)
     except NothingShared as error:
-        raise CommandError(f"{flags.against}: {error}") from None
+        raise CommandError(f"{file}: {error}") from None
 
 
 def _compared(
-    flags: CompareFlags, path: Path, plan: Plan, variants: Sequence[Variant]
+    flags: CompareFlags, keys: CompareKeys, path: Path, plan: Plan, variants: Sequence[Variant]
 ) -> Comparison:
-    own = given_settings(pool=flags.pool, allow=flags.allow)
-    settings = read_settings(path.parent, flags=own)
-    keys = plan.pipeline.gold
-    step = compared_step(plan, variants, flags.step or (keys.step if keys else None))
-    origin = flags.gold or (keys.from_ if keys else None)
-    is_expression = origin is not None and origin.startswith("steps.")
+    settings = read_settings(path.parent, flags=flags.given_settings())
+    of_gold, goal = plan.pipeline.gold, keys.calibrate
+    named = keys.step or (of_gold.step if of_gold else None)
+    step = compared_step(plan, variants, named or (escalating_step(plan) if goal else None))
+    origin = flags.gold or (of_gold.from_ if of_gold else None)
+    if goal is not None:
+        variants = model_variants(plan, step)
+    expression = origin if origin is not None and origin.startswith("steps.") else None
     gold = None
-    if origin is not None and not is_expression:
-        folder = Path() if flags.gold else path.parent
-        gold = _read_gold(origin, folder, path, settings, keys)
+    if origin != expression:
+        gold = _read_gold(str(origin), _folder(flags.gold, path), path, settings, of_gold)
     compared = ComparedPipeline(
         path, plan, step, parse_inputs(flags.inputs), settings,
-        key=keys.key if keys else None,
-        gold=origin if is_expression else None,
-        budget_s=_seconds(flags.budget),
-        sample=item_sample(flags.sample, flags.limit, flags.seed, flags.stratify),
+        key=of_gold.key if of_gold else None,
+        gold=expression,
+        budget_s=keys.budget,
+        sample=flags.item_sample() or (ItemSample(keys.sample) if keys.sample else None),
     )  # fmt: skip
 
-    remove_old_reports(flags.junit, flags.html)
+    remove_old_reports(flags.junit, flags.report)
 
     def watch(variant: Variant) -> AbstractContextManager[Observer]:
         console.print_err(console.printable_line(variant.name))
         return run_observer(is_quiet_stdout=flags.as_json)
 
     runs = run_variants(compared, variants, watch)
-    judgement = judge_variants(compared, runs, flags.judge) if flags.judge else None
-    return compare(plan.pipeline.name, step, runs, GoldSource(gold, _metrics(keys)), judgement)
+    source = GoldSource(gold, _metrics(of_gold))
+    if goal is not None:
+        promised = AgreementGoal(goal.target, goal.delta)
+        found = calibrated_comparison(promised, compared, runs, source, watch)
+    else:
+        judgement = judge_variants(compared, runs, keys.judge) if keys.judge else None
+        found = compare(plan.pipeline.name, step, runs, source, judgement)
+        advice = _examples_advice(compared, variants)
+        found = replace(found, notes=(*found.notes, *advice))
+    return found if flags.report is None else _with_prompts(found, compared)
 
 
-def _seconds(text: str | None) -> float | None:
-    try:
-        return None if text is None else parse_seconds(text)
-    except ValueError as error:
-        raise CommandError(f"'--budget {text}' {error}.") from None
+def _examples_advice(compared: ComparedPipeline, variants: Sequence[Variant]) -> Iterator[str]:
+    """Yield how to compare with examples in the prompt, where a step could have some."""
+    key = f"{compared.step}.examples"
+    node = next(one for one in step_nodes(compared.plan.pipeline) if one.id == compared.step)
+    changes = [change.target for variant in variants for change in variant.changes]
+    is_tried = any(target == key or target.startswith(f"{key}.") for target in changes)
+    if node.uses != "chat" or node.params.data.get("examples") or is_tried:
+        return
+    name = step_name(compared.file.name, compared.step)
+    with compared.ledger() as ledger:
+        known = known_decisions(ledger).get(name, StepDecisions())
+    if len(known.decisions) >= _LEAST_EXAMPLES:
+        n = counted(len(known.decisions), "decision")
+        yield f"{n} could stand in its prompt as examples: compare with `--set {key}.k=0,4`."
+
+
+def _with_prompts(found: Comparison, compared: ComparedPipeline) -> Comparison:
+    """Return a comparison of which the page can show what was asked."""
+    shown = found.differences[: comparison_page.MOST_DIFFERENCES]
+    prompts = answered_prompts(compared, (next(iter(one.answers.values())) for one in shown))
+    differences = (replace(one, prompt=prompts.get(one.key, "")) for one in found.differences)
+    return replace(found, differences=tuple(differences))
 
 
 def _metrics(keys: GoldKeys | None) -> dict[str, tuple[MetricName, float]]:
@@ -326,9 +446,7 @@ def _read_gold(
     column = keys.key.rpartition(".")[2] if keys and keys.key else ""
     file = folder / origin
     try:
-        return read_gold(decode_text(file.read_bytes()).text, str(file), column)
-    except OSError as error:
-        raise CommandError(f"{file}: cannot be read: {error.strerror}.") from None
+        return read_gold(decode_text(_content(file)).text, str(file), column)
     except NotText as error:
         raise CommandError(f"{file}: {error}") from None
     except UnreadableGold as error:

@@ -12,7 +12,7 @@ import typer
 
 from paddock.runner.cli import model_arguments
 from paddock.runner.cli.arguments import JsonOption, KeepAliveOption
-from paddock.runner.cli.exit_status import DONE, CommandError, with_exit_status
+from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.cli.model_arguments import (
     ModelArgument,
     parse_keep_alive,
@@ -22,10 +22,6 @@ from paddock.runner.cli.model_arguments import (
 from paddock.runner.daemon.service_client import READ_TIMEOUT_S, service_for_command
 from paddock.runner.progress import console
 from paddock.runner.settings import read_settings
-
-
-def register(app: typer.Typer) -> None:
-    app.command("embed")(with_exit_status(embed, EmbedFlags))
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,9 +26,9 @@ from paddock.runner.cli.arguments import (
     pipeline_file,
     require_writable,
 )
-from paddock.runner.cli.exit_status import DONE, CommandError, with_exit_status
+from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
-from paddock.runner.core.run_records import RunStats
+from paddock.runner.core.run_stats import RunStats
 from paddock.runner.progress import console
 from paddock.runner.progress.events import Observer
 from paddock.runner.render.graph_drawing import FORMAT_OF_SUFFIX, draw_graph
@@ -40,11 +40,6 @@ from paddock.steps.tools.tool import installed_tools
 if TYPE_CHECKING:
     from paddock.runner.config.pipeline_secrets import Secrets
     from paddock.runner.settings import Settings
-
-
-def register(app: typer.Typer) -> None:
-    app.command("graph")(with_exit_status(graph))
-    app.command("tools")(with_exit_status(tools))
 
 
 def graph(
@@ -98,7 +93,7 @@ def tools(
     ] = None,
     inputs: InputsOption = None,
     allow: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(metavar="NAME,...", help="Permissions: mcp, network, secrets."),
     ] = None,
     as_json: JsonOption = False,

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import json
 import re
 import shutil
@@ -19,12 +18,12 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
-from paddock.engine.system import files
+from paddock.engine.system import distribution, files
 from paddock.engine.system.text import counted
 from paddock.pipelines.json_schema import pipeline_schema
 from paddock.runner.cli import step_catalogue
 from paddock.runner.cli.arguments import JsonOption
-from paddock.runner.cli.exit_status import DONE, CommandError, with_exit_status
+from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.cli.pipeline_draft import (
     DOCUMENTS,
     RESULTS,
@@ -101,11 +100,10 @@ def examples_folder() -> Path:
     Raises:
         CommandError: this installation has none.
     """
-    # Resolved, because an editable install is a tree of links that lacks data files.
-    spec = importlib.util.find_spec("paddock.examples")
-    if spec is None or spec.origin is None:
+    folder = distribution.examples_folder()
+    if folder is None:
         raise CommandError("This installation has no templates: `paddock.examples` is missing.")
-    return Path(spec.origin).resolve().parent
+    return folder
 
 
 def _description(file: Path) -> str:
@@ -158,13 +156,6 @@ def _copy_file(file: Path, template: Path, folder: Path) -> Path:
     return target
 
 
-def register(app: typer.Typer) -> None:
-    app.command("init")(with_exit_status(init))
-    app.command("schema")(with_exit_status(schema))
-    app.command("steps")(with_exit_status(steps))
-    app.command("doctor")(with_exit_status(doctor))
-
-
 def init(
     template: Annotated[
         str | None,
@@ -187,26 +178,37 @@ def init(
     if list_:
         console.print_out(_template_list(known))
         return DONE
-    is_answered = have is not None or want is not None
+    is_answered = bool(have or want)
     if is_answered and folder is not None:
         raise CommandError("`--have` and `--want` draft a pipeline.\n  Leave the template out.")
     # One word is the folder; one that names a template is both.
-    is_copied = not is_answered and template in {one.name for one in known}
-    if folder is None and not is_copied:
-        is_terminal = sys.stdin.isatty()
-        if not (is_answered or yes or is_terminal or template):
-            raise CommandError(_template_list(known))
-        answers, place = _ask(have, want, template, asks=is_terminal and not yes)
-        written = write_draft(answers, place, installed_schema())
+    names = () if is_answered else [one.name for one in known]
+    if template is not None and (template in names or folder is not None):
+        place = Path(folder or template).expanduser()
+        written = copy_template(template, place, installed_schema())
     else:
-        place = Path(folder or str(template)).expanduser()
-        written = copy_template(str(template), place, installed_schema())
+        place, written = _draft(have, want, template, takes_first=yes)
     console.print_out(f"Made '{place}' with {counted(len(written), 'file')}.")
-    here = place / PIPELINE_FILE
-    command = f"paddock run {quote(str(here))}"
-    install = f"pip install -e {quote(str(place))}"
-    console.print_out(f"Next: {command if here.exists() else install}")
+    console.print_out(f"Next: {_next_command(place)}")
     return DONE
+
+
+def _draft(
+    have: Documents | None, want: Result | None, folder: str | None, *, takes_first: bool
+) -> tuple[Path, tuple[Path, ...]]:
+    """Draft a pipeline of what is given and asked; return its folder, and the files."""
+    asks = not takes_first and sys.stdin.isatty()
+    if not (have or want or folder or takes_first or asks):
+        raise CommandError(_template_list(list_templates()))
+    answers, place = _ask(have, want, folder, asks=asks)
+    return place, write_draft(answers, place, installed_schema())
+
+
+def _next_command(place: Path) -> str:
+    here = place / PIPELINE_FILE
+    if here.exists():
+        return f"paddock run {quote(str(here))}"
+    return f"pip install -e {quote(str(place))}"
 
 
 def _ask(
@@ -249,16 +251,14 @@ def _choice(question: str, choices: Mapping[_Name, str]) -> _Name:
         console.print_err(f"'{answer}' is not in the list.")
 
 
-def write_draft(
-    answers: DraftAnswers, folder: Path, schema: Mapping[str, Any], *, examples: Path | None = None
-) -> tuple[Path, ...]:
+def write_draft(answers: DraftAnswers, folder: Path, schema: Mapping[str, Any]) -> tuple[Path, ...]:
     """Write a drafted pipeline with a document to try it on; return the files.
 
     Raises:
         CommandError: the folder is not empty.
     """
     _refuse_full(folder)
-    sample = (examples or examples_folder()) / SAMPLES[answers.documents]
+    sample = examples_folder() / SAMPLES[answers.documents]
     document = _copy_file(sample, sample.parent, folder / "inbox")
     pipeline = folder / PIPELINE_FILE
     pipeline.write_text(draft_pipeline(answers), "utf-8")
@@ -282,15 +282,19 @@ def schema(
     ] = None,
     for_: Annotated[
         Literal["editor", "llm"],
-        typer.Option("--for", help="llm: an annotated template in YAML, for a coding assistant."),
+        typer.Option(
+            "--for", help="llm: a template with notes, and how to work, for an assistant."
+        ),
     ] = "editor",
 ) -> int:
-    """Print the JSON Schema of pipelines, or a template for a coding assistant."""
+    """Print the JSON Schema of pipelines, or what a coding assistant reads."""
     if for_ == "llm":
         found = step_catalogue.list_installed()
         for sentence in found.broken:
             console.print_err(sentence)
-        console.print_out(step_catalogue.llm_template(found).rstrip("\n"))
+        page = (examples_folder() / "AGENTS.md").read_text("utf-8")
+        notes = (f"# {line}".rstrip() for line in page.splitlines())
+        console.print_out("\n".join((step_catalogue.llm_template(found), *notes)))
         return DONE
     if write is None:
         console.print_json(installed_schema())

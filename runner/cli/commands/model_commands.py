@@ -17,12 +17,14 @@ from paddock.engine.errors import EngineError
 from paddock.engine.models.model_cards import describe_model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import canonical_name, is_path, parse_name
-from paddock.engine.system import units
 from paddock.engine.system.text import counted
+from paddock.engine.tuning.tuned_copies import TunedCopyStore
 from paddock.runner.cli import model_arguments, model_tables
 from paddock.runner.cli.arguments import JsonOption, PrefixArgument
-from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
+from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
+from paddock.runner.cli.loaded_models import loaded_models, loaded_table, unload_model
 from paddock.runner.cli.model_arguments import complete_model_names
+from paddock.runner.cli.model_tables import tuned_copy_summary
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.dry_run.speed_estimates import SpeedBook
@@ -30,21 +32,11 @@ from paddock.runner.progress import console
 from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from paddock.engine.models.model_cards import ModelCard
-    from paddock.runner.daemon.service_client import ServiceClient
+    from paddock.engine.settings import PoolSettings
     from paddock.runner.settings import Settings
-
-
-def register(app: typer.Typer) -> None:
-    app.command("list")(with_exit_status(list_))
-    app.command("ls", hidden=True)(with_exit_status(list_))
-    app.command("cp")(with_exit_status(cp))
-    app.command("rm")(with_exit_status(rm))
-    app.command("check")(with_exit_status(check))
-    app.command("prune")(with_exit_status(prune))
-    app.command("show")(with_exit_status(show, ShowFlags))
-    app.command("ps")(with_exit_status(ps))
-    app.command("stop")(with_exit_status(stop))
 
 
 def list_(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
@@ -164,10 +156,7 @@ def check(
 def prune(as_json: JsonOption = False) -> int:
     """Remove blobs that no model uses."""
     finder = _model_finder(read_settings(Path.cwd()))
-    known = {facts.digest for _, facts in finder.list()}
-    for copy in tuple(finder.tuned.all()):
-        if copy.original not in known:
-            finder.tuned.forget(copy.original)
+    finder.forget_copies_of_gone_models()
     gone = finder.store.prune(keep=finder.needed_digests())
     if as_json:
         console.print_json({"ok": True, "removed": gone})
@@ -231,18 +220,30 @@ def _model_facts(settings: Settings, model: str, *, is_verbose: bool) -> dict[st
             return client.post("/api/show", {"model": model, "verbose": is_verbose})
     finder = _model_finder(settings)
     found = describe_model(finder, model, is_verbose=is_verbose)
-    copy = finder.tuned.find(finder.find_original(model).digest)
-    tuned = {"tuned": f"{copy.label}, {copy.path}"} if copy is not None else {}
-    return card_json(found) | tuned
+    return card_json(found)
 
 
 def _measured_facts(settings: Settings, model: str) -> dict[str, Any]:
-    """Return what was measured of a model on this machine."""
+    """Return what was measured of a model on this machine, and its tuned copy or why it has none.
+
+    Empty where only a service has the model.
+    """
+    finder = _model_finder(settings)
+    try:
+        digest = finder.find_original(model).digest
+    except EngineError:
+        return {}
+    copy, verdict = finder.tuned.find(digest), finder.tuned.verdict(digest)
+    tuned = {}
+    if copy is not None:
+        tuned["tuned"] = f"{copy.label}, {copy.path}"
+    elif verdict is not None and verdict.text:
+        tuned["tuned"] = f"none: {verdict.text}"
     manner = SpeedBook(settings.pool).manner(model)
     if manner is None:
-        return {}
+        return tuned
     keeps = {"drafts_keep_answers": manner.drafts} if manner.drafts is not None else {}
-    return {"greedy_answers": manner.promise(), "flash_attention": manner.flash(), **keeps}
+    return tuned | {"greedy_answers": manner.promise(), "flash_attention": manner.flash(), **keeps}
 
 
 def card_json(card: ModelCard) -> dict[str, Any]:
@@ -261,61 +262,23 @@ def card_json(card: ModelCard) -> dict[str, Any]:
     }
 
 
-_FOREVER_S = 100 * 365 * 86400.0  # a `keep_alive` below zero is reported as centuries
-_ID_CHARS = 12
-
-
 def ps(prefix: PrefixArgument = "", as_json: JsonOption = False) -> int:
     """List the loaded models, how busy they are, and which service holds them.
 
     The services are `paddock serve` and the background service of runs. RUNNING counts requests in
     a batch, QUEUE those that wait.
     """
-    held = _loaded_models(read_settings(Path.cwd()))
+    settings = read_settings(Path.cwd())
+    held = loaded_models(settings)
     rows = (row for one in held for row in one.rows)
     models = [row for row in rows if str(row.get("name", "")).lower().startswith(prefix.lower())]
     if as_json:
         n_queued = sum(one.n_queued for one in held)
         console.print_json({"models": models, "queue_depth": n_queued})
     else:
-        console.print_out(loaded_table(models, datetime.now(UTC)))
+        notes = tuning_notes(settings.pool, models)
+        console.print_out("\n\n".join([loaded_table(models, datetime.now(UTC)), *notes]))
     return DONE
-
-
-@dataclass(frozen=True, slots=True)
-class _LoadedModels:
-    """Models of one service."""
-
-    client: ServiceClient
-    rows: list[dict[str, Any]]
-    n_queued: int
-
-    def has(self, ref: str) -> bool:
-        return any(
-            canonical_name(str(row.get("name", ""))) == canonical_name(ref) for row in self.rows
-        )
-
-
-def _loaded_models(settings: Settings) -> list[_LoadedModels]:
-    """Return the loaded models of every service; print an error for one that does not answer.
-
-    Raises:
-        ServiceError: no service runs, or none answers.
-    """
-    held, faults = [], []
-    for name, client in service_client.all_services(settings):
-        try:
-            answer = client.get("/api/ps")
-        except ServiceError as error:
-            faults.append(error)
-            continue
-        rows = [{**row, "service": name} for row in answer.get("models") or []]
-        held.append(_LoadedModels(client, rows, int(answer.get("queue_depth") or 0)))
-    if not held:
-        raise faults[0]
-    for fault in faults:
-        console.print_err(str(fault))
-    return held
 
 
 def stop(
@@ -330,77 +293,24 @@ def stop(
     as_json: JsonOption = False,
 ) -> int:
     """Unload models after their current answers, in every service."""
-    held = _loaded_models(read_settings(Path.cwd()))
+    held = loaded_models(read_settings(Path.cwd()))
     for model in models:
         ref = model_arguments.absolute_model_ref(model)
-        there = [one for one in held if one.has(ref)]
-        for one in there or held[: not is_path(ref)]:  # an unknown model is an error of the service
-            one.client.post("/api/generate", {"model": ref, "keep_alive": 0, "stream": False})
-        if not there:
+        if not unload_model(held, ref):
             console.print_err(f"'{model}' is not in memory.")
     if as_json:
         console.print_json({"ok": True, "models": models})
     return DONE
 
 
-def loaded_table(models: list[dict[str, Any]], now: datetime) -> str:
-    """Return the table of `ollama ps`, with queue and speed."""
-    head = (
-        "NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "RUNNING", "QUEUE", "TOKENS/S", "UNTIL",
-        "SERVICE",
-    )  # fmt: skip
-    table = console.table([head, *(_loaded_row(model, now) for model in models)])
-    notes = [
-        f"{model.get('name', '')} {model['fallback']}" for model in models if model.get("fallback")
-    ]
-    return "\n\n".join([table, *notes])
-
-
-def _loaded_row(model: dict[str, Any], now: datetime) -> tuple[str, ...]:
-    size, on_device = int(model.get("size") or 0), int(model.get("size_vram") or 0)
-    rate = model.get("tokens_per_second")
-    return (
-        _short_name(str(model.get("name", ""))),
-        str(model.get("digest", ""))[:_ID_CHARS],
-        units.size(size),
-        processor_text(size, on_device),
-        str(model.get("context_length") or ""),
-        str(model.get("running", "")),
-        str(model.get("queue_depth", "")),
-        units.speed(rate) if rate else "",
-        until_text(str(model.get("expires_at") or ""), now),
-        str(model.get("service", "")),
-    )
-
-
-def _short_name(name: str) -> str:
-    """Return a name with the home folder as `~`."""
-    home = f"{Path.home()}/"
-    return f"~/{name.removeprefix(home)}" if name.startswith(home) else name
-
-
-def processor_text(size: int, on_device: int) -> str:
-    """Return which processor computes a model, as `ollama ps` writes it.
-
-    >>> processor_text(100, 0), processor_text(100, 100), processor_text(100, 75)
-    ('100% CPU', '100% GPU', '25%/75% CPU/GPU')
-    """
-    if not on_device or not size:
-        return "100% CPU"
-    share = min(100, round(100 * on_device / size))
-    return "100% GPU" if share == 100 else f"{100 - share}%/{share}% CPU/GPU"
-
-
-def until_text(expires_at: str, now: datetime) -> str:
-    """Return when a model will be unloaded.
-
-    >>> until_text("2026-11-20T12:04:10+00:00", datetime(2026, 11, 20, 12, tzinfo=UTC))
-    'in 4 min 10 s'
-    """
-    try:
-        left_s = (datetime.fromisoformat(expires_at) - now).total_seconds()
-    except (ValueError, TypeError):
-        return ""
-    if left_s > _FOREVER_S:
-        return "for ever"
-    return f"in {units.duration(left_s)}" if left_s > 0 else "soon"
+def tuning_notes(pool: PoolSettings, models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return which loaded models are computed by tuned copies, or would gain by one."""
+    store = TunedCopyStore(pool.cache_dir)
+    copies = [store.find(str(one.get("tuned_from") or "")) for one in models]
+    names = {canonical_name(str(one.get("name", ""))) for one in models}
+    advice = [one for one in store.verdicts() if one.is_advice]
+    return [
+        *(f"{one.name} is computed by its tuned copy: {tuned_copy_summary(one)}"
+          for one in copies if one is not None),
+        *(one.sentence for one in advice if canonical_name(one.name) in names),
+    ]  # fmt: skip

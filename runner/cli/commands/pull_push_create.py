@@ -34,7 +34,7 @@ from paddock.engine.settings import PoolSettings
 from paddock.engine.system import hardware, units
 from paddock.runner.cli import model_tables
 from paddock.runner.cli.arguments import JsonOption
-from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError, with_exit_status
+from paddock.runner.cli.exit_status import DONE, INTERRUPTED, CommandError
 from paddock.runner.cli.model_arguments import complete_model_names, read_stdin
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.service_client import create_in_service, is_this_machine
@@ -48,13 +48,6 @@ if TYPE_CHECKING:
     from paddock.runner.settings import Settings
 
 LINE_EVERY_S = 5.0  # keeps logs readable
-
-
-def register(app: typer.Typer) -> None:
-    app.command("models")(with_exit_status(models))
-    app.command("pull")(with_exit_status(pull))
-    app.command("push")(with_exit_status(push))
-    app.command("create")(with_exit_status(create))
 
 
 def transfer_progress(environ: Mapping[str, str] | None = None) -> TransferBars | TransferLines:

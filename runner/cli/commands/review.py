@@ -1,4 +1,4 @@
-"""`paddock review`: decide on answers that wait for a person: a page, or files."""
+"""`paddock review` and `console`: decide on answers that wait, by a page or files; all pages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,16 +21,18 @@ from paddock.engine.system.text import counted, one_line
 from paddock.runner.cli.arguments import (
     HERE,
     JsonOption,
+    given_settings,
     named_file,
     pipeline_file,
     require_writable,
 )
-from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
+from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import DecisionRefused, Review
 from paddock.runner.ledger.run_history import LedgerFolder, find_ledgers, open_for_reading
 from paddock.runner.progress import console
+from paddock.runner.progress.events import prepare_logging
 from paddock.runner.review.decisions import ReviewDesk
 from paddock.runner.review.exchange import (
     SheetDecision,
@@ -39,6 +41,7 @@ from paddock.runner.review.exchange import (
     check_decisions,
     gold_jsonl,
     read_sheet,
+    review_json,
     reviews_csv,
 )
 from paddock.runner.review.fields import shown_item
@@ -51,10 +54,12 @@ MAX_SHEET_BYTES = 64 * 1024 * 1024
 NOTHING_WAITS = "Nothing waits for review."
 STANDARD_STREAM = "-"
 _GOLD = "jsonl"
-
-
-def register(app: typer.Typer) -> None:
-    app.command("review")(with_exit_status(review, ReviewFlags))
+NoBrowserOption = Annotated[
+    bool, typer.Option("--no-browser", help="Print the page's address and open nothing.")
+]
+PortOption = Annotated[
+    int | None, typer.Option(min=1, max=65535, help="Of the page; by default the folder's own.")
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +112,8 @@ class ReviewFlags:
     by: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Who decides; by default the user.")
     ] = None
-    no_browser: Annotated[
-        bool, typer.Option("--no-browser", help="Print the page's address and open nothing.")
-    ] = False
-    port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Of the page; by default the folder's own.")
-    ] = None
+    no_browser: NoBrowserOption = False
+    port: PortOption = None
     as_json: JsonOption = False
 
 
@@ -121,21 +122,11 @@ def review(flags: ReviewFlags) -> int:
 
     Opens a page on this machine. The next run continues what was decided, without a model call.
     """
-    file, export, imported = flags.file, flags.export, flags.imported
-    given = export is not None, imported is not None, flags.undone is not None
-    own = flags.only_list, flags.export_tests, flags.accept_all
-    if sum((*own, *given)) > 1:
-        raise CommandError(
-            "Use one of `--list`, `--accept-all`, `--undo`, `--export`, `--export-tests` and "
-            "`--import`."
-        )
-    if _is_narrowed(flags) and not (flags.accept_all or flags.only_list):
-        raise CommandError("`--least` and `--filter` belong to `--list` and `--accept-all`.")
-    if flags.skip_bad and imported is None:
-        raise CommandError("`--skip-bad` belongs to `--import`.")
+    _refuse_combinations(flags)
+    export, imported = flags.export, flags.imported
     if flags.export_tests:
-        return _export_tests(pipeline_file(file, "review --export-tests"))
-    place = _find_place(file)
+        return _export_tests(pipeline_file(flags.file, "review --export-tests"))
+    place = _find_place(flags.file)
     if flags.only_list or (flags.as_json and not (export or imported or flags.accept_all)):
         return _list(place, flags)
     if export is not None:
@@ -148,6 +139,19 @@ def review(flags: ReviewFlags) -> int:
         if imported is not None:
             return _import(opened, imported, skip_bad=flags.skip_bad, as_json=flags.as_json)
         return _serve(opened, flags.port, opens_browser=not flags.no_browser)
+
+
+def _refuse_combinations(flags: ReviewFlags) -> None:
+    given = (value is not None for value in (flags.export, flags.imported, flags.undone))
+    if sum((flags.only_list, flags.export_tests, flags.accept_all, *given)) > 1:
+        raise CommandError(
+            "Use one of `--list`, `--accept-all`, `--undo`, `--export`, `--export-tests` and "
+            "`--import`."
+        )
+    if _is_narrowed(flags) and not (flags.accept_all or flags.only_list):
+        raise CommandError("`--least` and `--filter` belong to `--list` and `--accept-all`.")
+    if flags.skip_bad and flags.imported is None:
+        raise CommandError("`--skip-bad` belongs to `--import`.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,31 +284,12 @@ def _list(place: LedgerFolder, flags: ReviewFlags) -> int:
     with open_for_reading(place) as ledger:
         waiting = _shown(flags, _of_file(place, ReviewDesk(ledger).waiting()))
     if flags.as_json:
-        console.print_json({"waiting": [_review_json(one) for one in waiting]})
+        console.print_json({"waiting": [review_json(one) for one in waiting]})
     elif waiting:
         console.print_out(review_table(waiting, time.time()))
     else:
         console.print_err(NOTHING_WAITS)
     return DONE
-
-
-def _review_json(review: Review) -> dict[str, Any]:
-    """Return the head of a review as a JSON object."""
-    names = ("pipeline", "block", "item", "document", "document_sha256", "model", "when", "due",
-             "least", "by", "share", "is_sampled")  # fmt: skip
-    held = review.lease_by if (review.lease_until or 0) > time.time() else None
-    left = review.expires_at
-    return {
-        "id": review.id,
-        "question": review.question,
-        "step": review.step,
-        **{name: review.subject.get(name) for name in names},
-        "run": review.run,
-        "asked": units.iso_time(review.asked_at),
-        "expires": None if left is None else units.iso_time(left),
-        "held_by": held,
-        "earlier": len(review.earlier),
-    }
 
 
 def review_table(waiting: Sequence[Review], now: float) -> str:
@@ -386,15 +371,10 @@ def _import(opened: _DeskSession, source: str, *, skip_bad: bool, as_json: bool)
     """Take the decisions of a CSV: all of them, or, if one is faulty, none."""
     shown = "standard input" if source == STANDARD_STREAM else f"'{source}'"
     try:
-        decisions, faults = read_sheet(_sheet_text(source, shown))
+        decisions, unreadable = read_sheet(_sheet_text(source, shown))
     except UnreadableSheet as error:
         raise CommandError(f"{shown} {error}") from error
-    sound, more = check_decisions(
-        decisions, {one.id: _whole(opened, one.id) for one in decisions}, _checker(opened)
-    )
-    wrong = {fault.id for fault in faults}
-    sound = [one for one in sound if one.id not in wrong]
-    faults = sorted((*faults, *more), key=lambda fault: fault.line)
+    sound, faults = _checked(opened, decisions, unreadable)
     taken = _take(opened, sound, faults) if skip_bad or not faults else 0
     if as_json:
         told = [{"line": fault.line, "message": fault.message} for fault in faults]
@@ -404,6 +384,17 @@ def _import(opened: _DeskSession, source: str, *, skip_bad: bool, as_json: bool)
             console.print_err(console.printable_line(f"{source}: {fault}"))
         console.print_out(_import_summary(opened, taken, len(decisions), faults))
     return FAILED if faults else DONE
+
+
+def _checked(
+    opened: _DeskSession, decisions: Sequence[SheetDecision], unreadable: Sequence[SheetFault]
+) -> tuple[list[SheetDecision], list[SheetFault]]:
+    """Return the sound decisions of a sheet, and every fault by its line."""
+    reviews = {decision.id: _whole(opened, decision.id) for decision in decisions}
+    sound, faults = check_decisions(decisions, reviews, _checker(opened))
+    wrong = {fault.id for fault in unreadable}
+    found = sorted((*unreadable, *faults), key=lambda fault: fault.line)
+    return [decision for decision in sound if decision.id not in wrong], found
 
 
 def _sheet_text(source: str, shown: str) -> str:
@@ -473,29 +464,87 @@ def _import_summary(
 
 def _serve(opened: _DeskSession, port: int | None, *, opens_browser: bool) -> int:
     """Serve the page until Ctrl-C."""
-    from paddock.runner.review.page_server import ReviewPageOptions, serve_review
 
     def tell(address: str, token: str) -> None:
         n = len(opened.waiting())
         console.print_err(f"{waiting_text(n)} Ctrl-C ends the page.")
-        console.print_out(address)
-        # Not in the address: a terminal that opens it would put it into the process list.
-        console.print_err(f"It asks for this token where it was not opened for you: {token}")
+        _print_address(address, token)
 
-    options = ReviewPageOptions(
+    n_decided = _serve_pages(
+        opened.place.folder,
+        opened.desk,
         by=opened.by,
         port=port,
         opens_browser=opens_browser,
         is_shown=lambda one: opened.place.file in (None, one.subject.get("pipeline")),
         tell=tell,
     )
-    n_decided = asyncio.run(serve_review(opened.desk, options))
     console.print_err(
         f"{counted(n_decided, 'decision')} here. {waiting_text(len(opened.waiting()))}"
     )
     if n_decided:
         console.print_err(_next_text(opened))
     return DONE
+
+
+def _serve_pages(
+    folder: Path,
+    desk: ReviewDesk | None,
+    flags: Mapping[str, object] | None = None,
+    **options: Any,
+) -> int:
+    """Serve the console and the review page until Ctrl-C; return how many decisions were made.
+
+    `desk`: only its reviews; None: of all ledgers below the folder.
+    """
+    from paddock.runner.cli.console_serving import serve_console
+
+    settings = read_settings(folder, flags=flags)
+    prepare_logging(settings)
+    return asyncio.run(serve_console(folder, settings, desk, options, flags))
+
+
+def show_console(
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Pipelines; here and below by default.")
+    ] = HERE,
+    by: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Who decides; by default the user.")
+    ] = None,
+    no_browser: NoBrowserOption = False,
+    port: PortOption = None,
+    allow: Annotated[
+        list[str] | None, typer.Option(metavar="NAME,...", help="Permissions of pipelines.")
+    ] = None,
+) -> int:
+    """Show pipelines, runs, what waits for review, models and settings as pages.
+
+    They are on this machine, until Ctrl-C, and need a token, which the browser is handed. Runs are
+    started and stopped there; what a file reaches besides files and models needs `paddock allow`.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise CommandError(f"There is no folder '{folder}'.")
+
+    def tell(address: str, token: str) -> None:
+        _print_address(address, token)
+        console.print_err("Ctrl-C ends it.")
+
+    opens_browser = not no_browser
+    who = by or _user_name()
+    flags = given_settings(allow=allow)
+    options = {"by": who, "port": port, "opens_browser": opens_browser, "tell": tell}
+    _serve_pages(path.resolve(), None, flags, **options)
+    return DONE
+
+
+def _print_address(address: str, token: str) -> None:
+    """Print where the pages are, and the token on a line of its own.
+
+    It is not in the address: a terminal that opens it would put it into the process list.
+    """
+    console.print_out(address)
+    console.print_err(f"It asks for this token where it was not opened for you: {token}")
 
 
 def waiting_text(n: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 import time
@@ -12,22 +13,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import JsonOption, existing_paths, require_writable
-from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
+from paddock.runner.cli.exit_status import DONE, FAILED, WRONG, CommandError
 from paddock.runner.cli.history_text import (
     is_failure,
     journal_line,
     ledger_item_line,
     lineage_text,
     run_heading,
+    run_progress_text,
     run_result_text,
     runs_table,
+    unknown_path_text,
 )
 from paddock.runner.config.setting_values import BadValue, seconds
 from paddock.runner.daemon.daemon_files import running_daemons
-from paddock.runner.daemon.prefect_auth import own_headers
 from paddock.runner.daemon.prefect_server import delete_old_runs
 from paddock.runner.ledger.retention import SweepResult, clean_ledgers
 from paddock.runner.ledger.run_history import (
@@ -44,7 +47,6 @@ from paddock.runner.settings import read_settings
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.run_history import LedgerFolder, PastRun, RunHistory
-    from paddock.runner.lineage.traces import PathLineage
 
 REFRESH_EVERY_S = 1.0
 FIND_LEDGERS_EVERY_S = 15.0
@@ -55,13 +57,6 @@ _PlacesArgument = Annotated[
     typer.Argument(metavar="FOLDER|FILE", help="Pipelines; here and below by default."),
 ]
 _FailedOption = Annotated[bool, typer.Option("--failed", help="Only failures.")]
-
-
-def register(app: typer.Typer) -> None:
-    app.command("runs")(with_exit_status(runs))
-    app.command("logs")(with_exit_status(logs))
-    app.command("why")(with_exit_status(why))
-    app.command("clean")(with_exit_status(clean))
 
 
 def runs(
@@ -93,7 +88,9 @@ def runs(
         console.print_out(_current_table(found.runs, {}))
     elif not found.faults:
         console.print_err("No run failed." if failed else "No run yet.")
-    return FAILED if found.faults and not found.runs else DONE
+    if found.runs or not found.faults:
+        return DONE
+    return WRONG if found.has_wrong_settings else FAILED
 
 
 def _current_table(found: Sequence[PastRun], known: dict[Path, JournalProgress]) -> str:
@@ -107,9 +104,7 @@ def _progress_text(past: PastRun, known: dict[Path, JournalProgress]) -> str:
         known.pop(past.journal, None)
         return ""
     progress = known.setdefault(past.journal, JournalProgress(past.journal))
-    n_ended, n_all = progress.update()
-    bad = f", {progress.n_bad:,} failed" if progress.n_bad else ""
-    return f"{n_ended:,} of {n_all:,}{bad}" if n_all else ""
+    return run_progress_text(progress, time.time() if past.status == "running" else None)
 
 
 def _watch(look: Any, *, as_json: bool) -> int:
@@ -304,35 +299,8 @@ def why(
     elif answer.is_known:
         console.print_out(lineage_text(answer, is_full=full))
     if not answer.is_known and not as_json:
-        console.print_err(_unknown_path_text(path, answer))
+        console.print_err(unknown_path_text(path, answer))
     return DONE if answer.is_known else FAILED
-
-
-def _unknown_path_text(path: str, answer: PathLineage) -> str:
-    """Return the message for an unknown path, with similar ones."""
-    is_there = Path(path).exists()
-    path = console.printable_line(path)
-    what = "no pipeline here has written it or read it"
-    if not is_there:
-        what = "there is no such file, and no pipeline here has written one of this name"
-    if answer.same_as:
-        same = _relative_path(answer.same_as[0])
-        remedy = f"It has the content that was written as '{same}': `paddock why {same}`."
-        return f"'{path}': {what}.\n  {remedy}"
-    if answer.near:
-        near = ", ".join(f"'{_relative_path(one)}'" for one in answer.near)
-        return f"'{path}': {what}.\n  Did you mean {near}?"
-    return (
-        f"'{path}': {what}.\n"
-        f"  Name a pipeline that may have, or its folder: `paddock why {path} FOLDER`."
-    )
-
-
-def _relative_path(path: str) -> str:
-    try:
-        return str(Path(path).relative_to(Path.cwd()))
-    except ValueError:
-        return path
 
 
 def clean(
@@ -355,14 +323,23 @@ def clean(
     done = clean_ledgers(found, older_than_s=age_s, is_dry=dry_run)
     n_tracked, faults = _delete_prefect_runs(age_s, is_dry=dry_run)
     faults = (*done.faults, *faults)
+    copies = () if dry_run else _remove_copies_of_gone_models()
     if as_json:
-        told = {**done.swept.as_json(), "tracked_runs": n_tracked}
+        told = {**done.swept.as_json(), "tracked_runs": n_tracked, "copies": copies}
         console.print_json({"ok": not faults, **told, "faults": list(faults)})
     else:
         for fault in faults:
             console.print_err(fault)
+        for name in copies:
+            console.print_err(f"Removed the tuned copy of {name}, which is gone.")
         console.print_out(clean_summary(done.swept, len(found), n_tracked, is_dry=dry_run))
     return FAILED if faults else DONE
+
+
+def _remove_copies_of_gone_models() -> tuple[str, ...]:
+    pool = read_settings(Path.cwd()).pool
+    finder = ModelFinder(pool.models_dir, pool.cache_dir)
+    return tuple(copy.name for copy in finder.forget_copies_of_gone_models())
 
 
 def _delete_prefect_runs(age_s: float | None, *, is_dry: bool) -> tuple[int, tuple[str, ...]]:
@@ -376,7 +353,8 @@ def _delete_prefect_runs(age_s: float | None, *, is_dry: bool) -> tuple[int, tup
     faults: list[str] = []
     for url in {one.prefect_api_url for one in running_daemons(settings.state_dir)} - {""}:
         try:
-            n_runs += delete_old_runs(url, before, own_headers(settings.state_dir), is_dry=is_dry)
+            deleting = delete_old_runs(url, before, settings.state_dir, is_dry=is_dry)
+            n_runs += asyncio.run(deleting)
         except OSError as error:
             faults.append(f"{error.filename}: {error.strerror}.")
     return n_runs, tuple(faults)

@@ -12,7 +12,7 @@ import typer
 
 from paddock.engine.system import units
 from paddock.runner.cli.arguments import JsonOption, given_settings
-from paddock.runner.cli.exit_status import DONE, FAILED, with_exit_status
+from paddock.runner.cli.exit_status import DONE, FAILED, command_group
 from paddock.runner.daemon import daemon_client, daemon_files, service_client
 from paddock.runner.daemon.daemon_client import DaemonLease, ensure_daemon
 from paddock.runner.daemon.daemon_files import daemon_log
@@ -23,21 +23,6 @@ from paddock.runner.settings import read_settings
 if TYPE_CHECKING:
     from paddock.runner.daemon.daemon_files import DaemonInfo
     from paddock.runner.settings import Settings
-
-
-def register(app: typer.Typer) -> None:
-    app.command("serve")(with_exit_status(serve, ServeFlags))
-    group = typer.Typer(
-        name="service",
-        help="Local service: one pool and one Prefect server for all runs on this machine.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-    )
-    group.command("status")(with_exit_status(status))
-    group.command("start")(with_exit_status(start))
-    group.command("stop")(with_exit_status(stop))
-    group.command("logs")(with_exit_status(logs))
-    app.add_typer(group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +50,9 @@ class ServeFlags:
         str | None,
         typer.Option("--keepalive", "--keep-alive", metavar="TIME", help="How long a model stays."),
     ] = None
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compute models in their own form, not tuned copies.")
+    ] = False
     debug: Annotated[bool, typer.Option("--debug", help="Log each request, load and eviction.")] = (
         False
     )
@@ -225,3 +213,10 @@ def _prefect_page(prefect: dict[str, Any], state_dir: Path) -> str:
     url = str(prefect["url"]).removesuffix("/api")
     file = password_file(state_dir)
     return f" Runs are shown at {url}\n  The password of that page is in {file}."
+
+
+service = command_group(
+    "service",
+    "Local service: one pool and one Prefect server for all runs on this machine.",
+    {"status": status, "start": start, "stop": stop, "logs": logs},
+)

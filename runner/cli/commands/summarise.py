@@ -32,12 +32,13 @@ from paddock.runner.cli.arguments import (
     YesOption,
     given_settings,
 )
-from paddock.runner.cli.exit_status import CommandError, with_exit_status
+from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.cli.model_arguments import complete_model_names
 from paddock.runner.cli.run_display import run_observer
 from paddock.runner.core.dependencies import HELD, held_mark, is_file_mark
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.ledger_tables import COLUMNS
 from paddock.runner.ledger.outputs import OutputIndex
 from paddock.runner.progress import console
 from paddock.runner.settings import STATE_FOLDER, read_settings
@@ -48,12 +49,6 @@ from .validate_plan_run import print_closing, print_speed_advice, run_until_conf
 
 if TYPE_CHECKING:
     from paddock.runner.progress.report import Report
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command, under both spellings."""
-    app.command("summarise")(with_exit_status(summarise, SummariseFlags))
-    app.command("summarize", hidden=True)(with_exit_status(summarise, SummariseFlags))
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,16 +308,6 @@ def _yaml_quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
-_MOVED_COLUMNS: Mapping[str, str] = {
-    "items": "scope, key, hash, parts, state, error, returns, returns_object, reads, outputs, "
-    "has_inner_failures, seconds, calls, tokens, run, at, gone, attempts, was",
-    "outputs": "scope, path, key, sha256, intended, size, mtime_ns, run, at",
-    "provenance": "scope, key, run, at, spec, source, made, made_object",
-    "calls": "hash, kind, model, digest, served_digest, request, request_object, reply, "
-    "reply_object, done_reason, usage, scope, step, key, run, at",
-}
-
-
 def transfer_results(source: Path, target: Path) -> int:
     """Move the entries, outputs and calls of one pipeline file to another; return the entry count.
 
@@ -349,6 +334,11 @@ class _ResultTransfer:
         self._mine, self._theirs = mine, theirs
         self._from = OutputIndex(mine, source.parent, set())
         self._to = OutputIndex(theirs, target.parent, set())
+        self._moved = {
+            "items": self._item,
+            "outputs": lambda row: {"path": self._path(row["path"])},
+            "provenance": self._made,
+        }
 
     def run(self) -> int:
         n_items = 0
@@ -356,16 +346,11 @@ class _ResultTransfer:
         for scope, step, inputs in scopes:
             new = self._scope(step, inputs)
             known = self._theirs.entries(new)
-            for row in self._of("items", scope):
-                if row["key"] not in known:
-                    self._put("items", row, new, **self._item(row))
-                    n_items += 1
-            for row in self._of("outputs", scope):
-                if row["key"] not in known:
-                    self._put("outputs", row, new, path=self._path(row["path"]))
-            for row in self._of("provenance", scope):
-                if row["key"] not in known:
-                    self._put("provenance", row, new, **self._made(row))
+            for table, moved in self._moved.items():
+                rows = [row for row in self._of(table, scope) if row["key"] not in known]
+                for row in rows:
+                    self._put(table, row, new, **moved(row))
+                n_items += len(rows) if table == "items" else 0
             for row in self._of("calls", scope):
                 self._put("calls", row, new)
         asyncio.run(self._theirs.durable())
@@ -380,9 +365,8 @@ class _ResultTransfer:
         yield from self._mine.rows(query, value=value)
 
     def _of(self, table: str, scope: str) -> Iterator[dict[str, Any]]:
-        columns = _MOVED_COLUMNS[table]
-        for row in self._rows(table, columns, "scope", scope):
-            yield dict(zip(columns.split(", "), row, strict=True))
+        for row in self._rows(table, ", ".join(COLUMNS[table]), "scope", scope):
+            yield dict(zip(COLUMNS[table], row, strict=True))
 
     def _put(self, table: str, row: dict[str, Any], scope: str, **changed: Any) -> None:
         """Write a row to the target's ledger, with the objects that it names."""

@@ -5,28 +5,24 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from paddock.engine.system import units
+from paddock.engine.system.samples import ItemSample
 from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import (
     HERE,
-    JsonOption,
-    LimitOption,
-    PoolOption,
-    SampleOption,
-    SeedOption,
-    StratifyOption,
-    given_settings,
-    item_sample,
+    JunitOption,
+    PipelineFlags,
+    ReportOption,
+    SummaryOption,
     pipeline_file,
     remove_old_reports,
     require_reports,
 )
-from paddock.runner.cli.exit_status import CommandError, with_exit_status
+from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.progress import console
 from paddock.runner.testing import results, suite_runner
 from paddock.runner.testing.results_page import suites_page
@@ -39,12 +35,8 @@ if TYPE_CHECKING:
     from paddock.runner.testing.suite_runner import SuiteFile
 
 
-def register(app: typer.Typer) -> None:
-    app.command("test")(with_exit_status(test, PipelineTestFlags))
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineTestFlags:
+@dataclass(frozen=True)
+class PipelineTestFlags(PipelineFlags):
     """Arguments and options of `paddock test`."""
 
     files: Annotated[
@@ -67,25 +59,9 @@ class PipelineTestFlags:
     only: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Only this test; can be repeated.")
     ] = None
-    sample: SampleOption = None
-    limit: LimitOption = None
-    seed: SeedOption = None
-    stratify: StratifyOption = None
-    junit: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JUnit XML for CI.")] = (
-        None
-    )
-    summary: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a summary in Markdown.")
-    ] = None
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a report as one HTML page.")
-    ] = None
-    as_json: JsonOption = False
-    pool: PoolOption = None
-    allow: Annotated[
-        str | None,
-        typer.Option(metavar="NAME,...", help="Permissions: network, run, secrets."),
-    ] = None
+    junit: JunitOption = None
+    summary: SummaryOption = None
+    report: ReportOption = None
 
 
 def test(flags: PipelineTestFlags) -> int:
@@ -109,32 +85,37 @@ def _write_reports(flags: PipelineTestFlags, suites: Sequence[SuiteResult]) -> N
     results.write_reports(suites, markdown, junit=flags.junit, summary=flags.summary, page=page)
 
 
-def _test(flags: PipelineTestFlags) -> int:
-    mode: ReplayMode = "record" if flags.record else "replay" if flags.replay else "auto"
+def _read_tests(flags: PipelineTestFlags) -> tuple[Sequence[SuiteFile], ItemSample | None]:
+    """Return the tests of each file, and which rows of data sets are taken.
+
+    Raises:
+        CommandError: there are none, or a sample is asked for and there is no data set.
+    """
     paths = [pipeline_file(file, "test", with_prompts=True) for file in flags.files or (HERE,)]
     tests = suite_runner.read_suites(paths)
     if not any(file.subjects for file in tests):
         names = ", ".join(str(file.file) for file in tests)
         remedy = "Write some under `tests:`; in a .prompt.yml, under `testData`."
         raise CommandError(f"There are no tests in {names}.\n  {remedy}")
-    sample = item_sample(flags.sample, flags.limit, flags.seed, flags.stratify)
+    sample = flags.item_sample()
     if sample is not None and not any(one.rows for file in tests for one in file.subjects):
         name = "--limit" if sample.is_first else "--sample"
         remedy = "Leave it out, or give a test `cases: {from: …}`."
         raise CommandError(
             f"`{name}` takes rows of a data set, and no test here has one.\n  {remedy}"
         )
+    return tests, sample
+
+
+def _test(flags: PipelineTestFlags) -> int:
+    mode: ReplayMode = "record" if flags.record else "replay" if flags.replay else "auto"
+    tests, sample = _read_tests(flags)
     printer = _CasePrinter(console.print_err if flags.as_json else console.print_out)
     try:
         # stdout carries one object: what a plug-in prints goes to stderr.
         with redirect_stdout(sys.stderr) if flags.as_json else nullcontext():
             options = suite_runner.SuiteOptions(
-                mode,
-                printer.case,
-                printer.begin,
-                flags.only or (),
-                sample,
-                given_settings(pool=flags.pool, allow=flags.allow),
+                mode, printer.case, printer.begin, flags.only or (), sample, flags.given_settings()
             )
             suites = suite_runner.run_suites(tests, options)
     except suite_runner.UnknownCase as error:

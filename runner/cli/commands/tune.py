@@ -11,11 +11,11 @@ import typer
 
 from paddock.engine.memory.device_memory import this_device
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.tuning.tuned_copies import TunedCopyStore
-from paddock.engine.tuning.tuner import TUNING_FORMATS, TuningRequest
+from paddock.engine.tuning.tuned_copies import TunedCopyStore, TuningVerdict
+from paddock.engine.tuning.tuner import TUNING_FORMATS, TuningRequest, example_texts
 from paddock.engine.tuning.tuner import tune as tune_model
 from paddock.runner.cli.arguments import JsonOption
-from paddock.runner.cli.exit_status import DONE, CommandError, with_exit_status
+from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.cli.model_arguments import MAX_INPUT_BYTES, complete_model_names
 from paddock.runner.cli.model_tables import tuned_copy_json, tuned_copy_table, tuned_copy_text
 from paddock.runner.dry_run.speed_estimates import SpeedBook
@@ -25,8 +25,6 @@ from paddock.steps.base import StepError
 from paddock.steps.readers.documents import wait_for_document
 from paddock.steps.readers.reader_pool import DocumentRequest, ReaderPool
 
-from .init_schema_steps import examples_folder
-
 if TYPE_CHECKING:
     from paddock.engine.request import ModelFacts
     from paddock.engine.settings import PoolSettings
@@ -34,14 +32,6 @@ if TYPE_CHECKING:
 
 # Limits of `--on`: a model reads some thousand tokens in the time that a copy takes.
 _MAX_DOCUMENTS, _MAX_CHARACTERS = 64, 20_000
-
-# Documents of the package on which a copy is compared with its original.
-_EXAMPLE_TEXTS = "folder-digest/inbox"
-_TEXT_SUFFIXES = (".md", ".txt", ".html")
-
-
-def register(app: typer.Typer) -> None:
-    app.command("tune")(with_exit_status(tune))
 
 
 def tune(
@@ -53,7 +43,9 @@ def tune(
             autocompletion=complete_model_names,
         ),
     ] = None,
-    off: Annotated[bool, typer.Option("--off", help="Undo: remove the copy.")] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Remove the copy; none is made unless you ask for it.")
+    ] = False,
     format_name: Annotated[
         str | None,
         typer.Option(
@@ -83,10 +75,10 @@ def tune(
     """
     settings = read_settings(Path.cwd()).pool
     if model is None:
-        if off or format_name or force or on:
+        if undo or format_name or force or on:
             raise CommandError("Name a model: `paddock tune MODEL`. `paddock list` shows them.")
         return _print_copies(settings, as_json=as_json)
-    if off:
+    if undo:
         return _remove_copy(model, settings, as_json=as_json)
     made = _tune_model(model, settings, parse_format(format_name), tuple(on or ()), is_forced=force)
     if as_json:
@@ -182,27 +174,17 @@ def _document_files(path: Path) -> list[Path]:
     )
 
 
-def example_texts(examples: Path | None = None) -> tuple[str, ...]:
-    """Return the texts of the package's example documents that are UTF-8."""
-    folder = (examples or examples_folder()) / _EXAMPLE_TEXTS
-    found = []
-    for file in sorted(folder.rglob("*")):
-        if file.suffix in _TEXT_SUFFIXES:
-            try:
-                found.append(file.read_text("utf-8"))
-            except UnicodeDecodeError:
-                continue
-    return tuple(found)
-
-
 def _remove_copy(ref: str, settings: PoolSettings, *, as_json: bool) -> int:
     finder = ModelFinder(settings.models_dir, settings.cache_dir)
     facts = finder.find_original(ref)
     was = finder.tuned.forget(facts.digest)
+    refused = "`paddock tune --undo` refused one"
+    verdict = TuningVerdict(facts.name, "", refused, original_path=facts.path)
+    finder.tuned.keep_verdict(facts.digest, verdict)
     if as_json:
         console.print_json({"name": facts.name, "removed": was is not None})
     elif was is None:
-        console.print_out(f"{facts.name} has no tuned copy.")
+        console.print_out(f"{facts.name} has no tuned copy, and gets none unless you ask for it.")
     else:
         console.print_out(f"Removed the tuned copy of {facts.name}; the original serves again.")
     return DONE

@@ -8,6 +8,7 @@ their workers.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import socket
@@ -29,11 +30,12 @@ from paddock.runner.cli.arguments import (
     LogOption,
     MaxRunsOption,
     PoolOption,
+    existing_folder,
     given_settings,
     parse_inputs,
     pipeline_file,
 )
-from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, with_exit_status
+from paddock.runner.cli.exit_status import DONE, FAILED, CommandError, command_group
 from paddock.runner.daemon.prefect_auth import signer_for
 from paddock.runner.daemon.prefect_client import client_options
 from paddock.runner.progress import console, events
@@ -44,21 +46,6 @@ from paddock.runner.settings import read_settings
 if TYPE_CHECKING:
     from paddock.runner.progress.report import Report
     from paddock.runner.settings import Settings
-
-
-def register(app: typer.Typer) -> None:
-    app.command("up")(with_exit_status(up, UpFlags))
-    app.command("allow")(with_exit_status(allow))
-    app.command("worker")(with_exit_status(worker))
-    group = typer.Typer(
-        name="cluster",
-        help="Several machines on the same pipelines.",
-        no_args_is_help=True,
-        rich_markup_mode=None,
-    )
-    group.command("init")(with_exit_status(cluster_init))
-    group.command("run")(with_exit_status(cluster_run))
-    app.add_typer(group)
 
 
 def allow(
@@ -101,7 +88,7 @@ class UpFlags:
     ] = None
     max_runs: MaxRunsOption = None
     allow: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="Permissions of pipelines.")
+        list[str] | None, typer.Option(metavar="NAME,...", help="Permissions of pipelines.")
     ] = None
     pool: PoolOption = None
     debug: Annotated[
@@ -112,7 +99,7 @@ class UpFlags:
 
 def up(flags: UpFlags) -> int:
     """Run the schedules, watches and webhooks of the pipelines below DIR."""
-    places = [_require_folder(text) for text in flags.folders or ["."]]
+    places = [existing_folder(text, "up").absolute() for text in flags.folders or ["."]]
     own = asdict(flags)
     del own["folders"]  # the options have the names of their settings
     own = given_settings(**own)
@@ -121,28 +108,16 @@ def up(flags: UpFlags) -> int:
     return _run_until_stopped(places, settings, own)
 
 
-def _require_folder(text: str) -> Path:
-    """Return the absolute path of a folder.
-
-    Raises:
-        CommandError: it is not a folder.
-    """
-    path = Path(text)
-    if path.is_dir():
-        return path.absolute()
-    if path.exists():
-        raise CommandError(f"'{text}' is a file; `paddock up` takes folders.\n"
-                           f"  paddock up {path.parent}")  # fmt: skip
-    raise CommandError(f"There is no folder '{text}'.")
-
-
 def _run_until_stopped(places: list[Path], settings: Settings, flags: dict[str, object]) -> int:
     from paddock.runner.schedule.up import Up, UpOptions
 
     tell = events.message_writer(settings)
     # Only these flags reach runs: their other settings come from next to the pipeline.
     own = {name: value for name, value in flags.items() if name in _RUN_FLAGS}
-    options = UpOptions(places, settings, own, tell, is_attended=sys.stdin.isatty())
+    console_module = importlib.import_module("paddock.runner.cli.console_serving")  # half a second
+    pages = console_module.pages_of_up(places, settings, own)
+    is_attended = sys.stdin.isatty()
+    options = UpOptions(places, settings, own, tell, pages=pages, is_attended=is_attended)
 
     tell("Starting; this takes some seconds.")
 
@@ -177,7 +152,7 @@ def worker(
     ] = None,
     max_runs: MaxRunsOption = None,
     allow: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(metavar="NAME,...", help="Permissions of pipelines on this machine."),
     ] = None,
     log_json: LogOption = False,
@@ -198,8 +173,8 @@ def worker(
             "PostgreSQL database that all machines reach; `paddock cluster init` checks it."
         )
     events.prepare_logging(settings)
-    if allow is not None:
-        os.environ["PADDOCK_ALLOW"] = allow  # inherited by the processes of runs
+    if "allow" in flags:
+        os.environ["PADDOCK_ALLOW"] = str(flags["allow"])  # inherited by the processes of runs
     if settings.service.is_log_json:
         os.environ["PADDOCK_LOG_JSON"] = "1"  # inherited by the processes of runs
     return asyncio.run(serve_work_pool(settings, name or socket.gethostname(), api_url))
@@ -294,3 +269,10 @@ def _without_repeats(tell: Callable[[str], None]) -> Callable[[str], None]:
             tell(text)
 
     return note
+
+
+cluster = command_group(
+    "cluster",
+    "Several machines on the same pipelines.",
+    {"init": cluster_init, "run": cluster_run},
+)

@@ -7,7 +7,6 @@ half a second: import nothing slow at module level.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -28,24 +27,22 @@ from paddock.runner.cli.arguments import (
     FailOnOption,
     InputsOption,
     JsonOption,
-    LimitOption,
+    JunitOption,
     LocalOption,
-    PoolOption,
-    SampleOption,
-    SeedOption,
-    StratifyOption,
+    PipelineFlags,
+    ReportOption,
+    SummaryOption,
     TakeOption,
     YesOption,
-    given_settings,
-    item_sample,
     option_values,
     parse_inputs,
     pipeline_file,
+    recorded_inputs,
     remove_old_reports,
     require_reports,
     warn_of_model_with_same_name,
 )
-from paddock.runner.cli.exit_status import DONE, FAILED, WRONG, CommandError, with_exit_status
+from paddock.runner.cli.exit_status import DONE, FAILED, WRONG, CommandError
 from paddock.runner.cli.run_display import run_observer
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.progress import console
@@ -121,16 +118,37 @@ def _item_names(items: list[PlanItem]) -> str:
     return f"{names} and {more:,} more" if more > 0 else names
 
 
+def _calls_text(report: PlanReport, calls: int) -> str:
+    """Return the number of calls, and how many of each model where there are several."""
+    bound = "" if report.calls_are == "exact" else f"{report.calls_are} "
+    is_bound = report.calls_are == "at most"
+    of = [
+        f"{_call_range(report.least_models.get(ref, 0) if is_bound else n, n)} of {ref}"
+        for ref, n in report.models.items()
+        if report.models.keys() - {ref}
+    ]
+    each = f" ({', '.join(of)})" if of else ""
+    likely, least = report.likely_calls, report.least_calls
+    if likely in (None, calls):
+        some = f"{least:,} to " if is_bound and least else bound
+        return f"{some}{counted(calls, 'model call')}{each}"
+    some = f"{least:,} to " if is_bound and least not in (None, likely) else ""
+    again = f"{bound}{calls:,} if answers are asked for again"
+    return f"{some}{counted(likely or 0, 'model call')}{each} ({again})"
+
+
+def _call_range(least: int, most: int) -> str:
+    """Return a model's calls: how many are sure, and how many there may be."""
+    if least >= most:
+        return f"{most:,}"
+    return f"{least:,} to {most:,}" if least else f"at most {most:,}"
+
+
 def _cost_text(report: PlanReport) -> str:
     """Return the known ones of calls, tokens, model loads and time."""
     parts, untold = [], ""
     if report.calls is not None:
-        bound = "" if report.calls_are == "exact" else f"{report.calls_are} "
-        if report.likely_calls in (None, report.calls):
-            parts.append(f"{bound}{counted(report.calls, 'model call')}")
-        else:
-            likely = counted(report.likely_calls, "model call")
-            parts.append(f"{likely} ({bound}{report.calls:,} if answers are asked for again)")
+        parts.append(_calls_text(report, report.calls))
     elif report.loads:
         parts.append("model calls, how many is not known yet")
     if report.tokens is not None:
@@ -282,23 +300,7 @@ def resumed_run(
     Raises:
         CommandError: no such run, or its inputs were not recorded.
     """
-    past = _find_run(name, file)
-    path = file or past.place.folder / past.row.file
-    if past.row.given is None:
-        raise CommandError(
-            f"The inputs of run '{name}' were not recorded.\n"
-            f"  Give them: `paddock run {path} -i …`; finished items stay finished."
-        )
-    given = json.loads(past.row.given)
-    missing = [name for name in given["hidden"] if name not in by_hand]
-    if missing:
-        names = ", ".join(f"'{name}'" for name in missing)
-        options = " ".join(f"-i {name}=…" for name in missing)
-        raise CommandError(
-            f"Run '{name}' had the input {names}, which is secret and was not recorded.\n"
-            f"  Give it again: `paddock run --resume {name} {options}`."
-        )
-    return path, {**given["inputs"], **by_hand}
+    return recorded_inputs(_find_run(name, file), file, by_hand)
 
 
 def _find_run(name: str, file: Path | None) -> PastRun:
@@ -315,17 +317,7 @@ def _find_run(name: str, file: Path | None) -> PastRun:
 
 EXIT_WORK_TO_DO = 10
 
-_Allow = Annotated[
-    str | None,
-    typer.Option(metavar="NAME,...", help="Permissions: run, tool, mcp, network, secrets."),
-]
 _File = Annotated[str, typer.Argument(metavar="FILE", help="A pipeline, or a folder with one.")]
-
-
-def register(app: typer.Typer) -> None:
-    app.command("validate")(with_exit_status(validate))
-    app.command("plan")(with_exit_status(plan, PlanFlags))
-    app.command("run")(with_exit_status(run, RunFlags))
 
 
 def validate(
@@ -341,17 +333,21 @@ def validate(
     reports = [_validate_file(file) for file in files or (HERE,)]
     faults = [fault for report in reports for fault in report.faults]
     for report in reports:
-        for fault in report.faults:
-            console.print_err(fault.render())
-        if report.ok and not as_json:
-            console.print_out(f"{report.file}: ok")
-        for note in report.notes:
-            console.print_err(console.printable_message(note))
+        _print_report(report, shows_ok=not as_json)
     if as_json:
         console.print_json({"ok": not faults, "faults": [fault.as_json() for fault in faults]})
     elif faults:
         console.print_err(f"{counted(len(faults), 'fault')}.")
     return WRONG if faults else DONE
+
+
+def _print_report(report: ValidateReport, *, shows_ok: bool) -> None:
+    for fault in report.faults:
+        console.print_err(fault.render())
+    if report.ok and shows_ok:
+        console.print_out(f"{report.file}: ok")
+    for note in report.notes:
+        console.print_err(console.printable_message(note))
 
 
 def _validate_file(file: str) -> ValidateReport:
@@ -363,19 +359,12 @@ def _validate_file(file: str) -> ValidateReport:
         return ValidateReport(file, (Fault(message, remedy),))
 
 
-@dataclass(frozen=True, slots=True)
-class PlanFlags:
+@dataclass(frozen=True)
+class PlanFlags(PipelineFlags):
     """Arguments and options of `paddock plan`."""
 
     file: _File = HERE
     inputs: InputsOption = None
-    sample: SampleOption = None
-    limit: LimitOption = None
-    seed: SeedOption = None
-    stratify: StratifyOption = None
-    as_json: JsonOption = False
-    pool: PoolOption = None
-    allow: _Allow = None
     detailed_exitcode: Annotated[
         bool,
         typer.Option("--detailed-exitcode", help="Exit with 0: nothing to do, 10: work to do."),
@@ -385,10 +374,8 @@ class PlanFlags:
 def plan(flags: PlanFlags) -> int:
     """Show what a run would do, and why."""
     path = pipeline_file(flags.file, "plan")
-    given = given_settings(pool=flags.pool, allow=flags.allow)
-    settings = read_settings(path.parent, flags=given)
-    sample = item_sample(flags.sample, flags.limit, flags.seed, flags.stratify)
-    options = RunOptions(sample=sample)
+    settings = read_settings(path.parent, flags=flags.given_settings())
+    options = RunOptions(sample=flags.item_sample())
     report = api.plan(path, parse_inputs(flags.inputs), options, settings=settings)
     if flags.as_json:
         console.print_json(report.as_json())
@@ -397,8 +384,8 @@ def plan(flags: PlanFlags) -> int:
     return EXIT_WORK_TO_DO if flags.detailed_exitcode and report.has_work else DONE
 
 
-@dataclass(frozen=True, slots=True)
-class RunFlags:
+@dataclass(frozen=True)
+class RunFlags(PipelineFlags):
     """Arguments and options of `paddock run`."""
 
     file: Annotated[
@@ -411,10 +398,6 @@ class RunFlags:
     only: Annotated[
         list[str] | None, typer.Option(metavar="KEY", help="Only this item; can be repeated.")
     ] = None
-    sample: SampleOption = None
-    limit: LimitOption = None
-    seed: SeedOption = None
-    stratify: StratifyOption = None
     force: Annotated[
         list[str] | None, typer.Option(metavar="STEP", help="Redo this step, even if it is fresh.")
     ] = None
@@ -448,9 +431,9 @@ class RunFlags:
     ] = "ask"
     fail_on: FailOnOption = "new"
     local: LocalOption = False
-    as_json: JsonOption = False
-    pool: PoolOption = None
-    allow: _Allow = None
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compute models in their own form, not tuned copies.")
+    ] = False
     notify: Annotated[
         bool,
         typer.Option(
@@ -461,17 +444,9 @@ class RunFlags:
         bool,
         typer.Option("--log-json", help="Write progress to stderr as one JSON object per line."),
     ] = False
-    junit: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write JUnit XML, with a case for each document."),
-    ] = None
-    summary: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a summary in Markdown.")
-    ] = None
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write a report of the run as one HTML page."),
-    ] = None
+    junit: JunitOption = None
+    summary: SummaryOption = None
+    report: ReportOption = None
 
     def pipeline_and_inputs(self) -> tuple[Path, Mapping[str, Any]]:
         """Return the pipeline and its inputs, with `resume` those of an earlier run."""
@@ -487,7 +462,7 @@ class RunFlags:
         Raises:
             CommandError: two of them do not fit each other.
         """
-        sample = item_sample(self.sample, self.limit, self.seed, self.stratify)
+        sample = self.item_sample()
         if sample is not None and (self.only or self.prune):
             name = "--limit" if sample.is_first else "--sample"
             other, why = ("--only", "names the items") if self.only else _PRUNE_LOOKS_AT_ALL
@@ -529,7 +504,7 @@ def run(flags: RunFlags) -> int:
 
 def _run(flags: RunFlags) -> int:
     path, given = flags.pipeline_and_inputs()
-    own = given_settings(pool=flags.pool, allow=flags.allow, log_json=flags.log_json)
+    own = flags.given_settings(log_json=flags.log_json, exact=flags.exact)
     settings = read_settings(path.parent, flags=own)
     if flags.file is not None:
         warn_of_model_with_same_name(flags.file, path, settings)

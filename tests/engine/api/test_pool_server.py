@@ -67,7 +67,7 @@ def test_a_service_with_keys_shows_its_pool_to_those_who_have_one(tmp_path: Path
     keys.write_text("sk-of-this-service me\n")
     settings = ServiceSettings(api_keys_file=keys)
     with live_service(tmp_path, service=settings) as live:
-        refused = httpx.post(f"{live.url}{PREFIX}/stats", trust_env=False)
+        refused = httpx.post(f"{live.url}{PREFIX}/stats", trust_env=False, timeout=120)
         assert refused.status_code == 401
 
         async def asked(key: str) -> str:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from paddock.engine.api.server import CannotListen, PortTaken, listen
 from paddock.engine.models.model_store import ModelStore
 
 CHAT = "smollm2:135m"
+END_S = 120.0
 
 SERVE = """
 import asyncio, sys
@@ -64,6 +66,14 @@ def served(root: Path, stop_s: float) -> Iterator[tuple[subprocess.Popen[str], h
             process.kill()
         process.wait()
         process.stdout.close()
+
+
+def until_it_takes_no_one_more(client: httpx.Client) -> None:
+    """Wait until a server has seen its signal: it looks for one twice a second."""
+    until = time.monotonic() + 120
+    with pytest.raises(httpx.TransportError):
+        while time.monotonic() < until:
+            httpx.get(f"{client.base_url}/", trust_env=False, timeout=60)
 
 
 def body(n_tokens: int) -> dict[str, object]:
@@ -117,13 +127,10 @@ def test_a_signal_lets_what_runs_finish(tmp_path: Path) -> None:
             lines = answer.iter_lines()
             next(lines)
             process.send_signal(signal.SIGTERM)
-            deadline = time.monotonic() + 10
-            with pytest.raises(httpx.TransportError):
-                while time.monotonic() < deadline:  # a server looks for its end twice a second
-                    httpx.get(f"{client.base_url}/", trust_env=False)
+            until_it_takes_no_one_more(client)
             last = json.loads(list(lines)[-1])
         assert last["done"] is True
-        assert process.wait(20) == 0
+        assert process.wait(END_S) == 0
 
 
 def test_what_does_not_finish_in_time_is_told(tmp_path: Path) -> None:
@@ -132,38 +139,38 @@ def test_what_does_not_finish_in_time_is_told(tmp_path: Path) -> None:
             lines = answer.iter_lines()
             next(lines)
             process.send_signal(signal.SIGTERM)
-            began = time.monotonic()
             last = json.loads(list(lines)[-1])
         assert last == {"error": "the server is shutting down"}
-        assert process.wait(20) == 0
-        assert time.monotonic() - began < 15
+        assert process.wait(END_S) == 0
 
 
 def test_who_waits_for_a_whole_answer_is_told_to_come_back(tmp_path: Path) -> None:
     with served(tmp_path, 1) as (process, client):
         client.post("/api/generate", json={"model": CHAT})
-        timer = threading.Timer(0.5, process.send_signal, (signal.SIGTERM,))
-        timer.start()
-        answer = client.post("/api/generate", json={**endless(4000), "stream": False})
-        timer.join()
+        with ThreadPoolExecutor() as threads:
+            asked = {**endless(4000), "stream": False}
+            coming = threads.submit(client.post, "/api/generate", json=asked)
+            while not client.get("/ui/state.json").json()["under_way"]:
+                time.sleep(0.1)
+            process.send_signal(signal.SIGTERM)
+            answer = coming.result()
         assert answer.status_code == 503
         assert answer.json() == {"error": "the server is shutting down"}
         assert answer.headers["retry-after"]
-        assert process.wait(20) == 0
+        assert process.wait(END_S) == 0
 
 
 def test_a_second_signal_ends_at_once_and_leaves_no_worker(tmp_path: Path) -> None:
-    with served(tmp_path, 60) as (process, client):
+    with served(tmp_path, 2 * END_S) as (process, client):
         children = f"/proc/{process.pid}/task/{process.pid}/children"
         with client.stream("POST", "/api/generate", json=endless(2000)) as answer:
-            next(answer.iter_lines())
+            lines = answer.iter_lines()
+            next(lines)  # kept, or the connection would be closed
             workers = [int(pid) for pid in Path(children).read_text().split()]
             process.send_signal(signal.SIGINT)
-            time.sleep(0.2)
+            until_it_takes_no_one_more(client)
             process.send_signal(signal.SIGINT)
-            began = time.monotonic()
-            process.wait(20)
-        assert time.monotonic() - began < 10
+            process.wait(END_S / 2)  # not when the first signal's time is up
         assert workers
         for pid in workers:
             wait_gone(pid)
@@ -179,14 +186,14 @@ def test_a_signal_during_a_creation_leaves_nothing_broken(tmp_path: Path) -> Non
             process.send_signal(signal.SIGTERM)
             with suppress(httpx.TransportError):
                 list(lines)
-        assert process.wait(20) == 0
+        assert process.wait(END_S) == 0
     store = ModelStore(tmp_path)
     assert store.check() == []
     assert [name.short for name in store.names()] in ([], ["twin:latest"])
 
 
 def wait_gone(pid: int) -> None:
-    until = time.monotonic() + 10
+    until = time.monotonic() + END_S
     while time.monotonic() < until:
         try:
             os.kill(pid, 0)
@@ -197,7 +204,7 @@ def wait_gone(pid: int) -> None:
 
 
 def test_idle_it_ends_at_once(tmp_path: Path) -> None:
-    with served(tmp_path, 60) as (process, client):
+    with served(tmp_path, 2 * END_S) as (process, client):
         assert client.get("/").text == "Ollama is running"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(END_S / 2) == 0  # not when its time for requests is up

@@ -53,7 +53,7 @@ def test_two_hundred_streams_at_once_are_all_answered_in_bounded_memory(live: Li
     assert all(0 < one["eval_count"] <= 4 for one in answers)
     grown = psutil.Process().memory_info().rss - before
     assert grown < 200 * 1024 * 1024, f"{grown / 1e6:.0f} MB more"
-    assert live.n_users_within(5) == 0
+    assert live.n_users_within(15) == 0
 
 
 def test_beyond_the_queue_clients_are_told_to_come_back(tmp_path: Path) -> None:

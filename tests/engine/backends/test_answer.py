@@ -14,7 +14,7 @@ REQUEST = ChatRequest(ModelSpec("x"), ())
 
 def go(work: Callable[[], Awaitable[None]]) -> None:
     async def main() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(120):
             await work()
 
     asyncio.run(main())

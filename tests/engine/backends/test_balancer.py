@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -14,11 +15,13 @@ from paddock.engine.backends.neutral_request import NEUTRAL_TEXT
 from paddock.engine.backends.openai_client import ServerAway, ServerBusy
 from paddock.engine.errors import (
     BadRequest,
+    Busy,
     EngineError,
     ModelBroken,
     NoServer,
     NotServed,
     ServerLost,
+    ServersFull,
 )
 from paddock.engine.request import (
     ChatRequest,
@@ -53,7 +56,7 @@ async def asked(pool: BalancedPool, n: int) -> list[Reply]:
     return await asyncio.gather(*(pool.chat(ask(f"{i}")).reply() for i in range(n)))
 
 
-async def until(holds: Callable[[], object], within_s: float = 20.0) -> None:
+async def until(holds: Callable[[], object], within_s: float = 120.0) -> None:
     async with asyncio.timeout(within_s):
         while not holds():  # noqa: ASYNC110 - whatever a test waits for
             await asyncio.sleep(0.01)
@@ -258,6 +261,86 @@ async def test_a_request_waits_for_a_full_server_where_there_is_no_other() -> No
     server.on_chat = refuse
     async with opened([server]) as (pool, _):
         assert (await pool.chat(ask()).reply()).text == "from http://only:1"
+
+
+async def test_a_server_that_is_busy_for_everyone_stops_the_run_and_else_the_request_is_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(balancer, "BUSY_S", 0.3)
+    server = FarServer("only", n_slots=None)
+
+    def refuse(request: ChatRequest) -> None:
+        if request.messages[0].content != "small":
+            raise ServerBusy("503: loading", 0.05)
+
+    server.on_chat = refuse
+    async with opened([server]) as (pool, _):
+        with pytest.raises(ServersFull, match=r"took no request for 0\.3 s: 503: loading"):
+            await pool.chat(ask()).reply()
+        monkeypatch.setattr(balancer, "BUSY_S", 3.0)
+        late = asyncio.create_task(pool.chat(ask()).reply())
+        await asyncio.sleep(0.05)
+        await pool.chat(ask("small")).reply()
+        with pytest.raises(Busy, match="503: loading"):
+            await late
+
+
+async def test_a_server_that_is_long_at_work_on_one_answer_is_late_for_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(balancer, "BUSY_S", 0.4)
+    server = FarServer("only", n_slots=None)
+    may_end = asyncio.Event()
+    monkeypatch.setattr(server, "_pass", may_end.wait)
+
+    def refuse(request: ChatRequest) -> None:
+        if request.messages[0].content != "long":
+            raise ServerBusy("503: no slot available", 0.05)
+
+    server.on_chat = refuse
+    async with opened([server]) as (pool, _):
+        long = asyncio.create_task(pool.chat(ask("long")).reply())
+        await until(lambda: server.n_running)
+        with pytest.raises(Busy, match="503: no slot available"):
+            await pool.chat(ask()).reply()
+        may_end.set()
+        assert (await long).text == "from http://only:1"
+
+
+async def test_a_server_that_answers_for_another_model_alone_is_full_for_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(balancer, "BUSY_S", 0.4)
+    server, other = FarServer("only", n_slots=None), replace(M, n_ctx_tokens=64)
+
+    def refuse(request: ChatRequest) -> None:
+        if request.model == M:
+            raise ServerBusy("503: no slot available", 0.05)
+
+    server.on_chat = refuse
+    async with opened([server]) as (pool, _):
+        full = asyncio.create_task(pool.chat(ask()).reply())
+        while not full.done():
+            await pool.chat(replace(ask(), model=other)).reply()
+            await pool.count_texts(M, ["short"])
+        with pytest.raises(ServersFull):
+            await full
+
+
+async def test_a_server_that_is_slow_to_refuse_is_not_at_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(balancer, "BUSY_S", 0.4)
+    server = FarServer("only", n_slots=None)
+
+    async def refuse_late() -> None:
+        await asyncio.sleep(0.1)
+        raise ServerBusy("503: no slot available", 0.05)
+
+    monkeypatch.setattr(server, "_pass", refuse_late)
+    async with opened([server]) as (pool, _):
+        with pytest.raises(ServersFull):
+            await pool.chat(ask()).reply()
 
 
 async def test_what_the_server_refuses_is_not_asked_again() -> None:
@@ -466,9 +549,9 @@ async def test_one_that_says_nothing_at_the_start_is_not_waited_for_where_others
 ) -> None:
     monkeypatch.setattr(balancer, "GRACE_S", 0.2)
     silent, other = FarServer("silent"), FarServer("other")
-    silent.answers_after_s = 30.0
+    silent.answers_after_s = 3600.0
     async with opened([silent, other]) as (pool, notes):
-        await asyncio.wait_for(asked(pool, 3), 5.0)
+        await asyncio.wait_for(asked(pool, 3), 120.0)
         assert notes == ["http://silent:1 has not answered within 0.2 s: the others go on."]
         silent.answers_after_s = 0.0
         await until(lambda: len(notes) == 2)

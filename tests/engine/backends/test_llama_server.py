@@ -22,6 +22,7 @@ from paddock.engine.errors import (
 )
 from paddock.engine.request import ChatRequest, Constraint, EmbedRequest, Message, ModelSpec
 from paddock.engine.system.hosts import ServerAddress
+from tests.live import COUNTING
 from tests.llama_server import EMBEDDER, KEY, MODEL, LlamaServer, llama_server
 
 SPEC = ModelSpec(MODEL, params={"max_tokens": 12})
@@ -87,11 +88,12 @@ async def test_prompts_are_counted_as_the_server_reads_them(chatting: LlamaServe
 
 
 async def test_an_answer_comes_in_pieces_and_the_same_again(chatting: LlamaServer) -> None:
+    request = ChatRequest(SPEC, tuple(Message(turn["role"], turn["content"]) for turn in COUNTING))
     async with opened(chatting) as pool:
-        stream = pool.chat(asked("Name a colour."))
+        stream = pool.chat(request)
         pieces = [chunk.text async for chunk in stream]
         reply = await stream.reply()
-        again = await pool.chat(asked("Name a colour.")).reply()
+        again = await pool.chat(request).reply()
     assert "".join(pieces) == reply.text == again.text
     assert len(pieces) > 3
     assert reply.done_reason in ("stop", "length")

@@ -187,9 +187,7 @@ def test_a_crash_in_the_first_decodes_costs_no_request_an_attempt(machine: Machi
     assert reason.startswith("killed by SIGSEGV while answering request")
 
 
-def test_a_build_that_crashes_in_every_answer_is_no_fault_of_the_request(
-    machine: Machine,
-) -> None:
+def test_a_build_that_crashes_in_every_answer_is_no_fault_of_the_request(machine: Machine) -> None:
     machine.crashes("always", after=4)
 
     async def work(pool: LocalPool) -> None:
@@ -218,9 +216,7 @@ def test_a_request_that_crashes_every_worker_is_given_up_and_the_model_stays_as_
     assert machine.remembered() == {}
 
 
-def test_a_worker_that_others_kill_while_it_warms_up_goes_without_nothing(
-    machine: Machine,
-) -> None:
+def test_a_worker_that_others_kill_while_it_warms_up_goes_without_nothing(machine: Machine) -> None:
     machine.crashes("always", signal.SIGKILL)
 
     async def work(pool: LocalPool) -> None:

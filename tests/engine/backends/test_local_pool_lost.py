@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,39 +23,54 @@ from tests.engine.pools import CHAT, SETTINGS, VECTORS, ask, go
 from tests.fakes import tiny
 
 
-def test_a_killed_worker_costs_nothing_but_time() -> None:
-    async def work(pool: LocalPool) -> None:
-        # The first ends long before the others, which are then in the worker or wait for it.
+def dying_once(file: Path, *arguments: str) -> Callable[..., Awaitable[WorkerProcess]]:
+    """Return what starts workers of which the first makes a file, and aborts or stands still."""
+    script = Path(__file__).parents[2] / "fakes" / "aborting_worker.py"
+    command = (sys.executable, str(script), str(file), *arguments)
+
+    def start(load: WorkerOptions, timeout_s: float) -> Awaitable[WorkerProcess]:
+        return WorkerProcess.started(load, timeout_s, command)
+
+    return start
+
+
+async def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, cache_dir=tmp_path / "cache", num_parallel=4)
+    standing = tmp_path / "standing"
+    start = dying_once(standing, "stands")
+    async with asyncio.timeout(250), LocalPool(settings, start=start) as pool:
+        # Four are in the worker when it is killed, the others wait for it.
         requests = [
-            ask(f"Tell a story about {n} llamas.", priority="batch", params={"max_tokens": limit})
-            for n, limit in enumerate([4, *[48] * 7])
+            ask(f"Tell a story about {n} llamas.", priority="batch", params={"max_tokens": 48})
+            for n in range(8)
         ]
-        streams = [pool.chat(request) for request in requests]
-        await streams[0].reply()
+        replies = asyncio.gather(*(pool.chat(request).reply() for request in requests))
+        while not standing.exists():  # noqa: ASYNC110 - the worker's only sign
+            await asyncio.sleep(0.01)
         (pid,) = pool.worker_pids()
         os.kill(pid, signal.SIGKILL)
-        replies = [await stream.reply() for stream in streams]
-        assert len(replies) == 8 and all(reply.text for reply in replies)
+        assert all(reply.text for reply in await replies)
         assert pool.stats().loads["smollm2:135m"].loads == 2
         assert pool.worker_pids() != (pid,)
 
-    go(work, replace(SETTINGS, num_parallel=4))
 
-
-def test_a_stream_that_has_begun_ends_with_an_error_when_its_worker_dies() -> None:
-    async def work(pool: LocalPool) -> None:
+async def test_a_stream_that_has_begun_ends_with_an_error_when_its_worker_dies(
+    tmp_path: Path,
+) -> None:
+    settings = replace(SETTINGS, cache_dir=tmp_path / "cache")
+    start = dying_once(tmp_path / "standing", "stands")
+    async with asyncio.timeout(250), LocalPool(settings, start=start) as pool:
         stream = pool.chat(ask("Tell a long story.", params={"max_tokens": 400}))
         with pytest.raises(WorkerLost) as caught:
             async for _ in stream:
                 for pid in pool.worker_pids():
-                    os.kill(pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):  # at the second piece it may be gone
+                        os.kill(pid, signal.SIGKILL)
         assert caught.value.reason == (
             "killed by SIGKILL while answering request 1; "
             "a part of the answer was read, so it is not sent again"
         )
         assert (await pool.chat(ask("Hello")).reply()).text, "the next request finds a new worker"
-
-    go(work)
 
 
 def test_a_request_that_kills_its_worker_again_and_again_is_given_up() -> None:
@@ -101,7 +116,7 @@ async def test_where_memory_lets_no_context_grow_fewer_requests_share_the_cells(
 
     spec = replace(CHAT, n_ctx_tokens=8192)
     settings = replace(SETTINGS, cache_dir=tmp_path / "cache", num_parallel=8, cache_layout="split")
-    async with asyncio.timeout(100), LocalPool(settings, start=start) as pool:
+    async with asyncio.timeout(250), LocalPool(settings, start=start) as pool:
         assert (await pool.chat(ask("Hello", spec, {"max_tokens": 2})).reply()).text
         (model,), pids = pool.stats().resident, pool.worker_pids()
         # Streams of 2,048 tokens for all of them would be 550 MB, of which half is there.
@@ -115,16 +130,9 @@ async def test_where_memory_lets_no_context_grow_fewer_requests_share_the_cells(
 async def test_a_worker_that_aborts_is_started_again_and_every_request_answered(
     tmp_path: Path,
 ) -> None:
-    script = Path(__file__).parents[2] / "fakes" / "aborting_worker.py"
-    command = (sys.executable, str(script), str(tmp_path / "aborted"))
-
-    def start(load: WorkerOptions, timeout_s: float) -> Awaitable[WorkerProcess]:
-        return WorkerProcess.started(load, timeout_s, command)
-
-    async with (
-        asyncio.timeout(100),
-        LocalPool(replace(SETTINGS, cache_dir=tmp_path / "cache"), start=start) as pool,
-    ):
+    settings = replace(SETTINGS, cache_dir=tmp_path / "cache")
+    start = dying_once(tmp_path / "aborted")
+    async with asyncio.timeout(250), LocalPool(settings, start=start) as pool:
         requests = [ask(f"Tell a story about {n} llamas.") for n in range(6)]
         read = pool.chat(ask("Tell a long story.", params={"max_tokens": 200}))
         answers = asyncio.gather(*(pool.chat(one).reply() for one in requests))
@@ -147,7 +155,9 @@ def test_each_worker_can_be_asked_whether_it_works() -> None:
         ]
         os.kill(pool.worker_pids()[0], signal.SIGSTOP)
         (ill, well) = await pool.probe(within_s=1.0)
-        assert (ill.is_well, ill.why, well.is_well) == (False, "no token within 1 s", True)
+        while not well.is_well:  # on a busy machine a second may be too short for it
+            (ill, well) = await pool.probe(within_s=1.0)
+        assert (ill.is_well, ill.why) == (False, "no token within 1 s")
 
     go(work)
 

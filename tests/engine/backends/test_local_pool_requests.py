@@ -25,7 +25,7 @@ from paddock.engine.request import (
     Reply,
     Tool,
 )
-from tests.engine.pools import SETTINGS, VECTORS, Run
+from tests.engine.pools import SETTINGS, VECTORS, Run, digits_with_chances
 from tests.fakes import tiny
 from tests.live import Live
 
@@ -92,7 +92,11 @@ def test_a_raw_prompt_in_the_models_own_words_is_the_conversation(go: Run) -> No
         turns = (("system", "Be brief."), ("user", "Name a colour."))
         text = "".join(CHATML.format(role=role, content=said) for role, said in turns)
         same = await pool.chat(raw(f"{text}<|im_start|>assistant\n", wants_tokens=True)).reply()
-        assert (same.text, same.tokens) == (chat.text, chat.tokens)
+        # Not the answers: the likeliest words are nearly equal, and rounding chooses among them.
+        n_prompt = chat.usage.prompt_tokens
+        assert same.usage.prompt_tokens == n_prompt
+        assert same.tokens[:n_prompt] == chat.tokens[:n_prompt]
+        assert len(chat.tokens) > n_prompt > 20
 
     go(work)
 
@@ -244,14 +248,21 @@ def test_of_a_long_prompt_the_beginning_and_the_end_stay(go: Run) -> None:
     go(work)
 
 
-def test_the_most_typical_token_alone_leaves_nothing_to_chance(go: Run) -> None:
+def test_the_most_typical_token_alone_leaves_nothing_to_chance(go: Run, tmp_path: Path) -> None:
+    model = ModelSpec(str(tiny.alphabet(tmp_path / "alphabet.gguf")), n_ctx_tokens=512)
+    # Entropy 1.13: of the surprises 0.51, 1.20 and 4.61 the one of "1" is nearest, by 0.5.
+    chances = {"0": 0.6, "1": 0.3, **dict.fromkeys("23456789.,", 0.01)}
+
     async def work(pool: LocalPool) -> None:
+        bias = await digits_with_chances(pool, model, chances)
+
         async def said(seed: int, typical_p: float) -> str:
             params = {"temperature": 1.5, "top_k": 0, "top_p": 1, "typical_p": typical_p}
-            asked = raw("Once upon a time", {**params, "seed": seed, "max_tokens": 12})
+            more = {"seed": seed, "max_tokens": 12, "logit_bias": bias}
+            asked = replace(raw("a", {**params, **more}, drafts=False), model=model)
             return (await pool.chat(asked).reply()).text
 
-        assert len({await said(seed, 1e-6) for seed in range(3)}) == 1
+        assert {await said(seed, 1e-6) for seed in range(3)} == {"1" * 12}
         assert len({await said(seed, 1.0) for seed in range(3)}) == 3
 
     go(work)
@@ -327,14 +338,18 @@ async def test_vectors_are_refused_to_who_does_not_wait_where_the_queue_is_full(
 
 def test_a_text_may_be_cut_and_the_reply_says_by_how_much(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
-        texts = ("short", "boat " * 700)
+        texts = ("short", "boat " * 510 + "share " * 190)
         reply = await pool.embed(EmbedRequest(VECTORS, texts, on_overflow="cut"))
         n_long = (await pool.count_texts(VECTORS, texts))[1]
         assert reply.n_cut_tokens == (0, n_long - 510)
         assert reply.n_pieces == ()
-        same = await pool.embed(EmbedRequest(VECTORS, ("short", "boat " * 510)))
-        for one, other in zip(reply.vectors[1], same.vectors[1], strict=True):
-            assert abs(one - other) < 1e-3
+        parts = ("short", "boat " * 510, "boat " * 320 + "share " * 190)
+        same = await pool.embed(EmbedRequest(VECTORS, parts))
+        short, beginning, end = (
+            sum(x * y for x, y in zip(reply.vectors[1], vector, strict=True))
+            for vector in same.vectors
+        )
+        assert beginning > 0.999 > 0.99 > end > short
         assert same.n_cut_tokens == ()
 
     go(work)
@@ -369,13 +384,13 @@ def test_streams_that_no_one_reads_any_more_leave_nothing_behind(go: Run) -> Non
         streams = [pool.chat(raw(f"Story {n}:", params)) for n in range(20)]
         await asyncio.wait([asyncio.create_task(begun(one)) for one in streams],
                            return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
-        began = asyncio.get_running_loop().time()
         for stream in streams:
             stream.cancel()
+        n_before = pool.stats().resident[0].n_decoded_tokens
         reply = await pool.chat(raw("After that,", priority="interactive")).reply()
         assert reply.text
-        took_s = asyncio.get_running_loop().time() - began
-        assert took_s < 5, "nobody waits for 8,000 tokens"
+        n_more = pool.stats().resident[0].n_decoded_tokens - n_before
+        assert n_more < 2_000, "the answer that was left goes on"
         assert (pool.stats().n_running, pool.stats().n_waiting) == (0, 0)
 
     go(work)

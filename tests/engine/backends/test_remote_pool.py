@@ -117,7 +117,7 @@ def ran(tmp_path: Path, pool: Served, work: Callable[[RemotePool, Door], Awaitab
 
     async def main() -> T:
         async with (
-            asyncio.timeout(60),
+            asyncio.timeout(120),
             opened(tmp_path, pool) as way,
             RemotePool(way.find) as remote,
         ):
@@ -193,7 +193,7 @@ def test_who_goes_is_no_longer_worked_for(tmp_path: Path) -> None:
 
 
 def test_many_requests_go_at_the_same_time(tmp_path: Path) -> None:
-    pool = Served(delay_s=0.3)
+    pool = Served(together=101)
 
     async def work(remote: RemotePool, way: Door) -> None:
         await asyncio.gather(*(remote.chat(asked(str(n))).reply() for n in range(120)))
@@ -258,13 +258,13 @@ def test_a_pool_that_says_nothing_for_long_is_still_there(
 ) -> None:
     # Signs of life come while a queue is long; without them the link would break.
     monkeypatch.setattr("paddock.engine.api.pool_server.BEAT_S", 0.1)
-    monkeypatch.setattr("paddock.engine.backends.rpc.SILENCE_S", 0.6)
+    monkeypatch.setattr("paddock.engine.backends.rpc.SILENCE_S", 3.0)
 
     async def work(remote: RemotePool, way: Door) -> int:
         await remote.chat(asked()).reply()
         return way.n_finds
 
-    assert ran(tmp_path, Served(delay_s=2.0), work) == 1
+    assert ran(tmp_path, Served(delay_s=6.0), work) == 1
 
 
 def test_loads_are_those_of_this_pools_time_and_models(

@@ -10,13 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddock.engine import errors
-from paddock.engine.backends.rpc import (
-    BEAT,
-    CountRequest,
-    WireLine,
-    read_line,
-    write_line,
-)
+from paddock.engine.backends.rpc import BEAT, CountRequest, WireLine, read_line, write_line
 from paddock.engine.errors import (
     BadRequest,
     Busy,

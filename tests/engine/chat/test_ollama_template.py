@@ -9,11 +9,11 @@ import pytest
 
 from paddock.engine.chat.chat_template import ChatTemplate, TextPiece
 from paddock.engine.chat.stream_parser import AnswerMarkup, MarkupParser
-from paddock.engine.chat.tool_calls import LiteralText, ToolCallFormat
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, Think, Tool, ToolCall
 from tests.engine.chat.answer_parsing import WEATHER, parsed_answer, template
 from tests.engine.chat.go_templates import GO_NAMES, go_source, go_template
+from tests.engine.chat.test_template_probe import shape
 
 TALK = [
     Message("system", "Be brief."),
@@ -36,17 +36,9 @@ CALLING = [
 
 
 def rendered(
-    one: ChatTemplate,
-    messages: list[Message],
-    *tools: Tool,
-    think: Think | None = None,
+    one: ChatTemplate, messages: list[Message], *tools: Tool, think: Think | None = None
 ) -> str:
     return "".join(piece.text for piece in one.render(messages, tools=tools, think=think))
-
-
-def shape(form: ToolCallFormat) -> str:
-    parts = [part.text if isinstance(part, LiteralText) else f"«{part}»" for part in form.reads]
-    return "".join([form.section_opens, *parts])
 
 
 @pytest.mark.parametrize("name", GO_NAMES)
@@ -224,11 +216,18 @@ def test_tools_are_objects_and_print_as_json() -> None:
     assert '"name":"get_weather"' in whole
 
 
+def today() -> str:
+    return datetime.datetime.now().astimezone().date().isoformat()
+
+
 def test_parameters_may_be_told_as_typescript() -> None:
+    days = [today()]
     prompt = rendered(go_template("functions"), [Message("user", "x")], WEATHER)
-    today = datetime.datetime.now().astimezone().date().isoformat()
-    assert prompt.startswith(
-        f"// {today}\n// Tells the weather of a city\ntype get_weather = (_: {{\n// Where\n"
+    days.append(today())  # another one at midnight
+    first, _, rest = prompt.partition("\n")
+    assert first in {f"// {day}" for day in days}
+    assert rest.startswith(
+        "// Tells the weather of a city\ntype get_weather = (_: {\n// Where\n"
         "city: string,\n// How many\ndays: number,\n// Of what\n"
         'unit: "celsius" | "kelvin",\n}) => any;\n'
     )

@@ -3,7 +3,6 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Any
 
-import numpy as np
 import pytest
 
 from paddock.engine.arrays import Tokens
@@ -12,6 +11,7 @@ from paddock.engine.errors import BadRequest, NoInsert
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.vision import ImagePiece
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Sampling, Tool
+from tests.fakes.eyes import image_piece
 
 TOOL = Tool("get_time", "Tells the time", {"properties": {"zone": {"type": "string"}}})
 
@@ -66,8 +66,8 @@ def test_control_tokens_are_found_in_the_vocabulary(model: Model) -> None:
 class Eyes:
     """Looks at nothing: an image is four positions."""
 
-    def look(self, image: bytes) -> list[ImagePiece]:
-        return [ImagePiece(sha256(image).hexdigest(), np.zeros((4, 8), np.float32))]
+    def look(self, image: bytes, n_most_rows: int) -> list[ImagePiece]:
+        return [image_piece(sha256(image).hexdigest(), 4)]
 
 
 def test_images_are_put_where_their_turn_begins(model: Model) -> None:

@@ -72,7 +72,7 @@ class Device:
         self.operate(turn.operations)
         for piece in turn.pieces:
             cells = self.held.setdefault(piece.sequence.seq_id, [])
-            assert len(cells) == piece.pos, "positions follow one another"
+            assert len(cells) == piece.start, "positions follow one another"
             cells += self._anew([(0, token) for token in piece.tokens.tolist()])
             self.n_computed += len(piece.tokens)
         self.check()

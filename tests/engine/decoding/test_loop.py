@@ -215,11 +215,7 @@ def job(
 
 
 def jobs(
-    model: Model,
-    *,
-    texts: tuple[str, ...] = SURE,
-    drafts: bool | None = True,
-    max_tokens: int = 24,
+    model: Model, *, texts: tuple[str, ...] = SURE, drafts: bool | None = True, max_tokens: int = 24
 ) -> list[DecodeRequest]:
     return [
         job(model, number, text, drafts=drafts, max_tokens=max_tokens)
@@ -550,10 +546,7 @@ def test_an_answer_without_an_end_gets_room_as_it_grows(
 
     def told(bench: Bench) -> dict[int, str]:
         return bench.run(
-            replace(
-                job(model, n, SURE[n], max_tokens=280, sampling=forever),
-                is_open=True,
-            )
+            replace(job(model, n, SURE[n], max_tokens=280, sampling=forever), is_open=True)
             for n in range(2)
         )
 
@@ -584,10 +577,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[ContextOptions]:
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
 def test_the_context_stays_after_the_end_of_one_that_became_too_long_for_it(
-    model: Model,
-    monkeypatch: pytest.MonkeyPatch,
-    made: list[ContextOptions],
-    is_cancelled: bool,
+    model: Model, monkeypatch: pytest.MonkeyPatch, made: list[ContextOptions], is_cancelled: bool
 ) -> None:
     monkeypatch.setattr(kv_cache, "LEAST_STREAM_TOKENS", 256)
     monkeypatch.setattr(batch, "LIKELY_ANSWER_TOKENS", 64)

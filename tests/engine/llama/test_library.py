@@ -36,9 +36,7 @@ def test_buffers_are_counted_by_device_with_the_contexts_of_cuda() -> None:
     assert head["cell_bytes"] == [0, 1024 * MIB]
 
 
-def test_a_failed_call_is_explained_in_llamas_own_words(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_failed_call_is_explained_in_llamas_own_words(capsys: pytest.CaptureFixture[str]) -> None:
     log = LlamaLog()
     log(ERROR, b"said before\n", None)
     with log.recording() as said:

@@ -63,11 +63,7 @@ def test_five_bits_lose_less_than_even_steps_too() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    step=st.floats(0, 1, width=16),
-    offset=st.floats(-4, 4, width=16),
-    seed=st.integers(0, 9),
-)
+@given(step=st.floats(0, 1, width=16), offset=st.floats(-4, 4, width=16), seed=st.integers(0, 9))
 def test_no_block_is_worse_than_even_steps(step: float, offset: float, seed: int) -> None:
     numbers = np.random.default_rng(seed).integers(0, 16, (1, 32), np.uint8)
     one = Lattice(np.array([step], np.float32), np.array([offset], np.float32), numbers, 15)

@@ -1,104 +1,44 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import os
 import struct
-import zlib
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
+from paddock.engine.backends import local
 from paddock.engine.backends.local import LocalPool
+from paddock.engine.chat.prompt_images import check_image
 from paddock.engine.errors import BadRequest
+from paddock.engine.gguf import read_header
 from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.vision import ImagePiece, Projector
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.request import ChatRequest, Message, ModelSpec
+from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply
 from paddock.engine.settings import PoolSettings
+from paddock.engine.system.image_headers import decoding_bytes
+from tests.fakes.crashing import preloadable
+from tests.fakes.eyes import FAMILIES, llava, noise, png, png_of, square, write_family
+from tests.fakes.odd_images import written
 
-N_MODEL = 576  # SmolLM2-135M
-N_EYE, N_FEED, SIDE, PATCH = 32, 64, 28, 14
-
-
-def text(value: str) -> bytes:
-    raw = value.encode()
-    return struct.pack("<Q", len(raw)) + raw
-
-
-def value(kind: int, form: str, *given: float) -> bytes:
-    return struct.pack("<I", kind) + struct.pack(form, *given)
-
-
-def floats(*given: float) -> bytes:
-    return struct.pack("<IIQ", 9, 6, len(given)) + struct.pack(f"<{len(given)}f", *given)
-
-
-def write_projector(path: Path) -> None:
-    """Write a LLaVA projector of two layers with random weights, as GGUF's specification says."""
-    random = np.random.default_rng(7)
-    shapes: dict[str, tuple[int, ...]] = {
-        "v.patch_embd.weight": (N_EYE, 3, PATCH, PATCH),
-        "v.position_embd.weight": ((SIDE // PATCH) ** 2, N_EYE),
-        "mm.0.weight": (N_MODEL, N_EYE),
-        "mm.0.bias": (N_MODEL,),
-        "mm.2.weight": (N_MODEL, N_MODEL),
-        "mm.2.bias": (N_MODEL,),
-    }
-    for layer in range(2):
-        block = f"v.blk.{layer}."
-        for name in ("attn_q", "attn_k", "attn_v", "attn_out"):
-            shapes |= {f"{block}{name}.weight": (N_EYE, N_EYE), f"{block}{name}.bias": (N_EYE,)}
-        for name in ("ln1", "ln2"):
-            shapes |= {f"{block}{name}.weight": (N_EYE,), f"{block}{name}.bias": (N_EYE,)}
-        shapes |= {f"{block}ffn_up.weight": (N_FEED, N_EYE), f"{block}ffn_up.bias": (N_FEED,)}
-        shapes |= {f"{block}ffn_down.weight": (N_EYE, N_FEED), f"{block}ffn_down.bias": (N_EYE,)}
-    numbers = {
-        "embedding_length": N_EYE, "feed_forward_length": N_FEED, "block_count": 2,
-        "projection_dim": N_MODEL, "attention.head_count": 2, "image_size": SIDE,
-        "patch_size": PATCH,
-    }  # fmt: skip
-    keys = {
-        "general.architecture": struct.pack("<I", 8) + text("clip"),
-        "clip.projector_type": struct.pack("<I", 8) + text("mlp"),
-        "clip.has_vision_encoder": value(7, "<?", True),
-        "clip.use_gelu": value(7, "<?", True),
-        "clip.vision.attention.layer_norm_epsilon": value(6, "<f", 1e-5),
-        "clip.vision.image_mean": floats(0.5, 0.5, 0.5),
-        "clip.vision.image_std": floats(0.5, 0.5, 0.5),
-        **{f"clip.vision.{name}": value(4, "<I", n) for name, n in numbers.items()},
-    }
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(shapes), len(keys))
-    head += b"".join(text(key) + raw for key, raw in keys.items())
-    data = b""
-    for name, shape in shapes.items():
-        dims = struct.pack(f"<{len(shape)}Q", *reversed(shape))
-        head += text(name) + struct.pack("<I", len(shape)) + dims + struct.pack("<IQ", 0, len(data))
-        array = random.normal(0, 0.1, shape).astype(np.float32)
-        data += array.tobytes() + b"\0" * (-array.nbytes % 32)
-    path.write_bytes(head + b"\0" * (-len(head) % 32) + data)
-
-
-def png(shade: int, side: int = 40) -> bytes:
-    """Draw a square of one grey."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        check = struct.pack(">I", zlib.crc32(kind + data))
-        return struct.pack(">I", len(data)) + kind + data + check
-
-    rows = (b"\0" + bytes([shade] * 3 * side)) * side
-    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
+N_MODEL, SIDE, PATCH = 576, 28, 14  # SmolLM2-135M, and the pixels of LLaVA's images
 
 
 @pytest.fixture(scope="module")
 def projector(model: Model, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Projector]:
     path = tmp_path_factory.mktemp("eyes") / "mmproj-tiny.gguf"
-    write_projector(path)
-    one = Projector(model, path, n_threads=1, uses_gpu=False)
+    llava(path, N_MODEL)
+    one = Projector(model, path, n_threads=1, n_pass_tokens=64, uses_gpu=False)
     one.on_part = SIGNS_OF_LIFE.append
     yield one
     one.close()
@@ -114,11 +54,11 @@ def images(pieces: list[object]) -> list[ImagePiece]:
 
 def test_an_image_becomes_a_piece_of_known_size(projector: Projector) -> None:
     SIGNS_OF_LIFE.clear()
-    (piece,) = images([*projector.look(png(200))])
+    (piece,) = images([*projector.look(square(200))])
     assert SIGNS_OF_LIFE == [(SIDE // PATCH) ** 2]
     assert piece.rows.shape == ((SIDE // PATCH) ** 2, N_MODEL)
-    (again,) = images([*projector.look(png(200))])
-    (other,) = images([*projector.look(png(10))])
+    (again,) = images([*projector.look(square(200))])
+    (other,) = images([*projector.look(square(10))])
     assert piece.digest == again.digest != other.digest
     assert np.array_equal(piece.rows, again.rows)
 
@@ -137,22 +77,22 @@ def logits_after(model: Model, projector: Projector, image: bytes | None) -> np.
             position += len(tokens)
             if image is not None and text_piece == "look:":
                 for piece in images([*projector.look(image)]):
-                    context.decode_image(piece.rows, position, seq_id=1)
+                    context.decode_image(piece.rows, piece.positions_from(position), seq_id=1)
                     position += len(piece.rows)
         return np.array(context.logits(1)[0])
 
 
 def test_what_follows_an_image_depends_on_it(model: Model, projector: Projector) -> None:
-    dark, light = (logits_after(model, projector, png(shade)) for shade in (0, 255))
+    dark, light = (logits_after(model, projector, square(shade)) for shade in (0, 255))
     blind = logits_after(model, projector, None)
     assert np.isfinite(dark).all()
     assert not np.allclose(dark, light, atol=1e-3)
     assert not np.allclose(dark, blind, atol=1e-3)
-    assert np.allclose(dark, logits_after(model, projector, png(0)), atol=1e-3)
+    assert np.allclose(dark, logits_after(model, projector, square(0)), atol=1e-3)
 
 
 def test_what_is_no_image_is_refused(projector: Projector) -> None:
-    with pytest.raises(ValueError, match="libmtmd cannot decode this image"):
+    with pytest.raises(ValueError, match="its picture cannot be decoded; the file is damaged"):
         projector.look(b"\x89PNG\r\n\x1a\nnothing more")
 
 
@@ -160,32 +100,335 @@ def test_a_file_that_is_no_projector_is_refused(model: Model, tmp_path: Path) ->
     path = tmp_path / "mmproj.gguf"
     path.write_bytes(b"GGUF")
     with pytest.raises(LoadFailed, match="libmtmd cannot load the projector"):
-        Projector(model, path, n_threads=1)
+        Projector(model, path, n_threads=1, n_pass_tokens=64)
 
 
 async def test_a_pool_shows_images_to_a_model_with_a_projector(tmp_path: Path) -> None:
     own = ModelFinder(tmp_path, tmp_path).find("smollm2:135m").path
     (tmp_path / "seeing.gguf").symlink_to(own)
-    write_projector(tmp_path / "mmproj-seeing.gguf")
+    llava(tmp_path / "mmproj-seeing.gguf", N_MODEL)
     spec = ModelSpec(str(tmp_path / "seeing.gguf"), n_ctx_tokens=1024)
     settings = PoolSettings(
         n_threads=1, models_dir=tmp_path, cache_dir=tmp_path / "cache", profile_s=0
     )
 
+    has_words = dict.fromkeys(range(17), -100)  # no mark, which ends an answer or has no text
+
     def asked(*images: bytes) -> ChatRequest:
         message = Message("user", "What colour is this?", images=images)
-        return ChatRequest(spec, (message,), {"max_tokens": 12, "temperature": 0})
+        params = {"max_tokens": 12, "temperature": 0, "logit_bias": has_words}
+        return ChatRequest(spec, (message,), params, n_logprobs=100)
+
+    def likely(reply: Reply) -> set[bytes]:
+        """Return the 100 likeliest beginnings: another image changes 38 to 48, rounding to 9."""
+        return {raw for _, _, raw in reply.logprobs[0].top}
 
     async with LocalPool(settings) as pool:
-        wishes = (asked(png(0)), asked(png(255)), asked(), asked(png(0), png(255)))
+        wishes = (asked(square(0)), asked(square(255)), asked(), asked(square(0), square(255)))
         replies = await asyncio.gather(*(pool.chat(one).reply() for one in wishes))
         plain = replies[2].usage.prompt_tokens
         assert [one.usage.prompt_tokens - plain for one in replies] == [4, 4, 0, 8]
         again = await pool.chat(wishes[0]).reply()
-        assert again.text == replies[0].text
+        dark, light, blind = (len(likely(again) & likely(reply)) for reply in replies[:3])
+        assert dark > 75 > max(light, blind)
         assert again.usage.prompt_reused_tokens >= 4  # what was seen once is kept
         with pytest.raises(BadRequest) as caught:
             await pool.chat(asked(b"RIFF\0\0\0\0WEBP")).reply()
         assert str(caught.value) == (
             "image 1 is no PNG, JPEG, GIF or BMP (it is a WebP; convert it to PNG)"
         )
+
+
+def rows_of(projector: Projector, data: bytes) -> np.ndarray:
+    check_image(data, 1)
+    (piece,) = images([*projector.look(data)])
+    return piece.rows
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_seen_upright(projector: Projector, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    lying = written(Image.open(io.BytesIO(noise(1, 28, 28))), "JPEG", exif=exif, quality=100)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(lying)))
+    seen = rows_of(projector, written(upright, "PNG"))
+    # The two decoders of JPEG differ a little; another orientation does by several units.
+    assert np.abs(rows_of(projector, lying) - seen).max() < 0.3
+
+
+def test_pictures_of_every_kind_are_seen_as_their_first_picture_in_eight_bits(
+    projector: Projector,
+) -> None:
+    plain = Image.new("RGB", (28, 28), (200, 100, 50))
+    seen = rows_of(projector, written(plain, "PNG"))
+    others = [Image.new("RGB", (28, 28), (0, 0, 0))]
+    indexed = written(plain, "GIF", save_all=True, append_images=others)
+    assert np.allclose(rows_of(projector, indexed), seen, atol=0.05)
+    cmyk = written(plain.convert("CMYK"), "JPEG", quality=100)
+    assert np.allclose(rows_of(projector, cmyk), seen, atol=0.05)
+    grey = rows_of(projector, written(Image.new("L", (28, 28), 128), "PNG"))
+    deep = Image.fromarray(np.full((28, 28), 0x8080, np.uint16))
+    assert np.allclose(rows_of(projector, written(deep, "PNG")), grey, atol=0.05)
+
+
+def interlaced(pixels: np.ndarray, kind: int, *extra: bytes) -> bytes:
+    """Write a PNG in seven passes."""
+    height, width = pixels.shape[:2]
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2)]
+    parts = [pixels[y::down, x::across] for x, y, across, down in [*passes, (0, 1, 1, 2)]]
+    rows = b"".join(b"\0" + row.tobytes() for part in parts if part.size for row in part)
+    return png_of(struct.pack(">IIBBBBB", width, height, 8, kind, 0, 0, 1), rows, *extra)
+
+
+def transparent(kind: str) -> bytes:
+    pixels = np.random.default_rng(1).integers(0, 256, (28, 28, 4)).astype(np.uint8)
+    drawn = Image.fromarray(pixels, "RGBA")
+    match kind:
+        case "RGBA, interlaced":
+            return interlaced(pixels, 6)
+        case "palette, interlaced":
+            colours, alphas = pixels.tobytes()[:768], pixels.tobytes()[768:1024]
+            return interlaced(pixels[:, :, 0], 3, b"PLTE" + colours, b"tRNS" + alphas)
+        case "palette of 2 bits":
+            few = drawn.convert("RGB").quantize(4)
+            return written(few, "PNG", bits=2, transparency=bytes([0, 80, 160, 255]))
+        case "palette":
+            return written(drawn.convert("P"), "PNG", transparency=0)
+        case "one colour":
+            pixels[:14] = 200
+            return written(Image.fromarray(pixels).convert("RGB"), "PNG", transparency=(200,) * 3)
+    return written(drawn.convert(kind), "PNG")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["RGBA", "LA", "palette", "palette of 2 bits", "one colour", "RGBA, interlaced",
+     "palette, interlaced"],
+)  # fmt: skip
+def test_a_transparent_picture_is_seen_on_white(projector: Projector, kind: str) -> None:
+    data = transparent(kind)
+    shown = Image.open(io.BytesIO(data)).convert("RGBA")
+    flat = Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
+    assert np.abs(rows_of(projector, data) - rows_of(projector, written(flat, "PNG"))).max() < 0.3
+    assert np.abs(rows_of(projector, data) - rows_of(projector, square(255))).max() > 0.3
+
+
+def test_a_transparent_gif_is_seen_on_white(projector: Projector) -> None:
+    colours = [10, 20, 30, 200, 0, 0]
+    drawn = Image.new("P", (28, 28), 0)
+    drawn.paste(1, (0, 0, 14, 28))
+    drawn.putpalette(colours)
+    shown = rows_of(projector, written(drawn, "GIF", transparency=0))
+    drawn.putpalette([255, 255, 255, *colours[3:]])
+    assert np.allclose(shown, rows_of(projector, written(drawn, "PNG")), atol=0.05)
+
+
+@pytest.mark.parametrize("mark", [b"\xff\xdb", b"\xff\xda"])
+def test_a_jpeg_with_bytes_between_its_parts_is_seen(projector: Projector, mark: bytes) -> None:
+    data = written(Image.open(io.BytesIO(noise(1, 28, 28))), "JPEG")
+    padded = data.replace(mark, b"\0\0" + mark, 1)
+    assert np.array_equal(rows_of(projector, padded), rows_of(projector, data))
+
+
+def test_a_transparent_picture_of_16_bits_is_seen_as_that_of_8(projector: Projector) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (28, 28, 4)).astype(np.uint8)
+    seen = rows_of(projector, png(pixels))
+    assert np.allclose(rows_of(projector, png(pixels.astype(np.uint16) * 257)), seen, atol=0.05)
+
+
+@pytest.mark.parametrize("n_bits", [8, 16])
+def test_a_transparent_picture_takes_no_more_memory_than_its_header_says(
+    tmp_path: Path, n_bits: int
+) -> None:
+    model, mmproj = write_family("llava", tmp_path)
+    pixels = np.zeros((4000, 4000, 4), np.uint8 if n_bits == 8 else np.uint16)
+    picture = tmp_path / "large.png"
+    picture.write_bytes(png(pixels))
+    n_bytes = decoding_bytes(picture.read_bytes())
+    files = map(str, (model, mmproj, picture))
+    command = [sys.executable, "-m", "tests.fakes.one_look", *files]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert int(done.stdout) < n_bytes + 48 * 1024 * 1024, "with what strips of it take"
+
+
+def test_rows_that_unpack_to_more_than_the_size_needs_are_refused(projector: Projector) -> None:
+    header = struct.pack(">IIBBBBB", 28, 28, 8, 2, 0, 0, 0)
+    with pytest.raises(ValueError) as caught:
+        projector.look(png_of(header, bytes(100 * 1024 * 1024)))
+    assert str(caught.value) == (
+        "its rows unpack to more than 96 MiB, which its size does not need; save it again"
+    )
+
+
+@pytest.mark.parametrize("kind", [4, 6])
+def test_a_transparent_picture_of_few_bits_is_seen_as_its_decoder_reads_it(
+    projector: Projector, kind: int
+) -> None:
+    """PNG knows none; the decoder reads them, and no memory may stay for each."""
+    rows = (b"\0" + b"\x8f" * (28 * (2 if kind == 4 else 4) // 2)) * 28
+    header = struct.pack(">IIBBBBB", 28, 28, 4, kind, 0, 0, 0)
+    assert rows_of(projector, png_of(header, rows)).shape[1] == N_MODEL
+
+
+def test_a_kept_picture_has_no_more_room_than_a_new_one(projector: Projector) -> None:
+    data = square(10)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="the context has room for 0: make it smaller"):
+            projector.look(data, -5)
+        projector.look(data)
+
+
+def test_no_other_program_is_asked_what_a_picture_is(
+    projector: Projector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ffprobe", "ffmpeg"):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\ntouch {tmp_path}/was-run\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(ValueError, match="the file is damaged or cut off"):
+        projector.look(noise(1)[:200])
+    assert not (tmp_path / "was-run").exists()
+
+
+def test_images_that_were_seen_are_kept_within_a_bound(model: Model, tmp_path: Path) -> None:
+    n_image_bytes = 4 * N_MODEL * 4
+    path = llava(tmp_path / "mmproj.gguf", N_MODEL)
+    keeping = Projector(
+        model, path, n_threads=1, n_pass_tokens=64, uses_gpu=False, n_kept_bytes=2 * n_image_bytes
+    )
+    computed: list[int] = []
+    keeping.on_part = computed.append
+    for shade in (0, 1, 0, 1, 2, 1, 0):
+        keeping.look(square(shade))
+    assert len(computed) == 4, "three images, and the first again, which made room for the third"
+    keeping.close()
+
+
+def test_an_image_that_exceeds_the_context_is_refused_before_it_is_computed(
+    projector: Projector,
+) -> None:
+    SIGNS_OF_LIFE.clear()
+    why = (
+        "it takes 4 tokens, and the context has room for 4: make it smaller, or the context longer"
+    )
+    with pytest.raises(ValueError, match=why):
+        projector.look(square(7), 4)
+    assert not SIGNS_OF_LIFE
+
+
+def test_an_image_that_exceeds_a_pass_is_refused_only_where_it_needs_one_pass(
+    tmp_path: Path,
+) -> None:
+    why = {
+        "gemma3": "this model reads an image in one pass, and its 16 rows exceed "
+        "the 8 of `n_batch_tokens`",
+        "qwen2vl": "",
+    }
+    for family, expected in why.items():
+        path, mmproj = write_family(family, tmp_path)
+        model = Model(path)
+        one = Projector(model, mmproj, n_threads=1, n_pass_tokens=8, uses_gpu=False)
+        found = ""
+        try:
+            one.look(square(0))
+        except ValueError as error:
+            found = str(error)
+        assert found == expected
+        one.close()
+        model.close()
+
+
+def test_a_projector_of_another_size_is_refused_with_both_sizes(
+    model: Model, tmp_path: Path
+) -> None:
+    path = llava(tmp_path / "mmproj.gguf", n_embd=64)
+    with pytest.raises(LoadFailed, match=r"n_embd = 576.*n_embd = 64"):
+        Projector(model, path, n_threads=1, n_pass_tokens=64, uses_gpu=False)
+
+
+SEES = """
+import sys, numpy
+from pathlib import Path
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.vision import ImagePiece, Projector
+model, mmproj, image, out = map(Path, sys.argv[1:])
+eye = Projector(Model(model), mmproj, n_threads=1, n_pass_tokens=64, uses_gpu=False)
+rows = [one.rows for one in eye.look(image.read_bytes()) if isinstance(one, ImagePiece)]
+numpy.save(out, numpy.concatenate(rows))
+"""
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_do_not_depend_on_memory_that_was_never_written(family: str, tmp_path: Path) -> None:
+    image = tmp_path / "image.png"
+    image.write_bytes(noise(3, 80, 48))
+    files = [str(path) for path in (*write_family(family, tmp_path), image)]
+    preloads = {"plain": "", "filled": preloadable(tmp_path, "unwritten")}
+    for name, library in preloads.items():
+        command = [sys.executable, "-c", SEES, *files, str(tmp_path / f"{name}.npy")]
+        subprocess.run(command, env={**os.environ, "LD_PRELOAD": library}, check=True)
+    plain, filled = (np.load(tmp_path / f"{name}.npy") for name in preloads)
+    assert np.isfinite(plain).all()
+    assert np.array_equal(plain, filled)
+
+
+def test_an_image_for_which_a_projector_computes_no_numbers_is_refused(tmp_path: Path) -> None:
+    path, mmproj = write_family("pixtral", tmp_path)
+    (bias,) = [one for one in read_header(mmproj).tensors if one.name == "v.blk.0.ffn_up.bias"]
+    with mmproj.open("r+b") as file:
+        file.seek(read_header(mmproj).data_at + bias.offset)
+        file.write(np.full(bias.n_weights, np.nan, np.float32).tobytes())
+    model = Model(path)
+    one = Projector(model, mmproj, n_threads=1, n_pass_tokens=64, uses_gpu=False)
+    with pytest.raises(ValueError, match="its projector computes what is no number for it"):
+        one.look(noise(1))
+    one.close()
+    model.close()
+
+
+def test_a_projector_whose_tags_the_model_lacks_is_refused(tmp_path: Path) -> None:
+    path, _ = write_family("llava", tmp_path)
+    _, mmproj = write_family("smolvlm", tmp_path)
+    model = Model(path)
+    one = Projector(model, mmproj, n_threads=1, n_pass_tokens=64, uses_gpu=False)
+    with pytest.raises(ValueError, match="they do not belong together"):
+        one.look(square(0))
+    one.close()
+    model.close()
+
+
+async def test_images_are_checked_outside_of_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = write_family("llava", tmp_path)
+    threads: list[int] = []
+
+    def noted(data: bytes, number: int) -> None:
+        threads.append(threading.get_ident())
+        check_image(data, number)
+
+    monkeypatch.setattr(local, "check_image", noted)
+    settings = PoolSettings(n_threads=1, models_dir=tmp_path, cache_dir=tmp_path, profile_s=0)
+    message = Message("user", "What is it?", images=(square(0), b"no image"))
+    async with LocalPool(settings) as pool:
+        with pytest.raises(BadRequest, match="image 2 is no PNG"):
+            await pool.chat(ChatRequest(ModelSpec(str(path)), (message,))).reply()
+    assert len(threads) == 2
+    assert threading.get_ident() not in threads
+
+
+async def test_one_file_with_a_projector_and_without_is_two_models(tmp_path: Path) -> None:
+    refs = {}
+    for name in ("blind", "seeing"):
+        (tmp_path / name).mkdir()
+        refs[name] = tmp_path / name / "llava.gguf"
+    weights, _ = write_family("llava", tmp_path / "seeing")
+    refs["blind"].symlink_to(weights)
+    settings = PoolSettings(n_threads=1, models_dir=tmp_path, cache_dir=tmp_path, profile_s=0)
+    async with LocalPool(settings) as pool:
+        for name, images in (("blind", ()), ("seeing", (square(0),))):
+            message = Message("user", "What is it?", images=images)
+            spec = ModelSpec(str(refs[name]), n_ctx_tokens=512)
+            reply = await pool.chat(ChatRequest(spec, (message,), {"max_tokens": 2})).reply()
+            assert reply.usage.completion_tokens, name

@@ -84,9 +84,7 @@ async def opened(machine: FakeMachine, chosen: PoolSettings) -> AsyncIterator[Ho
 
 
 def go(
-    machine: FakeMachine,
-    work: Callable[[House], Awaitable[None]],
-    chosen: PoolSettings = SETTINGS,
+    machine: FakeMachine, work: Callable[[House], Awaitable[None]], chosen: PoolSettings = SETTINGS
 ) -> None:
     async def main() -> None:
         async with opened(machine, chosen) as house:

@@ -20,31 +20,31 @@ CHAT = ModelSpec("smollm2:135m", n_ctx_tokens=512)
 TENSOR = "blk.20.attn_output.weight"
 
 
-def test_an_adapter_that_adds_nothing_changes_nothing_and_another_one_does(
-    tmp_path: Path,
-) -> None:
+def test_an_adapter_that_adds_nothing_changes_nothing_and_another_one_does(tmp_path: Path) -> None:
     nothing = write_adapter(tmp_path / "nothing.gguf", TENSOR, 576, 576, strength=0)
-    much = write_adapter(tmp_path / "much.gguf", TENSOR, 576, 576, strength=0.5)
+    much = write_adapter(tmp_path / "much.gguf", TENSOR, 576, 576, strength=8)
     settings = PoolSettings(n_threads=1, num_parallel=1, cache_dir=tmp_path / "cache", profile_s=0)
     finder = Made(tmp_path, tmp_path / "cache", str(much))
 
     async def work() -> None:
-        async with asyncio.timeout(100), LocalPool(settings, models=finder) as pool:
+        async with asyncio.timeout(120), LocalPool(settings, models=finder) as pool:
 
-            async def answer(*adapters: Path, ref: str = CHAT.ref) -> str:
+            async def likely(*adapters: Path, ref: str = CHAT.ref) -> set[bytes]:
+                """Return the 20 likeliest beginnings: rounding changes few of them."""
                 spec = replace(CHAT, ref=ref, adapters=tuple(map(str, adapters)))
                 message = Message("user", "Name three animals.")
-                request = ChatRequest(spec, (message,), {"max_tokens": 12})
-                return (await pool.chat(request).reply()).text
+                request = ChatRequest(spec, (message,), {"max_tokens": 1}, n_logprobs=20)
+                (first,) = (await pool.chat(request).reply()).logprobs
+                return {raw for _, _, raw in first.top}
 
-            plain = await answer()
-            assert await answer(nothing) == plain
-            other = await answer(much)
-            assert other != plain
-            assert await answer() == plain
+            plain = await likely()
+            assert len(await likely(nothing) & plain) > 12
+            other = await likely(much)
+            assert not other & plain
+            assert len(await likely() & plain) > 12
             held = {one.adapters for one in pool.stats().resident}
             assert held == {(), (str(nothing),), (str(much),)}, "each is a model of its own"
-            assert await answer(ref="made") == other, "what was made with one has it always"
+            assert len(await likely(ref="made") & other) > 12, "always has it"
             assert await pool.unload("made")
             left = {one.adapters for one in pool.stats().resident}
             assert left == {(), (str(nothing),)}
@@ -69,7 +69,7 @@ async def test_an_adapter_for_another_model_is_named(tmp_path: Path) -> None:
     foreign = write_adapter(tmp_path / "foreign.gguf", TENSOR, 64, 64, strength=1)
     settings = PoolSettings(n_threads=1, cache_dir=tmp_path / "cache", profile_s=0)
 
-    async with asyncio.timeout(100), LocalPool(settings) as pool:
+    async with asyncio.timeout(120), LocalPool(settings) as pool:
         spec = replace(CHAT, adapters=(str(foreign),))
         with pytest.raises(ModelBroken) as caught:
             await pool.chat(ChatRequest(spec, (Message("user", "Hello"),))).reply()

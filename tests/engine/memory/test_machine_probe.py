@@ -8,8 +8,10 @@ from pathlib import Path
 from paddock.engine.memory.model_layout import LayoutRequest, MachineProbe
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.settings import PoolSettings
-from paddock.engine.workers.worker_protocol import WorkerMemory
+from paddock.engine.workers.worker_protocol import IMAGE_BYTES, WorkerMemory
+from tests.fakes import tiny
 from tests.fakes.adapter import write_adapter
+from tests.fakes.eyes import llava
 
 
 async def test_a_size_that_was_measured_is_used_by_the_next_pool(tmp_path: Path) -> None:
@@ -38,7 +40,25 @@ async def test_what_is_loaded_next_to_a_model_counts(tmp_path: Path) -> None:
     plain = (await survey.layouts(LayoutRequest(facts, 2048), device))[0]
     laid = (await survey.layouts(LayoutRequest(facts, 2048, (str(adapter),)), device))[0]
     assert laid.room.host - plain.room.host == adapter.stat().st_size
+    projector = llava(tmp_path / "mmproj.gguf")
+    seeing = replace(facts, projector=str(projector))
+    laid = (await survey.layouts(LayoutRequest(seeing, 2048), device))[0]
+    assert laid.room.host - plain.room.host == projector.stat().st_size + IMAGE_BYTES
     drafted = replace(facts, draft_path=facts.path)
     with_draft = (await survey.layouts(LayoutRequest(drafted, 2048), device))[0]
     cells = plain.load.n_cells * 30 * 3 * 128 * 2
     assert with_draft.room.host - plain.room.host > facts.size_bytes + cells
+
+
+async def test_a_replaced_file_is_laid_out_as_it_is_now(tmp_path: Path) -> None:
+    settings = PoolSettings(cache_dir=tmp_path / "cache", n_gpu_layers=0)
+    finder, path = ModelFinder(tmp_path, tmp_path / "cache"), tmp_path / "mine.gguf"
+    survey, rooms = MachineProbe(settings), []
+    device = await survey.look()
+    for write in (tiny.llama, tiny.alphabet):
+        write(tmp_path / "new").replace(path)
+        wanted = LayoutRequest(finder.find(str(path)), 256)
+        own = (await MachineProbe(settings).layouts(wanted, device))[0]
+        assert (await survey.layouts(wanted, device))[0].room == own.room
+        rooms.append(own.room)
+    assert rooms[0] != rooms[1]

@@ -396,7 +396,7 @@ def test_each_priority_has_places_of_its_own_in_a_worker() -> None:
         jobs = [asyncio.create_task(house.chat("a", 5, priority="batch")) for _ in range(50)]
         await asyncio.sleep(4)
         assert machine.workers[0].n_requests == 4
-        assert house.residents.n_waiting("a") == 46
+        assert house.residents.n_waiting(house.ask("a").key) == 46
         before = now()
         await house.chat("a", 1, priority="interactive")
         assert now() - before == pytest.approx(1)

@@ -14,6 +14,7 @@ import pytest
 
 from paddock.engine.errors import BadDigest, BlobMissing, DigestMismatch, StoreFull, StoreReadOnly
 from paddock.engine.models.blobs import BlobStore, digest_hex
+from paddock.engine.system.files import held_file
 
 CONTENT = b"weights " * 1000
 DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
@@ -141,6 +142,20 @@ def test_a_full_disk_leaves_no_half_blob_and_what_was_there(small_disk: Path) ->
     assert caught.value.path == str(small_disk / "blobs")
     assert files(small_disk) == [digest.replace(":", "-")]
     assert blobs.true_digest(digest) == digest
+
+
+def test_what_is_held_is_not_swept_away_however_old(tmp_path: Path) -> None:
+    blobs = BlobStore(tmp_path)
+    blobs.folder.mkdir()
+    with held_file(blobs.folder / ".a-tuned.1.part") as held:
+        copy = held.with_name(f"{held.name}.copy.part")
+        copy.write_bytes(b"compared for hours")
+        os.utime(copy, (0, 0))
+        os.utime(held, (0, 0))
+        blobs.sweep()
+        assert files(tmp_path) == [held.name, copy.name]
+    blobs.sweep()
+    assert files(tmp_path) == []
 
 
 def test_what_is_half_is_swept_away_when_no_one_goes_on_with_it(tmp_path: Path) -> None:

@@ -44,11 +44,6 @@ JINJA = (
 )
 
 
-@pytest.fixture
-def finder(tmp_path: Path) -> ModelFinder:
-    return ModelFinder(tmp_path / "models", tmp_path / "cache")
-
-
 def make(
     finder: ModelFinder, name: str, values: dict[str, Value], recipe: ModelRecipe | None
 ) -> Path:

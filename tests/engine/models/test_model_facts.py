@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.errors import ModelNotFound
+from paddock.engine.errors import ModelBroken, ModelNotFound
 from paddock.engine.models.model_cards import (
     ModelFactsCache,
     merged_sampling,
@@ -96,6 +96,41 @@ def test_a_file_that_is_another_one_now_is_read_again(tmp_path: Path) -> None:
         world.digest(str(path))
 
 
+def test_a_path_through_links_is_the_file_that_they_lead_to_now(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    raw, link = world.finder.locate("all-minilm").path.read_bytes(), tmp_path / "here" / "m.gguf"
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+    for number in (1, 2):
+        (tmp_path / "there" / f"v{number}.gguf").write_bytes(raw + bytes([number]))
+    link.symlink_to("../there/current.gguf")
+    current, digests = tmp_path / "there" / "current.gguf", []
+    for number in (1, 2):
+        current.unlink(missing_ok=True)
+        current.symlink_to(f"v{number}.gguf")
+        digests.append(world.digest(str(link)))
+    assert digests[0] != digests[1]
+
+
+def test_a_damaged_list_of_digests_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "mine.gguf"
+    shutil.copy(World(tmp_path).finder.locate("all-minilm").path, path)
+    expected = World(tmp_path).digest(str(path))
+    for entry in (5, {"size": 1}, None, [1]):
+        (tmp_path / "cache" / "digests.json").write_text(json.dumps({str(path): entry}))
+        assert World(tmp_path).digest(str(path)) == expected
+
+
+def test_a_projector_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path) -> None:
+    world, path = World(tmp_path), tmp_path / "mine.gguf"
+    shutil.copy(world.finder.locate("all-minilm").path, path)
+    projector = path.with_name("mmproj-mine.gguf")
+    projector.symlink_to("/proc/self/mem")  # a file that not even root can read from its beginning
+    with pytest.raises(ModelBroken) as caught:
+        world.digest(str(path))
+    assert str(caught.value) == f"{projector}: the file cannot be read: Input/output error"
+
+
 def test_a_model_that_writes_says_whether_its_template_knows_tools(tmp_path: Path) -> None:
     world = World(tmp_path)
     known = [asyncio.run(world.catalogue.facts(ref)) for ref in ("smollm2:135m", "all-minilm")]
@@ -148,3 +183,23 @@ def test_a_raw_prompt_stays_bare_and_earlier_tokens_have_the_messages_already() 
     later = with_model_defaults(ChatRequest(ModelSpec("m"), (ASKED,), prompt_tokens=(1, 2)), FACTS)
     assert said(*later.messages) == ["You are a llama.", "Spit?"]
     assert with_model_defaults(ChatRequest(ModelSpec("m"), ()), FACTS).messages == ()
+
+
+def test_a_projector_that_comes_changes_or_goes_makes_another_model_of_it(tmp_path: Path) -> None:
+    world, path = World(tmp_path), tmp_path / "folder" / "mine.gguf"
+    path.parent.mkdir()
+    shutil.copy(world.finder.locate("all-minilm").path, path)
+    projector = path.with_name("mmproj-mine.gguf")
+
+    def facts() -> ModelFacts:
+        return asyncio.run(world.catalogue.facts(str(path)))
+
+    blind = facts()
+    projector.write_bytes(b"GGUF")
+    seeing = facts()
+    projector.write_bytes(b"GGUF, another")
+    seeing_otherwise = facts()
+    projector.unlink()
+    assert [blind.projector, seeing.projector] == [None, str(projector)]
+    assert len({one.identity for one in (blind, seeing, seeing_otherwise)}) == 3
+    assert facts() == blind

@@ -66,9 +66,7 @@ def test_a_path_is_a_model(tmp_path: Path) -> None:
     assert finder(tmp_path).find(str(path)).path == str(path)
 
 
-def test_a_missing_model_is_named_with_the_known_ones_and_the_way_to_get_it(
-    tmp_path: Path,
-) -> None:
+def test_a_missing_model_is_named_with_the_known_ones_and_the_way_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound) as caught:
         finder(tmp_path).find("llama3.2:3b")
     assert str(caught.value) == (

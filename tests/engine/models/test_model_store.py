@@ -317,7 +317,7 @@ def test_processes_that_change_a_store_at_once_leave_it_whole(store: ModelStore)
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(60)
+        worker.join(120)
     assert [worker.exitcode for worker in workers] == [0, 0]
     assert shorts(store) == ["shared:latest"]
     assert store.check() == []
@@ -342,7 +342,7 @@ def test_a_lock_is_for_one_thread_at_a_time_and_says_whose_turn_it_is(store: Mod
             pass
         with store.lock("another download"):
             order.append("first")
-    other.join(10)
+    other.join(120)
     assert order == ["first", "second"]
 
 

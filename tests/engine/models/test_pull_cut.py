@@ -147,7 +147,7 @@ def test_a_killed_pull_is_gone_on_with(
         while int(process.stdout.readline()) < 20_000:
             pass
         process.send_signal(how)
-        process.wait(timeout=20)
+        process.wait(timeout=120)
     assert store.names() == []
     assert not store.blobs.has(digest_of(BIG))
     far.settle()

@@ -17,7 +17,9 @@ from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Reply
 from paddock.engine.sampling.constrained_decoding import EndingSearch
 from paddock.engine.settings import PoolSettings
+from tests.engine.pools import digits_with_chances
 from tests.engine.sampling.world import matcher, model
+from tests.fakes import tiny
 
 
 def record(**properties: Any) -> dict[str, Any]:
@@ -137,14 +139,25 @@ def test_schemas_as_people_write_them_yield_valid_answers_at_any_temperature() -
         assert not re.search(r"\s", between_texts), (name, heat, reply.text)
 
 
-def test_a_seed_gives_the_same_answer_again_with_a_schema_and_without() -> None:
-    async def work() -> list[str]:
-        async with LocalPool(SETTINGS) as pool:
-            names = ("a summary", "anything", "a summary", "anything")
-            return [(await ask(pool, SCHEMAS[name], 1.0)).text for name in names]
+async def test_a_seed_gives_the_same_answer_again_with_a_schema_and_without(
+    tmp_path: Path,
+) -> None:
+    drawing = ModelSpec(str(tiny.alphabet(tmp_path / "alphabet.gguf")), n_ctx_tokens=512)
+    number = {"type": "string", "pattern": "^[0-9]{12}$"}
 
-    first, plain, again, plain_again = asyncio.run(work())
-    assert (first, plain) == (again, plain_again)
+    async with LocalPool(SETTINGS) as pool:
+        bias = await digits_with_chances(pool, drawing, dict.fromkeys("0123456789", 0.1))
+
+        async def drawn(seed: int, constraint: Constraint | None) -> str:
+            heat = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "repeat_penalty": 1.0}
+            params = {**heat, "seed": seed, "max_tokens": 14, "logit_bias": bias}
+            asked = ChatRequest(drawing, (), params, prompt="a", constraint=constraint)
+            return (await pool.chat(asked).reply()).text
+
+        for constraint in (Constraint("json_schema", json.dumps(number)), None):
+            first, again, other = [await drawn(seed, constraint) for seed in (3, 3, 4)]
+            assert first == again != other
+            assert re.fullmatch('"[0-9]{12}"' if constraint else "[0-9]{14}", first)
 
 
 def chat(pool: LocalPool, params: dict[str, Any], **more: Any) -> Coroutine[Any, Any, Reply]:

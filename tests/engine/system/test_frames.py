@@ -125,7 +125,7 @@ def test_a_child_that_is_closed_by_another_thread_gives_no_answer(child: FramePr
     asking.start()
     time.sleep(0.2)
     child.close()
-    asking.join(60)
+    asking.join(120)
     assert answers == [None]
 
 

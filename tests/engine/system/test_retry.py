@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from paddock.engine.system.retry import Backoff, Pauses, retried_blocking
@@ -57,3 +59,9 @@ def test_pauses_grow_to_the_longest_and_begin_again_after_a_success() -> None:
 def test_a_spread_changes_a_pause_by_its_share_at_most() -> None:
     backoff = Backoff(4, 60, spread=0.25)
     assert all(3 <= backoff.pause_s(1) <= 5 for _ in range(100))
+
+
+def test_a_spread_leaves_the_numbers_of_a_seeded_caller_as_they_are() -> None:
+    before = random.getstate()
+    Backoff(4, 60, spread=0.25).pause_s(1)
+    assert random.getstate() == before, "else a thread that pauses disturbs what another draws"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+import random
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import pytest
+
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.tuning.tuned_copies import CopySpeeds, TunedCopy, TunedCopyStore
+from paddock.engine.tuning.tuned_copies import CopySpeeds, TunedCopy, TunedCopyStore, TuningVerdict
 
 
 def copy_in(folder: Path, original: str, digest: str = "e" * 64) -> TunedCopy:
@@ -49,7 +53,38 @@ def test_a_damaged_record_counts_as_none(tmp_path: Path) -> None:
     for text in ("", "[]", "{}", '{"version": 1}', '{"version": 2}'):
         (book.folder / f"{'a' * 64}.json").write_text(text, "utf-8")
         assert book.find("a" * 64) is None
+    for name in ("path", "name", "before", "size_bytes"):
+        text = json.dumps({**asdict(made), name: [5]})
+        (book.folder / f"{'a' * 64}.json").write_text(text, "utf-8")
+        assert book.find("a" * 64) is None
+        assert list(book.all()) == []
+    (book.folder / f"{'b' * 64}.verdict").write_text('{"name": 5, "place": "", "text": "odd"}')
+    book.keep_verdict("c" * 64, TuningVerdict("mine", "", "it is no faster"))
+    assert [one.name for one in book.verdicts()] == ["mine"]
     assert book.forget("a" * 64) is None
+
+
+def test_any_damage_to_a_record_or_a_verdict_is_read_or_reported(tmp_path: Path) -> None:
+    book, made = TunedCopyStore(tmp_path), copy_in(tmp_path, "a" * 64)
+    book.keep(made)
+    book.keep_verdict("b" * 64, TuningVerdict("small", "here", "it gains nothing", n_attempts=2))
+    chance, n_damaged = random.Random(24), 0
+    for file in sorted(book.folder.iterdir()):
+        whole = file.read_bytes()
+        for _ in range(60):
+            data = bytearray(whole)
+            if chance.random() < 0.1:
+                del data[chance.randrange(len(data)) :]
+            else:
+                data[chance.randrange(len(data))] ^= 1 << chance.randrange(7)
+            file.write_bytes(data)
+            assert book.damaged() in ([], [file])
+            n_damaged += bool(book.damaged())
+            [one.prompts_ratio * one.answer_ratio for one in book.all()]
+            [one.sentence for one in book.verdicts()]
+        file.write_bytes(whole)
+    assert 30 < n_damaged < 120
+    assert book.damaged() == []
 
 
 def test_undoing_removes_the_record_and_the_file(tmp_path: Path) -> None:
@@ -95,3 +130,23 @@ def test_a_model_with_a_copy_is_served_by_it_under_its_own_name(tmp_path: Path) 
     assert finder.find_original("smollm2:135m") == original
     finder.tuned.forget(original.digest)
     assert finder.find("smollm2:135m") == original
+
+
+def test_copies_of_models_that_are_gone_go_and_those_of_files_elsewhere_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file may have been named from another folder, or lie in another store."""
+    finder = ModelFinder(tmp_path / "models", tmp_path)
+    file = tmp_path / "elsewhere" / "m.gguf"
+    file.parent.mkdir()
+    file.write_bytes(b"GGUF")
+    stays, goes = (
+        replace(copy_in(tmp_path, mark * 64, mark * 64), name="./m.gguf", original_path=str(path))
+        for mark, path in (("a", file), ("b", tmp_path / "gone.gguf"))
+    )
+    finder.tuned.keep(stays)
+    finder.tuned.keep(goes)
+    monkeypatch.chdir(tmp_path)
+    assert finder.forget_copies_of_gone_models() == [goes]
+    assert Path(stays.path).exists()
+    assert not Path(goes.path).exists()

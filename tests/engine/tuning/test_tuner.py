@@ -20,7 +20,7 @@ from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.hardware import Disk
 from paddock.engine.tuning import tuner, tuning_process
-from paddock.engine.tuning.tuned_copies import CopySpeeds
+from paddock.engine.tuning.tuned_copies import CopySpeeds, TunedCopyStore
 from paddock.engine.tuning.tuner import (
     TUNING_FORMATS,
     TuningRefused,
@@ -172,7 +172,7 @@ def test_an_interruption_leaves_nothing_and_the_next_one_sweeps(
     )
     blobs = pool.models_dir / "blobs"
     blobs.mkdir(parents=True)
-    (blobs / f".{facts.digest[:12]}-tuned.99999.part").write_text("of one that was killed")
+    (blobs / f".{facts.digest[:12]}-tuned.9999999.part").write_text("of one that was killed")
 
     def interrupt(_: str) -> None:
         raise KeyboardInterrupt
@@ -207,7 +207,9 @@ def test_without_room_nothing_is_begun(
 def test_what_a_killed_tune_left_makes_room_before_room_is_looked_for(
     pool: PoolSettings, facts: ModelFacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    left_by_a_killed_one = pool.models_dir / "blobs" / f".{facts.digest[:12]}-tuned.1.part.F16.part"
+    left_by_a_killed_one = (
+        pool.models_dir / "blobs" / f".{facts.digest[:12]}-tuned.9999999.part.F16.part"
+    )
     left_by_a_killed_one.parent.mkdir(parents=True)
     left_by_a_killed_one.touch()
     monkeypatch.setattr(tuner, "read_disk", lambda folder: Disk(folder, 10**9, 10**8))
@@ -309,7 +311,7 @@ def stand_in_speeds(monkeypatch: pytest.MonkeyPatch, **by_format: CopySpeeds) ->
     monkeypatch.setattr(tuning_process, "measure_speeds", speeds)
     monkeypatch.setattr(tuning_process, "expected_gain", lambda *_: 3.0)
     monkeypatch.setattr(tuning_process, "measured_formats", lambda *_: points(Q6_K=900.0, Q8_0=2.0))
-    monkeypatch.setattr(tuning_process, "_compared", lambda *_: {})
+    monkeypatch.setattr(tuning_process, "_compared", lambda _, copies, __: ({} for _ in copies))
     return clocks
 
 
@@ -370,6 +372,20 @@ def test_a_small_model_is_written_in_the_16_bits_that_are_quickest(
     assert told[-1]["format"] == "Q8_0", "of a larger model it would be too large"
 
 
+def test_a_small_model_of_8_bits_is_tried_in_16_which_may_be_quicker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "source.gguf", tmp_path / "x"
+    write_trial_model(source, "Q8_0")
+    stand_in_speeds(monkeypatch, Q8_0=CopySpeeds(100.0, 50.0, 80.0), F16=_TWICE, BF16=_THRICE)
+    sent: list[dict[str, object]] = []
+    tuning_process.make_copy(order_for(source, target), sent.append)
+    assert sent[-1]["format"] == matrix_format(target) == "BF16"
+    monkeypatch.setattr(format_speeds, "MOST_WEIGHTS_IN_F16", 1000)
+    tuning_process.make_copy(order_for(source, target), sent.append)
+    assert sent[-1]["event"] == "unfit", "of a larger model they would be too large"
+
+
 def test_a_copy_that_only_reads_faster_and_answers_slower_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -380,7 +396,7 @@ def test_a_copy_that_only_reads_faster_and_answers_slower_is_refused(
     monkeypatch.setattr(tuning_process, "tensors_to_change", lambda *_: frozenset())
     sent: list[dict[str, object]] = []
     tuning_process.make_copy(order_for(source, tmp_path / "x"), sent.append)
-    assert sent[-1]["event"] == "broken"
+    assert sent[-1]["event"] == "unfit"
     assert "write one answer more slowly; nothing was made." in str(sent[-1]["why"])
     assert sorted(tmp_path.iterdir()) == [source]
 
@@ -397,8 +413,56 @@ def test_a_model_of_floats_is_changed_only_by_name(tmp_path: Path) -> None:
     tuning_process.make_copy(order_for(source, tmp_path / "x"), told.append)
     assert told == [
         {
-            "event": "broken",
+            "event": "unfit",
             "why": "it has no matrices of fewer than 8 bits; others are changed only with "
             "`--format`",
         }
     ]
+
+
+def test_a_refusal_leaves_no_file_and_is_remembered_for_this_machine(
+    pool: PoolSettings, facts: ModelFacts, stand_in: Path
+) -> None:
+    stand_in.write_text(
+        "import json, time\n"
+        "target = json.loads(input())['target']\n"
+        "open(target, 'w').write('Q8_0')\n"
+        "open(target + '.F16.part', 'w').write('F16')\n"
+        "print(json.dumps({'event': 'unfit', 'why': 'it is farther'}), flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    with pytest.raises(TuningRefused, match="'smollm2:135m' cannot be tuned: it is farther"):
+        tune(TuningRequest(facts, None, 1, (TEXT,)), pool, silent)
+    assert left(pool) == []
+    store = TunedCopyStore(pool.cache_dir)
+    known = store.verdict(facts.digest, tuner.tuning_place(pool, 1))
+    assert known is not None
+    assert (known.text, known.is_advice) == ("it is farther", False)
+    assert store.verdict(facts.digest, "another processor") is None
+
+
+@pytest.mark.parametrize(
+    ("far", "format_name"),
+    [({"F16"}, "BF16"), ({"F16", "BF16"}, "Q8_0"), ({"F16", "BF16", "Q8_0"}, "")],
+)
+def test_the_quickest_copy_that_is_as_near_to_exact_arithmetic_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, far: set[str], format_name: str
+) -> None:
+    source, target = tmp_path / "source.gguf", tmp_path / "x"
+    write_trial_model(source, "Q6_K")
+    same, quick = CopySpeeds(100.0, 50.0, 80.0), CopySpeeds(150.0, 50.0, 80.0)
+    stand_in_speeds(monkeypatch, Q6_K=same, Q8_0=quick, F16=_THRICE, BF16=_TWICE)
+    monkeypatch.setattr(
+        tuning_process,
+        "_compared",
+        lambda _, copies, __: ({"is_as_near": matrix_format(one) not in far} for one in copies),
+    )
+    sent: list[dict[str, object]] = []
+    tuning_process.make_copy(order_for(source, target), sent.append)
+    if format_name:
+        assert sent[-1]["format"] == matrix_format(target) == format_name
+    else:
+        assert sent[-1]["event"] == "unfit"
+        assert "are farther from exact arithmetic; nothing was made." in str(sent[-1]["why"])
+    tuning_process.make_copy(order_for(source, target, is_forced=True), sent.append)
+    assert sent[-1]["format"] == "F16", "what is forced need not be near"

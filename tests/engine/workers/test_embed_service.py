@@ -135,7 +135,8 @@ def test_impossible_wishes_are_refused_in_plain_words() -> None:
 def test_a_large_request_does_not_hold_up_a_small_one_and_can_be_given_up() -> None:
     async def work(pool: LocalPool) -> None:
         await pool.embed(EmbedRequest(VECTORS, ("warm",)))
-        texts = tuple(SENTENCE * 8 for _ in range(500))
+        texts = tuple(SENTENCE * 8 for _ in range(2000))  # seconds of work on any processor
+        n_all = sum(await pool.count_texts(VECTORS, texts))
         large = asyncio.ensure_future(pool.embed(EmbedRequest(VECTORS, texts)))
         await asyncio.sleep(0.3)
         small: EmbedReply = await pool.embed(EmbedRequest(VECTORS, ("small",)))
@@ -144,10 +145,11 @@ def test_a_large_request_does_not_hold_up_a_small_one_and_can_be_given_up() -> N
         with pytest.raises(asyncio.CancelledError):
             await large
         await pool.embed(EmbedRequest(VECTORS, ("after",)))
-        await asyncio.sleep(0.2)
-        n_before = pool.stats().resident[0].n_decoded_tokens
-        await asyncio.sleep(0.3)
-        assert pool.stats().resident[0].n_decoded_tokens == n_before, "nobody waits for the rest"
+        n_before = -1
+        while (n_now := pool.stats().resident[0].n_decoded_tokens) != n_before:
+            n_before = n_now  # a busy worker reports what it had begun a moment later
+            await asyncio.sleep(0.5)
+        assert n_now < n_all / 2, "texts of a call that was left are computed"
 
     go(work)
 
@@ -254,7 +256,7 @@ def test_a_text_for_which_memory_is_short_is_refused_and_the_next_one_may_find_i
         service.take({"op": "embed", "id": number, "order": order}, b"")
         service._take_messages()
         service._compute_here(service._queue.next_batch())
-        new = [one for one in said if one["event"] != "turns"]
+        new = [one for one in said if one["event"] not in ("started", "turns")]
         said.clear()
         return new
 

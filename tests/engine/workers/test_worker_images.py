@@ -13,9 +13,15 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Sampling
 from paddock.engine.workers.worker_main import SLOW_IMAGE_ROW_S
 from paddock.engine.workers.worker_process import WorkerProcess
-from paddock.engine.workers.worker_protocol import AnswerEnd, PendingRequest, WorkerOptions
-from tests.engine.llama.test_vision import PATCH, SIDE, png, write_projector
+from paddock.engine.workers.worker_protocol import (
+    IMAGE_BYTES,
+    AnswerEnd,
+    PendingRequest,
+    WorkerOptions,
+)
+from tests.engine.llama.test_vision import N_MODEL, PATCH, SIDE
 from tests.fakes import slow_eyes
+from tests.fakes.eyes import llava, square
 
 
 def go(
@@ -23,7 +29,7 @@ def go(
 ) -> None:
     """Start a worker; `work` gets it, and what waits until an image is being computed."""
     projector = tmp_path / "mmproj.gguf"
-    write_projector(projector)
+    llava(projector, N_MODEL)
     model = ModelFinder(tmp_path, tmp_path).locate("smollm2:135m").path
     load = WorkerOptions(
         str(model), "chat", 512, 1024, 2, 512, 1, projector=str(projector), n_gpu_layers=0
@@ -36,7 +42,7 @@ def go(
             await asyncio.sleep(0.01)
 
     async def main() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             worker = await WorkerProcess.started(load, 50, command)
             try:
                 await work(worker, until_begun)
@@ -46,15 +52,20 @@ def go(
     asyncio.run(main())
 
 
+ENDS = {0: -100.0, 2: -100.0, 4: -100.0}
+"""The model does not end an answer by itself."""
+
+
 async def ask(worker: WorkerProcess, *images: bytes) -> AnswerEnd:
     request = ChatRequest(ModelSpec(""), (Message("user", "What is it?", images=images),))
-    return await worker.chat(request, Sampling(max_tokens=2), PendingRequest(), 512)
+    sampling = Sampling(max_tokens=2, logit_bias=ENDS)
+    return await worker.chat(request, sampling, PendingRequest(), 512)
 
 
 def test_all_else_goes_on_while_an_image_is_computed(tmp_path: Path) -> None:
     async def work(worker: WorkerProcess, until_begun: Callable[[], Awaitable[None]]) -> None:
         first, given_up, last = (
-            asyncio.create_task(ask(worker, png(shade))) for shade in (0, 100, 255)
+            asyncio.create_task(ask(worker, square(shade))) for shade in (0, 100, 255)
         )
         await until_begun()
         n_rows, now = (SIDE // PATCH) ** 2, asyncio.get_running_loop().time()
@@ -74,13 +85,13 @@ def test_all_else_goes_on_while_an_image_is_computed(tmp_path: Path) -> None:
 
 def test_the_images_of_a_request_that_is_given_up_are_not_computed(tmp_path: Path) -> None:
     async def work(worker: WorkerProcess, until_begun: Callable[[], Awaitable[None]]) -> None:
-        given_up = asyncio.create_task(ask(worker, *map(png, range(10))))
+        given_up = asyncio.create_task(ask(worker, *map(square, range(10))))
         await until_begun()
         given_up.cancel()
         await asyncio.sleep(0)
         await worker.count_texts(("one",))
         (tmp_path / "gate").touch()
-        assert (await ask(worker, png(255))).usage.completion_tokens
+        assert (await ask(worker, square(255))).usage.completion_tokens
         assert (tmp_path / "begun").read_text("utf-8") == "..", "one of ten, and the other's"
 
     go(tmp_path, work)
@@ -89,7 +100,7 @@ def test_the_images_of_a_request_that_is_given_up_are_not_computed(tmp_path: Pat
 @pytest.mark.parametrize("is_asked", [True, False])
 def test_a_worker_ends_at_once_while_it_computes_an_image(tmp_path: Path, is_asked: bool) -> None:
     async def work(worker: WorkerProcess, until_begun: Callable[[], Awaitable[None]]) -> None:
-        seeing = asyncio.create_task(ask(worker, png(0)))
+        seeing = asyncio.create_task(ask(worker, square(0)))
         await until_begun()
         if is_asked:
             worker._send({"op": "stop"})
@@ -98,5 +109,19 @@ def test_a_worker_ends_at_once_while_it_computes_an_image(tmp_path: Path, is_ask
             worker._process.stdin.close()
         assert await worker._process.wait() == 0, "and was not killed"
         await asyncio.gather(seeing, return_exceptions=True)
+
+    go(tmp_path, work)
+
+
+def test_memory_for_images_is_planned_with_a_worker_before_it_sees_any(tmp_path: Path) -> None:
+    async def work(worker: WorkerProcess, _: Callable[[], Awaitable[None]]) -> None:
+        (tmp_path / "gate").touch()
+        before = worker.measure()
+        assert before.host_growth_bytes >= IMAGE_BYTES
+        await ask(worker, square(0))
+        after = worker.measure()
+        assert after.host_growth_bytes < before.host_growth_bytes
+        grown = after.host_bytes - before.host_bytes
+        assert grown < IMAGE_BYTES // 4, "what a small image takes was planned"
 
     go(tmp_path, work)

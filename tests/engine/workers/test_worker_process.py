@@ -35,7 +35,7 @@ def command(*lines: str) -> tuple[str, ...]:
 
 def go(work: Callable[[], Awaitable[None]]) -> None:
     async def main() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             await work()
 
     asyncio.run(main())
@@ -49,7 +49,7 @@ def test_a_worker_that_cannot_load_says_why() -> None:
 
     async def work() -> None:
         with pytest.raises(LoadBroken) as caught:
-            await WorkerProcess.started(LOAD, 20, command(*lines))
+            await WorkerProcess.started(LOAD, 120, command(*lines))
         assert caught.value.why == "llama.cpp cannot make a context"
 
     go(work)
@@ -66,7 +66,7 @@ def test_a_worker_that_llama_cpp_aborts_is_told_by_the_message_and_not_by_a_trac
 
     async def work() -> None:
         with pytest.raises(LoadBroken) as caught:
-            await WorkerProcess.started(LOAD, 20, command(*lines))
+            await WorkerProcess.started(LOAD, 120, command(*lines))
         reason = "killed by SIGABRT while loading"
         assert caught.value.why == f"{reason} (llama.cpp's last line: a.cpp:7: the device is lost)"
 
@@ -76,7 +76,7 @@ def test_a_worker_that_llama_cpp_aborts_is_told_by_the_message_and_not_by_a_trac
 def test_a_worker_that_dies_while_loading_is_told_by_its_signal() -> None:
     async def work() -> None:
         with pytest.raises(LoadBroken) as caught:
-            await WorkerProcess.started(LOAD, 20, command("os.abort()"))
+            await WorkerProcess.started(LOAD, 120, command("os.abort()"))
         assert caught.value.why == "killed by SIGABRT while loading"
 
     go(work)
@@ -85,7 +85,7 @@ def test_a_worker_that_dies_while_loading_is_told_by_its_signal() -> None:
 def test_a_load_that_takes_too_long_is_given_up() -> None:
     async def work() -> None:
         with pytest.raises(LoadBroken) as caught:
-            await WorkerProcess.started(LOAD, 1.5, command("time.sleep(60)"))
+            await WorkerProcess.started(LOAD, 1.5, command("time.sleep(600)"))
         assert caught.value.why == "loading took more than 1.5 s"
 
     go(work)
@@ -103,7 +103,7 @@ def test_what_a_ready_worker_told_and_takes_is_known() -> None:
             told,
             "read_frame(sys.stdin.buffer)",
         )
-        worker = await WorkerProcess.started(LOAD, 20, command(*lines))
+        worker = await WorkerProcess.started(LOAD, 120, command(*lines))
         taken = worker.measure()
         # A quarter of the planned 2,048 cells is there; the rest is reserved.
         assert taken.host_bytes > 1_000_000 and taken.device_bytes == 700 + 300
@@ -124,12 +124,13 @@ def test_work_that_is_no_step_is_a_sign_of_life_unless_an_answer_should_make_ste
     lines = (
         READY,
         f"head, _ = read_frame(sys.stdin.buffer); send({{'event': 'alive', 'for_s': 500}}); {told}",
-        f"read_frame(sys.stdin.buffer); send({{'event': 'turns', 'turns': [{turn}]}})",
+        "read_frame(sys.stdin.buffer); send({'event': 'started', 'ids': [2]})",
+        f"send({{'event': 'turns', 'turns': [{turn}]}})",
         f"head, _ = read_frame(sys.stdin.buffer); {told}; read_frame(sys.stdin.buffer)",
     )
 
     async def work() -> None:
-        worker = await WorkerProcess.started(LOAD, 20, command(*lines))
+        worker = await WorkerProcess.started(LOAD, 120, command(*lines))
         loop = asyncio.get_running_loop()
         await worker.count_texts(("long",))
         assert worker.last_turn_at > loop.time() + 400
@@ -150,10 +151,10 @@ def test_work_that_is_no_step_is_a_sign_of_life_unless_an_answer_should_make_ste
 
 
 def test_garbage_in_the_pipe_ends_the_requests_at_once() -> None:
-    lines = (READY, "read_frame(sys.stdin.buffer); send({'event': 'turn'}); time.sleep(60)")
+    lines = (READY, "read_frame(sys.stdin.buffer); send({'event': 'turn'}); time.sleep(600)")
 
     async def work() -> None:
-        worker = await WorkerProcess.started(LOAD, 20, command(*lines))
+        worker = await WorkerProcess.started(LOAD, 120, command(*lines))
         with pytest.raises(WorkerGone, match="its output cannot be read: KeyError"):
             await worker.count_texts(("one",))
         await worker.kill("the test is over")
@@ -163,7 +164,7 @@ def test_garbage_in_the_pipe_ends_the_requests_at_once() -> None:
 
 def test_a_request_to_a_worker_that_has_gone_is_told_so() -> None:
     async def work() -> None:
-        worker = await WorkerProcess.started(LOAD, 20, command(READY, "sys.exit(3)"))
+        worker = await WorkerProcess.started(LOAD, 120, command(READY, "sys.exit(3)"))
         reason = await worker.gone
         assert reason == "ended with status 3 while idle"
         with pytest.raises(WorkerGone) as caught:

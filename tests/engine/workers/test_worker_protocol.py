@@ -23,10 +23,7 @@ from paddock.engine.request import (
 )
 from paddock.engine.system.frames import pack_frame, read_frame
 from paddock.engine.wire import from_plain, to_plain
-from paddock.engine.workers.worker_protocol import (
-    ChatOrder,
-    pack_refusal,
-)
+from paddock.engine.workers.worker_protocol import ChatOrder, pack_refusal
 
 REQUEST = ChatRequest(
     ModelSpec("m"),

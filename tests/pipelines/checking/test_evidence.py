@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from paddock.pipelines.checking.evidence import SourceText, _said_by, locate, missing_paths
 from paddock.pipelines.checking.numbers import numbers_in
 from paddock.pipelines.checking.value_search import index_of
-from paddock.pipelines.checking.values_in_text import value_index
+from paddock.pipelines.checking.values_in_text import value_index, values_in
 
 BILL = """ACME GmbH   Invoice No. RE-2024-0017   Date: 3. Mai 2024
 Pos  Qty  Name      Price   Amount
@@ -381,6 +381,31 @@ def test_numbers_in_words_are_found_in_parts_as_in_the_whole_text(seed: int) -> 
     whole = value_index(text)
     values = {reading.value for number in numbers_in(text) for reading in number.readings}
     for said in (said for value in chance.sample(sorted(values), 15) for said in _said_by(value)):
+        there = {(one.start, one.text) for one in whole.find(said)}
+        assert {(one.start, one.text) for one in index_of(text, [said]).find(said)} == there
+
+
+DIGITS = (
+    "5,000,000|5 million|5|50|0.52|52|5200|52 %|1 000|10 %|100|1e2|0.5|.5|1,5|2.10|2.1|21|210"
+    "|三百|3万|300|30000|2019-10-11|11.10.2019|10/11/2021|11 October|October 2019|3 KASIM"
+    "|3 Ekim 2024|de noviembre|11 de noviembre de 2019|XXI|IV|I|Q1|A-10|A-1|v2.10|Section 5|9:30"
+    "|9.30 pm|930|7月31日|2025年7月31日|7月3日至7日|31.07.2025|1,20,000|120000|€ 5|3 euro e 60|3.60"
+    "|102 bin 656|102656|$1.5k|1500|1.500,00|5 MİLYON|Ç|0.20|30 minutes|0.5 h|1800 s"
+)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_numbers_and_days_in_digits_are_found_in_parts_as_in_the_whole_text(seed: int) -> None:
+    chance = random.Random(seed)
+    rest = ["report", "of", "a", "de", "an", "the", "mars", "7", "out", "I", "line\n", "und", "des"]
+    words: list[str] = []
+    for _ in range(60):
+        words += chance.choices(rest, k=chance.randint(5, 60))
+        words += chance.choices(DIGITS.split("|"), k=chance.randint(1, 3))
+    text = " ".join(words)
+    whole = value_index(text)
+    values = [said for said in values_in(text) if said.is_sure]
+    for said in chance.sample(values, 25):
         there = {(one.start, one.text) for one in whole.find(said)}
         assert {(one.start, one.text) for one in index_of(text, [said]).find(said)} == there
 

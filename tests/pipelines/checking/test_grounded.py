@@ -132,7 +132,29 @@ def test_what_repeats_is_grounded_in_itself() -> None:
         "1e9 ",
         "[1]",
     ):
-        assert grounded(text * 2000, text * 2000) is None
+        assert grounded(text * 700, text * 700) is None
+
+
+PLAIN = "The river runs past the old mill and nothing is counted there at all.\n" * 200
+
+
+@pytest.mark.parametrize(
+    ("answer", "first", "last", "is_grounded"),
+    [
+        ("4 months", "4 of them", "4 years", False),
+        ("4 months", "4 years", "4 months", True),
+        ("the 21st century", "21 boats", "XXI century", True),
+        ("3 May 2024", "3 boats in 2024", "03.05.2024", True),
+        ("3 May 2024", "May 2024, 3 boats", "the third of May", True),
+        ("14:30", "14 boats", "open until 14.30 Uhr", True),
+        ("won 5 to 3", "3 to 5", "5-3", True),
+        ("5 million", "five boats", "five million", True),
+    ],
+)
+def test_what_a_long_text_says_first_and_last_counts_alike(
+    answer: str, first: str, last: str, is_grounded: bool
+) -> None:
+    assert (grounded(answer, f"{first}\n{PLAIN}{last}") is None) == is_grounded
 
 
 @settings(max_examples=60)
@@ -203,3 +225,78 @@ def test_citations_are_those_of_sources_that_there_are(
     text: str, sources: int | list[str], sentence: str | None
 ) -> None:
     assert cites(text, sources) == sentence
+
+
+def test_the_heading_of_a_long_table_gives_its_numbers_their_unit() -> None:
+    table = "item,price_eur,weight_kg\n" + "".join(f"box,{n}.50,{n + 1}\n" for n in range(200, 600))
+    assert grounded("The last box costs 599.50 euros and weighs 600 kg.", table) is None
+    assert grounded("It costs 600 euros.", table) is not None
+
+
+@pytest.mark.parametrize(
+    ("answer", "source", "is_grounded"),
+    [
+        ("40 euros", {"price_eur": 40}, True),
+        ("40 euros", {"weight_kg": 40}, False),
+        ("40 euros", {"price": 40}, False),
+        ("40 euros", {"price": 40, "currency": "EUR"}, True),
+        ("40 dollars", {"currency": "EUR", "items": [{"price": 40}]}, False),
+        ("€40.50 for 3 kg", [{"priceEUR": "40.50", "weight (kg)": "3"}], True),
+        ("3 euros", [{"priceEUR": "40.50", "weight (kg)": "3"}], False),
+        ("12 weeks", {"duration_months": 12}, False),
+        ("a 40-year-old at 21.5 °C", {"age": 40, "temp_c": 21.5}, True),
+        ("40 people, 40 euros", ["40"], True),
+    ],
+)
+def test_a_number_of_data_has_the_unit_that_its_key_says(
+    answer: str, source: Any, is_grounded: bool
+) -> None:
+    assert (grounded(answer, source) is None) == is_grounded
+
+
+@pytest.mark.parametrize(
+    ("answer", "source", "is_grounded"),
+    [
+        ("five instalments", "the first five days; a deposit of two instalments", False),
+        ("two instalments", "the first five days; a deposit of two instalments", True),
+        ("12 employees", "12 newly hired employees, now 340 employees", True),
+        ("The Rovers lost 3-1.", "The Rovers won 3-1.", False),
+        ("The Rovers lost 3-1.", "Harriers won 3-1, so that the Rovers lost 3-1.", True),
+        ("It costs £50, including VAT.", "It costs £50, excluding VAT.", False),
+        ("Il passe dans un an.", "Il passe dans un mois.", False),
+        ("La 3e relance.", "La troisième relance.", True),
+        ("не больше 40", "не менше 40", False),
+        ("3-я попытка", "Третья попытка", True),
+    ],
+)
+def test_the_right_number_of_something_else_is_not_in_the_source(
+    answer: str, source: str, is_grounded: bool
+) -> None:
+    assert (grounded(answer, source) is None) == is_grounded
+
+
+@pytest.mark.parametrize(
+    ("answer", "source", "is_grounded"),
+    [
+        ("2 horas y 25 minutos", "2 h 25 min", True),
+        ("2 h 25", "dura 2 horas y 25 minutos", True),
+        ("2 horas y 52 minutos", "2 h 25 min", False),
+        ("à 21 h", "à 9 h", False),
+        ("w godz. 8-12", "od 8:00 do 12:00", True),
+        ("twee zetels meer dan eerst", "de partij won twee zetels", True),
+        ("水费降到3.2元", "水费由3.2元上调至3.6元", False),
+        ("apre il 18 ottobre", "chiuderà il 18 ottobre", False),
+        ("两台,位于12层", "两台,位于第12层", True),
+    ],
+)
+def test_times_and_changes_are_those_of_the_source(
+    answer: str, source: str, is_grounded: bool
+) -> None:
+    assert (grounded(answer, source) is None) == is_grounded
+
+
+def test_a_bound_is_turned_by_nobody_and_square_metres_are_no_metres() -> None:
+    assert grounded("Nobody gets more than £180.", "They get at most £180.") is None
+    assert grounded("Nobody gets more than £180.", "They get at least £180.") is not None
+    assert grounded("84 metri quadri, 84 mètres carrés", "un trilocale di 84 m²") is None
+    assert grounded("84 metri quadri", "a 84 metri dalla metro") is not None

@@ -4,6 +4,8 @@
 both libraries together take 34 MB and more than a second.
 """
 
+# ruff: noqa: RUF001 - words of many scripts
+
 from __future__ import annotations
 
 import json
@@ -134,6 +136,18 @@ _IN_POLISH_MONTHS = (
     "grudniu"
 )
 """As after `w`; CLDR has the nominative and the genitive."""
+_SERBIAN_MONTHS = (
+    "јануара фебруара марта априла маја јуна јула августа септембра октобра новембра децембра"
+)
+"""In the genitive; CLDR has the nominative."""
+
+
+_LATIN = dict(zip("абвгдђежзијклмнопрстћуфхцчш", "abvgdđežzijklmnoprstćufhcčš", strict=True))
+
+
+def _in_latin(text: str) -> str:
+    letters = {**_LATIN, "љ": "lj", "њ": "nj"}
+    return "".join(letters.get(sign, sign) for sign in text)
 
 
 def months() -> dict[str, list[int]]:
@@ -158,8 +172,9 @@ def months() -> dict[str, list[int]]:
                     names[name].add(month)
                     if language == "he":
                         names[f"ב{name}"].add(month)
-    for month, name in enumerate(_IN_POLISH_MONTHS.split(), 1):
-        names[name].add(month)
+    for written in (_IN_POLISH_MONTHS, _SERBIAN_MONTHS, _in_latin(_SERBIAN_MONTHS)):
+        for month, name in enumerate(written.split(), 1):
+            names[name].add(month)
     return {name: sorted(found) for name, found in sorted(names.items())}
 
 
@@ -181,10 +196,78 @@ def numbers() -> dict[str, dict[str, int]]:
         for word, number in _MORE.get(language, {}).items():
             words[word] = number
         found[language] = dict(sorted(words.items()))
+    for language in ("hi", "sr_Cyrl"):
+        found[language] = dict(sorted(_MORE[language].items()))
     return found
 
 
+_ENDINGS = (
+    ("pl", "y$", "y a e ego ej emu ą ym ych ymi"),
+    ("pl", "i$", "i ia ie iego iej iemu ią im ich imi"),
+    ("ru", "[ыо]й$", "ый ой ая ое ые ого ому ом ую ым ых ыми"),
+    ("ru", "ий$", "ий ья ье ьи ьего ьей ьему ьем ью ьим ьих"),
+    ("uk", "ий$", "ий а е і ого ої ому ій у им их ими"),
+    ("uk", "ій$", "ій я є і ього ьої ьому ю ім іх"),
+    ("cs", "ý$", "ý á é ého ému ém ou ým ých"),
+    ("cs", "í$", "í ího ímu ím ích"),
+    ("pt", "o$", "o a os as"),
+    ("tr", "$", " si sinde"),
+    *((language, "$", "") for language in ("da", "no", "sv", "hu", "ro")),
+)
+"""What ordinals of a language end with, and what else they may end with."""
+_CZECH_ORDINALS = (
+    "první druhý třetí čtvrtý pátý šestý sedmý osmý devátý desátý jedenáctý dvanáctý třináctý "
+    "čtrnáctý patnáctý šestnáctý sedmnáctý osmnáctý devatenáctý dvacátý"
+)
+
+
+def ordinals() -> dict[str, int]:
+    """Return the words that are ordinals; of several languages' the first one."""
+    from num2words import num2words
+
+    found: dict[str, int] = {}
+    for language, ending, others in _ENDINGS:
+        for number in (*range(1, 32), *range(40, 100, 10)):
+            if language != "cs":
+                *before, name = num2words(number, lang=language, to="ordinal").casefold().split()
+            elif number <= 20:
+                before, name = [], _CZECH_ORDINALS.split()[number - 1]
+            else:
+                continue
+            is_one_word = not before or before == ["al"]
+            for other in others.split(" ") if is_one_word and re.search(ending, name) else ():
+                found.setdefault(re.sub(ending, other, name, count=1), number)
+    for written, ending, others in _OTHER_ORDINALS:
+        for number, name in enumerate(written.split(), 1):
+            for other in others.split():
+                found.setdefault(re.sub(ending, other, name, count=1), number)
+    return dict(sorted(found.items()))
+
+
+_SERBIAN_ORDINALS = (
+    "први други трећи четврти пети шести седми осми девети десети једанаести дванаести тринаести "
+    "четрнаести петнаести шеснаести седамнаести осамнаести деветнаести двадесети"
+)
+_OTHER_ORDINALS = (
+    (_SERBIAN_ORDINALS, "и$", "и а о е ог ом у им их ој"),
+    (_in_latin(_SERBIAN_ORDINALS), "i$", "i a o e og om u im ih oj"),
+    ("prvý druhý tretí štvrtý piaty šiesty siedmy ôsmy deviaty desiaty jedenásty dvanásty trinásty "
+     "štrnásty pätnásty šestnásty sedemnásty osemnásty devätnásty dvadsiaty", "[yýí]$",
+     "y ý í a á e é eho ého ieho om ej ou u ú ym ých ych"),
+    ("ensimmäi toi kolma neljä viide kuude seitsemä kahdeksa yhdeksä kymmene yhdestoista "
+     "kahdestoista", "$", "s nen"),
+    ("ensimmäi toi kolmanne neljänne viidenne kuudenne seitsemänne kahdeksanne yhdeksänne "
+     "kymmenenne", "$", "n ssä ssa stä sta"),
+)  # fmt: skip
+"""With what they end with, and what else they may end with."""
 _MORE: dict[str, dict[str, int]] = {
+    "ar": {"أحد": 1, "إحدى": 1, "اثنا": 2, "اثني": 2, "اثنتا": 2, "اثنتي": 2, "ثلاث": 3, "أربع": 4,
+           "خمس": 5, "سبع": 7, "ثمان": 8, "ثماني": 8, "تسع": 9, "عشر": 10, "عشرين": 20,
+           "ثلاثين": 30, "أربعين": 40, "خمسين": 50, "ستين": 60, "سبعين": 70, "ثمانين": 80,
+           "تسعين": 90, "مئة": 100, "مئتان": 200, "مئتين": 200, "مائتان": 200, "مائتين": 200,
+           "ألفان": 2000, "ألفين": 2000, "ألفي": 2000, "مليونان": 2 * 10**6,
+           "مليونين": 2 * 10**6, "مليوني": 2 * 10**6},
+    "he": {"עשרה": 10},
     "pt": {"dezesseis": 16, "dezassete": 17, "dezessete": 17, "dezanove": 19, "dezenove": 19,
            "duas": 2, "duzentas": 200, "quatorze": 14, "bilhão": 10**9, "bilhões": 10**9,
            "cento": 100, "trezentas": 300},
@@ -207,20 +290,34 @@ _MORE: dict[str, dict[str, int]] = {
     "sv": {"tusen": 1000, "hundra": 100, "miljon": 10**6, "miljoner": 10**6, "miljard": 10**9},
     "no": {"sju": 7, "syv": 7, "tjue": 20, "hundre": 100, "tusen": 1000, "millioner": 10**6},
     "da": {"hundrede": 100, "tusind": 1000, "tusinde": 1000, "millioner": 10**6},
-    "fi": {"sataa": 100, "tuhatta": 1000, "miljoonaa": 10**6},
+    "fi": {"sataa": 100, "tuhatta": 1000, "miljoonaa": 10**6, "kahden": 2, "kolmen": 3, "neljän": 4,
+           "viiden": 5, "kuuden": 6, "seitsemän": 7, "kahdeksan": 8, "yhdeksän": 9,
+           "kymmenen": 10},
     "hu": {"két": 2, "tizen": 10, "huszon": 20, "száz": 100, "ezer": 1000, "millió": 10**6},
     "tr": {"on": 10, "yüz": 100, "milyon": 10**6, "milyar": 10**9},
     "ro": {"două": 2, "sute": 100, "sută": 100, "mii": 1000, "milioane": 10**6},
     "id": {"belas": 10, "puluh": 10, "ratus": 100, "seratus": 100, "ribu": 1000, "juta": 10**6,
            "sepuluh": 10, "sebelas": 11},
+    "hi": {"तीन": 3, "चार": 4, "पांच": 5, "पाँच": 5, "सात": 7, "आठ": 8, "दस": 10, "ग्यारह": 11,
+           "बारह": 12, "तेरह": 13, "चौदह": 14, "पंद्रह": 15, "सोलह": 16, "सत्रह": 17, "अठारह": 18,
+           "उन्नीस": 19, "बीस": 20, "पच्चीस": 25, "तीस": 30, "चालीस": 40, "पचास": 50, "साठ": 60,
+           "सत्तर": 70, "अस्सी": 80, "नब्बे": 90},
+    "sr_Cyrl": {"два": 2, "две": 2, "три": 3, "четири": 4, "пет": 5, "шест": 6, "седам": 7,
+                "осам": 8, "девет": 9, "десет": 10, "једанаест": 11, "дванаест": 12,
+                "тринаест": 13, "четрнаест": 14, "петнаест": 15, "шеснаест": 16, "двадесет": 20,
+                "тридесет": 30, "четрдесет": 40, "педесет": 50, "сто": 100},
     "vi": {"trăm": 100, "nghìn": 1000, "ngàn": 1000, "triệu": 10**6, "mươi": 10},
 }  # fmt: skip
 
 
+def _data() -> dict[str, object]:
+    return {"months": months(), "numbers": numbers(), "ordinals": ordinals()}
+
+
 def test_the_file_has_what_the_libraries_have() -> None:
-    assert json.loads(FILE.read_text("utf-8")) == {"months": months(), "numbers": numbers()}
+    assert json.loads(FILE.read_text("utf-8")) == _data()
 
 
 if __name__ == "__main__":
-    data = {"months": months(), "numbers": numbers()}
+    data = _data()
     FILE.write_text(json.dumps(data, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")

@@ -209,10 +209,7 @@ def test_a_value_that_stands_nowhere_is_said_and_may_be_repaired(tmp_path: Path)
     wrong = answering(number="R-7", total=48.0, kind="bill")
     [found] = [one["evidence"] for one in here.run(pool=wrong).returns]
     assert (found["total"]["match"], found["total"]["quote"]) == ("none", None)
-    here.edit(
-        "evidence: steps.text",
-        "evidence: steps.text\n          check: located(output)",
-    )
+    here.edit("evidence: steps.text", "evidence: steps.text\n          check: located(output)")
     answers = iter([84.0])  # the first one is in the call cache
     pool = FakePool(
         answer=lambda _: json.dumps({"number": "R-7", "total": next(answers), "kind": "bill"})

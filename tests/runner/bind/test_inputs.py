@@ -28,3 +28,12 @@ def test_a_callers_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert folder_of("~/papers", tmp_path) == str(tmp_path / "home" / "papers")
     assert folder_of("papers/~", tmp_path) == str(tmp_path / "papers" / "~")
+
+
+def test_thousands_of_unknown_inputs_are_twenty_names_and_a_count() -> None:
+    pipeline = model.validate(yaml_source.parse_yaml(PIPELINE, "news.yaml"))
+    given = {"folder": ".", **{f"odd{number}": "x" for number in range(3_000)}}
+    faults = inputs_and_parameters.read_inputs(pipeline, given, base=Path(), cwd=Path()).faults
+    assert len(faults) == 21
+    assert faults[0].message == "the pipeline has no input 'odd0'."
+    assert faults[-1].message == "the pipeline has none of 2,980 more inputs either."

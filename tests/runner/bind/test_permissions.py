@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import plan, run, validate
 from paddock.runner.bind.permissions import NotPermitted
-from paddock.runner.cli.application import application
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from tests.fakes.pool import FakePool
+from tests.runner.cli.commands.shell import invoke
 from tests.runner.world import settings
 
 WANTS_ALL = """\
@@ -319,16 +318,16 @@ def test_a_plan_needs_the_same_consent(file: Path) -> None:
 
 
 def test_validate_needs_none(file: Path) -> None:
-    assert paddock("validate", str(file)).exit_code == 0
+    assert invoke("validate", str(file)).exit_code == 0
 
 
 def test_the_command_line_allows_by_name(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PADDOCK_HOME", str(file.parent / "home"))
-    some = paddock("run", str(file), "--local", "--allow", "network,run")
+    some = invoke("run", str(file), "--local", "--allow", "network", "--allow", "run")
     assert some.exit_code == 2
     assert "which needs 'secrets'" in some.stderr
     assert "which needs 'network'" not in some.stderr
-    none = paddock("run", str(file), "--local", "--allow", "everything")
+    none = invoke("run", str(file), "--local", "--allow", "everything")
     assert (none.exit_code, none.stderr) == (
         2,
         "--allow: 'everything' is not known.\n  Known: run, tool, mcp, network, secrets.\n",
@@ -339,11 +338,7 @@ def test_a_strange_settings_file_cannot_send_documents_to_another_machine(tmp_pa
     file = tmp_path / "p.yaml"
     file.write_text("steps: [{id: a, uses: prompt, with: {template: hello}}]\n")
     (tmp_path / "paddock.toml").write_text('pool = "http://gpu.example:8000"\n')
-    refused = paddock("run", str(file), "--local", "--allow", "network")
+    refused = invoke("run", str(file), "--local", "--allow", "network")
     assert refused.exit_code == 2
     beside = tmp_path / "paddock.toml"
     assert refused.stderr.startswith(f"{beside}: 'pool' cannot be set in a file beside a pipeline")
-
-
-def paddock(*arguments: str) -> Result:
-    return CliRunner().invoke(application(arguments[0]), list(arguments))

@@ -13,13 +13,11 @@ from typing import Any
 import pytest
 
 from paddock.pipelines.errors import PipelineError
-from paddock.runner.api import plan, run, validate
-from paddock.runner.progress.report import Report
+from paddock.runner.api import plan, validate
 from paddock.steps.readers import reader
 from tests.fakes.pool import FakePool
-from tests.runner.world import World, run_arguments, settings
+from tests.runner.world import ALL, World, carried_out, settings
 
-ALL = frozenset(("run", "tool", "mcp", "network", "secrets"))
 MCP = (
     "MCP servers need the package 'mcp', which is not installed.",
     "Install it: `pip install 'paddock-llm[mcp]'`.",
@@ -28,15 +26,6 @@ LANCEDB = (
     "vector stores need LanceDB, which is not installed.",
     "Install it: pip install 'paddock-llm[retrieval]'.",
 )
-
-
-def carried_out(world: World, **wishes: Any) -> Report:
-    own = replace(settings(world.folder), allow=ALL)
-    return run(
-        world.file,
-        wishes.pop("inputs", None),
-        *run_arguments(local=True, pool=FakePool(), settings=own, **wishes),
-    )
 
 
 @pytest.fixture

@@ -6,10 +6,7 @@ import io
 
 from rich.console import Console
 
-from paddock.runner.cli.commands.pull_push_create import (
-    TransferLines,
-    transfer_progress,
-)
+from paddock.runner.cli.commands.pull_push_create import TransferLines, transfer_progress
 from paddock.runner.cli.live_displays import TransferBars
 
 

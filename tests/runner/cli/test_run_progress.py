@@ -13,6 +13,7 @@ from paddock.engine.request import Usage
 from paddock.runner.cli.live_displays import LiveTable
 from paddock.runner.cli.run_display import ProgressLines, run_observer
 from paddock.runner.cli.run_progress import RunProgress
+from paddock.runner.progress.events import ModelCall
 from tests.runner.world import World
 
 
@@ -197,8 +198,9 @@ def test_tokens_of_two_steps_at_work_are_told_apart_by_their_calls() -> None:
         pace.step(step, 2, 0)
         pace.item(step, "a", "running", None)
     clock.now += 1
-    pace.call("two", "a", Usage(completion_tokens=60), is_cached=False)
-    pace.call("one", "a", Usage(completion_tokens=90), is_cached=True)
+    for step, n_tokens, is_cached in (("two", 60, False), ("one", 90, True)):
+        usage = Usage(completion_tokens=n_tokens)
+        pace.call(step, "a", ModelCall("hash", "chat", "writer", usage, 0, is_cached))
     clock.now += 2
     assert pace.steps["one"].meter.rate() is None
     assert pace.steps["two"].meter.rate() == 30

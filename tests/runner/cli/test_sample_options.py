@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from paddock.engine.system.samples import ItemSample
-from paddock.runner.cli.arguments import item_sample
+from paddock.runner.cli.arguments import PipelineFlags
 from paddock.runner.cli.commands.validate_plan_run import RunFlags
 from paddock.runner.cli.exit_status import CommandError
-from tests.runner.cli.commands.shell import paddock
+from tests.runner.cli.commands.shell import paddock_here as paddock
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from tests.runner.cli.commands.shell import paddock
     ],
 )
 def test_options_name_a_sample(given: Any, sample: ItemSample | None) -> None:
-    assert item_sample(*given) == sample
+    assert PipelineFlags(*given).item_sample() == sample
 
 
 @pytest.mark.parametrize(

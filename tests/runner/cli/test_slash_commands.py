@@ -93,9 +93,7 @@ def test_what_cannot_be_done_is_told_and_changes_nothing(text: str, words: str) 
     assert one.session == ChatConversation("m")
 
 
-def test_an_unknown_setting_lists_those_that_there_are(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_an_unknown_setting_lists_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     desk().execute("/set frob")
     told = capsys.readouterr().err
     assert told.startswith("There is no setting 'frob'.\n")

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 from paddock.engine.request import ChatRequest
 from paddock.engine.system.samples import ItemSample
+from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.runner.bind.bind import read_plan
 from paddock.runner.compare.comparison import Comparison, GoldSource, compare
 from paddock.runner.compare.gold import read_gold
 from paddock.runner.compare.variant_runs import ComparedPipeline, VariantRun, run_variants
-from paddock.runner.compare.variants import VariantOptions, compared_step
+from paddock.runner.compare.variants import compared_step, variants_of, varied_values
 from paddock.runner.progress.events import Observer
 from paddock.runner.settings import Settings
 from tests.fakes.pool import FakePool
@@ -69,6 +70,18 @@ def clerk(request: ChatRequest) -> str:
     return json.dumps(answer)
 
 
+def varied(
+    models: Iterable[str] = (), prompts: Iterable[str] = (), settings: Iterable[str] = ()
+) -> CompareKeys:
+    """Return what the options of the command line vary."""
+    given = {
+        "model": varied_values("model", models),
+        "prompt": varied_values("prompt", prompts),
+        "set": varied_values("set", settings),
+    }
+    return CompareKeys.model_validate(given)
+
+
 @dataclass
 class Bills(World):
     """The folder; `answer` is what its models say."""
@@ -77,6 +90,7 @@ class Bills(World):
     answer: Callable[[ChatRequest], str] = clerk
     gold: str | None = None
     made: FakePool = field(default_factory=FakePool)
+    pool_kind: Callable[..., FakePool] = FakePool
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,9 +117,9 @@ class Bills(World):
         **options: Any,
     ) -> list[VariantRun]:
         """Run variants; `made` has the requests of this comparison."""
-        self.made = FakePool(answer=self.answer)
+        self.made = self.pool_kind(answer=self.answer)
         plan = read_plan(self.file)
-        variants = VariantOptions(models, prompts, settings).variants(plan)
+        variants = variants_of(varied(models, prompts, settings), plan)
         compared = ComparedPipeline(
             self.file,
             plan,

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
-import pytest
-
-from paddock.engine.request import ChatRequest
+from paddock.engine.memory.pool_stats import ModelStats, PoolStats
+from paddock.engine.request import ChatRequest, ModelSpec
 from paddock.engine.system.samples import ItemSample
 from paddock.runner.compare.comparison_page import comparison_page
 from paddock.runner.compare.comparison_text import comparison_suites, comparison_text
 from paddock.runner.compare.result_change import EarlierResult, result_change
 from paddock.runner.testing.results import junit_xml
+from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import N_BILLS, Bills, clerk
 
 MODELS = ("clerk=small,big",)
-
-
-@pytest.fixture
-def bills(tmp_path: Path) -> Bills:
-    return Bills(tmp_path)
 
 
 def test_the_better_variant_is_better_by_a_paired_test_and_in_each_field(bills: Bills) -> None:
@@ -51,6 +46,23 @@ def test_the_text_has_figures_tests_and_differing_answers(bills: Bills) -> None:
     assert any(line.startswith("B against A: better by 0.250 (p = 0.0") for line in lines)
     assert "Different answers to 10 items:" in lines
     assert "  01.txt (gold: total: 1.5, kind: travel)" in lines
+
+
+def test_of_many_variants_the_text_has_the_best_ones_tests_and_each_answer_once(
+    bills: Bills,
+) -> None:
+    names = ["big", *(f"small{n}" for n in range(8))]
+    bills.answer = lambda request: clerk(
+        replace(request, model=ModelSpec("big" if request.model.ref == "big" else "small"))
+    )
+    lines = comparison_text(bills.compare(models=(f"clerk={','.join(names)}",))).splitlines()
+    tests = [line for line in lines if " against " in line]
+    assert [line.partition(":")[0] for line in tests] == [f"{one} against A" for one in "BCDEFGHI"]
+    assert "and 28 more: `--report FILE` and `--json` have all." in lines
+    at = lines.index("  01.txt (gold: total: 1.5, kind: travel)")
+    assert [line.partition(": ")[0] for line in lines[at + 1 : at + 3]] == [
+        "    A", "    B, C, D, E, F, G, H, I",
+    ]  # fmt: skip
 
 
 def test_without_gold_variants_are_compared_by_where_their_values_stand(bills: Bills) -> None:
@@ -144,6 +156,38 @@ def test_json_and_junit_have_each_item_of_each_variant(bills: Bills) -> None:
     assert [(one.get("name"), one.get("failures")) for one in root] == [
         ("clerk=small", "10"), ("clerk=big", "0"),
     ]  # fmt: skip
+
+
+class Loading(FakePool):
+    """A pool in which the model that was asked last is loaded, and `vec`."""
+
+    def stats(self) -> PoolStats:
+        name = self.chats[-1].model.ref if self.chats else ""
+        sizes = {"small": 500_000_000, "big": 4_000_000_000, "vec": 100_000_000}
+        loaded = []
+        for one, n in sizes.items():
+            planned, peak = (7, n - 1_000) if one == "big" else (n - 1_000, None)
+            if one in (name, "vec"):
+                stats = ModelStats(one, "ready", 0, 1, 0, device_bytes=1_000)
+                loaded.append(replace(stats, host_bytes=planned, peak_bytes=peak))
+        return PoolStats(tuple(loaded), {})
+
+
+def test_a_variant_has_the_peak_of_the_models_that_it_asked_or_what_is_planned_for_them(
+    bills: Bills,
+) -> None:
+    bills.pool_kind = Loading
+    found = bills.compare(models=MODELS)
+    assert [one.memory_bytes for one in found.variants] == [500_000_000, 4_000_000_000]
+    head, first, second = comparison_text(found).splitlines()[2:5]
+    assert head.endswith("memory")
+    assert [first.split()[-2:], second.split()[-2:]] == [["500", "MB"], ["4.0", "GB"]]
+    assert [one["memory_bytes"] for one in found.as_json()["variants"]] == [
+        500_000_000, 4_000_000_000,
+    ]  # fmt: skip
+    assert "4.0 GB" in comparison_page(found)
+    bills.pool_kind = FakePool
+    assert "memory" not in comparison_text(bills.compare(models=MODELS)), "none is known"
 
 
 def test_the_page_loads_nothing_and_marks_words_that_differ(bills: Bills) -> None:

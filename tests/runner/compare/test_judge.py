@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -19,11 +18,6 @@ from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import Bills, clerk
 
 MODELS = ("clerk=small,big",)
-
-
-@pytest.fixture
-def bills(tmp_path: Path) -> Bills:
-    return Bills(tmp_path)
 
 
 def judged(bills: Bills, answer: Callable[[ChatRequest], str]) -> tuple[Judgement, FakePool]:

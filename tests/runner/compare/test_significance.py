@@ -7,7 +7,14 @@ import math
 import numpy as np
 import pytest
 
-from paddock.runner.compare.significance import estimate, holm, mcnemar_p, paired_test
+from paddock.runner.compare import significance
+from paddock.runner.compare.significance import (
+    estimate,
+    holm,
+    mcnemar_p,
+    paired_test,
+    pairwise_tests,
+)
 
 N_WORLDS = 1_000
 DRAW = np.random.default_rng
@@ -71,6 +78,33 @@ def test_over_many_equal_variants_one_is_called_better_in_at_most_5_of_100_draws
         ps = holm({number: paired_test(first, one).p for number, one in enumerate(others)})
         n_false += min(ps.values()) < 0.05
     assert n_false / N_WORLDS <= 0.05
+
+
+def test_all_pairs_at_once_have_the_p_of_each_alone_by_holms_correction() -> None:
+    draw = DRAW(9)
+    kinds = {"label": [float(x) for x in draw.random(40) < 0.7], "none": [0.0] * 40}
+    variants = {**kinds, **{f"v{n}": scores(draw, 40, 0.3 + n / 10) for n in range(5)}}
+    found = pairwise_tests(variants)
+    alone = {pair: paired_test(*(variants[one] for one in pair)) for pair in found}
+    assert len(found) == 21
+    assert {pair: one.p for pair, one in found.items()} == pytest.approx(
+        holm({pair: one.p for pair, one in alone.items()})
+    )
+    methods = {pair: one.method for pair, one in found.items()}
+    assert [pair for pair, one in methods.items() if one == "McNemar"] == [("label", "none")]
+    assert min(one.p for one in found.values()) < 0.05 < max(one.p for one in found.values())
+
+
+def test_a_bootstrap_counts_draws_as_the_plain_sum_over_them_does() -> None:
+    draw = DRAW(10)
+    first, second = scores(draw, 30, 0.5), scores(draw, 30, 0.6)
+    differences = np.array(second) - np.array(first)
+    draws = differences[DRAW(significance.SEED).integers(0, 30, (significance.N_DRAWS, 30))]
+    errors = draws.std(axis=1, ddof=1)
+    ratios = np.abs(draws.mean(axis=1) - differences.mean()) / errors
+    n_as_far = int((ratios >= abs(differences.mean()) / differences.std(ddof=1) - 1e-9).sum())
+    expected = (1 + n_as_far) / (1 + significance.N_DRAWS)
+    assert paired_test(first, second).p == pytest.approx(expected)
 
 
 def test_with_as_many_items_as_it_asks_for_a_true_difference_is_mostly_shown() -> None:

@@ -12,11 +12,6 @@ from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import N_BILLS, Bills, clerk
 
 
-@pytest.fixture
-def bills(tmp_path: Path) -> Bills:
-    return Bills(tmp_path)
-
-
 def refusal(bills: Bills, **options: tuple[str, ...] | str) -> list[str]:
     with pytest.raises(PipelineError) as caught:
         bills.runs(**options)  # type: ignore[arg-type]
@@ -83,9 +78,7 @@ def test_a_variant_that_cannot_be_run_is_a_sentence_and_the_others_go_on(bills: 
     assert "pipeline." not in wrong.fault  # no place in a text that no one wrote
 
 
-def test_an_item_without_a_sound_answer_has_its_error_and_the_others_are_done(
-    bills: Bills,
-) -> None:
+def test_an_item_without_a_sound_answer_has_its_error_and_the_others_are_done(bills: Bills) -> None:
     bills.edit("          evidence: steps.text\n", "          check: output.number != 'R-3'\n")
     bills.edit("        review: {when: evidence.missing}\n", "")
     (run,) = bills.runs(models=("clerk=big",))
@@ -104,8 +97,7 @@ def test_an_item_without_a_sound_answer_has_its_error_and_the_others_are_done(
          "clerk=qwen3:8b,llama3.2:3b."),
         ({"prompts": ("bil=a.md",)}, "there is no step 'bil'. Known: 'docs', 'text', 'bill'. "
          "Did you mean 'bill'?"),
-        ({"settings": ("bill=1",)}, "'--set bill' names no key of the step. Write "
-         "`STEP.KEY=VALUE`."),
+        ({"settings": ("bill=1",)}, "'bill' names no key of the step. Write `STEP.KEY`."),
         ({"settings": tuple(f"bill.params.{name}=0,1,2" for name in "abcdefg")},
          "these are more than 100 variants. Compare fewer values."),
         ({"step": "text"}, "there is no step 'text' that answers. Known: 'bill'."),

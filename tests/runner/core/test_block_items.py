@@ -8,7 +8,7 @@ import pytest
 
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.commands.validate_plan_run import plan_text
-from tests.runner.world import World, reasons, states
+from tests.runner.world import World, outputs, reasons, states
 
 ROWS = """\
 steps:
@@ -92,10 +92,6 @@ steps:
     returns: doc.stem
 returns: {stems: steps.each.results}
 """
-
-
-def outputs(world: World) -> list[str]:
-    return sorted(path.name for path in (world.folder / "out").iterdir())
 
 
 def test_where_leaves_items_out_before_anything_is_done_with_them(tmp_path: Path) -> None:

@@ -2,28 +2,37 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import (
     ChatRequest,
+    Chunk,
     Constraint,
+    EmbedReply,
+    EmbedRequest,
     Message,
     ModelFacts,
     ModelSpec,
     Reply,
+    Stream,
     TokenLogprob,
     Tool,
     ToolCall,
 )
 from paddock.runner.core.call_cache import CallOrigin, LedgerPool, ModelDigests, chat_key
-from paddock.runner.core.run_records import RunStats
+from paddock.runner.core.run_stats import RunStats
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool, FakeStream
-from tests.runner.world import SUMMARIES, World
+from tests.runner.world import SUMMARIES, World, states
 
 CALL = ToolCall("look", {"where": "here"}, "c1")
 
@@ -137,6 +146,10 @@ def test_a_model_that_was_made_again_from_the_same_file_is_asked_again(tmp_path:
     assert [len(pool.chats) for pool in pools] == [1] * len(pools)
 
 
+ANSWERS = ContextVar("answers", default=False)
+"""Whether a pool answers now: what it asks itself crosses no border."""
+
+
 class Counting(FakePool):
     """Writes down what it is asked."""
 
@@ -145,29 +158,33 @@ class Counting(FakePool):
         self.asked: Counter[str] = Counter()
 
     async def facts(self, model: ModelSpec) -> ModelFacts:
-        self.asked["facts"] += 1
+        self.note("facts")
         return await super().facts(model)
 
     async def count_chat(
         self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
     ) -> int:
-        self.asked["count"] += 1
+        self.note("count")
         return await super().count_chat(model, messages, tools)
 
     async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
-        self.asked["count"] += 1
+        self.note("count")
         return await super().count_texts(model, texts)
 
     def chat(self, request: ChatRequest) -> FakeStream:
-        self.asked["chat"] += 1
+        self.note("chat")
         return super().chat(request)
 
     async def answer_to(self, request: ChatRequest) -> Reply:
-        before = self.asked.copy()
+        token = ANSWERS.set(True)
         try:
             return await super().answer_to(request)
         finally:
-            self.asked = before  # what it asks itself crosses no border
+            ANSWERS.reset(token)
+
+    def note(self, what: str) -> None:
+        if not ANSWERS.get():
+            self.asked[what] += 1
 
 
 def test_a_prompt_crosses_to_its_pool_twice_and_a_known_answer_not_at_all(tmp_path: Path) -> None:
@@ -227,3 +244,206 @@ def test_an_overlong_prompt_is_cut_after_the_pool_refused_it(tmp_path: Path) -> 
     assert "word0 " in cut.messages[-1].content
     assert "[…]" in cut.messages[-1].content
     assert "word899" in cut.messages[-1].content
+
+
+def _equal_documents(world: World, n: int) -> None:
+    for number in range(n):
+        world.write(f"inbox/{number}.txt", "The ferry is late.")
+
+
+class Embedding(FakePool):
+    """Each text takes a moment, so that equal ones are in flight together."""
+
+    n_texts = 0
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        self.n_texts += len(request.texts)
+        return await super().embed(request)
+
+
+def test_equal_prompts_in_flight_together_are_asked_once(tmp_path: Path) -> None:
+    world = World(tmp_path, SUMMARIES)
+    _equal_documents(world, 6)
+    report = world.run(pool=FakePool(delay_s=0.05))
+    assert report.status == "completed"
+    assert (len(world.pool.chats), report.calls, report.cached_calls) == (1 + 1, 1 + 1, 5)
+    assert len({world.output(f"{number}.txt") for number in range(6)}) == 1
+
+
+def test_a_call_that_has_just_ended_is_known_before_its_commit(tmp_path: Path) -> None:
+    request = ChatRequest(ModelSpec("m"), (Message("user", "Is it?"),))
+
+    async def main(pool: FakePool) -> None:
+        with Ledger(tmp_path) as ledger:
+            stats = RunStats("run", "pipeline", Observer())
+            digests = ModelDigests(pool.facts)
+            for key in "abc":
+                caller = CallOrigin("scope", "step", key, looks_up=True)
+                await LedgerPool(pool, ledger, digests, stats, caller).chat(request).reply()
+
+    pool = FakePool()
+    asyncio.run(main(pool))
+    assert len(pool.chats) == 1
+
+
+def test_items_that_wait_for_a_call_that_fails_ask_themselves(tmp_path: Path) -> None:
+    world = World(tmp_path, SUMMARIES)
+    _equal_documents(world, 6)
+    failed: list[str] = []
+
+    def answer(request: ChatRequest) -> str:
+        if not failed:
+            failed.append(request.messages[-1].content)
+            raise PromptTooLong(5000, 0, 4096)
+        return "Late."
+
+    report = world.run(pool=FakePool(answer=answer, delay_s=0.05))
+    assert Counter(states(report).values()) == {"quarantined": 1, "new": 5}
+    assert report.calls + report.cached_calls == 5 + 1
+
+
+class Beginning(FakePool):
+    """A pool with a semaphore that is released each time it begins to answer."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.begun = asyncio.Semaphore(0)
+
+    async def answer_to(self, request: ChatRequest) -> Reply:
+        self.begun.release()
+        return await super().answer_to(request)
+
+
+def test_an_item_that_waits_for_a_call_that_is_cancelled_asks_itself(tmp_path: Path) -> None:
+    request = ChatRequest(ModelSpec("m"), (Message("user", "Is it?"),))
+
+    async def main(pool: Beginning) -> str:
+        with Ledger(tmp_path) as ledger:
+            digests = ModelDigests(pool.facts)
+            stats = RunStats("run", "pipeline", Observer())
+            callers = [CallOrigin("scope", "step", key, looks_up=True) for key in "ab"]
+            pools = [LedgerPool(pool, ledger, digests, stats, caller) for caller in callers]
+            first, second = [asyncio.create_task(one.chat(request).reply()) for one in pools]
+            await pool.begun.acquire()
+            first.cancel()
+            reply = await second
+            assert first.cancelled()
+            return reply.text
+
+    pool = Beginning(delay_s=0.05)
+    assert "Is it?" in asyncio.run(main(pool))
+    assert len(pool.chats) == 2
+
+
+ASKED = ChatRequest(ModelSpec("m"), (Message("user", "Is it?"),))
+
+
+@contextmanager
+def equal_calls(folder: Path, pool: FakePool, n: int) -> Iterator[list[Stream]]:
+    """Yield the streams of items that ask the same."""
+    with Ledger(folder) as ledger:
+        digests, stats = ModelDigests(pool.facts), RunStats("run", "pipeline", Observer())
+        callers = [CallOrigin("scope", "step", str(n), looks_up=True) for n in range(n)]
+        yield [LedgerPool(pool, ledger, digests, stats, one).chat(ASKED) for one in callers]
+
+
+@pytest.mark.parametrize("is_kept", [True, False], ids=["iterator kept", "iterator dropped"])
+@pytest.mark.parametrize("end", ["left", "cancelled"])
+def test_a_stream_that_is_left_or_cancelled_keeps_no_equal_call_waiting(
+    tmp_path: Path, end: str, is_kept: bool
+) -> None:
+    async def main() -> str:
+        with equal_calls(tmp_path, FakePool(), 2) as (first, second):
+            chunks: AsyncIterator[Chunk] | None = aiter(first)
+            assert chunks is not None
+            await anext(chunks)
+            if end == "cancelled":
+                first.cancel()
+            if not is_kept:
+                chunks = None
+            return (await asyncio.wait_for(second.reply(), 60)).text
+
+    assert "Is it?" in asyncio.run(main())
+
+
+def test_a_stream_that_was_left_still_has_its_reply(tmp_path: Path) -> None:
+    async def main(pool: FakePool) -> tuple[str, str]:
+        with equal_calls(tmp_path, pool, 1) as (stream,):
+            async for chunk in stream:
+                first = chunk.text
+                break
+            return first, (await stream.reply()).text
+
+    first, text = asyncio.run(main(FakePool()))
+    assert text.startswith(first)
+    assert "Is it?" in text
+
+
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_a_stream_that_is_cancelled_does_not_wait_for_its_pool(
+    tmp_path: Path, has_begun: bool
+) -> None:
+    async def main(pool: Beginning) -> None:
+        with equal_calls(tmp_path, pool, 1) as (stream,):
+            if has_begun:
+                reply = asyncio.create_task(stream.reply())
+                await pool.begun.acquire()
+            stream.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await (reply if has_begun else stream.reply())
+
+    asyncio.run(main(Beginning(delay_s=3600)))
+
+
+@pytest.mark.parametrize("n_cancelled", [1, 2, 5])
+def test_of_equal_calls_in_flight_one_is_made_for_each_that_is_cancelled(
+    tmp_path: Path, n_cancelled: int
+) -> None:
+    async def main(pool: Beginning) -> list[str]:
+        with equal_calls(tmp_path, pool, 30) as streams:
+            replies = [asyncio.create_task(one.reply()) for one in streams]
+            for number in range(n_cancelled):
+                await pool.begun.acquire()
+                replies[number].cancel()
+            return [one.text for one in await asyncio.gather(*replies[n_cancelled:])]
+
+    pool = Beginning(delay_s=0.05)
+    assert len(asyncio.run(main(pool))) == 30 - n_cancelled
+    assert len(pool.chats) == n_cancelled + 1
+
+
+def test_where_nothing_is_looked_up_each_item_asks(tmp_path: Path) -> None:
+    world = World(tmp_path, SUMMARIES)
+    _equal_documents(world, 6)
+    report = world.run(pool=FakePool(delay_s=0.05), no_cache=True)
+    assert (len(world.pool.chats), report.calls, report.cached_calls) == (6 + 1, 6 + 1, 0)
+
+
+EQUAL_TEXTS = """\
+name: texts
+models: {vec: {ref: m, role: embed}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {uses: embed, with: {texts: ["{{ steps.text.text }}"], store: out/store}}
+"""
+
+
+def test_equal_texts_in_flight_together_are_embedded_once(tmp_path: Path) -> None:
+    world = World(tmp_path, EQUAL_TEXTS)
+    _equal_documents(world, 6)
+    pool = Embedding(delay_s=0.05)
+    report = world.run(pool=pool)
+    assert (report.status, pool.n_texts, report.calls, report.cached_calls) == (
+        "completed", 1, 1, 5,
+    )  # fmt: skip
+
+
+def test_one_item_after_the_other_asks_equal_prompts_once(tmp_path: Path) -> None:
+    world = World(tmp_path, SUMMARIES.replace("for_each:", "max_parallel: 1\n    for_each:"))
+    _equal_documents(world, 3)
+    report = world.run(pool=FakePool(n_parallel=1))
+    assert (report.status, report.calls, report.cached_calls) == ("completed", 2, 2)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paddock.runner.folders.folder_identity import FolderIdentity
-from tests.runner.world import World
+from tests.runner.world import World, outputs
 
 COPIES = """\
 name: copies
@@ -35,10 +35,6 @@ def world(tmp_path: Path) -> World:
     world.documents(3)
     world.run()
     return world
-
-
-def outputs(world: World) -> list[str]:
-    return sorted(path.name for path in (world.folder / "out").iterdir())
 
 
 ONE, TWO, ZERO = ([f"{n}-1.md", f"{n}-2.md", f"{n}.md"] for n in (1, 2, 0))

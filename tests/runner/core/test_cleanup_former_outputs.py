@@ -92,9 +92,7 @@ def test_items_within_items_and_steps_of_their_own_are_looked_at_too(world: Worl
     ]  # fmt: skip
 
 
-def test_a_former_path_that_another_item_or_another_pipeline_writes_now_stays(
-    world: World,
-) -> None:
+def test_a_former_path_that_another_item_or_another_pipeline_writes_now_stays(world: World) -> None:
     world.edit("out/{{ doc.relpath }}.md", "out/{{ 1 - doc.stem | int }}.txt.md")
     assert world.run(prune=True).notes == ()
     other = World(world.folder, COPIES)

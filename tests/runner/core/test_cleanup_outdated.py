@@ -15,7 +15,7 @@ from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.review.decisions import ReviewDesk
 from paddock.runner.settings import STATE_FOLDER
-from tests.runner.world import World
+from tests.runner.world import World, outputs
 
 PAGES = """\
 steps:
@@ -44,10 +44,6 @@ def world(tmp_path: Path) -> World:
         world.write(f"inbox/{name}", f"keep {name}")
     assert world.run().outdated == {}
     return world
-
-
-def outputs(world: World) -> list[str]:
-    return sorted(path.name for path in (world.folder / "out").iterdir())
 
 
 def why(world: World, name: str) -> tuple[str, list[str]]:
@@ -214,8 +210,97 @@ def test_a_path_that_names_more_than_its_item_belongs_to_another_report(
             "page": {"uses": "files.write", "with": {"path": path, "text": "x"}},
         },
     }
-    types = {"out": "dir", "month": "str"}
-    assert paths_depend_on_item_alone(spec, types) == is_alone
+    assert paths_depend_on_item_alone(spec, ["out"]) == is_alone
+
+
+PARTS = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: part
+        uses: pipeline
+        with: {file: part.yaml, inputs: {name: "{{ doc.stem }}", month: MAY}}
+  - id: top
+    uses: pipeline
+    with: {file: part.yaml, inputs: {name: top, month: MAY}}
+"""
+PART = """\
+inputs: {name: {type: str, required: true}, month: {type: str, required: true}}
+steps:
+  - {id: say, uses: prompt, with: {template: "part {{ inputs.name }}"}}
+  - id: page
+    uses: files.write
+    with: {path: "out/{{ inputs.name }}", text: "{{ steps.say.text }}"}
+returns: steps.say.text
+"""
+ALL_PARTS = {"a", "b", "top"}
+CALL = PARTS[PARTS.index("      - id: part") : PARTS.index("  - id: top")]
+TOP = PARTS[PARTS.index("  - id: top") :]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "outdated"),
+    [
+        ("pipeline.yaml", CALL, "", {"a", "b"}),
+        ("pipeline.yaml", TOP, "", {"top"}),
+        ("pipeline.yaml", PARTS[PARTS.index("  - id: each") :], "", ALL_PARTS),
+        (
+            "pipeline.yaml",
+            "id: part\n",
+            "id: part\n        if: false\n",
+            {"a", "b"},
+        ),
+        (
+            "pipeline.yaml",
+            "id: top\n",
+            "id: top\n    if: false\n",
+            {"top"},
+        ),
+        (
+            "part.yaml",
+            "uses: files.write\n",
+            "uses: files.write\n    if: inputs.name != 'b'\n",
+            {"b"},
+        ),
+        ("part.yaml", PART[PART.index("  - id: page") : PART.index("returns")], "", ALL_PARTS),
+        ("part.yaml", "out/", "other/", ALL_PARTS),
+        ("inbox/a.txt", None, "", {"a"}),
+    ],
+)
+def test_what_a_pipeline_within_an_item_no_longer_writes_is_outdated(
+    tmp_path: Path, file: str, old: str | None, new: str, outdated: set[str]
+) -> None:
+    world = World(tmp_path, PARTS)
+    world.write("part.yaml", PART)
+    world.write("inbox/a.txt", "one")
+    world.write("inbox/b.txt", "two")
+    assert world.run().outdated == {}
+    changed = tmp_path / file
+    if old is None:
+        changed.unlink()
+    else:
+        assert old in changed.read_text()
+        changed.write_text(changed.read_text().replace(old, new))
+    names = {f"out/{name}" for name in outdated}
+    assert world.run().outdated.keys() == names
+    assert world.plan().outdated.keys() == names
+    world.run(prune=True)
+    assert set(outputs(world)) == ALL_PARTS - outdated
+
+
+def test_a_pipeline_that_is_given_more_than_its_item_writes_another_report(tmp_path: Path) -> None:
+    text = "inputs: {month: str}\n" + PARTS.replace("MAY", '"{{ inputs.month }}"')
+    world = World(tmp_path, text)
+    world.write("part.yaml", PART.replace("out/", "out/{{ inputs.month }}-"))
+    world.write("inbox/a.txt", "one")
+    world.run({"month": "MAY"})
+    assert world.run({"month": "JUNE"}).outdated == {}
+    world.edit(CALL.replace("MAY", '"{{ inputs.month }}"'), "")
+    assert world.run({"month": "JUNE"}, prune=True).outdated == {}
+    assert outputs(world) == ["JUNE-a", "JUNE-top", "MAY-a", "MAY-top"]
 
 
 def test_a_watch_removes_what_one_item_no_longer_makes_and_asks_before_most_of_them_go(

@@ -23,10 +23,12 @@ def left(folder: Path, name: str) -> Path:
 
 
 def killed_in_the_middle(world: World) -> None:
-    """Kill a run that holds the folder."""
-    process = start(world, delay_s=30)
+    """Kill a run that holds the folder, and waits for an answer."""
+    world.write("inbox/new.txt", "This document is new.")
+    process = start(world, n_free=0)
     while not list((world.folder / ".paddock/locks").glob("*.json")) and process.poll() is None:
         time.sleep(0.01)
+    assert process.poll() is None
     process.kill()
     process.communicate()
 

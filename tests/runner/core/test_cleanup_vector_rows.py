@@ -257,10 +257,7 @@ def test_a_search_is_done_again_where_the_store_holds_something_else(world: Worl
 def test_a_store_of_another_model_stops_the_run_with_a_way_out(world: World) -> None:
     world.run()
     world.edit("store: index.lance", "store: index.lance, model: other")
-    world.edit(
-        "steps:\n",
-        "models: {other: {ref: other, role: embed}}\nsteps:\n",
-    )
+    world.edit("steps:\n", "models: {other: {ref: other, role: embed}}\nsteps:\n")
     report = world.run()
     assert report.status == "failed"
     assert report.message is not None
@@ -306,13 +303,22 @@ def test_two_pipelines_share_a_store_and_keep_to_their_own_rows(world: World) ->
 # --- killed
 
 KILLED = """\
-import sys
+import asyncio, sys
 from pathlib import Path
 from tests.fakes.pool import FakePool
+from tests.runner.core.test_cleanup_vector_rows import n_versions
 from tests.runner.world import World
 
-folder = Path(sys.argv[1])
-World(folder, (folder / "pipeline.yaml").read_text()).run(pool=FakePool(delay_s=0.005))
+folder, most = Path(sys.argv[1]), int(sys.argv[2])
+world = World(folder, (folder / "pipeline.yaml").read_text())
+
+class Pool(FakePool):
+    async def embed(self, request):
+        while n_versions(world) >= most:
+            await asyncio.sleep(600)
+        return await super().embed(request)
+
+world.run(pool=Pool(delay_s=0.05))
 """
 
 
@@ -327,9 +333,7 @@ def embedded(world: World) -> int:
         return int(ledger.rows("select count(*) from calls where kind = 'embed'")[0][0])
 
 
-def test_after_kills_in_the_middle_the_rows_are_those_of_an_undisturbed_run(
-    tmp_path: Path,
-) -> None:
+def test_after_kills_in_the_middle_the_rows_are_those_of_an_undisturbed_run(tmp_path: Path) -> None:
     """Killed twice while it writes, then done to the end: none is missing, none is there twice."""
     text = INDEX.replace("do:", "max_parallel: 2\n    do:", 1)
     quiet, killed = World(tmp_path / "quiet", text), World(tmp_path / "killed", text)
@@ -337,13 +341,13 @@ def test_after_kills_in_the_middle_the_rows_are_those_of_an_undisturbed_run(
         world.documents(60)
     quiet.run()
     for n in (8, 24):
-        command = [sys.executable, "-c", KILLED, str(killed.folder)]
+        command = [sys.executable, "-c", KILLED, str(killed.folder), str(n + 8)]
         process = subprocess.Popen(command, cwd=ROOT)
-        last = time.monotonic() + 60
+        last = time.monotonic() + 120
         while n_versions(killed) < n and process.poll() is None and time.monotonic() < last:
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
-        assert process.wait(10) == -signal.SIGKILL, "killed before it was done"
+        assert process.wait(120) == -signal.SIGKILL, "killed before it was done"
     n_before = embedded(killed)
     assert 0 < n_before < 60
     killed.run()

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from paddock.engine.request import ChatRequest
+from paddock.engine.request import ChatRequest, Reply
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import run_async
 from paddock.runner.ledger.run_locks import Locked, LockHolder
@@ -44,6 +44,19 @@ time.sleep(600)
 """
 
 
+class HeldPool(FakePool):
+    """Answers one call, and the others as soon as its run goes on."""
+
+    def __init__(self, goes_on: Callable[[], bool], **more: Any) -> None:
+        super().__init__(**more)
+        self._goes_on = goes_on
+
+    async def answer_to(self, request: ChatRequest) -> Reply:
+        while len(self.chats) > 1 and not self._goes_on():  # noqa: ASYNC110 - see `at_work`
+            await asyncio.sleep(0.01)
+        return await super().answer_to(request)
+
+
 class Machine:
     """Runs on this machine: they share a state folder, or a database besides."""
 
@@ -62,7 +75,15 @@ class Machine:
         world.documents(n)
         return world
 
-    async def run(self, world: World, name: str, *, delay_s: float = 0.05, **more: Any) -> Report:
+    async def run(
+        self,
+        world: World,
+        name: str,
+        *,
+        delay_s: float = 0.05,
+        goes_on: Callable[[], bool] = lambda: True,
+        **more: Any,
+    ) -> Report:
         events, notes = self.events, self.notes
 
         def answer(request: ChatRequest) -> str:
@@ -74,16 +95,37 @@ class Machine:
                 notes.append(f"{name}: {text}")
 
         more.setdefault("settings", self.settings)
-        pool, inputs = FakePool(answer=answer, delay_s=delay_s), more.pop("inputs", None)
+        pool = HeldPool(goes_on, answer=answer, delay_s=delay_s)
+        inputs = more.pop("inputs", None)
         asked = run_arguments(local=True, pool=pool, observer=Notes(), **more)
         return await run_async(world.file, inputs, *asked)
 
     async def two(self, first: World, second: World, **more: Any) -> tuple[Report, Report]:
-        """Run one, and the other when the first is at work."""
-        one = asyncio.create_task(self.run(first, "first"))
+        """Run one, and the other when the first is at work.
+
+        The first goes on when that one waits, works or is over.
+        """
+        is_over = asyncio.Event()
+        goes_on = lambda: self.is_there("second") or is_over.is_set()  # noqa: E731
+        one = asyncio.create_task(self.run(first, "first", goes_on=goes_on))
         await self.at_work("first")
-        two = await self.run(second, "second", **more)
+        try:
+            two = await self.run(second, "second", **more)
+        finally:
+            is_over.set()
         return await one, two
+
+    async def begin_until_closed(self, world: World, name: str) -> asyncio.Task[Report]:
+        """Begin a run that goes on once it was asked to stop; return it when it is at work."""
+        gate = StopGate()
+        run = self.run(world, name, stop_gate=gate, goes_on=lambda: gate.is_closed)
+        task = asyncio.create_task(run)
+        await self.at_work(name)
+        return task
+
+    def is_there(self, name: str) -> bool:
+        """Return whether a run works, or waits for another one."""
+        return name in self.events or any(n.startswith(f"{name}: waiting") for n in self.notes)
 
     async def at_work(self, name: str) -> None:
         while name not in self.events:  # noqa: ASYNC110 - it is another task's doing
@@ -151,9 +193,15 @@ def test_skip_leaves_the_new_run_out_and_says_so(machine: Machine) -> None:
 
 
 def test_cancel_running_stops_the_older_run_at_an_items_border(machine: Machine) -> None:
-    a = machine.world("a", "{group: nightly}", n=200)
+    a = machine.world("a", "{group: nightly}")
     b = machine.world("b", "{group: nightly, on_conflict: cancel_running}")
-    first, second = asyncio.run(machine.two(a, b))
+
+    async def main() -> tuple[Report, Report]:
+        one = await machine.begin_until_closed(a, "first")
+        two = asyncio.create_task(machine.run(b, "second"))
+        return await one, await two
+
+    first, second = asyncio.run(main())
     assert (first.status, second.status) == ("interrupted", "completed")
     assert first.message is not None
     assert first.message.startswith("A newer run of its group takes its place. ")
@@ -164,15 +212,15 @@ def test_cancel_running_stops_the_older_run_at_an_items_border(machine: Machine)
 def test_an_older_run_that_waits_does_not_send_a_newer_one_away(machine: Machine) -> None:
     rule = "{group: nightly, on_conflict: cancel_running}"
     a, b, c = (
-        machine.world("a", "{group: nightly}", n=60),
+        machine.world("a", "{group: nightly}"),
         *(machine.world(name, rule) for name in "bc"),
     )
 
     async def main() -> list[Report]:
-        one = asyncio.create_task(machine.run(a, "first"))
-        await machine.at_work("first")
+        one = await machine.begin_until_closed(a, "first")
         two = asyncio.create_task(machine.run(b, "second"))
-        await asyncio.sleep(0.1)
+        while not machine.is_there("second"):  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
         three = asyncio.create_task(machine.run(c, "third"))
         return [await one, await two, await three]
 
@@ -197,10 +245,10 @@ def test_without_a_name_the_rule_holds_for_the_same_folders(tmp_path: Path) -> N
 
 
 def test_a_run_that_waits_may_be_told_to_wait_no_longer(machine: Machine) -> None:
-    a, b = machine.world("a", "{group: nightly}", n=40), machine.world("b", "{group: nightly}")
+    a, b = machine.world("a", "{group: nightly}"), machine.world("b", "{group: nightly}")
 
     async def main() -> Report:
-        one = asyncio.create_task(machine.run(a, "first"))
+        one = asyncio.create_task(machine.run(a, "first", goes_on=lambda: False))
         await machine.at_work("first")
         stop_gate = StopGate()
         two = asyncio.create_task(machine.run(b, "second", stop_gate=stop_gate))
@@ -269,15 +317,17 @@ def test_a_run_that_was_left_out_leaves_no_run_behind(tmp_path: Path, url: str) 
 
 def test_who_was_silent_for_too_long_has_lost_its_turn(tmp_path: Path, url: str) -> None:
     machine = Machine(tmp_path, url)
-    a = machine.world("a", "{group: nightly}", n=200)
+    a = machine.world("a", "{group: nightly}")
     b = machine.world("b", "{group: nightly}")
 
     async def main() -> tuple[Report, Report]:
-        one = asyncio.create_task(machine.run(a, "first"))
-        await machine.at_work("first")
+        one = await machine.begin_until_closed(a, "first")
+        two = asyncio.create_task(machine.run(b, "second", goes_on=one.done))
         with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("delete from paddock_runs.turns")
-        two = asyncio.create_task(machine.run(b, "second", delay_s=0.5))
+            first = connection.execute("select holder from paddock_runs.turns").fetchone()
+            while "second" not in machine.events:  # until then the first's heartbeat takes it back
+                connection.execute("delete from paddock_runs.turns where holder = %s", first)
+                await asyncio.sleep(0.01)
         return await one, await two
 
     first, second = asyncio.run(main())

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import ChatRequest, Reply
+from paddock.engine.system import crash_suspects
+from paddock.engine.system.crash_suspects import SuspectRoom
 from paddock.runner.api import run_async
 from paddock.runner.core.block_work import ItemWork
-from paddock.runner.core.retry_and_quarantine import CrashHistory, CrashSuspects, SuspectRoom
+from paddock.runner.core.retry_and_quarantine import CrashHistory, CrashSuspects
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.stale_reasons import ItemVerdict
 from paddock.runner.ledger.entries import AttemptRow, Entry
@@ -132,7 +134,7 @@ def killed_with_all_in_flight(world: World, n: int) -> None:
     """Kill a run from outside while it works on `n` items."""
     child = os.fork()
     if child == 0:
-        world.run(pool=FakePool(delay_s=60))
+        world.run(pool=FakePool(delay_s=600))
         os._exit(0)
     ledger = world.folder / ".paddock" / "ledger.sqlite"
     try:
@@ -147,10 +149,9 @@ def test_many_suspects_run_together(tmp_path: Path) -> None:
     world = World(tmp_path, MANY)
     world.documents(16)
     killed_with_all_in_flight(world, 16)
-    pool = FakePool(delay_s=0.05)
-    report = world.run(pool=pool)
+
+    report = world.run(pool=FakePool(together=16))
     assert report.status == "completed"
-    assert pool.n_running_most == 16
     assert "died while it worked on 16 items; they are done last: " in report.notes[0]
     assert attempts(world) == []
 
@@ -218,10 +219,10 @@ def test_a_run_that_is_stopped_in_order_leaves_no_suspect(
     child = os.fork()
     if child == 0:
         try:
-            world.run(pool=FakePool(answer=killing(log=log), delay_s=30))
+            world.run(pool=FakePool(answer=killing(log=log), delay_s=600))
         finally:
             os._exit(0)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while len(attempts(world)) < 4 and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(child, number)
@@ -239,7 +240,7 @@ def test_a_run_that_is_killed_while_it_ends_leaves_no_suspect(tmp_path: Path) ->
         async def answer_to(self, request: ChatRequest) -> Reply:
             stop.set()
             try:
-                await asyncio.sleep(30)
+                await asyncio.sleep(600)
             finally:
                 await asyncio.sleep(0.5)  # what a step does when it is cancelled
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -361,5 +362,44 @@ async def test_who_is_cancelled_while_waiting_to_be_alone_lets_the_others_in() -
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.01), room.entered(1):
                 raise AssertionError("it was not alone")
-    async with asyncio.timeout(5), room.entered():
+    async with asyncio.timeout(120), room.entered():
         pass
+
+
+async def test_a_suspect_is_not_kept_out_for_ever_by_those_that_come_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(crash_suspects, "PATIENCE_S", 0.05)
+    room, has_ended = SuspectRoom(), False
+
+    async def come() -> None:
+        """Overlap with the next one, as the requests of many users do."""
+        while not has_ended:
+            async with room.entered(rank=0):
+                await asyncio.sleep(0.01)
+
+    async with asyncio.timeout(120), asyncio.TaskGroup() as others:
+        for _ in range(3):
+            others.create_task(come())
+        await asyncio.sleep(0.02)
+        async with room.entered(1, rank=2):
+            has_ended = True
+
+
+async def test_less_urgent_work_does_not_pass_a_suspect_and_more_urgent_does() -> None:
+    room, entered = SuspectRoom(), list[str]()
+
+    async def come(name: str, most: int, rank: int) -> None:
+        async with room.entered(most, rank):
+            entered.append(name)
+
+    async with asyncio.timeout(120), asyncio.TaskGroup() as others, room.entered(rank=1):
+        for name, most, rank in (
+            ("suspect", 1, 1), ("batch", 9, 2), ("chat", 9, 1), ("urgent", 9, 0)
+        ):  # fmt: skip
+            others.create_task(come(name, most, rank))
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert entered == ["urgent"]
+    assert entered[:2] == ["urgent", "suspect"]
+    assert set(entered[2:]) == {"batch", "chat"}

@@ -20,10 +20,12 @@ from tests.runner.world import World
 
 ROOT = Path(__file__).resolve().parents[3]
 N_DOCUMENTS = 30
+END_S = 120.0
 
-# A run in a process of its own; every request that reaches the pool is written to `calls`.
+# A run in a process of its own; every answer of the pool is written to `calls`. After `n_free` of
+# them, each waits until the file `go` is there.
 RUN = """
-import json, os, sys
+import asyncio, json, os, sys
 from pathlib import Path
 from tests.fakes.pool import FakePool, echo
 from tests.runner.world import World
@@ -39,13 +41,22 @@ def answer(request):
         os.write(calls, (text.split()[3].strip(",") + "\\n").encode())
     return echo(request)
 
+class Pool(FakePool):
+    n_free = options.pop("n_free", 1000)
+
+    async def _reply(self, request):
+        self.n_free -= 1
+        while self.n_free < 0 and not (folder / "go").exists():
+            await asyncio.sleep(0.02)
+        return await super()._reply(request)
+
 class Notes(Observer):
     def note(self, text):
         print("note:", text, flush=True)
 
 world = World(folder, (folder / "pipeline.yaml").read_text())
 delay_s = options.pop("delay_s", 0.02)
-report = world.run(pool=FakePool(answer=answer, delay_s=delay_s), observer=Notes(), **options)
+report = world.run(pool=Pool(answer=answer, delay_s=delay_s), observer=Notes(), **options)
 print(json.dumps(report.as_json()), flush=True)
 sys.exit(report.exit_status())
 """
@@ -112,7 +123,7 @@ def test_a_killed_run_continues_and_repeats_nothing_that_is_finished(tmp_path: P
     before, done = len(calls(world)), finished(world)
     time.sleep(1.1)  # a file aside that is younger may be someone's who is just about to hold it
     process = start(world)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=END_S)
     assert process.returncode == 0, out + err
     assert done and done.isdisjoint(calls(world)[before:])
     assert outputs(world) == want
@@ -124,11 +135,11 @@ def test_a_killed_run_continues_and_repeats_nothing_that_is_finished(tmp_path: P
 def test_ctrl_c_ends_in_order_and_the_same_command_continues(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.documents(N_DOCUMENTS)
-    process = start(world, delay_s=0.3)
+    process = start(world, n_free=3)
     while not finished(world) and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=END_S)
     assert process.returncode == 130, err
     report = json.loads(out)
     assert report["status"] == "interrupted"
@@ -141,19 +152,21 @@ def test_ctrl_c_ends_in_order_and_the_same_command_continues(tmp_path: Path) -> 
 def test_a_second_run_waits_and_says_for_whom(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.documents(8)
-    first = start(world, delay_s=4)
+    first = start(world, n_free=0)
     locks = world.folder / ".paddock/locks"
     while not list(locks.glob("*.json")) and first.poll() is None:
         time.sleep(0.01)
     second = start(world, delay_s=0.0)
-    out, err = second.communicate(timeout=60)
+    assert second.stdout is not None
+    note = second.stdout.readline()
+    (world.folder / "go").touch()
+    report, err = second.communicate(timeout=END_S)
     assert second.returncode == 0, err
-    first_out, _ = first.communicate(timeout=60)
+    first_out, _ = first.communicate(timeout=END_S)
     assert first.returncode == 0
     name = json.loads(first_out)["run"]
-    note, report = out.splitlines()
     assert note.startswith(f"note: waiting for run '{name}' (process {first.pid} on ")
-    assert note.endswith("), which works on the same folder")
+    assert note.endswith("), which works on the same folder\n")
     assert json.loads(report)["counts"]["fresh"] == 9
     assert sorted(calls(world), key=int) == [str(n) for n in range(8)]
 
@@ -161,19 +174,17 @@ def test_a_second_run_waits_and_says_for_whom(tmp_path: Path) -> None:
 def test_waiting_ends_at_its_deadline_and_on_ctrl_c(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.documents(2)
-    first = start(world, delay_s=30)
-    while not calls(world) and first.poll() is None:
+    first = start(world, n_free=0)
+    while not list((world.folder / ".paddock/locks").glob("*.json")) and first.poll() is None:
         time.sleep(0.01)
-        if list((world.folder / ".paddock/locks").glob("*.json")):
-            break
     short = start(world, wait_s=0.2)
     patient = start(world)
-    _, err = short.communicate(timeout=60)
+    _, err = short.communicate(timeout=END_S)
     assert "works on the same folder and did not end within 0.2 s" in err
     assert patient.stdout is not None
     assert patient.stdout.readline().startswith("note: waiting for")
     patient.send_signal(signal.SIGINT)
-    _, err = patient.communicate(timeout=20)
+    _, err = patient.communicate(timeout=END_S)
     assert patient.returncode == 130, err
     first.kill()
     first.communicate()

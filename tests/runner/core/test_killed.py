@@ -162,7 +162,8 @@ def test_after_any_kills_and_only_restarts_all_is_done_and_nothing_twice(
     dice.shuffle(kinds)
     killed = []
     process = None
-    for kind in kinds:
+    while missing := [kind for kind in kinds if kind not in killed]:  # a run may be over first
+        kind = missing[0]
         killing.more(ROUND_DOCUMENTS)
         if process is None or process.poll() is not None:
             process = killing.start()
@@ -187,14 +188,13 @@ def test_after_any_kills_and_only_restarts_all_is_done_and_nothing_twice(
                 victim.kill()
                 killed.append(kind)
         if run in victims:
-            process.wait(timeout=60)
+            process.wait(timeout=120)
         killing.look()
     assert process is not None
     if process.poll() is None:
         # Whatever else was killed under it, a run that was not goes on by itself.
         assert process.wait(timeout=240) == 0, killing.said()
     assert killing.start().wait(timeout=240) == 0, killing.said()
-    assert set(killed) == {*KINDS, "all"}, "it was over too soon to kill each of them"
     killing.look()
     outputs = {path.name: path.read_text() for path in (killing.folder / "out").iterdir()}
     assert outputs == {

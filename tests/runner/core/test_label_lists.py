@@ -126,9 +126,7 @@ def test_a_list_that_takes_more_than_half_of_the_context_is_not_told(tmp_path: P
     ) in report.notes
 
 
-def test_a_second_run_does_nothing_and_the_order_of_the_list_does_not_count(
-    tmp_path: Path,
-) -> None:
+def test_a_second_run_does_nothing_and_the_order_of_the_list_does_not_count(tmp_path: Path) -> None:
     here = world(tmp_path)
     here.run(pool=FakePool(answer=clerk))
     assert here.run().counts == {"fresh": 3}

@@ -153,9 +153,7 @@ with Ledger(small, is_readonly=True) as ledger:
 """
 
 
-def test_a_disk_that_something_else_has_filled_is_no_fault_of_the_ledgers(
-    tmp_path: Path,
-) -> None:
+def test_a_disk_that_something_else_has_filled_is_no_fault_of_the_ledgers(tmp_path: Path) -> None:
     assert said_by_mounting(FILLED, tmp_path) == (
         "the ledger cannot be written (the disk is full). Free some space and run again; "
         "finished items are kept.\na\n"

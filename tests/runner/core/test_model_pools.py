@@ -128,9 +128,10 @@ def test_when_the_only_server_is_gone_the_run_stops_and_the_same_command_goes_on
         )
     assert report.status == "failed"
     assert report.message is not None
-    assert report.message.startswith(
-        f"no server can be reached for model '{MODEL}': the connection"
-    )
+    # What was under way loses its connection; what had not begun finds no server.
+    lost, refused = "the connection", f"{server.url} cannot be reached"
+    sentence = f"no server can be reached for model '{MODEL}': "
+    assert report.message.startswith((sentence + lost, sentence + refused))
     assert report.message.endswith(
         ", waited 1 s. Start one, or correct the address; the same command goes on."
     )

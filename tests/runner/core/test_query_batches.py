@@ -68,15 +68,15 @@ steps:
 
 
 @pytest.mark.parametrize("query", ["{{ row.text }}", "{{ steps.asked.text }}"])
-def test_five_hundred_searches_are_a_few_embedding_calls(tmp_path: Path, query: str) -> None:
-    n_rows = 500
+def test_many_searches_are_a_few_embedding_calls(tmp_path: Path, query: str) -> None:
+    n_rows = 120
     asked = '      - {id: asked, uses: prompt, with: {template: "{{ row.text }}"}}\n'
     world = World(
-        tmp_path,
-        STORE.replace("{{ row.text }}", query).replace("    do:\n", f"    do:\n{asked}"),
+        tmp_path, STORE.replace("{{ row.text }}", query).replace("    do:\n", f"    do:\n{asked}")
     )
     world.write("rows.csv", "text\n" + "".join(f"row {n}\n" for n in range(n_rows)))
-    report = world.run(pool=FakePool(delay_s=0.02))
+    # A busy machine needs 20 ms for some steps: queries gather while a call takes longer than that.
+    report = world.run(pool=FakePool(delay_s=0.2))
     assert report.status == "completed"
     assert sum(len(one.texts) for one in world.pool.embeds) == n_rows + 4
     assert len(world.pool.embeds) < (6 if "row" in query else n_rows / 2)

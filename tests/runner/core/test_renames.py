@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paddock.runner.core.block_items import match_renames
-from paddock.runner.core.cleanup import OrphanCleaner
+from paddock.runner.core.pruning import OrphanCleaner
 from tests.runner.world import World, reasons, states
 
 

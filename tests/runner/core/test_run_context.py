@@ -14,24 +14,13 @@ from typing import Any
 
 import pytest
 
-from paddock.runner.api import plan, run
-from paddock.runner.progress.report import Report
+from paddock.runner.api import plan
 from paddock.steps import plugins
 from tests.fakes.pool import FakePool
-from tests.runner.world import World, run_arguments, settings
+from tests.runner.world import ALL, World, carried_out, settings
 from tests.steps.test_guard import are_gone, runs
 
 SERVER = Path(__file__).parents[2] / "fakes" / "mcp_server.py"
-ALL = frozenset(("run", "tool", "mcp", "network", "secrets"))
-
-
-def carried_out(world: World, **wishes: Any) -> Report:
-    own = replace(settings(world.folder), allow=ALL)
-    return run(
-        world.file,
-        wishes.pop("inputs", None),
-        *run_arguments(local=True, pool=FakePool(), settings=own, **wishes),
-    )
 
 
 def failed(world: World) -> str:
@@ -163,7 +152,7 @@ def test_a_late_tool_is_tried_again_where_the_author_says_so(tmp_path: Path) -> 
     )
     world = World(tmp_path, (
         "steps:\n"
-        '  - {id: a, uses: tool, with: {name: "tools.py:f", options: {timeout: 1s}}, '
+        '  - {id: a, uses: tool, with: {name: "tools.py:f", options: {timeout: 8s}}, '
         "retry: {times: 1, on: [timeout], backoff: 1ms}}\n"
         "returns: steps.a.result\n"
     ))  # fmt: skip
@@ -178,7 +167,7 @@ def test_the_time_of_a_function_begins_when_it_is_its_turn(tmp_path: Path) -> No
         "    for_each: n in [1, 2, 3, 4, 5, 6, 7, 8, 9]\n"
         "    do:\n"
         '      - {uses: tool, with: {name: "tools.py:f", args: {n: "{{ n }}"}, '
-        "options: {timeout: 4s}}}\n"
+        "options: {timeout: 8s}}}\n"
     ))  # fmt: skip
     assert carried_out(world).counts["new"] == 9, "the last ones wait for longer than that"
 
@@ -309,7 +298,7 @@ def test_kill_9_of_a_run_ends_its_commands_functions_and_servers(tmp_path: Path)
         [sys.executable, "-c", main, *command], cwd=tmp_path, stderr=subprocess.PIPE
     )
     files = [tmp_path / f"{kind}.pids" for kind in ("run", "tool", "mcp")]
-    until = time.monotonic() + 60
+    until = time.monotonic() + 150
     while not all(file.exists() for file in files) and process.poll() is None:
         assert time.monotonic() < until
         time.sleep(0.05)
@@ -318,4 +307,4 @@ def test_kill_9_of_a_run_ends_its_commands_functions_and_servers(tmp_path: Path)
     assert all(map(runs, pids))
     process.kill()
     process.communicate()
-    assert are_gone(pids, 30)
+    assert are_gone(pids, 60)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.request import ChatRequest, Reply
 from paddock.runner.api import run_async
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.budget import Spent
@@ -28,8 +30,22 @@ def budgeted(tmp_path: Path, budget: str, n: int = 40) -> World:
     return world
 
 
-async def together(world: World, url: str, n: int, **pool: Any) -> list[Report]:
-    """Do runs of several participants, one at a time."""
+class FirstTogether(FakePool):
+    """Answers nothing before each of several pools was asked."""
+
+    def __init__(self, all_: list[FakePool], **more: Any) -> None:
+        super().__init__(**more)
+        self._all = all_
+        all_.append(self)
+
+    async def answer_to(self, request: ChatRequest) -> Reply:
+        while not all(pool.chats for pool in self._all):  # noqa: ASYNC110 - as its base does
+            await asyncio.sleep(0.005)
+        return await super().answer_to(request)
+
+
+async def together(world: World, url: str, pools: Sequence[FakePool]) -> list[Report]:
+    """Do runs of several participants at once, each with its pool."""
     given = replace(
         settings(world.folder), ledger_url=url, unattended=UnattendedSettings(dead_after_s=DEAD_S)
     )
@@ -37,9 +53,9 @@ async def together(world: World, url: str, n: int, **pool: Any) -> list[Report]:
         run_async(
             world.file,
             options=RunOptions(local=True),
-            environment=RunEnvironment(pool=FakePool(**pool), settings=given),
+            environment=RunEnvironment(pool=pool, settings=given),
         )
-        for _ in range(n)
+        for pool in pools
     )
     return list(await asyncio.gather(*runs))
 
@@ -53,7 +69,9 @@ def test_a_budget_of_tokens_holds_for_all_machines_together(tmp_path: Path, url:
     alone.documents(2)
     per_item = tokens(alone.run(only=["0.txt"]))
     world = budgeted(tmp_path / "shared", f"{{tokens: {12 * per_item}}}")
-    reports = asyncio.run(together(world, url, 3, delay_s=0.05))
+    all_: list[FakePool] = []
+    pools = [FirstTogether(all_, delay_s=0.05) for _ in range(3)]
+    reports = asyncio.run(together(world, url, pools))
     assert [report.status for report in reports] == ["budget"] * 3
     # Six are in flight at a time, taken for half done when another begins.
     assert 9 <= sum(report.calls for report in reports) <= 15
@@ -64,7 +82,7 @@ def test_a_budget_smaller_than_anything_lets_one_item_begin_on_all_machines_toge
     tmp_path: Path, url: str
 ) -> None:
     world = budgeted(tmp_path / "shared", "{tokens: 1}", n=6)
-    reports = asyncio.run(together(world, url, 3, delay_s=0.2))
+    reports = asyncio.run(together(world, url, [FakePool(delay_s=0.2) for _ in range(3)]))
     assert [report.status for report in reports] == ["budget"] * 3
     # Until the first has ended no one has spent anything: two on each may have begun by then.
     assert 1 <= sum(report.calls for report in reports) <= 6
@@ -74,7 +92,7 @@ def test_the_next_run_has_a_budget_of_its_own(tmp_path: Path, url: str) -> None:
     world = budgeted(tmp_path / "shared", "{time: 1ms}", n=3)
     ends = []
     for _ in range(4):
-        (report,) = asyncio.run(together(world, url, 1, delay_s=0.01))
+        (report,) = asyncio.run(together(world, url, [FakePool(delay_s=0.01)]))
         ends.append((report.status, report.calls))
     assert ends == [("budget", 1)] * 3 + [("completed", 1)]
 

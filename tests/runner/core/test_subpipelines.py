@@ -438,7 +438,7 @@ def answer(request):
     return echo(request)
 
 arguments = run_arguments(
-    local=True, pool=FakePool(answer=answer, delay_s=0.1), settings=settings(folder)
+    local=True, pool=FakePool(answer=answer, delay_s=0.4), settings=settings(folder)
 )
 run(folder / "pipeline.yaml", None, *arguments)
 """
@@ -453,7 +453,7 @@ def test_a_kill_in_the_middle_loses_nothing_and_repeats_no_finished_call(tmp_pat
     house = Path(__file__).parents[3]
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], cwd=house)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not calls.exists() or len(calls.read_text().splitlines()) < 6:
             assert time.monotonic() < deadline and process.poll() is None
             time.sleep(0.02)

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from paddock.engine.request import ChatRequest
-from paddock.runner.progress.events import Observer
 from tests.fakes.pool import FakePool
-from tests.runner.world import World
+from tests.runner.world import Notes, World
 
 PIPELINE = """\
 steps:
@@ -19,16 +18,6 @@ steps:
         with: {prompt: "Sum up: {{ steps.text.text }}", params: {max_tokens: 10}}
 """
 WHOLE = " ".join(f"w{n}" for n in range(25))
-
-
-class Notes(Observer):
-    """Keeps the notes of a run."""
-
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.texts.append(text)
 
 
 def answering() -> FakePool:

@@ -1,6 +1,6 @@
 """Files that cannot be read and folders that cannot be written: what a run does with them.
 
-As root every file can be read, so `setpriv` takes that privilege from the command.
+As root every file can be read, so that privilege is put aside while a command runs.
 """
 
 from __future__ import annotations
@@ -8,20 +8,23 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import stat
 import subprocess
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.bind import read_plan
+from paddock.runner.cli.application import application
 from paddock.runner.config.pipeline_secrets import read_secrets
+from tests.fakes.privileges import without_roots_privilege
 from tests.runner.cli.commands.shell import PADDOCK, Ended
 from tests.runner.world import World
 
@@ -49,25 +52,20 @@ def inbox(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def paddock(inbox: Path) -> Paddock:
-    """Return what runs a command as someone for whom permissions count."""
-    before: list[str] = []
-    if os.geteuid() == 0:
-        if shutil.which("setpriv") is None:
-            pytest.skip("NOT TRIED: root may do everything, and there is no setpriv")
-        before = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+def paddock(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> Paddock:
+    """Return what runs a command as someone for whom permissions count, in this process."""
+    monkeypatch.chdir(inbox.parent)
+    monkeypatch.setenv("PADDOCK_HOME", str(inbox.parent / "home"))
 
     def go(*arguments: str) -> Ended:
-        ended = subprocess.run(
-            [*before, PADDOCK, *arguments],
-            cwd=inbox.parent,
-            env={**os.environ, "PADDOCK_HOME": str(inbox.parent / "home")},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        return Ended(ended.returncode, ended.stdout, ended.stderr)
+        with ExitStack() as stack:
+            if os.geteuid() == 0:
+                try:
+                    stack.enter_context(without_roots_privilege())
+                except OSError as error:
+                    pytest.skip(f"NOT TRIED: root may do everything ({error})")
+            ended = CliRunner().invoke(application(arguments[0]), list(arguments))
+        return Ended(ended.exit_code, ended.stdout, ended.stderr)
 
     return go
 
@@ -385,6 +383,6 @@ def test_sigterm_ends_a_run_that_reads_a_file_without_an_end(inbox: Path, step: 
                 assert line, said
                 said += line
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=60) == 130
+            assert process.wait(timeout=120) == 130
         finally:
             process.kill()

@@ -528,9 +528,7 @@ def test_a_step_outside_of_blocks_does_as_the_run_is_told(
     assert states(world.work(), "bill") == ({} if mode == "accept" else {"bill": "waiting"})
 
 
-def test_a_step_outside_of_blocks_that_no_one_decides_on_in_time_is_skipped(
-    tmp_path: Path,
-) -> None:
+def test_a_step_outside_of_blocks_that_no_one_decides_on_in_time_is_skipped(tmp_path: Path) -> None:
     world = Bills(tmp_path, TOP.replace("review: {}", "review: {ttl: 1ms, on_expiry: skip}"))
     assert states(world.work(), "bill") == {"bill": "waiting"}
     report = world.work()

@@ -6,15 +6,19 @@ import json
 import os
 import re
 import signal
+import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 
 import psutil
 import pytest
 
+from paddock.runner.daemon import run_session
+from tests.fakes.foreign_modules import add_foreign_modules
 from tests.prefect_server import seed
-from tests.residence import Home, at_home, ended, until
+from tests.residence import PIPELINE, Home, at_home, ended, until
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +26,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """Yield a home whose service the first run of the first test started."""
     umask = os.umask(0)  # a careless one: what is the owner's alone may not depend on it
     with at_home(tmp_path_factory.mktemp("residence")) as home:
+        add_foreign_modules(home.root)
         home.more(2)
         _, said = home.run()
         os.umask(umask)
@@ -38,6 +43,13 @@ def first_run(home: Home) -> str:
     return min(logs, key=lambda file: file.stat().st_mtime).stem
 
 
+def has_ended(process: psutil.Process) -> bool:
+    """Return whether a process is gone, or only its parent has yet to hear of its end."""
+    with suppress(psutil.NoSuchProcess):
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    return True
+
+
 def test_the_next_run_finds_service_and_model(home: Home) -> None:
     home.more(2)
     before = home.told()["pid"]
@@ -46,6 +58,11 @@ def test_the_next_run_finds_service_and_model(home: Home) -> None:
     assert report["models"] == {"smollm2:135m": {"loads": 0, "load_s": 0.0}}
     assert "Started" not in said
     assert home.told()["pid"] == before
+
+
+def test_service_models_readers_and_prefect_import_nothing_from_the_folder(home: Home) -> None:
+    assert (home.root / "socket.py").exists()
+    assert not home.root.with_name(f"{home.root.name}-imported").exists()
 
 
 def test_runs_are_shown_in_prefect(home: Home) -> None:
@@ -94,11 +111,17 @@ def test_the_run_that_came_before_prefect_is_shown_too(home: Home) -> None:
 
 
 def test_state_is_the_owners_alone_and_outputs_follow_the_umask(home: Home) -> None:
-    state = [home.state_dir, *home.state_dir.rglob("*")]
-    state += [home.root / ".paddock", *(home.root / ".paddock").rglob("*")]
-    assert {"prefect.db", "service.log", "ledger.sqlite"} <= {path.name for path in state}
-    shown = {str(path): oct(path.lstat().st_mode & 0o777) for path in state}
-    wanted = {str(path): oct(0o700 if path.is_dir() else 0o600) for path in state}
+    modes: dict[Path, int] = {}
+    for folder in (home.state_dir, home.root / ".paddock"):
+        for where, _, names in os.walk(folder):
+            for path in (Path(where), *(Path(where, name) for name in names)):
+                with suppress(FileNotFoundError):  # a running service's files come and go
+                    modes[path] = path.lstat().st_mode
+    assert {"prefect.db", "service.log", "ledger.sqlite"} <= {path.name for path in modes}
+    shown = {str(path): oct(stat.S_IMODE(mode)) for path, mode in modes.items()}
+    wanted = {
+        str(path): oct(0o700 if stat.S_ISDIR(mode) else 0o600) for path, mode in modes.items()
+    }
     assert shown == wanted
     assert (home.root / "out").stat().st_mode & 0o777 == 0o777
     assert (home.root / "out/0.txt").stat().st_mode & 0o777 == 0o666
@@ -151,7 +174,7 @@ def test_its_models_are_met_by_ps_stop_and_embed_as_those_of_serve_are(home: Hom
 
 def test_local_and_ci_run_without_it(home: Home) -> None:
     home.more(1)
-    until(lambda: "Running" not in {one["state_name"] for one in home.api("flow_runs/filter")})
+    until(lambda: not list(run_session.kept_runs(home.state_dir)))  # every run is shown to its end
     n_shown = len(home.api("flow_runs/filter", {"limit": 200}))
     report, _ = home.run("--local")
     assert report["models"]["smollm2:135m"]["loads"] == 1
@@ -164,9 +187,10 @@ def test_local_and_ci_run_without_it(home: Home) -> None:
 def test_a_run_goes_on_when_the_service_is_killed(home: Home) -> None:
     home.more(16)
     before = home.process()
-    run = home.started("run", "--json", "pipeline.yaml")
-    until(lambda: any(one["running"] + one["waiting"] for one in home.told()["models"]))
-    os.kill(before.pid, signal.SIGKILL)
+    with home.standing_model():
+        run = home.started("run", "--json", "pipeline.yaml")
+        until(lambda: any(one["running"] + one["waiting"] for one in home.told()["models"]))
+        os.kill(before.pid, signal.SIGKILL)
     done = ended(run)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["counts"]["new"] == 16
@@ -180,9 +204,10 @@ def test_a_run_goes_on_when_prefects_server_is_killed_and_it_comes_back(home: Ho
     home.more(16)
     until(lambda: home.told()["prefect"]["state"] == "ready")
     server = home.told()["prefect"]
-    run = home.started("run", "--json", "pipeline.yaml")
-    until(lambda: any(one["running"] + one["waiting"] for one in home.told()["models"]))
-    os.kill(server["pid"], signal.SIGKILL)
+    with home.standing_model():
+        run = home.started("run", "--json", "pipeline.yaml")
+        until(lambda: any(one["running"] + one["waiting"] for one in home.told()["models"]))
+        os.kill(server["pid"], signal.SIGKILL)
     done = ended(run)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["counts"]["new"] == 16
@@ -193,9 +218,12 @@ def test_a_run_goes_on_when_prefects_server_is_killed_and_it_comes_back(home: Ho
 
 
 def test_a_run_that_is_killed_is_crashed_in_prefect_and_its_requests_end(home: Home) -> None:
+    # Long enough that Prefect shows it while it runs, however slow its server is.
+    longer = PIPELINE.replace("max_tokens: 8", "max_tokens: 400").replace('"out/', '"long/')
+    (home.root / "long.yaml").write_text(longer.replace("ferries", "long"))
     home.more(24)
     known = {one["name"] for one in home.api("flow_runs/filter", {"limit": 200})}
-    run = home.started("run", "--json", "pipeline.yaml")
+    run = home.started("run", "--json", "long.yaml")
 
     def name() -> str:
         shown = home.api("flow_runs/filter", {"limit": 200})
@@ -216,7 +244,7 @@ def test_with_other_settings_another_one_takes_over(home: Home) -> None:
     home.run(PADDOCK_KEEP_ALIVE="7m")
     until(lambda: len(home.services()) == 1)
     assert home.process().pid != before.pid
-    assert not before.is_running() or before.status() == psutil.STATUS_ZOMBIE
+    until(lambda: has_ended(before))
 
 
 def test_stop_ends_it_and_all_below_it(home: Home) -> None:
@@ -224,8 +252,7 @@ def test_stop_ends_it_and_all_below_it(home: Home) -> None:
     below = service.children(recursive=True)
     done = home.paddock("service", "stop")
     assert (done.returncode, done.stdout) == (0, "Stopped.\n")
-    _, alive = psutil.wait_procs([service, *below], timeout=30)
-    assert not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+    until(lambda: all(map(has_ended, [service, *below])))
     assert home.paddock("service", "stop").stdout == "No local service runs.\n"
     done = home.paddock("service", "status")
     assert (done.returncode, done.stdout) == (

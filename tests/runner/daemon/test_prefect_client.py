@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import certifi
 import pytest
 
 from paddock.engine.system import http
 from paddock.runner.daemon.prefect_client import client_options
 from paddock.runner.daemon.prefect_mirror import PrefectMirrors
+from paddock.runner.daemon.prefect_server import delete_old_runs
 from paddock.runner.prefect.run_tracking import TrackingError, check_prefect_api
 from tests.fakes.far_side import certificate
 from tests.prefect_server import server
@@ -39,7 +44,7 @@ async def answering(
 
 
 @pytest.mark.timeout(240)
-async def test_a_server_that_asks_for_csrf_tokens_shows_a_run(
+async def test_a_server_that_asks_for_csrf_tokens_shows_a_run_and_is_cleaned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_SERVER_CSRF_PROTECTION_ENABLED", "true")
@@ -52,6 +57,7 @@ async def test_a_server_that_asks_for_csrf_tokens_shows_a_run(
         async with http.client(**options) as api:
             (run,) = (await api.post("/flow_runs/filter", json={})).json()
         assert (run["name"], run["state_name"]) == ("calm-jay", "Completed")
+        assert await delete_old_runs(url, time.time() + 60, tmp_path / "state") == 1
 
 
 async def test_a_private_certificate_is_trusted_by_its_file_or_not_looked_at(
@@ -72,6 +78,16 @@ async def test_a_private_certificate_is_trusted_by_its_file_or_not_looked_at(
         await check_prefect_api(
             {"PREFECT_API_URL": url, "PREFECT_API_SSL_CERT_FILE": str(tmp_path / "none.pem")}
         )
+
+
+def test_a_file_of_certificates_is_read_once_and_again_when_it_was_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    shutil.copyfile(certifi.where(), file)
+    environ = {"PREFECT_API_SSL_CERT_FILE": str(file)}
+    first, again = (client_options("http://127.0.0.1:9", environ)["verify"] for _ in range(2))
+    assert first is again
+    os.utime(file, (1, 1))
+    assert client_options("http://127.0.0.1:9", environ)["verify"] is not first
 
 
 async def test_headers_of_a_gateway_are_sent_and_a_redirect_gets_none_of_them() -> None:

@@ -7,15 +7,16 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
-from paddock.runner.daemon import prefect_server
+from paddock.engine.system.retry import Backoff
+from paddock.runner.daemon import prefect_client, prefect_server
 from paddock.runner.daemon.prefect_server import delete_old_runs, retention_settings
 from tests.fakes.answers import serving
-from tests.prefect_server import prefect_client
+from tests.prefect_server import prefect_client as client_of
 
 READ = """
 import json
@@ -34,7 +35,7 @@ print(json.dumps({
 def read_by_prefect(environ: dict[str, str]) -> dict[str, Any]:
     answer = subprocess.run(
         [sys.executable, "-c", READ], env={**os.environ, **environ},
-        capture_output=True, text=True, timeout=60, check=True,
+        capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
     found = json.loads(answer.stdout)
     assert isinstance(found, dict)
@@ -56,7 +57,7 @@ def test_less_than_prefect_takes_is_the_least_that_it_takes() -> None:
 
 
 def made(api: str, name: str, state: str | None) -> str:
-    with prefect_client(api) as client:
+    with client_of(api) as client:
 
         def posted(path: str, body: dict[str, Any]) -> dict[str, Any]:
             return dict(client.post(path, json=body).raise_for_status().json())
@@ -70,40 +71,53 @@ def made(api: str, name: str, state: str | None) -> str:
 
 
 def is_there(api: str, run: str) -> bool:
-    return httpx.get(f"{api}/flow_runs/{run}").status_code == 200
+    with client_of(api) as client:
+        return client.get(f"/flow_runs/{run}").status_code == 200
 
 
-def test_runs_that_ended_long_ago_are_forgotten_and_no_others(prefect_api: str) -> None:
+async def test_runs_that_ended_long_ago_are_forgotten_and_no_others(
+    prefect_api: str, tmp_path: Path
+) -> None:
     over, running = made(prefect_api, "over", "COMPLETED"), made(prefect_api, "running", None)
-    assert delete_old_runs(prefect_api, time.time() - 3600, {}) == 0
+    assert await delete_old_runs(prefect_api, time.time() - 3600, tmp_path) == 0
     assert is_there(prefect_api, over)
     soon = time.time() + 60
-    n_would = delete_old_runs(prefect_api, soon, {}, is_dry=True)
+    n_would = await delete_old_runs(prefect_api, soon, tmp_path, is_dry=True)
     assert n_would >= 1 and is_there(prefect_api, over)
-    assert delete_old_runs(prefect_api, soon, {}) == n_would
+    assert await delete_old_runs(prefect_api, soon, tmp_path) == n_would
     assert not is_there(prefect_api, over)
     assert is_there(prefect_api, running)
 
 
-def test_a_server_whose_database_is_busy_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_whose_database_is_busy_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     with serving(api__flow_runs__count=(503, b"{}")) as server:
 
-        def ready_now(_: float) -> None:
-            server.table["/api/flow_runs/count"] = (200, b"7")
+        class ReadyNow(Backoff):
+            def pause_s(self, n_failures: int) -> float:
+                server.table["/api/flow_runs/count"] = (200, b"7")
+                return 0.0
 
-        monkeypatch.setattr("paddock.runner.daemon.prefect_server.time.sleep", ready_now)
-        assert delete_old_runs(f"http://{server.host}/api", 0.0, {}, is_dry=True) == 7
+        monkeypatch.setattr(prefect_client, "BACKOFF", ReadyNow(0, 0))
+        url = f"http://{server.host}/api"
+        assert await delete_old_runs(url, 0.0, tmp_path, is_dry=True) == 7
         assert len(server.seen) == 2
 
 
-def test_a_server_that_stays_busy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefect_server, "BUSY_WAIT_S", 0.0)
+async def test_a_server_that_stays_busy_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(prefect_client, "BACKOFF", Backoff(0, 0))
     with serving(api__flow_runs__filter=(503, b"{}")) as server:
         with pytest.raises(OSError, match=r"Prefect's server does not answer .*503"):
-            delete_old_runs(f"http://{server.host}/api", 0.0, {})
+            await delete_old_runs(f"http://{server.host}/api", 0.0, tmp_path)
         assert len(server.seen) == prefect_server.BUSY_TRIES
 
 
-def test_a_server_that_does_not_answer_is_named() -> None:
+async def test_a_server_that_does_not_answer_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(prefect_client, "BACKOFF", Backoff(0, 0))
     with pytest.raises(OSError, match="Prefect's server does not answer"):
-        delete_old_runs("http://127.0.0.1:1/api", 0.0, {})
+        await delete_old_runs("http://127.0.0.1:1/api", 0.0, tmp_path)

@@ -188,10 +188,47 @@ CASES = [
     Case(
         "equal documents",
         EACH + SUM,
-        "at most",
-        4,
+        calls=3,
         documents=2,
         extra={"inbox/x.txt": "The same.", "inbox/y.txt": "The same."},
+    ),
+    Case(
+        "equal documents whose replies are not taken from the ledger",
+        EACH + SUM.replace("{id: sum, ", "{id: sum, cache: off, "),
+        calls=4,
+        documents=2,
+        extra={"inbox/x.txt": "The same.", "inbox/y.txt": "The same."},
+    ),
+    Case(
+        "equal documents in equal vectors",
+        EACH + '      - {uses: embed, with: {texts: ["{{ steps.text.text }}"]}}\n',
+        calls=3,
+        documents=2,
+        extra={"inbox/x.txt": "The same.", "inbox/y.txt": "The same."},
+    ),
+    Case(
+        "a label first, by which equal prompts may be others",
+        EACH
+        + SUM.replace('}"}}\n', "}\"}, reply: {schema: {kind: 'enum[bill, letter]'}}}\n")
+        + '      - {id: t, uses: chat, with: {prompt: "About {{ steps.sum.output.kind }}s"}}\n',
+        "at most",
+        8,
+        documents=4,
+        answer=lambda request: (
+            '{"kind": "bill"}' if "1" in request.messages[-1].content else '{"kind": "letter"}'
+        ),
+    ),
+    Case("equal questions of two steps", EACH + SUM + SUM.replace("id: sum", "id: again"), calls=3),
+    Case(
+        "the notes of equal documents",
+        "steps:\n  - {id: docs, uses: files.scan, with: {root: ./inbox}}\n  - id: each\n"
+        "    for_each: doc in steps.docs.files\n    do:\n"
+        '      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}\n'
+        "    returns: steps.text.text\n  - id: all\n    uses: reduce\n"
+        '    with: {over: "{{ steps.each.results }}", prompt: All, fanin: 2}\n',
+        "at most",
+        documents=0,
+        extra={f"inbox/{n}.txt": "The same." for n in range(6)},
     ),
     Case("an empty document", EACH + SUM, calls=3, extra={"inbox/empty.txt": ""}),
     Case(
@@ -420,6 +457,7 @@ def test_a_plan_whose_time_is_over_bounds_what_is_left_or_estimates_it(
     monkeypatch.setattr(dry_walk, "MAX_WALK_S", 0.0)
     told = world.plan()
     assert (told.calls, told.calls_are, told.loads) == (4, "at most", 1)
+    assert told.least_calls == 0, "the ledger may know the answers"
     summarised = SUM.replace('chat, with: {prompt: "Sum up: ', 'summarise, with: {text: "')
     world.edit(SUM, summarised)
     assert world.plan().calls is None, "nobody knows how long the texts are"
@@ -452,7 +490,7 @@ def test_items_that_a_plan_has_no_time_for_are_estimated_by_those_that_it_walked
 
 EXAMPLES = (
     "ask", "ci-batch", "first-run", "folder-digest", "invoices", "labels", "minimal", "minutes",
-    "translate-folder", "watched-inbox",
+    "pictures", "translate-folder", "watched-inbox",
 )  # fmt: skip
 """Those that run without tools and commands."""
 

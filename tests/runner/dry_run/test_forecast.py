@@ -216,3 +216,16 @@ steps:
     told = world.plan()
     assert (told.calls, told.calls_are) == (1, "at most")
     assert world.run().calls == 1
+
+
+def test_each_model_has_the_calls_of_its_own_steps(tmp_path: Path) -> None:
+    world = World(
+        tmp_path,
+        "steps:\n  - id: each\n    for_each: n in ['x', 'y', 'z']\n    key: n\n    do:\n"
+        "      - {id: near, uses: embed, with: {texts: [same, same]}}\n"
+        '      - {id: told, uses: agent, with: {prompt: "{{ n }}", tools: [now], max_turns: 4}}\n',
+    )
+    planned = world.plan()
+    assert (planned.likely_calls, planned.least_calls) == (1 + 3 * 5, 1)
+    assert planned.models == {"all-minilm": 1, "smollm2:135m": 3 * 5}
+    assert planned.least_models == {"all-minilm": 1}

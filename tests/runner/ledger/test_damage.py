@@ -8,13 +8,20 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from paddock.engine.request import ChatRequest
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.ledger.sqlite_file import SqliteDatabase
+from paddock.runner.ledger.sqlite_file import SqliteDatabase, row_faults
+from paddock.runner.lineage.explain import explain_path
+from paddock.runner.lineage.traces import PathLineage
+from paddock.runner.progress.report import Report
+from tests.fakes.pool import FakePool, echo
+from tests.runner.core.test_waiting import Bills, read_bill
 from tests.runner.world import SUMMARIES, World
 
 FLIPS = 200
@@ -67,6 +74,14 @@ def name_that_is_no_utf8(file: Path) -> None:
     file.write_bytes(re.sub(rb"(?i)create table", b"create \xff\xfeble", data))
 
 
+def zero_pages_with(file: Path, text: bytes) -> None:
+    data = bytearray(file.read_bytes())
+    for start in range(0, len(data), 4096):
+        if text in data[start : start + 4096]:
+            data[start : start + 4096] = bytes(4096)
+    file.write_bytes(data)
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty": lambda file: file.write_bytes(b""),
     "text": lambda file: file.write_text("This is no database. " * 500),
@@ -80,6 +95,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "name is no UTF-8": name_that_is_no_utf8,
     "table is gone": without_checks("delete from sqlite_master where name = 'items'"),
     "schema of a table": without_checks("update sqlite_master set sql = 'create table items(a)'"),
+    "value that is no JSON": without_checks("update outputs set intended = '[' || char(0)"),
+    "zeros in a page of values": lambda file: zero_pages_with(file, b'"content":'),
     "folder": replace_by_folder,
     "log": garbage_log,
 }
@@ -102,6 +119,11 @@ def test_a_damaged_ledger_is_refused_in_one_sentence_or_works(
         assert said or report.status == "completed"
     assert "\n" not in said and "Traceback" not in said
     assert {path.name: path.read_text() for path in (folder / "out").iterdir()} == kept
+
+
+def test_a_fault_of_the_program_is_no_damage_where_the_ledger_is_whole(done: Path) -> None:
+    with pytest.raises(KeyError), Ledger(done / ".paddock"):
+        raise KeyError("x")
 
 
 def test_any_flipped_bytes_are_refused_in_one_sentence_or_read(done: Path, tmp_path: Path) -> None:
@@ -132,3 +154,141 @@ def test_any_flipped_bytes_are_refused_in_one_sentence_or_read(done: Path, tmp_p
             n_refused += 1
             assert "\n" not in str(error)
     assert 0 < n_refused < FLIPS
+
+
+RICH = """\
+name: bills
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: bill
+        uses: chat
+        with: {prompt: "Read: {{ steps.text.text }}", examples: {from: reviews, k: 2}}
+        reply: {schema: {number: str, total: float}, evidence: steps.text}
+        review: {when: "output.total > 50"}
+      - {id: rows, uses: embed, with: {texts: ["{{ steps.text.text }}"], store: ./store}}
+      - {id: sum, uses: tool, with: {name: calculator, args: {expression: "2 + 3"}}}
+      - id: parts
+        for_each: word in ['north', 'south']
+        key: word
+        do:
+          - {id: say, uses: chat, with: {prompt: "Say {{ word }} of {{ steps.text.text }}"}}
+          - uses: files.write
+            with: {path: "out/{{ word }}/{{ doc.relpath }}", text: "{{ steps.say.text }}"}
+      - {id: label, uses: pipeline, with: {file: sub.yaml, inputs: {text: "{{ doc.stem }}"}}}
+    returns: {n: steps.bill.output.number, sum: steps.sum.result}
+  - {id: near, uses: search, with: {store: ./store, query: "Read", k: 1}, needs: [each]}
+  - {id: all, uses: reduce, with: {over: "{{ steps.each.results }}", prompt: "All"}}
+  - {uses: files.write, with: {path: out/ALL, text: "{{ steps.all.text }}"}}
+"""
+SUB = """\
+name: sub
+inputs: {text: {type: str}}
+steps: [{id: label, uses: chat, with: {prompt: "Label {{ inputs.text }}"}}]
+returns: {label: steps.label.text}
+"""
+
+
+def pool() -> FakePool:
+    def answer(request: ChatRequest) -> str:
+        return read_bill(request) if "Read:" in request.messages[-1].content else echo(request)
+
+    return FakePool(answer=answer)
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> Bills:
+    """Return a pipeline whose ledger has rows of many kinds."""
+    world = Bills(tmp_path_factory.mktemp("rich"), RICH)
+    world.write("sub.yaml", SUB)
+    world.bills(a=10, b=60, c=70)
+    assert world.work(pool=pool()).status == "completed"
+    world.decide("b.txt", "edit", {"number": "b", "total": 61})
+    world.bills(d=5)
+    (world.folder / "inbox/a.txt").unlink()
+    assert world.work(pool=pool()).status == "completed"
+    return world
+
+
+def test_a_whole_ledger_has_no_damaged_row(rich: Bills) -> None:
+    with closing(sqlite3.connect(rich.folder / ".paddock" / "ledger.sqlite")) as connection:
+        tables = ("runs", "scopes", "items", "calls", "outputs", "provenance", "specs", "stored",
+                  "roots", "reviews")  # fmt: skip
+        for table in tables:
+            assert connection.execute(f"select count(*) from {table}").fetchone() > (0,), table
+        assert list(row_faults(connection.execute)) == []
+
+
+FLIPS_IN_JSON = [
+    ("specs", "text", '"steps":', '"sdeps":'),
+    ("specs", "text", '"blocks":', '"blocis":'),
+    ("provenance", "made", '"began":', '"begcn":'),
+    ("provenance", "made", '"calls":', '"cells":'),
+    ("items", "reads", '["written",', '["wsitten",'),
+    ("items", "reads", '["examples",', '["exampler",'),
+    ("roots", "folder", '"is":', '"ir":'),
+    ("roots", "folder", '"mounts":', '"mofnts":'),
+    ("calls", "reply", '"value":', '"walue":'),
+    ("calls", "usage", '"digest":', '"dhgest":'),
+]
+
+
+@pytest.mark.parametrize(("table", "column", "old", "new"), FLIPS_IN_JSON)
+def test_a_flipped_letter_in_json_of_a_row_is_one_sentence(
+    rich: Bills,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    table: str,
+    column: str,
+    old: str,
+    new: str,
+) -> None:
+    monkeypatch.setattr("paddock.runner.core.model_pools.LookupPool", lambda settings: pool())
+    folder = tmp_path / "damaged"
+    shutil.copytree(rich.folder, folder)
+    file = folder / ".paddock" / "ledger.sqlite"
+    with closing(sqlite3.connect(file)) as connection, connection:
+        flipped = f"update {table} set {column} = replace({column}, ?, ?)"
+        assert connection.execute(flipped, (old, new)).rowcount
+    world = Bills(folder, RICH)
+    found = [said_of(world.plan), said_of(lambda: explain_path(folder / "out" / "ALL"))]
+    world.edit("Read: {{", "Read: now {{")
+    found += [said_of(world.plan), said_of(lambda: world.work(pool=pool()))]
+    sentences = {one for one in found if one}
+    assert sentences
+    for one in sentences:
+        assert "\n" not in one
+        assert one.startswith(f"{file}: the ledger cannot be read (the row of '{table}' with ")
+
+
+def said_of(act: Callable[[], object]) -> str | None:
+    """Return how an act was refused; None: it was not."""
+    try:
+        report = act()
+    except LedgerError as error:
+        return str(error)
+    if isinstance(report, PathLineage) and report.faults:
+        return report.faults[0]
+    if not isinstance(report, Report):
+        return None
+    assert report.log is None, "there is no traceback"
+    return report.message
+
+
+@pytest.mark.parametrize(("table", "column"), [("runs", "summary"), ("runs", "given")])
+def test_a_run_whose_json_is_cut_is_one_sentence_also_where_runs_are_listed(
+    done: Path, tmp_path: Path, table: str, column: str
+) -> None:
+    folder = tmp_path / "damaged"
+    shutil.copytree(done, folder)
+    file = folder / ".paddock" / "ledger.sqlite"
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(f"update {table} set {column} = '{{' || {column}")
+    is_damaged = pytest.raises(
+        LedgerError, match=r"cannot be read \(run '.*' is damaged: Expecting"
+    )
+    with Ledger(folder / ".paddock", is_readonly=True) as ledger, is_damaged:
+        ledger.runs()

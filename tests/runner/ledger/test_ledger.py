@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from paddock.runner.ledger.entries import CallRow, Entry, LedgerError, OutputRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.retention import RetentionLimits, sweep_ledger
 from paddock.runner.ledger.run_history import find_ledgers, recent_runs
+from paddock.runner.ledger.sqlite_file import SqliteDatabase
 from tests.runner.world import World
 
 
@@ -184,5 +187,35 @@ def test_a_file_that_is_broken_further_on_raises_when_it_is_read(tmp_path: Path)
             ledger.scopes_of("pipeline.yaml")
         assert str(caught.value) == (
             f"{file}: the ledger cannot be read (database disk image is malformed). "
-            f"Move the file away to start without it; what pipelines wrote stays."
+            f"Move the file away to start without it; what pipelines wrote stays, "
+            f"and people's decisions are lost."
         )
+
+
+@pytest.mark.parametrize("is_transaction", [True, False])
+def test_a_file_is_closed_once_no_other_thread_reads_it(
+    tmp_path: Path, is_transaction: bool
+) -> None:
+    """Closed under a thread that executes a statement, SQLite crashes the process."""
+    reads, may_go_on = threading.Event(), threading.Event()
+
+    def gate() -> int:
+        reads.set()
+        return may_go_on.wait(120)
+
+    database = SqliteDatabase(tmp_path / "ledger.sqlite")
+    database._connection.create_function("gate", 0, gate)
+    with ThreadPoolExecutor(2) as threads:
+        if is_transaction:
+            reading = threads.submit(
+                database.in_transaction, lambda execute: execute("select gate()", {})
+            )
+        else:
+            reading = threads.submit(database.rows, "select gate()", {})
+        assert reads.wait(120)
+        closing = threads.submit(database.close)
+        done, _ = wait([closing], timeout=0.5)
+        assert not done
+        may_go_on.set()
+        assert reading.result(120) == [(1,)]
+        closing.result(120)

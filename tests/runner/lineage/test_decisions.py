@@ -7,21 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from paddock.runner.cli.application import application
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Question, Review, ReviewStore
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.review.decisions import ReviewDesk, Verb
 from tests.fakes.pool import FakePool
+from tests.runner.cli.commands.shell import invoke
 from tests.runner.world import World
 
 SCHEMA = {"type": "object", "properties": {"total": {"type": "number"}}}
-
-
-def paddock(*arguments: str) -> Result:
-    return CliRunner().invoke(application(arguments[0]), list(arguments))
 
 
 @pytest.fixture
@@ -84,7 +79,7 @@ def review_part(text: str, label: str = "review") -> list[str]:
 
 def test_why_shows_who_changed_what_and_where_the_answer_stood(world: World) -> None:
     decide(world, asked(world, {"total": 62.0}), "edit", {"total": 84.0})
-    head, *rest = review_part(paddock("why", "out/0.txt").stdout)
+    head, *rest = review_part(invoke("why", "out/0.txt").stdout)
     assert head.startswith("  review      'sum' edited by ann, 20")
     assert rest == [
         "                changed   total: 62.0 → 84.0",
@@ -97,7 +92,7 @@ def test_why_shows_what_waits_and_the_decision_before_it(world: World) -> None:
     first = asked(world, {"total": 1.0}, evidence=None, confidence=None)
     decide(world, first, "reject", by="bob", reason="a scan of a cat")
     asked(world, {"total": 2.0}, document="d2", evidence=None, confidence=None)
-    lines = review_part(paddock("why", "out/0.txt").stdout)
+    lines = review_part(invoke("why", "out/0.txt").stdout)
     assert lines[0] == "  review      'sum' waits for review"
     assert lines[-1].startswith("                          earlier: rejected by bob, 20")
     assert lines[-1].endswith(": a scan of a cat; the document has changed since")
@@ -108,11 +103,11 @@ def test_why_shows_how_often_confidence_was_right_once_50_fields_were_reviewed(
 ) -> None:
     decide_many(world, 48)
     decide(world, asked(world, {"total": 62.0}), "accept")
-    assert review_part(paddock("why", "out/0.txt").stdout)[-1] == (
+    assert review_part(invoke("why", "out/0.txt").stdout)[-1] == (
         "              confidence of 'sum' (m): not calibrated: 49 of 50 fields reviewed"
     )
     decide_many(world, 49)
-    assert review_part(paddock("why", "out/0.txt").stdout)[-4:] == [
+    assert review_part(invoke("why", "out/0.txt").stdout)[-4:] == [
         "              confidence of 'sum' (m): calibrated by 50 reviewed fields "
         "of answers in doubt alone, which are wrong more often than the others",
         "                          0.3 to 0.4: 12 of 25 right (48%), 30% to 67%",
@@ -120,7 +115,7 @@ def test_why_shows_how_often_confidence_was_right_once_50_fields_were_reviewed(
         "too few to calibrate",
         "                          0.9 to 1.0: 24 of 24 right (100%), 86% to 100%",
     ]
-    paddock("logs", "--report", "run.html")
+    invoke("logs", "--report", "run.html")
     page = (world.folder / "run.html").read_text("utf-8")
     assert "calibrated by 50 reviewed fields of answers in doubt alone" in page
     assert '>0.3 to 0.4</td><td data-head="Fields" class="n">25</td>' in page
@@ -128,13 +123,13 @@ def test_why_shows_how_often_confidence_was_right_once_50_fields_were_reviewed(
 
 def test_why_of_a_document_shows_the_decision_about_it(world: World) -> None:
     decide(world, asked(world, {"total": 1.0}), "accept")
-    shown = paddock("why", "inbox/0.txt").stdout
+    shown = invoke("why", "inbox/0.txt").stdout
     assert "item '0.txt' of 'each', 'sum' accepted by ann → out/0.txt" in shown
 
 
 def test_a_program_reads_decisions_of_an_output(world: World) -> None:
     decide(world, asked(world, {"total": 62.0}), "edit", {"total": 84.0})
-    (origin,) = json.loads(paddock("why", "out/0.txt", "--json").stdout)["origins"]
+    (origin,) = json.loads(invoke("why", "out/0.txt", "--json").stdout)["origins"]
     (told,) = origin["reviewed"]["answers"]
     assert (told["state"], told["by"], told["changes"]) == (
         "edited", "ann", [["total", "62.0", "84.0"]],
@@ -144,12 +139,12 @@ def test_a_program_reads_decisions_of_an_output(world: World) -> None:
 def test_an_output_without_a_review_says_nothing_of_reviews(world: World) -> None:
     (origin,) = explain_path(Path("out/1.txt")).origins
     assert origin.reviewed.answers == ()
-    assert "review" not in paddock("why", "out/1.txt").stdout
+    assert "review" not in invoke("why", "out/1.txt").stdout
 
 
 def test_the_report_of_a_run_has_its_reviews_and_what_waits_first(world: World) -> None:
     decide(world, asked(world, {"total": 62.0}), "edit", {"total": 84.0})
-    assert paddock("logs", "--report", "run.html").exit_code == 0
+    assert invoke("logs", "--report", "run.html").exit_code == 0
     page = (world.folder / "run.html").read_text("utf-8")
     assert "<h2>Answers (1)</h2>" in page
     assert '<span class="s-edited">edited by ann</span>' in page
@@ -159,14 +154,14 @@ def test_the_report_of_a_run_has_its_reviews_and_what_waits_first(world: World) 
 
 def test_texts_of_a_hostile_answer_are_escaped_in_the_report(world: World) -> None:
     asked(world, {"<b>x": "<script>alert(1)</script>"}, schema={"type": "object"})
-    paddock("logs", "--report", "run.html")
+    invoke("logs", "--report", "run.html")
     page = (world.folder / "run.html").read_text("utf-8")
     assert "<script>" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
 def test_a_report_of_a_run_without_evidence_has_no_section_of_answers(world: World) -> None:
-    paddock("logs", "--report", "run.html")
+    invoke("logs", "--report", "run.html")
     assert "Answers" not in (world.folder / "run.html").read_text("utf-8")
 
 
@@ -195,12 +190,12 @@ def test_why_and_the_report_show_where_values_stand_without_any_review(
     world.documents(1)
     world.run(pool=FakePool(answer=lambda request: '{"topic": "the ferry", "place": "Oban"}'))
     monkeypatch.chdir(world.folder)
-    assert review_part(paddock("why", "out/0.txt").stdout, "answer") == [
+    assert review_part(invoke("why", "out/0.txt").stdout, "answer") == [
         "  answer      'bill' not reviewed",
         '                field     topic: the ferry; inbox/0.txt, line 1: "the ferry"',
         "                field     place: Oban; not found in the document",
     ]
-    paddock("logs", "--report", "run.html")
+    invoke("logs", "--report", "run.html")
     page = (world.folder / "run.html").read_text("utf-8")
     assert "<h2>Answers (1)</h2>" in page
     assert "inbox/0.txt, line 1: &quot;the ferry&quot;" in page
@@ -219,13 +214,13 @@ def test_items_that_wait_are_drawn_and_counted_as_waiting(
     world.documents(2)
     world.run(pool=FakePool(answer=lambda request: '{"topic": "the ferry", "place": "Oban"}'))
     monkeypatch.chdir(world.folder)
-    assert "2 waiting" in paddock("runs").stdout
-    assert "each: 0.txt waiting" in paddock("logs").stdout
-    paddock("logs", "--report", "run.html")
+    assert "2 waiting" in invoke("runs").stdout
+    assert "each: 0.txt waiting" in invoke("logs").stdout
+    invoke("logs", "--report", "run.html")
     page = (world.folder / "run.html").read_text("utf-8")
     assert page.count('<span class="s-open">waits for review</span>') == 2
     assert "each: 0.txt, waiting" in page
-    shown = paddock("graph", "--format", "svg").stdout
+    shown = invoke("graph", "--format", "svg").stdout
     assert "2 waiting" in shown
     assert 'class="block running"' in shown
-    assert "'bill' waits for review" in paddock("why", "inbox/0.txt").stdout
+    assert "'bill' waits for review" in invoke("why", "inbox/0.txt").stdout

@@ -9,11 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from paddock.engine.request import ChatRequest
 from paddock.runner.api import run_async
-from paddock.runner.cli.application import application
 from paddock.runner.cli.history_text import lineage_text
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.entries import StoredRow
@@ -22,6 +20,7 @@ from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.lineage.explain import explain_path
 from paddock.runner.lineage.traces import LineageChange, Origin, PathLineage
 from tests.fakes.pool import FakePool
+from tests.runner.cli.commands.shell import invoke
 from tests.runner.world import World, settings
 
 
@@ -29,10 +28,6 @@ from tests.runner.world import World, settings
 def models(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look up the models that the runs of these tests had."""
     monkeypatch.setattr("paddock.runner.core.model_pools.LookupPool", lambda settings: FakePool())
-
-
-def paddock(*arguments: str) -> Result:
-    return CliRunner().invoke(application(arguments[0]), list(arguments))
 
 
 @pytest.fixture
@@ -164,7 +159,7 @@ def test_a_folder_of_documents_tells_what_was_made_of_each(world: World) -> None
     for number in range(22):
         world.write(f"inbox/more/{number:02}.txt", "More.")
     world.run()
-    lines = paddock("why", "inbox/").stdout.splitlines()
+    lines = invoke("why", "inbox/").stdout.splitlines()
     assert (lines[0], lines[-1]) == ("inbox was read for these outputs:", "  and 4 more")
     assert len(lines) == 22
     assert not explain_path(Path("inbo")).is_known
@@ -231,14 +226,14 @@ def test_a_secret_that_a_model_was_told_is_in_no_answer(
 
 
 def test_a_file_that_no_one_wrote_is_told_with_its_neighbours(world: World) -> None:
-    result = paddock("why", "out/aa.txt")
+    result = invoke("why", "out/aa.txt")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
         "'out/aa.txt': there is no such file, and no pipeline here has written one of this name.\n"
         "  Did you mean 'out/a.txt', 'out/b.txt'?\n"
     )
     world.write("notes.md", "By hand.")
-    result = paddock("why", "notes.md")
+    result = invoke("why", "notes.md")
     assert result.stderr == (
         "'notes.md': no pipeline here has written it or read it.\n"
         "  Name a pipeline that may have, or its folder: `paddock why notes.md FOLDER`.\n"
@@ -247,7 +242,7 @@ def test_a_file_that_no_one_wrote_is_told_with_its_neighbours(world: World) -> N
 
 def test_an_output_that_was_renamed_is_known_by_what_it_holds(world: World) -> None:
     (world.folder / "out/a.txt").rename(world.folder / "best.txt")
-    result = paddock("why", "best.txt")
+    result = invoke("why", "best.txt")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
         "'best.txt': no pipeline here has written it or read it.\n"
@@ -257,7 +252,7 @@ def test_an_output_that_was_renamed_is_known_by_what_it_holds(world: World) -> N
 
 def test_the_command_tells_the_whole_in_lines(world: World) -> None:
     world.edit("Sum up:", "In one line:")
-    result = paddock("why", "out/a.txt")
+    result = invoke("why", "out/a.txt")
     assert result.exit_code == 0
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert lines[0:2] == ["out/a.txt", "from item 'a.txt' of 'each' of pipeline.yaml"]
@@ -265,7 +260,7 @@ def test_the_command_tells_the_whole_in_lines(world: World) -> None:
     assert "asked [user] Sum up: The ferry leaves at nine. (plain)" in lines
     assert f"answered {' '.join(world.output('a.txt').split())}" in lines
     assert lines[-3] == "since prompt changed (step 'sum')"
-    told = json.loads(paddock("why", "out/a.txt", "--json").stdout)
+    told = json.loads(invoke("why", "out/a.txt", "--json").stdout)
     assert told["known"] is True
     assert told["origins"][0]["steps"][1]["calls"][0]["reply"] == world.output("a.txt")
 
@@ -290,7 +285,7 @@ def test_a_store_tells_whose_rows_it_has(world: World) -> None:
     assert [(o.key, o.n_rows, o.condition) for o in origins] == [
         ("a.txt", 3, "same"), ("b.txt", 1, "same"),
     ]  # fmt: skip
-    assert "index.lance, 3 rows" in paddock("why", "index.lance").stdout
+    assert "index.lance, 3 rows" in invoke("why", "index.lance").stdout
 
 
 def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> World:
@@ -455,7 +450,7 @@ def test_what_is_not_looked_at_is_not_claimed_either(
     monkeypatch.chdir(tmp_path)
     assert the_one("out/0.txt").notes == ()
     world.write("inbox/1.txt", "New.")
-    lines = paddock("why", "out/DIGEST.md").stdout.splitlines()
+    lines = invoke("why", "out/DIGEST.md").stdout.splitlines()
     assert [" ".join(line.split()) for line in lines][-2:] == [
         "note whether the steps before it are up to date is not checked",
         "since nothing that was compared has changed",
@@ -472,7 +467,7 @@ def test_what_a_tool_looked_at_is_not_claimed_to_be_as_it_was(
     world.run()
     monkeypatch.chdir(tmp_path)
     assert the_one("out/0.txt").notes == ("what 'files.search' read then is not checked",)
-    lines = paddock("why", "out/0.txt").stdout.splitlines()
+    lines = invoke("why", "out/0.txt").stdout.splitlines()
     assert lines[-1].endswith("nothing that was compared has changed")
 
 

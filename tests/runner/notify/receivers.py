@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from paddock.runner.progress.report import ItemReport, Report, Status
+from tests.benchmarks.processes import free_port
 
 
 @dataclass
@@ -73,12 +75,15 @@ def post_office(refusal: str = "") -> Iterator[tuple[Box, str]]:
     from aiosmtpd.controller import Controller
 
     box = Box(refusal=refusal)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    controller = Controller(box, hostname="127.0.0.1", port=port)
+    port = free_port()
+    controller = Controller(box, hostname="127.0.0.1", port=port, ready_timeout=120)
     controller.start()
     try:
         yield box, f"smtp://127.0.0.1:{port}"
     finally:
         controller.stop()
+
+
+def ended(status: Status, *bad: str, message: str | None = None) -> Report:
+    items = tuple(ItemReport("each", key, "quarantined", error="damaged") for key in bad)
+    return Report("swift-otter", "digest", status, {}, items=items, message=message)

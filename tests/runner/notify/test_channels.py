@@ -17,11 +17,11 @@ import pytest
 from paddock.engine.system.retry import Backoff
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.bound import BoundPlan
-from paddock.runner.notify import notification
+from paddock.runner.notify import delivery
 from paddock.runner.notify.notifier import notify_of_end
-from paddock.runner.progress.report import ItemReport, Report, Status
+from paddock.runner.progress.report import Report
 from paddock.runner.settings import Settings, UnattendedSettings
-from tests.runner.notify.receivers import hook, post_office
+from tests.runner.notify.receivers import ended, hook, post_office
 from tests.runner.world import settings
 
 PIPELINE = """\
@@ -50,18 +50,13 @@ class Pipe:
         unattended = UnattendedSettings(smtp_url=self.smtp, mail_from="paddock@here")
         return replace(settings(self.folder), unattended=unattended)
 
-    def tell(self, report: Report, previous: str | None = None) -> tuple[str, ...]:
-        return asyncio.run(notify_of_end(self.bound(), report, previous, self.settings()))
-
-
-def ended(status: Status, *bad: str, message: str | None = None) -> Report:
-    items = tuple(ItemReport("each", key, "quarantined", error="damaged") for key in bad)
-    return Report("swift-otter", "digest", status, {}, items=items, message=message)
+    def tell(self, report: Report) -> tuple[str, ...]:
+        return asyncio.run(notify_of_end(self.bound(), report, self.settings()))
 
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(notification, "BACKOFF", Backoff(0.01, 0.01))
+    monkeypatch.setattr(delivery, "BACKOFF", Backoff(0.01, 0.01))
 
 
 def test_a_folder_that_cannot_be_written_keeps_no_one_from_being_told(tmp_path: Path) -> None:
@@ -133,7 +128,7 @@ def test_a_webhook_that_is_not_there_is_told_of(tmp_path: Path) -> None:
 def test_a_webhook_that_never_answers_is_left_at_its_deadline(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(notification, "DEADLINE_S", 0.2)
+    monkeypatch.setattr(delivery, "DEADLINE_S", 0.2)
     with socket.socket() as deaf:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen()
@@ -168,7 +163,7 @@ def test_a_command_gets_json_and_no_shell_sees_its_words(tmp_path: Path) -> None
     pipe = Pipe(tmp_path, f'{{when: [failed], command: "{command}"}}')
     bound = pipe.bound(team="a b; rm -rf x")
     report = ended("failed", message="x")
-    assert asyncio.run(notify_of_end(bound, report, None, pipe.settings())) == ()
+    assert asyncio.run(notify_of_end(bound, report, pipe.settings())) == ()
     assert json.loads((tmp_path / "said.json").read_text()) == [
         ["a b; rm -rf x", "$HOME;ls"], "failed", "swift-otter",
     ]  # fmt: skip
@@ -260,10 +255,7 @@ def test_a_service_of_apprise_gets_subject_and_text(tmp_path: Path) -> None:
     ],
 )
 def test_a_service_that_takes_nothing_is_told_of_and_no_secret_is_logged(
-    tmp_path: Path,
-    address: str,
-    words: str,
-    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path, address: str, words: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     log = logging.StreamHandler(io.StringIO())
     logging.getLogger().addHandler(log)
@@ -307,7 +299,7 @@ def test_a_mail_server_that_refuses_is_told_of(tmp_path: Path) -> None:
 
 
 def test_a_password_goes_over_no_open_line() -> None:
-    from paddock.runner.notify.notification import MailServer
+    from paddock.runner.notify.delivery import MailServer
 
     server = MailServer.of("smtp://me:p%40ss@mail.example.org")
     assert (server.port, server.password, "p@ss" in repr(server)) == (587, "p@ss", False)
@@ -316,9 +308,9 @@ def test_a_password_goes_over_no_open_line() -> None:
 
 @pytest.mark.parametrize("url", ["mail.example.org", "http://x", "smtp://", "smtp://x:99999"])
 def test_an_address_of_no_mail_server_is_not_shown(url: str) -> None:
-    from paddock.runner.notify.notification import MailServer
+    from paddock.runner.notify.delivery import MailServer
 
-    with pytest.raises(notification.NotDelivered) as caught:
+    with pytest.raises(delivery.NotDelivered) as caught:
         MailServer.of(url)
     assert str(caught.value) == (
         "the setting `smtp` must be smtp://[user:password@]host[:port], or smtps"
@@ -331,8 +323,8 @@ def test_several_machines_that_end_the_same_run_tell_once(tmp_path: Path) -> Non
         bound, report = pipe.bound(), ended("quarantined", "a.pdf")
 
         async def both() -> None:
-            one = notify_of_end(bound, report, None, pipe.settings())
-            await asyncio.gather(one, notify_of_end(bound, report, None, pipe.settings()))
+            one = notify_of_end(bound, report, pipe.settings())
+            await asyncio.gather(one, notify_of_end(bound, report, pipe.settings()))
 
         asyncio.run(both())
     assert len(server.got) == 1
@@ -354,5 +346,5 @@ def test_a_pipeline_that_tells_no_one_leaves_nothing_behind(tmp_path: Path) -> N
     bound = pipe.bound()
     file.write_text("steps: [{uses: prompt, with: {template: x}}]")
     bound = bind(read_plan(file), {}, cwd=tmp_path, default_models={})
-    assert asyncio.run(notify_of_end(bound, ended("failed"), None, pipe.settings())) == ()
+    assert asyncio.run(notify_of_end(bound, ended("failed"), pipe.settings())) == ()
     assert not (tmp_path / ".paddock").exists()

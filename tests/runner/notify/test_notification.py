@@ -10,21 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.runner.notify.notification import (
-    AGAIN_S,
-    SentState,
-    notices_of,
-    notification_of,
-    without_ended_items,
-)
-from paddock.runner.progress.report import ItemReport, Report, Status
+from paddock.runner.notify.due_notices import AGAIN_S, SentState, notices_of, without_ended_items
+from paddock.runner.notify.notification import notification_of
+from paddock.runner.progress.report import ItemReport, Report
+from tests.runner.notify.receivers import ended
 
 NOW = 1_000_000.0
-
-
-def ended(status: Status, *bad: str, message: str | None = None) -> Report:
-    items = tuple(ItemReport("each", key, "quarantined", error="damaged") for key in bad)
-    return Report("swift-otter", "digest", status, {}, items=items, message=message)
 
 
 def heard(

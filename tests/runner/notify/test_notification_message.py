@@ -6,7 +6,8 @@ import json
 import socket
 from pathlib import Path
 
-from paddock.runner.notify.notification import Notification, SentState, notices_of, notification_of
+from paddock.runner.notify.due_notices import SentState, notices_of
+from paddock.runner.notify.notification import Notification, notification_of
 from paddock.runner.progress.report import ItemReport, Report
 
 HOST = socket.gethostname()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import psutil
 import pytest
+from prefect.types.entrypoint import EntrypointType
 
 from paddock.engine.system.samples import ItemSample
 from paddock.pipelines.errors import PipelineError
@@ -83,12 +84,36 @@ async def main():
 asyncio.run(main())
 """
 
+NESTED = """
+import asyncio, sys
+from pathlib import Path
+from prefect import flow as prefect_flow
+from paddock.runner import flow
+
+name = Path(sys.argv[1]).parent.name
+
+@prefect_flow
+async def middle():
+    state = await flow(sys.argv[1])(title="Nested", return_state=True)
+    print("the pipeline:", state.name, state.message, flush=True)
+
+@prefect_flow(name=f"around {name}")
+async def around():
+    await middle()
+
+asyncio.run(around())
+"""
 
 RETRIED = """
 import asyncio, sys
 from paddock.runner import PipelineRunFailed, flow
 
-notes = flow(sys.argv[1]).with_options(retries=1, retry_delay_seconds=int(sys.argv[2]))
+def began(flow, flow_run, state):
+    print("begun:", flow.name, state.name)
+
+notes = flow(sys.argv[1]).with_options(
+    retries=1, retry_delay_seconds=int(sys.argv[2]), on_running=[began]
+)
 try:
     report = asyncio.run(notes(title="Tried"))
 except PipelineRunFailed as error:
@@ -225,8 +250,10 @@ def _running(desk: Desk, *command: object) -> Iterator[subprocess.Popen[bytes]]:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{log.read_text()[-6000:]}") from error
         finally:
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.kill()
+            with suppress(psutil.NoSuchProcess):
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    with suppress(psutil.NoSuchProcess):
+                        child.kill()
             process.kill()
 
 
@@ -332,14 +359,19 @@ def test_a_deployment_has_the_options_and_retries_of_its_flow(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["on_running", "on_failure", "on_cancellation"])
-def test_hooks_that_no_worker_could_load_are_refused_by_deploy(tmp_path: Path, name: Any) -> None:
+def test_hooks_that_no_worker_could_load_are_refused_by_a_deployment(
+    tmp_path: Path, name: Any
+) -> None:
     file = tmp_path / "pipeline.yaml"
     file.write_text(f"name: notes\n{NOTES}")
     made = flow(file).with_options(**{name: [print]})
-    with pytest.raises(ValueError, match=f"`deploy` cannot carry '{name}'"):
-        made.deploy("nightly", work_pool_name="pool")
-    with pytest.raises(ValueError, match="`deploy` cannot carry 'text'"):
-        flow(file, RunOptions(text=file.read_text())).deploy("nightly", work_pool_name="pool")
+    with pytest.raises(ValueError, match=f"a deployment cannot carry '{name}'"):
+        made.to_deployment("nightly")
+    as_deployed = {"entrypoint_type": EntrypointType.FILE_PATH, "job_variables": None}
+    with pytest.raises(ValueError, match="cannot carry 'text'"):
+        flow(file, RunOptions(text=file.read_text())).to_deployment("nightly", **as_deployed)
+    as_served = {"entrypoint_type": EntrypointType.FILE_PATH}
+    assert made.to_deployment("nightly", **as_served).entrypoint
 
 
 def test_a_wrong_pipeline_is_refused_when_the_flow_is_made(tmp_path: Path) -> None:
@@ -419,6 +451,62 @@ def test_a_flow_is_called_and_is_a_sub_flow_with_the_ledgers_names(
     assert {one["type"] for one in artefacts} == {"progress", "table"}
 
 
+def test_a_sub_flow_stops_when_a_parent_of_its_parent_is_cancelled_by_hand(
+    desk: Desk, prefect_api: str
+) -> None:
+    name, prefect = f"nested-{uuid4().hex[:8]}", Prefect(prefect_api)
+    file = desk.waits(name, INPUTS)
+    for document in ("a.txt", "b.txt"):
+        desk.write(f"{name}/inbox/{document}", document)
+    flow_named = {"flows": {"name": {"any_": [f"around {name}"]}}}
+    log = desk.folder.parent / "process.log"
+    with _running(desk, sys.executable, "-c", NESTED, file):
+        until(lambda: len(desk.marks(name)) == 1)
+        (around,) = prefect.post("flow_runs/filter", flow_named)
+        prefect.set_state(around["id"], "CANCELLING", "Cancelling")
+        (run,) = prefect.runs(file)
+        until(
+            lambda: (
+                "A parent flow run was cancelled in Prefect; items in" in prefect.logs(run["id"])
+            )
+        )
+        desk.write(f"{name}/go", "")
+        until(lambda: "the pipeline: " in log.read_text())
+    left = "1 item is left; the same command goes on."
+    words = f"A parent flow run was cancelled in Prefect. {left}"
+    assert f"the pipeline: Cancelled {words}" in log.read_text()
+    ended = prefect.state(run["id"])
+    assert (ended["type"], ended["name"], ended["message"]) == ("CANCELLED", "Cancelled", words)
+    assert desk.output(name, "a.txt") == "done"  # it was in flight
+    assert desk.output(name, "b.txt") is None
+    with Ledger(file.parent / STATE_FOLDER, is_readonly=True) as ledger:
+        assert [kept.status for kept in ledger.runs()] == ["interrupted"]
+
+
+def _waiting(prefect: Prefect, file: Path, but: str) -> Any:
+    """Return the flow run other than this one, once it runs."""
+    found = (one for one in prefect.runs(file) if one["id"] != but)
+    return next((one for one in found if one["state"]["type"] == "RUNNING"), None)
+
+
+def test_a_run_that_waits_for_another_is_cancelled_in_prefect(desk: Desk, prefect_api: str) -> None:
+    name, prefect = f"waiting-{uuid4().hex[:8]}", Prefect(prefect_api)
+    file = desk.waits(name, INPUTS)
+    desk.write(f"{name}/inbox/a.txt", "A")
+    log = desk.folder.parent / "process.log"
+    with _running(desk, sys.executable, "-c", NESTED, file):
+        until(lambda: len(desk.marks(name)) == 1)
+        (first,) = prefect.runs(file)
+        with _running(desk, sys.executable, "-c", NESTED, file):
+            run = until(lambda: _waiting(prefect, file, first["id"]))
+            prefect.set_state(run["id"], "CANCELLING", "Cancelling")
+            until(lambda: "the pipeline: " in log.read_text())
+    words = "It was cancelled in Prefect. It was still waiting for another run; nothing was begun."
+    assert f"the pipeline: Cancelled {words}" in log.read_text()
+    ended = prefect.state(run["id"])
+    assert (ended["type"], ended["name"], ended["message"]) == ("CANCELLED", "Cancelled", words)
+
+
 def test_a_failed_run_is_tried_again_and_the_last_try_shows_why(
     desk: Desk, prefect_api: str
 ) -> None:
@@ -427,6 +515,7 @@ def test_a_failed_run_is_tried_again_and_the_last_try_shows_why(
     inbox.rename(aside)
     reason = f"the folder '{inbox}' does not exist"
     assert "failed: " in (said := _python(desk, RETRIED, file, 0)) and reason in said
+    assert said.count(f"begun: {file.parent.name} Running") == 2  # a hook is called at each try
     (failed,) = prefect.runs(file)
     assert (failed["state_name"], failed["run_count"]) == ("Failed", 2)
     assert reason in failed["state"]["message"]
@@ -440,6 +529,18 @@ def test_a_failed_run_is_tried_again_and_the_last_try_shows_why(
     retried = prefect.read(f"flow_runs/{run}")
     assert (retried["state_name"], retried["run_count"]) == ("Completed", 2)
     assert retried["state"]["message"] == "2 new"
+
+
+def test_a_limit_that_ended_a_try_does_not_make_the_next_one_green(
+    desk: Desk, prefect_api: str
+) -> None:
+    file, prefect = _notes(desk), Prefect(prefect_api)
+    text = file.read_text().replace("steps:", "budget: {time: 1ms}\nsteps:")
+    text = text.replace("    do:", "    max_parallel: 2\n    on_error: fail\n    do:")
+    file.write_text(text.replace("{{ doc.path }}", "nowhere/{{ doc.relpath }}"))
+    assert "failed: 'a.txt': " in _python(desk, RETRIED, file, 0)
+    (failed,) = prefect.runs(file)
+    assert (failed["state_name"], failed["run_count"]) == ("Failed", 2)
 
 
 def test_the_report_of_a_finished_run_is_not_lost_with_prefects_server(desk: Desk) -> None:
@@ -496,19 +597,24 @@ def test_a_served_flow_has_a_schedule_and_is_run_cancelled_and_retried_from_pref
         assert prefect.read(f"flow_runs/{run}")["run_count"] == 2
 
         prefect.post("automations/", _automation(id_))
-        event = {"id": str(uuid4()), "event": "mail.came", "occurred": _now(), "payload": {}}
-        prefect.post("events", [event | {"resource": {"prefect.resource.id": "mail"}}])
-        last = until(lambda: [r for r in prefect.runs(file) if r["parameters"].get("n") == 5])
-        until(lambda: prefect.state(last[0]["id"])["name"] == "Completed")
+
+        def started_by_mail() -> list[Any]:
+            # The server loads an automation after it has answered: an event at once may be missed.
+            event = {"id": str(uuid4()), "event": "mail.came", "occurred": _now(), "payload": {}}
+            prefect.post("events", [event | {"resource": {"prefect.resource.id": "mail"}}])
+            return [run["id"] for run in prefect.runs(file) if run["parameters"].get("n") == 5]
+
+        (run,) = until(started_by_mail)
+        until(lambda: prefect.state(run)["name"] == "Completed")
 
 
 def _automation(deployment: str) -> dict[str, Any]:
-    """Return an automation that runs a deployment at an event."""
+    """Return an automation that runs a deployment at the first of the events of an hour."""
     return {
         "name": f"at mail {deployment}",
         "trigger": {
             "type": "event", "posture": "Reactive", "expect": ["mail.came"], "threshold": 1,
-            "within": 0,
+            "within": 3600,
         },
         "actions": [
             {

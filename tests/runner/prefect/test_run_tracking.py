@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from paddock.runner.prefect.run_tracking import RunMode, is_ci, run_mode
+from paddock.runner.daemon.on_demand_pool import OnDemandPool
+from paddock.runner.daemon.run_session import is_daemon_running
+from paddock.runner.prefect.run_tracking import RunMode, is_ci, run_mode, shared_home_pool
+from tests.runner.world import settings
 
 API = {"PREFECT_API_URL": "http://127.0.0.1:4200/api"}
 ALONE = RunMode("none", "none")
@@ -48,3 +53,16 @@ def test_inside_a_flow_run_it_is_shown_there() -> None:
 def test_ci_is_what_is_set_and_not_denied(value: str, is_one: bool) -> None:
     assert is_ci({"CI": value}) is is_one
     assert not is_ci({})
+
+
+async def test_several_runs_share_the_pool_that_one_run_would_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = settings(tmp_path)
+    monkeypatch.setenv("CI", "1")
+    async with shared_home_pool(here, "p") as pool:
+        assert not isinstance(pool, OnDemandPool)
+    monkeypatch.delenv("CI")
+    async with shared_home_pool(here, "p") as pool:
+        assert isinstance(pool, OnDemandPool)
+    assert not is_daemon_running(here), "it starts at the first call"

@@ -24,7 +24,7 @@ from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool, echo
 from tests.runner.core.test_blocks import NESTED
-from tests.runner.core.test_interruptions import finished, start
+from tests.runner.core.test_interruptions import END_S, finished, start
 from tests.runner.world import World, settings, states
 
 CLI = "from paddock.runner.cli.application import main; main()"
@@ -240,13 +240,16 @@ def test_sigusr1_closes_the_border_of_a_run(tmp_path: Path) -> None:
     world = World(tmp_path)
     world.edit("    do:\n", "    max_parallel: 2\n    do:\n")
     world.documents(12)
-    process = start(world, delay_s=0.2)
+    process = start(world, n_free=3)
     while not finished(world) and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGUSR1)
-    out, err = process.communicate(timeout=30)
+    world.write("go", "")  # what is in flight is answered after the signal
+    out, err = process.communicate(timeout=END_S)
     assert process.returncode == 5, err
-    report = json.loads(out)
+    note, last = out.splitlines()
+    assert note == "note: A stop was requested: items in flight end, no other begins."
+    report = json.loads(last)
     done = finished(world)
     assert report["status"] == "budget"
     assert len(done) == report["counts"]["new"] < 12
@@ -268,7 +271,7 @@ def test_a_run_that_waits_for_another_one_waits_no_longer(tmp_path: Path) -> Non
     world = World(tmp_path)
     world.documents(1)
     stop_gate = StopGate()
-    first = start(world, delay_s=30)
+    first = start(world, n_free=0)
     try:
         while not list((tmp_path / ".paddock/locks").glob("*.json")) and first.poll() is None:
             time.sleep(0.01)
@@ -307,7 +310,7 @@ def test_the_command_says_what_is_left_and_ends_with_5(tmp_path: Path) -> None:
     world.documents(3)
     done = subprocess.run(
         [sys.executable, "-c", CLI, "run", "--local", str(world.file)],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, "PADDOCK_HOME": str(tmp_path / "home")},
     )  # fmt: skip
     assert done.returncode == 5, done.stderr

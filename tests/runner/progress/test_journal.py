@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 
 from paddock.engine.request import Usage
 from paddock.pipelines.errors import PipelineError
+from paddock.runner.cli.history_text import run_progress_text
 from paddock.runner.progress import events
-from paddock.runner.progress.events import LineWriter, RunJournal
+from paddock.runner.progress.events import JournalProgress, LineWriter, ModelCall, RunJournal
 from paddock.runner.progress.report import Report
 from tests.runner.world import World
 
@@ -88,8 +90,10 @@ def test_calls_that_the_ledger_answered_are_not_counted_as_work() -> None:
     observer = RunJournal(lambda line, _: told.append(line))
     observer.began("swift-otter", "news", ["each"])
     observer.item("each", "a.md", "running", None)
-    observer.call("each", "a.md", Usage(prompt_tokens=10, completion_tokens=5), False)
-    observer.call("each", "a.md", Usage(prompt_tokens=10, completion_tokens=5), True)
+    usage = Usage(prompt_tokens=10, completion_tokens=5)
+    for is_cached in (False, True):
+        call = ModelCall("hash", "chat", "writer", usage, began=0, is_cached=is_cached)
+        observer.call("each", "a.md", call)
     observer.item("each", "a.md", "done", None)
     item = json.loads(told[-1])
     assert (item["calls"], item["tokens"]) == (1, 15)
@@ -127,6 +131,59 @@ def test_a_journal_that_cannot_be_written_does_not_disturb_the_run(tmp_path: Pat
     (tmp_path / "file").write_text("")
     with LineWriter(tmp_path / "file" / "a.jsonl") as lines:
         RunJournal(lines).began("a", "p", [])
+
+
+def test_progress_counts_the_items_that_the_end_counts(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(3)
+    world.edit(
+        "  - {id: report,",
+        "  - {id: never, if: 1 > 2, uses: chat, with: {prompt: x}}\n  - {id: report,",
+    )
+    for n_fresh in (0, 4):
+        report = world.run()
+        journal = tmp_path / ".paddock" / "runs" / f"{report.run}.jsonl"
+        assert (sum(report.counts.values()), report.counts.get("fresh", 0)) == (4, n_fresh)
+        assert JournalProgress(journal).update() == (4, 4)
+
+
+def test_progress_has_the_runs_own_speed_and_estimate_and_says_what_is_not_known(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "a.jsonl"
+    began = datetime(2026, 11, 24, tzinfo=UTC)
+    lines = [(0, {"event": "step", "step": "each", "items": 9, "fresh": 0})]
+    estimates = [(10, 100, 90.0), (11, 120, 80.0), (25, 400, 70.0)]  # second, tokens, to go
+    progress, now = JournalProgress(file), began.timestamp() + 30
+
+    def text(*more: tuple[int, dict[str, Any]]) -> str:
+        with file.open("a") as journal:
+            for second, line in more:
+                at = (began + timedelta(seconds=second)).isoformat()
+                journal.write(json.dumps({"time": at, **line}) + "\n")
+        return run_progress_text(progress, now)
+
+    assert text() == ""
+    assert text(*lines) == "0 of 9, time to go not known yet"
+    for second, n_tokens, left_s in estimates:
+        line = {"event": "time_left", "step": "each", "seconds": left_s, "written": n_tokens}
+        said = text((second, line))
+    assert said == "0 of 9, 20 tokens/s, about 1 min 5 s to go"  # 280 tokens in 14 s, 70 - 5 s
+    assert text((26, {"event": "time_left"}), (26, {"event": "note", "text": "x"})) == said
+    stop = {"event": "note", "text": "A stop was requested: items in flight end."}
+    assert text((27, stop)) == "0 of 9, 20 tokens/s, stopping after items in flight"
+    assert run_progress_text(progress, None) == "0 of 9"
+
+
+def test_a_runs_journal_has_the_tokens_that_it_generated_with_each_estimate() -> None:
+    told: list[str] = []
+    observer = RunJournal(lambda line, _: told.append(line))
+    observer.began("swift-otter", "news", ["each"])
+    observer.tokens(3)
+    observer.tokens(4)
+    observer.time_left("each", 12.34)
+    line = json.loads(told[-1])
+    assert (line["event"], line["seconds"], line["written"]) == ("time_left", 12.3, 7)
 
 
 def test_a_pipe_that_no_one_empties_does_not_hold_up_the_run(

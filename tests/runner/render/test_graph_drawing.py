@@ -35,7 +35,7 @@ SCENE = PipelineGraph(
                 GraphBox("(files.write)", "files.write", "", "", True, ("sum",),
                     last=LastStepRun("left")),
             ),
-            last=LastStepRun("failed", {"new": 2, "quarantined": 1}, 3),
+            last=LastStepRun("failed", {"new": 2, "quarantined": 1}, 3)
         ),
     ),
     "Run 'calm-otter'",

@@ -21,7 +21,8 @@ from paddock.engine.settings import ServiceSettings
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Question, Review, ReviewStore, review_id
 from paddock.runner.review.decisions import ReviewDesk
-from paddock.runner.review.page import PageAccess, ReviewPage
+from paddock.runner.review.page import ReviewPage
+from paddock.runner.review.page_access import PageAccess
 from paddock.runner.review.page_server import FolderDesks, ReviewPageOptions, serve_review
 
 SCHEMA = {
@@ -171,20 +172,20 @@ def in_thread(
 
     thread = threading.Thread(target=lambda: asyncio.run(noted()), daemon=True)
     thread.start()
-    assert is_up.wait(30)
+    assert is_up.wait(120)
     try:
         yield told[0]
     finally:
         loop, task = loops[0]
         assert task is not None
         loop.call_soon_threadsafe(task.cancel)
-        thread.join(30)
+        thread.join(120)
 
 
 @contextmanager
 def client(address: str) -> Iterator[httpx.Client]:
     """Yield a client that has opened the address and holds its cookie."""
     base = address.partition("/review")[0]
-    with httpx.Client(base_url=base, trust_env=False, timeout=30) as one:
+    with httpx.Client(base_url=base, trust_env=False, timeout=120) as one:
         assert one.get(address).status_code == 303
         yield one

@@ -7,12 +7,7 @@ from typing import Any
 import pytest
 
 from paddock.pipelines.reply_schema import read_reply_schema
-from paddock.runner.review.fields import (
-    WrongField,
-    answer_fields,
-    answer_from_json,
-    edited_answer,
-)
+from paddock.runner.review.fields import WrongField, answer_fields, answer_from_json, edited_answer
 
 BILL = {
     "number": "str",

@@ -16,8 +16,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from paddock.runner.review import page as review_page
-from paddock.runner.review.page import PageAccess, ReviewPage
+from paddock.runner.review import page_access
+from paddock.runner.review.page import ReviewPage
+from paddock.runner.review.page_access import PageAccess
 from tests.browser import Browser, needs_browser
 from tests.fakes.process_list import watched_process_list
 from tests.runner.review.served_page import ServedPage
@@ -34,8 +35,8 @@ sleep 2
 
 
 @contextmanager
-def reviewing(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Run `paddock review` with a browser; yield the file that the browser got, and the token."""
+def reviewing(folder: Path, command: str = "review") -> Iterator[tuple[Path, str]]:
+    """Run the command with a browser; yield the file that the browser got, and the token."""
     opener, told = folder / "opener", folder / "told"
     opener.write_text(OPENER.format(told=told))
     opener.chmod(0o700)
@@ -43,20 +44,20 @@ def reviewing(folder: Path) -> Iterator[tuple[Path, str]]:
                "PADDOCK_HOME": str(folder / "state")}  # fmt: skip
     (folder / "home").mkdir()
     running = subprocess.Popen(
-        [sys.executable, "-c", CLI, "review", str(folder), "--as", "ann"],
+        [sys.executable, "-c", CLI, command, str(folder), "--as", "ann"],
         env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert running.stderr is not None
     try:
         token = next(line for line in running.stderr if "this token" in line).split()[-1]
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while not told.exists():
             assert time.monotonic() < until
             time.sleep(0.02)
         yield Path(told.read_text().strip().removeprefix("file://")), token
     finally:
         running.terminate()
-        running.communicate(timeout=60)
+        running.communicate(timeout=120)
 
 
 def posted(page: Path) -> tuple[str, dict[str, str]]:
@@ -76,23 +77,27 @@ def test_no_command_line_has_what_opens_the_page_and_its_file_is_private(tmp_pat
         assert not page.name.startswith(".")  # browsers in packages do not read hidden files
         assert page.stat().st_mode & 0o777 == 0o600
         address, ticket = posted(page)
-        with httpx.Client(base_url=address.removesuffix("/review"), trust_env=False) as one:
+        with httpx.Client(
+            base_url=address.removesuffix("/review"), trust_env=False, timeout=120
+        ) as one:
             entered = one.post("/review", data=ticket, headers={"Origin": "null"})
             assert (entered.status_code, entered.headers["location"]) == (303, "/review")
             rows = one.get(f"{API}/queue").json()["rows"]
             assert [row["item"] for row in rows] == ["a.txt"]
-            (cookie,) = one.cookies.jar
-            assert cookie.value not in (None, token, ticket["ticket"])
-        with httpx.Client(base_url=address.removesuffix("/review"), trust_env=False) as other:
+            (cookie,) = {cookie.value for cookie in one.cookies.jar}  # one for each path
+            assert cookie not in (None, token, ticket["ticket"])
+        with httpx.Client(
+            base_url=address.removesuffix("/review"), trust_env=False, timeout=120
+        ) as other:
             again = other.post("/review", data=ticket)
             assert (again.status_code, "set-cookie" in again.headers) == (403, False)
             assert other.get(f"{API}/queue").status_code == 401
-        until = time.monotonic() + 30
+        until = time.monotonic() + 120
         while page.exists():
             assert time.monotonic() < until
             time.sleep(0.02)
     assert seen.with_any(str(page)), "the browser was not seen"
-    assert seen.with_any(token, ticket["ticket"], str(cookie.value)) == []
+    assert seen.with_any(token, ticket["ticket"], str(cookie)) == []
 
 
 @needs_browser
@@ -103,6 +108,16 @@ def test_a_real_browser_comes_from_the_file_to_the_page(tmp_path: Path, chromium
         shown.wait("document.querySelectorAll('.field').length")
         assert shown.ask("location.pathname + location.search") == "/review"
         assert shown.text("#who") == "You decide as ann."
+
+
+@needs_browser
+def test_a_real_browser_comes_from_the_file_to_the_console(
+    tmp_path: Path, chromium: Browser
+) -> None:
+    with reviewing(tmp_path, "console") as (page, _):
+        shown = chromium.page(page.as_uri())
+        shown.wait("document.querySelector('h1')?.textContent === 'Pipelines'")
+        assert shown.ask("location.pathname + location.search") == "/ui/pipelines"
 
 
 @pytest.fixture
@@ -118,7 +133,7 @@ def client(access: PageAccess) -> TestClient:
 
 
 def test_a_ticket_expires(access: PageAccess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(review_page, "TICKET_S", -1.0)
+    monkeypatch.setattr(page_access, "TICKET_S", -1.0)
     refused = client(access).post("/review", data={"ticket": access.new_ticket().value})
     assert (refused.status_code, refused.text) == (
         403, "This ticket was used, or is too old. It is here.\n",

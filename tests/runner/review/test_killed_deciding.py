@@ -58,7 +58,7 @@ def both_sides(folder: Path) -> Iterator[Sides]:
         (folder / "err").open("w") as err,
         subprocess.Popen(
             [sys.executable, "-m", "tests.runner.review.deciding", str(folder)],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err, text=True,
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err, text=True
         ) as starter,
     ):  # fmt: skip
         sides = Sides(starter)
@@ -95,7 +95,7 @@ def test_no_decision_is_lost_or_applied_twice(tmp_path: Path, seed: int) -> None
             more(DOCUMENTS_A_KILL)
             side = dice.choice(("decide", "run"))
             begun = len(noted(tmp_path))
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while len(noted(tmp_path)) == begun and time.monotonic() < deadline:
                 time.sleep(0.005)  # until both are at work
             assert len(noted(tmp_path)) > begun, (tmp_path / "err").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,15 +15,20 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from paddock.runner.cli.console_actions import ConsoleSources
+from paddock.runner.cli.web_console import WebConsole
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import ReviewStore, ReviewTerms
 from paddock.runner.review.decisions import ReviewDesk
-from paddock.runner.review.page import PageAccess, ReviewPage
+from paddock.runner.review.page import ReviewPage
+from paddock.runner.review.page_access import PageAccess
 from paddock.runner.review.page_server import FolderDesks
+from paddock.runner.settings import read_settings
 from paddock.steps.readers.reader_pool import EvidenceRequest
 from tests.runner.review.served_page import TEXT, ServedPage, client, quote
 
 API = "/review/api"
+CONSOLE = ("/ui/pipelines", "/ui/runs", "/ui/runs/x/y", "/ui/runs/x/y/item", "/ui/settings")
 
 
 @pytest.fixture
@@ -32,7 +38,8 @@ def desk(tmp_path: Path) -> ServedPage:
 
 @pytest.fixture
 def address(desk: ServedPage) -> Iterator[str]:
-    with desk.served() as one:
+    sources = ConsoleSources(lambda: [desk.folder], read_settings(desk.folder))
+    with desk.served(more=lambda access: WebConsole(access, sources).routes()) as one:
         yield one
 
 
@@ -60,10 +67,12 @@ def decide(one: httpx.Client | TestClient, id_: str, verb: str, **more: Any) -> 
 
 
 def test_the_address_with_its_token_becomes_a_cookie_that_no_script_reads(address: str) -> None:
-    answer = httpx.get(address, trust_env=False)
+    answer = httpx.get(address, trust_env=False, timeout=120)
     assert (answer.status_code, answer.headers["location"]) == (303, "/review")
     cookie = answer.headers["set-cookie"].lower()
     assert all(word in cookie for word in ("httponly", "samesite=strict", "path=/review"))
+    assert "path=/ui;" in cookie
+    assert "path=/;" not in cookie
     assert "token" not in answer.headers["location"]
 
 
@@ -74,7 +83,7 @@ def test_without_a_token_or_with_another_ones_nothing_is_shown(
     base = address.partition("/review")[0]
     remedy = "`paddock review` printed it when it started last."
     unknown = f"This token is not known: it has expired, or is another page's. {remedy}"
-    with httpx.Client(base_url=base, trust_env=False) as one:
+    with httpx.Client(base_url=base, trust_env=False, timeout=120) as one:
         for path in ("/queue", "/decided", f"/reviews/{asked.id}", f"/reviews/{asked.id}/text"):
             answer = one.get(API + path)
             assert (answer.status_code, answer.json()) == (
@@ -85,6 +94,15 @@ def test_without_a_token_or_with_another_ones_nothing_is_shown(
         assert (answer.status_code, answer.json()["error"]) == (401, unknown)
         answer = one.get("/review?token=yesterdays")
         assert (answer.status_code, answer.text) == (403, unknown + "\n")
+        for path in CONSOLE:
+            answer = one.get(path)
+            assert (answer.status_code, f"<p>This page needs a token. {remedy}</p>") == (
+                401, re.findall("<p>.*</p>", answer.text)[0],
+            )  # fmt: skip
+            assert str(desk.folder) not in answer.text
+            assert one.get(path, headers=foreign).status_code == 401
+        answer = one.post("/ui/sign-in", data={"token": "yesterdays"})
+        assert (answer.status_code, "set-cookie" in answer.headers) == (403, False)
         decision = {"question": asked.question, "verb": "accept"}
         assert one.post(of(asked.id, "/decide"), json=decision).status_code == 401
     assert desk.review(asked.id).state == "open"
@@ -107,11 +125,22 @@ def test_pages_of_other_origins_are_refused_even_with_the_cookie(
     assert ann.get(f"{API}/queue", headers=headers).status_code == 403
     decision = {"question": asked.question, "verb": "accept"}
     assert ann.post(of(asked.id, "/decide"), json=decision, headers=headers).status_code == 403
+    for path in CONSOLE:
+        refused = ann.get(path, headers=headers)
+        assert refused.status_code == 403
+        assert str(desk.folder) not in refused.text
     assert desk.review(asked.id).state == "open"
 
 
 def test_the_page_loads_nothing_but_its_own(ann: httpx.Client) -> None:
-    for path in ("/review", "/review/page.css", "/review/page.js"):
+    pages = ("/review", "/ui/pipelines", "/ui/runs", "/ui/models")
+    for path in (
+        *pages,
+        "/review/page.css",
+        "/review/page.js",
+        "/ui/console.css",
+        "/ui/console.js",
+    ):
         answer = ann.get(path)
         assert answer.status_code == 200
         policy = answer.headers["content-security-policy"]

@@ -38,12 +38,15 @@ def serving(folder: Path, *options: str) -> Iterator[str]:
         yield line.split()[3].rstrip(",")
     finally:
         running.terminate()
-        running.communicate(timeout=60)
+        running.communicate(timeout=120)
 
 
 def test_without_keys_the_owners_token_opens_it(tmp_path: Path) -> None:
     ServedPage(tmp_path).ask("a.txt")
-    with serving(tmp_path) as address, httpx.Client(base_url=address, trust_env=False) as one:
+    with (
+        serving(tmp_path) as address,
+        httpx.Client(base_url=address, trust_env=False, timeout=120) as one,
+    ):
         assert one.get("/review").status_code == 200
         refused = one.get(f"{API}/queue")
         file = tmp_path / "home/review.token"
@@ -54,6 +57,8 @@ def test_without_keys_the_owners_token_opens_it(tmp_path: Path) -> None:
         assert entered.status_code == 303
         assert [row["item"] for row in one.get(f"{API}/queue").json()["rows"]] == ["a.txt"]
         assert one.get("/api/tags").status_code == 200  # the models' API is as open as before
+        assert "No run yet." in one.get("/ui/runs").text
+        assert "aria-current=page>Models" in one.get("/ui/models", follow_redirects=True).text
 
 
 @needs_browser
@@ -63,10 +68,16 @@ def test_with_keys_a_keys_name_is_the_reviewers(tmp_path: Path, chromium: Browse
     keys = tmp_path / "keys"
     keys.write_text("a-long-key-of-ann ann\na-long-key-of-ben ben\n")
     with serving(tmp_path, "--api-keys", str(keys)) as address:
-        with httpx.Client(base_url=address, trust_env=False) as one:
+        with httpx.Client(base_url=address, trust_env=False, timeout=120) as one:
             assert one.get(f"{API}/queue").status_code == 401
             token = (tmp_path / "home/review.token").read_text().strip()
             as_ben = {"Authorization": "Bearer a-long-key-of-ben"}
+            for path in ("/ui/runs", "/ui/pipelines", "/ui/settings"):
+                assert (one.get(path).status_code, one.get(path, headers=as_ben).status_code) == (
+                    401, 200,
+                )  # fmt: skip
+            assert one.get("/ui/state.json").status_code == 401
+            assert one.post("/ui/sign-in", data={"token": token}).status_code == 403
             assert one.get(f"{API}/queue", headers=as_ben).json()["by"] == "ben"
             wrong = {"Authorization": f"Bearer {token}"}
             assert one.get(f"{API}/queue", headers=wrong).status_code == 401
@@ -84,12 +95,18 @@ def test_with_keys_a_keys_name_is_the_reviewers(tmp_path: Path, chromium: Browse
         page.wait("document.getElementById('document').getAttribute('aria-busy') === 'false'")
         page.press("Enter", text="\r")
         page.wait("document.getElementById('document-name').textContent === 'b.txt'")
+        for path, heading in (("/ui", "Pipelines"), ("/ui/models", "Models"), ("/ui/runs", "Runs")):
+            page.open(address + path)  # who signed in once is asked no more
+            page.wait(f"document.querySelector('h1')?.textContent === '{heading}'")
     assert desk.review(first.id).by == "ann"
     assert desk.review(second.id).state == "open"
 
 
 def test_a_folder_without_a_ledger_shows_an_empty_queue(tmp_path: Path) -> None:
-    with serving(tmp_path) as address, httpx.Client(base_url=address, trust_env=False) as one:
+    with (
+        serving(tmp_path) as address,
+        httpx.Client(base_url=address, trust_env=False, timeout=120) as one,
+    ):
         token = (tmp_path / "home/review.token").read_text().strip()
         one.get("/review", params={"token": token})
         assert one.get(f"{API}/queue").json()["rows"] == []

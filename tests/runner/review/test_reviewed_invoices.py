@@ -102,7 +102,7 @@ class Office:
     def said(self, *words: str, status: int = 0) -> str:
         """Return what a command prints."""
         process = self.command(*words)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
         assert process.returncode == status, (out, err)
         return out + err
 
@@ -295,15 +295,15 @@ def test_a_question_outlives_ctrl_c_in_the_middle_of_a_run(office: Office) -> No
     def hold_the_last(prompt: str) -> Said:
         if len(office.model.asked) == len(ANSWERS):
             reached.set()
-            may_go_on.wait(30)
+            may_go_on.wait(120)
         return answered(prompt)
 
     office.model.said = hold_the_last  # type: ignore[method-assign]
     process = office.command("run", "--local", "--allow", "network", "pipeline.yaml")
-    assert reached.wait(60), process.communicate()
+    assert reached.wait(120), process.communicate()
     process.send_signal(signal.SIGINT)
     may_go_on.set()
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130, err
     asked = {name: one.asked_at for name, one in office.waiting().items()}
     assert asked
@@ -353,9 +353,7 @@ print(json.dumps([refused, still == ids, decided.state]))
 """
 
 
-def test_a_decision_that_a_full_disk_refuses_is_said_and_the_question_stays(
-    office: Office,
-) -> None:
+def test_a_decision_that_a_full_disk_refuses_is_said_and_the_question_stays(office: Office) -> None:
     office.run()
     refused, stays, state = json.loads(said_by_mounting(SMALL_DISK, office.folder))
     assert (refused, stays, state) == (
@@ -411,9 +409,7 @@ def test_what_people_decided_is_found_where_the_output_is_explained(office: Offi
     assert "ann" in told and "HC-9999" in told and "HC-0457" in told
 
 
-def test_after_fifty_reviewed_fields_confidence_says_how_often_it_was_right(
-    tmp_path: Path,
-) -> None:
+def test_after_fifty_reviewed_fields_confidence_says_how_often_it_was_right(tmp_path: Path) -> None:
     """Of totals that the model gives 0.6 half are wrong; numbers and days are always right."""
     firms = [f"Firm {n:02}" for n in range(17)]
     with clerk({}) as model:

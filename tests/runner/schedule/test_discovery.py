@@ -83,6 +83,18 @@ def test_a_faulty_file_is_told_once_and_what_was_sound_stays(tmp_path: Path) -> 
     assert look.settled().triggered[0].pipeline.name == "other"
 
 
+@pytest.mark.parametrize("on", [HOURLY, "on: {webhook: [{path: /a}]}\n", "on: {}\n"])
+def test_a_fault_under_compare_keeps_no_pipeline_from_its_service(tmp_path: Path, on: str) -> None:
+    look = Look(tmp_path)
+    look.write("names.yaml", f"{on}{STEPS}compare: {{set: {{doc.root: [a]}}}}\n")
+    look.write("values.yaml", f"{on}{STEPS}compare: {{set: {{docs.rot: [a]}}}}\n")
+    found = look()
+    is_triggered = on != "on: {}\n"
+    assert names(found) == ["names.yaml", "values.yaml"] * is_triggered
+    assert len(found.told) == is_triggered
+    assert all("names.yaml:" in words and "no step 'doc'" in words for words in found.told)
+
+
 def test_a_file_whose_steps_are_not_saved_yet_is_no_end_of_the_pipeline(tmp_path: Path) -> None:
     look = Look(tmp_path)
     file = look.write("a.yaml", HOURLY + STEPS)

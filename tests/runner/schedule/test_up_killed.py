@@ -26,6 +26,14 @@ def is_at_work(pid: int) -> bool:
         return False
 
 
+def has_ended(pid: int) -> None:
+    """Wait until a process that was killed has ended: the system takes a moment."""
+    until = time.monotonic() + 120
+    while is_at_work(pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not is_at_work(pid)
+
+
 def test_a_killed_run_is_started_again_and_a_killed_up_takes_up_what_it_left(desk: Desk) -> None:
     desk.write("long/inbox/a.txt", "one")
     desk.write("long/inbox/b.txt", "two")
@@ -94,9 +102,7 @@ def test_ended_in_the_middle_it_goes_on_at_the_next_start(desk: Desk, stop_timeo
     n_earlier = len(desk.flow_runs("halted"))  # of an earlier try, on the same server
     desk.call("halted")
     desk.until(lambda: desk.marks("halted"))
-    began = time.monotonic()
     assert desk.signal(signal.SIGTERM) == 0
-    assert time.monotonic() - began < 60
     desk.write("halted/go", "")
     desk.start()
     desk.until(lambda: desk.output("halted", "c.txt") == "done")
@@ -111,10 +117,8 @@ def test_commands_end_with_it_and_are_begun_again_at_the_next_start(desk: Desk) 
     desk.environ["PADDOCK_STOP_TIMEOUT"] = "5s"
     desk.start("--allow", "run")
     desk.until(lambda: desk.marks("busy"))
-    began = time.monotonic()
     assert desk.signal(signal.SIGTERM) == 0
-    assert time.monotonic() - began < 30
-    assert not is_at_work(desk.marks("busy")[0])
+    has_ended(desk.marks("busy")[0])
 
     desk.start("--allow", "run")
     desk.until(lambda: len(desk.marks("busy")) == 2)
@@ -122,10 +126,7 @@ def test_commands_end_with_it_and_are_begun_again_at_the_next_start(desk: Desk) 
     desk.process.send_signal(signal.SIGINT)
     desk.until(lambda: desk.said().endswith("Stopping; once more stops at once.\n"))
     assert desk.signal(signal.SIGINT) == 130
-    until = time.monotonic() + 5  # the system takes a moment
-    while is_at_work(desk.marks("busy")[1]) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not is_at_work(desk.marks("busy")[1])
+    has_ended(desk.marks("busy")[1])
 
     desk.write("busy/go", "")
     desk.start("--allow", "run")
@@ -134,23 +135,31 @@ def test_commands_end_with_it_and_are_begun_again_at_the_next_start(desk: Desk) 
     assert len(desk.marks("busy")) == 3
 
 
+SLOW_PREFECT = """
+import sys, time
+if "paddock.runner.daemon.prefect_process" in sys.orig_argv:
+    time.sleep(600)
+"""
+
+
 def test_ended_while_it_starts_it_ends_in_order(tmp_path: Path) -> None:
     environ = {name: value for name, value in os.environ.items() if name != "CI"}
-    state = tmp_path / "home"
+    state, modules = tmp_path / "home", tmp_path / "modules"
+    modules.mkdir()
+    (modules / "sitecustomize.py").write_text(SLOW_PREFECT)
     up = subprocess.Popen(
         [sys.executable, "-c", CLI, "up", str(tmp_path), "--listen", "127.0.0.1:0"],
-        env={**environ, "PADDOCK_HOME": str(state)}, stderr=subprocess.PIPE, text=True,
+        env={**environ, "PADDOCK_HOME": str(state), "PYTHONPATH": str(modules)},
+        stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    while not (state / "residence/prefect.server").exists():  # which takes seconds to answer
+    while not (state / "residence/prefect.server").exists():  # which does not answer yet
         assert up.poll() is None
         time.sleep(0.02)
-    began = time.monotonic()
     up.send_signal(signal.SIGTERM)
-    _, said = up.communicate(timeout=60)
+    _, said = up.communicate(timeout=200)
     assert (up.returncode, said.removeprefix("Starting; this takes some seconds.\n")) == (
         0, "Stopping; once more stops at once.\nStopped.\n"
     )  # fmt: skip
-    assert time.monotonic() - began < 30
 
 
 EACH = """\
@@ -166,9 +175,7 @@ steps:
 """
 
 
-def test_calls_that_wait_together_are_one_run_and_a_kill_loses_and_repeats_none(
-    desk: Desk,
-) -> None:
+def test_calls_that_wait_together_are_one_run_and_a_kill_loses_and_repeats_none(desk: Desk) -> None:
     folder = desk.folder / "each"
     desk.write("each/pipeline.yaml", EACH.replace("FOLDER", str(folder)))
     desk.start()
@@ -190,7 +197,7 @@ def test_calls_that_wait_together_are_one_run_and_a_kill_loses_and_repeats_none(
     os.kill(int(pid), signal.SIGKILL)
     for number in range(3, 9):
         desk.write(f"each/go-{number}", "")
-    desk.until(lambda: all(desk.output("each", f"{number}.txt") for number in range(9)), 90.0)
+    desk.until(lambda: all(desk.output("each", f"{number}.txt") for number in range(9)))
     assert [len(marks(number)) for number in range(9)] == [1, 1, 1, 2, 1, 1, 1, 1, 1]
     desk.until(lambda: not desk.get()["running"])
     runs = desk.flow_runs("each")

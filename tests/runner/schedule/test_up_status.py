@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from paddock.runner.schedule.prefect_queue import QueuedRun
-from paddock.runner.schedule.run_executor import RunProcess
 from paddock.runner.schedule.run_manager import Deployment, ManagedRun
+from paddock.runner.schedule.run_processes import RunProcess
 from paddock.runner.schedule.up_status import status_of
 from tests.runner.schedule.test_reconciler import triggered
 

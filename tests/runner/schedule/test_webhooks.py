@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +30,7 @@ from paddock.runner.schedule.webhooks import (
     AcceptedCall,
     CallReceipt,
     WebhookQueue,
+    WebhookQueueBroken,
     WebhookQueueFull,
     Webhooks,
     webhook_table,
@@ -83,13 +87,18 @@ class Door:
     def ask(
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
+        answer = self.answer(method, path, body, headers)
+        return answer.status_code, answer.json()
+
+    def answer(
+        self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
+    ) -> httpx.Response:
         async def main() -> httpx.Response:
             transport = httpx.ASGITransport(self.app)
             async with httpx.AsyncClient(transport=transport, base_url=OWN_URL) as here:
                 return await here.request(method, path, content=body, headers=headers)
 
-        answer = asyncio.run(main())
-        return answer.status_code, answer.json()
+        return asyncio.run(main())
 
 
 @pytest.fixture
@@ -231,6 +240,24 @@ def test_the_status_is_for_its_own_user_and_for_those_with_a_key(
         assert asked(StatusAccess(keys=keys), authorization="Bearer open-sesame") == 200
 
 
+def test_browsers_of_people_who_may_read_the_status_are_sent_to_the_console(
+    door: Door, tmp_path: Path, caller: Callable[[int | None], None]
+) -> None:
+    def seen(reader: StatusAccess, **headers: str) -> httpx.Response:
+        door.app = make_status_app(lambda: {}, lambda: {"pid": 1}, door.webhooks.answer, reader)
+        return door.answer("GET", "/status", headers={"accept": "text/html,*/*", **headers})
+
+    keys = tmp_path / "keys"
+    keys.write_text("open-sesame\n")
+    for reader in (StatusAccess(), StatusAccess(is_open=True, keys=keys)):
+        answer = seen(reader)
+        assert (answer.status_code, answer.headers["location"]) == (307, "/ui")
+    assert seen(StatusAccess(), host="evil.example").status_code == 403
+    caller(os.getuid() + 1)
+    assert seen(StatusAccess()).status_code == 403
+    assert seen(StatusAccess(), accept="application/json").status_code == 403
+
+
 def calls_of(*numbers: int, trigger: str = "webhook /x", size: int = 0) -> list[AcceptedCall]:
     return [AcceptedCall(f"k{n}", "p", trigger, {"n": n, "s": "x" * size}) for n in numbers]
 
@@ -268,6 +295,91 @@ async def test_a_thousand_calls_at_once_are_all_on_the_disk_and_none_twice(tmp_p
     assert sorted(one.inputs["n"] for one in left) == list(range(1, 1_000))
     await again.close()
     assert (tmp_path / "webhooks.sqlite").stat().st_mode & 0o077 == 0
+
+
+async def stored(folder: Path, n: int) -> Path:
+    """Store calls; return the table's file."""
+    queue = WebhookQueue(folder)
+    await queue.open()
+    await asyncio.gather(
+        *(queue.put(AcceptedCall(f"k{k}", "p", "webhook /x", {"name": k})) for k in range(n))
+    )
+    await queue.close()
+    return folder / "webhooks.sqlite"
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["inputs = '{\"name\": 1'", "inputs = '[1]'", "inputs = cast(x'7bff7d' as text)",
+     "received_at = 'soon'", "received_at = 1e300"],
+)  # fmt: skip
+async def test_a_damaged_call_is_reported_and_kept_and_the_others_become_runs(
+    tmp_path: Path, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = await stored(tmp_path, 3)
+    with closing(sqlite3.connect(file)) as db, db:
+        db.execute(f"UPDATE calls SET {change} WHERE id = 'k1'")
+    queue = WebhookQueue(tmp_path)
+    await queue.open()
+    assert {call.id for call in await queue.oldest("p", 10)} == {"k0", "k2"}
+    assert queue.waiting == {"p": 2}
+    assert caplog.messages == [
+        f"{file}: the webhook call 'k1' of p is damaged and becomes no run; its row stays there, "
+        "as one of 'damaged: p'."
+    ]
+    await queue.close()
+    again = WebhookQueue(tmp_path)
+    await again.open()
+    assert again.waiting == {"p": 2}
+    await again.close()
+    with closing(sqlite3.connect(file)) as db:
+        rows = db.execute("SELECT id FROM calls WHERE pipeline = 'damaged: p'").fetchall()
+    assert rows == [("k1",)]
+
+
+async def test_a_file_that_is_no_table_of_calls_is_a_sentence_with_its_remedy(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "webhooks.sqlite"
+    file.write_text("This is no database. " * 500)
+    queue = WebhookQueue(tmp_path)
+    await queue.open()
+    assert queue.fault == (
+        f"{file}: webhook calls cannot be stored (file is not a database). Move the file away to "
+        "go on without the calls that wait in it."
+    )
+    await queue.close()
+
+
+async def test_any_damage_to_the_stored_calls_is_a_sentence_or_read(tmp_path: Path) -> None:
+    original = (await stored(tmp_path / "whole", 40)).read_bytes()
+    chance, n_broken = random.Random(24), 0
+    for number in range(60):
+        data = bytearray(original)
+        if number % 6 == 0:
+            del data[chance.randrange(len(data)) :]
+        for _ in range(chance.choice((1, 3, 30)) if data else 0):
+            data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        file = folder / "webhooks.sqlite"
+        file.write_bytes(data)
+        queue = WebhookQueue(folder)
+        await queue.open()
+        try:
+            found = await queue.oldest("p", 100)
+            await queue.queued(found[:1], "run")
+            await queue.put(AcceptedCall("new", "p", "webhook /x", {}))
+        except WebhookQueueBroken as error:
+            n_broken += 1
+            assert str(error).startswith(f"{file}: webhook calls cannot be stored (")
+            assert "\n" not in str(error)
+            for left in folder.iterdir():
+                left.unlink()
+            assert not (await queue.put(AcceptedCall("new", "p", "webhook /x", {}))).is_known
+            assert (queue.fault, queue.waiting) == ("", {"p": 1})
+        await queue.close()
+    assert 0 < n_broken < 60
 
 
 def test_calls_are_taken_before_prefect_has_the_pipeline(door: Door, tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ steps:
       - uses: files.write
         with: {{path: "out/{{{{ doc.relpath }}}}", text: "{{{{ steps.said.stdout }}}}"}}
 """
+ANSWER_S = 60.0
 Answer = TypeVar("Answer")
 
 
@@ -209,7 +210,7 @@ class Desk:
         """Send `paddock up` a signal, and give its exit status."""
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(120)
 
     def reload(self) -> None:
         """Have a running `paddock up` look at its folders at once, not after two seconds."""
@@ -241,7 +242,7 @@ class Desk:
         return str(re.findall(r"(http://[^/]+)/status", self.said())[-1])
 
     def get(self, path: str = "/status") -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=10) as answer:
+        with urllib.request.urlopen(self.url + path, timeout=ANSWER_S) as answer:
             return json.load(answer)
 
     def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, Any]:
@@ -250,7 +251,7 @@ class Desk:
             self.url + path, body, {"Content-Type": "application/json", **headers}
         )
         try:
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             with error:

@@ -119,8 +119,7 @@ def test_of_a_long_answer_the_words_that_changed_are_told(tmp_path: Path) -> Non
 def test_what_a_run_costs_can_be_claimed_and_is_the_same_when_replayed(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
     bench.edit(
-        "check: returns.n == 2",
-        'check: "report.calls == 3 and 0 < report.tokens.completion <= 60"',
+        "check: returns.n == 2", 'check: "report.calls == 3 and 0 < report.tokens.completion <= 60"'
     )
     assert bench.record().word == "passed"
     assert bench.case("replay", pool=Nobody()).word == "passed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,12 @@ def test_a_broken_line_is_told_with_its_place(tmp_path: Path, line: str, words: 
     with pytest.raises(CassetteError) as caught:
         read_cassette(file)
     assert str(caught.value) == f"{file}:3: {words}"
+
+
+def test_a_pipe_in_place_of_one_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "c.jsonl")
+    with pytest.raises(CassetteError, match="it is a device or a pipe"):
+        read_cassette(tmp_path / "c.jsonl")
 
 
 def test_one_of_a_later_form_is_refused(tmp_path: Path) -> None:

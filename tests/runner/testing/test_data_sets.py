@@ -66,9 +66,7 @@ class Data:
         return case
 
 
-def test_a_data_set_passes_where_enough_rows_do_and_says_what_that_is_worth(
-    tmp_path: Path,
-) -> None:
+def test_a_data_set_passes_where_enough_rows_do_and_says_what_that_is_worth(tmp_path: Path) -> None:
     data = Data(tmp_path)
     case = data.case()
     assert (case.name, case.word, case.turns) == ("cases", "passed", (True, True, True, False))

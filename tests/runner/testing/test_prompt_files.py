@@ -39,8 +39,7 @@ evaluators:
 
 def tried(file: Path, mode: ReplayMode = "auto", pool: FakePool | None = None) -> SuiteResult:
     (suite,) = suite_runner.run_suites(
-        [suite_runner.read_suite(file)],
-        suite_runner.SuiteOptions(mode, pool=pool or FakePool()),
+        [suite_runner.read_suite(file)], suite_runner.SuiteOptions(mode, pool=pool or FakePool())
     )
     return suite
 

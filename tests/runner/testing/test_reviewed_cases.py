@@ -150,8 +150,7 @@ def test_an_exported_test_fails_while_a_model_still_answers_wrongly(bills: Bills
     (cassette,) = (bills.folder / "tests/cassettes").iterdir()
     cassette.unlink()
     (suite,) = suite_runner.run_suites(
-        [suite_runner.read_suite(bills.file)],
-        SuiteOptions("record", pool=FakePool(answer=misread)),
+        [suite_runner.read_suite(bills.file)], SuiteOptions("record", pool=FakePool(answer=misread))
     )
     assert not suite.cases[0].passed
     assert suite.cases[0].problems[0].message.startswith("'out/a.txt.json' is not equal")
@@ -256,8 +255,7 @@ def test_a_test_may_say_what_becomes_of_answers_that_are_due(
     )  # fmt: skip
     bills = Bills(tmp_path / "bills", f"{ASKING}tests:\n{tests}")
     (suite,) = suite_runner.run_suites(
-        [suite_runner.read_suite(bills.file)],
-        SuiteOptions("auto", pool=FakePool(answer=misread)),
+        [suite_runner.read_suite(bills.file)], SuiteOptions("auto", pool=FakePool(answer=misread))
     )
     assert [case.problems for case in suite.cases] == [(), ()]
 

@@ -22,7 +22,7 @@ from paddock.runner.watch.handled_files import HandledFiles, WatchLedger
 from paddock.runner.watch.next_batch import MOST_CHANGES
 from paddock.runner.watch.watch_loop import FolderWatch
 
-DEADLINE_S = 30.0
+DEADLINE_S = 120.0
 
 
 def list_again(watch: FolderWatch) -> None:

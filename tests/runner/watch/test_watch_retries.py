@@ -85,7 +85,7 @@ def test_a_run_that_died_counts_against_no_document_but_those_that_the_ledger_qu
 
 
 @pytest.mark.parametrize(
-    ("status", "wait"), [("budget", 600), ("interrupted", 10), ("skipped", 10)]
+    ("status", "wait"), [("budget", 600), ("suspended", 600), ("interrupted", 10), ("skipped", 10)]
 )
 def test_a_run_that_stopped_before_its_end_counts_against_no_document(
     status: str, wait: float

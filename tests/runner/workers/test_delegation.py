@@ -23,7 +23,7 @@ from paddock.runner.settings import STATE_FOLDER
 from paddock.runner.workers.delegation import SharedJob, delegate_job
 from tests.prefect_server import prefect_client
 
-WITHIN_S = 60.0
+WITHIN_S = 120.0
 SUSPENDED_NOTE = "share 1 is suspended in Prefect; resume it there"
 SIGNER = Signer(b"the key of these tests")
 
@@ -100,6 +100,9 @@ async def test_a_job_that_is_passed_on_is_taken_up_with_the_shares_that_are_ther
 ) -> None:
     stop, first = begun(workers, is_handed_over=True)
     await workers.until(["Scheduled", "Scheduled"])
+    async with asyncio.timeout(WITHIN_S):
+        while not workers.notes:  # noqa: ASYNC110 - it looks by itself
+            await asyncio.sleep(0.1)
     await asyncio.sleep(1.5)
     no_worker = f"no worker of '{workers.pool}' is online; waiting for one"
     assert set(workers.notes) == {no_worker}

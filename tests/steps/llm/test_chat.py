@@ -51,6 +51,7 @@ def test_a_prompt_with_a_system_text_becomes_two_messages() -> None:
         "evidence": None,
         "confidence": None,
         "review": None,
+        "escalated": None,
         "usage": {
             "calls": 1,
             "prompt_tokens": 12,

@@ -37,17 +37,21 @@ steps:
   - {uses: files.write, with: {path: DIGEST.md, text: "{{ steps.digest.text }}"}}
 """
 N_DOCUMENTS = 60
-DELAY_S = 0.15  # of an answer: a kill falls into the middle of several
+DELAY_S = 0.4  # of an answer: a kill falls into the middle of several, on a busy machine too
 
 
 class Server(ThreadingHTTPServer):
-    """A server of OpenAI's API. `prompts` are those that it was asked, in order."""
+    """A server of OpenAI's API. `prompts` are those that it was asked, in order.
+
+    It does not answer the prompt `held`.
+    """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.prompts: list[str] = []
+        self.held = ""
 
     @property
     def url(self) -> str:
@@ -72,6 +76,8 @@ class Handler(BaseHTTPRequestHandler):
         prompt = asked["messages"][-1]["content"]
         self.server.prompts.append(prompt)
         time.sleep(DELAY_S)
+        while prompt == self.server.held:
+            time.sleep(0.05)
         said = {"delta": {"content": folded(prompt)}, "index": 0, "finish_reason": "stop"}
         self._say(200, "text/event-stream", {"choices": [said], "model": "m"})
 
@@ -103,7 +109,7 @@ def server() -> Iterator[Server]:
     yield server
     server.shutdown()
     server.server_close()
-    thread.join(10)
+    thread.join(120)
 
 
 def start(folder: Path, server: Server) -> subprocess.Popen[str]:
@@ -120,7 +126,7 @@ def start(folder: Path, server: Server) -> subprocess.Popen[str]:
 def done(folder: Path, server: Server) -> dict[str, Any]:
     """Run it to its end."""
     process = start(folder, server)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     report: dict[str, Any] = json.loads(out)
     return report
@@ -154,6 +160,7 @@ def test_a_digest_that_is_killed_while_it_folds_goes_on_with_what_was_folded(
     quiet, killed = laid(tmp_path / "quiet"), laid(tmp_path / "killed")
     done(quiet, server)
     tree = set(server.prompts)
+    server.held = server.prompts[-1]  # the last one, so that no run is over before it is killed
     assert len(server.prompts) == len(tree) == len(finished(quiet)) > N_DOCUMENTS / 3
     server.prompts.clear()
 
@@ -165,6 +172,10 @@ def test_a_digest_that_is_killed_while_it_folds_goes_on_with_what_was_folded(
             time.sleep(0.01)
         process.kill()
         process.communicate()
+        n_prompts = -1
+        while n_prompts < len(server.prompts):  # it may have asked just before
+            n_prompts = len(server.prompts)
+            time.sleep(0.5)
         assert process.returncode == -9, "it was over too soon"
         assert not (killed / "DIGEST.md").exists()
         assert known.keys().isdisjoint(server.prompts[begun:]), "a finished fold is asked again"
@@ -172,6 +183,7 @@ def test_a_digest_that_is_killed_while_it_folds_goes_on_with_what_was_folded(
         known = finished(killed)
         assert known.keys() < tree, "of the same tree, and not all of it"
 
+    server.held = ""
     begun = len(server.prompts)
     report = done(killed, server)
     assert sorted(server.prompts[begun:]) == sorted(tree - known.keys())

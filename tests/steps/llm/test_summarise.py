@@ -57,6 +57,7 @@ def test_a_text_that_fits_is_summarised_in_one_call() -> None:
         "evidence": None,
         "confidence": None,
         "review": None,
+        "escalated": None,
         "notes": [],
         "sources": [
             {

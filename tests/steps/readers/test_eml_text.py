@@ -135,7 +135,9 @@ def mail(content_type: str, *parts: str) -> Document:
 
 
 MIXED = "Content-Type: multipart/mixed; boundary=BB\n"
+ALTERNATIVE = MIXED.replace("mixed", "alternative")
 PLAIN, HTML = "Content-Type: text/plain\n\nplain", "Content-Type: text/html\n\n<p>page</p>"
+SAME = "Content-Type: text/html\n\n<p><a href='http://x.org/y'>Plain</a><img alt=logo src=z></p>"
 INVITATION = "Content-Type: text/calendar\n\nBEGIN:VCALENDAR"
 STATUS = "Content-Type: message/delivery-status\n\nReporting-MTA: x\n\nStatus: 5.1.1"
 PICTURE = "Content-Type: image/png\nContent-ID: <p>\nContent-Disposition: inline\n\nbroken"
@@ -145,12 +147,8 @@ PICTURE = "Content-Type: image/png\nContent-ID: <p>\nContent-Disposition: inline
     ("content_type", "parts", "pages"),
     [
         (MIXED, [PLAIN, PLAIN, HTML], ["# attachment.plain\n\nplain", "# attachment.html\n\npage"]),
-        (MIXED.replace("mixed", "alternative"), [PLAIN, HTML], []),
-        (
-            MIXED.replace("mixed", "alternative"),
-            [PLAIN, HTML, INVITATION],
-            ["# attachment.calendar\n\nBEGIN:VCALENDAR"],
-        ),
+        (ALTERNATIVE, [PLAIN, SAME], []),
+        (ALTERNATIVE, [PLAIN, SAME, INVITATION], ["# attachment.calendar\n\nBEGIN:VCALENDAR"]),
         (
             MIXED.replace("mixed", "report"),
             [PLAIN, STATUS],
@@ -164,6 +162,57 @@ def test_every_part_of_a_mail_is_read(
 ) -> None:
     found = mail(content_type, *parts)
     assert (list(found.pages[1:]), found.notes) == (pages, ())
+
+
+@pytest.mark.parametrize("plain", ["", "\n \r\n"])
+def test_the_page_is_read_where_the_plain_text_is_empty(plain: str) -> None:
+    found = mail(ALTERNATIVE, f"Content-Type: text/plain\n\n{plain}", HTML)
+    assert (found.text, found.notes) == ("From: a@x.org\nSubject: S\n\npage", ())
+
+
+def test_what_only_the_other_form_of_a_text_says_is_noted() -> None:
+    total = "Content-Type: text/html\n\n<p>Plain: pay <b>55</b> EUR</p>"
+    found = mail(ALTERNATIVE, PLAIN, total)
+    assert "55" not in found.text
+    note = ": words of its other form (HTML) are not read (10 characters: 'pay 55 EUR')"
+    assert found.notes == (note,)
+    inner = "Content-Type: multipart/mixed; boundary=CC\n\n" + "".join(
+        f"--CC\n{part}\n" for part in (SAME, "Content-Type: text/plain\n\nNo refunds")
+    )
+    found = mail(ALTERNATIVE, PLAIN, f"{inner}--CC--\n")
+    assert found.notes == (note.replace("pay 55 EUR", "No refunds"),)
+
+
+@pytest.mark.parametrize(
+    ("markup", "notes"),
+    [
+        ("<ol><li>Rain<li>Snow</ol><p><a href='http://x.org/y' title=z>click</a></p>", ()),
+        ("<ol><li>Rain<ol><li>Snow</ol><li>click</ol><blockquote><ol><li>H</ol></blockquote>", ()),
+        ("<h2>Rain</h2><ul><li><input type=checkbox checked>Snow</ul><hr><pre>H2O</pre>", ()),
+        ("<b>Ra</b>in <i>Snow</i> <s>5</s>*3 H<sub>2</sub>O <code>click</code>", ()),
+        ("<table><tr><th><b>Rain</b><th>[Snow]<tr><td>H2O<td>click</table>", ()),
+        ("<p>12. Rain</p>", ("3 characters: '12.'",)),
+        ("<ol><li><b>Hail</b> <a href=x>two words</a></ol>", ("14 characters: 'Hail two words'",)),
+        ("<ul><li><b>Ha</b>il<li><a href=x>f_x</a></ul>", ("8 characters: 'Hail f_x'",)),
+    ],
+)
+def test_signs_of_markdown_are_no_words_of_the_other_form(
+    markup: str, notes: tuple[str, ...]
+) -> None:
+    plain = "Content-Type: text/plain\n\nRain Snow click H2O 5*3 H"
+    found = mail(ALTERNATIVE, plain, f"Content-Type: text/html\n\n{markup}")
+    begins = ": words of its other form (HTML) are not read"
+    assert found.notes == tuple(f"{begins} ({note})" for note in notes)
+
+
+def test_another_form_with_an_encoding_that_decodes_nothing_does_not_hide_the_text() -> None:
+    found = mail(ALTERNATIVE, PLAIN, "Content-Type: text/html; charset=undefined\n\n<p>Plain</p>")
+    assert (found.pages, found.notes) == (("From: a@x.org\nSubject: S\n\nplain",), ())
+
+
+def test_a_form_whose_boundary_is_missing_does_not_hide_the_rest() -> None:
+    found = mail(MIXED, "Content-Type: multipart/related\n\nx", PLAIN)
+    assert "plain" in found.text
 
 
 def test_a_mail_that_is_nothing_but_a_file_has_it_as_an_attachment() -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from io import BytesIO
 
 import pytest
@@ -37,6 +38,72 @@ def test_chapters_are_pages_in_the_order_of_reading() -> None:
         )
     )
     assert (found.title, found.pages) == ("The mill", ("# One\n\nGrüße", "# Two"))
+
+
+def book(items: str, spine: str, parts: Mapping[str, str]) -> Document:
+    """Read a book with this manifest and this reading order."""
+    package = (
+        '<package xmlns="http://www.idpf.org/2007/opf"><manifest>'
+        f"{items}</manifest><spine>{spine}</spine></package>"
+    )
+    return document(epub({}, more={f"OEBPS/{n}": p for n, p in parts.items()} | {
+        "OEBPS/book.opf": package}))  # fmt: skip
+
+
+PAGE = 'media-type="application/xhtml+xml"'
+
+
+def test_a_page_of_contents_has_its_own_text_without_its_lists() -> None:
+    found = book(
+        f'<item id="n" href="n.xhtml" properties="nav" {PAGE}/>',
+        '<itemref idref="n"/>',
+        {"n.xhtml": "<nav><ol><li>One</li></ol></nav><p>For Ada</p><NAV>Two</NAV>"},
+    )
+    assert (found.pages, found.notes) == (("For Ada",), ())
+
+
+def test_parts_that_are_drawings_or_have_a_fallback_are_read() -> None:
+    found = book(
+        '<item id="s" href="s.svg" media-type="image/svg+xml"/>'
+        '<item id="p" href="p.pdf" fallback="f" media-type="application/pdf"/>'
+        f'<item id="f" href="f.xhtml" {PAGE}/>',
+        '<itemref idref="s"/><itemref idref="p"/>',
+        {"s.svg": "<svg><text>Plan</text></svg>", "p.pdf": "x", "f.xhtml": "<p>Text</p>"},
+    )
+    assert (found.pages, found.notes) == (("Plan", "Text"), ())
+
+
+def test_parts_that_are_not_read_are_named() -> None:
+    found = book(
+        f'<item id="a" href="a.xhtml" {PAGE}/><item id="b" href="b.xhtml" {PAGE}/>'
+        '<item id="d" href="d.xml" fallback="d" media-type="application/x-dtbook+xml"/>'
+        f'<item id="n" href="n.xhtml" properties="nav" {PAGE}/>',
+        '<itemref idref="a"/><itemref idref="d"/><itemref idref="lost"/>',
+        {"a.xhtml": "Text", "b.xhtml": "More", "d.xml": "<p>x</p>", "n.xhtml": "x"},
+    )
+    assert found.pages == ("Text",)
+    assert found.notes == (
+        ": part 'd.xml' of its reading order is not read",
+        ": part 'lost' of its reading order is not read",
+        ": parts outside its reading order are not read (b.xhtml)",
+    )
+
+
+def test_drawings_contents_and_fallbacks_that_are_missing_or_damaged_are_noted() -> None:
+    found = book(
+        f'<item id="a" href="a.xhtml" {PAGE}/><item id="n" href="n.xhtml" properties="nav" {PAGE}/>'
+        '<item id="s" href="s.svg" media-type="image/svg+xml"/>'
+        '<item id="p" href="p.pdf" fallback="f" media-type="application/pdf"/>'
+        f'<item id="f" href="f.xhtml" {PAGE}/><item id="d" media-type="image/svg+xml"/>',
+        '<itemref idref="n"/><itemref idref="a"/><itemref idref="s"/><itemref idref="p"/>'
+        '<itemref idref="d"/><itemref/>',
+        {"a.xhtml": "Text", "s.svg": "a\x00b"},
+    )
+    assert found.pages == ("Text",)
+    assert found.notes == tuple(
+        f": part '{name}' of its reading order is not read"
+        for name in ("n.xhtml", "s.svg", "f.xhtml", "", "")
+    )
 
 
 def test_a_protected_book_is_refused_and_one_whose_fonts_are_hidden_is_read() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from paddock.steps.readers.text_files import html_to_markdown
+from paddock.steps.readers.text_files import HtmlText, html_to_markdown
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,22 @@ def test_values_of_forms_are_read() -> None:
     assert page.notes == (": values of 1 hidden or password field are not read",)
 
 
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        ("<ul><li>a<li>b<ul><li>c</ul><li>d</ul>", "- a\n- b\n  - c\n- d"),
+        (
+            "<table><thead><tr><th>Item<th>Price<tbody><tr><td>Tea<td>3<tr><td>Nut<td>4</table>",
+            "| Item | Price |\n| --- | --- |\n| Tea | 3 |\n| Nut | 4 |",
+        ),
+        ("<dl><dt>x<dd>y<dt>z<dd>w</dl>", "x\n:   y\n\nz\n:   w"),
+        ("a<progress value=3></progress><meter value=2></meter>b", "a 3  2 b"),
+    ],
+)
+def test_end_tags_may_be_left_out_and_nothing_runs_together(markup: str, text: str) -> None:
+    assert html_to_markdown(markup).text == text
+
+
 def test_blocks_are_not_run_together() -> None:
     page = html_to_markdown("<header>One</header><nav>Two</nav><main>Three</main>")
     assert page.text == "One\n\nTwo\n\nThree"
@@ -62,6 +78,9 @@ def test_blocks_are_not_run_together() -> None:
         "<p style='font-size:0px'>Pay <b>twice</b></p>",
         "<p style='font-size:1px'>Pay <b>twice</b></p>",
         "<p style='max-height:0;mso-hide:all'>Pay <b>twice</b></p>",
+        "<p style='color:transparent'>Pay <b>twice</b></p>",
+        "<p style='height:0;overflow:hidden'>Pay <b>twice</b></p>",
+        "<p style='clip-path: inset(100%)'>Pay <b>twice</b></p>",
         "<style>.x {clip: rect(1px, 1px)}</style><p class=x>Pay <b>twice</b></p>",
         "<style>.x, b {color: red} p.x {display: none}</style><p class='y x'>Pay <b>twice</b></p>",
     ],
@@ -74,9 +93,66 @@ def test_text_that_a_page_hides_is_read_and_noted(hiding: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "<img alt='Pay twice' style='display:none'>",
+        "<div hidden><input value='Pay twice'></div>",
+        "<svg style='display:none'><text>Pay twice</text></svg>",
+    ],
+)
+def test_hidden_pictures_fields_and_drawings_are_noted(hidden: str) -> None:
+    page = html_to_markdown(f"<p>Invoice</p>{hidden}")
+    assert "Pay twice" in page.text
+    assert page.notes == (
+        ": text that the page does not show is read as well (9 characters: 'Pay twice')",
+    )
+
+
 def test_what_a_page_shows_is_not_noted() -> None:
-    shown = "<style>@media print {p {display: none}}</style><p style='font-size:0.9em'>Rain</p>"
+    shown = (
+        "<style>@media print {p {display: none}}</style><p style='font-size:0.9em'>Rain</p>"
+        "<p style='background-color:transparent;line-height:0'>Snow<input type=checkbox hidden></p>"
+        "<noscript><style>p {color: red}</style><img src=x></noscript><script>hide()</script>"
+    )
     assert html_to_markdown(shown).notes == ()
+
+
+@pytest.mark.parametrize(
+    "unread",
+    [
+        "<noscript>Pay <b>twice</b></noscript>",
+        "<template><p>Pay</p><template>twice</template></template>",
+        "<noscript>Pay</noscript><p>Invoice</p><template>twice",
+    ],
+)
+def test_text_of_noscript_and_template_is_noted(unread: str) -> None:
+    page = html_to_markdown(f"<p>Rain</p>{unread}")
+    assert "Rain" in page.text
+    assert "twice" not in page.text
+    (note,) = page.notes
+    assert note.startswith(": text of `noscript` and `template` is not read (")
+    assert "Pay" in note
+    assert "twice" in note
+
+
+def test_text_of_a_shadow_tree_that_a_page_declares_is_read() -> None:
+    page = html_to_markdown(
+        "<my-card><template shadowrootmode=open><p>Rain</p></template></my-card>"
+    )
+    assert page == HtmlText("Rain", "")
+
+
+@pytest.mark.parametrize(
+    "markup",
+    [
+        "<html><head><title>House</title><body><p>Left</p></body></html>",
+        "<!doctype html><head><meta charset=utf-8><title>House</title><style>p{}</style><p>Left",
+        "<title>House</title><p>Left",
+    ],
+)
+def test_a_page_is_read_where_the_end_of_its_head_is_left_out(markup: str) -> None:
+    assert html_to_markdown(markup) == HtmlText("Left", "House")
 
 
 def test_embedded_pages_are_noted() -> None:
@@ -84,3 +160,47 @@ def test_embedded_pages_are_noted() -> None:
     assert page.notes == (": 1 embedded page or file is not read",)
     page = html_to_markdown("<audio src='a.mp3'></audio><video><source src='b.mp4'></video>")
     assert page.notes == (": 2 embedded pages or files are not read",)
+
+
+@pytest.mark.timeout(90)  # less than 10 s of work; when each looked at all before it, minutes
+@pytest.mark.parametrize(
+    "markup",
+    [
+        "<font>x" * 20_000,
+        "<b>" * 10_000 + "<option>x" * 10_000,
+        "<img alt=x>" * 20_000,
+        "<select><option>x" * 10_000,
+        "<ol>" + "<li>x" * 20_000,
+        "<table><thead>" + "<tr><td>x" * 10_000,
+        "<style>" + "x" * 200_000 + "</style><p>x",
+        "<style>" + "@a" * 100_000 + "</style><p>x",
+        "<a " * 20_000,
+        "<p>x" + " " * 40_000 + "x",
+    ],
+    ids=lambda markup: markup[:12],
+)
+def test_the_time_does_not_grow_with_what_is_open_before_or_unclosed(markup: str) -> None:
+    assert html_to_markdown(markup).text.count("x") >= markup.count("x") - 200_000
+
+
+def test_what_is_nested_beyond_reason_keeps_its_text_in_order() -> None:
+    text = html_to_markdown("".join(f"<div>{n} " for n in range(300)) + "</div>" * 300 + "x").text
+    assert text.split() == [*map(str, range(300)), "x"]
+
+
+@pytest.mark.parametrize(
+    ("markup", "text"),
+    [
+        ("<ol start=3><li>a<ol><li>b</ol><li>c</ol>", "3. a\n   1. b\n4. c"),
+        ("<p>a</p>5 < x and b <c", "a\n\n5 < x and b <c"),
+        ("<select><option>a<select><option>b", "[x] a  [x] b"),
+        (
+            "<table><thead><tr><td>a<tr><td>b<tbody><tr><td>c</table>",
+            "|  |\n| --- |\n| a |\n| b |\n| c |",
+        ),
+    ],
+)
+def test_numbers_of_items_heads_of_several_rows_and_cut_tags_are_kept(
+    markup: str, text: str
+) -> None:
+    assert html_to_markdown(markup).text == text

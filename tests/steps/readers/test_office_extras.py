@@ -96,6 +96,32 @@ def test_old_fields_symbols_and_drawings_of_word_are_read(markup: str, text: str
     assert (found.text, found.notes) == (text, ())
 
 
+def test_a_text_box_that_was_deleted_is_noted_and_text_within_a_drawing_is_read() -> None:
+    found = word(
+        "<w:del><w:r><w:pict><w:txbxContent><w:p><w:r><w:t>No refunds</w:t></w:r></w:p>"
+        "</w:txbxContent></w:pict></w:r></w:del>"
+        f"<w:r><w:drawing xmlns:a='{A}'><a:p><a:r><a:t>Plan</a:t></a:r></a:p></w:drawing></w:r>"
+    )
+    assert found.text == "Plan"
+    assert found.notes == (": text that was deleted is not read (10 characters: 'No refunds')",)
+
+
+def test_a_deletion_without_text_is_not_noted() -> None:
+    found = word("<w:r><w:t>a</w:t></w:r><w:del><w:r><w:delText/></w:r></w:del>")
+    assert (found.text, found.notes) == ("a", ())
+
+
+def test_a_document_that_is_kept_in_another_file_is_noted() -> None:
+    from docx import Document as new_document
+
+    document = new_document()
+    document.add_paragraph("Part one")
+    kind = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/subDocument"
+    document.part.rels.get_or_add_ext_rel(kind, "two.docx")
+    found = read_docx(saved(document), ReadOptions())
+    assert found.notes == (": 1 embedded file, film or control is not read",)
+
+
 def test_an_unknown_symbol_is_noted() -> None:
     found = word("<w:r><w:t>a</w:t><w:sym w:font='Webdings' w:char='F041'/></w:r>")
     assert found.notes == (": 1 symbol of special fonts cannot be read",)

@@ -122,3 +122,52 @@ def test_the_value_of_a_field_has_the_fields_place() -> None:
     ((start, end, *box),) = document.line_boxes[0]
     assert document.text[start:end] == "12.50"
     assert box == pytest.approx([72 / 612, 172 / 792, 172 / 612, 192 / 792], abs=1e-4)
+
+
+def layered(content: str, is_on: str) -> Document:
+    """Read a page with 'Form' and this content; `/L` is a layer that is `ON` or `OFF`."""
+    data = pdf_form([], form="<< /Type /OCG /Name (Notes) >>", text="FORM")
+    data = data.replace(b"(FORM) Tj T* ET", f"(Form) Tj ET {content}".encode())
+    layers = f"/OCProperties << /OCGs [9 0 R] /D << /{is_on} [9 0 R] >> >>".encode()
+    data = data.replace(b"/AcroForm 9 0 R", layers)
+    return read(data.replace(b"/Font <<", b"/Properties << /L 9 0 R >> /Font <<", 1))
+
+
+NOTE = (": text that the page does not show is read as well (9 characters: 'Pay twice')",)
+
+
+@pytest.mark.parametrize(
+    ("content", "is_on", "notes"),
+    [
+        ("/OC /L BDC BT /F1 12 Tf 72 600 Td (Pay twice) Tj ET EMC", "OFF", NOTE),
+        ("/OC /L BDC BT /F1 12 Tf 72 600 Td (Pay twice) Tj ET EMC", "ON", ()),
+        ("BT /F1 12 Tf 72 -600 Td (Pay twice) Tj ET", "ON", NOTE),
+        ("BT /F1 12 Tf 700 600 Td (Pay twice) Tj ET", "ON", NOTE),
+        ("BT /F1 12 Tf 600 600 Td (Pay twice) Tj ET", "ON", ()),
+    ],
+)
+def test_text_beyond_the_page_and_of_layers_that_are_off_is_noted(
+    content: str, is_on: str, notes: tuple[str, ...]
+) -> None:
+    found = layered(content, is_on)
+    assert "Form" in found.text
+    assert (found.notes, "Pay twice" in found.text) == (notes, True)
+
+
+MEDIA_BOX = "/MediaBox [0 0 612 792]"
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        *("", "/MediaBox [0 0 0 0]", "/MediaBox [a b]", "/MediaBox [612 792 0 0]"),
+        *(f"{MEDIA_BOX} {more}" for more in ("/Rotate 90", "/Rotate 45", "/UserUnit 10")),
+        f"{MEDIA_BOX} /CropBox [1000 1000 1200 1200]",
+        f"{MEDIA_BOX} /CropBox [-10 -10 1200 1200]",
+    ],
+)
+def test_a_page_with_unusual_or_no_borders_is_read_and_its_text_is_not_taken_for_hidden(
+    box: str,
+) -> None:
+    found = read(pdf_form([]).replace(MEDIA_BOX.encode(), box.encode()))
+    assert (found.text, found.notes) == ("Form", ())

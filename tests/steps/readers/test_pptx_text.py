@@ -1,6 +1,8 @@
 from io import BytesIO
 from typing import Any
 
+import pytest
+
 from paddock.steps.readers.office_and_epub import read_pptx
 from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_process import ReadOptions
@@ -71,4 +73,97 @@ def test_charts_of_points_and_of_several_levels_are_read_whole() -> None:
     assert read_pptx(BytesIO(out.getvalue()), ReadOptions()).text == (
         f"|  | Here |\n{rule}| 1 | 1000000.5 |\n\n|  | There |\n{rule}| 7 | 7000003.5 |\n\n"
         f"|  | Sum |\n{rule}| 2024 Jan | 1 |\n| Feb | 2 |"
+    )
+
+
+def test_text_of_layout_and_master_is_read_once_and_boxes_of_the_notes_too() -> None:
+    from pptx import Presentation
+
+    presentation = Presentation()
+    layout = presentation.slide_layouts[6]
+    for _ in range(2):
+        slide = presentation.slides.add_slide(layout)
+    slide.notes_slide.notes_text_frame.text = "Speak up"
+    owners = (layout, presentation.slide_master, slide.notes_slide)
+    for owner, text in zip(owners, ("Draft", "Mill Ltd", "To the board"), strict=True):
+        box = slide.shapes.add_textbox(0, 0, 9, 9)
+        box.text_frame.text = text
+        owner.shapes._spTree.append(box._element)
+    saved = BytesIO()
+    presentation.save(saved)
+    found = read_pptx(saved, ReadOptions())
+    assert found.pages == ("Draft\n\nMill Ltd", "Notes: Speak up\nTo the board")
+    layout._element.set("showMasterSp", "0")
+    presentation.save(saved)
+    assert read_pptx(saved, ReadOptions()).pages[0] == "Draft"
+
+
+@pytest.mark.parametrize("missing", ["slide_layout", "slide_master"])
+def test_a_slide_without_a_layout_or_a_master_is_read(missing: str) -> None:
+    from pptx import Presentation
+
+    presentation = Presentation(BytesIO(pptx([("Hello", "Buy slates", "")])))
+    (slide,) = presentation.slides
+    box = slide.shapes.add_textbox(0, 0, 9, 9)
+    box.text_frame.text = "Draft"
+    slide.slide_layout.shapes._spTree.append(box._element)
+    owner = (slide if missing == "slide_layout" else slide.slide_layout).part
+    (found,) = [key for key, one in owner.rels.items() if one.reltype.endswith(missing[6:].title())]
+    owner.rels.pop(found)
+    saved = BytesIO()
+    presentation.save(saved)
+    drawn = "" if missing == "slide_layout" else "\n\nDraft"
+    assert read_pptx(saved, ReadOptions()).text == f"# Hello\n\nBuy slates{drawn}"
+
+
+def test_a_layout_and_a_master_without_shapes_have_no_text() -> None:
+    from pptx import Presentation
+
+    presentation = Presentation(BytesIO(pptx([("Hello", "", "")])))
+    (slide,) = presentation.slides
+    layout, master = slide.slide_layout, slide.slide_layout.slide_master
+    slide.shapes._spTree.remove(slide.placeholders[1]._element)
+    layout._element.cSld.remove(layout._element.cSld.spTree)
+    master._element.remove(master._element.cSld)
+    saved = BytesIO()
+    presentation.save(saved)
+    assert read_pptx(saved, ReadOptions()).text == "# Hello"
+
+
+def test_shapes_that_lack_their_properties_or_chart_do_not_hide_the_others() -> None:
+    from pptx import Presentation
+    from pptx.chart.data import CategoryChartData
+    from pptx.enum.chart import XL_CHART_TYPE
+
+    presentation = Presentation()
+    slide = presentation.slides.add_slide(presentation.slide_layouts[6])
+    group = slide.shapes.add_group_shape()
+    data: Any = CategoryChartData()  # type: ignore[no-untyped-call]
+    chart = slide.shapes.add_chart(XL_CHART_TYPE.LINE, 0, 0, 9, 9, data)
+    box, place = (group.shapes.add_textbox(0, 0, 9, 9) for _ in range(2))
+    box.text_frame.text, place.text_frame.text = "Hello", "Left"
+    box._element.nvSpPr.remove(box._element.nvSpPr.cNvPr)
+    place._element.spPr.xfrm.find("{*}off").set("x", "far")
+    slide.slide_layout.shapes._spTree.append(chart._element)
+    saved = BytesIO()
+    presentation.save(saved)
+    found = read_pptx(saved, ReadOptions()).text
+    assert [one in found for one in ("Hello", "Left")] == [True, True]
+
+
+def test_a_hidden_shape_of_a_group_is_noted() -> None:
+    from pptx import Presentation
+
+    presentation = Presentation()
+    group = presentation.slides.add_slide(presentation.slide_layouts[6]).shapes.add_group_shape()
+    for text in ("Shown", "Pay twice"):
+        box = group.shapes.add_textbox(0, 0, 9, 9)
+        box.text_frame.text = text
+    box._element.nvSpPr.cNvPr.set("hidden", "1")
+    saved = BytesIO()
+    presentation.save(saved)
+    found = read_pptx(saved, ReadOptions())
+    assert found.pages == ("Shown\n\nPay twice",)
+    assert found.notes == (
+        ": text that the slide does not show is read as well (9 characters: 'Pay twice')",
     )

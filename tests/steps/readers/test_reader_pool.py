@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
+from paddock.engine.system.processes import python_command
 from paddock.engine.system.tasks import time_limit
 from paddock.steps.base import StepError
 from paddock.steps.readers import documents, reader_process
@@ -84,7 +85,8 @@ def of_readers() -> list[psutil.Process]:
 
 
 def reader_processes() -> list[psutil.Process]:
-    return [one for one in of_readers() if cmdline(one)[1:3] == ["-m", MODULE]]
+    words = list(python_command("-m", MODULE))
+    return [one for one in of_readers() if cmdline(one)[: len(words)] == words]
 
 
 def is_reading() -> bool:
@@ -110,7 +112,7 @@ def peak_mib() -> int:
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    ends = monotonic() + 30
+    ends = monotonic() + 100
     while not is_so():
         assert monotonic() < ends, "it does not come about"
         sleep(0.02)
@@ -306,7 +308,7 @@ def test_who_stops_waiting_ends_the_reader(tmp_path: Path, opened: Pool) -> None
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.to_thread(until, lambda: not any(one.is_running() for one in started))
+        await asyncio.to_thread(until, lambda: not any(map(is_left, started)))
 
     pool = opened()
     asyncio.run(cancelled())
@@ -327,8 +329,13 @@ def test_a_reader_does_not_outlive_a_run_that_is_killed(tmp_path: Path) -> None:
     page.write_bytes(hostile.endless_html())
     with subprocess.Popen([sys.executable, "-c", RUN, str(page)]) as run:
         run_ = psutil.Process(run.pid)
-        until(lambda: len(run_.children(recursive=True)) == 2)
-        started = run_.children(recursive=True)
+        started: list[psutil.Process] = []
+
+        def has_started() -> bool:
+            started[:] = run_.children(recursive=True)
+            return len(started) == 2  # the guard and the reader
+
+        until(has_started)
         run.kill()
         run.wait()
         until(lambda: not any(map(is_left, started)))

@@ -17,13 +17,14 @@ import pytest
 from paddock.steps.base import StepError
 from paddock.steps.tools import mcp_client as server_module
 from paddock.steps.tools.mcp_client import HttpServerSpec, McpSessions, StdioServerSpec
+from tests.benchmarks.processes import free_port
 
 SERVER = str(Path(__file__).parents[2] / "fakes" / "mcp_server.py")
 PYTHON = sys.executable
 SUNDAY = "Error executing tool refuse: not on a Sunday"
 
 
-def python(name: str, code: str, timeout_s: float = 5.0) -> StdioServerSpec:
+def python(name: str, code: str, timeout_s: float = 120.0) -> StdioServerSpec:
     return StdioServerSpec(name, timeout_s, PYTHON, ("-c", code))
 
 
@@ -101,22 +102,22 @@ def test_what_is_no_server_is_named_with_its_last_words() -> None:
             return str(error).partition(") ")[2] or str(error), error.kind
 
         found = await asyncio.gather(
-            told(StdioServerSpec("a", 5.0, "no-such-program")),
+            told(StdioServerSpec("a", 60.0, "no-such-program")),
             told(python("b", "import sys; sys.exit('no key given')")),
-            told(python("c", hello, 2.0)),
-            told(StdioServerSpec("d", 2.0, "yes")),
-            told(python("e", stubborn, 2.0)),
-            told(HttpServerSpec("f", 5.0, "http://127.0.0.1:9/mcp")),
-            told(StdioServerSpec("g", 5.0, "true", cwd=Path("/no/such/folder"))),
+            told(python("c", hello, 6.0)),
+            told(StdioServerSpec("d", 6.0, "yes")),
+            told(python("e", stubborn, 6.0)),
+            told(HttpServerSpec("f", 60.0, "http://127.0.0.1:9/mcp")),
+            told(StdioServerSpec("g", 60.0, "true", cwd=Path("/no/such/folder"))),
         )
         assert found == [
             ("cannot be started: there is no such program here. Install it, or correct `command`.",
              "missing"),
             ("ended: no key given", "io"),
-            ("did not answer within 2 s: its output is not JSON-RPC: 'Hello, I am no server'",
+            ("did not answer within 6 s: its output is not JSON-RPC: 'Hello, I am no server'",
              "timeout"),
-            ("did not answer within 2 s: its output is not JSON-RPC: 'y'", "timeout"),
-            ("did not answer within 2 s.", "timeout"),
+            ("did not answer within 6 s: its output is not JSON-RPC: 'y'", "timeout"),
+            ("did not answer within 6 s.", "timeout"),
             ("the MCP server 'f' at http://127.0.0.1:9/mcp cannot be asked: "
              "All connection attempts failed.", "io"),
             ("cannot be started: the folder '/no/such/folder' does not exist.", "other"),
@@ -143,7 +144,7 @@ def serving(number: int) -> Iterator[None]:
     process = subprocess.Popen(
         [PYTHON, SERVER, "http", str(number)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while time.monotonic() < until:
         with socket.socket() as trying:
             if trying.connect_ex(("127.0.0.1", number)) == 0:
@@ -156,14 +157,12 @@ def serving(number: int) -> Iterator[None]:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
+    return free_port()
 
 
 def test_a_server_over_http_is_asked_and_missed_when_it_goes(port: int) -> None:
     spec = HttpServerSpec(
-        "web", 10.0, f"http://127.0.0.1:{port}/mcp", (("Authorization", "Bearer x"),)
+        "web", 60.0, f"http://127.0.0.1:{port}/mcp", (("Authorization", "Bearer x"),)
     )
 
     async def do(servers: McpSessions, notes: list[str]) -> None:

@@ -49,9 +49,9 @@ async def older(place: Place, schema: Annotated[int, "How many years."] = 1) -> 
 def wrong(): raise ValueError("no field")
 def ends(): print("the roof fell in", file=sys.stderr); os._exit(3)
 def sleeps(pid: str):
-    child = subprocess.Popen(["sleep", "60"])
+    child = subprocess.Popen(["sleep", "600"])
     open(pid, "w").write(str(child.pid))
-    time.sleep(60)
+    time.sleep(600)
 def asks(): return input("Which field? ")
 def reads(): return subprocess.run(["cat"], capture_output=True, text=True).stdout
 def leaves(): sys.exit("no key")
@@ -179,9 +179,7 @@ def test_what_goes_wrong_in_a_function_is_told_with_its_line(folder: Path) -> No
     work(do)
 
 
-def test_a_function_and_what_it_starts_have_nothing_to_read_and_cannot_leave(
-    folder: Path,
-) -> None:
+def test_a_function_and_what_it_starts_have_nothing_to_read_and_cannot_leave(folder: Path) -> None:
     lines = TOOLS.splitlines()
 
     async def do(hands: FunctionPool) -> None:
@@ -200,7 +198,7 @@ def test_a_caller_that_stops_waiting_ends_the_process_and_what_it_started(folder
     async def do(hands: FunctionPool) -> None:
         pid = folder / "pid"
         calling = asyncio.create_task(call(hands, of(folder, "sleeps"), {"pid": str(pid)}))
-        until = time.monotonic() + 20
+        until = time.monotonic() + 120
         while not (pid.exists() and pid.read_text()) and time.monotonic() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         calling.cancel()
@@ -208,7 +206,7 @@ def test_a_caller_that_stops_waiting_ends_the_process_and_what_it_started(folder
 
     work(do)
     state = Path(f"/proc/{(folder / 'pid').read_text()}/stat")
-    until = time.monotonic() + 20
+    until = time.monotonic() + 120
     while runs(state) and time.monotonic() < until:  # a kill takes a moment
         time.sleep(0.02)
     assert not runs(state)

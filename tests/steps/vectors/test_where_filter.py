@@ -86,7 +86,7 @@ LITERAL = re.compile(r"'(?:[^']|'')*'")
         VALUES
         | st.lists(VALUES, max_size=3)
         | st.dictionaries(st.sampled_from(SEVERAL), VALUES),
-        max_size=4,
+        max_size=4
     )
 )  # fmt: skip
 def test_no_value_ever_leaves_its_quotes(where: dict[str, Any]) -> None:

@@ -163,8 +163,7 @@ def test_reasoning_that_says_nothing_is_no_turn() -> None:
 
 
 @pytest.mark.parametrize(
-    "value",
-    [None, [], 7, [{"type": "computer_call"}], [{"role": "user", "content": [UPLOADED]}]],
+    "value", [None, [], 7, [{"type": "computer_call"}], [{"role": "user", "content": [UPLOADED]}]]
 )
 def test_an_input_that_cannot_be_answered_is_refused(value: Any) -> None:
     with pytest.raises(InvalidValue):

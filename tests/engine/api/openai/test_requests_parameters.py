@@ -9,11 +9,7 @@ import pytest
 
 from paddock.engine.api.errors import InvalidValue
 from paddock.engine.api.openai import requests
-from paddock.engine.api.openai.chat_completions import (
-    ApiCaller,
-    read_chat,
-    read_completion,
-)
+from paddock.engine.api.openai.chat_completions import ApiCaller, read_chat, read_completion
 from paddock.engine.errors import InvalidName
 from paddock.engine.request import ChatRequest, Constraint, resolve_sampling
 

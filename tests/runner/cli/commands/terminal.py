@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from tests.runner.cli.commands.shell import PADDOCK
 
 # The new process makes the terminal its own, so that Ctrl-C reaches it as it does a person's.
@@ -38,7 +40,7 @@ class Terminal:
         """Type as a person does; a line needs its end."""
         os.write(self._master, text.encode())
 
-    def wait_for(self, words: str, timeout_s: float = 60) -> str:
+    def wait_for(self, words: str, timeout_s: float = 120) -> str:
         """Read until these words come; gives what was read up to them."""
         ends = time.monotonic() + timeout_s
         while words not in self.text[self._seen :]:
@@ -50,10 +52,21 @@ class Terminal:
         return found
 
     def rest(self) -> None:
-        """Wait as a person does who sees a prompt: Python misses signals just before it reads."""
-        time.sleep(0.5)
+        """Wait until it sleeps, with no child at work: Python misses signals just before it reads.
 
-    def ended(self, timeout_s: float = 30) -> int:
+        A process that a busy machine does not let run is seen as running, or stopped.
+        """
+        ends = time.monotonic() + 120
+        process = psutil.Process(self.process.pid)
+        still_since, before = time.monotonic(), None
+        while time.monotonic() - still_since < 0.5:
+            assert time.monotonic() < ends, f"it does not come to rest; the screen:\n{self.text}"
+            now = (process.num_ctx_switches(), process.status(), process.children())
+            if now != before or now[1:] != (psutil.STATUS_SLEEPING, []):
+                still_since, before = time.monotonic(), now
+            time.sleep(0.05)
+
+    def ended(self, timeout_s: float = 120) -> int:
         """Wait for the end; gives the exit status."""
         ends = time.monotonic() + timeout_s
         while self._read(max(0.0, ends - time.monotonic())):

@@ -53,7 +53,7 @@ def called(program: Path, *given: str) -> subprocess.CompletedProcess[str]:
     environ = {**os.environ, "PADDOCK_HOME": str(home), "PADDOCK_HOST": "127.0.0.1:1"}
     return subprocess.run(
         [program, *given], env=environ, cwd=program.parent, stdin=subprocess.DEVNULL,
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def test_what_lacks_is_said_before_anything_begins(
 ) -> None:
     (tmp_path / "pipeline.yaml").write_text("name: p\nsteps: []\n")
     done = subprocess.run(
-        [PADDOCK, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        [PADDOCK, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120,
         env=CLEAN | {"PADDOCK_HOME": str(tmp_path / "state")} | given,
     )  # fmt: skip
     assert (done.returncode, done.stderr.strip()) == (2, words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,10 +13,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from paddock.engine.request import ChatRequest, Pool
+from paddock.runner.api import validate
 from paddock.runner.cli.application import application
 from paddock.runner.core import model_pools
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.review.decisions import ReviewDesk
 from tests.fakes.pool import FakePool
-from tests.runner.compare.bills import N_BILLS, Bills, clerk
+from tests.runner.compare.bills import N_BILLS, Bills, clerk, right_answer
+from tests.runner.world import Notes
 
 
 @pytest.fixture
@@ -51,13 +56,16 @@ def test_a_person_reads_which_variant_is_better(bills: Bills) -> None:
 def test_programs_get_one_object_junit_and_a_page(bills: Bills) -> None:
     done = compare(
         "pipeline.yaml", "--model", "clerk=small,big", "--sample", "5", "--json",
-        "--junit", "junit.xml", "--html", "compare.html",
+        "--junit", "junit.xml", "--report", "compare.html",
     )  # fmt: skip
     told = json.loads(done.stdout)
     assert [one["name"] for one in told["variants"]] == ["clerk=small", "clerk=big"]
     assert (told["items"], told["unsampled"]) == (5, N_BILLS - 5)
     assert "<testsuites" in (bills.folder / "junit.xml").read_text("utf-8")
-    assert "Paired tests" in (bills.folder / "compare.html").read_text("utf-8")
+    page = (bills.folder / "compare.html").read_text("utf-8")
+    assert "Paired tests" in page
+    shown = page.partition("<summary>what was asked</summary><pre>")[2].partition("</pre>")[0]
+    assert shown.startswith("Read this. Bill R-"), "an item that differs has its document"
 
 
 def test_a_faulty_variant_is_status_1_and_a_used_up_budget_5(bills: Bills) -> None:
@@ -72,6 +80,19 @@ def test_a_faulty_variant_is_status_1_and_a_used_up_budget_5(bills: Bills) -> No
         (("--gold", "none.csv"), "none.csv: cannot be read: No such file or directory."),
         (("--gold", "pipeline.yaml"), "pipeline.yaml: gold data must be a file of the kinds"),
         (("--budget", "soon"), "'--budget soon' must be a duration such as 300ms"),
+        *(
+            (
+                ("--calibrate", goal),
+                f"'--calibrate {goal}' is no target=T,delta=D with numbers between 0 and 1. "
+                "Write for example target=0.95,delta=0.05.",
+            )
+            for goal in ("target", "target=2", "goal=0.9", "target=0.9;delta=0.1", "target=.9,")
+        ),
+        (
+            ("--calibrate", "target=0.9", "--model", "clerk=a"),
+            "`--calibrate` compares a step's own model with that of its `escalate`.",
+        ),
+        (("--step", "text"), "there is no step 'text' that answers."),
         (("--model", "clark=a"), "there is no model 'clark' under `models`."),
         (("--seed", "1"), "`--seed` belongs to `--sample`."),
     ],
@@ -84,8 +105,24 @@ def test_a_wrong_option_is_a_sentence_and_status_2(
     assert bills.made.chats == []
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs")
+@pytest.mark.parametrize("option", ["--gold", "--against", "gold.from"])
+def test_a_fifo_in_place_of_a_result_or_of_gold_is_refused_at_once(
+    bills: Bills, option: str
+) -> None:
+    name = "fifo.csv" if option != "--against" else "fifo.json"
+    os.mkfifo(bills.folder / name)
+    if option == "gold.from":
+        bills.edit("from: gold.csv", f"from: {name}")
+        done = compare(".", "--model", "clerk=small,big")
+    else:
+        done = compare(".", "--model", "clerk=small,big", option, name)
+    assert done.exit_code == 2
+    assert f"{name}: cannot be read: it is a device or a pipe." in done.output
+
+
 @pytest.mark.parametrize("target", ["gold.csv", "prompts/b.md", "earlier.json", "inbox/00.txt"])
-@pytest.mark.parametrize("option", ["--junit", "--html"])
+@pytest.mark.parametrize("option", ["--junit", "--report"])
 def test_a_report_never_replaces_a_file_that_is_no_report(
     bills: Bills, option: str, target: str
 ) -> None:
@@ -102,18 +139,18 @@ def test_a_report_never_replaces_a_file_that_is_no_report(
 
 def test_a_report_never_replaces_what_the_command_reads(bills: Bills) -> None:
     (bills.folder / "prompts" / "empty.md").write_text("")
-    done = compare(".", "--prompt", "bill=prompts/b.md,prompts/empty.md", "--html",
+    done = compare(".", "--prompt", "bill=prompts/b.md,prompts/empty.md", "--report",
                    "prompts/../prompts/empty.md")  # fmt: skip
     assert done.exit_code == 2
     assert "is read by this command." in done.stderr
 
 
 def test_a_wrong_option_leaves_an_earlier_report(bills: Bills) -> None:
-    assert compare(".", "--html", "compare.html", "--junit", "j.xml").exit_code == 0
-    assert compare(".", "--html", "compare.html", "--prompt", "nope=x.md").exit_code == 2
+    assert compare(".", "--report", "compare.html", "--junit", "j.xml").exit_code == 0
+    assert compare(".", "--report", "compare.html", "--prompt", "nope=x.md").exit_code == 2
     assert compare(".", "--junit", "j.xml", "--seed", "1").exit_code == 2
     assert (bills.folder / "compare.html").exists() and (bills.folder / "j.xml").exists()
-    assert compare(".", "--html", "compare.html", "--junit", "j.xml").exit_code == 0
+    assert compare(".", "--report", "compare.html", "--junit", "j.xml").exit_code == 0
 
 
 def test_what_people_decided_is_gold(bills: Bills) -> None:
@@ -235,3 +272,148 @@ def test_a_judge_is_asked_about_the_answers_that_differ(bills: Bills) -> None:
     done = compare(".", "--model", "clerk=small,big", "--judge", "judge:1b")
     assert done.exit_code == 0, done.output
     assert "B against A by judge judge:1b: 10 better, 0 worse, 10 equal (p = 0.002)" in done.stdout
+
+
+COMPARE = """\
+compare:
+  model: {clerk: [small, big]}
+  prompt: {bill: prompts/a.md}
+  budget: 1h
+  judge: big
+"""
+
+
+def test_what_the_file_names_under_compare_is_compared_and_options_win(bills: Bills) -> None:
+    bills.write("pipeline.yaml", bills.text + COMPARE)
+    told = json.loads(compare(".", "--json").stdout)
+    assert [one["name"] for one in told["variants"]] == ["clerk=small", "clerk=big"]
+    assert told["judge"]["model"] == "big"
+    told = json.loads(compare(".", "--set", "bill.reply.repair=0,1", "--json").stdout)
+    assert [one["name"] for one in told["variants"]] == [
+        "bill.reply.repair=0", "bill.reply.repair=1",
+    ]  # fmt: skip
+    assert bills.run(pool=FakePool(answer=clerk)).status == "completed", "a run heeds none of it"
+
+
+def test_a_file_may_say_on_how_many_documents_and_an_option_wins(bills: Bills) -> None:
+    bills.write("pipeline.yaml", bills.text + "compare: {sample: 4}\n")
+    told = json.loads(compare(".", "--json").stdout)
+    assert (told["items"], told["unsampled"]) == (4, N_BILLS - 4)
+    assert json.loads(compare(".", "--sample", "6", "--json").stdout)["items"] == 6
+
+
+def test_examples_are_proposed_once_people_have_decided_on_some_answers(bills: Bills) -> None:
+    bills.edit("when: evidence.missing", "when: true")
+    bills.run(pool=FakePool(answer=clerk))
+    with Ledger(bills.folder / ".paddock") as ledger:
+        desk = ReviewDesk(ledger)
+        first, *others = desk.waiting(is_whole=True)[:5]
+        for one in others:
+            desk.decide(one.id, one.question, "edit", right_answer(int(one.key[:2])), by="ann")
+        assert "as examples" not in compare(".").stdout
+        right = right_answer(int(first.key[:2]))
+        desk.decide(first.id, first.question, "edit", right, by="ann")
+    option = "bill.examples.k=0,4"
+    advice = f"5 decisions could stand in its prompt as examples: compare with `--set {option}`."
+    assert advice in compare(".").stdout
+    tried = compare(".", "--set", option)
+    assert "B   bill.examples.k=4" in tried.stdout
+    assert "as examples" not in tried.stdout
+
+
+def test_a_fault_under_compare_is_a_note_of_a_run_which_goes_on(bills: Bills) -> None:
+    bills.write(
+        "pipeline.yaml", f"{bills.text}compare: {{step: bil, set: {{each.on_error: [stop]}}}}\n"
+    )
+    block = "'each' is a block, and only steps can be varied."
+    refused = {fault.message for fault in validate(bills.folder / "pipeline.yaml").faults}
+    assert refused == {"there is no step 'bil' that answers.", block}
+    done = compare(".")
+    assert (done.exit_code, block in done.output) == (2, True)
+    notes = Notes()
+    assert len(bills.plan().advice) == 2
+    assert bills.run(pool=FakePool(answer=clerk), observer=notes).status == "completed"
+    found = [note for note in notes.texts if "compare" in note]
+    assert all(note.startswith("`paddock compare` would refuse this file: ") for note in found)
+    assert [block in note for note in found] == [False, True]
+
+
+def test_validate_finds_a_fault_under_compare_at_its_place(bills: Bills) -> None:
+    faulty = "compare:\n  model: {clrk: [small, big]}\n  step: bil\n  set: {bill: 1}\n"
+    bills.write("pipeline.yaml", bills.text + faulty)
+    faults = validate(bills.folder / "pipeline.yaml").faults
+    found = [(fault.mark.line, fault.mark.column, fault.message) for fault in faults if fault.mark]
+    assert found == [
+        (28, 11, "there is no model 'clrk' under `models`."),
+        (29, 9, "there is no step 'bil' that answers."),
+        (30, 9, "'bill' names no key of the step."),
+    ]
+    done = compare(".")
+    assert done.exit_code == 2
+    assert "pipeline.yaml:28:11: there is no model 'clrk' under `models`." in done.output
+    bills.write("pipeline.yaml", bills.text + "compare: {temperature: 0}\n")
+    done = compare(".")
+    assert done.exit_code == 2
+    assert "pipeline.yaml:27:11" in done.output
+    assert "'temperature'" in done.output
+
+
+@pytest.mark.parametrize(
+    ("compared", "place", "message"),
+    [
+        ("set: {bill.params.temprature: [0, 1]}", 17, "unknown key 'temprature'."),
+        ("set: {bill.repli: 1}", 17, "step 'chat' has no parameter 'repli'."),
+        (
+            "set: {bill.params.top_k: [1, x]}",
+            17,
+            "'top_k' must be a whole number; 'x' is text.",
+        ),
+        ("prompt: {bill: [prompts/a.md, none.md]}", 20, "there is no file 'none.md'."),
+        ("model: {clerk: []}", 19, "'clerk' names no value."),
+        ("step: text", 17, "there is no step 'text' that answers."),
+        (
+            "set: {bill.review.when: output.nothing}",
+            17,
+            "`review.when`: `output` has no field 'nothing'.",
+        ),
+        ("allow_loss: 2", 23, "'allow_loss' must be at most 1.0; it is '2'."),
+        ("calibrate: {target: 1}", 31, "'target' must be less than 1.0; it is '1'."),
+    ],
+)
+def test_validate_finds_values_under_compare_that_no_variant_could_have(
+    bills: Bills, compared: str, place: int, message: str
+) -> None:
+    bills.write("pipeline.yaml", f"{bills.text}compare: {{{compared}}}\n")
+    faults = validate(bills.folder / "pipeline.yaml").faults
+    found = [(fault.mark.line, fault.mark.column, fault.message) for fault in faults if fault.mark]
+    assert found == [(27, place, message)]
+
+
+def test_values_that_fit_each_other_alone_are_no_fault(bills: Bills) -> None:
+    bills.edit("# the clerk\n", "# the clerk\n  boss: huge\n")
+    bills.edit("evidence: steps.text", "confidence: true")
+    bills.edit("        review: {when: evidence.missing}\n", "")
+    varied = "{bill.escalate.to: boss, bill.escalate.when: [true, confidence.min < 0.5]}"
+    bills.write("pipeline.yaml", f"{bills.text}compare: {{set: {varied}}}\n")
+    assert validate(bills.file).faults == ()
+
+
+def test_the_file_may_name_an_earlier_result_and_an_allowed_loss_beside_it(
+    bills: Bills, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = compare(".", "--model", "clerk=big", "--json")
+    bills.write("main.json", before.stdout)
+    bills.write("pipeline.yaml", bills.text + "compare: {against: main.json, allow_loss: 0.3}\n")
+    monkeypatch.chdir(tmp_path)
+    assert compare("bills").exit_code == 0
+    assert compare("bills", "--allow-loss", "0.1").exit_code == 4
+    missing = compare("bills", "--against", "main.json")
+    assert missing.exit_code == 2
+    assert "main.json: cannot be read: No such file" in missing.output
+
+
+def test_an_option_that_is_given_twice_adds_its_values(bills: Bills) -> None:
+    told = json.loads(
+        compare(".", "--model", "clerk=small", "--model", "clerk=big,small", "--json").stdout
+    )
+    assert [one["name"] for one in told["variants"]] == ["clerk=small", "clerk=big"]

@@ -9,13 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 from paddock.runner.cli.application import application
-from paddock.runner.cli.commands import config
+from paddock.runner.cli.setting_rows import setting_rows, settings_table
 from paddock.runner.settings import SETTING_SPECS, read_settings
 
 
 def shown(tmp_path: Path, **environ: str) -> dict[str, tuple[str, str]]:
     """Return value and origin by name, as the table has them."""
-    text = config.settings_table(config.setting_rows(read_settings(environ=environ, home=tmp_path)))
+    text = settings_table(setting_rows(read_settings(environ=environ, home=tmp_path)))
     lines = (line.split("   ") for line in text.splitlines()[1:])
     cells = ([cell.strip() for cell in line if cell.strip()] for line in lines)
     return {name: (value, origin) for name, value, origin in cells}
@@ -47,8 +47,8 @@ def test_what_is_allowed_is_shown_as_it_is_written(tmp_path: Path) -> None:
 
 def test_no_secret_is_shown(tmp_path: Path) -> None:
     settings = read_settings(environ={"PADDOCK_API_KEY": "hush"}, home=tmp_path)
-    rows = config.setting_rows(settings)
-    assert "hush" not in config.settings_table(rows) + repr(rows)
+    rows = setting_rows(settings)
+    assert "hush" not in settings_table(rows) + repr(rows)
     assert next(row for row in rows if row.name == "api_key").value == "(set, not shown)"
 
 

@@ -11,7 +11,7 @@ import pytest
 from paddock.runner.cli.commands.embed import gather_texts
 from paddock.runner.cli.exit_status import CommandError
 from tests.live import CHAT, VECTORS, Live
-from tests.runner.cli.commands.shell import paddock
+from tests.runner.cli.commands.shell import paddock_here as paddock
 
 
 @pytest.fixture
@@ -38,9 +38,7 @@ def test_lines_of_a_pipe_are_texts_of_their_own(environ: dict[str, str]) -> None
     assert [len(vector) for vector in json.loads(ended.out)["embeddings"]] == [16, 16]
 
 
-def test_a_text_that_is_too_long_is_cut_only_if_that_is_asked_for(
-    environ: dict[str, str],
-) -> None:
+def test_a_text_that_is_too_long_is_cut_only_if_that_is_asked_for(environ: dict[str, str]) -> None:
     long = "word " * 1000
     refused = paddock("embed", VECTORS, environ=environ, given=long)
     assert (refused.status, refused.out) == (1, "")

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from paddock.runner.cli.application import application
+from tests.runner.cli.commands.shell import invoke
 
 COPIES = """\
 name: copies
@@ -22,10 +21,6 @@ steps:
 """
 
 
-def paddock(*arguments: str) -> Result:
-    return CliRunner().invoke(application(arguments[0]), list(arguments))
-
-
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
@@ -38,27 +33,27 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_pipeline_is_drawn_as_the_files_ending_says(folder: Path) -> None:
     for name, start in (("p.svg", "<svg"), ("p.html", "<!doctype html>"), ("new/p.mmd", "---")):
-        result = paddock("graph", ".", "-o", name)
+        result = invoke("graph", ".", "-o", name)
         assert (result.exit_code, result.stdout) == (0, "")
         assert result.stderr == f"Drew pipeline.yaml to {name}.\n"
         assert (folder / name).read_text("utf-8").startswith(start)
     assert "Not run yet." in (folder / "p.svg").read_text("utf-8")
-    assert paddock("graph", ".").stdout.splitlines()[3] == "flowchart TD"
-    assert paddock("graph", ".", "--format", "svg").stdout.startswith("<svg")
+    assert invoke("graph", ".").stdout.splitlines()[3] == "flowchart TD"
+    assert invoke("graph", ".", "--format", "svg").stdout.startswith("<svg")
 
 
 def test_a_picture_that_cannot_be_drawn_says_why(folder: Path) -> None:
-    result = paddock("graph", ".", "-o", "p.png")
+    result = invoke("graph", ".", "-o", "p.png")
     assert (result.exit_code, result.stderr) == (
         2,
         "'p.png' has no suffix of a picture.\n  Use .svg, .html or .mmd, or give `--format`.\n",
     )
     (folder / "pipeline.yaml").write_text(COPIES.replace("steps.docs.files", "steps.dogs.files"))
-    result = paddock("graph", ".", "-o", "p.svg")
+    result = invoke("graph", ".", "-o", "p.svg")
     assert (result.exit_code, (folder / "p.svg").exists()) == (2, False)
     assert "'dogs'" in result.stderr
     (folder / "pipeline.yaml").write_text(COPIES.replace("root: inbox", "roots: inbox"))
-    result = paddock("graph", ".", "-o", "p.svg")
+    result = invoke("graph", ".", "-o", "p.svg")
     assert result.exit_code == 0
     assert result.stderr.startswith(
         "It cannot run as it is: `paddock validate .` says why (2 faults).\n"
@@ -66,19 +61,19 @@ def test_a_picture_that_cannot_be_drawn_says_why(folder: Path) -> None:
 
 
 def test_the_last_run_is_on_the_picture_and_has_a_page(folder: Path) -> None:
-    result = paddock("run", ".", "--local", "--report", "reports/run.html")
+    result = invoke("run", ".", "--local", "--report", "reports/run.html")
     assert result.exit_code == 0
     page = (folder / "reports/run.html").read_text("utf-8")
     assert '<a href="../inbox/a.txt">a.txt</a>' in page
     assert '<a href="../out/a.txt">a.txt</a>' in page
-    paddock("graph", ".", "-o", "p.svg")
+    invoke("graph", ".", "-o", "p.svg")
     picture = (folder / "p.svg").read_text("utf-8")
     assert "completed" in picture
     assert '<text class="state"' in picture
     assert "1 done" in picture
-    paddock("run", ".", "--local")
-    assert "1 fresh" in paddock("graph", ".").stdout
-    again = paddock("logs", "--report", "again.html")
+    invoke("run", ".", "--local")
+    assert "1 fresh" in invoke("graph", ".").stdout
+    again = invoke("logs", "--report", "again.html")
     assert again.exit_code == 0
     assert "were fresh: nothing had to be done." in (folder / "again.html").read_text("utf-8")
 
@@ -99,27 +94,27 @@ def test_what_a_step_runs_is_drawn_in_it(folder: Path) -> None:
     (folder / "outer.yaml").write_text(OUTER)
     (folder / "other.yaml").write_text(OTHER.replace("pipeline.yaml", "third.yaml"))
     (folder / "third.yaml").write_text(COPIES.replace("out/", "third/"))
-    before = paddock("graph", "outer.yaml").stdout
+    before = invoke("graph", "outer.yaml").stdout
     for name in ("copy", "copy_2eeach", "more", "more_2eagain", "more_2eagain_2eeach"):
         assert f"subgraph n_{name}[" in before
     assert "n_copy_2edocs --> n_copy_2eeach" in before
     assert "<b>copy</b><br/>pipeline pipeline.yaml" in before
-    assert paddock("run", "outer.yaml", "--local").exit_code == 0
-    paddock("graph", "outer.yaml", "-o", "p.svg")
+    assert invoke("run", "outer.yaml", "--local").exit_code == 0
+    invoke("graph", "outer.yaml", "-o", "p.svg")
     picture = (folder / "p.svg").read_text("utf-8")
     assert picture.count('<g class="block ') == 5
     assert "each: for each doc in steps.docs.files. 1 done" in picture
     assert "text: files.read. done" in picture
-    page = paddock("graph", "outer.yaml", "--format", "html").stdout
+    page = invoke("graph", "outer.yaml", "--format", "html").stdout
     assert '<th scope="row" id="row-more_2eagain_2eeach" style="padding-left:3.0rem">' in page
-    assert paddock("run", "outer.yaml", "--local").exit_code == 0
-    assert "<b>text</b><br/>files.read<br/>nothing to do" in paddock("graph", "outer.yaml").stdout
+    assert invoke("run", "outer.yaml", "--local").exit_code == 0
+    assert "<b>text</b><br/>files.read<br/>nothing to do" in invoke("graph", "outer.yaml").stdout
 
 
 def test_pipelines_that_run_one_another_without_end_are_drawn_once(folder: Path) -> None:
     (folder / "pipeline.yaml").write_text(OUTER)
     (folder / "other.yaml").write_text(OTHER)
-    result = paddock("graph", ".")
+    result = invoke("graph", ".")
     assert result.exit_code == 0
     assert result.stderr.startswith("It cannot run as it is:")
     assert result.stdout.count("subgraph n_more[") == 1
@@ -131,9 +126,9 @@ def test_what_is_deep_or_broken_is_one_box(folder: Path) -> None:
         text = f"steps: [{{id: s, uses: pipeline, with: {{file: {n + 1}.yaml}}}}]\n"
         (folder / f"{n}.yaml").write_text(text)
     (folder / "8.yaml").write_text(COPIES)
-    assert paddock("graph", "1.yaml").stdout.count("subgraph") == 4
+    assert invoke("graph", "1.yaml").stdout.count("subgraph") == 4
     (folder / "2.yaml").write_text("steps: {")
-    result = paddock("graph", "1.yaml")
+    result = invoke("graph", "1.yaml")
     assert result.exit_code == 0
     assert 'n_s["<b>s</b><br/>pipeline 2.yaml"]' in result.stdout
 
@@ -148,7 +143,7 @@ def test_a_page_that_cannot_be_written_is_told_before_the_run(folder: Path) -> N
         ),
         ("inbox", "'inbox' is a folder.\n  Name a file, such as inbox/run.html.\n"),
     ):
-        result = paddock("run", ".", "--local", "--report", target)
+        result = invoke("run", ".", "--local", "--report", target)
         assert (result.exit_code, result.stderr) == (2, words)
     assert not (folder / "out").exists()
-    assert paddock("graph", ".", "-o", "inbox").stderr.startswith("'inbox' is a folder.\n")
+    assert invoke("graph", ".", "-o", "inbox").stderr.startswith("'inbox' is a folder.\n")

@@ -25,7 +25,7 @@ from paddock.runner.cli.pipeline_draft import (
     DraftAnswers,
     Result,
 )
-from tests.runner.cli.commands.shell import paddock
+from tests.runner.cli.commands.shell import paddock_here as paddock
 from tests.runner.cli.commands.terminal import CTRL_C, CTRL_D, terminal
 
 SCHEMA = {"title": "A pipeline"}

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from paddock.runner.cli.application import application
 from tests.fakes.gguf import write_gguf
 from tests.live import live_service
+from tests.runner.cli.commands.shell import invoke
 
 
 @pytest.fixture(params=["here", "service"])
@@ -22,7 +21,7 @@ def root(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
     write_gguf(tmp_path / "tiny.gguf")
-    assert paddock("pull", "./tiny.gguf").exit_code == 0
+    assert invoke("pull", "./tiny.gguf").exit_code == 0
     if request.param == "here":
         yield tmp_path
         return
@@ -31,26 +30,22 @@ def root(
         yield tmp_path
 
 
-def paddock(*arguments: str) -> Result:
-    return CliRunner().invoke(application(arguments[0]), list(arguments))
-
-
 def names() -> set[str]:
-    return {one["name"] for one in json.loads(paddock("list", "--json").stdout)["models"]}
+    return {one["name"] for one in json.loads(invoke("list", "--json").stdout)["models"]}
 
 
 def test_models_are_copied_listed_and_removed(root: Path) -> None:
     assert "tiny:latest" in names()
-    assert paddock("cp", "tiny", "second").exit_code == 0
+    assert invoke("cp", "tiny", "second").exit_code == 0
     assert {"tiny:latest", "second:latest"} <= names()
-    removed = paddock("rm", "tiny", "second")
+    removed = invoke("rm", "tiny", "second")
     assert (removed.exit_code, removed.stderr) == (0, "Removed 'tiny'.\nRemoved 'second'.\n")
     assert not {"tiny:latest", "second:latest"} & names()
     assert list((root / "models/blobs").glob("sha256-*")) == []
 
 
 def test_one_that_is_not_there_keeps_no_one_from_removing_the_others(root: Path) -> None:
-    result = paddock("rm", "nobody", "tiny", "--json")
+    result = invoke("rm", "nobody", "tiny", "--json")
     assert result.exit_code == 1
     told = json.loads(result.stdout)
     assert (told["ok"], told["removed"], len(told["errors"])) == (False, ["tiny"], 1)
@@ -59,29 +54,29 @@ def test_one_that_is_not_there_keeps_no_one_from_removing_the_others(root: Path)
 
 def test_a_copy_of_nothing_or_under_no_name_is_told(root: Path) -> None:
     for arguments in (("nobody", "second"), ("tiny", "../x")):
-        result = paddock("cp", *arguments)
+        result = invoke("cp", *arguments)
         assert result.exit_code == 1
         assert arguments[0] in result.stderr or arguments[1] in result.stderr
 
 
 def test_the_table_has_what_ollama_shows(root: Path) -> None:
-    lines = paddock("list").stdout.splitlines()
+    lines = invoke("list").stdout.splitlines()
     assert lines[0].split()[:5] == ["NAME", "ID", "SIZE", "MODIFIED", "ROLE"]
     assert any(line.startswith("tiny:latest ") and "just now" in line for line in lines)
 
 
 def test_a_model_is_shown_as_a_whole_and_in_parts(root: Path) -> None:
-    assert "    context length    2048" in paddock("show", "tiny").stdout
-    assert paddock("show", "tiny", "--modelfile").stdout.startswith("# Modelfile written by")
-    info = json.loads(paddock("show", "tiny", "--json").stdout)["model_info"]
+    assert "    context length    2048" in invoke("show", "tiny").stdout
+    assert invoke("show", "tiny", "--modelfile").stdout.startswith("# Modelfile written by")
+    info = json.loads(invoke("show", "tiny", "--json").stdout)["model_info"]
     assert info["general.architecture"] == "llama"
-    assert "token_embd.weight" in paddock("show", "tiny", "--verbose").stdout
-    both = paddock("show", "tiny", "--system", "--license")
+    assert "token_embd.weight" in invoke("show", "tiny", "--verbose").stdout
+    both = invoke("show", "tiny", "--system", "--license")
     assert (both.exit_code, both.stderr) == (
         2,
         "Only one part can be shown at a time.\n",
     )
-    missing = paddock("show", "nobody")
+    missing = invoke("show", "nobody")
     assert missing.exit_code == 1
     assert "nobody" in missing.stderr
 
@@ -89,16 +84,16 @@ def test_a_model_is_shown_as_a_whole_and_in_parts(root: Path) -> None:
 def test_a_model_is_made_by_a_modelfile(root: Path) -> None:
     modelfile = root / "Modelfile"
     modelfile.write_text("FROM ./tiny.gguf\nSYSTEM Be brief.\nPARAMETER temperature 0.2\n")
-    made = paddock("create", "mine")
+    made = invoke("create", "mine")
     assert (made.exit_code, made.stdout) == (
         0,
         "Made 'mine:latest'.\nNext: paddock chat mine:latest\n",
     )
-    assert paddock("show", "mine", "--system").stdout == "Be brief.\n"
-    assert paddock("show", "mine", "--parameters").stdout.split() == ["temperature", "0.2"]
+    assert invoke("show", "mine", "--system").stdout == "Be brief.\n"
+    assert invoke("show", "mine", "--parameters").stdout.split() == ["temperature", "0.2"]
     (root / "Other").write_text("FROM mine\nSYSTEM Be long.\n")
-    assert paddock("create", "other", "-f", "Other").exit_code == 0
-    assert paddock("show", "other", "--system").stdout == "Be long.\n"
+    assert invoke("create", "other", "-f", "Other").exit_code == 0
+    assert invoke("show", "other", "--system").stdout == "Be long.\n"
 
 
 @pytest.mark.parametrize(
@@ -114,24 +109,24 @@ def test_a_modelfile_that_cannot_be_used_is_told(
 ) -> None:
     if text is not None:
         (root / "Modelfile").write_text(text)
-    result = paddock("create", "mine", "--json")
+    result = invoke("create", "mine", "--json")
     assert result.exit_code == status
     assert result.stderr.startswith(words)
     assert json.loads(result.stdout) == {"ok": False, "error": result.stderr.rstrip("\n")}
 
 
 def test_a_file_is_brought_under_a_name_of_choice(root: Path) -> None:
-    brought = paddock("pull", "./tiny.gguf", "--as", "small:v1", "--json")
+    brought = invoke("pull", "./tiny.gguf", "--as", "small:v1", "--json")
     assert brought.exit_code == 0, brought.stderr
     assert json.loads(brought.stdout) == {"ok": True, "model": "small:v1"}
     assert brought.stderr.startswith("small:v1 from tiny.gguf\n")
     assert "small:v1" in names()
     for source, status in (("./gone.gguf", 1), ("../", 1)):
-        assert paddock("pull", source).exit_code == status
+        assert invoke("pull", source).exit_code == status
 
 
 def test_a_corrupt_blob_is_named(root: Path) -> None:
-    fine = paddock("check")
+    fine = invoke("check")
     assert (fine.exit_code, fine.stdout) == (
         0,
         f"{root / 'models'}: every blob has the digest of its name.\n",
@@ -141,7 +136,7 @@ def test_a_corrupt_blob_is_named(root: Path) -> None:
     content[-1] ^= 1
     blob.chmod(0o644)
     blob.write_bytes(content)
-    found = paddock("check", "tiny", "--json")
+    found = invoke("check", "tiny", "--json")
     assert found.exit_code == 1
     assert str(blob) in found.stderr
     (fault,) = json.loads(found.stdout)["faults"]
@@ -153,7 +148,7 @@ def test_what_no_model_needs_goes_when_it_is_old(root: Path) -> None:
 
     blob = root / "models/blobs" / f"sha256-{'0' * 64}"
     blob.write_bytes(b"x")
-    assert paddock("prune").stdout == "Removed 0 blobs.\n"
+    assert invoke("prune").stdout == "Removed 0 blobs.\n"
     os.utime(blob, (0, 0))
-    assert json.loads(paddock("prune", "--json").stdout)["removed"] == [f"sha256:{'0' * 64}"]
+    assert json.loads(invoke("prune", "--json").stdout)["removed"] == [f"sha256:{'0' * 64}"]
     assert "tiny:latest" in names()

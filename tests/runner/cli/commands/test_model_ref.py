@@ -11,7 +11,7 @@ import pytest
 
 from paddock.runner.cli import model_arguments
 from paddock.runner.cli.exit_status import CommandError
-from tests.runner.cli.commands.shell import paddock
+from tests.runner.cli.commands.shell import paddock_here as paddock
 
 
 @pytest.fixture(autouse=True)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from paddock.runner.cli.application import application
 from paddock.runner.cli.arguments import pipeline_file
 from paddock.runner.cli.exit_status import CommandError
+from tests.runner.cli.commands.shell import invoke
 
 PIPELINE = (
     "steps:\n"
@@ -18,10 +17,6 @@ PIPELINE = (
     "  - {name: nothing, expect: [{check: 'true'}]}\n"
 )
 COMMANDS = ("run", "plan", "validate", "graph", "test")
-
-
-def paddock(*arguments: str) -> Result:
-    return CliRunner().invoke(application(arguments[0]), list(arguments))
 
 
 @pytest.fixture
@@ -41,7 +36,7 @@ def test_without_a_file_the_pipeline_of_the_current_folder_is_meant(
 ) -> None:
     (here / name).write_text(PIPELINE)
     (here / "compose.yaml").write_text("services: {}\n")
-    result = paddock(command)
+    result = invoke(command)
     assert result.exit_code == 0, result.output
 
 
@@ -58,7 +53,7 @@ def test_a_folder_with_several_pipelines_is_told_with_what_to_type(
 ) -> None:
     for name in ("b news.yaml", "c.yml"):
         (here / name).write_text(PIPELINE)
-    result = paddock(command)
+    result = invoke(command)
     assert result.exit_code == 2
     assert result.stderr.startswith(
         "The current folder has 2 pipelines and no pipeline.yaml: 'b news.yaml', 'c.yml'.\n"
@@ -70,7 +65,7 @@ def test_a_folder_with_several_pipelines_is_told_with_what_to_type(
 def test_a_folder_without_a_pipeline_is_told_with_what_to_type(command: str, here: Path) -> None:
     (here / "compose.yaml").write_text("services:\n  steps: {}\n")
     (here / ".hidden.yaml").write_text(PIPELINE)
-    result = paddock(command)
+    result = invoke(command)
     assert result.exit_code == 2
     assert result.stderr.startswith(
         "The current folder has no pipeline. It has 'compose.yaml', without `steps`.\n"
@@ -89,7 +84,7 @@ def test_a_folder_that_is_named_is_told_by_its_name(here: Path) -> None:
 
 def test_a_pipeline_with_faults_is_still_the_pipeline_of_its_folder(here: Path) -> None:
     (here / "news.yaml").write_text("steps:\n  - {uses: chatt\n")
-    result = paddock("validate")
+    result = invoke("validate")
     assert (result.exit_code, result.stderr[:9]) == (2, "news.yaml")
 
 
@@ -116,7 +111,7 @@ def test_a_mistyped_file_is_told_with_the_one_that_is_near(here: Path) -> None:
 
 def test_an_empty_name_is_not_the_current_folder(here: Path) -> None:
     (here / "pipeline.yaml").write_text(PIPELINE)
-    result = paddock("run", "")
+    result = invoke("run", "")
     assert (result.exit_code, result.stderr) == (
         2,
         "The name of the pipeline is empty.\n  Name a file, or a folder with one.\n",

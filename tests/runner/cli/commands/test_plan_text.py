@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from paddock.runner.cli.commands.validate_plan_run import plan_text
 from paddock.runner.progress.report import PlanItem, PlanReport
 
@@ -66,6 +68,28 @@ def test_a_number_of_calls_that_is_a_bound_or_an_estimate_says_so() -> None:
             f"How long that is, the run tells after its first document."
         )
         assert report.as_json()["calls_are"] == calls_are
+
+
+def test_of_several_models_the_sure_calls_and_the_possible_ones_are_told_apart() -> None:
+    items = (PlanItem("each", "a.md", "new"),)
+    models = {"small": 6, "mid": 6, "big": 6}
+    report = PlanReport(
+        "p", items, 18, "at most", 18, 8, models=models, least_models={"small": 6, "mid": 2}
+    )
+    assert "take 8 to 18 model calls (6 of small, 2 to 6 of mid, at most 6 of big)." in plan_text(
+        report
+    )
+    exact = replace(report, calls_are="exact")
+    assert "take 18 model calls (6 of small, 6 of mid, 6 of big)." in plan_text(exact)
+
+
+def test_calls_that_the_ledger_may_know_are_a_range() -> None:
+    items = (PlanItem("each", "a.md", "new"),)
+    report = PlanReport("p", items, calls=2, calls_are="at most", likely_calls=1, least_calls=0)
+    assert plan_text(report).endswith(
+        "That would take 0 to 1 model call (at most 2 if answers are asked for again). "
+        "How long that is, the run tells after its first document."
+    )
 
 
 def test_a_time_too_short_to_be_told_is_not_about_under_it() -> None:

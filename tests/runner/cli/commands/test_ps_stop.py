@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 import pytest
 from typer.testing import CliRunner
 
+from paddock.runner.cli import loaded_models
 from paddock.runner.cli.application import application
-from paddock.runner.cli.commands import model_commands
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -26,7 +26,7 @@ def test_what_is_in_memory_reads_as_with_ollama() -> None:
         "expires_at": "2026-11-20T12:05:00Z",
         "service": "background",
     }
-    assert model_commands.loaded_table([row], NOW) == (
+    assert loaded_models.loaded_table([row], NOW) == (
         "NAME       ID             SIZE     PROCESSOR         CONTEXT   RUNNING   QUEUE   "
         "TOKENS/S   UNTIL      SERVICE\n"
         "qwen3:4b   abababababab   4.0 GB   25%/75% CPU/GPU   4096      3         2       "
@@ -36,12 +36,12 @@ def test_what_is_in_memory_reads_as_with_ollama() -> None:
 
 def test_what_a_model_goes_without_stands_below_the_table() -> None:
     note = "runs without extra buffer types, because …"
-    told = model_commands.loaded_table([{"name": "x", "fallback": note}, {"name": "y"}], NOW)
+    told = loaded_models.loaded_table([{"name": "x", "fallback": note}, {"name": "y"}], NOW)
     assert told.splitlines()[3:] == ["", f"x {note}"]
 
 
 def test_a_service_that_tells_little_is_no_fault() -> None:
-    assert model_commands.loaded_table([{"name": "x"}], NOW).splitlines()[1].split() == [
+    assert loaded_models.loaded_table([{"name": "x"}], NOW).splitlines()[1].split() == [
         *("x", "0", "B", "100%", "CPU")
     ]
 
@@ -58,7 +58,7 @@ def test_a_service_that_tells_little_is_no_fault() -> None:
     ],
 )
 def test_when_a_model_goes_is_told(expires_at: str, words: str) -> None:
-    assert model_commands.until_text(expires_at, NOW) == words
+    assert loaded_models.until_text(expires_at, NOW) == words
 
 
 @pytest.mark.parametrize("arguments", [("ps",), ("stop", "x")])

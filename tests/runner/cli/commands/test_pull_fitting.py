@@ -7,15 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from paddock.engine.memory.device_memory import Device
 from paddock.engine.models.well_known import WELL_KNOWN, Machine, MachineSpeed
 from paddock.engine.settings import PoolSettings
-from paddock.runner.cli.application import application
 from paddock.runner.cli.commands import pull_push_create
 from tests.fakes.far_side import far_side, gguf
 from tests.fakes.gguf import LLAMA, write_gguf
+from tests.runner.cli.commands.shell import invoke
 
 
 def test_a_layer_larger_than_the_machine_is_told_while_it_comes(
@@ -59,22 +58,18 @@ def test_what_cannot_be_looked_at_is_no_fault(
     assert capsys.readouterr().err == ""
 
 
-def paddock(*arguments: str) -> Result:
-    return CliRunner().invoke(application(arguments[0]), list(arguments))
-
-
 def test_models_lists_what_fits_and_pull_alone_takes_the_proposed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     machine = Machine(8 * 10**9, is_gpu=False, speed=MachineSpeed(2e11, 3e10))
     monkeypatch.setattr(pull_push_create, "_this_machine", lambda: machine)
-    shown = paddock("models")
+    shown = invoke("models")
     assert shown.exit_code == 0
     (starred,) = [line.split() for line in shown.stdout.splitlines() if line.startswith("*")]
     assert starred[:5] == ["*", "llama3.2:3b", "2.0", "GB", "3.2B"]
     assert "qwen3:14b" not in shown.stdout
-    told = json.loads(paddock("models", "--json").stdout)
+    told = json.loads(invoke("models", "--json").stdout)
     assert told["proposed"] == "llama3.2:3b"
     assert next(one["name"] for one in told["models"] if not one["fits"]) == "llama3.1:8b"
 
@@ -85,7 +80,7 @@ def test_models_lists_what_fits_and_pull_alone_takes_the_proposed(
         return 1
 
     monkeypatch.setattr(pull_push_create, "_transfer", transfer)
-    pulled = paddock("pull")
+    pulled = invoke("pull")
     assert asked == ["llama3.2:3b"]
     assert "llama3.2:3b fits this machine: 2.0 GB, licence Llama 3 Community." in pulled.stderr
 
@@ -99,9 +94,9 @@ def test_pull_alone_brings_the_proposed_model_from_a_registry(
         far.publish("team/mini", "v1", model=gguf(100_000), template=b"{{ .Prompt }}")
         here = replace(WELL_KNOWN[0], name=f"{far.host}/team/mini:v1")
         monkeypatch.setattr(pull_push_create, "propose", lambda _: here)
-        pulled = paddock("pull", "--insecure")
+        pulled = invoke("pull", "--insecure")
         assert pulled.exit_code == 0, pulled.stderr
-    listed = paddock("list")
+    listed = invoke("list")
     assert f"{far.host}/team/mini:v1" in listed.stdout
 
 
@@ -112,6 +107,6 @@ def test_pull_alone_says_when_no_well_known_model_fits(
     monkeypatch.setattr(
         pull_push_create, "_this_machine", lambda: Machine(10**9, is_gpu=False, speed=None)
     )
-    refused = paddock("pull")
+    refused = invoke("pull")
     assert refused.exit_code == 2
     assert "No well-known model fits this machine." in refused.stderr

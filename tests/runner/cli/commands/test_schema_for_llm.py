@@ -38,7 +38,9 @@ def test_the_template_is_valid_and_tells_every_step(tmp_path: Path) -> None:
         "an alias that need not be told"
     )
     assert max(map(len, told.stdout.splitlines())) <= 100
-    assert len(told.stdout) < 24_000, "an assistant reads it with each task"
+    template, title, page = told.stdout.partition("\n# # For a coding assistant\n")
+    assert len(template) < 24_000, "an assistant reads it with each task"
+    assert title and "paddock plan FILE --json" in page
 
 
 def test_its_pipeline_runs_also_where_a_step_is_skipped(tmp_path: Path) -> None:

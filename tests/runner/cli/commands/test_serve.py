@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -16,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.runner.cli.commands.shell import PADDOCK, paddock
+from tests.benchmarks.processes import free_port
+from tests.runner.cli.commands.shell import PADDOCK, paddock, paddock_here
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def serving(*arguments: str, **environ: str) -> Iterator[tuple[subprocess.Popen[
 
 
 def get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return str(answer.read().decode())
 
 
@@ -53,7 +53,7 @@ def test_it_serves_logs_and_ends_in_order(tmp_path: Path) -> None:
         listed = json.loads(paddock("list", "--json", environ=near).out)["models"]
         assert "all-minilm:latest" in {one["name"] for one in listed}
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
         assert process.stderr is not None
         said = process.stderr.read()
     assert "GET /api/tags 200" in said
@@ -63,7 +63,7 @@ def test_it_serves_logs_and_ends_in_order(tmp_path: Path) -> None:
 def test_ctrl_c_ends_it_in_order(tmp_path: Path) -> None:
     with serving("--port", "0", PADDOCK_HOST="", PADDOCK_HOME=str(tmp_path)) as (process, _):
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
 
 
 def test_a_wide_bind_without_keys_is_one_line_to_copy(tmp_path: Path) -> None:
@@ -151,15 +151,13 @@ def test_a_second_service_is_told_of_the_first(tmp_path: Path) -> None:
 def test_what_cannot_be_served_is_told(
     tmp_path: Path, arguments: tuple[str, ...], status: int, words: str
 ) -> None:
-    refused = paddock("serve", *arguments, environ={"PADDOCK_HOME": str(tmp_path)})
+    refused = paddock_here("serve", *arguments, environ={"PADDOCK_HOME": str(tmp_path)})
     assert refused.status == status
     assert refused.err.startswith(words)
 
 
 def test_keys_that_cannot_be_read_keep_it_from_serving(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    wanted = ("serve", "--port", str(port), "--api-keys", str(tmp_path / "gone"))
-    refused = paddock(*wanted, environ={"PADDOCK_HOST": "", "PADDOCK_HOME": str(tmp_path)})
+    wanted = ("serve", "--port", str(free_port()), "--api-keys", str(tmp_path / "gone"))
+    refused = paddock_here(*wanted, environ={"PADDOCK_HOST": "", "PADDOCK_HOME": str(tmp_path)})
     assert refused.status == 1
     assert refused.err.startswith(f"{tmp_path / 'gone'}: the keys cannot be read: ")

@@ -14,7 +14,7 @@ from paddock.pipelines.errors import PipelineError
 from paddock.runner.cli.commands import test as test_command
 from paddock.runner.cli.exit_status import CommandError
 from paddock.steps import registry
-from tests.runner.cli.commands.shell import paddock
+from tests.runner.cli.commands.shell import paddock_here as paddock
 
 HOOKS = Path(__file__).resolve().parents[4] / ".pre-commit-hooks.yaml"
 PIPELINE = """\
@@ -38,7 +38,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def command(files: list[str], **flags: Any) -> int:
-    return test_command.test(test_command.PipelineTestFlags(files, **flags))
+    return test_command.test(test_command.PipelineTestFlags(files=files, **flags))
 
 
 def test_a_person_reads_each_test_and_what_is_wrong_with_it(
@@ -151,6 +151,12 @@ def test_a_report_never_replaces_a_file_that_is_no_report(
     assert "'cases.csv' exists, and is no report of Paddock." in ended.err
     assert "or remove it." in ended.err
     assert other.read_text() == "name\nharbour\n"
+
+
+def test_a_refused_report_is_not_offered_its_own_name(file: Path) -> None:
+    (file.parent / "junit.xml").write_text("<other/>")
+    ended = paddock("test", ".", "--junit", "junit.xml", cwd=file.parent)
+    assert "Name another file, such as 'new-junit.xml', or remove it." in ended.err
 
 
 @pytest.mark.parametrize("flag", ["junit", "report", "summary"])

@@ -6,18 +6,20 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
 
 from paddock.engine.gguf import TYPE_NAMES
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile.profile import ProfileStore
 from paddock.engine.settings import PoolSettings
+from paddock.engine.tuning.tuned_copies import TunedCopyStore, TuningVerdict
+from paddock.engine.tuning.tuner import example_texts
 from paddock.runner.cli import doctor, model_tables
-from paddock.runner.cli.application import application
-from paddock.runner.cli.commands.tune import document_texts, example_texts
+from paddock.runner.cli.commands.model_commands import tuning_notes
+from paddock.runner.cli.commands.tune import document_texts
 from paddock.runner.settings import read_settings
 from paddock.steps.base import StepError
 from tests.engine.tuning.test_tuned_copies import copy_in
+from tests.runner.cli.commands.shell import invoke
 from tests.runner.dry_run.test_speed_estimates import profile
 
 
@@ -29,25 +31,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def paddock(*arguments: str) -> Result:
-    return CliRunner().invoke(application(arguments[0]), list(arguments))
-
-
 def digest(home: Path) -> str:
     return ModelFinder(home / "models", home / "cache").find_original("smollm2:135m").digest
 
 
 def test_copies_are_listed_and_undone(home: Path) -> None:
-    assert paddock("tune").stderr == (
+    assert invoke("tune").stderr == (
         "No model has a tuned copy, and none is known to profit from one.\n"
     )
     finder = ModelFinder(home / "models", home / "cache")
     finder.tuned.keep(copy_in(home, digest(home)))
-    assert paddock("tune").stdout == (
+    assert invoke("tune").stdout == (
         "NAME           FORMAT   ID             PROMPTS   ANSWERS   AGREEMENT   MORE\n"
         "smollm2:135m   Q8_0     eeeeeeeeeeee   2.0 x     1.4 x     95.4 %      2 B\n"
     )
-    (told,) = json.loads(paddock("tune", "--json").stdout)["tuned"]
+    (told,) = json.loads(invoke("tune", "--json").stdout)["tuned"]
     assert (told["name"], told["tuned_from"], told["prompts"]) == (
         "smollm2:135m", digest(home), 2.0
     )  # fmt: skip
@@ -62,11 +60,17 @@ def test_copies_are_listed_and_undone(home: Path) -> None:
     found = list(doctor.tuned_copy_findings(read_settings(home)))
     assert found[0].text.startswith("smollm2:135m is served by its tuned copy: Q8_0, prompts 2.0")
 
-    assert paddock("tune", "smollm2:135m", "--off").stdout == (
+    assert invoke("tune", "smollm2:135m", "--undo").stdout == (
         "Removed the tuned copy of smollm2:135m; the original serves again.\n"
     )
-    assert paddock("tune", "smollm2:135m", "--off").stdout == ("smollm2:135m has no tuned copy.\n")
-    assert json.loads(paddock("tune", "smollm2:135m", "--off", "--json").stdout) == {
+    (refused,) = doctor.tuned_copy_findings(read_settings(home))
+    assert refused.text == "smollm2:135m has no tuned copy: `paddock tune --undo` refused one"
+    shown = json.loads(invoke("show", "smollm2:135m", "--json").stdout)
+    assert shown["tuned"] == "none: `paddock tune --undo` refused one"
+    assert invoke("tune", "smollm2:135m", "--undo").stdout == (
+        "smollm2:135m has no tuned copy, and gets none unless you ask for it.\n"
+    )
+    assert json.loads(invoke("tune", "smollm2:135m", "--undo", "--json").stdout) == {
         "name": "smollm2:135m",
         "removed": False,
     }
@@ -75,7 +79,7 @@ def test_copies_are_listed_and_undone(home: Path) -> None:
 def test_what_would_help_is_recommended_but_never_done(home: Path) -> None:
     pool = read_settings(home).pool
     ProfileStore(pool.cache_dir).keep(profile(pool))
-    assert paddock("tune").stdout == (
+    assert invoke("tune").stdout == (
         "A tuned copy of smollm2:135m would read prompts about 1.9 times as fast: "
         "paddock tune smollm2:135m\n"
     )
@@ -99,13 +103,13 @@ def test_what_would_help_is_recommended_but_never_done(home: Path) -> None:
             "Q5_K, Q6_K, Q8_0.\n",
         ),
         (
-            ("--off",),
+            ("--undo",),
             "Name a model: `paddock tune MODEL`. `paddock list` shows them.\n",
         ),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(arguments: tuple[str, ...], words: str) -> None:
-    result = paddock("tune", *arguments)
+    result = invoke("tune", *arguments)
     assert (result.exit_code, result.stderr) == (2, words)
 
 
@@ -127,7 +131,7 @@ def test_own_documents_are_read_from_files_and_folders(home: Path) -> None:
         (folder / "c.txt", f"There is no text in '{folder / 'c.txt'}'."),
         (folder / "e.txt", f"There is no file or folder '{folder / 'e.txt'}'."),
     ):
-        result = paddock("tune", "smollm2:135m", "--on", str(path))
+        result = invoke("tune", "smollm2:135m", "--on", str(path))
         assert (result.exit_code, result.stderr) == (2, f"{words}\n")
 
 
@@ -136,3 +140,33 @@ def test_the_text_of_the_comparison_comes_with_the_package() -> None:
     assert len(found) >= 8
     assert sum(len(text.split()) for text in found) > 3000
     assert "Q8_0" in TYPE_NAMES.values()
+
+
+def test_ps_says_which_models_are_computed_by_copies_and_which_would_gain(home: Path) -> None:
+    pool = read_settings(home).pool
+    store = TunedCopyStore(pool.cache_dir)
+    made = copy_in(home, "a" * 64)
+    store.keep(made)
+    text = "it would read documents 1.92 times as fast on this machine"
+    store.keep_verdict("b" * 64, TuningVerdict("tiny:latest", "here", text, is_advice=True))
+    loaded = [{"name": "smollm2:135m", "tuned_from": "a" * 64}, {"name": "tiny:latest"}]
+    assert tuning_notes(pool, loaded) == [
+        "smollm2:135m is computed by its tuned copy: Q8_0, prompts 2.0 times as fast, top-1 "
+        "agreement 95.4 %, 2 B more",
+        "tiny:latest has no tuned copy: it would read documents 1.92 times as fast on this "
+        "machine; `paddock tune tiny:latest` makes one",
+    ]
+    assert tuning_notes(pool, [{"name": "other:latest"}]) == []
+
+
+def test_clean_removes_copies_and_refusals_of_models_that_are_gone(home: Path) -> None:
+    store = TunedCopyStore(read_settings(home).pool.cache_dir)
+    gone, kept = copy_in(home, "a" * 64), copy_in(home, digest(home), "f" * 64)
+    store.keep(gone)
+    store.keep(kept)
+    store.keep_verdict("b" * 64, TuningVerdict("gone", "", "it was slow"))
+    result = invoke("clean", str(home), "--json")
+    assert json.loads(result.stdout)["copies"] == ["smollm2:135m"]
+    assert [one.original for one in store.all()] == [kept.original]
+    assert not Path(gone.path).exists()
+    assert list(store.verdicts()) == []

@@ -14,7 +14,7 @@ def test_what_a_copy_is_worth_is_said_in_lines_a_person_can_weigh(tmp_path: Path
     assert tuned_copy_text(replace(made, more_bytes=47_000_000)) == [
         "smollm2:135m: Q8_0, prompts 2.0 times as fast, top-1 agreement 95.4 %, 47 MB more.",
         "It writes one answer 0.9 times as fast, and eight at once 1.4 times.",
-        "The copy is used from now on; `paddock tune smollm2:135m --off` removes it.",
+        "The copy is used from now on; `paddock tune smollm2:135m --undo` removes it.",
     ]
     measured = replace(made, exact_before=0.948, exact_after=0.949)
     assert tuned_copy_text(measured)[2] == (

@@ -20,7 +20,12 @@ RUNNING = {
 
 
 @pytest.mark.parametrize(
-    ("given", "allowed"), [(["--allow", "run,secrets"], {"run", "secrets"}), ([], {"network"})]
+    ("given", "allowed"),
+    [
+        (["--allow", "run,secrets"], {"run", "secrets"}),
+        (["--allow", "run", "--allow", "secrets"], {"run", "secrets"}),
+        ([], {"network"}),
+    ],
 )
 def test_what_is_allowed_by_hand_holds_for_its_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: list[str], allowed: set[str]

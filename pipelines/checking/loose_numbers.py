@@ -1,0 +1,261 @@
+"""What two numbers are together, and what words may also mean: scores, shares, halves, pairs.
+
+`5 to 3`, `five-three` and `5:3` are one score, and 3:5 is another one; 7 out of 10 are 70 per cent.
+"""
+
+# ruff: noqa: RUF001 - words of many scripts
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+
+from .codes import LETTER
+from .number_words import hours_in_words, numbers_at_words
+from .numbers import Number, NumberReading, lower_case, rounded
+from .units import PERCENT, Unit
+from .value_words import matches_at_words
+
+_SPACED_DIGITS = re.compile(r"(?<=\s)[0-9]+(?![^\W_])")
+_NAME_BEFORE = re.compile(rf"(?<![^\W_])({LETTER}{{1,12}})\.?[^\S\n]\Z")
+_NAME_CHARS = 16
+_WEEK_LONG, _MONTH_LONG, _YEAR_LONG = (
+    re.compile(rf"(?<![^\W_])a[- ]{name}(?!\w)", re.IGNORECASE)
+    for name in ("week", "month", "year")
+)
+_HOURS_AND_MINUTES = re.compile(
+    r"(?<![\w.,:])(?P<h>[0-9]{1,2})\s?(?:h|hrs?|hours?|std\.?|stunden?|heures?|horas?|or[ae]|uur|godz\w*\.?|ч|час\w*)"
+    r"\s?(?:(?:and|und|et|y|e|en|i|и)\s)?(?P<min>[0-5]?[0-9])\s?min",
+    re.IGNORECASE,
+)
+"""2 h 25 min are 2 hours and 25 minutes."""
+TWICE = re.compile(r"\b(?:both|pair|couple|beide[nr]?|paar)\b", re.IGNORECASE)
+_LOOSE_WORDS = (
+    (TWICE, frozenset((NumberReading(2.0),))),
+    (_WEEK_LONG, frozenset((NumberReading(1.0, Unit("second", 604800)),))),
+    (_MONTH_LONG, frozenset((NumberReading(1.0, Unit("month", 1)),))),
+    (_YEAR_LONG, frozenset((NumberReading(1.0, Unit("month", 12)),))),
+)
+_AGAINST = "to|zu|à|a|tegen|do|mot|til"
+_OUT_OF = r"out of(?: every| the)?|von(?: je)?|sur|su|de cada|em cada|op de|van de|na|av|из"
+_NOT_FROM = (
+    "(?<!from )(?<!von )(?<!vom )(?<!de )(?<!da )(?<!van )(?<!od )(?<!z )(?<!ze )(?<!с )(?<!от )"
+)
+_PAIR = re.compile(
+    rf"(?<![\w.,:/+-])(?:(?P<n>[0-9]{{1,3}})[^\S\n](?:{_OUT_OF})[^\S\n](?P<of>[0-9]{{1,3}})"
+    rf"|{_NOT_FROM}(?P<won>[0-9]{{1,2}})[^\S\n](?:{_AGAINST})[^\S\n](?P<lost>[0-9]{{1,2}}))"
+    r"(?![\w%]|[.,:/-]\w|[^\S\n][%€$£])"
+)
+OUT_OF = re.compile(rf"[0-9][^\S\n](?:{_OUT_OF})[^\S\n][0-9]")
+_CONTEXT_CHARS = 40
+_WORD_BEFORE = re.compile(r"(?<![^\W_])([^\W_]+)[\s-]+\Z")
+_WORD_AFTER = re.compile(r"\s([^\W_]+(?:'\w+)?)")
+_CLAUSE_END = re.compile(r"[.;!?\n]")
+_ARTICLE = re.compile("un[aoe]?|eine?|een|uma?|ett?|en")
+_OPPONENT_AFTER = re.compile(r"(?:contr[oae]|gegen|tegen|against|mot)\b")
+_HOURS = re.compile(
+    r"\b(?:open\w*|hours?|daily|r[au]n|runs|o'?clock|uhr|geöffnet|heures?|ouvert\w*|abiert\w*|abre|horas?"
+    r"|apert\w*|ore|uur|geopend|otwart\w*|öppet|åpent|åbent|godzin\w*|pm|am)\b"
+)
+_RESULT = re.compile(
+    r"\b(?:w[io]ns?|winning|los[ets]+|losing|beats?|beaten|defeat\w*|scores?|scored|match(?:es)?|games?"
+    r"|vot\w+|finals?|dr[ae]w|victor\w+|ended|finish\w*|result\w*|passed|ruled|verdict|goals?|leads?|led"
+    r"|gew[ao]nn?\w*|gewinn\w*|sieg\w*|verlor\w*|spiel\w*|endete\w*|endstand|stand|führ\w+"
+    r"|unterlag\w*|abstimm\w*|stimmen?|schlug\w*|ergebnis\w*|partie|gagn\w+|perd\w+|battu\w*"
+    r"|victoire\w*|défaite\w*|voix|buts|mène\w*|rempor\w+|vainc\w+|imposés?|terminé\w*|gan[aóo]\w*"
+    r"|partido\w*|venc\w+|victoria\w*|derrot\w*|marcador|gole?s?|empat\w+|termin(?:a|ó|aron|ou|ar)|acab\w+"
+    r"|vin(?:to|ta|ti|te|se|sero|ce|cono|cere)|pers[eoi]|partit[ae]|vittori\w+|sconfi\w+|risultat\w+|fin(?:ì|it[aoe])|battut\w"
+    r"|wonnen|verliez\w+|verloren|wedstrijd\w*|uitslag|eindstand|stem(?:men)?|versl\w+|eindig\w*"
+    r"|ganh\w+|jogo|partida|placar|vitória|wygra\w+|przegra\w+|mecz\w*|wynik\w*|pokona\w+"
+    r"|zwycię\w+|głos\w*|vann|vinn\w*|van[dt]t?|seger\w*|sejr\w*|seier\w*|tapte?|förlo\w+|tabte|kamp\w*"
+    r"|röst\w*|mål)\b"
+)
+"""Words of sport and of votes, without which `nine to five` is no score."""
+_ZEROS = "nil null zero zéro cero nul ноль"
+
+
+@lru_cache(maxsize=1)
+def _goals() -> Mapping[str, int]:
+    return {**hours_in_words(), **dict.fromkeys(_ZEROS.split(), 0)}
+
+
+@lru_cache(maxsize=1)
+def _score_in_words() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return a pattern of scores in words, and one of the words that they begin with."""
+    words = "|".join(word for word in sorted(_goals(), key=len)[::-1] if not word.isdecimal())
+    link = rf"(?:[^\S\n](?:{_AGAINST})[^\S\n]|(?P<dash>[-\u2013:]))"
+    whole = rf"(?<![\u2013:-]){_NOT_FROM}(?P<won>{words}){link}(?P<lost>{words})(?![\w\u2013:-])"
+    return re.compile(whole), re.compile(rf"(?:{words})\Z")
+
+
+def pairs_in(text: str) -> Iterator[Number]:
+    """Yield what two numbers are together, where they may be: a share (7 out of 10), a score.
+
+    >>> [(one.code, len(one.readings)) for one in pairs_in("won five-three, as did 7 out of 10")]
+    [('', 2), ('5-3', 0)]
+    """
+    for found in _PAIR.finditer(text):
+        if found["n"] and 0 < int(found["n"]) < int(found["of"]):
+            share = int(found["n"]) / int(found["of"])
+            readings = {NumberReading(rounded(share)), NumberReading(rounded(100 * share), PERCENT)}
+            yield Number(
+                found[0], *found.span(), frozenset(readings), 0, is_sure=False, is_share=True
+            )
+        elif found["won"] and _is_result(text, found):
+            yield _score(text, found, int(found["won"]), int(found["lost"]))
+    lower = lower_case(text)
+    for found in matches_at_words(*_score_in_words(), lower):
+        won, lost = _goals()[found["won"]], _goals()[found["lost"]]
+        if lost >= won or _is_next_to_number(lower, *found.span()):
+            continue
+        if won < 10 if found["dash"] else _is_said_of_score(lower, found):  # dix-sept is no score
+            yield _score(text, found, won, lost)
+
+
+def _is_result(text: str, found: re.Match[str]) -> bool:
+    return int(found["won"]) > int(found["lost"]) and not _is_of_hours(text, *found.span())
+
+
+def _is_next_to_number(text: str, start: int, end: int) -> bool:
+    """Return whether more of a number is before or after: four to three hundred."""
+    before = _WORD_BEFORE.search(text, max(0, start - _CONTEXT_CHARS), start)
+    after = _WORD_AFTER.match(text, end)
+    words = [one[1] for one in (before, after) if one is not None]
+    return any(
+        word.isdecimal() or (word != "en" and bool(numbers_at_words(word))) for word in words
+    )
+
+
+def _is_said_of_score(text: str, found: re.Match[str]) -> bool:
+    """Return whether the words around say that it is a result, and not hours or a person."""
+    start, end = found.span()
+    before = _CLAUSE_END.split(text[max(0, start - _CONTEXT_CHARS) : start])[-1]
+    after = _WORD_AFTER.match(text, end)
+    name = after[1] if after is not None else ""
+    if _HOURS.search(before) or _HOURS.match(name):
+        return False
+    if name and _ARTICLE.fullmatch(found["lost"]) and not _OPPONENT_AFTER.match(name):
+        return False
+    return bool(_RESULT.search(before) or _RESULT.match(name))
+
+
+def _score(text: str, found: re.Match[str], won: int, lost: int) -> Number:
+    start, end = found.span()
+    code = f"{won}-{lost}"
+    return Number(text[start:end], start, end, frozenset(), 0, code=code, is_sure=False)
+
+
+def _words_of(number: int) -> Iterable[str]:
+    return (str(number), *(word for word, value in _goals().items() if value == number))
+
+
+_AGAINST_ALL = (
+    rf"{_AGAINST}|against|versus|vs\.?|gegen|contre|contra|contro|mod|przeciw\w*|против|проти|proti"
+    "|karşı|vastaan|ellen"
+)
+_IS_AGAINST = re.compile(
+    r"against|versus|vs\.?|gegen|contre|contra|contro|tegen|mod|mot|przeciw\w*|против|проти|proti",
+    re.IGNORECASE,
+)
+_NOUNS = r"(?:[^\S\n][^\W\d_]+){0,2}[^\S\n]"
+_NAMES = r"[^\S\n](?:(?!And|Or)[^\W\d_a-zà-ÿ][^\W\d_]+[^\S\n]){1,3}"
+_VOTES_AFTER = (
+    r"(?=[^\S\n](?:[^\W\d_]+[^\S\n]){0,2}(?:against|opposed|contre|contra|contro|gegen\w*|dagegen|nein\w*"
+    r"|tegen|mot|imod|przeciw\w*|против|proti|contr[aá]ri[oae]?s?)(?!\w))"
+)
+_TO = rf"{_NOUNS}(?P<link>{_AGAINST_ALL})[^\S\n]|[\u2013:-]"
+
+
+@lru_cache(maxsize=64)
+def _score_pattern(won: int, lost: int, *, is_exact: bool) -> re.Pattern[str]:
+    """Return a pattern of a score: 6 to 1, six votes against one, Rovers 6 United 1.
+
+    `is_exact`: what is in words has a noun between, since `two to one` is often no score.
+    """
+    first, last = ("|".join(map(re.escape, _words_of(goals))) for goals in (won, lost))
+    link = rf"(?:{_AGAINST_ALL})[^\S\n]"
+    favour = r"[^\S\n][^\d.;:!?\n]{1,40}[^\S\n]"
+    return re.compile(
+        rf"(?<![\w.,:/-])(?:(?:{won})(?:[^\S\n]{link}|[\u2013:-])"
+        rf"|(?:{first})(?:[^\S\n](?:[^\W\d_]+[^\S\n]){{{int(is_exact)},2}}{link}|(?-i:{_NAMES})"
+        rf"|{favour}(?=(?:{last}){_VOTES_AFTER})))(?:{last})(?!\w|[.,:/][0-9])",
+        re.IGNORECASE,
+    )
+
+
+def has_score(
+    text: str, won: int, lost: int, *, of_hours: bool = False, is_exact: bool = False
+) -> bool:
+    """Return whether a text has a score or a vote, in this order.
+
+    >>> has_score("passed by six votes to one", 6, 1), has_score("open 9 to 5", 9, 5)
+    (True, False)
+    """
+    found = _score_pattern(won, lost, is_exact=is_exact).finditer(text)
+    return any(_is_of_hours(text, *one.span()) == of_hours for one in found)
+
+
+def _is_of_hours(text: str, start: int, end: int) -> bool:
+    """Return whether a score is hours: open 9 to 5."""
+    before = _CLAUSE_END.split(text[max(0, start - _CONTEXT_CHARS) : start].lower())[-1]
+    after = _WORD_AFTER.match(text, end)
+    is_hours = _HOURS.search(before) or (after is not None and _HOURS.match(after[1]))
+    return bool(is_hours) and not _RESULT.search(before)
+
+
+_DIGIT_SCORE = re.compile(r"([0-9]{1,3})[-\u2013:]([0-9]{1,3})")
+
+
+def is_score_of(answer: str, said: Number, source: str) -> bool:
+    """Return whether a source has the score that an answer has in digits."""
+    score = _DIGIT_SCORE.fullmatch(said.text)
+    if score is None:
+        return False
+    of_hours = _is_of_hours(answer, said.start, said.end)
+    return has_score(source, int(score[1]), int(score[2]), of_hours=of_hours, is_exact=True)
+
+
+@lru_cache(maxsize=1)
+def _said_score() -> re.Pattern[str]:
+    words = "|".join(sorted(map(re.escape, _goals()), key=len)[::-1])
+    number = rf"(?:[0-9]{{1,3}}|{words})"
+    return re.compile(
+        rf"(?<![\w.,:/-]){_NOT_FROM}(?P<won>{number})(?:{_TO})(?P<lost>{number})(?!\w|[.,:/-][0-9]|[^\S\n]?[%€$£])",
+        re.IGNORECASE,
+    )
+
+
+def wrong_scores_in(answer: str, source: str) -> Iterator[Number]:
+    """Yield the votes and scores of an answer that a source has only the other way round.
+
+    What is against something must be in it in this order.
+    """
+    for found in _said_score().finditer(answer):
+        won, lost = (
+            int(one) if one.isdecimal() else _goals()[one]
+            for one in map(lower_case, found.group("won", "lost"))
+        )
+        link = found["link"] or ""
+        if won == lost or has_score(source, won, lost):
+            continue
+        if _IS_AGAINST.fullmatch(link) or has_score(source, lost, won):
+            yield Number(found[0], *found.span(), frozenset(), 0)
+
+
+def loose_numbers_in(text: str) -> Iterator[Number]:
+    """Yield what a source may also mean: halves and pairs, and codes such as `Section 5`."""
+    yield from pairs_in(text)
+    for pattern, readings in _LOOSE_WORDS:
+        for found in pattern.finditer(text):
+            yield Number(found[0], *found.span(), readings, 0, is_sure=False)
+    for found in _HOURS_AND_MINUTES.finditer(text):
+        hours, minutes = float(found["h"]), float(found["min"])
+        for value, factor in ((hours, 3600), (minutes, 60), (hours + minutes / 60, 3600)):
+            readings = frozenset((NumberReading(value, Unit("second", factor)),))
+            yield Number(found[0], *found.span(), readings, is_sure=False)
+    for digits in _SPACED_DIGITS.finditer(text):
+        name = _NAME_BEFORE.search(text, max(0, digits.start() - _NAME_CHARS), digits.start())
+        if name is not None:
+            start, end = name.start(), digits.end()
+            code = f"{name[1]}{digits[0]}".casefold()
+            yield Number(text[start:end], start, end, frozenset(), code=code, is_sure=False)

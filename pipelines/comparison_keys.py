@@ -1,0 +1,101 @@
+"""Keys of comparisons: `gold`, what is right, and `compare`, what is varied and promised."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+from pydantic import Field, model_validator
+
+from .keys import Keys, PositiveInt, Seconds
+
+MetricName: TypeAlias = Literal["exact", "label", "number", "date", "list", "text"]
+"""How a field of an answer is compared with gold."""
+
+
+class NumberMetricKeys(Keys):
+    """A number that may be off."""
+
+    number: float = Field(ge=0, description="How far off is still right.")
+
+
+class GoldKeys(Keys):
+    """What is right, so that answers can be compared with it."""
+
+    from_: str = Field(
+        alias="from",
+        min_length=1,
+        description="`reviews` (what people decided here), the path of a CSV or JSON lines file, "
+        "or a bare expression over another step: `steps.big.output`.",
+        examples=["reviews", "gold.csv"],
+    )
+    key: str | None = Field(
+        None,
+        description="A bare expression over an item: what the column of the same last name "
+        "(`relpath`) has for it. By default the item's own key, in the column `item` or `key`, "
+        "else in the first.",
+        examples=["doc.relpath"],
+    )
+    step: str | None = Field(
+        None, description="The step whose answers are compared; by default the only one."
+    )
+    metrics: dict[str, MetricName | NumberMetricKeys] = Field(
+        {},
+        description="Fields and how they are compared: `exact`, `label`, `number`, `date`, `list` "
+        "(F1), `text` (edit distance) or `{number: 0.01}`; by default as schema and values say.",
+    )
+
+
+class CalibrateKeys(Keys):
+    """What a threshold of `escalate` promises."""
+
+    target: float = Field(0.95, gt=0, lt=1, description="The least agreement with what is right.")
+    delta: float = Field(0.05, gt=0, lt=1, description="The chance that it is less.")
+
+
+class CompareKeys(Keys):
+    """What `paddock compare` does; an option of the command replaces its key.
+
+    One of `--model`, `--prompt`, `--set` and `--calibrate` replaces all four.
+    """
+
+    model: dict[str, str | list[str]] = Field(
+        {}, description="Models for a name under `models`.", examples=[{"clerk": ["a", "b"]}]
+    )
+    prompt: dict[str, str | list[str]] = Field(
+        {}, description="Prompt files for a step.", examples=[{"bill": ["a.md", "b.md"]}]
+    )
+    set: dict[str, Any] = Field(
+        {},
+        description="Values for a key of a step: one, or a list of them.",
+        examples=[{"bill.params.temperature": [0, 0.7]}],
+    )
+    calibrate: CalibrateKeys | None = Field(
+        None,
+        description="Propose a step's `escalate.when`, in place of variants: with it the step "
+        "agrees with what is right, else with the larger model, as often as promised.",
+        examples=[{"target": 0.95, "delta": 0.05}],
+    )
+    step: str | None = Field(None, description="The step whose answers are compared.")
+    judge: str | None = Field(None, description="A model that says which of two answers is better.")
+    budget: Seconds | None = Field(None, description="Stop after this time.")
+    sample: PositiveInt | None = Field(
+        None, description="Compare on so many documents, the same each time."
+    )
+    against: str | None = Field(
+        None,
+        min_length=1,
+        description="An earlier result of `--json`; status 4 if this one is worse.",
+        examples=["main.json"],
+    )
+    allow_loss: float = Field(
+        0.0, ge=0, le=1, description="With `against`: how much worse is not worse."
+    )
+
+    @model_validator(mode="after")
+    def _refuse_both(self) -> CompareKeys:
+        if self.calibrate is not None and (self.model or self.prompt or self.set):
+            raise ValueError(
+                "`calibrate` compares a step's own model with that of its `escalate`: leave out "
+                "`model`, `prompt` and `set`"
+            )
+        return self

@@ -1,0 +1,149 @@
+"""References of a pipeline: where each stands, and which names, inputs and secrets it may read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from .errors import did_you_mean
+from .expressions import Path, Reference, Value
+from .model import Block, Node, Pipeline, ReplySpec, StepNode
+
+BASE_NAMES = frozenset(("inputs", "steps"))
+"""Names that every expression sees."""
+STEP_NAMES = frozenset(("secrets",))
+"""Names that only a step's parameters and its `if` see: their values are not stored."""
+
+LOOP_NAMES = frozenset(("loop",))
+"""Names in a block besides its item: the position in the list, as in Jinja."""
+
+ANSWER_NAMES = frozenset(("output", "text", "evidence"))
+"""Names in a `check` of an answer: its value by the schema, its text, and where it was found."""
+
+
+REVIEW_NAMES = ANSWER_NAMES | {"confidence"}
+"""Names in `escalate.when` and `review.when`: those of a check, and the probabilities of the
+answer's fields."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceUse:
+    """One use of a reference. `names` are known at that place."""
+
+    at: Path
+    reference: Reference
+    names: frozenset[str]
+    is_open: bool = False
+    """The step may add names of its own; `runner.bind` checks those."""
+
+
+def unknown_name(use: ReferenceUse, pipeline: Pipeline) -> tuple[str, str] | None:
+    """Return what is wrong with the first name of a reference, and the remedy; None: nothing."""
+    root = use.reference[0]
+    if root in use.names:
+        return _of_known_root(use, pipeline)
+    if root == "secrets" and pipeline.secrets:
+        remedy = "Secrets are read under `with` and `if`, in `pool.key`, and in `on`."
+        return "a secret cannot be read here", remedy
+    if use.is_open:
+        return None
+    if root == "secrets":
+        return _unknown_secret(use, pipeline)
+    return f"'{root}' is not known here", did_you_mean(root, sorted(use.names))
+
+
+def _of_known_root(use: ReferenceUse, pipeline: Pipeline) -> tuple[str, str] | None:
+    root = use.reference[0]
+    if root == "secrets":
+        return _unknown_secret(use, pipeline)
+    if root != "inputs" or len(use.reference) == 1 or use.reference[1] in pipeline.inputs:
+        return None
+    name, declared = use.reference[1], pipeline.inputs
+    remedy = did_you_mean(name, declared) if declared else "Declare it under `inputs`."
+    return f"there is no input '{name}'", remedy
+
+
+def _unknown_secret(use: ReferenceUse, pipeline: Pipeline) -> tuple[str, str] | None:
+    declared = pipeline.secrets
+    if len(use.reference) == 1:
+        return "`secrets` alone names no secret", "Write `secrets.<name>`."
+    name = use.reference[1]
+    if name not in declared:
+        remedy = did_you_mean(name, declared) if declared else "Declare it under `secrets`."
+        return f"there is no secret '{name}'", remedy
+    if _is_command_line(use.at):
+        return (
+            f"every user of this machine can read a command line, so secret '{name}' cannot "
+            "stand in one",
+            "Give it in a variable of `env`, or have the command read it from a file.",
+        )
+    return None
+
+
+def uses_of(node: Node, names: frozenset[str], own: frozenset[str]) -> Iterator[ReferenceUse]:
+    """Yield what a node's own keys read, without its body; `own`: names under `with` and `if`."""
+    if node.if_ is not None:
+        yield from _reads(node.if_.reads, (*node.at, "if"), own)
+    if isinstance(node, Block):
+        yield from _reads(node.over.reads, (*node.at, "for_each"), names)
+        for name, one in (("where", node.where), ("key", node.key)):
+            if one is not None:
+                yield from _reads(one.reads, (*node.at, name), names | {node.var})
+        return
+    for path, references in node.params.reads().items():
+        at = (*node.at, "with", *path)
+        yield from _reads(references, at, own, is_open=len(path) == 1)
+    for name, template in node.files.items():
+        at = (*node.at, "with", name, "file")
+        yield from _reads(template.reads, at, own, is_open=True)
+    if node.returns is not None:
+        for use in uses_in(node.returns, (*node.at, "returns"), names):
+            if use.reference[:2] != ("steps", node.id):
+                yield use
+    yield from _uses_of_answer(node, names)
+
+
+def _is_command_line(at: Path) -> bool:
+    """Return whether a text becomes words of a command line.
+
+    >>> [_is_command_line(one) for one in (("steps", 0, "with", "command", 2),
+    ...  ("steps", 0, "with", "env", "KEY"), ("mcpServers", "files", "args", 0))]
+    [True, False, True]
+    """
+    match at:
+        case ("mcpServers", _, *rest):
+            return "command" in rest or "args" in rest
+        case ("on", "notify", *rest):
+            return "command" in rest
+    return ("with", "command") in pairwise(at)
+
+
+def _uses_of_answer(node: StepNode, names: frozenset[str]) -> Iterator[ReferenceUse]:
+    if node.reply is not None:
+        yield from _uses_of_reply(node.reply, (*node.at, "reply"), names)
+    for key, spec in (("escalate", node.escalate), ("review", node.review)):
+        if spec is not None:
+            at = (*node.at, key, "when")
+            yield from _reads(spec.when.references, at, names | REVIEW_NAMES)
+
+
+def _uses_of_reply(reply: ReplySpec, at: Path, names: frozenset[str]) -> Iterator[ReferenceUse]:
+    for index, check in reply.checks.items():
+        yield from _reads(check.references, (*at, "check", index), names | ANSWER_NAMES)
+    if reply.evidence is not None:
+        yield from _reads(reply.evidence.references, (*at, "evidence"), names)
+    for choice in reply.choices:
+        yield from _reads(choice.source.reads, (*at, "schema", *choice.at, "choose"), names)
+
+
+def uses_in(value: Value, at: Path, names: frozenset[str]) -> Iterator[ReferenceUse]:
+    for path, references in value.reads().items():
+        yield from _reads(references, (*at, *path), names)
+
+
+def _reads(
+    references: frozenset[Reference], at: Path, names: frozenset[str], *, is_open: bool = False
+) -> Iterator[ReferenceUse]:
+    for reference in sorted(references):
+        yield ReferenceUse(at, reference, names, is_open)

@@ -1,0 +1,221 @@
+"""Variations: the values of a pipeline that `compare` replaces, and what is wrong with them.
+
+A change is a value with its place in the pipeline's data. Changes of the command line and of the
+file are made by the same code. What a value does to the pipeline shows when the pipeline is bound
+with it: `variation_faults` does that for each value once, where the pipeline itself has no fault.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from paddock.pipelines.comparison_keys import CompareKeys
+from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
+from paddock.pipelines.expressions import Path as Place
+from paddock.pipelines.keys import StepKeys
+from paddock.pipelines.model import Pipeline, StepNode
+from paddock.pipelines.yaml_source import YamlDocument, parse_yaml
+
+from .checks import step_nodes
+from .reply import ANSWERING_STEPS
+
+VariedOption = Literal["model", "prompt", "set"]
+"""What `paddock compare` varies."""
+MOST_VARIANTS = 100
+_ABOUT_STEP = frozenset(field.alias or name for name, field in StepKeys.model_fields.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One value of a pipeline that a variant replaces."""
+
+    option: VariedOption
+    target: str
+    """As written: an alias, a step, or a step with a path."""
+    at: Place
+    value: Any
+
+    @property
+    def name(self) -> str:
+        value = self.value["file"] if self.option == "prompt" else self.value
+        return f"{self.target}={value if isinstance(value, str) else json.dumps(value)}"
+
+
+def changed(data: Mapping[str, Any], changes: Iterable[Change]) -> dict[str, Any]:
+    """Return a pipeline's data with other values."""
+    made = copy.deepcopy(dict(data))
+    for change in changes:
+        _replace(made, change.at, change.value)
+    return made
+
+
+def _replace(data: Any, at: Place, value: Any) -> None:
+    for name in at[:-1]:
+        if isinstance(data, dict) and data.get(name) is None:
+            data[name] = {}
+        data = data[name]
+    data[at[-1]] = value
+
+
+def dimensions(keys: CompareKeys, pipeline: Pipeline) -> list[list[Change]]:
+    """Return the changes of each place that is varied.
+
+    Raises:
+        PipelineError: with every entry that names nothing of the pipeline, or no value.
+    """
+    found: dict[Place, dict[str, Change]] = {}
+    faults: list[Fault] = []
+    for option in get_args(VariedOption):
+        for target, written in getattr(keys, option).items():
+            try:
+                for change in _changes(option, target, written, pipeline):
+                    found.setdefault(change.at, {}).setdefault(change.name, change)
+            except PipelineError as error:
+                at = ("compare", option, target)
+                mark = pipeline.document.key_mark(at) if keys is pipeline.compare else None
+                faults += (replace(fault, mark=mark) for fault in error.faults)
+    if faults:
+        raise PipelineError(faults)
+    made = [[*changes.values()] for changes in found.values()]
+    if math.prod(map(len, made)) > MOST_VARIANTS:
+        mark = pipeline.document.key_mark(("compare",)) if keys is pipeline.compare else None
+        what = f"these are more than {MOST_VARIANTS} variants."
+        raise PipelineError([Fault(what, "Compare fewer values.", mark)])
+    return made
+
+
+def _changes(
+    option: VariedOption, target: str, written: Any, pipeline: Pipeline
+) -> Iterator[Change]:
+    """Yield the changes of an entry.
+
+    Raises:
+        PipelineError: it names nothing of the pipeline, or no value.
+    """
+    at = varied_place(option, target, pipeline)
+    values = written if isinstance(written, list) else [written]
+    if not values:
+        raise _fault(f"'{target}' names no value.", "Write a value, or a list of them.")
+    for value in values:
+        yield Change(option, target, at, {"file": value} if option == "prompt" else value)
+
+
+def varied_place(option: VariedOption, target: str, pipeline: Pipeline) -> Place:
+    """Return where a value that `paddock compare` varies stands in the pipeline's data.
+
+    Raises:
+        PipelineError: there is no such model, or step.
+    """
+    if option == "model":
+        return _model_place(target, pipeline)
+    name, *path = target.split(".")
+    node = next((node for node in pipeline.nodes() if node.id == name), None)
+    if not isinstance(node, StepNode):
+        names = [node.id for node in step_nodes(pipeline) if node.has_own_id]
+        what = f"there is no step '{name}'."
+        if node is not None:
+            what = f"'{name}' is a block, and only steps can be varied."
+        raise _fault(what, did_you_mean(name, names))
+    if option == "prompt":
+        return (*node.at, "with", "prompt")
+    if not path:
+        raise _fault(f"'{target}' names no key of the step.", "Write `STEP.KEY`.")
+    inner = path if path[0] in _ABOUT_STEP else ["with", *path]
+    return (*node.at, *inner)
+
+
+def _model_place(target: str, pipeline: Pipeline) -> Place:
+    if target not in pipeline.models:
+        known = pipeline.models
+        remedy = did_you_mean(target, known) if known else "Declare it under `models`."
+        raise _fault(f"there is no model '{target}' under `models`.", remedy)
+    written = pipeline.document.data["models"][target]
+    return ("models", target) if isinstance(written, str) else ("models", target, "ref")
+
+
+def _fault(message: str, remedy: str) -> PipelineError:
+    return PipelineError([Fault(message, remedy)])
+
+
+def answering_steps(pipeline: Pipeline) -> dict[str, StepNode]:
+    """Return the steps whose answers can be compared, by their names."""
+    nodes = (node for node in step_nodes(pipeline) if node.has_own_id)
+    return {node.id: node for node in nodes if node.uses in ANSWERING_STEPS}
+
+
+def not_answering(named: str, pipeline: Pipeline) -> Fault:
+    """Return what is wrong with the name of a step whose answers are compared."""
+    remedy = did_you_mean(named, answering_steps(pipeline))
+    return Fault(f"there is no step '{named}' that answers.", remedy)
+
+
+def varied_name_faults(pipeline: Pipeline) -> Iterator[Fault]:
+    """Name what `compare` and `gold` speak of and the pipeline has not."""
+    answering = answering_steps(pipeline)
+    for key, keys in (("compare", pipeline.compare), ("gold", pipeline.gold)):
+        if keys is not None and keys.step is not None and keys.step not in answering:
+            mark = pipeline.document.mark((key, "step"))
+            yield replace(not_answering(keys.step, pipeline), mark=mark)
+    if pipeline.compare is not None:
+        try:
+            dimensions(pipeline.compare, pipeline)
+        except PipelineError as error:
+            yield from error.faults
+
+
+def comparison_notes(pipeline: Pipeline) -> Iterator[str]:
+    """Yield what `compare` and `gold` name and the pipeline has not; other commands go on."""
+    for fault in varied_name_faults(pipeline):
+        yield f"`paddock compare` would refuse this file: {fault.in_one_line()}"
+
+
+def variation_faults(
+    pipeline: Pipeline, faults_in: Callable[[YamlDocument], Collection[Fault]]
+) -> Iterator[Fault]:
+    """Yield what is wrong with a pipeline that has a value of `compare`, each once.
+
+    `faults_in` are those of a pipeline's document. Each value is tried in one variant: with the
+    first values of all others.
+    """
+    if pipeline.compare is None:
+        return
+    varied = dimensions(pipeline.compare, pipeline)
+    written = {name: value for name, value in pipeline.document.data.items() if name != "compare"}
+    first = [changes[0] for changes in varied]
+    tried = [first] if first else []
+    for place, changes in enumerate(varied):
+        tried += [[*first[:place], change, *first[place + 1 :]] for change in changes[1:]]
+    seen: set[tuple[str, Any]] = set()
+    for variant in tried:
+        document = parse_yaml(json.dumps(changed(written, variant)), pipeline.document.file)
+        for fault in faults_in(document):
+            change = _at_fault(document, variant, fault)
+            at = ("compare",) if change is None else ("compare", change.option, change.target)
+            what = (
+                fault.message if change is not None else f"with {_named(variant)}: {fault.message}"
+            )
+            if (what, at) not in seen:
+                seen.add((what, at))
+                yield Fault(what, fault.remedy, pipeline.document.key_mark(at))
+
+
+def _named(variant: Sequence[Change]) -> str:
+    return " ".join(f"'{change.name}'" for change in variant)
+
+
+def _at_fault(document: YamlDocument, variant: Iterable[Change], fault: Fault) -> Change | None:
+    """Return the change in whose value a fault is; None: what it does is wrong elsewhere."""
+    if fault.mark is None:
+        return None
+    for change in variant:
+        key, value = document.key_mark(change.at), document.mark(change.at)
+        span = document.span(change.at)
+        end = value.column if span is None else value.column + span.end - span.start
+        if min(key.column, value.column) <= fault.mark.column < end:
+            return change
+    return None

@@ -1,0 +1,93 @@
+"""`paddock mcp`: the pipelines of a folder as tools for agents."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from paddock.engine.api import api_keys
+from paddock.runner.cli.agent_tools import AgentTools
+from paddock.runner.cli.arguments import HERE, MaxRunsOption, given_settings
+from paddock.runner.cli.detached_run import DetachedRuns
+from paddock.runner.cli.exit_status import DONE, CommandError
+from paddock.runner.settings import Settings, read_settings
+from paddock.steps.tools.mcp_client import missing_mcp_library
+
+_KEYS_FILE_NAME = "agent-keys"
+
+
+@dataclass(frozen=True, slots=True)
+class McpFlags:
+    """Arguments and options of `paddock mcp`."""
+
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="The folder; by default the current one.")
+    ] = HERE
+    port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Serve HTTP at this port of 127.0.0.1, behind API keys; 0: any free one.",
+        ),
+    ] = None
+    api_keys: Annotated[
+        str | None,
+        typer.Option("--api-keys", metavar="FILE", help="File with one key per line."),
+    ] = None
+    allow: Annotated[
+        list[str] | None, typer.Option(metavar="NAME,...", help="Permissions of pipelines.")
+    ] = None
+    max_runs: MaxRunsOption = None
+
+
+def mcp(flags: McpFlags) -> int:
+    """Serve the pipelines of FOLDER to agents as tools (Model Context Protocol).
+
+    Over standard input and output, for a host that starts it; or over HTTP (--port). Agents plan,
+    run and explain pipelines. What a file reaches besides files and models needs `paddock allow`.
+    """
+    if (missing := missing_mcp_library()) is not None:
+        raise CommandError("`paddock mcp` needs the package 'mcp', which is not installed.\n"
+                           f"  {missing[1]}")  # fmt: skip
+    folder = Path(flags.folder).resolve()
+    if not folder.is_dir():
+        raise CommandError(f"There is no folder '{flags.folder}'.")
+    given = given_settings(api_keys=flags.api_keys, allow=flags.allow)
+    settings = read_settings(folder, flags=given)
+    keys = settings.service.api_keys_file
+    if flags.port is not None:
+        _refuse_without_keys(settings, flags.port)
+    elif keys is not None:
+        api_keys.read_keys(keys)
+    os.chdir(folder)  # as a person who types the command there: relative inputs, the nearest files
+    own = given_settings(allow=flags.allow)
+    runs = DetachedRuns(folder, own, flags.max_runs or settings.unattended.max_runs)
+    tools = AgentTools(folder, own, keys, runs)
+    server = importlib.import_module("paddock.runner.cli.mcp_server")  # a second, with its library
+    if flags.port is None:
+        server.serve_streams(tools)
+    else:
+        server.serve_http(tools, settings.service, flags.port)
+    return DONE
+
+
+def _refuse_without_keys(settings: Settings, port: int) -> None:
+    """Refuse HTTP without keys: each user of this machine could start runs.
+
+    Raises:
+        CommandError: with the command that makes a key.
+    """
+    if settings.service.api_keys_file is not None:
+        return
+    file = settings.state_dir / _KEYS_FILE_NAME
+    make = f"mkdir -p '{file.parent}' && {api_keys.key_command(file)}"
+    raise CommandError(
+        f"Anyone on this machine could start runs at port {port}: there are no API keys.\n"
+        f"  {make} && paddock mcp --port {port} --api-keys '{file}'"
+    )

@@ -1,0 +1,531 @@
+"""What a person does on the console: pipelines run and are allowed; runs stop, go on; models.
+
+Each action calls what the command of that name calls, and returns the address of the page that
+shows the result. A run that is started here has the person's name in the ledger as what started
+it; everything is logged. Functions block; a thread calls them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.models.model_names import FileSource, is_path, parse_source
+from paddock.engine.system import units
+from paddock.engine.system.text import counted
+from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.keys import Input
+from paddock.runner.bind.bind import bind_without_inputs, read_plan
+from paddock.runner.bind.bound import BoundPlan
+from paddock.runner.bind.permissions import (
+    NotPermitted,
+    consent_digests,
+    needs,
+    permission_names,
+    refuse_unconsented,
+    refuse_unpermitted,
+)
+from paddock.runner.daemon.service_client import (
+    READ_TIMEOUT_S,
+    ServiceClient,
+    ServiceError,
+    all_services,
+)
+from paddock.runner.ledger.run_history import PastRun
+from paddock.runner.render.console_page import CONSOLE_PAGES
+from paddock.runner.render.html_page import action_html, state_html
+from paddock.runner.schedule.triggered_pipeline import Consents
+from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
+
+from .arguments import recorded_inputs
+from .detached_run import (
+    CONSOLE_TRIGGER,
+    DetachedRuns,
+    RunOrder,
+    stop_refusal,
+    stop_run,
+)
+from .exit_status import CommandError, explain_error
+from .loaded_models import LoadedModels, loaded_models, unload_model
+from .run_pages import (
+    NotHere,
+    PageParts,
+    RunPages,
+    moment_text,
+    pipeline_address,
+    run_address,
+    run_path,
+)
+
+USE_MODELS = f"{CONSOLE_PAGES['Models']}/use"
+_PULL_LIVE_S = 1
+_MOST_ANSWER_TOKENS = 2_048
+_PULLED = "success"
+_INPUT = "input."
+"""Before the name of an input, in a form."""
+Form = Mapping[str, str]
+
+log = logging.getLogger("paddock.console")
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleSources:
+    """What a console shows."""
+
+    folders: Callable[[], Iterable[Path]]
+    """Of pipelines, with what is below."""
+    settings: Settings
+    up_status: Callable[[], Mapping[str, Any]] | None = None
+    """Of `paddock up`, a copy that does not change; called in the event loop."""
+    paused: Callable[..., bool | None] | None = None
+    """Of `paddock up`: whether a pipeline's runs are held back, after a change; in a thread."""
+    own_state: Callable[[], Awaitable[Mapping[str, Any]]] | None = None
+    """The state of the service that serves the pages, which alone is shown; called in its loop."""
+    flags: Mapping[str, object] = field(default_factory=dict)
+    """The command line's settings for runs."""
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    """The environment of runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineState:
+    """A pipeline that can be bound, and what it may do here."""
+
+    file: Path
+    bound: BoundPlan
+    settings: Settings
+    state_dir: Path
+    """Of the service: where consents are."""
+
+    @property
+    def asks(self) -> frozenset[str]:
+        """Digests of all that it wants besides files and models."""
+        return consent_digests(self.bound, self.settings.address.url)
+
+    @property
+    def asks_id(self) -> str:
+        """What a person has looked at when they allow it."""
+        return hashlib.sha256(json.dumps(sorted(self.asks)).encode()).hexdigest()
+
+    def refusal(self) -> PipelineError | None:
+        """Return why a run would be refused: permissions of the settings first, then consent."""
+        own, agreed = self.settings.address.url, Consents(self.state_dir).agreed(self.file)
+        try:
+            refuse_unpermitted(self.bound, self.settings.allow, own, is_notifying=False)
+            refuse_unconsented(self.bound, own, agreed, self.file)
+        except PipelineError as error:
+            return error
+        return None
+
+
+class ConsoleActions:
+    """The actions on the pipelines and runs below some folders."""
+
+    def __init__(self, sources: ConsoleSources, runs: RunPages) -> None:
+        self._sources = sources
+        self._settings = sources.settings
+        self._runs = runs
+        self._detached: dict[Path, DetachedRuns] = {}
+        self._ending: set[tuple[Path, str, int | None]] = set()
+        """Runs that were told to end at once: ledger, name and process."""
+        self._turn = threading.Lock()
+
+    # --- pipelines
+
+    def state_of(self, file: Path) -> PipelineState:
+        """Return what a pipeline wants and may do.
+
+        Raises:
+            PipelineError: it has faults.
+        """
+        settings = read_settings(file.parent, flags=self._sources.flags)
+        bound = bind_without_inputs(read_plan(file))
+        return PipelineState(file, bound, settings, self._settings.state_dir)
+
+    def run(self, by: str, form: Form, file: Path) -> str:
+        """Start a pipeline with the inputs of a form; an empty field is the default."""
+        inputs = {
+            name.removeprefix(_INPUT): value
+            for name, value in form.items()
+            if name.startswith(_INPUT)
+        }
+        order = RunOrder(str(file), inputs, trigger=f"{CONSOLE_TRIGGER} by {by}")
+        return self._started(order)
+
+    def allow(self, by: str, form: Form, file: Path) -> str:
+        """Consent to what a pipeline wants, as `paddock allow` does.
+
+        Raises:
+            CommandError: that is not what the person has looked at.
+        """
+        state = self.state_of(file)
+        if form.get("asks") != state.asks_id:
+            raise CommandError(
+                "The pipeline wants something else now than the page has shown.\n"
+                "  Go back, load the page again, and look at what it wants."
+            )
+        Consents(state.state_dir).agree(file, state.asks)
+        log.info("%s: allowed by %s", file, by)
+        return pipeline_address(file)
+
+    def pause(self, by: str, form: Form, file: Path) -> str:
+        """Hold back the runs that `paddock up` would start, or, with `resume`, no longer."""
+        is_paused = "resume" not in form
+        if self.paused(file, is_paused) is None:
+            raise CommandError("`paddock up` does not serve this pipeline: it has no triggers.")
+        log.info("%s: %s by %s", file, "paused" if is_paused else "resumed", by)
+        return pipeline_address(file)
+
+    def paused(self, file: Path, change: bool | None = None) -> bool | None:
+        """Return whether a pipeline is paused, after a change; None: nothing triggers it.
+
+        Raises:
+            CommandError: Prefect does not say.
+        """
+        if self._sources.paused is None:
+            return None
+        try:
+            return self._sources.paused(file, change)
+        except Exception as error:  # of Prefect's client, or it is late
+            words = str(error) or "no answer"
+            raise CommandError(f"Prefect, which keeps the pauses, is away: {words}.") from error
+
+    # --- runs
+
+    def stop(self, by: str, form: Form, past: PastRun) -> str:
+        """Stop a run after its items in flight, or at once."""
+        is_now = "now" in form
+        run = past.place.state.resolve(), past.row.run, past.row.pid
+        with self._turn:
+            if stop_refusal(past):
+                self._ending.discard(run)
+            if is_now and run in self._ending:  # a second signal would end the process hard
+                return run_path(past)
+            stop_run(past, now=is_now)
+            if is_now:
+                self._ending.add(run)
+        how = "at once" if is_now else "after its items in flight"
+        log.info("%s: run %s is stopped %s by %s", past.row.pipeline, past.row.run, how, by)
+        return run_path(past)
+
+    def again(self, by: str, form: Form, past: PastRun) -> str:
+        """Start an earlier run's pipeline with its inputs; failed items are tried again."""
+        file, inputs = recorded_inputs(past, None, {})
+        only = (form["only"],) if "only" in form else ()
+        trigger = f"{CONSOLE_TRIGGER} by {by}"
+        return self._started(
+            RunOrder(str(file.absolute()), inputs, only, None, True, trigger, is_again=True)
+        )
+
+    def _started(self, order: RunOrder) -> str:
+        """Start a run; return the address of its page as soon as it has begun."""
+        file = Path(order.file)
+        folder = self.shown_folder(file)
+        with self._turn:
+            if folder not in self._detached:
+                most = self._settings.unattended.max_runs
+                own = self._sources
+                made = DetachedRuns(folder, own.flags, most, CONSOLE_TRIGGER, own.environ)
+                self._detached[folder] = made
+            runs = self._detached[folder]
+        name = runs.start(order)
+        runs.close()  # what a run says is in the ledger, too
+        log.info("%s: run %s is started: %s", file, name, order.trigger)
+        return self._runs.address_of(file.parent / STATE_FOLDER, name)
+
+    def shown_folder(self, file: Path) -> Path:
+        """Return the folder of those that are shown in which a pipeline is; inputs begin there.
+
+        Raises:
+            NotHere: it is in none.
+        """
+        for folder in self._sources.folders():
+            if file.resolve().is_relative_to(folder.resolve()):
+                return folder.resolve()
+        raise NotHere(f"'{file}' is outside of the folders that are shown.")
+
+
+def pipeline_parts(actions: ConsoleActions, file: Path, last: PastRun | None) -> Iterator[str]:
+    """Yield the page of a pipeline: what it wants, its inputs, and what can be done with it."""
+    try:
+        state = actions.state_of(file)
+    except PipelineError as error:
+        yield f"<h1>{escape(file.stem)}</h1>"
+        yield f'<p class="name">{escape(str(file))}</p>'
+        yield f'<div class="error"><p>{escape(str(error))}</p></div>'
+        yield action_html("Run", "", why_not="It has faults: mend the file first.")
+        return
+    pipeline = state.bound.pipeline
+    yield f"<h1>{escape(pipeline.name)}</h1>"
+    yield f"<p>{escape(pipeline.description or '')}</p>"
+    facts = [("File", escape(str(file)))]
+    if last is not None:
+        when = moment_text(last.row.started)
+        link = f'<a href="{run_address(last)}">{when}</a> {state_html(last.status)}'
+        facts.append(("Last run", link))
+    shown = (f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)
+    yield f'<dl class="facts">{"".join(shown)}</dl>'
+    yield from _permission_parts(state)
+    yield from _pause_parts(actions, file)
+    yield "<h2>Run</h2>"
+    folder = actions.shown_folder(file)
+    fields = "".join(_input_html(one, folder) for one in pipeline.inputs.values())
+    refusal = state.refusal()
+    why_not = "" if refusal is None else "It is not allowed what it wants: see above."
+    yield action_html("Run", f"{pipeline_address(file)}/run", fields=fields, why_not=why_not)
+
+
+def _pause_parts(actions: ConsoleActions, file: Path) -> Iterator[str]:
+    """Yield the way to hold back what `paddock up` would start, and to end that."""
+    try:
+        is_paused = actions.paused(file)
+    except CommandError as error:
+        yield action_html("Pause", "", why_not=str(error))
+        return
+    if is_paused is None:
+        return
+    label = "Resume" if is_paused else "Pause"
+    fields = _hidden("resume", "1") if is_paused else ""
+    words = "Its schedules, watches and webhooks wait." if is_paused else ""
+    yield f"<h2>Triggers</h2><p>{words}</p>"
+    yield action_html(label, f"{pipeline_address(file)}/pause", fields=fields)
+
+
+def _permission_parts(state: PipelineState) -> Iterator[str]:
+    """Yield what a pipeline wants, and the way to allow it."""
+    own = state.settings.address.url
+    wanted = needs(state.bound, own)
+    if not wanted:
+        return
+    yield f"<h2>Wants <code>{escape(permission_names(wanted))}</code></h2>"
+    whats = dict.fromkeys(one.what for one in wanted)
+    yield f"<ul>{''.join(f'<li>{escape(what)}</li>' for what in whats)}</ul>"
+    refusal = state.refusal()
+    if isinstance(refusal, NotPermitted):
+        yield f'<div class="note"><p>{escape(str(refusal))}</p></div>'
+    has_consent = state.asks <= Consents(state.state_dir).agreed(state.file)
+    yield action_html(
+        "Allow",
+        f"{pipeline_address(state.file)}/allow",
+        fields=f'<input type="hidden" name="asks" value="{state.asks_id}">',
+        why_not="This file is allowed that, within what the settings permit." * has_consent,
+    )
+
+
+def _input_html(declared: Input, folder: Path) -> str:
+    """Return the field of an input; left empty, it has its default. Paths begin at `folder`."""
+    name = escape(f"{_INPUT}{declared.name}")
+    notes = [declared.type, declared.description]
+    if declared.has_default and not declared.is_secret:
+        notes.append(f"by default {json.dumps(declared.default, ensure_ascii=False, default=str)}")
+    if declared.type in ("dir", "path"):
+        notes.append(f"what is entered here begins at {folder}")
+    label = f'<label for="{name}">{escape(declared.name)}</label>'
+    note = f'<span class="soft">{escape("; ".join(filter(None, notes)))}</span>'
+    required = " required" if declared.is_required and not declared.has_default else ""
+    values: tuple[Any, ...] = (True, False) if declared.type == "bool" else declared.values
+    if values:
+        texts = ("", *(str(value).lower() if declared.type == "bool" else str(value)
+                       for value in values))  # fmt: skip
+        options = "".join(f"<option>{escape(text)}</option>" for text in texts)
+        control = f'<select id="{name}" name="{name}"{required}>{options}</select>'
+    else:
+        kind = "password" if declared.is_secret else "text"
+        control = f'<input id="{name}" name="{name}" type="{kind}" autocomplete="off"{required}>'
+    return f"<p>{label} {control} {note}</p>"
+
+
+# --- models
+
+
+@dataclass(slots=True)
+class ModelPull:
+    """A download that was started on the console."""
+
+    name: str
+    status: str = "begins"
+    total: int = 0
+    completed: int = 0
+    has_ended: bool = False
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def followed(self, lines: Iterable[Mapping[str, Any]]) -> str:
+        """Note what a service reports, until its end or a stop; return how it ended."""
+        for line in lines:
+            self.status = str(line.get("status", ""))
+            self.total = int(line.get("total") or 0)
+            self.completed = int(line.get("completed") or 0)
+            if self.stop.is_set():
+                return "stopped; pulled again, it continues"
+        if self.status == _PULLED:
+            return self.status
+        return f"The service ended it without a reason, after '{self.status}'. Pull it again."
+
+
+class ModelActions:
+    """Unload, ask and pull models: what `paddock stop`, `chat` and `pull` ask of a service."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._asking = threading.Lock()
+        self._turn = threading.Lock()
+        """Held while it is decided which model is pulled."""
+        self._pull: ModelPull | None = None
+
+    def page(self, query: Mapping[str, str]) -> PageParts:
+        """Return the page with the forms; it is live only while a model is pulled."""
+        parts, held, names = ["<h1>Use models</h1>"], list[LoadedModels](), list[str]()
+        why_not = ""
+        try:
+            held = loaded_models(self._settings, lambda note: None)
+            with held[0].client as client:
+                names = [str(one["name"]) for one in client.get("/api/tags").get("models") or ()]
+        except ServiceError as error:
+            why_not = str(error)
+        finally:
+            for one in held:
+                one.client.close()
+        is_pulling = self._pull is not None and not self._pull.has_ended
+        parts += _pull_parts(self._pull, why_not)
+        if not is_pulling:
+            parts += _ask_parts(names, why_not)
+            for name in sorted({str(row.get("name", "")) for one in held for row in one.rows}):
+                fields = _hidden("model", name)
+                parts.append(action_html(f"Unload {name}", f"{USE_MODELS}/unload", fields=fields))
+        return PageParts("Use models", parts, _PULL_LIVE_S if is_pulling else 0)
+
+    def unload(self, by: str, form: Form, found: None) -> str:
+        """Unload a model after its current answers, as `paddock stop` does."""
+        held = loaded_models(self._settings, lambda note: None)
+        name = form.get("model", "")
+        try:
+            if not unload_model(held, name):
+                raise CommandError(f"'{name}' is not in memory.")
+        finally:
+            for one in held:
+                one.client.close()
+        log.info("model %s is unloaded by %s", name, by)
+        return USE_MODELS
+
+    def ask(self, by: str, form: Form, found: None) -> PageParts:
+        """Return a page with a model's answer to a prompt; one at a time.
+
+        Raises:
+            CommandError: another one is being answered, or the model is not one by name.
+        """
+        name, prompt = form.get("model", ""), form.get("prompt", "")
+        if is_path(name):  # a service of this user would load any file
+            raise CommandError("A file is no name of a model.\n  `paddock create` gives it one.")
+        if not self._asking.acquire(blocking=False):
+            raise CommandError("Another prompt is being answered.\n  Try again when it is.")
+        log.info("model %s is asked by %s", name, by)
+        try:
+            body = {
+                "model": name,
+                "messages": [{"role": "user", "content": prompt}],
+                "stream": False,
+                "options": {"num_predict": _MOST_ANSWER_TOKENS},
+            }
+            with closing_services(self._settings) as client:
+                answer = client.post("/api/chat", body, READ_TIMEOUT_S)
+        finally:
+            self._asking.release()
+        message = answer.get("message") or {}
+        n, ns = answer.get("eval_count") or 0, answer.get("eval_duration") or 0
+        speed = f", {units.speed(n * 1e9 / ns)} tokens/s" if ns else ""
+        parts = [f"<h1>{escape(name)}</h1>", f"<pre>{escape(prompt)}</pre><h2>Answer</h2>"]
+        if message.get("thinking"):
+            thinking = escape(str(message["thinking"]))
+            parts.append(f"<details><summary>Thinking</summary><pre>{thinking}</pre></details>")
+        parts.append(f"<pre>{escape(str(message.get('content', '')))}</pre>")
+        parts.append(f'<p class="soft">{counted(n, "token")}{speed}.</p>')
+        parts.append(f'<p><a href="{USE_MODELS}">Ask again</a></p>')
+        return PageParts(name, parts)
+
+    def pull(self, by: str, form: Form, found: None) -> str:
+        """Begin to pull a model, as `paddock pull` does; or stop what is being pulled.
+
+        Raises:
+            CommandError: another one is being pulled, or a file is named.
+        """
+        if "stop" in form and (pull := self._pull) is not None:
+            pull.stop.set()
+            log.info("model %s is no longer pulled: stopped by %s", pull.name, by)
+            return USE_MODELS
+        name = form.get("model", "").strip()
+        if isinstance(parse_source(name), FileSource):
+            raise CommandError("A file is pulled by the command line.\n  `paddock pull FILE`")
+        with self._turn:
+            if (pull := self._pull) is not None and not pull.has_ended:
+                words = f"'{pull.name}' is being pulled.\n  Wait for its end, or stop it."
+                raise CommandError(words)
+            self._pull = pull = ModelPull(name)
+        log.info("model %s is pulled by %s", name, by)
+        threading.Thread(target=self._carry_out, args=(pull,), name="pull", daemon=True).start()
+        return USE_MODELS
+
+    def _carry_out(self, pull: ModelPull) -> None:
+        """Follow a download to its end; in a thread of its own."""
+        try:
+            with (
+                closing_services(self._settings) as client,
+                closing(client.stream("/api/pull", {"model": pull.name})) as lines,
+            ):
+                end = pull.followed(lines)
+        except (TypeError, ValueError) as error:
+            end = f"The service reported no progress that can be read: {error}."
+        except Exception as error:  # whatever ends it is said on the page
+            end = explain_error(error)[1]
+        pull.status, pull.has_ended = end, True
+
+
+@contextmanager
+def closing_services(settings: Settings) -> Iterator[ServiceClient]:
+    """Yield the client of this user's first service; close those of all.
+
+    Raises:
+        ServiceError: there is none.
+    """
+    with ExitStack() as stack:
+        clients = [stack.enter_context(client) for _, client in all_services(settings)]
+        yield clients[0]
+
+
+def _hidden(name: str, value: str) -> str:
+    return f'<input type="hidden" name="{name}" value="{escape(value)}">'
+
+
+def _ask_parts(names: Sequence[str], why_not: str) -> Iterator[str]:
+    yield "<h2>Ask</h2>"
+    options = "".join(f"<option>{escape(name)}</option>" for name in names)
+    fields = (
+        f'<label for="model">Model</label><select id="model" name="model">{options}</select>'
+        f'<label for="prompt">Prompt</label>'
+        f'<textarea id="prompt" name="prompt" rows="4" cols="60" required></textarea>'
+    )
+    why_not = why_not or ("" if names else "There is no model on this machine.")
+    yield action_html("Ask", f"{USE_MODELS}/ask", fields=fields, why_not=why_not)
+
+
+def _pull_parts(pull: ModelPull | None, why_not: str) -> Iterator[str]:
+    yield "<h2>Pull</h2>"
+    if pull is not None:
+        share = f", {pull.completed / pull.total:.0%}" if pull.total and not pull.has_ended else ""
+        yield f'<p role="status">{escape(pull.name)}: {escape(pull.status)}{share}</p>'
+    if pull is not None and not pull.has_ended:
+        yield action_html("Stop pulling", f"{USE_MODELS}/pull", fields=_hidden("stop", "1"))
+        return
+    fields = (
+        '<label for="source">Name</label>'
+        '<input id="source" name="model" type="text" autocomplete="off" required>'
+    )
+    yield action_html("Pull", f"{USE_MODELS}/pull", fields=fields, why_not=why_not)

@@ -1,0 +1,85 @@
+"""Where the console is served: by `paddock console` and `review` until Ctrl-C, and within `up`.
+
+Imports the HTTP application, so only commands that serve import it. `paddock serve` has the routes
+beside those of models (`http_serving`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from starlette.routing import BaseRoute
+
+from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.review.page_access import PageAccess
+from paddock.runner.review.page_server import (
+    FolderDesks,
+    ReviewPageOptions,
+    serve_pages,
+    serve_review,
+)
+from paddock.runner.settings import Settings
+
+from .console_actions import ConsoleSources
+from .run_pages import RunPages
+from .web_console import SIGN_IN, WebConsole
+
+if TYPE_CHECKING:
+    from paddock.runner.schedule.up import Up
+
+_PREFECT_S = 20.0
+_REMEDY = "`paddock console` printed it when it started last."
+
+
+def pages_of_up(
+    folders: Sequence[Path], settings: Settings, flags: Mapping[str, object]
+) -> Callable[[PageAccess, Up], Sequence[BaseRoute]]:
+    """Return what makes the console's routes for `paddock up`; called before that has begun.
+
+    Runs that are started on the pages have the environment of now: `up` sets the address of a
+    Prefect server of its own.
+    """
+    sources = ConsoleSources(lambda: folders, settings, flags=flags)
+
+    def pages(access: PageAccess, up: Up) -> Sequence[BaseRoute]:
+        loop = asyncio.get_running_loop()
+
+        def paused(file: Path, change: bool | None = None) -> bool | None:
+            asked = asyncio.run_coroutine_threadsafe(up.paused(file.resolve(), change), loop)
+            return asked.result(_PREFECT_S)
+
+        return _routes_behind(replace(sources, up_status=up.status, paused=paused), access)
+
+    return pages
+
+
+async def serve_console(
+    folder: Path,
+    settings: Settings,
+    desk: ReviewDesk | None,
+    options: Mapping[str, Any],
+    flags: Mapping[str, object] | None = None,
+) -> int:
+    """Serve console and review page until cancelled; return how many decisions were made there.
+
+    `desk`: only its reviews, and the review page first; None: of all ledgers below the folder.
+    `options` are those of `ReviewPageOptions`, `flags` the command line's settings for runs.
+    """
+    sources = ConsoleSources(lambda: [folder], settings, flags=flags or {})
+    found = RunPages(sources.folders)  # it looks for ledgers every 15 s
+    every = FolderDesks(lambda: [one.folder for one in found.places()], settings.ledger_url)
+    own: Mapping[str, Any] = {"start": SIGN_IN, "remedy": _REMEDY} if desk is None else {}
+    more = partial(_routes_behind, sources)
+    wish = ReviewPageOptions(**{**options, **own, "more": more})
+    if desk is not None:
+        return await serve_review(desk, wish)
+    return await serve_pages(every, folder, wish, every.close)
+
+
+def _routes_behind(sources: ConsoleSources, access: PageAccess) -> Sequence[BaseRoute]:
+    return WebConsole(access, sources).routes()

@@ -1,0 +1,324 @@
+"""A run in a process of its own that outlives the server that starts it: of agents, of the console.
+
+The process has its order in a file without a name, its standard input, and answers there, a line of
+JSON each: inputs may be secret, what a run returns may be large, and no server that is killed
+leaves a file. The ledger has the run, whose name is the handle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from paddock.engine.system.processes import (
+    handles_signal,
+    how_it_ended,
+    python_command,
+    spawn_detached,
+)
+from paddock.engine.system.samples import ItemSample
+from paddock.engine.system.text import counted, fit_json
+from paddock.pipelines.errors import PipelineError
+from paddock.runner import api
+from paddock.runner.bind.bind import read_plan
+from paddock.runner.bind.inputs_and_parameters import paths_outside, read_inputs
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.ledger.run_history import (
+    LedgerFolder,
+    PastRun,
+    find_ledgers,
+    recent_runs,
+    runs_named,
+)
+from paddock.runner.progress.events import Observer
+from paddock.runner.progress.report import Report
+from paddock.runner.schedule.triggered_pipeline import Consents
+from paddock.runner.settings import STATE_FOLDER, read_settings
+
+from .exit_status import CommandError, explain_error
+
+TRIGGER, CONSOLE_TRIGGER = "mcp", "console"
+_TOO_MANY = {
+    TRIGGER: "of agents go on at once here, and no more may.\n"
+    "  Wait until one has ended (`status`), or `stop` one.",
+    CONSOLE_TRIGGER: "of the console go on at once here, and no more may.\n"
+    "  Wait until one has ended, or stop one.",
+}
+BEGIN_S = 40.0
+"""How long a run may take to begin; below the minute that clients wait for an answer."""
+_WAIT_S = 5.0  # for another run on the same folders; then it is refused, with the reason
+_POLL_S = 0.1
+_MOST_KEPT = 32  # answers of runs that ended, for as long as the server lives
+_MOST_RETURNS_BYTES = 128 * 1024  # more than an agent is shown
+_N_SEARCHED = 200  # of the latest runs, when those that run are counted
+
+
+class ToolRefusal(CommandError):
+    """A call of an agent that is refused in words of ours and of the call alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunOrder:
+    """What an agent or a person asks for; plain JSON values."""
+
+    file: str
+    """The pipeline, absolute."""
+    inputs: Mapping[str, Any]
+    only: tuple[str, ...] = ()
+    sample: int | None = None
+    retry_failed: bool = False
+    trigger: str = TRIGGER
+    """Its first word says what starts the run, the others who."""
+    is_again: bool = False
+    """The inputs are those of an earlier run: their folders were opened to that one."""
+
+
+@dataclass(slots=True)
+class _RunProcess:
+    """A process that a server has started."""
+
+    pid: int
+    exchange: IO[bytes]
+    """Its order, then what it says."""
+    code: int | None = None
+    """How it ended, as far as that is known."""
+
+    def has_ended(self) -> bool:
+        if self.code is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if ended else None
+        return self.code is not None
+
+    def said(self) -> dict[str, Any]:
+        """Return what it has said so far; its place in the file stays."""
+        number, said = self.exchange.fileno(), dict[str, Any]()
+        for line in os.pread(number, os.fstat(number).st_size, 0).splitlines(keepends=True):
+            said |= json.loads(line) if line.endswith(b"\n") else {}
+        return said
+
+
+class DetachedRuns:
+    """Starts runs below one folder, and has the answers of those that it started. Thread-safe."""
+
+    def __init__(
+        self,
+        folder: Path,
+        flags: Mapping[str, object],
+        most: int,
+        trigger: str = TRIGGER,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        """`flags` are the command line's settings; `most`: runs at once, also of former servers.
+
+        `trigger` is the first word of theirs, `environ` their environment; None: ours.
+        """
+        self._folder = folder
+        self._trigger = trigger
+        self._environ = environ
+        self._flags = dict(flags)
+        self._most = most
+        self._turn = threading.Lock()
+        self._starting: set[int] = set()
+        self._processes: dict[str, _RunProcess] = {}
+
+    def start(self, order: RunOrder) -> str:
+        """Start a run; return its name as soon as the ledger has it.
+
+        Raises:
+            CommandError: it was refused, did not begin in time, or too many run.
+        """
+        with self._turn:
+            n_running = self._n_running()
+            if n_running >= self._most:
+                raise ToolRefusal(f"{counted(n_running, 'run')} {_TOO_MANY[self._trigger]}")
+            process = self._spawn(order)
+            self._starting.add(process.pid)
+        file = Path(order.file)
+        try:
+            run = _wait_for_name(process, LedgerFolder(file.parent / STATE_FOLDER, file.name))
+        except BaseException:
+            process.exchange.close()
+            with self._turn:
+                self._starting.discard(process.pid)
+            raise
+        with self._turn:
+            self._starting.discard(process.pid)
+            self._processes[run] = process
+            ended = [name for name, one in self._processes.items() if one.has_ended()]
+            for name in ended[:-_MOST_KEPT]:
+                self._processes.pop(name).exchange.close()
+        return run
+
+    def is_closing(self, run: str) -> bool:
+        """Return whether the process of a run that this server started still lives."""
+        with self._turn:
+            process = self._processes.get(run)
+            return process is not None and not process.has_ended()
+
+    def returns(self, run: str) -> dict[str, Any]:
+        """Return the `returns` of a run that this server started and that has ended, if known.
+
+        `is_cut` is there where they were too large and were cut.
+        """
+        with self._turn:
+            process = self._processes.get(run)
+            said = {} if process is None or process.exchange.closed else process.said()
+        return {name: said[name] for name in ("returns", "is_cut") if name in said}
+
+    def close(self) -> None:
+        """Forget what runs have said; they go on."""
+        with self._turn:
+            for process in self._processes.values():
+                process.exchange.close()
+
+    def _n_running(self) -> int:
+        own, n_starting = socket.gethostname(), len(self._starting)
+        latest = recent_runs(find_ledgers([self._folder]), limit=_N_SEARCHED).runs
+        rows = [
+            one.row for one in latest
+            if one.status == "running" and one.row.trigger.split(" ")[0] == self._trigger
+        ]  # fmt: skip
+        return n_starting + sum(row.host != own or row.pid not in self._starting for row in rows)
+
+    def _spawn(self, order: RunOrder) -> _RunProcess:
+        exchange = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the run is known
+        wanted = {**asdict(order), "flags": self._flags, "folder": str(self._folder)}
+        exchange.write(json.dumps(wanted).encode())
+        exchange.seek(0)
+        command = python_command("-m", "paddock.runner.cli.detached_run")
+        pid = spawn_detached(command, Path(os.devnull), exchange.fileno(), self._environ)
+        return _RunProcess(pid, exchange)
+
+
+def _wait_for_name(process: _RunProcess, place: LedgerFolder) -> str:
+    """Return the name of a run that begins.
+
+    Raises:
+        CommandError: it ended without one, or is late and was killed.
+    """
+    deadline = time.monotonic() + BEGIN_S
+    while time.monotonic() < deadline:
+        has_ended = process.has_ended()  # before it is read: a quick run has ended by then
+        said = process.said()
+        run = str(said.get("run", ""))
+        if run and runs_named([place], run).runs:
+            return run
+        if has_ended:
+            raise CommandError(
+                str(said.get("error") or f"The run's process {how_it_ended(process.code or 0)}.")
+            )
+        time.sleep(_POLL_S)
+    with suppress(ProcessLookupError):
+        os.kill(process.pid, signal.SIGKILL)
+    os.waitpid(process.pid, 0)
+    raise ToolRefusal(
+        f"The run did not begin within {BEGIN_S:g} s, and was ended.\n"
+        f"  This machine may be busy: try again later."
+    )
+
+
+def stop_refusal(past: PastRun) -> str:
+    """Return why `stop_run` cannot stop a run; empty: it can."""
+    if past.status != "running" or past.row.pid is None:
+        return "It has ended."
+    if past.row.host != socket.gethostname():
+        return f"It runs on {past.row.host}."
+    # Without a handler the signal would kill: a program of the user's that calls our API, say.
+    is_handled = handles_signal(past.row.pid, signal.SIGUSR1)
+    if is_handled is False or (is_handled is None and past.row.trigger == "hand"):
+        return "Another program carries it out."
+    return ""
+
+
+def stop_run(past: PastRun, *, now: bool) -> None:
+    """Ask a run of this machine to end: after the items in flight, or at once.
+
+    Asked twice to end at once, its process is ended.
+
+    Raises:
+        ToolRefusal: it cannot be stopped here.
+    """
+    if refusal := stop_refusal(past):
+        raise ToolRefusal(f"Run '{past.row.run}' cannot be stopped here: {refusal}")
+    if past.row.pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(past.row.pid, signal.SIGTERM if now else signal.SIGUSR1)
+
+
+def refuse_paths_outside(file: Path, inputs: Mapping[str, Any], folder: Path) -> None:
+    """Refuse inputs that lead out of the folder that a person has opened to agents.
+
+    Raises:
+        PipelineError: one does; or the pipeline is wrong.
+    """
+    pipeline = read_plan(file).pipeline
+    values = read_inputs(pipeline, inputs, base=file.parent, cwd=Path.cwd()).values
+    if faults := paths_outside(pipeline, inputs, values, folder, "the folder that is shown"):
+        raise PipelineError(faults)
+
+
+class _BeginObserver(Observer):
+    """Passes on the name of the run."""
+
+    def __init__(self, say: Callable[..., None]) -> None:
+        self._say = say
+
+    def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
+        self._say(run=run)
+
+
+def main() -> None:
+    """Carry out the order in the file that is the standard input, and answer in its place."""
+    order = json.loads(sys.stdin.buffer.read())
+    answers = os.fdopen(os.dup(0), "w", encoding="utf-8")
+    answers.truncate(0)
+    answers.seek(0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # not for what the run starts
+
+    def say(**said: Any) -> None:
+        print(json.dumps(said, default=str), file=answers, flush=True)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        report = _carried_out(order, _BeginObserver(say))
+        returns = report.as_json()["returns"]
+        kept = fit_json(returns, _MOST_RETURNS_BYTES)
+        cut = {} if kept is returns else {"is_cut": True}
+        say(returns=kept, error=report.message, **cut)
+    except (Exception, KeyboardInterrupt) as error:  # the outermost frame
+        say(error=explain_error(error)[1])
+
+
+def _carried_out(order: Mapping[str, Any], observer: Observer) -> Report:
+    file = Path(order["file"])
+    os.chdir(order["folder"])  # inputs are relative to what is shown
+    if not order["is_again"]:
+        refuse_paths_outside(file, order["inputs"], Path(order["folder"]))
+    settings = read_settings(file.parent, flags=order["flags"])
+    options = RunOptions(
+        only=frozenset(order["only"]),
+        sample=None if order["sample"] is None else ItemSample(order["sample"]),
+        retry_failed=order["retry_failed"],
+        wait_s=_WAIT_S,
+        notify=False,
+        # What the file reaches needs a person's consent, as under `up`: they have seen what it is.
+        agreed=Consents(settings.state_dir).agreed(file),
+        trigger=order["trigger"],
+    )
+    environment = RunEnvironment(settings=settings, observer=observer)
+    return api.run(file, order["inputs"], options, environment)
+
+
+if __name__ == "__main__":
+    main()

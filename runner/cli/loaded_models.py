@@ -1,0 +1,153 @@
+"""The models in memory, of every service, as `paddock ps` shows them; what services answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.models.model_names import canonical_name, is_path
+from paddock.engine.system import units
+from paddock.runner.daemon import service_client
+from paddock.runner.daemon.service_client import ServiceClient, ServiceError
+from paddock.runner.progress import console
+from paddock.runner.settings import Settings
+
+_FOREVER_S = 100 * 365 * 86400.0  # a `keep_alive` below zero is reported as centuries
+_ID_CHARS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModels:
+    """The loaded models of one service."""
+
+    client: ServiceClient
+    rows: list[dict[str, Any]]
+    n_queued: int
+
+    def has(self, ref: str) -> bool:
+        return any(
+            canonical_name(str(row.get("name", ""))) == canonical_name(ref) for row in self.rows
+        )
+
+
+def loaded_models(
+    settings: Settings, note: Callable[[str], None] = console.print_err
+) -> list[LoadedModels]:
+    """Return the loaded models of every service; `note` is called for one that does not answer.
+
+    Raises:
+        ServiceError: no service runs, or none answers.
+    """
+    held = []
+    for name, client, answer in service_answers(settings, "/api/ps", note):
+        rows = [{**row, "service": name} for row in answer.get("models") or []]
+        held.append(LoadedModels(client, rows, int(answer.get("queue_depth") or 0)))
+    return held
+
+
+def unload_model(held: Sequence[LoadedModels], ref: str) -> bool:
+    """Unload a model after its current answers; return whether a service had it.
+
+    Raises:
+        ServiceError: no service knows it.
+    """
+    there = [one for one in held if one.has(ref)]
+    for one in there or held[: not is_path(ref)]:  # an unknown model is an error of the service
+        one.client.post("/api/generate", {"model": ref, "keep_alive": 0, "stream": False})
+    return bool(there)
+
+
+def service_answers(
+    settings: Settings,
+    path: str,
+    note: Callable[[str], None],
+    within_s: float = service_client.ANSWER_TIMEOUT_S,
+) -> list[tuple[str, ServiceClient, dict[str, Any]]]:
+    """Return what every service answers at a path; `note` is called for one that does not.
+
+    The caller closes the clients.
+
+    Raises:
+        ServiceError: no service runs, or none answers.
+    """
+    found, faults = [], []
+    for name, client in service_client.all_services(settings):
+        try:
+            found.append((name, client, client.get(path, within_s)))
+        except ServiceError as error:
+            client.close()
+            faults.append(error)
+    if not found:
+        raise faults[0]
+    for fault in faults:
+        note(str(fault))
+    return found
+
+
+LOADED_HEAD = (
+    *("NAME", "ID", "SIZE", "PROCESSOR", "CONTEXT", "RUNNING", "QUEUE", "TOKENS/S", "UNTIL"),
+    "SERVICE",
+)
+
+
+def loaded_table(models: list[dict[str, Any]], now: datetime) -> str:
+    """Return the table of `ollama ps`, with queue and speed."""
+    table = console.table([LOADED_HEAD, *(loaded_row(model, now) for model in models)])
+    notes = [
+        f"{model.get('name', '')} {model['fallback']}" for model in models if model.get("fallback")
+    ]
+    return "\n\n".join([table, *notes])
+
+
+def loaded_row(model: dict[str, Any], now: datetime) -> tuple[str, ...]:
+    size, on_device = int(model.get("size") or 0), int(model.get("size_vram") or 0)
+    rate = model.get("tokens_per_second")
+    return (
+        _short_name(str(model.get("name", ""))),
+        str(model.get("digest", ""))[:_ID_CHARS],
+        units.size(size),
+        processor_text(size, on_device),
+        str(model.get("context_length") or ""),
+        str(model.get("running", "")),
+        str(model.get("queue_depth", "")),
+        units.speed(rate) if rate else "",
+        until_text(str(model.get("expires_at") or ""), now),
+        str(model.get("service", "")),
+    )
+
+
+def _short_name(name: str) -> str:
+    """Return a name with the home folder as `~`."""
+    home = f"{Path.home()}/"
+    return f"~/{name.removeprefix(home)}" if name.startswith(home) else name
+
+
+def processor_text(size: int, on_device: int) -> str:
+    """Return which processor computes a model, as `ollama ps` writes it.
+
+    >>> processor_text(100, 0), processor_text(100, 100), processor_text(100, 75)
+    ('100% CPU', '100% GPU', '25%/75% CPU/GPU')
+    """
+    if not on_device or not size:
+        return "100% CPU"
+    share = min(100, round(100 * on_device / size))
+    return "100% GPU" if share == 100 else f"{100 - share}%/{share}% CPU/GPU"
+
+
+def until_text(expires_at: str, now: datetime) -> str:
+    """Return when a model will be unloaded.
+
+    >>> now = datetime.fromisoformat("2026-11-20T12:00:00+00:00")
+    >>> until_text("2026-11-20T12:04:10+00:00", now)
+    'in 4 min 10 s'
+    """
+    try:
+        left_s = (datetime.fromisoformat(expires_at) - now).total_seconds()
+    except (ValueError, TypeError):
+        return ""
+    if left_s > _FOREVER_S:
+        return "for ever"
+    return f"in {units.duration(left_s)}" if left_s > 0 else "soon"

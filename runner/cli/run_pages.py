@@ -1,0 +1,577 @@
+"""The console's pages on runs: the list, a run's items, an item with its prompts and answers.
+
+They show what `paddock runs`, `logs` and `why` show. Everything is escaped: names, prompts and
+answers come from documents. Functions block and read; a thread calls them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import Generic, TypeVar
+from urllib.parse import urlencode
+
+from paddock.engine.system import units
+from paddock.engine.system.text import counted
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.bind.bind import read_plan
+from paddock.runner.bind.inputs_and_parameters import read_inputs
+from paddock.runner.compare.run_difference import RunDifference, change_rows, run_difference
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.run_history import (
+    LedgerFolder,
+    PastRun,
+    find_ledgers,
+    open_for_reading,
+    recent_runs,
+    runs_named,
+)
+from paddock.runner.lineage.decisions import reviews_of_item
+from paddock.runner.lineage.explain import explain_path, item_steps
+from paddock.runner.lineage.traces import (
+    ItemTrace,
+    LedgerTraces,
+    LineageCall,
+    LineageFile,
+    LineageStep,
+)
+from paddock.runner.progress.events import JournalProgress
+from paddock.runner.render.console_page import CONSOLE_PAGES
+from paddock.runner.render.html_page import (
+    action_html,
+    html_cell,
+    html_table,
+    number_cell,
+    state_html,
+)
+from paddock.runner.render.run_details import ReviewedAnswer, RunDetails, RunItem, read_run_details
+from paddock.runner.render.run_report import later_run_html, run_summary_html
+from paddock.runner.review.page_server import shown_folder
+
+from .arguments import recorded_inputs
+from .detached_run import stop_refusal
+from .exit_status import CommandError
+from .history_text import (
+    FILE_STATE_TEXT,
+    lineage_text,
+    request_lines,
+    run_progress_text,
+    run_result_text,
+    run_time_text,
+)
+
+RUNS = CONSOLE_PAGES["Runs"]
+PAGE_ROWS = 100
+_MOST_RUNS = 10_000
+"""Of a pipeline, among which the earlier ones are sought."""
+MOST_TEXT_CHARS = 100_000
+"""Of one prompt or answer; more makes a browser slow."""
+_LIVE_S, _LIST_LIVE_S = 2, 5
+FIND_EVERY_S = 15.0
+_KEPT_DETAILS = 4
+_DIFFERENCE_ROWS = 20
+_CHANGE_HEADS = ("Item", "Of", "State", "Answer")
+_RUN_HEADS = ("Run", "Pipeline", "Folder", "Status", "Started", "Took", "Items", "By")
+_ITEM_HEADS = ("Item", "Of", "State", "#Took", "#Calls")
+
+
+_T = TypeVar("_T")
+
+
+class NotHere(Exception):
+    """There is no such page: a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageParts:
+    """What a page shows: its title, its HTML, and after how many seconds it looks for changes."""
+
+    title: str
+    parts: Sequence[str]
+    live_s: int = 0
+    """0: it does not change by itself."""
+
+
+Query = Mapping[str, str]
+
+
+class KeptReading(Generic[_T]):
+    """What one thread at a time reads again every 15 s; others have the last reading meanwhile."""
+
+    def __init__(self, read: Callable[[], _T]) -> None:
+        self._read = read
+        self._turn = threading.Lock()
+        self._kept: _T
+        self._read_at = float("-inf")
+        """Minus infinity: all wait for a new reading."""
+
+    def get(self) -> _T:
+        age_s = time.monotonic() - self._read_at
+        if age_s > FIND_EVERY_S and self._turn.acquire(blocking=age_s == float("inf")):
+            try:
+                if time.monotonic() - self._read_at > FIND_EVERY_S:
+                    self._kept = self._read()
+                    self._read_at = time.monotonic()
+            finally:
+                self._turn.release()
+        return self._kept
+
+    def drop(self) -> None:
+        """Have the next caller read again, and all wait for it."""
+        with self._turn:
+            self._read_at = float("-inf")
+
+
+class RunPages:
+    """The pages on the runs of some folders."""
+
+    def __init__(self, folders: Callable[[], Iterable[Path]]) -> None:
+        self._places = KeptReading(lambda: tuple(find_ledgers(folders())))
+        self._progress: dict[Path, JournalProgress] = {}
+        self._details: dict[tuple[str, ...], RunDetails] = {}
+        self._turn = threading.Lock()
+        """Held while what is kept between calls is read and changed."""
+        self._details_turn = threading.Lock()
+        """Held while the items of a run are read, which may take seconds."""
+        self._last_difference: tuple[tuple[object, ...], RunDifference] | None = None
+
+    def places(self) -> tuple[LedgerFolder, ...]:
+        """Return the ledgers, which are looked for every 15 seconds."""
+        return self._places.get()
+
+    def runs(self, query: Query) -> PageParts:
+        """Return the list of runs, newest first."""
+        number, is_failed = page_number(query), query.get("show") == "failed"
+        first = (number - 1) * PAGE_ROWS
+        found = recent_runs(self.places(), limit=first + PAGE_ROWS + 1, failed_only=is_failed)
+        shown = found.runs[first : first + PAGE_ROWS]
+        folders = [str(place.folder) for place in self.places()]
+        common = os.path.commonpath(folders) if len(folders) > 1 else None
+        parts = ["<h1>Runs</h1>", _choice(query, "show", {"": "All", "failed": "Failed"})]
+        parts += faults_html(found.faults)
+        if shown:
+            rows = (self._run_row(past, shown_folder(past.place.folder, common)) for past in shown)
+            parts.append(html_table("Runs", _RUN_HEADS, rows))
+        elif found.runs:
+            parts.append("<p>There are fewer runs: this page has none.</p>")
+        elif not found.faults:
+            parts.append("<p>No run failed.</p>" if is_failed else "<p>No run yet.</p>")
+        parts.append(_pager(query, number, has_more=len(found.runs) > first + PAGE_ROWS))
+        return PageParts("Runs", parts, _LIST_LIVE_S)
+
+    def _run_row(self, past: PastRun, folder: str) -> tuple[str, ...]:
+        row, now = past.row, time.time()
+        by = row.trigger + (
+            f" on {row.host}" if row.host not in (None, socket.gethostname()) else ""
+        )
+        return (
+            f'<th scope="row"><a href="{run_address(past)}">{escape(row.run)}</a></th>',
+            html_cell(row.pipeline, "name"),
+            html_cell(folder, "name"),
+            f"<td>{state_html(past.status)}</td>",
+            html_cell(moment_text(row.started)),
+            html_cell(run_time_text(past, now)),
+            html_cell(self._result_text(past)),
+            html_cell(by),
+        )
+
+    def _result_text(self, past: PastRun) -> str:
+        """Return what a run did, or of one that goes on, how far it is."""
+        with self._turn:
+            if past.status not in ("running", "died"):
+                self._progress.pop(past.journal, None)
+                return run_result_text(past)
+            progress = self._progress.setdefault(past.journal, JournalProgress(past.journal))
+            return run_progress_text(progress, time.time() if past.status == "running" else None)
+
+    def run(self, place: str, name: str, query: Query) -> PageParts:
+        """Return a run with a page of its items.
+
+        Raises:
+            NotHere: there is no such run.
+        """
+        past = self.past(place, name)
+        story = self._story(past)
+        number = page_number(query)
+        first = (number - 1) * PAGE_ROWS
+        found = [item for item in story.items if _is_shown(item, query)]
+        found.sort(key=lambda item: not item.is_bad)
+        states = sorted({item.state for item in story.items})
+        progress = None
+        if past.status == "running":
+            story = replace(story, seconds=time.time() - past.row.started)
+            progress = self._result_text(past)
+        parts = list(run_summary_html(story, progress))
+        links = {pipeline_address((past.place.folder / past.row.file).resolve()): "The pipeline"}
+        if _earlier_runs(past, 1):
+            links[f"{run_path(past)}/difference"] = "What changed since the run before?"
+        texts = (f'<a href="{escape(path)}">{words}</a>' for path, words in links.items())
+        parts.append(f"<p>{', '.join(texts)}</p>")
+        parts += _run_actions_html(past)
+        parts.append(_choice(query, "state", {"": "All", **{one: one for one in states}}))
+        parts.append(_search_form(query))
+        address = run_address(past)
+        rows = (_item_row(item, address) for item in found[first : first + PAGE_ROWS])
+        note = f"{counted(len(found), 'item')} of {len(story.items):,}."
+        if story.n_taken_over:
+            note += f" {story.n_taken_over:,} were redone by later runs; their details are gone."
+        if found:
+            parts.append(html_table("Items", _ITEM_HEADS, rows, note=note))
+        else:
+            parts.append("<p>No item.</p>" if not story.items else "<p>No item is like that.</p>")
+        parts.append(_pager(query, number, has_more=len(found) > first + PAGE_ROWS))
+        live_s = _LIVE_S if past.status == "running" else 0
+        return PageParts(f"{past.row.pipeline}: {name}", parts, live_s)
+
+    def difference(self, place: str, name: str, query: Query) -> PageParts:
+        """Return what a run did otherwise than an earlier one of the same pipeline.
+
+        Raises:
+            NotHere: there is no such run, or no earlier one.
+        """
+        after = self.past(place, name)
+        earlier = _earlier_runs(after, _MOST_RUNS)
+        chosen = query.get("before", earlier[0].row.run if earlier else "")
+        before = next((one for one in earlier if one.row.run == chosen), None)
+        if before is None:
+            raise NotHere("There is no such earlier run of this pipeline.")
+        found = self._difference(before, after)
+        number, first = page_number(query), (page_number(query) - 1) * _DIFFERENCE_ROWS
+        kinds = {"": ("Changed", found.changed), "added": ("Added", found.added),
+                 "left": ("Not done", found.left)}  # fmt: skip
+        if found.unknown:
+            kinds["unknown"] = "Not known", found.unknown
+        if found.made_again:
+            kinds["made_again"] = "Made again", found.made_again
+        shown = kinds.get(query.get("show", ""), kinds[""])[1]
+        choices = {name: f"{words}: {len(items):,}" for name, (words, items) in kinds.items()}
+        parts = [f"<h1>{escape(after.row.pipeline)}: what changed</h1>"]
+        parts.append(
+            f'<p><a href="{run_address(after)}">{escape(name)}</a> of '
+            f'{moment_text(after.row.started)}, compared with <a href="{run_address(before)}">'
+            f"{escape(chosen)}</a> of {moment_text(before.row.started)}; {found.n_alike:,} are "
+            "alike.</p>"
+        )
+        parts += [_before_form(earlier[:PAGE_ROWS], chosen), _choice(query, "show", choices)]
+        if found.unknown:
+            note = "Not known: an answer of one of the two runs is not on record."
+            parts.append(f'<p class="soft">{note}</p>')
+        if found.made_again:
+            note = "Made again: what they held in one of the two runs is not on record."
+            parts.append(f'<p class="soft">{note}</p>')
+        page = shown[first : first + _DIFFERENCE_ROWS]
+        rows = change_rows(page)
+        parts.append(html_table("Items", _CHANGE_HEADS, rows) if page else "<p>No item.</p>")
+        parts.append(_pager(query, number, has_more=len(shown) > first + _DIFFERENCE_ROWS))
+        return PageParts(f"{chosen} and {name}", parts)
+
+    def item(self, place: str, name: str, query: Query) -> PageParts:
+        """Return an item as it was done last: document, prompts, answers, evidence, decisions.
+
+        Raises:
+            NotHere: there is no such item.
+        """
+        past = self.past(place, name)
+        scope, key = query.get("scope", ""), query.get("key", "")
+        base = past.place.folder.resolve()
+        with open_for_reading(past.place) as ledger:
+            trace = LedgerTraces(ledger, base).of_item(scope, key)
+            if trace is None:
+                raise NotHere("There is no such item: later runs redid it, or it was removed.")
+            parts = list(_item_html(ledger, base, trace, past))
+        if trace.entry is not None and trace.entry.state in ("failed", "quarantined"):
+            parts.insert(1, _try_again_html(trace, past))
+        if "since" in query:
+            parts += _since_html(base, trace)
+        elif trace.outputs:
+            more = escape(_address(query, since="1"))
+            parts.append(f'<p><a href="{more}">What changed since?</a></p>')
+        return PageParts(f"{key} of {name}", parts)
+
+    def _story(self, past: PastRun) -> RunDetails:
+        """Return a run's items; those of a run that ended are kept while its record is the same."""
+        mark = (str(past.place.state), past.row.run, past.status, str(self._written_at(past)))
+        with self._details_turn:
+            if mark not in self._details:
+                self._details[mark] = read_run_details(past, with_calls=False)
+                while len(self._details) > _KEPT_DETAILS:
+                    del self._details[next(iter(self._details))]
+            return self._details[mark]
+
+    def _difference(self, before: PastRun, after: PastRun) -> RunDifference:
+        """Return the difference; the last one is kept while the record is the same."""
+        mark = (str(after.place.state), before.row.run, after.row.run, self._written_at(after))
+        known = self._last_difference
+        if known is None or known[0] != mark:
+            known = self._last_difference = mark, run_difference(before, after)
+        return known[1]
+
+    def _written_at(self, past: PastRun) -> float:
+        """Return when something of the ledger changed last; now, where that is not known."""
+        found = []
+        for file in past.place.state.glob("ledger.sqlite*"):
+            with suppress(FileNotFoundError):  # the last connection removes SQLite's own
+                found.append(file.stat().st_mtime)
+        return max(found, default=time.time())
+
+    def address_of(self, state: Path, name: str) -> str:
+        """Return the address of a run that has just begun, maybe the first of its ledger."""
+        self._places.drop()
+        same = (one for one in self.places() if one.state.resolve() == state.resolve())
+        return f"{RUNS}/{path_id(next(same, LedgerFolder(state)).state)}/{name}"
+
+    def past(self, place: str, name: str) -> PastRun:
+        """Return a run.
+
+        Raises:
+            NotHere: there is none.
+        """
+        places = [one for one in self.places() if path_id(one.state) == place]
+        found = runs_named(places, name)
+        if not found.runs:
+            raise NotHere(found.faults[0] if found.faults else f"There is no run '{name}' here.")
+        return found.runs[0]
+
+
+def _earlier_runs(after: PastRun, limit: int) -> Sequence[PastRun]:
+    """Return the runs of the same pipeline that began before a run, newest first."""
+    own = LedgerFolder(after.place.state, after.row.file)
+    return recent_runs([own], limit=limit, before=after.row.started).runs
+
+
+def path_id(path: Path) -> str:
+    """Return what names a path in an address."""
+    return hashlib.sha256(str(path).encode("utf-8", "replace")).hexdigest()[:12]
+
+
+def pipeline_address(file: Path) -> str:
+    return f"{CONSOLE_PAGES['Pipelines']}/{path_id(file)}"
+
+
+def run_path(past: PastRun) -> str:
+    return f"{RUNS}/{path_id(past.place.state)}/{past.row.run}"
+
+
+def run_address(past: PastRun) -> str:
+    return escape(run_path(past))
+
+
+def moment_text(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def page_number(query: Query) -> int:
+    """Return the number of a page, 1 where it is none.
+
+    >>> page_number({"page": "3"}), page_number({"page": "-1"}), page_number({})
+    (3, 1, 1)
+    """
+    written = query.get("page", "")
+    return max(1, int(written)) if written.isdecimal() and len(written) < 7 else 1
+
+
+def faults_html(faults: Iterable[str]) -> Iterator[str]:
+    """Yield a box for each."""
+    return (f'<div class="error"><p>{escape(fault)}</p></div>' for fault in faults)
+
+
+def _address(query: Query, **changed: str) -> str:
+    """Return the address of the same page with other parameters."""
+    return "?" + urlencode({name: one for name, one in {**query, **changed}.items() if one})
+
+
+def _choice(query: Query, name: str, values: Mapping[str, str]) -> str:
+    """Return links that choose which rows are shown."""
+    now = query.get(name, "")
+    links = (
+        f'<a href="{escape(_address(query, **{name: value, "page": ""}))}"'
+        f"{' aria-current=true' if value == now else ''}>{escape(words)}</a>"
+        for value, words in values.items()
+    )
+    return f'<nav class="console" aria-label="Shown">{"".join(links)}</nav>'
+
+
+def _search_form(query: Query) -> str:
+    kept = f'<input type="hidden" name="state" value="{escape(query.get("state", ""))}">'
+    named = escape(query.get("named", ""))
+    return (
+        f'<form method="get" role="search">{kept}<label for="named">Name</label>'
+        f'<input id="named" name="named" type="search" value="{named}"><button>Find</button></form>'
+    )
+
+
+def _before_form(earlier: Iterable[PastRun], chosen: str) -> str:
+    options = "".join(
+        f'<option value="{escape(one.row.run)}"{" selected" if one.row.run == chosen else ""}>'
+        f"{escape(one.row.run)}, {moment_text(one.row.started)}, {escape(one.status)}</option>"
+        for one in earlier
+    )
+    return (
+        f'<form method="get"><label for="before">Earlier run</label>'
+        f'<select id="before" name="before">{options}</select><button>Compare</button></form>'
+    )
+
+
+def _is_shown(item: RunItem, query: Query) -> bool:
+    state, named = query.get("state", ""), query.get("named", "")
+    return state in ("", item.state) and named.casefold() in item.key.casefold()
+
+
+def _pager(query: Query, number: int, *, has_more: bool) -> str:
+    links = []
+    if number > 1:
+        address = escape(_address(query, page=str(number - 1)))
+        links.append(f'<a rel="prev" href="{address}">Page before</a>')
+    if has_more:
+        address = escape(_address(query, page=str(number + 1)))
+        links.append(f'<a rel="next" href="{address}">Next page</a>')
+    return f'<nav class="pages" aria-label="Pages">{"".join(links)}</nav>' if links else ""
+
+
+def _run_actions_html(past: PastRun) -> Iterator[str]:
+    """Yield the buttons that stop a run or start it again."""
+    address = run_path(past)
+    if past.status != "running":
+        yield action_html("Run again", f"{address}/again", why_not=_again_refusal(past))
+        return
+    why_not = stop_refusal(past)
+    yield action_html("Stop after items in flight", f"{address}/stop", why_not=why_not)
+    now = '<input type="hidden" name="now" value="1">'
+    if not why_not:
+        yield action_html("Stop at once", f"{address}/stop", fields=now)
+
+
+def _try_again_html(trace: ItemTrace, past: PastRun) -> str:
+    top = (*trace.place.outer, trace.key)[0]  # what `--only` takes
+    only = f'<input type="hidden" name="only" value="{escape(top)}">'
+    is_of_block = bool(trace.place.outer) or trace.key != trace.place.step
+    address, why_not = f"{run_path(past)}/again", _again_refusal(past)
+    return action_html("Try again", address, fields=only * is_of_block, why_not=why_not)
+
+
+def _again_refusal(past: PastRun) -> str:
+    """Return why a run cannot be started again with its inputs; empty: it can."""
+    try:
+        file, inputs = recorded_inputs(past, None, {})
+        pipeline = read_plan(file).pipeline
+    except (CommandError, PipelineError, OSError) as error:
+        return str(error)
+    faults = read_inputs(pipeline, inputs, base=file.parent, cwd=file.parent).faults
+    return str(PipelineError(faults)) if faults else ""
+
+
+def _item_row(item: RunItem, run: str) -> tuple[str, ...]:
+    name = escape(item.key)
+    if item.place is not None:
+        scope, key = item.place
+        words = urlencode({"scope": scope, "key": key}, errors="replace")
+        name = f'<a href="{run}/item?{escape(words)}">{name}</a>'
+    error = f"<br>{escape(item.error[:300])}" if item.error else ""
+    return (
+        f'<td class="name">{name}</td>',
+        html_cell(item.step),
+        f"<td>{state_html(item.state)}{error}{later_run_html(item)}</td>",
+        html_cell(units.duration(item.seconds) if item.seconds >= 0.05 else "", "n"),
+        number_cell(item.calls),
+    )
+
+
+def _item_html(ledger: Ledger, base: Path, trace: ItemTrace, past: PastRun) -> Iterator[str]:
+    entry = trace.entry
+    assert entry is not None
+    key = "/".join((*trace.place.outer, trace.key))
+    yield f"<h1>{escape(key)}</h1>"
+    source = trace.source(base)
+    run = f"{RUNS}/{path_id(past.place.state)}/{trace.run}"
+    facts = [
+        ("State", state_html(entry.state)),
+        ("Of", escape(f"'{trace.place.step}' of {trace.place.file}")),
+        ("Run", f'<a href="{escape(run)}">{escape(trace.run)}</a>, {moment_text(trace.at)}'),
+        ("Took", escape(units.duration(entry.seconds)) if entry.seconds >= 0.05 else ""),
+        ("Document", "" if source is None else _file_html(source, base)),
+        ("Read", "<br>".join(_file_html(one, base) for one in trace.read_files(base))),
+        ("Wrote", "<br>".join(map(escape, trace.outputs))),
+    ]
+    shown = (f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts if value)
+    yield f'<dl class="facts">{"".join(shown)}</dl>'
+    if entry.error:
+        yield f'<div class="error"><p>{escape(entry.error)}</p></div>'
+    for answer in reviews_of_item(ledger, trace.place.scope, trace.key).answers:
+        yield from _answer_html(answer)
+    for step in item_steps(LineageStore(ledger), trace):
+        if step.calls or step.checks:
+            yield from _step_html(step)
+
+
+def _file_html(file: LineageFile, base: Path) -> str:
+    path = Path(file.path)
+    near = path.relative_to(base) if path.is_relative_to(base) else path
+    return f"{escape(str(near))}, {FILE_STATE_TEXT[file.state]}"
+
+
+def _answer_html(answer: ReviewedAnswer) -> Iterator[str]:
+    """Yield an answer's fields with their confidence and evidence, and what a person decided."""
+    yield f"<h2>Answer of {escape(answer.step)}</h2>"
+    yield f'<p><span class="s-{escape(answer.state)}">{escape(answer.outcome)}</span></p>'
+    changed = {path: after for path, _, after in answer.changes}
+    rows = (
+        (
+            f'<th scope="row">{escape(path or "answer")}</th>',
+            html_cell(value, "name"),
+            html_cell(changed.get(path, ""), "name"),
+            html_cell(place, "name"),
+        )
+        for path, value, place in answer.fields
+    )
+    yield html_table("Fields", ("Field", "The model's value", "Changed to", "Evidence"), rows)
+
+
+def _step_html(step: LineageStep) -> Iterator[str]:
+    uses = f" ({step.uses})" if step.uses else ""
+    yield f"<h2>{escape(step.id + uses)}: {counted(len(step.calls), 'call')}</h2>"
+    for call in step.calls:
+        yield from _call_html(call)
+    for check in step.checks:
+        yield f'<p class="soft">Check: <code>{escape(check)}</code></p>'
+
+
+def _call_html(call: LineageCall) -> Iterator[str]:
+    if call.is_gone:
+        yield "<p>The texts of a call were removed by <code>paddock clean</code>.</p>"
+        return
+    n_in, n_out = (call.usage.get(f"{side}_tokens", 0) for side in ("prompt", "completion"))
+    took = "" if call.seconds is None else f", {units.duration(call.seconds)}"
+    known = ", cached from an earlier call" if call.is_known else ""
+    facts = f"{call.kind} {call.model}: {n_in:,} + {n_out:,} tokens{took}{known}"
+    yield f'<p class="soft">{escape(facts)}</p>'
+    yield from _text_html("Prompt", "\n\n".join(request_lines(call)))
+    yield from _text_html("Answer", call.reply)
+    if call.done_reason not in (None, "stop"):
+        yield f"<p>It ended by: {escape(str(call.done_reason))}.</p>"
+
+
+def _text_html(name: str, text: str) -> Iterator[str]:
+    if not text:
+        return
+    left = len(text) - MOST_TEXT_CHARS
+    yield f"<details open><summary>{name}</summary><pre>{escape(text[:MOST_TEXT_CHARS])}</pre>"
+    if left > 0:
+        yield f"<p>{left:,} more characters; <code>paddock why --full</code> prints all.</p>"
+    yield "</details>"
+
+
+def _since_html(base: Path, trace: ItemTrace) -> Iterator[str]:
+    """Yield what `paddock why` says of each output."""
+    yield "<h2>What changed since</h2>"
+    for path in trace.outputs[:20]:
+        words = lineage_text(explain_path(base / path, [base]), is_full=False)
+        yield f"<pre>{escape(words)}</pre>"

@@ -1,0 +1,109 @@
+"""Each setting, its value and its origin, for `paddock config` and the console; no secrets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from paddock.runner.config import setting_values
+from paddock.runner.progress import console
+from paddock.runner.settings import SETTING_SPECS, Settings
+
+DEFAULT = "default"
+_HIDDEN = "(set, not shown)"
+_MIB = 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class SettingRow:
+    """One setting."""
+
+    name: str
+    value: Any
+    """A JSON value; None: decided by the machine or the model."""
+    origin: str
+    note: str = ""
+
+
+def setting_rows(settings: Settings) -> tuple[SettingRow, ...]:
+    """Return every setting in the order of the documentation, then those without effect."""
+    origins = settings.origins or {}
+    known = (_setting_row(name, settings, origins.get(name, DEFAULT)) for name in SETTING_SPECS)
+    unread = (
+        SettingRow(name, None, "environment", "has no effect") for name in settings.without_effect
+    )
+    return (*known, *unread)
+
+
+def _setting_row(name: str, settings: Settings, origin: str) -> SettingRow:
+    known = SETTING_SPECS[name]
+    value = settings.value(name)
+    if known.is_secret:
+        return SettingRow(name, _HIDDEN if value else None, origin)
+    return SettingRow(name, _json_value(value), origin)
+
+
+def _json_value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, tuple):
+        return list(value)
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)
+
+
+def settings_table(found: tuple[SettingRow, ...]) -> str:
+    head = ("SETTING", "VALUE", "FROM")
+    return console.table([head, *((row.name, value_text(row), row.origin) for row in found)])
+
+
+def value_text(row: SettingRow) -> str:
+    """Return a value as an environment variable would have it.
+
+    >>> value_text(SettingRow("num_parallel", None, DEFAULT))
+    'auto'
+    >>> value_text(SettingRow("max_body", 67108864, DEFAULT))
+    '64MiB'
+    """
+    value = row.value
+    if row.note:
+        return f"({row.note})"
+    if value is None:
+        return "none" if row.name in _NONE_IF_UNSET else "auto"
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, dict):
+        return ",".join(f"{large}={small}" for large, small in value.items()) or "none"
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "none"
+    if isinstance(value, int | float):
+        return _number_text(row.name, value)
+    return str(value) or "none"
+
+
+def _number_text(name: str, value: float) -> str:
+    """Return a duration in days, a size in MiB, where it is a whole number of them."""
+    if isinstance(value, float):
+        days = value / 86_400
+        return f"{days:g}d" if days >= 1 and days.is_integer() else f"{value:.10g}"
+    is_size = SETTING_SPECS[name].read in (setting_values.size, setting_values.size_or_auto)
+    return f"{value // _MIB}MiB" if is_size and value and value % _MIB == 0 else str(value)
+
+
+# Unset, these are off; other unset settings are decided by the machine or the model.
+_NONE_IF_UNSET = frozenset(
+    [
+        "api_keys",
+        "api_key",
+        "rate",
+        "pool_key",
+        "ledger",
+        "smtp",
+        "work_pool",
+        "mail_from",
+    ]
+)

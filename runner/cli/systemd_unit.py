@@ -1,0 +1,133 @@
+"""The systemd unit of `paddock up`: its text, and the quoting of paths in it.
+
+The lines are those of `examples/deploy/paddock-up.service`. The system's unit has all of them; the
+unit of a person's own manager has that person's rights, and no safeguard that needs a mount
+namespace or a capability: many kernels refuse these to such a manager, and it would not start.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+UNIT_NAME = "paddock-up.service"
+SYSTEM_CONFIG = Path("/etc/paddock")
+
+_STOP_MARGIN_S = 30.0  # after the drain: workers and Prefect's server end
+_HOMES = ("/home", "/root", "/run/user")  # what ProtectHome hides
+_TEMPORARY = ("/tmp", "/var/tmp")  # what PrivateTmp hides
+_PLAIN_WORD = re.compile(r"[\w./:=,@+-]+")
+# systemd strips a line's end, and takes a backslash there as its continuation.
+_UNWRITABLE = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|[\s\\]$")
+# systemd refuses some, and would replace `$` in the name by which Python finds its environment.
+_NOT_IN_PROGRAM = re.compile(r"[$'\"\\]")
+_OF_SYSTEM = re.compile(
+    r"(Wants|After|RequiresMountsFor|EnvironmentFile|Environment|User|Group|StateDirectory\w*"
+    r"|UMask|ReadWritePaths|Protect\w+|PrivateTmp|CapabilityBoundingSet|AmbientCapabilities|RemoveIPC"
+    r"|DevicePolicy|DeviceAllow)="
+)
+
+
+@dataclass(frozen=True, slots=True)
+class UpUnit:
+    """In what a unit of `paddock up` differs from another."""
+
+    command: tuple[str, ...]
+    """The program and its first words; the folders follow."""
+    folders: tuple[Path, ...]
+    user: str = ""
+    """Whose rights it has under the system's manager; empty: a unit of a person's own manager."""
+    keys: Path | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
+    programs: tuple[Path, ...] = ()
+    """Where that which it executes lies."""
+    stop_timeout_s: float = 30.0
+
+    def text(self, template: str) -> str:
+        """Return the text of the unit file, after the one in `examples/deploy`."""
+        values = self._values()
+        lines = (
+            f"{line}\n"
+            for general in template.splitlines()
+            if not general.startswith("#") and (self.user or not _OF_SYSTEM.match(general))
+            for line in values.get(general.partition("=")[0], [general])
+        )
+        return "".join(lines).lstrip()
+
+    def unwritable(self) -> str | None:
+        """Return the first value that no unit can have; None: all can be written."""
+        values = [*map(str, self.folders), str(self.keys), *self.command, *self.environ.values()]
+        if (wrong := next((one for one in values if _UNWRITABLE.search(one)), None)) is not None:
+            return wrong
+        return self.command[0] if _NOT_IN_PROGRAM.search(self.command[0]) else None
+
+    def _values(self) -> Mapping[str, list[str]]:
+        """Return the lines that replace the template's, by their keys."""
+        folders = " ".join(_word(str(folder)) for folder in self.folders)
+        needed = (*self.folders, *self.programs)
+        home = "read-only" if _is_any_below(needed, _HOMES) else "yes"
+        temporary = "no" if _is_any_below(needed, _TEMPORARY) else "yes"
+        return {
+            "RequiresMountsFor": [f"RequiresMountsFor={folders}"],
+            "ExecStart": [
+                f"ExecStart={' '.join(map(_word, self.command))} {folders.replace('$', '$$')}",
+                f"WorkingDirectory={_without_specifiers(str(self.folders[0]))}",
+                *(f"Environment={_word(f'{name}={one}')}" for name, one in self.environ.items()),
+                *self._key_lines(),
+            ],
+            "User": [f"User={self.user}"],
+            "Group": [],  # the user's own
+            "ReadWritePaths": [f"ReadWritePaths={folders}"],
+            "TimeoutStopSec": [f"TimeoutStopSec={self.stop_timeout_s + _STOP_MARGIN_S:g}"],
+            "ProtectHome": [f"ProtectHome={home}"],
+            "PrivateTmp": [f"PrivateTmp={temporary}"],
+            "WantedBy": [f"WantedBy={'multi-user' if self.user else 'default'}.target"],
+        }
+
+    def _key_lines(self) -> list[str]:
+        if self.keys is None:
+            return []
+        if self.user:  # a copy that only the service sees; the file stays root's
+            return [f"LoadCredential=keys:{self.keys}", "Environment=PADDOCK_API_KEYS=%d/keys"]
+        return [f"Environment={_word(f'PADDOCK_API_KEYS={self.keys}')}"]
+
+
+def key_file_of(text: str) -> Path | None:
+    r"""Return the key file that a unit names; None if it names none.
+
+    >>> key_file_of(r'Environment="PADDOCK_API_KEYS=/srv/100 %% \"new\""')
+    PosixPath('/srv/100 % "new"')
+    """
+    if found := re.search(r"^LoadCredential=keys:(.+)$", text, re.MULTILINE):
+        return Path(found[1])
+    for line in re.findall(r"^Environment=(.*PADDOCK_API_KEYS=.*)$", text, re.MULTILINE):
+        with suppress(ValueError):  # a quote that is not closed
+            for word in shlex.split(line):
+                name, _, value = word.partition("=")
+                if name == "PADDOCK_API_KEYS":
+                    return Path(value.replace("%%", "%"))
+    return None
+
+
+def _is_any_below(paths: Sequence[Path], places: Sequence[str]) -> bool:
+    return any(path.is_relative_to(place) for path in paths for place in places)
+
+
+def _word(text: str) -> str:
+    r"""Return one word as systemd's unquoting reads it: quotes, backslashes, specifiers.
+
+    >>> _word("/srv/pipelines"), _word('/srv/100 % "new"')
+    ('/srv/pipelines', '"/srv/100 %% \\"new\\""')
+    """
+    if _PLAIN_WORD.fullmatch(text):
+        return text
+    return '"' + _without_specifiers(text.replace("\\", r"\\").replace('"', r"\"")) + '"'
+
+
+def _without_specifiers(text: str) -> str:
+    """Return a value of which systemd expands nothing; some are read without unquoting."""
+    return text.replace("%", "%%")

@@ -1,0 +1,530 @@
+"""The console: pages at `/ui` on pipelines, runs, models and settings, beside the review page.
+
+`paddock up`, `serve`, `review` and `console` serve it behind the review page's tokens, keys and
+sessions. Pages are HTML that the server writes, in the style of reports; one script keeps those of
+running work current. They load nothing from elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from html import escape
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Match, Route
+
+from paddock.engine.api.api_keys import STATE_PATH
+from paddock.engine.system.tasks import in_left_thread
+from paddock.engine.system.text import counted
+from paddock.pipelines.errors import PipelineError
+from paddock.runner import api
+from paddock.runner.bind.bind import read_plan
+from paddock.runner.daemon.service_client import ServiceError
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
+from paddock.runner.render.console_page import (
+    CONSOLE_PAGES,
+    PAGE_HEADERS,
+    console_files,
+    navigation,
+)
+from paddock.runner.render.html_page import html_cell, html_table, state_html
+from paddock.runner.review.page_access import (
+    CONSOLE_PATH,
+    AccessRefused,
+    PageAccess,
+    read_form,
+)
+from paddock.runner.schedule.discovery import FileStamp, PipelineFinder
+from paddock.runner.settings import STATE_FOLDER, SettingsError
+
+from .arguments import has_steps
+from .console_actions import (
+    USE_MODELS,
+    ConsoleActions,
+    ConsoleSources,
+    Form,
+    ModelActions,
+    pipeline_parts,
+)
+from .exit_status import explain_error
+from .loaded_models import service_answers
+from .model_page import SpeedHistory, model_page
+from .run_pages import (
+    KeptReading,
+    NotHere,
+    PageParts,
+    Query,
+    RunPages,
+    faults_html,
+    moment_text,
+    path_id,
+    pipeline_address,
+    run_address,
+)
+from .setting_rows import SettingRow, setting_rows, value_text
+
+_Found = TypeVar("_Found")
+_T = TypeVar("_T")
+SIGN_IN = f"{CONSOLE_PATH}/sign-in"
+_PIPELINES = CONSOLE_PAGES["Pipelines"]
+_LIVE_S = 5
+_STATE_S = 5.0  # a service that is slower is named; its page waits for eight
+_LIVE_SHARE = 40  # a page that is watched takes at most a fortieth of the time
+_MOST_FORM_BYTES = 1024**2
+_N_THREADS = 8  # of each kind; they read files, and wait for services
+_FREE_S = 20.0
+"""How long a request waits for a thread: browsers' users are gone by then."""
+_N_SEARCHED = 1_000  # of the latest runs, for the last one of each pipeline
+# The pages have forms, whose posts must name their origin.
+_HEADERS = {
+    **PAGE_HEADERS,
+    "Content-Security-Policy": PAGE_HEADERS["Content-Security-Policy"].replace(
+        "form-action 'none'", "form-action 'self'"
+    ),
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="robots" content="noindex">
+<title>{title} - Paddock</title>
+<meta name="color-scheme" content="light dark">
+<link rel="icon" href="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' \
+viewBox='0 0 32 32'%3E%3Crect width='32' height='32' rx='7' fill='%231d5c48'/%3E%3Cpath \
+d='M8 25V9m8 16V9m8 16V9M5 13h22M5 20h22' stroke='%23fff' stroke-width='2.6'/%3E%3C/svg%3E">
+<link rel="stylesheet" href="/ui/console.css">
+<script src="/ui/console.js" defer></script>
+</head>
+<body>
+<a class="skip" href="#main">Skip to the content</a>
+<header>{navigation}</header>
+<p id="away" role="alert" hidden>The service does not answer; trying again.</p>
+<main id="main" tabindex="-1" data-live="{live}">
+{body}
+</main>
+</body>
+</html>
+"""
+_SIGN_IN_FORM = f"""\
+<h1>Sign in</h1>
+<p>{{why}}</p>
+<form method="post" action="{SIGN_IN}">
+<label for="token">Token or API key</label>
+<input id="token" name="token" type="password" autocomplete="off" required>
+<button>Sign in</button>
+</form>"""
+
+
+class _Busy(Exception):
+    """No thread became free in time."""
+
+
+class _Threads:
+    """Runs what blocks, in threads of its own: at most so many, for which no process waits.
+
+    The default executor's are for the service that serves the pages: a page that holds one of them
+    while it asks that service could wait for itself.
+    """
+
+    def __init__(self) -> None:
+        self._free = asyncio.Semaphore(_N_THREADS)
+
+    async def run(self, work: Callable[..., _T], *args: Any) -> _T:
+        """Return the result.
+
+        Raises:
+            _Busy: others have all threads.
+        """
+        try:
+            async with asyncio.timeout(_FREE_S):
+                await self._free.acquire()
+        except TimeoutError:
+            raise _Busy(
+                f"{_N_THREADS} others are being answered, and none ended in {_FREE_S:g} s. "
+                "Try again later."
+            ) from None
+        try:
+            return await in_left_thread(work, *args)
+        finally:
+            self._free.release()
+
+
+class WebConsole:
+    """The routes of the pages."""
+
+    def __init__(self, access: PageAccess, sources: ConsoleSources) -> None:
+        self._access = access
+        self._sources = sources
+        self._runs = RunPages(sources.folders)
+        self._actions = ConsoleActions(sources, self._runs)
+        self._reading, self._asking, self._acting = _Threads(), _Threads(), _Threads()
+        """Of pages that read files, of those that ask services as well, and of actions."""
+        self._turn = threading.Lock()
+        """Held while what is kept between calls is read and changed, never over the network."""
+        self._up_status: Mapping[str, Any] = {}
+        self._own_state: Mapping[str, Any] = {}
+        self._speeds: dict[str, SpeedHistory] = {}
+        self._finder = PipelineFinder(())
+        self._heads: _Heads = {}
+        self._pipelines_found = KeptReading(self._find_pipelines)
+
+    def routes(self) -> list[BaseRoute]:
+        run = f"{CONSOLE_PAGES['Runs']}/{{place}}/{{run}}"
+        pipeline = f"{_PIPELINES}/{{id}}"
+        pages: list[BaseRoute] = [
+            self._page(_PIPELINES, "Pipelines", self._pipelines),
+            self._page(CONSOLE_PAGES["Runs"], "Runs", self._runs.runs),
+            self._page(run, "Runs", self._runs.run),
+            self._page(f"{run}/item", "Runs", self._runs.item),
+            self._page(f"{run}/difference", "Runs", self._runs.difference),
+            self._page(CONSOLE_PAGES["Models"], "Models", self._models, self._asking),
+            self._page(CONSOLE_PAGES["Settings"], "Settings", self._settings),
+        ]
+        actions, models = self._actions, ModelActions(self._sources.settings)
+        return [
+            *pages,
+            self._page(pipeline, "Pipelines", self._pipeline, self._asking),
+            self._action(f"{pipeline}/run", "Pipelines", self._file, actions.run),
+            self._action(f"{pipeline}/allow", "Pipelines", self._file, actions.allow),
+            self._action(f"{pipeline}/pause", "Pipelines", self._file, actions.pause),
+            self._action(f"{run}/stop", "Runs", self._runs.past, actions.stop),
+            self._action(f"{run}/again", "Runs", self._runs.past, actions.again),
+            self._page(USE_MODELS, "Models", models.page, self._asking),
+            self._action(f"{USE_MODELS}/ask", "Models", lambda: None, models.ask),
+            self._action(f"{USE_MODELS}/pull", "Models", lambda: None, models.pull),
+            self._action(f"{USE_MODELS}/unload", "Models", lambda: None, models.unload),
+            Route(SIGN_IN, self._sign_in, methods=["GET", "POST"]),
+            Route(CONSOLE_PATH, lambda _: RedirectResponse(_PIPELINES)),
+            *console_files(),
+        ]
+
+    def _page(
+        self,
+        path: str,
+        name: str,
+        build: Callable[..., PageParts],
+        threads: _Threads | None = None,
+    ) -> BaseRoute:
+        def built(request: Request) -> PageParts:
+            began = time.thread_time()  # waits cost nothing
+            page = build(*request.path_params.values(), dict(request.query_params))
+            least_s = round(_LIVE_SHARE * (time.thread_time() - began))
+            return replace(page, live_s=max(page.live_s, least_s)) if page.live_s else page
+
+        async def endpoint(request: Request) -> Response:
+            try:
+                self._access.reviewer(request)
+                if self._sources.up_status is not None:  # the loop's own, not the thread's
+                    self._up_status = self._sources.up_status()
+                if self._sources.own_state is not None and name == "Models":
+                    self._own_state = await self._sources.own_state()
+                return _html(name, await (threads or self._reading).run(built, request))
+            except AccessRefused as error:
+                return _refused(error)
+            except _Busy as error:
+                return _not_done(name, str(error), 503)
+            except (NotHere, LedgerError, SettingsError) as error:
+                parts = [f'<h1>{name}</h1><div class="note"><p>{escape(str(error))}</p></div>']
+                return _html(name, PageParts(name, parts), 404)
+
+        return Route(path, endpoint)
+
+    def _action(
+        self,
+        path: str,
+        name: str,
+        find: Callable[..., _Found],
+        act: Callable[[str, Form, _Found], str | PageParts],
+    ) -> BaseRoute:
+        """Return the route of what changes something.
+
+        `find` returns what the path names, `act` the page to show, or its address.
+        """
+
+        def done(by: str, form: Form, names: Iterable[str]) -> str | PageParts:
+            return act(by, form, find(*names))
+
+        async def endpoint(request: Request) -> Response:
+            try:
+                by = self._access.reviewer(request)
+                form = await read_form(request, _MOST_FORM_BYTES)
+                if form is None:
+                    return _not_done(name, "What was sent is too large, or was cut off.", 413)
+                shown = await self._acting.run(done, by, form, request.path_params.values())
+                if isinstance(shown, PageParts):
+                    return _html(name, shown)
+                return RedirectResponse(shown, 303, {"Cache-Control": "no-store"})
+            except AccessRefused as error:
+                return _refused(error)
+            except NotHere as error:
+                return _not_done(name, str(error), 404)
+            except _Busy as error:
+                return _not_done(name, str(error), 503)
+            except Exception as error:  # whatever ends a command is a message, as in a terminal
+                return _not_done(name, explain_error(error)[1], 409)
+
+        return Route(path, endpoint, methods=["POST"])
+
+    async def _sign_in(self, request: Request) -> Response:
+        entered = await self._access.entered(request)
+        if entered is None:
+            return self._form(request)
+        if entered.status_code != 303:
+            return _refused(AccessRefused(entered.status_code, bytes(entered.body).decode()))
+        # No redirect: the session's cookie does not go with one that another origin began.
+        parts = [f'<p><a data-next href="{escape(_came_from(request))}">Go on</a></p>']
+        answer = _html("", PageParts("Signed in", parts))
+        answer.raw_headers += [one for one in entered.raw_headers if one[0] == b"set-cookie"]
+        return answer
+
+    def _form(self, request: Request) -> Response:
+        """Return the form with a sentence that says where the token is."""
+        try:
+            self._access.reviewer(request)
+        except AccessRefused as error:
+            return _refused(AccessRefused(200 if error.status == 401 else error.status, str(error)))
+        return RedirectResponse(_PIPELINES)
+
+    # --- pages
+
+    def _pipelines(self, query: Query) -> PageParts:
+        last: dict[Path, PastRun] = {}
+        found = recent_runs(self._runs.places(), limit=_N_SEARCHED)
+        for past in found.runs:
+            last.setdefault((past.place.folder / past.row.file).resolve(), past)
+        status = self._up_status
+        triggered = {Path(one["file"]).resolve(): one for one in status.get("pipelines", ())}
+        heads, own_faults = self._pipelines_found.get()
+        faults = {**own_faults, **status.get("faults", {})}
+        texts = (text if at in text else f"{at}: {text}" for at, text in faults.items())
+        boxes = faults_html(dict.fromkeys((*found.faults, *texts)))
+        parts = ["<h1>Pipelines</h1>", *boxes]
+        rows = [
+            _pipeline_row(file, head, last.get(file), triggered.get(file))
+            for file, (_, head) in sorted(heads.items())
+        ]
+        names = ("Pipeline", "File", "Faults", "Last run", "Next run")
+        parts.append(html_table("Pipelines", names, rows) if rows else "<p>No pipeline here.</p>")
+        if status:
+            parts += _up_state_html(status)
+        return PageParts("Pipelines", parts, _LIVE_S)
+
+    def _find_pipelines(self) -> tuple[_Heads, Mapping[str, str]]:
+        """Return what is known of each pipeline, and what is wrong with files and folders.
+
+        A faulty one is read each time: its fault may be in another file.
+        """
+        self._finder.folders = sorted({one.resolve() for one in self._sources.folders()})
+        known, heads = self._heads, _Heads()
+        for file, stamp in self._finder.pipeline_files().items():
+            old = known.get(file)
+            if old is not None and old[0] == stamp and not old[1].n_faults:
+                heads[file] = old
+            elif has_steps(file):
+                heads[file] = stamp, _pipeline_head(file)
+        self._heads = heads
+        return heads, self._finder.faults()
+
+    def _file(self, id_: str) -> Path:
+        """Return a pipeline's file.
+
+        Raises:
+            NotHere: there is none of this id.
+        """
+        heads, _ = self._pipelines_found.get()
+        found = next((file for file in heads if path_id(file) == id_), None)
+        if found is None:
+            raise NotHere("There is no such pipeline: it was moved or removed.")
+        return found
+
+    def _pipeline(self, id_: str, query: Query) -> PageParts:
+        file = self._file(id_)
+        past = recent_runs([LedgerFolder(file.parent / STATE_FOLDER, file.name)], limit=1).runs
+        parts = list(pipeline_parts(self._actions, file, past[0] if past else None))
+        return PageParts(file.name, parts)
+
+    def _models(self, query: Query) -> PageParts:
+        if self._sources.own_state is not None:
+            return self._model_page([("serve", self._own_state)], ())
+        notes: list[str] = []
+        states = []
+        try:
+            for name, client, state in service_answers(
+                self._sources.settings, STATE_PATH, notes.append, _STATE_S
+            ):
+                client.close()
+                states.append((name, state))
+        except ServiceError as error:
+            notes.append(str(error))
+        return self._model_page(states, notes)
+
+    def _model_page(
+        self, states: Iterable[tuple[str, Mapping[str, Any]]], notes: Iterable[str]
+    ) -> PageParts:
+        with self._turn:
+            return model_page(states, self._speeds, notes)
+
+    def _settings(self, query: Query) -> PageParts:
+        def cells(row: SettingRow) -> tuple[str, ...]:
+            head = f'<th scope="row">{escape(row.name)}</th>'
+            return head, html_cell(value_text(row), "name"), html_cell(row.origin, "name")
+
+        rows = map(cells, setting_rows(self._sources.settings))
+        table = html_table("Settings", ("Setting", "Value", "From"), rows)
+        return PageParts("Settings", ["<h1>Settings</h1>", table])
+
+
+def _html(current: str, page: PageParts, status: int = 200) -> Response:
+    text = _PAGE.format(
+        title=escape(page.title),
+        navigation=navigation(current),
+        live=page.live_s or "",
+        body="\n".join(page.parts),
+    )
+    content = text.encode("utf-8", "replace")  # names of files may be no text
+    return Response(content, status, _HEADERS, "text/html")
+
+
+def _came_from(request: Request) -> str:
+    """Return the page of the console that asked for a token; not an action, which is not redone."""
+    address = urlsplit(request.headers.get("referer", ""))
+    scope = {**request.scope, "method": "GET", "path": address.path}
+    found = (route.matches(scope)[0] for route in request.app.routes)
+    is_page = next((one for one in found if one is not Match.NONE), None) is Match.FULL
+    if is_page and address.path.startswith(f"{CONSOLE_PATH}/") and address.path != SIGN_IN:
+        return f"{address.path}?{address.query}"
+    return _PIPELINES
+
+
+def _not_done(name: str, words: str, status: int) -> Response:
+    """Return a page that says why an action was refused or failed."""
+    parts = [f'<h1>Not done</h1><div class="error"><p>{escape(words)}</p></div>']
+    return _html(name, PageParts("Not done", parts), status)
+
+
+def _refused(error: AccessRefused) -> Response:
+    """Return a page that says why; with a form where a token helps."""
+    words = escape(str(error))
+    is_unknown = error.status in (200, 401) or "token" in str(error)
+    body = _SIGN_IN_FORM.format(why=words) if is_unknown else f"<h1>Refused</h1><p>{words}</p>"
+    return _html("", PageParts("Sign in" if is_unknown else "Refused", [body]), error.status)
+
+
+@dataclass(frozen=True, slots=True)
+class _PipelineHead:
+    name: str
+    words: str
+    n_faults: int
+
+
+_Heads = dict[Path, tuple[FileStamp, _PipelineHead]]
+
+
+def _pipeline_head(file: Path) -> _PipelineHead:
+    """Return what a file says of itself, and how many faults `paddock validate` finds."""
+    try:
+        pipeline = read_plan(file).pipeline
+        n_faults = len(api.validate(file).faults)
+    except PipelineError as error:
+        return _PipelineHead(file.stem, error.faults[0].message, len(error.faults))
+    except Exception as error:  # no file's error may hide the others
+        return _PipelineHead(file.stem, str(error), 1)
+    return _PipelineHead(pipeline.name, pipeline.description or "", n_faults)
+
+
+def _pipeline_row(
+    file: Path, head: _PipelineHead, last: PastRun | None, triggered: Mapping[str, Any] | None
+) -> tuple[str, ...]:
+    started = "" if last is None else moment_text(last.row.started)
+    ran = "" if last is None else (
+        f'<a href="{run_address(last)}">{started}</a> {state_html(last.status)}'
+    )  # fmt: skip
+    described = f'<br><span class="soft">{escape(head.words)}</span>' if head.words else ""
+    link = f'<a href="{pipeline_address(file)}">{escape(head.name)}</a>'
+    return (
+        f'<th scope="row">{link}{described}</th>',
+        html_cell(str(file), "name"),
+        html_cell(counted(head.n_faults, "fault") if head.n_faults else "", "s-failed"),
+        f"<td>{ran}</td>",
+        html_cell("; ".join(_next_texts(triggered or {}))),
+    )
+
+
+_UP_HEADS = ("Pipeline", "By", "State", "Not before")
+_WATCHED = {"settling": "being written", "out": "in a run", "held_back": "held back"}
+
+
+def _next_texts(pipeline: Mapping[str, Any]) -> Iterator[str]:
+    """Yield when a pipeline runs next, what starts it, and what holds it back."""
+    yield from map(_moment, pipeline.get("next", ()))
+    yield from (f"webhook {path}" for path in pipeline.get("webhooks", ()))
+    yield from map(_watch_text, pipeline.get("watches", ()))
+    if not pipeline.get("is_open", True):
+        yield f"waits for its window {pipeline['window']}"
+    yield from pipeline.get("missing", ())
+
+
+def _watch_text(watch: Mapping[str, Any]) -> str:
+    """Return how a folder is watched, and what is known of its files.
+
+    >>> _watch_text({"path": "/in", "state": "watching", "files": 2, "settling": 1})
+    'folder /in: watching, 2 files, 1 being written'
+    """
+    parts = [watch["state"], counted(watch.get("files") or 0, "file")]
+    parts += [f"{watch[name]:,} {words}" for name, words in _WATCHED.items() if watch.get(name)]
+    why = f" ({watch['why']})" if watch.get("why") else ""
+    return f"folder {watch['path']}: {', '.join(parts)}{why}"
+
+
+def _up_state_html(status: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is at work and what waits."""
+    if not status.get("is_prefect_there", True):
+        words = f"Prefect does not answer at {status['prefect']}: no run starts until it is back."
+        yield f'<div class="error"><p>{escape(words)}</p></div>'
+    rows = [*map(_running_row, status["running"]), *map(_queued_row, status["queue"])]
+    n_left = status["waiting"] - len(status["queue"])
+    note = f"{n_left:,} more wait." if n_left > 0 else ""
+    yield "<h2>At work and waiting</h2>"
+    yield html_table("Runs", _UP_HEADS, rows, note=note) if rows else "<p>No run.</p>"
+    if n_calls := status["calls_waiting"]:
+        yield f"<p>{counted(n_calls, 'webhook call')} not yet handed to a run.</p>"
+    yield f'<p class="soft">Process {status["pid"]}; Prefect at {escape(status["prefect"])}.</p>'
+
+
+def _running_row(run: Mapping[str, Any]) -> tuple[str, ...]:
+    state = "stopping" if run["is_stopping"] else "running"
+    attempt = f", attempt {run['attempt']}" if run["attempt"] > 1 else ""
+    return (
+        f'<th scope="row">{escape(run["pipeline"])}</th>',
+        html_cell(run["trigger"] or ""),
+        f'<td><span class="s-running">{state}</span>{attempt}; '
+        f"{escape(run['run'] or 'being started')}</td>",
+        html_cell(""),
+    )
+
+
+def _queued_row(run: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        f'<th scope="row">{escape(run["pipeline"] or "")}</th>',
+        html_cell(run["trigger"] or ""),
+        html_cell(run["state"]),
+        html_cell(_moment(run["not_before"])),
+    )
+
+
+def _moment(written: str) -> str:
+    return moment_text(datetime.fromisoformat(written).timestamp())

@@ -1,0 +1,90 @@
+"""Calibrate a step's `escalate`: run both models alone, find the threshold, run the pair with it.
+
+The third run asks nothing: both models' answers are in the ledger by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from paddock.engine.system.text import counted
+
+from .comparison import Comparison, GoldSource, compare
+from .escalation_threshold import (
+    AgreementGoal,
+    CalibratedThreshold,
+    CannotCalibrate,
+    ThresholdCondition,
+    calibrated_threshold,
+)
+from .gold import gold_of_answers
+from .variant_runs import ComparedPipeline, VariantRun, Watch, run_variants
+from .variants import escalation_condition, escalation_variant
+
+
+def calibrated_comparison(
+    goal: AgreementGoal,
+    compared: ComparedPipeline,
+    runs: Sequence[VariantRun],
+    source: GoldSource,
+    watch: Watch,
+) -> Comparison:
+    """Return the comparison of both models alone and, where a threshold is found, of the pair.
+
+    `runs` are those of the step's own model and of the larger one. Without gold, what the larger
+    one says is right.
+    """
+    name, step = compared.plan.pipeline.name, compared.step
+    lost: list[str] = []
+    if source.given is None and compared.gold is None:
+        said = {one.key: one.output for one in runs[1].items.values() if one.is_done}
+        origin = f"what '{runs[1].variant.name}' says"
+        source = replace(source, given=gold_of_answers(said, origin))
+        lost = _lost(runs)
+    found = compare(name, step, runs, source)
+    if any(run.fault is not None for run in runs):
+        return found
+    notes = [_lost_note(lost, runs[1])] if lost else []
+    try:
+        threshold = _threshold(goal, compared, found, lost)
+    except CannotCalibrate as error:
+        return replace(found, notes=(str(error), *notes, *found.notes))
+    pair = escalation_variant(compared.plan, step, threshold.when)
+    runs = [*runs, *run_variants(compared, [pair], watch)]
+    found = compare(name, step, runs, source)
+    return replace(found, threshold=threshold, notes=(*notes, *found.notes))
+
+
+def _lost(runs: Sequence[VariantRun]) -> list[str]:
+    """Return the items that a model was asked about, and to which the larger one has no answer."""
+    own, larger = runs
+    return [
+        key
+        for key in own.items
+        if key in larger.items
+        and not larger.items[key].is_done
+        and (own.items[key].asked or larger.items[key].asked)
+    ]
+
+
+def _lost_note(lost: Sequence[str], larger: VariantRun) -> str:
+    verb, pronoun = ("has", "it counts") if len(lost) == 1 else ("have", "they count")
+    what = f"{counted(len(lost), 'item')} {verb} no answer of '{larger.variant.name}'"
+    return f"{what}: {pronoun} against the promise."
+
+
+def _threshold(
+    goal: AgreementGoal, compared: ComparedPipeline, found: Comparison, lost: Sequence[str]
+) -> CalibratedThreshold:
+    """Return the threshold by the items with gold; what is `lost` agrees with nothing."""
+    condition = ThresholdCondition.of(escalation_condition(compared.plan, compared.step))
+    own, larger = found.variants
+    keys = [key for key in own.scores if key in larger.scores] if found.n_gold else []
+    return calibrated_threshold(
+        goal,
+        condition,
+        [condition.sureness(own.run.items[key]) for key in (*keys, *lost)],
+        [*(own.scores[key] for key in keys), *(0.0 for _ in lost)],
+        [*(larger.scores[key] for key in keys), *(0.0 for _ in lost)],
+    )

@@ -1,0 +1,237 @@
+"""Have a person decide on an item's answer, or apply what was decided; calibrate its confidence."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from paddock.engine.system.text import canonical_json
+from paddock.pipelines.expressions import ExpressionError
+from paddock.runner.bind.bound import BoundStep, prompt_digest
+from paddock.runner.bind.evidence_sources import EvidenceSource, read_sources
+from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.bind.label_lists import inserted_text
+from paddock.runner.bind.reply import ScopedReply
+from paddock.runner.ledger.calibration import CalibrationKey, calibrated, start_text
+from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.reviews import Question, Review
+from paddock.steps.base import OutsideRoots, Tools
+
+from .item_run import ItemRun, document_digest
+from .retry_and_quarantine import NOT_REVIEWED, LeftByReview, RunStopped, StepFailed
+from .review_questions import (
+    accepted_unseen,
+    answer_of,
+    asked_because,
+    decided_outputs,
+    decision_text,
+    document_spec,
+    is_drawn,
+    is_due,
+    n_rejections,
+    source_texts,
+    text_objects,
+    values_read,
+)
+from .run_context import RunContext
+from .run_reviews import NobodyAsked
+
+
+class AnswerReviewer:
+    """Has a person decide on the answers of steps with `review`, or applies what was decided."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._reviews = context.judge.reviews
+        self._prompts: dict[str, str] = {}
+        """Step → digest of what it asks."""
+
+    async def calibrated(
+        self, step: BoundStep, scope: Scope, record: ItemRun, outputs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return outputs with the confidence as people's decisions have it, where these suffice.
+
+        Recorded as it was at that time: later decisions make no item stale. What was decided about
+        this item, or about its document elsewhere, does not count.
+        """
+        if step.model is None or step.reply is None or outputs.get("confidence") is None:
+            return outputs
+        key = await self._calibration_key(step)
+        tables = await self._reviews.calibrations()
+        if (changed := start_text(key, tables)) is not None:
+            self._context.stats.note(changed)
+        if key not in tables:
+            return outputs
+        item = (record.scope, record.key)
+        line = tables[key].calibration(item, document_digest(scope, record))
+        if line is None:
+            return outputs
+        return {**outputs, "confidence": calibrated(outputs["confidence"], line)}
+
+    async def _calibration_key(self, step: BoundStep) -> CalibrationKey:
+        assert step.model is not None
+        bound = self._context.bound
+        if step.id not in self._prompts:
+            self._prompts[step.id] = prompt_digest(step, bound)
+        schema = None if step.reply is None else step.reply.schema
+        model = await self._context.digests.of(step.model)
+        return CalibrationKey(
+            self._context.options.variant_of or bound.file.name,
+            step.id,
+            model,
+            self._prompts[step.id],
+            hashlib.sha256(canonical_json(schema).encode()).hexdigest(),
+        )
+
+    async def n_rejected(self, step: BoundStep, scope: Scope, record: ItemRun) -> int:
+        """Return how many rejected answers were tried again: another one is wanted."""
+        if step.review is None:
+            return 0
+        try:
+            review = await self._reviews.at(record.scope, record.key, step.id)
+        except LedgerError as error:
+            raise RunStopped(str(error)) from error
+        again = self._context.options.retry_failed
+        return n_rejections(review, document_digest(scope, record), is_tried_again=again)
+
+    async def recorded(self, step: BoundStep, record: ItemRun) -> dict[str, Any] | None:
+        """Return the outputs that a person decided on, without asking the model again."""
+        review = await self._reviews.at(record.scope, record.key, step.id)
+        if review is None or not review.is_decided:
+            return None
+        outputs = review.subject.get("outputs")
+        return dict(outputs) if isinstance(outputs, Mapping) else None
+
+    async def reviewed(
+        self, step: BoundStep, scope: Scope, record: ItemRun, outputs: dict[str, Any], tools: Tools
+    ) -> dict[str, Any]:
+        """Return a step's outputs as decided.
+
+        Raises:
+            AwaitingReview: a person has to decide first.
+            StepFailed: the answer was rejected, or no one may be asked.
+        """
+        assert step.review is not None
+        names = ("document_sha256", "answer")
+        subject = await self._subject(step, scope, record, outputs)
+        light = self._question(step, record, {name: subject[name] for name in names})
+
+        spec = step.review
+
+        # Where no one is asked, a sure answer is used as it would be without the share.
+        is_sampled = self._reviews.mode == "ask" and is_drawn(spec, step.id, subject["item"])
+
+        async def whole() -> Question:
+            asked = asked_because(spec, scope, outputs, is_drawn=is_sampled)
+            taught = {"prompt_vector": record.vectors.get(step.id)}
+            return self._question(
+                step, record, await self._whole(step, scope, {**subject, **asked, **taught}, tools)
+            )
+
+        while True:
+            try:
+                due = is_due(spec, scope, outputs)
+                review = await self._reviews.settle(light, whole, is_due=due or is_sampled)
+            except NobodyAsked as error:
+                raise StepFailed(step.id, str(error), cause=NOT_REVIEWED) from error
+            except ExpressionError as error:
+                raise StepFailed(step.id, f"`review.when`: {error}") from error
+            if review is None:
+                return accepted_unseen(outputs) if due else outputs
+            if await self._reviews.apply(review):
+                return await self._decided(step, review, outputs, tools)
+
+    async def _decided(
+        self, step: BoundStep, review: Review, outputs: dict[str, Any], tools: Tools
+    ) -> dict[str, Any]:
+        assert step.review is not None
+        ends = step.review.on_expiry
+        if review.state == "rejected" or (review.state == "expired" and ends == "quarantine"):
+            raise StepFailed(step.id, decision_text(review))
+        if review.state == "expired" and ends == "skip":
+            raise LeftByReview(step.id, decision_text(review))
+        has_schema = step.reply is not None and step.reply.schema is not None
+        evidence = None
+        if review.state == "edited" and tools.reply is not None and has_schema:
+            evidence = await tools.reply.evidence(review.value)
+        return decided_outputs(outputs, review, has_schema=has_schema, evidence=evidence)
+
+    def _question(self, step: BoundStep, record: ItemRun, subject: Mapping[str, Any]) -> Question:
+        assert step.review is not None
+        return Question(
+            record.scope,
+            record.key,
+            step.id,
+            self._context.stats.run,
+            self._context.stats.secrets.redacted(subject),
+            step.review.ttl_s,
+            text_objects(subject),
+            record.renamed_from,
+            self._context.options.retry_failed,
+        )
+
+    async def _subject(
+        self, step: BoundStep, scope: Scope, record: ItemRun, outputs: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return what a question is about, without the texts that the answer was made of."""
+        assert step.review is not None
+        name = record.name(step.id, scope, self._context.index)
+        return {
+            "pipeline": self._context.bound.file.name,
+            "block": record.block if record.item is not None else "",
+            "item": record.shown_key or record.key,
+            "document": name.path or None,
+            "document_sha256": document_digest(scope, record),
+            "around": [list(place) for place in record.around],
+            "answer": answer_of(outputs),
+            "evidence": outputs.get("evidence"),
+            "confidence": outputs.get("confidence"),
+            "outputs": outputs,
+            "when": step.review.when.source,
+            "by": list(step.review.by),
+            "on_expiry": step.review.on_expiry,
+        }
+
+    async def _whole(
+        self, step: BoundStep, scope: Scope, subject: Mapping[str, Any], tools: Tools
+    ) -> dict[str, Any]:
+        reply = step.reply
+        checks = () if reply is None else reply.checks
+        paths = {path for check in checks for path in check.references}
+        prompt = EvidenceSource("prompt", inserted_text(step.params.render(scope)))
+        sources = [*_sources_of(tools, scope), prompt]
+        ledger = self._context.ledger
+        texts = await asyncio.to_thread(source_texts, sources, ledger, self._stored)
+        spec = None if reply is None else reply.evidence
+        made_by = dict.fromkeys(("model", "digest", "prompt_digest", "schema_digest"))
+        if step.model is not None:
+            key = await self._calibration_key(step)
+            values = (step.model.ref, key.model_digest, key.prompt_digest, key.schema_digest)
+            made_by = dict(zip(made_by, values, strict=True))
+        return {
+            **subject,
+            **made_by,
+            "schema": None if tools.reply is None else tools.reply.schema,
+            "checks": [check.source for check in checks],
+            "scope": values_read(sorted(paths), scope),
+            "evidence_only": [] if spec is None else list(spec.only),
+            "sources": texts[:-1],
+            "prompt_text": texts[-1],
+        }
+
+    def _stored(self, path: str) -> str:
+        """Return a document's path as the ledger writes it, without links."""
+        try:
+            return self._context.index.stored(self._context.bound.roots.resolve(path))
+        except (OutsideRoots, OSError, RuntimeError, ValueError):
+            return self._context.index.stored(path)
+
+
+def _sources_of(tools: Tools, scope: Scope) -> Sequence[EvidenceSource]:
+    """Return the sources of an answer's evidence, else the documents that were read."""
+    if isinstance(tools.reply, ScopedReply) and (sources := tools.reply.sources()):
+        return sources
+    read = document_spec(scope)
+    return read_sources(read, scope, tools.roots.base) if read.sources else ()

@@ -1,0 +1,388 @@
+"""Examples for a prompt: the decisions of people that are nearest to an item's text.
+
+`examples: {from: reviews, k: 4}` of `chat`. What people had decided as the run began is the same
+for all its items. The mark of an item (`EXAMPLES`, among its dependencies) has the examples of its
+answer, its vector and how near the farthest of them was: so a later run knows without a model
+whether others would be chosen now, and only then the item is stale.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import re
+from array import array
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any, TypeAlias
+
+from paddock.engine.system.text import canonical_json
+from paddock.pipelines.reply_schema import schema_mismatch
+from paddock.runner.bind.bound import BoundStep
+from paddock.runner.bind.label_lists import Matrix, inserted_text, unit_matrix
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews import Review, ReviewStore
+from paddock.steps.base import Example, Tools
+from paddock.steps.llm.ask_and_repair import without_middle
+from paddock.steps.vectors.embed import REQUEST_TEXTS, embed_texts
+
+Vector8: TypeAlias = str
+"""A vector as base64 of a signed byte for each dimension."""
+EXAMPLES = "examples"
+"""First word of the mark of a step whose prompt has decisions as examples."""
+MOST_DECISIONS = 2_000
+"""The newest are looked at; a vector of each is held."""
+_CONTEXT_SHARE = 0.25
+"""Of a context, for the texts of all examples of a prompt."""
+_TOKEN_BYTES = 3
+"""Of a text, at the least in the mean; a prompt that still does not fit goes without examples."""
+_SAME = 1e-6
+"""Similarities that differ by less are the same."""
+_VARIANT = re.compile(r"\.[0-9a-f]{10}\.compare$")
+"""Ends the name of a variant of `paddock compare`, which learns from its pipeline's decisions."""
+SHORTENED = "with examples of which the middle was left out"
+_USED = 5
+"""Place of the examples in a mark."""
+_LEAST_DIMENSIONS = 2
+"""Of a vector; while planning, a placeholder has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """An accepted or edited answer."""
+
+    id: str
+    document_sha256: str
+    document: str
+    """Its path; empty where the item has none."""
+    item: str
+    """Its key, behind those of the items around it."""
+    answer: Any
+    text: Mapping[str, Any]
+    """`text`, or `text_object` with its digest in the ledger."""
+    model: str = ""
+    """Digest of the model that made `vector`; empty: there is none."""
+    vector: Vector8 = ""
+
+    def is_of(self, document_sha256: str, document: str, item: str = "") -> bool:
+        """Return whether it is about a document, a part of it or an earlier version.
+
+        `item`: of a variant, which is the pipeline's item of that name.
+        """
+        is_same = document == self.document != "" or item == self.item != ""
+        return is_same or document_sha256 == self.document_sha256
+
+    @property
+    def digest(self) -> str:
+        told = canonical_json([self.text, self.answer])
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class StepDecisions:
+    """What people decided about one step's answers, the newest first."""
+
+    decisions: tuple[Decision, ...] = ()
+    ids: frozenset[str] = frozenset()
+    """Of all reviews in which an answer was accepted or edited, also of those that do not teach."""
+
+    @cached_property
+    def digest(self) -> str:
+        told = canonical_json({one.id: one.digest for one in self.decisions})
+        return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+    @cached_property
+    def by_id(self) -> Mapping[str, Decision]:
+        return {one.id: one for one in self.decisions}
+
+    @cached_property
+    def with_vectors(self) -> Mapping[str, tuple[tuple[Decision, ...], Matrix | None]]:
+        """By the digest of the model that made them: the decisions, and a unit row for each."""
+        found: dict[str, list[Decision]] = {}
+        for one in self.decisions:
+            if one.model:
+                found.setdefault(one.model, []).append(one)
+        return {
+            model: (tuple(some), _rows([one.vector for one in some]))
+            for model, some in found.items()
+        }
+
+
+StepName = tuple[str, str]
+"""The stem of the outermost pipeline's file, and the path of a step: `clean.bill`."""
+
+
+def step_name(file: str, step: str) -> StepName:
+    return _VARIANT.sub("", file.rpartition(".")[0]), step
+
+
+def is_variant(file: str) -> bool:
+    """Return whether a file is a variant of `paddock compare`."""
+    return bool(_VARIANT.search(file.rpartition(".")[0]))
+
+
+def is_taught(step: BoundStep) -> bool:
+    """Return whether a step's prompt has decisions as examples."""
+    return bool(step.params.value.data.get("examples"))
+
+
+def _is_stood_by(review: Review) -> bool:
+    return review.state == "edited" or (review.state == "accepted" and not review.together)
+
+
+def decisions_of(
+    reviews: Sequence[Review],
+    scopes: Mapping[str, tuple[str, str]],
+    gone: Collection[tuple[str, str]] = (),
+) -> dict[StepName, StepDecisions]:
+    """Return the answers that people stand by, by step, the newest first.
+
+    `scopes`: the file of each scope, and the path of its step or block: `clean.each`. `gone`: scope
+    and key of each item that was deleted.
+    Those that were accepted together with others no one has looked at.
+    """
+    found: dict[StepName, list[Decision]] = {}
+    ids: dict[StepName, set[str]] = {}
+    for review in reviews:
+        subject = review.subject
+        file, node = scopes.get(review.scope, ("", ""))
+        name = step_name(file, f"{node[: node.rfind('.') + 1]}{review.step}")
+        text = subject.get("prompt_text") or next(iter(subject.get("sources") or ()), None)
+        of_step = found.setdefault(name, [])
+        if review.state in ("accepted", "edited"):
+            ids.setdefault(name, set()).add(review.id)
+        places = ((review.scope, review.key), *map(tuple, subject.get("around") or ()))
+        if text is None or not _is_stood_by(review) or any(place in gone for place in places):
+            continue
+        if len(of_step) < MOST_DECISIONS:
+            kept = {name: text[name] for name in ("text", "text_object") if name in text}
+            of_step.append(
+                Decision(
+                    review.id,
+                    str(subject.get("document_sha256")),
+                    str(subject.get("document") or ""),
+                    str(subject.get("item") or review.key),
+                    review.value,
+                    kept,
+                    **subject.get("prompt_vector") or {},
+                )
+            )
+    return {
+        name: StepDecisions(tuple(decisions), frozenset(ids.get(name, ())))
+        for name, decisions in found.items()
+    }
+
+
+def known_decisions(ledger: Ledger) -> dict[StepName, StepDecisions]:
+    """Return what people decided, of all that a ledger has."""
+    rows = ledger.rows("select scope, file, step from scopes")
+    scopes = {scope: (file, step) for scope, file, step in rows}
+    gone = ledger.rows("select scope, key from items where gone is not null")
+    decided = ReviewStore(ledger).decided(is_whole=True)
+    return decisions_of(decided, scopes, {*map(tuple, gone)})
+
+
+@dataclass(frozen=True, slots=True)
+class TaughtItem:
+    """The item whose prompt has examples: it never learns from itself."""
+
+    step: StepName
+    id: str
+    """Of its own review, whether there is one or not."""
+    document_sha256: str
+    document: str = ""
+    """Its path; empty where the item has none."""
+    last_mark: Sequence[Any] | None = None
+    """Of its last answer."""
+    variant_item: str = ""
+    """As `Decision.item`, where a variant of `paddock compare` is run."""
+
+    @property
+    def own_document(self) -> list[str]:
+        """What `Decision.is_of` tells its own decisions by."""
+        return [self.document_sha256, self.document, self.variant_item]
+
+    @property
+    def mark_name(self) -> str:
+        return f"{EXAMPLES} {self.id}"
+
+    def kept(self, known: StepDecisions) -> list[Decision] | None:
+        """Return the examples of an answer that a person decided on; None: others are chosen.
+
+        So its prompt stays as it was, and the person is not asked again.
+        """
+        if self.last_mark is None or self.id not in known.ids:
+            return None
+        used: Mapping[str, str] = self.last_mark[_USED]
+        is_same = all(
+            id_ in known.by_id and known.by_id[id_].digest == was for id_, was in used.items()
+        )
+        return [known.by_id[id_] for id_ in used] if is_same else None
+
+    def may_learn(self, decision: Decision, schema: Any) -> bool:
+        """Return whether a decision is another document's, and its answer is valid here."""
+        if decision.id == self.id or decision.is_of(*self.own_document):
+            return False
+        if schema is None:
+            return isinstance(decision.answer, str)
+        return schema_mismatch(decision.answer, schema) is None
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenExamples:
+    """The examples of one prompt, and what its item's mark keeps of them."""
+
+    examples: tuple[Example, ...]
+    mark: Mapping[str, Sequence[Any]]
+    vector: Mapping[str, str]
+    """Of the item's text: `model` and `vector`, as a question keeps them."""
+
+
+class DecidedExamples:
+    """The decisions of one run with their vectors. Of the run's event loop."""
+
+    def __init__(self, text_of: Callable[[Mapping[str, Any]], str | None]) -> None:
+        """`text_of` returns the text of a decision's `text`; None: it is gone. Blocking."""
+        self._text_of = text_of
+        self._embedded: dict[tuple[StepName, str], tuple[tuple[Decision, ...], Matrix | None]] = {}
+        self._embedding = asyncio.Lock()
+
+    async def chosen(
+        self, step: BoundStep, params: Any, tools: Tools, known: StepDecisions, item: TaughtItem
+    ) -> ChosenExamples | None:
+        """Return the examples nearest to a step's text; None while that, or a vector, is unknown.
+
+        Raises:
+            EngineError: a text cannot be embedded.
+        """
+        text, k = inserted_text(params), params.examples.k
+        if not text or step.model is None:
+            return None
+        model = tools.models.resolve(None, "embed")
+        identity = (await tools.pool.facts(model)).identity
+
+        async def embedded(texts: Sequence[str]) -> list[Vector8]:
+            made: list[Vector8] = []
+            for first in range(0, len(texts), REQUEST_TEXTS):
+                part = texts[first : first + REQUEST_TEXTS]
+                reply = await embed_texts(tools, model, part, on_overflow="split")
+                made += map(_as_bytes, reply.vectors)
+            return made
+
+        room = int(_CONTEXT_SHARE * (await tools.pool.facts(step.model)).n_ctx_tokens) // k
+        kept = item.kept(known)
+        if kept is not None and item.last_mark is not None:
+            examples = await asyncio.to_thread(self._examples, kept, room, tools)
+            *_, made_by, own = item.last_mark
+            vector = {"model": made_by, "vector": own}
+            return ChosenExamples(examples, {item.mark_name: item.last_mark}, vector)
+        (own,) = await embedded([text])
+        async with self._embedding:  # items that come meanwhile wait for the same vectors
+            if (item.step, identity) not in self._embedded:
+                self._embedded[item.step, identity] = await self._all(known, identity, embedded)
+        decisions, rows = self._embedded[item.step, identity]
+        near = _similarities(own, rows)
+        if near is None:
+            return None
+        schema = None if tools.reply is None else tools.reply.schema
+        order = sorted(range(len(near)), key=lambda place: (-near[place], decisions[place].id))
+        nearest = [*islice((one for one in order if item.may_learn(decisions[one], schema)), k)]
+        least = near[nearest[-1]] if len(nearest) == k else -1.0
+        used = [decisions[place] for place in nearest]
+        digests = {one.id: one.digest for one in used}
+        mark = [EXAMPLES, [*item.step], item.id, item.own_document, known.digest, digests, least,
+                identity, own]  # fmt: skip
+        examples = await asyncio.to_thread(self._examples, used, room, tools)
+        vector = {"model": identity, "vector": own}
+        return ChosenExamples(examples, {item.mark_name: mark}, vector)
+
+    async def _all(
+        self,
+        known: StepDecisions,
+        identity: str,
+        embedded: Callable[[Sequence[str]], Awaitable[list[Vector8]]],
+    ) -> tuple[tuple[Decision, ...], Matrix | None]:
+        """Return the decisions and their vectors; those without one are embedded now."""
+        others = [one for one in known.decisions if one.model != identity]
+        texts = await asyncio.to_thread(lambda: [self._text_of(one.text) for one in others])
+        there = [(one.id, text) for one, text in zip(others, texts, strict=True) if text]
+        made = await embedded([text for _, text in there])
+        vectors = {one.id: one.vector for one in known.decisions if one.model == identity}
+        vectors |= {id_: one for (id_, _), one in zip(there, made, strict=True)}
+        decisions = tuple(one for one in known.decisions if one.id in vectors)
+        return decisions, _rows([vectors[one.id] for one in decisions])
+
+    def _examples(
+        self, decisions: Sequence[Decision], room: int, tools: Tools
+    ) -> tuple[Example, ...]:
+        """Return the examples, the nearest last: a model heeds most what stands last."""
+        found = []
+        for one in reversed(decisions):
+            text = self._text_of(one.text)
+            if not text:
+                continue
+            shown = without_middle(text, _TOKEN_BYTES * room)
+            if shown != text:
+                tools.log.tally("prompt", SHORTENED)
+            answer = (
+                one.answer
+                if isinstance(one.answer, str)
+                else json.dumps(one.answer, ensure_ascii=False)
+            )
+            found.append(Example(shown, answer))
+        return tuple(found)
+
+
+def examples_difference(
+    marks: Mapping[str, Sequence[Any]], known: Mapping[StepName, StepDecisions]
+) -> str | None:
+    """Return why an item's prompt would have other examples now, or None."""
+    for _, name, own_id, own_document, pool, used, least, model, vector in marks.values():
+        now = known.get((name[0], name[1]), StepDecisions())
+        if now.digest == pool or own_id in now.ids:  # a person's own decision stays
+            continue
+        what = f"of step '{name[1]}'"
+        if any(id_ not in now.by_id or now.by_id[id_].digest != was for id_, was in used.items()):
+            return f"examples {what} changed: a decision counts no more or is another one"
+        decisions, rows = now.with_vectors.get(model, ((), None))
+        near = _similarities(vector, rows) or ()
+        for one, similarity in zip(decisions, near, strict=False):
+            is_other = one.id not in used and not one.is_of(*own_document)
+            if is_other and similarity > least + _SAME:
+                return f"examples {what} changed: a decision on a text that is nearer"
+    return None
+
+
+# --- vectors
+
+
+def _as_bytes(vector: Sequence[float]) -> Vector8:
+    """Return a vector as bytes: for ranking, its angle is exact enough."""
+    most = max(map(abs, vector), default=0.0) or 1.0
+    return base64.b64encode(array("b", [round(127 * one / most) for one in vector])).decode()
+
+
+def _row(vector: Vector8) -> Sequence[int]:
+    return array("b", base64.b64decode(vector))
+
+
+def _rows(vectors: Sequence[Vector8]) -> Matrix | None:
+    """Return vectors of length 1, a row for each; None: there are none, or of several sizes."""
+    rows = [_row(one) for one in vectors]
+    return unit_matrix(rows) if len({len(one) for one in rows}) == 1 else None
+
+
+def _similarities(vector: Vector8, rows: Matrix | None) -> list[float] | None:
+    """Return how near each row is, 1 at most; None: they are not of one model."""
+    own = _row(vector)
+    if len(own) < _LEAST_DIMENSIONS:  # a placeholder, while planning
+        return None
+    if rows is None:
+        return []
+    return (
+        [float(one) for one in rows @ unit_matrix([own])[0]] if rows.shape[1] == len(own) else None
+    )

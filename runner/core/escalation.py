@@ -1,0 +1,199 @@
+"""Answers of a larger model where a step's own is not sure enough (`escalate`), asked in passes.
+
+The larger model's calls of a block are collected, so that each model is loaded once where memory
+holds one of them alone. The first pass over the items asks their steps' own models; an item that
+has to ask a larger one is put off. The second pass asks for what was put off, and puts off what
+other models are asked behind that, and so on. An item that was put off begins again: what it asked
+before is in the ledger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from paddock.engine.system.samples import SEED, binomial_cdf, draw
+from paddock.engine.system.text import counted, one_line
+from paddock.pipelines.expressions import Expression
+from paddock.runner.bind.bound import (
+    BoundBlock,
+    BoundNode,
+    BoundStep,
+    all_steps,
+    only_reads,
+    steps_of,
+)
+from paddock.runner.bind.inputs_and_parameters import Scope, review_names
+from paddock.runner.ledger.entries import LineageRow
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.reviews import is_same_value
+from paddock.steps.base import StepLog
+
+from .call_cache import CallOrigin, PutOff
+from .review_questions import MOST_REASON_CHARS, answer_of, due_reasons, parts_that_hold
+from .run_records import read_lineage
+
+_MOST_PASSES = 40
+"""A prompt that is another one each time would be put off for ever."""
+FAILED_CHECKS = "its answer failed its checks"
+REFUSED = "an earlier answer was refused"
+CHECK = "a random check"
+_ALARM = 0.01
+"""The chance of a false alarm: small, since each run looks again."""
+
+
+@dataclass(frozen=True, slots=True)
+class EscalationPass:
+    """One pass over a block's items: which of their calls are put off."""
+
+    collected: frozenset[str] = frozenset()
+    """Steps whose escalations wait for the second pass."""
+    interrupted: frozenset[str] = frozenset()
+    """Of these, those behind which other models are asked."""
+    number: int = 0
+
+    @classmethod
+    def first(cls, body: Iterable[BoundNode]) -> EscalationPass:
+        """Return the first pass over the items of a top-level block.
+
+        An item that would repeat a change, or a call that is not looked up, is not put off; nor
+        one with items or a pipeline of its own before the step, which would count these again.
+        """
+        nodes = list(body)
+        collected, interrupted = set[str](), set[str]()
+        for at, step in enumerate(nodes):
+            if isinstance(step, BoundBlock) or step.inner is not None:
+                break
+            if step.escalate is not None and step.cache and is_repeatable(steps_of(nodes[:at])):
+                collected.add(step.id)
+                to = step.escalate.to
+                behind = [spec for one in all_steps(nodes[at + 1 :]) for spec in one.models]
+                if any((one.pool, one.ref) != (to.pool, to.ref) for one in behind):
+                    interrupted.add(step.id)
+        return cls(frozenset(collected), frozenset(interrupted))
+
+    def next(self) -> EscalationPass:
+        return replace(self, number=self.number + 1)
+
+    @contextmanager
+    def asks(self, caller: CallOrigin, step: str) -> Iterator[None]:
+        """Put off what another pass asks: the calls of a larger model, or what is behind them.
+
+        Raises:
+            PutOff: the item is done in the next pass.
+        """
+        is_first = self.number % 2 == 0 and self.number < _MOST_PASSES
+        caller.may_ask, n_before = not (is_first and step in self.collected), caller.n_asked
+        try:
+            yield
+        finally:
+            caller.may_ask = True
+        if caller.n_asked > n_before and step in self.interrupted and self.number % 2 == 1:
+            raise PutOff
+
+
+def is_repeatable(steps: Iterable[BoundStep]) -> bool:
+    """Return whether steps can be done twice: they change nothing, and ask nothing again."""
+    return all(
+        only_reads(step) and (step.cache or not step.kind.roles)
+        for step in all_steps(steps)
+        if step.inner is None
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Escalated:
+    """Why a larger model is asked, and what was said before."""
+
+    alias: str
+    why: tuple[str, ...]
+    cause: str
+    """What many of them have in common: the part of `when` that holds."""
+    was: Any
+    """The answer of the step's own model; None where it has none."""
+
+    def outputs(self, log: StepLog, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the larger model's outputs with their origin; count them in the run's notes."""
+        told = {"to": self.alias, "why": list(self.why), "was": self.was}
+        made = {**outputs, "escalated": told}
+        is_check, is_changed = escalation_mark(made)
+        since = f", since {self.cause}" if self.cause else ""
+        log.tally(
+            "answer",
+            f"asked of '{self.alias}' as well, as {CHECK}"
+            if is_check
+            else f"escalated to '{self.alias}'{since}",
+        )
+        if is_changed:
+            log.tally("answer", f"changed by '{self.alias}'" + (f" in {CHECK}" * is_check))
+        return made
+
+
+def escalation_mark(outputs: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Return whether an answer of a larger model is a random check, and is another one."""
+    told = outputs["escalated"]
+    return told["why"] == [CHECK], not is_same_value(told["was"], answer_of(outputs))
+
+
+def escalated(
+    step: BoundStep, scope: Scope, item: str, outputs: Mapping[str, Any] | None, n_refused: int = 0
+) -> Escalated | None:
+    """Return why a step's answer is escalated; None: it is not. `outputs` None: it failed.
+
+    Raises:
+        ExpressionError: `when` cannot be evaluated.
+    """
+    assert step.escalate is not None
+    spec = step.escalate.spec
+    if outputs is None:
+        return Escalated(spec.to, (FAILED_CHECKS,), FAILED_CHECKS, None)
+    names = {**scope, **review_names(outputs)}
+    was = answer_of(outputs)
+    if spec.when.evaluate(names):
+        why = tuple(due_reasons(spec.when, names, outputs))
+        return Escalated(spec.to, why, cause_of(spec.when, names), was)
+    if n_refused:
+        return Escalated(spec.to, (REFUSED,), REFUSED, was)
+    is_drawn = draw(SEED, f"escalate\n{step.id}\n{item}") < (spec.also or 0)
+    return Escalated(spec.to, (CHECK,), CHECK, was) if is_drawn else None
+
+
+def cause_of(when: Expression, names: Mapping[str, Any]) -> str:
+    """Return the first part of a condition that holds; empty for one that always does."""
+    held = [part for part in parts_that_hold(when, names) if Expression.of(part).references]
+    return one_line(held[0], MOST_REASON_CHARS) if held else ""
+
+
+# --- the promise of a calibrated threshold
+
+
+async def broken_promises(ledger: Ledger, body: Iterable[BoundNode], scope: str) -> list[str]:
+    """Return a sentence for each step whose promise may no longer hold, by all that is recorded."""
+    steps = [one for one in steps_of(body) if one.escalate and one.escalate.spec.target]
+    made = await ledger.ask(LineageStore(ledger).made_of, scope) if steps else {}
+    return [text for step in steps if (text := broken_promise(step, made.values()))]
+
+
+def broken_promise(step: BoundStep, made: Iterable[LineageRow]) -> str | None:
+    """Return a sentence where random checks no longer show the agreement that was promised."""
+    target = None if step.escalate is None else step.escalate.spec.target
+    if step.escalate is None or target is None:
+        return None
+    steps = [one for row in made for one in read_lineage(row.made)[1] if one.id == step.id]
+    checked = [one.escalated for one in steps if one.escalated and one.escalated[0]]
+    n_changed = sum(is_changed for _, is_changed in checked)
+    n_sure = len(checked) + sum(one.escalated is None for one in steps)
+    if not n_changed:
+        return None
+    # What is escalated agrees with the larger model: the rest may differ the more often.
+    most = (1 - target) * len(steps) / n_sure
+    if most >= 1 or 1 - binomial_cdf(n_changed - 1, len(checked), most) > _ALARM:
+        return None
+    return (
+        f"'{step.id}': the agreement of {target:g} may no longer hold: '{step.escalate.alias}' "
+        f"changed {n_changed} of {counted(len(checked), 'answer')} in {CHECK}. Run "
+        "`paddock compare --calibrate` again."
+    )

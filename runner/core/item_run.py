@@ -1,0 +1,157 @@
+"""One item while its steps run: their records, and what becomes of it in the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from paddock.pipelines.label_choices import LabelList
+from paddock.runner.bind.bound import BoundNode
+from paddock.runner.bind.inputs_and_parameters import Scope
+from paddock.runner.bind.label_lists import LABELS
+from paddock.runner.ledger.entries import Entry
+from paddock.runner.ledger.outputs import OutputIndex
+from paddock.steps.base import ItemName
+
+from .block_work import ItemWork
+from .call_cache import CallOrigin
+from .decided_examples import EXAMPLES
+from .dependencies import held_paths, written_within
+from .escalation import EscalationPass
+from .fingerprints import file_path_of, is_file_value, item_content, part_digest
+from .retry_and_quarantine import ItemPlace
+from .run_context import ItemOutputs, RunContext
+from .run_records import CallRecord, StepRecord
+
+
+@dataclass
+class ItemRun:
+    """Records of one item's steps, collected while they run."""
+
+    scope: str
+    key: str
+    shown_key: str
+    block: str
+    own_path: str | None
+    outer: tuple[str, ...]
+    outputs: ItemOutputs
+    attempt: str = ""
+    """Id of this attempt: see `ItemName`."""
+    node: BoundNode | None = None
+    """The item's block or step; None: no lineage is recorded."""
+    item: Any = None
+    renamed_from: str | None = None
+    steps: list[StepRecord] = field(default_factory=list)
+    callers: list[CallOrigin] = field(default_factory=list)
+    reads: dict[str, list[Any]] = field(default_factory=dict)
+    lists: dict[str, LabelList] = field(default_factory=dict)
+    """The lists of labels that its answers were chosen from, by name."""
+    last_labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """The labels of its last answers, by the list's name."""
+    vectors: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    """By step, the vector of the text for which examples were chosen."""
+    last_examples: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """The marks of the examples of its last answers."""
+    has_inner_failures: bool = False
+    entry: Entry | None = None
+    """The entry sent to the ledger; it may not be durable yet."""
+    attempts: int = 0
+    """Failures in a row for a transient reason, of the item or one within it."""
+    last: Any = None
+    has_run: bool = False
+    """A step of it, or a nested block, was not skipped."""
+    around: tuple[ItemPlace, ...] = ()
+    """The items around it, outermost first."""
+    values_read: str = ""
+    """Digest of what a top-level step reads, which has no document."""
+    is_decided: bool = False
+    """A person has decided on an answer of the unchanged item since its last run."""
+    is_repeated_crash: bool = False
+    parallel: int = 1
+    """How many items may be in flight, of its block or of one around it."""
+    """It is given up untried: several processes died of it."""
+    turn: EscalationPass = field(default_factory=EscalationPass)
+    """The pass over the items of the outermost block."""
+    before: Sequence[StepRecord] = ()
+    """Its steps in this run before it was put off."""
+
+    def calls_before(self, step: str) -> dict[str, list[CallRecord]]:
+        """Return by hash what a step had asked before the item was put off."""
+        found: dict[str, list[CallRecord]] = {}
+        for made in self.before:
+            for call in made.calls if made.id == step else ():
+                found.setdefault(call.hash, []).append(call)
+        return found
+
+    @classmethod
+    def of(cls, context: RunContext, node: BoundNode, outer: tuple[str, ...] = ()) -> ItemRun:
+        """Return the records of a top-level step or block as an item of its own."""
+        scope, key = context.judge.scope_id(node.id, outer), node.id
+        outputs = ItemOutputs(context, scope, key)
+        return cls(scope, key, "/".join(outer), key, None, outer, outputs, node=node)
+
+    @property
+    def with_those_around(self) -> tuple[ItemPlace, ...]:
+        """The items around it, and itself."""
+        return (*self.around, (self.scope, self.key))
+
+    def keep_marks(self, entry: Entry) -> None:
+        """Take over the dependencies of its last run: its answers may not be asked for again."""
+        self.reads.update(entry.marks())
+
+    def marks(self) -> dict[str, list[Any]]:
+        """Return its dependencies, for the item around it."""
+        within = written_within(self.scope, self.key, self.outputs.written)
+        return self.reads | self.outputs.searched | within
+
+    def name(self, step: str, scope: Scope, index: OutputIndex) -> ItemName:
+        """Return the item as a step knows it; its file is the innermost loop variable with one."""
+        files = (one for one in reversed(scope.values()) if file_path_of(one) is not None)
+        file: Mapping[str, Any] = next(files, {})
+        path, relpath = file.get("path"), file.get("relpath")
+        stored = index.stored(path) if isinstance(path, str) else ""
+        source = relpath if isinstance(relpath, str) and relpath else stored
+        owner = f"{self.scope}\n{self.key}"
+        return ItemName(step, self.shown_key or self.key, source, stored, owner, self.attempt)
+
+    def wrote(self) -> list[str]:
+        """Return the stored paths of the files that it wrote or kept."""
+        return [*self.outputs.written, *held_paths(self.outputs.searched)]
+
+    def held(self) -> list[str]:
+        """Return the stored paths of edited outputs that were kept."""
+        return held_paths(self.reads | self.outputs.searched)
+
+
+def attempt_name(item: ItemWork) -> str:
+    """Return the id of an attempt: the same until it is done, also over kills and failures."""
+    entry = item.entry
+    return f"{item.hash} {entry.run if entry is not None and entry.state == 'done' else ''}"
+
+
+def last_labels(item: ItemWork) -> Mapping[str, Sequence[str]]:
+    """Return the labels of an item's last answers, by the list's name."""
+    marks = item.entry.marks(LABELS) if item.entry is not None else {}
+    return {key.removeprefix(f"{LABELS} "): mark[2] or () for key, mark in marks.items()}
+
+
+def last_examples(item: ItemWork) -> Mapping[str, Sequence[Any]]:
+    """Return the marks of the examples of an item's last answers."""
+    return item.entry.marks(EXAMPLES) if item.entry is not None else {}
+
+
+def document_digest(scope: Scope, record: ItemRun) -> str:
+    """Return what tells a changed document from an unchanged one."""
+    files = (one for one in reversed(scope.values()) if is_file_value(one))
+    file = next(files, None)
+    if file is not None and file is record.item:
+        return str(file["sha256"])
+    parts = [] if file is None else [file["sha256"]]
+    return part_digest([*parts, item_content(record.item, None), record.values_read])
+
+
+def item_path(item: Any) -> str | None:
+    """Return the path of an item that is a file."""
+    path = item.get("path") if isinstance(item, Mapping) else None
+    return path if isinstance(path, str) else None

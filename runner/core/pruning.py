@@ -1,0 +1,409 @@
+"""Remove outputs that no longer apply: files and vector rows, as `outdated_outputs` finds them.
+
+`deletes: prune` removes what was made from a deleted source, and what its folder's items no longer
+make; `--prune` removes all that is outdated. Neither removes what was edited by hand; a run counts
+and names what is kept. Vector rows are outputs like files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.system import no_links, text
+from paddock.runner.bind.bound import BoundBlock, BoundPlan, callable_names
+from paddock.runner.folders.deleted_files import is_mass_deletion
+from paddock.runner.ledger.entries import Entry, StoredRow
+from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.ledger.outputs import FileCondition
+from paddock.runner.progress.report import ItemReport
+from paddock.steps.base import ItemName, OutsideRoots, StepError
+
+from .block_items import DeletionDoubt
+from .block_work import BlockWork
+from .dependencies import ROWS, nested_outputs
+from .outdated_outputs import (
+    ELSEWHERE,
+    GONE,
+    LEFT_OUT,
+    NOT_MADE,
+    NodeOutputs,
+    OutdatedOutput,
+    kept_texts,
+    listed_names,
+)
+from .run_context import ItemOutputs, RunContext
+
+DONE_STATES = frozenset(("done", "skipped"))
+"""States in which an item keeps only the rows of this run."""
+ENDED_STATES = DONE_STATES | {"quarantined"}
+"""States in which rows of earlier runs no longer apply."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldRows:
+    """Rows of an item in a vector store, as its entry says."""
+
+    path: str
+    """Path of the store, as stored in the ledger."""
+    owner: str
+    scope: str
+    key: str
+    sum: str
+
+    @property
+    def n_rows(self) -> int:
+        return int(self.sum.partition(":")[0] or 0)
+
+    def mark(self) -> tuple[str, list[Any]]:
+        """Return the dependency mark for the item's entry."""
+        return f"{self.path}#{self.owner}", [ROWS, self.path, self.owner, self.sum, self.scope,
+                                             self.key]  # fmt: skip
+
+
+def rows_held_by(entry: Entry | None) -> Iterator[HeldRows]:
+    """Yield the rows of an item, and of the items within it."""
+    marks = {} if entry is None else entry.marks(ROWS)
+    for _, path, owner, whole, scope, key in marks.values():
+        yield HeldRows(path, owner, scope, key, whole)
+
+
+def _held_row(row: StoredRow) -> HeldRows:
+    return HeldRows(row.path, "", row.scope, row.key, row.sha256)
+
+
+class RowKeeper:
+    """Keeps vector stores and the ledger consistent, for one run."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._stores = context.stores
+        self._index = context.index
+        self._origins = LineageStore(context.ledger)
+        self._stats = context.stats
+
+    async def settle(
+        self, scope: str, key: str, outputs: ItemOutputs, before: Entry | None, state: str
+    ) -> dict[str, list[Any]]:
+        """Return the marks of an item's rows; drop rows that it no longer keeps.
+
+        Raises:
+            StepError: a store cannot be written.
+        """
+        name = ItemName(owner=f"{scope}\n{key}")
+        old = {
+            held.path: held
+            for held in rows_held_by(before)
+            if (held.scope, held.key) == (scope, key)
+        }
+        now: dict[str, HeldRows] = {}
+        for path in outputs.kept:
+            if state in ENDED_STATES:
+                await self._stores.keep_only(path, name)
+            owner = self._stores.owner(name, path)
+            held = HeldRows(
+                self._index.stored(path), owner, scope, key, self._stores.holds(path, owner)
+            )
+            now[held.path] = held
+            self._origins.record_stored(
+                StoredRow(scope, held.path, key, held.sum, held.n_rows), self._stats.run
+            )
+        for stored, held in now.items():
+            if held.sum != (old[stored].sum if stored in old else ""):
+                self._stats.wrote(self._index.absolute(stored))
+        for stored in old.keys() - now.keys():
+            if state in DONE_STATES:
+                await self._drop([old[stored]])
+            elif state not in ENDED_STATES:
+                now[stored] = old[stored]
+        return dict(held.mark() for held in now.values())
+
+    async def forget_rows(self, rows: Iterable[HeldRows]) -> tuple[dict[str, int], dict[str, str]]:
+        """Drop rows; return the number dropped, and the errors, by store."""
+        dropped: dict[str, int] = {}
+        refused: dict[str, str] = {}
+        by_path: dict[str, list[HeldRows]] = {}
+        for held in rows:
+            by_path.setdefault(held.path, []).append(held)
+        for path, several in by_path.items():
+            try:
+                dropped[path] = await self._drop(several)
+            except StepError as error:
+                refused[path] = str(error)
+        return dropped, refused
+
+    async def clear(self, bound: BoundPlan, place: Mapping[str, str], *, is_alone: bool) -> None:
+        """Drop rows that belong to no step, before a run on these folders begins.
+
+        Those are rows of renamed blocks and steps and, if no other machine runs, rows written just
+        before a run was killed, which the ledger does not know: their item runs again.
+
+        Raises:
+            StepError: a store cannot be written.
+        """
+        names = frozenset(callable_names(bound.nodes))
+        read = self._origins.stored_by
+        stored = await self._index.ledger.ask(lambda: list(read(bound.file.name, place)))
+        for path in sorted({row.path for _, _, row in stored}):
+            here = [one for one in stored if one[2].path == path]
+            n_rows = await self._drop(
+                [_held_row(row) for step, _, row in here if step not in names]
+            )
+            if n_rows:
+                self._stats.note(
+                    f"removed, since no step keeps them: {text.counted(n_rows, 'row')} of '{path}'"
+                )
+            if is_alone:
+                await self._drop([_held_row(row) for step, is_done, row in here if not is_done])
+
+    def _path(self, held: HeldRows) -> Path:
+        return Path(self._index.absolute(held.path))
+
+    async def _drop(self, several: Sequence[HeldRows]) -> int:
+        if not several:
+            return 0
+        path = self._path(several[0])
+        names = [ItemName(owner=f"{held.scope}\n{held.key}") for held in several]
+        n_rows = await self._stores.forget(path, names)
+        for held in several:
+            self._origins.drop_stored(StoredRow(held.scope, held.path, held.key, "", 0))
+        return n_rows
+
+
+_OutputFile = tuple[str, str, str]
+"""Scope, key and stored path of a file that an item wrote."""
+
+
+@dataclass
+class _Removal:
+    """What was removed, what was kept, and what failed."""
+
+    removed: list[str] = field(default_factory=list)
+    edited: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, int] = field(default_factory=dict)
+    """Rows removed, by store."""
+
+
+class OrphanCleaner:
+    """Removes outputs of deleted items, and all that is outdated, where that is asked."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._index = context.index
+        self._stats = context.stats
+        self._prunes = context.options.prune
+        self._row_keeper = RowKeeper(context)
+
+    async def settled(self, work: BlockWork, done: Collection[int]) -> Sequence[Entry]:
+        """Handle items whose source is gone, as the watch on their folder says.
+
+        `done` are the indexes of items whose result stands. Return the entries that are handled;
+        the ledger marks them as gone.
+        """
+        entries: list[Entry] = []
+        if work.deleted:
+            entries += await self._finished(work, done)
+        if work.dropped:
+            entries += await self._left_out(work)
+        for doubt in work.doubts:
+            self.doubt(work, doubt)
+        reviews = self._context.judge.reviews
+        await reviews.forget(work.scope, [entry.key for entry in entries])
+        for entry in entries:
+            gone = replace(entry, gone=self._stats.run)
+            self._context.ledger.record(work.scope, gone, self._stats.run)
+        return entries
+
+    def doubt(self, work: BlockWork, doubt: DeletionDoubt) -> None:
+        """Report why documents do not count as deleted."""
+        self._stats.note(doubt.text)
+        shown = work.shown(doubt.folder)
+        self._stats.item(ItemReport(work.block.id, shown, "missing", error=doubt.text))
+
+    async def _finished(self, work: BlockWork, done: Collection[int]) -> Sequence[Entry]:
+        """Remove outputs of deleted items, where that is asked, and of renamed ones."""
+        deleted, renamed = work.deleted, _renamed(work, done)
+        if self._prunes or any(source.prunes for source in work.missing.sources):
+            doomed = [*deleted]
+        else:
+            doomed = [entry for entry in deleted if entry.key in renamed]
+        removal = await self._removed(work, doomed)
+        self._tell(removal, renamed)
+        return [entry for entry in deleted if not self._keeps(entry, removal)]
+
+    async def _left_out(self, work: BlockWork) -> Sequence[Entry]:
+        """Handle items that `where` now leaves out; only `--prune` removes their outputs."""
+        entries = work.dropped
+        if not self._prunes:
+            return entries
+        removal = await self._removed(work, entries)
+        self._tell(removal, {}, LEFT_OUT)
+        return [entry for entry in entries if not self._keeps(entry, removal)]
+
+    async def sweep(
+        self, outdated: Sequence[OutdatedOutput], ends: Mapping[str, NodeOutputs]
+    ) -> None:
+        """Remove outdated outputs where that is asked; count and name those that are kept."""
+        doomed: list[OutdatedOutput] = []
+        for node in ("", *ends):
+            of_node = [output for output in outdated if output.node == node]
+            doomed += self._doomed(of_node, ends.get(node))
+        by_why: dict[str, list[OutdatedOutput]] = {}
+        for output in doomed:
+            by_why.setdefault(output.why, []).append(output)
+        for why, outputs in by_why.items():
+            self._tell(await self._removed_outdated(outputs), {}, why)
+        kept = [output for output in outdated if output not in doomed]
+        self._stats.keeps({o.name: o.why for o in outdated if o in kept or o.is_edited})
+        for note in kept_texts(kept):
+            self._stats.note(note)
+
+    def _doomed(
+        self, outdated: Sequence[OutdatedOutput], end: NodeOutputs | None
+    ) -> Sequence[OutdatedOutput]:
+        """Return which outdated outputs of a top-level step or block are to be removed."""
+        work = None if end is None else end.work
+        if end is None or work is None or work.step is not None:
+            return outdated if self._prunes else ()
+        if not self._prunes:
+            return self._doomed_by_watch(outdated, work, end)
+        doubt = self._long_gone(work, outdated)
+        if doubt is not None:
+            self.doubt(work, doubt)
+        return [one for one in outdated if doubt is None or one.why != GONE]
+
+    def _doomed_by_watch(
+        self, outdated: Sequence[OutdatedOutput], work: BlockWork, end: NodeOutputs
+    ) -> Sequence[OutdatedOutput]:
+        """Return those of renamed items, and where the watch on their folder says so, of others."""
+        is_asked = any(source.prunes for source in work.missing.sources)
+        if is_asked and (note := self._lost_by_most(work, end, outdated)) is not None:
+            self._stats.note(note)
+            is_asked = False
+        whys = (ELSEWHERE, NOT_MADE) if is_asked else ()
+        moved = end.renamed & end.gone.keys()
+        return [one for one in outdated if one.why in whys or one.item in moved]
+
+    def _long_gone(
+        self, work: BlockWork, outdated: Sequence[OutdatedOutput]
+    ) -> DeletionDoubt | None:
+        """Return why outputs of documents that went earlier are kept: a person is asked first."""
+        now = {entry.key for entry in work.deleted}
+        n_left = len({one.item for one in outdated if one.why == GONE} - now)
+        n_known = len(work.items) + n_left
+        return self._context.judge.sources.many(work.missing, n_left, n_known, prunes=True)
+
+    def _lost_by_most(
+        self, work: BlockWork, end: NodeOutputs, outdated: Sequence[OutdatedOutput]
+    ) -> str | None:
+        """Return why a watch removes nothing: most items lost what was made of them at once."""
+        lost = {one.item for one in outdated if one.why == NOT_MADE} - end.writing
+        most = min(source.most for source in work.missing.sources if source.prunes)
+        n_known = len(end.done)
+        if self._context.options.is_confirmed or not is_mass_deletion(len(lost), n_known, most):
+            return None
+        return (
+            f"{len(lost):,} of {n_known:,} items of '{work.block.id}' no longer make any output, "
+            f"so what was made of them is kept. If that is right, run it with `--prune`."
+        )
+
+    async def _removed_outdated(self, doomed: Sequence[OutdatedOutput]) -> _Removal:
+        made = [(o.scope, o.key, o.stored) for o in doomed if o.n_rows is None]
+        removal = await asyncio.to_thread(self._remove_all, made, is_outdated=True)
+        rows = [HeldRows(o.stored, "", o.scope, o.key, "") for o in doomed if o.n_rows is not None]
+        removal.rows, refused = await self._row_keeper.forget_rows(rows)
+        removal.refused |= refused
+        return removal
+
+    async def _removed(self, work: BlockWork, entries: Sequence[Entry]) -> _Removal:
+        removal = await asyncio.to_thread(self._remove_all, self._made_of(work, entries))
+        held = [one for entry in entries for one in rows_held_by(entry)]
+        removal.rows, refused = await self._row_keeper.forget_rows(held)
+        removal.refused |= refused
+        return removal
+
+    def _made_of(self, work: BlockWork, entries: Iterable[Entry]) -> list[_OutputFile]:
+        return [
+            one
+            for entry in entries
+            for one in self._made(work.block, work.scope, entry, (*work.outer, entry.key))
+        ]
+
+    def _keeps(self, entry: Entry, removal: _Removal) -> bool:
+        """Return whether an output of an item could not be removed, so that it is tried again."""
+        stores = (held.path for held in rows_held_by(entry))
+        return any(path in removal.refused for path in (*entry.output_paths, *stores))
+
+    # --- removing
+
+    def _made(
+        self, block: BoundBlock, scope: str, entry: Entry, outer: tuple[str, ...]
+    ) -> Iterator[_OutputFile]:
+        """Yield the files of an item, and of the items within it."""
+        for stored in entry.output_paths:
+            yield scope, entry.key, stored
+        yield from nested_outputs(entry)
+        for inner in block.body:
+            if not isinstance(inner, BoundBlock):
+                continue
+            inner_scope = self._context.judge.scope_id(inner.id, outer)
+            for one in self._context.ledger.entries(inner_scope).values():
+                yield from self._made(inner, inner_scope, one, (*outer, one.key))
+
+    def _remove_all(self, made: Iterable[_OutputFile], *, is_outdated: bool = False) -> _Removal:
+        """Remove files; without `is_outdated` only those of these items alone. Blocking."""
+        removal, index = _Removal(), self._index
+        for scope, key, stored in made:
+            condition, path = self._condition(stored), Path(index.absolute(stored))
+            if condition == "missing":
+                continue
+            if not (is_outdated or index.is_only_of(scope, key, stored)):
+                continue
+            if condition == "edited" or path.is_symlink():
+                removal.edited.append(stored)
+                continue
+            try:
+                with suppress(FileNotFoundError):
+                    no_links.remove(self._context.bound.roots.resolve(str(path)))
+            except (OSError, OutsideRoots) as error:
+                removal.refused[stored] = getattr(error, "strerror", None) or str(error)
+            else:
+                removal.removed.append(stored)
+        return removal
+
+    def _condition(self, stored: str) -> FileCondition:
+        """Return a file's condition, by all items that ever wrote it. Blocking."""
+        index = self._index
+        conditions = {index.condition(row.scope, stored) for row in index.rows_at(stored)}
+        order: tuple[FileCondition, ...] = ("same", "interrupted", "edited")
+        return next((one for one in order if one in conditions), "missing")
+
+    def _tell(self, removal: _Removal, renamed: Mapping[str, str], why: str = GONE) -> None:
+        note = self._stats.note
+        self._stats.removed(len(removal.removed) + sum(removal.rows.values()))
+        if renamed:
+            pairs = [f"{old} → {new}" for old, new in renamed.items()]
+            note(f"renamed, so what was made of them goes by the new name: {listed_names(pairs)}")
+        if removal.removed:
+            note(f"removed, since {why}: {listed_names(removal.removed)}")
+        for store, n_rows in removal.rows.items():
+            if n_rows:
+                note(f"removed, since {why}: {text.counted(n_rows, 'row')} of '{store}'")
+        kept = "its source is gone" if why == GONE else why
+        if removal.edited:
+            note(f"edited by hand, and kept though {kept}: {listed_names(removal.edited)}")
+        for stored, fault in removal.refused.items():
+            note(f"'{stored}' cannot be removed ({fault}), though {kept}")
+
+
+def _renamed(work: BlockWork, done: Collection[int]) -> dict[str, str]:
+    """Return old key → new key of renamed documents whose result stands."""
+    return {
+        item.renamed_from: item.key
+        for item in work.items
+        if item.renamed_from is not None and item.index in done
+    }

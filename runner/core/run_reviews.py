@@ -1,0 +1,208 @@
+"""The reviews of one run: what waits, what was decided since, and what is asked.
+
+No question is asked twice: the ledger decides that in one transaction (`runner.ledger.reviews`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from paddock.engine.system.text import counted
+from paddock.runner.bind.bound import BoundPlan, BoundStep, all_plans, all_steps, steps_with_blocks
+from paddock.runner.ledger.calibration import CalibrationKey, StepCalibration, calibrations_of
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.reviews import Question, Review, ReviewStore, ReviewTerms, stands
+from paddock.runner.progress.report import ReviewMode
+from paddock.steps.base import Tools
+
+from .decided_examples import (
+    ChosenExamples,
+    DecidedExamples,
+    StepDecisions,
+    StepName,
+    TaughtItem,
+    is_taught,
+    known_decisions,
+)
+from .review_questions import decision_text, iso_time
+
+Place = tuple[str, str]
+"""Scope and key of an item."""
+
+
+class AwaitingReview(Exception):
+    """An item waits for a decision: nothing behind the step is carried out."""
+
+    def __init__(self, why: str, *, is_asked: bool = True) -> None:
+        self.why = why
+        self.is_asked = is_asked
+        """False: the run was told to leave such items (`--review skip`)."""
+        super().__init__(why)
+
+
+class NobodyAsked(Exception):
+    """A review is due, and the run was told to fail then."""
+
+
+def refuse_waiting(block: str, n_waiting: int, *, has_unasked: bool) -> None:
+    """Raise `AwaitingReview` where an item of a nested block waits: the item around it does too."""
+    if n_waiting:
+        verb = "waits" if n_waiting == 1 else "wait"
+        raise AwaitingReview(f"{counted(n_waiting, 'item')} of '{block}' {verb} for review")
+    if has_unasked:
+        raise AwaitingReview(f"a review in '{block}' is due", is_asked=False)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingReview:
+    """What is known of an item's reviews that are open, or decided and not applied yet."""
+
+    is_open: bool
+    why: str
+
+
+def terms_of(bound: BoundPlan) -> dict[tuple[str, str, str], ReviewTerms]:
+    """Return who may decide, and for how long, by file, block and step; of sub-pipelines too.
+
+    Files of one name in two folders may say different things: of those nothing is known.
+    """
+    found: dict[tuple[str, str, str], set[ReviewTerms]] = {}
+    for plan in all_plans(bound):
+        for block, step in steps_with_blocks(plan.nodes):
+            if step.review is not None:
+                spec = step.review
+                terms = ReviewTerms(tuple(spec.by), spec.ttl_s, spec.on_expiry)
+                found.setdefault((plan.file.name, block, step.id), set()).add(terms)
+    return {place: terms.pop() for place, terms in found.items() if len(terms) == 1}
+
+
+class RunReviews:
+    """The reviews of one run or plan. Lives in one loop."""
+
+    def __init__(self, ledger: Ledger, bound: BoundPlan, mode: ReviewMode = "ask") -> None:
+        """With a ledger that is only read nothing is asked and nothing is closed."""
+        self._bound = bound
+        self.mode = mode
+        self.is_dry = ledger.is_readonly
+        self._ledger = ledger
+        self._store = ReviewStore(ledger)
+        self._pending: dict[Place, list[Review]] | None = None
+        self._calibrations: dict[CalibrationKey, StepCalibration] | None = None
+        self.decisions: Mapping[StepName, StepDecisions] = {}
+        """After `load`, where a step's prompt has decisions as examples."""
+        self._examples = DecidedExamples(self._store.source_text)
+        self._loading = asyncio.Lock()
+
+    async def calibrations(self) -> Mapping[CalibrationKey, StepCalibration]:
+        """Return what people had decided about each step's fields as the run first asked."""
+        async with self._loading:
+            if self._calibrations is None:
+                decided = await self._ledger.ask(partial(self._store.decided, is_whole=True))
+                waiting = await self._ledger.ask(partial(self._store.waiting, is_whole=True))
+                self._calibrations = calibrations_of([*decided, *waiting])
+        return self._calibrations
+
+    async def examples(
+        self, step: BoundStep, params: Any, tools: Tools, item: TaughtItem
+    ) -> ChosenExamples | None:
+        """Return examples for an item's prompt, as `DecidedExamples.chosen`; after `load`."""
+        known = self.decisions.get(item.step, StepDecisions())
+        return await self._examples.chosen(step, params, tools, known, item)
+
+    async def load(self) -> None:
+        """Read what waits and what was decided since, once; close what is late."""
+        async with self._loading:
+            if self._pending is not None:
+                return
+            terms = terms_of(self._bound)
+            if not self.is_dry:
+                await asyncio.to_thread(self._store.renew, terms)
+                await asyncio.to_thread(self._store.expire)
+            found: dict[Place, list[Review]] = {}
+            for review in await self._ledger.ask(self._store.pending, terms):
+                for place in (
+                    (review.scope, review.key),
+                    *(tuple(one) for one in review.subject.get("around") or ()),
+                ):
+                    found.setdefault(place, []).append(review)
+            if any(map(is_taught, all_steps(self._bound.nodes))):
+                self.decisions = await self._ledger.ask(known_decisions, self._ledger)
+            self._pending = found
+
+    def of_item(self, scope: str, key: str) -> PendingReview | None:
+        """Return what of an item waits, or was decided since the last run; after `load`."""
+        reviews = (self._pending or {}).get((scope, key), ())
+        decided = [one for one in reviews if one.is_decided]
+        if decided:
+            return PendingReview(False, decision_text(decided[0]))
+        if not reviews:
+            return None
+        own = [one for one in reviews if (one.scope, one.key) == (scope, key)]
+        if own:
+            since = iso_time(own[0].asked_at)
+            return PendingReview(True, f"waits for review since {since}")
+        verb = "waits" if len(reviews) == 1 else "wait"
+        return PendingReview(True, f"{counted(len(reviews), 'answer')} within it {verb} for review")
+
+    async def at(self, scope: str, key: str, step: str) -> Review | None:
+        """Return the review of a step's answer for an item, whole."""
+        return await self._ledger.ask(self._store.at, scope, key, step)
+
+    async def rejected(self, scope: str) -> set[str]:
+        """Return the keys of the items of which a person rejected an answer."""
+        found = await self._ledger.ask(self._store.of_scope, scope)
+        return {key for (key, _), review in found.items() if review.state == "rejected"}
+
+    async def settle(
+        self, light: Question, whole: Callable[[], Awaitable[Question]], *, is_due: bool
+    ) -> Review | None:
+        """Return the decision on an answer; None: it needs none. Asks where no one has decided.
+
+        `light` has only what tells questions apart; `whole` returns everything that a person sees.
+
+        Raises:
+            AwaitingReview: a person has to decide first.
+            NobodyAsked: a person would have to, and the run was told to fail then.
+        """
+        old = await self.at(light.scope, light.key, light.step)
+        is_decided = old is not None and old.is_decided and stands(light, old)
+        if not is_decided and not is_due:
+            if old is not None and not old.is_decided:
+                await self._withdraw(old)
+            return None
+        if not is_decided and self.mode != "ask":
+            await self._without_asking(old)
+            return None
+        review = await asyncio.to_thread(self._store.ask, await whole())
+        if not review.is_decided:
+            raise AwaitingReview(f"waits for review since {iso_time(review.asked_at)}")
+        return review
+
+    async def _without_asking(self, old: Review | None) -> None:
+        if self.mode == "skip":
+            raise AwaitingReview("a review is due (`--review skip`)", is_asked=False)
+        if self.mode == "fail":
+            raise NobodyAsked("a review is due (`--review fail`)")
+        if old is not None and not old.is_decided:
+            await self._withdraw(old)
+
+    async def apply(self, review: Review) -> bool:
+        """Mark that the run goes on with a decision; return False if it was undone meanwhile."""
+        return await asyncio.to_thread(self._store.apply, review) is not None
+
+    async def _withdraw(self, review: Review) -> None:
+        await asyncio.to_thread(self._store.withdraw, review)
+
+    async def forget(self, scope: str, keys: Collection[str]) -> None:
+        """Remove the open questions of items that are deleted, or ended without asking them.
+
+        Those of the items within them go too; what this run asked stays.
+        """
+        found = [one for key in keys for one in (self._pending or {}).get((scope, key), ())]
+        for one in found:
+            if not one.is_decided:
+                await self._withdraw(one)

@@ -1,0 +1,266 @@
+"""What a run counts and notes: its items, calls, tokens, and lines for the report.
+
+Counts are passed to the observer as they change, and become the report at the end. Belongs to the
+run's event loop.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+import traceback
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.system import files
+from paddock.engine.system.text import counted, listed
+from paddock.runner.config.pipeline_secrets import Secrets
+from paddock.runner.progress.events import ItemState, ModelCall, Observer
+from paddock.runner.progress.report import ItemReport, Report, Status
+from paddock.runner.progress.time_left import OpenCall, TimeLeft
+
+from .run_records import StepRecord, StepTotals
+
+TIME_LEFT_EVERY_S = 1.0
+"""A step's time to go is reported at most so often."""
+MAX_NOTES = 200  # more are only counted: a person reads a few
+
+
+class RunStats:
+    """Counts, notes and item reports of a run; `within` is its view for a sub-pipeline."""
+
+    def __init__(
+        self,
+        run: str,
+        pipeline: str,
+        observer: Observer,
+        log: Path | None = None,
+        secrets: Secrets | None = None,
+    ) -> None:
+        self.secrets = secrets or Secrets()
+        """Redacted from every text that leaves here."""
+        self.run = run
+        self.pipeline = pipeline
+        self.observer = observer
+        self.began = time.monotonic()
+        self.counts: Counter[str] = Counter()
+        self._log = log
+        self._sums: Counter[str] = Counter()
+        self._tokens: Counter[str] = Counter()
+        self._items: list[ItemReport] = []
+        self._steps: dict[str, StepTotals] = {}
+        self._notes: dict[str, None] = {}
+        self._tallies: dict[tuple[str, str, str], Counter[str]] = {}
+        """How often each item had what is noted once for a step."""
+        self._written: dict[str, None] = {}
+        self._acted: dict[str, None] = {}
+        self._outdated: dict[str, str] = {}
+        self._times_left: dict[str, TimeLeft] = {}
+        self._reported_at: dict[str, float] = {}
+        self._prefix = ""
+        """The steps that lead to this pipeline, each with a dot: `clean.`."""
+        self._item: tuple[str, str] | None = None
+        """Block and key of the item for which the pipeline runs; its steps are details of that."""
+        self._detail = ""
+        """The part of `_prefix` that lies within the item."""
+
+    def within(self, step: str, item: tuple[str, str] | None = None) -> RunStats:
+        """Return a view for the pipeline that a step runs; it counts into the same totals.
+
+        `item`: block and key of the item for which the step runs, if any.
+        """
+        view = copy.copy(self)
+        view._prefix = f"{self._prefix}{step}."
+        if self._item is not None:
+            view._detail = f"{self._detail}{step}."
+        elif item is not None:
+            view._item, view._detail = (f"{self._prefix}{item[0]}", item[1]), f"{step}."
+        return view
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens the run has spent, of prompts and answers."""
+        return self._tokens["prompt"] + self._tokens["completion"]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(self._notes)
+
+    @property
+    def outdated(self) -> Mapping[str, str]:
+        """Outputs that no longer apply and are not removed, each with the reason."""
+        return dict(self._outdated)
+
+    def note(self, text: str) -> None:
+        """Report a line to the observer and keep it for the report; each line once."""
+        text = self.secrets.redact(text)
+        if text in self._notes:
+            return
+        self._notes[text] = None
+        if len(self._notes) <= MAX_NOTES:
+            self.observer.note(text)
+
+    def tally(self, step: str, key: str, noun: str, what: str) -> None:
+        """Count what happened to an item in a step; the report has one note for all of them."""
+        kind = (f"{self._prefix}{step}", noun, what)
+        self._tallies.setdefault(kind, Counter())[key] += 1
+
+    def forget(self, made: StepRecord, key: str) -> None:
+        """Forget what was counted of a step of an item that begins again, except its time."""
+        name = f"{self._prefix}{made.id}"
+        for (counted_in, _, _), keys in self._tallies.items():
+            if counted_in == name:
+                keys.pop(key, None)
+        if made.state != "skipped":
+            self._steps[name] = self._steps[name].without(made)
+
+    def _tally_notes(self) -> tuple[str, ...]:
+        """Report each tally to the observer; return the notes."""
+        made = []
+        for (step, noun, what), keys in self._tallies.items():
+            if not keys:
+                continue
+            items = f" ({listed([key for key in keys if key], 3)})" if any(keys) else ""
+            text = f"'{step}': {counted(keys.total(), noun)} {what}{items}."
+            made.append(self.secrets.redact(text))
+            self.observer.note(made[-1])
+        return tuple(made)
+
+    def step(
+        self, step: str, total: int | None, fresh: int, sizes: Mapping[str, float] | None = None
+    ) -> None:
+        """Report how many items there are (None: the step is none); `sizes` of those to be done."""
+        if self._item is None:  # else they are details of one item
+            name = f"{self._prefix}{step}"
+            if total is not None:
+                self._times_left.setdefault(name, TimeLeft()).expect(total - fresh, sizes or {})
+            self.observer.step(name, total, fresh)
+
+    def asked(self, step: str, key: str, n_chars: int) -> OpenCall:
+        """Note that a model is asked; `call` notes the answer."""
+        name, key = self._item or (f"{self._prefix}{step}", key)
+        return self._times_left.setdefault(name, TimeLeft()).asked(key, n_chars)
+
+    def _report_time_left(self, name: str) -> None:
+        now, left = time.monotonic(), self._times_left.get(name)
+        if left is None or now - self._reported_at.get(name, 0.0) < TIME_LEFT_EVERY_S:
+            return
+        seconds = left.seconds()
+        if seconds is not None:
+            self._reported_at[name] = now
+            self.observer.time_left(name, seconds)
+
+    def tokens(self, n: int) -> None:
+        self.observer.tokens(n)
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether a model has answered in this run."""
+        return self._sums["calls"] > 0
+
+    def call(self, step: str, key: str, call: ModelCall, open_call: OpenCall | None) -> None:
+        """Count a call that has ended; `open_call` is from `asked`."""
+        usage = call.usage
+        self._sums["cached_calls" if call.is_cached else "calls"] += 1
+        if not call.is_cached:
+            self._tokens["prompt"] += usage.prompt_tokens
+            self._tokens["prompt_reused"] += usage.prompt_reused_tokens
+            self._tokens["completion"] += usage.completion_tokens
+        place = self._item or (f"{self._prefix}{step}", key)
+        self.observer.call(*place, call)
+        if open_call is not None:
+            self._times_left[place[0]].answered(open_call, usage)
+            self._report_time_left(place[0])
+
+    def took(self, made: StepRecord) -> None:
+        """Add an execution of a step; skipped ones do not count."""
+        if made.state != "skipped":
+            name = f"{self._prefix}{made.id}"
+            self._steps[name] = self._steps.get(name, StepTotals()).plus(made)
+
+    def item(self, report: ItemReport) -> None:
+        self.counts[report.state] += 1
+        error = report.error and self.secrets.redact(report.error)
+        self._items.append(replace(report, step=f"{self._prefix}{report.step}", error=error))
+
+    def item_state(self, step: str, key: str, state: ItemState, detail: str | None = None) -> None:
+        if self._item is None:
+            detail = detail and self.secrets.redact(detail)
+            name = f"{self._prefix}{step}"
+            self.observer.item(name, key, state, detail)
+            if state != "running" and name in self._times_left:
+                self._times_left[name].end(key)
+                self._report_time_left(name)
+        elif state == "running":
+            self.observer.item(*self._item, state, f"{self._detail}{step}")
+
+    def wrote(self, path: str) -> None:
+        self._written[path] = None
+
+    def removed(self, n: int) -> None:
+        self._sums["removed"] += n
+
+    def keeps(self, outdated: Mapping[str, str]) -> None:
+        """Count outputs that no longer apply and are not removed, each with the reason."""
+        self._outdated.update((self.secrets.redact(one), outdated[one]) for one in outdated)
+
+    def acted(self, step: str) -> None:
+        """Keep that a step outside of blocks may have changed something."""
+        if self._item is None:
+            self._acted[f"{self._prefix}{step}"] = None
+
+    def unexpected(self, where: str, error: BaseException) -> None:
+        """Write the traceback of an unexpected error to the run's log."""
+        if self._log is None:
+            return
+        try:
+            files.private_folder(self._log.parent)
+            trace = "".join(traceback.format_exception(error))
+            with files.open_private(self._log, "a") as file:
+                place = self._prefix.replace(".", ": ")
+                file.write(self.secrets.redact(f"{place}{where}\n{trace}\n"))
+        except OSError as refused:  # the error itself is still reported
+            self.note(f"{self._log}: what happened cannot be written ({refused.strerror}).")
+            return
+        self._sums["tracebacks"] += 1
+
+    def _in_order(self) -> tuple[ItemReport, ...]:
+        steps = {
+            step: place for place, step in enumerate(dict.fromkeys(i.step for i in self._items))
+        }
+        return tuple(sorted(self._items, key=lambda item: (steps[item.step], item.key)))
+
+    def report(self, status: Status, *, returns: Any = None, message: str | None = None) -> Report:
+        """Return the report; a completed run with quarantined items is `quarantined`."""
+        if status == "completed" and self.counts["quarantined"]:
+            status = "quarantined"
+        return Report(
+            run=self.run,
+            pipeline=self.pipeline,
+            status=status,
+            counts=dict(self.counts),
+            calls=self._sums["calls"],
+            cached_calls=self._sums["cached_calls"],
+            tokens=dict(self._tokens),
+            seconds=time.monotonic() - self.began,
+            items=self._in_order(),
+            returns=self.secrets.redacted(returns),
+            notes=(*self._tally_notes(), *self._notes),
+            written=tuple(self._written),
+            n_removed=self._sums["removed"],
+            acted=tuple(self._acted),
+            outdated=self.outdated,
+            message=message and self.secrets.redact(message),
+            log=str(self._log) if self._sums["tracebacks"] else None,
+            steps=self._by_step(),
+        )
+
+    def _by_step(self) -> dict[str, dict[str, Any]]:
+        found = {name: asdict(done) for name, done in self._steps.items()}
+        for item in self._items:
+            counts = found.setdefault(item.step, {}).setdefault("counts", {})
+            counts[item.state] = counts.get(item.state, 0) + 1
+        return found

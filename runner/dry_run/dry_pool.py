@@ -1,0 +1,292 @@
+"""What a dry run has in place of a pool, files and stores: the ledger answers, nothing is written.
+
+A reply that the ledger does not have is a placeholder of one character (`UNKNOWN`), so that the
+steps behind it can go on; with `is_long`, token counts take it for the longest possible answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from paddock.engine.backends import token_counting
+from paddock.engine.errors import PromptTooLong
+from paddock.engine.request import (
+    ChatRequest,
+    Constraint,
+    EmbedReply,
+    EmbedRequest,
+    Message,
+    ModelSpec,
+    Reply,
+    Tool,
+    Usage,
+    reserved_tokens,
+    resolve_sampling,
+)
+from paddock.runner.bind.bound import BoundNode
+from paddock.runner.bind.reply import ScopedReply
+from paddock.runner.core.block_work import ItemWork
+from paddock.runner.core.blocks import BlockState
+from paddock.runner.core.call_cache import ChunkListener, LedgerPool, cached_reply, cached_vectors
+from paddock.runner.core.item_run import ItemRun, last_examples
+from paddock.runner.core.run_context import ItemOutputs, RunContext
+from paddock.steps.base import (
+    UNKNOWN,
+    EmbedModel,
+    ItemName,
+    ReplyNotCached,
+    SearchHit,
+    Vector,
+    VectorRow,
+)
+from paddock.steps.vectors.open_stores import OpenStores, StoreHandle
+from paddock.steps.vectors.where_filter import Where
+
+from .call_bounds import CallBounds
+
+_SURELY_FITS = 0.25
+"""Of a context: a prompt whose upper estimate is below it is not counted with the vocabulary,
+which takes a second to load. An answer keeps at most as much free unless its author said more."""
+
+
+@dataclass
+class AskedPrompts:
+    """What a dry run has asked for so far, and whether the ledger has any reply at all."""
+
+    has_history: bool
+    by: dict[str, str] = field(default_factory=dict)
+    """By the request's hash: the item that asked for it first."""
+    shared: set[str] = field(default_factory=set)
+    """Hashes of requests whose replies serve all items: none of them is asked for twice."""
+
+    def copy(self) -> AskedPrompts:
+        """Return what was asked so far, to go on from in another way."""
+        return AskedPrompts(self.has_history, dict(self.by), set(self.shared))
+
+
+class DryPool(LedgerPool):
+    """Implements `paddock.engine.request.Pool` for one step of one item."""
+
+    def __init__(
+        self,
+        *parts: Any,
+        asked: AskedPrompts,
+        item: str,
+        looks_up: bool,
+        counts_exactly: bool,
+        is_long: bool = False,
+        raises: bool = False,
+    ) -> None:
+        """`parts`: those of `LedgerPool`; `raises`: an unknown reply is `ReplyNotCached`."""
+        super().__init__(*parts)
+        self.asked = asked
+        self._item = item
+        self._looks_up = looks_up
+        self.counts_exactly = counts_exactly
+        self.is_long = is_long
+        self.reads_unknown = False
+        """Whether prompts may have placeholders, also such as the first label of a list."""
+        self._raises = raises
+        self.calls = CallBounds()
+        self.has_unknown = False
+        """Whether an answer was a placeholder."""
+        self.has_twins = False
+        """Whether a prompt came twice: what reads its answers may be equal too."""
+        self.n_new = 0
+        self.n_known = 0
+        """Calls whose replies the ledger has, or has by then."""
+        self.refs = Counter[str]()
+
+    # --- counting
+
+    async def count_chat(
+        self, model: ModelSpec, messages: Sequence[Message], tools: Sequence[Tool] = ()
+    ) -> int:
+        """Count a prompt's tokens, roughly where it is far from the limit."""
+        more = await self._more(model, [one.content for one in messages])
+        bound = token_counting.most_in_chat(messages)
+        if self._is_exact(model) and not tools:
+            reserved, room = await self._reserved(model, {})
+            if 4 * reserved <= room and bound + more < _SURELY_FITS * room:
+                return bound + more
+            return more + await super().count_chat(model, messages, tools)
+        return more + (bound if self.is_long else token_counting.least_in_chat(messages))
+
+    async def count_texts(self, model: ModelSpec, texts: Sequence[str]) -> list[int]:
+        more = [await self._more(model, [text]) for text in texts]
+        count = token_counting.most_tokens if self.is_long else token_counting.least_tokens
+        is_exact = self._is_exact(model)
+        counted = await super().count_texts(model, texts) if is_exact else list(map(count, texts))
+        return [n + m for n, m in zip(counted, more, strict=True)]
+
+    def _is_exact(self, model: ModelSpec) -> bool:
+        return self.counts_exactly and not model.pool
+
+    async def _more(self, model: ModelSpec, texts: Sequence[str]) -> int:
+        n = sum(text.count(UNKNOWN) for text in texts) if self.is_long else 0
+        return n * (await self._reserved(model, {}))[0] if n else 0
+
+    async def _reserved(self, model: ModelSpec, params: Mapping[str, Any]) -> tuple[int, int]:
+        """Return the tokens that are kept for an answer, and those of the context."""
+        n_ctx_tokens = (await self.facts(model)).n_ctx_tokens
+        max_tokens = resolve_sampling(params, model.params).max_tokens
+        return reserved_tokens(max_tokens, n_ctx_tokens), n_ctx_tokens
+
+    # --- asking
+
+    async def ask(self, request: ChatRequest, hear: ChunkListener | None = None) -> Reply:
+        """Return the known reply, or a placeholder; raise PromptTooLong as the real pool would."""
+        found = await self.looked_up(request)
+        if found.row is not None:
+            self.n_known += 1
+            return cached_reply(found.row)
+        n_tokens = await self.count_chat(request.model, request.messages, request.tools)
+        reserved, room = await self._reserved(request.model, request.params)
+        if n_tokens + reserved > room:
+            raise PromptTooLong(n_tokens, reserved, room)
+        texts = [message.content for message in request.messages]
+        self._counted(request.model.ref, found.hash, texts)
+        return Reply(_placeholder(request.constraint), "stop", Usage(), "")
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        """Return the known vectors, or placeholders."""
+        found = await self.looked_up_vectors(request)
+        if found.row is not None:
+            self.n_known += 1
+            return cached_vectors(found.row)
+        self._counted(request.model.ref, found.hash, request.texts)
+        return EmbedReply(tuple((0.0,) for _ in request.texts), Usage(), "")
+
+    def _counted(self, ref: str, hash_: str, texts: Sequence[str]) -> None:
+        """Count a call whose reply is not known."""
+        self.has_unknown = True
+        is_partly_unknown = self.reads_unknown or any(UNKNOWN in text for text in texts)
+        by = self.asked.by.get(hash_)
+        is_shared = by == self._item or hash_ in self.asked.shared
+        if self._looks_up and is_shared and not is_partly_unknown:
+            self.n_known += 1
+            self.has_twins = True
+            return
+        self.asked.by.setdefault(hash_, self._item)
+        if self._looks_up:
+            self.asked.shared.add(hash_)
+        has_twin = by is not None or (is_partly_unknown and self.asked.has_history)
+        is_sure = not self._looks_up or not has_twin
+        self.calls += CallBounds(1, sure=Counter([ref] if is_sure else []))
+        self.n_new += 1
+        self.refs[ref] += 1
+        if self._raises:
+            raise ReplyNotCached
+
+
+def _placeholder(constraint: Constraint | None) -> str:
+    """Return an answer that stands for one that is not known, in its form where that is simple."""
+    if constraint is None or constraint.kind != "json_schema":
+        return UNKNOWN
+    return json.dumps(_filled_schema(json.loads(constraint.source)), ensure_ascii=False)
+
+
+def _filled_schema(schema: Any) -> Any:
+    if not isinstance(schema, Mapping):
+        return UNKNOWN
+    if "const" in schema:
+        return schema["const"]
+    if schema.get("enum"):
+        return schema["enum"][0]
+    kind = schema.get("type")
+    kind = kind[0] if isinstance(kind, list) and kind else kind
+    if kind == "object" or "properties" in schema:
+        return {name: _filled_schema(one) for name, one in schema.get("properties", {}).items()}
+    if kind == "array":
+        return [_filled_schema(schema.get("items"))] * max(1, schema.get("minItems", 1))
+    if kind in ("integer", "number"):
+        return schema.get("minimum", 0)
+    return {"boolean": False, "null": None}.get(str(kind), UNKNOWN)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DryReply(ScopedReply):
+    """The step's `reply`: an unknown answer passes its checks."""
+
+    pool: DryPool
+
+    @property
+    def repair(self) -> int:
+        """How often an answer that is known is asked for again."""
+        return 0 if self.pool.has_unknown else super().repair
+
+    async def failures(self, output: Any, text: str) -> list[str]:
+        return [] if self.pool.has_unknown else await super().failures(output, text)
+
+    async def evidence(self, output: Any) -> Any:
+        return None if self.pool.has_unknown else await super().evidence(output)
+
+
+class DryOutputs(ItemOutputs):
+    """The files of one item: knows what was written, and notes nothing."""
+
+    async def _ignore(self, *_: Any, **__: Any) -> None: ...
+
+    intend = wrote = holds = note_removed = _ignore
+    note_rows_kept = note_file_read = note_rows_read = _ignore
+
+
+@dataclass(frozen=True, slots=True)
+class WalkPlace:
+    """Context of a body in the walk, and its item."""
+
+    context: RunContext
+    record: ItemRun
+
+    @classmethod
+    def of(cls, context: RunContext, node: BoundNode, outer: tuple[str, ...] = ()) -> WalkPlace:
+        """Return the place of a top-level step or block."""
+        record = ItemRun.of(context, node, outer)
+        outputs = DryOutputs(context, record.scope, record.key)
+        return cls(context, replace(record, outputs=outputs))
+
+    def item(self, run: BlockState, item: ItemWork) -> WalkPlace:
+        """Return the place of an item of a block."""
+        scope, key = run.work.scope, item.key
+        outputs, outer = DryOutputs(self.context, scope, key), (*run.outer, key)
+        record = ItemRun(scope, key, run.work.shown(key), run.block.id, None, outer, outputs)
+        record.item, record.last_examples = item.item, last_examples(item)
+        return replace(self, record=record)
+
+
+@dataclass(frozen=True, slots=True)
+class DryStores:
+    """Implements `paddock.steps.base.VectorStores`: stores are read, never written."""
+
+    real: OpenStores
+
+    async def open(
+        self, path: Path, dimensions: int | None, model: EmbedModel, *, is_new_allowed: bool = True
+    ) -> DryStore:
+        store = await self.real.open(path, dimensions, model, is_new_allowed=is_new_allowed)
+        return DryStore(store.writer, store.model, store.home, store.wanted)
+
+
+class DryStore(StoreHandle):
+    """A store that is only read."""
+
+    async def replace(self, item: ItemName, rows: Sequence[VectorRow]) -> int:
+        return 0
+
+    async def nearest(self, vector: Vector, k: int, where: Where = None) -> list[SearchHit]:
+        """Return the nearest rows; none where the vector is a placeholder."""
+        return [] if len(vector) != self.dimensions else await super().nearest(vector, k, where)
+
+
+def with_tree(surely: CallBounds, n_new: int, model: str | None) -> CallBounds:
+    """Add the calls of a tree whose prompts have parts that are not known yet.
+
+    `model`: which is surely asked for these; None where their replies may be known.
+    """
+    later = Counter({} if model is None else {model: n_new - (surely.most or 0)})
+    return CallBounds(n_new, sure=surely.sure + later)

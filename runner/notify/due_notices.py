@@ -1,0 +1,159 @@
+"""Decide which notifications the end of a run needs, after what each receiver was sent. Pure.
+
+A failure is sent once, and once a day while it stays the same; quarantined items are sent
+together, and again only when others come, or once a day while no item of their block is done; of
+answers that wait for review one message tells, and another one of others when these are decided, or
+after a day; a recovery goes to receivers that were sent, or should have been sent, the failure.
+Undelivered messages count as not sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from paddock.runner.progress.report import ItemReport, Report
+
+Event = Literal["failed", "quarantined", "recovered", "waiting"]
+
+AGAIN_S = 86_400.0  # a pipeline that fails every five minutes sends one message a day, not 288
+MOST_REMEMBERED = 50_000
+_DIGEST_CHARS = 12
+_STATUSES_WITHOUT_NOTICE = ("interrupted", "budget", "suspended")
+
+
+@dataclass(frozen=True, slots=True)
+class SentState:
+    """What was last sent to one receiver."""
+
+    bad: str = ""
+    """`failed_items` or `quarantined_items` while that lasts."""
+    failure: str = ""
+    """The digest of the failure."""
+    failed_at: float = 0.0
+    """Seconds since the epoch."""
+    items: frozenset[str] = frozenset()
+    """The digests of the quarantined items."""
+    quarantined_at: float = 0.0
+    """When they were sent last."""
+    waiting: frozenset[str] = frozenset()
+    """The digests of the items that wait for review."""
+    waiting_at: float = 0.0
+    """When that was sent, in seconds since the epoch."""
+
+    def as_json(self) -> dict[str, Any]:
+        items = sorted(self.items)[:MOST_REMEMBERED]
+        kept = {"bad": self.bad, "failure": self.failure, "failed_at": self.failed_at}
+        waiting = sorted(self.waiting)[:MOST_REMEMBERED]
+        more = {"quarantined_at": self.quarantined_at, "waiting_at": self.waiting_at}
+        return {**kept, "items": items, "waiting": waiting, **more}
+
+    @classmethod
+    def of_json(cls, data: Any) -> SentState:
+        """Read the state; unreadable values count as not sent."""
+        try:
+            items = frozenset(str(mark) for mark in data["items"])
+            failed_at = float(data["failed_at"])
+            waiting = frozenset(str(mark) for mark in data["waiting"])
+            times = (float(data[name]) for name in ("quarantined_at", "waiting_at"))
+            quarantined_at, waiting_at = times
+            bad, failure = str(data["bad"]), str(data["failure"])
+            return cls(bad, failure, failed_at, items, quarantined_at, waiting, waiting_at)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One event to send, and the receiver's state after it."""
+
+    event: Event
+    after: SentState
+    new_items: frozenset[str] = frozenset()
+    """The digests of the quarantined items that are new to the receiver."""
+
+
+def without_ended_items(report: Report, before: SentState) -> SentState:
+    """Forget the quarantined items that are resolved: they need no message."""
+    if report.status in _STATUSES_WITHOUT_NOTICE or report.status == "failed":
+        return before
+    items = before.items & item_digests(quarantined_items(report))
+    waiting = before.waiting & item_digests(waiting_items(report))
+    return replace(before, items=items, waiting=waiting)
+
+
+def notices_of(report: Report, before: SentState, now: float) -> tuple[Notice, ...]:
+    """Return the events of a run to send to a receiver of all events, in order.
+
+    A run that was interrupted, or stopped at its budget, sends nothing: it is continued.
+    """
+    if report.status in _STATUSES_WITHOUT_NOTICE:
+        return ()
+    if report.status == "failed":
+        return _failure_notice(report, before, now)
+    found: list[Notice] = []
+    marks = item_digests(quarantined_items(report))
+    if before.bad == "failed" or (before.bad and not marks):
+        kept = before.items & marks
+        bad: Literal["quarantined", ""] = "quarantined" if kept else ""
+        before = replace(before, bad=bad, failure="", failed_at=0.0, items=kept)
+        found.append(Notice("recovered", before))
+    fresh = marks - before.items
+    is_due = not 0 <= now - before.quarantined_at < AGAIN_S
+    if fresh or (is_due and report.quarantine().without_result):
+        before = replace(
+            before, bad="quarantined", failure="", failed_at=0.0, items=marks, quarantined_at=now
+        )
+        found.append(Notice("quarantined", before, fresh))
+    if (waits := _waiting_notice(report, before, now)) is not None:
+        found.append(waits)
+    return tuple(found)
+
+
+def _waiting_notice(report: Report, before: SentState, now: float) -> Notice | None:
+    """Return one message for all that waits: not again while any of it waits, but once a day."""
+    marks = item_digests(waiting_items(report))
+    fresh = marks - before.waiting
+    is_known = bool(marks & before.waiting) and 0 <= now - before.waiting_at < AGAIN_S
+    if not fresh or is_known:
+        return None
+    return Notice("waiting", replace(before, waiting=marks, waiting_at=now), fresh)
+
+
+def _failure_notice(report: Report, before: SentState, now: float) -> tuple[Notice, ...]:
+    mark = _digest(report.message or "", *(f"{i.key}\n{i.error}" for i in failed_items(report)))
+    is_same = before.bad == "failed" and before.failure == mark
+    if is_same and 0 <= now - before.failed_at < AGAIN_S:
+        return ()
+    return (Notice("failed", replace(before, bad="failed", failure=mark, failed_at=now)),)
+
+
+def quarantined_items(report: Report) -> list[ItemReport]:
+    """Return what needs a person: quarantined items, old ones too, and missing documents."""
+    return [item for item in report.items if item.state in ("quarantined", "missing")]
+
+
+def waiting_items(report: Report) -> list[ItemReport]:
+    """Return the items that wait for a person's decision."""
+    return [item for item in report.items if item.state == "waiting"]
+
+
+def failed_items(report: Report) -> list[ItemReport]:
+    """Return the items or steps that ended the run."""
+    return [item for item in report.items if item.state == "failed"]
+
+
+def item_digests(items: Iterable[ItemReport]) -> frozenset[str]:
+    """Return digests of quarantined items: place, item and error."""
+    return frozenset(item_digest(item) for item in items)
+
+
+def item_digest(item: ItemReport) -> str:
+    return _digest(item.step, item.key, item.error or "")
+
+
+def _digest(*parts: str) -> str:
+    text = "\0".join(parts).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(text).hexdigest()[:_DIGEST_CHARS]

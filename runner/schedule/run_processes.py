@@ -1,0 +1,367 @@
+"""Start runs, each in a forked process, and follow them to their end.
+
+Adopts the processes of a killed `paddock up`. A run begins 0.4 s after it is started (a fresh
+interpreter needs 2 s), and none can take another down. Lives in the event loop that starts it. A
+run's process is forked from a server that has imported everything. A pipe brings it the task and
+stop requests, and takes the run's name and its end. When `paddock up` was killed and the other end
+is closed, the run continues: the ledger records its work, Prefect its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from paddock.engine.system.processes import how_it_ended
+from paddock.engine.system.tasks import TaskSet
+from paddock.runner.api import FILE_THREADS
+from paddock.runner.progress.report import Report, Status
+from paddock.runner.workers import deployed_flow
+from paddock.runner.workers.deployed_flow import RunOrders
+
+
+@dataclass(frozen=True, slots=True)
+class RunTask:
+    """One run to carry out."""
+
+    flow_run: str
+    parameters: Mapping[str, Any]
+    """As verified. The flow run's own are not read again: others may have changed them."""
+    text: str
+    flags: Mapping[str, object] = field(default_factory=dict)
+    """The command line's settings; the rest, permissions too, is read when the run begins."""
+    api_url: str = ""
+    """Prefect's API, as `paddock up` reaches it. The process that runs are forked from may have
+    been started when it was elsewhere; empty: as in the environment."""
+    auth_string: str = field(default="", repr=False)
+    """Password of our own Prefect server."""
+    agreed: frozenset[str] = frozenset()
+    """What a person consented to for the file: code that changed since does not run."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunBegan:
+    """The run's name."""
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunWaits:
+    """What the run waits for on other machines; empty: it no longer waits."""
+
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnded:
+    """The run is over; without a `report`, `words` is the error that ended it."""
+
+    report: Report | None
+    words: str = ""
+    is_unreachable: bool = False
+    """Prefect could not be reached, and nothing was begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequest:
+    """Stop, after the current item or at once."""
+
+    words: str
+    is_gentle: bool
+    status: Status = "budget"
+    """Of the run that stops: cancelled for good, or held for a while."""
+    is_handed_over: bool = False
+    """`paddock up` ends; other machines continue their part of the run."""
+
+
+def run_in_process(task: RunTask, link: Connection) -> None:
+    """Carry out a run, and end the process."""
+    with contextlib.suppress(OSError):
+        os.setsid()  # Ctrl-C at the terminal is for `paddock up`, which sends us a request
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    deployed_flow.take_interrupts()
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a descriptor is wanted
+        os.dup2(nothing.fileno(), 0)
+    asyncio.run(_run_task(task, link))
+    sys.stdout.flush()
+    os._exit(0)  # do not wait for Prefect's threads, whose server may be gone
+
+
+async def _run_task(task: RunTask, link: Connection) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(FILE_THREADS))
+    deployed_flow.use_server(task.api_url, task.auth_string)
+    orders = RunOrders(text=task.text, flags=dict(task.flags), agreed=task.agreed)
+    orders.began = lambda run: _send_message(link, RunBegan(run))
+    orders.waits = lambda words: _send_message(link, RunWaits(words))
+    is_unreachable = False
+    with deployed_flow.with_orders(orders), _taking_stop_requests(link, orders, task.api_url):
+        try:
+            words = await deployed_flow.run_queued_flow(task.flow_run, task.parameters)
+        except deployed_flow.PrefectUnreachable as error:
+            words, is_unreachable = str(error), True
+        except Exception as error:  # whatever ends a run is reported, and ends no other
+            words = str(error) or type(error).__name__
+    _send_message(link, RunEnded(orders.report, "" if orders.report else words, is_unreachable))
+
+
+@contextmanager
+def _taking_stop_requests(link: Connection, orders: RunOrders, api_url: str) -> Iterator[None]:
+    """Handle stop requests from the pipe while its other end is open."""
+    loop = asyncio.get_running_loop()
+    alone: list[asyncio.Task[None]] = []
+
+    def hear() -> None:
+        try:
+            said = link.recv()
+        except (EOFError, OSError):
+            loop.remove_reader(link.fileno())
+            orders.is_continued = True  # by the next `paddock up`
+            alone.append(asyncio.create_task(_end_without_prefect(api_url, orders)))
+            return
+        orders.is_continued = True  # unless it was cancelled for good
+        if isinstance(said, StopRequest) and said.is_gentle:
+            orders.is_handed_over = said.is_handed_over
+            orders.stop_gate.close(said.words, said.status)
+        elif isinstance(said, StopRequest):
+            orders.stop.set()
+
+    loop.add_reader(link.fileno(), hear)
+    try:
+        yield
+    finally:
+        loop.remove_reader(link.fileno())
+        for task in alone:
+            task.cancel()
+
+
+_AWAY_S = 15.0  # longer than the next `paddock up` takes to start its server
+_DRAIN_S = 30.0
+
+
+async def _end_without_prefect(api_url: str, orders: RunOrders) -> None:
+    """End this process if Prefect's server stays away, now that its `paddock up` is gone.
+
+    The next one may have its server at another port, since a program took the one it had; Prefect's
+    client would ask there for minutes. It takes the run for one that was killed, and continues it.
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _AWAY_S
+    while loop.time() < until:
+        await asyncio.sleep(1)
+        if await deployed_flow.is_reachable(api_url):
+            until = loop.time() + _AWAY_S
+    orders.stop_gate.close("Prefect's server is gone", "budget")
+    until = loop.time() + _DRAIN_S
+    while orders.report is None and loop.time() < until:  # noqa: ASYNC110 - no event tells of it
+        await asyncio.sleep(0.5)
+    os._exit(1)
+
+
+def _send_message(link: Connection, said: RunBegan | RunWaits | RunEnded) -> None:
+    with contextlib.suppress(OSError):  # the other end is closed
+        link.send(said)
+
+
+_POLL_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessEnd:
+    """How a process ended."""
+
+    report: Report | None = None
+    words: str = ""
+    """The error that ended the run, if there is no report."""
+    has_spoken: bool = False
+    """It reported its end; a run without a report has crashed."""
+    is_unreachable: bool = False
+    """It could not reach Prefect, and began nothing."""
+    exitcode: int | None = None
+
+    @property
+    def crash(self) -> str | None:
+        """Return why the run must be restarted; None: it ended by itself."""
+        if self.is_unreachable:
+            return f"its process could not reach Prefect ({self.words})"
+        if self.has_spoken:
+            return None
+        if self.exitcode is None:
+            return "its process is gone"
+        return f"its process {'was ' if self.exitcode < 0 else ''}{how_it_ended(self.exitcode)}"
+
+
+class RunProcess:
+    """One running process."""
+
+    def __init__(self, pid: int, process: Any = None, link: Connection | None = None) -> None:
+        self.pid = pid
+        self.mark = process_mark(pid)
+        self.run = ""
+        """The run's name in the ledger, as soon as it is known."""
+        self.waits_for = ""
+        """What it waits for."""
+        self.ended: asyncio.Future[ProcessEnd] = asyncio.get_running_loop().create_future()
+        self._process = process
+        self._link = link
+
+    def halt(
+        self,
+        words: str,
+        *,
+        is_gentle: bool,
+        status: Status = "budget",
+        is_handed_over: bool = False,
+    ) -> None:
+        """Ask it to stop, after the current item or at once."""
+        if self._link is not None:
+            with contextlib.suppress(OSError):
+                self._link.send(StopRequest(words, is_gentle, status, is_handed_over))
+        else:
+            self.signal(signal.SIGUSR1 if is_gentle else signal.SIGTERM)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it still exists."""
+        if not self.ended.done() and (self._process is not None or is_process_alive(self.mark)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it with all its children: commands have process groups of their own."""
+        started: list[psutil.Process] = []
+        with contextlib.suppress(psutil.Error):
+            if is_process_alive(self.mark):
+                started = psutil.Process(self.pid).children(recursive=True)
+        self.signal(signal.SIGKILL)  # first, so that it starts nothing more
+        for process in started:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+
+
+class RunExecutor:
+    """Starts runs. Processes survive it unless they are stopped."""
+
+    def __init__(self, began: Callable[[RunProcess], None]) -> None:
+        self._began = began
+        self._context = multiprocessing.get_context("forkserver")
+        self._watched = TaskSet()
+
+    async def start(self, task: RunTask) -> RunProcess:
+        """Start a run; return its process at once.
+
+        Raises:
+            OSError: the machine cannot start another process.
+        """
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=run_in_process, args=(task, theirs), daemon=False)
+        try:
+            await asyncio.to_thread(process.start)
+        except (OSError, EOFError) as error:
+            ours.close()
+            raise OSError(f"a run's process could not be started: {error}") from error
+        finally:
+            theirs.close()
+        running = RunProcess(process.pid or 0, process, ours)
+        self._listen(running, process, ours)
+        return running
+
+    def adopt(self, mark: str) -> RunProcess | None:
+        """Adopt a process that another `paddock up` started; return None when it is gone."""
+        if not is_process_alive(mark):
+            return None
+        running = RunProcess(int(mark.split(":")[1]))
+        self._watched.start(self._watch(running))
+        return running
+
+    def _listen(self, running: RunProcess, process: Any, link: Connection) -> None:
+        """Read a process's messages until it ends."""
+        loop = asyncio.get_running_loop()
+        heard: list[Any] = []
+
+        def hear() -> None:
+            try:
+                while link.poll():
+                    said = link.recv()
+                    if isinstance(said, RunBegan):
+                        running.run = said.run
+                        self._began(running)
+                    elif isinstance(said, RunWaits):
+                        running.waits_for = said.words
+                    else:
+                        heard.append(said)
+            except (EOFError, OSError):
+                loop.remove_reader(link.fileno())  # the process has closed its end
+
+        def gone() -> None:
+            loop.remove_reader(process.sentinel)
+            hear()
+            loop.remove_reader(link.fileno())
+            link.close()
+            process.join(1.0)
+            ended = ProcessEnd(exitcode=process.exitcode)
+            if heard:
+                said = heard[-1]
+                ended = ProcessEnd(
+                    said.report, said.words, has_spoken=True, is_unreachable=said.is_unreachable
+                )
+            running.ended.set_result(ended)
+
+        loop.add_reader(link.fileno(), hear)
+        loop.add_reader(process.sentinel, gone)
+
+    async def _watch(self, running: RunProcess) -> None:
+        """Wait for a process that is not our child."""
+        while is_process_alive(running.mark):  # noqa: ASYNC110 - no event tells of another's child
+            await asyncio.sleep(_POLL_S)
+        running.ended.set_result(ProcessEnd())
+
+
+def process_mark(pid: int) -> str:
+    """Return a mark that no later process with the same number has."""
+    return f"{socket.gethostname()}:{pid}:{_start_time(pid)}"
+
+
+def _start_time(pid: int) -> str:
+    """Return when a process began, independent of changes to the machine's clock."""
+    try:
+        ticks = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
+        return f"{boot[:8]}.{ticks[19]}"  # the 22nd field, counted from behind the name
+    except (OSError, IndexError):
+        pass
+    try:
+        return f"{psutil.Process(pid).create_time():.2f}"
+    except psutil.Error:
+        return "0"
+
+
+def is_process_alive(mark: str) -> bool:
+    """Return whether the process of a mark still runs on this machine."""
+    host, _, rest = mark.rpartition(":")[0].partition(":")
+    if host != socket.gethostname() or not rest.isdigit():
+        return False
+    try:
+        process = psutil.Process(int(rest))
+        return process_mark(int(rest)) == mark and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def is_other_machine(mark: str) -> bool:
+    """Return whether a mark is another machine's."""
+    return bool(mark) and mark.partition(":")[0] != socket.gethostname()

@@ -1,0 +1,241 @@
+"""The state of a service for the console, and which pages of a real browser may ask for it."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.backends.local import LocalPool
+from paddock.engine.request import ChatRequest, Message, ModelSpec, Stream
+from paddock.engine.settings import PoolSettings, ServiceSettings
+from tests.browser import Browser, Page, needs_browser
+from tests.fakes.crashing import crashing
+from tests.live import CHAT, VECTORS, Live, live_service
+
+pytestmark = pytest.mark.timeout(240)
+
+SECRET = "correct-horse-battery"
+# No model can end this before it is given up.
+STORY = {
+    "prompt": "Write a very long story about a ferry.",
+    "format": {"type": "array", "items": {"type": "integer"}, "minItems": 4000},
+    "options": {"num_predict": 4000},
+}
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """Yield a service of its own that has done something of each kind: its counts are shown."""
+    with live_service(tmp_path_factory.mktemp("busy")) as live:
+        with live.client() as client:
+            for n in range(3):
+                prompt = f"Count to {n + 5}."
+                body = {"model": CHAT, "prompt": prompt, "options": {"num_predict": 20}}
+                assert client.post("/api/generate", json=body).status_code == 200
+            assert client.post("/api/embed", json={"model": VECTORS, "input": ["one"]}).is_success
+            assert client.post("/api/chat", json={"model": "none-such"}).status_code == 404
+        yield live
+
+
+def state(live: Live) -> dict[str, Any]:
+    time.sleep(0.5)  # one look is good for a moment
+    with live.client() as client:
+        told: dict[str, Any] = client.get("/ui/state.json").json()
+    return told
+
+
+# What it is told
+
+
+def test_it_is_told_what_is_resident_and_how_it_does(busy: Live) -> None:
+    told = state(busy)
+    models = {one["name"]: one for one in told["models"]}
+    chat, vectors = models[CHAT], next(one for name, one in models.items() if VECTORS in name)
+    assert (chat["state"], chat["role"], vectors["role"]) == ("ready", "chat", "embed")
+    assert chat["said"] >= 20
+    assert chat["computed"] > chat["said"]
+    assert 0 < chat["cells"] <= chat["n_cells"]
+    assert 0 < chat["host_bytes"] < told["memory"]["total"]
+    assert 0 < chat["first_token_s"]["p50"] <= chat["first_token_s"]["p95"]
+    assert told["totals"]["answers"] == 3
+    assert told["devices"] == []
+
+
+def test_it_is_told_the_last_requests_without_what_was_said(busy: Live) -> None:
+    told = state(busy)
+    failed, embedded, *chats = told["last"][:5]
+    assert (failed["status"], failed["model"], failed["path"]) == (404, "none-such", "/api/chat")
+    assert (embedded["path"], embedded["completion"]) == ("/api/embed", 0)
+    assert embedded["prompt"] > 0
+    assert len(chats) == 3
+    assert all(0 < one["completion"] <= 20 and one["model"] == CHAT for one in chats)
+    assert "Count to" not in json.dumps(told)
+
+
+def test_a_request_under_way_is_there(busy: Live) -> None:
+    body = {"model": CHAT, **STORY}
+    with busy.client() as client, client.stream("POST", "/api/generate", json=body) as answer:
+        lines = answer.iter_lines()
+        next(lines)  # kept, or the connection would be closed
+        (exchange,) = state(busy)["under_way"]
+        assert (exchange["path"], exchange["fate"]) == ("/api/generate", None)
+        assert exchange["seconds"] > 0
+    deadline = time.monotonic() + 120
+    while state(busy)["under_way"] and time.monotonic() < deadline:
+        pass
+    left = state(busy)["last"][0]
+    assert (left["fate"], left["path"]) == ("gone", "/api/generate")
+
+
+def test_page_and_ps_count_running_and_waiting_requests_alike(tmp_path: Path) -> None:
+    async def asked(pool: LocalPool) -> list[Stream]:
+        story = Message("user", "Write a very long story about a ferry.")
+        params = {"max_tokens": 1500, "logit_bias": {0: -100, 2: -100}, "guards_repetition": False}
+        request = ChatRequest(ModelSpec(CHAT), (story,), params, "batch")
+        return [pool.chat(request) for _ in range(5)]
+
+    async def ended(streams: list[Stream]) -> None:
+        for one in streams:
+            one.cancel()
+
+    # Two in the batch, two in the worker's queue, one outside.
+    settings = PoolSettings(n_threads=1, num_parallel=2)
+    with live_service(tmp_path, settings) as live, live.client() as client:
+        streams = live.call(asked(live.service.pool))
+        until = time.monotonic() + 100
+        row: dict[str, Any] = {}
+        while row.get("running") != 2 or row["queue_depth"] != 3:
+            assert time.monotonic() < until, row
+            told = client.get("/api/ps").json()
+            row = next(iter(told["models"]), {})
+        page = state(live)
+        stats = live.service.pool.stats()
+        live.call(ended(streams))
+    assert told["queue_depth"] == 3
+    assert (page["n_running"], page["n_waiting"]) == (2, 3)
+    assert (page["models"][0]["running"], page["models"][0]["waiting"]) == (2, 3)
+    assert (stats.n_running, stats.n_waiting, stats.waiting) == (2, 3, {CHAT: 3})
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """Yield a service whose llama.cpp crashes with extra buffers, with a model loaded."""
+    folder = tmp_path_factory.mktemp("broken")
+    settings = PoolSettings(n_threads=1, cache_dir=folder / "cache", profile_s=0)
+    with live_service(folder, settings) as live:
+        with pytest.MonkeyPatch.context() as patch, live.client() as client:
+            for name, value in crashing(folder, "extra").items():
+                patch.setenv(name, value)
+            body = {"model": VECTORS, "input": ["one"]}
+            assert client.post("/api/embed", json=body).is_success
+        yield live
+
+
+def test_page_and_ps_are_told_what_a_model_goes_without(broken: Live) -> None:
+    with broken.client() as client:
+        (row,) = client.get("/api/ps").json()["models"]
+    (model,) = state(broken)["models"]
+    assert row["fallback"].startswith(
+        "runs without extra buffer types, because its worker was killed by SIGSEGV while warming up"
+    )
+    assert model["fallback"] == row["fallback"]
+
+
+# Keys
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    folder = tmp_path_factory.mktemp("locked")
+    (folder / "keys").write_text(f"{SECRET} alice\n")
+    settings = ServiceSettings(api_keys_file=folder / "keys", origins=("http://friend.example:*",))
+    with live_service(folder, service=settings) as live:
+        yield live
+
+
+def test_its_numbers_need_a_key_where_there_are_keys(locked: Live) -> None:
+    with locked.client() as client:
+        assert client.get("/ui/state.json").status_code == 401
+        told = client.get("/ui/state.json", headers={"Authorization": f"Bearer {SECRET}"})
+    assert told.status_code == 200
+
+
+# Pages of others, in a real browser
+
+
+@contextmanager
+def a_page_elsewhere() -> Iterator[int]:
+    """Serve an empty page at a port; under which name, the browser decides."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<!doctype html><title>elsewhere</title>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def fetch(page: Page, url: str, **options: Any) -> Any:
+    """Have a page ask; gives the status and text, or the word that it was refused."""
+    return page.ask(
+        f"fetch({json.dumps(url)}, {json.dumps(options)})"
+        ".then(async (a) => [a.status, await a.text()], () => 'refused')"
+    )
+
+
+@needs_browser
+def test_a_page_of_another_origin_may_ask_if_it_is_allowed(locked: Live, chromium: Browser) -> None:
+    """The preflight, its headers and the answer, as a browser really checks them."""
+    key = {"Authorization": f"Bearer {SECRET}", "Content-Type": "application/json",
+           "X-Stainless-Lang": "js"}  # fmt: skip
+    with a_page_elsewhere() as port:
+        for origin in (f"http://friend.example:{port}", f"http://localhost:{port}"):
+            page = chromium.page(f"{origin}/")
+            assert fetch(page, f"{locked.url}/api/version", headers=key)[0] == 200
+            status, text = fetch(
+                page, f"{locked.url}/api/chat", method="POST", headers=key, body='{"model": "no"}'
+            )
+            assert (status, json.loads(text)) == (404, {"error": "model 'no' not found"})
+            assert fetch(page, f"{locked.url}/api/version")[0] == 401, "it can read the reason"
+
+
+@needs_browser
+def test_a_page_of_a_stranger_may_not(locked: Live, chromium: Browser) -> None:
+    key = {"Authorization": f"Bearer {SECRET}"}
+    with a_page_elsewhere() as port:
+        page = chromium.page(f"http://evil.example:{port}/")
+        assert fetch(page, f"{locked.url}/api/version", headers=key) == "refused"
+        # Without a preflight, as forms are sent: it is answered, by 403, and cannot be read.
+        simple = {"method": "POST", "body": "{}", "mode": "no-cors"}
+        fetch(page, f"{locked.url}/api/delete", **simple)
+    last = [(one.path, one.status) for one in locked.service.request_log.last][-2:]
+    assert last == [("/api/version", 403), ("/api/delete", 403)]
+
+
+@needs_browser
+def test_a_page_that_points_its_own_name_here_may_not(busy: Live, chromium: Browser) -> None:
+    port = busy.url.rpartition(":")[2]
+    page = chromium.page(f"http://evil.example:{port}/api/tags")
+    assert "is not a name of this machine" in page.text("body")
+    assert fetch(page, f"http://evil.example:{port}/api/tags")[0] == 403

@@ -1,0 +1,289 @@
+"""A service that stays makes faster copies of its models while it is idle, and never in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.backends import background_tuning
+from paddock.engine.backends.background_tuning import MOST_ATTEMPTS, BackgroundTuner
+from paddock.engine.backends.local import LocalPool
+from paddock.engine.errors import ModelNotFound
+from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply
+from paddock.engine.settings import PoolSettings
+from paddock.engine.system.files import held_file
+from paddock.engine.tuning import tuner
+from paddock.engine.tuning.tuned_copies import TunedCopyStore, TuningVerdict
+from tests.engine.pools import SETTINGS, Work
+from tests.fakes import tiny
+
+SECRET = "the combination of the safe is 81-22-37"
+
+HALF_WAY = """
+import json, pathlib, sys, time
+order = json.loads(input())
+pathlib.Path(order["target"] + ".F16.part").write_text("half")
+(pathlib.Path(order["source"]).parent / "orders").open("a").write("x")
+def send(**line): print(json.dumps(line), flush=True)
+"""
+SLEEPS = "time.sleep(60)"
+REFUSES = "send(event='refused', gain=1.02, is_measured=True); time.sleep(60)"
+GAINS = "send(event='refused', gain=1.92, is_measured=True); time.sleep(60)"
+# A copy with a byte more is another file, and the same model.
+COPIES = """
+import hashlib
+data = pathlib.Path(order["source"]).read_bytes() + b"x"
+pathlib.Path(order["target"]).write_bytes(data)
+speeds = {"prompts": 1.0, "answer": 1.0, "answers": 1.0}
+send(event="done", format="Q8_0", digest=hashlib.sha256(data).hexdigest(), size_bytes=len(data),
+     n_compared=order["n_documents"], agreement=1.0, before=speeds, after=speeds)
+"""
+
+
+class Machine:
+    """A folder with a model, its pool's settings, and what stands for the tuning process."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self._script = folder, folder / "process.py"
+        self.model = ModelSpec(str(tiny.llama(folder / "tiny.gguf")), n_ctx_tokens=256)
+        self.settings = replace(
+            SETTINGS, models_dir=folder / "models", cache_dir=folder / "cache", tune="auto"
+        )
+        monkeypatch.setattr(tuner, "_COMMAND", ("python3", str(self._script)))
+        monkeypatch.setattr(background_tuning, "LOOK_S", 0.02)
+        monkeypatch.setattr(background_tuning, "IDLE_S", 0.04)
+
+    def process(self, script: str) -> None:
+        self._script.write_text(HALF_WAY + script, "utf-8")
+
+    @property
+    def n_trials(self) -> int:
+        orders = self.folder / "orders"
+        return len(orders.read_text("utf-8")) if orders.exists() else 0
+
+    @property
+    def store(self) -> TunedCopyStore:
+        return TunedCopyStore(self.settings.cache_dir)
+
+    @property
+    def original(self) -> str:
+        finder = ModelFinder(self.settings.models_dir, self.settings.cache_dir)
+        return finder.find_original(self.model.ref).digest
+
+    def left(self) -> list[str]:
+        return [file.name for file in self.folder.rglob("*.part")]
+
+    def verdict(self) -> TuningVerdict:
+        (verdict,) = self.store.verdicts()
+        return verdict
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(tmp_path, monkeypatch)
+
+
+async def ask(pool: LocalPool, model: ModelSpec, text: str = "Hello") -> Reply:
+    request = ChatRequest(model, (Message("user", text),), {"max_tokens": 2}, truncates=True)
+    return await pool.chat(request).reply()
+
+
+async def until(is_so: Callable[[], object]) -> None:
+    while not is_so():  # noqa: ASYNC110 - there is nothing else to wait for
+        await asyncio.sleep(0.01)
+
+
+def serve(settings: PoolSettings, work: Work) -> None:
+    """Run some work with a pool that tunes while it is idle."""
+
+    async def serving() -> None:
+        async with asyncio.timeout(120), LocalPool(settings) as pool, BackgroundTuner(pool):
+            await work(pool)
+
+    asyncio.run(serving())
+
+
+def test_an_idle_pool_makes_a_copy_that_computes_the_next_answer_under_the_same_identity(
+    machine: Machine,
+) -> None:
+    machine.process(COPIES)
+
+    async def work(pool: LocalPool) -> None:
+        before = await ask(pool, machine.model)
+        facts = await pool.facts(machine.model)
+        await until(lambda: machine.store.find(machine.original))
+        await until(lambda: [one.tuned_from for one in pool.stats().resident] != [""])
+        after = await ask(pool, machine.model)
+        served = await pool.facts(machine.model)
+        assert before.digest == facts.digest == machine.original
+        assert after.digest == served.digest != machine.original
+        assert served.identity == facts.identity
+
+    serve(machine.settings, work)
+    assert machine.left() == []
+
+    async def exact(pool: LocalPool) -> None:
+        assert (await ask(pool, machine.model)).digest == machine.original
+
+    serve(replace(machine.settings, is_exact=True), exact)
+
+
+def test_a_request_ends_the_trial_at_once_and_it_is_begun_again(machine: Machine) -> None:
+    machine.process(SLEEPS)
+
+    async def work(pool: LocalPool) -> None:
+        await ask(pool, machine.model)
+        await until(lambda: machine.left() and machine.n_trials == 1)
+        await ask(pool, machine.model)
+        await until(lambda: not machine.left())
+        await until(lambda: machine.n_trials == 2)
+
+    serve(machine.settings, work)
+    assert machine.left() == [], "nor does the end of the service leave anything"
+    known = machine.store.verdict(machine.original)
+    assert known is not None
+    assert (known.text, known.n_attempts) == ("", 2)
+
+
+@pytest.mark.parametrize(
+    "known",
+    [
+        TuningVerdict("tiny", "", "`paddock tune --undo` refused one"),
+        TuningVerdict("tiny", "", n_attempts=MOST_ATTEMPTS),
+    ],
+    ids=["undone by the user", "interrupted too often"],
+)
+def test_what_the_user_undid_or_was_interrupted_too_often_is_not_tried(
+    machine: Machine, known: TuningVerdict
+) -> None:
+    machine.process(SLEEPS)
+    machine.store.keep_verdict(machine.original, known)
+
+    async def work(pool: LocalPool) -> None:
+        await ask(pool, machine.model)
+        await asyncio.sleep(0.3)
+
+    serve(machine.settings, work)
+    assert machine.n_trials == 0
+
+
+def test_a_refusal_is_said_and_not_tried_again_by_the_next_service(machine: Machine) -> None:
+    machine.process(REFUSES)
+
+    async def work(pool: LocalPool) -> None:
+        await ask(pool, machine.model)
+        await until(lambda: any(machine.store.verdicts()))
+        await until(lambda: not machine.left())
+
+    serve(machine.settings, work)
+    serve(machine.settings, work)
+    assert machine.n_trials == 1
+    assert machine.verdict().sentence == (
+        f"{machine.model.ref} has no tuned copy: it would read documents 1.02 times as fast on "
+        f"this machine"
+    )
+
+
+def test_with_ask_only_the_gain_is_measured_and_the_command_said_until_it_is_auto(
+    machine: Machine,
+) -> None:
+    machine.process(GAINS)
+
+    async def work(pool: LocalPool) -> None:
+        await ask(pool, machine.model)
+        await until(lambda: any(machine.store.verdicts()))
+
+    serve(replace(machine.settings, tune="ask"), work)
+    assert machine.verdict().sentence == (
+        f"{machine.model.ref} has no tuned copy: it would read documents 1.92 times as fast on "
+        f"this machine; `paddock tune {machine.model.ref}` makes one"
+    )
+    machine.process(COPIES)
+
+    async def again(pool: LocalPool) -> None:
+        await ask(pool, machine.model)
+        await until(lambda: machine.store.find(machine.original))
+
+    serve(machine.settings, again)
+    assert list(machine.store.verdicts()) == []
+
+
+def test_a_copy_is_judged_by_what_was_asked_which_is_written_nowhere(machine: Machine) -> None:
+    machine.process(COPIES)
+
+    async def work(pool: LocalPool) -> None:
+        for number in range(3):
+            await ask(pool, machine.model, f"{number}: {SECRET} " * 150)
+        await until(lambda: machine.store.find(machine.original))
+
+    serve(machine.settings, work)
+    (made,) = machine.store.all()
+    assert (made.n_documents, made.n_compared) == (3, 3)
+    files = [file for file in machine.folder.rglob("*") if file.is_file()]
+    assert not [file for file in files if SECRET.encode() in file.read_bytes()]
+
+
+def test_texts_for_names_without_a_model_are_not_kept_without_bound(machine: Machine) -> None:
+    async def work(pool: LocalPool, tuner: BackgroundTuner) -> None:
+        for number in range(300):
+            with pytest.raises(ModelNotFound):
+                await ask(pool, ModelSpec(f"unknown-{number}"), f"{number:05}" * 4_000)
+        kept = [text for used in tuner._used.values() for text in used.texts]
+        assert 0 < sum(map(len, kept)) < 1_000_000  # all texts: 6,000,000
+
+    async def serving() -> None:
+        async with LocalPool(machine.settings) as pool, BackgroundTuner(pool) as tuner:
+            await work(pool, tuner)
+
+    asyncio.run(serving())
+
+
+def test_a_name_that_no_path_can_have_keeps_no_other_model_from_its_turn(machine: Machine) -> None:
+    machine.process(COPIES)
+
+    async def work(pool: LocalPool) -> None:
+        for name in ("~no-such-user/x.gguf", "/a\0.gguf"):
+            with pytest.raises(ModelNotFound):
+                await ask(pool, ModelSpec(name))
+        await ask(pool, machine.model)
+        await until(lambda: machine.store.find(machine.original))
+
+    serve(machine.settings, work)
+
+
+def test_what_a_killed_service_left_goes_when_the_next_one_starts(machine: Machine) -> None:
+    machine.process(SLEEPS)
+    blobs, digest = machine.settings.models_dir / "blobs", machine.original
+    blobs.mkdir(parents=True)
+    machine.store.folder.mkdir(parents=True)
+    (machine.store.folder / f"{digest}.lock").touch()
+    for pid in (9999999, os.getppid()):  # which is another program's by now
+        (blobs / f".{digest[:12]}-tuned.{pid}.part.F16.part").write_text("half")
+    at_work = blobs / f".{digest[:12]}-tuned.0.part"
+    half = blobs / f"{at_work.name}.F16.part"
+
+    async def work(_: LocalPool) -> None:
+        await until(lambda: sorted(machine.left()) == [at_work.name, half.name])
+
+    with held_file(at_work):  # by another user's service
+        half.write_text("half")
+        serve(machine.settings, work)
+
+
+@pytest.mark.parametrize("settings", [{"tune": "off"}, {"is_exact": True}])
+def test_off_is_off(machine: Machine, settings: dict[str, object]) -> None:
+    machine.process(SLEEPS)
+
+    async def work(pool: LocalPool) -> None:
+        await ask(pool, machine.model)
+        await asyncio.sleep(0.3)
+
+    serve(replace(machine.settings, **settings), work)  # type: ignore[arg-type]
+    assert machine.n_trials == 0
+    assert list(machine.store.verdicts()) == []

@@ -1,0 +1,141 @@
+"""Requests in flight when a model's worker dies: innocent ones, and those that it dies of."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Awaitable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from paddock.engine.backends.local import MAX_ATTEMPTS, LocalPool
+from paddock.engine.errors import WorkerLost
+from paddock.engine.request import (
+    ChatRequest,
+    EmbedRequest,
+    Message,
+    ModelSpec,
+    Priority,
+    Sampling,
+)
+from paddock.engine.workers.crashes import MOST_FALLBACK
+from paddock.engine.workers.worker_process import WorkerProcess
+from paddock.engine.workers.worker_protocol import PendingRequest, WorkerGone, WorkerOptions
+from tests.engine.pools import SETTINGS, VECTORS, ask
+from tests.fakes import tiny
+
+N_PARALLEL = 4
+POISONED = Path(__file__).parents[2] / "fakes" / "poisoned_worker.py"
+
+
+async def _kill_busy(pool: LocalPool, n_kills: int) -> None:
+    """Kill workers as soon as they compute something, that often."""
+    killed = set[int]()
+    while len(killed) < n_kills:
+        if any(one.n_decoded_tokens for one in pool.stats().resident):
+            for pid in set(pool.worker_pids()) - killed:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                killed.add(pid)
+        await asyncio.sleep(0.005)
+
+
+async def test_chats_in_flight_at_many_kills_from_outside_are_not_given_up(tmp_path: Path) -> None:
+    model = ModelSpec(str(tiny.llama(tmp_path / "tiny.gguf")), n_ctx_tokens=2048)
+    settings = replace(SETTINGS, num_parallel=N_PARALLEL, cache_dir=tmp_path / "cache")
+    async with asyncio.timeout(250), LocalPool(settings) as pool:
+        answers = [
+            pool.chat(ask(f"Story {n}", model, {"max_tokens": 200}, priority="batch"))
+            for n in range(16)
+        ]
+        await _kill_busy(pool, 8)
+        replies = await asyncio.gather(*(answer.reply() for answer in answers))
+        assert all(reply.text for reply in replies)
+
+
+async def test_texts_in_flight_at_many_kills_from_outside_are_not_given_up(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, cache_dir=tmp_path / "cache")
+    async with asyncio.timeout(250), LocalPool(settings) as pool:
+        texts = [tuple(f"{n} and {m} " * 60 for m in range(8)) for n in range(6)]
+        embedding = asyncio.gather(*(pool.embed(EmbedRequest(VECTORS, one)) for one in texts))
+        await _kill_busy(pool, 4)
+        assert [len(reply.vectors) for reply in await embedding] == [8] * 6
+
+
+async def test_a_suspect_does_not_wait_for_less_urgent_chats_that_only_wait_for_a_place(
+    tmp_path: Path,
+) -> None:
+    model = ModelSpec(str(tiny.llama(tmp_path / "tiny.gguf")), n_ctx_tokens=2048)
+    settings = replace(SETTINGS, num_parallel=2, cache_dir=tmp_path / "cache")
+    done: list[int] = []
+
+    async def batch(number: int) -> None:
+        told = ask(f"Tale {number}", model, {"max_tokens": 60}, priority="batch")
+        await pool.chat(told).reply()
+        done.append(number)
+
+    async with asyncio.timeout(250), LocalPool(settings) as pool, asyncio.TaskGroup() as jobs:
+        urgent = pool.chat(ask("Story", model, {"max_tokens": 200}, priority="normal"))
+        for number in range(40):
+            jobs.create_task(batch(number))
+        await _kill_busy(pool, 1)
+        assert (await urgent.reply()).text
+        assert len(done) < 20
+
+
+@pytest.mark.parametrize("dies_at", ["decode", "take"])
+async def test_a_chat_that_kills_its_worker_while_another_runs_is_a_suspect(
+    dies_at: str, tmp_path: Path
+) -> None:
+    path = tiny.llama(tmp_path / "tiny.gguf")
+    load = WorkerOptions(str(path), "chat", 65_536, 131_072, 2, 512, 1, n_gpu_layers=0)
+    running = PendingRequest(on_step=(steps := asyncio.Event()).set)
+    sampling = Sampling(max_tokens=60_000)
+
+    def chat(text: str, pending: PendingRequest) -> Awaitable[object]:
+        request = ChatRequest(ModelSpec(""), (Message("user", text),))
+        return asyncio.ensure_future(worker.chat(request, sampling, pending, 65_536))
+
+    async with asyncio.timeout(120):
+        command = (sys.executable, str(POISONED), dies_at)
+        worker = await WorkerProcess.started(load, 100, command)
+        story = chat("Story", running)
+        await steps.wait()
+        deaths = await asyncio.gather(
+            story, chat("POISON", PendingRequest()), return_exceptions=True
+        )
+        await worker.kill("the test is over")
+    suspected = [death.crash for death in deaths if isinstance(death, WorkerGone)]
+    assert suspected[0] is suspected[1] is not None
+
+
+@pytest.mark.parametrize("dies_at", ["decode", "take"])
+async def test_a_chat_that_kills_its_worker_is_given_up_and_those_with_it_are_answered(
+    dies_at: str, tmp_path: Path
+) -> None:
+    model = ModelSpec(str(tiny.llama(tmp_path / "tiny.gguf")), n_ctx_tokens=2048)
+    settings = replace(SETTINGS, num_parallel=N_PARALLEL, cache_dir=tmp_path / "cache")
+
+    def start(load: WorkerOptions, timeout_s: float) -> Awaitable[WorkerProcess]:
+        return WorkerProcess.started(load, timeout_s, (sys.executable, str(POISONED), dies_at))
+
+    async with asyncio.timeout(250), LocalPool(settings, start=start) as pool:
+        texts = [*(f"Story {n}" for n in range(6)), "POISON", *(f"Tale {n}" for n in range(6))]
+        priorities: tuple[Priority, ...] = ("batch", "normal", "interactive")
+        answers = [
+            pool.chat(ask(text, model, priority=priorities[n % 3])) for n, text in enumerate(texts)
+        ]
+        replies = await asyncio.gather(
+            *(answer.reply() for answer in answers), return_exceptions=True
+        )
+        (lost,) = [reply for reply in replies if isinstance(reply, BaseException)]
+        assert isinstance(lost, WorkerLost) and replies.index(lost) == texts.index("POISON")
+        # Twice with all that were sent, then in halves of them, then alone; before that without
+        # what llama.cpp might have died of.
+        n_most = 1 + len(texts).bit_length() + MAX_ATTEMPTS + MOST_FALLBACK
+        assert sum(one.loads for one in pool.stats().loads.values()) <= n_most + 1

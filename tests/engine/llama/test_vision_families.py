@@ -1,0 +1,255 @@
+"""Each family of models that see answers as libmtmd's own reading of the prompt does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.backends.local import LocalPool
+from paddock.engine.memory.pool_stats import PoolEvents
+from paddock.engine.request import ChatRequest, Message, ModelSpec, Priority, Reply
+from paddock.engine.settings import CacheLayout, PoolSettings
+from tests.fakes.eyes import FAMILIES, noise, write_family
+from tests.fakes.libmtmd import Reference
+
+N_TOKENS = 24
+NEARLY = 0.005
+"""Difference of log probabilities by the order of sums: kernels for several rows are others."""
+KINDS = ("llava", "qwen2vl", "qwen3vl", "gemma3")
+"""One family for each way in which rows are computed."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns of a user with images, and what the assistant said between."""
+
+    turns: tuple[Message, ...]
+
+    @property
+    def prompt(self) -> str:
+        """The prompt as the template of `tests.fakes.tiny` writes it."""
+        texts = [f"{'<__media__>' * len(m.images)}{m.content}" for m in self.turns]
+        roles = [message.role for message in self.turns]
+        written = [f"<|im_start|>{r}\n{t}<|im_end|>\n" for r, t in zip(roles, texts, strict=True)]
+        return "".join(written) + "<|im_start|>assistant\n"
+
+    @property
+    def images(self) -> list[bytes]:
+        return [image for message in self.turns for image in message.images]
+
+
+def user(text: str, *images: bytes) -> Message:
+    return Message("user", text, images=images)
+
+
+ONE = Conversation((user("What is it?", noise(1)),))
+TWO = Conversation(
+    (
+        user("What is it?", noise(1)),
+        Message("assistant", "A house and a tree."),
+        user("And how does this differ from the first?", noise(2, 48, 56)),
+    )
+)
+LARGE = Conversation((user("Read this page.", noise(3, 208, 168)),))
+BESIDE = Conversation((user("Compare these.", noise(4, 56, 40), noise(1)),))
+
+
+ALL = (ONE, TWO, LARGE, BESIDE)
+
+
+@dataclass(frozen=True)
+class Seeing:
+    """A family's tiny model, and what libmtmd says of an answer."""
+
+    model: Path
+    reference: Reference
+
+    def request(
+        self,
+        conversation: Conversation,
+        n_tokens: int = N_TOKENS,
+        priority: Priority = "normal",
+        **given: Any,
+    ) -> ChatRequest:
+        spec = ModelSpec(str(self.model), n_ctx_tokens=2048)
+        params = {"max_tokens": n_tokens, "temperature": 0}
+        return ChatRequest(
+            spec, conversation.turns, params, priority, wants_tokens=True, n_logprobs=1, **given
+        )
+
+    def check(self, reply: Reply, conversation: Conversation) -> None:
+        """Assert that each token is the likeliest one, with the same probability."""
+        answer = reply.tokens[len(reply.tokens) - reply.usage.completion_tokens :]
+        rating = self.reference.rate(conversation.prompt, conversation.images, answer)
+        assert reply.usage.prompt_tokens == rating.n_prompt_tokens
+        assert rating.logprobs == pytest.approx(rating.best, abs=NEARLY)
+        assert [one.logprob for one in reply.logprobs] == pytest.approx(rating.logprobs, abs=NEARLY)
+
+    def pool(self, events: PoolEvents | None = None, **given: Any) -> LocalPool:
+        folder = self.model.parent
+        return LocalPool(
+            PoolSettings(
+                n_threads=1,
+                models_dir=folder,
+                cache_dir=folder / "cache",
+                profile_s=0,
+                flash_attention="off",
+                **given,
+            ),
+            events=events,
+        )
+
+
+class Turns(PoolEvents):
+    """Notes which requests a worker has begun to read, and which it has answered a part of."""
+
+    def __init__(self) -> None:
+        self.have_come = asyncio.Event()
+        self.clear()
+
+    def clear(self) -> None:
+        self.begun_ids, self.answered_ids = set[int](), set[int]()
+        self.have_come.clear()
+
+    def turn(self, model: str, told: Mapping[str, Any]) -> None:
+        self.begun_ids |= set(told["progressed"])
+        self.answered_ids |= {chunk["id"] for chunk in told["chunks"]}
+        self.have_come.set()
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def seeing(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Seeing]:
+    model, projector = write_family(request.param, tmp_path_factory.mktemp(request.param))
+    reference = Reference(model, projector)
+    yield Seeing(model, reference)
+    reference.close()
+
+
+async def test_answers_are_those_of_libmtmd_alone_and_with_a_cached_prefix(seeing: Seeing) -> None:
+    async with seeing.pool() as pool:
+        for conversation in ALL:
+            first = await pool.chat(seeing.request(conversation)).reply()
+            seeing.check(first, conversation)
+            again = await pool.chat(seeing.request(conversation)).reply()
+            seeing.check(again, conversation)
+            assert again.usage.prompt_reused_tokens == first.usage.prompt_tokens - 1
+
+
+@pytest.mark.parametrize("seeing", KINDS, indirect=True)
+@pytest.mark.parametrize("layout", ["split", "unified"])
+async def test_answers_are_those_of_libmtmd_beside_seven_others(
+    seeing: Seeing, layout: CacheLayout
+) -> None:
+    async with seeing.pool(num_parallel=8, cache_layout=layout) as pool:
+        requests = [seeing.request(conversation) for conversation in ALL * 2]
+        replies = await asyncio.gather(*(pool.chat(one).reply() for one in requests))
+    for reply, conversation in zip(replies, ALL * 2, strict=True):
+        seeing.check(reply, conversation)
+
+
+@pytest.mark.parametrize("seeing", KINDS, indirect=True)
+async def test_answers_stay_the_same_after_a_preemption(seeing: Seeing) -> None:
+    async with seeing.pool(num_parallel=1) as pool:
+        job = pool.chat(seeing.request(TWO, 1600, "batch"))
+        await anext(aiter(job))  # it has its slot
+        chats = [pool.chat(seeing.request(one, priority="interactive")) for one in (ONE, LARGE)]
+        for chat, conversation in zip(chats, (ONE, LARGE), strict=True):
+            seeing.check(await chat.reply(), conversation)
+        reply = await job.reply()
+    seeing.check(reply, TWO)
+    assert reply.usage.n_preempted > 0
+
+
+@pytest.mark.parametrize("seeing", ("qwen2vl", "gemma3"), indirect=True)
+@pytest.mark.parametrize("layout", ["split", "unified"])
+async def test_answers_go_on_when_a_longer_request_makes_a_larger_context(
+    seeing: Seeing, layout: CacheLayout
+) -> None:
+    longer = Conversation((user("word " * 330, noise(7)),))
+    async with seeing.pool(num_parallel=4, cache_layout=layout) as pool:
+        jobs = [pool.chat(seeing.request(one, 300)) for one in (TWO, BESIDE)]
+        for job in jobs:
+            await anext(aiter(job))
+        jobs.append(pool.chat(seeing.request(longer)))
+        replies = [await job.reply() for job in jobs]
+    for reply, conversation in zip(replies, (TWO, BESIDE, longer), strict=True):
+        seeing.check(reply, conversation)
+
+
+@pytest.mark.parametrize("seeing", KINDS, indirect=True)
+async def test_answers_stay_the_same_with_drafts(seeing: Seeing) -> None:
+    n_accepted = 0
+    async with seeing.pool() as pool:
+        for conversation in ALL * 2:
+            request = seeing.request(conversation, 120, drafts=True)
+            reply = await pool.chat(request).reply()
+            seeing.check(reply, conversation)
+            n_accepted += reply.usage.accepted_tokens
+    assert n_accepted
+
+
+@pytest.mark.parametrize("seeing", KINDS, indirect=True)
+async def test_an_answer_about_an_image_ends_where_a_text_would_shift(seeing: Seeing) -> None:
+    async with seeing.pool() as pool:
+        request = seeing.request(ONE, -1, shifts=True)
+        spec = replace(request.model, n_ctx_tokens=256)
+        reply = await pool.chat(replace(request, model=spec)).reply()
+    seeing.check(reply, ONE)
+    assert (reply.done_reason, reply.usage.shifted_tokens) == ("length", 0)
+    assert reply.usage.prompt_tokens + reply.usage.completion_tokens == 256
+
+
+@pytest.mark.parametrize("seeing", ("llava", "qwen2vl", "qwen3vl"), indirect=True)
+async def test_answers_stay_the_same_after_their_cells_were_saved_and_restored(
+    seeing: Seeing,
+) -> None:
+    long = Conversation((user("word " * 40, noise(3, 208, 168)),))
+    async with seeing.pool(num_parallel=1, cache_layout="unified", n_cells=2048) as pool:
+        first = await pool.chat(seeing.request(long, priority="interactive")).reply()
+        for number in range(4):
+            other = Conversation((user(f"{number} " + "word " * 330, noise(number)),))
+            await pool.chat(seeing.request(other, priority="interactive")).reply()
+        again = await pool.chat(seeing.request(long, priority="interactive")).reply()
+    seeing.check(again, long)
+    assert again.usage.prompt_reused_tokens == first.usage.prompt_tokens - 1
+
+
+@pytest.mark.parametrize("seeing", KINDS, indirect=True)
+async def test_answers_stay_the_same_after_requests_were_cancelled_while_they_read(
+    seeing: Seeing,
+) -> None:
+    turns, n_cut, n_tries, wait_s = Turns(), 0, 0, 0.0
+    async with asyncio.timeout(300), seeing.pool(turns, n_batch_tokens=32) as pool:
+        await pool.chat(seeing.request(ONE)).reply()
+        while n_cut < 4:  # some may be cancelled too late, when they are read
+            n_tries += 1  # each has another image, and nothing of it in the cache
+            long = Conversation((user("word " * 200, noise(n_tries + 10, 208, 168)),))
+            turns.clear()
+            given_up = asyncio.create_task(pool.chat(seeing.request(long)).reply())
+            await turns.have_come.wait()
+            await asyncio.sleep(wait_s)
+            given_up.cancel()
+            reply = await pool.chat(seeing.request(long)).reply()
+            n_cut += len(turns.begun_ids - turns.answered_ids)
+            is_late = len(turns.answered_ids) > 1
+            wait_s = wait_s / 2 if is_late else wait_s + 0.005
+            seeing.check(reply, long)
+
+
+@pytest.mark.parametrize("seeing", ("llava", "qwen2vl"), indirect=True)
+async def test_a_draft_model_guesses_for_texts_beside_answers_about_images(seeing: Seeing) -> None:
+    text = Conversation((user("Say something about the ferry."),))
+    both = {ref: str(seeing.model) for ref in (str(seeing.model), seeing.model.name)}
+    async with seeing.pool(num_parallel=4, draft_models=both) as pool:
+        asked = (ONE, text, TWO, LARGE)
+        replies = await asyncio.gather(*(pool.chat(seeing.request(one)).reply() for one in asked))
+    for reply, conversation in zip(replies, asked, strict=True):
+        seeing.check(reply, conversation)
+    assert replies[1].usage.accepted_tokens

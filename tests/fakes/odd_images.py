@@ -1,0 +1,88 @@
+"""Image files: some that are refused, with the sentence, and odd ones that are seen."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tests.fakes.eyes import noise
+
+
+def picture(side: int = 64) -> Image.Image:
+    return Image.open(io.BytesIO(noise(1, side, side)))
+
+
+def written(drawn: Image.Image, kind: str, **given: Any) -> bytes:
+    file = io.BytesIO()
+    drawn.save(file, kind, **given)
+    return file.getvalue()
+
+
+def half(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def _damaged(data: bytes) -> bytes:
+    at = data.index(b"IDAT") + 8
+    return data[:at] + bytes(16) + data[at + 16 :]
+
+
+_CUT_OFF = "is cut off: its file ends before the picture does; copy it again"
+_WITHOUT_END = (
+    "has no mark at its end: it is cut off, or was saved without one; "
+    "open it with a program that shows it, and save it again"
+)
+_DAMAGED = "cannot be read: its picture cannot be decoded; the file is damaged or cut off"
+_PLAIN = picture()
+_TURNED = Image.Exif()
+_TURNED[0x0112] = 6
+
+REFUSED: Mapping[str, tuple[bytes, str]] = MappingProxyType(
+    {
+        "empty.png": (b"", "is empty: its file has 0 bytes"),
+        "huge.png": (
+            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", 20_000, 20_000),
+            "has 20000 by 20000 pixels; at most 64 million are read: make it smaller",
+        ),
+        "cut.png": (half(written(_PLAIN, "PNG")), _DAMAGED),
+        "damaged.png": (_damaged(written(_PLAIN, "PNG")), _DAMAGED),
+        "cut.jpg": (half(written(_PLAIN, "JPEG")), _WITHOUT_END),
+        "cut-progressive.jpg": (half(written(_PLAIN, "JPEG", progressive=True)), _WITHOUT_END),
+        "cut.gif": (half(written(_PLAIN, "GIF")), _CUT_OFF),
+        "cut.bmp": (half(written(_PLAIN, "BMP")), _CUT_OFF),
+        "a.webp": (
+            written(_PLAIN, "WEBP"),
+            "is no PNG, JPEG, GIF or BMP (it is a WebP; convert it to PNG)",
+        ),
+        "a.tiff": (
+            written(_PLAIN, "TIFF"),
+            "is no PNG, JPEG, GIF or BMP (it is a TIFF; convert it to PNG)",
+        ),
+        "a.pdf": (
+            written(_PLAIN, "PDF"),
+            "is no PNG, JPEG, GIF or BMP (it is a PDF; convert it to PNG)",
+        ),
+        "text.png": (b"hello", "is no PNG, JPEG, GIF or BMP (it begins with b'hell')"),
+    }
+)
+
+SEEN: Mapping[str, bytes] = MappingProxyType(
+    {
+        "plain.png": written(_PLAIN, "PNG"),
+        "animated.gif": written(_PLAIN, "GIF", save_all=True, append_images=[picture(65)] * 3),
+        "cmyk.jpg": written(_PLAIN.convert("CMYK"), "JPEG"),
+        "16-bit.png": written(Image.fromarray(np.full((28, 28), 0x8080, np.uint16)), "PNG"),
+        "turned.jpg": written(_PLAIN, "JPEG", exif=_TURNED),
+        "transparent.png": written(Image.new("RGBA", (28, 28), (9, 9, 9, 0)), "PNG"),
+        "palette.gif": written(_PLAIN.convert("P"), "GIF", transparency=0),
+        "padded.jpg": written(_PLAIN, "JPEG") + b"a phone's film of two seconds",
+        "point.png": written(_PLAIN.resize((1, 1)), "PNG"),
+        "line.png": written(_PLAIN.resize((2000, 1)), "PNG"),
+    }
+)

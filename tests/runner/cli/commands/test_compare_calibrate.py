@@ -1,0 +1,149 @@
+"""`paddock compare --calibrate`: a threshold is proposed, adopted and costs no call."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.request import ChatRequest, Pool, Reply, TokenLogprob
+from paddock.runner.core import model_pools
+from tests.fakes.pool import FakePool
+from tests.runner.cli.commands.test_compare import compare
+from tests.runner.compare.bills import BILLS, N_BILLS, Bills, clerk
+
+TEXT = BILLS.replace(
+    "  clerk: {ref: small, ctx: 2k}   # the clerk\n",
+    "  clerk: {ref: small, ctx: 2k}   # the clerk\n  boss: {ref: big, ctx: 2k}\n",
+).replace(
+    "          evidence: steps.text\n        review: {when: evidence.missing}\n",
+    "          evidence: steps.text\n          confidence: true\n"
+    "        escalate: {to: boss, when: confidence.min < 0.99 or evidence.missing}   # how sure\n",
+)
+GOAL = "target=0.8,delta=0.2"
+
+
+class SurePool(FakePool):
+    """A pool whose model `small` is 0.4 sure of the kind of a bill that it gets wrong, else 0.9."""
+
+    async def _reply(self, request: ChatRequest) -> Reply:
+        reply = await super()._reply(request)
+        at = reply.text.index('"kind": "') + len('"kind": "')
+        n = int(json.loads(reply.text)["number"].partition("-")[2])
+        p = 0.4 if request.model.ref == "small" and n % 2 else 0.9
+        tokens = [TokenLogprob(char, 0.0, char.encode()) for char in reply.text]
+        said, other = reply.text[at], "t" if reply.text[at] == "f" else "f"
+        top = tuple((one, math.log(q), one.encode()) for one, q in ((said, p), (other, 1 - p)))
+        tokens[at] = TokenLogprob(said, math.log(p), said.encode(), top)
+        return replace(reply, logprobs=tuple(tokens))
+
+
+@pytest.fixture
+def bills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bills:
+    bills = Bills(tmp_path / "bills", TEXT)
+
+    @asynccontextmanager
+    async def opened(*_: Any) -> AsyncIterator[Pool]:
+        yield bills.made
+
+    bills.made = SurePool(answer=clerk)
+    monkeypatch.setattr(model_pools, "_home_pool", opened)
+    monkeypatch.chdir(bills.folder)
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    return bills
+
+
+def test_a_threshold_is_proposed_by_gold_and_costs_each_call_once(bills: Bills) -> None:
+    done = compare(".", "--calibrate", GOAL)
+    assert done.exit_code == 0, done.output
+    assert (
+        "Proposed: `when: confidence.min < 0.41 or evidence.missing`. It agrees with at least 0.8 "
+        "with probability 0.8, on documents of which these are a random sample; on these 20 it is "
+        "1.000, and 10 (50%) are escalated."
+    ) in done.stdout
+    assert "C   bill.escalate.when=confidence.min < 0.41 or evidence.missing   1.00" in done.stdout
+    assert [one.model.ref for one in bills.made.chats] == ["small"] * N_BILLS + ["big"] * N_BILLS
+
+
+def test_the_proposed_line_is_adopted_and_makes_no_call(bills: Bills) -> None:
+    done = compare(".", "--calibrate", GOAL, "--adopt", "C")
+    assert done.exit_code == 0, done.output
+    assert (
+        '        escalate: {to: boss, when: "confidence.min < 0.41 or evidence.missing"}'
+        "   # how sure\n"
+    ) in bills.file.read_text("utf-8")
+    n_calls = len(bills.made.chats)
+    report = bills.run(pool=bills.made)
+    assert (len(bills.made.chats), report.calls) == (n_calls, 0)
+    assert "'bill': 10 answers escalated to 'boss', since confidence.min < 0.41" in "\n".join(
+        report.notes
+    )
+
+
+def test_without_gold_the_larger_model_is_right(bills: Bills) -> None:
+    bills.edit("gold: {from: gold.csv, key: doc.relpath, metrics: {total: {number: 0.01}}}\n", "")
+    done = compare(".", "--calibrate", GOAL, "--json")
+    told = json.loads(done.stdout)
+    assert told["gold"] == {"from": "what 'boss alone' says", "items": N_BILLS}
+    assert told["threshold"] == {
+        "target": 0.8, "delta": 0.2, "when": "confidence.min < 0.41 or evidence.missing",
+        "agreement": 1.0, "items": 20, "escalated": 10,
+    }  # fmt: skip
+
+
+class LosingPool(SurePool):
+    """A pool whose model `big` has no answer to two bills."""
+
+    async def _reply(self, request: ChatRequest) -> Reply:
+        reply = await super()._reply(request)
+        is_lost = request.model.ref == "big" and any(f'"R-{n}"' in reply.text for n in (2, 3))
+        return replace(reply, text="No.", logprobs=()) if is_lost else reply
+
+
+def test_an_item_without_an_answer_of_the_larger_model_counts_against_the_promise(
+    bills: Bills,
+) -> None:
+    bills.edit("gold: {from: gold.csv, key: doc.relpath, metrics: {total: {number: 0.01}}}\n", "")
+    bills.made = LosingPool(answer=clerk)
+    told = json.loads(compare(".", "--calibrate", "target=0.7,delta=0.2", "--json").stdout)
+    assert told["gold"]["items"] == N_BILLS - 2
+    assert (told["threshold"]["items"], told["threshold"]["agreement"]) == (N_BILLS, 0.9)
+    assert (
+        "2 items have no answer of 'boss alone': they count against the promise." in told["notes"]
+    )
+
+
+def test_what_cannot_be_promised_is_a_sentence_below_the_figures(bills: Bills) -> None:
+    done = compare(".", "--calibrate", "target=0.95,delta=0.05")
+    assert done.exit_code == 1
+    assert (
+        "20 items with a known answer cannot show an agreement of 0.95 with probability 0.95: it "
+        "takes 59, even where all agree."
+    ) in done.stdout
+    assert "boss alone" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "arguments", "fault"),
+    [
+        ("          confidence: true\n", "", (), "step 'bill' has no confidence"),
+        (", when: confidence.min < 0.99 or evidence.missing", ", when: evidence.missing",
+         ("--model", "clerk=a,b"), "Leave out --model, --prompt and --set."),
+        ("        escalate:", "        x-escalate:", (), "step 'bill' has no `escalate`"),
+    ],
+)  # fmt: skip
+def test_a_step_that_cannot_be_calibrated_is_a_sentence(
+    bills: Bills, old: str, new: str, arguments: tuple[str, ...], fault: str
+) -> None:
+    bills.edit(old, new)
+    if not new:
+        bills.edit("confidence.min < 0.99 or ", "")
+    done = compare(".", "--calibrate", GOAL, *arguments)
+    assert done.exit_code != 0
+    assert fault in done.output

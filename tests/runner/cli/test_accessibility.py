@@ -1,0 +1,155 @@
+"""Every page in a real Chromium, wide and narrow, in both colours: axe-core finds no fault."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urljoin
+
+import pytest
+
+from paddock.engine.system.files import write_output
+from paddock.pipelines.plan import Plan
+from paddock.runner.bind.bind import read_plan
+from paddock.runner.cli.console_actions import USE_MODELS
+from paddock.runner.cli.run_pages import pipeline_address
+from paddock.runner.compare.comparison_page import comparison_page
+from paddock.runner.lineage.decisions import write_named_run_report
+from paddock.runner.render.graph_drawing import draw_graph
+from tests.axe import faults, needs_axe
+from tests.browser import Browser, Page
+from tests.live import CHAT, Live
+from tests.runner.cli.live_console import TOKEN, console_service
+from tests.runner.cli.test_web_console import go, links, opened, served, signed_in
+from tests.runner.compare.bills import Bills
+from tests.runner.review.served_page import ServedPage
+from tests.runner.world import World
+
+pytestmark = [pytest.mark.timeout(280), needs_axe]
+
+SIZES = ((1600, 900), (390, 844))
+
+
+def check(page: Page, name: str) -> None:
+    for width, height in SIZES:
+        page.resize(width, height)
+        for scheme in ("light", "dark"):
+            page.prefer(scheme)
+            assert (name, width, scheme, faults(page)) == (name, width, scheme, [])
+
+
+def unreached(page: Page) -> list[str]:
+    """Return what can be used by the pointer alone: Tab does not lead there."""
+    page.open(str(page.ask("location.href")))
+    page.ask("for (let n = setTimeout(() => 0); n; n -= 1) clearTimeout(n)")  # it stays as it is
+    wish = "a[href], button:not([disabled]), input, select, textarea, summary, [tabindex='0']"
+    n = page.ask(
+        f"window.all = [...document.querySelectorAll({json.dumps(wish)})]"
+        ".filter((one) => one.checkVisibility()); all.length"
+    )
+    page.ask("window.scrollTo(0, 0), document.activeElement.blur(), window.reached = new Set(), 0")
+    for _ in range(n + 5):
+        page.press("Tab")
+        page.ask("window.reached.add(document.activeElement), 0")
+    left: list[str] = page.ask(
+        "all.filter((one) => !reached.has(one)).map((one) => one.outerHTML.slice(0, 150))"
+    )
+    return left
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    world.documents(3)
+    world.write("inbox/bad.pdf", "%PDF no")
+    world.write("broken.yaml", "steps: [")
+    world.run()
+    ServedPage(tmp_path).ask("a.txt", "b.txt")
+    return world
+
+
+def test_pages_of_the_console_have_no_fault(world: World, chromium: Browser) -> None:
+    with served(world.folder) as address, signed_in(address) as one:
+        page = chromium.page(address.partition("?")[0])
+        page.wait("document.getElementById('token') !== null")
+        check(page, "sign in")
+        page = opened(chromium, address)
+        (run,) = links(one, "/ui/runs", "/ui/runs/")
+        item = next(link for link in links(one, run, "/item") if "0.txt" in link)
+        for path, heading in (
+            ("/ui/pipelines", "Pipelines"), ("/ui/runs", "Runs"), (run, "summaries"),
+            (item, "0.txt"), ("/ui/models", "Models"), ("/ui/settings", "Settings"),
+            (f"{run}x", "Runs"),
+        ):  # fmt: skip
+            go(page, path, heading)
+            check(page, path)
+            assert (path, unreached(page)) == (path, [])
+        page.open(urljoin(address, "/review"))
+        page.wait("document.querySelectorAll('.field').length > 0")
+        check(page, "review")
+        page.ask("document.getElementById('help-open').click()")
+        check(page, "keys of the review")
+
+
+def test_pages_where_something_is_done_have_no_fault(world: World, chromium: Browser) -> None:
+    text = world.text.replace("{type: str, default: plain}", "{type: str, description: How.}")
+    wants = text.replace("steps:", "steps:\n  - {id: log, uses: run, with: {command: [ls]}}")
+    wanting = world.write("wanting.yaml", wants.replace("name: summaries", "name: wanting"))
+    world.edit("Sum up:", "Sum it up:")
+    world.run()
+    pages = [(world.file, "summaries"), (wanting, "wanting")]
+    with served(world.folder) as address, signed_in(address) as one:
+        page = opened(chromium, address)
+        run = links(one, "/ui/runs", "/ui/runs/")[0]
+        for path, heading in (
+            *((pipeline_address(file.resolve()), name) for file, name in pages),
+            (f"{run}/difference", "summaries: what changed"), (USE_MODELS, "Use models"),
+        ):  # fmt: skip
+            go(page, path, heading)
+            check(page, path)
+            assert (path, unreached(page)) == (path, [])
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Iterator[Live]:
+    with console_service(tmp_path) as live, live.client() as client:
+        body = {"model": CHAT, "prompt": "Count to 9.", "options": {"num_predict": 5}}
+        assert client.post("/api/generate", json=body).is_success
+        yield live
+
+
+def test_the_page_on_models_has_no_fault(busy: Live, chromium: Browser) -> None:
+    page = chromium.page(f"{busy.url}/ui/models")
+    page.ask("document.getElementById('token').focus()")
+    page.type(TOKEN)
+    page.press("Enter", text="\r")
+    page.wait("document.querySelectorAll('.card').length === 1")
+    check(page, "models")
+
+
+def test_a_fault_is_found(tmp_path: Path, chromium: Browser) -> None:
+    bad = tmp_path / "bad.html"
+    bad.write_text(
+        "<!doctype html><html lang=en><title>x</title><main><h1>x</h1><img src='data:,'>"
+    )
+    (found,) = faults(chromium.page(bad.as_uri()))
+    assert found.startswith("critical image-alt: ")
+
+
+def test_offline_pages_have_no_fault(
+    world: World, tmp_path_factory: pytest.TempPathFactory, chromium: Browser
+) -> None:
+    folder = world.folder
+    plan: Plan = read_plan(world.file)
+    write_output(folder / "graph.html", draw_graph(plan, world.file, "html"))
+    (run,) = (folder / ".paddock/runs").glob("*.jsonl")
+    write_named_run_report(world.file, run.stem, folder / "report.html")
+    bills = Bills(tmp_path_factory.mktemp("bills"))
+    write_output(
+        folder / "compare.html", comparison_page(bills.compare(models=("clerk=small,big",)))
+    )
+    for name in ("graph", "report", "compare"):
+        page = chromium.page((folder / f"{name}.html").as_uri())
+        page.ask("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        check(page, name)

@@ -1,0 +1,380 @@
+"""What is done on the console: runs start, stop and go on; consent; who may do it."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from paddock.runner.cli.console_actions import USE_MODELS, ConsoleSources
+from paddock.runner.cli.console_serving import serve_console
+from paddock.runner.cli.run_pages import pipeline_address
+from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
+from paddock.runner.settings import read_settings
+from tests.browser import Browser, Page, needs_browser
+from tests.runner.cli.test_mcp_server import COPY
+from tests.runner.cli.test_web_console import HOSTILE, links, opened, record_runs, signed_in
+from tests.runner.review.served_page import in_thread
+from tests.runner.world import World
+
+pytestmark = pytest.mark.timeout(280)
+
+WAIT = """\
+steps:
+  - {id: docs, uses: files.scan, with: {root: inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    max_parallel: 1
+    do:
+      - id: log
+        uses: run
+        with: {command: [sh, -c, "touch began; while [ ! -e go ]; do sleep 0.2; done"]}
+      - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "x"}}
+"""
+
+
+COUNTS_SIGNALS = """\
+import signal, time
+signal.signal(signal.SIGUSR1, print)
+signal.signal(signal.SIGTERM, lambda *_: print("stop", flush=True))
+print("ready", flush=True)
+while True:
+    time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("paddock.runner.cli.detached_run.BEGIN_S", 240.0)
+    world = World(tmp_path / "box", COPY)
+    world.documents(3)
+    return world
+
+
+@contextmanager
+def served(folder: Path, **flags: str) -> Iterator[str]:
+    async def serve(tell: Callable[[str, str], None]) -> None:
+        options = {"by": "ann", "opens_browser": False, "tell": tell}
+        settings = read_settings(folder, flags=flags)
+        await serve_console(folder, settings, None, options, flags)
+
+    with in_thread(serve) as address:
+        yield address
+
+
+@contextmanager
+def console(folder: Path, **flags: str) -> Iterator[httpx.Client]:
+    with served(folder, **flags) as address, signed_in(address) as one:
+        one.timeout = httpx.Timeout(260)
+        yield one
+
+
+def runs_of(folder: Path) -> tuple[PastRun, ...]:
+    return recent_runs([LedgerFolder(folder / ".paddock")], limit=9).runs
+
+
+def until(is_so: Callable[[], Any]) -> Any:
+    ends = time.monotonic() + 240
+    while not (found := is_so()):
+        assert time.monotonic() < ends, "it does not become so"
+        time.sleep(0.05)
+    return found
+
+
+def ended(folder: Path) -> PastRun:
+    """Wait until no run goes on; return the latest."""
+    until(lambda: (all_ := runs_of(folder)) and all(one.status != "running" for one in all_))
+    return runs_of(folder)[0]
+
+
+def buttons(page: str) -> dict[str, bool]:
+    """Return the buttons of a page, and whether each is alive."""
+    found = re.findall(r"<button( type=\"button\" disabled)?>([^<]*)", page)
+    return {name: not dead for dead, name in found}
+
+
+def error_of(answer: httpx.Response) -> str:
+    (words,) = re.findall(r'<div class="error"><p>([^<]*)', answer.text)
+    return unescape(words)
+
+
+def test_a_run_is_started_with_inputs_and_the_ledger_has_who_did(world: World) -> None:
+    world.write("other/z.txt", "zebra")
+    with console(world.folder) as one:
+        page = pipeline_address(world.file.resolve())
+        assert f"what is entered here begins at {world.folder}" in one.get(page).text
+        wrong = one.post(f"{page}/run", data={"input.pause": "soon"})
+        assert (wrong.status_code, runs_of(world.folder)) == (409, ())
+        assert "input 'pause' must be a whole number" in error_of(wrong)
+        outside = one.post(f"{page}/run", data={"input.folder": "/etc"})
+        assert "input 'folder' leads outside the folder that is shown." in error_of(outside)
+        begun = one.post(f"{page}/run", data={"input.folder": "other", "input.pause": ""})
+        assert begun.status_code == 303
+        past = ended(world.folder)
+        assert begun.headers["location"].endswith(f"/{past.row.run}")
+        assert (past.status, past.row.trigger) == ("completed", "console by ann")
+        assert world.output("z.txt") == "zebra"
+        assert "console by ann" in one.get("/ui/runs").text
+        run = one.get(begun.headers["location"]).text
+        assert buttons(run) == {"Run again": True, "Find": True}
+        again = one.post(f"{begun.headers['location']}/again")
+        assert again.status_code == 303
+        assert ended(world.folder).row.given == past.row.given
+
+
+def test_what_needs_consent_is_refused_until_a_person_allows_what_they_have_seen(
+    world: World,
+) -> None:
+    file = world.write("log.yaml", "steps: [{id: log, uses: run, with: {command: [sleep, '0']}}]")
+    with console(world.folder) as one:
+        page = pipeline_address(file.resolve())
+        shown = one.get(page).text
+        assert "run `sleep 0`" in unescape(shown)
+        assert "which needs &#x27;run&#x27;." in shown
+        assert buttons(shown) == {"Allow": True, "Run": False}
+        words = error_of(one.post(f"{page}/run"))
+        assert "the pipeline wants to run `sleep 0`" in words
+        assert "If you trust it: `--allow run`" in words
+    with console(world.folder, allow="run") as one:
+        assert f"If you trust it: `paddock allow '{file}'`." in error_of(one.post(f"{page}/run"))
+        (asks,) = re.findall('name="asks" value="([^"]+)"', one.get(page).text)
+        world.write("log.yaml", file.read_text().replace("'0'", "'0.1'"))
+        late = one.post(f"{page}/allow", data={"asks": asks})
+        assert late.status_code == 409
+        assert "wants something else now than the page has shown" in error_of(late)
+        (asks,) = re.findall('name="asks" value="([^"]+)"', one.get(page).text)
+        assert one.post(f"{page}/allow", data={"asks": asks}).headers["location"] == page
+        assert buttons(one.get(page).text) == {"Allow": False, "Run": True}
+        assert one.post(f"{page}/run").status_code == 303
+        assert ended(world.folder).status == "completed"
+        world.write("log.yaml", file.read_text().replace("'0.1'", "'0.2'"))
+        assert "no consent" in error_of(one.post(f"{page}/run"))
+
+
+def waiting_run(one: httpx.Client, world: World) -> str:
+    """Return the address of a run that has begun, and waits in its first item."""
+    page = pipeline_address(world.write("wait.yaml", WAIT).resolve())
+    (asks,) = re.findall('name="asks" value="([^"]+)"', one.get(page).text)
+    one.post(f"{page}/allow", data={"asks": asks})
+    run = one.post(f"{page}/run").headers["location"]
+    until((world.folder / "began").exists)
+    return run
+
+
+def test_a_run_is_stopped_and_goes_on(world: World) -> None:
+    with console(world.folder, allow="run") as one:
+        run = waiting_run(one, world)
+        assert buttons(one.get(run).text) == {
+            "Stop after items in flight": True, "Stop at once": True, "Find": True,
+        }  # fmt: skip
+        assert one.post(f"{run}/stop").headers["location"] == run
+        until(lambda: "0 of 3, stopping after items in flight" in one.get(run).text)
+        (world.folder / "go").touch()
+        past = ended(world.folder)
+        assert (past.status, past.summary["counts"]["new"]) == ("budget", 1)
+        assert error_of(one.post(f"{run}/stop")).endswith("cannot be stopped here: It has ended.")
+        one.post(f"{run}/again")
+        assert ended(world.folder).summary["counts"]["new"] == 2
+
+
+def test_a_run_that_is_stopped_at_once_twice_is_interrupted_and_does_not_die(world: World) -> None:
+    with console(world.folder, allow="run") as one:
+        run = waiting_run(one, world)
+        for _ in range(3):
+            one.post(f"{run}/stop", data={"now": "1"})
+        assert ended(world.folder).status == "interrupted"
+
+
+def test_a_process_that_the_signal_would_kill_is_not_stopped(world: World) -> None:
+    with subprocess.Popen(["sleep", "600"]) as other:
+        record_runs(
+            world.folder, 1, run="odd", status="running", trigger="console by eve", ended=None,
+            started=time.time(), pid=other.pid, host=socket.gethostname(),
+        )  # fmt: skip
+        try:
+            with console(world.folder) as one:
+                (run,) = links(one, "/ui/runs", "/odd")
+                assert not any(alive for name, alive in buttons(one.get(run).text).items()
+                               if name.startswith("Stop"))  # fmt: skip
+                words = error_of(one.post(f"{run}/stop"))
+            assert words == "Run 'odd' cannot be stopped here: Another program carries it out."
+            assert other.poll() is None
+        finally:
+            other.kill()
+
+
+def test_runs_of_one_name_in_two_folders_are_each_stopped_at_once(world: World) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", COUNTS_SIGNALS], stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        folders = [world.folder / name for name in ("a", "b")]
+        own = {"started": time.time(), "pid": other.pid, "host": socket.gethostname()}
+        row = {"run": "odd", "trigger": "console by eve", **own}
+        try:
+            assert other.stdout.readline() == "ready\n"
+            for folder in folders:
+                record_runs(folder, 1, status="running", ended=None, **row)
+            with console(world.folder) as one:
+                for run in links(one, "/ui/runs", "/odd"):
+                    for _ in range(2):
+                        assert one.post(f"{run}/stop", data={"now": "1"}).is_redirect
+                    assert other.stdout.readline() == "stop\n"
+                for folder in folders:
+                    record_runs(folder, 1, status="completed", **row)
+                late = one.post(f"{run}/stop", data={"now": "1"})
+                assert error_of(late) == "Run 'odd' cannot be stopped here: It has ended."
+        finally:
+            other.kill()
+        assert other.stdout.read() == "", "no run is signalled twice"
+
+
+def test_a_failed_item_is_tried_again_alone(world: World) -> None:
+    text = COPY.replace('with: {path: "{{ doc.path }}"}', 'with: {path: "side/{{ doc.relpath }}"}')
+    side = world.write("side.yaml", text)
+    with console(world.folder) as one:
+        run = one.post(f"{pipeline_address(side.resolve())}/run").headers["location"]
+        counts = ended(world.folder).summary["counts"]
+        assert counts["failed"] + counts["quarantined"] == 3, counts
+        for name in ("0", "1"):
+            world.write(f"side/{name}.txt", "found")
+        (item,) = links(one, run, "key=1.txt")
+        (only,) = re.findall('name="only" value="([^"]+)"', one.get(item).text)
+        run = one.post(f"{run}/again", data={"only": only}).headers["location"]
+        assert ended(world.folder).row.run == run.rpartition("/")[2]
+        assert not (world.folder / "out/0.txt").exists()
+        assert world.output("1.txt") == "found"
+
+
+def test_a_run_whose_inputs_or_file_are_gone_is_not_offered_again(world: World) -> None:
+    names = {"secret": "inputs:\n  key: {type: str, secret: true, required: true}\n", "gone": ""}
+    for name, inputs in names.items():
+        own = World(world.folder / name, inputs + "steps: [{uses: files.scan, with: {root: .}}]")
+        assert own.run({"key": "k"} if inputs else {}).status == "completed"
+    (world.folder / "gone/pipeline.yaml").unlink()
+    with console(world.folder) as one:
+        pages = [unescape(one.get(run).text) for run in links(one, "/ui/runs", "/ui/runs/")]
+    assert [buttons(page)["Run again"] for page in pages] == [False, False]
+    gone, secret = pages
+    assert "had the input 'key', which is secret and was not recorded." in secret
+    assert "gone/pipeline.yaml: there is no such file." in gone
+
+
+def test_only_who_may_decide_changes_anything(world: World) -> None:
+    world.run()
+    before = len(runs_of(world.folder))
+    with console(world.folder) as one:
+        pipeline = pipeline_address(world.file.resolve())
+        (run,) = links(one, "/ui/runs", "/ui/runs/")
+        (name, value), *_ = {(found.name, found.value) for found in one.cookies.jar}
+        cookie = {"cookie": f"{name}={value}"}
+        own = str(one.base_url).rstrip("/")
+        paths = [f"{pipeline}/run", f"{pipeline}/allow", f"{run}/stop", f"{run}/again"]
+        for path in (*paths, *(f"{USE_MODELS}/{verb}" for verb in ("ask", "pull", "unload"))):
+            assert one.get(path).status_code == 405
+            for headers, status in (
+                ({}, 401),
+                ({"authorization": "Bearer wrong"}, 401),
+                ({**cookie, "origin": "http://127.0.0.1:1"}, 403),
+                ({**cookie, "origin": "null"}, 403),
+                ({**cookie, "sec-fetch-site": "same-site"}, 403),
+                ({**cookie, "host": "evil.example"}, 403),
+            ):
+                answer = httpx.post(f"{own}{path}", headers=headers, trust_env=False, timeout=60)
+                assert (path, headers, answer.status_code) == (path, headers, status)
+        assert one.post(f"{pipeline}x/run").status_code == 404
+        assert one.post(f"{run}x/again").status_code == 404
+        large = one.post(f"{pipeline}/run", content=b"input.pause=" + b"1" * 2**21)
+        assert large.status_code == 413
+    assert len(runs_of(world.folder)) == before
+
+
+@needs_browser
+def test_a_pipeline_is_run_by_keyboard_and_its_page_follows_the_run(
+    world: World, chromium: Browser
+) -> None:
+    world.edit("description: Copies documents.", f"description: {json.dumps(HOSTILE)}")
+    with served(world.folder) as address:
+        page = opened(chromium, address)
+        page.ask("document.querySelector('tbody th a').focus()")
+        page.press("Enter", text="\r")
+        page.wait("document.querySelector('h1')?.textContent === 'copies'")
+        assert HOSTILE in page.text("main")
+        page.ask("document.getElementById('input.pause').focus()")
+        page.type("0")
+        page.press("Enter", text="\r")
+        page.wait("location.pathname.startsWith('/ui/runs/')")
+        page.wait("document.querySelector('main').textContent.includes('completed')")
+        assert page.ask("window.hacked === undefined")
+        assert page.complaints() == []
+        page.ask(f"location.assign('{pipeline_address(world.file.resolve())}')")
+        run = "document.querySelector('form[action$=\"/run\"] button')"
+        page.wait(f"document.readyState === 'complete' && {run} !== null")
+        page.ask(f"for (const _ of '123') {run}.click()")
+        page.wait("location.pathname.startsWith('/ui/runs/')")
+        page.wait("document.querySelector('main').textContent.includes('completed')")
+        assert len(runs_of(world.folder)) == 2, "clicked three times, begun once"
+
+
+def reads(page: Page, words: str) -> None:
+    """Wait until the page shows some words."""
+    page.wait(f"document.body?.innerText.includes({words!r})", 240)
+
+
+def button(form: str) -> str:
+    return f"document.querySelector('form[action$=\"{form}\"] button')"
+
+
+def click(page: Page, form: str, label: str) -> None:
+    """Click the button of a form, as soon as the page has it."""
+    is_there = f"{button(form)}?.textContent === {label!r}"
+    page.wait(f"document.readyState === 'complete' && {is_there}", 240)
+    page.ask(f"{button(form)}.click()")
+
+
+@needs_browser
+def test_a_pipeline_is_allowed_paused_resumed_run_and_stopped_by_clicks(
+    world: World, chromium: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = world.write("wait.yaml", WAIT)
+    held: list[bool] = [False]
+
+    def paused(_: Path, change: bool | None = None) -> bool:
+        held[0] = held[0] if change is None else change
+        return held[0]
+
+    sources = partial(ConsoleSources, paused=paused)
+    monkeypatch.setattr("paddock.runner.cli.console_serving.ConsoleSources", sources)
+    with served(world.folder, allow="run") as address:
+        page = opened(chromium, address)
+        page.ask(f"location.assign('{pipeline_address(file.resolve())}')")
+        click(page, "/allow", "Allow")
+        reads(page, "This file is allowed that")
+        click(page, "/pause", "Pause")
+        reads(page, "Its schedules, watches and webhooks wait.")
+        assert held == [True]
+        click(page, "/pause", "Resume")
+        page.wait(f"{button('/pause')}?.textContent === 'Pause'", 240)
+        assert held == [False]
+        click(page, "/run", "Run")
+        page.wait("location.pathname.startsWith('/ui/runs/')", 240)
+        until((world.folder / "began").exists)
+        click(page, "/stop", "Stop after items in flight")
+        reads(page, "stopping after items in flight")
+        (world.folder / "go").touch()
+        reads(page, "A stop was requested. 2 items are left")
+        assert page.complaints() == []
+    assert ended(world.folder).summary["counts"]["new"] == 1

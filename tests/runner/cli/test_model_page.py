@@ -1,0 +1,179 @@
+"""The console's page on models, over a real service, in a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from paddock.engine.settings import PoolSettings
+from paddock.runner.cli.console_actions import ConsoleSources
+from paddock.runner.cli.model_page import SpeedHistory, model_page
+from paddock.runner.cli.web_console import SIGN_IN, WebConsole
+from paddock.runner.daemon.daemon_server import serve_or_join
+from paddock.runner.review.page_access import PageAccess
+from paddock.runner.settings import read_settings
+from tests.browser import Browser, Page, needs_browser
+from tests.fakes.crashing import crashing
+from tests.live import CHAT, VECTORS, Live
+from tests.runner.cli.live_console import TOKEN, console_service
+
+pytestmark = pytest.mark.timeout(240)
+
+# No model can end this before it is given up.
+STORY = {
+    "prompt": "Write a very long story about a ferry.",
+    "format": {"type": "array", "items": {"type": "integer"}, "minItems": 4000},
+    "options": {"num_predict": 4000},
+}
+HOSTILE = "<img src=x onerror=window.hacked=1>"
+
+
+@pytest.fixture(scope="module")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """Yield a service that has done something of each kind."""
+    with console_service(tmp_path_factory.mktemp("busy")) as live:
+        with live.client() as client:
+            body = {"model": CHAT, "prompt": "Count to 9.", "options": {"num_predict": 20}}
+            assert client.post("/api/generate", json=body).status_code == 200
+            assert client.post("/api/embed", json={"model": VECTORS, "input": ["one"]}).is_success
+            assert client.post("/api/chat", json={"model": HOSTILE}).is_client_error
+        yield live
+
+
+def opened(chromium: Browser, live: Live) -> Page:
+    page = chromium.page(f"{live.url}/ui/models")
+    page.ask("document.getElementById('token').focus()")
+    page.type(TOKEN)
+    page.press("Enter", text="\r")
+    page.wait("document.querySelector('h1')?.textContent === 'Models'")
+    page.wait("document.readyState === 'complete'")  # its script has run
+    return page
+
+
+def state_of(now: float, said: int, computed: int, **more: Any) -> dict[str, Any]:
+    model = {"name": "m", "said": said, "computed": computed, **more}
+    return {"now": now, "models": [model]}
+
+
+def test_speeds_are_what_was_counted_between_two_looks() -> None:
+    history = SpeedHistory()
+    assert history.add(state_of(100.0, 50, 500)).answered == 0
+    second = history.add(state_of(102.0, 70, 620))
+    assert (second.answered, second.read, second.of_models) == (10, 50, {"m": 10})
+    assert history.add(state_of(102.1, 99, 999)) is second, "two clients share a look"
+    loaded_again = history.add(state_of(104.0, 5, 9))
+    assert (loaded_again.answered, loaded_again.read) == (0, 0)
+    embedding = history.add(state_of(106.0, 5, 29, role="embed"))
+    assert embedding.of_models == {"m": 10}
+    history.add(state_of(224.5, 5, 29))
+    assert [one.at for one in history.speeds] == [106.0, 224.5]
+    assert history.steady() == 0
+
+
+def test_a_service_that_does_not_answer_is_a_sentence() -> None:
+    page = model_page([], {}, ["No model is <in> memory."])
+    assert page.parts[1] == '<p class="note">No model is &lt;in&gt; memory.</p>'
+
+
+def test_it_shows_models_memory_and_requests_and_no_words_of_them(busy: Live) -> None:
+    with busy.client() as client:
+        assert client.get("/ui/models").status_code == 401
+        assert "set-cookie" in client.post(SIGN_IN, data={"token": TOKEN}).headers
+        page = client.get("/ui/models").text
+    for words in (CHAT, VECTORS, "First token", "KV cache", "Prompts from it", "/api/embed"):
+        assert words in page
+    assert re.search(r"<b>[\d.]+ GB</b> memory free; models hold [\d.]+ [MG]B of", page)
+    assert re.search(r"Up for .*; 1 answer; 1 embedded text; 2 loads", page)
+    assert "Count to 9" not in page
+
+
+@needs_browser
+def test_the_page_shows_no_name_as_markup_and_asks_no_one_else(
+    busy: Live, chromium: Browser
+) -> None:
+    page = opened(chromium, busy)
+    assert page.ask("document.querySelectorAll('.card').length") == 2
+    assert HOSTILE in page.text("tbody")
+    assert page.ask("window.hacked === undefined")
+    paths = {re.sub(r"^http://[^/]+", "", url) for url in page.asked_for() if url[:4] == "http"}
+    known = {"/ui/models", "/ui/models?", "/ui/sign-in", "/ui/console.css", "/ui/console.js"}
+    assert paths <= known
+
+
+@needs_browser
+def test_it_moves_while_an_answer_comes(busy: Live, chromium: Browser) -> None:
+    page = opened(chromium, busy)
+    body = {"model": CHAT, **STORY}
+    with busy.client() as client, client.stream("POST", "/api/generate", json=body) as answer:
+        lines = answer.iter_lines()
+        next(lines)  # kept, or the connection would be closed
+        page.wait("document.querySelector('tbody').textContent.includes('answering')")
+        page.wait("Number(document.querySelector('.chips b').textContent) > 0")
+        page.wait("document.title.startsWith('(1) Models')")
+        assert "1 of " in page.text(".cards")
+        page.wait("document.querySelector('.answered').getAttribute('points').length > 20")
+    page.wait("document.title.startsWith('Models')")
+
+
+@needs_browser
+def test_the_colours_can_be_chosen_by_the_keyboard_and_stay(busy: Live, chromium: Browser) -> None:
+    page = opened(chromium, busy)
+    page.prefer("light")
+    paper = "getComputedStyle(document.body).backgroundColor"
+    button = "document.getElementById('colours')"
+    for chosen, shown in (("light", "255, 255, 255"), ("dark", "13, 17, 23")):
+        page.wait(f"{button}.focus(), document.activeElement === {button}")  # it is shown late
+        page.press("Enter", text="\r")
+        page.wait(f"{button}.ariaLabel === 'Colours: {chosen}'")
+        assert page.ask(paper) == f"rgb({shown})"
+    page.open(f"{busy.url}/ui/settings")
+    page.wait(f"{button}?.ariaLabel === 'Colours: dark'")
+    assert page.ask(paper) == "rgb(13, 17, 23)"
+
+
+@needs_browser
+def test_it_shows_what_a_model_goes_without(tmp_path: Path, chromium: Browser) -> None:
+    settings = PoolSettings(n_threads=1, cache_dir=tmp_path / "cache", profile_s=0)
+    with console_service(tmp_path, settings) as live:
+        with pytest.MonkeyPatch.context() as patch, live.client() as client:
+            for name, value in crashing(tmp_path, "extra").items():
+                patch.setenv(name, value)
+            assert client.post("/api/embed", json={"model": VECTORS, "input": ["one"]}).is_success
+        page = opened(chromium, live)
+        words = page.text(".card .note")
+    assert words.startswith("It runs without extra buffer types, because ")
+
+
+def test_consoles_of_other_processes_show_the_same_page(
+    busy: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_HOST", busy.url)
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
+    console = WebConsole(
+        PageAccess(TOKEN, "ann", ""), ConsoleSources(lambda: [tmp_path], read_settings(tmp_path))
+    )
+    page = "\n".join(console._models({}).parts)
+    assert CHAT in page
+    assert "/api/embed" in page
+    assert json.dumps(HOSTILE)[1:-1] not in page
+    with httpx.Client(trust_env=False, timeout=120) as client:
+        assert client.get(f"{busy.url}/ui/state.json").is_success
+
+
+async def test_a_console_shows_the_models_of_a_service_that_runs_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path))
+    settings = read_settings(tmp_path)
+    console = WebConsole(PageAccess(TOKEN, "ann", ""), ConsoleSources(lambda: [tmp_path], settings))
+    async with serve_or_join(settings, wants_prefect=False):
+        page = "\n".join((await asyncio.to_thread(console._models, {})).parts)
+    assert "No model is loaded. The first request loads the one that it names." in page
+    assert "Not Found" not in page

@@ -1,0 +1,580 @@
+"""The console's pages: runs, items with prompts and answers, pipelines, models, settings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
+from html import unescape
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from paddock.engine.system.text import counted
+from paddock.runner.api import validate
+from paddock.runner.cli.console_actions import USE_MODELS, ConsoleSources
+from paddock.runner.cli.console_serving import serve_console
+from paddock.runner.cli.run_pages import NotHere, pipeline_address
+from paddock.runner.cli.web_console import SIGN_IN, WebConsole
+from paddock.runner.daemon.service_client import ServiceError
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.review.page_access import PageAccess
+from paddock.runner.settings import read_settings
+from tests.benchmarks.processes import free_port
+from tests.browser import Browser, Page, needs_browser
+from tests.runner.cli.live_console import slow_service
+from tests.runner.review.served_page import in_thread
+from tests.runner.world import World
+
+pytestmark = pytest.mark.timeout(240)
+
+CLI = "from paddock.runner.cli.application import main; main()"
+CHECKS = Path(__file__).with_name("page_checks.js").read_text("utf-8")
+HOSTILE = "</pre><script>window.hacked = 1</script><img src=x onerror='window.hacked = 2'>{{7*7}}"
+NAMES = (
+    "<img src=x onerror=window.hacked=3>.txt",
+    "a&b \"q\" 'x' #?%20&page=2.txt",
+    "päö 漢字.txt",
+)
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve the console of a folder; yield its sign-in page with the token."""
+
+    async def serve(tell: Callable[[str, str], None]) -> None:
+        options = {"by": "ann", "opens_browser": False, "tell": tell}
+        await serve_console(folder, read_settings(folder), None, options)
+
+    with in_thread(serve) as address:
+        yield address
+
+
+@contextmanager
+def signed_in(address: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=urljoin(address, "/"), trust_env=False, timeout=120) as one:
+        token = address.partition("token=")[2]
+        assert "set-cookie" in one.post(SIGN_IN, data={"token": token}).headers
+        yield one
+
+
+def links(one: httpx.Client, path: str, kind: str) -> list[str]:
+    """Return the addresses on a page that match."""
+    found = re.findall(r'href="([^"]+)"', one.get(path).text)
+    return [urljoin(path, unescape(link)) for link in found if re.search(kind, link)]
+
+
+def record_runs(folder: Path, n: int, **more: object) -> None:
+    with Ledger(folder / ".paddock") as ledger:
+        for number in range(n):
+            row = {
+                "run": f"run-{number:04}", "pipeline": "bills", "file": "bills.yaml",
+                "started": 1_000.0 + number, "ended": 1_001.0 + number, "status": "completed",
+            }  # fmt: skip
+            ledger.record_run({**row, **more})
+
+
+def opened(chromium: Browser, address: str, **size: int) -> Page:
+    """Sign in as a person does."""
+    address, _, token = address.partition("?token=")
+    page = chromium.page(address, **size)
+    page.wait("document.getElementById('token') !== null")
+    assert "`paddock console` printed it when it started last." in page.text("main p")
+    page.ask("document.getElementById('token').focus()")
+    page.type(token)
+    page.press("Enter", text="\r")
+    page.wait("document.querySelector('h1')?.textContent === 'Pipelines'")
+    return page
+
+
+def go(page: Page, path: str, heading: str) -> None:
+    page.open(urljoin(str(page.ask("location.href")), path))
+    page.wait(f"document.querySelector('h1')?.textContent === {json.dumps(heading)}")
+
+
+def test_a_run_leads_to_each_items_document_prompt_answer_and_changes(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(2)
+    world.run()
+    world.write("inbox/1.txt", "Another text.")
+    with served(tmp_path) as address, signed_in(address) as one:
+        (run,) = links(one, "/ui/runs", "/ui/runs/")
+        assert run in one.get("/ui/pipelines").text
+        assert links(one, run, "/ui/pipelines/") == [pipeline_address(world.file.resolve())]
+        items = links(one, run, "/item")
+        assert [httpx.URL(item).params["key"] for item in items] == ["digest", "0.txt", "1.txt"]
+        first, second = (unescape(one.get(item).text) for item in items[1:])
+        assert "inbox/0.txt, unchanged" in first
+        assert "inbox/1.txt, changed since" in second
+        assert "[user] Sum up: Document 0, about the ferry. (plain)" in first
+        assert "<summary>Answer</summary>" in first
+        assert "out/0.txt" in first
+        (since,) = links(one, items[2], "since=1")
+        assert "its document has changed: inbox/1.txt" in one.get(since).text
+        assert one.get(f"{run}?named=1.TXT").text.count("/item?") == 1
+        assert one.get(f"{run}?state=failed").text.count("/item?") == 0
+
+
+def test_a_thousand_runs_are_shown_by_the_hundred(tmp_path: Path) -> None:
+    record_runs(tmp_path, 1_000)
+    with served(tmp_path) as address, signed_in(address) as one:
+        pages = [links(one, f"/ui/runs?page={number}", "run-") for number in range(1, 12)]
+        assert [len(page) for page in pages] == [100] * 10 + [0]
+        assert pages[0][0].endswith("/run-0999")
+        assert len({link for page in pages for link in page}) == 1_000
+        assert links(one, "/ui/runs?page=10", "page=11") == []
+        assert "this page has none" in one.get("/ui/runs?page=11").text
+        for odd in ("-1", "x", "99999999", "²"):
+            assert one.get("/ui/runs", params={"page": odd}).status_code == 200
+
+
+def test_a_failed_run_says_why(tmp_path: Path) -> None:
+    record_runs(tmp_path, 1)
+    record_runs(tmp_path, 1, run="broken", status="failed", message="The disk <is> full.")
+    with served(tmp_path) as address, signed_in(address) as one:
+        (run,) = links(one, "/ui/runs?show=failed", "/ui/runs/")
+        assert run.endswith("/broken")
+        assert "The disk &lt;is&gt; full." in one.get(run).text
+
+
+def test_a_file_of_the_ledger_that_goes_while_a_run_is_shown_is_no_fault(tmp_path: Path) -> None:
+    record_runs(tmp_path, 1)
+    # Like SQLite's own, which it removes with the last connection: listed, then not there.
+    (tmp_path / ".paddock/ledger.sqlite-gone").symlink_to("nowhere")
+    with served(tmp_path) as address, signed_in(address) as one:
+        (run,) = links(one, "/ui/runs", "/ui/runs/")
+        assert one.get(run).status_code == 200
+
+
+def test_what_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    with served(tmp_path) as address, signed_in(address) as one:
+        assert "No run yet." in one.get("/ui/runs").text
+        assert "No pipeline here." in one.get("/ui/pipelines").text
+        answer = one.get("/ui/runs/000000000000/<b>nothing")
+        assert answer.status_code == 404
+        assert "There is no run &#x27;&lt;b&gt;nothing&#x27; here." in answer.text
+    record_runs(tmp_path, 1)
+    (tmp_path / "other/.paddock").mkdir(parents=True)
+    (tmp_path / "other/.paddock/ledger.sqlite").write_bytes(b"no database " * 100)
+    (tmp_path / "broken.yaml").write_text("steps: [")
+    with served(tmp_path) as address, signed_in(address) as one:
+        page = one.get("/ui/runs").text
+        assert "run-0000" in page
+        assert "other/.paddock/ledger.sqlite" in page
+        (run,) = links(one, "/ui/runs", "run-")
+        answer = one.get(f"{run}/item?scope=none&key=none")
+        assert answer.status_code == 404
+        assert "There is no such item: later runs redid it, or it was removed." in answer.text
+        assert "1 fault" in one.get("/ui/pipelines").text
+
+
+def test_a_mistake_in_one_folder_is_that_folders_fault(tmp_path: Path) -> None:
+    for name in ("sound", "wrong", "odd", "newer"):
+        record_runs(tmp_path / name, 1, run=name)
+    (tmp_path / "wrong/paddock.toml").write_text("oops = =")
+    for name, change in (
+        ("odd", "update runs set started = 'abc'"),
+        ("newer", "update meta set value = 'x' where name = 'version'"),
+    ):
+        with closing(sqlite3.connect(tmp_path / name / ".paddock/ledger.sqlite")) as ledger, ledger:
+            ledger.execute(change)
+    with served(tmp_path) as address, signed_in(address) as one:
+        for path in ("/ui/runs", "/ui/pipelines"):
+            answer = one.get(path)
+            assert answer.status_code == 200
+            boxes = re.findall(r'<div class="error"><p>([^<]*)', answer.text)
+            assert len(boxes) == 3
+            for part in ("wrong/paddock.toml", "odd/.paddock/ledger", "newer/.paddock/ledger"):
+                assert any(part in box for box in boxes)
+        assert len(links(one, "/ui/runs", "/ui/runs/")) == 1
+
+
+def test_a_ledger_that_became_empty_is_named(tmp_path: Path) -> None:
+    world = World(tmp_path / "was")
+    world.documents(1)
+    world.run()
+    (tmp_path / "new/.paddock").mkdir(parents=True)
+    for name in ("was", "new"):
+        (tmp_path / name / ".paddock/ledger.sqlite").write_bytes(b"")
+    with served(tmp_path) as address, signed_in(address) as one:
+        (box,) = re.findall(r'<div class="error"><p>([^<]*)', one.get("/ui/runs").text)
+    assert box == (
+        f"{tmp_path / 'was/.paddock/ledger.sqlite'}: this ledger is empty, though there were runs. "
+        "Copy it back, or let the next run begin a new one."
+    )
+
+
+def test_pipelines_have_the_faults_that_validate_finds(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    files = {
+        "step.yaml": "steps: [{uses: nothing}]",
+        "many.yaml": "steps: [{uses: chat, model: none, with: {promptt: x}}, {uses: nothing}]",
+        "time.yaml": "on: {schedule: never}\nsteps: [{uses: files.scan, with: {root: .}}]",
+    }
+    for name, text in files.items():
+        world.write(name, text)
+    n_faults = {name: len(validate(tmp_path / name).faults) for name in files}
+    assert all(n_faults.values())
+    with served(tmp_path) as address, signed_in(address) as one:
+        rows = one.get("/ui/pipelines").text.split("<tr>")
+    for name, n in n_faults.items():
+        (row,) = (row for row in rows if f"/{name}<" in row)
+        assert f">{counted(n, 'fault')}<" in row
+    (row,) = (row for row in rows if "/pipeline.yaml<" in row)
+    assert 'class="s-failed"></td>' in row
+
+
+def test_documents_that_are_yaml_files_are_no_pipelines(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(1)
+    world.write("inbox/sent.yaml", "steps: [{uses: files.scan, with: {root: .}}]")
+    with served(tmp_path) as address, signed_in(address) as one:
+        page = one.get("/ui/pipelines").text
+    assert "/pipeline.yaml<" in page
+    assert "sent.yaml" not in page
+
+
+def test_a_running_run_has_one_time_and_one_count(tmp_path: Path) -> None:
+    record_runs(
+        tmp_path, 1, run="now", status="running", started=time.time() - 4.0, ended=None,
+        pid=os.getpid(), host=socket.gethostname(),
+    )  # fmt: skip
+    lines = [
+        {"event": "step", "step": "each", "items": 3, "fresh": 0},
+        {"event": "item", "step": "each", "key": "1.txt", "state": "done"},
+    ]
+    journal = tmp_path / ".paddock/runs/now.jsonl"
+    journal.parent.mkdir(exist_ok=True)
+    journal.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with served(tmp_path) as address, signed_in(address) as one:
+        (run,) = links(one, "/ui/runs", "/ui/runs/")
+        page = one.get(run).text
+    assert "<p>1 of 3, time to go not known yet</p>" in page
+    assert "done" not in page
+    assert ", 0.0 s: " not in page
+
+
+def test_pipelines_of_up_show_what_is_at_work_what_waits_and_why(tmp_path: Path) -> None:
+    World(tmp_path)
+    file = str(tmp_path / "pipeline.yaml")
+    watch = {"path": "/in", "state": "away", "why": "no share", "files": 3, "held_back": 1}
+    job = {"run": "bold-crow", "pipeline": "summaries", "trigger": "watch", "attempt": 2}
+    queued = {"pipeline": "summaries", "trigger": "webhook /a", "state": "<Scheduled>"}
+    status = {
+        "pid": 7, "prefect": "http://127.0.0.1:4200/api", "is_prefect_there": False,
+        "pipelines": [{"file": file, "watches": [watch], "webhooks": ["/a"], "missing": ["Allow"],
+                       "next": ["2026-11-24T06:00:00+00:00"], "is_open": False, "window": "22-6"}],
+        "running": [{**job, "is_stopping": False}], "waiting": 4, "calls_waiting": 2,
+        "queue": [{**queued, "not_before": "2026-11-24T06:00:00+00:00"}],
+        "faults": {"/in/x.yaml": "odd"},
+    }  # fmt: skip
+    sources = ConsoleSources(lambda: [tmp_path], read_settings(tmp_path), lambda: status)
+    app = Starlette(routes=WebConsole(PageAccess("tok", "ann", ""), sources).routes())
+    with TestClient(app, base_url="http://localhost") as one:
+        assert one.get("/ui/pipelines").status_code == 401
+        page = one.get("/ui/pipelines", headers={"Authorization": "Bearer tok"}).text
+    for words in (
+        "webhook /a; folder /in: away, 3 files, 1 held back (no share); "
+        "waits for its window 22-6; Allow",
+        "Prefect does not answer at http://127.0.0.1:4200/api",
+        'running</span>, attempt 2; bold-crow', "&lt;Scheduled&gt;", "3 more wait.",
+        "2 webhook calls not yet handed to a run.", "/in/x.yaml: odd",
+    ):  # fmt: skip
+        assert words in page
+
+
+def test_what_does_not_answer_holds_no_other_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = World(tmp_path).file.resolve()
+    is_waiting, go = threading.Event(), threading.Event()
+
+    def hang(*given: object) -> Any:
+        is_waiting.set()
+        assert go.wait(200)
+        raise ServiceError("It is late.")
+
+    monkeypatch.setattr("paddock.runner.cli.web_console.service_answers", hang)
+    monkeypatch.setattr("paddock.runner.cli.console_actions.loaded_models", hang)
+    sources = ConsoleSources(lambda: [tmp_path], read_settings(tmp_path), paused=hang)
+    app = Starlette(routes=WebConsole(PageAccess("tok", "ann", ""), sources).routes())
+    headers = {"Authorization": "Bearer tok"}
+    client = TestClient(app, base_url="http://localhost", headers=headers)
+    with client as one, ThreadPoolExecutor() as threads:
+        for path in (pipeline_address(file), "/ui/models", "/ui/models/use"):
+            is_waiting.clear()
+            go.clear()
+            late = threads.submit(one.get, path)
+            assert is_waiting.wait(120)
+            for other in ("/ui/pipelines", "/ui/runs", "/ui/settings"):
+                assert one.get(other).status_code == 200
+            assert not late.done()
+            go.set()
+            assert "It is late." in late.result(120).text
+
+
+def test_pages_and_actions_do_not_wait_for_pipelines_and_runs_that_are_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = World(tmp_path).file.resolve()
+    (tmp_path / "broken.yaml").write_text("steps: [{uses: nothing}]")  # read at each look
+    record_runs(tmp_path, 2)
+    is_waiting, go = threading.Event(), threading.Event()
+
+    def hang(*given: Any, **named: Any) -> Any:
+        is_waiting.set()
+        assert go.wait(200)
+        raise NotHere("It is late.")
+
+    monkeypatch.setattr("paddock.runner.cli.run_pages.FIND_EVERY_S", 0.0)
+    monkeypatch.setenv("PADDOCK_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PADDOCK_HOST", "127.0.0.1:9")
+    sources = ConsoleSources(lambda: [tmp_path], read_settings(tmp_path))
+    app = Starlette(routes=WebConsole(PageAccess("tok", "ann", ""), sources).routes())
+    headers = {"Authorization": "Bearer tok"}
+    client = TestClient(app, base_url="http://localhost", headers=headers, follow_redirects=False)
+    with client as one, ThreadPoolExecutor() as threads:
+        assert one.get("/ui/pipelines").status_code == 200
+        run, other = re.findall('href="(/ui/runs/[^"]+)"', one.get("/ui/runs").text)
+        for path, reader in (
+            (run, "run_pages.read_run_details"),
+            ("/ui/runs", "run_pages.find_ledgers"),
+            ("/ui/pipelines", "web_console.has_steps"),
+        ):
+            is_waiting.clear()
+            go.clear()
+            with monkeypatch.context() as patch:
+                patch.setattr(f"paddock.runner.cli.{reader}", hang)
+                late = threads.submit(one.get, path)
+                assert is_waiting.wait(120)
+                for page in ("/ui/pipelines", "/ui/runs", "/ui/models", pipeline_address(file)):
+                    assert one.get(page).status_code == 200
+                nothing = hashlib.sha256(b"[]").hexdigest()
+                allowed = one.post(f"{pipeline_address(file)}/allow", data={"asks": nothing})
+                assert allowed.status_code == 303, allowed.text
+                assert one.post(f"{other}/stop").status_code == 409
+                assert not late.done()
+                go.set()
+                assert "It is late." in late.result(120).text
+
+
+def test_who_signs_in_comes_back_to_the_page_that_asked_for_it(tmp_path: Path) -> None:
+    with served(tmp_path) as address, httpx.Client(trust_env=False, timeout=60) as one:
+        base, _, token = address.partition("/ui/sign-in?token=")
+        for came_from, target in (
+            ("/ui/runs?page=2&x=%22", "/ui/runs?page=2&amp;x=%22"),
+            ("/ui/sign-in", "/ui/pipelines"),
+            ("/review", "/ui/pipelines"),
+            ("//evil.example/ui/x", "/ui/pipelines"),
+            ("/ui/pipelines/0/run", "/ui/pipelines"),
+        ):
+            answer = one.post(
+                base + SIGN_IN, data={"token": token}, headers={"Referer": base + came_from}
+            )
+            assert f'data-next href="{target}"' in answer.text
+
+
+def test_settings_show_origins_and_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PADDOCK_POOL_KEY", "a-very-secret-key")
+    with served(tmp_path) as address, signed_in(address) as one:
+        page = one.get("/ui/settings").text
+        assert "a-very-secret-key" not in page
+        assert "(set, not shown)" in page
+        assert "PADDOCK_POOL_KEY" in page
+
+
+@needs_browser
+def test_names_prompts_and_answers_are_never_markup(tmp_path: Path, chromium: Browser) -> None:
+    world = World(tmp_path)
+    for item in NAMES:
+        world.write(f"inbox/{item}", HOSTILE)
+    world.edit("name: summaries", f"name: summaries\ndescription: {json.dumps(HOSTILE)}")
+    world.run()
+    with served(tmp_path) as address, signed_in(address) as one:
+        page = opened(chromium, address)
+        (run,) = links(one, "/ui/runs", "/ui/runs/")
+        go(page, run, "summaries")
+        shown = page.ask(
+            "[...document.querySelectorAll('tbody td.name')].map((one) => one.innerText)"
+        )
+        assert set(NAMES) <= set(shown)
+        for item in links(one, run, "/item"):
+            key = httpx.URL(item).params["key"]
+            go(page, item + "&since=1", key)
+            texts = page.ask("[...document.querySelectorAll('pre')].map((one) => one.textContent)")
+            assert key == "digest" or any(HOSTILE in text for text in texts)
+        go(page, "/ui/pipelines", "Pipelines")
+        assert HOSTILE in page.text("tbody th")
+        assert page.ask("document.querySelectorAll('main script, main img').length") == 0
+        assert page.ask("window.hacked === undefined")
+        assert page.complaints() == []
+        base = urljoin(address, "/")
+        assert all(url.startswith((base, "data:")) for url in page.asked_for())
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1600, 390])
+def test_pages_are_readable_in_every_window_and_both_colours(
+    tmp_path: Path, chromium: Browser, width: int
+) -> None:
+    world = World(tmp_path)
+    world.documents(2)
+    world.write(f"inbox/{'a-rather-long-name-' * 8}.txt", "text " * 500)
+    world.run()
+    with served(tmp_path) as address, signed_in(address) as one:
+        page = opened(chromium, address, width=width, height=900)
+        (run,) = links(one, "/ui/runs", "/ui/runs/")
+        first = links(one, run, "/item")[0]
+        key = httpx.URL(first).params["key"]
+        for path, heading in (
+            ("/ui/pipelines", "Pipelines"), ("/ui/runs", "Runs"), (run, "summaries"), (first, key),
+            ("/ui/models", "Models"), ("/ui/settings", "Settings"),
+        ):  # fmt: skip
+            go(page, path, heading)
+            for scheme in ("light", "dark"):
+                page.prefer(scheme)
+                assert page.ask(f"{CHECKS} outside()") == []
+                assert page.ask(f"{CHECKS} pale()") == []
+                assert page.ask("document.documentElement.scrollWidth <= innerWidth")
+            nodes = page.send("Accessibility.getFullAXTree")["nodes"]
+            named = {"link", "button", "searchbox", "textbox", "navigation", "region"}
+            bare = [
+                one["role"]["value"] for one in nodes
+                if not one.get("ignored") and one["role"]["value"] in named
+                and not str(one.get("name", {}).get("value", "")).strip()
+            ]  # fmt: skip
+            assert bare == []
+        assert page.complaints() == []
+
+
+@needs_browser
+def test_a_watched_page_follows_new_runs_and_says_when_the_service_is_gone(
+    tmp_path: Path, chromium: Browser
+) -> None:
+    record_runs(tmp_path, 1)
+    with served(tmp_path) as address:
+        page = opened(chromium, address)
+        go(page, "/ui/runs", "Runs")
+        page.ask("document.querySelector('tbody a').focus()")
+        record_runs(tmp_path, 1, run="newer", started=5_000.0)
+        page.wait("document.querySelector('main').textContent.includes('newer')")
+        assert page.ask("document.activeElement.textContent") == "run-0000"
+        assert page.ask("document.getElementById('away').hidden")
+    page.wait("!document.getElementById('away').hidden")
+
+
+@needs_browser
+def test_a_watched_page_outlives_a_killed_service(tmp_path: Path, chromium: Browser) -> None:
+    record_runs(tmp_path / "pipes", 1)
+    port = str(free_port())  # which no other program is given while none listens there
+    with commanded(tmp_path, "--port", port) as (running, address):
+        page = opened(chromium, address)
+        go(page, "/ui/runs", "Runs")
+        running.kill()
+        running.wait(60)
+        page.wait("!document.getElementById('away').hidden")
+        assert page.text("#away") == "The service does not answer; trying again."
+        assert "run-0000" in page.text("main")
+    with commanded(tmp_path, "--port", port) as (_, again):
+        page.wait("document.getElementById('token') !== null")  # sessions ended with the process
+        page.ask("document.getElementById('token').focus()")
+        page.type(again.partition("token=")[2])
+        page.press("Enter", text="\r")
+        page.wait("document.querySelector('main')?.textContent.includes('run-0000')")
+        assert page.ask("document.getElementById('away').hidden")
+
+
+@contextmanager
+def commanded(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run `paddock console pipes`; yield the process and its sign-in page with the token."""
+    running = subprocess.Popen(
+        [sys.executable, "-c", CLI, "console", "pipes", "--no-browser", *options],
+        cwd=folder, env={**os.environ, "PADDOCK_HOME": str(folder / "home")},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert running.stdout is not None
+    assert running.stderr is not None
+    try:
+        address = running.stdout.readline().strip()
+        token = running.stderr.readline().rpartition(" ")[2].strip()
+        yield running, f"{address}?token={token}"
+    finally:
+        running.kill()
+        running.communicate(timeout=120)
+
+
+def test_the_command_serves_the_pages_of_a_folder_and_logs_who_did_what(tmp_path: Path) -> None:
+    record_runs(tmp_path / "pipes", 1)
+    file = World(tmp_path / "pipes").file.resolve()
+    with commanded(tmp_path, "--as", "ann") as (running, address), signed_in(address) as one:
+        assert links(one, "/ui/runs", "run-0000")
+        assert one.get("/review/api/queue").json()["by"] == "ann"
+        nothing = hashlib.sha256(b"[]").hexdigest()
+        assert one.post(f"{pipeline_address(file)}/allow", data={"asks": nothing}).is_redirect
+        running.terminate()
+        assert f"{file}: allowed by ann" in running.communicate(timeout=120)[1]
+
+
+def test_a_signal_ends_the_command_while_an_action_waits_for_a_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pipes").mkdir()
+    with slow_service() as service:
+        monkeypatch.setenv("PADDOCK_HOST", service.address)
+        with commanded(tmp_path) as (running, address):
+
+            def ask() -> None:
+                with suppress(httpx.HTTPError), signed_in(address) as one:
+                    one.post(f"{USE_MODELS}/ask", data={"model": "x", "prompt": "x"})
+
+            asking = threading.Thread(target=ask)
+            asking.start()
+            try:
+                assert service.is_asked.wait(120)
+                running.send_signal(signal.SIGINT)
+                assert running.wait(120) == 0
+            finally:
+                running.kill()
+                asking.join(120)
+
+
+def test_a_signal_in_the_middle_of_requests_ends_the_command(tmp_path: Path) -> None:
+    record_runs(tmp_path / "pipes", 1)
+    with commanded(tmp_path) as (running, address):
+        has_answered = threading.Event()
+
+        def keep_asking() -> None:
+            with suppress(httpx.HTTPError), signed_in(address) as one:
+                while True:
+                    one.get("/ui/console.css")
+                    has_answered.set()
+
+        asking = [threading.Thread(target=keep_asking) for _ in range(4)]
+        for thread in asking:
+            thread.start()
+        try:
+            assert has_answered.wait(120)
+            running.terminate()
+            assert running.wait(120) == 0
+        finally:
+            running.kill()
+            for thread in asking:
+                thread.join(120)

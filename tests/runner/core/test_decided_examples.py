@@ -1,0 +1,408 @@
+"""`examples: {from: reviews}`: the nearest decisions stand in the prompt, and what that redoes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.request import ChatRequest, EmbedReply, EmbedRequest
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.api import run
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.review.decisions import ReviewDesk
+from tests.fakes.pool import FakePool
+from tests.runner.compare.bills import Bills as ComparedBills
+from tests.runner.compare.bills import right_answer
+from tests.runner.core.test_waiting import Bills
+from tests.runner.world import reasons, settings, states
+
+PIPELINE = """\
+name: topics
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: topic
+        uses: chat
+        with:
+          system: Name the topic.
+          prompt: "{{ steps.text.text }}"
+          examples: {from: reviews, k: 2}
+        reply: {schema: {topic: str}}
+        review: {when: "doc.relpath[0] == 'a'"}
+    returns: {file: doc.relpath, topic: steps.topic.output.topic}
+returns: steps.each.results
+"""
+WORDS = ("cat", "dog", "oak", "elm", "sun")
+
+
+class WordPool(FakePool):
+    """Embeds a text as the counts of five words."""
+
+    async def embed(self, request: EmbedRequest) -> EmbedReply:
+        reply = await super().embed(request)
+        rows = [tuple(float(text.count(word)) for word in WORDS) for text in request.texts]
+        return replace(reply, vectors=tuple(rows))
+
+
+def answer(request: ChatRequest) -> str:
+    """Answer with the text, in capitals where the prompt has examples."""
+    text = request.messages[-1].content.partition("\n")[0]
+    return json.dumps({"topic": text.upper() if len(request.messages) > 2 else text})
+
+
+def pool() -> WordPool:
+    return WordPool(answer=answer)
+
+
+@pytest.fixture
+def topics(tmp_path: Path) -> Bills:
+    world = Bills(tmp_path, PIPELINE)
+    texts = {"a1": "cat cat dog", "a2": "oak oak elm", "a3": "sun sun sun", "b1": "cat dog"}
+    for name, text in texts.items():
+        world.write(f"inbox/{name}.txt", f"{text}\n")
+    return world
+
+
+def turns(request: ChatRequest) -> list[tuple[str, str]]:
+    return [(one.role, one.content.partition("\n")[0]) for one in request.messages]
+
+
+def prompts(some: WordPool) -> dict[str, Sequence[tuple[str, str]]]:
+    """Return what stands between the system message and the last one, by the text asked about."""
+    asked = (turns(request) for request in some.chats)
+    return {messages[-1][1]: messages[1:-1] for messages in asked}
+
+
+def decide(topics: Bills, **values: str) -> None:
+    for name, topic in values.items():
+        topics.decide(f"{name}.txt", "edit", {"topic": topic})
+
+
+def test_the_nearest_decisions_stand_behind_the_system_message_the_nearest_last(
+    topics: Bills,
+) -> None:
+    topics.work(pool=pool())
+    decide(topics, a1="pets", a2="trees", a3="sky")
+    some = pool()
+    report = topics.work(pool=some)
+    told = prompts(some)["cat dog"]
+    assert told == [
+        ("user", "oak oak elm"),
+        ("assistant", '{"topic": "trees"}'),
+        ("user", "cat cat dog"),
+        ("assistant", '{"topic": "pets"}'),
+    ]
+    assert some.chats[0].messages[0].content == "Name the topic."
+    found = {one["file"]: one["topic"] for one in report.returns}
+    assert found == {"a1.txt": "pets", "a2.txt": "trees", "a3.txt": "sky", "b1.txt": "CAT DOG"}
+    assert len(some.chats) == 1, "what a person decided on is not asked again"
+    assert topics.work(pool=pool()).counts == {"fresh": 4}
+
+
+def test_an_item_is_stale_only_if_its_own_examples_changed(topics: Bills) -> None:
+    topics.work(pool=pool())
+    decide(topics, a1="pets", a2="trees")
+    topics.write("inbox/b2.txt", "oak elm\n")
+    topics.work(pool=pool())
+    topics.write("inbox/a4.txt", "cat dog dog\n")
+    topics.work(pool=pool())
+    decide(topics, a4="more pets")
+    plan = topics.plan()
+    assert {key for key, state in states(plan).items() if state == "stale"} == {"b1.txt"}
+    some = pool()
+    report = topics.work(pool=some)
+    assert reasons(report)["b1.txt"] == (
+        "examples of step 'topic' changed: a decision on a text that is nearer"
+    )
+    assert prompts(some).keys() == {"cat dog"}, "no nearer text was decided on for the other"
+
+
+def test_a_decision_that_was_undone_is_no_example_any_more(topics: Bills) -> None:
+    topics.work(pool=pool())
+    decide(topics, a1="pets", a2="trees")
+    topics.work(pool=pool())
+    topics.undo("a1.txt")
+    some = pool()
+    report = topics.work(pool=some)
+    assert reasons(report)["b1.txt"] == (
+        "examples of step 'topic' changed: a decision counts no more or is another one"
+    )
+    assert prompts(some)["cat dog"] == [
+        ("user", "oak oak elm"),
+        ("assistant", '{"topic": "trees"}'),
+    ]
+
+
+def test_a_decision_on_a_document_that_was_deleted_is_no_example_any_more(topics: Bills) -> None:
+    topics.work(pool=pool())
+    decide(topics, a1="pets", a2="trees")
+    topics.work(pool=pool())
+    (topics.folder / "inbox/a1.txt").unlink()
+    topics.work(pool=pool())
+    some = pool()
+    report = topics.work(pool=some)
+    assert reasons(report)["b1.txt"] == (
+        "examples of step 'topic' changed: a decision counts no more or is another one"
+    )
+    assert prompts(some)["cat dog"] == [
+        ("user", "oak oak elm"),
+        ("assistant", '{"topic": "trees"}'),
+    ]
+
+
+ROWS = """\
+name: topics
+steps:
+  - {id: rows, uses: files.rows, with: {path: rows.csv}}
+  - id: each
+    for_each: row in steps.rows.rows
+    key: row.id
+    do:
+      - id: topic
+        uses: chat
+        with: {prompt: "{{ row.text }}", examples: {from: reviews, k: 3}}
+        reply: {schema: {topic: str}}
+        review: {when: true}
+returns: steps.each.results
+"""
+
+
+def test_an_item_that_changed_since_its_decision_is_not_taught_by_it_in_a_comparison(
+    tmp_path: Path,
+) -> None:
+    world = ComparedBills(tmp_path, ROWS, answer=answer)
+    world.write("rows.csv", "id,text\n1,cat dog\n2,oak elm\n3,sun\n")
+    world.run(pool=FakePool(answer=answer))
+    with Ledger(tmp_path / ".paddock") as ledger:
+        desk = ReviewDesk(ledger)
+        for one in desk.waiting():
+            desk.decide(one.id, one.question, "edit", {"topic": f"topic {one.key}"}, by="ann")
+    world.write("rows.csv", "id,text\n1,cat cat dog\n2,oak elm\n3,sun\n")
+    for _ in range(2):
+        (run,) = world.runs(step="topic", key="row.id", settings=("topic.examples.k=2",))
+        assert run.fault is None
+        for request in world.made.chats:
+            text = request.messages[-1].content.partition("\n")[0]
+            own = {"cat cat dog": "1", "oak elm": "2", "sun": "3"}[text]
+            said = [one for one in request.messages if one.role == "assistant"]
+            told = {json.loads(one.content)["topic"] for one in said}
+            assert told == {f"topic {n}" for n in "123" if n != own}
+        assert len(world.made.chats) in (3, 0)
+
+
+def test_nothing_learns_from_itself_or_from_a_copy_of_itself(topics: Bills) -> None:
+    topics.work(pool=pool())
+    decide(topics, a1="pets", a2="trees", a3="sky")
+    topics.write("inbox/b3.txt", "cat cat dog\n")
+    some = pool()
+    topics.work(pool=some, force=["topic"])
+    for text, told in prompts(some).items():
+        assert ("user", text) not in told
+
+
+def test_another_pipeline_with_the_same_names_does_not_teach(tmp_path: Path) -> None:
+    world = Bills(
+        tmp_path,
+        """\
+name: both
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: one, uses: pipeline, with: {file: 1/ask.yaml, inputs: {t: "{{ steps.text.text }}"}}}
+      - {id: two, uses: pipeline, with: {file: 2/ask.yaml, inputs: {t: "{{ steps.text.text }}"}}}
+returns: steps.each.results
+""",
+    )
+    for number in "12":
+        world.write(
+            f"{number}/ask.yaml",
+            f"""\
+name: ask
+inputs: {{t: {{type: str}}}}
+steps:
+  - id: topic
+    uses: chat
+    with: {{system: Task {number}, prompt: "{{{{ inputs.t }}}}", examples: {{k: 2}}}}
+    reply: {{schema: {{topic: str}}}}
+    review: {{when: "'dog' in output.topic and inputs.t != 'cat' and {number} == 1"}}
+returns: {{t: steps.topic.output.topic}}
+""",
+        )
+    world.write("inbox/a1.txt", "cat cat dog")
+    world.work(pool=pool())
+    (key,) = world.waiting()
+    world.decide(key, "edit", {"topic": "pets"})
+    world.write("inbox/b1.txt", "cat")
+    some = pool()
+    world.work(pool=some)
+    taught = {
+        turns(one)[0][1]: len(one.messages) for one in some.chats if turns(one)[-1][1] == "cat"
+    }
+    assert taught == {"Task 1": 4, "Task 2": 2}
+
+
+def test_a_rejected_answer_and_one_of_another_form_are_no_examples(topics: Bills) -> None:
+    topics.work(pool=pool())
+    topics.decide("a1.txt", "reject", reason="nonsense")
+    decide(topics, a2="trees")
+    topics.edit("{topic: str}", '{topic: "enum[pets, sky]"}')
+    some = WordPool(answer=lambda _: '{"topic": "sky"}')
+    topics.work(pool=some, force=["topic"])
+    assert all(told == [] for told in prompts(some).values())
+
+
+def test_answers_that_were_accepted_together_unseen_are_no_examples(topics: Bills) -> None:
+    topics.work(pool=pool())
+    with topics.desk() as desk:
+        waiting = desk.waiting()
+        desk.accept_together([(one.id, one.question) for one in waiting], "ann")
+    some = pool()
+    topics.work(pool=some)
+    assert (len(waiting), some.chats) == (3, [])
+    topics.write("inbox/a4.txt", "cat cat dog dog\n")
+    topics.work(pool=pool())
+    decide(topics, a4="pets")
+    some = pool()
+    topics.work(pool=some)
+    assert prompts(some).keys() == {"cat dog"}, "those who accepted are not asked again"
+
+
+def test_a_long_example_is_shortened_and_counted(topics: Bills) -> None:
+    topics.write("inbox/a1.txt", "cat cat dog " * 700)
+    topics.work(pool=WordPool(answer=lambda _: '{"topic": "?"}', n_ctx_tokens=8000))
+    decide(topics, a1="pets")
+    topics.write("inbox/b4.txt", "dog\n")
+    some = WordPool(answer=answer, n_ctx_tokens=8000)
+    report = topics.work(pool=some)
+    lengths = [len(one.messages[1].content) for one in some.chats]
+    assert 3 * 8000 // 4 // 2 <= max(lengths) < 3 * 8000 // 4 // 2 + 10
+    assert any("examples of which the middle was left out" in note for note in report.notes)
+
+
+def test_a_prompt_that_fits_only_without_examples_goes_without_and_is_counted(
+    topics: Bills,
+) -> None:
+    topics.work(pool=pool())
+    decide(topics, a1="pets " * 400)
+    some = WordPool(answer=answer, n_ctx_tokens=300)
+    report = topics.work(pool=some)
+    assert some.chats == [], "the ledger knows the answer to the prompt without examples"
+    assert any("without its examples, with which it does not fit" in one for one in report.notes)
+    assert states(report)["b1.txt"] == "stale"
+
+
+def test_another_form_of_reviews_is_refused_with_its_place(topics: Bills) -> None:
+    topics.edit("from: reviews, k: 2", "from: web, k: 0")
+    with pytest.raises(PipelineError) as caught:
+        topics.work(pool=pool())
+    assert "'reviews'" in str(caught.value)
+    assert "k" in str(caught.value)
+
+
+def test_examples_with_tools_are_refused(topics: Bills) -> None:
+    topics.edit("k: 2}", "k: 2}\n          tools: [{name: now}]")
+    with pytest.raises(PipelineError, match="`examples` cannot be combined with `tools`"):
+        topics.work(pool=pool())
+
+
+def test_the_plan_foresees_that_nothing_is_asked_again(topics: Bills) -> None:
+    topics.work(pool=pool())
+    decide(topics, a1="pets", a2="trees", a3="sky")
+    topics.work(pool=pool())
+    plan: Any = topics.plan()
+    assert states(plan) == {}
+
+
+def test_examples_that_came_or_went_are_no_other_model(topics: Bills) -> None:
+    topics.work(pool=pool())
+    topics.edit("          examples: {from: reviews, k: 2}\n", "")
+    assert reasons(topics.work(pool=pool()))["b1.txt"] == "`examples` changed (step 'topic')"
+
+
+def test_a_comparison_tells_whether_examples_help(tmp_path: Path) -> None:
+    def taught(request: ChatRequest) -> str:
+        told = request.messages[-1].content
+        n = int(told.partition("Bill R-")[2].partition(":")[0])
+        is_taught = any(one.role == "assistant" for one in request.messages)
+        return json.dumps(right_answer(n) | ({} if is_taught else {"kind": "food"}))
+
+    bills = ComparedBills(tmp_path, answer=taught)
+    bills.edit("when: evidence.missing", "when: true")
+    bills.run(pool=FakePool(answer=taught))
+    with Ledger(tmp_path / ".paddock") as ledger:
+        desk = ReviewDesk(ledger)
+        for one in desk.waiting(is_whole=True)[:4]:
+            right = right_answer(int(one.key[:2]))
+            desk.decide(one.id, one.question, "edit", right, by="ann")
+    found = bills.compare(settings=("bill.examples.k=0,3",))
+    assert [one.agreement.mean for one in found.variants if one.agreement] == [0.75, 1.0]
+    assert found.tests[0].result.is_shown
+
+
+def test_an_item_of_a_variant_learns_from_equal_keys_within_other_items(tmp_path: Path) -> None:
+    """The inner key `north` of item `a` and that of item `b` are two items."""
+    world = Bills(tmp_path, NESTED)
+    world.write("inbox/a.txt", "cat cat dog\n")
+    world.write("inbox/b.txt", "oak oak elm\n")
+    world.work(pool=pool())
+    with world.desk() as desk:
+        for one in desk.waiting():
+            value = {"topic": f"decided {one.subject['item']}"}
+            desk.decide(one.id, one.question, "edit", value, by="ann")
+    some = pool()
+    variant = world.text.replace("Name the topic.", "Name its topic.")
+    stem = "pipeline.0123456789.compare"
+    world.write(f"{stem}.yaml", variant)
+    run(
+        world.folder / f"{stem}.yaml",
+        options=RunOptions(local=True, review="accept", text=variant, variant_of="pipeline.yaml"),
+        environment=RunEnvironment(pool=some, settings=settings(tmp_path)),
+    )
+    learnt = {
+        one.messages[-1].content.partition("\n")[0]: sorted(
+            m.content.partition("decided ")[2].rstrip('"}')
+            for m in one.messages
+            if m.role == "assistant"
+        )
+        for one in some.chats
+    }
+    assert learnt == {
+        "north: cat cat dog": ["b.txt/north"],
+        "north: oak oak elm": ["a.txt/north"],
+    }
+
+
+NESTED = """\
+name: topics
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: parts
+        for_each: word in ['north']
+        key: word
+        do:
+          - id: topic
+            uses: chat
+            with:
+              system: Name the topic.
+              prompt: "{{ word }}: {{ steps.text.text }}"
+              examples: {from: reviews, k: 2}
+            reply: {schema: {topic: str}}
+            review: {when: "true"}
+        returns: steps.topic.output.topic
+"""

@@ -1,0 +1,567 @@
+"""`escalate`: the small model first, the larger one where it is not sure; each is loaded once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import signal
+import time
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paddock.engine.errors import Busy
+from paddock.engine.request import ChatRequest
+from paddock.engine.system.samples import SEED, draw
+from paddock.pipelines.errors import PipelineError
+from paddock.runner.cli.commands.validate_plan_run import plan_text
+from paddock.runner.core.run_records import read_lineage
+from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.ledger.lineage import LineageStore
+from paddock.runner.lineage.explain import explain_path
+from paddock.runner.review.decisions import ReviewDesk
+from tests.fakes.pool import FakePool
+from tests.runner.world import World, reasons, states
+
+BILLS = """\
+name: bills
+models: {clerk: {ref: small}, boss: {ref: big, params: {temperature: 0.1}}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: bill
+        uses: chat
+        with: {model: clerk, prompt: "Read: {{ steps.text.text }}"}
+        reply: {schema: {number: str, total: float}, check: ["output.total < 1000"], repair: 0}
+        escalate: {to: boss, when: "output.total > 50 or output.number == '?'"}
+    returns: {n: steps.bill.output.number, total: steps.bill.output.total,
+              told: steps.bill.escalated}
+  - uses: files.write
+    with: {path: out/ALL, text: "{{ steps.each.results | tojson }}"}
+"""
+
+
+def said(request: ChatRequest) -> str:
+    """Answer rightly as `big`; `small` is off by one above 50, and knows no number of bill `x`."""
+    text = request.messages[-1].content
+    number = re.findall(r"bill (\S+)", text)[-1]
+    total = float(re.findall(r"total (\S+)", text)[-1])
+    if request.model.ref == "small":
+        total += total > 50
+        number = "?" if number == "x" else number
+    return json.dumps({"number": number, "total": total})
+
+
+class Bills(World):
+    """Documents `a.txt` …, and what was asked of which model, in order."""
+
+    def bills(self, **totals: float) -> None:
+        for name, total in totals.items():
+            self.write(f"inbox/{name}.txt", f"bill {name}\ntotal {total}\n")
+
+    def work(self, **options: Any) -> Any:
+        return self.run(pool=options.pop("pool", None) or FakePool(answer=said), **options)
+
+    @property
+    def asked(self) -> list[str]:
+        return [one.model.ref for one in self.pool.chats]
+
+    @property
+    def n_swaps(self) -> int:
+        """How often another model than before was asked."""
+        return len(list(groupby(self.asked)))
+
+    def results(self) -> dict[str, Any]:
+        return {one["n"]: one for one in json.loads(self.output("ALL"))}
+
+
+@pytest.fixture
+def bills(tmp_path: Path) -> Bills:
+    world = Bills(tmp_path, BILLS)
+    world.bills(a=10, b=60, c=70, x=5)
+    return world
+
+
+def test_the_larger_model_answers_where_the_condition_holds(bills: Bills) -> None:
+    report = bills.work()
+    assert states(report) == dict.fromkeys(("a.txt", "b.txt", "c.txt", "x.txt"), "new")
+    found = bills.results()
+    assert {name: one["total"] for name, one in found.items()} == {
+        "a": 10,
+        "b": 60,
+        "c": 70,
+        "x": 5,
+    }
+    assert found["a"]["told"] is None
+    assert found["b"]["told"] == {
+        "to": "boss",
+        "why": ["output.total > 50: output.total is 61"],
+        "was": {"number": "b", "total": 61.0},
+    }
+    assert (report.calls, report.cached_calls) == (7, 0)
+
+
+def test_the_report_counts_what_was_escalated_why_and_what_changed(bills: Bills) -> None:
+    bills.bills(d=80, y=51)
+    notes = "\n".join(bills.work().notes)
+    assert "'bill': 4 answers escalated to 'boss', since output.total > 50" in notes
+    assert "'bill': 1 answer escalated to 'boss', since output.number == '?' (x.txt)." in notes
+    assert "'bill': 5 answers changed by 'boss'" in notes
+
+
+def test_the_larger_model_is_asked_the_same_with_its_own_parameters(bills: Bills) -> None:
+    bills.work()
+    small, big = ([one for one in bills.pool.chats if one.model.ref == ref and "bill b" in
+                   one.messages[-1].content] for ref in ("small", "big"))  # fmt: skip
+    assert [one.messages for one in small] == [one.messages for one in big]
+    assert big[0].model.params == {"temperature": 0.1}
+
+
+def test_the_calls_of_the_larger_model_are_collected(bills: Bills) -> None:
+    bills.bills(**{f"n{number}": number for number in range(40, 70)})
+    bills.work()
+    assert bills.n_swaps == 2
+    assert bills.asked.count("small") == 34
+    assert bills.asked.count("big") == 3 + 19
+
+
+def test_what_other_models_are_asked_behind_it_waits_for_a_pass_of_its_own(bills: Bills) -> None:
+    bills.edit(
+        "    returns: {n:",
+        '      - {id: sum, uses: chat, with: {model: clerk, prompt: "Sum: {{ steps.bill.text }} '
+        'bill q total 1"}}\n    returns: {s: steps.sum.text, n:',
+    )
+    bills.bills(**{f"n{number}": number for number in range(45, 60)})
+    report = bills.work()
+    assert bills.n_swaps == 3
+    assert report.calls == len(bills.pool.chats) == 19 + 12 + 19
+    assert len(bills.results()) == 19
+
+
+def test_two_escalations_of_an_item_cost_no_load_for_each_item(bills: Bills) -> None:
+    bills.edit(
+        "    returns: {n:",
+        "      - id: again\n        uses: chat\n"
+        '        with: {model: clerk, prompt: "Again: {{ steps.bill }} {{ steps.text.text }}"}\n'
+        "        reply: {schema: {number: str, total: float}}\n"
+        '        escalate: {to: boss, when: "output.total > 55"}\n'
+        "    returns: {again: steps.again.output.total, n:",
+    )
+    bills.bills(**{f"n{number}": number for number in range(45, 65)})
+    report = bills.work()
+    assert bills.n_swaps == 4
+    assert (report.calls, report.cached_calls) == (len(bills.pool.chats), 0)
+    assert {one["again"] for one in bills.results().values()} >= {10, 60, 70, 45, 64}
+
+
+COUNT = """\
+from pathlib import Path
+
+def count(path: str) -> dict:
+    with Path(__file__).with_name("DONE").open("a") as file:
+        file.write(path + "\\n")
+    return {"done": True}
+"""
+
+
+def test_a_step_before_it_that_changes_something_is_not_done_twice(bills: Bills) -> None:
+    bills.write("count.py", COUNT)
+    bills.edit(
+        "      - id: bill\n",
+        '      - {id: count, uses: "count.py:count", with: {path: "{{ doc.relpath }}"}}\n'
+        "      - id: bill\n",
+    )
+    report = bills.work(allow={"tool"})
+    done = (bills.folder / "DONE").read_text().split()
+    assert (sorted(done), report.calls) == (["a.txt", "b.txt", "c.txt", "x.txt"], 7)
+
+
+@pytest.mark.parametrize("options", [{"force": ["bill"]}, {"force": ["bill"], "no_cache": True}])
+def test_a_forced_run_asks_each_model_once_for_an_item(
+    bills: Bills, options: dict[str, Any]
+) -> None:
+    bills.work()
+    report = bills.work(**options)
+    assert sorted(bills.asked) == ["big"] * 3 + ["small"] * 4
+    assert bills.n_swaps == 2
+    assert report.calls == 7
+
+
+def test_another_condition_asks_nothing_that_is_known(bills: Bills) -> None:
+    bills.work()
+    bills.edit("output.total > 50 or", "output.total > 65 or")
+    report = bills.work()
+    assert set(reasons(report).values()) == {"`escalate` changed (step 'bill')"}
+    assert (report.calls, bills.asked) == (0, [])
+    assert {name: one["total"] for name, one in bills.results().items()} == {
+        "a": 10, "b": 61, "c": 70, "x": 5,
+    }  # fmt: skip
+    bills.edit("output.total > 65 or", "output.total > 5 or")
+    report = bills.work()
+    assert bills.asked == ["big"]
+    assert bills.results()["a"]["told"]["was"] == {"number": "a", "total": 10}
+
+
+def test_another_larger_model_makes_the_items_stale(bills: Bills) -> None:
+    bills.work()
+    bills.edit("ref: big,", "ref: bigger,")
+    report = bills.work()
+    assert set(reasons(report).values()) == {"model changed (step 'bill.escalate')"}
+    assert bills.asked == ["bigger"] * 3
+    bills.edit("temperature: 0.1", "temperature: 0.2")
+    report = bills.work()
+    assert set(reasons(report).values()) == {"parameters changed (step 'bill.escalate')"}
+    bills.edit("        escalate: {", "        x-escalate: {")
+    assert set(reasons(bills.work()).values()) == {"`escalate` changed (step 'bill')"}
+
+
+def test_more_context_for_the_larger_model_makes_no_item_stale(bills: Bills) -> None:
+    bills.edit("ref: big,", "ref: big, ctx: 2k,")
+    bills.work()
+    bills.edit("ctx: 2k", "ctx: 3k")
+    assert states(bills.work()) == {}
+    bills.edit("ctx: 3k", "ctx: 1k")
+    assert set(reasons(bills.work()).values()) == {
+        "`ctx` of its model changed (step 'bill.escalate')"
+    }
+
+
+def test_why_names_no_change_of_a_larger_model_on_another_server(bills: Bills) -> None:
+    bills.edit("ref: big,", "ref: big, ctx: 2k, pool: {url: 'http://127.0.0.1:9'},")
+    page = (
+        "      - {uses: files.write, with: {path: 'out/{{ doc.stem }}', text: x}}\n    returns: {n"
+    )
+    bills.edit("    returns: {n", page)
+    bills.work(allow=frozenset(["network"]))
+    (origin,) = explain_path(bills.folder / "out/b", [bills.folder]).origins
+    assert [change.what for change in origin.changes] == []
+
+
+def test_an_unchanged_pipeline_asks_nothing_again(bills: Bills) -> None:
+    bills.work()
+    report = bills.work()
+    assert (report.counts["fresh"], report.calls, states(report)) == (4, 0, {})
+
+
+def test_an_answer_that_fails_its_checks_is_escalated(bills: Bills) -> None:
+    def answer(request: ChatRequest) -> str:
+        is_small = request.model.ref == "small" and "bill a" in request.messages[-1].content
+        return '{"number": "a", "total": 5000}' if is_small else said(request)
+
+    report = bills.work(pool=FakePool(answer=answer))
+    assert report.exit_status() == 0
+    assert bills.results()["a"]["told"] == {
+        "to": "boss", "why": ["its answer failed its checks"], "was": None,
+    }  # fmt: skip
+    assert "escalated to 'boss', since its answer failed its checks" in "\n".join(report.notes)
+
+
+def test_a_fault_of_the_larger_model_is_one_of_the_item(bills: Bills) -> None:
+    def answer(request: ChatRequest) -> str:
+        is_big = request.model.ref == "big" and "bill b" in request.messages[-1].content
+        return '{"number": "b", "total": 5000}' if is_big else said(request)
+
+    report = bills.work(pool=FakePool(answer=answer))
+    (failed,) = [one for one in report.items if one.state == "quarantined"]
+    assert failed.key == "b.txt"
+    assert failed.error is not None
+    assert failed.error.startswith(
+        "step 'bill': it was escalated to 'boss': the answer fails its checks."
+    )
+
+
+def test_a_larger_model_that_cannot_be_used_quarantines_no_small_answer(bills: Bills) -> None:
+    def answer(request: ChatRequest) -> str:
+        if request.model.ref == "big":
+            raise Busy.of("big", 3)
+        return said(request)
+
+    report = bills.work(pool=FakePool(answer=answer))
+    assert states(report)["a.txt"] == "new"
+    assert states(report)["b.txt"] in ("failed", "quarantined")
+    assert set(bills.results()) == {"a"}
+    report = bills.work()
+    assert sorted(bills.asked) == ["big"] * 3
+
+
+def test_a_review_asks_about_the_larger_models_answer(bills: Bills) -> None:
+    bills.edit("    returns: {n:", '        review: {when: "output.total > 55"}\n    returns: {n:')
+    report = bills.work()
+    assert {key for key, state in states(report).items() if state == "waiting"} == {
+        "b.txt", "c.txt",
+    }  # fmt: skip
+    with Ledger(bills.folder / ".paddock") as ledger:
+        desk = ReviewDesk(ledger)
+        one = next(one for one in desk.waiting(is_whole=True) if one.key == "b.txt")
+        assert one.subject["answer"] == {"number": "b", "total": 60.0}
+        assert one.subject["model"] == "big"
+        desk.decide(one.id, one.question, "accept", None, reason="", by="ann")
+    report = bills.work()
+    assert (report.calls, bills.results()["b"]["told"]["to"]) == (0, "boss")
+
+
+def test_lineage_names_the_model_that_answered_and_both_calls(bills: Bills) -> None:
+    bills.work()
+    with Ledger(bills.folder / ".paddock", is_readonly=True) as ledger:
+        (scope,) = [one for (one,) in ledger.rows("select scope from scopes where step = 'each'")]
+        _, steps = read_lineage(LineageStore(ledger).made_of(str(scope))["b.txt"].made)
+        (bill,) = [one for one in steps if one.id == "bill"]
+        rows = [ledger.call(call.hash) for call in bill.calls]
+    assert bill.model == "big"
+    assert [row.model for row in rows if row is not None] == ["small", "big"]
+
+
+def test_the_items_of_a_nested_block_are_done_and_counted_once(tmp_path: Path) -> None:
+    text = """\
+name: nested
+models: {clerk: small, boss: big}
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - id: parts
+        for_each: n in [1, 2]
+        do:
+          - id: bill
+            uses: chat
+            with: {model: clerk, prompt: "part {{ n }} bill {{ doc.relpath }} total {{ n * 40 }}"}
+            reply: {schema: {number: str, total: float}}
+            escalate: {to: boss, when: output.total > 50}
+        returns: steps.bill.output.total
+    returns: {n: doc.relpath, totals: steps.parts.results, n_new: steps.parts.counts.new}
+  - {uses: files.write, with: {path: out/ALL, text: "{{ steps.each.results | tojson }}"}}
+"""
+    bills = Bills(tmp_path, text)
+    bills.bills(a=1, b=2, c=3)
+    report = bills.work()
+    assert [one["totals"] for one in bills.results().values()] == [[40, 80]] * 3
+    assert [one["n_new"] for one in bills.results().values()] == [2, 2, 2]
+    assert (report.calls, report.counts) == (9, {"new": 9})
+
+
+def test_a_step_behind_it_without_a_cache_asks_for_each_item(bills: Bills) -> None:
+    bills.edit(
+        "    returns: {n:",
+        '      - {id: name, uses: chat, cache: "off", with: {model: boss, prompt: A name}}\n'
+        "    returns: {name: steps.name.text, n:",
+    )
+    names = (f"name {number}" for number in range(10))
+    answer = FakePool(answer=lambda one: next(names) if one.constraint is None else said(one))
+    bills.work(pool=answer)
+    assert len({one["name"] for one in bills.results().values()}) == 4
+
+
+SUMMARY = """\
+name: sums
+models: {clerk: small, boss: big}
+steps:
+  - {id: docs, uses: files.scan, with: {root: ./inbox}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - id: sum
+        uses: summarise
+        with: {model: clerk, text: "{{ steps.text.text }}"}
+        escalate: {to: boss, when: "'unsure' in text"}
+    returns: {n: doc.relpath, text: steps.sum.text}
+  - id: whole
+    uses: reduce
+    with: {model: clerk, over: "{{ steps.each.results }}", prompt: Combine these.}
+    escalate: {to: boss, when: "'unsure' in text"}
+  - {uses: files.write, with: {path: out/ALL, text: "{{ steps.each.results | tojson }}"}}
+  - {uses: files.write, with: {path: out/WHOLE, text: "{{ steps.whole.text }}"}}
+"""
+
+
+def test_summarise_and_reduce_escalate_as_well(tmp_path: Path) -> None:
+    bills = Bills(tmp_path, SUMMARY)
+    bills.bills(a=1, b=2)
+    pool = FakePool(
+        answer=lambda one: "I am unsure." if one.model.ref == "small" else f"surely {one.model.ref}"
+    )
+    bills.work(pool=pool)
+    assert [one["text"] for one in bills.results().values()] == ["surely big"] * 2
+    assert bills.output("WHOLE") == "surely big"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        ("to: boss", "to: clerk", "`escalate.to`: 'clerk' is the model that step 'bill' has. "
+         "Name a larger one."),
+        ("to: boss", "to: bos", "step 'bill' asks for model 'bos', which is not under `models`."),
+        ("output.total > 50 or", "confidence.min < 0.8 or", "`escalate.when` reads `confidence`, "
+         "which this step does not have. Add `confidence: true` under `reply`."),
+        ("output.total > 50 or", "output.totl > 50 or", "`escalate.when`: `output` has no field "
+         "'totl'."),
+        ("escalate: {to: boss, when:", "escalate: {when:", "the key 'to' is missing here."),
+        ("uses: chat", "uses: agent", "step 'agent' cannot `escalate`: no other model can be asked "
+         "the same. It belongs to 'chat', 'summarise' (without `how: extract`) and 'reduce'."),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_escalated_is_a_sentence(
+    bills: Bills, old: str, new: str, fault: str
+) -> None:
+    bills.edit(old, new)
+    with pytest.raises(PipelineError) as error:
+        bills.work()
+    told = " ".join(f"{one.message} {one.remedy}" for one in error.value.faults)
+    assert fault in told
+
+
+def test_a_plan_counts_the_calls_of_both_models(bills: Bills) -> None:
+    planned = bills.plan()
+    assert (planned.calls, planned.calls_are, planned.loads) == (8, "at most", 2)
+    assert planned.models == {"small": 4, "big": 4}
+    assert planned.least_models == {"small": 4}
+    assert "4 to 8 model calls (4 of small, at most 4 of big)" in plan_text(planned)
+    bills.work()
+    assert bills.plan().calls == 0
+    bills.edit("output.total > 50 or", "output.total > 9 or")
+    planned = bills.plan()
+    assert (planned.calls, planned.calls_are, planned.models) == (1, "exact", {"big": 1})
+    report = bills.work()
+    assert report.calls == 1
+
+
+def test_a_random_share_of_the_other_answers_is_asked_as_well(bills: Bills) -> None:
+    bills.edit("output.number == '?'\"}", "output.number == '?'\", also: 20%}")
+    names = [f"n{number:03}" for number in range(60)]
+    bills.bills(**dict.fromkeys(names, 5))
+    drawn = {name for name in names if draw(SEED, f"escalate\nbill\n{name}.txt") < 0.2}
+    report = bills.work()
+    found = bills.results()
+    checked = {name for name in names if found[name]["told"] is not None}
+    assert checked == drawn
+    assert all(found[name]["told"]["why"] == ["a random check"] for name in drawn)
+    notes = "\n".join(report.notes)
+    n_checked = len(drawn) + (draw(SEED, "escalate\nbill\na.txt") < 0.2)
+    assert f"'bill': {n_checked} answers asked of 'boss' as well, as a random check" in notes
+    bills.edit("also: 20%", "also: 30%")
+    report = bills.work()
+    assert set(reasons(report).values()) == {"`escalate.also` changed (step 'bill')"}
+    assert set(bills.asked) == {"big"}
+
+
+@pytest.mark.parametrize(("n_wrong_of_10", "is_broken"), [(3, True), (0, False)])
+def test_a_run_says_when_random_checks_no_longer_show_what_was_promised(
+    bills: Bills, n_wrong_of_10: int, is_broken: bool
+) -> None:
+    def answer(request: ChatRequest) -> str:
+        told = json.loads(said(request))
+        n = int(re.sub(r"\D", "", told["number"]) or 0)
+        if request.model.ref == "small" and n % 10 < n_wrong_of_10:
+            told["total"] += 1
+        return json.dumps(told)
+
+    bills.edit("output.number == '?'\"}", "output.number == '?'\", also: 50%, target: 0.95}")
+    bills.bills(**{f"n{number:03}": 5 for number in range(40)})
+    first = bills.work(pool=FakePool(answer=answer))
+    bills.bills(**{f"n{number:03}": 5 for number in range(40, 90)})
+    second = bills.work(pool=FakePool(answer=answer))
+    words = "'bill': the agreement of 0.95 may no longer hold: 'boss' changed"
+    assert (words in "\n".join(second.notes)) == is_broken
+    assert first.calls + second.calls > 94
+    third = bills.work()
+    assert words not in "\n".join(third.notes)
+
+
+def test_a_target_that_nothing_checks_is_a_sentence(bills: Bills) -> None:
+    bills.edit("output.number == '?'\"}", "output.number == '?'\", target: 0.95}")
+    with pytest.raises(PipelineError, match="`target` needs `also`"):
+        bills.work()
+
+
+def test_what_happened_to_an_item_that_was_put_off_is_counted_once(bills: Bills) -> None:
+    bills.edit(
+        'reply: {schema: {number: str, total: float}, check: ["output.total < 1000"], repair: 0}',
+        "if: true",
+    )
+    bills.edit('prompt: "Read', 'params: {max_tokens: 3}, prompt: "Read')
+    bills.edit("when: \"output.total > 50 or output.number == '?'\"", "when: true")
+    bills.edit(
+        "{n: steps.bill.output.number, total: steps.bill.output.total,\n"
+        "              told: steps.bill.escalated}",
+        "{n: doc.relpath}",
+    )
+    pool = FakePool(
+        answer=lambda one: "one two three four" if one.model.ref == "small" else "short"
+    )
+    report = bills.work(pool=pool)
+    assert len(pool.chats) == 8
+    cut = [note for note in report.notes if "max_tokens" in note]
+    assert cut and cut[0].startswith("'bill': 4 answers")
+
+
+@pytest.mark.parametrize("options", [{}, {"force": ["bill"]}])
+def test_the_totals_of_a_step_count_an_item_that_was_put_off_once(
+    bills: Bills, options: dict[str, Any]
+) -> None:
+    bills.edit(
+        "    returns: {n:",
+        "      - {id: also, uses: chat, with: {model: clerk, prompt: "
+        '"Kind of: {{ steps.text.text }}", params: {max_tokens: 9}}}\n'
+        "    returns: {n:",
+    )
+    if options:
+        bills.work()
+    report = bills.work(**options)
+    # `also` is asked of the small model again: an item waits for a second and a third pass.
+    totals = {
+        name: (one["n"], one["calls"], one["known_calls"])
+        for name, one in report.steps.items()
+        if name in ("text", "bill", "also")
+    }
+    n_known = 4 if options else 0
+    assert totals == {"text": (4, 0, 0), "bill": (4, 7, 0), "also": (4, 4 - n_known, n_known)}
+    assert (report.calls, report.cached_calls) == (11 - n_known, n_known)
+    with Ledger(bills.folder / ".paddock", is_readonly=True) as ledger:
+        ((scope,),) = ledger.rows("select scope from scopes where step = 'each'")
+        made = LineageStore(ledger).made_of(scope)["b.txt"]
+    (bill,) = [step for step in read_lineage(made.made)[1] if step.id == "bill"]
+    assert [call.is_known for call in bill.calls] == [False, False]
+
+
+def _n_recorded(folder: Path) -> int:
+    with Ledger(folder / ".paddock", is_readonly=True) as ledger:
+        ((n,),) = ledger.rows("select count(*) from calls")
+    return int(n)
+
+
+def run_until_the_larger_model_is_asked(folder: Path) -> None:
+    """Run the bills; `kill -9` this process as the second pass begins."""
+
+    def answer(request: ChatRequest) -> str:
+        if request.model.ref == "big":
+            while _n_recorded(folder) < 4:  # by another thread
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return said(request)
+
+    Bills(folder, BILLS).run(pool=FakePool(answer=answer))
+
+
+def test_a_run_that_is_killed_between_the_passes_asks_the_larger_model_alone(bills: Bills) -> None:
+    killed = multiprocessing.get_context("spawn").Process(
+        target=run_until_the_larger_model_is_asked, args=(bills.folder,)
+    )
+    killed.start()
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    report = bills.work()
+    assert (bills.asked, report.calls) == (["big"] * 3, 3)
+    assert {name: one["total"] for name, one in bills.results().items()} == {
+        "a": 10, "b": 60, "c": 70, "x": 5,
+    }  # fmt: skip
+    notes = "\n".join(report.notes)
+    assert "'bill': 2 answers escalated to 'boss', since output.total > 50" in notes
+    assert bills.work().counts == {"fresh": 4}

@@ -1,0 +1,221 @@
+"""A run's spans, as a collector gets them over OTLP."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from paddock.runner.api import run
+from paddock.runner.progress import otel_spans
+from paddock.runner.progress.report import Report
+from paddock.runner.settings import SettingsError
+from tests.fakes.pool import FakePool
+from tests.runner.world import Notes, World, run_arguments, settings
+
+PIPELINE = """
+description: Letters.
+inputs: {folder: {type: dir, default: ./inbox}}
+models: {writer: {ref: "smollm2:135m"}}
+steps:
+  - {id: docs, uses: files.scan, with: {root: "{{ inputs.folder }}"}}
+  - id: each
+    for_each: doc in steps.docs.files
+    do:
+      - {id: text, uses: files.read, with: {path: "{{ doc.path }}"}}
+      - {id: say, uses: chat, with: {prompt: "Shorter: {{ steps.text.text }}"}}
+"""
+
+
+@dataclass
+class Collector:
+    """A collector's HTTP endpoint that keeps what it gets."""
+
+    url: str = ""
+    spans: list[Span] = field(default_factory=list)
+
+    def named(self, name: str) -> Span:
+        (span,) = [one for one in self.spans if one.name == name]
+        return span
+
+
+@contextmanager
+def collector() -> Iterator[Collector]:
+    found = Collector()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert self.path == "/v1/traces"
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                for scope in resource.scope_spans:
+                    found.spans.extend(scope.spans)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """No line for each request."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    found.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield found
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def traced(
+    world: World, mode: str, url: str, monkeypatch: pytest.MonkeyPatch, flush_s: float = 60
+) -> tuple[Report, Notes]:
+    """Run with a setting and a collector; return the report and the run's notes."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+    monkeypatch.setattr(otel_spans, "FLUSH_S", flush_s)
+    notes = Notes()
+    chosen: Any = replace(settings(world.folder), otel=mode, allow=frozenset({"secrets"}))  # type: ignore[arg-type]
+    pool = FakePool(answer=lambda request: f"said: {request.messages[-1].content[9:]}")
+    around = run_arguments(local=True, pool=pool, observer=notes, settings=chosen)
+    return run(world.file, None, *around), notes
+
+
+def attributes(span: Span) -> dict[str, Any]:
+    """Return a span's attributes as Python's values."""
+    found = {}
+    for one in span.attributes:
+        kind = one.value.WhichOneof("value")
+        found[one.key] = getattr(one.value, kind)
+    return found
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path, PIPELINE)
+    world.write("inbox/a.txt", "alpha")
+    world.write("inbox/b.txt", "bravo")
+    return world
+
+
+def test_run_steps_items_and_calls_are_spans_within_each_other(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACEPARENT", f"00-{'ab' * 16}-{'cd' * 8}-01")
+    with collector() as found:
+        report, notes = traced(world, "on", found.url, monkeypatch)
+    assert (report.status, notes.texts) == ("completed", [])
+    assert {span.trace_id.hex() for span in found.spans} == {"ab" * 16}
+    parents = {span.span_id: span for span in found.spans}
+    top = found.named(f"run {report.pipeline}")
+    assert top.parent_span_id.hex() == "cd" * 8
+    assert attributes(top)["paddock.run"] == report.run
+    assert attributes(top)["paddock.calls"] == 2
+    calls = [span for span in found.spans if span.name.startswith("chat ")]
+    assert len(calls) == 2
+    for call in calls:
+        told = attributes(call)
+        assert told["gen_ai.operation.name"] == "chat"
+        assert told["gen_ai.request.model"] == "smollm2:135m"
+        assert told["gen_ai.usage.output_tokens"] > 0
+        assert not [name for name in told if "messages" in name]
+        item = parents[call.parent_span_id]
+        assert attributes(item)["paddock.item"] in ("a.txt", "b.txt")
+        assert item.start_time_unix_nano <= call.start_time_unix_nano
+        assert call.end_time_unix_nano <= item.end_time_unix_nano
+        step = parents[item.parent_span_id]
+        assert step.name == "step each"
+        assert step.parent_span_id == top.span_id
+    assert found.named("step docs").parent_span_id == top.span_id
+
+
+def test_known_answers_are_no_calls(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with collector() as found:
+        traced(world, "on", found.url, monkeypatch)
+        found.spans.clear()
+        report, _ = traced(world, "on", found.url, monkeypatch)
+    assert report.calls == 0
+    assert not [span for span in found.spans if span.name.startswith(("chat ", "item "))]
+
+
+def test_prompts_and_answers_are_sent_only_with_content(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with collector() as found:
+        traced(world, "content", found.url, monkeypatch)
+    told = [attributes(span) for span in found.spans if span.name.startswith("chat ")]
+    asked = {json.loads(one["gen_ai.input.messages"])[0]["parts"][0]["content"] for one in told}
+    assert asked == {"Shorter: alpha", "Shorter: bravo"}
+    said = {json.loads(one["gen_ai.output.messages"])[0]["parts"][0]["content"] for one in told}
+    assert said == {"said: alpha", "said: bravo"}
+
+
+def test_an_item_that_failed_is_an_error_with_its_reason(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.write("inbox/b.txt", "")
+    with collector() as found:
+        report, _ = traced(world, "on", found.url, monkeypatch)
+    assert report.counts["quarantined"] == 1
+    (bad,) = [one for one in found.spans if one.name == "item each" and one.status.code == 2]
+    assert attributes(bad)["paddock.item"] == "b.txt"
+    assert "empty" in bad.status.message
+
+
+def test_secrets_are_in_no_span(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEY", "2024")
+    secret = 'secrets: {key: {env: API_KEY}}\nname: "of 2024"\n'
+    written = PIPELINE.replace(
+        "chat, with: {", 'chat, with: {system: "{{ secrets.key }}", params: {max_tokens: 2024}, '
+    )
+    world.file.write_text(secret + written, "utf-8")
+    world.write("inbox/a 2024.txt", "in 2024")
+    with collector() as found:
+        report, notes = traced(world, "content", found.url, monkeypatch)
+    assert (report.status, report.counts["new"], notes.texts) == ("completed", 3, [])
+    told = [attributes(span) for span in found.spans]
+    keys = {one["paddock.item"] for one in told if "paddock.item" in one}
+    assert keys == {"a.txt", "b.txt", "a ***.txt"}
+    assert not [span for span in found.spans if "2024" in span.name]
+    texts = [value for one in told for value in one.values() if isinstance(value, str)]
+    assert not [text for text in texts if "2024" in text]
+    assert len([one for one in told if "gen_ai.output.messages" in one]) == 3
+
+
+def test_without_the_setting_nothing_is_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with collector() as found:
+        traced(world, "off", found.url, monkeypatch)
+    assert found.spans == []
+
+
+def test_a_collector_that_is_away_or_silent_costs_the_run_nothing_but_a_note(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        report, notes = traced(world, "on", url, monkeypatch, flush_s=0.5)
+    assert report.status == "completed"
+    (note,) = notes.texts
+    assert "spans did not reach the collector that OTEL_EXPORTER_OTLP_ENDPOINT names" in note
+    world.write("inbox/c.txt", "charlie")
+    report, notes = traced(world, "on", url, monkeypatch, flush_s=0.5)
+    assert (report.status, len(notes.texts)) == ("completed", 1)
+
+
+def test_without_the_extra_the_run_says_what_to_install(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "paddock.runner.progress.otel_spans", None)
+    with pytest.raises(SettingsError, match=r"pip install 'paddock-llm\[otel\]'"):
+        traced(world, "on", "http://127.0.0.1:9", monkeypatch)

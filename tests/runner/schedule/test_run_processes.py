@@ -1,0 +1,153 @@
+"""Processes of runs: what is ended with them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from paddock.runner.schedule.run_processes import (
+    ProcessEnd,
+    RunProcess,
+    is_process_alive,
+    process_mark,
+)
+from tests.fakes.foreign_modules import add_foreign_modules
+
+STARTS = """
+import subprocess, time
+print(subprocess.Popen(["sleep", "300"], start_new_session=True).pid, flush=True)
+time.sleep(300)
+"""
+
+
+def test_what_a_run_started_is_ended_by_force_with_it() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STARTS], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        started = psutil.Process(int(process.stdout.readline()))
+
+    async def killed() -> None:
+        RunProcess(process.pid).kill()
+
+    asyncio.run(killed())
+    assert process.wait(120) == -signal.SIGKILL
+    until = time.monotonic() + 120
+    while is_there(started) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not is_there(started)
+
+
+def is_there(process: psutil.Process) -> bool:
+    """Return whether it still runs; its status may not have been fetched yet."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_run_that_could_not_reach_prefect_is_started_again_and_one_that_failed_is_not() -> None:
+    words = "All connection attempts failed"
+    assert ProcessEnd(words=words, has_spoken=True).crash is None
+    unreachable = ProcessEnd(words=words, has_spoken=True, is_unreachable=True)
+    assert unreachable.crash == f"its process could not reach Prefect ({words})"
+
+
+ORPHAN = """
+import asyncio, socket
+from multiprocessing import Pipe
+from paddock.runner.schedule import run_processes
+from paddock.runner.workers.deployed_flow import RunOrders
+
+async def work(ours, theirs):
+    run_processes._AWAY_S = 0.5
+    orders = RunOrders()
+    with run_processes._taking_stop_requests(ours, orders, "http://127.0.0.1:{port}/api"):
+        theirs.close()
+        while not orders.stop_gate.is_closed:
+            await asyncio.sleep(0.02)
+        print(orders.stop_gate.words, flush=True)
+        orders.report = "done"
+        await asyncio.sleep(60)
+
+asyncio.run(work(*Pipe()))
+"""
+
+
+def test_a_run_whose_up_is_gone_ends_where_prefects_server_does_not_come_back() -> None:
+    """A program took the port and never answers: the next `up` has its server elsewhere."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        told = subprocess.run(
+            [sys.executable, "-c", ORPHAN.format(port=taken.getsockname()[1])],
+            stdout=subprocess.PIPE, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    assert (told.returncode, told.stdout) == (1, "Prefect's server is gone\n")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells it so")
+def test_a_process_is_known_again_after_the_machines_clock_was_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            mark = process_mark(process.pid)
+            monkeypatch.setattr(psutil.Process, "create_time", lambda self: 1.0)
+            assert is_process_alive(mark)
+        finally:
+            process.kill()
+    assert not is_process_alive(mark)
+
+
+FORKS = """
+import asyncio, multiprocessing
+from paddock.runner.workers.deployed_flow import start_fork_server
+asyncio.run(start_fork_server())
+process = multiprocessing.get_context("forkserver").Process(target=print, args=("forked",))
+process.start()
+process.join()
+"""
+
+
+def test_ctrl_c_does_not_end_the_process_that_runs_are_forked_from(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text(
+        "import pathlib, time; pathlib.Path('began').touch()\n"
+        "while not pathlib.Path('go').exists(): time.sleep(0.05)\n"
+    )
+    code = FORKS.replace("start_fork_server()", "start_fork_server('late')")
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", f"import signal\nsignal.signal(2, lambda *_: None)\n{code}"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as running:  # fmt: skip
+        try:
+            while not (tmp_path / "began").exists() and running.poll() is None:
+                time.sleep(0.05)
+            os.killpg(running.pid, signal.SIGINT)
+            (tmp_path / "go").touch()
+            out, err = running.communicate(timeout=240)
+        finally:
+            running.kill()
+    assert (running.returncode, out) == (0, "forked\n"), err
+    assert "Traceback" not in err
+
+
+def test_the_process_that_runs_are_forked_from_imports_nothing_from_the_folder(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "box"
+    folder.mkdir()
+    mark = add_foreign_modules(folder)
+    command = [sys.executable, "-P", "-c", FORKS]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "forked\n"), done.stderr
+    assert not mark.exists()
