@@ -311,11 +311,7 @@ def _all_values(
 
 
 def _refuse_far_reaching(file: Path, names: Iterable[str], config: Path) -> None:
-    """Refuse settings that a file beside a pipeline must not have; unknown ones are told later.
-
-    Raises:
-        SettingsError: with the names of all of them.
-    """
+    """Refuse settings that a file beside a pipeline must not have; unknown ones are told later."""
     refused = [name for name in names if name in SETTING_SPECS and name not in BESIDE_A_PIPELINE]
     if not refused:
         return

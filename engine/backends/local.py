@@ -448,11 +448,7 @@ class LocalPool:
 
 
 async def _check_images(request: ChatRequest, facts: ModelFacts) -> None:
-    """Check images by their first bytes, before a model is loaded or others are computed.
-
-    Raises:
-        BadRequest: one cannot be read or is too large, or the model sees none.
-    """
+    """Check images by their first bytes, before a model is loaded or others are computed."""
     images = [*request.images, *(image for one in request.messages for image in one.images)]
     if images and facts.projector is None:
         raise BadRequest(f"model '{facts.name}' cannot see images: it has no projector")

@@ -315,11 +315,7 @@ class ChatService:
 
 
 def _answer_budget(prompt: BuiltPrompt, order: ChatOrder, n_ctx_tokens: int) -> int:
-    """Return the token limit of an answer.
-
-    Raises:
-        PromptTooLong: also if shortening was not enough; it has the whole prompt's length.
-    """
+    """Return the token limit of an answer."""
     reserves = order.request.reserves_answer
     max_tokens = order.sampling.max_tokens
     try:

@@ -338,11 +338,7 @@ class AgentTools:
         return {"id": done.id, "state": done.state, "by": done.by}
 
     def _review(self, place: LedgerFolder, review_id: str) -> Review:
-        """Return a review of a pipeline, whole.
-
-        Raises:
-            ToolRefusal: it has none of this id.
-        """
+        """Return a review of a pipeline, whole."""
         with open_for_reading(place) as ledger:
             found = ReviewStore(ledger).get(review_id)
         if found is None or found.subject.get("pipeline") != place.file:
@@ -353,11 +349,7 @@ class AgentTools:
         return found
 
     def _person(self, key: str, pipeline: str) -> str:
-        """Return the name of the person whose key this is, as on the review page.
-
-        Raises:
-            ToolRefusal: it is not known, or no keys are.
-        """
+        """Return the name of the person whose key this is, as on the review page."""
         found = (
             None if self._keys is None else KeyRing(self._keys).find(key.encode("utf-8", "replace"))
         )
@@ -377,11 +369,7 @@ class AgentTools:
         return False
 
     def _within(self, text: str) -> Path:
-        """Return a path below the folder, without links.
-
-        Raises:
-            ToolRefusal: it leads elsewhere.
-        """
+        """Return a path below the folder, without links."""
         path = self.folder / text.replace("\0", "?")
         if not self._is_within(path):
             raise ToolRefusal(

@@ -121,11 +121,7 @@ def named_file(text: str) -> Path | None:
 
 
 def _in_folder(folder: Path, command: str, *, with_prompts: bool) -> Path:
-    """Return the pipeline of a folder.
-
-    Raises:
-        CommandError: it has none, or several without `pipeline.yaml`.
-    """
+    """Return the pipeline of a folder."""
     if (folder / STANDARD_NAME).is_file():
         return folder / STANDARD_NAME
     files = _yaml_files(folder)
@@ -167,11 +163,7 @@ def existing_folder(text: str, command: str) -> Path:
 
 
 def _yaml_files(folder: Path) -> list[Path]:
-    """Return a folder's YAML files, sorted by name, without hidden ones.
-
-    Raises:
-        CommandError: the folder cannot be listed.
-    """
+    """Return a folder's YAML files, sorted by name, without hidden ones."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:

@@ -128,11 +128,7 @@ class AgentServer:
             self._n_waiting -= 1
 
     def _call_of(self, name: str, arguments: Mapping[str, Any]) -> Callable[[], str]:
-        """Return what a thread is to do; it returns the answer's text.
-
-        Raises:
-            ToolRefusal: there is no such tool, it takes other arguments, or too many calls wait.
-        """
+        """Return what a thread is to do; it returns the answer's text."""
         if name not in self._functions:
             known = ", ".join(self._functions)
             raise ToolRefusal(f"There is no tool '{shorten(name, 100)}'. It has: {known}.")

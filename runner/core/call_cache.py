@@ -431,11 +431,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
         return replace(reply, text=text, reasoning=reasoning, tool_calls=calls, logprobs=logprobs)
 
     async def _still(self, model: ModelSpec, digest: str, served_digest: str) -> None:
-        """Check that a reply came from the model whose digest is its key.
-
-        Raises:
-            ModelReplaced: its name stands for another one by now.
-        """
+        """Check that a reply came from the model whose digest is its key."""
         facts = self._digests.known[(model.pool, model.ref)]
         if facts.served_digest != served_digest:  # a tuned copy that is new, or a new model
             facts = await self._pool.facts(model)

@@ -176,12 +176,7 @@ class ItemRunner:
     async def _with_retries(
         self, step: BoundStep, scope: Scope, record: ItemRun, caller: CallOrigin
     ) -> Any:
-        """Run a step as often as its `retry` allows.
-
-        Raises:
-            StepFailed: it did not succeed.
-            RunStopped: nothing else will succeed either.
-        """
+        """Run a step as often as its `retry` allows."""
         if is_step_skipped(step, scope):
             return None
         n_refused = await self._reviewer.n_rejected(step, scope, record)

@@ -376,11 +376,7 @@ class ItemToolset:
         return found[name]
 
     def _spec(self, name: str) -> McpServerSpec:
-        """Return a server with its texts rendered.
-
-        Raises:
-            StepError: there is none of this name, or a text of it has no value.
-        """
+        """Return a server with its texts rendered."""
         declared = self._bound.pipeline.servers
         if name not in declared:
             remedy = did_you_mean(name, declared) if declared else "Name it under `mcpServers`."

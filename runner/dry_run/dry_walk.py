@@ -250,11 +250,7 @@ class DryWalk:
         *,
         is_long: bool = False,
     ) -> WalkResult:
-        """Carry out a step that only reads. `is_long`: as if each unknown answer were the longest.
-
-        Raises:
-            ItemEnds: it surely fails.
-        """
+        """Carry out a step that only reads; `is_long`: each unknown answer is the longest."""
         tools, pool = await self._tools(step, scope, place, asked, is_long=is_long)
         pool.reads_unknown = is_partly_unknown
         try:

@@ -129,11 +129,7 @@ def _rejected_without_reason(
 
 
 def _add_row(found: dict[str, SheetDecision], line: int, cells: Mapping[str, str]) -> None:
-    """Add a row to the decisions.
-
-    Raises:
-        WrongField: it says something that cannot be meant.
-    """
+    """Add a row to the decisions."""
     verb, new = _verb_of(cells), cells["new value"]
     if verb is None:
         return

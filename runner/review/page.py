@@ -209,11 +209,7 @@ class ReviewPage:
         return await self._at(request, window)
 
     def _text_of(self, desk: ReviewDesk, source: Mapping[str, Any]) -> str:
-        """Return a source's text.
-
-        Raises:
-            DecisionRefused: its object is gone.
-        """
+        """Return a source's text."""
         digest = str(source.get("text_object") or "")
         text = self._texts.pop(digest) if digest in self._texts else desk.source_text(source)
         if text is None:
@@ -388,11 +384,7 @@ def _refusal(status: int, sentence: str) -> Response:
 
 
 async def _body(request: Request) -> dict[str, Any]:
-    """Return a request's JSON object.
-
-    Raises:
-        ApiError: it is too large, or none.
-    """
+    """Return a request's JSON object."""
     body = await request_body(request, _MOST_BODY_BYTES)
     if body is None:
         raise ApiError(413, "This is more than an answer can be: 4 MiB at most.")
@@ -403,11 +395,7 @@ async def _body(request: Request) -> dict[str, Any]:
 
 
 def _pairs(rows: Any) -> dict[str, str]:
-    """Return id and question of each row.
-
-    Raises:
-        ApiError: they are no pairs of texts, or too many.
-    """
+    """Return id and question of each row."""
     is_list = isinstance(rows, list) and 0 < len(rows) <= MOST_TOGETHER
     if not is_list or not all(
         isinstance(one, list) and len(one) == 2 and all(isinstance(part, str) for part in one)
@@ -524,11 +512,7 @@ def _has_picture(source: Mapping[str, Any]) -> bool:
 
 
 def _refuse_changed(path: Path, review: Review) -> None:
-    """Refuse to show a document that is another one now: boxes would mark the wrong words.
-
-    Raises:
-        DecisionRefused: it was changed or deleted since the question was asked.
-    """
+    """Refuse to show a document that is another one now: boxes would mark the wrong words."""
     name = path.name
     try:
         with no_links.open_file(path) as file:
@@ -547,11 +531,7 @@ def _refuse_changed(path: Path, review: Review) -> None:
 
 
 def _source(review: Review, number: str | None) -> Mapping[str, Any]:
-    """Return a source by its number.
-
-    Raises:
-        DecisionRefused: there is none.
-    """
+    """Return a source by its number."""
     sources = review.subject.get("sources") or ()
     at = _count(number, 0)
     if at >= len(sources):

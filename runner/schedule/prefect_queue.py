@@ -324,11 +324,7 @@ async def open_queue(
 
 @asynccontextmanager
 async def _as_queue_error() -> AsyncIterator[None]:
-    """Raise every error of the API as a `QueueError`, and bound the time.
-
-    Raises:
-        QueueError: it is away, slow or refuses.
-    """
+    """Raise every error of the API as a `QueueError`, and bound the time."""
     try:
         async with asyncio.timeout(ANSWER_S):
             yield

@@ -269,11 +269,7 @@ class Up:
         return sorted({one.file.parent for one in wanted if chosen(one.pipeline)})
 
     def _keys(self, *, is_own_server: bool) -> tuple[Signer, str]:
-        """Return the signer of runs, and the password of our own Prefect server. Blocks.
-
-        Raises:
-            UpError: the key or the password cannot be read.
-        """
+        """Return the signer of runs, and the password of our own Prefect server. Blocks."""
         settings = self._settings
         try:
             signer = signer_for(settings.state_dir, settings.ledger_url)
@@ -303,11 +299,7 @@ class Up:
                 await self._run_manager.round()
 
     async def _reached(self, stack: AsyncExitStack) -> str:
-        """Open the pool and, unless one is configured, Prefect's server; return its API's address.
-
-        Raises:
-            UpError: one of them does not start.
-        """
+        """Open the pool and, unless one is configured, Prefect's server; return its address."""
         url = os.environ.get("PREFECT_API_URL", "").strip()
         here = serve_or_join(self._settings, wants_prefect=not url)
         try:
@@ -327,11 +319,7 @@ class Up:
         return url
 
     async def _prefect(self) -> str:
-        """Wait for Prefect's server; return its address.
-
-        Raises:
-            UpError: it does not start.
-        """
+        """Wait for Prefect's server; return its address."""
         deadline = time.monotonic() + PREFECT_S
         told: dict[str, Any] = {}
         while time.monotonic() < deadline:

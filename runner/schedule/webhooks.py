@@ -237,11 +237,7 @@ class WebhookQueue:
             self.arrived.set()
 
     async def _do(self, work: Any) -> Any:
-        """Run work on the connection in the thread, as one transaction.
-
-        Raises:
-            WebhookQueueBroken: the file or the disk failed.
-        """
+        """Run work on the connection in the thread, as one transaction."""
 
         def act() -> tuple[Any, Counter[str] | None]:
             waiting = None

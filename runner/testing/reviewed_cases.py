@@ -208,11 +208,7 @@ class _Exporter:
         return dict(inputs)
 
     def _files(self, review: Review) -> list[str]:
-        """Return globs that copy everything but the other documents.
-
-        Raises:
-            CaseLeftOut: the item is no document of the folder, or the document was changed.
-        """
+        """Return globs that copy everything but the other documents."""
         document = review.subject.get("document")
         if not document:
             raise CaseLeftOut("its item is not a document, so a test cannot run on it alone")

@@ -396,11 +396,7 @@ class _Delegation:
         return None
 
     def _still_patient(self, error: Exception) -> None:
-        """Tolerate a while without Prefect; the machines at work do not need it.
-
-        Raises:
-            TrackingError: it is away for too long.
-        """
+        """Tolerate a while without Prefect; the machines at work do not need it."""
         if time.monotonic() - self._answered > AWAY_S:
             raise TrackingError(
                 f"Prefect's API went away ({error or type(error).__name__}). What the machines are "

@@ -406,11 +406,7 @@ async def is_reachable(api_url: str) -> bool:
 
 
 async def _read(flow_run: UUID) -> FlowRun:
-    """Read a flow run; wait for a server that restarts.
-
-    Raises:
-        PrefectUnreachable: it stays away.
-    """
+    """Read a flow run; wait for a server that restarts."""
     deadline = time.monotonic() + REACH_S
     while True:
         try:

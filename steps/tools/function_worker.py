@@ -209,11 +209,7 @@ def _load_function(request: Mapping[str, Any], loaded: dict[str, ModuleType]) ->
 
 
 def _load_module(request: Mapping[str, Any], loaded: dict[str, ModuleType]) -> ModuleType:
-    """Import a file or an installed module, once.
-
-    Raises:
-        NotATool: it cannot be imported.
-    """
+    """Import a file or an installed module, once."""
     of, file = request["of"], request.get("file")
     place = file or of  # two pipelines of one run may both have a `tools.py`
     if place not in loaded:

@@ -208,11 +208,7 @@ class StoreWriter:
 
     @asynccontextmanager
     async def _held(self) -> AsyncIterator[None]:
-        """Hold the store's lock against other programs.
-
-        Raises:
-            StepError: another program holds it for too long, or the folder cannot be written.
-        """
+        """Hold the store's lock against other programs."""
         async with AsyncExitStack() as held:
             try:
                 lock = self._place(is_made=True) / lance_table.LOCK_NAME
@@ -580,11 +576,7 @@ def _format_of(writer: StoreWriter) -> StoreFormat:
 
 
 def _refuse_non_store(path: Path) -> None:
-    """Check that a folder is a store, or may become one.
-
-    Raises:
-        StepError: it holds something else.
-    """
+    """Check that a folder is a store, or may become one."""
     if lance_table.is_store(path) or not path.exists():
         return
     if not path.is_dir():

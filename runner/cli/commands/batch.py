@@ -137,11 +137,7 @@ async def _report_progress(
 async def _run(
     settings: Settings, source: Path, results: Path, at_once: int
 ) -> AsyncGenerator[BatchProgress, None]:
-    """Answer with the running service, else with a pool of our own.
-
-    Raises:
-        ServiceError: the service or the pool ended.
-    """
+    """Answer with the running service, else with a pool of our own."""
     client = service_client.find_service(settings)
     try:
         async with AsyncExitStack() as stack:

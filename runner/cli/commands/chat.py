@@ -129,11 +129,7 @@ def chat(flags: ChatFlags) -> int:
 
 
 def _require_model(client: ServiceClient, model: str, pulls: bool, is_insecure: bool) -> None:
-    """Check that the model of `run MODEL` exists; with `pulls`, pull a missing one.
-
-    Raises:
-        CommandError: there is neither a model nor a pipeline of this name.
-    """
+    """Check that the model of `run MODEL` exists; with `pulls`, pull a missing one."""
     try:
         client.post("/api/show", {"model": model})
     except ServiceError as error:
@@ -179,9 +175,6 @@ def _assemble_prompt(prompt: list[str], files: list[str]) -> str | None:
     """Return the prompt: the arguments, then documents, then piped text.
 
     None if there is nothing of these and stdin is a terminal.
-
-    Raises:
-        CommandError: a file or stdin is not text, or the prompt is empty.
     """
     parts = [" ".join(prompt), *(read_document_text(file) for file in files)]
     is_terminal = sys.stdin is not None and sys.stdin.isatty()
@@ -220,11 +213,7 @@ def _parse_think(think: bool | None, effort: str | None) -> bool | str | None:
 
 
 def _parse_parameters(given: list[str]) -> dict[str, Any]:
-    """Return the parameters of `-p name=value` options.
-
-    Raises:
-        CommandError: an unknown parameter, or a wrong value.
-    """
+    """Return the parameters of `-p name=value` options."""
     options: dict[str, Any] = {}
     for pair in given:
         name, equals, value = pair.partition("=")

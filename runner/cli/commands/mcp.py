@@ -78,11 +78,7 @@ def mcp(flags: McpFlags) -> int:
 
 
 def _refuse_without_keys(settings: Settings, port: int) -> None:
-    """Refuse HTTP without keys: each user of this machine could start runs.
-
-    Raises:
-        CommandError: with the command that makes a key.
-    """
+    """Refuse HTTP without keys: each user of this machine could start runs."""
     if settings.service.api_keys_file is not None:
         return
     file = settings.state_dir / _KEYS_FILE_NAME

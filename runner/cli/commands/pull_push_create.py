@@ -213,11 +213,7 @@ def models(as_json: JsonOption = False) -> int:
 
 
 def _proposed_model() -> str:
-    """Return the model that `paddock models` proposes, once the user has agreed to its size.
-
-    Raises:
-        CommandError: none fits, or the user does not want it.
-    """
+    """Return the model that `paddock models` proposes, once the user has agreed to its size."""
     proposed = propose(_this_machine())
     if proposed is None:
         raise CommandError(

@@ -180,11 +180,7 @@ def _open_desk(place: LedgerFolder, by: str | None) -> Iterator[_DeskSession]:
 
 
 def _user_name() -> str:
-    """Return the user's name.
-
-    Raises:
-        CommandError: the system knows none.
-    """
+    """Return the user's name."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a container's user without an entry
@@ -192,11 +188,7 @@ def _user_name() -> str:
 
 
 def _find_place(text: str) -> LedgerFolder:
-    """Return the ledger of a pipeline, or the only one at and below a folder.
-
-    Raises:
-        CommandError: there is none, or there are several.
-    """
+    """Return the ledger of a pipeline, or the only one at and below a folder."""
     path = Path(text) if Path(text).is_dir() else named_file(text)
     if path is None:
         raise CommandError(f"There is no file or folder '{text}'.")

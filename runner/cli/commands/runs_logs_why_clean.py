@@ -238,11 +238,7 @@ def _item_json(row: Any) -> dict[str, Any]:
 
 
 def _find_run(run: str | None, places: list[str] | None) -> PastRun:
-    """Return the run of this name, or the latest one.
-
-    Raises:
-        CommandError: there is no such run.
-    """
+    """Return the run of this name, or the latest one."""
     # `paddock logs news.yaml` means the latest run of that pipeline.
     if run is not None and places is None and _is_path(run):
         places, run = [run], None

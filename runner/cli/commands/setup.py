@@ -298,11 +298,7 @@ def _one_line(*commands: Sequence[str]) -> str:
 
 
 def _unit_changes(place: SetupPlace, flags: SetupFlags, keys: Path | None) -> list[FileChange]:
-    """Return the change of the unit file, if it differs.
-
-    Raises:
-        CommandError: a folder, the user, or a file that is there already is at fault.
-    """
+    """Return the change of the unit file, if it differs."""
     unit = UpUnit(
         processes.python_command("-m", "paddock.runner", "up"),
         tuple(existing_folder(text, "setup").resolve() for text in flags.folders or ["."]),
@@ -365,11 +361,7 @@ def _mail_test(place: SetupPlace, to: str) -> MailTest:
 
 
 def _settings_changes(place: SetupPlace, mail: MailTest) -> list[FileChange]:
-    """Return the change of the settings file, if it differs.
-
-    Raises:
-        CommandError: it was edited, or sets another server by itself.
-    """
+    """Return the change of the settings file, if it differs."""
     old = text_of(place.settings_file)
     if old is not None and block_state(old) == "edited":
         raise _edited(place.settings_file)

@@ -86,11 +86,7 @@ def _write_reports(flags: PipelineTestFlags, suites: Sequence[SuiteResult]) -> N
 
 
 def _read_tests(flags: PipelineTestFlags) -> tuple[Sequence[SuiteFile], ItemSample | None]:
-    """Return the tests of each file, and which rows of data sets are taken.
-
-    Raises:
-        CommandError: there are none, or a sample is asked for and there is no data set.
-    """
+    """Return the tests of each file, and which rows of data sets are taken."""
     paths = [pipeline_file(file, "test", with_prompts=True) for file in flags.files or (HERE,)]
     tests = suite_runner.read_suites(paths)
     if not any(file.subjects for file in tests):
