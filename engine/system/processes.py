@@ -187,6 +187,23 @@ async def start_guarded(
         FileNotFoundError: there is no such folder.
         OSError, ValueError: it cannot be started. That its file is not there shows later.
     """
+    starting = asyncio.create_task(_start_guarded(command, cwd, environ))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        # asyncio would kill the guard alone, and wait for pipes that the program holds open.
+        await asyncio.shield(_end_when_started(starting))
+        raise
+
+
+async def _end_when_started(starting: asyncio.Task[GuardedProcess]) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        await (await starting).end()
+
+
+async def _start_guarded(
+    command: Sequence[str], cwd: Path | None, environ: Mapping[str, str]
+) -> GuardedProcess:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     try:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from pydantic import ValidationError
 
@@ -19,6 +17,7 @@ from paddock.steps import run_command
 from paddock.steps.base import StepError
 from paddock.steps.run_command import RunCommand, RunOutput, RunParams
 from tests.fakes.tools import tools
+from tests.waiting import is_alive, until
 
 
 def run(folder: Path, *command: Any, **wishes: Any) -> RunOutput:
@@ -118,10 +117,7 @@ def test_a_command_and_what_it_started_end_when_no_one_waits_any_more(tmp_path: 
 
     asyncio.run(cancelled())
     # It is killed, not waited for, and sleeps ten minutes if not: a busy machine needs a moment.
-    started, until = int((tmp_path / "pid").read_text()), time.monotonic() + 120
-    while is_alive(started) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not is_alive(started)
+    until(lambda: not is_alive(int((tmp_path / "pid").read_text())))
 
 
 def test_without_a_time_of_the_authors_it_has_ten_minutes(
@@ -157,12 +153,6 @@ def test_the_ledger_keeps_the_call_but_no_value_of_the_environment(tmp_path: Pat
     asyncio.run(RunCommand().run(params, hands))
     what = {"tool": "run", "command": ["cat"], "stdin": "hi", "env": ["KEY"]}
     assert asked == [("tool", what, False)]
-
-
-def is_alive(pid: int) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    return False
 
 
 def test_long_commands_are_shown_in_one_line() -> None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 from paddock.engine.system.processes import OutputTooLarge, run, run_blocking
+from tests.waiting import is_alive, until
 
 
 def test_a_program_gets_its_input_and_returns_both_outputs() -> None:
@@ -33,3 +37,23 @@ def test_a_blocking_run_that_is_late_or_missing_is_none() -> None:
     ended = run_blocking(["sh", "-c", "echo out; exit 2"], timeout_s=60)
     assert ended is not None
     assert (ended.code, ended.stdout) == (2, b"out\n")
+
+
+def test_a_program_whose_start_is_cancelled_halfway_is_ended_too(tmp_path: Path) -> None:
+    me, pid = psutil.Process(), tmp_path / "pid"
+    script = f"trap '' TERM; echo $$ > {pid}.new; mv {pid}.new {pid}; sleep 600; sleep 600"
+
+    async def cancelled() -> None:
+        before = len(me.children())
+        command = run(["sh", "-c", script], environ=os.environ, most_bytes=1000)
+        starting = asyncio.create_task(command)
+        while len(me.children()) == before:  # noqa: ASYNC110 - turn by turn, to meet the start
+            await asyncio.sleep(0)
+        while not pid.exists():
+            time.sleep(0.01)  # noqa: ASYNC251 - the loop stands: not all pipes are open
+        starting.cancel()
+        async with asyncio.timeout(120):
+            await asyncio.wait({starting})
+
+    asyncio.run(cancelled())
+    until(lambda: not is_alive(int(pid.read_text())))  # it is killed, not waited for

@@ -14,24 +14,9 @@ import psutil
 import pytest
 
 from tests.runner.schedule.up_process import CLI, HOOK, WATCH, Desk
+from tests.waiting import is_alive, until
 
 pytestmark = pytest.mark.timeout(280)
-
-
-def is_at_work(pid: int) -> bool:
-    """Return whether a process still runs; its status may not have been fetched yet."""
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def has_ended(pid: int) -> None:
-    """Wait until a process that was killed has ended: the system takes a moment."""
-    until = time.monotonic() + 120
-    while is_at_work(pid) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not is_at_work(pid)
 
 
 def test_a_killed_run_is_started_again_and_a_killed_up_takes_up_what_it_left(desk: Desk) -> None:
@@ -118,7 +103,7 @@ def test_commands_end_with_it_and_are_begun_again_at_the_next_start(desk: Desk) 
     desk.start("--allow", "run")
     desk.until(lambda: desk.marks("busy"))
     assert desk.signal(signal.SIGTERM) == 0
-    has_ended(desk.marks("busy")[0])
+    until(lambda: not is_alive(desk.marks("busy")[0]))
 
     desk.start("--allow", "run")
     desk.until(lambda: len(desk.marks("busy")) == 2)
@@ -126,7 +111,7 @@ def test_commands_end_with_it_and_are_begun_again_at_the_next_start(desk: Desk) 
     desk.process.send_signal(signal.SIGINT)
     desk.until(lambda: desk.said().endswith("Stopping; once more stops at once.\n"))
     assert desk.signal(signal.SIGINT) == 130
-    has_ended(desk.marks("busy")[1])
+    until(lambda: not is_alive(desk.marks("busy")[1]))
 
     desk.write("busy/go", "")
     desk.start("--allow", "run")
