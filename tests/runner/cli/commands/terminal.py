@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -104,7 +105,14 @@ def terminal(
     try:
         yield Terminal(process, master)
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+        _kill_session(process.pid)
         process.wait()
         os.close(master)
+
+
+def _kill_session(session: int) -> None:
+    """Kill a shell and all that it started: its jobs are in groups of their own."""
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(pid) == session:
+                os.kill(pid, signal.SIGKILL)
