@@ -30,7 +30,6 @@ ONLY_IN = {
     "prefect": {
         "runner/workers/deployed_flow.py",
         "runner/workers/prefect_worker.py",
-        "runner/schedule/prefect_queue.py",
         "runner/daemon/prefect_process.py",
         "runner/workers/",
     },

@@ -9,49 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+import os
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Literal
-from uuid import UUID
 
-import httpx
-
-from paddock.runner.prefect import client_settings  # noqa: F401 - first, see there
-
-# isort: split
-
-from prefect.client.orchestration import PrefectClient
-from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
-    DeploymentFilterTags,
-    FlowRunFilter,
-    FlowRunFilterDeploymentId,
-    FlowRunFilterExpectedStartTime,
-    FlowRunFilterIdempotencyKey,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-    FlowRunFilterTags,
+from paddock.engine.system import http
+from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, Signer
+from paddock.runner.daemon.prefect_client import (
+    NOT_FOUND,
+    PrefectRefusal,
+    ask_again,
+    client_options,
 )
-from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.client.schemas.responses import DeploymentResponse
-from prefect.client.schemas.sorting import FlowRunSort
-from prefect.exceptions import ObjectNotFound, PrefectException
-from prefect.settings import get_current_settings
-from prefect.states import (
-    AwaitingConcurrencySlot,
-    Cancelled,
-    Completed,
-    Crashed,
-    Failed,
-    Pending,
-    Scheduled,
-)
-
-from paddock.runner.daemon.prefect_auth import Signer
 from paddock.runner.progress.prefect_view import RUN_TAG, prefect_name
 from paddock.runner.workers.delegation import ENTRYPOINT, deployment_name
 
@@ -66,22 +38,21 @@ AGAIN_SUFFIX = ":again"
 
 RunPhase = Literal["waiting", "suspended", "running", "cancelling", "ended"]
 RunEnd = Literal["", "completed", "budget", "interrupted", "skipped", "failed", "crashed"]
-_OPEN = [StateType.SCHEDULED, StateType.PENDING, StateType.RUNNING, StateType.CANCELLING,
-         StateType.PAUSED]  # fmt: skip
-
+_OPEN = ["SCHEDULED", "PENDING", "RUNNING", "CANCELLING", "PAUSED"]
 
 ShownState = Literal[
     "starting", "skipped", "interrupted", "budget", "completed", "failed", "crashed"
 ]
-_STATES: Mapping[ShownState, Callable[..., State[Any]]] = {
-    "starting": Pending,
-    "skipped": partial(Cancelled, name="Skipped"),
-    "interrupted": Cancelled,
-    "budget": partial(Completed, name="Budget"),
-    "completed": Completed,
-    "failed": Failed,
-    "crashed": Crashed,
+_STATES: Mapping[ShownState, tuple[str, str]] = {
+    "starting": ("PENDING", "Pending"),
+    "skipped": ("CANCELLED", "Skipped"),
+    "interrupted": ("CANCELLED", "Cancelled"),
+    "budget": ("COMPLETED", "Budget"),
+    "completed": ("COMPLETED", "Completed"),
+    "failed": ("FAILED", "Failed"),
+    "crashed": ("CRASHED", "Crashed"),
 }
+"""Type and name of Prefect's state."""
 
 
 class QueueError(Exception):
@@ -123,26 +94,23 @@ class PrefectQueue:
     count.
     """
 
-    def __init__(
-        self, api_url: str, signer: Signer, auth_string: str, stack: AsyncExitStack
-    ) -> None:
+    def __init__(self, signer: Signer, auth_string: str, stack: AsyncExitStack) -> None:
         """Send nothing yet: `move` opens the client, which `stack` closes."""
-        self.api_url = api_url
+        self.api_url = ""
         self._signer = signer
         self._auth_string = auth_string
         self._stack = stack
-        self._flows: dict[str, UUID] = {}
+        self._flows: dict[str, str] = {}
 
     async def move(self, api_url: str) -> None:
         """Use this address from now on: our own server may have restarted at another port.
 
         The old client stays open until the end, for requests in flight.
         """
-        api = get_current_settings().api
-        key = api.key.get_secret_value() if api.key and not self._auth_string else None
-        theirs = api.auth_string.get_secret_value() if api.auth_string else None
-        client = PrefectClient(api_url, api_key=key, auth_string=self._auth_string or theirs)
-        self._client = await self._stack.enter_async_context(client)
+        own = self._auth_string
+        options = client_options(api_url, {CLIENT_VARIABLE: own} if own else os.environ)
+        client = http.client(**options, trust_env=not own)
+        self._api = await self._stack.enter_async_context(client)
         self.api_url = api_url
 
     async def deploy(
@@ -154,30 +122,27 @@ class PrefectQueue:
         schema: dict[str, Any] | None = None,
     ) -> str:
         """Make or change the deployment of a pipeline's file; return its id."""
-        async with _as_queue_error():
-            flow = self._flows.get(name) or await self._client.create_flow_from_name(
-                prefect_name(name)
-            )
-            self._flows[name] = flow
-            made = await self._client.create_deployment(
-                flow,
-                deployment_name(file),
-                version=version,
-                description=description,
-                parameters=deployed_parameters(file),
-                tags=[RUN_TAG],
-                entrypoint=ENTRYPOINT,
-                # Where others use the server, what a person gives in the form is refused.
-                parameter_openapi_schema=schema if self._auth_string else None,
-                enforce_parameter_schema=False,
-            )
-        return str(made)
+        if name not in self._flows:
+            flow = await self._ask("POST", "/flows/", {"name": prefect_name(name)})
+            self._flows[name] = flow["id"]
+        about = {
+            "flow_id": self._flows[name],
+            "name": deployment_name(file),
+            "version": version,
+            "description": description,
+            "parameters": deployed_parameters(file),
+            "tags": [RUN_TAG],
+            "entrypoint": ENTRYPOINT,
+            # Where others use the server, what a person gives in the form is refused.
+            "parameter_openapi_schema": (schema if self._auth_string else None) or {},
+            "enforce_parameter_schema": False,
+        }
+        return str((await self._ask("POST", "/deployments/", about))["id"])
 
     async def undeploy(self, deployment: str) -> None:
         """Delete a deployment; ignore a missing one."""
-        async with _as_queue_error():
-            with contextlib.suppress(ObjectNotFound):
-                await self._client.delete_deployment(UUID(deployment))
+        with contextlib.suppress(DeletedInPrefect):
+            await self._ask("DELETE", f"/deployments/{deployment}")
 
     async def submit(
         self, deployment: str, parameters: Mapping[str, Any], *, key: str, at: datetime, words: str
@@ -190,125 +155,113 @@ class PrefectQueue:
         """
         # A run that continues another one was not planned by a schedule.
         trigger = [] if parameters.get("parent") else [str(parameters.get("trigger", ""))]
-        async with _as_queue_error():
-            made = await self._client.create_flow_run_from_deployment(
-                UUID(deployment),
-                parameters=self._signer.signed(parameters, key),
-                state=Scheduled(scheduled_time=at, message=words),
-                idempotency_key=key,
-                tags=[RUN_TAG, *trigger],
-            )
+        about = {
+            "parameters": self._signer.signed(parameters, key),
+            "state": _scheduled("Scheduled", at, words),
+            "idempotency_key": key,
+            "tags": [RUN_TAG, *trigger],
+        }
+        made = await self._ask("POST", f"/deployments/{deployment}/create_flow_run", about)
         return _queued_run(made)
 
     async def deployments(self) -> dict[str, str]:
         """Return the file of each of our deployments, by its id."""
-        found = await self._read_deployments(
-            DeploymentFilter(tags=DeploymentFilterTags(all_=[RUN_TAG]))
-        )
-        return {str(one.id): str(one.parameters.get("path", "")) for one in found}
+        found = await self._found("deployments", {"tags": {"all_": [RUN_TAG]}})
+        return {one["id"]: str(one["parameters"].get("path", "")) for one in found}
 
     async def paused(self, deployments: Collection[str]) -> frozenset[str]:
         """Return which of these deployments a person has paused."""
-        ids = DeploymentFilterId(any_=[UUID(one) for one in deployments])
-        found = await self._read_deployments(DeploymentFilter(id=ids))
-        return frozenset(str(one.id) for one in found if one.paused)
+        found = await self._found("deployments", {"id": {"any_": [*deployments]}})
+        return frozenset(one["id"] for one in found if one["paused"])
 
     async def pause(self, deployment: str, *, is_paused: bool) -> None:
         """Hold back the runs of a deployment, or no longer, as a person does on Prefect's page."""
-        async with _as_queue_error():
-            if is_paused:
-                await self._client.pause_deployment(deployment)
-            else:
-                await self._client.resume_deployment(deployment)
-
-    async def _read_deployments(self, wanted: DeploymentFilter) -> list[DeploymentResponse]:
-        found: list[DeploymentResponse] = []
-        async with _as_queue_error():
-            while True:
-                page = await self._client.read_deployments(
-                    deployment_filter=wanted, limit=PAGE, offset=len(found)
-                )
-                found += page
-                if len(page) < PAGE:
-                    return found
+        await self._ask("PATCH", f"/deployments/{deployment}", {"paused": is_paused})
 
     async def open_runs(self, deployments: Collection[str]) -> list[QueuedRun]:
         """Return waiting and running runs, the oldest first."""
         if not deployments:
             return []
-        wanted = FlowRunFilter(
-            deployment_id=FlowRunFilterDeploymentId(any_=[UUID(one) for one in deployments]),
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OPEN)),
-        )
-        found: list[FlowRun] = []
-        async with _as_queue_error():
-            while len(found) < MOST_READ:
-                page = await self._client.read_flow_runs(
-                    flow_run_filter=wanted,
-                    sort=FlowRunSort.EXPECTED_START_TIME_ASC,
-                    limit=PAGE,
-                    offset=len(found),
-                )
-                found += page
-                if len(page) < PAGE:
-                    break
-        return [_queued_run(one) for one in found]
+        wanted = {"deployment_id": {"any_": [*deployments]}, "state": {"type": {"any_": _OPEN}}}
+        found = await self._found("flow_runs", wanted, MOST_READ, sort="EXPECTED_START_TIME_ASC")
+        return [_queued_run(run) for run in found]
 
     async def last_before(self, deployment: str, trigger: str, now: datetime) -> datetime | None:
         """Return the time of the last run of a schedule that was due before now."""
-        wanted = FlowRunFilter(
-            deployment_id=FlowRunFilterDeploymentId(any_=[UUID(deployment)]),
-            tags=FlowRunFilterTags(all_=[trigger]),
-            expected_start_time=FlowRunFilterExpectedStartTime.model_validate({"before_": now}),
-        )
-        async with _as_queue_error():
-            found = await self._client.read_flow_runs(
-                flow_run_filter=wanted, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1
-            )
-        return found[0].expected_start_time if found else None
+        wanted = {
+            "deployment_id": {"any_": [deployment]},
+            "tags": {"all_": [trigger]},
+            "expected_start_time": {"before_": now.isoformat()},
+        }
+        found = await self._found("flow_runs", wanted, 1, sort="EXPECTED_START_TIME_DESC")
+        return _time(found[0]["expected_start_time"]) if found else None
 
     async def successor(self, run: str) -> QueuedRun | None:
         """Return the run that was queued to continue another one."""
-        key = FlowRunFilterIdempotencyKey(any_=[f"{run}{AGAIN_SUFFIX}"])
-        async with _as_queue_error():
-            found = await self._client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(idempotency_key=key), limit=1
-            )
+        key = {"idempotency_key": {"any_": [f"{run}{AGAIN_SUFFIX}"]}}
+        found = await self._found("flow_runs", key, 1)
         return _queued_run(found[0]) if found else None
 
     async def read(self, run: str) -> QueuedRun | None:
         """Return the current state of a run; None when it was deleted."""
-        async with _as_queue_error():
-            try:
-                return _queued_run(await self._client.read_flow_run(UUID(run)))
-            except ObjectNotFound:
-                return None
+        try:
+            return _queued_run(await self._ask("GET", f"/flow_runs/{run}"))
+        except DeletedInPrefect:
+            return None
 
     async def delete(self, run: str) -> None:
         """Delete a run that has never begun."""
-        async with _as_queue_error():
-            with contextlib.suppress(ObjectNotFound):
-                await self._client.delete_flow_run(UUID(run))
+        with contextlib.suppress(DeletedInPrefect):
+            await self._ask("DELETE", f"/flow_runs/{run}")
 
     async def started(self, run: str, process: str) -> None:
         """Record the signed mark of a run's process, which may be signalled by its number."""
         signed = self._signer.signed_process(run, process)
-        async with _as_queue_error():
-            await self._client.update_flow_run(UUID(run), infrastructure_pid=signed)
+        await self._ask("PATCH", f"/flow_runs/{run}", {"infrastructure_pid": signed})
 
     async def hold(self, run: str, words: str, until: datetime | None) -> None:
         """Show why a run waits."""
-        at = until or datetime.now(UTC)
-        await self._state(run, AwaitingConcurrencySlot(scheduled_time=at, message=words))
+        await self._state(run, _scheduled(HELD_STATE, until or datetime.now(UTC), words))
 
     async def show(self, run: str, state: ShownState, words: str) -> None:
         """Set the state of a run: before it starts, or at its end if it could not do so itself."""
-        await self._state(run, _STATES[state](message=words))
+        kind, name = _STATES[state]
+        await self._state(run, {"type": kind, "name": name, "message": words})
 
-    async def _state(self, run: str, state: State[Any]) -> None:
-        async with _as_queue_error():
-            with contextlib.suppress(ObjectNotFound):  # it was deleted
-                await self._client.set_flow_run_state(UUID(run), state, force=True)
+    async def _state(self, run: str, state: Mapping[str, Any]) -> None:
+        with contextlib.suppress(DeletedInPrefect):
+            body = {"state": state, "force": True}
+            await self._ask("POST", f"/flow_runs/{run}/set_state", body)
+
+    async def _found(
+        self, kind: str, wanted: Mapping[str, Any], most: float = float("inf"), **order: str
+    ) -> list[dict[str, Any]]:
+        """Return deployments or flow runs by a filter, read in pages; about `most` of them."""
+        found: list[dict[str, Any]] = []
+        n_page = int(min(PAGE, most))
+        while len(found) < most:
+            body = {kind: wanted, "limit": n_page, "offset": len(found), **order}
+            page = await self._ask("POST", f"/{kind}/filter", body)
+            found += page
+            if len(page) < n_page:
+                break
+        return found
+
+    async def _ask(self, method: str, path: str, body: object = None) -> Any:
+        """Return what Prefect's API answers, in bounded time.
+
+        Raises:
+            DeletedInPrefect: the object does not exist.
+            QueueError: it is away, slow or refuses.
+        """
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await ask_again(self._api, method, path, body)
+        except PrefectRefusal as error:
+            kind = DeletedInPrefect if error.status == NOT_FOUND else QueueError
+            raise kind(f"Prefect's API: {error}") from error
+        except (http.HttpFailure, TimeoutError, ValueError) as error:
+            raise QueueError(f"Prefect's API: {str(error) or 'it gives no answer in time'}") from error
 
 
 @asynccontextmanager
@@ -317,60 +270,54 @@ async def open_queue(
 ) -> AsyncIterator[PrefectQueue]:
     """Open Prefect's API at this address; `auth_string` is of our own server."""
     async with AsyncExitStack() as stack:
-        opened = PrefectQueue(api_url, signer, auth_string, stack)
+        opened = PrefectQueue(signer, auth_string, stack)
         await opened.move(api_url)
         yield opened
 
 
-@asynccontextmanager
-async def _as_queue_error() -> AsyncIterator[None]:
-    """Raise every error of the API as a `QueueError`, and bound the time."""
-    try:
-        async with asyncio.timeout(ANSWER_S):
-            yield
-    except ObjectNotFound as error:
-        raise DeletedInPrefect("Prefect's API: the object does not exist") from error
-    except (PrefectException, httpx.HTTPError, TimeoutError) as error:
-        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 404:
-            raise DeletedInPrefect("Prefect's API: the object does not exist") from error
-        words = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise QueueError(f"Prefect's API: {words}") from error
-
-
-_PHASES: Mapping[StateType, RunPhase] = {
-    StateType.SCHEDULED: "waiting",
-    StateType.PAUSED: "suspended",
-    StateType.PENDING: "running",
-    StateType.RUNNING: "running",
-    StateType.CANCELLING: "cancelling",
+_PHASES: Mapping[str, RunPhase] = {
+    "SCHEDULED": "waiting",
+    "PAUSED": "suspended",
+    "PENDING": "running",
+    "RUNNING": "running",
+    "CANCELLING": "cancelling",
 }
 
 
-def _run_end(kind: StateType, name: str) -> RunEnd:
+def _run_end(kind: str, name: str) -> RunEnd:
     """Return how a run ended; a drained run has done only a part."""
-    if kind == StateType.COMPLETED:
+    if kind == "COMPLETED":
         return "budget" if name == "Budget" else "completed"
-    if kind == StateType.CANCELLED:
+    if kind == "CANCELLED":
         return "skipped" if name == "Skipped" else "interrupted"
-    if kind == StateType.FAILED:
+    if kind == "FAILED":
         return "completed" if name == "Quarantined" else "failed"
-    return "crashed" if kind == StateType.CRASHED else ""
+    return "crashed" if kind == "CRASHED" else ""
 
 
-def _queued_run(run: FlowRun) -> QueuedRun:
-    kind = run.state_type or StateType.SCHEDULED
-    at = run.expected_start_time or run.created or datetime.now(UTC)
+def _scheduled(name: str, at: datetime, words: str) -> dict[str, Any]:
+    details = {"scheduled_time": at.isoformat()}
+    return {"type": "SCHEDULED", "name": name, "message": words, "state_details": details}
+
+
+def _time(written: str | None) -> datetime | None:
+    return datetime.fromisoformat(written) if written else None
+
+
+def _queued_run(run: Mapping[str, Any]) -> QueuedRun:
+    kind, name, state = run["state_type"] or "SCHEDULED", run["state_name"] or "", run["state"]
+    at = _time(run["expected_start_time"]) or _time(run["created"]) or datetime.now(UTC)
     return QueuedRun(
-        id=str(run.id),
-        name="".join(filter(str.isprintable, run.name))[:MOST_NAME_LETTERS],
-        deployment=str(run.deployment_id or ""),
+        id=run["id"],
+        name="".join(filter(str.isprintable, run["name"]))[:MOST_NAME_LETTERS],
+        deployment=run["deployment_id"] or "",
         phase=_PHASES.get(kind, "ended"),
-        shown=f"{run.state_name}: {run.state.message or ''}" if run.state else "",
+        shown=f"{name}: {state['message'] or ''}" if state else "",
         at=at,
-        next_at=run.next_scheduled_start_time or at,
-        is_held=run.state_name == HELD_STATE,
-        process=run.infrastructure_pid or "",
-        parameters=dict(run.parameters),
-        key=run.idempotency_key or "",
-        end=_run_end(kind, run.state_name or ""),
+        next_at=_time(run["next_scheduled_start_time"]) or at,
+        is_held=name == HELD_STATE,
+        process=run["infrastructure_pid"] or "",
+        parameters=run["parameters"],
+        key=run["idempotency_key"] or "",
+        end=_run_end(kind, name),
     )
