@@ -63,9 +63,9 @@ class Case:
         options = RunOptions(local=True, prune=True, is_confirmed=True)
         around = RunEnvironment(pool=self.pool, settings=self._settings())
         report = run(self.file, None, options, around)
-        assert report.status == "completed", report.message
         bad = [(i.key, i.error) for i in report.items if i.state in ("failed", "quarantined")]
         assert not bad, bad
+        assert report.status == "completed", report.message
         return report
 
     def requests(self) -> set[str]:
