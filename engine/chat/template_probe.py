@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
 
 from paddock.engine.request import Tool
-from paddock.engine.system.template_limits import DEADLINE_S
+from paddock.engine.system.template_limits import DEADLINE_S, ProcessorTime
 
 from .template_messages import (
     CompiledTemplate,
@@ -400,11 +399,11 @@ class _TemplateProbe:
         self._template = template
         self._ends = [end for end in ends if end]
         self._is_typed = False
-        self._until = time.monotonic() + DEADLINE_S
+        self._time = ProcessorTime()
 
     def _try(self, *turns: TemplateTurn, tools: bool = False, is_open: bool = False) -> str:
         """Return the rendered conversation, or an empty text if the template refuses it."""
-        if time.monotonic() > self._until:
+        if self._time.is_over():
             raise TemplateExhausted(f"it takes longer than {DEADLINE_S:g} s")
         own = [_with_typed_content(turn) for turn in turns] if self._is_typed else list(turns)
         try:

@@ -9,6 +9,7 @@ from paddock.engine.system.template_limits import (
     MAX_BITS,
     MAX_TEXT_CHARS,
     MAX_VALUES,
+    ProcessorTime,
     TemplateLimitExceeded,
     TemplateMeter,
     check_values,
@@ -24,10 +25,21 @@ def test_too_many_steps_are_refused() -> None:
 
 def test_a_rendering_that_takes_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     meter = TemplateMeter()
-    now = time.monotonic()
+    now, used = time.monotonic(), time.thread_time()
     monkeypatch.setattr(time, "monotonic", lambda: now + 4)
+    meter.check()  # the machine stood still for 4 s, and the template cannot be blamed
+    monkeypatch.setattr(time, "monotonic", lambda: now + 8)
+    monkeypatch.setattr(time, "thread_time", lambda: used + 4)
     with pytest.raises(TemplateLimitExceeded, match="it takes longer than 3 s"):
         meter.check()
+
+
+def test_waiting_uses_no_processor_time() -> None:
+    limit = ProcessorTime(0.05)
+    time.sleep(0.2)
+    assert not limit.is_over()
+    while not limit.is_over():
+        pass
 
 
 def test_a_huge_text_and_many_large_ones_are_refused() -> None:
