@@ -261,7 +261,8 @@ class PrefectQueue:
             kind = DeletedInPrefect if error.status == NOT_FOUND else QueueError
             raise kind(f"Prefect's API: {error}") from error
         except (http.HttpFailure, TimeoutError, ValueError) as error:
-            raise QueueError(f"Prefect's API: {str(error) or 'it gives no answer in time'}") from error
+            why = str(error) or "it gives no answer in time"
+            raise QueueError(f"Prefect's API: {why}") from error
 
 
 @asynccontextmanager
