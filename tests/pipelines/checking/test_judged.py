@@ -32,9 +32,12 @@ def cases(file: str) -> Iterator[tuple[bool, str, str]]:
 
 def is_found(value: str, source: str) -> bool:
     """Return whether a value is in a source where the case says."""
-    written, _, quote = value.partition(" => ")
-    found = locate({"field": json.loads(written)}, {}, [SourceText("s", source)])["field"]
-    is_there = found["match"] in ("exact", "normalised")
+    written, _, place = value.partition(" => ")
+    quote, _, line = place.partition(" @ ")
+    answer = json.loads(written)
+    fields = answer if isinstance(answer, dict) else {"field": answer}
+    found = list(locate(fields, {}, [SourceText("s", source)]).values())[-1]
+    is_there = found["match"] in ("exact", "normalised") and line in ("", str(found["line"]))
     return is_there and (not quote or quote in found["quote"] or found["quote"] in quote)
 
 
@@ -72,6 +75,7 @@ def wrong(file: str) -> tuple[list[str], list[str], int]:
         ("judged_evidence_5.txt", MOST_MISSES),
         ("judged_evidence_6.txt", MOST_MISSES),
         ("judged_evidence_7.txt", MOST_MISSES),
+        ("judged_evidence_8.txt", MOST_MISSES),
     ],
 )
 def test_nothing_is_found_that_is_not_there_and_little_is_missed(file: str, most: float) -> None:
