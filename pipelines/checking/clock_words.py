@@ -102,7 +102,7 @@ _HAN_NUMBER = "(?:[01]?[0-9]|2[0-4]|[零〇一二三四五六七八九十两兩]
 _HAN_CLOCK = re.compile(
     rf"(?<![a-z0-9:.,])(?P<part>(?:午[前后後]|[上下中]午|凌晨|清晨|早上|晚上|傍晚|夜里|[早晚夜]间|朝|夜|今早|今晚|오전|오후)\s?)?"
     rf"(?P<h>{_HAN_NUMBER})\s?(?P<sign>[点點时時시])"
-    rf"(?:(?P<half>半)|[过過]?(?P<quarters>[一三])刻|(?P<min>[零〇一二三四五六七八九十]{{1,3}})分"
+    rf"(?:(?P<half>半)|[过過]?(?P<quarters>[一三])刻|\s?(?P<min>[0-5]?[0-9]|[零〇一二三四五六七八九十]{{1,3}})\s?[分분]"
     r"|(?P<sharp>[整钟鐘]))?"
 )
 _NOT_HAN_CLOCK = re.compile("[间間간候代期刻的左右内內给給]")
@@ -185,7 +185,7 @@ def _han_minute(found: re.Match[str]) -> int:
     if found["quarters"]:
         return 15 if found["quarters"] == "一" else 45
     if found["min"]:
-        return int(han_value(found["min"]))
+        return int(found["min"] if found["min"].isdecimal() else han_value(found["min"]))
     return 30 if found["half"] else 0
 
 

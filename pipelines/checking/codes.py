@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from .units import CURRENCIES, is_unit
+from .units import CURRENCIES, is_unit, units_after
 
 LETTER = r"[^\W\d_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 CENTURY = (
@@ -24,6 +24,7 @@ _GROUPED_CODE = re.compile(
     r"|\(0[0-9]{1,5}\)[ /-]{0,3}[0-9]+(?:[ /-][0-9]+)*"
     r"|0[0-9]{2,}(?:(?: / |[ /-])[0-9]{2,})+"
     r"|[A-Z]{2}[0-9]{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,4})?|[0-9]{4}(?: [0-9]{4}){3}"
+    r"|[0-9]+/[0-9]{5,}|[0-9]{5,}/[0-9]+|[0-9]{1,4}/[^\W\d_a-z]"
     r"|[0-9]+(?:-[0-9]+){2,}|[0-9]+[-\u2013][0-9]+)(?!\w|[.,:][0-9])"
 )
 _N_CODE_DIGITS = 6
@@ -150,7 +151,7 @@ def grouped_codes_in(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 _REFERENCE_BEFORE = re.compile(
-    r"(?<![^\W_])(?:n[or]\.?|n\.?[º°]|num\w*\.?|núm\w*\.?|ref\w*\.?|invoice|note|order|contract|file|case"
+    r"(?<![^\W_])(?:p\.?o|sku|rma|ticket|quote|claim|permit|n[or]\.?|n\.?[º°]|num\w*\.?|núm\w*\.?|ref\w*\.?|invoice|note|order|contract|file|case"
     r"|\w*(?:rechnung|vertrag|auftrag|bestellung|nummer)|akten?\w*|az\.?|facture|commande|contrat|dossier"
     r"|factura|pedido|contrato|expediente|fattura|ordine|contratto|pratica|factuur|faktura|umow[ay]"
     r"|договор|№):?[^\S\n]?\Z",
@@ -159,9 +160,26 @@ _REFERENCE_BEFORE = re.compile(
 
 
 def _reference(text: str, found: re.Match[str]) -> str:
-    """Return the number of a document that looks like a range: invoice 24-118."""
+    """Return the number of a document that looks like a range: invoice 24-118.
+
+    Also without a word before it where it begins like a year, and ends with no round number.
+    """
     begin = max(0, found.start() - 24)
-    return found[0] if _REFERENCE_BEFORE.search(text, begin, found.start()) else ""
+    is_one = _REFERENCE_BEFORE.search(text, begin, found.start()) is not None
+    is_one = is_one or (
+        _OF_YEAR.fullmatch(found[0]) is not None
+        and not units_after(text, found.end())[0]
+        and not _RANGE_BEFORE.search(text, begin, found.start())
+        and not is_after_noun(text, found.start())
+    )
+    return found[0] if is_one else ""
+
+
+_OF_YEAR = re.compile(r"(?:1[5-9]|2[0-9]|3[0-5])-[0-9]{2,3}[1-46-9]")
+_RANGE_BEFORE = re.compile(
+    r"(?:[<>(\[]|\b(?:range|norm\w*|ref\w*|from|between|von|zwischen|entre|tra|van|od)):?[^\S\n]?\Z",
+    re.IGNORECASE,
+)
 
 
 def roman_numerals_in(text: str) -> Iterator[tuple[int, int, int]]:

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 from paddock.engine.system.text import path_text, resolve_ref
 
+from .number_text import table_cells
 from .numbers import MOST_DIGITS, Number, NumberReading, rounded
 from .text_index import Quote, Span, TextIndex, folded_words, is_whole
 from .units import NO_UNIT, PERCENT, currency_names
@@ -408,6 +409,7 @@ class _Sources:
             or ([] if said else self._find_currency(text))
             or self.index.find_code(text)
             or self._find_phrase(text, said)
+            or self._find_in_cells(text)
             or self.index.find_similar(text)
         )
 
@@ -416,9 +418,12 @@ class _Sources:
         if len(said) != 1 or said[0].text == text.strip():
             return []
         before, after = folded_words(text[: said[0].start]), folded_words(text[said[0].end :])
+        bound = _BOUND.search(text[: said[0].start])
         quotes = []
         whole, reach = self.index.text, 2 * len(text) + _LINE_CHARS
         for one in self._find_value(said[0])[:_MOST_COMPARED_QUOTES]:
+            if bound and bound[0].strip() != whole[: one.start].rstrip()[-1:]:
+                continue
             first = [*_WORDS.finditer(whole, max(0, one.start - reach), one.start)]
             first = first[len(first) - len(before) :]
             last = [*islice(_WORDS.finditer(whole, one.end, one.end + reach), len(after))]
@@ -431,6 +436,16 @@ class _Sources:
                 if is_whole(whole, start, end):
                     quotes.append(Quote(start, end, "normalised"))
         return quotes
+
+    def _find_in_cells(self, text: str) -> list[Quote]:
+        """Return where a number is in a cell, and its unit in the next one."""
+        number, _, unit = text.strip().partition(" ")
+        if not (number[-1:].isdecimal() and _UNIT.fullmatch(unit)):
+            return []
+        cells = rf"{re.escape(number)}[^\S\n]?[|;,\t][^\S\n]?{re.escape(unit)}"
+        spans = (found.span() for found in re.finditer(cells, self.index.text))
+        whole = self.index.text
+        return [Quote(*span, "normalised") for span in spans if is_whole(whole, *span)]
 
     def _find_currency(self, text: str) -> list[Quote]:
         found = (one for name in currency_names(text.strip()) for one in self.index.find(name))
@@ -448,7 +463,9 @@ class _Sources:
         found = [
             one
             for one in self._index_of_values.find(said)
-            if (not has_unit or _has_unit(one)) and not _is_in_code(said, one)
+            if (not has_unit or _has_unit(one))
+            and not _is_in_code(said, one)
+            and not self._is_of_two_cells(one)
         ]
         sure = [one for one in found if one.is_sure] or found
         return [
@@ -456,6 +473,16 @@ class _Sources:
                   "normalised")
             for one in sure
         ]  # fmt: skip
+
+    def _is_of_two_cells(self, said: TextValue) -> bool:
+        """Return whether the comma of a number is between two of at least three cells of a row."""
+        if "," not in said.text or "\n" not in self._cells[said.start : said.end]:
+            return False
+        return self.index.text.count(",", *self._line_of(said.start)) > 1
+
+    @cached_property
+    def _cells(self) -> str:
+        return table_cells(self.index.text)
 
     def _find_moment(self, text: str, said: Sequence[TextValue]) -> list[Quote]:
         """Return where a day and a time next to it are."""
@@ -502,6 +529,8 @@ _DIGIT_GROUPS = re.compile(r"\d+(?: \d+)+")
 _MORE_AFTER = re.compile(r"[-/](?:\d|[A-Z]{1,3}\b)|(?P<group> \d{2,4}\b)")
 _MORE_BEFORE = re.compile(r"(?<!\d)\d{1,3}[-/]\Z")
 _MOMENT_REST = re.compile(r"[T,\s]*(?::00(?:\.0+)?)?\s*(?:Z|[+-]\d\d:\d\d)?", re.IGNORECASE)
+_UNIT = re.compile(r"(?=\D)\S{1,12}")
+_BOUND = re.compile(r"[<>≤≥±≈~]\s*\Z")
 _MOMENT_CHARS = 120  # a day and a time that are one
 
 

@@ -704,18 +704,6 @@ HAN_SCALES = {
 }  # fmt: skip
 HAN_DIGITS = {sign: value for value, sign in enumerate("零一二三四五六七八九")}
 HAN_DIGITS |= {"\u3007": 0, "两": 2, "兩": 2}
-_FINANCIAL = "壹贰貳叁參肆伍陆陸柒捌玖拾佰仟"
-_PLAIN = str.maketrans(_FINANCIAL, "一二二三三四五六六七八九十百千")
-_FINANCIAL_NUMBER = re.compile(f"[{_FINANCIAL}零〇万萬亿億]{{2,}}")
-
-
-def with_plain_numerals(text: str) -> str:
-    """Convert Chinese numerals of contracts and cheques; one by itself is part of other words.
-
-    >>> with_plain_numerals("叁万伍仟捌佰元, 队伍")
-    '三万五千八百元, 队伍'
-    """
-    return _FINANCIAL_NUMBER.sub(lambda found: found[0].translate(_PLAIN), text)
 
 
 HAN_NUMBER = re.compile(r"(百分之)?([零〇一二两兩三四五六七八九十廿卅百千万萬亿億]+)")

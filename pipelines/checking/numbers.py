@@ -37,7 +37,6 @@ from .number_words import (
     numbers_at_words,
     scale_at,
     spelled_numbers_in,
-    with_plain_numerals,
 )
 from .units import (
     CURRENCIES,
@@ -80,7 +79,6 @@ _VULGAR = re.compile(r"(?:(?<![0-9])([0-9]{1,4})[^\S\n]?)?([½¼¾⅓⅔⅛⅜�
 _FRACTION = re.compile(
     r"(?<![0-9/.,])(?:([0-9]{1,2})[^\S\n])?([0-9]{1,2})[/\u2044]([0-9]{1,3})(?![0-9/])"
 )
-_HAN_RING = re.compile("(?<=[〇一二三四五六七八九])○(?=[〇○一二三四五六七八九])")
 _HAN_AFTER = re.compile(r"[^\S\n]?([十百千万萬亿億십백천만억]+)")
 _HAN_PART = re.compile(
     r"([0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?)([億亿억]|[十百千십백천]?[万萬만]|[千천백])?[^\S\n]?"
@@ -153,6 +151,7 @@ _CREDIT_AFTER = re.compile(
 _THOUSANDS_GROUPED = re.compile(r"[0-9]{1,3}(?:[.,][0-9]{3})+")
 _IN_COLUMN = re.compile(r"(?:^|[ \t|])\(?[-0-9][0-9.,]*\)?(?=[ \t|]|$)")
 _WORD_BEFORE = re.compile(r"[^\W\d_]{2}[^\S\n]?\Z")
+_CELL_BEFORE, _CELL_AFTER = re.compile(r"(?:[|\t;] ?|\s\s)\Z"), re.compile(r" ?[|\t;]|\s\s|\Z")
 _PROSE_AFTER = re.compile(r"[.,;:]|[^\S\n](?![\d(|])[^\s]")
 """Of an amount in parentheses that explains the words before it."""
 _CENTS = re.compile(r"\d[.,]\d\d(?!\d)")
@@ -222,19 +221,6 @@ def rounded(value: float, n_digits: int = 12) -> float:
     return float(f"{value:.{n_digits}g}")
 
 
-def with_ascii_digits(text: str) -> str:
-    r"""Convert digits of other scripts to 0 to 9.
-
-    >>> with_ascii_digits("\u0661\uff12")
-    '12'
-    """
-    if text.isascii():
-        return text
-    text = with_plain_numerals(_HAN_RING.sub("〇", text))
-    text = _ARABIC_MARK.sub(lambda found: "." if found[0] == "\u066b" else ",", text)
-    return re.sub(r"(?![0-9])\d", lambda found: str(unicodedata.decimal(found[0])), text)
-
-
 _OF = re.compile(r"[^\S\n](?:de[^\S\n]|d['\u2019]|di[^\S\n])")
 _OF_UNIT = re.compile(
     r"[^\S\n-]?-?(?:(?:of )?an? |of |de |d['\u2019]|di |do |van een |een |uma? |un |['\u2019])?",
@@ -242,7 +228,6 @@ _OF_UNIT = re.compile(
 )
 _JOINED_SCALE = re.compile(r"(?<=\w)(?:milli|милли|тысяч)\w+\Z", re.IGNORECASE)
 """Viertelmillion, полмиллиона."""
-_ARABIC_MARK = re.compile(r"(?<=\d)[\u066b\u066c](?=\d)")
 
 
 class Untaken:
@@ -732,7 +717,12 @@ def _in_parentheses(text: str, start: int, end: int) -> bool:
     if is_after_word and has_unit and _PROSE_AFTER.match(text, end + 1):
         return False
     is_grouped = _THOUSANDS_GROUPED.fullmatch(text, start, end) is not None
-    return _CENTS.search(text, start, end) is not None or (is_grouped and _is_in_table(text, start))
+    is_cell = _CELL_BEFORE.search(text, max(0, start - 3), start - 1) and (
+        _CELL_AFTER.match(text, end + 1)
+    )
+    if _CENTS.search(text, start, end) is not None:
+        return True
+    return (is_grouped or (end - start > 1 and bool(is_cell))) and _is_in_table(text, start)
 
 
 def _is_in_table(text: str, at: int) -> bool:

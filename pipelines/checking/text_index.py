@@ -41,6 +41,8 @@ _TYPOGRAPHY = {
     **dict.fromkeys("\u2012\u2013\u2014\u2015\u2212\ufe58\uff0d", "\u2013"),
     **dict.fromkeys(_HYPHENS, "-"),
     **dict.fromkeys(_INVISIBLE + _SOFT + "\n", None),
+    **dict.fromkeys("ıİ", "i"),
+    **dict.fromkeys("ёЁ", "\u0435"),
 }
 """What a sign counts as; None: it is dealt with by its surroundings."""
 _UNSPACED = (
@@ -64,17 +66,23 @@ _LEAST_CODE_CHARS, _MOST_CODE_CHARS = 6, 64  # an IBAN has up to 34, and spaces
 _MOST_CODE_PLACES = 2000
 _ADDRESS = re.compile(r"\S@\S|://|\bwww\.|\w\.[a-z]{2,}(?:/|$)")
 _BROKEN = re.compile(r"[\s\u00ad\u200b-\u200d\u2060\ufeff]+")
+_HALF_BEFORE = re.compile(rf"[^\W\d_](?:-{_LINE_END}|{_SOFT}{_LINE_END}?)\Z")
+_HALF_AFTER = re.compile(rf"(?<=[^\W\d_])(?:-{_LINE_END}|{_SOFT}{_LINE_END}?)[^\W\d_]")
+"""What is next to a part of a word that is broken at a line's end, or may be."""
 _RUN = re.compile(r"\d+|\D+")
 _BORDER = regex.compile(r"(?w)\b")
 _HAN = r"\u2e80-\u2fdf\u3005-\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _IS_HAN = re.compile(f"[{_HAN}]")
 _SHORT_HAN = re.compile(f"[{_HAN}]{{1,3}}")
-_UNSPACED_PHRASE = re.compile(f"[{_HAN}\u3040-\u30ff]{{4,40}}")
+_FIRM = re.compile(f"[{_HAN}]+(?:公司|集[团團]|製[作造]所|商[店会會]|工業所)")
+_UNSPACED_PHRASE = re.compile(f"[{_HAN}\u3040-\u30ff]{{2,40}}")
 _JOINS_LINES = re.compile(f"[{_HAN}\u3040-\u30ff]\\Z")
+_GAP_IN_HAN = re.compile(r"[\t\n]|\s\s")
+_LEAST_BROKEN_CHARS = 4
 _LEAST_FULL_CHARS = 16  # of a line that goes on in the next one
 _HAN_BEFORE = re.compile(
     "(?:[馆館厂店组班会處处科所园台社村镇乡县区省]长|民警|记者|記者|警察|警官|医生|醫生|教授|老师|老師|经理|經理|主任|局长|局長|市长|市長|总统|總統|主席|书记"
-    "|董事长|董事長|总裁|總裁|负责人|發言人|发言人|代表|律师|律師|法官|校长|校長|院长|院長|队长|隊長|站长|部长|先生|女士"
+    "|[方户戶商]|单位|委托|委託|聘请|收购|投资|授权|通知|株式会社|有限会社|董事长|董事長|总裁|總裁|负责人|發言人|发言人|代表|律师|律師|法官|校长|校長|院长|院長|队长|隊長|站长|部长|先生|女士"
     "|小姐|同学|居民|患者|业主|乘客|司机|作者|编辑|导演|演员|联系人|总经理|员工|社長|氏名|担当|担当者"
     "|[的在是于於和与與及由从從到向给給为為对對被把将將让讓等至乃即叫名籍称稱住])\\Z"
 )
@@ -199,6 +207,8 @@ def _folded_sign(sign: str) -> str:
         case "No":  # 5² is not 52
             return sign
     plain = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", sign).casefold())
+    if "\u0370" <= plain < "\u0400":  # Greek capitals have no accents
+        return unicodedata.normalize("NFD", plain)[0]
     return sign if " " in plain else plain
 
 
@@ -265,6 +275,7 @@ class TextIndex:
         """
         bare = text.strip()
         quotes = [self._quote(start, end, bare) for start, end in self._find_spans(bare)]
+        quotes = [one for one in quotes if _has_same_letters(bare, self.text[one.start : one.end])]
         if any(map(str.isdecimal, bare)):
             quotes = [one for one in quotes if not is_in_code(self.text, one.start, one.end)]
         if _ADDRESS.search(bare):  # a hyphen counts there
@@ -273,7 +284,7 @@ class TextIndex:
         return quotes
 
     def _find_broken(self, wanted: str) -> list[Span]:
-        """Return where a Chinese or Japanese phrase goes on in the next line.
+        """Return where a Chinese or Japanese phrase has a space, or goes on in the next line.
 
         Only where the line is full and has no mark at its end: cells and headings are no phrase.
         """
@@ -286,8 +297,15 @@ class TextIndex:
             if match is None or not is_whole(whole, *match.span()):
                 continue
             first, last = self._folded.original(*match.span())
+            if not _GAP_IN_HAN.search(self.text, first, last):
+                found.append((first, last))
+                continue
             lines = self.text[self.text.rfind("\n", 0, first) + 1 : last].split("\n")
-            is_full = len(lines) == 2 and len(lines[0].strip()) >= _LEAST_FULL_CHARS
+            is_full = (
+                len(lines) == 2
+                and len(wanted) >= _LEAST_BROKEN_CHARS
+                and len(lines[0].strip()) >= _LEAST_FULL_CHARS
+            )
             if is_full and _JOINS_LINES.search(lines[0].rstrip()) and " " not in lines[0].strip():
                 found.append((first, last))
         return found
@@ -326,7 +344,13 @@ class TextIndex:
         wanted = folded(text).text.strip()
         spans = self._find_folded(wanted) or self._find_folded(wanted.strip(_MARGIN))
         if not spans:
-            spans = [span for span in _scan(self.text, text) if is_whole(self.text, *span)]
+            spans = [
+                (start, end)
+                for start, end in _scan(self.text, text)
+                if is_whole(self.text, start, end)
+                and not _HALF_BEFORE.search(self.text, max(0, start - _AROUND_CHARS), start)
+                and not _HALF_AFTER.match(self.text, end)
+            ]
         if not spans and _UNSPACED_PHRASE.fullmatch(wanted):
             spans = self._find_broken(wanted)
         return spans
@@ -455,6 +479,24 @@ def _signs_of(text: str) -> str:
     return _BROKEN.sub("", text).casefold().strip(_MARGIN)
 
 
+def _has_same_letters(text: str, other: str) -> bool:
+    """Return whether no letter of two equal folded texts is another small letter: ß, not ss.
+
+    >>> _has_same_letters("Straße", "STRASSE"), _has_same_letters("Maße", "Masse")
+    (True, False)
+    """
+    if not (_FOLDED_TOGETHER.search(text) or _FOLDED_TOGETHER.search(other)):
+        return True
+    letters = [_SMALL_LETTER.findall(unicodedata.normalize("NFKC", one)) for one in (text, other)]
+    return len(letters[0]) != len(letters[1]) or not any(
+        one != two and one.islower() and two.islower() for one, two in zip(*letters, strict=True)
+    )
+
+
+_FOLDED_TOGETHER = re.compile("[ßı\u0386-\u03ce]")
+_SMALL_LETTER = re.compile(r"ß|[sS]{2}|[^\W\d_ёе]")
+
+
 def _scan(text: str, wanted: str) -> Iterator[Span]:
     """Yield where a text occurs; long ones without overlap, so that it takes linear time."""
     step = 1 if len(wanted) <= _MOST_OVERLAPPING_CHARS else len(wanted)
@@ -579,6 +621,7 @@ def _is_apart(text: str, start: int, end: int) -> bool:
     """
     first, last = text.find(" ", start, end), text.rfind(" ", start, end) + 1
     is_first = _SHORT_HAN.fullmatch(text, start, first if first > 0 else end) is not None
+    is_first = is_first or _FIRM.fullmatch(text, start, end) is not None
     is_last = _SHORT_HAN.fullmatch(text, last or start, end) is not None
     has_before = is_first and start > 0 and _IS_HAN.match(text, start - 1) is not None
     has_after = is_last and end < len(text) and _IS_HAN.match(text, end) is not None

@@ -68,10 +68,10 @@ _UNIT_NAMES: Mapping[tuple[str, float], str] = {
     ("shekel", 1): "₪ ils nis שקל שקלים",
     ("baht", 1): "฿ thb baht บาท",
     ("rand", 1): "zar rand",
-    ("dirham", 1): "aed dirham dirhams درهم درهما دراهم",
-    ("riyal", 1): "sar riyal riyals ريال ريالا ريالات",
-    ("dinar", 1): "kwd jod dinar dinars دينار دينارا دنانير rsd din динар*",
-    ("Egyptian pound", 1): "egp جنيه جنيها جنيهات",
+    ("dirham", 1): "د.إ د.م aed dirham dirhams درهم درهما دراهم",
+    ("riyal", 1): "ر.س ر.ق sar riyal riyals ريال ريالا ريالات",
+    ("dinar", 1): "د.أ د.ك د.ع د.ت د.ب kwd jod dinar dinars دينار دينارا دنانير rsd din динар*",
+    ("Egyptian pound", 1): "ج.م egp جنيه جنيها جنيهات",
     ("lev", 1): "bgn лв лева лев",
     ("won", 1): "₩ krw won 원",
     ("real", 1): "r$ brl reais",
@@ -193,7 +193,7 @@ _UNIT_AFTER = re.compile(
     r"|毫克"
     r"|時間|分間|日間|週間|年間|か月|ヶ月|基点|퍼센트포인트|퍼센트|달러|유로|개월|시간|[원년일분주]"
     r"|(?<![0-9〇一二三四五六七八九零]{4})年(?=[^\w\s/\u2010-\u2015~〜～-]|\s*\Z|\n|続|と[しす]|で[すあ、]|的)"
-    r"|[元圆圓円天米克升吨周秒次回번]|割(?![れりけっ])|成(?![立为為员員功本果交分绩績年长長])|分(?![之の引野析别店])|％|[₺₴₪฿￥]|п\.п\b"
+    r"|[元圆圓円天米克升吨周秒次回번]|割(?![れりけっ])|成(?![立为為员員功本果交分绩績年长長])|分(?![之の引野析别店])|％|[₺₴₪฿￥]|п\.п\b|[دجر]\.[\u0621-\u064a]\b"
     rf"|×(?!{_FACTOR})|(?!x{_FACTOR})[^\W\d_\u3040-\u9fff\uac00-\ud7af]+(?:[\u0900-\u0dff]+\w*)*)"
 )
 _NUMBERED_YEAR = re.compile(

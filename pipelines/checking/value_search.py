@@ -20,6 +20,7 @@ from .clock_words import CLOCK_WORDS
 from .codes import LETTER, roman_value
 from .language_data import months_by_first_word, numbers_of
 from .loose_numbers import OUT_OF, TWICE, pairs_in
+from .number_text import table_cells, with_ascii_digits
 from .number_words import JOINING_WORDS, han_numbers_in, numbers_at_words, plain_number
 from .numbers import (
     ADDED_HALF,
@@ -32,7 +33,6 @@ from .numbers import (
     lower_case,
     numbers_in,
     rounded,
-    with_ascii_digits,
 )
 from .units import NO_UNIT, PERCENT, factors_of, units_after, units_before
 from .value_words import halves_in, is_share_word, shares_in, unspaced_shares_in
@@ -44,7 +44,6 @@ from .values_in_text import (
     cell_values,
     month_at,
     source_values,
-    table_cells,
 )
 
 _LEAST_PART_CHARS, _MOST_PART_CHARS = 100, 400

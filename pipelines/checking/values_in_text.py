@@ -19,16 +19,9 @@ import regex
 from .clock_words import clocks_in
 from .language_data import months_by_first_word
 from .loose_numbers import loose_numbers_in
+from .number_text import table_cells, with_ascii_digits
 from .number_words import languages_of, plain_number
-from .numbers import (
-    Number,
-    NumberReading,
-    Untaken,
-    lower_case,
-    numbers_in,
-    rounded,
-    with_ascii_digits,
-)
+from .numbers import Number, NumberReading, Untaken, lower_case, numbers_in, rounded
 from .units import NO_UNIT, PERCENT, Unit, units_after
 from .value_words import part_of_day, time_bound
 
@@ -507,34 +500,6 @@ def source_values(text: str, whole: str = "", fits: Fits | None = None) -> Itera
 def cell_values(cells: str, whole: str = "", fits: Fits | None = None) -> Iterator[TextValue]:
     """Yield the values of the cells of a source's tables."""
     return (replace(said, is_loose=True) for said in values_in(cells, whole, fits))
-
-
-def table_cells(text: str) -> str:
-    r"""Return a text of the same length with only the cells of its comma-separated rows.
-
-    There `12,7` is two numbers. A row has as many commas as the one above or below it, and no space
-    after any of them.
-
-    >>> table_cells("Sold:\na,12\nb,7")
-    '     \na\n12\nb\n7'
-    """
-    lines = [_DECIMAL_COMMA.sub(".", line) for line in text.split("\n")]
-    n_commas = [0 if ", " in line else line.count(",") for line in lines]
-    is_row = [
-        n > 0 and n in (*n_commas[at + 1 : at + 2], *n_commas[max(0, at - 1) : at])
-        for at, n in enumerate(n_commas)
-    ]
-    if not any(is_row):
-        return ""
-    return "\n".join(
-        line.replace(",", "\n") if is_one else " " * len(line)
-        for line, is_one in zip(lines, is_row, strict=True)
-    )
-
-
-_DECIMAL_COMMA = re.compile(
-    r"(?<=\d),(?=\d+[^\S\n]?[^\W\d_])|(?<=\.\d{3}),(?=\d)|(?<=\d),(?=\d+\s?[€$£%])"
-)
 
 
 def is_month(word: str) -> bool:

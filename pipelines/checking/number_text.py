@@ -1,0 +1,69 @@
+"""A text as its numbers are read: digits of any script as 0 to 9, the cells of CSV rows apart."""
+
+# ruff: noqa: RUF001 - signs of many scripts
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_FINANCIAL = "壹贰貳叁參肆伍陆陸柒捌玖拾佰仟"
+_PLAIN = str.maketrans(_FINANCIAL, "一二二三三四五六六七八九十百千")
+_FINANCIAL_NUMBER = re.compile(f"[{_FINANCIAL}零〇万萬亿億]{{2,}}")
+_HAN_RING = re.compile("(?<=[〇一二三四五六七八九])○(?=[〇○一二三四五六七八九])")
+_MARK = re.compile(r"(?<=\d)[\u066b\u066c](?=\d)|(?<=[０-９])[，．](?=[０-９])")
+_QUOTED = re.compile(r'(?<![^,\n])"[^"\n]*"(?![^,\n])')
+_NO_ROW = re.compile(r", |[;|\t]|\A(?=.*[^\W\d_] )(?:[^,]|(?<=\d),(?=\d))*\Z")
+_DECIMAL_COMMA = re.compile(
+    r"(?<=\d),(?=\d+[^\S\n]?[^\W\d_])|(?<=\.\d{3}),(?=\d)|(?<=\d),(?=\d+\s?[€$£%])"
+)
+
+
+def with_ascii_digits(text: str) -> str:
+    r"""Convert digits of other scripts to 0 to 9.
+
+    >>> with_ascii_digits("\u0661\uff12")
+    '12'
+    """
+    if text.isascii():
+        return text
+    text = _with_plain_numerals(_HAN_RING.sub("〇", text))
+    text = _MARK.sub(lambda found: "." if found[0] in "\u066b．" else ",", text)
+    return re.sub(r"(?![0-9])\d", lambda found: str(unicodedata.decimal(found[0])), text)
+
+
+def _with_plain_numerals(text: str) -> str:
+    """Convert Chinese numerals of contracts and cheques; one by itself is part of other words.
+
+    >>> _with_plain_numerals("叁万伍仟捌佰元, 队伍")
+    '三万五千八百元, 队伍'
+    """
+    return _FINANCIAL_NUMBER.sub(lambda found: found[0].translate(_PLAIN), text)
+
+
+def table_cells(text: str) -> str:
+    r"""Return a text of the same length with only the cells of its comma-separated rows.
+
+    There `12,7` is two numbers. A row has as many commas as the one above or below it, none in
+    quotes, and no space after any of them. What has other separators, or words and no commas but
+    between digits, is no such row.
+
+    >>> table_cells("Sold:\na,12\nb,7")
+    '     \na\n12\nb\n7'
+    """
+    lines = [_DECIMAL_COMMA.sub(".", line) for line in _QUOTED.sub(_masked, text).split("\n")]
+    n_commas = [0 if _NO_ROW.search(line) else line.count(",") for line in lines]
+    is_row = [
+        n > 0 and n in (*n_commas[at + 1 : at + 2], *n_commas[max(0, at - 1) : at])
+        for at, n in enumerate(n_commas)
+    ]
+    if not any(is_row):
+        return ""
+    cells = (
+        line.replace(",", "\n").replace("\x01", ",") if is_one else " " * len(line)
+        for line, is_one in zip(lines, is_row, strict=True)
+    )
+    return "\n".join(cells)
+
+
+def _masked(quoted: re.Match[str]) -> str:
+    return quoted[0].replace(",", "\x01")
