@@ -9,39 +9,31 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from string import Template
 
 from paddock.runner.bind.protected_files import PAGE_START
 from paddock.runner.progress.report import MADE_STATES
 
 # Resolved, because an editable install is a tree of links that lacks the data files.
-_FOLDER = Path(__file__).resolve().parent / "web"
-COLOUR_CSS = (_FOLDER / "colours.css").read_text("utf-8").strip()
+WEB_FOLDER = Path(__file__).resolve().parent / "web"
+COLOUR_CSS = (WEB_FOLDER / "colours.css").read_text("utf-8").strip()
 
 
 # Nothing is loaded or run, even if an escape of document names or replies fails.
 _CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-PAGE_CSS = (_FOLDER / "page.css").read_text("utf-8").strip()
+PAGE_CSS = (WEB_FOLDER / "page.css").read_text("utf-8").strip()
+_PAGE = Template((WEB_FOLDER / "page.html").read_text("utf-8"))
 
 
 def html_page(title: str, parts: Iterable[str]) -> str:
     """Return a page with these parts, which must be escaped already."""
-    body = "\n".join(parts)
-    return f"""{PAGE_START}<meta http-equiv="Content-Security-Policy" content="{_CONTENT_POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(title)}</title>
-<style>
-{COLOUR_CSS}
-{PAGE_CSS}
-</style>
-</head>
-<body>
-<main>
-{body}
-</main>
-</body>
-</html>
-"""
+    return PAGE_START + _PAGE.substitute(
+        policy=_CONTENT_POLICY,
+        title=escape(title),
+        colours=COLOUR_CSS,
+        css=PAGE_CSS,
+        body="\n".join(parts),
+    )
 
 
 def html_table(

@@ -20,6 +20,7 @@ from urllib.parse import quote
 from paddock.runner.progress.report import HELD_REMEDY, sums_by_outcome
 
 from .html_page import (
+    WEB_FOLDER,
     html_cell,
     html_page,
     html_table,
@@ -466,22 +467,7 @@ def _swatch(look: str) -> str:
     )
 
 
-DEFINITIONS = """
-<svg class="looks" width="0" height="0" aria-hidden="true"><defs>
-<pattern id="over-bad" width="7" height="7" patternUnits="userSpaceOnUse"
-patternTransform="rotate(45)"><path d="M0 0V7"/></pattern>
-<pattern id="over-known" width="6" height="6" patternUnits="userSpaceOnUse"><circle cx="3" cy="3"
-r="1.3"/></pattern>
-<pattern id="over-tool" width="5" height="5" patternUnits="userSpaceOnUse"><path d="M0 2H5"/>
-</pattern>
-<pattern id="over-skipped" width="5" height="5" patternUnits="userSpaceOnUse"><path d="M2 0V5"/>
-</pattern>
-<pattern id="over-held" width="7" height="7" patternUnits="userSpaceOnUse"
-patternTransform="rotate(-45)"><path d="M0 0V7"/></pattern>
-<pattern id="over-waiting" width="7" height="7" patternUnits="userSpaceOnUse"
-patternTransform="rotate(45)"><path d="M0 0V7M0 3H7"/></pattern>
-</defs></svg>
-""".strip()
+DEFINITIONS = (WEB_FOLDER / "patterns.svg").read_text("utf-8").strip()
 """Patterns of looks; once in a page."""
 
 

@@ -22,6 +22,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from string import Template
 
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
@@ -113,16 +114,7 @@ async def _shown(address: str, token: str, access: PageAccess, options: ReviewPa
 
 
 _HANDOVER_PREFIX = "paddock-review-"
-_HANDOVER_PAGE = """\
-<!doctype html>
-<html lang="en">
-<meta charset="utf-8"><meta name="referrer" content="no-referrer"><title>Paddock review</title>
-<form method="post" action="{address}">
-<input type="hidden" name="ticket" value="{ticket}"><button>Open the review page</button>
-</form>
-<script>document.forms[0].submit()</script>
-</html>
-"""
+_HANDOVER_PAGE = Path(__file__).resolve().parent / "web" / "handover.html"
 
 
 async def _hand_over(address: str, ticket: Ticket) -> None:
@@ -148,9 +140,10 @@ def _handover_file(address: str, ticket: Ticket) -> Path:
     """
     home = Path.home()
     folder = home if os.access(home, os.W_OK) else None
+    text = Template(_HANDOVER_PAGE.read_text("utf-8"))
     handle, name = tempfile.mkstemp(".html", _HANDOVER_PREFIX, folder)  # 0600
     with os.fdopen(handle, "w") as page:
-        page.write(_HANDOVER_PAGE.format(address=address, ticket=ticket.value))
+        page.write(text.substitute(address=address, ticket=ticket.value))
     return Path(name)
 
 

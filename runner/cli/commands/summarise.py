@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -49,6 +50,10 @@ from .validate_plan_run import print_closing, print_speed_advice, run_until_conf
 
 if TYPE_CHECKING:
     from paddock.runner.progress.report import Report
+
+
+# Resolved, because an editable install is a tree of links that lacks the data files.
+_TEMPLATE = Path(__file__).resolve().parent.parent / "templates" / "summaries.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,35 +243,15 @@ def pipeline_text(request: SummaryRequest, base: Path) -> str:
     option = "params: {repeat_penalty: 1.1}  # small models repeat themselves"
     if request.how == "extract":
         option = "how: extract  # its own sentences, those that say most of it"
-    return f"""\
-# yaml-language-server: $schema=./.paddock/pipeline.schema.json
-# Made by `paddock summarise`. Run it again: only what changed is done again.
-name: {_yaml_quoted(_pipeline_name(request.folder))}
-
-inputs:
-  folder: {_input_text(request.folder, base, "The documents.")}
-  out:    {_input_text(request.out, base, "Where the summaries go.")}
-
-{model}steps:
-  - id: docs
-    uses: files.scan
-    with: {{root: "{{{{ inputs.folder }}}}", include: [{_yaml_quoted(request.include)}]}}
-  - id: each
-    for_each: doc in steps.docs.files
-    do:
-      - id: sum
-        uses: summarise
-        with:
-          file: "{{{{ doc.path }}}}"
-          words: {request.words}
-          {option}
-      - uses: files.write
-        with:
-          path: "{{{{ inputs.out }}}}/{{{{ doc.relpath }}}}.md"
-          text: "{{{{ steps.sum.text }}}}"
-
-returns: {{counts: steps.each.counts}}
-"""
+    return Template(_TEMPLATE.read_text("utf-8")).substitute(
+        name=_yaml_quoted(_pipeline_name(request.folder)),
+        folder=_input_text(request.folder, base, "The documents."),
+        out=_input_text(request.out, base, "Where the summaries go."),
+        model=model,
+        include=_yaml_quoted(request.include),
+        words=request.words,
+        option=option,
+    )
 
 
 def needs_inputs(request: SummaryRequest, base: Path) -> bool:
