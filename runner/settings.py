@@ -230,7 +230,7 @@ def read_settings(
     folder: Path | None = None,
     *,
     flags: Mapping[str, object] | None = None,
-    environ: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] = os.environ,
     home: Path | None = None,
 ) -> Settings:
     """Read every setting; `folder` is the pipeline's, `flags` are given by the caller's hand.
@@ -238,7 +238,6 @@ def read_settings(
     Raises:
         SettingsError: a value that cannot be used, an unknown name in a file, a broken file.
     """
-    environ = os.environ if environ is None else environ
     home = _home_folder() if home is None else home
     chosen: dict[str, Any] = {}
     origins: dict[str, str] = {}

@@ -89,9 +89,8 @@ class LlamaBuild:
         return f"{self.name} {hashlib.sha256(repr(sizes).encode()).hexdigest()[:8]}"
 
 
-def find_build(environ: Mapping[str, str] | None = None) -> LlamaBuild:
+def find_build(environ: Mapping[str, str] = os.environ) -> LlamaBuild:
     """Return the build that this process, or one with this environment, uses."""
-    environ = os.environ if environ is None else environ
     bindings = _version("llama-cpp-python") or "not installed"
     bundled, mismatch = _bundled_build(bindings)
     named = environ.get("LLAMA_CPP_LIB_PATH")

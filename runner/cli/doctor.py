@@ -319,9 +319,8 @@ class NativeBuild:
     """Devices that only llama.cpp can list, as with Vulkan."""
 
 
-def examine(settings: Settings, environ: Mapping[str, str] | None = None) -> tuple[Finding, ...]:
+def examine(settings: Settings, environ: Mapping[str, str] = os.environ) -> tuple[Finding, ...]:
     """Run all checks, which takes some seconds."""
-    environ = os.environ if environ is None else environ
     cpu = hardware.read_cpu()
     native = probe_native()
     return (

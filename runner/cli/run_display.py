@@ -27,7 +27,7 @@ LINE_EVERY_S = 5.0  # keeps logs of long runs readable
 
 
 def run_observer(
-    *, environ: Mapping[str, str] | None = None, is_quiet_stdout: bool = False, is_log: bool = False
+    *, environ: Mapping[str, str] = os.environ, is_quiet_stdout: bool = False, is_log: bool = False
 ) -> AbstractContextManager[Observer]:
     """Return the observer for stderr; leave its context before writing anything else.
 
@@ -36,7 +36,6 @@ def run_observer(
         is_quiet_stdout: stdout carries one JSON object: what a plug-in prints goes to stderr.
         is_log: stderr gets one JSON object per line.
     """
-    environ = os.environ if environ is None else environ
     shown = json_lines_observer() if is_log else _display(environ, is_quiet_stdout=is_quiet_stdout)
     return _with_stdout_on_stderr(shown) if is_quiet_stdout else shown
 

@@ -95,9 +95,9 @@ def set_prefect_environment(url: str, settings: Settings) -> None:
     os.environ.pop("CI", None)  # our runs use our pool, also in CI
 
 
-def notify_systemd(state: str, environ: Mapping[str, str] | None = None) -> bool:
+def notify_systemd(state: str, environ: Mapping[str, str] = os.environ) -> bool:
     """Send a state such as `READY=1`; return whether there was a receiver."""
-    path = (os.environ if environ is None else environ).get("NOTIFY_SOCKET", "")
+    path = environ.get("NOTIFY_SOCKET", "")
     if not path or path[0] not in "/@" or not hasattr(socket, "AF_UNIX"):
         return False
     address = "\0" + path[1:] if path[0] == "@" else path
@@ -115,13 +115,12 @@ def notify_reloaded() -> None:
     notify_systemd("READY=1")
 
 
-def watchdog_interval_s(environ: Mapping[str, str] | None = None) -> float | None:
+def watchdog_interval_s(environ: Mapping[str, str] = os.environ) -> float | None:
     """Return how often to send `WATCHDOG=1`: half of systemd's limit; None without a limit.
 
     >>> watchdog_interval_s({"WATCHDOG_USEC": "30000000"})
     15.0
     """
-    environ = os.environ if environ is None else environ
     usec, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
     if not usec.isdigit() or int(usec) == 0 or (pid and pid != str(os.getpid())):
         return None

@@ -362,7 +362,7 @@ def write_reports(
     junit: Path | None = None,
     summary: Path | None = None,
     page: tuple[Path, str] | None = None,
-    environ: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> None:
     """Write the requested reports, and the summary also where GitHub Actions asks for one.
 
@@ -371,7 +371,6 @@ def write_reports(
     Raises:
         OSError: one cannot be written.
     """
-    environ = os.environ if environ is None else environ
     if junit is not None:
         write_output(junit, junit_xml(suites))
     if summary is not None:

@@ -293,7 +293,6 @@ class _SearchResultBlock(_Fields):
         return _paragraphs((self.title, _joined(self.content)))
 
 
-_WRITTEN_BLOCKS = (_TextBlock, _DocumentBlock, _SearchResultBlock)
 _Contents = _TextBlock | _ImageBlock | _DocumentBlock | _SearchResultBlock
 
 

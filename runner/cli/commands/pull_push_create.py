@@ -50,9 +50,8 @@ if TYPE_CHECKING:
 LINE_EVERY_S = 5.0  # keeps logs readable
 
 
-def transfer_progress(environ: Mapping[str, str] | None = None) -> TransferBars | TransferLines:
+def transfer_progress(environ: Mapping[str, str] = os.environ) -> TransferBars | TransferLines:
     """Return bars for a terminal, else lines."""
-    environ = os.environ if environ is None else environ
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     if not is_terminal or environ.get("TERM") == "dumb":
         return TransferLines()
