@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from paddock.engine.errors import DeadlineExceeded, TextRefused, TextTooLong
 from paddock.engine.request import ChatRequest, Chunk, Reply
-from paddock.engine.system.tasks import end
+from paddock.engine.system.tasks import end, run_concurrently
 from paddock.engine.workers.worker_protocol import AnswerEnd, Embedded
 
 
@@ -229,18 +229,12 @@ async def embed_in_portions(texts: tuple[str, ...], send: SendPortion) -> Embedd
         TextTooLong, TextRefused: with the text's index in the request.
         EngineError: whatever else `send` raises; the first ends the others.
     """
-    ahead = asyncio.Semaphore(PORTIONS_AHEAD)
 
     async def portion(start: int) -> Embedded:
-        async with ahead:
-            return await _send_portion(texts, start, send)
+        return await _send_portion(texts, start, send)
 
-    tasks = [asyncio.create_task(portion(start)) for start in range(0, len(texts), PORTION_TEXTS)]
-    try:
-        parts = await asyncio.gather(*tasks)
-    finally:
-        await end(*tasks)
-    return _joined_portions(parts)
+    starts = range(0, len(texts), PORTION_TEXTS)
+    return _joined_portions(await run_concurrently(portion, starts, PORTIONS_AHEAD))
 
 
 async def _send_portion(texts: tuple[str, ...], start: int, send: SendPortion) -> Embedded:

@@ -18,6 +18,7 @@ from typing import Any
 from paddock.engine.errors import BadRequest, EngineError, ModelBroken
 from paddock.engine.request import Message, Tool
 from paddock.engine.system.processes import FrameProcess, python_command
+from paddock.engine.system.tasks import run_concurrently
 
 from .openai_client import ServedModel, ServerConnection
 from .openai_codec import messages_body as as_json
@@ -210,19 +211,17 @@ async def count_texts(
     tokenizer: LocalTokenizer | None = None,
 ) -> list[TokenCount]:
     """Count texts, without special tokens."""
-    at_once = asyncio.Semaphore(_COUNTS_AT_ONCE)
 
     async def one(text: str) -> TokenCount:
-        async with at_once:
-            if looked.kind == "llama-server":
-                return TokenCount.exactly(
-                    await _count_at_llama_server(line, looked, text, is_prompt=False)
-                )
-            body = {"model": looked.name, "prompt": text, "add_special_tokens": False}
-            return TokenCount.exactly(await _count_at_vllm(line, body))
+        if looked.kind == "llama-server":
+            return TokenCount.exactly(
+                await _count_at_llama_server(line, looked, text, is_prompt=False)
+            )
+        body = {"model": looked.name, "prompt": text, "add_special_tokens": False}
+        return TokenCount.exactly(await _count_at_vllm(line, body))
 
     if looked.kind in ("llama-server", "vllm"):
-        return list(await asyncio.gather(*map(one, texts)))
+        return await run_concurrently(one, texts, _COUNTS_AT_ONCE)
     if tokenizer is not None:
         return [TokenCount.exactly(n_tokens) for n_tokens in await tokenizer.count_texts(texts)]
     return [TokenCount(most_tokens(text), least_tokens(text)) for text in texts]

@@ -21,6 +21,7 @@ from paddock.engine.errors import Busy, EngineError, NoPlace
 from paddock.engine.request import PRIORITY_RANK, Priority
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.hardware import peak_bytes
+from paddock.engine.system.tasks import end
 
 from .loader import (
     LoadedModel,
@@ -304,8 +305,7 @@ class ModelManager(Generic[W]):
 
     async def close(self) -> None:
         if self._managing is not None:
-            self._managing.cancel()
-            await asyncio.gather(self._managing, return_exceptions=True)
+            await end(self._managing)
         for queue in self._queues.values():
             queue.fail(Busy("the pool is closed"))
         await self._loader.close()

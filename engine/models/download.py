@@ -28,7 +28,7 @@ import httpx
 from paddock.engine.errors import DigestMismatch, EngineError, StoreFull, StoreReadOnly
 from paddock.engine.gguf import split_file_names
 from paddock.engine.system.files import sync_file
-from paddock.engine.system.tasks import task_group
+from paddock.engine.system.tasks import running, task_group
 
 from .blobs import free_disk_bytes, store_write_errors
 from .model_store import ModelStore
@@ -365,11 +365,8 @@ class BlobDownload:
                 return
             await run_to_end_in_thread(self._partial.begin)
             self._report_bytes(self._partial.completed_bytes)
-            reporting = asyncio.create_task(self._report_until_done())
-            try:
+            async with running(self._report_until_done()):
                 await self._fetch_parts()
-            finally:
-                reporting.cancel()
             self._report_bytes(self._partial.completed_bytes)
 
     async def finish(self) -> str:

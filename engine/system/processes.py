@@ -28,6 +28,7 @@ from typing import IO, Any, NoReturn
 from . import no_links
 from .frames import FrameHead, FramePipes, PipeClosed, pack_frame
 from .process_guard import CANNOT_START, GRACE_S, guarded_command
+from .tasks import end
 
 EXIT_BROKEN = 70  # EX_SOFTWARE
 _LEFT_OPEN_S = 1.0
@@ -542,9 +543,7 @@ async def _read_output(
         if pipes[0].done():
             pipes[0].result()
     finally:
-        for task in (writing, *pipes):
-            task.cancel()
-        await asyncio.gather(writing, *pipes, return_exceptions=True)
+        await end(writing, *pipes)
     return CompletedCommand(process.returncode or 0, bytes(out), bytes(err))
 
 

@@ -50,6 +50,16 @@ async def end(*futures: asyncio.Future[Any]) -> None:
             future.exception()
 
 
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, _T]) -> AsyncIterator[asyncio.Task[_T]]:
+    """Run a task while the block lasts, at whose end it is cancelled and awaited."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        await end(task)
+
+
 async def run_concurrently(
     work: Callable[[_Item], Awaitable[_T]], items: Iterable[_Item], n_at_once: int
 ) -> list[_T]:

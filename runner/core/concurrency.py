@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import uuid4
 
 from paddock.engine.system.retry import Backoff, Pauses
+from paddock.engine.system.tasks import running
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
@@ -364,11 +365,8 @@ async def group_turn(
         own = _OwnTurn(part, thread)
         try:
             await own.take(group, wait)
-            keeping = asyncio.create_task(own.keep(stop_gate))
-            try:
+            async with running(own.keep(stop_gate)):
                 yield
-            finally:
-                keeping.cancel()
         finally:
             with suppress(LedgerError):  # then the missing heartbeat releases it
                 await own.do(part.leave)

@@ -25,7 +25,7 @@ from paddock.engine.system.light_http import (
     ask_unix,
 )
 from paddock.engine.system.processes import python_command, spawn_detached
-from paddock.engine.system.tasks import end
+from paddock.engine.system.tasks import running
 from paddock.engine.system.units import duration
 from paddock.runner.settings import Settings
 
@@ -133,11 +133,8 @@ async def hold_lease(daemon: DaemonInfo, *, pipeline: str) -> AsyncIterator[Daem
             await anext(beats, b"")
         except (ConnectionBroken, UnexpectedStatus) as error:
             raise DaemonError(_silent(daemon, error)) from None
-        reading = asyncio.create_task(_read_heartbeats(beats, lease.broken))
-        try:
+        async with running(_read_heartbeats(beats, lease.broken)):
             yield lease
-        finally:
-            await end(reading)
 
 
 async def _read_heartbeats(beats: AsyncIterator[bytes], broken: asyncio.Event) -> None:

@@ -35,7 +35,7 @@ from paddock.engine.system import files
 from paddock.engine.system.distribution import own_version
 from paddock.engine.system.files import LockTaken, lock_now
 from paddock.engine.system.http import QuietServer, json_object
-from paddock.engine.system.tasks import end, wait_for_event
+from paddock.engine.system.tasks import running, wait_for_event
 from paddock.runner.settings import Settings
 
 from . import daemon_files
@@ -318,21 +318,15 @@ async def serve_or_join(
         DaemonError: its folder or socket cannot be used.
     """
     seat = _ServeOrJoin(settings, kind, wants_prefect)
-    task = asyncio.create_task(seat.keep())
-    try:
+    async with running(seat.keep()) as task:
         yield await seat.ready(task)
-    finally:
-        await end(task)
 
 
 @asynccontextmanager
 async def offer_pool(settings: Settings, pool: LocalPool) -> AsyncIterator[None]:
     """Offer a pool that is open already at the socket, while no other process holds it."""
-    task = asyncio.create_task(_keep_offering(settings, pool))
-    try:
+    async with running(_keep_offering(settings, pool)):
         yield
-    finally:
-        await end(task)
 
 
 async def _keep_offering(settings: Settings, pool: LocalPool) -> None:

@@ -32,7 +32,7 @@ from paddock.engine.system.processes import (
     without_keys,
 )
 from paddock.engine.system.retry import Backoff, Pauses
-from paddock.engine.system.tasks import end, wait_for_event
+from paddock.engine.system.tasks import end, running, wait_for_event
 
 from .prefect_auth import CLIENT_VARIABLE, SERVER_VARIABLE, own_auth_string
 from .prefect_client import NOT_FOUND, PREFECT_ERRORS, PrefectRefusal, ask_again, client_options
@@ -234,11 +234,8 @@ class PrefectServer:
         self._told = PrefectServerStatus("starting", _url(port))
         async with self._process(door, port, auth_string) as process:
             files.write_json_atomically(self._record, {"port": port, "pid": process.pid})
-            ended = asyncio.create_task(process.wait())
-            try:
+            async with running(process.wait()) as ended:
                 await self._watch(port, process, ended)
-            finally:
-                await end(ended)
         why = f"it ended with status {process.returncode}" + self._last_words()
         log.warning("the Prefect server: %s", why)
         await self._say("failing", None, why)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from paddock.engine.request import Pool
 from paddock.engine.system import http
-from paddock.engine.system.tasks import end
+from paddock.engine.system.tasks import running
 from paddock.runner.bind.bound import BoundPlan, progress_line_names
 from paddock.runner.core import run
 from paddock.runner.core.model_pools import models_asked, open_home_pool
@@ -282,15 +282,13 @@ async def _run_tracked(session: RunSession, mode: RunMode, daemon: DaemonSession
         PipelineError: the YAML turned out to be wrong for the data at hand.
     """
     session.begin()
-    stopping = asyncio.create_task(_note_stop(session))
-    try:
-        report = await _run_shown(session, mode, daemon)
-    except Exception as error:
-        cause = session.context.ledger.damage_behind(error) or error
-        session.end(session.stats.report("failed", message=str(cause) or type(error).__name__))
-        raise
-    finally:
-        await end(stopping)
+    async with running(_note_stop(session)):
+        try:
+            report = await _run_shown(session, mode, daemon)
+        except Exception as error:
+            cause = session.context.ledger.damage_behind(error) or error
+            session.end(session.stats.report("failed", message=str(cause) or type(error).__name__))
+            raise
     report = replace(report, models=session.model_loads())
     session.end(report)
     return report
@@ -359,12 +357,10 @@ async def _run_with_mirror(
     """
     tracked_run = TrackedRun.start(session)
     feed = _MirrorFeed(tracked_run, send, is_within=is_within)
-    sending = asyncio.create_task(feed.follow())
     try:
-        return await tracked_run.ended()
+        async with running(feed.follow()):
+            return await tracked_run.ended()
     finally:
-        sending.cancel()
-        await asyncio.wait({sending})
         await feed.end()
 
 

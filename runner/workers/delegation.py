@@ -25,7 +25,7 @@ from uuid import uuid4
 import httpx
 
 from paddock.engine.errors import EngineError
-from paddock.engine.system.tasks import StopRequested, end, unless
+from paddock.engine.system.tasks import StopRequested, running, unless
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.bind import bind, read_plan
 from paddock.runner.bind.permissions import NotPermitted
@@ -257,16 +257,13 @@ async def delegate_job(
         LedgerError: the job is done, and the ledger cannot be read.
     """
     desk = _Delegation(api, job, note)
-    ending = asyncio.create_task(_wait_for_stop(stop, stop_gate))
-    try:
+    async with running(_wait_for_stop(stop, stop_gate)) as ending:
         over = await desk.carry_out(ending)
         if over is None and is_handed_over():
             over = JobEnd("interrupted", "The machines continue it by themselves.")
         elif over is None:
             await desk.leave()
             over = JobEnd("interrupted", "Interrupted; the same command continues.")
-    finally:
-        await end(ending)
     if over.status == "completed":
         ended = await asyncio.to_thread(_ended_share, job)
         if ended is not None:

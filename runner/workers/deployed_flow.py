@@ -38,7 +38,7 @@ from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
 
 from paddock.engine.system import http
-from paddock.engine.system.tasks import end
+from paddock.engine.system.tasks import running
 from paddock.runner import api
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, signer_for
@@ -226,16 +226,14 @@ async def _run_calls(
             reports.append(over[id_])
             continue
         gate = StopGate()  # a budget is of one run
-        closing = asyncio.create_task(_close_with(orders.stop_gate, gate))
-        try:
-            report = await run_once(call["inputs"], gate, id_, id_)
-        except Exception as error:  # each call is a run of its own: none may end the others
-            if not isinstance(error, REPORTED_ERRORS):
-                log.exception("a webhook call failed")
-            words = str(error) or type(error).__name__
-            report = Report("", "", "failed", {}, message=words)
-        finally:
-            await end(closing)
+        async with running(_close_with(orders.stop_gate, gate)):
+            try:
+                report = await run_once(call["inputs"], gate, id_, id_)
+            except Exception as error:  # each call is a run of its own: none may end the others
+                if not isinstance(error, REPORTED_ERRORS):
+                    log.exception("a webhook call failed")
+                words = str(error) or type(error).__name__
+                report = Report("", "", "failed", {}, message=words)
         reports.append(report)
         if gate.is_closed and (report.status == "interrupted" or gate.status == "suspended"):
             orders.stop_gate.close(gate.words, gate.status)

@@ -39,7 +39,7 @@ from pydantic import Field, SecretStr, WithJsonSchema
 
 from paddock.engine.system import http
 from paddock.engine.system.samples import ItemSample
-from paddock.engine.system.tasks import end
+from paddock.engine.system.tasks import running
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.keys import Input
 from paddock.runner import api
@@ -470,11 +470,8 @@ async def stopped_while_waiting(stop_gate: StopGate) -> AsyncIterator[None]:
         stop_gate.close(words, "suspended" if words == SUSPENDED else "interrupted")
 
     display, place = _display()
-    watching = asyncio.create_task(watch())
-    try:
+    async with running(watch()):
         yield
-    finally:
-        await end(watching)
 
 
 def _display() -> tuple[PrefectMirrors, dict[str, Any]]:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system import process_guard, processes
-from paddock.engine.system.tasks import first_error
+from paddock.engine.system.tasks import first_error, running
 from paddock.engine.system.text import last_part, one_line
 from paddock.steps.base import StepError, ToolResult
 
@@ -58,15 +58,13 @@ async def stderr_file(heard: ServerOutput) -> AsyncIterator[Any]:
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read, "rb", buffering=0)
     )
-    hearing = asyncio.create_task(processes.keep_last(reader, heard.stderr, _KEPT_STDERR_BYTES))
-    errors = os.fdopen(write, "w")
-    try:
-        yield errors
-    finally:
-        errors.close()
-        transport.close()
-        hearing.cancel()
-        await asyncio.gather(hearing, return_exceptions=True)
+    async with running(processes.keep_last(reader, heard.stderr, _KEPT_STDERR_BYTES)):
+        errors = os.fdopen(write, "w")
+        try:
+            yield errors
+        finally:
+            errors.close()
+            transport.close()
 
 
 class WatchedTransport:

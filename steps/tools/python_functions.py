@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from paddock.engine.system import processes
 from paddock.engine.system.frames import FrameHead, PipeClosed, pack_frame, read_frame_async
+from paddock.engine.system.tasks import end
 from paddock.engine.system.text import last_part
 from paddock.pipelines.errors import did_you_mean
 from paddock.steps.base import StepError, ToolResult
@@ -219,9 +220,7 @@ class FunctionPool:
         return answer
 
     async def close(self) -> None:
-        for task in self._described.values():
-            task.cancel()
-        await asyncio.gather(*self._described.values(), return_exceptions=True)
+        await end(*self._described.values())
         await asyncio.gather(*(one.end() for one in self._free))
         self._free.clear()
 
@@ -296,5 +295,4 @@ class _FunctionProcess:
         if self._process.stdin is not None:
             self._process.stdin.close()
         await self._held.end()
-        self._hearing.cancel()
-        await asyncio.gather(self._hearing, return_exceptions=True)
+        await end(self._hearing)
