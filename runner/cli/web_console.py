@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from html import escape
 from pathlib import Path
+from string import Template
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -37,7 +38,7 @@ from paddock.runner.render.console_page import (
     console_files,
     navigation,
 )
-from paddock.runner.render.html_page import html_cell, html_table, state_html
+from paddock.runner.render.html_page import WEB_FOLDER, html_cell, html_table, state_html
 from paddock.runner.review.page_access import (
     CONSOLE_PATH,
     AccessRefused,
@@ -94,31 +95,7 @@ _HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-_PAGE = """\
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="robots" content="noindex">
-<title>{title} - Paddock</title>
-<meta name="color-scheme" content="light dark">
-<link rel="icon" href="data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' \
-viewBox='0 0 32 32'%3E%3Crect width='32' height='32' rx='7' fill='%231d5c48'/%3E%3Cpath \
-d='M8 25V9m8 16V9m8 16V9M5 13h22M5 20h22' stroke='%23fff' stroke-width='2.6'/%3E%3C/svg%3E">
-<link rel="stylesheet" href="/ui/console.css">
-<script src="/ui/console.js" defer></script>
-</head>
-<body>
-<a class="skip" href="#main">Skip to the content</a>
-<header>{navigation}</header>
-<p id="away" role="alert" hidden>The service does not answer; trying again.</p>
-<main id="main" tabindex="-1" data-live="{live}">
-{body}
-</main>
-</body>
-</html>
-"""
+_PAGE = Template((WEB_FOLDER / "console.html").read_text("utf-8"))
 _SIGN_IN_FORM = f"""\
 <h1>Sign in</h1>
 <p>{{why}}</p>
@@ -389,7 +366,7 @@ class WebConsole:
 
 
 def _html(current: str, page: PageParts, status: int = 200) -> Response:
-    text = _PAGE.format(
+    text = _PAGE.substitute(
         title=escape(page.title),
         navigation=navigation(current),
         live=page.live_s or "",

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from .html_page import COLOUR_CSS, PAGE_CSS
+from .html_page import COLOUR_CSS, PAGE_CSS, WEB_FOLDER
 
 PAGE_HEADERS: Mapping[str, str] = {
     # Only the page's own files and what it asks for; no frames. `blob:`: a picture that it loaded.
@@ -45,11 +45,9 @@ CONSOLE_PAGES: Mapping[str, str] = {
     "Settings": "/ui/settings",
 }
 """The pages of the console, in the order of its navigation, and their paths."""
-# Resolved, because an editable install is a tree of links that lacks the data files.
-_FOLDER = Path(__file__).resolve().parent / "web"
-CONSOLE_CSS = f"{COLOUR_CSS}\n{PAGE_CSS}\n{(_FOLDER / 'console.css').read_text('utf-8')}"
+CONSOLE_CSS = f"{COLOUR_CSS}\n{PAGE_CSS}\n{(WEB_FOLDER / 'console.css').read_text('utf-8')}"
 """The style of reports, and that of navigation and controls."""
-COLOURS_JS = (_FOLDER / "colours.js").read_text("utf-8")
+COLOURS_JS = (WEB_FOLDER / "colours.js").read_text("utf-8")
 """What the button of the navigation does."""
 _NAVIGATION_MARK = "<!-- navigation -->"
 
@@ -68,7 +66,7 @@ def console_files() -> list[BaseRoute]:
     """Return the routes of the style and the script of pages that the server writes."""
     return [
         text_route("/ui/console.css", lambda: CONSOLE_CSS),
-        page_route("/ui/console.js", _FOLDER / "console.js", before=COLOURS_JS),
+        page_route("/ui/console.js", WEB_FOLDER / "console.js", before=COLOURS_JS),
     ]
 
 
