@@ -34,15 +34,20 @@ def dying_once(file: Path, *arguments: str) -> Callable[..., Awaitable[WorkerPro
     return start
 
 
-async def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
+@pytest.fixture
+def noise(tmp_path: Path) -> ModelSpec:
+    """A model of some kilobytes: what it says is no part of the claims."""
+    return ModelSpec(str(tiny.llama(tmp_path / "noise.gguf")), n_ctx_tokens=2048)
+
+
+async def test_a_killed_worker_costs_nothing_but_time(noise: ModelSpec, tmp_path: Path) -> None:
     settings = replace(SETTINGS, cache_dir=tmp_path / "cache", num_parallel=4)
     standing = tmp_path / "standing"
     start = dying_once(standing, "stands")
     async with asyncio.timeout(250), LocalPool(settings, start=start) as pool:
         # Four are in the worker when it is killed, the others wait for it.
         requests = [
-            ask(f"Tell a story about {n} llamas.", priority="batch", params={"max_tokens": 48})
-            for n in range(8)
+            ask(f"Story {n}.", noise, {"max_tokens": 48}, priority="batch") for n in range(8)
         ]
         replies = asyncio.gather(*(pool.chat(request).reply() for request in requests))
         while not standing.exists():  # noqa: ASYNC110 - the worker's only sign
@@ -50,17 +55,17 @@ async def test_a_killed_worker_costs_nothing_but_time(tmp_path: Path) -> None:
         (pid,) = pool.worker_pids()
         os.kill(pid, signal.SIGKILL)
         assert all(reply.text for reply in await replies)
-        assert pool.stats().loads["smollm2:135m"].loads == 2
+        assert pool.stats().loads[noise.ref].loads == 2
         assert pool.worker_pids() != (pid,)
 
 
 async def test_a_stream_that_has_begun_ends_with_an_error_when_its_worker_dies(
-    tmp_path: Path,
+    noise: ModelSpec, tmp_path: Path
 ) -> None:
     settings = replace(SETTINGS, cache_dir=tmp_path / "cache")
     start = dying_once(tmp_path / "standing", "stands")
     async with asyncio.timeout(250), LocalPool(settings, start=start) as pool:
-        stream = pool.chat(ask("Tell a long story.", params={"max_tokens": 400}))
+        stream = pool.chat(ask("Tell a long story.", noise, {"max_tokens": 400}))
         with pytest.raises(WorkerLost) as caught:
             async for _ in stream:
                 for pid in pool.worker_pids():
@@ -70,7 +75,9 @@ async def test_a_stream_that_has_begun_ends_with_an_error_when_its_worker_dies(
             "killed by SIGKILL while answering request 1; "
             "a part of the answer was read, so it is not sent again"
         )
-        assert (await pool.chat(ask("Hello")).reply()).text, "the next request finds a new worker"
+        assert (await pool.chat(ask("Hello", noise)).reply()).text, (
+            "the next request finds a new worker"
+        )
 
 
 def test_a_request_that_kills_its_worker_again_and_again_is_given_up() -> None:
@@ -93,16 +100,18 @@ def test_a_request_that_kills_its_worker_again_and_again_is_given_up() -> None:
     go(work)
 
 
-def test_a_worker_that_makes_no_step_is_killed_and_started_again() -> None:
+def test_a_worker_that_makes_no_step_is_killed_and_started_again(
+    noise: ModelSpec, tmp_path: Path
+) -> None:
     async def work(pool: LocalPool) -> None:
-        await pool.chat(ask("Hello", params={"max_tokens": 2})).reply()
+        await pool.chat(ask("Hello", noise, {"max_tokens": 2})).reply()
         (pid,) = pool.worker_pids()
         os.kill(pid, signal.SIGSTOP)
-        reply = await pool.chat(ask("Hello again", params={"max_tokens": 2})).reply()
+        reply = await pool.chat(ask("Hello again", noise, {"max_tokens": 2})).reply()
         assert reply.text
         assert pool.worker_pids() != (pid,)
 
-    go(work, replace(SETTINGS, step_timeout_s=2.0))
+    go(work, replace(SETTINGS, cache_dir=tmp_path / "cache", step_timeout_s=2.0))
 
 
 async def test_where_memory_lets_no_context_grow_fewer_requests_share_the_cells(
@@ -128,20 +137,20 @@ async def test_where_memory_lets_no_context_grow_fewer_requests_share_the_cells(
 
 
 async def test_a_worker_that_aborts_is_started_again_and_every_request_answered(
-    tmp_path: Path,
+    noise: ModelSpec, tmp_path: Path
 ) -> None:
     settings = replace(SETTINGS, cache_dir=tmp_path / "cache")
     start = dying_once(tmp_path / "aborted")
     async with asyncio.timeout(250), LocalPool(settings, start=start) as pool:
-        requests = [ask(f"Tell a story about {n} llamas.") for n in range(6)]
-        read = pool.chat(ask("Tell a long story.", params={"max_tokens": 200}))
+        requests = [ask(f"Tell a story about {n} llamas.", noise) for n in range(6)]
+        read = pool.chat(ask("Tell a long story.", noise, {"max_tokens": 200}))
         answers = asyncio.gather(*(pool.chat(one).reply() for one in requests))
         with pytest.raises(WorkerLost) as caught:
             async for _ in read:
                 pass
         assert caught.value.reason.startswith("killed by SIGABRT")
         assert all(reply.text for reply in await answers)
-        assert pool.stats().loads["smollm2:135m"].loads == 2
+        assert pool.stats().loads[noise.ref].loads == 2
 
 
 def test_each_worker_can_be_asked_whether_it_works() -> None:
