@@ -22,8 +22,8 @@ from tests.residence import PIPELINE, Home, at_home, ended, until
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """Yield a home whose service the first run of the first test started."""
+def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """Yield a home whose service the first run started."""
     umask = os.umask(0)  # a careless one: what is the owner's alone may not depend on it
     with at_home(tmp_path_factory.mktemp("residence")) as home:
         add_foreign_modules(home.root)
@@ -35,6 +35,22 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         # Before any test kills the service, which has yet to tell Prefect of this run.
         until(lambda: home.shown(first_run(home)) == "Completed")
         yield home
+
+
+@pytest.fixture
+def served_home(shared_home: Home) -> Home:
+    """Return the home with a service that runs: an earlier test may have stopped it."""
+    if not shared_home.services():
+        shared_home.more(1)
+        shared_home.run()
+    return shared_home
+
+
+@pytest.fixture
+def home(served_home: Home) -> Home:
+    """Return the home with a service whose Prefect server is ready."""
+    until(lambda: served_home.told()["prefect"]["state"] == "ready")
+    return served_home
 
 
 def first_run(home: Home) -> str:
@@ -51,10 +67,13 @@ def has_ended(process: psutil.Process) -> bool:
 
 
 def test_the_next_run_finds_service_and_model(home: Home) -> None:
+    home.more(1)
+    known, _ = home.run()
     home.more(2)
     before = home.told()["pid"]
     report, said = home.run()
-    assert {k: n for k, n in report["counts"].items() if n} == {"fresh": 2, "new": 2}
+    n_known = known["counts"]["fresh"] + known["counts"]["new"]
+    assert {k: n for k, n in report["counts"].items() if n} == {"fresh": n_known, "new": 2}
     assert report["models"] == {"smollm2:135m": {"loads": 0, "load_s": 0.0}}
     assert "Started" not in said
     assert home.told()["pid"] == before
@@ -134,6 +153,7 @@ def test_no_one_else_can_open_its_door(home: Home) -> None:
 
 
 def test_status_says_what_it_holds(home: Home) -> None:
+    home.more(1)
     home.run()
     done = home.paddock("service", "status")
     assert done.returncode == 0
@@ -221,7 +241,9 @@ def test_a_run_that_is_killed_is_crashed_in_prefect_and_its_requests_end(home: H
     # Long enough that Prefect shows it while it runs, however slow its server is.
     longer = PIPELINE.replace("max_tokens: 8", "max_tokens: 400").replace('"out/', '"long/')
     (home.root / "long.yaml").write_text(longer.replace("ferries", "long"))
+    n_before = home.n_documents
     home.more(24)
+    until(lambda: not list(run_session.kept_runs(home.state_dir)))  # every run is shown to its end
     known = {one["name"] for one in home.api("flow_runs/filter", {"limit": 200})}
     run = home.started("run", "--json", "long.yaml")
 
@@ -236,6 +258,9 @@ def test_a_run_that_is_killed_is_crashed_in_prefect_and_its_requests_end(home: H
     until(lambda: home.shown(name()) == "Crashed")
     until(lambda: not any(one["running"] + one["waiting"] for one in home.told()["models"]))
     until(lambda: home.told()["leases"] == [])
+    for number in range(n_before, home.n_documents):  # no other run has to do them
+        (home.root / f"inbox/{number}.txt").unlink()
+    home.n_documents = n_before
 
 
 def test_with_other_settings_another_one_takes_over(home: Home) -> None:
@@ -247,7 +272,8 @@ def test_with_other_settings_another_one_takes_over(home: Home) -> None:
     until(lambda: has_ended(before))
 
 
-def test_stop_ends_it_and_all_below_it(home: Home) -> None:
+def test_stop_ends_it_and_all_below_it(served_home: Home) -> None:
+    home = served_home
     service = home.process()
     below = service.children(recursive=True)
     done = home.paddock("service", "stop")
@@ -260,7 +286,13 @@ def test_stop_ends_it_and_all_below_it(home: Home) -> None:
     )  # fmt: skip
 
 
-def test_a_run_without_work_starts_no_service_and_is_shown_by_the_next_one(home: Home) -> None:
+def test_a_run_without_work_starts_no_service_and_is_shown_by_the_next_one(
+    shared_home: Home,
+) -> None:
+    home = shared_home
+    if home.services():
+        home.run()
+        home.paddock("service", "stop")
     report, said = home.run()
     assert set(name for name, n in report["counts"].items() if n) <= {"fresh", "quarantined"}
     assert "Started" not in said
