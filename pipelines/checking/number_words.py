@@ -10,10 +10,12 @@ Numbers of other languages are those of `language_data`.
 # ruff: noqa: RUF001 - words of many scripts
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import regex
@@ -30,113 +32,28 @@ from .language_data import (
 Language: TypeAlias = Literal["en", "de", "fr", "es", "it", "nl"]
 Role: TypeAlias = Literal["number", "hundred", "scale", "ordinal", "and", "twenty", "dozen"]
 
-_TEENS: Mapping[Language, str] = {
-    "en": "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
-    "fifteen sixteen seventeen eighteen nineteen",
-    "de": "null ein zwei drei vier fünf sechs sieben acht neun zehn elf zwölf dreizehn vierzehn "
-    "fünfzehn sechzehn siebzehn achtzehn neunzehn",
-    "fr": "zéro un deux trois quatre cinq six sept huit neuf dix onze douze treize quatorze quinze "
-    "seize dix-sept dix-huit dix-neuf",
-    "es": "cero un dos tres cuatro cinco seis siete ocho nueve diez once doce trece catorce quince "
-    "dieciséis diecisiete dieciocho diecinueve",
-    "it": "zero un due tre quattro cinque sei sette otto nove dieci undici dodici tredici "
-    "quattordici quindici sedici diciassette diciotto diciannove",
-    "nl": "nul een twee drie vier vijf zes zeven acht negen tien elf twaalf dertien veertien "
-    "vijftien zestien zeventien achttien negentien",
-}
-_TENS: Mapping[Language, str] = {
-    "en": "twenty thirty forty fifty sixty seventy eighty ninety",
-    "de": "zwanzig dreißig vierzig fünfzig sechzig siebzig achtzig neunzig",
-    "fr": "vingt trente quarante cinquante soixante septante huitante nonante",
-    "es": "veinte treinta cuarenta cincuenta sesenta setenta ochenta noventa",
-    "it": "venti trenta quaranta cinquanta sessanta settanta ottanta novanta",
-    "nl": "twintig dertig veertig vijftig zestig zeventig tachtig negentig",
-}
+_DATA = json.loads(Path(__file__).resolve().with_name("number_words.json").read_text("utf-8"))
+_TEENS: Mapping[Language, str] = _DATA["teens"]
+_TENS: Mapping[Language, str] = _DATA["tens"]
 _SPANISH_HUNDREDS = (
     "cien doscientos trescientos cuatrocientos quinientos seiscientos setecientos ochocientos "
     "novecientos"
 )
-_MORE_WORDS: Mapping[Language, Mapping[str, int]] = {
-    "en": {"fourty": 40},
-    "de": {
-        "eine": 1, "einen": 1, "einem": 1, "einer": 1, "eines": 1, "eins": 1, "zwo": 2,
-        "dreissig": 30, "fuenf": 5, "zwoelf": 12, "fuenfzehn": 15, "fuenfzig": 50,
-    },
-    "fr": {"une": 1, "octante": 80, "zero": 0},
-    "es": {
-        "uno": 1, "una": 1, "ciento": 100, "veintiún": 21, "veintiuna": 21, "dieciseis": 16,
-        "veintidos": 22, "veintitres": 23, "veintiseis": 26,
-    },
-    "it": {"uno": 1, "una": 1, "ventitre": 23, "trentatre": 33},
-    "nl": {"één": 1},
-}  # fmt: skip
+_MORE_WORDS: Mapping[Language, Mapping[str, int]] = _DATA["more_words"]
 _SCALES: Mapping[Language, Mapping[str, tuple[float, ...]]] = {
-    "en": {
-        "thousand": (1e3,), "million": (1e6,), "millions": (1e6,), "thousands": (1e3,),
-        "billion": (1e9, 1e12), "billions": (1e9,), "trillion": (1e12,), "lakh": (1e5,),
-        "lakhs": (1e5,), "crore": (1e7,), "crores": (1e7,), "bn": (1e9,), "mn": (1e6,),
-        "mln": (1e6,),
-    },
-    "de": {
-        "tausend": (1e3,), "tsd": (1e3,), "million": (1e6,), "millionen": (1e6,), "mio": (1e6,),
-        "milliarde": (1e9,), "milliarden": (1e9,), "mrd": (1e9,), "billion": (1e9, 1e12),
-        "billionen": (1e12,),
-    },
-    "fr": {
-        "mille": (1e3,), "million": (1e6,), "millions": (1e6,), "milliard": (1e9,),
-        "milliards": (1e9,), "billion": (1e9, 1e12), "md": (1e9,), "mds": (1e9,),
-    },
-    "es": {
-        "mil": (1e3,), "millón": (1e6,), "millon": (1e6,), "millones": (1e6,), "billón": (1e12,),
-        "billones": (1e12,),
-    },
-    "it": {
-        "mille": (1e3,), "mila": (1e3,), "milione": (1e6,), "milioni": (1e6,),
-        "miliardo": (1e9,), "miliardi": (1e9,), "mln": (1e6,), "mld": (1e9,),
-    },
-    "nl": {
-        "duizend": (1e3,), "miljoen": (1e6,), "miljard": (1e9,), "mln": (1e6,), "mld": (1e9,),
-    },
-}  # fmt: skip
+    language: {word: tuple(factors) for word, factors in scales.items()}
+    for language, scales in _DATA["scales"].items()
+}
 _AND: Mapping[Language, str] = {
     "en": "and", "de": "und", "fr": "et", "es": "y", "it": "e", "nl": "en"
 }  # fmt: skip
 JOINING_WORDS = ALSO.union(_AND.values())
 """Between the words of one number: one hundred and five."""
-_ORDINALS: Mapping[Language, str] = {
-    "en": "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth "
-    "thirteenth fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth",
-    "de": "erst zweit dritt viert fünft sechst siebt acht neunt zehnt elft zwölft dreizehnt "
-    "vierzehnt fünfzehnt sechzehnt siebzehnt achtzehnt neunzehnt",
-    "fr": "premier deuxième troisième quatrième cinquième sixième septième huitième neuvième "
-    "dixième onzième douzième treizième quatorzième quinzième seizième",
-    "es": "primero segundo tercero cuarto quinto sexto séptimo octavo noveno décimo",
-    "it": "primo secondo terzo quarto quinto sesto settimo ottavo nono decimo undicesimo "
-    "dodicesimo tredicesimo quattordicesimo quindicesimo",
-    "nl": "eerste tweede derde vierde vijfde zesde zevende achtste negende tiende elfde twaalfde "
-    "dertiende veertiende vijftiende",
-}
+_ORDINALS: Mapping[Language, str] = _DATA["ordinals"]
 
 
 _OTHER_SCALES: Mapping[float, str] = {
-    12.0: "dozen dozens dutzend douzaine douzaines docena docenas dozzina dozzine dozijn dúzia "
-    "dúzias tuzin tuziny tuzinów дюжина дюжины дюжин düzine dussin",
-    1e3: "tys tysiąc tysiące tysięcy tysiąca тыс тысяч тысячи тис тисяч тисячі tusen tusind "
-    "tusinde bin tis"
-    " bine bini binden binlik tysiącom тысячам tisíc tisíce mii ezer tuhatta ألف آلاف אלף हज़ार "
-    "हजार ribu nghìn ngàn พัน",
-    1e5: "लाख lakh",
-    1e6: "milhão milhões mi milion miliony milionów milionu miliona млн миллион миллиона "
-    "миллионов мільйон"
-    " мільйона мільйонів miljon miljoner mn mio millioner milyon milioane milion millió miljoonaa"
-    " مليون ملايين מיליון juta triệu ล้าน milionů mil milyona milyonu milyonun milyonda milyondan"
-    " milyonluk milionom milionami milionach миллионам миллионами",
-    1e7: "करोड़ crore",
-    1e9: "bilhão bilhões bi miliard miliardy miliarda miliardów"
-    " млрд миллиард миллиарда миллиардов мільярд"
-    " мільярда мільярдів miljard miljarder mdr milliarder milyar miliarde milliárd miljardia mld"
-    " مليار מיליארד tỷ miliar milyara milyarı milyarın milyarda milyardan milyarlık"
-    " miliardom miliardami миллиардам",
+    float(factor): words for factor, words in _DATA["other_scales"].items()
 }
 """Of languages without a grammar here, after digits."""
 

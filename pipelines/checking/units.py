@@ -7,9 +7,11 @@ They are read in the languages that `_UNIT_NAMES` has; a unit has a dimension an
 # ruff: noqa: RUF001 - words of many scripts
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,151 +28,11 @@ TIMES = Unit("times")
 NOT_TIMES = Unit("times", -1.0)
 """Of a side or a factor: what is 2 x 4 is not twice as much."""
 
+_DATA = Path(__file__).resolve().with_name("units.json")
 _UNIT_NAMES: Mapping[tuple[str, float], str] = {
-    ("percent", 1): "% ٪ ％ percent percents pct prozent procent procenta procentů proc prosent "
-    "prosenttia százalék процент процента процентов процентами процентах відсотків відсотки "
-    "відсотка phần persen yüzde प्रतिशत 퍼센트 パーセント אחוז אחוזים procente",
-    ("percentage point", 1): "pp ppt ppts prozentpunkt prozentpunkte prozentpunkten "
-    "procentpunten procentpunt procentenheter procentenhet procentpoint prosentpoeng "
-    "prosenttiyksikköä 百分点 百分點 个百分点 個百分點 ポイント 퍼센트포인트 п.п",
-    ("percentage point", 0.01): "bps bp basispunkt basispunkte basispunkten basispunten "
-    "räntepunkter 基点 bips",
-    ("percent", 10): "割 成",
-    ("permille", 1): "‰ promille",
-    ("US dollar", 1): "$ us$ usd dollar dollars dollari dólar dólares доллар доллара долларов "
-    "dolarów dolary dolar dolar* доллар* دولار دولارا 美元 ドル 달러 долара dolára dolárov "
-    "dollaria dollár dollárra",
-    ("Canadian dollar", 1): "$ c$ ca$ cad dollar dollars",
-    ("Australian dollar", 1): "$ a$ au$ aud dollar dollars",
-    ("Hong Kong dollar", 1): "$ hk$ hkd dollar dollars",
-    ("Singapore dollar", 1): "$ s$ sgd dollar dollars",
-    ("New Zealand dollar", 1): "$ nz$ nzd dollar dollars",
-    (
-        "euro",
-        1,
-    ): "€ eur euro euros евро євро 欧元 ユーロ 유로 eura avro avro* يورو eura eurá eur евра "
-    "евре евру ευρώ euróra euroa euron eurosta euroon eurolla euró eurót",
-    ("pound", 1): "£ gbp pound pounds pfund livre livres libra libras sterlina sterline quid",
-    ("yen", 1): "¥ jpy yen 円 ￥",
-    ("yuan", 1): "¥ cny rmb yuan 元 圆 圓 人民币 ￥",
-    ("franc", 1): "chf franc francs franken franchi francos frank",
-    ("rupee", 1): "₹ inr روبية rs rupee rupees rupien रुपये रुपए",
-    ("Swedish krona", 1): "kr sek kronor krona kronen",
-    ("Norwegian krone", 1): "kr nok kroner krone kronen",
-    ("Danish krone", 1): "kr dkk kroner krone kronen",
-    ("zloty", 1): "zł pln zloty złot*",
-    ("rouble", 1): "₽ rub rouble roubles rubel руб рубл*",
-    ("hryvnia", 1): "₴ uah грн гривень",
-    ("Czech koruna", 1): "kč czk korun koruny korun*",
-    ("forint", 1): "ft huf forint forint*",
-    ("lira", 1): "₺ tl try lira lira*",
-    ("leu", 1): "ron lei",
-    ("shekel", 1): "₪ ils nis שקל שקלים",
-    ("baht", 1): "฿ thb baht บาท",
-    ("rand", 1): "zar rand",
-    ("dirham", 1): "د.إ د.م aed dirham dirhams درهم درهما دراهم",
-    ("riyal", 1): "ر.س ر.ق sar riyal riyals ريال ريالا ريالات",
-    ("dinar", 1): "د.أ د.ك د.ع د.ت د.ب kwd jod dinar dinars دينار دينارا دنانير rsd din динар*",
-    ("Egyptian pound", 1): "ج.م egp جنيه جنيها جنيهات",
-    ("lev", 1): "bgn лв лева лев",
-    ("won", 1): "₩ krw won 원",
-    ("real", 1): "r$ brl reais",
-    ("peso", 1): "mxn peso pesos",
-    ("US dollar", 0.01): "cents ct",
-    ("euro", 0.01): "cents ct centimes centesimi céntimos centimos",
-    ("pound", 0.01): "pence",
-    ("metre", 1): "متر مترا أمتار metre* м 米 m metre metres meter meters mètre mètres metern "
-    "metro metros metri",
-    ("metre", 1000): "км 公里 كم كيلومتر كيلومترا كيلومترات quilómetros quilômetros quilómetro "
-    "kilometre* km kilometre kilometres kilometer kilometers kilomètre kilomètres kilometern "
-    "kilómetro kilómetros chilometro chilometri kms kilometr* километ* kilometri*",
-    ("metre", 0.01): "سم سنتيمتر سنتيمترا سنتيمترات سنتمتر cm centimetre centimetres centimeter "
-    "centimeters centimètre centimètres zentimeter centímetro centímetros centimetro centimetri",
-    ("metre", 0.001): "ملم مم مليمتر مليمترا مليمترات mm millimetre millimetres millimeter "
-    "millimeters millimètre millimètres",
-    ("metre", 1609.344): "mi mile miles meile meilen milles millas miglia mijl",
-    ("metre", 1852): "nm nmi seemeile seemeilen",
-    ("metre", 0.3048): "ft foot feet fuß",
-    ("metre", 0.0254): "inch inches zoll pouces pulgadas pollici",
-    ("metre", 0.9144): "yd yard yards",
-    ("gram", 1): "غرام غراما غرامات جرام грамм* г 克 g gram grams gramme grammes gramm gramo "
-    "gramos grammo grammi",
-    ("gram", 1000): "кг 公斤 千克 كغ كجم كيلو كيلوغرام كيلوغراما كيلوغرامات كيلوجرام كيلوجرامات "
-    "килограмм* quilo quilos quilogramas kg kilo kilos kilogram kilograms kilogramme kilogrammes "
-    "kilogramm kilogramo kilogramos chilo chili chilogrammo chilogrammi",
-    ("gram", 0.001): "мг 毫克 ملغ ملغم مغ ملليغرام миллиграмм* mg milligram milligrams milligramme "
-    "milligrammes milligramm miligramos",
-    ("gram", 1e-6): "µg μg mcg microgram micrograms mikrogramm",
-    ("gram", 1e6): "т тонн тонны 吨 トン طن طنا أطنان t tonne tonnes ton tons tonnen tonelada "
-    "toneladas tonnellata tonnellate",
-    ("gram", 453.59237): "lb lbs pound pounds pfund libbra libbre libra libras livres funt*",
-    ("gram", 28.349523125): "oz ounce ounces unzen onces",
-    ("litre", 1): "لتر لترا لترات ليتر л 升 l litre litres liter liters litern litro litros litri "
-    "litr litru litrů litra litara литра литар литр литров",
-    ("litre", 0.001): "مل ملليلتر ml millilitre millilitres milliliter milliliters",
-    ("litre", 0.01): "cl",
-    ("litre", 100): "hl",
-    ("litre", 3.785411784): "gal gallon gallons gallonen",
-    ("second", 1): "saniye saniye* секунд* sekund* ثانية ثوان ثواني 秒 초 s sec secs second "
-    "seconds sekunde sekunden seconde secondes segundo segundos secondo secondi seconden",
-    ("second", 0.001): "ms millisecond milliseconds millisekunden",
-    (
-        "second",
-        60,
-    ): "دقيقة دقائق 分 dakika* минут* minuty minut минут минуты minuter dakika 分钟 分間 "
-    "분 min mins minute minutes minuten minuto minutos minuti minuut",
-    ("second", 3600): "ساعة ساعات saat* godzin* часам часах godz godzin godziny час часа часов "
-    "timmar timer hodin saat 小时 時間 시간 h hr hrs hour hours stunde stunden std heure heures "
-    "hora horas ora ore uur uren tunti tuntia tunnin óra órás órát сата сати sata sati घंटे घंटा",
-    ("second", 86400): "يوم يوما أيام gün* dni dzień день дня дней dagar dage dní gün dia dias "
-    "日間 일 day days tag tage tagen jour jours día días giorno giorni dag dagen 天 päivä päivää "
-    "päivän nap napon napot napja deň dňa dan dana dani дан дана दिन",
-    ("second", 604800): "أسبوع أسبوعا أسابيع hafta* tydzień tygodnie tygodni неделя недели "
-    "недель veckor uger týdnů hafta 周 週間 주 week weeks woche wochen semaine semaines semana "
-    "semanas settimana settimane weken viikko viikkoa viikon viikkoa hét hetes hetet týždeň "
-    "týždne týždňov týdny týden týdne недеље недеља недељу nedelje nedelja tjedan tjedna सप्ताह",
-    ("month", 1): "شهر شهرا أشهر شهور ay mês месяц месяца месяцев miesiąc miesiące miesięcy "
-    "månader månad měsíců měsíce 개월 か月 ヶ月 month months monat monate monaten mois mes meses "
-    "mese mesi maand maanden 个月 kuukausi kuukautta kuukauden hónap hónapos hónapot mesiac "
-    "mesiace mesiacov mesiaca месеца месеци mjesec mjeseca mjeseci mesec meseca meseci महीने "
-    "महीना माह",
-    ("month", 12): "سنة سنوات عام عاما أعوام yıldır yıla год года лет rok lata lat år roků let "
-    "yıl yıllık* ano anos 年 年間 년 year years yr yrs jahr jahre jahren année années ans año años "
-    "anno anni jaar vuosi vuotta vuoden év éves évig évet roky rokov godina godine годинa године "
-    "година साल वर्ष",
-    ("times", 1): "times mal fois vez veces volte keer maal vezes raz razy раз раза gånger "
-    "ganger x × gange kez kere مرات 次 回 번",
-    ("degree C", 1): "°c celsius degree degrees grad ° degrés degré grados gradi graden",
-    ("degree F", 1): "°f fahrenheit degree degrees grad ° degrés degré grados gradi graden",
-    ("square metre", 1): "m² qm sqm m2",
-    ("square metre", 1e6): "km² sqkm km2",
-    ("square metre", 1e4): "ha hectare hectares hektar hectáreas ettari",
-    ("square metre", 4046.8564224): "acre acres",
-    ("cubic metre", 1): "m³ m3 cbm",
-    ("speed", 1): "m/s",
-    ("speed", 0.2777777777777778): "km/h kph kmh",
-    ("speed", 0.44704): "mph",
-    ("speed", 0.5144444444444445): "knot knots knoten nœuds kn nodos nodi",
-    ("watt", 1): "W Вт watt watts",
-    ("watt", 1e3): "kW кВт kilowatt kilowatts",
-    ("watt", 1e6): "MW megawatt megawatts",
-    ("watt", 1e9): "GW gigawatt gigawatts",
-    ("watt hour", 1e3): "kWh кВтч kilowattstunde* kilowattuur kilowattheures",
-    ("watt hour", 1e6): "MWh megawattstunde* megawattuur mégawattheures",
-    ("watt hour", 1e9): "GWh gigawattstunde* gigawattuur gigawattheures",
-    ("watt hour", 1e12): "TWh terawattstunde* terawattuur térawattheures",
-    ("volt", 1): "V volt volts",
-    ("hertz", 1): "hz hertz",
-    ("hertz", 1e6): "MHz",
-    ("hertz", 1e9): "GHz",
-    ("byte", 1): "byte bytes",
-    ("byte", 1e3): "kB KB kilobyte kilobytes",
-    ("byte", 1e6): "MB megabyte megabytes",
-    ("byte", 1e9): "GB gigabyte gigabytes",
-    ("byte", 1e12): "TB terabyte terabytes",
-    ("byte", 1048576): "MiB",
-    ("byte", 1073741824): "GiB",
+    (dimension, factor): names for dimension, factor, names in json.loads(_DATA.read_text("utf-8"))
 }
+"""Dimension and factor to the base unit → all names, of which a star is any ending."""
 
 
 def _units_by_name() -> Mapping[str, tuple[Unit, ...]]:
