@@ -63,6 +63,7 @@ from .value_words import (
 
 _SPACES = "\u00a0\u202f\u2009"
 _GROUPS = "'\u2019" + _SPACES + " "
+_NO_GROUPS = str.maketrans("", "", _GROUPS)
 _DECIMAL = re.compile(r"[0-9]+\.[0-9]+")
 _NAME_CHARS = 16
 _BODY = re.compile(
@@ -748,9 +749,9 @@ def number_values(text: str) -> Iterator[float]:
     """
     mantissa, _, exponent = text.replace("E", "e").partition("e")
     power = 10.0 ** int(exponent or 0)
-    plain = re.sub(rf"[{_GROUPS}]", "", mantissa)
-    parts = re.split(r"[.,]", plain)
-    marks = re.findall(r"[.,]", plain)
+    plain = mantissa.translate(_NO_GROUPS)
+    parts = plain.replace(",", ".").split(".")
+    marks = [sign for sign in plain if sign in ".,"]
     if not marks:
         yield rounded(float(plain) * power, MOST_DIGITS)
         return

@@ -169,7 +169,7 @@ def units_after(text: str, at: int) -> tuple[tuple[Unit, ...], int]:
     found = _UNIT_AFTER.match(text, at)
     if found is None:
         return (), at
-    units = units_named(re.sub(r"\s", "", found["unit"]))
+    units = units_named("".join(found["unit"].split()))
     if found["unit"] == "an" and _UN_BEFORE.search(text, max(0, at - 3), at):
         return (Unit("month", 12),), found.end()
     if found["unit"] == "年" and _NUMBERED_YEAR.search(text, max(0, at - 12), at):

@@ -514,29 +514,25 @@ class DirectionWords:
         )
 
     def _nearest(self, start: int, end: int, less: str, more: str) -> int:
-        signs = {less: -1, more: 1}
+        """Return what the next word of two kinds says; also with a unit in it: 2 haftadan fazla."""
         first = bisect_left(self._starts, start - _BEFORE_CHARS)
-        before = [
-            (_FROM_LEVEL.sub("", self._text[one[1] : start]), signs[one[2]])
-            for one in self._words[first : bisect_left(self._starts, start)]
-            if one[2] in signs and one[1] <= start
-        ][::-1]
-        after = [
-            (_TO_LEVEL.sub("", self._text[end : one[0]]), signs[one[2]])
-            for one in self._near_after(start, end)
-            if one[2] in signs
-        ]
-        for pattern, places in ((_CLAUSE, before), (_CLAUSE, after), (_STOP, before)):
-            for between, sign in places[:1]:
-                if not pattern.search(between) and not any(map(str.isdecimal, between)):
-                    return sign
-        return 0
-
-    def _near_after(self, start: int, end: int) -> Sequence[tuple[int, int, str]]:
-        """Return the words after a number; one may begin with its unit: 2 haftadan fazla."""
-        first = bisect_left(self._starts, start)
         last = bisect_left(self._starts, end + _AFTER_CHARS)
-        return [one for one in self._words[first:last] if one[1] > end]
+        near = [one for one in self._words[first:last] if one[2] in (less, more)]
+        if not near:
+            return 0
+        before = next((one for one in reversed(near) if one[1] <= start), None)
+        after = next((one for one in near if one[0] >= start and one[1] > end), None)
+        for pattern, one in ((_CLAUSE, before), (_CLAUSE, after), (_STOP, before)):
+            if one is None:
+                continue
+            between = (
+                _TO_LEVEL.sub("", self._text[end : one[0]])
+                if one is after
+                else _FROM_LEVEL.sub("", self._text[one[1] : start])
+            )
+            if not pattern.search(between) and not any(map(str.isdecimal, between)):
+                return -1 if one[2] == less else 1
+        return 0
 
 
 @lru_cache(maxsize=1)
