@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-PADDOCK = str(Path(sys.executable).with_name("paddock"))
-CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+from tests.runner.cli.commands.shell import paddock_here
+
 API = {"PREFECT_API_URL": "http://127.0.0.1:1/api"}
 POOL = {"PADDOCK_WORK_POOL": "letters"}
 
@@ -44,11 +42,16 @@ POOL = {"PADDOCK_WORK_POOL": "letters"}
     ],
 )
 def test_what_lacks_is_said_before_anything_begins(
-    arguments: list[str], given: dict[str, str], words: str, tmp_path: Path
+    arguments: list[str],
+    given: dict[str, str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "pipeline.yaml").write_text("name: p\nsteps: []\n")
-    done = subprocess.run(
-        [PADDOCK, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120,
-        env=CLEAN | {"PADDOCK_HOME": str(tmp_path / "state")} | given,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr.strip()) == (2, words)
+    for name in os.environ:
+        if name.startswith("PREFECT_"):
+            monkeypatch.delenv(name)
+    environ = {"PADDOCK_HOME": str(tmp_path / "state"), **given}
+    done = paddock_here(*arguments, environ=environ, cwd=tmp_path)
+    assert (done.status, done.err.strip()) == (2, words)
