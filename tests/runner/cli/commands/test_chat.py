@@ -14,7 +14,7 @@ import pytest
 
 from paddock.runner.cli.commands.chat import _think_option
 from tests.live import CHAT, VECTORS, Live
-from tests.runner.cli.commands.shell import PADDOCK, paddock
+from tests.runner.cli.commands.shell import PADDOCK, paddock, paddock_here
 from tests.runner.cli.commands.terminal import CTRL_C, CTRL_D, terminal
 
 
@@ -116,7 +116,7 @@ def test_sigterm_ends_the_chat(environ: dict[str, str], tmp_path: Path) -> None:
 
 def test_a_prompt_is_answered_once(environ: dict[str, str], tmp_path: Path) -> None:
     asked = ("chat", CHAT, "What is the capital of France?", "-p", "num_predict=16")
-    answer = paddock(*asked, "-p", "temperature=0", environ=environ, cwd=tmp_path)
+    answer = paddock_here(*asked, "-p", "temperature=0", environ=environ, cwd=tmp_path)
     assert (answer.status, answer.err) == (
         0,
         "(The answer reached its limit; /set parameter num_predict changes it.)\n"
@@ -153,7 +153,7 @@ def test_an_answer_matches_a_schema(environ: dict[str, str], tmp_path: Path) -> 
     }
     (tmp_path / "schema.json").write_text(json.dumps(schema))
     asked = ("chat", CHAT, "What is the capital of France?", "--format", "schema.json")
-    answer = paddock(*asked, environ=environ, cwd=tmp_path)
+    answer = paddock_here(*asked, environ=environ, cwd=tmp_path)
     assert answer.status == 0, answer.err
     assert set(json.loads(answer.out)) == {"capital"}
 
@@ -236,7 +236,7 @@ def test_what_cannot_be_asked_is_told(
 def test_without_a_service_the_command_does_it_itself(tmp_path: Path) -> None:
     environ = {"PADDOCK_HOME": str(tmp_path / "home"), "PADDOCK_NUM_THREAD": "1"}
     asked = ("chat", CHAT, "What is the capital of France?", "-p", "num_predict=16")
-    answer = paddock(*asked, "-p", "temperature=0", environ=environ, cwd=tmp_path)
+    answer = paddock_here(*asked, "-p", "temperature=0", environ=environ, cwd=tmp_path)
     assert answer.status == 0, answer.err
     assert answer.out.strip()
 

@@ -50,7 +50,7 @@ def test_it_serves_logs_and_ends_in_order(tmp_path: Path) -> None:
         assert get(f"{url}/") == "Ollama is running"
         near = {"PADDOCK_HOST": url, "PADDOCK_HOME": str(tmp_path)}
         assert paddock("ps", environ=near).out.split()[:2] == ["NAME", "ID"]
-        listed = json.loads(paddock("list", "--json", environ=near).out)["models"]
+        listed = json.loads(paddock_here("list", "--json", environ=near).out)["models"]
         assert "all-minilm:latest" in {one["name"] for one in listed}
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) == 0
@@ -68,7 +68,7 @@ def test_ctrl_c_ends_it_in_order(tmp_path: Path) -> None:
 
 def test_a_wide_bind_without_keys_is_one_line_to_copy(tmp_path: Path) -> None:
     home = tmp_path / "home"
-    refused = paddock("serve", "--host", "0.0.0.0:0", environ={"PADDOCK_HOME": str(home)})
+    refused = paddock_here("serve", "--host", "0.0.0.0:0", environ={"PADDOCK_HOME": str(home)})
     make = f"mkdir -p '{home}' && (umask 077; openssl rand -hex 24 >> '{home}/api-keys')"
     line = f"{make} && paddock serve --host 0.0.0.0:0 --api-keys '{home}/api-keys'"
     assert (refused.status, refused.out) == (2, "")
@@ -84,10 +84,10 @@ def test_a_wide_bind_without_keys_is_one_line_to_copy(tmp_path: Path) -> None:
         assert re.fullmatch(r"It listens on 0\.0\.0\.0:\d+: anyone with a key may use it\.\n", told)
         key = (home / "api-keys").read_text().strip()
         environ = {"PADDOCK_HOST": url, "PADDOCK_HOME": str(home)}
-        without = paddock("list", environ=environ)
+        without = paddock_here("list", environ=environ)
         assert (without.status, without.out) == (1, "")
         assert without.err.endswith("Set PADDOCK_API_KEY to one of the service's keys.\n")
-        assert paddock("list", environ={**environ, "PADDOCK_API_KEY": key}).status == 0
+        assert paddock_here("list", environ={**environ, "PADDOCK_API_KEY": key}).status == 0
 
 
 def test_a_wide_bind_without_keys_can_be_asked_for(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_port_that_ollama_holds_is_one_line_to_copy(tmp_path: Path) -> None:
     try:
         port = int(ollama.stdout.readline())
         environ = {"PADDOCK_HOST": f"127.0.0.1:{port}", "PADDOCK_HOME": str(tmp_path)}
-        refused = paddock("serve", environ=environ)
+        refused = paddock_here("serve", environ=environ)
     finally:
         ollama.kill()
         ollama.wait()
@@ -134,7 +134,9 @@ def test_a_port_that_ollama_holds_is_one_line_to_copy(tmp_path: Path) -> None:
 
 def test_a_second_service_is_told_of_the_first(tmp_path: Path) -> None:
     with serving("--port", "0", PADDOCK_HOST="", PADDOCK_HOME=str(tmp_path)) as (process, url):
-        refused = paddock("serve", environ={"PADDOCK_HOST": url, "PADDOCK_HOME": str(tmp_path)})
+        refused = paddock_here(
+            "serve", environ={"PADDOCK_HOST": url, "PADDOCK_HOME": str(tmp_path)}
+        )
         first, second = refused.err.splitlines()
         assert re.match(rf"Paddock serves at {url} already \(.*process {process.pid}\)\.", first)
         assert (refused.status, second) == (2, "  paddock ps")
