@@ -100,13 +100,15 @@ class Gold:
         notes: list[str] = []
         for row in self.rows:
             for name, value in row.fields.items():
+                place = f"{row.place}: '{name}'" if name else row.place
                 try:
                     right = by_name[name].gold(value)
                 except GoldNotFitting as error:
-                    of = f"'{name}': " if name else ""
-                    notes.append(f"{row.place}: {of}{error}. Correct it, or name another metric.")
-                else:
-                    found.setdefault(row.key, {})[name] = right
+                    notes.append(f"{place}: {error}. Correct it, or name another metric.")
+                    continue
+                found.setdefault(row.key, {})[name] = right
+                if why := by_name[name].unknown_label(right):
+                    notes.append(f"{place}: {why}")
         return found, replace(self, notes=(*self.notes, *_bounded(notes)))
 
     def values(self) -> dict[str, list[Any]]:
@@ -137,7 +139,7 @@ def read_gold(text: str, name: str, key_column: str = "") -> Gold:
     """Read a file's text; `name` is the file's, `key_column` has the items' keys, if it is there.
 
     Raises:
-        UnreadableGold: it is no table, or has no column besides the key's.
+        UnreadableGold: it is no table, has no column besides the key's, or no row.
     """
     table = _parsed(text, name)
     lines = table.lines or range(1, len(table.rows) + 1)
@@ -150,6 +152,8 @@ def read_gold(text: str, name: str, key_column: str = "") -> Gold:
     column = next((one for one in wanted if one in table.columns), table.columns[0])
     if len(table.columns) < 2:
         raise UnreadableGold(f"{name}: there is no column besides '{column}'. Add the fields.")
+    if not table.rows:
+        raise UnreadableGold(f"{name} has a header and no row below it.")
     rows = [
         GoldRow(
             cell_text(row.get(column)),

@@ -21,6 +21,7 @@ from paddock.engine.system.text import canonical_json, cell_text
 from paddock.pipelines.checking.functions import grounded
 from paddock.pipelines.checking.values_in_text import values_in
 from paddock.pipelines.comparison_keys import MetricName
+from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.calibration import aligned
 from paddock.runner.ledger.reviews import is_same_value
 from paddock.runner.review.fields import AnswerField, answer_fields
@@ -65,9 +66,17 @@ class FieldMetric:
         if self.kind == "list" and isinstance(value, str):
             value = _list_in(value)
         if refuses is not None and (what := refuses(value)):
-            shown = json.dumps(value, ensure_ascii=False)[:_SHOWN]
-            raise GoldNotFitting(f"{shown} {what}, so metric '{self.kind}' does not fit it")
+            what = f"{_shown(value)} {what}"
+            raise GoldNotFitting(f"{what}, so metric '{self.kind}' does not fit it")
         return value
+
+    def unknown_label(self, gold: Any) -> str:
+        """Return why no answer can agree with a label of the gold data; empty: one can."""
+        choices = self.field.choices if self.field is not None and self.kind == "label" else ()
+        if not choices or label_of(gold) in map(label_of, choices):
+            return ""
+        known = did_you_mean(cell_text(gold), map(cell_text, choices))
+        return f"{_shown(gold)} is no value of the field, so no answer agrees with it. {known}"
 
     def score(self, answer: Any, gold: Any) -> float:
         """Return how much of a value agrees with gold, as `gold` returned it."""
@@ -75,6 +84,10 @@ class FieldMetric:
             number = _number_in(answer)
             return float(number is not None and abs(number - float(gold)) <= self.tolerance + 1e-12)
         return _SCORES[self.kind](answer, gold)
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)[:_SHOWN]
 
 
 def field_metrics(

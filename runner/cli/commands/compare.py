@@ -333,8 +333,14 @@ def _earlier(file: Path) -> EarlierResult:
     Raises:
         CommandError: the file has none.
     """
+    text = _content(file)
+    if not text.strip():
+        raise CommandError(
+            f"{file} is empty: a shell empties the file that `>` names before a command begins. "
+            "Write the new result to another file."
+        )
     try:
-        return EarlierResult.model_validate_json(_content(file), strict=True)
+        return EarlierResult.model_validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(map(str, first["loc"]))

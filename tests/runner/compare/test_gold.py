@@ -55,6 +55,17 @@ def test_a_value_that_does_not_fit_its_metric_is_left_out_with_its_line() -> Non
     )
 
 
+def test_a_label_that_no_answer_can_have_is_said_and_counts() -> None:
+    schema = {"type": "object", "properties": {"kind": {"enum": ["bill", "letter"]}}}
+    gold = read_gold("item,kind\na.txt,Bill \nb.txt,lettre\n", "gold.csv")
+    found, after = gold.fitting(field_metrics(schema, gold.values(), {}))
+    assert [*found] == ["a.txt", "b.txt"]
+    assert after.notes == (
+        "gold.csv:3: 'kind': \"lettre\" is no value of the field, so no answer agrees with it. "
+        "Known: 'bill', 'letter'. Did you mean 'letter'?",
+    )
+
+
 def test_json_lines_may_have_lists_and_a_text_answer_has_one_column() -> None:
     lines = read_gold('{"item": "a", "tags": ["x", "y"]}\n', "gold.jsonl")
     assert rows(lines) == {"a": {"tags": ["x", "y"]}}
@@ -69,6 +80,7 @@ def test_json_lines_may_have_lists_and_a_text_answer_has_one_column() -> None:
         ("gold.csv", "", "gold.csv is empty: it has no row."),
         ("gold.json", "[]", "gold.json is empty: it has no row."),
         ("gold.jsonl", "\n\n", "gold.jsonl is empty: it has no row."),
+        ("gold.csv", "item,kind\n", "gold.csv has a header and no row below it."),
         ("gold.csv", "item\na\n", "gold.csv: there is no column besides 'item'. Add the fields."),
     ],
 )  # fmt: skip
