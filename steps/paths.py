@@ -7,13 +7,12 @@ import hashlib
 import os
 from pathlib import Path
 
-from paddock.engine.system.files import MOST_NAME_BYTES, sha256_of
+from paddock.engine.system.files import MOST_NAME_BYTES, is_disk_full, sha256_of
 from paddock.engine.system.no_links import NotRegularFile
 
 from .base import OutsideRoots, Roots, StepError
 
 _LONGEST_SUFFIX = 32  # a longer one is not a suffix
-_DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 _ERRNO_REASONS = {
     errno.EACCES: "the permissions do not allow it",
     errno.EPERM: "the system does not allow it",
@@ -52,7 +51,7 @@ def os_refusal(what: str, error: OSError) -> StepError:
     >>> os_refusal("'a.txt' cannot be read", OSError(errno.EACCES, "")).reason
     "'a.txt' cannot be read: the permissions do not allow it."
     """
-    if error.errno in _DISK_FULL_ERRNOS:
+    if is_disk_full(error):
         remedy = "Free some space and run again; finished items are kept."
         return StepError(f"{what}: the disk is full.", remedy=remedy, is_fatal=True, kind="io")
     why = _ERRNO_REASONS.get(error.errno or 0) or error.strerror or type(error).__name__

@@ -7,7 +7,6 @@ next to manifests and blobs. Readers take no lock, because manifests and blobs a
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
@@ -30,6 +29,7 @@ from paddock.engine.errors import (
 from paddock.engine.system.files import (
     LockTaken,
     TemporaryFile,
+    is_disk_full,
     is_part_held,
     lock_now,
     remove_stale_files,
@@ -40,9 +40,6 @@ from paddock.engine.system.files import (
 from paddock.engine.system.units import DAY_S, HOUR_S
 
 LOCKS_FOLDER = ".locks"
-
-# A limit on file sizes (`ulimit -f`) and a quota count as a full disk too.
-_DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
@@ -76,7 +73,7 @@ def store_write_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _DISK_FULL_ERRNOS:
+        if is_disk_full(error):
             raise StoreFull(str(folder), free_disk_bytes(folder)) from error
         raise StoreReadOnly(str(folder), error.strerror or str(error)) from error
 

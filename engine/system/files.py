@@ -13,6 +13,7 @@ a lock on it, so that one which no process holds, on any machine, is known to be
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -42,9 +43,16 @@ _OF_OTHERS = 0o077
 MOST_NAME_BYTES = 255  # of ext4, xfs, btrfs, tmpfs, APFS and NTFS (there of UTF-16)
 TEMPORARY_SUFFIX = ".paddock-tmp"
 _PIECE_BYTES = 1 << 20
+# A quota and a limit on file sizes (`ulimit -f`) count as a full disk too.
+_DISK_FULL_ERRNOS = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 # A file is made and then locked; in between it must not be taken for a stale one.
 _YOUNG_S = 1.0
 _IS_WINDOWS = os.name == "nt"
+
+
+def is_disk_full(error: object) -> bool:
+    """Return whether an error is a system's that has no room for what was to be written."""
+    return getattr(error, "errno", None) in _DISK_FULL_ERRNOS
 
 
 def private_folder(path: Path) -> Path:
@@ -98,10 +106,14 @@ def write_private(path: Path, text: str) -> None:
     """Write a small file with mode 0600, in place.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written; the error names the file.
     """
-    with open_private(path) as file:
-        file.write(text)
+    try:
+        with open_private(path) as file:
+            file.write(text)
+    except OSError as error:
+        error.filename = str(path)  # of a failed write the system names no file
+        raise
 
 
 def private_database(path: Path) -> Path:

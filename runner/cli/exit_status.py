@@ -115,7 +115,8 @@ def explain_error(error: BaseException) -> tuple[int, str]:
             return status, str(error)
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename is not None else ""
-        return FAILED, f"{place}{error.strerror}."
+        remedy = " Free some space and run again; what was finished is kept."
+        return FAILED, f"{place}{error.strerror}.{remedy if files.is_disk_full(error) else ''}"
     return FAILED, _unexpected_error_text(error)
 
 

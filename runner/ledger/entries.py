@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -10,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from paddock.engine.system.files import is_disk_full
+
 ROOM_BYTES = 64 * 1024  # the index of SQLite's write-ahead log takes 32 KiB
-_DISK_IS_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 
 class LedgerError(Exception):
@@ -31,7 +31,7 @@ class LedgerBusy(LedgerError):
 
 def write_error(cause: object) -> LedgerError:
     """Return the error of a ledger that cannot be written."""
-    is_full = "disk is full" in str(cause) or getattr(cause, "errno", None) in _DISK_IS_FULL
+    is_full = "disk is full" in str(cause) or is_disk_full(cause)
     return LedgerError(
         f"the ledger cannot be written ({cause}). "
         f"{'Free some space' if is_full else 'Correct that'} and run again; "

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from paddock.engine.request import ChatRequest
+from paddock.engine.system.files import write_private
+from paddock.runner.cli.exit_status import FAILED, explain_error
 from paddock.runner.ledger import ledger as ledgers
 from paddock.runner.ledger import sqlite_file
 from paddock.runner.ledger.entries import LedgerError
@@ -157,6 +159,17 @@ def test_a_disk_that_something_else_has_filled_is_no_fault_of_the_ledgers(tmp_pa
     assert said_by_mounting(FILLED, tmp_path) == (
         "the ledger cannot be written (the disk is full). Free some space and run again; "
         "finished items are kept.\na\n"
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="NOT TRIED: there is no /dev/full")
+def test_a_disk_that_is_full_when_a_lock_is_written_is_named_with_what_to_do() -> None:
+    with pytest.raises(OSError) as caught:
+        write_private(Path("/dev/full"), "x")
+    assert explain_error(caught.value) == (
+        FAILED,
+        "/dev/full: No space left on device. Free some space and run again; "
+        "what was finished is kept.",
     )
 
 
