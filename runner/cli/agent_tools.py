@@ -409,7 +409,7 @@ class AgentTools:
         head = past.as_json()
         names = ("run", "pipeline", "status", "trigger", "attempt", "started", "ended", "seconds",
                  "counts", "calls", "tokens")  # fmt: skip
-        file = self._shown((past.place.folder / past.row.file).resolve())
+        file = self._shown(past.file.resolve())
         return {**{name: head[name] for name in names}, "file": file}
 
 

@@ -19,6 +19,7 @@ import typer
 
 from paddock.engine.system.samples import SEED, ItemSample
 from paddock.engine.system.text import is_utf8
+from paddock.runner.ledger.entries import is_variant
 from paddock.runner.progress import console
 
 from .exit_status import CommandError
@@ -426,9 +427,14 @@ def recorded_inputs(
     """Return a run's pipeline, or `file`, and its inputs; inputs of `by_hand` win.
 
     Raises:
-        CommandError: its inputs were not recorded.
+        CommandError: its inputs were not recorded, or it is no run of a whole pipeline.
     """
-    name, path = past.row.run, file or past.place.folder / past.row.file
+    name, path = past.row.run, file or past.file
+    if is_variant(past.row.file):
+        raise CommandError(
+            f"Run '{name}' is a part of a comparison.\n"
+            f"  The same command goes on: `paddock compare {past.file} …`."
+        )
     if past.row.given is None:
         raise CommandError(
             f"The inputs of run '{name}' were not recorded.\n"

@@ -100,7 +100,7 @@ def run_heading(past: PastRun, now: float) -> str:
     started = datetime.fromtimestamp(row.started).astimezone()
     where = f" on {row.host}" if row.host else ""
     lines = [
-        f"run {row.run} of {row.pipeline} ({past.place.folder / row.file})",
+        f"run {row.run} of {row.pipeline} ({past.file})",
         f"  {past.status}, by {row.trigger}{where}, {started:%Y-%m-%d %H:%M:%S}"
         + (f", {run_time_text(past, now)}" if run_time_text(past, now) else "")
         + (f", start {row.attempt}" if row.attempt > 1 else ""),

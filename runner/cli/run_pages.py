@@ -211,7 +211,7 @@ class RunPages:
             story = replace(story, seconds=time.time() - past.row.started)
             progress = self._result_text(past)
         parts = list(run_summary_html(story, progress))
-        links = {pipeline_address((past.place.folder / past.row.file).resolve()): "The pipeline"}
+        links = {pipeline_address(past.file.resolve()): "The pipeline"}
         if _earlier_runs(past, 1):
             links[f"{run_path(past)}/difference"] = "What changed since the run before?"
         texts = (f'<a href="{escape(path)}">{words}</a>' for path, words in links.items())

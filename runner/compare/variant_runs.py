@@ -179,7 +179,7 @@ class _Runner:
     ) -> VariantRun:
         compared = self._compared
         budget = {} if left_s is None else {"budget": {"time": f"{int(left_s)}s"}}
-        options = _options(compared, {**part.data, **budget})
+        options = _options(compared, variant, {**part.data, **budget})
         file = part.file(compared.file, compared.inputs)
         environment = RunEnvironment(settings=compared.settings, stop=self._stop)
         prepared = api.prepare(file, compared.inputs, options, environment)
@@ -251,12 +251,13 @@ def _part_of(compared: ComparedPipeline, variant: Variant) -> ComparedPart:
     return compared_part(plan, compared.step, compared.key, compared.gold)
 
 
-def _options(compared: ComparedPipeline, data: Mapping[str, Any]) -> RunOptions:
+def _options(compared: ComparedPipeline, variant: Variant, data: Mapping[str, Any]) -> RunOptions:
     return RunOptions(
         local=True,
         text=json.dumps(data),
         notify=False,
         variant_of=compared.file.name,
+        trigger=f"compare: {variant.name}",
         sample=compared.sample,
     )
 
@@ -270,7 +271,7 @@ def prepared_part(compared: ComparedPipeline, variant: Variant) -> PreparedRun:
     part = _part_of(compared, variant)
     file = part.file(compared.file, compared.inputs)
     environment = RunEnvironment(settings=compared.settings)
-    return api.prepare(file, compared.inputs, _options(compared, part.data), environment)
+    return api.prepare(file, compared.inputs, _options(compared, variant, part.data), environment)
 
 
 def sentence(error: Exception) -> str:

@@ -34,6 +34,7 @@ from paddock.runner.bind.variations import (
     dimensions,
     not_answering,
 )
+from paddock.runner.ledger.entries import variant_file
 
 _NOT_RUN = ("on", "tests", "returns", "gold", "compare", "concurrency", "budget", "mcpServers")
 """Of a pipeline: what its compared part has no use for."""
@@ -209,7 +210,7 @@ class ComparedPart:
     def file(self, whole: Path, inputs: Mapping[str, Any]) -> Path:
         """Return the file name under which the ledger has this part; there is no such file."""
         digest = hashlib.sha256(canonical_json([self.data, dict(inputs)]).encode()).hexdigest()
-        return whole.with_name(f"{whole.stem}.{digest[:10]}.compare.yaml")
+        return variant_file(whole, digest)
 
 
 def compared_part(plan: Plan, step: str, key: str | None, gold: str | None) -> ComparedPart:

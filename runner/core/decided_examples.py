@@ -12,7 +12,6 @@ import asyncio
 import base64
 import hashlib
 import json
-import re
 from array import array
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from paddock.engine.system.text import canonical_json
 from paddock.pipelines.reply_schema import schema_mismatch
 from paddock.runner.bind.bound import BoundStep
 from paddock.runner.bind.label_lists import Matrix, inserted_text, unit_matrix
+from paddock.runner.ledger.entries import whole_file
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Review, ReviewStore
 from paddock.steps.base import Example, Tools
@@ -42,8 +42,6 @@ _TOKEN_BYTES = 3
 """Of a text, at the least in the mean; a prompt that still does not fit goes without examples."""
 _SAME = 1e-6
 """Similarities that differ by less are the same."""
-_VARIANT = re.compile(r"\.[0-9a-f]{10}\.compare$")
-"""Ends the name of a variant of `paddock compare`, which learns from its pipeline's decisions."""
 SHORTENED = "with examples of which the middle was left out"
 _USED = 5
 """Place of the examples in a mark."""
@@ -117,12 +115,8 @@ StepName = tuple[str, str]
 
 
 def step_name(file: str, step: str) -> StepName:
-    return _VARIANT.sub("", file.rpartition(".")[0]), step
-
-
-def is_variant(file: str) -> bool:
-    """Return whether a file is a variant of `paddock compare`."""
-    return bool(_VARIANT.search(file.rpartition(".")[0]))
+    """Return a step's name; a variant of `paddock compare` learns as its pipeline does."""
+    return whole_file(file).rpartition(".")[0], step
 
 
 def is_taught(step: BoundStep) -> bool:

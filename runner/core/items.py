@@ -38,7 +38,7 @@ from paddock.runner.bind.inputs_and_parameters import BindError, Scope
 from paddock.runner.bind.label_lists import BORDER, LABELS, choices_of, label_mark, n_at_border
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.bind.taint_analysis import guarded_roots
-from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow
+from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow, is_variant
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.reviews import review_id
 from paddock.runner.progress.drain import StopGateClosed
@@ -56,7 +56,7 @@ from paddock.steps.paths import resolve_path
 from .answer_reviewer import AnswerReviewer
 from .block_work import ItemWork
 from .call_cache import CallOrigin, PutOff
-from .decided_examples import EXAMPLES, TaughtItem, is_taught, is_variant, step_name
+from .decided_examples import EXAMPLES, TaughtItem, is_taught, step_name
 from .dependencies import SCAN, limited_mark
 from .escalation import escalated, escalation_mark
 from .item_run import ItemRun, document_digest

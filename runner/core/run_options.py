@@ -61,7 +61,7 @@ class RunOptions:
     variant_of: str = ""
     """The name of the file of which `text` is a variant: what that file wrote is no document."""
     trigger: str = "hand"
-    """What started the run: `hand`, `schedule`, `watch`, `webhook`."""
+    """What started the run: `hand`, `schedule`, `watch`, `webhook`, `compare` with the variant."""
     job: str = ""
     """Names work that machines do together, or a run continued after crashes; empty: alone."""
 
@@ -71,9 +71,14 @@ class RunOptions:
         return bool(self.only) or self.sample is not None
 
     @property
+    def is_unattended(self) -> bool:
+        """Whether no one waits for its end."""
+        return self.trigger != "hand" and not self.variant_of
+
+    @property
     def notifies(self) -> bool:
         """Whether the run sends the notifications of `on.notify`."""
-        return self.trigger != "hand" if self.notify is None else self.notify
+        return self.is_unattended if self.notify is None else self.notify
 
 
 class CallTape(Protocol):

@@ -29,7 +29,7 @@ from paddock.runner.bind.permissions import unasked_pools
 from paddock.runner.bind.protected_files import ProtectedFiles
 from paddock.runner.bind.variations import comparison_notes
 from paddock.runner.ledger import run_locks
-from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.ledger.entries import LedgerError, is_variant, whole_file
 from paddock.runner.ledger.ledger import Ledger, has_folder_identity
 from paddock.runner.ledger.outputs import OutputIndex
 from paddock.runner.progress.events import LineWriter, MultiObserver, Observer, RunJournal
@@ -196,7 +196,7 @@ async def open_session(
             is_plan=is_plan,
             unasked=_unasked_pools(prepared, options) if is_plan else frozenset(),
             ledger=ledger,
-            is_patient=options.trigger != "hand",
+            is_patient=options.is_unattended,
             secrets=prepared.secrets,
             stop=environment.stop,
             note=stats.note,
@@ -410,6 +410,10 @@ def _job_id(bound: BoundPlan, options: RunOptions) -> str:
 
 
 def run_lock_name(bound: BoundPlan) -> str:
-    """Return the name of a run's lock: one for all scopes of a file with the same folders."""
-    name = canonical_json([bound.file.name, bound.folder_inputs])
+    """Return the name of a run's lock: one for all scopes of a file with the same folders.
+
+    The variants of a pipeline share one: they may ask the same.
+    """
+    file = bound.file.name
+    name = canonical_json([whole_file(file), bound.folder_inputs, *["compare"] * is_variant(file)])
     return hashlib.sha256(name.encode()).hexdigest()[:32]

@@ -4,14 +4,39 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.files import is_disk_full
 
 ROOM_BYTES = 64 * 1024  # the index of SQLite's write-ahead log takes 32 KiB
+
+
+_VARIANT = re.compile(r"\.[0-9a-f]{10}\.compare(?=\.|$)")
+"""In the file name of a variant of `paddock compare`, before its ending."""
+
+
+def variant_file(file: Path, digest: str) -> Path:
+    """Return the file name under which the ledger has a variant; there is no such file."""
+    return file.with_name(f"{file.stem}.{digest[:10]}.compare{file.suffix}")
+
+
+def is_variant(file: str) -> bool:
+    """Return whether a file name is that of a variant."""
+    return bool(_VARIANT.search(file))
+
+
+def whole_file(file: str) -> str:
+    """Return the file name of a variant's pipeline; that of a pipeline as it is.
+
+    >>> whole_file("bills.0123456789.compare.yaml")
+    'bills.yaml'
+    """
+    return _VARIANT.sub("", file)
 
 
 class LedgerError(Exception):
@@ -150,7 +175,7 @@ class RunRow:
     summary: str | None
     """JSON: its report without the items."""
     trigger: str = "hand"
-    """What started it: `hand`, `schedule`, `watch`, `webhook`."""
+    """What started it: `hand`, `schedule`, `watch`, `webhook`, `compare` with the variant."""
     host: str | None = None
     pid: int | None = None
     attempt: int = 1

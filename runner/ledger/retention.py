@@ -23,7 +23,7 @@ from paddock.engine.system.text import last_part
 from paddock.engine.system.units import DAY_S
 from paddock.runner.settings import Settings, read_settings
 
-from .entries import LedgerError
+from .entries import LedgerError, is_variant
 from .ledger import LEDGER_FILE, ObjectStore, open_existing
 from .ledger_tables import LedgerDatabase
 from .run_history import LedgerFolder
@@ -196,8 +196,9 @@ class _Sweeper:
 
     def sweep(self) -> SweepResult:
         self._runs()
-        calls = self._calls()
-        items = self._gone_items()
+        variants = self._forgotten_variants()
+        calls = self._calls(variants)
+        items = self._gone_items() | self._dropped(variants)
         self._objects(calls, items)
         self._logs()
         self._leftovers()
@@ -206,7 +207,7 @@ class _Sweeper:
     # --- rows
 
     def _runs(self) -> None:
-        """Remove old runs that no item refers to, except each file's latest."""
+        """Remove old runs that no item refers to, except each pipeline's latest."""
         query = (
             "select run, file, coalesce(ended, started) from runs "
             "where run not in (select run from items) order by started desc"
@@ -215,18 +216,43 @@ class _Sweeper:
         old: list[str] = []
         for run, file, at in self._database.rows(query, {}):
             kept[file] = kept.get(file, 0) + 1
-            if kept[file] > RUNS_KEPT and at < self._limits.runs_before:
+            if (kept[file] > RUNS_KEPT or is_variant(file)) and at < self._limits.runs_before:
                 old.append(run)
         self._swept.runs = len(old)
         self._delete("runs", "run", old)
 
-    def _calls(self) -> frozenset[str]:
+    def _forgotten_variants(self) -> frozenset[str]:
+        """Return the scopes of variants that were not compared for as long as calls are kept."""
+        runs = "select file, max(started) from runs group by file"
+        compared = {str(file): at for file, at in self._database.rows(runs, {})}
+        before = self._limits.calls_before
+        return frozenset(
+            str(scope)
+            for scope, file in self._database.rows("select scope, file from scopes", {})
+            if is_variant(file) and compared.get(file, 0.0) < before
+        )
+
+    def _dropped(self, scopes: Iterable[str]) -> frozenset[tuple[str, str]]:
+        """Remove all that is known of these scopes, which have no outputs; return their items."""
+        found = set[tuple[str, str]]()
+        for scope in sorted(scopes):
+            at = {"scope": scope}
+            items = self._database.rows("select key from items where scope = :scope", at)
+            found.update((scope, str(key)) for (key,) in items)
+            for table in _OF_SCOPE if not self._is_dry else ():
+                self._do(f"delete from {table} where scope = :scope", at)
+        self._swept.items += len(found)
+        if found and not self._is_dry:
+            self._do(_DROP_SPECS, {})
+        return frozenset(found)
+
+    def _calls(self, forgotten: Collection[str]) -> frozenset[str]:
         """Remove calls that no item needs and are too old or too many; return their hashes."""
         limits = self._limits
         too_large = self._now - GRACE_S if limits.max_bytes else 0.0
         before = {"before": max(limits.calls_before, too_large)}
         rows = self._database.rows(_CALLS_BY_AGE, before)
-        needed = self._needed_calls() if rows else frozenset()
+        needed = self._needed_calls(forgotten) if rows else frozenset()
         found = [row for row in rows if row[0] not in needed]
         removed = {hash_: size for hash_, at, size, *_ in found if at < limits.calls_before}
         if limits.max_bytes:
@@ -242,11 +268,13 @@ class _Sweeper:
         self._delete("calls", "hash", sorted(removed))
         return frozenset(removed)
 
-    def _needed_calls(self) -> frozenset[str]:
+    def _needed_calls(self, forgotten: Collection[str]) -> frozenset[str]:
         """Return the hashes of the calls that the entries of existing documents were made from."""
         objects = ObjectStore(self._state / "objects")
         found: set[str] = set()
-        for text, object_ in self._database.rows(_LINEAGE, {}):
+        for scope, text, object_ in self._database.rows(_LINEAGE, {}):
+            if scope in forgotten:
+                continue
             made = objects.get(object_) if object_ is not None else text
             for step in json.loads(made)["steps"] if made else ():
                 found.update(call[0] for call in step["calls"])
@@ -360,7 +388,7 @@ class _Sweeper:
 
 
 _LINEAGE = """
-select p.made, p.made_object from provenance p
+select p.scope, p.made, p.made_object from provenance p
 left join items i on i.scope = p.scope and i.key = p.key
 where i.gone is null
 """
@@ -379,6 +407,7 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = current_schema() and c.relkind = 'r'
 """
 _HAS_OBJECT = "where request_object is not null or reply_object is not null"
+_OF_SCOPE = ("provenance", "attempts", "items", "scopes")
 _DROP_OUTPUT = "delete from outputs where scope = :scope and key = :key and path = :path"
 _DROP_REVIEWS = "delete from reviews where scope = :scope and key = :key"
 _REVIEW_OBJECTS = "select scope, key, objects, value_object from reviews"

@@ -22,7 +22,7 @@ import psutil
 from paddock.engine.system.units import iso_time
 from paddock.runner.settings import STATE_FOLDER, SettingsError, read_settings
 
-from .entries import ItemRow, LedgerError, RunRow
+from .entries import ItemRow, LedgerError, RunRow, whole_file
 from .ledger import LEDGER_FILE, Ledger
 
 MAX_FOLDERS = 50_000
@@ -106,6 +106,11 @@ class PastRun:
     """As recorded, or `died`."""
 
     @property
+    def file(self) -> Path:
+        """Its pipeline's file; of a variant, that of the whole pipeline."""
+        return self.place.folder / whole_file(self.row.file)
+
+    @property
     def journal(self) -> Path:
         """Its journal, which may have been deleted."""
         return self.place.state / "runs" / f"{self.row.run}.jsonl"
@@ -133,7 +138,7 @@ class PastRun:
         return {
             "run": row.run,
             "pipeline": row.pipeline,
-            "file": str(self.place.folder / row.file),
+            "file": str(self.file),
             "status": self.status,
             "trigger": row.trigger,
             "host": row.host,

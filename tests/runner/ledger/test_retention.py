@@ -19,6 +19,7 @@ from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.retention import RetentionLimits, SweepResult, sweep_ledger
 from paddock.runner.ledger.sqlite_file import compact_file
 from paddock.runner.review.decisions import ReviewDesk
+from tests.runner.compare.bills import N_BILLS, Bills
 from tests.runner.world import World, states
 
 NOW = time.time()
@@ -379,3 +380,27 @@ def test_what_waits_for_review_stays_whole_at_any_age_and_goes_with_its_document
     age(world, 1e7)
     assert sweep_ledger(state(world), "", EVERYTHING).items == 1
     assert rows(world, "select key from reviews") == [("1.txt",)]
+
+
+def test_a_comparison_is_forgotten_when_it_was_not_made_for_long_and_asks_nothing_before(
+    tmp_path: Path,
+) -> None:
+    bills = Bills(tmp_path)
+    bills.runs(models=("clerk=small,big",))
+    n_calls = len(rows(bills, "select hash from calls"))
+    age(bills, 1e6)
+    calls_before = RetentionLimits(runs_before=NOW, calls_before=NOW - 1000)
+    bills.runs(models=("clerk=big",))
+    assert not bills.made.chats
+    swept = sweep_ledger(state(bills), "", calls_before)
+    assert (swept.items, swept.calls) == (N_BILLS, n_calls // 2)
+    bills.runs(models=("clerk=big",))
+    assert not bills.made.chats
+
+    age(bills, 1e6)
+    assert sweep_ledger(state(bills), "", calls_before).calls == n_calls // 2
+    assert sweep_ledger(state(bills), "", calls_before).runs > 0
+    tables = ("scopes", "items", "provenance", "specs", "attempts", "calls", "runs")
+    assert {name: rows(bills, f"select * from {name}") for name in tables} == dict.fromkeys(
+        tables, []
+    )
