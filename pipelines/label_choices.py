@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -140,6 +140,11 @@ class LabelList:
         text = json.dumps(sorted(pairs), ensure_ascii=False)
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         return cls(source, labels, digest, keys.relabel == "all")
+
+    def new_to(self, before: Iterable[Mapping[str, str]]) -> dict[str, str]:
+        """Return the labels that one of its former states had not."""
+        new = set().union(*(self.labels.keys() - one.keys() for one in before))
+        return {label: words for label, words in self.labels.items() if label in new}
 
     def part(self, labels: Sequence[str]) -> LabelList:
         """Return the list of some of its labels, in this order."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
+from paddock.engine.request import ModelSpec
 from paddock.engine.sampling.schema import json_pointer
 from paddock.engine.system.text import listed
 from paddock.pipelines.errors import Fault, PipelineError
@@ -27,35 +28,43 @@ from paddock.pipelines.label_choices import (
     schema_with_labels,
     told_lists,
 )
+from paddock.runner.ledger.entries import Entry
 from paddock.steps.base import StepError, Tools, Vector
-from paddock.steps.vectors.embed import REQUEST_TEXTS, embed_texts
 
 from .bound import BoundStep
 from .inputs_and_parameters import BindError, Scope
-from .reply import BoundReply, OfferedLabels
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from paddock.engine.request import ModelSpec
+from .reply import BoundReply, NearestLabels, OfferedLabels
+from .text_vectors import (
+    Matrix,
+    as_vector8,
+    embedded,
+    inserted_text,
+    similarities,
+    unit_matrix,
+)
 
 LABELS = "labels"
 """First word of the mark of a field that was chosen from a list."""
 TOLD_SHARE = 0.5
 """Of a context, for all lists of a prompt: the documents need room as well."""
 _SHOWN_LABELS = 3
+NEAREST = "nearest"
+"""First word of the mark of a text for which the nearest labels of a list were offered."""
+_SAME = 1e-3
+"""Similarities that differ by less may be the same: texts are embedded in other batches."""
 
-_LEAST_DIMENSIONS = 2
-"""Of a vector; while planning, a placeholder has one."""
 BORDER_SHARE = 0.1
 """Of the nearest labels: an answer among the last of them says that `narrow` may be too small."""
 BORDER = "at the border of `narrow`: a label among the farthest tenth of those that were offered"
 _NONE: Mapping[FieldPath, Sequence[str]] = {}
-Matrix: TypeAlias = "NDArray[np.float32]"
 
 Labels = Mapping[str, str]
 """Each label of a list, with its description."""
+
+
+def label_texts(labels: Labels) -> list[str]:
+    """Return what is embedded of labels."""
+    return [f"{one}: {words}" if words else one for one, words in labels.items()]
 
 
 def choices_of(step: BoundStep) -> tuple[Choice, ...]:
@@ -70,27 +79,9 @@ class Nearest:
     last: Mapping[FieldPath, Sequence[str]]
     tools: Tools
 
-
-def unit_matrix(vectors: Sequence[Vector]) -> Matrix:
-    """Return vectors of length 1, a row for each."""
-    from paddock.steps.llm.extract import unit_rows  # numpy, which other plans do without
-
-    return unit_rows(vectors)
-
-
-async def _embedded(tools: Tools, model: ModelSpec, texts: Sequence[str]) -> Sequence[Vector]:
-    return (await embed_texts(tools, model, texts, on_overflow="split")).vectors
-
-
-def inserted_text(params: Any) -> str:
-    """Return the longest text that a step's prompt inserts: that of the document."""
-    prompt, texts = getattr(params, "prompt", None), []
-    if prompt is not None and hasattr(prompt, "texts"):
-        texts = prompt.texts(**getattr(params, "vars", {}))
-        texts = texts or [prompt.render(**getattr(params, "vars", {}))]
-    texts += [one.content for one in getattr(params, "messages", None) or ()]
-    texts += [one for one in (getattr(params, "text", None),) if isinstance(one, str)]
-    return max(texts, key=len, default="")
+    async def embedded(self, model: ModelSpec, texts: Sequence[str]) -> list[Vector]:
+        tools = self.tools
+        return await embedded(tools.pool, model, texts, tools.priority, tools.total_s)
 
 
 def _text_of(step: BoundStep, scope: Scope) -> str:
@@ -196,18 +187,18 @@ class LabelLists:
     ) -> OfferedLabels:
         """Offer the nearest labels where a list is too long for the prompt, as `narrow` says."""
         found: dict[FieldPath, LabelList] = {}
-        nearest: dict[FieldPath, tuple[str, ...]] = {}
+        nearest: dict[FieldPath, NearestLabels] = {}
         digests = {one.digest for one in offered.left_out}
         for choice in reply.choices:
             whole, n = lists[choice.field], choice.keys.narrow
             if n is None or whole.digest not in digests:
                 continue
-            ranked = await self._ranked(whole, near)
-            if ranked is None:
+            made = await self._nearest(whole, near, n)
+            if made is None:
                 continue
-            nearest[choice.field] = ranked[:n]
+            nearest[choice.field] = made
             kept = filter(whole.labels.__contains__, near.last.get(choice.field, ()))
-            labels = [*dict.fromkeys((*ranked[:n], *kept))]
+            labels = [*dict.fromkeys((*made.labels, *kept))]
             found[choice.field] = replace(whole.part(labels), digest=f"{whole.digest} {labels}")
             what = f"with the {n:,} of {len(whole.labels):,} labels of {whole.source} that are"
             near.tools.log.tally("prompt", f"{what} nearest to the text")
@@ -220,29 +211,29 @@ class LabelLists:
         told = (*offered.lists, *told_lists(narrowed, found))
         return replace(offered, schema=schema, lists=told, left_out=left_out, nearest=nearest)
 
-    async def _ranked(self, whole: LabelList, near: Nearest) -> tuple[str, ...] | None:
-        """Return the labels, the nearest to the text first.
+    async def _nearest(self, whole: LabelList, near: Nearest, n: int) -> NearestLabels | None:
+        """Return the labels that are nearest to the text.
 
         None: there is no text, or no vectors while planning.
         """
         if not near.text:
             return None
         model = near.tools.models.resolve(None, "embed")
+        identity = (await near.tools.pool.facts(model)).identity
         async with self._embedding:  # items that come meanwhile wait for the same vectors
             matrix = self._vectors.get((whole.digest, model.ref))
             if matrix is None:
-                texts = [f"{one}: {words}" if words else one for one, words in whole.labels.items()]
-                vectors: list[Vector] = []
-                for first in range(0, len(texts), REQUEST_TEXTS):
-                    part = texts[first : first + REQUEST_TEXTS]
-                    vectors += await _embedded(near.tools, model, part)
-                matrix = self._vectors[whole.digest, model.ref] = unit_matrix(vectors)
-        (vector,) = unit_matrix(await _embedded(near.tools, model, [near.text]))
-        if matrix.shape[1] != len(vector) or len(vector) < _LEAST_DIMENSIONS:
+                made = await near.embedded(model, label_texts(whole.labels))
+                matrix = self._vectors[whole.digest, model.ref] = unit_matrix(made)
+        vector = as_vector8((await near.embedded(model, [near.text]))[0])
+        found = similarities(vector, matrix)
+        if found is None:
             return None
-        order = (-(matrix @ vector)).argsort(kind="stable")
         labels = [*whole.labels]
-        return tuple(labels[place] for place in order)
+        order = sorted(range(len(found)), key=lambda place: -found[place])[:n]
+        return NearestLabels(
+            tuple(labels[place] for place in order), found[order[-1]], identity, vector
+        )
 
     async def _fitting(
         self, step: BoundStep, told: tuple[ToldList, ...], tools: Tools
@@ -281,42 +272,78 @@ def label_mark(name: str, found: LabelList, answer: Any, field: FieldPath) -> di
     return {f"{LABELS} {name}": [LABELS, found.digest, chosen]}
 
 
-def label_difference(
-    marks: Mapping[str, Sequence[Any]], now: Mapping[str, LabelList], then: Mapping[str, Labels]
-) -> str | None:
-    """Return why an item must be labelled again, or None; `then` are the lists of its answer.
+def nearest_mark(name: str, found: NearestLabels) -> dict[str, list[Any]]:
+    """Mark the text of an item that was offered the nearest labels of a list."""
+    return {f"{NEAREST} {name}": [NEAREST, found.least, found.model, found.vector]}
 
-    All are by the list's name.
-    """
-    for key, (_, digest, chosen) in marks.items():
-        name = key.removeprefix(f"{LABELS} ")
-        found, before = now.get(name), then.get(name)
-        if found is None or found.digest == digest:
-            continue
-        if before is None or chosen is None:
-            return f"labels changed: {found.source} (step '{_step_of(name)}')"
-        reason = next(_differences(found, before, chosen), None)
-        if reason is None and found.relabels_all:
-            reason = f"labels changed: {found.source}"
-        if reason is not None:
-            return f"{reason} (step '{_step_of(name)}')"
-    return None
+
+@dataclass(frozen=True, slots=True)
+class LabelVectors:
+    """Labels that are new to a list, each with its vector."""
+
+    labels: Sequence[str]
+    model: str
+    """Identity of the model that made the vectors."""
+    rows: Matrix
+
+    def near(self, mark: Sequence[Any]) -> frozenset[str] | None:
+        """Return which are among the nearest to an item's text; None: that is not known."""
+        _, least, model, vector = mark
+        near = similarities(vector, self.rows) if model == self.model else None
+        if near is None:
+            return None
+        pairs = zip(self.labels, near, strict=True)
+        return frozenset(label for label, one in pairs if one > least - _SAME)
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentLabels:
+    """The lists that are known before any item, by name, and what is known of their new labels."""
+
+    lists: Mapping[str, LabelList]
+    vectors: Mapping[str, LabelVectors] = field(default_factory=dict)
+    """Of the lists of which items were offered the nearest labels."""
+
+    def difference(self, entry: Entry, then: Mapping[str, Labels]) -> str | None:
+        """Return why an item must be labelled again, or None; `then` are its lists, by name."""
+        nearest = entry.marks(NEAREST)
+        for key, (_, digest, chosen) in entry.marks(LABELS).items():
+            name = key.removeprefix(f"{LABELS} ")
+            found, before = self.lists.get(name), then.get(name)
+            if found is None or found.digest == digest:
+                continue
+            if before is None or chosen is None:
+                return f"labels changed: {found.source} (step '{_step_of(name)}')"
+            reasons = self._differences(name, before, chosen, nearest.get(f"{NEAREST} {name}"))
+            reason = next(reasons, None)
+            if reason is None and found.relabels_all:
+                reason = f"labels changed: {found.source}"
+            if reason is not None:
+                return f"{reason} (step '{_step_of(name)}')"
+        return None
+
+    def _differences(
+        self, name: str, before: Labels, chosen: Sequence[str], mark: Sequence[Any] | None
+    ) -> Iterator[str]:
+        found = self.lists[name]
+        gone = [label for label in chosen if label in before and label not in found.labels]
+        if gone:
+            yield f"its label is gone: {_quoted(gone)}"
+        other = [label for label in chosen if before.get(label, "") != found.labels.get(label, "")]
+        if other:
+            yield f"the description of its label changed: {_quoted(other)}"
+        new, how = [label for label in found.labels if label not in before], ""
+        if new and mark is not None:
+            vectors = self.vectors.get(name)
+            near = None if vectors is None else vectors.near(mark)
+            how = " and near its text" if near is not None else ", maybe near its text"
+            new = [label for label in new if near is None or label in near]
+        if new:
+            yield f"new in {found.source}{how}: {_quoted(new)}"
 
 
 def _step_of(name: str) -> str:
     return name.partition("/")[0]
-
-
-def _differences(found: LabelList, before: Labels, chosen: Sequence[str]) -> Iterator[str]:
-    gone = [label for label in chosen if label in before and label not in found.labels]
-    if gone:
-        yield f"its label is gone: {_quoted(gone)}"
-    changed = [label for label in chosen if before.get(label, "") != found.labels.get(label, "")]
-    if changed:
-        yield f"the description of its label changed: {_quoted(changed)}"
-    new = [label for label in found.labels if label not in before]
-    if new:
-        yield f"new in {found.source}: {_quoted(new)}"
 
 
 def _quoted(labels: Sequence[str]) -> str:
@@ -326,7 +353,8 @@ def _quoted(labels: Sequence[str]) -> str:
 def n_at_border(offered: OfferedLabels, answer: Any) -> int:
     """Return how many labels of an answer are among the last of the nearest ones."""
     n = 0
-    for name, nearest in offered.nearest.items():
+    for name, found in offered.nearest.items():
+        nearest = found.labels
         border = nearest[-max(1, round(BORDER_SHARE * len(nearest))) :]
         n += sum(one in border for one in chosen_labels(answer, name))
     return n

@@ -317,6 +317,19 @@ CHECK_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
+class NearestLabels:
+    """The labels of a list that are nearest to a text, the nearest first."""
+
+    labels: tuple[str, ...]
+    least: float
+    """How near the farthest of them is."""
+    model: str
+    """Identity of the model that made the vectors."""
+    vector: str
+    """Of the text, as `text_vectors` has it."""
+
+
+@dataclass(frozen=True, slots=True)
 class OfferedLabels:
     """The schema of an answer with the labels of a run, and the lists that its prompt tells."""
 
@@ -324,8 +337,8 @@ class OfferedLabels:
     lists: tuple[ToldList, ...] = ()
     left_out: tuple[LabelList, ...] = ()
     """Lists that are too long for its prompt."""
-    nearest: Mapping[FieldPath, tuple[str, ...]] = field(default_factory=dict)
-    """By field, the only labels that are offered for the text, the nearest first."""
+    nearest: Mapping[FieldPath, NearestLabels] = field(default_factory=dict)
+    """By field, the only labels that are offered for the text, but for those of its last answer."""
 
 
 @dataclass(frozen=True, slots=True)

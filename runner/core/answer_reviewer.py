@@ -12,8 +12,8 @@ from paddock.pipelines.expressions import ExpressionError
 from paddock.runner.bind.bound import BoundStep, prompt_digest
 from paddock.runner.bind.evidence_sources import EvidenceSource, read_sources
 from paddock.runner.bind.inputs_and_parameters import Scope
-from paddock.runner.bind.label_lists import inserted_text
 from paddock.runner.bind.reply import ScopedReply
+from paddock.runner.bind.text_vectors import inserted_text
 from paddock.runner.ledger.calibration import CalibrationKey, calibrated, start_text
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.reviews import Question, Review

@@ -297,7 +297,12 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
 
         Where an item's call ends without a reply, the next one asks; where the model or its server
         failed, the others ask at once: they may fail one after the other otherwise.
+
+        Raises:
+            PutOff: there is no reply, and the caller may not ask for one now.
         """
+        if found.row is None and not self._caller.may_ask:
+            raise PutOff
         if found.row is not None or not self._caller.looks_up:
             yield found
             return
@@ -334,10 +339,7 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
     async def ask(self, request: ChatRequest, hear: ChunkListener | None = None) -> Reply:
         """Return an answer's reply; call `hear` with each chunk before."""
         began = time.time()
-        found = await self.looked_up(request)
-        if found.row is None and not self._caller.may_ask:
-            raise PutOff
-        async with self._once(found) as found:
+        async with self._once(await self.looked_up(request)) as found:
             if found.row is None:
                 return await self._asked(request, found, began, hear)
         reply = cached_reply(found.row)

@@ -9,29 +9,32 @@ whether others would be chosen now, and only then the item is stale.
 from __future__ import annotations
 
 import asyncio
-import base64
 import hashlib
 import json
-from array import array
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import Any
 
 from paddock.engine.system.text import canonical_json
 from paddock.pipelines.reply_schema import schema_mismatch
 from paddock.runner.bind.bound import BoundStep
-from paddock.runner.bind.label_lists import Matrix, inserted_text, unit_matrix
+from paddock.runner.bind.text_vectors import (
+    Matrix,
+    Vector8,
+    as_vector8,
+    embedded,
+    inserted_text,
+    matrix_of,
+    similarities,
+)
 from paddock.runner.ledger.entries import whole_file
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Review, ReviewStore
 from paddock.steps.base import Example, Tools
 from paddock.steps.llm.ask_and_repair import without_middle
-from paddock.steps.vectors.embed import REQUEST_TEXTS, embed_texts
 
-Vector8: TypeAlias = str
-"""A vector as base64 of a signed byte for each dimension."""
 EXAMPLES = "examples"
 """First word of the mark of a step whose prompt has decisions as examples."""
 MOST_DECISIONS = 2_000
@@ -45,8 +48,6 @@ _SAME = 1e-6
 SHORTENED = "with examples of which the middle was left out"
 _USED = 5
 """Place of the examples in a mark."""
-_LEAST_DIMENSIONS = 2
-"""Of a vector; while planning, a placeholder has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,7 @@ class StepDecisions:
             if one.model:
                 found.setdefault(one.model, []).append(one)
         return {
-            model: (tuple(some), _rows([one.vector for one in some]))
+            model: (tuple(some), matrix_of([one.vector for one in some]))
             for model, some in found.items()
         }
 
@@ -259,13 +260,9 @@ class DecidedExamples:
         model = tools.models.resolve(None, "embed")
         identity = (await tools.pool.facts(model)).identity
 
-        async def embedded(texts: Sequence[str]) -> list[Vector8]:
-            made: list[Vector8] = []
-            for first in range(0, len(texts), REQUEST_TEXTS):
-                part = texts[first : first + REQUEST_TEXTS]
-                reply = await embed_texts(tools, model, part, on_overflow="split")
-                made += map(_as_bytes, reply.vectors)
-            return made
+        async def vectors_of(texts: Sequence[str]) -> list[Vector8]:
+            made = await embedded(tools.pool, model, texts, tools.priority, tools.total_s)
+            return [*map(as_vector8, made)]
 
         room = int(_CONTEXT_SHARE * (await tools.pool.facts(step.model)).n_ctx_tokens) // k
         kept = item.kept(known)
@@ -274,12 +271,12 @@ class DecidedExamples:
             *_, made_by, own = item.last_mark
             vector = {"model": made_by, "vector": own}
             return ChosenExamples(examples, {item.mark_name: item.last_mark}, vector)
-        (own,) = await embedded([text])
+        (own,) = await vectors_of([text])
         async with self._embedding:  # items that come meanwhile wait for the same vectors
             if (item.step, identity) not in self._embedded:
-                self._embedded[item.step, identity] = await self._all(known, identity, embedded)
+                self._embedded[item.step, identity] = await self._all(known, identity, vectors_of)
         decisions, rows = self._embedded[item.step, identity]
-        near = _similarities(own, rows)
+        near = similarities(own, rows)
         if near is None:
             return None
         schema = None if tools.reply is None else tools.reply.schema
@@ -298,17 +295,17 @@ class DecidedExamples:
         self,
         known: StepDecisions,
         identity: str,
-        embedded: Callable[[Sequence[str]], Awaitable[list[Vector8]]],
+        vectors_of: Callable[[Sequence[str]], Awaitable[list[Vector8]]],
     ) -> tuple[tuple[Decision, ...], Matrix | None]:
         """Return the decisions and their vectors; those without one are embedded now."""
         others = [one for one in known.decisions if one.model != identity]
         texts = await asyncio.to_thread(lambda: [self._text_of(one.text) for one in others])
         there = [(one.id, text) for one, text in zip(others, texts, strict=True) if text]
-        made = await embedded([text for _, text in there])
+        made = await vectors_of([text for _, text in there])
         vectors = {one.id: one.vector for one in known.decisions if one.model == identity}
         vectors |= {id_: one for (id_, _), one in zip(there, made, strict=True)}
         decisions = tuple(one for one in known.decisions if one.id in vectors)
-        return decisions, _rows([vectors[one.id] for one in decisions])
+        return decisions, matrix_of([vectors[one.id] for one in decisions])
 
     def _examples(
         self, decisions: Sequence[Decision], room: int, tools: Tools
@@ -343,40 +340,9 @@ def examples_difference(
         if any(id_ not in now.by_id or now.by_id[id_].digest != was for id_, was in used.items()):
             return f"examples {what} changed: a decision counts no more or is another one"
         decisions, rows = now.with_vectors.get(model, ((), None))
-        near = _similarities(vector, rows) or ()
+        near = similarities(vector, rows) or ()
         for one, similarity in zip(decisions, near, strict=False):
             is_other = one.id not in used and not one.is_of(*own_document)
             if is_other and similarity > least + _SAME:
                 return f"examples {what} changed: a decision on a text that is nearer"
     return None
-
-
-# --- vectors
-
-
-def _as_bytes(vector: Sequence[float]) -> Vector8:
-    """Return a vector as bytes: for ranking, its angle is exact enough."""
-    most = max(map(abs, vector), default=0.0) or 1.0
-    return base64.b64encode(array("b", [round(127 * one / most) for one in vector])).decode()
-
-
-def _row(vector: Vector8) -> Sequence[int]:
-    return array("b", base64.b64decode(vector))
-
-
-def _rows(vectors: Sequence[Vector8]) -> Matrix | None:
-    """Return vectors of length 1, a row for each; None: there are none, or of several sizes."""
-    rows = [_row(one) for one in vectors]
-    return unit_matrix(rows) if len({len(one) for one in rows}) == 1 else None
-
-
-def _similarities(vector: Vector8, rows: Matrix | None) -> list[float] | None:
-    """Return how near each row is, 1 at most; None: they are not of one model."""
-    own = _row(vector)
-    if len(own) < _LEAST_DIMENSIONS:  # a placeholder, while planning
-        return None
-    if rows is None:
-        return []
-    return (
-        [float(one) for one in rows @ unit_matrix([own])[0]] if rows.shape[1] == len(own) else None
-    )

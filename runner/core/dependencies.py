@@ -16,7 +16,7 @@ from typing import Any
 from paddock.engine.system.files import content_stamp, sha256_of
 from paddock.engine.system.tasks import in_left_thread
 from paddock.engine.system.text import canonical_json, listed
-from paddock.runner.bind.label_lists import LABELS
+from paddock.runner.bind.label_lists import LABELS, NEAREST
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.outputs import OutputIndex
 from paddock.steps.base import Roots, StepError
@@ -65,6 +65,7 @@ def is_file_mark(mark: Sequence[Any]) -> bool:
         HELD,
         LIMITED,
         LABELS,
+        NEAREST,
         EXAMPLES,
     )
 
@@ -231,7 +232,7 @@ class DependencyIndex:
         return None
 
     def _of_mark(self, path: str, mark: Sequence[Any], edited: list[str]) -> str | None:
-        if mark[0] in (LIMITED, LABELS, EXAMPLES):
+        if mark[0] in (LIMITED, LABELS, NEAREST, EXAMPLES):
             return None
         if mark[0] == WRITTEN:
             return self._of_output(mark[1], path, edited)

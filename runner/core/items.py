@@ -35,7 +35,14 @@ from paddock.runner.bind.bound import (
 )
 from paddock.runner.bind.evidence_sources import EvidenceFinder
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
-from paddock.runner.bind.label_lists import BORDER, LABELS, choices_of, label_mark, n_at_border
+from paddock.runner.bind.label_lists import (
+    BORDER,
+    LABELS,
+    choices_of,
+    label_mark,
+    n_at_border,
+    nearest_mark,
+)
 from paddock.runner.bind.reply import ScopedReply
 from paddock.runner.bind.taint_analysis import guarded_roots
 from paddock.runner.ledger.entries import Entry, LedgerError, LineageRow, is_variant
@@ -260,6 +267,8 @@ class ItemRunner:
                 for one in choices_of(step)}  # fmt: skip
         self._mark_labels(step, scope, record, None)  # if it fails, any other list may help
         labels = await judge.labels.offered(step, scope, tools, last)
+        for place, near in ({} if labels is None else labels.nearest).items():
+            record.reads.update(nearest_mark(judge.list_name(step, place), near))
         return replace(tools, reply=replace(tools.reply, labels=labels))
 
     def _mark_labels(

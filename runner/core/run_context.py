@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec, Pool, Role
 from paddock.engine.system.crash_suspects import SuspectRoom
 from paddock.engine.system.tasks import time_limit
@@ -28,6 +29,7 @@ from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.keys import parse_seconds
 from paddock.runner.bind.bound import BoundPlan, BoundStep
 from paddock.runner.bind.protected_files import ProtectedFiles
+from paddock.runner.bind.text_vectors import embedded
 from paddock.runner.ledger.entries import StoredRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
@@ -44,6 +46,7 @@ from paddock.steps.base import (
     ToolResult,
     Tools,
     Toolset,
+    Vector,
 )
 from paddock.steps.paths import printable, resolve_path
 from paddock.steps.readers.reader_pool import ReaderPool
@@ -70,6 +73,7 @@ from .call_cache import (
     ClaimFence,
     LedgerPool,
     ModelDigests,
+    PutOff,
     QueryBatches,
     ToolCallCache,
     no_fence,
@@ -79,7 +83,7 @@ from .dependencies import AWAY, STORE, held_mark
 from .retry_and_quarantine import CrashSuspects
 from .run_options import CallTape, RunOptions
 from .run_stats import RunStats
-from .staleness import Judge
+from .staleness import EmbedLabels, Judge
 
 if TYPE_CHECKING:
     from paddock.pipelines.mcp_servers import McpServer
@@ -475,6 +479,23 @@ def server_spec(server: McpServer, bound: BoundPlan, stats: RunStats) -> McpServ
         tuple((name, str(one)) for name, one in texts.get("env", {}).items()),
         resolve_path(bound.roots, str(texts.get("cwd", "."))),
     )
+
+
+def label_embedding(context: RunContext, *, is_plan: bool) -> EmbedLabels:
+    """Return what embeds labels that are new to a list; while planning no model is asked."""
+
+    async def embed(step: BoundStep, texts: Sequence[str]) -> tuple[str, Sequence[Vector]] | None:
+        bound = context.bound
+        caller = CallOrigin("", step.id, "", looks_up=True, may_ask=not is_plan)
+        pool = LedgerPool(context.pool, context.ledger, context.digests, context.stats, caller)
+        try:
+            model = BoundModels(bound.models, bound.defaults, step.model).resolve(None, "embed")
+            identity = (await pool.facts(model)).identity
+            return identity, await embedded(pool, model, texts, bound.priority)
+        except (PutOff, StepError, EngineError):
+            return None  # which items are stale is then not known: all may be
+
+    return embed
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ from .call_cache import QueryBatches, no_fence
 from .concurrency import TurnWait, WorkClaims, group_turn, open_claims
 from .model_pools import LookupInterrupted, OpenPool, PoolOptions, open_pools
 from .retry_and_quarantine import CrashSuspects
-from .run_context import RunContext, open_tool_runtime
+from .run_context import RunContext, label_embedding, open_tool_runtime
 from .run_options import PreparedRun, RunEnvironment, RunOptions
 from .run_stats import RunStats
 from .staleness import Judge
@@ -236,6 +236,7 @@ async def open_session(
             tape=environment.tape,
             suspects=suspects,
         )
+        context.judge.embed_labels = label_embedding(context, is_plan=is_plan)
         yield RunSession(context, time.time())
 
 

@@ -32,13 +32,24 @@ from paddock.runner.bind.bound import (
     steps_of,
 )
 from paddock.runner.bind.inputs_and_parameters import Scope
-from paddock.runner.bind.label_lists import LABELS, LabelLists, Labels, label_difference, list_name
+from paddock.runner.bind.label_lists import (
+    LABELS,
+    NEAREST,
+    CurrentLabels,
+    LabelLists,
+    Labels,
+    LabelVectors,
+    label_texts,
+    list_name,
+)
+from paddock.runner.bind.text_vectors import unit_matrix
 from paddock.runner.folders.unfinished_files import SettledFiles, is_watch_trigger
 from paddock.runner.ledger.entries import Entry
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.outputs import OutputIndex
 from paddock.runner.progress.report import State
+from paddock.steps.base import Vector
 from paddock.steps.vectors.open_stores import OpenStores
 
 from .block_items import (
@@ -99,8 +110,8 @@ class _JudgedBlock:
     asked: frozenset[str] | None
     """Keys of the items that the run is asked to do; None: all."""
     place: Place
-    lists: Mapping[str, LabelList]
-    """The lists of labels that its steps choose from, by name."""
+    labels: CurrentLabels
+    """The lists of labels that its steps choose from."""
 
     def parts_of(self, item: Any, place: tuple[int, int]) -> str:
         """Return the parts of an item's hash as JSON; for 10,000 items, so text is joined."""
@@ -124,11 +135,19 @@ class _Candidate:
     parts: str
     past: _PastItems
     item: Any
-    lists: Mapping[str, LabelList]
+    labels: CurrentLabels
 
     def was_done_in(self, runs: Collection[str]) -> bool:
         """Return whether it was done as it is now in one of these runs."""
         return self.entry is not None and self.entry.hash == self.hash and self.entry.run in runs
+
+
+EmbedLabels = Callable[[BoundStep, Sequence[str]], Awaitable[tuple[str, Sequence[Vector]] | None]]
+"""Returns the identity of a step's embedding model, and vectors; None: these are not known."""
+
+
+async def _unknown_vectors(step: BoundStep, texts: Sequence[str]) -> None:
+    """Know no vectors."""
 
 
 class Judge:
@@ -162,6 +181,8 @@ class Judge:
         self._is_only_block = _has_one_block(bound)
         self.reviews = RunReviews(index.ledger, bound, options.review)
         self.labels = LabelLists()
+        self.embed_labels: EmbedLabels = _unknown_vectors
+        """Embeds labels that are new to a list; a plan has only vectors that the ledger knows."""
 
     # --- scopes
 
@@ -190,6 +211,7 @@ class Judge:
         made.seen_keys, made.dependencies = self.seen_keys, self.dependencies
         made._is_only_block = False
         made._settled, made.reviews, made.labels = self._settled, self.reviews, self.labels
+        made.embed_labels = self.embed_labels
         return made
 
     @property
@@ -202,17 +224,28 @@ class Judge:
         """Return the name of the list that a step's field is chosen from, in marks and specs."""
         return list_name(self._outer.steps, step.id, field)
 
-    def _lists(self, body: Iterable[BoundNode], scope: Scope) -> dict[str, LabelList]:
-        """Return the lists of labels that are known before any item, by name.
+    async def _current_labels(
+        self, body: Iterable[BoundNode], scope: Scope, entries: Iterable[Entry], past: _PastItems
+    ) -> CurrentLabels:
+        """Return the lists of labels that are known before any item.
 
         Raises:
             PipelineError: a list is no list of labels.
+            EngineError: the labels that are new to a list cannot be embedded.
         """
-        return {
-            self.list_name(step, field): found
-            for step in steps_of(body)
-            for field, found in self.labels.known(step, scope).items()
-        }
+        lists: dict[str, LabelList] = {}
+        vectors: dict[str, LabelVectors] = {}
+        held = [one for one in entries if one.marks(NEAREST)]
+        for step in steps_of(body):
+            for field, found in self.labels.known(step, scope).items():
+                name = self.list_name(step, field)
+                lists[name] = found
+                before = [past.lists(one.key).get(name) for one in held]
+                new = found.new_to(one for one in before if one is not None)
+                made = await self.embed_labels(step, label_texts(new)) if new else None
+                if made is not None:
+                    vectors[name] = LabelVectors([*new], made[0], unit_matrix(made[1]))
+        return CurrentLabels(lists, vectors)
 
     def place(self) -> dict[str, str]:
         """Return the `dir` and `path` inputs, relative to the pipeline where they lie beside it."""
@@ -243,9 +276,11 @@ class Judge:
             if self._settled is not None:
                 await self._settled.read()
         await self.reviews.load()
-        lists = self._lists(block.body, scope)
-        judged = _JudgedBlock(block, scope_id, base, entries, job, asked, self.index.stored, lists)
-        items, held = self._judge_items(judged, keys, listed)
+        past = _PastItems(self.ledger, scope_id, block)
+        there = map(entries.__getitem__, entries.keys() & keys)
+        labels = await self._current_labels(block.body, scope, there, past)
+        judged = _JudgedBlock(block, scope_id, base, entries, job, asked, self.index.stored, labels)
+        items, held = self._judge_items(judged, keys, listed, past)
         self.index.set_fresh(scope_id, (w.key for w in items if not w.verdict.is_work))
         left_out = frozenset(raw_item_keys(block, scope, left)).difference(keys)
         work = BlockWork(
@@ -307,12 +342,11 @@ class Judge:
         return ItemVerdict("unsampled", sample.why_left_out, is_left_out=True)
 
     def _judge_items(
-        self, block: _JudgedBlock, keys: Sequence[str], listed: Sequence[Any]
+        self, block: _JudgedBlock, keys: Sequence[str], listed: Sequence[Any], past: _PastItems
     ) -> tuple[list[ItemWork], list[str]]:
         """Return the judged items, and the stored paths of edited outputs that are kept."""
         items: list[ItemWork] = []
         held: list[str] = []
-        past = _PastItems(self.ledger, block.scope, block.block)
         overwrites = _overwrites(block.block)
         nodes = {block.block.id, *node_ids(block.block.body)}
         is_forced = not self.options.force.isdisjoint(nodes)
@@ -321,7 +355,7 @@ class Judge:
             parts = block.parts_of(item, place)
             hash_ = hashlib.sha256(parts.encode()).hexdigest()
             entry = block.entries.get(key)
-            candidate = _Candidate(block.scope, entry, hash_, parts, past, item, block.lists)
+            candidate = _Candidate(block.scope, entry, hash_, parts, past, item, block.labels)
             is_shared = candidate.was_done_in(block.job_runs)
             is_asked = block.asked is None or key in block.asked
             if is_shared:
@@ -401,12 +435,14 @@ class Judge:
         await self.reviews.load()
         text = canonical_json(parts)
         hash_ = item_hash(parts)
-        past, lists = _PastItems(self.ledger, scope_id, step), self._lists([step], scope)
-        candidate = _Candidate(scope_id, entry, hash_, text, past, None, lists)
+        past = _PastItems(self.ledger, scope_id, step)
+        held = () if entry is None else (entry,)
+        labels = await self._current_labels([step], scope, held, past)
+        candidate = _Candidate(scope_id, entry, hash_, text, past, None, labels)
         is_shared = candidate.was_done_in(job)
         is_forced = step.id in self.options.force and not is_shared
-        held = None if self.options.takes_over else list[str]()
-        verdict = self._verdict(candidate, held, is_forced=is_forced)
+        kept = None if self.options.takes_over else list[str]()
+        verdict = self._verdict(candidate, kept, is_forced=is_forced)
         if entry is not None and not verdict.is_work and entry.state == "quarantined":
             verdict = ItemVerdict("stale", f"it failed before: {entry.error}")
         item = ItemWork(0, step.id, None, verdict, hash_, text, entry, is_shared=is_shared)
@@ -475,10 +511,9 @@ class Judge:
 
     def _of_lists(self, candidate: _Candidate, entry: Entry) -> str | None:
         """Return why an item must be labelled again: a list that it was chosen from changed."""
-        marks = entry.marks(LABELS)
-        if not marks:
+        if not entry.marks(LABELS):
             return None
-        return label_difference(marks, candidate.lists, candidate.past.lists(entry.key))
+        return candidate.labels.difference(entry, candidate.past.lists(entry.key))
 
     def _of_review(
         self, candidate: _Candidate, entry: Entry, pending: PendingReview | None

@@ -245,7 +245,7 @@ _JSON_COLUMNS = {
 }
 _MARK_LENGTHS = {
     "written": 3, "held": 3, "rows": 6, "store": 2, "away": 1, "limited": 2, "labels": 3,
-    "examples": 9,
+    "nearest": 4, "examples": 9,
 }  # fmt: skip
 """By its first word, how many values a dependency has; `listed` has any number of lists."""
 _FILE_MARK_KINDS = (int, int, str, int, int)

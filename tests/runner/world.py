@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from paddock.engine.request import Pool
 from paddock.engine.settings import PoolSettings
 from paddock.runner.api import plan, run
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
@@ -84,9 +85,11 @@ class World:
         }
         return run(self.file, inputs, *run_arguments(**{"local": True, **options, **around}))
 
-    def plan(self, inputs: Mapping[str, Any] | None = None, **options: Any) -> PlanReport:
-        given = RunOptions(**options)
-        return plan(self.file, inputs, given, pool=FakePool(), settings=settings(self.folder))
+    def plan(
+        self, inputs: Mapping[str, Any] | None = None, pool: Pool | None = None, **options: Any
+    ) -> PlanReport:
+        given, pool = RunOptions(**options), pool or FakePool()
+        return plan(self.file, inputs, given, pool=pool, settings=settings(self.folder))
 
     def output(self, name: str) -> str:
         return (self.folder / "out" / name).read_text(encoding="utf-8")

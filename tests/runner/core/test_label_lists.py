@@ -517,19 +517,31 @@ def test_an_answer_at_the_border_of_what_was_offered_is_counted(tmp_path: Path) 
     ) in report.notes
 
 
-def test_a_new_label_that_is_near_no_text_costs_no_call_of_the_chat_model(tmp_path: Path) -> None:
+def test_with_narrow_a_new_label_is_asked_about_where_it_is_among_the_nearest(
+    tmp_path: Path,
+) -> None:
     here, pool = narrowed_world(tmp_path), few(nth(0))
     here.run(pool=pool)
-    offered = {label for one in pool.chats for label in enum_of(one)}
-    far = next(label for label in MANY if label not in offered)
-    here.write("tags.csv", written({one: MANY[one] for one in MANY if one != far}))
-    assert states(here.plan()) == {}
-    here.run(pool=few(nth(0)), force=["label"])
-    here.write("tags.csv", written(MANY))
-    pool = few(nth(0))
-    report = here.run(pool=pool)
-    assert set(reasons(report).values()) == {f"new in steps.tags.rows: '{far}' (step 'label')"}
-    assert pool.chats == [], "what is offered is the same, and so is the ledger's reply"
+    offered = [{*enum_of(one)} for one in pool.chats]
+    far = next(label for label in MANY if not any(label in some for some in offered))
+    n_near, near = min(
+        (sum(label in some for some in offered), label)
+        for label in set[str]().union(*offered) - {"none of these"}
+    )
+    assert 0 < n_near < 3
+    for label in (far, near):
+        here.write("tags.csv", written({one: MANY[one] for one in MANY if one != label}))
+        here.run(pool=few(nth(1)), force=["label"])
+        here.write("tags.csv", written(MANY))
+        maybe = f"new in steps.tags.rows, maybe near its text: '{label}' (step 'label')"
+        pool = few(nth(0))
+        assert [*reasons(here.plan(pool=pool)).values()] == [maybe] * 3
+        assert not pool.embeds, "a plan asks no model"
+        report = here.run(pool=pool)
+        why = f"new in steps.tags.rows and near its text: '{label}' (step 'label')"
+        assert [*reasons(report).values()] == [why] * (n_near if label == near else 0)
+        assert states(here.plan(pool=pool)) == {}
+        assert here.run(pool=few(nth(0))).counts == {"fresh": 3}
 
 
 def test_the_label_of_the_last_answer_stays_on_offer(tmp_path: Path) -> None:

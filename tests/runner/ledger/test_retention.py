@@ -401,6 +401,4 @@ def test_a_comparison_is_forgotten_when_it_was_not_made_for_long_and_asks_nothin
     assert sweep_ledger(state(bills), "", calls_before).calls == n_calls // 2
     assert sweep_ledger(state(bills), "", calls_before).runs > 0
     tables = ("scopes", "items", "provenance", "specs", "attempts", "calls", "runs")
-    assert {name: rows(bills, f"select * from {name}") for name in tables} == dict.fromkeys(
-        tables, []
-    )
+    assert not any(rows(bills, f"select * from {name}") for name in tables)

@@ -1,0 +1,84 @@
+"""Vectors of texts, by which labels and examples are chosen for a prompt."""
+
+from __future__ import annotations
+
+import base64
+from array import array
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from paddock.engine.request import EmbedRequest
+from paddock.steps.vectors.embed import REQUEST_TEXTS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from paddock.engine.request import ModelSpec, Pool, Priority
+    from paddock.steps.base import Vector
+
+Matrix: TypeAlias = "NDArray[np.float32]"
+Vector8: TypeAlias = str
+"""A vector as base64 of a signed byte for each dimension."""
+_LEAST_DIMENSIONS = 2
+"""Of a vector; while planning, a placeholder has one."""
+
+
+def inserted_text(params: Any) -> str:
+    """Return the longest text that a step's prompt inserts: that of the document."""
+    prompt, texts = getattr(params, "prompt", None), []
+    if prompt is not None and hasattr(prompt, "texts"):
+        texts = prompt.texts(**getattr(params, "vars", {}))
+        texts = texts or [prompt.render(**getattr(params, "vars", {}))]
+    texts += [one.content for one in getattr(params, "messages", None) or ()]
+    texts += [one for one in (getattr(params, "text", None),) if isinstance(one, str)]
+    return max(texts, key=len, default="")
+
+
+async def embedded(
+    pool: Pool,
+    model: ModelSpec,
+    texts: Sequence[str],
+    priority: Priority = "normal",
+    total_s: float | None = None,
+) -> list[Vector]:
+    """Return a vector for each text.
+
+    Raises:
+        EngineError: a text cannot be embedded.
+    """
+    made: list[Vector] = []
+    for first in range(0, len(texts), REQUEST_TEXTS):
+        part = tuple(texts[first : first + REQUEST_TEXTS])
+        request = EmbedRequest(model, part, None, priority, total_s, on_overflow="split")
+        made += (await pool.embed(request)).vectors
+    return made
+
+
+def unit_matrix(vectors: Sequence[Vector]) -> Matrix:
+    """Return vectors of length 1, a row for each."""
+    from paddock.steps.llm.extract import unit_rows  # numpy, which other plans do without
+
+    return unit_rows(vectors)
+
+
+def as_vector8(vector: Vector) -> Vector8:
+    """Return a vector as bytes: for ranking, its angle is exact enough."""
+    most = max(map(abs, vector), default=0.0) or 1.0
+    return base64.b64encode(array("b", [round(127 * one / most) for one in vector])).decode()
+
+
+def matrix_of(vectors: Sequence[Vector8]) -> Matrix | None:
+    """Return vectors of length 1, a row for each; None: there are none, or of several sizes."""
+    rows = [array("b", base64.b64decode(one)) for one in vectors]
+    return unit_matrix(rows) if len({len(one) for one in rows}) == 1 else None
+
+
+def similarities(vector: Vector8, rows: Matrix | None) -> list[float] | None:
+    """Return how near each row is, 1 at most; None: they are not of one model."""
+    own = array("b", base64.b64decode(vector))
+    if len(own) < _LEAST_DIMENSIONS:
+        return None
+    if rows is None:
+        return []
+    return (rows @ unit_matrix([own])[0]).tolist() if rows.shape[1] == len(own) else None
