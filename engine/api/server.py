@@ -139,6 +139,8 @@ def deadline_protocol(
 
 
 BACKLOG = 2048
+STOPPING = "paddock.stopping"
+"""In a request's state: the event that ends streams which have no end of their own."""
 
 
 class PortTaken(EngineError):
@@ -224,15 +226,18 @@ class HttpServer(QuietServer, uvicorn.Server):
             )
         )
         self._batches = batches
+        self._stopping = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then start the batches."""
+        self.lifespan.state[STOPPING] = self._stopping
         await super().startup(sockets)
         if self._batches is not None:
             await self._batches.start()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop the batches, so that requests have the rest of the time; then drain."""
+        self._stopping.set()
         if self._batches is not None:
             await self._batches.stop()
         await super().shutdown(sockets)

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from html import escape
@@ -42,7 +42,7 @@ from paddock.runner.daemon.service_client import (
 )
 from paddock.runner.ledger.run_history import PastRun
 from paddock.runner.render.console_page import CONSOLE_PAGES
-from paddock.runner.render.html_page import action_html, state_html
+from paddock.runner.render.html_page import action_html, error_html, state_html
 from paddock.runner.schedule.triggered_pipeline import Consents
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
@@ -88,6 +88,8 @@ class ConsoleSources:
     """Of `paddock up`, a copy that does not change; called in the event loop."""
     paused: Callable[..., bool | None] | None = None
     """Of `paddock up`: whether a pipeline's runs are held back, after a change; in a thread."""
+    paused_files: Callable[[], Awaitable[Collection[Path]]] | None = None
+    """Of `paddock up`: the pipelines that are held back; called in its loop, and soon ends."""
     own_state: Callable[[], Awaitable[Mapping[str, Any]]] | None = None
     """The state of the service that serves the pages, which alone is shown; called in its loop."""
     flags: Mapping[str, object] = field(default_factory=dict)
@@ -261,7 +263,7 @@ def pipeline_parts(actions: ConsoleActions, file: Path, last: PastRun | None) ->
     except PipelineError as error:
         yield f"<h1>{escape(file.stem)}</h1>"
         yield f'<p class="name">{escape(str(file))}</p>'
-        yield f'<div class="error"><p>{escape(str(error))}</p></div>'
+        yield error_html(str(error))
         yield action_html("Run", "", why_not="It has faults: mend the file first.")
         return
     pipeline = state.bound.pipeline
@@ -324,13 +326,14 @@ def _permission_parts(state: PipelineState) -> Iterator[str]:
 def _input_html(declared: Input, folder: Path) -> str:
     """Return the field of an input; left empty, it has its default. Paths begin at `folder`."""
     name = escape(f"{_INPUT}{declared.name}")
-    notes = [declared.type, declared.description]
+    notes: list[str] = [declared.type]
     if declared.has_default and not declared.is_secret:
         notes.append(f"by default {json.dumps(declared.default, ensure_ascii=False, default=str)}")
     if declared.type in ("dir", "path"):
         notes.append(f"what is entered here begins at {folder}")
-    label = f'<label for="{name}">{escape(declared.name)}</label>'
-    note = f'<span class="soft">{escape("; ".join(filter(None, notes)))}</span>'
+    label = f'<label for="{name}"><b>{escape(declared.name)}</b></label>'
+    words = " ".join(filter(None, (declared.description, "; ".join(notes))))
+    note = f'<span class="soft">{escape(words)}</span>'
     required = " required" if declared.is_required and not declared.has_default else ""
     values: tuple[Any, ...] = (True, False) if declared.type == "bool" else declared.values
     if values:

@@ -53,7 +53,8 @@ def pages_of_up(
             asked = asyncio.run_coroutine_threadsafe(up.paused(file.resolve(), change), loop)
             return asked.result(_PREFECT_S)
 
-        return _routes_behind(replace(sources, up_status=up.status, paused=paused), access)
+        own = replace(sources, up_status=up.status, paused=paused, paused_files=up.paused_files)
+        return _routes_behind(own, access)
 
     return pages
 

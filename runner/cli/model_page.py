@@ -96,7 +96,7 @@ def model_page(
 ) -> PageParts:
     """Return the page; `states` with the services' names; `histories` are continued."""
     parts = [f'<h1>Models</h1><p><a href="{USE_MODELS}">Ask, pull or unload a model</a></p>']
-    parts += (f'<p class="note">{escape(note)}</p>' for note in notes)
+    parts += map(_note_html, notes)
     found = list(states)
     for number, (name, state) in enumerate(found):
         if len(found) > 1:
@@ -106,6 +106,25 @@ def model_page(
     n_running = sum(state["n_running"] for _, state in found)
     title = f"({n_running}) Models" if n_running else "Models"
     return PageParts(title, parts, _LIVE_S)
+
+
+def request_page(states: Iterable[tuple[str, State]], notes: Iterable[str]) -> PageParts:
+    """Return the page of what is being answered, and of the last answers."""
+    parts = ["<h1>Requests</h1>", *map(_note_html, notes)]
+    found = list(states)
+    for name, state in found:
+        if len(found) > 1:
+            parts.append(f"<h2>{escape(name)}</h2>")
+        requests = [*state.get("under_way", ()), *state.get("last", ())]
+        rows = map(_request_row, requests)
+        parts.append(
+            html_table("Requests", _REQUEST_HEADS, rows) if requests else "<p>No request yet.</p>"
+        )
+    return PageParts("Requests", parts, _LIVE_S)
+
+
+def _note_html(note: str) -> str:
+    return f'<p class="note">{escape(note)}</p>'
 
 
 def _service_html(state: State, history: SpeedHistory) -> Iterator[str]:
@@ -121,11 +140,6 @@ def _service_html(state: State, history: SpeedHistory) -> Iterator[str]:
         yield f'<div class="cards">{cards}</div>'
     else:
         yield "<p>No model is loaded. The first request loads the one that it names.</p>"
-    requests = [*state.get("under_way", ()), *state.get("last", ())]
-    if requests:
-        yield html_table("Requests", _REQUEST_HEADS, map(_request_row, requests))
-    else:
-        yield "<p>No request yet.</p>"
     totals = (counted(state["totals"][one], noun) for one, noun in _TOTALS.items()
               if state["totals"].get(one))  # fmt: skip
     up = f"Up for {units.duration(state['up_s'])}, version {state['version']}"

@@ -48,6 +48,7 @@ from paddock.runner.progress.events import JournalProgress
 from paddock.runner.render.console_page import CONSOLE_PAGES
 from paddock.runner.render.html_page import (
     action_html,
+    error_html,
     html_cell,
     html_table,
     number_cell,
@@ -99,6 +100,8 @@ class PageParts:
     parts: Sequence[str]
     live_s: int = 0
     """0: it does not change by itself."""
+    status: int = 200
+    """Of HTTP."""
 
 
 Query = Mapping[str, str]
@@ -157,7 +160,7 @@ class RunPages:
         folders = [str(place.folder) for place in self.places()]
         common = os.path.commonpath(folders) if len(folders) > 1 else None
         parts = ["<h1>Runs</h1>", _choice(query, "show", {"": "All", "failed": "Failed"})]
-        parts += faults_html(found.faults)
+        parts += map(error_html, found.faults)
         if shown:
             rows = (self._run_row(past, shown_folder(past.place.folder, common)) for past in shown)
             parts.append(html_table("Runs", _RUN_HEADS, rows))
@@ -212,6 +215,8 @@ class RunPages:
             progress = self._result_text(past)
         parts = list(run_summary_html(story, progress))
         links = {pipeline_address(past.file.resolve()): "The pipeline"}
+        if "waiting" in states:
+            links[CONSOLE_PAGES["Review"]] = "What waits for review"
         if _earlier_runs(past, 1):
             links[f"{run_path(past)}/difference"] = "What changed since the run before?"
         texts = (f'<a href="{escape(path)}">{words}</a>' for path, words in links.items())
@@ -270,7 +275,9 @@ class RunPages:
             parts.append(f'<p class="soft">{note}</p>')
         page = shown[first : first + _DIFFERENCE_ROWS]
         rows = change_rows(page)
-        parts.append(html_table("Items", _CHANGE_HEADS, rows) if page else "<p>No item.</p>")
+        none = "<p>No item.</p>" if query.get("show") else (
+            "<p>No item that both did has another state or answer.</p>")  # fmt: skip
+        parts.append(html_table("Items", _CHANGE_HEADS, rows) if page else none)
         parts.append(_pager(query, number, has_more=len(shown) > first + _DIFFERENCE_ROWS))
         return PageParts(f"{chosen} and {name}", parts)
 
@@ -377,11 +384,6 @@ def page_number(query: Query) -> int:
     """
     written = query.get("page", "")
     return max(1, int(written)) if written.isdecimal() and len(written) < 7 else 1
-
-
-def faults_html(faults: Iterable[str]) -> Iterator[str]:
-    """Yield a box for each."""
-    return (f'<div class="error"><p>{escape(fault)}</p></div>' for fault in faults)
 
 
 def _address(query: Query, **changed: str) -> str:
@@ -493,7 +495,7 @@ def _item_html(ledger: Ledger, base: Path, trace: ItemTrace, past: PastRun) -> I
     source = trace.source(base)
     run = f"{RUNS}/{path_id(past.place.state)}/{trace.run}"
     facts = [
-        ("State", state_html(entry.state)),
+        ("State", _state_link(entry.state)),
         ("Of", escape(f"'{trace.place.step}' of {trace.place.file}")),
         ("Run", f'<a href="{escape(run)}">{escape(trace.run)}</a>, {moment_text(trace.at)}'),
         ("Took", escape(units.duration(entry.seconds)) if entry.seconds >= 0.05 else ""),
@@ -504,12 +506,18 @@ def _item_html(ledger: Ledger, base: Path, trace: ItemTrace, past: PastRun) -> I
     shown = (f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts if value)
     yield f'<dl class="facts">{"".join(shown)}</dl>'
     if entry.error:
-        yield f'<div class="error"><p>{escape(entry.error)}</p></div>'
+        yield error_html(entry.error)
     for answer in reviews_of_item(ledger, trace.place.scope, trace.key).answers:
         yield from _answer_html(answer)
     for step in item_steps(LineageStore(ledger), trace):
         if step.calls or step.checks:
             yield from _step_html(step)
+
+
+def _state_link(state: str) -> str:
+    """Return an item's state, with the way to decide where a person has to."""
+    review = f', <a href="{CONSOLE_PAGES["Review"]}">review it</a>'
+    return state_html(state) + review * (state == "waiting")
 
 
 def _file_html(file: LineageFile, base: Path) -> str:

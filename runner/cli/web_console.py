@@ -1,18 +1,30 @@
 """The console: pages at `/ui` on pipelines, runs, models and settings, beside the review page.
 
 `paddock up`, `serve`, `review` and `console` serve it behind the review page's tokens, keys and
-sessions. Pages are HTML that the server writes, in the style of reports; one script keeps those of
-running work current. They load nothing from elsewhere.
+sessions. Pages are HTML that the server writes, in the style of reports; those of running work are
+sent again by server-sent events when they change. They load nothing from elsewhere.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from html import escape
 from pathlib import Path
 from string import Template
@@ -24,11 +36,15 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 
 from paddock.engine.api.api_keys import STATE_PATH
-from paddock.engine.system.tasks import in_left_thread
+from paddock.engine.api.errors import ClientGone
+from paddock.engine.api.server import STOPPING
+from paddock.engine.api.streaming import SSE, sse_event, sse_response
+from paddock.engine.system.tasks import in_left_thread, wait_for_event
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import PipelineError
 from paddock.runner import api
-from paddock.runner.bind.bind import read_plan
+from paddock.runner.bind.bind import bind_without_inputs, read_plan
+from paddock.runner.bind.permissions import needs, permission_names
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.run_history import LedgerFolder, PastRun, recent_runs
@@ -38,7 +54,13 @@ from paddock.runner.render.console_page import (
     console_files,
     navigation,
 )
-from paddock.runner.render.html_page import WEB_FOLDER, html_cell, html_table, state_html
+from paddock.runner.render.html_page import (
+    WEB_FOLDER,
+    error_html,
+    html_cell,
+    html_table,
+    state_html,
+)
 from paddock.runner.review.page_access import (
     CONSOLE_PATH,
     AccessRefused,
@@ -59,14 +81,13 @@ from .console_actions import (
 )
 from .exit_status import explain_error
 from .loaded_models import service_answers
-from .model_page import SpeedHistory, model_page
+from .model_page import SpeedHistory, model_page, request_page
 from .run_pages import (
     KeptReading,
     NotHere,
     PageParts,
     Query,
     RunPages,
-    faults_html,
     moment_text,
     path_id,
     pipeline_address,
@@ -154,6 +175,7 @@ class WebConsole:
         """Held while what is kept between calls is read and changed, never over the network."""
         self._up_status: Mapping[str, Any] = {}
         self._own_state: Mapping[str, Any] = {}
+        self._paused: Collection[Path] = ()
         self._speeds: dict[str, SpeedHistory] = {}
         self._finder = PipelineFinder(())
         self._heads: _Heads = {}
@@ -169,6 +191,7 @@ class WebConsole:
             self._page(f"{run}/item", "Runs", self._runs.item),
             self._page(f"{run}/difference", "Runs", self._runs.difference),
             self._page(CONSOLE_PAGES["Models"], "Models", self._models, self._asking),
+            self._page(CONSOLE_PAGES["Requests"], "Requests", self._requests, self._asking),
             self._page(CONSOLE_PAGES["Settings"], "Settings", self._settings),
         ]
         actions, models = self._actions, ModelActions(self._sources.settings)
@@ -197,26 +220,38 @@ class WebConsole:
         threads: _Threads | None = None,
     ) -> BaseRoute:
         def built(request: Request) -> PageParts:
+            """Return the page; a sentence where there is none."""
             began = time.thread_time()  # waits cost nothing
-            page = build(*request.path_params.values(), dict(request.query_params))
+            try:
+                page = build(*request.path_params.values(), dict(request.query_params))
+            except (NotHere, LedgerError, SettingsError) as error:
+                parts = [f'<h1>{name}</h1><div class="note"><p>{escape(str(error))}</p></div>']
+                return PageParts(name, parts, status=404)
             least_s = round(_LIVE_SHARE * (time.thread_time() - began))
             return replace(page, live_s=max(page.live_s, least_s)) if page.live_s else page
 
+        async def shown(request: Request) -> PageParts:
+            self._access.reviewer(request)
+            if self._sources.up_status is not None:  # the loop's own, not the thread's
+                self._up_status = self._sources.up_status()
+            if self._sources.paused_files is not None and name == "Pipelines":
+                self._paused = await self._sources.paused_files()
+            if self._sources.own_state is not None and name in ("Models", "Requests"):
+                self._own_state = await self._sources.own_state()
+            return await (threads or self._reading).run(built, request)
+
         async def endpoint(request: Request) -> Response:
             try:
-                self._access.reviewer(request)
-                if self._sources.up_status is not None:  # the loop's own, not the thread's
-                    self._up_status = self._sources.up_status()
-                if self._sources.own_state is not None and name == "Models":
-                    self._own_state = await self._sources.own_state()
-                return _html(name, await (threads or self._reading).run(built, request))
+                if request.headers.get("accept") != SSE:
+                    return _html(name, await shown(request))
+                events = _changes(request, partial(shown, request))
+                return await sse_response(request, events, lambda _: b"", _HEADERS)
             except AccessRefused as error:
                 return _refused(error)
             except _Busy as error:
                 return _not_done(name, str(error), 503)
-            except (NotHere, LedgerError, SettingsError) as error:
-                parts = [f'<h1>{name}</h1><div class="note"><p>{escape(str(error))}</p></div>']
-                return _html(name, PageParts(name, parts), 404)
+            except ClientGone:
+                return Response()
 
         return Route(path, endpoint)
 
@@ -288,13 +323,22 @@ class WebConsole:
         heads, own_faults = self._pipelines_found.get()
         faults = {**own_faults, **status.get("faults", {})}
         texts = (text if at in text else f"{at}: {text}" for at, text in faults.items())
-        boxes = faults_html(dict.fromkeys((*found.faults, *texts)))
+        boxes = map(error_html, dict.fromkeys((*found.faults, *texts)))
         parts = ["<h1>Pipelines</h1>", *boxes]
+        folders = [one.resolve() for one in self._sources.folders()]
+        root = Path(os.path.commonpath(folders)) if folders else Path()
         rows = [
-            _pipeline_row(file, head, last.get(file), triggered.get(file))
+            _pipeline_row(
+                file,
+                root,
+                head,
+                last.get(file),
+                triggered.get(file),
+                is_paused=file in self._paused,
+            )
             for file, (_, head) in sorted(heads.items())
         ]
-        names = ("Pipeline", "File", "Faults", "Last run", "Next run")
+        names = ("Pipeline", "State", "Wants", "Last run", "Next run")
         parts.append(html_table("Pipelines", names, rows) if rows else "<p>No pipeline here.</p>")
         if status:
             parts += _up_state_html(status)
@@ -312,7 +356,7 @@ class WebConsole:
             if old is not None and old[0] == stamp and not old[1].n_faults:
                 heads[file] = old
             elif has_steps(file):
-                heads[file] = stamp, _pipeline_head(file)
+                heads[file] = stamp, _pipeline_head(file, self._sources.settings.address.url)
         self._heads = heads
         return heads, self._finder.faults()
 
@@ -335,8 +379,17 @@ class WebConsole:
         return PageParts(file.name, parts)
 
     def _models(self, query: Query) -> PageParts:
+        states, notes = self._service_states()
+        with self._turn:
+            return model_page(states, self._speeds, notes)
+
+    def _requests(self, query: Query) -> PageParts:
+        return request_page(*self._service_states())
+
+    def _service_states(self) -> tuple[Sequence[tuple[str, Mapping[str, Any]]], Sequence[str]]:
+        """Return the state of each service by its name, and sentences on those that lack."""
         if self._sources.own_state is not None:
-            return self._model_page([("serve", self._own_state)], ())
+            return [("serve", self._own_state)], ()
         notes: list[str] = []
         states = []
         try:
@@ -347,13 +400,7 @@ class WebConsole:
                 states.append((name, state))
         except ServiceError as error:
             notes.append(str(error))
-        return self._model_page(states, notes)
-
-    def _model_page(
-        self, states: Iterable[tuple[str, Mapping[str, Any]]], notes: Iterable[str]
-    ) -> PageParts:
-        with self._turn:
-            return model_page(states, self._speeds, notes)
+        return states, notes
 
     def _settings(self, query: Query) -> PageParts:
         def cells(row: SettingRow) -> tuple[str, ...]:
@@ -365,15 +412,40 @@ class WebConsole:
         return PageParts("Settings", ["<h1>Settings</h1>", table])
 
 
-def _html(current: str, page: PageParts, status: int = 200) -> Response:
+async def _changes(
+    request: Request, shown: Callable[[], Awaitable[PageParts]]
+) -> AsyncGenerator[bytes, None]:
+    """Yield a page's title and content whenever they change, until it no longer does.
+
+    A session that ends, ends it too: the browser asks again, and has to sign in.
+    """
+    stopping = getattr(request.state, STOPPING, None) or asyncio.Event()
+    last, page = b"", await shown()
+    while True:
+        event = sse_event({"title": _title(page), "main": "\n".join(page.parts)})
+        yield b":\n\n" if event == last else event
+        last = event
+        if not page.live_s:
+            yield sse_event("", "end")
+        if not page.live_s or await wait_for_event(stopping, page.live_s):
+            return
+        with suppress(_Busy):  # the next look may find a thread
+            page = await shown()
+
+
+def _title(page: PageParts) -> str:
+    return f"{page.title} - Paddock"
+
+
+def _html(current: str, page: PageParts) -> Response:
     text = _PAGE.substitute(
-        title=escape(page.title),
+        title=escape(_title(page)),
         navigation=navigation(current),
         live=page.live_s or "",
         body="\n".join(page.parts),
     )
     content = text.encode("utf-8", "replace")  # names of files may be no text
-    return Response(content, status, _HEADERS, "text/html")
+    return Response(content, page.status, _HEADERS, "text/html")
 
 
 def _came_from(request: Request) -> str:
@@ -389,8 +461,9 @@ def _came_from(request: Request) -> str:
 
 def _not_done(name: str, words: str, status: int) -> Response:
     """Return a page that says why an action was refused or failed."""
-    parts = [f'<h1>Not done</h1><div class="error"><p>{escape(words)}</p></div>']
-    return _html(name, PageParts("Not done", parts), status)
+    return _html(
+        name, PageParts("Not done", ["<h1>Not done</h1>", error_html(words)], status=status)
+    )
 
 
 def _refused(error: AccessRefused) -> Response:
@@ -398,7 +471,8 @@ def _refused(error: AccessRefused) -> Response:
     words = escape(str(error))
     is_unknown = error.status in (200, 401) or "token" in str(error)
     body = _SIGN_IN_FORM.format(why=words) if is_unknown else f"<h1>Refused</h1><p>{words}</p>"
-    return _html("", PageParts("Sign in" if is_unknown else "Refused", [body]), error.status)
+    title = "Sign in" if is_unknown else "Refused"
+    return _html("", PageParts(title, [body], status=error.status))
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,39 +480,56 @@ class _PipelineHead:
     name: str
     words: str
     n_faults: int
+    wants: str = ""
 
 
 _Heads = dict[Path, tuple[FileStamp, _PipelineHead]]
 
 
-def _pipeline_head(file: Path) -> _PipelineHead:
-    """Return what a file says of itself, and how many faults `paddock validate` finds."""
+def _pipeline_head(file: Path, own: str) -> _PipelineHead:
+    """Return what a file says of itself, wants, and how many faults `paddock validate` finds."""
     try:
-        pipeline = read_plan(file).pipeline
-        n_faults = len(api.validate(file).faults)
+        plan = read_plan(file)
+        pipeline, n_faults = plan.pipeline, len(api.validate(file).faults)
+        wants = "" if n_faults else permission_names(needs(bind_without_inputs(plan), own))
     except PipelineError as error:
         return _PipelineHead(file.stem, error.faults[0].message, len(error.faults))
     except Exception as error:  # no file's error may hide the others
         return _PipelineHead(file.stem, str(error), 1)
-    return _PipelineHead(pipeline.name, pipeline.description or "", n_faults)
+    return _PipelineHead(pipeline.name, pipeline.description or "", n_faults, wants)
 
 
 def _pipeline_row(
-    file: Path, head: _PipelineHead, last: PastRun | None, triggered: Mapping[str, Any] | None
+    file: Path,
+    root: Path,
+    head: _PipelineHead,
+    last: PastRun | None,
+    triggered: Mapping[str, Any] | None,
+    *,
+    is_paused: bool,
 ) -> tuple[str, ...]:
     started = "" if last is None else moment_text(last.row.started)
     ran = "" if last is None else (
         f'<a href="{run_address(last)}">{started}</a> {state_html(last.status)}'
     )  # fmt: skip
-    described = f'<br><span class="soft">{escape(head.words)}</span>' if head.words else ""
+    described = f"<p>{escape(head.words)}</p>" if head.words else ""
     link = f'<a href="{pipeline_address(file)}">{escape(head.name)}</a>'
+    place = escape(os.path.relpath(file, root))
     return (
-        f'<th scope="row">{link}{described}</th>',
-        html_cell(str(file), "name"),
-        html_cell(counted(head.n_faults, "fault") if head.n_faults else "", "s-failed"),
+        f'<th scope="row">{link}{described}<p class="soft">{place}</p></th>',
+        f"<td>{_pipeline_state_html(head, last, is_paused=is_paused)}</td>",
+        html_cell(head.wants),
         f"<td>{ran}</td>",
         html_cell("; ".join(_next_texts(triggered or {}))),
     )
+
+
+def _pipeline_state_html(head: _PipelineHead, last: PastRun | None, *, is_paused: bool) -> str:
+    if head.n_faults:
+        return f'<span class="s-failed">{counted(head.n_faults, "fault")}</span>'
+    if last is not None and last.status == "running":
+        return state_html("running")
+    return '<span class="s-held">paused</span>' if is_paused else "ready"
 
 
 _UP_HEADS = ("Pipeline", "By", "State", "Not before")
@@ -471,7 +562,7 @@ def _up_state_html(status: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is at work and what waits."""
     if not status.get("is_prefect_there", True):
         words = f"Prefect does not answer at {status['prefect']}: no run starts until it is back."
-        yield f'<div class="error"><p>{escape(words)}</p></div>'
+        yield error_html(words)
     rows = [*map(_running_row, status["running"]), *map(_queued_row, status["queue"])]
     n_left = status["waiting"] - len(status["queue"])
     note = f"{n_left:,} more wait." if n_left > 0 else ""

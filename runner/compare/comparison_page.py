@@ -10,7 +10,7 @@ from html import escape
 from itertools import islice
 
 from paddock.engine.system.text import cell_text, shorten
-from paddock.runner.render.html_page import html_cell, html_page, html_table
+from paddock.runner.render.html_page import error_html, html_cell, html_page, html_table
 
 from .comparison import QUALITY_WORDS, Comparison, ItemDifference, VariantFigures
 from .comparison_text import (
@@ -44,7 +44,7 @@ def _parts(found: Comparison) -> Iterator[str]:
     for one in found.variants:
         if one.run.fault is not None:
             words = f"{one.name}: {one.run.fault}"
-            yield f'<div class="error"><p>{escape(words)}</p></div>'
+            yield error_html(words)
     heads = figure_heads(found)
     rows = (_figure_cells(one, heads) for one in found.variants)
     note = f"{BOUNDS_WORDS} {SPEED_WORDS}"

@@ -42,6 +42,7 @@ CONSOLE_PAGES: Mapping[str, str] = {
     "Runs": "/ui/runs",
     "Review": "/review",
     "Models": "/ui/models",
+    "Requests": "/ui/requests",
     "Settings": "/ui/settings",
 }
 """The pages of the console, in the order of its navigation, and their paths."""

@@ -80,6 +80,15 @@ def action_html(label: str, address: str, *, fields: str = "", why_not: str = ""
     return f'<form method="post" action="{escape(address)}">{fields}{on}</form>'
 
 
+def error_html(text: str) -> str:
+    """Return a box with an error; a line of a file has the marks below it in their place."""
+    if " | " in text and "^" in text:
+        shown = f'<pre tabindex="0" role="region" aria-label="Fault">{escape(text)}</pre>'
+    else:
+        shown = f"<p>{escape(text)}</p>"
+    return f'<div class="error">{shown}</div>'
+
+
 def number_cell(value: float | None, shown: str = "{:,.0f}") -> str:
     """Return a cell with a number, empty for none and 0."""
     return f'<td class="n">{"" if not value else escape(shown.format(value))}</td>'

@@ -14,7 +14,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -132,6 +132,7 @@ LOOK_SHARE = 20  # scans take at most a twentieth of the time
 BUSY_S, IDLE_S = 1.0, 10.0  # between two rounds; a submitted run wakes the loop at once
 PREFECT_S = 180.0  # on a busy machine
 AWAY_S = 3.0
+_PAUSES_S = 2.0  # a page waits for them
 STUCK_S = 120.0
 """A longer round is stuck, and systemd gets no heartbeat."""
 LEDGERS_S = 30.0
@@ -544,6 +545,15 @@ class Up:
             await self._prefect_queue.pause(post.deployment, is_paused=change)
             self._run_manager.wake.set()
         return bool(await self._prefect_queue.paused([post.deployment]))
+
+    async def paused_files(self) -> Collection[Path]:
+        """Return the pipelines whose runs a person holds back; none if Prefect is away or slow."""
+        posts = {post.deployment: post for post in self._run_manager.posts.values()}
+        with contextlib.suppress(QueueError, TimeoutError):
+            async with asyncio.timeout(_PAUSES_S):
+                found = await self._prefect_queue.paused(posts) if posts else ()
+                return {posts[id_].triggered.file.resolve() for id_ in found}
+        return ()
 
     def status(self) -> dict[str, Any]:
         told = status_of(self._run_manager, self._reconciler)

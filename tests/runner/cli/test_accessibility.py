@@ -79,7 +79,8 @@ def test_pages_of_the_console_have_no_fault(world: World, chromium: Browser) -> 
         item = next(link for link in links(one, run, "/item") if "0.txt" in link)
         for path, heading in (
             ("/ui/pipelines", "Pipelines"), ("/ui/runs", "Runs"), (run, "summaries"),
-            (item, "0.txt"), ("/ui/models", "Models"), ("/ui/settings", "Settings"),
+            (item, "0.txt"), ("/ui/models", "Models"), ("/ui/requests", "Requests"),
+            ("/ui/settings", "Settings"),
             (f"{run}x", "Runs"),
         ):  # fmt: skip
             go(page, path, heading)

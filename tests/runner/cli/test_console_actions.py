@@ -107,7 +107,7 @@ def buttons(page: str) -> dict[str, bool]:
 
 
 def error_of(answer: httpx.Response) -> str:
-    (words,) = re.findall(r'<div class="error"><p>([^<]*)', answer.text)
+    (words,) = re.findall(r'<div class="error"><(?:p|pre[^>]*)>([^<]*)', answer.text)
     return unescape(words)
 
 

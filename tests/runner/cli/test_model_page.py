@@ -86,12 +86,13 @@ def test_it_shows_models_memory_and_requests_and_no_words_of_them(busy: Live) ->
     with busy.client() as client:
         assert client.get("/ui/models").status_code == 401
         assert "set-cookie" in client.post(SIGN_IN, data={"token": TOKEN}).headers
-        page = client.get("/ui/models").text
-    for words in (CHAT, VECTORS, "First token", "KV cache", "Prompts from it", "/api/embed"):
+        page, requests = (client.get(f"/ui/{name}").text for name in ("models", "requests"))
+    for words in (CHAT, VECTORS, "First token", "KV cache", "Prompts from it"):
         assert words in page
+    assert "/api/embed" in requests
     assert re.search(r"<b>[\d.]+ GB</b> memory free; models hold [\d.]+ [MG]B of", page)
     assert re.search(r"Up for .*; 1 answer; 1 embedded text; 2 loads", page)
-    assert "Count to 9" not in page
+    assert "Count to 9" not in page + requests
 
 
 @needs_browser
@@ -100,22 +101,33 @@ def test_the_page_shows_no_name_as_markup_and_asks_no_one_else(
 ) -> None:
     page = opened(chromium, busy)
     assert page.ask("document.querySelectorAll('.card').length") == 2
+    page.open(f"{busy.url}/ui/requests")
+    page.wait("document.querySelector('tbody') !== null")
     assert HOSTILE in page.text("tbody")
     assert page.ask("window.hacked === undefined")
     paths = {re.sub(r"^http://[^/]+", "", url) for url in page.asked_for() if url[:4] == "http"}
-    known = {"/ui/models", "/ui/models?", "/ui/sign-in", "/ui/console.css", "/ui/console.js"}
+    known = {
+        "/ui/models",
+        "/ui/models?",
+        "/ui/requests",
+        "/ui/sign-in",
+        "/ui/console.css",
+        "/ui/console.js",
+    }
     assert paths <= known
 
 
 @needs_browser
 def test_it_moves_while_an_answer_comes(busy: Live, chromium: Browser) -> None:
     page = opened(chromium, busy)
+    page.open(f"{busy.url}/ui/requests")
     body = {"model": CHAT, **STORY}
     with busy.client() as client, client.stream("POST", "/api/generate", json=body) as answer:
         lines = answer.iter_lines()
         next(lines)  # kept, or the connection would be closed
-        page.wait("document.querySelector('tbody').textContent.includes('answering')")
-        page.wait("Number(document.querySelector('.chips b').textContent) > 0")
+        page.wait("document.querySelector('tbody')?.textContent.includes('answering')")
+        page.open(f"{busy.url}/ui/models")
+        page.wait("Number(document.querySelector('.chips b')?.textContent) > 0")
         page.wait("document.title.startsWith('(1) Models')")
         assert "1 of " in page.text(".cards")
         page.wait("document.querySelector('.answered').getAttribute('points').length > 20")
@@ -159,8 +171,8 @@ def test_consoles_of_other_processes_show_the_same_page(
     console = WebConsole(
         PageAccess(TOKEN, "ann", ""), ConsoleSources(lambda: [tmp_path], read_settings(tmp_path))
     )
-    page = "\n".join(console._models({}).parts)
-    assert CHAT in page
+    assert CHAT in "\n".join(console._models({}).parts)
+    page = "\n".join(console._requests({}).parts)
     assert "/api/embed" in page
     assert json.dumps(HOSTILE)[1:-1] not in page
     with httpx.Client(trust_env=False, timeout=120) as client:

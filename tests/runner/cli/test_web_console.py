@@ -224,20 +224,23 @@ def test_pipelines_have_the_faults_that_validate_finds(tmp_path: Path) -> None:
     world = World(tmp_path)
     files = {
         "step.yaml": "steps: [{uses: nothing}]",
+        "wants.yaml": "steps: [{uses: run, with: {command: [ls]}}]",
         "many.yaml": "steps: [{uses: chat, model: none, with: {promptt: x}}, {uses: nothing}]",
         "time.yaml": "on: {schedule: never}\nsteps: [{uses: files.scan, with: {root: .}}]",
     }
     for name, text in files.items():
         world.write(name, text)
     n_faults = {name: len(validate(tmp_path / name).faults) for name in files}
+    assert not n_faults.pop("wants.yaml")
     assert all(n_faults.values())
     with served(tmp_path) as address, signed_in(address) as one:
         rows = one.get("/ui/pipelines").text.split("<tr>")
     for name, n in n_faults.items():
-        (row,) = (row for row in rows if f"/{name}<" in row)
+        (row,) = (row for row in rows if f">{name}<" in row)
         assert f">{counted(n, 'fault')}<" in row
-    (row,) = (row for row in rows if "/pipeline.yaml<" in row)
-    assert 'class="s-failed"></td>' in row
+    (row,) = (row for row in rows if ">wants.yaml<" in row)
+    assert '"State">ready<' in row
+    assert '"Wants">run<' in row
 
 
 def test_documents_that_are_yaml_files_are_no_pipelines(tmp_path: Path) -> None:
@@ -246,7 +249,7 @@ def test_documents_that_are_yaml_files_are_no_pipelines(tmp_path: Path) -> None:
     world.write("inbox/sent.yaml", "steps: [{uses: files.scan, with: {root: .}}]")
     with served(tmp_path) as address, signed_in(address) as one:
         page = one.get("/ui/pipelines").text
-    assert "/pipeline.yaml<" in page
+    assert ">pipeline.yaml<" in page
     assert "sent.yaml" not in page
 
 
@@ -463,6 +466,25 @@ def test_pages_are_readable_in_every_window_and_both_colours(
             ]  # fmt: skip
             assert bare == []
         assert page.complaints() == []
+
+
+def test_a_page_is_sent_again_by_server_sent_events_only_when_it_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paddock.runner.cli.run_pages._LIST_LIVE_S", 1)
+    record_runs(tmp_path, 1)
+    events = {"Accept": "text/event-stream"}
+    with served(tmp_path) as address, signed_in(address) as one:
+        with one.stream("GET", "/ui/runs", headers=events) as answer:
+            lines = filter(None, answer.iter_lines())
+            first = json.loads(next(lines).removeprefix("data: "))
+            assert (first["title"], "run-0000" in first["main"]) == ("Runs - Paddock", True)
+            assert next(lines) == ":"
+            record_runs(tmp_path, 1, run="newer", started=5_000.0)
+            assert "newer" in next(line for line in lines if line != ":")
+        ended = one.get(links(one, "/ui/runs", "newer")[0], headers=events).text
+    assert ended.count("data: {") == 1
+    assert ended.endswith("event: end\ndata: \n\n")
 
 
 @needs_browser
