@@ -317,7 +317,7 @@ class WebConsole:
         last: dict[Path, PastRun] = {}
         found = recent_runs(self._runs.places(), limit=_N_SEARCHED)
         for past in found.runs:
-            last.setdefault((past.place.folder / past.row.file).resolve(), past)
+            last.setdefault(past.file.resolve(), past)
         status = self._up_status
         triggered = {Path(one["file"]).resolve(): one for one in status.get("pipelines", ())}
         heads, own_faults = self._pipelines_found.get()
