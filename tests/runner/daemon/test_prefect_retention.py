@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.settings import Settings
 
 from paddock.engine.system.retry import Backoff
 from paddock.runner.daemon import prefect_client, prefect_server
@@ -18,32 +15,24 @@ from paddock.runner.daemon.prefect_server import delete_old_runs, retention_sett
 from tests.fakes.answers import serving
 from tests.prefect_server import prefect_client as client_of
 
-READ = """
-import json
-from prefect.settings import get_current_settings
-server = get_current_settings().server
-vacuum = server.services.db_vacuum
-print(json.dumps({
-    "types": sorted(vacuum.enabled_vacuum_types),
-    "runs": vacuum.retention_period.total_seconds(),
-    "events": server.events.retention_period.total_seconds(),
-    "heartbeats": {k: v.total_seconds() for k, v in vacuum.event_retention_overrides.items()},
-}))
-"""
+
+def read_by_prefect(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str]) -> dict[str, Any]:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    server = Settings().server
+    vacuum = server.services.db_vacuum
+    return {
+        "types": sorted(vacuum.enabled_vacuum_types),
+        "runs": vacuum.retention_period.total_seconds(),
+        "events": server.events.retention_period.total_seconds(),
+        "heartbeats": {k: v.total_seconds() for k, v in vacuum.event_retention_overrides.items()},
+    }
 
 
-def read_by_prefect(environ: dict[str, str]) -> dict[str, Any]:
-    answer = subprocess.run(
-        [sys.executable, "-c", READ], env={**os.environ, **environ},
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    found = json.loads(answer.stdout)
-    assert isinstance(found, dict)
-    return found
-
-
-def test_prefect_understands_how_long_it_keeps_runs_and_events() -> None:
-    assert read_by_prefect(retention_settings(14 * 86_400)) == {
+def test_prefect_understands_how_long_it_keeps_runs_and_events(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert read_by_prefect(monkeypatch, retention_settings(14 * 86_400)) == {
         "types": ["events", "flow_runs", "orphans"],
         "runs": 14 * 86_400,
         "events": 14 * 86_400,
@@ -51,9 +40,10 @@ def test_prefect_understands_how_long_it_keeps_runs_and_events() -> None:
     }
 
 
-def test_less_than_prefect_takes_is_the_least_that_it_takes() -> None:
-    kept = retention_settings(0)
-    assert read_by_prefect(kept)["runs"] == 3601
+def test_less_than_prefect_takes_is_the_least_that_it_takes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert read_by_prefect(monkeypatch, retention_settings(0))["runs"] == 3601
 
 
 def made(api: str, name: str, state: str | None) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.prefect_view import LATE_S
 from paddock.runner.settings import STATE_FOLDER
+from tests.prefect_server import prefect_client
 from tests.runner.world import World
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -46,36 +48,6 @@ class Loud(Observer):
 world = World(Path(sys.argv[1]), Path(sys.argv[1], "pipeline.yaml").read_text())
 report = world.run(local=None, pool=FakePool(delay_s=600), observer=Loud())
 sys.exit(report.exit_status())
-"""
-
-# What the server has of one pipeline's runs.
-READ = """
-import asyncio, json, sys
-from prefect.client.orchestration import get_client
-async def main():
-    async with get_client() as client:
-        flows = {flow.id: flow.name for flow in await client.read_flows()}
-        every = await client.read_flow_runs()
-        runs = [run for run in every if run.parameters.get("path") == sys.argv[1]]
-        ids = {run.id for run in runs}
-        tasks = [task for task in await client.read_task_runs() if task.flow_run_id in ids]
-        artefacts = [one for one in await client.read_artifacts() if one.flow_run_id in ids]
-    print(json.dumps({
-        "runs": [
-            {"name": r.name, "flow": flows[r.flow_id], "state": r.state.name,
-             "type": r.state.type.value,
-             "message": r.state.message, "parameters": r.parameters, "id": str(r.id),
-             "start": r.start_time.timestamp()}
-            for r in runs],
-        "tasks": [
-            {"name": t.name, "state": t.state.name if t.state else None,
-             "message": t.state.message if t.state else None, "run": str(t.flow_run_id)}
-            for t in tasks],
-        "artefacts": [
-            {"key": a.key, "type": a.type, "data": a.data, "run": str(a.flow_run_id)}
-            for a in artefacts],
-    }))
-asyncio.run(main())
 """
 
 
@@ -110,7 +82,7 @@ def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
     assert _ended_by(signal.SIGTERM, folder, environ) == 130
     world.edit("root: ./inbox", "root: ./nowhere")
     third = python(RUN, str(folder), environ=environ)
-    seen = _settled(world.file, environ)
+    runs, task_runs, artefacts = _settled(prefect_api, world.file)
     assert (first["status"], first["chats"]) == ("quarantined", 9)
     assert (second["counts"]["fresh"], second["chats"]) == (9, 0)
     assert third["status"] == "failed"
@@ -118,28 +90,34 @@ def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
     # Where it is shown late, Prefect's own times are not those of the run: its message has them.
     with Ledger(folder / STATE_FOLDER, is_readonly=True) as ledger:
         began = {run.run: run.started for run in ledger.runs()}
-    for shown in seen["runs"]:
-        words, when, _ = shown["message"].partition(". It ran from 20")
-        shown["message"] = words.removesuffix(".")
-        assert when or shown["start"] - began[shown["name"]] <= LATE_S
-    by_name = {run["name"]: run for run in seen["runs"]}
+    for shown in runs:
+        words, when, _ = shown["state"]["message"].partition(". It ran from 20")
+        shown["state"]["message"] = words.removesuffix(".")
+        start = datetime.fromisoformat(shown["start_time"]).timestamp()
+        assert when or start - began[shown["name"]] <= LATE_S
+
+    def said(shown: Any) -> tuple[str, str]:
+        return shown["state_name"], shown["state"]["message"]
+
+    by_name = {run["name"]: run for run in runs}
     assert {first["run"], second["run"], third["run"]} < set(by_name)
-    assert sorted(run["state"] for run in seen["runs"]) == [
+    assert sorted(run["state_name"] for run in runs) == [
         "Cancelled", "Completed", "Failed", "Quarantined",
     ]  # fmt: skip
-    assert {run["flow"] for run in seen["runs"]} == {"summaries"}
+    with prefect_client(prefect_api) as api:
+        flows = {api.get(f"/flows/{run['flow_id']}").json()["name"] for run in runs}
+    assert flows == {"summaries"}
     run = by_name[first["run"]]
-    assert (run["state"], run["message"]) == ("Quarantined", "9 new, 1 quarantined")
-    assert run["type"] == "FAILED"  # the page takes the colour from it
+    assert said(run) == ("Quarantined", "9 new, 1 quarantined")
+    assert run["state_type"] == "FAILED"  # the page takes the colour from it
     known = by_name[second["run"]]  # nothing is newly quarantined, so its exit status is 0
-    assert (known["state"], known["message"]) == ("Completed", "9 fresh, 1 quarantined")
+    assert said(known) == ("Completed", "9 fresh, 1 quarantined")
     assert run["parameters"]["path"] == str(world.file)
-    assert by_name[third["run"]]["state"] == "Failed"
-    assert by_name[third["run"]]["message"] == third["message"].removesuffix(".")
+    assert said(by_name[third["run"]]) == ("Failed", third["message"].removesuffix("."))
 
     def tasks(name: str) -> dict[str, tuple[str, str]]:
-        own = [task for task in seen["tasks"] if task["run"] == by_name[name]["id"]]
-        return {task["name"]: (task["state"], task["message"]) for task in own}
+        own = [task for task in task_runs if task["flow_run_id"] == by_name[name]["id"]]
+        return {task["name"]: said(task) for task in own}
 
     assert tasks(first["run"]) == {
         "docs": ("Completed", "done"),
@@ -152,7 +130,7 @@ def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
     }
     assert tasks(second["run"])["each"] == ("Completed", "8 fresh, 1 quarantined")
 
-    shown = {a["key"]: a for a in seen["artefacts"] if a["run"] == run["id"]}
+    shown = {a["key"]: a for a in artefacts if a["flow_run_id"] == run["id"]}
     assert shown["summaries-progress"]["data"] == 100
     rows = json.loads(shown["summaries-results"]["data"])
     assert rows[0]["key"] == "empty.txt" and rows[0]["error"]
@@ -173,15 +151,28 @@ def _ended_by(number: signal.Signals, folder: Path, environ: Mapping[str, str]) 
         return process.wait(120)
 
 
-def _settled(file: Path, environ: Mapping[str, str]) -> Any:
+def _shown(url: str, file: Path) -> tuple[list[Any], list[Any], list[Any]]:
+    """Return what the server has of a pipeline's runs: flow runs, task runs and artifacts."""
+    with prefect_client(url) as api:
+
+        def found(kind: str, **which: Any) -> list[Any]:
+            return list(api.post(f"/{kind}/filter", json=which).raise_for_status().json())
+
+        newest = found("flow_runs", sort="START_TIME_DESC", limit=200)
+        runs = [run for run in newest if run["parameters"].get("path") == str(file)]
+        own = {"flow_runs": {"id": {"any_": [run["id"] for run in runs]}}}
+        return runs, found("task_runs", **own), found("artifacts", **own)
+
+
+def _settled(url: str, file: Path) -> tuple[list[Any], list[Any], list[Any]]:
     """Read the server until it has recorded every task: it does so a second or two later."""
     deadline = time.monotonic() + 120
     while True:
-        seen = python(READ, str(file), environ=environ)
-        n_done = len([task for task in seen["tasks"] if task["state"] == "Completed"])
+        runs, tasks, artefacts = _shown(url, file)
+        n_done = len([task for task in tasks if task["state_name"] == "Completed"])
         if n_done >= 8 or time.monotonic() > deadline:
-            return seen
-        time.sleep(1)
+            return runs, tasks, artefacts
+        time.sleep(0.3)
 
 
 def test_an_api_that_cannot_be_reached_is_an_error_that_names_local(tmp_path: Path) -> None:
