@@ -308,9 +308,9 @@ def test_templates_read_no_other_files(word: str) -> None:
     ],
 )  # fmt: skip
 def test_what_would_fill_memory_or_never_end_is_refused_soon(source: str) -> None:
-    started = time.monotonic()
+    started = time.process_time()
     refused(source)
-    assert time.monotonic() - started < 10  # each takes 3 s at most, on a machine of its own
+    assert time.process_time() - started < 10  # each takes 3 s at most
 
 
 def test_what_one_thread_spends_is_not_counted_for_another() -> None:
@@ -326,10 +326,10 @@ def test_what_one_thread_spends_is_not_counted_for_another() -> None:
 def test_rendering_is_cheap() -> None:
     path = Value.of({"path": "out/{{ doc.path }}.md", "n": "{{ inputs.n }}"})
     path.render(SCOPE)
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(1000):
         path.render(SCOPE)
-    assert (time.perf_counter() - started) / 1000 < 0.0005  # 12 µs where nothing else runs
+    assert (time.process_time() - started) / 1000 < 0.0005  # 12 µs
 
 
 TOKENS = """{{ }} {% %} {# #} if for in endfor endif set doc steps inputs .path .items | upper map list ( ) [ ]

@@ -102,9 +102,9 @@ def test_what_the_language_leaves_out_is_a_fault(text: str, part: str) -> None:
 def test_a_flood_of_aliases_is_refused_quickly() -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
-    started = time.monotonic()
+    started = time.process_time()
     assert "its aliases make more than 100,000 values" in fault("\n".join(lines))
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_aliases_of_whole_values_work() -> None:
@@ -115,9 +115,9 @@ def test_aliases_of_whole_values_work() -> None:
 def test_a_file_of_ten_megabytes_is_refused_quickly(tmp_path: Path) -> None:
     path = tmp_path / "big.yaml"
     path.write_bytes(b"a: " + b"x" * 10_000_000)
-    started = time.monotonic()
+    started = time.process_time()
     assert "is larger than 1 MiB" in fault_of(path)
-    assert time.monotonic() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_what_is_no_readable_text_is_refused_in_plain_words(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_service_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch
             began = time.monotonic()
             with pytest.raises(ServiceError) as caught:
                 client.post("/api/show", {}, within_s=0.2)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # not the minute that it else may take
     assert str(caught.value) == f"The service at http://127.0.0.1:{port} does not answer in time."
 
 

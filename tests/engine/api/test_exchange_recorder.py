@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import Any
 
 import pytest
@@ -55,10 +56,12 @@ async def answering(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def test_an_answered_request_has_its_status_size_and_time() -> None:
+    began = time.monotonic()
     one, request_log, sent = record(answering)
+    took_s = time.monotonic() - began
     assert (one.method, one.path, one.client, one.status) == ("POST", "/api/chat", "10.0.0.9", 201)
     assert (one.fate, one.sent_bytes) == ("answered", 7)
-    assert 0 < one.first_s <= one.seconds < 5
+    assert 0 < one.first_s <= one.seconds <= took_s
     assert (list(request_log.last), request_log.running) == ([one], {})
     assert len(sent) == 3, "pieces go through as they come"
     assert "secret" not in repr(one)

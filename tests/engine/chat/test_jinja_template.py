@@ -49,10 +49,10 @@ BIG = "{% set ns = namespace(x='ab') %}{% for _ in range(60) %}"
     ],
 )  # fmt: skip
 def test_a_template_cannot_use_up_the_machine(source: str, why: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(TemplateRefused, match=why):
         JinjaTemplate(source, bos="", eos="").render([{"role": "user", "content": "x"}])
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
 
 
 @pytest.mark.parametrize(

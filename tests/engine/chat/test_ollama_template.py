@@ -264,7 +264,7 @@ def test_what_a_template_cannot_do_is_told_with_its_line() -> None:
     ],
 )
 def test_a_template_that_takes_too_much_is_tried_once(source: str) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(BadRequest, match=r"refuses this: .*(1,000,000 steps|longer than 3 s)"):
         ChatTemplate(source, bos="", eos="").render(TALK)
-    assert time.monotonic() - began < 15  # a loaded machine's; a second where nothing else runs
+    assert time.process_time() - began < 15  # a second

@@ -39,7 +39,7 @@ def test_a_connection_that_stands_still_is_made_again(far: FarSide, store: Model
     began = time.monotonic()
     pulled(store, named(far), stall_s=0.3)
     assert model_of(store, named(far)) == BIG
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 18  # the far side closes after 20
 
 
 def test_a_server_that_always_cuts_is_given_up_and_what_came_is_kept(

@@ -376,10 +376,10 @@ steps:
             scope = scope.with_step(node.id, outputs)
 
     item()
-    started = time.perf_counter()
+    started = time.process_time()
     for _ in range(500):
         item()
-    assert (time.perf_counter() - started) / 500 < 0.003  # 0.1 ms where nothing else runs
+    assert (time.process_time() - started) / 500 < 0.003  # 0.1 ms
 
 
 def test_a_budget_and_a_priority_are_bound(tmp_path: Path) -> None:

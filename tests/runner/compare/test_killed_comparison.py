@@ -31,8 +31,8 @@ def calls(folder: Path) -> dict[str, Row]:
     return {row[0]: row for row in rows}
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.runner.compare.comparing", str(folder)]
+def start(folder: Path, *most: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.runner.compare.comparing", str(folder), *most]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
@@ -40,7 +40,7 @@ def test_a_comparison_that_is_killed_again_and_again_makes_no_call_twice(tmp_pat
     draw, known = random.Random(28), dict[str, Row]()
     n_in_the_middle = 0
     for _ in range(N_KILLS):
-        process = start(tmp_path)
+        process = start(tmp_path, "12")  # so that it is in the middle, however late the kill is
         goal = len(known) + draw.randint(1, 3)
         while len(found := calls(tmp_path)) < goal and process.poll() is None:
             time.sleep(0.005)

@@ -130,9 +130,9 @@ def test_counting_takes_three_journeys_to_the_model_whatever_the_length() -> Non
 
 def test_thirty_pages_are_cut_in_well_under_a_second() -> None:
     text = "\n\n".join(f"## Part {i}\n\n" + f"Word{i} follows word. " * 90 for i in range(50))
-    began = time.perf_counter()
+    began = time.process_time()
     cut(text=text, tokens=300, overlap=30)
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 class Merging(FakePool):
