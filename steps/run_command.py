@@ -103,19 +103,20 @@ def _cache_request(params: RunParams) -> dict[str, Any]:
 def files_named(words: Sequence[str], cwd: Path, inside: Collection[Path]) -> Iterator[Path]:
     """Yield the files below some folders that the words of a command name; blocking.
 
-    With the modules that a Python script imports from its folder. A word may be an option with a
-    value, or a whole command of a shell.
+    With the modules that a Python script imports from its folder, and one that is run as a module
+    (`-m`) from the working folder. A word may be an option with a value, or a whole command of a
+    shell.
     """
     found: dict[Path, None] = {}
+    words = [inner for word in words for inner in (word, *_words_within(word))]
     modules = {after for word, after in pairwise(words) if word == "-m"}
-    for word in words:
-        names = [word, *_words_within(word)]
-        names += [f"{name.replace('.', '/')}{end}" for name in {word} & modules for end in _ENDS]
-        for name in names:
-            path = existing_file(cwd, name)
-            if path is None or not any(path.is_relative_to(folder) for folder in inside):
-                continue
-            found |= dict.fromkeys(python_modules_of(path) if path.suffix == ".py" else [path])
+    named = [(f"{name.replace('.', '/')}{end}", cwd) for name in sorted(modules) for end in _ENDS]
+    for name, folder in [*((word, None) for word in words), *named]:
+        path = existing_file(cwd, name)
+        if path is None or not any(path.is_relative_to(one) for one in inside):
+            continue
+        is_script = path.suffix == ".py"
+        found |= dict.fromkeys(python_modules_of(path, folder) if is_script else [path])
     yield from found
 
 

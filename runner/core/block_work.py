@@ -66,6 +66,9 @@ class ItemWork:
         return "other" if cause == "io" and is_unreadable else cause
 
 
+LEFT_OUT_BY_WHERE = "left out by `where`"
+
+
 @dataclass(frozen=True, slots=True)
 class BlockWork:
     """All items of a block, in the order of its list."""
@@ -95,7 +98,8 @@ class BlockWork:
 
     def deletion(self, key: str) -> ItemReport:
         """Return what is reported of a deleted item."""
-        return ItemReport(self.block.id, self.shown(key), "deleted", why=self.absences.get(key))
+        why = LEFT_OUT_BY_WHERE if key in self.left_out else self.absences.get(key)
+        return ItemReport(self.block.id, self.shown(key), "deleted", why=why)
 
     @property
     def deleted(self) -> tuple[Entry, ...]:

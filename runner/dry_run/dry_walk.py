@@ -267,6 +267,8 @@ class DryWalk:
         except StepSkipped:
             outputs = None
         except _STEP_ERRORS as error:
+            if isinstance(error, StepError) and error.is_fatal and not is_partly_unknown:
+                place.context.stats.note(f"The run will stop at step '{step.id}': {error}")
             return dry.failed(error)
         return dry.result(outputs, dry.calls)
 

@@ -28,7 +28,7 @@ from paddock.runner.bind.bound import (
     with_inputs,
 )
 from paddock.runner.bind.inputs_and_parameters import BindError, Scope
-from paddock.runner.core.block_work import BlockWork
+from paddock.runner.core.block_work import LEFT_OUT_BY_WHERE, BlockWork
 from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped
 from paddock.runner.core.dependencies import held_text
 from paddock.runner.core.item_run import ItemRun
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from .speed_estimates import SpeedBook
 
 
-LEFT_OUT_BY_WHERE = "left out by `where`"
 
 
 @dataclass

@@ -265,6 +265,7 @@ PYTHON_COMMAND = _with(COMMAND, "[sh, tools/s.sh, words.txt]", "[python3, tools/
 PYTHON_COMMAND |= {
     "tools/main.py": "import sibling\nprint(sibling.WORD)\n",
     "tools/sibling.py": "WORD = 'one'\n",
+    "tools/package.py": "from tools.sibling import WORD\nprint(WORD)\n",
 }
 TREE = {
     "pipeline.yaml": """\
@@ -823,6 +824,11 @@ KINDS: dict[str, tuple[dict[str, str], Change, dict[str, str | None]]] = {
         edit("tools/sibling.py", "one", "three"),
         _all("file changed: tools/sibling.py"),
     ),
+    "package of a command's Python module": (
+        _with(PYTHON_COMMAND, "[python3, tools/main.py]", "[python3, -m, tools.package]"),
+        edit("tools/sibling.py", "one", "three"),
+        _all("file changed: tools/sibling.py"),
+    ),
     # --- trees, contexts, rows, blocks, pipelines, stores
     "one of seven in a narrow tree": (
         TREE,
@@ -920,6 +926,7 @@ def test_a_plan_counts_what_the_run_does_and_the_outputs_are_those_from_scratch(
     stale = [i for i in planned.items if i.step == EACH and i.state not in QUIET]
     report = case.run()
     done = {i.key: i.state for i in report.items if i.step == EACH and i.state not in QUIET}
+    gone = {i.key: i.why for i in report.items if i.step == EACH and i.state == "deleted"}
     calls, outputs = report.calls, case.outputs()
     assert not case.plan().has_work
     case.forget()
@@ -930,5 +937,30 @@ def test_a_plan_counts_what_the_run_does_and_the_outputs_are_those_from_scratch(
     assert planned.calls is not None
     assert calls == planned.calls or (planned.calls_are != "exact" and calls < planned.calls)
     assert {i.key: i.why for i in stale} == reasons
+    assert gone == {i.key: i.why for i in stale if i.state == "deleted"}
     states = {key: _state(reason) for key, reason in reasons.items()} | STATES.get(kind, {})
     assert {i.key: i.state for i in stale} == done == states
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (yaml("ref: two", "ref: three"), "holds vectors of model 'two', and those of 'three'"),
+        (
+            yaml("store: store.lance}}\n  - {id: found", "store: store.lance, dimensions: 4}}\n  - {id: found"),
+            "holds vectors of 8 dimensions, not of 4.",
+        ),
+    ],
+    ids=["model", "dimensions"],
+)  # fmt: skip
+def test_a_plan_says_that_a_store_of_other_vectors_will_stop_the_run(
+    tmp_path: Path, change: Change, says: str
+) -> None:
+    case = Case(tmp_path, _pool())
+    for name, text in STORE.items():
+        case.write(name, text)
+    case.run()
+    change(case)
+    (remark,) = case.plan().remarks
+    assert remark.startswith("The run will stop at step 'vec': the store ")
+    assert says in remark
