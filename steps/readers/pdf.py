@@ -2,8 +2,8 @@
 
 After a page's own text stand the fields of forms with their values, the texts that were typed over
 it, and comments. What is not read is noted: attached files, dynamic (XFA) forms, passwords. Text
-beyond the page's borders and of layers that are not drawn is read and noted. The only module that
-knows pypdfium2.
+that the page does not show (white, covered, beyond the borders, of a layer that is off) is read and
+noted. The only module that knows pypdfium2.
 
 PDFium keeps global state and is not thread-safe, so every call into it happens under one lock, a
 page at a time: a long document does not hold up the short ones.
@@ -12,9 +12,20 @@ page at a time: a long document does not hold up the short ones.
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from ctypes import POINTER, byref, c_float, c_int, c_ulong, c_ushort, cast, create_string_buffer
+from ctypes import (
+    POINTER,
+    byref,
+    c_float,
+    c_int,
+    c_uint,
+    c_ulong,
+    c_ushort,
+    cast,
+    create_string_buffer,
+)
 from dataclasses import dataclass, field
 from itertools import accumulate
 from threading import Lock
@@ -50,6 +61,11 @@ _POINTS_AN_INCH = 72
 _DOTS_AN_INCH = 200  # enough for small print; an A4 page has 1,654 x 2,339 pixels
 _MOST_SIDE_PX = 2400
 _BOX_UNITS = 1_000_000  # of a side, in which PDFium returns points as whole numbers
+_PAPER, _FAINT = 0xF0, 16  # of 255: as light as paper; a difference that no one sees
+_NEAR = 1.0  # points by which a text may be larger than what covers it
+_MOST_COVERS = 100  # that are looked at for one text
+_COVER_NOTHING = (raw.FPDF_PAGEOBJ_TEXT, raw.FPDF_PAGEOBJ_UNKNOWN)
+_UNPAINTED = (raw.FPDF_TEXTRENDERMODE_INVISIBLE, raw.FPDF_TEXTRENDERMODE_CLIP)
 _LAYER_MARK = "OC\0".encode("utf-16-le")  # "optional content"
 _LAST_OF_PLANE = 0xFFFF  # of the characters that are one unit of UTF-16
 
@@ -235,26 +251,88 @@ def _page_text(document: Any, index: int, losses: _Losses) -> tuple[str, bool, _
 
 
 def _undrawn_texts(page: Any, textpage: Any) -> Iterator[str]:
-    """Yield an open page's texts beyond its borders, and those of layers that are switched off."""
+    """Yield an open page's texts that it does not show.
+
+    They are beyond its borders, in layers that are switched off, white or covered. The page is
+    drawn only where a text may be: white text may stand on a dark field.
+    """
     left, bottom, right, top = page.get_bbox()
     if left >= right or bottom >= top:  # a damaged crop box, which most programs leave out
         return
-    sides = tuple(c_float() for _ in range(4))
-    pixels: Any = None
-    for index in range(raw.FPDFPage_CountObjects(page)):
-        piece = raw.FPDFPage_GetObject(page, index)
+    n_objects = raw.FPDFPage_CountObjects(page)
+    pieces = [raw.FPDFPage_GetObject(page, index) for index in range(n_objects)]
+    covers, pixels = _Covers(pieces), None
+    for index, piece in enumerate(pieces):
         if raw.FPDFPageObj_GetType(piece) != raw.FPDF_PAGEOBJ_TEXT:
             continue
-        raw.FPDFPageObj_GetBounds(piece, *sides)
-        x_0, y_0, x_1, y_1 = (side.value for side in sides)
+        x_0, y_0, x_1, y_1 = bounds = _bounds_of(piece)
         if x_0 >= x_1 or y_0 >= y_1:  # such as spaces
             continue
         is_hidden = x_1 <= left or x_0 >= right or y_1 <= bottom or y_0 >= top
-        if not is_hidden and _is_of_layer(piece):
+        colour = _fill_of(piece)
+        if not is_hidden and (
+            _is_of_layer(piece)
+            or _is_faint(piece, colour)
+            or covers.may_hide(index, bounds, colour)
+        ):
             pixels = _low_pixels(page) if pixels is None else pixels
             is_hidden = not _is_drawn(page, raw.FS_RECTF(x_0, y_1, x_1, y_0), pixels)
         if is_hidden:
-            yield from filter(None, [_utf16(raw.FPDFTextObj_GetText, piece, textpage)])
+            text = _utf16(raw.FPDFTextObj_GetText, piece, textpage)
+            if any(map(str.isalnum, text)):  # points and lines are too fine for few pixels
+                yield text
+
+
+def _bounds_of(piece: Any) -> tuple[float, ...]:
+    """Return left, bottom, right and top of an object of a page."""
+    sides = tuple(c_float() for _ in range(4))
+    raw.FPDFPageObj_GetBounds(piece, *sides)
+    return tuple(side.value for side in sides)
+
+
+class _Covers:
+    """The pictures, fields and drawings of a page, in the order in which they are painted."""
+
+    def __init__(self, pieces: Sequence[Any]) -> None:
+        self._at = [
+            index
+            for index, piece in enumerate(pieces)
+            if raw.FPDFPageObj_GetType(piece) not in _COVER_NOTHING
+        ]
+        self._bounds = [_bounds_of(pieces[index]) for index in self._at]
+        self._colours = [_fill_of(pieces[index]) for index in self._at]
+
+    def may_hide(self, index: int, bounds: tuple[float, ...], colour: tuple[int, ...]) -> bool:
+        """Return whether one that is painted later, or in a text's colour, lies around it."""
+        x_0, y_0 = (side + _NEAR for side in bounds[:2])
+        x_1, y_1 = (side - _NEAR for side in bounds[2:])
+        middle = bisect(self._at, index)
+        for at in range(max(0, middle - _MOST_COVERS), min(len(self._at), middle + _MOST_COVERS)):
+            left, bottom, right, top = self._bounds[at]
+            if (
+                (left <= x_0 and bottom <= y_0 and right >= x_1 and top >= y_1)
+                and (at >= middle or _is_alike(self._colours[at], colour))
+            ):  # fmt: skip
+                return True
+        return False
+
+
+def _fill_of(piece: Any) -> tuple[int, ...]:
+    """Return red, green, blue and opacity of an object's fill, up to 255; empty: it has none."""
+    parts = tuple(c_uint() for _ in range(4))
+    has_one = raw.FPDFPageObj_GetFillColor(piece, *parts)
+    return tuple(part.value for part in parts) if has_one else ()
+
+
+def _is_alike(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    return bool(one and other) and all(abs(a - b) < _FAINT for a, b in zip(one, other, strict=True))
+
+
+def _is_faint(piece: Any, colour: tuple[int, ...]) -> bool:
+    """Return whether a text is as white as paper, transparent or painted by nothing."""
+    if raw.FPDFTextObj_GetTextRenderMode(piece) in _UNPAINTED:
+        return True
+    return bool(colour) and (min(colour[:3]) >= _PAPER or colour[3] < _FAINT)
 
 
 def _is_of_layer(piece: Any) -> bool:
@@ -285,7 +363,10 @@ def _is_drawn(page: Any, rect: Any, pixels: Any) -> bool:
     part = pixels[int(top * height) : int(bottom * height) + 1, int(left * width) :][
         :, : int((right - left) * width) + 1
     ]
-    return bool((part != part[:1, :1]).any())
+    if not part.size:
+        return False
+    lightest, darkest = part.max(axis=(0, 1)).astype(int), part.min(axis=(0, 1))
+    return bool((lightest - darkest >= _FAINT).any())
 
 
 def _page_pixels(document: Any, index: int, most_side_px: int, *, shows_forms: bool = True) -> Any:

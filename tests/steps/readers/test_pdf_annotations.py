@@ -136,6 +136,11 @@ def layered(content: str, is_on: str) -> Document:
 NOTE = (": text that the page does not show is read as well (9 characters: 'Pay twice')",)
 
 
+PAY = "BT /F1 12 Tf 72 600 Td (Pay twice) Tj ET"
+FIELD = "60 580 200 40 re"
+DARK = f"0 0 0.5 rg {FIELD} f"
+
+
 @pytest.mark.parametrize(
     ("content", "is_on", "notes"),
     [
@@ -144,9 +149,19 @@ NOTE = (": text that the page does not show is read as well (9 characters: 'Pay 
         ("BT /F1 12 Tf 72 -600 Td (Pay twice) Tj ET", "ON", NOTE),
         ("BT /F1 12 Tf 700 600 Td (Pay twice) Tj ET", "ON", NOTE),
         ("BT /F1 12 Tf 600 600 Td (Pay twice) Tj ET", "ON", ()),
+        (f"1 g {PAY}", "ON", NOTE),
+        (f"0 0 0.01 0.02 k {PAY}", "ON", NOTE),
+        (f"0.8 g {PAY}", "ON", ()),
+        (f"3 Tr {PAY}", "ON", NOTE),
+        (f"{DARK} 1 g {PAY}", "ON", ()),
+        (f"{DARK} {PAY}", "ON", NOTE),
+        (f"{PAY} 1 g {FIELD} f", "ON", NOTE),
+        (f"{PAY} {DARK}", "ON", NOTE),
+        (f"{PAY} {FIELD} S", "ON", ()),
+        (f"{PAY} 1 g 60 580 30 40 re f", "ON", ()),
     ],
 )
-def test_text_beyond_the_page_and_of_layers_that_are_off_is_noted(
+def test_text_that_a_page_does_not_show_is_noted(
     content: str, is_on: str, notes: tuple[str, ...]
 ) -> None:
     found = layered(content, is_on)
