@@ -47,7 +47,7 @@ ONLY_IN = {
     "jsonschema": {"pipelines/reply_schema.py"},
     "mcp_types": {"runner/cli/mcp_server.py"},
     "apprise": {"runner/notify/channels.py"},
-    "lxml": {"steps/readers/office_and_epub.py"},
+    "lxml": {"steps/readers/office.py"},
 }
 
 

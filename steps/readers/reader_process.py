@@ -269,11 +269,11 @@ def _reader_module(kind: str) -> Any:
 
 _READERS: Mapping[str, tuple[str, str]] = {
     "pdf": ("pdf", "read_pdf"),
-    "docx": ("office_and_epub", "read_docx"),
-    "pptx": ("office_and_epub", "read_pptx"),
+    "docx": ("office", "read_docx"),
+    "pptx": ("office", "read_pptx"),
     "xlsx": ("spreadsheets", "read_xlsx"),
     "eml": ("mail", "read_mail"),
-    "epub": ("office_and_epub", "read_epub"),
+    "epub": ("epub", "read_epub"),
     "image": ("ocr", "read_image"),
 }
 """Module and function for each kind other than plain text."""

@@ -19,7 +19,7 @@ from xml.etree import ElementTree
 
 from paddock.engine.system.text import counted
 
-from .office_and_epub import (
+from .office import (
     DRAWN_TEXT,
     MOST_WHOLE,
     chart_titles,
@@ -64,15 +64,18 @@ def _workbook_text(
     kinds: list[str] = []
     cells = _CellReader(wish.check)
     hidden = [sheet.title for sheet in values.worksheets if sheet.sheet_state != "visible"]
+    styles = _UnseenStyles.of(archive)
     for sheet, behind in zip(values.worksheets, formulas.worksheets, strict=True):
         rows = cells.rows(sheet, behind)
         path = sheet._worksheet_path
-        parts, margins = _sheet_markup(archive, path, wish.check)
+        related = list(_related_parts(archive, path))
+        unseen = styles.pattern(has_tables=any(kind == "table" for kind, _ in related))
+        parts, margins = _sheet_markup(archive, path, unseen, wish.check)
         blocks = [markdown_table(rows), *_sheet_comments(archive, path), margins]
         content = "\n\n".join(filter(None, blocks))
         pages.append(f"# {sheet.title}\n\n{content}" if content else "")
         unshown += [f"{sheet.title}: {parts}"] if parts else []
-        kinds += [kind for kind, _ in _related_parts(archive, path)]
+        kinds += [kind for kind, _ in related]
     for name in archive.namelist():
         if name.startswith("xl/chartsheets/sheet"):
             pages += _sheet_comments(archive, name)
@@ -106,7 +109,7 @@ def _rounded_notes(n_rounded: int) -> Iterator[str]:
 def _hidden_notes(sheets: list[str], parts: list[str]) -> list[str]:
     notes = [f": hidden sheets are read as well ({', '.join(sheets)})"] if sheets else []
     if parts:
-        notes.append(f": hidden rows and columns are read as well ({'; '.join(parts)})")
+        notes.append(f": hidden rows, columns and cells are read as well ({'; '.join(parts)})")
     return notes
 
 
@@ -213,27 +216,97 @@ def _part_tree(archive: zipfile.ZipFile, path: str) -> ElementTree.Element:
     return ElementTree.fromstring(archive.read(path))
 
 
+@dataclass(frozen=True, slots=True)
+class _UnseenStyles:
+    """The numbers of a workbook's cell styles that show nothing."""
+
+    formats: tuple[int, ...] = ()
+    """By their number format, such as `;;;`."""
+    white: tuple[int, ...] = ()
+    """With a white font on no fill, which a table's style may give."""
+
+    @classmethod
+    def of(cls, archive: zipfile.ZipFile) -> _UnseenStyles:
+        if "xl/styles.xml" not in archive.namelist():
+            return cls()
+        tree = _part_tree(archive, "xl/styles.xml")
+        empty = {
+            one.get("numFmtId")
+            for one in tree.iterfind("{*}numFmts/{*}numFmt")
+            if _EMPTY_FORMAT.fullmatch(one.get("formatCode", ""))
+        }
+        fonts = [_is_white(one.find("{*}color")) for one in tree.iterfind("{*}fonts/{*}font")]
+        bare = [_is_bare(one) for one in tree.iterfind("{*}fills/{*}fill")]
+        formats, white = list[int](), list[int]()
+        for number, style in enumerate(tree.iterfind("{*}cellXfs/{*}xf")):
+            if style.get("numFmtId") in empty:
+                formats.append(number)
+            elif _of(fonts, style.get("fontId")) and _of(bare, style.get("fillId")):
+                white.append(number)
+        return cls(tuple(formats), tuple(white))
+
+    def pattern(self, *, has_tables: bool) -> re.Pattern[bytes] | None:
+        """Return what finds the cells of a sheet that show nothing of what they hold."""
+        numbers = "|".join(map(str, (*self.formats, *(() if has_tables else self.white))))
+        tag = rf"""<(?:\w+:)?c\b(?=[^<>]*\ss=["'](?:{numbers})["'])[^<>]*[^/<>]>"""
+        return re.compile(rf"{tag}\s*<(?:\w+:)?(?:v|is|f)\b".encode()) if numbers else None
+
+
+_EMPTY_FORMAT = re.compile(r"\s*;[\s;]*")
+_WHITE = re.compile("(?:[0-9A-Fa-f]{2})?(?:[Ff][0-9A-Fa-f]){3}")
+
+
+def _is_white(colour: ElementTree.Element | None) -> bool:
+    if colour is None:
+        return False
+    is_theme = colour.get("theme") == "0" and float(colour.get("tint", "0")) == 0
+    return is_theme or bool(_WHITE.fullmatch(colour.get("rgb", "")))
+
+
+def _is_bare(fill: ElementTree.Element) -> bool:
+    """Return whether a fill leaves a cell as white as paper."""
+    pattern = fill.find("{*}patternFill")
+    if pattern is None:
+        return not len(fill)
+    is_solid = pattern.get("patternType") == "solid"
+    is_none = pattern.get("patternType", "none") == "none"
+    return is_none or (is_solid and _is_white(pattern.find("{*}fgColor")))
+
+
+def _of(facts: Sequence[bool], number: str | None) -> bool:
+    at = int(number) if number is not None and number.isdecimal() else 0
+    return at < len(facts) and facts[at]
+
+
 def _sheet_markup(
-    archive: zipfile.ZipFile, sheet: str, check: Callable[[], None]
+    archive: zipfile.ZipFile,
+    sheet: str,
+    unseen: re.Pattern[bytes] | None,
+    check: Callable[[], None],
 ) -> tuple[str, str]:
-    """Return how many rows and groups of columns are hidden; and the headers and footers."""
+    """Return how many rows, groups of columns and cells are hidden; and headers and footers."""
     counts = {b"row": 0, b"col": 0}
+    n_unseen = 0
     margins: dict[str, None] = {}
     rest = b""
     with archive.open(sheet.lstrip("/")) as part:
         while data := part.read(_READ_BYTES):
             check()
             piece, end = rest + data, 0
+            for cell in unseen.finditer(piece) if unseen else ():
+                n_unseen += 1
+                end = cell.end()
             for found in _SHEET_TAG.finditer(piece):
                 if found[1]:
                     counts[found[1]] += 1
                 else:
                     margins[_margin_text(found[2].decode("utf-8", "replace"))] = None
-                end = found.end()
+                end = max(end, found.end())
             rest = piece[max(end, len(piece) - _TAG_BYTES) :]
     words = [
         (counts[b"row"], "row", "rows"),
         (counts[b"col"], "group of columns", "groups of columns"),
+        (n_unseen, "cell", "cells"),
     ]
     lines = [f"- {text}" for text in margins if text]
     shown = "\n".join(["Headers and footers:", *lines]) if lines else ""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -58,7 +58,7 @@ _HIDING = re.compile(
 _RAISED = re.compile(r"(?:^|[;\s])vertical-align\s*:\s*(super|sub)\b", re.IGNORECASE)
 _COMMENT = re.compile(r"/\*.*?(?:\*/|\Z)", re.DOTALL)
 _SIMPLE_SELECTOR = re.compile(r"[\w-]*[.#]?[\w-]+")
-_MOST_STYLE_CHARS = 200_000
+MOST_STYLE_CHARS = 200_000
 _ORDINALS = frozenset(
     ("st", "nd", "rd", "th", "er", "ère", "re", "e", "ème", "eme", "nde", "o", "os", "a", "as")
 )
@@ -94,8 +94,10 @@ def html_charset(data: bytes) -> str:
     return _CHARSET_ALIASES.get(name, name)
 
 
-def html_to_markdown(html: str) -> HtmlText:
+def html_to_markdown(html: str, styles: str = "") -> HtmlText:
     """Return the page's text as Markdown, its title, and what is not shown or not read.
+
+    `styles` are style sheets besides its own.
 
     Raises:
         Unreadable: its markup cannot be parsed.
@@ -105,9 +107,8 @@ def html_to_markdown(html: str) -> HtmlText:
     tags, end, rest = _DECLARATION.sub("", html).rpartition(">")  # in the rest are no tags
     plain = tags + end + rest.replace("<", "&lt;")
     soup = _parsed_html(_LONG_BLANK.sub(lambda found: found[0][:_MOST_BLANKS], plain))
-    styles = _HidingStyles(soup)
     notes = tuple(_unread_notes(soup))
-    hidden = styles.hidden_texts(soup)
+    hidden = _HidingStyles(soup, styles).hidden_texts(soup)
     _replace_drawings(soup)
     title = _html_title(soup)
     notes += (*_skipped_notes(soup), *hidden_text_note("the page", hidden))
@@ -168,42 +169,121 @@ def _html_title(soup: Any) -> str:
     return " ".join(element.get_text().split()) if element else ""
 
 
-class _HidingStyles:
-    """The simple selectors (`.x`, `#x`, `p`, `p.x`) of a page's rules that hide text."""
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """How an element is shown. A colour is `#rrggbb`, or a word where it is not known."""
 
-    def __init__(self, soup: Any) -> None:
-        styles = "\n".join(element.get_text() for element in soup.find_all("style"))
-        self._selectors = {
-            selector.strip()
-            for selectors, declarations in _rules_of(_COMMENT.sub("", styles[:_MOST_STYLE_CHARS]))
-            if _HIDING.search(declarations)
-            for selector in selectors.split(",")
-            if _SIMPLE_SELECTOR.fullmatch(selector.strip())
-        }
+    is_hidden: bool = False
+    ink: str = "#000000"
+    paper: str = "#ffffff"
+
+    @property
+    def is_unseen(self) -> bool:
+        return self.is_hidden or self.ink == self.paper
+
+    def of(self, name: str, declarations: str) -> _Look:
+        """Return the look of an element within."""
+        ink, paper = _INK_OF.get(name, self.ink), _PAPER_OF.get(name, self.paper)
+        for place, value in _COLOURS.findall(declarations):
+            colour = _colour(value)
+            if place.lower() == "color":
+                ink = colour or ink
+            else:
+                paper = colour or paper
+        if _PLACED.search(declarations):  # over something else
+            paper = "unknown paper"
+        return _Look(self.is_hidden or bool(_HIDING.search(declarations)), ink, paper)
+
+
+def _colour(written: str) -> str:
+    """Return the colour of a declaration; empty: that of what is behind it or around it.
+
+    >>> _colour("#FFF"), _colour("rgb(255, 0,10)"), _colour("White url(x.png)"), _colour("none")
+    ('#ffffff', '#ff000a', 'url(x.png)', '')
+    """
+    value = written.strip().lower()
+    if found := re.fullmatch(r"rgba?\(\s*(\d+)[\s,]+(\d+)[\s,]+(\d+)\s*\)", value):
+        return "#" + "".join(f"{min(int(part), 255):02x}" for part in found.groups())
+    if short := re.fullmatch(r"#([0-9a-f])([0-9a-f])([0-9a-f])", value):
+        return "#" + "".join(part * 2 for part in short.groups())
+    words = value.split()
+    if any("(" in word for word in words):
+        return next((word for word in words if "(" in word), "")
+    first = words[0] if words else ""
+    return {"white": "#ffffff", "black": "#000000", **dict.fromkeys(_NO_COLOURS, "")}.get(
+        first, first
+    )
+
+
+_COLOURS = re.compile(
+    r"(?:^|[;\s])(background(?:-color|-image)?|color)\s*:\s*([^;!]+)", re.IGNORECASE
+)
+_NO_COLOURS = ("transparent", "none", "inherit", "initial", "unset", "currentcolor")
+_PLACED = re.compile(r"(?:^|[;\s])position\s*:\s*(?:absolute|fixed|sticky)", re.IGNORECASE)
+_FIELDS = ("button", "input", "select", "textarea", "option")
+_INK_OF = {"a": "link", "svg": "drawn", **dict.fromkeys(_FIELDS, "field's ink")}
+_PAPER_OF = {"mark": "marker", **dict.fromkeys(_FIELDS, "field")}
+"""Colours that programs give to elements."""
+_STYLING = {"bgcolor": "background: {}", "background": "background: url({})", "color": "color: {}"}
+"""Attributes that colour an element, as declarations."""
+
+
+class _HidingStyles:
+    """The simple selectors (`.x`, `#x`, `p`, `p.x`) of a page's rules that hide or colour text.
+
+    Colours by other selectors (`.x p`) are not known, so that no text is hidden by them.
+    """
+
+    def __init__(self, soup: Any, styles: str) -> None:
+        styles = "\n".join([*(one.get_text() for one in soup.find_all("style")), styles])
+        self._rules: dict[str, str] = {}
+        for selectors, declarations in _rules_of(_COMMENT.sub("", styles[:MOST_STYLE_CHARS])):
+            for selector in selectors.split(","):
+                self._add(selector.strip(), declarations)
+
+    def _add(self, selector: str, declarations: str) -> None:
+        places = {name.lower() for name, _ in _COLOURS.findall(declarations)}
+        if not _SIMPLE_SELECTOR.fullmatch(selector):
+            selector = re.split(r"[\s>+~:\[]+", selector.partition(":")[0].strip())[-1]
+            declarations = "".join(f"; {name}: some-{name}" for name in sorted(places))
+        elif not places and not _HIDING.search(declarations) and not _PLACED.search(declarations):
+            return
+        if declarations:
+            self._rules[selector] = f"{self._rules.get(selector, '')}; {declarations}"
 
     def hidden_texts(self, soup: Any) -> list[str]:
         """Return the texts within elements that are not shown, in order."""
-        hidden, texts = set[int](), list[str]()
+        plain, texts = _Look(), list[str]()
+        looks = dict[int, _Look]()
+        """By the id of an element that looks other than the page does."""
         for node in soup.descendants:
-            within = id(node.parent) in hidden
+            around = looks.get(id(node.parent), plain)
             if node.name is None:
-                if within and type(node).__name__ == "NavigableString" and node.strip():
+                if around.is_unseen and type(node).__name__ == "NavigableString" and node.strip():
                     texts.append(node)
-            elif node.name not in _SKIPPED_TAGS and (within or self._hides(node)):
-                hidden.add(id(node))
-                texts += filter(None, [_own_words(node)])
+            elif node.name not in _SKIPPED_TAGS:
+                look = self._look(node, around)
+                if look != plain:
+                    looks[id(node)] = look
+                texts += filter(None, [_own_words(node)]) if look.is_hidden else ()
         return texts
 
-    def _hides(self, element: Any) -> bool:
-        if element.has_attr("hidden") or (
-            element.name == "dialog" and not element.has_attr("open")
-        ):
-            return True
-        if _HIDING.search(_attribute(element, "style")):
-            return True
-        name, marks = element.name, [f"#{_attribute(element, 'id')}"]
-        marks += [f".{one}" for one in _attribute(element, "class").split()]
-        return not self._selectors.isdisjoint([name, *marks, *(f"{name}{one}" for one in marks)])
+    def _look(self, element: Any, around: _Look) -> _Look:
+        name, attributes = element.name, element.attrs
+        if "hidden" in attributes or (name == "dialog" and "open" not in attributes):
+            return replace(around, is_hidden=True)
+        marks: list[str] = []
+        if attributes:
+            marks += [f".{one}" for one in _attribute(element, "class").split()]
+            marks += [f"#{one}" for one in _attribute(element, "id").split()]
+        wanted = (name, *marks, *(f"{name}{one}" for one in marks))
+        declared = [self._rules[one] for one in wanted if one in self._rules]
+        for attribute in attributes.keys() & _STYLING.keys():
+            declared.append(_STYLING[attribute].format(_attribute(element, attribute)))
+        declared += [_attribute(element, "style")] if "style" in attributes else []
+        if declared or name in _INK_OF or name in _PAPER_OF:
+            return around.of(name, "; ".join(declared))
+        return around
 
 
 def _own_words(element: Any) -> str:
@@ -423,9 +503,9 @@ _MAX_TITLE_CHARACTERS = 200
 
 
 def read_text_file(
-    data: bytes, kind: str, encoding: str = "auto", *, is_named: bool = False
+    data: bytes, kind: str, encoding: str = "auto", *, is_named: bool = False, styles: str = ""
 ) -> Document:
-    """Read it; `is_named`: the author has set its kind.
+    """Read it; `is_named`: the author has set its kind; `styles`: style sheets besides a page's.
 
     Raises:
         Unreadable: it is not text, or not of that kind.
@@ -435,7 +515,7 @@ def read_text_file(
     notes = list(_damage_notes(decoded))
     text, title = decoded.text, ""
     if kind == "html":
-        page = html_to_markdown(text)
+        page = html_to_markdown(text, styles)
         text, title = page.text, page.title
         notes += page.notes
     elif kind == "md":

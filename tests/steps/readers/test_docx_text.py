@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from paddock.steps.readers.office_and_epub import read_docx
+from paddock.steps.readers.office import read_docx
 from paddock.steps.readers.reader import Document, Unreadable
 from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.office import docx, zipped
@@ -122,3 +122,25 @@ def test_comments_are_read_and_hidden_text_is_noted() -> None:
     assert found.notes == (
         ": text that the document does not show is read as well (7 characters: 'in all')",
     )
+
+
+@pytest.mark.parametrize(
+    ("form", "field", "is_shown"),
+    [
+        ('<w:color w:val="FFFFFF"/>', "", False),
+        ('<w:color w:val="FFFFFF" w:themeColor="background1"/>', "", False),
+        ('<w:color w:val="FFFFFF" w:themeColor="background1" w:themeShade="80"/>', "", True),
+        ('<w:sz w:val="2"/>', "", False),
+        ('<w:color w:val="FFFFFF"/><w:shd w:fill="FFFFFF"/>', "", False),
+        ('<w:color w:val="FFFFFF"/><w:shd w:fill="003366"/>', "", True),
+        ('<w:color w:val="FFFFFF"/><w:highlight w:val="blue"/>', "", True),
+        ('<w:color w:val="FFFFFF"/>', '<w:shd w:fill="003366"/>', True),
+        ('<w:color w:val="CCCCCC"/>', "", True),
+    ],
+)
+def test_white_and_tiny_text_is_noted(form: str, field: str, is_shown: bool) -> None:
+    run = f"<w:r><w:rPr>{form}</w:rPr><w:t>Pay twice</w:t></w:r>"
+    xml = f"<w:p {W}><w:pPr>{field}</w:pPr>{run}</w:p>"
+    found = written(lambda made: within(made, xml))
+    note = ": text that the document does not show is read as well (9 characters: 'Pay twice')"
+    assert (found.text, found.notes) == ("Pay twice", () if is_shown else (note,))

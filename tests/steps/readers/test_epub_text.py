@@ -3,7 +3,7 @@ from io import BytesIO
 
 import pytest
 
-from paddock.steps.readers.office_and_epub import read_epub
+from paddock.steps.readers.epub import read_epub
 from paddock.steps.readers.reader import Document, Unreadable
 from paddock.steps.readers.reader_process import ReadOptions
 from tests.fakes.office import epub, zipped
@@ -145,4 +145,14 @@ def test_entities_that_grow_without_end_are_refused() -> None:
     )
     assert refused(zipped({"META-INF/container.xml": bomb})) == (
         "is not read: its XML has entities that unfold to far more than the file holds"
+    )
+
+
+def test_text_that_a_style_sheet_hides_is_noted() -> None:
+    page = "<link rel=stylesheet href=s.css><p>One</p><p class=x>Pay twice</p>"
+    found = document(epub({"a.xhtml": page}, more={"OEBPS/s.css": ".x { display: none }"}))
+    assert found.text == "One\n\nPay twice"
+    assert found.notes == (
+        ": part 'a.xhtml': text that the page does not show is read as well "
+        "(9 characters: 'Pay twice')",
     )

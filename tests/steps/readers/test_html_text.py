@@ -83,6 +83,11 @@ def test_blocks_are_not_run_together() -> None:
         "<p style='clip-path: inset(100%)'>Pay <b>twice</b></p>",
         "<style>.x {clip: rect(1px, 1px)}</style><p class=x>Pay <b>twice</b></p>",
         "<style>.x, b {color: red} p.x {display: none}</style><p class='y x'>Pay <b>twice</b></p>",
+        "<p style='color:#FFF'>Pay <b>twice</b></p>",
+        "<p style='color: rgb(255,255,255); background: white'>Pay <b>twice</b></p>",
+        "<div style='background:#123456'><p style='color:#123456'>Pay <b>twice</b></p></div>",
+        "<p><font color=white>Pay <b>twice</b></font></p>",
+        "<style>.x {color: white}</style><p class=x>Pay <b>twice</b></p>",
     ],
 )
 def test_text_that_a_page_hides_is_read_and_noted(hiding: str) -> None:
@@ -91,6 +96,24 @@ def test_text_that_a_page_hides_is_read_and_noted(hiding: str) -> None:
     assert page.notes == (
         ": text that the page does not show is read as well (9 characters: 'Pay twice')",
     )
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        "<table bgcolor=navy><tr><td><font color=white>Pay</font></td></tr></table>",
+        "<div style='background:#036'><p style='color:#fff'>Pay</p></div>",
+        "<div style='background: url(sea.png)'><p style='color:#fff'>Pay</p></div>",
+        "<p style='color:#fff;position:absolute'>Pay</p>",
+        "<style>.bar {background: #036} .bar a {color: white}</style>"
+        "<p class=bar><a href=x>Pay</a></p>",
+        "<style>main .box {background: #000} .box {color: #fff}</style><p class=box>Pay</p>",
+        "<style>a:hover {color: #fff}</style><a href=x>Pay</a>",
+        "<div style='color:#fff'><p style='color:black'>Pay</p></div>",
+    ],
+)
+def test_white_text_on_a_field_is_shown(shown: str) -> None:
+    assert html_to_markdown(f"<p>Invoice</p>{shown}").notes == ()
 
 
 @pytest.mark.parametrize(

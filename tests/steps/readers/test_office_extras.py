@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from paddock.steps.readers.office_and_epub import read_docx, read_pptx
+from paddock.steps.readers.office import read_docx, read_pptx
 from paddock.steps.readers.reader import Document
 from paddock.steps.readers.reader_process import ReadOptions
 from paddock.steps.readers.spreadsheets import read_xlsx

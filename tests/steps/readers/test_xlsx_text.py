@@ -101,7 +101,7 @@ def test_hidden_rows_and_columns_are_read_and_named() -> None:
     found = edited(hide)
     assert "| Slates | 5 |" in found.text
     assert found.notes == (
-        ": hidden rows and columns are read as well (A: 1 row, 1 group of columns)",
+        ": hidden rows, columns and cells are read as well (A: 1 row, 1 group of columns)",
     )
 
 
@@ -113,3 +113,30 @@ def test_long_numbers_are_not_written_as_powers_of_ten() -> None:
         ": 1 number has more than 15 digits, which is what a spreadsheet program keeps "
         "of a number; store them as text to keep all digits",
     )
+
+
+def test_cells_that_show_nothing_are_noted() -> None:
+    from openpyxl import Workbook
+    from openpyxl.styles import Font, PatternFill  # type: ignore[import-untyped]
+
+    book = Workbook()
+    sheet, white = book.active, Font(color="FFFFFFFF")
+    for row, (text, form, font, fill) in enumerate(
+        [
+            ("shown", "General", Font(), PatternFill()),
+            ("shown", '0;-0;"none"', Font(), PatternFill()),
+            ("shown", "General", white, PatternFill("solid", fgColor="FF003366")),
+            ("format", ";;;", Font(), PatternFill()),
+            ("white", "General", white, PatternFill()),
+            ("white", "General", white, PatternFill("solid", fgColor="FFFFFFFF")),
+        ],
+        1,
+    ):
+        cell = sheet.cell(row, 1, text)
+        cell.number_format, cell.font, cell.fill = form, font, fill
+    sheet.cell(9, 1).number_format = ";;;"  # empty
+    out = BytesIO()
+    book.save(out)
+    found = document(out.getvalue())
+    assert "format" in found.text
+    assert found.notes == (": hidden rows, columns and cells are read as well (Sheet: 3 cells)",)

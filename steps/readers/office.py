@@ -1,4 +1,4 @@
-"""Word, PowerPoint and EPUB documents to Markdown: all are zip archives of XML.
+"""Word and PowerPoint documents to Markdown: both are zip archives of XML.
 
 An archive is checked before anything is unpacked: number and size of its entries, encryption. The
 libraries are imported when a document needs them.
@@ -7,13 +7,11 @@ Word: headings, lists, tables, notes, text boxes, headers and footers. The body 
 since python-docx's `paragraph.text` leaves out tracked insertions, form fields and text boxes.
 PowerPoint: a slide is a page, with tables, charts, comments and the speaker's notes. Text that
 tracked changes have deleted, and what is embedded, is noted and not read.
-EPUB: each file of the reading order is a page; standard library only.
 """
 
 from __future__ import annotations
 
 import importlib
-import posixpath
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,18 +20,15 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import zip_longest
 from typing import Any, BinaryIO
-from urllib.parse import unquote
 from xml.etree import ElementTree
 
-from paddock.engine.system.text import counted, listed
+from paddock.engine.system.text import counted
 
-from . import text_files
 from .reader import (
     MEDIA_TYPES,
     Document,
     ReadRequest,
     Unreadable,
-    after_name,
     hidden_text_note,
     text_sample,
 )
@@ -196,7 +191,8 @@ _TEXT_BOX = f"{_WORD_NS}txbxContent"
 # Not text: tracked deletions, formatting, the fallback copy of text boxes.
 _SKIPPED_TAGS = frozenset((f"{_WORD_NS}moveFrom", f"{_WORD_NS}pPr", f"{_WORD_NS}rPr", _FALLBACK))
 _PICTURE = "{http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing}docPr"
-_DRAWN_RUN = "{http://schemas.openxmlformats.org/drawingml/2006/main}t"
+_DRAWING_NS = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
+_DRAWN_RUN = f"{_DRAWING_NS}t"
 _VML_NS = "{urn:schemas-microsoft-com:vml}"
 _OFF = ("0", "false", "off")
 _SYMBOLS = {
@@ -240,6 +236,81 @@ def _refuse_only_pictures(text: str, kinds: Iterable[str]) -> None:
         raise Unreadable("has no text, only pictures", SAVE_AS_PDF)
 
 
+_LIGHT = re.compile("(?:[Ff][0-9A-Fa-f]){3}")
+_WHITE_THEMES = ("background1", "bg1", "light1", "lt1")
+_TINY_HALF_POINTS = 4  # two points
+_FILLED = (f"{_WORD_NS}shd", f"{_WORD_NS}highlight", f"{_DRAWING_NS}solidFill")
+
+
+def _is_white(element: Any) -> bool:
+    """Return whether an element's colour is that of paper."""
+    theme = element.get(f"{_WORD_NS}themeColor")
+    if theme is not None:
+        dark = (element.get(f"{_WORD_NS}themeShade"), element.get(f"{_WORD_NS}themeTint"))
+        return theme in _WHITE_THEMES and dark == (None, None)
+    written = element.get(f"{_WORD_NS}val") or element.get(f"{_WORD_NS}color") or ""
+    return bool(_LIGHT.fullmatch(written))
+
+
+def _fills(element: Any) -> bool:
+    """Return whether an element, or one within its format, has a colour behind its text."""
+    fields = (one for name in _FILLED for one in element.iter(name))
+    fills = (one.get(f"{_WORD_NS}fill", "" if one.tag == _FILLED[0] else "dark") for one in fields)
+    return any(fill not in ("", "auto") and not _LIGHT.fullmatch(fill) for fill in fills)
+
+
+@dataclass(frozen=True, slots=True)
+class _Paper:
+    """Which white or tiny text of a document's white pages no one sees."""
+
+    white_styles: frozenset[str]
+    filled_styles: frozenset[str]
+
+    @classmethod
+    def of(cls, document: Any) -> _Paper:
+        white, filled = set[str](), set[str]()
+        for style in document.styles:
+            colour = style.element.find(f"{_WORD_NS}rPr/{_WORD_NS}color")
+            if colour is not None and _is_white(colour):
+                white.add(style.style_id)
+            if _fills(style.element):
+                filled.add(style.style_id)
+        return cls(frozenset(white), frozenset(filled))
+
+    def hides(self, run: Any) -> bool:
+        """Return whether a run is white on white, or tiny."""
+        form = run.find(f"{_WORD_NS}rPr")
+        if (size := _value_of(form, "sz")).isdecimal() and int(size) <= _TINY_HALF_POINTS:
+            return True
+        colour = None if form is None else form.find(f"{_WORD_NS}color")
+        if colour is None and not self.white_styles:
+            return False
+        paragraph = next(run.iterancestors(f"{_WORD_NS}p"), run)
+        styles = {_value_of(form, "rStyle"), _value_of(paragraph.find(f"{_WORD_NS}pPr"), "pStyle")}
+        is_white = bool(styles & self.white_styles) if colour is None else _is_white(colour)
+        return is_white and not self._is_on_field(run, form, styles)
+
+    def _is_on_field(self, run: Any, form: Any, styles: set[str]) -> bool:
+        if styles & self.filled_styles or (form is not None and _fills(form)):
+            return True
+        for around in run.iterancestors():
+            if around.tag.endswith(("}wsp", "}shape", "}rect")):  # a text box: its fill is unknown
+                return _fills(around) or around.get("fillcolor") is not None
+            for name in ("pPr", "tcPr", "tblPr"):
+                found = around.find(f"{_WORD_NS}{name}")
+                if found is not None and (
+                    _fills(found) or _value_of(found, "tblStyle") in self.filled_styles
+                ):
+                    return True
+        return False
+
+
+def _value_of(form: Any, name: str) -> str:
+    """Return a value within an element's format; empty where there is none."""
+    found = None if form is None else form.find(f"{_WORD_NS}{name}")
+    return "" if found is None else found.get(f"{_WORD_NS}val", "")
+
+
 @dataclass
 class _DocxLines:
     """Converts a body to lines; remembers the first heading."""
@@ -249,6 +320,8 @@ class _DocxLines:
     wish: ReadRequest
     hiding_styles: frozenset[str] = frozenset()
     """The identifiers of styles whose text is not shown."""
+    paper: _Paper | None = None
+    """Where white text is seen; None: everywhere, since the pages have a colour."""
     title: str = ""
     hidden: list[str] = field(default_factory=list)
     """Texts that the document does not show."""
@@ -263,7 +336,9 @@ class _DocxLines:
         styles = {style.style_id: style.name or "" for style in document.styles}
         vanish = f"{_WORD_NS}rPr/{_WORD_NS}vanish"
         hiding = (one.style_id for one in document.styles if one.element.find(vanish) is not None)
-        return cls(styles, wish, frozenset(hiding))
+        page = document.element.find(f"{_WORD_NS}background")
+        paper = _Paper.of(document) if page is None or _is_white(page) else None
+        return cls(styles, wish, frozenset(hiding), paper)
 
     def unread_notes(self) -> Iterator[str]:
         if self.deleted:
@@ -291,7 +366,7 @@ class _DocxLines:
         text = "".join(self._text(paragraph)).strip()
         if not text:
             return ""
-        named = self._style(paragraph)
+        named = _value_of(paragraph.find(f"{_WORD_NS}pPr"), "pStyle")
         style = self.styles.get(named, "")
         self.hidden += [text] if named in self.hiding_styles else []
         level = _heading_level(style)
@@ -333,10 +408,16 @@ class _DocxLines:
     def _is_hidden(self, run: Any) -> bool:
         """Return whether a run's own format or the style that it names hides it."""
         vanish = run.find(f"{_WORD_NS}rPr/{_WORD_NS}vanish")
-        if vanish is not None:
-            return _is_on(vanish)
+        if vanish is not None and _is_on(vanish):
+            return True
+        if self.paper is not None and self.paper.hides(run):
+            return True
         named = run.find(f"{_WORD_NS}rPr/{_WORD_NS}rStyle")
-        return named is not None and named.get(f"{_WORD_NS}val") in self.hiding_styles
+        return (
+            vanish is None
+            and named is not None
+            and named.get(f"{_WORD_NS}val") in self.hiding_styles
+        )
 
     def _row(self, row: Any) -> list[str]:
         """Return a row's cells; one that is merged with the row above is empty."""
@@ -349,10 +430,6 @@ class _DocxLines:
             width = span.get(f"{_WORD_NS}val", "1") if span is not None else "1"
             cells += [""] * (min(int(width), 64) - 1 if width.isdigit() else 0)
         return cells
-
-    def _style(self, paragraph: Any) -> str:
-        named = paragraph.find(f"{_WORD_NS}pPr/{_WORD_NS}pStyle")
-        return named.get(f"{_WORD_NS}val", "") if named is not None else ""
 
 
 def _own_text(element: Any) -> str:
@@ -472,7 +549,7 @@ def _headers_and_footers(document: Any, lines: _DocxLines) -> tuple[list[str], l
 
 
 _PRESENTATION = "a presentation"
-DRAWN_TEXT = "{http://schemas.openxmlformats.org/drawingml/2006/main}p"
+DRAWN_TEXT = f"{_DRAWING_NS}p"
 _MOST_GROUP_DEPTH = 20
 _LINE_EMU = 200_000  # shapes whose tops differ by less than half a centimetre are in one row
 
@@ -693,106 +770,3 @@ def _points(series: Any, tags: tuple[str, ...]) -> dict[str, str]:
                 text = number_text(float(text)) if tags == _VALUES else text
             found[index] = " ".join((*text.split(), found.get(index, ""))).strip()
     return found
-
-
-_EBOOK = "an e-book"
-_CONTAINER = "META-INF/container.xml"
-_PROTECTION = "META-INF/encryption.xml"
-_FONT_OBFUSCATION = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
-"""Font obfuscation; the text is not protected."""
-_MOST_XML_BYTES = 16 * 1024 * 1024
-_LISTS = re.compile(rb"<nav\b.*?(?:</nav\s*>|\Z)", re.IGNORECASE | re.DOTALL)
-
-
-def read_epub(file: BinaryIO, wish: ReadRequest) -> Document:
-    with open_archive(file, _EBOOK) as book, damage_errors(_EBOOK):
-        _refuse_protected(book)
-        folder, package = _epub_package(book)
-        pages: list[str] = []
-        notes: list[str] = []
-        for item, is_chapter in _reading_order(package, notes):
-            wish.check()
-            name = unquote(item.get("href", ""))
-            path = posixpath.normpath(posixpath.join(folder, name))
-            try:
-                chapter = _chapter(book, path, is_contents=_is_contents(item))
-            except Unreadable:
-                if is_chapter:
-                    raise
-                notes.append(f": part '{name}' of its reading order is not read")
-                continue
-            notes += [f": part '{name}'{after_name(note)}" for note in chapter.notes]
-            if text := chapter.text.strip():
-                pages.append(text)
-    title = package.findtext(".//{*}metadata/{*}title") or ""
-    return Document(tuple(pages), " ".join(title.split()), MEDIA_TYPES["epub"], tuple(notes))
-
-
-def _refuse_protected(book: zipfile.ZipFile) -> None:
-    if _PROTECTION not in book.namelist():
-        return
-    methods = _epub_xml(book, _PROTECTION).iterfind(".//{*}EncryptedData/{*}EncryptionMethod")
-    if any(one.get("Algorithm", "") not in _FONT_OBFUSCATION for one in methods):
-        raise Unreadable("has DRM and cannot be read")
-
-
-def _epub_package(book: zipfile.ZipFile) -> tuple[str, ElementTree.Element]:
-    """Return the path of the package document and its folder."""
-    if _CONTAINER not in book.namelist():
-        raise Unreadable(f"is damaged or not {_EBOOK}: it has no {_CONTAINER}")
-    root = _epub_xml(book, _CONTAINER).find(".//{*}rootfile")
-    path = root.get("full-path", "") if root is not None else ""
-    if not path:
-        raise Unreadable(f"is damaged: its {_CONTAINER} names no contents")
-    return posixpath.dirname(path), _epub_xml(book, path)
-
-
-def _reading_order(
-    package: ElementTree.Element, notes: list[str]
-) -> Iterator[tuple[ElementTree.Element, bool]]:
-    """Yield the files in reading order; note what of it cannot be read, and what is not in it.
-
-    With each, whether it is a chapter: not a drawing, the table of contents or a fallback.
-    """
-    parts = {item.get("id", ""): item for item in package.iterfind(".//{*}manifest/{*}item")}
-    unread = {name for name, item in parts.items() if _is_page(item) and not _is_contents(item)}
-    for one in package.iterfind(".//{*}spine/{*}itemref"):
-        name, seen = one.get("idref", ""), set[str]()
-        while name in parts and name not in seen and not _is_page(parts[name]):
-            seen.add(name)
-            name = parts[name].get("fallback", name)
-        if name in parts and _is_page(parts[name]):
-            unread.discard(name)
-            is_chapter = "html" in parts[name].get("media-type", "") and not seen
-            yield parts[name], is_chapter and not _is_contents(parts[name])
-        else:
-            href = parts[name].get("href", "") if name in parts else name
-            notes.append(f": part '{href}' of its reading order is not read")
-    if unread:
-        names = [parts[name].get("href", "") for name in parts if name in unread]
-        notes.append(f": parts outside its reading order are not read ({listed(names)})")
-
-
-def _is_page(item: ElementTree.Element) -> bool:
-    return any(kind in item.get("media-type", "") for kind in ("html", "svg"))
-
-
-def _is_contents(item: ElementTree.Element) -> bool:
-    return "nav" in item.get("properties", "").split()
-
-
-def _chapter(book: zipfile.ZipFile, name: str, *, is_contents: bool) -> Document:
-    """Read a part; of the table of contents what is not in its lists."""
-    if name not in book.namelist():
-        raise Unreadable(f"is damaged: its part '{name}' is missing")
-    try:
-        data = book.read(name)
-        return text_files.read_text_file(_LISTS.sub(b"", data) if is_contents else data, "html")
-    except Unreadable as error:
-        raise Unreadable(f"is damaged: its part '{name}' {error}") from error
-
-
-def _epub_xml(book: zipfile.ZipFile, name: str) -> ElementTree.Element:
-    if book.getinfo(name).file_size > _MOST_XML_BYTES:
-        raise Unreadable(f"is damaged: its '{name}' is far too large")
-    return ElementTree.fromstring(book.read(name))

@@ -1,0 +1,128 @@
+"""EPUB documents to Markdown: each file of the reading order is a page; standard library only."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import zipfile
+from collections.abc import Iterator
+from typing import BinaryIO
+from urllib.parse import unquote
+from xml.etree import ElementTree
+
+from paddock.engine.system.text import listed
+
+from . import text_files
+from .office import damage_errors, open_archive
+from .reader import MEDIA_TYPES, Document, ReadRequest, Unreadable, after_name
+
+_EBOOK = "an e-book"
+_CONTAINER = "META-INF/container.xml"
+_PROTECTION = "META-INF/encryption.xml"
+_FONT_OBFUSCATION = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
+"""Font obfuscation; the text is not protected."""
+_MOST_XML_BYTES = 16 * 1024 * 1024
+_LISTS = re.compile(rb"<nav\b.*?(?:</nav\s*>|\Z)", re.IGNORECASE | re.DOTALL)
+
+
+def read_epub(file: BinaryIO, wish: ReadRequest) -> Document:
+    with open_archive(file, _EBOOK) as book, damage_errors(_EBOOK):
+        _refuse_protected(book)
+        folder, package = _epub_package(book)
+        pages: list[str] = []
+        notes: list[str] = []
+        styles = _styles(book)
+        for item, is_chapter in _reading_order(package, notes):
+            wish.check()
+            name = unquote(item.get("href", ""))
+            path = posixpath.normpath(posixpath.join(folder, name))
+            try:
+                chapter = _chapter(book, path, styles, is_contents=_is_contents(item))
+            except Unreadable:
+                if is_chapter:
+                    raise
+                notes.append(f": part '{name}' of its reading order is not read")
+                continue
+            notes += [f": part '{name}'{after_name(note)}" for note in chapter.notes]
+            if text := chapter.text.strip():
+                pages.append(text)
+    title = package.findtext(".//{*}metadata/{*}title") or ""
+    return Document(tuple(pages), " ".join(title.split()), MEDIA_TYPES["epub"], tuple(notes))
+
+
+def _refuse_protected(book: zipfile.ZipFile) -> None:
+    if _PROTECTION not in book.namelist():
+        return
+    methods = _epub_xml(book, _PROTECTION).iterfind(".//{*}EncryptedData/{*}EncryptionMethod")
+    if any(one.get("Algorithm", "") not in _FONT_OBFUSCATION for one in methods):
+        raise Unreadable("has DRM and cannot be read")
+
+
+def _epub_package(book: zipfile.ZipFile) -> tuple[str, ElementTree.Element]:
+    """Return the path of the package document and its folder."""
+    if _CONTAINER not in book.namelist():
+        raise Unreadable(f"is damaged or not {_EBOOK}: it has no {_CONTAINER}")
+    root = _epub_xml(book, _CONTAINER).find(".//{*}rootfile")
+    path = root.get("full-path", "") if root is not None else ""
+    if not path:
+        raise Unreadable(f"is damaged: its {_CONTAINER} names no contents")
+    return posixpath.dirname(path), _epub_xml(book, path)
+
+
+def _reading_order(
+    package: ElementTree.Element, notes: list[str]
+) -> Iterator[tuple[ElementTree.Element, bool]]:
+    """Yield the files in reading order; note what of it cannot be read, and what is not in it.
+
+    With each, whether it is a chapter: not a drawing, the table of contents or a fallback.
+    """
+    parts = {item.get("id", ""): item for item in package.iterfind(".//{*}manifest/{*}item")}
+    unread = {name for name, item in parts.items() if _is_page(item) and not _is_contents(item)}
+    for one in package.iterfind(".//{*}spine/{*}itemref"):
+        name, seen = one.get("idref", ""), set[str]()
+        while name in parts and name not in seen and not _is_page(parts[name]):
+            seen.add(name)
+            name = parts[name].get("fallback", name)
+        if name in parts and _is_page(parts[name]):
+            unread.discard(name)
+            is_chapter = "html" in parts[name].get("media-type", "") and not seen
+            yield parts[name], is_chapter and not _is_contents(parts[name])
+        else:
+            href = parts[name].get("href", "") if name in parts else name
+            notes.append(f": part '{href}' of its reading order is not read")
+    if unread:
+        names = [parts[name].get("href", "") for name in parts if name in unread]
+        notes.append(f": parts outside its reading order are not read ({listed(names)})")
+
+
+def _is_page(item: ElementTree.Element) -> bool:
+    return any(kind in item.get("media-type", "") for kind in ("html", "svg"))
+
+
+def _is_contents(item: ElementTree.Element) -> bool:
+    return "nav" in item.get("properties", "").split()
+
+
+def _styles(book: zipfile.ZipFile) -> str:
+    """Return its style sheets together, which say what is not shown."""
+    sheets = (one for one in book.infolist() if one.filename.lower().endswith(".css"))
+    read = (book.read(one) for one in sheets if one.file_size <= text_files.MOST_STYLE_CHARS)
+    return "\n".join(sheet.decode("utf-8", "replace") for sheet in read)
+
+
+def _chapter(book: zipfile.ZipFile, name: str, styles: str, *, is_contents: bool) -> Document:
+    """Read a part; of the table of contents what is not in its lists."""
+    if name not in book.namelist():
+        raise Unreadable(f"is damaged: its part '{name}' is missing")
+    try:
+        data = book.read(name)
+        data = _LISTS.sub(b"", data) if is_contents else data
+        return text_files.read_text_file(data, "html", styles=styles)
+    except Unreadable as error:
+        raise Unreadable(f"is damaged: its part '{name}' {error}") from error
+
+
+def _epub_xml(book: zipfile.ZipFile, name: str) -> ElementTree.Element:
+    if book.getinfo(name).file_size > _MOST_XML_BYTES:
+        raise Unreadable(f"is damaged: its '{name}' is far too large")
+    return ElementTree.fromstring(book.read(name))
