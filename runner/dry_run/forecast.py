@@ -54,8 +54,6 @@ if TYPE_CHECKING:
     from .speed_estimates import SpeedBook
 
 
-
-
 @dataclass
 class _CostForecast:
     """What a run would cost; tokens become unknown as soon as one part of them is."""
