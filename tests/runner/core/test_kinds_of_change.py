@@ -947,7 +947,7 @@ def test_a_plan_counts_what_the_run_does_and_the_outputs_are_those_from_scratch(
     [
         (yaml("ref: two", "ref: three"), "holds vectors of model 'two', and those of 'three'"),
         (
-            yaml("store: store.lance}}\n  - {id: found", "store: store.lance, dimensions: 4}}\n  - {id: found"),
+            yaml("texts: [", "dimensions: 4, texts: ["),
             "holds vectors of 8 dimensions, not of 4.",
         ),
     ],
