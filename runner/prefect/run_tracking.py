@@ -37,7 +37,7 @@ from paddock.runner.daemon.prefect_client import client_options
 from paddock.runner.daemon.prefect_mirror import PrefectMirrors
 from paddock.runner.daemon.run_session import MirrorReply, daemon_session, is_daemon_running
 from paddock.runner.notify.notifier import notify_at_end
-from paddock.runner.progress.drain import STOP_REQUESTED
+from paddock.runner.progress.drain import INTERRUPTED, STOP_REQUESTED
 from paddock.runner.progress.events import MultiObserver
 from paddock.runner.progress.prefect_view import (
     SUSPENDED,
@@ -285,6 +285,9 @@ async def _run_tracked(session: RunSession, mode: RunMode, daemon: DaemonSession
     async with running(_note_stop(session)):
         try:
             report = await _run_shown(session, mode, daemon)
+        except asyncio.CancelledError:  # by the caller's own task, or Prefect's flow around it
+            session.end(session.stats.report("interrupted", message=INTERRUPTED))
+            raise
         except Exception as error:
             cause = session.context.ledger.damage_behind(error) or error
             session.end(session.stats.report("failed", message=str(cause) or type(error).__name__))

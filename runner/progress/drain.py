@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from .report import Status
 
 STOP_REQUESTED = "A stop was requested"
+INTERRUPTED = "Interrupted; the same command continues."
 
 Limit = Callable[[], Awaitable[str | None]]
 """Returns why the gate closes, or None."""

@@ -41,7 +41,7 @@ from paddock.runner.daemon.prefect_client import (
 from paddock.runner.ledger.entries import LedgerError, RunRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.prefect.run_tracking import TrackingError
-from paddock.runner.progress.drain import STOP_REQUESTED, StopGate
+from paddock.runner.progress.drain import INTERRUPTED, STOP_REQUESTED, StopGate
 from paddock.runner.progress.prefect_view import SHARE_TAG, prefect_name
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER, Settings
@@ -263,7 +263,7 @@ async def delegate_job(
             over = JobEnd("interrupted", "The machines continue it by themselves.")
         elif over is None:
             await desk.leave()
-            over = JobEnd("interrupted", "Interrupted; the same command continues.")
+            over = JobEnd("interrupted", INTERRUPTED)
     if over.status == "completed":
         ended = await asyncio.to_thread(_ended_share, job)
         if ended is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
@@ -15,8 +16,11 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.system.files import TemporaryFile
+from paddock.runner.api import run_async
+from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
-from tests.runner.world import World
+from tests.fakes.pool import FakePool
+from tests.runner.world import World, settings, states
 
 ROOT = Path(__file__).resolve().parents[3]
 N_DOCUMENTS = 30
@@ -210,3 +214,22 @@ def test_a_full_disk_stops_the_run_and_it_goes_on_later(
     assert again.status == "completed"
     assert again.cached_calls > 0  # replies that had come before the disk was full
     assert len(outputs(world)) == 4
+
+
+async def test_a_run_whose_task_is_cancelled_is_interrupted_and_goes_on(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.documents(2)
+    pool = FakePool(delay_s=600)
+    environment = RunEnvironment(pool=pool, settings=settings(tmp_path))
+    task = asyncio.create_task(run_async(world.file, {}, RunOptions(local=True), environment))
+    while not pool.chats:
+        await asyncio.sleep(0.02)
+    task.cancel()
+    await asyncio.wait({task})
+    assert task.cancelled()
+    with Ledger(tmp_path / ".paddock", is_readonly=True) as ledger:
+        (row,) = ledger.runs()
+    assert (row.status, row.message) == ("interrupted", "Interrupted; the same command continues.")
+    report = await asyncio.to_thread(world.run)
+    assert set(states(report).values()) == {"new"}
+    assert report.notes == ()
