@@ -18,6 +18,8 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from paddock.engine.system import no_links
+
 from .errors import Fault, Mark, PipelineError
 from .expressions import Path
 
@@ -139,12 +141,15 @@ def read_yaml(path: FilePath) -> YamlDocument:
     """
     file = str(path)
     try:
-        with path.open("rb") as stream:
+        # What a shell hands over, as in `paddock validate <(…)`, is a pipe.
+        is_handed_over = str(path).startswith("/dev/")
+        with path.open("rb") if is_handed_over else no_links.open_named(path) as stream:
             raw = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise _refusal_of_file(file, "there is no such file", "Correct the path.") from None
-    except IsADirectoryError:
-        raise _refusal_of_file(file, "this is a folder", "Name the YAML file in it.") from None
+    except no_links.NotRegularFile as error:
+        remedy = "Name the YAML file in it." if error.is_folder else "Name a file."
+        raise _refusal_of_file(file, f"this is {error.what}", remedy) from None
     except OSError as error:
         why = error.strerror or str(error)
         raise _refusal_of_file(file, f"cannot be read: {why}", "Check its permissions.") from error

@@ -410,7 +410,7 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
         OSError: it cannot be read; `no_links.NotRegularFile`: it is a pipe or a device.
         UnicodeDecodeError: it is no text.
     """
-    with TextIOWrapper(no_links.open_file(path, follows_links=True), encoding) as file:
+    with TextIOWrapper(no_links.open_named(path), encoding) as file:
         return file.read()
 
 

@@ -76,6 +76,20 @@ def open_file(path: str | Path, *, follows_links: bool = False) -> BufferedReade
     return BufferedReader(FileIO(handle))  # `open` would ask whether it is a terminal
 
 
+def open_named(path: str | Path) -> BufferedReader:
+    """Open a regular file that a person names or a search has found; its links are followed.
+
+    A link that another user may have put there leads to that user's files only.
+
+    Raises:
+        NotRegularFile, OSError: as of `open_file`.
+    """
+    try:
+        return open_file(resolve(str(Path.cwd() / path)))
+    except RuntimeError as error:
+        raise OSError(errno.ELOOP, "its links form a cycle", str(path)) from error
+
+
 def read_file(path: str | Path, most_bytes: int) -> bytes:
     """Return a regular file's content; of a larger one the first `most_bytes + 1` bytes.
 
@@ -198,11 +212,12 @@ def remove_empty_folder(path: Path) -> None:
         os.rmdir(path.name, dir_fd=parent)
 
 
-def resolve(path: str, roots: Collection[Path]) -> Path:
+def resolve(path: str, roots: Collection[Path] | None = None) -> Path:
     """Return a path without links, also of what does not exist yet; `roots` are without links.
 
     A link within one of `roots` is followed if it is ours or the system's. Another user's link is
-    followed to what belongs to that user: it must not choose among the files of ours.
+    followed to what belongs to that user: it must not choose among the files of ours. Without
+    `roots` that holds for each folder in which other users may make links.
 
     Raises:
         OSError: ELOOP: a link is another user's.
@@ -226,7 +241,10 @@ def resolve(path: str, roots: Collection[Path]) -> Path:
         n_links += 1
         if n_links > _MOST_LINKS:
             raise RuntimeError(f"the links of '{path}' form a cycle")  # as `Path.resolve`
-        if any(Path(at).is_relative_to(root) for root in roots):
+        is_judged = _may_others_link(at) if roots is None else any(
+            Path(at).is_relative_to(root) for root in roots
+        )  # fmt: skip
+        if is_judged:
             owners.add(owner)
         at = os.sep if target.startswith(os.sep) else at
         names += target.split(os.sep)[::-1]  # noqa: PTH206
@@ -251,6 +269,13 @@ def _link_at(path: str) -> tuple[str, int] | None:
     if identity(facts) != identity(again):
         raise _refusal(errno.ELOOP, path)  # it is being changed
     return target, facts.st_uid
+
+
+def _may_others_link(folder: str) -> bool:
+    """Return whether another user than the system's and ours may make links in a folder."""
+    facts = os.stat(folder)
+    is_ours = not hasattr(os, "geteuid") or facts.st_uid in (0, os.geteuid())
+    return not is_ours or bool(facts.st_mode & 0o022)
 
 
 def _owner_of_nearest(path: Path) -> int:

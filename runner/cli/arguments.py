@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from paddock.engine.system import no_links
 from paddock.engine.system.samples import SEED, ItemSample
 from paddock.engine.system.text import is_utf8
 from paddock.runner.ledger.entries import is_variant
@@ -183,7 +184,7 @@ def _yaml_files(folder: Path) -> list[Path]:
 def has_steps(file: Path) -> bool:
     """Return whether a YAML file has a top-level `steps`, even if its YAML is broken."""
     try:
-        with file.open("rb") as stream:
+        with no_links.open_named(file) as stream:
             text = stream.read(_MAX_BYTES).decode("utf-8-sig", "replace")
     except OSError:
         return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -124,6 +125,8 @@ def test_what_is_no_readable_text_is_refused_in_plain_words(tmp_path: Path) -> N
     path = tmp_path / "x.yaml"
     assert fault_of(path) == f"{path}: there is no such file.\n  Correct the path."
     assert fault_of(tmp_path) == f"{tmp_path}: this is a folder.\n  Name the YAML file in it."
+    os.mkfifo(tmp_path / "pipe.yaml")
+    assert "this is a device or a pipe" in fault_of(tmp_path / "pipe.yaml")
     path.write_bytes(b"a: 1\nb: \xff\xfe\n")
     told = f"{path}: is not UTF-8 text: byte 9, in line 2.\n  Save it as UTF-8."
     assert fault_of(path) == told

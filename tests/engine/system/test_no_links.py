@@ -155,8 +155,14 @@ def test_another_users_link_leads_only_to_what_is_theirs(folder: Path) -> None:
     with pytest.raises(OSError, match="another user's symbolic link"):
         no_links.resolve(path, [folder])
     assert no_links.resolve(path, [folder / "private"]), "the caller's own path leads through it"
+    with no_links.open_named(path) as file:
+        assert file.read(), "only we may make links in its folder"
+    (folder / "in").chmod(0o777)
+    with pytest.raises(OSError, match="another user's symbolic link"):
+        no_links.open_named(path)
     os.chown(folder / "private/a.txt", SECOND_USER, SECOND_USER)
     assert no_links.resolve(path, [folder]) == folder / "private/a.txt"
+    no_links.open_named(path).close()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
