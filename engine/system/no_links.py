@@ -273,7 +273,7 @@ def _link_at(path: str) -> tuple[str, int] | None:
 
 def _may_others_link(folder: str) -> bool:
     """Return whether another user than the system's and ours may make links in a folder."""
-    facts = os.stat(folder)
+    facts = os.stat(folder)  # noqa: PTH116 - as its neighbours
     is_ours = not hasattr(os, "geteuid") or facts.st_uid in (0, os.geteuid())
     return not is_ours or bool(facts.st_mode & 0o022)
 

@@ -222,7 +222,7 @@ async def test_a_run_whose_task_is_cancelled_is_interrupted_and_goes_on(tmp_path
     pool = FakePool(delay_s=600)
     environment = RunEnvironment(pool=pool, settings=settings(tmp_path))
     task = asyncio.create_task(run_async(world.file, {}, RunOptions(local=True), environment))
-    while not pool.chats:
+    while not pool.chats:  # noqa: ASYNC110 - the pool has no event
         await asyncio.sleep(0.02)
     task.cancel()
     await asyncio.wait({task})
