@@ -11,6 +11,7 @@ run that is killed has a process of its own, so that it loses what a real one do
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -23,14 +24,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+from paddock.engine.request import ChatRequest
 from paddock.engine.system.files import TEMPORARY_SUFFIX, TemporaryFile
+from paddock.engine.system.samples import ItemSample
 from paddock.runner.ledger.ledger import Ledger
 from paddock.steps.vectors.open_stores import OpenStores
+from tests.fakes.pool import FakePool, echo
+from tests.runner.core.test_label_lists import enum_of
 from tests.runner.world import World
 
 TEXTS = ("keep me", "drop me", "keep two words", "bad", "keep bad", "one two three", "keep", "a b")
 NAMES = ("a.txt", "b.txt", "c.txt", "sub/d.txt", "sub/e.txt")
-OUTPUTS = ("out", "other", "parts", "copies", "INDEX", "INDEX.txt")
+LABELS = ("red", "green", "blue", "grey")
+OUTPUTS = ("out", "other", "parts", "copies", "tags", "INDEX", "INDEX.txt")
 KILLED = 9
 STORES = 0.1  # a child process imports LanceDB for a second
 
@@ -50,6 +56,9 @@ class Shape:
         ),
         "fails": (None, "bad", "two"),
         "prompt": ("Kind of {{ steps.text.text }}", "Which kind? {{ steps.text.text }}"),
+        "escalate": (None, "'two' in text", "'keep' in text", "true"),
+        "tag": (None, None, "affected", "all"),
+        "labels": (LABELS[:2], LABELS[1:], LABELS, (*LABELS[:2], "gold")),
         "where": (None, "doc.name != 'a.txt'", "doc.size > 5"),
         "key": (None, "doc.relpath", "doc.stem"),
         "parts": (None, "parts", "pieces"),
@@ -83,8 +92,16 @@ class Shape:
         of, step = self.of, _step
         body = [
             step("text", "files.read", {"path": "{{ doc.path }}"}),
-            step("kind", "chat", {"prompt": of["prompt"]}),
+            step("kind", "chat", {"prompt": of["prompt"], "model": "small"}),
         ]
+        if of["escalate"]:
+            body[-1]["escalate"] = {"to": "big", "when": of["escalate"]}
+        if of["tag"]:
+            choice = {"choose": f"{list(of['labels'])}", "relabel": of["tag"]}
+            tag = step("tag", "chat", {"prompt": "Tag {{ steps.text.text }}", "model": "small"})
+            body.append({**tag, "reply": {"schema": {"tag": choice}}})
+            named = {"path": "tags/{{ doc.relpath }}", "text": "{{ steps.tag.output.tag }}"}
+            body.append(step("tagged", "files.write", named))
         if of["copy_if"] != "false":
             copy = {"path": "{{ doc.path }}", "to": "copies/{{ doc.relpath }}", "mode": "copy"}
             body.append(step("copy", "files.move", copy, of["copy_if"]))
@@ -110,7 +127,8 @@ class Shape:
             nodes.append(
                 step("index", "files.write", {"path": of["index"], "text": text}, condition)
             )
-        return json.dumps({"steps": nodes}, indent=1)
+        models = {"small": {"ref": "small"}, "big": {"ref": "big"}}
+        return json.dumps({"models": models, "steps": nodes}, indent=1)
 
     def _block(self, id_: str, body: list[Any], condition: str | None) -> dict[str, Any]:
         block: dict[str, Any] = {"id": id_, "for_each": "doc in steps.docs.files", "do": body}
@@ -204,11 +222,17 @@ class History:
     def run_somehow(self) -> None:
         kill = self.chance.randint(1, 40) if self.chance.random() < 0.4 else 0
         prune = self.chance.random() < 0.2
-        self.told.append(f"run{f' killed at {kill}' if kill else ''}{' --prune' if prune else ''}")
+        sample = ItemSample(2) if not prune and self.chance.random() < 0.15 else None
+        told = (f" killed at {kill}" * bool(kill), " --prune" * prune, " --sample 2" * bool(sample))
+        self.told.append(f"run{''.join(told)}")
+
+        def act() -> dict[str, Any]:
+            return run_here(self.folder, prune=prune, sample=sample)
+
         if kill or self.shape.may_store:
-            in_a_process(self.folder, lambda: run_here(self.folder, prune=prune), kill)
+            in_a_process(self.folder, act, kill)
         else:
-            run_here(self.folder, prune=prune)
+            act()
 
     def last_run(self, folder: Path, *, prune: bool = False, plans: bool = False) -> Any:
         def act() -> dict[str, Any]:
@@ -255,12 +279,29 @@ class History:
         return found
 
 
+def answer(request: ChatRequest) -> str:
+    """Answer with the model's name, or with a label that does not change when others go."""
+    if request.constraint is None:
+        return f"{request.model.ref} {echo(request)}"
+    text = request.messages[-1].content.partition("\n")[0]
+    ranks = {one: hashlib.sha256(f"{one} {text}".encode()).digest() for one in enum_of(request)}
+    return json.dumps({"tag": max(ranks, key=ranks.__getitem__)})
+
+
 def run_here(
-    folder: Path, *, prune: bool, plans: bool = False, is_last: bool = False
+    folder: Path,
+    *,
+    prune: bool,
+    plans: bool = False,
+    is_last: bool = False,
+    sample: ItemSample | None = None,
 ) -> dict[str, Any]:
     """Run it; the last time with what was given up, since several kills met it."""
     world = World(folder, (folder / "pipeline.yaml").read_text("utf-8"))
-    report = world.run(prune=prune, is_confirmed=True, retry_failed=is_last)
+    report = world.run(
+        pool=FakePool(answer=answer), prune=prune, is_confirmed=True, retry_failed=is_last,
+        sample=sample,
+    )  # fmt: skip
     said: dict[str, Any] = {"status": report.status, "message": report.message}
     said["outdated"] = [*report.outdated]
     said["is_left"] = any("is left as it is" in note for note in report.notes)
