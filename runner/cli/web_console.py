@@ -21,7 +21,6 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -429,8 +428,12 @@ async def _changes(
             yield sse_event("", "end")
         if not page.live_s or await wait_for_event(stopping, page.live_s):
             return
-        with suppress(_Busy):  # the next look may find a thread
+        try:
             page = await shown()
+        except AccessRefused:
+            return
+        except _Busy:
+            continue  # the next look may find a thread
 
 
 def _title(page: PageParts) -> str:

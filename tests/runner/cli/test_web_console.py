@@ -24,6 +24,7 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from paddock.engine.system.text import counted
@@ -34,7 +35,7 @@ from paddock.runner.cli.run_pages import NotHere, pipeline_address
 from paddock.runner.cli.web_console import SIGN_IN, WebConsole
 from paddock.runner.daemon.service_client import ServiceError
 from paddock.runner.ledger.ledger import Ledger
-from paddock.runner.review.page_access import PageAccess
+from paddock.runner.review.page_access import AccessRefused, PageAccess
 from paddock.runner.settings import read_settings
 from tests.benchmarks.processes import free_port
 from tests.browser import Browser, Page, needs_browser
@@ -485,6 +486,26 @@ def test_a_page_is_sent_again_by_server_sent_events_only_when_it_changed(
         ended = one.get(links(one, "/ui/runs", "newer")[0], headers=events).text
     assert ended.count("data: {") == 1
     assert ended.endswith("event: end\ndata: \n\n")
+
+
+def test_a_session_that_ends_ends_its_watched_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(access: PageAccess, request: Request) -> str:
+        raise AccessRefused(401, "This token is not known.")
+
+    monkeypatch.setattr("paddock.runner.cli.run_pages._LIST_LIVE_S", 1)
+    events = {"Accept": "text/event-stream"}
+    with (
+        served(tmp_path) as address,
+        signed_in(address) as one,
+        one.stream("GET", "/ui/runs", headers=events) as answer,
+    ):
+        lines = filter(None, answer.iter_lines())
+        assert next(lines).startswith("data: ")
+        monkeypatch.setattr(PageAccess, "reviewer", refuse)
+        assert set(lines) <= {":"}
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 @needs_browser
