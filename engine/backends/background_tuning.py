@@ -92,7 +92,7 @@ class BackgroundTuner:
         if used.is_done:
             used.texts.clear()
         else:
-            begins = [text[:_MOST_CHARACTERS] for text in texts]
+            begins = [text[:_MOST_CHARACTERS] for text in texts[-_MOST_TEXTS:]]
             used.texts.extend(text for text in begins if text not in used.texts)
 
     def _use(self, ref: str) -> _UsedModel:
@@ -169,8 +169,8 @@ class BackgroundTuner:
         # What cannot be compared with exact arithmetic is made only when the user asks for it.
         is_trial = self._pool.settings.tune != "auto" or not can_be_judged(header)
         is_answered = bool(known.text) and (is_trial or not known.is_advice)
-        is_original_chat = facts.role == "chat" and facts.tuned_from is None
-        used.is_done = is_answered or not is_original_chat or known.n_attempts >= MOST_ATTEMPTS
+        can_be_tuned = facts.role != "rerank" and facts.tuned_from is None
+        used.is_done = is_answered or not can_be_tuned or known.n_attempts >= MOST_ATTEMPTS
         if used.is_done or not _is_due(header, used, idle_s / 2**known.n_attempts):
             return None
         own = tuple(used.texts) if sum(map(len, used.texts)) >= _ENOUGH_CHARACTERS else ()
@@ -194,7 +194,9 @@ class BackgroundTuner:
             return
         try:
             await self._pool.unload(facts.name)
-            await self._pool.load(ModelSpec(facts.name, keep_alive_s=loaded.keep_alive_s))
+            await self._pool.load(
+                ModelSpec(facts.name, facts.role, keep_alive_s=loaded.keep_alive_s)
+            )
         except EngineError as error:
             self._store.forget(facts.digest)
             place = tuning_place(self._pool.settings, self._n_threads)

@@ -233,6 +233,7 @@ class LocalPool:
             DeadlineExceeded: not within `total_s`.
             Busy: the caller does not wait, and `max_queue` requests are before it.
         """
+        self.on_request(request.model.ref, request.texts)
         async with total_deadline(request.total_s):
             return await self._embed(request, waits=waits)
 

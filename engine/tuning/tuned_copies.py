@@ -51,9 +51,10 @@ class TunedCopy:
     more_bytes: int
     """Compared with the original."""
     agreement: float
-    """Share of positions in real text at which both predict the same token."""
+    """Share of positions in real text at which both predict the same token; of an embedding model
+    the mean cosine of both vectors."""
     n_compared: int
-    """Number of compared positions."""
+    """Number of compared positions or vectors."""
     before: CopySpeeds
     after: CopySpeeds
     made_at: float
@@ -73,6 +74,7 @@ class TunedCopy:
     """Whether the blob was made for this record."""
     original_path: str = ""
     """The model's file."""
+    is_embedder: bool = False
     version: int = RECORD_VERSION
 
     @property

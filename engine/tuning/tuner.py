@@ -249,7 +249,7 @@ def _check_room(folder: Path, request: TuningRequest) -> None:
     header = read_header(Path(request.facts.path))
     is_f16 = request.format is None and may_be_f16(header)
     # For a while the formats to choose from are there together, and an exact copy to judge them by.
-    needed = (4 if is_f16 else 3) * copy_bytes(
+    needed = (5 if is_f16 else 3) * copy_bytes(
         header, "F16" if is_f16 else request.target
     ) + _SPARE_BYTES
     free = read_disk(folder).free_bytes

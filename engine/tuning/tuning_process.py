@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from paddock.engine.arrays import Tokens
+from paddock.engine.arrays import Logits, Tokens, Vectors
 from paddock.engine.gguf import TYPE_NAMES, GgufHeader, read_header
 from paddock.engine.llama import library
 from paddock.engine.llama.library import LoadFailed
@@ -36,6 +36,8 @@ from paddock.engine.profile import format_speeds
 from paddock.engine.profile.context_layout import workload_s
 from paddock.engine.profile.format_speeds import NEAR_LOSSLESS
 from paddock.engine.profile.measure import (
+    EMBED_BATCHES,
+    EMBED_TEXT,
     Bench,
     BenchClock,
     BenchOptions,
@@ -56,6 +58,8 @@ from .tuned_copies import CopySpeeds
 # have no context.
 _N_WINDOW, _N_LEAST, _N_ROWS = 256, 64, 128
 _N_PROMPT, _N_TOGETHER, _N_TIMES = 256, 8, 3
+# Of a prediction these many tokens are compared one by one; the others' share is at least this.
+_N_LIKELIEST, _LEAST_SHARE = 64, 1e-6
 # Lengths of prompts: eight together must fit into memory as well.
 _N_LONGEST, _N_SHORTEST = 512, 32
 
@@ -66,13 +70,15 @@ def measure_speeds(
     """Measure one file, with the threads and kernels of `like`; takes a second or two.
 
     The prompts are from `texts`, with their median length up to 512 tokens, or else any 256 tokens.
-    With `counts_cpu`: processor seconds of one thread.
+    With `counts_cpu`: processor seconds of one thread. An embedding model only reads.
     """
     if counts_cpu:
         like = replace(like, n_threads=1)
     model = Model(path, ModelOptions(uses_extra_buffers=like.uses_extra_buffers))
     try:
         clock = BenchClock(60.0, like.n_threads, counts_cpu=counts_cpu)
+        if like.embeds:
+            return _embedding_speeds(model, like, clock)
         read = [_tokens(model, text) for text in texts]
         n_prompt = prompt_length([len(one) for one in read])
         n_cells = (_N_TOGETHER + 1) * 2 * n_prompt
@@ -117,34 +123,93 @@ def _speeds(bench: Bench, clock: BenchClock, n_prompt: int) -> CopySpeeds:
     )
 
 
-def predicted_tokens(
-    path: Path, texts: Sequence[str], n_tokens: int, like: BenchOptions
-) -> NDArray[np.int32]:
-    """Return the model's likeliest next token after each token of real texts (teacher forcing).
+def _embedding_speeds(model: Model, like: BenchOptions, clock: BenchClock) -> CopySpeeds:
+    n_tokens = EMBED_BATCHES[-1]
+    n_texts = n_tokens // EMBED_TEXT
+    bench = Bench(model, replace(like, n_cells=n_tokens, n_batch_tokens=n_tokens), clock, n_texts)
+    with bench.context:
+        bench.embed(n_texts, EMBED_TEXT)  # reads the file's pages
+        clock.forget_share()
+        per_s = n_tokens / min(bench.embed(n_texts, EMBED_TEXT) for _ in range(2 * _N_TIMES))
+    return CopySpeeds(per_s, per_s, per_s, min(1.0, clock.share), EMBED_TEXT)
 
-    At most `n_tokens` tokens are used, evenly over the texts.
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What a model computes of real texts: predictions, or vectors."""
+
+    likeliest: NDArray[np.int32]
+    """The likeliest next token after each token, shape (n,)."""
+    ids: NDArray[np.int64]
+    """Some tokens, the likeliest in exact arithmetic, shape (n, n_ids)."""
+    logprobs: NDArray[np.float32]
+    """Their log probabilities, and that of all others together, shape (n, n_ids + 1)."""
+    vectors: NDArray[np.float32]
+    """Of an embedding model: a vector of length 1 for each piece of a text."""
+
+    def agreement(self, other: Results) -> float:
+        """Return the share of positions with the same likeliest token, or the mean cosine."""
+        if len(self.vectors):
+            return 1 - float(self.distances(other).mean())
+        is_equal = self.likeliest == other.likeliest
+        return float(is_equal.mean()) if len(is_equal) else 1.0
+
+    def distances(self, other: Results) -> NDArray[np.float32]:
+        """Return how far another's results are from these, one by one.
+
+        Of vectors, 1 less the cosine; of predictions, the Kullback-Leibler divergence.
+        """
+        if len(self.vectors):
+            return np.asarray(1 - np.sum(self.vectors * other.vectors, axis=1), np.float32)
+        differences = np.exp(self.logprobs) * (self.logprobs - other.logprobs)
+        return np.asarray(differences.sum(axis=1), np.float32)
+
+
+def computed_results(
+    path: Path,
+    texts: Sequence[str],
+    n_tokens: int,
+    like: BenchOptions,
+    truth: Results | None = None,
+) -> Results:
+    """Compute at most `n_tokens` tokens of real texts, evenly over these (teacher forcing).
+
+    Log probabilities are those of the tokens of `truth`, or else of the likeliest ones.
     """
     model = Model(path, ModelOptions(uses_extra_buffers=like.uses_extra_buffers))
     try:
         options = ContextOptions(
             n_ctx_tokens=_N_WINDOW,
-            n_batch_tokens=_N_ROWS,
+            n_batch_tokens=_N_WINDOW if like.embeds else _N_ROWS,
             n_seq_max=1,
             n_threads=like.n_threads,
+            embeds=like.embeds,
             flash_attention=like.flash_attention,
         )
         with Context(model, options) as context:
             read = [_tokens(model, text) for text in texts]
-            rows = [
-                _predict(context, read[which][start : start + n])
-                for which, start, n in windows([len(one) for one in read], n_tokens)
-            ]
-            return np.concatenate([np.empty(0, np.int32), *rows])
+            n_most = EMBED_TEXT if like.embeds else _N_WINDOW
+            pieces = windows([len(one) for one in read], n_tokens, n_most)
+            batches = (read[which][start : start + n] for which, start, n in pieces)
+            if like.embeds:
+                vectors = np.array([_vector(context, batch) for batch in batches], np.float32)
+                return Results(
+                    np.empty(0, np.int32), np.empty((0, 0), np.int64), vectors[:0], vectors
+                )
+            found, n_done = [_prediction(np.empty((0, model.n_vocab), np.float32), None)], 0
+            for rows in (rows for batch in batches for rows in _rows(context, batch)):
+                ids = None if truth is None else truth.ids[n_done : n_done + len(rows)]
+                found.append(_prediction(rows, ids))
+                n_done += len(rows)
+            likeliest, ids, logprobs = map(np.concatenate, zip(*found, strict=True))
+            return Results(likeliest, ids, logprobs, np.empty((0, 0), np.float32))
     finally:
         model.close()
 
 
-def windows(lengths: Sequence[int], n_tokens: int) -> Iterator[tuple[int, int, int]]:
+def windows(
+    lengths: Sequence[int], n_tokens: int, n_most: int = _N_WINDOW
+) -> Iterator[tuple[int, int, int]]:
     """Yield pieces of texts, `n_tokens` altogether: index of the text, first token, length.
 
     The first piece of every text comes first, then the second piece of every text, and so on.
@@ -152,7 +217,7 @@ def windows(lengths: Sequence[int], n_tokens: int) -> Iterator[tuple[int, int, i
     >>> list(windows([100, 1000], 600))
     [(0, 0, 100), (1, 0, 256), (1, 256, 244)]
     """
-    size = min(_N_WINDOW, max(_N_LEAST, -(-n_tokens // max(1, len(lengths)))))
+    size = min(n_most, max(_N_LEAST, -(-n_tokens // max(1, len(lengths)))))
     for start in range(0, max(lengths, default=0), size):
         for which, length in enumerate(lengths):
             n = min(size, length - start, n_tokens)
@@ -165,25 +230,38 @@ def _tokens(model: Model, text: str) -> Tokens:
     return model.tokenise(text, with_special=True, parse_special=False)
 
 
-def _predict(context: Context, tokens: Tokens) -> NDArray[np.int32]:
-    predicted = [np.empty(0, np.int32)]
+def _rows(context: Context, tokens: Tokens) -> Iterator[Logits]:
+    """Yield the logits after each token of a text, piece by piece."""
     context.clear()
     for start in range(0, len(tokens), _N_ROWS):
         piece = tokens[start : start + _N_ROWS]
         n = len(piece)
         pos = np.arange(start, start + n, dtype=np.int32)
         context.decode(piece, pos, np.zeros(n, np.int32), np.ones(n, np.int8))
-        predicted.append(context.logits(n).argmax(axis=1).astype(np.int32))
-    return np.concatenate(predicted)
+        yield context.logits(n)
 
 
-def agreement_share(first: NDArray[np.int32], second: NDArray[np.int32]) -> float:
-    """Return the share of positions at which both predictions are the same token.
+def _prediction(
+    rows: Logits, ids: NDArray[np.int64] | None
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float32]]:
+    """Return the fields of `Results` for rows of logits."""
+    if ids is None:
+        n_ids = min(_N_LIKELIEST, rows.shape[1])
+        ids = np.argpartition(rows, -n_ids, axis=1)[:, -n_ids:]
+    highest = rows.max(axis=1, keepdims=True)
+    total = highest + np.log(np.exp(rows - highest).sum(axis=1, keepdims=True))
+    logprobs = np.take_along_axis(rows, ids, axis=1) - total
+    others = np.log(np.maximum(1 - np.exp(logprobs).sum(axis=1, keepdims=True), _LEAST_SHARE))
+    return rows.argmax(axis=1).astype(np.int32), ids, np.hstack([logprobs, others])
 
-    >>> agreement_share(np.array([1, 2, 3, 4], np.int32), np.array([1, 2, 9, 4], np.int32))
-    0.75
-    """
-    return float(np.mean(first == second)) if len(first) else 1.0
+
+def _vector(context: Context, tokens: Tokens) -> Vectors:
+    n = len(tokens)
+    context.clear()
+    context.decode(tokens, np.arange(n, dtype=np.int32), np.zeros(n, np.int32), np.ones(n, np.int8))
+    vector = context.embedding(0)
+    length: Vectors = vector / np.linalg.norm(vector)
+    return length
 
 
 # Formats are measured in turn this many times.
@@ -244,7 +322,12 @@ class TuningOrder:
             WorkerOptions(self.source, "chat", 0, 0, 1, 0, self.n_threads), self.fallback
         )
         return BenchOptions(
-            0, 0, load.n_threads, load.flash_attention, uses_extra_buffers=load.uses_extra_buffers
+            0,
+            0,
+            load.n_threads,
+            load.flash_attention,
+            embeds=read_header(Path(self.source)).role == "embed",
+            uses_extra_buffers=load.uses_extra_buffers,
         )
 
 
@@ -296,6 +379,7 @@ def make_copy(order: TuningOrder, send: SendLine) -> None:
             candidates[chosen["format"]].replace(target)
             names = wide_tensors(header)
     changes = _changed_matrices(order, header, names)
+    changes["is_embedder"] = header.role == "embed"
     send({"event": "done", **chosen, **changes, **_synced_file_facts(target)})
 
 
@@ -527,47 +611,48 @@ def _compared(
 
     The latter not of a large model.
 
-    The processor's kernels round activations to 8 bits, also with the original. A copy in F16 is
-    computed in single precision, so it is the reference.
+    The processor's kernels round activations to 8 bits, also with the original. A copy in F32 is
+    computed in single precision, so it is the reference; of a larger model one in F16.
     """
     n_in_time = max(order.n_least, int(before.prompts * _COMPARED_S))
     order = replace(order, n_compared=min(order.n_compared, n_in_time))
-    original, truth = _predictions(order, Path(order.source)), None
-    if format_speeds.can_be_judged(read_header(Path(order.source))):
+    header, truth = read_header(Path(order.source)), None
+    if format_speeds.can_be_judged(header):
         with _temporary_file(Path(order.target), "exact") as exact:
-            quantise(Path(order.source), exact, "F16", order.n_threads)
-            truth = _predictions(order, exact)
+            name = "F32" if format_speeds.may_be_f16(header) else "F16"
+            quantise(Path(order.source), exact, name, order.n_threads)
+            truth = _results(order, exact)
+    original = _results(order, Path(order.source), truth)
     for path in copies:
-        copy = _predictions(order, path)
+        copy = _results(order, path, truth)
         result: dict[str, Any] = {
-            "agreement": agreement_share(original, copy),
-            "n_compared": len(original),
+            "agreement": original.agreement(copy),
+            "n_compared": len(original.vectors) or len(original.likeliest),
         }
         if truth is not None:
-            result["exact_before"] = agreement_share(truth, original)
-            result["exact_after"] = agreement_share(truth, copy)
+            result["exact_before"] = truth.agreement(original)
+            result["exact_after"] = truth.agreement(copy)
             result["is_as_near"] = is_as_near(truth, original, copy)
         yield result
 
 
-def is_as_near(
-    truth: NDArray[np.int32], before: NDArray[np.int32], after: NDArray[np.int32]
-) -> bool:
-    """Return whether a copy predicts the true tokens as often as the original, but for chance.
+def is_as_near(truth: Results, before: Results, after: Results) -> bool:
+    """Return whether a copy is as near to the truth as the original, but for chance.
 
-    Only positions count at which one of them is right: of n such, chance makes a difference of √n.
-
-    >>> truth, before = np.zeros(100, np.int32), np.arange(100, dtype=np.int32) % 2
-    >>> is_as_near(truth, before, truth), is_as_near(truth, truth, before)
-    (True, False)
+    It must predict the true token as often (of n positions at which only one of them is right,
+    chance makes a difference of √n), and its results must be no farther away in the mean (but for
+    its standard error).
     """
-    n_lost = int(np.sum((before == truth) & (after != truth)))
-    n_gained = int(np.sum((before != truth) & (after == truth)))
+    farther = truth.distances(after) - truth.distances(before)
+    if farther.mean() > farther.std() / math.sqrt(len(farther)):
+        return False
+    was_right, is_right = (one.likeliest == truth.likeliest for one in (before, after))
+    n_lost, n_gained = int(np.sum(was_right & ~is_right)), int(np.sum(is_right & ~was_right))
     return n_lost - n_gained <= math.sqrt(n_lost + n_gained)
 
 
-def _predictions(order: TuningOrder, path: Path) -> NDArray[np.int32]:
-    return predicted_tokens(path, order.texts, order.n_compared, order.shape)
+def _results(order: TuningOrder, path: Path, truth: Results | None = None) -> Results:
+    return computed_results(path, order.texts, order.n_compared, order.shape, truth)
 
 
 def _synced_file_facts(path: Path) -> dict[str, Any]:

@@ -111,9 +111,12 @@ def tuned_copy_text(made: TunedCopy) -> list[str]:
     """Return the measured gain and cost of a copy as sentences."""
     sentences = [
         f"{made.name}: {tuned_copy_summary(made)}.",
-        f"It writes one answer {made.answer_ratio:.1f} times as fast, and eight at once "
-        f"{made.answers_ratio:.1f} times.",
     ]
+    if not made.is_embedder:
+        sentences.append(
+            f"It writes one answer {made.answer_ratio:.1f} times as fast, and eight at once "
+            f"{made.answers_ratio:.1f} times."
+        )
     if made.n_documents:
         sentences.append(_speed_on_documents(made))
     if made.n_kept:
@@ -122,10 +125,11 @@ def tuned_copy_text(made: TunedCopy) -> list[str]:
             f"computes slowly; {made.n_kept:,} others are unchanged."
         )
     if made.exact_before is not None and made.exact_after is not None:
+        of = "vectors" if made.is_embedder else "next tokens"
         sentences.append(
-            f"Of {made.n_compared} next tokens, exact arithmetic agrees with the original at "
-            f"{_percent(made.exact_before)} and with the copy at {_percent(made.exact_after)}: "
-            f"processors round."
+            f"Of {made.n_compared} {of}, exact arithmetic agrees with the original at "
+            f"{_agreement(made, made.exact_before)} and with the copy at "
+            f"{_agreement(made, made.exact_after)}: processors round."
         )
     if made.format not in _LOSSLESS_FORMATS:
         sentences.append(f"{made.format} is lossy: answers differ from the original's more often.")
@@ -152,14 +156,15 @@ def _speed_on_documents(made: TunedCopy) -> str:
 def tuned_copy_summary(made: TunedCopy) -> str:
     """Return format, speed-up, agreement and size in one line."""
     more = f"{units.size(abs(made.more_bytes))} {'more' if made.more_bytes >= 0 else 'less'}"
+    read, agreement = ("texts", "") if made.is_embedder else ("prompts", "top-1 agreement ")
     return (
-        f"{made.label}, prompts {made.prompts_ratio:.1f} times as fast, "
-        f"top-1 agreement {_percent(made.agreement)}, {more}"
+        f"{made.label}, {read} {made.prompts_ratio:.1f} times as fast, "
+        f"{agreement}{_agreement(made, made.agreement)}, {more}"
     )
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+def _agreement(made: TunedCopy, share: float) -> str:
+    return f"a mean cosine of {share:.5f}" if made.is_embedder else f"{100 * share:.1f} %"
 
 
 def tuned_copy_table(copies: Sequence[TunedCopy]) -> str:
@@ -171,7 +176,7 @@ def tuned_copy_table(copies: Sequence[TunedCopy]) -> str:
             one.digest[:12],
             f"{one.prompts_ratio:.1f} x",
             f"{one.answers_ratio:.1f} x",
-            _percent(one.agreement),
+            _agreement(one, one.agreement),
             units.size(max(0, one.more_bytes)),
         )
         for one in copies

@@ -33,7 +33,7 @@ from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import EmbedRequest, ModelSpec
 from tests.benchmarks import arena, client, loads
 from tests.benchmarks.arena import Contest
-from tests.benchmarks.contenders import available
+from tests.benchmarks.contenders import available, tuned_copy
 from tests.benchmarks.harness import NOTHING, summary
 from tests.benchmarks.processes import OwnGrowth, free_port, peak_bytes, serve
 from tests.benchmarks.servers import serve_example, server_command
@@ -99,6 +99,7 @@ def _everybody(setup: Setup) -> dict[str, tuple[str, Start, bool]]:
     packed = llama_server(32, "-b", "2048", "-ub", "2048")
     return {
         "paddock": ("paddock", ours, True),
+        "paddock-tuned": ("paddock, tuned copy", tuned, True),
         "server": ("llama-server", llama_server(4), has_server),
         "server-packed": ("llama-server -np 32 -b 2048 -ub 2048", packed, has_server),
         "example": ("example server, 16 sequences", example_server, setup.example is not None),
@@ -133,6 +134,13 @@ async def ours(setup: Setup) -> AsyncIterator[Embedding]:
             return None if workers is None or mine is None else workers + mine
 
         yield Embedding(embed, peak)
+
+
+@contextlib.asynccontextmanager
+async def tuned(setup: Setup) -> AsyncIterator[Embedding]:
+    """Embed by our pool with the copy that `paddock tune` makes here."""
+    async with ours(replace(setup, model=tuned_copy(setup.model))) as embedding:
+        yield embedding
 
 
 def llama_server(n_slots: int, *flags: str) -> Start:

@@ -113,7 +113,7 @@ def _tune_model(
     is_forced: bool,
 ) -> TunedCopy:
     facts = ModelFinder(settings.models_dir, settings.cache_dir).find_original(ref)
-    _refuse_embedder(facts)
+    _refuse_reranker(facts)
     own = document_texts(documents) if documents else ()
     n_threads = settings.n_threads or this_device().n_threads
     request = TuningRequest(
@@ -124,11 +124,10 @@ def _tune_model(
     )
 
 
-def _refuse_embedder(facts: ModelFacts) -> None:
-    if facts.role == "embed":
+def _refuse_reranker(facts: ModelFacts) -> None:
+    if facts.role == "rerank":
         raise CommandError(
-            f"'{facts.name}' is an embedding model; only chat models are tuned.\n"
-            "  The vectors of a copy would not match those that are stored already."
+            f"'{facts.name}' is a reranker; only chat and embedding models are tuned."
         )
 
 

@@ -18,7 +18,7 @@ from paddock.engine.llama.quantise import (
 )
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile.measure import BenchOptions, write_trial_model
-from paddock.engine.tuning.tuning_process import agreement_share, predicted_tokens
+from paddock.engine.tuning.tuning_process import computed_results
 
 TEXT = "The ferry leaves at nine in the morning and comes back before the evening tide. " * 4
 
@@ -34,10 +34,10 @@ def test_the_copy_of_a_real_model_agrees_and_differs_only_in_its_matrices(tmp_pa
     kinds = {TYPE_NAMES[one.kind] for one in after.tensors if len(one.axes) > 1}
     assert kinds == {"Q8_0"}
     first, second = (
-        predicted_tokens(path, [TEXT], 64, BenchOptions(0, 0, 1)) for path in (source, copy)
+        computed_results(path, [TEXT], 64, BenchOptions(0, 0, 1)) for path in (source, copy)
     )
-    assert len(first) == 64
-    assert agreement_share(first, second) >= 0.9
+    assert len(first.likeliest) == 64
+    assert first.agreement(second) >= 0.9
 
 
 @pytest.mark.parametrize("name", [*sorted(BLOCK_READERS), "Q6_K", "IQ4_NL"])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
@@ -406,6 +407,38 @@ def test_a_copy_that_only_reads_faster_and_answers_much_slower_is_refused(
 def matrix_format(path: Path) -> str:
     tensors = read_header(path).tensors
     return next(TYPE_NAMES[one.kind] for one in tensors if one.name == "blk.0.ffn_down.weight")
+
+
+def test_vectors_of_a_wider_copy_are_as_near_to_exact_arithmetic(tmp_path: Path) -> None:
+    finder = ModelFinder(tmp_path / "models", tmp_path / "cache")
+    source = Path(finder.find_original("all-minilm").path)
+    order = replace(order_for(source, tmp_path / "x"), n_least=128, n_compared=128)
+    header = read_header(source)
+    copies = [tmp_path / name for name in ("F16", "Q4_0")]
+    quantise.write_widened(source, copies[0], tuning_process.wide_tensors(header), "F16", 1)
+    quantise.quantise(source, copies[1], "Q4_0", 1)
+    near, far = tuning_process._compared(order, copies, CopySpeeds(1.0, 1.0, 1.0))
+    assert near["n_compared"] == 4
+    assert far["exact_after"] < far["exact_before"] <= near["exact_after"] <= 1
+    assert (near["is_as_near"], far["is_as_near"]) == (True, False)
+
+
+def predictions(*right_shares: float, likeliest: int = 0) -> tuning_process.Results:
+    """Of two tokens at each place: the first has these shares."""
+    shares = np.array(right_shares, np.float32)
+    logprobs = np.log(np.stack([shares, 1 - shares], axis=1))
+    ids, tokens = np.zeros((len(shares), 1), np.int64), np.full(len(shares), likeliest, np.int32)
+    return tuning_process.Results(tokens, ids, logprobs, np.empty((0, 0), np.float32))
+
+
+def test_a_copy_must_predict_as_often_right_and_be_no_farther_away_in_the_mean() -> None:
+    truth, before = predictions(*[0.9, 0.8] * 50), predictions(*[0.88, 0.82] * 50)
+    assert tuning_process.is_as_near(truth, before, before)
+    assert tuning_process.is_as_near(truth, before, truth)
+    assert not tuning_process.is_as_near(truth, truth, before), "the same tokens, but less sure"
+    unlike = replace(before, likeliest=before.likeliest + 1)
+    assert not tuning_process.is_as_near(truth, before, unlike)
+    assert tuning_process.is_as_near(truth, unlike, before)
 
 
 def test_a_model_of_floats_is_changed_only_by_name(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from paddock.runner.cli.commands.tune import document_texts
 from paddock.runner.settings import read_settings
 from paddock.steps.base import StepError
 from tests.engine.tuning.test_tuned_copies import copy_in
+from tests.fakes import tiny
 from tests.runner.cli.commands.shell import invoke
 from tests.runner.dry_run.test_speed_estimates import profile
 
@@ -92,11 +93,6 @@ def test_what_would_help_is_recommended_but_never_done(home: Path) -> None:
     ("arguments", "words"),
     [
         (
-            ("all-minilm",),
-            "'all-minilm' is an embedding model; only chat models are tuned.\n"
-            "  The vectors of a copy would not match those that are stored already.\n",
-        ),
-        (
             ("smollm2:135m", "--format", "q9"),
             "'q9' is not a format of tensors.\n"
             "  Known: BF16, F16, F32, IQ4_NL, IQ4_XS, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, "
@@ -110,6 +106,13 @@ def test_what_would_help_is_recommended_but_never_done(home: Path) -> None:
 )
 def test_what_cannot_be_tuned_is_refused(arguments: tuple[str, ...], words: str) -> None:
     result = invoke("tune", *arguments)
+    assert (result.exit_code, result.stderr) == (2, words)
+
+
+def test_a_reranker_is_not_tuned(home: Path) -> None:
+    path = str(tiny.reranker(home / "ranker.gguf"))
+    result = invoke("tune", path)
+    words = f"'{path}' is a reranker; only chat and embedding models are tuned.\n"
     assert (result.exit_code, result.stderr) == (2, words)
 
 
