@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.benchmarks import arena, loads
 from tests.benchmarks.arena import Contest
-from tests.benchmarks.contenders import EVERYBODY, TUNED, chosen
+from tests.benchmarks.contenders import EVERYBODY, chosen
 from tests.benchmarks.harness import percentile
 from tests.benchmarks.loads import Ask
 from tests.benchmarks.setup import Running
@@ -42,7 +42,6 @@ FULL = {
 }
 QUICK = {**FULL, "documents": 16, "rounds": 1}
 TIMES_LONGER, LONGER_AFTER_S, CHAT_AFTER_S = 5, 2.0, 0.5
-CONTENDERS = tuple(one for one in EVERYBODY if one is not TUNED)
 
 
 @dataclass(slots=True)
@@ -107,7 +106,7 @@ def main() -> None:
         args.words,
         args.every_ms / 1000,
     )
-    contenders = chosen(args.only, CONTENDERS)
+    contenders = chosen(args.only, EVERYBODY)
 
     async def measure() -> str:
         found = await arena.contest(
