@@ -15,7 +15,7 @@ from paddock.engine.backends.background_tuning import MOST_ATTEMPTS, BackgroundT
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import ModelNotFound
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply
+from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec, Reply
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.files import held_file
 from paddock.engine.tuning import tuner
@@ -132,6 +132,25 @@ def test_an_idle_pool_makes_a_copy_that_computes_the_next_answer_under_the_same_
         assert (await ask(pool, machine.model)).digest == machine.original
 
     serve(replace(machine.settings, is_exact=True), exact)
+
+
+def test_an_embedding_model_gets_its_copy_too_judged_by_the_texts_it_was_asked(
+    machine: Machine,
+) -> None:
+    machine.process(COPIES)
+    path = tiny.reranker(machine.folder / "embedder.gguf", pooling=1)
+    model = ModelSpec(str(path), "embed")
+
+    async def work(pool: LocalPool) -> None:
+        texts = tuple(f"{number} {'a word ' * 28}" for number in range(64))
+        before = await pool.embed(EmbedRequest(model, texts))
+        await until(lambda: [one.tuned_from for one in pool.stats().resident] == [before.digest])
+        after = await pool.embed(EmbedRequest(model, ("a word",)))
+        assert after.digest != before.digest
+
+    serve(machine.settings, work)
+    (made,) = machine.store.all()
+    assert made.n_documents == 64
 
 
 def test_a_request_ends_the_trial_at_once_and_it_is_begun_again(machine: Machine) -> None:
