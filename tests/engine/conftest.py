@@ -1,4 +1,4 @@
-"""The bundled model, loaded in the test's own process."""
+"""The bundled model, loaded in the test's own process, and one that says noise."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 from paddock.engine.llama import library
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.models.model_finder import ModelFinder
+from paddock.engine.request import ModelSpec
+from tests.fakes import tiny
 
 
 @pytest.fixture(scope="module")
@@ -19,3 +21,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     one = Model(Path(ModelFinder(home, home).find("smollm2:135m").path))
     yield one
     one.close()
+
+
+@pytest.fixture
+def noise(tmp_path: Path) -> ModelSpec:
+    """Return a model of some kilobytes: what it says is no part of the claims."""
+    return ModelSpec(str(tiny.llama(tmp_path / "noise.gguf")), n_ctx_tokens=2048)

@@ -241,57 +241,59 @@ async def begun(answers: list[Answer]) -> None:
     await asyncio.wait(firsts)
 
 
-def test_a_caller_that_does_not_wait_is_told_when_the_queue_is_full() -> None:
+def test_a_caller_that_does_not_wait_is_told_when_the_queue_is_full(noise: ModelSpec) -> None:
     async def work(pool: LocalPool) -> None:
-        running = [pool.chat(ask("Tell a story.", params={"max_tokens": 60})) for _ in range(4)]
+        running = [pool.chat(ask("Tell a story.", noise, {"max_tokens": 60})) for _ in range(4)]
         await begun(running)
         with pytest.raises(Busy) as caught:
-            await pool.chat(ask("Hello"), waits=False).reply()
+            await pool.chat(ask("Hello", noise), waits=False).reply()
         assert str(caught.value).endswith("requests wait already. Try again later.")
         await asyncio.gather(*(one.reply() for one in running))
-        assert (await pool.chat(ask("Hello"), waits=False).reply()).text
+        assert (await pool.chat(ask("Hello", noise), waits=False).reply()).text
 
     go(work, replace(SETTINGS, num_parallel=1, max_queue=2))
 
 
-def test_a_longer_context_does_not_load_the_weights_again_nor_loosens_a_smaller_one() -> None:
+def test_a_longer_context_does_not_load_the_weights_again_nor_loosens_a_smaller_one(
+    noise: ModelSpec,
+) -> None:
     async def work(pool: LocalPool) -> None:
-        small = replace(CHAT, n_ctx_tokens=512)
+        small, text = replace(noise, n_ctx_tokens=512), "word " * 120
         await pool.chat(ask("Hello", model=small)).reply()
         pids = pool.worker_pids()
         with pytest.raises(PromptTooLong):
-            await pool.chat(ask("word " * 600, model=small)).reply()
-        long = ask("word " * 600, model=replace(CHAT, n_ctx_tokens=1024))
+            await pool.chat(ask(text, model=small)).reply()
+        long = ask(text, model=replace(noise, n_ctx_tokens=1024))
         assert (await pool.chat(long).reply()).usage.prompt_tokens > 600
         assert pool.worker_pids() == pids
-        assert pool.stats().loads["smollm2:135m"].loads == 1
+        assert pool.stats().loads[noise.ref].loads == 1
         assert pool.stats().resident[0].n_ctx_tokens == 1024
         with pytest.raises(PromptTooLong):
-            await pool.chat(ask("word " * 600, model=small)).reply()
+            await pool.chat(ask(text, model=small)).reply()
 
     go(work)
 
 
-def test_an_idle_model_is_unloaded_when_its_time_is_up(alone: Run) -> None:
+def test_an_idle_model_is_unloaded_when_its_time_is_up(noise: ModelSpec) -> None:
     async def work(pool: LocalPool) -> None:
-        await pool.chat(ask("Hello", model=replace(CHAT, keep_alive_s=0))).reply()
+        await pool.chat(ask("Hello", model=replace(noise, keep_alive_s=0))).reply()
         while pool.stats().resident:  # noqa: ASYNC110 - the pool tells no one
             await asyncio.sleep(0.02)
-        await pool.chat(ask("Hello", model=replace(CHAT, keep_alive_s=-1))).reply()
+        await pool.chat(ask("Hello", model=replace(noise, keep_alive_s=-1))).reply()
         await asyncio.sleep(0.2)
         assert [one.state for one in pool.stats().resident] == ["ready"]
 
-    alone(work)
+    go(work)
 
 
-def test_two_models_take_turns_where_only_one_has_room() -> None:
+def test_two_models_take_turns_where_only_one_has_room(noise: ModelSpec) -> None:
     async def work(pool: LocalPool) -> None:
-        chats = [pool.chat(ask(f"Say {n}.", params={"max_tokens": 3})) for n in range(3)]
+        chats = [pool.chat(ask(f"Say {n}.", noise, {"max_tokens": 3})) for n in range(3)]
         vectors = [pool.embed(EmbedRequest(VECTORS, (f"text {n}",))) for n in range(3)]
         replies = await asyncio.gather(*(chat.reply() for chat in chats), *vectors)
         assert len(replies) == 6
         loads = {name: count.loads for name, count in pool.stats().loads.items()}
-        assert loads == {"smollm2:135m": 1, "all-minilm": 1}, "no swapping on every call"
+        assert loads == {noise.ref: 1, "all-minilm": 1}, "no swapping on every call"
 
     go(work, replace(SETTINGS, max_loaded_models=1))
 

@@ -34,12 +34,6 @@ def dying_once(file: Path, *arguments: str) -> Callable[..., Awaitable[WorkerPro
     return start
 
 
-@pytest.fixture
-def noise(tmp_path: Path) -> ModelSpec:
-    """A model of some kilobytes: what it says is no part of the claims."""
-    return ModelSpec(str(tiny.llama(tmp_path / "noise.gguf")), n_ctx_tokens=2048)
-
-
 async def test_a_killed_worker_costs_nothing_but_time(noise: ModelSpec, tmp_path: Path) -> None:
     settings = replace(SETTINGS, cache_dir=tmp_path / "cache", num_parallel=4)
     standing = tmp_path / "standing"
@@ -80,7 +74,7 @@ async def test_a_stream_that_has_begun_ends_with_an_error_when_its_worker_dies(
         )
 
 
-def test_a_request_that_kills_its_worker_again_and_again_is_given_up() -> None:
+def test_a_request_that_kills_its_worker_again_and_again_is_given_up(noise: ModelSpec) -> None:
     async def work(pool: LocalPool) -> None:
         async def kill_all() -> None:
             while True:
@@ -93,9 +87,9 @@ def test_a_request_that_kills_its_worker_again_and_again_is_given_up() -> None:
 
         killer = asyncio.create_task(kill_all())
         with pytest.raises(WorkerLost):
-            await pool.chat(ask("Tell a long story.", params={"max_tokens": 1500})).reply()
+            await pool.chat(ask("Tell a long story.", noise, {"max_tokens": 1500})).reply()
         killer.cancel()
-        assert pool.stats().loads["smollm2:135m"].loads <= 4
+        assert pool.stats().loads[noise.ref].loads <= 4
 
     go(work)
 
@@ -210,11 +204,11 @@ def test_a_model_that_does_not_fit_is_refused_with_the_numbers(
     go(work, replace(SETTINGS, cache_dir=tmp_path))
 
 
-def test_closing_the_pool_ends_what_runs_and_leaves_no_process() -> None:
+def test_closing_the_pool_ends_what_runs_and_leaves_no_process(noise: ModelSpec) -> None:
     pids: list[int] = []
 
     async def work(pool: LocalPool) -> None:
-        stream = pool.chat(ask("Tell a long story.", params={"max_tokens": 1500}))
+        stream = pool.chat(ask("Tell a long story.", noise, {"max_tokens": 1500}))
         async for _ in stream:
             break
         pids.extend(pool.worker_pids())

@@ -30,6 +30,7 @@ from tests.fakes import tiny
 from tests.live import Live
 
 MODEL = ModelSpec("smollm2:135m", n_ctx_tokens=512)
+NARROW = replace(MODEL, n_ctx_tokens=128)  # what is cut to it is soon read
 ENDS = {0: -100, 2: -100}
 """The model does not end an answer by itself."""
 CHATML = "<|im_start|>{role}\n{content}<|im_end|>\n"
@@ -178,35 +179,35 @@ def test_text_becomes_tokens_and_text_again(go: Run) -> None:
 
 def test_an_answer_without_an_end_goes_up_to_the_end_of_the_context(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
-        narrow = replace(MODEL, n_ctx_tokens=64)
+        narrow = replace(MODEL, n_ctx_tokens=32)
         for n in (-1, -2, 500):
             params = {"max_tokens": n, "logit_bias": ENDS, "guards_repetition": False}
             asked = replace(raw("Once", params), model=narrow, reserves_answer=False)
             reply = await pool.chat(asked).reply()
             assert reply.done_reason == "length"
-            assert reply.usage.prompt_tokens + reply.usage.completion_tokens == 64
+            assert reply.usage.prompt_tokens + reply.usage.completion_tokens == 32
         with pytest.raises(PromptTooLong) as caught:
             await pool.chat(replace(asked, prompt="one two " * 60)).reply()
         error = caught.value
-        assert (error.n_reserved_tokens, error.n_ctx_tokens) == (1, 64)
+        assert (error.n_reserved_tokens, error.n_ctx_tokens) == (1, 32)
 
     go(work)
 
 
 def test_the_oldest_turns_go_where_that_is_asked_for_and_the_answer_tells(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
-        old = [f"Old {n}. " + "words " * 60 for n in range(9)]
+        old = [f"Old {n}. " + "words " * 12 for n in range(9)]
         asked = ask("Rules.", *old, "Done.", "Newest?", truncates=True, wants_tokens=True)
-        whole = replace(MODEL, n_ctx_tokens=2048)
-        n_whole = await pool.count_chat(whole, asked.messages)
-        assert n_whole > 512
+        asked = replace(asked, model=NARROW)
+        n_whole = await pool.count_chat(MODEL, asked.messages)
+        assert n_whole > 128
         stream = pool.chat(asked)
         async for _ in stream:
             assert stream.prompt_tokens_original == n_whole
             break
         reply = await stream.reply()
         assert reply.prompt_tokens_original == n_whole
-        assert reply.usage.prompt_tokens + 8 <= 512
+        assert reply.usage.prompt_tokens + 8 <= 128
         text = await shown(pool, reply)
         assert text.startswith("<|im_start|>system\nRules.<|im_end|>\n<|im_start|>user\n")
         assert "Old 0" not in text and "Old 8" in text and "Newest?" in text
@@ -220,16 +221,16 @@ def test_the_oldest_turns_go_where_that_is_asked_for_and_the_answer_tells(go: Ru
 
 def test_a_last_turn_that_is_too_long_alone_loses_its_middle(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
-        long = "First words. " + "and so on " * 600 + "Last words."
-        reply = await pool.chat(
-            ask("Rules.", long, truncates=True, reserves_answer=False, wants_tokens=True)
-        ).reply()
-        assert reply.prompt_tokens_original is not None and reply.prompt_tokens_original > 1200
+        long = "First words. " + "and so on " * 150 + "Last words."
+        asked = ask("Rules.", long, truncates=True, reserves_answer=False, wants_tokens=True)
+        reply = await pool.chat(replace(asked, model=NARROW)).reply()
+        assert reply.prompt_tokens_original is not None and reply.prompt_tokens_original > 300
         text = await shown(pool, reply)
         assert "Rules." in text and "First words." in text and "Last words.<|im_end|>" in text
-        assert 450 < reply.usage.prompt_tokens <= 512
+        assert 100 < reply.usage.prompt_tokens <= 128
         with pytest.raises(PromptTooLong) as caught:
-            await pool.chat(ask("rule " * 900, "Why?", truncates=True)).reply()
+            ruled = ask("rule " * 900, "Why?", truncates=True)
+            await pool.chat(replace(ruled, model=NARROW)).reply()
         assert caught.value.n_prompt_tokens > 900, "what it had, not what was left of it"
 
     go(work)
@@ -237,13 +238,14 @@ def test_a_last_turn_that_is_too_long_alone_loses_its_middle(go: Run) -> None:
 
 def test_of_a_long_prompt_the_beginning_and_the_end_stay(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
-        words = await pool.tokenise(MODEL, "".join(f" {n}" for n in range(700)))
-        asked = replace(raw(""), prompt_tokens=tuple(words), truncates=True, wants_tokens=True)
+        words = await pool.tokenise(MODEL, "".join(f" {n}" for n in range(200)))
+        cut = {"prompt_tokens": tuple(words), "truncates": True, "wants_tokens": True}
+        asked = replace(raw(""), model=NARROW, **cut)
         reply = await pool.chat(replace(asked, n_keep_tokens=6)).reply()
         assert reply.prompt_tokens_original == len(words)
-        assert reply.usage.prompt_tokens == 512 - 8
+        assert reply.usage.prompt_tokens == 128 - 8
         assert reply.tokens[:6] == tuple(words[:6])
-        assert reply.tokens[6:504] == tuple(words[-498:])
+        assert reply.tokens[6:120] == tuple(words[-114:])
 
     go(work)
 

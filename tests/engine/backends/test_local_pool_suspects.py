@@ -45,12 +45,13 @@ async def _kill_busy(pool: LocalPool, n_kills: int) -> None:
         await asyncio.sleep(0.005)
 
 
-async def test_chats_in_flight_at_many_kills_from_outside_are_not_given_up(tmp_path: Path) -> None:
-    model = ModelSpec(str(tiny.llama(tmp_path / "tiny.gguf")), n_ctx_tokens=2048)
+async def test_chats_in_flight_at_many_kills_from_outside_are_not_given_up(
+    noise: ModelSpec, tmp_path: Path
+) -> None:
     settings = replace(SETTINGS, num_parallel=N_PARALLEL, cache_dir=tmp_path / "cache")
     async with asyncio.timeout(250), LocalPool(settings) as pool:
         answers = [
-            pool.chat(ask(f"Story {n}", model, {"max_tokens": 200}, priority="batch"))
+            pool.chat(ask(f"Story {n}", noise, {"max_tokens": 200}, priority="batch"))
             for n in range(16)
         ]
         await _kill_busy(pool, 8)
@@ -68,19 +69,18 @@ async def test_texts_in_flight_at_many_kills_from_outside_are_not_given_up(tmp_p
 
 
 async def test_a_suspect_does_not_wait_for_less_urgent_chats_that_only_wait_for_a_place(
-    tmp_path: Path,
+    noise: ModelSpec, tmp_path: Path
 ) -> None:
-    model = ModelSpec(str(tiny.llama(tmp_path / "tiny.gguf")), n_ctx_tokens=2048)
     settings = replace(SETTINGS, num_parallel=2, cache_dir=tmp_path / "cache")
     done: list[int] = []
 
     async def batch(number: int) -> None:
-        told = ask(f"Tale {number}", model, {"max_tokens": 60}, priority="batch")
+        told = ask(f"Tale {number}", noise, {"max_tokens": 60}, priority="batch")
         await pool.chat(told).reply()
         done.append(number)
 
     async with asyncio.timeout(250), LocalPool(settings) as pool, asyncio.TaskGroup() as jobs:
-        urgent = pool.chat(ask("Story", model, {"max_tokens": 200}, priority="normal"))
+        urgent = pool.chat(ask("Story", noise, {"max_tokens": 200}, priority="normal"))
         for number in range(40):
             jobs.create_task(batch(number))
         await _kill_busy(pool, 1)
@@ -116,9 +116,8 @@ async def test_a_chat_that_kills_its_worker_while_another_runs_is_a_suspect(
 
 @pytest.mark.parametrize("dies_at", ["decode", "take"])
 async def test_a_chat_that_kills_its_worker_is_given_up_and_those_with_it_are_answered(
-    dies_at: str, tmp_path: Path
+    dies_at: str, noise: ModelSpec, tmp_path: Path
 ) -> None:
-    model = ModelSpec(str(tiny.llama(tmp_path / "tiny.gguf")), n_ctx_tokens=2048)
     settings = replace(SETTINGS, num_parallel=N_PARALLEL, cache_dir=tmp_path / "cache")
 
     def start(load: WorkerOptions, timeout_s: float) -> Awaitable[WorkerProcess]:
@@ -128,7 +127,7 @@ async def test_a_chat_that_kills_its_worker_is_given_up_and_those_with_it_are_an
         texts = [*(f"Story {n}" for n in range(6)), "POISON", *(f"Tale {n}" for n in range(6))]
         priorities: tuple[Priority, ...] = ("batch", "normal", "interactive")
         answers = [
-            pool.chat(ask(text, model, priority=priorities[n % 3])) for n, text in enumerate(texts)
+            pool.chat(ask(text, noise, priority=priorities[n % 3])) for n, text in enumerate(texts)
         ]
         replies = await asyncio.gather(
             *(answer.reply() for answer in answers), return_exceptions=True
