@@ -19,11 +19,12 @@ import psutil
 from paddock.runner.daemon import daemon_client, daemon_files
 from paddock.runner.daemon.daemon_files import DaemonError, DaemonInfo
 from paddock.runner.daemon.prefect_auth import basic_auth_headers, own_auth_string
+from tests.fakes import tiny
 
 CLI = "from paddock.runner.cli.application import main; main()"
 PIPELINE = """\
 name: ferries
-models: {writer: {ref: "smollm2:135m", ctx: 1k}}
+models: {writer: {ref: ./noise.gguf, ctx: 1k}}
 steps:
   - {id: docs, uses: files.scan, with: {root: ./inbox}}
   - id: each
@@ -54,6 +55,11 @@ class Home:
     @property
     def state_dir(self) -> Path:
         return self.root / "home"
+
+    @property
+    def model(self) -> str:
+        """Return the model's name: some kilobytes, and of no matter what it says."""
+        return str(self.root / "noise.gguf")
 
     def more(self, n: int) -> None:
         """Lay more documents into the inbox."""
@@ -145,6 +151,7 @@ def at_home(root: Path) -> Iterator[Home]:
     """Yield a home whose services end with the block."""
     (root / "pipeline.yaml").write_text(PIPELINE)
     home = Home(root)
+    tiny.llama(Path(home.model))
     try:
         yield home
     finally:

@@ -353,7 +353,7 @@ def test_the_parts_of_a_long_text_hold_what_the_whole_text_holds() -> None:
     for file in ("judged_evidence.txt", "judged_evidence_2.txt", "judged_evidence_3.txt"):
         lines = Path(__file__).with_name(file).read_text("utf-8").splitlines()
         sources = [line[2:].replace("\\n", "\n") for line in lines if line.startswith("= ")]
-        text = ("\n" + "Nothing is said in these lines of a letter.\n" * 20).join(sources)
+        text = ("\n" + "Nothing is said in these lines of a letter.\n" * 6).join(sources)
         whole = value_index(text)
         judged = [line[2:].partition(" => ")[0] for line in lines if line[:2] in ("+ ", "- ")]
         for said in {said for value in judged for said in _said_by(json.loads(value))}:

@@ -151,6 +151,7 @@ def nothing(_: Case) -> None:
 
 # --- pipelines
 
+TWO = {f"inbox/{n}.txt": f"Document {n}, about the ferry." for n in range(2)}
 DOCUMENTS = {
     "pipeline.yaml": """\
 inputs:
@@ -185,8 +186,7 @@ steps:
     "system.md": "Be brief.",
     "page.md": "# {{ doc.stem }}\n{{ s }}\n",
     "note.txt": "The harbour is closed on Sundays.",
-    "inbox/0.txt": "Document 0, about the ferry.",
-    "inbox/1.txt": "Document 1, about the ferry.",
+    **TWO,
 }
 PLACES = {
     "pipeline.yaml": """\
@@ -199,8 +199,7 @@ steps:
       - {id: sum, uses: chat, with: {prompt: "Of {{ doc.path }}: {{ steps.text.text }}"}}
       - {uses: files.write, with: {path: "out/{{ doc.relpath }}", text: "{{ steps.sum.text }}"}}
 """,
-    "inbox/0.txt": "Document 0, about the ferry.",
-    "inbox/1.txt": "Document 1, about the ferry.",
+    **TWO,
 }
 
 
@@ -241,8 +240,7 @@ def clean(text: str) -> str:
     "pack/deep/below.py": "from ..tail import END\n\n\ndef ended(text):\n    return text + END\n",
     "pack/tail.py": "END = ' .'\n",
     "unused.py": "X = 1\n",
-    "inbox/0.txt": "Document 0, about the ferry.",
-    "inbox/1.txt": "Document 1, about the ferry.",
+    **TWO,
 }
 TOOL = _with(
     CODE,
@@ -298,8 +296,7 @@ steps:
   - {id: digest, uses: reduce, with: {over: "{{ steps.each.results }}", prompt: "All:"}}
   - {uses: files.write, with: {path: out/DIGEST.md, text: "{{ steps.digest.text }}"}}
 """,
-    "inbox/0.txt": "Document 0, about the ferry.",
-    "inbox/1.txt": "Document 1, about the ferry.",
+    **TWO,
 }
 LONG = CONTEXT | {"inbox/2.txt": "A long text about the ferry. " * 60}
 NO_CONTEXT = _with(CONTEXT, ", ctx: 200", "")
@@ -359,8 +356,7 @@ steps:
   - {id: sum, uses: chat, with: {prompt: "{{ inputs.tone }}: {{ steps.text.text }}"}}
 returns: {said: steps.sum.text}
 """,
-    "inbox/0.txt": "Document 0, about the ferry.",
-    "inbox/1.txt": "Document 1, about the ferry.",
+    **TWO,
 }
 LISTED = {
     "pipeline.yaml": """\
@@ -369,8 +365,7 @@ steps:
   - {id: sum, uses: chat, with: {prompt: "Of {{ steps.docs.files }}"}}
   - {uses: files.write, with: {path: out/all.txt, text: "{{ steps.sum.text }}"}}
 """,
-    "inbox/0.txt": "Document 0, about the ferry.",
-    "inbox/1.txt": "Document 1, about the ferry.",
+    **TWO,
 }
 NAMES = _with(LISTED, "{{ steps.docs.files }}",
               "{% for f in steps.docs.files %}{{ f.name }} {% endfor %}")  # fmt: skip
@@ -389,8 +384,7 @@ steps:
   - {id: sum, uses: chat, with: {prompt: "Of {{ steps.found.hits }}"}}
   - {uses: files.write, with: {path: out/all.txt, text: "{{ steps.sum.text }}"}}
 """,
-    "inbox/0.txt": "Document 0, about the ferry.",
-    "inbox/1.txt": "Document 1, about the ferry.",
+    **TWO,
 }
 
 EACH, QUIET = "each", ("fresh", "skipped")
@@ -410,494 +404,255 @@ def _first(why: str) -> dict[str, str | None]:
     return {"0.txt": why}
 
 
+# fmt: off
 KINDS: dict[str, tuple[dict[str, str], Change, dict[str, str | None]]] = {
     # kind: the files, the change, and the reasons of what is not fresh in the block `each`
     "nothing": (DOCUMENTS, nothing, {}),
     # --- texts and parameters
-    "prompt": (
-        DOCUMENTS,
-        yaml(", {{ inputs.tone }}:", " ({{ inputs.tone }}):"),
-        _all("prompt changed (step 'sum')"),
-    ),
-    "prompt, another attribute": (
-        DOCUMENTS,
-        yaml("{{ doc.name }}", "{{ doc.stem }}"),
-        _all("prompt changed (step 'sum')"),
-    ),
-    "prompt, the whole item": (
-        DOCUMENTS,
-        yaml("{{ doc.name }}", "{{ doc }}"),
-        _all("prompt changed (step 'sum')"),
-    ),
-    "prompt that reads as before": (
-        DOCUMENTS,
-        yaml("{{ doc.name }}", "{{ doc['name'] }}"),
-        _all("prompt changed (step 'sum')"),
-    ),
-    "system file": (
-        DOCUMENTS,
-        edit("system.md", "brief", "short"),
-        _all("prompt changed (step 'sum')"),
-    ),
-    "template file": (
-        DOCUMENTS,
-        edit("page.md", "# ", "## "),
-        _all("template changed (step 'page')"),
-    ),
-    "output path": (
-        DOCUMENTS,
-        yaml("out/{{ doc.relpath }}", "out/{{ doc.stem }}.md"),
-        _all("`path` changed (step 'page')"),
-    ),
-    "prompt and output path": (
-        DOCUMENTS,
-        both(
-            yaml("{{ doc.name }}", "{{ doc.stem }}"),
-            yaml("out/{{ doc.relpath", "out/x{{ doc.relpath"),
-        ),
-        _all("prompt changed (step 'sum'); `path` changed (step 'page')"),
-    ),
-    "schema": (
-        DOCUMENTS,
-        yaml("schema: {said: str}", "schema: {said: 'str?'}"),
-        _all("schema changed (step 'sum')"),
-    ),
+    "prompt": (DOCUMENTS, yaml(", {{ inputs.tone }}:", " ({{ inputs.tone }}):"),
+        _all("prompt changed (step 'sum')")),
+    "prompt, another attribute": (DOCUMENTS, yaml("{{ doc.name }}", "{{ doc.stem }}"),
+        _all("prompt changed (step 'sum')")),
+    "prompt, the whole item": (DOCUMENTS, yaml("{{ doc.name }}", "{{ doc }}"),
+        _all("prompt changed (step 'sum')")),
+    "prompt that reads as before": (DOCUMENTS, yaml("{{ doc.name }}", "{{ doc['name'] }}"),
+        _all("prompt changed (step 'sum')")),
+    "system file": (DOCUMENTS, edit("system.md", "brief", "short"),
+        _all("prompt changed (step 'sum')")),
+    "template file": (DOCUMENTS, edit("page.md", "# ", "## "),
+        _all("template changed (step 'page')")),
+    "output path": (DOCUMENTS, yaml("out/{{ doc.relpath }}", "out/{{ doc.stem }}.md"),
+        _all("`path` changed (step 'page')")),
+    "prompt and output path": (DOCUMENTS,
+        both(yaml("{{ doc.name }}", "{{ doc.stem }}"),
+            yaml("out/{{ doc.relpath", "out/x{{ doc.relpath")),
+        _all("prompt changed (step 'sum'); `path` changed (step 'page')")),
+    "schema": (DOCUMENTS, yaml("schema: {said: str}", "schema: {said: 'str?'}"),
+        _all("schema changed (step 'sum')")),
     "check": (DOCUMENTS, yaml("< 99", "< 98"), _all("checks changed (step 'sum')")),
-    "one more check": (
-        DOCUMENTS,
+    "one more check": (DOCUMENTS,
         yaml('["words(output.said) < 99"]', '["words(output.said) < 99", "output.said != \'x\'"]'),
-        _all("checks changed (step 'sum')"),
-    ),
+        _all("checks changed (step 'sum')")),
     "checks where there was a schema alone": (
         _with(DOCUMENTS, ', check: ["words(output.said) < 99"]', ""),
         yaml("schema: {said: str}", 'schema: {said: str}, check: ["words(output.said) < 99"]'),
-        _all("checks changed (step 'sum')"),
-    ),
+        _all("checks changed (step 'sum')")),
     "checks where there was no reply": (
-        _with(
-            DOCUMENTS,
-            '        reply: {schema: {said: str}, check: ["words(output.said) < 99"]}\n',
-            "",
-        ),
-        yaml(
-            "          params: {temperature: 0.5}\n",
-            '          params: {temperature: 0.5}\n        reply: {check: ["words(text) < 99"]}\n',
-        ),
-        _all("checks changed (step 'sum')"),
-    ),
+        _with(DOCUMENTS,
+            '        reply: {schema: {said: str}, check: ["words(output.said) < 99"]}\n', ""),
+        yaml("          params: {temperature: 0.5}\n",
+            '          params: {temperature: 0.5}\n        reply: {check: ["words(text) < 99"]}\n'),
+        _all("checks changed (step 'sum')")),
     "schema where there was no reply": (
-        _with(
-            DOCUMENTS,
-            '        reply: {schema: {said: str}, check: ["words(output.said) < 99"]}\n',
-            "",
-        ),
-        yaml(
-            "          params: {temperature: 0.5}\n",
-            "          params: {temperature: 0.5}\n        reply: {schema: {said: str}}\n",
-        ),
-        _all("schema changed (step 'sum')"),
-    ),
+        _with(DOCUMENTS,
+            '        reply: {schema: {said: str}, check: ["words(output.said) < 99"]}\n', ""),
+        yaml("          params: {temperature: 0.5}\n",
+            "          params: {temperature: 0.5}\n        reply: {schema: {said: str}}\n"),
+        _all("schema changed (step 'sum')")),
     "repair": (DOCUMENTS, yaml('< 99"]', '< 99"], repair: 3'), _all("checks changed (step 'sum')")),
-    "a check less": (
-        DOCUMENTS,
-        yaml(', check: ["words(output.said) < 99"]', ""),
-        _all("checks changed (step 'sum')"),
-    ),
-    "no reply any more": (
-        DOCUMENTS,
+    "a check less": (DOCUMENTS, yaml(', check: ["words(output.said) < 99"]', ""),
+        _all("checks changed (step 'sum')")),
+    "no reply any more": (DOCUMENTS,
         yaml('        reply: {schema: {said: str}, check: ["words(output.said) < 99"]}\n', ""),
-        _all("schema changed (step 'sum'); checks changed (step 'sum')"),
-    ),
-    "evidence": (
-        DOCUMENTS,
-        yaml("check: [", "evidence: steps.text, check: ["),
-        _all("sources of its evidence changed (step 'sum')"),
-    ),
+        _all("schema changed (step 'sum'); checks changed (step 'sum')")),
+    "evidence": (DOCUMENTS, yaml("check: [", "evidence: steps.text, check: ["),
+        _all("sources of its evidence changed (step 'sum')")),
     "model": (DOCUMENTS, yaml("ref: one", "ref: two"), _all("model changed (step 'sum')")),
     "alias of the model": (DOCUMENTS, yaml("  writer:", "  author:"), {}),
-    "params of the model": (
-        DOCUMENTS,
-        yaml("top_k: 5", "top_k: 6"),
-        _all("`params` of its model changed (step 'sum')"),
-    ),
-    "params of the step": (
-        DOCUMENTS,
-        yaml("temperature: 0.5", "temperature: 0.6"),
-        _all("`params` changed (step 'sum')"),
-    ),
+    "params of the model": (DOCUMENTS, yaml("top_k: 5", "top_k: 6"),
+        _all("`params` of its model changed (step 'sum')")),
+    "params of the step": (DOCUMENTS, yaml("temperature: 0.5", "temperature: 0.6"),
+        _all("`params` changed (step 'sum')")),
     "larger ctx": (DOCUMENTS, yaml("ctx: 2k", "ctx: 3k"), {}),
-    "smaller ctx": (
-        DOCUMENTS,
-        yaml("ctx: 2k", "ctx: 1k"),
-        _all("`ctx` of its model changed (step 'sum')"),
-    ),
-    "ctx and params of the model": (
-        DOCUMENTS,
+    "smaller ctx": (DOCUMENTS, yaml("ctx: 2k", "ctx: 1k"),
+        _all("`ctx` of its model changed (step 'sum')")),
+    "ctx and params of the model": (DOCUMENTS,
         both(yaml("ctx: 2k", "ctx: 3k"), yaml("top_k: 5", "top_k: 6")),
-        _all("`params` of its model changed (step 'sum')"),
-    ),
-    "larger ctx and one document": (
-        DOCUMENTS,
+        _all("`params` of its model changed (step 'sum')")),
+    "larger ctx and one document": (DOCUMENTS,
         both(yaml("ctx: 2k", "ctx: 3k"), edit("inbox/0.txt", "ferry", "boat")),
-        _first("content changed"),
-    ),
-    "input": (
-        DOCUMENTS,
-        yaml("default: plain", "default: merry"),
-        _all("value changed: inputs.tone"),
-    ),
-    "returns": (
-        DOCUMENTS,
+        _first("content changed")),
+    "input": (DOCUMENTS, yaml("default: plain", "default: merry"),
+        _all("value changed: inputs.tone")),
+    "returns": (DOCUMENTS,
         yaml("returns: {file: doc.relpath, sum", "returns: {file: doc.stem, sum"),
-        _all("`returns` changed (step 'each')"),
-    ),
+        _all("`returns` changed (step 'each')")),
     "prompt of the digest": (DOCUMENTS, yaml('prompt: "All:"', 'prompt: "Both:"'), {}),
-    "condition that holds": (
-        DOCUMENTS,
+    "condition that holds": (DOCUMENTS,
         yaml("      - id: page\n", "      - id: page\n        if: doc.size > 0\n"),
-        _all("`if` changed (step 'page')"),
-    ),
-    "one more step": (
-        DOCUMENTS,
-        yaml(
-            "      - id: sum\n",
-            "      - {id: more, uses: prompt, with: {template: Hi}}\n      - id: sum\n",
-        ),
-        _all("step 'more' is new"),
-    ),
-    "one more step that asks": (
-        DOCUMENTS,
-        yaml(
-            "      - id: page\n",
-            "      - {id: more, uses: chat, with: {prompt: '{{ doc.stem }}'}}\n      - id: page\n",
-        ),
-        _all("step 'more' is new"),
-    ),
-    "a step less": (
-        DOCUMENTS,
+        _all("`if` changed (step 'page')")),
+    "one more step": (DOCUMENTS,
+        yaml("      - id: sum\n",
+            "      - {id: more, uses: prompt, with: {template: Hi}}\n      - id: sum\n"),
+        _all("step 'more' is new")),
+    "one more step that asks": (DOCUMENTS,
+        yaml("      - id: page\n",
+            "      - {id: more, uses: chat, with: {prompt: '{{ doc.stem }}'}}\n      - id: page\n"),
+        _all("step 'more' is new")),
+    "a step less": (DOCUMENTS,
         yaml('      - {id: stem, uses: prompt, with: {template: "{{ doc.stem }}"}}\n', ""),
-        _all("step 'stem' was removed"),
-    ),
-    "renamed step": (
-        DOCUMENTS,
-        yaml("id: page", "id: sheet"),
-        _all("step 'page' was removed; step 'sheet' is new"),
-    ),
-    "key that is the same for each item": (
-        DOCUMENTS,
-        yaml("    do:\n", "    key: doc.relpath\n    do:\n"),
-        {},
-    ),
-    "key that reads more of the item": (
-        _with(DOCUMENTS, "{{ doc.name }}", "{{ doc.stem }}"),
-        yaml("    do:\n", "    key: doc.name\n    do:\n"),
-        _all("`key` changed"),
-    ),
+        _all("step 'stem' was removed")),
+    "renamed step": (DOCUMENTS, yaml("id: page", "id: sheet"),
+        _all("step 'page' was removed; step 'sheet' is new")),
+    "key that is the same for each item": (DOCUMENTS,
+        yaml("    do:\n", "    key: doc.relpath\n    do:\n"), {}),
+    "key that reads more of the item": (_with(DOCUMENTS, "{{ doc.name }}", "{{ doc.stem }}"),
+        yaml("    do:\n", "    key: doc.name\n    do:\n"), _all("`key` changed")),
     "max_parallel": (DOCUMENTS, yaml("    do:\n", "    max_parallel: 2\n    do:\n"), {}),
-    "retry and timeout": (
-        DOCUMENTS,
-        yaml(
-            "        uses: chat\n",
-            "        uses: chat\n        retry: {times: 2}\n        timeout: {total: 5m}\n",
-        ),
-        {},
-    ),
+    "retry and timeout": (DOCUMENTS,
+        yaml("        uses: chat\n",
+            "        uses: chat\n        retry: {times: 2}\n        timeout: {total: 5m}\n"), {}),
     "a comment in the YAML": (DOCUMENTS, yaml("steps:\n", "# Steps.\nsteps:\n"), {}),
     "name and description": (DOCUMENTS, yaml("inputs:\n", "description: Sums up.\ninputs:\n"), {}),
     # --- documents
     "document": (DOCUMENTS, edit("inbox/0.txt", "ferry", "boat"), _first("content changed")),
-    "document of the same size and time": (
-        DOCUMENTS,
-        behind_the_time("inbox/0.txt", "ferry", "boats"),
-        _first("content changed"),
-    ),
+    "document of the same size and time": (DOCUMENTS,
+        behind_the_time("inbox/0.txt", "ferry", "boats"), _first("content changed")),
     "document and prompt": (
         DOCUMENTS,
         both(edit("inbox/0.txt", "ferry", "boat"), yaml("{{ doc.name }}", "{{ doc.stem }}")),
         _first("content changed; prompt changed (step 'sum')")
         | {"1.txt": "prompt changed (step 'sum')"},
     ),
-    "both documents": (
-        DOCUMENTS,
+    "both documents": (DOCUMENTS,
         both(edit("inbox/0.txt", "ferry", "boat"), edit("inbox/1.txt", "ferry", "boat")),
-        _all("content changed"),
-    ),
+        _all("content changed")),
     "new document": (DOCUMENTS, add("inbox/2.txt", "New."), {"2.txt": None}),
-    "new document and an edited one": (
-        DOCUMENTS,
+    "new document and an edited one": (DOCUMENTS,
         both(add("inbox/2.txt", "New."), edit("inbox/0.txt", "ferry", "boat")),
-        _first("content changed") | {"2.txt": None},
-    ),
-    "copy of a document": (
-        DOCUMENTS,
-        both(add("inbox/2.txt", DOCUMENTS["inbox/0.txt"])),
-        {"2.txt": None},
-    ),
+        _first("content changed") | {"2.txt": None}),
+    "copy of a document": (DOCUMENTS, both(add("inbox/2.txt", DOCUMENTS["inbox/0.txt"])),
+        {"2.txt": None}),
     "deleted document": (DOCUMENTS, delete("inbox/1.txt"), {"1.txt": "its source is gone"}),
-    "renamed document": (
-        DOCUMENTS,
-        rename("inbox/1.txt", "inbox/3.txt"),
-        {"3.txt": "renamed from '1.txt'"},
-    ),
-    "renamed and edited document": (
-        DOCUMENTS,
+    "renamed document": (DOCUMENTS, rename("inbox/1.txt", "inbox/3.txt"),
+        {"3.txt": "renamed from '1.txt'"}),
+    "renamed and edited document": (DOCUMENTS,
         both(rename("inbox/1.txt", "inbox/3.txt"), edit("inbox/3.txt", "ferry", "boat")),
-        {"1.txt": "its source is gone", "3.txt": None},
-    ),
-    "swapped documents": (
-        DOCUMENTS,
-        both(
-            rename("inbox/0.txt", "x"),
-            rename("inbox/1.txt", "inbox/0.txt"),
-            rename("x", "inbox/1.txt"),
-        ),
-        _all("content changed"),
-    ),
+        {"1.txt": "its source is gone", "3.txt": None}),
+    "swapped documents": (DOCUMENTS,
+        both(rename("inbox/0.txt", "x"), rename("inbox/1.txt", "inbox/0.txt"),
+            rename("x", "inbox/1.txt")), _all("content changed")),
     "touched document": (DOCUMENTS, touch("inbox/0.txt"), {}),
     "touched document whose time is read": (
-        _with(DOCUMENTS, "{{ doc.name }}", "{{ doc.modified }}"),
-        touch("inbox/0.txt"),
-        _first("its time changed"),
-    ),
-    "touched document that is read whole": (
-        _with(DOCUMENTS, "{{ doc.name }}", "{{ doc }}"),
-        touch("inbox/0.txt"),
-        _first("its time changed"),
-    ),
+        _with(DOCUMENTS, "{{ doc.name }}", "{{ doc.modified }}"), touch("inbox/0.txt"),
+        _first("its time changed")),
+    "touched document that is read whole": (_with(DOCUMENTS, "{{ doc.name }}", "{{ doc }}"),
+        touch("inbox/0.txt"), _first("its time changed")),
     "edited and touched document whose time is read": (
         _with(DOCUMENTS, "{{ doc.name }}", "{{ doc.modified }}"),
         both(edit("inbox/0.txt", "ferry", "boat"), touch("inbox/0.txt")),
-        _first("content changed; its time changed"),
-    ),
-    "excluded document": (
-        DOCUMENTS,
-        yaml("root: inbox", "root: inbox, exclude: [1.txt]"),
-        {"1.txt": "no longer in the list"},
-    ),
-    "included documents": (
-        DOCUMENTS,
-        yaml("root: inbox", "root: inbox, include: ['0*']"),
-        {"1.txt": "no longer in the list"},
-    ),
-    "another file that is read": (
-        DOCUMENTS,
-        edit("note.txt", "Sundays", "Mondays"),
-        _all("file changed: note.txt"),
-    ),
-    "another file that is read, of the same size and time": (
-        DOCUMENTS,
-        behind_the_time("note.txt", "Sundays", "Mondays"),
-        _all("file changed: note.txt"),
-    ),
+        _first("content changed; its time changed")),
+    "excluded document": (DOCUMENTS, yaml("root: inbox", "root: inbox, exclude: [1.txt]"),
+        {"1.txt": "no longer in the list"}),
+    "included documents": (DOCUMENTS, yaml("root: inbox", "root: inbox, include: ['0*']"),
+        {"1.txt": "no longer in the list"}),
+    "another file that is read": (DOCUMENTS, edit("note.txt", "Sundays", "Mondays"),
+        _all("file changed: note.txt")),
+    "another file that is read, of the same size and time": (DOCUMENTS,
+        behind_the_time("note.txt", "Sundays", "Mondays"), _all("file changed: note.txt")),
     "another file that is read, touched": (DOCUMENTS, touch("note.txt"), {}),
-    "another file that is read, replaced by the same": (
-        DOCUMENTS,
-        both(rename("note.txt", "x"), add("note.txt", DOCUMENTS["note.txt"])),
-        {},
-    ),
+    "another file that is read, replaced by the same": (DOCUMENTS,
+        both(rename("note.txt", "x"), add("note.txt", DOCUMENTS["note.txt"])), {}),
     # --- outputs
     "missing output": (DOCUMENTS, delete("out/0.txt"), _first("output is missing: out/0.txt")),
-    "missing outputs": (
-        DOCUMENTS,
-        lambda case: shutil.rmtree(case.folder / "out"),
-        {name: f"output is missing: out/{name}" for name in BOTH},
-    ),
+    "missing outputs": (DOCUMENTS, lambda case: shutil.rmtree(case.folder / "out"),
+        {name: f"output is missing: out/{name}" for name in BOTH}),
     "touched output": (DOCUMENTS, touch("out/0.txt"), {}),
     # --- places
     "another root": (DOCUMENTS, both(rename("inbox", "in2"), yaml("root: inbox", "root: in2")), {}),
     "another root where the path is read": (PLACES, MOVED, _all("its path changed")),
     "another root where the output has the path": (
-        _with(
-            _with(PLACES, "Of {{ doc.path }}: ", ""),
-            'text: "{{ steps.sum.text',
-            'text: "{{ doc.path }} {{ steps.sum.text',
-        ),
-        MOVED,
-        _all("its path changed"),
-    ),
+        _with(_with(PLACES, "Of {{ doc.path }}: ", ""), 'text: "{{ steps.sum.text',
+            'text: "{{ doc.path }} {{ steps.sum.text'), MOVED, _all("its path changed")),
     "another root where a read file tells the path": (
-        _with(PLACES, "{{ doc.path }}: ", "{{ steps.text.path }}: "),
-        MOVED,
-        _all("its path changed"),
-    ),
-    "another root where a nested block reads the path": (
-        NESTED_PLACE,
-        MOVED,
-        _all("its path changed"),
-    ),
+        _with(PLACES, "{{ doc.path }}: ", "{{ steps.text.path }}: "), MOVED,
+        _all("its path changed")),
+    "another root where a nested block reads the path": (NESTED_PLACE, MOVED,
+        _all("its path changed")),
     "another root, nested": (NESTED, MOVED, {}),
-    "another root where a pipeline within is given the path": (
-        INNER,
-        MOVED,
-        _all("its path changed"),
-    ),
-    "another root, and the path in a command": (
-        COMMAND,
-        both(rename("inbox", "in2"), yaml("root: inbox", "root: in2")),
-        {},
-    ),
+    "another root where a pipeline within is given the path": (INNER, MOVED,
+        _all("its path changed")),
+    "another root, and the path in a command": (COMMAND,
+        both(rename("inbox", "in2"), yaml("root: inbox", "root: in2")), {}),
     "touched file in a whole list": (LISTED, touch("inbox/0.txt"), {}),
     "touched file in a list of names": (NAMES, touch("inbox/0.txt"), {}),
     "renamed file in a list of names": (NAMES, rename("inbox/0.txt", "inbox/2.txt"), {}),
     "edited file in a list of names": (NAMES, edit("inbox/0.txt", "ferry", "boat"), {}),
     # --- code
-    "function": (
-        CODE,
-        edit("own.py", "lower(text)", "lower('x' + text)"),
-        _all("code of own.py, or of what it imports, changed (step 'own')"),
-    ),
-    "comment in a function's file": (
-        CODE,
-        edit("own.py", "# A comment.", "# Another comment."),
-        {},
-    ),
-    "module that a function imports": (
-        CODE,
-        edit("helper.py", "lower()", "upper()"),
-        _all("code of own.py, or of what it imports, changed (step 'own')"),
-    ),
+    "function": (CODE, edit("own.py", "lower(text)", "lower('x' + text)"),
+        _all("code of own.py, or of what it imports, changed (step 'own')")),
+    "comment in a function's file": (CODE, edit("own.py", "# A comment.", "# Another comment."),
+        {}),
+    "module that a function imports": (CODE, edit("helper.py", "lower()", "upper()"),
+        _all("code of own.py, or of what it imports, changed (step 'own')")),
     "comment in a module": (CODE, edit("helper.py", "def", "# Lower.\ndef"), {}),
-    "package that a function imports": (
-        CODE,
-        edit("pack/__init__.py", "!", "?"),
-        _all("code of own.py, or of what it imports, changed (step 'own')"),
-    ),
-    "module of a package": (
-        CODE,
-        edit("pack/part.py", "20", "18"),
-        _all("code of own.py, or of what it imports, changed (step 'own')"),
-    ),
-    "module two levels up": (
-        CODE,
-        edit("pack/tail.py", "' .'", "' ,'"),
-        _all("code of own.py, or of what it imports, changed (step 'own')"),
-    ),
+    "package that a function imports": (CODE, edit("pack/__init__.py", "!", "?"),
+        _all("code of own.py, or of what it imports, changed (step 'own')")),
+    "module of a package": (CODE, edit("pack/part.py", "20", "18"),
+        _all("code of own.py, or of what it imports, changed (step 'own')")),
+    "module two levels up": (CODE, edit("pack/tail.py", "' .'", "' ,'"),
+        _all("code of own.py, or of what it imports, changed (step 'own')")),
     "module that nothing imports": (CODE, edit("unused.py", "1", "2"), {}),
-    "tool": (
-        TOOL,
-        edit("own.py", "lower(text)", "lower('x' + text)"),
-        _all("file changed: own.py (step 'own')"),
-    ),
+    "tool": (TOOL, edit("own.py", "lower(text)", "lower('x' + text)"),
+        _all("file changed: own.py (step 'own')")),
     "comment in a tool's file": (TOOL, edit("own.py", "# A comment.", "# Another comment."), {}),
-    "module that a tool imports": (
-        TOOL,
-        edit("helper.py", "lower()", "upper()"),
-        _all("file changed: helper.py (step 'own')"),
-    ),
-    "module that a tool without effects imports": (
-        PURE_TOOL,
-        edit("helper.py", "lower()", "upper()"),
-        _all("file changed: helper.py (step 'own')"),
-    ),
-    "module of a tool, of the same size and time": (
-        TOOL,
+    "module that a tool imports": (TOOL, edit("helper.py", "lower()", "upper()"),
+        _all("file changed: helper.py (step 'own')")),
+    "module that a tool without effects imports": (PURE_TOOL,
+        edit("helper.py", "lower()", "upper()"), _all("file changed: helper.py (step 'own')")),
+    "module of a tool, of the same size and time": (TOOL,
         behind_the_time("helper.py", "lower()", "upper()"),
-        _all("file changed: helper.py (step 'own')"),
-    ),
-    "script of a command": (
-        COMMAND,
-        edit("tools/s.sh", "done", "over"),
-        _all("file changed: tools/s.sh"),
-    ),
-    "file of a command": (
-        COMMAND,
-        edit("words.txt", "two", "three"),
-        _all("file changed: words.txt"),
-    ),
+        _all("file changed: helper.py (step 'own')")),
+    "script of a command": (COMMAND, edit("tools/s.sh", "done", "over"),
+        _all("file changed: tools/s.sh")),
+    "file of a command": (COMMAND, edit("words.txt", "two", "three"),
+        _all("file changed: words.txt")),
     "script that a command names with its folder": (
         _with(COMMAND, "[sh, tools/s.sh, words.txt]", "[sh, s.sh, ../words.txt], cwd: tools"),
-        edit("tools/s.sh", "done", "over"),
-        _all("file changed: tools/s.sh"),
-    ),
+        edit("tools/s.sh", "done", "over"), _all("file changed: tools/s.sh")),
     "script within a shell's text": (
         _with(COMMAND, "[sh, tools/s.sh, words.txt]", "[sh, -c, 'sh tools/s.sh words.txt']"),
-        edit("words.txt", "two", "three"),
-        _all("file changed: words.txt"),
-    ),
-    "Python script of a command": (
-        PYTHON_COMMAND,
-        edit("tools/main.py", "print(", "print('x', "),
-        _all("file changed: tools/main.py"),
-    ),
-    "module of a command's Python script": (
-        PYTHON_COMMAND,
-        edit("tools/sibling.py", "one", "three"),
-        _all("file changed: tools/sibling.py"),
-    ),
+        edit("words.txt", "two", "three"), _all("file changed: words.txt")),
+    "Python script of a command": (PYTHON_COMMAND, edit("tools/main.py", "print(", "print('x', "),
+        _all("file changed: tools/main.py")),
+    "module of a command's Python script": (PYTHON_COMMAND,
+        edit("tools/sibling.py", "one", "three"), _all("file changed: tools/sibling.py")),
     "package of a command's Python module": (
         _with(PYTHON_COMMAND, "[python3, tools/main.py]", "[python3, -m, tools.package]"),
-        edit("tools/sibling.py", "one", "three"),
-        _all("file changed: tools/sibling.py"),
-    ),
+        edit("tools/sibling.py", "one", "three"), _all("file changed: tools/sibling.py")),
     # --- trees, contexts, rows, blocks, pipelines, stores
-    "one of seven in a narrow tree": (
-        TREE,
-        edit("inbox/3.txt", "ferry", "boat"),
-        {"3.txt": "content changed"},
-    ),
+    "one of seven in a narrow tree": (TREE, edit("inbox/3.txt", "ferry", "boat"),
+        {"3.txt": "content changed"}),
     "larger ctx, summaries": (CONTEXT, yaml("ctx: 200", "ctx: 400"), {}),
-    "larger ctx, one document too long": (
-        LONG,
-        yaml("ctx: 200", "ctx: 400"),
-        {"2.txt": "`ctx` of its model changed (step 'sum')"},
-    ),
+    "larger ctx, one document too long": (LONG, yaml("ctx: 200", "ctx: 400"),
+        {"2.txt": "`ctx` of its model changed (step 'sum')"}),
     "a ctx where there was none": (NO_CONTEXT, yaml("ref: one", "ref: one, ctx: 4k"), {}),
     "no ctx any more": (CONTEXT, yaml(", ctx: 200", ""), {}),
     "row": (ROWS, edit("rows.csv", "ferry", "ship"), {"a": "content changed"}),
     "column that is not read": (ROWS, edit("rows.csv", "ferry,1", "ferry,7"), {}),
-    "order of the rows": (
-        ROWS,
-        edit("rows.csv", "a,x,ferry,1\nb,x,pier,2\n", "b,x,pier,2\na,x,ferry,1\n"),
-        {},
-    ),
-    "row that is left out": (
-        ROWS,
-        edit("rows.csv", "b,x", "b,none"),
-        {"b": "left out by `where`"},
-    ),
+    "order of the rows": (ROWS,
+        edit("rows.csv", "a,x,ferry,1\nb,x,pier,2\n", "b,x,pier,2\na,x,ferry,1\n"), {}),
+    "row that is left out": (ROWS, edit("rows.csv", "b,x", "b,none"), {"b": "left out by `where`"}),
     "where": (ROWS, yaml('"none"', '"nothing"'), {"c": None}),
-    "key": (
-        ROWS,
-        yaml("key: row.id", "key: row.text"),
-        {"a": "`key` changed", "b": "`key` changed", "ferry": None, "pier": None},
-    ),
-    "key of a file": (
-        DOCUMENTS,
-        yaml("    do:\n", "    key: doc.stem\n    do:\n"),
-        {
-            "0": "`key` changed: it was '0.txt'",
-            "1": "`key` changed: it was '1.txt'",
-        },
-    ),
-    "word of a nested block": (
-        NESTED,
-        edit("inbox/0.txt", "pier", "quay"),
-        _first("content changed"),
-    ),
-    "prompt of a nested block": (
-        NESTED,
-        yaml("Word {{", "The word {{"),
-        _all("prompt changed (step 'sum')"),
-    ),
-    "prompt of a pipeline within": (
-        INNER,
-        edit("inner.yaml", "}}: {{", "}}; {{"),
-        _all("prompt changed (step 'inner.sum')"),
-    ),
-    "input of a pipeline within": (
-        INNER,
-        edit("inner.yaml", "plain", "merry"),
-        _all("parameters changed (step 'inner.(returns)')"),
-    ),
-    "document of a pipeline within": (
-        INNER,
-        edit("inbox/0.txt", "ferry", "boat"),
-        _first("content changed"),
-    ),
+    "key": (ROWS, yaml("key: row.id", "key: row.text"),
+        {"a": "`key` changed", "b": "`key` changed", "ferry": None, "pier": None}),
+    "key of a file": (DOCUMENTS, yaml("    do:\n", "    key: doc.stem\n    do:\n"),
+        {"0": "`key` changed: it was '0.txt'", "1": "`key` changed: it was '1.txt'"}),
+    "word of a nested block": (NESTED, edit("inbox/0.txt", "pier", "quay"),
+        _first("content changed")),
+    "prompt of a nested block": (NESTED, yaml("Word {{", "The word {{"),
+        _all("prompt changed (step 'sum')")),
+    "prompt of a pipeline within": (INNER, edit("inner.yaml", "}}: {{", "}}; {{"),
+        _all("prompt changed (step 'inner.sum')")),
+    "input of a pipeline within": (INNER, edit("inner.yaml", "plain", "merry"),
+        _all("parameters changed (step 'inner.(returns)')")),
+    "document of a pipeline within": (INNER, edit("inbox/0.txt", "ferry", "boat"),
+        _first("content changed")),
     "document of a store": (STORE, edit("inbox/0.txt", "ferry", "boat"), _first("content changed")),
     "deleted document of a store": (STORE, delete("inbox/0.txt"), _first("its source is gone")),
     "query of a search": (STORE, yaml("query: Ferry", "query: Boat"), {}),
 }
+# fmt: on
 
 
 def _state(reason: str | None) -> str:

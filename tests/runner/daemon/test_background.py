@@ -18,7 +18,7 @@ import pytest
 from paddock.runner.daemon import run_session
 from tests.fakes.foreign_modules import add_foreign_modules
 from tests.prefect_server import seed
-from tests.residence import PIPELINE, Home, at_home, ended, until
+from tests.residence import Home, at_home, ended, until
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_the_next_run_finds_service_and_model(home: Home) -> None:
     report, said = home.run()
     n_known = known["counts"]["fresh"] + known["counts"]["new"]
     assert {k: n for k, n in report["counts"].items() if n} == {"fresh": n_known, "new": 2}
-    assert report["models"] == {"smollm2:135m": {"loads": 0, "load_s": 0.0}}
+    assert report["models"] == {home.model: {"loads": 0, "load_s": 0.0}}
     assert "Started" not in said
     assert home.told()["pid"] == before
 
@@ -161,7 +161,7 @@ def test_status_says_what_it_holds(home: Home) -> None:
     lines = done.stdout.splitlines()
     assert lines[0].startswith("Running for ")
     assert lines[0].endswith(f"(process {pid}).")
-    assert lines[1].startswith("Model smollm2:135m: ready, ")
+    assert lines[1].startswith(f"Model {home.model}: ready, ")
     assert re.match("Idle; it ends in 1[45] min ", lines[2])
     assert lines[3].startswith("Prefect: Runs are shown at http://127.0.0.1:")
     told = json.loads(home.paddock("service", "status", "--json").stdout)
@@ -174,7 +174,7 @@ def test_its_models_are_met_by_ps_stop_and_embed_as_those_of_serve_are(home: Hom
     home.more(1)
     home.run()
     rows = home.paddock("ps").stdout.splitlines()[1:]
-    assert [(row.split()[0], row.split()[-1]) for row in rows] == [("smollm2:135m", "background")]
+    assert [(row.split()[0], row.split()[-1]) for row in rows] == [(home.model, "background")]
     original = files("paddock.examples") / "models/all-minilm-l6-v2.gguf"
     (home.root / "vec.gguf").write_bytes(original.read_bytes())
     assert home.paddock("embed", "./vec.gguf", "ferry").stdout.startswith("[")
@@ -184,10 +184,10 @@ def test_its_models_are_met_by_ps_stop_and_embed_as_those_of_serve_are(home: Hom
         return sorted((one["name"], one["service"]) for one in told)
 
     file = str(home.root / "vec.gguf")
-    assert held() == [(file, "background"), ("smollm2:135m", "background")]
+    assert held() == [(home.model, "background"), (file, "background")]
     done = home.paddock("stop", "vec.gguf", "all-minilm")
     assert (done.returncode, done.stderr) == (0, "'all-minilm' is not in memory.\n")
-    assert held() == [("smollm2:135m", "background")]
+    assert held() == [(home.model, "background")]
     unknown = home.paddock("stop", "none-such")
     assert (unknown.returncode, unknown.stderr) == (1, "model 'none-such' not found\n")
 
@@ -197,10 +197,10 @@ def test_local_and_ci_run_without_it(home: Home) -> None:
     until(lambda: not list(run_session.kept_runs(home.state_dir)))  # every run is shown to its end
     n_shown = len(home.api("flow_runs/filter", {"limit": 200}))
     report, _ = home.run("--local")
-    assert report["models"]["smollm2:135m"]["loads"] == 1
+    assert report["models"][home.model]["loads"] == 1
     home.more(1)
     report, _ = home.run(CI="true")
-    assert report["models"]["smollm2:135m"]["loads"] == 1
+    assert report["models"][home.model]["loads"] == 1
     assert len(home.api("flow_runs/filter", {"limit": 200})) == n_shown
 
 
@@ -238,23 +238,22 @@ def test_a_run_goes_on_when_prefects_server_is_killed_and_it_comes_back(home: Ho
 
 
 def test_a_run_that_is_killed_is_crashed_in_prefect_and_its_requests_end(home: Home) -> None:
-    # Long enough that Prefect shows it while it runs, however slow its server is.
-    longer = PIPELINE.replace("max_tokens: 8", "max_tokens: 400").replace('"out/', '"long/')
-    (home.root / "long.yaml").write_text(longer.replace("ferries", "long"))
     n_before = home.n_documents
-    home.more(24)
+    home.more(4)
     until(lambda: not list(run_session.kept_runs(home.state_dir)))  # every run is shown to its end
     known = {one["name"] for one in home.api("flow_runs/filter", {"limit": 200})}
-    run = home.started("run", "--json", "long.yaml")
 
     def name() -> str:
         shown = home.api("flow_runs/filter", {"limit": 200})
         return next((one["name"] for one in shown if one["name"] not in known), "")
 
-    until(name)
-    until(lambda: home.shown(name()) == "Running")
-    run.kill()
-    run.communicate()
+    with home.standing_model():
+        run = home.started("run", "--json", "pipeline.yaml")
+        until(name)
+        until(lambda: home.shown(name()) == "Running")
+        until(lambda: any(one["running"] + one["waiting"] for one in home.told()["models"]))
+        run.kill()
+        run.communicate()
     until(lambda: home.shown(name()) == "Crashed")
     until(lambda: not any(one["running"] + one["waiting"] for one in home.told()["models"]))
     until(lambda: home.told()["leases"] == [])
