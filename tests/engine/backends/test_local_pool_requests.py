@@ -239,8 +239,8 @@ def test_a_last_turn_that_is_too_long_alone_loses_its_middle(go: Run) -> None:
 def test_of_a_long_prompt_the_beginning_and_the_end_stay(go: Run) -> None:
     async def work(pool: LocalPool) -> None:
         words = await pool.tokenise(MODEL, "".join(f" {n}" for n in range(200)))
-        cut = {"prompt_tokens": tuple(words), "truncates": True, "wants_tokens": True}
-        asked = replace(raw(""), model=NARROW, **cut)
+        asked = raw("", prompt_tokens=tuple(words), truncates=True, wants_tokens=True)
+        asked = replace(asked, model=NARROW)
         reply = await pool.chat(replace(asked, n_keep_tokens=6)).reply()
         assert reply.prompt_tokens_original == len(words)
         assert reply.usage.prompt_tokens == 128 - 8
