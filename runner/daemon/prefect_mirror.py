@@ -240,7 +240,8 @@ class _Wish:
         elif wish is not None:
             self.stop = wish[1]
         else:
-            self.stop = stop_of_parents(state["type"] for state in states.values() if state)
+            found = ((one["type"], one["name"]) for one in states.values() if one)
+            self.stop = stop_of_parents(found)
 
     async def _family(self, api: _PrefectRest, flow_run: str) -> dict[str, Any]:
         """Return the states of the flow run and of its parents, by id, in one request.

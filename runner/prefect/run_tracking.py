@@ -40,6 +40,7 @@ from paddock.runner.notify.notifier import notify_at_end
 from paddock.runner.progress.drain import INTERRUPTED, STOP_REQUESTED
 from paddock.runner.progress.events import MultiObserver
 from paddock.runner.progress.prefect_view import (
+    PARENT_SUSPENDED,
     SUSPENDED,
     ChunkTasks,
     PrefectState,
@@ -432,9 +433,12 @@ class _MirrorFeed:
         # Rows are the pipeline's own values: what JSON cannot represent becomes text.
         reply = await self._send(json.loads(json.dumps(update, default=str)))
         self._sent = {} if reply.must_repeat else states
-        if reply.stop == SUSPENDED:
-            self._tracked_run.session.stats.note(f"{SUSPENDED}; it goes on when it is resumed.")
-            self._tracked_run.session.context.stop_gate.close(SUSPENDED, "suspended")
+        if reply.stop in (SUSPENDED, PARENT_SUSPENDED):
+            what = "it" if reply.stop == SUSPENDED else "that"
+            self._tracked_run.session.stats.note(
+                f"{reply.stop}; it goes on when {what} is resumed."
+            )
+            self._tracked_run.session.context.stop_gate.close(reply.stop, "suspended")
         elif reply.stop and self._is_within:
             self._tracked_run.session.stats.note(f"{reply.stop}; items in flight are finished.")
             self._tracked_run.session.context.stop_gate.close(reply.stop, "interrupted")

@@ -155,6 +155,7 @@ def end_of_run(
 StateWish = Literal["stop", "suspend"]
 
 SUSPENDED = "It was suspended in Prefect"
+PARENT_SUSPENDED = "A parent flow run was suspended in Prefect"
 SUSPEND_REFUSED = "This run cannot be paused. Cancel it: the next run goes on with what is left."
 
 
@@ -179,15 +180,19 @@ def wish_of_state(kind: str, name: str) -> tuple[StateWish, str] | None:
     return "stop", f"It was set to '{name}' in Prefect"
 
 
-def stop_of_parents(kinds: Iterable[str]) -> str:
+def stop_of_parents(states: Iterable[tuple[str, str]]) -> str:
     """Return why a run stops, by the states of its parent flow runs; empty: it goes on.
 
-    A parent that completes or fails may leave a run that it started to itself.
+    A parent that completes or fails may leave a run that it started to itself; one that is paused
+    waits in its process, one that is suspended begins again in another.
 
-    >>> stop_of_parents(["COMPLETED", "CANCELLING"])
+    >>> stop_of_parents([("COMPLETED", "Completed"), ("CANCELLING", "Cancelling")])
     'A parent flow run was cancelled in Prefect'
     """
-    ended = {"CANCELLING", "CANCELLED", "CRASHED"}.intersection(kinds)
+    found = set(states)
+    if ("PAUSED", "Suspended") in found:
+        return PARENT_SUSPENDED
+    ended = {"CANCELLING", "CANCELLED", "CRASHED"}.intersection(kind for kind, _ in found)
     if ended == {"CRASHED"}:
         return "A parent flow run crashed"
     return "A parent flow run was cancelled in Prefect" if ended else ""

@@ -55,6 +55,7 @@ from paddock.runner.prefect.run_tracking import run_displayed
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.events import ItemState, MultiObserver, Observer
 from paddock.runner.progress.prefect_view import (
+    PARENT_SUSPENDED,
     RUN_TAG,
     SUSPENDED,
     last_state,
@@ -345,7 +346,12 @@ class FlowBody:
 
 
 def stays_open(report: Report, stop_gate: StopGate, *, is_continued: bool) -> bool:
-    """Return whether a flow run does not end with its run, which was stopped."""
+    """Return whether a flow run does not end with its run, which was stopped.
+
+    Where a parent was suspended, Prefect's server suspends the flow run as it ends.
+    """
+    if stop_gate.words == PARENT_SUSPENDED:
+        return False
     is_cancelled = stop_gate.is_closed and stop_gate.status == "interrupted"
     is_stopped = report.status in ("budget", "suspended", "interrupted")
     return is_stopped and (stop_gate.status == "suspended" or (is_continued and not is_cancelled))
@@ -467,7 +473,8 @@ async def stopped_while_waiting(stop_gate: StopGate) -> AsyncIterator[None]:
 
     async def watch() -> None:
         words = await display.stop_while_waiting(place)
-        stop_gate.close(words, "suspended" if words == SUSPENDED else "interrupted")
+        is_suspended = words in (SUSPENDED, PARENT_SUSPENDED)
+        stop_gate.close(words, "suspended" if is_suspended else "interrupted")
 
     display, place = _display()
     async with running(watch()):

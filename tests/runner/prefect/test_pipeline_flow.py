@@ -483,6 +483,32 @@ def test_a_sub_flow_stops_when_a_parent_of_its_parent_is_cancelled_by_hand(
         assert [kept.status for kept in ledger.runs()] == ["interrupted"]
 
 
+def test_a_sub_flow_stops_when_a_parent_is_suspended_and_goes_on_in_its_next_run(
+    desk: Desk, prefect_api: str
+) -> None:
+    name, prefect = f"nested-{uuid4().hex[:8]}", Prefect(prefect_api)
+    file = desk.waits(name, INPUTS)
+    for document in ("a.txt", "b.txt"):
+        desk.write(f"{name}/inbox/{document}", document)
+    flow_named = {"flows": {"name": {"any_": [f"around {name}"]}}}
+    with _running(desk, sys.executable, "-c", NESTED, file) as process:
+        until(lambda: len(desk.marks(name)) == 1)
+        (around,) = prefect.post("flow_runs/filter", flow_named)
+        # Of a flow that has a deployment, the server takes it without force.
+        state = {"type": "PAUSED", "name": "Suspended", "state_details": {"pause_reschedule": True}}
+        prefect.post(f"flow_runs/{around['id']}/set_state", {"state": state, "force": True})
+        (run,) = prefect.runs(file)
+        until(lambda: "it goes on when that is resumed" in prefect.logs(run["id"]))
+        desk.write(f"{name}/go", "")
+        until(lambda: process.poll() is not None)
+    assert prefect.state(run["id"])["name"] == "Suspended"
+    with Ledger(file.parent / STATE_FOLDER, is_readonly=True) as ledger:
+        (kept,) = ledger.runs()
+    words = "A parent flow run was suspended in Prefect. 1 item is left; the same command goes on."
+    assert (kept.status, kept.message) == ("suspended", words)
+    assert desk.output(name, "b.txt") is None
+
+
 def _waiting(prefect: Prefect, file: Path, but: str) -> Any:
     """Return the flow run other than this one, once it runs."""
     found = (one for one in prefect.runs(file) if one["id"] != but)
