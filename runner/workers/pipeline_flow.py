@@ -339,6 +339,8 @@ class FlowBody:
         with stop_on_signals(stop, gate) if self.is_process else contextlib.nullcontext():
             report = await self.one_try(around, is_repeated)
         if stays_open(report, gate, is_continued=self.is_continued()):
+            if gate.words == PARENT_SUSPENDED:
+                await _show_suspended()
             raise Pause(gate.words)  # a final state would take its place
         if self.is_process and report.status == "interrupted":
             report = await with_cancellation(report)
@@ -346,15 +348,20 @@ class FlowBody:
 
 
 def stays_open(report: Report, stop_gate: StopGate, *, is_continued: bool) -> bool:
-    """Return whether a flow run does not end with its run, which was stopped.
-
-    Where a parent was suspended, Prefect's server suspends the flow run as it ends.
-    """
-    if stop_gate.words == PARENT_SUSPENDED:
-        return False
+    """Return whether a flow run does not end with its run, which was stopped."""
     is_cancelled = stop_gate.is_closed and stop_gate.status == "interrupted"
     is_stopped = report.status in ("budget", "suspended", "interrupted")
     return is_stopped and (stop_gate.status == "suspended" or (is_continued and not is_cancelled))
+
+
+async def _show_suspended() -> None:
+    """Show the current flow run as suspended, as its parent is."""
+    flow_run = current_flow_run()
+    if flow_run is not None:
+        with contextlib.suppress(PrefectException, httpx.HTTPError):
+            async with get_client() as client:
+                state: State[Any] = State(type=StateType.PAUSED, name="Suspended")
+                await client.set_flow_run_state(flow_run.id, state, force=True)
 
 
 async def _is_tried_again(words: str) -> bool:
