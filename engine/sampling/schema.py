@@ -438,7 +438,7 @@ def _pattern_problems(pattern: Any, at: SchemaPath) -> Iterator[SchemaProblem]:
     except ecma_patterns.UnknownPattern as refused:
         error = str(refused)
     if error is not None:
-        what = f"the pattern cannot be used: {plain_error(error)}"
+        what = f"the pattern cannot be used: {ecma_patterns.refusal(error) or plain_error(error)}"
         yield SchemaProblem(at, what, "Write it otherwise.")
 
 

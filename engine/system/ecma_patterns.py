@@ -4,6 +4,9 @@ The decoder and the validation of answers ask the same engine for the same trans
 one produces the other accepts. Patterns are ECMA-262 with Unicode: `\d` and `\w` are ASCII, `\s` is
 ECMA's, a dot is no line end. What the engine cannot do (looking around, references back) or
 ECMA-262 does not know is refused.
+
+In JSON text llguidance writes a class with all control characters as if it had `"` and `\` as well,
+so that `[^"]` would allow `"`. Our classes therefore lack U+0000, but for `[^]`.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ def translated(pattern: str) -> str:
     r"""Return a pattern in llguidance's dialect.
 
     >>> translated(r"^\d+-[^\w\-]$")
-    '^[0-9]+\\-[^0-9A-Z_a-z\\-]$'
+    '^[0-9]+\\-[[^0-9A-Z_a-z\\-]--\\x{0}]$'
 
     Raises:
         UnknownPattern: ECMA-262 does not know it, or it cannot be enforced.
@@ -134,7 +137,9 @@ class _Translation:
             if is_negated:
                 return _ANYTHING
             raise UnknownPattern("'[]' matches nothing")
-        return f"[{'^' if is_negated else ''}{''.join(parts)}]"
+        made = f"[{'^' if is_negated else ''}{''.join(parts)}]"
+        may_have_nul = is_negated or any(one.startswith((r"\x{0}", r"\p", r"\P")) for one in parts)
+        return _without_nul(made) if may_have_nul else made
 
     def _class_member(self) -> int | str:
         """Return a code, or what stands for a class of them."""
@@ -147,7 +152,10 @@ class _Translation:
 
     def _escape(self) -> str:
         code = self._code(is_in_class=False)
-        return self._escaped_class(is_in_class=False) if code is None else _literal(code)
+        if code is not None:
+            return _literal(code)
+        made = self._escaped_class(is_in_class=False)
+        return _without_nul(f"[{made}]") if made.startswith((r"\p", r"\P")) else made
 
     def _escaped_class(self, *, is_in_class: bool) -> str:
         sign = self._pattern[self._at]
@@ -207,6 +215,10 @@ def _unsupported_escape(sign: str) -> str:
     if sign.isdigit() or sign == "k":
         return f"'\\{sign}' refers back, which is not supported"
     return f"'\\{sign}' is not known in ECMA-262"
+
+
+def _without_nul(written: str) -> str:
+    return rf"[{written}--\x{{0}}]"
 
 
 def _literal(code: int) -> str:
@@ -319,6 +331,13 @@ def _is_ipv6(text: str) -> bool:
         return False
 
 
+def refusal(why: str) -> str | None:
+    """Return why a translated pattern cannot be enforced, by llguidance's message."""
+    if "lookarounds not supported" in why:
+        return "'^' and '$' are supported only where a text begins and ends"
+    return "it matches nothing" if "Regex is empty" in why else None
+
+
 def _text_check(schema: dict[str, Any]) -> Callable[[str], bool]:
     guidance = load_engine()
     vocabulary = guidance.TokenizerWrapper(ByteVocabulary())
@@ -326,7 +345,7 @@ def _text_check(schema: dict[str, Any]) -> Callable[[str], bool]:
     grammar = json.dumps({"grammars": [{"json_schema": schema}]})
     whole = guidance.LLMatcher(tokens, grammar, log_level=0)
     if whole.is_error():
-        raise UnknownPattern("it is too large or too complex")
+        raise UnknownPattern(refusal(whole.get_error()) or "it is too large or too complex")
 
     def is_accepted(text: str) -> bool:
         matcher = whole.deep_copy()
