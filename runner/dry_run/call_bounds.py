@@ -84,6 +84,8 @@ def _max_calls(step: BoundStep) -> int | None:
     if step.uses in ("chat", "summarise", "summarize"):
         usual = "error" if step.uses == "chat" else "map-reduce"
         has_parts = written.get("on_overflow", usual) in ("map-reduce", "refine")
+        if "tools" in written and step.reply is not None:
+            return 2  # what it calls, then an answer of that form
         return None if has_parts or "map" in step.params.templates else 1
     if step.uses == "embed" and "store" not in written:
         return 1

@@ -200,6 +200,8 @@ class DryWalk:
             return bound_of_step(step)
         if step.escalate is not None:
             return await self._escalated(step, scope, place, is_partly_unknown)
+        if "tools" in step.written:
+            return bound_of_step(step)  # to know its tools is to run them, or their servers
         before = self._asked.copy()
         walked = await self._tried(step, scope, place, is_partly_unknown, self._asked)
         n_new = walked.seen.n_calls - walked.seen.n_known if walked.seen is not None else 0

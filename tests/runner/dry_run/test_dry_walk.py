@@ -309,6 +309,21 @@ CASES = [
         ),
     ),
     Case(
+        "a chat that may ask for tools",
+        EACH + '      - {id: sum, uses: chat, with: {prompt: "{{ steps.text.text }}", '
+        "tools: [calculator]}}\n",
+        "at most",
+        3,
+    ),
+    Case(
+        "a chat with tools whose answer has a form",
+        EACH + '      - {id: sum, uses: chat, with: {prompt: "{{ steps.text.text }}", '
+        "tools: [calculator]}, reply: {schema: {said: str}}}\n",
+        "at most",
+        9,
+        answer=lambda request: '{"said": "x"}' if request.constraint else "x",
+    ),
+    Case(
         "tools that call no model",
         "steps:\n  - {id: t, uses: tool, with: {name: calculator, args: {expression: '2 + 2'}}}\n"
         '  - {id: a, uses: chat, with: {prompt: "Say {{ steps.t.result }}"}}\n',
