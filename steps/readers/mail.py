@@ -30,7 +30,7 @@ from .reader import (
     text_sample,
 )
 
-_SHOWN_HEADERS = ("From", "To", "Cc", "Date", "Subject")
+_SHOWN_HEADERS = ("From", "Reply-To", "To", "Cc", "Bcc", "Date", "Subject")
 _MOST_DEPTH = 4  # of mails within mails; each may hold hundreds
 _MOST_ATTACHMENTS = 100
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")

@@ -133,7 +133,7 @@ def embedded_notes(kinds: Iterable[str]) -> tuple[str, ...]:
 
 def described(element: Any, name: str = "descr") -> str:
     """Return the alternative text of a picture, as it is written in Markdown."""
-    text = " ".join(element.get(name, "").split())
+    text = " ".join((element.get(name) or element.get("title", "")).split())
     return f"![{text}]" if text else ""
 
 
@@ -188,8 +188,8 @@ _WORD_NS = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
 _MATH_NS = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
 _TEXT_BOX = f"{_WORD_NS}txbxContent"
-# Not text: tracked deletions, formatting, the fallback copy of text boxes.
-_SKIPPED_TAGS = frozenset((f"{_WORD_NS}moveFrom", f"{_WORD_NS}pPr", f"{_WORD_NS}rPr", _FALLBACK))
+# Not text: what was moved away, formatting.
+_SKIPPED_TAGS = frozenset((f"{_WORD_NS}moveFrom", f"{_WORD_NS}pPr", f"{_WORD_NS}rPr"))
 _PICTURE = "{http://schemas.openxmlformats.org/drawingml/2006/wordprocessingDrawing}docPr"
 _DRAWING_NS = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 _DRAWN_RUN = f"{_DRAWING_NS}t"
@@ -356,10 +356,12 @@ class _DocxLines:
                     yield from self.of(box)
             elif child.tag == f"{_WORD_NS}tbl":
                 self.wish.check()
+                form = child.find(f"{_WORD_NS}tblPr")
+                yield " ".join(filter(None, (_value_of(form, name) for name in _TABLE_TEXTS)))
                 yield markdown_table(
                     self._row(row) for row in child.iter(f"{_WORD_NS}tr") if _is_inside(row, child)
                 )
-            elif child.tag not in _SKIPPED_TAGS and isinstance(child.tag, str):
+            elif _has_text(child):
                 yield from self.of(child)
 
     def _paragraph(self, paragraph: Any) -> str:
@@ -393,7 +395,7 @@ class _DocxLines:
                 shown = list(self._text(child))
                 self.hidden += [text for text in shown if text.strip()]
                 yield from shown
-            elif child.tag not in _SKIPPED_TAGS and isinstance(child.tag, str):
+            elif _has_text(child):
                 yield from self._text(child)
 
     def _symbol(self, element: Any) -> str:
@@ -420,16 +422,29 @@ class _DocxLines:
         )
 
     def _row(self, row: Any) -> list[str]:
-        """Return a row's cells; one that is merged with the row above is empty."""
+        """Return a row's cells; of one that is merged with the row above no text is shown."""
         cells: list[str] = []
         for cell in (one for one in row.iter(f"{_WORD_NS}tc") if _is_inside(one, row)):
             merged = cell.find(f"{_WORD_NS}tcPr/{_WORD_NS}vMerge")
             goes_on = merged is not None and merged.get(f"{_WORD_NS}val") != "restart"
-            cells.append("" if goes_on else " ".join(self.of(cell)))
+            text = " ".join(self.of(cell)).strip()
+            self.hidden += [text] if goes_on and text else []
+            cells.append(text)
             span = cell.find(f"{_WORD_NS}tcPr/{_WORD_NS}gridSpan")
             width = span.get(f"{_WORD_NS}val", "1") if span is not None else "1"
             cells += [""] * (min(int(width), 64) - 1 if width.isdigit() else 0)
         return cells
+
+
+_TABLE_TEXTS = ("tblCaption", "tblDescription")
+"""The alternative text of a table: its title, and the rest."""
+
+
+def _has_text(element: Any) -> bool:
+    """Return whether an element may hold text; a fallback does where there is nothing else."""
+    if element.tag == _FALLBACK:
+        return not any(one.tag.endswith("}Choice") for one in element.itersiblings(preceding=True))
+    return isinstance(element.tag, str) and element.tag not in _SKIPPED_TAGS
 
 
 def _own_text(element: Any) -> str:
@@ -591,8 +606,11 @@ def _slide_blocks(slide: Any, hidden: list[str]) -> Iterator[str]:
         text = _paragraph_text(title.text_frame)
         yield f"# {text}" if text else ""
     title_id = getattr(title, "shape_id", None)
+    size = slide.part.package.presentation_part.presentation
     for shape in _in_reading_order(s for s in slide.shapes if s.shape_id != title_id):
-        yield from filter(None, _shape_blocks(shape, 0, hidden))
+        blocks = list(filter(None, _shape_blocks(shape, 0, hidden)))
+        hidden += blocks if _is_beside(shape, size) else ()
+        yield from blocks
     for chosen in slide._element.iter(_CHOICE):  # newer shapes, such as formulas
         yield "\n".join(filter(None, map(text_of, chosen.iter(DRAWN_TEXT))))
     for relation in slide.part.rels.values():
@@ -665,6 +683,15 @@ def _place(shape: Any) -> tuple[int, int]:
     with suppress(Exception):  # damaged in many ways, or that of a layout which is missing
         return (shape.top or 0) // _LINE_EMU, shape.left or 0
     return 0, 0
+
+
+def _is_beside(shape: Any, size: Any) -> bool:
+    """Return whether a shape lies beside its slide, as a whole."""
+    with suppress(Exception):  # as above
+        left, top = shape.left, shape.top
+        is_before = left + shape.width <= 0 or top + shape.height <= 0
+        return bool(is_before or left >= size.slide_width or top >= size.slide_height)
+    return False
 
 
 def _shape_blocks(shape: Any, depth: int, hidden: list[str]) -> Iterator[str]:

@@ -144,3 +144,32 @@ def test_white_and_tiny_text_is_noted(form: str, field: str, is_shown: bool) -> 
     found = written(lambda made: within(made, xml))
     note = ": text that the document does not show is read as well (9 characters: 'Pay twice')"
     assert (found.text, found.notes) == ("Pay twice", () if is_shown else (note,))
+
+
+ALTERNATIVE = "http://schemas.openxmlformats.org/markup-compatibility/2006"
+
+
+def test_what_stands_for_a_table_or_a_picture_and_text_of_a_fallback_alone_are_read() -> None:
+    table = (
+        f"<w:tbl {W}><w:tblPr><w:tblCaption w:val='Prices'/>"
+        "<w:tblDescription w:val='of 2024'/></w:tblPr><w:tr><w:tc><w:p/></w:tc></w:tr></w:tbl>"
+    )
+    assert written(lambda made: within(made, table)).text.startswith("Prices of 2024")
+    fallback = (
+        f"<w:p {W}><w:r><mc:AlternateContent xmlns:mc='{ALTERNATIVE}'><mc:Fallback>"
+        "<w:t>Pay twice</w:t></mc:Fallback></mc:AlternateContent></w:r></w:p>"
+    )
+    assert written(lambda made: within(made, fallback)).text == "Pay twice"
+
+
+def test_text_of_a_cell_that_is_merged_with_the_one_above_is_noted() -> None:
+    rows = (
+        f"<w:tr><w:tc><w:tcPr><w:vMerge{how}/></w:tcPr><w:p><w:r><w:t>{text}</w:t></w:r></w:p>"
+        "</w:tc></w:tr>"
+        for how, text in ((" w:val='restart'", "Pay"), ("", "twice"))
+    )
+    found = written(lambda made: within(made, f"<w:tbl {W}>{''.join(rows)}</w:tbl>"))
+    assert found.text == "| Pay |\n| --- |\n| twice |"
+    assert found.notes == (
+        ": text that the document does not show is read as well (5 characters: 'twice')",
+    )

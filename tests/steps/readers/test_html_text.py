@@ -227,3 +227,8 @@ def test_numbers_of_items_heads_of_several_rows_and_cut_tags_are_kept(
     markup: str, text: str
 ) -> None:
     assert html_to_markdown(markup).text == text
+
+
+def test_an_empty_field_shows_its_hint() -> None:
+    page = html_to_markdown("<input placeholder='Your name'><input value=Ada placeholder=Name>")
+    assert page.text.split() == ["Your", "name", "Ada"]

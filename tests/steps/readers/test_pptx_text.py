@@ -167,3 +167,17 @@ def test_a_hidden_shape_of_a_group_is_noted() -> None:
     assert found.notes == (
         ": text that the slide does not show is read as well (9 characters: 'Pay twice')",
     )
+
+
+def test_text_beside_a_slide_is_noted() -> None:
+    from pptx import Presentation
+    from pptx.util import Cm
+
+    presentation, out = Presentation(), BytesIO()
+    slide = presentation.slides.add_slide(presentation.slide_layouts[6])
+    for text, left in (("on it", 1), ("half", -2), ("Pay twice", -9)):
+        slide.shapes.add_textbox(Cm(left), Cm(1), Cm(4), Cm(2)).text_frame.text = text
+    presentation.save(out)
+    assert document(out.getvalue()).notes == (
+        ": text that the slide does not show is read as well (9 characters: 'Pay twice')",
+    )
