@@ -22,7 +22,7 @@ ANSWER_NAMES = frozenset(("output", "text", "evidence"))
 """Names in a `check` of an answer: its value by the schema, its text, and where it was found."""
 
 
-REVIEW_NAMES = ANSWER_NAMES | {"confidence"}
+REVIEW_NAMES = ANSWER_NAMES | {"confidence", "undecided"}
 """Names in `escalate.when` and `review.when`: those of a check, and the probabilities of the
 answer's fields."""
 

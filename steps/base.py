@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from threading import Event
 
     from paddock.engine.request import ModelSpec, Pool, Priority, Role
+    from paddock.pipelines.checking.check import CheckResult
     from paddock.pipelines.label_choices import ToldList
 
 MAX_PLAIN_FOLDERS = 1_000
@@ -525,8 +526,8 @@ class ReplyForm(Protocol):
     def repair(self) -> int:
         """Maximum number of repair attempts."""
 
-    async def failures(self, output: Any, text: str) -> list[str]:
-        """Return a sentence for each check that an answer fails, for the model to read.
+    async def checked(self, output: Any, text: str) -> CheckResult:
+        """Return sentences of what checks an answer fails, for the model, and of what is undecided.
 
         `output` is its value by the schema (None without one), `text` its text.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -21,12 +21,24 @@ from paddock.pipelines.expressions import Expression, Reference, chain_of
 
 CheckFunction = Callable[..., object]
 """A function that a check may call. It returns None or True if all is well, a plain sentence that
-a person and a small model understand if not, False without an explanation, or any other value,
-such as a count, for the expression to use.
+a person and a small model understand if not, False without an explanation, `Undecided` if it can
+neither say so nor the contrary, or any other value, such as a count, for the expression to use.
 
 It may have an attribute `in_advance`: a function of the same parameters that is called before
 anything runs, with `...` for what is not known yet; it returns a sentence or None. Its attribute
 `from_scope` names parameters that have the values of the same names in the check's scope."""
+
+
+class Undecided(str):
+    """What a check can neither confirm nor refute, in a plain sentence: it passes, and is told."""
+
+    __slots__ = ()
+
+
+def is_refused(told: object) -> bool:
+    """Return whether a check function says what is wrong."""
+    return told is False or (isinstance(told, str) and not isinstance(told, Undecided))
+
 
 _GLOBALS = frozenset(("range", "dict", "namespace"))
 _SHOWN_CHARS = 200
@@ -46,6 +58,18 @@ class CheckCall:
     """It has `*` or `**` arguments, so they are unknown."""
     first: Reference | None
     """The path of its first argument, if it is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """What checks say of an answer, each sentence once."""
+
+    failures: list[str] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
+
+    def add(self, other: CheckResult) -> None:
+        for own, more in ((self.failures, other.failures), (self.undecided, other.undecided)):
+            own += (one for one in dict.fromkeys(more) if one not in own)
 
 
 @dataclass(frozen=True)
@@ -90,16 +114,26 @@ class Check:
         self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
     ) -> list[str]:
         """Return why it is not true, in plain sentences; [] if it is true."""
+        return self.result(scope, functions).failures
+
+    def result(
+        self, scope: Mapping[str, Any], functions: Mapping[str, CheckFunction]
+    ) -> CheckResult:
+        """Return why it is not true, and what of it is undecided, in plain sentences."""
         found = _CheckFindings()
         names = {call.name for call in self.calls} & functions.keys()
         ready = {name: found.watching(name, functions[name], scope) for name in names}
-        if self.expression.evaluate({**scope, **ready}):
-            return []
+        is_true = self.expression.evaluate({**scope, **ready})
+        undecided = [f"{self._subject()}{sentence}" for sentence in found.undecided]
+        if is_true:
+            return CheckResult([], undecided)
         if found.sentences:
-            return [f"{self._subject()}{sentence}" for sentence in found.sentences]
+            sentences = [f"{self._subject()}{sentence}" for sentence in found.sentences]
+            return CheckResult(sentences, undecided)
         told = {**found.values, **dict(self._read(scope))}
         values = "; ".join(f"{name} is {value}" for name, value in told.items())
-        return [f"This must be true: {self.source}" + (f" ({values})." if values else ".")]
+        sentence = f"This must be true: {self.source}" + (f" ({values})." if values else ".")
+        return CheckResult([sentence], undecided)
 
     def _read(self, scope: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         """Yield short values from outside the answer: the model does not know them."""
@@ -124,6 +158,7 @@ class _CheckFindings:
 
     def __init__(self) -> None:
         self.sentences: dict[str, None] = {}
+        self.undecided: dict[str, None] = {}
         self.values: dict[str, str] = {}
 
     def watching(
@@ -138,6 +173,9 @@ class _CheckFindings:
             if isinstance(value, Undefined):
                 str(value)  # raises, with its name
         told = function(*args, **named)
+        if isinstance(told, Undecided):
+            self.undecided[told] = None
+            return True
         if isinstance(told, str):
             self.sentences[told] = None
             return False

@@ -5,13 +5,12 @@ dates, quotations, citations, evidence. Functions of other packages come from en
 caller passes the mapping of all of them. The only importer of `py3langid`.
 """
 
-# ruff: noqa: RUF001 - words of many scripts
 from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -19,22 +18,18 @@ from pydantic_core import SchemaError, SchemaValidator, ValidationError
 
 from paddock.engine.system.text import counted, listed, one_line, path_text
 
-from .check import CheckFunction
-from .contradictions import (
-    Side,
-    are_kinds_opposed,
-    contradicts,
-    is_in_other_range,
-    is_opposite_result,
-    sides_at,
-)
+from .check import CheckFunction, Undecided
 from .evidence import Path, missing_keys
-from .loose_numbers import is_score_of, pairs_in, wrong_scores_in
-from .table_units import caption_scales, has_unit_of
+from .grounding import (
+    Support,
+    is_item,
+    missing_or_within,
+    without_item_numbers,
+    without_list_numbers,
+)
 from .text_index import TextIndex
 from .units import units_named
-from .value_search import missing_in
-from .values_in_text import TextValue, is_month, value_index, values_in
+from .values_in_text import TextValue
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier  # type: ignore[import-untyped]
@@ -431,27 +426,7 @@ _CITED = re.compile(r"\[(\d+(?:\s?[,;\u2013-]\s?\d+)*)\]")
 _MOST_CITED = 1000
 
 
-# A citation or a page follows text: `[450]` by itself is a number.
-_CITATION_MARK = re.compile(
-    r"(?<=[^\s\[])(?:[^\S\n]?\[(?:(?:pp?|S|s)\.\s?\d{1,4}|\d{1,2})(?:\s?[,;\u2013-]\s?\d{1,4})*\])+"
-)
-_LIST_NUMBER = re.compile(r"^([^\S\n]*)(\d{1,3})([.)])[^\S\n]+(?=(\S+))", re.MULTILINE)
-_ITEM_END = re.compile(r"[.)](?:\s|\Z)")
-_ITEM_CHARS = 24
-_ITEM_NAME = re.compile(
-    r"(?:(?<![^\W_])(?:items?|points?|steps?|no|nos|nr|num|number|sections?|parts?|paragraphs?"
-    r"|questions?|rules?|tasks?|articles?|clauses?|top|punkte?|schritte?|nummer|ziffer|abschnitt"
-    r"|absatz|frage|aufgabe|étapes?|articles?|numéro|puntos?|pasos?|artículos?|número|punt[oi]|passo"
-    r"|passi|articol[oi]|numero|pontos?|passos?|artigos?|stap|stappen|punt|artikel|vraag"
-    r"|pkt|punkt\w*|krok\w*|poz|numer|madde|adım|soru|пункт\w*|шаг\w*|البند|النقطة|الخطوة|المادة)"
-    r"\.?[^\S\n]?|[№#§第(\[])\Z",
-    re.IGNORECASE,
-)
-_ITEM_NUMBER = re.compile(r"^[^\S\n]*(\d{1,3})[.)][^\S\n]+(?=([^\W\d_]\S*))", re.MULTILINE)
-_SENTENCE_BEFORE = re.compile(r"(?:\A|[.:;!?。：；！？)]\s*\n|\n[^\S\n]*\n)\s*\Z")
-
-
-def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
+def grounded(value: Any, source: Any, within: float = 0.0, undecided: str = "accept") -> str | None:
     """Check that each number, date and time of the answer is in the source, as a whole.
 
     In digits or in words, in any notation; fractions, multiples, times of day, versions and Roman
@@ -463,146 +438,50 @@ def grounded(value: Any, source: Any, within: float = 0.0) -> str | None:
     what names the item. `within` is the share by which a number may differ, such as 0.01 for
     rounded ones.
 
+    What the source has, but says with other words, is undecided: the answer passes and it is told;
+    with `undecided="fail"` it fails.
+
     >>> grounded("On 2024-05-03 it sold 1200 of 40.", source="3 May 2024: 1,200 sold.")
     'This is not in the source: 40. Use only what is in it.'
+    >>> grounded("The net fee is 40 EUR.", source="The fee is 40 EUR.")
+    'The source has this, but in other words: 40 EUR.'
     """
+    fault = _grounded_in_advance(value, source, within, undecided)
+    if fault is not None:
+        raise ValueError(fault)
     answer, text = without_list_numbers("\n\n".join(texts_in(value))), source_text(source)
     plain = without_item_numbers(text)
-    missing = _unsupported_values(answer, plain, within)
-    items = [one for one in missing if _is_item(answer, one)] if plain != text else []
+    told = Support(answer, plain, within)
+    missing, doubtful = told.missing, told.doubtful
+    items = [one for one in missing if is_item(answer, one)] if plain != text else []
     if items:  # the number of an item supports only what names that item
-        lacking = _missing_in(text, items, lambda said, one: True, within)
+        lacking = missing_or_within(text, items, lambda said, one: True, within)
         missing = [one for one in missing if one not in items or one in lacking]
-    if not missing:
+        doubtful += [one for one in items if one not in lacking]
+    if missing:
+        return f"This is not in the source: {_named(missing)}. Use only what is in it."
+    if not doubtful:
         return None
-    names = list(dict.fromkeys(one.text for one in missing))
-    return f"This is not in the source: {listed(names)}. Use only what is in it."
+    sentence = f"The source has this, but in other words: {_named(doubtful)}."
+    if undecided == "accept":
+        return Undecided(sentence)
+    return f"{sentence} Use its words."
 
 
-def _unsupported_values(answer: str, source: str, within: float) -> list[TextValue]:
-    """Return the values of an answer that a source lacks, in order."""
-    sought = [said for said in values_in(answer) if said.is_sure]
-    pairs = [TextValue(one.text, one.start, one) for one in pairs_in(answer)]
-    lost: set[int] = set()  # where scores are with which the source has the other side win
-
-    def is_place_of(said: TextValue, one: TextValue, scale: float = 1.0) -> bool:
-        is_score = said in pairs or (said.number is not None and bool(said.number.code))
-        if is_score and is_opposite_result(answer, said, source, one):
-            lost.add(said.start)
-            return False
-        if said in pairs:
-            return True
-        if are_kinds_opposed(answer, said, source, one) or not has_unit_of(
-            source, one, said, scale
-        ):
-            return False
-        sides = _sides_of(answer, said)
-        return not is_in_other_range(answer, said, source, one) and (
-            not sides or not contradicts(sides, _sides_of(source, one))
-        )
-
-    def is_elsewhere(said: TextValue) -> bool:
-        """Return whether a pair supports a number, a score, or a caption's scale."""
-        around = (one for one in pairs if one.start <= said.start and said.end <= one.end)
-        if any(one not in missing for one in around):
-            return True
-        number = said.number
-        if number is None or said.start in lost:
-            return False
-        return is_score_of(answer, number, source) or any(
-            not _missing_in(
-                source, [said.divided(scale)], partial(is_place_of, scale=scale), within
-            )
-            for scale in caption_scales(source)
-        )
-
-    missing = _missing_in(source, (*sought, *pairs), is_place_of, within)
-    lacking = [one for one in missing if one not in pairs and not is_elsewhere(one)]
-    lacking += (TextValue(one.text, one.start, one) for one in wrong_scores_in(answer, source))
-    return sorted(lacking, key=lambda said: (said.start, said.text))
+def _grounded_in_advance(
+    value: Any, source: Any, within: Any = 0.0, undecided: Any = "accept"
+) -> str | None:
+    if undecided in ("accept", "fail", ...):
+        return None
+    return f"`undecided` is 'accept' or 'fail', not {undecided!r}"
 
 
-def _sides_of(text: str, said: TextValue) -> frozenset[Side]:
-    return sides_at(text, said.bare[0], said.end, is_moment=said.is_moment)
+grounded.in_advance = _grounded_in_advance  # type: ignore[attr-defined]  # a function has attributes, too
 
 
-def _missing_in(
-    source: str,
-    sought: Sequence[TextValue],
-    is_place_of: Callable[[TextValue, TextValue], bool],
-    within: float,
-) -> list[TextValue]:
-    """Return the values that a source does not support; those that may differ have any digits."""
-    if not within:
-        return missing_in(source, sought, is_place_of)
-    values = value_index(source)
-    return [
-        said
-        for said in sought
-        if not any(is_place_of(said, one) for one in values.find(said, within))
-    ]
-
-
-def without_list_numbers(text: str) -> str:
-    r"""Blank list numbers and citations.
-
-    A list has at least two items with the same indentation, numbered from 1 on or all with 1. A
-    number before a month's name is a date.
-
-    >>> without_list_numbers("1. Bread\n2. Milk [3]\n24. Mai")
-    '   Bread\n   Milk    \n24. Mai'
-    """
-    runs: dict[tuple[str, str], list[re.Match[str]]] = {}
-    found: list[re.Match[str]] = []
-
-    def close(run: list[re.Match[str]]) -> None:
-        found.extend(run if len(run) > 1 else ())
-
-    for marker in _LIST_NUMBER.finditer(text):
-        if is_month(marker[4]):
-            continue
-        run = runs.setdefault((marker[1], marker[3]), [])
-        number = int(marker[2])
-        follows = run and (number == int(run[-1][2]) + 1 or number == int(run[-1][2]) == 1)
-        if not follows:
-            close(run)
-            run.clear()
-        if follows or number == 1:
-            run.append(marker)
-    for run in runs.values():
-        close(run)
-    signs = list(text)
-    for one in (*found, *_CITATION_MARK.finditer(text)):
-        signs[one.start() : one.end()] = " " * (one.end() - one.start())
-    return "".join(signs)
-
-
-def without_item_numbers(text: str) -> str:
-    r"""Blank the numbers before a text's items, and those of its lists and citations.
-
-    >>> without_item_numbers("Plan.\n3. Hire two.\nIt costs\n9. Then")
-    'Plan.\n   Hire two.\nIt costs\n9. Then'
-    """
-    plain = without_list_numbers(text)
-    found = [one for one in _ITEM_NUMBER.finditer(plain) if not is_month(one[2])]
-    numbers = {int(one[1]) for one in found}
-    signs = list(plain)
-    for one in found:
-        number = int(one[1])
-        is_in_row = number - 1 in numbers or number + 1 in numbers
-        if is_in_row or _SENTENCE_BEFORE.search(text, max(0, one.start() - 8), one.start()):
-            signs[one.start(1) : one.end(1) + 1] = " " * (len(one[1]) + 1)
-    return "".join(signs)
-
-
-def _is_item(answer: str, said: TextValue) -> bool:
-    """Return whether a value is a day, or the number of an item, a section or the like."""
-    first = answer.rfind("\n", 0, said.start) + 1
-    is_at_start = not answer[first : said.start].strip()
-    is_item = is_at_start and _ITEM_END.match(answer, said.end) is not None
-    is_named = _ITEM_NAME.search(answer, max(0, said.start - _ITEM_CHARS), said.start)
-    is_ordinal = said.number is not None and said.number.is_ordinal
-    return is_item or is_named is not None or is_ordinal or bool(said.days)
+def _named(values: Iterable[TextValue]) -> str:
+    in_order = sorted(values, key=lambda said: (said.start, said.text))
+    return listed(list(dict.fromkeys(one.text for one in in_order)))
 
 
 def quotes(value: Any, source: Any) -> str | None:
@@ -618,7 +497,7 @@ def quotes(value: Any, source: Any) -> str | None:
     texts = texts_in(value, with_numbers=False)
     missing = [f'"{_short(one)}"' for one in texts if not index.find(one)]
     numbers = "\n\n".join(texts_in(value, with_texts=False))
-    lacking = _unsupported_values(numbers, source_text(source), 0.0) if numbers else []
+    lacking = Support(numbers, source_text(source), 0.0).missing if numbers else []
     missing += dict.fromkeys(said.text for said in lacking)
     if not missing:
         return None

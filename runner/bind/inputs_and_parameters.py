@@ -165,6 +165,7 @@ def review_names(outputs: Mapping[str, Any]) -> dict[str, Any]:
         "text": outputs.get("text"),
         "confidence": _names_of(confidence, confidence_of_whole(confidence)),
         "evidence": _names_of(evidence, evidence_of_whole(evidence)),
+        "undecided": outputs.get("undecided") or [],
     }
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from paddock.engine.sampling import schema
 from paddock.engine.sampling.schema import json_pointer
 from paddock.pipelines import reply_schema
-from paddock.pipelines.checking.check import Check, CheckFunction
+from paddock.pipelines.checking.check import Check, CheckFunction, CheckResult
 from paddock.pipelines.errors import Fault, did_you_mean
 from paddock.pipelines.expressions import Expression, ExpressionError, Reference
 from paddock.pipelines.expressions import Path as Place
@@ -378,8 +378,8 @@ class ScopedReply:
         """Return where each field of an answer stands; None where it is not asked for."""
         return None if self.finder is None else await self.finder.evidence(output)
 
-    async def failures(self, output: Any, text: str) -> list[str]:
-        """Return which checks the answer does not pass.
+    async def checked(self, output: Any, text: str) -> CheckResult:
+        """Return what the checks say of the answer.
 
         Raises:
             StepError: a check cannot be evaluated.
@@ -388,7 +388,7 @@ class ScopedReply:
         if self.finder is not None and any(map(_reads_evidence, self.reply.checks)):
             scope["evidence"] = await self.finder.located(output)
         # A check may read long texts, or load what knows the languages.
-        looking = asyncio.to_thread(self._failures, scope)
+        looking = asyncio.to_thread(self._checked, scope)
         try:
             return await asyncio.wait_for(looking, CHECK_TIMEOUT_S)
         except TimeoutError:
@@ -396,12 +396,11 @@ class ScopedReply:
                 f"`check`: the checks take longer than {CHECK_TIMEOUT_S:g} s."
             ) from None
 
-    def _failures(self, scope: Mapping[str, Any]) -> list[str]:
-        found: dict[str, None] = {}
+    def _checked(self, scope: Mapping[str, Any]) -> CheckResult:
+        found = CheckResult()
         for check in self.reply.checks:
             try:
-                told = check.failures(scope, self.reply.functions)
+                found.add(check.result(scope, self.reply.functions))
             except (ExpressionError, BrokenCheck) as error:
                 raise StepError(f"`check`: {error}") from error
-            found.update(dict.fromkeys(told))
-        return list(found)
+        return found

@@ -303,6 +303,8 @@ def _review_lines(reviewed: ReviewRecord) -> Iterator[str]:
         for path, value, place in one.fields:
             found = f"; {place}" if place else ""
             yield _labelled_inner("field", console.printable_line(f"{path}: {value}{found}"))
+        for text in one.undecided:
+            yield _labelled_inner("undecided", console.printable_line(text))
         for text in one.earlier:
             yield _labelled_inner("", console.printable_line(text))
     for table in reviewed.reliability:

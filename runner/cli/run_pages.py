@@ -540,6 +540,7 @@ def _answer_html(answer: ReviewedAnswer) -> Iterator[str]:
         )
         for path, value, place in answer.fields
     )
+    yield from (f'<p class="soft">Undecided: {escape(one)}</p>' for one in answer.undecided)
     yield html_table("Fields", ("Field", "The model's value", "Changed to", "Evidence"), rows)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from paddock.engine.system.text import canonical_json, cell_text
+from paddock.pipelines.checking.check import is_refused
 from paddock.pipelines.checking.functions import grounded
 from paddock.pipelines.checking.values_in_text import values_in
 from paddock.pipelines.comparison_keys import MetricName
@@ -190,7 +191,8 @@ def _same_date(answer: Any, gold: Any) -> float:
     """Compare dates in any notation: 3 May 2024 is 2024-05-03."""
     if not _has_date(answer):
         return 0.0
-    return float(grounded(answer, source=gold) is None and grounded(gold, source=answer) is None)
+    both = (grounded(answer, source=gold), grounded(gold, source=answer))
+    return float(not any(map(is_refused, both)))
 
 
 def list_f1(answer: Any, gold: Sequence[Any]) -> float:

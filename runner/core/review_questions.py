@@ -103,6 +103,7 @@ def doubts(outputs: Mapping[str, Any]) -> Iterator[str]:
     missing = evidence_of_whole(outputs.get("evidence"))["missing"]
     if missing:
         yield _missing_text(missing)
+    yield from outputs.get("undecided") or ()
     yield from _unsure(outputs, _IN_DOUBT)
 
 
@@ -156,6 +157,8 @@ def _of_part(part: str, scope: Mapping[str, Any], outputs: Mapping[str, Any]) ->
             )
         elif found := LEAST_CONFIDENCE.fullmatch(one):
             yield from _unsure(outputs, float(found[2]), is_equal_too=found[1] == "<=")
+        elif re.fullmatch(r"undecided(?:\s*\|\s*(?:length|count))?(?:\s*>\s*0)?", one):
+            yield from scope["undecided"]
         elif _MISSING.fullmatch(one):
             yield _missing_text(evidence_of_whole(outputs.get("evidence"))["missing"])
         else:
@@ -319,9 +322,9 @@ def decided_outputs(
     if review.state != "edited":
         return {**outputs, "review": told}
     value = review.value
-    answer = {"text": value, "output": None}
+    answer = {"text": value, "output": None, "undecided": []}
     if has_schema:
-        answer = {"text": json.dumps(value, ensure_ascii=False), "output": value}
+        answer |= {"text": json.dumps(value, ensure_ascii=False), "output": value}
     told["value"] = value
     was = answer_of(outputs)
     mirrors = {

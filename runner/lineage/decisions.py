@@ -115,6 +115,7 @@ def _unreviewed(row: LineageRow, key: str, asked: Collection[str]) -> Iterator[R
                 changes=(),
                 fields=_field_texts(step.answer),
                 earlier=(),
+                undecided=tuple(step.answer.get("undecided", ())),
             )
 
 

@@ -157,7 +157,9 @@ def _review_row(one: ReviewedAnswer) -> tuple[str, ...]:
     )
     n_left = len(one.fields) - MAX_REVIEW_FIELDS
     fields += f"<li>and {n_left:,} more</li>" * (n_left > 0)
-    earlier = "".join(f'<br><span class="soft">{escape(text)}</span>' for text in one.earlier)
+    earlier = "".join(
+        f'<br><span class="soft">{escape(text)}</span>' for text in (*one.undecided, *one.earlier)
+    )
     return (
         f'<td class="name">{escape(one.item)}</td>',
         html_cell(one.step),

@@ -521,7 +521,7 @@ async def _turn(speech: ToolProtocol, memory: ConversationMemory, choice: str) -
 
 
 async def _passes_checks(form: ReplyForm, text: str) -> bool:
-    return form.schema is None and not await form.failures(None, text)
+    return form.schema is None and not (await form.checked(None, text)).failures
 
 
 def _with_call_ids(said: ModelTurn, turn: int) -> ModelTurn:

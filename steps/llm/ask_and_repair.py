@@ -30,6 +30,7 @@ from paddock.engine.request import (
     resolve_sampling,
 )
 from paddock.engine.system.text import counted, one_line, resolve_ref
+from paddock.pipelines.checking.check import CheckResult
 from paddock.pipelines.label_choices import CHOOSE, ToldList, without_choice_marks
 from paddock.pipelines.reply_schema import TOO_DEEP, schema_mismatch
 from paddock.steps.base import UNKNOWN, Output, ReplyForm, StepError, Tools
@@ -202,9 +203,9 @@ class SchemaOnlyForm:
     wants_confidence: bool = False
     lists: Sequence[ToldList] = ()
 
-    async def failures(self, output: Any, text: str) -> list[str]:
+    async def checked(self, output: Any, text: str) -> CheckResult:
         """Find nothing: the decoder holds to the schema."""
-        return []
+        return CheckResult()
 
     async def evidence(self, output: Any) -> Any:
         return None
@@ -234,6 +235,10 @@ class AnswerOutput(Output):
     confidence: Any = Field(
         default=None,
         description="The probability of each field of `output`: null without `reply.confidence`.",
+    )
+    undecided: list[str] = Field(
+        default=[],
+        description="What its checks can neither confirm nor refute, a sentence each.",
     )
     escalated: Any = Field(
         default=None,
@@ -580,6 +585,8 @@ class CheckedAnswer:
     """Where each field of `output` stands; None unless the form asks for it."""
     confidence: Any = None
     """The probability of each field of `output`; None unless the form asks for it."""
+    undecided: Sequence[str] = ()
+    """What its checks can neither confirm nor refute."""
 
     def outputs(self) -> dict[str, Any]:
         """Return what a step's `AnswerOutput` has of it."""
@@ -588,6 +595,7 @@ class CheckedAnswer:
             "output": self.output,
             "evidence": self.evidence,
             "confidence": self.confidence,
+            "undecided": list(self.undecided),
         }
 
 
@@ -624,6 +632,8 @@ async def ask_checked(
             is_parrot = True  # small models repeat what they see: leave it out
     if wrong:
         raise _repair_failed(answer, wrong, n_repairs)
+    if answer.undecided:
+        asker.tools.log.tally(asker.noun, "passed with something that checks cannot decide")
     if form.schema is None:
         return answer
     likely = None
@@ -654,7 +664,8 @@ async def _ask_once(
         if wrong:
             return CheckedAnswer(text, None, reply), wrong
         text = json.dumps(output, ensure_ascii=False, separators=(",", ":"))
-    return CheckedAnswer(text, output, reply), await form.failures(output, text)
+    found = await form.checked(output, text)
+    return CheckedAnswer(text, output, reply, undecided=found.undecided), found.failures
 
 
 def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str]]:

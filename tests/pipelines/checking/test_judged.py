@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from paddock.pipelines.checking.check import is_refused
 from paddock.pipelines.checking.evidence import SourceText, locate
 from paddock.pipelines.checking.functions import grounded
 
+NATURAL = ("judged_grounded_12.txt",)
 ACCEPTED = "L'imponibile è di 364,50 euro e il totale netto di 444,69 euro."
 """The only one: no word in the source says that this total is not net."""
 MOST_FALSE_ALARMS, MOST_MISSES = 0.05, 0.08  # of those that are there
@@ -41,6 +43,15 @@ def is_found(value: str, source: str) -> bool:
     return is_there and (not quote or quote in found["quote"] or found["quote"] in quote)
 
 
+def holds(file: str, value: str, source: str, is_there: bool) -> bool:
+    """Return whether a case is taken for one that is there."""
+    if "grounded" not in file:
+        return is_found(value, source)
+    told = grounded(value, source)
+    # Of a wrong claim in natural words it is enough that it is not accepted without a word.
+    return told is None if file in NATURAL and not is_there else not is_refused(told)
+
+
 def wrong(file: str) -> tuple[list[str], list[str], int]:
     """Return what was accepted though it is not there, what was missed, and how many are there."""
     accepted: list[str] = []
@@ -48,7 +59,7 @@ def wrong(file: str) -> tuple[list[str], list[str], int]:
     n_there = 0
     for is_there, value, source in cases(file):
         n_there += is_there
-        judge = grounded(value, source) is None if "grounded" in file else is_found(value, source)
+        judge = holds(file, value, source, is_there)
         if judge != is_there:
             (missed if is_there else accepted).append(f"{value} | {source[:60]}")
     return accepted, missed, n_there
@@ -68,6 +79,7 @@ def wrong(file: str) -> tuple[list[str], list[str], int]:
         ("judged_grounded_9.txt", MOST_FALSE_ALARMS),
         ("judged_grounded_10.txt", MOST_FALSE_ALARMS),
         ("judged_grounded_11.txt", MOST_FALSE_ALARMS),
+        *((file, MOST_FALSE_ALARMS) for file in NATURAL),
         ("judged_evidence.txt", MOST_MISSES),
         ("judged_evidence_2.txt", MOST_MISSES),
         ("judged_evidence_3.txt", MOST_MISSES),

@@ -75,7 +75,7 @@ def test_a_review_reads_answer_confidence_evidence_and_all_that_the_step_sees(
         (
             '{when: "limit > 1"}', ALL,
             "'limit' is not known here. Known: 'confidence', 'doc', 'evidence', 'inputs', 'loop', "
-            "'output', 'steps', 'text'.",
+            "'output', 'steps', 'text', 'undecided'.",
         ),
         (
             '{when: "steps.txt.text"}', ALL,

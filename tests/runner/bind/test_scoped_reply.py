@@ -12,9 +12,13 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.checking.check import Check
+from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind import reply as replying
 from paddock.runner.bind.inputs_and_parameters import Scope
 from paddock.runner.bind.reply import BoundReply, ScopedReply
+from paddock.runner.ledger.reviews import ReviewStore
+from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading
+from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.base import StepError
 from tests.fakes.pool import FakePool
 from tests.runner.world import World, reasons, states
@@ -86,6 +90,41 @@ def test_an_answer_that_stays_wrong_quarantines_its_document_and_its_replies_are
     assert (again.status, again.calls, again.cached_calls) == ("completed", 0, 2)
 
 
+OTHER_WORDS = "The source has this, but in other words: 0. "
+
+
+def test_an_answer_in_other_words_passes_is_counted_and_can_wait_for_a_person(
+    tmp_path: Path,
+) -> None:
+    here = world(tmp_path)
+    here.edit("text: steps.sum.text}", "undecided: steps.sum.undecided}")
+    pool = saying(lambda asked: "Boat 0")
+    report = here.run(pool=pool)
+    told = f"`gist`: {OTHER_WORDS}".strip()
+    assert report.returns == [{"gist": "Boat 0", "undecided": [told]}]
+    assert report.notes == (
+        "'sum': 1 answer passed with something that checks cannot decide (0.txt).",
+    )
+    here.edit("          repair: 1\n", "          repair: 1\n        review: {when: undecided}\n")
+    waiting = here.run(pool=pool)
+    assert waiting.counts["waiting"] == 1
+    with open_for_reading(LedgerFolder(here.folder / STATE_FOLDER)) as ledger:
+        [review] = ReviewStore(ledger).waiting(is_whole=True)
+    assert review.subject["due"] == [told]
+
+
+def test_an_answer_in_other_words_can_be_refused(tmp_path: Path) -> None:
+    here = world(tmp_path)
+    here.edit("source=steps.text.text)", "source=steps.text.text, undecided='fail')")
+    copied = "Document 0, about the ferry"
+    pool = saying(lambda asked: copied if len(asked.messages) > 1 else "Boat 0")
+    assert here.run(pool=pool).returns[0]["gist"] == copied
+    assert f"- `gist`: {OTHER_WORDS}Use its words." in pool.chats[1].messages[-1].content
+    here.edit("undecided='fail'", "undecided='review'")
+    with pytest.raises(PipelineError, match="`undecided` is 'accept' or 'fail', not 'review'"):
+        here.plan()
+
+
 def test_schema_and_checks_are_part_of_what_an_item_was_made_from(tmp_path: Path) -> None:
     here = world(tmp_path)
     here.run(pool=saying(lambda _: "ok"))
@@ -137,6 +176,6 @@ def test_a_check_that_never_ends_holds_up_no_run(monkeypatch: pytest.MonkeyPatch
 
 async def _within(form: ScopedReply, over: threading.Event) -> None:
     try:
-        await form.failures(None, "x")
+        await form.checked(None, "x")
     finally:
         over.set()

@@ -50,6 +50,7 @@ def test_a_prompt_with_a_system_text_becomes_two_messages() -> None:
         "output": None,
         "evidence": None,
         "confidence": None,
+        "undecided": [],
         "review": None,
         "escalated": None,
         "usage": {

@@ -56,6 +56,7 @@ def test_a_text_that_fits_is_summarised_in_one_call() -> None:
         "output": None,
         "evidence": None,
         "confidence": None,
+        "undecided": [],
         "review": None,
         "escalated": None,
         "notes": [],
