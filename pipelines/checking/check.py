@@ -30,7 +30,7 @@ anything runs, with `...` for what is not known yet; it returns a sentence or No
 
 
 class Undecided(str):
-    """What a check can neither confirm nor refute, in a plain sentence: it passes, and is told."""
+    """What a check can neither confirm nor refute, in a sentence; the run says so."""
 
     __slots__ = ()
 

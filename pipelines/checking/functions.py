@@ -438,7 +438,7 @@ def grounded(value: Any, source: Any, within: float = 0.0, undecided: str = "acc
     what names the item. `within` is the share by which a number may differ, such as 0.01 for
     rounded ones.
 
-    What the source has, but says with other words, is undecided: the answer passes and it is told;
+    What the source says with other words is undecided: the answer passes, and the run says so;
     with `undecided="fail"` it fails.
 
     >>> grounded("On 2024-05-03 it sold 1200 of 40.", source="3 May 2024: 1,200 sold.")
