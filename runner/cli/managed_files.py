@@ -113,6 +113,52 @@ def mode_of(path: Path) -> int:
         return files.PRIVATE_FILE
 
 
+@dataclass(frozen=True, slots=True)
+class ManagedFile:
+    """A file that may have a block, as it is now."""
+
+    path: Path
+    text: str | None = field(repr=False)
+    """None: there is no file."""
+
+    @classmethod
+    def read(cls, path: Path) -> ManagedFile:
+        return cls(path, text_of(path))
+
+    @property
+    def state(self) -> BlockState:
+        return block_state(self.text or "")
+
+    @property
+    def others(self) -> str:
+        """What is not the command's."""
+        return without_block(self.text or "")
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is the command's block, as written, and nothing else."""
+        return self.state == "intact" and not (self.others or self.path.is_symlink())
+
+    def unedited(self, *, is_alone: bool = False) -> ManagedFile:
+        """Return the file, if the block is as it was written; `is_alone`: and nothing else is."""
+        if self.state == "edited" or (is_alone and self.others):
+            raise CommandError(
+                f"{self.path} was edited since `paddock setup` wrote it.\n  Move it away, and try "
+                "again; `systemctl edit` keeps changes of a unit in another file."
+            )
+        return self
+
+    def written(self, lines: str, what: str, mode: int = files.PRIVATE_FILE) -> list[FileChange]:
+        """Return the change to a block of these lines, if it is another one."""
+        new = with_block(self.text or "", lines)
+        return [] if new == self.text else [FileChange(self.path, self.text, new, what, mode)]
+
+    def removed(self) -> FileChange:
+        """Return the change that takes the block out; an empty file goes."""
+        what = "what it wrote there"
+        return FileChange(self.path, self.text, self.others or None, what, mode_of(self.path))
+
+
 def require_rights(changes: Sequence[FileChange]) -> None:
     """Raise PermissionError for the first file that cannot be written."""
     for change in changes:

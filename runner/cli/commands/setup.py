@@ -16,9 +16,9 @@ import shlex
 import socket
 import sys
 import tomllib
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -29,12 +29,9 @@ from paddock.runner.cli.arguments import existing_folder
 from paddock.runner.cli.exit_status import DONE, FAILED, CommandError
 from paddock.runner.cli.managed_files import (
     FileChange,
-    block_state,
-    mode_of,
+    ManagedFile,
     require_rights,
     text_of,
-    with_block,
-    without_block,
     write_all,
 )
 from paddock.runner.cli.systemd_unit import SYSTEM_CONFIG, UNIT_NAME, UpUnit, key_file_of
@@ -101,23 +98,28 @@ def setup(flags: SetupFlags) -> int:
         )
     if flags.user and not flags.system:
         raise CommandError("`--user` belongs to `--system`.\n  Your own unit has your rights.")
-    try:
+    with _explained_rights(is_system=flags.system):
         place = SetupPlace.found(is_system=flags.system)
         plan = _undo_plan(place) if flags.undo else _setup_plan(place, flags)
         require_rights(plan.changes)
-    except PermissionError as error:
-        again = f"As root: {shlex.quote(sys.argv[0])} setup --system …"
-        remedy = again if flags.system else "Make it writable for you."
-        raise CommandError(f"{error.filename}: {error.strerror}.\n  {remedy}") from None
     console.print_out("\n".join([*plan.left, *plan.lines()]) or "There is nothing to do.")
     if flags.dry_run:
-        for change in plan.changes:
-            if change.path == place.unit and change.new:
-                console.print_out(f"\n{change.new}")
+        for text in plan.texts(place.unit):
+            console.print_out(f"\n{text}")
     elif plan.lines():
         _require_consent(is_given=flags.yes)
         return _carry_out(plan)
     return DONE
+
+
+@contextmanager
+def _explained_rights(*, is_system: bool) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        again = f"As root: {shlex.quote(sys.argv[0])} setup --system …"
+        remedy = again if is_system else "Make it writable for you."
+        raise CommandError(f"{error.filename}: {error.strerror}.\n  {remedy}") from None
 
 
 # --- what there is
@@ -155,19 +157,44 @@ class SetupPlace:
     def is_managed(self) -> bool:
         return self.manager not in ("", "offline", "unknown")
 
-    @property
-    def enabling_link(self) -> Path:
+    def link_changes(self) -> list[FileChange]:
+        """Return the change that takes back the enabling of the unit, if it is enabled."""
         target = "multi-user" if self.is_system else "default"
-        return self.unit.with_name(f"{target}.target.wants") / UNIT_NAME
+        link = self.unit.with_name(f"{target}.target.wants") / UNIT_NAME
+        if not link.is_symlink() or link.resolve() != self.unit.resolve():
+            return []
+        return [FileChange(link, None, None, "the link that enabling made")]
 
     def systemctl(self, *words: str) -> tuple[str, ...]:
         return _systemctl(*words, is_system=self.is_system)
+
+    def up_unit(self, flags: SetupFlags, keys: Path | None) -> UpUnit:
+        """Return the unit that serves the folders of the command line."""
+        named = ("PADDOCK_HOME", "XDG_CONFIG_HOME")
+        own = {
+            name: str(Path(value).absolute()) for name in named if (value := os.environ.get(name))
+        }
+        return UpUnit(
+            processes.python_command("-m", "paddock.runner", "up"),
+            tuple(existing_folder(text, "setup").resolve() for text in flags.folders or ["."]),
+            _existing_user(flags.user or _SYSTEM_USER) if self.is_system else "",
+            keys,
+            {} if self.is_system else own,
+            (Path(sys.executable), Path(sys.prefix), Path(sys.base_prefix)),
+            self.settings.service.stop_timeout_s,
+        )
 
     def is_up(self) -> bool:
         """Return whether the unit runs, and starts by itself."""
         verbs = ("is-active", "is-enabled")
         states = [_printed(self.systemctl(verb, UNIT_NAME)) for verb in verbs]
         return states[0] in ("active", "activating") and states[1] == "enabled"
+
+    def advice(self) -> Iterator[str]:
+        """Yield what to know of a unit that runs."""
+        yield f"Its log: journalctl {'' if self.is_system else '--user '}-fu {UNIT_NAME}"
+        if not self.is_system and not (_LINGERING / getpass.getuser()).exists():
+            yield "It ends when you log out, unless you run: loginctl enable-linger"
 
     def settings_in(self, text: str) -> Mapping[str, object]:
         """Return what a text of the settings file sets."""
@@ -230,6 +257,10 @@ class SetupPlan:
     is_whole: bool = True
     """Whether nothing that matters is left to do by hand."""
 
+    def texts(self, path: Path) -> list[str]:
+        """Return what is written to a file."""
+        return [change.new for change in self.changes if change.path == path and change.new]
+
     def lines(self) -> list[str]:
         before, after = ([f"run {shlex.join(w)}" for w in ws] for ws in (self.before, self.after))
         mail = [str(self.mail)] if self.mail else []
@@ -244,53 +275,58 @@ def _setup_plan(place: SetupPlace, flags: SetupFlags) -> SetupPlan:
     ]
     has_keys = flags.keys or text_of(place.keys) is not None
     changes += _unit_changes(place, flags, place.keys if has_keys else None)
+    plan = SetupPlan(mail, changes=tuple(changes))
     start = (place.systemctl("daemon-reload"), place.systemctl("enable", UNIT_NAME),
              place.systemctl("restart", UNIT_NAME))  # fmt: skip
-    closing = [f"Its log: journalctl {'' if place.is_system else '--user '}-fu {UNIT_NAME}"]
     if not place.is_managed:
-        closing = [
-            "No systemd answers here, so nothing is started. Where one does:\n  "
-            + _one_line(*start)
-        ]
-    elif not place.is_system and not (_LINGERING / getpass.getuser()).exists():
-        closing.append("It ends when you log out, unless you run: loginctl enable-linger")
-    is_started = place.is_managed and (bool(changes) or not place.is_up())
-    after = start if is_started else ()
-    return SetupPlan(mail, (), tuple(changes), after, closing=tuple(closing))
+        words = "No systemd answers here, so nothing is started. Where one does:\n  "
+        return replace(plan, closing=(words + _one_line(*start),))
+    after = start if changes or not place.is_up() else ()
+    return replace(plan, after=after, closing=tuple(place.advice()))
 
 
 def _undo_plan(place: SetupPlace) -> SetupPlan:
-    changes, left = [], []
-    unit = text_of(place.unit) or ""
-    is_ours = block_state(unit) == "intact" and not (without_block(unit) or place.unit.is_symlink())
-    is_gone = is_ours or not os.path.lexists(place.unit)
-    named_keys = (key_file_of(unit) or place.keys).resolve()
-    needed = () if is_gone else (place.settings_file, *([named_keys] if key_file_of(unit) else []))
-    for path in dict.fromkeys((place.unit, place.settings_file, named_keys, place.keys.resolve())):
-        text = text_of(path) or ""
-        state = block_state(text)
-        if state == "edited" or (state == "intact" and path == place.unit and not is_ours):
-            left.append(f"leave {path}: it was edited since `paddock setup` wrote it")
-        elif state == "intact" and path in needed:
-            left.append(f"leave {path}: the unit that stays reads it")
-        elif state == "intact":
-            others = without_block(text) or None
-            changes.append(FileChange(path, text, others, "what it wrote there", mode_of(path)))
-    if is_ours and place.is_managed:
-        end = (place.systemctl("disable", "--now", UNIT_NAME),)
-        reload = (place.systemctl("daemon-reload"),)
-        return SetupPlan(None, end, tuple(changes), reload, tuple(left))
-    link = place.enabling_link
-    if is_gone and link.is_symlink() and link.resolve() == place.unit.resolve():
-        changes.append(FileChange(link, None, None, "the link that enabling made"))
-    if not is_ours:
-        return SetupPlan(None, (), tuple(changes), (), tuple(left))
+    unit = ManagedFile.read(place.unit)
+    is_gone = unit.is_own or not os.path.lexists(place.unit)
+    own_keys = key_file_of(unit.text or "")
+    keys = (own_keys or place.keys).resolve()
+    needed = [] if is_gone else [place.settings_file, *([keys] if own_keys else [])]
+    paths = dict.fromkeys((place.unit, place.settings_file, keys, place.keys.resolve()))
+    plan = _plan_without_blocks(map(ManagedFile.read, paths), place, needed)
+    if is_gone and not (unit.is_own and place.is_managed):
+        plan = replace(plan, changes=(*plan.changes, *place.link_changes()))
+    return _with_the_end(plan, place) if unit.is_own else plan
+
+
+def _plan_without_blocks(
+    found: Iterable[ManagedFile], place: SetupPlace, needed: Sequence[Path]
+) -> SetupPlan:
+    """Return the plan to take the blocks out of files, but for those that stay."""
+    ours = [file for file in found if file.state != "absent"]
+    left = {file.path: why for file in ours if (why := _why_left(file, place, needed))}
+    changes = (file.removed() for file in ours if file.path not in left)
+    words = (f"leave {path}: {why}" for path, why in left.items())
+    return SetupPlan(changes=tuple(changes), left=tuple(words))
+
+
+def _why_left(file: ManagedFile, place: SetupPlace, needed: Sequence[Path]) -> str:
+    """Return why an undo leaves a file as it is; empty: it does not."""
+    if file.state == "edited" or (file.path == place.unit and not file.is_own):
+        return "it was edited since `paddock setup` wrote it"
+    return "the unit that stays reads it" if file.path in needed else ""
+
+
+def _with_the_end(plan: SetupPlan, place: SetupPlace) -> SetupPlan:
+    """Return the plan of an undo that ends the service, too."""
+    reload = place.systemctl("daemon-reload")
+    if place.is_managed:
+        end = place.systemctl("disable", "--now", UNIT_NAME)
+        return replace(plan, before=(end,), after=(reload,))
     closing = (
         "No systemd answers here, so a service that runs was not stopped. Where one does:\n  "
-        + _one_line(place.systemctl("stop", UNIT_NAME), place.systemctl("daemon-reload")),
+        + _one_line(place.systemctl("stop", UNIT_NAME), reload)
     )
-    is_whole = place.manager == "offline"
-    return SetupPlan(None, (), tuple(changes), (), tuple(left), closing, is_whole)
+    return replace(plan, closing=(closing,), is_whole=place.manager == "offline")
 
 
 def _one_line(*commands: Sequence[str]) -> str:
@@ -299,38 +335,25 @@ def _one_line(*commands: Sequence[str]) -> str:
 
 def _unit_changes(place: SetupPlace, flags: SetupFlags, keys: Path | None) -> list[FileChange]:
     """Return the change of the unit file, if it differs."""
-    unit = UpUnit(
-        processes.python_command("-m", "paddock.runner", "up"),
-        tuple(existing_folder(text, "setup").resolve() for text in flags.folders or ["."]),
-        _existing_user(flags.user or _SYSTEM_USER) if place.is_system else "",
-        keys,
-        {} if place.is_system else {
-            name: str(Path(os.environ[name]).absolute())
-            for name in ("PADDOCK_HOME", "XDG_CONFIG_HOME") if os.environ.get(name)
-        },
-        (Path(sys.executable), Path(sys.prefix), Path(sys.base_prefix)),
-        place.settings.service.stop_timeout_s,
-    )  # fmt: skip
+    unit = place.up_unit(flags, keys)
     if (wrong := unit.unwritable()) is not None:
         raise CommandError(
             f"{wrong!r} cannot be written in a unit of systemd.\n"
             "  Rename it: no control characters, no space or backslash at the end; in the path of "
             "Python also no quote, backslash or '$'."
         )
-    old = text_of(place.unit)
-    if place.unit.is_symlink() or (old is not None and block_state(old) == "absent"):
+    old = ManagedFile.read(place.unit)
+    if place.unit.is_symlink() or (old.text is not None and old.state == "absent"):
         raise CommandError(
             f"{place.unit} is not from `paddock setup`.\n  Move it away, and try again."
         )
-    if old is not None and (block_state(old) == "edited" or without_block(old)):
-        raise _edited(place.unit)
     examples = distribution.examples_folder()
     if examples is None:
         raise CommandError("This installation has no units: `paddock.examples` is missing.")
-    new = with_block("", unit.text((examples / "deploy" / UNIT_NAME).read_text("utf-8")))
     what = f"`paddock up` as '{unit.user}', from the machine's start" if unit.user else (
         "`paddock up`, from your first login")  # fmt: skip
-    return [] if new == old else [FileChange(place.unit, old, new, what, _UNIT_MODE)]
+    text = unit.text((examples / "deploy" / UNIT_NAME).read_text("utf-8"))
+    return old.unedited(is_alone=True).written(text, what, _UNIT_MODE)
 
 
 def _existing_user(name: str) -> str:
@@ -362,10 +385,8 @@ def _mail_test(place: SetupPlace, to: str) -> MailTest:
 
 def _settings_changes(place: SetupPlace, mail: MailTest) -> list[FileChange]:
     """Return the change of the settings file, if it differs."""
-    old = text_of(place.settings_file)
-    if old is not None and block_state(old) == "edited":
-        raise _edited(place.settings_file)
-    theirs = place.settings_in(without_block(old or ""))
+    old = ManagedFile.read(place.settings_file).unedited()
+    theirs = place.settings_in(old.others)
     lines = ""
     for name, value in {"smtp": mail.url, "mail_from": mail.sender}.items():
         if theirs.get(name, value) != value:
@@ -374,25 +395,16 @@ def _settings_changes(place: SetupPlace, mail: MailTest) -> list[FileChange]:
             )
         if value and name not in theirs:
             lines += place.setting_line(name, value)
-    new = with_block(old or "", lines) if lines else old
     what = "the mail server, for this account alone to read"
-    return [] if new == old else [FileChange(place.settings_file, old, new, what)]
+    return old.written(lines, what) if lines else []
 
 
 def _key_changes(place: SetupPlace) -> list[FileChange]:
-    old = text_of(place.keys)
-    if any(line.partition("#")[0].strip() for line in (old or "").splitlines()):
+    old = ManagedFile.read(place.keys.resolve())
+    if any(line.partition("#")[0].strip() for line in (old.text or "").splitlines()):
         return []
-    new = with_block(old or "", f"{secrets.token_hex(24)} setup\n")
     what = "a new API key, for this account alone to read"
-    return [FileChange(place.keys.resolve(), old, new, what)]
-
-
-def _edited(path: Path) -> CommandError:
-    return CommandError(
-        f"{path} was edited since `paddock setup` wrote it.\n"
-        "  Move it away, and try again; `systemctl edit` keeps changes of a unit in another file."
-    )
+    return old.written(f"{secrets.token_hex(24)} setup\n", what)
 
 
 # --- carrying it out
