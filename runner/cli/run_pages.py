@@ -24,7 +24,12 @@ from paddock.engine.system.text import counted
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.bind import read_plan
 from paddock.runner.bind.inputs_and_parameters import read_inputs
-from paddock.runner.compare.run_difference import RunDifference, change_rows, run_difference
+from paddock.runner.compare.run_difference import (
+    ChangeKind,
+    RunDifference,
+    change_rows,
+    run_difference,
+)
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.run_history import (
@@ -80,6 +85,14 @@ _LIVE_S, _LIST_LIVE_S = 2, 5
 FIND_EVERY_S = 15.0
 _KEPT_DETAILS = 4
 _DIFFERENCE_ROWS = 20
+_CHANGES: Mapping[ChangeKind, str] = {
+    "changed": "Changed", "added": "Added", "left": "Not done", "unknown": "Not known",
+    "made_again": "Made again",
+}  # fmt: skip
+_CHANGE_NOTES: Mapping[ChangeKind, str] = {
+    "unknown": "Not known: an answer of one of the two runs is not on record.",
+    "made_again": "Made again: what they held in one of the two runs is not on record.",
+}
 _CHANGE_HEADS = ("Item", "Of", "State", "Answer")
 _RUN_HEADS = ("Run", "Pipeline", "Folder", "Status", "Started", "Took", "Items", "By")
 _ITEM_HEADS = ("Item", "Of", "State", "#Took", "#Calls")
@@ -153,10 +166,9 @@ class RunPages:
 
     def runs(self, query: Query) -> PageParts:
         """Return the list of runs, newest first."""
-        number, is_failed = page_number(query), query.get("show") == "failed"
-        first = (number - 1) * PAGE_ROWS
-        found = recent_runs(self.places(), limit=first + PAGE_ROWS + 1, failed_only=is_failed)
-        shown = found.runs[first : first + PAGE_ROWS]
+        is_failed, n_least = query.get("show") == "failed", page_number(query) * PAGE_ROWS + 1
+        found = recent_runs(self.places(), limit=n_least, failed_only=is_failed)
+        shown, pager = _page_of(found.runs, query, PAGE_ROWS)
         folders = [str(place.folder) for place in self.places()]
         common = os.path.commonpath(folders) if len(folders) > 1 else None
         parts = ["<h1>Runs</h1>", _choice(query, "show", {"": "All", "failed": "Failed"})]
@@ -168,7 +180,7 @@ class RunPages:
             parts.append("<p>There are fewer runs: this page has none.</p>")
         elif not found.faults:
             parts.append("<p>No run failed.</p>" if is_failed else "<p>No run yet.</p>")
-        parts.append(_pager(query, number, has_more=len(found.runs) > first + PAGE_ROWS))
+        parts.append(pager)
         return PageParts("Runs", parts, _LIST_LIVE_S)
 
     def _run_row(self, past: PastRun, folder: str) -> tuple[str, ...]:
@@ -204,36 +216,20 @@ class RunPages:
         """
         past = self.past(place, name)
         story = self._story(past)
-        number = page_number(query)
-        first = (number - 1) * PAGE_ROWS
-        found = [item for item in story.items if _is_shown(item, query)]
-        found.sort(key=lambda item: not item.is_bad)
-        states = sorted({item.state for item in story.items})
         progress = None
         if past.status == "running":
             story = replace(story, seconds=time.time() - past.row.started)
             progress = self._result_text(past)
         parts = list(run_summary_html(story, progress))
         links = {pipeline_address(past.file.resolve()): "The pipeline"}
-        if "waiting" in states:
+        if any(item.state == "waiting" for item in story.items):
             links[CONSOLE_PAGES["Review"]] = "What waits for review"
         if _earlier_runs(past, 1):
             links[f"{run_path(past)}/difference"] = "What changed since the run before?"
         texts = (f'<a href="{escape(path)}">{words}</a>' for path, words in links.items())
         parts.append(f"<p>{', '.join(texts)}</p>")
         parts += _run_actions_html(past)
-        parts.append(_choice(query, "state", {"": "All", **{one: one for one in states}}))
-        parts.append(_search_form(query))
-        address = run_address(past)
-        rows = (_item_row(item, address) for item in found[first : first + PAGE_ROWS])
-        note = f"{counted(len(found), 'item')} of {len(story.items):,}."
-        if story.n_taken_over:
-            note += f" {story.n_taken_over:,} were redone by later runs; their details are gone."
-        if found:
-            parts.append(html_table("Items", _ITEM_HEADS, rows, note=note))
-        else:
-            parts.append("<p>No item.</p>" if not story.items else "<p>No item is like that.</p>")
-        parts.append(_pager(query, number, has_more=len(found) > first + PAGE_ROWS))
+        parts += _items_html(story, run_address(past), query)
         live_s = _LIVE_S if past.status == "running" else 0
         return PageParts(f"{past.row.pipeline}: {name}", parts, live_s)
 
@@ -250,35 +246,15 @@ class RunPages:
         if before is None:
             raise NotHere("There is no such earlier run of this pipeline.")
         found = self._difference(before, after)
-        number, first = page_number(query), (page_number(query) - 1) * _DIFFERENCE_ROWS
-        kinds = {"": ("Changed", found.changed), "added": ("Added", found.added),
-                 "left": ("Not done", found.left)}  # fmt: skip
-        if found.unknown:
-            kinds["unknown"] = "Not known", found.unknown
-        if found.made_again:
-            kinds["made_again"] = "Made again", found.made_again
-        shown = kinds.get(query.get("show", ""), kinds[""])[1]
-        choices = {name: f"{words}: {len(items):,}" for name, (words, items) in kinds.items()}
         parts = [f"<h1>{escape(after.row.pipeline)}: what changed</h1>"]
         parts.append(
             f'<p><a href="{run_address(after)}">{escape(name)}</a> of '
             f'{moment_text(after.row.started)}, compared with <a href="{run_address(before)}">'
-            f"{escape(chosen)}</a> of {moment_text(before.row.started)}; {found.n_alike:,} are "
-            "alike.</p>"
+            f"{escape(chosen)}</a> of {moment_text(before.row.started)}; "
+            f"{len(found['alike']):,} are alike.</p>"
         )
-        parts += [_before_form(earlier[:PAGE_ROWS], chosen), _choice(query, "show", choices)]
-        if found.unknown:
-            note = "Not known: an answer of one of the two runs is not on record."
-            parts.append(f'<p class="soft">{note}</p>')
-        if found.made_again:
-            note = "Made again: what they held in one of the two runs is not on record."
-            parts.append(f'<p class="soft">{note}</p>')
-        page = shown[first : first + _DIFFERENCE_ROWS]
-        rows = change_rows(page)
-        none = "<p>No item.</p>" if query.get("show") else (
-            "<p>No item that both did has another state or answer.</p>")  # fmt: skip
-        parts.append(html_table("Items", _CHANGE_HEADS, rows) if page else none)
-        parts.append(_pager(query, number, has_more=len(shown) > first + _DIFFERENCE_ROWS))
+        parts.append(_before_form(earlier[:PAGE_ROWS], chosen))
+        parts += _changes_html(found, query)
         return PageParts(f"{chosen} and {name}", parts)
 
     def item(self, place: str, name: str, query: Query) -> PageParts:
@@ -437,6 +413,49 @@ def _pager(query: Query, number: int, *, has_more: bool) -> str:
         address = escape(_address(query, page=str(number + 1)))
         links.append(f'<a rel="next" href="{address}">Next page</a>')
     return f'<nav class="pages" aria-label="Pages">{"".join(links)}</nav>' if links else ""
+
+
+def _page_of(found: Sequence[_T], query: Query, n_rows: int) -> tuple[Sequence[_T], str]:
+    """Return what a page of a list shows, and the links to the pages beside it."""
+    number = page_number(query)
+    end = number * n_rows
+    return found[end - n_rows : end], _pager(query, number, has_more=len(found) > end)
+
+
+def _items_html(story: RunDetails, address: str, query: Query) -> Iterator[str]:
+    """Yield a page of a run's items, the failed ones first, with what chooses them."""
+    states = sorted({item.state for item in story.items})
+    yield _choice(query, "state", {"": "All", **{state: state for state in states}})
+    yield _search_form(query)
+    found = [item for item in story.items if _is_shown(item, query)]
+    found.sort(key=lambda item: not item.is_bad)
+    shown, pager = _page_of(found, query, PAGE_ROWS)
+    note = f"{counted(len(found), 'item')} of {len(story.items):,}."
+    if story.n_taken_over:
+        note += f" {story.n_taken_over:,} were redone by later runs; their details are gone."
+    if found:
+        rows = (_item_row(item, address) for item in shown)
+        yield html_table("Items", _ITEM_HEADS, rows, note=note)
+    else:
+        yield "<p>No item.</p>" if not story.items else "<p>No item is like that.</p>"
+    yield pager
+
+
+def _changes_html(found: RunDifference, query: Query) -> Iterator[str]:
+    """Yield a page of the items that differ, with what chooses them."""
+    kinds = [kind for kind in _CHANGES if found[kind] or kind not in _CHANGE_NOTES]
+    chosen: ChangeKind = next((kind for kind in kinds if kind == query.get("show")), "changed")
+    choices: dict[str, str] = {kind: f"{_CHANGES[kind]}: {len(found[kind]):,}" for kind in kinds}
+    yield _choice({**query, "show": chosen}, "show", choices)
+    notes = (note for kind, note in _CHANGE_NOTES.items() if found[kind])
+    yield from (f'<p class="soft">{note}</p>' for note in notes)
+    shown, pager = _page_of(found[chosen], query, _DIFFERENCE_ROWS)
+    rows = change_rows(shown)
+    none = (
+        "No item that both did has another state or answer." if chosen == "changed" else "No item."
+    )
+    yield html_table("Items", _CHANGE_HEADS, rows) if shown else f"<p>{none}</p>"
+    yield pager
 
 
 def _run_actions_html(past: PastRun) -> Iterator[str]:

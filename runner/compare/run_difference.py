@@ -9,9 +9,10 @@ that did it. What is not on record never counts as alike.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Literal, get_args
 
 from paddock.engine.system.text import shorten
 from paddock.runner.core.run_records import read_lineage
@@ -27,6 +28,10 @@ from .comparison_page import MOST_EQUAL_PAIRS, n_equal_pairs, word_differences
 
 ItemName = tuple[str, str]
 """Step and key."""
+ChangeKind = Literal["changed", "added", "left", "unknown", "made_again", "alike"]
+"""Of items of both runs: another state or answer; of the later run only; of the earlier run only
+(fresh since, or gone); of both with the same state: an answer is not on record, or, without model
+calls, what they held; or nothing else."""
 _MOST_ANSWER_CHARS = 20_000
 _NOT_COMPARED = '<p class="soft">Too much to compare word by word here.</p>'
 
@@ -46,29 +51,23 @@ class RunItemChange:
     """Whether a model was asked."""
 
     @property
-    def is_known(self) -> bool:
-        return self.before != self.after or None not in (self.answer_before, self.answer_after)
+    def states(self) -> Iterable[str]:
+        """The states that it had, without repetition."""
+        return dict.fromkeys(filter(None, (self.before, self.after)))
 
     @property
-    def is_alike(self) -> bool:
-        return self.before == self.after and self.answer_before == self.answer_after
+    def kind(self) -> ChangeKind:
+        if not self.before or not self.after:
+            return "left" if self.before else "added"
+        if self.before != self.after:
+            return "changed"
+        if self.answer_before is None or self.answer_after is None:
+            return "unknown" if self.has_answers else "made_again"
+        return "alike" if self.answer_before == self.answer_after else "changed"
 
 
-@dataclass(frozen=True, slots=True)
-class RunDifference:
-    """What became of the items of two runs of one ledger, in the order of their names."""
-
-    changed: tuple[RunItemChange, ...]
-    """Of both runs, with another state or answer."""
-    added: tuple[RunItemChange, ...]
-    """Of the later run only."""
-    left: tuple[RunItemChange, ...]
-    """Of the earlier run only: fresh since, or gone."""
-    unknown: tuple[RunItemChange, ...]
-    """Of both runs, with the same state; an answer is not on record."""
-    made_again: tuple[RunItemChange, ...]
-    """The same without model calls; what they held is not on record."""
-    n_alike: int
+RunDifference = Mapping[ChangeKind, Sequence[RunItemChange]]
+"""What became of the items of two runs of one ledger, in the order of their names."""
 
 
 def run_difference(before: PastRun, after: PastRun) -> RunDifference:
@@ -78,6 +77,7 @@ def run_difference(before: PastRun, after: PastRun) -> RunDifference:
         LedgerError: the ledger cannot be read.
     """
     old, new = _items(before), _items(after)
+    found: dict[ChangeKind, list[RunItemChange]] = {kind: [] for kind in get_args(ChangeKind)}
     with open_for_reading(after.place) as ledger:
         query = "select hash, run, at from calls where kind = 'chat'"
         made = {hash_: (run, at) for hash_, run, at in ledger.rows(query)}
@@ -85,21 +85,10 @@ def run_difference(before: PastRun, after: PastRun) -> RunDifference:
             _RunAnswers(ledger, before, made, _answers(ledger, before)),
             _RunAnswers(ledger, after, made, _answers(ledger, after)),
         )
-        changes = [
-            _change(runs, name, old.get(name), new.get(name))
-            for name in sorted(old.keys() | new.keys())
-        ]
-    both = [one for one in changes if one.before and one.after]
-    unknown = [one for one in both if not one.is_known]
-    changed = tuple(one for one in both if one.is_known and not one.is_alike)
-    return RunDifference(
-        changed,
-        tuple(one for one in changes if not one.before),
-        tuple(one for one in changes if not one.after),
-        tuple(one for one in unknown if one.has_answers),
-        tuple(one for one in unknown if not one.has_answers),
-        len(both) - len(changed) - len(unknown),
-    )
+        for name in sorted(old.keys() | new.keys()):
+            change = _change(runs, name, old.get(name), new.get(name))
+            found[change.kind].append(change)
+    return found
 
 
 def _items(past: PastRun) -> dict[ItemName, RunItem]:
@@ -142,11 +131,13 @@ class _RunAnswers:
 
     def content(self, item: RunItem | None) -> str | None:
         """Return the error of an item without chats, or its result; None: it is not on record."""
-        if item is not None and (item.is_bad or item.state == "skipped"):
-            return shorten(item.error or "", LONGEST_TEXT)
-        if item is None or item.place is None or item.calls:
+        if item is None:
             return None
-        scope, key = item.place
+        if item.is_bad or item.state == "skipped":
+            return shorten(item.error or "", LONGEST_TEXT)
+        return None if item.place is None or item.calls else self._result(*item.place)
+
+    def _result(self, scope: str, key: str) -> str | None:
         entry = self.ledger.entries(scope, [key]).get(key)
         sums = [row.sha256 or "" for row in self.ledger.outputs(scope, [key])]
         if entry is None or entry.run != self.past.row.run or not all(sums):
@@ -162,50 +153,70 @@ def _change(
 ) -> RunItemChange:
     """Return what became of an item: its answers are compared if a model was asked."""
     old, new = (run.hashes.get(name) for run in runs)
+    states = _state(before), _state(after)
     n_calls = sum(item.calls for item in (before, after) if item is not None)
-    has_answers = bool(old or new) or (old is None and new is None and n_calls > 0)
-    texts: tuple[str | None, str | None] = "", ""
-    if not has_answers and _state(before) != _state(after):
+    if old or new or (old is new is None and n_calls):
+        return RunItemChange(*name, *states, *_answer_texts(runs, old, new))
+    texts: tuple[str | None, str | None]
+    if states[0] != states[1]:
         texts = getattr(before, "error", None), getattr(after, "error", None)
-    elif not has_answers:
+    else:
         content = runs[0].content(before)
         texts = content, None if content is None else runs[1].content(after)
-    elif old != new or not all(run.are_on_record(old) for run in runs):
-        texts = runs[0].answer(old), runs[1].answer(new)
-    return RunItemChange(*name, _state(before), _state(after), *texts, has_answers)
+    return RunItemChange(*name, *states, *texts, has_answers=False)
+
+
+def _answer_texts(
+    runs: tuple[_RunAnswers, _RunAnswers], old: Sequence[str] | None, new: Sequence[str] | None
+) -> tuple[str | None, str | None]:
+    """Return what both runs said; nothing where that is the same."""
+    if old == new and all(run.are_on_record(old) for run in runs):
+        return "", ""
+    return runs[0].answer(old), runs[1].answer(new)
 
 
 def _answers(ledger: Ledger, past: PastRun) -> Mapping[ItemName, Sequence[str]]:
     """Return the hashes of the chats behind each item of a run, as far as they are on record."""
-    run = past.row.run
+    of_journal, n_made = _hashes_of_journal(past)
+    found = {**of_journal, **_hashes_of_lineage(ledger, past)}  # a later run redid the others
+    made: dict[ItemName, list[str]] = defaultdict(list)
+    embedding = set()
+    query = "select step, key, hash, kind from calls where run = :run order by at"
+    for step, key, hash_, kind in ledger.rows(query, run=past.row.run):
+        name = step, key or step
+        if kind == "embed":
+            embedding.add(name)
+        elif kind == "chat" and name not in found:
+            made[name].append(hash_)
+    for name in made:
+        # With fewer than the run made, the others were removed or replaced.
+        if len(made[name]) >= n_made[name] or name in embedding:
+            found[name] = made[name]
+    return found
+
+
+def _hashes_of_lineage(ledger: Ledger, past: PastRun) -> dict[ItemName, list[str]]:
     steps = {str(scope): str(step) for scope, step in ledger.rows("select scope, step from scopes")}
     outers = outer_keys(ledger)
     found: dict[ItemName, list[str]] = defaultdict(list)
-    for row in LineageStore(ledger).made_in(run):
-        name = steps.get(row.scope, ""), f"{outers.get(row.scope, '')}{row.key}"
+    for row in LineageStore(ledger).made_in(past.row.run):
         calls = [call for step in read_lineage(row.made)[1] for call in step.calls]
+        name = steps.get(row.scope, ""), f"{outers.get(row.scope, '')}{row.key}"
         found[name] += [call.hash for call in calls if call.kind == "chat"]
-    made = frozenset(found)
+    return found
+
+
+def _hashes_of_journal(past: PastRun) -> tuple[dict[ItemName, list[str]], Counter[ItemName]]:
+    """Return those that the journal names, and how many calls each item made."""
+    found: dict[ItemName, list[str]] = {}
     n_made: Counter[ItemName] = Counter()
-    for line in JournalTail(past.journal).more():  # of items that a later run redid
+    for line in JournalTail(past.journal).more():
         name = str(line.get("step")), str(line.get("key", line.get("step")))
-        if isinstance(line.get("chats"), list) and name not in made:
+        if isinstance(line.get("chats"), list):
             found[name] = line["chats"]
         if line.get("event") == "item":
             n_made[name] = int(line.get("calls", 0))
-    query = "select step, key, hash, kind from calls where run = :run order by at"
-    known = frozenset(found)
-    embedding = set()
-    for step, key, hash_, kind in ledger.rows(query, run=run):
-        name = step, key or step
-        if name not in known and kind == "chat":
-            found[name].append(hash_)
-        elif kind == "embed":
-            embedding.add(name)
-    for name in found.keys() - known - embedding:
-        if len(found[name]) < n_made[name]:  # the others were removed or replaced
-            del found[name]
-    return found
+    return found, n_made
 
 
 def change_rows(changes: Sequence[RunItemChange]) -> Iterator[tuple[str, ...]]:
@@ -215,21 +226,22 @@ def change_rows(changes: Sequence[RunItemChange]) -> Iterator[tuple[str, ...]]:
     """
     n_left = MOST_EQUAL_PAIRS
     for one in changes:
-        state = state_html(one.after or one.before)
-        if one.before and one.after and one.before != one.after:
-            state = f"{state_html(one.before)} → {state}"
-        old, new = one.answer_before or "", one.answer_after or ""
-        answer = escape(shorten(new or old, _MOST_ANSWER_CHARS))
-        n_pairs = n_equal_pairs(old, new)
-        if old and new and n_pairs <= n_left:
-            n_left -= n_pairs
-            answer = word_differences(old, new)
-        elif old and new:
-            was = escape(shorten(old, _MOST_ANSWER_CHARS))
-            answer = f"{_NOT_COMPARED}<del>{was}</del><br><ins>{answer}</ins>"
+        n_pairs = n_equal_pairs(one.answer_before or "", one.answer_after or "")
+        is_compared = n_pairs <= n_left
+        n_left -= n_pairs if is_compared else 0
         yield (
             f'<td class="name">{escape(one.key)}</td>',
             f"<td>{escape(one.step)}</td>",
-            f"<td>{state}</td>",
-            f'<td class="name answer">{answer}</td>',
+            f"<td>{' → '.join(map(state_html, one.states))}</td>",
+            f'<td class="name answer">{_answer_html(one, is_compared=is_compared)}</td>',
         )
+
+
+def _answer_html(change: RunItemChange, *, is_compared: bool) -> str:
+    old, new = change.answer_before, change.answer_after
+    if not old or not new:
+        return escape(shorten(new or old or "", _MOST_ANSWER_CHARS))
+    if is_compared:
+        return word_differences(old, new)
+    was, now = (escape(shorten(text, _MOST_ANSWER_CHARS)) for text in (old, new))
+    return f"{_NOT_COMPARED}<del>{was}</del><br><ins>{now}</ins>"
