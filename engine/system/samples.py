@@ -118,8 +118,8 @@ def binomial_cdf(k: int, n: int, p: float) -> float:
     >>> round(binomial_cdf(0, 59, 0.05), 4), binomial_cdf(2, 2, 0.5)
     (0.0485, 1.0)
     """
-    if k >= n:
-        return 1.0
+    if k >= n or p >= 1:
+        return float(k >= n)
     logs = (
         math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1)
         + i * math.log(p) + (n - i) * math.log1p(-p)

@@ -332,14 +332,18 @@ class CurrentLabels:
         other = [label for label in chosen if before.get(label, "") != found.labels.get(label, "")]
         if other:
             yield f"the description of its label changed: {_quoted(other)}"
-        new, how = [label for label in found.labels if label not in before], ""
+        yield from self._new(name, [label for label in found.labels if label not in before], mark)
+
+    def _new(self, name: str, new: Sequence[str], mark: Sequence[Any] | None) -> Iterator[str]:
+        """Yield the new labels; `mark`: those that are among the nearest to an item's text."""
+        how = ""
         if new and mark is not None:
             vectors = self.vectors.get(name)
             near = None if vectors is None else vectors.near(mark)
             how = " and near its text" if near is not None else ", maybe near its text"
             new = [label for label in new if near is None or label in near]
         if new:
-            yield f"new in {found.source}{how}: {_quoted(new)}"
+            yield f"new in {self.lists[name].source}{how}: {_quoted(new)}"
 
 
 def _step_of(name: str) -> str:

@@ -67,6 +67,21 @@ class Decision:
     """Digest of the model that made `vector`; empty: there is none."""
     vector: Vector8 = ""
 
+    @classmethod
+    def of(cls, review: Review) -> Decision | None:
+        """Return the decision of a review; None: it has no text, so that it teaches nothing."""
+        subject = review.subject
+        text = subject.get("prompt_text") or next(iter(subject.get("sources") or ()), None)
+        return None if text is None else cls(
+            review.id,
+            str(subject.get("document_sha256")),
+            str(subject.get("document") or ""),
+            str(subject.get("item") or review.key),
+            review.value,
+            {name: text[name] for name in ("text", "text_object") if name in text},
+            **subject.get("prompt_vector") or {},
+        )  # fmt: skip
+
     def is_of(self, document_sha256: str, document: str, item: str = "") -> bool:
         """Return whether it is about a document, a part of it or an earlier version.
 
@@ -143,31 +158,18 @@ def decisions_of(
     found: dict[StepName, list[Decision]] = {}
     ids: dict[StepName, set[str]] = {}
     for review in reviews:
-        subject = review.subject
         file, node = scopes.get(review.scope, ("", ""))
         name = step_name(file, f"{node[: node.rfind('.') + 1]}{review.step}")
-        text = subject.get("prompt_text") or next(iter(subject.get("sources") or ()), None)
-        of_step = found.setdefault(name, [])
+        of_step, of_ids = found.setdefault(name, []), ids.setdefault(name, set())
         if review.state in ("accepted", "edited"):
-            ids.setdefault(name, set()).add(review.id)
-        places = ((review.scope, review.key), *map(tuple, subject.get("around") or ()))
-        if text is None or not _is_stood_by(review) or any(place in gone for place in places):
-            continue
-        if len(of_step) < MOST_DECISIONS:
-            kept = {name: text[name] for name in ("text", "text_object") if name in text}
-            of_step.append(
-                Decision(
-                    review.id,
-                    str(subject.get("document_sha256")),
-                    str(subject.get("document") or ""),
-                    str(subject.get("item") or review.key),
-                    review.value,
-                    kept,
-                    **subject.get("prompt_vector") or {},
-                )
-            )
+            of_ids.add(review.id)
+        places = ((review.scope, review.key), *map(tuple, review.subject.get("around") or ()))
+        is_there = _is_stood_by(review) and not any(place in gone for place in places)
+        decision = Decision.of(review) if is_there else None
+        if decision is not None and len(of_step) < MOST_DECISIONS:
+            of_step.append(decision)
     return {
-        name: StepDecisions(tuple(decisions), frozenset(ids.get(name, ())))
+        name: StepDecisions(tuple(decisions), frozenset(ids[name]))
         for name, decisions in found.items()
     }
 
@@ -217,6 +219,14 @@ class TaughtItem:
             id_ in known.by_id and known.by_id[id_].digest == was for id_, was in used.items()
         )
         return [known.by_id[id_] for id_ in used] if is_same else None
+
+    def nearest(
+        self, decisions: Sequence[Decision], near: Sequence[float], k: int, schema: Any
+    ) -> tuple[list[Decision], float]:
+        """Return the nearest decisions that teach it, and how near a better one must be."""
+        order = sorted(range(len(near)), key=lambda place: (-near[place], decisions[place].id))
+        places = [*islice((one for one in order if self.may_learn(decisions[one], schema)), k)]
+        return [decisions[one] for one in places], near[places[-1]] if len(places) == k else -1.0
 
     def may_learn(self, decision: Decision, schema: Any) -> bool:
         """Return whether a decision is another document's, and its answer is valid here."""
@@ -280,10 +290,7 @@ class DecidedExamples:
         if near is None:
             return None
         schema = None if tools.reply is None else tools.reply.schema
-        order = sorted(range(len(near)), key=lambda place: (-near[place], decisions[place].id))
-        nearest = [*islice((one for one in order if item.may_learn(decisions[one], schema)), k)]
-        least = near[nearest[-1]] if len(nearest) == k else -1.0
-        used = [decisions[place] for place in nearest]
+        used, least = item.nearest(decisions, near, k, schema)
         digests = {one.id: one.digest for one in used}
         mark = [EXAMPLES, [*item.step], item.id, item.own_document, known.digest, digests, least,
                 identity, own]  # fmt: skip
@@ -298,11 +305,12 @@ class DecidedExamples:
         vectors_of: Callable[[Sequence[str]], Awaitable[list[Vector8]]],
     ) -> tuple[tuple[Decision, ...], Matrix | None]:
         """Return the decisions and their vectors; those without one are embedded now."""
-        others = [one for one in known.decisions if one.model != identity]
+        known_ones, _ = known.with_vectors.get(identity, ((), None))
+        vectors = {one.id: one.vector for one in known_ones}
+        others = [one for one in known.decisions if one.id not in vectors]
         texts = await asyncio.to_thread(lambda: [self._text_of(one.text) for one in others])
         there = [(one.id, text) for one, text in zip(others, texts, strict=True) if text]
         made = await vectors_of([text for _, text in there])
-        vectors = {one.id: one.vector for one in known.decisions if one.model == identity}
         vectors |= {id_: one for (id_, _), one in zip(there, made, strict=True)}
         decisions = tuple(one for one in known.decisions if one.id in vectors)
         return decisions, matrix_of([vectors[one.id] for one in decisions])

@@ -179,18 +179,17 @@ async def broken_promises(ledger: Ledger, body: Iterable[BoundNode], scope: str)
 
 def broken_promise(step: BoundStep, made: Iterable[LineageRow]) -> str | None:
     """Return a sentence where random checks no longer show the agreement that was promised."""
-    target = None if step.escalate is None else step.escalate.spec.target
-    if step.escalate is None or target is None:
+    if step.escalate is None or (target := step.escalate.spec.target) is None:
         return None
     steps = [one for row in made for one in read_lineage(row.made)[1] if one.id == step.id]
-    checked = [one.escalated for one in steps if one.escalated and one.escalated[0]]
-    n_changed = sum(is_changed for _, is_changed in checked)
+    checked = [one.escalated[1] for one in steps if one.escalated and one.escalated[0]]
+    n_changed = sum(checked)
     n_sure = len(checked) + sum(one.escalated is None for one in steps)
     if not n_changed:
         return None
     # What is escalated agrees with the larger model: the rest may differ the more often.
     most = (1 - target) * len(steps) / n_sure
-    if most >= 1 or 1 - binomial_cdf(n_changed - 1, len(checked), most) > _ALARM:
+    if 1 - binomial_cdf(n_changed - 1, len(checked), most) > _ALARM:
         return None
     return (
         f"'{step.id}': the agreement of {target:g} may no longer hold: '{step.escalate.alias}' "

@@ -207,11 +207,9 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
         LedgerError: the ledger cannot be read.
     """
     with open_for_reading(past.place) as ledger:
-        origins = LineageStore(ledger)
         rows = {(row.scope, row.entry.key): row for row in ledger.items_of(past.row.run)}
-        is_cut_off = past.status == DIED  # how long it took is only known from its items
-        has_gone = any(row.entry.gone == past.row.run for row in rows.values())  # or renamed ones
-        made = origins.made_in(past.row.run) if with_calls or has_gone or is_cut_off else ()
+        is_needed = with_calls or _is_lineage_needed(past, rows.values())
+        made = LineageStore(ledger).made_in(past.row.run) if is_needed else ()
         mades = {(row.scope, row.key): row for row in made}
         outers = outer_keys(ledger)
         latest = _latest_items(ledger, past, outers)
@@ -219,22 +217,31 @@ def read_run_details(past: PastRun, *, with_calls: bool = True) -> RunDetails:
     base = past.place.folder.resolve()
     items = list(_items_of_ledger(past, rows, mades, outers))
     listed = {(item.step, item.key) for item in items}
-    lost = [i for i in _items_of_journal(past, latest, base) if (i.step, i.key) not in listed]
+    others = {place: item for place, item in latest.items() if place not in listed}
+    lost = list(_items_of_journal(past, others, base))
     items += lost
     items.sort(key=lambda item: (item.began is None, item.began or 0.0, item.step, item.key))
     made_rows = mades.values() if with_calls else ()
     calls = sorted(_run_calls(made_rows, outers, began), key=lambda call: call.began)
-    counts = past.summary.get("counts") or {}
-    n_done = sum(counts.get(state, 0) for state in MADE_STATES)
-    n_told = sum(item.state in (*MADE_STATES, "done") for item in items)
     return RunDetails(
         past,
         tuple(items),
         tuple(calls),
         max(_seconds_of(past, items, calls), 0.001),
-        max(0, n_done - n_told),
+        _n_taken_over(past, items),
         sum(item.calls for item in lost),
     )
+
+
+def _is_lineage_needed(past: PastRun, rows: Iterable[ItemRow]) -> bool:
+    """Return whether how long it took is only known from its items, or some may be renamed."""
+    return past.status == DIED or any(row.entry.gone == past.row.run for row in rows)
+
+
+def _n_taken_over(past: PastRun, items: Iterable[RunItem]) -> int:
+    counts = past.summary.get("counts") or {}
+    n_done: int = sum(counts.get(state, 0) for state in MADE_STATES)
+    return max(0, n_done - sum(item.state in (*MADE_STATES, "done") for item in items))
 
 
 def _items_of_ledger(

@@ -15,7 +15,7 @@ from paddock.engine.system.files import write_output
 from paddock.engine.system.no_links import open_file
 from paddock.engine.system.samples import ItemSample
 from paddock.engine.system.text import counted
-from paddock.pipelines.comparison_keys import CompareKeys, NumberMetricKeys
+from paddock.pipelines.comparison_keys import CompareKeys, GoldKeys, NumberMetricKeys
 from paddock.pipelines.yaml_source import parse_yaml
 from paddock.runner import api
 from paddock.runner.bind.bind import bind_for_comparison, read_plan
@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from paddock.pipelines.comparison_keys import GoldKeys, MetricName
+    from paddock.pipelines.comparison_keys import MetricName
     from paddock.pipelines.plan import Plan
     from paddock.runner.bind.variations import VariedOption
     from paddock.runner.compare.variants import Variant
@@ -78,6 +78,8 @@ if TYPE_CHECKING:
 BUDGET_USED = 5
 _EXCLUSIVE = ("model", "prompt", "set", "calibrate")
 """Keys of `compare` of which an option for one replaces all."""
+_OF_STEP = "steps."
+_NO_GOLD = GoldKeys.model_construct(from_="")
 _LEAST_EXAMPLES = 5
 """Decisions from which on it is proposed to show some in the prompt."""
 
@@ -174,17 +176,13 @@ def compare_variants(flags: CompareFlags) -> int:
     bind_for_comparison(plan)
     keys = _compare_keys(flags, plan)
     variants = _variants(flags, keys, plan)
-    result = None if keys.against is None else _folder(flags.against, path) / keys.against
-    earlier = None if result is None else _earlier(result)
+    against = None if keys.against is None else _folder(flags.against, path) / keys.against
+    earlier = None if against is None else (against, _earlier(against))
     # stdout carries one object: what a plug-in prints goes to stderr.
     with redirect_stdout(sys.stderr) if flags.as_json else nullcontext():
         found = _compared(flags, keys, path, plan, variants)
     _write_results(found, path, flags)
-    change = None
-    if result is not None and earlier is not None:
-        change = _changes(found, earlier, result, keys.allow_loss)
-    for line in () if change is None else (*change.shared, *change.losses):
-        console.print_err(console.printable_line(line))
+    change = None if earlier is None else _changes(found, *earlier, keys.allow_loss)
     if flags.adopt is not None:
         chosen = _chosen(flags.adopt, [one.run.variant for one in found.variants])
         _adopt(chosen, found, plan, flags)
@@ -350,53 +348,52 @@ def _earlier(file: Path) -> EarlierResult:
 
 
 def _changes(
-    found: Comparison, earlier: EarlierResult, file: Path, allow_loss: float
+    found: Comparison, file: Path, earlier: EarlierResult, allow_loss: float
 ) -> ResultChange:
-    """Return what is worse than before.
+    """Return what is worse than before, and print it.
 
     Raises:
         CommandError: the two cannot be compared.
     """
     try:
-        return result_change(found, earlier, allow_loss)
+        change = result_change(found, earlier, allow_loss)
     except NothingShared as error:
         raise CommandError(f"{file}: {error}") from None
+    for line in (*change.shared, *change.losses):
+        console.print_err(console.printable_line(line))
+    return change
 
 
 def _compared(
     flags: CompareFlags, keys: CompareKeys, path: Path, plan: Plan, variants: Sequence[Variant]
 ) -> Comparison:
     settings = read_settings(path.parent, flags=flags.given_settings())
-    of_gold, goal = plan.pipeline.gold, keys.calibrate
-    named = keys.step or (of_gold.step if of_gold else None)
+    of_gold, goal = plan.pipeline.gold or _NO_GOLD, keys.calibrate
+    named = keys.step or of_gold.step
     step = compared_step(plan, variants, named or (escalating_step(plan) if goal else None))
-    origin = flags.gold or (of_gold.from_ if of_gold else None)
-    if goal is not None:
-        variants = model_variants(plan, step)
-    expression = origin if origin is not None and origin.startswith("steps.") else None
-    gold = None
-    if origin != expression:
-        gold = _read_gold(str(origin), _folder(flags.gold, path), path, settings, of_gold)
+    origin = flags.gold or of_gold.from_
+    source = GoldSource(
+        _read_gold(origin, _folder(flags.gold, path), path, settings, of_gold), _metrics(of_gold)
+    )
     compared = ComparedPipeline(
         path, plan, step, parse_inputs(flags.inputs), settings,
-        key=of_gold.key if of_gold else None,
-        gold=expression,
+        key=of_gold.key,
+        gold=origin if origin.startswith(_OF_STEP) else None,
         budget_s=keys.budget,
         sample=flags.item_sample() or (ItemSample(keys.sample) if keys.sample else None),
     )  # fmt: skip
-
     remove_old_reports(flags.junit, flags.report)
 
     def watch(variant: Variant) -> AbstractContextManager[Observer]:
         console.print_err(console.printable_line(variant.name))
         return run_observer(is_quiet_stdout=flags.as_json)
 
-    runs = run_variants(compared, variants, watch)
-    source = GoldSource(gold, _metrics(of_gold))
     if goal is not None:
         promised = AgreementGoal(goal.target, goal.delta)
+        runs = run_variants(compared, model_variants(plan, step), watch)
         found = calibrated_comparison(promised, compared, runs, source, watch)
     else:
+        runs = run_variants(compared, variants, watch)
         judgement = judge_variants(compared, runs, keys.judge) if keys.judge else None
         found = compare(plan.pipeline.name, step, runs, source, judgement)
         advice = _examples_advice(compared, variants)
@@ -428,28 +425,29 @@ def _with_prompts(found: Comparison, compared: ComparedPipeline) -> Comparison:
     return replace(found, differences=tuple(differences))
 
 
-def _metrics(keys: GoldKeys | None) -> dict[str, tuple[MetricName, float]]:
-    written = {} if keys is None else keys.metrics
+def _metrics(keys: GoldKeys) -> dict[str, tuple[MetricName, float]]:
     return {
         name: ("number", one.number) if isinstance(one, NumberMetricKeys) else (one, 0.0)
-        for name, one in written.items()
+        for name, one in keys.metrics.items()
     }
 
 
 def _read_gold(
-    origin: str, folder: Path, pipeline: Path, settings: Settings, keys: GoldKeys | None
-) -> Gold:
-    """Return gold data of a file, or of the decisions in the ledger.
+    origin: str, folder: Path, pipeline: Path, settings: Settings, keys: GoldKeys
+) -> Gold | None:
+    """Return gold data of a file, or of the decisions in the ledger; None: the run makes it.
 
     Raises:
         CommandError: it cannot be read.
     """
+    if not origin or origin.startswith(_OF_STEP):
+        return None
     if origin == REVIEWS:
         state = pipeline.parent.absolute() / STATE_FOLDER
         with Ledger(state, is_readonly=True, url=settings.ledger_url) as ledger:
             reviews = ReviewStore(ledger).decided(is_whole=True)
             return gold_of_reviews(reviews, pipeline.name)
-    column = keys.key.rpartition(".")[2] if keys and keys.key else ""
+    column = (keys.key or "").rpartition(".")[2]
     file = folder / origin
     try:
         return read_gold(decode_text(_content(file)).text, str(file), column)
