@@ -453,12 +453,8 @@ class ModelManager(Generic[W]):
         for overloaded in self._overloaded():
             self._replicate_from = self.now() + _LOOK_AGAIN_S
             replicas = self._replicas(overloaded.key)
-            busy = {
-                gpu
-                for one in self.resident()
-                if one.users or one in replicas
-                for gpu in one.room.used_gpus
-            }
+            in_use = [one for one in self.resident() if one.users or one in replicas]
+            busy = set[int]().union(*(one.room.used_gpus for one in in_use))
             device = await self._memory.look()
             wanted = replace(
                 overloaded.wanted, others_bytes=self._others_bytes(overloaded.model_key)

@@ -184,14 +184,9 @@ def variation_faults(
     """
     if pipeline.compare is None:
         return
-    varied = dimensions(pipeline.compare, pipeline)
     written = {name: value for name, value in pipeline.document.data.items() if name != "compare"}
-    first = [changes[0] for changes in varied]
-    tried = [first] if first else []
-    for place, changes in enumerate(varied):
-        tried += [[*first[:place], change, *first[place + 1 :]] for change in changes[1:]]
     seen: set[tuple[str, Any]] = set()
-    for variant in tried:
+    for variant in _each_value_once(dimensions(pipeline.compare, pipeline)):
         document = parse_yaml(json.dumps(changed(written, variant)), pipeline.document.file)
         for fault in faults_in(document):
             change = _at_fault(document, variant, fault)
@@ -202,6 +197,15 @@ def variation_faults(
             if (what, at) not in seen:
                 seen.add((what, at))
                 yield Fault(what, fault.remedy, pipeline.document.key_mark(at))
+
+
+def _each_value_once(varied: Sequence[Sequence[Change]]) -> Iterator[list[Change]]:
+    """Yield the variants in which each value is tried, with the first ones of all others."""
+    first = [changes[0] for changes in varied]
+    if first:
+        yield first
+    for place, changes in enumerate(varied):
+        yield from ([*first[:place], change, *first[place + 1 :]] for change in changes[1:])
 
 
 def _named(variant: Sequence[Change]) -> str:

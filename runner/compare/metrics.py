@@ -112,7 +112,7 @@ def _default_metric(schema: Any, field: AnswerField | None, golds: Sequence[Any]
         return "label"
     if kind == "number" or (golds and all(map(_is_number, golds))):
         return "number"
-    if field is not None and _format_of(schema, field.path) == "date":
+    if _format_of(schema, field) == "date":
         return "date"
     if _have(golds, list):
         return "list"
@@ -132,8 +132,9 @@ def _metric_of_texts(texts: Sequence[str], *, may_be_label: bool) -> MetricName:
     return "label" if may_be_label and repeats else "exact"
 
 
-def _format_of(schema: Any, name: str) -> Any:
-    inner = schema.get("properties", {}).get(name, {}) if isinstance(schema, Mapping) else {}
+def _format_of(schema: Any, field: AnswerField | None) -> Any:
+    known = schema.get("properties", {}) if isinstance(schema, Mapping) else {}
+    inner = None if field is None else known.get(field.path)
     return inner.get("format") if isinstance(inner, Mapping) else None
 
 

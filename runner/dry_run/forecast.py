@@ -80,21 +80,20 @@ class _CostForecast:
         self.calls += calls
         if calls.most == 0:
             return
-        shares = {ref: n / refs.total() for ref, n in refs.items()}
-        most = calls.most or 0
-        for ref, share in shares.items():
-            self.models[ref] = self.models.get(ref, 0.0) + share * most
+        most, tokens = calls.most or 0, None
         if known:
-            self._add_tokens(shares, most, most * sum(one.tokens for one in known) / n_calls)
-        else:
-            self.tokens = None
+            tokens = most * sum(entry.tokens for entry in known) / n_calls
+        self._share(refs, most, tokens)
 
-    def _add_tokens(self, shares: dict[str, float], n_calls: int, tokens: float) -> None:
-        self.tokens = None if self.tokens is None else self.tokens + tokens
-        for ref, share in shares.items():
-            mine = self.by_model.setdefault(ref, [0.0, 0.0])
-            mine[0] += share * n_calls
-            mine[1] += share * tokens
+    def _share(self, refs: Counter[str], n_calls: int, tokens: float | None) -> None:
+        self.tokens = None if self.tokens is None or tokens is None else self.tokens + tokens
+        for ref, n in refs.items():
+            share = n / refs.total()
+            self.models[ref] = self.models.get(ref, 0.0) + share * n_calls
+            if tokens is not None:
+                mine = self.by_model.setdefault(ref, [0.0, 0.0])
+                mine[0] += share * n_calls
+                mine[1] += share * tokens
 
 
 async def forecast_run(

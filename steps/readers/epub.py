@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import BinaryIO
 from urllib.parse import unquote
 from xml.etree import ElementTree
@@ -77,26 +77,39 @@ def _reading_order(
     With each, whether it is a chapter: not a drawing, the table of contents or a fallback.
     """
     parts = {item.get("id", ""): item for item in package.iterfind(".//{*}manifest/{*}item")}
-    unread = {name for name, item in parts.items() if _is_page(item) and not _is_contents(item)}
+    unread = {name for name, item in parts.items() if _is_text(item)}
     for one in package.iterfind(".//{*}spine/{*}itemref"):
-        name, seen = one.get("idref", ""), set[str]()
-        while name in parts and name not in seen and not _is_page(parts[name]):
-            seen.add(name)
-            name = parts[name].get("fallback", name)
+        name = _page_of(parts, one.get("idref", ""))
         if name in parts and _is_page(parts[name]):
             unread.discard(name)
-            is_chapter = "html" in parts[name].get("media-type", "") and not seen
-            yield parts[name], is_chapter and not _is_contents(parts[name])
+            is_itself = name == one.get("idref") and _is_text(parts[name])
+            yield parts[name], is_itself and "html" in parts[name].get("media-type", "")
         else:
-            href = parts[name].get("href", "") if name in parts else name
-            notes.append(f": part '{href}' of its reading order is not read")
+            notes.append(f": part '{_href(parts, name)}' of its reading order is not read")
     if unread:
-        names = [parts[name].get("href", "") for name in parts if name in unread]
+        names = [_href(parts, name) for name in parts if name in unread]
         notes.append(f": parts outside its reading order are not read ({listed(names)})")
+
+
+def _page_of(parts: Mapping[str, ElementTree.Element], name: str) -> str:
+    """Return the name of a part, or of what is shown for it where it is no page."""
+    seen = set[str]()
+    while name in parts and name not in seen and not _is_page(parts[name]):
+        seen.add(name)
+        name = parts[name].get("fallback", name)
+    return name
 
 
 def _is_page(item: ElementTree.Element) -> bool:
     return any(kind in item.get("media-type", "") for kind in ("html", "svg"))
+
+
+def _is_text(item: ElementTree.Element) -> bool:
+    return _is_page(item) and not _is_contents(item)
+
+
+def _href(parts: Mapping[str, ElementTree.Element], name: str) -> str:
+    return parts[name].get("href", "") if name in parts else name
 
 
 def _is_contents(item: ElementTree.Element) -> bool:

@@ -272,18 +272,24 @@ class _HidingStyles:
         name, attributes = element.name, element.attrs
         if "hidden" in attributes or (name == "dialog" and "open" not in attributes):
             return replace(around, is_hidden=True)
-        marks: list[str] = []
-        if attributes:
-            marks += [f".{one}" for one in _attribute(element, "class").split()]
-            marks += [f"#{one}" for one in _attribute(element, "id").split()]
-        wanted = (name, *marks, *(f"{name}{one}" for one in marks))
-        declared = [self._rules[one] for one in wanted if one in self._rules]
+        declared = [self._rules[one] for one in _selectors_of(element) if one in self._rules]
         for attribute in attributes.keys() & _STYLING.keys():
             declared.append(_STYLING[attribute].format(_attribute(element, attribute)))
         declared += [_attribute(element, "style")] if "style" in attributes else []
         if declared or name in _INK_OF or name in _PAPER_OF:
             return around.of(name, "; ".join(declared))
         return around
+
+
+def _selectors_of(element: Any) -> Iterator[str]:
+    """Yield the simple selectors that an element matches."""
+    name = element.name
+    yield name
+    if element.attrs:
+        marks = [f".{one}" for one in _attribute(element, "class").split()]
+        marks += [f"#{one}" for one in _attribute(element, "id").split()]
+        yield from marks
+        yield from (f"{name}{mark}" for mark in marks)
 
 
 def _own_words(element: Any) -> str:
