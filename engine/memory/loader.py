@@ -477,18 +477,14 @@ class ModelLoader(Generic[W]):
     async def _started(self, resident: LoadedModel[W]) -> W:
         """Start a worker; once more after running out of memory, with more of it or fewer cells."""
         limit_s = self._settings.load_timeout_s
-        try:
-            return await self._start(resident.layout.load, limit_s)
-        except LoadBroken as error:
-            if not await self._was_memory(resident, error.why):
-                raise
-        if not await self._unload_idle(resident) and not await self._shrink(resident):
-            raise await self._too_large(resident)
-        try:
-            return await self._start(resident.layout.load, limit_s)
-        except LoadBroken as error:
-            if not await self._was_memory(resident, error.why):
-                raise
+        for is_last in (False, True):
+            try:
+                return await self._start(resident.layout.load, limit_s)
+            except LoadBroken as error:
+                if not await self._was_memory(resident, error.why):
+                    raise
+            if is_last or not (await self._unload_idle(resident) or await self._shrink(resident)):
+                break
         raise await self._too_large(resident)
 
     async def _was_memory(self, resident: LoadedModel[W], reason: str) -> bool:

@@ -32,6 +32,22 @@ if TYPE_CHECKING:
 PrefixArgument = Annotated[
     str, typer.Argument(metavar="PREFIX", help="Only models whose names begin with it.")
 ]
+PipelineArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="FILE", help="A pipeline, or a folder with one; this folder by default."
+    ),
+]
+ApiKeysOption = Annotated[
+    str | None, typer.Option("--api-keys", metavar="FILE", help="File with one key per line.")
+]
+ExactOption = Annotated[
+    bool, typer.Option("--exact", help="Compute models in their own form, not tuned copies.")
+]
+PermissionsOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME,...", help="Permissions of pipelines.")
+]
+RetryFailedOption = Annotated[bool, typer.Option("--retry-failed", help="Retry quarantined items.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 InputsOption = Annotated[
     list[str] | None,

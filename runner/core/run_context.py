@@ -388,15 +388,7 @@ class ItemToolset:
         return server_spec(declared[name], self._bound, self._tool_runtime.stats)
 
     def _bound_tool(self, tool: RunnableTool) -> BoundTool:
-        return BoundTool(
-            name=tool.name,
-            description=tool.description,
-            schema=tool.schema,
-            has_effects=tool.has_effects,
-            timeout_s=tool.timeout_s,
-            do=partial(self._called, tool),
-            server=tool.server,
-        )
+        return replace(tool, do=partial(self._called, tool))
 
     async def _called(self, tool: RunnableTool, args: Mapping[str, Any]) -> ToolResult:
         """Call a tool and record the result; failures are recorded, but never looked up."""

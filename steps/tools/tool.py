@@ -14,7 +14,7 @@ import json
 import os
 import re
 import tokenize
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from paddock.pipelines.errors import did_you_mean
 from paddock.pipelines.expressions import TEMPLATE_START
 from paddock.pipelines.expressions import Path as Place
 from paddock.steps.base import (
+    BoundTool,
     DocumentReaders,
     Output,
     Params,
@@ -293,17 +294,11 @@ class ToolContext:
 
 
 @dataclass(frozen=True, slots=True)
-class RunnableTool:
-    """One tool. `keeps`: its result depends only on its arguments, so it can be cached."""
+class RunnableTool(BoundTool):
+    """One tool with what decides how its calls are recorded."""
 
-    name: str
-    description: str
-    schema: Mapping[str, Any]
-    has_effects: bool
-    timeout_s: float
-    do: Callable[[Mapping[str, Any]], Awaitable[ToolResult]]
     keeps: bool = False
-    server: str | None = None
+    """Its result depends only on its arguments, so that it can be cached."""
     digest: str = ""
     """What else decides the result: a file's content."""
     turn: Callable[[], AbstractAsyncContextManager[None]] = nullcontext

@@ -24,6 +24,7 @@ from paddock.runner.cli.arguments import (
     HERE,
     InputsOption,
     JunitOption,
+    PipelineArgument,
     PipelineFlags,
     ReportOption,
     option_values,
@@ -88,12 +89,7 @@ _LEAST_EXAMPLES = 5
 class CompareFlags(PipelineFlags):
     """Arguments and options of `paddock compare`."""
 
-    file: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="FILE", help="A pipeline, or a folder with one; this folder by default."
-        ),
-    ] = None
+    file: PipelineArgument = None
     inputs: InputsOption = None
     models: Annotated[
         list[str] | None,

@@ -12,7 +12,13 @@ import typer
 
 from paddock.engine.api import api_keys
 from paddock.runner.cli.agent_tools import AgentTools
-from paddock.runner.cli.arguments import HERE, MaxRunsOption, given_settings
+from paddock.runner.cli.arguments import (
+    HERE,
+    ApiKeysOption,
+    MaxRunsOption,
+    PermissionsOption,
+    given_settings,
+)
 from paddock.runner.cli.detached_run import DetachedRuns
 from paddock.runner.cli.exit_status import DONE, CommandError
 from paddock.runner.settings import Settings, read_settings
@@ -36,13 +42,8 @@ class McpFlags:
             help="Serve HTTP at this port of 127.0.0.1, behind API keys; 0: any free one.",
         ),
     ] = None
-    api_keys: Annotated[
-        str | None,
-        typer.Option("--api-keys", metavar="FILE", help="File with one key per line."),
-    ] = None
-    allow: Annotated[
-        list[str] | None, typer.Option(metavar="NAME,...", help="Permissions of pipelines.")
-    ] = None
+    api_keys: ApiKeysOption = None
+    allow: PermissionsOption = None
     max_runs: MaxRunsOption = None
 
 

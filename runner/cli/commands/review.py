@@ -21,6 +21,7 @@ from paddock.engine.system.text import counted, one_line
 from paddock.runner.cli.arguments import (
     HERE,
     JsonOption,
+    PermissionsOption,
     given_settings,
     named_file,
     pipeline_file,
@@ -54,6 +55,9 @@ MAX_SHEET_BYTES = 64 * 1024 * 1024
 NOTHING_WAITS = "Nothing waits for review."
 STANDARD_STREAM = "-"
 _GOLD = "jsonl"
+DeciderOption = Annotated[
+    str | None, typer.Option("--as", metavar="NAME", help="Who decides; by default the user.")
+]
 NoBrowserOption = Annotated[
     bool, typer.Option("--no-browser", help="Print the page's address and open nothing.")
 ]
@@ -109,9 +113,7 @@ class ReviewFlags:
         bool,
         typer.Option("--skip-bad", help="Import the sound decisions, although others are not."),
     ] = False
-    by: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="Who decides; by default the user.")
-    ] = None
+    by: DeciderOption = None
     no_browser: NoBrowserOption = False
     port: PortOption = None
     as_json: JsonOption = False
@@ -500,14 +502,10 @@ def show_console(
     folder: Annotated[
         str, typer.Argument(metavar="FOLDER", help="Pipelines; here and below by default.")
     ] = HERE,
-    by: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="Who decides; by default the user.")
-    ] = None,
+    by: DeciderOption = None,
     no_browser: NoBrowserOption = False,
     port: PortOption = None,
-    allow: Annotated[
-        list[str] | None, typer.Option(metavar="NAME,...", help="Permissions of pipelines.")
-    ] = None,
+    allow: PermissionsOption = None,
 ) -> int:
     """Show pipelines, runs, what waits for review, models and settings as pages.
 

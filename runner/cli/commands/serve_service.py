@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from paddock.engine.system import units
-from paddock.runner.cli.arguments import JsonOption, given_settings
+from paddock.runner.cli.arguments import (
+    ApiKeysOption,
+    ExactOption,
+    JsonOption,
+    given_settings,
+)
 from paddock.runner.cli.exit_status import DONE, FAILED, command_group
 from paddock.runner.daemon import daemon_client, daemon_files, service_client
 from paddock.runner.daemon.daemon_client import DaemonLease, ensure_daemon
@@ -34,9 +39,7 @@ class ServeFlags:
     ] = None
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0: any free port.")] = None
     models: Annotated[str | None, typer.Option(metavar="DIR", help="The model store.")] = None
-    api_keys: Annotated[
-        str | None, typer.Option("--api-keys", metavar="FILE", help="File with one key per line.")
-    ] = None
+    api_keys: ApiKeysOption = None
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Serve other machines without keys.")
     ] = False
@@ -50,9 +53,7 @@ class ServeFlags:
         str | None,
         typer.Option("--keepalive", "--keep-alive", metavar="TIME", help="How long a model stays."),
     ] = None
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Compute models in their own form, not tuned copies.")
-    ] = False
+    exact: ExactOption = False
     debug: Annotated[bool, typer.Option("--debug", help="Log each request, load and eviction.")] = (
         False
     )

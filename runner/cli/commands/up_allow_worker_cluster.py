@@ -29,7 +29,9 @@ from paddock.runner.cli.arguments import (
     JsonOption,
     LogOption,
     MaxRunsOption,
+    PermissionsOption,
     PoolOption,
+    RetryFailedOption,
     existing_folder,
     given_settings,
     parse_inputs,
@@ -87,9 +89,7 @@ class UpFlags:
         typer.Option("--listen", metavar="HOST[:PORT]", help="127.0.0.1:11436 by default."),
     ] = None
     max_runs: MaxRunsOption = None
-    allow: Annotated[
-        list[str] | None, typer.Option(metavar="NAME,...", help="Permissions of pipelines.")
-    ] = None
+    allow: PermissionsOption = None
     pool: PoolOption = None
     debug: Annotated[
         bool, typer.Option("--debug", help="Also log loads and evictions of models.")
@@ -214,9 +214,7 @@ def cluster_run(
     shares: Annotated[
         int | None, typer.Option(min=1, help="Number of machines; all by default.")
     ] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Retry quarantined items.")
-    ] = False,
+    retry_failed: RetryFailedOption = False,
     fail_on: FailOnOption = "new",
     as_json: JsonOption = False,
 ) -> int:

@@ -24,13 +24,16 @@ from paddock.pipelines.yaml_source import to_yaml
 from paddock.runner import api
 from paddock.runner.cli.arguments import (
     HERE,
+    ExactOption,
     FailOnOption,
     InputsOption,
     JsonOption,
     JunitOption,
     LocalOption,
+    PipelineArgument,
     PipelineFlags,
     ReportOption,
+    RetryFailedOption,
     SummaryOption,
     TakeOption,
     YesOption,
@@ -388,12 +391,7 @@ def plan(flags: PlanFlags) -> int:
 class RunFlags(PipelineFlags):
     """Arguments and options of `paddock run`."""
 
-    file: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="FILE", help="A pipeline, or a folder with one; this folder by default."
-        ),
-    ] = None
+    file: PipelineArgument = None
     inputs: InputsOption = None
     only: Annotated[
         list[str] | None, typer.Option(metavar="KEY", help="Only this item; can be repeated.")
@@ -404,9 +402,7 @@ class RunFlags(PipelineFlags):
     no_cache: Annotated[
         bool, typer.Option("--no-cache", help="Do not reuse cached replies of models.")
     ] = False
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Retry quarantined items.")
-    ] = False
+    retry_failed: RetryFailedOption = False
     refresh: Annotated[
         bool,
         typer.Option("--refresh", help="Redo items made by an older, compatible step version."),
@@ -431,9 +427,7 @@ class RunFlags(PipelineFlags):
     ] = "ask"
     fail_on: FailOnOption = "new"
     local: LocalOption = False
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Compute models in their own form, not tuned copies.")
-    ] = False
+    exact: ExactOption = False
     notify: Annotated[
         bool,
         typer.Option(
