@@ -109,15 +109,18 @@ def files_named(words: Sequence[str], cwd: Path, inside: Collection[Path]) -> It
     """
     found: dict[Path, None] = {}
     words = [inner for word in words for inner in (word, *_words_within(word))]
-    modules = {after for word, after in pairwise(words) if word == "-m"}
-    named = [(f"{name.replace('.', '/')}{end}", cwd) for name in sorted(modules) for end in _ENDS]
-    for name, folder in [*((word, None) for word in words), *named]:
+    for name, folder in [*((word, None) for word in words), *_files_of_modules(words, cwd)]:
         path = existing_file(cwd, name)
         if path is None or not any(path.is_relative_to(one) for one in inside):
             continue
         is_script = path.suffix == ".py"
         found |= dict.fromkeys(python_modules_of(path, folder) if is_script else [path])
     yield from found
+
+
+def _files_of_modules(words: Sequence[str], cwd: Path) -> Iterator[tuple[str, Path]]:
+    for name in sorted({after for word, after in pairwise(words) if word == "-m"}):
+        yield from ((f"{name.replace('.', '/')}{end}", cwd) for end in _ENDS)
 
 
 _ENDS = (".py", "/__main__.py")

@@ -6,7 +6,7 @@ Pure. Every figure is over the same items. An answer that is missing or invalid 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from operator import attrgetter
@@ -255,12 +255,10 @@ def _rights(
     schema = _schema_of(runs)
     kept = given.of_step(step, [*(by_name or keys)], _properties(schema), is_part=is_part)
     metrics = {one.name: one for one in field_metrics(schema, kept.values(), source.chosen)}
-    unknown = [name for name in source.chosen if name not in metrics]
-    remarks = [f"`gold.metrics`: no gold has the field '{name}'." for name in unknown]
     rights, kept = kept.fitting(metrics.values())
     doubled = {name: by_name[name] for name in rights if len(by_name.get(name, ())) > 1}
-    remarks += _doubled_remarks(doubled, kept.origin)
     by_item = _by_item({name: rights[name] for name in rights.keys() - doubled}, by_name, keys)
+    remarks = (*_unknown_remarks(source, metrics), *_doubled_remarks(doubled, kept.origin))
     return by_item, metrics, replace(kept, notes=(*kept.notes, *remarks))
 
 
@@ -286,6 +284,12 @@ def _gold_of(
         if item.gold_key:
             by_name.setdefault(item.gold_key, {})[item.key] = None
     return source.given, {name: [*keys] for name, keys in by_name.items()}
+
+
+def _unknown_remarks(source: GoldSource, metrics: Collection[str]) -> Iterator[str]:
+    for name in source.chosen:
+        if name not in metrics:
+            yield f"`gold.metrics`: no gold has the field '{name}'."
 
 
 def _doubled_remarks(doubled: Mapping[str, Sequence[str]], origin: str) -> Iterator[str]:

@@ -440,10 +440,7 @@ class BlockRunner:
             run.passed.clear()
             for most, items in self._by_company(run, left):
                 size = run.chunk_items if most >= run.parallel else 1
-                fair = UNLIMITED if claims is None else await claims.fair_share_size(len(items))
-                chunks = _batches(items, min(size, fair))
-                if claims is not None and fair < len(items):
-                    chunks = claims.in_machine_order(chunks)
+                fair, chunks = await _fair_chunks(claims, items, size)
                 await self._window(run, chunks, min(fair, most))
             left = list(run.passed)
             if left and claims is not None:
@@ -779,6 +776,17 @@ def is_block_skipped(block: BoundBlock, scope: Scope) -> bool:
     if reads_skipped(block.references, scope):
         return True
     return block.if_ is not None and not block.if_.evaluate(scope)
+
+
+async def _fair_chunks(
+    claims: WorkClaims | None, items: Sequence[ItemWork], size: int
+) -> tuple[int, list[Sequence[ItemWork]]]:
+    """Return how many items this machine may take at once, and chunks of at most so many."""
+    if claims is None:
+        return UNLIMITED, _batches(items, size)
+    fair = await claims.fair_share_size(len(items))
+    chunks = _batches(items, min(size, fair))
+    return fair, claims.in_machine_order(chunks) if fair < len(items) else chunks
 
 
 def _batches(items: Sequence[ItemWork], size: int) -> list[Sequence[ItemWork]]:
