@@ -454,7 +454,6 @@ class ForwardingPool:
     """Base of pools that ask another one; they say which, and how `chat` goes."""
 
     async def pool_of(self, model: ModelSpec) -> Pool:
-        """Return the pool that has this model."""
         raise NotImplementedError
 
     async def facts(self, model: ModelSpec) -> ModelFacts:

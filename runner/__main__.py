@@ -29,7 +29,6 @@ def command_began() -> None:
 
 
 def exit_at_once(*_: object) -> None:
-    """End the process at once."""
     os._exit(_INTERRUPTED_STATUS)
 
 

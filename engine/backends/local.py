@@ -391,7 +391,6 @@ class LocalPool:
             yield worker
 
     async def _serve(self, answer: Answer, *, waits: bool) -> Reply:
-        """Answer one request."""
         request, began = answer.request, self._residents.now()
         await _check_images(request, await self._facts_of(request.model, "chat"))
 

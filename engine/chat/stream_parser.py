@@ -63,7 +63,6 @@ class StopStringFilter:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether a stop string was met."""
         return bool(self.stopped_by)
 
     def add(self, new: str, *, is_end: bool = False) -> str:

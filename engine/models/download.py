@@ -165,7 +165,6 @@ class PartialBlob:
                 self._write_state(part)
 
     def write(self, part: BlobPart, content: bytes) -> None:
-        """Write the next bytes of a part."""
         with resumable_write_errors(self.path.parent):
             with self.path.open("r+b", buffering=0) as file:
                 file.seek(part.begins_at)

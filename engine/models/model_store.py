@@ -233,14 +233,12 @@ class ModelStore:
         return found[0] if found else None
 
     def manifest(self, name: ModelName) -> Manifest | None:
-        """Return a model's manifest; None: there is none."""
         found = self._manifests.find(name)
         with suppress(FileNotFoundError):
             return self._manifests.read(found[1]) if found else None
         return None
 
     def manifest_path(self, name: ModelName) -> Path | None:
-        """Return the path of a model's manifest; None: there is none."""
         found = self._manifests.find(name)
         return found[1] if found else None
 

@@ -309,7 +309,6 @@ class RowScanner:
         self._pool = ThreadPoolExecutor(self._n_threads, thread_name_prefix="look")
 
     def scan(self, asked: Sequence[tuple[Picker, Logits]]) -> list[RowScan]:
-        """Return each picker's scan of its row."""
         n_parts = min(self._n_threads, len(asked))
         if n_parts < 2 or len(asked) * len(asked[0][1]) < LOGITS_WORTH_THREADS:
             return _scan_rows(asked)

@@ -233,7 +233,6 @@ class SchemaProblem:
         return json_pointer(self.path)
 
     def __str__(self) -> str:
-        """Return the problem and its remedy."""
         place = f"at {self.pointer}: " if self.path else ""
         return f"{place}{self.message}. {self.remedy}".rstrip()
 

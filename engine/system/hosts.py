@@ -231,7 +231,6 @@ def is_reachable(address: Address, patterns: list[Pattern], host: Host) -> bool:
 
 
 def is_public(address: Address) -> bool:
-    """Return whether an address is of the public internet."""
     address = unmapped(address)
     return address.is_global and not address.is_multicast
 

@@ -78,7 +78,6 @@ def _now() -> float:
 
 
 def _worker_environment(load: WorkerOptions) -> dict[str, str]:
-    """Return the environment of a worker, with the devices that it may use."""
     # CUDA's own order is fastest first: an index would mean another card than in `nvidia-smi`.
     own = {"PYTHONUTF8": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     environment = {**without_keys(os.environ), **own}

@@ -200,7 +200,6 @@ def _steps_within(block: Block) -> Iterator[WrittenStep]:
 
 
 def _blocks_within(block: Block) -> Iterator[Block]:
-    """Yield a block, and those within it."""
     yield block
     for node in block.body:
         if isinstance(node, Block):

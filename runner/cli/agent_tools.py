@@ -338,7 +338,6 @@ class AgentTools:
         return {"id": done.id, "state": done.state, "by": done.by}
 
     def _review(self, place: LedgerFolder, review_id: str) -> Review:
-        """Return a review of a pipeline, whole."""
         with open_for_reading(place) as ledger:
             found = ReviewStore(ledger).get(review_id)
         if found is None or found.subject.get("pipeline") != place.file:

@@ -139,7 +139,6 @@ def named_file(text: str) -> Path | None:
 
 
 def _in_folder(folder: Path, command: str, *, with_prompts: bool) -> Path:
-    """Return the pipeline of a folder."""
     if (folder / STANDARD_NAME).is_file():
         return folder / STANDARD_NAME
     files = _yaml_files(folder)

@@ -41,7 +41,6 @@ class LineInput:
         self._n_before = 0
 
     def __enter__(self) -> LineInput:
-        """Load the history."""
         if self._line is not None:
             with contextlib.suppress(OSError):
                 self._line.read_history_file(self._history)
@@ -50,7 +49,6 @@ class LineInput:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Save the new lines of the history."""
         if self._line is None or not self.keeps_history:
             return
         n_new = self._line.get_current_history_length() - self._n_before
@@ -143,7 +141,6 @@ class PlainAnswer:
         """Show nothing."""
 
     def add_thinking(self, text: str) -> bool:
-        """Show nothing."""
         return True
 
     def add_text(self, text: str) -> bool:

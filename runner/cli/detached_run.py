@@ -202,7 +202,6 @@ class DetachedRuns:
 
 
 def _wait_for_name(process: _RunProcess, place: LedgerFolder) -> str:
-    """Return the name of a run that begins."""
     deadline = time.monotonic() + BEGIN_S
     while time.monotonic() < deadline:
         has_ended = process.has_ended()  # before it is read: a quick run has ended by then

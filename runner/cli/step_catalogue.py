@@ -130,7 +130,6 @@ def list_installed() -> InstalledParts:
 
 
 def step_row(name: str, kind: type[Any], package: str) -> StepRow:
-    """Return the row of one step, from its class."""
     schema = kind.params.model_json_schema(by_alias=True)
     required = set(schema.get("required", ()))
     params = tuple(

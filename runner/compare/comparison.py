@@ -391,7 +391,6 @@ def _scored(
     rights: _Rights,
     metrics: Mapping[str, FieldMetric],
 ) -> VariantFigures:
-    """Return the figures with the quality of each item."""
     if one.run.fault is not None:
         return one
     scores: dict[str, float] = {}

@@ -156,7 +156,6 @@ class CalibratedThreshold:
         }
 
     def words(self) -> str:
-        """Return the promise, for people."""
         when = str(self.when).lower() if isinstance(self.when, bool) else self.when
         share = self.n_escalated / self.n_items
         return (

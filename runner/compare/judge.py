@@ -68,7 +68,6 @@ class Preference:
         return estimate([1.0] * self.n_better + [0.0] * self.n_worse)
 
     def words(self) -> str:
-        """Return the preference, for people."""
         told = f"{self.n_better:,} better, {self.n_worse:,} worse, {self.n_equal:,} equal"
         shown = "" if self.p < ALPHA else "; no preference shown"
         return f"{told} (p = {self.p:.3f}{shown})"

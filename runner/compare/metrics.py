@@ -145,7 +145,6 @@ def _is_number(value: Any) -> bool:
 
 
 def _number_in(value: Any) -> float | None:
-    """Return a number, or the one that a text is."""
     try:
         number = float(value) if isinstance(value, str) else value
     except ValueError:

@@ -82,7 +82,6 @@ class PairedTest:
         return replace(self, p=p, more_items=0 if p < ALPHA else self.more_items)
 
     def words(self) -> str:
-        """Return what the test says, for people."""
         if self.is_shown:
             more = "better" if self.difference > 0 else "worse"
             p = "< 0.001" if self.p < 0.001 else f"= {self.p:.3f}"

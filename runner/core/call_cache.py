@@ -598,12 +598,10 @@ def recorded_logprobs(reply: Reply) -> tuple[TokenLogprob, ...]:
 
 
 def cached_reply(row: CallRow) -> Reply:
-    """Return a recorded reply."""
     return replace(from_plain(Reply, row.usage), text=row.reply.decode())
 
 
 def cached_vectors(row: CallRow) -> EmbedReply:
-    """Return recorded vectors."""
     return from_plain(EmbedReply, row.usage, row.reply)
 
 

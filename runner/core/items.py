@@ -183,7 +183,6 @@ class ItemRunner:
     async def _with_retries(
         self, step: BoundStep, scope: Scope, record: ItemRun, caller: CallOrigin
     ) -> Any:
-        """Run a step as often as its `retry` allows."""
         if is_step_skipped(step, scope):
             return None
         n_refused = await self._reviewer.n_rejected(step, scope, record)

@@ -36,7 +36,6 @@ class OnDemandPool(ForwardingPool):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close what was opened."""
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.wait({self._opening})

@@ -363,7 +363,6 @@ class PostgresGroupTurn(_Participant):
         return bool(rows[0][0]) if rows else self.take() is not None
 
     def leave(self) -> None:
-        """Release the turn."""
         self._connection.retry_s = 0.0
         with closing(self._connection):
             if self._is_ours:

@@ -156,9 +156,7 @@ class LedgerDatabase(Protocol):
         """Return the damage that may be the reason of an unexpected error; None: there is none."""
         ...
 
-    def close(self) -> None:
-        """Close the connection."""
-        ...
+    def close(self) -> None: ...
 
 
 def check_version(place: object, found: object, remedy: str) -> None:

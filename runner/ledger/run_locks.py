@@ -54,7 +54,6 @@ class LockHolder:
             return None
 
     def __str__(self) -> str:
-        """Return it as text for messages."""
         since = datetime.fromtimestamp(self.since).astimezone()
         return f"run '{self.run}' (process {self.pid} on {self.host}, since {since:%H:%M:%S})"
 
@@ -143,7 +142,6 @@ class FileGroupTurn:
         return self._request.exists()
 
     def leave(self) -> None:
-        """Release the turn."""
         if self._lock.is_locked:
             self._who.unlink(missing_ok=True)
             self._lock.release()

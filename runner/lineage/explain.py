@@ -659,7 +659,6 @@ class UpstreamChanges:
 
 
 def _plan_of(now: _PipelineNow) -> PlanReport | str:
-    """Return a plan, or the error."""
     try:
         pool = model_pools.LookupPool(now.settings)
         plan = plan_async(now.bound.file, now.given, settings=now.settings, pool=pool)
@@ -686,7 +685,6 @@ def _keeps_entries(node: BoundNode) -> bool:
 
 
 def _top_level_name(bound: BoundPlan, step: str) -> str:
-    """Return the top-level block or step that contains a step."""
     for node in bound.nodes:
         within = (node.id, *(node_ids(node.body) if isinstance(node, BoundBlock) else ()))
         if any(step == one or step.startswith(f"{one}.") for one in within):

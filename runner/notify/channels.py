@@ -309,5 +309,4 @@ class _WarningsOfThread(logging.Handler):
         return self.texts
 
     def __exit__(self, *_: object) -> None:
-        """Stop listening."""
         self._logger.removeHandler(self)

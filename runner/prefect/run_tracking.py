@@ -107,7 +107,6 @@ def is_within_flow_run() -> bool:
 
 
 def pipeline_flow() -> Any:
-    """Return the module of pipelines as flows."""
     return importlib.import_module(FLOW_MODULE)
 
 

@@ -138,7 +138,6 @@ class TimeLeft:
         return max(0.0, elapsed) * left / done if done else None
 
     def _done_and_left(self) -> tuple[float, float]:
-        """Return the work that is done, and the work that is left."""
         usual_calls = self._n_calls_of_ended / self._n_ended
         done, left = self._work_of_ended, 0.0
         size_begun, size_left = self._size_of_ended, self._size_left

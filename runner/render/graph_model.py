@@ -117,7 +117,6 @@ class _BoxBuilder:
         self._n_left = MAX_INNER_BOXES
 
     def of(self, level: _GraphLevel) -> tuple[GraphBox, ...]:
-        """Return the boxes of a pipeline."""
         return tuple(self._box(node, level) for node in level.plan.nodes)
 
     def _box(self, node: Node, level: _GraphLevel) -> GraphBox:
@@ -231,7 +230,6 @@ class LastRunSteps:
 
 
 def read_last_run(file: Path) -> LastRunSteps:
-    """Return the results of each step in the last run."""
     place = LedgerFolder(file.absolute().parent / STATE_FOLDER, file.name)
     found = recent_runs([place], limit=1)
     if not found.runs:

@@ -129,7 +129,6 @@ def _rejected_without_reason(
 
 
 def _add_row(found: dict[str, SheetDecision], line: int, cells: Mapping[str, str]) -> None:
-    """Add a row to the decisions."""
     verb, new = _verb_of(cells), cells["new value"]
     if verb is None:
         return

@@ -209,7 +209,6 @@ class ReviewPage:
         return await self._at(request, window)
 
     def _text_of(self, desk: ReviewDesk, source: Mapping[str, Any]) -> str:
-        """Return a source's text."""
         digest = str(source.get("text_object") or "")
         text = self._texts.pop(digest) if digest in self._texts else desk.source_text(source)
         if text is None:
@@ -531,7 +530,6 @@ def _refuse_changed(path: Path, review: Review) -> None:
 
 
 def _source(review: Review, number: str | None) -> Mapping[str, Any]:
-    """Return a source by its number."""
     sources = review.subject.get("sources") or ()
     at = _count(number, 0)
     if at >= len(sources):

@@ -165,7 +165,6 @@ class PipelineFinder:
         self._begin_scan()
 
     def _begin_scan(self) -> None:
-        """Begin with no changes and no messages."""
         self._added: list[TriggeredPipeline] = []
         self._removed: list[TriggeredPipeline] = []
         self._told: list[str] = []

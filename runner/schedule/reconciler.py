@@ -603,7 +603,6 @@ class Reconciler:
         self._run_manager.wake.set()
 
     def _secret(self, triggered: TriggeredPipeline, webhook: WebhookKeys) -> str | None:
-        """Return a webhook's secret."""
         at = ("on", "webhook", triggered.webhooks.index(webhook), "secret")
         if webhook.secret is None:
             if not self._is_open:

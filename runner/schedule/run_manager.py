@@ -377,7 +377,6 @@ class RunManager:
         return DueRun(run.id, post.triggered.key, trigger, run.at, group, run.is_held)
 
     async def skip_run(self, run: QueuedRun, post: Deployment, words: str) -> None:
-        """Skip a waiting run for good."""
         log.info("%s: a run is skipped: %s", post.triggered.pipeline.name, words)
         await self._prefect_queue.show(run.id, "skipped", words)
         await self._tell(run.id, None, "skipped", None)

@@ -363,5 +363,4 @@ def is_process_alive(mark: str) -> bool:
 
 
 def is_other_machine(mark: str) -> bool:
-    """Return whether a mark is another machine's."""
     return bool(mark) and mark.partition(":")[0] != socket.gethostname()

@@ -61,7 +61,6 @@ def _problem_html(problem: CaseProblem) -> str:
 
 
 def _line_html(line: str) -> str:
-    """Return a line of a difference, or of an excerpt."""
     tag = {"-": "del", "+": "ins"}.get(line[:1])
     return f"<{tag}>{escape(line)}</{tag}>" if tag else escape(line)
 

@@ -477,7 +477,6 @@ def worker_command(settings: Settings, name: str) -> tuple[str, ...]:
 
 
 def worker_environment(environ: Mapping[str, str], state_dir: Path, api_url: str) -> dict[str, str]:
-    """Return the environment of the worker and its runs."""
     return {
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_WORKER_QUERY_SECONDS": "1",  # a job waits for it; costs the server some 10 ms

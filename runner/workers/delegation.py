@@ -217,7 +217,6 @@ def deployment_name(file: str) -> str:
 
 
 def new_job_name() -> str:
-    """Return a name for a job that a person starts."""
     return f"{new_run_name(())}-{os.getpid()}"
 
 

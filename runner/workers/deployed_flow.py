@@ -273,7 +273,6 @@ def report_of_calls(reports: Sequence[Report], n_calls: int) -> Report:
 
 
 def _end_of_calls(reports: Sequence[Report], n_calls: int) -> tuple[Status, str | None]:
-    """Return status and message of several calls."""
     last, n_left = reports[-1], n_calls - len(reports)
     if last.status == "interrupted" or n_left:
         is_stopped = last.status in ("interrupted", "suspended")

@@ -755,7 +755,6 @@ def _drawn_texts(relation: Any) -> Iterator[str]:
 
 
 def chart_titles(chart: Any) -> str:
-    """Return the titles of a chart and of its axes."""
     return "; ".join(
         " ".join((one.text or "").split())
         for title in chart.iter(f"{_CHART_NS}title")

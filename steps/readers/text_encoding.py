@@ -60,7 +60,6 @@ def decode_text(data: bytes, encoding: str = "auto") -> Decoded:
 
 
 def is_known_encoding(encoding: str) -> bool:
-    """Return whether `encoding` names a text encoding."""
     try:
         return encoding == "auto" or codecs.lookup(encoding)._is_text_encoding
     except LookupError:

@@ -340,7 +340,6 @@ async def _search_texts(
 
 
 def _path_within(folder: Path, path: str) -> Path:
-    """Return a document's path."""
     roots = Roots(folder, (folder,))
     file = roots.resolve(path)
     if any(name.startswith(".") for name in file.relative_to(folder).parts):

@@ -188,7 +188,6 @@ class StoreWriter:
             self.release()
 
     def release(self) -> None:
-        """Release the store's folder, as it is."""
         if self._folder is not None:
             self._folder.close()
             self._folder = None

@@ -187,7 +187,6 @@ def usage_value(replies: Sequence[Reply], n_choices: int) -> dict[str, Any]:
 
 
 def _total_usage(replies: Sequence[Reply], n_choices: int) -> Usage:
-    """Return the sum of the replies' usage; a prompt with several choices counts once."""
     prompts = [reply.usage for reply in replies[::n_choices]]
     every = [reply.usage for reply in replies]
     return Usage(
