@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 
 from .text import counted
@@ -51,6 +52,11 @@ def iso_time(at: float) -> str:
     '1970-01-01T00:00:00.000+00:00'
     """
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+
+
+def local_time(at: float, layout: str = "%Y-%m-%d %H:%M:%S") -> str:
+    """Return seconds since 1970 by this machine's clock."""
+    return time.strftime(layout, time.localtime(at))
 
 
 def speed(per_s: float) -> str:

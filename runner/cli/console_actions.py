@@ -60,7 +60,6 @@ from .run_pages import (
     NotHere,
     PageParts,
     RunPages,
-    moment_text,
     pipeline_address,
     run_address,
     run_path,
@@ -271,7 +270,7 @@ def pipeline_parts(actions: ConsoleActions, file: Path, last: PastRun | None) ->
     yield f"<p>{escape(pipeline.description or '')}</p>"
     facts = [("File", escape(str(file)))]
     if last is not None:
-        when = moment_text(last.row.started)
+        when = units.local_time(last.row.started)
         link = f'<a href="{run_address(last)}">{when}</a> {state_html(last.status)}'
         facts.append(("Last run", link))
     shown = (f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts)

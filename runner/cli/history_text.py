@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -390,7 +389,7 @@ def _short_path(path: str) -> str:
 
 
 def _date_text(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at else "?"
+    return units.local_time(at) if at else "?"
 
 
 def unknown_path_text(path: str, answer: PathLineage) -> str:

@@ -6,7 +6,6 @@ so the chart begins with the first look. No prompt and no answer is in any of it
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -302,7 +301,7 @@ def _request_row(request: State) -> tuple[str, ...]:
     tokens = f"{n_read:,}{cached} + {n_answered:,}" if n_read + n_answered else ""
     words, kind = _fate(request)
     return (
-        html_cell(time.strftime("%H:%M:%S", time.localtime(request["at"]))),
+        html_cell(units.local_time(request["at"], "%H:%M:%S")),
         html_cell(f"{request['method']} {request['path']}", "name"),
         html_cell(request["model"] or "", "name"),
         html_cell(tokens, "n"),

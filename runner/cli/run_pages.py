@@ -193,7 +193,7 @@ class RunPages:
             html_cell(row.pipeline, "name"),
             html_cell(folder, "name"),
             f"<td>{state_html(past.status)}</td>",
-            html_cell(moment_text(row.started)),
+            html_cell(units.local_time(row.started)),
             html_cell(run_time_text(past, now)),
             html_cell(self._result_text(past)),
             html_cell(by),
@@ -249,8 +249,8 @@ class RunPages:
         parts = [f"<h1>{escape(after.row.pipeline)}: what changed</h1>"]
         parts.append(
             f'<p><a href="{run_address(after)}">{escape(name)}</a> of '
-            f'{moment_text(after.row.started)}, compared with <a href="{run_address(before)}">'
-            f"{escape(chosen)}</a> of {moment_text(before.row.started)}; "
+            f'{units.local_time(after.row.started)}, compared with <a href="{run_address(before)}">'
+            f"{escape(chosen)}</a> of {units.local_time(before.row.started)}; "
             f"{len(found['alike']):,} are alike.</p>"
         )
         parts.append(_before_form(earlier[:PAGE_ROWS], chosen))
@@ -348,10 +348,6 @@ def run_address(past: PastRun) -> str:
     return escape(run_path(past))
 
 
-def moment_text(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
-
-
 def page_number(query: Query) -> int:
     """Return the number of a page, 1 where it is none.
 
@@ -390,7 +386,7 @@ def _search_form(query: Query) -> str:
 def _before_form(earlier: Iterable[PastRun], chosen: str) -> str:
     options = "".join(
         f'<option value="{escape(one.row.run)}"{" selected" if one.row.run == chosen else ""}>'
-        f"{escape(one.row.run)}, {moment_text(one.row.started)}, {escape(one.status)}</option>"
+        f"{escape(one.row.run)}, {units.local_time(one.row.started)}, {escape(one.status)}</option>"
         for one in earlier
     )
     return (
@@ -516,7 +512,7 @@ def _item_html(ledger: Ledger, base: Path, trace: ItemTrace, past: PastRun) -> I
     facts = [
         ("State", _state_link(entry.state)),
         ("Of", escape(f"'{trace.place.step}' of {trace.place.file}")),
-        ("Run", f'<a href="{escape(run)}">{escape(trace.run)}</a>, {moment_text(trace.at)}'),
+        ("Run", f'<a href="{escape(run)}">{escape(trace.run)}</a>, {units.local_time(trace.at)}'),
         ("Took", escape(units.duration(entry.seconds)) if entry.seconds >= 0.05 else ""),
         ("Document", "" if source is None else _file_html(source, base)),
         ("Read", "<br>".join(_file_html(one, base) for one in trace.read_files(base))),

@@ -38,6 +38,7 @@ from paddock.engine.api.api_keys import STATE_PATH
 from paddock.engine.api.errors import ClientGone
 from paddock.engine.api.server import STOPPING
 from paddock.engine.api.streaming import SSE, sse_event, sse_response
+from paddock.engine.system import units
 from paddock.engine.system.tasks import in_left_thread, wait_for_event
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import PipelineError
@@ -87,7 +88,6 @@ from .run_pages import (
     PageParts,
     Query,
     RunPages,
-    moment_text,
     path_id,
     pipeline_address,
     run_address,
@@ -511,7 +511,7 @@ def _pipeline_row(
     *,
     is_paused: bool,
 ) -> tuple[str, ...]:
-    started = "" if last is None else moment_text(last.row.started)
+    started = "" if last is None else units.local_time(last.row.started)
     ran = "" if last is None else (
         f'<a href="{run_address(last)}">{started}</a> {state_html(last.status)}'
     )  # fmt: skip
@@ -598,4 +598,4 @@ def _queued_row(run: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _moment(written: str) -> str:
-    return moment_text(datetime.fromisoformat(written).timestamp())
+    return units.local_time(datetime.fromisoformat(written).timestamp())

@@ -5,21 +5,20 @@ The last run is read from the ledger and its journal. Drawn by `graph_drawing`.
 
 from __future__ import annotations
 
-import json
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from paddock.engine.system import units
 from paddock.pipelines.model import Block, Node, StepNode
 from paddock.pipelines.plan import Plan
 from paddock.runner.bind.bound import PIPELINE_STEP
 from paddock.runner.ledger.reviews import ReviewStore
 from paddock.runner.ledger.run_history import LedgerFolder, open_for_reading, recent_runs
+from paddock.runner.progress.events import JournalTail
 from paddock.runner.progress.report import MADE_STATES, sums_by_outcome
 from paddock.runner.settings import STATE_FOLDER
 
@@ -235,7 +234,7 @@ def read_last_run(file: Path) -> LastRunSteps:
     if not found.runs:
         return LastRunSteps({}, found.faults[0] if found.faults else "Not run yet.")
     past = found.runs[0]
-    began = time.strftime("%Y-%m-%d %H:%M", time.localtime(past.row.started))
+    began = units.local_time(past.row.started, "%Y-%m-%d %H:%M")
     words = f"Run '{past.row.run}', {began}: {past.status}"
     steps = past.summary.get("steps")
     otherwise = LastStepRun()
@@ -268,17 +267,12 @@ def _waiting_counts(place: LedgerFolder) -> Mapping[str, int]:
 def _journal_counts(journal: Path) -> Mapping[str, dict[str, Any]]:
     """Return sums of a journal by top-level step or block."""
     found: dict[str, dict[str, Any]] = {}
-    with suppress(OSError), journal.open(encoding="utf-8") as lines:
-        for line in lines:
-            _add_journal_line(found, line)
+    for told in JournalTail(journal).more():
+        _add_journal_line(found, told)
     return found
 
 
-def _add_journal_line(found: dict[str, dict[str, Any]], line: str) -> None:
-    try:
-        told = json.loads(line)
-    except ValueError:  # the last line of a run that was killed
-        return
+def _add_journal_line(found: dict[str, dict[str, Any]], told: Mapping[str, Any]) -> None:
     step, event = told.get("step"), told.get("event")
     if not isinstance(step, str) or event not in ("step", "item"):
         return

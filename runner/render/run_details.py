@@ -6,7 +6,6 @@ if it still exists.
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,6 +22,7 @@ from paddock.runner.ledger.entries import ItemRow, LineageRow
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
 from paddock.runner.ledger.run_history import DIED, PastRun, open_for_reading
+from paddock.runner.progress.events import JournalTail
 from paddock.runner.progress.report import MADE_STATES
 
 TOOL_KIND = "tool"
@@ -315,12 +315,9 @@ def _items_of_journal(past: PastRun, latest: _LatestItems, base: Path) -> Iterat
     if not latest:
         return
     ended: dict[tuple[str, str], dict[str, Any]] = {}
-    with contextlib.suppress(OSError), past.journal.open(encoding="utf-8") as lines:
-        for line in lines:
-            with contextlib.suppress(ValueError):  # the last line of a run that was killed
-                told = json.loads(line)
-                if told.get("event") == "item" and told.get("state") in _ENDED_STATES:
-                    ended[told["step"], told.get("key", told["step"])] = told
+    for told in JournalTail(past.journal).more():
+        if told.get("event") == "item" and told.get("state") in _ENDED_STATES:
+            ended[told["step"], told.get("key", told["step"])] = told
     for place in ended.keys() & latest.keys():
         run, state, source = latest[place]
         told = ended[place]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 import os
-import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -17,6 +16,7 @@ from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import quote
 
+from paddock.engine.system import units
 from paddock.runner.progress.report import HELD_REMEDY, sums_by_outcome
 
 from .html_page import (
@@ -63,7 +63,7 @@ def _page_parts(story: RunDetails, folder: Path) -> Iterator[str]:
 def run_summary_html(story: RunDetails, progress: str | None = None) -> Iterator[str]:
     """Yield how a run went; of one that goes on its `progress` in place of items by state."""
     past, row = story.past, story.past.row
-    began = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(row.started))
+    began = units.local_time(row.started)
     yield f"<h1>{escape(row.pipeline)}</h1>"
     yield (
         f"<p>Run <b>{escape(row.run)}</b> of {escape(str(past.place.folder / row.file))}, {began}, "
@@ -148,7 +148,7 @@ def _review_order(one: ReviewedAnswer) -> tuple[int, str, str]:
 
 
 def _review_row(one: ReviewedAnswer) -> tuple[str, ...]:
-    when = "" if one.at is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(one.at))
+    when = "" if one.at is None else units.local_time(one.at, "%Y-%m-%d %H:%M")
     changed = {path: after for path, _, after in one.changes}
     fields = "".join(
         f"<li>{escape(path or 'answer')}: {_changed_html(value, changed.get(path))}"

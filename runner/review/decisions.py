@@ -13,10 +13,10 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from functools import cached_property
 from typing import Any, Literal
 
+from paddock.engine.system import units
 from paddock.pipelines.checking.check import Check
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.reply_schema import schema_mismatch
@@ -382,8 +382,8 @@ def _name(review: Review) -> str:
 
 
 def _when(at: float | None) -> str:
-    return f"at {datetime.fromtimestamp(at or 0.0).astimezone():%Y-%m-%d %H:%M:%S}"
+    return f"at {units.local_time(at or 0.0)}"
 
 
 def _clock(at: float | None) -> str:
-    return f"{datetime.fromtimestamp(at or 0.0).astimezone():%H:%M:%S}"
+    return units.local_time(at or 0.0, "%H:%M:%S")

@@ -12,12 +12,12 @@ import copy
 import json
 import math
 import re
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
+from paddock.engine.system import units
 from paddock.engine.system.text import cell_text, counted, one_line, path_text, resolve_ref
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.ledger.reviews import Review
@@ -271,7 +271,7 @@ def earlier_lines(review: Review) -> Iterator[str]:
 
 def date_text(at: float | None) -> str:
     """Return a time of the ledger by this machine's clock."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at)) if at else "?"
+    return units.local_time(at, "%Y-%m-%d %H:%M") if at else "?"
 
 
 def sure_text(confidence: Mapping[str, Any] | None) -> str:
