@@ -595,12 +595,6 @@ class BalancedPool:
 
         return await self._asked(request.model, work, neutral, answer=answer)
 
-    def _too_busy(self, model: ModelSpec, reason: str, began: float) -> EngineError:
-        """Return the error of a request for which all servers were full for too long."""
-        if self._served_at(model_key_of(model)) < began:
-            return ServersFull(model.ref, reason, BUSY_S)
-        return Busy(f"{reason}, for {BUSY_S:g} s. Try again later.")
-
     async def _asked(
         self,
         model: ModelSpec,
@@ -629,7 +623,9 @@ class BalancedPool:
             except ServerBusy as error:
                 if loop.time() >= began + BUSY_S:
                     self._attempts.pop(attempt, None)
-                    raise self._too_busy(model, error.reason, began) from None
+                    if self._served_at(key) < began:
+                        raise ServersFull(model.ref, error.reason, BUSY_S) from None
+                    raise Busy(f"{error.reason}, for {BUSY_S:g} s. Try again later.") from None
                 self._roster.pause(member, error)
             except ServerAway as error:
                 self._roster.mark_down(member, error.reason)

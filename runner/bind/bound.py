@@ -352,11 +352,7 @@ def node_ids(body: Iterable[BoundNode]) -> Iterator[str]:
 
 def steps_of(body: Iterable[BoundNode]) -> Iterator[BoundStep]:
     """Yield all steps of a body, those of nested blocks too."""
-    for node in body:
-        if isinstance(node, BoundBlock):
-            yield from steps_of(node.body)
-        else:
-            yield node
+    return (step for _, step in steps_with_blocks(body))
 
 
 def all_steps(body: Iterable[BoundNode]) -> Iterator[BoundStep]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -69,6 +70,15 @@ def run_progress_text(progress: JournalProgress, now: float | None) -> str:
     elif n_ended < n_all:
         parts.append("time to go not known yet")
     return ", ".join(parts)
+
+
+def open_progress_text(past: PastRun, known: dict[Path, JournalProgress]) -> str:
+    """Return how far a run is that goes on or died, else nothing; `known` is kept between calls."""
+    if past.status not in ("running", "died"):
+        known.pop(past.journal, None)
+        return ""
+    progress = known.setdefault(past.journal, JournalProgress(past.journal))
+    return run_progress_text(progress, time.time() if past.status == "running" else None)
 
 
 def run_result_text(past: PastRun) -> str:

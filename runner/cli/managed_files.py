@@ -56,15 +56,6 @@ def with_block(text: str, lines: str) -> str:
     return block + text
 
 
-def without_block(text: str) -> str:
-    r"""Return the other lines of a text.
-
-    >>> without_block(with_block("theirs = 1\n", "ours = 2\n"))
-    'theirs = 1\n'
-    """
-    return _BLOCK.sub("", text, count=1)
-
-
 def _digest(lines: str) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
@@ -132,7 +123,7 @@ class ManagedFile:
     @property
     def others(self) -> str:
         """What is not the command's."""
-        return without_block(self.text or "")
+        return _BLOCK.sub("", self.text or "", count=1)
 
     @property
     def is_own(self) -> bool:

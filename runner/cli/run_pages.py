@@ -69,8 +69,8 @@ from .exit_status import CommandError
 from .history_text import (
     FILE_STATE_TEXT,
     lineage_text,
+    open_progress_text,
     request_lines,
-    run_progress_text,
     run_result_text,
     run_time_text,
 )
@@ -202,11 +202,7 @@ class RunPages:
     def _result_text(self, past: PastRun) -> str:
         """Return what a run did, or of one that goes on, how far it is."""
         with self._turn:
-            if past.status not in ("running", "died"):
-                self._progress.pop(past.journal, None)
-                return run_result_text(past)
-            progress = self._progress.setdefault(past.journal, JournalProgress(past.journal))
-            return run_progress_text(progress, time.time() if past.status == "running" else None)
+            return open_progress_text(past, self._progress) or run_result_text(past)
 
     def run(self, place: str, name: str, query: Query) -> PageParts:
         """Return a run with a page of its items.

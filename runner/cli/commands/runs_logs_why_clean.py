@@ -23,8 +23,8 @@ from paddock.runner.cli.history_text import (
     journal_line,
     ledger_item_line,
     lineage_text,
+    open_progress_text,
     run_heading,
-    run_progress_text,
     run_result_text,
     runs_table,
     unknown_path_text,
@@ -95,16 +95,8 @@ def runs(
 
 def _current_table(found: Sequence[PastRun], known: dict[Path, JournalProgress]) -> str:
     """Return the table of runs; `known` keeps the progress of unfinished runs between calls."""
-    rows = [(past, _progress_text(past, known)) for past in found]
+    rows = [(past, open_progress_text(past, known)) for past in found]
     return runs_table(rows, time.time(), socket.gethostname())
-
-
-def _progress_text(past: PastRun, known: dict[Path, JournalProgress]) -> str:
-    if past.status not in ("running", "died"):
-        known.pop(past.journal, None)
-        return ""
-    progress = known.setdefault(past.journal, JournalProgress(past.journal))
-    return run_progress_text(progress, time.time() if past.status == "running" else None)
 
 
 def _watch(look: Any, *, as_json: bool) -> int:
