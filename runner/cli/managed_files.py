@@ -86,16 +86,6 @@ class FileChange:
         return f"{verb} {self.path}: {self.what}"
 
 
-def text_of(path: Path) -> str | None:
-    """Return the text of a file; None if there is none."""
-    try:
-        return path.read_bytes().decode()
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError:
-        raise CommandError(f"{path} is not text.\n  Move it away, and try again.") from None
-
-
 def mode_of(path: Path) -> int:
     """Return the mode of a file; that of a private one if there is none."""
     try:
@@ -114,7 +104,12 @@ class ManagedFile:
 
     @classmethod
     def read(cls, path: Path) -> ManagedFile:
-        return cls(path, text_of(path))
+        try:
+            return cls(path, path.read_bytes().decode())
+        except FileNotFoundError:
+            return cls(path, None)
+        except UnicodeDecodeError:
+            raise CommandError(f"{path} is not text.\n  Move it away, and try again.") from None
 
     @property
     def state(self) -> BlockState:

@@ -31,7 +31,6 @@ from paddock.runner.cli.managed_files import (
     FileChange,
     ManagedFile,
     require_rights,
-    text_of,
     write_all,
 )
 from paddock.runner.cli.systemd_unit import SYSTEM_CONFIG, UNIT_NAME, UpUnit, key_file_of
@@ -143,7 +142,7 @@ class SetupPlace:
         manager = _printed(_systemctl("is-system-running", is_system=is_system))
         if is_system:
             file = SYSTEM_CONFIG / "environment"
-            environ = {**_variables(text_of(file) or ""), **os.environ}
+            environ = {**_variables(ManagedFile.read(file).text or ""), **os.environ}
             unit, keys = _SYSTEM_UNITS / UNIT_NAME, SYSTEM_CONFIG / "keys"
             settings = read_settings(Path.cwd(), environ=environ)
         else:
@@ -273,7 +272,7 @@ def _setup_plan(place: SetupPlace, flags: SetupFlags) -> SetupPlan:
         *(_settings_changes(place, mail) if mail else []),
         *(_key_changes(place) if flags.keys else []),
     ]
-    has_keys = flags.keys or text_of(place.keys) is not None
+    has_keys = flags.keys or ManagedFile.read(place.keys).text is not None
     changes += _unit_changes(place, flags, place.keys if has_keys else None)
     plan = SetupPlan(mail, changes=tuple(changes))
     start = (place.systemctl("daemon-reload"), place.systemctl("enable", UNIT_NAME),
