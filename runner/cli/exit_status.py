@@ -115,8 +115,9 @@ def explain_error(error: BaseException) -> tuple[int, str]:
             return status, str(error)
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename is not None else ""
-        remedy = " Free some space and run again; what was finished is kept."
-        return FAILED, f"{place}{error.strerror}.{remedy if files.is_disk_full(error) else ''}"
+        is_remedied = files.is_disk_full(error) and error.filename != console.STDOUT
+        remedy = " Free some space and run again; what was finished is kept." * is_remedied
+        return FAILED, f"{place}{error.strerror}.{remedy}"
     return FAILED, _unexpected_error_text(error)
 
 

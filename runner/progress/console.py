@@ -19,6 +19,8 @@ _UNSAFE = "\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u20
 _UNSAFE_TEXT = re.compile(f"[{_UNSAFE}]")
 _UNSAFE_LINE = re.compile(f"[{_UNSAFE}\t\n]")
 _EXCERPT = re.compile(r" {0,8}\d* \|( |$)")  # the layout of `Fault.render`
+STDOUT = "standard output"
+"""What an error names in place of a file."""
 
 
 def printable_line(text: str) -> str:
@@ -99,7 +101,7 @@ def _write(stream: TextIO | None, text: str) -> bool:
         return False
     except OSError as error:  # a full disk
         _redirect_to_devnull(stream)
-        raise OSError(error.errno, error.strerror, "standard output") from error
+        raise OSError(error.errno, error.strerror, STDOUT) from error
     return True
 
 
