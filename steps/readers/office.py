@@ -625,19 +625,15 @@ def _layout_blocks(slide: Any, hidden: list[str]) -> Iterator[str]:
     for kind, name in (("/slideLayout", "slide_layout"), ("/slideMaster", "slide_master")):
         if owner._element.get("showMasterSp") in _OFF:
             return
-        part = next(_related_parts(owner, kind), None)
-        if not hasattr(part, name):  # some programs write none
+        relations = [one for one in owner.part.rels.values() if one.reltype.endswith(kind)]
+        parts = [one.target_part for one in relations if not one.is_external]
+        if not parts or not hasattr(parts[0], name):  # some programs write none
             return
-        owner = getattr(part, name)
+        owner = getattr(parts[0], name)
         if owner._element.find("{*}cSld/{*}spTree") is None:
             continue
         for shape in _in_reading_order(s for s in owner.shapes if not s.is_placeholder):
             yield from filter(None, _shape_blocks(shape, 0, hidden))
-
-
-def _related_parts(owner: Any, kind: str) -> Iterator[Any]:
-    relations = (one for one in owner.part.rels.values() if one.reltype.endswith(kind))
-    return (one.target_part for one in relations if not one.is_external)
 
 
 def _speaker_notes(slide: Any) -> str:
@@ -755,6 +751,7 @@ def _drawn_texts(relation: Any) -> Iterator[str]:
 
 
 def chart_titles(chart: Any) -> str:
+    """Return the titles of a chart and of its axes."""
     return "; ".join(
         " ".join((one.text or "").split())
         for title in chart.iter(f"{_CHART_NS}title")
