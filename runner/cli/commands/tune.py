@@ -52,7 +52,7 @@ def tune(
             "--format",
             metavar="FORMAT",
             help="Convert all matrices to it; formats smaller than Q8_0 lose some quality. "
-            "By default only those in slow formats, to Q8_0 or, in small models, F16.",
+            "By default only those in slow formats, to Q8_0 or, in small models, F16 or BF16.",
         ),
     ] = None,
     on: Annotated[
