@@ -123,6 +123,8 @@ class Exchange:
     """Counted from the service's start."""
     key: str = ""
     """The name of the API key, where keys are required."""
+    traceparent: str = ""
+    """The caller's span, as the header of that name has it."""
     model: str = ""
     status: int = 0
     """0: no answer has begun."""
@@ -224,11 +226,14 @@ class RequestLog:
         """In the order in which they came."""
         self.last: deque[Exchange] = deque(maxlen=_N_RECENT)
         """Ended requests, the newest last; without monitoring."""
+        self.on_end: Callable[[Exchange], None] = lambda exchange: None
+        """Called with each of these."""
 
     def begin(self, exchange: Exchange, scope: MutableMapping[str, Any]) -> None:
         """Add a request; pool events of its task are added to it."""
         self._n_begun += 1
         exchange.number = self._n_begun
+        exchange.traceparent = Headers(scope=scope).get("traceparent", "")[:_MAX_NAME_CHARS]
         scope[_IN_SCOPE] = exchange
         _CURRENT.set(exchange)
         self.running[exchange] = None
@@ -243,6 +248,7 @@ class RequestLog:
         )
         if not is_monitoring_path(exchange.path):
             self.last.append(exchange)
+            self.on_end(exchange)
 
 
 def is_monitoring_path(path: str) -> bool:

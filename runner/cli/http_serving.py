@@ -8,17 +8,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 from paddock.engine.api import api_keys, request_log, server
 from paddock.engine.api.monitoring import ServiceState
+from paddock.engine.api.request_log import Exchange
 from paddock.engine.backends.background_tuning import BackgroundTuner
 from paddock.runner.daemon import service_client
 from paddock.runner.daemon.daemon_server import offer_pool
 from paddock.runner.daemon.embedded_service import hosted_service
 from paddock.runner.progress import console
+from paddock.runner.progress.otel_extra import sends_otel
 from paddock.runner.review.page_server import FolderDesks, mounted_page
 from paddock.runner.settings import KEYS_FILE_NAME, Settings
 
@@ -125,7 +128,7 @@ def _run_server(settings: Settings, listener: socket.socket) -> None:
         desks, settings.state_dir, keys=keys, is_open=is_open, needs_key=keys is not None
     )
 
-    async def run() -> None:
+    async def run(ended: Callable[[Exchange], None]) -> None:
         async with (
             hosted_service(settings) as service,
             BackgroundTuner(service.pool),
@@ -133,6 +136,7 @@ def _run_server(settings: Settings, listener: socket.socket) -> None:
             pages as page,
         ):
             state = ServiceState()
+            service.request_log.on_end = ended
             sources = ConsoleSources(
                 lambda: [folder], settings, own_state=lambda: state.read(service)
             )
@@ -140,9 +144,21 @@ def _run_server(settings: Settings, listener: socket.socket) -> None:
             service.extra_routes = [*service.extra_routes, *page.routes(), *console_routes]
             await server.serve(service, listener, lambda bound: _print_address(settings, bound))
 
-    with request_log.access_log_to_stream() if settings.service.access_log else nullcontext():
-        asyncio.run(run())
+    with (
+        request_log.access_log_to_stream() if settings.service.access_log else nullcontext(),
+        _request_spans(settings) as ended,
+    ):
+        asyncio.run(run(ended))
     console.print_err("Stopped.")
+
+
+def _request_spans(settings: Settings) -> AbstractContextManager[Callable[[Exchange], None]]:
+    """Return what takes each request that ended: OpenTelemetry's spans, if they are wanted."""
+    if not sends_otel(settings):
+        return nullcontext(lambda exchange: None)
+    from paddock.runner.progress.otel_spans import request_spans
+
+    return request_spans()
 
 
 def _print_address(settings: Settings, listener: socket.socket) -> None:

@@ -179,7 +179,10 @@ class RunPages:
         elif found.runs:
             parts.append("<p>There are fewer runs: this page has none.</p>")
         elif not found.faults:
-            parts.append("<p>No run failed.</p>" if is_failed else "<p>No run yet.</p>")
+            start = (
+                f'<a href="{CONSOLE_PAGES["Pipelines"]}">Pipelines</a> are run from their pages.'
+            )
+            parts.append("<p>No run failed.</p>" if is_failed else f"<p>No run yet. {start}</p>")
         parts.append(pager)
         return PageParts("Runs", parts, _LIST_LIVE_S)
 

@@ -338,7 +338,8 @@ class WebConsole:
             for file, (_, head) in sorted(heads.items())
         ]
         names = ("Pipeline", "State", "Wants", "Last run", "Next run")
-        parts.append(html_table("Pipelines", names, rows) if rows else "<p>No pipeline here.</p>")
+        none = "<p>No pipeline here. <code>paddock init</code> makes one.</p>"
+        parts.append(html_table("Pipelines", names, rows) if rows else none)
         if status:
             parts += _up_state_html(status)
         return PageParts("Pipelines", parts, _LIVE_S)

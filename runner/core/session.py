@@ -33,8 +33,9 @@ from paddock.runner.ledger.entries import LedgerError, is_variant, whole_file
 from paddock.runner.ledger.ledger import Ledger, has_folder_identity
 from paddock.runner.ledger.outputs import OutputIndex
 from paddock.runner.progress.events import LineWriter, MultiObserver, Observer, RunJournal
+from paddock.runner.progress.otel_extra import sends_otel
 from paddock.runner.progress.report import Report
-from paddock.runner.settings import STATE_FOLDER, SettingsError
+from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
 from paddock.steps.vectors.open_stores import OpenStores
 
@@ -243,14 +244,10 @@ async def open_session(
 def _otel_spans(prepared: PreparedRun, observer: Observer) -> AbstractContextManager[Observer]:
     """Return what sends a run's spans, if they are wanted."""
     settings, redact = prepared.settings, prepared.secrets.redact
-    if settings.otel == "off":
+    if not sends_otel(settings):
         return nullcontext(Observer())
-    try:
-        from paddock.runner.progress.otel_spans import otel_spans
-    except ImportError as error:
-        remedy = "Install it: `pip install 'paddock-llm[otel]'`."
-        problem = f"'{settings.otel}' needs the extra 'otel', which is not installed."
-        raise SettingsError("PADDOCK_OTEL", problem, remedy) from error
+    from paddock.runner.progress.otel_spans import otel_spans
+
     return otel_spans(observer.note, redact, is_with_content=settings.otel == "content")
 
 

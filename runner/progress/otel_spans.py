@@ -1,10 +1,11 @@
-"""A run as OpenTelemetry spans: run, steps, items, model calls, and what a call waited for.
+"""OpenTelemetry: a run as spans and metrics, and the requests of `paddock serve` as spans.
 
-Off unless the setting `otel` says otherwise. Spans go to the collector that OpenTelemetry's own
-variables name (`OTEL_EXPORTER_OTLP_ENDPOINT`; this machine's port 4318 without it), by a thread of
-the SDK's with a bounded queue: no run waits for a collector, but up to `FLUSH_S` at its end. Names
-of attributes follow the GenAI conventions where these have one. Prompts and answers are sent only
-with `content`, and secrets are redacted in all. The SDK is the extra `otel`.
+A run's spans are the run, steps, items, model calls, and what a call waited for; its metrics are
+the tokens and seconds of calls. Off unless the setting `otel` says otherwise. All goes to the
+collector that OpenTelemetry's own variables name (`OTEL_EXPORTER_OTLP_ENDPOINT`; this machine's
+port 4318 without it), by threads of the SDK's with bounded queues: no run waits for a collector,
+but up to `FLUSH_S` at its end. Names follow the GenAI conventions where these have one. Prompts and
+answers are sent only with `content`, and secrets are redacted in all. The SDK is the extra `otel`.
 """
 
 from __future__ import annotations
@@ -16,13 +17,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.metrics import Meter
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
-from opentelemetry.trace import Span, Status, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from paddock.engine.request import Usage
@@ -32,10 +39,16 @@ from paddock.runner.config.pipeline_secrets import Redact
 from .events import LONGEST_TEXT, ItemState, ModelCall, Observer
 from .report import Report
 
+if TYPE_CHECKING:
+    from paddock.engine.api.request_log import Exchange
+
 FLUSH_S = 5.0
 _WAITS = ("load", "queue", "prefill", "decode")
 _OPERATIONS = {"chat": "chat", "embed": "embeddings"}
 _GOOD = ("completed", "done", "fresh", "skipped", "waiting")
+# Bounds of the histograms, as the GenAI conventions advise.
+_TOKEN_BOUNDS = [4**n for n in range(14)]
+_SECOND_BOUNDS = [0.01 * 2**n for n in range(14)]
 
 
 @contextmanager
@@ -43,26 +56,87 @@ def otel_spans(
     note: Callable[[str], None], redact: Redact, *, is_with_content: bool
 ) -> Iterator[Observer]:
     """Yield an observer that sends a run's spans; `note` is given how many did not arrive."""
+    exporter, resource = _CountingExporter(), _resource()
+    readers = []
+    if os.environ.get("OTEL_METRICS_EXPORTER") != "none":  # as their specification has it
+        readers = [PeriodicExportingMetricReader(OTLPMetricExporter())]
+    meters = MeterProvider(readers, resource, shutdown_on_exit=False)
+    with _tracer(exporter, resource, meters.shutdown) as tracer:
+        meter = meters.get_meter("paddock")
+        spans = RunSpans(tracer, meter, redact, is_with_content=is_with_content)
+        try:
+            yield spans
+        finally:
+            spans.close()
+    n_lost = spans.n_spans - exporter.n_sent
+    if n_lost:
+        note(
+            f"{n_lost} of {counted(spans.n_spans, 'span')} did not reach the collector that "
+            "OTEL_EXPORTER_OTLP_ENDPOINT names (this machine's port 4318 without it)"
+        )
+
+
+@contextmanager
+def request_spans() -> Iterator[Callable[[Exchange], None]]:
+    """Yield what sends a service's request as a span, below that of its `traceparent`."""
+    with _tracer(OTLPSpanExporter(), _resource()) as tracer:
+        yield partial(_send_exchange, tracer)
+
+
+def _send_exchange(tracer: Tracer, exchange: Exchange) -> None:
+    told: dict[str, Any] = {
+        "http.request.method": exchange.method,
+        "url.path": exchange.path,
+        "http.response.status_code": exchange.status,
+        "paddock.fate": exchange.fate,
+    }
+    if exchange.model:
+        told |= {
+            "gen_ai.provider.name": "paddock",
+            "gen_ai.request.model": exchange.model,
+            "gen_ai.usage.input_tokens": exchange.n_prompt_tokens,
+            "gen_ai.usage.output_tokens": exchange.n_completion_tokens,
+            "paddock.usage.reused_tokens": exchange.n_reused_tokens,
+        }
+    told = {name: _encodable(one) if isinstance(one, str) else one for name, one in told.items()}
+    began = int(exchange.at * 1e9)
+    span = tracer.start_span(
+        _encodable(f"{exchange.method} {exchange.path}"), _parent(exchange.traceparent),
+        SpanKind.SERVER, told, start_time=began,
+    )  # fmt: skip
+    if exchange.status >= 500 or exchange.fate == "failed":
+        span.set_status(Status(StatusCode.ERROR))
+    span.end(began + int(exchange.seconds * 1e9))
+
+
+def _parent(traceparent: str) -> Context:
+    return TraceContextTextMapPropagator().extract({"traceparent": traceparent})
+
+
+def _resource() -> Resource:
     for name in ("opentelemetry.exporter.otlp", "opentelemetry.sdk"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they lose is counted below
-    exporter = _CountingExporter()
-    provider = TracerProvider(resource=Resource.create({"service.name": "paddock"}))
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # a run counts what they lose
+    return Resource.create({"service.name": "paddock"})
+
+
+@contextmanager
+def _tracer(
+    exporter: OTLPSpanExporter, resource: Resource, also: Callable[[], object] = lambda: None
+) -> Iterator[Tracer]:
+    """Yield a tracer; at its end send what is left, and do `also` what is like it, both in time."""
+    provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    tracer = provider.get_tracer("paddock")
-    spans = RunSpans(tracer, redact, is_with_content=is_with_content)
     try:
-        yield spans
+        yield provider.get_tracer("paddock")
     finally:
-        spans.close()
-        flush = threading.Thread(target=provider.shutdown, name="otel", daemon=True)
+
+        def end() -> None:
+            provider.shutdown()
+            also()
+
+        flush = threading.Thread(target=end, name="otel", daemon=True)
         flush.start()
         flush.join(FLUSH_S)  # the SDK waits longer for a collector that takes a connection only
-        n_lost = spans.n_spans - exporter.n_sent
-        if n_lost:
-            note(
-                f"{n_lost} of {counted(spans.n_spans, 'span')} did not reach the collector that "
-                "OTEL_EXPORTER_OTLP_ENDPOINT names (this machine's port 4318 without it)"
-            )
 
 
 class _CountingExporter(OTLPSpanExporter):
@@ -79,8 +153,20 @@ class _CountingExporter(OTLPSpanExporter):
 class RunSpans(Observer):
     """An observer whose events become spans."""
 
-    def __init__(self, tracer: Tracer, redact: Redact, *, is_with_content: bool) -> None:
+    def __init__(
+        self, tracer: Tracer, meter: Meter, redact: Redact, *, is_with_content: bool
+    ) -> None:
         self._tracer = tracer
+        self._tokens = meter.create_histogram(
+            "gen_ai.client.token.usage",
+            "{token}",
+            explicit_bucket_boundaries_advisory=_TOKEN_BOUNDS,
+        )
+        self._seconds = meter.create_histogram(
+            "gen_ai.client.operation.duration",
+            "s",
+            explicit_bucket_boundaries_advisory=_SECOND_BOUNDS,
+        )
         self._redact = redact
         self._is_with_content = is_with_content
         self._run: Span | None = None
@@ -93,8 +179,7 @@ class RunSpans(Observer):
 
     def began(self, run: str, pipeline: str, steps: Sequence[str]) -> None:
         """Begin the run's span, below that of `TRACEPARENT` if the caller set one."""
-        carrier = {"traceparent": os.environ.get("TRACEPARENT", "")}
-        parent = TraceContextTextMapPropagator().extract(carrier)
+        parent = _parent(os.environ.get("TRACEPARENT", ""))
         name = self._text(pipeline)
         told = {"paddock.run": run, "paddock.pipeline": name, "gen_ai.workflow.name": name}
         self._run = self._tracer.start_span(f"run {name}", parent, attributes=told)
@@ -128,10 +213,14 @@ class RunSpans(Observer):
             return
         operation = _OPERATIONS.get(call.kind, call.kind)
         parent = self._items.get((step, key)) or self._steps.get(step) or self._run
-        told: dict[str, Any] = {
+        common = {
             "gen_ai.operation.name": operation,
             "gen_ai.provider.name": "paddock",
             "gen_ai.request.model": call.model,
+        }
+        self._measure(call, common)
+        told: dict[str, Any] = {
+            **common,
             "gen_ai.usage.input_tokens": call.usage.prompt_tokens,
             "gen_ai.usage.output_tokens": call.usage.completion_tokens,
             "paddock.usage.reused_tokens": call.usage.prompt_reused_tokens,
@@ -146,6 +235,12 @@ class RunSpans(Observer):
         for name, at, seconds in _waits(call.usage, began):
             self._end(self._begin(name, span, at, {}), "done", None, at + int(seconds * 1e9))
         self._end(span, "done", None)
+
+    def _measure(self, call: ModelCall, common: Mapping[str, str]) -> None:
+        sides = {"input": call.usage.prompt_tokens, "output": call.usage.completion_tokens}
+        for side, n in sides.items():
+            self._tokens.record(n, {**common, "gen_ai.token.type": side})
+        self._seconds.record(max(0.0, time.time() - call.began), common)
 
     def ended(self, report: Report) -> None:
         """End the run's span with the report's figures."""

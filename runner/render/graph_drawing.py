@@ -15,6 +15,7 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Literal
 
+from paddock.engine.system import units
 from paddock.pipelines.plan import Plan
 
 from .graph_model import (
@@ -27,7 +28,7 @@ from .graph_model import (
     pipeline_graph,
     read_last_run,
 )
-from .html_page import COLOUR_CSS, html_cell, html_page, html_table, number_cell, seconds_text
+from .html_page import COLOUR_CSS, html_cell, html_page, html_table, number_cell
 
 # --- layout: layers from top to bottom, order within a layer, coordinates of boxes and edges. Pure.
 
@@ -528,7 +529,7 @@ def _table_row(box: GraphBox, depth: int) -> tuple[str, ...]:
         html_cell(", ".join(box.reads)),
         html_cell(outcome_text(last), f"s-{last.state}"),
         number_cell(last.n),
-        html_cell(seconds_text(last.seconds) if last.seconds >= 0.05 else "", "n"),
+        html_cell(units.duration(last.seconds) if last.seconds >= 0.05 else "", "n"),
         number_cell(last.calls),
         number_cell(last.tokens),
     )

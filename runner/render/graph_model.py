@@ -22,8 +22,6 @@ from paddock.runner.progress.events import JournalTail
 from paddock.runner.progress.report import MADE_STATES, sums_by_outcome
 from paddock.runner.settings import STATE_FOLDER
 
-from .html_page import seconds_text
-
 MAX_LEVELS, MAX_INNER_BOXES = 4, 300
 """Limits of sub-pipelines; deeper or larger ones are drawn as one box."""
 
@@ -192,7 +190,7 @@ def box_text(box: GraphBox) -> str:
     last = box.last
     parts = [outcome_text(last)]
     if last.seconds >= 0.05:
-        parts.append(seconds_text(last.seconds))
+        parts.append(units.duration(last.seconds))
     if last.calls or last.known_calls:
         parts.append(f"{last.calls:,} call{'' if last.calls == 1 else 's'}")
     return " · ".join(filter(None, parts))

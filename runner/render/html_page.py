@@ -98,18 +98,3 @@ def state_html(state: str) -> str:
     """Return what became of an item; one that was done also with what it was before."""
     words = f"done ({state})" if state in MADE_STATES else state
     return f'<span class="s-{escape(state)}">{escape(words)}</span>'
-
-
-def seconds_text(seconds: float) -> str:
-    """Return a duration in a compact form.
-
-    >>> seconds_text(0.25), seconds_text(75), seconds_text(7300)
-    ('0.2 s', '1 min 15 s', '2 h 1 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"

@@ -25,7 +25,6 @@ from .html_page import (
     html_page,
     html_table,
     number_cell,
-    seconds_text,
     state_html,
 )
 from .run_details import (
@@ -67,7 +66,7 @@ def run_summary_html(story: RunDetails, progress: str | None = None) -> Iterator
     yield f"<h1>{escape(row.pipeline)}</h1>"
     yield (
         f"<p>Run <b>{escape(row.run)}</b> of {escape(str(past.place.folder / row.file))}, {began}, "
-        f"{seconds_text(story.seconds)}: {state_html(past.status)}"
+        f"{units.duration(story.seconds)}: {state_html(past.status)}"
         f"</p>"
     )
     if past.message:
@@ -88,7 +87,7 @@ def run_summary_html(story: RunDetails, progress: str | None = None) -> Iterator
         if not n:  # it was in memory already
             continue
         times = "once" if n == 1 else f"{n:,} times"
-        seconds = seconds_text(loads.get("load_s", 0.0))
+        seconds = units.duration(loads.get("load_s", 0.0))
         yield f'<p class="soft">{escape(name)} was loaded {times}, {seconds}.</p>'
 
 
@@ -241,8 +240,8 @@ def _token_row(step: str, model: str, calls: Sequence[RunCall]) -> tuple[str, ..
         number_cell(sum(call.prompt for call in new)),
         number_cell(sum(call.reused for call in new)),
         number_cell(sum(call.completion for call in new)),
-        html_cell(seconds_text(waited) if waited >= 0.05 else "", "n"),
-        html_cell(seconds_text(seconds) if seconds >= 0.05 else "", "n"),
+        html_cell(units.duration(waited) if waited >= 0.05 else "", "n"),
+        html_cell(units.duration(seconds) if seconds >= 0.05 else "", "n"),
     )
 
 
@@ -281,7 +280,7 @@ def _item_row(item: RunItem, folder: Path) -> tuple[str, ...]:
         f'<td class="name">{_file_link(item.key, item.source, folder)}</td>',
         html_cell(item.step),
         f"<td>{state_html(item.state)}{later_run_html(item)}</td>",
-        html_cell(seconds_text(item.seconds) if item.seconds >= 0.05 else "", "n"),
+        html_cell(units.duration(item.seconds) if item.seconds >= 0.05 else "", "n"),
         number_cell(item.calls),
         number_cell(item.known_calls),
         number_cell(item.prompt),
@@ -512,7 +511,7 @@ def calls_chart(story: RunDetails) -> tuple[str, str]:
             f"{call.kind} {call.model} for {call.step} of {call.key}: "
             f"{call.prompt:,} + {call.completion:,} tokens"
             + (", known" if call.is_known else "")
-            + (f", waited {seconds_text(call.queue_s)}" if call.queue_s >= 0.05 else ""),
+            + (f", waited {units.duration(call.queue_s)}" if call.queue_s >= 0.05 else ""),
             "known" if call.is_known else "call" if call.is_of_model else "tool",
             call.queue_s,
             call.step if call.key == call.step else f"{call.step}, {call.key}",
@@ -543,7 +542,7 @@ def _timeline(name: str, spans: Sequence[TimeSpan], seconds: float) -> tuple[str
     lanes = lanes_of(spans)
     shown = lanes[:MAX_LANES]
     height = len(shown) * (LANE + GAP) + AXIS + GAP
-    words = f"{len(spans):,} in {len(lanes):,} lanes, {seconds_text(seconds)}"
+    words = f"{len(spans):,} in {len(lanes):,} lanes, {units.duration(seconds)}"
     lines = [_svg_start(name, words, height), *_grid_svg(seconds, height)]
     least_s = MIN_BAR_PERCENT * seconds / (100 - LEFT - RIGHT)
     looks: set[str] = set()
@@ -568,9 +567,9 @@ def _bar_svg(bar: TimeSpan, y: float, seconds: float, room_until: float) -> Iter
     """Yield a bar with its label: inside, or behind it up to the next bar."""
     x, end = _percent_at(bar.start, seconds), _percent_at(bar.end, seconds)
     more = f" and {bar.n - 1:,} more" if bar.n > 1 else ""
-    worked = seconds_text(max(0.0, bar.end - bar.start - bar.waited))
+    worked = units.duration(max(0.0, bar.end - bar.start - bar.waited))
     width = max(end - x, MIN_BAR_PERCENT / 2)
-    yield f"<g><title>{escape(f'{bar.label}{more}, {seconds_text(bar.end - bar.start)}')}</title>"
+    yield f"<g><title>{escape(f'{bar.label}{more}, {units.duration(bar.end - bar.start)}')}</title>"
     waited = min(width, _percent_at(bar.start + bar.waited, seconds) - x) if bar.waited else 0.0
     waited = waited if waited >= MIN_BAR_PERCENT / 2 else 0.0
     if waited:
@@ -660,7 +659,7 @@ def _grid_svg(seconds: float, height: float) -> Iterable[str]:
         side = "middle" if x < 95 else "end"
         yield (
             f'<text class="axis" x="{x:.2f}%" y="{height - 8:.1f}" text-anchor="{side}">'
-            f"{seconds_text(number * step)}</text>"
+            f"{units.duration(number * step) if number else 0}</text>"
         )
 
 

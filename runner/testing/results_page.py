@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
+from paddock.engine.system import units
 from paddock.engine.system.text import counted
-from paddock.runner.render.html_page import html_cell, html_page, html_table, seconds_text
+from paddock.runner.render.html_page import html_cell, html_page, html_table
 
 from .results import CaseProblem, CaseResult, SuiteResult, count_cases
 
@@ -27,7 +28,7 @@ def _page_parts(suites: Sequence[SuiteResult]) -> Iterator[str]:
     chips = "".join(
         f'<li class="s-{word}">{word} <b>{n:,}</b></li>' for word, n in totals.items() if n
     )
-    took = seconds_text(sum(suite.seconds for suite in suites))
+    took = units.duration(sum(suite.seconds for suite in suites))
     yield f"<h1>Paddock tests</h1>\n<p>{counted(len(suites), 'file')}, {took}</p>"
     yield f'<ul class="chips">{chips}</ul>'
     yield from _failures_html(suites)
@@ -84,7 +85,7 @@ def _test_row(case: CaseResult) -> tuple[str, ...]:
         f"<td>{_word_html(case)}</td>",
         html_cell(case.source or ""),
         html_cell(passed, "n"),
-        html_cell(seconds_text(case.seconds), "n"),
+        html_cell(units.duration(case.seconds), "n"),
         f'<td class="name">{notes}</td>',
     )
 

@@ -14,14 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from paddock.runner.api import run
 from paddock.runner.progress import otel_spans
+from paddock.runner.progress.otel_spans import request_spans
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import SettingsError
 from tests.fakes.pool import FakePool
+from tests.live import CHAT, live_service
 from tests.runner.world import Notes, World, run_arguments, settings
 
 PIPELINE = """
@@ -44,6 +50,7 @@ class Collector:
 
     url: str = ""
     spans: list[Span] = field(default_factory=list)
+    metrics: dict[str, Metric] = field(default_factory=dict)
 
     def named(self, name: str) -> Span:
         (span,) = [one for one in self.spans if one.name == name]
@@ -56,11 +63,16 @@ def collector() -> Iterator[Collector]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            assert self.path == "/v1/traces"
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                for scope in resource.scope_spans:
-                    found.spans.extend(scope.spans)
+            if self.path == "/v1/metrics":
+                for metric in ExportMetricsServiceRequest.FromString(body).resource_metrics:
+                    for within in metric.scope_metrics:
+                        found.metrics.update({one.name: one for one in within.metrics})
+            else:
+                assert self.path == "/v1/traces"
+                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                    for scope in resource.scope_spans:
+                        found.spans.extend(scope.spans)
             self.send_response(200)
             self.end_headers()
 
@@ -92,8 +104,8 @@ def traced(
     return run(world.file, None, *around), notes
 
 
-def attributes(span: Span) -> dict[str, Any]:
-    """Return a span's attributes as Python's values."""
+def attributes(span: Any) -> dict[str, Any]:
+    """Return the attributes of a span or of a metric's point as Python's values."""
     found = {}
     for one in span.attributes:
         kind = one.value.WhichOneof("value")
@@ -138,6 +150,53 @@ def test_run_steps_items_and_calls_are_spans_within_each_other(
         assert step.name == "step each"
         assert step.parent_span_id == top.span_id
     assert found.named("step docs").parent_span_id == top.span_id
+
+
+def test_tokens_and_seconds_of_calls_are_metrics(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with collector() as found:
+        report, _ = traced(world, "on", found.url, monkeypatch)
+        usage = found.metrics.pop("gen_ai.client.token.usage")
+        took = found.metrics.pop("gen_ai.client.operation.duration")
+        sums = {
+            attributes(one)["gen_ai.token.type"]: one.sum for one in usage.histogram.data_points
+        }
+        assert sums == {"input": report.tokens["prompt"], "output": report.tokens["completion"]}
+        assert (usage.unit, took.unit, found.metrics) == ("{token}", "s", {})
+        assert [one.count for one in took.histogram.data_points] == [report.calls] == [2]
+        world.write("inbox/c.txt", "charlie")
+        monkeypatch.setenv("OTEL_METRICS_EXPORTER", "none")
+        report, notes = traced(world, "on", found.url, monkeypatch)
+    assert (report.calls, notes.texts, found.metrics) == (1, [], {})
+
+
+def test_requests_of_a_service_are_spans_below_their_callers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = f"00-{'ab' * 16}-{'cd' * 8}-01"
+    with collector() as found:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", found.url)
+        with live_service(tmp_path) as live, live.client() as client, request_spans() as ended:
+            live.service.request_log.on_end = ended
+            body = {
+                "model": CHAT,
+                "prompt": "Hello",
+                "options": {"num_predict": 2},
+                "stream": False,
+            }
+            answer = client.post("/api/generate", json=body, headers={"traceparent": trace})
+            assert answer.is_success
+            client.get("/api/nothing", headers={"traceparent": "nonsense"})
+            client.get("/healthz")
+    (asked, missing) = found.spans
+    assert (asked.trace_id.hex(), asked.parent_span_id.hex()) == ("ab" * 16, "cd" * 8)
+    assert (asked.name, asked.kind) == ("POST /api/generate", Span.SPAN_KIND_SERVER)
+    told = attributes(asked)
+    assert told["gen_ai.request.model"] == CHAT
+    assert told["gen_ai.usage.output_tokens"] == 2
+    assert attributes(missing)["http.response.status_code"] == 404
+    assert missing.parent_span_id == b""
 
 
 def test_known_answers_are_no_calls(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,6 +261,7 @@ def test_without_the_setting_nothing_is_sent(world: World, monkeypatch: pytest.M
 def test_a_collector_that_is_away_or_silent_costs_the_run_nothing_but_a_note(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")  # no thread outlives the test
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and says nothing
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         report, notes = traced(world, "on", url, monkeypatch, flush_s=0.5)
