@@ -21,7 +21,7 @@ from paddock.runner.daemon import service_client
 from paddock.runner.daemon.daemon_server import offer_pool
 from paddock.runner.daemon.embedded_service import hosted_service
 from paddock.runner.progress import console
-from paddock.runner.progress.otel_extra import sends_otel
+from paddock.runner.progress.otel_extra import otel_module
 from paddock.runner.review.page_server import FolderDesks, mounted_page
 from paddock.runner.settings import KEYS_FILE_NAME, Settings
 
@@ -154,11 +154,11 @@ def _run_server(settings: Settings, listener: socket.socket) -> None:
 
 def _request_spans(settings: Settings) -> AbstractContextManager[Callable[[Exchange], None]]:
     """Return what takes each request that ended: OpenTelemetry's spans, if they are wanted."""
-    if not sends_otel(settings):
+    module = otel_module(settings)
+    if module is None:
         return nullcontext(lambda exchange: None)
-    from paddock.runner.progress.otel_spans import request_spans
-
-    return request_spans()
+    spans: AbstractContextManager[Callable[[Exchange], None]] = module.request_spans()
+    return spans
 
 
 def _print_address(settings: Settings, listener: socket.socket) -> None:

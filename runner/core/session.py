@@ -33,7 +33,7 @@ from paddock.runner.ledger.entries import LedgerError, is_variant, whole_file
 from paddock.runner.ledger.ledger import Ledger, has_folder_identity
 from paddock.runner.ledger.outputs import OutputIndex
 from paddock.runner.progress.events import LineWriter, MultiObserver, Observer, RunJournal
-from paddock.runner.progress.otel_extra import sends_otel
+from paddock.runner.progress.otel_extra import otel_module
 from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER
 from paddock.steps.readers.reader_pool import ReaderLimits, ReaderPool
@@ -244,11 +244,13 @@ async def open_session(
 def _otel_spans(prepared: PreparedRun, observer: Observer) -> AbstractContextManager[Observer]:
     """Return what sends a run's spans, if they are wanted."""
     settings, redact = prepared.settings, prepared.secrets.redact
-    if not sends_otel(settings):
+    module, is_with_content = otel_module(settings), settings.otel == "content"
+    if module is None:
         return nullcontext(Observer())
-    from paddock.runner.progress.otel_spans import otel_spans
-
-    return otel_spans(observer.note, redact, is_with_content=settings.otel == "content")
+    spans: AbstractContextManager[Observer] = module.otel_spans(
+        observer.note, redact, is_with_content=is_with_content
+    )
+    return spans
 
 
 @dataclass(frozen=True, slots=True)
