@@ -30,7 +30,7 @@ from tests.live import CHAT, VECTORS, Live
 from tests.runner.cli.live_console import TOKEN, console_service
 
 OUT = Path(__file__).with_name("models-page.png")
-WIDE, NARROW = (1180, 1060), (390, 1700)
+WIDE, NARROW = (1180, 860), (390, 1700)
 READERS = 4
 WATCHED_S = 125.0  # so long is looked on before the picture is taken
 
