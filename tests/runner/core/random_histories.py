@@ -6,6 +6,9 @@ A history edits, renames and deletes documents, changes the pipeline, and runs i
 sometimes killed at a random write. Then, without `--prune`, the run has to name exactly the files
 that a run from scratch does not make; with it, files and rows have to be those of that run. A
 run that is killed has a process of its own, so that it loses what a real one does.
+
+With `--plain` no larger model is asked, nothing is labelled and no run takes a sample: a seed makes
+what it made before there was that.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ NAMES = ("a.txt", "b.txt", "c.txt", "sub/d.txt", "sub/e.txt")
 LABELS = ("red", "green", "blue", "grey")
 OUTPUTS = ("out", "other", "parts", "copies", "tags", "INDEX", "INDEX.txt")
 KILLED = 9
+ASKS_MORE = ("escalate", "tag", "labels")
 STORES = 0.1  # a child process imports LanceDB for a second
 
 
@@ -74,8 +78,9 @@ class Shape:
         "store_if": (None, "'keep' in steps.text.text"),
     }
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, *, is_plain: bool) -> None:
         self._chance = chance
+        self._is_plain = is_plain
         self.may_store = chance.random() < STORES
         self.of = {name: choices[0] for name, choices in self.CHOICES.items()}
         for _ in range(6):
@@ -83,7 +88,9 @@ class Shape:
 
     def change(self) -> str:
         names = [name for name in self.CHOICES if self.may_store or "store" not in name]
-        name = self._chance.choice(names)
+        name = self._chance.choice(
+            [one for one in names if not self._is_plain or one not in ASKS_MORE]
+        )
         self.of[name] = self._chance.choice(self.CHOICES[name])
         return f"{name}: {self.of[name]}"
 
@@ -92,13 +99,13 @@ class Shape:
         of, step = self.of, _step
         body = [
             step("text", "files.read", {"path": "{{ doc.path }}"}),
-            step("kind", "chat", {"prompt": of["prompt"], "model": "small"}),
+            step("kind", "chat", {"prompt": of["prompt"]} | self._model),
         ]
         if of["escalate"]:
             body[-1]["escalate"] = {"to": "big", "when": of["escalate"]}
         if of["tag"]:
             choice = {"choose": f"{list(of['labels'])}", "relabel": of["tag"]}
-            tag = step("tag", "chat", {"prompt": "Tag {{ steps.text.text }}", "model": "small"})
+            tag = step("tag", "chat", {"prompt": "Tag {{ steps.text.text }}"} | self._model)
             body.append({**tag, "reply": {"schema": {"tag": choice}}})
             named = {"path": "tags/{{ doc.relpath }}", "text": "{{ steps.tag.output.tag }}"}
             body.append(step("tagged", "files.write", named))
@@ -127,8 +134,12 @@ class Shape:
             nodes.append(
                 step("index", "files.write", {"path": of["index"], "text": text}, condition)
             )
-        models = {"small": {"ref": "small"}, "big": {"ref": "big"}}
-        return json.dumps({"models": models, "steps": nodes}, indent=1)
+        models = {"models": {"small": {"ref": "small"}, "big": {"ref": "big"}}}
+        return json.dumps(({} if self._is_plain else models) | {"steps": nodes}, indent=1)
+
+    @property
+    def _model(self) -> dict[str, str]:
+        return {} if self._is_plain else {"model": "small"}
 
     def _block(self, id_: str, body: list[Any], condition: str | None) -> dict[str, Any]:
         block: dict[str, Any] = {"id": id_, "for_each": "doc in steps.docs.files", "do": body}
@@ -171,10 +182,11 @@ def _step(id_: str, uses: str, given: Any, condition: str | None = None) -> dict
 class History:
     """One folder and what is done to it."""
 
-    def __init__(self, seed: int, folder: Path) -> None:
+    def __init__(self, seed: int, folder: Path, *, is_plain: bool = False) -> None:
         self.chance = random.Random(seed)
         self.folder = folder
-        self.shape = Shape(self.chance)
+        self.is_plain = is_plain
+        self.shape = Shape(self.chance, is_plain=is_plain)
         self.told: list[str] = []
         for name in self.chance.sample(NAMES, 3):
             self.write(name)
@@ -222,7 +234,8 @@ class History:
     def run_somehow(self) -> None:
         kill = self.chance.randint(1, 40) if self.chance.random() < 0.4 else 0
         prune = self.chance.random() < 0.2
-        sample = ItemSample(2) if not prune and self.chance.random() < 0.15 else None
+        may_sample = not (self.is_plain or prune)
+        sample = ItemSample(2) if may_sample and self.chance.random() < 0.15 else None
         told = (f" killed at {kill}" * bool(kill), " --prune" * prune, " --sample 2" * bool(sample))
         self.told.append(f"run{''.join(told)}")
 
@@ -400,12 +413,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Random histories against runs from scratch.")
     parser.add_argument("--histories", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--plain", action="store_true")
     given = parser.parse_args()
     import_all()
     n_bad = 0
     for seed in range(given.seed, given.seed + given.histories):
         with tempfile.TemporaryDirectory() as name:
-            history = History(seed, Path(name))
+            history = History(seed, Path(name), is_plain=given.plain)
             faults = history.go()
         if faults:
             n_bad += 1
