@@ -24,6 +24,8 @@ from .keys import ChooseKeys
 
 CHOOSE = "x-choose"
 """Marks the schema of such a field; a keyword without effect."""
+ONCE = "x-once"
+"""Marks a list in which no label counts twice; no decoder can enforce that."""
 _STAND_IN = {"enum": ["label"]}
 MOST_LABELS = 20_000
 """In one list; their constraint was compiled in 1.0 s on two busy cores."""
@@ -85,7 +87,7 @@ def read_choice(data: Mapping[str, Any], at: Path) -> tuple[Any, Choice]:
     written = keys.model_dump(exclude_none=True, exclude={"relabel"})
     node: Any = {**_STAND_IN, CHOOSE: written | {"field": [*choice.field]}}
     if keys.most is not None:
-        node = {"type": "array", "items": node, "maxItems": keys.most}
+        node = {"type": "array", "items": node, "maxItems": keys.most, ONCE: True}
     return node, choice
 
 
@@ -287,6 +289,37 @@ def _values_at(value: Any, names: Sequence[str]) -> Iterator[Any]:
         yield from _values_at(value[names[0]], names[1:])
 
 
+def without_repeats(value: Any, schema: Any, alike: Any = None) -> tuple[Any, Any]:
+    """Return an answer without labels that a list of chosen ones has before; and `alike`.
+
+    `alike` has the answer's shape, as its confidence has: it loses the same elements.
+
+    >>> schema = {"properties": {"tags": {"type": "array", "items": {}, ONCE: True}}}
+    >>> without_repeats({"tags": ["a", "b", "a"]}, schema, {"tags": [1, 2, 3]})
+    ({'tags': ['a', 'b']}, {'tags': [1, 2]})
+    """
+    if not isinstance(schema, Mapping):
+        return value, alike
+    for case in schema.get("anyOf", ()):
+        value, alike = without_repeats(value, case, alike)
+    if isinstance(value, list):
+        is_once = ONCE in schema
+        places = [n for n, one in enumerate(value) if not (is_once and one in value[:n])]
+        known = alike if isinstance(alike, list) else [None] * len(value)
+        pairs = [without_repeats(value[n], schema.get("items"), known[n]) for n in places]
+        made = [one for _, one in pairs] if isinstance(alike, list) else alike
+        return [one for one, _ in pairs], made
+    if isinstance(value, Mapping):
+        inner, known = schema.get("properties", {}), alike if isinstance(alike, Mapping) else {}
+        found = {
+            name: without_repeats(one, inner.get(name), known.get(name))
+            for name, one in value.items()
+        }
+        made = {**known, **{name: found[name][1] for name in found.keys() & known.keys()}}
+        return {name: one for name, (one, _) in found.items()}, made if known else alike
+    return value, alike
+
+
 def without_choice_marks(schema: Any) -> Any:
     """Return a schema without the marks of chosen fields, for decoders and servers."""
     if isinstance(schema, list):
@@ -294,7 +327,7 @@ def without_choice_marks(schema: Any) -> Any:
         return [without_choice_marks(one) for one in schema] if is_nested else schema
     if not isinstance(schema, dict):
         return schema
-    kept = ((name, one) for name, one in schema.items() if name != CHOOSE)
+    kept = ((name, one) for name, one in schema.items() if name not in (CHOOSE, ONCE))
     return {name: without_choice_marks(one) for name, one in kept}
 
 

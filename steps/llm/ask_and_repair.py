@@ -31,7 +31,7 @@ from paddock.engine.request import (
 )
 from paddock.engine.system.text import counted, one_line, resolve_ref
 from paddock.pipelines.checking.check import CheckResult
-from paddock.pipelines.label_choices import CHOOSE, ToldList, without_choice_marks
+from paddock.pipelines.label_choices import CHOOSE, ToldList, without_choice_marks, without_repeats
 from paddock.pipelines.reply_schema import TOO_DEEP, schema_mismatch
 from paddock.steps.base import UNKNOWN, Output, ReplyForm, StepError, Tools
 
@@ -638,7 +638,9 @@ async def ask_checked(
         return answer
     likely = None
     if form.wants_confidence:
-        likely = confidence(answer.reply.text, answer.reply.logprobs, answer.output, form.schema)
+        said = json.loads(answer.reply.text)
+        likely = confidence(answer.reply.text, answer.reply.logprobs, said, form.schema)
+        _, likely = without_repeats(said, form.schema, likely)
     return replace(answer, evidence=await form.evidence(answer.output), confidence=likely)
 
 
@@ -669,7 +671,7 @@ async def _ask_once(
 
 
 def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
-    """Return an answer's value. Remote servers may not enforce the schema."""
+    """Return an answer's value, with each chosen label once. Remote servers may not enforce the schema."""
     try:
         value = json.loads(reply.text)
     except RecursionError:
@@ -680,7 +682,7 @@ def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
         n_tokens = reply.usage.completion_tokens
         return None, [f"{_CUT_OFF} at its limit of {n_tokens} tokens: it must be shorter."]
     wrong = schema_mismatch(value, schema)
-    return (value, []) if wrong is None else (None, [wrong])
+    return (without_repeats(value, schema)[0], []) if wrong is None else (None, [wrong])
 
 
 async def _repair_messages(

@@ -228,7 +228,7 @@ returns: steps.each.results
         assert request.constraint is not None
         own = json.loads(request.constraint.source)["properties"]["own"]
         assert own["maxItems"] == 2
-        return json.dumps({**json.loads(clerk(request)), "own": own["items"]["enum"]})
+        return json.dumps({**json.loads(clerk(request)), "own": (own["items"]["enum"] * 2)[:2]})
 
     report = here.run(pool=FakePool(answer=answer))
     assert report.returns == [
