@@ -86,6 +86,7 @@ class Judgement:
     model: str
     preferences: tuple[Preference, ...] = ()
     notes: tuple[str, ...] = ()
+    is_over_budget: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return {"model": self.model, "preferences": [one.as_json() for one in self.preferences]}
@@ -116,11 +117,21 @@ async def _judged(compared: ComparedPipeline, runs: Sequence[VariantRun], name: 
         digests, pool = await stack.enter_async_context(pools)
         n_at_once = (await pool.facts(model)).n_parallel or CALLS_AT_ONCE
         judge = _Judge(model, pool, digests, ledger, n_at_once)
-        found = [await judge.preference(runs[0], run) for run in runs[1:]]
+        found: list[Preference] = []
+        is_over_budget = False
+        try:
+            async with asyncio.timeout(compared.left_s):
+                for run in runs[1:]:
+                    found.append(await judge.preference(runs[0], run))
+        except TimeoutError:
+            is_over_budget = True
         await ledger.durable()
     ps = holm({one.second: one.p for one in found})
     preferences = tuple(replace(one, p=ps[one.second]) for one in found)
-    return Judgement(model.ref, preferences, tuple(judge.notes()))
+    notes = [*judge.notes()]
+    if is_over_budget:
+        notes.append(f"judge {model.ref}: the budget is used up. The same command goes on.")
+    return Judgement(model.ref, preferences, tuple(notes), is_over_budget)
 
 
 class _Judge:

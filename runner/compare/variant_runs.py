@@ -110,10 +110,16 @@ class ComparedPipeline:
     """A bare expression: an item's name in gold data."""
     gold: str | None = None
     """A bare expression: what another step says is right."""
-    budget_s: float | None = None
+    until: float | None = None
+    """When its budget is used up, by the monotonic clock."""
     sample: ItemSample | None = None
     pool: Pool | None = None
     """Replaces this machine's."""
+
+    @property
+    def left_s(self) -> float | None:
+        """What is left of its budget."""
+        return None if self.until is None else self.until - time.monotonic()
 
     def ledger(self, *, is_readonly: bool = True) -> Ledger:
         """Return the ledger of the pipeline, not yet opened."""
@@ -148,7 +154,6 @@ class _Runner:
         self._compared = compared
         self._watch = watch
         self._stop = asyncio.Event()
-        self._until = None if compared.budget_s is None else time.monotonic() + compared.budget_s
 
     async def all(self, variants: Sequence[Variant]) -> list[VariantRun]:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(api.FILE_THREADS))
@@ -164,7 +169,7 @@ class _Runner:
         return found
 
     async def _one(self, variant: Variant, home: Pool) -> VariantRun:
-        left_s = None if self._until is None else self._until - time.monotonic()
+        left_s = self._compared.left_s
         if left_s is not None and left_s < 1:
             words = "it was not begun: the budget is used up. The same command goes on."
             return VariantRun(variant, fault=words, is_over_budget=True)

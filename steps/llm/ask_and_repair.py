@@ -671,7 +671,10 @@ async def _ask_once(
 
 
 def _parsed_reply(reply: Reply, schema: Any) -> tuple[Any, list[str]]:
-    """Return an answer's value, with each chosen label once. Remote servers may not enforce the schema."""
+    """Return an answer's value, with each label of a list once.
+
+    Remote servers may not enforce the schema.
+    """
     try:
         value = json.loads(reply.text)
     except RecursionError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -252,7 +253,8 @@ def _variants(flags: CompareFlags, keys: CompareKeys, plan: Plan) -> list[Varian
 
 
 def _exit_status(found: Comparison, change: ResultChange | None, *, is_calibrated: bool) -> int:
-    if any(one.run.is_over_budget for one in found.variants):
+    of_judge = found.judgement is not None and found.judgement.is_over_budget
+    if of_judge or any(one.run.is_over_budget for one in found.variants):
         return BUDGET_USED
     is_open = is_calibrated and found.threshold is None
     if is_open or any(one.run.fault for one in found.variants):
@@ -375,7 +377,7 @@ def _compared(
         path, plan, step, parse_inputs(flags.inputs), settings,
         key=of_gold.key,
         gold=origin if origin.startswith(_OF_STEP) else None,
-        budget_s=keys.budget,
+        until=None if keys.budget is None else time.monotonic() + keys.budget,
         sample=flags.item_sample() or (ItemSample(keys.sample) if keys.sample else None),
     )  # fmt: skip
     remove_old_reports(flags.junit, flags.report)

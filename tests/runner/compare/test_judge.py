@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 
 import pytest
@@ -20,11 +21,19 @@ from tests.runner.compare.bills import Bills, clerk
 MODELS = ("clerk=small,big",)
 
 
-def judged(bills: Bills, answer: Callable[[ChatRequest], str]) -> tuple[Judgement, FakePool]:
+def judged(
+    bills: Bills, answer: Callable[[ChatRequest], str], budget_s: float = 600
+) -> tuple[Judgement, FakePool]:
     runs = bills.runs(models=MODELS)
     pool = FakePool(answer=answer)
     compared = ComparedPipeline(
-        bills.file, read_plan(bills.file), "bill", {}, bills.settings(), pool=pool
+        bills.file,
+        read_plan(bills.file),
+        "bill",
+        {},
+        bills.settings(),
+        until=time.monotonic() + budget_s,
+        pool=pool,
     )
     return judge_variants(compared, runs, "judge:1b"), pool
 
@@ -64,6 +73,13 @@ def test_a_judge_that_answers_nonsense_is_a_sentence(bills: Bills) -> None:
         "judge judge:1b: 20 verdicts could not be read and count as equal. It said: I like both.",
     )
     assert found.preferences[0].n_equal == 20
+
+
+def test_a_judge_ends_with_the_budget_and_the_same_command_goes_on(bills: Bills) -> None:
+    found, pool = judged(bills, fair, budget_s=0)
+    assert (found.preferences, found.is_over_budget, pool.chats) == ((), True, [])
+    assert found.notes == ("judge judge:1b: the budget is used up. The same command goes on.",)
+    assert judged(bills, fair)[0].preferences[0].n_better == 10
 
 
 def test_an_invalid_answer_loses_without_a_judge(bills: Bills) -> None:
