@@ -14,8 +14,9 @@ never decide whether an item is fresh.
 Answers that were in doubt are wrong more often than others. Where a random share of the sure ones
 was asked about as well (`review.also`), each of these stands for 1 / share answers, and each that
 was in doubt for itself (inverse probability weights, Horvitz and Thompson 1952); a number of them
-counts as so many of equal weight as know the share as well (Kish 1965). Draws are nested, so the
-largest share is that of all. Of each kind, what is decided stands for what is still open as well.
+counts as so many of equal weight as know the share as well (Kish 1965). Draws are nested, and a
+larger share asks about earlier answers, too: an answer's share is the largest since it was asked
+about. Of each kind, what is decided stands for what is still open as well.
 """
 
 from __future__ import annotations
@@ -300,6 +301,8 @@ class DecidedAnswer:
     """Whether it was sure, and one of the random share that is asked about."""
     is_in_doubt: bool = True
     """Whether it would be asked about now without that share, if it is not of it."""
+    share: float | None = None
+    """Of the sure answers among which it was drawn; None: that of all of them."""
     weight: float = 1.0
     """How many answers it stands for."""
 
@@ -332,10 +335,12 @@ def comparable(answers: Iterable[DecidedAnswer], asked: AskedShare) -> list[Deci
     is_enough = n_sampled >= LEAST_DECISIONS and n_sampled + n_doubtful >= LEAST_FIELDS
     if asked.share is None or not is_enough:
         return [one for one in found if not one.is_sampled]
-    of_sampled = (1 + asked.n_open_sampled / len(sampled)) / asked.share
+    of_sampled = 1 + asked.n_open_sampled / len(sampled)
     of_doubtful = 1 + asked.n_open_doubtful / max(1, len(doubtful))
-    weights = {True: of_sampled, False: of_doubtful}
-    return [replace(one, weight=weights[one.is_sampled]) for one in (*doubtful, *sampled)]
+    return [
+        *(replace(one, weight=of_doubtful) for one in doubtful),
+        *(replace(one, weight=of_sampled / (one.share or asked.share)) for one in sampled),
+    ]
 
 
 def _n_fields(answers: Iterable[DecidedAnswer]) -> int:
@@ -630,11 +635,13 @@ class StepCalibration:
             return "of all answers"
         if not sampled:
             return "of answers in doubt alone, which are wrong more often than the others"
-        share, n_open = self.asked.share or 1, self.asked.n_open_doubtful
+        n_open = self.asked.n_open_doubtful
+        shares = sorted({one.share or self.asked.share or 1 for one in sampled} or {1})
+        share = " to ".join(f"{100 * one:g}%" for one in dict.fromkeys((shares[0], shares[-1])))
         what = "sure answers alone" if n_open and not n_doubtful else "all answers"
         return (
             f"of {what}: {counted(n_doubtful, 'answer')} in doubt{_open_text(n_doubtful, n_open)}, "
-            f"and {len(sampled):,} of a random {100 * share:g}% of the others"
+            f"and {len(sampled):,} of a random {share} of the others"
             f"{_open_text(len(sampled), self.asked.n_open_sampled)}, "
             "which count for as many as they stand for"
         )
@@ -665,13 +672,18 @@ def _step_calibration(key: CalibrationKey, reviews: Sequence[Review]) -> StepCal
     newest = max(reviews, key=lambda review: review.asked_at)
     when = {review.subject.get("when") for review in reviews if review.share is not None}
     answers: list[DecidedAnswer] = []
-    n_rejected = 0
-    for review in reviews:
+    n_rejected, share = 0, 0.0
+    for review in sorted(reviews, key=lambda review: -review.asked_at):
+        share = max(share, review.share or 0.0)
         if fields := tuple(reviewed_fields(review)):
             place = (review.scope, review.key)
             document = str(review.subject.get("document_sha256") or "")
             is_in_doubt = _is_in_doubt(review, when)
-            answers.append(DecidedAnswer(place, document, fields, review.is_sampled, is_in_doubt))
+            answers.append(
+                DecidedAnswer(
+                    place, document, fields, review.is_sampled, is_in_doubt, share or None
+                )
+            )
         else:
             n_rejected += review.state == "rejected"
     return StepCalibration(
