@@ -305,18 +305,19 @@ def without_repeats(value: Any, schema: Any, alike: Any = None) -> tuple[Any, An
     if isinstance(value, list):
         is_once = ONCE in schema
         places = [n for n, one in enumerate(value) if not (is_once and one in value[:n])]
-        known = alike if isinstance(alike, list) else [None] * len(value)
-        pairs = [without_repeats(value[n], schema.get("items"), known[n]) for n in places]
+        beside = alike if isinstance(alike, list) else [None] * len(value)
+        pairs = [without_repeats(value[n], schema.get("items"), beside[n]) for n in places]
         made = [one for _, one in pairs] if isinstance(alike, list) else alike
         return [one for one, _ in pairs], made
     if isinstance(value, Mapping):
-        inner, known = schema.get("properties", {}), alike if isinstance(alike, Mapping) else {}
+        inner = schema.get("properties", {})
+        known = alike if isinstance(alike, Mapping) else {}
         found = {
             name: without_repeats(one, inner.get(name), known.get(name))
             for name, one in value.items()
         }
-        made = {**known, **{name: found[name][1] for name in found.keys() & known.keys()}}
-        return {name: one for name, (one, _) in found.items()}, made if known else alike
+        kept = {name: found[name][1] if name in found else one for name, one in known.items()}
+        return {name: one for name, (one, _) in found.items()}, kept if known else alike
     return value, alike
 
 

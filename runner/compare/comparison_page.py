@@ -111,12 +111,8 @@ def _fields_html(found: Comparison) -> Iterator[str]:
             html_cell(figures.metric.kind),
             html_cell(one.name, "name"),
             html_cell(estimate_text(figures.agreement)),
-            html_cell("" if figures.labels is None else f"{figures.labels.macro_f1:.2f}"),
-            html_cell(
-                ""
-                if figures.labels is None or figures.labels.kappa is None
-                else f"{figures.labels.kappa:.2f}"
-            ),
+            html_cell(estimate_text(None if figures.labels is None else figures.labels.macro_f1)),
+            html_cell(estimate_text(None if figures.labels is None else figures.labels.kappa)),
         )
         for name in names
         for one in found.variants

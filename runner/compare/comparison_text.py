@@ -120,8 +120,8 @@ def _field_lines(found: Comparison) -> Iterator[str]:
             words = f"{name or 'answer'} ({figures.metric.kind})"
             line = f"{words}, {short[one.name]}: {estimate_text(figures.agreement)}"
             if (labels := figures.labels) is not None:
-                kappa = "" if labels.kappa is None else f", kappa {labels.kappa:.2f}"
-                line += f", macro F1 {labels.macro_f1:.2f}{kappa}"
+                kappa = "" if labels.kappa is None else f", kappa {estimate_text(labels.kappa)}"
+                line += f", macro F1 {estimate_text(labels.macro_f1)}{kappa}"
             yield console.printable_line(line)
 
 

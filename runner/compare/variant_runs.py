@@ -193,7 +193,7 @@ class _Runner:
         with self._watch(variant) as observer:
             async with model_pools.open_pools(prepared.bound, compared.settings, pools) as (_, own):
                 environment = replace(environment, pool=own, observer=observer)
-                report = await api.run_async(file, compared.inputs, options, environment)
+                report = await api.run_prepared_async(prepared, options, environment)
                 memory_bytes = await _memory_bytes(home, prepared.bound)
         fault = report.message if report.status in ("failed", "budget", "interrupted") else None
         items = await asyncio.to_thread(self._items, file, part, report)

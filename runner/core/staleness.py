@@ -240,8 +240,9 @@ class Judge:
             for field, found in self.labels.known(step, scope).items():
                 name = self.list_name(step, field)
                 lists[name] = found
-                before = [past.lists(one.key).get(name) for one in held]
-                new = found.new_to(one for one in before if one is not None)
+                former = (past.lists(entry.key).get(name) for entry in held)
+                before = {id(one): one for one in former if one is not None}  # most have the same
+                new = found.new_to(before.values())
                 made = await self.embed_labels(step, label_texts(new)) if new else None
                 if made is not None:
                     vectors[name] = LabelVectors([*new], made[0], unit_matrix(made[1]))

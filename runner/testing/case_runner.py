@@ -304,7 +304,7 @@ class _CaseRun:
         with secrets.guarded():
             async with self._open_pool(tape, bound, secrets, number) as pool:
                 environment = replace(environment, pool=pool, tape=tools)
-                report = await api.run_async(stage.file, inputs, options, environment)
+                report = await api.run_prepared_async(made, options, environment)
                 if how.stop.is_set() or report.status == "interrupted":
                     raise CaseInterrupted
                 if tape is not None and tape.unseen:
