@@ -143,7 +143,7 @@ async def run_async(
     environment: RunEnvironment | None = None,
 ) -> Report:
     """Run a pipeline in a running loop; inside a Prefect flow run it is a sub-flow of that."""
-    from paddock.runner.prefect.run_tracking import is_within_flow_run, pipeline_flow
+    from paddock.runner.prefect.run_tracking import is_within_flow_run, pipeline_flow, run_prepared
 
     options, environment = options or RunOptions(), environment or RunEnvironment()
     if options.local is not True and is_within_flow_run():
@@ -157,20 +157,19 @@ async def run_async(
     if options.agreed is not None:
         own = prepared.settings.address.url
         permissions.refuse_unconsented(prepared.bound, own, options.agreed, Path(path))
-    return await run_prepared_async(prepared, options, environment)
-
-
-async def run_prepared_async(
-    prepared: PreparedRun, options: RunOptions, environment: RunEnvironment
-) -> Report:
-    """Run what `prepare` returned, in a running loop; never as a sub-flow."""
-    from paddock.runner.prefect.run_tracking import run_prepared
-
-    bound = prepared.bound
-    if environment.tape is None:  # a replayed test calls no tools and programs
-        requirements.refuse_missing(bound)
-    _refuse_unknown_steps(bound, options.force)
+    refuse_unready(prepared, options, environment)
     return await run_prepared(prepared, options, environment)
+
+
+def refuse_unready(prepared: PreparedRun, options: RunOptions, environment: RunEnvironment) -> None:
+    """Refuse a run that lacks tools or programs, or is to force a step that is not there.
+
+    Raises:
+        PipelineError: with a fault for each.
+    """
+    if environment.tape is None:  # a replayed test calls no tools and programs
+        requirements.refuse_missing(prepared.bound)
+    _refuse_unknown_steps(prepared.bound, options.force)
 
 
 def _refuse_unknown_steps(bound: BoundPlan, force: frozenset[str]) -> None:

@@ -36,7 +36,7 @@ from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOpti
 from paddock.runner.core.run_records import StepRecord, read_lineage
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.lineage import LineageStore
-from paddock.runner.prefect.run_tracking import shared_home_pool
+from paddock.runner.prefect.run_tracking import run_prepared, shared_home_pool
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import WITH_RESULT, ItemReport, Report
@@ -193,7 +193,8 @@ class _Runner:
         with self._watch(variant) as observer:
             async with model_pools.open_pools(prepared.bound, compared.settings, pools) as (_, own):
                 environment = replace(environment, pool=own, observer=observer)
-                report = await api.run_prepared_async(prepared, options, environment)
+                api.refuse_unready(prepared, options, environment)
+                report = await run_prepared(prepared, options, environment)
                 memory_bytes = await _memory_bytes(home, prepared.bound)
         fault = report.message if report.status in ("failed", "budget", "interrupted") else None
         items = await asyncio.to_thread(self._items, file, part, report)

@@ -33,6 +33,7 @@ from paddock.runner.core import model_pools
 from paddock.runner.core.run_context import BoundModels
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.entries import LedgerError
+from paddock.runner.prefect.run_tracking import run_prepared
 from paddock.runner.settings import Settings
 from paddock.steps.base import StepError
 
@@ -304,7 +305,8 @@ class _CaseRun:
         with secrets.guarded():
             async with self._open_pool(tape, bound, secrets, number) as pool:
                 environment = replace(environment, pool=pool, tape=tools)
-                report = await api.run_prepared_async(made, options, environment)
+                api.refuse_unready(made, options, environment)
+                report = await run_prepared(made, options, environment)
                 if how.stop.is_set() or report.status == "interrupted":
                     raise CaseInterrupted
                 if tape is not None and tape.unseen:
