@@ -80,9 +80,9 @@ class Support:
         if not n_tried:
             self._claims[id(said)] = Claim(self._answer, said)
         claim = self._claims[id(said)]
-        may_be_same = claim.is_bare or (
-            not claim.is_long and claim.may_be_said_at(self._source, one)
-        )
+        if not claim.may_be_said_in(self._source):
+            return True
+        may_be_same = claim.is_bare or claim.may_be_said_at(self._source, one)
         if claim.is_bare or (
             may_be_same
             and claim.is_said_at(self._source, one)
@@ -90,7 +90,7 @@ class Support:
         ):
             self._same.add(id(said))
         self._n_tried[id(said)] = n_tried + (_READ_COST if may_be_same else 1)
-        return id(said) in self._same or claim.is_long or n_tried >= _MOST_TRIED
+        return id(said) in self._same or n_tried >= _MOST_TRIED
 
     def _supports(self, said: TextValue, one: TextValue, scale: float = 1.0) -> bool:
         answer, source = self._answer, self._source
@@ -294,7 +294,14 @@ class Claim:
         self._words = {one.word for one in (*self._before, *self._after)} - {"", _LINK}
         self.is_bare = not (around.before or around.after)
         """It says no more than that the value is there."""
-        self.is_long = max(len(self._before), len(self._after)) > _MOST_TOKENS
+        self._is_long = max(len(self._before), len(self._after)) > _MOST_TOKENS
+
+    def may_be_said_in(self, source: str) -> bool:
+        """Return whether a source has such words at all."""
+        if self._is_long:
+            return False
+        begun = _beginnings_in(source)
+        return all(word[:_LEAST_STEM_CHARS] in begun for word in self._words)
 
     def may_be_said_at(self, source: str, found: TextValue) -> bool:
         """Return whether the sentence of a place has the claim's words: few have them all."""
@@ -413,6 +420,12 @@ def _words_of(text: str, start: int, end: int) -> frozenset[str]:
     first, last = _sentence_at(text, start, end)
     found = (_folded(one[0]) for one in _WORD.finditer(text, first, last))
     return frozenset(found) - _empty_words()
+
+
+@lru_cache(maxsize=2)
+def _beginnings_in(text: str) -> frozenset[str]:
+    """Return with which letters the words of a text begin: other words are no forms of them."""
+    return frozenset(_folded(one)[:_LEAST_STEM_CHARS] for one in {*_WORD.findall(text)})
 
 
 @lru_cache(maxsize=4096)
