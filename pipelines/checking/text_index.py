@@ -75,6 +75,7 @@ _HAN = r"\u2e80-\u2fdf\u3005-\u3007\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ff
 _IS_HAN = re.compile(f"[{_HAN}]")
 _SHORT_HAN = re.compile(f"[{_HAN}]{{1,3}}")
 _FIRM = re.compile(f"[{_HAN}]+(?:公司|集[团團]|製[作造]所|商[店会會]|工業所)")
+_FIRM_AFTER = re.compile(f"[{_HAN}]{{0,2}}有限(?:责任|責任)?公司|公司|集[团團]")
 _UNSPACED_PHRASE = re.compile(f"[{_HAN}\u3040-\u30ff]{{2,40}}")
 _JOINS_LINES = re.compile(f"[{_HAN}\u3040-\u30ff]\\Z")
 _GAP_IN_HAN = re.compile(r"[\t\n]|\s\s")
@@ -626,6 +627,8 @@ def _is_apart(text: str, start: int, end: int) -> bool:
     has_before = is_first and start > 0 and _IS_HAN.match(text, start - 1) is not None
     has_after = is_last and end < len(text) and _IS_HAN.match(text, end) is not None
     if has_before and not _HAN_BEFORE.search(text, max(0, start - 3), start):
+        return False
+    if _IS_HAN.match(text, end - 1) and _FIRM_AFTER.match(text, end):
         return False
     if not has_after or _HAN_AFTER.match(text, end):
         return True

@@ -89,6 +89,7 @@ def wrong(file: str) -> tuple[list[str], list[str], int]:
         ("judged_evidence_7.txt", MOST_MISSES),
         ("judged_evidence_8.txt", MOST_MISSES),
         ("judged_evidence_9.txt", MOST_MISSES),
+        ("judged_evidence_10.txt", MOST_MISSES),
     ],
 )
 def test_nothing_is_found_that_is_not_there_and_little_is_missed(file: str, most: float) -> None:
