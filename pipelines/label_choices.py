@@ -105,7 +105,8 @@ def _wrong_key(error: Any, data: Mapping[str, Any]) -> WrongLabels:
         "relabel": "'affected' or 'all'",
     }
     shown = one_line(str(data.get(name)), _SHOWN_CHARS)
-    return WrongLabels(f"`{name}` must be {words.get(name, 'a text')}; it is '{shown}'")
+    remedy = "Read a file with `files.rows`, and name its `rows`." if name == "choose" else ""
+    return WrongLabels(f"`{name}` must be {words.get(name, 'a text')}; it is '{shown}'", remedy)
 
 
 @dataclass(frozen=True, slots=True)

@@ -283,7 +283,10 @@ def _expand_short_form(data: Any, path: Path, found: list[ReplySchemaFault | Cho
 
 def _is_choice(data: Mapping[str, Any]) -> bool:
     """Return whether a mapping is one field that is chosen, not a field called `choose`."""
-    return isinstance(data.get("choose"), str) and not _is_short_type(data["choose"])
+    source = data.get("choose")
+    if isinstance(source, dict) and source.keys() == {"file"}:
+        source = source["file"]
+    return isinstance(source, str) and not _is_short_type(source)
 
 
 def _schema_of_choice(

@@ -411,12 +411,15 @@ def test_what_is_wrong_with_a_choice_is_told_before_anything_runs(tmp_path: Path
          "`reply.schema`, at /tag: `relabel` must be 'affected' or 'all'; it is 'some'."),
         ("choose: steps.tags.rows", "choose: 'steps.tags.rows['",
          "`reply.schema`, at /tag: cannot read the expression 'steps.tags.rows['"),
+        ("choose: steps.tags.rows", "choose: {file: tags.csv}",
+         "`reply.schema`, at /tag: `choose` must be a text; it is '{'file': 'tags.csv'}'. "
+         "Read a file with `files.rows`, and name its `rows`."),
     ]:  # fmt: skip
         here.edit(old, new)
         with pytest.raises(PipelineError) as caught:
             here.plan()
         (fault,) = caught.value.faults
-        assert fault.message.startswith(message), fault.message
+        assert f"{fault.message} {fault.remedy}".startswith(message), fault.message
         assert fault.mark is not None
         assert fault.mark.line == 14
         here.edit(new, old) if new else here.edit("rows, desc", "rows, by: name, desc")
