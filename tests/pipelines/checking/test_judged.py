@@ -16,7 +16,7 @@ from paddock.pipelines.checking.check import is_refused
 from paddock.pipelines.checking.evidence import SourceText, locate
 from paddock.pipelines.checking.functions import grounded
 
-NATURAL = ("judged_grounded_12.txt", "judged_grounded_13.txt")
+NATURAL = ("judged_grounded_12.txt", "judged_grounded_13.txt", "judged_grounded_14.txt")
 ACCEPTED = "L'imponibile è di 364,50 euro e il totale netto di 444,69 euro."
 """The only one: no word in the source says that this total is not net."""
 MOST_FALSE_ALARMS, MOST_MISSES = 0.05, 0.08  # of those that are there
@@ -90,6 +90,7 @@ def wrong(file: str) -> tuple[list[str], list[str], int]:
         ("judged_evidence_8.txt", MOST_MISSES),
         ("judged_evidence_9.txt", MOST_MISSES),
         ("judged_evidence_10.txt", MOST_MISSES),
+        ("judged_evidence_11.txt", MOST_MISSES),
     ],
 )
 def test_nothing_is_found_that_is_not_there_and_little_is_missed(file: str, most: float) -> None:
