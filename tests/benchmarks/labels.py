@@ -126,7 +126,8 @@ def report(waits: Mapping[int, float], turns: Mapping[int, Sequence[Took]]) -> s
         token_s = percentile([one.processor_s / one.n_tokens for one in rounds], 0.25)
         step_s = percentile([one.processor_s / max(1, one.n_steps) for one in rounds], 0.25)
         share = rounds[0].n_steps / rounds[0].n_tokens
-        rows.append([n, 1000 * waits[n], share, 1000 * step_s, 1000 * token_s, token_s / static])
+        ratio = token_s / static if static else "-"  # all in less than a tick of the clock
+        rows.append([n, 1000 * waits[n], share, 1000 * step_s, 1000 * token_s, ratio])
     heads = ["labels", "ms to compile", "steps a token", "ms a step", "ms a token", "ratio"]
     return table(heads, rows)
 

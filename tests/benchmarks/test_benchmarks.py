@@ -165,7 +165,12 @@ COMMANDS = {
         f"--only paddock --documents 5 --cells 512 --answer-tokens 2 --words 20 {TINY}",
         "| paddock | 5 of 5 |",
     ),
-    "gone": (gone, f"--only paddock --rounds 1 --words 300 {TINY} {ANY}", "| paddock |"),
+    # Long enough for a quick processor, too: who asks leaves after 0.2 s of its time.
+    "gone": (
+        gone,
+        f"--only paddock --rounds 1 --words 300 --answer-tokens 7000 {TINY} {ANY}",
+        "| paddock |",
+    ),
     "kill": (
         kill,
         f"--documents 3 --answer-tokens 4 --words 40 {TINY} {ANY}",

@@ -12,7 +12,7 @@ EARS = RequestLogEvents()
 
 def begun(request_log: RequestLog, path: str = "/api/chat") -> Exchange:
     exchange = Exchange("POST", path, "")
-    request_log.begin(exchange, {})
+    request_log.begin(exchange, {"headers": []})
     return exchange
 
 
