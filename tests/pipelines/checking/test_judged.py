@@ -16,7 +16,7 @@ from paddock.pipelines.checking.check import is_refused
 from paddock.pipelines.checking.evidence import SourceText, locate
 from paddock.pipelines.checking.functions import grounded
 
-NATURAL = ("judged_grounded_12.txt", "judged_grounded_13.txt", "judged_grounded_14.txt")
+NATURAL = tuple(f"judged_grounded_{n}.txt" for n in range(12, 17))
 ACCEPTED = "L'imponibile è di 364,50 euro e il totale netto di 444,69 euro."
 """The only one: no word in the source says that this total is not net."""
 MOST_FALSE_ALARMS, MOST_MISSES = 0.05, 0.08  # of those that are there
