@@ -10,7 +10,8 @@ _FINANCIAL = "壹贰貳叁參肆伍陆陸柒捌玖拾佰仟"
 _PLAIN = str.maketrans(_FINANCIAL, "一二二三三四五六六七八九十百千")
 _FINANCIAL_NUMBER = re.compile(f"[{_FINANCIAL}零〇万萬亿億]{{2,}}")
 _HAN_RING = re.compile("(?<=[〇一二三四五六七八九])○(?=[〇○一二三四五六七八九])")
-_MARK = re.compile(r"(?<=\d)[\u066b\u066c](?=\d)|(?<=[０-９])[，．](?=[０-９])")
+_MARK = re.compile(r"(?<=\d)[\u066b\u066c](?=\d)|(?<=[０-９])[，．](?=[０-９])|(?<=\d)：(?=\d)")
+_ASCII_MARKS = {"\u066b": ".", "．": ".", "：": ":"}
 _QUOTED = re.compile(r'(?<![^,\n])"[^"\n]*"(?![^,\n])')
 _NO_ROW = re.compile(r", |[;|\t]|\A(?=.*[^\W\d_] )(?:[^,]|(?<=\d),(?=\d))*\Z")
 _DECIMAL_COMMA = re.compile(
@@ -21,13 +22,13 @@ _DECIMAL_COMMA = re.compile(
 def with_ascii_digits(text: str) -> str:
     r"""Convert digits of other scripts to 0 to 9.
 
-    >>> with_ascii_digits("\u0661\uff12")
-    '12'
+    >>> with_ascii_digits("\u0661\uff12"), with_ascii_digits("9\uff1a30")
+    ('12', '9:30')
     """
     if text.isascii():
         return text
     text = _with_plain_numerals(_HAN_RING.sub("〇", text))
-    text = _MARK.sub(lambda found: "." if found[0] in "\u066b．" else ",", text)
+    text = _MARK.sub(lambda found: _ASCII_MARKS.get(found[0], ","), text)
     return re.sub(r"(?![0-9])\d", lambda found: str(unicodedata.decimal(found[0])), text)
 
 
