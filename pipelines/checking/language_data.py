@@ -22,7 +22,7 @@ _OTHER_MEANING = frozenset(
 )
 """Numbers that are words of other languages or names as well."""
 _LEAST_LATIN_CHARS = 4
-_SHORT_NUMBER_WORDS = "iki üç beş dwa två dez két öt dva dvě dve dvi tři pět päť dua kaks kolm neli"
+_SHORT_NUMBER_WORDS = "iki üç beş dwa två dez két öt dva dvě dve tři pět päť dua"
 _SHORT_NUMBERS = frozenset(_SHORT_NUMBER_WORDS.split())
 _LEAST_JOINED_CHARS, _MOST_JOINED_CHARS = 7, 50
 _LEAST_PART_CHARS = 2

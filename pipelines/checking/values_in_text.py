@@ -99,7 +99,8 @@ _DATES = [(next(filter(one.pattern.count, "년월月"), ""), one) for one in _DA
 """With a sign that each of them must have: a search of a long text costs more."""
 _ERAS = {"令和": 2018, "平成": 1988, "昭和": 1925, "民國": 1911, "民国": 1911}
 _DAY_BEFORE = re.compile(
-    rf"(?<![\d.,])(?:{_DAY}(?:st|nd|rd|th|er|º|°|ª|-?[аея]?[йегоя]{{1,2}})?\.?[\"»\u201d]?"
+    rf"(?<![\d.,])(?:(?P<quote>(?<!\w)[\"«\u201c\u201e])?"
+    rf"{_DAY}(?:st|nd|rd|th|er|º|°|ª|-?[аея]?[йегоя]{{1,2}})?\.?(?(quote)[\"»\u201c\u201d])"
     rf"|\b(?P<dw>{_DAY_WORD}))"
     rf"(?:{_OF}?{_WS}|{_WS}d['\u2019]|{_DASH}\s?|(?<=\d))\Z",
     re.IGNORECASE,
