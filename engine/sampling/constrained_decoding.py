@@ -12,6 +12,7 @@ followed at once, and JSON is closed wherever it can be. It takes 20 to 300 µs 
 from __future__ import annotations
 
 import heapq
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -186,8 +187,9 @@ class EndingGuard:
 
     def __init__(self, matcher: TokenMatcher, n_left: int) -> None:
         self._matcher = matcher
-        self.byte_matcher = matcher.byte_matcher.copy()
-        """The answer's state, byte by byte."""
+        self._byte_matcher = matcher.byte_matcher.copy()
+        self._not_read = b""
+        """Of the answer, by the matcher of bytes: it is mostly not needed."""
         self._ending_search = EndingSearch(is_json=matcher.is_json, marks=matcher.marks)
         self.n_left = n_left
         """Tokens that the answer may still get."""
@@ -199,6 +201,13 @@ class EndingGuard:
         self._next_unchecked = UNCHECKED_TOKENS
         self._spare = 0
         """Known lower bound of the tokens that are left beyond the shortest ending."""
+
+    @property
+    def byte_matcher(self) -> ByteMatcher:
+        """The answer's state, byte by byte."""
+        self._byte_matcher.take(self._not_read)
+        self._not_read = b""
+        return self._byte_matcher
 
     @property
     def is_active(self) -> bool:
@@ -230,7 +239,7 @@ class EndingGuard:
         return is_hopeless or is_lost
 
     def note(self, token: int) -> None:
-        self.byte_matcher.take(self._matcher.piece(token))
+        self._not_read += self._matcher.piece(token)
         self.n_left -= 1
         self._known_ending, self._next_ending = self._next_ending, None
         if self._ending and self._ending[0] == token:
@@ -328,7 +337,8 @@ class ConstrainedAnswer:
     def __init__(self, matcher: TokenMatcher, max_tokens: int | None) -> None:
         self.matcher = matcher
         self._ending_guard = EndingGuard(matcher, max_tokens or NO_TOKEN_LIMIT)
-        self._has_limit = max_tokens is not None
+        # A token has at least one byte.
+        self._has_limit = max_tokens is not None and max_tokens < (matcher.most_bytes or math.inf)
         self.is_shortened = False
         self.reason: DoneReason = "stop"
         self._n_loops = 0

@@ -296,9 +296,11 @@ class Picker:
         return [] if self.constrained is None else self.constrained.forced()
 
     def close(self) -> None:
-        """Free llama.cpp's samplers."""
+        """Free llama.cpp's samplers, and leave the constraint's states to other answers."""
         if self._chain is not None:
             self._chain.close()
+        if self.constrained is not None:
+            self.constrained.matcher.close()
 
 
 class RowScanner:

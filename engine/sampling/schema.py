@@ -313,6 +313,36 @@ def max_growth_bytes(schema: Any) -> int:
     return _growth_bytes(_with_longest_values(schema))
 
 
+_COUNTED_KEYWORDS = ANNOTATION_KEYWORDS | {
+    *("type", "properties", "required", "additionalProperties", "items", "minItems", "maxItems")
+}
+
+
+def most_bytes(schema: Any) -> int | None:
+    """Return how long an answer can be at most; None: without end, or that is not known.
+
+    >>> most_bytes({"type": "object", "properties": {"tag": {"enum": ["a", "bcd"]}}})
+    14
+    """
+    if not isinstance(schema, dict):
+        return None
+    values = _list_under(schema, "enum") or ([schema["const"]] if "const" in schema else [])
+    if values:
+        return max(len(json.dumps(one)) for one in values)
+    if schema.keys() - _COUNTED_KEYWORDS:
+        return None
+    kinds, n_items = _types_of(schema), schema.get("maxItems")
+    if kinds == ["object"] and schema.get("additionalProperties", False) is False:
+        named = {json.dumps(name): one for name, one in schema.get("properties", {}).items()}
+        parts = [(len(name) + 2, most_bytes(one)) for name, one in named.items()]
+    elif kinds == ["array"] and isinstance(n_items, int):
+        parts = [(1, most_bytes(schema.get("items")))] * n_items
+    else:
+        return len("false") if kinds == ["boolean"] else None
+    own = [n + inner for n, inner in parts if inner is not None]
+    return 2 + sum(own) if own and len(own) == len(parts) else None
+
+
 def _with_longest_values(schema: Any) -> Any:
     if isinstance(schema, list):
         return [_with_longest_values(one) for one in schema]

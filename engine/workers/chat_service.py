@@ -233,7 +233,7 @@ class ChatService:
                     self._send(pack_refusal(request_id, made))
                     continue
                 try:
-                    decode_request = self._decode_request(request_id, order, prompt, made.copy())
+                    decode_request = self._decode_request(request_id, order, prompt, made.new())
                 except EngineError as error:
                     self._send(pack_refusal(request_id, error))
                 except Exception:  # the other requests and this thread go on, as the reading one

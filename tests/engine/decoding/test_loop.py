@@ -853,7 +853,7 @@ def test_a_model_of_any_memory_fills_in_forms(written: Callable[[str], Model], k
 
     def filled(number: int, prompt: str) -> DecodeRequest:
         plain = job(model, number, prompt, max_tokens=100)
-        picker = Picker(Sampling(), plain.prompt, model, matcher=form.copy(), max_tokens=100)
+        picker = Picker(Sampling(), plain.prompt, model, matcher=form.new(), max_tokens=100)
         return replace(plain, picker=picker)
 
     prompts = [f"{letter * 40} fill in" for letter in "abc"]
@@ -889,7 +889,7 @@ def test_tokens_that_a_form_forces_are_said_without_logits(
                 Sampling(),
                 plain.prompt,
                 model,
-                matcher=form.copy(),
+                matcher=form.new(),
                 max_tokens=100,
                 n_logprobs=n_logprobs,
             )

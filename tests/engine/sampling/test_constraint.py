@@ -14,7 +14,7 @@ from tests.engine.sampling.world import grammars, matcher, model
 
 
 def text(one: TokenMatcher, said: str) -> bool:
-    return one.copy().take(one.vocabulary.tokens_of(said.encode()))
+    return one.new().take(one.vocabulary.tokens_of(said.encode()))
 
 
 def test_json_is_compact() -> None:
@@ -33,6 +33,27 @@ def test_what_is_forced_is_known() -> None:
     assert one.forced_tokens() == []
 
 
+def test_answers_to_one_grammar_share_what_was_worked_out_and_nothing_else() -> None:
+    constraint = Constraint("regex", "one|two|three of them")
+    alone = matcher(constraint).mask()
+    first, other = matcher(constraint), matcher(constraint)
+    assert first.take(first.vocabulary.tokens_of(b"t"))
+    first.close()
+    again = matcher(constraint)
+    assert np.array_equal(again.mask(), alone), "it begins where an answer begins"
+    assert other.take(other.vocabulary.tokens_of(b"one"))
+    assert other.may_end
+    assert not again.may_end
+
+
+def test_an_answer_that_failed_leaves_nothing_to_others() -> None:
+    constraint = Constraint("regex", "one|two")
+    failed = matcher(constraint)
+    assert not failed.take(failed.vocabulary.tokens_of(b"x"))
+    failed.close()
+    assert matcher(constraint).take(failed.vocabulary.tokens_of(b"two"))
+
+
 def test_an_end_is_allowed_only_where_the_answer_is_whole() -> None:
     one = matcher(Constraint("regex", "ab*"))
     (end, *_) = one.vocabulary.ends
@@ -46,7 +67,7 @@ def test_an_end_is_allowed_only_where_the_answer_is_whole() -> None:
 def test_masks_made_next_to_are_those_made_on_the_spot() -> None:
     sources = ["[0-9]+", "(yes|no)", ".*", "a{3}"]
     ones = [matcher(Constraint("regex", source)) for source in sources]
-    alone = [one.copy().mask() for one in ones]
+    alone = [one.new().mask() for one in ones]
     TokenMatcher.begin_masks(ones)
     assert all(one.has_mask for one in ones)
     for one, mask in zip(ones, alone, strict=True):

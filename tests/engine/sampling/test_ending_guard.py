@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from paddock.engine.request import Constraint
 from paddock.engine.sampling.constrained_decoding import EndingSearch
-from paddock.engine.sampling.schema import check_schema
+from paddock.engine.sampling.constraint import ByteMatcher
+from paddock.engine.sampling.schema import check_schema, most_bytes
 from tests.engine.sampling.world import Babbler, matcher, model, picker, say, tokens
 
 NAMES = ("a", "title", "some_long_name", "ü", "c d")
@@ -88,6 +89,7 @@ def test_an_answer_is_valid_at_every_limit_that_holds_one(
     text, reason = say(one, Babbler(seed), limit)
     assert reason in ("stop", "repetition")
     jsonschema.validate(json.loads(text), schema)
+    assert len(text) <= (most_bytes(schema) or len(text))
 
 
 NEWS = {
@@ -99,6 +101,32 @@ NEWS = {
     },
     "required": ["title", "tags", "risk"],
 }
+
+
+LABELS = {
+    "type": "object",
+    "properties": {"tags": {"type": "array", "items": {"enum": ["ä", "b c"]}, "maxItems": 3}},
+    "required": ["tags"],
+}
+
+
+@pytest.mark.parametrize("limit", [12, 200])
+def test_endings_are_searched_only_where_an_answer_may_be_too_long(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched = []
+    find = EndingSearch.find
+
+    def noted(one: EndingSearch, place: ByteMatcher) -> bytes | None:
+        searched.append(place)
+        return find(one, place)
+
+    monkeypatch.setattr(EndingSearch, "find", noted)
+    assert most_bytes(LABELS) == len(json.dumps({"tags": ["ä"] * 3}, separators=(",", ":"))) + 2
+    one = picker(Constraint("json_schema", json.dumps(LABELS)), limit)
+    text, reason = say(one, Babbler(3), limit)
+    jsonschema.validate(json.loads(text), LABELS)
+    assert (reason, bool(searched)) == ("stop", limit < 40)
 
 
 def test_a_limit_below_every_end_is_told_as_such() -> None:

@@ -97,7 +97,7 @@ def test_an_unexpected_error_after_compiling_is_answered_and_the_others_go_on(
         key: Any = "a schema"
         waiting: Any = [(number, None, None) for number in (1, 2)]
         service._compiling[key] = waiting
-        service._finish_compiling(key, SimpleNamespace(copy=lambda: None))  # type: ignore[arg-type]
+        service._finish_compiling(key, SimpleNamespace(new=lambda: None))  # type: ignore[arg-type]
     assert [(one["event"], one["id"]) for one in sent] == [("refused", 1)]
     assert "the log says why" in str(sent[0])
     assert "RuntimeError: a defect" in capsys.readouterr().err
