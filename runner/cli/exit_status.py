@@ -107,7 +107,7 @@ def _report_error(error: BaseException, *, as_json: bool) -> int:
 
 def explain_error(error: BaseException) -> tuple[int, str]:
     if isinstance(error, KeyboardInterrupt):
-        return INTERRUPTED, "Interrupted."
+        return INTERRUPTED, str(error) or "Interrupted."
     if isinstance(error, typer.Abort):  # Ctrl-C or Ctrl-D at a question, whose line is still open
         return INTERRUPTED, "\nInterrupted."
     for (module, name), status in _STATUS_OF_ERRORS.items():

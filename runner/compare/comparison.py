@@ -208,7 +208,7 @@ def compare(
 ) -> Comparison:
     """Return what the runs of variants say."""
     sound = [run for run in runs if run.fault is None]
-    keys = _shared_keys(sound)
+    keys = [*dict.fromkeys(key for run in sound for key in run.items)]
     rights, metrics, gold = _rights(step, sound, keys, source)
     figures = [_figures(run, keys, rights, metrics) for run in runs]
     quality = "agreement" if rights else "located" if _all_have(figures, "located") else "valid"
@@ -229,13 +229,6 @@ def compare(
 def _run_notes(runs: Sequence[VariantRun]) -> Iterator[str]:
     yield from chain.from_iterable(run.notes for run in runs)
     yield from (f"{run.variant.name}: {run.fault}" for run in runs if run.fault is not None)
-
-
-def _shared_keys(runs: Sequence[VariantRun]) -> list[str]:
-    """Return the items; of a sample those of all variants: one may know more from before."""
-    keys = dict.fromkeys(key for run in runs for key in run.items)
-    parts = [run.items for run in runs if run.n_unsampled]
-    return [key for key in keys if all(key in items for items in parts)]
 
 
 _Rights = Mapping[str, Mapping[str, Any]]

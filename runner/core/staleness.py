@@ -368,7 +368,8 @@ class Judge:
                 )
             if verdict.is_work and self._is_unsettled(item):
                 continue  # the watch passes it on once it has settled
-            if verdict.is_work and not is_asked:
+            # A variant's figures are of its sample alone, also where more is known.
+            if not is_asked and (verdict.is_work or self.options.variant_of):
                 verdict = self._left_out()
             items.append(
                 ItemWork(len(items), key, item, verdict, hash_, parts, entry, place, is_shared)

@@ -62,6 +62,7 @@ from paddock.runner.core.decided_examples import StepDecisions, known_decisions,
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import ReviewStore
 from paddock.runner.progress import console
+from paddock.runner.progress.drain import INTERRUPTED
 from paddock.runner.settings import STATE_FOLDER, read_settings
 from paddock.runner.testing.results import EXIT_TESTS_FAILED, junit_xml
 from paddock.steps.readers.text_encoding import NotText, decode_text
@@ -177,7 +178,10 @@ def compare_variants(flags: CompareFlags) -> int:
     earlier = None if against is None else (against, _earlier(against))
     # stdout carries one object: what a plug-in prints goes to stderr.
     with redirect_stdout(sys.stderr) if flags.as_json else nullcontext():
-        found = _compared(flags, keys, path, plan, variants)
+        try:
+            found = _compared(flags, keys, path, plan, variants)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(INTERRUPTED) from None
     _write_results(found, path, flags)
     change = None if earlier is None else _changes(found, *earlier, keys.allow_loss)
     if flags.adopt is not None:

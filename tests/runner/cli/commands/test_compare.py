@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -72,6 +73,22 @@ def test_a_faulty_variant_is_status_1_and_a_used_up_budget_5(bills: Bills) -> No
     faulty = compare(".", "--prompt", "bill=prompts/none.md,prompts/b.md")
     assert (faulty.exit_code, "prompts/none.md: there is no file" in faulty.stdout) == (1, True)
     assert compare(".", "--budget", "500ms").exit_code == 5
+
+
+def test_ctrl_c_says_that_the_same_command_continues_and_so_it_does(bills: Bills) -> None:
+    numbers = iter(range(N_BILLS))
+
+    def answer(request: ChatRequest) -> str:
+        if next(numbers, None) == 5:
+            signal.raise_signal(signal.SIGINT)
+        return clerk(request)
+
+    bills.made = FakePool(answer=answer)
+    stopped = compare(".", "--model", "clerk=small,big")
+    assert stopped.exit_code == 130
+    assert stopped.stderr.endswith("Interrupted; the same command continues.\n")
+    assert compare(".", "--model", "clerk=small,big").exit_code == 0
+    assert len(bills.made.chats) == 2 * N_BILLS
 
 
 @pytest.mark.parametrize(
