@@ -33,8 +33,10 @@ def estimate_text(one: Estimate | None) -> str:
 
     >>> estimate_text(Estimate(0.5, 0.25, 0.75, 12))
     '0.50 (0.25 to 0.75)'
+    >>> estimate_text(Estimate(0.01, -0.001, 0.07, 12))
+    '0.01 (0.00 to 0.07)'
     """
-    return "" if one is None else f"{one.mean:.2f} ({one.low:.2f} to {one.high:.2f})"
+    return "" if one is None else f"{one.mean:z.2f} ({one.low:z.2f} to {one.high:z.2f})"
 
 
 def figure_heads(found: Comparison) -> tuple[str, ...]:

@@ -232,7 +232,7 @@ class _Runner:
 
 
 async def _memory_bytes(home: Pool, bound: BoundPlan) -> int | None:
-    """Return the most that the asked models of this machine took, of those that are loaded.
+    """Return the most that the asked models of this machine took; None where one is not loaded.
 
     What is planned for one whose peak the system does not say.
     """
@@ -240,7 +240,9 @@ async def _memory_bytes(home: Pool, bound: BoundPlan) -> int | None:
     loaded = {one.name: one for one in stats().resident} if stats is not None else {}
     asked = [spec for step in steps_of(bound.nodes) for spec in step.models if not spec.pool]
     names = {(await home.facts(spec)).name for spec in asked} if loaded else set()
-    found = [loaded[name] for name in names & loaded.keys()]
+    if not names <= loaded.keys():
+        return None
+    found = [loaded[name] for name in names]
     return sum((one.peak_bytes or one.host_bytes) + one.device_bytes for one in found) or None
 
 

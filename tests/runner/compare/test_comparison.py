@@ -196,6 +196,17 @@ def test_a_variant_has_the_peak_of_the_models_that_it_asked_or_what_is_planned_f
     assert "memory" not in comparison_text(bills.compare(models=MODELS)), "none is known"
 
 
+def test_a_variant_of_which_one_model_was_not_loaded_has_no_memory(bills: Bills) -> None:
+    """The part that is loaded would be the least of all, and be taken for the whole."""
+    text = bills.text.replace("  clerk:", "  boss: {ref: big, ctx: 2k}\n  clerk:").replace(
+        "        review: {when: evidence.missing}\n", "        escalate: {to: boss, when: true}\n"
+    )
+    pair = Bills(bills.folder / "pair", text, pool_kind=Loading)
+    (found,) = pair.compare().variants
+    assert len(pair.made.chats) == 2 * N_BILLS
+    assert found.memory_bytes is None
+
+
 def test_the_page_loads_nothing_and_marks_words_that_differ(bills: Bills) -> None:
     def hostile(request: ChatRequest) -> str:
         return clerk(request).replace('R-1"', '<script>alert(1)</script>"')
