@@ -21,7 +21,6 @@ from paddock.engine.errors import BadRequest, ModelBroken, ModelNotFound
 from paddock.engine.gguf import GgufHeader, check_file, join_headers, read_header, split_file_names
 from paddock.engine.request import ModelFacts
 from paddock.engine.sampling_values import SAMPLING_NAMES, checked_sampling
-from paddock.engine.settings import DEFAULT_CTX_TOKENS, context_tokens
 from paddock.engine.system.files import (
     content_stamp,
     read_json_object,
@@ -30,6 +29,7 @@ from paddock.engine.system.files import (
 )
 from paddock.engine.tuning.tuned_copies import TunedCopy, TunedCopyStore
 
+from .default_context import DEFAULT_CTX_TOKENS, context_tokens
 from .manifests import Manifest, StoredModel, read_stored_model
 from .model_names import ModelName, is_path, parse_name
 from .model_store import ModelStore

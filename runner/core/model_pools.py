@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from paddock.engine.backends.token_counting import LocalTokenizer
 from paddock.engine.errors import EngineError
+from paddock.engine.models.default_context import DEFAULT_CTX_TOKENS
 from paddock.engine.request import (
     ChatRequest,
     ForwardingPool,
@@ -27,7 +28,6 @@ from paddock.engine.request import (
     Stream,
     Tool,
 )
-from paddock.engine.settings import DEFAULT_CTX_TOKENS
 from paddock.engine.system.hosts import ServerAddress
 from paddock.engine.system.tasks import StopRequested, unless
 from paddock.pipelines.errors import Fault, PipelineError
