@@ -28,7 +28,7 @@ ONLY_IN = {
     "llguidance": {"engine/sampling/", "engine/system/ecma_patterns.py"},
     "yaml": {"pipelines/yaml_source.py"},
     "prefect": {
-        "runner/workers/deployed_flow.py",
+        "runner/workers/queued_run.py",
         "runner/workers/prefect_worker.py",
         "runner/daemon/prefect_process.py",
         "runner/workers/",

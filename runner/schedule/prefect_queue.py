@@ -1,7 +1,7 @@
 """The queue of unattended runs in Prefect.
 
-Deployments, waiting and running flow runs, their states. One deployment for each pipeline file,
-all of one static flow. A waiting run is a scheduled flow run, which survives a restart. Decides
+Deployments, waiting and running flow runs, their states. One deployment for each pipeline file, of
+that pipeline's flow. A waiting run is a scheduled flow run, which survives a restart. Decides
 nothing: `dispatch` does.
 """
 
@@ -25,9 +25,13 @@ from paddock.runner.daemon.prefect_client import (
     client_options,
 )
 from paddock.runner.progress.prefect_view import RUN_TAG, prefect_name
-from paddock.runner.workers.delegation import ENTRYPOINT, deployment_name
-
-from .triggered_pipeline import deployed_parameters
+from paddock.runner.workers.flow_order import (
+    as_parameters,
+    deployment_name,
+    entrypoint,
+    file_of_entrypoint,
+    order_of,
+)
 
 ANSWER_S = 30.0  # a server on a busy machine took up to 8 s
 PAGE, MOST_READ = 200, 1_000
@@ -80,7 +84,8 @@ class QueuedRun:
     is_held: bool = False
     process: str = ""
     """`host:pid:since:signature` of the process that runs it."""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    order: Mapping[str, Any] = field(default_factory=dict)
+    """See `FlowOrder`; as anyone may have written it until it is admitted."""
     key: str = ""
     """Its idempotency key, unique in its flow."""
     end: RunEnd = ""
@@ -130,9 +135,8 @@ class PrefectQueue:
             "name": deployment_name(file),
             "version": version,
             "description": description,
-            "parameters": deployed_parameters(file),
             "tags": [RUN_TAG],
-            "entrypoint": ENTRYPOINT,
+            "entrypoint": entrypoint(file),
             # Where others use the server, what a person gives in the form is refused.
             "parameter_openapi_schema": (schema if self._auth_string else None) or {},
             "enforce_parameter_schema": False,
@@ -145,7 +149,7 @@ class PrefectQueue:
             await self._ask("DELETE", f"/deployments/{deployment}")
 
     async def submit(
-        self, deployment: str, parameters: Mapping[str, Any], *, key: str, at: datetime, words: str
+        self, deployment: str, order: Mapping[str, Any], *, key: str, at: datetime, words: str
     ) -> QueuedRun:
         """Sign a run and put it into the queue, or return the one that has this key already.
 
@@ -154,9 +158,9 @@ class PrefectQueue:
             QueueError: Prefect does not take it now.
         """
         # A run that continues another one was not planned by a schedule.
-        trigger = [] if parameters.get("parent") else [str(parameters.get("trigger", ""))]
+        trigger = [] if order.get("parent") else [str(order.get("trigger", ""))]
         about = {
-            "parameters": self._signer.signed(parameters, key),
+            "parameters": as_parameters(self._signer.signed(order, key)),
             "state": _scheduled("Scheduled", at, words),
             "idempotency_key": key,
             "tags": [RUN_TAG, *trigger],
@@ -167,7 +171,7 @@ class PrefectQueue:
     async def deployments(self) -> dict[str, str]:
         """Return the file of each of our deployments, by its id."""
         found = await self._found("deployments", {"tags": {"all_": [RUN_TAG]}})
-        return {one["id"]: str(one["parameters"].get("path", "")) for one in found}
+        return {one["id"]: file_of_entrypoint(one["entrypoint"] or "") for one in found}
 
     async def paused(self, deployments: Collection[str]) -> frozenset[str]:
         """Return which of these deployments a person has paused."""
@@ -318,7 +322,7 @@ def _queued_run(run: Mapping[str, Any]) -> QueuedRun:
         next_at=_time(run["next_scheduled_start_time"]) or at,
         is_held=name == HELD_STATE,
         process=run["infrastructure_pid"] or "",
-        parameters=run["parameters"],
+        order=order_of(run["parameters"]),
         key=run["idempotency_key"] or "",
         end=_run_end(kind, name),
     )

@@ -29,6 +29,7 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.triggers import WebhookKeys
 from paddock.runner.config import pipeline_secrets
 from paddock.runner.core.concurrency import rendered_value
+from paddock.runner.core.run_options import RunOptions
 from paddock.runner.folders.file_filter import WatchSpec, watch_specs
 from paddock.runner.ledger.entries import LedgerError
 from paddock.runner.ledger.ledger import Ledger
@@ -38,7 +39,7 @@ from paddock.runner.review.decisions import ReviewDesk
 from paddock.runner.watch.batches import BatchOutcome, BatchStatus, WatchBatch, batch_outcome
 from paddock.runner.watch.handled_files import WatchLedger
 from paddock.runner.watch.watch_loop import FolderWatch
-from paddock.runner.workers.pipeline_flow import queue_schema
+from paddock.runner.workers.pipeline_flow import flow_of
 
 from .cron import CronSchedule, missed, upcoming
 from .discovery import FolderLocks
@@ -145,7 +146,7 @@ def outdated_runs(post: Deployment, runs: Collection[QueuedRun]) -> Iterator[Que
     """Yield the waiting runs of schedules that a pipeline no longer has."""
     keys = {timed.key for timed in post.triggered.schedules}
     for run in runs:
-        trigger = str(run.parameters.get("trigger", ""))
+        trigger = str(run.order.get("trigger", ""))
         is_ours = run.deployment == post.deployment and run.phase == "waiting"
         if is_ours and trigger.startswith(SCHEDULE_PREFIX) and trigger not in keys:
             yield run
@@ -492,8 +493,9 @@ class Reconciler:
         posts, pipeline = self._run_manager.posts, triggered.pipeline
         schema = None
         try:
-            schema = queue_schema(triggered.file, triggered.text)
-        except Exception as error:  # of Prefect or Pydantic; a run does not need the form
+            flow = flow_of(triggered.file, RunOptions(text=triggered.text))
+            schema = flow.parameters.model_dump()
+        except Exception as error:  # of Prefect or Pydantic; its runs say so as well
             self.warn(f"{key}: Prefect's form for a run does not show its inputs: {error}")
         made = await self._prefect_queue.deploy(
             key, pipeline.name, triggered.version, pipeline.description, schema
@@ -577,7 +579,7 @@ class Reconciler:
         """Return triggers and groups of a pipeline's runs that have not begun."""
         runs = (run for run in self._run_manager.queue if run.deployment == post.deployment)
         return {
-            (str(run.parameters.get("trigger")), _group_or_own(post, run.parameters.get("inputs")))
+            (str(run.order.get("trigger")), _group_or_own(post, run.order.get("inputs")))
             for run in runs
         }
 
@@ -596,7 +598,7 @@ class Reconciler:
             **more,
         )
         # After a crash it may be the run that was made before, with fewer calls.
-        taken = {str(call["id"]) for call in made.parameters.get("calls") or ()} | {first.id}
+        taken = {str(call["id"]) for call in made.order.get("calls") or ()} | {first.id}
         await self._calls.queued([call for call in calls if call.id in taken], made.id)
         if made.phase == "waiting":
             self._run_manager.queue.append(made)

@@ -22,6 +22,7 @@ from paddock.runner.daemon.prefect_auth import Signer
 from paddock.runner.progress.drain import STOP_REQUESTED
 from paddock.runner.progress.prefect_view import SUSPENDED
 from paddock.runner.progress.report import Report, Status
+from paddock.runner.workers.flow_order import FlowOrder
 
 from .cron import missed
 from .dispatch import (
@@ -50,7 +51,7 @@ from .prefect_queue import (
     ShownState,
 )
 from .run_processes import ProcessEnd, RunExecutor, RunProcess, RunTask, is_other_machine
-from .triggered_pipeline import NotAdmitted, TriggeredPipeline, admitted_parameters
+from .triggered_pipeline import NotAdmitted, TriggeredPipeline, admitted_order
 
 GENTLE_S = 900.0  # an item may be a long document; after this time it is cut off and done again
 AT_ONCE_S = 20.0
@@ -86,12 +87,12 @@ class ManagedRun:
     @property
     def attempt(self) -> int:
         """Return the number of starts since the run's last progress, from 1."""
-        return int(self.tracked.parameters.get("attempt") or 1)
+        return int(self.tracked.order.get("attempt") or 1)
 
     @property
     def calls(self) -> Sequence[Mapping[str, Any]]:
         """The webhook calls that it answers; the ledger knows the end of each."""
-        return self.tracked.parameters.get("calls") or ()
+        return self.tracked.order.get("calls") or ()
 
     def active(self, id_: str) -> ActiveRun:
         is_stopping = self.stopped is not None
@@ -102,7 +103,7 @@ class ManagedRun:
             "run": self.running.run or None,
             "flow_run": self.tracked.id,
             "pipeline": self.post.triggered.pipeline.name,
-            "trigger": self.tracked.parameters.get("trigger"),
+            "trigger": self.tracked.order.get("trigger"),
             "attempt": self.attempt,
             "pid": self.running.pid,
             "is_stopping": self.stopped is not None,
@@ -134,7 +135,7 @@ def is_superseded_by_schedule(job: ManagedRun, now: datetime) -> bool:
     """
     if job.post.triggered.rule.on_conflict == "skip":  # then the later one was skipped
         return False
-    trigger = job.tracked.parameters.get("trigger")
+    trigger = job.tracked.order.get("trigger")
     schedules = (one for one in job.post.triggered.schedules if one.key == trigger)
     return any(
         one.catch_up == "latest" and bool(missed(one, job.tracked.at, now)) for one in schedules
@@ -238,17 +239,17 @@ class RunManager:
     ) -> QueuedRun:
         """Put a run into the queue; `ended` is called when it is over for good, restarts included.
 
-        `more` are parameters of the flow run, such as `inputs`.
+        `more` are values of its order, such as `inputs`.
 
         Raises:
             QueueError: Prefect does not take it now.
         """
         file = str(post.triggered.file)
-        parameters = {"path": file, "inputs": {}, "trigger": trigger, **more}
+        order = {"path": file, "inputs": {}, "trigger": trigger, **more}
         due = at or datetime.now(UTC)
         try:
             made = await self._prefect_queue.submit(
-                post.deployment, parameters, key=key, at=due, words=words
+                post.deployment, order, key=key, at=due, words=words
             )
             while made.phase == "ended" and (next_ := await self._prefect_queue.successor(made.id)):
                 made = next_  # it was restarted since
@@ -300,13 +301,13 @@ class RunManager:
             self.stop_job(job, "suspended", SUSPENDED)
 
     async def _admitted(self, run: QueuedRun, by_id: Mapping[str, Deployment]) -> QueuedRun | None:
-        """Return a run with its verified parameters; None when it was refused."""
+        """Return a run with its verified order; None when it was refused."""
         if run.id in self.jobs:
             return run
         post = by_id[run.deployment]
         try:
-            parameters = admitted_parameters(
-                run.parameters, run.key, post.triggered, self._signer,
+            order = admitted_order(
+                run.order, run.key, post.triggered, self._signer,
                 is_own_server=bool(self._options.auth_string),
             )  # fmt: skip
         except NotAdmitted as error:
@@ -316,7 +317,7 @@ class RunManager:
             await self._tell(run.id, None, "failed", None)
             return None
         process = self._signer.process(run.id, run.process)
-        return replace(run, parameters=parameters, process=process)
+        return replace(run, order=order, process=process)
 
     async def _finish_unstarted(
         self, open_: Collection[str], by_id: Mapping[str, Deployment]
@@ -356,7 +357,7 @@ class RunManager:
 
     def _may_begin(self, run: QueuedRun, now: datetime) -> bool:
         """Return whether its time has come, and the run that it continues, if any, has ended."""
-        return (run.is_held or run.at <= now) and run.parameters.get("parent") not in self.jobs
+        return (run.is_held or run.at <= now) and run.order.get("parent") not in self.jobs
 
     async def _rules(self, deployments: Set[str]) -> dict[str, RunRule]:
         """Return each pipeline's rule; of `deployments`, whether Prefect shows them as paused."""
@@ -369,11 +370,11 @@ class RunManager:
     async def _due(self, run: QueuedRun, by_id: Mapping[str, Deployment]) -> DueRun | None:
         post = by_id[run.deployment]
         try:
-            group = post.triggered.group(run.parameters.get("inputs") or {})
+            group = post.triggered.group(run.order.get("inputs") or {})
         except PipelineError as error:
             await self.skip_run(run, post, error.faults[0].message)
             return None
-        trigger = str(run.parameters.get("trigger", ""))
+        trigger = str(run.order.get("trigger", ""))
         return DueRun(run.id, post.triggered.key, trigger, run.at, group, run.is_held)
 
     async def skip_run(self, run: QueuedRun, post: Deployment, words: str) -> None:
@@ -388,7 +389,7 @@ class RunManager:
         triggered = post.triggered
         task = RunTask(
             run.id,
-            run.parameters,
+            FlowOrder(**run.order),
             triggered.text,
             self._options.flags,
             self._prefect_queue.api_url,
@@ -417,7 +418,7 @@ class RunManager:
             return
         running = self.executor.adopt(run.process) if run.process else None
         try:
-            group = post.triggered.group(run.parameters.get("inputs") or {})
+            group = post.triggered.group(run.order.get("inputs") or {})
         except PipelineError:
             group = run.id
         if running is not None:
@@ -435,7 +436,7 @@ class RunManager:
     def _began(self, running: RunProcess) -> None:
         for job in self.jobs.values():
             if job.running is running:
-                trigger = job.tracked.parameters.get("trigger", "")
+                trigger = job.tracked.order.get("trigger", "")
                 name = job.post.triggered.pipeline.name
                 log.info("%s: run %s has begun (%s)", name, running.run, trigger)
 
@@ -570,15 +571,15 @@ class RunManager:
     ) -> None:
         """Queue a run again, as one for each group of its calls; the first continues it."""
         old = job.tracked
-        parameters = {**old.parameters, "attempt": next_.attempt, "parent": old.id}
-        parameters["root"] = old.parameters.get("root") or old.id
+        order = {**old.order, "attempt": next_.attempt, "parent": old.id}
+        order["root"] = old.order.get("root") or old.id
         # The ledger joins all starts of a run by it.
-        parameters["job"] = old.parameters.get("job") or job.running.run or old.name
+        order["job"] = old.order.get("job") or job.running.run or old.name
         for number, calls in enumerate(groups):
             own = {"calls": [*calls], "inputs": calls[0]["inputs"]} if calls else {}
             made = await self._prefect_queue.submit(
                 job.post.deployment,
-                parameters | own,
+                order | own,
                 key=f"{old.id}{AGAIN_SUFFIX}{number or ''}",
                 at=next_.at,
                 words=next_.words,

@@ -30,8 +30,9 @@ from paddock.engine.system.processes import how_it_ended
 from paddock.engine.system.tasks import TaskSet
 from paddock.runner.api import FILE_THREADS
 from paddock.runner.progress.report import Report, Status
-from paddock.runner.workers import deployed_flow
-from paddock.runner.workers.deployed_flow import RunOrders
+from paddock.runner.workers import queued_run
+from paddock.runner.workers.flow_order import FlowOrder
+from paddock.runner.workers.queued_run import RunControl
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +40,8 @@ class RunTask:
     """One run to carry out."""
 
     flow_run: str
-    parameters: Mapping[str, Any]
-    """As verified. The flow run's own are not read again: others may have changed them."""
+    order: FlowOrder
+    """As verified. The flow run's parameters are not read again: others may have changed them."""
     text: str
     flags: Mapping[str, object] = field(default_factory=dict)
     """The command line's settings; the rest, permissions too, is read when the run begins."""
@@ -94,7 +95,7 @@ def run_in_process(task: RunTask, link: Connection) -> None:
     with contextlib.suppress(OSError):
         os.setsid()  # Ctrl-C at the terminal is for `paddock up`, which sends us a request
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    deployed_flow.take_interrupts()
+    queued_run.take_interrupts()
     with open(os.devnull, "rb") as nothing:  # noqa: PTH123 - a descriptor is wanted
         os.dup2(nothing.fileno(), 0)
     asyncio.run(_run_task(task, link))
@@ -105,23 +106,23 @@ def run_in_process(task: RunTask, link: Connection) -> None:
 async def _run_task(task: RunTask, link: Connection) -> None:
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(FILE_THREADS))
-    deployed_flow.use_server(task.api_url, task.auth_string)
-    orders = RunOrders(text=task.text, flags=dict(task.flags), agreed=task.agreed)
-    orders.began = lambda run: _send_message(link, RunBegan(run))
-    orders.waits = lambda words: _send_message(link, RunWaits(words))
+    queued_run.use_server(task.api_url, task.auth_string)
+    control = RunControl(text=task.text, flags=dict(task.flags), agreed=task.agreed)
+    control.began = lambda run: _send_message(link, RunBegan(run))
+    control.waits = lambda words: _send_message(link, RunWaits(words))
     is_unreachable = False
-    with deployed_flow.with_orders(orders), _taking_stop_requests(link, orders, task.api_url):
+    with _taking_stop_requests(link, control, task.api_url):
         try:
-            words = await deployed_flow.run_queued_flow(task.flow_run, task.parameters)
-        except deployed_flow.PrefectUnreachable as error:
+            words = await queued_run.run_queued_flow(task.flow_run, task.order, control)
+        except queued_run.PrefectUnreachable as error:
             words, is_unreachable = str(error), True
         except Exception as error:  # whatever ends a run is reported, and ends no other
             words = str(error) or type(error).__name__
-    _send_message(link, RunEnded(orders.report, "" if orders.report else words, is_unreachable))
+    _send_message(link, RunEnded(control.report, "" if control.report else words, is_unreachable))
 
 
 @contextmanager
-def _taking_stop_requests(link: Connection, orders: RunOrders, api_url: str) -> Iterator[None]:
+def _taking_stop_requests(link: Connection, control: RunControl, api_url: str) -> Iterator[None]:
     """Handle stop requests from the pipe while its other end is open."""
     loop = asyncio.get_running_loop()
     alone: list[asyncio.Task[None]] = []
@@ -131,15 +132,15 @@ def _taking_stop_requests(link: Connection, orders: RunOrders, api_url: str) -> 
             said = link.recv()
         except (EOFError, OSError):
             loop.remove_reader(link.fileno())
-            orders.is_continued = True  # by the next `paddock up`
-            alone.append(asyncio.create_task(_end_without_prefect(api_url, orders)))
+            control.is_continued = True  # by the next `paddock up`
+            alone.append(asyncio.create_task(_end_without_prefect(api_url, control)))
             return
-        orders.is_continued = True  # unless it was cancelled for good
+        control.is_continued = True  # unless it was cancelled for good
         if isinstance(said, StopRequest) and said.is_gentle:
-            orders.is_handed_over = said.is_handed_over
-            orders.stop_gate.close(said.words, said.status)
+            control.is_handed_over = said.is_handed_over
+            control.stop_gate.close(said.words, said.status)
         elif isinstance(said, StopRequest):
-            orders.stop.set()
+            control.stop.set()
 
     loop.add_reader(link.fileno(), hear)
     try:
@@ -154,7 +155,7 @@ _AWAY_S = 15.0  # longer than the next `paddock up` takes to start its server
 _DRAIN_S = 30.0
 
 
-async def _end_without_prefect(api_url: str, orders: RunOrders) -> None:
+async def _end_without_prefect(api_url: str, control: RunControl) -> None:
     """End this process if Prefect's server stays away, now that its `paddock up` is gone.
 
     The next one may have its server at another port, since a program took the one it had; Prefect's
@@ -164,11 +165,11 @@ async def _end_without_prefect(api_url: str, orders: RunOrders) -> None:
     until = loop.time() + _AWAY_S
     while loop.time() < until:
         await asyncio.sleep(1)
-        if await deployed_flow.is_reachable(api_url):
+        if await queued_run.is_reachable(api_url):
             until = loop.time() + _AWAY_S
-    orders.stop_gate.close("Prefect's server is gone", "budget")
+    control.stop_gate.close("Prefect's server is gone", "budget")
     until = loop.time() + _DRAIN_S
-    while orders.report is None and loop.time() < until:  # noqa: ASYNC110 - no event tells of it
+    while control.report is None and loop.time() < until:  # noqa: ASYNC110 - no event tells of it
         await asyncio.sleep(0.5)
     os._exit(1)
 

@@ -2,10 +2,9 @@
 
 Which queued runs of it are admitted. Who reaches Prefect's API can submit a run with other
 parameters or change those of a waiting one, while consents were given for the pipeline as its file
-stands here. So the path is always that of our own registry, and parameters count that Paddock
+stands here. So the path is always that of our own registry, and an order counts that Paddock
 signed. Unsigned runs of our own server were started on its page by someone who has its password:
-their inputs are checked as a webhook's are. Unsigned runs of another server may have the
-deployment's own parameters and no others.
+their inputs are checked as a webhook's are. Unsigned runs of another server may have no parameters.
 """
 
 from __future__ import annotations
@@ -269,53 +268,45 @@ class NotAdmitted(Exception):
     """A run is not admitted; the message is the reason in one line."""
 
 
-def admitted_parameters(
-    parameters: Mapping[str, Any],
+def admitted_order(
+    order: Mapping[str, Any],
     run_key: str,
     triggered: TriggeredPipeline,
     signer: Signer,
     *,
     is_own_server: bool,
 ) -> dict[str, Any]:
-    """Return the verified parameters of a run of this pipeline.
+    """Return the verified order of a run of this pipeline; `order` is as its parameters have it.
 
     Raises:
         NotAdmitted: Paddock did not sign it, and it asks for more than it may.
     """
     file = str(triggered.file)
-    if parameters.get("path") != file:
+    unsigned = unsigned_order(file)
+    plain = unsigned | {name: value for name, value in order.items() if name != SIGNATURE}
+    if plain["path"] != file:
         raise NotAdmitted("its path is not that of the deployed pipeline.")
-    plain = {name: value for name, value in parameters.items() if name != SIGNATURE}
-    if signer.has_signed(parameters, run_key):
+    if signer.has_signed(order, run_key):
         return plain
-    deployed = deployed_parameters(file)
     # Scheduled runs have these too: those planned under another key are not lost.
-    triggers = (deployed["trigger"], *(timed.key for timed in triggered.schedules))
-    if plain in [deployed | {"trigger": trigger} for trigger in triggers]:
+    triggers = (unsigned["trigger"], *(timed.key for timed in triggered.schedules))
+    if plain in [unsigned | {"trigger": trigger} for trigger in triggers]:
         return plain
     if not is_own_server:
         raise NotAdmitted(
             "Paddock did not put it into the queue, and on a Prefect server that others use it "
-            "may have no parameters but those of the deployment."
+            "may have no parameters."
         )
-    admitted = {**deployed, "inputs": _checked_inputs(parameters, triggered)}
-    if parameters.get("retry_failed") is True:
-        admitted["retry_failed"] = True
-    return admitted
-
-
-def _checked_inputs(parameters: Mapping[str, Any], triggered: TriggeredPipeline) -> dict[str, Any]:
-    inputs = parameters.get("inputs") or {}
-    if not isinstance(inputs, Mapping):
-        raise NotAdmitted("its inputs are not an object with names.")
     try:
-        return triggered.inputs_from_elsewhere(inputs)
+        inputs = triggered.inputs_from_elsewhere(order["inputs"])
     except PipelineError as error:
         raise NotAdmitted(" ".join(fault.message for fault in error.faults)) from None
+    again = {"retry_failed": True} if order.get("retry_failed") is True else {}
+    return {**unsigned, "inputs": inputs, **again}
 
 
-def deployed_parameters(file: str) -> dict[str, Any]:
-    """Return the parameters of a file's deployment; runs that Prefect itself starts have them."""
+def unsigned_order(file: str) -> dict[str, Any]:
+    """Return the order of a run that Prefect itself starts, without parameters."""
     return {"path": file, "inputs": {}, "trigger": "Prefect"}
 
 

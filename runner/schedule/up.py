@@ -49,7 +49,7 @@ from paddock.runner.review.page_server import (
 from paddock.runner.settings import STATE_FOLDER, Settings
 from paddock.runner.workers.cluster_machine import renew_crash_automation
 from paddock.runner.workers.delegation import known_end
-from paddock.runner.workers.deployed_flow import start_fork_server
+from paddock.runner.workers.queued_run import start_fork_server
 
 from .discovery import FolderLocks, FolderTaken, PipelineChanges, PipelineFinder
 from .prefect_queue import DeletedInPrefect, QueueError, open_queue

@@ -81,7 +81,7 @@ def _queued_json(run: QueuedRun, names: Mapping[str, str]) -> dict[str, Any]:
     return {
         "flow_run": run.id,
         "pipeline": names.get(run.deployment),
-        "trigger": run.parameters.get("trigger"),
+        "trigger": run.order.get("trigger"),
         "at": run.at.isoformat(),
         "not_before": run.next_at.isoformat(),
         "state": run.shown,

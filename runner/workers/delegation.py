@@ -9,7 +9,6 @@ asked by plain HTTP: importing it takes 3 s of processor time, which each job wo
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import os
 import time
@@ -47,6 +46,8 @@ from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER, Settings
 from paddock.steps.base import StepError
 
+from .flow_order import as_parameters, deployment_name, entrypoint, order_of
+
 REPORTED_ERRORS = (EngineError, LedgerError, PipelineError, StepError)
 """Errors with a message for people; others are shown with their traceback."""
 
@@ -63,15 +64,17 @@ def failure_message(error: Exception, machine: str) -> str:
     )
 
 
-def absolute_inputs(file: Path, inputs: Mapping[str, str], settings: Settings) -> dict[str, str]:
-    """Check the inputs of a pipeline; return them with absolute paths.
+def name_and_inputs(
+    file: Path, inputs: Mapping[str, str], settings: Settings
+) -> tuple[str, dict[str, str]]:
+    """Check the inputs of a pipeline; return its name, and them with absolute paths.
 
     Raises:
         PipelineError: the YAML or an input is wrong.
     """
     bound = bind(read_plan(file), inputs, cwd=Path.cwd(), default_models=settings.default_models)
     places = {name for name, kind in bound.input_types.items() if kind in ("dir", "path")}
-    return {
+    return bound.name, {
         name: str(bound.inputs[name]) if name in places else value for name, value in inputs.items()
     }
 
@@ -196,24 +199,11 @@ def _job_end(shares: Sequence[JobShare]) -> JobEnd:
     return JobEnd("failed", f"it crashed {crashed.attempt} times: {crashed.message}")
 
 
-ENTRYPOINT = "paddock.runner.workers.deployed_flow.run_pipeline"
 LOOK_S = 0.25  # a look costs Prefect's server some 5 ms, however many shares there are
 AWAY_S = 300.0  # Prefect's server may restart; the shares continue meanwhile
 LEAVE_S = 60.0
 MOST_FOUND = 200
 ENDED_TYPES = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
-
-
-def deployment_name(file: str) -> str:
-    """Name a file's deployment: its last two names, and a hash of the whole path.
-
-    >>> deployment_name("/home/ada/digest/pipeline.yaml")
-    'digest pipeline.yaml b3d04b'
-    >>> deployment_name("/home/ada/R&D/pipeline.yaml")[:-7]
-    'R D pipeline.yaml'
-    """
-    digest = hashlib.sha256(file.encode()).hexdigest()[:6]
-    return f"{prefect_name(' '.join(file.strip('/').split('/')[-2:]))} {digest}"
 
 
 def new_job_name() -> str:
@@ -226,6 +216,8 @@ class SharedJob:
 
     name: str
     """Of all its shares; the same name finds the shares of an earlier attempt."""
+    pipeline: str
+    """The pipeline's name."""
     path: Path
     inputs: Mapping[str, Any]
     work_pool: str
@@ -315,23 +307,22 @@ class _Delegation:
     async def _take_up(self) -> None:
         """Find or make the deployment of this file, and find the job's shares."""
         file = str(self._job.path)
+        name = f"{deployment_name(file)} shares"
         with self._refusals():
-            flow = await self._ask("POST", "/flows/", {"name": "paddock-shares"})
+            flow = await self._ask("POST", "/flows/", {"name": prefect_name(self._job.pipeline)})
             deployment = await self._ask(
                 "POST",
                 "/deployments/",
                 {
-                    "name": deployment_name(file),
+                    "name": name,
                     "flow_id": flow["id"],
-                    "entrypoint": ENTRYPOINT,
+                    "entrypoint": entrypoint(file),
                     "work_pool_name": self._job.work_pool,
-                    "parameters": {"path": file},
                     "enforce_parameter_schema": False,
                     "tags": [SHARE_TAG],
                 },
             )
             if deployment["paused"]:
-                name = deployment_name(file)
                 raise TrackingError(f"The deployment '{name}' is paused in Prefect: resume it.")
         found = await self._ask(
             "POST",
@@ -346,7 +337,9 @@ class _Delegation:
         ours = (
             run
             for run in found
-            if self._job.signer.has_signed(run["parameters"], run["idempotency_key"] or "")
+            if self._job.signer.has_signed(
+                order_of(run["parameters"]), run["idempotency_key"] or ""
+            )
         )
         self._shares = [share for run in ours if (share := _share_found(run))]
         self._deployment = deployment["id"]
@@ -403,7 +396,7 @@ class _Delegation:
     async def _begin(self, begin: StartShare) -> None:
         job = self._job
         key = f"{begin.instead_of}:again" if begin.instead_of else f"{self._own}:{begin.number}"
-        parameters = {
+        order = {
             "path": str(job.path),
             "inputs": dict(job.inputs),
             "trigger": job.trigger,
@@ -419,7 +412,7 @@ class _Delegation:
                 f"/deployments/{self._deployment}/create_flow_run",
                 {
                     "name": f"{job.name} {begin.number}",
-                    "parameters": self._job.signer.signed(parameters, key),
+                    "parameters": as_parameters(job.signer.signed(order, key)),
                     "state": {"type": "SCHEDULED"},
                     "tags": [SHARE_TAG, job.name],
                     "idempotency_key": key,
@@ -515,7 +508,7 @@ class _Delegation:
 
 def _share_found(run: Mapping[str, Any]) -> JobShare | None:
     """Return an earlier share; None when it has ended, or is ending, without finishing the job."""
-    facts = run["parameters"]
+    facts = order_of(run["parameters"])
     number, attempt = int(facts.get("share") or 0), int(facts.get("attempt") or 1)
     share = _share_of_run(JobShare(run["id"], number, attempt, "waiting"), run)
     is_ending = run["state_type"] == "CANCELLING"

@@ -13,10 +13,9 @@ import inspect
 import json
 import keyword
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
@@ -44,7 +43,7 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.keys import Input
 from paddock.runner import api
 from paddock.runner.bind.bind import read_plan
-from paddock.runner.bind.inputs_and_parameters import read_inputs
+from paddock.runner.bind.inputs_and_parameters import is_default, read_inputs, shown_default
 from paddock.runner.config.pipeline_secrets import Redact
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.session import RunSession
@@ -64,12 +63,28 @@ from paddock.runner.progress.prefect_view import (
 )
 from paddock.runner.progress.report import Report
 
-MODULE = __name__
+from .flow_order import FLOW_MODULE, ORDER, quoted_path
+
 BY_PATH = {"entrypoint_type": EntrypointType.MODULE_PATH}
 KEPT = ("retries", "retry_delay_seconds", "timeout_seconds")
 HOOKS = ("on_running", "on_completion", "on_failure", "on_cancellation", "on_crashed")
 PREFECT_OPTIONS = RunOptions(trigger="Prefect")
 RESERVED = (*keyword.kwlist, "return_state", "wait_for")  # no flow can have such a parameter
+_AGAIN = {"type": "boolean", "title": "retry_failed", "default": False,
+          "description": "Try quarantined items again"}  # fmt: skip
+ORDER_PARAMETER = inspect.Parameter(
+    ORDER,
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        dict[str, Any] | None,
+        WithJsonSchema({"type": "object", "properties": {"retry_failed": _AGAIN}}),
+    ],
+)
+UNVERIFIED = (
+    "This order was not verified. Such runs are carried out by `paddock up` and by `paddock "
+    "worker`, not by another worker of Prefect's."
+)
 
 
 class PipelineRunFailed(Exception):
@@ -84,12 +99,15 @@ class PipelineFlow(Flow[..., Any]):
     """A flow whose runs are a pipeline's."""
 
     secret_inputs: frozenset[str] = frozenset()
+    left_out: tuple[str, ...] = ()
+    """Inputs that are no parameters, since no flow can have parameters of these names."""
     options = RunOptions()
 
     def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
         """Return the parameters as Prefect stores them: secret ones as `***`."""
         hidden = dict.fromkeys(self.secret_inputs & parameters.keys(), "***")
-        return super().serialize_parameters({**parameters, **hidden})
+        given = {name: one for name, one in parameters.items() if name != ORDER or one}
+        return super().serialize_parameters({**given, **hidden})
 
     def with_options(self, *args: Any, **options: Any) -> PipelineFlow:
         """Return a copy with other options."""
@@ -146,25 +164,14 @@ def flow(path: str | Path, options: RunOptions | None = None) -> PipelineFlow:
     Raises:
         PipelineError: the YAML is wrong.
     """
-    return _flow_of(Path(path), options or PREFECT_OPTIONS)
+    return _refusing_left_out(flow_of(Path(path), options or PREFECT_OPTIONS))
 
 
-def queue_schema(path: Path, text: str) -> dict[str, Any]:
-    """Return the schema of what a person may give to a run of `paddock up`, for Prefect's form.
-
-    Folders have no default there: a run that is given one may only name those in the pipeline's.
-    """
-    inputs = _flow_of(path, RunOptions(text=text)).parameters.model_dump()
-    for one in inputs["properties"].values():
-        if "path" in (one.get("format"), *(kind.get("format") for kind in one.get("anyOf", ()))):
-            one.pop("default", None)
-    again = {"type": "boolean", "title": "retry_failed", "default": False}
-    again["description"] = "Try quarantined items again"
-    return {
-        "type": "object",
-        "title": "Parameters",
-        "properties": {"inputs": {**inputs, "title": "inputs"}, "retry_failed": again},
-    }
+def _refusing_left_out(made: PipelineFlow) -> PipelineFlow:
+    what = "has a name that no Prefect flow can have"
+    if faults := [Fault(f"the input '{name}' {what}.", "rename it") for name in made.left_out]:
+        raise PipelineError(faults)
+    return made
 
 
 def _as_json(value: frozenset[str] | ItemSample) -> Any:
@@ -175,67 +182,94 @@ def __getattr__(name: str) -> PipelineFlow:
     """Return the flow of the path that a deployment's entrypoint names, with its options."""
     if "/" not in name:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    path, _, options = name.partition("?")
+    quoted, _, options = name.partition("?")
     own, kept = json.loads(unquote(options) or "[{}, {}]")
     given: dict[str, Any] = {
         key: frozenset(value) if isinstance(value, list) else value for key, value in own.items()
     }
     if sample := given.get("sample"):
         given["sample"] = ItemSample(**sample)
-    return flow(unquote(path), replace(PREFECT_OPTIONS, **given)).with_options(**kept)
+    return flow(unquote(quoted), replace(PREFECT_OPTIONS, **given)).with_options(**kept)
 
 
-def _flow_of(
+CarryOut = Callable[
+    [Path, Mapping[str, Any], RunOptions, RunEnvironment], Coroutine[Any, Any, Report]
+]
+"""Runs a pipeline with the given inputs, as `run_async` does."""
+
+
+def flow_of(
     path: Path,
     options: RunOptions,
     environment: RunEnvironment | None = None,
-    ended: Callable[[Report], None] = lambda _: None,
+    carry_out: CarryOut = api.run_async,
+    is_continued: Callable[[], bool] = lambda: False,
 ) -> PipelineFlow:
+    """Return a pipeline as a Prefect flow, for a caller that follows its runs.
+
+    Args:
+        path: the pipeline's file.
+        options: those of its runs.
+        environment: has what stops its runs; None: each try has its own, for a limit may have
+            closed the gate.
+        carry_out: does what a run is for.
+        is_continued: returns whether another flow run continues one that stops.
+
+    Raises:
+        PipelineError: the YAML is wrong.
+    """
     path = path.absolute()
     plan = read_plan(path, options.text)
     pipeline = plan.pipeline
-    reserved = [
-        Fault(f"the input '{name}' has a name that no Prefect flow can have.", "rename it")
-        for name in pipeline.inputs
-        if name in RESERVED
-    ]
-    if faults := [*pipeline.faults, *plan.faults, *reserved]:
+    if faults := [*pipeline.faults, *plan.faults]:
         raise PipelineError(faults)
     base = path.resolve().parent
-    defaults = {name: _default(declared, base) for name, declared in pipeline.inputs.items()}
+    shown = {one.name: one for one in pipeline.inputs.values() if one.name not in RESERVED}
+    defaults = {name: shown_default(declared, base) for name, declared in shown.items()}
 
     async def run(**values: Any) -> State[Any]:
+        order = values.pop(ORDER, None) or {}
+        if not set(order) <= {"retry_failed"}:
+            raise RuntimeError(UNVERIFIED)
         # The YAML may have changed since. What Prefect shows counts, but for inputs that are gone.
-        now = read_plan(path, options.text).pipeline.inputs
+        now = {**shown, **read_plan(path, options.text).pipeline.inputs}
         given = {
             name: value.get_secret_value() if isinstance(value, SecretStr) else value
             for name, value in values.items()
-            if not _is_same(value, _default(now[name], base) if name in now else defaults[name])
+            if not is_default(now[name], value, base)
             and not (value is None and defaults[name] is None)
         }
+        flow_run = current_flow_run()
+        is_process = flow_run is not None and flow_run.deployment_id is not None
 
-        async def one_try(around: RunEnvironment, is_repeated: bool) -> Report:
-            asked = replace(options, retry_failed=options.retry_failed or is_repeated)
-            report = await api.run_async(path, given, asked, around)
-            ended(report)
+        async def one_try(is_repeated: bool) -> Report:
+            around = environment or RunEnvironment()
+            stop, gate = around.stop, around.stop_gate
+            retries_failed = options.retry_failed or is_repeated or order.get("retry_failed")
+            asked = replace(options, retry_failed=bool(retries_failed))
+            with stop_on_signals(stop, gate) if is_process else contextlib.nullcontext():
+                report = await carry_out(path, given, asked, around)
+            if stays_open(report, gate, is_continued=is_continued()):
+                if gate.words == PARENT_SUSPENDED:
+                    await _show_suspended()
+                raise Pause(gate.words)  # a final state would take its place
+            if is_process and report.status == "interrupted":
+                report = await with_cancellation(report)
             return report
 
-        flow_run = current_flow_run()
-        is_deployed = flow_run is not None and flow_run.deployment_id is not None
-        is_process = environment is None and is_deployed
-        return await FlowBody(one_try=one_try, environment=environment, is_process=is_process).run()
+        return await _run_with_retries(one_try)
 
-    signature = inspect.Signature(
-        [_parameter(declared, defaults[name]) for name, declared in pipeline.inputs.items()]
-    )
+    parameters = (_parameter(declared, defaults[name]) for name, declared in shown.items())
+    signature = inspect.Signature([*parameters, ORDER_PARAMETER])
     run.__signature__ = signature  # type: ignore[attr-defined]
-    # A deployment finds it by this name, see `__getattr__`; Prefect splits it at dots and colons.
-    run.__module__ = MODULE
-    run.__name__ = run.__qualname__ = quote(str(path)).replace(".", "%2E")
-    run.options = options  # type: ignore[attr-defined]
-    run.secret_inputs = frozenset(  # type: ignore[attr-defined]
-        name for name, declared in pipeline.inputs.items() if declared.is_secret
-    )
+    # A deployment finds it by this name, see `__getattr__`.
+    run.__module__, run.__name__ = FLOW_MODULE, quoted_path(str(path))
+    run.__qualname__ = run.__name__
+    run.__dict__ |= {
+        "options": options,
+        "left_out": tuple(name for name in pipeline.inputs if name not in shown),
+        "secret_inputs": frozenset(name for name, one in shown.items() if one.is_secret),
+    }
     made = PipelineFlow(
         run,
         name=prefect_name(pipeline.name),
@@ -244,9 +278,37 @@ def _flow_of(
         validate_parameters=False,  # the run does, with the messages of `-i`
         persist_result=False,
     )
-    about = {name: declared.description for name, declared in pipeline.inputs.items()}
+    about = {name: declared.description for name, declared in shown.items()}
     made.parameters = generate_parameter_schema(signature, about)
     return made
+
+
+async def _run_with_retries(one_try: Callable[[bool], Awaitable[Report]]) -> State[Any]:
+    """Run the pipeline inside the current flow run; return the state of its end.
+
+    `one_try` gets whether it is repeated, and then tries quarantined items again in any case. Where
+    the flow has retries, failed runs are repeated here: Prefect's engine repeats a flow only after
+    an error, which it then raises though a later try has succeeded.
+
+    Raises:
+        Pause: the flow run stays open: it is resumed, or another one continues it.
+    """
+    is_repeated = False
+    while True:
+        try:
+            report = await one_try(is_repeated)
+            state = state_of(report)
+            words = state.message if state.type is StateType.FAILED else None
+        except Exception as error:  # what ended the run, whatever it was, is tried again
+            if not await _is_tried_again(str(error) or type(error).__name__):
+                raise
+        else:
+            if words is None or not await _is_tried_again(words):
+                break
+        is_repeated = True  # else quarantined items are left out, and it is green
+    red = {StateType.FAILED: PipelineRunFailed(report), StateType.CANCELLED: None}
+    state.data = red.get(state.type, report)
+    return state
 
 
 _TYPES: dict[str, Any] = {
@@ -258,25 +320,6 @@ _TYPES: dict[str, Any] = {
 def _is_missing(declared: Input) -> bool:
     """Return whether a caller must give the input."""
     return declared.is_required and not declared.has_default
-
-
-def _default(declared: Input, base: Path) -> Any:
-    """Return an input's default as Prefect's form shows it: a path as a whole, no secret."""
-    if declared.is_secret:
-        return None
-    if declared.type in ("path", "dir") and isinstance(declared.default, str):
-        return str(base / declared.default)
-    return declared.default
-
-
-def _is_same(value: Any, default: Any) -> bool:
-    """Return whether a parameter has its default's value and type.
-
-    >>> _is_same(Path("/in"), "/in"), _is_same(True, 1), _is_same([1], [True])
-    (True, False, False)
-    """
-    plain = partial(json.dumps, default=str, sort_keys=True)
-    return bool(plain(value) == plain(default))
 
 
 def _parameter(declared: Input, default: Any) -> inspect.Parameter:
@@ -292,59 +335,6 @@ def _parameter(declared: Input, default: Any) -> inspect.Parameter:
         default=inspect.Parameter.empty if is_missing else default,
         annotation=kind if is_missing or default is not None else kind | None,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FlowBody:
-    """What the flow run of a pipeline carries out."""
-
-    one_try: Callable[[RunEnvironment, bool], Awaitable[Report]]
-    """Runs the pipeline; with True it tries quarantined items again in any case."""
-    environment: RunEnvironment | None
-    """Has what stops it; None: each try has its own, for a limit may have closed the gate."""
-    is_process: bool
-    """Signals to this process are for the run."""
-    is_continued: Callable[[], bool] = lambda: False
-    """Whether another flow run continues it if it stops."""
-
-    async def run(self) -> State[Any]:
-        """Run the pipeline inside the current flow run; return the state of its end.
-
-        Where the flow has retries, failed runs are repeated here: Prefect's engine repeats a flow
-        only after an error, which it then raises though a later try has succeeded.
-
-        Raises:
-            Pause: the flow run stays open: it is resumed, or another one continues it.
-        """
-        is_repeated = False
-        while True:
-            try:
-                report = await self._try(is_repeated)
-                state = state_of(report)
-                words = state.message if state.type is StateType.FAILED else None
-            except Exception as error:  # what ended the run, whatever it was, is tried again
-                if not await _is_tried_again(str(error) or type(error).__name__):
-                    raise
-            else:
-                if words is None or not await _is_tried_again(words):
-                    break
-            is_repeated = True  # else quarantined items are left out, and it is green
-        red = {StateType.FAILED: PipelineRunFailed(report), StateType.CANCELLED: None}
-        state.data = red.get(state.type, report)
-        return state
-
-    async def _try(self, is_repeated: bool) -> Report:
-        around = self.environment or RunEnvironment()
-        stop, gate = around.stop, around.stop_gate
-        with stop_on_signals(stop, gate) if self.is_process else contextlib.nullcontext():
-            report = await self.one_try(around, is_repeated)
-        if stays_open(report, gate, is_continued=self.is_continued()):
-            if gate.words == PARENT_SUSPENDED:
-                await _show_suspended()
-            raise Pause(gate.words)  # a final state would take its place
-        if self.is_process and report.status == "interrupted":
-            report = await with_cancellation(report)
-        return report
 
 
 def stays_open(report: Report, stop_gate: StopGate, *, is_continued: bool) -> bool:
@@ -414,7 +404,12 @@ async def run_as_subflow(
     if faults := read_inputs(pipeline, inputs, base=path.parent, cwd=cwd).faults:
         raise PipelineError(faults)
     reports: list[Report] = []
-    made = _flow_of(path, options, environment, reports.append)
+
+    async def carry_out(*call: Any) -> Report:
+        reports.append(await api.run_async(*call))
+        return reports[-1]
+
+    made = _refusing_left_out(flow_of(path, options, environment, carry_out))
     try:
         state: State[Any] = await made(**inputs, return_state=True)  # type: ignore[misc]
     except (PrefectException, httpx.HTTPError) as error:

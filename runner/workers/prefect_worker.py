@@ -2,9 +2,9 @@
 
 Prefect's own worker runs any command, environment and code that a deployment or a work pool names:
 every client of Prefect's API could run code on every machine. This one calls a fixed function for
-each run, which verifies the run's signature with the key of the common ledger and carries out our
-own flow. Its process is forked from one that has imported everything: a new interpreter takes 4 s
-of processor time for that.
+each run, which verifies the signature of its order with the key of the common ledger and carries
+out the pipeline's flow. Its process is forked from one that has imported everything: a new
+interpreter takes 4 s of processor time for that.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from . import deployed_flow  # sets what Prefect reads when it is imported, so it comes first
+from . import queued_run  # sets what Prefect reads when it is imported, so it comes first
 
 # isort: split
 
@@ -28,19 +29,23 @@ import anyio.abc
 from prefect.client.orchestration import get_client
 from prefect.context import refresh_global_settings_context
 from prefect.engine import handle_engine_signals
-from prefect.flow_engine import load_flow_run, run_flow
+from prefect.flow_engine import load_flow_run
+from prefect.flows import Flow
 from prefect.runner import _starter_engine, runner
 from prefect.settings import PREFECT_WORKER_HEARTBEAT_SECONDS, PREFECT_WORKER_PREFETCH_SECONDS
 from prefect.states import Failed
 from prefect.utilities.processutils import setup_signal_handlers_worker
 from prefect.workers import process
 
+from paddock.pipelines.errors import PipelineError
 from paddock.runner.daemon.prefect_auth import SIGNATURE, signer_for
 from paddock.runner.settings import read_settings
 
+from .delegation import failure_message
+from .flow_order import FlowOrder, order_of
+
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
-    from prefect.flows import Flow
 
 MODULE = "paddock.runner.workers.prefect_worker"
 REFUSED = (
@@ -72,8 +77,8 @@ async def serve(pool: str, name: str, max_runs: int) -> None:
     """Take runs from a work pool until stopped."""
     # Prefect would load the deployment's code for crash hooks; this does not.
     for module in (process, runner):
-        module.load_flow_from_flow_run = _own_flow  # type: ignore[attr-defined]
-    await deployed_flow.start_fork_server(MODULE, "paddock.runner.ledger.coordination")
+        module.load_flow_from_flow_run = _without_hooks  # type: ignore[attr-defined]
+    await queued_run.start_fork_server(MODULE, "paddock.runner.ledger.coordination")
     _starter_engine.run_process = _run_forked  # type: ignore
     worker = SignedRunWorker(
         name=name,
@@ -87,8 +92,8 @@ async def serve(pool: str, name: str, max_runs: int) -> None:
         await worker.start()
 
 
-async def _own_flow(*_: object, **__: object) -> Flow[..., Any]:
-    return deployed_flow.run_pipeline
+async def _without_hooks(*_: object, **__: object) -> Flow[..., Any]:
+    return Flow(_without_hooks)
 
 
 class _ForkedRun:
@@ -126,7 +131,7 @@ async def _run_forked(
 
 
 def _run_in_fork(environ: dict[str, str], folder: str) -> None:
-    deployed_flow.take_interrupts()
+    queued_run.take_interrupts()
     os.environ.clear()
     os.environ.update(environ)
     os.chdir(folder)
@@ -144,18 +149,22 @@ def run_in_this_process(flow_run: UUID) -> None:
         found = load_flow_run(flow_run_id=flow_run)
         settings = read_settings()  # not those next to the pipeline, whose path is not verified yet
         signer = signer_for(settings.state_dir, settings.ledger_url)
-        deployed_flow.use_server()
-        if not signer.has_signed(found.parameters, found.idempotency_key or ""):
+        queued_run.use_server()
+        order = order_of(found.parameters)
+        if not signer.has_signed(order, found.idempotency_key or ""):
             log.warning("run %s of Prefect is refused: Paddock has not signed it", flow_run)
-            with get_client(sync_client=True) as client:
-                client.set_flow_run_state(flow_run, Failed(message=REFUSED), force=True)
+            _show_failed(flow_run, REFUSED)
             return
-        parameters = {name: one for name, one in found.parameters.items() if name != SIGNATURE}
-        with deployed_flow.with_orders(deployed_flow.RunOrders()):
-            coming: Any = run_flow(
-                deployed_flow.run_pipeline, flow_run=found, parameters=parameters
-            )
-            asyncio.run(coming)
+        order.pop(SIGNATURE)
+        try:
+            asyncio.run(queued_run.run_ordered(found, FlowOrder(**order), queued_run.RunControl()))
+        except PipelineError as error:
+            _show_failed(flow_run, failure_message(error, socket.gethostname()))
+
+
+def _show_failed(flow_run: UUID, words: str) -> None:
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(flow_run, Failed(message=words), force=True)
 
 
 def main() -> None:

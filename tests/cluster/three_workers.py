@@ -37,6 +37,7 @@ from starlette.routing import Route
 
 from paddock.runner.daemon.prefect_server import TUNED
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.workers.flow_order import entrypoint
 from tests.benchmarks.processes import free_port
 from tests.postgres import Postgres, postgres
 from tests.prefect_server import prefect_client
@@ -330,7 +331,8 @@ def carried_out_for_strangers(made: Cluster) -> list[str]:
     wishes: dict[str, dict[str, Any]] = {
         "a command": {"job_variables": {"command": f"touch {mark}"}},
         "code": {"entrypoint": f"{code}:mine"},
-        "a path": {"parameters": {"path": str(made.shared / "pipeline.yaml")}},
+        "a path": {"parameters": {"Paddock": {"path": str(made.shared / "pipeline.yaml")}}},
+        "no parameters": {},
         "a step before": {
             "pull_steps": [
                 {"prefect.deployments.steps.run_shell_script": {"script": f"touch {mark}"}}
@@ -342,13 +344,13 @@ def carried_out_for_strangers(made: Cluster) -> list[str]:
         def made_by(path: str, body: dict[str, Any]) -> dict[str, Any]:
             return dict(api.post(path, json=body).raise_for_status().json())
 
-        flow = made_by("/flows/", {"name": "paddock-shares"})["id"]
+        flow = made_by("/flows/", {"name": "letters"})["id"]
         runs: dict[str, str] = {}
         for name, wish in wishes.items():
             about = {"name": name, "flow_id": flow, "work_pool_name": "paddock"}
             deployment = made_by(
                 "/deployments/",
-                about | {"entrypoint": "paddock.runner.workers.deployed_flow.run_pipeline"} | wish,
+                about | {"entrypoint": entrypoint(str(made.shared / "pipeline.yaml"))} | wish,
             )["id"]
             run = made_by(
                 f"/deployments/{deployment}/create_flow_run", {"state": {"type": "SCHEDULED"}}

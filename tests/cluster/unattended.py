@@ -23,6 +23,7 @@ import httpx
 import psutil
 import psycopg
 
+from paddock.runner.workers.flow_order import order_of
 from tests.benchmarks.processes import free_port
 from tests.cluster.three_workers import AUTH, PIPELINE, Cluster, Counting, cluster, kill_all, until
 
@@ -284,7 +285,7 @@ def _looked_at(desk: Desk, say: Any) -> None:
         desk.wrong.append(f"deployments: {names}")
     runs = httpx.post(f"{api}/flow_runs/filter", json={"limit": 200}, timeout=30, auth=AUTH).json()
     for run in sorted(runs, key=lambda one: str(one["created"])):
-        state, facts = run["state"] or {}, run["parameters"]
+        state, facts = run["state"] or {}, order_of(run["parameters"])
         kept = {key: facts[key] for key in ("trigger", "share", "attempt") if facts.get(key)}
         how = f"{state.get('name')}: {state.get('message')}"
         say(f"{run['created'][11:19]} {run['name']}: {how} {kept}")

@@ -229,10 +229,12 @@ def cluster_run(
             "Several machines need PREFECT_API_URL, PADDOCK_WORK_POOL and PADDOCK_LEDGER.\n"
             "  `paddock cluster init` shows what is missing."
         )
+    name, values = delegation.name_and_inputs(path, parse_inputs(inputs), settings)
     job = delegation.SharedJob(
         delegation.new_job_name(),
+        name,
         path,
-        delegation.absolute_inputs(path, parse_inputs(inputs), settings),
+        values,
         settings.unattended.work_pool,
         signer_for(settings.state_dir, settings.ledger_url),
         retry_failed=retry_failed,

@@ -77,7 +77,7 @@ async def test_the_next_three_are_in_the_queue_once_and_what_was_missed_is_added
         await planner.plan(later)
         runs = await asked.open_runs([post.deployment])
         assert hours(runs) == [13, 14, 15, 16, 17, 18, 19, 20, 21]
-        assert {run.parameters["trigger"] for run in runs} == {"schedule 0 * * * * UTC"}
+        assert {run.order["trigger"] for run in runs} == {"schedule 0 * * * * UTC"}
 
         other = await put(asked, office, triggered(tmp_path, '{cron: "30 6 * * *"}'))
         assert other.deployment == post.deployment

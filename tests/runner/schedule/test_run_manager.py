@@ -21,7 +21,8 @@ from paddock.runner.schedule.prefect_queue import PrefectQueue, QueuedRun, Queue
 from paddock.runner.schedule.reconciler import SchedulePlanner
 from paddock.runner.schedule.run_manager import Deployment, ManagedRun, RunManager
 from paddock.runner.schedule.run_processes import ProcessEnd, RunProcess, process_mark
-from paddock.runner.schedule.triggered_pipeline import deployed_parameters
+from paddock.runner.schedule.triggered_pipeline import unsigned_order
+from paddock.runner.workers.flow_order import as_parameters
 from tests.runner.schedule.test_reconciler import SIGNER, office_of, put, triggered
 
 BUDGET: State[Any] = Completed(name="Budget", message="A stop was requested.")
@@ -63,7 +64,7 @@ def test_a_run_taken_over_goes_on_where_it_had_stopped_at_a_border(
                 return
             (second,) = there
             assert ends == []
-            assert second.parameters["parent"] == second.parameters["root"] == first.id
+            assert second.order["parent"] == second.order["root"] == first.id
 
             # Who submitted it and asks again, as a watch at the next start, hears of the later one.
             again = await office_of(asked).submit(post, "watch inbox", f"{tmp_path}")
@@ -121,7 +122,7 @@ async def test_wherever_up_ends_a_run_that_did_not_finish_is_continued_once(
             await office.round()
             await asyncio.gather(*office._following)
         (again,) = await asked.open_runs([post.deployment])
-        assert (again.parameters["parent"], again.parameters["calls"]) == (first.id, calls)
+        assert (again.order["parent"], again.order["calls"]) == (first.id, calls)
         shown = await asked.read(first.id)
         assert shown is not None
         assert shown.end == ("crashed" if why == "crash" else "interrupted")
@@ -139,8 +140,8 @@ async def test_a_run_of_calls_that_crashes_too_often_leaves_each_call_a_run_of_i
         await office.round()
         await asyncio.gather(*office._following)
         there = await asked.open_runs([post.deployment])
-        assert [one.parameters["calls"] for one in there] == [[call] for call in calls]
-        assert {one.parameters["attempt"] for one in there} == {1}
+        assert [one.order["calls"] for one in there] == [[call] for call in calls]
+        assert {one.order["attempt"] for one in there} == {1}
 
 
 async def test_a_run_that_was_cancelled_while_up_was_away_is_not_continued(
@@ -217,8 +218,8 @@ async def test_of_what_was_missed_the_latest_runs_once_also_where_one_was_under_
                 await asyncio.sleep(0.05)
             await office.round()
         there = await asked.open_runs([post.deployment])
-        assert sum("parent" in one.parameters for one in there) == n_again
-        assert sum(one.at <= now and "parent" not in one.parameters for one in there) == n_missed
+        assert sum("parent" in one.order for one in there) == n_again
+        assert sum(one.at <= now and "parent" not in one.order for one in there) == n_missed
 
 
 def test_a_run_that_ends_while_the_queue_is_read_is_not_taken_for_a_crashed_one(
@@ -306,8 +307,9 @@ def tomorrow() -> datetime:
 @pytest.mark.parametrize(
     "theirs",
     [
-        {"path": "/tmp/mine/p.yaml"}, {"inputs": {"root": "/etc"}}, {"retry_failed": True},
-        {"trigger": "watch inbox", "signature": "0" * 64},
+        {"Paddock": {"path": "/tmp/mine/p.yaml"}}, {"root": "/etc"},
+        {"Paddock": {"retry_failed": True}},
+        {"Paddock": {"trigger": "watch inbox", "signature": "0" * 64}},
     ],
 )  # fmt: skip
 async def test_a_run_of_a_strangers_making_is_refused_and_says_why(
@@ -336,10 +338,10 @@ async def test_a_run_that_a_stranger_changed_or_copied_is_refused(
         second = await office.submit(post, "watch inbox", f"{tmp_path}2", at=tomorrow())
         await office.round()
         assert {run.id for run in office.queue} == {first.id, second.id}
-        changed = dict(first.parameters) | {"inputs": {"root": "/etc"}}
+        changed = as_parameters({**first.order, "inputs": {"root": "/etc"}})
         await client._client.patch(f"/flow_runs/{first.id}", json={"parameters": changed})
         copied = await client.create_flow_run_from_deployment(
-            UUID(post.deployment), parameters=dict(second.parameters)
+            UUID(post.deployment), parameters=as_parameters(second.order)
         )
         await office.round()
         assert {run.id for run in office.queue} == {second.id}
@@ -359,7 +361,7 @@ async def test_a_run_that_prefect_itself_starts_has_the_deployments_parameters_a
         )
         await office.round()
         assert [run.id for run in office.queue] == [str(made.id)]
-        assert dict(office.queue[0].parameters) == deployed_parameters(post.triggered.key)
+        assert dict(office.queue[0].order) == unsigned_order(post.triggered.key)
 
 
 @pytest.mark.parametrize("auth_string", ["", "paddock:ours"])

@@ -67,17 +67,17 @@ ORPHAN = """
 import asyncio, socket
 from multiprocessing import Pipe
 from paddock.runner.schedule import run_processes
-from paddock.runner.workers.deployed_flow import RunOrders
+from paddock.runner.workers.queued_run import RunControl
 
 async def work(ours, theirs):
     run_processes._AWAY_S = 0.5
-    orders = RunOrders()
-    with run_processes._taking_stop_requests(ours, orders, "http://127.0.0.1:{port}/api"):
+    control = RunControl()
+    with run_processes._taking_stop_requests(ours, control, "http://127.0.0.1:{port}/api"):
         theirs.close()
-        while not orders.stop_gate.is_closed:
+        while not control.stop_gate.is_closed:
             await asyncio.sleep(0.02)
-        print(orders.stop_gate.words, flush=True)
-        orders.report = "done"
+        print(control.stop_gate.words, flush=True)
+        control.report = "done"
         await asyncio.sleep(60)
 
 asyncio.run(work(*Pipe()))
@@ -110,7 +110,7 @@ def test_a_process_is_known_again_after_the_machines_clock_was_set(
 
 FORKS = """
 import asyncio, multiprocessing
-from paddock.runner.workers.deployed_flow import start_fork_server
+from paddock.runner.workers.queued_run import start_fork_server
 asyncio.run(start_fork_server())
 process = multiprocessing.get_context("forkserver").Process(target=print, args=("forked",))
 process.start()

@@ -12,11 +12,12 @@ from paddock.runner.daemon.prefect_auth import Signer
 from paddock.runner.schedule.triggered_pipeline import (
     NotAdmitted,
     TriggeredPipeline,
-    admitted_parameters,
-    deployed_parameters,
+    admitted_order,
     read_triggered_pipeline,
+    unsigned_order,
 )
 from paddock.runner.settings import Settings
+from paddock.runner.workers.flow_order import order_of
 
 SIGNER = Signer(b"the key of these tests")
 PIPELINE = """\
@@ -29,7 +30,7 @@ steps: [{id: docs, uses: files.scan, with: {root: "{{ inputs.inbox }}"}}]
 """
 OTHERS = (
     "Paddock did not put it into the queue, and on a Prefect server that others use it may have no "
-    "parameters but those of the deployment."
+    "parameters."
 )
 
 
@@ -52,7 +53,7 @@ def refused(
     is_own_server: bool = True,
 ) -> str:
     with pytest.raises(NotAdmitted) as error:
-        admitted_parameters(parameters, key, letters, SIGNER, is_own_server=is_own_server)
+        admitted_order(parameters, key, letters, SIGNER, is_own_server=is_own_server)
     return str(error.value)
 
 
@@ -60,11 +61,9 @@ def refused(
 def test_what_paddock_put_into_the_queue_is_carried_out_as_it_was_put_there(
     letters: TriggeredPipeline, is_own_server: bool
 ) -> None:
-    wanted = deployed_parameters(letters.key) | {"inputs": {"style": "long"}, "attempt": 2}
+    wanted = unsigned_order(letters.key) | {"inputs": {"style": "long"}, "attempt": 2}
     signed = SIGNER.signed(wanted, "key")
-    assert (
-        admitted_parameters(signed, "key", letters, SIGNER, is_own_server=is_own_server) == wanted
-    )
+    assert admitted_order(signed, "key", letters, SIGNER, is_own_server=is_own_server) == wanted
     assert refused(letters, signed, "another key", is_own_server=False) == OTHERS
 
 
@@ -73,7 +72,7 @@ def test_a_path_of_its_own_is_refused_signed_or_not(
     letters: TriggeredPipeline, is_own_server: bool
 ) -> None:
     for path in ("/tmp/mine.yaml", "", None, [letters.key]):
-        theirs = deployed_parameters(letters.key) | {"path": path}
+        theirs = unsigned_order(letters.key) | {"path": path}
         for parameters in (theirs, SIGNER.signed(theirs, "key")):
             said = refused(letters, parameters, "key", is_own_server=is_own_server)
             assert said == "its path is not that of the deployed pipeline."
@@ -89,8 +88,8 @@ def test_a_path_of_its_own_is_refused_signed_or_not(
 def test_on_a_server_of_others_only_the_deployments_own_parameters_count(
     letters: TriggeredPipeline, more: dict[str, Any]
 ) -> None:
-    deployed = deployed_parameters(letters.key)
-    assert admitted_parameters(deployed, "", letters, SIGNER, is_own_server=False) == deployed
+    deployed = unsigned_order(letters.key)
+    assert admitted_order(deployed, "", letters, SIGNER, is_own_server=False) == deployed
     assert refused(letters, deployed | more, is_own_server=False) == OTHERS
 
 
@@ -99,18 +98,18 @@ def test_a_run_of_a_schedule_is_not_lost_with_the_key_that_signed_it(
     letters: TriggeredPipeline, is_own_server: bool
 ) -> None:
     (timed,) = letters.schedules
-    planned = deployed_parameters(letters.key) | {"trigger": timed.key}
+    planned = unsigned_order(letters.key) | {"trigger": timed.key}
     for parameters in (planned, Signer(b"an earlier key").signed(planned, "key")):
-        found = admitted_parameters(parameters, "key", letters, SIGNER, is_own_server=is_own_server)
+        found = admitted_order(parameters, "key", letters, SIGNER, is_own_server=is_own_server)
         assert found == planned
 
 
 def test_what_is_started_on_our_own_page_has_its_inputs_checked(letters: TriggeredPipeline) -> None:
     def given(**inputs: Any) -> dict[str, Any]:
-        return deployed_parameters(letters.key) | {"inputs": inputs}
+        return unsigned_order(letters.key) | {"inputs": inputs}
 
     def taken(parameters: dict[str, Any]) -> dict[str, Any]:
-        return admitted_parameters(parameters, "", letters, SIGNER, is_own_server=True)
+        return admitted_order(parameters, "", letters, SIGNER, is_own_server=True)
 
     assert taken(given(style="long"))["inputs"] == {"style": "long"}
     inside = str(letters.file.parent / "inbox")
@@ -119,16 +118,18 @@ def test_what_is_started_on_our_own_page_has_its_inputs_checked(letters: Trigger
         said = refused(letters, given(inbox=place))
         assert said == "input 'inbox' leads outside the pipeline's folder."
     assert "'colour'" in refused(letters, given(colour="red"))
-    odd = deployed_parameters(letters.key) | {"inputs": ["style"]}
-    assert refused(letters, odd) == "its inputs are not an object with names."
+    odd = order_of({"Paddock": ["style"]})
+    assert refused(letters, odd) == "the pipeline has no input 'Paddock'."
+    shown = {"style": "short", "inbox": str(letters.file.parent / "./inbox"), "Paddock": None}
+    assert taken(order_of(shown))["inputs"] == {"style": "short", "inbox": inside}
 
 
 def test_of_a_run_of_our_own_page_only_path_inputs_and_a_retry_count(
     letters: TriggeredPipeline,
 ) -> None:
-    copied = deployed_parameters(letters.key) | {
+    copied = unsigned_order(letters.key) | {
         "trigger": "watch inbox", "attempt": 7, "share": 3, "job": "x", "parent": "y", "root": "z",
         "signature": "0", "retry_failed": True,
     }  # fmt: skip
-    found = admitted_parameters(copied, "", letters, SIGNER, is_own_server=True)
-    assert found == deployed_parameters(letters.key) | {"retry_failed": True}
+    found = admitted_order(copied, "", letters, SIGNER, is_own_server=True)
+    assert found == unsigned_order(letters.key) | {"retry_failed": True}

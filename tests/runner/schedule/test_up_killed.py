@@ -50,8 +50,8 @@ def test_a_killed_run_is_started_again_and_a_killed_up_takes_up_what_it_left(des
     runs = desk.flow_runs("long")
     assert [run["state_name"] for run in runs] == ["Crashed", "Crashed", "Completed"]
     # Each of them died of one item, which the ledger counts: the starts are counted again.
-    assert [run["parameters"]["attempt"] for run in runs[1:]] == [2, 2]
-    assert len({run["parameters"]["job"] for run in runs[1:]}) == 1
+    assert [run["parameters"]["Paddock"]["attempt"] for run in runs[1:]] == [2, 2]
+    assert len({run["parameters"]["Paddock"]["job"] for run in runs[1:]}) == 1
     assert len(desk.marks("long")) == 4  # a, a, a, b: nothing that was done is done again
 
 

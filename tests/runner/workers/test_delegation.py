@@ -34,7 +34,9 @@ class Workers:
     def __init__(self, api: httpx.Client) -> None:
         self.pool = f"pool-{uuid4().hex[:8]}"
         name = f"letters-{uuid4().hex[:8]}"
-        self.job = SharedJob(name, Path("/srv/letters/p.yaml"), {}, self.pool, SIGNER, n_shares=2)
+        self.job = SharedJob(
+            name, "letters", Path("/srv/letters/p.yaml"), {}, self.pool, SIGNER, n_shares=2
+        )
         self._api = api
         self.api_url = str(api.base_url)
         self.notes: list[str] = []
@@ -47,20 +49,22 @@ class Workers:
         """Return the shares of the job, by number."""
         body = {"flow_runs": {"tags": {"all_": [SHARE_TAG, self.job.name]}}}
         found = self._post("/flow_runs/filter", body)
-        return sorted(found, key=lambda run: (run["parameters"]["share"], run["created"]))
+        return sorted(
+            found, key=lambda run: (run["parameters"]["Paddock"]["share"], run["created"])
+        )
 
     def say(self, number: int, kind: str, message: str = "") -> None:
         """Return a share that has not ended a state."""
         ended = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
         for run in self.shares():
-            if run["parameters"]["share"] == number and run["state_type"] not in ended:
+            if run["parameters"]["Paddock"]["share"] == number and run["state_type"] not in ended:
                 state = {"type": kind, "message": message}
                 self._post(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
 
     def delete(self, number: int) -> None:
         """Delete a share, as a person does on Prefect's page."""
         for run in self.shares():
-            if run["parameters"]["share"] == number:
+            if run["parameters"]["Paddock"]["share"] == number:
                 self._api.delete(f"/flow_runs/{run['id']}").raise_for_status()
 
     def pause_deployment(self) -> None:

@@ -1,13 +1,12 @@
-"""The one flow that is deployed: a pipeline's file, its inputs, and its trigger.
+"""Carry out a run of Prefect's queue: the pipeline's flow, with what a verified order adds to it.
 
-Run by `paddock up` in a process of its own, or by a Prefect worker on any machine. The run is the
-same as that of `paddock run`; the process that starts it decides when and how often.
+For `paddock up`, in a process of its own, and for `paddock worker`. The process that starts a run
+decides when and how often.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import multiprocessing
 import os
@@ -16,8 +15,7 @@ import signal
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
@@ -40,6 +38,7 @@ from prefect.settings import PREFECT_API_URL
 from paddock.engine.system import http
 from paddock.engine.system.tasks import running
 from paddock.runner import api
+from paddock.runner.bind.bind import read_plan
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.daemon.prefect_auth import CLIENT_VARIABLE, signer_for
 from paddock.runner.ledger.entries import LedgerError
@@ -49,8 +48,9 @@ from paddock.runner.progress.events import MultiObserver, Observer, run_log
 from paddock.runner.progress.report import QuarantineCounts, Report, Status
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
-from . import pipeline_flow
 from .delegation import REPORTED_ERRORS, SharedJob, delegate_job, failure_message, known_end
+from .flow_order import FlowOrder
+from .pipeline_flow import RESERVED, api_options, flow_of, name_flow_run
 
 log = logging.getLogger("paddock.up")
 
@@ -67,8 +67,8 @@ class PrefectUnreachable(Exception):
 
 
 @dataclass
-class RunOrders:
-    """Options of a run besides the flow's parameters."""
+class RunControl:
+    """How the process that starts a run steers and follows it."""
 
     text: str | None = None
     """The pipeline's text, if it was read before; otherwise its file is read."""
@@ -92,118 +92,126 @@ class RunOrders:
     """If it stops, another flow run continues it, before which its own must not end."""
 
 
-_orders: ContextVar[RunOrders] = ContextVar("orders")
+async def run_ordered(found: FlowRun, order: FlowOrder, control: RunControl) -> State[Any]:
+    """Carry out a verified order as a flow run of its pipeline; the state says how it ended.
 
-
-@contextlib.contextmanager
-def with_orders(orders: RunOrders) -> Iterator[None]:
-    """Provide the options to flow runs inside the block."""
-    token = _orders.set(orders)
-    try:
-        yield
-    finally:
-        _orders.reset(token)
-
-
-async def _run_pipeline(
-    path: str,
-    inputs: dict[str, Any] | None = None,
-    trigger: str = "Prefect",
-    attempt: int = 1,
-    retry_failed: bool = False,
-    share: int = 0,
-    parent: str = "",
-    job: str = "",
-    root: str = "",
-    calls: Sequence[Mapping[str, Any]] = (),
-) -> State[Any]:
-    """Run the pipeline at `path`; the state says how it ended.
-
-    Only within `with_orders`: its caller has verified the parameters.
-
-    `attempt` counts the starts after crashes, `parent` is the flow run that this one continues.
-    `share` numbers the flow runs that do `job` together; 0 delegates to the workers if a work pool
-    and a shared ledger are configured. `root` is the first of all flow runs that continued one
-    another. `calls` are webhook calls that waited together, each with its `id` and `inputs`: they
-    are runs of this process, one after the other, but for those that the ledger has as done;
-    `inputs` are then those of the first.
+    Raises:
+        PipelineError: the YAML is wrong; nothing has begun.
     """
-    orders = _orders.get(None)
-    if orders is None:
-        raise RuntimeError(
-            "These parameters were not verified. Runs are carried out by `paddock up` and by "
-            "`paddock worker`, not by another worker of Prefect's."
-        )
-    orders.has_begun = True
-    settings = read_settings(Path(path).parent, flags=orders.flags)
-    with run_log(settings, trigger) as log:
-        observer = MultiObserver(_OrdersObserver(orders), log)
+    path = Path(order.path)
+    options = RunOptions(
+        retry_failed=order.retry_failed, trigger=order.trigger, job=order.job,
+        text=control.text, agreed=control.agreed,
+    )  # fmt: skip
+    environment = RunEnvironment(stop=control.stop, stop_gate=control.stop_gate)
+    carry_out = _OrderedRun(order, control).carry_out
+    flow = flow_of(path, options, environment, carry_out, lambda: control.is_continued)
+    parameters = {name: one for name, one in order.inputs.items() if name not in RESERVED}
+    # Prefect takes those of the flow run where there are none, which others may have written.
+    verified = found.model_copy(update={"parameters": parameters})
+    coming: Any = run_flow(flow, flow_run=verified, parameters=parameters, return_type="state")
+    state: State[Any] = await coming
+    return state
 
-        async def run_once(
-            inputs: Mapping[str, Any], stop_gate: StopGate, job: str, call: str = ""
-        ) -> Report:
-            if not share and settings.unattended.work_pool and settings.ledger_url:
-                name = _job_name(Path(path), call or root)
-                signer = await asyncio.to_thread(
-                    signer_for, settings.state_dir, settings.ledger_url
-                )
-                whole = SharedJob(
-                    name, Path(path), inputs, settings.unattended.work_pool, signer,
-                    trigger=trigger, retry_failed=retry_failed,
-                    max_restarts=settings.unattended.max_restarts,
-                    ledger_url=settings.ledger_url,
-                )  # fmt: skip
-                return await _delegated(orders, whole, observer)
-            options = RunOptions(
-                retry_failed=retry_failed, trigger=trigger, job=job,
-                text=orders.text, agreed=orders.agreed,
-            )  # fmt: skip
-            environment = replace(around, stop_gate=stop_gate)
-            return await api.run_async(path, inputs, options, environment)
 
-        async def one_try(*_: object) -> Report:
+class _OrderedRun:
+    """Carries out an order: one run, one for each webhook call, or a job of the work pool."""
+
+    def __init__(self, order: FlowOrder, control: RunControl) -> None:
+        self._order = order
+        self._control = control
+
+    async def carry_out(
+        self,
+        path: Path,
+        inputs: Mapping[str, Any],
+        options: RunOptions,
+        environment: RunEnvironment,
+    ) -> Report:
+        order, control = self._order, self._control
+        control.has_begun = True
+        settings = read_settings(path.parent, flags=control.flags)
+        with run_log(settings, order.trigger) as lines:
+            observer = MultiObserver(_ControlObserver(control), lines)
+            around = replace(environment, settings=settings, observer=observer)
+
+            async def run_once(
+                inputs: Mapping[str, Any], stop_gate: StopGate, job: str, call: str = ""
+            ) -> Report:
+                if not order.share and settings.unattended.work_pool and settings.ledger_url:
+                    name = _job_name(path, call or order.root)
+                    return await self._delegated(name, inputs, options, settings, observer)
+                own = replace(around, stop_gate=stop_gate)
+                return await api.run_async(path, inputs, replace(options, job=job), own)
+
             try:
-                if calls:
+                if order.calls:
                     over: Mapping[str, Report] = {}
-                    if parent:
-                        over = await asyncio.to_thread(_ended_calls, path, settings, calls)
-                    orders.report = await _run_calls(orders, calls, over, run_once)
+                    if order.parent:
+                        over = await asyncio.to_thread(_ended_calls, path, settings, order.calls)
+                    control.report = await _run_calls(control, order.calls, over, run_once)
                 else:
-                    orders.report = await run_once(inputs or {}, orders.stop_gate, job)
+                    kept = {name: one for name, one in order.inputs.items() if name in RESERVED}
+                    control.report = await run_once(
+                        {**inputs, **kept}, control.stop_gate, order.job
+                    )
             except REPORTED_ERRORS as error:
-                if not share:
+                if not order.share:
                     raise
                 words = failure_message(error, socket.gethostname())
-                orders.report = Report("", Path(path).stem, "failed", {}, message=words)
-            return orders.report
+                control.report = Report("", path.stem, "failed", {}, message=words)
+        return control.report
 
-        around = RunEnvironment(
-            settings=settings, observer=observer, stop=orders.stop, stop_gate=orders.stop_gate
-        )
-        body = pipeline_flow.FlowBody(
-            one_try=one_try, environment=around, is_process=True,
-            is_continued=lambda: orders.is_continued,
+    async def _delegated(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        options: RunOptions,
+        settings: Settings,
+        observer: Observer,
+    ) -> Report:
+        """Delegate a job to the work pool, and wait for its end."""
+        control, path = self._control, Path(self._order.path)
+        last = ""
+
+        def note(words: str) -> None:
+            nonlocal last
+            if words == last:
+                return
+            last = words
+            if words:
+                observer.note(words)
+            if control.waits is not None:
+                control.waits(words)
+
+        signer = await asyncio.to_thread(signer_for, settings.state_dir, settings.ledger_url)
+        job = SharedJob(
+            name, read_plan(path, options.text).pipeline.name, path, inputs,
+            settings.unattended.work_pool, signer,
+            trigger=options.trigger, retry_failed=options.retry_failed,
+            max_restarts=settings.unattended.max_restarts, ledger_url=settings.ledger_url,
         )  # fmt: skip
-        return await body.run()
-
-
-run_pipeline = pipeline_flow.PipelineFlow(
-    _run_pipeline,
-    name="paddock",
-    retries=0,  # what starts a run decides that: `paddock up`, or the job of a share
-    validate_parameters=False,
-    persist_result=False,
-)
+        observer.began(job.name, path.parent.name, ())
+        await name_flow_run(job.name)
+        async with http.client(**api_options(PREFECT_API_URL.value() or "")) as client:
+            return await delegate_job(
+                client,
+                job,
+                stop=control.stop,
+                stop_gate=control.stop_gate,
+                is_handed_over=lambda: control.is_handed_over,
+                note=note,
+            )
 
 
 RunCall = Callable[[Mapping[str, Any], StopGate, str, str], Awaitable[Report]]
 
 
 def _ended_calls(
-    path: str, settings: Settings, calls: Sequence[Mapping[str, Any]]
+    path: Path, settings: Settings, calls: Sequence[Mapping[str, Any]]
 ) -> dict[str, Report]:
     """Return what became of the calls that are over, by their ids, which their runs continue."""
-    folder, ids = Path(path).parent / STATE_FOLDER, [str(call["id"]) for call in calls]
+    folder, ids = path.parent / STATE_FOLDER, [str(call["id"]) for call in calls]
     try:
         with Ledger(folder, is_readonly=True, url=settings.ledger_url) as ledger:
             rows = ledger.runs_that_continue(ids)
@@ -213,7 +221,7 @@ def _ended_calls(
 
 
 async def _run_calls(
-    orders: RunOrders,
+    control: RunControl,
     calls: Sequence[Mapping[str, Any]],
     over: Mapping[str, Report],
     run_once: RunCall,
@@ -226,7 +234,7 @@ async def _run_calls(
             reports.append(over[id_])
             continue
         gate = StopGate()  # a budget is of one run
-        async with running(_close_with(orders.stop_gate, gate)):
+        async with running(_close_with(control.stop_gate, gate)):
             try:
                 report = await run_once(call["inputs"], gate, id_, id_)
             except Exception as error:  # each call is a run of its own: none may end the others
@@ -236,8 +244,8 @@ async def _run_calls(
                 report = Report("", "", "failed", {}, message=words)
         reports.append(report)
         if gate.is_closed and (report.status == "interrupted" or gate.status == "suspended"):
-            orders.stop_gate.close(gate.words, gate.status)
-        if orders.stop.is_set() or orders.stop_gate.is_closed:
+            control.stop_gate.close(gate.words, gate.status)
+        if control.stop.is_set() or control.stop_gate.is_closed:
             break
     return report_of_calls(reports, len(calls))
 
@@ -293,34 +301,6 @@ def _job_name(path: Path, root: str) -> str:
     return f"{path.parent.name}-{(root or str(own)).replace('-', '')[-12:]}"
 
 
-async def _delegated(orders: RunOrders, job: SharedJob, told: Observer) -> Report:
-    """Delegate the job to the work pool, and wait for its end."""
-    last = ""
-
-    def note(words: str) -> None:
-        nonlocal last
-        if words == last:
-            return
-        last = words
-        if words:
-            told.note(words)
-        if orders.waits is not None:
-            orders.waits(words)
-
-    told.began(job.name, job.path.parent.name, ())
-    await pipeline_flow.name_flow_run(job.name)
-    options = pipeline_flow.api_options(PREFECT_API_URL.value() or "")
-    async with http.client(**options) as api:
-        return await delegate_job(
-            api,
-            job,
-            stop=orders.stop,
-            stop_gate=orders.stop_gate,
-            is_handed_over=lambda: orders.is_handed_over,
-            note=note,
-        )
-
-
 PRELOAD = (
     "paddock.runner.cli.application",
     # Imported by most runs as they begin, which took 0.5 s of processor time.
@@ -368,25 +348,23 @@ def use_server(api_url: str = "", auth_string: str = "") -> None:
     os.environ.pop(CLIENT_VARIABLE, None)  # Prefect's settings have it
 
 
-async def run_queued_flow(flow_run: str, parameters: Mapping[str, Any]) -> str:
-    """Carry out a flow run with verified parameters; return its final state's message.
+async def run_queued_flow(flow_run: str, order: FlowOrder, control: RunControl) -> str:
+    """Carry out a flow run with a verified order; return its final state's message.
 
     Raises:
+        PipelineError: the YAML is wrong.
         PrefectUnreachable: nothing was begun, so it can be restarted.
 
     >>> _PREFIX.sub("", "Flow run encountered an exception: LedgerError: the disk is full.")
     'the disk is full.'
     """
     found = await _read(UUID(flow_run))
-    coming: Any = run_flow(
-        run_pipeline, flow_run=found, parameters=dict(parameters), return_type="state"
-    )
     try:
-        state = await coming
+        state = await run_ordered(found, order, control)
     except Pause as pause:
         return f"{pause}."
     except httpx.TransportError as error:
-        if _orders.get().has_begun:
+        if control.has_begun:
             raise
         raise PrefectUnreachable(str(error)) from error
     return _PREFIX.sub("", str(state.message or ""))
@@ -415,11 +393,11 @@ async def _read(flow_run: UUID) -> FlowRun:
         await asyncio.sleep(REACH_PAUSE_S)
 
 
-class _OrdersObserver(Observer):
-    """Reports what the run waits for, and its name in the ledger, as the orders ask."""
+class _ControlObserver(Observer):
+    """Reports what the run waits for, and its name in the ledger, as the control asks."""
 
-    def __init__(self, orders: RunOrders) -> None:
-        self._began, self._waits = orders.began, orders.waits
+    def __init__(self, control: RunControl) -> None:
+        self._began, self._waits = control.began, control.waits
         self._has_begun = False
 
     def note(self, text: str) -> None:

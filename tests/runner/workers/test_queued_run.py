@@ -13,15 +13,18 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.report import Report, Status
-from paddock.runner.workers import deployed_flow
-from paddock.runner.workers.deployed_flow import PrefectUnreachable, RunOrders, _OrdersObserver
+from paddock.runner.workers import queued_run
+from paddock.runner.workers.flow_order import FlowOrder
 from paddock.runner.workers.pipeline_flow import stays_open
+from paddock.runner.workers.queued_run import PrefectUnreachable, RunControl, _ControlObserver
 from tests.benchmarks.processes import free_port
+
+ORDER = FlowOrder(path="/srv/letters/pipeline.yaml")
 
 
 def test_what_a_run_waits_for_is_told_until_it_begins() -> None:
     told: list[str] = []
-    named = _OrdersObserver(RunOrders(waits=told.append))
+    named = _ControlObserver(RunControl(waits=told.append))
     named.note("other machines know this folder")
     named.note("waiting for run 'calm-vole', which is of the same group")
     assert told == ["waiting for run 'calm-vole', which is of the same group"]
@@ -41,7 +44,7 @@ def test_a_run_waits_for_a_server_that_is_being_started_again() -> None:
         writer.close()
 
     async def main() -> None:
-        carried = asyncio.create_task(deployed_flow.run_queued_flow(str(uuid4()), {}))
+        carried = asyncio.create_task(queued_run.run_queued_flow(str(uuid4()), ORDER, RunControl()))
         await asyncio.sleep(0.5)
         assert not carried.done()
         async with await asyncio.start_server(no_such_run, "127.0.0.1", port):
@@ -53,13 +56,13 @@ def test_a_run_waits_for_a_server_that_is_being_started_again() -> None:
 
 
 def test_a_run_that_reaches_no_server_has_begun_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deployed_flow, "REACH_S", 0.1)
-    monkeypatch.setattr(deployed_flow, "REACH_PAUSE_S", 0.05)
+    monkeypatch.setattr(queued_run, "REACH_S", 0.1)
+    monkeypatch.setattr(queued_run, "REACH_PAUSE_S", 0.05)
     with (
         temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}),
         pytest.raises(PrefectUnreachable, match="All connection attempts failed"),
     ):
-        asyncio.run(deployed_flow.run_queued_flow(str(uuid4()), {}))
+        asyncio.run(queued_run.run_queued_flow(str(uuid4()), ORDER, RunControl()))
 
 
 @pytest.mark.parametrize(
@@ -81,15 +84,15 @@ def test_a_run_that_another_one_continues_does_not_end_its_flow_run_itself(
 
 
 def test_calls_that_are_over_are_not_run_again_and_those_left_are_told() -> None:
-    orders, run = RunOrders(), list[str]()
+    control, run = RunControl(), list[str]()
 
     async def once(inputs: Mapping[str, Any], gate: StopGate, job: str, call: str) -> Report:
         run.append(call)
-        orders.stop_gate.close("`paddock up` was stopped")  # too late for this one
+        control.stop_gate.close("`paddock up` was stopped")  # too late for this one
         return Report(call, "p", "completed", {"new": 1})
 
     calls = [{"id": one, "inputs": {}} for one in "abcd"]
     over = {"a": Report("first", "p", "completed", {})}
-    report = asyncio.run(deployed_flow._run_calls(orders, calls, over, once))
+    report = asyncio.run(queued_run._run_calls(control, calls, over, once))
     assert (run, report.status) == (["b"], "budget")
     assert report.message == "completed 2 calls are left."
