@@ -38,7 +38,7 @@ from paddock.engine.gguf import (
     read_header,
     tensor_table,
 )
-from paddock.engine.system.processes import run_and_exit, take_order
+from paddock.engine.system.processes import lower_priority, run_and_exit, take_order
 
 from .library import ggml_function, lib, quiet_logs
 
@@ -375,8 +375,7 @@ def main() -> None:
     """Quantise as the order says, and send why that failed; an empty text: it did not."""
     order, send = take_order()
     quiet_logs()
-    if hasattr(os, "nice"):
-        os.nice(5)  # running requests have priority
+    lower_priority(5)  # running requests have priority
     n_threads = order["n_threads"] or os.cpu_count() or 1
     why = ""
     try:

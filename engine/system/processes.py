@@ -487,6 +487,19 @@ def json_subprocess(command: Sequence[str], order: Mapping[str, Any]) -> Iterato
             process.communicate()
 
 
+def lower_priority(nice: int) -> None:
+    """Let other processes go first.
+
+    Linux divides the processor among sessions before it looks at `nice` (autogroup), so the session
+    of a process that leads one gets the same value.
+    """
+    if hasattr(os, "nice"):
+        os.nice(nice)
+    if sys.platform == "linux" and os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(nice), "ascii")
+
+
 def take_order() -> tuple[dict[str, Any], Callable[[Mapping[str, Any]], None]]:
     """Return the order of the `json_subprocess` that this process is, and what sends a line.
 

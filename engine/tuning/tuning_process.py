@@ -8,7 +8,6 @@ and how often they agree on the next token.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -47,7 +46,7 @@ from paddock.engine.profile.measure import (
 )
 from paddock.engine.profile.profile import DecodePoint, FormatPoint, PrefillPoint, Profile, Weights
 from paddock.engine.system.files import sha256_of, sync_file
-from paddock.engine.system.processes import run_and_exit, take_order
+from paddock.engine.system.processes import lower_priority, run_and_exit, take_order
 from paddock.engine.workers.crashes import with_fallback
 from paddock.engine.workers.worker_protocol import WorkerOptions
 
@@ -345,8 +344,7 @@ def main() -> None:
 
 def _yield_to_others() -> None:
     """Take the least priority, and be the first to go when the machine has no memory left."""
-    if hasattr(os, "nice"):
-        os.nice(19)
+    lower_priority(19)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", "ascii")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -37,6 +38,18 @@ def test_a_blocking_run_that_is_late_or_missing_is_none() -> None:
     ended = run_blocking(["sh", "-c", "echo out; exit 2"], timeout_s=60)
     assert ended is not None
     assert (ended.code, ended.stdout) == (2, b"out\n")
+
+
+def test_a_process_of_low_priority_gives_way_to_those_of_other_sessions_too() -> None:
+    code = (
+        "import os; from paddock.engine.system.processes import lower_priority; lower_priority(7); "
+        "own = '/proc/self/autogroup'; "
+        "print(os.nice(0), open(own).read().split()[-1] if os.path.exists(own) else 7)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], start_new_session=True, capture_output=True, check=True
+    )
+    assert done.stdout.split() == [b"%d" % (os.nice(0) + 7), b"7"]
 
 
 def test_a_program_whose_start_is_cancelled_halfway_is_ended_too(tmp_path: Path) -> None:
