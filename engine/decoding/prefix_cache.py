@@ -113,9 +113,14 @@ class PrefixCache:
         return self._residents[seq_id].computed
 
     def best(self, prompt: Tokens) -> tuple[int, int]:
-        """Find the sequence with the longest shared prefix: `(seq_id, n_tokens)`, or (-1, 0)."""
-        computed = {seq_id: resident.computed for seq_id, resident in self._residents.items()}
-        return longest_shared_prefix(prompt, computed)
+        """Find the sequence with the longest shared prefix: `(seq_id, n_tokens)`, or (-1, 0).
+
+        Of equal ones the shortest: a copy to another stream takes the whole of it along.
+        """
+        residents = sorted(self._residents.items(), key=lambda one: one[1].n_tokens)
+        return longest_shared_prefix(
+            prompt, {seq_id: resident.computed for seq_id, resident in residents}
+        )
 
     def n_own(self, seq_id: int) -> int:
         return sum(r.n_cells for r in self._residents[seq_id].runs if r.holders == {seq_id})
