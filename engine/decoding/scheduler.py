@@ -71,9 +71,10 @@ def share_token_budget(
 
     Chats come before jobs, the older before the younger. The first gets at most its share of the
     budget while others wait; the rest goes to the shortest, which are soon done, and then to the
-    first again. So a long prompt neither blocks the others nor is blocked. If the budget is too
-    small to be shared, the shortest and the first take turns (`is_turn_of_shortest`). No piece is
-    shorter than `n_least`, except the last of a prompt.
+    first again. So a long prompt neither blocks the others nor is blocked. One that fits is read
+    whole where the rest would finish no other. If the budget is too small to be shared, the
+    shortest and the first take turns (`is_turn_of_shortest`). No piece is shorter than `n_least`,
+    except the last of a prompt.
 
     If each prompt gets a pass of its own, which costs as much with few tokens as with many
     (`has_separate_passes`), the first gets all it can use, others only if they are read whole, and
@@ -89,6 +90,8 @@ def share_token_budget(
     first, *others = order
     share = CHAT_BUDGET_SHARE if first.priority == "interactive" else JOB_BUDGET_SHARE
     cap = max(n_least, int(budget * share)) if others else budget
+    if first.n_missing <= budget and all(one.n_missing > budget - cap for one in others):
+        cap = budget  # pieces of several prompts take several passes: 5 % longer for documents
     shares = {first: min(first.n_missing, cap, budget)}
     left = budget - shares[first]
     for one in sorted(others, key=lambda one: (one.priority != "interactive", one.n_missing)):
@@ -307,6 +310,8 @@ class Scheduler:
         if self._lacks_cells and self.running:
             return
         self.slots.waiting = self.waiting
+        if not self.waiting:
+            return
         blocked = len(PRIORITY_RANK)  # classes from here on must not overtake
         for sequence in self._in_order():
             if PRIORITY_RANK[sequence.priority] >= blocked:
@@ -453,8 +458,9 @@ class Scheduler:
     def _pieces(self) -> list[SequencePiece]:
         """Return the next tokens of answers, and pieces of prompts within the budget."""
         answers = [_decode_piece(one) for one in self.running if self._can_answer(one)]
-        has_prompts = any(one.state == "prefill" for one in self.running)
-        if self.limits.has_separate_passes and answers and has_prompts:
+        if not any(one.state == "prefill" for one in self.running):
+            return answers
+        if self.limits.has_separate_passes and answers:
             return self._prefill_pieces(0) if self._is_prompts_turn(answers) else answers
         return answers + self._prefill_pieces(sum(len(piece.tokens) for piece in answers))
 

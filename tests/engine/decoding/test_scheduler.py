@@ -230,6 +230,14 @@ def test_a_short_prompt_is_read_next_to_a_long_one() -> None:
     assert short.state == "decode"
 
 
+def test_documents_that_fit_a_step_are_read_whole_one_after_the_other() -> None:
+    world = run(ContextLimits(8192, 4, 512, is_unified=False))
+    for number in range(3):
+        world.scheduler.add(sequence(number, [number] * 480))
+    steps = [[len(piece.tokens) for piece in world.turn().pieces] for _ in range(3)]
+    assert steps == [[480], [1, 480], [1, 1, 480]]
+
+
 def test_a_chat_goes_before_jobs() -> None:
     world = run(ContextLimits(4000, 1, 64, n_reserved=0))
     for number in range(3):
