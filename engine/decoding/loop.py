@@ -32,8 +32,9 @@ CHOOSE_ON_DEVICE_FROM, CHOOSE_ON_DEVICE_TO = 32, 16
 # Interval of checks whether another layout would be quicker, while there is work.
 RECHECK_LAYOUT_S = 2.0
 
-# Requests of a job come one after the other; wait this long to choose a layout for all of them.
-GATHER_S = 0.02
+# Requests of a job come one after the other; wait for the next, and at most so long for all of
+# them, to choose a layout for all. One client alone has none, and waits with each document.
+GATHER_PAUSE_S, GATHER_S = 0.005, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,23 +125,22 @@ class DecodeLoop:
 
     def _take_messages(self) -> None:
         """Empty the inbox; wait for a message only if there is nothing to do."""
-        gather_until = 0.0
+        gather_until = wait_until = 0.0
         while self._is_open:
             is_idle = not self._scheduler.has_work and not self._widen
             if is_idle and self._inbox.empty():
                 self._rest()
-            left_s = gather_until - time.monotonic()
+            left_s = wait_until - time.monotonic()
+            if not is_idle and left_s <= 0 and self._inbox.empty():
+                return
             try:
-                if is_idle or left_s <= 0:
-                    message = self._inbox.get(block=is_idle)
-                else:
-                    message = self._inbox.get(timeout=left_s)
+                message = self._inbox.get(timeout=None if is_idle else max(0.0, left_s))
             except queue.Empty:
-                if left_s <= 0:
-                    return
                 continue
-            if is_idle and isinstance(message, DecodeRequest) and message.priority == "batch":
-                gather_until = time.monotonic() + GATHER_S
+            if isinstance(message, DecodeRequest) and message.priority == "batch":
+                now = time.monotonic()
+                gather_until = now + GATHER_S if is_idle else gather_until
+                wait_until = min(gather_until, now + GATHER_PAUSE_S)
             self._take_message(message)
 
     def _rest(self) -> None:
@@ -359,6 +359,8 @@ class DecodeLoop:
     def _decode_images(self, step: ScheduledStep) -> ScheduledStep:
         """Compute the step's rows of images, each image by itself; return the rest of the step."""
         seen = tuple(piece for piece in step.pieces if piece.is_image)
+        if not seen:
+            return step
         for piece in seen:
             images = self._answers[piece.sequence.request_id].request.images
             decode_image_piece(self._cache.context, piece, images)
@@ -450,6 +452,8 @@ class DecodeLoop:
 
     def _guess(self, step: ScheduledStep) -> None:
         """Set the drafts of all answers after a step; the more answers, the fewer tokens each."""
+        if not any(answer.may_have_drafts for answer in self._answers.values()):
+            return
         running = [one for one in self._scheduler.running if one.state == "decode"]
         answers = {one.request_id: self._answers[one.request_id] for one in running}
         most = self._n_ahead()

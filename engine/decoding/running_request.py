@@ -167,6 +167,11 @@ class RunningRequest:
         return self.drafter.guess(most, price)
 
     @property
+    def may_have_drafts(self) -> bool:
+        """Whether it has a drafter, or a grammar that may force its next tokens."""
+        return self.drafter is not None or self.request.picker.constrained is not None
+
+    @property
     def has_model_guesses(self) -> bool:
         """Whether a draft model or an MTP head may guess: they cannot read images."""
         return self.drafter is not None and not self.request.images

@@ -42,9 +42,9 @@ if TYPE_CHECKING:
 Send = Callable[[FrameHead], None]
 
 # Each frame wakes the pool's process, which takes a core from the computing threads: 0.7 ms of a
-# small model's 8 ms a token. So jobs' output is held this long, streamed output about as long as a
+# small model's 6 ms a token. So jobs' output is held this long, streamed output about as long as a
 # screen frame, but never beyond the next step if steps are slow.
-HOLD_S, READ_HOLD_S = 0.05, 0.02
+HOLD_S, READ_HOLD_S = 0.2, 0.02
 
 N_COMPILERS = 2
 COMPILER_STACK_BYTES = 16 * 1024 * 1024
@@ -61,19 +61,19 @@ class OutputBuffer:
     """Outputs of steps that are sent together in one frame."""
 
     def __init__(self) -> None:
-        self._turns: list[tuple[float, FrameHead]] = []
+        self._turns: list[tuple[float, StepOutput]] = []
         self._is_read = False
         """Whether one of them has streamed output."""
 
     def add(self, output: StepOutput, now: float) -> list[FrameHead]:
         """Add a step's output; return those to send now, each with its age in seconds."""
-        self._turns.append((now, output.as_head()))
+        self._turns.append((now, output))
         self._is_read |= output.is_read
         hold_s = READ_HOLD_S if self._is_read else HOLD_S
         # The next output comes only at the end of its step.
         if not output.is_urgent and now + output.step_s - self._turns[0][0] < hold_s:
             return []
-        turns = [{**head, "age_s": now - at} for at, head in self._turns]
+        turns = [{**step.as_head(), "age_s": now - at} for at, step in self._turns]
         self._turns.clear()
         self._is_read = False
         return turns

@@ -35,13 +35,13 @@ def test_quick_tokens_of_a_chat_go_out_as_often_as_a_screen_shows_them() -> None
 
 
 def test_tokens_of_jobs_wait_for_one_another_a_little_longer() -> None:
-    frames = frames_of([StepOutput(step_s=0.008)] * 14)
-    assert [len(ages) for ages in frames] == [7, 7]
+    frames = frames_of([StepOutput(step_s=0.008)] * 50)
+    assert [len(ages) for ages in frames] == [25, 25]
 
 
 @pytest.mark.parametrize("is_read", [True, False])
 def test_where_steps_are_slow_each_is_told_at_once(is_read: bool) -> None:
-    assert frames_of([StepOutput(step_s=0.06, is_read=is_read)] * 3) == [[0.0]] * 3
+    assert frames_of([StepOutput(step_s=0.21, is_read=is_read)] * 3) == [[0.0]] * 3
 
 
 def test_what_is_waited_for_takes_along_what_was_held() -> None:
