@@ -488,7 +488,7 @@ def json_subprocess(command: Sequence[str], order: Mapping[str, Any]) -> Iterato
 
 
 def lower_priority(nice: int) -> None:
-    """Let other processes go first.
+    """Lower this process's priority, and that of what it starts.
 
     Linux divides the processor among sessions before it looks at `nice` (autogroup), so the session
     of a process that leads one gets the same value.
