@@ -25,11 +25,13 @@ from paddock.engine.profile.measure import (
     BenchClock,
     BenchOptions,
     Unmeasured,
+    _quickest,
     can_write_trial_model,
     drafts_keep_answers,
     measure_model,
     write_trial_model,
 )
+from paddock.engine.profile.profile import PrefillPoint
 
 ENOUGH_S = 240.0
 """All that is wanted is measured in it, on a busy machine too; on a quiet one in 10 s."""
@@ -116,6 +118,12 @@ def test_a_prompt_and_decoding_are_measured_without_flash_attention_too(tmp_path
     measured = measure_model(model, path, asked, ENOUGH_S, depths=(128,), least_share=0.0)
     assert all(one.is_flash for one in measured.decode), "it was asked for"
     model.close()
+
+
+def test_of_two_measurements_of_the_same_the_quicker_counts() -> None:
+    points = [PrefillPoint(64, 400.0), PrefillPoint(64, 300.0, is_flash=False)]
+    again = [PrefillPoint(64, 350.0), PrefillPoint(64, 360.0, is_flash=False)]
+    assert _quickest([*points, *again]) == [points[0], again[1]]
 
 
 def test_a_graphics_device_is_measured_with_long_prompts_and_many_sequences(tmp_path: Path) -> None:
