@@ -2,10 +2,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from paddock.engine.llama import llama_model
-from paddock.engine.llama.llama_context import Context, ContextOptions, ThreadGovernor
+from paddock.engine.llama.llama_context import (
+    MANY_TOKENS,
+    Context,
+    ContextOptions,
+    ThreadGovernor,
+)
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from tests.fakes import tiny
 
@@ -17,7 +23,24 @@ def test_the_threads_of_a_model_on_the_processor_are_governed_in_every_build(
     monkeypatch.setattr(llama_model, "supports_gpu", lambda: True)
     model = Model(tiny.llama(tmp_path / "x.gguf"), ModelOptions(n_gpu_layers=n_gpu_layers))
     with Context(model, ContextOptions(256, 64, 1, 2)) as context:
-        assert (context._governor is not None) == is_governed
+        assert bool(context._governors) == is_governed
+    model.close()
+
+
+def test_pieces_of_prompts_keep_their_threads_where_single_tokens_let_one_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model(tiny.llama(tmp_path / "x.gguf"), ModelOptions(n_gpu_layers=0))
+    used: list[int] = []
+    with Context(model, ContextOptions(256, 128, 1, 2)) as context:
+        few, many = context._governors[False], context._governors[True]
+        few.observe(1.0, 1.1)
+        monkeypatch.setattr(context, "use_threads", used.append)
+        for n in (1, 1, MANY_TOKENS, 1):
+            zeros = np.zeros(n, np.int32)
+            context.decode(zeros, np.arange(n, dtype=np.int32), zeros, zeros.astype(np.int8))
+            context.clear()
+        assert (few.n_threads, many.n_threads, used) == (1, 2, [1, 2, 1])
     model.close()
 
 
