@@ -78,8 +78,10 @@ _MOVE_MEMORY_SHARE = 0.5
 
 LEAST_STREAM_TOKENS = 1024
 SLACK_TOKENS = 256
-# On 2 cores with SmolLM2-135M, a token of a 64-token batch takes a third of one alone.
+# On 2 cores with SmolLM2-135M, a token of a 64-token batch takes a third of one alone. A few drafts
+# can take as long as tokens alone, so the price is corrected by the first steps that have some.
 UNMEASURED_PRICE = 0.35
+_LEAST_PRICE, _MOST_PRICE, _PRICE_WEIGHT = 0.05, 0.95, 0.25
 # Of a model of 47 layers with 154,880 words, a layer and the output are 0.12 of the weights.
 UNMEASURED_MTP_PRICE = 0.15
 _PROBE_TOKENS, _DEPTH, _USUAL_GUESS = 64, 512, 6
@@ -121,6 +123,10 @@ class KvCache:
         self._profile = profile
         self._saved: dict[int, SavedCells] = {}
         self._prices: dict[int, float] = {}
+        self._seen_price = UNMEASURED_PRICE
+        """Of a draft, by the steps so far, as long as it is not measured."""
+        self._plain_s: dict[int, float] = {}
+        """Last duration of a step without drafts, by the number of sequences."""
         self.n_computed = 0
         """Tokens that were computed since the cells were last compacted."""
         self._most_cells, self._failed_at = 0, float("-inf")
@@ -245,10 +251,20 @@ class KvCache:
 
     def draft_price(self, n_sequences: int) -> float:
         if self._profile is None or not self._profile.prefill or not self._profile.decode:
-            return UNMEASURED_PRICE
+            return self._seen_price
         if n_sequences not in self._prices:
             self._prices[n_sequences] = _draft_price(self._profile, self.limits, n_sequences)
         return self._prices[n_sequences]
+
+    def note_answers(self, n_sequences: int, n_drafts: int, seconds: float) -> None:
+        """Note the duration of a step of answers alone, from which an unmeasured price follows."""
+        if not n_drafts:
+            self._plain_s[n_sequences] = seconds
+        elif n_sequences in self._plain_s:
+            plain_s = self._plain_s[n_sequences]
+            price = (seconds - plain_s) / n_drafts / (plain_s / n_sequences)
+            price = min(_MOST_PRICE, max(_LEAST_PRICE, price))
+            self._seen_price += _PRICE_WEIGHT * (price - self._seen_price)
 
     @property
     def mtp_price(self) -> float:

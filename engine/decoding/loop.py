@@ -294,6 +294,10 @@ class DecodeLoop:
             self._cache.wait()
         output.step_s = time.perf_counter() - began
         self._step_sizer.note(step.n_tokens, output.step_s)
+        if n_rows == step.n_tokens:  # answers and their drafts
+            self._cache.note_answers(
+                len(step.pieces), step.n_tokens - len(step.pieces), output.step_s
+            )
         self._note_computed(text_step)
         if logits is not None:
             self._pick(text_step, logits, output)

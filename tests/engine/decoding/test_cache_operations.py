@@ -20,7 +20,7 @@ from paddock.engine.decoding.batch import (
     TrimCells,
     batch_arrays,
 )
-from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
+from paddock.engine.decoding.kv_cache import UNMEASURED_PRICE, CacheOptions, KvCache
 from paddock.engine.decoding.running_request import DecodeRequest
 from paddock.engine.llama.library import quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
@@ -47,6 +47,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KvCache]:
     yield cache
     cache.close()
     model.close()
+
+
+def test_where_the_price_of_drafts_was_not_measured_steps_tell_it(cache: KvCache) -> None:
+    assert cache.draft_price(1) == UNMEASURED_PRICE
+    for _ in range(20):
+        cache.note_answers(1, 0, 0.006)
+        cache.note_answers(1, 4, 0.006 + 4 * 0.0048)
+    assert cache.draft_price(1) == pytest.approx(0.8, abs=0.01)
 
 
 def known(kind: int) -> Tokens:
