@@ -17,7 +17,7 @@ import json
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -109,7 +109,7 @@ def labelled_texts(n: int, seed: int = 1) -> list[tuple[str, str]]:
     return found
 
 
-def label_request(text: str, **params: float) -> ChatRequest:
+def label_request(text: str, model: ModelSpec = MODEL, **params: float) -> ChatRequest:
     """Ask for the topic of a text, with its confidence."""
     turns = [
         turn
@@ -123,7 +123,7 @@ def label_request(text: str, **params: float) -> ChatRequest:
     constraint = Constraint("json_schema", json.dumps(SCHEMA))
     own = {"temperature": 0, "max_tokens": 24, **params}
     return ChatRequest(
-        MODEL, (*turns, asked), own, constraint=constraint, n_logprobs=N_ALTERNATIVES
+        model, (*turns, asked), own, constraint=constraint, n_logprobs=N_ALTERNATIVES
     )
 
 
@@ -146,11 +146,11 @@ def labelled(reply: Reply, topic: str) -> Labelled:
     return Labelled(label, field["raw"], field["second"], field["second_p"] or 0.0, label == topic)
 
 
-async def label_all(pool: Pool, n: int) -> list[Labelled]:
+async def label_all(pool: Pool, n: int, model: ModelSpec = MODEL) -> list[Labelled]:
     """Return the answers for generated texts, in their order."""
 
     async def one(text: str, topic: str) -> Labelled:
-        return labelled(await pool.chat(label_request(text)).reply(), topic)
+        return labelled(await pool.chat(label_request(text, model)).reply(), topic)
 
     return list(await asyncio.gather(*(one(*text) for text in labelled_texts(n))))
 
@@ -201,13 +201,13 @@ def reliability_table(found: Sequence[Labelled]) -> str:
     )
 
 
-async def cost(pool: Pool, n_rounds: int, n_tokens: int) -> str:
+async def cost(pool: Pool, model: ModelSpec, n_rounds: int, n_tokens: int) -> str:
     """Return the processor time a token with confidence and without."""
 
     async def once(n_logprobs: int | None, number: int, most: int = n_tokens) -> float:
         prompt = f"Write a list of {number + 3} towns with counts and tones, as JSON."
         request = ChatRequest(
-            MODEL,
+            model,
             (Message("user", prompt),),
             {"temperature": 0, "max_tokens": most, "guards_repetition": False},
             constraint=Constraint("json_schema", json.dumps(FORM)),
@@ -235,14 +235,15 @@ async def cost(pool: Pool, n_rounds: int, n_tokens: int) -> str:
 def main() -> None:
     """Measure and print."""
     args = arena.arguments(arena.parser(__doc__), FULL, QUICK)
+    model = replace(MODEL, ref=args.model)
 
     async def measure() -> str:
         options = dict(map(arena._setting, args.set))
         async with LocalPool(PoolSettings(n_threads=args.threads, **options)) as pool:
-            found = await label_all(pool, args.texts)
+            found = await label_all(pool, args.texts, model)
             arena.say(f"{len(found)} texts")
         async with LocalPool(PoolSettings(n_threads=1, **options)) as pool:
-            took = await cost(pool, args.rounds, args.answer_tokens)
+            took = await cost(pool, model, args.rounds, args.answer_tokens)
         return f"{reliability_table(found)}\n\n{took}"
 
     arena.show(

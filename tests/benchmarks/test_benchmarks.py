@@ -162,7 +162,7 @@ COMMANDS = {
     ),
     "overflow": (
         overflow,
-        f"--only paddock --documents 5 --cells 512 --answer-tokens 2 --words 20 {TINY}",
+        f"--only paddock --documents 5 --cells 2048 --answer-tokens 2 --words 20 {TINY} {ANY}",
         "| paddock | 5 of 5 |",
     ),
     # Long enough for a quick processor, too: who asks leaves after 0.2 s of its time.
@@ -180,13 +180,13 @@ COMMANDS = {
     "evidence": (evidence, "--pages 4 --fields 20 --rounds 1", "| 4 |"),
     "confidence": (
         confidence,
-        f"--texts 9 --rounds 1 --answer-tokens 8 {TINY}",
+        f"--texts 9 --rounds 1 --answer-tokens 8 {TINY} {ANY}",
         "| with |",
     ),
     "labels": (labels, f"--rounds 1 --answers 1 {TINY} {ANY}", "| 10,000 |"),
     "same_answers": (
         same_answers,
-        f"--only split-on --prompts 2 --answer-tokens 4 --at-once 2 {TINY}",
+        f"--only split-on --prompts 2 --answer-tokens 4 --at-once 2 {TINY} {ANY}",
         "| on, split |",
     ),
     "decode": (decode, f"--sequences 2 --prompt-tokens 64 --answer-tokens 4 {TINY}", "| 2 |"),
@@ -222,7 +222,10 @@ def test_a_command_measures_our_pool_and_prints_one_table(
 
 
 def test_the_graphics_command_runs_on_a_processor(tmp_path: Path) -> None:
-    options = "--quick --layers 0 --threads 1 --parts raw,rooms --sequences 1,2 --set profile_s=0"
+    options = (
+        "--quick --layers 0 --threads 1 --parts raw,rooms --sequences 2 --prompt-tokens 32 "
+        "--answer-tokens 4 --set profile_s=0"
+    )
     done = subprocess.run(
         [sys.executable, str(HERE / "gpu.py"), *options.split()],
         text=True,

@@ -257,6 +257,11 @@ def judge(tally: Tally, what: str, answer: httpx.Response) -> None:
                 json.loads(line)
         except ValueError:
             tally.wrong.append(f"{what}: no JSON: {said[:300]}")
+    is_of_ollama = answer.request.url.path.startswith("/api/")
+    if answer.is_error and is_of_ollama and said not in ("", "404 page not found"):
+        error = answer.json() if is_json else None
+        if not isinstance(error, dict) or not isinstance(error.get("error"), str) or len(error) > 1:
+            tally.wrong.append(f"{what}: no error as Ollama's clients read it: {said[:300]}")
 
 
 def fuzz_serve(live: Live, tally: Tally, seed: int, ends_at: float, most: int) -> None:

@@ -26,7 +26,6 @@ def test_a_program_in_go_chats_streams_calls_tools_embeds_and_cancels(
     program = tmp_path / "client"
     settings = {
         **os.environ,
-        "GOCACHE": str(tmp_path / "cache"),
         "GOFLAGS": "-mod=mod",
         "GO111MODULE": "off",
         "CGO_ENABLED": "0",

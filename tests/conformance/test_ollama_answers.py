@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from tests.engine.pools import SURE_PROMPT
+from tests.fakes import tiny
 from tests.live import COUNTING, Live
 
 CHAT = "smollm2:135m"
@@ -354,6 +355,13 @@ def test_the_prompt_alone_can_be_seen(client: httpx.Client) -> None:
 # Load and unload
 
 
+@pytest.fixture(scope="module")
+def noise(live: Live, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the name of a model that is loaded in no time."""
+    live.add_model("noise:1", tiny.llama(tmp_path_factory.mktemp("models") / "noise.gguf"))
+    return "noise:1"
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [
@@ -362,7 +370,7 @@ def test_the_prompt_alone_can_be_seen(client: httpx.Client) -> None:
     ],
 )
 def test_nothing_asked_loads_a_model_and_lets_it_go(
-    live: Live, client: httpx.Client, path: str, said: dict[str, Any]
+    client: httpx.Client, noise: str, path: str, said: dict[str, Any]
 ) -> None:
     def resident() -> set[str]:
         return {one["name"] for one in client.get("/api/ps").json()["models"]}
@@ -375,20 +383,20 @@ def test_nothing_asked_loads_a_model_and_lets_it_go(
         ({"keep_alive": "0s"}, "unload", False),
         ({"keep_alive": -1}, "load", True),
     ):
-        answer = client.post(path, json={"model": CHAT, **body})
+        answer = client.post(path, json={"model": noise, **body})
         told = answer.json()
         assert is_moment(told.pop("created_at"))
-        assert told == {"model": CHAT, "done": True, "done_reason": reason, **said}
-        assert (CHAT in resident()) is is_there
+        assert told == {"model": noise, "done": True, "done_reason": reason, **said}
+        assert (noise in resident()) is is_there
 
 
-def test_keep_alive_overwrites_and_its_absence_leaves(client: httpx.Client) -> None:
+def test_keep_alive_overwrites_and_its_absence_leaves(client: httpx.Client, noise: str) -> None:
     def expires_in_s() -> float:
-        [one] = [one for one in client.get("/api/ps").json()["models"] if one["name"] == CHAT]
+        [one] = [one for one in client.get("/api/ps").json()["models"] if one["name"] == noise]
         moment = datetime.fromisoformat(one["expires_at"])
         return (moment - datetime.now(moment.tzinfo)).total_seconds()
 
-    body = {"model": CHAT, "prompt": "Hi", "stream": False, "options": {"num_predict": 1}}
+    body = {"model": noise, "prompt": "Hi", "stream": False, "options": {"num_predict": 1}}
     client.post("/api/generate", json={**body, "keep_alive": -1})
     assert expires_in_s() > 200 * 365 * 86400, "for ever is some 292 years"
     client.post("/api/generate", json=body)
@@ -399,7 +407,7 @@ def test_keep_alive_overwrites_and_its_absence_leaves(client: httpx.Client) -> N
     assert 1790 < expires_in_s() <= 1800
     client.post("/api/generate", json={**body, "keep_alive": 0})
     until = time.monotonic() + 120
-    while CHAT in {one["name"] for one in client.get("/api/ps").json()["models"]}:
+    while noise in {one["name"] for one in client.get("/api/ps").json()["models"]}:
         assert time.monotonic() < until, "it goes as soon as it is idle"
         time.sleep(0.05)
 

@@ -48,13 +48,20 @@ class Reference:
         path = str(projector).encode()
         self._sight = _libmtmd.mtmd_init_from_file(path, self._model.pointer, params)
         self._line_end = vision.line_end(projector)
+        self._ratings: dict[tuple[str, tuple[bytes, ...], tuple[int, ...]], Rating] = {}
 
     def close(self) -> None:
         _libmtmd.mtmd_free(self._sight)
         self._model.close()
 
     def rate(self, prompt: str, images: Sequence[bytes], answer: Sequence[int]) -> Rating:
-        """Read a prompt, with `<__media__>` in place of each image, and then an answer."""
+        """Read a prompt, with `<__media__>` in place of each image, and then an answer, once."""
+        asked = prompt, tuple(images), tuple(answer)
+        if asked not in self._ratings:
+            self._ratings[asked] = self._rate(*asked)
+        return self._ratings[asked]
+
+    def _rate(self, prompt: str, images: Sequence[bytes], answer: Sequence[int]) -> Rating:
         chunks = _libmtmd.mtmd_input_chunks_init()
         try:
             with Context(self._model, _OPTIONS) as context:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-from pathlib import Path
 
 import httpx
 import pytest
@@ -23,18 +21,9 @@ def seeing(live: Live, tmp_path_factory: pytest.TempPathFactory) -> Live:
     model, projector = write_family("llava", folder)
     wide = llava(folder / "mmproj-wide.gguf", WIDTH_OF_ANOTHER)
     files = {"seeing": (model, projector), "blind": (model,), "mismatched": (model, wide)}
-    with live.client() as client:
-        for name, parts in files.items():
-            digests = {part.name: stored(client, part) for part in parts}
-            client.post("/api/create", json={"model": name, "files": digests}).raise_for_status()
+    for name, parts in files.items():
+        live.add_model(name, *parts)
     return live
-
-
-def stored(client: httpx.Client, file: Path) -> str:
-    data = file.read_bytes()
-    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
-    client.post(f"/api/blobs/{digest}", content=data).raise_for_status()
-    return digest
 
 
 def ask_ollama(live: Live, image: bytes, model: str = "seeing") -> httpx.Response:

@@ -114,6 +114,7 @@ def test_page_and_ps_count_running_and_waiting_requests_alike(tmp_path: Path) ->
         row: dict[str, Any] = {}
         while row.get("running") != 2 or row["queue_depth"] != 3:
             assert time.monotonic() < until, row
+            time.sleep(0.05)
             told = client.get("/api/ps").json()
             row = next(iter(told["models"]), {})
         page = state(live)

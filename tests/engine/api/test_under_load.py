@@ -11,15 +11,16 @@ import httpx
 import psutil
 
 from paddock.engine.settings import PoolSettings
-from tests.live import CHAT, Live, live_service
+from tests.fakes import tiny
+from tests.live import Live, live_service
 
 N_STREAMS = 200
 
 
 def ask(number: int, n_tokens: int) -> dict[str, Any]:
-    # A few tokens: what counts is how many ask, not what.
+    # A few tokens of a model of some kilobytes: what counts is how many ask, not what.
     return {
-        "model": CHAT,
+        "model": "noise",
         "prompt": f"{number} plus {number} is",
         "raw": True,
         "options": {"num_predict": n_tokens, "num_ctx": 256, "seed": number},
@@ -44,7 +45,10 @@ async def all_at_once(live: Live, n: int, n_tokens: int) -> list[dict[str, Any]]
         )
 
 
-def test_two_hundred_streams_at_once_are_all_answered_in_bounded_memory(live: Live) -> None:
+def test_two_hundred_streams_at_once_are_all_answered_in_bounded_memory(
+    live: Live, tmp_path: Path
+) -> None:
+    live.add_model("noise", tiny.llama(tmp_path / "noise.gguf"))
     asyncio.run(all_at_once(live, 4, 2))
     before = psutil.Process().memory_info().rss
     answers = asyncio.run(all_at_once(live, N_STREAMS, 4))
@@ -59,6 +63,7 @@ def test_two_hundred_streams_at_once_are_all_answered_in_bounded_memory(live: Li
 def test_beyond_the_queue_clients_are_told_to_come_back(tmp_path: Path) -> None:
     settings = PoolSettings(n_threads=1, max_queue=2, num_parallel=1)
     with live_service(tmp_path, settings) as live:
+        live.add_model("noise", tiny.llama(tmp_path / "noise.gguf"))
         answers = asyncio.run(all_at_once(live, 24, 24))
         refused = [one for one in answers if one["status"] == 503]
         assert refused

@@ -52,9 +52,9 @@ async def test_chats_in_flight_at_many_kills_from_outside_are_not_given_up(
     async with asyncio.timeout(250), LocalPool(settings) as pool:
         answers = [
             pool.chat(ask(f"Story {n}", noise, {"max_tokens": 200}, priority="batch"))
-            for n in range(16)
+            for n in range(8)
         ]
-        await _kill_busy(pool, 8)
+        await _kill_busy(pool, MAX_ATTEMPTS + 2)
         replies = await asyncio.gather(*(answer.reply() for answer in answers))
         assert all(reply.text for reply in replies)
 
@@ -64,7 +64,7 @@ async def test_texts_in_flight_at_many_kills_from_outside_are_not_given_up(tmp_p
     async with asyncio.timeout(250), LocalPool(settings) as pool:
         texts = [tuple(f"{n} and {m} " * 60 for m in range(8)) for n in range(6)]
         embedding = asyncio.gather(*(pool.embed(EmbedRequest(VECTORS, one)) for one in texts))
-        await _kill_busy(pool, 4)
+        await _kill_busy(pool, MAX_ATTEMPTS + 1)
         assert [len(reply.vectors) for reply in await embedding] == [8] * 6
 
 

@@ -302,9 +302,8 @@ def test_a_batch_smaller_than_the_sequences_of_a_step_is_no_end_of_the_process(
 # In a unified cache an answer may also depend on those beside it, with or without guesses.
 @pytest.mark.parametrize(("layout", "n_parallel"), [("unified", 1), ("split", 4)])
 def test_where_the_profile_promises_it_guesses_change_no_doubtful_answer_either(
-    real: Model, layout: CacheLayout, n_parallel: int
+    real: Model, layout: CacheLayout, n_parallel: int, profile: Profile
 ) -> None:
-    profile = measured(real)
     bench = Bench(real, layout, n_parallel=n_parallel, profile=profile)
     plain = Bench(real, layout, n_parallel=n_parallel)
     said = bench.run(jobs(real, texts=DOUBTFUL, drafts=None))
@@ -313,10 +312,11 @@ def test_where_the_profile_promises_it_guesses_change_no_doubtful_answer_either(
     assert bool(n_drafted) == profile.agreement().drafts
 
 
-def measured(model: Model) -> Profile:
+@pytest.fixture(scope="module")
+def profile(real: Model) -> Profile:
     """Make a profile that knows of drafts what is so on this machine."""
     bench = profiling.Bench(
-        model, profiling.BenchOptions(512, 256, 1), clock := BenchClock(60.0, 1), 1
+        real, profiling.BenchOptions(512, 256, 1), clock := BenchClock(60.0, 1), 1
     )
     with bench.context:
         return profile_of(drafts_keep_answers=drafts_keep_answers(bench, clock))

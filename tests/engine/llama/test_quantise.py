@@ -40,12 +40,19 @@ def test_the_copy_of_a_real_model_agrees_and_differs_only_in_its_matrices(tmp_pa
     assert first.agreement(second) >= 0.9
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a model of random floats."""
+    file = tmp_path_factory.mktemp("plain") / "plain.gguf"
+    write_trial_model(file, "F32")
+    _make_random(file)
+    return file
+
+
 @pytest.mark.parametrize("name", [*sorted(BLOCK_READERS), "Q6_K", "IQ4_NL"])
-def test_blocks_are_read_as_llama_cpp_reads_them(tmp_path: Path, name: str) -> None:
+def test_blocks_are_read_as_llama_cpp_reads_them(tmp_path: Path, plain: Path, name: str) -> None:
     """Two ways to the same numbers: ours to Q8_0, and llama.cpp's own of what it dequantises."""
-    plain, low, ours, theirs = (tmp_path / f"{n}.gguf" for n in ("plain", "low", "ours", "theirs"))
-    write_trial_model(plain, "F32")
-    _make_random(plain)
+    low, ours, theirs = (tmp_path / f"{n}.gguf" for n in ("low", "ours", "theirs"))
     quantise(plain, low, name, 1)
     write_widened(low, ours, low_bit_tensors(read_header(low)), "Q8_0", 1)
     quantise(low, theirs, "F32", 1)
@@ -62,10 +69,10 @@ def test_blocks_are_read_as_llama_cpp_reads_them(tmp_path: Path, name: str) -> N
 
 @pytest.mark.parametrize("wide", ["F16", "BF16"])
 @pytest.mark.parametrize("name", ["Q4_1", "Q6_K"])
-def test_a_wide_format_is_what_llama_cpp_makes_of_it(tmp_path: Path, name: str, wide: str) -> None:
-    plain, low, ours, theirs = (tmp_path / f"{n}.gguf" for n in ("plain", "low", "ours", "theirs"))
-    write_trial_model(plain, "F32")
-    _make_random(plain)
+def test_a_wide_format_is_what_llama_cpp_makes_of_it(
+    tmp_path: Path, plain: Path, name: str, wide: str
+) -> None:
+    low, ours, theirs = (tmp_path / f"{n}.gguf" for n in ("low", "ours", "theirs"))
     quantise(plain, low, name, 1)
     write_widened(low, ours, low_bit_tensors(read_header(low)), wide, 2)
     quantise(low, theirs, wide, 1)

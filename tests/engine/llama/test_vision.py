@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from paddock.engine.backends import local
@@ -347,28 +348,48 @@ def test_a_projector_of_another_size_is_refused_with_both_sizes(
         Projector(model, path, n_threads=1, n_pass_tokens=64, uses_gpu=False)
 
 
+Rows = dict[str, NDArray[np.float32]]
+"""By family."""
+
 SEES = """
 import sys, numpy
 from pathlib import Path
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.llama.vision import ImagePiece, Projector
-model, mmproj, image, out = map(Path, sys.argv[1:])
-eye = Projector(Model(model), mmproj, n_threads=1, n_pass_tokens=64, uses_gpu=False)
-rows = [one.rows for one in eye.look(image.read_bytes()) if isinstance(one, ImagePiece)]
-numpy.save(out, numpy.concatenate(rows))
+image, out, *files = map(Path, sys.argv[1:])
+found = {}
+for model, mmproj in zip(files[::2], files[1::2]):
+    eye = Projector(Model(model), mmproj, n_threads=1, n_pass_tokens=64, uses_gpu=False)
+    rows = [one.rows for one in eye.look(image.read_bytes()) if isinstance(one, ImagePiece)]
+    found[model.parent.name] = numpy.concatenate(rows)
+numpy.savez(out, **found)
 """
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_rows_do_not_depend_on_memory_that_was_never_written(family: str, tmp_path: Path) -> None:
-    image = tmp_path / "image.png"
+@pytest.fixture(scope="module")
+def rows_of_families(tmp_path_factory: pytest.TempPathFactory) -> tuple[Rows, Rows]:
+    """Return what each family makes of an image, plain and where new memory is filled."""
+    folder = tmp_path_factory.mktemp("families")
+    image = folder / "image.png"
     image.write_bytes(noise(3, 80, 48))
-    files = [str(path) for path in (*write_family(family, tmp_path), image)]
-    preloads = {"plain": "", "filled": preloadable(tmp_path, "unwritten")}
-    for name, library in preloads.items():
-        command = [sys.executable, "-c", SEES, *files, str(tmp_path / f"{name}.npy")]
+    files = list[Path]()
+    for family in FAMILIES:
+        (folder / family).mkdir()
+        files += write_family(family, folder / family)
+    found = list[Rows]()
+    for library in ("", preloadable(folder, "unwritten")):
+        out = folder / "rows.npz"
+        command = [sys.executable, "-c", SEES, *map(str, (image, out, *files))]
         subprocess.run(command, env={**os.environ, "LD_PRELOAD": library}, check=True)
-    plain, filled = (np.load(tmp_path / f"{name}.npy") for name in preloads)
+        found.append(dict(np.load(out)))
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_do_not_depend_on_memory_that_was_never_written(
+    family: str, rows_of_families: tuple[Rows, Rows]
+) -> None:
+    plain, filled = (rows[family] for rows in rows_of_families)
     assert np.isfinite(plain).all()
     assert np.array_equal(plain, filled)
 

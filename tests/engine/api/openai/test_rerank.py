@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,11 +27,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     root = tmp_path_factory.mktemp("rerank")
     with live_service(root) as live, live.client() as client:
         for name, pooling in (("ranker", 4), ("vectors", 1)):
-            raw = tiny.reranker(root / f"{name}.gguf", pooling=pooling).read_bytes()
-            digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
-            client.post(f"/api/blobs/{digest}", content=raw).raise_for_status()
-            body = {"model": name, "files": {f"{name}.gguf": digest}, "stream": False}
-            client.post("/api/create", json=body).raise_for_status()
+            live.add_model(name, tiny.reranker(root / f"{name}.gguf", pooling=pooling))
         yield client
 
 
