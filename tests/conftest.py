@@ -66,6 +66,8 @@ LONGEST = (
     "runner/compare/test_killed_comparison.py", "runner/review/test_killed_deciding.py",
     "steps/vectors/test_open_stores.py", "steps/tools/test_mcp_client.py",
     "engine/api/openai/test_batch_endpoints.py", "steps/readers/test_ocr.py",
+    "engine/llama/test_vision_families.py", "steps/readers/test_html_text.py",
+    "steps/llm/test_agent_turns.py",
 )  # fmt: skip
 
 # Files whose tests ask one Prefect server run in one process, which starts it once: a start takes

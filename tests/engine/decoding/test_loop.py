@@ -80,9 +80,7 @@ DOUBTFUL = tuple(
     for question in (
         "Repeat the text word for word:",
         "What does it say of the old bridge? Answer:",
-        "Who met? Answer:",
         "Summarise it in one sentence:",
-        "When will the new bridge be finished? Answer:",
     )
 )
 

@@ -14,6 +14,7 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.memory.pool_stats import PoolEvents
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Priority, Reply
 from paddock.engine.settings import CacheLayout, PoolSettings
+from tests.engine.pools import Run, one_pool
 from tests.fakes.eyes import FAMILIES, noise, write_family
 from tests.fakes.libmtmd import Reference
 
@@ -90,19 +91,19 @@ class Seeing:
         assert rating.logprobs == pytest.approx(rating.best, abs=NEARLY)
         assert [one.logprob for one in reply.logprobs] == pytest.approx(rating.logprobs, abs=NEARLY)
 
-    def pool(self, events: PoolEvents | None = None, **given: Any) -> LocalPool:
+    def settings(self, **given: Any) -> PoolSettings:
         folder = self.model.parent
-        return LocalPool(
-            PoolSettings(
-                n_threads=1,
-                models_dir=folder,
-                cache_dir=folder / "cache",
-                profile_s=0,
-                flash_attention="off",
-                **given,
-            ),
-            events=events,
+        return PoolSettings(
+            n_threads=1,
+            models_dir=folder,
+            cache_dir=folder / "cache",
+            profile_s=0,
+            flash_attention="off",
+            **given,
         )
+
+    def pool(self, events: PoolEvents | None = None, **given: Any) -> LocalPool:
+        return LocalPool(self.settings(**given), events=events)
 
 
 class Turns(PoolEvents):
@@ -132,14 +133,25 @@ def seeing(
     reference.close()
 
 
-async def test_answers_are_those_of_libmtmd_alone_and_with_a_cached_prefix(seeing: Seeing) -> None:
-    async with seeing.pool() as pool:
+@pytest.fixture(scope="module")
+def run(seeing: Seeing) -> Iterator[Run]:
+    """Run work in one pool of a family, whose settings are no part of the claim."""
+    with one_pool(seeing.settings()) as run:
+        yield run
+
+
+def test_answers_are_those_of_libmtmd_alone_and_with_a_cached_prefix(
+    seeing: Seeing, run: Run
+) -> None:
+    async def work(pool: LocalPool) -> None:
         for conversation in ALL:
             first = await pool.chat(seeing.request(conversation)).reply()
             seeing.check(first, conversation)
             again = await pool.chat(seeing.request(conversation)).reply()
             seeing.check(again, conversation)
             assert again.usage.prompt_reused_tokens == first.usage.prompt_tokens - 1
+
+    run(work)
 
 
 @pytest.mark.parametrize("seeing", KINDS, indirect=True)
@@ -184,26 +196,30 @@ async def test_answers_go_on_when_a_longer_request_makes_a_larger_context(
 
 
 @pytest.mark.parametrize("seeing", KINDS, indirect=True)
-async def test_answers_stay_the_same_with_drafts(seeing: Seeing) -> None:
-    n_accepted = 0
-    async with seeing.pool() as pool:
+def test_answers_stay_the_same_with_drafts(seeing: Seeing, run: Run) -> None:
+    async def work(pool: LocalPool) -> None:
+        n_accepted = 0
         for conversation in ALL * 2:
             request = seeing.request(conversation, 120, drafts=True)
             reply = await pool.chat(request).reply()
             seeing.check(reply, conversation)
             n_accepted += reply.usage.accepted_tokens
-    assert n_accepted
+        assert n_accepted
+
+    run(work)
 
 
 @pytest.mark.parametrize("seeing", KINDS, indirect=True)
-async def test_an_answer_about_an_image_ends_where_a_text_would_shift(seeing: Seeing) -> None:
-    async with seeing.pool() as pool:
+def test_an_answer_about_an_image_ends_where_a_text_would_shift(seeing: Seeing, run: Run) -> None:
+    async def work(pool: LocalPool) -> None:
         request = seeing.request(ONE, -1, shifts=True)
         spec = replace(request.model, n_ctx_tokens=256)
         reply = await pool.chat(replace(request, model=spec)).reply()
-    seeing.check(reply, ONE)
-    assert (reply.done_reason, reply.usage.shifted_tokens) == ("length", 0)
-    assert reply.usage.prompt_tokens + reply.usage.completion_tokens == 256
+        seeing.check(reply, ONE)
+        assert (reply.done_reason, reply.usage.shifted_tokens) == ("length", 0)
+        assert reply.usage.prompt_tokens + reply.usage.completion_tokens == 256
+
+    run(work)
 
 
 @pytest.mark.parametrize("seeing", ("llava", "qwen2vl", "qwen3vl"), indirect=True)

@@ -95,7 +95,7 @@ def test_a_chat_model_is_measured_the_most_useful_first_and_a_busy_machine_is_re
     with pytest.raises(
         Unmeasured, match=r"^other programs used the processor: the threads got \d+%"
     ) as caught:
-        measure_model(model, path, shape, 20.0, least_share=2.0)
+        measure_model(model, path, shape, 20.0, depths=(), least_share=2.0)
     # It does not depend on speed.
     assert [one.drafts for one in caught.value.agreements] == [measured.agreements[0].drafts]
     model.close()
