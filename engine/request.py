@@ -370,6 +370,10 @@ class Stream(Protocol):
         ...
 
 
+REQUEST_TEXTS = 256
+"""Texts of one `EmbedRequest`, of many: the vectors of finished requests survive a kill."""
+
+
 @dataclass(frozen=True, slots=True)
 class EmbedRequest:
     """Vectors asked for whole texts, in their order."""

@@ -38,6 +38,18 @@ def last_part(text: str, n_most: int) -> str:
     return line if len(line) <= n_most else f"…{line[-n_most:]}"
 
 
+def without_middle(text: str, n_characters: int, mark: str = "\n[…]\n") -> str:
+    """Return `n_characters` of a text, three quarters from the beginning, the rest from the end.
+
+    >>> without_middle("abcdefgh", 4, "-")
+    'abc-h'
+    """
+    if n_characters >= len(text):
+        return text
+    head = n_characters * 3 // 4
+    return text[:head] + mark + text[len(text) - (n_characters - head) :]
+
+
 def counted(n: int, noun: str, plural: str = "") -> str:
     """Return a number with its noun.
 

@@ -143,7 +143,7 @@ _OF_WHOLE: Mapping[str, Callable[[Any], Mapping[str, Any]]] = {
 
 def as_expressions_see(outputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return a step's outputs with mirrors that tell of the answer as a whole, too."""
-    if not any(name in outputs for name in _OF_WHOLE):
+    if _OF_WHOLE.keys().isdisjoint(outputs):
         return dict(outputs)
     mirrors = {
         name: AnswerMirror(outputs[name], of_whole)

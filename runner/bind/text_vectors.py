@@ -7,8 +7,7 @@ from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from paddock.engine.request import EmbedRequest
-from paddock.steps.vectors.embed import REQUEST_TEXTS
+from paddock.engine.request import REQUEST_TEXTS, EmbedRequest
 
 if TYPE_CHECKING:
     import numpy as np

@@ -213,10 +213,8 @@ def main(begun: Callable[[], None] = lambda: None) -> None:
     # SIGTERM ends a run like Ctrl-C: drained, resumable, status 130. We do not send ourselves
     # SIGINT, because a shell script starts background processes with SIGINT ignored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    # A third of the time of `validate`, measured with 150 packages installed: garbage collection
-    # during imports 7 %, at exit 15 %, Pydantic's search for plug-ins in every package 8 %. A run
-    # with nothing to do keeps some 140,000 objects; each collection of 50,000 costs 10 ms.
-    gc.set_threshold(200_000, 10, 10)
+    # A quarter of the time of `validate`, measured with 150 packages installed: garbage collection
+    # at exit 15 %, Pydantic's search for plug-ins in every package 8 %.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     sys.argv[1:] = arguments.translate_ollama_run(sys.argv[0], sys.argv[1:])
     try:

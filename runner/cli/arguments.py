@@ -20,7 +20,6 @@ import typer
 from paddock.engine.system import no_links
 from paddock.engine.system.samples import SEED, ItemSample
 from paddock.engine.system.text import is_utf8
-from paddock.runner.ledger.entries import is_variant
 from paddock.runner.progress import console
 
 from .exit_status import CommandError
@@ -446,7 +445,7 @@ def recorded_inputs(
         CommandError: its inputs were not recorded, or it is no run of a whole pipeline.
     """
     name, path = past.row.run, file or past.file
-    if is_variant(past.row.file):
+    if past.row.is_of_variant:
         raise CommandError(
             f"Run '{name}' is a part of a comparison.\n"
             f"  The same command goes on: `paddock compare {past.file} …`."

@@ -17,7 +17,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from paddock.engine.system.text import canonical_json
+from paddock.engine.system.text import canonical_json, without_middle
 from paddock.pipelines.reply_schema import schema_mismatch
 from paddock.runner.bind.bound import BoundStep
 from paddock.runner.bind.text_vectors import (
@@ -33,7 +33,6 @@ from paddock.runner.ledger.entries import whole_file
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.ledger.reviews import Review, ReviewStore
 from paddock.steps.base import Example, Tools
-from paddock.steps.llm.ask_and_repair import without_middle
 
 EXAMPLES = "examples"
 """First word of the mark of a step whose prompt has decisions as examples."""

@@ -28,6 +28,8 @@ class CallBounds:
         return self.sure.total()
 
     def __add__(self, other: CallBounds) -> CallBounds:
+        if other is NO_CALLS or self is NO_CALLS:  # most steps make none
+            return self if other is NO_CALLS else other
         most = None if self.most is None or other.most is None else self.most + other.most
         return CallBounds(most, self.repairs + other.repairs, self.sure + other.sure)
 
@@ -45,7 +47,7 @@ class CallBounds:
 
     def perhaps(self) -> CallBounds:
         """Return the calls of something that may not be done."""
-        return replace(self, sure=Counter())
+        return replace(self, sure=Counter()) if self.sure else self
 
 
 NO_CALLS = CallBounds()
@@ -53,7 +55,7 @@ NO_CALLS = CallBounds()
 
 def bound_steps(body: Iterable[BoundNode]) -> CallBounds:
     """Bound the calls of steps by their kinds alone."""
-    total = CallBounds()
+    total = NO_CALLS
     for node in body:
         total += unbounded_steps(node.body) if isinstance(node, BoundBlock) else bound_step(node)
     return total
@@ -62,14 +64,14 @@ def bound_steps(body: Iterable[BoundNode]) -> CallBounds:
 def unbounded_steps(body: Iterable[BoundNode]) -> CallBounds:
     """Return the calls of a body that runs for an unknown number of items."""
     asks = any(step.kind.roles for step in all_steps(body))
-    return CallBounds(None) if asks else CallBounds()
+    return CallBounds(None) if asks else NO_CALLS
 
 
 def bound_step(step: BoundStep) -> CallBounds:
     if step.inner is not None:
         return bound_steps(step.inner.nodes)
     if not step.kind.roles:
-        return CallBounds()
+        return NO_CALLS
     return with_repairs(step, CallBounds(_max_calls(step)))
 
 

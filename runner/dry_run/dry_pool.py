@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ from paddock.steps.base import (
 from paddock.steps.vectors.open_stores import OpenStores, StoreHandle
 from paddock.steps.vectors.where_filter import Where
 
-from .call_bounds import CallBounds
+from .call_bounds import NO_CALLS, CallBounds
 
 _SURELY_FITS = 0.25
 """Of a context: a prompt whose upper estimate is below it is not counted with the vocabulary,
@@ -62,12 +63,17 @@ class AskedPrompts:
     has_history: bool
     by: dict[str, str] = field(default_factory=dict)
     """By the request's hash: the item that asked for it first."""
-    shared: set[str] = field(default_factory=set)
+    shared: dict[str, None] = field(default_factory=dict)
     """Hashes of requests whose replies serve all items: none of them is asked for twice."""
 
-    def copy(self) -> AskedPrompts:
-        """Return what was asked so far, to go on from in another way."""
-        return AskedPrompts(self.has_history, dict(self.by), set(self.shared))
+    @property
+    def counts(self) -> tuple[int, int]:
+        return len(self.by), len(self.shared)
+
+    def first(self, n_by: int, n_shared: int) -> AskedPrompts:
+        """Return what was asked when `counts` were these, to go on from in another way."""
+        by = dict(islice(self.by.items(), n_by))
+        return AskedPrompts(self.has_history, by, dict.fromkeys(islice(self.shared, n_shared)))
 
 
 class DryPool(LedgerPool):
@@ -93,7 +99,7 @@ class DryPool(LedgerPool):
         self.reads_unknown = False
         """Whether prompts may have placeholders, also such as the first label of a list."""
         self._raises = raises
-        self.calls = CallBounds()
+        self.calls = NO_CALLS
         self.has_unknown = False
         """Whether an answer was a placeholder."""
         self.has_twins = False
@@ -175,7 +181,7 @@ class DryPool(LedgerPool):
             return
         self.asked.by.setdefault(hash_, self._item)
         if self._looks_up:
-            self.asked.shared.add(hash_)
+            self.asked.shared[hash_] = None
         has_twin = by is not None or (is_partly_unknown and self.asked.has_history)
         is_sure = not self._looks_up or not has_twin
         self.calls += CallBounds(1, sure=Counter([ref] if is_sure else []))

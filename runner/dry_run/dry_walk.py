@@ -119,7 +119,7 @@ class DryWalk:
         In a random order, so that those that were walked speak for the others.
         `unknown` are the steps around the block whose outputs are placeholders.
         """
-        calls, refs, n_left = CallBounds(), Counter[str](), 0
+        calls, refs, n_left = NO_CALLS, Counter[str](), 0
         results, todo = list(run.results), run.todo()
         for item in sorted(todo, key=lambda item: draw(SEED, item.key)):
             scope = item.seen(run.block, run.scope)
@@ -202,10 +202,11 @@ class DryWalk:
             return await self._escalated(step, scope, place, is_partly_unknown)
         if "tools" in step.written:
             return bound_of_step(step)  # to know its tools is to run them, or their servers
-        before = self._asked.copy()
+        n_before = self._asked.counts
         walked = await self._tried(step, scope, place, is_partly_unknown, self._asked)
         n_new = walked.seen.n_calls - walked.seen.n_known if walked.seen is not None else 0
         if _is_sized(step) and (is_partly_unknown or n_new > 1 or not self._counts_exactly):
+            before = self._asked.first(*n_before)
             longest = await self._tried(step, scope, place, is_partly_unknown, before, is_long=True)
             walked = replace(walked, calls=between_lengths(walked.calls, longest.calls))
         return walked
@@ -423,7 +424,7 @@ class _BodyWalk:
         """Steps whose outputs are placeholders or missing."""
         self.is_unsure = False
         """Whether what follows may not be reached, or may be fresh."""
-        self.calls = CallBounds()
+        self.calls = NO_CALLS
         self.refs = Counter[str]()
         self.last: Any = None
         self._perhaps_skipped: set[str] = set()

@@ -186,6 +186,10 @@ class RunRow:
     given: str | None = None
     """JSON: inputs that the user gave, and the names of those that are not recorded."""
 
+    @property
+    def is_of_variant(self) -> bool:
+        return is_variant(self.file)
+
 
 @dataclass(frozen=True, slots=True)
 class OutputRow:

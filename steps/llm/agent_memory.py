@@ -15,10 +15,11 @@ from typing import Protocol
 
 from paddock.engine.request import Message, ModelSpec, Tool, ToolCall
 from paddock.engine.system import files
+from paddock.engine.system.text import without_middle
 from paddock.steps.base import EmbedModel, ItemName, StepError, Vector, VectorRow, VectorStore
 from paddock.steps.vectors.embed import embed_texts
 
-from .ask_and_repair import Asker, most_that_fits, without_middle
+from .ask_and_repair import Asker, most_that_fits
 from .tool_protocol import ToolCallResult, as_data
 
 _MOST_RESULTS_SHARE = 0.6

@@ -56,18 +56,6 @@ async def most_that_fits(fits: Callable[[int], Awaitable[bool]], n: int) -> int:
     return low
 
 
-def without_middle(text: str, n_characters: int, mark: str = "\n[…]\n") -> str:
-    """Return `n_characters` of a text, three quarters from the beginning, the rest from the end.
-
-    >>> without_middle("abcdefgh", 4, "-")
-    'abc-h'
-    """
-    if n_characters >= len(text):
-        return text
-    head = n_characters * 3 // 4
-    return text[:head] + mark + text[len(text) - (n_characters - head) :]
-
-
 def first_part(text: str, n_characters: int) -> str:
     """Return the beginning, up to the end of a word if one ends in its last tenth.
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from paddock.engine.errors import PromptTooLong
 from paddock.engine.request import Message, Reply, Role
 from paddock.engine.system.no_links import open_file
+from paddock.engine.system.text import without_middle
 from paddock.pipelines.expressions import Template
 from paddock.pipelines.keys import SamplingParams
 from paddock.pipelines.prompt_file import ConversationTemplate
@@ -29,7 +30,6 @@ from .ask_and_repair import (
     SchemaOnlyForm,
     UsageOutput,
     ask_checked,
-    without_middle,
 )
 from .map_reduce import DivisiblePrompt, MapReduce
 from .tool_protocol import ChatTools, refuse_duplicates, refuse_unknown_choice, request_tool_calls

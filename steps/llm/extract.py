@@ -17,13 +17,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from paddock.engine.request import ModelSpec
+from paddock.engine.request import REQUEST_TEXTS, ModelSpec
 from paddock.engine.system.text import counted
 from paddock.pipelines.checking.functions import words
 from paddock.steps.base import StepError, Tools, Vector
 from paddock.steps.text.sentences import TextSpan, prose_sentences, text_lines
 from paddock.steps.text.split import TextPart
-from paddock.steps.vectors.embed import REQUEST_TEXTS, embed_texts
+from paddock.steps.vectors.embed import embed_texts
 
 from .ask_and_repair import UsageOutput
 

@@ -12,12 +12,15 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from paddock.engine.request import EmbedReply, EmbedRequest, ModelSpec, OnOverflow
+from paddock.engine.request import (
+    REQUEST_TEXTS,
+    EmbedReply,
+    EmbedRequest,
+    ModelSpec,
+    OnOverflow,
+)
 from paddock.steps.base import EmbedModel, Output, Params, Step, StepError, Tools, Vector, VectorRow
 from paddock.steps.text.split import TextPart, to_part
-
-REQUEST_TEXTS = 256
-"""Texts per request for a store: the vectors of finished requests survive a kill."""
 
 
 class EmbedParams(Params):

@@ -61,7 +61,6 @@ from paddock.runner.progress.report import (
     outdated_in_words,
 )
 from paddock.runner.settings import read_settings
-from paddock.runner.testing import results
 
 if TYPE_CHECKING:
     from paddock.runner.ledger.run_history import PastRun
@@ -271,6 +270,8 @@ class CiReports:
         """Write them; print an error and return False if that fails."""
         if not self.are_wanted:
             return True
+        from paddock.runner.testing import results
+
         try:
             results.write_reports(
                 [results.run_as_suite(ended, str(self.pipeline))],
