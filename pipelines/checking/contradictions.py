@@ -23,8 +23,10 @@ from itertools import pairwise
 from typing import Literal, TypeAlias
 
 from .language_data import ordinal_of
+from .number_scales import BETWEEN, DIGIT_NEXT, RANGE_AND, RANGE_TO
+from .number_text import number_values
 from .number_words import numbers_at_words
-from .numbers import BETWEEN, DIGIT_NEXT, RANGE_AND, RANGE_TO, number_values
+from .numbers import Number
 from .table_units import heading_of
 from .units import NO_UNIT
 from .value_words import BREAK, HAN, NEGATION_BEFORE, PAUSE, word_data
@@ -65,10 +67,8 @@ def sides_at(text: str, start: int, end: int, *, is_moment: bool = False) -> fro
     before, after = text[first:start], text[end : end + _SIDE_AFTER_CHARS]
     if first and not before[0].isspace():  # it may begin inside a word
         before = before.partition(" ")[2] or before
-    n_pairs = len(_pairs()) if is_moment else len(word_data()["opposites"])
-    earlier, later = (
-        [one for one in _sides_in(part) if one[2][0] < n_pairs] for part in (before, after)
-    )
+    earlier = _sides_in(before, is_moment=is_moment)
+    later = _sides_in(after, is_moment=is_moment)
     later = [one for one in later if not _AGAINST_NUMBER.match(after, one[0])]
     label = before.rstrip(" :)\uff09")
     near = {side for _, at, side in earlier if not BREAK.search(label, at)}
@@ -98,8 +98,9 @@ def _is_next(after: str, at: int, stop: int) -> bool:
     return is_near and after[at] != "و" and not BREAK.search(after[:at].rstrip("(\uff08"))
 
 
-def _sides_in(text: str) -> Sequence[_Found]:
+def _sides_in(text: str, *, is_moment: bool) -> Sequence[_Found]:
     """Return where opposed words are in a text, in order; those that are negated are left out."""
+    n_pairs = len(_pairs()) if is_moment else len(word_data()["opposites"])
     lower = text.replace("İ", "i").lower()
     found = [
         (*word.span(), side) for word in _JOINED_WORD.finditer(lower) for side in _sides_of(word[0])
@@ -110,7 +111,8 @@ def _sides_in(text: str) -> Sequence[_Found]:
     return sorted(
         one
         for one in found
-        if not NEGATION_BEFORE.search(lower, max(0, one[0] - _NOT_CHARS), one[0])
+        if one[2][0] < n_pairs
+        and not NEGATION_BEFORE.search(lower, max(0, one[0] - _NOT_CHARS), one[0])
     )
 
 
@@ -185,6 +187,17 @@ def is_in_other_range(answer: str, said: TextValue, source: str, found: TextValu
 def _ends_at(text: str, said: TextValue) -> _Ends | None:
     if said.is_range:
         return "any", tuple(one for one in values_in(said.text) if one.days != said.days)
+    first, last = _range_around(text, said)
+    if bool(first) == bool(last):  # none, or several in a row
+        return None
+    side: Literal["first", "last"] = "first" if last else "last"
+    return side, tuple(_with_year(end, said, is_first=not last) for end in first or last)
+
+
+def _range_around(
+    text: str, said: TextValue
+) -> tuple[tuple[TextValue, ...], tuple[TextValue, ...]]:
+    """Return the first value of the range that a value ends, and the last one if it begins one."""
     begin = max(0, said.start - _REACH_CHARS)
     before = text[begin : said.start]
     between = BETWEEN.search(before)
@@ -192,11 +205,7 @@ def _ends_at(text: str, said: TextValue) -> _Ends | None:
     after = (_AFTER_AND if is_between else _AFTER).match(text, said.end)
     found = (_BEFORE_AND if between else _BEFORE).search(before)
     last = _value_at(text[after.end() : after.end() + _REACH_CHARS], start=0) if after else ()
-    first = _value_at(text[begin : said.end], end=found.start()) if found else ()
-    if bool(first) == bool(last):  # none, or several in a row
-        return None
-    side: Literal["first", "last"] = "first" if last else "last"
-    return side, tuple(_with_year(end, said, is_first=not last) for end in first or last)
+    return _value_at(text[begin : said.end], end=found.start()) if found else (), last
 
 
 def _with_year(end: TextValue, other: TextValue, *, is_first: bool) -> TextValue:
@@ -351,9 +360,8 @@ def _is_of_other_noun(answer: str, said: TextValue, source: str, found: TextValu
         return False
     if any(one.unit != NO_UNIT for one in number.readings):
         return False
-    values = {one.value for one in number.readings}
     known = _numbers_before(source, stem)
-    return bool(known) and not any(value in values and not is_rank for value, is_rank in known)
+    return bool(known) and known.isdisjoint((one.value, False) for one in number.readings)
 
 
 @lru_cache(maxsize=64)
@@ -403,18 +411,25 @@ def kind_at(text: str, said: TextValue) -> Kind:
         return "rank"
     if any(1000 <= one.value < 2200 for one in number.readings):
         return ""
-    is_floor = _FLOOR.match(text, max(0, start - 2)) is not None
-    if is_floor or _RANK_BEFORE.search(text, max(0, start - 6), start):
-        return "rank"
-    mark = _RANK_AFTER.match(text, end) if text[end - 1 : end].isdecimal() else None
-    if mark is not None and _is_rank_mark(text, start, end, mark):
+    if _is_rank(text, start, end):
         return "rank"
     if _NAME_BEFORE.search(text, max(0, start - 24), start):
         return "name"
+    return "count" if _is_count(text, number, start, end) else ""
+
+
+def _is_count(text: str, number: Number, start: int, end: int) -> bool:
     is_word = not any(map(str.isdecimal, number.text))
-    is_amount = is_word or all(one.unit != NO_UNIT for one in number.readings)
-    is_long = _LONG.fullmatch(text, start, end) is not None
-    return "count" if is_amount or (not is_long and _NOUN_AFTER.match(text, end)) else ""
+    if is_word or all(one.unit != NO_UNIT for one in number.readings):
+        return True
+    return not _LONG.fullmatch(text, start, end) and _NOUN_AFTER.match(text, end) is not None
+
+
+def _is_rank(text: str, start: int, end: int) -> bool:
+    if _FLOOR.match(text, max(0, start - 2)) or _RANK_BEFORE.search(text, max(0, start - 6), start):
+        return True
+    mark = _RANK_AFTER.match(text, end) if text[end - 1 : end].isdecimal() else None
+    return mark is not None and _is_rank_mark(text, start, end, mark)
 
 
 def _is_rank_mark(text: str, start: int, end: int, mark: re.Match[str]) -> bool:

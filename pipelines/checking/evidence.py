@@ -18,8 +18,8 @@ from typing import Any, TypeAlias
 
 from paddock.engine.system.text import path_text, resolve_ref
 
-from .number_text import table_cells
-from .numbers import MOST_DIGITS, Number, NumberReading, rounded
+from .number_text import MOST_DIGITS, rounded, table_cells
+from .numbers import Number, NumberReading
 from .text_index import Quote, Span, TextIndex, folded_words, is_whole
 from .units import NO_UNIT, PERCENT, currency_names
 from .value_search import index_of
@@ -394,24 +394,25 @@ class _Sources:
         exact = [one for one in quotes if one.match == "exact"]
         said = _said_by(text)
         if len(said) == 1 and said[0].text == text.strip().rstrip("."):
-            is_code = text.strip()[0].isalpha()  # EBM 4414 is not in EBM 4414F
-            found = self._find_value(said[0])
-            whole = self.index.text
-            quotes = [
-                *exact,
-                *(one for one in found if not is_code or is_whole(whole, one.start, one.end)),
-            ]
+            quotes = [*exact, *self._find_whole_value(text, said[0])]
         elif exact:
             return exact
-        return (
-            quotes
-            or self._find_moment(text, said)
-            or ([] if said else self._find_currency(text))
-            or self.index.find_code(text)
-            or self._find_phrase(text, said)
-            or self._find_in_cells(text)
-            or self.index.find_similar(text)
-        )
+        return quotes or next(filter(None, self._less_sure(text, said)), [])
+
+    def _find_whole_value(self, text: str, said: TextValue) -> list[Quote]:
+        found, whole = self._find_value(said), self.index.text
+        if not text.strip()[0].isalpha():
+            return found
+        return [one for one in found if is_whole(whole, one.start, one.end)]  # no 4414 in 4414F
+
+    def _less_sure(self, text: str, said: Sequence[TextValue]) -> Iterator[list[Quote]]:
+        """Yield the places where it may be in other ways, the surest first."""
+        yield self._find_moment(text, said)
+        yield [] if said else self._find_currency(text)
+        yield self.index.find_code(text)
+        yield self._find_phrase(text, said)
+        yield self._find_in_cells(text)
+        yield self.index.find_similar(text)
 
     def _find_phrase(self, text: str, said: Sequence[TextValue]) -> list[Quote]:
         """Return where the same words are around one value in another notation."""
@@ -453,26 +454,20 @@ class _Sources:
 
     def _find_value(self, said: TextValue, *, has_unit: bool = False) -> list[Quote]:
         """Return where a number, date or time is; what may be none only if there is no other."""
-        if said.number is not None and said.number.code:  # 2024 is not INV-2024
-            said = replace(said, number=replace(said.number, readings=frozenset()))
-        elif said.number is not None:
-            has_unit = has_unit or all(
-                one.unit.dimension.startswith("percent") for one in said.number.readings
-            )
+        number = said.number
+        if number is not None and number.code:  # 2024 is not INV-2024
+            said = replace(said, number=replace(number, readings=frozenset()))
+        elif number is not None:
+            has_unit = has_unit or _is_in_percent(number)
+        found = [one for one in self._index_of_values.find(said) if self._is_of(said, one)]
+        if has_unit:
+            found = [*filter(_has_unit, found)]
+        is_bare = said.bare == (said.start, said.end)
+        spans = (one.bare if is_bare else (one.start, one.end) for one in _surest(found))
+        return [Quote(*span, "normalised") for span in spans]
 
-        found = [
-            one
-            for one in self._index_of_values.find(said)
-            if (not has_unit or _has_unit(one))
-            and not _is_in_code(said, one)
-            and not self._is_of_two_cells(one)
-        ]
-        sure = [one for one in found if one.is_sure] or found
-        return [
-            Quote(*(one.bare if said.bare == (said.start, said.end) else (one.start, one.end)),
-                  "normalised")
-            for one in sure
-        ]  # fmt: skip
+    def _is_of(self, said: TextValue, found: TextValue) -> bool:
+        return not _is_in_code(said, found) and not self._is_of_two_cells(found)
 
     def _is_of_two_cells(self, said: TextValue) -> bool:
         """Return whether the comma of a number is between two of at least three cells of a row."""
@@ -557,6 +552,14 @@ def _is_in_code(said: TextValue, found: TextValue) -> bool:
     is_code = found.number is not None and bool(found.number.code)
     is_sought = said.number is not None and bool(said.number.code or said.number.written)
     return is_code and not is_sought and any(map(str.isupper, found.text))
+
+
+def _is_in_percent(number: Number) -> bool:
+    return all(one.unit.dimension.startswith("percent") for one in number.readings)
+
+
+def _surest(found: list[TextValue]) -> list[TextValue]:
+    return [one for one in found if one.is_sure] or found
 
 
 def _has_unit(said: TextValue) -> bool:

@@ -97,8 +97,7 @@ _UNIT_KEY = re.compile(
 def _labelled_texts(value: Any, label: str, units: Sequence[str]) -> Iterator[str]:
     """Yield the texts of data, and its numbers with their key or the units next to them."""
     if isinstance(value, Mapping):
-        named = [one for key, one in value.items() if _UNIT_KEY.search(str(key))]
-        units = [one for one in named if isinstance(one, str) and units_named(one)] or units
+        units = _units_of(value) or units
         for key, held in value.items():
             words = _KEY_BREAK.sub(" ", str(key)).strip()
             yield from _labelled_texts(held, _DEGREES.get(words[-2:], words), units)
@@ -106,14 +105,20 @@ def _labelled_texts(value: Any, label: str, units: Sequence[str]) -> Iterator[st
         for held in value:
             yield from _labelled_texts(held, label, units)
     else:
-        for text in texts_in(value):
-            if not label or _NO_NUMBER.search(text) or not _HAS_DIGIT.search(text):
-                yield text
-                continue
-            has_unit = any(map(units_named, label.split()))
-            others = () if has_unit else units
-            lines = [f"{label}: {text} | {unit}\n" for unit in others] or [f"{label}: {text}\n"]
-            yield from lines  # with an empty one: a word below a number may be its unit
+        others = () if any(map(units_named, label.split())) else units
+        yield from (one for text in texts_in(value) for one in _with_label(text, label, others))
+
+
+def _units_of(data: Mapping[Any, Any]) -> list[str]:
+    named = (one for key, one in data.items() if _UNIT_KEY.search(str(key)))
+    return [one for one in named if isinstance(one, str) and units_named(one)]
+
+
+def _with_label(text: str, label: str, units: Sequence[str]) -> Sequence[str]:
+    """Return a number of data with its label; a line below is empty: a word there may be a unit."""
+    if not label or _NO_NUMBER.search(text) or not _HAS_DIGIT.search(text):
+        return (text,)
+    return [f"{label}: {text} | {unit}\n" for unit in units] or [f"{label}: {text}\n"]
 
 
 _NO_NUMBER, _HAS_DIGIT = re.compile(r"[^\d.,+ \u00a0\u202f-]"), re.compile(r"\d")
@@ -453,19 +458,25 @@ def grounded(value: Any, source: Any, within: float = 0.0, undecided: str = "acc
     plain = without_item_numbers(text)
     told = Support(answer, plain, within)
     missing, doubtful = told.missing, told.doubtful
-    items = [one for one in missing if is_item(answer, one)] if plain != text else []
-    if items:  # the number of an item supports only what names that item
-        lacking = missing_or_within(text, items, lambda said, one: True, within)
-        missing = [one for one in missing if one not in items or one in lacking]
-        doubtful += [one for one in items if one not in lacking]
+    items = _items_named(answer, missing, text, within) if plain != text else []
+    missing = [one for one in missing if one not in items]
     if missing:
         return f"This is not in the source: {_named(missing)}. Use only what is in it."
-    if not doubtful:
+    if not (doubtful or items):
         return None
-    sentence = f"The source has this, but in other words: {_named(doubtful)}."
+    sentence = f"The source has this, but in other words: {_named((*doubtful, *items))}."
     if undecided == "accept":
         return Undecided(sentence)
     return f"{sentence} Use its words."
+
+
+def _items_named(
+    answer: str, missing: Iterable[TextValue], text: str, within: float
+) -> list[TextValue]:
+    """Return the values that name an item of the source: its number supports no others."""
+    items = [one for one in missing if is_item(answer, one)]
+    lacking = missing_or_within(text, items, lambda said, one: True, within) if items else []
+    return [one for one in items if one not in lacking]
 
 
 def _grounded_in_advance(

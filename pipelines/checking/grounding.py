@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -32,6 +33,7 @@ from .contradictions import (
     sides_at,
 )
 from .loose_numbers import is_score_of, pairs_in, wrong_scores_in
+from .numbers import Number
 from .table_units import caption_scales, has_unit_of
 from .value_search import missing_in
 from .value_words import word_data
@@ -47,30 +49,18 @@ class Support:
     def __init__(self, answer: str, source: str, within: float) -> None:
         self._answer, self._source, self._within = answer, source, within
         sought = [said for said in values_in(answer) if said.is_sure]
-        self._pairs = [TextValue(one.text, one.start, one) for one in pairs_in(answer)]
+        self._pairs = _as_values(pairs_in(answer))
         self._lost: set[int] = set()  # scores with which the source has the other side win
         self._claims: dict[int, Claim] = {}
         self._n_tried: dict[int, int] = {}
         """By the id of a value that the source has: at how many places it was looked at since."""
         self._same: set[int] = set()
         """The ids of those that the source says with the same words."""
-        every = (*sought, *self._pairs)
-        unsupported = missing_or_within(source, every, self._is_place_of, within)
+        unsupported = missing_or_within(source, (*sought, *self._pairs), self._is_place_of, within)
         lacking = [one for one in unsupported if id(one) not in self._n_tried]
-        self.missing = [
-            one
-            for one in lacking
-            if one not in self._pairs and not self._is_elsewhere(one, lacking)
-        ]
-        self.missing += (
-            TextValue(one.text, one.start, one) for one in wrong_scores_in(answer, source)
-        )
-        pairs = [one for one in self._pairs if id(one) in self._same]
-        self.doubtful = [
-            one
-            for one in sought
-            if one not in self.missing and id(one) not in self._same and not _is_in(one, pairs)
-        ]
+        self.missing = [one for one in lacking if not self._is_excused(one, lacking)]
+        self.missing += _as_values(wrong_scores_in(answer, source))
+        self.doubtful = [one for one in sought if not self._is_decided(one)]
 
     def _is_place_of(self, said: TextValue, one: TextValue) -> bool:
         """Return whether a place says all of a value, or it was looked for long enough."""
@@ -82,12 +72,9 @@ class Support:
         claim = self._claims[id(said)]
         if not claim.may_be_said_in(self._source):
             return True
-        may_be_same = claim.is_bare or claim.may_be_said_at(self._source, one)
-        if claim.is_bare or (
-            may_be_same
-            and claim.is_said_at(self._source, one)
-            and (not n_tried or self._supports(said, one))
-        ):
+        may_be_same = claim.may_be_said_at(self._source, one)
+        is_same = may_be_same and claim.is_said_at(self._source, one)
+        if is_same and (not n_tried or self._supports(said, one)):
             self._same.add(id(said))
         self._n_tried[id(said)] = n_tried + (_READ_COST if may_be_same else 1)
         return id(said) in self._same or n_tried >= _MOST_TRIED
@@ -109,9 +96,13 @@ class Support:
             not sides or not contradicts(sides, _sides_of(source, one))
         )
 
-    def _is_elsewhere(self, said: TextValue, lacking: Sequence[TextValue]) -> bool:
-        """Return whether a pair supports a number, a score, or a caption's scale."""
-        if _is_in(said, [one for one in self._pairs if one not in lacking]):
+    def _is_decided(self, said: TextValue) -> bool:
+        pairs = [one for one in self._pairs if id(one) in self._same]
+        return said in self.missing or id(said) in self._same or _is_in(said, pairs)
+
+    def _is_excused(self, said: TextValue, lacking: Sequence[TextValue]) -> bool:
+        """Return whether it is a pair, or one supports it, a score, or a caption's scale."""
+        if said in self._pairs or _is_in(said, [p for p in self._pairs if p not in lacking]):
             return True
         number = said.number
         if number is None or said.start in self._lost:
@@ -125,6 +116,10 @@ class Support:
             )
             for scale in caption_scales(self._source)
         )
+
+
+def _as_values(numbers: Iterable[Number]) -> list[TextValue]:
+    return [TextValue(one.text, one.start, one) for one in numbers]
 
 
 def _is_in(said: TextValue, pairs: Iterable[TextValue]) -> bool:
@@ -305,12 +300,14 @@ class Claim:
 
     def may_be_said_at(self, source: str, found: TextValue) -> bool:
         """Return whether the sentence of a place has the claim's words: few have them all."""
-        there = _words_of(source, *found.bare)
+        there = _words_of(source, *found.bare) if self._words else frozenset()
         left = self._words - there
         return all(any(_are_forms_of_one(word, one) for one in there) for word in left)
 
     def is_said_at(self, source: str, found: TextValue) -> bool:
         """Return whether a place of a source says the value as the answer does."""
+        if self.is_bare:
+            return True
         place = _saying(source, *found.bare)
         return _has_same_words(self._before, place.before, place.own_before) and (
             _has_same_words(self._after, place.after, place.own_after)
@@ -336,22 +333,48 @@ def _has_same_words(claim: Sequence[_Token], there: Sequence[_Token], n_own: int
     return matched.issuperset(own)
 
 
-@lru_cache(maxsize=512)
 def _saying(text: str, start: int, end: int) -> _Saying:
     first, last = _sentence_at(text, start, end)
-    tokens = [*_with_links([*_tokens_in(text, first, last)], text)]
-    before = [one for one in tokens if one.end <= start][::-1]
-    after = [one for one in tokens if one.start >= end]
-    cuts = [first, *(one.end() for one in _PART_END.finditer(text, first, last)), last]
-    values = [one.start for one in (*before, *after) if one.value is not None]
-    begin = max((cut for cut in cuts if cut <= start), default=first)
-    stop = min((cut for cut in cuts if cut >= end), default=last)
-    nearest = max((at for at in values if at < begin), default=first - 1)
-    begin = min(cut for cut in cuts if cut > nearest and cut <= begin)
-    nearest = min((at for at in values if at >= stop), default=last + 1)
-    stop = max(cut for cut in cuts if stop <= cut <= nearest)
-    n_before = sum(one.start >= begin for one in before)
-    return _Saying(before, after, n_before, sum(one.start < stop for one in after))
+    return _sentence(text[first:last]).around(start - first, end - first)
+
+
+class _Sentence:
+    """The words and values of a sentence, and its parts: between commas, dashes and the like."""
+
+    def __init__(self, text: str) -> None:
+        self._tokens = [*_with_links([*_tokens_in(text)], text)]
+        values = [one for one in self._tokens if one.value is not None]
+        self._starts, self._ends = _places_of(self._tokens)
+        self._value_starts, self._value_ends = _places_of(values)
+        self._cuts = [0, *(one.end() for one in _PART_END.finditer(text)), len(text)]
+
+    def around(self, start: int, end: int) -> _Saying:
+        """Return what is said around a place; its own parts go on up to another value."""
+        n_before, first = bisect_right(self._ends, start), bisect_left(self._starts, end)
+        begin, stop = self._own_parts(start, end)
+        return _Saying(
+            self._tokens[:n_before][::-1],
+            self._tokens[first:],
+            n_before - bisect_left(self._starts, begin, 0, n_before),
+            bisect_left(self._starts, stop, first) - first,
+        )
+
+    def _own_parts(self, start: int, end: int) -> tuple[int, int]:
+        cuts, values = self._cuts, self._value_starts
+        begin, stop = cuts[bisect_right(cuts, start) - 1], cuts[bisect_left(cuts, end)]
+        before = bisect_left(values, begin, 0, bisect_right(self._value_ends, start)) - 1
+        after = bisect_left(values, stop, bisect_left(values, end))
+        begin = cuts[bisect_right(cuts, values[before])] if before >= 0 else 0
+        return begin, cuts[bisect_right(cuts, values[after]) - 1] if after < len(values) else cuts[
+            -1
+        ]
+
+
+def _places_of(tokens: Sequence[_Token]) -> tuple[list[int], list[int]]:
+    return [one.start for one in tokens], [one.end for one in tokens]
+
+
+_sentence = lru_cache(maxsize=512)(_Sentence)
 
 
 def _sentence_at(text: str, start: int, end: int) -> tuple[int, int]:
@@ -378,25 +401,20 @@ def _is_short_line(text: str, end: int) -> bool:
     )
 
 
-def _tokens_in(text: str, start: int, end: int) -> Iterator[_Token]:
-    sentence, at = text[start:end], 0
-    for value in _sure_values(sentence):
+def _tokens_in(sentence: str) -> Iterator[_Token]:
+    at = 0
+    values = (one for one in values_in(sentence) if one.is_sure)
+    for value in sorted(values, key=lambda one: (one.start, -one.end)):
         if value.start >= at:
-            yield from _words_in(sentence, at, value.start, start)
+            yield from _words_in(sentence, at, value.start)
             at = value.end
-            yield _Token(start + value.start, start + at, value=value)
-    yield from _words_in(sentence, at, len(sentence), start)
+            yield _Token(value.start, at, value=value)
+    yield from _words_in(sentence, at, len(sentence))
 
 
-@lru_cache(maxsize=256)
-def _sure_values(sentence: str) -> Sequence[TextValue]:
-    found = (one for one in values_in(sentence) if one.is_sure)
-    return sorted(found, key=lambda one: (one.start, -one.end))
-
-
-def _words_in(sentence: str, start: int, end: int, offset: int) -> Iterator[_Token]:
+def _words_in(sentence: str, start: int, end: int) -> Iterator[_Token]:
     for found in _WORD.finditer(sentence, start, end):
-        yield _Token(offset + found.start(), offset + found.end(), _folded(found[0]))
+        yield _Token(found.start(), found.end(), _folded(found[0]))
 
 
 def _with_links(tokens: Sequence[_Token], text: str) -> Iterator[_Token]:

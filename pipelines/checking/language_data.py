@@ -129,25 +129,25 @@ def _value_of_parts(parts: Sequence[int], language: str = "") -> int | None:
     """
     total = current = 0
     for part in parts:
-        if part >= 1000 and part % 1000 == 0 and part in (10**3, 10**6, 10**9):
+        if part in (10**3, 10**6, 10**9):
             total += (current or 1) * part
             current = 0
-        elif part == 100 and 0 < current < 10:
-            current *= 100
-        elif part == 10 and language in _TEN_ADDED and 0 < current < 10:
-            current += part
-        elif part == 10 and 1 < current < 10:  # mươi, puluh
+        elif 0 < current < 10 and (
+            part == 100 or (part == 10 and current > 1 and language not in _TEN_ADDED)
+        ):  # mươi, puluh
             current *= part
-        elif (
-            not current
-            or part < 10 <= _place(current)
-            or part < 100 <= _place(current)
-            or (0 < current < 10 and 20 <= part < 100 and part % 10 == 0)
-        ):
+        elif not current or _may_follow(current, part, language):
             current += part
         else:
             return None
     return total + current
+
+
+def _may_follow(current: int, part: int, language: str) -> bool:
+    """Return whether a part is added to what is before it: units to tens, or tens to units."""
+    if 0 < current < 10 and part in range(10, 100, 10):
+        return part > 10 or language in _TEN_ADDED
+    return part < 10 <= _place(current) or part < 100 <= _place(current)
 
 
 def _place(number: int) -> int:

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from .codes import LETTER
+from .number_text import rounded
 from .number_words import hours_in_words, numbers_at_words
-from .numbers import Number, NumberReading, lower_case, rounded
+from .numbers import Number, NumberReading, lower_case
 from .units import PERCENT, Unit
 from .value_words import matches_at_words
 

@@ -1,10 +1,11 @@
-"""A text as its numbers are read: digits of any script as 0 to 9, the cells of CSV rows apart."""
+"""A text as its numbers are read: digits 0 to 9, what these may be, and cells of CSV rows."""
 
 # ruff: noqa: RUF001 - signs of many scripts
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator, Sequence
 
 _FINANCIAL = "壹贰貳叁參肆伍陆陸柒捌玖拾佰仟"
 _PLAIN = str.maketrans(_FINANCIAL, "一二二三三四五六六七八九十百千")
@@ -68,3 +69,42 @@ def table_cells(text: str) -> str:
 
 def _masked(quoted: re.Match[str]) -> str:
     return quoted[0].replace(",", "\x01")
+
+
+GROUPS = "'\u2019\u00a0\u202f\u2009 "
+"""Signs that may group thousands, but for points and commas."""
+_NO_GROUPS = str.maketrans("", "", GROUPS)
+MOST_DIGITS = 15
+"""Of a number: more are not told apart."""
+
+
+def rounded(value: float, n_digits: int = 12) -> float:
+    """Round a value for comparison, so that factors do not matter."""
+    return float(f"{value:.{n_digits}g}")
+
+
+def number_values(text: str) -> Iterator[float]:
+    """Yield what digits may be: points and commas group thousands, or begin the fraction.
+
+    >>> list(number_values("1.234")), list(number_values("1 234,5"))
+    ([1234.0, 1.234], [1234.5])
+    """
+    mantissa, _, exponent = text.replace("E", "e").partition("e")
+    power = 10.0 ** int(exponent or 0)
+    plain = mantissa.translate(_NO_GROUPS)
+    parts, marks = re.split("[.,]", plain), re.findall("[.,]", plain)
+    if not marks:
+        yield rounded(float(plain) * power, MOST_DIGITS)
+        return
+    is_lakh = len(parts) > 2 and len(parts[-1]) == 3 and {*marks} == {","}
+    if is_lakh or (len({*marks}) == 1 and _is_grouped(parts)):
+        yield rounded(float("".join(parts)) * power, MOST_DIGITS)
+        if is_lakh or parts[-1] == "000":
+            return  # 42,000 is not 42
+    if marks[-1] not in marks[:-1]:
+        value = float(f"{''.join(parts[:-1]) or '0'}.{parts[-1]}")
+        yield rounded(value * power, MOST_DIGITS)
+
+
+def _is_grouped(parts: Sequence[str]) -> bool:
+    return parts[0] not in ("", "0") and all(len(part) == 3 for part in parts[1:])

@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -130,17 +131,23 @@ def spelled_numbers_in(text: str, whole: str = "") -> Iterator[SpelledNumber]:
     >>> [sorted(one.values) for one in spelled_numbers_in("Fourteen of one hundred and five")]
     [[14.0], [105.0]]
     """
-    table = _word_table()
     every = [(found.start(), found.end(), _lower(found[0])) for found in _LETTERS.finditer(text)]
     others = list(_more_numbers(text, every))
     yield from others
     ends = {place for one in others for place in range(one.start, one.end)}
-    every = [one for one in every if one[0] not in ends]
-    known = {word for word in {word for _, _, word in every} if word in table or _joined(word)}
-    words = [one for one in every if one[2] in known]
-    if not words:
-        return
-    languages = languages_of(whole or text)
+    known = {*filter(_meanings, {word for _, _, word in every})}
+    words = [one for one in every if one[2] in known and one[0] not in ends]
+    if words:
+        yield from _longest_numbers(text, words, languages_of(whole or text))
+
+
+_Words: TypeAlias = Sequence[tuple[int, int, str]]
+"""Where words begin and end, and the words in lower case."""
+
+
+def _longest_numbers(
+    text: str, words: _Words, languages: frozenset[Language]
+) -> Iterator[SpelledNumber]:
     at = 0
     while at < len(words):
         number = _longest_number(text, words, at, languages)
@@ -154,7 +161,7 @@ _Reading: TypeAlias = tuple[int, tuple[float, ...], bool, Language]
 
 
 def _longest_number(
-    text: str, words: list[tuple[int, int, str]], at: int, languages: frozenset[Language]
+    text: str, words: _Words, at: int, languages: frozenset[Language]
 ) -> _Reading | None:
     """Read a number; where several languages read as much, the text's own one comes first."""
     best: _Reading | None = None
@@ -171,7 +178,7 @@ def _longest_number(
 
 def _spelled(
     text: str,
-    words: list[tuple[int, int, str]],
+    words: _Words,
     at: int,
     number: _Reading,
     languages: frozenset[Language],
@@ -191,7 +198,7 @@ def _lower(word: str) -> str:
     return word.replace("İ", "i").casefold()
 
 
-def _more_numbers(text: str, words: list[tuple[int, int, str]]) -> Iterator[SpelledNumber]:
+def _more_numbers(text: str, words: _Words) -> Iterator[SpelledNumber]:
     """Yield the numbers in words of the languages without a grammar here."""
     names = [name for _, _, name in words]
     table = _word_table()
@@ -199,29 +206,44 @@ def _more_numbers(text: str, words: list[tuple[int, int, str]]) -> Iterator[Spel
         name for name in {*names} if name not in table and (numbers_of(name) or ordinal_of(name))
     }
     last = 0
-    for at, (start, _, name) in enumerate(words):
-        if at < last or name not in candidates:
-            continue
-        row = [name]
-        for here in range(at + 1, min(at + _MOST_WORDS, len(words))):
-            if not _JOIN.fullmatch(text, words[here - 1][1], words[here][0]):
-                break
-            row.append(names[here])
-        n_ordinal, ordinal = ordinal_at(row, 0)
-        if n_ordinal:
-            last = at + n_ordinal
-            is_sure = ordinal > 2 and name not in _NEVER_SURE
-            values = frozenset((float(ordinal),))
-            yield SpelledNumber(start, words[last - 1][1], values, True, is_sure)
-            continue
-        n_words, value, is_sure = number_at(row, 0)
-        is_before_unit = value == n_words == 1 or (n_words == 1 and name in _SHORT_BEFORE_UNITS)
-        is_before_unit = is_before_unit and not _TURKISH_LINE.match(text, start)
-        if is_sure or is_before_unit:  # one may be an article, six another word
+    for at, name in enumerate(names):
+        n_words, number = (
+            (0, None) if at < last or name not in candidates else _other(text, words, at)
+        )
+        if number is not None:
             last = at + n_words
-            end = words[last - 1][1]
-            values = frozenset((float(value),))
-            yield SpelledNumber(start, end, values, False, is_sure, is_article=not is_sure)
+            yield number
+
+
+def _other(text: str, words: _Words, at: int) -> tuple[int, SpelledNumber | None]:
+    """Return how many words are one number of a language without a grammar here, and that one."""
+    start, _, name = words[at]
+    row = _joined_words(text, words, at)
+    n_words, ordinal = ordinal_at(row, 0)
+    if n_words:
+        is_sure, values = ordinal > 2 and name not in _NEVER_SURE, frozenset((float(ordinal),))
+        return n_words, SpelledNumber(start, words[at + n_words - 1][1], values, True, is_sure)
+    n_words, value, is_sure = number_at(row, 0)
+    is_before_unit = not is_sure and _may_be_before_unit(name, n_words, value)
+    if not is_sure and (not is_before_unit or _TURKISH_LINE.match(text, start)):
+        return 0, None  # one may be an article, six another word
+    end, values = words[at + n_words - 1][1], frozenset((float(value),))
+    return n_words, SpelledNumber(start, end, values, False, is_sure, is_article=not is_sure)
+
+
+def _joined_words(text: str, words: _Words, at: int) -> list[str]:
+    """Return the words from one on that may be one number: with nothing but a space between."""
+    row = [words[at][2]]
+    for (_, end, _), (start, _, name) in pairwise(words[at : at + _MOST_WORDS]):
+        if not _JOIN.fullmatch(text, end, start):
+            break
+        row.append(name)
+    return row
+
+
+def _may_be_before_unit(name: str, n_words: int, value: int) -> bool:
+    """Return whether a word, which may be another one, is a number before a unit."""
+    return value == n_words == 1 or (n_words == 1 and name in _SHORT_BEFORE_UNITS)
 
 
 def _is_sure(word: str, languages: frozenset[Language]) -> bool:
@@ -254,7 +276,7 @@ def scale_at(text: str, at: int) -> tuple[int, tuple[float, ...]]:
 
 
 def _read_number(
-    text: str, words: list[tuple[int, int, str]], at: int, language: Language
+    text: str, words: _Words, at: int, language: Language
 ) -> tuple[int, tuple[float, ...], bool]:
     """Read one number of a language: how many words it has, and its values; 0: none."""
     number, n_read = _NumberInWords(language), 0
@@ -264,12 +286,14 @@ def _read_number(
         word = _meanings(name).get(language)
         if word is None or (here > at and not _JOIN.fullmatch(text, words[here - 1][1], start)):
             break
-        if word.role == "and" and not (number.is_open or number.total):
-            break
-        if word.role != "and":
-            is_per = name in _PER_CENT and _is_per(text, start)
-            if is_per or not number.take(word, is_first=not n_read, is_after_and=before == "and"):
+        if word.role == "and":
+            if not (number.is_open or number.total):
                 break
+        elif _is_per_cent(text, start, name) or not number.take(
+            word, is_first=not n_read, is_after_and=before == "and"
+        ):
+            break
+        else:
             n_read = here - at + 1
         before = word.role
         if word.role in ("ordinal", "dozen"):
@@ -358,8 +382,8 @@ def _follows(current: float, value: float, language: Language) -> bool:
     return rest >= 20 and rest % 10 == 0 and 0 < value < 10
 
 
-def _is_per(text: str, at: int) -> bool:
-    before = _LETTERS.findall(text[max(0, at - 8) : at])
+def _is_per_cent(text: str, at: int, name: str) -> bool:
+    before = _LETTERS.findall(text[max(0, at - 8) : at]) if name in _PER_CENT else ()
     return bool(before) and before[-1].casefold() in _PER
 
 
@@ -407,15 +431,18 @@ def _joined(word: str) -> Mapping[Language, NumberWord]:
     if found is None or not (found[1] or found[3]):
         return {}
     language, scale = _JOINED_SCALES[found[2]]
-    parts = []
-    for part, empty in ((found[1], 1.0), (found[3], 0.0)):
-        meant = _word_table().get(part, {}).get(language)
-        if part and (meant is None or meant.role != "number" or meant.values[0] >= 1000):
-            return {}
-        parts.append(meant.values[0] if part and meant else empty)
-    if scale == 1e2 and not 11 <= parts[0] <= 19:
+    above, below = _value_of_part(found[1], language, 1.0), _value_of_part(found[3], language, 0.0)
+    if above is None or below is None or (scale == 1e2 and not 11 <= above <= 19):
         return {}
-    return {language: NumberWord("number", (parts[0] * scale + parts[1],))}
+    return {language: NumberWord("number", (above * scale + below,))}
+
+
+def _value_of_part(part: str, language: Language, empty: float) -> float | None:
+    if not part:
+        return empty
+    meant = _word_table().get(part, {}).get(language)
+    is_number = meant is not None and meant.role == "number" and meant.values[0] < 1000
+    return meant.values[0] if meant is not None and is_number else None
 
 
 def _meanings(word: str) -> Mapping[Language, NumberWord]:
@@ -511,19 +538,22 @@ def _joined_below_hundred(
     for n, ten in enumerate(tens, 2):
         yield ten, 10.0 * n
         for unit in range(1, 10):
-            value = 10.0 * n + unit
-            if language == "de":
-                yield f"{teens[unit]}und{ten}", value
-            elif language == "nl":
-                link = "ën" if teens[unit].endswith("e") else "en"
-                yield f"{teens[unit]}{link}{ten}", value
-            elif unit in (1, 8):
-                yield f"{ten[:-1]}{'uno' if unit == 1 else 'otto'}", value
-                if unit == 1:
-                    yield f"{ten[:-1]}un", value
-            else:
-                yield f"{ten}{'tré' if unit == 3 else teens[unit]}", value
-                yield f"{ten}{teens[unit]}", value
+            for word in _ten_and_unit(language, ten, teens[unit], unit):
+                yield word, 10.0 * n + unit
+
+
+def _ten_and_unit(language: Language, ten: str, word: str, unit: int) -> Sequence[str]:
+    if language == "de":
+        return (f"{word}und{ten}",)
+    if language == "nl":
+        return (f"{word}{_dutch_link(word)}{ten}",)
+    short = ten[:-1]  # ventuno, ventotto
+    others = {1: (f"{short}uno", f"{short}un"), 3: (f"{ten}tré", f"{ten}tre"), 8: (f"{short}otto",)}
+    return others.get(unit, (f"{ten}{word}",))
+
+
+def _dutch_link(word: str) -> str:
+    return "ën" if word.endswith("e") else "en"
 
 
 def _ordinals(language: Language) -> Iterator[tuple[str, float]]:
@@ -540,7 +570,7 @@ def _ordinals(language: Language) -> Iterator[tuple[str, float]]:
         if language in ("de", "nl"):
             teens = _TEENS[language].split()
             for unit in range(1, 10):
-                link = "und" if language == "de" else "ën" if teens[unit].endswith("e") else "en"
+                link = "und" if language == "de" else _dutch_link(teens[unit])
                 joined = f"{teens[unit]}{link}{stem}"
                 yield from ((form, 10.0 * n + unit) for form in _word_forms(language, joined))
 
@@ -608,8 +638,8 @@ def numbers_at_words(text: str) -> Sequence[tuple[int, float]]:
             n_words, values, _ = _read_number(text, words, at, language)
             found.update(((start, value), None) for value in values[: n_words and None])
         n_words, value, is_sure = number_at(names, at)
-        is_one = value == n_words == 1 or (n_words == 1 and name in _SHORT_BEFORE_UNITS)
-        found.update([((start, float(value)), None)] if is_sure or is_one else ())
+        is_one = is_sure or _may_be_before_unit(name, n_words, value)
+        found.update([((start, float(value)), None)] if is_one else ())
         n_words, value = ordinal_at(names, at)
         found.update([((start, float(value)), None)] if n_words else ())
     return tuple(found)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -21,16 +21,22 @@ from .codes import (
     PREFIX,
     VERSION_BEFORE,
     grouped_codes_in,
-    is_after_noun,
-    is_numbered,
     letter_code,
     roman_numerals_in,
 )
+from .number_scales import (
+    SHORT_SCALE,
+    SHORT_SCALES,
+    end_of_scale,
+    is_sure_scale,
+    range_scales,
+    scale_after,
+)
+from .number_text import GROUPS, MOST_DIGITS, number_values, rounded
 from .number_words import (
     HAN_DIGITS,
     HAN_NUMBER,
     HAN_SCALES,
-    SCALE,
     SpelledNumber,
     han_value,
     hours_in_words,
@@ -39,20 +45,17 @@ from .number_words import (
     spelled_numbers_in,
 )
 from .units import (
-    CURRENCIES,
     NO_UNIT,
-    NOT_TIMES,
     PERCENT,
     TIMES,
     Unit,
     is_money,
-    is_side,
     units_after,
     units_before,
+    units_of_side,
 )
 from .value_words import (
     AND_HALF,
-    FROM_BEFORE,
     NO_DIRECTION,
     Direction,
     DirectionWords,
@@ -61,26 +64,19 @@ from .value_words import (
     time_bound,
 )
 
-_SPACES = "\u00a0\u202f\u2009"
-_GROUPS = "'\u2019" + _SPACES + " "
-_NO_GROUPS = str.maketrans("", "", _GROUPS)
 _DECIMAL = re.compile(r"[0-9]+\.[0-9]+")
 _NAME_CHARS = 16
 _BODY = re.compile(
     rf"(?<![^\W_\u3040-\u9fff\uac00-\ud7af])(?:"
-    rf"(?<![0-9])[1-9][0-9]{{0,2}}(?:(?P<group>[.,{_GROUPS}])[0-9]{{3}})(?:(?P=group)[0-9]{{3}})*(?![0-9])"
+    rf"(?<![0-9])[1-9][0-9]{{0,2}}(?:(?P<group>[.,{GROUPS}])[0-9]{{3}})(?:(?P=group)[0-9]{{3}})*(?![0-9])"
     r"(?:[.,][0-9]+(?![0-9]))?"
     r"|[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}(?![0-9])(?:\.[0-9]+)?"  # lakhs and crores
     r"|(?<![0-9])[0-9]+(?:[.,][0-9]+)?|(?<![0-9])\.[0-9]+)(?:[eE][+-]?[0-9]{1,2}(?![^\W_]))?"
 )
-_MAYBE_SCALE = re.compile(r"[^\S\n]?[kmbt](?![^\W_])", re.IGNORECASE)
-_SHORT_SCALES = {"k": 1e3, "K": 1e3, "M": 1e6, "m": 1e6, "B": 1e9, "b": 1e9, "T": 1e12}
-_SHORT_SCALE = re.compile(r"[^\S\n]?([kKmMbBT])(?![^\W_])")
 _VULGAR = re.compile(r"(?:(?<![0-9])([0-9]{1,4})[^\S\n]?)?([½¼¾⅓⅔⅛⅜⅝⅞⅕⅖⅗⅘⅙⅚])")
 _FRACTION = re.compile(
     r"(?<![0-9/.,])(?:([0-9]{1,2})[^\S\n])?([0-9]{1,2})[/\u2044]([0-9]{1,3})(?![0-9/])"
 )
-_HAN_AFTER = re.compile(r"[^\S\n]?([十百千万萬亿億십백천만억]+)")
 _HAN_PART = re.compile(
     r"([0-9]+(?:,[0-9]{3})*(?:\.[0-9]+)?)([億亿억]|[十百千십백천]?[万萬만]|[千천백])?[^\S\n]?"
 )
@@ -88,26 +84,6 @@ _HAN_MIXED = re.compile(
     rf"(?<![0-9,.])(?:{_HAN_PART.pattern.replace(')?[^', ')[^')})+"
     r"(?:(?:[0-9],[0-9]{3}|[0-9]{1,4}(?!,[0-9]))(?![0-9万萬만億亿억千]))?"
 )
-DIGIT_NEXT = r"(?= [$€£¥]?\d)"
-RANGE_TO = (
-    r"(?:[^\S\n]?(?:[-\u2010-\u2015~〜～至到]|から|에서|부터)[^\S\n]?"
-    r"|[^\S\n](?:to|till?|until|through|bis(?: zu[mr]?)?|(?:à|aux?|al?|ao|do)"
-    + DIGIT_NEXT
-    + r"|até|hasta|fino a|tot(?: en met)?|t/m|до|по|إلى|الى|حتى|ile{})[^\S\n])[$€£¥]?"
-)
-RANGE_AND = "|(?P<and>and|und|et|y|e|en|i|и|و|ve|och|og)"
-BETWEEN = re.compile(
-    r"(?<!\w)(?:between|zwischen|entre|tra|fra|tussen|(?:po)?między|между|بين|mellan|mellem|mellom)\s"
-    r"(?:the\s|les\s|las?\s|los\s|den\s)?[$€£¥]?(?P<first>[^.;:\n]{0,24})\Z",
-    re.IGNORECASE,
-)
-_RANGE_SCALE = re.compile(
-    rf"{RANGE_TO.format(RANGE_AND)}(?:(?P<digits>[0-9]+(?:[.,][0-9]+)*)"
-    rf"|(?P<word>(?:{LETTER}+[ -]){{0,2}}?{LETTER}+))"
-    rf"(?={SCALE.pattern}|[万萬亿億만억]|[^\S\n]?[kmbt](?![^\W_]))",
-    re.IGNORECASE,
-)
-"""After the first number of a range, when only the last one is written with a scale."""
 TURKISH_THOUSANDS = re.compile(r"(?<![\d.,])([0-9]{1,3}) bin ([0-9]{1,3})(?![\d.,]*\d)")
 HUNDREDTHS = re.compile(
     r"(?<![\w.,])([0-9]{1,6})[^\S\n]?(?:€|euros?|zł|m)(?:[^\S\n](?:e|et|y|con|und|and|en|i))?[^\S\n]"
@@ -154,7 +130,6 @@ _IN_COLUMN = re.compile(r"(?:^|[ \t|])\(?[-0-9][0-9.,]*\)?(?=[ \t|]|$)")
 _WORD_BEFORE = re.compile(r"[^\W\d_]{2}[^\S\n]?\Z")
 _CELL_BEFORE, _CELL_AFTER = re.compile(r"(?:[|\t;] ?|\s\s)\Z"), re.compile(r" ?[|\t;]|\s\s|\Z")
 _PROSE_AFTER = re.compile(r"[.,;:]|[^\S\n](?![\d(|])[^\s]")
-"""Of an amount in parentheses that explains the words before it."""
 _CENTS = re.compile(r"\d[.,]\d\d(?!\d)")
 _ORDINAL_MARK = re.compile(
     r"(?:st|nd|rd|th|er|ère|e|º|ª|de|ste|-?[йяюе]|-(?:ый|ий|ой|ая|ое|ую|го|му|ом|ми|ым|ых|та|ша|га))(?!\w)|\.(?!\d)"
@@ -213,15 +188,6 @@ class Number:
         return positive.direction.is_less
 
 
-MOST_DIGITS = 15
-"""Of a number: more are not told apart."""
-
-
-def rounded(value: float, n_digits: int = 12) -> float:
-    """Round a value for comparison, so that factors do not matter."""
-    return float(f"{value:.{n_digits}g}")
-
-
 _OF = re.compile(r"[^\S\n](?:de[^\S\n]|d['\u2019]|di[^\S\n])")
 _OF_UNIT = re.compile(
     r"[^\S\n-]?-?(?:(?:of )?an? |of |de |d['\u2019]|di |do |van een |een |uma? |un |['\u2019])?",
@@ -270,19 +236,9 @@ def numbers_in(
         for number in numbers(text, rest.text, words):
             yield number
             rest.take(number.start, number.end)
-    for found in _BODY.finditer(rest.text):
-        if fits is not None and not (_has_half_after(halves, found.end()) or fits(found[0])):
-            rest.take(found.start(), _end_of_scale(text, found.end()))
-            continue
-        number = _of_digits(text, found, words)
-        yield number
-        rest.take(found.start(), number.end)
+    yield from _in_digits(text, rest, words, halves, fits)
     for spelled in spelled_numbers_in(rest.text, whole):
-        if (
-            fits is None
-            or _has_half_after(halves, spelled.end)
-            or any(fits(f"{value:.15g}") for value in spelled.values)
-        ):
+        if _has_half_after(halves, spelled.end) or _fits_any(spelled.values, fits):
             number = _of_words(text, spelled, words)
             if not (spelled.is_article and all(one.unit == NO_UNIT for one in number.readings)):
                 yield number
@@ -290,69 +246,30 @@ def numbers_in(
         yield replace(number, direction=words.of(number.start, number.end))
 
 
+def _in_digits(
+    text: str,
+    rest: Untaken,
+    words: DirectionWords,
+    halves: Sequence[int],
+    fits: Callable[[str], bool] | None,
+) -> Iterator[Number]:
+    for found in _BODY.finditer(rest.text):
+        if fits is None or _has_half_after(halves, found.end()) or fits(found[0]):
+            number = _of_digits(text, found, words)
+            yield number
+            rest.take(found.start(), number.end)
+        else:
+            rest.take(found.start(), end_of_scale(text, found.end()))
+
+
+def _fits_any(values: Iterable[float], fits: Callable[[str], bool] | None) -> bool:
+    return fits is None or any(fits(f"{value:.15g}") for value in values)
+
+
 def _has_half_after(halves: Sequence[int], end: int) -> bool:
     """Return whether a half may belong to a number, also behind its unit: 3 hours and a half."""
     at = bisect_left(halves, end)
     return at < len(halves) and halves[at] < end + _MOST_BEFORE_CHARS
-
-
-def _end_of_scale(text: str, at: int) -> int:
-    if text[at : at + 1] in NO_SCALE:
-        return at
-    han = _HAN_AFTER.match(text, at)
-    return han.end() if han is not None else scale_at(text, at)[0]
-
-
-def is_scaled(text: str, at: int) -> bool:
-    """Return whether a scale may be after a number, such as million or k, or after a range."""
-    return _end_of_scale(text, at) > at or any(
-        pattern.match(text, at) for pattern in (_MAYBE_SCALE, _RANGE_SCALE)
-    )
-
-
-def _range_scales(
-    text: str, start: int, end: int, values: Sequence[float], *, is_money: bool
-) -> tuple[float, ...]:
-    """Return by what a number without a scale may be multiplied: `2 to 3 million`.
-
-    Not of a year or of what only names, nor where the range falls: bus 2 to 3 million people.
-    """
-    found = _RANGE_SCALE.match(text, end)
-    if found is None or (found["and"] and not _is_between(text, start)):
-        return (1.0,)
-    in_words = numbers_at_words((found["word"] or "").casefold())
-    last = [*number_values(found["digits"])] if found["digits"] else [one for _, one in in_words]
-    is_joined = len(last) > 1 and found["word"] and last[-1] >= 100 > 10 * min(values)
-    is_from = FROM_BEFORE.search(text, max(0, start - 16), start) is not None
-    is_rising = bool(last) and (is_from or min(values) < max(last))
-    if (
-        is_joined
-        or not is_rising
-        or _PLAIN_YEAR.fullmatch(text, start, end)
-        or is_numbered(text, start)
-    ):
-        return (1.0,)
-    short = _SHORT_SCALE.match(text, found.end())
-    if short:
-        is_word = short[0] != short[1] and text[short.end() : short.end() + 1] == "."
-        is_sure = _is_sure_scale(short, (NO_UNIT,) if is_money else ())
-        return (1.0, _SHORT_SCALES[short[1]]) if is_sure and not is_word else (1.0,)
-    after, scales = _scale_after(text, found.end())
-    return (1.0,) if _HYPHEN.match(text, after) else (1.0, *scales)
-
-
-def _is_between(text: str, at: int) -> bool:
-    found = BETWEEN.search(text, max(0, at - 40), at)
-    if found is None or is_after_noun(text, found.start()):
-        return False
-    return found["first"].strip() in ("", *CURRENCIES)
-
-
-_PLAIN_YEAR = re.compile("[12][0-9]{3}")
-NO_SCALE = frozenset(",;:|()")
-"""Signs after a number behind which there is no scale or unit of it."""
-_HYPHEN = re.compile(r"[-\u2010\u2011]\w")
-"""After the scale of what only describes: million-euro losses."""
 
 
 def _digit_fractions_in(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
@@ -500,11 +417,11 @@ def _shares_in(text: str, rest: str, words: DirectionWords) -> Iterator[Number]:
         bare = NumberReading(share, TIMES) if share >= 2 else NumberReading(rounded(share))
         readings = {bare, NumberReading(rounded(percent), PERCENT)}
         joined = _JOINED_SCALE.search(text, start, end)
-        of = _OF_UNIT.match(text, joined.start() if joined else end)
-        if of and share < 1 and scale_at(text, of.end())[0] > of.end():
+        of = _OF_UNIT.match(text, joined.start() if joined else end) if share < 1 else None
+        if of and scale_at(text, of.end())[0] > of.end():
             yield _number_at(text, start, of.end(), (share,), words)
             continue
-        units, last = units_after(text, of.end()) if of and share < 1 else ((), end)
+        units, last = units_after(text, of.end()) if of else ((), end)
         is_share = not units or units[0].dimension in _NOT_HALVED
         if not is_share:
             readings = {NumberReading(rounded(share), unit) for unit in units}
@@ -565,24 +482,19 @@ def _of_digits(text: str, found: re.Match[str], words: DirectionWords) -> Number
     return _number_at(text, found.start(), found.end(), tuple(number_values(body)), words, parts)
 
 
-def _scale_after(text: str, at: int) -> tuple[int, tuple[float, ...]]:
-    after, scales = scale_at(text, at)
-    han = _HAN_AFTER.match(text, at) if after == at else None
-    return (after, scales) if han is None else (han.end(), (han_value("一" + han[1]),))
-
-
-def _is_sure_scale(short: re.Match[str], prefix: tuple[Unit, ...]) -> bool:
-    return bool(prefix) or short[1] in "kKMBT"
-
-
 def _short_scaled(
-    readings: set[NumberReading], value: float, short: re.Match[str], prefix: tuple[Unit, ...]
-) -> set[NumberReading]:
+    readings: frozenset[NumberReading],
+    values: Sequence[float],
+    short: re.Match[str],
+    prefix: tuple[Unit, ...],
+) -> frozenset[NumberReading]:
     """Add a number with the scale that a sign may be, in place of the number where it must be."""
-    units, scaled = prefix or (NO_UNIT,), rounded(value * _SHORT_SCALES[short[1]])
-    if _is_sure_scale(short, prefix):
-        readings = readings - {NumberReading(value, unit) for unit in units}
-    return readings | {NumberReading(scaled, unit) for unit in units}
+    units = prefix or (NO_UNIT,)
+    for value in values:
+        if is_sure_scale(short, prefix):
+            readings -= _scaled((value,), (1.0,), units)
+        readings |= _scaled((value,), (SHORT_SCALES[short[1]],), units)
+    return readings
 
 
 def _number_at(
@@ -596,42 +508,57 @@ def _number_at(
     """Add scale, unit, sign and direction to a number's values."""
     prefix = units_before(text, start)
     end, found = _with_half(text, end, found)
-    after_scale, scales = _scale_after(text, end)
-    of = _OF.match(text, after_scale) if after_scale > end else None
-    units, last = units_after(text, of.end() if of else after_scale)
-    last, bare_end = max(last, after_scale), after_scale
-    if last > end and units and units[0].dimension not in _NOT_HALVED:
+    after_scale, scales = scale_after(text, end)
+    units, last = _units_behind(text, end, after_scale)
+    if units and units[0].dimension not in _NOT_HALVED:
         last, found = _with_half(text, last, found)
-    if _PERCENT_BEFORE.search(text, max(0, start - 3), start):
-        units = (PERCENT,)
-    units = prefix or units or (NO_UNIT,)
-    if _THOUSANDS_OF_MONEY.fullmatch(text, start, end) and any(map(is_money, units)):
-        found = (max(found),)
-    short = _SHORT_SCALE.match(text, end) if after_scale == end else None
-    if last == end and short is None:
-        scales = _range_scales(text, start, end, found, is_money=bool(prefix))
-    if last == end and is_side(text, start, end):
-        units = (*units, NOT_TIMES)
-    if short is not None:
-        last = max(last, short.end())
-        bare_end = short.end() if _is_sure_scale(short, prefix) else bare_end
-    readings: set[NumberReading] = set()
-    for value in found:
-        scaled = [value if scale == 1 else rounded(value * scale) for scale in scales]
-        readings |= {NumberReading(one, unit) for one in scaled for unit in units}
-        if short is not None:
-            readings = _short_scaled(readings, value, short, prefix)
-    sign, first = _sign(text, start)
-    is_below = _BELOW_ZERO_AFTER.match(text, bare_end) or _CREDIT_AFTER.match(text, bare_end)
-    if is_below or _in_parentheses(text, first, last):
-        sign = -1
     is_bare = not prefix and end == last
-    written = text[start:end] if is_bare and _DECIMAL.fullmatch(text, start, end) else ""
+    units = prefix or _units_of(text, start, units)
+    found = _as_money(text, start, end, found, units)
+    short = SHORT_SCALE.match(text, end) if after_scale == end else None
+    if last == end:
+        units += units_of_side(text, start, end)
+        scales = scales if short else range_scales(text, start, end, found, is_money=bool(prefix))
+    readings = _scaled(found, scales, units)
+    if short is not None:
+        readings = _short_scaled(readings, found, short, prefix)
+        last, is_bare = max(last, short.end()), False
+        after_scale = short.end() if is_sure_scale(short, prefix) else after_scale
+    sign, first = _sign(text, start, last, after_scale)
     return Number(
-        text[first:last].strip(), first, last, frozenset(readings), sign, parts=parts,
-        is_ordinal=_is_ordinal(text, start, end), bare=(first if sign < 0 else start, bare_end),
-        direction=_direction_at(text, first, last, words), written=written,
+        text[first:last].strip(), first, last, readings, sign, parts=parts,
+        is_ordinal=_is_ordinal(text, start, end), bare=(first if sign < 0 else start, after_scale),
+        direction=_direction_at(text, first, last, words),
+        written=_version(text, start, end) if is_bare else "",
     )  # fmt: skip
+
+
+def _units_behind(text: str, end: int, scale_end: int) -> tuple[tuple[Unit, ...], int]:
+    """Return the units behind a number and its scale, and where they end: 5 millions de tonnes."""
+    of = _OF.match(text, scale_end) if scale_end > end else None
+    return units_after(text, of.end() if of else scale_end)
+
+
+def _version(text: str, start: int, end: int) -> str:
+    return text[start:end] if _DECIMAL.fullmatch(text, start, end) else ""
+
+
+def _units_of(text: str, at: int, behind: tuple[Unit, ...]) -> tuple[Unit, ...]:
+    return (PERCENT,) if _PERCENT_BEFORE.search(text, max(0, at - 3), at) else behind or (NO_UNIT,)
+
+
+def _as_money(
+    text: str, start: int, end: int, values: tuple[float, ...], units: Iterable[Unit]
+) -> tuple[float, ...]:
+    is_whole = any(map(is_money, units)) and _THOUSANDS_OF_MONEY.fullmatch(text, start, end)
+    return (max(values),) if is_whole else values
+
+
+def _scaled(
+    values: Sequence[float], scales: Sequence[float], units: Sequence[Unit]
+) -> frozenset[NumberReading]:
+    scaled = [one if scale == 1 else rounded(one * scale) for one in values for scale in scales]
+    return frozenset(NumberReading(one, unit) for one in scaled for unit in units)
 
 
 _THOUSANDS_OF_MONEY = re.compile(r"[1-9][0-9]{1,2}[.,][0-9]{3}")
@@ -695,8 +622,11 @@ def _is_ordinal(text: str, start: int, end: int) -> bool:
     return mark[0] != "." or is_before or _CENTURY_AFTER.match(text, end) is not None
 
 
-def _sign(text: str, start: int) -> tuple[int, int]:
-    """Return the sign of a number, and where it begins with it."""
+def _sign(text: str, start: int, last: int, bare_end: int) -> tuple[int, int]:
+    """Return the sign of a number, and where it begins with it.
+
+    It is below zero as well, or a credit. `bare_end`: where its unit begins, `last`: where it ends.
+    """
     currency = _CURRENCY_BEFORE.search(text, max(0, start - 6), start)
     first = currency.start() if currency is not None else start
     for place in (start, first):
@@ -705,25 +635,30 @@ def _sign(text: str, start: int) -> tuple[int, int]:
     word = _MINUS_WORD.search(text, max(0, first - 18), first)
     if word is not None:
         return -1, word.start()
-    return 1, first
+    after = _BELOW_ZERO_AFTER.match(text, bare_end) or _CREDIT_AFTER.match(text, bare_end)
+    return -1 if after or _in_parentheses(text, first, last) else 1, first
 
 
 def _in_parentheses(text: str, start: int, end: int) -> bool:
     """Return whether an amount is written as a credit: `(84.00)`."""
     is_around = text[max(0, start - 1) : start] == "(" and text[end : end + 1] == ")"
-    if not is_around or text[start:end].rstrip().endswith("%"):
+    if not is_around or text[start:end].rstrip().endswith("%") or _explains(text, start, end):
         return False
-    is_after_word = _WORD_BEFORE.search(text, max(0, start - 4), start - 1) is not None
-    has_unit = not (text[start].isdecimal() and text[end - 1].isdecimal())
-    if is_after_word and has_unit and _PROSE_AFTER.match(text, end + 1):
-        return False
-    is_grouped = _THOUSANDS_GROUPED.fullmatch(text, start, end) is not None
-    is_cell = _CELL_BEFORE.search(text, max(0, start - 3), start - 1) and (
-        _CELL_AFTER.match(text, end + 1)
-    )
     if _CENTS.search(text, start, end) is not None:
         return True
-    return (is_grouped or (end - start > 1 and bool(is_cell))) and _is_in_table(text, start)
+    is_amount = _THOUSANDS_GROUPED.fullmatch(text, start, end) or (
+        end - start > 1
+        and _CELL_BEFORE.search(text, max(0, start - 3), start - 1)
+        and _CELL_AFTER.match(text, end + 1)
+    )
+    return bool(is_amount) and _is_in_table(text, start)
+
+
+def _explains(text: str, start: int, end: int) -> bool:
+    """Return whether an amount in parentheses says again what the words before it say."""
+    has_unit = not (text[start].isdecimal() and text[end - 1].isdecimal())
+    is_after_word = has_unit and _WORD_BEFORE.search(text, max(0, start - 4), start - 1)
+    return bool(is_after_word) and _PROSE_AFTER.match(text, end + 1) is not None
 
 
 def _is_in_table(text: str, at: int) -> bool:
@@ -741,45 +676,16 @@ def _is_in_columns(text: str, start: int, end: int) -> bool:
     return len(line) < 500 and not any(sign.isalpha() for sign in line)
 
 
-def number_values(text: str) -> Iterator[float]:
-    """Yield what digits may be: points and commas group thousands, or begin the fraction.
-
-    >>> list(number_values("1.234")), list(number_values("1 234,5"))
-    ([1234.0, 1.234], [1234.5])
-    """
-    mantissa, _, exponent = text.replace("E", "e").partition("e")
-    power = 10.0 ** int(exponent or 0)
-    plain = mantissa.translate(_NO_GROUPS)
-    parts = plain.replace(",", ".").split(".")
-    marks = [sign for sign in plain if sign in ".,"]
-    if not marks:
-        yield rounded(float(plain) * power, MOST_DIGITS)
-        return
-    is_grouped = all(len(part) == 3 for part in parts[1:]) and parts[0] not in ("", "0")
-    is_lakh = len(parts) > 2 and len(parts[-1]) == 3 and {*marks} == {","}
-    if is_lakh or (is_grouped and len({*marks}) == 1):
-        yield rounded(float("".join(parts)) * power, MOST_DIGITS)
-        if is_lakh or parts[-1] == "000":
-            return  # 42,000 is not 42
-    if marks[-1] not in marks[:-1]:
-        value = float(f"{''.join(parts[:-1]) or '0'}.{parts[-1]}")
-        yield rounded(value * power, MOST_DIGITS)
-
-
 def _in_han(text: str) -> Iterator[Number]:
     """Yield numbers in Chinese numerals; single ones are part of many words."""
     for found in HAN_NUMBER.finditer(text):
         signs, end = found[2], found.end()
-        digits = [sign for sign in signs if sign in HAN_DIGITS]
+        has_digits = any(sign in HAN_DIGITS for sign in signs)
         before = text[found.start() - 1 : found.start()]
-        if not (digits or signs[0] == "十") or before.isdecimal():
+        if not (has_digits or signs[0] == "十") or before.isdecimal():
             continue
         after = text[end : end + 1]
-        if len(signs) == 1:
-            is_sure = signs not in "一〇零" and after in _HAN_MEASURES and bool(after)
-            is_sure = is_sure and not (signs == "十" and after == "分")
-        else:
-            is_sure = bool(digits)
+        is_sure = has_digits if len(signs) > 1 else _is_counted(signs, after)
         units, last = units_after(text, end)
         if found[1] or after.isspace():
             units, last = (PERCENT,) if found[1] else (), end
@@ -788,3 +694,9 @@ def _in_han(text: str) -> Iterator[Number]:
             text[found.start() : last], found.start(), last, readings, 0, is_sure=is_sure,
             bare=(found.start(), end),
         )  # fmt: skip
+
+
+def _is_counted(sign: str, after: str) -> bool:
+    """Return whether a numeral by itself is a number: before a measure."""
+    is_measure = bool(after) and after in _HAN_MEASURES
+    return is_measure and sign not in "一〇零" and (sign, after) != ("十", "分")

@@ -15,8 +15,9 @@ from functools import lru_cache
 from itertools import islice
 from operator import attrgetter
 
+from .number_scales import RANGE_AND, RANGE_TO
 from .number_words import SCALE, scale_at
-from .numbers import RANGE_AND, RANGE_TO, Number
+from .numbers import Number
 from .units import NO_UNIT, Unit, is_money, units_after, units_named
 from .values_in_text import TextValue, values_in
 
@@ -80,36 +81,54 @@ def has_unit_of(source: str, found: TextValue, said: TextValue, scale: float = 1
     >>> [has_unit_of(text, found, one) for found in values_in(text) if found.text in ("50", "3")]
     [True, False]
     """
-    number = said.number
-    units = {one.unit for one in number.readings} if number is not None else set()
-    dimensions = {one.dimension for one in units}
-    if number is None or not units or NO_UNIT in units or number.is_share or "times" in dimensions:
+    units = _units_sought(said)
+    if not units:
         return True
     if found.number is None:
         return bool(found.clocks)
-    if found.number.is_ordinal or scale != 1:
-        return scale == 1 or any(
-            one.scale == scale and not units.isdisjoint(one.units)
-            for one in _mentions_around(source, *found.bare)
-        )
-    if any(one.unit != NO_UNIT for one in found.number.readings):
-        return True
-    start, end = found.bare
-    if _is_alone(source, start, end):
+    if scale != 1:
+        mentions = _mentions_around(source, *found.bare)
+        return any(one.scale == scale and not units.isdisjoint(one.units) for one in mentions)
+    if (
+        found.number.is_ordinal
+        or any(one.unit != NO_UNIT for one in found.number.readings)
+        or _is_alone(source, *found.bare)
+    ):
         return True
     linked = _linked_number(source, found)
     if linked is not None:
-        is_scaled = SCALE.search(linked[0]) is not None
-        least = min(one.value for one in found.number.readings)
-        is_least = any(one.value == least for one in number.readings)
-        return not units.isdisjoint(linked[1]) and not (is_scaled and is_least)
-    if _YEAR_UNIT in units and _is_age(source, start, end):
-        return True
-    if not units.isdisjoint(_units_around(source, start, end)):
-        return True
-    money = _currencies_in(source)
-    is_amount = _CENTS.fullmatch(source, start, end) is not None
-    return is_amount and bool(money) and not any(map(units.isdisjoint, money))
+        return not units.isdisjoint(linked[1]) and not _is_scaled_by(linked[0], said, found.number)
+    return _is_near_unit_of(source, found, units)
+
+
+def _is_near_unit_of(source: str, found: TextValue, units: set[Unit]) -> bool:
+    return (
+        (_YEAR_UNIT in units and _is_age(source, *found.bare))
+        or not units.isdisjoint(_units_around(source, *found.bare))
+        or _is_in_only_currency(source, *found.bare, units)
+    )
+
+
+def _units_sought(said: TextValue) -> set[Unit]:
+    """Return the units of which a source must have one; empty: a number without one will do."""
+    number = said.number
+    units = {one.unit for one in number.readings} if number is not None else set()
+    dimensions = {one.dimension for one in units}
+    is_any = number is None or number.is_share or NO_UNIT in units or "times" in dimensions
+    return set() if is_any else units
+
+
+def _is_scaled_by(linked: str, said: TextValue, found: Number) -> bool:
+    """Return whether a number has the scale of the one it is linked to: of 2 to 3 million."""
+    least = min(one.value for one in found.readings)
+    values = {one.value for one in said.number.readings} if said.number is not None else set()
+    return SCALE.search(linked) is not None and least in values
+
+
+def _is_in_only_currency(text: str, start: int, end: int, units: set[Unit]) -> bool:
+    """Return whether an amount with cents is in a text that names no other currency."""
+    money = _currencies_in(text) if _CENTS.fullmatch(text, start, end) else ()
+    return bool(money) and not any(map(units.isdisjoint, money))
 
 
 def _is_alone(text: str, start: int, end: int) -> bool:
@@ -147,6 +166,10 @@ def _linked_number(text: str, found: TextValue) -> tuple[str, set[Unit]] | None:
     again = _AGAIN.match(text, end)
     if again is not None and (of_both := units_after(text, again.end())[0]):
         return "", {*of_both}
+    return _linked_after(text, end) or _linked_before(text, start)
+
+
+def _linked_after(text: str, end: int) -> tuple[str, set[Unit]] | None:
     for _ in range(_MOST_LINKS):
         link = _LINK_AFTER.match(text, end)
         after = link and _value_at(text[link.end() : link.end() + _REACH_CHARS], start=0)
@@ -155,6 +178,10 @@ def _linked_number(text: str, found: TextValue) -> tuple[str, set[Unit]] | None:
         if units := _units_of(after):
             return after.text, units
         end = link.end() + after.end
+    return None
+
+
+def _linked_before(text: str, start: int) -> tuple[str, set[Unit]] | None:
     for _ in range(_MOST_LINKS):
         begin = max(0, start - _REACH_CHARS)
         link = _LINK_BEFORE.search(text, begin, start)
@@ -174,13 +201,7 @@ def _units_of(number: Number) -> set[Unit]:
 
 def _units_around(text: str, start: int, end: int) -> Iterator[Unit]:
     """Yield the units of a number's row label, next cell, column heading, and captions."""
-    label = text[_line_start(text, start) : start]
-    digits = re.search(r"\d(?=\D*\Z)", label)
-    free = label[digits.end() :] if digits else label
-    tokens = [*_TOKEN.finditer(free)]
-    if tokens and not free[tokens[-1].end() :].strip(" \t|:;,()[]=_-\u00a0"):
-        is_attached = digits is not None and len(tokens) == 1 and tokens[0].start() <= 1
-        yield from () if is_attached else units_named(tokens[-1][0])
+    yield from _units_of_label(text[_line_start(text, start) : start])
     cell = _NEXT_CELL.match(text, end)
     yield from units_named(cell[1]) if cell is not None else ()
     heading = heading_of(text, start)
@@ -192,6 +213,17 @@ def _units_around(text: str, start: int, end: int) -> Iterator[Unit]:
     for mention in _mentions_around(text, start, end):
         if mention.scale == 1:
             yield from mention.units
+
+
+def _units_of_label(label: str) -> tuple[Unit, ...]:
+    """Return the units that end what is before a number in its line; not those of another one."""
+    digits = re.search(r"\d(?=\D*\Z)", label)
+    free = label[digits.end() :] if digits else label
+    tokens = [*_TOKEN.finditer(free)]
+    if not tokens or free[tokens[-1].end() :].strip(" \t|:;,()[]=_-\u00a0"):
+        return ()
+    is_attached = digits is not None and len(tokens) == 1 and tokens[0].start() <= 1
+    return () if is_attached else units_named(tokens[-1][0])
 
 
 def _units_in(text: str) -> list[Unit]:

@@ -108,6 +108,7 @@ _ELISION = re.compile(
 _GENITIVE = re.compile(r"'(?:s\b|(?!\w))")
 _JOINED_AFTER = re.compile(r"[-.@&_]\w|:(?<=\d:)\d|(?<=[^\W\d])(?:\+\+|\+(?!\w)|#(?!\w))")
 _JOINED_BEFORE = re.compile(r"(?:\w[-.@&_]|\d:(?=\d)|(?<![\w)])\+(?=\d))\Z")
+_DIGITS_AROUND = re.compile(r"\d:\d")
 _SLASH_AFTER, _SLASH_BEFORE = re.compile(r"[/?=~%]\w"), re.compile(r"\w[/?=~%]\Z")
 _CODED = re.compile(r"(?=\D*\d)[^\s/-]+(?:[/-][^\s/-]+)+")
 _WEB_ADDRESS = re.compile(r"://|\bwww\.|[^\W\d_]\.[a-z]{2,}/")
@@ -545,15 +546,22 @@ def _begins(text: str, start: int, end: int) -> bool:
     if not _is_word_sign(text[start - 1]):
         if before[-1] == "'":
             return not _is_word_sign(before[-2:-1]) or _ELISION.search(before) is not None
-        is_joined = _JOINED_BEFORE.search(text, max(0, start - 3), start) is not None
-        if before[-1] == "+":
-            is_joined = text[start].isdecimal() and not _is_word_sign(before[-2:-1])
-        if before[-1] == ":":
-            is_joined = text[start].isdecimal() and before[-2:-1].isdecimal()
+        is_joined = _is_joined_before(text, start)
         return not is_joined and not _is_in_address(text, start, start, end, _SLASH_BEFORE)
     if _BORDER.match(text, start):
         return before[-1] != "_"
     return _is_unit_border(text, start)
+
+
+def _is_joined_before(text: str, start: int) -> bool:
+    """Return whether the sign before joins a part to a code or to a name."""
+    earlier = text[max(0, start - 2) : start - 1]
+    match text[start - 1]:
+        case "+":
+            return text[start].isdecimal() and not _is_word_sign(earlier)
+        case ":":
+            return text[start].isdecimal() and earlier.isdecimal()
+    return _JOINED_BEFORE.search(text, max(0, start - 3), start) is not None
 
 
 def _ends(text: str, start: int, end: int) -> bool:
@@ -564,7 +572,7 @@ def _ends(text: str, start: int, end: int) -> bool:
             return not _is_word_sign(text[end + 1 : end + 2]) or bool(_GENITIVE.match(text, end))
         is_joined = _JOINED_AFTER.match(text, end) is not None
         if text[end] == ":":
-            is_joined = text[end - 1].isdecimal() and text[end + 1 : end + 2].isdecimal()
+            is_joined = _DIGITS_AROUND.fullmatch(text, end - 1, end + 2) is not None
         return not is_joined and not _is_in_address(text, end, start, end, _SLASH_AFTER)
     if _BORDER.match(text, end) or _is_unit_border(text, end):
         return True
@@ -620,16 +628,22 @@ def _is_apart(text: str, start: int, end: int) -> bool:
 
     Of a name that is written with a space, each end is such a value.
     """
-    first, last = text.find(" ", start, end), text.rfind(" ", start, end) + 1
-    is_first = _SHORT_HAN.fullmatch(text, start, first if first > 0 else end) is not None
-    is_first = is_first or _FIRM.fullmatch(text, start, end) is not None
-    is_last = _SHORT_HAN.fullmatch(text, last or start, end) is not None
-    has_before = is_first and start > 0 and _IS_HAN.match(text, start - 1) is not None
-    has_after = is_last and end < len(text) and _IS_HAN.match(text, end) is not None
-    if has_before and not _HAN_BEFORE.search(text, max(0, start - 3), start):
+    if _may_begin_before(text, start, end):
         return False
     if _IS_HAN.match(text, end - 1) and _FIRM_AFTER.match(text, end):
         return False
-    if not has_after or _HAN_AFTER.match(text, end):
+    if not _IS_HAN.match(text, end) or _HAN_AFTER.match(text, end):
         return True
-    return _HAN_END.search(text, start, end) is not None
+    last = text.rfind(" ", start, end) + 1
+    is_last = _SHORT_HAN.fullmatch(text, last or start, end) is not None
+    return not is_last or _HAN_END.search(text, start, end) is not None
+
+
+def _may_begin_before(text: str, start: int, end: int) -> bool:
+    """Return whether a short value, or a firm, may be the end of a longer name."""
+    if not start or not _IS_HAN.match(text, start - 1):
+        return False
+    first = text.find(" ", start, end)
+    is_first = _SHORT_HAN.fullmatch(text, start, first if first > 0 else end)
+    is_first = is_first or _FIRM.fullmatch(text, start, end)
+    return bool(is_first) and not _HAN_BEFORE.search(text, max(0, start - 3), start)

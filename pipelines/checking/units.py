@@ -105,7 +105,8 @@ _CURRENCY_DIMENSIONS = frozenset(
 )
 
 
-_OTHER_DOLLARS = frozenset(("a$", "c$", "ca$", "au$", "hk$", "s$", "nz$"))
+_OTHER_DOLLARS = ("a$", "c$", "ca$", "au$", "hk$", "s$", "nz$")
+_CODES = frozenset((*map(str.casefold, CURRENCIES), *_OTHER_DOLLARS))
 
 
 def currency_names(name: str) -> tuple[str, ...]:
@@ -115,15 +116,12 @@ def currency_names(name: str) -> tuple[str, ...]:
     ('€', 'euro', 'euros')
     """
     name = name.casefold()
-    others = {code.casefold() for code in CURRENCIES} | _OTHER_DOLLARS
-    for (dimension, factor), written in _UNIT_NAMES.items():
-        names = written.split()
-        if name in names and factor == 1 and dimension in _CURRENCY_DIMENSIONS:
-            is_code = name in others
-            if dimension.endswith(" dollar") and dimension[:2] != "US":
-                names = [one for one in names if one not in ("$", "dollar", "dollars")]
-            return tuple(one for one in names if one != name and not (is_code and one in others))
-    return ()
+    units = (one for one in _UNITS_BY_NAME.get(name, ()) if is_money(one) and one.factor == 1)
+    dimension = next((one.dimension for one in units), "")
+    others = {name, *(_CODES if name in _CODES else ())}
+    if dimension.endswith(" dollar") and dimension[:2] != "US":
+        others |= {"$", "dollar", "dollars"}
+    return tuple(one for one in _UNIT_NAMES.get((dimension, 1), "").split() if one not in others)
 
 
 def factors_of(dimension: str) -> frozenset[float]:
@@ -167,28 +165,30 @@ def units_after(text: str, at: int) -> tuple[tuple[Unit, ...], int]:
     if found is not None:
         return (PERCENT,), found.end()
     found = _UNIT_AFTER.match(text, at)
-    if found is None:
+    units = _units_of(found) if found is not None else ()
+    if found is None or not units:
         return (), at
-    units = units_named("".join(found["unit"].split()))
-    if found["unit"] == "an" and _UN_BEFORE.search(text, max(0, at - 3), at):
-        return (Unit("month", 12),), found.end()
-    if found["unit"] == "年" and _NUMBERED_YEAR.search(text, max(0, at - 12), at):
-        return (), at
-    if not units:
-        return (), at
-    square = _SQUARE_AFTER.match(text, found.end())
-    if square is not None and units[0].dimension == "metre":
-        return (Unit("square metre", units[0].factor ** 2),), square.end()
-    per_hour = _PER_HOUR.match(text, found.end())
-    if per_hour is not None and units[0].dimension == "metre":
-        return (Unit("speed", units[0].factor / 3600),), per_hour.end()
+    if units[0].dimension == "metre":
+        if square := _SQUARE_AFTER.match(text, found.end()):
+            return (Unit("square metre", units[0].factor ** 2),), square.end()
+        if per_hour := _PER_HOUR.match(text, found.end()):
+            return (Unit("speed", units[0].factor / 3600),), per_hour.end()
     return units, found.end()
 
 
-def is_side(text: str, start: int, end: int) -> bool:
-    """Return whether a number is a side or a factor: 2 x 4, 3 x 10^8."""
+def _units_of(found: re.Match[str]) -> tuple[Unit, ...]:
+    text, at, name = found.string, found.start(), found["unit"]
+    if name == "an" and _UN_BEFORE.search(text, max(0, at - 3), at):
+        return (Unit("month", 12),)
+    if name == "年" and _NUMBERED_YEAR.search(text, max(0, at - 12), at):
+        return ()
+    return units_named("".join(name.split()))
+
+
+def units_of_side(text: str, start: int, end: int) -> tuple[Unit, ...]:
+    """Return what a number is as a side or a factor, if it is one: 2 x 4, 3 x 10^8."""
     before = _SIDE_BEFORE.search(text, max(0, start - 6), start)
-    return before is not None or _SIDE_AFTER.match(text, end) is not None
+    return (NOT_TIMES,) if before or _SIDE_AFTER.match(text, end) else ()
 
 
 def _inflected(name: str) -> tuple[Unit, ...]:

@@ -20,19 +20,17 @@ from .clock_words import CLOCK_WORDS
 from .codes import LETTER, roman_value
 from .language_data import months_by_first_word, numbers_of
 from .loose_numbers import OUT_OF, TWICE, pairs_in
-from .number_text import table_cells, with_ascii_digits
+from .number_scales import NO_SCALE, is_scaled
+from .number_text import rounded, table_cells, with_ascii_digits
 from .number_words import JOINING_WORDS, han_numbers_in, numbers_at_words, plain_number
 from .numbers import (
     ADDED_HALF,
     HUNDREDTHS,
-    NO_SCALE,
     TURKISH_THOUSANDS,
     Number,
     is_half_word,
-    is_scaled,
     lower_case,
     numbers_in,
-    rounded,
 )
 from .units import NO_UNIT, PERCENT, factors_of, units_after, units_before
 from .value_words import halves_in, is_share_word, shares_in, unspaced_shares_in
@@ -117,32 +115,47 @@ class _Wanted:
         return wanted
 
     def add(self, said: TextValue) -> None:
-        self.has_clocks = self.has_clocks or bool(said.clocks)
         for hour, minute in said.clocks:
-            hours = [hour + more for more in (-12, 0, 12, 24) if 0 <= hour + more <= 24]
-            if minute:
-                self.pairs |= {(one, part) for one in hours for part in (minute, minute * 5 // 3)}
-                self.codes |= {f"{one}{minute:02}" for one in hours}
-            else:
-                self._add_values(hours, self.plain)
-        for year, month, day in said.days:
-            self.has_any_year = self.has_any_year or year is None
-            years = {*_years_like(year)} if year is not None else set()
-            self.years |= {_bare(str(one)) for one in years}
-            next_to = years if day is None else {day}
-            self.days.setdefault(month, set()).update(next_to)
-            self.pairs |= {pair for one in next_to for pair in ((month, one), (one, month))}
+            self._add_clock(hour, minute)
+        for day in said.days:
+            self._add_day(*day)
         score = _SCORE.fullmatch(said.number.code) if said.number is not None else None
         if score is not None:
             self.pairs.add((int(score[1]), int(score[2])))
             self.has_scores = True
-        else:
-            for is_named, digits in _codes_of(said):
-                (self.named if is_named else self.codes).add(digits)
+        for is_named, digits in _codes_of(said) if score is None else ():
+            (self.named if is_named else self.codes).add(digits)
         self.plain |= {*map(_bare, self.codes | self.named)}
         self.digits |= self.plain
         for number in _numbers_of(said) if score is None else ():
             self._add_number(number)
+
+    def _add_clock(self, hour: int, minute: int) -> None:
+        self.has_clocks = True
+        hours = [hour + more for more in (-12, 0, 12, 24) if 0 <= hour + more <= 24]
+        if minute:
+            self.pairs |= {(one, part) for one in hours for part in (minute, minute * 5 // 3)}
+            self.codes |= {f"{one}{minute:02}" for one in hours}
+        else:
+            self._add_values(hours, self.plain)
+
+    def _add_day(self, year: int | None, month: int, day: int | None) -> None:
+        self.has_any_year = self.has_any_year or year is None
+        years = {*_years_like(year)} if year is not None else set()
+        self.years |= {_bare(str(one)) for one in years}
+        next_to = years if day is None else {day}
+        self.days.setdefault(month, set()).update(next_to)
+        self.pairs |= {pair for one in next_to for pair in ((month, one), (one, month))}
+
+    def digits_of(self, values: set[float]) -> tuple[set[str], set[str]]:
+        """Return the digits of values that are looked for, and those that are with a scale."""
+        sure = {_bare_digits(one) for one in map(_written, values) if one in self.values}
+        return sure, (self.digits & {*map(_significant, values)}) - sure
+
+    def has_day_in(self, month: int, days: set[int]) -> bool:
+        """Return whether one of these days of a month is looked for, or all of that month."""
+        known = self.days.get(month, set())
+        return max(known, default=0) > _MOST_DAYS or not known.isdisjoint(days)
 
     def _add_number(self, number: Number) -> None:
         self._add_values((float(number.roman),) if number.roman else (), self.plain)
@@ -516,15 +529,14 @@ class _TellingWords:
         digits, halves, shares = dict[str, tuple[set[str], set[str]]](), set[str](), set[str]()
         months, names = set[str](), wanted.month_words()
         for word in vocabulary:
-            if word in names or word.casefold() in names:
+            if not names.isdisjoint((word, word.casefold())):
                 months.add(word)
             if _HAN_WORD.match(word):  # a clause; its numerals are in `_han_places`
                 continue
             values = {value for _, value in numbers_at_words(word)}
             values |= {2.0} if TWICE.match(word) else set()
-            if values or numbers_of(word) or (word[0] == "و" and numbers_of(word[1:])):
-                found = {_bare_digits(one) for one in map(_written, values) if one in wanted.values}
-                digits[word] = found, (wanted.digits & {*map(_significant, values)}) - found
+            if values or numbers_of(word) or numbers_of(word.removeprefix("و")):
+                digits[word] = wanted.digits_of(values)
             if is_half_word(word):
                 halves.add(word)
             if is_share_word(word) or ADDED_HALF.match(word):
@@ -547,13 +559,17 @@ class _TellingWords:
             after = places[at + 1][0] if at + 1 < len(places) else None
             if after is not None and _JOIN.fullmatch(text, end, after):
                 continue
-            begin = places[first][0]
-            for offset, value in numbers_at_words(text[begin:end]) if first < at else ():
-                if (digits := _significant(value)) in self.wanted.digits and (
-                    _written(value) in self.wanted.values or is_scaled(text, end)
-                ):
-                    yield begin + offset, digits
+            if first < at:
+                yield from self._joined_in(text, places[first][0], end)
             first = at + 1
+
+    def _joined_in(self, text: str, begin: int, end: int) -> Iterator[tuple[int, str]]:
+        """Yield the same for the numbers of several words in a row."""
+        for offset, value in numbers_at_words(text[begin:end]):
+            if (digits := _significant(value)) in self.wanted.digits and (
+                _written(value) in self.wanted.values or is_scaled(text, end)
+            ):
+                yield begin + offset, digits
 
     def shares_in(self, text: str, words: Iterable[re.Match[str]]) -> Iterator[int]:
         """Yield offsets of halves, fractions and multiples in a lower-case text."""
@@ -594,33 +610,42 @@ _DAYS = re.compile(r"[0-9]{1,2}[日号][^0-9]{1,2}[0-9]")
 
 def _moment_places(text: str, lower: str, wanted: _Wanted) -> Iterator[int]:
     """Yield offsets of days, scores and times of day."""
-    for found in _NEXT_TO.finditer(text) if wanted.pairs else ():
-        pair = int(found[1]), int(found[2])
+    if wanted.pairs:
+        yield from _pair_places(text, wanted)
+    if wanted.has_scores:
+        yield from (one.start for one in pairs_in(lower))
+    if wanted.has_clocks:
+        yield from (found.start() for found in CLOCK_WORDS.finditer(lower))
+    yield from _han_moment_places(text, wanted)
+
+
+def _han_moment_places(text: str, wanted: _Wanted) -> Iterator[int]:
+    for found in HAN_MONTH.finditer(text) if wanted.days else ():
+        days = {plain_number(one) for one in found.group("d", "e") if one}
+        if wanted.has_day_in(plain_number(found["m"]), days):
+            yield found.start()
+    if wanted.years:
+        found_years = (
+            found.start()
+            for found in _HAN_YEAR.finditer(text)
+            if _bare(str(plain_number(found[0]))) in wanted.years
+        )
+        yield from islice(found_years, _MOST_YEAR_PARTS)
+
+
+def _pair_places(text: str, wanted: _Wanted) -> Iterator[int]:
+    """Yield offsets of two numbers next to each other, of days only with a year looked for."""
+    for found in _NEXT_TO.finditer(text):
+        pair, end = (int(found[1]), int(found[2])), found.end()
+        is_of_month = pair[0] in wanted.days and text[end : end + 1] in _MONTH_SIGNS
         if pair in wanted.pairs or (
-            pair[0] in wanted.days
-            and text[found.end() : found.end() + 1] in _MONTH_SIGNS
-            and (max(wanted.days[pair[0]]) > _MOST_DAYS or _DAYS.match(text, found.end() + 1))
+            is_of_month and (_DAYS.match(text, end + 1) or wanted.has_day_in(pair[0], set()))
         ):
             year = _YEAR_AFTER.match(text, found.end(2)) or _YEAR_BEFORE.search(
                 text, max(0, found.start() - 6), found.start()
             )
             if year is None or wanted.has_any_year or _bare(year[1]) in wanted.years:
                 yield found.start()
-    if wanted.has_scores:
-        yield from (one.start for one in pairs_in(lower))
-    if wanted.has_clocks:
-        yield from (found.start() for found in CLOCK_WORDS.finditer(lower))
-    for found in HAN_MONTH.finditer(text) if wanted.days else ():
-        days = {plain_number(one) for one in found.group("d", "e") if one}
-        known = wanted.days.get(plain_number(found["m"]), ())
-        if known and (max(known) > _MOST_DAYS or not days.isdisjoint(known)):
-            yield found.start()
-    years = (
-        found.start()
-        for found in _HAN_YEAR.finditer(text if wanted.years else "")
-        if _bare(str(plain_number(found[0]))) in wanted.years
-    )
-    yield from islice(years, _MOST_YEAR_PARTS)
 
 
 def _other_places(text: str, lower: str, wanted: _Wanted) -> Iterator[int]:

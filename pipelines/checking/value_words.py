@@ -238,18 +238,22 @@ def time_bound(text: str, start: int, end: int) -> int:
     """
     before = _TIME_BEFORE.search(text, max(0, start - _TIME_CHARS), start)
     after = _TIME_AFTER.match(text, end)
-    bound = 0
     if before is None and after is None:
-        if _RANGE_AFTER.match(text, end) and _RANGE_BEFORE.search(text, max(0, start - 8), start):
-            return 1
-        if _RANGE_END.search(text, max(0, start - _TIME_CHARS), start):
-            return -1
+        return _bound_of_range(text, start, end)
+    bound = 0
     if before is not None:
         bound = (-1 if before["less"] else 1) * (-1 if before["neg"] else 1)
     if after is not None:
         other = -1 if after["less"] or after["l"] else 1
         bound = other if bound in (0, other) else 0
     return bound
+
+
+def _bound_of_range(text: str, start: int, end: int) -> int:
+    """Return which end of a range it is: 1 the first one, -1 the last one."""
+    if _RANGE_AFTER.match(text, end) and _RANGE_BEFORE.search(text, max(0, start - 8), start):
+        return 1
+    return -1 if _RANGE_END.search(text, max(0, start - _TIME_CHARS), start) else 0
 
 
 _ARABIC_AND = re.compile(r"(?<!\w)(?:و(?=\w{3})|ف(?=\w{4}))")
@@ -380,25 +384,30 @@ class Direction:
         What rose or fell by so much must have done so there: verbs that are not known decide
         nothing.
         """
-        if self.periods and other.periods and self.periods.isdisjoint(other.periods):
-            return True
-        if self.per and other.per and self.per.isdisjoint(other.per):
-            return True
-        if self.is_needed and not (
-            other.change or other.result or self.levels == other.levels != 0
-        ):
-            return True
-        if self.change * other.levels < 0 or self.levels * other.change < 0:
-            return True
-        pairs = zip(
-            (self.change, self.bound, self.result, self.order),
-            (other.change, other.bound, other.result, other.order),
-            strict=True,
+        is_known = other.change or other.result or self.levels == other.levels != 0
+        return (
+            _are_apart(self.periods, other.periods)
+            or _are_apart(self.per, other.per)
+            or (self.is_needed and not is_known)
+            or self._is_opposed_to(other)
         )
-        if any(one * two < 0 for one, two in pairs):
-            return True
+
+    def _is_opposed_to(self, other: Direction) -> bool:
         moved, won = (self, other) if self.change else (other, self)
-        return not moved.result and not won.change and moved.change * won.result < 0
+        signs = (
+            self.change * other.levels,
+            self.levels * other.change,
+            self.change * other.change,
+            self.bound * other.bound,
+            self.result * other.result,
+            self.order * other.order,
+            0 if moved.result or won.change else moved.change * won.result,
+        )
+        return min(signs) < 0
+
+
+def _are_apart(one: frozenset[Any], other: frozenset[Any]) -> bool:
+    return bool(one and other) and one.isdisjoint(other)
 
 
 NO_DIRECTION = Direction()
@@ -443,27 +452,26 @@ class DirectionWords:
         first = bisect_left(self._starts, start - _BEFORE_CHARS)
         has_words = first < bisect_left(self._starts, end + _AFTER_CHARS)
         levels = self._change_of_levels(start)
+        order = self._order(start, end)
         if not (has_words or compared):
-            limit, order = self._limit(start, end), self._order(start, end)
-            if not (periods or limit or order or levels):
-                return NO_DIRECTION
+            limit = self._limit(start, end)
             return Direction(bound=limit, order=order, levels=levels, periods=periods)
-        bound_end = compared.end() if compared is not None else end
-        change = _SIGNS[str(compared.lastgroup)] if compared is not None else 0
-        change = change or self._nearest(start, end, "fall", "rise")
-        is_level = _LEVEL.search(self._text, max(0, start - _LEVEL_CHARS), start)
-        is_level = is_level or _HAN_NUMBER_BEFORE.search(self._text, max(0, start - 16), start)
-        is_needed = change != 0 and is_level is None
+        if compared is not None:
+            change, bound_end = _SIGNS[str(compared.lastgroup)], compared.end()
+        else:
+            change, bound_end = self._nearest(start, end, "fall", "rise"), end
+        is_needed = change != 0 and not self._is_level(start)
         change = change or self._nearest(start, end, "lost", "won")
         bound = self._nearest(start, bound_end, "most", "least")
-        return Direction(
-            change,
-            bound or (0 if change else self._limit(start, end)),
-            self._nearest(start, end, "loss", "profit"),
-            self._order(start, end),
-            levels,
-            periods,
-            is_needed=is_needed,
+        bound = bound or (0 if change else self._limit(start, end))
+        result = self._nearest(start, end, "loss", "profit")
+        return Direction(change, bound, result, order, levels, periods, is_needed=is_needed)
+
+    def _is_level(self, start: int) -> bool:
+        """Return whether it rose or fell to a number, and not by it."""
+        return (
+            _LEVEL.search(self._text, max(0, start - _LEVEL_CHARS), start) is not None
+            or _HAN_NUMBER_BEFORE.search(self._text, max(0, start - 16), start) is not None
         )
 
     def _change_of_levels(self, start: int) -> int:
@@ -518,21 +526,22 @@ class DirectionWords:
         first = bisect_left(self._starts, start - _BEFORE_CHARS)
         last = bisect_left(self._starts, end + _AFTER_CHARS)
         near = [one for one in self._words[first:last] if one[2] in (less, more)]
-        if not near:
-            return 0
         before = next((one for one in reversed(near) if one[1] <= start), None)
         after = next((one for one in near if one[0] >= start and one[1] > end), None)
         for pattern, one in ((_CLAUSE, before), (_CLAUSE, after), (_STOP, before)):
-            if one is None:
-                continue
-            between = (
-                _TO_LEVEL.sub("", self._text[end : one[0]])
-                if one is after
-                else _FROM_LEVEL.sub("", self._text[one[1] : start])
-            )
-            if not pattern.search(between) and not any(map(str.isdecimal, between)):
+            if one is not None and self._is_said_of(one, start, end, pattern):
                 return -1 if one[2] == less else 1
         return 0
+
+    def _is_said_of(
+        self, word: tuple[int, int, str], start: int, end: int, stop: re.Pattern[str]
+    ) -> bool:
+        """Return whether nothing that ends what a word is about is between it and a number."""
+        if word[1] <= start:
+            between = _FROM_LEVEL.sub("", self._text[word[1] : start])
+        else:
+            between = _TO_LEVEL.sub("", self._text[end : word[0]])
+        return not stop.search(between) and not any(map(str.isdecimal, between))
 
 
 @lru_cache(maxsize=1)

@@ -19,9 +19,9 @@ import regex
 from .clock_words import clocks_in
 from .language_data import months_by_first_word
 from .loose_numbers import loose_numbers_in
-from .number_text import table_cells, with_ascii_digits
+from .number_text import rounded, table_cells, with_ascii_digits
 from .number_words import languages_of, plain_number
-from .numbers import Number, NumberReading, Untaken, lower_case, numbers_in, rounded
+from .numbers import Number, NumberReading, Untaken, lower_case, numbers_in
 from .units import NO_UNIT, PERCENT, Unit, units_after
 from .value_words import part_of_day, time_bound
 
@@ -341,7 +341,7 @@ class ValueIndex:
 
     def _take(self, reading: NumberReading, number: Number | None, said: TextValue) -> None:
         has_unit = reading.unit != NO_UNIT
-        if not (reading.unit == PERCENT and number is not None and number.is_share):
+        if not _is_part(reading, number):
             self._values.setdefault(reading.value, []).append((has_unit, number, said))
         if has_unit:
             base = (reading.unit.dimension, reading.base)
@@ -359,19 +359,23 @@ class ValueIndex:
         if has_unit:
             with_unit = [*self._find_with_unit(reading, within)]
             yield from (said for found, said in with_unit if _agree(number, found))
-            is_known = any(found is None or found.is_sure for found, _ in with_unit)
-            is_part = number.is_share and reading.unit == PERCENT
-            if self.lacks_units or is_known or is_part:
+            is_known = any(_is_no_article(found) for found, _ in with_unit)
+            if is_known or self.lacks_units or _is_part(reading, number):
                 return  # what says something else about the same amount decides
         for value in self._near(reading.value, within):
-            places: Sequence[_Place] = self._values[value]
-            if number.is_ordinal:
-                ordinals = [one for one in places if one[1] and one[1].is_ordinal]
-                places = ordinals or ([] if self.is_partial else places)
+            places = self._places_of(value, number)
             if not has_unit:
                 yield from _same_bare_numbers(number, places, is_partial=self.is_partial)
             elif not any(_has_dimension(other, dimension) for _, other, _ in places):
                 yield from _numbers_without_unit(number, places)
+
+    def _places_of(self, value: float, number: Number) -> Sequence[_Place]:
+        """Return where a value is; of an ordinal the ordinals, if there are any."""
+        places = self._values[value]
+        if not number.is_ordinal:
+            return places
+        ordinals = [one for one in places if one[1] and one[1].is_ordinal]
+        return ordinals or ([] if self.is_partial else places)
 
     def _find_with_unit(
         self, reading: NumberReading, within: float
@@ -401,10 +405,18 @@ class ValueIndex:
             yield from (said for (other, _, _), said in same if other is None)
 
 
+def _is_no_article(number: Number | None) -> bool:
+    return number is None or number.is_sure
+
+
+def _is_part(reading: NumberReading, number: Number | None) -> bool:
+    return reading.unit == PERCENT and number is not None and number.is_share
+
+
 def _numbers_without_unit(number: Number, places: Iterable[_Place]) -> Iterator[TextValue]:
     """Yield what may be a number with a unit, though its own has none and may be no article."""
     for has_unit, other, said in places:
-        if not has_unit and _agree(number, other) and (other is None or other.is_sure):
+        if not has_unit and _agree(number, other) and _is_no_article(other):
             yield said
 
 
@@ -433,35 +445,44 @@ def values_in(text: str, whole: str = "", fits: Fits | None = None) -> Iterator[
     """
     text = with_ascii_digits(text)
     lower, rest = lower_case(text), Untaken(text)
-    orders = _orders_in(whole or text)
     has_digits = "月" in text or _DIGIT.search(text) is not None
-    for sign, pattern in _DATES if has_digits else ():
-        for found in pattern.finditer(rest.text) if sign in lower else ():
-            days = frozenset(_possible_days(found, orders))
-            if days:
-                yield from _dates_of(found, days, lower, fits)
-                rest.take(*found.span())
+    if has_digits:
+        yield from _dates_in_digits(rest, lower, _orders_in(whole or text), fits)
     for said, end in [*_named_dates(rest.text)]:
         if _is_sought(said.days, fits):
             bound = 0 if said.is_range else time_bound(lower, said.start, end)
             yield replace(said, bound=bound)
         rest.take(said.start, end)
-    for pattern in _CLOCKS if has_digits else ():
-        for found in pattern.finditer(rest.text):
-            minute, half = found["min"] or 0, found.groupdict().get("half")
-            if fits is not None and ":" in found[0] and not fits(found[0]):
-                rest.take(*found.span())
-                continue
-            clocks = frozenset(_possible_clocks(found["h"], minute, half))
-            said = TextValue(found[0].strip(), found.start(), _duration(found), clocks=clocks)
-            yield _with_surroundings(said, lower)
-            rest.take(*found.span())
+    if has_digits:
+        yield from _clocks_in_digits(rest, lower, fits)
     for start, end, times in clocks_in(lower_case(rest.text)):
         yield _with_surroundings(TextValue(text[start:end], start, clocks=times), lower)
         rest.take(start, end)
     for number in numbers_in(rest.text, whole, fits):
         clocks = frozenset(_maybe_clocks(text, number))
         yield _with_surroundings(TextValue(number.text, number.start, number, clocks=clocks), lower)
+
+
+def _dates_in_digits(
+    rest: Untaken, lower: str, orders: Collection[Order], fits: Fits | None
+) -> Iterator[TextValue]:
+    for sign, pattern in _DATES:
+        for found in pattern.finditer(rest.text) if sign in lower else ():
+            days = frozenset(_possible_days(found, orders))
+            if days:
+                yield from _dates_of(found, days, lower, fits)
+                rest.take(*found.span())
+
+
+def _clocks_in_digits(rest: Untaken, lower: str, fits: Fits | None) -> Iterator[TextValue]:
+    for pattern in _CLOCKS:
+        for found in pattern.finditer(rest.text):
+            if fits is None or ":" not in found[0] or fits(found[0]):
+                half = found.groupdict().get("half")
+                clocks = frozenset(_possible_clocks(found["h"], found["min"] or 0, half))
+                said = TextValue(found[0].strip(), found.start(), _duration(found), clocks=clocks)
+                yield _with_surroundings(said, lower)
+            rest.take(*found.span())
 
 
 def _is_sought(days: Iterable[Day], fits: Fits | None) -> bool:
@@ -585,11 +606,8 @@ def _long_year(text: str) -> int:
 def _named_dates(text: str) -> Iterator[tuple[TextValue, int]]:
     """Yield dates whose month is a name, and where each ends; of a range, both ends."""
     last = 0
-    known = months_by_first_word()
     for name in _LETTERS.finditer(text):
-        word = name[0].casefold()
-        is_known = word in known or not name[0].isascii() or "I" in name[0]
-        named = month_at(text, name.start()) if is_known and name.start() >= last else None
+        named = _named_month(text, name) if name.start() >= last else None
         if named is None:
             continue
         months, end = named
@@ -597,19 +615,29 @@ def _named_dates(text: str) -> Iterator[tuple[TextValue, int]]:
         end += text[end : end + 1] == "."
         start, end, found = _days_around(text, last, name.start(), end)
         year = _year_around(text, last, start, end, has_day=bool(found))
+        has_long_year = year is not None and year.end() > min(start, year.start()) + 6
+        n_known = bool(found) + (year is not None)
+        if not _is_date(name[0], n_known, is_short=is_short, has_long_year=has_long_year):
+            continue
         if year is not None:
             start, end = min(start, year.start()), max(end, year.end())
-        needs_both = is_short and word not in _SHORT_MONTHS
-        if (not found) + (year is None) + needs_both > 1:
-            continue
-        is_doubtful = year is None or year.end() <= start + 6
-        if is_doubtful and name[0] in _IN_LOWER_CASE:
-            continue
         last = end
         said = TextValue(text[start:end].strip(" .,\n"), start, is_range=len(found) > 1)
         for of_month in [*map(_day_of, found)] or (None,):
             days = frozenset((_year_of(year), month, of_month) for month in months)
             yield replace(said, days=days), end
+
+
+def _named_month(text: str, name: re.Match[str]) -> tuple[tuple[int, ...], int] | None:
+    is_known = name[0].casefold() in months_by_first_word()
+    is_known = is_known or not name[0].isascii() or "I" in name[0]
+    return month_at(text, name.start()) if is_known else None
+
+
+def _is_date(name: str, n_known: int, *, is_short: bool, has_long_year: bool) -> bool:
+    """Return whether the days and the year around a name are enough to take it for a month."""
+    needs_both = is_short and name.casefold() not in _SHORT_MONTHS
+    return n_known > needs_both and (has_long_year or name not in _IN_LOWER_CASE)
 
 
 def _days_around(
@@ -729,18 +757,20 @@ def _maybe_clocks(text: str, number: Number) -> Iterator[Clock]:
         if minutes > 24 * 60 or minutes != int(minutes) or reading.unit not in (NO_UNIT, _HOUR):
             continue
         is_hour = reading.unit == _HOUR and _HOUR_NAME.search(number.text) is not None
-        is_at = (
-            reading.unit == NO_UNIT
-            and minutes % 60 == 0
-            and (
-                _HOUR_BEFORE.search(text, max(0, number.start - 10), number.start) is not None
-                or _has_part_of_day(text, number)
-                or _HOURS_AFTER.match(text, number.end) is not None
-                or _OPEN_BEFORE.search(text, max(0, number.start - 40), number.start) is not None
-            )
-        )
-        if is_hour or is_at:
+        is_whole = reading.unit == NO_UNIT and minutes % 60 == 0
+        if is_hour or (is_whole and _is_at_hour(text, number)):
             yield from _possible_clocks(*divmod(int(minutes), 60), None)
+
+
+def _is_at_hour(text: str, number: Number) -> bool:
+    """Return whether the words around a number say that it is a time of day: open 9 to 5."""
+    start, end = number.start, number.end
+    return (
+        _HOUR_BEFORE.search(text, max(0, start - 10), start) is not None
+        or _has_part_of_day(text, number)
+        or _HOURS_AFTER.match(text, end) is not None
+        or _OPEN_BEFORE.search(text, max(0, start - 40), start) is not None
+    )
 
 
 def _has_part_of_day(text: str, number: Number) -> bool:
