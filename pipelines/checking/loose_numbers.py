@@ -177,7 +177,7 @@ def _score_pattern(won: int, lost: int, *, is_exact: bool) -> re.Pattern[str]:
     link = rf"(?:{_AGAINST_ALL})[^\S\n]"
     favour = r"[^\S\n][^\d.;:!?\n]{1,40}[^\S\n]"
     return re.compile(
-        rf"(?<![\w.,:/-])(?:(?:{won})(?:[^\S\n]{link}|[\u2013:-])"
+        rf"(?<![\w.,:/-])(?=\w)(?:(?:{won})(?:[^\S\n]{link}|[\u2013:-])"
         rf"|(?:{first})(?:[^\S\n](?:[^\W\d_]+[^\S\n]){{{int(is_exact)},2}}{link}|(?-i:{_NAMES})"
         rf"|{favour}(?=(?:{last}){_VOTES_AFTER})))(?:{last})(?!\w|[.,:/][0-9])",
         re.IGNORECASE,
@@ -221,7 +221,7 @@ def _said_score() -> re.Pattern[str]:
     words = "|".join(sorted(map(re.escape, _goals()), key=len)[::-1])
     number = rf"(?:[0-9]{{1,3}}|{words})"
     return re.compile(
-        rf"(?<![\w.,:/-]){_NOT_FROM}(?P<won>{number})(?:{_TO})(?P<lost>{number})(?!\w|[.,:/-][0-9]|[^\S\n]?[%€$£])",
+        rf"(?<![\w.,:/-])(?=\w){_NOT_FROM}(?P<won>{number})(?:{_TO})(?P<lost>{number})(?!\w|[.,:/-][0-9]|[^\S\n]?[%€$£])",
         re.IGNORECASE,
     )
 

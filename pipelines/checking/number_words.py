@@ -383,7 +383,7 @@ def _follows(current: float, value: float, language: Language) -> bool:
 
 
 def _is_per_cent(text: str, at: int, name: str) -> bool:
-    before = _LETTERS.findall(text[max(0, at - 8) : at]) if name in _PER_CENT else ()
+    before = _LETTERS.findall(text[max(0, at - 8) : at]) if name in _PER_CENT else []
     return bool(before) and before[-1].casefold() in _PER
 
 

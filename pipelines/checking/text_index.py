@@ -19,7 +19,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import islice
 from typing import Literal, TypeAlias
 
@@ -161,6 +161,7 @@ class FoldedText:
         return at, self._originals[last] + end - self._starts[last]
 
 
+@lru_cache(maxsize=4)
 def folded(text: str) -> FoldedText:
     r"""Fold a text for comparison.
 
@@ -344,7 +345,8 @@ class TextIndex:
 
     def _find_spans(self, text: str) -> Sequence[tuple[int, int]]:
         wanted = folded(text).text.strip()
-        spans = self._find_folded(wanted) or self._find_folded(wanted.strip(_MARGIN))
+        forms = dict.fromkeys((wanted, wanted.strip(_MARGIN)))
+        spans: Sequence[Span] = next(filter(None, map(self._find_folded, forms)), ())
         if not spans:
             spans = [
                 (start, end)
@@ -367,9 +369,11 @@ class TextIndex:
         bare = text.strip()
         exact = folded(bare).text
         words = _WORD.findall(exact)
+        if len(words) > _MOST_SIMILAR_WORDS:
+            return []
         wanted = [_as_misread(word) for word in words]
         free = [at for at, word in enumerate(words) if not self._is_fixed(word, bare)]
-        if not free or len(words) > _MOST_SIMILAR_WORDS:
+        if not free:
             return []
         for first in self._similar_places(words, wanted, free):
             start, end = self._folded_span(first, first + len(words) - 1)

@@ -13,7 +13,7 @@ import re
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import chain, islice, pairwise
 
 from .clock_words import CLOCK_WORDS
@@ -193,27 +193,17 @@ class _Wanted:
         return known
 
     @cached_property
-    def patterns(self) -> dict[str, re.Pattern[str]]:
-        return {one: re.compile(_GAP.join(one)) for one in self.digits}
-
-    @cached_property
     def _beginnings(self) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        for one in self.patterns:
+        for one in self.digits:
             for n in range(1, len(one)):
                 found.setdefault(_bare(one[:n]), []).append(one)
         return found
 
     def month_words(self) -> set[str]:
         """Return the words with which the names of these months begin, in lower case."""
-        found = set()
-        for first, names in months_by_first_word().items() if self.days else ():
-            letters = _WORDS.match(first)
-            if letters is not None and any(
-                not self.days.keys().isdisjoint(one) for _, one in names
-            ):
-                found |= {letters[0], letters[0].replace("ı", "i")}  # KASIM in lower case
-        return found
+        known = _words_by_month() if self.days else {}
+        return {word for month in self.days for word in known.get(month, ())}
 
     def digits_in(self, runs: Iterable[str], text: str, start: int, end: int) -> Iterator[str]:
         """Yield the values that may begin with one of these digits of a part of a text."""
@@ -222,7 +212,7 @@ class _Wanted:
             if bare in self.digits and self._may_be(run, text, start, end):
                 yield bare
             for one in self._beginnings.get(bare, ()):
-                if self.patterns[one].search(text, start, end + _REACH_CHARS):
+                if _pattern_of(one).search(text, start, end + _REACH_CHARS):
                     yield one
 
     def _may_be(self, run: str, text: str, start: int, end: int) -> bool:
@@ -242,6 +232,22 @@ class _Wanted:
                 if found[0] == run
             )
         )
+
+
+@lru_cache(maxsize=1024)
+def _pattern_of(digits: str) -> re.Pattern[str]:
+    """Return a pattern of digits with what may be between two of them."""
+    return re.compile(_GAP.join(digits))
+
+
+@lru_cache(maxsize=1)
+def _words_by_month() -> Mapping[int, set[str]]:
+    found: dict[int, set[str]] = {}
+    for first, names in months_by_first_word().items():
+        word = first_word[0] if (first_word := _WORDS.match(first)) else ""
+        for month in {month for _, months in names for month in months} if word else ():
+            found.setdefault(month, set()).update((word, word.replace("ı", "i")))  # KASIM
+    return found
 
 
 def _numbers_of(said: TextValue) -> Iterator[Number]:
@@ -363,7 +369,7 @@ class _PartReader:
         return any(
             _may_have_unit(text, *found.span())
             for text in (self._whole, self._cells)
-            for found in wanted.patterns[digits].finditer(text, start, end + _REACH_CHARS)
+            for found in _pattern_of(digits).finditer(text, start, end + _REACH_CHARS)
         )
 
     def read(self, parts: set[int], wanted: _Wanted) -> None:

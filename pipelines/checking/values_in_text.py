@@ -628,7 +628,7 @@ def _named_dates(text: str) -> Iterator[tuple[TextValue, int]]:
             yield replace(said, days=days), end
 
 
-def _named_month(text: str, name: re.Match[str]) -> tuple[tuple[int, ...], int] | None:
+def _named_month(text: str, name: regex.Match[str]) -> tuple[tuple[int, ...], int] | None:
     is_known = name[0].casefold() in months_by_first_word()
     is_known = is_known or not name[0].isascii() or "I" in name[0]
     return month_at(text, name.start()) if is_known else None
