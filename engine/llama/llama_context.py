@@ -95,6 +95,9 @@ MANY_TOKENS = 64
 GOVERNOR_WINDOW_S = 0.2
 # Alone on the machine the share is above 0.95; another program on one of two cores makes it 0.75.
 ENOUGH_CPU_SHARE = 0.85
+# Below it, even pieces of prompts are quicker with fewer threads: beside 17 busy programs one of 71
+# tokens took 10 s with two threads and 1.5 to 1.9 s with one.
+CROWDED_CPU_SHARE = 0.65
 PROBE_BACKOFF = Backoff(first_s=2.0, longest_s=32.0)
 
 
@@ -112,6 +115,15 @@ class ThreadGovernor:
         """Seconds of an undisturbed step, by number of threads and size."""
         self._pauses = Pauses(PROBE_BACKOFF)
         self._until_probe_s = 0.0
+        self._n_left, self._crowded_until = n_most, 0.0
+
+    @property
+    def n_left(self) -> int:
+        """Threads that others left when they last took much of the processor, if that was lately.
+
+        Longer steps heed it too: they would lose seconds to find out.
+        """
+        return self._n_left if time.monotonic() < self._crowded_until else self._n_most
 
     def observe(self, wall_s: float, cpu_s: float, n_tokens: int = 1) -> int:
         """Note one decode's wall-clock and processor seconds; return the number of threads.
@@ -140,10 +152,14 @@ class ThreadGovernor:
             self._learn()
             if self.n_threads == self._n_most:
                 self._pauses.succeeded()
+                self._crowded_until = 0.0
         else:
             n_fewer = max(1, min(self.n_threads - 1, int(n_running)))
             if n_fewer < self.n_threads and self._would_be_quicker_with(n_fewer):
                 # All of them are tried again after a growing pause.
+                if n_running < CROWDED_CPU_SHARE * self.n_threads:
+                    self._n_left = n_fewer
+                    self._crowded_until = time.monotonic() + PROBE_BACKOFF.longest_s
                 self.n_threads = n_fewer
                 self._until_probe_s = self._pauses.failed()
                 return
@@ -421,9 +437,8 @@ class Context:
         """
         batch = self._batch.fill(tokens, pos, seq_ids, wanted, rows)
         governor = self._governors.get(len(seq_ids) >= MANY_TOKENS)
-        if governor is not None and governor.n_threads != self._n_governed:
-            self._n_governed = governor.n_threads
-            self.use_threads(governor.n_threads)
+        if governor is not None:
+            self._set_threads(governor)
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
         status = lib.llama_decode(self.pointer, batch)
         cpu_s = time.process_time() - began_cpu_s
@@ -435,6 +450,14 @@ class Context:
             to_what = " to an image" if tokens is None else ""
             raise DecodeFailed(f"llama_decode answered {status}{to_what}")
         return int(np.count_nonzero(wanted))
+
+    def _set_threads(self, governor: ThreadGovernor) -> None:
+        n_threads, few = governor.n_threads, self._governors[False]
+        if governor is not few:
+            n_threads = min(n_threads, few.n_left)
+        if n_threads != self._n_governed:
+            self._n_governed = n_threads
+            self.use_threads(n_threads)
 
     def decode_image(
         self, rows: Vectors, pos: NDArray[np.int32], seq_id: int, *, is_causal: bool = True

@@ -34,13 +34,19 @@ def test_pieces_of_prompts_keep_their_threads_where_single_tokens_let_one_go(
     used: list[int] = []
     with Context(model, ContextOptions(256, 128, 1, 2)) as context:
         few, many = context._governors[False], context._governors[True]
-        few.observe(1.0, 1.1)
+        few.observe(1.0, 1.4)
         monkeypatch.setattr(context, "use_threads", used.append)
         for n in (1, 1, MANY_TOKENS, 1):
             zeros = np.zeros(n, np.int32)
             context.decode(zeros, np.arange(n, dtype=np.int32), zeros, zeros.astype(np.int8))
             context.clear()
         assert (few.n_threads, many.n_threads, used) == (1, 2, [1, 2, 1])
+        few.n_threads, few._until_probe_s = 2, 9.0
+        few.observe(1.0, 1.0)  # half of the processor is left: that is too little for prompts too
+        assert (few.n_threads, few.n_left) == (1, 1)
+        zeros = np.zeros(MANY_TOKENS, np.int32)
+        context.decode(zeros, np.arange(MANY_TOKENS, dtype=np.int32), zeros, zeros.astype(np.int8))
+        assert used == [1, 2, 1]
     model.close()
 
 
