@@ -48,7 +48,9 @@ def _parts(found: Comparison) -> Iterator[str]:
     heads = figure_heads(found)
     rows = (_figure_cells(one, heads) for one in found.variants)
     note = f"{BOUNDS_WORDS} {SPEED_WORDS}"
-    yield html_table("Variants", ("Variant", "Worth its time", *heads), rows, note=note)
+    yield html_table(
+        "Variants", ("Variant", "Worth its time", *map(str.capitalize, heads)), rows, note=note
+    )
     yield from _tests_html(found)
     yield from _judgement_html(found)
     yield from _fields_html(found)

@@ -71,7 +71,7 @@ def figure_row(one: VariantFigures, heads: Iterable[str]) -> tuple[str, ...]:
 
 def comparison_text(found: Comparison) -> str:
     """Return figures, tests, labels and the items of which variants differ."""
-    lines = [head_text(found), ""]
+    lines = [f"{console.printable_line(found.pipeline)}: {head_text(found)}", ""]
     heads = figure_heads(found)
     rows = [("", "", "variant", *heads)]
     for letter, one in zip(_letters_of(found).values(), found.variants, strict=True):
@@ -102,7 +102,7 @@ def _letters_of(found: Comparison) -> dict[str, str]:
 
 def head_text(found: Comparison) -> str:
     """Return what was compared, on how many items, and with what it is compared."""
-    head = f"{found.pipeline}: {counted(len(found.variants), 'variant')} of '{found.step}'"
+    head = f"{counted(len(found.variants), 'variant')} of '{found.step}'"
     head += f" on {counted(found.n_items, 'item')}"
     head += f" of {found.n_items + found.n_unsampled:,}" if found.n_unsampled else ""
     if found.gold is not None:

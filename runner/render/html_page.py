@@ -22,6 +22,7 @@ COLOUR_CSS = (WEB_FOLDER / "colours.css").read_text("utf-8").strip()
 # Nothing is loaded or run, even if an escape of document names or replies fails.
 _CONTENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 PAGE_CSS = (WEB_FOLDER / "page.css").read_text("utf-8").strip()
+_LONG_HEAD_CHARS = 24  # as many as the longest head of words has; names of variants have more
 _PAGE = Template((WEB_FOLDER / "page.html").read_text("utf-8"))
 
 
@@ -43,18 +44,20 @@ def html_table(
 
     `#` marks heads of numbers.
     """
-    cells = "".join(
-        f'<th scope="col" class="n">{escape(head[1:])}</th>'
-        if head.startswith("#")
-        else f'<th scope="col">{escape(head)}</th>'
-        for head in heads
-    )
+    cells = "".join(map(_head_cell, heads))
     caption = f"<caption>{escape(note)}</caption>" if note else ""
     body = "\n".join(f"<tr>{''.join(_named_cells(heads, row))}</tr>" for row in rows)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(name)}">'
         f"<table>{caption}<thead><tr>{cells}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
+
+
+def _head_cell(head: str) -> str:
+    if head.startswith("#"):
+        return f'<th scope="col" class="n">{escape(head[1:])}</th>'
+    kind = ' class="name"' * (len(head) > _LONG_HEAD_CHARS)  # may be in several lines
+    return f'<th scope="col"{kind}>{escape(head)}</th>'
 
 
 def _named_cells(heads: Sequence[str], row: Iterable[str]) -> Iterable[str]:

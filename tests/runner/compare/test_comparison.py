@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from xml.etree import ElementTree as ET
 
@@ -15,6 +16,7 @@ from paddock.runner.compare.comparison_page import comparison_page
 from paddock.runner.compare.comparison_text import comparison_suites, comparison_text
 from paddock.runner.compare.result_change import EarlierResult, result_change
 from paddock.runner.testing.results import junit_xml
+from tests.browser import browser, needs_browser
 from tests.fakes.pool import FakePool
 from tests.runner.compare.bills import N_BILLS, Bills, clerk
 
@@ -205,6 +207,29 @@ def test_a_variant_of_which_one_model_was_not_loaded_has_no_memory(bills: Bills)
     (found,) = pair.compare().variants
     assert len(pair.made.chats) == 2 * N_BILLS
     assert found.memory_bytes is None
+
+
+def test_the_page_names_the_pipeline_once_and_all_headings_begin_alike(bills: Bills) -> None:
+    page = comparison_page(bills.compare(models=MODELS))
+    assert "<h1>bills</h1><p>2 variants of &#x27;bill&#x27; on 20 items;" in page
+    heads = re.findall(r"<th[^>]*>([^<]+)", page)
+    assert {"Agreement", "Valid", "Tokens", "Macro F1"} <= {*heads}
+    assert not {"agreement", "valid", "located", "tokens"} & {*heads}
+
+
+@needs_browser
+def test_the_answers_of_four_variants_stand_side_by_side_on_a_screen(bills: Bills) -> None:
+    """Their names, as headings, must wrap: else two of them were out of sight, to the right."""
+    prompts = ("prompts/without-examples.md", "prompts/with-three-examples.md")
+    for number, prompt in enumerate(prompts):
+        bills.write(prompt, f"Prompt {number}. {{{{ steps.text.text }}}}")
+    found = bills.compare(models=MODELS, prompts=(f"bill={','.join(prompts)}",))
+    file = bills.folder / "compare.html"
+    file.write_text(comparison_page(found), "utf-8")
+    with browser() as chromium:
+        page = chromium.page(file.as_uri(), width=1280, height=900)
+        tables = "[...document.querySelectorAll('.scroll')]"
+        assert page.ask(f"{tables}.filter(one => one.scrollWidth > one.clientWidth).length") == 0
 
 
 def test_the_page_loads_nothing_and_marks_words_that_differ(bills: Bills) -> None:
