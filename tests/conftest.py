@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.browser import Browser, browser
+from tests.forked import ForkServer
 
 if TYPE_CHECKING:
     from tests.live import Live
@@ -192,6 +193,14 @@ def live(shared_service: Live) -> Iterator[Live]:
     """
     yield shared_service.since_now()
     shared_service.remove_models()
+
+
+@pytest.fixture(scope="session")
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """Yield the process that those are forked from which runs of tests' own need."""
+    server = ForkServer(tmp_path_factory.mktemp("forked"))
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forked import ForkServer
 from tests.postgres import Postgres, postgres
 from tests.runner.schedule.up_process import Desk
 
@@ -26,10 +27,10 @@ def url(server: Postgres) -> str:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, prefect_api: str) -> Iterator[Desk]:
+def desk(tmp_path: Path, prefect_api: str, fork_server: ForkServer) -> Iterator[Desk]:
     """Yield a folder of pipelines; the `paddock up` that the test starts ends with it."""
     folder = tmp_path / "pipes"
     folder.mkdir()
-    made = Desk(folder, prefect_api)
+    made = Desk(folder, prefect_api, forks=fork_server)
     yield made
     made.stop()

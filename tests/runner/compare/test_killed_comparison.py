@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import random
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-from tests.runner.compare.bills import N_BILLS
+from paddock.engine.request import ChatRequest
+from tests.forked import Forked, ForkServer
+from tests.runner.compare.bills import N_BILLS, Bills, clerk
 
-ROOT = Path(__file__).resolve().parents[3]
 N_KILLS = 8
 Row = tuple[str, str, float]
 """A call: its hash, the run that made it, when."""
@@ -31,16 +30,31 @@ def calls(folder: Path) -> dict[str, Row]:
     return {row[0]: row for row in rows}
 
 
-def start(folder: Path, *most: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.runner.compare.comparing", str(folder), *most]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+def compare(folder: Path, most: int) -> None:
+    """Compare two models on bills; write down each prompt, and wait to be killed after so many."""
+    left = iter(range(most))
+    with (folder / "asked.log").open("a", encoding="utf-8") as log:
+
+        def answer(request: ChatRequest) -> str:
+            log.write(f"{request.model.ref} {request.messages[-1].content}\n")
+            log.flush()
+            time.sleep(0.02 if next(left, None) is not None else 600)
+            return clerk(request)
+
+        runs = Bills(folder, answer=answer).runs(models=("clerk=small,big",))
+    assert all(run.fault is None and len(run.items) == len(runs[0].items) for run in runs)
 
 
-def test_a_comparison_that_is_killed_again_and_again_makes_no_call_twice(tmp_path: Path) -> None:
+def test_a_comparison_that_is_killed_again_and_again_makes_no_call_twice(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
+    def start(folder: Path, most: int = 1000) -> Forked:
+        return fork_server.start(compare, folder, most)
+
     draw, known = random.Random(28), dict[str, Row]()
     n_in_the_middle = 0
     for _ in range(N_KILLS):
-        process = start(tmp_path, "12")  # so that it is in the middle, however late the kill is
+        process = start(tmp_path, 12)  # so that it is in the middle, however late the kill is
         goal = len(known) + draw.randint(1, 3)
         while len(found := calls(tmp_path)) < goal and process.poll() is None:
             time.sleep(0.005)

@@ -8,69 +8,79 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 
+from paddock.engine.request import ChatRequest, Reply
 from paddock.engine.system.files import TemporaryFile
 from paddock.runner.api import run_async
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger
-from tests.fakes.pool import FakePool
-from tests.runner.world import World, settings, states
-
-ROOT = Path(__file__).resolve().parents[3]
-N_DOCUMENTS = 30
-END_S = 120.0
-
-# A run in a process of its own; every answer of the pool is written to `calls`. After `n_free` of
-# them, each waits until the file `go` is there.
-RUN = """
-import asyncio, json, os, sys
-from pathlib import Path
-from tests.fakes.pool import FakePool, echo
-from tests.runner.world import World
 from paddock.runner.progress.events import Observer
+from tests.fakes.pool import FakePool, echo
+from tests.forked import Forked, ForkServer
+from tests.runner.world import World, settings, states
+from tests.waiting import until
 
-folder = Path(sys.argv[1])
-options = json.loads(sys.argv[2])
-calls = os.open(folder / "calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+N_DOCUMENTS = 30
 
-def answer(request):
-    text = request.messages[-1].content
-    if text.startswith("Sum up"):
-        os.write(calls, (text.split()[3].strip(",") + "\\n").encode())
-    return echo(request)
 
 class Pool(FakePool):
-    n_free = options.pop("n_free", 1000)
+    """Writes every answer to `calls`. After `n_free`, each waits until the file `go` is there."""
 
-    async def _reply(self, request):
-        self.n_free -= 1
-        while self.n_free < 0 and not (folder / "go").exists():
+    def __init__(self, folder: Path, n_free: int, delay_s: float) -> None:
+        super().__init__(answer=self._answer, delay_s=delay_s)
+        self._folder, self._n_free = folder, n_free
+        self._calls = os.open(folder / "calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def _answer(self, request: ChatRequest) -> str:
+        text = request.messages[-1].content
+        if text.startswith("Sum up"):
+            os.write(self._calls, (text.split()[3].strip(",") + "\n").encode())
+        return echo(request)
+
+    async def _reply(self, request: ChatRequest) -> Reply:
+        self._n_free -= 1
+        go = self._folder / "go"
+        while self._n_free < 0 and not go.exists():  # noqa: ASYNC110 - of another process
             await asyncio.sleep(0.02)
         return await super()._reply(request)
 
-class Notes(Observer):
-    def note(self, text):
+
+class PrintedNotes(Observer):
+    def note(self, text: str) -> None:
         print("note:", text, flush=True)
 
-world = World(folder, (folder / "pipeline.yaml").read_text())
-delay_s = options.pop("delay_s", 0.02)
-report = world.run(pool=Pool(answer=answer, delay_s=delay_s), observer=Notes(), **options)
-print(json.dumps(report.as_json()), flush=True)
-sys.exit(report.exit_status())
-"""
+
+def carry_out(world: World, n_free: int, delay_s: float, options: dict[str, Any]) -> int:
+    """Run a world in a process of its own."""
+    pool = Pool(world.folder, n_free, delay_s)
+    report = world.run(pool=pool, observer=PrintedNotes(), **options)
+    print(json.dumps(report.as_json()), flush=True)
+    return report.exit_status()
 
 
-def start(world: World, **options: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", RUN, str(world.folder), json.dumps(options)],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+class Start(Protocol):
+    def __call__(
+        self, world: World, n_free: int = 1000, delay_s: float = 0.02, **options: object
+    ) -> Forked: ...
+
+
+@pytest.fixture
+def start(fork_server: ForkServer) -> Start:
+    def begin(world: World, n_free: int = 1000, delay_s: float = 0.02, **options: object) -> Forked:
+        return fork_server.start(carry_out, world, n_free, delay_s, options)
+
+    return begin
+
+
+def first_line(process: Forked) -> str:
+    """Wait for the first line that a process writes."""
+    until(lambda: "\n" in process.said() or process.poll() is not None)
+    return process.said().splitlines()[0]
 
 
 def calls(world: World) -> list[str]:
@@ -104,7 +114,9 @@ def expected(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.timeout(180)
-def test_a_killed_run_continues_and_repeats_nothing_that_is_finished(tmp_path: Path) -> None:
+def test_a_killed_run_continues_and_repeats_nothing_that_is_finished(
+    tmp_path: Path, start: Start
+) -> None:
     want = expected(tmp_path)
     folder = tmp_path / "killed"
     folder.mkdir()
@@ -127,7 +139,7 @@ def test_a_killed_run_continues_and_repeats_nothing_that_is_finished(tmp_path: P
     before, done = len(calls(world)), finished(world)
     time.sleep(1.1)  # a file aside that is younger may be someone's who is just about to hold it
     process = start(world)
-    out, err = process.communicate(timeout=END_S)
+    out, err = process.communicate()
     assert process.returncode == 0, out + err
     assert done and done.isdisjoint(calls(world)[before:])
     assert outputs(world) == want
@@ -136,14 +148,14 @@ def test_a_killed_run_continues_and_repeats_nothing_that_is_finished(tmp_path: P
     assert (again.calls, again.counts) == (0, {"fresh": N_DOCUMENTS + 1})
 
 
-def test_ctrl_c_ends_in_order_and_the_same_command_continues(tmp_path: Path) -> None:
+def test_ctrl_c_ends_in_order_and_the_same_command_continues(tmp_path: Path, start: Start) -> None:
     world = World(tmp_path)
     world.documents(N_DOCUMENTS)
     process = start(world, n_free=3)
     while not finished(world) and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=END_S)
+    out, err = process.communicate()
     assert process.returncode == 130, err
     report = json.loads(out)
     assert report["status"] == "interrupted"
@@ -153,7 +165,7 @@ def test_ctrl_c_ends_in_order_and_the_same_command_continues(tmp_path: Path) -> 
     assert second.counts == {"fresh": len(done), "new": N_DOCUMENTS - len(done) + 1}
 
 
-def test_a_second_run_waits_and_says_for_whom(tmp_path: Path) -> None:
+def test_a_second_run_waits_and_says_for_whom(tmp_path: Path, start: Start) -> None:
     world = World(tmp_path)
     world.documents(8)
     first = start(world, n_free=0)
@@ -161,21 +173,20 @@ def test_a_second_run_waits_and_says_for_whom(tmp_path: Path) -> None:
     while not list(locks.glob("*.json")) and first.poll() is None:
         time.sleep(0.01)
     second = start(world, delay_s=0.0)
-    assert second.stdout is not None
-    note = second.stdout.readline()
+    note = first_line(second)
     (world.folder / "go").touch()
-    report, err = second.communicate(timeout=END_S)
+    report, err = second.communicate()
     assert second.returncode == 0, err
-    first_out, _ = first.communicate(timeout=END_S)
+    first_out, _ = first.communicate()
     assert first.returncode == 0
     name = json.loads(first_out)["run"]
     assert note.startswith(f"note: waiting for run '{name}' (process {first.pid} on ")
-    assert note.endswith("), which works on the same folder\n")
-    assert json.loads(report)["counts"]["fresh"] == 9
+    assert note.endswith("), which works on the same folder")
+    assert json.loads(report.splitlines()[-1])["counts"]["fresh"] == 9
     assert sorted(calls(world), key=int) == [str(n) for n in range(8)]
 
 
-def test_waiting_ends_at_its_deadline_and_on_ctrl_c(tmp_path: Path) -> None:
+def test_waiting_ends_at_its_deadline_and_on_ctrl_c(tmp_path: Path, start: Start) -> None:
     world = World(tmp_path)
     world.documents(2)
     first = start(world, n_free=0)
@@ -183,12 +194,11 @@ def test_waiting_ends_at_its_deadline_and_on_ctrl_c(tmp_path: Path) -> None:
         time.sleep(0.01)
     short = start(world, wait_s=0.2)
     patient = start(world)
-    _, err = short.communicate(timeout=END_S)
+    _, err = short.communicate()
     assert "works on the same folder and did not end within 0.2 s" in err
-    assert patient.stdout is not None
-    assert patient.stdout.readline().startswith("note: waiting for")
+    assert first_line(patient).startswith("note: waiting for")
     patient.send_signal(signal.SIGINT)
-    _, err = patient.communicate(timeout=END_S)
+    _, err = patient.communicate()
     assert patient.returncode == 130, err
     first.kill()
     first.communicate()

@@ -2,132 +2,123 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from paddock.engine.errors import WorkerLost
+from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec, Reply
+from paddock.runner import run
 from paddock.runner.ledger.ledger import Ledger
+from paddock.runner.progress.events import Observer
 from paddock.runner.review.decisions import ReviewDesk
+from paddock.runner.settings import UnattendedSettings
+from tests.fakes.pool import FakePool, echo
+from tests.forked import Forked, ForkServer
 from tests.runner.core.test_subpipelines import CLEAN, OUTER
-from tests.runner.world import SUMMARIES, World
+from tests.runner.world import SUMMARIES, World, run_arguments, settings
 
-ROOT = Path(__file__).resolve().parents[3]
 N_DOCUMENTS = 24
 WAIT_S = 120.0
 PATIENT = SUMMARIES.replace("for_each: doc", "max_parallel: 2\n    for_each: doc")
 
-# A participant; every request that reaches its pool is written to the folder's `calls`.
-RUN = """
-import asyncio, json, os, sys, time
-from dataclasses import replace
-from pathlib import Path
-from tests.fakes.pool import FakePool, echo
-from tests.runner import world as worlds
-from paddock.engine.errors import WorkerLost
-from paddock.runner import run
-from paddock.runner.progress.events import Observer
-from paddock.runner.settings import UnattendedSettings
-
-folder, url = Path(sys.argv[1]), sys.argv[2]
-options = json.loads(sys.argv[3])
-calls = os.open(folder / "calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-def answer(request):
-    text = request.messages[-1].content
-    os.write(calls, (" ".join(text.split()[:4]) + "\\n").encode())
-    if options.get("dies") and options["dies"] in text:
-        os.kill(os.getpid(), 9)
-    if options.get("fails") and options["fails"] in text:
-        raise WorkerLost("m", "it was lost")
-    return echo(request)
 
 class Pool(FakePool):
-    async def facts(self, model):
-        found = await super().facts(model)
-        return replace(found, digest=options.get("digest") or found.digest)
+    """Writes every request to the folder's `calls`."""
 
-    async def _reply(self, request):
-        alone = options.get("alone", 0)  # calls that end without waiting for anything
-        options["alone"] = alone - 1
-        if alone < 1:
-            (folder / f"asks {os.getpid()} {id(request)}").touch()
-        while alone < 1 and (
-            self.n_running_most < options.get("together", 0)
-            or not (folder / options.get("until", "go")).exists()
-        ):
-            await asyncio.sleep(0.02)
+    def __init__(self, folder: Path, options: dict[str, Any]) -> None:
+        super().__init__(answer=self._answer, delay_s=options["delay_s"])
+        self._folder, self._options = folder, options
+        self._n_alone = options.get("alone", 0)  # calls that end without waiting for anything
+        self._calls = os.open(folder / "calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def _answer(self, request: ChatRequest) -> str:
+        text = request.messages[-1].content
+        os.write(self._calls, (" ".join(text.split()[:4]) + "\n").encode())
+        if self._options.get("dies", "nothing") in text:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self._options.get("fails", "nothing") in text:
+            raise WorkerLost("m", "it was lost")
+        return echo(request)
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        found = await super().facts(model)
+        return replace(found, digest=self._options.get("digest") or found.digest)
+
+    async def _reply(self, request: ChatRequest) -> Reply:
+        self._n_alone -= 1
+        if self._n_alone < 0:
+            (self._folder / f"asks {os.getpid()} {id(request)}").touch()
+            while (  # noqa: ASYNC110 - of other processes
+                self.n_running_most < self._options.get("together", 0)
+                or not (self._folder / self._options.get("until", "go")).exists()
+            ):
+                await asyncio.sleep(0.02)
         return await super()._reply(request)
 
+
 class Notes(Observer):
-    def note(self, text):
+    def note(self, text: str) -> None:
         print("note:", text, flush=True)
 
-settings = replace(
-    worlds.settings(folder),
-    ledger_url=url,
-    unattended=UnattendedSettings(dead_after_s=options.get("dead_after_s", 30.0)),
-)
-print("ready", flush=True)
-while not (folder / options.get("go", "go")).exists():
-    time.sleep(0.02)
-pool = Pool(answer=answer, delay_s=options["delay_s"])
-report = run(
-    folder / "pipeline.yaml", options.get("inputs"),
-    *worlds.run_arguments(
-        pool=pool,
-        observer=Notes(), settings=settings, local=True,
-    ),
-)
-told = report.as_json() | {"n_running_most": pool.n_running_most}
-print(json.dumps(told), flush=True)
-sys.exit(report.exit_status())
-"""
+
+def participate(folder: Path, url: str, options: dict[str, Any]) -> int:
+    """Work on the run of a folder, in a process of its own."""
+    dead_after = UnattendedSettings(dead_after_s=options.get("dead_after_s", 30.0))
+    own = replace(settings(folder), ledger_url=url, unattended=dead_after)
+    print("ready", flush=True)
+    while not (folder / options.get("go", "go")).exists():
+        time.sleep(0.02)
+    pool = Pool(folder, options)
+    around = {"pool": pool, "observer": Notes(), "settings": own, "local": True}
+    report = run(folder / "pipeline.yaml", options.get("inputs"), *run_arguments(**around))
+    told = report.as_json() | {"n_running_most": pool.n_running_most}
+    print(json.dumps(told), flush=True)
+    return report.exit_status()
 
 
 class Machines:
     """Processes that work on one world."""
 
-    def __init__(self, world: World, url: str) -> None:
+    def __init__(self, world: World, url: str, server: ForkServer) -> None:
         self.world = world
         self.url = url
-        self.running: list[subprocess.Popen[str]] = []
+        self.running: list[Forked] = []
+        self._server = server
 
-    def start(self, delay_s: float = 0.25, **options: Any) -> subprocess.Popen[str]:
-        given = json.dumps({"delay_s": delay_s, **options})
-        process = subprocess.Popen(
-            [sys.executable, "-c", RUN, str(self.world.folder), self.url, given],
-            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+    def start(self, delay_s: float = 0.25, **options: Any) -> Forked:
+        given = {"delay_s": delay_s, **options}
+        process = self._server.start(participate, self.world.folder, self.url, given)
         self.running.append(process)
         return process
 
-    def go(self, *processes: subprocess.Popen[str]) -> None:
+    def go(self, *processes: Forked) -> None:
         """Begin in all processes that have started up, at the same moment."""
         self.ready(*processes)
         (self.world.folder / "go").touch()
 
-    def go_together(self, *processes: subprocess.Popen[str]) -> None:
+    def go_together(self, *processes: Forked) -> None:
         """Begin in all; no call that waits for the file `together` ends before each has one."""
         self.go(*processes)
         self.until(lambda: {process.pid for process in processes} <= set(self.asking()))
         (self.world.folder / "together").touch()
 
-    def ready(self, *processes: subprocess.Popen[str]) -> None:
+    def ready(self, *processes: Forked) -> None:
         """Wait until processes have started up."""
         for process in processes:
-            assert process.stdout is not None and process.stdout.readline() == "ready\n"
+            self.until(lambda process=process: process.said().startswith("ready\n"))  # type: ignore[misc]
 
-    def report(self, process: subprocess.Popen[str]) -> dict[str, Any]:
-        out, err = process.communicate(timeout=WAIT_S)
+    def report(self, process: Forked) -> dict[str, Any]:
+        out, err = process.communicate(timeout_s=WAIT_S)
         assert process.returncode in (0, 1, 2, 3, 4, 130), err
         assert out, err
         self.running.remove(process)
@@ -161,11 +152,11 @@ class Machines:
 
 
 @pytest.fixture
-def machines(tmp_path: Path, url: str) -> Any:
+def machines(tmp_path: Path, url: str, fork_server: ForkServer) -> Any:
     (tmp_path / "shared folder").mkdir()
     world = World(tmp_path / "shared folder", PATIENT)
     world.documents(N_DOCUMENTS)
-    made = Machines(world, url)
+    made = Machines(world, url, fork_server)
     yield made
     for process in made.running:
         process.kill()
@@ -284,7 +275,7 @@ def test_what_a_killed_machine_had_in_flight_is_taken_over_together(machines: Ma
     machines.go(doomed)
     machines.until(lambda: machines.n_begun() == 18)
     os.kill(doomed.pid, signal.SIGKILL)
-    doomed.communicate(timeout=WAIT_S)
+    doomed.communicate(timeout_s=WAIT_S)
     machines.running.remove(doomed)
     time.sleep(2.5)  # a machine that may still live gets its share: 12 would be the most
     # First come the 6 that no machine had begun; no other call ends before 18 are under way.
@@ -312,7 +303,7 @@ def test_a_document_that_kills_every_machine_is_quarantined_and_the_others_are_d
     (machines.world.folder / "go").touch()
     for _ in range(4):  # two are in flight
         doomed = machines.start(**options)
-        doomed.communicate(timeout=WAIT_S)
+        doomed.communicate(timeout_s=WAIT_S)
         assert doomed.returncode == -signal.SIGKILL
         machines.running.remove(doomed)
     report = machines.report(machines.start(**options))

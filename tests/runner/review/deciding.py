@@ -1,15 +1,9 @@
-"""The sides of what is killed: a person who decides, or runs that continue what was decided.
-
-`python -m tests.runner.review.deciding FOLDER` reads `decide` or `run` line by line; for each it
-forks a process that works until it is killed, and writes its number. A start imports nothing.
-"""
+"""The sides of what is killed: a person who decides, or runs that continue what was decided."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,17 +78,3 @@ def run(folder: Path) -> None:
     world = World(folder, BILLS)
     while True:
         world.run(pool=FakePool(answer=answer, delay_s=0.005))
-
-
-def main(folder: Path) -> None:
-    """Fork a side for each line."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no process stays behind as a zombie
-    for line in sys.stdin:
-        if not (pid := os.fork()):
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            return {"decide": decide, "run": run}[line.strip()](folder)
-        print(pid, flush=True)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -5,22 +5,19 @@ from __future__ import annotations
 import contextlib
 import random
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.review.decisions import ReviewDesk
 from tests.fakes.pool import FakePool
-from tests.runner.review.deciding import BILLS, answer, choice, noted
+from tests.forked import Forked, ForkServer
+from tests.runner.review.deciding import BILLS, answer, choice, decide, noted, run
 from tests.runner.world import World
 
-ROOT = Path(__file__).resolve().parents[3]
 KILLS = 30
 DOCUMENTS_A_KILL = 3
 
@@ -28,23 +25,21 @@ DOCUMENTS_A_KILL = 3
 class Sides:
     """The processes of both sides; those that are killed are started again."""
 
-    def __init__(self, starter: subprocess.Popen[str]) -> None:
-        self._starter = starter
-        self._running: dict[str, psutil.Process] = {}
+    def __init__(self, forks: ForkServer, folder: Path) -> None:
+        self._forks, self._folder = forks, folder
+        self._running: dict[str, Forked] = {}
         for side in ("decide", "run"):
             self._start(side)
 
     def _start(self, side: str) -> None:
-        assert self._starter.stdin is not None and self._starter.stdout is not None
-        self._starter.stdin.write(f"{side}\n")
-        self._starter.stdin.flush()
-        self._running[side] = psutil.Process(int(self._starter.stdout.readline()))
+        work = {"decide": decide, "run": run}[side]
+        log = self._folder / "log"
+        self._running[side] = self._forks.start(work, self._folder, log=log)
 
     def kill(self, *sides: str) -> None:
         for process in (self._running[side] for side in sides):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-                process.wait()
+            process.kill()
+            process.wait()
 
     def replace(self, *sides: str) -> None:
         for side in sides:
@@ -53,19 +48,12 @@ class Sides:
 
 
 @contextlib.contextmanager
-def both_sides(folder: Path) -> Iterator[Sides]:
-    with (
-        (folder / "err").open("w") as err,
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.runner.review.deciding", str(folder)],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err, text=True
-        ) as starter,
-    ):  # fmt: skip
-        sides = Sides(starter)
-        try:
-            yield sides
-        finally:
-            sides.kill("decide", "run")
+def both_sides(forks: ForkServer, folder: Path) -> Iterator[Sides]:
+    sides = Sides(forks, folder)
+    try:
+        yield sides
+    finally:
+        sides.kill("decide", "run")
 
 
 def counted(folder: Path, query: str) -> int:
@@ -77,7 +65,9 @@ def counted(folder: Path, query: str) -> int:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", [15])
-def test_no_decision_is_lost_or_applied_twice(tmp_path: Path, seed: int) -> None:
+def test_no_decision_is_lost_or_applied_twice(
+    tmp_path: Path, fork_server: ForkServer, seed: int
+) -> None:
     dice = random.Random(seed)
     world = World(tmp_path, BILLS)
     n_documents = 0
@@ -90,7 +80,7 @@ def test_no_decision_is_lost_or_applied_twice(tmp_path: Path, seed: int) -> None
 
     more(DOCUMENTS_A_KILL)
     world.run(pool=FakePool(answer=answer))
-    with both_sides(tmp_path) as sides:
+    with both_sides(fork_server, tmp_path) as sides:
         for _ in range(KILLS):
             more(DOCUMENTS_A_KILL)
             side = dice.choice(("decide", "run"))
@@ -98,7 +88,7 @@ def test_no_decision_is_lost_or_applied_twice(tmp_path: Path, seed: int) -> None
             deadline = time.monotonic() + 120
             while len(noted(tmp_path)) == begun and time.monotonic() < deadline:
                 time.sleep(0.005)  # until both are at work
-            assert len(noted(tmp_path)) > begun, (tmp_path / "err").read_text()
+            assert len(noted(tmp_path)) > begun, (tmp_path / "log").read_text()
             time.sleep(dice.uniform(0, 0.1))
             sides.replace(*((side,) if dice.random() < 0.7 else ("decide", "run")))
         deadline = time.monotonic() + 120

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -34,16 +33,14 @@ def model() -> Iterator[Clerk]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, prefect_api: str, model: Clerk) -> Iterator[Desk]:
-    folder = tmp_path / "pipes"
-    folder.mkdir()
-    made = Desk(folder, prefect_api, environ={"PADDOCK_ALLOW": "network"})
+def desk(desk: Desk, model: Clerk) -> Desk:
+    made = desk
+    made.environ["PADDOCK_ALLOW"] = "network"
     made.write("bills/pipeline.yaml", pipeline(model.url).replace("models:", ON, 1))
     for name in NAMES:
         text = f"Invoice {name}\nTotal 84.50\nPay by 2026-01-31\n"
         made.write(f"bills/inbox/{name}.txt", text)
-    yield made
-    made.stop()
+    return made
 
 
 def rows(page: httpx.Client) -> list[dict[str, Any]]:

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from paddock.runner.cli import application
+from tests.forked import Forked, ForkServer
 from tests.prefect_server import prefect_client
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -119,7 +121,15 @@ steps:
         with: {{path: "out/{{{{ doc.relpath }}}}", text: "{{{{ steps.said.stdout }}}}"}}
 """
 ANSWER_S = 60.0
+# What `up` imports.
+IMPORTS = ("paddock.runner.schedule.up", "paddock.runner.workers.deployed_flow")
 Answer = TypeVar("Answer")
+
+
+def command(words: list[str]) -> None:
+    """Carry out a command of Paddock's in this process."""
+    sys.argv[1:] = words
+    application.main()
 
 
 def signed(body: bytes) -> dict[str, str]:
@@ -134,8 +144,10 @@ class Desk:
 
     folder: Path
     api: str = ""
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | Forked | None = None
     environ: dict[str, str] = field(default_factory=dict)
+    forks: ForkServer | None = None
+    """What `up` is forked from; without it, `up` is a Python of its own, with its command line."""
 
     @property
     def log(self) -> Path:
@@ -197,12 +209,17 @@ class Desk:
             **self.environ,
         }
         n_before = self.said().count("Paddock serves")
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", CLI, "up", str(self.folder), "--listen", "127.0.0.1:0",
-                 *options],
-                cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
+        words = ["up", str(self.folder), "--listen", "127.0.0.1:0", *options]
+        if self.forks:
+            self.process = self.forks.start(
+                command, words, imports=IMPORTS, environ=environ, log=self.log
+            )
+        else:
+            with self.log.open("ab") as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-c", CLI, *words],
+                    cwd=ROOT, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                )  # fmt: skip
         # A Prefect server of its own takes 12 s on a machine that does nothing else.
         self.until(lambda: self.said().count("Paddock serves") > n_before, 180.0)
 
