@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import pickle
 import select
@@ -19,14 +20,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from paddock.runner.cli import application
+
 ROOT = Path(__file__).resolve().parents[1]
 # What runs import as they begin.
 PRELOAD = (
-    "paddock.engine.backends.balancer", "paddock.runner.ledger.postgres",
+    "paddock.engine.backends.balancer", "paddock.runner.cli.commands.validate_plan_run",
+    "paddock.runner.ledger.postgres",
     "paddock.runner.prefect.run_tracking", "paddock.runner.render.run_report",
     "paddock.runner.review.decisions", "paddock.steps.files.rows", "paddock.steps.files.write",
     "paddock.steps.llm.chat", "tests.runner.world",
 )  # fmt: skip
+
+FLOWS = ("paddock.runner.workers.deployed_flow", "paddock.runner.workers.pipeline_flow")
 
 
 class Forked:
@@ -45,14 +51,14 @@ class Forked:
     def poll(self) -> int | None:
         return self._wait(0)
 
-    def wait(self, timeout_s: float = 120.0) -> int:
-        if (status := self._wait(timeout_s)) is None:
-            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout_s)
+    def wait(self, timeout: float = 120.0) -> int:
+        if (status := self._wait(timeout)) is None:
+            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
         return status
 
-    def communicate(self, timeout_s: float = 120.0) -> tuple[str, str]:
+    def communicate(self, timeout: float = 120.0) -> tuple[str, str]:
         """Wait until it ends; return all that it wrote to its two outputs."""
-        self.wait(timeout_s)
+        self.wait(timeout)
         return self.said(), self._err.read_text()
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -91,6 +97,7 @@ class ForkServer:
         *arguments: object,
         imports: tuple[str, ...] = (),
         environ: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
         log: Path | None = None,
     ) -> Forked:
         """Call a function of a module in a new process, with today's environment.
@@ -103,7 +110,7 @@ class ForkServer:
             self._folder / f"{self._n_started}.{kind}" for kind in ("in", "out", "err")
         )
         out, err = log or out, log or err
-        asked = (dict(environ or os.environ), imports, work, arguments)
+        asked = (dict(environ or os.environ), cwd, imports, work, arguments)
         task.write_bytes(pickle.dumps(asked))
         ended, tells = os.pipe()
         with task.open() as work_file, out.open("a") as out_file, err.open("a") as err_file:
@@ -112,9 +119,45 @@ class ForkServer:
         os.close(tells)
         return Forked(int(self._door.recv(16)), ended, out, err)
 
+    def paddock(
+        self,
+        *words: str,
+        imports: tuple[str, ...] = (),
+        environ: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
+        log: Path | None = None,
+    ) -> Forked:
+        """Carry out a command of Paddock's in a new process."""
+        return self.start(carry_out, words, imports=imports, environ=environ, cwd=cwd, log=log)
+
+    def python(
+        self,
+        code: str,
+        *words: object,
+        environ: Mapping[str, str] | None = None,
+        cwd: Path = ROOT,
+        log: Path | None = None,
+    ) -> Forked:
+        """Run a program that uses Prefect, as `python -c` does, in a new process."""
+        own = (code, tuple(map(str, words)))
+        return self.start(run_code, *own, imports=FLOWS, environ=environ, cwd=cwd, log=log)
+
     def close(self) -> None:
         self._door.close()
         self._process.wait(60)
+
+
+def carry_out(words: tuple[str, ...]) -> None:
+    """Carry out a command of Paddock's in this process."""
+    sys.argv = ["paddock", *words]
+    logging.root.handlers.clear()  # Prefect adds one where its import finds none
+    application.main()
+
+
+def run_code(code: str, words: tuple[str, ...]) -> None:
+    """Run a program in this process."""
+    sys.argv = ["-c", *words]
+    exec(code, {"__name__": "__main__"})
 
 
 def _serve(door: socket.socket) -> None:
@@ -141,7 +184,7 @@ def _serve(door: socket.socket) -> None:
                 return
             task, *outputs, tell = descriptors
             with os.fdopen(task, "rb") as file:
-                environ, imports, work, arguments = pickle.load(file)
+                environ, cwd, imports, work, arguments = pickle.load(file)
             for module in imports:
                 importlib.import_module(module)
             if not (pid := os.fork()):
@@ -149,6 +192,7 @@ def _serve(door: socket.socket) -> None:
                 signal.set_wakeup_fd(-1)
                 for descriptor in (died, dies, tell, door.detach(), *tells.values()):
                     os.close(descriptor)
+                os.chdir(cwd)
                 _work(environ, work, arguments, outputs)
             for descriptor in outputs:
                 os.close(descriptor)

@@ -20,6 +20,7 @@ from paddock.runner.daemon import daemon_client, daemon_files
 from paddock.runner.daemon.daemon_files import DaemonError, DaemonInfo
 from paddock.runner.daemon.prefect_auth import basic_auth_headers, own_auth_string
 from tests.fakes import tiny
+from tests.forked import Forked, ForkServer
 
 CLI = "from paddock.runner.cli.application import main; main()"
 PIPELINE = """\
@@ -50,6 +51,8 @@ class Home:
     """A folder with a pipeline and a state folder."""
 
     root: Path
+    forks: ForkServer | None = None
+    """What commands are forked from; without it, each is a Python of its own."""
     n_documents: int = 0
 
     @property
@@ -74,8 +77,10 @@ class Home:
         kept = {k: v for k, v in os.environ.items() if k not in ("CI", "PREFECT_API_URL")}
         return {**kept, "PADDOCK_HOME": str(self.state_dir), "PADDOCK_NUM_THREAD": "1", **more}
 
-    def started(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+    def started(self, *arguments: str, **environ: str) -> subprocess.Popen[str] | Forked:
         """Start a command."""
+        if self.forks:
+            return self.forks.paddock(*arguments, environ=self.environ(**environ), cwd=self.root)
         return subprocess.Popen(
             # As the script `paddock`: without the current folder among the places of modules.
             [sys.executable, "-P", "-c", CLI, *arguments], cwd=self.root,
@@ -147,10 +152,10 @@ class Home:
 
 
 @contextmanager
-def at_home(root: Path) -> Iterator[Home]:
+def at_home(root: Path, forks: ForkServer | None = None) -> Iterator[Home]:
     """Yield a home whose services end with the block."""
     (root / "pipeline.yaml").write_text(PIPELINE)
-    home = Home(root)
+    home = Home(root, forks)
     tiny.llama(Path(home.model))
     try:
         yield home
@@ -158,10 +163,11 @@ def at_home(root: Path) -> Iterator[Home]:
         home.end()
 
 
-def ended(process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+def ended(process: subprocess.Popen[str] | Forked) -> subprocess.CompletedProcess[str]:
     """Wait for a command's end."""
     out, err = process.communicate(timeout=END_S)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    assert process.returncode is not None
+    return subprocess.CompletedProcess("paddock", process.returncode, out, err)
 
 
 def until(is_so: Callable[[], object], within_s: float = END_S) -> None:

@@ -85,6 +85,7 @@ def test_the_wheel_works_without_a_clone_and_without_a_network(wheel: Path, tmp_
     def call(*arguments: str) -> str:
         # A proxy that is not there: whatever asks the network fails at once.
         env = {"HOME": str(home), "PATH": os.defpath, "ALL_PROXY": "http://127.0.0.1:9"}
+        env |= {name: os.environ[name] for name in ("PADDOCK_PROFILE_S", "PADDOCK_NUM_THREAD")}
         done = subprocess.run(
             [str(paddock), *arguments],
             cwd=home, env=env, capture_output=True, text=True, check=False,
@@ -97,6 +98,9 @@ def test_the_wheel_works_without_a_clone_and_without_a_network(wheel: Path, tmp_
     for path in [path for path in inbox.rglob("*") if path.is_file()]:
         if path.relative_to(inbox).as_posix() != SHORT:
             path.unlink()
+    pipeline = home / "digest" / "pipeline.yaml"
+    text = pipeline.read_text("utf-8")
+    pipeline.write_text(text.replace("max_tokens: 200", "max_tokens: 24"), "utf-8")
     report = json.loads(call("run", "--local", "--json", "digest/pipeline.yaml"))
     assert report["status"] == "completed"
     assert [one["key"] for one in report["items"] if one["step"] == "each"] == [SHORT]

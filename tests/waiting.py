@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import psutil
 
 Answer = TypeVar("Answer")
 
 
-def until(is_so: Callable[[], Answer], within_s: float = 120.0) -> Answer:
+def until(is_so: Callable[[], Answer | Literal[False] | None], within_s: float = 180.0) -> Answer:
     """Ask again and again until the answer is true; return it."""
     deadline = time.monotonic() + within_s
     while not (answer := is_so()):

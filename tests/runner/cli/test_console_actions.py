@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from functools import partial
 from html import unescape
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -28,6 +27,7 @@ from tests.runner.cli.test_mcp_server import COPY
 from tests.runner.cli.test_web_console import HOSTILE, links, opened, record_runs, signed_in
 from tests.runner.review.served_page import in_thread
 from tests.runner.world import World
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(280)
 
@@ -84,14 +84,6 @@ def console(folder: Path, **flags: str) -> Iterator[httpx.Client]:
 
 def runs_of(folder: Path) -> tuple[PastRun, ...]:
     return recent_runs([LedgerFolder(folder / ".paddock")], limit=9).runs
-
-
-def until(is_so: Callable[[], Any]) -> Any:
-    ends = time.monotonic() + 240
-    while not (found := is_so()):
-        assert time.monotonic() < ends, "it does not become so"
-        time.sleep(0.05)
-    return found
 
 
 def ended(folder: Path) -> PastRun:

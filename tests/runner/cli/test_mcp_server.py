@@ -50,6 +50,7 @@ from tests.fakes.pool import FakePool
 from tests.runner.cli.commands.test_review import ask
 from tests.runner.cli.test_web_console import record_runs
 from tests.runner.world import World, settings
+from tests.waiting import until
 
 COPY = """\
 name: copies
@@ -134,15 +135,6 @@ def caller(client: mcp.Client) -> Call:
 def words_of(answer: Any) -> str:
     """Return the sentence of a refusal, be it ours or one with the words of others."""
     return str(answer.get(DATA, answer)["error"])
-
-
-def until(is_so: Callable[[], Any]) -> Any:
-    """Wait until something is so; return it."""
-    ends = time.monotonic() + 120
-    while not (found := is_so()):
-        assert time.monotonic() < ends, "it does not become so"
-        time.sleep(0.05)
-    return found
 
 
 async def ask_until(is_so: Callable[[Any], bool], call: Call, name: str, **arguments: Any) -> Any:

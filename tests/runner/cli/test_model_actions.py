@@ -25,9 +25,9 @@ from tests.runner.cli.test_console_actions import (
     console,
     error_of,
     served,
-    until,
 )
 from tests.runner.cli.test_web_console import opened
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(280)
 

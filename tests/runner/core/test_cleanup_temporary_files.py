@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from paddock.engine.system.files import TEMPORARY_SUFFIX
+from tests.forked import ForkServer
 from tests.runner.core.test_interruptions import start
 from tests.runner.world import World
 
@@ -22,10 +23,10 @@ def left(folder: Path, name: str) -> Path:
     return file
 
 
-def killed_in_the_middle(world: World) -> None:
+def killed_in_the_middle(forks: ForkServer, world: World) -> None:
     """Kill a run that holds the folder, and waits for an answer."""
     world.write("inbox/new.txt", "This document is new.")
-    process = start(world, n_free=0)
+    process = start(forks, world, n_free=0)
     while not list((world.folder / ".paddock/locks").glob("*.json")) and process.poll() is None:
         time.sleep(0.01)
     assert process.poll() is None
@@ -33,11 +34,13 @@ def killed_in_the_middle(world: World) -> None:
     process.communicate()
 
 
-def test_the_run_after_a_kill_sweeps_outputs_and_objects(tmp_path: Path) -> None:
+def test_the_run_after_a_kill_sweeps_outputs_and_objects(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
     world = World(tmp_path)
     world.documents(2)
     world.run()
-    killed_in_the_middle(world)
+    killed_in_the_middle(fork_server, world)
     ours = [left(tmp_path / "out", "0.txt"), left(tmp_path / ".paddock/objects", "0" * 64)]
     elsewhere = left(tmp_path / "notes", "mine.txt")
     assert world.run().status == "completed"
@@ -64,11 +67,11 @@ time.sleep(60)
 """
 
 
-def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
+def test_what_another_process_is_writing_stays(tmp_path: Path, fork_server: ForkServer) -> None:
     world = World(tmp_path)
     world.documents(1)
     world.run()
-    killed_in_the_middle(world)
+    killed_in_the_middle(fork_server, world)
     other = subprocess.Popen(
         [sys.executable, "-c", HOLDS, str(tmp_path / "out/other.txt")],
         stdout=subprocess.PIPE, text=True,

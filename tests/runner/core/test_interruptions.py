@@ -10,7 +10,7 @@ import random
 import signal
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 
@@ -63,18 +63,10 @@ def carry_out(world: World, n_free: int, delay_s: float, options: dict[str, Any]
     return report.exit_status()
 
 
-class Start(Protocol):
-    def __call__(
-        self, world: World, n_free: int = 1000, delay_s: float = 0.02, **options: object
-    ) -> Forked: ...
-
-
-@pytest.fixture
-def start(fork_server: ForkServer) -> Start:
-    def begin(world: World, n_free: int = 1000, delay_s: float = 0.02, **options: object) -> Forked:
-        return fork_server.start(carry_out, world, n_free, delay_s, options)
-
-    return begin
+def start(
+    forks: ForkServer, world: World, n_free: int = 1000, delay_s: float = 0.02, **options: object
+) -> Forked:
+    return forks.start(carry_out, world, n_free, delay_s, options)
 
 
 def first_line(process: Forked) -> str:
@@ -115,7 +107,7 @@ def expected(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.timeout(180)
 def test_a_killed_run_continues_and_repeats_nothing_that_is_finished(
-    tmp_path: Path, start: Start
+    tmp_path: Path, fork_server: ForkServer
 ) -> None:
     want = expected(tmp_path)
     folder = tmp_path / "killed"
@@ -126,7 +118,7 @@ def test_a_killed_run_continues_and_repeats_nothing_that_is_finished(
     n_kills = 0
     while n_kills < 5:
         before, done = len(calls(world)), finished(world)
-        process = start(world, delay_s=0.15)
+        process = start(fork_server, world, delay_s=0.15)
         # Kill it a random while after its first answer, however long it took to start.
         while len(calls(world)) == before and process.poll() is None:
             time.sleep(0.01)
@@ -138,7 +130,7 @@ def test_a_killed_run_continues_and_repeats_nothing_that_is_finished(
         assert outputs(world).items() <= want.items()
     before, done = len(calls(world)), finished(world)
     time.sleep(1.1)  # a file aside that is younger may be someone's who is just about to hold it
-    process = start(world)
+    process = start(fork_server, world)
     out, err = process.communicate()
     assert process.returncode == 0, out + err
     assert done and done.isdisjoint(calls(world)[before:])
@@ -148,10 +140,12 @@ def test_a_killed_run_continues_and_repeats_nothing_that_is_finished(
     assert (again.calls, again.counts) == (0, {"fresh": N_DOCUMENTS + 1})
 
 
-def test_ctrl_c_ends_in_order_and_the_same_command_continues(tmp_path: Path, start: Start) -> None:
+def test_ctrl_c_ends_in_order_and_the_same_command_continues(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
     world = World(tmp_path)
     world.documents(N_DOCUMENTS)
-    process = start(world, n_free=3)
+    process = start(fork_server, world, n_free=3)
     while not finished(world) and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
@@ -165,14 +159,14 @@ def test_ctrl_c_ends_in_order_and_the_same_command_continues(tmp_path: Path, sta
     assert second.counts == {"fresh": len(done), "new": N_DOCUMENTS - len(done) + 1}
 
 
-def test_a_second_run_waits_and_says_for_whom(tmp_path: Path, start: Start) -> None:
+def test_a_second_run_waits_and_says_for_whom(tmp_path: Path, fork_server: ForkServer) -> None:
     world = World(tmp_path)
     world.documents(8)
-    first = start(world, n_free=0)
+    first = start(fork_server, world, n_free=0)
     locks = world.folder / ".paddock/locks"
     while not list(locks.glob("*.json")) and first.poll() is None:
         time.sleep(0.01)
-    second = start(world, delay_s=0.0)
+    second = start(fork_server, world, delay_s=0.0)
     note = first_line(second)
     (world.folder / "go").touch()
     report, err = second.communicate()
@@ -186,14 +180,16 @@ def test_a_second_run_waits_and_says_for_whom(tmp_path: Path, start: Start) -> N
     assert sorted(calls(world), key=int) == [str(n) for n in range(8)]
 
 
-def test_waiting_ends_at_its_deadline_and_on_ctrl_c(tmp_path: Path, start: Start) -> None:
+def test_waiting_ends_at_its_deadline_and_on_ctrl_c(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
     world = World(tmp_path)
     world.documents(2)
-    first = start(world, n_free=0)
+    first = start(fork_server, world, n_free=0)
     while not list((world.folder / ".paddock/locks").glob("*.json")) and first.poll() is None:
         time.sleep(0.01)
-    short = start(world, wait_s=0.2)
-    patient = start(world)
+    short = start(fork_server, world, wait_s=0.2)
+    patient = start(fork_server, world)
     _, err = short.communicate()
     assert "works on the same folder and did not end within 0.2 s" in err
     assert first_line(patient).startswith("note: waiting for")

@@ -20,13 +20,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.fakes import tiny
 from tests.prefect_server import seed
 
 ROOT = Path(__file__).resolve().parents[3]
 CLI = "from paddock.runner.cli.application import main; main()"
 PIPELINE = """\
 models:
-  writer: {ref: "smollm2:135m", ctx: 1k}
+  writer: {ref: ./noise.gguf, ctx: 1k}
   vec: {ref: all-minilm, role: embed}
 steps:
   - {id: docs, uses: files.scan, with: {root: ./inbox}}
@@ -146,6 +147,7 @@ class Killing:
 @pytest.fixture
 def killing(tmp_path: Path) -> Iterator[Killing]:
     (tmp_path / "pipeline.yaml").write_text(PIPELINE)
+    tiny.llama(tmp_path / "noise.gguf")
     killing = Killing(tmp_path)
     seed(killing.home / "prefect")
     yield killing

@@ -118,7 +118,7 @@ class Machines:
             self.until(lambda process=process: process.said().startswith("ready\n"))  # type: ignore[misc]
 
     def report(self, process: Forked) -> dict[str, Any]:
-        out, err = process.communicate(timeout_s=WAIT_S)
+        out, err = process.communicate(timeout=WAIT_S)
         assert process.returncode in (0, 1, 2, 3, 4, 130), err
         assert out, err
         self.running.remove(process)
@@ -275,7 +275,7 @@ def test_what_a_killed_machine_had_in_flight_is_taken_over_together(machines: Ma
     machines.go(doomed)
     machines.until(lambda: machines.n_begun() == 18)
     os.kill(doomed.pid, signal.SIGKILL)
-    doomed.communicate(timeout_s=WAIT_S)
+    doomed.communicate(timeout=WAIT_S)
     machines.running.remove(doomed)
     time.sleep(2.5)  # a machine that may still live gets its share: 12 would be the most
     # First come the 6 that no machine had begun; no other call ends before 18 are under way.
@@ -303,7 +303,7 @@ def test_a_document_that_kills_every_machine_is_quarantined_and_the_others_are_d
     (machines.world.folder / "go").touch()
     for _ in range(4):  # two are in flight
         doomed = machines.start(**options)
-        doomed.communicate(timeout_s=WAIT_S)
+        doomed.communicate(timeout=WAIT_S)
         assert doomed.returncode == -signal.SIGKILL
         machines.running.remove(doomed)
     report = machines.report(machines.start(**options))

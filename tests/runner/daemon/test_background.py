@@ -17,12 +17,15 @@ import pytest
 
 from paddock.runner.daemon import run_session
 from tests.fakes.foreign_modules import add_foreign_modules
+from tests.forked import ForkServer
 from tests.prefect_server import seed
 from tests.residence import Home, at_home, ended, until
 
 
 @pytest.fixture(scope="module")
-def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+def shared_home(
+    tmp_path_factory: pytest.TempPathFactory, fork_server: ForkServer
+) -> Iterator[Home]:
     """Yield a home whose service the first run started."""
     umask = os.umask(0)  # a careless one: what is the owner's alone may not depend on it
     with at_home(tmp_path_factory.mktemp("residence")) as home:
@@ -31,6 +34,7 @@ def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
         _, said = home.run()
         os.umask(umask)
         assert said.count("Started the local service") == 1
+        home.forks = fork_server
         until(lambda: home.told()["prefect"]["state"] == "ready")
         # Before any test kills the service, which has yet to tell Prefect of this run.
         until(lambda: home.shown(first_run(home)) == "Completed")
@@ -98,6 +102,7 @@ def test_runs_are_shown_in_prefect(home: Home) -> None:
 def test_no_run_waits_for_prefect_or_imports_it(home: Home) -> None:
     server = psutil.Process(home.told()["prefect"]["pid"])
     server.suspend()
+    home = Home(home.root, None, home.n_documents)  # a Python of its own
     try:
         report, said = home.run(PYTHONPROFILEIMPORTTIME="1")
         assert report["status"] == "completed"
@@ -303,9 +308,11 @@ def test_a_run_without_work_starts_no_service_and_is_shown_by_the_next_one(
     until(lambda: home.shown(report["run"]) == "Completed")
 
 
-def test_answers_that_are_known_need_no_service_and_no_model(tmp_path: Path) -> None:
+def test_answers_that_are_known_need_no_service_and_no_model(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
     """A prompt is changed and changed back."""
-    with at_home(tmp_path) as home:
+    with at_home(tmp_path, fork_server) as home:
         seed(home.state_dir / "prefect")
         home.more(2)
         pipeline = tmp_path / "pipeline.yaml"
@@ -322,8 +329,10 @@ def test_answers_that_are_known_need_no_service_and_no_model(tmp_path: Path) -> 
         assert home.services() == []
 
 
-def test_two_first_runs_start_one_service_which_ends_by_itself(tmp_path: Path) -> None:
-    with at_home(tmp_path) as home:
+def test_two_first_runs_start_one_service_which_ends_by_itself(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
+    with at_home(tmp_path, fork_server) as home:
         seed(home.state_dir / "prefect")
         home.more(1)
         (tmp_path / "other.yaml").write_text((tmp_path / "pipeline.yaml").read_text())
@@ -338,8 +347,10 @@ def test_two_first_runs_start_one_service_which_ends_by_itself(tmp_path: Path) -
         assert home.services() == []
 
 
-def test_a_service_that_cannot_start_is_told_and_done_without(tmp_path: Path) -> None:
-    with at_home(tmp_path) as home:
+def test_a_service_that_cannot_start_is_told_and_done_without(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
+    with at_home(tmp_path, fork_server) as home:
         home.more(1)
         home.state_dir.mkdir()
         (home.state_dir / "residence").write_text("")

@@ -18,8 +18,10 @@ import pytest
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.prefect_view import LATE_S
 from paddock.runner.settings import STATE_FOLDER
+from tests.forked import ForkServer
 from tests.prefect_server import prefect_client
 from tests.runner.world import World
+from tests.waiting import until
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -51,21 +53,17 @@ sys.exit(report.exit_status())
 """
 
 
-def python(code: str, *arguments: str, environ: Mapping[str, str]) -> Any:
+def python(forks: ForkServer, code: str, *arguments: str, environ: Mapping[str, str]) -> Any:
     """Run Python in a process of its own and give the JSON that it prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env={**os.environ, **environ}, cwd=ROOT, capture_output=True, text=True, check=False,
-        timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # Prefect's own log lines stay out of the terminal
-    return json.loads(done.stdout)
+    process = forks.python(code, *arguments, environ={**os.environ, **environ})
+    out, err = process.communicate()
+    assert (process.returncode, err) == (0, "")  # Prefect's own log lines stay out of the terminal
+    return json.loads(out)
 
 
 @pytest.mark.timeout(240)
 def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
-    tmp_path: Path, prefect_api: str
+    tmp_path: Path, prefect_api: str, fork_server: ForkServer
 ) -> None:
     home, folder = tmp_path / "prefect", tmp_path / "pipeline"
     home.mkdir()
@@ -76,12 +74,12 @@ def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
     world.write("inbox/below/deep.txt", "A document in a folder of its own.")
     world.write("inbox/empty.txt", "")
     environ = {"PREFECT_API_URL": prefect_api, "PREFECT_HOME": str(home), "CI": ""}
-    first = python(RUN, str(folder), environ=environ)
-    second = python(RUN, str(folder), environ=environ)
+    first = python(fork_server, RUN, str(folder), environ=environ)
+    second = python(fork_server, RUN, str(folder), environ=environ)
     world.edit("Sum up", "Summarise")
-    assert _ended_by(signal.SIGTERM, folder, environ) == 130
+    assert _ended_by(fork_server, signal.SIGTERM, folder, environ) == 130
     world.edit("root: ./inbox", "root: ./nowhere")
-    third = python(RUN, str(folder), environ=environ)
+    third = python(fork_server, RUN, str(folder), environ=environ)
     runs, task_runs, artefacts = _settled(prefect_api, world.file)
     assert (first["status"], first["chats"]) == ("quarantined", 9)
     assert (second["counts"]["fresh"], second["chats"]) == (9, 0)
@@ -137,18 +135,14 @@ def test_a_run_appears_in_prefect_with_its_tasks_and_artefacts(
     assert len(rows) == 10
 
 
-def _ended_by(number: signal.Signals, folder: Path, environ: Mapping[str, str]) -> int:
+def _ended_by(
+    forks: ForkServer, number: signal.Signals, folder: Path, environ: Mapping[str, str]
+) -> int:
     """Send a run that is waiting for its model a signal, and give its exit status."""
-    with subprocess.Popen(
-        [sys.executable, "-c", SLOW, str(folder)],
-        env={**os.environ, **environ}, cwd=ROOT, stdout=subprocess.PIPE, text=True,
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        while "each" not in process.stdout.readline():
-            assert process.poll() is None
-        process.send_signal(number)
-        process.stdout.read()
-        return process.wait(120)
+    process = forks.python(SLOW, folder, environ={**os.environ, **environ})
+    until(lambda: "each" in process.said() or process.poll() is not None)
+    process.send_signal(number)
+    return process.wait()
 
 
 def _shown(url: str, file: Path) -> tuple[list[Any], list[Any], list[Any]]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,12 +22,13 @@ from paddock.runner import flow
 from paddock.runner.core.run_options import RunOptions
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.settings import STATE_FOLDER
+from tests.forked import Forked
 from tests.prefect_server import prefect_client
 from tests.runner.prefect.test_flow import ROOT
 from tests.runner.schedule.up_process import Desk
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(600)
-WITHIN_S = 180.0
 
 INPUTS = """\
 description: Notes of a folder
@@ -202,13 +202,6 @@ flow(sys.argv[1]).deploy(
 """
 
 
-@pytest.fixture
-def desk(tmp_path: Path, prefect_api: str) -> Desk:
-    folder = tmp_path / "pipes"
-    folder.mkdir()
-    return Desk(folder, prefect_api)
-
-
 def _notes(desk: Desk, name: str = "") -> Path:
     name = name or f"notes-{uuid4().hex[:8]}"
     for document in ("a.txt", "b.txt"):
@@ -228,43 +221,40 @@ def _environ(desk: Desk) -> dict[str, str]:
 
 
 def _python(desk: Desk, code: str, *arguments: object) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], env=_environ(desk), cwd=ROOT,
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+    assert desk.forks
+    process = desk.forks.python(code, *arguments, environ=_environ(desk))
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return out + err
 
 
 @contextmanager
-def _running(desk: Desk, *command: object) -> Iterator[subprocess.Popen[bytes]]:
+def _running(desk: Desk, *command: object) -> Iterator[subprocess.Popen[bytes] | Forked]:
+    """Run a program, or Python with the code and arguments after `-c`."""
     log, *folders = desk.folder.parent / "process.log", *desk.folder.iterdir()
-    with (
-        log.open("wb") as out,
-        subprocess.Popen(
-            [*map(str, command)], env=_environ(desk), cwd=folders[0], stdout=out, stderr=out
-        ) as process,
-    ):
-        try:
-            yield process
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{log.read_text()[-6000:]}") from error
-        finally:
-            with suppress(psutil.NoSuchProcess):
-                for child in psutil.Process(process.pid).children(recursive=True):
-                    with suppress(psutil.NoSuchProcess):
-                        child.kill()
-            process.kill()
-
-
-def until(is_so: Callable[[], Any]) -> Any:
-    """Wait until something is so; on a busy machine a worker took a minute to begin."""
-    deadline = time.monotonic() + WITHIN_S
-    while time.monotonic() < deadline:
-        if found := is_so():
-            return found
-        time.sleep(0.2)
-    raise AssertionError("it did not come")
+    log.unlink(missing_ok=True)
+    process: subprocess.Popen[bytes] | Forked
+    if command[0] == "-c" and desk.forks:
+        code = str(command[1])
+        process = desk.forks.python(
+            code, *command[2:], environ=_environ(desk), cwd=folders[0], log=log
+        )
+    else:
+        with log.open("wb") as out:
+            process = subprocess.Popen(
+                [*map(str, command)], env=_environ(desk), cwd=folders[0], stdout=out, stderr=out
+            )
+    try:
+        yield process
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{log.read_text()[-6000:]}") from error
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+        process.kill()
+        process.wait()
 
 
 class Prefect:
@@ -460,7 +450,7 @@ def test_a_sub_flow_stops_when_a_parent_of_its_parent_is_cancelled_by_hand(
         desk.write(f"{name}/inbox/{document}", document)
     flow_named = {"flows": {"name": {"any_": [f"around {name}"]}}}
     log = desk.folder.parent / "process.log"
-    with _running(desk, sys.executable, "-c", NESTED, file):
+    with _running(desk, "-c", NESTED, file):
         until(lambda: len(desk.marks(name)) == 1)
         (around,) = prefect.post("flow_runs/filter", flow_named)
         prefect.set_state(around["id"], "CANCELLING", "Cancelling")
@@ -491,7 +481,7 @@ def test_a_sub_flow_stops_when_a_parent_is_suspended_and_goes_on_in_its_next_run
     for document in ("a.txt", "b.txt"):
         desk.write(f"{name}/inbox/{document}", document)
     flow_named = {"flows": {"name": {"any_": [f"around {name}"]}}}
-    with _running(desk, sys.executable, "-c", NESTED, file) as process:
+    with _running(desk, "-c", NESTED, file) as process:
         until(lambda: len(desk.marks(name)) == 1)
         (around,) = prefect.post("flow_runs/filter", flow_named)
         # Of a flow that has a deployment, the server takes it without force.
@@ -520,10 +510,10 @@ def test_a_run_that_waits_for_another_is_cancelled_in_prefect(desk: Desk, prefec
     file = desk.waits(name, INPUTS)
     desk.write(f"{name}/inbox/a.txt", "A")
     log = desk.folder.parent / "process.log"
-    with _running(desk, sys.executable, "-c", NESTED, file):
+    with _running(desk, "-c", NESTED, file):
         until(lambda: len(desk.marks(name)) == 1)
         (first,) = prefect.runs(file)
-        with _running(desk, sys.executable, "-c", NESTED, file):
+        with _running(desk, "-c", NESTED, file):
             run = until(lambda: _waiting(prefect, file, first["id"]))
             prefect.set_state(run["id"], "CANCELLING", "Cancelling")
             until(lambda: "the pipeline: " in log.read_text())
@@ -547,7 +537,7 @@ def test_a_failed_run_is_tried_again_and_the_last_try_shows_why(
     assert reason in failed["state"]["message"]
 
     log = desk.folder.parent / "process.log"
-    with _running(desk, sys.executable, "-c", RETRIED, file, 20):
+    with _running(desk, "-c", RETRIED, file, 20):
         run = until(lambda: prefect.runs(file)[1:])[0]["id"]
         until(lambda: prefect.state(run)["name"] == "AwaitingRetry")
         aside.rename(inbox)

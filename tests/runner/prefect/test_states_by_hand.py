@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,12 @@ import pytest
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.prefect_view import SUSPEND_REFUSED
 from paddock.runner.settings import STATE_FOLDER
+from tests.forked import ForkServer
 from tests.prefect_server import prefect_client
-from tests.runner.prefect.test_flow import ROOT, SLOW
+from tests.runner.prefect.test_flow import SLOW
 from tests.runner.schedule.up_process import Desk
 from tests.runner.world import World
+from tests.waiting import until
 
 WITHIN_S = 120.0
 HOOK = "on: {webhook: [{path: /%s}]}"
@@ -45,15 +44,6 @@ def set_state(api: str, run: str, kind: str, name: str) -> None:
     posted(api, f"/flow_runs/{run}/set_state", state)
 
 
-def until(is_so: Callable[[], Any]) -> Any:
-    deadline = time.monotonic() + WITHIN_S
-    while time.monotonic() < deadline:
-        if found := is_so():
-            return found
-        time.sleep(0.2)
-    raise AssertionError("it did not come")
-
-
 @pytest.mark.parametrize(
     ("kind", "name", "words"),
     [
@@ -62,31 +52,28 @@ def until(is_so: Callable[[], Any]) -> Any:
     ],
 )
 def test_a_run_started_by_hand_stops_and_cannot_be_paused(
-    tmp_path: Path, prefect_api: str, kind: str, name: str, words: str
+    tmp_path: Path, prefect_api: str, fork_server: ForkServer, kind: str, name: str, words: str
 ) -> None:
     folder = tmp_path / "pipeline"
     folder.mkdir()
     world = World(folder)
     world.documents(3)
     environ = {"PREFECT_API_URL": prefect_api, "PREFECT_HOME": str(tmp_path / "home"), "CI": ""}
-    with subprocess.Popen(
-        [sys.executable, "-c", SLOW, str(folder)], env={**os.environ, **environ}, cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-    ) as process:  # fmt: skip
-        (run,) = until(lambda: runs_of(prefect_api, "created", world.file))
+    process = fork_server.python(SLOW, folder, environ={**os.environ, **environ})
+    (run,) = until(lambda: runs_of(prefect_api, "created", world.file))
 
-        def state() -> dict[str, Any]:
-            with prefect_client(prefect_api) as client:
-                found = client.get(f"/flow_runs/{run['id']}").raise_for_status().json()
-            return dict(found["state"])
+    def state() -> dict[str, Any]:
+        with prefect_client(prefect_api) as client:
+            found = client.get(f"/flow_runs/{run['id']}").raise_for_status().json()
+        return dict(found["state"])
 
-        until(lambda: state()["name"] == "Running")
-        set_state(prefect_api, run["id"], "PAUSED", "Suspended")
-        until(lambda: state()["message"] == SUSPEND_REFUSED)
-        assert state()["name"] == "Running"
-        assert process.poll() is None
-        set_state(prefect_api, run["id"], kind, name)
-        assert process.wait(WITHIN_S) == 130
+    until(lambda: state()["name"] == "Running")
+    set_state(prefect_api, run["id"], "PAUSED", "Suspended")
+    until(lambda: state()["message"] == SUSPEND_REFUSED)
+    assert state()["name"] == "Running"
+    assert process.poll() is None
+    set_state(prefect_api, run["id"], kind, name)
+    assert process.wait(WITHIN_S) == 130
     ended = state()
     assert (ended["type"], ended["name"]) == ("CANCELLED", "Cancelled")
     message = f"{words}; the same command continues."

@@ -23,8 +23,9 @@ from paddock.runner.progress.drain import StopGate
 from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import Report
 from tests.fakes.pool import FakePool, echo
+from tests.forked import ForkServer
 from tests.runner.core.test_blocks import NESTED
-from tests.runner.core.test_interruptions import END_S, finished, start
+from tests.runner.core.test_interruptions import finished, start
 from tests.runner.world import World, settings, states
 
 CLI = "from paddock.runner.cli.application import main; main()"
@@ -236,16 +237,16 @@ def test_the_words_of_a_budget_of_time(tmp_path: Path) -> None:
     )
 
 
-def test_sigusr1_closes_the_border_of_a_run(tmp_path: Path) -> None:
+def test_sigusr1_closes_the_border_of_a_run(tmp_path: Path, fork_server: ForkServer) -> None:
     world = World(tmp_path)
     world.edit("    do:\n", "    max_parallel: 2\n    do:\n")
     world.documents(12)
-    process = start(world, n_free=3)
+    process = start(fork_server, world, n_free=3)
     while not finished(world) and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGUSR1)
     world.write("go", "")  # what is in flight is answered after the signal
-    out, err = process.communicate(timeout=END_S)
+    out, err = process.communicate()
     assert process.returncode == 5, err
     note, last = out.splitlines()
     assert note == "note: A stop was requested: items in flight end, no other begins."
@@ -267,11 +268,13 @@ def test_prefect_shows_a_budget_by_its_own_name() -> None:
     assert state.is_completed()
 
 
-def test_a_run_that_waits_for_another_one_waits_no_longer(tmp_path: Path) -> None:
+def test_a_run_that_waits_for_another_one_waits_no_longer(
+    tmp_path: Path, fork_server: ForkServer
+) -> None:
     world = World(tmp_path)
     world.documents(1)
     stop_gate = StopGate()
-    first = start(world, n_free=0)
+    first = start(fork_server, world, n_free=0)
     try:
         while not list((tmp_path / ".paddock/locks").glob("*.json")) and first.poll() is None:
             time.sleep(0.01)

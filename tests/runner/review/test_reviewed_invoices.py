@@ -29,6 +29,7 @@ from paddock.runner.progress.report import Report
 from paddock.runner.review.decisions import ReviewDesk
 from tests.fakes.clerk import DUE, Clerk, Said, clerk, pipeline
 from tests.fakes.papers import INVOICES, in_columns, letter, write
+from tests.runner.cli.commands.shell import paddock_here
 from tests.runner.mounting import said_by_mounting
 from tests.runner.world import settings
 
@@ -101,10 +102,9 @@ class Office:
 
     def said(self, *words: str, status: int = 0) -> str:
         """Return what a command prints."""
-        process = self.command(*words)
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == status, (out, err)
-        return out + err
+        ended = paddock_here(*words, cwd=self.folder)
+        assert ended.status == status, ended
+        return ended.out + ended.err
 
     @contextmanager
     def desk(self) -> Iterator[ReviewDesk]:

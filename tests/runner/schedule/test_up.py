@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,12 +18,28 @@ import httpx
 import pytest
 
 from paddock.runner.cli.run_pages import pipeline_address
+from tests.forked import ForkServer
 from tests.prefect_server import seed
 from tests.runner.schedule.up_process import CLI, HOOK, ROOT, WATCH, Desk, signed
 
 LEFT_BY_RUNS = shutil.ignore_patterns(".paddock", "out")
 
 pytestmark = pytest.mark.timeout(280)
+
+
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, prefect_api: str, fork_server: ForkServer
+) -> Iterator[Desk]:
+    """Yield a `paddock up` for the tests that neither end it nor start it in their own way."""
+    root = tmp_path_factory.mktemp("running")
+    (root / "pipes").mkdir()
+    (root / "config/paddock").mkdir(parents=True)
+    environ = {"XDG_CONFIG_HOME": str(root / "config")}
+    desk = Desk(root / "pipes", prefect_api, environ=environ, forks=fork_server)
+    desk.start()
+    yield desk
+    desk.stop()
 
 
 def test_files_that_come_schedules_and_calls_start_runs_and_changed_files_are_picked_up(
@@ -85,15 +102,14 @@ def test_files_that_come_schedules_and_calls_start_runs_and_changed_files_are_pi
     assert desk.said().endswith("Stopping; once more stops at once.\nStopped.\n")
 
 
-def test_what_is_not_allowed_is_told_once_and_done_when_it_is(desk: Desk) -> None:
-    config = desk.folder.parent / "config/paddock/paddock.toml"
-    config.parent.mkdir(parents=True)
-    desk.environ["XDG_CONFIG_HOME"] = str(config.parent.parent)
+def test_what_is_not_allowed_is_told_once_and_done_when_it_is(running: Desk) -> None:
+    desk, config = running, running.folder.parent / "config/paddock/paddock.toml"
     desk.write("asks/inbox/a.txt", "ferry")
     desk.write("asks/go", "")
     file = desk.commands("asks", WATCH)
-    desk.start()
+    desk.reload()
     refused = "the pipeline wants to run `sh -c "
+    desk.until(lambda: desk.get()["faults"])
     assert desk.said().count(refused) == 1
     assert refused in desk.get()["faults"][str(file)]
     assert not desk.marks("asks")
@@ -177,12 +193,13 @@ def test_a_burst_of_calls_is_taken_at_once_none_is_lost_and_none_is_run_twice(de
     assert call(100) == 200
 
 
-def test_a_group_lets_one_at_a_time_and_a_newer_run_may_take_its_place(desk: Desk) -> None:
+def test_a_group_lets_one_at_a_time_and_a_newer_run_may_take_its_place(running: Desk) -> None:
+    desk = running
     group = "concurrency: {group: 'shared', on_conflict: %s}"
     for name, conflict in (("one", "queue"), ("two", "skip"), ("three", "cancel_running")):
         desk.write(f"{name}/inbox/a.txt", name)
         desk.waits(name, f"{HOOK % name}\n{group % conflict}")
-    desk.start()
+    desk.serves("one", "two", "three")
     desk.call("one")
     desk.until(lambda: desk.marks("one"))
     desk.call("two")
@@ -206,8 +223,9 @@ def test_a_group_lets_one_at_a_time_and_a_newer_run_may_take_its_place(desk: Des
 
 
 def test_a_window_holds_runs_back_stops_them_at_an_items_border_and_lets_them_go_on(
-    desk: Desk,
+    running: Desk,
 ) -> None:
+    desk = running
     now = datetime.now().astimezone()
     far = [now + timedelta(hours=hours) for hours in (-2, 6, 10)]
     opened, shut = (f"{one:%H:%M}-{other:%H:%M}" for one, other in (far[:2], far[1:]))
@@ -221,7 +239,7 @@ def test_a_window_holds_runs_back_stops_them_at_an_items_border_and_lets_them_go
     for name in "ab":
         desk.write(f"night/inbox/{name}.txt", name)
     with_window(shut)
-    desk.start()
+    desk.serves("night")
     desk.call("night")
     (held,) = desk.until(lambda: [one for one in desk.get()["queue"] if "window" in one["state"]])
     assert held["state"] == f"AwaitingConcurrencySlot: waits for its window {shut}"
@@ -241,10 +259,11 @@ def test_a_window_holds_runs_back_stops_them_at_an_items_border_and_lets_them_go
     assert len(desk.marks("night")) == 2
 
 
-def test_the_example_summarises_what_comes_into_its_inbox(desk: Desk) -> None:
-    folder = desk.folder / "watched-inbox"
+def test_the_example_summarises_what_comes_into_its_inbox(running: Desk, tmp_path: Path) -> None:
+    desk, folder = running, tmp_path / "watched-inbox"
     shutil.copytree(ROOT / "examples/watched-inbox", folder, ignore=LEFT_BY_RUNS)
-    desk.start()
+    folder.rename(desk.folder / "watched-inbox")
+    desk.reload()
     desk.until(lambda: desk.output("watched-inbox", "letter.txt.md"), within_s=150)
     desk.write("watched-inbox/inbox/second.txt", "The ferry leaves at noon on Sundays.")
     desk.until(lambda: desk.output("watched-inbox", "second.txt.md"), within_s=150)
@@ -253,11 +272,11 @@ def test_the_example_summarises_what_comes_into_its_inbox(desk: Desk) -> None:
     assert "crashed" not in desk.said()
 
 
-def test_a_pipeline_is_paused_and_resumed_on_the_console(desk: Desk) -> None:
+def test_a_pipeline_is_paused_and_resumed_on_the_console(running: Desk) -> None:
+    desk = running
     desk.write("held/inbox/a.txt", "ferry")
     file = desk.notes("held", HOOK % "held")
-    desk.start()
-    desk.until(lambda: "/held" in json.dumps(desk.get()))
+    desk.serves("held")
     page = pipeline_address(file.resolve())
     token = (desk.folder.parent / "home/review.token").read_text().strip()
     with httpx.Client(base_url=desk.url, trust_env=False, timeout=200) as one:

@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from paddock.runner.cli import application
 from tests.forked import Forked, ForkServer
 from tests.prefect_server import prefect_client
 
@@ -126,12 +125,6 @@ IMPORTS = ("paddock.runner.schedule.up", "paddock.runner.workers.deployed_flow")
 Answer = TypeVar("Answer")
 
 
-def command(words: list[str]) -> None:
-    """Carry out a command of Paddock's in this process."""
-    sys.argv[1:] = words
-    application.main()
-
-
 def signed(body: bytes) -> dict[str, str]:
     """Return the headers of a call of `HOOK`."""
     mac = hmac.new(b"hush", body, hashlib.sha256).hexdigest()
@@ -211,8 +204,8 @@ class Desk:
         n_before = self.said().count("Paddock serves")
         words = ["up", str(self.folder), "--listen", "127.0.0.1:0", *options]
         if self.forks:
-            self.process = self.forks.start(
-                command, words, imports=IMPORTS, environ=environ, log=self.log
+            self.process = self.forks.paddock(
+                *words, imports=IMPORTS, environ=environ, log=self.log
             )
         else:
             with self.log.open("ab") as log:
@@ -233,6 +226,11 @@ class Desk:
         """Have a running `paddock up` look at its folders at once, not after two seconds."""
         if self.process is not None:
             self.process.send_signal(signal.SIGHUP)
+
+    def serves(self, *names: str) -> None:
+        """Have a running `paddock up` look at its folders, and wait until it serves these."""
+        self.reload()
+        self.until(lambda: set(names) <= {one["name"] for one in self.get()["pipelines"]})
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
