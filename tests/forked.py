@@ -15,7 +15,6 @@ import signal
 import socket
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -168,8 +167,8 @@ def _serve(door: socket.socket) -> None:
     os.set_blocking(dies, False)
     signal.set_wakeup_fd(dies)
     tells: dict[int, int] = {}
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # the number of the signal is written to `dies`
     while True:
-        signal.signal(signal.SIGCHLD, lambda *_: None)
         ready = select.select([door.fileno(), died], [], [])[0]
         if died in ready:
             os.read(died, 100)
@@ -206,28 +205,18 @@ def _work(
     arguments: tuple[object, ...],
     outputs: list[int],
 ) -> NoReturn:
-    """Do the work of a forked process; end."""
-    status: object = 1
-    try:
-        for number, descriptor in enumerate(outputs, 1):
-            os.dup2(descriptor, number)
-            os.close(descriptor)
-        os.environ.clear()
-        os.environ.update(environ)
-        added = environ.get("PYTHONPATH", "").split(os.pathsep)
-        sys.path[:0] = [path for path in added if path and path not in sys.path]
-        if "prefect" in sys.modules:  # which read the environment when it was imported
-            sys.modules["prefect.context"].refresh_global_settings_context()
-        status = work(*arguments)
-    except SystemExit as end:
-        status = end.code
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status if isinstance(status, int) else 0)
+    """Do the work of a forked process, and end as Python does."""
+    for number, descriptor in enumerate(outputs, 1):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.environ.clear()
+    os.environ.update(environ)
+    added = environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [path for path in added if path and path not in sys.path]
+    if "prefect" in sys.modules:  # which read the environment when it was imported
+        sys.modules["prefect.context"].refresh_global_settings_context()
+    status = work(*arguments)
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ KINDS = (
     "river-handbook.pdf",
 )  # fmt: skip
 HANDBOOK_PAGES = 2
-SHORTER = {"tokens: 1500": "tokens: 500", "max_tokens: 200": "max_tokens: 24"}
+SHORTER = {"tokens: 1500": "tokens: 300", "max_tokens: 200": "max_tokens: 24"}
 N_TEA_CHARACTERS = 120  # two or three tokens each
 
 

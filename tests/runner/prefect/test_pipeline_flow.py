@@ -561,7 +561,11 @@ def test_a_limit_that_ended_a_try_does_not_make_the_next_one_green(
 
 def test_the_report_of_a_finished_run_is_not_lost_with_prefects_server(desk: Desk) -> None:
     file = _notes(desk)
-    said = _python(desk, LEFT_ALONE, file)
+    done = subprocess.run(  # Prefect reads the settings as it is imported
+        [sys.executable, "-c", LEFT_ALONE, file], env=_environ(desk), cwd=ROOT,
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    said = done.stdout + done.stderr
     assert "the report: completed" in said
     assert f"Prefect does not show the end of this run of {file}, which is completed" in said
     assert "around: " in said  # its own state could not be set
