@@ -1,6 +1,6 @@
 """`kill -9` of run, worker, service and Prefect's server, in any order: nothing lost or done twice.
 
-With real models, the real service and a real Prefect server, each killed at a random moment.
+With real workers, the real service and a real Prefect server, each killed at a random moment.
 """
 
 from __future__ import annotations
