@@ -86,7 +86,6 @@ WITH_PREFECT = {
         "runner/prefect/test_flow.py", "runner/prefect/test_states_by_hand.py",
         "runner/prefect/test_pipeline_flow.py", "runner/schedule/test_run_manager.py",
         "runner/schedule/test_reconciler.py", "runner/daemon/test_prefect_retention.py",
-        "cluster/test_shares.py",
     ),
 }  # fmt: skip
 

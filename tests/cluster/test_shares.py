@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.prefect_view import SHARE_TAG
-from tests.cluster.three_workers import PIPELINE, WAIT_S, Cluster, Counting, cluster, until
+from tests.cluster.three_workers import AUTH, PIPELINE, WAIT_S, Cluster, Counting, cluster, until
 from tests.prefect_server import prefect_client
 
 PARALLEL = 16
@@ -52,8 +52,8 @@ def models() -> Iterator[Deadly]:
 
 
 @pytest.fixture(scope="module")
-def made(models: Deadly, prefect_api: str) -> Iterator[Cluster]:
-    with cluster(0, models.url, api_url=prefect_api) as made:
+def made(models: Deadly) -> Iterator[Cluster]:
+    with cluster(0, models.url) as made:
         made.environment |= {
             "PADDOCK_DEAD_AFTER": "4s",  # before a share restarts, so that its items are free
             "PADDOCK_MAX_ATTEMPTS": "1", "PADDOCK_MAX_RESTARTS": "1",
@@ -106,7 +106,7 @@ def test_a_share_that_is_cancelled_in_prefect_leaves_nothing_lost_or_done_twice(
     job = Job(made, models, "cancelled", N_CANCELLED)
     first = job.run()
     until(lambda: len(job.outputs()) >= PARALLEL, "the first documents", made.home / "laptop.log")
-    with prefect_client(made.environment["PREFECT_API_URL"]) as api:
+    with prefect_client(made.environment["PREFECT_API_URL"], AUTH) as api:
         tagged = {
             "flow_runs": {"tags": {"all_": [SHARE_TAG]}, "state": {"type": {"any_": ["RUNNING"]}}}
         }

@@ -186,18 +186,13 @@ def kill_all(process: subprocess.Popen[bytes]) -> int:
 
 
 @contextmanager
-def cluster(
-    n_documents: int, models: str, dead_after_s: float = 6.0, api_url: str = ""
-) -> Iterator[Cluster]:
-    """Make servers and folder; `paddock cluster init` says that all is there.
-
-    With `api_url`, the machines use this Prefect server, which wants no password.
-    """
+def cluster(n_documents: int, models: str, dead_after_s: float = 6.0) -> Iterator[Cluster]:
+    """Make servers and folder; `paddock cluster init` says that all is there."""
     home = Path(tempfile.mkdtemp(prefix="paddock-cluster-"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, home, ignore_errors=True)
         database = stack.enter_context(postgres())
-        api_url = api_url or stack.enter_context(prefect(home, database))
+        api_url = stack.enter_context(prefect(home, database))
         shared = home / "shared"
         (shared / "inbox").mkdir(parents=True)
         (shared / "pipeline.yaml").write_text(PIPELINE.replace("URL", models))
