@@ -45,9 +45,9 @@ KINDS = (
     "articles/spring-tea.zh.md", "letters/reference.md", "notes/visitor-book.csv",
     "river-handbook.pdf",
 )  # fmt: skip
-HANDBOOK_PAGES = 2
-SHORTER = {"tokens: 1500": "tokens: 300", "max_tokens: 200": "max_tokens: 24"}
-N_TEA_CHARACTERS = 120  # two or three tokens each
+HANDBOOK_PAGES = 3
+SHORTER = {"tokens: 1500": "tokens: 700", "max_tokens: 200": "max_tokens: 60"}
+N_TEA_CHARACTERS = 250  # two or three tokens each
 
 
 @pytest.fixture(autouse=True)
