@@ -121,7 +121,7 @@ steps:
 """
 ANSWER_S = 60.0
 # What `up` imports.
-IMPORTS = ("paddock.runner.schedule.up", "paddock.runner.workers.deployed_flow")
+IMPORTS = ("paddock.runner.schedule.up", "paddock.runner.workers.queued_run")
 Answer = TypeVar("Answer")
 
 
