@@ -1,5 +1,6 @@
-"""Variations: the values of a pipeline that `compare` replaces, and what is wrong with them.
+"""Variations: values of a pipeline that `compare` and `test` replace, and what is wrong with them.
 
+A variant is the pipeline's data with some values replaced: a combination of the variations.
 A change is a value with its place in the pipeline's data. Changes of the command line and of the
 file are made by the same code. What a value does to the pipeline shows when the pipeline is bound
 with it: `variation_faults` does that for each value once, where the pipeline itself has no fault.
@@ -8,6 +9,7 @@ with it: `variation_faults` does that for each value once, where the pipeline it
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -103,6 +105,72 @@ def _changes(
         raise _fault(f"'{target}' names no value.", "Write a value, or a list of them.")
     for value in values:
         yield Change(option, target, at, {"file": value} if option == "prompt" else value)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The pipeline with some values replaced."""
+
+    name: str
+    """The changes in which variants differ."""
+    changes: tuple[Change, ...]
+
+    def data(self, written: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the whole pipeline's data."""
+        return changed(written, self.changes)
+
+
+def variants_of(keys: CompareKeys, pipeline: Pipeline) -> list[Variant]:
+    """Return each combination of values, those with the same models behind each other.
+
+    Without values: the pipeline as it is.
+
+    Raises:
+        PipelineError: with every entry that names nothing of the pipeline, or no value.
+    """
+    varied = dimensions(keys, pipeline)
+    return [_variant(changes, varied) for changes in itertools.product(*varied)]
+
+
+def varied_values(option: VariedOption, texts: Iterable[str]) -> dict[str, list[Any]]:
+    """Read `NAME=VALUE,VALUE` of the command line, as `compare` in a file has it.
+
+    Raises:
+        PipelineError: with every text that is something else.
+    """
+    found: dict[str, list[Any]] = {}
+    faults: list[Fault] = []
+    for text in texts:
+        target, equals, values = text.partition("=")
+        words = [word.strip() for word in values.split(",") if word.strip()]
+        target = target.strip()
+        if equals and target and words:
+            found.setdefault(target, []).extend(_value(option, word) for word in words)
+            continue
+        example = {"model": "clerk=qwen3:8b,llama3.2:3b", "prompt": "bill=a.md,b.md"}
+        shown = example.get(option, "bill.params.temperature=0,0.7")
+        what = f"'--{option} {text}' is no NAME=VALUE,…."
+        faults.append(Fault(what, f"Write for example {shown}."))
+    if faults:
+        raise PipelineError(faults)
+    return found
+
+
+def _value(option: VariedOption, word: str) -> Any:
+    if option != "set":
+        return word
+    try:
+        value = parse_yaml(word, "--set").data
+    except PipelineError:
+        return word
+    is_text = isinstance(value, str | dict | list) and word[0] not in "[{'\""
+    return word if is_text else value
+
+
+def _variant(changes: Sequence[Change], varied: Sequence[Sequence[Change]]) -> Variant:
+    differing = [change.name for change, values in zip(changes, varied, strict=True) if values[1:]]
+    shown = differing or [change.name for change in changes]
+    return Variant(" ".join(shown) or "as it is", tuple(changes))
 
 
 def varied_place(option: VariedOption, target: str, pipeline: Pipeline) -> Place:

@@ -326,6 +326,42 @@ class PipelineFlags:
         )
 
 
+@dataclass(frozen=True)
+class VariedFlags(PipelineFlags):
+    """Options of the commands that run variants of a pipeline."""
+
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", metavar="NAME=MODEL,...", help="Models for a name under `models`."),
+    ] = None
+    prompts: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", metavar="STEP=FILE,...", help="Prompt files for a step."),
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="STEP.KEY=VALUE,...",
+            help="Values for a key of a step, such as bill.params.temperature=0,0.7.",
+        ),
+    ] = None
+
+    def varied(self) -> dict[str, dict[str, list[Any]]]:
+        """Return the values of these options, as `compare` in a file has them.
+
+        Raises:
+            PipelineError: with every text that is no NAME=VALUE,….
+        """
+        from paddock.runner.bind.variations import varied_values
+
+        return {
+            **({"model": varied_values("model", self.models)} if self.models else {}),
+            **({"prompt": varied_values("prompt", self.prompts)} if self.prompts else {}),
+            **({"set": varied_values("set", self.settings)} if self.settings else {}),
+        }
+
+
 OLLAMA_PROGRAM = "ollama"
 
 # Options of `ollama run` with a value, and flags (its cmd/cmd.go). Any other option before the

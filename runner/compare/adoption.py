@@ -14,8 +14,7 @@ from typing import Any
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.yaml_source import YamlDocument, YamlSpan, parse_yaml
-
-from .variants import Variant
+from paddock.runner.bind.variations import Variant
 
 _PLAIN = re.compile(r"[A-Za-z0-9][\w./:+-]*[\w+-]|[A-Za-z]")
 """A text that needs no quotes, if it reads back as itself."""

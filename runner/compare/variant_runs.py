@@ -30,6 +30,7 @@ from paddock.pipelines.plan import Plan
 from paddock.runner import api
 from paddock.runner.bind.bind import read_plan
 from paddock.runner.bind.bound import BoundPlan, BoundStep, only_reads, steps_of
+from paddock.runner.bind.variations import Variant
 from paddock.runner.core import model_pools
 from paddock.runner.core.call_cache import cached_reply
 from paddock.runner.core.run_options import PreparedRun, RunEnvironment, RunOptions
@@ -42,7 +43,7 @@ from paddock.runner.progress.events import Observer
 from paddock.runner.progress.report import WITH_RESULT, ItemReport, Report
 from paddock.runner.settings import STATE_FOLDER, Settings
 
-from .variants import ComparedPart, Variant, compared_part
+from .variants import ComparedPart, compared_part
 
 
 @dataclass(frozen=True, slots=True)

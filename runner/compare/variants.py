@@ -1,9 +1,8 @@
-"""Variants of a pipeline: other models, prompts and parameters of its steps, as changed YAML.
+"""What is run of a variant: the step whose answers are compared, and what that step reads.
 
-A variant is the pipeline's data with some values replaced. What is run of it is a part: the step
-whose answers are compared, and what that step reads. So nothing is written, and nothing behind the
-step is done. The part has a file name of its own in the ledger, hence scopes of its own; a model
-call is found by its request, also where another variant or the pipeline itself made it.
+So nothing is written, and nothing behind the step is done. The part has a file name of its own in
+the ledger, hence scopes of its own; a model call is found by its request, also where another
+variant or the pipeline itself made it.
 """
 
 from __future__ import annotations
@@ -17,95 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.text import canonical_json
-from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import Expression
 from paddock.pipelines.expressions import Path as Place
 from paddock.pipelines.model import Block, Node, StepNode
 from paddock.pipelines.plan import Plan
-from paddock.pipelines.yaml_source import parse_yaml
 from paddock.runner.bind.checks import step_nodes
 from paddock.runner.bind.reply import ANSWERING_STEPS
-from paddock.runner.bind.variations import (
-    Change,
-    VariedOption,
-    answering_steps,
-    changed,
-    dimensions,
-    not_answering,
-)
+from paddock.runner.bind.variations import Change, Variant, answering_steps, not_answering
 from paddock.runner.ledger.entries import variant_file
 
 _NOT_RUN = ("on", "tests", "returns", "gold", "compare", "concurrency", "budget", "mcpServers")
 """Of a pipeline: what its compared part has no use for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """The pipeline with some values replaced."""
-
-    name: str
-    """The changes in which variants differ."""
-    changes: tuple[Change, ...]
-
-    def data(self, written: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the whole pipeline's data."""
-        return changed(written, self.changes)
-
-
-def variants_of(keys: CompareKeys, plan: Plan) -> list[Variant]:
-    """Return each combination of values, those with the same models behind each other.
-
-    Without values: the pipeline as it is.
-
-    Raises:
-        PipelineError: with every entry that names nothing of the pipeline, or no value.
-    """
-    varied = dimensions(keys, plan.pipeline)
-    return [_variant(changes, varied) for changes in itertools.product(*varied)]
-
-
-def varied_values(option: VariedOption, texts: Iterable[str]) -> dict[str, list[Any]]:
-    """Read `NAME=VALUE,VALUE` of the command line, as `compare` in a file has it.
-
-    Raises:
-        PipelineError: with every text that is something else.
-    """
-    found: dict[str, list[Any]] = {}
-    faults: list[Fault] = []
-    for text in texts:
-        target, equals, values = text.partition("=")
-        words = [word.strip() for word in values.split(",") if word.strip()]
-        target = target.strip()
-        if equals and target and words:
-            found.setdefault(target, []).extend(_value(option, word) for word in words)
-            continue
-        example = {"model": "clerk=qwen3:8b,llama3.2:3b", "prompt": "bill=a.md,b.md"}
-        shown = example.get(option, "bill.params.temperature=0,0.7")
-        what = f"'--{option} {text}' is no NAME=VALUE,…."
-        faults.append(Fault(what, f"Write for example {shown}."))
-    if faults:
-        raise PipelineError(faults)
-    return found
-
-
-def _value(option: VariedOption, word: str) -> Any:
-    if option != "set":
-        return word
-    try:
-        value = parse_yaml(word, "--set").data
-    except PipelineError:
-        return word
-    is_text = isinstance(value, str | dict | list) and word[0] not in "[{'\""
-    return word if is_text else value
-
-
-def _variant(changes: Sequence[Change], dimensions: Sequence[Sequence[Change]]) -> Variant:
-    differing = [
-        change.name for change, values in zip(changes, dimensions, strict=True) if values[1:]
-    ]
-    shown = differing or [change.name for change in changes]
-    return Variant(" ".join(shown) or "as it is", tuple(changes))
 
 
 def _fault(message: str, remedy: str) -> PipelineError:

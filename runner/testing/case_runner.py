@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec, Pool
+from paddock.engine.system.samples import share_interval
 from paddock.engine.system.text import counted, map_texts
 from paddock.pipelines.errors import PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
@@ -84,6 +85,8 @@ class CaseSpec:
     """Names of inputs that are files or folders."""
     text: str | None = None
     """Text to run instead of the file's own."""
+    is_variant: bool = False
+    """Whether values of the file are replaced, as options of the command say."""
     rows: tuple[DataRow, ...] = ()
     """Of a data set: it runs once for each."""
     n_left_out: int = 0
@@ -174,8 +177,9 @@ def _combined_result(case: CaseResult, subject: CaseSpec, turns: list[_Repetitio
     notes = list(chain.from_iterable(turn.notes for turn in turns))
     rows = tuple(turn.row for turn in turns if turn.row)
     needed = test.pass_ if rows else test.pass_rate
+    bounds = share_interval(sum(passed) / len(turns), len(turns)) if rows and are_random else None
     if rows:
-        notes.insert(0, share_text(sum(passed), len(turns), needed, are_random=are_random))
+        notes.insert(0, share_text(sum(passed), len(turns), needed, bounds))
     elif len(turns) > 1:
         words = f"{sum(passed)} of {len(turns)} turns passed, {needed:.0%} must pass"
         notes.insert(0, words)
@@ -187,6 +191,7 @@ def _combined_result(case: CaseResult, subject: CaseSpec, turns: list[_Repetitio
         # An unrecorded call is not a model's randomness: every repetition must pass.
         needed=1.0 if any(one.kind == "unseen" for one in problems) else needed,
         rows=rows,
+        bounds=bounds,
         notes=tuple(dict.fromkeys((*notes, *case.notes))),
     )
 
@@ -217,9 +222,15 @@ def _open_cassette(subject: CaseSpec, source: ReplySource) -> Cassette | None:
     if source == "replay" and not cassette.is_there:
         raise CassetteError(
             f"this test has no recorded replies: there is no {subject.shown_cassette}. "
-            f"Record it with `paddock test {subject.file} --record`."
+            f"Record it with {_record_command(subject)}."
         )
     return cassette
+
+
+def _record_command(subject: CaseSpec) -> str:
+    if subject.is_variant:
+        return "the same command and `--record`"
+    return f"`paddock test {subject.file} --record`"
 
 
 def _save_cassette(

@@ -249,13 +249,27 @@ def count_name(text: str) -> str:
     return f"#{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}"
 
 
+def variant_cassette(cassette: Path, values: str) -> Path:
+    """Return a cassette of the same test with other values; one name for each set of them.
+
+    >>> variant_cassette(Path("bills.two.jsonl"), "clerk=qwen3:8b").name
+    'bills.two.clerk-qwen3-8b-60b53e.jsonl'
+    """
+    digest = hashlib.sha256(values.encode()).hexdigest()[:6]
+    return cassette.with_name(f"{cassette.stem}.{_slug(values)}-{digest}.jsonl")
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[\W_]+", "-", text.lower()).strip("-")[:60]
+
+
 def cassette_file_names(stem: str, tests: Iterable[str]) -> dict[str, str]:
     """Return the file name of each test's cassette.
 
     >>> cassette_file_names("digest", ["Two documents, no model", "été"])
     {'Two documents, no model': 'digest.two-documents-no-model.jsonl', 'été': 'digest.été.jsonl'}
     """
-    slugs = {test: re.sub(r"[\W_]+", "-", test.lower()).strip("-")[:60] for test in tests}
+    slugs = {test: _slug(test) for test in tests}
     n_of = Counter(slugs.values())
     apart = {test: hashlib.sha256(test.encode()).hexdigest()[:6] for test in slugs}
     return {

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.engine.system.no_links import NotRegularFile, read_file
-from paddock.engine.system.samples import ItemSample, share_interval
+from paddock.engine.system.samples import ItemSample
 from paddock.engine.system.text import canonical_json, cell_text, one_line
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import Expression, ExpressionError
@@ -125,13 +125,16 @@ def _strata(rows: Sequence[DataRow], source: str) -> list[str]:
     return found
 
 
-def share_text(n_passed: int, n_rows: int, needed: float, *, are_random: bool = True) -> str:
+def share_text(
+    n_passed: int, n_rows: int, needed: float, bounds: tuple[float, float] | None
+) -> str:
     """Return how many rows passed, and what that says of all such rows, if they are random ones.
 
-    >>> share_text(94, 100, 0.9)
+    >>> share_text(94, 100, 0.9, (0.88, 0.97))
     '94 of 100 rows passed (94%; of all such rows 88% to 97%, in 95 of 100 cases), 90% must pass'
     """
-    low, high = share_interval(n_passed / n_rows, n_rows)
-    bounds = f"; of all such rows {low:.0%} to {high:.0%}, in 95 of 100 cases" if are_random else ""
-    told = f"{n_passed:,} of {n_rows:,} rows passed ({n_passed / n_rows:.0%}{bounds})"
+    said = ""
+    if bounds is not None:
+        said = "; of all such rows {:.0%} to {:.0%}, in 95 of 100 cases".format(*bounds)
+    told = f"{n_passed:,} of {n_rows:,} rows passed ({n_passed / n_rows:.0%}{said})"
     return f"{told}, {100 * needed:g}% must pass"

@@ -63,6 +63,8 @@ class CaseResult:
     """Of these: the share that must pass."""
     rows: tuple[str, ...] = ()
     """Of a data set: the names of its rows, as `turns` has them."""
+    bounds: tuple[float, float] | None = None
+    """Of a data set: of the share that passes, in 95 of 100 cases."""
 
     @property
     def passed(self) -> bool:
@@ -71,6 +73,14 @@ class CaseResult:
         if len(self.turns) > 1 or self.rows:
             return sum(self.turns) >= self.needed * len(self.turns) - 1e-9
         return not self.problems
+
+    @property
+    def result(self) -> str:
+        """Its outcome; of several repetitions or rows with their number, and what that says."""
+        if len(self.turns) < 2:
+            return self.word
+        bounds = "" if self.bounds is None else " ({:.0%} to {:.0%})".format(*self.bounds)
+        return f"{self.word}, {sum(self.turns):,} of {len(self.turns):,}{bounds}"
 
     @property
     def word(self) -> str:
@@ -87,6 +97,7 @@ class CaseResult:
             "source": self.source,
             "turns": list(self.turns),
             **({"rows": list(self.rows), "pass": self.needed} if self.rows else {}),
+            **({"bounds": [round(one, 4) for one in self.bounds]} if self.bounds else {}),
             "problems": [asdict(problem) for problem in self.problems],
             "notes": list(self.notes),
             **({"changed_answers": list(self.changed_answers)} if self.changed_answers else {}),
@@ -101,6 +112,12 @@ class SuiteResult:
     file: str
     cases: tuple[CaseResult, ...]
     notes: tuple[str, ...] = ()
+    variant: str = ""
+    """Name of the variant that was tested."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}: {self.variant}" if self.variant else self.name
 
     @property
     def seconds(self) -> float:
@@ -111,7 +128,22 @@ class SuiteResult:
 
     def as_json(self) -> dict[str, Any]:
         cases = [case.as_json() for case in self.cases]
-        return {"name": self.name, "file": self.file, "tests": cases, "notes": list(self.notes)}
+        variant = {"variant": self.variant} if self.variant else {}
+        told = {"name": self.name, "file": self.file, **variant}
+        return {**told, "tests": cases, "notes": list(self.notes)}
+
+
+def variant_rows(suites: Iterable[SuiteResult]) -> list[tuple[str, ...]]:
+    """Return variants' results side by side: the heads, then a row for each; [] without any."""
+    varied = [one for one in suites if one.variant]
+    names = [*dict.fromkeys(case.name for one in varied for case in one.cases)]
+    is_one_file = len({one.file for one in varied}) < 2
+    rows = []
+    for one in varied:
+        found = {case.name: case.result for case in one.cases}
+        title = one.variant if is_one_file else one.title
+        rows.append((title, *(found.get(name, "") for name in names)))
+    return [("variant", *names), *rows] if rows else []
 
 
 def count_cases(suites: Iterable[SuiteResult]) -> dict[str, int]:
@@ -203,7 +235,7 @@ def junit_xml(suites: Iterable[SuiteResult]) -> str:
 def _add_suite(root: ET.Element, suite: SuiteResult) -> None:
     numbers = _total_attributes(count_cases([suite]), suite.seconds)
     skipped = {"skipped": str(suite.n("skipped"))}
-    name = {"name": _xml_text(suite.name), "file": _xml_text(suite.file)}
+    name = {"name": _xml_text(suite.title), "file": _xml_text(suite.file)}
     made = ET.SubElement(root, "testsuite", name | numbers | skipped)
     for case in suite.cases:
         _add_case(made, case)
@@ -250,13 +282,15 @@ def suites_markdown(suites: Iterable[SuiteResult]) -> str:
     """Return a summary of tests, failures first."""
     found = list(suites)
     lines = [f"{TESTS_START}{counts_text(found) or 'no tests'}", ""]
+    if matrix := [tuple(map(_table_cell, row)) for row in variant_rows(found)]:
+        lines += _table_lines(matrix[0], matrix[1:], len(matrix) - 1)
     cases = [(suite, case) for suite in found for case in suite.cases]
     cases.sort(key=lambda one: one[1].word not in ("failed", "error"))
     rows = [
         (
             _case_icon(case),
             _table_cell(case.name),
-            _table_cell(suite.file),
+            _table_cell(f"{suite.file} {suite.variant}"),
             _repetitions_text(case),
             f"{case.seconds:.1f} s",
         )

@@ -13,7 +13,7 @@ from paddock.engine.system import units
 from paddock.engine.system.text import counted
 from paddock.runner.render.html_page import html_cell, html_page, html_table
 
-from .results import CaseProblem, CaseResult, SuiteResult, count_cases
+from .results import CaseProblem, CaseResult, SuiteResult, count_cases, variant_rows
 
 MAX_FAILURES, MAX_ROWS, MAX_DETAIL_CHARS = 200, 500, 8_000
 _TEST_HEADS = ("Test", "Outcome", "Replies", "#Passed", "#Took", "Notes")
@@ -31,9 +31,46 @@ def _page_parts(suites: Sequence[SuiteResult]) -> Iterator[str]:
     took = units.duration(sum(suite.seconds for suite in suites))
     yield f"<h1>Paddock tests</h1>\n<p>{counted(len(suites), 'file')}, {took}</p>"
     yield f'<ul class="chips">{chips}</ul>'
+    yield from _variants_html(suites)
     yield from _failures_html(suites)
     for suite in suites:
         yield from _suite_html(suite)
+
+
+def _variants_html(suites: Sequence[SuiteResult]) -> Iterator[str]:
+    """Yield the results of variants side by side, and those of each row of a data set."""
+    varied = [one for one in suites if one.variant]
+    if not varied:
+        return
+    heads, *rows = variant_rows(varied)
+    yield "<h2>Variants</h2>"
+    yield html_table("Variants", heads, ([html_cell(cell) for cell in row] for row in rows))
+    for name in dict.fromkeys(case.name for one in varied for case in one.cases if case.rows):
+        yield from _rows_of_variants_html(name, varied)
+
+
+def _rows_of_variants_html(name: str, suites: Sequence[SuiteResult]) -> Iterator[str]:
+    """Yield the rows of a data set, those first in which variants differ."""
+    found: dict[str, list[bool | None]] = {}
+    for place, suite in enumerate(suites):
+        for case in suite.cases:
+            pairs = (
+                zip(case.rows, case.turns, strict=True) if case.name == name and case.rows else ()
+            )
+            for row, is_passed in pairs:
+                found.setdefault(row, [None] * len(suites))[place] = is_passed
+    rows = sorted(found.items(), key=lambda row: (len({*row[1]}) < 2, all(row[1])))
+    shown = (
+        [
+            f'<td class="name">{escape(row)}</td>',
+            *("<td></td>" if one is None else f"<td>{_passed_html(one)}</td>" for one in outcomes),
+        ]
+        for row, outcomes in rows[:MAX_ROWS]
+    )
+    n_left = len(rows) - MAX_ROWS
+    heads = ("Row", *(suite.title for suite in suites))
+    yield f"<h3>Rows of {escape(name)}</h3>"
+    yield html_table(f"Rows of {name}", heads, shown, note=f"{n_left:,} more rows" * (n_left > 0))
 
 
 def _failures_html(suites: Iterable[SuiteResult]) -> Iterator[str]:
@@ -47,7 +84,8 @@ def _failures_html(suites: Iterable[SuiteResult]) -> Iterator[str]:
         yield f"<h2>Failed ({len(bad):,})</h2>"
     for suite, case in bad[:MAX_FAILURES]:
         problems = "".join(map(_problem_html, case.problems))
-        what = f"<b>{escape(case.name)}</b> of {escape(suite.file)}, {_word_html(case)}"
+        of = f"{suite.file}, {suite.variant}" if suite.variant else suite.file
+        what = f"<b>{escape(case.name)}</b> of {escape(of)}, {_word_html(case)}"
         yield f'<div class="error"><p>{what}</p>{problems}</div>'
     if len(bad) > MAX_FAILURES:
         yield f"<p>{len(bad) - MAX_FAILURES:,} more; <code>--json</code> has all of them.</p>"
@@ -67,11 +105,11 @@ def _line_html(line: str) -> str:
 
 
 def _suite_html(suite: SuiteResult) -> Iterator[str]:
-    yield f"<h2>{escape(suite.name)}</h2>\n<p>{escape(suite.file)}</p>"
-    yield html_table(suite.name, _TEST_HEADS, map(_test_row, suite.cases))
+    yield f"<h2>{escape(suite.title)}</h2>\n<p>{escape(suite.file)}</p>"
+    yield html_table(suite.title, _TEST_HEADS, map(_test_row, suite.cases))
     yield from (f'<p class="soft">{escape(note)}</p>' for note in suite.notes)
     for case in suite.cases:
-        if case.rows:
+        if case.rows and not suite.variant:
             yield from _data_set_html(case)
 
 

@@ -29,6 +29,7 @@ from paddock.engine.request import Pool
 from paddock.engine.system.samples import ItemSample
 from paddock.engine.system.text import one_line
 from paddock.pipelines import prompt_file, yaml_source
+from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.model import Pipeline
 from paddock.pipelines.prompt_file import (
@@ -40,12 +41,13 @@ from paddock.pipelines.prompt_file import (
 )
 from paddock.runner.api import FILE_THREADS
 from paddock.runner.bind.bind import check, read_plan
+from paddock.runner.bind.variations import variants_of
 from paddock.runner.core.model_pools import open_home_pool
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.settings import read_settings
 
 from .case_runner import CaseInterrupted, CaseOptions, CaseSpec, ReplayMode, run_case
-from .cassette import cassette_file_names
+from .cassette import cassette_file_names, variant_cassette
 from .data_sets import DataRow, read_data_set, sampled_rows
 from .results import CaseResult, SuiteResult
 
@@ -65,6 +67,8 @@ class SuiteFile:
     """Prefix of its cassettes' names."""
     subjects: tuple[CaseSpec, ...]
     notes: tuple[str, ...] = ()
+    variant: str = ""
+    """Name of the variant that is tested; empty: the file as it is."""
 
 
 def pipeline_suite(file: Path) -> SuiteFile:
@@ -76,6 +80,41 @@ def pipeline_suite(file: Path) -> SuiteFile:
     plan = read_plan(file)
     check(plan)
     return case_specs(file, plan.pipeline, file.stem)
+
+
+def variant_suites(file: Path, keys: CompareKeys) -> list[SuiteFile]:
+    """Return a pipeline's tests for each variant of it, each with cassettes of its own.
+
+    Raises:
+        PipelineError: with every fault of the file, or of its variants.
+    """
+    if is_prompt_file(file.name):
+        what = f"{file.name}: only the values of a pipeline can be varied."
+        raise PipelineError([Fault(what, "Write one with the step `chat` and this prompt.")])
+    plan = read_plan(file)
+    check(plan)
+    made, faults = [], list[Fault]()
+    for variant in variants_of(keys, plan.pipeline):
+        text = json.dumps(variant.data(plan.pipeline.document.data), ensure_ascii=False)
+        try:
+            own = read_plan(file, text)
+            check(own)
+            suite = case_specs(file, own.pipeline, file.stem, text=text)
+        except PipelineError as error:  # its places are those of the text that was made
+            faults += (
+                Fault(f"{file}: with {variant.name}: {one.message}", one.remedy)
+                for one in error.faults
+            )
+            continue
+        values = " ".join(change.name for change in variant.changes)
+        own_cassettes = (
+            replace(one, cassette=variant_cassette(one.cassette, values), is_variant=True)
+            for one in suite.subjects
+        )
+        made.append(replace(suite, subjects=tuple(own_cassettes), variant=variant.name))
+    if faults:
+        raise PipelineError(list(dict.fromkeys(faults)))
+    return made
 
 
 def case_specs(
@@ -379,8 +418,8 @@ def read_suite(file: Path) -> SuiteFile:
     return pipeline_suite(file)
 
 
-def read_suites(files: Sequence[Path]) -> list[SuiteFile]:
-    """Read the tests of several files.
+def read_suites(files: Sequence[Path], varied: CompareKeys | None = None) -> list[SuiteFile]:
+    """Read the tests of several files; `varied`: those of each variant with these values.
 
     Raises:
         PipelineError: with every fault of all of them.
@@ -389,7 +428,7 @@ def read_suites(files: Sequence[Path]) -> list[SuiteFile]:
     faults: list[Fault] = []
     for file in files:
         try:
-            found.append(read_suite(file))
+            found += [read_suite(file)] if varied is None else variant_suites(file, varied)
         except PipelineError as error:
             faults += error.faults
     if faults:
@@ -461,8 +500,9 @@ async def _run_suite(file: SuiteFile, options: SuiteOptions) -> SuiteResult:
             case = await run_case(subject, how)
             options.on_result(file, case)
             cases.append(case)
-    notes = () if options.only else await asyncio.to_thread(_orphan_notes, file, options.mode)
-    return SuiteResult(file.name, str(file.file), tuple(cases), (*file.notes, *notes))
+    is_whole = not options.only and not file.variant
+    notes = await asyncio.to_thread(_orphan_notes, file, options.mode) if is_whole else ()
+    return SuiteResult(file.name, str(file.file), tuple(cases), (*file.notes, *notes), file.variant)
 
 
 def _orphan_notes(file: SuiteFile, mode: ReplayMode) -> tuple[str, ...]:
@@ -479,7 +519,7 @@ def _orphan_notes(file: SuiteFile, mode: ReplayMode) -> tuple[str, ...]:
 
 
 def _refuse_unknown_names(files: Sequence[SuiteFile], only: Collection[str]) -> None:
-    names = [subject.test.name for file in files for subject in file.subjects]
+    names = [*dict.fromkeys(one.test.name for file in files for one in file.subjects)]
     for name in sorted(set(only) - set(names)):
         listed = ", ".join(f"'{one}'" for one in names) or "none"
         raise UnknownCase(f"There is no test '{name}'.\n  There are: {listed}.")

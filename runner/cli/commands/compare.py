@@ -7,7 +7,7 @@ import time
 from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -21,13 +21,14 @@ from paddock.pipelines.yaml_source import parse_yaml
 from paddock.runner import api
 from paddock.runner.bind.bind import bind_for_comparison, read_plan
 from paddock.runner.bind.checks import step_nodes
+from paddock.runner.bind.variations import variants_of
 from paddock.runner.cli.arguments import (
     HERE,
     InputsOption,
     JunitOption,
     PipelineArgument,
-    PipelineFlags,
     ReportOption,
+    VariedFlags,
     option_values,
     parse_inputs,
     pipeline_file,
@@ -55,8 +56,6 @@ from paddock.runner.compare.variants import (
     compared_step,
     escalating_step,
     model_variants,
-    variants_of,
-    varied_values,
 )
 from paddock.runner.core.decided_examples import StepDecisions, known_decisions, step_name
 from paddock.runner.ledger.ledger import Ledger
@@ -73,8 +72,7 @@ if TYPE_CHECKING:
 
     from paddock.pipelines.comparison_keys import MetricName
     from paddock.pipelines.plan import Plan
-    from paddock.runner.bind.variations import VariedOption
-    from paddock.runner.compare.variants import Variant
+    from paddock.runner.bind.variations import Variant
     from paddock.runner.progress.events import Observer
     from paddock.runner.settings import Settings
 
@@ -88,27 +86,11 @@ _LEAST_EXAMPLES = 5
 
 
 @dataclass(frozen=True)
-class CompareFlags(PipelineFlags):
+class CompareFlags(VariedFlags):
     """Arguments and options of `paddock compare`."""
 
     file: PipelineArgument = None
     inputs: InputsOption = None
-    models: Annotated[
-        list[str] | None,
-        typer.Option("--model", metavar="NAME=MODEL,...", help="Models for a name under `models`."),
-    ] = None
-    prompts: Annotated[
-        list[str] | None,
-        typer.Option("--prompt", metavar="STEP=FILE,...", help="Prompt files for a step."),
-    ] = None
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="STEP.KEY=VALUE,...",
-            help="Values for a key of a step, such as bill.params.temperature=0,0.7.",
-        ),
-    ] = None
     step: Annotated[
         str | None, typer.Option(metavar="STEP", help="The step whose answers are compared.")
     ] = None
@@ -197,12 +179,7 @@ def _compare_keys(flags: CompareFlags, plan: Plan) -> CompareKeys:
         CommandError, PipelineError: an option is wrong.
     """
     written = dict(plan.pipeline.document.data.get("compare") or {})
-    varied = {"model": flags.models, "prompt": flags.prompts, "set": flags.settings}
-    given: dict[str, Any] = {
-        option: varied_values(cast("VariedOption", option), texts)
-        for option, texts in varied.items()
-        if texts
-    }
+    given: dict[str, Any] = {**flags.varied()}
     given |= {} if flags.calibrate is None else {"calibrate": _goal_given(flags.calibrate)}
     if given:
         written = {key: value for key, value in written.items() if key not in _EXCLUSIVE}
@@ -250,7 +227,7 @@ def _variants(flags: CompareFlags, keys: CompareKeys, plan: Plan) -> list[Varian
     """
     if keys.calibrate is not None:
         return []
-    variants = variants_of(keys, plan)
+    variants = variants_of(keys, plan.pipeline)
     if flags.adopt is not None:
         _chosen(flags.adopt, variants)  # before anything is run
     return variants

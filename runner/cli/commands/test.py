@@ -12,12 +12,13 @@ import typer
 from paddock.engine.system import units
 from paddock.engine.system.samples import ItemSample
 from paddock.engine.system.text import counted
+from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.runner.cli.arguments import (
     HERE,
     JunitOption,
-    PipelineFlags,
     ReportOption,
     SummaryOption,
+    VariedFlags,
     pipeline_file,
     remove_old_reports,
     require_reports,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PipelineTestFlags(PipelineFlags):
+class PipelineTestFlags(VariedFlags):
     """Arguments and options of `paddock test`."""
 
     files: Annotated[
@@ -88,7 +89,8 @@ def _write_reports(flags: PipelineTestFlags, suites: Sequence[SuiteResult]) -> N
 def _read_tests(flags: PipelineTestFlags) -> tuple[Sequence[SuiteFile], ItemSample | None]:
     """Return the tests of each file, and which rows of data sets are taken."""
     paths = [pipeline_file(file, "test", with_prompts=True) for file in flags.files or (HERE,)]
-    tests = suite_runner.read_suites(paths)
+    varied = flags.varied()
+    tests = suite_runner.read_suites(paths, CompareKeys.model_validate(varied) if varied else None)
     if not any(file.subjects for file in tests):
         names = ", ".join(str(file.file) for file in tests)
         remedy = "Write some under `tests:`; in a .prompt.yml, under `testData`."
@@ -142,7 +144,8 @@ class _CasePrinter:
         """Print a result in a line, and its problems below."""
         if file is not self._file:
             self._file = file
-            self._write(console.printable_line(str(file.file)))
+            variant = f": {file.variant}" if file.variant else ""
+            self._write(console.printable_line(f"{file.file}{variant}"))
         how = ", ".join(part for part in (case.source, units.duration(case.seconds)) if part)
         self._write(f"  {case.word:<7} {console.printable_line(case.name)} ({how})")
         for problem in () if case.passed else case.problems:
@@ -159,6 +162,8 @@ class _CasePrinter:
     def end(self, suites: Sequence[SuiteResult]) -> None:
         for note in (note for suite in suites for note in suite.notes):
             self._write(console.printable_message(note))
+        if rows := results.variant_rows(suites):
+            self._write(f"\n{console.table(rows)}\n")
         n_all = sum(len(suite.cases) for suite in suites)
         took = units.duration(sum(suite.seconds for suite in suites))
         self._write(f"{counted(n_all, 'test')}: {results.counts_text(suites)}, in {took}.")

@@ -12,10 +12,11 @@ from paddock.engine.request import ChatRequest
 from paddock.engine.system.samples import ItemSample
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.runner.bind.bind import read_plan
+from paddock.runner.bind.variations import variants_of, varied_values
 from paddock.runner.compare.comparison import Comparison, GoldSource, compare
 from paddock.runner.compare.gold import read_gold
 from paddock.runner.compare.variant_runs import ComparedPipeline, VariantRun, run_variants
-from paddock.runner.compare.variants import compared_step, variants_of, varied_values
+from paddock.runner.compare.variants import compared_step
 from paddock.runner.progress.events import Observer
 from paddock.runner.settings import Settings
 from tests.fakes.pool import FakePool
@@ -119,7 +120,7 @@ class Bills(World):
         """Run variants; `made` has the requests of this comparison."""
         self.made = self.pool_kind(answer=self.answer)
         plan = read_plan(self.file)
-        variants = variants_of(varied(models, prompts, settings), plan)
+        variants = variants_of(varied(models, prompts, settings), plan.pipeline)
         compared = ComparedPipeline(
             self.file,
             plan,

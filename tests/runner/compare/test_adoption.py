@@ -10,8 +10,8 @@ import pytest
 
 from paddock.pipelines.yaml_source import parse_yaml
 from paddock.runner.bind.bind import read_plan
+from paddock.runner.bind.variations import variants_of
 from paddock.runner.compare.adoption import CannotAdopt, adopted_text
-from paddock.runner.compare.variants import variants_of
 from tests.runner.compare.bills import BILLS, varied
 
 TEXT = """\
@@ -30,7 +30,7 @@ steps:
 def adopted(text: str, folder: Path, **options: list[str]) -> str:
     file = folder / "pipeline.yaml"
     plan = read_plan(file, text)
-    (variant,) = variants_of(varied(**options), plan)
+    (variant,) = variants_of(varied(**options), plan.pipeline)
     return adopted_text(text, str(file), variant, plan.pipeline.document.data)
 
 
@@ -101,7 +101,9 @@ def test_the_new_text_holds_the_variant_and_nothing_else(
         "settings": ["bill.params.temperature=0.5", "bill.system=a: b # c"],
     }
     new = adopted(text, tmp_path, **options)
-    (variant,) = variants_of(varied(**options), read_plan(tmp_path / "pipeline.yaml", text))
+    (variant,) = variants_of(
+        varied(**options), read_plan(tmp_path / "pipeline.yaml", text).pipeline
+    )
     assert parse_yaml(new, "").data == variant.data(parse_yaml(text, "").data)
     assert new.count("#") - text.count("#") == 1
     assert new.endswith(f"# the end{end}")
@@ -121,7 +123,7 @@ def test_a_layout_that_cannot_be_kept_is_a_sentence(tmp_path: Path) -> None:
 def test_a_file_that_was_changed_during_the_comparison_is_not_written(tmp_path: Path) -> None:
     file = tmp_path / "pipeline.yaml"
     plan = read_plan(file, BILLS)
-    (variant,) = variants_of(varied(prompts=["bill=prompts/b.md"]), plan)
+    (variant,) = variants_of(varied(prompts=["bill=prompts/b.md"]), plan.pipeline)
     other = "      - {id: lang, uses: chat, with: {model: clerk, prompt: {file: prompts/a.md}}}\n"
     moved = BILLS.replace("      - id: bill\n", f"{other}      - id: bill\n")
     for text in (moved, "steps: ["):

@@ -10,11 +10,14 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.engine.system.samples import ItemSample
+from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.api import validate
 from paddock.runner.testing import suite_runner
 from paddock.runner.testing.case_runner import ReplayMode
-from paddock.runner.testing.results import CaseResult, junit_xml
+from paddock.runner.testing.results import CaseResult, junit_xml, variant_rows
+from paddock.runner.testing.results_page import suites_page
+from paddock.runner.testing.suite_runner import SuiteFile
 from tests.fakes.pool import FakePool
 from tests.runner.testing.bench import Nobody
 
@@ -218,3 +221,76 @@ def test_case_is_known_only_where_there_is_a_data_set(tmp_path: Path) -> None:
     data.edit("  cases: {from: tests/cases.csv}\n  pass: 0.75\n", "  name: a\n")
     (first, *_) = validate(data.file).faults
     assert "'case'" in first.message
+
+
+def varied(data: Data, **values: dict[str, list[Any]]) -> list[SuiteFile]:
+    return suite_runner.read_suites([data.file], CompareKeys.model_validate(values))
+
+
+PROMPTS = {"label.prompt": ["Label: {{ inputs.text }}", "Road or boat? {{ inputs.text }}"]}
+
+
+def by_prompt(request: ChatRequest) -> str:
+    """Know all roads where the prompt names them."""
+    is_named = "Road or" in str(request) and "tram" in str(request)
+    return "road" if is_named else labelled(request)
+
+
+def test_variants_are_tested_side_by_side_each_with_its_own_replies(tmp_path: Path) -> None:
+    data = Data(tmp_path)
+    data.case("record")
+    before = sorted(tmp_path.rglob("*.jsonl"))
+    options = suite_runner.SuiteOptions("record", pool=FakePool(answer=by_prompt))
+    suites = suite_runner.run_suites(varied(data, set=PROMPTS), options)
+    assert variant_rows(suites) == [
+        ("variant", "cases"),
+        ("label.prompt=Label: {{ inputs.text }}", "passed, 3 of 4 (30% to 95%)"),
+        ("label.prompt=Road or boat? {{ inputs.text }}", "passed, 4 of 4 (51% to 100%)"),
+    ]
+    cassettes = sorted(tmp_path.rglob("*.jsonl"))
+    assert len(cassettes) == 3
+    assert set(before) < set(cassettes), "what the file itself recorded stays"
+    replayed = suite_runner.run_suites(
+        varied(data, set=PROMPTS), suite_runner.SuiteOptions("replay", pool=Nobody())
+    )
+    assert variant_rows(replayed) == variant_rows(suites)
+    assert not data.case("replay", Nobody()).is_error
+    (plain,) = suite_runner.read_suites([data.file])
+    assert not [*suite_runner.orphaned_cassettes(plain.subjects, plain.stem)]
+    page = suites_page(suites)
+    heads = "".join(f'<th scope="col">labels: {name}</th>' for name, _ in variant_rows(suites)[1:])
+    assert heads in page
+    first = page.index("4: the tram")
+    assert first < page.index("1: the ferry"), "where they differ comes first"
+    assert 'name="labels: label.prompt=Road or boat? {{ inputs.text }}"' in junit_xml(suites)
+    told = [suite.as_json() for suite in suites]
+    assert told[1]["variant"] == "label.prompt=Road or boat? {{ inputs.text }}"
+    assert told[1]["tests"][0]["bounds"] == [0.5101, 1.0]
+
+
+def test_a_variant_that_was_not_recorded_says_how_to(tmp_path: Path) -> None:
+    data = Data(tmp_path)
+    data.case("record")
+    options = suite_runner.SuiteOptions("replay", pool=Nobody())
+    suites = suite_runner.run_suites(varied(data, set=PROMPTS), options)
+    assert [case.word for suite in suites for case in suite.cases] == ["error", "error"]
+    assert (
+        suites[0]
+        .cases[0]
+        .problems[0]
+        .message.endswith("Record it with the same command and `--record`.")
+    )
+
+
+def test_what_is_wrong_with_a_variant_is_a_sentence_before_anything_is_run(tmp_path: Path) -> None:
+    data = Data(tmp_path)
+    with pytest.raises(PipelineError) as info:
+        varied(data, set={"label.promt": ["a", "b"]})
+    first, second = info.value.faults
+    assert first.message.startswith(f"{data.file}: with label.promt=a: ")
+    assert "promt" in second.message
+    with pytest.raises(PipelineError, match="there is no step 'labl'"):
+        varied(data, prompt={"labl": ["a.md"]})
+    (tmp_path / "x.prompt.yml").write_text("messages: []\n")
+    with pytest.raises(PipelineError, match="only the values of a pipeline can be varied"):
+        suite_runner.read_suites([tmp_path / "x.prompt.yml"], CompareKeys.model_validate({}))

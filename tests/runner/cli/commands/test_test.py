@@ -57,6 +57,20 @@ def test_a_person_reads_each_test_and_what_is_wrong_with_it(
     ]
 
 
+def test_variants_stand_side_by_side(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["pipeline.yaml"], settings=["one.template=Hello,Goodbye"]) == 4
+    lines = capsys.readouterr().out.splitlines()
+    assert "pipeline.yaml: one.template=Goodbye" in lines
+    assert lines[-5:-1] == [
+        "variant                says hello   says goodbye",
+        "one.template=Hello     passed       failed",
+        "one.template=Goodbye   failed       passed",
+        "",
+    ]
+    with pytest.raises(PipelineError, match=r"'--prompt one' is no NAME=VALUE,…\."):
+        command(["pipeline.yaml"], prompts=["one"])
+
+
 def test_one_test_alone_and_its_reports(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["."], only=["says hello"], junit=Path("j.xml"), summary=Path("s.md")) == 0
     assert 'tests="1" failures="0"' in Path("j.xml").read_text()
