@@ -19,6 +19,7 @@ from paddock.engine.system.text import listed
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError
 from paddock.pipelines.label_choices import (
+    UNDECIDED,
     Choice,
     FieldPath,
     LabelList,
@@ -336,14 +337,14 @@ class CurrentLabels:
 
     def _new(self, name: str, new: Sequence[str], mark: Sequence[Any] | None) -> Iterator[str]:
         """Yield the new labels; `mark`: those that are among the nearest to an item's text."""
-        how = ""
-        if new and mark is not None:
-            vectors = self.vectors.get(name)
-            near = None if vectors is None else vectors.near(mark)
-            how = " and near its text" if near is not None else ", maybe near its text"
-            new = [label for label in new if near is None or label in near]
+        near, vectors = None, self.vectors.get(name)
+        if mark is not None and vectors is not None:
+            near = vectors.near(mark)
+        how = "" if near is None else " and near its text"
+        new = [label for label in new if near is None or label in near]
         if new:
-            yield f"new in {self.lists[name].source}{how}: {_quoted(new)}"
+            undecided = f"; {UNDECIDED}" if mark is not None and near is None else ""
+            yield f"new in {self.lists[name].source}{how}: {_quoted(new)}{undecided}"
 
 
 def _step_of(name: str) -> str:

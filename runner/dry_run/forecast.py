@@ -289,7 +289,9 @@ class _Forecast:
         self._guesses[block.id] = walked.outputs
         recorded = [item.entry for item in run.work.items if item.entry is not None]
         self._cost.is_estimate |= walked.is_estimate
-        self._cost.add(walked.refs, walked.calls, recorded, len(run.todo()))
+        is_sure = not any(item.is_undecided for item in _plan_items(run.work))
+        calls = walked.calls if is_sure else walked.calls.perhaps()
+        self._cost.add(walked.refs, calls, recorded, len(run.todo()))
 
     def _note_end_of(self, run: BlockState) -> None:
         entries = self._context.ledger.entries(run.work.scope)

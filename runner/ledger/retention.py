@@ -65,6 +65,8 @@ class SweepResult:
     calls: int = 0
     items: int = 0
     """Entries of documents that were deleted long ago."""
+    compared: int = 0
+    """Answers of comparisons that were forgotten."""
     objects: int = 0
     leftovers: int = 0
     """Temporary files of killed processes."""
@@ -241,7 +243,7 @@ class _Sweeper:
             found.update((scope, str(key)) for (key,) in items)
             for table in _OF_SCOPE if not self._is_dry else ():
                 self._do(f"delete from {table} where scope = :scope", at)
-        self._swept.items += len(found)
+        self._swept.compared += len(found)
         if found and not self._is_dry:
             self._do(_DROP_SPECS, {})
         return frozenset(found)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from paddock.pipelines.label_choices import UNDECIDED
+
 if TYPE_CHECKING:
     from paddock.pipelines.errors import Fault
 
@@ -263,6 +265,11 @@ class PlanItem:
     key: str
     state: State
     why: str | None = None
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether only a run knows if it has work to do."""
+        return UNDECIDED in (self.why or "")
 
     def as_json(self) -> dict[str, Any]:
         return {"step": self.step, "key": self.key, "state": self.state, "why": self.why}

@@ -361,7 +361,8 @@ def _parse_age(text: str | None) -> float | None:
 def clean_summary(swept: SweepResult, n_ledgers: int, n_tracked: int, *, is_dry: bool) -> str:
     removed = (
         (swept.runs, "run"), (swept.logs, "log"), (n_tracked, "run in Prefect"),
-        (swept.items, "entry of deleted documents"), (swept.objects, "object"),
+        (swept.items, "entry of deleted documents"),
+        (swept.compared, "entry of comparisons"), (swept.objects, "object"),
         (swept.leftovers, "leftover"),
     )  # fmt: skip
     parts = [_count_text(n, noun) for n, noun in removed if n]

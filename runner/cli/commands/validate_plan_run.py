@@ -76,11 +76,13 @@ _WORK_STATES: tuple[State, ...] = ("new", "changed", "stale", "deleted")
 
 def plan_text(report: PlanReport) -> str:
     """Return the items in groups by step, state and reason, then the estimated cost."""
-    n_to_do = sum(item.state in _WORK_STATES for item in report.items)
+    to_do = [item for item in report.items if item.state in _WORK_STATES]
+    n_open = sum(item.is_undecided for item in to_do)
     head = f"{report.pipeline}: nothing to do"
-    if n_to_do:
-        n_items = sum(item.state != "skipped" for item in report.items)
-        head = f"{report.pipeline}: {n_to_do:,} of {counted(n_items, 'item')} to do"
+    if to_do:
+        n_items = counted(sum(item.state != "skipped" for item in report.items), "item")
+        n_sure = f"{len(to_do) - n_open:,} to " if n_open else ""
+        head = f"{report.pipeline}: {n_sure}{len(to_do):,} of {n_items} to do"
     elif report.has_work:
         head = f"{report.pipeline}: what there is to do is only known during the run"
     lines = [console.printable_line(head), *_group_lines(report)]
@@ -104,7 +106,7 @@ def _group_lines(report: PlanReport) -> Iterator[str]:
     before = ""
     for (step, state, why), items in groups.items():
         shown = "" if step == before else step
-        is_counted = state in ("fresh", "unsampled")
+        is_counted = state in ("fresh", "unsampled") or items[0].is_undecided
         what = counted(len(items), "item") if is_counted else _item_names(items)
         line = f"  {shown.ljust(width)}  {state:<11}  {what}"
         because = f"  ({console.printable_message(why)})" if why and state != "fresh" else ""

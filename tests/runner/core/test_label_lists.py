@@ -12,6 +12,7 @@ import pytest
 
 from paddock.engine.request import ChatRequest
 from paddock.pipelines.errors import PipelineError
+from paddock.runner.cli.commands.validate_plan_run import plan_text
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.review.decisions import ReviewDesk
 from paddock.runner.review.fields import subject_fields
@@ -536,9 +537,15 @@ def test_with_narrow_a_new_label_is_asked_about_where_it_is_among_the_nearest(
         here.write("tags.csv", written({one: MANY[one] for one in MANY if one != label}))
         here.run(pool=few(nth(1)), force=["label"])
         here.write("tags.csv", written(MANY))
-        maybe = f"new in steps.tags.rows, maybe near its text: '{label}' (step 'label')"
+        decides = "the nearest labels decide, during the run"
+        maybe = f"new in steps.tags.rows: '{label}'; {decides} (step 'label')"
         pool = few(nth(0))
-        assert [*reasons(here.plan(pool=pool)).values()] == [maybe] * 3
+        plan = here.plan(pool=pool)
+        assert [*reasons(plan).values()] == [maybe] * 3
+        assert plan.least_calls == 0
+        head, items, *_ = plan_text(plan).splitlines()
+        assert head.endswith(": 0 to 3 of 3 items to do")
+        assert items.split("  ")[-2:] == ["3 items", f"({maybe})"]
         assert not pool.embeds, "a plan asks no model"
         report = here.run(pool=pool)
         why = f"new in steps.tags.rows and near its text: '{label}' (step 'label')"

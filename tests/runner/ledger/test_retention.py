@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from paddock.runner.cli.commands.runs_logs_why_clean import clean_summary
 from paddock.runner.core.run_records import read_lineage
 from paddock.runner.ledger import retention, sqlite_file
 from paddock.runner.ledger.entries import LedgerError
@@ -393,7 +394,8 @@ def test_a_comparison_is_forgotten_when_it_was_not_made_for_long_and_asks_nothin
     bills.runs(models=("clerk=big",))
     assert not bills.made.chats
     swept = sweep_ledger(state(bills), "", calls_before)
-    assert (swept.items, swept.calls) == (N_BILLS, n_calls // 2)
+    assert (swept.items, swept.compared, swept.calls) == (0, N_BILLS, n_calls // 2)
+    assert f"{N_BILLS} entries of comparisons" in clean_summary(swept, 1, 0, is_dry=False)
     bills.runs(models=("clerk=big",))
     assert not bills.made.chats
 
