@@ -138,7 +138,8 @@ class LabelList:
             raise WrongLabels(f"'{source}' is an empty list: there is no label to choose")
         if len(value) > MOST_LABELS:
             what = f"'{source}' has {len(value):,} labels; at most {MOST_LABELS:,} can be chosen"
-            raise WrongLabels(f"{what} from")
+            remedy = "Choose in two steps: a group of labels, then one of that group's."
+            raise WrongLabels(f"{what} from", remedy)
         pairs = [_pair(one, n, source, keys) for n, one in enumerate(value, 1)]
         _refuse_alike([label for label, _ in pairs], source, keys.unknown)
         labels = dict(pairs)

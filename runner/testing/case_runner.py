@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import Counter
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -56,6 +57,8 @@ from .sandbox_copy import SandboxCopy, SandboxError, sandbox_copy
 ReplayMode = Literal["auto", "record", "replay"]
 MAX_SHOWN_UNRECORDED = 3
 MAX_NAMED_REPETITIONS = 6
+MAX_ALIKE = 3
+"""Problems of a claim that are shown with their details."""
 UNUSED_IN_REPLAY = frozenset(("run", "mcp", "network", "secrets"))
 """Permissions that a replay does not need: of tools, it calls Python functions only."""
 _REPORTED_ERRORS = (
@@ -160,11 +163,18 @@ async def run_case(subject: CaseSpec, how: CaseOptions) -> CaseResult:
 
 
 def _problems_of(turns: list[_Repetition]) -> Iterator[CaseProblem]:
-    """Yield the problems of repetitions; one of several of them once, with their numbers."""
+    """Yield the problems of repetitions; one of several of them once, with their numbers.
+
+    Of those that differ in their details only, the first few have them.
+    """
     found: dict[CaseProblem, list[int]] = {}
+    n_alike: Counter[CaseProblem] = Counter()
     for number, turn in enumerate(turns, 1):
         for problem in dict.fromkeys(turn.problems):
-            found.setdefault(problem, []).append(number)
+            short = replace(problem, detail="")
+            n_alike[short] += problem not in found
+            shown = problem if n_alike[short] <= MAX_ALIKE or problem in found else short
+            found.setdefault(shown, []).append(number)
     for problem, numbers in found.items():
         yield replace(problem, message=_turns_text(numbers, turns) + problem.message)
 

@@ -207,6 +207,8 @@ def error_as_suite(error: Exception, file: str) -> SuiteResult:
     words = str(error) or type(error).__name__
     problems = [CaseProblem("fault", one_line(words, MOST_FAULT_CHARS), words)]
     if isinstance(error, PipelineError):
+        files = {fault.mark.file for fault in error.faults if fault.mark is not None}
+        file = files.pop() if len(files) == 1 else file
         problems = [
             CaseProblem("fault", one_line(fault.in_one_line(), MOST_FAULT_CHARS), fault.render())
             for fault in error.faults

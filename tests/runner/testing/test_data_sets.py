@@ -85,6 +85,16 @@ def test_a_data_set_passes_where_enough_rows_do_and_says_what_that_is_worth(tmp_
     assert data.case().word == "failed"
 
 
+def test_of_many_rows_that_fail_alike_the_first_have_details(tmp_path: Path) -> None:
+    data = Data(tmp_path, rows="text,label\n" + "".join(f"x{n},kind {n}\n" for n in range(1, 7)))
+    *first, others = data.case().problems
+    words = "what the run returns is not equal to the expected value."
+    assert [(one.message, "-kind" in one.detail) for one in first] == [
+        (f"row {n}: {words}", True) for n in (1, 2, 3)
+    ]
+    assert (others.message, others.detail) == (f"rows 4, 5 and 6: {words}", "")
+
+
 def test_without_a_share_every_row_must_pass(tmp_path: Path) -> None:
     data = Data(tmp_path, PIPELINE.replace("  pass: 0.75\n", ""))
     assert data.case().word == "failed"

@@ -200,6 +200,13 @@ def test_a_hook_of_pre_commit_passes_a_sound_pipeline_and_stops_a_faulty_one(
     assert paddock(*arguments, str(file), cwd=file.parent).status == 2
 
 
+def test_of_several_files_the_report_names_the_one_with_a_fault(file: Path) -> None:
+    (file.parent / "broken.yaml").write_text(PIPELINE.replace("uses: prompt", "uses: promt"))
+    with pytest.raises(PipelineError):
+        command(["pipeline.yaml", "broken.yaml"], junit=Path("j.xml"))
+    assert '<testsuite name="broken.yaml" file="broken.yaml"' in Path("j.xml").read_text()
+
+
 def test_a_report_is_one_page_also_of_a_file_that_cannot_be_read(file: Path) -> None:
     target = file.parent / "tests.html"
     assert command([str(file)], report=target) == 4
