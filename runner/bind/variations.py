@@ -12,6 +12,7 @@ import copy
 import itertools
 import json
 import math
+import string
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -204,6 +205,14 @@ def _model_place(target: str, pipeline: Pipeline) -> Place:
         raise _fault(f"there is no model '{target}' under `models`.", remedy)
     written = pipeline.document.data["models"][target]
     return ("models", target) if isinstance(written, str) else ("models", target, "ref")
+
+
+def letters(names: Iterable[str]) -> dict[str, str]:
+    """Return a short name for each variant: A, B, … Z, A2, …, by its name."""
+    return {
+        name: f"{string.ascii_uppercase[n % 26]}{n // 26 + 1 if n >= 26 else ''}"
+        for n, name in enumerate(names)
+    }
 
 
 def _fault(message: str, remedy: str) -> PipelineError:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Iterable, Iterator
 from statistics import fmean
 
 from paddock.engine.system.text import cell_text, counted, listed, shorten
 from paddock.engine.system.units import size
+from paddock.runner.bind.variations import letters
 from paddock.runner.progress import console
 from paddock.runner.testing.results import CaseProblem, CaseResult, SuiteResult
 
@@ -86,14 +86,6 @@ def comparison_text(found: Comparison) -> str:
     remarks = [*([found.threshold.words()] if found.threshold else []), *found.notes]
     lines += ["", *map(console.printable_line, remarks)] if remarks else []
     return "\n".join(lines)
-
-
-def letters(names: Iterable[str]) -> dict[str, str]:
-    """Return a short name for each variant: A, B, … Z, A2, …, by its name."""
-    return {
-        name: f"{string.ascii_uppercase[n % 26]}{n // 26 + 1 if n >= 26 else ''}"
-        for n, name in enumerate(names)
-    }
 
 
 def _letters_of(found: Comparison) -> dict[str, str]:

@@ -253,7 +253,7 @@ def variant_cassette(cassette: Path, values: str) -> Path:
     """Return a cassette of the same test with other values; one name for each set of them.
 
     >>> variant_cassette(Path("bills.two.jsonl"), "clerk=qwen3:8b").name
-    'bills.two.clerk-qwen3-8b-60b53e.jsonl'
+    'bills.two.clerk-qwen3-8b-ef8482.jsonl'
     """
     digest = hashlib.sha256(values.encode()).hexdigest()[:6]
     return cassette.with_name(f"{cassette.stem}.{_slug(values)}-{digest}.jsonl")

@@ -19,6 +19,7 @@ from paddock.engine.system.files import write_output
 from paddock.engine.system.text import one_line, shorten
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.bind.protected_files import JUNIT_START, RUN_START, TESTS_START
+from paddock.runner.bind.variations import letters
 from paddock.runner.progress.report import STATES, ItemReport, Report
 
 ReplySource = Literal["live", "record", "replay"]
@@ -138,12 +139,13 @@ def variant_rows(suites: Iterable[SuiteResult]) -> list[tuple[str, ...]]:
     varied = [one for one in suites if one.variant]
     names = [*dict.fromkeys(case.name for one in varied for case in one.cases)]
     is_one_file = len({one.file for one in varied}) < 2
+    short = letters(map(str, range(len(varied)))).values()
     rows = []
-    for one in varied:
+    for letter, one in zip(short, varied, strict=True):
         found = {case.name: case.result for case in one.cases}
         title = one.variant if is_one_file else one.title
-        rows.append((title, *(found.get(name, "") for name in names)))
-    return [("variant", *names), *rows] if rows else []
+        rows.append((letter, title, *(found.get(name, "") for name in names)))
+    return [("", "variant", *names), *rows] if rows else []
 
 
 def count_cases(suites: Iterable[SuiteResult]) -> dict[str, int]:

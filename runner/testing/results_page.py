@@ -29,7 +29,10 @@ def _page_parts(suites: Sequence[SuiteResult]) -> Iterator[str]:
         f'<li class="s-{word}">{word} <b>{n:,}</b></li>' for word, n in totals.items() if n
     )
     took = units.duration(sum(suite.seconds for suite in suites))
-    yield f"<h1>Paddock tests</h1>\n<p>{counted(len(suites), 'file')}, {took}</p>"
+    n_files = counted(len({suite.file for suite in suites}), "file")
+    n_variants = sum(bool(suite.variant) for suite in suites)
+    of = f" in {counted(n_variants, 'variant')}" if n_variants else ""
+    yield f"<h1>Paddock tests</h1>\n<p>{n_files}{of}, {took}</p>"
     yield f'<ul class="chips">{chips}</ul>'
     yield from _variants_html(suites)
     yield from _failures_html(suites)
@@ -46,10 +49,12 @@ def _variants_html(suites: Sequence[SuiteResult]) -> Iterator[str]:
     yield "<h2>Variants</h2>"
     yield html_table("Variants", heads, ([html_cell(cell) for cell in row] for row in rows))
     for name in dict.fromkeys(case.name for one in varied for case in one.cases if case.rows):
-        yield from _rows_of_variants_html(name, varied)
+        yield from _rows_of_variants_html(name, varied, [row[0] for row in rows])
 
 
-def _rows_of_variants_html(name: str, suites: Sequence[SuiteResult]) -> Iterator[str]:
+def _rows_of_variants_html(
+    name: str, suites: Sequence[SuiteResult], letters: Sequence[str]
+) -> Iterator[str]:
     """Yield the rows of a data set, those first in which variants differ."""
     found: dict[str, list[bool | None]] = {}
     for place, suite in enumerate(suites):
@@ -68,7 +73,7 @@ def _rows_of_variants_html(name: str, suites: Sequence[SuiteResult]) -> Iterator
         for row, outcomes in rows[:MAX_ROWS]
     )
     n_left = len(rows) - MAX_ROWS
-    heads = ("Row", *(suite.title for suite in suites))
+    heads = ("Row", *letters)
     yield f"<h3>Rows of {escape(name)}</h3>"
     yield html_table(f"Rows of {name}", heads, shown, note=f"{n_left:,} more rows" * (n_left > 0))
 

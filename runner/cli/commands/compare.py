@@ -21,7 +21,7 @@ from paddock.pipelines.yaml_source import parse_yaml
 from paddock.runner import api
 from paddock.runner.bind.bind import bind_for_comparison, read_plan
 from paddock.runner.bind.checks import step_nodes
-from paddock.runner.bind.variations import variants_of
+from paddock.runner.bind.variations import letters, variants_of
 from paddock.runner.cli.arguments import (
     HERE,
     InputsOption,
@@ -260,7 +260,7 @@ def _chosen(name: str, variants: Sequence[Variant]) -> Variant:
     Raises:
         CommandError: there is none.
     """
-    short = comparison_text.letters([one.name for one in variants])
+    short = letters([one.name for one in variants])
     for one in variants:
         if name in (one.name, short[one.name]):
             return one

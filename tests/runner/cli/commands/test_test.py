@@ -62,9 +62,9 @@ def test_variants_stand_side_by_side(file: Path, capsys: pytest.CaptureFixture[s
     lines = capsys.readouterr().out.splitlines()
     assert "pipeline.yaml: one.template=Goodbye" in lines
     assert lines[-5:-1] == [
-        "variant                says hello   says goodbye",
-        "one.template=Hello     passed       failed",
-        "one.template=Goodbye   failed       passed",
+        "    variant                says hello   says goodbye",
+        "A   one.template=Hello     passed       failed",
+        "B   one.template=Goodbye   failed       passed",
         "",
     ]
     with pytest.raises(PipelineError, match=r"'--prompt one' is no NAME=VALUE,…\."):
