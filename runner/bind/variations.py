@@ -133,6 +133,20 @@ def variants_of(keys: CompareKeys, pipeline: Pipeline) -> list[Variant]:
     return [_variant(changes, varied) for changes in itertools.product(*varied)]
 
 
+def varied_options(
+    models: Iterable[str] | None, prompts: Iterable[str] | None, settings: Iterable[str] | None
+) -> dict[str, dict[str, list[Any]]]:
+    """Return the values of the options that were given, as `compare` in a file has them.
+
+    Raises:
+        PipelineError: with every text that is no NAME=VALUE,….
+    """
+    given: dict[VariedOption, Iterable[str] | None] = {
+        "model": models, "prompt": prompts, "set": settings
+    }  # fmt: skip
+    return {option: varied_values(option, texts) for option, texts in given.items() if texts}
+
+
 def varied_values(option: VariedOption, texts: Iterable[str]) -> dict[str, list[Any]]:
     """Read `NAME=VALUE,VALUE` of the command line, as `compare` in a file has it.
 

@@ -347,20 +347,6 @@ class VariedFlags(PipelineFlags):
         ),
     ] = None
 
-    def varied(self) -> dict[str, dict[str, list[Any]]]:
-        """Return the values of these options, as `compare` in a file has them.
-
-        Raises:
-            PipelineError: with every text that is no NAME=VALUE,….
-        """
-        from paddock.runner.bind.variations import varied_values
-
-        return {
-            **({"model": varied_values("model", self.models)} if self.models else {}),
-            **({"prompt": varied_values("prompt", self.prompts)} if self.prompts else {}),
-            **({"set": varied_values("set", self.settings)} if self.settings else {}),
-        }
-
 
 OLLAMA_PROGRAM = "ollama"
 

@@ -21,7 +21,7 @@ from paddock.pipelines.yaml_source import parse_yaml
 from paddock.runner import api
 from paddock.runner.bind.bind import bind_for_comparison, read_plan
 from paddock.runner.bind.checks import step_nodes
-from paddock.runner.bind.variations import letters, variants_of
+from paddock.runner.bind.variations import letters, variants_of, varied_options
 from paddock.runner.cli.arguments import (
     HERE,
     InputsOption,
@@ -179,7 +179,7 @@ def _compare_keys(flags: CompareFlags, plan: Plan) -> CompareKeys:
         CommandError, PipelineError: an option is wrong.
     """
     written = dict(plan.pipeline.document.data.get("compare") or {})
-    given: dict[str, Any] = {**flags.varied()}
+    given: dict[str, Any] = {**varied_options(flags.models, flags.prompts, flags.settings)}
     given |= {} if flags.calibrate is None else {"calibrate": _goal_given(flags.calibrate)}
     if given:
         written = {key: value for key, value in written.items() if key not in _EXCLUSIVE}

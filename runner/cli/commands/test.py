@@ -13,6 +13,7 @@ from paddock.engine.system import units
 from paddock.engine.system.samples import ItemSample
 from paddock.engine.system.text import counted
 from paddock.pipelines.comparison_keys import CompareKeys
+from paddock.runner.bind.variations import varied_options
 from paddock.runner.cli.arguments import (
     HERE,
     JunitOption,
@@ -89,7 +90,7 @@ def _write_reports(flags: PipelineTestFlags, suites: Sequence[SuiteResult]) -> N
 def _read_tests(flags: PipelineTestFlags) -> tuple[Sequence[SuiteFile], ItemSample | None]:
     """Return the tests of each file, and which rows of data sets are taken."""
     paths = [pipeline_file(file, "test", with_prompts=True) for file in flags.files or (HERE,)]
-    varied = flags.varied()
+    varied = varied_options(flags.models, flags.prompts, flags.settings)
     tests = suite_runner.read_suites(paths, CompareKeys.model_validate(varied) if varied else None)
     if not any(file.subjects for file in tests):
         names = ", ".join(str(file.file) for file in tests)
