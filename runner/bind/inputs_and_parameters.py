@@ -7,7 +7,6 @@ plain JSON data only. Parameters are checked before anything runs and rendered f
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -234,21 +233,6 @@ def read_inputs(
         else:
             given.values[name] = None
     return given
-
-
-def shown_default(declared: Input, base: Path) -> Any:
-    """Return an input's default as a form shows it: a path as a whole, no secret."""
-    if declared.is_secret:
-        return None
-    if declared.type in ("path", "dir") and isinstance(declared.default, str):
-        return str(base / declared.default)
-    return declared.default
-
-
-def is_default(declared: Input, value: Any, base: Path) -> bool:
-    """Return whether a value is an input's default as a form shows it, by value and type."""
-    plain = partial(json.dumps, default=str, sort_keys=True)
-    return bool(plain(value) == plain(shown_default(declared, base)))
 
 
 def paths_outside(

@@ -40,6 +40,7 @@ from paddock.runner.notify.notifier import notify_at_end
 from paddock.runner.progress.drain import INTERRUPTED, STOP_REQUESTED
 from paddock.runner.progress.events import MultiObserver
 from paddock.runner.progress.prefect_view import (
+    FLOW_MODULE,
     PARENT_SUSPENDED,
     SUSPENDED,
     ChunkTasks,
@@ -56,7 +57,6 @@ from paddock.runner.settings import Settings
 if TYPE_CHECKING:
     from paddock.runner.daemon.run_session import DaemonSession
 
-FLOW_MODULE = "paddock.runner.workers.pipeline_flow"  # imports Prefect, and this module
 CHECK_TIMEOUT_S = 4.0  # an API that cannot be reached is an error within 5 s
 
 
@@ -107,6 +107,7 @@ def is_within_flow_run() -> bool:
 
 
 def pipeline_flow() -> Any:
+    """Return the module of that name, which imports Prefect and this module."""
     return importlib.import_module(FLOW_MODULE)
 
 

@@ -24,6 +24,8 @@ from .report import STATES, Report
 if TYPE_CHECKING:
     from paddock.runner.bind.bound import BoundPlan
 
+FLOW_MODULE = "paddock.runner.workers.pipeline_flow"
+"""The flow of a pipeline; imports Prefect, which takes a second or two."""
 RUN_TAG = "paddock"
 """Tag of every flow run of a pipeline."""
 SHARE_TAG = "paddock-share"

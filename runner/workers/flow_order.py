@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, unquote
 
-from paddock.runner.progress.prefect_view import prefect_name
+from paddock.runner.progress.prefect_view import FLOW_MODULE, prefect_name
 
 ORDER = "Paddock"
 """The parameter with the order. Names of inputs begin with a small letter."""
-FLOW_MODULE = "paddock.runner.workers.pipeline_flow"  # imports Prefect, which takes a second or two
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

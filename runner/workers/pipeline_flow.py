@@ -16,6 +16,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
@@ -43,7 +44,7 @@ from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.keys import Input
 from paddock.runner import api
 from paddock.runner.bind.bind import read_plan
-from paddock.runner.bind.inputs_and_parameters import is_default, read_inputs, shown_default
+from paddock.runner.bind.inputs_and_parameters import read_inputs
 from paddock.runner.config.pipeline_secrets import Redact
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.core.session import RunSession
@@ -54,6 +55,7 @@ from paddock.runner.prefect.run_tracking import run_displayed
 from paddock.runner.progress.drain import StopGate, stop_on_signals
 from paddock.runner.progress.events import ItemState, MultiObserver, Observer
 from paddock.runner.progress.prefect_view import (
+    FLOW_MODULE,
     PARENT_SUSPENDED,
     RUN_TAG,
     SUSPENDED,
@@ -63,7 +65,7 @@ from paddock.runner.progress.prefect_view import (
 )
 from paddock.runner.progress.report import Report
 
-from .flow_order import FLOW_MODULE, ORDER, quoted_path
+from .flow_order import ORDER, quoted_path
 
 BY_PATH = {"entrypoint_type": EntrypointType.MODULE_PATH}
 KEPT = ("retries", "retry_delay_seconds", "timeout_seconds")
@@ -225,7 +227,7 @@ def flow_of(
         raise PipelineError(faults)
     base = path.resolve().parent
     shown = {one.name: one for one in pipeline.inputs.values() if one.name not in RESERVED}
-    defaults = {name: shown_default(declared, base) for name, declared in shown.items()}
+    defaults = {name: _shown_default(declared, base) for name, declared in shown.items()}
 
     async def run(**values: Any) -> State[Any]:
         order = values.pop(ORDER, None) or {}
@@ -236,7 +238,7 @@ def flow_of(
         given = {
             name: value.get_secret_value() if isinstance(value, SecretStr) else value
             for name, value in values.items()
-            if not is_default(now[name], value, base)
+            if not _is_default(now[name], value, base)
             and not (value is None and defaults[name] is None)
         }
         flow_run = current_flow_run()
@@ -320,6 +322,21 @@ _TYPES: dict[str, Any] = {
 def _is_missing(declared: Input) -> bool:
     """Return whether a caller must give the input."""
     return declared.is_required and not declared.has_default
+
+
+def _shown_default(declared: Input, base: Path) -> Any:
+    """Return an input's default as a form shows it: a path as a whole, no secret."""
+    if declared.is_secret:
+        return None
+    if declared.type in ("path", "dir") and isinstance(declared.default, str):
+        return str(base / declared.default)
+    return declared.default
+
+
+def _is_default(declared: Input, value: Any, base: Path) -> bool:
+    """Return whether a value is an input's default as a form shows it, by value and type."""
+    plain = partial(json.dumps, default=str, sort_keys=True)
+    return bool(plain(value) == plain(_shown_default(declared, base)))
 
 
 def _parameter(declared: Input, default: Any) -> inspect.Parameter:

@@ -402,6 +402,18 @@ async def test_a_run_has_the_parameters_that_prefect_shows(
     assert (tmp_path / "out").read_text() == f"n is {seen}"
 
 
+async def test_a_flow_tries_quarantined_items_again_and_carries_out_no_order_that_is_not_verified(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(f"name: notes\n{STEPS}")
+    state = await flow(file).fn(Paddock={"retry_failed": True})
+    assert state.name == "Completed", state
+    for order in ({"path": str(file), "signature": "0"}, {"retry_failed": True, "share": 1}, "x"):
+        with pytest.raises(RuntimeError, match="This order was not verified"):
+            await flow(file).fn(Paddock=order)
+
+
 async def test_an_input_that_the_yaml_has_no_more_is_left_out(tmp_path: Path) -> None:
     file = tmp_path / "pipeline.yaml"
     file.write_text(f"name: notes\ninputs: {{n: {{type: int, default: 2}}}}\n{STEPS}")
