@@ -11,7 +11,7 @@ from paddock.engine.system.hosts import is_loopback
 
 CacheType = Literal["f16", "q8_0", "q4_0"]
 Switch = Literal["auto", "on", "off"]
-TuneMode = Literal["auto", "ask", "off"]
+TuneMode = Literal["auto", "near", "ask", "off"]
 CacheLayout = Literal["auto", "unified", "split"]
 SplitMode = Literal["none", "layer", "row", "tensor"]
 
@@ -67,8 +67,9 @@ class PoolSettings:
     profile_s: float = 12.0
     """How long a model is measured when a device first loads it; 0: not at all."""
     tune: TuneMode = "auto"
-    """Whether services make faster copies of models while they are idle; `ask`: they only measure
-    what a copy would gain."""
+    """Whether services make faster copies of models while they are idle; `near`: also copies that
+    are farther from exact arithmetic, within a bound; `ask`: they only measure what one would
+    gain."""
     is_exact: bool = False
     """Whether models are computed in their own form, though they have a tuned copy."""
     load_timeout_s: float = 300.0

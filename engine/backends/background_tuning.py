@@ -167,8 +167,10 @@ class BackgroundTuner:
         known = self._store.verdict(facts.digest, place) or TuningVerdict(facts.name, place)
         header = read_header(Path(facts.path))
         # What cannot be compared with exact arithmetic is made only when the user asks for it.
-        is_trial = self._pool.settings.tune != "auto" or not can_be_judged(header)
-        is_answered = bool(known.text) and (is_trial or not known.is_advice)
+        mode = self._pool.settings.tune
+        is_trial = mode == "ask" or not can_be_judged(header)
+        is_final = mode != "near" or known.is_near or not known.place  # undone by the user
+        is_answered = bool(known.text) and (is_trial or not known.is_advice) and is_final
         can_be_tuned = facts.role != "rerank" and facts.tuned_from is None
         used.is_done = is_answered or not can_be_tuned or known.n_attempts >= MOST_ATTEMPTS
         if used.is_done or not _is_due(header, used, idle_s / 2**known.n_attempts):
@@ -183,6 +185,7 @@ class BackgroundTuner:
             least_gain=LEAST_GAIN,
             is_background=True,
             is_trial=is_trial,
+            is_near=mode == "near",
             stop=self._stop,
         )
 

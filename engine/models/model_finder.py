@@ -174,6 +174,7 @@ class ModelFinder:
             size_bytes=copy.size_bytes,
             parts=(),
             tuned_from=facts.digest,
+            is_near=copy.is_near,
         )
 
     def find_original(self, ref: str, n_ctx_tokens: int | None = None) -> ModelFacts:

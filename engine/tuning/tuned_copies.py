@@ -75,12 +75,17 @@ class TunedCopy:
     original_path: str = ""
     """The model's file."""
     is_embedder: bool = False
+    is_near: bool = False
+    """Whether it is farther from exact arithmetic than the original, within the bound of `near`."""
+    divergence: float | None = None
+    """Mean KL divergence from exact arithmetic in nats, or mean cosine distance."""
     version: int = RECORD_VERSION
 
     @property
     def label(self) -> str:
-        """The format, and the former one if only some matrices were changed."""
-        return f"{self.changed_from} as {self.format}" if self.n_kept else self.format
+        """The format, the former one if only some matrices were changed, and if it is `near`."""
+        label = f"{self.changed_from} as {self.format}" if self.n_kept else self.format
+        return f"{label} (near)" if self.is_near else label
 
     @property
     def prompts_ratio(self) -> float:
@@ -114,6 +119,8 @@ class TuningVerdict:
     """Number of trials in the background that have begun."""
     original_path: str = ""
     """The model's file."""
+    is_near: bool = False
+    """Whether copies within the bound of `near` were tried, too."""
 
     @property
     def sentence(self) -> str:

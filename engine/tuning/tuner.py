@@ -126,6 +126,8 @@ class TuningRequest:
     """Whether no person asked for it: with the least priority, a bounded number of times."""
     is_trial: bool = False
     """Whether only the gain is measured."""
+    is_near: bool = False
+    """Whether it may be farther from exact arithmetic than the original, within a bound."""
     stop: TuningStop = field(default_factory=TuningStop)
 
     @property
@@ -184,7 +186,12 @@ def tune(request: TuningRequest, settings: PoolSettings, report: ReportPhase) ->
             except TuningRefused as refusal:
                 if request.format is None:
                     is_advice = request.is_trial and refusal.gain >= request.least_gain
-                    known = replace(verdict, text=refusal.reason, is_advice=is_advice)
+                    known = replace(
+                        verdict,
+                        text=refusal.reason,
+                        is_advice=is_advice,
+                        is_near=request.is_near,
+                    )
                     store.keep_verdict(facts.digest, known)
                 raise
             tuned = _store_copy(request, temporary, folder, result)
@@ -345,6 +352,7 @@ def _run_once(
         "least_gain": request.least_gain,
         "is_background": request.is_background,
         "is_trial": request.is_trial,
+        "is_near": request.is_near,
     }
     with json_subprocess(_COMMAND, order) as process:
         request.stop.watch(process.process)

@@ -131,6 +131,12 @@ def tuned_copy_text(made: TunedCopy) -> list[str]:
             f"{_agreement(made, made.exact_before)} and with the copy at "
             f"{_agreement(made, made.exact_after)}: processors round."
         )
+    if made.is_near and made.divergence is not None:
+        measure = "mean cosine distance" if made.is_embedder else "mean KL divergence"
+        sentences.append(
+            f"It is farther from exact arithmetic than the original, within the bound of `near`: a "
+            f"{measure} of {made.divergence:.4f}."
+        )
     if made.format not in _LOSSLESS_FORMATS:
         sentences.append(f"{made.format} is lossy: answers differ from the original's more often.")
     if min(made.before.share, made.after.share) < _IDLE_MACHINE_SHARE:
@@ -201,6 +207,8 @@ def tuned_copy_json(made: TunedCopy) -> dict[str, Any]:
         "kept": made.n_kept,
         "exact_before": made.exact_before,
         "exact_after": made.exact_after,
+        "is_near": made.is_near,
+        "divergence": made.divergence,
         "prompts": made.prompts_ratio,
         "answer": made.answer_ratio,
         "answers": made.answers_ratio,

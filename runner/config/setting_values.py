@@ -260,7 +260,7 @@ cache_type = _one_of(
 cache_layout = _one_of(
     CacheLayout, "is not a layout of the cache", "Give 'auto', 'unified' or 'split'."
 )
-tune_mode = _one_of(TuneMode, "is no way to tune models", "Give 'auto', 'ask' or 'off'.")
+tune_mode = _one_of(TuneMode, "is no way to tune models", "Give 'auto', 'near', 'ask' or 'off'.")
 otel_mode = _one_of(
     OtelMode,
     "is no way to send spans",

@@ -442,7 +442,8 @@ class LedgerPool(_RecordedCalls, ForwardingPool):
             self._digests.known[(model.pool, model.ref)] = facts
         if facts.tuned_from is not None:
             self._stats.note(
-                f"{facts.name} was computed by its tuned copy, {facts.digest[:12]}; "
+                f"{facts.name} was computed by its tuned copy{' (near)' if facts.is_near else ''}, "
+                f"{facts.digest[:12]}; "
                 "`--exact` keeps to the original"
             )
         self._note_fallback(model, facts.name)

@@ -117,7 +117,13 @@ def _tune_model(
     own = document_texts(documents) if documents else ()
     n_threads = settings.n_threads or this_device().n_threads
     request = TuningRequest(
-        facts, format_name, n_threads, own or example_texts(), is_forced, len(own)
+        facts,
+        format_name,
+        n_threads,
+        own or example_texts(),
+        is_forced,
+        len(own),
+        is_near=settings.tune == "near" and format_name is None,
     )
     return tune_model(
         request, settings, lambda what: console.print_err(f"{facts.name}: {what} ...")

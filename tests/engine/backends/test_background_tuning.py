@@ -295,6 +295,32 @@ def test_what_a_killed_service_left_goes_when_the_next_one_starts(machine: Machi
         serve(machine.settings, work)
 
 
+def test_near_tries_again_what_auto_refused_and_not_what_the_user_undid(machine: Machine) -> None:
+    near = replace(machine.settings, tune="near")
+    machine.process(REFUSES)
+
+    async def work(pool: LocalPool) -> None:
+        n_before = machine.n_trials
+        await ask(pool, machine.model)
+        await until(lambda: machine.n_trials > n_before and any(machine.store.verdicts()))
+        await until(lambda: not machine.left())
+
+    async def idle(pool: LocalPool) -> None:
+        await ask(pool, machine.model)
+        await asyncio.sleep(0.3)
+
+    serve(machine.settings, work)
+    assert not machine.verdict().is_near
+    serve(near, work)
+    assert machine.verdict().is_near
+    serve(near, idle)
+    assert machine.n_trials == 2
+    undone = TuningVerdict("tiny", "", "`paddock tune --undo` refused one")
+    machine.store.keep_verdict(machine.original, undone)
+    serve(near, idle)
+    assert machine.n_trials == 2
+
+
 @pytest.mark.parametrize("settings", [{"tune": "off"}, {"is_exact": True}])
 def test_off_is_off(machine: Machine, settings: dict[str, object]) -> None:
     machine.process(SLEEPS)

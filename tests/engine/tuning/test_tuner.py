@@ -510,3 +510,81 @@ def test_the_quickest_copy_that_is_as_near_to_exact_arithmetic_is_kept(
         assert "are farther from exact arithmetic; nothing was made." in str(sent[-1]["why"])
     tuning_process.make_copy(order_for(source, target, is_forced=True), sent.append)
     assert sent[-1]["format"] == "F16", "what is forced need not be near"
+
+
+_FASTER = CopySpeeds(220.0, 50.0, 80.0)
+
+
+@pytest.mark.parametrize(
+    ("near", "format_name"),
+    [({"F16": _THRICE}, "F16"), ({"F16": _FASTER}, "Q8_0"), ({}, "Q8_0")],
+    ids=["much quicker", "quicker by noise", "beyond the bound"],
+)
+def test_with_near_a_copy_within_the_bound_is_kept_if_it_is_much_quicker(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    near: dict[str, CopySpeeds],
+    format_name: str,
+) -> None:
+    source, target = tmp_path / "source.gguf", tmp_path / "x"
+    write_trial_model(source, "Q6_K")
+    same = CopySpeeds(100.0, 50.0, 80.0)
+    speeds = {"F16": _THRICE, "BF16": _THRICE, **near}
+    stand_in_speeds(monkeypatch, Q6_K=same, Q8_0=_TWICE, **speeds)
+    found = {"divergence": 0.004, "exact_before": 0.99, "exact_after": 0.95}
+
+    def compared(_: object, copies: list[Path], __: object) -> Iterator[dict[str, object]]:
+        for one in map(matrix_format, copies):
+            yield {"is_as_near": one == "Q8_0", "is_within_bound": one in near, **found}
+
+    monkeypatch.setattr(tuning_process, "_compared", compared)
+    sent: list[dict[str, object]] = []
+    tuning_process.make_copy(replace(order_for(source, target), is_near=True), sent.append)
+    assert sent[-1]["format"] == matrix_format(target) == format_name
+    assert (sent[-1]["is_near"], sent[-1]["divergence"]) == (format_name == "F16", 0.004)
+    tuning_process.make_copy(order_for(source, target), sent.append)
+    assert (sent[-1]["format"], sent[-1]["is_near"]) == ("Q8_0", False), "which is as near"
+
+
+def test_with_near_models_of_16_bits_get_copies_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "source.gguf", tmp_path / "x"
+    write_trial_model(source, "F16")
+    stand_in_speeds(monkeypatch, F16=CopySpeeds(100.0, 50.0, 80.0), Q8_0=_TWICE, BF16=_THRICE)
+    compared = {"is_as_near": False, "is_within_bound": True}
+    monkeypatch.setattr(
+        tuning_process, "_compared", lambda _, copies, __: (dict(compared) for _ in copies)
+    )
+    order = replace(order_for(source, target), is_near=True)
+    sent: list[dict[str, object]] = []
+    tuning_process.make_copy(order, sent.append)
+    assert (sent[-1]["format"], sent[-1]["is_near"]) == (matrix_format(target), True)
+    assert matrix_format(target) == "BF16"
+    monkeypatch.setattr(format_speeds, "MOST_WEIGHTS_IN_F16", 1000)
+    tuning_process.make_copy(order, sent.append)
+    assert sent[-1]["format"] == matrix_format(target) == "Q8_0", "as it is small"
+    compared["is_within_bound"] = False
+    tuning_process.make_copy(order, sent.append)
+    assert "are farther from exact arithmetic" in str(sent[-1]["why"]), "a chosen format, too"
+    monkeypatch.setattr(format_speeds, "MOST_WEIGHTS_JUDGED", 1000)
+    tuning_process.make_copy(order, sent.append)
+    assert sent[-1] == {"event": "unfit", "why": tuning_process._NOTHING_LOW}
+
+
+def test_the_bound_of_near_counts_from_exact_arithmetic() -> None:
+    truth = predictions(*[0.9, 0.8] * 50)
+    assert tuning_process.is_within_bound(truth, truth)
+    assert tuning_process.is_within_bound(truth, predictions(*[0.88, 0.82] * 50))
+    assert not tuning_process.is_within_bound(truth, predictions(*[0.84, 0.86] * 50))
+    unlike = replace(truth, likeliest=np.array([0] * 93 + [1] * 7, np.int32))
+    assert not tuning_process.is_within_bound(truth, unlike)
+    angles = np.array([0.04, 0.05])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    axis = np.array([[1, 0], [1, 0]], np.float32)
+    assert not tuning_process.is_within_bound(
+        replace(truth, vectors=axis), replace(truth, vectors=vectors)
+    )
+    assert tuning_process.is_within_bound(
+        replace(truth, vectors=axis[:1]), replace(truth, vectors=vectors[:1])
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -160,6 +161,31 @@ def test_ps_says_which_models_are_computed_by_copies_and_which_would_gain(home: 
         "machine; `paddock tune tiny:latest` makes one",
     ]
     assert tuning_notes(pool, [{"name": "other:latest"}]) == []
+
+
+def test_a_copy_within_the_bound_of_near_is_marked_everywhere(home: Path) -> None:
+    finder = ModelFinder(home / "models", home / "cache")
+    made = replace(copy_in(home, digest(home)), is_near=True, divergence=0.0021)
+    finder.tuned.keep(made)
+    pool = read_settings(home).pool
+    loaded = [{"name": "smollm2:135m", "tuned_from": made.original}]
+    summary = "Q8_0 (near), prompts 2.0 times as fast, top-1 agreement 95.4 %, 2 B more"
+    assert tuning_notes(pool, loaded) == [f"smollm2:135m is computed by its tuned copy: {summary}"]
+    found = list(doctor.tuned_copy_findings(read_settings(home)))
+    assert found[0].text == f"smollm2:135m is served by its tuned copy: {summary}"
+    assert json.loads(invoke("show", "smollm2:135m", "--json").stdout)["tuned"] == (
+        f"Q8_0 (near), {made.path}"
+    )
+    assert "Q8_0 (near)" in invoke("tune").stdout
+    assert model_tables.tuned_copy_text(made)[2] == (
+        "It is farther from exact arithmetic than the original, within the bound of `near`: a mean "
+        "KL divergence of 0.0021."
+    )
+    assert finder.find("smollm2:135m").is_near
+    exact = ModelFinder(home / "models", home / "cache", is_exact=True)
+    assert exact.find("smollm2:135m").digest == made.original
+    invoke("tune", "smollm2:135m", "--undo")
+    assert not finder.find("smollm2:135m").is_near
 
 
 def test_clean_removes_copies_and_refusals_of_models_that_are_gone(home: Path) -> None:
