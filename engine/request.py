@@ -273,6 +273,9 @@ class ChatRequest:
     """Of a shortened or shifted prompt, how many stay at its beginning."""
     wants_tokens: bool = False
     """Whether `Reply.tokens` is filled."""
+    keeps_images: bool = False
+    """Whether what a projector makes of its images may be kept on the disk, as of a run's
+    documents."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Sampling values where neither the request nor the model has its own: after all `params`."""
 

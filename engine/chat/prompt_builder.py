@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -279,16 +279,20 @@ class PromptBuilder:
             return np.concatenate([before, tokenise(pieces, begins=not len(before))]), ()
         first, *others = self._tokenise_between_images(pieces, begins=not len(before))
         parts = [np.concatenate([before, first]), *others]
-        return self._place_images(parts, images, n_ctx_tokens)
+        return self._place_images(parts, images, request, n_ctx_tokens)
 
     def _place_images(
-        self, parts: Sequence[Tokens], images: Sequence[bytes], n_ctx_tokens: int
+        self,
+        parts: Sequence[Tokens],
+        images: Sequence[bytes],
+        request: ChatRequest,
+        n_ctx_tokens: int,
     ) -> tuple[Tokens, tuple[PlacedImage, ...]]:
         if not images:
             return np.concatenate(parts), ()
         if self._projector is None:
             raise BadRequest("this model cannot see images: it has no projector")
-        look = self._projector.look
+        look = partial(self._projector.look, on_disk=request.keeps_images)
         return place_images(parts, images, look, self._placeholders, n_ctx_tokens)
 
     def _tokenise_between_images(
@@ -352,7 +356,7 @@ class PromptBuilder:
             n_begin = 0 if len(earlier) else self._tokeniser.n_bos(text)
             gaps = [text[:0]] * (len(request.images) - 1)
             parts = [np.concatenate([earlier, text[:n_begin]]), *gaps, text[n_begin:]]
-        tokens, images = self._place_images(parts, request.images, n_ctx_tokens)
+        tokens, images = self._place_images(parts, request.images, request, n_ctx_tokens)
         if not len(tokens):
             raise BadRequest("the prompt is empty")
         n_images_end = max((one.start + len(one.piece.rows) for one in images), default=0)

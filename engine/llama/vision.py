@@ -12,9 +12,7 @@ import ctypes
 import hashlib
 import os
 import sys
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from paddock.engine.system.image_headers import (
     without_padding,
 )
 
+from .kept_images import ImagePiece, KeptImages, PromptPiece
 from .library import LOG, LOG_CALLBACK, LoadFailed, lib
 from .llama_model import Model
 
@@ -44,56 +43,6 @@ _STRIP_BYTES = 1 << 20
 
 # libmtmd's helper asks `ffprobe` and `ffmpeg` of the PATH what it cannot decode itself.
 _NO_FOLDER = os.devnull.encode()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ImagePiece:
-    """A part of a prompt that is an image."""
-
-    digest: str
-    """sha256 of the file, and the part's index in it: equal parts have equal rows."""
-    rows: Vectors = field(repr=False)
-    """Shape (n, n_embedding), float32; each row has a cell of its own."""
-    positions: NDArray[np.int32] = field(repr=False)
-    """Relative to the image's beginning, shape (n_components, n), as llama.cpp orders them."""
-    n_positions: int
-    """How far the text after the image goes on: M-RoPE counts its longer side, not its rows."""
-    is_causal: bool = True
-    """Whether a row sees only those before it; else all rows are computed in one pass."""
-
-    def positions_from(self, start: int) -> NDArray[np.int32]:
-        """Return the rows' positions if the image begins at `start`."""
-        moved = self.positions + np.int32(start)
-        moved[3:] = 0  # reserved; libmtmd leaves it at zero
-        return moved
-
-
-PromptPiece = Tokens | ImagePiece
-
-
-class _KeptImages:
-    """Pieces of the images that were seen last, by their files' digests."""
-
-    def __init__(self, n_most_bytes: int) -> None:
-        self._n_most_bytes = n_most_bytes
-        self._n_bytes = 0
-        self._pieces: OrderedDict[str, tuple[PromptPiece, ...]] = OrderedDict()
-
-    def get(self, digest: str) -> tuple[PromptPiece, ...] | None:
-        if digest in self._pieces:
-            self._pieces.move_to_end(digest)
-        return self._pieces.get(digest)
-
-    def put(self, digest: str, pieces: tuple[PromptPiece, ...]) -> None:
-        self._pieces[digest] = pieces
-        self._n_bytes += _n_bytes(pieces)
-        while self._n_bytes > self._n_most_bytes:
-            _, gone = self._pieces.popitem(last=False)
-            self._n_bytes -= _n_bytes(gone)
-
-
-def _n_bytes(pieces: Iterable[PromptPiece]) -> int:
-    return sum(piece.rows.nbytes for piece in pieces if isinstance(piece, ImagePiece))
 
 
 def _n_rows(piece: PromptPiece) -> int:
@@ -131,12 +80,12 @@ class Projector:
         n_threads: int,
         n_pass_tokens: int,
         uses_gpu: bool = True,
-        n_kept_bytes: int = 0,
+        kept: KeptImages | None = None,
     ) -> None:
         """Load it.
 
-        `n_pass_tokens`: the least size of a pass through the model; `n_kept_bytes`: how many bytes
-        of rows are kept for the next request with the same image.
+        `n_pass_tokens`: the least size of a pass through the model; `kept`: rows for the next
+        request with the same image.
         """
         self.on_part: Callable[[int], None] = lambda _: None
         """Called before each part of an image, with its number of rows; may raise to give up."""
@@ -155,7 +104,7 @@ class Projector:
         self._line_end = line_end(path)
         self._n_row = int(lib.llama_model_n_embd_inp(model.pointer))
         self._n_pass_tokens = n_pass_tokens
-        self._kept = _KeptImages(n_kept_bytes)
+        self._kept = kept or KeptImages(0)
         self._n_components = 4 if mtmd.mtmd_decode_use_mrope(pointer) else 1
         if not mtmd.mtmd_support_vision(pointer):
             self.close()
@@ -166,20 +115,22 @@ class Projector:
             mtmd.mtmd_free(self._pointer)
             self._pointer = None
 
-    def look(self, image: bytes, n_most_rows: int = sys.maxsize) -> tuple[PromptPiece, ...]:
+    def look(
+        self, image: bytes, n_most_rows: int = sys.maxsize, *, on_disk: bool = False
+    ) -> tuple[PromptPiece, ...]:
         """Cut an image into pieces, and compute their embeddings, unless they are kept.
 
-        Returns the pieces with the tokens that the model wants around them. Uses the projector
-        alone, not the context; not thread-safe.
+        `on_disk`: they may be kept on the disk, too. Returns the pieces with the tokens that the
+        model wants around them. Uses the projector alone, not the context; not thread-safe.
 
         Raises:
             ValueError: the image cannot be decoded, or has more rows than `n_most_rows` or a pass.
         """
         digest = hashlib.sha256(image).hexdigest()
-        pieces = self._kept.get(digest)
+        pieces = self._kept.get(digest, on_disk=on_disk)
         if pieces is None:
             pieces = self._computed(image, digest, n_most_rows)
-            self._kept.put(digest, pieces)
+            self._kept.put(digest, pieces, on_disk=on_disk)
         _check_room(sum(map(_n_rows, pieces)), n_most_rows)
         return pieces
 

@@ -525,6 +525,8 @@ def _load_of(
         cache_layout=settings.cache_layout,
         is_gpu=device.is_gpu,
         projector=wanted.facts.projector or "",
+        projector_digest=wanted.facts.projector_digest,
+        cache_dir=str(settings.cache_dir),
         draft_path=wanted.facts.draft_path,
         parts=wanted.facts.parts,
         digest=wanted.facts.digest,

@@ -32,6 +32,8 @@ from paddock.engine.chat.prompt_builder import PromptBuilder
 from paddock.engine.decoding.scheduler import StepSizer
 from paddock.engine.errors import BadRequest, EngineError
 from paddock.engine.llama import library
+from paddock.engine.llama.build import find_build
+from paddock.engine.llama.kept_images import ImageDisk, KeptImages
 from paddock.engine.llama.library import DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import WARM_UP_CELLS, ContextOptions, warm_up
 from paddock.engine.llama.llama_model import Model, ModelOptions
@@ -310,6 +312,8 @@ def _load_projector(load: WorkerOptions, model: Model) -> Projector | None:
         return None
     from paddock.engine.llama.vision import Projector
 
+    computed_by = (load.projector_digest, load.digest, load.device, find_build().fingerprint)
+    disk = ImageDisk(Path(load.cache_dir), computed_by) if load.projector_digest else None
     uses_gpu = load.is_gpu and load.n_gpu_layers != 0
     path = Path(load.projector)
     n_pass_tokens = min(load.n_batch_tokens, GPU_PASSES[0] if load.is_gpu else load.n_batch_tokens)
@@ -319,7 +323,7 @@ def _load_projector(load: WorkerOptions, model: Model) -> Projector | None:
         n_threads=load.n_threads,
         n_pass_tokens=n_pass_tokens,
         uses_gpu=uses_gpu,
-        n_kept_bytes=KEPT_IMAGE_BYTES,
+        kept=KeptImages(KEPT_IMAGE_BYTES, disk),
     )
 
 

@@ -71,6 +71,9 @@ class WorkerOptions:
     is_gpu: bool = False
     projector: str = ""
     """File of the multimodal projector for images; empty: none."""
+    projector_digest: str = ""
+    cache_dir: str = ""
+    """Where images of runs' documents are kept, as the projector computed them."""
     draft_path: str = ""
     """File of the draft model; empty: none."""
     has_mtp: bool = False

@@ -367,6 +367,7 @@ class Asker:
             tools=tuple(tools),
             tool_choice=tool_choice,
             n_logprobs=n_logprobs,
+            keeps_images=True,
         )
         limit, reply = await self.reserved(), await self._reply(request)
         if self.on_truncated == "continue":

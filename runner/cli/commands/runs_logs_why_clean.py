@@ -15,6 +15,7 @@ import typer
 
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.system import units
+from paddock.engine.system.kept_files import kept_image_files
 from paddock.engine.system.text import counted
 from paddock.runner.cli.arguments import JsonOption, existing_paths, require_writable
 from paddock.runner.cli.exit_status import DONE, FAILED, WRONG, CommandError
@@ -312,16 +313,28 @@ def clean(
     n_tracked, faults = _delete_prefect_runs(age_s, is_dry=dry_run)
     faults = (*done.faults, *faults)
     copies = () if dry_run else _remove_copies_of_gone_models()
+    n_images, n_image_bytes = _remove_kept_images(age_s, is_dry=dry_run)
     if as_json:
         told = {**done.swept.as_json(), "tracked_runs": n_tracked, "copies": copies}
+        told["images"] = n_images
         console.print_json({"ok": not faults, **told, "faults": list(faults)})
     else:
         for fault in faults:
             console.print_err(fault)
         for name in copies:
             console.print_err(f"Removed the tuned copy of {name}, which is gone.")
+        if n_images:
+            verb = "Would remove" if dry_run else "Removed"
+            what = f"{counted(n_images, 'image')} as a projector computed them"
+            console.print_err(f"{verb} {what}, {units.size(n_image_bytes)}.")
         console.print_out(clean_summary(done.swept, len(found), n_tracked, is_dry=dry_run))
     return FAILED if faults else DONE
+
+
+def _remove_kept_images(age_s: float | None, *, is_dry: bool) -> tuple[int, int]:
+    """Remove images of documents that were kept for a model's next look; return count and bytes."""
+    files = kept_image_files(read_settings(Path.cwd()).pool.cache_dir)
+    return files.remove(unused_s=age_s, is_dry=is_dry)
 
 
 def _remove_copies_of_gone_models() -> tuple[str, ...]:

@@ -8,8 +8,8 @@ import pytest
 from paddock.engine.arrays import Tokens
 from paddock.engine.chat.prompt_builder import PromptBuilder
 from paddock.engine.errors import BadRequest, NoInsert
+from paddock.engine.llama.kept_images import ImagePiece
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.llama.vision import ImagePiece
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Sampling, Tool
 from tests.fakes.eyes import image_piece
 
@@ -66,7 +66,7 @@ def test_control_tokens_are_found_in_the_vocabulary(model: Model) -> None:
 class Eyes:
     """Looks at nothing: an image is four positions."""
 
-    def look(self, image: bytes, n_most_rows: int) -> list[ImagePiece]:
+    def look(self, image: bytes, n_most_rows: int, *, on_disk: bool = False) -> list[ImagePiece]:
         return [image_piece(sha256(image).hexdigest(), 4)]
 
 

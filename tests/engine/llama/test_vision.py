@@ -20,10 +20,11 @@ from paddock.engine.backends.local import LocalPool
 from paddock.engine.chat.prompt_images import check_image
 from paddock.engine.errors import BadRequest
 from paddock.engine.gguf import read_header
+from paddock.engine.llama.kept_images import ImageDisk, ImagePiece, KeptImages, PromptPiece
 from paddock.engine.llama.library import LoadFailed
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.llama.vision import ImagePiece, Projector
+from paddock.engine.llama.vision import Projector
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Message, ModelSpec, Reply
 from paddock.engine.settings import PoolSettings
@@ -296,7 +297,12 @@ def test_images_that_were_seen_are_kept_within_a_bound(model: Model, tmp_path: P
     n_image_bytes = 4 * N_MODEL * 4
     path = llava(tmp_path / "mmproj.gguf", N_MODEL)
     keeping = Projector(
-        model, path, n_threads=1, n_pass_tokens=64, uses_gpu=False, n_kept_bytes=2 * n_image_bytes
+        model,
+        path,
+        n_threads=1,
+        n_pass_tokens=64,
+        uses_gpu=False,
+        kept=KeptImages(2 * n_image_bytes),
     )
     computed: list[int] = []
     keeping.on_part = computed.append
@@ -304,6 +310,70 @@ def test_images_that_were_seen_are_kept_within_a_bound(model: Model, tmp_path: P
         keeping.look(square(shade))
     assert len(computed) == 4, "three images, and the first again, which made room for the third"
     keeping.close()
+
+
+@pytest.mark.parametrize("family", ["llava", "smolvlm", "qwen3vl", "gemma3"])
+def test_an_image_of_a_document_is_read_from_the_disk_by_the_next_worker(
+    tmp_path: Path, family: str
+) -> None:
+    path, mmproj = write_family(family, tmp_path)
+    model, image = Model(path), noise(1, 60, 90)
+    computed: list[int] = []
+
+    def look(computed_by: str, *, on_disk: bool) -> tuple[PromptPiece, ...]:
+        disk = ImageDisk(tmp_path, (computed_by, "build"))
+        kept = KeptImages(0, disk)
+        eye = Projector(model, mmproj, n_threads=1, n_pass_tokens=64, uses_gpu=False, kept=kept)
+        eye.on_part = computed.append
+        found = eye.look(image, on_disk=on_disk)
+        eye.close()
+        return found
+
+    look("one", on_disk=False)
+    assert not (tmp_path / "images").exists(), "what comes by HTTP stays in memory"
+    first, n_parts = look("one", on_disk=True), len(computed) // 2
+    again = look("one", on_disk=True)
+    assert len(computed) == 2 * n_parts > 0
+    for one, other in zip(map(parts, first), map(parts, again), strict=True):
+        assert one[0] == other[0]
+        assert np.array_equal(one[1], other[1])
+        assert np.array_equal(one[2], other[2])
+    look("another", on_disk=True)
+    assert len(computed) == 3 * n_parts, "another projector computes for itself"
+    for file in (tmp_path / "images").glob("*/*"):
+        file.write_bytes(file.read_bytes()[:-1] + b"x")
+    look("one", on_disk=True)
+    assert len(computed) == 4 * n_parts, "a damaged file counts as none"
+    model.close()
+
+
+def parts(piece: PromptPiece) -> tuple[object, np.ndarray, np.ndarray]:
+    if not isinstance(piece, ImagePiece):
+        return None, piece, piece
+    return (piece.digest, piece.n_positions, piece.is_causal), piece.rows, piece.positions
+
+
+def test_a_pool_keeps_images_of_documents_alone_on_the_disk(tmp_path: Path) -> None:
+    path, _ = write_family("llava", tmp_path)
+    settings = PoolSettings(
+        n_threads=1, models_dir=tmp_path, cache_dir=tmp_path / "cache", profile_s=0
+    )
+
+    async def answer(*, keeps_images: bool) -> Reply:
+        spec = ModelSpec(str(path), n_ctx_tokens=512)
+        turns = (Message("user", "What is it?", images=(noise(3),)),)
+        request = ChatRequest(spec, turns, {"max_tokens": 4}, keeps_images=keeps_images)
+        async with LocalPool(settings) as pool:
+            return await pool.chat(request).reply()
+
+    plain = asyncio.run(answer(keeps_images=False))
+    assert not [*tmp_path.glob("cache/images/*")]
+    kept = asyncio.run(answer(keeps_images=True))
+    (file,) = tmp_path.glob("cache/images/*/*")
+    os.utime(file, (0, 0))
+    again = asyncio.run(answer(keeps_images=True))
+    assert plain.text == kept.text == again.text
+    assert file.stat().st_mtime > 0, "it was used"
 
 
 def test_an_image_that_exceeds_the_context_is_refused_before_it_is_computed(
@@ -355,7 +425,8 @@ SEES = """
 import sys, numpy
 from pathlib import Path
 from paddock.engine.llama.llama_model import Model
-from paddock.engine.llama.vision import ImagePiece, Projector
+from paddock.engine.llama.kept_images import ImagePiece
+from paddock.engine.llama.vision import Projector
 image, out, *files = map(Path, sys.argv[1:])
 found = {}
 for model, mmproj in zip(files[::2], files[1::2]):

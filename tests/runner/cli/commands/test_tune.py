@@ -199,3 +199,15 @@ def test_clean_removes_copies_and_refusals_of_models_that_are_gone(home: Path) -
     assert [one.original for one in store.all()] == [kept.original]
     assert not Path(gone.path).exists()
     assert list(store.verdicts()) == []
+
+
+def test_clean_removes_images_that_were_long_not_looked_at(home: Path) -> None:
+    file = home / "cache" / "images" / "projector" / "image"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(bytes(2000))
+    result = invoke("clean", str(home), "--dry-run", "--older-than", "0s")
+    assert "Would remove 1 image as a projector computed them, 2 kB.\n" in result.stderr
+    assert json.loads(invoke("clean", str(home), "--json").stdout)["images"] == 0
+    assert file.exists()
+    invoke("clean", str(home), "--older-than", "0s")
+    assert not file.exists()
