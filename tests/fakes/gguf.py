@@ -33,24 +33,27 @@ def write_gguf(
 ) -> Path:
     """Write a file of these values and of one tensor for each name in `axes`.
 
-    `kind` is the number of its type: 0 float32, 1 float16. With a seed the tensors are float32 and
-    random: norms are ones, `ssm_a` is negative, all else is scaled to keep activations small.
+    `kind` is the number of its type: 0 float32, 1 float16. With a seed the tensors are random:
+    norms are ones, `ssm_a` is negative, all else is scaled to keep activations small; vectors and
+    positions are float32, whatever the kind.
     """
     shapes = {"token_embd.weight": (64, 8)} if axes is None else axes
     head = b"GGUF" + struct.pack("<IQQ", 3, len(shapes), len(values))
     for key, value in values.items():
         head += _text(key) + _value(value)
-    at = 0
+    at, kinds = 0, dict.fromkeys(shapes, kind)
     for name, shape in shapes.items():
+        if seed is not None and (len(shape) < 2 or "position" in name):
+            kinds[name] = 0
         head += _text(name) + struct.pack(f"<I{len(shape)}Q", len(shape), *shape)
-        head += struct.pack("<IQ", kind, at)
-        at += _padded(_n_bytes(shape, kind))
+        head += struct.pack("<IQ", kinds[name], at)
+        at += _padded(_n_bytes(shape, kinds[name]))
     body = b"\0" * at
     if seed is not None:
         generator = np.random.default_rng(seed)
         body = b"".join(
             raw.ljust(_padded(len(raw)), b"\0")
-            for raw in (_random(generator, name, shape) for name, shape in shapes.items())
+            for raw in (_random(generator, name, shapes[name], kinds[name]) for name in shapes)
         )
     path.write_bytes(head.ljust(_padded(len(head)), b"\0") + body)
     return path
@@ -87,11 +90,12 @@ def split_gguf(source: Path, path: Path) -> tuple[Path, Path]:
     return written[0], written[1]
 
 
-def _random(generator: np.random.Generator, name: str, shape: tuple[int, ...]) -> bytes:
+def _random(generator: np.random.Generator, name: str, shape: tuple[int, ...], kind: int) -> bytes:
     if name.endswith("norm.weight"):
         return np.ones(shape, np.float32).tobytes()
     values = generator.normal(0, shape[0] ** -0.5, math.prod(shape))
-    return (-np.abs(values) - 0.5 if name.endswith("ssm_a") else values).astype("<f4").tobytes()
+    values = -np.abs(values) - 0.5 if name.endswith("ssm_a") else values
+    return values.astype("<f2" if kind == 1 else "<f4").tobytes()
 
 
 def _n_bytes(shape: tuple[int, ...], kind: int) -> int:
