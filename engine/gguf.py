@@ -73,7 +73,7 @@ _EMBEDDING_ARCHITECTURES = (
 
 # llama.cpp ends the process where a head is incomplete or of an architecture that it half knows:
 # only these are used, of which `tests/fakes/tiny.py` writes one each.
-_MTP_ARCHITECTURES = ("deepseek2", "glm4moe", "hy_v3")
+_MTP_ARCHITECTURES = ("deepseek2", "glm4moe", "hy_v3", "qwen35", "qwen35moe")
 
 _SPLIT_FILE_NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<n>\d{5})\.gguf")
 _TOKENS = "tokenizer.ggml.tokens"

@@ -160,6 +160,8 @@ class ContextLimits:
     """Tokens of finished conversations that are kept in main memory."""
     is_flash: bool = True
     """Whether flash attention is on."""
+    n_undo_tokens: int = 0
+    """Last tokens of a sequence that can be cut though prefixes cannot be shared."""
 
     @property
     def least_piece_tokens(self) -> int:

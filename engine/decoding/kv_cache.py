@@ -131,6 +131,7 @@ class KvCache:
         """Tokens that were computed since the cells were last compacted."""
         self._most_cells, self._failed_at = 0, float("-inf")
         """Cells of the context when llama.cpp last failed to make a larger one, and the time."""
+        self._n_undo_tokens = 0
         self._plan = self._first_plan()
         self.context = Context(model, self._options(self._plan))
 
@@ -284,12 +285,22 @@ class KvCache:
                 self._cache_options, n_ctx_tokens=n_ctx_tokens, n_cells=n_cells
             )
 
+    def allow_undo(self, n_tokens: int) -> bool:
+        """Have the next context undo so many tokens of a recurrent or hybrid model, if it can.
+
+        States are copied for each of them, at most as large as all that the context has.
+        """
+        n_more_bytes = n_tokens * self.context.buffers.by_device.total()
+        if not self._n_undo_tokens and read_memory().free_bytes > 2 * n_more_bytes:
+            self._n_undo_tokens = n_tokens
+        return self._n_undo_tokens > 0
+
     def fits(self, sequence: Sequence) -> bool:
         return sequence.n_likely_tokens <= (self.limits.n_cells_each or self.limits.n_cells)
 
     def suits(self, sequences: Items[Sequence], *, is_running: bool) -> bool:
         """Return whether the present layout is good enough for this work."""
-        if not all(map(self.fits, sequences)):
+        if not all(map(self.fits, sequences)) or self._n_undo_tokens > self.limits.n_undo_tokens:
             return False
         better = self.plan(sequences)
         if self.limits.is_unified and self._lacks_cells(sequences, better):
@@ -342,6 +353,7 @@ class KvCache:
         except LoadFailed as error:
             failure = error
             self._most_cells, self._failed_at = before.limits.n_cells, time.monotonic()
+            self._n_undo_tokens = before.limits.n_undo_tokens
             self.context = Context(self.model, self._options(before))
         migration = arrange(self.limits)
         if not keeps and failure is None:
@@ -503,6 +515,7 @@ class KvCache:
             n_reserved=n_chats,
             is_flash=layout.is_flash,
             n_host_cache_tokens=0 if is_window else wanted.n_host_cache_tokens,
+            n_undo_tokens=self._n_undo_tokens,
         )
         # A batch must hold each answer's next token and drafts, and some of a prompt.
         limits = replace(limits, n_batch_tokens=max(limits.n_batch_tokens, limits.n_rows))
@@ -528,6 +541,7 @@ class KvCache:
             flash_attention=plan.layout.flash_attention,
             kv_cache_type=plan.layout.kv_cache_type,
             is_unified=limits.is_unified,
+            n_undo_tokens=limits.n_undo_tokens,
         )
 
 

@@ -18,7 +18,15 @@ from paddock.engine.llama.library import CacheFull
 from paddock.engine.sampling.picker import RowScan, RowScanner, start_masks
 
 from .batch import MOST_MTP_SEQUENCES, ScheduledStep, Sequence, SequencePiece, batch_arrays
-from .drafts import DraftModel, DraftRequest, HiddenStates, LookupDrafter, MtpHead, PastAnswers
+from .drafts import (
+    MOST_MTP_TOKENS,
+    DraftModel,
+    DraftRequest,
+    HiddenStates,
+    LookupDrafter,
+    MtpHead,
+    PastAnswers,
+)
 from .kv_cache import KvCache
 from .running_request import DecodeRequest, RunningRequest, StepOutput, decode_image_piece
 from .scheduler import Scheduler, StepSizer
@@ -186,10 +194,12 @@ class DecodeLoop:
     def _may_draft(self, request: DecodeRequest) -> bool:
         """Return whether drafts may be used; by default only if they cannot change answers.
 
-        A configured draft model counts as a request for drafts.
+        A configured draft model counts as a request for drafts. Of recurrent and hybrid models it
+        is not measured whether answers change, and undoing a guess takes memory: on request only.
         """
         if not self._cache.limits.can_share:
-            return False
+            may_ask = self._mtp_head is not None and self._model.memory == "state"
+            return may_ask and bool(request.drafts) and self._cache.allow_undo(MOST_MTP_TOKENS)
         if request.drafts is None:
             is_asked = self._draft_model is not None
             return is_asked or self._cache.drafts_keep_answers is not False
@@ -460,7 +470,8 @@ class DecodeLoop:
             return
         running = [one for one in self._scheduler.running if one.state == "decode"]
         answers = {one.request_id: self._answers[one.request_id] for one in running}
-        most = self._n_ahead()
+        most, limits = self._n_ahead(), self._cache.limits
+        most = most if limits.can_share else min(most, limits.n_undo_tokens)
         price = self._cache.draft_price(len(answers)) if answers else 1.0
         for answer in answers.values():
             n_forced = answer.sequence.n_pending - 1

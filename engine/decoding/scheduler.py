@@ -296,9 +296,9 @@ class Scheduler:
     def reject(self, sequence: Sequence, n_drafts: int) -> None:
         """Remove the cells of the last `n_drafts` tokens, which were wrong guesses.
 
-        If the model's memory cannot be cut, the whole sequence is computed again.
+        If the model's memory cannot be cut there, the whole sequence is computed again.
         """
-        if n_drafts and not self.limits.can_share:
+        if n_drafts > self.limits.n_undo_tokens and not self.limits.can_share:
             self._requeue(sequence)
         elif n_drafts:
             sequence.n_computed -= n_drafts

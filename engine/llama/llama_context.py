@@ -303,6 +303,9 @@ class ContextOptions:
     """One cache for all sequences, which can share prefixes; else a stream for each."""
     is_mtp: bool = False
     """Whether it runs the layer that guesses ahead, whose cells are its own."""
+    n_undo_tokens: int = 0
+    """Last tokens of a sequence that recurrent layers can forget: each takes a copy of its state.
+    Only some architectures can."""
 
 
 class Context:
@@ -326,6 +329,7 @@ class Context:
         if options.embeds and not model.names_pooling:  # as sentence-transformers does
             params.pooling_type = lib.LLAMA_POOLING_TYPE_MEAN
         params.kv_unified = options.is_unified
+        params.n_rs_seq = options.n_undo_tokens
         if options.is_mtp:
             params.ctx_type = lib.LLAMA_CONTEXT_TYPE_MTP
         params.no_perf = True

@@ -62,7 +62,8 @@ MemoryKind = Literal["cells", "window", "state"]
   while others are free. In a split cache each stream has one sequence, so cutting and sharing are
   exact.
 - `state`: recurrent layers, with or without attention. The state of a sequence can be saved and
-  copied as a whole, but not cut back to an earlier token.
+  copied as a whole, but not cut back to an earlier token, except by a few where the context keeps
+  copies (`ContextOptions.n_undo_tokens`).
 """
 
 

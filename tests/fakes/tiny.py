@@ -260,6 +260,62 @@ def deepseek2(path: Path) -> Path:
     return _write(path, "deepseek2", {**_mtp_values(), **_EXPERTS, **values}, axes | _mtp())
 
 
+def qwen35(path: Path) -> Path:
+    """Write a hybrid model (gated delta net, then attention) whose last layer guesses ahead."""
+    ahead = _feed_forward()
+    del ahead["ffn_norm.weight"]
+    return _write_qwen35(path, "qwen35", ahead, {})
+
+
+def qwen35moe(path: Path) -> Path:
+    """Write the same as a mixture of experts."""
+    ahead = _experts() | {"ffn_gate_inp_shexp.weight": (N_EMBD,)}
+    del ahead["exp_probs_b.bias"]
+    values: dict[str, Value] = {
+        "expert_count": 4,
+        "expert_used_count": 2,
+        "expert_shared_feed_forward_length": 32,
+    }
+    return _write_qwen35(path, "qwen35moe", ahead, values)
+
+
+def _write_qwen35(path: Path, architecture: str, ahead: Axes, more: Mapping[str, Value]) -> Path:
+    n_heads, n_id = 2, 32
+    inner = n_heads * n_id
+    norms: Axes = {f"{name}.weight": (N_EMBD,) for name in ("attn_norm", "post_attention_norm")}
+    attention = _attention() | {"attn_q.weight": (N_EMBD, 2 * inner)}  # with a gate
+    attention |= {"attn_q_norm.weight": (n_id,), "attn_k_norm.weight": (n_id,)}
+    state: Axes = {
+        "attn_qkv.weight": (N_EMBD, 3 * inner),
+        "attn_gate.weight": (N_EMBD, inner),
+        "ssm_conv1d.weight": (4, 3 * inner),
+        "ssm_dt.bias": (n_heads,),
+        "ssm_a": (n_heads,),
+        "ssm_beta.weight": (N_EMBD, n_heads),
+        "ssm_alpha.weight": (N_EMBD, n_heads),
+        "ssm_norm.weight": (n_id,),
+        "ssm_out.weight": (inner, N_EMBD),
+    }
+    axes = _outer()
+    for layer, own in enumerate((state, attention, attention)):
+        axes |= _named(layer, norms | own | ahead)
+    values: dict[str, Value] = {
+        "full_attention_interval": 2,
+        "attention.head_count": n_heads,
+        "attention.head_count_kv": n_heads,
+        "attention.key_length": n_id,
+        "attention.value_length": n_id,
+        "rope.dimension_sections": [4, 6, 6, 0],
+        "rope.dimension_count": n_id,
+        "ssm.conv_kernel": 4,
+        "ssm.inner_size": inner,
+        "ssm.state_size": n_id,
+        "ssm.time_step_rank": n_heads,
+        "ssm.group_count": n_heads,
+    }
+    return _write(path, architecture, {**_mtp_values(), **values, **more}, axes | _mtp())
+
+
 def alphabet(path: Path) -> Path:
     """Write a model that says the alphabet, and whose last layer always guesses right.
 
