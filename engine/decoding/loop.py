@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from paddock.engine.arrays import Logits
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
 from paddock.engine.llama.library import CacheFull
-from paddock.engine.sampling.picker import RowScan, RowScanner, start_masks
+from paddock.engine.sampling.logits import N_PRESELECTED, in_order
+from paddock.engine.sampling.picker import Picker, RowScan, RowScanner, start_masks
 
 from .batch import MOST_MTP_SEQUENCES, ScheduledStep, Sequence, SequencePiece, batch_arrays
 from .drafts import (
@@ -31,11 +33,16 @@ from .kv_cache import KvCache
 from .running_request import DecodeRequest, RunningRequest, StepOutput, decode_image_piece
 from .scheduler import Scheduler, StepSizer
 
-# Number of greedy answers from which the device chooses their tokens, and down to which it goes on.
+# Number of answers from which the device chooses tokens, and down to which it goes on. Greedy ones
+# get theirs; of others that are drawn by `top_k`, or constrained and greedy, it returns the 64
+# likeliest.
 # Copying and reading logits takes the host 25 µs a row at 151,936 tokens, a change a new plan of
 # the graph. A sequence can then have only one row, so there are no drafts; with 25 and more
 # answers there are none anyway.
 CHOOSE_ON_DEVICE_FROM, CHOOSE_ON_DEVICE_TO = 32, 16
+# Steps after one in which few tokens were not enough: two new plans and another pass must not be
+# paid often.
+STEPS_WHOLE = 64
 
 # Interval of checks whether another layout would be quicker, while there is work.
 RECHECK_LAYOUT_S = 2.0
@@ -69,6 +76,14 @@ class Shutdown:
 LoopMessage = DecodeRequest | CancelRequest | WidenContext | Shutdown
 
 
+class _PieceRows(NamedTuple):
+    """A piece of a step with its rows of logits."""
+
+    answer: RunningRequest
+    piece: SequencePiece
+    rows: Logits
+
+
 class DecodeLoop:
     """The owner thread's loop; `post` may be called from any thread."""
 
@@ -94,7 +109,10 @@ class DecodeLoop:
         self._mtp_head = draft_model if isinstance(draft_model, MtpHead) else None
         self._past_answers = PastAnswers()
         self._scanner = RowScanner(cache.n_idle_cores)
-        self._may_choose_on_device = cache.limits.is_gpu
+        self._most_candidates = N_PRESELECTED if cache.limits.is_gpu else 0
+        """As far as the device can choose."""
+        self._n_steps_whole = 0
+        """Steps until a device may choose among few tokens again."""
         self._inbox: queue.SimpleQueue[LoopMessage] = queue.SimpleQueue()
         self._answers: dict[int, RunningRequest] = {}
         self._widen: list[WidenContext] = []
@@ -318,20 +336,27 @@ class DecodeLoop:
             self._send_last()
 
     def _set_device_choice(self, step: ScheduledStep) -> None:
-        """Choose tokens on the device while many answers are greedy and need no logits."""
+        """Choose tokens on the device while many answers need no whole rows of logits."""
         context, running = self._cache.context, self._scheduler.running
-        is_on = context.chooses_on_device
-        least = CHOOSE_ON_DEVICE_TO if is_on else CHOOSE_ON_DEVICE_FROM
-        is_wanted = (
-            self._may_choose_on_device
-            and len(running) >= least
-            and not any(piece.n_drafts for piece in step.pieces)
-            and not any(
-                self._answers[one.request_id].request.picker.needs_logits for one in running
-            )
-        )
-        if is_wanted != is_on:
-            self._may_choose_on_device = context.choose_on_device(is_wanted) or is_on
+        least = CHOOSE_ON_DEVICE_TO if context.n_candidates else CHOOSE_ON_DEVICE_FROM
+        self._n_steps_whole = max(0, self._n_steps_whole - 1)
+        n_wanted = 0
+        if len(running) >= least and not any(piece.n_drafts for piece in step.pieces):
+            pickers = [self._answers[one.request_id].request.picker for one in running]
+            n_wanted = self._n_candidates(pickers)
+        if n_wanted <= self._most_candidates and not context.choose_on_device(n_wanted):
+            self._most_candidates = n_wanted - 1
+        elif n_wanted > self._most_candidates:
+            context.choose_on_device(0)
+
+    def _n_candidates(self, pickers: list[Picker]) -> int:
+        """Return how many of a row's likeliest tokens are enough for all; 0: not known."""
+        if not any(picker.needs_logits for picker in pickers):
+            return 1
+        # A step whose rows are needed after all is computed again: its tokens are cut off first.
+        is_able = self._cache.limits.can_share and not self._n_steps_whole
+        are_few = all(not one.needs_logits or one.may_pick_of_few for one in pickers)
+        return N_PRESELECTED if is_able and are_few else 0
 
     def _send_last(self) -> None:
         """Report the last step's output, if that has not been done."""
@@ -395,24 +420,56 @@ class DecodeLoop:
         return self._cache.context.decode(*arrays)
 
     def _pick(self, step: ScheduledStep, logits: Logits, output: StepOutput) -> None:
-        rows_of: list[tuple[RunningRequest, SequencePiece, Logits]] = []
+        rows_of: list[_PieceRows] = []
         row, end, ends = 0, 0, []
         for piece in step.pieces:
             end += len(piece.tokens)
             if piece.n_rows:
                 ends.append(end - 1)
                 rows = logits[row : row + piece.n_rows]
-                rows_of.append((self._answers[piece.sequence.request_id], piece, rows))
+                answer = self._answers[piece.sequence.request_id]
+                rows_of.append(_PieceRows(answer, piece, rows))
                 row += piece.n_rows
         context = self._cache.context
-        if context.chooses_on_device:
+        if context.n_candidates == 1:
             scans = [RowScan(token) for token in context.chosen(ends)]
+        elif context.n_candidates:
+            scans = self._scan_candidates(step, rows_of, ends)
         else:
             scans = self._scanner.scan(
-                [(answer.request.picker, rows[0]) for answer, _, rows in rows_of]
+                [(one.answer.request.picker, one.rows[0]) for one in rows_of]
             )
         for (answer, piece, rows), scan in zip(rows_of, scans, strict=True):
             self._pick_piece(answer, piece, rows, scan, output)
+
+    def _scan_candidates(
+        self, step: ScheduledStep, rows_of: list[_PieceRows], ends: list[int]
+    ) -> list[RowScan]:
+        """Scan the likeliest tokens of each row, and whole rows where these are not enough."""
+        candidates = self._cache.context.candidates(ends)
+        found = [
+            one.answer.request.picker.scan_few(in_order(*few))
+            for one, few in zip(rows_of, candidates, strict=True)
+        ]
+        if None in found:
+            rows = self._whole_rows(step)
+            for place, one in enumerate(rows_of):
+                rows_of[place] = one._replace(rows=rows[place : place + 1])
+        return [
+            one.answer.request.picker.scan(one.rows[0]) if scan is None else scan
+            for one, scan in zip(rows_of, found, strict=True)
+        ]
+
+    def _whole_rows(self, step: ScheduledStep) -> Logits:
+        """Compute a step again, now to get its rows of logits.
+
+        All of it, since rows are rounded otherwise in another company.
+        """
+        context, self._n_steps_whole = self._cache.context, STEPS_WHOLE
+        context.choose_on_device(0)
+        for piece in step.pieces:
+            context.trim(piece.sequence.seq_id, piece.sequence.position(piece.start))
+        return context.logits(self._decode(step.pieces))
 
     def _pick_piece(
         self,
@@ -459,8 +516,6 @@ class DecodeLoop:
 
     def _n_ahead(self) -> int:
         """Return how many tokens after its newest one each answer may have in the next step."""
-        if self._cache.context.chooses_on_device:
-            return 0
         n_answers = sum(one.state == "decode" for one in self._scheduler.running)
         return max(0, self._cache.limits.most_drafts - n_answers) // max(1, n_answers)
 
@@ -472,6 +527,7 @@ class DecodeLoop:
         answers = {one.request_id: self._answers[one.request_id] for one in running}
         most, limits = self._n_ahead(), self._cache.limits
         most = most if limits.can_share else min(most, limits.n_undo_tokens)
+        most = 0 if self._cache.context.n_candidates else most  # each sequence has only one row
         price = self._cache.draft_price(len(answers)) if answers else 1.0
         for answer in answers.values():
             n_forced = answer.sequence.n_pending - 1

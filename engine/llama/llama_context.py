@@ -9,7 +9,7 @@ made a context may use it.
   threads meet at a barrier some hundred times a token, and all spin while one is not running. With
   two threads on two cores and one other busy program, decoding fell from 126 tokens a second to 3;
   with one thread it stays at 40.
-- `SamplerChain` samples on the host for one sequence, `DeviceGreedy` on the device for all
+- `SamplerChain` samples on the host for one sequence, `DeviceChoice` on the device for all
   sequences of a context.
 - `save_cells` and `restore_cells` move a sequence between streams, contexts and main memory.
   llama.cpp writes the number of streams, then for each a count of cells and the cells; it refuses
@@ -238,22 +238,29 @@ class SamplerChain:
             self._chain = None
 
 
-class DeviceGreedy:
-    """Greedy choice within the forward pass: each row returns four bytes instead of logits.
+class DeviceChoice:
+    """Choice within the forward pass: each row returns the likeliest token, or a few with logits.
 
-    Every sequence id has a chain of its own, and at most one row in a step. Among equal logits the
-    device's kernel chooses. Sampled chains stay on the host: on the device the same seed would draw
-    other tokens, so an answer would depend on what else runs.
+    Every sequence id has a chain of its own, and at most one row in a step. Of one token, the
+    device's kernel chooses among equal logits. Draws stay on the host: on the device the same seed
+    would draw other tokens, so an answer would depend on what else runs.
     """
 
-    def __init__(self, context: Any, n_seq_ids: int) -> None:
+    def __init__(self, context: Any, n_seq_ids: int, n_candidates: int) -> None:
         """Set a chain for each sequence id; the next decode reserves its graph again."""
         self._context = context
         self._chains: list[Any] = []
+        self.n_candidates = n_candidates
         self.is_possible = True
         for seq_id in range(n_seq_ids):
             chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-            lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_greedy())
+            is_one = n_candidates == 1
+            sampler = (
+                lib.llama_sampler_init_greedy()
+                if is_one
+                else lib.llama_sampler_init_top_k(n_candidates)
+            )
+            lib.llama_sampler_chain_add(chain, sampler)
             self._chains.append(chain)
             is_set = lib.llama_set_sampler(context, seq_id, chain)
             # llama.cpp marks samplers that the device can compute by a plus.
@@ -266,6 +273,16 @@ class DeviceGreedy:
         """Return the tokens chosen after these positions of the last batch."""
         get = lib.llama_get_sampled_token_ith
         return [get(self._context, place) for place in batch_places]
+
+    def candidates(self, batch_place: int) -> tuple[Tokens, Logits] | None:
+        """Return the likeliest tokens after a position of the last batch, in any order."""
+        n = lib.llama_get_sampled_candidates_count_ith(self._context, batch_place)
+        if not 0 < n == lib.llama_get_sampled_logits_count_ith(self._context, batch_place):
+            return None
+        tokens = lib.llama_get_sampled_candidates_ith(self._context, batch_place)
+        logits = lib.llama_get_sampled_logits_ith(self._context, batch_place)
+        as_array = np.ctypeslib.as_array
+        return as_array(tokens, shape=(n,)), as_array(logits, shape=(n,))
 
     def close(self) -> None:
         """Take the chains away from the context, which must be open still, and free them."""
@@ -349,7 +366,7 @@ class Context:
         self._batch = BatchBuffers(params.n_batch)
         self._logits_place = (0, 0)
         self._logits: Logits = np.empty((0, 0), np.float32)
-        self._device_greedy: DeviceGreedy | None = None
+        self._device_choice: DeviceChoice | None = None
         self.keeps_states = False
         """Whether a decode's hidden states can be read, see `states`."""
         if options.is_mtp:
@@ -367,7 +384,7 @@ class Context:
         self.close()
 
     def close(self) -> None:
-        self.choose_on_device(False)
+        self.choose_on_device(0)
         if self.pointer:
             lib.llama_free(self.pointer)
             self.pointer = None
@@ -500,25 +517,28 @@ class Context:
         return self.model.n_scores if is_rank else self.model.n_embedding
 
     @property
-    def chooses_on_device(self) -> bool:
-        """Whether the next decode chooses the likeliest tokens itself, and returns no logits."""
-        return self._device_greedy is not None
+    def n_candidates(self) -> int:
+        """How many likely tokens of a row the next decode returns; 0: whole rows of logits."""
+        return self._device_choice.n_candidates if self._device_choice is not None else 0
 
-    def choose_on_device(self, is_wanted: bool) -> bool:
-        """Choose the likeliest tokens on the device from now on, or stop; return whether it does.
+    def choose_on_device(self, n_candidates: int) -> bool:
+        """Return so many of a row's likeliest tokens from now on, or whole rows; return if it can.
 
-        A change costs a new plan of the compute buffers at the next decode.
+        Of one candidate there is only the token. A change costs a new plan of the compute buffers
+        at the next decode.
         """
-        if is_wanted and self._device_greedy is None:
-            greedy = DeviceGreedy(self.pointer, self.options.n_seq_max)
-            if not greedy.is_possible:
-                greedy.close()
+        if n_candidates == self.n_candidates:
+            return True
+        if self._device_choice is not None:
+            self._device_choice.close()
+            self._device_choice = None
+        if n_candidates:
+            choice = DeviceChoice(self.pointer, self.options.n_seq_max, n_candidates)
+            if not choice.is_possible:
+                choice.close()
                 return False
-            self._device_greedy = greedy
-        elif not is_wanted and self._device_greedy is not None:
-            self._device_greedy.close()
-            self._device_greedy = None
-        return self.chooses_on_device
+            self._device_choice = choice
+        return True
 
     def chosen(self, batch_places: Items[int]) -> list[int]:
         """Return the tokens that the device chose after these positions of the last batch.
@@ -526,10 +546,25 @@ class Context:
         Raises:
             DecodeFailed: it chose none.
         """
-        tokens = self._device_greedy.tokens(batch_places) if self._device_greedy else []
+        tokens = self._device_choice.tokens(batch_places) if self._device_choice else []
         if len(tokens) < len(batch_places) or min(tokens, default=0) < 0:
             raise DecodeFailed("the device chose no token")
         return tokens
+
+    def candidates(self, batch_places: Items[int]) -> list[tuple[Tokens, Logits]]:
+        """Return likely tokens and their logits after these positions, each in any order.
+
+        The arrays are llama.cpp's own memory: they are valid until the next decode.
+
+        Raises:
+            DecodeFailed: the device chose none.
+        """
+        choice = self._device_choice
+        found = [choice.candidates(place) for place in batch_places] if choice is not None else []
+        known = [one for one in found if one is not None]
+        if len(known) < len(batch_places):
+            raise DecodeFailed("the device chose no tokens")
+        return known
 
     def embedding(self, seq_id: int) -> Vectors:
         """Return a sequence's pooled vector, valid until the next decode.

@@ -386,6 +386,15 @@ class ConstrainedAnswer:
         allowed = allowed_tokens(row, mask)
         return int(allowed[row[allowed].argmax()]) if len(allowed) else first
 
+    def likeliest_of(self, few: Candidates) -> int | None:
+        """Return the place of the likeliest allowed one; None: it is not known without its row."""
+        if self._avoided is not None:
+            return None
+        if self.matcher.allows(int(few.tokens[0])):
+            return 0
+        allowed = few.allowed_by(self.matcher.mask()).tokens
+        return int(np.flatnonzero(few.tokens == allowed[0])[0]) if len(allowed) else None
+
     def allowed(self, row: Logits, found: Candidates, n: int) -> Candidates:
         """Return the `n` likeliest allowed tokens, and those as likely as the last of them.
 

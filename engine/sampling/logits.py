@@ -56,6 +56,14 @@ class Candidates(NamedTuple):
         return Candidates(tokens[keep], self.logits[keep])
 
 
+def in_order(tokens: Tokens, logits: Logits) -> Candidates:
+    """Return tokens in any order, as a device finds them, as candidates."""
+    possible = np.flatnonzero(logits > -np.inf)
+    tokens, logits = tokens[possible], logits[possible]
+    order = np.lexsort((tokens, -logits))
+    return Candidates(tokens[order].astype(np.intp), logits[order])
+
+
 def top_candidates(row: Logits, n: int) -> Candidates:
     """Return the `n` likeliest tokens of a row, and those as likely as the last of them.
 

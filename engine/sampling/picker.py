@@ -193,6 +193,35 @@ class Picker:
             scan.candidates = top_candidates(row, k + N_PRESELECTED)
         return scan
 
+    @property
+    def may_pick_of_few(self) -> bool:
+        """Whether the `N_PRESELECTED` likeliest tokens of a row are mostly enough.
+
+        `top_k` must leave fewer, and one more is needed to know that none is as likely. What a
+        constraint allows of them is mostly too few to draw from.
+        """
+        if self._bias or self._penalties or self._n_logprobs is not None:
+            return False
+        is_drawn_of_few = self.constrained is None and 0 < self._sampling.top_k < N_PRESELECTED
+        return self._chain is None or is_drawn_of_few
+
+    def scan_few(self, few: Candidates) -> RowScan | None:
+        """Return what `scan` returns for the row of which these are the likeliest tokens.
+
+        None: the whole row is needed.
+        """
+        if self.constrained is not None and self.constrained.only_token() is not None:
+            return RowScan()
+        if not len(few.tokens):
+            return None
+        if self._chain is not None:
+            token = self._draw_of_few(self._chain, few)
+            return RowScan(token) if token is not None else None
+        place = 0 if self.constrained is None else self.constrained.likeliest_of(few)
+        if place is None or few.logits[place] == few.logits[-1]:  # others may be as likely
+            return None
+        return RowScan(int(few.tokens[place]))
+
     def pick(self, row: Logits, scan: RowScan | None = None) -> PickedToken:
         """Choose the next token and take it into the answer.
 

@@ -99,7 +99,7 @@ class Device:
     ) -> None:
         self.model = model
         self.options = options
-        self.chooses_on_device = False
+        self.n_candidates = 0
         self._can_choose = can_choose
         self._likely = logits
         self._likeliest = logits.argmax(axis=1).tolist() if can_choose else []
@@ -133,9 +133,9 @@ class Device:
     def close(self) -> None:
         """Nothing is held."""
 
-    def choose_on_device(self, is_wanted: bool) -> bool:
-        self.chooses_on_device = is_wanted and self._can_choose
-        return self.chooses_on_device
+    def choose_on_device(self, n_candidates: int) -> bool:
+        self.n_candidates = n_candidates if n_candidates < 2 and self._can_choose else 0
+        return self.n_candidates == n_candidates
 
     def chosen(self, places: Sequence[int]) -> list[int]:
         n = len(self._likeliest)

@@ -279,12 +279,57 @@ def test_tokens_that_the_device_chooses_are_those_of_the_logits(
 
     monkeypatch.setattr(Context, "chosen", chosen)
     bench = Bench(model, is_gpu=True)
-    sampled = job(model, 9, NEWS, max_tokens=4, sampling=Sampling(temperature=0.8, seed=1))
+    sampled = job(model, 9, NEWS, max_tokens=4, sampling=Sampling(temperature=0.8, top_k=0))
     texts = bench.run([sampled, *jobs(model, drafts=False)])
     assert {number: texts[number] for number in alone} == alone
     assert 10 < len(rows) < len(bench.told) - 4, "not beside the sampled one, and not at the end"
     assert set(rows) <= {2, 3, 4}
-    assert not bench.cache.context.chooses_on_device
+    assert not bench.cache.context.n_candidates
+
+
+@pytest.mark.parametrize("layout", ["unified", "split"])
+def test_drawn_and_constrained_answers_are_the_same_by_the_few_tokens_that_a_device_returns(
+    real: Model, monkeypatch: pytest.MonkeyPatch, layout: CacheLayout
+) -> None:
+    monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_FROM", 3)
+    monkeypatch.setattr(loop, "CHOOSE_ON_DEVICE_TO", 2)
+    monkeypatch.setattr(loop, "STEPS_WHOLE", 3)
+    with closing(GrammarCompiler(real)) as grammars:
+        form = grammars.matcher(Constraint("json_schema", json.dumps(FORM)))
+        unlikely = grammars.matcher(Constraint("regex", "[\u0400-\u0420]{9}"))
+    noted: list[str] = []
+    candidates, whole_rows = Context.candidates, DecodeLoop._whole_rows
+
+    def few(context: Context, places: list[int]) -> list[tuple[Tokens, Logits]]:
+        noted.append("few")
+        return candidates(context, places)
+
+    def whole(running: DecodeLoop, step: ScheduledStep) -> Logits:
+        noted.append("whole")
+        return whole_rows(running, step)
+
+    monkeypatch.setattr(Context, "candidates", few)
+    monkeypatch.setattr(DecodeLoop, "_whole_rows", whole)
+
+    def asked() -> Iterator[DecodeRequest]:
+        for number, text in enumerate(REALLY_SURE):
+            drawn = Sampling(temperature=1.5, top_k=40, top_p=0.95, seed=number)
+            yield job(real, number, text, drafts=False, sampling=drawn)
+        for number, matcher in ((7, form), (8, unlikely)):
+            plain = job(real, number, f"{NEWS}\nFill in:", max_tokens=40, drafts=False)
+            picker = Picker(Sampling(), plain.prompt, real, matcher=matcher.new(), max_tokens=40)
+            yield replace(plain, picker=picker)
+        yield job(real, 9, DOUBTFUL[0], drafts=False)
+
+    by_few = Bench(real, layout, n_parallel=6, is_gpu=True).run(asked())
+    assert noted.count("few") > 10
+    assert noted.count("whole") >= 1, "none of the 64 is a letter of that alphabet"
+    noted.clear()
+    monkeypatch.setattr(Context, "choose_on_device", lambda _, n: not n)
+    assert Bench(real, layout, n_parallel=6, is_gpu=True).run(asked()) == by_few
+    assert not noted
+    assert set(json.loads(by_few[7])) == {"colour", "is_large"}
+    assert len(by_few[8]) == 9
 
 
 def test_a_batch_smaller_than_the_sequences_of_a_step_is_no_end_of_the_process(

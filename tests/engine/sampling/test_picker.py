@@ -11,6 +11,7 @@ from paddock.engine.arrays import Logits
 from paddock.engine.errors import BadRequest
 from paddock.engine.llama.llama_context import SamplerChain
 from paddock.engine.request import Constraint, Sampling
+from paddock.engine.sampling.logits import in_order
 from paddock.engine.sampling.picker import Picker, start_masks
 from tests.engine.sampling.world import model, picker, tokens
 
@@ -146,3 +147,45 @@ def test_log_probabilities_are_told_where_they_are_asked() -> None:
     assert choice.logprob is not None
     assert choice.logprob.raw == model().piece(choice.token)
     assert len(choice.logprob.top) == 2
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.9, top_k=40, seed=3)])
+def test_of_a_rows_likeliest_tokens_the_choice_is_that_of_the_row(sampling: Sampling) -> None:
+    random = np.random.default_rng(1)
+    whole, few = picker(None, sampling=sampling), picker(None, sampling=sampling)
+    assert whole.may_pick_of_few
+    for _ in range(40):
+        row = random.standard_normal(model().n_vocab, np.float32)
+        found = random.permutation(np.argpartition(row, -64)[-64:]).astype(np.int32)
+        scan = few.scan_few(in_order(found, row[found]))
+        assert scan is not None
+        assert few.pick(row[:0], scan).token == whole.pick(row).token
+
+
+def test_the_row_is_needed_where_none_of_the_few_will_do_or_others_may_be_as_likely() -> None:
+    few = in_order(np.arange(64, dtype=np.int32), np.linspace(0, 1, 64, dtype=np.float32))
+    level = in_order(np.arange(64, dtype=np.int32), np.ones(64, np.float32))
+    impossible = in_order(np.arange(64, dtype=np.int32), np.full(64, -np.inf, np.float32))
+    drawing = Sampling(temperature=0.9, top_k=40)
+    for one in (picker(None), picker(None, sampling=drawing)):
+        assert one.scan_few(few) is not None
+        assert one.scan_few(level) is None
+        assert one.scan_few(impossible) is None
+    assert picker(Constraint("regex", "[a-z]+")).scan_few(few) is None, "the first 64 are signs"
+
+
+@pytest.mark.parametrize(
+    ("sampling", "may"),
+    [
+        (Sampling(), True),
+        (Sampling(temperature=1.0, top_k=63), True),
+        (Sampling(temperature=1.0, top_k=64), False),
+        (Sampling(temperature=1.0, top_k=0), False),
+        (Sampling(repeat_penalty=1.1), False),
+        (Sampling(logit_bias={1: 2.0}), False),
+    ],
+)
+def test_only_what_depends_on_few_tokens_is_picked_of_few(sampling: Sampling, may: bool) -> None:
+    assert picker(None, sampling=sampling).may_pick_of_few == may
+    of_yes = picker(Constraint("regex", "yes|no"), sampling=sampling)
+    assert of_yes.may_pick_of_few == (may and sampling.is_greedy)
