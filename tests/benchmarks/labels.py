@@ -189,11 +189,10 @@ def choices_report(path: Path, n_answers: int) -> str:
         median = percentile(each.choices, 0.5)
         how = "without" if logprobs is None else "with"
         share = len(each.choices) / len(each.choices + each.followed)
-        mean = sum(each.choices) / len(each.choices)
         follows = percentile(each.followed, 0.5)
-        row = [n, how, 1e6 * median, median / first, 1e6 * mean, 1e6 * follows, share]
+        row = [n, how, 1e6 * median, median / first, 1e6 * follows, share]
         found.append(row)
-    heads = ["labels", "probabilities", "us a choice", "ratio", "mean", "us a token that follows"]
+    heads = ["labels", "probabilities", "us a choice", "ratio", "us a token that follows"]
     return table([*heads, "choices a token"], found)
 
 
