@@ -63,7 +63,7 @@ from paddock.steps.paths import resolve_path
 from .answer_reviewer import AnswerReviewer
 from .block_work import ItemWork
 from .call_cache import CallOrigin, PutOff
-from .decided_examples import EXAMPLES, TaughtItem, is_taught, step_name
+from .decided_examples import EXAMPLES, StepName, TaughtItem, is_taught, step_name
 from .dependencies import SCAN, limited_mark
 from .escalation import escalated, escalation_mark
 from .item_run import ItemRun, document_digest
@@ -507,6 +507,12 @@ def item_tools(
     return context.tools(step, caller, record.outputs, item, roots)
 
 
+def taught_as(context: RunContext, step: BoundStep) -> StepName:
+    """Return by what name the decisions about a step's answers are known."""
+    outer = context.judge.scopes_within
+    return step_name(outer.file, f"{outer.steps}{step.id}")
+
+
 async def taught_tools(
     context: RunContext, step: BoundStep, params: Any, tools: Tools, place: tuple[Scope, ItemRun]
 ) -> Tools:
@@ -514,13 +520,12 @@ async def taught_tools(
     if not params.examples.k:
         return tools
     scope, record = place
-    outer = context.judge.scopes_within
-    name = step_name(outer.file, f"{outer.steps}{step.id}")
     own_id = review_id(record.scope, record.key, step.id)
     last = record.last_examples.get(f"{EXAMPLES} {own_id}")
     document = record.name(step.id, scope, context.index).path
-    shown = (record.shown_key or record.key) if is_variant(outer.file) else ""
-    item = TaughtItem(name, own_id, document_digest(scope, record), document or "", last, shown)
+    shown = (record.shown_key or record.key) if is_variant(context.judge.scopes_within.file) else ""
+    name, digest = taught_as(context, step), document_digest(scope, record)
+    item = TaughtItem(name, own_id, digest, document or "", last, shown)
     chosen = await context.judge.reviews.examples(step, params, tools, item)
     if chosen is None:
         return tools

@@ -33,11 +33,18 @@ from paddock.runner.core.blocks import BlockRunner, BlockState, is_block_skipped
 from paddock.runner.core.call_cache import LedgerPool
 from paddock.runner.core.decided_examples import is_taught
 from paddock.runner.core.escalation import escalated
-from paddock.runner.core.items import item_result, item_tools, sub_pipeline_context, taught_tools
+from paddock.runner.core.items import (
+    item_result,
+    item_tools,
+    sub_pipeline_context,
+    taught_as,
+    taught_tools,
+)
 from paddock.runner.core.retry_and_quarantine import StepFailed, is_step_skipped, times
 from paddock.steps.base import (
     UNKNOWN,
     CallForecast,
+    Example,
     OutsideRoots,
     ReplyNotCached,
     StepError,
@@ -72,11 +79,16 @@ _STEP_ERRORS = (StepError, EngineError, ExpressionError, OutsideRoots, ReplyNotC
 async def _with_examples(
     step: BoundStep, scope: Scope, params: Any, place: WalkPlace, tools: Tools
 ) -> Tools:
-    """Return tools with the examples of a step's prompt, as far as vectors are known."""
+    """Return tools with the examples of a step's prompt; a placeholder where they are not known."""
+    if not is_taught(step):
+        return tools
+    taught, context = tools, place.context
     with contextlib.suppress(*_STEP_ERRORS):
-        if is_taught(step):
-            return await taught_tools(place.context, step, params, tools, (scope, place.record))
-    return tools
+        taught = await taught_tools(context, step, params, tools, (scope, place.record))
+    known = context.judge.reviews.decisions.get(taught_as(context, step))
+    if taught is tools and params.examples.k and known is not None and known.decisions:
+        return replace(tools, examples=(Example(UNKNOWN, UNKNOWN),))
+    return taught
 
 
 @dataclass(frozen=True, slots=True)

@@ -325,6 +325,19 @@ def test_the_plan_foresees_that_nothing_is_asked_again(topics: Bills) -> None:
     assert states(plan) == {}
 
 
+def test_a_plan_takes_no_answer_without_examples_for_one_with_examples(topics: Bills) -> None:
+    line = "          examples: {from: reviews, k: 2}\n"
+    topics.edit(line, "")
+    topics.work(pool=pool())
+    decide(topics, a1="pets", a2="trees")
+    topics.edit("        reply: {schema", f"{line}        reply: {{schema")
+    plan: Any = topics.plan()
+    asked = pool()
+    topics.work(pool=asked)
+    assert plan.models == {"smollm2:135m": len(asked.chats), "all-minilm": len(asked.embeds)}
+    assert plan.models["smollm2:135m"] == 4
+
+
 def test_examples_that_came_or_went_are_no_other_model(topics: Bills) -> None:
     topics.work(pool=pool())
     topics.edit("          examples: {from: reviews, k: 2}\n", "")
