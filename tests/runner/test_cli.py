@@ -28,7 +28,7 @@ SLOW = ("prefect", "llama_cpp", "httpx", "sqlalchemy", "rich", "fastapi", "numpy
 # Rooms of ours that a pipeline without models has no use for.
 OURS = (
     *("paddock.engine.request", "paddock.engine.models.model_finder", "paddock.engine.profile"),
-    *("paddock.engine.models", "paddock.steps.llm.map_reduce"),
+    *("paddock.engine.models.model_names", "paddock.steps.llm.map_reduce"),
 )
 
 
