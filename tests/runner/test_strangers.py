@@ -151,14 +151,13 @@ def test_web_sockets_are_refused_to_pages_of_others_and_without_the_password(
 
 def test_a_run_of_prefects_page_has_its_inputs_checked_and_never_another_path(desk: Desk) -> None:
     theirs = str(desk.folder.parent / "theirs/pipeline.yaml")
-    name, message = started(desk, path=theirs)
-    assert (name, message) == (
-        "Failed", "Refused: its path is not that of the deployed pipeline.",
-    )  # fmt: skip
-    name, message = started(desk, inputs={"inbox": "/etc"})
-    assert name == "Failed"
-    assert message == "Refused: input 'inbox' leads outside the pipeline's folder."
-    assert started(desk, inputs={"greeting": "Found"})[0] == "Completed"
+    others = "Refused: its path is not that of the deployed pipeline."
+    outside = "Refused: input 'inbox' leads outside the pipeline's folder."
+    assert started(desk, Paddock={"path": theirs}) == ("Failed", others)
+    assert started(desk, path=theirs) == ("Failed", "Refused: the pipeline has no input 'path'.")
+    assert started(desk, inbox="/etc") == ("Failed", outside)
+    call = {"id": "theirs", "inputs": {"inbox": "/etc"}}
+    assert started(desk, greeting="Found", Paddock={"calls": [call]})[0] == "Completed"
     assert desk.output("notes", "a.txt") == "Found: ferry"
     assert not (desk.folder.parent / "theirs/out").exists()
     assert "run '" in desk.said()

@@ -12,6 +12,7 @@ import pytest
 from paddock.runner.ledger.ledger import Ledger
 from paddock.runner.progress.prefect_view import SUSPEND_REFUSED
 from paddock.runner.settings import STATE_FOLDER
+from paddock.runner.workers.flow_order import entrypoint, order_of
 from tests.forked import ForkServer
 from tests.prefect_server import prefect_client
 from tests.runner.prefect.test_flow import SLOW
@@ -28,8 +29,13 @@ pytestmark = pytest.mark.timeout(600)
 def runs_of(api: str, key: str, path: Path) -> list[dict[str, Any]]:
     """Return the flow runs of a pipeline's file, the oldest first; `key`: what to sort by."""
     found = posted(api, "/flow_runs/filter", {"sort": "START_TIME_DESC"})
-    own = (one for one in found if one["parameters"].get("path") == str(path))
+    own = (one for one in found if file_of(one["parameters"]) == str(path))
     return sorted(own, key=lambda one: str(one[key]))
+
+
+def file_of(parameters: dict[str, Any]) -> Any:
+    """Return the pipeline's file in the parameters of a run by hand, or in an order of `up`."""
+    return parameters.get("path") or order_of(parameters).get("path")
 
 
 def posted(api: str, path: str, body: Any = None) -> Any:
@@ -128,7 +134,8 @@ def test_runs_of_a_paused_deployment_wait_until_it_is_resumed(desk: Desk, prefec
 
     def deployment() -> str:
         found = posted(prefect_api, "/deployments/filter", {"limit": 200})
-        return next((o["id"] for o in found if o["parameters"].get("path") == str(file)), "")
+        own = (one["id"] for one in found if one["entrypoint"] == entrypoint(str(file)))
+        return next(own, "")
 
     id_ = desk.until(deployment)
     posted(prefect_api, f"/deployments/{id_}/pause_deployment")
