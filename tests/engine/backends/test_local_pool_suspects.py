@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -45,27 +45,44 @@ async def _kill_busy(pool: LocalPool, n_kills: int) -> None:
         await asyncio.sleep(0.005)
 
 
+async def _kill_while_asked(
+    pool: LocalPool, n_kills: int, n_askers: int, ask_one: Callable[[int], Awaitable[None]]
+) -> None:
+    """Kill busy workers that often, while so many ask again and again: none is ever idle."""
+
+    async def ask_on(number: int) -> None:
+        await ask_one(number)
+        while not killing.done():
+            await ask_one(number)
+
+    async with asyncio.TaskGroup() as jobs:
+        killing = jobs.create_task(_kill_busy(pool, n_kills))
+        for number in range(n_askers):
+            jobs.create_task(ask_on(number))
+
+
 async def test_chats_in_flight_at_many_kills_from_outside_are_not_given_up(
     noise: ModelSpec, tmp_path: Path
 ) -> None:
     settings = replace(SETTINGS, num_parallel=N_PARALLEL, cache_dir=tmp_path / "cache")
+
+    async def tell(number: int) -> None:
+        story = ask(f"Story {number}", noise, {"max_tokens": 1000}, priority="batch")
+        assert (await pool.chat(story).reply()).text
+
     async with asyncio.timeout(250), LocalPool(settings) as pool:
-        answers = [
-            pool.chat(ask(f"Story {n}", noise, {"max_tokens": 200}, priority="batch"))
-            for n in range(8)
-        ]
-        await _kill_busy(pool, MAX_ATTEMPTS + 2)
-        replies = await asyncio.gather(*(answer.reply() for answer in answers))
-        assert all(reply.text for reply in replies)
+        await _kill_while_asked(pool, MAX_ATTEMPTS + 2, 8, tell)
 
 
 async def test_texts_in_flight_at_many_kills_from_outside_are_not_given_up(tmp_path: Path) -> None:
     settings = replace(SETTINGS, cache_dir=tmp_path / "cache")
+
+    async def embed(number: int) -> None:
+        texts = tuple(f"{number} and {m} " * 60 for m in range(8))
+        assert len((await pool.embed(EmbedRequest(VECTORS, texts))).vectors) == 8
+
     async with asyncio.timeout(250), LocalPool(settings) as pool:
-        texts = [tuple(f"{n} and {m} " * 60 for m in range(8)) for n in range(6)]
-        embedding = asyncio.gather(*(pool.embed(EmbedRequest(VECTORS, one)) for one in texts))
-        await _kill_busy(pool, MAX_ATTEMPTS + 1)
-        assert [len(reply.vectors) for reply in await embedding] == [8] * 6
+        await _kill_while_asked(pool, MAX_ATTEMPTS + 1, 6, embed)
 
 
 async def test_a_suspect_does_not_wait_for_less_urgent_chats_that_only_wait_for_a_place(
