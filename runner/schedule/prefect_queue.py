@@ -31,6 +31,7 @@ from paddock.runner.workers.flow_order import (
     entrypoint,
     file_of_entrypoint,
     order_of,
+    without_defaults,
 )
 
 ANSWER_S = 30.0  # a server on a busy machine took up to 8 s
@@ -135,6 +136,7 @@ class PrefectQueue:
             "name": deployment_name(file),
             "version": version,
             "description": description,
+            "parameters": {},  # the file's defaults count, whatever it had before
             "tags": [RUN_TAG],
             "entrypoint": entrypoint(file),
             # Where others use the server, what a person gives in the form is refused.
@@ -160,7 +162,7 @@ class PrefectQueue:
         # A run that continues another one was not planned by a schedule.
         trigger = [] if order.get("parent") else [str(order.get("trigger", ""))]
         about = {
-            "parameters": as_parameters(self._signer.signed(order, key)),
+            "parameters": as_parameters(self._signer.signed(without_defaults(order), key)),
             "state": _scheduled("Scheduled", at, words),
             "idempotency_key": key,
             "tags": [RUN_TAG, *trigger],

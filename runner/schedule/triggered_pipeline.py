@@ -32,6 +32,7 @@ from paddock.runner.bind.bound import BoundPlan
 from paddock.runner.core.concurrency import rendered_value
 from paddock.runner.daemon.prefect_auth import SIGNATURE, Signer
 from paddock.runner.settings import Settings
+from paddock.runner.workers.flow_order import GIVEN, without_defaults
 
 from .cron import CronSchedule, TimeWindow
 from .dispatch import RunRule
@@ -283,11 +284,13 @@ def admitted_order(
     """
     file = str(triggered.file)
     unsigned = unsigned_order(file)
-    plain = unsigned | {name: value for name, value in order.items() if name != SIGNATURE}
+    added = (SIGNATURE, GIVEN)
+    plain = unsigned | {name: value for name, value in order.items() if name not in added}
     if plain["path"] != file:
         raise NotAdmitted("its path is not that of the deployed pipeline.")
-    if signer.has_signed(order, run_key):
-        return plain
+    signed = without_defaults(order)
+    if signer.has_signed(signed, run_key):
+        return {name: value for name, value in signed.items() if name != SIGNATURE}
     # Scheduled runs have these too: those planned under another key are not lost.
     triggers = (unsigned["trigger"], *(timed.key for timed in triggered.schedules))
     if plain in [unsigned | {"trigger": trigger} for trigger in triggers]:

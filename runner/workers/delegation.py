@@ -46,7 +46,7 @@ from paddock.runner.progress.report import Report
 from paddock.runner.settings import STATE_FOLDER, Settings
 from paddock.steps.base import StepError
 
-from .flow_order import as_parameters, deployment_name, entrypoint, order_of
+from .flow_order import as_parameters, deployment_name, entrypoint, order_of, without_defaults
 
 REPORTED_ERRORS = (EngineError, LedgerError, PipelineError, StepError)
 """Errors with a message for people; others are shown with their traceback."""
@@ -338,7 +338,7 @@ class _Delegation:
             run
             for run in found
             if self._job.signer.has_signed(
-                order_of(run["parameters"]), run["idempotency_key"] or ""
+                without_defaults(order_of(run["parameters"])), run["idempotency_key"] or ""
             )
         )
         self._shares = [share for run in ours if (share := _share_found(run))]

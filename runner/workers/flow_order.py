@@ -16,6 +16,8 @@ from paddock.runner.progress.prefect_view import FLOW_MODULE, prefect_name
 
 ORDER = "Paddock"
 """The parameter with the order. Names of inputs begin with a small letter."""
+GIVEN = "given"
+"""In the order: the names of its inputs. A deployment may have more, which a person has set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,10 +48,11 @@ def as_parameters(order: Mapping[str, Any]) -> dict[str, Any]:
     """Return an order as a flow run's parameters.
 
     >>> as_parameters({"path": "/p.yaml", "inputs": {"n": 1}, "attempt": 2})
-    {'n': 1, 'Paddock': {'path': '/p.yaml', 'attempt': 2}}
+    {'n': 1, 'Paddock': {'path': '/p.yaml', 'attempt': 2, 'given': ['n']}}
     """
     rest = {name: value for name, value in order.items() if name != "inputs"}
-    return {**order.get("inputs", {}), ORDER: rest}
+    inputs = order.get("inputs", {})
+    return {**inputs, ORDER: {**rest, GIVEN: [*inputs]}}
 
 
 def order_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -63,6 +66,20 @@ def order_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(order, Mapping):  # the pipeline has no such input
         return {"inputs": dict(parameters)}
     return {**order, "inputs": inputs}
+
+
+def without_defaults(order: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an order as it was signed, without the parameters that its deployment has added.
+
+    >>> added = {"greeting": "Seen"} | as_parameters({"path": "/p.yaml", "inputs": {"n": 1}})
+    >>> without_defaults(order_of(added))
+    {'path': '/p.yaml', 'inputs': {'n': 1}}
+    """
+    found = dict(order)
+    given = found.pop(GIVEN, None)
+    if isinstance(given, list):
+        found["inputs"] = {name: one for name, one in order["inputs"].items() if name in given}
+    return found
 
 
 def quoted_path(file: str) -> str:

@@ -42,7 +42,7 @@ from paddock.runner.daemon.prefect_auth import SIGNATURE, signer_for
 from paddock.runner.settings import read_settings
 
 from .delegation import failure_message
-from .flow_order import FlowOrder, order_of
+from .flow_order import FlowOrder, order_of, without_defaults
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -150,7 +150,7 @@ def run_in_this_process(flow_run: UUID) -> None:
         settings = read_settings()  # not those next to the pipeline, whose path is not verified yet
         signer = signer_for(settings.state_dir, settings.ledger_url)
         queued_run.use_server()
-        order = order_of(found.parameters)
+        order = without_defaults(order_of(found.parameters))
         if not signer.has_signed(order, found.idempotency_key or ""):
             log.warning("run %s of Prefect is refused: Paddock has not signed it", flow_run)
             _show_failed(flow_run, REFUSED)

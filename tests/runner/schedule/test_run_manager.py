@@ -364,6 +364,24 @@ async def test_a_run_that_prefect_itself_starts_has_the_deployments_parameters_a
         assert dict(office.queue[0].order) == unsigned_order(post.triggered.key)
 
 
+async def test_what_a_person_sets_at_a_deployment_refuses_no_run_and_lasts_until_it_is_made_again(
+    tmp_path: Path, prefect_api: str
+) -> None:
+    async with open_queue(prefect_api, SIGNER) as asked, PrefectClient(prefect_api) as client:
+        office, post = await deployed(asked, tmp_path)
+        at = f"/deployments/{post.deployment}"
+        await client._client.patch(at, json={"parameters": {"root": "/etc", "path": "p.yaml"}})
+        calls = [{"id": "a", "inputs": {}}]
+        made = await office.submit(post, "webhook /p", "a", at=tomorrow(), calls=calls)
+        assert {"root", "path"} <= (await client.read_flow_run(UUID(made.id))).parameters.keys()
+        await office.round()
+        (run,) = office.queue
+        order = unsigned_order(post.triggered.key) | {"trigger": "webhook /p", "calls": calls}
+        assert dict(run.order) == order
+        await deployed(asked, tmp_path)
+        assert (await client.read_deployment(UUID(post.deployment))).parameters == {}
+
+
 @pytest.mark.parametrize("auth_string", ["", "paddock:ours"])
 def test_no_process_is_ended_that_a_stranger_names(
     tmp_path: Path, prefect_api: str, auth_string: str
