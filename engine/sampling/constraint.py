@@ -289,7 +289,10 @@ class TokenMatcher:
 
     def new(self) -> TokenMatcher:
         """Return a matcher for another answer; this one must be in its initial state."""
-        inner, n_uses = self._spares.pop() if self._spares else (self._inner.deep_copy(), 0)
+        try:
+            inner, n_uses = self._spares.pop()
+        except IndexError:  # none is there, or another thread took the last one
+            inner, n_uses = self._inner.deep_copy(), 0
         new = TokenMatcher(inner, self.byte_matcher, self.vocabulary, self.max_growth_bytes)
         new._spares, new._n_uses = self._spares, n_uses + 1
         new.marks, new.named, new.most_bytes = self.marks, self.named, self.most_bytes

@@ -323,6 +323,8 @@ def most_bytes(schema: Any) -> int | None:
 
     >>> most_bytes({"type": "object", "properties": {"tag": {"enum": ["a", "bcd"]}}})
     14
+    >>> most_bytes({"type": "array", "items": {"enum": ["a"]}, "maxItems": 10**12})
+    4000000000002
     """
     if not isinstance(schema, dict):
         return None
@@ -334,13 +336,14 @@ def most_bytes(schema: Any) -> int | None:
     kinds, n_items = _types_of(schema), schema.get("maxItems")
     if kinds == ["object"] and schema.get("additionalProperties", False) is False:
         named = {json.dumps(name): one for name, one in schema.get("properties", {}).items()}
-        parts = [(len(name) + 2, most_bytes(one)) for name, one in named.items()]
-    elif kinds == ["array"] and isinstance(n_items, int):
-        parts = [(1, most_bytes(schema.get("items")))] * n_items
-    else:
-        return len("false") if kinds == ["boolean"] else None
-    own = [n + inner for n, inner in parts if inner is not None]
-    return 2 + sum(own) if own and len(own) == len(parts) else None
+        values = [most_bytes(one) for one in named.values()]
+        known = [one for one in values if one is not None]
+        is_bounded = bool(values) and len(known) == len(values)
+        return 2 + sum(map(len, named)) + 2 * len(named) + sum(known) if is_bounded else None
+    if kinds == ["array"] and isinstance(n_items, int):
+        item = most_bytes(schema.get("items"))
+        return None if item is None else 2 + n_items * (1 + item)
+    return len("false") if kinds == ["boolean"] else None
 
 
 def _with_longest_values(schema: Any) -> Any:
