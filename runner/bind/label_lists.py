@@ -343,8 +343,10 @@ class CurrentLabels:
         how = "" if near is None else " and near its text"
         new = [label for label in new if near is None or label in near]
         if new:
-            undecided = f"; {UNDECIDED}" if mark is not None and near is None else ""
-            yield f"new in {self.lists[name].source}{how}: {_quoted(new)}{undecided}"
+            found = self.lists[name]
+            is_undecided = mark is not None and near is None and not found.relabels_all
+            undecided = f"; {UNDECIDED}" if is_undecided else ""
+            yield f"new in {found.source}{how}: {_quoted(new)}{undecided}"
 
 
 def _step_of(name: str) -> str:

@@ -55,10 +55,11 @@ async def embedded(
 
 
 def unit_matrix(vectors: Sequence[Vector]) -> Matrix:
-    """Return vectors of length 1, a row for each."""
+    """Return vectors of length 1, a row for each; of one column while a plan lacks some of them."""
     from paddock.steps.llm.extract import unit_rows  # numpy, which other plans do without
 
-    return unit_rows(vectors)
+    is_known = len({len(one) for one in vectors}) == 1
+    return unit_rows(vectors if is_known else [(0.0,)] * len(vectors))
 
 
 def as_vector8(vector: Vector) -> Vector8:
@@ -68,9 +69,9 @@ def as_vector8(vector: Vector) -> Vector8:
 
 
 def matrix_of(vectors: Sequence[Vector8]) -> Matrix | None:
-    """Return vectors of length 1, a row for each; None: there are none, or of several sizes."""
+    """Return vectors of length 1, as `unit_matrix`; None: there are none."""
     rows = [array("b", base64.b64decode(one)) for one in vectors]
-    return unit_matrix(rows) if len({len(one) for one in rows}) == 1 else None
+    return unit_matrix(rows) if rows else None
 
 
 def similarities(vector: Vector8, rows: Matrix | None) -> list[float] | None:

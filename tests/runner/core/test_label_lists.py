@@ -554,6 +554,20 @@ def test_with_narrow_a_new_label_is_asked_about_where_it_is_among_the_nearest(
         assert here.run(pool=few(nth(0))).counts == {"fresh": 3}
 
 
+def test_with_relabel_all_a_new_label_leaves_no_item_undecided(tmp_path: Path) -> None:
+    here = narrowed_world(tmp_path)
+    here.edit("narrow: 20", "narrow: 20, relabel: all")
+    *others, last = MANY
+    here.write("tags.csv", written({one: MANY[one] for one in others}))
+    here.run(pool=few(nth(0)))
+    here.write("tags.csv", written(MANY))
+    plan = here.plan(pool=few(nth(0)))
+    why = f"new in steps.tags.rows: '{last}' (step 'label')"
+    assert [*reasons(plan).values()] == [why] * 3
+    assert plan_text(plan).splitlines()[0].endswith(": 3 of 3 items to do")
+    assert [*states(here.run(pool=few(nth(0)))).values()] == ["stale"] * 3
+
+
 def test_the_label_of_the_last_answer_stays_on_offer(tmp_path: Path) -> None:
     here, pool = narrowed_world(tmp_path), few(nth(0))
     here.run(pool=pool)
