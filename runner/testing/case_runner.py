@@ -25,7 +25,7 @@ from paddock.engine.errors import EngineError
 from paddock.engine.request import ModelSpec, Pool
 from paddock.engine.system.samples import share_interval
 from paddock.engine.system.text import counted, map_texts
-from paddock.pipelines.errors import PipelineError
+from paddock.pipelines.errors import Fault, PipelineError
 from paddock.pipelines.expressions import ExpressionError, Value
 from paddock.pipelines.pipeline_tests import EXPECTATIONS_WITH_MODEL, ExpectKeys, TestKeys
 from paddock.runner import api
@@ -307,10 +307,11 @@ class _CaseRun:
             await asyncio.to_thread(copied.__exit__, None, None, None)
 
     def _error_words(self, error: Exception) -> str:
-        """Return an error; in the text that is made of a prompt file places mean nothing."""
-        if self.subject.text is None or not isinstance(error, PipelineError):
+        """Return an error; in a text that no one wrote, as of a variant, places mean nothing."""
+        faults: Sequence[Fault] = getattr(error, "faults", ())  # also `ModelFaults` has them
+        if self.subject.text is None or not faults:
             return str(error)
-        told = (f"{fault.message} {fault.remedy}".strip() for fault in error.faults)
+        told = (f"{fault.message} {fault.remedy}".strip() for fault in faults)
         return f"{self.subject.file.name}: {' '.join(dict.fromkeys(told))}"
 
     async def _in_sandbox(

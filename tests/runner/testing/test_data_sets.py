@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.request import ChatRequest
+from paddock.engine.errors import ModelNotFound
+from paddock.engine.request import ChatRequest, ModelFacts, ModelSpec
 from paddock.engine.system.samples import ItemSample
 from paddock.pipelines.comparison_keys import CompareKeys
 from paddock.pipelines.errors import PipelineError
@@ -289,6 +290,32 @@ def test_a_variant_that_was_not_recorded_says_how_to(tmp_path: Path) -> None:
         .cases[0]
         .problems[0]
         .message.endswith("Record it with the same command and `--record`.")
+    )
+
+
+class WithoutModel(FakePool):
+    """Has all models but one."""
+
+    async def facts(self, model: ModelSpec) -> ModelFacts:
+        if model.ref == "nobody:7b":
+            raise ModelNotFound(model.ref, ["clerk:1b"])
+        return await super().facts(model)
+
+
+def test_a_variant_whose_model_is_missing_says_so_without_a_place_in_made_text(
+    tmp_path: Path,
+) -> None:
+    data = Data(tmp_path)
+    data.edit("name: labels\n", "name: labels\nmodels: {clerk: 'clerk:1b'}\n")
+    data.edit("with: {prompt:", "with: {model: clerk, prompt:")
+    files = varied(data, model={"clerk": ["clerk:1b", "nobody:7b"]})
+    options = suite_runner.SuiteOptions("auto", pool=WithoutModel(answer=labelled))
+    there, missing = suite_runner.run_suites(files, options)
+    assert there.cases[0].passed
+    (problem,) = missing.cases[0].problems
+    assert problem.message == (
+        "each row: pipeline.yaml: model 'nobody:7b' is not on this machine. Known: 'clerk:1b'. "
+        "Bring it with `paddock pull nobody:7b`, or name the path of a GGUF file."
     )
 
 
