@@ -30,10 +30,10 @@ HARD = "It will rain in Oslo until the evening. Lunch will be served after the m
 def test_sure_labels_are_right_more_often_than_doubtful_ones() -> None:
     async def work() -> list[Labelled]:
         async with LocalPool(SETTINGS) as pool:
-            return await label_all(pool, 24)
+            return await label_all(pool, 36)
 
     found = sorted(asyncio.run(work()), key=lambda one: one.p)
-    n_right = [sum(one.is_right for one in half) for half in (found[:12], found[12:])]
+    n_right = [sum(one.is_right for one in half) for half in (found[:18], found[18:])]
     assert n_right[0] + 2 < n_right[1], [(one.p, one.is_right) for one in found]
     for one in found:
         assert one.second in TOPICS, "each token of a label leaves one other that fits"
@@ -58,7 +58,7 @@ def test_the_same_label_has_the_same_probability_however_it_came(tmp_path: Path)
             first = label_request(HARD, spec)
             greedy = labelled(await pool.chat(first).reply(), "weather")
             asked = [
-                label_request(HARD, spec, temperature=4, top_p=1, seed=seed) for seed in range(12)
+                label_request(HARD, spec, temperature=4, top_p=1, seed=seed) for seed in range(24)
             ]
             asked.append(replace(first, drafts=False))
             alone = [await pool.chat(request).reply() for request in asked]

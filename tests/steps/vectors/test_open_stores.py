@@ -103,12 +103,12 @@ def test_items_that_come_together_are_written_in_few_commits(tmp_path: Path) -> 
 
 def test_old_versions_and_small_files_do_not_pile_up(tmp_path: Path) -> None:
     async def work(store: VectorStore, stores: OpenStores) -> None:
-        for turn in range(70):
+        for turn in range(120):
             await store.replace(item("a.md"), rows(f"turn {turn}"))
 
     within(tmp_path, work)
     data = tmp_path / "index.lance/rows.lance/data"
-    assert texts_in(tmp_path) == [("a.md", 0, "turn 69")]
+    assert texts_in(tmp_path) == [("a.md", 0, "turn 119")]
     assert len(list(data.iterdir())) == 1
     assert len(list((data.parent / "_versions").glob("*.manifest"))) <= 2
 

@@ -296,7 +296,7 @@ BODIES = some.fixed_dictionaries(
 
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
 def test_any_body_gets_an_answer_that_can_be_read(live: Live, path: str) -> None:
-    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
     @given(BODIES)
     def fuzz(body: dict[str, Any]) -> None:
         answer = http.post(path, content=json.dumps({**body, "max_tokens": 1}))
