@@ -6,7 +6,9 @@ import asyncio
 import gc
 import inspect
 import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,8 +40,10 @@ os.environ["OMP_NUM_THREADS"], os.environ["OMP_WAIT_POLICY"] = "1", "passive"
 # local service take it away for the processes that they start.
 os.environ["CI"] = "1"
 
-# Commands ask the service that runs, if one does; tests must not meet the one of their user.
+# Commands ask the service that runs, if one does; tests must not meet the one of their user, nor
+# the local one that the user's last run has left for a quarter of an hour.
 os.environ["PADDOCK_HOST"] = "127.0.0.1:1"
+os.environ["PADDOCK_HOME"] = tempfile.mkdtemp(prefix="paddock-tests-")
 
 # A shell starts what it has in the background with Ctrl-C ignored, and its children inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -125,6 +129,10 @@ def pytest_configure(config: pytest.Config) -> None:
     if int(number) % 2 and config.args == config.getini("testpaths"):
         here = Path(__file__).parent
         config.args[:] = sorted(map(str, [*here.glob("test_*.py"), *here.glob("*/")]), reverse=True)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(os.environ["PADDOCK_HOME"], ignore_errors=True)
 
 
 @pytest.hookimpl(wrapper=True)
