@@ -14,12 +14,15 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from paddock.engine.api.access_log import access_log_writer
 from paddock.engine.api.anthropic.messages import count_tokens, create_message
 from paddock.engine.api.api_keys import KeyCheck, KeyRing, read_keys
-from paddock.engine.api.cors import AllowedOrigins, HostCheck, OriginCheck
+from paddock.engine.api.cors import AllowedOrigins, OriginCheck
 from paddock.engine.api.errors import ApiError, api_error, error_response, with_error_responses
+from paddock.engine.api.host_check import HostCheck
 from paddock.engine.api.monitoring import monitoring_routes
-from paddock.engine.api.ollama.generation import chat, embed, embed_legacy, generate
+from paddock.engine.api.ollama.embeddings import embed, embed_legacy
+from paddock.engine.api.ollama.generation import chat, generate
 from paddock.engine.api.ollama.models import (
     copy_model,
     delete_model,
@@ -46,18 +49,19 @@ from paddock.engine.api.openai.batch_endpoints import (
     upload_file,
 )
 from paddock.engine.api.openai.batches import BatchRunner
+from paddock.engine.api.openai.embeddings import EMBEDDINGS_PATH
 from paddock.engine.api.openai.endpoints import (
-    EMBEDDINGS_PATH,
     GENERATION_ENDPOINTS,
-    RERANK_PATHS,
     create_embeddings,
     generation_handler,
     get_model,
     list_models,
     rerank,
 )
-from paddock.engine.api.request_limits import BodyLimit, RateLimit
-from paddock.engine.api.request_log import ExchangeRecorder, RequestLog, access_log_writer
+from paddock.engine.api.openai.rerank import RERANK_PATHS
+from paddock.engine.api.rate_limits import RateLimit
+from paddock.engine.api.request_limits import BodyLimit
+from paddock.engine.api.request_log import ExchangeRecorder, RequestLog
 from paddock.engine.api.service import Service, service_of
 from paddock.engine.api.streaming import json_response
 from paddock.engine.settings import ServiceSettings

@@ -231,5 +231,5 @@ class _StreamedResponse(Response):
 
 
 async def _send_piece(send: Send, piece: bytes) -> None:
-    if piece:  # a client that reads nothing is ended by `server.DeadlineProtocol`
+    if piece:  # a client that reads nothing is ended by `DeadlineProtocol`
         await send({"type": "http.response.body", "body": piece, "more_body": True})

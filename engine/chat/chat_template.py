@@ -1,9 +1,6 @@
 """The model's chat template: its language, what it supports, and safe rendering.
 
-Text from a document must never become a turn of the conversation: strings that spell one of the
-model's control tokens are replaced by marks before rendering, wherever they occur (contents, tool
-results, names, arguments, reasoning, tool descriptions). They come back as literal text pieces,
-which are tokenised without special tokens.
+Text from a document must never become a turn of the conversation (`control_tokens`).
 
 A template comes with a model file or a request, so it is untrusted code. Jinja2's own sandbox
 guards attributes; this one counts each loop turn, call, filter, operator and literal, and refuses
@@ -21,7 +18,7 @@ import datetime
 import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache, wraps
 from typing import Any, Literal
 
@@ -31,7 +28,7 @@ from jinja2.parser import Parser
 from jinja2.runtime import Context
 
 from paddock.engine.errors import BadRequest
-from paddock.engine.request import Message, Think, Tool, ToolCall
+from paddock.engine.request import Message, Think, Tool
 from paddock.engine.system.template_limits import (
     MeteredEnvironment,
     TemplateLimitExceeded,
@@ -40,6 +37,7 @@ from paddock.engine.system.template_limits import (
     check_values,
 )
 
+from .control_tokens import MARK_END, ControlTokenRemover, TextPiece, any_of_pattern, with_literals
 from .ollama_template import OllamaTemplate
 from .template_messages import (
     MEDIA_MARK,
@@ -382,19 +380,6 @@ def _supports_reasoning(template: CompiledTemplate) -> bool:
     return chat_format.may_reason or chat_format.is_harmony
 
 
-# Private-use characters that no template and hardly a document contains.
-_MARK_OPENS, _MARK_CLOSES, _MARK_END = "\U000f5ade", "\U000f5adf", "\U000f5ae0"
-_ALL_MARKS = re.compile(f"[{_MARK_OPENS}{_MARK_CLOSES}{_MARK_END}]")
-
-
-@dataclass(frozen=True, slots=True)
-class TextPiece:
-    """A part of a rendered prompt; `is_literal`: control tokens in it are plain text."""
-
-    text: str
-    is_literal: bool
-
-
 class ChatTemplate:
     """One model's template, compiled once, and probed when it is first used.
 
@@ -416,7 +401,7 @@ class ChatTemplate:
         self._tools = read_template(tool_source, bos=bos, eos=eos) if tool_source else self._plain
         self._control_tokens = frozenset(control_tokens)
         self._ends = (eos, *ends)
-        self._forged = _any_of_pattern([*control_tokens, MEDIA_MARK])
+        self._forged = any_of_pattern([*control_tokens, MEDIA_MARK])
 
     @cached_property
     def chat_format(self) -> ChatFormat:
@@ -451,13 +436,13 @@ class ChatTemplate:
             BadRequest: the template refuses it, in its own words.
         """
         literals: list[str] = []
-        safe = _ControlTokenRemover(self._forged, literals)
+        safe = ControlTokenRemover(self._forged, literals)
         tags = self.chat_format.tags
         turns = [safe.message(_with_split_reasoning(one, tags)) for one in messages]
         text = self._rendered(turns, [safe.tool(one) for one in tools], think, n_ctx_tokens)
         if think is False and self.opens_reasoning(text):
             text = f"{text.rstrip()}\n\n{self.chat_format.tags.closes}\n\n"
-        return _with_literals(text, literals)
+        return with_literals(text, literals)
 
     @property
     def inserts(self) -> bool:
@@ -474,7 +459,7 @@ class ChatTemplate:
         """
         assert isinstance(self._plain, OllamaTemplate)
         literals: list[str] = []
-        safe = _ControlTokenRemover(self._forged, literals)
+        safe = ControlTokenRemover(self._forged, literals)
         try:
             text = self._plain.render_insert(
                 safe.text(prompt),
@@ -484,7 +469,7 @@ class ChatTemplate:
             )
         except TemplateRefused as error:
             raise BadRequest(f"the model's chat template refuses this: {error}") from error
-        return _with_literals(text, literals)
+        return with_literals(text, literals)
 
     def opens_reasoning(self, prompt: str) -> bool:
         """Return whether an answer to this prompt begins inside its reasoning."""
@@ -513,7 +498,7 @@ class ChatTemplate:
         try:
             begun = _with_begun_answer_mark(messages)
             if begun:
-                text, found, _ = run(begun, is_open=False).rpartition(_MARK_END)
+                text, found, _ = run(begun, is_open=False).rpartition(MARK_END)
                 if found:
                     return text
             return run(messages, is_open=True)
@@ -526,7 +511,7 @@ def _with_begun_answer_mark(messages: Sequence[Message]) -> list[Message]:
     last = messages[-1] if messages else None
     if last is None or last.role != "assistant" or last.tool_calls or not last.content:
         return []
-    return [*messages[:-1], replace(last, content=f"{last.content}{_MARK_END}")]
+    return [*messages[:-1], replace(last, content=f"{last.content}{MARK_END}")]
 
 
 def _with_split_reasoning(message: Message, tags: ReasoningTags) -> Message:
@@ -557,67 +542,3 @@ def thinking_variables(think: Think | None, *, is_harmony: bool = False) -> dict
     if effort:
         variables |= {key: effort for key in ("reasoning_effort", "thinking_effort")}
     return variables
-
-
-class _ControlTokenRemover:
-    """Replaces control tokens in all texts of a request by marks."""
-
-    def __init__(self, forged: re.Pattern[str] | None, literals: list[str]) -> None:
-        self._forged = forged
-        self._literals = literals
-
-    def text(self, text: str) -> str:
-        """Replace each text of a control token by a numbered mark."""
-        text = _ALL_MARKS.sub("", text)
-        return text if self._forged is None else self._forged.sub(self._mark, text)
-
-    def _mark(self, match: re.Match[str]) -> str:
-        self._literals.append(match.group())
-        return f"{_MARK_OPENS}{len(self._literals) - 1}{_MARK_CLOSES}"
-
-    def value(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, Mapping):
-            return {self.text(str(key)): self.value(one) for key, one in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.value(one) for one in value]
-        return value
-
-    def message(self, message: Message) -> Message:
-        return replace(
-            message,
-            content=self.text(message.content),
-            reasoning=self.text(message.reasoning),
-            tool_name=self.text(message.tool_name),
-            tool_call_id=self.text(message.tool_call_id),
-            tool_calls=tuple(
-                ToolCall(self.text(one.name), self.value(one.arguments), self.text(one.id))
-                for one in message.tool_calls
-            ),
-        )
-
-    def tool(self, tool: Tool) -> Tool:
-        return Tool(
-            self.text(tool.name), self.text(tool.description), self.value(dict(tool.parameters))
-        )
-
-
-def _any_of_pattern(words: Collection[str]) -> re.Pattern[str] | None:
-    longest_first = sorted((word for word in words if word.strip()), key=len, reverse=True)
-    if not longest_first:
-        return None
-    # The first character is tested first: 256 alternatives at every place took 30 times as long.
-    first = "".join(sorted({re.escape(word[0]) for word in longest_first}))
-    return re.compile(f"(?=[{first}])(?:{'|'.join(map(re.escape, longest_first))})")
-
-
-def _with_literals(rendered: str, literals: Sequence[str]) -> tuple[TextPiece, ...]:
-    """Split a rendered prompt at the marks and put the literal texts back."""
-    pieces = []
-    for number, part in enumerate(re.split(f"{_MARK_OPENS}(\\d+){_MARK_CLOSES}", rendered)):
-        is_literal = number % 2 == 1
-        text = literals[int(part)] if is_literal else part
-        if text:
-            pieces.append(TextPiece(text, is_literal))
-    return tuple(pieces)

@@ -23,7 +23,8 @@ from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import ChatRequest, Constraint, Message, Sampling, Think, Tool
 
 from .answer_format import answer_format, offered_tools, required_tools
-from .chat_template import ChatTemplate, TextPiece
+from .chat_template import ChatTemplate
+from .control_tokens import TextPiece
 from .prompt_images import ImagePlaceholders, PlacedImage, place_images
 from .prompt_overflow import (
     PromptLimit,

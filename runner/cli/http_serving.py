@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from paddock.engine.api import api_keys, request_log, server
+from paddock.engine.api import access_log, api_keys, server
 from paddock.engine.api.monitoring import ServiceState
 from paddock.engine.api.request_log import Exchange
 from paddock.engine.backends.background_tuning import BackgroundTuner
@@ -145,7 +145,7 @@ def _run_server(settings: Settings, listener: socket.socket) -> None:
             await server.serve(service, listener, lambda bound: _print_address(settings, bound))
 
     with (
-        request_log.access_log_to_stream() if settings.service.access_log else nullcontext(),
+        access_log.access_log_to_stream() if settings.service.access_log else nullcontext(),
         _request_spans(settings) as ended,
     ):
         asyncio.run(run(ended))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from starlette.datastructures import Headers
 
-from paddock.engine.api.cors import is_own_host
+from paddock.engine.api.host_check import is_own_host
 from paddock.engine.system.http import QuietServer
 
 from .prefect_auth import SERVER_VARIABLE, basic_auth_headers

@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 
 from paddock.engine.api.api_keys import KeyRing, digest_of, given_keys, key_name_of, read_keys
-from paddock.engine.api.cors import has_own_host_name
+from paddock.engine.api.host_check import has_own_host_name
 
 PAGE_PATH = "/review"
 CONSOLE_PATH = "/ui"

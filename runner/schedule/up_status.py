@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from paddock.engine.api.api_keys import KeyRing, given_keys, read_keys
-from paddock.engine.api.cors import has_own_host_name
+from paddock.engine.api.host_check import has_own_host_name
 from paddock.engine.system import hosts
 from paddock.engine.system.tasks import TaskSet
 from paddock.pipelines.errors import PipelineError

@@ -34,7 +34,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from paddock.engine.api.cors import has_own_host_name
+from paddock.engine.api.host_check import has_own_host_name
 from paddock.engine.system import files
 from paddock.engine.system.text import one_line
 from paddock.pipelines.errors import PipelineError

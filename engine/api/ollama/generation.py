@@ -1,35 +1,28 @@
-"""POST /api/generate, /api/chat, /api/embed: handlers, and their answers whole or as NDJSON.
+"""POST /api/generate and /api/chat: handlers, and their answers whole or as NDJSON.
 
 An empty prompt loads the model, or unloads it with `keep_alive: 0`; a model that is not loaded or
 no longer on disk can be unloaded, too. `_debug_render_only` returns the prompt instead of an
 answer. An answer is cancelled when its client disconnects. Source of the checks and their order:
 github.com/ollama/ollama, server/routes.go, `GenerateHandler` and `ChatHandler`.
-
-Embeddings (also by the older /api/embeddings) are one vector per text, in order. A text that was
-cut to fit is reported (`truncated`), never hidden.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import math
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import PlainValidator
 from starlette.requests import Request
 from starlette.responses import Response
 
-from paddock.engine.api.body_models import Base64, Items, Needed, Whole
+from paddock.engine.api.body_models import Base64, Items, Needed
 from paddock.engine.api.errors import ApiError
 from paddock.engine.api.json_body import read_json
 from paddock.engine.api.streaming import (
-    dumps,
     json_response,
     nanoseconds,
     ndjson_response,
@@ -39,13 +32,11 @@ from paddock.engine.api.streaming import (
 )
 from paddock.engine.backends.base import Answer
 from paddock.engine.chat.chat_template import read_template
-from paddock.engine.errors import BadRequest, NoInsert, WrongRole
+from paddock.engine.errors import BadRequest, NoInsert
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
     DoneReason,
-    EmbedReply,
-    EmbedRequest,
     Message,
     Reply,
     Think,
@@ -57,7 +48,6 @@ from .requests import (
     AnswerBody,
     MessageBody,
     ModelRequest,
-    OllamaBody,
     ToolBody,
     capabilities_of,
     chat_request,
@@ -334,107 +324,3 @@ async def chat(request: Request) -> Response:
 
 def _with_empty_message(value: dict[str, Any]) -> dict[str, Any]:
     return {**value, "message": {"role": "assistant", "content": ""}}
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    """Return the texts of `input`; a single empty one counts as none."""
-    texts = ([value] if value else []) if isinstance(value, str) else value
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise ApiError(400, "invalid input type")
-    return tuple(texts)
-
-
-class _EmbedBody(OllamaBody):
-    input: Annotated[tuple[str, ...], PlainValidator(_texts)] = ()
-    truncate: bool = True
-    dimensions: Whole = 0
-
-
-async def embed(request: Request) -> Response:
-    body = _EmbedBody.read(await read_json(request))
-    asked = await _read_embed_request(request, body)
-    if not body.input:
-        await _load_model(request, asked)
-        return json_response({"model": asked.model, "embeddings": []})
-    found_s = time.monotonic() - asked.began
-    reply = await _embed(request, asked, body)
-    value: dict[str, Any] = {
-        "total_duration": nanoseconds(time.monotonic() - asked.began),
-        "load_duration": nanoseconds(found_s + reply.usage.load_s),
-        "prompt_eval_count": reply.usage.prompt_tokens,
-        "queue_duration": nanoseconds(reply.usage.queue_s),
-        "cached_tokens": reply.usage.prompt_reused_tokens,
-    }
-    n_cut = sum(reply.n_cut_tokens)
-    n_original = reply.usage.prompt_tokens + n_cut
-    if n_cut:
-        value |= {"truncated": True, "prompt_tokens_original": n_original}
-    vectors = await asyncio.to_thread(vectors_json, reply.vectors)
-    raw = b'{"model":%b,"embeddings":%b,%b' % (dumps(asked.model), vectors, dumps(value)[1:])
-    return json_response(raw, headers=warning_header(asked, n_original if n_cut else None))
-
-
-class _EmbedLegacyBody(_EmbedBody):
-    model: Needed
-    prompt: str = ""
-
-
-async def embed_legacy(request: Request) -> Response:
-    """Handle POST /api/embeddings, Ollama's older form."""
-    body = _EmbedLegacyBody.read(await read_json(request))
-    asked = await _read_embed_request(request, body)
-    if not body.prompt:
-        await _load_model(request, asked)
-        return json_response({"embedding": []})
-    reply = await _embed(request, asked, body.model_copy(update={"input": (body.prompt,)}))
-    return json_response(b'{"embedding":%b}' % vectors_json(reply.vectors)[1:-1])
-
-
-async def _read_embed_request(request: Request, body: _EmbedBody) -> ModelRequest:
-    try:
-        return await read_model_request(request, body, "embed")
-    except ApiError as error:
-        if error.status != 404:
-            raise
-        raise ApiError(404, f'model "{body.model}" not found, try pulling it first') from None
-
-
-async def _load_model(request: Request, asked: ModelRequest) -> None:
-    await while_connected(request, asked.service.pool.load(asked.spec))
-
-
-async def _embed(request: Request, asked: ModelRequest, body: _EmbedBody) -> EmbedReply:
-    wanted = EmbedRequest(
-        asked.spec,
-        body.input,
-        await _n_dimensions(asked, body.dimensions),
-        asked.priority,
-        on_overflow="cut" if body.truncate else "error",
-    )
-    try:
-        reply = await while_connected(request, asked.service.pool.embed(wanted, waits=False))
-    except WrongRole as error:
-        why = f'"{asked.model}" does not support embeddings{error.hint}'
-        raise ApiError(400, why) from None
-    if not all(math.isfinite(sum(vector)) for vector in reply.vectors):
-        raise ApiError(400, "embedding contains NaN or Inf values")
-    return reply
-
-
-async def _n_dimensions(asked: ModelRequest, n: int) -> int | None:
-    """Return the requested dimensions; None: all of the model's."""
-    if n <= 0:
-        return None
-    files, path = asked.service.finder.files, Path(asked.facts.path)
-    header = await asyncio.to_thread(files.header, path)
-    return n if n < header.number("embedding_length", n) else None
-
-
-def vectors_json(vectors: Sequence[Sequence[float]]) -> bytes:
-    """Return vectors as JSON, with the nine digits of a float32; 0.1 ms for 384 numbers.
-
-    >>> vectors_json([(0.3333333432674408, 1e-8), (-1.0, 0.0)])
-    b'[[0.333333343,1e-08],[-1,0]]'
-    """
-    form = "[" + ",".join(["%.9g"] * len(vectors[0])) + "]"
-    return ("[" + ",".join([form % tuple(vector) for vector in vectors]) + "]").encode()

@@ -35,11 +35,11 @@ from paddock.engine.request import (
     with_tool_names,
 )
 
+from .input_messages import ChatMessage
 from .requests import (
     MAX_CHOICES,
     MAX_LOGPROBS,
     OPENAI_DEFAULTS,
-    ChatMessage,
     Limit,
     OpenAIBody,
     ResponseFormat,

@@ -1,60 +1,31 @@
-"""OpenAI's endpoints that use a model: handlers, calls on the pool, embeddings, rerank, /v1/models.
+"""OpenAI's endpoints that use a model: handlers, generation on the pool, batch lines, /v1/models.
 
 The same functions answer batch lines (`answer_batch_line`). All answers of a call end together:
 when its client disconnects, or one of them fails. Anthropic's clients use /v1/models, too.
-
-OpenAI's client requests embeddings as base64 by default: little-endian float32. /v1/rerank has the
-form of Jina and Cohere, as in llama-server; scores are the model's own, usually no probabilities.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, TypeVar, cast
+from dataclasses import replace
+from typing import Any, TypeVar
 
-import numpy as np
-from pydantic import PlainValidator
 from starlette.requests import Request
 from starlette.responses import Response
 
 from paddock.engine.api.anthropic.messages import is_anthropic_client, model_list_value, model_value
-from paddock.engine.api.body_models import Items, Needed, invalid_value, refused, shown
-from paddock.engine.api.errors import ApiError, InvalidValue, openai_errors
+from paddock.engine.api.errors import ApiError, openai_errors
 from paddock.engine.api.request_log import note_model
 from paddock.engine.api.service import Service, priority_of, service_of
-from paddock.engine.api.streaming import (
-    dumps,
-    json_response,
-    nanoseconds,
-    sse_response,
-    while_connected,
-)
+from paddock.engine.api.streaming import json_response, sse_response, while_connected
 from paddock.engine.backends.base import Answer
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.models.model_cards import ModelCard, describe_model, list_cards
 from paddock.engine.models.model_names import parse_name
-from paddock.engine.request import (
-    ChatRequest,
-    Chunk,
-    EmbedReply,
-    EmbedRequest,
-    Reply,
-    RerankReply,
-    RerankRequest,
-)
+from paddock.engine.request import ChatRequest, Chunk, Reply
 from paddock.engine.system.tasks import end
 
 from .chat_completions import (
@@ -63,159 +34,15 @@ from .chat_completions import (
     CallStreamWriter,
     CompletionCall,
     GenerationCall,
-    Prompt,
-    Prompts,
     Stamp,
     error_event,
     read_chat,
     read_completion,
 )
-from .requests import Limit, ModelBody, model_ref, read_fields
+from .embeddings import EMBEDDINGS_PATH, embedding_body, read_embedding, run_embedding
+from .requests import model_ref, read_fields
+from .rerank import read_rerank, rerank_body, run_rerank
 from .responses_api import read_response
-
-Encoding = Literal["float", "base64"]
-_ENCODINGS = ("float", "base64")
-
-
-@dataclass(frozen=True, slots=True)
-class EmbeddingCall:
-    """A request for embeddings; token ids become texts before the pool gets them."""
-
-    model: str
-    inputs: tuple[Prompt, ...]
-    request: EmbedRequest
-    encoding: Encoding
-
-
-class _EmbeddingBody(ModelBody):
-    input: Prompts = ()
-    encoding_format: str = "float"
-    dimensions: Limit | None = None
-
-
-def read_embedding(fields: Mapping[str, Any], caller: ApiCaller) -> EmbeddingCall:
-    body = _EmbeddingBody.read(fields)
-    if body.encoding_format not in _ENCODINGS:
-        raise InvalidValue(
-            f"Invalid value for 'encoding_format' = {shown(body.encoding_format)}. "
-            "Supported values: ['float', 'base64'].",
-            "encoding_format",
-        )
-    if not body.input:
-        raise InvalidValue("invalid input", "input")
-    request = EmbedRequest(
-        body.spec("embed"),
-        (),
-        dimensions=body.dimensions,
-        priority=caller.priority,
-        on_overflow="cut" if body.truncate else "error",
-    )
-    return EmbeddingCall(body.model, body.input, request, cast(Encoding, body.encoding_format))
-
-
-async def run_embedding(pool: LocalPool, call: EmbeddingCall, caller: ApiCaller) -> EmbedReply:
-    """Return the pool's vectors; raise ApiError with OpenAI's texts."""
-    spec = call.request.model
-    with openai_errors():
-        texts = [
-            one if isinstance(one, str) else await pool.detokenise(spec, one) for one in call.inputs
-        ]
-        return await pool.embed(replace(call.request, texts=tuple(texts)), waits=caller.waits)
-
-
-def embedding_body(call: EmbeddingCall, reply: EmbedReply) -> bytes:
-    """Return the vectors as JSON. Slow for many floats: not for the event loop."""
-    # One by one: `json.dumps` holds the GIL until a value is complete.
-    rows = b",".join(_embedding_value(call.encoding, *one) for one in enumerate(reply.vectors))
-    usage = {
-        "prompt_tokens": reply.usage.prompt_tokens,
-        "total_tokens": reply.usage.prompt_tokens,
-        "queue_duration": nanoseconds(reply.usage.queue_s),
-    }
-    rest: dict[str, object] = {"model": call.model, "usage": usage}
-    if any(reply.n_cut_tokens):
-        rest["truncated"] = True
-    return b'{"object":"list","data":[' + rows + b"]," + dumps(rest)[1:]
-
-
-def _embedding_value(encoding: Encoding, index: int, vector: Sequence[float]) -> bytes:
-    if encoding == "float":
-        text = json.dumps(vector, separators=(",", ":"), allow_nan=False)
-    else:
-        text = f'"{base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode("ascii")}"'
-    return f'{{"object":"embedding","index":{index},"embedding":{text}}}'.encode("ascii")
-
-
-RERANK_PATHS = ("/v1/rerank", "/rerank", "/v1/reranking", "/reranking")
-
-
-@dataclass(frozen=True, slots=True)
-class RerankCall:
-    """A request for a rerank."""
-
-    model: str
-    request: RerankRequest
-    top_n: int
-    returns_documents: bool
-
-
-def _document_text(value: Any) -> str:
-    """Return a document's text: the document itself, or its `text`."""
-    text = value.get("text") if isinstance(value, dict) else value
-    if not isinstance(text, str):
-        raise refused("a document is a string or has a `text`")
-    return text
-
-
-class _RerankBody(ModelBody):
-    query: Needed
-    documents: Items[Annotated[str, PlainValidator(_document_text)]] = ()
-    top_n: Limit | None = None
-    return_documents: bool = False
-
-
-def read_rerank(fields: Mapping[str, Any], caller: ApiCaller) -> RerankCall:
-    body = _RerankBody.read(fields)
-    if not body.documents:
-        raise invalid_value("documents", "at least one document is needed")
-    request = RerankRequest(
-        body.spec("rerank"),
-        body.query,
-        body.documents,
-        priority=caller.priority,
-        on_overflow="cut" if body.truncate else "error",
-    )
-    top_n = body.top_n or len(body.documents)
-    return RerankCall(body.model, request, top_n, body.return_documents)
-
-
-async def run_rerank(pool: LocalPool, call: RerankCall, caller: ApiCaller) -> RerankReply:
-    """Return the pool's scores; raise ApiError with OpenAI's texts."""
-    with openai_errors():
-        return await pool.rerank(call.request, waits=caller.waits)
-
-
-def rerank_body(call: RerankCall, reply: RerankReply) -> dict[str, Any]:
-    """Return the best documents by index and score, equal ones in the order of the request."""
-    order = sorted(range(len(reply.scores)), key=lambda index: -reply.scores[index])
-    results: list[dict[str, Any]] = []
-    for index in order[: call.top_n]:
-        result: dict[str, Any] = {"index": index, "relevance_score": reply.scores[index]}
-        if call.returns_documents:
-            result["document"] = {"text": call.request.documents[index]}
-        results.append(result)
-    n_tokens = reply.usage.prompt_tokens
-    return {
-        "model": call.model,
-        "object": "list",
-        "usage": {
-            "prompt_tokens": n_tokens,
-            "total_tokens": n_tokens,
-            "queue_duration": nanoseconds(reply.usage.queue_s),
-        },
-        "results": results,
-    }
-
 
 TRUNCATION_WARNING = '299 paddock "the prompt was shortened to fit the context"'
 """Value of the header `Warning`."""
@@ -351,7 +178,6 @@ GENERATION_ENDPOINTS: Mapping[str, CallReader] = {
     "/v1/completions": read_completion,
     "/v1/responses": read_response,
 }
-EMBEDDINGS_PATH = "/v1/embeddings"
 BATCH_ENDPOINTS = (*GENERATION_ENDPOINTS, EMBEDDINGS_PATH)
 """Endpoints for the lines of a batch."""
 

@@ -1,45 +1,30 @@
-"""OpenAI requests: body, model, sampling, format, tools, messages, images.
+"""OpenAI requests: body, model, sampling, format, tools.
 
 What is wrong raises InvalidValue, which names the field by its path and the type that was found.
 Codex and others compress bodies with zstd; the decompressed size counts against the same limit.
 
 Chat, completions and Responses have the same names but for a few. A value that the request lacks
-comes from the model's own defaults, then from OpenAI's. In Responses one answer is several items
-(reasoning, text, each tool call), but one message here, so its items are merged. Images are `data:`
-URIs only: fetching a caller's URL could reach into the private network (SSRF).
+comes from the model's own defaults, then from OpenAI's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import importlib.util
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, model_validator
 from starlette.requests import Request
 
-from paddock.engine.api.body_models import (
-    MOST_SCHEMA_LEVELS,
-    Body,
-    Items,
-    Needed,
-    TextOr,
-    Tree,
-    Whole,
-    refused,
-    shown,
-)
+from paddock.engine.api.body_models import Body, Items, Needed, Tree, Whole, refused, shown
 from paddock.engine.api.errors import ApiError, InvalidValue
-from paddock.engine.api.json_body import is_shallow, parse_object, read_body, read_json
+from paddock.engine.api.json_body import parse_object, read_body, read_json
 from paddock.engine.api.request_limits import body_too_large
 from paddock.engine.api.service import service_of
 from paddock.engine.models.model_names import parse_name
-from paddock.engine.request import Constraint, Message, ModelSpec, Role, Think, Tool, ToolCall
+from paddock.engine.request import Constraint, ModelSpec, Role, Think, Tool
 from paddock.engine.sampling_values import INTEGER_RANGES, NUMBER_RANGES
 
 
@@ -323,209 +308,3 @@ def _check_offered(name: str, tools: tuple[Tool, ...]) -> None:
         known = ", ".join(f"'{tool.name}'" for tool in tools) or "none"
         said = f"the tool '{shown(name)}' must be called, but is not offered. Known: {known}."
         raise InvalidValue(said, "tool_choice.name")
-
-
-def _image_bytes(address: Any) -> Any:
-    """Return the bytes of an image in a base64 `data:` URI."""
-    if not isinstance(address, str):
-        return address
-    head, comma, data = address.partition(",")
-    if not address.startswith("data:") or not comma:
-        raise refused(
-            "image URLs are not fetched; send the image itself as a base64 data: URI "
-            "(`data:image/png;base64,…`)."
-        )
-    if not head.endswith(";base64"):
-        raise refused("the data: URI must be base64 (`data:image/png;base64,…`).")
-    try:
-        return base64.b64decode("".join(data.split()), validate=True)
-    except (binascii.Error, ValueError):
-        raise refused("the image is not valid base64.") from None
-
-
-_Image = Annotated[bytes, BeforeValidator(_image_bytes)]
-
-
-class _ImageUrl(OpenAIBody):
-    url: _Image
-
-
-class _TextPart(OpenAIBody):
-    type: Literal["text", "input_text", "output_text", "reasoning_text", "summary_text"]
-    text: str = ""
-
-
-class _RefusalPart(OpenAIBody):
-    type: Literal["refusal"]
-    refusal: str = ""
-
-
-class _ChatImage(OpenAIBody):
-    type: Literal["image_url"]
-    image_url: Annotated[
-        _ImageUrl, BeforeValidator(lambda it: {"url": it} if isinstance(it, str) else it)
-    ]
-
-
-class _InputImage(OpenAIBody):
-    type: Literal["input_image"]
-    image_url: _Image
-
-
-Part = Annotated[_TextPart | _RefusalPart | _ChatImage | _InputImage, Field(discriminator="type")]
-Content = TextOr[Part]
-
-
-def text_and_images(content: Content) -> tuple[str, tuple[bytes, ...]]:
-    if isinstance(content, str):
-        return content, ()
-    texts: list[str] = []
-    images: list[bytes] = []
-    for part in content:
-        match part:
-            case _TextPart():
-                texts.append(part.text)
-            case _RefusalPart():
-                texts.append(part.refusal)
-            case _ChatImage():
-                images.append(part.image_url.url)
-            case _InputImage():
-                images.append(part.image_url)
-    return "\n".join(filter(None, texts)), tuple(images)
-
-
-def _arguments(text: Any) -> Any:
-    """Return a call's arguments, the text of a JSON object or empty."""
-    if isinstance(text, str) and not text.strip():
-        return {}
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError, TypeError):
-        raise refused("invalid tool call arguments: not valid JSON.") from None
-    if not isinstance(value, dict) or not is_shallow(value, MOST_SCHEMA_LEVELS):
-        raise refused("invalid tool call arguments: not a JSON object.")
-    return value
-
-
-_Arguments = Annotated[dict[str, Any], PlainValidator(_arguments)]
-
-
-class _CalledFunction(OpenAIBody):
-    name: Needed
-    arguments: _Arguments = Field(default_factory=dict)
-
-
-class _ToolCall(OpenAIBody):
-    id: str = ""
-    function: _CalledFunction
-
-
-_Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
-_ROLES: Mapping[str, str] = {"developer": "system", "function": "tool"}
-
-
-class ChatMessage(OpenAIBody):
-    """One of the `messages` of chat/completions."""
-
-    role: _Role
-    content: Content = ""
-    refusal: str = ""
-    reasoning: str = ""
-    reasoning_content: str = ""
-    tool_calls: Items[_ToolCall] = ()
-    name: str = ""
-    tool_call_id: str = ""
-
-    def message(self) -> Message:
-        text, images = text_and_images(self.content)
-        role = _ROLES.get(self.role, self.role)
-        calls = (
-            ToolCall(one.function.name, one.function.arguments, one.id) for one in self.tool_calls
-        )
-        return Message(
-            role,
-            text or (self.refusal if role == "assistant" else ""),
-            self.reasoning or self.reasoning_content,
-            images,
-            tuple(calls),
-            self.name if role == "tool" else "",
-            self.tool_call_id,
-        )
-
-
-class _MessageItem(OpenAIBody):
-    type: Literal["message"]
-    role: _Role
-    content: Content = ""
-
-    def message(self) -> Message:
-        text, images = text_and_images(self.content)
-        return Message(_ROLES.get(self.role, self.role), text, images=images)
-
-
-class _CallItem(OpenAIBody):
-    type: Literal["function_call"]
-    name: Needed
-    arguments: _Arguments = Field(default_factory=dict)
-    call_id: str = ""
-
-    def message(self) -> Message:
-        call = ToolCall(self.name, self.arguments, self.call_id)
-        return Message("assistant", "", tool_calls=(call,))
-
-
-class _CallOutputItem(OpenAIBody):
-    type: Literal["function_call_output"]
-    output: Content = ""
-    call_id: Needed
-
-    def message(self) -> Message:
-        text, images = text_and_images(self.output)
-        return Message("tool", text, images=images, tool_call_id=self.call_id)
-
-
-class _ReasoningItem(OpenAIBody):
-    type: Literal["reasoning", "web_search_call"]  # the latter's result is in the answer
-    summary: Content = ""
-    content: Content = ""
-
-    def message(self) -> Message | None:
-        text = text_and_images(self.content)[0] or text_and_images(self.summary)[0]
-        return Message("assistant", "", reasoning=text) if text else None
-
-
-def _with_type(item: Any) -> Any:
-    return {"type": "message", **item} if isinstance(item, dict) else item
-
-
-InputItem = Annotated[
-    Annotated[
-        _MessageItem | _CallItem | _CallOutputItem | _ReasoningItem, Field(discriminator="type")
-    ],
-    BeforeValidator(_with_type),
-]
-
-
-def input_messages(items: Sequence[InputItem]) -> Iterator[Message]:
-    """Yield the items as messages, those of one answer as one message."""
-    last: Message | None = None
-    for message in filter(None, (one.message() for one in items)):
-        if last is not None and last.role == message.role == "assistant":
-            last = _merged(last, message)
-            continue
-        if last is not None:
-            yield last
-        last = message
-    if last is not None:
-        yield last
-
-
-def _merged(before: Message, after: Message) -> Message:
-    """Return two parts of one answer as one message."""
-    return replace(
-        before,
-        content="\n".join(filter(None, (before.content, after.content))),
-        reasoning="\n".join(filter(None, (before.reasoning, after.reasoning))),
-        images=before.images + after.images,
-        tool_calls=before.tool_calls + after.tool_calls,
-    )

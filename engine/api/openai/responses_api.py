@@ -33,15 +33,8 @@ from .chat_completions import (
     requests_for_choices,
     truncation_fields,
 )
-from .requests import (
-    OPENAI_DEFAULTS,
-    InputItem,
-    Limit,
-    OpenAIBody,
-    ResponseFormat,
-    ToolsBody,
-    input_messages,
-)
+from .input_messages import InputItem, input_messages
+from .requests import OPENAI_DEFAULTS, Limit, OpenAIBody, ResponseFormat, ToolsBody
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.api import request_log
-from paddock.engine.api.request_log import Exchange, access_log_json, access_log_line
+from paddock.engine.api import access_log
+from paddock.engine.api.access_log import access_log_json, access_log_line
+from paddock.engine.api.request_log import Exchange
 from paddock.engine.settings import ServiceSettings
 from tests.engine.api.small_service import SmallService
 
@@ -75,7 +76,7 @@ def test_nothing_from_outside_makes_another_line_or_field(path: str) -> None:
 
 def lines_of(settings: ServiceSettings, *paths: str, **more: Any) -> list[str]:
     stream = io.StringIO()
-    with request_log.access_log_to_stream(stream):
+    with access_log.access_log_to_stream(stream):
         house = SmallService(settings)
         for path in paths:
             house.ask(path, **more)
@@ -112,6 +113,6 @@ def test_it_can_be_switched_off() -> None:
 def test_afterwards_the_logger_is_as_it_was() -> None:
     logger = logging.getLogger("paddock.access")
     before = (logger.level, logger.propagate, list(logger.handlers))
-    with request_log.access_log_to_stream(io.StringIO()):
+    with access_log.access_log_to_stream(io.StringIO()):
         assert logger.handlers != before[2]
     assert (logger.level, logger.propagate, list(logger.handlers)) == before

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.types import Message
 
-from paddock.engine.api import app, request_log
+from paddock.engine.api import access_log, app
 from paddock.engine.api.request_log import RequestLog
 from paddock.engine.settings import ServiceSettings
 from tests.engine.api.small_service import SmallService
@@ -90,6 +90,6 @@ def test_whatever_is_sent_gets_an_answer_and_a_line_and_breaks_nothing(
     asyncio.run(asyncio.wait_for(go(), 10))
     assert sent[0]["status"] < 500
     assert not house.request_log.running
-    for line in map(request_log.access_log_line, list(house.request_log.last)[-1:]):
+    for line in map(access_log.access_log_line, list(house.request_log.last)[-1:]):
         assert len(line.split(" ")) == 9
         assert line.isprintable()

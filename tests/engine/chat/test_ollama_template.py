@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from paddock.engine.chat.chat_template import ChatTemplate, TextPiece
+from paddock.engine.chat.chat_template import ChatTemplate
+from paddock.engine.chat.control_tokens import TextPiece
 from paddock.engine.chat.stream_parser import AnswerMarkup, MarkupParser
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Message, Think, Tool, ToolCall

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from paddock.engine.sampling.picker import RepetitionDetector
+from paddock.engine.sampling.repetition import RepetitionDetector
 
 
 def circle(tokens: Iterable[int]) -> tuple[int, int] | None:

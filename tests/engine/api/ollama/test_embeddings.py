@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paddock.engine.api.ollama.generation import vectors_json
+from paddock.engine.api.ollama.embeddings import vectors_json
 
 
 def test_vectors_are_written_as_json_with_nine_digits() -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.gguf import read_header
+from paddock.engine.models.hugging_face import HubFile, choose_model_files, choose_projector
 from paddock.engine.models.manifests import MODEL_TYPE, PARAMS_TYPE, PROJECTOR_TYPE, TEMPLATE_TYPE
 from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.model_store import ModelStore
-from paddock.engine.models.pull import HubFile, choose_model_files, choose_projector
 from paddock.engine.models.transfer_errors import (
     HostNotTrusted,
     HostUnreachable,

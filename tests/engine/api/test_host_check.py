@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from paddock.engine.api.cors import is_own_host
+from paddock.engine.api.host_check import is_own_host
 from paddock.engine.settings import ServiceSettings
 from paddock.engine.system.hosts import Address
 from tests.engine.api.small_service import SmallService

@@ -1,0 +1,92 @@
+"""/v1/rerank: documents ordered by a reranker's scores. Pure but for the call on the pool.
+
+It has the form of Jina and Cohere, as in llama-server; scores are the model's own, usually no
+probabilities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import PlainValidator
+
+from paddock.engine.api.body_models import Items, Needed, invalid_value, refused
+from paddock.engine.api.errors import openai_errors
+from paddock.engine.api.streaming import nanoseconds
+from paddock.engine.backends.local import LocalPool
+from paddock.engine.request import RerankReply, RerankRequest
+
+from .chat_completions import ApiCaller
+from .requests import Limit, ModelBody
+
+RERANK_PATHS = ("/v1/rerank", "/rerank", "/v1/reranking", "/reranking")
+
+
+@dataclass(frozen=True, slots=True)
+class RerankCall:
+    """A request for a rerank."""
+
+    model: str
+    request: RerankRequest
+    top_n: int
+    returns_documents: bool
+
+
+def _document_text(value: Any) -> str:
+    """Return a document's text: the document itself, or its `text`."""
+    text = value.get("text") if isinstance(value, dict) else value
+    if not isinstance(text, str):
+        raise refused("a document is a string or has a `text`")
+    return text
+
+
+class _RerankBody(ModelBody):
+    query: Needed
+    documents: Items[Annotated[str, PlainValidator(_document_text)]] = ()
+    top_n: Limit | None = None
+    return_documents: bool = False
+
+
+def read_rerank(fields: Mapping[str, Any], caller: ApiCaller) -> RerankCall:
+    body = _RerankBody.read(fields)
+    if not body.documents:
+        raise invalid_value("documents", "at least one document is needed")
+    request = RerankRequest(
+        body.spec("rerank"),
+        body.query,
+        body.documents,
+        priority=caller.priority,
+        on_overflow="cut" if body.truncate else "error",
+    )
+    top_n = body.top_n or len(body.documents)
+    return RerankCall(body.model, request, top_n, body.return_documents)
+
+
+async def run_rerank(pool: LocalPool, call: RerankCall, caller: ApiCaller) -> RerankReply:
+    """Return the pool's scores; raise ApiError with OpenAI's texts."""
+    with openai_errors():
+        return await pool.rerank(call.request, waits=caller.waits)
+
+
+def rerank_body(call: RerankCall, reply: RerankReply) -> dict[str, Any]:
+    """Return the best documents by index and score, equal ones in the order of the request."""
+    order = sorted(range(len(reply.scores)), key=lambda index: -reply.scores[index])
+    results: list[dict[str, Any]] = []
+    for index in order[: call.top_n]:
+        result: dict[str, Any] = {"index": index, "relevance_score": reply.scores[index]}
+        if call.returns_documents:
+            result["document"] = {"text": call.request.documents[index]}
+        results.append(result)
+    n_tokens = reply.usage.prompt_tokens
+    return {
+        "model": call.model,
+        "object": "list",
+        "usage": {
+            "prompt_tokens": n_tokens,
+            "total_tokens": n_tokens,
+            "queue_duration": nanoseconds(reply.usage.queue_s),
+        },
+        "results": results,
+    }

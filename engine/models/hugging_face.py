@@ -1,0 +1,199 @@
+"""Files of a Hugging Face repository: which there are, and which of them are the model's.
+
+The hub names their digests, so they are verified. `HF_ENDPOINT` and `HF_TOKEN` are variables of
+huggingface_hub, which only this module knows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+
+import httpx
+from huggingface_hub import constants
+
+from paddock.engine.gguf import split_file_names
+from paddock.engine.system.text import listed
+
+from .model_names import quantisation_label
+from .transfer import TransferOptions
+from .transfer_client import url_origin
+from .transfer_errors import (
+    HostUnreachable,
+    NotPublished,
+    NoUsableModel,
+    TransferError,
+    TransferRefused,
+)
+
+PREFERRED_QUANTISATION = "Q4_K_M"
+"""The default: nearly as good as the full weights, at a quarter of the size."""
+
+_SPLIT_SUFFIX = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
+_MAX_SHOWN_FILES = 12  # of a repository's files, in an error
+
+_PRIVATE_ADVICE = "Check the spelling; for a private repository, set HF_TOKEN."
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """One file of a repository."""
+
+    name: str
+    url: str
+    size_bytes: int
+    digest: str
+    """`sha256:…`; empty for a small text, which has another digest on the hub."""
+
+
+@dataclass(frozen=True, slots=True)
+class HubListing:
+    """A repository at one commit."""
+
+    files: tuple[HubFile, ...]
+    auth: HubAuth
+
+
+class HubAuth:
+    """Authorization for the hub; see `transfer_client.HostAuth`."""
+
+    def __init__(self, token: str | None, hub: str) -> None:
+        self.origin = url_origin(httpx.URL(hub))
+        self.header = f"Bearer {token}" if token else None
+
+    async def answer(self, response: httpx.Response) -> bool:
+        """Return False: a refused token stays refused."""
+        return False
+
+
+def hub_address(options: TransferOptions) -> str:
+    return (options.hub or constants.ENDPOINT).rstrip("/")
+
+
+def list_hub_files(repository: str, revision: str | None, options: TransferOptions) -> HubListing:
+    """Return a repository's files; blocks.
+
+    Raises:
+        NotPublished: there is no such repository or revision.
+        TransferRefused: the repository needs a login, or its terms must be accepted.
+        HostUnreachable: the hub does not answer.
+    """
+    from huggingface_hub import HfApi, errors, get_token, hf_hub_url  # takes a second
+
+    hub, token = hub_address(options), get_token()
+    host = httpx.URL(hub).netloc.decode("ascii")
+    with _hub_errors(errors, host, repository, revision):
+        api = HfApi(endpoint=hub, token=token or False)
+        info = api.model_info(
+            repository, revision=revision, files_metadata=True, timeout=options.stall_s
+        )
+    files = tuple(
+        HubFile(
+            one.rfilename,
+            hf_hub_url(repository, one.rfilename, revision=info.sha or revision, endpoint=hub),
+            one.size or 0,
+            f"sha256:{one.lfs.sha256}" if one.lfs is not None else "",
+        )
+        for one in info.siblings or ()
+    )
+    return HubListing(files, HubAuth(token, hub))
+
+
+@contextmanager
+def _hub_errors(
+    errors: ModuleType, host: str, repository: str, revision: str | None
+) -> Iterator[None]:
+    """Convert huggingface_hub's errors."""
+    # The base classes are those of huggingface_hub's HTTP library.
+    unreached: tuple[type[Exception], ...] = (*errors.HfHubHTTPError.__bases__, OSError)
+    where = f"{host}/{repository}"
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise TransferRefused(host, 403, "", _accept_terms_advice(where)) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        missing = f"{where} at {revision}" if revision else where
+        raise NotPublished(missing, _PRIVATE_ADVICE) from error
+    except errors.HFValidationError as error:
+        raise TransferError(f"{where}: {error}") from error
+    except errors.HfHubHTTPError as error:
+        status, said = error.response.status_code, error.server_message or ""
+        if status == 404:
+            raise NotPublished(where, _PRIVATE_ADVICE) from error
+        raise TransferRefused(host, status, said) from error
+    except unreached as error:
+        raise HostUnreachable(host, str(error).partition("] ")[2] or str(error)) from error
+
+
+def _accept_terms_advice(where: str) -> str:
+    return (
+        f"Accept the terms of {where} at https://{where}, then set HF_TOKEN to a token of your "
+        f"account."
+    )
+
+
+def is_projector_file(name: str) -> bool:
+    """Return whether a file is a vision projector, by the names of llama.cpp's tools."""
+    return "mmproj" in name.rsplit("/", 1)[-1].lower()
+
+
+def choose_model_files(files: Sequence[HubFile], wanted: str, where: str) -> list[HubFile]:
+    """Choose a model's file as Ollama does: the wanted one, Q4_K_M, or the first.
+
+    Returns all parts of a split model; single files are preferred.
+
+    `wanted` is a quantisation or a file's name, in any case; empty: the default.
+
+    Raises:
+        NoUsableModel: no file fits, with those that there are; or a part is missing.
+    """
+    models = [file for file in files if _is_model_file(file.name)]
+    if not models:
+        raise NoUsableModel(
+            where, "there is no GGUF file in it; look for a repository named …-GGUF"
+        )
+    fitting = [file for file in models if _fits_request(file.name, wanted)]
+    if not fitting:
+        raise NoUsableModel(where, f"it has no {wanted}; it has {_listed_labels(models)}")
+    whole = [file for file in fitting if not _SPLIT_SUFFIX.search(file.name)]
+    among = whole or fitting
+    preferred = (one for one in among if quantisation_label(one.name) == PREFERRED_QUANTISATION)
+    return _all_parts(next(preferred, among[0]), models, where)
+
+
+def _is_model_file(name: str) -> bool:
+    small = name.lower()
+    return small.endswith(".gguf") and not is_projector_file(name) and "imatrix" not in small
+
+
+def _all_parts(chosen: HubFile, models: Sequence[HubFile], where: str) -> list[HubFile]:
+    """Return the parts of a split model; of another, its one file."""
+    by_name = {file.name: file for file in models}
+    folder, slash, base = chosen.name.rpartition("/")
+    names = [f"{folder}{slash}{name}" for name in split_file_names(base)]
+    if missing := [name for name in names if name not in by_name]:
+        raise NoUsableModel(f"{where}: {chosen.name}", f"'{missing[0]}', a part of it, is missing")
+    return [by_name[name] for name in names]
+
+
+def choose_projector(files: Sequence[HubFile]) -> HubFile | None:
+    """Choose a model's projector: half precision, or else the first; None: there is none."""
+    found = [file for file in files if is_projector_file(file.name) and file.name.endswith(".gguf")]
+    for kind in ("F16", "BF16", "Q8_0"):
+        for file in found:
+            if quantisation_label(file.name) == kind:
+                return file
+    return found[0] if found else None
+
+
+def _fits_request(name: str, wanted: str) -> bool:
+    label, base = quantisation_label(name).lower(), name.rsplit("/", 1)[-1].lower()
+    return not wanted or wanted.lower() in (label, name.lower(), base, base.removesuffix(".gguf"))
+
+
+def _listed_labels(files: Sequence[HubFile]) -> str:
+    words = list(dict.fromkeys(quantisation_label(file.name) or file.name for file in files))
+    return listed(words, _MAX_SHOWN_FILES)
