@@ -11,7 +11,7 @@ import math
 import mmap
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -213,6 +213,27 @@ class GgufHeader:
 def padded(n_bytes: int, alignment: int = ALIGNMENT) -> int:
     """Return the next multiple of an alignment."""
     return -(-n_bytes // alignment) * alignment
+
+
+def header_bytes(values: Mapping[str, str | int | float], tensors: Sequence[GgufTensor]) -> bytes:
+    """Return the header of a file, up to where the tensors' data begins."""
+    head = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(values)))
+    for key, value in values.items():
+        head += _string_bytes(key) + _value_bytes(value)
+    head += tensor_table(tensors)
+    return bytes(head.ljust(padded(len(head)), b"\0"))
+
+
+def _value_bytes(value: str | int | float) -> bytes:
+    if isinstance(value, str):
+        return struct.pack("<I", _STRING) + _string_bytes(value)
+    if isinstance(value, int):
+        return struct.pack("<II", 4, value)
+    return struct.pack("<If", 6, value)
+
+
+def _string_bytes(text: str) -> bytes:
+    return struct.pack("<Q", len(text)) + text.encode()
 
 
 def tensor_table(tensors: Sequence[GgufTensor], alignment: int = ALIGNMENT) -> bytes:

@@ -1,8 +1,9 @@
-"""Background tuning: make the fastest faithful copy of a model while its pool is idle.
+"""Background tuning: measure models again, and make their fastest copies, while a pool is idle.
 
-`BackgroundTuner` watches a pool of a service that stays. Models that have computed for some minutes
-here, and small ones at once, are tried in a subprocess as `paddock tune` does; the first request
-that comes ends it. Everything but the waiting for that subprocess runs in the pool's event loop.
+`BackgroundTuner` watches a pool of a service that stays. A loaded model whose measurement other
+programs disturbed is measured again in its worker. Models that have computed for some minutes here,
+and small ones at once, are tried in a subprocess as `paddock tune` does. The first request that
+comes ends either. Everything but the waiting for that subprocess runs in the pool's event loop.
 What requests ask is kept in memory alone, a little of it, to judge a copy by.
 """
 
@@ -12,6 +13,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,8 @@ from paddock.engine.models.model_names import canonical_name
 from paddock.engine.profile.format_speeds import can_be_judged, may_be_f16
 from paddock.engine.request import ModelFacts, ModelSpec
 from paddock.engine.system.hardware import read_memory
-from paddock.engine.system.tasks import end
+from paddock.engine.system.retry import Backoff
+from paddock.engine.system.tasks import StopRequested, end, unless
 from paddock.engine.tuning.tuned_copies import TunedCopyStore, TuningVerdict
 from paddock.engine.tuning.tuner import (
     TuningBusy,
@@ -37,6 +40,7 @@ from paddock.engine.tuning.tuner import (
     tune,
     tuning_place,
 )
+from paddock.engine.workers.worker_protocol import WorkerGone
 
 from .local import LocalPool
 
@@ -49,6 +53,9 @@ COMPUTED_S = 180.0  # a larger model's copy takes minutes and gigabytes
 LEAST_GAIN = 1.15
 _MOST_MODELS, _MOST_TEXTS, _MOST_CHARACTERS = 32, 64, 20_000
 _ENOUGH_CHARACTERS = 12_000  # 2,000 tokens, of up to 6 characters
+# A measurement takes 12 s; the last of them comes after three hours.
+MEASURE_AGAIN = Backoff(first_s=60.0, longest_s=3600.0)
+MOST_MEASUREMENTS = 8
 
 
 @dataclass(slots=True)
@@ -61,6 +68,14 @@ class _UsedModel:
     """Whether this process tries it no more."""
 
 
+@dataclass(slots=True)
+class _Measured:
+    """How often a loaded model was measured again, and when its next turn comes."""
+
+    n_times: int = 0
+    next_at: float = 0.0
+
+
 class BackgroundTuner:
     """Use it as `async with BackgroundTuner(pool)`, inside the pool's own context."""
 
@@ -69,13 +84,17 @@ class BackgroundTuner:
         self._store = TunedCopyStore(pool.settings.cache_dir)
         self._n_threads = pool.settings.n_threads or this_device().n_threads
         self._used: dict[str, _UsedModel] = {}
+        self._measured: dict[str, _Measured] = {}
+        """By the models' digests."""
         self._stop = TuningStop()
+        self._has_request = asyncio.Event()
 
     async def __aenter__(self) -> BackgroundTuner:
         settings = self._pool.settings
         # Trials of formats are for processors: on a device they would take memory that models need.
         is_on_device = this_device().is_gpu and settings.n_gpu_layers != 0
-        if settings.tune != "off" and not settings.is_exact and not is_on_device:
+        self._makes_copies = settings.tune != "off" and not settings.is_exact and not is_on_device
+        if self._makes_copies or settings.profile_s:
             self._pool.on_request = self.observe
             self._task = asyncio.create_task(self._run())
         return self
@@ -88,6 +107,9 @@ class BackgroundTuner:
     def observe(self, ref: str, texts: Sequence[str]) -> None:
         """End a trial, since a request has come; keep the beginnings of its texts."""
         self._stop.set()
+        self._has_request.set()
+        if not self._makes_copies:
+            return
         used = self._use(ref)
         if used.is_done:
             used.texts.clear()
@@ -103,12 +125,16 @@ class BackgroundTuner:
         return used
 
     async def _run(self) -> None:
-        await asyncio.to_thread(remove_left_parts, self._pool.settings)
+        if self._makes_copies:
+            await asyncio.to_thread(remove_left_parts, self._pool.settings)
         idle_s = 0.0
         while True:
             await asyncio.sleep(LOOK_S)
             idle_s = idle_s + LOOK_S if self._is_idle() else 0.0
             self._stop = TuningStop()  # set by requests that come from now on
+            self._has_request.clear()
+            if idle_s >= IDLE_S and await self._measure_again():
+                idle_s = 0.0
             for name, used in list(self._used.items()):
                 if idle_s < IDLE_S or used.is_done:
                     continue
@@ -129,6 +155,21 @@ class BackgroundTuner:
                 self._use(one.name).computed_s += LOOK_S
         is_still = all(one.state == "ready" and not one.n_users for one in stats.resident)
         return is_still and not stats.n_waiting
+
+    async def _measure_again(self) -> bool:
+        """Measure a loaded model again if its time has come; return whether that began."""
+        now = asyncio.get_running_loop().time()
+        for digest in self._pool.disturbed():
+            measured = self._measured.setdefault(digest, _Measured())
+            if measured.n_times == MOST_MEASUREMENTS or now < measured.next_at:
+                continue
+            measured.n_times += 1
+            measured.next_at = now + MEASURE_AGAIN.pause_s(measured.n_times)
+            log.info("%s is measured again: other programs disturbed that before", digest[:12])
+            with suppress(EngineError, WorkerGone, StopRequested):  # its next turn comes
+                await unless(self._pool.measure_again(digest), self._has_request)
+            return True
+        return False
 
     async def _tried(self, name: str, used: _UsedModel, idle_s: float) -> bool:
         """Try a model if its time has come; return whether a trial began."""

@@ -38,6 +38,7 @@ from paddock.engine.models.model_cards import (
 )
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.models.model_names import canonical_name
+from paddock.engine.profile.profile import PoolProfiles
 from paddock.engine.request import (
     PRIORITY_RANK,
     ChatRequest,
@@ -109,6 +110,7 @@ class LocalPool:
             self.events,
         )
         self._catalogue = ModelFactsCache(self.models, settings)
+        self._profiles = PoolProfiles(settings)
         self._answers = OpenAnswers()
         self._crashes: defaultdict[str, CrashRecord] = defaultdict(CrashRecord)
         """By the keys of models."""
@@ -149,6 +151,40 @@ class LocalPool:
                 )
             )
         )
+
+    def disturbed(self) -> list[str]:
+        """Return the digests of idle chat models whose measurement other programs disturbed."""
+        return [one.load.digest for one in self._disturbed()]
+
+    async def measure_again(self, digest: str) -> None:
+        """Measure an idle model again in its worker; what that is asked meanwhile ends it.
+
+        The result is saved, and used at once.
+
+        Raises:
+            WorkerGone: its process ended.
+        """
+        for worker in self._disturbed():
+            load = worker.load
+            if load.digest == digest:
+                told = await worker.measure_again(self.settings.profile_s)
+                fields = {"digest": digest, "device": load.device, "build": load.build}
+                await asyncio.to_thread(self._profiles.keep, fields, told)
+
+    def _disturbed(self) -> list[WorkerProcess]:
+        """Return the idle workers to measure again.
+
+        Of embedding models speeds decide nothing, and other programs do not disturb a device.
+        """
+        idle = [one.worker for one in self._residents.resident() if one.is_open and not one.n_users]
+        return [
+            worker
+            for worker in idle
+            if worker is not None
+            and worker.is_disturbed
+            and worker.load.role == "chat"
+            and not worker.load.is_gpu
+        ]
 
     def worker_pids(self) -> tuple[int, ...]:
         workers = [one.worker for one in self._residents.resident()]

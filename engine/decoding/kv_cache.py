@@ -149,6 +149,12 @@ class KvCache:
     def close(self) -> None:
         self.context.close()
 
+    def use_profile(self, profile: Profile) -> None:
+        """Decide by another profile from now on; the layout changes when the work asks for it."""
+        self._profile = profile
+        self._prices.clear()
+        self._plan = replace(self._plan, limits=self._with_turns(self._plan.limits))
+
     @property
     def n_idle_cores(self) -> int:
         """Cores that are free between steps: on a processor llama.cpp's threads keep spinning."""
@@ -519,6 +525,9 @@ class KvCache:
         )
         # A batch must hold each answer's next token and drafts, and some of a prompt.
         limits = replace(limits, n_batch_tokens=max(limits.n_batch_tokens, limits.n_rows))
+        return self._with_turns(limits)
+
+    def _with_turns(self, limits: ContextLimits) -> ContextLimits:
         near, chat = (self._turn_tokens(limits, seconds) for seconds in (NEAR_TURN_S, CHAT_TURN_S))
         return replace(limits, near_turn_tokens=near, chat_turn_tokens=min(near, chat))
 

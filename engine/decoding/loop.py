@@ -16,6 +16,7 @@ from typing import NamedTuple
 from paddock.engine.arrays import Logits
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
 from paddock.engine.llama.library import CacheFull
+from paddock.engine.profile.profile import Profile
 from paddock.engine.sampling.logits import N_PRESELECTED, in_order
 from paddock.engine.sampling.picker import Picker, RowScan, RowScanner, start_masks
 
@@ -69,11 +70,19 @@ class WidenContext:
 
 
 @dataclass(frozen=True, slots=True)
+class IdleWork:
+    """Work for the owner thread while nothing else is to do."""
+
+    run: Callable[[Callable[[], bool]], None]
+    """Gets a function that returns whether it should end, since there is something else to do."""
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """End the loop."""
 
 
-LoopMessage = DecodeRequest | CancelRequest | WidenContext | Shutdown
+LoopMessage = DecodeRequest | CancelRequest | WidenContext | IdleWork | Shutdown
 
 
 class _PieceRows(NamedTuple):
@@ -125,6 +134,11 @@ class DecodeLoop:
     def post(self, message: LoopMessage) -> None:
         """Send a message to the owner thread."""
         self._inbox.put(message)
+
+    def use_profile(self, profile: Profile) -> None:
+        """Decide by another profile from now on; only for `IdleWork`."""
+        self._cache.use_profile(profile)
+        self._scheduler.limits = self._cache.limits
 
     def run(self) -> None:
         """Run until a `Shutdown` message.
@@ -187,6 +201,9 @@ class DecodeLoop:
             self._cancel(message.request_id)
         elif isinstance(message, WidenContext):
             self._widen.append(message)
+        elif isinstance(message, IdleWork):
+            is_busy = self._scheduler.has_work or bool(self._widen)
+            message.run(lambda: is_busy or not self._inbox.empty())
         else:
             self._is_open = False
 

@@ -722,6 +722,10 @@ class WorkerStarter:
         )
         worker = await WorkerProcess.started(replace(given, **fields), timeout_s, self._command)
         self._profiles.keep(fields, worker.ready)
+        # After a failure it is not measured at once by the next load.
+        worker.is_disturbed |= (
+            fields["profile"] is None and fields["profile_s"] < self._settings.profile_s
+        )
         # The next load does not measure again.
         worker.load_s = max(0.0, worker.load_s - worker.ready.get("profiling_s", 0.0))
         return worker

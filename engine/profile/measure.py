@@ -16,15 +16,13 @@ number of threads.
 
 from __future__ import annotations
 
-import struct
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +32,9 @@ from paddock.engine.gguf import (
     TYPE_BLOCKS,
     TYPE_NAMES,
     GgufTensor,
+    header_bytes,
     padded,
     read_header,
-    tensor_table,
 )
 from paddock.engine.llama import library, llama_context
 from paddock.engine.llama.library import CacheFull, LoadFailed
@@ -52,7 +50,7 @@ from paddock.engine.settings import CacheType, Switch
 
 from . import format_speeds
 from .context_layout import GPU_PASSES
-from .profile import Agreement, DecodePoint, FormatPoint, PrefillPoint, Weights
+from .profile import Agreement, DecodePoint, FormatPoint, Measurements, PrefillPoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +76,31 @@ class BenchOptions:
         return self.flash_attention != "off"
 
 
+class MeasuringStopped(Exception):
+    """Something else is to be computed; nothing was measured."""
+
+
 class BenchClock:
     """Time that is left, and the share of the processor that the computation got.
 
     With `counts_cpu` processor seconds are measured, so that other programs do not affect the
-    result. Only for one thread: several wait for each other in a loop.
+    result. Only for one thread: several wait for each other in a loop. `should_stop` is asked
+    before each step.
     """
 
-    def __init__(self, seconds: float, n_threads: int, *, counts_cpu: bool = False) -> None:
+    def __init__(
+        self,
+        seconds: float,
+        n_threads: int,
+        *,
+        counts_cpu: bool = False,
+        least_share: float = ENOUGH_CPU_SHARE,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.seconds, self.least_share = seconds, least_share
         self._until = time.perf_counter() + seconds
         self._n_threads = n_threads
+        self._should_stop = should_stop
         is_fine = time.get_clock_info("process_time").resolution < 1e-4  # Windows has 16 ms
         self._counts_cpu = counts_cpu and is_fine
         self._wall_s = self._cpu_s = 0.0
@@ -100,12 +113,18 @@ class BenchClock:
 
     def time(self, work: Callable[[], object]) -> float:
         """Call `work` and return its duration."""
+        self.heed_stop()
         began, began_cpu = time.perf_counter(), time.process_time()
         work()
         wall_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
         self._cpu_s += cpu_s
         self._wall_s += wall_s
         return cpu_s if self._counts_cpu else wall_s
+
+    def heed_stop(self) -> None:
+        """Raise `MeasuringStopped` if the measurement should end."""
+        if self._should_stop():
+            raise MeasuringStopped
 
     def forget_share(self) -> None:
         """Reset the share: until now pages were read from the disk."""
@@ -192,6 +211,7 @@ class Bench:
         Shape is (n_tokens, n_vocab). The tokens depend only on their positions. Each of the next
         `n_beside` sequences gets a token in the same batch.
         """
+        self._clock.heed_stop()
         others = range(seq_id + 1, seq_id + 1 + n_beside)
         seq_ids = np.array([*[seq_id] * n_tokens, *others], np.int32)
         pos = np.array(
@@ -295,43 +315,29 @@ _WORTH_TWICE = 8
 _PER_DEPTH = 4.0
 
 
-_Point = TypeVar("_Point", PrefillPoint, DecodePoint)
-
-
 class Unmeasured(Exception):
     """The measurement failed; the message is the reason.
 
     `agreements` do not depend on speed, so those that were found hold all the same.
     """
 
-    def __init__(self, reason: str, agreements: Sequence[Agreement] = ()) -> None:
+    def __init__(
+        self, reason: str, agreements: Sequence[Agreement] = (), *, is_disturbed: bool = False
+    ) -> None:
         self.agreements = tuple(agreements)
+        self.is_disturbed = is_disturbed
         super().__init__(reason)
-
-
-@dataclass(slots=True)
-class Measurements:
-    """Results; the fields are those of `Profile`."""
-
-    cell_bytes: float = 0.0
-    prefill: list[PrefillPoint] = field(default_factory=list)
-    decode: list[DecodePoint] = field(default_factory=list)
-    copy_s: float | None = None
-    formats: list[FormatPoint] = field(default_factory=list)
-    weights: tuple[Weights, ...] = ()
-    agreements: list[Agreement] = field(default_factory=list)
 
 
 def measure_model(
     model: Model,
     path: Path,
     shape: BenchOptions,
-    seconds: float,
+    clock: BenchClock,
     *,
     depths: tuple[int, ...] | None = None,
-    least_share: float = ENOUGH_CPU_SHARE,
 ) -> Measurements:
-    """Measure for about `seconds`; nothing else may use the model.
+    """Measure for about the clock's time; nothing else may use the model.
 
     `depths` are tried in order, in addition to the shallow one; None: the usual ones. What was
     measured before llama.cpp failed is kept.
@@ -339,10 +345,10 @@ def measure_model(
     Raises:
         Unmeasured: other programs used the processor, the model is too slow for the time, or
             llama.cpp failed at once.
+        MeasuringStopped: the clock was asked to stop.
     """
-    clock = BenchClock(seconds, shape.n_threads)
     weights = format_speeds.count_weights(read_header(path))
-    measurement = _Measurement(model, shape, clock, Measurements(weights=weights), least_share)
+    measurement = _Measurement(model, shape, clock, Measurements(weights=weights))
     try:
         if shape.embeds:
             measurement.embedding()
@@ -355,7 +361,7 @@ def measure_model(
         if not measurement.measured.prefill:
             raise Unmeasured(f"llama.cpp could not do it: {error}") from error
     if not measurement.measured.prefill:
-        raise Unmeasured(f"{seconds:g} s are too short for this model on this machine")
+        raise Unmeasured(f"{clock.seconds:g} s are too short for this model on this machine")
     measurement.refuse_busy()
     return measurement.measured
 
@@ -368,14 +374,14 @@ class _Measurement:
     shape: BenchOptions
     clock: BenchClock
     measured: Measurements
-    least_share: float
 
     def refuse_busy(self) -> None:
-        if not self.shape.is_gpu and self.clock.share < self.least_share:
+        if not self.shape.is_gpu and self.clock.share < self.clock.least_share:
             share = f"{self.clock.share:.0%}"
             raise Unmeasured(
                 f"other programs used the processor: the threads got {share} of their time",
                 self.measured.agreements,
+                is_disturbed=True,
             )
 
     # What is measured of each kind of model
@@ -455,8 +461,7 @@ class _Measurement:
             again = replace(self, shape=replace(self.shape, flash_attention=flash), measured=found)
             with again._bench() as bench:
                 again._deep(bench, counts, depth, first=depth)
-        self.measured.prefill = _quickest([*self.measured.prefill, *found.prefill])
-        self.measured.decode = _quickest([*self.measured.decode, *found.decode])
+        self.measured.repeat(found)
 
     def device(self, depths: tuple[int, ...]) -> None:
         """Measure long prompts, then many sequences at a depth, only in a split cache.
@@ -610,15 +615,6 @@ class _Measurement:
         self.measured.prefill.append(PrefillPoint(n_tokens, speed, n_before, bench.is_flash))
 
 
-def _quickest(points: Sequence[_Point]) -> list[_Point]:
-    """Return the quicker one of points that measured the same."""
-    best: dict[_Point, _Point] = {}
-    for point in points:
-        key = replace(point, tokens_per_s=0.0)
-        best[key] = max(point, best.get(key, point), key=lambda one: one.tokens_per_s)
-    return list(best.values())
-
-
 def _longest_at(depth: int) -> int:
     """Return the final length of a sequence that is measured at a depth."""
     return depth + len(GPU_SEQUENCES) * _N_STEPS + N_CROWDED
@@ -714,12 +710,8 @@ def can_write_trial_model(format_name: str) -> bool:
 
 def write_trial_model(path: Path, format_name: str) -> None:
     tensors = _tensors(_KINDS[format_name])
-    header = bytearray(b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(_METADATA)))
-    for key, value in _METADATA.items():
-        header += _string_bytes(key) + _value_bytes(value)
-    header += tensor_table(tensors)
     with path.open("wb") as file:
-        file.write(header.ljust(padded(len(header)), b"\0"))
+        file.write(header_bytes(_METADATA, tensors))
         for one in tensors:
             filler = _FILLERS.get(TYPE_NAMES[one.kind], _FILLER)
             file.write(filler * padded(one.n_bytes))
@@ -735,18 +727,6 @@ def _tensors(kind: int) -> list[GgufTensor]:
             for name, n_in, n_out in _MATRICES
         ),
     ]
-
-
-def _value_bytes(value: str | int | float) -> bytes:
-    if isinstance(value, str):
-        return struct.pack("<I", 8) + _string_bytes(value)
-    if isinstance(value, int):
-        return struct.pack("<II", 4, value)
-    return struct.pack("<If", 6, value)
-
-
-def _string_bytes(text: str) -> bytes:
-    return struct.pack("<Q", len(text)) + text.encode()
 
 
 def measure_format(

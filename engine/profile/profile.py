@@ -13,9 +13,9 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,6 +30,10 @@ PROFILE_VERSION = 3
 # Cost of one entry of a unified cache's mask, which llama.cpp fills in one thread of the processor:
 # 64 sequences of 1,024 tokens took 6.3 ms, 128 of them 27 ms.
 _MASK_S = 1.5e-9
+
+
+# Quicker by more in one of two measurements of the same, it was disturbed in the other one.
+UNSTEADY = 1.25
 
 
 class ProfileUnreadable(Exception):
@@ -121,6 +125,8 @@ class Profile:
     weights: tuple[Weights, ...] = ()
     agreements: tuple[Agreement, ...] = ()
     """With flash attention and, if that was measured, without it."""
+    is_disturbed: bool = False
+    """Whether two measurements of the same differed, so that it should be measured again."""
     version: int = field(default=PROFILE_VERSION)
 
     @property
@@ -170,6 +176,43 @@ def _check_speeds(profile: Profile) -> None:
     numbers += [one.seconds for one in profile.formats]
     if not all(isinstance(one, (int, float)) and one > 0 for one in numbers):
         raise ValueError("a speed is not above zero")
+
+
+@dataclass(slots=True)
+class Measurements:
+    """What is measured for a `Profile`, whose fields these are."""
+
+    cell_bytes: float = 0.0
+    prefill: list[PrefillPoint] = field(default_factory=list)
+    decode: list[DecodePoint] = field(default_factory=list)
+    copy_s: float | None = None
+    formats: list[FormatPoint] = field(default_factory=list)
+    weights: tuple[Weights, ...] = ()
+    agreements: list[Agreement] = field(default_factory=list)
+    is_disturbed: bool = False
+
+    def repeat(self, found: Measurements) -> None:
+        """Add the points that were measured once more: of two, the quicker one counts."""
+        prefill, decode = [*self.prefill, *found.prefill], [*self.decode, *found.decode]
+        self.is_disturbed = max(_unsteadiness(prefill), _unsteadiness(decode)) > UNSTEADY
+        self.prefill = list(_by_subject(prefill, max).values())
+        self.decode = list(_by_subject(decode, max).values())
+
+
+def _unsteadiness(points: Sequence[_Point]) -> float:
+    """Return how many times as fast, at most, one of two measurements of the same was."""
+    slowest, quickest = _by_subject(points, min), _by_subject(points, max)
+    ratios = (quickest[key].tokens_per_s / one.tokens_per_s for key, one in slowest.items())
+    return max(ratios, default=1.0)
+
+
+def _by_subject(points: Sequence[_Point], choose: Callable[..., _Point]) -> dict[_Point, _Point]:
+    """Return one of the points that measured the same, by what they measured."""
+    found: dict[_Point, _Point] = {}
+    for point in points:
+        key = replace(point, tokens_per_s=0.0)
+        found[key] = choose(point, found.get(key, point), key=lambda one: one.tokens_per_s)
+    return found
 
 
 def prefill_s(
@@ -432,11 +475,11 @@ class PoolProfiles:
             self._places[key] = this_device_build(self._settings, *key)
         return self._places[key]
 
-    def keep(self, load_fields: Mapping[str, Any], ready: Mapping[str, Any]) -> None:
-        """Save what a worker's `ready` frame has: a new profile, or why there is none."""
-        if ready.get("profile") is not None:
+    def keep(self, load_fields: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+        """Save what a worker tells of its measurement: a new profile, or why there is none."""
+        if told.get("profile") is not None:
             with suppress(ProfileUnreadable):
-                self._book.keep(read_profile(ready["profile"]))
-        elif ready.get("profile_note"):
+                self._book.keep(read_profile(told["profile"]))
+        elif told.get("profile_note"):
             place = DeviceBuild(load_fields["device"], load_fields["build"])
-            self._book.save_failure(load_fields["digest"], place, ready["profile_note"])
+            self._book.save_failure(load_fields["digest"], place, told["profile_note"])

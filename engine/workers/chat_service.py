@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,13 @@ from paddock.engine.chat.prompt_overflow import answer_limit_tokens
 from paddock.engine.decoding.batch import MOST_SEQ_IDS
 from paddock.engine.decoding.drafts import DraftModel, MtpHead
 from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
-from paddock.engine.decoding.loop import CancelRequest, DecodeLoop, Shutdown, WidenContext
+from paddock.engine.decoding.loop import (
+    CancelRequest,
+    DecodeLoop,
+    IdleWork,
+    Shutdown,
+    WidenContext,
+)
 from paddock.engine.decoding.running_request import DecodeRequest, StepOutput, text_tokens
 from paddock.engine.decoding.scheduler import StepSizer
 from paddock.engine.errors import BadRequest, EngineError, PromptTooLong
@@ -34,12 +40,14 @@ from paddock.engine.sampling.picker import Picker
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.wire import from_plain
 
-from .worker_protocol import ChatOrder, WorkerOptions, pack_refusal
+from .worker_protocol import ChatOrder, ProfileResult, WorkerOptions, pack_refusal
 
 if TYPE_CHECKING:
     from paddock.engine.sampling.constraint import GrammarCompiler, TokenMatcher
 
 Send = Callable[[FrameHead], None]
+MeasureAgain = Callable[[float, Callable[[], bool]], ProfileResult]
+"""Measures the model for so many seconds, unless its second argument returns True."""
 
 # Each frame wakes the pool's process, which takes a core from the computing threads: 0.7 ms of a
 # small model's 6 ms a token. So jobs' output is held this long, streamed output about as long as a
@@ -116,6 +124,7 @@ class ChatService:
             step_sizer,
         )
         self._loop.on_started = self._send_started
+        self.measure_again: MeasureAgain = lambda _seconds, _should_stop: ProfileResult()
 
     def run(self) -> None:
         """Run until `close` is called.
@@ -147,7 +156,7 @@ class ChatService:
         return self._cache.context, self._draft_model.context if self._draft_model else None
 
     def take(self, head: FrameHead, body: bytes) -> None:
-        """Handle a request for a chat, a cancellation or a longer context.
+        """Handle a request for a chat, a cancellation, a longer context or a measurement.
 
         Raises:
             EngineError: it cannot be served; nothing was queued.
@@ -159,6 +168,8 @@ class ChatService:
             n_ctx_tokens = max(head["n_ctx_tokens"], self._load.n_ctx_tokens)
             self._load = replace(self._load, n_ctx_tokens=n_ctx_tokens)
             self._loop.post(WidenContext(head["id"], head["n_ctx_tokens"], head["n_cells"]))
+        elif head["op"] == "measure":
+            self._loop.post(IdleWork(partial(self._measure, head)))
         else:
             self._take_chat(head["id"], from_plain(ChatOrder, head["order"], body))
 
@@ -295,6 +306,13 @@ class ChatService:
         """Return how many tokens a shift keeps at the beginning."""
         n = request.n_keep_tokens
         return len(prompt.tokens) if n < 0 else n + 1  # one for BOS
+
+    def _measure(self, head: FrameHead, should_stop: Callable[[], bool]) -> None:
+        self._send({"event": "alive", "for_s": 2 * head["seconds"]})
+        result = self.measure_again(head["seconds"], should_stop)
+        if result.profile is not None:
+            self._loop.use_profile(result.profile)
+        self._send({"event": "told", "id": head["id"], "result": result.as_head()})
 
     def _send_step(self, output: StepOutput) -> None:
         if self._contexts != self._reported_contexts:  # another one was made

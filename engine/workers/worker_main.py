@@ -22,7 +22,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -38,16 +38,28 @@ from paddock.engine.llama.library import DecodeFailed, LoadFailed
 from paddock.engine.llama.llama_context import WARM_UP_CELLS, ContextOptions, warm_up
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.profile.context_layout import GPU_PASSES
-from paddock.engine.profile.measure import BenchOptions, Measurements, Unmeasured, measure_model
-from paddock.engine.profile.profile import Profile, ProfileUnreadable, read_profile
+from paddock.engine.profile.measure import (
+    BenchClock,
+    BenchOptions,
+    MeasuringStopped,
+    Unmeasured,
+    measure_model,
+)
+from paddock.engine.profile.profile import (
+    Measurements,
+    Profile,
+    ProfileUnreadable,
+    read_profile,
+)
 from paddock.engine.request import Message, Tool
 from paddock.engine.system.frames import FrameHead, PipeClosed, pack_frame, read_frame, send_frame
+from paddock.engine.system.hardware import read_memory
 from paddock.engine.system.processes import run_and_exit
 from paddock.engine.wire import from_plain
 
 from .chat_service import ChatService
 from .embed_service import EmbedService
-from .worker_protocol import KEPT_IMAGE_BYTES, WorkerOptions, pack_refusal
+from .worker_protocol import KEPT_IMAGE_BYTES, ProfileResult, WorkerOptions, pack_refusal
 
 if sys.platform == "linux":
     import fcntl
@@ -63,41 +75,67 @@ _LEAST_MEASURED_CELLS = 16 * 192
 _MOST_MEASURED_CELLS, _MOST_MEASURED_GPU_CELLS = 16 * 576, 128 * 1280
 
 
-@dataclass(frozen=True, slots=True)
-class ProfileResult:
-    """The model's profile, and whether it is new."""
-
-    profile: Profile | None = None
-    is_new: bool = False
-    note: str = ""
-    """Why there is no profile, or none with speeds."""
-    took_s: float = 0.0
-
-    def as_head(self) -> FrameHead:
-        new = self.profile.as_json() if self.profile is not None and self.is_new else None
-        return {"profile": new, "profile_note": self.note, "profiling_s": self.took_s}
-
-
 def known_or_measured_profile(load: WorkerOptions, model: Model) -> ProfileResult:
     """Return the known profile, or measure the model if the options ask for it."""
     if load.profile is not None:
         try:
-            return ProfileResult(read_profile(load.profile))
+            known = read_profile(load.profile)
+            return ProfileResult(known, is_disturbed=known.is_disturbed)
         except ProfileUnreadable:
             pass  # of another version: measure again
     if load.profile_s <= 0:
         return ProfileResult()
     # This process was started for the model, so its age is the loading time.
     load_s = time.time() - psutil.Process().create_time()
+    return _measured(load, model, load_s, BenchClock(load.profile_s, load.n_threads))
+
+
+def _measured(load: WorkerOptions, model: Model, load_s: float, clock: BenchClock) -> ProfileResult:
     began = time.perf_counter()
     try:
-        measured = measure_model(model, Path(load.path), _bench_options(load), load.profile_s)
+        measured = measure_model(model, Path(load.path), _bench_options(load), clock)
     except Unmeasured as error:
         found = Measurements(agreements=list(error.agreements))
         profile = _profile(load, found, load_s) if error.agreements else None
-        return ProfileResult(profile, note=str(error), took_s=time.perf_counter() - began)
+        took_s = time.perf_counter() - began
+        return ProfileResult(profile, False, str(error), took_s, error.is_disturbed)
     profile = _profile(load, measured, load_s)
-    return ProfileResult(profile, is_new=True, took_s=time.perf_counter() - began)
+    took_s = time.perf_counter() - began
+    return ProfileResult(profile, True, "", took_s, measured.is_disturbed)
+
+
+class Remeasurement:
+    """Measures the model of a chat service again; only while nothing else is to do."""
+
+    def __init__(
+        self, load: WorkerOptions, model: Model, known: Profile | None, service: ChatService
+    ) -> None:
+        self._load, self._model, self._known, self._service = load, model, known, service
+
+    def run(self, seconds: float, should_stop: Callable[[], bool]) -> ProfileResult:
+        """Measure for about so many seconds.
+
+        Of a disturbed measurement the profile counts only if none with speeds is known.
+        """
+        load = self._load
+        load_s = self._known.load_s if self._known is not None else 0.0
+        if not self._has_memory():
+            return ProfileResult(is_disturbed=True)
+        clock = BenchClock(seconds, load.n_threads, should_stop=should_stop)
+        try:
+            result = _measured(load, self._model, load_s, clock)
+        except MeasuringStopped:
+            return ProfileResult(is_disturbed=True)
+        if result.is_disturbed and self._known is not None and self._known.prefill:
+            return replace(result, profile=None)
+        self._known = result.profile or self._known
+        return result
+
+    def _has_memory(self) -> bool:
+        """Return whether half of the free memory holds the cells that are measured."""
+        memory = self._service.memory()
+        each_bytes: float = memory["cell_bytes"][0] / memory["n_cells"]
+        return 2 * each_bytes * _bench_options(self._load).n_cells <= read_memory().free_bytes
 
 
 def _profile(load: WorkerOptions, measured: Measurements, load_s: float) -> Profile:
@@ -116,6 +154,7 @@ def _profile(load: WorkerOptions, measured: Measurements, load_s: float) -> Prof
         formats=tuple(measured.formats),
         weights=measured.weights,
         agreements=tuple(measured.agreements),
+        is_disturbed=measured.is_disturbed,
     )
 
 
@@ -277,6 +316,7 @@ def main() -> None:
         else:
             pace = StepSizer(load.step_s, warm_s / n_warm)
             service = ChatService(model, prompter, load, profiled.profile, sender.send, pace)
+            service.measure_again = Remeasurement(load, model, profiled.profile, service).run
     except (LoadFailed, DecodeFailed, EngineError) as error:
         sender.send({"event": "broken", "why": str(error)})
         return

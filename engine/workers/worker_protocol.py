@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paddock.engine.errors import EngineError, pack_error
+from paddock.engine.profile.profile import Profile
 from paddock.engine.request import (
     ChatRequest,
     Chunk,
@@ -110,6 +111,28 @@ class WorkerOptions:
     def uses_extra_buffers(self) -> bool:
         """Whether weights may be packed for the processor (AMX, KleidiAI, repacking)."""
         return not self.fallback
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileResult:
+    """The model's profile, and whether it is new."""
+
+    profile: Profile | None = None
+    is_new: bool = False
+    note: str = ""
+    """Why there is no profile, or none with speeds."""
+    took_s: float = 0.0
+    is_disturbed: bool = False
+    """Whether other programs used the processor, so that it should be measured again."""
+
+    def as_head(self) -> FrameHead:
+        new = self.profile.as_json() if self.profile is not None and self.is_new else None
+        return {
+            "profile": new,
+            "profile_note": self.note,
+            "profiling_s": self.took_s,
+            "is_disturbed": self.is_disturbed,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,8 @@ class ComputeMode:
     """Whether they are the same with drafts; None: not measured."""
     is_unified: bool = False
     """Whether its cache is always unified; only answers in a split one are compared."""
+    is_disturbed: bool = False
+    """Whether the measurement was disturbed, so that it is repeated."""
 
     def promise(self) -> str:
         """Return in one line what a greedy answer keeps, and in which layout of the cache."""
@@ -84,7 +86,8 @@ class ComputeMode:
         state = "on" if self.is_flash else "off"
         if self.plain_ratio is None:
             return state
-        return f"{state}: usual work takes {self.plain_ratio:.2f} times as long without it"
+        busy = ", measured beside other programs" if self.is_disturbed else ""
+        return f"{state}: usual work takes {self.plain_ratio:.2f} times as long without it{busy}"
 
 
 class SpeedBook:
@@ -142,7 +145,8 @@ class SpeedBook:
         agreement = profile.agreement(is_flash=is_flash)
         is_unified = one.cache_layout == "unified"
         company = None if is_unified else agreement.company
-        return ComputeMode(is_flash, ratio, company, agreement.drafts, is_unified)
+        disturbed = profile.is_disturbed
+        return ComputeMode(is_flash, ratio, company, agreement.drafts, is_unified, disturbed)
 
     def manners(self) -> Iterable[tuple[str, ComputeMode]]:
         for name in self._finder.names():

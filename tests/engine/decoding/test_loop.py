@@ -29,6 +29,7 @@ from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
 from paddock.engine.decoding.loop import (
     CancelRequest,
     DecodeLoop,
+    IdleWork,
     LoopMessage,
     Shutdown,
     WidenContext,
@@ -986,6 +987,45 @@ def test_a_model_with_a_sliding_window_shares_beginnings_in_streams_of_their_own
     assert [one["prompt_reused_tokens"] for one in bench.usages.values()].count(200) == 3
     unified.run(asked())  # where llama.cpp may have given away the cells before a window
     assert not any(one["prompt_reused_tokens"] for one in unified.usages.values())
+
+
+def test_idle_work_has_the_loop_for_itself_until_a_message_comes(model: Model) -> None:
+    bench = Bench(model)
+    seen: list[str] = []
+
+    def work(should_stop: Callable[[], bool]) -> None:
+        seen.append(f"idle {should_stop()}")
+        bench.loop.post(job(model, 1, "Hello", max_tokens=4))
+        seen.append(f"asked {should_stop()}")
+
+    def late(should_stop: Callable[[], bool]) -> None:
+        seen.append(f"running {should_stop()}")
+
+    bench.loop.post(IdleWork(work))
+    bench._n_left, bench._later = 1, [(2, IdleWork(late))]
+    bench.loop.run()
+    assert seen == ["idle False", "asked True", "running True"]
+    assert bench.texts[1]
+
+
+def test_another_profile_decides_about_the_next_work(model: Model) -> None:
+    bench = Bench(model, n_parallel=2, layout="auto")
+    limits = bench.cache.limits
+    slow = Profile(
+        "d" * 64, "cpu1-some", "b", 1.0, 1, 0.5, 98, 23_040.0,
+        (PrefillPoint(64, 100.0), PrefillPoint(64, 400.0, is_flash=False)),
+        tuple(
+            DecodePoint(n, depth, False, n * (10.0 if is_flash else 40.0), is_flash)
+            for n in (1, 8)
+            for depth in (64, 512)
+            for is_flash in (True, False)
+        ),
+    )  # fmt: skip
+    bench.loop.post(IdleWork(lambda _: bench.loop.use_profile(slow)))
+    said = bench.run(jobs(model, texts=SURE[:2]))
+    assert len(said) == 2
+    assert (limits.is_flash, bench.cache.limits.is_flash) == (True, False)
+    assert bench.loop._scheduler.limits.near_turn_tokens != limits.near_turn_tokens
 
 
 def test_what_is_shared_of_a_sliding_window_is_exact(written: Callable[[str], Model]) -> None:

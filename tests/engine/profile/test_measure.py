@@ -24,18 +24,23 @@ from paddock.engine.profile.measure import (
     Bench,
     BenchClock,
     BenchOptions,
+    MeasuringStopped,
     Unmeasured,
-    _quickest,
     can_write_trial_model,
     drafts_keep_answers,
     measure_model,
     write_trial_model,
 )
-from paddock.engine.profile.profile import PrefillPoint
+from paddock.engine.profile.profile import Measurements, PrefillPoint
 
 ENOUGH_S = 240.0
 """All that is wanted is measured in it, on a busy machine too; on a quiet one in 10 s."""
 pytestmark = pytest.mark.timeout(600)
+
+
+def patient(seconds: float = ENOUGH_S) -> BenchClock:
+    """Return a clock for a busy machine."""
+    return BenchClock(seconds, 1, least_share=0.0)
 
 
 def path_of(ref: str, folder: Path) -> Path:
@@ -82,7 +87,7 @@ def test_a_chat_model_is_measured_the_most_useful_first_and_a_busy_machine_is_re
     path = path_of("smollm2:135m", tmp_path)
     model = Model(path)
     shape = BenchOptions(n_cells=4096, n_batch_tokens=256, n_threads=1)
-    measured = measure_model(model, path, shape, ENOUGH_S, depths=(), least_share=0.0)
+    measured = measure_model(model, path, shape, patient(), depths=())
     assert measured.prefill[0].n_batch_tokens in (64, 32, 16)
     counts = [one.n_sequences for one in measured.decode if one.is_unified]
     assert counts[0] == 1
@@ -95,7 +100,7 @@ def test_a_chat_model_is_measured_the_most_useful_first_and_a_busy_machine_is_re
     with pytest.raises(
         Unmeasured, match=r"^other programs used the processor: the threads got \d+%"
     ) as caught:
-        measure_model(model, path, shape, 20.0, depths=(), least_share=2.0)
+        measure_model(model, path, shape, BenchClock(20.0, 1, least_share=2.0), depths=())
     # It does not depend on speed.
     assert [one.drafts for one in caught.value.agreements] == [measured.agreements[0].drafts]
     model.close()
@@ -106,7 +111,7 @@ def test_a_prompt_and_decoding_are_measured_without_flash_attention_too(tmp_path
     write_trial_model(path, "Q8_0")
     model = Model(path)
     shape = BenchOptions(n_cells=8 * 320, n_batch_tokens=256, n_threads=1)
-    measured = measure_model(model, path, shape, ENOUGH_S, depths=(128,), least_share=0.0)
+    measured = measure_model(model, path, shape, patient(), depths=(128,))
     plain = [one for one in measured.decode if not one.is_flash]
     assert {(one.n_depth_tokens, one.n_sequences) for one in plain} == {
         (64, 1), (64, 8), (128, 1), (128, 8),
@@ -115,7 +120,7 @@ def test_a_prompt_and_decoding_are_measured_without_flash_attention_too(tmp_path
     assert sorted(one.is_flash for one in measured.agreements) == [False, True]
     assert all(one.company is not None for one in measured.agreements)
     asked = replace(shape, flash_attention="on")
-    measured = measure_model(model, path, asked, ENOUGH_S, depths=(128,), least_share=0.0)
+    measured = measure_model(model, path, asked, patient(), depths=(128,))
     assert all(one.is_flash for one in measured.decode), "it was asked for"
     model.close()
 
@@ -123,7 +128,58 @@ def test_a_prompt_and_decoding_are_measured_without_flash_attention_too(tmp_path
 def test_of_two_measurements_of_the_same_the_quicker_counts() -> None:
     points = [PrefillPoint(64, 400.0), PrefillPoint(64, 300.0, is_flash=False)]
     again = [PrefillPoint(64, 350.0), PrefillPoint(64, 360.0, is_flash=False)]
-    assert _quickest([*points, *again]) == [points[0], again[1]]
+    measured = Measurements(prefill=[*points])
+    measured.repeat(Measurements(prefill=again))
+    assert measured.prefill == [points[0], again[1]]
+    assert not measured.is_disturbed
+
+
+def test_two_measurements_of_the_same_that_differ_much_were_disturbed() -> None:
+    measured = Measurements(prefill=[PrefillPoint(64, 400.0)])
+    measured.repeat(Measurements(prefill=[PrefillPoint(64, 300.0), PrefillPoint(32, 10.0)]))
+    assert measured.is_disturbed
+
+
+def test_a_measurement_ends_before_the_next_step_if_something_else_is_to_be_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "one-layer.gguf"
+    write_trial_model(path, "Q8_0")
+    model = Model(path)
+    n_steps = n_open = 0
+    decode, close, make = Context.decode, Context.close, Context.__init__
+
+    def counted(context: Context, *batch: Any) -> int:
+        nonlocal n_steps
+        n_steps += 1
+        return decode(context, *batch)
+
+    def made(context: Context, *options: Any) -> None:
+        nonlocal n_open
+        n_open += 1
+        make(context, *options)
+
+    def closed(context: Context) -> None:
+        nonlocal n_open
+        n_open -= 1
+        close(context)
+
+    monkeypatch.setattr(Context, "decode", counted)
+    monkeypatch.setattr(Context, "__init__", made)
+    monkeypatch.setattr(Context, "close", closed)
+    shape = BenchOptions(n_cells=8 * 320, n_batch_tokens=256, n_threads=1)
+    n_most = 0
+
+    def should_stop() -> bool:
+        return n_steps >= n_most
+
+    for n_most in (0, 1, 5, 12, 60):
+        n_steps = 0
+        clock = BenchClock(ENOUGH_S, 1, least_share=0.0, should_stop=should_stop)
+        with pytest.raises(MeasuringStopped):
+            measure_model(model, path, shape, clock, depths=(128,))
+        assert (n_steps, n_open) == (n_most, 0)
+    model.close()
 
 
 def test_a_graphics_device_is_measured_with_long_prompts_and_many_sequences(tmp_path: Path) -> None:
@@ -131,7 +187,7 @@ def test_a_graphics_device_is_measured_with_long_prompts_and_many_sequences(tmp_
     write_trial_model(path, "Q8_0")
     model = Model(path)
     shape = BenchOptions(n_cells=4096, n_batch_tokens=512, n_threads=1, is_gpu=True)
-    measured = measure_model(model, path, shape, ENOUGH_S, depths=(128,))
+    measured = measure_model(model, path, shape, patient(), depths=(128,))
     assert [one.n_batch_tokens for one in measured.prefill] == [64, 512]
     assert {one.is_unified for one in measured.decode} == {False}
     at_depth: dict[int, list[int]] = {64: [], 128: []}
@@ -162,7 +218,7 @@ def test_logits_are_reserved_only_for_the_rows_that_a_measurement_reads(
 
     monkeypatch.setattr(Context, "decode", counted)
     shape = BenchOptions(8 * 320, n_batch, 1, is_gpu=is_gpu, n_pass_tokens=128)
-    measured = measure_model(model, path, shape, ENOUGH_S, depths=(128,), least_share=0.0)
+    measured = measure_model(model, path, shape, patient(), depths=(128,))
     assert all(one.company is not None for one in measured.agreements)
     of_model = [one for one in seen if one[3] == 128]
     assert max(n_rows for n_rows, *_ in of_model) == sum(AGREED_PIECES)
@@ -184,11 +240,11 @@ def test_what_was_measured_before_memory_was_short_is_kept(
     shape = BenchOptions(8 * 320, 256, 1, is_gpu=True)
     with monkeypatch.context() as within:
         within.setattr(Bench, "spread", fail)
-        measured = measure_model(model, path, shape, ENOUGH_S, depths=(128,))
+        measured = measure_model(model, path, shape, patient(), depths=(128,))
     assert [one.n_batch_tokens for one in measured.prefill] == [64, 256]
     monkeypatch.setattr(measure, "Context", fail)
     with pytest.raises(Unmeasured, match=r"^llama\.cpp could not do it: there is no memory"):
-        measure_model(model, path, shape, ENOUGH_S, depths=(128,))
+        measure_model(model, path, shape, patient(), depths=(128,))
     model.close()
 
 
@@ -196,7 +252,7 @@ def test_an_embedding_model_is_measured_by_the_size_of_its_batches(tmp_path: Pat
     path = path_of("all-minilm", tmp_path)
     model = Model(path)
     shape = BenchOptions(n_cells=512, n_batch_tokens=512, n_threads=1, embeds=True)
-    measured = measure_model(model, path, shape, 2.0, least_share=0.0)
+    measured = measure_model(model, path, shape, patient(2.0))
     assert [one.n_batch_tokens for one in measured.prefill][:1] == [64]
     assert measured.decode == []
     model.close()
@@ -206,7 +262,7 @@ def test_no_time_gives_no_profile(tmp_path: Path) -> None:
     path = path_of("smollm2:135m", tmp_path)
     model = Model(path)
     with pytest.raises(Unmeasured) as caught:
-        measure_model(model, path, BenchOptions(4096, 256, 1), 0.0, least_share=0.0)
+        measure_model(model, path, BenchOptions(4096, 256, 1), patient(0.0))
     assert str(caught.value) == "0 s are too short for this model on this machine"
     model.close()
 

@@ -13,11 +13,11 @@ from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
 from paddock.engine.llama.llama_context import ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.profile.measure import Measurements, Unmeasured
-from paddock.engine.profile.profile import Agreement, PrefillPoint, Profile
+from paddock.engine.profile.measure import Unmeasured
+from paddock.engine.profile.profile import Agreement, Measurements, PrefillPoint, Profile
 from paddock.engine.workers import worker_main
-from paddock.engine.workers.worker_main import ProfileResult, known_or_measured_profile
-from paddock.engine.workers.worker_protocol import WorkerOptions
+from paddock.engine.workers.worker_main import known_or_measured_profile
+from paddock.engine.workers.worker_protocol import ProfileResult, WorkerOptions
 from tests.fakes import tiny
 
 KNOWN = Profile("d" * 64, "cpu1-some", "b", 1.0, 1, 0.5, 98, 23_040.0, (PrefillPoint(64, 500.0),))

@@ -114,7 +114,13 @@ def test_flash_attention_is_said_with_what_usual_work_takes_without_it(tmp_path:
     assert manner is not None
     assert not manner.is_flash
     assert manner.company, "of the way that is used"
-    assert manner.flash().startswith("off: usual work takes 0.")
+    words = manner.flash()
+    assert words.startswith("off: usual work takes 0.")
+    assert words.endswith(" times as long without it")
+    ProfileStore(pool.cache_dir).keep(replace(known, is_disturbed=True))
+    busy = SpeedBook(pool).manner("smollm2:135m")
+    assert busy is not None
+    assert busy.flash() == f"{words}, measured beside other programs"
     ((name, _),) = SpeedBook(pool).manners()
     assert name == "smollm2:135m"
     asked = SpeedBook(replace(pool, flash_attention="on")).manner("smollm2:135m")
