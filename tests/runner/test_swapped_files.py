@@ -101,13 +101,16 @@ steps:
       - {uses: files.write, with: {path: "out/{{ n }}.md", text: "{{ steps.got.hits }}"}}
 """
 SWAPPER = """
-import os, random, sys
+import os, random, signal, sys
 inbox, private, folders, every = sys.argv[1:]
 os.chdir(inbox)
 names = sorted(name for name in os.listdir() if '.' in name)
 own = {name: open(name, 'rb').read() for name in names}
+turn, ends = 0, []
+signal.signal(signal.SIGTERM, lambda *_: ends.append(True))
 print('ready', flush=True)
-for turn in range(10**9):
+while not ends:  # no folder is left as a link
+    turn += 1
     name = random.choice(names)
     try:
         os.symlink(f'{private}/secret{os.path.splitext(name)[1]}', '.link')
@@ -176,8 +179,8 @@ def swapper(folder: Path, *below: str, every: int = 20) -> Iterator[None]:
         yield
         assert process.poll() is None, "it has swapped until the end"
     finally:
-        process.kill()
-        process.communicate()
+        process.terminate()
+        process.communicate(timeout=10)
 
 
 def documents(
