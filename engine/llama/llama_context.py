@@ -98,7 +98,10 @@ ENOUGH_CPU_SHARE = 0.85
 # Below it, even pieces of prompts are quicker with fewer threads: beside 17 busy programs one of 71
 # tokens took 10 s with two threads and 1.5 to 1.9 s with one.
 CROWDED_CPU_SHARE = 0.65
-PROBE_BACKOFF = Backoff(first_s=2.0, longest_s=32.0)
+# Most stalls are over at once: a longer first pause cost more than they did. A trial that fails may
+# take ten seconds, so a pause is at least so many times its length.
+PROBE_BACKOFF = Backoff(first_s=0.5, longest_s=32.0)
+PAUSE_TRIALS = 4
 
 
 class ThreadGovernor:
@@ -119,7 +122,7 @@ class ThreadGovernor:
 
     @property
     def n_left(self) -> int:
-        """Threads that others left when they last took much of the processor, if that was lately.
+        """Threads that others left when they took much of the processor, until the next trial.
 
         Longer steps heed it too: they would lose seconds to find out.
         """
@@ -129,7 +132,7 @@ class ThreadGovernor:
         """Note one decode's wall-clock and processor seconds; return the number of threads.
 
         >>> governor = ThreadGovernor(4)
-        >>> governor.observe(1.0, 3.9), governor.observe(3.0, 6.2), governor.observe(1.9, 3.8)
+        >>> governor.observe(1.0, 3.9), governor.observe(3.0, 6.2), governor.observe(11.9, 23.8)
         (4, 2, 2)
         >>> governor.observe(0.2, 0.4), governor.observe(0.5, 2.0)
         (4, 4)
@@ -157,11 +160,11 @@ class ThreadGovernor:
             n_fewer = max(1, min(self.n_threads - 1, int(n_running)))
             if n_fewer < self.n_threads and self._would_be_quicker_with(n_fewer):
                 # All of them are tried again after a growing pause.
+                self._until_probe_s = max(self._pauses.failed(), PAUSE_TRIALS * self._wall_s)
                 if n_running < CROWDED_CPU_SHARE * self.n_threads:
                     self._n_left = n_fewer
-                    self._crowded_until = time.monotonic() + PROBE_BACKOFF.longest_s
+                    self._crowded_until = time.monotonic() + self._until_probe_s
                 self.n_threads = n_fewer
-                self._until_probe_s = self._pauses.failed()
                 return
         if self.n_threads < self._n_most and self._until_probe_s <= 0:
             self.n_threads = self._n_most
@@ -463,7 +466,7 @@ class Context:
         began_s, began_cpu_s = time.perf_counter(), time.process_time()
         status = lib.llama_decode(self.pointer, batch)
         cpu_s = time.process_time() - began_cpu_s
-        if governor is not None:
+        if governor is not None and governor.n_threads == self._n_governed:
             governor.observe(time.perf_counter() - began_s, cpu_s, len(seq_ids))
         if status == 1:
             raise CacheFull

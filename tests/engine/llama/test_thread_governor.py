@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +45,16 @@ def test_pieces_of_prompts_keep_their_threads_where_single_tokens_let_one_go(
         few.n_threads, few._until_probe_s = 2, 9.0
         few.observe(1.0, 1.0)  # half of the processor is left: that is too little for prompts too
         assert (few.n_threads, few.n_left) == (1, 1)
+        assert few._crowded_until < time.monotonic() + 5, "no longer than until the next trial"
+        many._wall_s = 0.0
         zeros = np.zeros(MANY_TOKENS, np.int32)
         context.decode(zeros, np.arange(MANY_TOKENS, dtype=np.int32), zeros, zeros.astype(np.int8))
         assert used == [1, 2, 1]
+        assert not many._wall_s, "with fewer threads than its own it learns nothing"
+        few._crowded_until = time.monotonic()
+        context.clear()
+        context.decode(zeros, np.arange(MANY_TOKENS, dtype=np.int32), zeros, zeros.astype(np.int8))
+        assert used == [1, 2, 1, 2]
     model.close()
 
 
@@ -96,13 +104,22 @@ def test_when_all_threads_are_tried_again_they_are_compared_with_what_fewer_took
 def test_all_threads_are_tried_again_after_a_pause_that_grows() -> None:
     governor = ThreadGovernor(2)
     tried_after_s = []
-    for _ in range(3):
+    for _ in range(5):
         assert governor.observe(0.5, 0.6) == 1
         waited_s = 0.0
         while governor.observe(0.25, 0.25) == 1:
             waited_s += 0.25
         tried_after_s.append(round(waited_s))
-    assert tried_after_s == [2, 4, 8]
+    assert tried_after_s == [2, 2, 2, 4, 8]
+
+
+def test_a_stall_of_a_moment_is_over_in_a_second() -> None:
+    governor = ThreadGovernor(2)
+    assert governor.observe(0.2, 0.22) == 1
+    waited_s = 0.0
+    while governor.observe(0.05, 0.05) == 1:
+        waited_s += 0.05
+    assert waited_s < 1
 
 
 def test_after_a_quiet_spell_the_pause_is_short_again() -> None:
