@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from llama_cpp import mtmd_cpp
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -82,6 +83,23 @@ def logits_after(model: Model, projector: Projector, image: bytes | None) -> np.
                     context.decode_image(piece.rows, piece.positions_from(position), seq_id=1)
                     position += len(piece.rows)
         return np.array(context.logits(1)[0])
+
+
+def test_the_thread_that_computes_an_image_ends_with_it(
+    projector: Projector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenMP's threads that it started would slow those of the decode loop."""
+    threads: list[threading.Thread] = []
+    encode = mtmd_cpp.mtmd_encode_chunk
+
+    def noted(*arguments: object) -> int:
+        threads.append(threading.current_thread())
+        return int(encode(*arguments))
+
+    monkeypatch.setattr(mtmd_cpp, "mtmd_encode_chunk", noted)
+    projector.look(square(210))
+    assert len(threads) == 1
+    assert not threads[0].is_alive()
 
 
 def test_what_follows_an_image_depends_on_it(model: Model, projector: Projector) -> None:
