@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.workers.crashes import ran_out_of_memory
+from paddock.engine.workers.death_reasons import ran_out_of_memory
 
 DIST = Path(os.environ.get("PADDOCK_TEST_VULKAN", ""))
 pytestmark = pytest.mark.timeout(900)

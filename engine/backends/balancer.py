@@ -46,7 +46,8 @@ from paddock.engine.system.retry import Backoff, Pauses
 from paddock.engine.system.tasks import StopRequested, TaskSet, unless, wait_for_event
 from paddock.engine.workers.worker_protocol import Embedded
 
-from .base import Answer, OpenAnswers, embed_in_portions, total_deadline
+from .answer import Answer, OpenAnswers, total_deadline
+from .embed_portions import embed_in_portions
 from .model_servers import ModelKey, ModelServer, model_key_of
 from .neutral_request import (
     NEUTRAL_TEXT,

@@ -19,16 +19,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from paddock.engine.chat.prompt_images import check_image
-from paddock.engine.errors import (
-    BadRequest,
-    EngineError,
-    ModelUnusable,
-    WorkerLost,
-    WrongRole,
-)
+from paddock.engine.errors import BadRequest, EngineError, ModelUnusable, WorkerLost, WrongRole
 from paddock.engine.memory.loader import ModelUse, StartWorker, WorkerStarter, resolve_adapters
+from paddock.engine.memory.machine_probe import MachineProbe, MemoryProbe
 from paddock.engine.memory.manager import ModelManager
-from paddock.engine.memory.model_layout import MachineProbe, MemoryProbe
 from paddock.engine.memory.pool_stats import PoolEvents, PoolStats, fan_out
 from paddock.engine.models.model_cards import (
     ModelFactsCache,
@@ -58,7 +52,8 @@ from paddock.engine.request import (
 )
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.crash_suspects import Crash, CrashRecord
-from paddock.engine.workers.crashes import has_crashed, rebuild_command
+from paddock.engine.workers.death_reasons import has_crashed
+from paddock.engine.workers.fallbacks import rebuild_command
 from paddock.engine.workers.worker_process import (
     FIRST_TURNS,
     ProbeResult,
@@ -67,7 +62,8 @@ from paddock.engine.workers.worker_process import (
 )
 from paddock.engine.workers.worker_protocol import Embedded, EmbedOrder, PendingRequest, WorkerGone
 
-from .base import Answer, OpenAnswers, deadlines, embed_in_portions, total_deadline
+from .answer import Answer, OpenAnswers, deadlines, total_deadline
+from .embed_portions import embed_in_portions
 
 _T = TypeVar("_T")
 

@@ -34,11 +34,12 @@ from paddock.engine.request import (
     Usage,
     reserved_tokens,
 )
-from paddock.engine.system.hosts import PoolAddress, ServerAddress
+from paddock.engine.system.server_address import PoolAddress, ServerAddress
 from paddock.engine.workers.worker_protocol import AnswerEnd, Embedded
 
-from .base import deadlines, total_deadline
-from .openai_client import ServedModel, ServerAway, ServerBusy, ServerConnection, look_up_model
+from .answer import deadlines, total_deadline
+from .model_discovery import ServedModel, look_up_model
+from .openai_client import ServerAway, ServerBusy, ServerConnection
 from .openai_codec import LOGPROB_FIELDS, StreamDecoder, chat_body, unsupported_sampling
 from .rpc import PREFIX, RemotePool
 from .token_counting import (

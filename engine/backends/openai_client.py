@@ -1,28 +1,19 @@
-"""HTTP connection to one server of OpenAI's API, and discovery of what its models are.
+"""HTTP connection to one server of OpenAI's API.
 
 Requests and answers are JSON or server-sent events, all bounded. Failures that may pass become
-`ServerAway` or `ServerBusy`; those that need a person become an `EngineError`. All servers have
-`/v1/models`; which other endpoints tell a model's context, slots and identity depends on the
-program (llama-server, vLLM, Ollama).
+`ServerAway` or `ServerBusy`; those that need a person become an `EngineError`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
-from paddock.engine.errors import BadRequest, EngineError, ModelBroken, NotServed, PromptTooLong
-from paddock.engine.request import ModelFacts, ModelSpec
+from paddock.engine.errors import BadRequest, EngineError, ModelBroken, PromptTooLong
 from paddock.engine.system import http
-from paddock.engine.system.hosts import ServerAddress
-
-from .openai_codec import ServerKind
+from paddock.engine.system.server_address import ServerAddress
 
 if TYPE_CHECKING:
     import httpx
@@ -231,186 +222,3 @@ def _is_account_fault(error: Any) -> bool:
 def _error_status(error: Any) -> int:
     code = error.get("code") if isinstance(error, dict) else None
     return code if isinstance(code, int) and not isinstance(code, bool) else 500
-
-
-_T = TypeVar("_T", int, str)
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """One model on one server."""
-
-    kind: ServerKind
-    name: str
-    """As the server calls it."""
-    facts: ModelFacts
-    n_slots: int | None = None
-    """Requests that it answers at a time; None: it does not say."""
-    says_only_its_name: bool = False
-    """A replaced model under the same name cannot be detected."""
-
-
-async def look_up_model(
-    line: ServerConnection, spec: ModelSpec, usual_ctx_tokens: int | None = None
-) -> ServedModel:
-    """Ask a server about a model; `usual_ctx_tokens` counts where no one says its context.
-
-    Raises:
-        NotServed: it has no such model.
-        ModelBroken: it is no server of OpenAI's API, refuses the key, or does not say how long a
-            prompt may be.
-        ServerAway, ServerBusy: it cannot be asked now.
-    """
-    listed = await _listed_models(line)
-    found = matching_model(spec.ref, listed)
-    if found is None:
-        raise NotServed(spec.ref, [_model_id(entry) for entry in listed], line.url)
-    return _served_model(line.url, spec, await _report(line, found), usual_ctx_tokens)
-
-
-async def _report(line: ServerConnection, found: Json) -> _ModelReport:
-    name = _model_id(found)
-    if found.get("owned_by") == "llamacpp" or isinstance(found.get("meta"), dict):
-        props = await line.find(f"/props?model={quote(name, safe='')}")
-        if props is not None:
-            return _of_llama_server(found, props)
-    if isinstance(found.get("max_model_len"), int):
-        return _of_vllm(found)
-    digest = await _ollama_digest(line, name)
-    if digest:
-        return _ModelReport("ollama", name, {"digest": digest})
-    return _ModelReport("other", name, {"name": name})
-
-
-async def _listed_models(line: ServerConnection) -> list[Json]:
-    try:
-        listed = (await line.get("/v1/models")).get("data")
-    except BadRequest:
-        listed = None
-    if not isinstance(listed, list):
-        raise ModelBroken(line.url, "no server of OpenAI's API answers here (GET /v1/models)")
-    return [entry for entry in listed if isinstance(entry, dict) and entry.get("id")]
-
-
-def matching_model(ref: str, listed: Sequence[Json]) -> Json | None:
-    """Find the model that is meant: by its name, an alias, or the name of its file.
-
-    >>> matching_model("a.gguf", [{"id": "/models/a.gguf"}])
-    {'id': '/models/a.gguf'}
-    """
-    # The settings may send a model to a server that its author names by a file near the YAML.
-    for wanted, names_of in ((ref, _names), (ref, _short_names), (_file_name(ref), _short_names)):
-        found = [entry for entry in listed if wanted in names_of(entry)]
-        if found:
-            return found[0]
-    return None
-
-
-def _names(entry: Json) -> set[str]:
-    aliases = entry.get("aliases")
-    return {_model_id(entry), *(str(one) for one in (aliases if isinstance(aliases, list) else ()))}
-
-
-def _short_names(entry: Json) -> Iterator[str]:
-    for name in _names(entry):
-        file = _file_name(name)
-        yield from (file, file.removesuffix(".gguf"), name.removesuffix(":latest"))
-
-
-def _model_id(entry: Json) -> str:
-    return str(entry["id"])
-
-
-def _file_name(path: str) -> str:
-    return path.replace("\\", "/").rstrip("/").rpartition("/")[2]
-
-
-@dataclass(frozen=True, slots=True)
-class _ModelReport:
-    """What a server says of a model."""
-
-    kind: ServerKind
-    name: str
-    marks: Mapping[str, Any]
-    """What makes it another model when it changes."""
-    n_ctx: int | None = None
-    n_slots: int | None = None
-    n_train: int | None = None
-    size: int = 0
-
-
-def _of_llama_server(entry: Json, props: Json) -> _ModelReport:
-    """Return what llama-server reports: file name, size, chat template."""
-    meta = entry.get("meta")
-    meta = meta if isinstance(meta, dict) else {}
-    path = _typed_value(props, "model_path", str) or _model_id(entry)
-    # Only what every version reports: more would make all answers stale at its next upgrade.
-    marks = {name: meta.get(name) for name in ("n_params", "size", "n_vocab", "n_embd")}
-    marks |= {"name": _file_name(path), "template": props.get("chat_template")}
-    settings = props.get("default_generation_settings")
-    return _ModelReport(
-        "llama-server",
-        _model_id(entry),
-        marks,
-        n_ctx=_typed_value(settings, "n_ctx", int) if isinstance(settings, dict) else None,
-        n_slots=_typed_value(props, "total_slots", int),
-        n_train=_typed_value(meta, "n_ctx_train", int),
-        size=_typed_value(meta, "size", int) or 0,
-    )
-
-
-def _of_vllm(entry: Json) -> _ModelReport:
-    """Return what vLLM reports: where the model was taken from."""
-    name = _model_id(entry)
-    marks = {"name": name, "root": _typed_value(entry, "root", str) or name}
-    return _ModelReport("vllm", name, marks, _typed_value(entry, "max_model_len", int))
-
-
-async def _ollama_digest(line: ServerConnection, name: str) -> str | None:
-    """Return a model's digest, as Ollama and compatible servers report it."""
-    try:
-        told = await line.find("/api/tags")
-    except (ServerAway, ServerBusy):
-        return None
-    listed = told.get("models") if told else None
-    for one in listed if isinstance(listed, list) else ():
-        if isinstance(one, dict) and name in (one.get("name"), one.get("model")):
-            return _typed_value(one, "digest", str)
-    return None
-
-
-def _served_model(
-    url: str, spec: ModelSpec, report: _ModelReport, usual_ctx_tokens: int | None
-) -> ServedModel:
-    lengths = [n for n in (report.n_ctx, spec.n_ctx_tokens) if n is not None]
-    lengths = lengths or [n for n in (usual_ctx_tokens,) if n is not None]
-    if not lengths:
-        why = (
-            f"the server does not say how many tokens a request to '{report.name}' may fill. "
-            "Write it as the model's `ctx`, such as `ctx: 8k`, or set PADDOCK_CONTEXT_LENGTH"
-        )
-        raise ModelBroken(url, why)
-    fits = min(lengths)
-    facts = ModelFacts(
-        name=spec.ref,
-        path=url,
-        digest=model_identity(report.marks),
-        size_bytes=report.size,
-        architecture=report.kind,
-        role=spec.role,
-        n_ctx_train_tokens=max(report.n_train or 0, fits),
-        n_ctx_tokens=fits,
-    )
-    says_only_its_name = report.kind == "other"
-    return ServedModel(report.kind, report.name, facts, report.n_slots, says_only_its_name)
-
-
-def model_identity(marks: Mapping[str, Any]) -> str:
-    """Return a digest of what a model is, not of where it is."""
-    told = json.dumps(dict(marks), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(f"elsewhere\n{told}".encode()).hexdigest()
-
-
-def _typed_value(told: Mapping[str, Any], name: str, kind: type[_T]) -> _T | None:
-    value = told.get(name)
-    return value if isinstance(value, kind) and not isinstance(value, bool) and value else None

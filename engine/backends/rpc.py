@@ -30,18 +30,18 @@ from paddock.engine.request import (
 )
 from paddock.engine.sampling_values import checked_sampling
 from paddock.engine.system import http
-from paddock.engine.system.hosts import PoolAddress
 from paddock.engine.system.light_http import (
     IDLE_CONNECTION_S,
     ConnectionBroken,
     UnexpectedStatus,
     UnixClient,
 )
+from paddock.engine.system.server_address import PoolAddress
 from paddock.engine.system.tasks import end
 from paddock.engine.system.text import split_lines
 from paddock.engine.wire import read_json, write_json
 
-from .base import Answer, OpenAnswers
+from .answer import Answer, OpenAnswers
 
 if TYPE_CHECKING:
     import httpx

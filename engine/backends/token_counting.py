@@ -20,7 +20,8 @@ from paddock.engine.request import Message, Tool
 from paddock.engine.system.processes import FrameProcess, python_command
 from paddock.engine.system.tasks import run_concurrently
 
-from .openai_client import ServedModel, ServerConnection
+from .model_discovery import ServedModel
+from .openai_client import ServerConnection
 from .openai_codec import messages_body as as_json
 from .openai_codec import tools_body as tools_as_json
 

@@ -23,7 +23,8 @@ from paddock.engine.request import Usage
 from paddock.engine.system.files import read_json_object, write_json_atomically
 from paddock.engine.system.units import DAY_S
 
-from .openai_client import ServedModel, ServerConnection
+from .model_discovery import ServedModel
+from .openai_client import ServerConnection
 from .openai_codec import StreamDecoder
 from .token_counting import MESSAGE_TOKENS, OPENING_TOKENS, TokenCount
 

@@ -18,9 +18,11 @@ from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest, Constraint, Sampling, Tool
 from paddock.engine.sampling.schema import embeddable_schema, parse_schema
 
-from .stream_parser import HARMONY_TOKENS, AnswerMarkup, HarmonyParser, MarkupParser, StreamParser
+from .harmony import HARMONY_TOKENS, HarmonyParser
+from .reasoning_tags import ReasoningTags
+from .stream_parser import AnswerMarkup, MarkupParser, StreamParser
 from .template_probe import ChatFormat
-from .tool_calls import LiteralText, ParameterFormat, Placeholder, ReasoningTags, ToolCallFormat
+from .tool_calls import LiteralText, ParameterFormat, Placeholder, ToolCallFormat
 
 Schema = Mapping[str, Any]
 

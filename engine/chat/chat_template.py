@@ -39,6 +39,7 @@ from paddock.engine.system.template_limits import (
 
 from .control_tokens import MARK_END, ControlTokenRemover, TextPiece, any_of_pattern, with_literals
 from .ollama_template import OllamaTemplate
+from .reasoning_tags import ReasoningTags
 from .template_messages import (
     MEDIA_MARK,
     CompiledTemplate,
@@ -50,7 +51,6 @@ from .template_messages import (
     tool_definitions,
 )
 from .template_probe import ChatFormat, probe_template
-from .tool_calls import ReasoningTags
 
 MAX_WIDTH = 10_000  # of padding
 MAX_WRAP_CHARS = 100_000  # `wordwrap(1)` of a word takes 0.1 s for so many, and 13 s for a million

@@ -1,32 +1,26 @@
-"""Stream parser: split an answer into text, reasoning and tool calls while it is generated. Pure.
+"""Stream parser: split an answer into text, reasoning and tool calls while it is generated.
 
-The result depends only on the answer's characters, never on how they were cut into tokens: each
-decision waits until no further character can change it. Text is held back only where it may begin
-a tag, a stop string or a call; a call that turns out to be none comes back as text.
-
-gpt-oss writes Harmony (github.com/openai/harmony, docs/format.md): a row of messages with
-channels. `analysis` is reasoning, `final` is the answer, a message to `functions.name` is a tool
-call, and `commentary` without a recipient is text before calls.
+Pure. The result depends only on the answer's characters, never on how they were cut into tokens:
+each decision waits until no further character can change it. Text is held back only where it may
+begin a tag, a stop string or a call; a call that turns out to be none comes back as text.
 """
 
 from __future__ import annotations
 
 import codecs
-import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Literal
 
 from paddock.engine.request import Tool, ToolCall
 
+from .reasoning_tags import ReasoningTags
+from .stop_strings import StopStringFilter, partial_mark_length
 from .tool_calls import (
     IncompleteValue,
     MalformedValue,
-    ReasoningTags,
     ToolCallFormat,
     parse_calls,
     parse_first_complete_call,
@@ -47,60 +41,6 @@ class Utf8Decoder:
             except UnicodeDecodeError:
                 pass  # it ends within a character
         return self._decoder.decode(piece)
-
-
-class StopStringFilter:
-    """Ends a growing text before the first stop string.
-
-    What may be the beginning of a stop string is held back until it is certain.
-    """
-
-    def __init__(self, stop: tuple[str, ...] = ()) -> None:
-        self._stop = tuple(mark for mark in stop if mark)
-        self._held = ""
-        self.stopped_by = ""
-        """The stop string that was met."""
-
-    @property
-    def is_stopped(self) -> bool:
-        return bool(self.stopped_by)
-
-    def add(self, new: str, *, is_end: bool = False) -> str:
-        """Add to the text; return what is certain now, or all of it at the end."""
-        if not self._stop:
-            return new
-        if self.is_stopped:
-            return ""
-        text = self._held + new
-        found = [(at, mark) for mark in self._stop if (at := text.find(mark)) >= 0]
-        if found:
-            at, self.stopped_by = min(found, key=lambda one: one[0])
-            self._held = ""
-            return text[:at]
-        n_held = 0 if is_end else partial_mark_length(text, self._stop)
-        self._held = text[len(text) - n_held :]
-        return text[: len(text) - n_held]
-
-
-def partial_mark_length(text: str, marks: tuple[str, ...]) -> int:
-    """Return how many characters at the end of a text may begin one of the marks.
-
-    >>> partial_mark_length("a <too", ("<tool>", "<think>"))
-    4
-    """
-    longest, firsts = _mark_extent(marks)
-    tail = text[len(text) - min(longest, len(text)) :]
-    for at, character in enumerate(tail):
-        if character in firsts and any(mark.startswith(tail[at:]) for mark in marks):
-            return len(tail) - at
-    return 0
-
-
-@lru_cache(maxsize=64)
-def _mark_extent(marks: tuple[str, ...]) -> tuple[int, frozenset[str]]:
-    """Return the longest incomplete mark's length, and the first characters of all marks."""
-    longest = max((len(mark) for mark in marks), default=1) - 1
-    return longest, frozenset(mark[0] for mark in marks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,89 +104,6 @@ class PlainTextParser(StreamParser):
     def _advance(self, *, is_end: bool) -> AnswerDelta:
         new, self._buffer = self._buffer, ""
         return AnswerDelta(self._text.add(new, is_end=is_end))
-
-
-_HARMONY_BODY = "<|message|>"
-_HARMONY_ENDS = ("<|end|>", "<|return|>", "<|call|>", "<|start|>", "<|channel|>")
-HARMONY_TOKENS = (_HARMONY_BODY, "<|constrain|>", *_HARMONY_ENDS)
-"""Control tokens that the parser must see as text."""
-
-_HARMONY_RECIPIENT = re.compile(r"\bto=([\w.\-]+)")
-_HARMONY_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
-
-
-class HarmonyParser(StreamParser):
-    """Parses an answer of gpt-oss."""
-
-    def __init__(self, stop: tuple[str, ...], new_id: Callable[[], str]) -> None:
-        super().__init__(stop)
-        self._new_id = new_id
-        self._header: str | None = None
-        """None: the header is still being read."""
-        self._recipient = ""
-        """The tool that the header names; empty: the message is for the reader."""
-
-    def _advance(self, *, is_end: bool) -> AnswerDelta:
-        text, reasoning = "", ""
-        calls: tuple[ToolCall, ...] = ()
-        while not self.is_stopped:
-            delta = self._body(is_end) if self._header is not None else self._head(is_end)
-            if delta is None:
-                break
-            text, reasoning = text + delta.text, reasoning + delta.reasoning
-            calls += delta.tool_calls
-        if is_end:
-            text += self._text.add("", is_end=True)
-        return AnswerDelta(text, reasoning, calls)
-
-    def _head(self, is_end: bool) -> AnswerDelta | None:
-        """Read a message's header, up to where its body begins."""
-        header, found, rest = self._buffer.partition(_HARMONY_BODY)
-        if found:
-            self._header, self._buffer = header, rest
-            named = _HARMONY_RECIPIENT.search(header)
-            self._recipient = named[1] if named and named[1] != "assistant" else ""
-            return AnswerDelta()
-        if is_end and self._buffer and "<|" not in self._buffer:
-            text, self._buffer = self._buffer, ""
-            return AnswerDelta(self._text.add(text))  # a model that forgot its channels
-        return None
-
-    def _body(self, is_end: bool) -> AnswerDelta | None:
-        """Read a message's body, as far as it is certain."""
-        ends = [(at, mark) for mark in _HARMONY_ENDS if (at := self._buffer.find(mark)) >= 0]
-        if ends:
-            at, mark = min(ends)
-            delta = self._body_delta(self._buffer[:at])
-            # The next header may begin with its channel, without `<|start|>`.
-            keeps_mark = mark == "<|channel|>"
-            self._buffer = self._buffer[at + (0 if keeps_mark else len(mark)) :]
-            self._header = None
-            return delta
-        if self._recipient and not is_end:
-            return None
-        held = 0 if is_end else partial_mark_length(self._buffer, _HARMONY_ENDS)
-        sure = self._buffer[: len(self._buffer) - held]
-        self._buffer = self._buffer[len(sure) :]
-        return self._body_delta(sure) if sure else None
-
-    def _body_delta(self, body: str) -> AnswerDelta:
-        if self._recipient:
-            return self._call_delta(body)
-        if _HARMONY_CHANNEL.findall(self._header or "")[-1:] == ["analysis"]:
-            return AnswerDelta(reasoning=body)
-        return AnswerDelta(self._text.add(body))
-
-    def _call_delta(self, body: str) -> AnswerDelta:
-        try:
-            arguments = json.loads(body, strict=False) if body.strip() else {}
-        except (ValueError, RecursionError):
-            return AnswerDelta(self._text.add(body))
-        if not isinstance(arguments, dict):
-            return AnswerDelta(self._text.add(body))
-        before = self._text.add("", is_end=True)
-        name = self._recipient.removeprefix("functions.")
-        return AnswerDelta(before, "", (ToolCall(name, arguments, self._new_id()),))
 
 
 _ParserState = Literal["start", "reasoning", "text", "after"]

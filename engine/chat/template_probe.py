@@ -19,6 +19,7 @@ from typing import Any
 from paddock.engine.request import Tool
 from paddock.engine.system.template_limits import DEADLINE_S, ProcessorTime
 
+from .reasoning_tags import KNOWN_TAGS, THINK_TAGS, ReasoningTags
 from .template_messages import (
     CompiledTemplate,
     TemplateExhausted,
@@ -29,15 +30,12 @@ from .template_messages import (
 from .tool_calls import (
     HERMES,
     KNOWN_FORMATS,
-    KNOWN_TAGS,
-    THINK_TAGS,
     FormatPart,
     IncompleteValue,
     LiteralText,
     MalformedValue,
     ParameterFormat,
     Placeholder,
-    ReasoningTags,
     ToolCallFormat,
     calls_in_json,
     parse_calls,

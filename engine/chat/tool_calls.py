@@ -3,7 +3,7 @@
 A format is a sequence of literal texts and placeholders. `template_probe` derives a format where
 the template shows one. The known formats are for templates that show none; each comes from its
 makers' documentation or from real answers. A hint (a word of the template or the vocabulary)
-identifies the model family. The known reasoning tags are here too.
+identifies the model family.
 
 Arguments are JSON, Python's call syntax, or Gemma's own values. Every parsing function takes a text
 and a position in it, and returns the value and the position after it. `IncompleteValue` means that
@@ -155,14 +155,6 @@ def _first_word(text: str) -> str:
     return found.group() if found else stripped
 
 
-@dataclass(frozen=True, slots=True)
-class ReasoningTags:
-    """The tags around reasoning."""
-
-    opens: str
-    closes: str
-
-
 def json_format(
     opens: str,
     closes: str,
@@ -268,22 +260,6 @@ KNOWN_FORMATS: tuple[tuple[str, tuple[ToolCallFormat, ...]], ...] = (
     ("functools[", (_FUNCTOOLS,)),
     ("<function=", (_FUNCTIONARY,)),
     ("<tool_call>", (HERMES,)),
-)
-
-THINK_TAGS = ReasoningTags("<think>", "</think>")
-
-KNOWN_TAGS: tuple[ReasoningTags, ...] = (
-    THINK_TAGS,
-    ReasoningTags("[THINK]", "[/THINK]"),
-    ReasoningTags("<seed:think>", "</seed:think>"),
-    ReasoningTags("<|START_THINKING|>", "<|END_THINKING|>"),
-    ReasoningTags("<|channel>thought", "<channel|>"),
-    ReasoningTags("<|inner_prefix|>", "<|inner_suffix|>"),
-    ReasoningTags("Here are my reasoning steps:", "[BEGIN FINAL RESPONSE]"),
-    ReasoningTags("<|open|>think<|sep|>", "<|close|>think<|sep|>"),
-    ReasoningTags("<thinking>", "</thinking>"),
-    ReasoningTags("<reasoning>", "</reasoning>"),
-    ReasoningTags("<thought>", "</thought>"),
 )
 
 

@@ -16,15 +16,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from paddock.engine.llama.library import CacheFull, LoadFailed
-from paddock.engine.llama.llama_context import (
-    Context,
-    ContextOptions,
+from paddock.engine.llama.llama_context import Context, ContextOptions
+from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.saved_cells import (
     SavedCells,
     restore_cells,
     save_cells,
     saved_cells_bytes,
 )
-from paddock.engine.llama.llama_model import Model
 from paddock.engine.profile.context_layout import (
     ContextLayout,
     LayoutBounds,

@@ -21,16 +21,10 @@ from paddock.engine.sampling.logits import N_PRESELECTED, in_order
 from paddock.engine.sampling.picker import Picker, RowScan, RowScanner, start_masks
 
 from .batch import MOST_MTP_SEQUENCES, ScheduledStep, Sequence, SequencePiece, batch_arrays
-from .drafts import (
-    MOST_MTP_TOKENS,
-    DraftModel,
-    DraftRequest,
-    HiddenStates,
-    LookupDrafter,
-    MtpHead,
-    PastAnswers,
-)
+from .draft_model import DraftModel
+from .drafts import MOST_MTP_TOKENS, DraftRequest, HiddenStates, LookupDrafter, PastAnswers
 from .kv_cache import KvCache
+from .mtp_head import MtpHead
 from .running_request import DecodeRequest, RunningRequest, StepOutput, decode_image_piece
 from .scheduler import Scheduler, StepSizer
 

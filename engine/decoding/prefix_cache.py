@@ -1,21 +1,15 @@
-"""Prefix cache: owners of KV cells, and prefixes that are saved in main memory. Pure.
+"""Prefix cache: owners of KV cells, and the prefixes that requests share. Pure.
 
-`PrefixCache` mirrors llama.cpp's accounting, so that free cells are known before a decode. In a
-unified cache one cell belongs to several sequences (`llama_memory_seq_cp`) and is freed when the
-last of them leaves; in a split cache every sequence has a stream of its own, and a prefix is
-copied. No radix tree is needed: at most some hundreds of sequences are in the cache, and comparing
-two arrays of 4,000 tokens takes 3 µs.
-
-`HostCache` lists prefixes in main memory. A finished conversation will likely be continued, but its
-idle cells slow all others: attention in a unified cache runs up to the highest used cell (5 to 20 %
-with two idle documents, 2 cores). Copying 700 tokens of a 135M model takes some milliseconds,
-computing them again two seconds. Only keys, tokens and order are here; `kv_cache` holds the bytes.
+It mirrors llama.cpp's accounting, so that free cells are known before a decode. In a unified cache
+one cell belongs to several sequences (`llama_memory_seq_cp`) and is freed when the last of them
+leaves; in a split cache every sequence has a stream of its own, and a prefix is copied. No radix
+tree is needed: at most some hundreds of sequences are in the cache, and comparing two arrays of
+4,000 tokens takes 3 µs.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -207,85 +201,3 @@ class PrefixCache:
                     runs.insert(runs.index(run) + 1, rest)
                 return
             n_seen += run.n_cells
-
-
-class HostCache:
-    """Saved prefixes of at most `n_most_tokens` tokens together; least recently used goes first."""
-
-    def __init__(self, n_most_tokens: int) -> None:
-        self.n_most_tokens = n_most_tokens
-        self.n_tokens = 0
-        self._entries: OrderedDict[int, Tokens] = OrderedDict()
-        self._jobs: set[int] = set()
-        self._n_keys = 0
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    @property
-    def keys(self) -> tuple[int, ...]:
-        """All keys, the least recently used first."""
-        return tuple(self._entries)
-
-    def put(
-        self, tokens: Tokens, *, is_job: bool = False, spare: int = -1
-    ) -> tuple[int | None, tuple[int, ...]]:
-        """Add an entry; return its key, or None if there is no room for it, and the evicted keys.
-
-        Jobs' entries are evicted before those of conversations, and never evict one. `spare` is
-        never evicted.
-        """
-        gone = [
-            key
-            for key, one in self._entries.items()
-            if key != spare and shared_prefix_length(tokens, one) == len(one)
-        ]
-        others = [key for key in self._entries if key not in gone]
-        n_kept = sum(len(self._entries[key]) for key in others)
-        for key in self._eviction_order(others, spare, is_job=is_job):
-            if n_kept + len(tokens) <= self.n_most_tokens:
-                break
-            n_kept -= len(self._entries[key])
-            gone.append(key)
-        if n_kept + len(tokens) > self.n_most_tokens:
-            return None, ()
-        for key in gone:
-            self._forget(key)
-        self._n_keys += 1
-        self._entries[self._n_keys] = tokens.copy()
-        self.n_tokens += len(tokens)
-        if is_job:
-            self._jobs.add(self._n_keys)
-        return self._n_keys, tuple(gone)
-
-    def _eviction_order(self, keys: Iterable[int], spare: int, *, is_job: bool) -> list[int]:
-        """Return the keys that an entry may evict, jobs' first and each kind's oldest first."""
-        may_go = (key for key in keys if key != spare and (key in self._jobs or not is_job))
-        return sorted(may_go, key=lambda key: key not in self._jobs)
-
-    def limit(self, n_most_tokens: int) -> tuple[int, ...]:
-        """Set the limit; return the evicted keys."""
-        self.n_most_tokens, gone = n_most_tokens, []
-        while self.n_tokens > n_most_tokens:
-            gone.append(next(iter(self._entries)))
-            self._forget(gone[-1])
-        return tuple(gone)
-
-    def clear(self) -> None:
-        self._entries.clear()
-        self._jobs.clear()
-        self.n_tokens = 0
-
-    def best(self, prompt: Tokens) -> tuple[int, int]:
-        """Find the entry with the longest shared prefix: `(key, n_tokens)`, or (-1, 0)."""
-        return longest_shared_prefix(prompt, self._entries)
-
-    def tokens(self, key: int) -> Tokens:
-        return self._entries[key]
-
-    def touch(self, key: int) -> None:
-        self._entries.move_to_end(key)
-
-    def _forget(self, key: int) -> None:
-        self.n_tokens -= len(self._entries.pop(key))
-        self._jobs.discard(key)

@@ -23,7 +23,8 @@ from .batch import (
     SequenceMove,
     TrimCells,
 )
-from .prefix_cache import HostCache, PrefixCache, longest_shared_prefix, shared_prefix_length
+from .host_cache import HostCache
+from .prefix_cache import PrefixCache, longest_shared_prefix, shared_prefix_length
 
 # Fewer idle cells neither slow running sequences nor are worth a copy.
 WORTH_MOVING_TOKENS = 128

@@ -1,21 +1,10 @@
-"""A context: KV cache, compute buffers, the forward pass, samplers, and sequences saved to bytes.
+"""A context: KV cache, compute buffers, the forward pass.
 
 Low-level bindings only: `llama_cpp.Llama` decodes one sequence at a time. Only the thread that
 made a context may use it.
 
 - `BatchBuffers` is a `llama_batch` whose arrays are NumPy's: filling it takes 0.0014 ms for 2,048
   tokens; setting the fields one by one through ctypes takes 0.95 ms.
-- `ThreadGovernor` lowers the number of threads while other programs use the processor: llama.cpp's
-  threads meet at a barrier some hundred times a token, and all spin while one is not running. With
-  two threads on two cores and one other busy program, decoding fell from 126 tokens a second to 3;
-  with one thread it stays at 40.
-- `SamplerChain` samples on the host for one sequence, `DeviceChoice` on the device for all
-  sequences of a context.
-- `save_cells` and `restore_cells` move a sequence between streams, contexts and main memory.
-  llama.cpp writes the number of streams, then for each a count of cells and the cells; it refuses
-  a state with another number of streams, so that number and the empty streams are rewritten.
-  Without flash attention values are transposed, so a state needs a context with the same setting
-  and the same type of cells.
 - `warm_up` makes the first decodes, so that a broken build crashes before a request is accepted.
 """
 
@@ -31,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from paddock.engine.arrays import Logits, Tokens, Vectors
-from paddock.engine.request import Sampling
 from paddock.engine.settings import CacheType, Switch
-from paddock.engine.system.retry import Backoff, Pauses
 
 from .library import LOG, CacheFull, DecodeFailed, LoadFailed, ext, lib
 from .llama_model import Model
+from .samplers import DeviceChoice
+from .thread_governor import ThreadGovernor
 
 # Of a position: time, row, column and one that is reserved (M-RoPE).
 MOST_COMPONENTS = 4
@@ -91,208 +80,6 @@ def _array_pointer(array: NDArray[Any], field: str) -> Any:
 # From so many tokens on, a step has a governor of its own. Beside another busy program, a piece of
 # a prompt takes 1.25 s with two threads and 2.05 s with one: its threads meet less often.
 MANY_TOKENS = 64
-# Long enough for a fair measurement, short enough that a stall is soon over.
-GOVERNOR_WINDOW_S = 0.2
-# Alone on the machine the share is above 0.95; another program on one of two cores makes it 0.75.
-ENOUGH_CPU_SHARE = 0.85
-# Below it, even pieces of prompts are quicker with fewer threads: beside 17 busy programs one of 71
-# tokens took 10 s with two threads and 1.5 to 1.9 s with one.
-CROWDED_CPU_SHARE = 0.65
-# Most stalls are over at once: a longer first pause cost more than they did. A trial that fails may
-# take ten seconds, so a pause is at least so many times its length.
-PROBE_BACKOFF = Backoff(first_s=0.5, longest_s=32.0)
-PAUSE_TRIALS = 4
-
-
-class ThreadGovernor:
-    """Choose the number of threads by measured steps."""
-
-    def __init__(self, n_most: int) -> None:
-        self.n_threads = n_most
-        self._n_most = n_most
-        self._wall_s = 0.0
-        self._cpu_s = 0.0
-        self._steps: dict[int, tuple[int, float]] = {}
-        """Steps of this window and their seconds, by size."""
-        self._undisturbed_s: dict[tuple[int, int], float] = {}
-        """Seconds of an undisturbed step, by number of threads and size."""
-        self._pauses = Pauses(PROBE_BACKOFF)
-        self._until_probe_s = 0.0
-        self._n_left, self._crowded_until = n_most, 0.0
-
-    @property
-    def n_left(self) -> int:
-        """Threads that others left when they took much of the processor, until the next trial.
-
-        Longer steps heed it too: they would lose seconds to find out.
-        """
-        return self._n_left if time.monotonic() < self._crowded_until else self._n_most
-
-    def observe(self, wall_s: float, cpu_s: float, n_tokens: int = 1) -> int:
-        """Note one decode's wall-clock and processor seconds; return the number of threads.
-
-        >>> governor = ThreadGovernor(4)
-        >>> governor.observe(1.0, 3.9), governor.observe(3.0, 6.2), governor.observe(11.9, 23.8)
-        (4, 2, 2)
-        >>> governor.observe(0.2, 0.4), governor.observe(0.5, 2.0)
-        (4, 4)
-        """
-        self._wall_s += wall_s
-        self._cpu_s += cpu_s
-        size = n_tokens.bit_length()
-        n_steps, steps_s = self._steps.get(size, (0, 0.0))
-        self._steps[size] = (n_steps + 1, steps_s + wall_s)
-        self._until_probe_s -= wall_s
-        if self._wall_s >= GOVERNOR_WINDOW_S:
-            self._judge(self._cpu_s / self._wall_s)
-            self._wall_s = self._cpu_s = 0.0
-            self._steps.clear()
-        return self.n_threads
-
-    def _judge(self, n_running: float) -> None:
-        """Choose the number of threads after a window in which `n_running` ran on average."""
-        if n_running >= ENOUGH_CPU_SHARE * self.n_threads:
-            self._learn()
-            if self.n_threads == self._n_most:
-                self._pauses.succeeded()
-                self._crowded_until = 0.0
-        else:
-            n_fewer = max(1, min(self.n_threads - 1, int(n_running)))
-            if n_fewer < self.n_threads and self._would_be_quicker_with(n_fewer):
-                # All of them are tried again after a growing pause.
-                self._until_probe_s = max(self._pauses.failed(), PAUSE_TRIALS * self._wall_s)
-                if n_running < CROWDED_CPU_SHARE * self.n_threads:
-                    self._n_left = n_fewer
-                    self._crowded_until = time.monotonic() + self._until_probe_s
-                self.n_threads = n_fewer
-                return
-        if self.n_threads < self._n_most and self._until_probe_s <= 0:
-            self.n_threads = self._n_most
-
-    def _learn(self) -> None:
-        for size, (n_steps, steps_s) in self._steps.items():
-            self._undisturbed_s[self.n_threads, size] = steps_s / n_steps
-
-    def _would_be_quicker_with(self, n_fewer: int) -> bool:
-        """Return whether the window's steps took longer than they would with fewer threads.
-
-        Steps not measured with fewer are estimated in proportion; those never measured undisturbed
-        count as slow.
-        """
-        expected_s = actual_s = 0.0
-        for size, (n_steps, steps_s) in self._steps.items():
-            each_s = self._undisturbed_s.get((n_fewer, size))
-            if each_s is None and (self.n_threads, size) in self._undisturbed_s:
-                each_s = self._undisturbed_s[self.n_threads, size] * self.n_threads / n_fewer
-            if each_s is not None:
-                expected_s += n_steps * each_s
-                actual_s += steps_s
-        return actual_s > expected_s or not expected_s
-
-
-_TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
-
-
-class SamplerChain:
-    """llama.cpp's samplers for one sequence, in llama.cpp's order.
-
-    Penalties are applied to a row before (`sampling.logits`).
-    """
-
-    def __init__(self, sampling: Sampling) -> None:
-        self._chain: Any = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-        add = lib.llama_sampler_chain_add
-        if sampling.top_k > 0:
-            add(self._chain, lib.llama_sampler_init_top_k(sampling.top_k))
-        if sampling.typical_p < 1:
-            add(self._chain, lib.llama_sampler_init_typical(sampling.typical_p, 1))
-        add(self._chain, lib.llama_sampler_init_top_p(sampling.top_p, 1))
-        add(self._chain, lib.llama_sampler_init_min_p(sampling.min_p, 1))
-        add(self._chain, lib.llama_sampler_init_temp(sampling.temperature))
-        add(self._chain, lib.llama_sampler_init_dist(sampling.seed & 0xFFFFFFFF))
-        self._data = np.zeros(0, _TOKEN_DATA)
-        self._array: Any = lib.llama_token_data_array()
-
-    def pick(self, tokens: NDArray[np.intp], logits: Logits, *, are_sorted: bool) -> int:
-        """Draw one of the tokens.
-
-        `tokens` are at least one, with their `logits`; `are_sorted`: the likeliest comes first.
-        """
-        n = len(tokens)
-        if len(self._data) < n:
-            self._data = np.zeros(n, _TOKEN_DATA)
-            self._array.data = self._data.ctypes.data_as(lib.llama_token_data_p)
-        self._data["id"][:n] = tokens
-        self._data["logit"][:n] = logits
-        array = self._array
-        array.size, array.selected, array.sorted = n, -1, are_sorted
-        lib.llama_sampler_apply(self._chain, ctypes.byref(array))
-        return int(self._data["id"][array.selected])
-
-    def pick_of_all(self, row: Logits) -> int:
-        token = self.pick(np.arange(len(row)), row, are_sorted=False)
-        # Not kept for every request: 1.8 MB at 151,936 tokens.
-        self._data = np.zeros(0, _TOKEN_DATA)
-        return token
-
-    def close(self) -> None:
-        if self._chain:
-            lib.llama_sampler_free(self._chain)
-            self._chain = None
-
-
-class DeviceChoice:
-    """Choice within the forward pass: each row returns the likeliest token, or a few with logits.
-
-    Every sequence id has a chain of its own, and at most one row in a step. Of one token, the
-    device's kernel chooses among equal logits. Draws stay on the host: on the device the same seed
-    would draw other tokens, so an answer would depend on what else runs.
-    """
-
-    def __init__(self, context: Any, n_seq_ids: int, n_candidates: int) -> None:
-        """Set a chain for each sequence id; the next decode reserves its graph again."""
-        self._context = context
-        self._chains: list[Any] = []
-        self.n_candidates = n_candidates
-        self.is_possible = True
-        for seq_id in range(n_seq_ids):
-            chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
-            is_one = n_candidates == 1
-            sampler = (
-                lib.llama_sampler_init_greedy()
-                if is_one
-                else lib.llama_sampler_init_top_k(n_candidates)
-            )
-            lib.llama_sampler_chain_add(chain, sampler)
-            self._chains.append(chain)
-            is_set = lib.llama_set_sampler(context, seq_id, chain)
-            # llama.cpp marks samplers that the device can compute by a plus.
-            name = lib.llama_sampler_name(lib.llama_sampler_chain_get(chain, 0))
-            if not is_set or not name.startswith(b"+"):
-                self.is_possible = False
-                break
-
-    def tokens(self, batch_places: Items[int]) -> list[int]:
-        """Return the tokens chosen after these positions of the last batch."""
-        get = lib.llama_get_sampled_token_ith
-        return [get(self._context, place) for place in batch_places]
-
-    def candidates(self, batch_place: int) -> tuple[Tokens, Logits] | None:
-        """Return the likeliest tokens after a position of the last batch, in any order."""
-        n = lib.llama_get_sampled_candidates_count_ith(self._context, batch_place)
-        if not 0 < n == lib.llama_get_sampled_logits_count_ith(self._context, batch_place):
-            return None
-        tokens = lib.llama_get_sampled_candidates_ith(self._context, batch_place)
-        logits = lib.llama_get_sampled_logits_ith(self._context, batch_place)
-        as_array = np.ctypeslib.as_array
-        return as_array(tokens, shape=(n,)), as_array(logits, shape=(n,))
-
-    def close(self) -> None:
-        """Take the chains away from the context, which must be open still, and free them."""
-        for seq_id, chain in enumerate(self._chains):
-            lib.llama_set_sampler(self._context, seq_id, None)
-            lib.llama_sampler_free(chain)
-        self._chains.clear()
 
 
 _KV_TYPES: dict[CacheType, int] = {
@@ -578,92 +365,6 @@ class Context:
         if not pointer:
             raise DecodeFailed("the model returns no pooled embedding")
         return np.ctypeslib.as_array(pointer, shape=(self.n_pooled,))
-
-
-_StateBytes = NDArray[np.uint8]
-_STATE_HEADER_BYTES = 8  # a magic number and the sequence's id
-_COUNT_BYTES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class SavedCells:
-    """One sequence's part of a cache, as llama.cpp writes it."""
-
-    raw: _StateBytes
-    n_streams: int
-    stream: int
-    n_cells_bytes: int
-    """Size of the part that is written stream by stream."""
-
-    def __len__(self) -> int:
-        return len(self.raw)
-
-
-def saved_cells_bytes(context: Context, seq_id: int) -> int:
-    return int(lib.llama_state_seq_get_size(context.pointer, seq_id))
-
-
-def save_cells(context: Context, seq_id: int) -> SavedCells:
-    """Copy a sequence's cells to main memory.
-
-    Raises:
-        MemoryError: there is not enough main memory.
-    """
-    n_bytes = saved_cells_bytes(context, seq_id)
-    raw: _StateBytes = np.empty(n_bytes, np.uint8)
-    if (
-        lib.llama_state_seq_get_data(context.pointer, _bytes_pointer(raw), n_bytes, seq_id)
-        != n_bytes
-    ):
-        raise DecodeFailed(f"the cells of sequence {seq_id} cannot be copied")
-    n_streams = _stream_count(context)
-    n_cells_bytes = _cells_part_bytes(context, seq_id, n_bytes)
-    return SavedCells(raw, n_streams, seq_id if n_streams > 1 else 0, n_cells_bytes)
-
-
-def restore_cells(context: Context, seq_id: int, state: SavedCells) -> None:
-    """Copy saved cells to `seq_id`.
-
-    Raises:
-        CacheFull: no free cells, or the cells are of another type.
-    """
-    raw = _for_stream_count(state, _stream_count(context))
-    if not lib.llama_state_seq_set_data(context.pointer, _bytes_pointer(raw), len(raw), seq_id):
-        raise CacheFull
-
-
-def _stream_count(context: Context) -> int:
-    return 1 if context.options.is_unified else context.options.n_seq_max
-
-
-def _cells_part_bytes(context: Context, seq_id: int, n_bytes: int) -> int:
-    """Return the size of a state's first part, the cells; recurrent layers follow."""
-    model = context.model.pointer
-    if lib.llama_model_is_recurrent(model):
-        return 0
-    if not lib.llama_model_is_hybrid(model):
-        return n_bytes - _STATE_HEADER_BYTES
-    partial = lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
-    return n_bytes - int(lib.llama_state_seq_get_size_ext(context.pointer, seq_id, partial))
-
-
-def _for_stream_count(state: SavedCells, n_streams: int) -> _StateBytes:
-    """Return a state's bytes for a cache with `n_streams`."""
-    if n_streams == state.n_streams:
-        return state.raw
-    if not state.n_cells_bytes:
-        return state.raw
-    end = _STATE_HEADER_BYTES + state.n_cells_bytes
-    first = _STATE_HEADER_BYTES + _COUNT_BYTES * (1 + state.stream)
-    last = end - _COUNT_BYTES * (state.n_streams - 1 - state.stream)
-    counted = np.array([n_streams], np.uint32).view(np.uint8)
-    empty = np.zeros(_COUNT_BYTES * (n_streams - 1), np.uint8)
-    head, cells, rest = state.raw[:_STATE_HEADER_BYTES], state.raw[first:last], state.raw[end:]
-    return np.concatenate([head, counted, cells, empty, rest])
-
-
-def _bytes_pointer(raw: _StateBytes) -> Any:
-    return raw.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 WARM_UP_CELLS = 256  # llama.cpp pads to it

@@ -3,7 +3,7 @@
 The model manager decides what is loaded. Everything runs in the pool's event loop; what takes time
 runs in its own task. Each change is reported to the manager by a callback. A worker whose own code
 crashes before it is ready or in its first steps is started again with the next fallback of
-llama.cpp (`workers.crashes`); what helped is remembered.
+llama.cpp (`workers.fallbacks`); what helped is remembered.
 
 While models come or go, free memory cannot be read: half of a model is loaded and half is not. So
 it is read when nothing is on its way, and in between the planned amounts are added and taken away.
@@ -35,19 +35,21 @@ from paddock.engine.profile.profile import PoolProfiles
 from paddock.engine.request import ModelFacts, Priority
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.tasks import TaskSet, end
-from paddock.engine.workers.crashes import (
+from paddock.engine.workers.death_reasons import (
+    has_crashed,
+    ran_out_of_memory,
+    was_ended_by_others,
+    with_failed_fallback,
+    without_context,
+)
+from paddock.engine.workers.fallbacks import (
     Fallback,
     FallbackStore,
     fallback_sentence,
     fallback_words,
-    has_crashed,
     next_fallback,
-    ran_out_of_memory,
     rebuild_command,
-    was_ended_by_others,
-    with_failed_fallback,
     with_fallback,
-    without_context,
 )
 from paddock.engine.workers.worker_process import WORKER_COMMAND, WorkerProcess
 from paddock.engine.workers.worker_protocol import (
@@ -58,7 +60,8 @@ from paddock.engine.workers.worker_protocol import (
 )
 
 from .device_memory import Device, MemoryAmount
-from .model_layout import STEPS_WAITED, LayoutRequest, MemoryProbe, ModelLayout, as_placed
+from .machine_probe import MemoryProbe
+from .model_layout import STEPS_WAITED, LayoutRequest, ModelLayout, as_placed
 from .policy import EvictionCandidate, LoadedState, choose_victims
 from .pool_stats import LoadCount, ModelState, PoolEvents, UnloadReason
 

@@ -34,7 +34,8 @@ from .loader import (
     unused_replica_key,
     worker_files,
 )
-from .model_layout import LayoutRequest, MemoryProbe, ModelLayout
+from .machine_probe import MemoryProbe
+from .model_layout import LayoutRequest, ModelLayout
 from .policy import (
     EvictModels,
     KeepModel,

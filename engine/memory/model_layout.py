@@ -1,25 +1,18 @@
 """Layouts of a model on this machine: sequences, KV cells, devices, and the memory that each takes.
 
 `layouts` is pure: arithmetic on the file's header, overridden by sizes measured at an earlier
-load. Measured sizes belong to a file, a layout and a device, and are kept in `sizes.json`; that
-file is only a cache, so without it the arithmetic counts. On a graphics device all layers lie
-there, unless the settings say otherwise. `MachineProbe` reads the real machine and the real files;
-headers are read once, in a thread, because vocabularies are long.
+load (`measured_sizes`). On a graphics device all layers lie there, unless the settings say
+otherwise. `machine_probe` reads the real machine and the real files.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol
 
 from paddock.engine.decoding.batch import MOST_MTP_SEQUENCES, ContextLimits
 from paddock.engine.gguf import GgufHeader
-from paddock.engine.models.model_finder import ModelFiles
 from paddock.engine.profile.context_layout import (
     CPU_BATCH,
     GPU_BATCH,
@@ -28,13 +21,13 @@ from paddock.engine.profile.context_layout import (
     may_be_plain,
     n_chat_slots,
 )
-from paddock.engine.profile.profile import PoolProfiles, Profile
+from paddock.engine.profile.profile import Profile
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import CacheType, PoolSettings
-from paddock.engine.system.files import read_json_object, write_json_atomically
-from paddock.engine.workers.worker_protocol import IMAGE_BYTES, WorkerMemory, WorkerOptions
+from paddock.engine.workers.worker_protocol import WorkerMemory, WorkerOptions
 
-from .device_memory import Device, MemoryAmount, Placement, gpu_groups, placements, this_device
+from .device_memory import Device, MemoryAmount, Placement, gpu_groups, placements
+from .measured_sizes import MeasuredSize
 
 _BYTES_PER_VALUE: dict[CacheType, float] = {"f16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 _FLOAT_BYTES = 4
@@ -150,75 +143,6 @@ def _n_scores(header: GgufHeader, load: WorkerOptions) -> int:
     is_split = load.flash_attention == "auto" or load.cache_layout == "split"
     n_seen = min(load.n_cells, load.n_ctx_tokens) if is_split else load.n_cells
     return n_seen * header.number("attention.head_count")
-
-
-@dataclass(frozen=True, slots=True)
-class MeasuredSize:
-    """One load as it was."""
-
-    taken: WorkerMemory
-    load_s: float
-
-
-def size_key(digest: str, load: WorkerOptions, device: str) -> str:
-    """Return the name under which a load's size is kept.
-
-    >>> load = WorkerOptions("x.gguf", "chat", 2048, 8192, 4, 512, 2)
-    >>> size_key("0123456789abcdef", load, "cpu")
-    '0123456789abcdef cpu cells=8192 sequences=4 batch=512 cache=f16 auto flash=auto layers=-1'
-    """
-    n_devices = load.visible_devices.count(",") + 1
-    parts = (
-        f"cells={load.n_cells} sequences={load.n_parallel} batch={load.n_batch_tokens}",
-        f"cache={load.kv_cache_type} {load.cache_layout} flash={load.flash_attention}",
-        f"layers={load.n_gpu_layers}",
-        *([f"experts={load.n_cpu_experts}"] if load.n_cpu_experts else ()),
-        *([f"devices={n_devices}"] if n_devices > 1 else ()),
-        *(["mtp"] if load.uses_mtp else ()),
-    )
-    besides = filter(None, (*load.adapters, load.projector, load.draft_path))
-    return " ".join((digest[:16], device, *parts, *besides))
-
-
-class MeasuredSizes:
-    """Reads and writes `sizes.json`. What was seen last counts, so that sizes can also shrink."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._known: dict[str, MeasuredSize] | None = None
-
-    def find(self, key: str) -> MeasuredSize | None:
-        return self._all().get(key)
-
-    def note(self, key: str, taken: WorkerMemory, load_s: float) -> None:
-        """Keep what a load took with its context at its full length."""
-        before, seen = self.find(key), MeasuredSize(taken, load_s)
-        self._known = {**self._all(), key: seen}
-        if before is None or taken != before.taken:
-            self._write()
-
-    def _all(self) -> dict[str, MeasuredSize]:
-        if self._known is None:
-            self._known = _read_sizes(self._file)
-        return self._known
-
-    def _write(self) -> None:
-        rows = {
-            key: [one.taken.host_bytes, one.taken.device_bytes, round(one.load_s, 3)]
-            for key, one in {**_read_sizes(self._file), **self._all()}.items()
-        }
-        with suppress(OSError):  # only a cache
-            write_json_atomically(self._file, rows)
-
-
-def _read_sizes(file: Path) -> dict[str, MeasuredSize]:
-    try:
-        return {
-            key: MeasuredSize(WorkerMemory(int(host), int(device)), float(load_s))
-            for key, (host, device, load_s) in read_json_object(file).items()
-        }
-    except (ValueError, TypeError):
-        return {}
 
 
 # On 2 cores with SmolLM2-135M and documents of 700 tokens, 1, 2, 4 and 8 at once made 16 to 19 a
@@ -704,90 +628,3 @@ def _spread_like(room: MemoryAmount, n_bytes: int) -> MemoryAmount:
 def _shares(room: MemoryAmount, n_bytes: int) -> tuple[int, ...]:
     on_devices = sum(room.gpus)
     return tuple(n_bytes * one // on_devices for one in room.gpus) if on_devices else ()
-
-
-class MemoryProbe(Protocol):
-    """Reads a machine's memory, and lays models out on it."""
-
-    async def look(self) -> Device:
-        """Return what is free now."""
-
-    async def layouts(self, wanted: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
-        """Return the ways to load a model, the good ones first.
-
-        Raises:
-            ModelBroken: its file cannot be read.
-        """
-
-    async def wider(
-        self, wanted: LayoutRequest, layout: ModelLayout, n_ctx_tokens: int
-    ) -> tuple[ModelLayout, ...]:
-        """Return the ways in which a loaded model can take longer sequences."""
-
-    def learn(
-        self, wanted: LayoutRequest, load: WorkerOptions, taken: WorkerMemory, load_s: float
-    ) -> None: ...
-
-
-class MachineProbe:
-    """Reads this machine. Headers are read once, in a thread: vocabularies are long."""
-
-    def __init__(self, settings: PoolSettings) -> None:
-        self._settings = settings
-        self._book = MeasuredSizes(settings.cache_dir / "sizes.json")
-        self._profiles = PoolProfiles(settings)
-        self._files = ModelFiles(settings.cache_dir)
-        self._device_name = ""
-
-    async def look(self) -> Device:
-        device = await asyncio.to_thread(this_device)
-        self._device_name = device.name
-        return device
-
-    async def layouts(self, wanted: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
-        header = await self._header(wanted.facts)
-        profile = None
-        if device.is_gpu:
-            profile = self._profiles.find(wanted.facts.digest, device.n_threads, device.name)
-        draft = await self._draft_header(wanted.facts)
-        return layouts(
-            replace(wanted, extra_bytes=_extra_bytes(wanted), draft=draft),
-            header,
-            self._settings,
-            device,
-            lambda load: self._book.find(size_key(wanted.facts.digest, load, device.name)),
-            profile,
-        )
-
-    async def wider(
-        self, wanted: LayoutRequest, layout: ModelLayout, n_ctx_tokens: int
-    ) -> tuple[ModelLayout, ...]:
-        header, draft = await self._header(wanted.facts), await self._draft_header(wanted.facts)
-        return wider(layout, n_ctx_tokens, header, draft)
-
-    def learn(
-        self, wanted: LayoutRequest, load: WorkerOptions, taken: WorkerMemory, load_s: float
-    ) -> None:
-        if taken.host_bytes or taken.device_bytes:
-            key = size_key(wanted.facts.digest, load, self._device_name)
-            self._book.note(key, taken, load_s)
-
-    async def _draft_header(self, facts: ModelFacts) -> GgufHeader | None:
-        own = replace(facts, path=facts.draft_path, parts=())
-        return await self._header(own) if _is_file(own.path) else None
-
-    async def _header(self, facts: ModelFacts) -> GgufHeader:
-        parts = tuple(map(Path, facts.parts))
-        return await asyncio.to_thread(self._files.header, Path(facts.path), parts)
-
-
-def _extra_bytes(wanted: LayoutRequest) -> int:
-    """Return what is loaded with the model; the worker reports missing files."""
-    facts = wanted.facts
-    paths = (*wanted.adapters, facts.projector or "", facts.draft_path)
-    n_bytes = sum(Path(path).stat().st_size for path in paths if _is_file(path))
-    return n_bytes + (IMAGE_BYTES if facts.projector else 0)
-
-
-def _is_file(path: str) -> bool:
-    return bool(path) and Path(path).is_file()

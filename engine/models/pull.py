@@ -46,17 +46,17 @@ from .manifests import (
     Manifest,
     ManifestLayer,
 )
-from .model_names import (
+from .model_names import ModelName
+from .model_store import ModelStore
+from .oci_registry import RegistryClient
+from .pull_sources import (
     FileSource,
     HubSource,
-    ModelName,
     ModelSource,
     RegistrySource,
     UrlSource,
     parse_source,
 )
-from .model_store import ModelStore
-from .oci_registry import RegistryClient
 from .transfer import ProgressLine, ReportProgress, TransferOptions
 from .transfer_client import TransferClient, TransferRequest, parse_url, progress_lines
 from .transfer_errors import (
@@ -130,7 +130,7 @@ def pull(
 ) -> AsyncGenerator[ProgressLine, None]:
     """Pull a model; return its progress lines, from `pulling manifest` to `success`.
 
-    `source` is a text for `model_names.parse_source`. If the caller stops early, the pull is
+    `source` is a text for `pull_sources.parse_source`. If the caller stops early, the pull is
     cancelled and resumed by the next one.
 
     Raises:

@@ -10,7 +10,7 @@ byte of their weights is the same, which is an ordinary number in each format, s
 as long as with trained weights; the output is nonsense.
 
 Run as a module, this decodes a few tokens with a trial model in each format; a broken build of
-llama.cpp ends the process by a signal. The arguments are a fallback (`workers.crashes`) and a
+llama.cpp ends the process by a signal. The arguments are a fallback (`workers.fallbacks`) and a
 number of threads.
 """
 
@@ -36,16 +36,11 @@ from paddock.engine.gguf import (
     padded,
     read_header,
 )
-from paddock.engine.llama import library, llama_context
+from paddock.engine.llama import library, saved_cells
 from paddock.engine.llama.library import CacheFull, LoadFailed
-from paddock.engine.llama.llama_context import (
-    ENOUGH_CPU_SHARE,
-    WARM_UP_CELLS,
-    Context,
-    ContextOptions,
-    warm_up,
-)
+from paddock.engine.llama.llama_context import WARM_UP_CELLS, Context, ContextOptions, warm_up
 from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.thread_governor import ENOUGH_CPU_SHARE
 from paddock.engine.settings import CacheType, Switch
 
 from . import format_speeds
@@ -248,7 +243,7 @@ class Bench:
         A graphics device copies its streams itself, at the next decode; then this returns 0.
         """
         copies_there = self._is_gpu and not self.is_unified
-        cells = None if copies_there else llama_context.save_cells(self.context, 0)
+        cells = None if copies_there else saved_cells.save_cells(self.context, 0)
         began = time.perf_counter()
         n_copied = 0
         for seq_id in range(1, n_sequences):
@@ -257,13 +252,13 @@ class Bench:
             if cells is None:
                 self.context.copy(0, seq_id, -1)
             else:
-                llama_context.restore_cells(self.context, seq_id, cells)
+                saved_cells.restore_cells(self.context, seq_id, cells)
                 n_copied += self._lengths[0]
             self._lengths[seq_id] = self._lengths[0]
         return (time.perf_counter() - began) / n_copied if n_copied else 0.0
 
     def cell_bytes(self) -> float:
-        return len(llama_context.save_cells(self.context, 0)) / max(1, self._lengths[0])
+        return len(saved_cells.save_cells(self.context, 0)) / max(1, self._lengths[0])
 
     def _decode(self, seq_ids: NDArray[np.int32], n_wanted: int) -> float:
         n = len(seq_ids)

@@ -345,8 +345,8 @@ def this_device_build(
 ) -> DeviceBuild:
     """Return this machine's device and build; `gpu` is the graphics device's name or "".
 
-    `fallback` is that of `workers.crashes`, which changes the speed. So do layers and experts that
-    spill to the processor; `n_gpu_layers` None: as the settings say.
+    `fallback` is that of `workers.fallbacks`, which changes the speed. So do layers and experts
+    that spill to the processor; `n_gpu_layers` None: as the settings say.
     """
     n_threads = settings.n_threads or n_threads
     device = f"gpu-{device_slug(gpu)}" if gpu else f"cpu{n_threads}-{device_slug(read_cpu().name)}"

@@ -1,9 +1,7 @@
 """Compile constraints (JSON Schema, regex, Lark grammar) by llguidance, and match answers.
 
-A new constraint is first compiled in a subprocess with limits (`ConstraintTrials`; this module, run
-as one), over a vocabulary of bytes: llguidance expands some small schemas without end, and ends its
-process on others (a stack overflow in Rust), and a client may send any. If it passes, the worker
-compiles it for its model, in a thread of its own; the owner thread gets a new matcher.
+A new constraint is first compiled on trial (`constraint_trials`). If it passes, the worker compiles
+it for its model, in a thread of its own; the owner thread gets a new matcher.
 
 Token masks are computed while the device computes: another thread asks llguidance for all masks of
 a step at once, without the interpreter's lock. llguidance's internal messages never reach a client.
@@ -25,7 +23,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,13 +32,12 @@ from numpy.typing import NDArray
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
 from paddock.engine.system.ecma_patterns import END_SIGN, ByteVocabulary
-from paddock.engine.system.frames import FrameHead, answer_frames, pack_frame, take_pipes
-from paddock.engine.system.processes import FrameProcess, python_command
 
 from . import schema
+from .constraint_trials import CONSTRAINT_NAMES, ConstraintTrials
 
 if sys.platform != "win32":
-    import resource
+    pass
 
 if TYPE_CHECKING:
     from paddock.engine.llama.llama_model import Model
@@ -161,57 +157,6 @@ class ByteMatcher:
             frozenset(np.flatnonzero(bits[: END_SIGN + 1 + N_NAMED_TOKENS]).tolist())
             - _END_SIGN_ALONE
         )
-
-
-MOST_GRAMMAR_CHARACTERS = 512 * 1024
-"""Of a schema or grammar; the largest real ones have some 50,000."""
-MOST_PATTERN_CHARACTERS = 32 * 1024
-TRIAL_CPU_S = 3
-"""For one trial: 5,000 optional properties take 2.1 s, a usual schema 1 ms."""
-TRIAL_WALL_S = 60.0
-"""The same on a busy machine."""
-TRIAL_MEMORY_BYTES = 512 * 1024 * 1024
-"""Beyond what the process has at its start."""
-TRIAL_COMMAND = python_command("-m", "paddock.engine.sampling.constraint")
-
-_CONSTRAINT_NAMES = {
-    "json": "JSON",
-    "json_schema": "the JSON Schema",
-    "regex": "the regular expression",
-    "lark": "the Lark grammar",
-}
-
-
-class ConstraintTrials:
-    """Try constraints, one after the other. Thread-safe."""
-
-    def __init__(self) -> None:
-        self._process = FrameProcess(TRIAL_COMMAND)
-
-    def check(self, constraint: Constraint) -> None:
-        """Compile a constraint in the subprocess.
-
-        Raises:
-            BadRequest: it cannot be enforced, or costs too much to compile.
-        """
-        is_pattern = constraint.kind == "regex"
-        most = MOST_PATTERN_CHARACTERS if is_pattern else MOST_GRAMMAR_CHARACTERS
-        n_characters, name = len(constraint.source), _CONSTRAINT_NAMES[constraint.kind]
-        if n_characters > most:
-            raise BadRequest(f"{name} has {n_characters:,} characters; the limit is {most:,}")
-        order = {"kind": constraint.kind, "source": constraint.source}
-        answer = self._process.ask(order, TRIAL_WALL_S)
-        if answer is None:
-            raise BadRequest(
-                f"{name} is too complex: it cannot be compiled within {TRIAL_CPU_S} s and "
-                f"{TRIAL_MEMORY_BYTES // 2**20} MiB. Use fewer options, `$ref`s or repetitions"
-            )
-        if answer["why"]:
-            raise BadRequest(answer["why"])
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.close()
 
 
 MOST_USES = 64
@@ -494,7 +439,7 @@ def schema_error(value: Mapping[str, Any]) -> str:
 
 def _refusal(constraint: Constraint, why: str) -> BadRequest:
     return BadRequest(
-        f"{_CONSTRAINT_NAMES[constraint.kind]} cannot be used: {schema.plain_error(why)}"
+        f"{CONSTRAINT_NAMES[constraint.kind]} cannot be used: {schema.plain_error(why)}"
     )
 
 
@@ -563,60 +508,3 @@ def _grammar(constraint: Constraint) -> str:
     if constraint.kind == "regex":
         return LLMatcher.grammar_from_regex(constraint.source)
     return LLMatcher.grammar_from_lark(constraint.source)
-
-
-# The trial subprocess
-
-STACK_BYTES = 2 * 1024 * 1024
-"""Of the compiling thread. A worker's has 16 MiB: what passes here cannot end the worker."""
-
-
-def main() -> None:
-    """Answer each frame of the input with one frame, until it ends."""
-    requests, answers = take_pipes()
-    compile_error(Constraint("json"))  # loads the libraries, before memory is limited
-    _limit_memory()
-    threading.stack_size(STACK_BYTES)
-
-    def try_constraint(request: dict[str, str], result: list[str]) -> None:
-        try:
-            constraint = Constraint(request["kind"], request["source"])  # type: ignore[arg-type]
-            result[0] = compile_error(constraint)
-        except BaseException:  # a panic of Rust is no Exception; all of them mean the same
-            result[0] = "the schema or grammar is too large or too complex"
-
-    def answer(request: FrameHead) -> bytes:
-        _limit_time()
-        result = [""]
-        thread = threading.Thread(target=try_constraint, args=(request, result))
-        thread.start()
-        thread.join()
-        return pack_frame({"why": result[0]})
-
-    answer_frames(requests, answers, answer)
-
-
-def _limit_memory() -> None:
-    """Limit the process to `TRIAL_MEMORY_BYTES` more than its libraries take."""
-    if sys.platform == "win32":
-        return
-    try:
-        pages = int(Path("/proc/self/statm").read_bytes().split()[0])
-    except OSError:
-        return
-    limit = pages * resource.getpagesize() + TRIAL_MEMORY_BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _limit_time() -> None:
-    """Limit the next trial to `TRIAL_CPU_S`, after which the system kills the process."""
-    if sys.platform == "win32":
-        return
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    limit = int(used.ru_utime + used.ru_stime) + 1 + TRIAL_CPU_S
-    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.getrlimit(resource.RLIMIT_CPU)[1]))
-
-
-if __name__ == "__main__":
-    main()

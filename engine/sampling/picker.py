@@ -16,20 +16,14 @@ from typing import TYPE_CHECKING
 
 from paddock.engine.arrays import Logits, Tokens
 from paddock.engine.errors import BadRequest
-from paddock.engine.llama.llama_context import SamplerChain
 from paddock.engine.llama.llama_model import Model
+from paddock.engine.llama.samplers import SamplerChain
 from paddock.engine.request import DoneReason, Sampling, TokenLogprob
 
 from .constrained_decoding import ConstrainedAnswer
-from .logits import (
-    N_PRESELECTED,
-    Candidates,
-    LogitBias,
-    Penalties,
-    RowLogprobs,
-    forced_logprob,
-    top_candidates,
-)
+from .logits import N_PRESELECTED, Candidates, LogitBias, top_candidates
+from .logprobs import RowLogprobs, forced_logprob
+from .penalties import Penalties
 from .repetition import RepetitionDetector
 
 if TYPE_CHECKING:

@@ -2,9 +2,7 @@
 
 Whatever decides where a request goes reads hosts here and nowhere else, so that no two readers can
 disagree about the same text. Resolves no name and opens no connection. An expression (`{{`, `{%`,
-`{#`) is not part of a host: text with one may lead anywhere. `base_url` and `is_here` apply the
-same parser to the address of a server that models are asked at. `listener_owner` and `client_owner`
-say which user of this machine is at the other end of a connection.
+`{#`) is not part of a host: text with one may lead anywhere.
 """
 
 from __future__ import annotations
@@ -12,11 +10,8 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from .text import shorten
 
@@ -329,138 +324,3 @@ def _is_within(inner: Network, outer: Network) -> bool:
     if isinstance(inner, ipaddress.IPv6Network) and isinstance(outer, ipaddress.IPv6Network):
         return inner.subnet_of(outer)
     return False
-
-
-class BadAddress(ValueError):
-    """What is wrong with an address, as the end of a sentence, and what to write."""
-
-    def __init__(self, why: str, remedy: str) -> None:
-        self.why = why
-        self.remedy = remedy
-        super().__init__(f"{why}. {remedy}")
-
-
-@dataclass(frozen=True, slots=True)
-class ServerAddress:
-    """Where a server is, and what it is shown."""
-
-    url: str
-    """Without a slash at its end, and without `/v1`."""
-    key: str = field(default="", repr=False)
-
-    @property
-    def is_here(self) -> bool:
-        """Whether it is this machine's own."""
-        return is_here(self.url)
-
-
-@dataclass(frozen=True, slots=True)
-class PoolAddress(ServerAddress):
-    """Where a pool is asked: over a socket in the file system, or over the network with a key."""
-
-    url: str = "http://paddock"
-    socket: Path | None = None
-
-
-def base_url(text: str) -> str:
-    """Write an address in one way: what stands before `/v1/chat/completions`.
-
-    >>> base_url(" HTTP://GPU-1:8000/v1/ "), base_url("https://example.org/api")
-    ('http://gpu-1:8000', 'https://example.org/api')
-
-    Raises:
-        BadAddress: it is none.
-    """
-    try:
-        found = read_authority(text)
-    except BadHost:
-        raise BadAddress("is no address of a server", _ADDRESS_REMEDY) from None
-    if found.has_user:
-        raise BadAddress("has a password in it", "Give the key as `pool.key`, from a secret.")
-    parts = urlsplit(text.strip())
-    if parts.query or parts.fragment:
-        raise BadAddress("has more than a server's address in it", _ADDRESS_REMEDY)
-    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
-    netloc = found.host.written if parts.port is None else f"{found.host.written}:{parts.port}"
-    return SplitResult(found.scheme, netloc, path, "", "").geturl()
-
-
-_ADDRESS_REMEDY = "Write it like `http://gpu-1:8000`."
-
-
-def is_here(url: str) -> bool:
-    """Return whether an address can only be this machine's own.
-
-    A name that might lead anywhere counts as another machine, whatever it resolves to now.
-
-    >>> is_here("http://127.0.0.1:8080"), is_here("http://[::1]:80"), is_here("http://gpu-1:8000")
-    (True, True, False)
-    """
-    try:
-        return read_authority(url).host.is_loopback
-    except BadHost:
-        return False
-
-
-# A port of this machine is open to all its users. Who is at the other end, Linux tells.
-_SOCKET_TABLES = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
-_LISTENS, _IS_CONNECTED = "0A", "01"
-
-
-def listener_owner(host: str, port: int) -> int | None:
-    """Return the user that listens at an address; None: unknown, or no one does.
-
-    >>> listener_owner("127.0.0.1", 0) is None
-    True
-    """
-    places = set(_table_addresses(host, port))
-    rows = (row for row in _socket_rows() if row[0] in places and row[2] == _LISTENS)
-    return next((int(row[3]) for row in rows), None)
-
-
-def client_owner(client: tuple[str, int], server: tuple[str, int]) -> int | None:
-    """Return the user at the other end of a connection from this machine; None: unknown.
-
-    A client that has closed its socket has no owner any more.
-    """
-    ends, others = set(_table_addresses(*client)), set(_table_addresses(*server))
-    for local, remote, state, user in _socket_rows():
-        if local in ends and remote in others and state == _IS_CONNECTED:
-            return int(user)
-    return None
-
-
-def _socket_rows() -> Iterator[tuple[str, str, str, str]]:
-    """Yield local address, remote address, state and user of each socket."""
-    for table in _SOCKET_TABLES:
-        try:
-            lines = table.read_text("ascii").splitlines()[1:]
-        except OSError:
-            continue
-        for row in map(str.split, lines):
-            yield row[1], row[2], row[3], row[7]
-
-
-def _table_addresses(host: str, port: int) -> Iterator[str]:
-    """Yield an address as the tables write it: IPv4 may stand in both."""
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    if isinstance(address, ipaddress.IPv4Address):
-        yield f"{_hex_words(address.packed)}:{port:04X}"
-        address = ipaddress.IPv6Address(b"\0" * 10 + b"\xff\xff" + address.packed)
-    yield f"{_hex_words(address.packed)}:{port:04X}"
-
-
-def _hex_words(packed: bytes) -> str:
-    """Return 32-bit words in this machine's byte order, as the kernel prints them."""
-    words = (packed[at : at + 4] for at in range(0, len(packed), 4))
-    return "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
-
-
-def knows_socket_owners() -> bool:
-    """Return whether this system tells who owns a socket."""
-    return _SOCKET_TABLES[0].exists()

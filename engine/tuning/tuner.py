@@ -29,16 +29,18 @@ from paddock.engine.system import distribution, files
 from paddock.engine.system.files import LockTaken, lock_now
 from paddock.engine.system.hardware import read_disk
 from paddock.engine.system.processes import JsonSubprocess, json_subprocess, python_command
-from paddock.engine.workers.crashes import (
-    Fallback,
-    FallbackStore,
+from paddock.engine.workers.death_reasons import (
     death_reason,
-    fallback_words,
     has_crashed,
-    next_fallback,
-    rebuild_command,
     with_failed_fallback,
     without_context,
+)
+from paddock.engine.workers.fallbacks import (
+    Fallback,
+    FallbackStore,
+    fallback_words,
+    next_fallback,
+    rebuild_command,
 )
 from paddock.engine.workers.worker_protocol import WorkerOptions
 

@@ -22,7 +22,7 @@ from paddock.engine.arrays import Logits, Tokens, Vectors
 from paddock.engine.gguf import TYPE_NAMES, GgufHeader, read_header
 from paddock.engine.llama import library
 from paddock.engine.llama.library import LoadFailed
-from paddock.engine.llama.llama_context import ENOUGH_CPU_SHARE, Context, ContextOptions
+from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
 from paddock.engine.llama.quantise import (
     QuantiseFailed,
@@ -31,6 +31,7 @@ from paddock.engine.llama.quantise import (
     quantise,
     write_widened,
 )
+from paddock.engine.llama.thread_governor import ENOUGH_CPU_SHARE
 from paddock.engine.profile import format_speeds
 from paddock.engine.profile.context_layout import workload_s
 from paddock.engine.profile.format_speeds import NEAR_LOSSLESS
@@ -47,7 +48,7 @@ from paddock.engine.profile.measure import (
 from paddock.engine.profile.profile import DecodePoint, FormatPoint, PrefillPoint, Profile, Weights
 from paddock.engine.system.files import sha256_of, sync_file
 from paddock.engine.system.processes import lower_priority, run_and_exit, take_order
-from paddock.engine.workers.crashes import with_fallback
+from paddock.engine.workers.fallbacks import with_fallback
 from paddock.engine.workers.worker_protocol import WorkerOptions
 
 from .tuned_copies import CopySpeeds
@@ -306,7 +307,7 @@ class TuningOrder:
     n_threads: int
     """Threads of the quantiser; models are measured with as many or, as a fallback, one."""
     fallback: int
-    """As in `workers.crashes`."""
+    """As in `workers.fallbacks`."""
     n_compared: int
     """Tokens of real text that both models read, if there is time."""
     n_least: int

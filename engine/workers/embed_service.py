@@ -28,15 +28,8 @@ from paddock.engine.request import OnOverflow, Priority
 from paddock.engine.system.frames import FrameHead
 from paddock.engine.wire import from_plain, to_plain
 
-from .embed_batches import (
-    PACK_TOKENS,
-    TILE,
-    EmbedBatch,
-    EmbedPiece,
-    EmbedQueue,
-    batch_size,
-    n_tiles,
-)
+from .batch_tiles import PACK_TOKENS, TILE, batch_size, n_tiles
+from .embed_queue import EmbedBatch, EmbedPiece, EmbedQueue
 from .worker_protocol import Embedded, EmbedOrder, WorkerOptions, pack_refusal
 
 # A long text is divided in the last quarter of each part.

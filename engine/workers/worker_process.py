@@ -34,7 +34,7 @@ from paddock.engine.system.frames import FrameHead, PipeClosed, pack_frame, read
 from paddock.engine.system.processes import python_command, start_in_session, without_keys
 from paddock.engine.wire import from_plain, to_plain
 
-from .crashes import death_reason, has_crashed, request_phase
+from .death_reasons import death_reason, has_crashed, request_phase
 from .worker_protocol import (
     IMAGE_BYTES,
     AnswerEnd,

@@ -92,7 +92,7 @@ class WorkerOptions:
     device: str = ""
     build: str = ""
     fallback: int = 0
-    """Fallback after a crash of llama.cpp (`workers.crashes`); 0: none."""
+    """Fallback after a crash of llama.cpp (`workers.fallbacks`); 0: none."""
     fallback_note: str = ""
     """For people: the fallback, why, and how to get a sound build."""
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from paddock.engine.errors import EngineError, InvalidName, ModelBroken, ModelNotFound, NoModelFile
 from paddock.engine.gguf import check_file
-from paddock.engine.system.hosts import BadAddress, base_url
+from paddock.engine.system.server_address import BadAddress, base_url
 from paddock.pipelines.errors import Fault, PipelineError, did_you_mean
 from paddock.pipelines.expressions import ExpressionError, Reference, Value
 from paddock.pipelines.expressions import Path as Place
@@ -215,12 +215,16 @@ class ModelBinder:
         A file of a hub is looked up under the name that `paddock pull` gives it: a run downloads
         nothing by itself.
         """
-        from paddock.engine.models.model_names import is_path, parse_source
+        from paddock.engine.models import model_names, pull_sources
 
         if not ref.startswith("hf:"):
-            return str((self._base / Path(ref).expanduser()).resolve()) if is_path(ref) else ref
+            return (
+                str((self._base / Path(ref).expanduser()).resolve())
+                if model_names.is_path(ref)
+                else ref
+            )
         try:
-            return str(parse_source(ref).name)
+            return str(pull_sources.parse_source(ref).name)
         except InvalidName:
             remedy = "Write `hf:OWNER/REPO`, `hf:OWNER/REPO:Q8_0` or `hf:OWNER/REPO/FILE.gguf`."
             self._fault(at, f"'{ref}' names no model of a hub", remedy)

@@ -19,7 +19,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from paddock.engine.models.model_names import FileSource, is_path, parse_source
+from paddock.engine.models.model_names import is_path
+from paddock.engine.models.pull_sources import FileSource, parse_source
 from paddock.engine.system import units
 from paddock.engine.system.text import counted
 from paddock.pipelines.errors import PipelineError
@@ -47,23 +48,10 @@ from paddock.runner.schedule.triggered_pipeline import Consents
 from paddock.runner.settings import STATE_FOLDER, Settings, read_settings
 
 from .arguments import recorded_inputs
-from .detached_run import (
-    CONSOLE_TRIGGER,
-    DetachedRuns,
-    RunOrder,
-    stop_refusal,
-    stop_run,
-)
+from .detached_run import CONSOLE_TRIGGER, DetachedRuns, RunOrder, stop_refusal, stop_run
 from .exit_status import CommandError, explain_error
 from .loaded_models import LoadedModels, loaded_models, unload_model
-from .run_pages import (
-    NotHere,
-    PageParts,
-    RunPages,
-    pipeline_address,
-    run_address,
-    run_path,
-)
+from .run_pages import NotHere, PageParts, RunPages, pipeline_address, run_address, run_path
 
 USE_MODELS = f"{CONSOLE_PAGES['Models']}/use"
 _PULL_LIVE_S = 1

@@ -29,7 +29,7 @@ from paddock.engine.system.hardware import Cpu
 from paddock.engine.system.processes import how_it_ended, python_command, run_blocking
 from paddock.engine.system.text import counted
 from paddock.engine.tuning.tuned_copies import TunedCopyStore
-from paddock.engine.workers.crashes import (
+from paddock.engine.workers.fallbacks import (
     MOST_FALLBACK,
     FallbackStore,
     fallback_words,

@@ -10,7 +10,8 @@ import typer
 
 from paddock.engine.errors import ModelBroken, NoModelFile
 from paddock.engine.gguf import check_file
-from paddock.engine.models.model_names import is_path, parse_source
+from paddock.engine.models.model_names import is_path
+from paddock.engine.models.pull_sources import parse_source
 from paddock.pipelines.errors import did_you_mean
 from paddock.runner.config import setting_values
 from paddock.runner.progress import console

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from paddock.engine.settings import CacheLayout, CacheType, SplitMode, Switch, TuneMode
-from paddock.engine.system.hosts import BadAddress, base_url
+from paddock.engine.system.server_address import BadAddress, base_url
 from paddock.engine.system.units import SECONDS_PER_UNIT
 
 _FOREVER_S = -1.0

@@ -28,7 +28,7 @@ from paddock.engine.request import (
     Stream,
     Tool,
 )
-from paddock.engine.system.hosts import ServerAddress
+from paddock.engine.system.server_address import ServerAddress
 from paddock.engine.system.tasks import StopRequested, unless
 from paddock.pipelines.errors import Fault, PipelineError
 from paddock.runner.bind import pipeline_models

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psutil
 
-from paddock.engine.system import files, hosts, http
+from paddock.engine.system import files, http, socket_owners
 from paddock.engine.system.files import LockTaken, lock_now
 from paddock.engine.system.processes import (
     end_group,
@@ -386,7 +386,10 @@ def _is_own_listener(port: int) -> bool:
 
     When a server has ended, another user may listen at its port and would get the password.
     """
-    return not hosts.knows_socket_owners() or hosts.listener_owner(HOST, port) == os.getuid()
+    return (
+        not socket_owners.knows_socket_owners()
+        or socket_owners.listener_owner(HOST, port) == os.getuid()
+    )
 
 
 async def _is_healthy(port: int) -> bool:

@@ -23,7 +23,7 @@ from paddock.engine.profile.context_layout import (
 )
 from paddock.engine.profile.profile import ProfileStore, this_device_build
 from paddock.engine.settings import PoolSettings
-from paddock.engine.workers.crashes import FallbackStore
+from paddock.engine.workers.fallbacks import FallbackStore
 
 if TYPE_CHECKING:
     from paddock.engine.memory.device_memory import Device

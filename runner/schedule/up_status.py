@@ -24,7 +24,7 @@ from starlette.routing import BaseRoute, Route
 
 from paddock.engine.api.api_keys import KeyRing, given_keys, read_keys
 from paddock.engine.api.host_check import has_own_host_name
-from paddock.engine.system import hosts
+from paddock.engine.system import socket_owners
 from paddock.engine.system.tasks import TaskSet
 from paddock.pipelines.errors import PipelineError
 from paddock.runner.config.pipeline_secrets import read_secrets
@@ -194,10 +194,10 @@ def _is_own_user(request: Request) -> bool:
     server = request.scope.get("server")
     if request.client is None or server is None or server[1] is None:
         return False
-    if not hosts.knows_socket_owners():
+    if not socket_owners.knows_socket_owners():
         return True
     client = (request.client.host, request.client.port)
-    return hosts.client_owner(client, (server[0], server[1])) == os.getuid()
+    return socket_owners.client_owner(client, (server[0], server[1])) == os.getuid()
 
 
 async def alert_given_up(

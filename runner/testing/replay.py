@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeVar, cast
 
-from paddock.engine.backends.base import Answer
+from paddock.engine.backends.answer import Answer
 from paddock.engine.errors import (
     BadRequest,
     DeadlineExceeded,

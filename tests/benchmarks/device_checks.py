@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import EngineError
-from paddock.engine.memory.model_layout import MachineProbe
+from paddock.engine.memory.machine_probe import MachineProbe
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import EmbedRequest, ModelSpec
 from tests.benchmarks import arena

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 
 from paddock.engine.memory.device_memory import Device, GpuMemory
-from paddock.engine.memory.model_layout import MachineProbe
+from paddock.engine.memory.machine_probe import MachineProbe
 from paddock.engine.settings import PoolSettings
 
 

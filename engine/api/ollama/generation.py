@@ -30,7 +30,7 @@ from paddock.engine.api.streaming import (
     utc_now,
     while_connected,
 )
-from paddock.engine.backends.base import Answer
+from paddock.engine.backends.answer import Answer
 from paddock.engine.chat.chat_template import read_template
 from paddock.engine.errors import BadRequest, NoInsert
 from paddock.engine.request import (

@@ -21,7 +21,7 @@ from paddock.engine.api.errors import ApiError, openai_errors
 from paddock.engine.api.request_log import note_model
 from paddock.engine.api.service import Service, priority_of, service_of
 from paddock.engine.api.streaming import json_response, sse_response, while_connected
-from paddock.engine.backends.base import Answer
+from paddock.engine.backends.answer import Answer
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.models.model_cards import ModelCard, describe_model, list_cards
 from paddock.engine.models.model_names import parse_name

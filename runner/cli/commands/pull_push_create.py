@@ -24,9 +24,10 @@ from paddock.engine.memory.device_memory import this_device
 from paddock.engine.memory.model_layout import LayoutRequest, layouts
 from paddock.engine.models.model_creation import create_model
 from paddock.engine.models.model_finder import ModelFinder
-from paddock.engine.models.model_names import FileSource, parse_name, parse_source
+from paddock.engine.models.model_names import parse_name
 from paddock.engine.models.modelfile import ModelRecipe, parse_modelfile, read_recipe
 from paddock.engine.models.pull import pull as pull_model
+from paddock.engine.models.pull_sources import FileSource, parse_source
 from paddock.engine.models.push import push as push_model
 from paddock.engine.models.transfer import TransferOptions
 from paddock.engine.models.well_known import Machine, measure_speed, propose

@@ -16,7 +16,7 @@ from paddock.engine.backends.rpc import PREFIX, CountRequest, WireLine, read_lin
 from paddock.engine.errors import BadRequest, EngineError, InvalidName, ModelBroken, read_error
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
 from paddock.engine.settings import ServiceSettings
-from paddock.engine.system.hosts import ServerAddress
+from paddock.engine.system.server_address import ServerAddress
 from paddock.engine.wire import write_json
 from tests.fakes.pool import FakePool
 from tests.live import live_service

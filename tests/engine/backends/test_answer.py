@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from paddock.engine.backends.base import Answer
+from paddock.engine.backends.answer import Answer
 from paddock.engine.request import ChatRequest, Chunk, ModelSpec, Reply, Usage
 from paddock.engine.workers.worker_protocol import AnswerEnd
 

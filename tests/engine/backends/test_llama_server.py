@@ -21,7 +21,7 @@ from paddock.engine.errors import (
     TextTooLong,
 )
 from paddock.engine.request import ChatRequest, Constraint, EmbedRequest, Message, ModelSpec
-from paddock.engine.system.hosts import ServerAddress
+from paddock.engine.system.server_address import ServerAddress
 from tests.live import COUNTING
 from tests.llama_server import EMBEDDER, KEY, MODEL, LlamaServer, llama_server
 

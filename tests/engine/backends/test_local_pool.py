@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.engine.backends.base import Answer
+from paddock.engine.backends.answer import Answer
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import (
     BadRequest,

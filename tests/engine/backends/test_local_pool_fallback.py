@@ -19,7 +19,7 @@ from paddock.engine.errors import ModelUnusable, WorkerLost
 from paddock.engine.llama.build import LlamaBuild
 from paddock.engine.memory.loader import WorkerStarter
 from paddock.engine.request import ChatRequest, EmbedRequest, ModelSpec
-from paddock.engine.workers.crashes import FallbackStore, rebuild_command, sound_build_gain
+from paddock.engine.workers.fallbacks import FallbackStore, rebuild_command, sound_build_gain
 from paddock.engine.workers.worker_process import WORKER_COMMAND, WorkerProcess
 from paddock.engine.workers.worker_protocol import WorkerOptions
 from tests.engine.pools import SETTINGS, VECTORS, ask
@@ -113,7 +113,7 @@ def test_what_helped_is_remembered_for_every_model_until_the_build_changes(
     machine.go(both)
     assert machine.starts == [1, 1], "nothing crashed, and nothing was tried"
     other = LlamaBuild("llama-cpp-python", tmp_path, "1.2.3")
-    monkeypatch.setattr("paddock.engine.workers.crashes.find_build", lambda: other)
+    monkeypatch.setattr("paddock.engine.workers.death_reasons.find_build", lambda: other)
     machine.starts.clear()
     machine.go(machine.answer)
     assert machine.starts == [0, 1], "of another build nothing is known"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from paddock.engine.backends.base import PORTION_TEXTS
+from paddock.engine.backends.embed_portions import PORTION_TEXTS
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.gguf import read_header
 from paddock.engine.memory.loader import ModelUse, WorkerStarter

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from paddock.engine.backends.base import Answer
+from paddock.engine.backends.answer import Answer
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import BadRequest, Busy, NoInsert, PromptTooLong
 from paddock.engine.models.model_finder import ModelFinder

@@ -15,15 +15,8 @@ import pytest
 
 from paddock.engine.backends.local import MAX_ATTEMPTS, LocalPool
 from paddock.engine.errors import WorkerLost
-from paddock.engine.request import (
-    ChatRequest,
-    EmbedRequest,
-    Message,
-    ModelSpec,
-    Priority,
-    Sampling,
-)
-from paddock.engine.workers.crashes import MOST_FALLBACK
+from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec, Priority, Sampling
+from paddock.engine.workers.fallbacks import MOST_FALLBACK
 from paddock.engine.workers.worker_process import WorkerProcess
 from paddock.engine.workers.worker_protocol import PendingRequest, WorkerGone, WorkerOptions
 from tests.engine.pools import SETTINGS, VECTORS, ask

@@ -15,7 +15,7 @@ from paddock.engine.backends.token_counting import LocalTokenizer
 from paddock.engine.errors import ModelBroken, PromptCut
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.request import ChatRequest, Message, ModelSpec
-from paddock.engine.system.hosts import ServerAddress
+from paddock.engine.system.server_address import ServerAddress
 from tests.fakes.openai_server import OpenAIService
 
 

@@ -30,7 +30,7 @@ from paddock.engine.request import (
     Tool,
     ToolCall,
 )
-from paddock.engine.system.hosts import ServerAddress
+from paddock.engine.system.server_address import ServerAddress
 from tests.fakes.openai_server import OpenAIService
 
 KEY = "sk-12345678"

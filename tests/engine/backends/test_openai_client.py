@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.backends.openai_client import matching_model, model_identity
+from paddock.engine.backends.model_discovery import matching_model, model_identity
 
 LISTED: list[dict[str, Any]] = [
     {"id": "/models/a.gguf", "aliases": ["/models/a.gguf"]},

@@ -27,7 +27,7 @@ from paddock.engine.request import (
     ModelSpec,
     Tool,
 )
-from paddock.engine.system.hosts import PoolAddress
+from paddock.engine.system.server_address import PoolAddress
 from tests.fakes.pool import FakePool
 
 MODEL = ModelSpec("writer")

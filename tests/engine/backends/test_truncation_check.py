@@ -14,7 +14,7 @@ from paddock.engine.backends.model_servers import ModelServer, detect_server
 from paddock.engine.backends.truncation_check import FRESH_S, ReadLimit, ReadLimits, filler
 from paddock.engine.errors import PromptCut
 from paddock.engine.request import ChatRequest, EmbedRequest, Message, ModelSpec
-from paddock.engine.system.hosts import ServerAddress
+from paddock.engine.system.server_address import ServerAddress
 from tests.fakes.openai_server import OpenAIService
 
 M = ModelSpec("m", n_ctx_tokens=8192)

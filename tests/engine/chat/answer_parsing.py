@@ -8,13 +8,8 @@ from itertools import count, pairwise
 from pathlib import Path
 
 from paddock.engine.chat.chat_template import ChatTemplate
-from paddock.engine.chat.stream_parser import (
-    AnswerDelta,
-    AnswerMarkup,
-    HarmonyParser,
-    MarkupParser,
-    StreamParser,
-)
+from paddock.engine.chat.harmony import HarmonyParser
+from paddock.engine.chat.stream_parser import AnswerDelta, AnswerMarkup, MarkupParser, StreamParser
 from paddock.engine.request import Tool
 
 TEMPLATES = Path(__file__).parent / "data" / "templates"

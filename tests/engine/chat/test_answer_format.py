@@ -15,7 +15,7 @@ from paddock.engine.chat.answer_format import (
     tool_call_grammar,
 )
 from paddock.engine.chat.chat_template import ChatTemplate
-from paddock.engine.chat.tool_calls import THINK_TAGS
+from paddock.engine.chat.reasoning_tags import THINK_TAGS
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.request import Constraint, Tool, ToolCall
 from tests.engine.chat.answer_parsing import TEMPLATES, WEATHER, template

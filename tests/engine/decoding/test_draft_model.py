@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from paddock.engine.decoding.drafts import DraftModel, DraftRequest
+from paddock.engine.decoding.draft_model import DraftModel
+from paddock.engine.decoding.drafts import DraftRequest
 from paddock.engine.llama.library import CacheFull, DecodeFailed, LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions

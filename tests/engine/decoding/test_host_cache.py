@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from paddock.engine.arrays import Tokens
-from paddock.engine.decoding.prefix_cache import HostCache
+from paddock.engine.decoding.host_cache import HostCache
 
 
 def tokens(kind: int, n: int) -> Tokens:

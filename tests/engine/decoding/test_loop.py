@@ -24,7 +24,7 @@ from paddock.engine.decoding.batch import (
     Sequence,
     TrimCells,
 )
-from paddock.engine.decoding.drafts import DraftModel, MtpHead
+from paddock.engine.decoding.draft_model import DraftModel
 from paddock.engine.decoding.kv_cache import CacheOptions, KvCache
 from paddock.engine.decoding.loop import (
     CancelRequest,
@@ -34,11 +34,13 @@ from paddock.engine.decoding.loop import (
     Shutdown,
     WidenContext,
 )
+from paddock.engine.decoding.mtp_head import MtpHead
 from paddock.engine.decoding.running_request import DecodeRequest, StepOutput
 from paddock.engine.errors import EngineError, PromptTooLong
 from paddock.engine.llama.library import CacheFull, LoadFailed, quiet_logs
-from paddock.engine.llama.llama_context import Context, ContextOptions, SavedCells, save_cells
+from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.saved_cells import SavedCells, save_cells
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.profile import measure as profiling
 from paddock.engine.profile.measure import BenchClock, drafts_keep_answers

@@ -12,8 +12,9 @@ import pytest
 
 from paddock.engine.decoding import drafts, kv_cache
 from paddock.engine.decoding.batch import MOST_MTP_SEQUENCES
-from paddock.engine.decoding.drafts import HiddenStates, MtpHead
+from paddock.engine.decoding.drafts import HiddenStates
 from paddock.engine.decoding.loop import CancelRequest, WidenContext
+from paddock.engine.decoding.mtp_head import MtpHead
 from paddock.engine.gguf import read_header
 from paddock.engine.llama.library import CacheFull, DecodeFailed, LoadFailed, quiet_logs
 from paddock.engine.llama.llama_context import Context, ContextOptions

@@ -7,13 +7,9 @@ import numpy as np
 import pytest
 
 from paddock.engine.llama import llama_model
-from paddock.engine.llama.llama_context import (
-    MANY_TOKENS,
-    Context,
-    ContextOptions,
-    ThreadGovernor,
-)
+from paddock.engine.llama.llama_context import MANY_TOKENS, Context, ContextOptions
 from paddock.engine.llama.llama_model import Model, ModelOptions
+from paddock.engine.llama.thread_governor import ThreadGovernor
 from tests.fakes import tiny
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from paddock.engine.memory.model_layout import LayoutRequest, MachineProbe
+from paddock.engine.memory.machine_probe import MachineProbe
+from paddock.engine.memory.model_layout import LayoutRequest
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.settings import PoolSettings
 from paddock.engine.workers.worker_protocol import IMAGE_BYTES, WorkerMemory

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from paddock.engine.memory.model_layout import MeasuredSize, MeasuredSizes
+from paddock.engine.memory.measured_sizes import MeasuredSize, MeasuredSizes
 from paddock.engine.workers.worker_protocol import WorkerMemory
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from paddock.engine.gguf import GgufHeader, GgufTensor
 from paddock.engine.memory.device_memory import Device, GpuMemory, MemoryAmount
+from paddock.engine.memory.measured_sizes import MeasuredSize
 from paddock.engine.memory.model_layout import (
     LayoutRequest,
-    MeasuredSize,
     ModelLayout,
     compute_bytes,
     expert_bytes,

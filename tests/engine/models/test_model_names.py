@@ -9,16 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddock.engine.errors import InvalidName
-from paddock.engine.models.model_names import (
+from paddock.engine.models.model_names import ModelName, parse_name, quantisation_label
+from paddock.engine.models.pull_sources import (
     FileSource,
     HubSource,
-    ModelName,
     RegistrySource,
     UrlSource,
     model_name_of_file,
-    parse_name,
     parse_source,
-    quantisation_label,
 )
 
 FIRST = string.ascii_letters + string.digits + "_"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.engine.models.model_names import parse_source
+from paddock.engine.models.pull_sources import parse_source
 from paddock.engine.models.well_known import (
     MOST_DOCUMENT_S,
     WELL_KNOWN,

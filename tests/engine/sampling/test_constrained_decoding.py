@@ -15,7 +15,7 @@ import pytest
 from paddock.engine.backends.local import LocalPool
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import ChatRequest, Constraint, Message, ModelSpec, Reply
-from paddock.engine.sampling.constrained_decoding import EndingSearch
+from paddock.engine.sampling.valid_ending import EndingSearch
 from paddock.engine.settings import PoolSettings
 from tests.engine.pools import digits_with_chances
 from tests.engine.sampling.world import matcher, model

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from paddock.engine.arrays import Logits
 from paddock.engine.request import LOWEST_LOGPROB, Constraint, Sampling
 from paddock.engine.sampling.constraint import TokenMatcher
-from paddock.engine.sampling.logits import FEW_FORBIDDEN_BYTES, RowLogprobs
+from paddock.engine.sampling.logits import FEW_FORBIDDEN_BYTES
+from paddock.engine.sampling.logprobs import RowLogprobs
 from paddock.engine.sampling.picker import Picker
 from tests.engine.sampling.world import matcher, model, tokens
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from paddock.engine.request import Sampling, reserved_tokens, resolve_sampling
-from paddock.engine.sampling.logits import Penalties
+from paddock.engine.sampling.penalties import Penalties
 
 
 def lowered(penalties: Penalties, n_vocab: int = 8) -> list[int]:

@@ -9,7 +9,7 @@ import pytest
 
 from paddock.engine.arrays import Logits
 from paddock.engine.errors import BadRequest
-from paddock.engine.llama.llama_context import SamplerChain
+from paddock.engine.llama.samplers import SamplerChain
 from paddock.engine.request import Constraint, Sampling
 from paddock.engine.sampling.logits import in_order
 from paddock.engine.sampling.picker import Picker, start_masks

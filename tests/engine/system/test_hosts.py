@@ -9,14 +9,13 @@ import pytest
 from paddock.engine.system.hosts import (
     BadHost,
     Host,
-    PoolAddress,
-    ServerAddress,
     is_reachable,
     read_authority,
     read_host,
     read_pattern,
     written_authority,
 )
+from paddock.engine.system.server_address import PoolAddress, ServerAddress
 
 
 @pytest.mark.parametrize(

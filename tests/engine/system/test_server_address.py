@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.engine.system.hosts import BadAddress, ServerAddress, base_url, is_here
+from paddock.engine.system.server_address import BadAddress, ServerAddress, base_url, is_here
 
 
 @pytest.mark.parametrize(

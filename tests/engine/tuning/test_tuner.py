@@ -30,7 +30,7 @@ from paddock.engine.tuning.tuner import (
     copy_bytes,
     tune,
 )
-from paddock.engine.workers.crashes import FallbackStore
+from paddock.engine.workers.fallbacks import FallbackStore
 
 TEXT = "The ferry leaves at nine in the morning and comes back before the evening tide. " * 40
 

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.engine.workers.embed_batches import BLOCK, TILE, BatchTiles, batch_size, n_tiles
+from paddock.engine.workers.batch_tiles import BLOCK, TILE, BatchTiles, batch_size, n_tiles
 
 
 def laid(lengths: list[int], n_most: int) -> tuple[list[int], list[list[int]]]:

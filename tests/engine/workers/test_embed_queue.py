@@ -5,15 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddock.engine.request import Priority
-from paddock.engine.workers.embed_batches import (
-    PACK_TOKENS,
-    TILE,
-    EmbedBatch,
-    EmbedPiece,
-    EmbedQueue,
-    batch_size,
-    n_tiles,
-)
+from paddock.engine.workers.batch_tiles import PACK_TOKENS, TILE, batch_size, n_tiles
+from paddock.engine.workers.embed_queue import EmbedBatch, EmbedPiece, EmbedQueue
 
 PRIORITIES: list[Priority] = ["interactive", "normal", "batch"]
 

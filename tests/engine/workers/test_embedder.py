@@ -12,7 +12,7 @@ from paddock.engine.llama.llama_context import Context, ContextOptions
 from paddock.engine.llama.llama_model import Model
 from paddock.engine.models.model_finder import ModelFinder
 from paddock.engine.settings import Switch
-from paddock.engine.workers.embed_batches import EmbedPiece, EmbedQueue
+from paddock.engine.workers.embed_queue import EmbedPiece, EmbedQueue
 from paddock.engine.workers.embed_service import Embedder, TextReader, text_vectors
 
 WORDS = ["the", "harbour", "was", "quiet", "until", "seven", "boats", "of", "herring", "came"]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.llama.build import LlamaBuild
-from paddock.engine.workers import crashes
-from paddock.engine.workers.crashes import Fallback, FallbackStore, rebuild_command, with_fallback
+from paddock.engine.workers import fallbacks
+from paddock.engine.workers.fallbacks import Fallback, FallbackStore, rebuild_command, with_fallback
 from paddock.engine.workers.worker_protocol import WorkerOptions
 
 LOAD = WorkerOptions("x.gguf", "chat", 2048, 8192, 4, 512, n_threads=4, kv_cache_type="q8_0")
@@ -69,14 +69,14 @@ def test_a_damaged_file_counts_as_none(tmp_path: Path, text: str) -> None:
 def test_the_line_that_builds_it_again_uses_no_old_wheel(
     monkeypatch: pytest.MonkeyPatch, build: LlamaBuild, is_clone: bool, line: str
 ) -> None:
-    monkeypatch.setattr(crashes, "find_build", lambda: build)
-    monkeypatch.setattr(crashes, "is_clone", lambda: is_clone)
+    monkeypatch.setattr(fallbacks, "find_build", lambda: build)
+    monkeypatch.setattr(fallbacks, "is_clone", lambda: is_clone)
     assert rebuild_command() == line
 
 
 def test_a_build_for_a_device_stays_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "libggml-cuda.so").touch()
     build = LlamaBuild("llama-cpp-python", tmp_path, "0.3.36")
-    monkeypatch.setattr(crashes, "find_build", lambda: build)
-    monkeypatch.setattr(crashes, "is_clone", lambda: True)
+    monkeypatch.setattr(fallbacks, "find_build", lambda: build)
+    monkeypatch.setattr(fallbacks, "is_clone", lambda: True)
     assert rebuild_command().startswith("CMAKE_ARGS='-DGGML_CUDA=on' uv sync")

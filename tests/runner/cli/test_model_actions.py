@@ -12,20 +12,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from paddock.engine.models.model_names import parse_source
+from paddock.engine.models.pull_sources import parse_source
 from paddock.runner.cli.console_actions import USE_MODELS, ModelActions
 from paddock.runner.cli.exit_status import CommandError
 from paddock.runner.settings import read_settings
 from tests.browser import Browser, needs_browser
 from tests.live import CHAT, Live, live_service
 from tests.runner.cli.live_console import TOKEN, console_service, slow_service
-from tests.runner.cli.test_console_actions import (
-    buttons,
-    click,
-    console,
-    error_of,
-    served,
-)
+from tests.runner.cli.test_console_actions import buttons, click, console, error_of, served
 from tests.runner.cli.test_web_console import opened
 from tests.waiting import until
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from paddock.engine.settings import PoolSettings
-from paddock.engine.workers.crashes import rebuild_command, sound_build_gain
+from paddock.engine.workers.fallbacks import rebuild_command, sound_build_gain
 from paddock.runner.api import run
 from paddock.runner.core.run_options import RunEnvironment, RunOptions
 from paddock.runner.ledger.ledger import Ledger

@@ -20,7 +20,7 @@ from paddock.engine.profile.profile import (
 )
 from paddock.engine.request import ModelFacts
 from paddock.engine.settings import PoolSettings
-from paddock.engine.workers.crashes import Fallback, FallbackStore
+from paddock.engine.workers.fallbacks import Fallback, FallbackStore
 from paddock.runner.dry_run.speed_estimates import SpeedBook, profile_place
 
 READING = Workload(16, 700, 20)

@@ -19,7 +19,7 @@ import httpx
 import pytest
 
 from paddock.engine.settings import PoolSettings
-from paddock.engine.system import hosts
+from paddock.engine.system import socket_owners
 from paddock.runner.schedule.reconciler import MOST_TOGETHER, Reconciler, calls_together
 from paddock.runner.schedule.triggered_pipeline import TriggeredPipeline, read_triggered_pipeline
 from paddock.runner.schedule.up_status import StatusAccess, make_status_app
@@ -205,7 +205,7 @@ def caller(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], None]:
     """Return what sets whose connection requests come by: these have none of their own."""
 
     def set_owner(owner: int | None) -> None:
-        monkeypatch.setattr(hosts, "client_owner", lambda client, server: owner)
+        monkeypatch.setattr(socket_owners, "client_owner", lambda client, server: owner)
 
     set_owner(os.getuid())
     return set_owner

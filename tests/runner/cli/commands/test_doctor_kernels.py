@@ -9,7 +9,7 @@ import pytest
 
 from paddock.engine.settings import PoolSettings
 from paddock.engine.system.hardware import read_cpu
-from paddock.engine.workers.crashes import (
+from paddock.engine.workers.fallbacks import (
     Fallback,
     FallbackStore,
     rebuild_command,
@@ -86,7 +86,7 @@ def test_what_a_model_goes_without_is_told_and_how_to_try_it_again(settings: Set
 def test_on_a_processor_with_amx_the_gain_is_named(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paddock.engine.workers.crashes.has_amx", lambda: True)
+    monkeypatch.setattr("paddock.engine.workers.fallbacks.has_amx", lambda: True)
     monkeypatch.setattr(
         doctor, "_run_kernel_trial", lambda fallback, _: "" if fallback else "killed by SIGSEGV"
     )

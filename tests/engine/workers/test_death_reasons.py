@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from paddock.engine.workers.crashes import death_reason, ran_out_of_memory
+from paddock.engine.workers.death_reasons import death_reason, ran_out_of_memory
 
 
 @pytest.mark.parametrize(

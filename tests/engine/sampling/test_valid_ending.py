@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paddock.engine.request import Constraint
-from paddock.engine.sampling.constrained_decoding import EndingSearch
 from paddock.engine.sampling.constraint import ByteMatcher
 from paddock.engine.sampling.schema import check_schema, most_bytes
+from paddock.engine.sampling.valid_ending import EndingSearch
 from tests.engine.sampling.world import Babbler, matcher, model, picker, say, tokens
 
 NAMES = ("a", "title", "some_long_name", "ü", "c d")

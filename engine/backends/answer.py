@@ -1,8 +1,6 @@
-"""Shared by all pools: streaming answers, deadlines, embedding requests in portions.
+"""An answer while it comes: its chunks, its readers, its deadlines. Shared by all pools.
 
-`Answer` is one request with its chunks: readers iterate it, or wait for the whole reply. Some
-portions of an embedding request are sent ahead of the one being computed, so that the device never
-waits for the next one and texts of other requests find their way in between.
+`Answer` is one request with its chunks: readers iterate it, or wait for the whole reply.
 """
 
 from __future__ import annotations
@@ -13,10 +11,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 
-from paddock.engine.errors import DeadlineExceeded, TextRefused, TextTooLong
+from paddock.engine.errors import DeadlineExceeded
 from paddock.engine.request import ChatRequest, Chunk, Reply
-from paddock.engine.system.tasks import end, run_concurrently
-from paddock.engine.workers.worker_protocol import AnswerEnd, Embedded
+from paddock.engine.system.tasks import end
+from paddock.engine.workers.worker_protocol import AnswerEnd
 
 
 @asynccontextmanager
@@ -210,49 +208,4 @@ def _joined_chunks(chunks: Sequence[Chunk]) -> Chunk:
         "".join(chunk.reasoning for chunk in chunks),
         tuple(call for chunk in chunks for call in chunk.tool_calls),
         tuple(one for chunk in chunks for one in chunk.logprobs),
-    )
-
-
-# Small enough that a waiting text is seen to move, large enough to be packed well.
-PORTION_TEXTS = 64
-# One portion is computed, the next is tokenised, a third is on its way.
-PORTIONS_AHEAD = 3
-
-SendPortion = Callable[[tuple[str, ...], int], Awaitable[Embedded]]
-"""Embeds some texts, of which the first has this index in the request."""
-
-
-async def embed_in_portions(texts: tuple[str, ...], send: SendPortion) -> Embedded:
-    """Send a request's texts in portions, and join what comes back.
-
-    Raises:
-        TextTooLong, TextRefused: with the text's index in the request.
-        EngineError: whatever else `send` raises; the first ends the others.
-    """
-
-    async def portion(start: int) -> Embedded:
-        return await _send_portion(texts, start, send)
-
-    starts = range(0, len(texts), PORTION_TEXTS)
-    return _joined_portions(await run_concurrently(portion, starts, PORTIONS_AHEAD))
-
-
-async def _send_portion(texts: tuple[str, ...], start: int, send: SendPortion) -> Embedded:
-    try:
-        return await send(texts[start : start + PORTION_TEXTS], start)
-    except TextTooLong as error:
-        index = start + error.index
-        raise TextTooLong(index, error.n_tokens, error.n_ctx_tokens) from None
-    except TextRefused as error:
-        raise TextRefused(start + error.index, error.why) from None
-
-
-def _joined_portions(parts: list[Embedded]) -> Embedded:
-    n_pieces = tuple(n for part in parts for n in part.n_pieces)
-    n_cut = tuple(n for part in parts for n in part.n_cut_tokens)
-    return Embedded(
-        tuple(vector for part in parts for vector in part.vectors),
-        sum(part.n_tokens for part in parts),
-        n_pieces if any(n > 1 for n in n_pieces) else (),
-        n_cut if any(n_cut) else (),
     )

@@ -10,10 +10,11 @@ import pytest
 
 from paddock.engine.arrays import Logits
 from paddock.engine.llama.library import lib
-from paddock.engine.llama.llama_context import SamplerChain
+from paddock.engine.llama.samplers import SamplerChain
 from paddock.engine.request import Sampling
 from paddock.engine.sampling import picker as picker_module
-from paddock.engine.sampling.logits import Penalties, top_candidates
+from paddock.engine.sampling.logits import top_candidates
+from paddock.engine.sampling.penalties import Penalties
 from paddock.engine.sampling.picker import RowScanner
 from tests.engine.sampling.world import picker
 

@@ -10,7 +10,7 @@ import pytest
 
 from paddock.engine.errors import BadRequest
 from paddock.engine.request import Constraint
-from paddock.engine.sampling.constraint import ConstraintTrials
+from paddock.engine.sampling.constraint_trials import ConstraintTrials
 from paddock.engine.sampling.schema import check_schema
 
 

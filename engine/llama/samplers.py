@@ -1,0 +1,119 @@
+"""llama.cpp's samplers: on the host for one sequence, on the device for all of a context."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence as Items
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from paddock.engine.arrays import Logits, Tokens
+from paddock.engine.request import Sampling
+
+from .library import lib
+
+_TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
+
+
+class SamplerChain:
+    """llama.cpp's samplers for one sequence, in llama.cpp's order.
+
+    Penalties are applied to a row before (`sampling.logits`).
+    """
+
+    def __init__(self, sampling: Sampling) -> None:
+        self._chain: Any = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        add = lib.llama_sampler_chain_add
+        if sampling.top_k > 0:
+            add(self._chain, lib.llama_sampler_init_top_k(sampling.top_k))
+        if sampling.typical_p < 1:
+            add(self._chain, lib.llama_sampler_init_typical(sampling.typical_p, 1))
+        add(self._chain, lib.llama_sampler_init_top_p(sampling.top_p, 1))
+        add(self._chain, lib.llama_sampler_init_min_p(sampling.min_p, 1))
+        add(self._chain, lib.llama_sampler_init_temp(sampling.temperature))
+        add(self._chain, lib.llama_sampler_init_dist(sampling.seed & 0xFFFFFFFF))
+        self._data = np.zeros(0, _TOKEN_DATA)
+        self._array: Any = lib.llama_token_data_array()
+
+    def pick(self, tokens: NDArray[np.intp], logits: Logits, *, are_sorted: bool) -> int:
+        """Draw one of the tokens.
+
+        `tokens` are at least one, with their `logits`; `are_sorted`: the likeliest comes first.
+        """
+        n = len(tokens)
+        if len(self._data) < n:
+            self._data = np.zeros(n, _TOKEN_DATA)
+            self._array.data = self._data.ctypes.data_as(lib.llama_token_data_p)
+        self._data["id"][:n] = tokens
+        self._data["logit"][:n] = logits
+        array = self._array
+        array.size, array.selected, array.sorted = n, -1, are_sorted
+        lib.llama_sampler_apply(self._chain, ctypes.byref(array))
+        return int(self._data["id"][array.selected])
+
+    def pick_of_all(self, row: Logits) -> int:
+        token = self.pick(np.arange(len(row)), row, are_sorted=False)
+        # Not kept for every request: 1.8 MB at 151,936 tokens.
+        self._data = np.zeros(0, _TOKEN_DATA)
+        return token
+
+    def close(self) -> None:
+        if self._chain:
+            lib.llama_sampler_free(self._chain)
+            self._chain = None
+
+
+class DeviceChoice:
+    """Choice within the forward pass: each row returns the likeliest token, or a few with logits.
+
+    Every sequence id has a chain of its own, and at most one row in a step. Of one token, the
+    device's kernel chooses among equal logits. Draws stay on the host: on the device the same seed
+    would draw other tokens, so an answer would depend on what else runs.
+    """
+
+    def __init__(self, context: Any, n_seq_ids: int, n_candidates: int) -> None:
+        """Set a chain for each sequence id; the next decode reserves its graph again."""
+        self._context = context
+        self._chains: list[Any] = []
+        self.n_candidates = n_candidates
+        self.is_possible = True
+        for seq_id in range(n_seq_ids):
+            chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+            is_one = n_candidates == 1
+            sampler = (
+                lib.llama_sampler_init_greedy()
+                if is_one
+                else lib.llama_sampler_init_top_k(n_candidates)
+            )
+            lib.llama_sampler_chain_add(chain, sampler)
+            self._chains.append(chain)
+            is_set = lib.llama_set_sampler(context, seq_id, chain)
+            # llama.cpp marks samplers that the device can compute by a plus.
+            name = lib.llama_sampler_name(lib.llama_sampler_chain_get(chain, 0))
+            if not is_set or not name.startswith(b"+"):
+                self.is_possible = False
+                break
+
+    def tokens(self, batch_places: Items[int]) -> list[int]:
+        """Return the tokens chosen after these positions of the last batch."""
+        get = lib.llama_get_sampled_token_ith
+        return [get(self._context, place) for place in batch_places]
+
+    def candidates(self, batch_place: int) -> tuple[Tokens, Logits] | None:
+        """Return the likeliest tokens after a position of the last batch, in any order."""
+        n = lib.llama_get_sampled_candidates_count_ith(self._context, batch_place)
+        if not 0 < n == lib.llama_get_sampled_logits_count_ith(self._context, batch_place):
+            return None
+        tokens = lib.llama_get_sampled_candidates_ith(self._context, batch_place)
+        logits = lib.llama_get_sampled_logits_ith(self._context, batch_place)
+        as_array = np.ctypeslib.as_array
+        return as_array(tokens, shape=(n,)), as_array(logits, shape=(n,))
+
+    def close(self) -> None:
+        """Take the chains away from the context, which must be open still, and free them."""
+        for seq_id, chain in enumerate(self._chains):
+            lib.llama_set_sampler(self._context, seq_id, None)
+            lib.llama_sampler_free(chain)
+        self._chains.clear()

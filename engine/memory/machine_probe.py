@@ -1,0 +1,109 @@
+"""The real machine and the real files, as layouts are made of them.
+
+Headers are read once, in a thread, because vocabularies are long.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from paddock.engine.gguf import GgufHeader
+from paddock.engine.models.model_finder import ModelFiles
+from paddock.engine.profile.profile import PoolProfiles
+from paddock.engine.request import ModelFacts
+from paddock.engine.settings import PoolSettings
+from paddock.engine.workers.worker_protocol import IMAGE_BYTES, WorkerMemory, WorkerOptions
+
+from .device_memory import Device, this_device
+from .measured_sizes import MeasuredSizes, size_key
+from .model_layout import LayoutRequest, ModelLayout, layouts, wider
+
+
+class MemoryProbe(Protocol):
+    """Reads a machine's memory, and lays models out on it."""
+
+    async def look(self) -> Device:
+        """Return what is free now."""
+
+    async def layouts(self, wanted: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
+        """Return the ways to load a model, the good ones first.
+
+        Raises:
+            ModelBroken: its file cannot be read.
+        """
+
+    async def wider(
+        self, wanted: LayoutRequest, layout: ModelLayout, n_ctx_tokens: int
+    ) -> tuple[ModelLayout, ...]:
+        """Return the ways in which a loaded model can take longer sequences."""
+
+    def learn(
+        self, wanted: LayoutRequest, load: WorkerOptions, taken: WorkerMemory, load_s: float
+    ) -> None: ...
+
+
+class MachineProbe:
+    """Reads this machine. Headers are read once, in a thread: vocabularies are long."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self._settings = settings
+        self._book = MeasuredSizes(settings.cache_dir / "sizes.json")
+        self._profiles = PoolProfiles(settings)
+        self._files = ModelFiles(settings.cache_dir)
+        self._device_name = ""
+
+    async def look(self) -> Device:
+        device = await asyncio.to_thread(this_device)
+        self._device_name = device.name
+        return device
+
+    async def layouts(self, wanted: LayoutRequest, device: Device) -> tuple[ModelLayout, ...]:
+        header = await self._header(wanted.facts)
+        profile = None
+        if device.is_gpu:
+            profile = self._profiles.find(wanted.facts.digest, device.n_threads, device.name)
+        draft = await self._draft_header(wanted.facts)
+        return layouts(
+            replace(wanted, extra_bytes=_extra_bytes(wanted), draft=draft),
+            header,
+            self._settings,
+            device,
+            lambda load: self._book.find(size_key(wanted.facts.digest, load, device.name)),
+            profile,
+        )
+
+    async def wider(
+        self, wanted: LayoutRequest, layout: ModelLayout, n_ctx_tokens: int
+    ) -> tuple[ModelLayout, ...]:
+        header, draft = await self._header(wanted.facts), await self._draft_header(wanted.facts)
+        return wider(layout, n_ctx_tokens, header, draft)
+
+    def learn(
+        self, wanted: LayoutRequest, load: WorkerOptions, taken: WorkerMemory, load_s: float
+    ) -> None:
+        if taken.host_bytes or taken.device_bytes:
+            key = size_key(wanted.facts.digest, load, self._device_name)
+            self._book.note(key, taken, load_s)
+
+    async def _draft_header(self, facts: ModelFacts) -> GgufHeader | None:
+        own = replace(facts, path=facts.draft_path, parts=())
+        return await self._header(own) if _is_file(own.path) else None
+
+    async def _header(self, facts: ModelFacts) -> GgufHeader:
+        parts = tuple(map(Path, facts.parts))
+        return await asyncio.to_thread(self._files.header, Path(facts.path), parts)
+
+
+def _extra_bytes(wanted: LayoutRequest) -> int:
+    """Return what is loaded with the model; the worker reports missing files."""
+    facts = wanted.facts
+    paths = (*wanted.adapters, facts.projector or "", facts.draft_path)
+    n_bytes = sum(Path(path).stat().st_size for path in paths if _is_file(path))
+    return n_bytes + (IMAGE_BYTES if facts.projector else 0)
+
+
+def _is_file(path: str) -> bool:
+    return bool(path) and Path(path).is_file()

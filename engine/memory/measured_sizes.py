@@ -1,0 +1,83 @@
+"""Sizes of models that were measured at an earlier load, kept in `sizes.json`.
+
+They belong to a file, a layout and a device. The file is only a cache: without it arithmetic on the
+model's header counts (`model_layout`).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from paddock.engine.system.files import read_json_object, write_json_atomically
+from paddock.engine.workers.worker_protocol import WorkerMemory, WorkerOptions
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredSize:
+    """One load as it was."""
+
+    taken: WorkerMemory
+    load_s: float
+
+
+def size_key(digest: str, load: WorkerOptions, device: str) -> str:
+    """Return the name under which a load's size is kept.
+
+    >>> load = WorkerOptions("x.gguf", "chat", 2048, 8192, 4, 512, 2)
+    >>> size_key("0123456789abcdef", load, "cpu")
+    '0123456789abcdef cpu cells=8192 sequences=4 batch=512 cache=f16 auto flash=auto layers=-1'
+    """
+    n_devices = load.visible_devices.count(",") + 1
+    parts = (
+        f"cells={load.n_cells} sequences={load.n_parallel} batch={load.n_batch_tokens}",
+        f"cache={load.kv_cache_type} {load.cache_layout} flash={load.flash_attention}",
+        f"layers={load.n_gpu_layers}",
+        *([f"experts={load.n_cpu_experts}"] if load.n_cpu_experts else ()),
+        *([f"devices={n_devices}"] if n_devices > 1 else ()),
+        *(["mtp"] if load.uses_mtp else ()),
+    )
+    besides = filter(None, (*load.adapters, load.projector, load.draft_path))
+    return " ".join((digest[:16], device, *parts, *besides))
+
+
+class MeasuredSizes:
+    """Reads and writes `sizes.json`. What was seen last counts, so that sizes can also shrink."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known: dict[str, MeasuredSize] | None = None
+
+    def find(self, key: str) -> MeasuredSize | None:
+        return self._all().get(key)
+
+    def note(self, key: str, taken: WorkerMemory, load_s: float) -> None:
+        """Keep what a load took with its context at its full length."""
+        before, seen = self.find(key), MeasuredSize(taken, load_s)
+        self._known = {**self._all(), key: seen}
+        if before is None or taken != before.taken:
+            self._write()
+
+    def _all(self) -> dict[str, MeasuredSize]:
+        if self._known is None:
+            self._known = _read_sizes(self._file)
+        return self._known
+
+    def _write(self) -> None:
+        rows = {
+            key: [one.taken.host_bytes, one.taken.device_bytes, round(one.load_s, 3)]
+            for key, one in {**_read_sizes(self._file), **self._all()}.items()
+        }
+        with suppress(OSError):  # only a cache
+            write_json_atomically(self._file, rows)
+
+
+def _read_sizes(file: Path) -> dict[str, MeasuredSize]:
+    try:
+        return {
+            key: MeasuredSize(WorkerMemory(int(host), int(device)), float(load_s))
+            for key, (host, device, load_s) in read_json_object(file).items()
+        }
+    except (ValueError, TypeError):
+        return {}

@@ -1,0 +1,130 @@
+"""The queue of texts to embed: requests take turns, one text each, urgent ones first. Pure.
+
+The first text goes into the next batch; the longest of the next texts that fit fill it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from paddock.engine.arrays import Tokens
+from paddock.engine.request import PRIORITY_RANK, Priority
+
+from .batch_tiles import PACK_TOKENS, TILE, BatchTiles, n_tiles
+
+# Number of texts that are considered for a batch, or as many as it may have.
+_PACK_WINDOW = 64
+
+# A request that has been passed over this often goes before more urgent ones.
+_MOST_TIMES_PASSED_OVER = 8
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedPiece:
+    """One text, or a part of a long one."""
+
+    request_id: int
+    number: int
+    """Index within the request."""
+    tokens: Tokens
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedBatch:
+    """Pieces that are computed together, and each one's positions in the batch."""
+
+    pieces: tuple[EmbedPiece, ...]
+    places: tuple[Tokens, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _WaitingTexts:
+    """Waiting pieces of one request."""
+
+    pieces: deque[EmbedPiece]
+    rank: int
+    arrival: int
+    n_passes: int = 0
+
+    @property
+    def turn(self) -> tuple[int, int]:
+        """Order of service."""
+        return (-1 if self.n_passes >= _MOST_TIMES_PASSED_OVER else self.rank), self.arrival
+
+
+@dataclass(slots=True)
+class EmbedQueue:
+    """All waiting pieces. One thread uses it."""
+
+    n_most_pieces: int
+    n_batch_tokens: int = PACK_TOKENS
+    is_flash: bool = True
+    _waiting: dict[int, _WaitingTexts] = field(default_factory=dict)
+    _n_arrived: int = 0
+
+    def __len__(self) -> int:
+        """Return the number of requests with waiting pieces."""
+        return len(self._waiting)
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(len(piece.tokens) for one in self._waiting.values() for piece in one.pieces)
+
+    def add(self, pieces: Sequence[EmbedPiece], priority: Priority) -> None:
+        """Queue the pieces of one request, in order."""
+        self._n_arrived += 1
+        if pieces:
+            one = _WaitingTexts(deque(pieces), PRIORITY_RANK[priority], self._n_arrived)
+            self._waiting[pieces[0].request_id] = one
+
+    def drop(self, request_id: int) -> None:
+        self._waiting.pop(request_id, None)
+
+    def next_batch(self) -> EmbedBatch:
+        """Remove and return the next batch; the queue must not be empty."""
+        window = list(islice(self._in_turn(), max(_PACK_WINDOW, self.n_most_pieces)))
+        first, *others = window
+        n_most = max(self.n_batch_tokens // TILE, n_tiles(len(first.tokens)))
+        tiles = BatchTiles(n_most, is_flash=self.is_flash)
+        tiles.place(len(first.tokens))
+        chosen = [first]
+        for piece in sorted(others, key=lambda one: -len(one.tokens)):
+            if len(chosen) == self.n_most_pieces:
+                break
+            if tiles.place(len(piece.tokens)):
+                chosen.append(piece)
+        self._take_out(chosen)
+        return EmbedBatch(tuple(chosen), tuple(tiles.places()))
+
+    def _in_turn(self) -> Iterator[EmbedPiece]:
+        """Yield the pieces, urgent ranks first, round-robin over the requests of a rank."""
+        in_order = sorted(self._waiting.values(), key=lambda one: one.turn)
+        for rank in sorted({one.turn[0] for one in in_order}):
+            iterators = [iter(one.pieces) for one in in_order if one.turn[0] == rank]
+            while iterators:
+                left = []
+                for pieces in iterators:
+                    piece = next(pieces, None)
+                    if piece is not None:
+                        yield piece
+                        left.append(pieces)
+                iterators = left
+
+    def _take_out(self, chosen: Sequence[EmbedPiece]) -> None:
+        served = {piece.request_id for piece in chosen}
+        taken = {(piece.request_id, piece.number) for piece in chosen}
+        for request_id, one in tuple(self._waiting.items()):
+            if request_id not in served:
+                one.n_passes += 1
+                continue
+            one.n_passes = 0
+            self._n_arrived += 1
+            one.arrival = self._n_arrived  # now the last of its rank
+            one.pieces = deque(
+                piece for piece in one.pieces if (request_id, piece.number) not in taken
+            )
+            if not one.pieces:
+                del self._waiting[request_id]
